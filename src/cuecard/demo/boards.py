@@ -1,0 +1,296 @@
+"""Boards: 4x4 cells, each a real handwritten digit in one of three colours, and questions about them.
+
+Cells are numbered 1 to 16 by rows. A *jump* reads the digit of the cell it stands on and moves that far in the
+direction of its colour (red: forward, blue: back, green: rows down), wrapping round the board. Looking a cell up,
+counting and adding are done in parallel by a transformer and need no reasoning; jumps are sequential by nature.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from random import Random
+
+import numpy as np
+from PIL import Image as PilImage
+
+from cuecard.domain.question import AnswerKind, Image, Question, letter
+
+COLOURS = ("red", "green", "blue")
+TINTS = {"red": (255, 60, 50), "green": (50, 225, 70), "blue": (80, 110, 255)}
+CELLS, SIDE, CELL_PIXELS, SCAN_PIXELS = 16, 4, 32, 24
+SPLITS = ("train", "validation", "test")
+JUMPS = (1, 2, 3, 4, 5)
+TASKS = ("look-up", "compare", "count", "sum", *(f"jump-{n}" for n in JUMPS))
+
+Cell = tuple[str, int]
+
+
+# --- real digits ------------------------------------------------------------------------------------------------------
+
+
+@cache
+def scans() -> tuple[np.ndarray, np.ndarray]:
+    """(1797, 8, 8) scans with values in [0, 1], and their (1797,) digits: scikit-learn's copy of the UCI set."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return digits.images.astype(np.float32) / 16, digits.target
+
+
+@cache
+def scans_of(split: str) -> tuple[tuple[int, ...], ...]:
+    """For each digit, the indices of its scans in this split; the three splits share no scan."""
+    order = np.random.RandomState(0).permutation(1797)
+    part = dict(zip(SPLITS, np.split(order, (1437, 1557)), strict=True))[split]
+    _, target = scans()
+    return tuple(tuple(int(i) for i in part if target[i] == digit) for digit in range(10))
+
+
+@cache
+def enlarged(scan: int) -> np.ndarray:
+    """(24, 24) uint8: one scan, enlarged."""
+    pixels = PilImage.fromarray((scans()[0][scan] * 255).astype(np.uint8))
+    return np.asarray(pixels.resize((SCAN_PIXELS, SCAN_PIXELS), PilImage.Resampling.BILINEAR))
+
+
+# --- boards -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Board:
+    """Sixteen (colour, digit) cells, the scan drawn in each, and where in its cell each one lies."""
+
+    cells: tuple[Cell, ...]
+    scans: tuple[int, ...]
+    offsets: tuple[tuple[int, int], ...]
+
+
+def make_board(rng: Random, split: str) -> Board:
+    """A random board whose digits are drawn from one split's scans."""
+    cells = tuple((rng.choice(COLOURS), rng.randrange(10)) for _ in range(CELLS))
+    return Board(
+        cells=cells,
+        scans=tuple(rng.choice(scans_of(split)[digit]) for _, digit in cells),
+        offsets=tuple((rng.randint(2, 6), rng.randint(2, 6)) for _ in cells),
+    )
+
+
+def draw(board: Board, glyph: Callable[[int], np.ndarray] = enlarged) -> np.ndarray:
+    """(128, 128, 3) uint8: the picture of a board, black with thin lines between the cells."""
+    picture = np.zeros((SIDE * CELL_PIXELS, SIDE * CELL_PIXELS, 3), np.uint8)
+    picture[::CELL_PIXELS], picture[:, ::CELL_PIXELS] = 40, 40
+    for index, ((colour, _), scan, (down, right)) in enumerate(zip(board.cells, board.scans, board.offsets, strict=True)):
+        y, x = index // SIDE * CELL_PIXELS + down, index % SIDE * CELL_PIXELS + right
+        ink = glyph(scan)[..., None].astype(np.uint16) * np.array(TINTS[colour], np.uint16) // 255
+        picture[y : y + SCAN_PIXELS, x : x + SCAN_PIXELS] = ink
+    return picture
+
+
+def png(picture: np.ndarray) -> Image:
+    """The picture as a PNG image."""
+    buffer = io.BytesIO()
+    PilImage.fromarray(picture).save(buffer, "PNG")
+    return Image(buffer.getvalue())
+
+
+# --- questions --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked of a board: `task` names the computation, `about` the property wanted, `cells` where to look."""
+
+    task: str
+    about: str
+    kind: AnswerKind
+    cells: tuple[int, ...] = ()
+    colour: str = ""
+    options: tuple[str, ...] = ()
+
+    @property
+    def jumps(self) -> int:
+        return int(self.task.removeprefix("jump-")) if self.task.startswith("jump-") else 0
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The reasoning, step by step, and the answer it ends in."""
+
+    reasoning: str
+    answer: str
+
+
+def landing(cell: int, colour: str, digit: int) -> int:
+    """The cell (0 to 15) that one jump from `cell` leads to."""
+    return (cell + {"red": digit, "blue": -digit, "green": SIDE * digit}[colour]) % CELLS
+
+
+def path(cells: Sequence[Cell], start: int, jumps: int) -> list[int]:
+    """Every cell visited, the start included: jumps + 1 of them."""
+    visited = [start]
+    for _ in range(jumps):
+        visited.append(landing(visited[-1], *cells[visited[-1]]))
+    return visited
+
+
+def make_task(rng: Random, cells: Sequence[Cell], task: str, wander: bool = False) -> Task:
+    """A random question of this task. Jumps reach a new cell each time, so guesses do not coincide; `wander` allows all."""
+    if task == "compare":
+        first, second = rng.sample(range(CELLS), 2)
+        while cells[first][1] == cells[second][1]:
+            first, second = rng.sample(range(CELLS), 2)
+        return Task(task, "larger", AnswerKind.YES_NO, (first, second))
+    if task in ("count", "sum"):
+        kind = rng.choice((AnswerKind.NUMBER, AnswerKind.NUMBER, AnswerKind.CHOICE))
+        where = Task(task, task, kind, (rng.randrange(SIDE),) if task == "sum" else (), rng.choice(COLOURS) if task == "count" else "")
+        return _with_options(rng, where, int(_value(where, cells))) if kind is AnswerKind.CHOICE else where
+    start, jumps = rng.randrange(CELLS), int(task.removeprefix("jump-")) if task.startswith("jump-") else 0
+    for _ in range(1000):
+        if wander or len(set(path(cells, start, jumps))) == jumps + 1:
+            break
+        start = rng.randrange(CELLS)
+    about, kind = rng.choice(
+        (
+            ("digit", AnswerKind.NUMBER),
+            ("digit", AnswerKind.NUMBER),
+            ("digit", AnswerKind.NUMBER),
+            ("colour", AnswerKind.SHORT_TEXT),
+            ("colour", AnswerKind.YES_NO),
+            ("colour", AnswerKind.CHOICE),
+        )
+    )
+    made = Task(task, about, kind, (start,))
+    if kind is AnswerKind.CHOICE:
+        return replace(made, options=tuple(rng.sample(COLOURS, 3)))
+    if kind is AnswerKind.YES_NO:
+        truth = cells[path(cells, start, jumps)[-1]][0]
+        others = [colour for colour in COLOURS if colour != truth]
+        return replace(made, colour=truth if rng.random() < 0.5 else rng.choice(others))
+    return made
+
+
+def _with_options(rng: Random, task: Task, truth: int) -> Task:
+    """Four different numbers near the truth, the truth among them, as options."""
+    near = [n for n in range(max(0, truth - 4), truth + 5) if n != truth]
+    options = [truth, *rng.sample(near, 3)]
+    rng.shuffle(options)
+    return replace(task, options=tuple(map(str, options)))
+
+
+def _value(task: Task, cells: Sequence[Cell]) -> str:
+    """The answer before it is put as yes or no, or as a letter."""
+    match task.task:
+        case "compare":
+            first, second = task.cells
+            return "larger" if cells[first][1] > cells[second][1] else "smaller" if cells[first][1] < cells[second][1] else "equal"
+        case "count":
+            return str(sum(colour == task.colour for colour, _ in cells))
+        case "sum":
+            return str(sum(digit for _, digit in cells[SIDE * task.cells[0] : SIDE * task.cells[0] + SIDE]))
+        case _:
+            colour, digit = cells[path(cells, task.cells[0], task.jumps)[-1]]
+            return str(digit) if task.about == "digit" else colour
+
+
+def wording(task: Task) -> str:
+    """The question as a person would ask it."""
+    match task.task, task.kind:
+        case "compare", _:
+            return f"Is the digit in cell {task.cells[0] + 1} larger than the digit in cell {task.cells[1] + 1}?"
+        case "count", _:
+            return f"How many {task.colour} digits are there?"
+        case "sum", _:
+            return f"What is the sum of the digits in row {task.cells[0] + 1}?"
+    place = f"in cell {task.cells[0] + 1}" if not task.jumps else "you reach"
+    lead = f"Start at cell {task.cells[0] + 1} and jump {task.jumps} time{'s' * (task.jumps > 1)}. " if task.jumps else ""
+    if task.about == "digit":
+        return f"{lead}Which digit {'is' if not task.jumps else 'do'} {place}?"
+    if task.kind is AnswerKind.YES_NO:
+        return f"{lead}Is the digit {place} {task.colour}?"
+    return f"{lead}What colour is the digit {place}?"
+
+
+def question(task: Task, board: Board, image: Image | None = None) -> Question:
+    """The task as a question with its picture."""
+    return Question(wording(task), (image or png(draw(board)),), task.options, task.kind)
+
+
+def solve(task: Task, cells: Sequence[Cell]) -> Solution:
+    """The reasoning over these cells as they were seen, every step a local look-up, and its answer.
+
+    Cells read wrongly give reasoning with a slip: consistent from there on, and often wrong in the end.
+    """
+    value = _value(task, cells)
+    steps = _steps(task, cells)
+    if task.task == "compare":
+        first, second = (cells[c][1] for c in task.cells)
+        answer = "yes" if value == "larger" else "no"
+        return Solution(f"{steps} {first} is {value + ' than' if value != 'equal' else 'equal to'} {second}, so the answer is {answer}.", answer)
+    if task.kind is AnswerKind.YES_NO:
+        answer = "yes" if value == task.colour else "no"
+        return Solution(f"{steps} The question asks for {task.colour} and the digit is {value}, so the answer is {answer}.", answer)
+    if task.kind is AnswerKind.CHOICE:
+        # a slip can lead to a value that is not on the list; then the nearest option is taken
+        nearest = value if value in task.options else min(task.options, key=lambda o: abs(int(o) - int(value)))
+        answer = letter(task.options.index(nearest))
+        return Solution(f"{steps} The result is {value}. Option {answer} is {nearest}, so the answer is {answer}.", answer)
+    return Solution(f"{steps} So the answer is {value}.", value)
+
+
+def _shows(cells: Sequence[Cell], cell: int) -> str:
+    colour, digit = cells[cell]
+    return f"cell {cell + 1} shows a {colour} {digit}"
+
+
+def _steps(task: Task, cells: Sequence[Cell]) -> str:
+    match task.task:
+        case "compare":
+            return "Let us look at both cells. " + " ".join(f"{_capital(_shows(cells, c))}." for c in task.cells)
+        case "count":
+            lines, count = [f"Let us count the {task.colour} digits row by row."], 0
+            for row in range(SIDE):
+                colours = [colour for colour, _ in cells[SIDE * row : SIDE * row + SIDE]]
+                count += colours.count(task.colour)
+                lines.append(f"Row {row + 1} shows {', '.join(colours)}, which makes {count}.")
+            return " ".join(lines)
+        case "sum":
+            first, total = SIDE * task.cells[0], 0
+            lines = [f"Let us add up row {task.cells[0] + 1}, from cell {first + 1} to cell {first + SIDE}."]
+            for cell in range(first, first + SIDE):
+                total += cells[cell][1]
+                lines.append(f"{_capital(_shows(cells, cell))}, which makes {total}.")
+            return " ".join(lines)
+    visited = path(cells, task.cells[0], task.jumps)
+    if not task.jumps:
+        return f"Let us look at the cell. {_capital(_shows(cells, visited[0]))}."
+    lines = [f"Let us start at cell {visited[0] + 1} and jump {task.jumps} time{'s' * (task.jumps > 1)}, step by step."]
+    for count, (here, there) in enumerate(zip(visited, visited[1:], strict=False), start=1):
+        colour, digit = cells[here]
+        direction = {"red": "forward", "blue": "back", "green": "down"}[colour]
+        lines.append(f"Jump {count}: {_shows(cells, here)}, so move {direction} {digit} to cell {there + 1}.")
+    return " ".join(lines) + f" Now {_shows(cells, visited[-1])}."
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def misread(rng: Random, task: Task, cells: Sequence[Cell]) -> list[Cell]:
+    """The cells as a careless reader sees them: one of those that the reasoning looks at is taken for another."""
+    match task.task:
+        case "compare":
+            looked_at = list(task.cells)
+        case "count":
+            looked_at = list(range(CELLS))
+        case "sum":
+            looked_at = list(range(SIDE * task.cells[0], SIDE * task.cells[0] + SIDE))
+        case _:
+            looked_at = path(cells, task.cells[0], task.jumps)
+    slip, seen = rng.choice(looked_at), list(cells)
+    while seen[slip] == cells[slip]:
+        colour, digit = cells[slip]
+        seen[slip] = (rng.choice(COLOURS), digit) if rng.random() < 0.3 else (colour, rng.randrange(10))
+    return seen

@@ -1,0 +1,81 @@
+"""The two checkpoints of the embedded pair: their shapes, and how one is made and saved in the Hugging Face layout."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerBase, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+from cuecard.demo import tokenizer as tk
+
+PIXELS = 128 * 128
+
+# The large model has the same kind of layers as the small one, and more of them: a token's time is per layer here.
+SIZES = {
+    "demo-small": {
+        "text": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4},
+        "vision": {"depth": 2, "hidden_size": 96, "intermediate_size": 192, "deepstack_visual_indexes": [0]},
+    },
+    "demo-large": {
+        "text": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 10},
+        "vision": {"depth": 3, "hidden_size": 128, "intermediate_size": 256, "deepstack_visual_indexes": [0, 1]},
+    },
+}
+
+
+def architecture(name: str, tokenizer: PreTrainedTokenizerBase) -> Qwen3VLConfig:
+    """The configuration of `demo-small` or `demo-large`: patch 16, merge 2, heads of 64."""
+    shape = SIZES[name]
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in (tk.IMAGE, tk.VIDEO, tk.IMAGE_START, tk.IMAGE_END, tk.END, tk.PAD)}
+    return Qwen3VLConfig(
+        text_config={
+            **shape["text"],
+            "vocab_size": len(tokenizer),
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 64,
+            "max_position_embeddings": 4096,
+            "rope_theta": 1e4,
+            "rope_scaling": {"rope_type": "default", "mrope_section": [12, 10, 10], "mrope_interleaved": True},
+            "tie_word_embeddings": True,
+            "pad_token_id": ids[tk.PAD],
+            "eos_token_id": ids[tk.END],
+            "bos_token_id": None,
+        },
+        vision_config={
+            **shape["vision"],
+            "num_heads": 4,
+            "patch_size": 16,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "out_hidden_size": shape["text"]["hidden_size"],
+            "num_position_embeddings": 64,
+        },
+        image_token_id=ids[tk.IMAGE],
+        video_token_id=ids[tk.VIDEO],
+        vision_start_token_id=ids[tk.IMAGE_START],
+        vision_end_token_id=ids[tk.IMAGE_END],
+        tie_word_embeddings=True,
+    )
+
+
+def save(model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write config, safetensors, tokenizer, chat template and image processor settings."""
+    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(tk.END)
+    model.generation_config.pad_token_id = tokenizer.convert_tokens_to_ids(tk.PAD)
+    model.to(torch.float32).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    pixels = {"shortest_edge": PIXELS, "longest_edge": PIXELS}
+    processor = {
+        "image_processor_type": "Qwen2VLImageProcessor",
+        "processor_class": "Qwen3VLProcessor",
+        "patch_size": 16,
+        "merge_size": 2,
+        "temporal_patch_size": 2,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+        "size": pixels,
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n")

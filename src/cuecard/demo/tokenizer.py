@@ -1,0 +1,89 @@
+"""The embedded pair's tokenizer: byte-level BPE whose merges are learned from the pair's own texts; any text round-trips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from random import Random
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from cuecard.demo import boards, easyvqa
+from cuecard.domain.question import letter
+from cuecard.models.prompt import FOLLOW_UP, INSTRUCTIONS, NOTES
+
+IMAGE, VIDEO, IMAGE_START, IMAGE_END = "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"
+END, PAD = "<|im_end|>", "<|endoftext|>"
+SPECIAL = (PAD, "<|im_start|>", END, IMAGE_START, IMAGE_END, IMAGE, VIDEO)
+THINK = ("<think>", "</think>")
+
+CHAT_TEMPLATE = """\
+{%- for message in messages %}
+    {{- '<|im_start|>' + message.role + '\\n' }}
+    {%- if message.content is string %}
+        {%- set text = message.content %}
+        {%- if message.role == 'assistant' and '</think>' in text %}
+            {%- set text = text.split('</think>')[-1].lstrip('\\n') %}
+        {%- endif %}
+        {{- text }}
+    {%- else %}
+        {%- for part in message.content %}
+            {%- if part.type in ('image', 'image_url') or 'image' in part or 'image_url' in part %}
+                {{- '<|vision_start|><|image_pad|><|vision_end|>' }}
+            {%- elif 'text' in part %}
+                {{- part.text }}
+            {%- endif %}
+        {%- endfor %}
+    {%- endif %}
+    {%- if not (loop.last and continue_final_message is defined and continue_final_message) %}
+        {{- '<|im_end|>\\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}
+        {{- '<think>\\n\\n</think>\\n\\n' }}
+    {%- endif %}
+{%- endif %}
+"""
+
+
+def corpus() -> Iterator[str]:
+    """Texts that hold every word the pair learns, the rarer ones included."""
+    rng = Random(0)
+    for task in boards.TASKS * 300:
+        cells = [(rng.choice(boards.COLOURS), rng.randrange(10)) for _ in range(boards.CELLS)]
+        made = boards.make_task(rng, cells, task)
+        yield boards.wording(made)
+        yield boards.solve(made, cells).reasoning
+    scenes = easyvqa.scenes("train")
+    for item in easyvqa.items("train")[:4000]:
+        yield item.text
+        yield item.answer
+        if item.image_path in scenes:
+            yield easyvqa.solve(item, scenes[item.image_path]).reasoning
+    for _ in range(5):
+        yield from (NOTES, "\n\n", "user", "assistant", "system")
+        yield from (text for instruction in INSTRUCTIONS.values() for text in (instruction, f"{FOLLOW_UP} {instruction}"))
+        yield from (*boards.COLOURS, "yes", "no", "Yes", "No")
+        yield from (f"{number} {number}" for number in range(41))
+        yield from (f"{letter(index)}. {letter(index)} {letter(index)}" for index in range(6))
+
+
+def build() -> PreTrainedTokenizerFast:
+    """The tokenizer, made the same each time: every word of the corpus is one token, other text falls into bytes."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=4096, min_frequency=2, initial_alphabet=alphabet, special_tokens=[*SPECIAL, *THINK], show_progress=False)
+    tokenizer.train_from_iterator(corpus(), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=END,
+        pad_token=PAD,
+        additional_special_tokens=list(SPECIAL[1:]),
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=4096,
+        clean_up_tokenization_spaces=False,
+    )

@@ -1,0 +1,54 @@
+"""A question: images, text, options, and the kind of answer it wants."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+
+
+class AnswerKind(StrEnum):
+    """How an answer is asked for, found in text, compared and scored."""
+
+    CHOICE = "choice"
+    YES_NO = "yes_no"
+    NUMBER = "number"
+    SHORT_TEXT = "short_text"
+    MATHS = "maths"
+    FREE_TEXT = "free_text"
+
+
+@dataclass(frozen=True)
+class Image:
+    """One encoded image (PNG, JPEG, …), handed to every model as the same bytes."""
+
+    data: bytes
+    media_type: str = "image/png"
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the bytes, the image's identity in caches and records."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a user asks: zero or more images, a text, options for a choice."""
+
+    text: str
+    images: tuple[Image, ...] = ()
+    options: tuple[str, ...] = ()
+    kind: AnswerKind = AnswerKind.FREE_TEXT
+    system: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.text.strip():
+            raise ValueError("a question needs a text")
+        if self.kind is AnswerKind.CHOICE and not 2 <= len(self.options) <= 26:
+            raise ValueError(f"a choice needs 2 to 26 options, got {len(self.options)}")
+
+
+def letter(index: int) -> str:
+    """The letter of an option: 0 -> A."""
+    return chr(ord("A") + index)

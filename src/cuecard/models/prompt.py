@@ -1,0 +1,142 @@
+"""Prompt layouts: the longest possible prefix of one question is shared by all of its calls.
+
+    [system][user: images, question, options]      shared by short, reason and read
+    [instruction][card of another model][opening]   what the mode adds
+
+A `Prompt` is what every engine understands: turns, and the *opening* that the assistant's turn begins with. Texts of
+users and of other models are data: control tokens in them are broken before they enter a prompt.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from cuecard.domain.question import AnswerKind, Image, Question, letter
+
+
+class Mode(StrEnum):
+    """How one call is prompted."""
+
+    SHORT = "short"
+    REASON = "reason"
+    READ = "read"
+
+
+class CardFormat(StrEnum):
+    """How another model's reasoning is put before its reader."""
+
+    THINKING = "thinking"
+    NOTES = "notes"
+    TURN = "turn"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message of the conversation."""
+
+    role: str
+    text: str
+    images: tuple[Image, ...] = ()
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a model family marks reasoning: what opens it, what closes it, and what stands for none."""
+
+    opening: str
+    closing: str
+    none: str
+    ask_to_reason: str = ""
+
+
+TAGS = Style("<think>\n", "\n</think>\n\n", "<think>\n\n</think>\n\n")
+PROSE = Style("", "\n\nAnswer:", "", "Think step by step. Then write \"Answer:\" and the final answer. ")
+
+INSTRUCTIONS = {
+    AnswerKind.CHOICE: "Answer with the letter of the option only.",
+    AnswerKind.YES_NO: "Answer with yes or no only.",
+    AnswerKind.NUMBER: "Answer with the number only.",
+    AnswerKind.SHORT_TEXT: "Answer with a word or a short phrase only.",
+    AnswerKind.MATHS: "Answer with the final expression only.",
+    AnswerKind.FREE_TEXT: "",
+}
+NOTES = "Notes of another model, which may be wrong:"
+FOLLOW_UP = "What is the final answer?"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Turns, the beginning of the assistant's turn, and the style that tells reasoning from answer in what follows."""
+
+    turns: tuple[Turn, ...]
+    opening: str
+    style: Style
+    mode: Mode
+    card: str | None = None
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        return tuple(image for turn in self.turns for image in turn.images)
+
+    def closed_after(self, reasoning: str) -> Prompt:
+        """The second stage: this prompt's reasoning so far, closed, so that only the answer is left to say."""
+        return replace(self, opening=self.opening + neutral(reasoning).rstrip() + self.style.closing, mode=Mode.READ, card=reasoning)
+
+
+def short(question: Question, style: Style) -> Prompt:
+    """Answer at once: the reasoning is closed before it begins."""
+    return Prompt(_asked(question, ""), style.none, style, Mode.SHORT)
+
+
+def reason(question: Question, style: Style) -> Prompt:
+    """Think, then answer."""
+    return Prompt(_asked(question, style.ask_to_reason), style.opening, style, Mode.REASON)
+
+
+def read(question: Question, card: str, form: CardFormat, style: Style) -> Prompt:
+    """Answer at once, another model's reasoning in view."""
+    card_text = neutral(card).strip()
+    match form:
+        case CardFormat.THINKING:
+            turns = _asked(question, style.ask_to_reason)
+            return Prompt(turns, style.opening + card_text + style.closing, style, Mode.READ, card)
+        case CardFormat.NOTES:
+            *before, user = _asked(question, "")
+            noted = replace(user, text=f"{user.text}\n\n{NOTES}\n{card_text}")
+            return Prompt((*before, noted), style.none, style, Mode.READ, card)
+        case CardFormat.TURN:
+            instruction = INSTRUCTIONS[question.kind]
+            follow_up = Turn("user", f"{FOLLOW_UP} {instruction}".strip())
+            turns = (*_asked(question, style.ask_to_reason), Turn("assistant", card_text), follow_up)
+            return Prompt(turns, style.none, style, Mode.READ, card)
+
+
+def _asked(question: Question, lead: str) -> tuple[Turn, ...]:
+    """System and user turn: what every mode shares first, the mode's instruction last."""
+    lines = [neutral(question.text).strip()]
+    lines += [f"{letter(index)}. {neutral(option)}" for index, option in enumerate(question.options)]
+    instruction = (lead + INSTRUCTIONS[question.kind]).strip()
+    text = "\n".join([*lines, instruction] if instruction else lines)
+    system = (Turn("system", question.system),) if question.system else ()
+    return (*system, Turn("user", text, question.images))
+
+
+# What opens or closes turns, think blocks and images in the templates of Qwen, Llama, Gemma, DeepSeek, Mistral, Phi,
+# LLaVA, InternVL and their kin. The first character of a match is kept and a space put behind it, so nothing is removed
+# and no new token can come together.
+_CONTROL = re.compile(
+    r"<(?=[|｜])"  # <|im_end|>, <|eot_id|>, <｜User｜>, <|image_pad|> …
+    r"|<(?=/?(?:think|thinking|thought|reasoning|answer|tool_call|tool_response|tool_calls|s|bos|eos|pad|unk|image|img|"
+    r"video|audio|start_of_turn|end_of_turn|start_of_image|end_of_image|image_soft_token|fake_token_around_image|"
+    r"end_of_utterance|global-img|row_\d+_col_\d+|IMG_CONTEXT|turn\|?|channel\|?)\s*/?>)"
+    r"|\[(?=/?(?:INST|IMG|IMG_BREAK|IMG_END|THINK|SYSTEM_PROMPT|TOOL_CALLS|AVAILABLE_TOOLS|TOOL_RESULTS)\])"
+    r"|<(?=<\s*/?SYS\s*>>)",
+    re.IGNORECASE,
+)
+
+
+def neutral(text: str) -> str:
+    """The text with every control token broken, readable as before."""
+    return _CONTROL.sub(lambda match: match.group() + " ", text)
