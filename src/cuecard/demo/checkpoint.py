@@ -65,7 +65,7 @@ def save(model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenizerB
     """Write config, safetensors, tokenizer, chat template and image processor settings."""
     model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids(tk.END)
     model.generation_config.pad_token_id = tokenizer.convert_tokens_to_ids(tk.PAD)
-    model.to(torch.float32).save_pretrained(folder)
+    model.to(torch.float16).save_pretrained(folder)  # half the size; it is loaded as float32 on a CPU
     tokenizer.save_pretrained(folder)
     pixels = {"shortest_edge": PIXELS, "longest_edge": PIXELS}
     processor = {

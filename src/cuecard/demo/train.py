@@ -36,6 +36,7 @@ class Recipe:
     vision_steps: int
     look_up_steps: int
     both_steps: int
+    look_up_rows: int
     short_rows: int
     reason_rows: int
     read_rows: int
@@ -45,8 +46,8 @@ class Recipe:
 
 
 RECIPES = {
-    "demo-small": Recipe(1500, 500, 3000, short_rows=16, reason_rows=32, read_rows=8, slips=0.1),
-    "demo-large": Recipe(1200, 500, 2000, short_rows=40, reason_rows=24, read_rows=12, slips=0.35),
+    "demo-small": Recipe(1500, 500, 2400, look_up_rows=40, short_rows=12, reason_rows=20, read_rows=4, slips=0.1),
+    "demo-large": Recipe(1200, 400, 2200, look_up_rows=24, short_rows=24, reason_rows=16, read_rows=6, slips=0.35),
 }
 
 # What the last phase asks about. Answering jumps at once is learned hop by hop, so few hops come more often than many.
@@ -111,8 +112,8 @@ class Trainee:
         return {name: loss.item() for name, loss in losses.items()}
 
     def look_up_loss(self, rng: Random, step: int) -> dict[str, float]:
-        disorder = (step - 150) / max(1, self.recipe.look_up_steps * 0.4)
-        rows = [lessons.look_up_row(rng, self.writer, disorder) for _ in range(40)]
+        disorder = (step - 100) / (self.recipe.look_up_steps * 0.4)
+        rows = [lessons.look_up_row(rng, self.writer, disorder) for _ in range(self.recipe.look_up_rows)]
         words = [f" {w}" for w in (*boards.COLOURS, *range(10))]
         wanted = torch.zeros(len(self.tokenizer), dtype=torch.bool)
         wanted[torch.tensor([self.tokenizer.convert_tokens_to_ids(self.tokenizer.tokenize(w)[0]) for w in words])] = True

@@ -13,15 +13,8 @@ import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from cuecard.domain.call import Mode
 from cuecard.domain.question import AnswerKind, Image, Question, letter
-
-
-class Mode(StrEnum):
-    """How one call is prompted."""
-
-    SHORT = "short"
-    REASON = "reason"
-    READ = "read"
 
 
 class CardFormat(StrEnum):
@@ -75,6 +68,8 @@ class Prompt:
     style: Style
     mode: Mode
     card: str | None = None
+    unfinished: bool = False
+    """The text ends inside the card, which is still being written; nothing follows it yet."""
 
     @property
     def images(self) -> tuple[Image, ...]:
@@ -111,6 +106,13 @@ def read(question: Question, card: str, form: CardFormat, style: Style) -> Promp
             follow_up = Turn("user", f"{FOLLOW_UP} {instruction}".strip())
             turns = (*_asked(question, style.ask_to_reason), Turn("assistant", card_text), follow_up)
             return Prompt(turns, style.none, style, Mode.READ, card)
+
+
+def growing(question: Question, card: str, form: CardFormat, style: Style) -> Prompt:
+    """The beginning of `read` as far as the card is written, for engines that compute it ahead."""
+    whole = read(question, card, form, style)
+    opening = style.opening + neutral(card).strip() if form is CardFormat.THINKING else whole.opening
+    return replace(whole, opening=opening, unfinished=True)
 
 
 def _asked(question: Question, lead: str) -> tuple[Turn, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from cuecard.models.prompt import Prompt, Turn
+from cuecard.models.prompt import Prompt, Turn, neutral
 
 _THINK_CUE = re.compile(r"<think>\s*(?:</think>\s*)?$")
 
@@ -27,4 +27,8 @@ def render(renderer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
     opening.
     """
     text = renderer.apply_chat_template(messages(prompt.turns), tokenize=False, add_generation_prompt=True)
-    return _THINK_CUE.sub("", text) + prompt.opening
+    text = _THINK_CUE.sub("", text) + prompt.opening
+    if prompt.unfinished and prompt.card is not None:
+        card = neutral(prompt.card).strip()
+        text = text[: text.rfind(card) + len(card)]
+    return text

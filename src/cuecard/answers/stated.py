@@ -1,0 +1,141 @@
+r"""Where a reply marks its answer: "The answer is …", "Answer: …", \boxed{…}, <answer>…</answer>, #### …
+
+A marked answer outweighs whatever else a reply mentions. Several marked ones must agree, unless one is marked as
+final ("so the answer is", "final answer", "but … the answer is"): then what was said before it no longer counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from cuecard.answers.answer import Blank, Reading, one_of
+from cuecard.answers.wording import boxes
+
+
+class Weight(IntEnum):
+    """How firmly an answer is marked."""
+
+    HEDGED = 0
+    PLAIN = 1
+    FINAL = 2
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A marked answer: the text behind the mark, up to the end of its line."""
+
+    at: int
+    weight: Weight
+    text: str
+
+
+_MARK = re.compile(
+    r"\b(?P<quality>(?:(?:final|correct|right|best|only|short|most likely|likely|likeliest|closest|possible)\s+){0,3})"
+    r"(?:(?:answer|result)(?:\s+(?:choice|option))?|option|choice|solution|conclusion)"
+    r"(?:\s+(?:here|in this case|(?:to|for|of) (?:the|this|your) \w{1,20}))?"
+    r"(?:\**\s?[:：=→]|\s->|\s[–—-]\s|\s+(?P<verb>is|was|would be|will be|should be|must be|has to be|comes? out (?:to|as|at)"
+    r"|appears? to be|seems? to be|might be|may be|could be|can be)\b)"
+    r"(?:[\s:]{1,3}(?:clearly|therefore|thus|indeed|definitely|certainly|actually|probably|most likely|likely|simply|just"
+    r"|obviously|either way|still)\b,?){0,2}[\s:：*]{0,6}",
+    re.IGNORECASE,
+)
+# The same in other languages, where the noun alone or with its verb says enough.
+_FOREIGN = re.compile(
+    r"\b(?:antwort|lösung)(?:\s+(?:ist|lautet|wäre)\b|\s?:)|\bréponse(?:\s\w+)?(?:\s+est\b|\s?:)"
+    r"|\brespuesta(?:\s\w+)?(?:\s+es\b|\s?:)|\brisposta(?:\s\w+)?(?:\s+è|\s?:)|\bresposta(?:\s\w+)?(?:\s+é|\s?:)"
+    r"|\bantwoord\s?(?:is\b|:)|\bответ(?:\s?[—–:-]|\s+это\b)"
+    r"|(?:答案|选项|選項|正解|答え|回答)\s?(?:应该是|应为|是|为|為|は)?\s?[:：]?|(?:정답|답변|답)\s?(?:은|는|[:：])"
+    r"|(?:الإجابة|الجواب)(?:\s(?:الصحيحة|الصحيح|النهائية|هي|هو)){0,3}\s?:?|(?:उत्तर|जवाब)(?:\s(?:है|होगा))?\s?:?",
+    re.IGNORECASE,
+)
+_TAG = re.compile(r"<answer>\s*(.{0,400}?)\s*(?:</answer>|$)", re.IGNORECASE | re.DOTALL)
+_HASHES = re.compile(r"^####\s+(?=\S)", re.MULTILINE)
+
+_NOT_CLAIMED = re.compile(
+    r"(?:\b(?:thought|believed|assumed|guessed|suspected|if|whether|suppose|supposing|assuming|unless|what|why|how|until"
+    r"|before|first|initially|doubt|unsure|find|determine|give|provide|choose|not)|n't)\b\W+(?:\w+\W+){0,2}$",
+    re.IGNORECASE,
+)
+_CONCLUDES = re.compile(
+    r"\b(?:so|thus|therefore|hence|consequently|finally|ultimately|overall|actually|but|however|conclusion|conclude"
+    r"|summary|means|corrected|correction)\b",
+    re.IGNORECASE,
+)
+_FINAL_ABROAD = re.compile(r"richtig|korrekt|endgültig|final|correct|corr?eta|corretta|正确|最终|正解|정답", re.IGNORECASE)
+_CONCLUSION = re.compile(
+    r"(?:^|[.,;:!\n]\s{0,3}|\band )(?:so|thus|therefore|hence|overall|consequently|in conclusion|in total|in summary)\b,?\s",
+    re.IGNORECASE,
+)
+
+
+def stated(text: str) -> list[Statement]:
+    """All marked answers, in the order of the text."""
+    found = [_worded(text, mark, previous) for mark, previous in _with_previous(text)]
+    found += [Statement(tag.start(), Weight.FINAL, tag[1]) for tag in _TAG.finditer(text)]
+    found += [Statement(at.start(), Weight.FINAL, _rest(text, at.end())) for at in _HASHES.finditer(text)]
+    found += _boxed(text)
+    return sorted((one for one in found if one is not None), key=lambda statement: statement.at)
+
+
+def _with_previous(text: str) -> list[tuple[re.Match[str], int]]:
+    """Each worded mark with the end of the one before it."""
+    marks = sorted([*_MARK.finditer(text), *_FOREIGN.finditer(text)], key=lambda mark: mark.start())
+    return [(mark, before.end() if before else 0) for before, mark in zip([None, *marks], marks, strict=False)]
+
+
+def _worded(text: str, mark: re.Match[str], previous: int) -> Statement | None:
+    start = max(previous, mark.start() - 80)
+    lead = re.split(r"[.!?\n]", text[start : mark.start()])[-1]
+    if _NOT_CLAIMED.search(re.sub(r"\b(?:the|my|that|a)\s+$", "", lead, flags=re.IGNORECASE)):
+        return None
+    groups = mark.groupdict()
+    quality, verb = groups.get("quality") or "", groups.get("verb") or ""
+    if re.search(r"final|correct|right", quality, re.IGNORECASE) or _CONCLUDES.search(lead):
+        weight = Weight.FINAL
+    elif not groups and _FINAL_ABROAD.search(text[max(0, mark.start() - 14) : mark.end()]):
+        weight = Weight.FINAL
+    else:
+        hedged = re.search(r"possible", quality, re.IGNORECASE) or re.match(r"might|may|could|can", verb, re.IGNORECASE)
+        weight = Weight.HEDGED if hedged else Weight.PLAIN
+    return Statement(mark.start(), weight, _rest(text, mark.end()))
+
+
+def _boxed(text: str) -> list[Statement]:
+    """Boxes; those joined by nothing but "or", "and" or a comma are one statement."""
+    joined: list[tuple[int, int, str]] = []
+    for start, end, inner in boxes(text):
+        between = text[joined[-1][1] : start] if joined else None
+        if between is not None and re.fullmatch(r"[\s$]*(?:,|and|or|,\s?(?:and|or))[\s$]*", between):
+            joined[-1] = (joined[-1][0], end, f"{joined[-1][2]}{between.replace('$', '')}{inner}")
+        else:
+            joined.append((start, end, inner))
+    return [Statement(start, Weight.FINAL, inner) for start, _, inner in joined]
+
+
+def _rest(text: str, start: int) -> str:
+    """The rest of the line, or the next line that says something; it ends where the next mark begins."""
+    after = text[start : start + 600].lstrip()
+    line = after.split("\n", 1)[0]
+    following = _MARK.search(line)
+    return line if following is None else line[: following.start()]
+
+
+def conclusion(text: str) -> str | None:
+    """What follows the last "so", "thus", "therefore" of the last line; None if it has none."""
+    line = text.rstrip().rsplit("\n", 1)[-1][-600:]
+    last = None
+    for last in _CONCLUSION.finditer(line):
+        pass
+    return None if last is None else line[last.end() :]
+
+
+def settle(statements: Sequence[Statement], read: Callable[[str], Reading]) -> Reading:
+    """What the marked answers come to: from the last final one on they must agree; hedged ones count if there is no other."""
+    read_out = [(statement.weight, read(statement.text)) for statement in statements]
+    said = [(weight, reading) for weight, reading in read_out if reading is not Blank.NOTHING]
+    firm = [(weight, reading) for weight, reading in said if weight is not Weight.HEDGED] or said
+    finals = [index for index, (weight, _) in enumerate(firm) if weight is Weight.FINAL]
+    return one_of([reading for _, reading in firm[finals[-1] if finals else 0 :]])

@@ -1,0 +1,72 @@
+"""Calls: one prompt to one model, what came back, and what it cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Mode(StrEnum):
+    """How one call is prompted."""
+
+    SHORT = "short"
+    REASON = "reason"
+    READ = "read"
+    WARM = "warm"
+    """Nothing is asked: the prompt, as far as it is known, is computed ahead of the call that will need it."""
+    SCORE = "score"
+    """A given answer's likelihood: a prefill, no decode."""
+
+
+class FinishReason(StrEnum):
+    """Why a call ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    BUDGET = "budget"
+    """The reasoning was closed for the model because its budget was spent; the answer is a second stage's."""
+    CANCELLED = "cancelled"
+    ERROR = "error"
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of one call; None is not observed.
+
+    `prompt_tokens` counts the whole prompt, image tokens included; `cached_tokens` are those of them that were not
+    computed again; `completion_tokens` counts all that was generated, `reasoning_tokens` the part before the answer.
+    """
+
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(_plus(getattr(self, name), getattr(other, name)) for name in self.__dataclass_fields__))
+
+
+def _plus(one: int | None, other: int | None) -> int | None:
+    return None if one is None and other is None else (one or 0) + (other or 0)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One finished call. Times are seconds on the clock of the request it belongs to, which began at 0."""
+
+    role: str
+    model: str
+    mode: Mode
+    start_s: float
+    first_token_s: float | None
+    end_s: float
+    usage: Usage
+    finish_reason: FinishReason
+    reasoning: str | None = None
+    answer: str | None = None
+    answer_logprob: float | None = None
+    error: str | None = None
+
+    @property
+    def cancelled(self) -> bool:
+        return self.finish_reason is FinishReason.CANCELLED

@@ -1,0 +1,78 @@
+"""One tree of errors; a class says whose fault it is, whether to try again, the HTTP status, and what to do."""
+
+from __future__ import annotations
+
+
+class CuecardError(Exception):
+    """Root of all errors that Cuecard raises on purpose."""
+
+    retryable: bool = False
+    http_status: int = 500
+    hint: str = "this is a defect of cuecard: please report it"
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint or type(self).hint
+
+    def __str__(self) -> str:
+        return super().__str__()
+
+
+class BadInput(CuecardError):
+    """The user's question, image, flag or file is not usable as it is."""
+
+    http_status, hint = 400, "mend the input and try again"
+
+
+class MissingExtra(CuecardError):
+    """A feature needs packages that are not installed."""
+
+    http_status, hint = 501, "install the extra that the message names"
+
+
+class ModelError(CuecardError):
+    """A model could not do what was asked of it."""
+
+    http_status, hint = 502, "look at the model's own log"
+
+
+class ModelUnreachable(ModelError):
+    """Nobody answers where the model should be."""
+
+    retryable, http_status, hint = True, 503, "is the server for this model running?"
+
+
+class ModelTimeout(ModelError):
+    """The model took longer than its limit."""
+
+    retryable, http_status, hint = True, 504, "raise the time-out, or ask for fewer tokens"
+
+
+class ModelBusy(ModelError):
+    """The model refuses work for now (too many requests, still loading)."""
+
+    retryable, http_status, hint = True, 429, "wait, or lower the concurrency"
+
+
+class ModelRefused(ModelError):
+    """The model's server says that the request is wrong or not allowed."""
+
+    http_status, hint = 502, "check the model's name, key and abilities"
+
+
+class BrokenStream(ModelError):
+    """The answer broke off, or came in a form that nobody can read."""
+
+    retryable, http_status, hint = True, 502, "try again; if it stays, look at the server's log"
+
+
+class Unsupported(ModelError):
+    """This model cannot do this at all (images, scoring, an assistant prefill, …)."""
+
+    http_status, hint = 400, "`cuecard models` shows what each model can do"
+
+
+class NoAnswer(CuecardError):
+    """No model of the pair is left to answer."""
+
+    http_status, hint = 502, "both models failed: see the reasons"

@@ -1,0 +1,68 @@
+"""Outcomes: how one question was answered, with the whole trace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from cuecard.domain.call import Call, Mode, Usage
+
+
+class Route(StrEnum):
+    """How an answer came about; every question ends in exactly one."""
+
+    AGREED = "agreed"
+    """Both short answers were accepted as the same."""
+    CONFIRMED = "confirmed"
+    """The small model's reasoned answer equals the large model's short one."""
+    TRANSFERRED = "transferred"
+    """The large model answered after reading the small one's reasoning."""
+    DIRECT = "direct"
+    """One model answered alone, as the strategy meant it to."""
+    ESCALATED = "escalated"
+    """The cheap way was not sure enough, and the dear way answered."""
+    JUDGED = "judged"
+    """The large model answered after reading several drafts."""
+    VOTED = "voted"
+    """The most frequent of several sampled answers."""
+    DEGRADED = "degraded"
+    """A model failed and the other one's answer stands."""
+
+
+class LatencyKind(StrEnum):
+    """Where a latency comes from."""
+
+    MEASURED = "measured"
+    COMPOSED = "composed"
+    ESTIMATED = "estimated"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One answered question: the answer, the route and why, and every call that was made for it."""
+
+    answer: str
+    route: Route
+    strategy: str
+    calls: tuple[Call, ...]
+    total_s: float
+    reason: str
+    schedule: str | None = None
+    confidence: float | None = None
+    latency_kind: LatencyKind = LatencyKind.MEASURED
+
+    @property
+    def usage(self) -> Mapping[str, Usage]:
+        """Tokens per role, over all calls: cancelled and failed ones included."""
+        total: dict[str, Usage] = {}
+        for call in self.calls:
+            total[call.role] = total.get(call.role, Usage()) + call.usage
+        return total
+
+    @property
+    def handoff_s(self) -> float | None:
+        """Seconds from the small model's last reasoning token to the reader's first answer token; None if nobody read."""
+        read = next((c for c in self.calls if c.mode is Mode.READ and c.first_token_s is not None), None)
+        written = [c.end_s for c in self.calls if c.mode is Mode.REASON and c.reasoning]
+        return None if read is None or not written else read.first_token_s - max(written)  # type: ignore[operator]

@@ -1,0 +1,106 @@
+"""The Model protocol: a prompt goes in, typed events come out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Protocol
+
+from cuecard.domain.call import FinishReason, Usage
+from cuecard.models.prompt import CardFormat, Prompt, Style
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a call may generate, and how it chooses tokens. Temperature 0 is greedy."""
+
+    answer_tokens: int = 64
+    reasoning_tokens: int = 2048
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    timeout_s: float | None = 120.0
+
+
+@dataclass(frozen=True)
+class Started:
+    """The model has taken the prompt on."""
+
+
+@dataclass(frozen=True)
+class ReasoningDelta:
+    """A piece of reasoning."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class AnswerDelta:
+    """A piece of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a call has used so far, so that a call that is cancelled or breaks off still knows its cost."""
+
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The end of a call. `answer_logprob`: natural log of the probability of the answer's tokens, None if not observed."""
+
+    usage: Usage
+    finish_reason: FinishReason
+    answer_logprob: float | None = None
+
+
+Event = Started | ReasoningDelta | AnswerDelta | Progress | Finished
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a model can do. None: not known yet (nobody has probed)."""
+
+    images: bool | None
+    logprobs: bool | None
+    scoring: bool
+    prefix_sessions: bool
+    """Prompts computed by `warm` are not computed again."""
+    card_formats: tuple[CardFormat, ...]
+    """Ways to give this model a card, the best first."""
+    style: Style
+    notes: tuple[str, ...] = ()
+    """What falls back, and why, in words for a person."""
+
+
+class Model(Protocol):
+    """Something that answers prompts: in this process, behind HTTP, recorded, or simulated."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def abilities(self) -> Abilities: ...
+
+    def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
+        """Started, then deltas, then Finished, exactly once each at the ends. Closing the generator cancels the call.
+
+        A REASON prompt that spends `reasoning_tokens` without closing its reasoning is closed, and the answer decoded in
+        a second stage: finish reason `budget`. Raises ModelError, and only that.
+        """
+        ...
+
+    async def warm(self, prompt: Prompt) -> Usage:
+        """Compute this prompt, so that a later prompt that begins alike need not. Raises Unsupported if it cannot."""
+        ...
+
+    async def score(self, prompt: Prompt, answer: str) -> float:
+        """Natural log of the probability that the prompt is followed by this answer, per token. Raises Unsupported."""
+        ...
+
+    async def aclose(self) -> None:
+        """Free what the model holds; calls under way are cancelled."""
+        ...

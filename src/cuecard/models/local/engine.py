@@ -1,0 +1,105 @@
+"""One thread per model that advances its calls in turn, a token each, so that the event loop stays free.
+
+A call is a generator of events. Whoever waits for it closes the stream to cancel it: the engine drops the call before
+its next token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+from cuecard.domain.errors import CuecardError, ModelError
+
+_END = object()
+
+
+@dataclass(eq=False)
+class Job:
+    """One call under way, and the way back to the event loop that waits for it."""
+
+    steps: Callable[[], Generator[Any]]
+    loop: asyncio.AbstractEventLoop
+    out: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
+    cancelled: bool = False
+    running: Generator[Any] | None = None
+
+    def post(self, item: Any) -> None:
+        try:
+            self.loop.call_soon_threadsafe(self.out.put_nowait, item)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            self.cancelled = True
+
+
+class Engine:
+    """Runs jobs in a thread of its own, round robin."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    async def run(self, steps: Callable[[], Generator[Any]]) -> AsyncGenerator[Any]:
+        """What the steps yield, as it comes; foreign errors come out as ModelError."""
+        job = Job(steps, asyncio.get_running_loop())
+        self._begin()
+        self._inbox.put(job)
+        try:
+            while (item := await job.out.get()) is not _END:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            job.cancelled = True
+
+    def stop(self) -> None:
+        """End the thread after the step it is in; jobs under way end with an error."""
+        with self._lock:
+            if self._thread is not None:
+                self._inbox.put(None)
+                self._thread.join()
+                self._thread = None
+
+    def _begin(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name=f"cuecard {self.name}", daemon=True)
+                self._thread.start()
+
+    def _work(self) -> None:
+        jobs: list[Job] = []
+        while True:
+            while not jobs or not self._inbox.empty():
+                job = self._inbox.get()
+                if job is None:
+                    for left in jobs:
+                        left.post(ModelError(f"{self.name} was closed"))
+                    return
+                jobs.append(job)
+            jobs = [job for job in jobs if self._advance(job)]
+
+    def _advance(self, job: Job) -> bool:
+        """One step of one job; False when it has ended."""
+        if job.cancelled:
+            if job.running is not None:
+                job.running.close()
+            return False
+        try:
+            if job.running is None:
+                job.running = job.steps()
+            job.post(next(job.running))
+            return True
+        except StopIteration:
+            job.post(_END)
+        except CuecardError as error:
+            job.post(error)
+        except Exception as error:  # whatever torch or a tokenizer raises is this model's failure, told in one line
+            problem = ModelError(f"{self.name}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+            problem.__cause__ = error
+            job.post(problem)
+        return False

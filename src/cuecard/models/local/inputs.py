@@ -1,0 +1,132 @@
+"""From a prompt to token ids and pixels, for checkpoints with and without a processor of their own."""
+
+from __future__ import annotations
+
+import io
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from PIL import Image as PilImage
+from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+
+from cuecard.domain.errors import BadInput, Unsupported
+from cuecard.domain.question import Image
+from cuecard.models.local.render import render
+from cuecard.models.prompt import Prompt
+
+QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A prompt as a model takes it: its ids, where its last image ends, and the tensors that go with the images."""
+
+    ids: list[int]
+    images: tuple[str, ...]
+    images_end: int
+    tensors: dict[str, torch.Tensor]
+
+
+class Reader(Protocol):
+    """Turns prompts into inputs."""
+
+    tokenizer: PreTrainedTokenizerBase
+
+    def inputs(self, prompt: Prompt) -> Inputs: ...
+
+
+class TextReader:
+    """For language models: text only."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+        self.tokenizer, self._name = tokenizer, name
+
+    def inputs(self, prompt: Prompt) -> Inputs:
+        if prompt.images:
+            raise Unsupported(f"{self._name} is a language model and cannot see images")
+        return Inputs(tokenized(self.tokenizer, render(self.tokenizer, prompt)), (), 0, {})
+
+
+class QwenReader:
+    """For Qwen's vision models: each image is processed once, and its placeholder repeated once per merged patch.
+
+    Needs no torchvision, which AutoProcessor does (for videos).
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, image_processor: Any, config: PretrainedConfig) -> None:
+        self.tokenizer, self._processor, self._token = tokenizer, image_processor, config.image_token_id
+        self._placeholder = tokenizer.convert_ids_to_tokens(self._token)
+        self._seen: OrderedDict[str, tuple[torch.Tensor, torch.Tensor]] = OrderedDict()
+
+    def inputs(self, prompt: Prompt) -> Inputs:
+        pictures = [self._pixels(image) for image in prompt.images]
+        text, *rest = render(self.tokenizer, prompt).split(self._placeholder)
+        if len(rest) != len(pictures):
+            raise BadInput(f"the prompt has {len(pictures)} images and {len(rest)} places for them")
+        merged = self._processor.merge_size**2
+        for (_, grid), after in zip(pictures, rest, strict=True):
+            text += self._placeholder * (int(grid.prod()) // merged) + after
+        ids = tokenized(self.tokenizer, text)
+        if not pictures:
+            return Inputs(ids, (), 0, {})
+        end = len(ids) - ids[::-1].index(self._token)
+        tensors = {
+            "pixel_values": torch.cat([pixels for pixels, _ in pictures]),
+            "image_grid_thw": torch.cat([grid for _, grid in pictures]),
+            "mm_token_type_ids": (torch.tensor([ids]) == self._token).int(),
+        }
+        return Inputs(ids, tuple(image.digest for image in prompt.images), end, tensors)
+
+    def _pixels(self, image: Image) -> tuple[torch.Tensor, torch.Tensor]:
+        """(patches, values) and grid (1, 3) of one image, processed once for all calls about it."""
+        if image.digest not in self._seen:
+            made = self._processor(images=[opened(image)], return_tensors="pt")
+            self._seen[image.digest] = made["pixel_values"], made["image_grid_thw"]
+            while len(self._seen) > 16:
+                self._seen.popitem(last=False)
+        return self._seen[image.digest]
+
+
+class ProcessorReader:
+    """For every other vision model: its own processor lays out text and images."""
+
+    def __init__(self, processor: Any, config: PretrainedConfig) -> None:
+        self.processor, self.tokenizer = processor, processor.tokenizer
+        self._token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
+
+    def inputs(self, prompt: Prompt) -> Inputs:
+        text = render(self.processor, prompt)
+        pictures = [opened(image) for image in prompt.images]
+        # the rendered text already begins with the special tokens that the template wants
+        begins = self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
+        made = self.processor(text=[text], images=[pictures] if pictures else None, add_special_tokens=not begins, return_tensors="pt")
+        ids = made.pop("input_ids")[0].tolist()
+        made.pop("attention_mask", None)
+        end = len(ids) - ids[::-1].index(self._token) if pictures and self._token in ids else 0
+        return Inputs(ids, tuple(image.digest for image in prompt.images), end, dict(made))
+
+
+def make_reader(source: str, config: PretrainedConfig, revision: str | None) -> Reader:
+    """The reader that fits a checkpoint."""
+    if not hasattr(config, "vision_config"):
+        return TextReader(AutoTokenizer.from_pretrained(source, revision=revision), source)
+    if config.model_type in QWEN:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        return QwenReader(tokenizer, AutoImageProcessor.from_pretrained(source, revision=revision, backend="pil"), config)
+    return ProcessorReader(AutoProcessor.from_pretrained(source, revision=revision), config)
+
+
+def tokenized(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of a rendered prompt, whose template has already put the special tokens in."""
+    return tokenizer(text, add_special_tokens=False).input_ids
+
+
+def opened(image: Image) -> PilImage.Image:
+    """The decoded picture. Raises BadInput when it is broken."""
+    try:
+        return PilImage.open(io.BytesIO(image.data)).convert("RGB")
+    except Exception as error:
+        raise BadInput("an image cannot be read: it is broken, or not an image", "give PNG, JPEG or WebP files") from error
+

@@ -1,0 +1,265 @@
+"""Recording calls to a file and replaying them; and the scripted double, with latencies and faults as told.
+
+A recording is JSON Lines, one call a line, found by what was asked: model, prompt, images and limits. It replays at the
+speed at which it was recorded, so in virtual time a strategy's latency is composed from its recorded calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cuecard.domain import errors
+from cuecard.domain.call import FinishReason, Mode, Usage
+from cuecard.domain.errors import BadInput, ModelError
+from cuecard.models.base import Abilities, AnswerDelta, Event, Finished, Limits, Model, Progress, ReasoningDelta, Started
+from cuecard.models.prompt import PROSE, TAGS, CardFormat, Prompt, Style
+from cuecard.models.simulated import words
+
+_EVENTS = {kind.__name__: kind for kind in (Started, ReasoningDelta, AnswerDelta, Progress, Finished)}
+
+
+def key(model: str, prompt: Prompt, limits: Limits, extra: str = "") -> str:
+    """The identity of a call: same key, same question to the same model under the same limits."""
+    asked = {
+        "model": model,
+        "turns": [[turn.role, turn.text, [image.digest for image in turn.images]] for turn in prompt.turns],
+        "opening": prompt.opening,
+        "mode": prompt.mode,
+        "limits": asdict(replace(limits, timeout_s=None)),
+        "extra": extra,
+    }
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+class RecordingModel:
+    """Passes calls on to a model and appends each to a file when it has ended; broken and cancelled ones are left out."""
+
+    def __init__(self, model: Model, path: Path) -> None:
+        self._model, self._path = model, path
+        self._append({"header": _header(model)})
+
+    @property
+    def name(self) -> str:
+        return self._model.name
+
+    @property
+    def abilities(self) -> Abilities:
+        return self._model.abilities
+
+    async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
+        clock = asyncio.get_running_loop().time
+        began, events = clock(), []
+        async with aclosing(self._model.stream(prompt, limits)) as stream:
+            async for event in stream:
+                events.append([round(clock() - began, 6), type(event).__name__, asdict(event)])
+                yield event
+        self._append({"key": key(self.name, prompt, limits), "events": events})
+
+    async def warm(self, prompt: Prompt) -> Usage:
+        return await self._model.warm(prompt)
+
+    async def score(self, prompt: Prompt, answer: str) -> float:
+        began = asyncio.get_running_loop().time()
+        value = await self._model.score(prompt, answer)
+        took = asyncio.get_running_loop().time() - began
+        self._append({"key": key(self.name, prompt, Limits(), answer), "score": value, "seconds": round(took, 6)})
+        return value
+
+    async def aclose(self) -> None:
+        await self._model.aclose()
+
+    def _append(self, record: dict[str, Any]) -> None:
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise BadInput(f"cannot write the recording {self._path}: {error.strerror}") from error
+
+
+class RecordedModel:
+    """Replays a recording. A call that was not recorded raises ModelError."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._calls: dict[str, dict[str, Any]] = {}
+        header: dict[str, Any] | None = None
+        try:
+            for line in path.read_text(encoding="utf-8").splitlines():
+                record = json.loads(line)
+                if "header" in record:
+                    header = record["header"]
+                else:
+                    self._calls[record["key"]] = record
+        except (OSError, ValueError, KeyError) as error:
+            raise BadInput(f"cannot read the recording {path}: {error}") from error
+        if header is None:
+            raise BadInput(f"{path} is not a recording: it has no header")
+        self._name = header["name"]
+        formats = tuple(CardFormat(form) for form in header.pop("card_formats"))
+        style = TAGS if header.pop("style") == "tags" else PROSE
+        header.pop("name")
+        # a replay computes nothing ahead: what warming saved is in the recorded times already
+        self._abilities = Abilities(**header, prefix_sessions=False, card_formats=formats, style=style, notes=(f"replayed from {path.name}",))
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def abilities(self) -> Abilities:
+        return self._abilities
+
+    async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
+        record, done_s = self._find(key(self._name, prompt, limits), prompt.mode), 0.0
+        for at_s, kind, fields in record["events"]:
+            await asyncio.sleep(at_s - done_s)
+            done_s = at_s
+            yield _event(kind, fields)
+
+    async def warm(self, prompt: Prompt) -> Usage:
+        raise errors.Unsupported(f"{self._name} is replayed and computes nothing ahead")
+
+    async def score(self, prompt: Prompt, answer: str) -> float:
+        record = self._find(key(self._name, prompt, Limits(), answer), Mode.SCORE)
+        await asyncio.sleep(record["seconds"])
+        return float(record["score"])
+
+    async def aclose(self) -> None:
+        """Nothing is held."""
+
+    def _find(self, wanted: str, mode: Mode) -> dict[str, Any]:
+        if wanted not in self._calls:
+            raise ModelError(f"{self._path.name} holds no {mode} call like this one", "record it first, with the same prompts and limits")
+        return self._calls[wanted]
+
+
+def _header(model: Model) -> dict[str, Any]:
+    able = model.abilities
+    style = "tags" if able.style == TAGS else "prose"
+    return {
+        "name": model.name,
+        "images": able.images,
+        "logprobs": able.logprobs,
+        "scoring": able.scoring,
+        "card_formats": list(able.card_formats),
+        "style": style,
+    }
+
+
+def _event(kind: str, fields: dict[str, Any]) -> Event:
+    if "usage" in fields:
+        fields = {**fields, "usage": Usage(**fields["usage"])}
+    if "finish_reason" in fields:
+        fields = {**fields, "finish_reason": FinishReason(fields["finish_reason"])}
+    event: Event = _EVENTS[kind](**fields)
+    return event
+
+
+# --- the scripted double ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Says:
+    """One scripted call: what is said when, and what goes wrong."""
+
+    answer: str = ""
+    reasoning: str = ""
+    first_token_s: float = 0.0
+    token_s: float = 0.0
+    confidence_logprob: float | None = None
+    error: ModelError | None = None
+    after_tokens: int | None = None
+    """The error comes after so many tokens; None: at once."""
+    hangs: bool = False
+    """Nothing ever comes after `after_tokens` tokens (or at all)."""
+
+
+class ScriptedModel:
+    """A model that follows a script: a list of calls in order, or a function of the prompt. Tokens are words."""
+
+    def __init__(
+        self,
+        name: str,
+        script: Iterable[Says] | Callable[[Prompt], Says],
+        *,
+        style: Style = TAGS,
+        prefix_sessions: bool = False,
+        scores: Callable[[str], float] | None = None,
+        card_formats: tuple[CardFormat, ...] = tuple(CardFormat),
+    ) -> None:
+        self._name, self._scores = name, scores
+        self._next = script if callable(script) else _in_order(name, script)
+        self._abilities = Abilities(True, True, scores is not None, prefix_sessions, card_formats, style)
+        self.prompts: list[Prompt] = []
+        self.warmed: list[Prompt] = []
+        self.running = 0
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def abilities(self) -> Abilities:
+        return self._abilities
+
+    async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
+        self.prompts.append(prompt)
+        said = self._next(prompt)
+        self.running += 1
+        try:
+            yield Started()
+            usage = Usage(sum(len(words(turn.text)) for turn in prompt.turns), 0, 0, 0)
+            yield Progress(usage)
+            await asyncio.sleep(said.first_token_s)
+            reasoning = words(said.reasoning) if prompt.mode is Mode.REASON else []
+            tokens = [*((True, w) for w in reasoning[: limits.reasoning_tokens]), *((False, w) for w in words(said.answer)[: limits.answer_tokens])]
+            for index, (is_reasoning, text) in enumerate(tokens):
+                await self._fault(said, index)
+                await asyncio.sleep(said.token_s)
+                usage = usage + Usage(0, 0, 1, int(is_reasoning))
+                yield ReasoningDelta(text) if is_reasoning else AnswerDelta(text)
+                yield Progress(usage)
+            await self._fault(said, len(tokens))
+            finish = FinishReason.BUDGET if len(reasoning) > limits.reasoning_tokens else FinishReason.STOP
+            yield Finished(usage, finish, said.confidence_logprob)
+        finally:
+            self.running -= 1
+
+    async def _fault(self, said: Says, index: int) -> None:
+        if index == (said.after_tokens or 0) and said.error is not None:
+            raise said.error
+        if index == (said.after_tokens or 0) and said.hangs:
+            await asyncio.sleep(1e9)
+
+    async def warm(self, prompt: Prompt) -> Usage:
+        if not self._abilities.prefix_sessions:
+            raise errors.Unsupported(f"{self._name} keeps no prefixes")
+        self.warmed.append(prompt)
+        return Usage(len(words(prompt.opening)), 0, 0, 0)
+
+    async def score(self, prompt: Prompt, answer: str) -> float:
+        if self._scores is None:
+            raise errors.Unsupported(f"{self._name} cannot score")
+        return self._scores(answer)
+
+    async def aclose(self) -> None:
+        """Nothing is held."""
+
+
+def _in_order(name: str, script: Iterable[Says]) -> Callable[[Prompt], Says]:
+    lines = iter(script)
+
+    def following(prompt: Prompt) -> Says:
+        try:
+            return next(lines)
+        except StopIteration:
+            raise ModelError(f"the script of {name} has no line left for a {prompt.mode} call") from None
+
+    return following

@@ -1,0 +1,144 @@
+"""Which model is meant: `demo-small`, `demo-large`, `hf:ORG/NAME`, a directory, `http://host:port/v1#name`, or a TOML file."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from cuecard.domain.errors import BadInput, MissingExtra
+from cuecard.models.base import Model
+
+EMBEDDED = ("demo-small", "demo-large")
+KEYS = ("model", "api_key", "device", "dtype", "revision", "prefill", "prefix_cache", "family", "timeout_s", "extra_body")
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A checkpoint that ships with cuecard."""
+
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        return Path(str(files("cuecard") / "weights" / self.name))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A directory, or a repository on the Hugging Face hub."""
+
+    source: str
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model behind an OpenAI-compatible server."""
+
+    base_url: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A file of recorded calls."""
+
+    path: Path
+
+
+Spec = Embedded | Checkpoint | Served | Recording
+
+
+def parse(text: str) -> Spec:
+    """What a specification means. Raises BadInput with the nearest thing that would work."""
+    if text in EMBEDDED:
+        return Embedded(text)
+    if text.startswith("hf:") and re.fullmatch(r"[\w.-]+/[\w.-]+", text[3:]):
+        return Checkpoint(text[3:])
+    if text.startswith(("http://", "https://")):
+        url, _, name = text.partition("#")
+        if not name:
+            raise BadInput(f"{text} does not say which model", f"write {url.rstrip('/')}#NAME, as the server calls it")
+        return Served(url, name)
+    if Path(text).is_dir():
+        if not (Path(text) / "config.json").exists():
+            raise BadInput(f"{text} is a directory without a config.json", "give a directory in the Hugging Face layout")
+        return Checkpoint(text)
+    if text.endswith(".jsonl") and Path(text).is_file():
+        return Recording(Path(text))
+    near = get_close_matches(text, EMBEDDED, 1)
+    hint = f"did you mean {near[0]}?" if near else "use demo-small, demo-large, hf:ORG/NAME, a directory, or http://HOST:PORT/v1#NAME"
+    raise BadInput(f"unknown model {text!r}", hint)
+
+
+def load(spec: str | Mapping[str, Any], role: str = "") -> Model:
+    """The model that a specification, or a table of a TOML file, names. Raises BadInput, MissingExtra, ModelError."""
+    settings = dict(spec) if isinstance(spec, Mapping) else {"model": spec}
+    for unknown in set(settings) - set(KEYS):
+        near = get_close_matches(unknown, KEYS, 1)
+        raise BadInput(f"unknown key {unknown!r}{f' for {role}' if role else ''}", f"did you mean {near[0]}?" if near else f"there are: {', '.join(KEYS)}")
+    if not isinstance(settings.get("model"), str):
+        raise BadInput(f"no model is named{f' for {role}' if role else ''}", 'write model = "…"')
+    match parse(settings.pop("model")):
+        case Embedded() as embedded:
+            return _local(str(embedded.folder), name=embedded.name, **_only(settings, "device", "dtype"))
+        case Checkpoint(source):
+            return _local(source, name=source.rstrip("/").split("/")[-1], **_only(settings, "device", "dtype", "revision"))
+        case Served(url, name):
+            from cuecard.models.openai import OpenAIModel
+
+            if "api_key" in settings:
+                settings["api_key"] = secret(settings["api_key"])
+            return OpenAIModel(url, name, **_only(settings, "api_key", "prefill", "prefix_cache", "family", "timeout_s", "extra_body"))
+        case Recording(path):
+            from cuecard.models.recorded import RecordedModel
+
+            return RecordedModel(path)
+
+
+def pair_file(path: Path) -> dict[str, dict[str, Any]]:
+    """The models of a TOML file, by role: one table a role, `[small]` and `[large]` at least. Raises BadInput."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is not valid TOML: {error}") from error
+    if missing := {"small", "large"} - set(tables):
+        raise BadInput(f"{path} has no [{min(missing)}] table", "one table a model: [small] and [large]")
+    for role, table in tables.items():
+        if not isinstance(table, dict):
+            raise BadInput(f"{role} in {path} is not a table", "write [small] and, under it, model = …")
+    return tables
+
+
+def secret(text: str) -> str:
+    """A value with `${NAME}` taken from the environment. Raises BadInput if it is not set."""
+
+    def value(match: re.Match[str]) -> str:
+        if match[1] not in os.environ:
+            raise BadInput(f"the environment variable {match[1]} is not set")
+        return os.environ[match[1]]
+
+    return re.sub(r"\$\{(\w+)\}", value, text)
+
+
+def _local(source: str, **settings: Any) -> Model:
+    if find_spec("torch") is None or find_spec("transformers") is None:
+        raise MissingExtra(f"{settings['name']} runs in this process, which needs torch and transformers", "pip install 'cuecard[local]'")
+    from cuecard.models.local.model import LocalModel
+
+    return LocalModel.load(source, **settings)
+
+
+def _only(settings: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    if extra := set(settings) - set(keys):
+        raise BadInput(f"{min(extra)!r} does not apply to this kind of model", f"it takes: {', '.join(('model', *keys))}")
+    return dict(settings)

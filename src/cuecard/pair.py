@@ -1,0 +1,174 @@
+"""The front door: a pair of models that answers questions."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from cuecard.answers import guess_kind, options_in
+from cuecard.domain.errors import BadInput
+from cuecard.domain.outcome import Outcome
+from cuecard.domain.question import AnswerKind, Question
+from cuecard.models import images, spec
+from cuecard.models.base import Model
+from cuecard.models.prompt import CardFormat
+from cuecard.strategies.policy import Acceptance, Policy, Schedule
+from cuecard.strategies.run import answer, known
+from cuecard.strategies.team import Heard
+
+T = TypeVar("T")
+ModelLike = str | Mapping[str, Any] | Model
+
+
+class Pair:
+    """A small and a large model that answer as one.
+
+    Each is a specification (`demo-small`, `hf:ORG/NAME`, a directory, `http://host:port/v1#name`) or a Model. More
+    drafters come as further roles: `Pair("a", "c", drafter="b")`. All calls run on an event loop of the pair's own, so
+    `ask` works everywhere, notebooks included, and `aask` and `stream` in any loop.
+    """
+
+    def __init__(self, small: ModelLike, large: ModelLike, *, strategy: str = "mutual", policy: Policy | None = None, **drafters: ModelLike) -> None:
+        known(strategy)
+        self.strategy, self.policy = strategy, policy or Policy()
+        roles: dict[str, ModelLike] = {"small": small, "large": large, **drafters}
+        self.models: dict[str, Model] = {role: _model(role, given) for role, given in roles.items()}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def ask(self, text: str, image: Any = None, **options: Any) -> Outcome:
+        """Answer one question. Options as of `question` and `policy_with`; raises CuecardError."""
+        asked, strategy, policy = self._prepare(text, image, options)
+        return asyncio.run_coroutine_threadsafe(answer(asked, self.models, strategy, policy), self._running_loop()).result()
+
+    async def aask(self, text: str, image: Any = None, **options: Any) -> Outcome:
+        """As `ask`, without blocking; cancelling it cancels every call."""
+        asked, strategy, policy = self._prepare(text, image, options)
+        return await self._here(answer(asked, self.models, strategy, policy))
+
+    async def stream(self, text: str, image: Any = None, **options: Any) -> AsyncGenerator[Heard | Outcome]:
+        """Every piece of text as it comes from either model, and at last the outcome."""
+        asked, strategy, policy = self._prepare(text, image, options)
+        here, heard = asyncio.get_running_loop(), asyncio.Queue[Heard | None]()
+
+        def listen(item: Heard | None) -> None:
+            here.call_soon_threadsafe(heard.put_nowait, item)
+
+        async def work() -> Outcome:
+            try:
+                return await answer(asked, self.models, strategy, policy, listen)
+            finally:
+                listen(None)
+
+        answering = asyncio.ensure_future(self._here(work()))
+        try:
+            while (item := await heard.get()) is not None:
+                yield item
+            yield await answering
+        finally:
+            if not answering.done():
+                answering.cancel()
+                await asyncio.wait([answering])
+
+    def close(self) -> None:
+        """Free both models."""
+        if self._loop is not None and self._thread is not None:
+            for model in self.models.values():
+                asyncio.run_coroutine_threadsafe(model.aclose(), self._loop).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+            self._loop = self._thread = None
+
+    def __enter__(self) -> Pair:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _prepare(self, text: str, image: Any, options: dict[str, Any]) -> tuple[Question, str, Policy]:
+        asking = {name: options.pop(name) for name in ("choices", "kind", "system", "allow_urls") if name in options}
+        strategy = options.pop("strategy", self.strategy)
+        known(strategy)
+        return question(text, image, **asking), strategy, policy_with(self.policy, **options)
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=self._loop.run_forever, name="cuecard pair", daemon=True)
+                self._thread.start()
+            return self._loop
+
+    async def _here(self, work: Coroutine[Any, Any, T]) -> T:
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._running_loop()))
+
+
+def question(
+    text: str,
+    image: Any = None,
+    *,
+    choices: Sequence[str] = (),
+    kind: str | None = None,
+    system: str | None = None,
+    allow_urls: bool = False,
+) -> Question:
+    """A question from what a user gives: images by path, bytes or picture (one or several); kind and options from the wording.
+
+    Raises BadInput.
+    """
+    given = [] if image is None else list(image) if isinstance(image, Iterable) and not isinstance(image, str | bytes | Path) else [image]
+    pictures = tuple(images.load(one, allow_urls) for one in given)
+    if not text.strip():
+        raise BadInput("the question is empty", "say what you want to know")
+    if not choices:
+        text, choices = options_in(text)
+    try:
+        wanted = AnswerKind(kind) if kind else guess_kind(text, tuple(choices))
+        return Question(text, pictures, tuple(choices), wanted, system)
+    except ValueError as error:
+        raise BadInput(str(error), f"kinds are: {', '.join(AnswerKind)}") from error
+
+
+def policy_with(
+    policy: Policy,
+    *,
+    schedule: str | None = None,
+    accept: str | None = None,
+    card: str | None = None,
+    budget: int | None = None,
+    answer_tokens: int | None = None,
+    temperature: float | None = None,
+    seed: int | None = None,
+    timeout_s: float | None = None,
+    strict: bool | None = None,
+    samples: int | None = None,
+) -> Policy:
+    """A policy with some of its settings changed; what is None stays. Raises BadInput."""
+    limits = {"reasoning_tokens": budget, "answer_tokens": answer_tokens, "temperature": temperature, "seed": seed, "timeout_s": timeout_s}
+    changes = {
+        "schedule": None if schedule is None else _member(Schedule, schedule),
+        "accept": None if accept is None else Acceptance.parse(accept),
+        "card": None if card is None else _member(CardFormat, card),
+        "strict": strict,
+        "samples": samples,
+        "limits": replace(policy.limits, **{name: value for name, value in limits.items() if value is not None}),  # type: ignore[arg-type]
+    }
+    return replace(policy, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
+
+
+def _member(kind: Any, name: str) -> Any:
+    try:
+        return kind(name)
+    except ValueError:
+        raise BadInput(f"unknown {kind.__name__.lower()} {name!r}", f"there are: {', '.join(kind)}") from None
+
+
+def _model(role: str, given: ModelLike) -> Model:
+    return spec.load(given, role) if isinstance(given, str | Mapping) else given

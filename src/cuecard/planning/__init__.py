@@ -1,0 +1,1 @@
+"""Virtual time: what a strategy would cost, without waiting for it."""

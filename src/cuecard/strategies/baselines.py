@@ -1,0 +1,67 @@
+"""Ideas of others, as baselines: cascade, route, vote, verdict."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from cuecard.answers import agree
+from cuecard.domain.outcome import Route
+from cuecard.domain.question import AnswerKind, Question
+from cuecard.strategies.team import Reply, Team
+from cuecard.strategies.verdicts import Verdict
+
+
+async def cascade(question: Question, team: Team) -> Verdict:
+    """The small model answers at once; unless it is confident, the large model starts over and reasons."""
+    small, wanted = await team.small.short(question), team.policy.cascade_confidence
+    if small.answer.parsed and small.confidence is not None and small.confidence >= wanted:
+        return Verdict(small, Route.DIRECT, f"the small model is sure ({small.confidence:.2f}, at least {wanted:g} wanted)")
+    sure = "gives no probabilities" if small.confidence is None else f"is not sure ({small.confidence:.2f})"
+    return Verdict(await team.large.think(question), Route.ESCALATED, f"the small model {sure}; the large one reasoned")
+
+
+async def route(question: Question, team: Team) -> Verdict:
+    """Decide before anything is generated: easy questions to the large model's short answer, hard ones to its reasoning."""
+    hard = difficulty(question)
+    if hard < team.policy.route_difficulty:
+        return Verdict(await team.large.short(question), Route.DIRECT, f"the question looks easy ({hard:.2f})")
+    return Verdict(await team.large.think(question), Route.ESCALATED, f"the question looks hard ({hard:.2f})")
+
+
+async def vote(question: Question, team: Team) -> Verdict:
+    """Self-consistency: the small model reasons several times, the most frequent answer wins (the first of equals)."""
+    samples = [await team.small.think(question, team.policy.sampled(index)) for index in range(team.policy.samples)]
+    groups = grouped(samples, question)
+    most = max(groups, key=len, default=samples[:1])
+    return Verdict(most[0], Route.VOTED, f"{len(most)} of {len(samples)} samples say so")
+
+
+async def verdict(question: Question, team: Team) -> Verdict:
+    """Every drafter reasons, several times if there is but one; the large model reads all drafts and answers at once."""
+    drafters, samples = team.drafters, team.policy.samples
+    takes = [(drafter, None) for drafter in drafters] if len(drafters) > 1 else [(drafters[0], team.policy.sampled(i)) for i in range(samples)]
+    drafts = [await drafter.think(question, limits) for drafter, limits in takes]
+    card = "\n\n".join(f"Draft {number}: {draft.reasoning}" for number, draft in enumerate(drafts, start=1))
+    return Verdict(await team.large.read(question, card), Route.JUDGED, f"the large model read {len(drafts)} drafts")
+
+
+def grouped(replies: Sequence[Reply], question: Question) -> list[list[Reply]]:
+    """Replies by what they answer, in order of first appearance; unparseable ones are left out."""
+    groups: list[list[Reply]] = []
+    for reply in replies:
+        if reply.answer.parsed:
+            group = next((g for g in groups if agree(g[0].answer, reply.answer, question)), None)
+            groups.append([reply]) if group is None else group.append(reply)
+    return groups
+
+
+_STEPS = re.compile(r"\b(then|after|before|times|twice|steps?|jump|each|every|total|sum|difference|average|how many|compare|percent\w*|why)\b", re.IGNORECASE)
+
+
+def difficulty(question: Question) -> float:
+    """0 (easy) to 1 (hard), from the wording alone: words of several steps, numbers, length, and an open-ended kind."""
+    words, numbers = len(question.text.split()), len(re.findall(r"\d+", question.text))
+    steps = len({found.lower() for found in _STEPS.findall(question.text)})
+    kind = 0.3 if question.kind in (AnswerKind.MATHS, AnswerKind.FREE_TEXT) else 0.0
+    return min(1.0, 0.25 * steps + 0.1 * max(0, numbers - 1) + 0.01 * max(0, words - 10) + kind)

@@ -1,0 +1,86 @@
+"""What a request may vary: schedule, acceptance rule, card format, budgets. Checked whole when it is made."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from cuecard.domain.errors import BadInput
+from cuecard.models.base import Limits
+from cuecard.models.prompt import CardFormat
+
+
+class Schedule(StrEnum):
+    """What runs at once; the answer is the same with each (greedy)."""
+
+    THRIFTY = "thrifty"
+    """One call after the other, nothing wasted."""
+    OVERLAP = "overlap"
+    """Independent calls at once; the reader computes the card while it is written."""
+    EAGER = "eager"
+    """As overlap, and the small model starts to reason at once; cancelled when the short answers are accepted."""
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """When two short answers make reasoning unnecessary: agreement, the large model's confidence, or both."""
+
+    agreement: bool
+    confidence: float | None
+
+    def __str__(self) -> str:
+        keys = ["agree"] if self.agreement else []
+        return "+".join(keys + ([f"confidence({self.confidence:g})"] if self.confidence is not None else []))
+
+    @classmethod
+    def parse(cls, rule: str) -> Acceptance:
+        """`agree` (the paper's), `confidence(0.8)`, or `agree+confidence(0.6)`. Raises BadInput."""
+        found = re.fullmatch(r"(agree)?(\+)?(?:confidence\(([0-9.]+)\))?", rule.replace(" ", ""))
+        known = "use agree, confidence(t) or agree+confidence(t) with t between 0 and 1"
+        if not found or not (found[1] or found[3]) or bool(found[2]) != bool(found[1] and found[3]):
+            raise BadInput(f"unknown acceptance rule {rule!r}", known)
+        try:
+            threshold = float(found[3]) if found[3] else None
+        except ValueError:
+            threshold = -1.0
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise BadInput(f"the confidence in {rule!r} is not between 0 and 1", known)
+        return cls(bool(found[1]), threshold)
+
+
+# Chosen on validation boards (docs/embedded-pair.md): the paper's `agree` alone lets shared mistakes through.
+DEFAULT_ACCEPTANCE = Acceptance(agreement=True, confidence=0.7)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """One request's settings."""
+
+    schedule: Schedule = Schedule.THRIFTY
+    accept: Acceptance = DEFAULT_ACCEPTANCE
+    card: CardFormat | None = None
+    """None: the best that the reader can do."""
+    limits: Limits = field(default_factory=Limits)
+    strict: bool = False
+    """A model that fails fails the request, instead of leaving the other one's answer."""
+    follow_chars: int = 96
+    """The reader computes the growing card whenever this much is new."""
+    cascade_confidence: float = 0.8
+    route_difficulty: float = 0.5
+    samples: int = 5
+    sample_temperature: float = 0.7
+
+    def __post_init__(self) -> None:
+        limits = self.limits
+        if limits.reasoning_tokens < 1 or limits.answer_tokens < 1:
+            raise BadInput("a budget must be at least 1 token", "leave the budget out for the default")
+        if not 0 <= limits.temperature <= 2:
+            raise BadInput(f"temperature {limits.temperature:g} is not between 0 and 2")
+        if self.samples < 1:
+            raise BadInput("vote and verdict need at least 1 sample")
+
+    def sampled(self, index: int) -> Limits:
+        """The limits of the index-th of several samples: its own seed, so that samples differ and repeat."""
+        temperature = self.limits.temperature or self.sample_temperature
+        return replace(self.limits, temperature=temperature, seed=(self.limits.seed or 0) + index)

@@ -1,0 +1,97 @@
+"""Answer one question with one strategy: the verdict, or what is left of it when a model fails, with its whole trace."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from functools import partial
+from typing import Any
+
+from cuecard.domain.call import Mode
+from cuecard.domain.errors import BadInput, ModelError, NoAnswer
+from cuecard.domain.outcome import LatencyKind, Outcome, Route
+from cuecard.domain.question import Question
+from cuecard.models.base import Model
+from cuecard.strategies import baselines, paper
+from cuecard.strategies.policy import Policy, Schedule
+from cuecard.strategies.team import Heard, Reply, Team
+from cuecard.strategies.verdicts import Verdict
+
+STRATEGIES: Mapping[str, Callable[..., Any]] = {
+    "mutual": paper.mutual,
+    "transfer": paper.transfer,
+    "short": paper.short,
+    "short:small": partial(paper.short, role="small"),
+    "short:large": partial(paper.short, role="large"),
+    "reason": paper.reason,
+    "reason:small": partial(paper.reason, role="small"),
+    "reason:large": partial(paper.reason, role="large"),
+    "cascade": baselines.cascade,
+    "route": baselines.route,
+    "vote": baselines.vote,
+    "verdict": baselines.verdict,
+}
+
+
+def known(strategy: str) -> Callable[..., Any]:
+    """The strategy of this name. Raises BadInput with a suggestion."""
+    if strategy not in STRATEGIES:
+        near = get_close_matches(strategy, STRATEGIES, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(STRATEGIES)}"
+        raise BadInput(f"unknown strategy {strategy!r}", hint)
+    return STRATEGIES[strategy]
+
+
+async def answer(
+    question: Question,
+    models: Mapping[str, Model],
+    strategy: str = "mutual",
+    policy: Policy | None = None,
+    listen: Callable[[Heard], None] | None = None,
+) -> Outcome:
+    """One question, answered. Raises BadInput, or ModelError when nobody is left (or `strict` is set)."""
+    decide, policy = known(strategy), policy or Policy()
+    async with Team(models, policy, listen) as team:
+        try:
+            verdict: Verdict = await decide(question, team)
+        except ModelError as failure:
+            if policy.strict:
+                raise
+            verdict = await _rescue(question, team, failure)
+        ended = team.clock()
+    # leaving the team has ended every call, so the trace is whole
+    return Outcome(
+        answer=verdict.reply.answer.text if verdict.reply.answer.parsed else verdict.reply.text,
+        route=verdict.route,
+        strategy=strategy,
+        calls=tuple(sorted(team.calls, key=lambda call: (call.start_s, call.end_s))),
+        total_s=ended,
+        reason=verdict.reason,
+        schedule=policy.schedule,
+        confidence=verdict.reply.confidence,
+        latency_kind=LatencyKind.MEASURED if asyncio.get_running_loop().__class__.__name__ != "VirtualTimeLoop" else LatencyKind.ESTIMATED,
+    )
+
+
+async def _rescue(question: Question, team: Team, failure: ModelError) -> Verdict:
+    """The answer of a model that still works: the one it has reasoned for, else a new one, else its short one."""
+    for player in sorted(team.survivors, key=lambda p: p.role != "large"):
+        why = f"{failure}; the {player.role} model answered alone"
+        at_hand = [(mode, reply) for mode, reply in team.replies if reply.role == player.role and reply.answer.parsed]
+        thorough: Reply | None = next((reply for mode, reply in at_hand if mode is not Mode.SHORT), None)
+        if thorough is not None:
+            return Verdict(thorough, Route.DEGRADED, why)
+        try:
+            # a short answer is what the large model was wanted for; the small one needs to reason to be as good
+            fresh = at_hand[0][1] if at_hand and player.role == "large" else None
+            if fresh is None:
+                fresh = await (player.short(question) if player.role == "large" else player.think(question))
+            return Verdict(fresh, Route.DEGRADED, why)
+        except ModelError:
+            if at_hand:
+                return Verdict(at_hand[0][1], Route.DEGRADED, why)
+    raise NoAnswer(f"no model is left to answer: {failure}", failure.hint) from failure
+
+
+__all__ = ["STRATEGIES", "Schedule", "answer", "known"]

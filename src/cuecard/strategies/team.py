@@ -1,0 +1,252 @@
+"""The team of one request: models in their roles. Every call is recorded, and none outlives the request."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from cuecard.answers import Answer, extract
+from cuecard.domain.call import Call, FinishReason, Mode, Usage
+from cuecard.domain.errors import BadInput, ModelError, ModelTimeout
+from cuecard.domain.question import Question
+from cuecard.models import prompt as layouts
+from cuecard.models.base import AnswerDelta, Finished, Limits, Model, Progress, ReasoningDelta, Started
+from cuecard.models.prompt import CardFormat, Prompt
+from cuecard.strategies.policy import Policy, Schedule
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What one call said."""
+
+    role: str
+    text: str
+    answer: Answer
+    reasoning: str
+    confidence: float | None
+    """Probability of the answer's tokens, None where the engine does not tell."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A piece of text as it comes from a model: what a person may watch while they wait."""
+
+    role: str
+    mode: Mode
+    text: str
+    is_reasoning: bool
+
+
+class Thought:
+    """A reasoning under way: await it for the reply, watch it grow meanwhile."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.grown = asyncio.Event()
+        self.task: asyncio.Task[Reply] | None = None
+
+    def grow(self, piece: str) -> None:
+        self.text += piece
+        self.grown.set()
+
+    def __await__(self) -> Any:
+        assert self.task is not None
+        return self.task.__await__()
+
+    async def dismiss(self) -> None:
+        """Stop it; its call ends, and its tokens are counted, before this returns."""
+        assert self.task is not None
+        self.task.cancel()
+        await asyncio.wait([self.task])
+
+
+class Player:
+    """One model in its role."""
+
+    def __init__(self, role: str, model: Model, team: Team) -> None:
+        self.role, self.model, self.team = role, model, team
+        self.failed: ModelError | None = None
+
+    async def short(self, question: Question) -> Reply:
+        """Answer at once."""
+        return await self._call(question, layouts.short(question, self.model.abilities.style))
+
+    def think(self, question: Question, limits: Limits | None = None) -> Thought:
+        """Start to reason."""
+        thought = Thought()
+        prompt = layouts.reason(question, self.model.abilities.style)
+        thought.task = self.team.start(self._call(question, prompt, thought, limits))
+        return thought
+
+    async def read(self, question: Question, card: str) -> Reply:
+        """Answer at once, another model's reasoning in view."""
+        return await self._call(question, layouts.read(question, card, self.card_format, self.model.abilities.style))
+
+    def follow(self, question: Question, thought: Thought) -> None:
+        """Compute the card while it is written, if this model keeps what it has computed."""
+        if self.model.abilities.prefix_sessions:
+            self.team.start(self._follow(question, thought))
+
+    async def score(self, question: Question, answer: str) -> float:
+        """Natural log of this model's probability of an answer, per token."""
+        prompt = layouts.short(question, self.model.abilities.style)
+        start = self.team.clock()
+        finish, error = FinishReason.CANCELLED, None
+        try:
+            value = await self.model.score(prompt, answer)
+            finish = FinishReason.STOP
+            return value
+        except ModelError as failure:
+            finish, error = FinishReason.ERROR, str(failure)
+            raise
+        finally:
+            self.team.record(Call(self.role, self.model.name, Mode.SCORE, start, None, self.team.clock(), Usage(), finish, error=error))
+
+    @property
+    def card_format(self) -> CardFormat:
+        wanted, able = self.team.policy.card, self.model.abilities.card_formats
+        if wanted is None:
+            return able[0]
+        if wanted not in able:
+            raise BadInput(f"{self.model.name} cannot be given a card as {wanted}", f"it can take: {', '.join(able)}")
+        return wanted
+
+    async def _call(self, question: Question, prompt: Prompt, thought: Thought | None = None, limits: Limits | None = None) -> Reply:
+        clock, limits = self.team.clock, limits or self.team.policy.limits
+        start, first, usage, finish, logprob, error = clock(), None, Usage(), FinishReason.CANCELLED, None, None
+        reasoning, answer = "", ""
+        try:
+            async with asyncio.timeout(limits.timeout_s), aclosing(self.model.stream(prompt, limits)) as events:
+                async for event in events:
+                    match event:
+                        case ReasoningDelta(text) | AnswerDelta(text):
+                            first = clock() if first is None else first
+                            is_reasoning = isinstance(event, ReasoningDelta)
+                            reasoning, answer = (reasoning + text, answer) if is_reasoning else (reasoning, answer + text)
+                            if thought is not None and is_reasoning:
+                                thought.grow(text)
+                            self.team.tell(Heard(self.role, prompt.mode, text, is_reasoning))
+                        case Progress(usage):
+                            pass
+                        case Finished(usage, finish, logprob):
+                            pass
+                        case Started():
+                            pass
+        except TimeoutError as late:
+            self.failed = ModelTimeout(f"{self.model.name} took longer than {limits.timeout_s:g} s")
+            finish, error = FinishReason.ERROR, str(self.failed)
+            raise self.failed from late
+        except ModelError as failure:
+            finish, error, self.failed = FinishReason.ERROR, str(failure), failure
+            raise
+        finally:
+            times = (start, first, clock())
+            call = Call(self.role, self.model.name, prompt.mode, *times, usage, finish, reasoning or None, answer or None, logprob, error)
+            self.team.record(call)
+        reply = Reply(self.role, answer.strip(), extract(answer, question), reasoning, None if logprob is None else math.exp(logprob))
+        self.team.replies.append((prompt.mode, reply))
+        return reply
+
+    async def _follow(self, question: Question, thought: Thought) -> None:
+        """Warm this model with the card as far as it goes; what comes meanwhile waits for the next turn."""
+        style, computed = self.model.abilities.style, 0
+        while thought.task is not None and not thought.task.done():
+            if len(thought.text) - computed >= self.team.policy.follow_chars:
+                computed = len(thought.text)
+                prompt = layouts.growing(question, thought.text, self.card_format, style)
+                try:
+                    await self._warm(prompt)
+                except ModelError:
+                    return  # only a head start is lost: the call that reads the card will say what is wrong
+            else:
+                thought.grown.clear()
+                done, _ = await asyncio.wait([self.team.start(thought.grown.wait()), thought.task], return_when=asyncio.FIRST_COMPLETED)
+
+    async def _warm(self, prompt: Prompt) -> None:
+        start, usage, finish, error = self.team.clock(), Usage(), FinishReason.CANCELLED, None
+        try:
+            usage = await self.model.warm(prompt)
+            finish = FinishReason.STOP
+        except ModelError as failure:
+            finish, error = FinishReason.ERROR, str(failure)
+            raise
+        finally:
+            self.team.record(Call(self.role, self.model.name, Mode.WARM, start, None, self.team.clock(), usage, finish, error=error))
+
+
+class Team:
+    """The players of one request. Leaving the context cancels whatever still runs and waits for it to end."""
+
+    def __init__(self, models: Mapping[str, Model], policy: Policy, listen: Callable[[Heard], None] | None = None) -> None:
+        self.policy = policy
+        self.players = {role: Player(role, model, self) for role, model in models.items()}
+        self.calls: list[Call] = []
+        self.replies: list[tuple[Mode, Reply]] = []
+        self._listen = listen
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
+
+    def __getitem__(self, role: str) -> Player:
+        try:
+            return self.players[role]
+        except KeyError:
+            raise BadInput(f"this strategy needs a model in the role {role!r}", f"there are: {', '.join(self.players)}") from None
+
+    @property
+    def small(self) -> Player:
+        return self["small"]
+
+    @property
+    def large(self) -> Player:
+        return self["large"]
+
+    @property
+    def survivors(self) -> list[Player]:
+        return [player for player in self.players.values() if player.failed is None]
+
+    @property
+    def drafters(self) -> list[Player]:
+        """Everybody but the large model."""
+        return [player for role, player in self.players.items() if role != "large"]
+
+    def clock(self) -> float:
+        """Seconds since the request began, on the event loop's monotonic (or virtual) clock."""
+        return self._loop.time() - self._began
+
+    def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def together(self, *work: Coroutine[Any, Any, Reply]) -> list[Reply]:
+        """Everything at once, or one after the other on the thrifty schedule. A failure is raised when all have settled."""
+        if self.policy.schedule is Schedule.THRIFTY:
+            return [await one for one in work]
+        settled = await asyncio.gather(*(self.start(one) for one in work), return_exceptions=True)
+        for result in settled:
+            if isinstance(result, BaseException):
+                raise result
+        return [result for result in settled if isinstance(result, Reply)]
+
+    def record(self, call: Call) -> None:
+        self.calls.append(call)
+
+    def tell(self, heard: Heard) -> None:
+        if self._listen is not None:
+            self._listen(heard)
+
+    async def __aenter__(self) -> Team:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for task in (running := list(self._tasks)):
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+

@@ -1,0 +1,52 @@
+"""What a strategy decides: an answer, the route it took, and why. And whether two answers are as good as one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cuecard.answers import agree
+from cuecard.domain.errors import Unsupported
+from cuecard.domain.outcome import Route
+from cuecard.domain.question import AnswerKind, Question
+from cuecard.strategies.policy import Acceptance
+from cuecard.strategies.team import Reply, Team
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The reply that stands, and how it came about."""
+
+    reply: Reply
+    route: Route
+    reason: str
+
+
+async def same(question: Question, team: Team, small: Reply, large: Reply) -> bool:
+    """Do two replies say the same? Free text is judged by the large model: is the other answer as likely as its own?"""
+    if question.kind is not AnswerKind.FREE_TEXT or agree(small.answer, large.answer, question):
+        return agree(small.answer, large.answer, question)
+    if not (small.text and large.text and team.large.model.abilities.scoring):
+        return False
+    try:
+        own, other = [await team.large.score(question, text) for text in (large.text, small.text)]
+    except Unsupported:
+        return False
+    return other >= own - 0.1  # nats a token: no less likely, up to noise
+
+
+async def accepted(question: Question, team: Team, rule: Acceptance, small: Reply, large: Reply) -> str | None:
+    """Why two short answers make reasoning unnecessary; None if they do not."""
+    sure, unseen = large.confidence, rule.confidence is not None and large.confidence is None
+    if rule.confidence is not None and sure is not None and sure < rule.confidence:
+        return None
+    if not large.answer.parsed:
+        return None
+    # an engine that gives no probabilities leaves agreement as the only key
+    if (rule.agreement or unseen) and not await same(question, team, small, large):
+        return None
+    if unseen:
+        return "the short answers agree; the large model gives no probabilities, so agreement alone decided"
+    said = ["the short answers agree"] if rule.agreement else []
+    if rule.confidence is not None:
+        said.append(f"the large model is sure of its own ({sure:.2f}, at least {rule.confidence:g} wanted)")
+    return " and ".join(said)
