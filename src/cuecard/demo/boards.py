@@ -252,9 +252,11 @@ def _steps(task: Task, cells: Sequence[Cell]) -> str:
         case "count":
             lines, count = [f"Let us count the {task.colour} digits row by row."], 0
             for row in range(SIDE):
-                colours = [colour for colour, _ in cells[SIDE * row : SIDE * row + SIDE]]
-                count += colours.count(task.colour)
-                lines.append(f"Row {row + 1} shows {', '.join(colours)}, which makes {count}.")
+                told = []
+                for colour, _ in cells[SIDE * row : SIDE * row + SIDE]:
+                    count += colour == task.colour
+                    told.append(f"{colour} ({count})" if colour == task.colour else colour)
+                lines.append(f"Row {row + 1} shows {', '.join(told)}.")
             return " ".join(lines)
         case "sum":
             first, total = SIDE * task.cells[0], 0
@@ -294,3 +296,32 @@ def misread(rng: Random, task: Task, cells: Sequence[Cell]) -> list[Cell]:
         colour, digit = cells[slip]
         seen[slip] = (rng.choice(COLOURS), digit) if rng.random() < 0.3 else (colour, rng.randrange(10))
     return seen
+
+
+# --- what the pair is examined on ---------------------------------------------------------------------------------------
+
+# Chances in 100. Half is done at a glance (looking up, comparing, counting, adding), half needs one step after the other.
+MIX = {"look-up": 20, "compare": 10, "count": 10, "sum": 10, "jump-1": 10, "jump-2": 10, "jump-3": 10, "jump-4": 10, "jump-5": 10}
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """A question about a board, and what is right."""
+
+    task: str
+    question: Question
+    truth: str
+    reasoning: str
+
+
+def exercises(count: int, seed: int, split: str = "test", mix: dict[str, int] | None = None) -> list[Exercise]:
+    """`count` exercises of the mix, the same for the same seed."""
+    made = []
+    for index in range(count):
+        rng = Random(f"{seed} {split} {index}")
+        task = rng.choices(list(mix or MIX), list((mix or MIX).values()))[0]
+        board = make_board(rng, split)
+        asked = make_task(rng, board.cells, task)
+        solution = solve(asked, board.cells)
+        made.append(Exercise(task, question(asked, board), solution.answer, solution.reasoning))
+    return made

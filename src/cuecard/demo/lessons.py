@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from random import Random
 
@@ -69,10 +69,10 @@ def patches(pictures: Sequence[np.ndarray]) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Row:
-    """Tokens about one picture; those from `learned_from` on carry loss."""
+    """Tokens about one picture; those in the `learned` spans (from, to) carry loss."""
 
     ids: list[int]
-    learned_from: int
+    learned: tuple[tuple[int, int], ...]
     picture: np.ndarray
 
 
@@ -89,7 +89,20 @@ class Writer:
         lead = self.ids(render(self.tokenizer, prompt))
         # a model that is asked to reason also learns to open its think block itself
         own = 2 if prompt.mode is layouts.Mode.REASON else 0
-        return Row(lead + self.ids(reply + tk.END), len(lead) - own, picture)
+        ids = lead + self.ids(reply + tk.END)
+        return Row(ids, ((len(lead) - own, len(ids)),), picture)
+
+    def chain(self, lessons: Sequence[Lesson]) -> Row:
+        """Short answers to several questions about one picture, one turn after the other: six for the price of three."""
+        ids: list[int] = []
+        learned = []
+        for lesson in lessons:
+            asked = lesson.question if not ids else replace(lesson.question, images=())
+            ids += self.ids(("\n" if ids else "") + render(self.tokenizer, layouts.short(asked, layouts.TAGS)))
+            reply = self.ids(lesson.solution.answer + tk.END)
+            learned.append((len(ids), len(ids) + len(reply)))
+            ids += reply
+        return Row(ids, tuple(learned), lessons[0].picture)
 
 
 @dataclass(frozen=True)
@@ -102,11 +115,16 @@ class Lesson:
     slipped: str
 
 
-def board_lesson(rng: Random, task: str, split: str = "train") -> Lesson:
-    board = boards.make_board(rng, split)
-    made = boards.make_task(rng, board.cells, task, wander=rng.random() < 0.15)
-    slipped = boards.solve(made, boards.misread(rng, made, board.cells)).reasoning
-    return Lesson(boards.question(made, board, NO_PICTURE), boards.draw(board, lively(rng)), boards.solve(made, board.cells), slipped)
+def board_lessons(rng: Random, tasks: Sequence[str]) -> list[Lesson]:
+    """One board, and a question of each task about it."""
+    board = boards.make_board(rng, "train")
+    picture = boards.draw(board, lively(rng))
+    lessons = []
+    for task in tasks:
+        made = boards.make_task(rng, board.cells, task, wander=rng.random() < 0.15)
+        slipped = boards.solve(made, boards.misread(rng, made, board.cells)).reasoning
+        lessons.append(Lesson(boards.question(made, board, NO_PICTURE), picture, boards.solve(made, board.cells), slipped))
+    return lessons
 
 
 def vqa_lesson(rng: Random) -> Lesson:
@@ -118,10 +136,6 @@ def vqa_lesson(rng: Random) -> Lesson:
     solution = easyvqa.solve(item, scenes[item.image_path])
     slipped = easyvqa.solve(item, wrong).reasoning
     return Lesson(Question(item.text, (NO_PICTURE,), kind=kind), vqa_picture(item.image_path), solution, slipped)
-
-
-def short_row(writer: Writer, lesson: Lesson) -> Row:
-    return writer.row(layouts.short(lesson.question, layouts.TAGS), lesson.solution.answer, lesson.picture)
 
 
 def reason_row(writer: Writer, lesson: Lesson) -> Row:

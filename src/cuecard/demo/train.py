@@ -1,8 +1,9 @@
 """Make the embedded pair:  python -m cuecard.demo.train [demo-small] [demo-large] --out DIR
 
-Three phases a model: *vision* alone (which digit, colour and cell each visual token shows), *look-up* (tell the cells of
-a board in the words of the reasoning), and *both* (short answers, reasoning, and reading cards, mixed). Every step draws
-its data from (seed, phase, step), so a run that was killed goes on from its last checkpoint as if nothing had happened.
+Four phases a model: *vision* alone (which digit, colour and cell each visual token shows), *look-up* (tell the cells of
+a board in the words of the reasoning), *reason* (mostly reasoning) and *both* (short answers, reasoning, and reading
+cards). Every step draws its data from (seed, model, phase, step), so a run that was killed goes on from its last
+checkpoint as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -29,30 +29,60 @@ BUNDLE = 16
 CHECKPOINT_STEPS = 100
 
 
+# What the last phases ask about. Answering jumps at once is learned hop by hop, so few hops come more often than many.
+GLANCE = {"look-up": 4, "compare": 4, "count": 4, "sum": 4, "jump-1": 2, "jump-2": 1, "jump-3": 1, "jump-4": 1, "jump-5": 1}
+DEEPER = {"look-up": 3, "compare": 3, "count": 3, "sum": 3, "jump-1": 6, "jump-2": 4, "jump-3": 2, "jump-4": 1, "jump-5": 1}
+REASONED = {"look-up": 1, "compare": 1, "count": 2, "sum": 2, "jump-1": 1, "jump-2": 2, "jump-3": 2, "jump-4": 2, "jump-5": 3}
+EASY_VQA_SHARE = 0.1
+CHAIN = 6
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Steps of one sort, and how many rows of each kind a step holds."""
+
+    name: str
+    steps: int
+    look_up_rows: int = 0
+    chains: int = 0
+    """Rows of six questions answered at once."""
+    reason_rows: int = 0
+    read_rows: int = 0
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """How many steps each phase takes, and how many rows of each sort a step of the last one holds."""
+    """The phases of one model, what it learns to answer at once, and how often the cards it reads have a slip."""
 
-    vision_steps: int
-    look_up_steps: int
-    both_steps: int
-    look_up_rows: int
-    short_rows: int
-    reason_rows: int
-    read_rows: int
-    slips: float  # share of cards with a slip: teaches to check a card against the image
+    phases: tuple[Phase, ...]
+    short_mix: dict[str, int]
+    slips: float  # teaches to check a card against the image
     adam_rate: float = 2e-3
     muon_rate: float = 0.02
 
 
 RECIPES = {
-    "demo-small": Recipe(1500, 500, 2400, look_up_rows=40, short_rows=12, reason_rows=20, read_rows=4, slips=0.1),
-    "demo-large": Recipe(1200, 400, 2200, look_up_rows=24, short_rows=24, reason_rows=16, read_rows=6, slips=0.35),
+    "demo-small": Recipe(
+        (
+            Phase("vision", 1500),
+            Phase("look-up", 500, look_up_rows=40),
+            Phase("reason", 1400, chains=2, reason_rows=20, read_rows=4),
+            Phase("both", 2200, chains=10, reason_rows=12, read_rows=3),
+        ),
+        GLANCE,
+        slips=0.1,
+    ),
+    "demo-large": Recipe(
+        (
+            Phase("vision", 1200),
+            Phase("look-up", 400, look_up_rows=24),
+            Phase("reason", 300, chains=4, reason_rows=16, read_rows=6),
+            Phase("both", 1600, chains=10, reason_rows=14, read_rows=4),
+        ),
+        DEEPER,
+        slips=0.35,
+    ),
 }
-
-# What the last phase asks about. Answering jumps at once is learned hop by hop, so few hops come more often than many.
-SHORT_MIX = {"look-up": 4, "compare": 3, "count": 3, "sum": 3, "jump-1": 8, "jump-2": 5, "jump-3": 2, "jump-4": 1, "jump-5": 1, "easy-vqa": 3}
-REASON_MIX = {"look-up": 1, "compare": 1, "count": 2, "sum": 2, "jump-1": 1, "jump-2": 2, "jump-3": 2, "jump-4": 2, "jump-5": 3, "easy-vqa": 1}
 
 
 class Heads(nn.Module):
@@ -111,24 +141,24 @@ class Trainee:
         sum(weights.get(name, 1.0) * loss for name, loss in losses.items()).backward()
         return {name: loss.item() for name, loss in losses.items()}
 
-    def look_up_loss(self, rng: Random, step: int) -> dict[str, float]:
-        disorder = (step - 100) / (self.recipe.look_up_steps * 0.4)
-        rows = [lessons.look_up_row(rng, self.writer, disorder) for _ in range(self.recipe.look_up_rows)]
+    def look_up_loss(self, rng: Random, phase: Phase, step: int) -> dict[str, float]:
+        disorder = (step - 100) / (phase.steps * 0.4)
+        rows = [lessons.look_up_row(rng, self.writer, disorder) for _ in range(phase.look_up_rows)]
         words = [f" {w}" for w in (*boards.COLOURS, *range(10))]
         wanted = torch.zeros(len(self.tokenizer), dtype=torch.bool)
         wanted[torch.tensor([self.tokenizer.convert_tokens_to_ids(self.tokenizer.tokenize(w)[0]) for w in words])] = True
         return {"look-up": self.learn(rows, wanted)}
 
-    def both_loss(self, rng: Random) -> dict[str, float]:
-        recipe = self.recipe
+    def modes_loss(self, rng: Random, phase: Phase) -> dict[str, float]:
+        def drawn(mix: dict[str, int], count: int) -> list[lessons.Lesson]:
+            """One picture, several questions; about easy-VQA's pictures one."""
+            if rng.random() < EASY_VQA_SHARE:
+                return [lessons.vqa_lesson(rng)]
+            return lessons.board_lessons(rng, rng.choices(list(mix), list(mix.values()), k=count))
 
-        def draw(mix: dict[str, int], count: int) -> list[lessons.Lesson]:
-            tasks = rng.choices(list(mix), list(mix.values()), k=count)
-            return [lessons.vqa_lesson(rng) if t == "easy-vqa" else lessons.board_lesson(rng, t) for t in tasks]
-
-        short = [lessons.short_row(self.writer, lesson) for lesson in draw(SHORT_MIX, recipe.short_rows)]
-        reason = [lessons.reason_row(self.writer, lesson) for lesson in draw(REASON_MIX, recipe.reason_rows)]
-        read = [lessons.read_row(rng, self.writer, lesson, recipe.slips) for lesson in draw(REASON_MIX, recipe.read_rows)]
+        short = [self.writer.chain(drawn(self.recipe.short_mix, CHAIN)) for _ in range(phase.chains)]
+        reason = [lessons.reason_row(self.writer, drawn(REASONED, 1)[0]) for _ in range(phase.reason_rows)]
+        read = [lessons.read_row(rng, self.writer, drawn(REASONED, 1)[0], self.recipe.slips) for _ in range(phase.read_rows)]
         return {"short": self.learn(short), "reason": self.learn(reason), "read": self.learn(read)}
 
     def see(self, pictures: list) -> torch.Tensor:
@@ -156,7 +186,8 @@ class Trainee:
         mask = torch.zeros(len(rows), longest - 1, dtype=torch.bool)
         for i, row in enumerate(rows):
             ids[i, : len(row.ids)] = torch.tensor(row.ids)
-            mask[i, row.learned_from - 1 : len(row.ids) - 1] = True
+            for start, end in row.learned:
+                mask[i, start - 1 : end - 1] = True
         return rows, ids, mask if wanted is None else mask & wanted[ids[:, 1:]]
 
     def forward(self, rows: list[Row], ids: torch.Tensor) -> torch.Tensor:
@@ -172,12 +203,20 @@ class Trainee:
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
-    def step(self, loss: Callable[[], dict[str, float]], rate: float) -> dict[str, float]:
+    def step(self, phase: Phase, step: int) -> dict[str, float]:
+        """One step of a phase; everything random in it comes from (seed, model, phase, step)."""
+        rng, rate = Random(f"{self.seed} {self.name} {phase.name} {step}"), rate_at(step, phase.steps, 50)
         for optimiser, full in self.optimisers:
             optimiser.zero_grad()
             for group in optimiser.param_groups:
                 group["lr"] = full * rate
-        losses = loss()
+        match phase.name:
+            case "vision":
+                losses = self.vision_loss(rng)
+            case "look-up":
+                losses = self.look_up_loss(rng, phase, step)
+            case _:
+                losses = self.modes_loss(rng, phase)
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimiser, _ in self.optimisers:
             optimiser.step()
@@ -207,28 +246,21 @@ def rate_at(step: int, steps: int, warm_up: int) -> float:
 
 def train(name: str, out: Path, seed: int, progress: Progress) -> None:
     """Train one model to the end, from its last checkpoint if there is one, and save it under `out`/name."""
-    trainee = Trainee(name, seed)
-    recipe, saved = trainee.recipe, out / f"{name}.checkpoint.pt"
-    phases = {"vision": recipe.vision_steps, "look-up": recipe.look_up_steps, "both": recipe.both_steps}
-    begin, first = ("vision", 0) if not saved.exists() else trainee.restore(torch.load(saved, weights_only=True))
-    for phase, steps in list(phases.items())[list(phases).index(begin) :]:
-        bar, smooth, begun = progress.add_task(f"{name} {phase}", total=steps, completed=first), {}, time.monotonic()
-        for step in range(first, steps):
-            rng = Random(f"{seed} {name} {phase} {step}")
-            lesson = {
-                "vision": lambda rng=rng: trainee.vision_loss(rng),
-                "look-up": lambda rng=rng, step=step: trainee.look_up_loss(rng, step),
-                "both": lambda rng=rng: trainee.both_loss(rng),
-            }[phase]
-            losses = trainee.step(lesson, rate_at(step, steps, 50))
+    trainee, saved = Trainee(name, seed), out / f"{name}.checkpoint.pt"
+    phases = trainee.recipe.phases
+    begin, first = (phases[0].name, 0) if not saved.exists() else trainee.restore(torch.load(saved, weights_only=True))
+    for phase in phases[[phase.name for phase in phases].index(begin) :]:
+        bar, smooth, begun = progress.add_task(f"{name} {phase.name}", total=phase.steps, completed=first), {}, time.monotonic()
+        for step in range(first, phase.steps):
+            losses = trainee.step(phase, step)
             smooth = {k: v if k not in smooth else 0.95 * smooth[k] + 0.05 * v for k, v in losses.items()}
-            progress.update(bar, advance=1, description=f"{name} {phase} " + " ".join(f"{k} {v:.3f}" for k, v in smooth.items()))
-            if (step + 1) % CHECKPOINT_STEPS == 0 or step + 1 == steps:
-                torch.save(trainee.state(phase, step + 1), saved.with_suffix(".part"))
+            told = " ".join(f"{k} {v:.3f}" for k, v in smooth.items())
+            progress.update(bar, advance=1, description=f"{name} {phase.name} {told}")
+            if (step + 1) % CHECKPOINT_STEPS == 0 or step + 1 == phase.steps:
+                torch.save(trainee.state(phase.name, step + 1), saved.with_suffix(".part"))
                 saved.with_suffix(".part").replace(saved)
                 if not progress.console.is_terminal:
-                    told = " ".join(f"{k} {v:.3f}" for k, v in smooth.items())
-                    print(f"{name} {phase} {step + 1}/{steps} {time.monotonic() - begun:.0f} s: {told}", flush=True)
+                    print(f"{name} {phase.name} {step + 1}/{phase.steps} {time.monotonic() - begun:.0f} s: {told}", flush=True)
         first = 0
     checkpoint.save(trainee.model, trainee.tokenizer, out / name)
 

@@ -54,10 +54,10 @@ class Outcome:
 
     @property
     def usage(self) -> Mapping[str, Usage]:
-        """Tokens per role, over all calls: cancelled and failed ones included."""
+        """Tokens per model, over all calls: cancelled and failed ones included."""
         total: dict[str, Usage] = {}
         for call in self.calls:
-            total[call.role] = total.get(call.role, Usage()) + call.usage
+            total[call.model] = total.get(call.model, Usage()) + call.usage
         return total
 
     @property

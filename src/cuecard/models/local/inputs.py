@@ -36,6 +36,8 @@ class Reader(Protocol):
 
     def inputs(self, prompt: Prompt) -> Inputs: ...
 
+    def forget(self) -> None: ...
+
 
 class TextReader:
     """For language models: text only."""
@@ -47,6 +49,9 @@ class TextReader:
         if prompt.images:
             raise Unsupported(f"{self._name} is a language model and cannot see images")
         return Inputs(tokenized(self.tokenizer, render(self.tokenizer, prompt)), (), 0, {})
+
+    def forget(self) -> None:
+        """Nothing is kept."""
 
 
 class QwenReader:
@@ -79,6 +84,10 @@ class QwenReader:
         }
         return Inputs(ids, tuple(image.digest for image in prompt.images), end, tensors)
 
+    def forget(self) -> None:
+        """Drop the processed images."""
+        self._seen.clear()
+
     def _pixels(self, image: Image) -> tuple[torch.Tensor, torch.Tensor]:
         """(patches, values) and grid (1, 3) of one image, processed once for all calls about it."""
         if image.digest not in self._seen:
@@ -106,6 +115,9 @@ class ProcessorReader:
         made.pop("attention_mask", None)
         end = len(ids) - ids[::-1].index(self._token) if pictures and self._token in ids else 0
         return Inputs(ids, tuple(image.digest for image in prompt.images), end, dict(made))
+
+    def forget(self) -> None:
+        """Nothing is kept."""
 
 
 def make_reader(source: str, config: PretrainedConfig, revision: str | None) -> Reader:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, DynamicCache, PreTrainedModel
+from transformers.utils import logging
 
 from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, ModelError, ModelRefused
@@ -64,6 +65,8 @@ class LocalModel:
     def load(cls, source: str | Path, *, name: str | None = None, device: str | None = None, dtype: str | None = None, revision: str | None = None) -> LocalModel:
         """Load a directory or a hub's repository. Raises BadInput when there is no such checkpoint, ModelRefused when it does not load."""
         source = str(source)
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
         device = device or ("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
         try:
             config = AutoConfig.from_pretrained(source, revision=revision)
@@ -99,7 +102,12 @@ class LocalModel:
 
     async def aclose(self) -> None:
         self._engine.stop()
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what was computed before, so that the next call is timed as a first one. Not while calls are under way."""
         self._prefixes.clear()
+        self._reader.forget()
 
     async def _once(self, steps: Any) -> Any:
         async with aclosing(self._engine.run(steps)) as results:

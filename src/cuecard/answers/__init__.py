@@ -1,0 +1,11 @@
+"""Answers: find the final one in a reply, tell whether two are the same, and score it. Knows no prompts and no models."""
+
+from cuecard.answers.agreement import agree
+from cuecard.answers.answer import UNPARSED, Answer
+from cuecard.answers.extraction import extract
+from cuecard.answers.kinds import guess_kind
+from cuecard.answers.options import options_in
+from cuecard.answers.scoring import score
+from cuecard.answers.similarity import anls, normalise
+
+__all__ = ["UNPARSED", "Answer", "agree", "anls", "extract", "guess_kind", "normalise", "options_in", "score"]

@@ -1,0 +1,73 @@
+"""Whether two answers are the same answer. What cannot be parsed is the same as nothing, not even as itself."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from cuecard.answers import number
+from cuecard.answers.answer import Answer
+from cuecard.answers.dates import date_of
+from cuecard.answers.similarity import similarity
+from cuecard.answers.verifier import same_expression
+from cuecard.domain.question import AnswerKind, Question
+
+
+def agree(one: Answer, other: Answer, question: Question, *, tolerance: float = 0.0, similar: float = 1.0) -> bool:
+    """Whether two answers to a question say the same; symmetric.
+
+    Numbers must be equal (15, 15.0, fifteen), or within `tolerance` of the larger one; 12 cm equals 12, not 12 m. The
+    percent sign is a unit: 45% equals 45, not 0.45. Short texts must be the same words, the same date or the same
+    number, or reach `similar` (1 - normalised Levenshtein distance). Expressions go to math-verify where their spelling
+    differs (raises MissingExtra without it). Free texts agree only word for word: paraphrases are for cross-scoring.
+    """
+    if one.value is None or other.value is None:
+        return False
+    match question.kind:
+        case AnswerKind.NUMBER:
+            return _same_quantity(one, other, tolerance)
+        case AnswerKind.SHORT_TEXT:
+            return _same_words(one, other, similar)
+        case AnswerKind.MATHS:
+            return same_maths(one, other) or same_maths(other, one)
+        case _:
+            return one.value == other.value
+
+
+def close(one: Fraction, other: Fraction, tolerance: float, scale: Fraction) -> bool:
+    """Whether two numbers differ by at most `tolerance` times |scale|."""
+    return one == other or abs(one - other) <= Fraction(str(tolerance)) * abs(scale)
+
+
+def same_maths(truth: Answer, given: Answer) -> bool:
+    """Whether an expression is the true one: by its value or spelling, else by math-verify. Raises MissingExtra."""
+    if truth.value == given.value:
+        return True
+    if isinstance(truth.value, Fraction) and isinstance(given.value, Fraction):
+        return False
+    return same_expression(_spelled(truth), _spelled(given))
+
+
+def same_text(one: str, other: str) -> bool:
+    """Whether two texts in other words or digits are one number or one day: "2" and "two", "12 May 2021" and "2021-05-12"."""
+    numbers, days = (number.whole(one), number.whole(other)), (date_of(one), date_of(other))
+    return numbers[0] is not None and numbers[0] == numbers[1] or days[0] is not None and days[0] == days[1]
+
+
+def _same_quantity(one: Answer, other: Answer, tolerance: float) -> bool:
+    a, b = one.value, other.value
+    if not isinstance(a, Fraction) or not isinstance(b, Fraction):
+        return False
+    units = {name for name in (number.unit_of(one.text), number.unit_of(other.text)) if name is not None}
+    return len(units) < 2 and close(a, b, tolerance, max(abs(a), abs(b)))
+
+
+def _same_words(one: Answer, other: Answer, similar: float) -> bool:
+    a, b = str(one.value), str(other.value)
+    return a == b or same_text(one.text, other.text) or (similar < 1.0 and similarity(a, b) >= similar)
+
+
+def _spelled(answer: Answer) -> str:
+    value = answer.value
+    if isinstance(value, Fraction):
+        return str(value.numerator) if value.denominator == 1 else rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+    return value or ""

@@ -1,0 +1,113 @@
+"""The final answer of a reply: marked ones first, the reply as a whole otherwise."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+
+from cuecard.answers import choice, maths, number, short_text, yes_no
+from cuecard.answers.answer import UNPARSED, Answer, Blank, Reading
+from cuecard.answers.similarity import normalise
+from cuecard.answers.stated import Statement, Weight, conclusion, settle, stated
+from cuecard.answers.thinking import visible
+from cuecard.answers.wording import after_taking_back, plain, refuses, sentences
+from cuecard.domain.question import AnswerKind, Question
+
+Reader = Callable[[str, Question], Reading]
+READERS: dict[AnswerKind, Reader] = {
+    AnswerKind.CHOICE: choice.read,
+    AnswerKind.YES_NO: yes_no.read,
+    AnswerKind.NUMBER: number.read,
+    AnswerKind.SHORT_TEXT: short_text.read,
+    AnswerKind.MATHS: maths.read,
+}
+_BOLD = re.compile(r"\*\*(?!\s)([^*\n]{1,60}?)(?<!\s)\*\*")
+_COPULA = re.compile(r"(?:\b(?:is|are|was|were|be|says|reads|pick|choose|say|so|thus|therefore|with)|[:,]|^|\n)\W*$", re.IGNORECASE)
+_STRUCTURED = re.compile(
+    r"(?:there (?:are|is|were)|it(?:'s| is)|that(?:'s| is)|we (?:have|get|count|find)|that (?:makes|gives)|this (?:makes|gives)"
+    r"|[-$€£]?\d|the \w+(?: \w+){0,12} (?:is|are|equals|=))\b",
+    re.IGNORECASE,
+)
+
+
+def extract(text: str, question: Question) -> Answer:
+    """The answer that a careful reader would find in a reply; unparseable where there is none, or more than one.
+
+    Unfinished thinking, refusals, ranges and answers taken back are unparseable, never guessed at.
+    """
+    shown = visible(text)
+    if not shown:
+        return UNPARSED
+    if question.kind is AnswerKind.FREE_TEXT:
+        return _free(shown)
+    reading = _read(shown, question)
+    return reading if isinstance(reading, Answer) else UNPARSED
+
+
+def _free(shown: str) -> Answer:
+    """The whole reply; a short refusal is none."""
+    value = normalise(shown)
+    refusal = refuses(sentences(shown)[0]) and len(shown.split()) <= 40
+    return Answer(shown, value) if value and not refusal else UNPARSED
+
+
+def _read(shown: str, question: Question) -> Reading:
+    read = partial(_with, READERS[question.kind], question)
+    statements = stated(shown)
+    later = after_taking_back(shown)
+    if later is not None:
+        statements = [one for one in statements if one.at >= len(shown) - len(later)]
+        marked = settle(statements, read)
+        return marked if isinstance(marked, Answer) else Blank.UNCLEAR
+    marked = settle(statements, read)
+    if isinstance(marked, Answer) and _opens_otherwise(shown, statements, marked, question):
+        return Blank.UNCLEAR
+    return marked if marked is not Blank.NOTHING else _unmarked(shown, question, read)
+
+
+def _with(reader: Reader, question: Question, text: str) -> Reading:
+    return reader(text, question)
+
+
+def _opens_otherwise(shown: str, statements: list[Statement], marked: Answer, question: Question) -> bool:
+    """Whether the reply begins with another answer than the one it marks, without calling the latter final."""
+    if any(one.weight is Weight.FINAL for one in statements):
+        return False
+    first = (sentences(shown) or [""])[0]
+    if question.kind is not AnswerKind.YES_NO and len(first.split()) > 2 or statements[0].at < len(first):
+        return False
+    opening = READERS[question.kind](first, question)
+    return isinstance(opening, Answer) and opening.value != marked.value
+
+
+def _unmarked(shown: str, question: Question, read: Callable[[str], Reading]) -> Reading:
+    """The reply read as a whole; where that is no answer, its one bold phrase, or what its last line concludes."""
+    direct = read(shown)
+    if isinstance(direct, Answer):
+        return direct
+    for candidate in (_bold(shown, question), _concluded(shown, question)):
+        if candidate and not refuses(plain(shown)):
+            reading = read(candidate)
+            if isinstance(reading, Answer):
+                return reading
+    return direct
+
+
+def _bold(shown: str, question: Question) -> str | None:
+    """The only phrase in bold, if it stands where an answer would."""
+    found = list(_BOLD.finditer(shown))
+    if len({one[1].strip().lower() for one in found}) != 1 or found[0][1].endswith(":") or shown[found[0].end() :].startswith(":"):
+        return None
+    phrase = found[0][1]
+    alone = question.kind is AnswerKind.CHOICE and len(phrase.strip("(). ")) == 1
+    alone = alone or question.kind is AnswerKind.NUMBER and number.whole(phrase) is not None
+    return phrase if alone or _COPULA.search(shown[: found[0].start()]) else None
+
+
+def _concluded(shown: str, question: Question) -> str | None:
+    """What the last line concludes with "so …"; for numbers only where it is put as a result."""
+    last = conclusion(plain(shown) if question.kind is not AnswerKind.MATHS else shown)
+    if last is None or question.kind in (AnswerKind.NUMBER, AnswerKind.MATHS) and not _STRUCTURED.match(last.strip("$ ")):
+        return None
+    return last

@@ -1,0 +1,123 @@
+"""Numbers: the one value that a reply gives as its answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+
+from cuecard.answers.answer import Answer, Blank, Reading, one_of
+from cuecard.answers.numerals import Numeral, numerals
+from cuecard.answers.units import unit
+from cuecard.answers.wording import answerable, before_reasons, plain, sentences, unquoted
+from cuecard.domain.question import Question
+
+_TIME_OR_DATE = re.compile(r"\d\s?:\s?\d|\b\d{4}-\d\d?-\d\d?\b|\d\s?/\s?\d{1,4}\s?/\s?\d|\d(?:st|nd|rd|th)\s+of\b")
+_BOUND_BEFORE = re.compile(
+    r"(?:\b(?:more|less|fewer|greater|higher|lower|larger|smaller|bigger) than|\bat (?:least|most)|\bup to|\bover|\bunder"
+    r"|\babove|\bbelow|\bexceed(?:s|ing)?|\bno (?:more|less)|\bmaximum of|\bminimum of|[<>≤≥±])\s*[$€£]?$",
+    re.IGNORECASE,
+)
+_BOUND_AFTER = re.compile(r"\s?\+(?!\s?\d)|\s?±|\s+or\s+(?:more|less|fewer|so|above|below)\b", re.IGNORECASE)
+_DENIED = re.compile(r"(?:\bnot|n't|\brather than|\binstead of|\bneither|\bnor)\s+(?:(?:just|exactly|be|equal to)\s+)?$", re.IGNORECASE)
+_RESULT = re.compile(
+    r"[=≈]|\b(?:equals|is equal to|makes|gives|yields|totals|comes to|a total of|adds? up to|sums? (?:up )?to)\b", re.IGNORECASE
+)
+_TOTAL = re.compile(r"\b(?:in total|altogether|in all|a total of)\b", re.IGNORECASE)
+_NONE = re.compile(r"(?:(?:the answer is|there (?:are|is))\s+)?(?:none|nil)(?:\s+of\s+(?:them|these|those|the \w+))?\W*", re.IGNORECASE)
+_NO_SUCH = re.compile(
+    r"(?:^|\bthere(?:'s| is| are| was| were) |\bi (?:see|count|can see) )(?:absolutely )?(?:no|not any)\s+(?P<thing>\w+)"
+    r"|\b(?:aren't|isn't|are not|is not) any\s+(?P<any>\w+)",
+    re.IGNORECASE,
+)
+_LABEL = re.compile(r"([^\W\d_]+)[\s:#-]{0,2}$")
+_NO_LABEL = set("is are was were has have had of the than and or to be equals by in at from for with a an plus minus times".split())
+
+
+def read(text: str, question: Question) -> Reading:
+    """The number that a text comes to; unclear where it gives several, a range, a bound, a date or a time."""
+    said = answerable(plain(text))
+    if not said.strip():
+        return Blank.UNCLEAR
+    parts = sentences(before_reasons(said))
+    claims = [_claim(part, question) for part in parts]
+    together = one_of(claims)
+    if together is not Blank.UNCLEAR or len(parts) == 1:
+        return together
+    if len(parts[0].split()) <= 3 and isinstance(claims[0], Answer):
+        return claims[0]
+    return claims[-1] if _TOTAL.search(parts[-1]) else Blank.UNCLEAR
+
+
+def whole(text: str) -> Fraction | None:
+    """The value of a text that is nothing but a number and its unit."""
+    said = unquoted(plain(text))
+    found = numerals(said)
+    if len(found) != 1:
+        return None
+    start, end, _ = unit(said, found[0].start, found[0].end)
+    return found[0].value if (start, end) == (0, len(said)) else None
+
+
+def unit_of(text: str) -> str | None:
+    """The unit of the first number in a text, by its one name (12 centimetres -> cm); None if it has none that we know."""
+    said = plain(text)
+    return next((unit(said, found.start, found.end)[2] for found in numerals(said)), None)
+
+
+def _claim(sentence: str, question: Question) -> Reading:
+    """The number of one sentence: its only one, or the result that it works out."""
+    if _NONE.fullmatch(sentence):
+        return Answer(sentence.rstrip(". "), Fraction(0))
+    found = list(_asserted(sentence, numerals(sentence)))
+    if _TIME_OR_DATE.search(sentence):
+        return Blank.UNCLEAR
+    results = [end.end() for end in _RESULT.finditer(sentence) if found and end.end() <= found[-1].start]
+    if results:
+        found = [numeral for numeral in found if numeral.start >= results[-1]]
+    if len({numeral.value for numeral in found}) > 1:
+        found = [numeral for numeral in found if not _is_label(sentence, numeral, question)] or found
+    missing = _none_of(sentence, question)
+    values = {numeral.value for numeral in found} | ({Fraction(0)} if missing else set())
+    if not values:
+        return Blank.NOTHING
+    value = values.pop()
+    if values or value is None or any(_is_bound(sentence, numeral) for numeral in found):
+        return Blank.UNCLEAR
+    if not found:
+        return Answer(missing or "", value)
+    start, end, _ = unit(sentence, found[0].start, found[0].end)
+    return Answer(sentence[start:end].strip(), value)
+
+
+def _asserted(sentence: str, found: list[Numeral]) -> Iterator[Numeral]:
+    """The numbers that are not denied: 6 in "not 5 but 6"."""
+    return (one for one in found if not _DENIED.search(sentence[max(0, one.start - 30) : one.start]))
+
+
+def _is_bound(sentence: str, numeral: Numeral) -> bool:
+    """Whether the number is only a bound: more than 5, 5+, at least 5."""
+    before = sentence[max(0, numeral.start - 20) : numeral.start]
+    return bool(_BOUND_BEFORE.search(before) or _BOUND_AFTER.match(sentence, numeral.end))
+
+
+def _is_label(sentence: str, numeral: Numeral, question: Question) -> bool:
+    """Whether the number only names a thing as the question does: the 2 of "row 2"."""
+    label = _label(sentence, numeral)
+    return label is not None and label in {_label(question.text, one) for one in numerals(question.text)}
+
+
+def _label(text: str, numeral: Numeral) -> tuple[str, Fraction | None] | None:
+    before = _LABEL.search(text[max(0, numeral.start - 30) : numeral.start])
+    if before is None or before[1].lower() in _NO_LABEL:
+        return None
+    return before[1].lower(), numeral.value
+
+
+def _none_of(sentence: str, question: Question) -> str | None:
+    """The words that say there is none of what the question asks for: "no red" for "How many red digits …"."""
+    for found in _NO_SUCH.finditer(sentence):
+        thing = (found["thing"] or found["any"]).lower()
+        if re.search(rf"\b{re.escape(thing)}", question.text, re.IGNORECASE):
+            return found.group().strip()
+    return None

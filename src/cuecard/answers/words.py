@@ -1,0 +1,84 @@
+"""Short answers in a sentence's words: what it claims, what it mentions, what it denies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from cuecard.answers.similarity import normalise
+from cuecard.answers.wording import plain, unquoted
+
+_COPULA = re.compile(
+    r"(?P<subject>.{0,160}?)(?:\s(?:is|are|was|were|would be|appears? to be|seems? to be|looks?|shows?|says?|said|reads?|displays?)\s"
+    r"|(?<=\bit)'s\s|(?<=\bthat)'s\s|(?<=\bthere)'s\s|(?<=\bhe)'s\s|(?<=\bthey)'re\s)(?P<rest>.+)",
+    re.IGNORECASE | re.DOTALL,
+)
+_PLAIN_SUBJECT = re.compile(r"(?:(?:the|this|that|these|those|it|its|they|there|he|she|his|her|their|a|an|my|your|our)\b)", re.IGNORECASE)
+_RELATIVE = re.compile(r"\b(?:who|which|that|what|where)$", re.IGNORECASE)
+_FILLER = re.compile(
+    r"(?:(?:called|named|known as|probably|likely|most likely|about|clearly|definitely|simply|just|that|approximately"
+    r"|(?:the )?(?:colou?r|digit)(?: of| is|:)?|(?:the )?(?:number|year|letter)(?= \d| .\b)"
+    r"|(?:the )?(?:word|answer|name|text|title|shape|number)(?: is|:))\s)+(?=\S)",
+    re.IGNORECASE,
+)
+_IMAGERY = {"image", "picture", "photo", "photograph", "figure", "chart", "diagram", "graph", "shown", "answer"}
+_SMALL = set("is are was were what which who where when how of in on at to do does did it this that and or there with for by".split())
+_NOT_BUT = re.compile(r"^not\s+.{1,60}?,?\s+but\s+(?:rather\s+)?(?P<rest>.+)$", re.IGNORECASE)
+_BUT_NOT = re.compile(r"^(?P<rest>.+?),?\s+(?:(?:and|but)\s+)?(?:not|rather than|instead of)\s+.{1,60}$", re.IGNORECASE)
+_BE = {"is", "are", "was", "were", "would", "cannot", "does", "do"}
+_DENIED = {"isnt", "arent", "wasnt", "wrong", "incorrect", "cannot", "doesnt", "impossible"}
+_DENIES = {"not", "isnt", "arent", "wasnt", "doesnt", "neither", "nor", "cannot", "dont", "without", "no"}
+
+
+def claimed(sentence: str, question: str, strict: bool = False) -> str:
+    """What a sentence says of its subject ("The digit is red." -> "red"); the whole sentence if it has no such form.
+
+    Strict wants a subject that the question names, and "" otherwise.
+    """
+    said = sentence.strip()
+    found = _COPULA.match(said)
+    while found is not None and _RELATIVE.search(found["subject"].strip()):
+        found = _COPULA.match(said, found.start("rest") - 1) if " " in found["rest"] else None
+    if found is None or not _is_subject(said[: found.start("rest")], question, strict):
+        return "" if strict else unquoted(_positive(_FILLER.sub("", said, count=1) if _FILLER.match(said) else said))
+    rest = found["rest"].strip()
+    filler = _FILLER.match(rest)
+    return unquoted(_positive(rest[filler.end() :] if filler else rest))
+
+
+def _is_subject(subject: str, question: str, strict: bool) -> bool:
+    shared = set(normalise(subject).split()) & set(normalise(question).split()) - _SMALL - _IMAGERY
+    return bool(shared) or (not strict and _PLAIN_SUBJECT.match(subject.strip()) is not None)
+
+
+def _positive(said: str) -> str:
+    """Blue, from "not red but blue" and from "blue, not red"."""
+    found = _NOT_BUT.match(said) or _BUT_NOT.match(said)
+    return found["rest"] if found else said
+
+
+def mentioned(text: str, options: Sequence[str]) -> set[int]:
+    """The indices of the options whose words stand in a text and are not denied there; the longest wins where they overlap."""
+    words = normalise(plain(text)).split()
+    spans = [(i, *span) for i, option in enumerate(options) for span in _spans(words, normalise(plain(option)).split())]
+    ends = [end for _, _, end in spans]
+    return {
+        index
+        for index, start, end in spans
+        if not any(a <= start and end <= b and b - a > end - start for _, a, b in spans)
+        and not _denied(words, max([start - 3, 0, *(e for e in ends if e <= start)]), start, end)
+    }
+
+
+def _spans(words: list[str], sought: list[str]) -> list[tuple[int, int]]:
+    size = len(sought)
+    return [(i, i + size) for i in range(len(words) - size + 1) if words[i : i + size] == sought] if size else []
+
+
+def _denied(words: list[str], since: int, start: int, end: int) -> bool:
+    before, after = words[since:start], words[end : end + 2]
+    if "but" in before:
+        before = before[before.index("but") + 1 :]
+    if before[-2:] in (["rather", "than"], ["instead", "of"]) or before[-1:] == ["no"] or _DENIES & set(before) - {"no"}:
+        return True
+    return bool(after) and after[0] in _DENIED or len(after) == 2 and after[0] in _BE and after[1] in {"not", *_DENIED}

@@ -1,0 +1,159 @@
+"""`cuecard ask`: one question, answered live."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from cuecard.domain.call import Call, Mode, Usage
+from cuecard.domain.errors import BadInput
+from cuecard.domain.outcome import Outcome
+from cuecard.models import spec
+from cuecard.pair import Pair
+from cuecard.strategies.policy import Schedule
+from cuecard.strategies.team import Heard
+
+Maybe = typer.Option
+
+
+def ask(
+    question: Annotated[str, typer.Argument(help="What you want to know; `-` reads it from standard input.")],
+    image: Annotated[list[str] | None, Maybe(help="An image file (several: repeat it); `-` reads one from standard input.")] = None,
+    small: Annotated[str, Maybe(help="The model that writes the reasoning.")] = "demo-small",
+    large: Annotated[str, Maybe(help="The model that speaks the answer.")] = "demo-large",
+    pair: Annotated[Path | None, Maybe(help="A TOML file with [small] and [large], instead of --small and --large.")] = None,
+    strategy: Annotated[str, Maybe(help="mutual, transfer, short, reason, short:small, reason:small, cascade, route, vote or verdict.")] = "mutual",
+    schedule: Annotated[str, Maybe(help="thrifty, overlap or eager.")] = Schedule.OVERLAP.value,
+    accept: Annotated[str | None, Maybe(help="When short answers need no reasoning: agree, agree+confidence(t) or confidence(t).")] = None,
+    card: Annotated[str | None, Maybe(help="How the reader is given the reasoning: thinking, notes or turn.")] = None,
+    budget: Annotated[int | None, Maybe(help="Most tokens of reasoning.")] = None,
+    choice: Annotated[list[str] | None, Maybe(help="An option of a multiple-choice question (repeat it).")] = None,
+    kind: Annotated[str | None, Maybe(help="choice, yes_no, number, short_text, maths or free_text; else guessed from the wording.")] = None,
+    system: Annotated[str | None, Maybe(help="A system prompt.")] = None,
+    temperature: Annotated[float | None, Maybe(help="0 is greedy.")] = None,
+    seed: Annotated[int | None, Maybe(help="Seed of sampling.")] = None,
+    timeout: Annotated[float | None, Maybe(help="Most seconds a call may take.")] = None,
+    strict: Annotated[bool, Maybe("--strict", help="Fail when a model fails, instead of giving the other one's answer.")] = False,
+    allow_urls: Annotated[bool, Maybe("--allow-urls", help="Fetch images given as http(s) URLs.")] = False,
+    as_json: Annotated[bool, Maybe("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Answer one question with a pair of models."""
+    text, pictures = _inputs(question, image or [])
+    if timeout is not None and timeout <= 0:
+        raise BadInput("--timeout must be more than 0 seconds")
+    options: dict[str, Any] = {
+        "strategy": strategy, "schedule": schedule, "accept": accept, "card": card, "budget": budget, "choices": tuple(choice or ()),
+        "kind": kind, "system": system, "temperature": temperature, "seed": seed, "timeout_s": timeout, "strict": strict or None,
+        "allow_urls": allow_urls,
+    }  # fmt: skip
+    with _pair(small, large, pair) as models:
+        outcome = asyncio.run(_watch(models, text, pictures, options, quiet=as_json))
+    if as_json:
+        typer.echo(json.dumps(as_object(outcome), ensure_ascii=False, indent=2))
+    else:
+        _tell(outcome)
+
+
+def _pair(small: str, large: str, file: Path | None) -> Pair:
+    if file is None:
+        return Pair(small, large)
+    tables = spec.pair_file(file)
+    return Pair(**tables)  # type: ignore[arg-type]
+
+
+def _inputs(question: str, images: list[str]) -> tuple[str, list[Any]]:
+    if question == "-" and "-" in images:
+        raise BadInput("the question and an image cannot both come from standard input", "give one of them otherwise")
+    text = sys.stdin.read() if question == "-" else question
+    return text, [sys.stdin.buffer.read() if name == "-" else name for name in images]
+
+
+async def _watch(pair: Pair, text: str, pictures: list[Any], options: dict[str, Any], quiet: bool) -> Outcome:
+    """Show the small model's reasoning as it comes, dimmed, on standard error; give back the outcome."""
+    console, shown, outcome = Console(stderr=True, highlight=False), False, None
+    async for item in pair.stream(text, pictures, **options):
+        match item:
+            case Heard(_, _, piece, True) if not quiet:
+                console.print(piece, style="dim", end="", markup=False)
+                shown = True
+            case Outcome():
+                outcome = item
+    if shown:
+        console.print()
+    assert outcome is not None
+    return outcome
+
+
+def _tell(outcome: Outcome) -> None:
+    Console(highlight=False).print(outcome.answer, style="bold", markup=False)
+    tokens = ", ".join(f"{model} {usage.completion_tokens or 0}" for model, usage in outcome.usage.items())
+    parts = [f"{outcome.route}: {outcome.reason}", f"{outcome.total_s * 1000:.0f} ms {outcome.latency_kind}", f"tokens generated: {tokens}"]
+    if (seconds := reasoning_alone_s(outcome)) is not None:
+        parts.append(f"the large model reasoning by itself: {seconds * 1000:.0f} ms estimated")
+    Console(stderr=True, highlight=False, soft_wrap=True).print(" | ".join(parts), style="cyan", markup=False)
+
+
+def reasoning_alone_s(outcome: Outcome) -> float | None:
+    """An estimate of the large model's own reasoning: its time to first token here, then as many tokens as the small one wrote,
+    each as long as the small model's, times how much longer the large model's forward passes took where both are known."""
+    written = next((c for c in outcome.calls if c.mode is Mode.REASON and c.role == "small" and not c.cancelled), None)
+    spoken = [c for c in outcome.calls if c.role == "large" and c.mode in (Mode.SHORT, Mode.READ) and c.first_token_s is not None]
+    if written is None or not spoken or written.first_token_s is None or not written.usage.completion_tokens:
+        return None
+    first = spoken[0]
+    per_token = [s_per_token(call) for call in spoken]
+    known = [seconds for seconds in per_token if seconds is not None]
+    if not known or first.first_token_s is None:
+        return None
+    return first.first_token_s - first.start_s + written.usage.completion_tokens * min(known)
+
+
+def s_per_token(call: Call) -> float | None:
+    """Seconds from the first token to the end of the call, per token: each of them costs one forward pass."""
+    if call.first_token_s is None or not call.usage.completion_tokens:
+        return None
+    return (call.end_s - call.first_token_s) / call.usage.completion_tokens
+
+
+def as_object(outcome: Outcome) -> dict[str, Any]:
+    """The outcome as plain data, every call included."""
+    return {
+        "answer": outcome.answer,
+        "route": outcome.route,
+        "reason": outcome.reason,
+        "strategy": outcome.strategy,
+        "schedule": outcome.schedule,
+        "confidence": outcome.confidence,
+        "latency": {"total_s": outcome.total_s, "handoff_s": outcome.handoff_s, "kind": outcome.latency_kind},
+        "usage": {model: _tokens(usage) for model, usage in outcome.usage.items()},
+        "calls": [_call(call) for call in outcome.calls],
+    }
+
+
+def _tokens(usage: Usage) -> dict[str, int | None]:
+    return {name: getattr(usage, name) for name in ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")}
+
+
+def _call(call: Call) -> dict[str, Any]:
+    return {
+        "role": call.role,
+        "model": call.model,
+        "mode": call.mode,
+        "start_s": call.start_s,
+        "first_token_s": call.first_token_s,
+        "end_s": call.end_s,
+        **_tokens(call.usage),
+        "finish_reason": call.finish_reason,
+        "cancelled": call.cancelled,
+        "reasoning": call.reasoning,
+        "answer": call.answer,
+        "error": call.error,
+    }
+
+

@@ -1,0 +1,114 @@
+"""One server: requests go out, chunks come in, and no foreign error gets through."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from urllib.parse import urlsplit
+
+import openai
+
+from cuecard.domain.errors import BadInput, BrokenStream, ModelError, ModelRefused, ModelTimeout
+from cuecard.models.openai.faults import refused_parameter, translated
+from cuecard.models.openai.wire import LOSSES, Body, Chunk, chunk
+
+CONNECT_S = 10.0
+_PATH = "/chat/completions"
+_LISTING_S = 2.0
+_LISTED = 8
+_END = object()
+
+Request = Callable[[frozenset[str]], Body]
+"""Makes a request's body without the parameters that the server refuses."""
+
+
+class Connection:
+    """A server and the parameters it has refused so far, which are not sent to it again."""
+
+    def __init__(self, base_url: str, model: str, api_key: str | None, timeout_s: float | None, key_hint: str) -> None:
+        if urlsplit(base_url).scheme not in ("http", "https") or not urlsplit(base_url).hostname:
+            raise BadInput(f"{base_url!r} is not the URL of a server", hint="write it like http://localhost:8000/v1")
+        self.url, self._model, self._key_hint = base_url.rstrip("/"), model, key_hint
+        self.refused: frozenset[str] = frozenset()
+        # Without a key the SDK would take OPENAI_API_KEY from the environment and show it to any server.
+        self._client = openai.AsyncOpenAI(
+            base_url=base_url, api_key=api_key or "none", max_retries=0, timeout=openai.Timeout(timeout_s, connect=CONNECT_S)
+        )
+
+    async def chunks(self, request: Request, deadline: float | None) -> AsyncGenerator[Chunk]:
+        """An empty chunk when the server has taken the request on, then what it sends. Closing hangs up at once."""
+        stream = await self._open(request, deadline)
+        try:
+            yield Chunk()
+            finished = False
+            while True:
+                async with self._mapped(deadline, begun=True):
+                    event = await anext(stream, _END)
+                if event is _END:
+                    break
+                heard = chunk(event)
+                finished = finished or heard.finish_reason is not None
+                yield heard
+            if not finished:
+                kind = stream.response.headers.get("content-type", "none")
+                raise BrokenStream(f"the answer of {self.url} ended without a finish reason (content type: {kind})")
+        finally:
+            with suppress(Exception):  # the answer is here or lost already
+                await stream.close()
+
+    async def whole(self, body: Body, deadline: float | None) -> object:
+        """The JSON of an answer that is not streamed."""
+        async with self._mapped(deadline, begun=False):
+            return await self._client.post(_PATH, cast_to=object, body=body)
+
+    async def aclose(self) -> None:
+        with suppress(Exception):
+            await self._client.close()
+
+    async def _open(self, request: Request, deadline: float | None) -> openai.AsyncStream[object]:
+        """The opened stream. A parameter that the server refuses and can do without is left out from then on."""
+        while True:
+            body = request(self.refused)
+            async with self._mapped(deadline, begun=False):
+                try:
+                    return await self._client.post(
+                        _PATH, cast_to=object, body=body, stream=True, stream_cls=openai.AsyncStream[object]
+                    )
+                except openai.NotFoundError as error:
+                    raise await self._not_served(error) from error
+                except openai.APIStatusError as error:
+                    sent = {*body, *body.get("stream_options", ())}
+                    refused = refused_parameter(error, [key for key in LOSSES if key in sent])
+                    if refused is None or refused in self.refused:
+                        raise
+                    self.refused |= {refused}
+
+    async def _not_served(self, error: openai.NotFoundError) -> ModelError:
+        """What a 404 means, in the light of what the server says it has."""
+        try:
+            listing = await self._client.models.list(timeout=_LISTING_S)
+            names = [model.id for model in listing.data]
+        except Exception:  # a courtesy only: the 404 is the error
+            names = []
+        plain = translated(error, self.url, begun=False)
+        if not names:
+            return ModelRefused(str(plain), hint=f"is the model called {self._model!r} there, and does the URL end in /v1?")
+        if self._model in names:
+            return plain
+        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+        served = ", ".join(names[:_LISTED]) + more
+        return ModelRefused(f"{self.url} does not serve {self._model!r}", hint=f"it serves: {served}")
+
+    @asynccontextmanager
+    async def _mapped(self, deadline: float | None, *, begun: bool) -> AsyncIterator[None]:
+        """No foreign error leaves, nor waits past the deadline (a time of the event loop's clock)."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                yield
+        except ModelError:
+            raise
+        except TimeoutError as late:
+            raise ModelTimeout(f"{self._model} at {self.url} took longer than its limit") from late
+        except Exception as error:
+            raise translated(error, self.url, begun=begun, key_hint=self._key_hint) from error

@@ -1,0 +1,110 @@
+"""Foreign errors made ours, in one place: whose fault it is, and one clear line of what the server said."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+
+import openai
+
+from cuecard.domain.errors import (
+    BrokenStream,
+    ModelBusy,
+    ModelError,
+    ModelRefused,
+    ModelTimeout,
+    ModelUnreachable,
+)
+
+_LONGEST = 300
+_NOT_KNOWN = re.compile(
+    r"unknown|unrecogni[sz]ed|unsupported|unexpected|not supported|does not support|not permitted|not allowed|extra_forbidden"
+    r"|input should be '|invalid value: '|extra fields|extra inputs",
+    re.IGNORECASE,
+)
+
+
+def translated(error: Exception, url: str, *, begun: bool, key_hint: str = "") -> ModelError:
+    """The error of ours that a foreign one means. `begun`: the server had already begun to answer."""
+    match error:
+        case ModelError():
+            return error
+        case openai.APITimeoutError():
+            return ModelTimeout(f"{url} was silent for too long")
+        case openai.APIStatusError():
+            return _by_status(error.status_code, f"{url} says: {error.status_code} {said(error.body)}".rstrip(), key_hint)
+        case openai.APIConnectionError() if not begun:
+            return ModelUnreachable(f"cannot reach {url}: {_root(error)}")
+        case openai.APIConnectionError():
+            return BrokenStream(f"the answer of {url} broke off: {_root(error)}")
+        case openai.APIError():  # an error event inside the stream
+            code = error.code if error.code and error.code.isdigit() else "500"
+            return _by_status(int(code), f"{url} says in its answer: {said(error.body) or error.message}", key_hint)
+        case ValueError():
+            return BrokenStream(f"{url} sent what is not JSON: {_line(str(error))}")
+        case _:
+            return ModelError(f"the call to {url} failed: {_root(error)}")
+
+
+def _by_status(status: int, message: str, key_hint: str) -> ModelError:
+    match status:
+        case 401 | 403:
+            return ModelRefused(message, hint=key_hint or None)
+        case 408 | 504:
+            return ModelTimeout(message)
+        case 429 | 503:
+            return ModelBusy(message)
+        case _ if 400 <= status < 500:
+            return ModelRefused(message)
+        case _:
+            return ModelError(message)
+
+
+def said(body: object) -> str:
+    """The server's own words on one line: nested or flat objects, FastAPI details, bare strings, HTML pages."""
+    match body:
+        case str():
+            return _line(_unmarked(body))
+        case list():
+            return _line("; ".join(filter(None, map(said, body))))
+        case Mapping():
+            place = ".".join(str(part) for part in body.get("loc", ()) if part != "body")
+            for key in ("message", "error", "detail", "msg"):
+                if text := said(body.get(key)):
+                    return _line(f"{place}: {text}" if place else text)
+            return _line(json.dumps(body, default=str)) if body else ""
+        case _:
+            return ""
+
+
+def refused_parameter(error: openai.APIStatusError, optional: Iterable[str]) -> str | None:
+    """Which of the optional parameters the server does not know or take; None if the refusal is about something else."""
+    if error.status_code not in (400, 403, 422):
+        return None
+    body = error.body
+    words = body if isinstance(body, str) else json.dumps(body, default=str)
+    if not _NOT_KNOWN.search(words):
+        return None
+    named = [key for key in optional if re.search(rf"\b{key}\b", words)]
+    return next((key for key in named if key == error.param), named[0] if named else None)
+
+
+def _unmarked(text: str) -> str:
+    """What an HTML page says: its title, or else its text."""
+    if not re.search(r"<(?:!doctype|html|head|body)\b", text, re.IGNORECASE):
+        return text
+    title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
+    return title[1] if title and title[1].strip() else re.sub(r"<(?:style|script).*?</(?:style|script)>|<[^>]*>", " ", text)
+
+
+def _line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
+
+
+def _root(error: BaseException) -> str:
+    """The words of the innermost cause: the outer ones say only that there was one."""
+    while error.__cause__ is not None or error.__context__ is not None:
+        error = error.__cause__ or error.__context__ or error
+    return _line(str(error)) or type(error).__name__

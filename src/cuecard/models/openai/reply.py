@@ -1,0 +1,107 @@
+"""The account of one streamed answer: what was said, what it cost, how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from cuecard.domain.call import FinishReason, Usage
+from cuecard.domain.errors import BrokenStream, ModelRefused
+from cuecard.models.base import Event, Limits, Progress
+from cuecard.models.openai.likelihood import answer_logprob
+from cuecard.models.openai.reasoning import Hearing
+from cuecard.models.openai.wire import Chunk, Token
+
+
+class Reply:
+    """One request's answer as it comes in."""
+
+    def __init__(self, hearing: Hearing, spent: Usage | None = None) -> None:
+        self.hearing = hearing
+        self.finish: FinishReason | None = None
+        """As the server says; None while the answer runs, and for good if it was hung up on."""
+        self._spent = spent or Usage()
+        self._said: Usage | None = None
+        self._counted = self._answer_tokens = 0
+        self._field_tokens: list[Token] = []
+        self._content_tokens: list[Token] = []
+
+    def take(self, chunk: Chunk) -> Iterator[Event]:
+        """The events of one chunk."""
+        (self._field_tokens if chunk.reasoning else self._content_tokens).extend(chunk.tokens)
+        if chunk.reasoning:
+            yield from self.hearing.field(chunk.reasoning)
+        if chunk.content:
+            yield from self.hearing.content(chunk.content)
+        self._count(chunk)
+        if chunk.finish_reason is not None:
+            self.finish = _finish(chunk.finish_reason)
+        if chunk.reasoning or chunk.content or chunk.usage:
+            yield Progress(self._spent + self._so_far)
+
+    def end(self) -> Iterator[Event]:
+        """The events of what was held back till the end."""
+        yield from self.hearing.end(whole=self.finish is FinishReason.STOP)
+
+    def spent_out(self, limits: Limits) -> bool:
+        """A reasoning call has used up its tokens for reasoning, or, once it answers, those for the answer.
+
+        Counted here because a server knows one limit only, for both together. Where it sends neither log probabilities
+        nor running sums a piece counts as one token, and the server's limit is what holds.
+        """
+        if self.finish is not None:
+            return False
+        if self.hearing.answering:
+            return self._answer_tokens >= limits.answer_tokens
+        return self._counted >= limits.reasoning_tokens
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens as the server counts them; of an answer that was hung up on, what is known."""
+        usage = self._so_far if self.finish is None else self._said or Usage()
+        thought = bool(self.hearing.reasoning)
+        if thought and not usage.reasoning_tokens:  # 0 where reasoning was heard is a count that nobody made
+            usage = replace(usage, reasoning_tokens=None if self.hearing.answer else usage.completion_tokens)
+        return usage
+
+    @property
+    def answer_logprob(self) -> float | None:
+        """Natural log of the probability of the answer's tokens, None if the server does not tell."""
+        hearing = self.hearing
+        if hearing.misfiled:
+            return answer_logprob(self._field_tokens, hearing.field_text, hearing.answer)
+        return answer_logprob(self._content_tokens, hearing.content_text, hearing.answer)
+
+    @property
+    def has_logprobs(self) -> bool:
+        return bool(self._field_tokens or self._content_tokens)
+
+    @property
+    def _so_far(self) -> Usage:
+        said = self._said or Usage()
+        reasoning = said.reasoning_tokens
+        if not reasoning and self.hearing.reasoning:
+            reasoning = self._counted - self._answer_tokens
+        return replace(said, completion_tokens=self._counted, reasoning_tokens=reasoning)
+
+    def _count(self, chunk: Chunk) -> None:
+        text = bool(chunk.reasoning or chunk.content)
+        total = self._counted + (len(chunk.tokens) or int(text))
+        if chunk.usage is not None:
+            self._said = chunk.usage
+            total = max(total, chunk.usage.completion_tokens or 0)
+        if self.hearing.answering and (text or chunk.tokens):
+            self._answer_tokens += total - self._counted
+        self._counted = total
+
+
+def _finish(said: str) -> FinishReason:
+    match said.lower():
+        case "length" | "max_tokens":
+            return FinishReason.LENGTH
+        case "content_filter":
+            raise ModelRefused("the server's content filter stopped the answer", hint="another wording or another model may pass")
+        case "abort" | "error" | "cancelled":
+            raise BrokenStream(f"the server gave the answer up ({said})")
+        case _:  # stop, eos, tool_calls, …
+            return FinishReason.STOP

@@ -1,0 +1,698 @@
+"""OpenAIModel against a real HTTP server that speaks from a script."""
+
+import asyncio
+import math
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from cuecard.domain.call import FinishReason, Usage
+from cuecard.domain.errors import (
+    BadInput,
+    BrokenStream,
+    ModelBusy,
+    ModelError,
+    ModelRefused,
+    ModelTimeout,
+    ModelUnreachable,
+    Unsupported,
+)
+from cuecard.domain.question import AnswerKind, Image, Question
+from cuecard.models.base import AnswerDelta, Event, Finished, Limits, Progress, ReasoningDelta, Started
+from cuecard.models.mock_server import (
+    BadJson,
+    Count,
+    Cut,
+    ErrorEvent,
+    Framing,
+    HangUp,
+    HttpError,
+    MockServer,
+    Received,
+    Reply,
+    Says,
+    Stall,
+)
+from cuecard.models.openai import OpenAIModel
+from cuecard.models.openai.families import FAMILIES, family_of
+from cuecard.models.prompt import NOTES, PROSE, TAGS, CardFormat, Prompt, growing, read, reason, short
+
+pytestmark = pytest.mark.timeout(20)
+
+QUESTION = Question("Which bar?", (Image(b"png one"), Image(b"jpg two", "image/jpeg")), ("May", "June"), AnswerKind.CHOICE)
+LIMITS = Limits(answer_tokens=16, reasoning_tokens=64, timeout_s=5)
+SHORT, REASON = short(QUESTION, TAGS), reason(QUESTION, TAGS)
+THOUGHT = "The bar of May is the tallest of all."
+
+
+@dataclass
+class Heard:
+    """All that a call said."""
+
+    events: list[Event]
+
+    @property
+    def reasoning(self) -> str:
+        return "".join(event.text for event in self.events if isinstance(event, ReasoningDelta))
+
+    @property
+    def answer(self) -> str:
+        return "".join(event.text for event in self.events if isinstance(event, AnswerDelta))
+
+    @property
+    def end(self) -> Finished:
+        assert isinstance(self.events[-1], Finished)
+        return self.events[-1]
+
+
+async def hear(model: OpenAIModel, prompt: Prompt, limits: Limits = LIMITS) -> Heard:
+    return Heard([event async for event in model.stream(prompt, limits)])
+
+
+@asynccontextmanager
+async def served(
+    *script: Reply, server: MockServer | None = None, model: str = "qwen3-vl-8b", **settings: Any
+) -> AsyncIterator[tuple[OpenAIModel, MockServer]]:
+    """A model behind a mock server, both closed at the end."""
+    server = server or MockServer(script, models=[model])
+    async with server as url:
+        client = OpenAIModel(url, model, **settings)
+        try:
+            yield client, server
+        finally:
+            await client.aclose()
+
+
+# What is sent
+
+
+async def test_images_go_first_in_the_user_turn_as_data_urls() -> None:
+    async with served(Says("A")) as (model, server):
+        await hear(model, SHORT)
+    [message] = server.bodies[0]["messages"]
+    kinds = [part["type"] for part in message["content"]]
+    assert kinds == ["image_url", "image_url", "text"]
+    urls = [part["image_url"]["url"] for part in message["content"][:2]]
+    assert urls == ["data:image/png;base64,cG5nIG9uZQ==", "data:image/jpeg;base64,anBnIHR3bw=="]
+    assert message["content"][2]["text"] == SHORT.turns[0].text
+
+
+async def test_limits_become_the_requests_parameters() -> None:
+    async with served(Says("A")) as (model, server):
+        await hear(model, SHORT, Limits(answer_tokens=7, temperature=0.5, top_p=0.9, seed=3))
+        await hear(model, REASON, Limits(answer_tokens=7, reasoning_tokens=50))
+    first, second = server.bodies
+    assert (first["max_tokens"], first["temperature"], first["top_p"], first["seed"]) == (7, 0.5, 0.9, 3)
+    assert (second["max_tokens"], second["temperature"]) == (57, 0)
+    assert not {"top_p", "seed"} & set(second)
+
+
+@pytest.mark.parametrize(
+    ("model", "on", "off"),
+    [
+        ("Qwen/Qwen3-VL-8B", {"enable_thinking": True}, {"enable_thinking": False}),
+        ("ibm-granite/granite-3.3-8b", {"thinking": True}, {"thinking": False}),
+        ("Qwen/Qwen2.5-VL-7B-Instruct", None, None),
+        ("large", {"enable_thinking": False, "thinking": False}, {"enable_thinking": False, "thinking": False}),
+    ],
+)
+async def test_thinking_is_switched_as_the_family_takes_it(model: str, on: Any, off: Any) -> None:
+    async with served(Says("A"), model=model) as (client, server):
+        await hear(client, reason(QUESTION, client.abilities.style))
+        await hear(client, short(QUESTION, client.abilities.style))
+    assert [body.get("chat_template_kwargs") for body in server.bodies] == [on, off]
+
+
+def test_every_family_can_be_named_and_a_wrong_name_is_answered_with_the_nearest() -> None:
+    for family in FAMILIES:
+        OpenAIModel("http://localhost:1/v1", "m", family=family.name)
+    with pytest.raises(BadInput, match="did you mean 'plain'"):
+        OpenAIModel("http://localhost:1/v1", "m", family="plian")
+
+
+@pytest.mark.parametrize(
+    ("model", "url", "family"),
+    [
+        ("Qwen/Qwen3-VL-8B-Thinking", "http://h:8000/v1", "always"),
+        ("Qwen/Qwen3-VL-8B-Instruct", "http://h:8000/v1", "plain"),
+        ("deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "http://h:8000/v1", "always"),
+        ("openai/gpt-oss-20b", "http://h:8000/v1", "gpt-oss"),
+        ("llava:7b", "http://localhost:11434/v1", "plain"),
+        ("gpt-5-mini", "https://api.openai.com/v1", "hidden"),
+        ("gpt-4o", "https://api.openai.com/v1", "plain"),
+        ("small", "http://h:8000/v1", "unknown"),
+    ],
+)
+def test_the_family_is_told_by_name_and_address(model: str, url: str, family: str) -> None:
+    assert family_of(model, url).name == family
+
+
+def test_ollama_is_told_by_effort_since_it_reads_no_template_switches() -> None:
+    assert family_of("qwen3-vl:8b", "http://localhost:11434/v1").off == {"reasoning_effort": "none"}
+
+
+@pytest.mark.parametrize("key", ["chat_template_kwargs", "continuous_usage_stats", "stream_options", "logprobs"])
+async def test_a_parameter_that_the_server_does_not_know_is_left_out_from_then_on(key: str) -> None:
+    server = MockServer([Says("A")], models=["qwen3"], refuses=[key])
+    async with served(server=server, model="qwen3") as (model, _):
+        assert (await hear(model, SHORT)).answer == "A"
+        assert (await hear(model, SHORT)).answer == "A"
+        assert any(f"the server refuses {key}" in note for note in model.abilities.notes)
+    flat = [{*body, *body.get("stream_options", ())} for body in server.bodies]
+    assert [key in sent for sent in flat] == [True, False, False]
+
+
+async def test_max_tokens_is_sent_by_its_other_name_where_that_is_wanted() -> None:
+    async with served(server=MockServer(models=["m"], refuses=["max_tokens"]), model="m") as (model, server):
+        await hear(model, SHORT)
+    assert server.bodies[1]["max_completion_tokens"] == LIMITS.answer_tokens
+    assert "max_tokens" not in server.bodies[1]
+
+
+async def test_a_refusal_about_a_parameters_value_is_not_taken_for_an_unknown_parameter() -> None:
+    refusal = HttpError(400, {"error": {"message": "'max_tokens' is too large: this model's context is 4096 tokens"}})
+    async with served(refusal) as (model, server):
+        with pytest.raises(ModelRefused, match="too large"):
+            await hear(model, SHORT)
+    assert len(server.received) == 1
+
+
+async def test_extra_body_is_joined_with_what_is_sent_and_has_the_last_word() -> None:
+    extra = {"chat_template_kwargs": {"tools": False}, "temperature": 0.2, "cache_salt": "x"}
+    async with served(Says("A"), extra_body=extra) as (model, server):
+        await hear(model, SHORT)
+    body = server.bodies[0]
+    assert body["chat_template_kwargs"] == {"enable_thinking": False, "tools": False}
+    assert (body["temperature"], body["cache_salt"]) == (0.2, "x")
+
+
+async def test_no_key_of_the_environment_is_shown_to_a_server_that_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    monkeypatch.setenv("OPENAI_ADMIN_KEY", "sk-admin")
+    async with served(Says("A")) as (model, server):
+        await hear(model, SHORT)
+    assert "sk-" not in str(server.received[0].headers)
+
+
+# Reasoning and answer
+
+
+@pytest.mark.parametrize("piece", [None, 1, 3])
+@pytest.mark.parametrize("framing", [Framing.REASONING, Framing.REASONING_CONTENT, Framing.TAGS, Framing.IMPLIED])
+async def test_reasoning_is_found_wherever_the_server_puts_it(framing: Framing, piece: int | None) -> None:
+    async with served(Says("A", THOUGHT, framing, piece=piece)) as (model, _):
+        heard = await hear(model, REASON, Limits(reasoning_tokens=200))
+    assert (heard.reasoning, heard.answer) == (THOUGHT, "A")
+    assert heard.end.finish_reason is FinishReason.STOP
+
+
+@pytest.mark.parametrize("prompt", [SHORT, REASON])
+async def test_a_call_starts_once_and_finishes_once_at_its_ends(prompt: Prompt) -> None:
+    async with served(Says("A", THOUGHT)) as (model, _):
+        heard = await hear(model, prompt)
+    kinds = [type(event) for event in heard.events]
+    assert kinds.count(Started) == kinds.count(Finished) == 1
+    assert (kinds[0], kinds[-1]) == (Started, Finished)
+
+
+async def test_reasoning_comes_while_it_is_written() -> None:
+    async with served(Says("A", THOUGHT, Framing.TAGS, after=Stall(5))) as (model, _):
+        async with aclosing(model.stream(REASON, LIMITS)) as events:
+            async for event in events:
+                if isinstance(event, ReasoningDelta):
+                    break
+        assert event.text == "The"
+
+
+async def test_thinking_in_prose_ends_at_the_answer_line() -> None:
+    says = Says("May is tall.\nJune is not.\n\n**Answer:** A")
+    async with served(says, model="llava", family="plain") as (model, server):
+        heard = await hear(model, reason(QUESTION, PROSE))
+    assert (heard.reasoning, heard.answer) == ("May is tall.\nJune is not.", "A")
+    assert "Think step by step" in server.bodies[0]["messages"][0]["content"][-1]["text"]
+
+
+@pytest.mark.parametrize("prefill", [True, None])
+async def test_a_short_answer_in_the_reasoning_field_is_found(prefill: bool | None) -> None:
+    async with served(Says("A", framing=Framing.MISFILED), prefill=prefill) as (model, _):
+        heard = await hear(model, SHORT)
+        assert (heard.reasoning, heard.answer) == ("", "A")
+        assert heard.end.answer_logprob == pytest.approx(-0.1)
+        assert any("reasoning field" in note for note in model.abilities.notes)
+
+
+async def test_a_short_call_that_thinks_anyway_gives_no_thinking_as_its_answer() -> None:
+    async with served(Says("A", THOUGHT, thinks=True)) as (model, _):
+        heard = await hear(model, SHORT, Limits(answer_tokens=4))
+        assert (heard.answer, heard.end.finish_reason) == ("", FinishReason.LENGTH)
+        assert any("told not to" in note for note in model.abilities.notes)
+
+
+async def test_unmarked_reasoning_in_a_proven_short_answer_breaks_the_call_and_is_held_back_from_then_on() -> None:
+    unmarked = Says("A", "So May", Framing.IMPLIED, thinks=True)
+    async with served(Says("B"), unmarked, unmarked) as (model, _):
+        assert (await hear(model, SHORT)).answer == "B"
+        with pytest.raises(BrokenStream, match="as if it were the answer"):
+            await hear(model, SHORT)
+        heard = await hear(model, SHORT)
+    assert (heard.reasoning, heard.answer) == ("So May", "A")
+
+
+async def test_empty_content_is_an_empty_answer() -> None:
+    async with served(Says("")) as (model, _):
+        heard = await hear(model, SHORT)
+    assert (heard.answer, heard.end.finish_reason, heard.end.answer_logprob) == ("", FinishReason.STOP, None)
+
+
+async def test_an_answer_cut_by_its_length_says_so() -> None:
+    async with served(Says("one two three four")) as (model, _):
+        heard = await hear(model, SHORT, Limits(answer_tokens=2))
+    assert (heard.answer, heard.end.finish_reason) == ("one two", FinishReason.LENGTH)
+
+
+# Prefill and cards
+
+
+async def test_with_prefill_the_opening_is_the_last_assistant_message() -> None:
+    prompt = read(QUESTION, THOUGHT, CardFormat.THINKING, TAGS)
+    async with served(Says("A"), prefill=True) as (model, server):
+        assert (await hear(model, prompt)).answer == "A"
+        assert (await hear(model, SHORT)).answer == "A"
+    body = server.bodies[0]
+    assert body["messages"][-1] == {"role": "assistant", "content": f"<think>\n{THOUGHT}\n</think>\n\n"}
+    assert (body["continue_final_message"], body["add_generation_prompt"]) == (True, False)
+    assert server.bodies[1]["messages"][-1]["content"] == TAGS.none
+
+
+async def test_an_open_think_block_is_left_to_the_template_of_a_family_that_opens_it() -> None:
+    async with served(Says("A", THOUGHT), prefill=True) as (model, server):
+        await hear(model, REASON)
+    assert server.bodies[0]["messages"][-1]["role"] == "user"
+    assert "continue_final_message" not in server.bodies[0]
+
+
+@pytest.mark.parametrize("prefill", [None, False])
+async def test_without_prefill_a_card_as_thinking_is_refused_and_not_offered(prefill: bool | None) -> None:
+    async with served(Says("A"), prefill=prefill) as (model, server):
+        assert model.abilities.card_formats == (CardFormat.NOTES, CardFormat.TURN)
+        with pytest.raises(Unsupported):
+            await hear(model, read(QUESTION, THOUGHT, CardFormat.THINKING, TAGS))
+        for form in model.abilities.card_formats:
+            assert (await hear(model, read(QUESTION, THOUGHT, form, TAGS))).answer == "A"
+    assert all("continue_final_message" not in body for body in server.bodies)
+
+
+def test_with_prefill_the_card_goes_best_as_thinking() -> None:
+    model = OpenAIModel("http://localhost:1/v1", "qwen3", prefill=True)
+    assert model.abilities.card_formats[0] is CardFormat.THINKING
+
+
+async def test_images_are_refused_where_they_are_known_not_to_be_taken() -> None:
+    async with served(Says("A"), images=False) as (model, server):
+        with pytest.raises(Unsupported, match="no images"):
+            await hear(model, SHORT)
+    assert server.received == []
+
+
+# Two stages
+
+
+@pytest.mark.parametrize("framing", [Framing.REASONING, Framing.TAGS, Framing.IMPLIED])
+async def test_with_prefill_a_spent_reasoning_is_closed_and_the_answer_decoded(framing: Framing) -> None:
+    async with served(Says("B", THOUGHT, framing), Says("A"), prefill=True) as (model, server):
+        heard = await hear(model, REASON, Limits(answer_tokens=3, reasoning_tokens=4))
+    assert heard.end.finish_reason is FinishReason.BUDGET
+    assert heard.answer == "A"
+    assert THOUGHT.startswith(heard.reasoning)
+    assert heard.reasoning
+    assert server.bodies[1]["messages"][-1]["content"] == f"<think>\n{heard.reasoning}\n</think>\n\n"
+    assert server.bodies[1]["max_tokens"] == 3
+
+
+async def test_without_prefill_a_spent_reasoning_is_carried_on_as_notes_with_thinking_off() -> None:
+    async with served(Says("B", THOUGHT), Says("A")) as (model, server):
+        heard = await hear(model, REASON, Limits(answer_tokens=3, reasoning_tokens=4))
+    assert (heard.reasoning, heard.answer) == ("The bar of May", "A")
+    assert heard.end.finish_reason is FinishReason.BUDGET
+    second = server.bodies[1]
+    assert second["messages"][-1]["content"][-1]["text"].endswith(f"{NOTES}\nThe bar of May")
+    assert second["chat_template_kwargs"] == {"enable_thinking": False}
+
+
+async def test_prose_that_is_cut_is_asked_for_its_answer_without_being_told_to_think_again() -> None:
+    async with served(Says("One two three four five"), Says("A"), family="plain") as (model, server):
+        heard = await hear(model, reason(QUESTION, PROSE), Limits(answer_tokens=1, reasoning_tokens=3))
+    assert (heard.reasoning, heard.answer) == ("One two three", "A")
+    assert "step by step" not in server.bodies[1]["messages"][-1]["content"][-1]["text"]
+
+
+async def test_a_reasoning_that_ends_without_an_answer_is_asked_for_it() -> None:
+    async with served(Says("", THOUGHT), Says("A"), prefill=True) as (model, _):
+        heard = await hear(model, REASON)
+    assert (heard.reasoning, heard.answer, heard.end.finish_reason) == (THOUGHT, "A", FinishReason.STOP)
+
+
+async def test_a_server_that_cuts_within_the_reasoning_leads_to_the_second_stage() -> None:
+    cut = Says("", THOUGHT, finish_reason="length")
+    async with served(cut, Says("A")) as (model, _):
+        heard = await hear(model, REASON)
+    assert (heard.answer, heard.end.finish_reason) == ("A", FinishReason.BUDGET)
+
+
+async def test_thinking_in_the_second_stage_is_no_answer_either() -> None:
+    async with served(Says("B", THOUGHT, thinks=True)) as (model, _):
+        heard = await hear(model, REASON, Limits(answer_tokens=4, reasoning_tokens=4))
+    assert (heard.reasoning, heard.answer) == ("The bar of May", "")
+
+
+async def test_a_reasoning_that_closes_on_its_last_token_still_gets_its_whole_answer() -> None:
+    async with served(Says("one two three", THOUGHT)) as (model, server):
+        heard = await hear(model, REASON, Limits(answer_tokens=5, reasoning_tokens=len(THOUGHT.split()) + 1))
+    assert (heard.answer, heard.end.finish_reason) == ("one two three", FinishReason.STOP)
+    assert len(server.received) == 1
+
+
+async def test_after_a_reasoning_the_answer_gets_at_most_its_tokens() -> None:
+    async with served(Says("one two three four five", THOUGHT, after=Stall(14))) as (model, server):
+        heard = await hear(model, REASON, Limits(answer_tokens=3, reasoning_tokens=60))
+        assert (heard.answer, heard.end.finish_reason) == ("one two three", FinishReason.LENGTH)
+        await server.received[0].gone.wait()
+
+
+async def test_a_spent_reasoning_is_hung_up_on() -> None:
+    async with served(Says("B", THOUGHT, after=Stall(5)), Says("A")) as (model, server):
+        await hear(model, REASON, Limits(reasoning_tokens=4))
+        await server.received[0].gone.wait()
+
+
+async def test_the_tokens_of_both_stages_are_added() -> None:
+    server = MockServer([Says("B", THOUGHT), Says("A")], models=["qwen3"], running_usage=True)
+    async with served(server=server, model="qwen3", prefill=True) as (model, _):
+        heard = await hear(model, REASON, Limits(reasoning_tokens=4))
+    prompts = [len(" ".join(_texts(body)).split()) + 2 for body in server.bodies]
+    assert heard.end.usage.completion_tokens == 4 + 1
+    assert heard.end.usage.reasoning_tokens == 4
+    assert heard.end.usage.prompt_tokens == pytest.approx(sum(prompts), abs=2)
+
+
+def _texts(body: dict[str, Any]) -> list[str]:
+    contents = [message["content"] for message in body["messages"]]
+    return [content if isinstance(content, str) else content[-1]["text"] for content in contents]
+
+
+# Tokens and their probabilities
+
+
+@pytest.mark.parametrize(
+    ("count", "cached", "reasoning"), [(Count.DETAILED, 0, 9), (Count.SGLANG, None, 9), (Count.BARE, None, None)]
+)
+async def test_usage_is_read_in_every_dialect(count: Count, cached: int | None, reasoning: int | None) -> None:
+    async with served(Says("A", THOUGHT, count=count)) as (model, _):
+        usage = (await hear(model, REASON)).end.usage
+    assert (usage.cached_tokens, usage.completion_tokens, usage.reasoning_tokens) == (cached, 10, reasoning)
+    assert usage.prompt_tokens is not None
+
+
+async def test_missing_usage_is_not_observed_rather_than_zero() -> None:
+    async with served(Says("A", count=Count.MISSING)) as (model, _):
+        assert (await hear(model, SHORT)).end.usage == Usage()
+
+
+async def test_no_reasoning_tokens_where_reasoning_was_heard_is_no_observation() -> None:
+    async with served(Says("A", THOUGHT, Framing.TAGS)) as (model, _):
+        assert (await hear(model, REASON)).end.usage.reasoning_tokens is None
+
+
+async def test_progress_tells_a_cancelled_call_what_it_has_cost() -> None:
+    async with served(Says("A", THOUGHT, after=Stall(4))) as (model, _):
+        seen = []
+        async with aclosing(model.stream(REASON, LIMITS)) as events:
+            async for event in events:
+                if isinstance(event, Progress):
+                    seen.append(event.usage)
+                if len(seen) == 4:
+                    break
+    assert [usage.completion_tokens for usage in seen] == [1, 2, 3, 4]
+    assert seen[-1].reasoning_tokens == 4
+
+
+async def test_the_logprob_is_that_of_the_answers_tokens_only() -> None:
+    for framing in (Framing.REASONING, Framing.TAGS, Framing.IMPLIED):
+        async with served(Says("May and June", THOUGHT, framing, logprob=-0.25)) as (model, _):
+            heard = await hear(model, REASON)
+        assert heard.end.answer_logprob == pytest.approx(3 * -0.25), framing
+        assert model.abilities.logprobs is True
+
+
+async def test_no_logprob_where_the_server_gives_none() -> None:
+    async with served(Says("A", logprob=None)) as (model, _):
+        assert (await hear(model, SHORT)).end.answer_logprob is None
+        assert model.abilities.logprobs is False
+
+
+async def test_logprobs_are_not_asked_for_where_they_are_known_not_to_come() -> None:
+    async with served(Says("A"), logprobs=False) as (model, server):
+        await hear(model, SHORT)
+    assert "logprobs" not in server.bodies[0]
+
+
+# Hanging up, and not hanging
+
+
+async def until_cancelled(model: OpenAIModel, server: MockServer) -> None:
+    task = asyncio.create_task(hear(model, REASON))
+    while not server.received:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def until_closed(model: OpenAIModel, server: MockServer) -> None:
+    events = model.stream(REASON, LIMITS)
+    async for event in events:
+        if isinstance(event, ReasoningDelta):
+            break
+    await events.aclose()
+
+
+@pytest.mark.parametrize("leave", [until_cancelled, until_closed])
+@pytest.mark.parametrize("says", [Says("A", THOUGHT * 50, delay_s=0.01), Says("A", THOUGHT, after=Stall(3))])
+async def test_leaving_a_call_hangs_up_at_once(says: Says, leave: Callable[[OpenAIModel, MockServer], Any]) -> None:
+    async with served(says) as (model, server):
+        await leave(model, server)
+        await server.received[0].gone.wait()
+
+
+async def test_cancelling_before_the_first_byte_hangs_up_too() -> None:
+    async with served(Stall()) as (model, server):
+        await until_cancelled(model, server)
+        await server.received[0].gone.wait()
+
+
+async def test_closing_the_model_ends_its_calls() -> None:
+    async with served(Says("A", THOUGHT, after=Stall(3))) as (model, server):
+        task = asyncio.create_task(hear(model, REASON))
+        while not server.received:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        await model.aclose()
+        with pytest.raises(ModelError):
+            await task
+        await server.received[0].gone.wait()
+        with pytest.raises(ModelError):
+            await hear(model, SHORT)
+
+
+STALLS: list[Reply] = [Stall(), Says("A", THOUGHT, after=Stall(0)), Says("A", THOUGHT, after=Stall(3))]
+
+
+@pytest.mark.parametrize("stall", STALLS, ids=["before the first byte", "before the first token", "mid-stream"])
+@pytest.mark.parametrize("bound", ["whole call", "silence"])
+async def test_a_server_that_stalls_is_a_time_out(stall: Reply, bound: str) -> None:
+    settings = {"timeout_s": 0.2} if bound == "silence" else {}
+    limits = Limits(timeout_s=0.2 if bound == "whole call" else None)
+    async with served(stall, **settings) as (model, server):
+        with pytest.raises(ModelTimeout):
+            await hear(model, REASON, limits)
+        await server.received[0].gone.wait()
+
+
+async def test_the_time_limit_holds_for_both_stages_together() -> None:
+    async with served(Says("B", THOUGHT), Stall()) as (model, _):
+        with pytest.raises(ModelTimeout):
+            await hear(model, REASON, Limits(reasoning_tokens=4, timeout_s=0.2))
+
+
+# Faults
+
+
+NESTED = {"error": {"message": "no such thing", "type": "BadRequestError", "code": 400}}
+FLAT = {"object": "error", "message": "no such thing", "type": "BadRequest", "code": 400}
+FASTAPI = {"detail": [{"loc": ["body", "messages"], "msg": "no such thing", "type": "value_error"}]}
+HTML = "<!DOCTYPE html><html><head><title>no such thing</title><style>b {}</style></head><body><h1>Sorry</h1></body></html>"
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "words"),
+    [
+        (HttpError(400, NESTED), ModelRefused, "no such thing"),
+        (HttpError(400, FLAT), ModelRefused, "no such thing"),
+        (HttpError(400, {"error": "no such thing"}), ModelRefused, "no such thing"),
+        (HttpError(422, FASTAPI), ModelRefused, "messages: no such thing"),
+        (HttpError(400, HTML), ModelRefused, "no such thing"),
+        (HttpError(401, NESTED), ModelRefused, "401"),
+        (HttpError(403, NESTED), ModelRefused, "403"),
+        (HttpError(404, {"detail": "Not Found"}), ModelRefused, "404"),
+        (HttpError(408), ModelTimeout, "408"),
+        (HttpError(413, HTML), ModelRefused, "413"),
+        (HttpError(429, NESTED), ModelBusy, "429"),
+        (HttpError(500, HTML), ModelError, "no such thing"),
+        (HttpError(502, "<html><body><b>Bad</b> Gateway</body></html>"), ModelError, "Bad Gateway"),
+        (HttpError(503, {}), ModelBusy, "503"),
+        (HttpError(504, ""), ModelTimeout, "504"),
+        (HangUp(), ModelUnreachable, "cannot reach"),
+        (HttpError(200, HTML), BrokenStream, "text/html"),
+        (Says("A b c", after=Cut(1)), BrokenStream, "broke off"),
+        (Says("A b c", after=Cut(1, clean=True)), BrokenStream, "without a finish reason"),
+        (Says("A b c", after=BadJson()), BrokenStream, "not JSON"),
+        (Says("A b c", after=BadJson(text="[1]")), None, ""),
+        (Says("A b c", after=ErrorEvent()), ModelError, "engine died"),
+        (Says("A b c", after=ErrorEvent(error={"message": "queue full", "code": 429})), ModelBusy, "queue full"),
+        (Says("A b c", after=ErrorEvent(error="out of memory")), ModelError, "out of memory"),
+        (Says("A", finish_reason="content_filter"), ModelRefused, "filter"),
+        (Says("A", finish_reason="abort"), BrokenStream, "abort"),
+    ],
+    ids=repr,
+)
+async def test_every_fault_has_its_error(reply: Reply, kind: type[ModelError] | None, words: str) -> None:
+    async with served(reply) as (model, _):
+        if kind is None:
+            assert (await hear(model, SHORT)).answer == "A b c"
+            return
+        with pytest.raises(ModelError, match=words) as caught:
+            await hear(model, SHORT)
+    assert type(caught.value) is kind
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+async def test_nobody_listening_is_unreachable_and_names_the_address() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    model = OpenAIModel(url, "m")
+    with pytest.raises(ModelUnreachable, match=url) as caught:
+        await hear(model, SHORT)
+    assert caught.value.__cause__ is not None
+    await model.aclose()
+
+
+async def test_a_model_that_is_not_served_is_answered_with_those_that_are() -> None:
+    async with MockServer(models=["qwen3-2b", "qwen3-32b"]) as url:
+        model = OpenAIModel(url, "qwen3-8b")
+        with pytest.raises(ModelRefused, match="does not serve 'qwen3-8b'") as caught:
+            await hear(model, SHORT)
+        await model.aclose()
+    assert caught.value.hint == "it serves: qwen3-2b, qwen3-32b"
+
+
+async def test_a_wrong_key_is_refused_with_the_place_it_comes_from() -> None:
+    server = MockServer(models=["m"], api_key="right")
+    async with served(server=server, model="m", api_key="wrong") as (model, _):
+        with pytest.raises(ModelRefused, match="Invalid API key") as caught:
+            await hear(model, SHORT)
+        assert "environment variable" in caught.value.hint
+    async with served(server=server, model="m", api_key="right") as (model, _):
+        assert (await hear(model, SHORT)).answer == "A"
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "http://", "ftp://host/v1", ""])
+def test_what_is_no_address_is_bad_input(url: str) -> None:
+    with pytest.raises(BadInput, match="not the URL"):
+        OpenAIModel(url, "m")
+
+
+async def test_a_fault_is_not_tried_again_here() -> None:
+    async with served(HttpError(500), Says("A")) as (model, server):
+        with pytest.raises(ModelError):
+            await hear(model, SHORT)
+        assert len(server.received) == 1
+        assert (await hear(model, SHORT)).answer == "A"
+
+
+# Warming and scoring
+
+
+async def test_warming_asks_for_one_token_and_a_later_call_finds_the_prefix_computed() -> None:
+    server = MockServer([Says("A")], models=["qwen3"], prefix_cache=True)
+    async with served(server=server, model="qwen3", prefill=True, prefix_cache=True) as (model, _):
+        assert model.abilities.prefix_sessions
+        usage = await model.warm(growing(QUESTION, "The bar of May", CardFormat.THINKING, TAGS))
+        heard = await hear(model, read(QUESTION, THOUGHT, CardFormat.THINKING, TAGS))
+    assert server.bodies[0]["max_tokens"] == 1
+    assert usage.prompt_tokens is not None
+    assert heard.end.usage.cached_tokens == usage.prompt_tokens - 2  # the close of the card is not what follows it
+    closed = [body["messages"][-1]["content"].endswith(TAGS.closing) for body in server.bodies]
+    assert closed == [True, True]
+
+
+async def test_warming_is_refused_where_nothing_is_known_to_be_kept() -> None:
+    async with served() as (model, server):
+        with pytest.raises(Unsupported):
+            await model.warm(SHORT)
+    assert server.received == []
+
+
+async def test_scoring_gives_the_logprob_per_token_of_the_answer() -> None:
+    async with served(Says("x", logprob=-0.5), scoring=True) as (model, server):
+        assert await model.score(SHORT, "two words") == pytest.approx(-0.5)
+    body = server.bodies[0]
+    assert body["messages"][-1]["content"] == f"{TAGS.none}two words"
+    assert (body["prompt_logprobs"], body.get("stream")) == (0, None)
+
+
+async def test_scoring_is_refused_or_broken_where_the_server_does_not_do_it() -> None:
+    async with served() as (model, _):
+        with pytest.raises(Unsupported):
+            await model.score(SHORT, "A")
+    async with served(HttpError(200, {"choices": []}), scoring=True) as (model, _):
+        with pytest.raises(BrokenStream):
+            await model.score(SHORT, "A")
+    async with served(HttpError(400, NESTED), scoring=True) as (model, _):
+        with pytest.raises(ModelRefused):
+            await model.score(SHORT, "A")
+
+
+# The double
+
+
+async def test_the_mock_answers_as_a_function_of_the_request() -> None:
+    def script(request: Received) -> Reply:
+        return Says("yes" if request.body["max_tokens"] > 3 else "no")
+
+    async with MockServer(script) as url:
+        model = OpenAIModel(url, "mock")
+        answers = [(await hear(model, SHORT, Limits(answer_tokens=n))).answer for n in (2, 9)]
+        await model.aclose()
+    assert answers == ["no", "yes"]
+
+
+async def test_many_calls_run_at_once_on_one_model() -> None:
+    async with served(Says("A", THOUGHT, delay_s=0.002)) as (model, server):
+        heard: Sequence[Heard] = await asyncio.gather(*(hear(model, REASON) for _ in range(16)))
+    assert {(one.reasoning, one.answer) for one in heard} == {(THOUGHT, "A")}
+    assert len(server.received) == 16
+    assert all(math.isclose(one.end.answer_logprob or 0, -0.1) for one in heard)
+
+
+def test_the_mock_is_not_imported_with_the_model() -> None:
+    code = "import sys, cuecard.models.openai; sys.exit('cuecard.models.mock_server' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=15).returncode == 0
