@@ -33,7 +33,15 @@ class Pair:
     `ask` works everywhere, notebooks included, and `aask` and `stream` in any loop.
     """
 
-    def __init__(self, small: ModelLike, large: ModelLike, *, strategy: str = "mutual", policy: Policy | None = None, **drafters: ModelLike) -> None:
+    def __init__(
+        self,
+        small: ModelLike,
+        large: ModelLike,
+        *,
+        strategy: str = "mutual",
+        policy: Policy | None = None,
+        **drafters: ModelLike,
+    ) -> None:
         known(strategy)
         self.strategy, self.policy = strategy, policy or Policy()
         roles: dict[str, ModelLike] = {"small": small, "large": large, **drafters}
@@ -45,7 +53,9 @@ class Pair:
     def ask(self, text: str, image: Any = None, **options: Any) -> Outcome:
         """Answer one question. Options as of `question` and `policy_with`; raises CuecardError."""
         asked, strategy, policy = self._prepare(text, image, options)
-        return asyncio.run_coroutine_threadsafe(answer(asked, self.models, strategy, policy), self._running_loop()).result()
+        return asyncio.run_coroutine_threadsafe(
+            answer(asked, self.models, strategy, policy), self._running_loop()
+        ).result()
 
     async def aask(self, text: str, image: Any = None, **options: Any) -> Outcome:
         """As `ask`, without blocking; cancelling it cancels every call."""
@@ -89,7 +99,9 @@ class Pair:
     def __enter__(self) -> Pair:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _prepare(self, text: str, image: Any, options: dict[str, Any]) -> tuple[Question, str, Policy]:
@@ -119,11 +131,17 @@ def question(
     system: str | None = None,
     allow_urls: bool = False,
 ) -> Question:
-    """A question from what a user gives: images by path, bytes or picture (one or several); kind and options from the wording.
+    """A question from what a user gives: one image or several, kind and options guessed from the wording if not given.
 
     Raises BadInput.
     """
-    given = [] if image is None else list(image) if isinstance(image, Iterable) and not isinstance(image, str | bytes | Path) else [image]
+    given = (
+        []
+        if image is None
+        else list(image)
+        if isinstance(image, Iterable) and not isinstance(image, str | bytes | Path)
+        else [image]
+    )
     pictures = tuple(images.load(one, allow_urls) for one in given)
     if not text.strip():
         raise BadInput("the question is empty", "say what you want to know")
@@ -151,7 +169,13 @@ def policy_with(
     samples: int | None = None,
 ) -> Policy:
     """A policy with some of its settings changed; what is None stays. Raises BadInput."""
-    limits = {"reasoning_tokens": budget, "answer_tokens": answer_tokens, "temperature": temperature, "seed": seed, "timeout_s": timeout_s}
+    limits = {
+        "reasoning_tokens": budget,
+        "answer_tokens": answer_tokens,
+        "temperature": temperature,
+        "seed": seed,
+        "timeout_s": timeout_s,
+    }
     changes = {
         "schedule": None if schedule is None else _member(Schedule, schedule),
         "accept": None if accept is None else Acceptance.parse(accept),

@@ -13,7 +13,13 @@ PIECES = [1, 2, 3, 5, 8, 1000]
 
 
 def hear(
-    text: str, size: int = 1000, *, style: Style = TAGS, start: Start = Start.UNSURE, reasons: bool = True, whole: bool = True
+    text: str,
+    size: int = 1000,
+    *,
+    style: Style = TAGS,
+    start: Start = Start.UNSURE,
+    reasons: bool = True,
+    whole: bool = True,
 ) -> Hearing:
     """The text heard in pieces; what came out in deltas is checked against what the hearing keeps."""
     hearing = Hearing(style, start, reasons=reasons)
@@ -69,7 +75,9 @@ def test_an_answer_that_turns_out_to_be_reasoning_is_reported() -> None:
 
 
 @pytest.mark.parametrize("size", PIECES)
-@pytest.mark.parametrize("marker", ["Answer:", "answer :", "**Answer:**", "### Final answer:", "**Answer**:", "- Answer：", "Answer:\n"])
+@pytest.mark.parametrize(
+    "marker", ["Answer:", "answer :", "**Answer:**", "### Final answer:", "**Answer**:", "- Answer：", "Answer:\n"]
+)
 def test_prose_ends_at_the_line_that_begins_with_answer(size: int, marker: str) -> None:
     text = f"The answer: is not here.\nAn axis, two bars.\n\nAnswers vary.\n{marker} 12 km"
     hearing = hear(text, size, style=PROSE, start=Start.OUTSIDE)
@@ -93,8 +101,8 @@ def test_prose_of_a_model_that_also_thinks_is_all_reasoning(size: int) -> None:
 
 def test_after_a_reasoning_field_the_content_is_the_answer() -> None:
     hearing = Hearing(TAGS, Start.INSIDE, reasons=True)
-    heard = [*hearing.field("It is "), *hearing.field("red. "), *hearing.content("\n"), *hearing.content("red"), *hearing.end(whole=True)]
-    assert heard == [ReasoningDelta("It is"), ReasoningDelta(" red."), AnswerDelta("red")]
+    heard = [*hearing.field("It is "), *hearing.field("red. "), *hearing.content("\n"), *hearing.content("red")]
+    assert [*heard, *hearing.end(whole=True)] == [ReasoningDelta("It is"), ReasoningDelta(" red."), AnswerDelta("red")]
 
 
 def test_a_short_answer_in_the_reasoning_field_is_taken_from_there() -> None:

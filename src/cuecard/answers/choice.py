@@ -16,7 +16,7 @@ from cuecard.answers.wording import answerable, before_reasons, plain, refuses, 
 from cuecard.answers.words import claimed, mentioned
 from cuecard.domain.question import Question, letter
 
-_JOIN = r"\s*(?:,\s*(?:and|or)\b|,|/|&|\+|\band\b|\bor\b)\s*(?:option\s+)?"
+_JOIN = r"\s*(?:,\s*(?:and|or)\b|,|/|&|\+|\band\b|\bor\b)\s*(?:(?:maybe|perhaps|possibly|even|also)\s+)?(?:option\s+)?"
 _NAMED = re.compile(r"(?:options?|choices?|answer|letter)\s+$", re.IGNORECASE)
 # Behind a bare A these words show that it is the letter, not the article.
 _AFTER_A = re.compile(
@@ -32,26 +32,33 @@ _OWNED = re.compile(
 _DECIDING = re.compile(
     r"(?:\b(?:is|be|was|it's|that's|choose|chose|pick|picked|select|selected|say|guess|think|believe|go with|going with|go for|favou?r"
     r"|prefer|match|matches|indicates?|means|corresponds? to|points? to|lean(?:ing|s)? towards?|therefore|thus|hence|so|but|rather"
-    r"|probably|likely|definitely|clearly|certainly|namely|maybe|perhaps)|->|→|=>|选择?|選擇?|是|为|為)"
+    r"|probably|likely|definitely|clearly|certainly|namely|maybe|perhaps|leaves|leaving)|->|→|=>|选择?|選擇?|是|为|為)"
     r"[\s,:*\"'“(]*(?:(?:the|my)\s+)?(?:(?:letter|option|choice|answer)\s+)?$",
     re.IGNORECASE,
 )
 _DECIDED = re.compile(
     r"[\s,:)\]*.\"'”]{0,3}\s?(?:is|would be|must be|should be|seems|looks|appears)\s+(?:(?:to be|the|my|clearly|most|more|also|probably"
-    r"|likely|indeed)\s+){0,3}(?:correct|right|true|best|accurate|answer|it)\b",
+    r"|likely|indeed)\s+){0,3}(?:correct|right|true|best|better|accurate|answer|it)\b",
     re.IGNORECASE,
 )
 _DENYING = re.compile(
     r"(?:\bnot|n't|\bneither|\bnor|\brather than|\binstead of|\bexcept|\bexcluding|\beliminat(?:e|es|ed|ing)|\brul(?:e|ed|es|ing) out"
-    r"|\bunlike|\breject(?:s|ed|ing)?|\bthan|\bagainst)\s+(?:(?!but\b|only\b|sure\b)[\w']+\s+){0,2}$",
+    r"|\bunlike|\breject(?:s|ed|ing)?|\bthan|\bagainst)\s+(?:(?!but\b|only\b|sure\b)[\w']+\s+){0,4}$",
     re.IGNORECASE,
 )
 _DENIED = re.compile(
-    r"[\s,:)\]*\"'”]{0,3}\s?(?:(?:is|are|was|were|can|could|would|should|must|does|do|did|seems?|looks?|appears?|both|all|be|also|clearly"
-    r"|therefore|to be|the)\s+){0,4}(?:not\b|wrong|incorrect|false|eliminated|ruled out|excluded|impossible|invalid|out\b|cannot|can't"
-    r"|(?:is|are|does|do|was|would|could)n't)",
+    r"[\s:)\]*\"'”]{0,3}\s?(?:(?:(?:is|are|was|were|can|could|would|should|must|does|do|did|seems?|looks?|appears?)\s+(?:\w+\s+){0,2})?"
+    r"(?:wrong|incorrect|false|eliminated|ruled out|excluded|impossible|invalid)\b"
+    r"|(?:is|are|was|were|can|could|would|should|must|does|do|did)(?:n't|\s+(?:clearly\s+|both\s+|also\s+|definitely\s+)?not)\b"
+    r"|cannot\b|can't\b|is out\b)",
     re.IGNORECASE,
 )
+# "Option B shows a banana" describes, it does not pick.
+_DESCRIBED = re.compile(
+    r"[\s)\]]{1,2}(?:shows?|depicts?|displays?|contains?|describes?|represents?|refers?|mentions?|states?|says?|has|have|corresponds?)\b",
+    re.IGNORECASE,
+)
+_ON_THE_WAY = re.compile(r"(?:let|let's|first|step|i'll|i will|i need|we need|start|looking)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -83,8 +90,11 @@ def _by_letter(said: str, question: Question) -> Reading:
     found = [mention for mention in _mentions(said, question) if not _is_denied(said, mention)]
     decided = [mention for mention in found if mention.decided]
     if not decided and len(before_reasons(said).split()) <= 8:
-        decided = [mention for mention in found if mention.end <= len(before_reasons(said))]
+        told = [mention for mention in found if mention.end <= len(before_reasons(said))]
+        decided = [mention for mention in told if not _DESCRIBED.match(said, mention.end)]
     picked = {one for mention in decided for one in mention.letters}
+    if not picked and any(_DESCRIBED.match(said, mention.end) for mention in found):
+        return Blank.UNCLEAR
     if len(picked) != 1:
         return Blank.UNCLEAR if picked else Blank.NOTHING
     chosen = decided[0]
@@ -163,10 +173,13 @@ def _by_words(said: str, question: Question) -> Reading:
     polar = _by_polarity(said, question)
     if polar is not Blank.NOTHING:
         return polar
-    named = mentioned(before_reasons(said), question.options) if len(said.split()) <= 30 else set()
+    if all(number.whole(option) is not None for option in question.options):
+        return _by_number(said, question)
+    short = len(said.split()) <= 30 and not _ON_THE_WAY.match(said)
+    named = mentioned(before_reasons(said), question.options) if short else set()
     if named:
         return Answer(unquoted(said), letter(named.pop())) if len(named) == 1 else Blank.UNCLEAR
-    return _by_number(said, question)
+    return Blank.NOTHING
 
 
 def _by_polarity(said: str, question: Question) -> Reading:
@@ -180,12 +193,10 @@ def _by_polarity(said: str, question: Question) -> Reading:
 
 def _by_number(said: str, question: Question) -> Reading:
     """For options that are numbers: the one of the same value."""
-    values = [number.whole(option) for option in question.options]
-    if not any(value is not None for value in values):
-        return Blank.NOTHING
     reading = number.read(said, question)
     if not isinstance(reading, Answer):
         return reading
+    values = [number.whole(option) for option in question.options]
     return one_of([Answer(reading.text, letter(i)) for i, value in enumerate(values) if value == reading.value])
 
 

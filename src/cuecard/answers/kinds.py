@@ -43,9 +43,9 @@ _TOLD_AT_LENGTH = _ignoring_case(
 
 _POLITE = _ignoring_case(
     r"^(?:(?:please|kindly|now|then|and|so|ok|okay|hi|hello|question:|q:|hint:)[,.!]?\s+"
-    r"|(?:can|could|would|will) you (?:please |kindly )?(?=(?:tell|describe|explain|write|say|list|name|give|show|summari|count|identify|read|find"
+    r"|(?:can|could|would|will) you (?:please |kindly )?(?=(?:tell|describe|explain|write|list|name|give|show|summari|count|identify|read|find"
     r"|compute|calculate|help|provide|translate|compare)\b)|(?:do|can|could) you (?:know|tell|see)(?: me)?\s+(?=what|which|how|who|where|when|why)"
-    r"|tell me (?=what|which|how|who|where|when|why|if|whether))+"
+    r"|tell me (?=what|which|how|who|where|when|why))+"
 )
 _AUXILIARY = (
     r"(?:is|are|was|were|am|do|does|did|can|could|has|have|had|will|would|should|must|may|might"
@@ -53,7 +53,7 @@ _AUXILIARY = (
 )
 _WHETHER = _ignoring_case(
     rf"^{_AUXILIARY}\b(?! a look\b)",
-    r"^(?:if|whether)\s(?=.*\?)",
+    r"^(?:tell me (?:if|whether)|whether)\b",
     r"^(?:ist|sind|hat|haben|kann|gibt es|est-ce|y a-t-il|¿?(?:es|está|hay|tiene)|есть ли)\b",
 )
 _WHETHER_LATE = _ignoring_case(rf",\s+(?:then\s+)?{_AUXILIARY}\s(?=[^,]*\?$)", r"吗\s?[?？]?$", r"(?:ですか|ますか)\s?[?？。]?$")
@@ -61,14 +61,14 @@ _WH = _ignoring_case(r"\b(?:what|which|who|whose|whom|where|when|why|how)\b")
 _OR = _ignoring_case(r"\bor\b(?!\s(?:not|no|more|less|fewer|greater|higher|lower|so|above|below|equal|older|younger|later|earlier)\b)")
 
 _COUNTED = (
-    r"(?:total|sum|number|count|difference|product|average|mean|median|mode|maximum|minimum|max|min|percentage|percent|value|age|year|digit|price"
+    r"(?:total|sum|number|count|difference(?! between an? )|product|average|mean|median|mode|maximum|minimum|max|min|percentage|percent|value|age|year|digit|price"
     r"|cost|amount|height|width|length|distance|area|volume|perimeter|radius|diameter|angle|speed|weight|mass|temperature|score|quotient|remainder"
     r"|population|probability|square root|fraction|share|rate|highest value|lowest value)"
 )
 _NUMBER = _ignoring_case(
     r"\bhow (?:many|much(?! (?:of a|like))|old|tall|far|heavy|wide|deep|fast|long)\b",
     r"\b(?:what|which) (?:number|digit|percentage|percent|year|age|fraction|integer|value|amount|numeral|score)\b(?! (?:plate|sequence))",
-    rf"\bwhat(?:'s| is| was| are| were| will be| would be) the (?:(?!name|colou?r|difference between an? )[\w-]+ ){{0,2}}?{_COUNTED}s?\b"
+    rf"\bwhat(?:'s| is| was| are| were| will be| would be) the (?:(?!name|colou?r)[\w-]+ ){{0,2}}?{_COUNTED}s?\b"
     r"(?! (?:plate|of the (?:person|man|woman))\b)",
     r"\bwhat(?:'s| is)\s+[-(]?[\d√]",
     r"^(?:calculate|compute|count|add|subtract|multiply|divide|estimate|evaluate|sum|find the (?:\w+ )?" + _COUNTED + r")\b",
@@ -91,6 +91,11 @@ _SHORT = _ignoring_case(
 )
 
 
+_IMPERATIVE = _ignoring_case(
+    r"(?:do|have|can|will|may|might|must)\s(?!(?:the|this|that|these|those|they|you|we|he|she|it|all|both|any|there)\b)"
+)
+
+
 def guess_kind(text: str, options: Sequence[str] = ()) -> AnswerKind:
     """The kind of answer wanted: a choice where options are given, else from how the question is put; free text if in doubt."""
     if len(options) >= 2:
@@ -102,9 +107,9 @@ def guess_kind(text: str, options: Sequence[str] = ()) -> AnswerKind:
     wanted = _wanted(asking)
     if any(_TOLD_AT_LENGTH.search(part) for part in parts if part is asking or not _asks(part)) and not _TOLD_SHORT.search(text):
         return AnswerKind.FREE_TEXT
-    if wanted is AnswerKind.FREE_TEXT:
-        return AnswerKind.NUMBER if _TOLD_NUMBER.search(text) else AnswerKind.SHORT_TEXT if _TOLD_SHORT.search(text) else wanted
-    return wanted
+    if wanted in (AnswerKind.FREE_TEXT, AnswerKind.SHORT_TEXT) and _TOLD_NUMBER.search(text):
+        return AnswerKind.NUMBER
+    return AnswerKind.SHORT_TEXT if wanted is AnswerKind.FREE_TEXT and _TOLD_SHORT.search(text) else wanted
 
 
 def _asks(sentence: str) -> bool:
@@ -121,10 +126,10 @@ def _wanted(question: str) -> AnswerKind:
     if _NUMBER.search(question):
         return AnswerKind.NUMBER
     start = question if late is None else question[late.end() :]
-    leading = re.sub(r"^(?:in|on|at|from|according to|based on|looking at|given|for|of)\s(?!what\b|which\b)[^,?]{1,80},\s+", "", start, flags=re.IGNORECASE)
+    leading = re.sub(r"^(?:in|on|at|from|according to|based on|looking at|given|for|of|if|when|suppose|assuming)\s(?!what\b|which\b)[^,?]{1,80},\s+", "", start, flags=re.IGNORECASE)
     return AnswerKind.SHORT_TEXT if _SHORT.search(leading) else AnswerKind.FREE_TEXT
 
 
 def _is_question(sentence: str) -> bool:
     """Whether "Is …" or "Do …" asks: "Do not guess." and "Have fun!" do not."""
-    return _asks(sentence) or re.match(r"(?:do|have|can|will|may|might|must)\b", sentence, re.IGNORECASE) is None
+    return _asks(sentence) or _IMPERATIVE.match(sentence) is None

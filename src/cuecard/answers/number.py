@@ -14,7 +14,7 @@ from cuecard.domain.question import Question
 
 _TIME_OR_DATE = re.compile(r"\d\s?:\s?\d|\b\d{4}-\d\d?-\d\d?\b|\d\s?/\s?\d{1,4}\s?/\s?\d|\d(?:st|nd|rd|th)\s+of\b")
 _BOUND_BEFORE = re.compile(
-    r"(?:\b(?:more|less|fewer|greater|higher|lower|larger|smaller|bigger) than|\bat (?:least|most)|\bup to|\bover|\bunder"
+    r"(?:\b(?:more|less|fewer|greater|higher|lower|larger|smaller|bigger) than|\bat (?:least|most)|(?<!add )(?<!adds )(?<!sums )\bup to|\bover|\bunder"
     r"|\babove|\bbelow|\bexceed(?:s|ing)?|\bno (?:more|less)|\bmaximum of|\bminimum of|[<>≤≥±])\s*[$€£]?$",
     re.IGNORECASE,
 )
@@ -23,7 +23,13 @@ _DENIED = re.compile(r"(?:\bnot|n't|\brather than|\binstead of|\bneither|\bnor)\
 _RESULT = re.compile(
     r"[=≈]|\b(?:equals|is equal to|makes|gives|yields|totals|comes to|a total of|adds? up to|sums? (?:up )?to)\b", re.IGNORECASE
 )
-_TOTAL = re.compile(r"\b(?:in total|altogether|in all|a total of)\b", re.IGNORECASE)
+_TOTAL = re.compile(
+    r"\b(?:in total|altogether|in all|a total of)\b|^(?:so |thus |therefore )?(?:(?:the|their|its|grand) )*(?:total|sum)\s?(?:is\b|:|=)",
+    re.IGNORECASE,
+)
+_IN_TOTAL = re.compile(r"\s(?:\w+\s){0,3}?(?:in total|altogether|in all)\b", re.IGNORECASE)
+_ASIDE = re.compile(r"\s\((?!or\b|maybe\b|possibly\b)[^()]{1,200}\)", re.IGNORECASE)
+_FIRST_OF_A_LIST = re.compile(r"1[.)]")
 _NONE = re.compile(r"(?:(?:the answer is|there (?:are|is))\s+)?(?:none|nil)(?:\s+of\s+(?:them|these|those|the \w+))?\W*", re.IGNORECASE)
 _NO_SUCH = re.compile(
     r"(?:^|\bthere(?:'s| is| are| was| were) |\bi (?:see|count|can see) )(?:absolutely )?(?:no|not any)\s+(?P<thing>\w+)"
@@ -41,10 +47,12 @@ def read(text: str, question: Question) -> Reading:
         return Blank.UNCLEAR
     parts = sentences(before_reasons(said))
     claims = [_claim(part, question) for part in parts]
+    if Blank.UNCLEAR in claims:
+        claims = [_claim(_ASIDE.sub("", part), question) for part in parts]
     together = one_of(claims)
     if together is not Blank.UNCLEAR or len(parts) == 1:
         return together
-    if len(parts[0].split()) <= 3 and isinstance(claims[0], Answer):
+    if len(parts[0].split()) <= 3 and isinstance(claims[0], Answer) and not _FIRST_OF_A_LIST.fullmatch(parts[0]):
         return claims[0]
     return claims[-1] if _TOTAL.search(parts[-1]) else Blank.UNCLEAR
 
@@ -72,6 +80,8 @@ def _claim(sentence: str, question: Question) -> Reading:
     found = list(_asserted(sentence, numerals(sentence)))
     if _TIME_OR_DATE.search(sentence):
         return Blank.UNCLEAR
+    totals = [numeral for numeral in found if _IN_TOTAL.match(sentence, numeral.end)]
+    found = totals or found
     results = [end.end() for end in _RESULT.finditer(sentence) if found and end.end() <= found[-1].start]
     if results:
         found = [numeral for numeral in found if numeral.start >= results[-1]]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-MOST_DIGITS, MOST_EXPONENT = 40, 300
+MOST_DIGITS, MOST_EXPONENT, MOST_POWER = 40, 300, 30
 
 _UNITS = dict(zip("zero one two three four five six seven eight nine ten".split(), range(11), strict=True))
 _TEENS = dict(
@@ -35,7 +35,7 @@ _BODY = r"(?:\d{1,3}(?:[ \u00a0\u2009\u202f'_]\d{3}(?!\d))+(?:[.,]\d+)?|\d(?:[\d
 _DIGITS = re.compile(
     rf"(?<![\w.\\])(?:(?P<whole>\d{{1,6}})\s+(?P<top>\d{{1,4}})/(?P<bottom>\d{{1,4}})(?![\d/])"
     rf"|(?P<body>{_BODY})"
-    r"(?:\s?[x×*·]\s?10\s?\^\s?\{?(?P<tens>[+-]?\d{1,4})\}?|[eE](?P<e>[+-]?\d{1,4})(?!\w)|\^\{?(?P<power>[+-]?\d{1,3})\}?)?"
+    r"(?:\s?[x×*·]\s?10\s?\^\s?\{?(?P<tens>[+-]?\d+)\}?|[eE](?P<e>[+-]?\d+)(?!\w)|\^\{?(?P<power>[+-]?\d+)\}?)?"
     rf"(?:\s?[/⁄]\s?(?P<denominator>\d{{1,12}})(?![\d/.,]*\d))?"
     r"(?P<magnitude>\s?(?i:hundred|thousand|million|billion|trillion|dozen)s?\b|\s?(?:bn|mn)\b|[kKM]\b(?![-/²]))?)"
 )
@@ -87,18 +87,23 @@ def _digits(text: str) -> Iterator[Numeral]:
 
 def _value(found: re.Match[str]) -> Fraction | None:
     if found["whole"]:
-        return None if not int(found["bottom"]) else int(found["whole"]) + Fraction(int(found["top"]), int(found["bottom"]))
-    value = literal(found["body"])
-    exponent = int(found["tens"] or found["e"] or 0)
-    if value is None or abs(exponent) > MOST_EXPONENT or found["denominator"] and not int(found["denominator"]):
+        bottom = int(found["bottom"])
+        return int(found["whole"]) + Fraction(int(found["top"]), bottom) if bottom else None
+    value, tens, power = literal(found["body"]), found["tens"] or found["e"] or "0", found["power"]
+    below = int(found["denominator"] or 1)
+    if value is None or not below or len(tens) > 5 or abs(int(tens)) > MOST_EXPONENT:
         return None
-    if found["power"]:
-        value = value ** int(found["power"]) if value and abs(int(found["power"])) <= 30 else None
-    if value is None:
-        return None
+    if power:
+        if not value or len(power) > 3 or abs(int(power)) > MOST_POWER:
+            return None
+        value = _power(value, int(power))
     magnitude = (found["magnitude"] or "").strip()
     factor = _MAGNITUDES.get(magnitude) or _MAGNITUDES.get(magnitude.lower().rstrip("s")) or 1
-    return value * Fraction(10) ** exponent / int(found["denominator"] or 1) * factor
+    return value * _power(Fraction(10), int(tens)) * factor / below
+
+
+def _power(base: Fraction, exponent: int) -> Fraction:
+    return Fraction(base.numerator**exponent, base.denominator**exponent) if exponent >= 0 else 1 / _power(base, -exponent)
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
@@ -107,14 +112,14 @@ _ANY_UNIT, _ANY_TEEN, _ANY_TEN = ("|".join(words) for words in (_UNITS, _TEENS, 
 _TO_99 = rf"(?:(?:{_ANY_TEN})(?:[-\s](?:{_ANY_UNIT}))?|{_ANY_TEEN}|{_ANY_UNIT}|nought)"
 _TO_999 = rf"(?:(?:{_TO_99}|an?)\s+hundred(?:\s+(?:and\s+)?{_TO_99})?|{_TO_99})"
 _WORDS = re.compile(
-    r"\b(?P<alone>(?:a\s+)?dozen|once|twice|thrice|(?:one|a)[\s-](?:half|third|quarter)|three[\s-]quarters|two[\s-]thirds)\b"
+    r"\b(?P<alone>(?:half\s+)?(?:a\s+)?dozen|once|twice|thrice|(?:one|a)[\s-](?:half|third|quarter)|three[\s-]quarters|two[\s-]thirds)\b"
     rf"|\b(?:(?:(?:{_TO_999}|an?)\s+(?:{'|'.join(_BIG)})\b,?\s+(?:and\s+)?){{0,4}}{_TO_999}"
     rf"(?:\s+(?:{'|'.join(_BIG)}))?|an?\s+(?:{'|'.join(_BIG)}))\b(?:\s+(?P<dozen>dozen)\b)?"
     rf"(?P<point>\s+point(?:\s+(?:{_ANY_UNIT}))+\b)?(?P<plus>\s+and\s+(?:a|one)\s+(?P<part>{'|'.join(_PARTS)})\b)?",
     re.IGNORECASE,
 )
-_ALONE = {
-    **{"a dozen": 12, "dozen": 12, "once": 1, "twice": 2, "thrice": 3, "three quarters": Fraction(3, 4)},
+_ALONE: dict[str, int | Fraction] = {
+    **{"a dozen": 12, "dozen": 12, "half a dozen": 6, "half dozen": 6, "once": 1, "twice": 2, "thrice": 3, "three quarters": Fraction(3, 4)},
     **{f"{one} {name}": part for one in ("a", "one") for name, part in _PARTS.items()},
     "two thirds": Fraction(2, 3),
 }

@@ -36,7 +36,7 @@ _NOT = re.compile(
 _SO = re.compile(r"(?:i (?:think|believe|guess) so|(?:that|it|this)(?:'s| is) (?:true|correct|right|the case|so))\b")
 _BARE = re.compile(
     r"(?:(?:it|this|that|there|they|he|she|these|those|you|we|i) (?:is|are|was|were|does|do|did|has|have|had|can|could|will|would|should)"
-    r"(?P<not> not|n't|not)?|(?:of course|for sure|very much so))\W*"
+    r"(?P<not> not|n't|not| none)?|(?:of course|for sure|very much so))\W*"
 )
 _LEAD = re.compile(
     r"(?:well|so|hmm|oh|ok|okay|certainly|definitely|absolutely|of course|clearly|obviously|probably|most likely|likely|surely"

@@ -11,7 +11,12 @@ from cuecard.answers.words import claimed
 from cuecard.domain.question import Question
 
 MOST_WORDS = 15
-_PLEASANTRY = re.compile(r"(?:(?:sure|certainly|of course|okay|ok|great question|yes)(?: thing)?[!,.:]\s+)+", re.IGNORECASE)
+_PLEASANTRY = re.compile(
+    r"(?:(?:sure|certainly|of course|okay|ok|great question|yes)(?: thing)?[!,.:]\s+"
+    r"|i(?:'d| would)? (?:think|believe|guess|say)(?: that)?,?\s+|in my opinion,?\s+|it seems(?: that)?\s+)+",
+    re.IGNORECASE,
+)
+_IN_COLOUR = re.compile(r"\s+in colou?r$", re.IGNORECASE)
 _QUOTED = re.compile(r"[\"“«「„](?P<said>[^\"“”«»「」„]{1,200})[\"”»」“]")
 _QUOTES_IT = re.compile(r"\b(?:says?|said|reads?|written|word|text|title|name|called|is|displays?|shows?|answer)\b\W*$", re.IGNORECASE)
 # How a reply begins that looks before it answers.
@@ -47,7 +52,7 @@ def _claim(sentence: str, question: Question) -> Reading:
 
 
 def _answer(text: str, question: Question) -> Reading:
-    said = unquoted(text)
+    said = _IN_COLOUR.sub("", unquoted(text))
     words = said.split()
     if not words or not normalise(said):
         return Blank.NOTHING

@@ -9,12 +9,13 @@ takes about a second (SymPy's import), later ones milliseconds; a caller is bloc
 from __future__ import annotations
 
 import atexit
-import importlib.util
+
 import json
 import subprocess
 import sys
 import threading
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from cuecard.domain.errors import MissingExtra
@@ -77,8 +78,8 @@ class Verifier:
 
 
 def _start() -> subprocess.Popen[str]:
-    if importlib.util.find_spec("math_verify") is None:
-        raise MissingExtra("to compare mathematical expressions Cuecard needs math-verify", "pip install 'cuecard[maths]'")
+    if find_spec("math_verify") is None:
+        raise MissingExtra("comparing expressions needs math-verify: install cuecard[maths]")
     command = [sys.executable, str(_WORKER)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, encoding="utf-8")

@@ -9,7 +9,7 @@ from cuecard.answers.similarity import normalise
 from cuecard.answers.wording import plain, unquoted
 
 _COPULA = re.compile(
-    r"(?P<subject>.{0,160}?)(?:\s(?:is|are|was|were|would be|appears? to be|seems? to be|looks?|shows?|says?|said|reads?|displays?)\s"
+    r"(?P<subject>.{0,160}?)(?:\s(?:is|are|was|were|would be|appears? to be|seems? to be|looks?|shows?|says?|said|reads?|displays?):?\s"
     r"|(?<=\bit)'s\s|(?<=\bthat)'s\s|(?<=\bthere)'s\s|(?<=\bhe)'s\s|(?<=\bthey)'re\s)(?P<rest>.+)",
     re.IGNORECASE | re.DOTALL,
 )

@@ -33,7 +33,11 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def _options(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False) -> None:
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
     pass
 
 
@@ -42,7 +46,9 @@ def main() -> None:
     try:
         app()
     except CuecardError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/] {_plain(error)} [dim]({_plain(error.hint)})[/]")
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            f"[red]error:[/] {_plain(error)} [dim]({_plain(error.hint)})[/]"
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted")

@@ -24,22 +24,32 @@ Maybe = typer.Option
 
 def ask(
     question: Annotated[str, typer.Argument(help="What you want to know; `-` reads it from standard input.")],
-    image: Annotated[list[str] | None, Maybe(help="An image file (several: repeat it); `-` reads one from standard input.")] = None,
+    image: Annotated[
+        list[str] | None, Maybe(help="An image file (several: repeat it); `-` reads one from standard input.")
+    ] = None,
     small: Annotated[str, Maybe(help="The model that writes the reasoning.")] = "demo-small",
     large: Annotated[str, Maybe(help="The model that speaks the answer.")] = "demo-large",
-    pair: Annotated[Path | None, Maybe(help="A TOML file with [small] and [large], instead of --small and --large.")] = None,
-    strategy: Annotated[str, Maybe(help="mutual, transfer, short, reason, short:small, reason:small, cascade, route, vote or verdict.")] = "mutual",
+    pair: Annotated[
+        Path | None, Maybe(help="A TOML file with [small] and [large], instead of --small and --large.")
+    ] = None,
+    strategy: Annotated[str, Maybe(help="mutual, transfer, short, reason, cascade, route, vote, verdict.")] = "mutual",
     schedule: Annotated[str, Maybe(help="thrifty, overlap or eager.")] = Schedule.OVERLAP.value,
-    accept: Annotated[str | None, Maybe(help="When short answers need no reasoning: agree, agree+confidence(t) or confidence(t).")] = None,
+    accept: Annotated[
+        str | None, Maybe(help="When short answers need no reasoning: agree, agree+confidence(t) or confidence(t).")
+    ] = None,
     card: Annotated[str | None, Maybe(help="How the reader is given the reasoning: thinking, notes or turn.")] = None,
     budget: Annotated[int | None, Maybe(help="Most tokens of reasoning.")] = None,
     choice: Annotated[list[str] | None, Maybe(help="An option of a multiple-choice question (repeat it).")] = None,
-    kind: Annotated[str | None, Maybe(help="choice, yes_no, number, short_text, maths or free_text; else guessed from the wording.")] = None,
+    kind: Annotated[
+        str | None, Maybe(help="choice, yes_no, number, short_text, maths or free_text; else guessed from the wording.")
+    ] = None,
     system: Annotated[str | None, Maybe(help="A system prompt.")] = None,
     temperature: Annotated[float | None, Maybe(help="0 is greedy.")] = None,
     seed: Annotated[int | None, Maybe(help="Seed of sampling.")] = None,
     timeout: Annotated[float | None, Maybe(help="Most seconds a call may take.")] = None,
-    strict: Annotated[bool, Maybe("--strict", help="Fail when a model fails, instead of giving the other one's answer.")] = False,
+    strict: Annotated[
+        bool, Maybe("--strict", help="Fail when a model fails, instead of giving the other one's answer.")
+    ] = False,
     allow_urls: Annotated[bool, Maybe("--allow-urls", help="Fetch images given as http(s) URLs.")] = False,
     as_json: Annotated[bool, Maybe("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -48,10 +58,20 @@ def ask(
     if timeout is not None and timeout <= 0:
         raise BadInput("--timeout must be more than 0 seconds")
     options: dict[str, Any] = {
-        "strategy": strategy, "schedule": schedule, "accept": accept, "card": card, "budget": budget, "choices": tuple(choice or ()),
-        "kind": kind, "system": system, "temperature": temperature, "seed": seed, "timeout_s": timeout, "strict": strict or None,
+        "strategy": strategy,
+        "schedule": schedule,
+        "accept": accept,
+        "card": card,
+        "budget": budget,
+        "choices": tuple(choice or ()),
+        "kind": kind,
+        "system": system,
+        "temperature": temperature,
+        "seed": seed,
+        "timeout_s": timeout,
+        "strict": strict or None,
         "allow_urls": allow_urls,
-    }  # fmt: skip
+    }
     with _pair(small, large, pair) as models:
         outcome = asyncio.run(_watch(models, text, pictures, options, quiet=as_json))
     if as_json:
@@ -93,17 +113,28 @@ async def _watch(pair: Pair, text: str, pictures: list[Any], options: dict[str, 
 def _tell(outcome: Outcome) -> None:
     Console(highlight=False).print(outcome.answer, style="bold", markup=False)
     tokens = ", ".join(f"{model} {usage.completion_tokens or 0}" for model, usage in outcome.usage.items())
-    parts = [f"{outcome.route}: {outcome.reason}", f"{outcome.total_s * 1000:.0f} ms {outcome.latency_kind}", f"tokens generated: {tokens}"]
+    parts = [
+        f"{outcome.route}: {outcome.reason}",
+        f"{outcome.total_s * 1000:.0f} ms {outcome.latency_kind}",
+        f"tokens generated: {tokens}",
+    ]
     if (seconds := reasoning_alone_s(outcome)) is not None:
         parts.append(f"the large model reasoning by itself: {seconds * 1000:.0f} ms estimated")
     Console(stderr=True, highlight=False, soft_wrap=True).print(" | ".join(parts), style="cyan", markup=False)
 
 
 def reasoning_alone_s(outcome: Outcome) -> float | None:
-    """An estimate of the large model's own reasoning: its time to first token here, then as many tokens as the small one wrote,
-    each as long as the small model's, times how much longer the large model's forward passes took where both are known."""
+    """Estimated seconds of the large model reasoning by itself, None where this request does not tell.
+
+    Its time to first token in this request, and then as many tokens as the small model wrote, each at the large model's
+    own pace as seen in its short answers.
+    """
     written = next((c for c in outcome.calls if c.mode is Mode.REASON and c.role == "small" and not c.cancelled), None)
-    spoken = [c for c in outcome.calls if c.role == "large" and c.mode in (Mode.SHORT, Mode.READ) and c.first_token_s is not None]
+    spoken = [
+        c
+        for c in outcome.calls
+        if c.role == "large" and c.mode in (Mode.SHORT, Mode.READ) and c.first_token_s is not None
+    ]
     if written is None or not spoken or written.first_token_s is None or not written.usage.completion_tokens:
         return None
     first = spoken[0]
@@ -137,7 +168,10 @@ def as_object(outcome: Outcome) -> dict[str, Any]:
 
 
 def _tokens(usage: Usage) -> dict[str, int | None]:
-    return {name: getattr(usage, name) for name in ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")}
+    return {
+        name: getattr(usage, name)
+        for name in ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
+    }
 
 
 def _call(call: Call) -> dict[str, Any]:
@@ -155,5 +189,3 @@ def _call(call: Call) -> dict[str, Any]:
         "answer": call.answer,
         "error": call.error,
     }
-
-

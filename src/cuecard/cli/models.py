@@ -15,7 +15,12 @@ from cuecard.models.base import Abilities
 
 
 def models(
-    specs: Annotated[list[str] | None, typer.Argument(help="Models to look at: names, directories, hf:ORG/NAME or URL#NAME. Default: the embedded pair.")] = None,
+    specs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Models to look at: names, directories, hf:ORG/NAME or URL#NAME. Default: the embedded pair."
+        ),
+    ] = None,
 ) -> None:
     """Show models and what each can do."""
     table = Table(title="Models")

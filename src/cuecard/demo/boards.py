@@ -11,6 +11,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import pairwise
 from random import Random
 
 import numpy as np
@@ -82,7 +83,9 @@ def draw(board: Board, glyph: Callable[[int], np.ndarray] = enlarged) -> np.ndar
     """(128, 128, 3) uint8: the picture of a board, black with thin lines between the cells."""
     picture = np.zeros((SIDE * CELL_PIXELS, SIDE * CELL_PIXELS, 3), np.uint8)
     picture[::CELL_PIXELS], picture[:, ::CELL_PIXELS] = 40, 40
-    for index, ((colour, _), scan, (down, right)) in enumerate(zip(board.cells, board.scans, board.offsets, strict=True)):
+    for index, ((colour, _), scan, (down, right)) in enumerate(
+        zip(board.cells, board.scans, board.offsets, strict=True)
+    ):
         y, x = index // SIDE * CELL_PIXELS + down, index % SIDE * CELL_PIXELS + right
         ink = glyph(scan)[..., None].astype(np.uint16) * np.array(TINTS[colour], np.uint16) // 255
         picture[y : y + SCAN_PIXELS, x : x + SCAN_PIXELS] = ink
@@ -137,7 +140,7 @@ def path(cells: Sequence[Cell], start: int, jumps: int) -> list[int]:
 
 
 def make_task(rng: Random, cells: Sequence[Cell], task: str, wander: bool = False) -> Task:
-    """A random question of this task. Jumps reach a new cell each time, so guesses do not coincide; `wander` allows all."""
+    """A random question of this task. Unless they `wander`, jumps reach a new cell each time: guesses do not coincide."""
     if task == "compare":
         first, second = rng.sample(range(CELLS), 2)
         while cells[first][1] == cells[second][1]:
@@ -145,7 +148,13 @@ def make_task(rng: Random, cells: Sequence[Cell], task: str, wander: bool = Fals
         return Task(task, "larger", AnswerKind.YES_NO, (first, second))
     if task in ("count", "sum"):
         kind = rng.choice((AnswerKind.NUMBER, AnswerKind.NUMBER, AnswerKind.CHOICE))
-        where = Task(task, task, kind, (rng.randrange(SIDE),) if task == "sum" else (), rng.choice(COLOURS) if task == "count" else "")
+        where = Task(
+            task,
+            task,
+            kind,
+            (rng.randrange(SIDE),) if task == "sum" else (),
+            rng.choice(COLOURS) if task == "count" else "",
+        )
         return _with_options(rng, where, int(_value(where, cells))) if kind is AnswerKind.CHOICE else where
     start, jumps = rng.randrange(CELLS), int(task.removeprefix("jump-")) if task.startswith("jump-") else 0
     for _ in range(1000):
@@ -185,7 +194,13 @@ def _value(task: Task, cells: Sequence[Cell]) -> str:
     match task.task:
         case "compare":
             first, second = task.cells
-            return "larger" if cells[first][1] > cells[second][1] else "smaller" if cells[first][1] < cells[second][1] else "equal"
+            return (
+                "larger"
+                if cells[first][1] > cells[second][1]
+                else "smaller"
+                if cells[first][1] < cells[second][1]
+                else "equal"
+            )
         case "count":
             return str(sum(colour == task.colour for colour, _ in cells))
         case "sum":
@@ -205,7 +220,9 @@ def wording(task: Task) -> str:
         case "sum", _:
             return f"What is the sum of the digits in row {task.cells[0] + 1}?"
     place = f"in cell {task.cells[0] + 1}" if not task.jumps else "you reach"
-    lead = f"Start at cell {task.cells[0] + 1} and jump {task.jumps} time{'s' * (task.jumps > 1)}. " if task.jumps else ""
+    lead = (
+        f"Start at cell {task.cells[0] + 1} and jump {task.jumps} time{'s' * (task.jumps > 1)}. " if task.jumps else ""
+    )
     if task.about == "digit":
         return f"{lead}Which digit {'is' if not task.jumps else 'do'} {place}?"
     if task.kind is AnswerKind.YES_NO:
@@ -228,15 +245,20 @@ def solve(task: Task, cells: Sequence[Cell]) -> Solution:
     if task.task == "compare":
         first, second = (cells[c][1] for c in task.cells)
         answer = "yes" if value == "larger" else "no"
-        return Solution(f"{steps} {first} is {value + ' than' if value != 'equal' else 'equal to'} {second}, so the answer is {answer}.", answer)
+        compared = "equal to" if value == "equal" else f"{value} than"
+        return Solution(f"{steps} {first} is {compared} {second}, so the answer is {answer}.", answer)
     if task.kind is AnswerKind.YES_NO:
         answer = "yes" if value == task.colour else "no"
-        return Solution(f"{steps} The question asks for {task.colour} and the digit is {value}, so the answer is {answer}.", answer)
+        return Solution(
+            f"{steps} The question asks for {task.colour} and the digit is {value}, so the answer is {answer}.", answer
+        )
     if task.kind is AnswerKind.CHOICE:
         # a slip can lead to a value that is not on the list; then the nearest option is taken
         nearest = value if value in task.options else min(task.options, key=lambda o: abs(int(o) - int(value)))
         answer = letter(task.options.index(nearest))
-        return Solution(f"{steps} The result is {value}. Option {answer} is {nearest}, so the answer is {answer}.", answer)
+        return Solution(
+            f"{steps} The result is {value}. Option {answer} is {nearest}, so the answer is {answer}.", answer
+        )
     return Solution(f"{steps} So the answer is {value}.", value)
 
 
@@ -269,7 +291,7 @@ def _steps(task: Task, cells: Sequence[Cell]) -> str:
     if not task.jumps:
         return f"Let us look at the cell. {_capital(_shows(cells, visited[0]))}."
     lines = [f"Let us start at cell {visited[0] + 1} and jump {task.jumps} time{'s' * (task.jumps > 1)}, step by step."]
-    for count, (here, there) in enumerate(zip(visited, visited[1:], strict=False), start=1):
+    for count, (here, there) in enumerate(pairwise(visited), start=1):
         colour, digit = cells[here]
         direction = {"red": "forward", "blue": "back", "green": "down"}[colour]
         lines.append(f"Jump {count}: {_shows(cells, here)}, so move {direction} {digit} to cell {there + 1}.")
@@ -298,10 +320,20 @@ def misread(rng: Random, task: Task, cells: Sequence[Cell]) -> list[Cell]:
     return seen
 
 
-# --- what the pair is examined on ---------------------------------------------------------------------------------------
+# --- what the pair is examined on -------------------------------------------------------------------------------------
 
-# Chances in 100. Half is done at a glance (looking up, comparing, counting, adding), half needs one step after the other.
-MIX = {"look-up": 20, "compare": 10, "count": 10, "sum": 10, "jump-1": 10, "jump-2": 10, "jump-3": 10, "jump-4": 10, "jump-5": 10}
+# Chances in 100. Half is done at a glance (looking up, comparing, counting, adding), half needs one step after another.
+MIX = {
+    "look-up": 20,
+    "compare": 10,
+    "count": 10,
+    "sum": 10,
+    "jump-1": 10,
+    "jump-2": 10,
+    "jump-3": 10,
+    "jump-4": 10,
+    "jump-5": 10,
+}
 
 
 @dataclass(frozen=True)

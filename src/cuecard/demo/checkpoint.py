@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase, Qwen3VLConfig, Qwen3VLForConditionalGeneration
@@ -13,7 +14,7 @@ from cuecard.demo import tokenizer as tk
 PIXELS = 128 * 128
 
 # The large model has the same kind of layers as the small one, and more of them: a token's time is per layer here.
-SIZES = {
+SIZES: dict[str, dict[str, dict[str, Any]]] = {
     "demo-small": {
         "text": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4},
         "vision": {"depth": 2, "hidden_size": 96, "intermediate_size": 192, "deepstack_visual_indexes": [0]},
@@ -28,7 +29,10 @@ SIZES = {
 def architecture(name: str, tokenizer: PreTrainedTokenizerBase) -> Qwen3VLConfig:
     """The configuration of `demo-small` or `demo-large`: patch 16, merge 2, heads of 64."""
     shape = SIZES[name]
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in (tk.IMAGE, tk.VIDEO, tk.IMAGE_START, tk.IMAGE_END, tk.END, tk.PAD)}
+    ids = {
+        token: tokenizer.convert_tokens_to_ids(token)
+        for token in (tk.IMAGE, tk.VIDEO, tk.IMAGE_START, tk.IMAGE_END, tk.END, tk.PAD)
+    }
     return Qwen3VLConfig(
         text_config={
             **shape["text"],

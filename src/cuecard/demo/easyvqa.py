@@ -42,7 +42,7 @@ def items(split: str) -> tuple[Item, ...]:
 
 @cache
 def scenes(split: str) -> dict[Path, tuple[str, str]]:
-    """What each image shows, (colour, shape), gathered from the split's own answers; images that do not tell are left out."""
+    """What each image shows, (colour, shape), as the split's own answers tell; images that do not tell are left out."""
     found: dict[Path, dict[str, str]] = {}
     for item in items(split):
         told = found.setdefault(item.image_path, {})
@@ -52,7 +52,11 @@ def scenes(split: str) -> dict[Path, tuple[str, str]]:
             words.append(item.answer)
         elif (item.answer == "yes") == negated:
             continue
-        told |= {"shape": w for w in words if w in SHAPES} | {"colour": w for w in words if w in COLOURS}
+        for word in words:
+            if word in SHAPES:
+                told["shape"] = word
+            elif word in COLOURS:
+                told["colour"] = word
     return {image: (told["colour"], told["shape"]) for image, told in found.items() if len(told) == 2}
 
 

@@ -55,7 +55,10 @@ class Trial:
 
 
 async def examine(
-    models: Mapping[str, Model], exercises: Sequence[boards.Exercise], arms: Mapping[str, tuple[str, Policy]], tick: Callable[[], None]
+    models: Mapping[str, Model],
+    exercises: Sequence[boards.Exercise],
+    arms: Mapping[str, tuple[str, Policy]],
+    tick: Callable[[], None],
 ) -> list[Trial]:
     """Every arm on every exercise; `tick` is called after each question."""
     trials, names = [], list(arms)
@@ -68,7 +71,9 @@ async def examine(
             strategy, policy = arms[arm]
             outcome = await answer(exercise.question, models, strategy, policy)
             tokens = sum(call.usage.completion_tokens or 0 for call in outcome.calls)
-            trials.append(Trial(index, exercise.task, arm, is_right(outcome, exercise), outcome.total_s, tokens, outcome))
+            trials.append(
+                Trial(index, exercise.task, arm, is_right(outcome, exercise), outcome.total_s, tokens, outcome)
+            )
         tick()
     return trials
 
@@ -96,7 +101,7 @@ def mcnemar(better: int, worse: int) -> float:
 
 
 def summary(trials: Sequence[Trial]) -> dict[str, Any]:
-    """Accuracy with interval, mean seconds and generated tokens per arm; what was accepted without reasoning, and wrongly."""
+    """Accuracy with interval, mean seconds and tokens per arm; what was accepted without reasoning, and wrongly."""
     arms: dict[str, Any] = {}
     for arm in dict.fromkeys(trial.arm for trial in trials):
         own = [trial for trial in trials if trial.arm == arm]
@@ -117,14 +122,21 @@ def summary(trials: Sequence[Trial]) -> dict[str, Any]:
 
 
 def paired(trials: Sequence[Trial], one: str, other: str) -> dict[str, float]:
-    """How much more often `one` is right than `other` on the same questions, with a 95% interval and exact McNemar p."""
+    """How much more often `one` is right than `other` on the same questions, with a 95% interval and McNemar's p."""
     right = {arm: {t.index: t.right for t in trials if t.arm == arm} for arm in (one, other)}
     better = sum(right[one][i] and not right[other][i] for i in right[one])
     worse = sum(right[other][i] and not right[one][i] for i in right[one])
     n = len(right[one])
     difference = (better - worse) / n
     half = 1.96 * math.sqrt(max(0.0, (better + worse) / n - difference**2) / n)
-    return {"difference": difference, "low": difference - half, "high": difference + half, "better": better, "worse": worse, "p": mcnemar(better, worse)}
+    return {
+        "difference": difference,
+        "low": difference - half,
+        "high": difference + half,
+        "better": better,
+        "worse": worse,
+        "p": mcnemar(better, worse),
+    }
 
 
 def report(trials: Sequence[Trial], count: int, seed: int) -> dict[str, Any]:
@@ -202,11 +214,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Examine the embedded pair on held-out boards.")
     parser.add_argument("--boards", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--split", choices=boards.SPLITS[1:], default="test", help="validation boards are for choosing settings")
+    parser.add_argument(
+        "--split", choices=boards.SPLITS[1:], default="test", help="validation boards are for choosing settings"
+    )
     parser.add_argument("--small", default="demo-small")
     parser.add_argument("--large", default="demo-large")
     parser.add_argument("--accept", help="acceptance rule of `mutual`, instead of the default")
-    parser.add_argument("--easy-vqa", type=int, default=1000, help="questions of easy-VQA's test split for the large model's short answers")
+    parser.add_argument(
+        "--easy-vqa",
+        type=int,
+        default=1000,
+        help="questions of easy-VQA's test split for the large model's short answers",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     if options.boards < 1 or options.easy_vqa < 0:
@@ -220,12 +239,18 @@ def main() -> None:
         arms = dict(ARMS)
         if options.accept:
             arms["mutual"] = ("mutual", replace(Policy(), accept=Acceptance.parse(options.accept)))
-        await examine(models, boards.exercises(2, -1, options.split), arms, lambda: None)  # warm-up: first calls are slower
+        await examine(
+            models, boards.exercises(2, -1, options.split), arms, lambda: None
+        )  # warm-up: first calls are slower
         bar = progress.add_task("boards", total=len(exercises))
-        result = report(await examine(models, exercises, arms, lambda: progress.advance(bar)), options.boards, options.seed)
+        result = report(
+            await examine(models, exercises, arms, lambda: progress.advance(bar)), options.boards, options.seed
+        )
         if options.easy_vqa:
             bar = progress.add_task("easy-VQA", total=options.easy_vqa)
-            result["easy_vqa"] = await easy_vqa_short(models["large"], options.easy_vqa, options.seed, lambda: progress.advance(bar))
+            result["easy_vqa"] = await easy_vqa_short(
+                models["large"], options.easy_vqa, options.seed, lambda: progress.advance(bar)
+            )
         return result
 
     try:

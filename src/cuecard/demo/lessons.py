@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -14,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cuecard.demo import boards, easyvqa
 from cuecard.demo import tokenizer as tk
+from cuecard.domain.call import Mode
 from cuecard.domain.question import Image, Question
 from cuecard.models import prompt as layouts
 from cuecard.models.local.render import render
@@ -40,19 +42,23 @@ def bent(scan: int) -> tuple[np.ndarray, ...]:
         a, b, d, e = wide, (shear - turn) * wide, turn * high, high
         centre, middle = 5 + rng.uniform(-0.4, 0.4), (size - 1) / 2
         c, f = centre - a * middle - b * middle, 5 + rng.uniform(-0.4, 0.4) - d * middle - e * middle
-        warped = pixels.transform((size, size), PilImage.Transform.AFFINE, (a, b, c, d, e, f), PilImage.Resampling.BILINEAR)
-        strength = np.clip(np.asarray(warped, np.float32) / 255 * rng.uniform(0.85, 1.15), 0, 1) ** rng.uniform(0.75, 1.35)
+        warped = pixels.transform(
+            (size, size), PilImage.Transform.AFFINE, (a, b, c, d, e, f), PilImage.Resampling.BILINEAR
+        )
+        strength = np.clip(np.asarray(warped, np.float32) / 255 * rng.uniform(0.85, 1.15), 0, 1) ** rng.uniform(
+            0.75, 1.35
+        )
         variants.append((strength * 255).astype(np.uint8))
     return tuple(variants)
 
 
-def lively(rng: Random):
+def lively(rng: Random) -> Callable[[int], np.ndarray]:
     """A glyph function for `boards.draw` that bends each scan anew; one in five stays as it is."""
     return lambda scan: boards.enlarged(scan) if rng.random() < 0.2 else bent(scan)[rng.randrange(VARIANTS)]
 
 
 @cache
-def vqa_picture(path) -> np.ndarray:
+def vqa_picture(path: Path) -> np.ndarray:
     """(128, 128, 3) uint8: an easy-VQA image as the image processor enlarges it."""
     return np.asarray(PilImage.open(path).convert("RGB").resize((128, 128), PilImage.Resampling.BICUBIC))
 
@@ -88,12 +94,12 @@ class Writer:
     def row(self, prompt: Prompt, reply: str, picture: np.ndarray) -> Row:
         lead = self.ids(render(self.tokenizer, prompt))
         # a model that is asked to reason also learns to open its think block itself
-        own = 2 if prompt.mode is layouts.Mode.REASON else 0
+        own = 2 if prompt.mode is Mode.REASON else 0
         ids = lead + self.ids(reply + tk.END)
         return Row(ids, ((len(lead) - own, len(ids)),), picture)
 
     def chain(self, lessons: Sequence[Lesson]) -> Row:
-        """Short answers to several questions about one picture, one turn after the other: six for the price of three."""
+        """Short answers to several questions about one picture, turn after turn: six for the price of three."""
         ids: list[int] = []
         learned = []
         for lesson in lessons:
@@ -123,7 +129,9 @@ def board_lessons(rng: Random, tasks: Sequence[str]) -> list[Lesson]:
     for task in tasks:
         made = boards.make_task(rng, board.cells, task, wander=rng.random() < 0.15)
         slipped = boards.solve(made, boards.misread(rng, made, board.cells)).reasoning
-        lessons.append(Lesson(boards.question(made, board, NO_PICTURE), picture, boards.solve(made, board.cells), slipped))
+        lessons.append(
+            Lesson(boards.question(made, board, NO_PICTURE), picture, boards.solve(made, board.cells), slipped)
+        )
     return lessons
 
 

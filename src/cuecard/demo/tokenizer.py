@@ -1,4 +1,4 @@
-"""The embedded pair's tokenizer: byte-level BPE whose merges are learned from the pair's own texts; any text round-trips."""
+"""The embedded pair's tokenizer: byte-level BPE learned from the pair's own texts; any text round-trips."""
 
 from __future__ import annotations
 
@@ -64,7 +64,9 @@ def corpus() -> Iterator[str]:
             yield easyvqa.solve(item, scenes[item.image_path]).reasoning
     for _ in range(5):
         yield from (NOTES, "\n\n", "user", "assistant", "system")
-        yield from (text for instruction in INSTRUCTIONS.values() for text in (instruction, f"{FOLLOW_UP} {instruction}"))
+        yield from (
+            text for instruction in INSTRUCTIONS.values() for text in (instruction, f"{FOLLOW_UP} {instruction}")
+        )
         yield from (*boards.COLOURS, "yes", "no", "Yes", "No")
         yield from (f"{number} {number}" for number in range(41))
         yield from (f"{letter(index)}. {letter(index)} {letter(index)}" for index in range(6))
@@ -76,7 +78,13 @@ def build() -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=4096, min_frequency=2, initial_alphabet=alphabet, special_tokens=[*SPECIAL, *THINK], show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=4096,
+        min_frequency=2,
+        initial_alphabet=alphabet,
+        special_tokens=[*SPECIAL, *THINK],
+        show_progress=False,
+    )
     tokenizer.train_from_iterator(corpus(), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

@@ -30,9 +30,39 @@ CHECKPOINT_STEPS = 100
 
 
 # What the last phases ask about. Answering jumps at once is learned hop by hop, so few hops come more often than many.
-GLANCE = {"look-up": 4, "compare": 4, "count": 4, "sum": 4, "jump-1": 2, "jump-2": 1, "jump-3": 1, "jump-4": 1, "jump-5": 1}
-DEEPER = {"look-up": 3, "compare": 3, "count": 3, "sum": 3, "jump-1": 6, "jump-2": 4, "jump-3": 2, "jump-4": 1, "jump-5": 1}
-REASONED = {"look-up": 1, "compare": 1, "count": 2, "sum": 2, "jump-1": 1, "jump-2": 2, "jump-3": 2, "jump-4": 2, "jump-5": 3}
+GLANCE = {
+    "look-up": 4,
+    "compare": 4,
+    "count": 4,
+    "sum": 4,
+    "jump-1": 2,
+    "jump-2": 1,
+    "jump-3": 1,
+    "jump-4": 1,
+    "jump-5": 1,
+}
+DEEPER = {
+    "look-up": 3,
+    "compare": 3,
+    "count": 3,
+    "sum": 3,
+    "jump-1": 6,
+    "jump-2": 4,
+    "jump-3": 2,
+    "jump-4": 1,
+    "jump-5": 1,
+}
+REASONED = {
+    "look-up": 1,
+    "compare": 1,
+    "count": 2,
+    "sum": 2,
+    "jump-1": 1,
+    "jump-2": 2,
+    "jump-3": 2,
+    "jump-4": 2,
+    "jump-5": 3,
+}
 EASY_VQA_SHARE = 0.1
 CHAIN = 6
 
@@ -86,7 +116,7 @@ RECIPES = {
 
 
 class Heads(nn.Module):
-    """What the vision phase asks of each visual token (digit, colour, cell, where a jump from it leads) or image (shape, hue)."""
+    """What vision is asked: of each visual token digit, colour, cell and where a jump leads; of images shape and hue."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -111,8 +141,14 @@ class Trainee:
         chosen = {id(p) for p in matrices}
         rest = [p for p in (*self.model.parameters(), *self.heads.parameters()) if id(p) not in chosen]
         self.optimisers: list[tuple[torch.optim.Optimizer, float]] = [
-            (torch.optim.Muon(matrices, lr=self.recipe.muon_rate, momentum=0.95, weight_decay=0.01), self.recipe.muon_rate),
-            (torch.optim.AdamW(rest, lr=self.recipe.adam_rate, betas=(0.9, 0.95), weight_decay=0.0), self.recipe.adam_rate),
+            (
+                torch.optim.Muon(matrices, lr=self.recipe.muon_rate, momentum=0.95, weight_decay=0.01),
+                self.recipe.muon_rate,
+            ),
+            (
+                torch.optim.AdamW(rest, lr=self.recipe.adam_rate, betas=(0.9, 0.95), weight_decay=0.0),
+                self.recipe.adam_rate,
+            ),
         ]
 
     # --- losses: each accumulates gradients and returns what it was ---------------------------------------------------
@@ -134,11 +170,13 @@ class Trainee:
             "hue": [easyvqa.COLOURS.index(scenes[p][0]) for p in paths],
         }
         losses = {
-            name: F.cross_entropy(self.heads.of[name](images if name in ("shape", "hue") else tokens), torch.tensor(target))
+            name: F.cross_entropy(
+                self.heads.of[name](images if name in ("shape", "hue") else tokens), torch.tensor(target)
+            )
             for name, target in truth.items()
         }
         weights = {"cell": 0.3, "landing": 0.3}
-        sum(weights.get(name, 1.0) * loss for name, loss in losses.items()).backward()
+        torch.stack([weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum().backward()
         return {name: loss.item() for name, loss in losses.items()}
 
     def look_up_loss(self, rng: Random, phase: Phase, step: int) -> dict[str, float]:
@@ -146,7 +184,9 @@ class Trainee:
         rows = [lessons.look_up_row(rng, self.writer, disorder) for _ in range(phase.look_up_rows)]
         words = [f" {w}" for w in (*boards.COLOURS, *range(10))]
         wanted = torch.zeros(len(self.tokenizer), dtype=torch.bool)
-        wanted[torch.tensor([self.tokenizer.convert_tokens_to_ids(self.tokenizer.tokenize(w)[0]) for w in words])] = True
+        wanted[torch.tensor([self.tokenizer.convert_tokens_to_ids(self.tokenizer.tokenize(w)[0]) for w in words])] = (
+            True
+        )
         return {"look-up": self.learn(rows, wanted)}
 
     def modes_loss(self, rng: Random, phase: Phase) -> dict[str, float]:
@@ -158,7 +198,9 @@ class Trainee:
 
         short = [self.writer.chain(drawn(self.recipe.short_mix, CHAIN)) for _ in range(phase.chains)]
         reason = [lessons.reason_row(self.writer, drawn(REASONED, 1)[0]) for _ in range(phase.reason_rows)]
-        read = [lessons.read_row(rng, self.writer, drawn(REASONED, 1)[0], self.recipe.slips) for _ in range(phase.read_rows)]
+        read = [
+            lessons.read_row(rng, self.writer, drawn(REASONED, 1)[0], self.recipe.slips) for _ in range(phase.read_rows)
+        ]
         return {"short": self.learn(short), "reason": self.learn(reason), "read": self.learn(read)}
 
     def see(self, pictures: list) -> torch.Tensor:
@@ -169,7 +211,7 @@ class Trainee:
         return out.reshape(len(pictures), lessons.VISUAL_TOKENS, -1)
 
     def learn(self, rows: list[Row], wanted: torch.Tensor | None = None) -> float:
-        """Accumulate the gradient of the mean loss over all learned tokens (or only `wanted` ones); return that loss."""
+        """Accumulate the gradient of the mean loss over the learned tokens (only `wanted` ones); return that loss."""
         batches = [self.batch(bundle, wanted) for bundle in lessons.bundles(rows, BUNDLE)]
         tokens, total = sum(int(mask.sum()) for *_, mask in batches), 0.0
         for bundle, inputs, mask in batches:
@@ -250,7 +292,11 @@ def train(name: str, out: Path, seed: int, progress: Progress) -> None:
     phases = trainee.recipe.phases
     begin, first = (phases[0].name, 0) if not saved.exists() else trainee.restore(torch.load(saved, weights_only=True))
     for phase in phases[[phase.name for phase in phases].index(begin) :]:
-        bar, smooth, begun = progress.add_task(f"{name} {phase.name}", total=phase.steps, completed=first), {}, time.monotonic()
+        bar, smooth, begun = (
+            progress.add_task(f"{name} {phase.name}", total=phase.steps, completed=first),
+            {},
+            time.monotonic(),
+        )
         for step in range(first, phase.steps):
             losses = trainee.step(phase, step)
             smooth = {k: v if k not in smooth else 0.95 * smooth[k] + 0.05 * v for k, v in losses.items()}
@@ -260,7 +306,10 @@ def train(name: str, out: Path, seed: int, progress: Progress) -> None:
                 torch.save(trainee.state(phase.name, step + 1), saved.with_suffix(".part"))
                 saved.with_suffix(".part").replace(saved)
                 if not progress.console.is_terminal:
-                    print(f"{name} {phase.name} {step + 1}/{phase.steps} {time.monotonic() - begun:.0f} s: {told}", flush=True)
+                    print(
+                        f"{name} {phase.name} {step + 1}/{phase.steps} {time.monotonic() - begun:.0f} s: {told}",
+                        flush=True,
+                    )
         first = 0
     checkpoint.save(trainee.model, trainee.tokenizer, out / name)
 

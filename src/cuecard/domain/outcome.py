@@ -62,7 +62,7 @@ class Outcome:
 
     @property
     def handoff_s(self) -> float | None:
-        """Seconds from the small model's last reasoning token to the reader's first answer token; None if nobody read."""
+        """Seconds from the last token of the reasoning to the reader's first answer token; None if nobody read."""
         read = next((c for c in self.calls if c.mode is Mode.READ and c.first_token_s is not None), None)
         written = [c.end_s for c in self.calls if c.mode is Mode.REASON and c.reasoning]
         return None if read is None or not written else read.first_token_s - max(written)  # type: ignore[operator]

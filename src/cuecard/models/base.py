@@ -50,7 +50,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Finished:
-    """The end of a call. `answer_logprob`: natural log of the probability of the answer's tokens, None if not observed."""
+    """The end of a call. `answer_logprob`: log of the probability of the answer's tokens, None if not observed."""
 
     usage: Usage
     finish_reason: FinishReason
@@ -88,8 +88,8 @@ class Model(Protocol):
     def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
         """Started, then deltas, then Finished, exactly once each at the ends. Closing the generator cancels the call.
 
-        A REASON prompt that spends `reasoning_tokens` without closing its reasoning is closed, and the answer decoded in
-        a second stage: finish reason `budget`. Raises ModelError, and only that.
+        A REASON prompt that spends `reasoning_tokens` without closing its reasoning is closed, and the answer decoded
+        in a second stage: finish reason `budget`. Raises ModelError, and only that.
         """
         ...
 
@@ -98,7 +98,7 @@ class Model(Protocol):
         ...
 
     async def score(self, prompt: Prompt, answer: str) -> float:
-        """Natural log of the probability that the prompt is followed by this answer, per token. Raises Unsupported."""
+        """Log of the probability that the prompt is followed by this answer, per token. Raises Unsupported."""
         ...
 
     async def aclose(self) -> None:

@@ -1,4 +1,4 @@
-"""Images as a user gives them (path, bytes, picture, data URL, URL when allowed), checked before any model sees them."""
+"""Images as a user gives them: path, bytes, picture, data URL, URL when allowed; checked before a model sees them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def load(source: Any, allow_urls: bool = False) -> Image:
         return checked(_decoded(name), "the data URL")
     if name.startswith(("http://", "https://")):
         if not allow_urls:
-            raise BadInput(f"{name} is a URL, and fetching is off", "download it yourself, or allow URLs (--allow-urls)")
+            raise BadInput(
+                f"{name} is a URL, and fetching is off", "download it yourself, or allow URLs (--allow-urls)"
+            )
         return checked(_fetched(name), name)
     return checked(_file(Path(name)), name)
 
@@ -45,18 +47,25 @@ def checked(data: bytes, name: str) -> Image:
     if not data:
         raise BadInput(f"{name} is empty", "give a PNG, JPEG or WebP image")
     if len(data) > MOST_BYTES:
-        raise BadInput(f"{name} has {len(data) / 2**20:.0f} MiB; at most {MOST_BYTES // 2**20} are taken", "make it smaller")
+        raise BadInput(
+            f"{name} has {len(data) / 2**20:.0f} MiB; at most {MOST_BYTES // 2**20} are taken", "make it smaller"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PilImage.DecompressionBombWarning)
             with PilImage.open(io.BytesIO(data), formats=FORMATS) as picture:
                 wide, high = picture.size
                 if wide * high > MOST_PIXELS:
-                    raise BadInput(f"{name} is {wide}x{high}; at most {MOST_PIXELS / 1e6:.0f} megapixels are taken", "make it smaller")
+                    raise BadInput(
+                        f"{name} is {wide}x{high}; at most {MOST_PIXELS / 1e6:.0f} megapixels are taken",
+                        "make it smaller",
+                    )
                 picture.load()
                 kind = picture.get_format_mimetype() or "image/png"
     except (OSError, SyntaxError, ValueError, PilImage.DecompressionBombError) as error:
-        raise BadInput(f"{name} cannot be read: it is broken, or not an image", f"give one of {', '.join(FORMATS)}") from error
+        raise BadInput(
+            f"{name} cannot be read: it is broken, or not an image", f"give one of {', '.join(FORMATS)}"
+        ) from error
     if kind not in ("image/png", "image/jpeg", "image/webp"):
         return load(PilImage.open(io.BytesIO(data)))  # servers know the common three
     return Image(data, kind)
@@ -70,7 +79,10 @@ def data_url(image: Image) -> str:
 def _file(path: Path) -> bytes:
     try:
         if path.stat().st_size > MOST_BYTES:
-            raise BadInput(f"{path} has {path.stat().st_size / 2**20:.0f} MiB; at most {MOST_BYTES // 2**20} are taken", "make it smaller")
+            raise BadInput(
+                f"{path} has {path.stat().st_size / 2**20:.0f} MiB; at most {MOST_BYTES // 2**20} are taken",
+                "make it smaller",
+            )
         return path.read_bytes()
     except OSError as error:
         raise BadInput(f"cannot read the image {path}: {error.strerror}", "is the path right?") from error

@@ -1,9 +1,9 @@
 """A real HTTP server that speaks chat completions from a script, faults included: for tests, demonstrations and CI.
 
-    server = MockServer([Says("B", reasoning="The bar of May is the tallest."), HttpError(429)])
-    async with server as url:
-        ...  # OpenAIModel(url, "mock")
-    server.received[0].body, server.received[0].gone
+server = MockServer([Says("B", reasoning="The bar of May is the tallest."), HttpError(429)])
+async with server as url:
+    ...  # OpenAIModel(url, "mock")
+server.received[0].body, server.received[0].gone
 """
 
 from __future__ import annotations
@@ -139,6 +139,8 @@ class MockServer:
         self._prefix_cache, self._running_usage, self.loading = prefix_cache, running_usage, loading
         self.received: list[Received] = []
         """Requests for completions, refused ones included."""
+        self.arrived = asyncio.Event()
+        """A first request has come."""
         self._prompts: list[list[str]] = []
         self._turn = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -195,6 +197,7 @@ class MockServer:
             await _send(writer, 200, {"object": "list", "data": [{"id": m, "object": "model"} for m in self._models]})
         elif path == "/chat/completions":
             self.received.append(request)
+            self.arrived.set()
             await self._complete(request, writer)
         else:
             await _send(writer, 404, {"detail": "Not Found"})
@@ -293,14 +296,17 @@ class _Saying:
         for name, text in self.pieces:
             message[name] = message.get(name, "") + text
         choice = {"index": 0, "message": message, "finish_reason": self.finish}
-        answer: dict[str, Any] = {"object": "chat.completion", "choices": [choice], "usage": self._usage(len(self.pieces))}
+        usage = self._usage(len(self.pieces))
+        answer: dict[str, Any] = {"object": "chat.completion", "choices": [choice], "usage": usage}
         if self.body.get("prompt_logprobs") is not None:
             prompt = _prompt(self.body)
             rows = [{str(at): {"logprob": self.says.logprob, "decoded_token": word}} for at, word in enumerate(prompt)]
             answer["prompt_logprobs"] = [None, *rows[1:]]
         return answer
 
-    def _event(self, delta: dict[str, Any], *, tokens: Sequence[str] = (), sent: int = 0, finish: str | None = None) -> str:
+    def _event(
+        self, delta: dict[str, Any], *, tokens: Sequence[str] = (), sent: int = 0, finish: str | None = None
+    ) -> str:
         choice: dict[str, Any] = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
         if self.body.get("logprobs") and self.says.logprob is not None and tokens:
             choice["logprobs"] = {"content": [{"token": text, "logprob": self.says.logprob} for text in tokens]}

@@ -45,7 +45,7 @@ class Style:
 
 
 TAGS = Style("<think>\n", "\n</think>\n\n", "<think>\n\n</think>\n\n")
-PROSE = Style("", "\n\nAnswer:", "", "Think step by step. Then write \"Answer:\" and the final answer. ")
+PROSE = Style("", "\n\nAnswer:", "", 'Think step by step. Then write "Answer:" and the final answer. ')
 
 INSTRUCTIONS = {
     AnswerKind.CHOICE: "Answer with the letter of the option only.",
@@ -77,7 +77,12 @@ class Prompt:
 
     def closed_after(self, reasoning: str) -> Prompt:
         """The second stage: this prompt's reasoning so far, closed, so that only the answer is left to say."""
-        return replace(self, opening=self.opening + neutral(reasoning).rstrip() + self.style.closing, mode=Mode.READ, card=reasoning)
+        return replace(
+            self,
+            opening=self.opening + neutral(reasoning).rstrip() + self.style.closing,
+            mode=Mode.READ,
+            card=reasoning,
+        )
 
 
 def short(question: Question, style: Style) -> Prompt:

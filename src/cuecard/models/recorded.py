@@ -18,7 +18,17 @@ from typing import Any
 from cuecard.domain import errors
 from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, ModelError
-from cuecard.models.base import Abilities, AnswerDelta, Event, Finished, Limits, Model, Progress, ReasoningDelta, Started
+from cuecard.models.base import (
+    Abilities,
+    AnswerDelta,
+    Event,
+    Finished,
+    Limits,
+    Model,
+    Progress,
+    ReasoningDelta,
+    Started,
+)
 from cuecard.models.prompt import PROSE, TAGS, CardFormat, Prompt, Style
 from cuecard.models.simulated import words
 
@@ -106,7 +116,9 @@ class RecordedModel:
         style = TAGS if header.pop("style") == "tags" else PROSE
         header.pop("name")
         # a replay computes nothing ahead: what warming saved is in the recorded times already
-        self._abilities = Abilities(**header, prefix_sessions=False, card_formats=formats, style=style, notes=(f"replayed from {path.name}",))
+        self._abilities = Abilities(
+            **header, prefix_sessions=False, card_formats=formats, style=style, notes=(f"replayed from {path.name}",)
+        )
 
     @property
     def name(self) -> str:
@@ -136,7 +148,10 @@ class RecordedModel:
 
     def _find(self, wanted: str, mode: Mode) -> dict[str, Any]:
         if wanted not in self._calls:
-            raise ModelError(f"{self._path.name} holds no {mode} call like this one", "record it first, with the same prompts and limits")
+            raise ModelError(
+                f"{self._path.name} holds no {mode} call like this one",
+                "record it first, with the same prompts and limits",
+            )
         return self._calls[wanted]
 
 
@@ -219,7 +234,10 @@ class ScriptedModel:
             yield Progress(usage)
             await asyncio.sleep(said.first_token_s)
             reasoning = words(said.reasoning) if prompt.mode is Mode.REASON else []
-            tokens = [*((True, w) for w in reasoning[: limits.reasoning_tokens]), *((False, w) for w in words(said.answer)[: limits.answer_tokens])]
+            tokens = [
+                *((True, w) for w in reasoning[: limits.reasoning_tokens]),
+                *((False, w) for w in words(said.answer)[: limits.answer_tokens]),
+            ]
             for index, (is_reasoning, text) in enumerate(tokens):
                 await self._fault(said, index)
                 await asyncio.sleep(said.token_s)

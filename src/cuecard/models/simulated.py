@@ -70,12 +70,21 @@ class SimulatedModel:
         reasoning = words(said.reasoning) if prompt.mode is Mode.REASON else []
         budget_spent = len(reasoning) > limits.reasoning_tokens
         reasoning, answer = reasoning[: limits.reasoning_tokens], words(said.answer)
-        for is_reasoning, piece in [*((True, w) for w in reasoning), *((False, w) for w in answer[: limits.answer_tokens])]:
+        for is_reasoning, piece in [
+            *((True, w) for w in reasoning),
+            *((False, w) for w in answer[: limits.answer_tokens]),
+        ]:
             await asyncio.sleep(self._profile.decode_s_per_token * pace)
             usage = usage + Usage(0, 0, 1, int(is_reasoning))
             yield ReasoningDelta(piece) if is_reasoning else AnswerDelta(piece)
             yield Progress(usage)
-        finish = FinishReason.LENGTH if len(answer) > limits.answer_tokens else FinishReason.BUDGET if budget_spent else FinishReason.STOP
+        finish = (
+            FinishReason.LENGTH
+            if len(answer) > limits.answer_tokens
+            else FinishReason.BUDGET
+            if budget_spent
+            else FinishReason.STOP
+        )
         yield Finished(usage, finish, said.answer_logprob)
 
     async def warm(self, prompt: Prompt) -> Usage:

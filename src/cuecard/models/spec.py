@@ -1,4 +1,4 @@
-"""Which model is meant: `demo-small`, `demo-large`, `hf:ORG/NAME`, a directory, `http://host:port/v1#name`, or a TOML file."""
+"""Which model is meant: an embedded one, `hf:ORG/NAME`, a directory, `http://host:port/v1#name`, or a TOML file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.models.base import Model
 
 EMBEDDED = ("demo-small", "demo-large")
-KEYS = ("model", "api_key", "device", "dtype", "revision", "prefill", "prefix_cache", "family", "timeout_s", "extra_body")
+SERVED_KEYS = ("api_key", "prefill", "prefix_cache", "scoring", "images", "logprobs", "family", "timeout_s", "extra_body")
+KEYS = ("model", "device", "dtype", "revision", *SERVED_KEYS)
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,18 @@ def parse(text: str) -> Spec:
         return Served(url, name)
     if Path(text).is_dir():
         if not (Path(text) / "config.json").exists():
-            raise BadInput(f"{text} is a directory without a config.json", "give a directory in the Hugging Face layout")
+            raise BadInput(
+                f"{text} is a directory without a config.json", "give a directory in the Hugging Face layout"
+            )
         return Checkpoint(text)
     if text.endswith(".jsonl") and Path(text).is_file():
         return Recording(Path(text))
     near = get_close_matches(text, EMBEDDED, 1)
-    hint = f"did you mean {near[0]}?" if near else "use demo-small, demo-large, hf:ORG/NAME, a directory, or http://HOST:PORT/v1#NAME"
+    hint = (
+        f"did you mean {near[0]}?"
+        if near
+        else "use demo-small, demo-large, hf:ORG/NAME, a directory, or http://HOST:PORT/v1#NAME"
+    )
     raise BadInput(f"unknown model {text!r}", hint)
 
 
@@ -83,20 +90,27 @@ def load(spec: str | Mapping[str, Any], role: str = "") -> Model:
     settings = dict(spec) if isinstance(spec, Mapping) else {"model": spec}
     for unknown in set(settings) - set(KEYS):
         near = get_close_matches(unknown, KEYS, 1)
-        raise BadInput(f"unknown key {unknown!r}{f' for {role}' if role else ''}", f"did you mean {near[0]}?" if near else f"there are: {', '.join(KEYS)}")
+        raise BadInput(
+            f"unknown key {unknown!r}{f' for {role}' if role else ''}",
+            f"did you mean {near[0]}?" if near else f"there are: {', '.join(KEYS)}",
+        )
     if not isinstance(settings.get("model"), str):
         raise BadInput(f"no model is named{f' for {role}' if role else ''}", 'write model = "…"')
     match parse(settings.pop("model")):
         case Embedded() as embedded:
             return _local(str(embedded.folder), name=embedded.name, **_only(settings, "device", "dtype"))
         case Checkpoint(source):
-            return _local(source, name=source.rstrip("/").split("/")[-1], **_only(settings, "device", "dtype", "revision"))
+            return _local(
+                source, name=source.rstrip("/").split("/")[-1], **_only(settings, "device", "dtype", "revision")
+            )
         case Served(url, name):
             from cuecard.models.openai import OpenAIModel
 
             if "api_key" in settings:
                 settings["api_key"] = secret(settings["api_key"])
-            return OpenAIModel(url, name, **_only(settings, "api_key", "prefill", "prefix_cache", "family", "timeout_s", "extra_body"))
+            return OpenAIModel(
+                url, name, **_only(settings, *SERVED_KEYS)
+            )
         case Recording(path):
             from cuecard.models.recorded import RecordedModel
 
@@ -132,7 +146,10 @@ def secret(text: str) -> str:
 
 def _local(source: str, **settings: Any) -> Model:
     if find_spec("torch") is None or find_spec("transformers") is None:
-        raise MissingExtra(f"{settings['name']} runs in this process, which needs torch and transformers", "pip install 'cuecard[local]'")
+        raise MissingExtra(
+            f"{settings['name']} runs in this process, which needs torch and transformers",
+            "pip install 'cuecard[local]'",
+        )
     from cuecard.models.local.model import LocalModel
 
     return LocalModel.load(source, **settings)
@@ -140,5 +157,7 @@ def _local(source: str, **settings: Any) -> Model:
 
 def _only(settings: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     if extra := set(settings) - set(keys):
-        raise BadInput(f"{min(extra)!r} does not apply to this kind of model", f"it takes: {', '.join(('model', *keys))}")
+        raise BadInput(
+            f"{min(extra)!r} does not apply to this kind of model", f"it takes: {', '.join(('model', *keys))}"
+        )
     return dict(settings)

@@ -27,7 +27,11 @@ def place(spots: Sequence[Spot], within: Box) -> list[tuple[float, float]]:
     for spot in spots:
         width = LETTER * len(spot.text)
         boxes = [_box(x, y, width) for x, y in _candidates(spot, width)]
-        inside = [box for box in boxes if within[0] <= box[0] and box[2] <= within[2] and within[1] <= box[1] and box[3] <= within[3]]
+        inside = [
+            box
+            for box in boxes
+            if within[0] <= box[0] and box[2] <= within[2] and within[1] <= box[1] and box[3] <= within[3]
+        ]
         best = min(inside or boxes, key=lambda box: (sum(_overlap(box, other) for other in taken), boxes.index(box)))
         taken.append(best)
         placed.append((best[0], (best[1] + best[3]) / 2))

@@ -39,7 +39,9 @@ class Row:
 
     def __post_init__(self) -> None:
         if sum(self.routes.values()) != self.questions:
-            raise CuecardError(f"the routes of {self.name} sum to {sum(self.routes.values())}, not to its {self.questions} questions")
+            raise CuecardError(
+                f"the routes of {self.name} sum to {sum(self.routes.values())}, not to its {self.questions} questions"
+            )
         if not 0 <= self.right <= self.questions:
             raise CuecardError(f"{self.name} cannot be right {self.right} times in {self.questions} questions")
         if sum(self.parts_s.values()) > self.mean_s * (1 + 1e-6):

@@ -10,7 +10,8 @@ INK = "#1f2328"
 """Drawn in this colour, shown in the colour of the text around it."""
 
 STYLE = (
-    ".cuecard-figure{color:#1f2328}.cuecard-figure text{font-family:system-ui,-apple-system,'Segoe UI','Noto Sans',sans-serif!important}"
+    ".cuecard-figure{color:#1f2328}"
+    ".cuecard-figure text{font-family:system-ui,-apple-system,'Segoe UI','Noto Sans',sans-serif!important}"
     "@media(prefers-color-scheme:dark){.cuecard-figure{color:#e6e9ee}}"
 )
 
@@ -23,7 +24,8 @@ def embeddable(drawn: str, label: str) -> str:
     head, rest = body.split(">", 1)
     head = re.sub(r'\s(?:width|height)="[^"]*"', "", head)
     said = escape(label)
-    return f'{head} class="cuecard-figure" role="img" aria-label="{said}"><title>{said}</title><style>{STYLE}</style>{rest}'
+    head += f' class="cuecard-figure" role="img" aria-label="{said}"'
+    return f"{head}><title>{said}</title><style>{STYLE}</style>{rest}"
 
 
 def _own_ids(body: str) -> str:

@@ -10,7 +10,13 @@ from cuecard.domain.outcome import LatencyKind, Route
 from cuecard.report.records import NEITHER
 
 # After Okabe and Ito: told apart with any colour vision, and 3:1 or better against white and near-black pages.
-MODES = {Mode.SHORT: "#0072b2", Mode.REASON: "#c14e00", Mode.READ: "#008060", Mode.WARM: "#767d88", Mode.SCORE: "#b0568a"}
+MODES = {
+    Mode.SHORT: "#0072b2",
+    Mode.REASON: "#c14e00",
+    Mode.READ: "#008060",
+    Mode.WARM: "#767d88",
+    Mode.SCORE: "#b0568a",
+}
 ROUTES = {
     Route.AGREED: "#0072b2",
     Route.CONFIRMED: "#008060",

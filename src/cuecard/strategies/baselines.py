@@ -16,13 +16,16 @@ async def cascade(question: Question, team: Team) -> Verdict:
     """The small model answers at once; unless it is confident, the large model starts over and reasons."""
     small, wanted = await team.small.short(question), team.policy.cascade_confidence
     if small.answer.parsed and small.confidence is not None and small.confidence >= wanted:
-        return Verdict(small, Route.DIRECT, f"the small model is sure ({small.confidence:.2f}, at least {wanted:g} wanted)")
+        return Verdict(
+            small, Route.DIRECT, f"the small model is sure ({small.confidence:.2f}, at least {wanted:g} wanted)"
+        )
     sure = "gives no probabilities" if small.confidence is None else f"is not sure ({small.confidence:.2f})"
-    return Verdict(await team.large.think(question), Route.ESCALATED, f"the small model {sure}; the large one reasoned")
+    thorough = await team.large.think(question)
+    return Verdict(thorough, Route.ESCALATED, f"the small model {sure}; the large one reasoned")
 
 
 async def route(question: Question, team: Team) -> Verdict:
-    """Decide before anything is generated: easy questions to the large model's short answer, hard ones to its reasoning."""
+    """Decide before anything is generated: easy questions get a short answer, hard ones the large model's reasoning."""
     hard = difficulty(question)
     if hard < team.policy.route_difficulty:
         return Verdict(await team.large.short(question), Route.DIRECT, f"the question looks easy ({hard:.2f})")
@@ -38,9 +41,13 @@ async def vote(question: Question, team: Team) -> Verdict:
 
 
 async def verdict(question: Question, team: Team) -> Verdict:
-    """Every drafter reasons, several times if there is but one; the large model reads all drafts and answers at once."""
+    """Every drafter reasons, several times if there is but one; the large model reads all drafts and answers."""
     drafters, samples = team.drafters, team.policy.samples
-    takes = [(drafter, None) for drafter in drafters] if len(drafters) > 1 else [(drafters[0], team.policy.sampled(i)) for i in range(samples)]
+    takes = (
+        [(drafter, None) for drafter in drafters]
+        if len(drafters) > 1
+        else [(drafters[0], team.policy.sampled(i)) for i in range(samples)]
+    )
     drafts = [await drafter.think(question, limits) for drafter, limits in takes]
     card = "\n\n".join(f"Draft {number}: {draft.reasoning}" for number, draft in enumerate(drafts, start=1))
     return Verdict(await team.large.read(question, card), Route.JUDGED, f"the large model read {len(drafts)} drafts")
@@ -56,11 +63,14 @@ def grouped(replies: Sequence[Reply], question: Question) -> list[list[Reply]]:
     return groups
 
 
-_STEPS = re.compile(r"\b(then|after|before|times|twice|steps?|jump|each|every|total|sum|difference|average|how many|compare|percent\w*|why)\b", re.IGNORECASE)
+_STEPS = re.compile(
+    r"\b(then|after|before|times|twice|steps?|jump|each|every|total|sum|difference|average|how many|compare|why)\b",
+    re.IGNORECASE,
+)
 
 
 def difficulty(question: Question) -> float:
-    """0 (easy) to 1 (hard), from the wording alone: words of several steps, numbers, length, and an open-ended kind."""
+    """0 (easy) to 1 (hard), from the wording: words of several steps, numbers, length, an open-ended kind."""
     words, numbers = len(question.text.split()), len(re.findall(r"\d+", question.text))
     steps = len({found.lower() for found in _STEPS.findall(question.text)})
     kind = 0.3 if question.kind in (AnswerKind.MATHS, AnswerKind.FREE_TEXT) else 0.0

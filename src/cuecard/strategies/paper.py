@@ -25,13 +25,17 @@ async def transfer(question: Question, team: Team) -> Verdict:
     if team.policy.schedule is not Schedule.THRIFTY:
         team.large.follow(question, thought)
     written = await thought
-    return Verdict(await team.large.read(question, written.reasoning), Route.TRANSFERRED, "the large model read the small one's reasoning")
+    return Verdict(
+        await team.large.read(question, written.reasoning),
+        Route.TRANSFERRED,
+        "the large model read the small one's reasoning",
+    )
 
 
 async def mutual(question: Question, team: Team) -> Verdict:
     """Both answer at once; only if that settles nothing, the small model reasons and the large model reads."""
     thought = team.small.think(question) if team.policy.schedule is Schedule.EAGER else None
-    small, large = await team.together(team.small.short(question), team.large.short(question))
+    small, large = await team.short_of(question, team.small, team.large)
     if why := await accepted(question, team, team.policy.accept, small, large):
         if thought is not None:
             await thought.dismiss()
@@ -43,4 +47,8 @@ async def mutual(question: Question, team: Team) -> Verdict:
     written = await thought
     if await same(question, team, written, large):
         return Verdict(large, Route.CONFIRMED, "the small model's reasoning ends in the large model's short answer")
-    return Verdict(await team.large.read(question, written.reasoning), Route.TRANSFERRED, "the large model read the small one's reasoning")
+    return Verdict(
+        await team.large.read(question, written.reasoning),
+        Route.TRANSFERRED,
+        "the large model read the small one's reasoning",
+    )

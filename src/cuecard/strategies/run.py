@@ -1,4 +1,4 @@
-"""Answer one question with one strategy: the verdict, or what is left of it when a model fails, with its whole trace."""
+"""Answer one question with one strategy; what is left of it when a model fails; and the whole trace."""
 
 from __future__ import annotations
 
@@ -70,7 +70,9 @@ async def answer(
         reason=verdict.reason,
         schedule=policy.schedule,
         confidence=verdict.reply.confidence,
-        latency_kind=LatencyKind.MEASURED if asyncio.get_running_loop().__class__.__name__ != "VirtualTimeLoop" else LatencyKind.ESTIMATED,
+        latency_kind=LatencyKind.MEASURED
+        if asyncio.get_running_loop().__class__.__name__ != "VirtualTimeLoop"
+        else LatencyKind.ESTIMATED,
     )
 
 

@@ -105,7 +105,11 @@ class Player:
             finish, error = FinishReason.ERROR, str(failure)
             raise
         finally:
-            self.team.record(Call(self.role, self.model.name, Mode.SCORE, start, None, self.team.clock(), Usage(), finish, error=error))
+            self.team.record(
+                Call(
+                    self.role, self.model.name, Mode.SCORE, start, None, self.team.clock(), Usage(), finish, error=error
+                )
+            )
 
     @property
     def card_format(self) -> CardFormat:
@@ -116,7 +120,9 @@ class Player:
             raise BadInput(f"{self.model.name} cannot be given a card as {wanted}", f"it can take: {', '.join(able)}")
         return wanted
 
-    async def _call(self, question: Question, prompt: Prompt, thought: Thought | None = None, limits: Limits | None = None) -> Reply:
+    async def _call(
+        self, question: Question, prompt: Prompt, thought: Thought | None = None, limits: Limits | None = None
+    ) -> Reply:
         clock, limits = self.team.clock, limits or self.team.policy.limits
         start, first, usage, finish, logprob, error = clock(), None, Usage(), FinishReason.CANCELLED, None, None
         reasoning, answer = "", ""
@@ -127,14 +133,16 @@ class Player:
                         case ReasoningDelta(text) | AnswerDelta(text):
                             first = clock() if first is None else first
                             is_reasoning = isinstance(event, ReasoningDelta)
-                            reasoning, answer = (reasoning + text, answer) if is_reasoning else (reasoning, answer + text)
+                            reasoning, answer = (
+                                (reasoning + text, answer) if is_reasoning else (reasoning, answer + text)
+                            )
                             if thought is not None and is_reasoning:
                                 thought.grow(text)
                             self.team.tell(Heard(self.role, prompt.mode, text, is_reasoning))
-                        case Progress(usage):
-                            pass
-                        case Finished(usage, finish, logprob):
-                            pass
+                        case Progress():
+                            usage = event.usage
+                        case Finished():
+                            usage, finish, logprob = event.usage, event.finish_reason, event.answer_logprob
                         case Started():
                             pass
         except TimeoutError as late:
@@ -146,9 +154,26 @@ class Player:
             raise
         finally:
             times = (start, first, clock())
-            call = Call(self.role, self.model.name, prompt.mode, *times, usage, finish, reasoning or None, answer or None, logprob, error)
+            call = Call(
+                self.role,
+                self.model.name,
+                prompt.mode,
+                *times,
+                usage,
+                finish,
+                reasoning or None,
+                answer or None,
+                logprob,
+                error,
+            )
             self.team.record(call)
-        reply = Reply(self.role, answer.strip(), extract(answer, question), reasoning, None if logprob is None else math.exp(logprob))
+        reply = Reply(
+            self.role,
+            answer.strip(),
+            extract(answer, question),
+            reasoning,
+            None if logprob is None else math.exp(logprob),
+        )
         self.team.replies.append((prompt.mode, reply))
         return reply
 
@@ -156,16 +181,16 @@ class Player:
         """Warm this model with the card as far as it goes; what comes meanwhile waits for the next turn."""
         style, computed = self.model.abilities.style, 0
         while thought.task is not None and not thought.task.done():
-            if len(thought.text) - computed >= self.team.policy.follow_chars:
-                computed = len(thought.text)
-                prompt = layouts.growing(question, thought.text, self.card_format, style)
-                try:
-                    await self._warm(prompt)
-                except ModelError:
-                    return  # only a head start is lost: the call that reads the card will say what is wrong
-            else:
+            if len(thought.text) - computed < self.team.policy.follow_chars:
                 thought.grown.clear()
-                done, _ = await asyncio.wait([self.team.start(thought.grown.wait()), thought.task], return_when=asyncio.FIRST_COMPLETED)
+                grown = self.team.start(thought.grown.wait())
+                await asyncio.wait([grown, thought.task], return_when=asyncio.FIRST_COMPLETED)
+                continue
+            computed = len(thought.text)
+            try:
+                await self._warm(layouts.growing(question, thought.text, self.card_format, style))
+            except ModelError:
+                return  # only a head start is lost: the call that reads the card will say what is wrong
 
     async def _warm(self, prompt: Prompt) -> None:
         start, usage, finish, error = self.team.clock(), Usage(), FinishReason.CANCELLED, None
@@ -176,13 +201,17 @@ class Player:
             finish, error = FinishReason.ERROR, str(failure)
             raise
         finally:
-            self.team.record(Call(self.role, self.model.name, Mode.WARM, start, None, self.team.clock(), usage, finish, error=error))
+            self.team.record(
+                Call(self.role, self.model.name, Mode.WARM, start, None, self.team.clock(), usage, finish, error=error)
+            )
 
 
 class Team:
     """The players of one request. Leaving the context cancels whatever still runs and waits for it to end."""
 
-    def __init__(self, models: Mapping[str, Model], policy: Policy, listen: Callable[[Heard], None] | None = None) -> None:
+    def __init__(
+        self, models: Mapping[str, Model], policy: Policy, listen: Callable[[Heard], None] | None = None
+    ) -> None:
         self.policy = policy
         self.players = {role: Player(role, model, self) for role, model in models.items()}
         self.calls: list[Call] = []
@@ -196,7 +225,9 @@ class Team:
         try:
             return self.players[role]
         except KeyError:
-            raise BadInput(f"this strategy needs a model in the role {role!r}", f"there are: {', '.join(self.players)}") from None
+            raise BadInput(
+                f"this strategy needs a model in the role {role!r}", f"there are: {', '.join(self.players)}"
+            ) from None
 
     @property
     def small(self) -> Player:
@@ -225,11 +256,15 @@ class Team:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def together(self, *work: Coroutine[Any, Any, Reply]) -> list[Reply]:
-        """Everything at once, or one after the other on the thrifty schedule. A failure is raised when all have settled."""
+    async def short_of(self, question: Question, *players: Player) -> list[Reply]:
+        """Short answers of several players: at once, or one after the other on the thrifty schedule.
+
+        A failure is raised when all have settled, so that the others' answers are there to fall back on.
+        """
         if self.policy.schedule is Schedule.THRIFTY:
-            return [await one for one in work]
-        settled = await asyncio.gather(*(self.start(one) for one in work), return_exceptions=True)
+            return [await player.short(question) for player in players]
+        asked = (self.start(player.short(question)) for player in players)
+        settled = await asyncio.gather(*asked, return_exceptions=True)
         for result in settled:
             if isinstance(result, BaseException):
                 raise result
@@ -245,8 +280,9 @@ class Team:
     async def __aenter__(self) -> Team:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for task in (running := list(self._tasks)):
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-

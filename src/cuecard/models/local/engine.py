@@ -99,7 +99,9 @@ class Engine:
         except CuecardError as error:
             job.post(error)
         except Exception as error:  # whatever torch or a tokenizer raises is this model's failure, told in one line
-            problem = ModelError(f"{self.name}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+            problem = ModelError(
+                f"{self.name}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            )
             problem.__cause__ = error
             job.post(problem)
         return False

@@ -110,7 +110,9 @@ class ProcessorReader:
         pictures = [opened(image) for image in prompt.images]
         # the rendered text already begins with the special tokens that the template wants
         begins = self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
-        made = self.processor(text=[text], images=[pictures] if pictures else None, add_special_tokens=not begins, return_tensors="pt")
+        made = self.processor(
+            text=[text], images=[pictures] if pictures else None, add_special_tokens=not begins, return_tensors="pt"
+        )
         ids = made.pop("input_ids")[0].tolist()
         made.pop("attention_mask", None)
         end = len(ids) - ids[::-1].index(self._token) if pictures and self._token in ids else 0
@@ -126,7 +128,9 @@ def make_reader(source: str, config: PretrainedConfig, revision: str | None) -> 
         return TextReader(AutoTokenizer.from_pretrained(source, revision=revision), source)
     if config.model_type in QWEN:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-        return QwenReader(tokenizer, AutoImageProcessor.from_pretrained(source, revision=revision, backend="pil"), config)
+        return QwenReader(
+            tokenizer, AutoImageProcessor.from_pretrained(source, revision=revision, backend="pil"), config
+        )
     return ProcessorReader(AutoProcessor.from_pretrained(source, revision=revision), config)
 
 
@@ -140,5 +144,6 @@ def opened(image: Image) -> PilImage.Image:
     try:
         return PilImage.open(io.BytesIO(image.data)).convert("RGB")
     except Exception as error:
-        raise BadInput("an image cannot be read: it is broken, or not an image", "give PNG, JPEG or WebP files") from error
-
+        raise BadInput(
+            "an image cannot be read: it is broken, or not an image", "give PNG, JPEG or WebP files"
+        ) from error

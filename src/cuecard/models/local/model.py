@@ -40,13 +40,17 @@ class Running:
 class LocalModel:
     """A checkpoint in this process. Calls take turns, a token each, on a thread of the model's own."""
 
-    def __init__(self, name: str, model: PreTrainedModel, reader: Reader, card_formats: Sequence[CardFormat] | None = None) -> None:
+    def __init__(
+        self, name: str, model: PreTrainedModel, reader: Reader, card_formats: Sequence[CardFormat] | None = None
+    ) -> None:
         self._name, self._model, self._reader = name, model.eval(), reader
         self._engine, self._prefixes = Engine(name), Prefixes()
         self._has_rope_delta = hasattr(getattr(model, "model", None), "rope_deltas")
         tokenizer = reader.tokenizer
         ends = model.generation_config.eos_token_id if model.generation_config is not None else None
-        self._ends = {i for i in (*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id) if i is not None}
+        self._ends = {
+            i for i in (*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id) if i is not None
+        }
         self._shares = shareable(DynamicCache(config=model.config))
         template = getattr(getattr(reader, "processor", None), "chat_template", None) or tokenizer.chat_template or ""
         style = TAGS if "<think>" in str(template) or "<think>" in tokenizer.get_vocab() else PROSE
@@ -62,16 +66,29 @@ class LocalModel:
         )
 
     @classmethod
-    def load(cls, source: str | Path, *, name: str | None = None, device: str | None = None, dtype: str | None = None, revision: str | None = None) -> LocalModel:
+    def load(
+        cls,
+        source: str | Path,
+        *,
+        name: str | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        revision: str | None = None,
+    ) -> LocalModel:
         """Load a directory or a hub's repository. Raises BadInput when there is no such checkpoint, ModelRefused when it does not load."""
         source = str(source)
         logging.disable_progress_bar()
         logging.set_verbosity_error()
-        device = device or ("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+        device = device or (
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
         try:
             config = AutoConfig.from_pretrained(source, revision=revision)
         except (OSError, ValueError) as error:
-            raise BadInput(f"no checkpoint at {source!r}: {_first_line(error)}", "give a directory in the Hugging Face layout, or hf:ORG/NAME") from error
+            raise BadInput(
+                f"no checkpoint at {source!r}: {_first_line(error)}",
+                "give a directory in the Hugging Face layout, or hf:ORG/NAME",
+            ) from error
         auto = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
         # a CPU computes fastest in float32; an accelerator in the type that the checkpoint was saved in
         chosen = getattr(torch, dtype) if dtype else torch.float32 if device == "cpu" else "auto"
@@ -79,7 +96,9 @@ class LocalModel:
             model = auto.from_pretrained(source, revision=revision, dtype=chosen, attn_implementation="sdpa").to(device)
             return cls(name or Path(source).name, model, make_reader(source, config, revision))
         except (OSError, ValueError, ImportError, RuntimeError) as error:
-            raise ModelRefused(f"{source} does not load: {_first_line(error)}", "is the checkpoint whole, and is there memory for it?") from error
+            raise ModelRefused(
+                f"{source} does not load: {_first_line(error)}", "is the checkpoint whole, and is there memory for it?"
+            ) from error
 
     @property
     def name(self) -> str:
@@ -188,11 +207,15 @@ class LocalModel:
         found = self._prefixes.find(inputs.ids, inputs.images, inputs.images_end) if self._shares else None
         if found is not None:
             held, length = found
-            sequence = Running(inputs.ids[:length], inputs.images, held.cache(length, empty), held.rope_delta, torch.empty(0), length)
+            sequence = Running(
+                inputs.ids[:length], inputs.images, held.cache(length, empty), held.rope_delta, torch.empty(0), length
+            )
             self._extend(sequence, inputs.ids[length:])
             return sequence
         device = self._model.device
-        tensors = {k: v.to(device, self._model.dtype if v.is_floating_point() else None) for k, v in inputs.tensors.items()}
+        tensors = {
+            k: v.to(device, self._model.dtype if v.is_floating_point() else None) for k, v in inputs.tensors.items()
+        }
         # long texts are read in pieces, which bounds memory; images go with the first piece
         first = max(inputs.images_end, PREFILL_CHUNK)
         if "mm_token_type_ids" in tensors:
@@ -216,7 +239,9 @@ class LocalModel:
                 where = torch.arange(at, at + len(piece), device=self._model.device) + sequence.rope_delta
                 extra["position_ids"] = where.expand(3, 1, -1)
             tokens = torch.tensor([piece], device=self._model.device)
-            out = self._model(input_ids=tokens, past_key_values=sequence.cache, use_cache=True, logits_to_keep=keep, **extra)
+            out = self._model(
+                input_ids=tokens, past_key_values=sequence.cache, use_cache=True, logits_to_keep=keep, **extra
+            )
             logits = out.logits[0] if start == 0 or keep else torch.cat([logits, out.logits[0]])
             sequence.ids = [*sequence.ids, *piece]
         sequence.logits = logits[-1:]
@@ -231,7 +256,10 @@ class LocalModel:
         config = self._model.config.get_text_config()
         most = getattr(config, "max_position_embeddings", None)
         if most is not None and tokens >= most:
-            raise BadInput(f"the prompt has {tokens} tokens and {self._name} reads at most {most}", "use fewer or smaller images, or a shorter text")
+            raise BadInput(
+                f"the prompt has {tokens} tokens and {self._name} reads at most {most}",
+                "use fewer or smaller images, or a shorter text",
+            )
 
 
 class _Decoder:

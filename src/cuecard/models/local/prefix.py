@@ -58,7 +58,11 @@ class Prefixes:
 
     def keep(self, computed: Computed) -> None:
         """Hold on to a sequence; those that it continues, and the oldest, are let go."""
-        for key in [key for key, held in self._held.items() if held.images == computed.images and common(held.ids, computed.ids) == len(held.ids)]:
+        for key in [
+            key
+            for key, held in self._held.items()
+            if held.images == computed.images and common(held.ids, computed.ids) == len(held.ids)
+        ]:
             del self._held[key]
         self._count += 1
         self._held[self._count] = computed

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
 
 from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.errors import BrokenStream, Unsupported
@@ -56,7 +56,7 @@ class OpenAIModel:
         images: bool | None = None,
         logprobs: bool | None = None,
     ) -> None:
-        openai_itself = urlsplit(base_url).hostname == OPENAI_HOST
+        openai_itself = re.match(rf"https://{re.escape(OPENAI_HOST)}(?:/|$)", base_url) is not None
         key = api_key or (os.environ.get(OPENAI_KEY) if openai_itself else None)
         key_hint = f"is the environment variable {OPENAI_KEY} set, and right?" if openai_itself else KEY_HINT
         self._server = Connection(base_url, model, key, timeout_s, key_hint)
@@ -67,11 +67,10 @@ class OpenAIModel:
         self._extra_body = dict(extra_body or {})
         self._prefill, self._prefix_cache, self._scoring = prefill, prefix_cache, scoring
         self._images, self._logprobs = images, logprobs
-        if logprobs is False:
-            self._server.refused |= {"logprobs"}
+        self._left_out = frozenset({"logprobs"} if logprobs is False else ())
         self._opens = self._family.opens
         self._shorts_proven: bool | None = None
-        """Short answers come without reasoning. None: not known, and until then held back till they are whole."""
+        """Short answers come without reasoning. None: not known, and until then they are held back till the end."""
         self._seen: dict[str, None] = dict.fromkeys(self._first_notes())
 
     @property
@@ -149,7 +148,9 @@ class OpenAIModel:
         """As `Model.aclose`."""
         await self._server.aclose()
 
-    async def _exchange(self, prompt: Prompt, limits: Limits, reply: Reply, deadline: float | None) -> AsyncGenerator[Event]:
+    async def _exchange(
+        self, prompt: Prompt, limits: Limits, reply: Reply, deadline: float | None
+    ) -> AsyncGenerator[Event]:
         """One request and its answer, `reply` keeping the account; Started first, no Finished."""
         reasons = prompt.mode is Mode.REASON
         most = limits.answer_tokens + (limits.reasoning_tokens if reasons else 0)
@@ -173,13 +174,14 @@ class OpenAIModel:
     def _request(
         self, prompt: Prompt, limits: Limits, max_tokens: int, without: frozenset[str] = frozenset()
     ) -> Request:
+        """Makes the bodies of one call. Raises Unsupported."""
         if prompt.images and self._images is False:
             raise Unsupported(f"{self.name} takes no images")
         opening = self._opening(prompt)
         switch = self._family.on if prompt.mode is Mode.REASON else self._family.off
 
         def request(refused: frozenset[str]) -> Body:
-            left_out = refused | without
+            left_out = refused | without | self._left_out
             switched = {key: value for key, value in switch.items() if key not in left_out}
             plain = body(self._model, prompt, opening, limits, max_tokens, left_out)
             return merged(merged(plain, switched), self._extra_body)
@@ -213,15 +215,14 @@ class OpenAIModel:
     def _hearing(self, prompt: Prompt) -> Hearing:
         reasons = prompt.mode is Mode.REASON
         sent = self._opening(prompt)
-        if sent:
-            start = Start.INSIDE if reasons else Start.OUTSIDE
-        elif not prompt.style.opening and reasons:
+        if not reasons:
+            closed = bool(sent) and self._shorts_proven is not False
+            start = Start.OUTSIDE if closed or self._shorts_proven else Start.UNSURE
+        elif not prompt.style.opening:  # all prose is reasoning till its last line, tagged or not
             start = Start.OUTSIDE
-        elif self._opens and (reasons or not self._family.stops):
-            start = Start.INSIDE
         else:
-            start = Start.OUTSIDE if self._shorts_proven and not reasons else Start.UNSURE
-        return Hearing(prompt.style, start, reasons=reasons)
+            start = Start.INSIDE if sent or self._opens else Start.UNSURE
+        return Hearing(prompt.style, start, reasons=reasons, may_think=not self._family.stops and not sent)
 
     def _learn(self, prompt: Prompt, reply: Reply) -> None:
         """What an answer tells about its server, for the next ones."""
@@ -237,7 +238,7 @@ class OpenAIModel:
             self._note("it thinks although it is told not to: short answers may come late, or empty")
         if hearing.misfiled:
             self._note("its server puts short answers into the reasoning field: they are taken from there")
-        if hearing.answer and "logprobs" not in self._server.refused:
+        if hearing.answer and "logprobs" not in self._server.refused | self._left_out:
             self._logprobs = reply.has_logprobs
 
     def _note(self, text: str) -> None:
@@ -250,7 +251,7 @@ class OpenAIModel:
         if not family.stops and not self._prefill:
             notes.append("its thinking cannot be switched off: short answers may come back empty; prefill would help")
         if self._prefill is None:
-            notes.append("whether its server goes on with a given reasoning is not known: cards come as notes; set prefill")
+            notes.append("its server is not known to go on with a given reasoning: cards come as notes; set prefill")
         return notes
 
     def _latest(self) -> float | None:

@@ -27,14 +27,13 @@ class Connection:
     """A server and the parameters it has refused so far, which are not sent to it again."""
 
     def __init__(self, base_url: str, model: str, api_key: str | None, timeout_s: float | None, key_hint: str) -> None:
-        if urlsplit(base_url).scheme not in ("http", "https") or not urlsplit(base_url).hostname:
+        if not _is_address(base_url):
             raise BadInput(f"{base_url!r} is not the URL of a server", hint="write it like http://localhost:8000/v1")
         self.url, self._model, self._key_hint = base_url.rstrip("/"), model, key_hint
         self.refused: frozenset[str] = frozenset()
         # Without a key the SDK would take OPENAI_API_KEY from the environment and show it to any server.
-        self._client = openai.AsyncOpenAI(
-            base_url=base_url, api_key=api_key or "none", max_retries=0, timeout=openai.Timeout(timeout_s, connect=CONNECT_S)
-        )
+        timeout = openai.Timeout(timeout_s, connect=CONNECT_S)
+        self._client = openai.AsyncOpenAI(base_url=base_url, api_key=api_key or "none", max_retries=0, timeout=timeout)
 
     async def chunks(self, request: Request, deadline: float | None) -> AsyncGenerator[Chunk]:
         """An empty chunk when the server has taken the request on, then what it sends. Closing hangs up at once."""
@@ -93,7 +92,7 @@ class Connection:
             names = []
         plain = translated(error, self.url, begun=False)
         if not names:
-            return ModelRefused(str(plain), hint=f"is the model called {self._model!r} there, and does the URL end in /v1?")
+            return ModelRefused(str(plain), hint=f"is {self._model!r} its name there, and does the URL end in /v1?")
         if self._model in names:
             return plain
         more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
@@ -112,3 +111,11 @@ class Connection:
             raise ModelTimeout(f"{self._model} at {self.url} took longer than its limit") from late
         except Exception as error:
             raise translated(error, self.url, begun=begun, key_hint=self._key_hint) from error
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number
+        return False

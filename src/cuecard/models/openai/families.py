@@ -42,11 +42,19 @@ def _template(**kwargs: bool) -> Switch:
 # The first row that matches is taken. Within Qwen3 a suffix decides: -Thinking always thinks, -Instruct never does.
 FAMILIES = (
     Family(
-        "always", r"qwen-?3.*thinking|qwq|qvq|deepseek-?r1|r1-distill|magistral|kimi.*thinking", TAGS, opens=True, stops=False
+        "always",
+        r"qwen-?3.*thinking|qwq|qvq|deepseek-?r1|r1-distill|kimi.*thinking",
+        TAGS,
+        opens=True,
+        stops=False,
     ),
     Family("gpt-oss", r"gpt-?oss", PROSE, {"reasoning_effort": "low"}, {"reasoning_effort": "low"}, stops=False),
     Family(
-        "thinking", r"granite-?3\.[2-9]|deepseek-?v3\.[1-9]|holo2|kimi-?k2\.5", TAGS, _template(thinking=True), _template(thinking=False)
+        "thinking",
+        r"granite-?3\.[2-9]|deepseek-?v3\.[1-9]|holo2|kimi-?k2\.5",
+        TAGS,
+        _template(thinking=True),
+        _template(thinking=False),
     ),
     Family(
         "plain",

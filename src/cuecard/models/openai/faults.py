@@ -8,19 +8,12 @@ from collections.abc import Iterable, Mapping
 
 import openai
 
-from cuecard.domain.errors import (
-    BrokenStream,
-    ModelBusy,
-    ModelError,
-    ModelRefused,
-    ModelTimeout,
-    ModelUnreachable,
-)
+from cuecard.domain.errors import BrokenStream, ModelBusy, ModelError, ModelRefused, ModelTimeout, ModelUnreachable
 
 _LONGEST = 300
 _NOT_KNOWN = re.compile(
-    r"unknown|unrecogni[sz]ed|unsupported|unexpected|not supported|does not support|not permitted|not allowed|extra_forbidden"
-    r"|input should be '|invalid value: '|extra fields|extra inputs",
+    r"unknown|unrecogni[sz]ed|unsupported|unexpected|not supported|does not support|not permitted|not allowed"
+    r"|extra_forbidden|extra fields|extra inputs|input should be '|invalid value: '",
     re.IGNORECASE,
 )
 
@@ -33,7 +26,8 @@ def translated(error: Exception, url: str, *, begun: bool, key_hint: str = "") -
         case openai.APITimeoutError():
             return ModelTimeout(f"{url} was silent for too long")
         case openai.APIStatusError():
-            return _by_status(error.status_code, f"{url} says: {error.status_code} {said(error.body)}".rstrip(), key_hint)
+            words = f"{url} says: {error.status_code} {said(error.body)}".rstrip()
+            return _by_status(error.status_code, words, key_hint)
         case openai.APIConnectionError() if not begun:
             return ModelUnreachable(f"cannot reach {url}: {_root(error)}")
         case openai.APIConnectionError():
@@ -41,7 +35,7 @@ def translated(error: Exception, url: str, *, begun: bool, key_hint: str = "") -
         case openai.APIError():  # an error event inside the stream
             code = error.code if error.code and error.code.isdigit() else "500"
             return _by_status(int(code), f"{url} says in its answer: {said(error.body) or error.message}", key_hint)
-        case ValueError():
+        case json.JSONDecodeError() | UnicodeDecodeError():
             return BrokenStream(f"{url} sent what is not JSON: {_line(str(error))}")
         case _:
             return ModelError(f"the call to {url} failed: {_root(error)}")
@@ -79,7 +73,7 @@ def said(body: object) -> str:
 
 
 def refused_parameter(error: openai.APIStatusError, optional: Iterable[str]) -> str | None:
-    """Which of the optional parameters the server does not know or take; None if the refusal is about something else."""
+    """Which of the optional parameters the server does not know or take; None if it refuses for another reason."""
     if error.status_code not in (400, 403, 422):
         return None
     body = error.body
@@ -95,7 +89,9 @@ def _unmarked(text: str) -> str:
     if not re.search(r"<(?:!doctype|html|head|body)\b", text, re.IGNORECASE):
         return text
     title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
-    return title[1] if title and title[1].strip() else re.sub(r"<(?:style|script).*?</(?:style|script)>|<[^>]*>", " ", text)
+    if title and title[1].strip():
+        return title[1]
+    return re.sub(r"<(?:style|script).*?</(?:style|script)>|<[^>]*>", " ", text, flags=re.IGNORECASE | re.DOTALL)
 
 
 def _line(text: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from cuecard.models.openai.wire import Token
 
 _REACH = 8
-"""Characters of generated text that may be missing from the tokens between two of them (a tag that a server cut out)."""
+"""Characters of text that may lie between two tokens: those of a token whose log probability was not sent."""
 
 
 def answer_logprob(tokens: Iterable[Token], text: str, answer: str) -> float | None:

@@ -17,14 +17,17 @@ Delta = ReasoningDelta | AnswerDelta
 
 
 class Hearing:
-    """One reply as it is heard: deltas come out, and what they add up to is kept."""
+    """One reply as it is heard: deltas come out, and what they add up to is kept.
 
-    def __init__(self, style: Style, start: Start, *, reasons: bool) -> None:
+    `reasons`: it was asked to. `may_think`: it may do so unasked, so that untagged text that is cut is no answer.
+    """
+
+    def __init__(self, style: Style, start: Start, *, reasons: bool, may_think: bool = False) -> None:
         self.reasoning = self.answer = ""
         self.field_text = self.content_text = ""
         self.misfiled = False
         """The answer was found in the reasoning field."""
-        self._reasons = reasons
+        self._reasons, self._may_think = reasons, reasons or may_think
         self._style = style
         self._tags = Tags(style, start)
         self._prose = Prose() if reasons and not style.opening else None
@@ -64,7 +67,7 @@ class Hearing:
 
     def end(self, *, whole: bool) -> Iterator[Delta]:
         """No more will come. `whole`: the model ended by itself, it was not cut short."""
-        yield from self._sort(self._tags.end(unsure_is_inside=self._reasons and not whole))
+        yield from self._sort(self._tags.end(unsure_is_inside=self._may_think and not whole))
         if self._prose is not None:
             yield from self._say(ReasoningDelta, self._prose.end())
         if self._held_field and whole and not self.answer:

@@ -100,7 +100,7 @@ def _finish(said: str) -> FinishReason:
         case "length" | "max_tokens":
             return FinishReason.LENGTH
         case "content_filter":
-            raise ModelRefused("the server's content filter stopped the answer", hint="another wording or another model may pass")
+            raise ModelRefused("the server's content filter stopped the answer", hint="another wording may pass")
         case "abort" | "error" | "cancelled":
             raise BrokenStream(f"the server gave the answer up ({said})")
         case _:  # stop, eos, tool_calls, …

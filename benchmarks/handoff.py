@@ -1,0 +1,100 @@
+"""Hand-off time against reasoning length and image size, with streamed prefill and without.
+
+The hand-off is what a user waits for after the small model's last reasoning token: the large model must have read the
+card and say its first answer token. Its floor is one prefill of the card's last few tokens. With streamed prefill the
+rest was read while the card was written, so the time must not grow with the card, nor with the image.
+
+The writer is scripted, so that every card has exactly the wanted length; it writes at the embedded small model's pace.
+The reader is the embedded large model. Both arms alternate in one run; figures are medians with quartiles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+from random import Random
+from typing import Any
+
+import numpy as np
+from common import pair, save
+
+from cuecard.demo import boards
+from cuecard.domain.question import AnswerKind, Question
+from cuecard.models.recorded import Says, ScriptedModel
+from cuecard.strategies.policy import Policy, Schedule
+from cuecard.strategies.run import answer
+
+PACE_S = 0.002
+LENGTHS, SIDES = (32, 64, 128, 256, 512), (64, 128, 256, 384, 512)
+REPEATS = 15
+ARMS = {"streamed": Schedule.OVERLAP, "whole": Schedule.THRIFTY}
+
+
+def card(tokens: int) -> str:
+    """Sentences of the embedded pair's own kind, cut to so many words."""
+    rng, text = Random(0), []
+    while len(text) < tokens:
+        cell, digit = rng.randint(1, 16), rng.randint(0, 9)
+        text += f"Cell {cell} shows a red {digit} , so move forward {digit} to cell {rng.randint(1, 16)} .".split(" ")
+    return " ".join(text[:tokens])
+
+
+async def handoffs(large: Any, tokens: int, side: int) -> dict[str, list[float]]:
+    """Seconds of each repeat, per arm."""
+    rng = Random(f"{tokens} {side}")
+    taken: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    writer = ScriptedModel("writer", lambda prompt: Says("3", card(tokens), token_s=PACE_S))
+    pixels = {"shortest_edge": side * side, "longest_edge": side * side}
+    large._reader._processor.size = (
+        pixels  # the embedded pair sees all images at 128x128; here their size is the factor
+    )
+    for repeat in range(REPEATS + 1):
+        picture = np.asarray(boards.draw(boards.make_board(rng, "validation")))
+        image = boards.png(np.kron(picture, np.ones((4, 4, 1), np.uint8)))
+        question = Question("Which digit is in cell 5?", (image,), kind=AnswerKind.NUMBER)
+        for arm in list(ARMS) if repeat % 2 else list(ARMS)[::-1]:
+            large.forget()
+            models = {"small": writer, "large": large}
+            outcome = await answer(question, models, "mutual", Policy(schedule=ARMS[arm]))
+            if repeat and outcome.handoff_s is not None:  # the first is warm-up
+                taken[arm].append(outcome.handoff_s)
+    return taken
+
+
+async def measure() -> list[dict[str, Any]]:
+    large: Any = pair()["large"]
+    rows = []
+    for tokens, side in [*((n, 128) for n in LENGTHS), *((128, s) for s in SIDES if s != 128)]:
+        for arm, seconds in (await handoffs(large, tokens, side)).items():
+            low, middle, high = statistics.quantiles(seconds, n=4)
+            visual = (side // 32) ** 2
+            rows.append(
+                {"reasoning_tokens": tokens, "visual_tokens": visual, "arm": arm, "n": len(seconds)}
+                | {"median_s": middle, "quartiles_s": [low, high]}
+            )
+            print(f"{tokens:4d} tokens, {visual:3d} visual, {arm:8s}: {middle * 1000:6.1f} ms", flush=True)
+    await large.aclose()
+    return rows
+
+
+def main() -> None:
+    rows = asyncio.run(measure())
+
+    def median(arm: str, tokens: int, visual: int) -> float:
+        wanted = (arm, tokens, visual)
+        return next(r["median_s"] for r in rows if (r["arm"], r["reasoning_tokens"], r["visual_tokens"]) == wanted)
+
+    ratios = {
+        arm: {
+            "512 / 32 reasoning tokens": median(arm, 512, 16) / median(arm, 32, 16),
+            "256 / 4 visual tokens": median(arm, 128, 256) / median(arm, 128, 4),
+        }
+        for arm in ARMS
+    }
+    for arm, found in ratios.items():
+        print(arm, ", ".join(f"{name}: {ratio:.2f}x" for name, ratio in found.items()))
+    print(save("handoff", {"rows": rows, "ratios": ratios, "writer_s_per_token": PACE_S}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""What orchestration costs: time of `mutual` in which none of its calls was running, against its whole time.
+
+On the thrifty schedule the calls follow one another, so this is the request's time minus the sum of its calls; on the
+others it is the time minus the union of their intervals. Beside it: prompt tokens that one model computed twice for one
+question, counted by following every prompt token by token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from common import pair, save
+
+from cuecard.demo import boards
+from cuecard.domain.call import Call, Usage
+from cuecard.models.base import Event, Limits
+from cuecard.models.local.model import LocalModel
+from cuecard.models.prompt import Prompt
+from cuecard.strategies.policy import Policy, Schedule
+from cuecard.strategies.run import answer
+
+BOARDS = 60
+
+
+class Watched:
+    """A local model that remembers the ids of every prompt it was given."""
+
+    def __init__(self, model: LocalModel) -> None:
+        self.model, self.prompts = model, list[list[int]]()
+        self.name, self.abilities = model.name, model.abilities
+
+    async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
+        self.prompts.append(self.model._reader.inputs(prompt).ids)
+        async with aclosing(self.model.stream(prompt, limits)) as events:
+            async for event in events:
+                yield event
+
+    async def warm(self, prompt: Prompt) -> Usage:
+        self.prompts.append(self.model._reader.inputs(prompt).ids)
+        return await self.model.warm(prompt)
+
+    async def score(self, prompt: Prompt, text: str) -> float:
+        return await self.model.score(prompt, text)
+
+    async def aclose(self) -> None:
+        await self.model.aclose()
+
+
+def busy_s(calls: Sequence[Call]) -> float:
+    """Seconds in which at least one call was running."""
+    total, until = 0.0, 0.0
+    for call in sorted(calls, key=lambda c: c.start_s):
+        total += max(0.0, call.end_s - max(until, call.start_s))
+        until = max(until, call.end_s)
+    return total
+
+
+def distinct(prompts: Sequence[Sequence[int]]) -> int:
+    """Tokens of a set of prompts, those of a common prefix counted once."""
+    return len({tuple(ids[: n + 1]) for ids in prompts for n in range(len(ids))})
+
+
+async def measure() -> dict[str, Any]:
+    models: dict[str, Any] = {role: Watched(model) for role, model in pair().items()}  # type: ignore[arg-type]
+    figures: dict[str, Any] = {}
+    for schedule in Schedule:
+        idle, shares, twice = [], [], 0
+        for index, exercise in enumerate(boards.exercises(BOARDS, 7, "validation")):
+            for watched in models.values():
+                watched.model.forget()
+                watched.prompts.clear()
+            outcome = await answer(exercise.question, models, "mutual", Policy(schedule=schedule))
+            if index < 3:
+                continue  # warm-up
+            idle.append(outcome.total_s - busy_s(outcome.calls))
+            shares.append(idle[-1] / outcome.total_s)
+            for watched in models.values():
+                used = [call.usage for call in outcome.calls if call.model == watched.name and not call.cancelled]
+                computed = sum((u.prompt_tokens or 0) - (u.cached_tokens or 0) for u in used)
+                twice += max(0, computed - distinct(watched.prompts)) if len(used) == len(watched.prompts) else 0
+        figures[schedule] = {
+            "questions": len(idle),
+            "idle_ms_median": statistics.median(idle) * 1000,
+            "idle_ms_worst": max(idle) * 1000,
+            "share_median": statistics.median(shares),
+            "share_of_total": sum(idle) / sum(i / s for i, s in zip(idle, shares, strict=True)),
+            "prompt_tokens_computed_twice": twice,
+        }
+        print(schedule, figures[schedule], flush=True)
+    return figures
+
+
+if __name__ == "__main__":
+    print(save("overhead", asyncio.run(measure())))

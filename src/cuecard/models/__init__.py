@@ -1,0 +1,1 @@
+"""The Model protocol, prompt layouts, and what speaks to real models."""

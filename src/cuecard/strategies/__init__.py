@@ -1,0 +1,1 @@
+"""Who speaks when: the strategies, over a team that is given to them."""

@@ -1,0 +1,154 @@
+"""What kind of answer a question asks for, and which options its text lists."""
+
+from __future__ import annotations
+
+import pytest
+
+from cuecard.answers import guess_kind, options_in
+from cuecard.domain.question import AnswerKind
+
+KINDS = [
+    ("How many red digits are there?", "number"),
+    ("how many dogs are in the picture", "number"),
+    ("How many apples or pears are there?", "number"),
+    ("How much does the coffee cost?", "number"),
+    ("How old is the tree?", "number"),
+    ("What is the sum of the digits in row 2?", "number"),
+    ("What is the total number of people?", "number"),
+    ("What is the difference between the highest and the lowest value?", "number"),
+    ("What is the average of the blue bars?", "number"),
+    ("What percentage of people like tea?", "number"),
+    ("In what year was the bridge built?", "number"),
+    ("Start at cell 2. Which digit is in cell 2?", "number"),
+    ("Start at cell 5 and jump 3 times. Which digit do you reach?", "number"),
+    ("Which number is larger?", "number"),
+    ("What is 12 * 7?", "number"),
+    ("What's the value of the red bar in 2010?", "number"),
+    ("Calculate the area of the rectangle.", "number"),
+    ("Count the circles.", "number"),
+    ("Can you tell me how many cats there are?", "number"),
+    ("How many dogs are there? Answer the question using a single word or phrase.", "number"),
+    ("What is shown on the dial? Answer with a number only.", "number"),
+    ("Wie viele Hunde sind auf dem Bild?", "number"),
+    ("¿Cuántos perros hay?", "number"),
+    ("图中有多少只狗？", "number"),
+    ("Is the digit in cell 3 larger than the digit in cell 4?", "yes_no"),
+    ("Start at cell 5 and jump 3 times. Is the digit you reach red?", "yes_no"),
+    ("Are there any dogs?", "yes_no"),
+    ("Does the man wear a hat?", "yes_no"),
+    ("Do the lines cross", "yes_no"),
+    ("Can you see a dog?", "yes_no"),
+    ("Has the train left?", "yes_no"),
+    ("Was the photo taken at night?", "yes_no"),
+    ("Isn't this a cat?", "yes_no"),
+    ("Is there a blue shape in the image?", "yes_no"),
+    ("In the picture, is the cat black?", "yes_no"),
+    ("According to the chart, does the blue line rise?", "yes_no"),
+    ("Is the cat black? Answer the question using a single word or phrase.", "yes_no"),
+    ("The sky is green. Answer yes or no.", "yes_no"),
+    ("Look at the chart. Does it rise? Please answer yes or no.", "yes_no"),
+    ("The cat is black, true or false?", "yes_no"),
+    ("Is it red or not?", "yes_no"),
+    ("Are there five or more dogs?", "yes_no"),
+    ("这是一只猫吗？", "yes_no"),
+    ("Is the car red or blue?", "short_text"),
+    ("Is there a circle or a square?", "short_text"),
+    ("What colour is the digit in cell 5?", "short_text"),
+    ("Start at cell 5 and jump 3 times. What colour is the digit you reach?", "short_text"),
+    ("what color is the car", "short_text"),
+    ("What is the colour of the car?", "short_text"),
+    ("Which shape is at the top?", "short_text"),
+    ("What shape is present?", "short_text"),
+    ("Which country has the highest value?", "short_text"),
+    ("Who wrote this book?", "short_text"),
+    ("Where is the cat?", "short_text"),
+    ("When does the shop open?", "short_text"),
+    ("What is the name of the street?", "short_text"),
+    ("What does the sign say?", "short_text"),
+    ("What is written on the door?", "short_text"),
+    ("What is the phone number of the shop?", "short_text"),
+    ("What is the license plate number?", "short_text"),
+    ("What is the man holding? Answer in a single word.", "short_text"),
+    ("Name the animal.", "short_text"),
+    ("Describe the scene in one word.", "short_text"),
+    ("What is the man holding?", "free_text"),
+    ("Describe the image.", "free_text"),
+    ("Please describe this picture in detail.", "free_text"),
+    ("Can you describe the image?", "free_text"),
+    ("Could you explain how the machine works?", "free_text"),
+    ("Explain the joke.", "free_text"),
+    ("Why is the man laughing?", "free_text"),
+    ("Is the sky blue? Why?", "free_text"),
+    ("Is there a dog? Explain your answer.", "free_text"),
+    ("Write a poem about this picture.", "free_text"),
+    ("How do I fix this?", "free_text"),
+    ("How does the chart change over time?", "free_text"),
+    ("What is the difference between a cat and a dog?", "free_text"),
+    ("What do you see?", "free_text"),
+    ("What is happening here?", "free_text"),
+    ("Summarise the table.", "free_text"),
+    ("Do not guess.", "free_text"),
+    ("Hello", "free_text"),
+    ("", "free_text"),
+]
+
+LISTS = [
+    ("Which colour? A. red B. green C. blue", "Which colour?", ("red", "green", "blue")),
+    ("Which colour?\nA. red\nB. green\nC. blue", "Which colour?", ("red", "green", "blue")),
+    ("Which colour?\nA) red\nB) green", "Which colour?", ("red", "green")),
+    ("Which colour?\n(A) red\n(B) green", "Which colour?", ("red", "green")),
+    ("Which colour? (a) red (b) green", "Which colour?", ("red", "green")),
+    ("Which colour? (A) red, (B) green, or (C) blue?", "Which colour?", ("red", "green", "blue")),
+    ("Which colour? A: red; B: green; C: blue.", "Which colour?", ("red", "green", "blue")),
+    ("Which colour?\nOptions:\nA. red\nB. green", "Which colour?", ("red", "green")),
+    ("Which colour?\n\n**Options:**\n- A. red\n- B. green", "Which colour?", ("red", "green")),
+    ("Which colour?\na) red\nb) green", "Which colour?", ("red", "green")),
+    (
+        "Which colour?\nA. red\nB. green\nAnswer with the option's letter from the given choices directly.",
+        "Which colour?\nAnswer with the option's letter from the given choices directly.",
+        ("red", "green"),
+    ),
+    (
+        "Which one? A. the red car B. the blue car. Answer with the letter only.",
+        "Which one?\nAnswer with the letter only.",
+        ("the red car", "the blue car"),
+    ),
+    (
+        "Hint: look closely.\nQuestion: Which colour?\nOptions:\nA. red\nB. green\nPlease select the correct answer from the options above.",
+        "Hint: look closely.\nQuestion: Which colour?\nPlease select the correct answer from the options above.",
+        ("red", "green"),
+    ),
+    ("How much? A. 3.5 B. 4.5 C. 5.0", "How much?", ("3.5", "4.5", "5.0")),
+    ("What is in the picture? A. A dog B. A cat", "What is in the picture?", ("A dog", "A cat")),
+    ("哪种颜色？\nA. 红色\nB. 绿色", "哪种颜色？", ("红色", "绿色")),
+]
+
+NO_LISTS = [
+    "Which colour is the digit in cell 5?",
+    "Who is taller, A. Smith or B. Jones?",
+    "Is A larger than B?",
+    "What is the distance between car (A) and car (B)?",
+    "A. Smith is here. Who is he?",
+    "Which colour? A. red",
+    "Compare plan A: cheap, with plan C: dear.",
+    "",
+]
+
+
+@pytest.mark.parametrize(("text", "kind"), KINDS)
+def test_the_kind_follows_from_how_the_question_is_put(text: str, kind: str) -> None:
+    assert guess_kind(text, ()) is AnswerKind(kind)
+
+
+def test_a_question_with_options_is_a_choice_whatever_its_words() -> None:
+    assert guess_kind("How many dogs are there?", ("1", "2")) is AnswerKind.CHOICE
+
+
+@pytest.mark.parametrize(("text", "stem", "options"), LISTS)
+def test_options_in_the_text_are_taken_out_of_it(text: str, stem: str, options: tuple[str, ...]) -> None:
+    assert options_in(text) == (stem, options)
+
+
+@pytest.mark.parametrize("text", NO_LISTS)
+def test_a_text_without_a_list_of_options_stays_as_it_is(text: str) -> None:
+    assert options_in(text) == (text, ())

@@ -1,0 +1,81 @@
+"""The ideas of others, as baselines."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from cuecard.domain.call import Mode
+from cuecard.domain.errors import BadInput
+from cuecard.domain.outcome import Outcome, Route
+from cuecard.domain.question import AnswerKind, Question
+from cuecard.models.recorded import Says, ScriptedModel
+from cuecard.planning import virtual_time
+from cuecard.strategies.baselines import difficulty
+from cuecard.strategies.policy import Policy
+from cuecard.strategies.run import answer
+
+HOW_MANY = Question("How many cats are there?", kind=AnswerKind.NUMBER)
+
+
+def ask(strategy: str, policy: Policy | None = None, question: Question = HOW_MANY, **models: ScriptedModel) -> Outcome:
+    async def work() -> Outcome:
+        return await answer(question, models, strategy, policy)
+
+    return virtual_time.run(work())
+
+
+def saying(text: str, logprob: float | None = None) -> ScriptedModel:
+    return ScriptedModel(text, lambda prompt: Says(text, "Because.", confidence_logprob=logprob))
+
+
+def test_a_cascade_stops_at_a_confident_small_model():
+    outcome = ask("cascade", small=saying("3", -0.01), large=saying("4"))
+    assert (outcome.route, outcome.answer) == (Route.DIRECT, "3")
+
+
+@pytest.mark.parametrize("logprob", [-3.0, None])
+def test_a_cascade_escalates_when_the_small_model_is_not_sure(logprob):
+    outcome = ask("cascade", small=saying("3", logprob), large=saying("4"))
+    assert (outcome.route, outcome.answer) == (Route.ESCALATED, "4")
+    assert outcome.calls[-1].mode is Mode.REASON
+
+
+def test_routing_decides_before_anything_is_generated():
+    easy = Question("What colour is the cat?", kind=AnswerKind.SHORT_TEXT)
+    hard = Question("Start at 5 and jump 3 times, then add 7. What is the sum?", kind=AnswerKind.NUMBER)
+    assert difficulty(easy) < 0.5 < difficulty(hard)
+    assert [c.mode for c in ask("route", question=easy, large=saying("black"), small=saying("x")).calls] == [Mode.SHORT]
+    assert [c.mode for c in ask("route", question=hard, large=saying("12"), small=saying("x")).calls] == [Mode.REASON]
+
+
+def test_a_vote_takes_the_most_frequent_answer_and_says_how_many():
+    voter = ScriptedModel("voter", [Says(text, "Hm.") for text in ("3", "4", "four", "no idea", "4.0")])
+    outcome = ask("vote", small=voter, large=saying("9"))
+    assert (outcome.route, outcome.answer) == (Route.VOTED, "4")
+    assert outcome.reason == "3 of 5 samples say so"
+
+
+def test_samples_have_seeds_of_their_own():
+    policy = Policy(samples=3)
+    assert [policy.sampled(i).seed for i in range(3)] == [0, 1, 2]
+    assert policy.sampled(0).temperature > 0
+
+
+def test_a_verdict_lets_the_large_model_read_every_drafter():
+    judge = saying("7")
+    outcome = ask("verdict", small=saying("3"), other=saying("4"), large=judge)
+    assert (outcome.route, outcome.answer) == (Route.JUDGED, "7")
+    assert "Draft 1: Because." in judge.prompts[0].opening
+    assert "Draft 2: Because." in judge.prompts[0].opening
+
+
+def test_a_verdict_with_one_drafter_lets_it_draft_several_times():
+    outcome = ask("verdict", policy=replace(Policy(), samples=3), small=saying("3"), large=saying("7"))
+    assert [call.mode for call in outcome.calls] == [Mode.REASON] * 3 + [Mode.READ]
+
+
+def test_a_strategy_that_lacks_a_role_says_which():
+    with pytest.raises(BadInput, match="'small'"):
+        ask("mutual", large=saying("3"))
