@@ -98,7 +98,9 @@ def test_different_answers_do_not_agree(question: Question, one: str, other: str
     assert not agree(extract(other, question), extract(one, question), question)
 
 
-@pytest.mark.parametrize("question", [CHOICE, YES_NO, NUMBER, SHORT, MATHS, FREE], ids=lambda question: question.kind.value)
+@pytest.mark.parametrize(
+    "question", [CHOICE, YES_NO, NUMBER, SHORT, MATHS, FREE], ids=lambda question: question.kind.value
+)
 @pytest.mark.parametrize("reply", ["", "I cannot determine that.", "<think>yes, B, 7", "The answer is"])
 def test_an_unparseable_answer_agrees_with_nothing_not_even_itself(question: Question, reply: str) -> None:
     nothing = extract(reply, question) if question is not FREE or "is" not in reply[-2:] else Answer(reply, None)

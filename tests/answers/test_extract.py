@@ -17,7 +17,7 @@ PLACES = Question("Where is it?", options=("Point A", "Point B", "Cannot be dete
 SHADES = Question("Which paint?", options=("red", "dark red", "blue"), kind=AnswerKind.CHOICE)
 COUNTS = Question("How many red digits are there?", options=("3", "7", "5", "15"), kind=AnswerKind.CHOICE)
 TRUTHS = Question("Is the sky green?", options=("Yes", "No"), kind=AnswerKind.CHOICE)
-TEN = Question("Which one?", options=tuple("one two three four five six seven eight nine ten".split()), kind=AnswerKind.CHOICE)
+TEN = Question("Which one?", options=tuple(map(str, range(1, 11))), kind=AnswerKind.CHOICE)
 IS_RED = Question("Start at cell 5 and jump 3 times. Is the digit you reach red?", kind=AnswerKind.YES_NO)
 LARGER = Question("Is A larger than B?", kind=AnswerKind.YES_NO)
 IS_THERE = Question("Is there a dog in the picture?", kind=AnswerKind.YES_NO)
@@ -438,7 +438,7 @@ MATHS = [
     (SOLVE, "2x + 1", "2x+1"),
     (SOLVE, "\\[ x^2 + 1 \\]", "x^2+1"),
     (SOLVE, "First \\boxed{3}. But the check fails, so \\boxed{4}.", Fraction(4)),
-    (SOLVE, "\\boxed{3} or \\boxed{-2}", "3or-2"),
+    (SOLVE, "\\boxed{3} or \\boxed{-2}", "3,-2"),
     (SOLVE, "Dividing by 2 gives $x^2 = 4$. So the answer is $x = \\pm 2$.", "x=\\pm2"),
     (SOLVE, "$a$ is even, thus $b$ is odd.", None),
     (SOLVE, "I cannot solve this.", None),

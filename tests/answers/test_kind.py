@@ -114,8 +114,8 @@ LISTS = [
         ("the red car", "the blue car"),
     ),
     (
-        "Hint: look closely.\nQuestion: Which colour?\nOptions:\nA. red\nB. green\nPlease select the correct answer from the options above.",
-        "Hint: look closely.\nQuestion: Which colour?\nPlease select the correct answer from the options above.",
+        "Hint: look closely.\nQuestion: Which colour?\nOptions:\nA. red\nB. green\nPlease select the correct answer.",
+        "Hint: look closely.\nQuestion: Which colour?\nPlease select the correct answer.",
         ("red", "green"),
     ),
     ("How much? A. 3.5 B. 4.5 C. 5.0", "How much?", ("3.5", "4.5", "5.0")),

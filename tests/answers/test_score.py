@@ -59,7 +59,9 @@ def test_an_answer_gets_the_points_that_its_kind_is_scored_by(
     assert score(extract(reply, question), truths, question) == pytest.approx(points)
 
 
-@pytest.mark.parametrize("question", [CHOICE, YES_NO, NUMBER, SHORT, MATHS, FREE], ids=lambda question: question.kind.value)
+@pytest.mark.parametrize(
+    "question", [CHOICE, YES_NO, NUMBER, SHORT, MATHS, FREE], ids=lambda question: question.kind.value
+)
 def test_an_unparseable_answer_scores_nothing(question: Question) -> None:
     assert score(UNPARSED, ["B", "yes", "", "1"], question) == 0.0
 

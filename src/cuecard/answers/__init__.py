@@ -1,4 +1,4 @@
-"""Answers: find the final one in a reply, tell whether two are the same, and score it. Knows no prompts and no models."""
+"""Answers: find the final one in a reply, tell whether two are the same, and score it. Knows no prompts, no models."""
 
 from cuecard.answers.agreement import agree
 from cuecard.answers.answer import UNPARSED, Answer

@@ -48,9 +48,9 @@ def same_maths(truth: Answer, given: Answer) -> bool:
 
 
 def same_text(one: str, other: str) -> bool:
-    """Whether two texts in other words or digits are one number or one day: "2" and "two", "12 May 2021" and "2021-05-12"."""
+    """Whether two texts are one number or one day, as "2" and "two", "12 May 2021" and "2021-05-12"."""
     numbers, days = (number.whole(one), number.whole(other)), (date_of(one), date_of(other))
-    return numbers[0] is not None and numbers[0] == numbers[1] or days[0] is not None and days[0] == days[1]
+    return (numbers[0] is not None and numbers[0] == numbers[1]) or (days[0] is not None and days[0] == days[1])
 
 
 def _same_quantity(one: Answer, other: Answer, tolerance: float) -> bool:

@@ -8,10 +8,12 @@ from functools import partial
 
 from cuecard.answers import choice, maths, number, short_text, yes_no
 from cuecard.answers.answer import UNPARSED, Answer, Blank, Reading
+from cuecard.answers.patterns import any_of, pattern
+from cuecard.answers.refusals import after_taking_back, refuses
 from cuecard.answers.similarity import normalise
 from cuecard.answers.stated import Statement, Weight, conclusion, settle, stated
 from cuecard.answers.thinking import visible
-from cuecard.answers.wording import after_taking_back, plain, refuses, sentences
+from cuecard.answers.wording import plain, sentences
 from cuecard.domain.question import AnswerKind, Question
 
 Reader = Callable[[str, Question], Reading]
@@ -22,13 +24,16 @@ READERS: dict[AnswerKind, Reader] = {
     AnswerKind.SHORT_TEXT: short_text.read,
     AnswerKind.MATHS: maths.read,
 }
+MOST_CHARS = 20_000
 _BOLD = re.compile(r"\*\*(?!\s)([^*\n]{1,60}?)(?<!\s)\*\*")
-_COPULA = re.compile(r"(?:\b(?:is|are|was|were|be|says|reads|pick|choose|say|so|thus|therefore|with)|[:,]|^|\n)\W*$", re.IGNORECASE)
-_STRUCTURED = re.compile(
-    r"(?:there (?:are|is|were)|it(?:'s| is)|that(?:'s| is)|we (?:have|get|count|find)|that (?:makes|gives)|this (?:makes|gives)"
-    r"|[-$€£]?\d|the \w+(?: \w+){0,12} (?:is|are|equals|=))\b",
-    re.IGNORECASE,
+# What stands before an answer in bold, and how a conclusion puts a number.
+_BEFORE_BOLD = any_of("is are was were be says reads pick choose say so thus therefore with")
+_ANSWERED = pattern(rf"(?:\b{_BEFORE_BOLD}|[:,]|^|\n)\W*$")
+_RESULT = any_of(
+    """there_(?:are|is|were) (?:it|that)(?:'s|_is) we_(?:have|get|count|find) (?:that|this)_(?:makes|gives)
+    the_\\w+(?:_\\w+){0,12}_(?:is|are|equals|=) [-$€£]?\\d"""
 )
+_PUT_AS_RESULT = pattern(rf"{_RESULT}\b")
 
 
 def extract(text: str, question: Question) -> Answer:
@@ -36,13 +41,18 @@ def extract(text: str, question: Question) -> Answer:
 
     Unfinished thinking, refusals, ranges and answers taken back are unparseable, never guessed at.
     """
-    shown = visible(text)
+    shown = _shortened(visible(text) or "")
     if not shown:
         return UNPARSED
     if question.kind is AnswerKind.FREE_TEXT:
         return _free(shown)
     reading = _read(shown, question)
     return reading if isinstance(reading, Answer) else UNPARSED
+
+
+def _shortened(shown: str) -> str:
+    """A reply of ordinary length as it is; of a very long one the beginning and the end, where answers stand."""
+    return shown if len(shown) <= MOST_CHARS else f"{shown[:4_000]}\n\n{shown[4_000 - MOST_CHARS :]}"
 
 
 def _free(shown: str) -> Answer:
@@ -75,7 +85,7 @@ def _opens_otherwise(shown: str, statements: list[Statement], marked: Answer, qu
     if any(one.weight is Weight.FINAL for one in statements):
         return False
     first = (sentences(shown) or [""])[0]
-    if question.kind is not AnswerKind.YES_NO and len(first.split()) > 2 or statements[0].at < len(first):
+    if (question.kind is not AnswerKind.YES_NO and len(first.split()) > 2) or statements[0].at < len(first):
         return False
     opening = READERS[question.kind](first, question)
     return isinstance(opening, Answer) and opening.value != marked.value
@@ -97,17 +107,18 @@ def _unmarked(shown: str, question: Question, read: Callable[[str], Reading]) ->
 def _bold(shown: str, question: Question) -> str | None:
     """The only phrase in bold, if it stands where an answer would."""
     found = list(_BOLD.finditer(shown))
-    if len({one[1].strip().lower() for one in found}) != 1 or found[0][1].endswith(":") or shown[found[0].end() :].startswith(":"):
+    if len({one[1].strip().lower() for one in found}) != 1:
         return None
-    phrase = found[0][1]
-    alone = question.kind is AnswerKind.CHOICE and len(phrase.strip("(). ")) == 1
-    alone = alone or question.kind is AnswerKind.NUMBER and number.whole(phrase) is not None
-    return phrase if alone or _COPULA.search(shown[: found[0].start()]) else None
+    phrase, after = found[0][1], shown[found[0].end() :]
+    if phrase.endswith(":") or after.startswith(":"):
+        return None
+    is_letter = question.kind is AnswerKind.CHOICE and len(phrase.strip("(). ")) == 1
+    is_number = question.kind is AnswerKind.NUMBER and number.whole(phrase) is not None
+    return phrase if is_letter or is_number or _ANSWERED.search(shown[: found[0].start()]) else None
 
 
 def _concluded(shown: str, question: Question) -> str | None:
     """What the last line concludes with "so …"; for numbers only where it is put as a result."""
-    last = conclusion(plain(shown) if question.kind is not AnswerKind.MATHS else shown)
-    if last is None or question.kind in (AnswerKind.NUMBER, AnswerKind.MATHS) and not _STRUCTURED.match(last.strip("$ ")):
-        return None
-    return last
+    numeric = question.kind in (AnswerKind.NUMBER, AnswerKind.MATHS)
+    last = conclusion(shown if question.kind is AnswerKind.MATHS else plain(shown))
+    return last if last is not None and (not numeric or _PUT_AS_RESULT.match(last.strip("$ "))) else None

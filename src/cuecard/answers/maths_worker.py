@@ -1,4 +1,4 @@
-"""The child of `verifier`: reads {"truth": …, "given": …} a line, writes true or false a line. Imports nothing of Cuecard."""
+"""The child of `verifier`: reads {"truth": …, "given": …} a line, writes true or false a line. Needs no Cuecard."""
 
 from __future__ import annotations
 

@@ -8,36 +8,45 @@ from fractions import Fraction
 
 from cuecard.answers.answer import Answer, Blank, Reading, one_of
 from cuecard.answers.numerals import Numeral, numerals
+from cuecard.answers.patterns import any_of, pattern
+from cuecard.answers.refusals import answerable
 from cuecard.answers.units import unit
-from cuecard.answers.wording import answerable, before_reasons, plain, sentences, unquoted
+from cuecard.answers.wording import before_reasons, plain, sentences, unquoted
 from cuecard.domain.question import Question
 
-_TIME_OR_DATE = re.compile(r"\d\s?:\s?\d|\b\d{4}-\d\d?-\d\d?\b|\d\s?/\s?\d{1,4}\s?/\s?\d|\d(?:st|nd|rd|th)\s+of\b")
-_BOUND_BEFORE = re.compile(
-    r"(?:\b(?:more|less|fewer|greater|higher|lower|larger|smaller|bigger) than|\bat (?:least|most)|(?<!add )(?<!adds )(?<!sums )\bup to|\bover|\bunder"
-    r"|\babove|\bbelow|\bexceed(?:s|ing)?|\bno (?:more|less)|\bmaximum of|\bminimum of|[<>≤≥±])\s*[$€£]?$",
-    re.IGNORECASE,
+_TIME_OR_DATE = re.compile(r"\d:\d|\b\d{4}-\d\d?-\d\d?\b|\d\s?/\s?\d{1,4}\s?/\s?\d|\d(?:st|nd|rd|th)\s+of\b")
+
+# More than 5, at least 5, 5+: a bound, not the number.
+_THAN = any_of("more less fewer greater higher lower larger smaller bigger")
+_BOUND = any_of("at_(?:least|most) over under above below exceed(?:s|ing)? no_(?:more|less) (?:maximum|minimum)_of")
+_BOUND_BEFORE = pattern(
+    rf"(?:\b{_THAN} than|\b{_BOUND}|(?<!add )(?<!adds )(?<!sums )\bup to|[<>≤≥±])\s*[$€£]?$",
 )
-_BOUND_AFTER = re.compile(r"\s?\+(?!\s?\d)|\s?±|\s+or\s+(?:more|less|fewer|so|above|below)\b", re.IGNORECASE)
-_DENIED = re.compile(r"(?:\bnot|n't|\brather than|\binstead of|\bneither|\bnor)\s+(?:(?:just|exactly|be|equal to)\s+)?$", re.IGNORECASE)
-_RESULT = re.compile(
-    r"[=≈]|\b(?:equals|is equal to|makes|gives|yields|totals|comes to|a total of|adds? up to|sums? (?:up )?to)\b", re.IGNORECASE
+_BOUND_AFTER = pattern(r"\s?\+(?!\s?\d)|\s?±|\s+or\s+(?:more|less|fewer|so|above|below)\b")
+_DENIED = pattern(
+    r"(?:\bnot|n't|\brather than|\binstead of|\bneither|\bnor)\s+(?:(?:just|exactly|be|equal to)\s+)?$",
 )
-_TOTAL = re.compile(
-    r"\b(?:in total|altogether|in all|a total of)\b|^(?:so |thus |therefore )?(?:(?:the|their|its|grand) )*(?:total|sum)\s?(?:is\b|:|=)",
-    re.IGNORECASE,
+
+# 3 + 4 = 7, which makes 7, 7 in total: the result counts, not what it is made of.
+_MAKES = any_of("equals is_equal_to makes gives yields totals comes_to a_total_of adds?_up_to sums?_(?:up_)?to")
+_RESULT = pattern(rf"[=≈]|\b{_MAKES}\b")
+_TOTAL = pattern(
+    r"\b(?:in total|altogether|in all|a total of)\b",
+    r"^(?:so |thus |therefore )?(?:(?:the|their|its|grand) )*(?:total|sum)\s?(?:is\b|:|=)",
 )
-_IN_TOTAL = re.compile(r"\s(?:\w+\s){0,3}?(?:in total|altogether|in all)\b", re.IGNORECASE)
-_ASIDE = re.compile(r"\s\((?!or\b|maybe\b|possibly\b)[^()]{1,200}\)", re.IGNORECASE)
+_IN_TOTAL = pattern(r"\s(?:\w+\s){0,3}?(?:in total|altogether|in all)\b")
+_ASIDE = pattern(r"\s\((?!(?:or|maybe|possibly)\b)[^()]{1,200}\)")
 _FIRST_OF_A_LIST = re.compile(r"1[.)]")
-_NONE = re.compile(r"(?:(?:the answer is|there (?:are|is))\s+)?(?:none|nil)(?:\s+of\s+(?:them|these|those|the \w+))?\W*", re.IGNORECASE)
-_NO_SUCH = re.compile(
-    r"(?:^|\bthere(?:'s| is| are| was| were) |\bi (?:see|count|can see) )(?:absolutely )?(?:no|not any)\s+(?P<thing>\w+)"
-    r"|\b(?:aren't|isn't|are not|is not) any\s+(?P<any>\w+)",
-    re.IGNORECASE,
+
+_NONE = pattern(r"(?:(?:the answer is|there (?:are|is))\s+)?(?:none|nil)(?:\s+of\s+(?:them|these|those|the \w+))?\W*")
+_NO_SUCH = pattern(
+    r"(?:^|\bthere(?:'s| is| are| was| were) |\bi (?:see|count|can see) )(?:no|not any)\s+(?P<thing>\w+)",
+    r"\b(?:aren't|isn't|are not|is not) any\s+(?P<any>\w+)",
 )
+# "row 2": the word before a number that only names a thing; these words make no name
 _LABEL = re.compile(r"([^\W\d_]+)[\s:#-]{0,2}$")
-_NO_LABEL = set("is are was were has have had of the than and or to be equals by in at from for with a an plus minus times".split())
+_SMALL = "is are was were has have had of the than and or to be equals by with a an plus minus times"
+_NO_LABEL = set(_SMALL.split())
 
 
 def read(text: str, question: Question) -> Reading:
@@ -68,7 +77,7 @@ def whole(text: str) -> Fraction | None:
 
 
 def unit_of(text: str) -> str | None:
-    """The unit of the first number in a text, by its one name (12 centimetres -> cm); None if it has none that we know."""
+    """The unit of the first number in a text, by its one name (12 centimetres -> cm); None if there is none."""
     said = plain(text)
     return next((unit(said, found.start, found.end)[2] for found in numerals(said)), None)
 

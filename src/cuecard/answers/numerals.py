@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
+from cuecard.answers.patterns import pattern
+
 MOST_DIGITS, MOST_EXPONENT, MOST_POWER = 40, 300, 30
 
-_UNITS = dict(zip("zero one two three four five six seven eight nine ten".split(), range(11), strict=True))
-_TEENS = dict(
-    zip("eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split(), range(11, 20), strict=True)
-)
-_TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10), strict=True))
-_SMALL = {**_UNITS, **_TEENS, **_TENS, "fourty": 40, "a": 1, "an": 1, "nought": 0}
+_TO_TWENTY = """zero one two three four five six seven eight nine ten
+eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"""
+_BY_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_UNITS = {word: value for value, word in enumerate(_TO_TWENTY.split())}
+_TENS = {word: value for value, word in zip(range(20, 100, 10), _BY_TENS.split(), strict=True)}
+_SMALL = {**_UNITS, **_TENS, "fourty": 40, "a": 1, "an": 1, "nought": 0}
 _BIG = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _MAGNITUDES = {**_BIG, "hundred": 100, "dozen": 12, "k": 10**3, "K": 10**3, "M": 10**6, "bn": 10**9, "mn": 10**6}
 _PARTS = {"half": Fraction(1, 2), "third": Fraction(1, 3), "quarter": Fraction(1, 4)}
@@ -36,7 +38,7 @@ _DIGITS = re.compile(
     rf"(?<![\w.\\])(?:(?P<whole>\d{{1,6}})\s+(?P<top>\d{{1,4}})/(?P<bottom>\d{{1,4}})(?![\d/])"
     rf"|(?P<body>{_BODY})"
     r"(?:\s?[x×*·]\s?10\s?\^\s?\{?(?P<tens>[+-]?\d+)\}?|[eE](?P<e>[+-]?\d+)(?!\w)|\^\{?(?P<power>[+-]?\d+)\}?)?"
-    rf"(?:\s?[/⁄]\s?(?P<denominator>\d{{1,12}})(?![\d/.,]*\d))?"
+    r"(?:\s?[/⁄]\s?(?P<denominator>\d{1,12})(?![\d/.,]{0,20}\d))?"
     r"(?P<magnitude>\s?(?i:hundred|thousand|million|billion|trillion|dozen)s?\b|\s?(?:bn|mn)\b|[kKM]\b(?![-/²]))?)"
 )
 _SIGN = re.compile(r"(?:^|[\s(=:≈~<>$€£¥₹])(?P<sign>[-–+])(?:[$€£¥₹])?$|[=:(]\s?(?P<spaced>-)\s$")
@@ -47,7 +49,7 @@ _BY_THREES = {
 
 
 def literal(body: str) -> Fraction | None:
-    """The value of digits and separators: 1,234 and 1.234.567 and 1 234 are grouped; 3,5 and 0,234 and 1.234 are decimals.
+    """The value of digits with separators: 1,234 and 1.234.567 and 1 234 are whole; 3,5 and 0,234 and 1.234 are not.
 
     With both separators the last is the decimal one (1,234.5 and 1.234,5). None if it reads like a list or a version.
     """
@@ -77,7 +79,7 @@ def _digits(text: str) -> Iterator[Numeral]:
         value = _value(found)
         from_ = max(0, found.start() - 4)
         signed = _SIGN.search(text[from_ : found.start()])
-        if signed is None or from_ and signed.start() == 0 and signed.group()[0] in "-–+":
+        if signed is None or (from_ and signed.start() == 0 and signed.group()[0] in "-–+"):
             yield Numeral(found.start(), found.end(), value)
             continue
         sign = "sign" if signed["sign"] else "spaced"
@@ -103,29 +105,44 @@ def _value(found: re.Match[str]) -> Fraction | None:
 
 
 def _power(base: Fraction, exponent: int) -> Fraction:
-    return Fraction(base.numerator**exponent, base.denominator**exponent) if exponent >= 0 else 1 / _power(base, -exponent)
+    return (
+        Fraction(base.numerator**exponent, base.denominator**exponent) if exponent >= 0 else 1 / _power(base, -exponent)
+    )
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
 
-_ANY_UNIT, _ANY_TEEN, _ANY_TEN = ("|".join(words) for words in (_UNITS, _TEENS, [*_TENS, "fourty"]))
-_TO_99 = rf"(?:(?:{_ANY_TEN})(?:[-\s](?:{_ANY_UNIT}))?|{_ANY_TEEN}|{_ANY_UNIT}|nought)"
+_ANY_UNIT, _ANY_TEN = "|".join(reversed(_UNITS)), "|".join([*_TENS, "fourty"])  # seventeen before seven
+_TO_99 = rf"(?:(?:{_ANY_TEN})(?:[-\s](?:{'|'.join(list(_UNITS)[:10])})\b)?|{_ANY_UNIT}|nought)"
 _TO_999 = rf"(?:(?:{_TO_99}|an?)\s+hundred(?:\s+(?:and\s+)?{_TO_99})?|{_TO_99})"
-_WORDS = re.compile(
-    r"\b(?P<alone>(?:half\s+)?(?:a\s+)?dozen|once|twice|thrice|(?:one|a)[\s-](?:half|third|quarter)|three[\s-]quarters|two[\s-]thirds)\b"
-    rf"|\b(?:(?:(?:{_TO_999}|an?)\s+(?:{'|'.join(_BIG)})\b,?\s+(?:and\s+)?){{0,4}}{_TO_999}"
+_PART_ALONE = r"(?:one|a)[\s-](?:half|third|quarter)|three[\s-]quarters|two[\s-]thirds"
+_PART_ALONE = rf"(?:{_PART_ALONE})(?=\s+of\b|\W*$)"  # not "a third digit"
+_WORDS = pattern(
+    rf"\b(?P<alone>(?:half\s+)?(?:a\s+)?dozen|once|twice|thrice|{_PART_ALONE})\b",
+    rf"\b(?:(?:(?:{_TO_999}|an?)\s+(?:{'|'.join(_BIG)})\b,?\s+(?:and\s+)?){{0,4}}{_TO_999}"
     rf"(?:\s+(?:{'|'.join(_BIG)}))?|an?\s+(?:{'|'.join(_BIG)}))\b(?:\s+(?P<dozen>dozen)\b)?"
-    rf"(?P<point>\s+point(?:\s+(?:{_ANY_UNIT}))+\b)?(?P<plus>\s+and\s+(?:a|one)\s+(?P<part>{'|'.join(_PARTS)})\b)?",
-    re.IGNORECASE,
+    rf"(?P<point>\s+point(?:\s+(?:{_ANY_UNIT}))+\b)?"
+    rf"(?P<plus>\s+and\s+(?:a|one)\s+(?P<part>{'|'.join(_PARTS)})\b)?",
 )
 _ALONE: dict[str, int | Fraction] = {
-    **{"a dozen": 12, "dozen": 12, "half a dozen": 6, "half dozen": 6, "once": 1, "twice": 2, "thrice": 3, "three quarters": Fraction(3, 4)},
+    "a dozen": 12,
+    "dozen": 12,
+    "half a dozen": 6,
+    "half dozen": 6,
+    "once": 1,
+    "twice": 2,
+    "thrice": 3,
+    "three quarters": Fraction(3, 4),
     **{f"{one} {name}": part for one in ("a", "one") for name, part in _PARTS.items()},
     "two thirds": Fraction(2, 3),
 }
 # "one" that stands for a thing: the one on the left, this one, which one, no one, one can see, one of them
-_PRONOUN = re.compile(r"\b(?:the|this|that|which|each|every|any|another|no|other|\w+er|first|last|next|right|left)\s+$", re.IGNORECASE)
-_PRONOUN_AFTER = re.compile(r"\s+(?:can|could|of|that|which|who|may|might|has to|sees|with|on the)\b|'s\b", re.IGNORECASE)
+_PRONOUN = re.compile(
+    r"\b(?:the|this|that|which|each|every|any|another|no|other|\w+er|first|last|next|right|left)\s+$", re.IGNORECASE
+)
+_PRONOUN_AFTER = re.compile(
+    r"\s+(?:can|could|of|that|which|who|may|might|has to|sees|with|on the)\b|'s\b", re.IGNORECASE
+)
 
 
 def _words(text: str) -> Iterator[Numeral]:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import re
 
+from cuecard.answers.patterns import any_of, pattern
+
 MOST_OPTIONS = 26
+_LAST_CHARS = 8_000  # options close a question, however long the document before them
 _STYLES = (r"\({0}\)", r"\[{0}\]", r"{0}\)", r"{0}\.", r"{0}:", r"{0}、")
 # The options begin on a line of their own, or behind the end of the question.
 _OPENS = r"(?:^|\n)[ \t]*(?:[-*•]\s+)?\**|(?<=[?:.!？：。])\s*\**"
 _NEXT = r"(?:(?<=\n)|(?<=[\s,;、。]))(?:[-*•]\s+)?\**"
-_HEADING = re.compile(r"\s*\**(?:(?:answer )?(?:options|choices)|select one|choose one|pick one|选项)\**\s*[:：]?\**\s*$", re.IGNORECASE)
-_AFTERWARDS = re.compile(
-    r"(?:\n|(?<=[.?!;])\s+)\s*(?=(?:answer|please|choose|select|pick|respond|reply|explain|give|think|which|what|write|output|only|note"
-    r"|do not|your answer|the answer)\b)",
-    re.IGNORECASE,
+_HEADING = re.compile(
+    r"\s*\**(?:(?:answer )?(?:options|choices)|select one|choose one|pick one|选项)\**\s*[:：]?\**\s*$", re.IGNORECASE
 )
+_TOLD = any_of(
+    """answer please choose select pick respond reply explain give think which what write output only note do_not
+    your_answer the_answer"""
+)
+_AFTERWARDS = pattern(rf"(?:\n|(?<=[.?!;])\s+)\s*(?={_TOLD}\b)")
 
 
 def options_in(text: str) -> tuple[str, tuple[str, ...]]:
@@ -26,26 +31,32 @@ def options_in(text: str) -> tuple[str, tuple[str, ...]]:
     for style in _STYLES:
         for first in ("A", "a"):
             marks = _marks(text, style, first)
-            split = _split(text, marks) if len(marks) >= 2 else None
+            split = _split(text, marks) if marks else None
             if split is not None:
                 return split
     return text, ()
 
 
 def _marks(text: str, style: str, first: str) -> list[tuple[int, int]]:
-    """Where the marks A, B, C … of one style begin and end; [] if they do not begin behind a question or on a line."""
-    opening = re.compile(rf"(?:{_OPENS})(?P<mark>{style.format(first)})\**(?=\s|\S{{2}})")
-    for found in opening.finditer(text):
-        marks = [(found.start("mark"), found.end())]
-        while len(marks) < MOST_OPTIONS:
-            sign = style.format(chr(ord(first) + len(marks)))
-            following = re.compile(rf"{_NEXT}(?P<mark>{sign})\**(?=\s|\S)").search(text, marks[-1][1])
-            if following is None:
-                break
-            marks.append((following.start("mark"), following.end()))
-        if len(marks) >= 2:
-            return marks
-    return []
+    """Where the marks A, B, C … of the last list in one style begin and end; [] if there is none with two."""
+    since = max(0, len(text) - _LAST_CHARS)
+    seconds = [found.start() for found in _mark(style, chr(ord(first) + 1), _NEXT).finditer(text, since)]
+    opening = None
+    for found in _mark(style, first, _OPENS).finditer(text, since, seconds[-1] if seconds else since):
+        opening = found
+    if opening is None:
+        return []
+    marks = [(opening.start("mark"), opening.end())]
+    while len(marks) < MOST_OPTIONS:
+        following = _mark(style, chr(ord(first) + len(marks)), _NEXT).search(text, marks[-1][1])
+        if following is None:
+            break
+        marks.append((following.start("mark"), following.end()))
+    return marks
+
+
+def _mark(style: str, sign: str, place: str) -> re.Pattern[str]:
+    return re.compile(rf"(?:{place})(?P<mark>{style.format(sign)})\**(?=\s|\S)")
 
 
 def _split(text: str, marks: list[tuple[int, int]]) -> tuple[str, tuple[str, ...]] | None:

@@ -5,25 +5,28 @@ from __future__ import annotations
 import re
 
 from cuecard.answers.answer import Answer, Blank, Reading
+from cuecard.answers.patterns import any_of, pattern
+from cuecard.answers.refusals import answerable
 from cuecard.answers.similarity import normalise
-from cuecard.answers.wording import answerable, before_reasons, plain, sentences, unquoted
+from cuecard.answers.wording import before_reasons, plain, sentences, unquoted
 from cuecard.answers.words import claimed
 from cuecard.domain.question import Question
 
 MOST_WORDS = 15
-_PLEASANTRY = re.compile(
+_PLEASANTRY = pattern(
     r"(?:(?:sure|certainly|of course|okay|ok|great question|yes)(?: thing)?[!,.:]\s+"
-    r"|i(?:'d| would)? (?:think|believe|guess|say)(?: that)?,?\s+|in my opinion,?\s+|it seems(?: that)?\s+)+",
-    re.IGNORECASE,
+    r"|i(?:'d| would)? (?:think|believe|guess|say)(?: that)?,?\s+|in my opinion,?\s+|it seems(?: that)?\s+)+"
 )
-_IN_COLOUR = re.compile(r"\s+in colou?r$", re.IGNORECASE)
+_IN_COLOUR = pattern(r"\s+in colou?r$")
 _QUOTED = re.compile(r"[\"“«「„](?P<said>[^\"“”«»「」„]{1,200})[\"”»」“]")
-_QUOTES_IT = re.compile(r"\b(?:says?|said|reads?|written|word|text|title|name|called|is|displays?|shows?|answer)\b\W*$", re.IGNORECASE)
+_SAYING = any_of("says? said reads? written word text title name called is displays? shows? answer")
+_QUOTES_IT = pattern(rf"\b{_SAYING}\b\W*$")
 # How a reply begins that looks before it answers.
-_ON_THE_WAY = re.compile(
-    r"(?:let|let's|i|i'm|i'll|we|to|first|looking|based|according|okay|alright|step|given|starting|start)\b", re.IGNORECASE
-)
-_EITHER = re.compile(r"\beither\b|\bor\b", re.IGNORECASE)
+_LOOKING = any_of("let let's first looking based according okay alright step given starting start i i'm i'll we to")
+_ON_THE_WAY = pattern(rf"{_LOOKING}\b")
+_SEEN = any_of("visible shown specified mentioned provided available given legible readable")
+_NOT_SEEN = pattern(rf"\b(?:is|are|was) not (?:(?:clearly|fully) )?{_SEEN}\b")
+_EITHER = pattern(r"\beither\b|\bor\b")
 
 
 def read(text: str, question: Question) -> Reading:
@@ -31,7 +34,7 @@ def read(text: str, question: Question) -> Reading:
     said = _PLEASANTRY.sub("", plain(text), count=1)
     said = answerable(said) if normalise(said) else said
     parts = sentences(said)
-    if not parts:
+    if not parts or _NOT_SEEN.search(said):
         return Blank.UNCLEAR
     if len(parts) == 1:
         return _claim(before_reasons(parts[0]), question)

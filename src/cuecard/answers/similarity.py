@@ -36,7 +36,7 @@ def _kept(text: str, index: int) -> str:
     if not unicodedata.category(char).startswith("P") or char in _KEPT:
         return char
     before, after = text[index - 1 : index], text[index + 1 : index + 2]
-    if after.isdigit() and (char in "./:" and before.isdigit() or char == "-" and not before.isalnum()):
+    if after.isdigit() and ((char in "./:" and before.isdigit()) or (char == "-" and not before.isalnum())):
         return char
     return "" if char in "'’" else " "
 

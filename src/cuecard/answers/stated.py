@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from cuecard.answers.answer import Blank, Reading, one_of
+from cuecard.answers.patterns import any_of, pattern
 from cuecard.answers.wording import boxes
 
 
@@ -32,43 +33,48 @@ class Statement:
     text: str
 
 
-_MARK = re.compile(
-    r"\b(?P<quality>(?:(?:final|correct|right|best|only|short|most likely|likely|likeliest|closest|possible)\s+){0,3})"
-    r"(?:(?:answer|result)(?:\s+(?:choice|option))?|option|choice|solution|conclusion)"
-    r"(?:\s+(?:here|in this case|(?:to|for|of) (?:the|this|your) \w{1,20}))?"
-    r"(?:\**\s?[:：=→]|\s->|\s[–—-]\s|\s+(?P<verb>is|was|would be|will be|should be|must be|has to be|comes? out (?:to|as|at)"
-    r"|appears? to be|seems? to be|might be|may be|could be|can be)\b)"
-    r"(?:[\s:]{1,3}(?:clearly|therefore|thus|indeed|definitely|certainly|actually|probably|most likely|likely|simply|just"
-    r"|obviously|either way|still)\b,?){0,2}[\s:：*]{0,6}",
-    re.IGNORECASE,
+_QUALITY = any_of("final correct right best only short most_likely likely likeliest closest possible")
+_NOUN = r"(?:(?:answer|result)(?:\s+(?:choice|option))?|option|choice|solution|conclusion)"
+_OF_IT = r"(?:\s+(?:here|in this case|(?:to|for|of) (?:the|this|your) \w{1,20}))?"
+_VERB = any_of(
+    """is was would_be will_be should_be must_be has_to_be comes?_out_(?:to|as|at) appears?_to_be seems?_to_be might_be
+    may_be could_be can_be"""
+)
+_ADVERB = any_of(
+    """clearly therefore thus indeed definitely certainly actually probably most_likely likely simply just obviously
+    either_way still"""
+)
+_MARK = pattern(
+    rf"\b(?P<quality>(?:{_QUALITY}\s+){{0,3}}){_NOUN}{_OF_IT}"
+    rf"(?:[\"'*]{{0,3}}\s?[:：=→]|\s->|\s[–—-]\s|\s+(?P<verb>{_VERB})\b)"
+    rf"(?:[\s:]{{1,3}}{_ADVERB}\b,?){{0,2}}[\s:：*\"']{{0,6}}"
 )
 # The same in other languages, where the noun alone or with its verb says enough.
-_FOREIGN = re.compile(
-    r"\b(?:antwort|lösung)(?:\s+(?:ist|lautet|wäre)\b|\s?:)|\bréponse(?:\s\w+)?(?:\s+est\b|\s?:)"
-    r"|\brespuesta(?:\s\w+)?(?:\s+es\b|\s?:)|\brisposta(?:\s\w+)?(?:\s+è|\s?:)|\bresposta(?:\s\w+)?(?:\s+é|\s?:)"
-    r"|\bantwoord\s?(?:is\b|:)|\bответ(?:\s?[—–:-]|\s+это\b)"
-    r"|(?:答案|选项|選項|正解|答え|回答)\s?(?:应该是|应为|是|为|為|は)?\s?[:：]?|(?:정답|답변|답)\s?(?:은|는|[:：])"
-    r"|(?:الإجابة|الجواب)(?:\s(?:الصحيحة|الصحيح|النهائية|هي|هو)){0,3}\s?:?|(?:उत्तर|जवाब)(?:\s(?:है|होगा))?\s?:?",
-    re.IGNORECASE,
+_FOREIGN = pattern(
+    r"\b(?:antwort|lösung)(?:\s+(?:ist|lautet|wäre)\b|\s?:)",
+    r"\b(?:réponse(?:\s\w+)?(?:\s+est\b|\s?:)|respuesta(?:\s\w+)?(?:\s+es\b|\s?:)|risposta(?:\s\w+)?(?:\s+è|\s?:))",
+    r"\b(?:resposta(?:\s\w+)?(?:\s+é|\s?:)|antwoord\s?(?:is\b|:)|ответ(?:\s?[—–:-]|\s+это\b))",
+    r"(?:答案|选项|選項|正解|答え|回答)\s?(?:应该是|应为|是|为|為|は)?\s?[:：]?",
+    r"(?:정답|답변|답)\s?(?:은|는|[:：])",
+    r"(?:الإجابة|الجواب)(?:\s(?:الصحيحة|الصحيح|النهائية|هي|هو)){0,3}\s?:?",
+    r"(?:उत्तर|जवाब)(?:\s(?:है|होगा))?\s?:?",
 )
 _TAG = re.compile(r"<answer>\s*(.{0,400}?)\s*(?:</answer>|$)", re.IGNORECASE | re.DOTALL)
 _HASHES = re.compile(r"^####\s+(?=\S)", re.MULTILINE)
 
-_NOT_CLAIMED = re.compile(
-    r"(?:\b(?:thought|believed|assumed|guessed|suspected|if|whether|suppose|supposing|assuming|unless|what|why|how|until"
-    r"|before|first|initially|doubt|unsure|find|determine|give|provide|choose|not)|n't)\b\W+(?:\w+\W+){0,2}$",
-    re.IGNORECASE,
+_UNSURE = any_of(
+    """thought believed assumed guessed suspected if whether suppose supposing assuming unless what why how until before
+    first initially doubt unsure find determine give provide choose not"""
 )
-_CONCLUDES = re.compile(
-    r"\b(?:so|thus|therefore|hence|consequently|finally|ultimately|overall|actually|but|however|conclusion|conclude"
-    r"|summary|means|corrected|correction)\b",
-    re.IGNORECASE,
+_NOT_CLAIMED = pattern(rf"(?:\b{_UNSURE}|n't)\b\W+(?:\w+\W+){{0,2}}$")
+_SO = any_of(
+    """so thus therefore hence consequently finally ultimately overall actually but however conclusion conclude summary
+    means corrected correction"""
 )
-_FINAL_ABROAD = re.compile(r"richtig|korrekt|endgültig|final|correct|corr?eta|corretta|正确|最终|正解|정답", re.IGNORECASE)
-_CONCLUSION = re.compile(
-    r"(?:^|[.,;:!\n]\s{0,3}|\band )(?:so|thus|therefore|hence|overall|consequently|in conclusion|in total|in summary)\b,?\s",
-    re.IGNORECASE,
-)
+_CONCLUDES = pattern(rf"\b{_SO}\b")
+_FINAL_ABROAD = pattern(any_of("richtig korrekt endgültig final correct corr?eta corretta 正确 最终 正解 정답"))
+_THEN = any_of("so thus therefore hence overall consequently in_conclusion in_total in_summary")
+_CONCLUSION = pattern(rf"(?:^|[.,;:!\n]\s{{0,3}}|\band ){_THEN}\b,?\s")
 
 
 def stated(text: str) -> list[Statement]:
@@ -93,9 +99,8 @@ def _worded(text: str, mark: re.Match[str], previous: int) -> Statement | None:
         return None
     groups = mark.groupdict()
     quality, verb = groups.get("quality") or "", groups.get("verb") or ""
-    if re.search(r"final|correct|right", quality, re.IGNORECASE) or _CONCLUDES.search(lead):
-        weight = Weight.FINAL
-    elif not groups and _FINAL_ABROAD.search(text[max(0, mark.start() - 14) : mark.end()]):
+    abroad = not groups and _FINAL_ABROAD.search(text[max(0, mark.start() - 14) : mark.end()])
+    if re.search(r"final|correct|right", quality, re.IGNORECASE) or _CONCLUDES.search(lead) or abroad:
         weight = Weight.FINAL
     else:
         hedged = re.search(r"possible", quality, re.IGNORECASE) or re.match(r"might|may|could|can", verb, re.IGNORECASE)
@@ -126,14 +131,12 @@ def _rest(text: str, start: int) -> str:
 def conclusion(text: str) -> str | None:
     """What follows the last "so", "thus", "therefore" of the last line; None if it has none."""
     line = text.rstrip().rsplit("\n", 1)[-1][-600:]
-    last = None
-    for last in _CONCLUSION.finditer(line):
-        pass
-    return None if last is None else line[last.end() :]
+    ends = [found.end() for found in _CONCLUSION.finditer(line)]
+    return line[ends[-1] :] if ends else None
 
 
 def settle(statements: Sequence[Statement], read: Callable[[str], Reading]) -> Reading:
-    """What the marked answers come to: from the last final one on they must agree; hedged ones count if there is no other."""
+    """What the marked answers come to: from the last final one on they must agree; hedged ones count only alone."""
     read_out = [(statement.weight, read(statement.text)) for statement in statements]
     said = [(weight, reading) for weight, reading in read_out if reading is not Blank.NOTHING]
     firm = [(weight, reading) for weight, reading in said if weight is not Weight.HEDGED] or said

@@ -4,55 +4,53 @@ from __future__ import annotations
 
 import re
 
-_SYMBOLS = (
-    "mm cm dm m km in ft yd mi nm μm µm mg g kg t lb lbs oz ml mL cl l L s ms min h hr hrs kB KB MB GB TB Hz kHz MHz GHz"
-    " W kW MW GW kWh MWh J kJ kcal cal V mV A mA N Pa kPa bar K mol mph km/h m/s px ppm mm² cm² m² km² mm³ cm³ m³"
-    " mm^2 cm^2 m^2 km^2 cm^3 m^3 m2 m3 cm2 cm3 km2 sqm °C °F ° pp"
-).split()
-_WORDS = {
-    **{name: "%" for name in ("%", "percent", "per cent", "pct", "percents")},
-    **{name: "pp" for name in ("percentage points", "percentage point")},
-    **{name: "$" for name in ("$", "usd", "dollar", "dollars", "us$", "bucks")},
-    **{name: "€" for name in ("€", "eur", "euro", "euros")},
-    **{name: "£" for name in ("£", "gbp", "pound sterling")},
-    **{name: "¥" for name in ("¥", "jpy", "yen", "rmb", "yuan", "元")},
-    **{name: "₹" for name in ("₹", "inr", "rupees", "rupee")},
-    **{name: "mm" for name in ("millimeter", "millimeters", "millimetre", "millimetres")},
-    **{name: "cm" for name in ("centimeter", "centimeters", "centimetre", "centimetres")},
-    **{name: "m" for name in ("meter", "meters", "metre", "metres")},
-    **{name: "km" for name in ("kilometer", "kilometers", "kilometre", "kilometres", "kms")},
-    **{name: "in" for name in ("inch", "inches")},
-    **{name: "ft" for name in ("foot", "feet")},
-    **{name: "mi" for name in ("mile", "miles")},
-    **{name: "yd" for name in ("yard", "yards")},
-    **{name: "g" for name in ("gram", "grams", "gramme", "grammes")},
-    **{name: "kg" for name in ("kilogram", "kilograms", "kilo", "kilos", "kgs")},
-    **{name: "t" for name in ("ton", "tons", "tonne", "tonnes")},
-    **{name: "lb" for name in ("pound", "pounds", "lbs")},
-    **{name: "oz" for name in ("ounce", "ounces")},
-    **{name: "l" for name in ("liter", "liters", "litre", "litres")},
-    **{name: "ml" for name in ("milliliter", "milliliters", "millilitre", "millilitres")},
-    **{name: "s" for name in ("second", "seconds", "sec", "secs")},
-    **{name: "min" for name in ("minute", "minutes", "mins")},
-    **{name: "h" for name in ("hour", "hours", "hr", "hrs")},
-    **{name: "d" for name in ("day", "days")},
-    **{name: "wk" for name in ("week", "weeks")},
-    **{name: "mo" for name in ("month", "months")},
-    **{name: "y" for name in ("year", "years", "yrs")},
-    **{name: "°" for name in ("degree", "degrees")},
-    **{name: "°C" for name in ("degrees celsius", "degree celsius", "℃", "celsius")},
-    **{name: "°F" for name in ("degrees fahrenheit", "degree fahrenheit", "℉", "fahrenheit")},
-    **{name: "km/h" for name in ("kph", "kmh", "kilometers per hour", "kilometres per hour")},
-    **{name: "mph" for name in ("miles per hour",)},
-}
-_SAME = {"L": "l", "mL": "ml", "hr": "h", "hrs": "h", "lbs": "lb", "KB": "kB", "m2": "m^2", "m²": "m^2", "m³": "m^3", "m3": "m^3"}
+_SYMBOLS = """mm cm dm m km in ft yd mi nm μm µm mg g kg t lb lbs oz ml mL cl l L s ms min h hr hrs
+kB KB MB GB TB Hz kHz MHz GHz W kW MW GW kWh MWh J kJ kcal cal V mV A mA N Pa kPa bar K mol mph km/h m/s px ppm
+mm² cm² m² km² mm³ cm³ m³ mm^2 cm^2 m^2 km^2 cm^3 m^3 m2 m3 cm2 cm3 km2 sqm °C °F ° pp"""
+# The one name of a unit, and what else it is called.
+_NAMES = """%: %, percent, per cent, pct
+pp: percentage points, percentage point
+$: $, usd, dollar, dollars, us$, bucks
+€: €, eur, euro, euros
+£: £, gbp, pound sterling
+¥: ¥, jpy, yen, rmb, yuan, 元
+₹: ₹, inr, rupees, rupee
+mm: millimeter, millimeters, millimetre, millimetres
+cm: centimeter, centimeters, centimetre, centimetres
+m: meter, meters, metre, metres
+km: kilometer, kilometers, kilometre, kilometres, kms
+in: inch, inches
+ft: foot, feet
+mi: mile, miles
+yd: yard, yards
+g: gram, grams, gramme, grammes
+kg: kilogram, kilograms, kilo, kilos, kgs
+t: ton, tons, tonne, tonnes
+lb: pound, pounds
+oz: ounce, ounces
+l: liter, liters, litre, litres
+ml: milliliter, milliliters, millilitre, millilitres
+s: second, seconds, sec, secs
+min: minute, minutes, mins
+h: hour, hours
+d: day, days
+wk: week, weeks
+mo: month, months
+y: year, years, yrs
+°: degree, degrees
+°C: degrees celsius, degree celsius, celsius
+°F: degrees fahrenheit, degree fahrenheit, fahrenheit
+km/h: kph, kmh, kilometers per hour, kilometres per hour
+mph: miles per hour"""
+_WORDS = {name: line.split(": ")[0] for line in _NAMES.splitlines() for name in line.split(": ")[1].split(", ")}
+_SAME = {"L": "l", "mL": "ml", "hr": "h", "hrs": "h", "lbs": "lb", "KB": "kB", "m2": "m^2", "m3": "m^3"}
 
 
 def _any_of(names: list[str]) -> str:
     return "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
 
 
-AFTER = re.compile(rf"\s?-?(?:(?P<symbol>{_any_of(_SYMBOLS)})|(?P<word>(?i:{_any_of(list(_WORDS))})))(?![\w^])")
+AFTER = re.compile(rf"\s?-?(?:(?P<symbol>{_any_of(_SYMBOLS.split())})|(?P<word>(?i:{_any_of(list(_WORDS))})))(?![\w^])")
 BEFORE = re.compile(r"(?:[$€£¥₹]|\b(?:USD|EUR|GBP|JPY|INR)\s)\s?$")
 
 
@@ -62,9 +60,11 @@ def unit(text: str, start: int, end: int) -> tuple[int, int, str | None]:
     signed = re.match(r"[-–+]\s?([$€£¥₹])", text[start:end])
     name = None
     if after is not None:
-        name = after["symbol"] or _WORDS[after["word"].lower()]
+        name = (after["symbol"] or "").replace("²", "^2").replace("³", "^3") or _WORDS[after["word"].lower()]
     elif before is not None or signed is not None:
         name = _WORDS[(before.group() if before else signed[1] if signed else "").strip().lower()]
     first = start - (len(before.group()) if before else 0)
     return first, after.end() if after else end, _SAME.get(name, name) if name else None
+
+
 PERCENT_SIGN = re.compile(r"%|\b(?:percent|per cent|pct)\b", re.IGNORECASE)

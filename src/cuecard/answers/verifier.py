@@ -9,11 +9,11 @@ takes about a second (SymPy's import), later ones milliseconds; a caller is bloc
 from __future__ import annotations
 
 import atexit
-
 import json
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -69,10 +69,8 @@ class Verifier:
             self._child.kill()
             for pipe in (self._child.stdin, self._child.stdout):
                 if pipe is not None:
-                    try:
+                    with suppress(OSError):
                         pipe.close()
-                    except OSError:
-                        pass
             self._child.wait()
             self._child = None
 
@@ -91,5 +89,5 @@ atexit.register(_VERIFIER.close)
 
 @lru_cache(maxsize=4096)
 def same_expression(truth: str, given: str) -> bool:
-    """Whether an expression is the true one, by math-verify; not symmetric for equations and intervals. Raises MissingExtra."""
+    """Whether an expression is the true one, by math-verify; not symmetric for intervals. Raises MissingExtra."""
     return _VERIFIER.same(truth, given)

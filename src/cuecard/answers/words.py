@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from cuecard.answers.patterns import any_of, pattern
 from cuecard.answers.similarity import normalise
 from cuecard.answers.wording import plain, unquoted
 
+_SAYS = any_of("""is are was were would_be appears?_to_be seems?_to_be looks? shows? says? said reads? displays?""")
 _COPULA = re.compile(
-    r"(?P<subject>.{0,160}?)(?:\s(?:is|are|was|were|would be|appears? to be|seems? to be|looks?|shows?|says?|said|reads?|displays?):?\s"
-    r"|(?<=\bit)'s\s|(?<=\bthat)'s\s|(?<=\bthere)'s\s|(?<=\bhe)'s\s|(?<=\bthey)'re\s)(?P<rest>.+)",
+    rf"(?P<subject>.{{0,160}}?)(?:\s{_SAYS}:?\s|(?<=\bit)'s\s|(?<=\bthat)'s\s|(?<=\bthere)'s\s|(?<=\bhe)'s\s"
+    r"|(?<=\bthey)'re\s)(?P<rest>.+)",
     re.IGNORECASE | re.DOTALL,
 )
-_PLAIN_SUBJECT = re.compile(r"(?:(?:the|this|that|these|those|it|its|they|there|he|she|his|her|their|a|an|my|your|our)\b)", re.IGNORECASE)
+_PLAIN_SUBJECT = pattern(
+    any_of("the this that these those it its they there he she his her their a an my your our") + r"\b"
+)
 _RELATIVE = re.compile(r"\b(?:who|which|that|what|where)$", re.IGNORECASE)
 _FILLER = re.compile(
     r"(?:(?:called|named|known as|probably|likely|most likely|about|clearly|definitely|simply|just|that|approximately"
@@ -21,8 +25,14 @@ _FILLER = re.compile(
     r"|(?:the )?(?:word|answer|name|text|title|shape|number)(?: is|:))\s)+(?=\S)",
     re.IGNORECASE,
 )
+_ASKS_WHO = pattern(
+    r"\b(?:who|(?:which|what)(?: \w+){0,2}?)\s+(?P<verb>is|are|was|were|has|have|had|does|did)\s+(?P<of>[^,?]{1,100})"
+)
 _IMAGERY = {"image", "picture", "photo", "photograph", "figure", "chart", "diagram", "graph", "shown", "answer"}
-_SMALL = set("is are was were what which who where when how of in on at to do does did it this that and or there with for by".split())
+_LITTLE = (
+    "is are was were what which who where when how of in on at to do does did it this that and or there with for by"
+)
+_SMALL = set(_LITTLE.split())
 _NOT_BUT = re.compile(r"^not\s+.{1,60}?,?\s+but\s+(?:rather\s+)?(?P<rest>.+)$", re.IGNORECASE)
 _BUT_NOT = re.compile(r"^(?P<rest>.+?),?\s+(?:(?:and|but)\s+)?(?:not|rather than|instead of)\s+.{1,60}$", re.IGNORECASE)
 _BE = {"is", "are", "was", "were", "would", "cannot", "does", "do"}
@@ -36,6 +46,9 @@ def claimed(sentence: str, question: str, strict: bool = False) -> str:
     Strict wants a subject that the question names, and "" otherwise.
     """
     said = sentence.strip()
+    asked_for = _subject_asked_for(said, question)
+    if asked_for:
+        return unquoted(asked_for)
     found = _COPULA.match(said)
     while found is not None and _RELATIVE.search(found["subject"].strip()):
         found = _COPULA.match(said, found.start("rest") - 1) if " " in found["rest"] else None
@@ -44,6 +57,17 @@ def claimed(sentence: str, question: str, strict: bool = False) -> str:
     rest = found["rest"].strip()
     filler = _FILLER.match(rest)
     return unquoted(_positive(rest[filler.end() :] if filler else rest))
+
+
+def _subject_asked_for(said: str, question: str) -> str:
+    """B, from "B is the tallest." for "Who is the tallest, A or B?"; "" where a sentence goes on otherwise."""
+    asked = _ASKS_WHO.search(question)
+    if asked is None:
+        return ""
+    found = re.match(rf"(?P<subject>.{{1,80}}?)\s{asked['verb']}\s(?P<rest>.+)", said, re.IGNORECASE)
+    if found is None or not set(normalise(found["rest"]).split()) <= set(normalise(asked["of"]).split()):
+        return ""
+    return found["subject"].strip()
 
 
 def _is_subject(subject: str, question: str, strict: bool) -> bool:
@@ -58,7 +82,7 @@ def _positive(said: str) -> str:
 
 
 def mentioned(text: str, options: Sequence[str]) -> set[int]:
-    """The indices of the options whose words stand in a text and are not denied there; the longest wins where they overlap."""
+    """The indices of the options whose words a text holds and does not deny; the longest wins where they overlap."""
     words = normalise(plain(text)).split()
     spans = [(i, *span) for i, option in enumerate(options) for span in _spans(words, normalise(plain(option)).split())]
     ends = [end for _, _, end in spans]
@@ -79,6 +103,8 @@ def _denied(words: list[str], since: int, start: int, end: int) -> bool:
     before, after = words[since:start], words[end : end + 2]
     if "but" in before:
         before = before[before.index("but") + 1 :]
-    if before[-2:] in (["rather", "than"], ["instead", "of"]) or before[-1:] == ["no"] or _DENIES & set(before) - {"no"}:
+    if before[-2:] in (["rather", "than"], ["instead", "of"]) or before[-1:] == ["no"]:
         return True
-    return bool(after) and after[0] in _DENIED or len(after) == 2 and after[0] in _BE and after[1] in {"not", *_DENIED}
+    if _DENIES & set(before) - {"no"} or (after[:1] and after[0] in _DENIED):
+        return True
+    return len(after) == 2 and after[0] in _BE and after[1] in {"not", *_DENIED}

@@ -5,26 +5,30 @@ from __future__ import annotations
 import re
 
 from cuecard.answers.answer import Answer, Blank, Reading, one_of
+from cuecard.answers.patterns import pattern
 from cuecard.answers.polarity import polarity
+from cuecard.answers.refusals import answerable, refuses
 from cuecard.answers.similarity import normalise
-from cuecard.answers.wording import answerable, plain, refuses, sentences
+from cuecard.answers.wording import plain, sentences
 from cuecard.domain.question import Question
 
+_BEFORE, _AFTER = r"(?:^|[\s,;:/—–\"“(])", r"(?=\s*(?:$|[.,;:!?/)\"”—–]|(?:and|or|but)\b))"
 _ALONE = {
-    True: re.compile(r"(?:^|[\s,;:/—–\"“(])(?:yes|yeah|sí|oui|ja|sim)(?=\s*(?:$|[.,;:!?/)\"”—–]|and\b|or\b|but\b))", re.IGNORECASE),
-    False: re.compile(r"(?:^|[\s,;:/—–\"“(])(?:no|nope|nein|non|nee|não)(?=\s*(?:$|[.,;:!?/)\"”—–]|and\b|or\b|but\b))", re.IGNORECASE),
+    True: pattern(rf"\byes\b|{_BEFORE}(?:yeah|sí|oui|ja|sim){_AFTER}"),
+    False: pattern(rf"{_BEFORE}(?:no|nope|nein|non|nee|não){_AFTER}"),
 }
-_BOTH = re.compile(r"\b(?:yes|no|true|false)\s?(?:and|or|/|&)\s?(?:yes|no|true|false)\b|\bneither\b.{0,12}\bnor\b|ja und nein|sí y no|oui et non"
-                   r"|是也不是", re.IGNORECASE)
-_DENIED = re.compile(r"\b(?:not|isn't|wasn't|n't)\s+(?:an?\s+|(?:simply|exactly)\s+)?[\"'“]?(?:yes|no)\b", re.IGNORECASE)
-_ENDS = re.compile(
-    r"(?:\b(?:is|be|say|answer|so|think|with|thus|hence|therefore|it's|that's)|[,:;—–>])\s*(?:an?\s+)?(?:definite\s+|clear\s+)?"
-    r"[\"'“(]?(?P<word>yes|no|true|false)[\"'”).!]*$",
-    re.IGNORECASE,
+_EITHER = r"(?:yes|no|true|false)"
+_BOTH = pattern(
+    rf"\b{_EITHER}\s?(?:and|or|/|&)\s?{_EITHER}\b|\bneither\b.{{0,12}}\bnor\b",
+    "ja und nein|sí y no|oui et non|是也不是",
 )
-_AUXILIARIES = set(
-    "is are was were am be do does did can could has have had will would should must may might".split()
+_DENIED = pattern(r"(?:\bnot|n't)\s+(?:(?:an?|simply|exactly)\s+)?[\"'“]?(?:yes|no)\b")
+_ENDS = pattern(
+    r"(?:\b(?:is|be|say|answer|so|think|with|thus|hence|therefore|it's|that's)|[,:;—–>])\s*(?:an?\s+)?"
+    rf"(?:(?:definite|clear)\s+)?[\"'“(]?(?P<word>{_EITHER})[\"'”).!]*$"
 )
+_AUXILIARY = "is are was were am be do does did can could has have had will would should must may might"
+_AUXILIARIES = set(_AUXILIARY.split())
 
 
 def read(text: str, question: Question) -> Reading:
@@ -37,7 +41,7 @@ def read(text: str, question: Question) -> Reading:
         return Blank.UNCLEAR
     first = polarity(said)
     if first is not None:
-        doubtful = not first and refuses(parts[0]) or _ALONE[not first].search(said)
+        doubtful = (not first and refuses(parts[0])) or _ALONE[not first].search(said)
         return Blank.UNCLEAR if doubtful else _answer(parts[0], first)
     if refuses(said):
         left = answerable(said)

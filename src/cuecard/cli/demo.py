@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ import cuecard
 from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.domain.outcome import Route
 from cuecard.models import spec
+from cuecard.models.base import Model
 from cuecard.report import terminal, wording
 from cuecard.report.records import Showcase
 
@@ -38,10 +39,11 @@ def demo(
     _check(boards, easy_vqa)
     page = _page_maker()
     _prepare(out)
+    models = {role: spec.load(given, role) for role, given in (("small", small), ("large", large))}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task("questions", total=boards + easy_vqa)
-        shown = asyncio.run(_run(small, large, (boards, easy_vqa, seed), lambda: progress.advance(bar)))
+        shown = asyncio.run(_run(models, (boards, easy_vqa, seed), lambda: progress.advance(bar)))
     asked = f"{boards} boards, {easy_vqa} of easy-VQA, seed {seed}"
     shown = replace(shown, about=(("pair", f"{small} and {large}"), ("questions", asked), *_about(datetime.now(UTC))))
     _write(out / "report.html", page(shown))
@@ -71,10 +73,9 @@ def _page_maker() -> Callable[[Showcase], str]:
     return page
 
 
-async def _run(small: str, large: str, size: tuple[int, int, int], tick: Callable[[], None]) -> Showcase:
+async def _run(models: Mapping[str, Model], size: tuple[int, int, int], tick: Callable[[], None]) -> Showcase:
     from cuecard.demo.showcase import showcase  # needs numpy, which only the demo has
 
-    models = {role: spec.load(given, role) for role, given in (("small", small), ("large", large))}
     try:
         return await showcase(models, *size, tick)
     finally:

@@ -140,7 +140,7 @@ def path(cells: Sequence[Cell], start: int, jumps: int) -> list[int]:
 
 
 def make_task(rng: Random, cells: Sequence[Cell], task: str, wander: bool = False) -> Task:
-    """A random question of this task. Unless they `wander`, jumps reach a new cell each time: guesses do not coincide."""
+    """A random question of this task. Unless they `wander`, jumps reach a new cell each time: guesses differ."""
     if task == "compare":
         first, second = rng.sample(range(CELLS), 2)
         while cells[first][1] == cells[second][1]:
@@ -322,7 +322,7 @@ def misread(rng: Random, task: Task, cells: Sequence[Cell]) -> list[Cell]:
 
 # --- what the pair is examined on -------------------------------------------------------------------------------------
 
-# Chances in 100. Half is done at a glance (looking up, comparing, counting, adding), half needs one step after another.
+# Chances in 100: half is done at a glance (look up, compare, count, add), half needs one step after another.
 MIX = {
     "look-up": 20,
     "compare": 10,

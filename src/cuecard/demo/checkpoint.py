@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "demo-large": {
         "text": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 10},
-        "vision": {"depth": 3, "hidden_size": 128, "intermediate_size": 256, "deepstack_visual_indexes": [0, 1]},
+        "vision": {"depth": 3, "hidden_size": 96, "intermediate_size": 192, "deepstack_visual_indexes": [0]},
     },
 }
 
@@ -63,6 +64,34 @@ def architecture(name: str, tokenizer: PreTrainedTokenizerBase) -> Qwen3VLConfig
         vision_end_token_id=ids[tk.IMAGE_END],
         tie_word_embeddings=True,
     )
+
+
+def grow(weights: Mapping[str, torch.Tensor], larger: Qwen3VLForConditionalGeneration) -> dict[str, torch.Tensor]:
+    """Weights of a deeper model that begins as the same function: old layers spread out, new ones between them silent.
+
+    A new layer is a copy of the old one before it whose two output matrices are zero, so that at first it adds nothing to
+    the residual stream (depth up-scaling as in SOLAR, Kim et al. 2023, made function-preserving as in Net2Net).
+    """
+    grown = {}
+    for name, fresh in larger.state_dict().items():
+        old_name, is_new = name, False
+        for stack in ("language_model.layers.", "visual.blocks."):
+            head, found, tail = name.partition(stack)
+            if not found:
+                continue
+            index, _, rest = tail.partition(".")
+            old_depth, new_depth = _depth(weights, stack), _depth(larger.state_dict(), stack)
+            places = [round(i * (new_depth - 1) / max(1, old_depth - 1)) for i in range(old_depth)]
+            source = max(i for i, place in enumerate(places) if place <= int(index))
+            is_new = int(index) not in places
+            old_name = f"{head}{stack}{source}.{rest}"
+        silent = is_new and any(part in name for part in ("o_proj", "down_proj", "attn.proj", "mlp.linear_fc2"))
+        grown[name] = torch.zeros_like(fresh) if silent else weights[old_name].clone()
+    return grown
+
+
+def _depth(weights: Mapping[str, torch.Tensor], stack: str) -> int:
+    return 1 + max(int(name.partition(stack)[2].partition(".")[0]) for name in weights if stack in name)
 
 
 def save(model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -89,6 +90,8 @@ class Recipe:
     slips: float  # teaches to check a card against the image
     adam_rate: float = 2e-3
     muon_rate: float = 0.02
+    grown_from: str | None = None
+    """The model whose weights it begins with, its layers spread out among new ones that are silent at first."""
 
 
 RECIPES = {
@@ -97,26 +100,24 @@ RECIPES = {
             Phase("vision", 1500),
             Phase("look-up", 500, look_up_rows=40),
             Phase("reason", 1400, chains=2, reason_rows=20, read_rows=4),
-            Phase("both", 2200, chains=10, reason_rows=12, read_rows=3),
+            Phase("both", 1700, chains=6, reason_rows=9, read_rows=2),
         ),
         GLANCE,
         slips=0.1,
     ),
     "demo-large": Recipe(
-        (
-            Phase("vision", 1200),
-            Phase("look-up", 400, look_up_rows=24),
-            Phase("reason", 300, chains=4, reason_rows=16, read_rows=6),
-            Phase("both", 1600, chains=10, reason_rows=14, read_rows=4),
-        ),
+        (Phase("both", 1500, chains=6, reason_rows=8, read_rows=3),),
         DEEPER,
         slips=0.35,
+        adam_rate=1e-3,
+        muon_rate=0.012,
+        grown_from="demo-small",
     ),
 }
 
 
 class Heads(nn.Module):
-    """What vision is asked: of each visual token digit, colour, cell and where a jump leads; of images shape and hue."""
+    """What vision is asked: of visual tokens digit, colour, cell and where a jump leads; of images shape and hue."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -273,7 +274,12 @@ class Trainee:
             "optimisers": [optimiser.state_dict() for optimiser, _ in self.optimisers],
         }
 
-    def restore(self, state: dict) -> tuple[str, int]:
+    def grow(self, state: dict[str, Any]) -> None:
+        """Begin as the smaller model whose state this is."""
+        self.model.load_state_dict(checkpoint.grow(state["model"], self.model))
+        self.heads.load_state_dict(state["heads"])
+
+    def restore(self, state: dict[str, Any]) -> tuple[str, int]:
         self.model.load_state_dict(state["model"])
         self.heads.load_state_dict(state["heads"])
         for (optimiser, _), saved in zip(self.optimisers, state["optimisers"], strict=True):
@@ -289,14 +295,15 @@ def rate_at(step: int, steps: int, warm_up: int) -> float:
 def train(name: str, out: Path, seed: int, progress: Progress) -> None:
     """Train one model to the end, from its last checkpoint if there is one, and save it under `out`/name."""
     trainee, saved = Trainee(name, seed), out / f"{name}.checkpoint.pt"
-    phases = trainee.recipe.phases
-    begin, first = (phases[0].name, 0) if not saved.exists() else trainee.restore(torch.load(saved, weights_only=True))
+    phases, begin, first = trainee.recipe.phases, trainee.recipe.phases[0].name, 0
+    if saved.exists():
+        begin, first = trainee.restore(torch.load(saved, weights_only=True))
+    elif trainee.recipe.grown_from:
+        trainee.grow(torch.load(out / f"{trainee.recipe.grown_from}.checkpoint.pt", weights_only=True))
     for phase in phases[[phase.name for phase in phases].index(begin) :]:
-        bar, smooth, begun = (
-            progress.add_task(f"{name} {phase.name}", total=phase.steps, completed=first),
-            {},
-            time.monotonic(),
-        )
+        bar = progress.add_task(f"{name} {phase.name}", total=phase.steps, completed=first)
+        smooth: dict[str, float] = {}
+        begun = time.monotonic()
         for step in range(first, phase.steps):
             losses = trainee.step(phase, step)
             smooth = {k: v if k not in smooth else 0.95 * smooth[k] + 0.05 * v for k, v in losses.items()}
@@ -323,6 +330,10 @@ def main() -> None:
     if unknown := set(options.names) - set(RECIPES):
         parser.error(f"unknown model {', '.join(sorted(unknown))}: choose from {', '.join(RECIPES)}")
     options.out.mkdir(parents=True, exist_ok=True)
+    for name in options.names:
+        base = RECIPES[name].grown_from
+        if base and base not in options.names and not (options.out / f"{base}.checkpoint.pt").exists():
+            parser.error(f"{name} grows from {base}: train {base} first, or both together")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
         for name in options.names:

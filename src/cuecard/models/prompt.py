@@ -115,8 +115,8 @@ def read(question: Question, card: str, form: CardFormat, style: Style) -> Promp
 
 def growing(question: Question, card: str, form: CardFormat, style: Style) -> Prompt:
     """The beginning of `read` as far as the card is written, for engines that compute it ahead."""
-    whole = read(question, card, form, style)
-    opening = style.opening + neutral(card).strip() if form is CardFormat.THINKING else whole.opening
+    whole = read(question, _settled(card), form, style)
+    opening = style.opening + neutral(_settled(card)).strip() if form is CardFormat.THINKING else whole.opening
     return replace(whole, opening=opening, unfinished=True)
 
 
@@ -126,24 +126,35 @@ def _asked(question: Question, lead: str) -> tuple[Turn, ...]:
     lines += [f"{letter(index)}. {neutral(option)}" for index, option in enumerate(question.options)]
     instruction = (lead + INSTRUCTIONS[question.kind]).strip()
     text = "\n".join([*lines, instruction] if instruction else lines)
-    system = (Turn("system", question.system),) if question.system else ()
+    system = (Turn("system", neutral(question.system)),) if question.system else ()
     return (*system, Turn("user", text, question.images))
 
 
 # What opens or closes turns, think blocks and images in the templates of Qwen, Llama, Gemma, DeepSeek, Mistral, Phi,
-# LLaVA, InternVL and their kin. The first character of a match is kept and a space put behind it, so nothing is removed
-# and no new token can come together.
+# LLaVA, InternVL, Idefics and their kin. The first character of a match is kept and a space put behind it, so nothing
+# is removed and no new token can come together.
 _CONTROL = re.compile(
-    r"<(?=[|｜])"  # <|im_end|>, <|eot_id|>, <｜User｜>, <|image_pad|> …
-    r"|<(?=/?(?:think|thinking|thought|reasoning|answer|tool_call|tool_response|tool_calls|s|bos|eos|pad|unk|image|img|"
-    r"video|audio|start_of_turn|end_of_turn|start_of_image|end_of_image|image_soft_token|fake_token_around_image|"
-    r"end_of_utterance|global-img|row_\d+_col_\d+|IMG_CONTEXT|turn\|?|channel\|?)\s*/?>)"
-    r"|\[(?=/?(?:INST|IMG|IMG_BREAK|IMG_END|THINK|SYSTEM_PROMPT|TOOL_CALLS|AVAILABLE_TOOLS|TOOL_RESULTS)\])"
-    r"|<(?=<\s*/?SYS\s*>>)",
+    r"<(?=[|｜])"  # <|im_end|>, <|eot_id|>, <｜User｜>, <|image_pad|>, <|turn> …
+    r"|<(?=/?\w{1,32}[|｜]>)"  # <turn|>, <image|> …
+    r"|<(?=/?[^\W_]{1,32}_\w{0,32}>)"  # <start_of_turn>, <im_start>, <row_1_col_2>, <IMG_CONTEXT>, <extra_id_0> …
+    r"|<(?=/?(?:think|thinking|thought|reasoning|answer|s|bos|eos|pad|unk|sep|cls|mask|sop|eop|eoa|eoh|image|img|video|"
+    r"audio|ref|box|quad|point|slice|unit|global-img|seed:\w{1,32}|mask:\d{1,4}|(?:unused|loc|seg)\d{1,4})\s{0,8}/?>)"
+    r"|\[(?=/?(?:INST|IMG|IMG_BREAK|IMG_END|AUDIO|BEGIN_AUDIO|THINK|SYSTEM_PROMPT|TOOL_CALLS|AVAILABLE_TOOLS|TOOL_RESULTS|"
+    r"TOOL_CONTENT|ARGS|CALL_ID|PREFIX|MIDDLE|SUFFIX|MODEL_SETTINGS|BOS|EOS|EOT|PAD|UNK|CLS|SEP|[gs]?MASK|control_\d{1,4}|"
+    r"UNUSED_TOKEN_\d{1,4}|\|\w{1,32}\|)\])"
+    r"|<(?=<\s{0,8}/?SYS\s{0,8}>>)"
+    r"|◁(?=/?\w{1,32}▷)",
     re.IGNORECASE,
 )
+# The end of a text that may become a control token when more is written: longer than any of the above.
+_UNSETTLED = re.compile(r"(?:<{1,2}|\[|◁)[^<>\[\]◁▷]{0,80}\Z")
 
 
 def neutral(text: str) -> str:
     """The text with every control token broken, readable as before."""
     return _CONTROL.sub(lambda match: match.group() + " ", text)
+
+
+def _settled(text: str) -> str:
+    """The text that is still being written, less an end that `neutral` cannot judge yet."""
+    return _UNSETTLED.sub("", text)

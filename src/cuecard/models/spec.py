@@ -17,7 +17,10 @@ from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.models.base import Model
 
 EMBEDDED = ("demo-small", "demo-large")
-SERVED_KEYS = ("api_key", "prefill", "prefix_cache", "scoring", "images", "logprobs", "family", "timeout_s", "extra_body")
+SERVED_KEYS = (
+    *("api_key", "prefill", "prefix_cache", "scoring", "images", "logprobs"),
+    *("family", "timeout_s", "extra_body"),
+)
 KEYS = ("model", "device", "dtype", "revision", *SERVED_KEYS)
 
 

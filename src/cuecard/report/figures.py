@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 
 from cuecard.domain.outcome import Route
 from cuecard.report import wording
-from cuecard.report.placing import Spot, place
+from cuecard.report.placing import Box, Spot, place
 from cuecard.report.records import NEITHER, Row
 from cuecard.report.sheet import TEXT, WIDTH, canvas, key, svg
 from cuecard.report.svg import INK
@@ -29,20 +29,21 @@ def accuracy_against_tokens(rows: Sequence[Row]) -> str:
     """Each strategy a labelled point with its 95% interval; rows that coincide share a label."""
     figure, axes = canvas(height=400, left=56, top=16, bottom=84)
     most = max(1.0, *(row.all_tokens for row in rows))
-    low, high = min(row.low for row in rows), max(row.high for row in rows)
+    low, high = 100 * min(row.low for row in rows), 100 * max(row.high for row in rows)
     axes.set_xlim(-0.04 * most, 1.12 * most)
-    axes.set_ylim(100 * max(-0.02, low - 0.04), 100 * min(1.06, high + 0.05))
+    axes.set_ylim(low - 0.08 * (high - low), high + 0.3 * (high - low))  # room for names over the points
+    axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 100])
+    axes.set_ylim(low - 0.08 * (high - low), high + 0.3 * (high - low))
     axes.grid(color=INK, alpha=0.14, linewidth=0.8)
-    spots = []
+    spots, whiskers = [], []
     for same in _coinciding(rows):
         row, (_, marker, colour, _) = same[0], _family(same[0])
         x, y = row.all_tokens, 100 * row.accuracy
-        axes.plot(
-            [x, x], [100 * row.low, 100 * row.high], color=colour, alpha=0.45, linewidth=2.5, solid_capstyle="round"
-        )
+        axes.plot([x, x], [100 * row.low, 100 * row.high], color=colour, alpha=0.7, linewidth=2, solid_capstyle="round")
         axes.plot([x], [y], marker, color=colour, markeredgecolor=INK, markeredgewidth=0.5, markersize=8, zorder=4)
+        whiskers.append((_spot(axes, x, 100 * row.low, ""), _spot(axes, x, 100 * row.high, "")))
         spots.append(_spot(axes, x, y, _shared_name(same)))
-    _labels(axes, spots)
+    _labels(axes, spots, [(low.x - 2, low.y, low.x + 2, high.y) for low, high in whiskers])
     axes.set_xlabel("generated tokens a question, all models together", color=INK, fontsize=TEXT)
     axes.set_ylabel("right, %", color=INK, fontsize=TEXT)
     shown = [family for family in FAMILIES if any(_family(row) == family for row in rows)]
@@ -82,7 +83,7 @@ def latency_bars(rows: Sequence[Row]) -> str:
     axes.set_yticks(range(len(rows)), [row.name for row in rows], parse_math=False)
     kinds = ", ".join(dict.fromkeys(row.latency for row in rows))
     axes.set_xlabel(f"mean {unit} a question ({kinds})", color=INK, fontsize=TEXT, loc="left")
-    present = [part for part in order if any(row.parts_s.get(part, 0) > 0.002 * row.mean_s for row in rows)]
+    present = [part for part in order if any(row.parts_s.get(part, 0) > 0.01 * row.mean_s for row in rows)]
     key(figure, [Patch(color=wording.PARTS.get(part, wording.OTHER_PART), label=f"{part} at work") for part in present])
     return svg(figure, "Mean latency: " + "; ".join(f"{row.name} {wording.duration(row.mean_s)}" for row in rows))
 
@@ -143,11 +144,11 @@ def _spot(axes: Axes, x: float, y: float, text: str) -> Spot:
     return Spot(float(across), float(up), text)
 
 
-def _labels(axes: Axes, spots: Sequence[Spot]) -> None:
+def _labels(axes: Axes, spots: Sequence[Spot], avoid: Sequence[Box]) -> None:
     """Every point's name beside it, with a thin line where it had to move away."""
     left, bottom = axes.transAxes.transform((0, 0))
     right, top = axes.transAxes.transform((1, 1))
-    for spot, (x, y) in zip(spots, place(spots, (left, bottom, right, top)), strict=True):
+    for spot, (x, y) in zip(spots, place(spots, (left, bottom, right, top), avoid), strict=True):
         axes.annotate(
             spot.text,
             xy=(spot.x, spot.y),

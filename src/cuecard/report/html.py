@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
@@ -12,7 +13,7 @@ from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import Image, Question, letter
 from cuecard.report import figures, wording
 from cuecard.report.lanes import handoff
-from cuecard.report.records import Exhibit, Row, Sample, Showcase
+from cuecard.report.records import Exhibit, Row, Sample, Showcase, roles_of
 
 TITLE = "Cuecard: a small model reasons, a large one answers"
 NO_OTHERS = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -33,7 +34,7 @@ def page(shown: Showcase) -> str:
         _figure(
             "Latency",
             figures.latency_bars(shown.rows),
-            f"Mean seconds a question, {_how(shown.rows)}; split by which model worked meanwhile. The factor is the"
+            f"Mean latency of a question, {_how(shown.rows)}; split by which model worked meanwhile. The factor is the"
             " speed-up over the large model's own reasoning in the same run.",
         ),
         _figure(
@@ -75,7 +76,7 @@ def _lead(shown: Showcase) -> str:
 
 
 def _results(shown: Showcase) -> str:
-    roles = list(dict.fromkeys(role for row in shown.rows for role in row.tokens))
+    roles = roles_of(shown.rows)
     heads = ["right", "95% interval", *(f"tokens, {role}" for role in roles), "latency", "speed-up"]
     cells = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
     body = "\n".join(_result(row, roles, row.name == shown.headline) for row in shown.rows)
@@ -83,11 +84,12 @@ def _results(shown: Showcase) -> str:
         f"The same {shown.questions} questions for every strategy, in an order that rotates from question to question,"
         f" each from cold. Tokens: generated a question, mean. Latency: mean, {_how(shown.rows)}."
     )
-    return (
-        '<h2>Results</h2>\n<div class="wide"><table>\n'
-        f'<caption>{caption}</caption>\n<thead><tr><th scope="col">strategy</th>{cells}'
-        f'<th scope="col" class="routes">routes</th></tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
+    table = (
+        f'<table>\n<thead><tr><th scope="col">strategy</th>{cells}'
+        f'<th scope="col" class="routes">routes</th></tr></thead>\n'
+        f"<tbody>\n{body}\n</tbody>\n</table>"
     )
+    return f"<h2>Results</h2>\n{_drawn(table, caption)}"
 
 
 def _result(row: Row, roles: Sequence[str], headline: bool) -> str:
@@ -97,7 +99,7 @@ def _result(row: Row, roles: Sequence[str], headline: bool) -> str:
     numbers = (right, between, *spent, wording.duration(row.mean_s), f"{row.speed_up:.2f}×")
     cells = "".join(f"<td>{number}</td>" for number in numbers)
     marked = ' class="headline"' if headline else ""
-    routes = wording.counted(row.routes)
+    routes = re.sub(r"(\d) ", r"\1&nbsp;", wording.counted(row.routes))
     return f'<tr{marked}><th scope="row">{escape(row.name)}</th>{cells}<td class="routes">{routes}</td></tr>'
 
 
@@ -114,8 +116,9 @@ def _figure(title: str, svg: str, caption: str) -> str:
     return f"<h2>{title}</h2>\n{_drawn(svg, caption)}"
 
 
-def _drawn(svg: str, caption: str) -> str:
-    return f'<figure><div class="wide" tabindex="0">{svg}</div><figcaption>{caption}</figcaption></figure>'
+def _drawn(drawing: str, caption: str) -> str:
+    """What may be wider than a narrow screen scrolls by itself; the caption does not."""
+    return f'<figure><div class="wide" tabindex="0">{drawing}</div><figcaption>{caption}</figcaption></figure>'
 
 
 def _time_lines(sample: Sample) -> str:
@@ -125,10 +128,10 @@ def _time_lines(sample: Sample) -> str:
     how = "; ".join(f"<strong>{kind}</strong> ({wording.HOW[kind]})" for kind in kinds)
     return (
         "<h2>One request, call by call</h2>\n"
-        f"<p>{_asked(sample.question)} Right is <strong>{escape(sample.truth)}</strong>. The same question under"
-        f" several strategies, on one scale; every time is {how}. Among the transferred questions this is"
-        " the one of median latency. A bar is pale until the call's first token; the grey band is the hand-off, from the small model's"
-        f" last reasoning token to the large model's first answer token.</p>\n{''.join(drawn)}"
+        f"<p>{_asked(sample.question)} Right is <strong>{escape(sample.truth)}</strong>.</p>\n"
+        "<p>The same question under several strategies, on one scale: of the transferred questions, the one of median"
+        f" latency. Every time is {how}. A bar is pale until the call's first token; the grey band is the hand-off,"
+        " from the small model's last reasoning token to the large model's first answer token.</p>\n" + "".join(drawn)
     )
 
 
@@ -182,7 +185,7 @@ def _short(exhibit: Exhibit, role: str) -> str:
 
 def _reasoning(text: str | None, cancelled: bool) -> str:
     if not text:
-        return '<span class="soft">none was needed</span>'
+        return '<span class="soft">none</span>'
     return f"<blockquote>{escape(text.strip())}{' … (cancelled)' if cancelled else ''}</blockquote>"
 
 

@@ -1,4 +1,4 @@
-"""Where to write the names of points so that none covers another name or point."""
+"""Where to write the names of points so that none covers another name, a point, or the way to one."""
 
 from __future__ import annotations
 
@@ -20,37 +20,48 @@ class Spot:
     text: str
 
 
-def place(spots: Sequence[Spot], within: Box) -> list[tuple[float, float]]:
-    """For each spot, where its name begins (left end, middle of the line): the nearest free place, tried outwards."""
-    taken: list[Box] = [(s.x - MARK, s.y - MARK, s.x + MARK, s.y + MARK) for s in spots]
+def place(spots: Sequence[Spot], within: Box, avoid: Sequence[Box] = ()) -> list[tuple[float, float]]:
+    """For each spot, where its name begins (left end, middle of the line). `avoid`: what else should stay uncovered."""
+    taken: list[Box] = [*avoid, *((s.x - MARK, s.y - MARK, s.x + MARK, s.y + MARK) for s in spots)]
     placed = []
     for spot in spots:
-        width = LETTER * len(spot.text)
-        boxes = [_box(x, y, width) for x, y in _candidates(spot, width)]
+        boxes = _candidates(spot)
         inside = [
-            box
-            for box in boxes
-            if within[0] <= box[0] and box[2] <= within[2] and within[1] <= box[1] and box[3] <= within[3]
+            b for b in boxes if within[0] <= b[0] and b[2] <= within[2] and within[1] <= b[1] and b[3] <= within[3]
         ]
-        best = min(inside or boxes, key=lambda box: (sum(_overlap(box, other) for other in taken), boxes.index(box)))
-        taken.append(best)
+        best = min(inside or boxes, key=lambda box: _cost(spot, box, taken))
+        taken += [best, *_way(spot, best)]
         placed.append((best[0], (best[1] + best[3]) / 2))
     return placed
 
 
-def _candidates(spot: Spot, width: float) -> list[tuple[float, float]]:
-    """(left end, middle) of places around a spot, the nearest first."""
-    found = []
-    for away in range(7):
-        step = away * LINE
-        for y in (spot.y + step, spot.y - step):
-            found += [(spot.x + 10 + step / 2, y), (spot.x - width - 10 - step / 2, y)]
-        found += [(spot.x - width / 2, spot.y + 16 + step), (spot.x - width / 2, spot.y - 16 - step)]
+def _candidates(spot: Spot) -> list[Box]:
+    """Places around a spot: at its sides, and in lines over and under it, shifted left and right."""
+    width, found = LETTER * len(spot.text), []
+    for step in range(9):
+        for y in (spot.y + step * LINE, spot.y - step * LINE):
+            lefts = [spot.x + 10, spot.x - width - 10]
+            lefts += [spot.x - width * share for share in (0.0, 0.25, 0.5, 0.75, 1.0)] if step else []
+            found += [(left, y - LINE / 2, left + width, y + LINE / 2) for left in lefts]
     return found
 
 
-def _box(x: float, y: float, width: float) -> Box:
-    return (x, y - LINE / 2, x + width, y + LINE / 2)
+def _cost(spot: Spot, box: Box, taken: Sequence[Box]) -> float:
+    """What it covers weighs most, then what its line crosses, then how far away it is."""
+    covered = sum(_overlap(box, other) for other in taken)
+    crossed = sum(_overlap(dot, other) for dot in _way(spot, box) for other in taken)
+    away = abs((box[1] + box[3]) / 2 - spot.y) + 0.2 * abs((box[0] + box[2]) / 2 - spot.x)
+    return 10 * covered + 4 * crossed + away
+
+
+def _way(spot: Spot, box: Box) -> list[Box]:
+    """The line from a name to its point, as dots two pixels wide; none where they are side by side."""
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    shares = [i / 20 for i in range(1, 20)]
+    dots = [(x + share * (spot.x - x), y + share * (spot.y - y)) for share in shares]
+    # outside of the name itself and of the point, and of others drawn at the same place
+    far = [(a, b) for a, b in dots if abs(b - y) > LINE / 2 and max(abs(a - spot.x), abs(b - spot.y)) > MARK + 1]
+    return [(a - 1, b - 1, a + 1, b + 1) for a, b in far]
 
 
 def _overlap(one: Box, other: Box) -> float:

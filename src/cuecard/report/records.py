@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -58,6 +58,12 @@ class Row:
     @property
     def all_tokens(self) -> float:
         return sum(self.tokens.values())
+
+
+def roles_of(rows: Iterable[Row]) -> list[str]:
+    """Every role that generated tokens: the small model first, the large one last."""
+    found = dict.fromkeys(role for row in rows for role in row.tokens)
+    return sorted(found, key=lambda role: (role == "large", role != "small"))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from cuecard.domain.call import Call, FinishReason, Mode
 from cuecard.domain.outcome import Outcome
 from cuecard.report import wording
 from cuecard.report.lanes import handoff, ordered
-from cuecard.report.records import Row
+from cuecard.report.records import Row, roles_of
 
 ENDED = {
     FinishReason.CANCELLED: "cancelled",
@@ -118,9 +118,9 @@ def _fitted(line: Text, width: int, wrap: bool = False) -> Text:
 
 def results(rows: Sequence[Row]) -> Table:
     """Accuracy, tokens, latency and speed-up of each strategy."""
-    roles = list(dict.fromkeys(role for row in rows for role in row.tokens))
+    roles = roles_of(rows)
     kinds = ", ".join(dict.fromkeys(row.latency for row in rows))
-    table = Table(title=f"{rows[0].questions} questions, latency {kinds}", box=box.SIMPLE_HEAD)
+    table = Table(title=f"{rows[0].questions} questions, latency {kinds}", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("strategy", overflow="fold")
     for column in ("right", "95%", *(f"tokens,\n{role}" for role in roles), "latency", "speed-up"):
         table.add_column(column, justify="right")
@@ -134,7 +134,7 @@ def results(rows: Sequence[Row]) -> Table:
 
 def routes(rows: Sequence[Row]) -> Table:
     """How the answers came about; each row sums to the number of questions."""
-    table = Table(title="routes", box=box.SIMPLE_HEAD)
+    table = Table(title="routes", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("strategy", overflow="fold")
     table.add_column("questions by route", overflow="fold")
     for row in rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -11,16 +12,19 @@ from matplotlib.patches import Patch
 from cuecard.domain.call import Call, FinishReason, Mode
 from cuecard.domain.outcome import Outcome
 from cuecard.report import wording
-from cuecard.report.lanes import Track, handoff, tracks
+from cuecard.report.lanes import Lane, Track, handoff, tracks
 from cuecard.report.sheet import TEXT, WIDTH, canvas, key, svg, write
 from cuecard.report.svg import INK
+
+HATCHES = ((FinishReason.CANCELLED, "////", "cancelled"), (FinishReason.ERROR, "xxxx", "failed"))
+NOTED = {FinishReason.CANCELLED: ", cancelled", FinishReason.ERROR: ", failed", FinishReason.BUDGET: ", budget spent"}
 
 
 def timeline(outcome: Outcome, until_s: float | None = None) -> str:
     """A row a model, a bar a call, and the hand-off. `until_s` ends the axis, to compare several outcomes."""
     laid_out = tracks(outcome.calls)
     lanes = sum(len(track.lanes) for track in laid_out)
-    figure, axes = canvas(height=92 + 46 * lanes, left=92, top=34, bottom=58)
+    figure, axes = canvas(height=106 + 46 * lanes, left=92, top=48, bottom=58)
     end_s = until_s or max((outcome.total_s, *(call.end_s for call in outcome.calls)))
     scale, unit = (1000, "ms") if end_s < 2 else (1, "s")
     axes.set_xlim(0, end_s * scale * 1.02)
@@ -30,8 +34,7 @@ def timeline(outcome: Outcome, until_s: float | None = None) -> str:
     for track in laid_out:
         _track(axes, track, row, scale)
         row += len(track.lanes)
-    _handed_over(axes, outcome, lanes, scale)
-    axes.axvline(outcome.total_s * scale, color=INK, linewidth=1, linestyle=(0, (2, 2)))
+    _totals(axes, outcome, lanes, scale)
     axes.set_xlabel(
         f"{unit} since the question was asked ({outcome.latency_kind})", color=INK, fontsize=TEXT, loc="left"
     )
@@ -50,31 +53,35 @@ def _track(axes: Axes, track: Track, first: int, scale: float) -> None:
     write(axes, -0.015, middle, track.role, ha="right", va="bottom", weight="bold", transform=at)
     write(axes, -0.015, middle, model, ha="right", va="top", alpha=0.75, fontsize=TEXT - 1.5, transform=at)
     for y, lane in enumerate(track.lanes, start=first):
-        taken_to = -1.0
         for call in lane:
             _bar(axes, call, y, scale)
-            text = _said(call)
-            x = axes.transData.transform((call.start_s * scale, y))[0]
-            width = 6.2 * len(text)
-            if call.mode is not Mode.WARM and x >= taken_to and x + width < WIDTH:
-                write(axes, call.start_s * scale, y - 0.36, text, va="bottom", fontsize=TEXT - 1.5)
-                taken_to = x + width + 6
+        _names(axes, lane, y, scale)
+
+
+def _names(axes: Axes, lane: Lane, y: int, scale: float) -> None:
+    """What each call is, above its bar where there is room; the colours' key says it for the others."""
+    free_from = 0.0
+    for call in lane:
+        text = _said(call)
+        width = 6.2 * len(text)
+        start, end = (float(axes.transData.transform((s * scale, y))[0]) for s in (call.start_s, call.end_s))
+        # a reader's bar is short, begins where the hand-off's lines are drawn, and often ends at the margin
+        x = start - width - 5 if call.mode is Mode.READ else max(start, free_from)
+        fits = free_from <= x and x - start <= max(0.0, end - start - width) and x + width < WIDTH
+        if fits and call.mode is not Mode.WARM:
+            ends = call.mode is Mode.READ
+            above = axes.transData.inverted().transform((x + width if ends else x, 0))[0]
+            write(axes, above, y - 0.36, text, va="bottom", ha="right" if ends else "left", fontsize=TEXT - 1.5)
+            free_from = x + width + 8
 
 
 def _bar(axes: Axes, call: Call, y: int, scale: float) -> None:
     """Pale until the first token, full from there; hatched if it was cancelled, crossed if it failed."""
     start, end, colour = call.start_s * scale, call.end_s * scale, wording.MODES[call.mode]
     first = end if call.first_token_s is None else call.first_token_s * scale
-    hatch = {FinishReason.CANCELLED: "////", FinishReason.ERROR: "xxxx"}.get(call.finish_reason)
-    axes.barh(
-        y,
-        first - start,
-        0.56,
-        left=start,
-        color=colour,
-        alpha=0.4 if call.first_token_s is not None else 0.8,
-        linewidth=0,
-    )
+    hatch = next((hatch for reason, hatch, _ in HATCHES if reason is call.finish_reason), None)
+    paleness = 0.8 if call.first_token_s is None else 0.4
+    axes.barh(y, first - start, 0.56, left=start, color=colour, alpha=paleness, linewidth=0)
     axes.barh(y, end - first, 0.56, left=first, color=colour, linewidth=0)
     axes.barh(y, end - start, 0.56, left=start, fill=False, edgecolor=INK, linewidth=0.6, hatch=hatch)
     if call.first_token_s is not None:
@@ -83,48 +90,39 @@ def _bar(axes: Axes, call: Call, y: int, scale: float) -> None:
 
 def _said(call: Call) -> str:
     made = call.usage.completion_tokens
-    ended = {
-        FinishReason.CANCELLED: ", cancelled",
-        FinishReason.ERROR: ", failed",
-        FinishReason.BUDGET: ", budget spent",
-    }.get(call.finish_reason, "")
-    return f"{call.mode}{'' if made is None else f', {made} token' + 's' * (made != 1)}{ended}"
-
-
-def _handed_over(axes: Axes, outcome: Outcome, lanes: int, scale: float) -> None:
-    """The hand-off as a band over all rows, and what it and the whole took, above them."""
-    total = outcome.total_s * scale
-    x, _ = axes.transData.transform((total, 0))
-    ends_right = x > WIDTH / 2
-    said = f"answered: {wording.duration(outcome.total_s)}"
-    if (found := handoff(outcome)) is not None:
-        start_s, end_s = found
-        axes.axvspan(start_s * scale, end_s * scale, color=INK, alpha=0.16, linewidth=0)
-        axes.plot([start_s * scale] * 2, [-0.75, lanes - 0.4], color=INK, linewidth=0.8)
-        axes.plot([end_s * scale] * 2, [-0.75, lanes - 0.4], color=INK, linewidth=0.8)
-        said = f"hand-off: {wording.duration(end_s - start_s)}   {said}"
-    axes.annotate(
-        said,
-        (total, -0.75),
-        (0, 6),
-        textcoords="offset points",
-        ha="right" if ends_right else "left",
-        color=INK,
-        fontsize=TEXT,
+    return (
+        f"{call.mode}{'' if made is None else f', {made} token' + 's' * (made != 1)}{NOTED.get(call.finish_reason, '')}"
     )
+
+
+def _totals(axes: Axes, outcome: Outcome, lanes: int, scale: float) -> None:
+    """What the whole took, and the hand-off as a band over all rows with what it took."""
+    axes.axvline(outcome.total_s * scale, color=INK, linewidth=1, linestyle=(0, (2, 2)))
+    found = handoff(outcome)
+    _above(axes, outcome.total_s * scale, 4 if found is None else 19, f"answered: {wording.duration(outcome.total_s)}")
+    if found is not None:
+        start, end = (seconds * scale for seconds in found)
+        axes.axvspan(start, end, color=INK, alpha=0.16, linewidth=0)
+        for x in (start, end):
+            axes.plot([x, x], [-0.75, lanes - 0.4], color=INK, linewidth=0.8)
+        _above(axes, end, 4, f"hand-off: {wording.duration(found[1] - found[0])}")
+
+
+def _above(axes: Axes, x: float, up: int, text: str) -> None:
+    """A text that ends at `x`, or begins there if the sheet's middle is still to come; `up` pixels over the rows."""
+    ends = axes.transData.transform((x, 0))[0] > WIDTH / 2
+    side: dict[str, Any] = {"ha": "right" if ends else "left", "color": INK, "fontsize": TEXT}
+    axes.annotate(text, (x, -0.75), (2 if ends else -2, up), textcoords="offset points", **side)
 
 
 def _modes_of(calls: Sequence[Call]) -> list[Patch | Line2D]:
     """The key: the modes that occur, then the marks that occur."""
-    key: list[Patch | Line2D] = [
-        Patch(color=wording.MODES[mode], label=str(mode)) for mode in Mode if any(c.mode is mode for c in calls)
-    ]
+    found = [mode for mode in Mode if any(call.mode is mode for call in calls)]
+    shown: list[Patch | Line2D] = [Patch(color=wording.MODES[mode], label=str(mode)) for mode in found]
     if any(call.first_token_s is not None for call in calls):
-        key.append(
-            Line2D([], [], marker="|", color=INK, linestyle="", markersize=12, markeredgewidth=1.6, label="first token")
-        )
-    if any(call.cancelled for call in calls):
-        key.append(Patch(fill=False, edgecolor=INK, linewidth=0.6, hatch="////", label="cancelled"))
-    if any(call.finish_reason is FinishReason.ERROR for call in calls):
-        key.append(Patch(fill=False, edgecolor=INK, linewidth=0.6, hatch="xxxx", label="failed"))
-    return key
+        tick: dict[str, Any] = {"marker": "|", "linestyle": "", "markersize": 12, "markeredgewidth": 1.6}
+        shown.append(Line2D([], [], color=INK, label="first token", **tick))
+    for reason, hatch, name in HATCHES:
+        if any(call.finish_reason is reason for call in calls):
+            shown.append(Patch(fill=False, edgecolor=INK, linewidth=0.6, hatch=hatch, label=name))
+    return shown

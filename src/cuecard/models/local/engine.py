@@ -42,13 +42,13 @@ class Engine:
         self.name = name
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._stopped = False
         self._lock = threading.Lock()
 
     async def run(self, steps: Callable[[], Generator[Any]]) -> AsyncGenerator[Any]:
         """What the steps yield, as it comes; foreign errors come out as ModelError."""
         job = Job(steps, asyncio.get_running_loop())
-        self._begin()
-        self._inbox.put(job)
+        self._take(job)
         try:
             while (item := await job.out.get()) is not _END:
                 if isinstance(item, BaseException):
@@ -58,36 +58,50 @@ class Engine:
             job.cancelled = True
 
     def stop(self) -> None:
-        """End the thread after the step it is in; jobs under way end with an error."""
+        """End the thread after the step it is in; jobs under way, and later ones, end with an error."""
         with self._lock:
-            if self._thread is not None:
-                self._inbox.put(None)
-                self._thread.join()
-                self._thread = None
+            self._stopped = True
+            self._inbox.put(None)
+        if self._thread is not None:
+            self._thread.join()
 
-    def _begin(self) -> None:
-        with self._lock:
+    def _take(self, job: Job) -> None:
+        with self._lock:  # so that no job comes in behind the last one that the thread looks at
+            if self._stopped:
+                raise self._closed()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name=f"cuecard {self.name}", daemon=True)
                 self._thread.start()
+            self._inbox.put(job)
 
     def _work(self) -> None:
         jobs: list[Job] = []
-        while True:
-            while not jobs or not self._inbox.empty():
-                job = self._inbox.get()
-                if job is None:
-                    for left in jobs:
-                        left.post(ModelError(f"{self.name} was closed"))
-                    return
-                jobs.append(job)
+        while self._receive(jobs):
             jobs = [job for job in jobs if self._advance(job)]
+        for job in jobs:
+            self._drop(job)
+            job.post(self._closed())
+
+    def _receive(self, jobs: list[Job]) -> bool:
+        """Add what has come in, and wait for it if there is nothing else to do; False when the engine is to stop."""
+        while not jobs or not self._inbox.empty():
+            job = self._inbox.get()
+            if job is None:
+                return False
+            jobs.append(job)
+        return True
+
+    def _closed(self) -> ModelError:
+        return ModelError(f"{self.name} was closed", "load it again")
+
+    def _drop(self, job: Job) -> None:
+        if job.running is not None:
+            job.running.close()
 
     def _advance(self, job: Job) -> bool:
         """One step of one job; False when it has ended."""
         if job.cancelled:
-            if job.running is not None:
-                job.running.close()
+            self._drop(job)
             return False
         try:
             if job.running is None:
@@ -99,9 +113,12 @@ class Engine:
         except CuecardError as error:
             job.post(error)
         except Exception as error:  # whatever torch or a tokenizer raises is this model's failure, told in one line
-            problem = ModelError(
-                f"{self.name}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            )
+            problem = ModelError(f"{self.name}: {type(error).__name__}: {first_line(error)}")
             problem.__cause__ = error
             job.post(problem)
         return False
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line; its class if it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

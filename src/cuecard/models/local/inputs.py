@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from PIL import Image as PilImage
 from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
 from cuecard.domain.errors import BadInput, Unsupported
 from cuecard.domain.question import Image
@@ -48,7 +49,7 @@ class TextReader:
     def inputs(self, prompt: Prompt) -> Inputs:
         if prompt.images:
             raise Unsupported(f"{self._name} is a language model and cannot see images")
-        return Inputs(tokenized(self.tokenizer, render(self.tokenizer, prompt)), (), 0, {})
+        return Inputs(tokenized(self.tokenizer, render(self.tokenizer, prompt, parts=False)), (), 0, {})
 
     def forget(self) -> None:
         """Nothing is kept."""
@@ -103,10 +104,11 @@ class ProcessorReader:
 
     def __init__(self, processor: Any, config: PretrainedConfig) -> None:
         self.processor, self.tokenizer = processor, processor.tokenizer
+        self.tokenizer.chat_template = processor.chat_template or self.tokenizer.chat_template
         self._token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
 
     def inputs(self, prompt: Prompt) -> Inputs:
-        text = render(self.processor, prompt)
+        text = render(self.tokenizer, prompt)
         pictures = [opened(image) for image in prompt.images]
         # the rendered text already begins with the special tokens that the template wants
         begins = self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
@@ -115,7 +117,7 @@ class ProcessorReader:
         )
         ids = made.pop("input_ids")[0].tolist()
         made.pop("attention_mask", None)
-        end = len(ids) - ids[::-1].index(self._token) if pictures and self._token in ids else 0
+        end = 0 if not pictures else len(ids) - (ids[::-1].index(self._token) if self._token in ids else 0)
         return Inputs(ids, tuple(image.digest for image in prompt.images), end, dict(made))
 
     def forget(self) -> None:
@@ -131,7 +133,28 @@ def make_reader(source: str, config: PretrainedConfig, revision: str | None) -> 
         return QwenReader(
             tokenizer, AutoImageProcessor.from_pretrained(source, revision=revision, backend="pil"), config
         )
-    return ProcessorReader(AutoProcessor.from_pretrained(source, revision=revision), config)
+    try:
+        processor = AutoProcessor.from_pretrained(source, revision=revision)
+    except ImportError:
+        if type(config) not in PROCESSOR_MAPPING:
+            raise
+        processor = for_stills(PROCESSOR_MAPPING[type(config)]).from_pretrained(source, revision=revision)
+    return ProcessorReader(processor, config)
+
+
+def for_stills(kind: Any) -> Any:
+    """A processor class less its part for videos, which needs torchvision."""
+
+    class Stills(kind):
+        @classmethod
+        def get_attributes(cls) -> list[str]:
+            return [name for name in kind.get_attributes() if name != "video_processor"]
+
+        @classmethod
+        def _get_arguments_from_pretrained(cls, *args: Any, **settings: Any) -> list[Any]:
+            return [*super()._get_arguments_from_pretrained(*args, **settings), None]
+
+    return Stills
 
 
 def tokenized(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

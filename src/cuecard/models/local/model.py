@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+import sys
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -10,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, DynamicCache, PreTrainedModel
-from transformers.utils import logging
+from transformers import DynamicCache, PreTrainedModel
 
 from cuecard.domain.call import FinishReason, Mode, Usage
-from cuecard.domain.errors import BadInput, ModelError, ModelRefused
-from cuecard.models.base import Abilities, AnswerDelta, Event, Finished, Limits, Progress, ReasoningDelta, Started
+from cuecard.domain.errors import BadInput, ModelError, Unsupported
+from cuecard.models.base import Abilities, Event, Finished, Limits, Progress, Started
+from cuecard.models.local import loading
+from cuecard.models.local.decoding import Decoder, chance, choose
 from cuecard.models.local.engine import Engine
-from cuecard.models.local.inputs import Inputs, Reader, make_reader, tokenized
+from cuecard.models.local.inputs import Inputs, Reader, tokenized
 from cuecard.models.local.prefix import Computed, Prefixes, shareable
-from cuecard.models.prompt import PROSE, TAGS, CardFormat, Prompt
-from cuecard.models.thinking import Splitter
+from cuecard.models.prompt import PROSE, TAGS, CardFormat, Prompt, neutral
 
 PREFILL_CHUNK = 8192
 
@@ -43,7 +46,7 @@ class LocalModel:
     def __init__(
         self, name: str, model: PreTrainedModel, reader: Reader, card_formats: Sequence[CardFormat] | None = None
     ) -> None:
-        self._name, self._model, self._reader = name, model.eval(), reader
+        self._name, self._model, self._reader = name, model, reader
         self._engine, self._prefixes = Engine(name), Prefixes()
         self._has_rope_delta = hasattr(getattr(model, "model", None), "rope_deltas")
         tokenizer = reader.tokenizer
@@ -51,9 +54,10 @@ class LocalModel:
         self._ends = {
             i for i in (*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id) if i is not None
         }
+        self._most = getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
+        self._keeps_some_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._shares = shareable(DynamicCache(config=model.config))
-        template = getattr(getattr(reader, "processor", None), "chat_template", None) or tokenizer.chat_template or ""
-        style = TAGS if "<think>" in str(template) or "<think>" in tokenizer.get_vocab() else PROSE
+        style = TAGS if "<think>" in str(tokenizer.chat_template) or "<think>" in tokenizer.get_vocab() else PROSE
         notes = () if self._shares else ("keeps no prefixes (its cache forgets): every call is computed whole",)
         self._abilities = Abilities(
             images=hasattr(model.config, "vision_config"),
@@ -75,30 +79,9 @@ class LocalModel:
         dtype: str | None = None,
         revision: str | None = None,
     ) -> LocalModel:
-        """Load a directory or a hub's repository. Raises BadInput when there is no such checkpoint, ModelRefused when it does not load."""
-        source = str(source)
-        logging.disable_progress_bar()
-        logging.set_verbosity_error()
-        device = device or (
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
-        try:
-            config = AutoConfig.from_pretrained(source, revision=revision)
-        except (OSError, ValueError) as error:
-            raise BadInput(
-                f"no checkpoint at {source!r}: {_first_line(error)}",
-                "give a directory in the Hugging Face layout, or hf:ORG/NAME",
-            ) from error
-        auto = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
-        # a CPU computes fastest in float32; an accelerator in the type that the checkpoint was saved in
-        chosen = getattr(torch, dtype) if dtype else torch.float32 if device == "cpu" else "auto"
-        try:
-            model = auto.from_pretrained(source, revision=revision, dtype=chosen, attn_implementation="sdpa").to(device)
-            return cls(name or Path(source).name, model, make_reader(source, config, revision))
-        except (OSError, ValueError, ImportError, RuntimeError) as error:
-            raise ModelRefused(
-                f"{source} does not load: {_first_line(error)}", "is the checkpoint whole, and is there memory for it?"
-            ) from error
+        """Load a directory or a hub's repository. Raises BadInput, ModelRefused."""
+        model, reader = loading.load(str(source), device, dtype, revision)
+        return cls(name or Path(source).name, model, reader)
 
     @property
     def name(self) -> str:
@@ -114,17 +97,19 @@ class LocalModel:
                 yield event
 
     async def warm(self, prompt: Prompt) -> Usage:
+        if not self._shares:
+            raise Unsupported(f"{self._name} keeps no prefixes")
         return await self._once(partial(self._warm, prompt))
 
     async def score(self, prompt: Prompt, answer: str) -> float:
         return await self._once(partial(self._score, prompt, answer))
 
     async def aclose(self) -> None:
-        self._engine.stop()
+        await asyncio.to_thread(self._engine.stop)
         self.forget()
 
     def forget(self) -> None:
-        """Drop what was computed before, so that the next call is timed as a first one. Not while calls are under way."""
+        """Drop what was computed before, so that the next call costs what a first one does. Not while calls run."""
         self._prefixes.clear()
         self._reader.forget()
 
@@ -138,12 +123,12 @@ class LocalModel:
 
     def _warm(self, prompt: Prompt) -> Generator[Usage]:
         sequence = self._read(self._reader.inputs(prompt))
-        self._hold(sequence)
+        self._hold(sequence, passing=prompt.unfinished)
         yield Usage(len(sequence.ids), sequence.reused, 0, 0)
 
     def _score(self, prompt: Prompt, answer: str) -> Generator[float]:
         inputs = self._reader.inputs(prompt)
-        wanted = tokenized(self._reader.tokenizer, answer)
+        wanted = tokenized(self._reader.tokenizer, neutral(answer))
         if not wanted:
             raise BadInput("an empty answer has no likelihood")
         sequence = self._read(inputs)
@@ -159,29 +144,30 @@ class LocalModel:
         self._hold(sequence)
         prompt_tokens, cached = len(sequence.ids), sequence.reused
         yield Progress(Usage(prompt_tokens, cached, 0, 0))
-        generator = torch.Generator(sequence.logits.device)
-        generator.manual_seed(limits.seed) if limits.seed is not None else generator.seed()
-        decoder = _Decoder(self._reader.tokenizer, prompt)
+        generator = chance(limits, sequence.logits.device)
+        closing = tokenized(self._reader.tokenizer, prompt.style.closing)
+        budget = min(limits.reasoning_tokens, self._most - prompt_tokens - len(closing) - limits.answer_tokens)
+        reasons = prompt.mode is Mode.REASON
+        decoder = Decoder(self._reader.tokenizer, prompt)
         spent_on_reasoning = spent = 0
         budget_spent, finish, logprob = False, FinishReason.LENGTH, 0.0
         # two stages: the reasoning within its budget, then the answer within its own
-        while True:
+        while len(sequence.ids) < self._most:
             in_reasoning = decoder.splitter.is_reasoning
-            token, likelihood = _choose(sequence.logits[-1], limits, generator)
-            over = token in self._ends or spent_on_reasoning >= limits.reasoning_tokens
-            if in_reasoning and over and prompt.mode is Mode.REASON:
+            token, likelihood = choose(sequence.logits[-1], limits, generator)
+            if reasons and in_reasoning and (token in self._ends or spent_on_reasoning >= budget):
                 # the reasoning did not close by itself: close it, so that no answer is taken from it
                 yield from decoder.rest()
-                closing = tokenized(self._reader.tokenizer, prompt.style.closing)
                 prompt_tokens += len(closing)
                 self._extend(sequence, closing)
-                decoder = _Decoder(self._reader.tokenizer, replace(prompt, mode=Mode.READ))
+                decoder = Decoder(self._reader.tokenizer, replace(prompt, mode=Mode.READ))
                 budget_spent = True
                 continue
             if token in self._ends:
                 finish = FinishReason.STOP
                 break
-            if spent - spent_on_reasoning >= limits.answer_tokens:
+            # reasoning that nobody asked for is paid from the answer's limit
+            if spent - (spent_on_reasoning if reasons else 0) >= limits.answer_tokens:
                 break
             spent += 1
             yield from decoder.feed(token)
@@ -202,7 +188,11 @@ class LocalModel:
         """Compute a prompt, but for what is known of it."""
         if not inputs.ids:
             raise BadInput("the prompt is empty")
-        self._fits(len(inputs.ids))
+        if len(inputs.ids) >= self._most:
+            raise BadInput(
+                f"the prompt has {len(inputs.ids)} tokens and {self._name} reads at most {self._most}",
+                "use fewer or smaller images, or a shorter text",
+            )
         empty = DynamicCache(config=self._model.config)
         found = self._prefixes.find(inputs.ids, inputs.images, inputs.images_end) if self._shares else None
         if found is not None:
@@ -213,17 +203,18 @@ class LocalModel:
             self._extend(sequence, inputs.ids[length:])
             return sequence
         device = self._model.device
-        tensors = {
-            k: v.to(device, self._model.dtype if v.is_floating_point() else None) for k, v in inputs.tensors.items()
-        }
         # long texts are read in pieces, which bounds memory; images go with the first piece
         first = max(inputs.images_end, PREFILL_CHUNK)
-        if "mm_token_type_ids" in tensors:
-            tensors["mm_token_type_ids"] = tensors["mm_token_type_ids"][:, :first]
+        tensors = {
+            name: (part[:, :first] if part.shape[:2] == (1, len(inputs.ids)) else part).to(
+                device, self._model.dtype if part.is_floating_point() else None
+            )
+            for name, part in inputs.tensors.items()
+        }
         ids = torch.tensor([inputs.ids[:first]], device=device)
-        out = self._model(input_ids=ids, past_key_values=empty, use_cache=True, logits_to_keep=1, **tensors)
+        logits = self._forward(ids, empty, 1, tensors)
         delta = int(self._model.model.rope_deltas[0, 0]) if self._has_rope_delta and inputs.images else 0
-        sequence = Running(inputs.ids[:first], inputs.images, empty, delta, out.logits[0], 0)
+        sequence = Running(inputs.ids[:first], inputs.images, empty, delta, logits, 0)
         if inputs.ids[first:]:
             self._extend(sequence, inputs.ids[first:])
         return sequence
@@ -239,68 +230,19 @@ class LocalModel:
                 where = torch.arange(at, at + len(piece), device=self._model.device) + sequence.rope_delta
                 extra["position_ids"] = where.expand(3, 1, -1)
             tokens = torch.tensor([piece], device=self._model.device)
-            out = self._model(
-                input_ids=tokens, past_key_values=sequence.cache, use_cache=True, logits_to_keep=keep, **extra
-            )
-            logits = out.logits[0] if start == 0 or keep else torch.cat([logits, out.logits[0]])
+            fresh = self._forward(tokens, sequence.cache, keep, extra)
+            logits = fresh if start == 0 or keep else torch.cat([logits, fresh])
             sequence.ids = [*sequence.ids, *piece]
         sequence.logits = logits[-1:]
         return logits
 
-    def _hold(self, sequence: Running) -> None:
+    def _forward(self, ids: torch.Tensor, cache: DynamicCache, keep: int, more: dict[str, Any]) -> torch.Tensor:
+        """(1, tokens) ids behind what the cache holds -> (kept, vocabulary) logits of the last; keep=0: of all."""
+        trimmed = {"logits_to_keep": keep} if self._keeps_some_logits else {}
+        out = self._model(input_ids=ids, past_key_values=cache, use_cache=True, **trimmed, **more)
+        return out.logits[0, -keep:]
+
+    def _hold(self, sequence: Running, passing: bool = False) -> None:
         if self._shares:
             layers = tuple((layer.keys, layer.values) for layer in sequence.cache.layers)
-            self._prefixes.keep(Computed(tuple(sequence.ids), sequence.images, layers, sequence.rope_delta))
-
-    def _fits(self, tokens: int) -> None:
-        config = self._model.config.get_text_config()
-        most = getattr(config, "max_position_embeddings", None)
-        if most is not None and tokens >= most:
-            raise BadInput(
-                f"the prompt has {tokens} tokens and {self._name} reads at most {most}",
-                "use fewer or smaller images, or a shorter text",
-            )
-
-
-class _Decoder:
-    """Tokens to text as it becomes certain (a character may take several tokens), told apart by the splitter."""
-
-    def __init__(self, tokenizer: Any, prompt: Prompt) -> None:
-        self.splitter, self._tokenizer = Splitter(prompt), tokenizer
-        self._ids: list[int] = []
-        self._told = 0
-
-    def feed(self, token: int) -> Generator[Event]:
-        self._ids.append(token)
-        text = self._tokenizer.decode(self._ids)
-        if not text.endswith("\ufffd"):
-            fresh, self._told = text[self._told :], len(text)
-            yield from map(_event, self.splitter.feed(fresh))
-            # what came before the last token no longer changes how the next ones are spelled
-            self._ids = self._ids[-1:]
-            self._told = len(self._tokenizer.decode(self._ids))
-
-    def rest(self) -> Generator[Event]:
-        text = self._tokenizer.decode(self._ids)[self._told :]
-        self._told += len(text)
-        yield from map(_event, [*self.splitter.feed(text), *self.splitter.rest()])
-
-
-def _event(piece: Any) -> Event:
-    return ReasoningDelta(piece.text) if piece.is_reasoning else AnswerDelta(piece.text)
-
-
-def _choose(logits: torch.Tensor, limits: Limits, generator: torch.Generator) -> tuple[int, float]:
-    """The next token and the log of its probability (before temperature). Greedy, or sampled from the nucleus."""
-    logits = logits.float()
-    if limits.temperature == 0:
-        token = int(logits.argmax())
-    else:
-        chances, order = torch.softmax(logits / limits.temperature, -1).sort(descending=True)
-        chances[chances.cumsum(0) - chances >= limits.top_p] = 0
-        token = int(order[torch.multinomial(chances, 1, generator=generator)])
-    return token, float(torch.log_softmax(logits, -1)[token])
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+            self._prefixes.keep(Computed(tuple(sequence.ids), sequence.images, layers, sequence.rope_delta, passing))

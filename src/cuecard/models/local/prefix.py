@@ -14,6 +14,9 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+LAST_WORD = 8
+"""Tokens at most, as one word of a text is spelled."""
+
 
 @dataclass(frozen=True)
 class Computed:
@@ -24,6 +27,12 @@ class Computed:
     layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
     rope_delta: int
     """How many positions the tokens so far fall short of their number (Qwen's images take fewer)."""
+    passing: bool = False
+    """It ends in a text that was still being written."""
+
+    def begins(self, other: Computed, but: int = 0) -> bool:
+        """Whether `other` goes on from here, `but` the last tokens."""
+        return self.images == other.images and common(self.ids, other.ids) >= len(self.ids) - but
 
     def cache(self, length: int, empty: DynamicCache) -> DynamicCache:
         """A cache that holds the first `length` tokens."""
@@ -58,12 +67,12 @@ class Prefixes:
 
     def keep(self, computed: Computed) -> None:
         """Hold on to a sequence; those that it continues, and the oldest, are let go."""
-        for key in [
-            key
-            for key, held in self._held.items()
-            if held.images == computed.images and common(held.ids, computed.ids) == len(held.ids)
-        ]:
-            del self._held[key]
+        for key, held in list(self._held.items()):
+            # of a text that is being written, the last word may be spelled otherwise when more of it is there
+            if held.begins(computed, but=LAST_WORD if held.passing and computed.passing else 0):
+                del self._held[key]
+            elif computed.begins(held):
+                return
         self._count += 1
         self._held[self._count] = computed
         while len(self._held) > self._most:

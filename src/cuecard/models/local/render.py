@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from cuecard.models.prompt import Prompt, Turn, neutral
+from cuecard.models.prompt import Prompt, Turn
 
 _THINK_CUE = re.compile(r"<think>\s*(?:</think>\s*)?$")
+_CUT = "\ue000cut\ue000"
 
 
-def messages(turns: tuple[Turn, ...]) -> list[dict[str, Any]]:
-    """Turns in the form that chat templates take: images first, then the text."""
+def messages(turns: tuple[Turn, ...], parts: bool) -> list[dict[str, Any]]:
+    """Turns in the form that chat templates take: images first, then the text; or text alone, as language models do."""
+    if not parts:
+        return [{"role": turn.role, "content": turn.text} for turn in turns]
     return [
         {"role": turn.role, "content": [*({"type": "image"} for _ in turn.images), {"type": "text", "text": turn.text}]}
         for turn in turns
     ]
 
 
-def render(renderer: PreTrainedTokenizerBase, prompt: Prompt) -> str:
+def render(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, parts: bool = True) -> str:
     """The prompt's text up to the point where the model goes on, one placeholder an image.
 
     What a template itself puts behind the assistant's cue (an open or empty think block) gives way to the prompt's own
-    opening.
+    opening. Of a prompt whose card is still being written, the text ends with the card.
     """
-    text = renderer.apply_chat_template(messages(prompt.turns), tokenize=False, add_generation_prompt=True)
-    text = _THINK_CUE.sub("", text) + prompt.opening
-    if prompt.unfinished and prompt.card is not None:
-        card = neutral(prompt.card).strip()
-        text = text[: text.rfind(card) + len(card)]
-    return text
+    ends_in_turns = prompt.unfinished and prompt.opening == prompt.style.none
+    turns = _marked(prompt.turns) if ends_in_turns else prompt.turns
+    text = tokenizer.apply_chat_template(messages(turns, parts), tokenize=False, add_generation_prompt=True)
+    return text.partition(_CUT)[0] if ends_in_turns else _THINK_CUE.sub("", text) + prompt.opening
+
+
+def _marked(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+    """The turns with a mark behind the card, which is the assistant's turn if there is one, or else ends the last."""
+    at = next((index for index, turn in enumerate(turns) if turn.role == "assistant"), len(turns) - 1)
+    return (*turns[:at], replace(turns[at], text=turns[at].text + _CUT), *turns[at + 1 :])

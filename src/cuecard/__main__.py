@@ -1,0 +1,5 @@
+"""`python -m cuecard` is the command line."""
+
+from cuecard.cli import main
+
+main()

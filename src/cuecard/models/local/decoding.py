@@ -1,0 +1,62 @@
+"""Choosing the next token, and telling tokens as text."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import torch
+
+from cuecard.models.base import AnswerDelta, Event, Limits, ReasoningDelta
+from cuecard.models.prompt import Prompt
+from cuecard.models.thinking import Splitter
+
+
+class Decoder:
+    """Tokens to text as it becomes certain (a character may take several tokens), told apart by the splitter."""
+
+    def __init__(self, tokenizer: Any, prompt: Prompt) -> None:
+        self.splitter, self._tokenizer = Splitter(prompt), tokenizer
+        self._ids: list[int] = []
+        self._told = 0
+
+    def feed(self, token: int) -> Generator[Event]:
+        self._ids.append(token)
+        text = self._tokenizer.decode(self._ids)
+        if not text.endswith("\ufffd"):
+            fresh = text[self._told :]
+            yield from map(_event, self.splitter.feed(fresh))
+            # what came before the last token no longer changes how the next ones are spelled
+            self._ids = self._ids[-1:]
+            self._told = len(self._tokenizer.decode(self._ids))
+
+    def rest(self) -> Generator[Event]:
+        text = self._tokenizer.decode(self._ids)[self._told :]
+        self._told += len(text)
+        yield from map(_event, [*self.splitter.feed(text), *self.splitter.rest()])
+
+
+def _event(piece: Any) -> Event:
+    return ReasoningDelta(piece.text) if piece.is_reasoning else AnswerDelta(piece.text)
+
+
+def chance(limits: Limits, device: torch.device) -> torch.Generator:
+    """A call's own source of randomness."""
+    generator = torch.Generator(device)
+    if limits.seed is not None:
+        generator.manual_seed(limits.seed)
+    else:
+        generator.seed()
+    return generator
+
+
+def choose(logits: torch.Tensor, limits: Limits, generator: torch.Generator) -> tuple[int, float]:
+    """(vocabulary,) -> the next token and its log probability before temperature: greedy, or from the nucleus."""
+    logits = logits.float()
+    if limits.temperature == 0:
+        token = int(logits.argmax())
+    else:
+        chances, order = torch.softmax(logits / limits.temperature, -1).sort(descending=True)
+        chances[chances.cumsum(0) - chances >= limits.top_p] = 0
+        token = int(order[torch.multinomial(chances, 1, generator=generator)])
+    return token, float(torch.log_softmax(logits, -1)[token])

@@ -1,0 +1,47 @@
+"""From a directory or a hub's repository to a checkpoint in memory; what is wrong with it is said in one line."""
+
+from __future__ import annotations
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
+from transformers.utils import logging
+
+from cuecard.domain.errors import BadInput, CuecardError, ModelRefused
+from cuecard.models.local.engine import first_line
+from cuecard.models.local.inputs import Reader, make_reader
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def load(source: str, device: str | None, dtype: str | None, revision: str | None) -> tuple[PreTrainedModel, Reader]:
+    """Weights, and the reader of prompts for them. Raises BadInput without a checkpoint, ModelRefused if it is broken."""
+    if dtype is not None and dtype not in DTYPES:
+        raise BadInput(f"unknown dtype {dtype!r}", f"there are: {', '.join(DTYPES)}")
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    device = device or _best_device()
+    try:
+        config = AutoConfig.from_pretrained(source, revision=revision)
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"no checkpoint at {source!r}: {first_line(error)}",
+            "give a directory in the Hugging Face layout, or hf:ORG/NAME",
+        ) from error
+    auto = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
+    # a CPU computes fastest in float32; an accelerator in the type that the checkpoint was saved in
+    chosen = getattr(torch, dtype) if dtype else torch.float32 if device == "cpu" else "auto"
+    try:
+        model, found = auto.from_pretrained(source, revision=revision, dtype=chosen, output_loading_info=True)
+        if missing := sorted(found["missing_keys"]):  # they would be random
+            raise ModelRefused(f"{source} lacks {len(missing)} of its weights: {missing[0]} …", "is it whole?")
+        return model.to(device).eval(), make_reader(source, config, revision)
+    except CuecardError:
+        raise
+    except Exception as error:  # files, formats, packages and memory: each fails in its own way
+        raise ModelRefused(
+            f"{source} does not load: {first_line(error)}", "is the checkpoint whole, and is there memory for it?"
+        ) from error
+
+
+def _best_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"

@@ -1,0 +1,17 @@
+"""What tests of several rooms share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cuecard.demo import boards
+
+
+@pytest.fixture(scope="session")
+def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A board of held-out digits, as a PNG file."""
+    path = tmp_path_factory.mktemp("images") / "board.png"
+    path.write_bytes(boards.exercises(1, 0)[0].question.images[0].data)
+    return path

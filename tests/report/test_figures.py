@@ -1,0 +1,96 @@
+"""Figures are well-formed SVG that can stand in any page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import pytest
+from stock import CALLS, OUTCOME, ROWS, call, row
+
+from cuecard.domain.call import FinishReason, Mode, Usage
+from cuecard.domain.outcome import Outcome, Route
+from cuecard.report import figures
+from cuecard.report.placing import Spot, place
+
+ALL: dict[str, Callable[[], str]] = {
+    "timeline": lambda: figures.timeline(OUTCOME),
+    "accuracy": lambda: figures.accuracy_against_tokens(ROWS),
+    "latency": lambda: figures.latency_bars(ROWS),
+    "routes": lambda: figures.routes({row.name: row.routes for row in ROWS}),
+}
+
+
+def texts(svg: str) -> list[str]:
+    return [
+        "".join(node.itertext()).strip()
+        for node in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
+    ]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_figure_is_valid_xml_with_a_label_for_those_who_cannot_see_it(name: str) -> None:
+    root = ElementTree.fromstring(ALL[name]())
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert root.get("aria-label")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_figure_takes_the_ink_of_its_page_and_points_nowhere(name: str) -> None:
+    svg = ALL[name]()
+    assert "currentColor" in svg
+    assert not re.search(r'(?:src|href)="(?!#)|url\((?!#)', svg)
+
+
+def test_two_figures_in_one_page_share_no_id() -> None:
+    ids = [re.findall(r' id="([^"]+)"', draw()) for draw in ALL.values()]
+    flat = [name for own in ids for name in own]
+    assert len(flat) == len(set(flat))
+
+
+def test_the_same_record_draws_the_same_figure() -> None:
+    assert figures.timeline(OUTCOME) == figures.timeline(OUTCOME)
+
+
+def test_the_time_line_names_roles_calls_hand_off_and_how_its_times_were_got() -> None:
+    said = texts(figures.timeline(OUTCOME))
+    assert {"small", "large", "demo-small", "reason, 58 tokens", "hand-off: 5.0 ms", "answered: 221 ms"} <= set(said)
+    assert "ms since the question was asked (measured)" in said
+
+
+def test_cancelled_and_failed_calls_are_in_the_key() -> None:
+    cancelled = call("small", Mode.REASON, 0.0, 0.1, finish_reason=FinishReason.CANCELLED, first_token_s=None)
+    failed = call("large", Mode.SHORT, 0.0, 0.1, finish_reason=FinishReason.ERROR, usage=Usage())
+    svg = figures.timeline(Outcome("3", Route.DEGRADED, "mutual", (cancelled, failed), 0.11, "it failed"))
+    assert {"cancelled", "failed"} <= set(texts(svg))
+    assert "<pattern" in svg
+
+
+def test_a_name_with_dollars_and_angle_brackets_is_drawn_as_it_is() -> None:
+    odd = replace(OUTCOME, calls=tuple(replace(c, role="$x_1$ <b>&") for c in CALLS))
+    assert "$x_1$ <b>&" in texts(figures.timeline(odd))
+    assert "$a$ <b>, eager" in texts(
+        figures.accuracy_against_tokens([*ROWS, row("$a$ <b>", "eager", right=3, low=0.1)])
+    )
+
+
+def test_a_request_of_many_seconds_is_drawn_in_seconds() -> None:
+    long = replace(OUTCOME, calls=(call("small", Mode.REASON, 0.0, 9.0),), total_s=9.0)
+    assert "s since the question was asked (measured)" in texts(figures.timeline(long))
+
+
+def test_nothing_generated_at_all_can_still_be_drawn() -> None:
+    ElementTree.fromstring(figures.accuracy_against_tokens([row("short", tokens={})]))
+
+
+def test_names_of_points_close_together_do_not_cover_each_other() -> None:
+    spots = [Spot(300 + 4 * i, 200 + 3 * (i % 2), f"strategy number {i}") for i in range(6)]
+    boxes = [
+        (x, y - 7, x + 6 * len(spot.text), y + 7)
+        for spot, (x, y) in zip(spots, place(spots, (0, 0, 640, 400)), strict=True)
+    ]
+    for i, one in enumerate(boxes):
+        for other in boxes[i + 1 :]:
+            assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]

@@ -1,0 +1,68 @@
+"""The page stands alone, and what models and users wrote stays text."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+from stock import CALLS, OUTCOME, QUESTION, showcase
+
+from cuecard.domain.question import Image
+from cuecard.report.html import page
+
+EVIL = '<script>alert("1")</script><img src=x onerror=alert(2)>'
+
+
+class Tags(HTMLParser):
+    """Every element of a page with its attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_a_script_in_an_answer_a_reasoning_or_a_question_stays_text() -> None:
+    calls = tuple(replace(c, answer=EVIL, reasoning=EVIL if c.reasoning else None, model=EVIL) for c in CALLS)
+    outcome = replace(OUTCOME, answer=EVIL, reason=EVIL, calls=calls)
+    question = replace(QUESTION, text=EVIL, options=(EVIL, "b"), images=(Image(b"x", 'image/png" onload="x'),))
+    made = page(replace(showcase(outcome, question, EVIL), about=((EVIL, EVIL),)))
+    elements = Tags(made).found
+    assert not [tag for tag, _ in elements if tag in ("script", "img", "iframe", "object")]
+    assert not [name for _, attributes in elements for name in attributes if name.startswith("on")]
+    assert "&lt;script&gt;" in made
+
+
+def test_the_page_refers_to_nothing_outside_itself() -> None:
+    made = page(showcase())
+    for _, attributes in Tags(made).found:
+        for name in ("src", "href", "xlink:href", "action", "data"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:"))
+    assert not re.search(r"url\((?!#)|@import", made)
+
+
+def test_the_page_says_how_its_latencies_were_got() -> None:
+    assert "<strong>measured</strong> (timed live in this run)" in page(showcase())
+
+
+def test_the_page_opens_with_the_result_in_one_sentence() -> None:
+    made = page(showcase())
+    lead = made[made.index('<p class="lead">') : made.index("</p>")]
+    assert "mutual verification (overlap) was right 9 times (90%) in 200 ms" in lead
+    assert "1.80 times the speed" in lead
+
+
+def test_the_gallery_shows_both_short_answers_the_reasoning_and_the_route() -> None:
+    made = page(showcase())
+    assert "small “3”, large “3”" in made
+    assert "Now cell 7 shows a red 3." in made
+    assert "<strong>transferred</strong>: the large model read" in made
+    assert 'src="data:image/png;base64,' in made
+
+
+def test_a_run_in_which_nothing_was_transferred_has_a_page_without_time_lines() -> None:
+    assert "call by call" not in page(replace(showcase(), sample=None))

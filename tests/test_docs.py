@@ -1,0 +1,424 @@
+"""The documentation says what the code does: examples run, generated parts are current, links lead somewhere.
+
+`.venv/bin/python tests/test_docs.py` writes the generated parts anew.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import shlex
+import struct
+import sys
+import textwrap
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from functools import cache
+from importlib.util import find_spec
+from math import prod
+from pathlib import Path
+
+import pytest
+import typer
+import typer.rich_utils
+from typer.testing import CliRunner
+
+import cuecard
+from cuecard.cli import app
+from cuecard.domain import errors
+from cuecard.domain.question import AnswerKind, Image, Question
+from cuecard.models import prompt as layouts
+from cuecard.models import spec
+from cuecard.models.base import Limits
+from cuecard.models.openai.families import FAMILIES, UNKNOWN, Family
+from cuecard.models.prompt import PROSE, TAGS, CardFormat, Prompt, Style, neutral
+from cuecard.strategies.policy import Policy
+from cuecard.strategies.run import STRATEGIES
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+WIDTH = 120
+PART = re.compile(r"(?P<begin><!-- generated: (?P<name>[^>]+?) -->\n)(?P<body>.*?)(?P<end><!-- end -->)", re.DOTALL)
+
+
+def text_of(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def blocks(page: str, *languages: str) -> list[str]:
+    """The fenced blocks of these languages, in order."""
+    found = re.findall(r"^```(\w+)\n(.*?)^```$", text_of(page), re.MULTILINE | re.DOTALL)
+    return [body for language, body in found if language in languages]
+
+
+def fenced(text: str) -> str:
+    lines = [line.rstrip() for line in text.strip("\n").split("\n")]
+    return "\n".join(["```text", *lines, "```\n"])
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+# --- generated parts: the command line --------------------------------------------------------------------------------
+
+
+def help_of(command: str) -> str:
+    """`cuecard COMMAND --help`, 100 columns wide, without colour."""
+    keep = typer.rich_utils.MAX_WIDTH, typer.rich_utils.FORCE_TERMINAL
+    typer.rich_utils.MAX_WIDTH, typer.rich_utils.FORCE_TERMINAL = 100, False
+    try:
+        shown = CliRunner().invoke(app, [*command.split(), "--help"], prog_name="cuecard", color=False)
+    finally:
+        typer.rich_utils.MAX_WIDTH, typer.rich_utils.FORCE_TERMINAL = keep
+    return fenced(shown.output)
+
+
+# --- generated parts: prompts -----------------------------------------------------------------------------------------
+
+PICTURE = Image(b"one picture")
+ASKED = Question("How many red digits are there?", (PICTURE,), ("6", "7", "8", "9"), AnswerKind.CHOICE, "Be brief.")
+CARD = "Row 1 shows red (1), green. Row 2 shows red (2). The result is 2."
+
+
+@cache
+def renderer():
+    """The embedded pair's chat template; its words do not matter here."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    from cuecard.demo.tokenizer import CHAT_TEMPLATE
+
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), chat_template=CHAT_TEMPLATE)
+
+
+def rendered(prompt: Prompt) -> str:
+    from cuecard.models.local.render import render
+
+    return render(renderer(), prompt)
+
+
+def prompts(style: Style) -> dict[str, Prompt]:
+    return {
+        "short": layouts.short(ASKED, style),
+        "reason": layouts.reason(ASKED, style),
+        **{f"read, {form}": layouts.read(ASKED, CARD, form, style) for form in CardFormat},
+    }
+
+
+def growing() -> Prompt:
+    return layouts.growing(ASKED, CARD[:43], CardFormat.THINKING, TAGS)
+
+
+def closed() -> Prompt:
+    return layouts.reason(ASKED, TAGS).closed_after(CARD[:43])
+
+
+def shared() -> str:
+    """How much of each prompt the short one has in common with it."""
+    rows = []
+    for name, style in (("tags", TAGS), ("prose", PROSE)):
+        texts = {mode: rendered(prompt) for mode, prompt in prompts(style).items()}
+        for mode, text in texts.items():
+            pairs = zip(text, texts["short"], strict=False)
+            alike = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(text), len(texts["short"])))
+            rows.append((name, mode, str(len(text)), str(alike), f"`{json.dumps(text[:alike][-30:])[1:-1]}`"))
+    return table(("style", "prompt", "characters", "shared with `short`", "which end in"), rows)
+
+
+def control_tokens() -> str:
+    given = ("<|im_end|>", "</think>", "<|image_pad|>", "[INST]", "<start_of_turn>", "<<SYS>>", "a < b | c [1]")
+    return table(("given", "enters a prompt as"), [(f"`{text}`", f"`{neutral(text)}`") for text in given])
+
+
+# --- generated parts: errors, families, the embedded pair -------------------------------------------------------------
+
+
+def tree() -> Iterator[tuple[type[errors.CuecardError], int]]:
+    """Every class of the tree with its depth, parents first."""
+
+    def below(kind: type[errors.CuecardError], depth: int) -> Iterator[tuple[type[errors.CuecardError], int]]:
+        yield kind, depth
+        for child in kind.__subclasses__():
+            if child.__module__ == errors.__name__:
+                yield from below(child, depth + 1)
+
+    return below(errors.CuecardError, 0)
+
+
+def error_tree() -> str:
+    rows = [
+        (
+            "↳ " * depth + f"`{kind.__name__}`",
+            inspect.getdoc(kind) or "",
+            "yes" if kind.retryable else "no",
+            str(kind.http_status),
+        )
+        for kind, depth in tree()
+    ]
+    hints = [(f"`{kind.__name__}`", kind.hint) for kind, _ in tree()]
+    return f"{table(('error', 'says', 'retry', 'HTTP'), rows)}\n{table(('error', 'hint'), hints)}"
+
+
+def families() -> str:
+    return "".join(map(_family, (*FAMILIES, UNKNOWN)))
+
+
+def _family(family: Family) -> str:
+    style = {TAGS: "tags", PROSE: "prose"}[family.style]
+    patterns = re.split(r"\|(?![^()]*\))", family.models)
+    names = "no name: chosen with `family`" if family.models == "(?!)" else ", ".join(f"`{p}`" for p in patterns)
+    on, off = (f"`{json.dumps(switch)}`" if switch else "nothing" for switch in (family.on, family.off))
+    said = [
+        f"Names: {names if family.models else 'all others'}.",
+        f"Style: {style}.",
+        f"Sent to reason: {on}; to answer at once: {off}.",
+        *(["Cannot be told not to think."] if not family.stops else []),
+        *(["Its template opens the reasoning itself."] if family.opens else []),
+    ]
+    lines = textwrap.wrap(" ".join(said), WIDTH - 2, break_long_words=False, break_on_hyphens=False)
+    return f"- **{family.name}**\n" + "".join(f"  {line}\n" for line in lines)
+
+
+def parameters() -> str:
+    """Parts of both checkpoints in parameters: of the shipped files, or as the code makes them where there are none."""
+    from cuecard.demo import checkpoint
+
+    rows = []
+    for name in spec.EMBEDDED:
+        text, vision = checkpoint.SIZES[name]["text"], checkpoint.SIZES[name]["vision"]
+        weights = spec.Embedded(name).folder / "model.safetensors"
+        shapes = stored_shapes(weights) if weights.exists() else made_shapes(name)
+        seen = sum(prod(shape) for key, shape in shapes.items() if ".visual." in key)
+        whole = sum(map(prod, shapes.values()))
+        layers = f"{text['num_hidden_layers']} × {text['hidden_size']}", f"{vision['depth']} × {vision['hidden_size']}"
+        rows.append((f"`{name}`", *layers, f"{seen:,}", f"{whole - seen:,}", f"{whole:,}"))
+    return table(("", "text layers", "vision layers", "vision", "text", "all"), rows)
+
+
+def stored_shapes(weights: Path) -> dict[str, list[int]]:
+    """Shapes from a safetensors header: 8 bytes with its length, then JSON."""
+    with weights.open("rb") as file:
+        header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+    return {name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"}
+
+
+def made_shapes(name: str) -> dict[str, list[int]]:
+    import torch
+    from transformers import Qwen3VLForConditionalGeneration
+
+    from cuecard.demo import checkpoint, tokenizer
+
+    with torch.device("meta"):
+        model = Qwen3VLForConditionalGeneration(checkpoint.architecture(name, tokenizer.build()))
+    return {key: list(value.shape) for key, value in model.named_parameters()}
+
+
+def wordings() -> str:
+    from cuecard.demo.boards import Task, wording
+
+    kinds = AnswerKind
+    asked = [
+        (Task("look-up", "digit", kinds.NUMBER, (4,)), "number"),
+        (Task("look-up", "colour", kinds.SHORT_TEXT, (4,)), "short_text; choice of three colours"),
+        (Task("look-up", "colour", kinds.YES_NO, (4,), "red"), "yes_no"),
+        (Task("compare", "larger", kinds.YES_NO, (2, 6)), "yes_no"),
+        (Task("count", "count", kinds.NUMBER, (), "red"), "number; choice of four numbers"),
+        (Task("sum", "sum", kinds.NUMBER, (1,)), "number; choice of four numbers"),
+        (Task("jump-1", "digit", kinds.NUMBER, (4,)), "number"),
+        (Task("jump-3", "digit", kinds.NUMBER, (4,)), "number"),
+        (Task("jump-3", "colour", kinds.SHORT_TEXT, (4,)), "short_text; choice of three colours"),
+        (Task("jump-3", "colour", kinds.YES_NO, (4,), "red"), "yes_no"),
+    ]
+    rows = [(f"`{task.task}`", wording(task), said) for task, said in asked]
+    return table(("task", "wording", "kind"), rows)
+
+
+def phases() -> str:
+    from cuecard.demo.train import RECIPES
+
+    head = ("model", "phase", "steps", "look-up rows", "chains of short answers", "reasoning rows", "reading rows")
+    rows = []
+    for name, recipe in RECIPES.items():
+        for phase in recipe.phases:
+            counts = (phase.look_up_rows, phase.chains, phase.reason_rows, phase.read_rows)
+            rows.append(
+                (f"`{name}`", phase.name, f"{phase.steps:,}", *(str(count) if count else "" for count in counts))
+            )
+    return table(head, rows)
+
+
+def mixes() -> str:
+    from cuecard.demo import boards, train
+
+    asked = {
+        "examined": boards.MIX,
+        **{f"`{name}`, short": recipe.short_mix for name, recipe in train.RECIPES.items()},
+        "reasoning and reading": train.REASONED,
+    }
+
+    def shares(mix: dict[str, int]) -> list[str]:
+        return [f"{mix.get(task, 0) / sum(mix.values()):.0%}" for task in boards.TASKS]
+
+    return table(("questions", *boards.TASKS), [(name, *shares(mix)) for name, mix in asked.items()])
+
+
+GENERATORS: dict[str, Callable[[], str]] = {
+    "help": lambda: help_of(""),
+    **{f"help {name}": lambda name=name: help_of(name) for name in typer.main.get_command(app).commands},
+    **{f"tags: {name}": lambda name=name: fenced(rendered(prompts(TAGS)[name])) for name in prompts(TAGS)},
+    **{f"prose: {name}": lambda name=name: fenced(rendered(prompts(PROSE)[name])) for name in prompts(PROSE)},
+    "growing": lambda: fenced(rendered(growing())),
+    "closed": lambda: fenced(rendered(closed())),
+    "shared": shared,
+    "control tokens": control_tokens,
+    "errors": error_tree,
+    "families": families,
+    "parameters": parameters,
+    "phases": phases,
+    "mixes": mixes,
+    "wordings": wordings,
+}
+
+
+def regenerate() -> None:
+    """Write every generated part anew."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        fresh = PART.sub(lambda part: part["begin"] + GENERATORS[part["name"]]() + part["end"], text)
+        if fresh != text:
+            page.write_text(fresh, encoding="utf-8")
+            print(f"written: {page.relative_to(ROOT)}")
+
+
+# --- the tests --------------------------------------------------------------------------------------------------------
+
+PARTS = [(name, part["name"]) for name in NAMES for part in PART.finditer(text_of(name))]
+
+
+@pytest.mark.parametrize(("page", "part"), PARTS, ids=[f"{page} {part}" for page, part in PARTS])
+def test_a_generated_part_of_the_docs_is_what_the_code_gives(page, part):
+    written = next(found["body"] for found in PART.finditer(text_of(page)) if found["name"] == part)
+    assert written == GENERATORS[part](), "run .venv/bin/python tests/test_docs.py"
+
+
+def test_every_generated_part_has_its_place_and_every_command_its_help():
+    assert {part for _, part in PARTS} == set(GENERATORS)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("page", [name for name in NAMES if blocks(name, "python")])
+def test_the_python_examples_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "example"}
+    for block in blocks(page, "python"):
+        exec(compile(block, page, "exec"), names)
+
+
+def test_the_first_example_of_the_readme_answers_with_a_number_and_says_how(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "example"}
+    for block in blocks("README.md", "python")[:2]:
+        exec(compile(block, "README.md", "exec"), names)
+    outcome = names["outcome"]
+    assert isinstance(outcome, cuecard.Outcome)
+    assert outcome.answer.isdigit()
+    assert outcome.answer in capsys.readouterr().out
+
+
+def commands(program: str) -> list[tuple[str, list[str]]]:
+    """(page, words after the program) of every command line in the docs that runs this program."""
+    found = []
+    for name in NAMES:
+        for block in blocks(name, "sh"):
+            for line in block.replace("\\\n", " ").split("\n"):
+                words = shlex.split(line, comments=True)
+                while words and "=" in words[0]:
+                    words = words[1:]
+                if words and words[0].removeprefix(".venv/bin/") == program:
+                    found.append((name, words[1:]))
+    return found
+
+
+def test_every_cuecard_command_in_the_docs_has_options_that_exist():
+    group = typer.main.get_command(app)
+    shown = commands("cuecard")
+    assert shown
+    for page, words in shown:
+        words = words[: words.index("|")] if "|" in words else words
+        if words[0].startswith("-"):
+            assert words[0] in ("--help", "--version"), page
+            continue
+        assert words[0] in group.commands, f"{page}: cuecard {words[0]}"
+        # raises where an option or an argument does not exist
+        group.commands[words[0]].make_context(words[0], words[1:])
+
+
+def test_every_module_and_make_target_in_the_docs_exists():
+    makefile = text_of("Makefile")
+    for page, words in commands("make"):
+        assert all(re.search(rf"^{word}:", makefile, re.MULTILINE) for word in words), f"{page}: make {words}"
+    for page, words in commands("python"):
+        if words[0] == "-m" and words[1].startswith("cuecard"):
+            source = Path(find_spec(words[1]).origin).read_text(encoding="utf-8")
+            unknown = [w for w in words[2:] if w.startswith("--") and f'"{w}"' not in source]
+            assert not unknown, f"{page}: {words[1]} has no {unknown}"
+        elif words[0].endswith(".py"):
+            assert (ROOT / words[0]).exists(), f"{page}: {words[0]}"
+
+
+@pytest.mark.parametrize("page", NAMES)
+def test_every_relative_link_of_a_page_leads_to_a_file_and_a_heading(page):
+    targets = re.findall(r"\]\(([^)\s]+)\)|<(?:img|a) [^>]*?(?:src|href)=\"([^\"]+)\"", text_of(page))
+    for target in (one or other for one, other in targets):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, heading = target.partition("#")
+        file = (ROOT / page).parent / path if path else ROOT / page
+        assert file.exists(), f"{page}: {target}"
+        if heading:
+            assert heading in anchors(file.read_text(encoding="utf-8")), f"{page}: {target}"
+
+
+def anchors(text: str) -> set[str]:
+    """What the headings of a page are called in links to them."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", NAMES)
+def test_no_line_of_a_page_is_too_long_and_no_path_of_a_machine_is_named(page):
+    text = text_of(page)
+    long = [line for line in text.split("\n") if len(line) > WIDTH]
+    assert not long
+    assert not re.search(r"(?<![\w.~}])/(?:home|root|work|Users|tmp)/", text)
+
+
+def test_every_layer_of_the_import_contract_has_a_row_in_the_room_table_in_the_same_order():
+    contracts = tomllib.loads(text_of("pyproject.toml"))["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    section = text_of("docs/architecture.md").split("## Rooms")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert rows == [layer.removeprefix("cuecard.") for layer in layers]
+
+
+def test_every_setting_of_a_policy_stands_in_the_docs_with_its_default():
+    text = text_of("docs/strategies.md")
+    policy, limits = Policy(), Limits()
+    settings = [(f.name, getattr(policy, f.name)) for f in fields(Policy) if f.name != "limits"]
+    settings += [(f"limits.{f.name}", getattr(limits, f.name)) for f in fields(Limits)]
+    for name, default in settings:
+        assert f"| `{name}` | `{default}` |" in text, name
+
+
+def test_every_strategy_and_every_key_of_a_pair_file_is_described():
+    assert not [name for name in STRATEGIES if f"`{name}`" not in text_of("docs/strategies.md")]
+    assert not [key for key in spec.KEYS if f"| `{key}` |" not in text_of("docs/models.md")]
+
+
+if __name__ == "__main__":
+    sys.exit(regenerate())
