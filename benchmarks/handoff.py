@@ -16,8 +16,8 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from common import pair, save
 
+from common import pair, save
 from cuecard.demo import boards
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.models.recorded import Says, ScriptedModel

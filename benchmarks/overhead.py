@@ -14,7 +14,6 @@ from contextlib import aclosing
 from typing import Any
 
 from common import pair, save
-
 from cuecard.demo import boards
 from cuecard.domain.call import Call, Usage
 from cuecard.models.base import Event, Limits

@@ -1,4 +1,4 @@
-"""`mutual` on its three schedules against each model alone, on held-out boards: accuracy, tokens, latency, side by side."""
+"""`mutual` on its three schedules against each model alone, on held-out boards, side by side."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from common import pair, save
-
 from cuecard.demo import boards
 from cuecard.demo.evaluate import examine, paired, summary
 from cuecard.strategies.policy import Policy, Schedule

@@ -3,8 +3,25 @@
 from cuecard.domain.errors import CuecardError
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Image, Question
+from cuecard.models.base import Limits
+from cuecard.models.prompt import CardFormat
 from cuecard.pair import Pair
-from cuecard.strategies.policy import Policy, Schedule
+from cuecard.strategies.policy import Acceptance, Policy, Schedule
+from cuecard.strategies.team import Heard
 
-__all__ = ["AnswerKind", "CuecardError", "Image", "Outcome", "Pair", "Policy", "Question", "Route", "Schedule"]
+__all__ = [
+    "Acceptance",
+    "AnswerKind",
+    "CardFormat",
+    "CuecardError",
+    "Heard",
+    "Image",
+    "Limits",
+    "Outcome",
+    "Pair",
+    "Policy",
+    "Question",
+    "Route",
+    "Schedule",
+]
 __version__ = "0.1.0"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -108,6 +110,9 @@ class Pair:
         asking = {name: options.pop(name) for name in ("choices", "kind", "system", "allow_urls") if name in options}
         strategy = options.pop("strategy", self.strategy)
         known(strategy)
+        if unknown := set(options) - set(inspect.signature(policy_with).parameters):
+            near = get_close_matches(min(unknown), inspect.signature(policy_with).parameters, 1)
+            raise BadInput(f"unknown option {min(unknown)!r}", f"did you mean {near[0]}?" if near else None)
         return question(text, image, **asking), strategy, policy_with(self.policy, **options)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +49,28 @@ def words(template: str, *special: str, **named: Any) -> PreTrainedTokenizerFast
 # --- weights ----------------------------------------------------------------------------------------------------------
 
 
-def lively(model: PreTrainedModel, *likely: int, seed: int = 0) -> PreTrainedModel:
-    """Random weights that say different things about different prompts; some tokens are likely at any time."""
-    chance = torch.Generator().manual_seed(seed)
+def lively(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, likely: Sequence[str]) -> PreTrainedModel:
+    """Random weights that say different things about different prompts, words only, and the likely tokens often."""
+    chance = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "norm" not in name and not name.endswith("bias"):
-                weight.normal_(0, weight[0].numel() ** -0.5 if "embed_tokens" not in name else 1.0, generator=chance)
-        for token in likely:
-            model.lm_head.weight[token] *= 3
+                spread = 1 if "embed_tokens" in name else weight[0].numel() ** -0.5
+                # what was read, images included, weighs more beside the last token
+                weight.normal_(0, spread * (2 if name.endswith("o_proj.weight") else 1), generator=chance)
+        silent = [token not in likely and _is_no_word(token) for token, _ in sorted(tokenizer.vocab.items(), key=_second)]
+        model.lm_head.weight[torch.tensor(silent)] = 0
+        model.lm_head.weight[tokenizer.convert_tokens_to_ids(list(likely))] *= 3
     return model
+
+
+def _second(item: tuple[str, int]) -> int:
+    return item[1]
+
+
+def _is_no_word(token: str) -> bool:
+    """Marks of turns, images and thoughts, and the single bytes of a SentencePiece vocabulary."""
+    return len(token) > 1 and token[0] == "<" and token[-1] == ">"
 
 
 def following(model: PreTrainedModel, *chains: Sequence[int]) -> PreTrainedModel:
@@ -88,15 +100,11 @@ def qwen3_vl(folder: Path, change: Callable[[PreTrainedModel], Any] | None = Non
     settings["text_config"]["tie_word_embeddings"] = settings["tie_word_embeddings"] = False
     settings["vision_config"] |= {"hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 64}
     model = transformers.Qwen3VLForConditionalGeneration(transformers.Qwen3VLConfig(**settings))
-    (change or _talkative)(model)
+    # it closes its reasoning, and ends, after some tokens
+    (change or partial(lively, tokenizer=tokenizer, likely=("</think>", tk.END)))(model)
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint.save(model, tokenizer, folder)
     return folder
-
-
-def _talkative(model: PreTrainedModel) -> None:
-    """It closes its reasoning, and ends, after some tokens."""
-    lively(model, *demo_tokenizer().convert_tokens_to_ids(["</think>", tk.END]))
 
 
 def taught(folder: Path, *chains: Sequence[str]) -> Path:
@@ -248,7 +256,7 @@ def llama(folder: Path) -> Path:
 
 
 def _saved(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, image_processor: Any = None) -> Path:
-    lively(model, tokenizer.eos_token_id)
+    lively(model, tokenizer, (tokenizer.eos_token,))
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     for part in (model, tokenizer, image_processor):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -127,7 +128,7 @@ def test_the_reader_computes_the_card_while_it_is_written():
     outcome = ask(small("2", "3", token_s=0.1), reader, policy=policy)
     grown = [prompt.opening for prompt in reader.warmed]
     assert len(grown) >= 2
-    assert all(longer.startswith(shorter) for shorter, longer in zip(grown, grown[1:], strict=False))
+    assert all(longer.startswith(shorter) for shorter, longer in pairwise(grown))
     assert any(call.mode is Mode.WARM for call in outcome.calls)
 
 

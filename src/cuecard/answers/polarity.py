@@ -81,7 +81,7 @@ def _first(said: str) -> bool | None:
         return True
     word, rest = _word(said)
     if word in _CLEAR:
-        empty = (word == "no" and _NO_WHAT.match(rest)) or _DONT_KNOW.match(rest)
+        empty = not _CLEAR[word] and (_NO_WHAT.match(rest) or _DONT_KNOW.match(rest))
         return None if empty or rest.startswith("-") else _CLEAR[word]
     return _ALONE[word] if word in _ALONE and _stops(rest) else _spaceless(said)
 

@@ -30,7 +30,7 @@ def ask(
     small: Annotated[str, Maybe(help="The model that writes the reasoning.")] = "demo-small",
     large: Annotated[str, Maybe(help="The model that speaks the answer.")] = "demo-large",
     pair: Annotated[
-        Path | None, Maybe(help="A TOML file with [small] and [large], instead of --small and --large.")
+        Path | None, Maybe(help="A TOML file with a table for each, instead of --small and --large.")
     ] = None,
     strategy: Annotated[str, Maybe(help="mutual, transfer, short, reason, cascade, route, vote, verdict.")] = "mutual",
     schedule: Annotated[str, Maybe(help="thrifty, overlap or eager.")] = Schedule.OVERLAP.value,
@@ -140,9 +140,11 @@ def reasoning_alone_s(outcome: Outcome) -> float | None:
     first = spoken[0]
     per_token = [s_per_token(call) for call in spoken]
     known = [seconds for seconds in per_token if seconds is not None]
-    if not known or first.first_token_s is None:
+    pace = s_per_token(written)
+    if not known or pace is None or first.first_token_s is None:
         return None
-    return first.first_token_s - first.start_s + written.usage.completion_tokens * min(known)
+    # a short answer is a token or two, so its pace is a rough reading; a large model's is not below a small one's
+    return first.first_token_s - first.start_s + written.usage.completion_tokens * max(pace, sum(known) / len(known))
 
 
 def s_per_token(call: Call) -> float | None:

@@ -69,8 +69,8 @@ def architecture(name: str, tokenizer: PreTrainedTokenizerBase) -> Qwen3VLConfig
 def grow(weights: Mapping[str, torch.Tensor], larger: Qwen3VLForConditionalGeneration) -> dict[str, torch.Tensor]:
     """Weights of a deeper model that begins as the same function: old layers spread out, new ones between them silent.
 
-    A new layer is a copy of the old one before it whose two output matrices are zero, so that at first it adds nothing to
-    the residual stream (depth up-scaling as in SOLAR, Kim et al. 2023, made function-preserving as in Net2Net).
+    A new layer is a copy of the old one before it whose two output matrices are zero, so that at first it adds nothing
+    to the residual stream (depth up-scaling as in SOLAR, Kim et al. 2023, made function-preserving as in Net2Net).
     """
     grown = {}
     for name, fresh in larger.state_dict().items():

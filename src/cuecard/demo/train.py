@@ -1,9 +1,10 @@
 """Make the embedded pair:  python -m cuecard.demo.train [demo-small] [demo-large] --out DIR
 
-Four phases a model: *vision* alone (which digit, colour and cell each visual token shows), *look-up* (tell the cells of
-a board in the words of the reasoning), *reason* (mostly reasoning) and *both* (short answers, reasoning, and reading
-cards). Every step draws its data from (seed, model, phase, step), so a run that was killed goes on from its last
-checkpoint as if nothing had happened.
+Phases of the small model: *vision* alone (which digit, colour and cell each visual token shows), *look-up* (tell the
+cells of a board in the words of the reasoning), *reason* (mostly reasoning) and *both* (short answers, reasoning, and
+reading cards). The large model begins as the small one, deeper by layers that are silent at first, and has a phase
+*both* of its own. Every step draws its data from (seed, model, phase, step), so a run that was killed goes on from its
+last checkpoint as if nothing had happened.
 """
 
 from __future__ import annotations

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cuecard.domain import errors
 from cuecard.domain.call import FinishReason, Mode, Usage
@@ -29,9 +29,10 @@ from cuecard.models.base import (
     ReasoningDelta,
     Started,
 )
-from cuecard.models.prompt import PROSE, TAGS, CardFormat, Prompt, Style
-from cuecard.models.simulated import words
+from cuecard.models.prompt import TAGS, CardFormat, Prompt, Style
+from cuecard.models.simulated import finish_reason, words
 
+T = TypeVar("T")
 _EVENTS = {kind.__name__: kind for kind in (Started, ReasoningDelta, AnswerDelta, Progress, Finished)}
 
 
@@ -49,7 +50,7 @@ def key(model: str, prompt: Prompt, limits: Limits, extra: str = "") -> str:
 
 
 class RecordingModel:
-    """Passes calls on to a model and appends each to a file when it has ended; broken and cancelled ones are left out."""
+    """Passes calls on to a model and appends each to a file when it ends; broken and cancelled ones are left out."""
 
     def __init__(self, model: Model, path: Path) -> None:
         self._model, self._path = model, path
@@ -69,8 +70,9 @@ class RecordingModel:
         async with aclosing(self._model.stream(prompt, limits)) as stream:
             async for event in stream:
                 events.append([round(clock() - began, 6), type(event).__name__, asdict(event)])
+                if isinstance(event, Finished):  # before it is passed on: who has it may listen no longer
+                    self._append({"key": key(self.name, prompt, limits), "events": events})
                 yield event
-        self._append({"key": key(self.name, prompt, limits), "events": events})
 
     async def warm(self, prompt: Prompt) -> Usage:
         return await self._model.warm(prompt)
@@ -98,27 +100,42 @@ class RecordedModel:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._calls: dict[str, dict[str, Any]] = {}
-        header: dict[str, Any] | None = None
+        self._calls: dict[str, list[tuple[float, Event]]] = {}
+        self._scores: dict[str, tuple[float, float]] = {}
+        headers = []
         try:
-            for line in path.read_text(encoding="utf-8").splitlines():
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError) as error:
+            raise BadInput(f"cannot read the recording {path}: {error}") from error
+        for number, line in enumerate(lines, start=1):
+            try:
                 record = json.loads(line)
                 if "header" in record:
-                    header = record["header"]
+                    headers.append(record["header"])
+                elif "score" in record:
+                    self._scores[record["key"]] = float(record["seconds"]), float(record["score"])
                 else:
-                    self._calls[record["key"]] = record
-        except (OSError, ValueError, KeyError) as error:
-            raise BadInput(f"cannot read the recording {path}: {error}") from error
-        if header is None:
-            raise BadInput(f"{path} is not a recording: it has no header")
-        self._name = header["name"]
-        formats = tuple(CardFormat(form) for form in header.pop("card_formats"))
-        style = TAGS if header.pop("style") == "tags" else PROSE
-        header.pop("name")
-        # a replay computes nothing ahead: what warming saved is in the recorded times already
-        self._abilities = Abilities(
-            **header, prefix_sessions=False, card_formats=formats, style=style, notes=(f"replayed from {path.name}",)
-        )
+                    self._calls[record["key"]] = [
+                        (float(at_s), _event(kind, fields)) for at_s, kind, fields in record["events"]
+                    ]
+            except (ValueError, KeyError, TypeError) as error:
+                message = f"line {number} of the recording {path} is broken: {type(error).__name__}: {error}"
+                raise BadInput(message, "delete it, and record that call again") from error
+        self._name, self._abilities = self._described(headers)
+
+    def _described(self, headers: list[Any]) -> tuple[str, Abilities]:
+        try:
+            names = {str(header["name"]) for header in headers}
+            if len(names) != 1:
+                wrong = f"holds calls of {' and '.join(sorted(names))}" if names else "has no header"
+                raise BadInput(f"{self._path} is not the recording of one model: it {wrong}", "one file a model")
+            able = {name: value for name, value in headers[-1].items() if name != "name"}
+            formats, style = tuple(map(CardFormat, able.pop("card_formats"))), Style(**able.pop("style"))
+            # a replay computes nothing ahead: what warming saved is in the recorded times already
+            notes = (f"replayed from {self._path.name}",)
+            return names.pop(), Abilities(**able, prefix_sessions=False, card_formats=formats, style=style, notes=notes)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BadInput(f"the header of {self._path} is broken: {type(error).__name__}: {error}") from error
 
     @property
     def name(self) -> str:
@@ -129,42 +146,42 @@ class RecordedModel:
         return self._abilities
 
     async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
-        record, done_s = self._find(key(self._name, prompt, limits), prompt.mode), 0.0
-        for at_s, kind, fields in record["events"]:
-            await asyncio.sleep(at_s - done_s)
-            done_s = at_s
-            yield _event(kind, fields)
+        events = self._find(self._calls, key(self._name, prompt, limits), prompt.mode)
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        for at_s, event in events:
+            await asyncio.sleep(began + at_s - clock())
+            yield event
 
     async def warm(self, prompt: Prompt) -> Usage:
         raise errors.Unsupported(f"{self._name} is replayed and computes nothing ahead")
 
     async def score(self, prompt: Prompt, answer: str) -> float:
-        record = self._find(key(self._name, prompt, Limits(), answer), Mode.SCORE)
-        await asyncio.sleep(record["seconds"])
-        return float(record["score"])
+        seconds, value = self._find(self._scores, key(self._name, prompt, Limits(), answer), Mode.SCORE)
+        await asyncio.sleep(seconds)
+        return value
 
     async def aclose(self) -> None:
         """Nothing is held."""
 
-    def _find(self, wanted: str, mode: Mode) -> dict[str, Any]:
-        if wanted not in self._calls:
+    def _find(self, recorded: Mapping[str, T], wanted: str, mode: Mode) -> T:
+        if wanted not in recorded:
             raise ModelError(
                 f"{self._path.name} holds no {mode} call like this one",
                 "record it first, with the same prompts and limits",
             )
-        return self._calls[wanted]
+        return recorded[wanted]
 
 
 def _header(model: Model) -> dict[str, Any]:
     able = model.abilities
-    style = "tags" if able.style == TAGS else "prose"
     return {
         "name": model.name,
         "images": able.images,
         "logprobs": able.logprobs,
         "scoring": able.scoring,
         "card_formats": list(able.card_formats),
-        "style": style,
+        "style": asdict(able.style),
     }
 
 
@@ -245,8 +262,7 @@ class ScriptedModel:
                 yield ReasoningDelta(text) if is_reasoning else AnswerDelta(text)
                 yield Progress(usage)
             await self._fault(said, len(tokens))
-            finish = FinishReason.BUDGET if len(reasoning) > limits.reasoning_tokens else FinishReason.STOP
-            yield Finished(usage, finish, said.confidence_logprob)
+            yield Finished(usage, finish_reason(reasoning, words(said.answer), limits), said.confidence_logprob)
         finally:
             self.running -= 1
 

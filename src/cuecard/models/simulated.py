@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from cuecard.domain.call import FinishReason, Mode, Usage
+from cuecard.domain.errors import Unsupported
 from cuecard.models.base import Abilities, AnswerDelta, Event, Finished, Limits, Progress, ReasoningDelta, Started
-from cuecard.models.prompt import TAGS, CardFormat, Prompt
+from cuecard.models.prompt import TAGS, CardFormat, Prompt, Turn
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Script:
 
 
 Says = Callable[[Prompt], Script]
+Known = dict[str, "Known"]
+"""The prompts read so far, as a tree of their words and images."""
 
 
 def words(text: str) -> list[str]:
@@ -45,13 +48,20 @@ def words(text: str) -> list[str]:
     return [piece if i == 0 else " " + piece for i, piece in enumerate(pieces)] if text else []
 
 
+def finish_reason(reasoning: Sequence[str], answer: Sequence[str], limits: Limits) -> FinishReason:
+    """Why a call ends that has so many words to say."""
+    if len(answer) > limits.answer_tokens:
+        return FinishReason.LENGTH
+    return FinishReason.BUDGET if len(reasoning) > limits.reasoning_tokens else FinishReason.STOP
+
+
 class SimulatedModel:
     """Says what `says` tells it to, at the speed of its profile."""
 
     def __init__(self, name: str, profile: Profile, says: Says, rng: Random, *, prefix_sessions: bool = True) -> None:
         self._name, self._profile, self._says, self._rng = name, profile, says, rng
-        self._abilities = Abilities(True, True, False, prefix_sessions, tuple(CardFormat), TAGS)
-        self._known: set[str] = set()
+        self._abilities = Abilities(True, True, True, prefix_sessions, tuple(CardFormat), TAGS)
+        self._known: Known = {}
 
     @property
     def name(self) -> str:
@@ -68,26 +78,20 @@ class SimulatedModel:
         yield Progress(usage)
         said = self._says(prompt)
         reasoning = words(said.reasoning) if prompt.mode is Mode.REASON else []
-        budget_spent = len(reasoning) > limits.reasoning_tokens
-        reasoning, answer = reasoning[: limits.reasoning_tokens], words(said.answer)
+        answer = words(said.answer)
         for is_reasoning, piece in [
-            *((True, w) for w in reasoning),
+            *((True, w) for w in reasoning[: limits.reasoning_tokens]),
             *((False, w) for w in answer[: limits.answer_tokens]),
         ]:
             await asyncio.sleep(self._profile.decode_s_per_token * pace)
             usage = usage + Usage(0, 0, 1, int(is_reasoning))
             yield ReasoningDelta(piece) if is_reasoning else AnswerDelta(piece)
             yield Progress(usage)
-        finish = (
-            FinishReason.LENGTH
-            if len(answer) > limits.answer_tokens
-            else FinishReason.BUDGET
-            if budget_spent
-            else FinishReason.STOP
-        )
-        yield Finished(usage, finish, said.answer_logprob)
+        yield Finished(usage, finish_reason(reasoning, answer, limits), said.answer_logprob)
 
     async def warm(self, prompt: Prompt) -> Usage:
+        if not self._abilities.prefix_sessions:
+            raise Unsupported(f"{self._name} keeps no prefixes")
         return await self._read(prompt, 1.0)
 
     async def score(self, prompt: Prompt, answer: str) -> float:
@@ -99,17 +103,22 @@ class SimulatedModel:
         self._known.clear()
 
     async def _read(self, prompt: Prompt, pace: float) -> Usage:
-        """Prefill, but for the longest beginning that was read before (word by word)."""
-        text = "\n".join(turn.text for turn in prompt.turns) + prompt.opening
-        pieces, shared = words(text), 0
-        if self._abilities.prefix_sessions:
-            shared = max((_shared(pieces, words(known)) for known in self._known), default=0)
-            self._known.add(text)
-        images = len(prompt.images) * self._profile.image_tokens
-        total, cached = len(pieces) + images, shared + (images if shared else 0)
+        """Prefill, but for the longest beginning that was read before."""
+        pieces = [piece for turn in prompt.turns for piece in self._pieces(turn)]
+        pieces += [(word, 1) for word in words(prompt.opening)]
+        total, cached, known = sum(size for _, size in pieces), 0, self._known
+        shared = pieces if self._abilities.prefix_sessions else []
+        for piece, size in shared:
+            if piece not in known:
+                break
+            known, cached = known[piece], cached + size
         await asyncio.sleep(pace * (self._profile.fixed_s + self._profile.prefill_s_per_token * (total - cached)))
+        known = self._known
+        for piece, _ in shared:
+            known = known.setdefault(piece, {})
         return Usage(total, cached, 0, 0)
 
-
-def _shared(one: list[str], other: list[str]) -> int:
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    def _pieces(self, turn: Turn) -> list[tuple[str, int]]:
+        """What a turn is read as: its images, then its words, with the tokens of each."""
+        images = [(image.digest, self._profile.image_tokens) for image in turn.images]
+        return [*images, *((word, 1) for word in words(turn.text))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.resources import files
@@ -17,11 +17,20 @@ from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.models.base import Model
 
 EMBEDDED = ("demo-small", "demo-large")
-SERVED_KEYS = (
-    *("api_key", "prefill", "prefix_cache", "scoring", "images", "logprobs"),
-    *("family", "timeout_s", "extra_body"),
-)
-KEYS = ("model", "device", "dtype", "revision", *SERVED_KEYS)
+TEXT, SWITCH = ("a text in quotes", str), ("true or false", bool)
+SERVED_KEYS: dict[str, tuple[str, type | tuple[type, ...]]] = {
+    "api_key": TEXT,
+    "family": TEXT,
+    "prefill": SWITCH,
+    "prefix_cache": SWITCH,
+    "scoring": SWITCH,
+    "images": SWITCH,
+    "logprobs": SWITCH,
+    "timeout_s": ("a number of seconds", (int, float)),
+    "extra_body": ("a table", dict),
+}
+KEYS = {"model": TEXT, "device": TEXT, "dtype": TEXT, "revision": TEXT, **SERVED_KEYS}
+"""What a model's table may hold, and of what type."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +80,13 @@ def parse(text: str) -> Spec:
         if not name:
             raise BadInput(f"{text} does not say which model", f"write {url.rstrip('/')}#NAME, as the server calls it")
         return Served(url, name)
-    if Path(text).is_dir():
+    if _is(Path.is_dir, text):
         if not (Path(text) / "config.json").exists():
             raise BadInput(
                 f"{text} is a directory without a config.json", "give a directory in the Hugging Face layout"
             )
         return Checkpoint(text)
-    if text.endswith(".jsonl") and Path(text).is_file():
+    if text.endswith(".jsonl") and _is(Path.is_file, text):
         return Recording(Path(text))
     near = get_close_matches(text, EMBEDDED, 1)
     hint = (
@@ -85,20 +94,32 @@ def parse(text: str) -> Spec:
         if near
         else "use demo-small, demo-large, hf:ORG/NAME, a directory, or http://HOST:PORT/v1#NAME"
     )
-    raise BadInput(f"unknown model {text!r}", hint)
+    raise BadInput(f"unknown model {text[:200]!r}", hint)
+
+
+def _is(what: Callable[[Path], bool], text: str) -> bool:
+    try:
+        return what(Path(text))
+    except OSError:  # too long for a path
+        return False
 
 
 def load(spec: str | Mapping[str, Any], role: str = "") -> Model:
     """The model that a specification, or a table of a TOML file, names. Raises BadInput, MissingExtra, ModelError."""
     settings = dict(spec) if isinstance(spec, Mapping) else {"model": spec}
-    for unknown in set(settings) - set(KEYS):
-        near = get_close_matches(unknown, KEYS, 1)
+    where = f" for {role}" if role else ""
+    if unknown := sorted(set(settings) - set(KEYS)):
+        near = get_close_matches(unknown[0], KEYS, 1)
         raise BadInput(
-            f"unknown key {unknown!r}{f' for {role}' if role else ''}",
+            f"unknown key {unknown[0]!r}{where}",
             f"did you mean {near[0]}?" if near else f"there are: {', '.join(KEYS)}",
         )
-    if not isinstance(settings.get("model"), str):
-        raise BadInput(f"no model is named{f' for {role}' if role else ''}", 'write model = "…"')
+    if not settings.get("model"):
+        raise BadInput(f"no model is named{where}", 'write model = "…"')
+    for key, value in settings.items():
+        wanted, kind = KEYS[key]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise BadInput(f"{key!r}{where} is not {wanted}", f"write {key} as {wanted}")
     match parse(settings.pop("model")):
         case Embedded() as embedded:
             return _local(str(embedded.folder), name=embedded.name, **_only(settings, "device", "dtype"))
@@ -111,9 +132,7 @@ def load(spec: str | Mapping[str, Any], role: str = "") -> Model:
 
             if "api_key" in settings:
                 settings["api_key"] = secret(settings["api_key"])
-            return OpenAIModel(
-                url, name, **_only(settings, *SERVED_KEYS)
-            )
+            return OpenAIModel(url, name, **_only(settings, *SERVED_KEYS))
         case Recording(path):
             from cuecard.models.recorded import RecordedModel
 

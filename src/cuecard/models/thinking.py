@@ -65,6 +65,8 @@ class Splitter:
         held, self._held = self._held, ""
         if self.is_reasoning:
             held = held.rstrip()
+        elif self._leading:
+            held = held.lstrip()
         if held:
             yield Piece(held, self.is_reasoning)
 

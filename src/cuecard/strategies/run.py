@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import partial
@@ -49,8 +48,11 @@ async def answer(
     strategy: str = "mutual",
     policy: Policy | None = None,
     listen: Callable[[Heard], None] | None = None,
+    latency_kind: LatencyKind = LatencyKind.MEASURED,
 ) -> Outcome:
-    """One question, answered. Raises BadInput, or ModelError when nobody is left (or `strict` is set)."""
+    """One question, answered; in virtual time the caller says that its latency is composed, or estimated.
+
+    Raises BadInput, or ModelError when nobody is left (or `strict` is set)."""
     decide, policy = known(strategy), policy or Policy()
     async with Team(models, policy, listen) as team:
         try:
@@ -70,9 +72,7 @@ async def answer(
         reason=verdict.reason,
         schedule=policy.schedule,
         confidence=verdict.reply.confidence,
-        latency_kind=LatencyKind.MEASURED
-        if asyncio.get_running_loop().__class__.__name__ != "VirtualTimeLoop"
-        else LatencyKind.ESTIMATED,
+        latency_kind=latency_kind,
     )
 
 

@@ -14,7 +14,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 def load(source: str, device: str | None, dtype: str | None, revision: str | None) -> tuple[PreTrainedModel, Reader]:
-    """Weights, and the reader of prompts for them. Raises BadInput without a checkpoint, ModelRefused if it is broken."""
+    """Weights, and the reader of their prompts. Raises BadInput without a checkpoint, ModelRefused if it is broken."""
     if dtype is not None and dtype not in DTYPES:
         raise BadInput(f"unknown dtype {dtype!r}", f"there are: {', '.join(DTYPES)}")
     logging.disable_progress_bar()

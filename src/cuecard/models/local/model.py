@@ -171,7 +171,7 @@ class LocalModel:
                 break
             spent += 1
             yield from decoder.feed(token)
-            if in_reasoning:
+            if in_reasoning or decoder.splitter.is_reasoning:
                 spent_on_reasoning += 1
             else:
                 logprob += likelihood

@@ -1,0 +1,93 @@
+"""What Transformers itself makes of a prompt, with `generate` and one full forward: the ground truth for ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+
+from cuecard.domain.call import FinishReason, Mode
+from cuecard.models.base import Limits
+from cuecard.models.local.inputs import Inputs, make_reader, tokenized
+from cuecard.models.prompt import Prompt
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a greedy call must say, and its tokens: prompt, closing of the first stage if it was needed, answer."""
+
+    reasoning: str
+    answer: str
+    tokens: int
+    finish_reason: FinishReason
+    before_answer: list[int]
+    answer_ids: list[int]
+
+
+class Reference:
+    """The same checkpoint once more, without caches that outlive a call."""
+
+    def __init__(self, folder: Path) -> None:
+        config = AutoConfig.from_pretrained(folder)
+        auto = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
+        self.model = auto.from_pretrained(folder, dtype=torch.float32).eval()
+        self.reader = make_reader(str(folder), config, None)
+        self.tokenizer = self.reader.tokenizer
+        self.end = self.tokenizer.eos_token_id
+
+    def expected(self, prompt: Prompt, limits: Limits) -> Expected:
+        """Two calls of `generate` at most: on the prompt, and on the prompt with its reasoning closed."""
+        inputs = self.reader.inputs(prompt)
+        ids, reasoning, finish, spent = inputs.ids, [], FinishReason.STOP, 0
+        if prompt.mode is Mode.REASON:
+            said = self.greedy(inputs, ids, limits.reasoning_tokens)
+            thought = said[:-1] if said[-1] == self.end else said
+            reasoning, closed, _ = self._split(thought, prompt)
+            spent = len(reasoning) + len(closed)
+            if not closed:
+                finish, closed = FinishReason.BUDGET, tokenized(self.tokenizer, prompt.style.closing)
+            ids = [*ids, *reasoning, *closed]
+        answer = self.greedy(inputs, ids, limits.answer_tokens + 1)
+        finish = finish if answer[-1] == self.end else FinishReason.LENGTH
+        answer = answer[: limits.answer_tokens] if finish is FinishReason.LENGTH else answer[:-1]
+        decode = self.tokenizer.decode
+        return Expected(
+            decode(reasoning).rstrip(), decode(answer).lstrip(), spent + len(answer), finish, ids, answer
+        )
+
+    def _split(self, said: list[int], prompt: Prompt) -> tuple[list[int], list[int], list[int]]:
+        """Reasoning, the tokens that close it, and what follows; the mark must be a token of its own."""
+        mark = self.tokenizer.convert_tokens_to_ids(prompt.style.closing.strip())
+        at = said.index(mark) if mark in said else len(said)
+        return said[:at], said[at : at + 1], said[at + 1 :]
+
+    def greedy(self, inputs: Inputs, ids: list[int], most: int) -> list[int]:
+        """At most so many tokens behind these ids, the end token included."""
+        out = self.model.generate(
+            input_ids=torch.tensor([ids]),
+            attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+            do_sample=False,
+            max_new_tokens=most,
+            **_fitting(inputs, len(ids)),
+        )
+        return out[0, len(ids) :].tolist()
+
+    @torch.inference_mode()
+    def logprobs(self, inputs: Inputs, ids: list[int], wanted: list[int]) -> torch.Tensor:
+        """(wanted,) natural logs of the probabilities of these tokens behind these ids, by one full forward."""
+        whole = [*ids, *wanted]
+        out = self.model(input_ids=torch.tensor([whole]), use_cache=False, **_fitting(inputs, len(whole)))
+        rows = torch.log_softmax(out.logits[0, len(ids) - 1 : -1], -1)
+        return rows.gather(-1, torch.tensor(wanted)[:, None])[:, 0]
+
+
+def _fitting(inputs: Inputs, length: int) -> dict[str, Any]:
+    """The tensors of the images, those with an entry a token made as long as the ids."""
+    before = (1, len(inputs.ids))
+    return {
+        name: torch.nn.functional.pad(part, (0, length - before[1])) if part.shape == before else part
+        for name, part in inputs.tensors.items()
+    }

@@ -1,0 +1,590 @@
+"""A checkpoint in this process says what Transformers itself would say, and computes no prompt token twice."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import time
+import weakref
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import aclosing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from hearing import Heard, hear
+from reference import Expected, Reference
+
+from cuecard.demo import boards
+from cuecard.domain.call import FinishReason
+from cuecard.domain.errors import BadInput, CuecardError, ModelError, ModelRefused, Unsupported
+from cuecard.domain.question import AnswerKind, Image, Question
+from cuecard.models.base import AnswerDelta, Limits, Progress, ReasoningDelta, Started
+from cuecard.models.local import loading
+from cuecard.models.local.engine import Engine
+from cuecard.models.local.model import LocalModel
+from cuecard.models.prompt import TAGS, CardFormat, Prompt, growing, read, reason, short
+
+pytestmark = pytest.mark.timeout(60)
+
+LIMITS = Limits(answer_tokens=24, reasoning_tokens=24)
+CARD = "Let us count row by row. Row 1 shows red (1), blue, red (2), green. 它有两个红色。 So the answer is 2."
+CUTS = (1, 9, 30, 31, 52, 70, 73, 90, len(CARD))
+CALLS = {
+    "short": lambda question: short(question, TAGS),
+    "reason": lambda question: reason(question, TAGS),
+    **{f"read {form}": (lambda question, form=form: read(question, CARD, form, TAGS)) for form in CardFormat},
+}
+every_call = pytest.mark.parametrize("call", CALLS)
+
+
+@pytest.fixture(scope="module")
+def reference(checkpoints: Callable[[str], Path]) -> Reference:
+    return Reference(checkpoints("qwen3_vl"))
+
+
+@pytest.fixture(scope="module")
+def truth(reference: Reference) -> Callable[[Prompt, Limits], Expected]:
+    """What must be said, asked of Transformers once."""
+    known: dict[Prompt, Expected] = {}
+
+    def look_up(prompt: Prompt, limits: Limits = LIMITS) -> Expected:
+        if prompt not in known:
+            known[prompt] = reference.expected(prompt, limits)
+        return known[prompt]
+
+    return look_up
+
+
+def said(heard: Heard) -> tuple[str, str, int, FinishReason]:
+    usage = heard.end.usage
+    return heard.reasoning, heard.answer, usage.completion_tokens or 0, heard.end.finish_reason
+
+
+def due(expected: Expected) -> tuple[str, str, int, FinishReason]:
+    return expected.reasoning, expected.answer, expected.tokens, expected.finish_reason
+
+
+@contextmanager
+def on_every_forward(model: LocalModel, act: Callable[[], Any]) -> Iterator[None]:
+    """Something happens whenever the network computes: a slow machine, a fault, a count."""
+    handle = model._model.register_forward_pre_hook(lambda *_: act() and None)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+# --- greedy decoding is Transformers' own -----------------------------------------------------------------------------
+
+
+async def nothing(model: LocalModel, question: Question, other: Question) -> None:
+    pass
+
+
+async def the_same(model: LocalModel, question: Question, other: Question) -> None:
+    for make in CALLS.values():
+        await hear(model, make(question), LIMITS)
+
+
+async def its_short_answer(model: LocalModel, question: Question, other: Question) -> None:
+    await hear(model, short(question, TAGS), LIMITS)
+
+
+async def growing_cards(model: LocalModel, question: Question, other: Question) -> None:
+    for form in CardFormat:
+        for cut in CUTS:
+            await model.warm(growing(question, CARD[:cut], form, TAGS))
+
+
+async def another_image(model: LocalModel, question: Question, other: Question) -> None:
+    await hear(model, short(other, TAGS), LIMITS)
+    await hear(model, reason(other, TAGS), LIMITS)
+
+
+async def no_image(model: LocalModel, question: Question, other: Question) -> None:
+    await hear(model, short(Question(question.text, kind=question.kind), TAGS), LIMITS)
+
+
+async def an_abandoned_call(model: LocalModel, question: Question, other: Question) -> None:
+    async with aclosing(model.stream(reason(question, TAGS), LIMITS)) as events:
+        async for event in events:
+            if isinstance(event, ReasoningDelta | AnswerDelta):
+                break
+
+
+@every_call
+@pytest.mark.parametrize(
+    "before", [nothing, the_same, its_short_answer, growing_cards, another_image, no_image, an_abandoned_call]
+)
+async def test_greedy_calls_say_what_generate_says_whatever_was_computed_before(
+    call: str,
+    before: Callable[..., Coroutine[Any, Any, None]],
+    qwen: LocalModel,
+    truth: Callable[[Prompt], Expected],
+    question: Question,
+    pictures: tuple[Image, Image],
+) -> None:
+    await before(qwen, question, Question(question.text, pictures[1:], (), question.kind))
+    prompt = CALLS[call](question)
+    assert said(await hear(qwen, prompt, LIMITS)) == due(truth(prompt))
+
+
+@every_call
+async def test_calls_that_take_turns_do_not_mix(
+    call: str,
+    qwen: LocalModel,
+    truth: Callable[[Prompt], Expected],
+    question: Question,
+    pictures: tuple[Image, Image],
+) -> None:
+    others = [
+        CALLS["reason"](Question(question.text, pictures[1:], (), question.kind)),
+        CALLS["short"](Question("What colour is the digit in cell 3?", pictures, ("red", "blue"), AnswerKind.CHOICE)),
+        CALLS["short"](Question("How many red digits are there?", kind=AnswerKind.NUMBER)),
+    ]
+    prompts = [CALLS[call](question), *others]
+    heard = await asyncio.gather(*(hear(qwen, prompt, LIMITS) for prompt in prompts))
+    assert [said(each) for each in heard] == [due(truth(prompt)) for prompt in prompts]
+
+
+async def test_the_random_checkpoint_ends_its_calls_in_every_way(
+    truth: Callable[[Prompt], Expected], question: Question, pictures: tuple[Image, Image]
+) -> None:
+    """Or else the tests above would prove less than they say."""
+    asked = [question, *(Question(f"How many {colour} digits are there?", pictures[1:]) for colour in boards.COLOURS)]
+    ends = {truth(make(each)).finish_reason for make in CALLS.values() for each in asked}
+    assert ends == {FinishReason.STOP, FinishReason.LENGTH, FinishReason.BUDGET}
+
+
+@pytest.mark.parametrize("budget", [0, 1, 3])
+async def test_a_spent_budget_closes_the_reasoning_and_the_answer_is_that_of_the_closed_prompt(
+    budget: int, qwen: LocalModel, reference: Reference, question: Question
+) -> None:
+    limits, prompt = Limits(answer_tokens=24, reasoning_tokens=budget), reason(question, TAGS)
+    heard = await hear(qwen, prompt, limits)
+    inputs = reference.reader.inputs(prompt)
+    thought = reference.greedy(inputs, inputs.ids, budget) if budget else []
+    closing = reference.tokenizer(TAGS.closing).input_ids
+    answer = reference.greedy(inputs, [*inputs.ids, *thought, *closing], limits.answer_tokens)
+    assert heard.reasoning == reference.tokenizer.decode(thought).rstrip()
+    assert heard.answer == reference.tokenizer.decode(answer, skip_special_tokens=True).lstrip()
+    assert heard.end.finish_reason in (FinishReason.BUDGET, FinishReason.LENGTH)
+    assert heard.end.usage.reasoning_tokens == budget
+    assert heard.end.usage.prompt_tokens == len(inputs.ids) + len(closing)
+
+
+@every_call
+async def test_the_logprob_is_that_of_the_answers_tokens_in_a_full_forward(
+    call: str, qwen: LocalModel, reference: Reference, truth: Callable[[Prompt], Expected], question: Question
+) -> None:
+    await growing_cards(qwen, question, question)
+    prompt = CALLS[call](question)
+    expected = truth(prompt)
+    each = reference.logprobs(reference.reader.inputs(prompt), expected.before_answer, expected.answer_ids)
+    heard = await hear(qwen, prompt, LIMITS)
+    assert heard.end.answer_logprob == pytest.approx(float(each.sum()), abs=1e-3)
+
+
+# --- prefixes ---------------------------------------------------------------------------------------------------------
+
+
+class Trie:
+    """Prompts by their tokens; a token that stands there already need not be computed."""
+
+    def __init__(self) -> None:
+        self._root: dict[int, Any] = {}
+
+    def add(self, ids: list[int]) -> int:
+        """How many tokens are new."""
+        node, new = self._root, 0
+        for token in ids:
+            new += token not in node
+            node = node.setdefault(token, {})
+        return new
+
+
+async def test_no_prompt_token_of_a_question_is_computed_twice(
+    qwen: LocalModel, reference: Reference, question: Question
+) -> None:
+    """But for the last one of a prompt that is known already, whose logits are wanted again."""
+    warmed = [growing(question, CARD[:cut], form, TAGS) for form in CardFormat for cut in CUTS]
+    asked = [make(question) for make in CALLS.values()]
+    trie, due, computed = Trie(), [], []
+    for prompt in [asked[0], *warmed, *asked, *reversed(warmed), *asked]:
+        due.append(max(1, trie.add(reference.reader.inputs(prompt).ids)))
+        if prompt.unfinished:
+            usage = await qwen.warm(prompt)
+            computed.append((usage.prompt_tokens or 0) - (usage.cached_tokens or 0))
+        else:
+            computed.append((await hear(qwen, prompt, LIMITS)).computed)
+    assert computed == due
+
+
+async def test_two_questions_in_turns_do_not_push_each_other_out(
+    qwen: LocalModel, reference: Reference, question: Question, pictures: tuple[Image, Image]
+) -> None:
+    questions = [question, Question(question.text, pictures[1:], (), question.kind)]
+    tries = Trie(), Trie()
+    for cut in range(4, len(CARD), 4):
+        for asked, trie in zip(questions, tries, strict=True):
+            prompt = growing(asked, CARD[:cut], CardFormat.NOTES, TAGS)
+            usage = await qwen.warm(prompt)
+            assert (usage.prompt_tokens or 0) - (usage.cached_tokens or 0) == max(1, trie.add(reference.reader.inputs(prompt).ids))
+    heard = await hear(qwen, short(question, TAGS), LIMITS)
+    assert heard.computed < 30
+
+
+async def test_the_same_text_with_another_image_shares_nothing(
+    qwen: LocalModel, question: Question, pictures: tuple[Image, Image]
+) -> None:
+    other = Question(question.text, pictures[1:], (), question.kind)
+    first, second = [(await hear(qwen, short(asked, TAGS), LIMITS)) for asked in (question, other)]
+    assert (first.end.usage.cached_tokens, second.end.usage.cached_tokens) == (0, 0)
+    assert first.answer != second.answer
+
+
+async def test_two_images_are_told_apart_by_their_order(
+    qwen: LocalModel, truth: Callable[[Prompt], Expected], question: Question, pictures: tuple[Image, Image]
+) -> None:
+    for images in (pictures, pictures[::-1], pictures):
+        prompt = short(Question(question.text, images, (), question.kind), TAGS)
+        assert said(await hear(qwen, prompt, LIMITS)) == due(truth(prompt))
+
+
+async def test_what_is_forgotten_is_computed_again(qwen: LocalModel, question: Question) -> None:
+    first = await hear(qwen, short(question, TAGS), LIMITS)
+    qwen.forget()
+    again = await hear(qwen, short(question, TAGS), LIMITS)
+    assert (again.end.usage.cached_tokens, said(again)) == (0, said(first))
+
+
+async def test_a_long_prompt_is_read_in_pieces(
+    qwen: LocalModel,
+    truth: Callable[[Prompt], Expected],
+    question: Question,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cuecard.models.local.model.PREFILL_CHUNK", 7)
+    prompt = read(question, CARD, CardFormat.NOTES, TAGS)
+    assert said(await hear(qwen, prompt, LIMITS)) == due(truth(prompt))
+    assert await qwen.score(prompt, CARD) == pytest.approx(await qwen.score(prompt, CARD))
+
+
+# --- scores and chance ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answer", ["2", "two red digits", CARD])
+@pytest.mark.parametrize("warm", [False, True])
+async def test_a_score_is_the_mean_logprob_of_one_full_forward(
+    answer: str, warm: bool, qwen: LocalModel, reference: Reference, question: Question
+) -> None:
+    prompt = short(question, TAGS)
+    if warm:
+        await hear(qwen, prompt, LIMITS)
+    inputs, wanted = reference.reader.inputs(prompt), reference.tokenizer(answer).input_ids
+    assert await qwen.score(prompt, answer) == pytest.approx(
+        float(reference.logprobs(inputs, inputs.ids, wanted).mean()), abs=1e-4
+    )
+
+
+async def test_an_answer_that_is_scored_cannot_end_the_turn(qwen: LocalModel, question: Question) -> None:
+    prompt = short(question, TAGS)
+    assert await qwen.score(prompt, "2<|im_end|>") == await qwen.score(prompt, "2< |im_end|>")
+
+
+async def test_an_empty_answer_has_no_score(qwen: LocalModel, question: Question) -> None:
+    with pytest.raises(BadInput, match="empty"):
+        await qwen.score(short(question, TAGS), "")
+
+
+async def test_a_sample_repeats_with_its_seed_and_differs_with_another(qwen: LocalModel, question: Question) -> None:
+    async def sample(seed: int, top_p: float = 1.0) -> str:
+        heard = await hear(qwen, short(question, TAGS), Limits(8, 8, temperature=1.0, top_p=top_p, seed=seed))
+        return heard.answer
+
+    first = await sample(1)
+    assert await sample(1) == first
+    assert len({first, *[await sample(seed) for seed in range(2, 6)]}) > 2
+
+
+async def test_a_sample_from_the_tip_of_the_nucleus_is_greedy(
+    qwen: LocalModel, truth: Callable[[Prompt], Expected], question: Question
+) -> None:
+    prompt = short(question, TAGS)
+    limits = Limits(LIMITS.answer_tokens, LIMITS.reasoning_tokens, temperature=2.0, top_p=1e-6, seed=3)
+    assert said(await hear(qwen, prompt, limits)) == due(truth(prompt))
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_prompt_that_is_too_long_is_the_users_to_mend(qwen: LocalModel, question: Question) -> None:
+    asked = Question("red " * tiny.MOST, question.images)
+    with pytest.raises(BadInput, match=f"reads at most {tiny.MOST}"):
+        await hear(qwen, short(asked, TAGS), LIMITS)
+
+
+async def test_a_call_that_fills_the_models_memory_ends_by_length(
+    qwen: LocalModel, reference: Reference, question: Question
+) -> None:
+    prompt = short(question, TAGS)
+    while len(reference.reader.inputs(prompt).ids) < tiny.MOST - 6:
+        prompt = short(question := Question(question.text + " red", question.images), TAGS)
+    heard = await hear(qwen, prompt, Limits(answer_tokens=100, temperature=5.0, seed=1))
+    assert (heard.end.finish_reason, heard.end.usage.completion_tokens) == (FinishReason.LENGTH, 6)
+
+
+async def test_near_the_end_of_the_models_memory_the_reasoning_leaves_room_for_the_answer(
+    loaded: Callable[[str], LocalModel], question: Question
+) -> None:
+    model = loaded("taught")
+    room = Question(question.text + " red" * 440, question.images)
+    heard = await hear(model, reason(room, TAGS), Limits(answer_tokens=16, reasoning_tokens=2048))
+    assert heard.answer.strip() == "7"
+
+
+async def test_reasoning_that_nobody_asked_for_is_paid_from_the_answers_limit(
+    tmp_path: Path, question: Question
+) -> None:
+    ruminates = tiny.taught(tmp_path / "taught", ("\n\n", "<think>", " red", " blue", " red"))
+    model = LocalModel.load(ruminates)
+    heard = await hear(model, short(question, TAGS), Limits(answer_tokens=10, reasoning_tokens=5))
+    assert heard.reasoning.split() == ["red", "blue"] * 4 + ["red"]
+    assert (heard.answer, heard.end.finish_reason, heard.end.answer_logprob) == ("", FinishReason.LENGTH, None)
+    assert heard.end.usage.completion_tokens == 10
+    await model.aclose()
+
+
+# --- the engine -------------------------------------------------------------------------------------------------------
+
+
+async def test_the_event_loop_stays_free_during_a_call(qwen: LocalModel, question: Question) -> None:
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.005)
+            ticks += 1
+
+    ticking = asyncio.create_task(tick())
+    with on_every_forward(qwen, lambda: time.sleep(0.1)):
+        await hear(qwen, short(question, TAGS), Limits(answer_tokens=2))
+    ticking.cancel()
+    assert ticks > 10
+
+
+async def test_two_calls_advance_by_turns(qwen: LocalModel, question: Question) -> None:
+    order: list[str] = []
+
+    async def listen(name: str) -> None:
+        async for event in qwen.stream(reason(question, TAGS), LIMITS):
+            if isinstance(event, Progress):
+                order.append(name)
+
+    await asyncio.gather(listen("a"), listen("b"))
+    assert "".join(order).count("ab") > 5
+
+
+async def test_a_closed_generator_stops_the_network(qwen: LocalModel, question: Question) -> None:
+    steps: list[int] = []
+    with on_every_forward(qwen, lambda: (steps.append(1), time.sleep(0.002))):
+        async with aclosing(qwen.stream(short(question, TAGS), Limits(answer_tokens=400, temperature=5.0))) as events:
+            async for event in events:
+                if isinstance(event, AnswerDelta):
+                    break
+        await asyncio.sleep(0.05)
+        after = len(steps)
+        await asyncio.sleep(0.05)
+    assert len(steps) == after < 100
+
+
+async def test_a_call_that_is_cancelled_before_it_began_is_never_computed(qwen: LocalModel, question: Question) -> None:
+    steps: list[int] = []
+    with on_every_forward(qwen, lambda: (steps.append(1), time.sleep(0.05))):
+        busy = asyncio.create_task(hear(qwen, short(question, TAGS), Limits(answer_tokens=1)))
+        await asyncio.sleep(0.01)
+        waiting = asyncio.create_task(hear(qwen, reason(question, TAGS), LIMITS))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        await busy
+        assert len(steps) <= 2
+
+
+@pytest.mark.parametrize(
+    "fault", [RuntimeError("CUDA out of memory.\nTried to allocate 20 GiB"), KeyError("x"), ValueError(""), MemoryError()]
+)
+async def test_what_torch_raises_becomes_a_model_error_of_one_line(
+    fault: Exception, qwen: LocalModel, question: Question
+) -> None:
+    def fail() -> None:
+        raise fault
+
+    with on_every_forward(qwen, fail), pytest.raises(ModelError) as caught:
+        await hear(qwen, short(question, TAGS), LIMITS)
+    assert str(caught.value).startswith(f"qwen3_vl: {type(fault).__name__}: ")
+    assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is fault
+    assert (await hear(qwen, short(question, TAGS), LIMITS)).end
+
+
+async def test_a_broken_image_is_the_users_to_mend_and_the_model_goes_on(qwen: LocalModel, question: Question) -> None:
+    broken = Question(question.text, (Image(b"\x89PNG\r\n\x1a\nnothing"),))
+    with pytest.raises(BadInput, match="cannot be read"):
+        await hear(qwen, short(broken, TAGS), LIMITS)
+    assert (await hear(qwen, short(question, TAGS), LIMITS)).end
+
+
+async def test_a_closed_model_ends_the_calls_under_way_and_refuses_new_ones(
+    checkpoints: Callable[[str], Path], question: Question
+) -> None:
+    model = LocalModel.load(checkpoints("taught"))
+    stream = model.stream(reason(question, TAGS), LIMITS)
+    assert await anext(stream) == Started()
+    with on_every_forward(model, lambda: time.sleep(0.02)):
+        waiting = asyncio.create_task(hear(model, short(question, TAGS), LIMITS))
+        await asyncio.sleep(0.03)
+        await model.aclose()
+    with pytest.raises(ModelError, match="was closed"):
+        async for _ in stream:
+            pass
+    with pytest.raises(ModelError, match="was closed"):
+        await waiting
+    for call in (hear(model, short(question, TAGS), LIMITS), model.warm(short(question, TAGS))):
+        with pytest.raises(ModelError, match="was closed"):
+            await call
+    await model.aclose()
+
+
+async def test_an_engine_that_did_nothing_closes() -> None:
+    Engine("idle").stop()
+
+
+async def test_the_loop_stays_free_while_a_model_closes(checkpoints: Callable[[str], Path], question: Question) -> None:
+    model = LocalModel.load(checkpoints("taught"))
+    with on_every_forward(model, lambda: time.sleep(0.3)):
+        waiting = asyncio.create_task(hear(model, short(question, TAGS), LIMITS))
+        await asyncio.sleep(0.1)
+        closing, began = asyncio.create_task(model.aclose()), time.perf_counter()
+        await asyncio.sleep(0.01)
+        assert time.perf_counter() - began < 0.15
+        await closing
+    with pytest.raises(ModelError, match="was closed"):
+        await waiting
+
+
+async def test_a_model_that_nobody_holds_is_freed_even_if_it_was_never_closed(
+    checkpoints: Callable[[str], Path], question: Question
+) -> None:
+    model = LocalModel.load(checkpoints("taught"))
+    await hear(model, short(question, TAGS), LIMITS)
+    weights = weakref.ref(model._model)
+    del model
+    gc.collect()
+    assert weights() is None
+
+
+# --- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+def dtypes(model: LocalModel) -> set[torch.dtype]:
+    return {weight.dtype for weight in model._model.parameters()}
+
+
+@pytest.mark.parametrize("saved", [torch.float16, torch.bfloat16])
+async def test_half_precision_is_computed_as_float32_on_a_cpu(
+    saved: torch.dtype, tmp_path: Path, checkpoints: Callable[[str], Path], question: Question
+) -> None:
+    folder = copied(checkpoints("qwen3_vl"), tmp_path)
+    weights = loading.AutoModelForImageTextToText.from_pretrained(folder, dtype=saved)
+    weights.save_pretrained(folder)
+    assert json.loads((folder / "config.json").read_text())["dtype"] == str(saved).removeprefix("torch.")
+    model = LocalModel.load(folder, device="cpu")
+    assert dtypes(model) == {torch.float32}
+    assert (await hear(model, short(question, TAGS), LIMITS)).end
+    await model.aclose()
+
+
+async def test_a_type_that_is_asked_for_is_used(checkpoints: Callable[[str], Path], question: Question) -> None:
+    model = LocalModel.load(checkpoints("qwen3_vl"), dtype="bfloat16")
+    assert dtypes(model) == {torch.bfloat16}
+    assert (await hear(model, short(question, TAGS), LIMITS)).end
+    await model.aclose()
+
+
+def copied(checkpoint: Path, folder: Path, *but: str) -> Path:
+    for path in checkpoint.iterdir():
+        if path.name not in but:
+            (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def cut_weights(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:5000])
+
+
+def lose_a_weight(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.language_model.layers.0.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def change_a_shape(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["intermediate_size"] = 32
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "words"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), BadInput, "no checkpoint at"),
+        (lambda folder: (folder / "config.json").write_text("{"), BadInput, "no checkpoint at"),
+        (lambda folder: (folder / "config.json").write_text('{"model_type": "x"}'), BadInput, "no checkpoint at"),
+        (lambda folder: (folder / "model.safetensors").unlink(), ModelRefused, "does not load"),
+        (cut_weights, ModelRefused, "does not load"),
+        (lose_a_weight, ModelRefused, "lacks 1 of its weights: .*up_proj"),
+        (change_a_shape, ModelRefused, "does not load"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), ModelRefused, "does not load"),
+        (lambda folder: (folder / "preprocessor_config.json").unlink(), ModelRefused, "does not load"),
+    ],
+)
+def test_a_checkpoint_that_is_not_whole_is_refused_in_one_line(
+    damage: Callable[[Path], Any],
+    error: type[CuecardError],
+    words: str,
+    tmp_path: Path,
+    checkpoints: Callable[[str], Path],
+) -> None:
+    damage(copied(checkpoints("qwen3_vl"), tmp_path))
+    with pytest.raises(error, match=words) as caught:
+        LocalModel.load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"dtype": "float33"}, BadInput, "unknown dtype 'float33'"),
+        ({"dtype": "nn"}, BadInput, "unknown dtype 'nn'"),
+        ({"device": "toaster"}, ModelRefused, "does not load"),
+    ],
+)
+def test_settings_that_do_not_exist_are_refused(
+    settings: dict[str, str], error: type[CuecardError], words: str, checkpoints: Callable[[str], Path]
+) -> None:
+    with pytest.raises(error, match=words):
+        LocalModel.load(checkpoints("qwen3_vl"), **settings)
+
+
+async def test_a_model_without_prefixes_says_that_it_cannot_warm(
+    loaded: Callable[[str], LocalModel], question: Question
+) -> None:
+    with pytest.raises(Unsupported, match="keeps no prefixes"):
+        await loaded("gemma3").warm(short(question, TAGS))
