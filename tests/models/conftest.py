@@ -17,11 +17,6 @@ from cuecard.models.local.model import LocalModel
 
 torch.set_num_threads(1)
 
-REASONING = "Let us look at the cell."
-ANSWER = " 7"
-SAID = ("\n", "Let", " us", " look", " at", " the", " cell", ".", "</think>", "\n\n", ANSWER, "<|im_end|>")
-"""A chain of tokens: behind the line break that opens a reasoning it comes whole, behind a closed one the answer."""
-
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
@@ -32,7 +27,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
         if family not in made:
             torch.manual_seed(0)
             make = tiny.taught if family == "taught" else getattr(tiny, family)
-            made[family] = make(folder / family, *((SAID,) if family == "taught" else ()))
+            made[family] = make(folder / family, *((tiny.SAID,) if family == "taught" else ()))
         return made[family]
 
     return checkpoint

@@ -66,9 +66,7 @@ async def test_every_family_says_what_generate_says(
             assert (heard.answer, heard.end.finish_reason) == (expected.answer, expected.finish_reason)
             assert heard.end.usage.completion_tokens == expected.tokens
             if expected.answer_ids:
-                each = reference.logprobs(
-                    reference.reader.inputs(prompt), expected.before_answer, expected.answer_ids
-                )
+                each = reference.logprobs(reference.reader.inputs(prompt), expected.before_answer, expected.answer_ids)
                 assert heard.end.answer_logprob == pytest.approx(float(each.sum()), abs=1e-3)
 
 

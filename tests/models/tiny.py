@@ -1,4 +1,4 @@
-"""Makers of tiny checkpoints in the shapes of real families: with random weights, or taught which token follows which."""
+"""Makers of tiny checkpoints in the shapes of real families: random ones, and one taught which token follows which."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from cuecard.demo import checkpoint
 from cuecard.demo import tokenizer as tk
+
+THOUGHT = ("Let", " us", " look", " at", " the", " cell", ".")
+ANSWER = (" 7", " red", " digits")
+SAID = ("\n", *THOUGHT, "</think>", "\n\n", *ANSWER, "<|im_end|>")
+"""A chain of tokens: behind the line break that opens a reasoning it comes whole, behind a closed one the answer."""
 
 MOST = 512
 """Tokens that the checkpoints read at most."""
@@ -58,7 +64,9 @@ def lively(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, likely: S
                 spread = 1 if "embed_tokens" in name else weight[0].numel() ** -0.5
                 # what was read, images included, weighs more beside the last token
                 weight.normal_(0, spread * (2 if name.endswith("o_proj.weight") else 1), generator=chance)
-        silent = [token not in likely and _is_no_word(token) for token, _ in sorted(tokenizer.vocab.items(), key=_second)]
+        silent = [
+            token not in likely and _is_no_word(token) for token, _ in sorted(tokenizer.vocab.items(), key=_second)
+        ]
         model.lm_head.weight[torch.tensor(silent)] = 0
         model.lm_head.weight[tokenizer.convert_tokens_to_ids(list(likely))] *= 3
     return model
@@ -83,7 +91,7 @@ def following(model: PreTrainedModel, *chains: Sequence[int]) -> PreTrainedModel
                 weight.zero_()
         model.get_input_embeddings().weight.copy_(table)
         for chain in chains:
-            for token, successor in zip(chain, chain[1:], strict=False):
+            for token, successor in pairwise(chain):
                 model.lm_head.weight[successor] += table[token]
     return model
 
@@ -139,7 +147,7 @@ def qwen2_5_vl(folder: Path) -> Path:
 
 
 def idefics3(folder: Path, *, smolvlm: bool = False) -> Path:
-    """SmolVLM's first (idefics3) or second (smolvlm) generation: an image is cut into tiles and shown as a whole too."""
+    """SmolVLM's first (idefics3) or second (smolvlm) generation: an image in tiles, and as a whole."""
     template = (
         "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}"
         "{% if message['content'][0]['type'] == 'image' %}{{ ':' }}{% else %}{{ ': ' }}{% endif %}"
@@ -173,7 +181,8 @@ def gemma3(folder: Path) -> Path:
     template = (
         "{{ bos_token }}{% for message in messages %}<start_of_turn>"
         "{{ 'model' if message['role'] == 'assistant' else 'user' }}\n"
-        "{% for part in message['content'] %}{{ '<start_of_image>' if part['type'] == 'image' else part['text'] | trim }}"
+        "{% for part in message['content'] %}"
+        "{{ '<start_of_image>' if part['type'] == 'image' else part['text'] | trim }}"
         "{% endfor %}<end_of_turn>\n{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
     )
     images = {"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
@@ -233,7 +242,7 @@ def qwen3(folder: Path) -> Path:
 
 
 def llama(folder: Path) -> Path:
-    """A language model with a tokenizer of the SentencePiece kind: spaces as ▁, none at the beginning, bytes for the rest."""
+    """A language model with a tokenizer of the SentencePiece kind: spaces as ▁, and bytes for what has no token."""
     special = ["<unk>", "<s>", "</s>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
     spelled = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     spelled.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
@@ -242,10 +251,13 @@ def llama(folder: Path) -> Path:
     trainer = trainers.BpeTrainer(
         vocab_size=600, special_tokens=[*special, *(f"<0x{byte:02X}>" for byte in range(256))], show_progress=False
     )
-    spelled.train_from_iterator(["how many red bars are there in the picture of the sales of May and June"] * 3, trainer)
+    spelled.train_from_iterator(
+        ["how many red bars are there in the picture of the sales of May and June"] * 3, trainer
+    )
     template = (
-        "{{ bos_token }}{% for message in messages %}{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'"
-        " + message['content'] | trim + '<|eot_id|>' }}{% endfor %}"
+        "{{ bos_token }}{% for message in messages %}"
+        "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim }}"
+        "<|eot_id|>{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
     )
     tokenizer = PreTrainedTokenizerFast(
@@ -255,7 +267,9 @@ def llama(folder: Path) -> Path:
     return _saved(transformers.LlamaForCausalLM(config), tokenizer, folder)
 
 
-def _saved(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, image_processor: Any = None) -> Path:
+def _saved(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, image_processor: Any = None
+) -> Path:
     lively(model, tokenizer, (tokenizer.eos_token,))
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -44,8 +45,7 @@ Known = dict[str, "Known"]
 
 def words(text: str) -> list[str]:
     """A text as tokens: words, each with the white space before it."""
-    pieces = text.split(" ")
-    return [piece if i == 0 else " " + piece for i, piece in enumerate(pieces)] if text else []
+    return re.findall(r" *[^ ]+| +", text)
 
 
 def finish_reason(reasoning: Sequence[str], answer: Sequence[str], limits: Limits) -> FinishReason:

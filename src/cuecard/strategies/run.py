@@ -48,9 +48,9 @@ async def answer(
     strategy: str = "mutual",
     policy: Policy | None = None,
     listen: Callable[[Heard], None] | None = None,
-    latency_kind: LatencyKind = LatencyKind.MEASURED,
+    latency_kind: LatencyKind | None = None,
 ) -> Outcome:
-    """One question, answered; in virtual time the caller says that its latency is composed, or estimated.
+    """One question, answered. In virtual time its latency is estimated, or what the caller says (composed).
 
     Raises BadInput, or ModelError when nobody is left (or `strict` is set)."""
     decide, policy = known(strategy), policy or Policy()
@@ -72,7 +72,7 @@ async def answer(
         reason=verdict.reason,
         schedule=policy.schedule,
         confidence=verdict.reply.confidence,
-        latency_kind=latency_kind,
+        latency_kind=latency_kind or (LatencyKind.ESTIMATED if team.in_virtual_time else LatencyKind.MEASURED),
     )
 
 

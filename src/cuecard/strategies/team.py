@@ -246,6 +246,10 @@ class Team:
         """Everybody but the large model."""
         return [player for role, player in self.players.items() if role != "large"]
 
+    @property
+    def in_virtual_time(self) -> bool:
+        return getattr(self._loop, "virtual", False)
+
     def clock(self) -> float:
         """Seconds since the request began, on the event loop's monotonic (or virtual) clock."""
         return self._loop.time() - self._began

@@ -24,11 +24,11 @@ class Decoder:
         self._ids.append(token)
         text = self._tokenizer.decode(self._ids)
         if not text.endswith("\ufffd"):
-            fresh = text[self._told :]
+            fresh, self._told = text[self._told :], len(text)
             yield from map(_event, self.splitter.feed(fresh))
-            # what came before the last token no longer changes how the next ones are spelled
-            self._ids = self._ids[-1:]
-            self._told = len(self._tokenizer.decode(self._ids))
+            # what came before a token that is text by itself does not change how the next ones are spelled
+            if "\ufffd" not in (alone := self._tokenizer.decode([token])):
+                self._ids, self._told = [token], len(alone)
 
     def rest(self) -> Generator[Event]:
         text = self._tokenizer.decode(self._ids)[self._told :]
