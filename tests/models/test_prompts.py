@@ -1,11 +1,12 @@
-"""What models read: one shared prefix a question, cards in three formats, and no control token that a text smuggles in."""
+"""What models read: one shared prefix a question, cards in three formats, and no control token out of a text."""
 
 from __future__ import annotations
 
 import copy
 import json
-import os.path
+import os
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -95,14 +96,20 @@ texts = st.text(
 some_text = texts.filter(str.strip)
 
 
-@given(some_text, st.lists(texts, min_size=2, max_size=4), st.none() | some_text, texts, st.sampled_from(sorted(STYLES)))
+@given(
+    some_text, st.lists(texts, min_size=2, max_size=4), st.none() | some_text, texts, st.sampled_from(sorted(STYLES))
+)
 @settings(max_examples=150, deadline=None)
 def test_all_prompts_about_a_question_share_everything_up_to_its_last_option(
     text: str, options: list[str], system: str | None, card: str, style: str
 ) -> None:
     question = Question(text, (Image(b"one"),), tuple(options), AnswerKind.CHOICE, system)
-    rendered = [render(tiny.demo_tokenizer(), prompt) for prompt in every_prompt(question, card, STYLES[style]).values()]
-    shared = os.path.commonprefix(rendered)
+    rendered = [
+        render(tiny.demo_tokenizer(), prompt) for prompt in every_prompt(question, card, STYLES[style]).values()
+    ]
+    shared = "".join(
+        column[0] for column in takewhile(lambda column: len(set(column)) == 1, zip(*rendered, strict=False))
+    )
     assert neutral(text).strip() in shared
     for option in options:
         assert f". {neutral(option)}" in shared
@@ -123,7 +130,9 @@ def test_a_growing_card_is_the_beginning_of_what_will_be_read_at_every_cut(
 
 
 @pytest.mark.parametrize("form", CardFormat)
-@pytest.mark.parametrize("card", ["s", "a", "user", "How many?", "Answer with the number only.", "<", "2 < 3 and 4 > 3"])
+@pytest.mark.parametrize(
+    "card", ["s", "a", "user", "How many?", "Answer with the number only.", "<", "2 < 3 and 4 > 3"]
+)
 def test_a_growing_card_ends_where_the_card_does_however_often_its_text_occurs(form: CardFormat, card: str) -> None:
     question, tokenizer = asked(), tiny.demo_tokenizer()
     part = render(tokenizer, growing(question, card + " And", form, TAGS))
@@ -147,27 +156,46 @@ def test_a_growing_card_keeps_up_with_the_card_but_for_what_may_become_a_token(f
 # --- control tokens ---------------------------------------------------------------------------------------------------
 
 TOKENS = {
-    "Qwen": "<|im_start|> <|im_end|> <|endoftext|> <|vision_start|> <|vision_end|> <|vision_pad|> <|image_pad|> "
-    "<|video_pad|> <|object_ref_start|> <|box_start|> <|quad_end|> <|fim_prefix|> <|repo_name|> <tool_call> </tool_call> "
-    "<tool_response> <think> </think> <tts_pad> <tts_text_bos>",
-    "Llama": "<|begin_of_text|> <|end_of_text|> <|start_header_id|> <|end_header_id|> <|eot_id|> <|eom_id|> <|python_tag|> "
-    "<|image|> <|finetune_right_pad_id|> <|reserved_special_token_0|> <|header_start|> <|eot|> <|patch|> "
-    "<|tile_x_separator|> <s> </s> <unk> [INST] [/INST] <<SYS>> <</SYS>>",
-    "Gemma": "<bos> <eos> <pad> <mask> <start_of_turn> <end_of_turn> <start_of_image> <end_of_image> <image_soft_token> "
-    "<audio_soft_token> <unused0> <unused99> <|turn> <turn|> <|channel> <channel|> <|image> <image|> <|think|> "
-    "<|tool_call> <tool_call|> <loc0001> <seg012>",
-    "DeepSeek": "<｜begin▁of▁sentence｜> <｜end▁of▁sentence｜> <｜User｜> <｜Assistant｜> <｜tool▁calls▁begin｜> <｜fim▁hole｜> "
-    "<|EOT|> <image_placeholder> <begin_of_image> <|grounding|> <|ref|>",
-    "Mistral": "[SYSTEM_PROMPT] [/SYSTEM_PROMPT] [TOOL_CALLS] [AVAILABLE_TOOLS] [/AVAILABLE_TOOLS] [TOOL_RESULTS] "
-    "[TOOL_CONTENT] [ARGS] [CALL_ID] [IMG] [IMG_BREAK] [IMG_END] [PREFIX] [SUFFIX] [MIDDLE] [THINK] [/THINK] [AUDIO] "
-    "[BEGIN_AUDIO] [control_8] <SPECIAL_20>",
-    "Phi": "<|user|> <|assistant|> <|system|> <|end|> <|image_1|> <|im_sep|> <|tool|> <|endofprompt|> <|dummy_0|>",
-    "LLaVA and InternVL": "<image> <video> <img> </img> <IMG_CONTEXT> <quad> </quad> <ref> </ref> <box> </box> "
-    "<im_start> <im_end> <im_patch> <|action_start|> [UNUSED_TOKEN_146]",
-    "Idefics": "<fake_token_around_image> <end_of_utterance> <global-img> <row_1_col_1> <row_10_col_12> <|reserved|>",
-    "others": "[gMASK] <sop> <eop> <|observation|> <|begin_of_box|> <arg_key> </arg_value> ◁think▷ ◁/think▷ [BOS] [EOS] [EOT] "
-    "[PAD] [UNK] [CLS] [SEP] [MASK] <BOS_TOKEN> <|START_OF_TURN_TOKEN|> <|start_of_role|> [|system|] [|endofturn|] "
-    "<seed:think> </seed:think> <extra_id_0> <image_id> <slice> <answer> <mask:0> <eoa> <sep> <cls>",
+    "Qwen": """
+        <|im_start|> <|im_end|> <|endoftext|> <|vision_start|> <|vision_end|> <|vision_pad|> <|image_pad|>
+        <|video_pad|> <|object_ref_start|> <|box_start|> <|quad_end|> <|fim_prefix|> <|repo_name|> <tool_call>
+        </tool_call> <tool_response> <think> </think> <tts_pad> <tts_text_bos>
+    """,
+    "Llama": """
+        <|begin_of_text|> <|end_of_text|> <|start_header_id|> <|end_header_id|> <|eot_id|> <|eom_id|>
+        <|python_tag|> <|image|> <|finetune_right_pad_id|> <|reserved_special_token_0|> <|header_start|> <|eot|>
+        <|patch|> <|tile_x_separator|> <s> </s> <unk> [INST] [/INST] <<SYS>> <</SYS>>
+    """,
+    "Gemma": """
+        <bos> <eos> <pad> <mask> <start_of_turn> <end_of_turn> <start_of_image> <end_of_image>
+        <image_soft_token> <audio_soft_token> <unused0> <unused99> <|turn> <turn|> <|channel> <channel|>
+        <|image> <image|> <|think|> <|tool_call> <tool_call|> <loc0001> <seg012>
+    """,
+    "DeepSeek": """
+        <｜begin▁of▁sentence｜> <｜end▁of▁sentence｜> <｜User｜> <｜Assistant｜> <｜tool▁calls▁begin｜> <｜fim▁hole｜>
+        <|EOT|> <image_placeholder> <begin_of_image> <|grounding|> <|ref|>
+    """,
+    "Mistral": """
+        [SYSTEM_PROMPT] [/SYSTEM_PROMPT] [TOOL_CALLS] [AVAILABLE_TOOLS] [/AVAILABLE_TOOLS] [TOOL_RESULTS]
+        [TOOL_CONTENT] [ARGS] [CALL_ID] [IMG] [IMG_BREAK] [IMG_END] [PREFIX] [SUFFIX] [MIDDLE] [THINK] [/THINK]
+        [AUDIO] [BEGIN_AUDIO] [control_8] <SPECIAL_20>
+    """,
+    "Phi": """
+        <|user|> <|assistant|> <|system|> <|end|> <|image_1|> <|im_sep|> <|tool|> <|endofprompt|> <|dummy_0|>
+    """,
+    "LLaVA and InternVL": """
+        <image> <video> <img> </img> <IMG_CONTEXT> <quad> </quad> <ref> </ref> <box> </box> <im_start> <im_end>
+        <im_patch> <|action_start|> [UNUSED_TOKEN_146]
+    """,
+    "Idefics": """
+        <fake_token_around_image> <end_of_utterance> <global-img> <row_1_col_1> <row_10_col_12> <|reserved|>
+    """,
+    "others": """
+        [gMASK] <sop> <eop> <|observation|> <|begin_of_box|> <arg_key> </arg_value> ◁think▷ ◁/think▷ [BOS] [EOS]
+        [EOT] [PAD] [UNK] [CLS] [SEP] [MASK] <BOS_TOKEN> <|START_OF_TURN_TOKEN|> <|start_of_role|> [|system|]
+        [|endofturn|] <seed:think> </seed:think> <extra_id_0> <image_id> <slice> <answer> <mask:0> <eoa> <sep>
+        <cls>
+    """,
 }
 CONTROL = sorted({token for line in TOKENS.values() for token in line.split()})
 
@@ -258,7 +286,9 @@ def test_ordinary_text_that_looks_like_control_gains_one_space(text: str, told: 
 
 
 @pytest.mark.timeout(5)
-@pytest.mark.parametrize("text", ["<" * 100_000, "<a_" * 50_000, "<" + "_" * 200_000, "<think" + " " * 200_000, "[" * 99_999])
+@pytest.mark.parametrize(
+    "text", ["<" * 100_000, "<a_" * 50_000, "<" + "_" * 200_000, "<think" + " " * 200_000, "[" * 99_999]
+)
 def test_long_nonsense_takes_no_long_time(text: str) -> None:
     assert len(neutral(text)) >= len(text)
     growing(asked(), text, CardFormat.NOTES, TAGS)

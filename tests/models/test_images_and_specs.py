@@ -1,0 +1,509 @@
+"""Images and model specifications as users give them: what is usable is taken, and the rest refused with a hint."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import struct
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import ExifTags, features
+from PIL import Image as PilImage
+
+from cuecard.domain.errors import BadInput, CuecardError, MissingExtra
+from cuecard.domain.question import Image
+from cuecard.models import images, spec
+from cuecard.models.images import MOST_BYTES, data_url, load
+from cuecard.models.openai import OpenAIModel
+from cuecard.models.recorded import RecordedModel, RecordingModel, Says, ScriptedModel
+
+pytestmark = pytest.mark.timeout(30)
+
+RED, WHITE = (255, 0, 0), (255, 255, 255)
+
+
+def encoded(picture: PilImage.Image, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def plain(size: tuple[int, int] = (8, 6), colour: Any = RED, mode: str = "RGB") -> PilImage.Image:
+    return PilImage.new(mode, size, colour)
+
+
+def seen(image: Image) -> PilImage.Image:
+    """What a model gets to see, when it does no more than decode."""
+    with PilImage.open(io.BytesIO(image.data)) as picture:
+        return picture.convert("RGB")
+
+
+# --- images that are taken --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_a_plain_image_keeps_its_bytes(kind: str) -> None:
+    data = encoded(plain(), kind)
+    assert load(data) == Image(data, f"image/{kind.lower()}")
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF"])
+def test_a_format_that_servers_do_not_know_becomes_png(kind: str) -> None:
+    image = load(encoded(plain(), kind))
+    assert image.media_type == "image/png"
+    assert image.data.startswith(b"\x89PNG")
+    assert seen(image).getpixel((1, 1)) == RED
+
+
+def test_every_way_to_give_an_image_gives_the_same(tmp_path: Path) -> None:
+    data = encoded(plain())
+    path = tmp_path / "a picture, with spaces: ä.png"
+    path.write_bytes(data)
+    url = "data:image/png;base64," + base64.b64encode(data).decode()
+    given = [path, str(path), data, bytearray(data), memoryview(data), url, Image(data)]
+    assert {load(source) for source in given} == {Image(data)}
+    assert data_url(load(data)) == url
+
+
+def test_a_picture_in_memory_is_taken() -> None:
+    assert seen(load(plain())).getpixel((0, 0)) == RED
+
+
+def test_of_an_animation_the_first_frame_is_taken() -> None:
+    frames = [plain(colour=colour) for colour in (RED, (0, 0, 255), WHITE)]
+    for kind in ("GIF", "PNG", "WEBP"):
+        options = {"lossless": True} if kind == "WEBP" else {}
+        data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=50, **options)
+        image = load(data)
+        with PilImage.open(io.BytesIO(image.data)) as picture:
+            assert getattr(picture, "n_frames", 1) == 1
+        assert seen(image).getpixel((1, 1)) == RED
+
+
+def test_transparency_is_laid_on_white() -> None:
+    clear = plain(colour=(0, 0, 0, 0), mode="RGBA")
+    clear.putpixel((1, 1), (0, 0, 0, 255))
+    palette = clear.quantize(4)
+    for data in (encoded(clear), encoded(clear, "WEBP", lossless=True), encoded(clear.convert("LA")), encoded(palette)):
+        picture = seen(load(data))
+        assert (picture.getpixel((1, 1)), picture.getpixel((5, 5))) == ((0, 0, 0), WHITE)
+    assert seen(load(clear)).getpixel((5, 5)) == WHITE
+
+
+def test_sixteen_bits_become_eight_without_being_cut_off() -> None:
+    ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64)
+    deep = PilImage.fromarray(ramp.astype(np.uint16))
+    floats = PilImage.fromarray((ramp / 65535).astype(np.float32))
+    for source in (encoded(deep), encoded(deep, "TIFF"), deep, encoded(floats, "TIFF"), floats):
+        values = np.asarray(seen(load(source)))[..., 0].astype(int)
+        assert (values[0, 0], values[-1, -1]) in {(0, 255), (0, 254)}
+        assert values[32, 0] == pytest.approx(127, abs=2)
+
+
+def test_a_dark_sixteen_bit_image_stays_dark() -> None:
+    dark = PilImage.fromarray(np.full((4, 4), 2570, np.uint16))
+    assert seen(load(encoded(dark))).getpixel((0, 0)) == (10, 10, 10)
+
+
+def test_ink_colours_become_light_colours() -> None:
+    picture = seen(load(encoded(plain(colour=(0, 255, 255, 0), mode="CMYK"), "JPEG")))
+    assert picture.mode == "RGB"
+    red, green, blue = picture.getpixel((1, 1))
+    assert red > 200
+    assert max(green, blue) < 60
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_photograph_taken_sideways_is_turned_upright(kind: str) -> None:
+    picture = plain((40, 20), WHITE)
+    picture.paste(RED, (0, 0, 20, 20))
+    exif = PilImage.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # its top is at the right
+    image = load(encoded(picture, kind, exif=exif))
+    upright = seen(image)
+    assert upright.size == (20, 40)
+    assert upright.getpixel((10, 5))[1] < 60
+    assert upright.getpixel((10, 35))[1] > 200
+    assert load(image.data) == image
+
+
+def test_an_image_that_is_upright_by_its_exif_keeps_its_bytes() -> None:
+    exif = PilImage.Exif()
+    exif[ExifTags.Base.Orientation] = 1
+    data = encoded(plain(), "JPEG", exif=exif)
+    assert load(data).data == data
+
+
+@pytest.mark.parametrize(
+    "picture", [plain((1, 1)), plain((1, 500)), plain(mode="1", colour=1), plain(mode="L", colour=9)]
+)
+def test_small_and_simple_images_are_taken(picture: PilImage.Image) -> None:
+    assert seen(load(encoded(picture))).size == picture.size
+
+
+# --- images that are refused ------------------------------------------------------------------------------------------
+
+
+def png_that_claims(wide: int, high: int) -> bytes:
+    """A PNG of a few bytes whose header promises very many pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", wide, high, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "is empty"),
+        (b"hello, I am a text", "broken, or not an image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "broken, or not an image"),
+        (b"%PDF-1.7", "broken, or not an image"),
+        (encoded(plain((64, 64)))[:80], "broken, or not an image"),
+        (encoded(PilImage.effect_noise((64, 64), 50), "JPEG")[:600], "broken, or not an image"),
+        (encoded(plain())[:8], "broken, or not an image"),
+        (png_that_claims(8000, 8000), "8000x8000 pixels; at most .* 50 megapixels"),
+        (png_that_claims(30_000, 30_000), "too many pixels; at most .* 50 megapixels"),
+        (png_that_claims(2**31 - 1, 2**31 - 1), "broken|pixels"),
+        (png_that_claims(0, 5), "broken, or not an image"),
+        (bytes(MOST_BYTES + 1), "32 MiB; at most 32 MiB"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.parametrize("as_file", [False, True])
+def test_what_is_no_usable_image_is_refused(data: bytes, words: str, as_file: bool, tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    path.write_bytes(data)
+    with pytest.raises(BadInput, match=words) as caught:
+        load(path if as_file else data)
+    assert caught.value.hint
+    assert str(caught.value).startswith(str(path) if as_file else "the image")
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("no/such/image.png", "cannot read the image no/such/image.png: No such file"),
+        (Path("/"), "/ is not a file"),
+        ("/dev/zero", "/dev/zero is not a file"),
+        ("nul\0byte.png", "is not a path"),
+        ("x" * 5000, "cannot read the image x+…: File name too long"),
+        ("data:image/png,abc", "must be base64"),
+        ("data:image/png;base64", "must be base64"),
+        ("data:image/png;base64,%%%", "not valid base64"),
+        ("data:image/png;base64,ä", "not valid base64"),
+        ("data:image/png;base64,", "is empty"),
+        ("data:text/plain;base64,aGVsbG8=", "the data URL cannot be read"),
+        ("http://example.org/a.png", "fetching is off"),
+        ("https://example.org/a.png", "fetching is off"),
+        (plain((0, 5)), "cannot be drawn"),
+        (None, "cannot read the image None"),
+        (3, "cannot read the image 3"),
+    ],
+    ids=str,
+)
+def test_a_source_that_gives_no_image_is_refused(source: Any, words: str) -> None:
+    with pytest.raises(BadInput, match=words) as caught:
+        load(source)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_picture_in_memory_that_is_huge_is_refused() -> None:
+    with pytest.raises(BadInput, match="8000x8000 pixels"):
+        load(plain((8000, 8000), 0, "L"))
+
+
+FUZZED = [
+    encoded(PilImage.effect_noise((24, 24), 80).convert(mode), kind)
+    for kind, mode in (
+        ("PNG", "RGBA"),
+        ("JPEG", "RGB"),
+        ("GIF", "P"),
+        ("BMP", "RGB"),
+        ("TIFF", "RGB"),
+        ("WEBP", "RGBA"),
+    )
+    if kind != "WEBP" or features.check("webp")
+]
+
+
+@given(st.sampled_from(FUZZED), st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=6), st.data())
+@settings(max_examples=300, deadline=None)
+def test_damaged_images_are_taken_or_refused_and_nothing_else(
+    data: bytes, changes: list[tuple[int, int]], draw: st.DataObject
+) -> None:
+    damaged = bytearray(data)
+    for at, value in changes:
+        damaged[at % len(damaged)] = value
+    length = draw.draw(st.integers(0, len(damaged)) | st.just(len(damaged)))
+    try:
+        image = load(bytes(damaged[:length]))
+    except BadInput:
+        return
+    assert seen(image).mode == "RGB"
+
+
+# --- URLs -------------------------------------------------------------------------------------------------------------
+
+
+class Files(BaseHTTPRequestHandler):
+    """Serves one image, one redirection to a file, and the beginning of an answer."""
+
+    def do_GET(self) -> None:
+        if self.path == "/red.png":
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(encoded(plain()))
+        elif self.path == "/file":
+            self.send_response(302)
+            self.send_header("Location", "file:///etc/hostname")
+            self.end_headers()
+        elif self.path == "/cut":
+            self.send_response(200)
+            self.send_header("Content-Length", "99")
+            self.end_headers()
+        elif self.path == "/nonsense":
+            self.wfile.write(b"this is not HTTP\r\n\r\n")
+        else:
+            self.send_error(404)
+
+    def log_message(self, *args: Any) -> None:
+        """Nothing is told."""
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), Files) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        serving.join()
+
+
+def test_a_url_is_fetched_if_that_is_allowed(address: str) -> None:
+    assert load(f"{address}/red.png", allow_urls=True) == Image(encoded(plain()))
+
+
+@pytest.mark.parametrize("path", ["/missing", "/file", "/cut", "/nonsense", "/with space"])
+def test_a_url_that_gives_no_image_is_refused(path: str, address: str) -> None:
+    with pytest.raises(BadInput):
+        load(address + path, allow_urls=True)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/a.png", "http://", "http://[::1", "http://host:port/a.png"])
+def test_a_url_that_leads_nowhere_is_refused(url: str) -> None:
+    with pytest.raises(BadInput):
+        load(url, allow_urls=True)
+
+
+# --- specifications ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A directory that looks like a checkpoint from afar."""
+    made = tmp_path / "my-model"
+    made.mkdir()
+    (made / "config.json").write_text("{}")
+    return made
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    RecordingModel(ScriptedModel("tiny", [Says("two")]), tmp_path / "calls.jsonl")
+    return tmp_path / "calls.jsonl"
+
+
+def test_every_form_of_a_specification_is_understood(folder: Path, recording: Path) -> None:
+    assert spec.parse("demo-small") == spec.Embedded("demo-small")
+    assert spec.parse("hf:Qwen/Qwen3-VL-2B-Instruct") == spec.Checkpoint("Qwen/Qwen3-VL-2B-Instruct")
+    assert spec.parse(str(folder)) == spec.Checkpoint(str(folder))
+    assert spec.parse("http://localhost:8000/v1#org/name") == spec.Served("http://localhost:8000/v1", "org/name")
+    assert spec.parse("https://host/v1#a#b") == spec.Served("https://host/v1", "a#b")
+    assert spec.parse(str(recording)) == spec.Recording(recording)
+
+
+def test_the_embedded_checkpoints_are_there() -> None:
+    assert all((spec.Embedded(name).folder / "config.json").exists() for name in spec.EMBEDDED)
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "hint"),
+    [
+        ("demo-smal", "unknown model 'demo-smal'", "did you mean demo-small?"),
+        ("demo", "unknown model 'demo'", "demo"),
+        ("gpt-4o", "unknown model", "http://HOST:PORT/v1#NAME"),
+        ("hf:Qwen", "unknown model", "hf:ORG/NAME"),
+        ("hf:a/b/c", "unknown model", "hf:ORG/NAME"),
+        ("hf:../etc/passwd", "unknown model", "hf:ORG/NAME"),
+        ("http://localhost:8000/v1", "does not say which model", "write http://localhost:8000/v1#NAME"),
+        ("http://localhost:8000/v1/#", "does not say which model", "write http://localhost:8000/v1#NAME"),
+        ("missing.jsonl", "unknown model", "a directory"),
+        ("x" * 5000, "unknown model 'x+'", "a directory"),
+        ("nul\0byte", "unknown model", "a directory"),
+    ],
+)
+def test_a_specification_that_means_nothing_is_refused_with_what_would_work(text: str, words: str, hint: str) -> None:
+    with pytest.raises(BadInput, match=words) as caught:
+        spec.parse(text)
+    assert hint in caught.value.hint
+    assert len(str(caught.value)) < 400
+
+
+def test_a_directory_that_holds_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"without a config.json"):
+        spec.parse(str(tmp_path))
+
+
+def test_a_served_model_is_made_with_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "sesame")
+    table = {
+        "model": "http://localhost:8000/v1#qwen3-vl-8b",
+        "api_key": "${MY_KEY}",
+        "prefill": True,
+        "prefix_cache": True,
+        "scoring": True,
+        "images": True,
+        "logprobs": False,
+        "family": "plain",
+        "timeout_s": 5,
+        "extra_body": {"top_k": 1},
+    }
+    model = spec.load(table, "large")
+    assert isinstance(model, OpenAIModel)
+    assert model.name == "qwen3-vl-8b"
+    able = model.abilities
+    assert (able.prefix_sessions, able.scoring, able.images, able.logprobs) == (True, True, True, False)
+    assert model._server._client.api_key == "sesame"
+    asyncio.run(model.aclose())
+
+
+def test_a_recording_is_a_model(recording: Path) -> None:
+    assert isinstance(spec.load(str(recording)), RecordedModel)
+
+
+def test_a_checkpoint_is_a_model(checkpoints: Callable[[str], Path]) -> None:
+    model = spec.load({"model": str(checkpoints("qwen3")) + "/", "device": "cpu", "dtype": "float32"})
+    assert model.name == "qwen3"
+    asyncio.run(model.aclose())
+
+
+SERVED = "http://localhost:8000/v1#name"
+
+
+@pytest.mark.parametrize(
+    ("table", "words", "hint"),
+    [
+        ({}, "no model is named for small", "write model"),
+        ({"model": ""}, "no model is named for small", "write model"),
+        ({"model": 3}, "'model' for small is not a text", "write model as"),
+        ({"model": SERVED, "api-key": "x"}, "unknown key 'api-key' for small", "did you mean api_key?"),
+        ({"model": SERVED, "tempo": 1}, "unknown key 'tempo'", "there are: model"),
+        ({"model": SERVED, "api_key": 12345}, "'api_key' for small is not a text", "as a text"),
+        ({"model": SERVED, "prefill": "yes"}, "'prefill' for small is not true or false", "as true or false"),
+        ({"model": SERVED, "timeout_s": "5"}, "'timeout_s' for small is not a number", "as a number of seconds"),
+        ({"model": SERVED, "timeout_s": True}, "'timeout_s' for small is not a number", "as a number of seconds"),
+        ({"model": SERVED, "extra_body": []}, "'extra_body' for small is not a table", "as a table"),
+        ({"model": SERVED, "family": "qwem"}, "no model family 'qwem'", "auto"),
+        ({"model": SERVED, "device": "cpu"}, "'device' does not apply to this kind of model", "api_key"),
+        ({"model": "demo-small", "api_key": "x"}, "'api_key' does not apply", "device"),
+        ({"model": "demo-small", "revision": "x"}, "'revision' does not apply", "device"),
+        ({"model": "demo-small", "dtype": "float8"}, "unknown dtype 'float8'", "float32"),
+        ({"model": SERVED, "api_key": "${NO_SUCH_KEY}"}, "the environment variable NO_SUCH_KEY is not set", ""),
+        ({"model": "http://:99/v1#name"}, "not the URL of a server", "http://localhost:8000/v1"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_whole_at_the_start(table: dict[str, Any], words: str, hint: str) -> None:
+    with pytest.raises(BadInput, match=words) as caught:
+        spec.load(table, "small")
+    assert hint in caught.value.hint
+    assert "12345" not in str(caught.value)
+
+
+def test_a_recording_takes_no_settings(recording: Path) -> None:
+    with pytest.raises(BadInput, match="'device' does not apply"):
+        spec.load({"model": str(recording), "device": "cpu"})
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spec, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtra) as caught:
+        spec.load("demo-small")
+    assert "pip install 'cuecard[local]'" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("plain", "plain"), ("${A_KEY}", "one"), ("x-${A_KEY}-${B_KEY}", "x-one-two"), ("$A_KEY", "$A_KEY")],
+)
+def test_secrets_come_from_the_environment(text: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_KEY", "one")
+    monkeypatch.setenv("B_KEY", "two")
+    assert spec.secret(text) == value
+
+
+# --- files that name a pair -------------------------------------------------------------------------------------------
+
+
+def test_a_pair_file_names_a_model_a_role(tmp_path: Path) -> None:
+    path = tmp_path / "pair.toml"
+    path.write_text('[small]\nmodel = "demo-small"\n[large]\nmodel = "demo-large"\n[drafter]\nmodel = "hf:a/b"\n')
+    assert spec.pair_file(path) == {
+        "small": {"model": "demo-small"},
+        "large": {"model": "demo-large"},
+        "drafter": {"model": "hf:a/b"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[small]\nmodel = "a"\n', r"has no \[large\] table"),
+        ("", r"has no \[large\] table"),
+        ("[small\n", "is not valid TOML: .*line 1"),
+        ("small = 1\nlarge = 2\n", "small in .* is not a table"),
+        ("[small]\n[small]\n", "is not valid TOML"),
+        ('small = "demo-small"\n[large]\n', "small in .* is not a table"),
+        (b"\xff\xfe", "is not valid TOML"),
+    ],
+)
+def test_a_pair_file_that_is_broken_is_refused(text: str | bytes, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "pair.toml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(BadInput, match=words):
+        spec.pair_file(path)
+
+
+def test_a_pair_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path / "missing.toml", tmp_path):
+        with pytest.raises(BadInput, match="cannot read"):
+            spec.pair_file(path)
+
+
+@given(st.text(max_size=30))
+@settings(max_examples=200, deadline=None)
+def test_any_text_is_a_specification_or_refused(text: str) -> None:
+    try:
+        spec.parse(text)
+    except CuecardError as error:
+        assert error.hint
+
+
+def test_the_limits_on_images_are_ones_that_a_server_bears() -> None:
+    assert images.MOST_BYTES <= 32 * 2**20
+    assert images.MOST_PIXELS <= 50_000_000
