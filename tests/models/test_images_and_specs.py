@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, features
 from PIL import Image as PilImage
 
-from cuecard.domain.errors import BadInput, CuecardError, MissingExtra
+from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.domain.question import Image
 from cuecard.models import images, spec
 from cuecard.models.images import MOST_BYTES, data_url, load
@@ -70,7 +70,8 @@ def test_every_way_to_give_an_image_gives_the_same(tmp_path: Path) -> None:
     path = tmp_path / "a picture, with spaces: ä.png"
     path.write_bytes(data)
     url = "data:image/png;base64," + base64.b64encode(data).decode()
-    given = [path, str(path), data, bytearray(data), memoryview(data), url, Image(data)]
+    wrapped = "data:image/png;base64," + base64.encodebytes(data).decode()
+    given = [path, str(path), data, bytearray(data), memoryview(data), url, wrapped, Image(data)]
     assert {load(source) for source in given} == {Image(data)}
     assert data_url(load(data)) == url
 
@@ -201,7 +202,7 @@ def test_what_is_no_usable_image_is_refused(data: bytes, words: str, as_file: bo
         (Path("/"), "/ is not a file"),
         ("/dev/zero", "/dev/zero is not a file"),
         ("nul\0byte.png", "is not a path"),
-        ("x" * 5000, "cannot read the image x+…: File name too long"),
+        pytest.param("x" * 5000, "cannot read the image x+…: File name too long", id="very long"),
         ("data:image/png,abc", "must be base64"),
         ("data:image/png;base64", "must be base64"),
         ("data:image/png;base64,%%%", "not valid base64"),
@@ -214,7 +215,7 @@ def test_what_is_no_usable_image_is_refused(data: bytes, words: str, as_file: bo
         (None, "cannot read the image None"),
         (3, "cannot read the image 3"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_a_source_that_gives_no_image_is_refused(source: Any, words: str) -> None:
     with pytest.raises(BadInput, match=words) as caught:
@@ -354,7 +355,7 @@ def test_the_embedded_checkpoints_are_there() -> None:
         ("http://localhost:8000/v1", "does not say which model", "write http://localhost:8000/v1#NAME"),
         ("http://localhost:8000/v1/#", "does not say which model", "write http://localhost:8000/v1#NAME"),
         ("missing.jsonl", "unknown model", "a directory"),
-        ("x" * 5000, "unknown model 'x+'", "a directory"),
+        pytest.param("x" * 5000, "unknown model 'x+'", "a directory", id="very long"),
         ("nul\0byte", "unknown model", "a directory"),
     ],
 )
@@ -500,8 +501,8 @@ def test_a_pair_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_any_text_is_a_specification_or_refused(text: str) -> None:
     try:
         spec.parse(text)
-    except CuecardError as error:
-        assert error.hint
+    except BadInput:
+        return
 
 
 def test_the_limits_on_images_are_ones_that_a_server_bears() -> None:

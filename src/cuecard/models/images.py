@@ -131,11 +131,11 @@ def _file(path: Path) -> bytes:
 
 
 def _decoded(url: str) -> bytes:
-    head, _, body = url.partition(",")
-    if not head.endswith(";base64"):
+    head, comma, body = url.partition(",")
+    if not (comma and head.endswith(";base64")):
         raise BadInput("a data URL must be base64", "use data:image/png;base64,…")
     try:
-        return base64.b64decode(body, validate=True)
+        return base64.b64decode("".join(body.split()), validate=True)
     except ValueError as error:
         raise BadInput("the data URL is not valid base64") from error
 

@@ -136,7 +136,7 @@ def load(spec: str | Mapping[str, Any], role: str = "") -> Model:
         case Recording(path):
             from cuecard.models.recorded import RecordedModel
 
-            return RecordedModel(path)
+            return RecordedModel(path, **_only(settings))
 
 
 def pair_file(path: Path) -> dict[str, dict[str, Any]]:

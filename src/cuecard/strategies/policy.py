@@ -49,7 +49,7 @@ class Acceptance:
         return cls(bool(found[1]), threshold)
 
 
-# Two keys: the paper's `agree` alone lets shared mistakes through (docs/embedded-pair.md). The threshold is a guess yet.
+# Two keys: the paper's `agree` alone lets shared mistakes through (docs/embedded-pair.md). The threshold is a guess.
 DEFAULT_ACCEPTANCE = Acceptance(agreement=True, confidence=0.7)
 
 
