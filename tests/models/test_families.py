@@ -197,6 +197,17 @@ def test_a_package_that_a_processor_needs_is_named(tmp_path: Path, monkeypatch: 
         LocalModel.load(tiny.idefics3(tmp_path, smolvlm=True))
 
 
+@pytest.mark.parametrize("family", ["gemma3", "llava", "llama"])
+def test_a_prompt_begins_with_one_beginning_whether_its_template_puts_it_there_or_not(
+    family: str, references: Callable[[str], Reference], pictures: tuple[Image, Image]
+) -> None:
+    reference = references(family)
+    for images in (pictures[:1], ()):
+        ids = reference.reader.inputs(short(asked(family, images), TAGS)).ids
+        begin = reference.tokenizer.bos_token_id
+        assert (ids[0], ids.count(begin)) == (begin, 1)
+
+
 def test_a_text_after_a_picture_needs_no_picture_before_it_is_reused(
     references: Callable[[str], Reference], pictures: tuple[Image, Image]
 ) -> None:

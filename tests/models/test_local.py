@@ -9,6 +9,7 @@ import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import aclosing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,11 @@ async def another_image(model: LocalModel, question: Question, other: Question) 
     await hear(model, reason(other, TAGS), LIMITS)
 
 
+async def another_system(model: LocalModel, question: Question, other: Question) -> None:
+    for system in ("Be brief.", "Be"):
+        await hear(model, short(replace(question, system=system), TAGS), LIMITS)
+
+
 async def no_image(model: LocalModel, question: Question, other: Question) -> None:
     await hear(model, short(Question(question.text, kind=question.kind), TAGS), LIMITS)
 
@@ -118,7 +124,8 @@ async def an_abandoned_call(model: LocalModel, question: Question, other: Questi
 
 @every_call
 @pytest.mark.parametrize(
-    "before", [nothing, the_same, its_short_answer, growing_cards, another_image, no_image, an_abandoned_call]
+    "before",
+    [nothing, the_same, its_short_answer, growing_cards, another_image, another_system, no_image, an_abandoned_call],
 )
 async def test_greedy_calls_say_what_generate_says_whatever_was_computed_before(
     call: str,
@@ -342,12 +349,15 @@ async def test_a_call_that_fills_the_models_memory_ends_by_length(
 
 
 async def test_near_the_end_of_the_models_memory_the_reasoning_leaves_room_for_the_answer(
-    loaded: Callable[[str], LocalModel], question: Question
+    tmp_path: Path, question: Question
 ) -> None:
-    model = loaded("taught")
-    room = Question(question.text + " red" * 440, question.images)
-    heard = await hear(model, reason(room, TAGS), Limits(answer_tokens=16, reasoning_tokens=2048))
-    assert heard.answer == "7 red digits"
+    endless = tiny.taught(tmp_path / "taught", ("\n", " red", " blue", " red"), ("\n\n", " 7", " digits", "<|im_end|>"))
+    model = LocalModel.load(endless)
+    for words in (400, 450, 472):
+        long = Question(question.text + " red" * words, question.images)
+        heard = await hear(model, reason(long, TAGS), Limits(answer_tokens=3, reasoning_tokens=2048))
+        assert (heard.answer, heard.end.finish_reason) == ("7 digits", FinishReason.BUDGET)
+    await model.aclose()
 
 
 async def test_reasoning_that_nobody_asked_for_is_paid_from_the_answers_limit(

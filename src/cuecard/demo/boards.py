@@ -8,7 +8,7 @@ counting and adding are done in parallel by a transformer and need no reasoning;
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
@@ -24,6 +24,8 @@ TINTS = {"red": (255, 60, 50), "green": (50, 225, 70), "blue": (80, 110, 255)}
 CELLS, SIDE, CELL_PIXELS, SCAN_PIXELS = 16, 4, 32, 24
 SPLITS = ("train", "validation", "test")
 JUMPS = (1, 2, 3, 4, 5)
+TIMES = {1: "once", 2: "twice", 3: "three times", 4: "four times", 5: "five times"}
+ORDINALS = ("one", "two", "three", "four", "five")
 TASKS = ("look-up", "compare", "count", "sum", *(f"jump-{n}" for n in JUMPS))
 
 Cell = tuple[str, int]
@@ -79,7 +81,7 @@ def make_board(rng: Random, split: str) -> Board:
     )
 
 
-def draw(board: Board, glyph: Callable[[int], np.ndarray] = enlarged) -> np.ndarray:
+def draw(board: Board) -> np.ndarray:
     """(128, 128, 3) uint8: the picture of a board, black with thin lines between the cells."""
     picture = np.zeros((SIDE * CELL_PIXELS, SIDE * CELL_PIXELS, 3), np.uint8)
     picture[::CELL_PIXELS], picture[:, ::CELL_PIXELS] = 40, 40
@@ -87,7 +89,7 @@ def draw(board: Board, glyph: Callable[[int], np.ndarray] = enlarged) -> np.ndar
         zip(board.cells, board.scans, board.offsets, strict=True)
     ):
         y, x = index // SIDE * CELL_PIXELS + down, index % SIDE * CELL_PIXELS + right
-        ink = glyph(scan)[..., None].astype(np.uint16) * np.array(TINTS[colour], np.uint16) // 255
+        ink = enlarged(scan)[..., None].astype(np.uint16) * np.array(TINTS[colour], np.uint16) // 255
         picture[y : y + SCAN_PIXELS, x : x + SCAN_PIXELS] = ink
     return picture
 
@@ -220,9 +222,7 @@ def wording(task: Task) -> str:
         case "sum", _:
             return f"What is the sum of the digits in row {task.cells[0] + 1}?"
     place = f"in cell {task.cells[0] + 1}" if not task.jumps else "you reach"
-    lead = (
-        f"Start at cell {task.cells[0] + 1} and jump {task.jumps} time{'s' * (task.jumps > 1)}. " if task.jumps else ""
-    )
+    lead = f"Start at cell {task.cells[0] + 1} and jump {TIMES[task.jumps]}. " if task.jumps else ""
     if task.about == "digit":
         return f"{lead}Which digit {'is' if not task.jumps else 'do'} {place}?"
     if task.kind is AnswerKind.YES_NO:
@@ -274,11 +274,11 @@ def _steps(task: Task, cells: Sequence[Cell]) -> str:
         case "count":
             lines, count = [f"Let us count the {task.colour} digits row by row."], 0
             for row in range(SIDE):
-                told = []
-                for colour, _ in cells[SIDE * row : SIDE * row + SIDE]:
-                    count += colour == task.colour
-                    told.append(f"{colour} ({count})" if colour == task.colour else colour)
-                lines.append(f"Row {row + 1} shows {', '.join(told)}.")
+                colours = [colour for colour, _ in cells[SIDE * row : SIDE * row + SIDE]]
+                here = colours.count(task.colour)
+                count += here
+                times = f"{here} time{'s' * (here != 1)}"
+                lines.append(f"Row {row + 1} shows {', '.join(colours)}: {task.colour} {times}, so far {count}.")
             return " ".join(lines)
         case "sum":
             first, total = SIDE * task.cells[0], 0
@@ -289,12 +289,13 @@ def _steps(task: Task, cells: Sequence[Cell]) -> str:
             return " ".join(lines)
     visited = path(cells, task.cells[0], task.jumps)
     if not task.jumps:
-        return f"Let us look at the cell. {_capital(_shows(cells, visited[0]))}."
-    lines = [f"Let us start at cell {visited[0] + 1} and jump {task.jumps} time{'s' * (task.jumps > 1)}, step by step."]
-    for count, (here, there) in enumerate(pairwise(visited), start=1):
+        return f"Let us look at the cell that the question names. {_capital(_shows(cells, visited[0]))}."
+    lines = [f"Let us start at cell {visited[0] + 1} and jump {TIMES[task.jumps]}, step by step."]
+    for count, (here, there) in zip(ORDINALS, pairwise(visited), strict=False):
         colour, digit = cells[here]
         direction = {"red": "forward", "blue": "back", "green": "down"}[colour]
-        lines.append(f"Jump {count}: {_shows(cells, here)}, so move {direction} {digit} to cell {there + 1}.")
+        moved = f"so we move {direction} {digit} to cell {there + 1}"
+        lines.append(f"Jump {count}: {_shows(cells, here)}, {moved}.")
     return " ".join(lines) + f" Now {_shows(cells, visited[-1])}."
 
 

@@ -14,15 +14,17 @@ from cuecard.demo import tokenizer as tk
 
 PIXELS = 128 * 128
 
+# Both see alike: one tower, trained with the small model and kept by the large one.
+VISION = {"depth": 2, "hidden_size": 96, "intermediate_size": 256, "deepstack_visual_indexes": [0]}
 # The large model has the same kind of layers as the small one, and more of them: a token's time is per layer here.
 SIZES: dict[str, dict[str, dict[str, Any]]] = {
     "demo-small": {
         "text": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4},
-        "vision": {"depth": 2, "hidden_size": 96, "intermediate_size": 192, "deepstack_visual_indexes": [0]},
+        "vision": VISION,
     },
     "demo-large": {
-        "text": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 10},
-        "vision": {"depth": 3, "hidden_size": 96, "intermediate_size": 192, "deepstack_visual_indexes": [0]},
+        "text": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 12},
+        "vision": VISION,
     },
 }
 
@@ -67,26 +69,24 @@ def architecture(name: str, tokenizer: PreTrainedTokenizerBase) -> Qwen3VLConfig
 
 
 def grow(weights: Mapping[str, torch.Tensor], larger: Qwen3VLForConditionalGeneration) -> dict[str, torch.Tensor]:
-    """Weights of a deeper model that begins as the same function: old layers spread out, new ones between them silent.
+    """Weights of a deeper model that begins as the same function: the old layers, with silent ones in their middle.
 
     A new layer is a copy of the old one before it whose two output matrices are zero, so that at first it adds nothing
     to the residual stream (depth up-scaling as in SOLAR, Kim et al. 2023, made function-preserving as in Net2Net).
     """
-    grown = {}
+    stack, grown = "language_model.layers.", {}
+    old, new = (_depth(state, stack) for state in (weights, larger.state_dict()))
     for name, fresh in larger.state_dict().items():
-        old_name, is_new = name, False
-        for stack in ("language_model.layers.", "visual.blocks."):
-            head, found, tail = name.partition(stack)
-            if not found:
-                continue
-            index, _, rest = tail.partition(".")
-            old_depth, new_depth = _depth(weights, stack), _depth(larger.state_dict(), stack)
-            places = [round(i * (new_depth - 1) / max(1, old_depth - 1)) for i in range(old_depth)]
-            source = max(i for i, place in enumerate(places) if place <= int(index))
-            is_new = int(index) not in places
-            old_name = f"{head}{stack}{source}.{rest}"
-        silent = is_new and any(part in name for part in ("o_proj", "down_proj", "attn.proj", "mlp.linear_fc2"))
-        grown[name] = torch.zeros_like(fresh) if silent else weights[old_name].clone()
+        head, found, tail = name.partition(stack)
+        source, silent = name, False
+        if found:
+            layer, _, rest = tail.partition(".")
+            index = int(layer)
+            before, after = index < old // 2, index >= new - (old - old // 2)
+            silent = not (before or after) and any(part in rest for part in ("o_proj", "down_proj"))
+            from_layer = index if before else index - (new - old) if after else old // 2 - 1
+            source = f"{head}{stack}{from_layer}.{rest}"
+        grown[name] = torch.zeros_like(fresh) if silent else weights[source].clone()
     return grown
 
 

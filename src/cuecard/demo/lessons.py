@@ -10,6 +10,7 @@ from random import Random
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image as PilImage
 from transformers import PreTrainedTokenizerBase
 
@@ -22,39 +23,48 @@ from cuecard.models.local.render import render
 from cuecard.models.prompt import CardFormat, Prompt
 
 VISUAL_TOKENS, GRID = 16, (1, 8, 8)
-VARIANTS = 40
-NO_PICTURE = Image(b"")  # a row carries its pixels beside it
+NO_PICTURE = Image(b"")  # a row names its picture in the album
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
-@cache
-def bent(scan: int) -> tuple[np.ndarray, ...]:
-    """A scan turned, sheared, stretched and thinned a little in 40 ways, so that 1,437 scans teach what a digit is."""
-    rng = Random(scan)
-    pixels = PilImage.fromarray(np.pad((boards.scans()[0][scan] * 255).astype(np.uint8), 1))
-    size = boards.SCAN_PIXELS
-    variants = []
-    for _ in range(VARIANTS):
-        turn, shear = rng.uniform(-0.22, 0.22), rng.uniform(-0.15, 0.15)
-        wide, high = 10 / 30 * rng.uniform(0.88, 1.12), 10 / 30 * rng.uniform(0.88, 1.12)
-        a, b, d, e = wide, (shear - turn) * wide, turn * high, high
-        centre, middle = 5 + rng.uniform(-0.4, 0.4), (size - 1) / 2
-        c, f = centre - a * middle - b * middle, 5 + rng.uniform(-0.4, 0.4) - d * middle - e * middle
-        warped = pixels.transform(
-            (size, size), PilImage.Transform.AFFINE, (a, b, c, d, e, f), PilImage.Resampling.BILINEAR
-        )
-        strength = np.clip(np.asarray(warped, np.float32) / 255 * rng.uniform(0.85, 1.15), 0, 1) ** rng.uniform(
-            0.75, 1.35
-        )
-        variants.append((strength * 255).astype(np.uint8))
-    return tuple(variants)
+def lively(made: Sequence[boards.Board], rng: Random) -> torch.Tensor:
+    """(n, 128, 128, 3) uint8: boards whose digits are turned, sheared, stretched, bent and thinned, each time anew.
 
+    1,437 scans must teach what a digit is; one board in four is drawn as those of the exam are.
+    """
+    noise = torch.Generator().manual_seed(rng.getrandbits(60))
+    count, size = boards.CELLS * len(made), boards.CELL_PIXELS
 
-def lively(rng: Random) -> Callable[[int], np.ndarray]:
-    """A glyph function for `boards.draw` that bends each scan anew; one in five stays as it is."""
-    return lambda scan: boards.enlarged(scan) if rng.random() < 0.2 else bent(scan)[rng.randrange(VARIANTS)]
+    def between(low: float, high: float, *shape: int) -> torch.Tensor:
+        return low + (high - low) * torch.rand(count, *shape, generator=noise)
+
+    scans = torch.tensor(boards.scans()[0][[scan for board in made for scan in board.scans]])
+    turn, shear = between(-0.22, 0.22), between(-0.18, 0.18)
+    wide, high = (boards.SCAN_PIXELS / 2 * between(0.85, 1.12) for _ in range(2))
+    down, right = (between(1.0, 7.0) + boards.SCAN_PIXELS / 2 for _ in range(2))
+    row, column = torch.meshgrid(torch.arange(size) + 0.5, torch.arange(size) + 0.5, indexing="ij")
+    y = (row - down[:, None, None]) / high[:, None, None]
+    x = (column - right[:, None, None]) / wide[:, None, None]
+    bend = 0.05 * torch.randn(count, 2, 4, 4, generator=noise)
+    bend = F.interpolate(bend, (size, size), mode="bicubic", align_corners=True)
+    where = torch.stack(
+        (x + (shear - turn)[:, None, None] * y + bend[:, 0], turn[:, None, None] * x + y + bend[:, 1]), -1
+    )
+    ink = F.grid_sample(scans[:, None], where, align_corners=False)[:, 0]
+    ink = (ink * between(0.85, 1.15, 1, 1)).clamp(0, 1) ** between(0.7, 1.4, 1, 1)
+    tints = torch.tensor([boards.TINTS[colour] for board in made for colour, _ in board.cells])
+    cells = ink[..., None] * (tints * between(0.9, 1.1, 3))[:, None, None]
+    cells[:, 0], cells[:, :, 0] = 40, 40
+    cells += between(0, 8, 1, 1, 1) * torch.randn(cells.shape, generator=noise)
+    side = boards.SIDE
+    pictures = cells.reshape(-1, side, side, size, size, 3).transpose(2, 3).reshape(-1, side * size, side * size, 3)
+    pictures = pictures.clamp(0, 255).to(torch.uint8)
+    for index, board in enumerate(made):
+        if rng.random() < 0.25:
+            pictures[index] = torch.from_numpy(boards.draw(board))
+    return pictures
 
 
 @cache
@@ -63,11 +73,52 @@ def vqa_picture(path: Path) -> np.ndarray:
     return np.asarray(PilImage.open(path).convert("RGB").resize((128, 128), PilImage.Resampling.BICUBIC))
 
 
-def patches(pictures: Sequence[np.ndarray]) -> torch.Tensor:
-    """n pictures (128, 128, 3) uint8 -> (64 n, 1536): 16-pixel patches in merge order, two equal frames, in [-1, 1]."""
-    x = torch.from_numpy(np.stack(pictures)).float().div_(127.5).sub_(1)
+def patches(pictures: torch.Tensor) -> torch.Tensor:
+    """n pictures (n, 128, 128, 3) uint8 -> (64 n, 1536): 16-pixel patches in merge order, two equal frames, in [-1, 1]."""
+    x = pictures.float().div_(127.5).sub_(1)
     x = x.permute(0, 3, 1, 2).reshape(-1, 3, 4, 2, 16, 4, 2, 16).permute(0, 2, 5, 3, 6, 1, 4, 7)
     return x.reshape(-1, 3, 1, 16, 16).expand(-1, 3, 2, 16, 16).reshape(-1, 1536)
+
+
+class Album:
+    """A stock of boards and easy-VQA images and what a vision tower that no longer changes makes of each."""
+
+    def __init__(self, see: Callable[[torch.Tensor], torch.Tensor], seed: int, count: int) -> None:
+        """`see` maps n pictures (n, 128, 128, 3) to features (n, f)."""
+        self.boards: list[boards.Board] = []
+        features: list[torch.Tensor] = []
+        rng = Random(f"{seed} album")
+        for _ in range(0, count, 32):
+            made = [boards.make_board(rng, "train") for _ in range(32)]
+            self.boards += made
+            features.append(see(lively(made, rng)))
+        scenes = sorted(easyvqa.scenes("train"))
+        self.photos = {path: len(self.boards) + index for index, path in enumerate(scenes)}
+        for start in range(0, len(scenes), 32):
+            features.append(see(torch.from_numpy(np.stack([vqa_picture(p) for p in scenes[start : start + 32]]))))
+        self.features = torch.cat(features)
+
+    def board_lessons(self, rng: Random, tasks: Sequence[str]) -> list[Lesson]:
+        """One board, and a question of each task about it."""
+        picture = rng.randrange(len(self.boards))
+        board, lessons = self.boards[picture], []
+        for task in tasks:
+            made = boards.make_task(rng, board.cells, task, wander=rng.random() < 0.15)
+            slipped = boards.solve(made, boards.misread(rng, made, board.cells)).reasoning
+            asked, solution = boards.question(made, board, NO_PICTURE), boards.solve(made, board.cells)
+            visited = boards.path(board.cells, made.cells[0], made.jumps) if made.about in ("digit", "colour") else []
+            lessons.append(Lesson(asked, picture, solution, slipped, tuple(visited)))
+        return lessons
+
+    def photo_lesson(self, rng: Random) -> Lesson:
+        """A question of easy-VQA's training split."""
+        scenes, items = easyvqa.scenes("train"), easyvqa.items("train")
+        while (item := rng.choice(items)).image_path not in scenes:
+            pass
+        wrong = (rng.choice(easyvqa.COLOURS), rng.choice(easyvqa.SHAPES))
+        solution, slipped = easyvqa.solve(item, scenes[item.image_path]), easyvqa.solve(item, wrong).reasoning
+        asked = Question(item.text, (NO_PICTURE,), kind=item.kind)
+        return Lesson(asked, self.photos[item.image_path], solution, slipped)
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -75,11 +126,24 @@ def patches(pictures: Sequence[np.ndarray]) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Row:
-    """Tokens about one picture; those in the `learned` spans (from, to) carry loss."""
+    """Tokens about one picture of the album; those in the `learned` spans (from, to) carry loss."""
 
     ids: list[int]
     learned: tuple[tuple[int, int], ...]
-    picture: np.ndarray
+    picture: int
+    stations: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    """Where an answer is about to be said at once, and the cells that lead to it: start, after one jump, and so on."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A question with its picture, its reasoning, reasoning with a slip, and the cells visited on the way."""
+
+    question: Question
+    picture: int
+    solution: boards.Solution
+    slipped: str
+    visited: tuple[int, ...] = ()
 
 
 class Writer:
@@ -91,7 +155,7 @@ class Writer:
     def ids(self, text: str) -> list[int]:
         return self.tokenizer(text.replace(tk.IMAGE, tk.IMAGE * VISUAL_TOKENS), add_special_tokens=False).input_ids
 
-    def row(self, prompt: Prompt, reply: str, picture: np.ndarray) -> Row:
+    def row(self, prompt: Prompt, reply: str, picture: int) -> Row:
         lead = self.ids(render(self.tokenizer, prompt))
         # a model that is asked to reason also learns to open its think block itself
         own = 2 if prompt.mode is Mode.REASON else 0
@@ -101,49 +165,15 @@ class Writer:
     def chain(self, lessons: Sequence[Lesson]) -> Row:
         """Short answers to several questions about one picture, turn after turn: six for the price of three."""
         ids: list[int] = []
-        learned = []
+        learned, stations = [], []
         for lesson in lessons:
             asked = lesson.question if not ids else replace(lesson.question, images=())
             ids += self.ids(("\n" if ids else "") + render(self.tokenizer, layouts.short(asked, layouts.TAGS)))
             reply = self.ids(lesson.solution.answer + tk.END)
+            stations.append((len(ids) - 1, lesson.visited))
             learned.append((len(ids), len(ids) + len(reply)))
             ids += reply
-        return Row(ids, tuple(learned), lessons[0].picture)
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """A question with its picture, its reasoning, and reasoning with a slip."""
-
-    question: Question
-    picture: np.ndarray
-    solution: boards.Solution
-    slipped: str
-
-
-def board_lessons(rng: Random, tasks: Sequence[str]) -> list[Lesson]:
-    """One board, and a question of each task about it."""
-    board = boards.make_board(rng, "train")
-    picture = boards.draw(board, lively(rng))
-    lessons = []
-    for task in tasks:
-        made = boards.make_task(rng, board.cells, task, wander=rng.random() < 0.15)
-        slipped = boards.solve(made, boards.misread(rng, made, board.cells)).reasoning
-        lessons.append(
-            Lesson(boards.question(made, board, NO_PICTURE), picture, boards.solve(made, board.cells), slipped)
-        )
-    return lessons
-
-
-def vqa_lesson(rng: Random) -> Lesson:
-    scenes, items = easyvqa.scenes("train"), easyvqa.items("train")
-    while (item := rng.choice(items)).image_path not in scenes:
-        pass
-    kind = item.kind
-    wrong = (rng.choice(easyvqa.COLOURS), rng.choice(easyvqa.SHAPES))
-    solution = easyvqa.solve(item, scenes[item.image_path])
-    slipped = easyvqa.solve(item, wrong).reasoning
-    return Lesson(Question(item.text, (NO_PICTURE,), kind=kind), vqa_picture(item.image_path), solution, slipped)
+        return Row(ids, tuple(learned), lessons[0].picture, tuple(stations))
 
 
 def reason_row(writer: Writer, lesson: Lesson) -> Row:
@@ -164,16 +194,14 @@ def read_row(rng: Random, writer: Writer, lesson: Lesson, slips: float) -> Row:
     return writer.row(layouts.read(lesson.question, card, form, layouts.TAGS), lesson.solution.answer, lesson.picture)
 
 
-def look_up_row(rng: Random, writer: Writer, disorder: float) -> Row:
+def look_up_row(rng: Random, writer: Writer, album: Album, disorder: float) -> Row:
     """All cells of a board in the words of the reasoning, in order or not, behind any question."""
-    board = boards.make_board(rng, "train")
-    made = boards.make_task(rng, board.cells, rng.choice(boards.TASKS))
-    order = list(range(boards.CELLS))
+    lesson = album.board_lessons(rng, [rng.choice(boards.TASKS)])[0]
+    cells, order = album.boards[lesson.picture].cells, list(range(boards.CELLS))
     if rng.random() < disorder:
         rng.shuffle(order)
-    told = " ".join(f"Cell {c + 1} shows a {board.cells[c][0]} {board.cells[c][1]}." for c in order)
-    prompt = layouts.reason(boards.question(made, board, NO_PICTURE), layouts.TAGS)
-    return writer.row(prompt, told, boards.draw(board, lively(rng)))
+    told = " ".join(f"Cell {c + 1} shows a {cells[c][0]} {cells[c][1]}." for c in order)
+    return writer.row(layouts.reason(lesson.question, layouts.TAGS), told, lesson.picture)
 
 
 def mrope_positions(image_at: int, length: int) -> torch.Tensor:

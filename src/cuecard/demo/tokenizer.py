@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from random import Random
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from cuecard.demo import boards, easyvqa
@@ -16,6 +16,8 @@ IMAGE, VIDEO, IMAGE_START, IMAGE_END = "<|image_pad|>", "<|video_pad|>", "<|visi
 END, PAD = "<|im_end|>", "<|endoftext|>"
 SPECIAL = (PAD, "<|im_start|>", END, IMAGE_START, IMAGE_END, IMAGE, VIDEO)
 THINK = ("<think>", "</think>")
+# One token for " cell 7" and for " row 2": a number that names a place is no quantity, and is looked up, not computed.
+WORDS = r" ?(?:[Cc]ell|[Rr]ow) \d+| ?\p{L}+| ?\d+| ?[^\s\p{L}\d]+|\s+(?!\S)|\s+"
 
 CHAT_TEMPLATE = """\
 {%- for message in messages %}
@@ -68,6 +70,8 @@ def corpus() -> Iterator[str]:
             text for instruction in INSTRUCTIONS.values() for text in (instruction, f"{FOLLOW_UP} {instruction}")
         )
         yield from (*boards.COLOURS, "yes", "no", "Yes", "No")
+        yield from (f"cell {n} cell {n} Cell {n} Cell {n}" for n in range(1, boards.CELLS + 1))
+        yield from (f"row {n} row {n} Row {n} Row {n}" for n in range(1, boards.SIDE + 1))
         yield from (f"{number} {number}" for number in range(41))
         yield from (f"{letter(index)}. {letter(index)} {letter(index)}" for index in range(6))
 
@@ -75,7 +79,12 @@ def corpus() -> Iterator[str]:
 def build() -> PreTrainedTokenizerFast:
     """The tokenizer, made the same each time: every word of the corpus is one token, other text falls into bytes."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORDS), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(

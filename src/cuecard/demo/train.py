@@ -1,10 +1,10 @@
 """Make the embedded pair:  python -m cuecard.demo.train [demo-small] [demo-large] --out DIR
 
 Phases of the small model: *vision* alone (which digit, colour and cell each visual token shows), *look-up* (tell the
-cells of a board in the words of the reasoning), *reason* (mostly reasoning) and *both* (short answers, reasoning, and
-reading cards). The large model begins as the small one, deeper by layers that are silent at first, and has a phase
-*both* of its own. Every step draws its data from (seed, model, phase, step), so a run that was killed goes on from its
-last checkpoint as if nothing had happened.
+cells of a board in the words of the reasoning), and *both* (short answers, reasoning, and reading cards). Vision is
+kept as it is from then on. The large model begins as the small one, deeper by layers that are silent at first, and has
+a phase *both* of its own, in which those layers are shown how to jump. Every step draws its data from (seed, model,
+phase, step), so a run that was killed goes on from its last checkpoint as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import argparse
 import math
 import time
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -28,27 +30,30 @@ from cuecard.demo import tokenizer as tk
 from cuecard.demo.lessons import Row, Writer
 
 BUNDLE = 16
+STATION_WEIGHT = 0.3
 CHECKPOINT_STEPS = 100
 
 
-# What the last phases ask about. Answering jumps at once is learned hop by hop, so few hops come more often than many.
+ALBUM = 20_000
+
+# What is asked for an answer at once. Jumps are learned hop by hop, so few hops come more often than many.
 GLANCE = {
     "look-up": 4,
-    "compare": 4,
-    "count": 4,
+    "compare": 3,
+    "count": 2,
     "sum": 4,
-    "jump-1": 2,
+    "jump-1": 1,
     "jump-2": 1,
     "jump-3": 1,
     "jump-4": 1,
     "jump-5": 1,
 }
 DEEPER = {
-    "look-up": 3,
-    "compare": 3,
-    "count": 3,
+    "look-up": 2,
+    "compare": 2,
+    "count": 2,
     "sum": 3,
-    "jump-1": 6,
+    "jump-1": 4,
     "jump-2": 4,
     "jump-3": 2,
     "jump-4": 1,
@@ -65,7 +70,7 @@ REASONED = {
     "jump-4": 2,
     "jump-5": 3,
 }
-EASY_VQA_SHARE = 0.1
+EASY_VQA_SHARE = 0.12
 CHAIN = 6
 
 
@@ -89,6 +94,8 @@ class Recipe:
     phases: tuple[Phase, ...]
     short_mix: dict[str, int]
     slips: float  # teaches to check a card against the image
+    stations: tuple[int, ...]
+    """Layers after which, where an answer at once begins, the cell reached after 0, 1, … jumps is to be known."""
     adam_rate: float = 2e-3
     muon_rate: float = 0.02
     grown_from: str | None = None
@@ -98,18 +105,19 @@ class Recipe:
 RECIPES = {
     "demo-small": Recipe(
         (
-            Phase("vision", 1500),
-            Phase("look-up", 500, look_up_rows=40),
-            Phase("reason", 1400, chains=2, reason_rows=20, read_rows=4),
-            Phase("both", 1700, chains=6, reason_rows=9, read_rows=2),
+            Phase("vision", 1800),
+            Phase("look-up", 450, look_up_rows=40),
+            Phase("both", 3600, chains=4, reason_rows=14, read_rows=4),
         ),
         GLANCE,
         slips=0.1,
+        stations=(1,),
     ),
     "demo-large": Recipe(
-        (Phase("both", 1500, chains=6, reason_rows=8, read_rows=3),),
+        (Phase("both", 2200, chains=6, reason_rows=6, read_rows=4),),
         DEEPER,
         slips=0.35,
+        stations=(1, 4, 7),
         adam_rate=1e-3,
         muon_rate=0.012,
         grown_from="demo-small",
@@ -118,11 +126,12 @@ RECIPES = {
 
 
 class Heads(nn.Module):
-    """What vision is asked: of visual tokens digit, colour, cell and where a jump leads; of images shape and hue."""
+    """What is asked on the way: of visual tokens digit, colour, cell and where a jump leads; of images shape and hue;
+    of a short answer's first token the cell reached."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        sizes = {"digit": 10, "colour": 3, "cell": 16, "landing": 16, "shape": 3, "hue": 8}
+        sizes = {"digit": 10, "colour": 3, "cell": 16, "landing": 16, "shape": 3, "hue": 8, "station": 16}
         self.of = nn.ModuleDict({name: nn.Linear(width, size) for name, size in sizes.items()})
 
 
@@ -144,11 +153,11 @@ class Trainee:
         rest = [p for p in (*self.model.parameters(), *self.heads.parameters()) if id(p) not in chosen]
         self.optimisers: list[tuple[torch.optim.Optimizer, float]] = [
             (
-                torch.optim.Muon(matrices, lr=self.recipe.muon_rate, momentum=0.95, weight_decay=0.01),
+                torch.optim.Muon(matrices, lr=self.recipe.muon_rate, momentum=0.95, weight_decay=0.05),
                 self.recipe.muon_rate,
             ),
             (
-                torch.optim.AdamW(rest, lr=self.recipe.adam_rate, betas=(0.9, 0.95), weight_decay=0.0),
+                torch.optim.AdamW(rest, lr=self.recipe.adam_rate, betas=(0.9, 0.95), weight_decay=0.01),
                 self.recipe.adam_rate,
             ),
         ]
@@ -156,18 +165,18 @@ class Trainee:
     # --- losses: each accumulates gradients and returns what it was ---------------------------------------------------
 
     def vision_loss(self, rng: Random) -> dict[str, float]:
-        made = [boards.make_board(rng, "train") for _ in range(32)]
+        made = [boards.make_board(rng, "train") for _ in range(24)]
         scenes = easyvqa.scenes("train")
-        paths = rng.sample(sorted(scenes), 16)
-        pictures = [boards.draw(b, lessons.lively(rng)) for b in made] + [lessons.vqa_picture(p) for p in paths]
-        seen = self.see(pictures)
-        tokens, images = seen[:32].flatten(0, 1), seen[32:].mean(1)
+        paths = rng.sample(sorted(scenes), 12)
+        photos = torch.from_numpy(np.stack([lessons.vqa_picture(p) for p in paths]))
+        seen = self.see(torch.cat([lessons.lively(made, rng), photos]))[:, 0]
+        tokens, images = seen[: len(made)].flatten(0, 1), seen[len(made) :].mean(1)
         cells = [cell for b in made for cell in b.cells]
         truth = {
             "digit": [digit for _, digit in cells],
             "colour": [boards.COLOURS.index(colour) for colour, _ in cells],
-            "cell": list(range(16)) * 32,
-            "landing": [boards.landing(i % 16, *cell) for i, cell in enumerate(cells)],
+            "cell": list(range(boards.CELLS)) * len(made),
+            "landing": [boards.landing(i % boards.CELLS, *cell) for i, cell in enumerate(cells)],
             "shape": [easyvqa.SHAPES.index(scenes[p][1]) for p in paths],
             "hue": [easyvqa.COLOURS.index(scenes[p][0]) for p in paths],
         }
@@ -181,46 +190,79 @@ class Trainee:
         torch.stack([weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum().backward()
         return {name: loss.item() for name, loss in losses.items()}
 
+    @torch.no_grad()
+    def digits_right(self, split: str) -> float:
+        """Share of the digits on 100 boards of this split that the vision tower tells."""
+        rng = Random(f"{self.seed} {split} digits")
+        made = [boards.make_board(rng, split) for _ in range(100)]
+        seen = self.see(torch.from_numpy(np.stack([boards.draw(board) for board in made])))[:, 0]
+        truth = torch.tensor([digit for board in made for _, digit in board.cells])
+        return (self.heads.of["digit"](seen.flatten(0, 1)).argmax(-1) == truth).float().mean().item()
+
     def look_up_loss(self, rng: Random, phase: Phase, step: int) -> dict[str, float]:
         disorder = (step - 100) / (phase.steps * 0.4)
-        rows = [lessons.look_up_row(rng, self.writer, disorder) for _ in range(phase.look_up_rows)]
+        rows = [lessons.look_up_row(rng, self.writer, self.album, disorder) for _ in range(phase.look_up_rows)]
         words = [f" {w}" for w in (*boards.COLOURS, *range(10))]
         wanted = torch.zeros(len(self.tokenizer), dtype=torch.bool)
         wanted[torch.tensor([self.tokenizer.convert_tokens_to_ids(self.tokenizer.tokenize(w)[0]) for w in words])] = (
             True
         )
-        return {"look-up": self.learn(rows, wanted)}
+        return self.learn("look-up", rows, wanted)
 
     def modes_loss(self, rng: Random, phase: Phase) -> dict[str, float]:
         def drawn(mix: dict[str, int], count: int) -> list[lessons.Lesson]:
             """One picture, several questions; about easy-VQA's pictures one."""
             if rng.random() < EASY_VQA_SHARE:
-                return [lessons.vqa_lesson(rng)]
-            return lessons.board_lessons(rng, rng.choices(list(mix), list(mix.values()), k=count))
+                return [self.album.photo_lesson(rng)]
+            return self.album.board_lessons(rng, rng.choices(list(mix), list(mix.values()), k=count))
 
         short = [self.writer.chain(drawn(self.recipe.short_mix, CHAIN)) for _ in range(phase.chains)]
         reason = [lessons.reason_row(self.writer, drawn(REASONED, 1)[0]) for _ in range(phase.reason_rows)]
         read = [
             lessons.read_row(rng, self.writer, drawn(REASONED, 1)[0], self.recipe.slips) for _ in range(phase.read_rows)
         ]
-        return {"short": self.learn(short), "reason": self.learn(reason), "read": self.learn(read)}
+        return self.learn("short", short) | self.learn("reason", reason) | self.learn("read", read)
 
-    def see(self, pictures: list) -> torch.Tensor:
-        """n pictures -> (n, 16, width): the visual tokens that enter the language model."""
+    @cached_property
+    def album(self) -> lessons.Album:
+        """Pictures as the vision tower sees them, which does not change any more."""
+        self.model.model.visual.requires_grad_(False)
+        with torch.no_grad():
+            return lessons.Album(self.see, self.seed, ALBUM)
+
+    def see(self, pictures: torch.Tensor) -> torch.Tensor:
+        """(n, 128, 128, 3) -> (n, 1 + d, 16, width): visual tokens, and d times what DeepStack adds to them later."""
         grid = torch.tensor([lessons.GRID] * len(pictures))
-        out = self.model.model.visual(lessons.patches(pictures), grid).pooler_output
-        out = torch.cat(list(out)) if isinstance(out, (list, tuple)) else out
-        return out.reshape(len(pictures), lessons.VISUAL_TOKENS, -1)
+        out = self.model.model.visual(lessons.patches(pictures), grid)
+        parts = [out.pooler_output, *out.deepstack_features]
+        return torch.stack([part.reshape(len(pictures), lessons.VISUAL_TOKENS, -1) for part in parts], 1)
 
-    def learn(self, rows: list[Row], wanted: torch.Tensor | None = None) -> float:
-        """Accumulate the gradient of the mean loss over the learned tokens (only `wanted` ones); return that loss."""
+    def learn(self, name: str, rows: list[Row], wanted: torch.Tensor | None = None) -> dict[str, float]:
+        """Accumulate the gradient of the mean loss over the learned tokens (only `wanted` ones); return that loss.
+
+        And of the mean loss over the stations, if there are any: which cell is reached after so many jumps.
+        """
         batches = [self.batch(bundle, wanted) for bundle in lessons.bundles(rows, BUNDLE)]
-        tokens, total = sum(int(mask.sum()) for *_, mask in batches), 0.0
+        tokens, told = sum(int(mask.sum()) for *_, mask in batches), 0.0
+        stops = sum(len(cells[: len(self.recipe.stations)]) for row in rows for _, cells in row.stations)
+        reached = 0.0
         for bundle, inputs, mask in batches:
-            logits = self.forward(bundle, inputs)
-            loss = F.cross_entropy(logits[:, :-1][mask], inputs[:, 1:][mask], reduction="sum") / tokens
-            loss.backward()
-            total += loss.item()
+            final, layers = self.forward(bundle, inputs)
+            loss = F.cross_entropy(self.model.lm_head(final[:, :-1][mask]), inputs[:, 1:][mask], reduction="sum")
+            told += loss.item() / tokens
+            on_the_way = self.station_loss(bundle, layers)
+            reached += on_the_way.item() / max(1, stops)
+            (loss / tokens + STATION_WEIGHT * on_the_way / max(1, stops)).backward()
+        return {name: told} | ({"stations": reached} if stops else {})
+
+    def station_loss(self, rows: list[Row], layers: dict[int, torch.Tensor]) -> torch.Tensor:
+        """Summed over rows and jumps."""
+        total = torch.zeros(())
+        for jumps, layer in enumerate(self.recipe.stations):
+            stops = [(i, at, c[jumps]) for i, row in enumerate(rows) for at, c in row.stations if len(c) > jumps]
+            if stops:
+                row, at, cell = torch.tensor(stops).T
+                total = total + F.cross_entropy(self.heads.of["station"](layers[layer][row, at]), cell, reduction="sum")
         return total
 
     def batch(self, rows: list[Row], wanted: torch.Tensor | None) -> tuple[list[Row], torch.Tensor, torch.Tensor]:
@@ -234,16 +276,28 @@ class Trainee:
                 mask[i, start - 1 : end - 1] = True
         return rows, ids, mask if wanted is None else mask & wanted[ids[:, 1:]]
 
-    def forward(self, rows: list[Row], ids: torch.Tensor) -> torch.Tensor:
+    def forward(self, rows: list[Row], ids: torch.Tensor) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
+        """-> normed output of the last layer (b, n, width), and that of each station's layer."""
+        language, layers = self.model.model.language_model, {}
+        visual = ids == self.image_token
+        seen = self.album.features[torch.tensor([row.picture for row in rows])].transpose(0, 1).flatten(1, 2)
+        embedded = language.embed_tokens(ids).masked_scatter(visual[..., None], seen[0])
         positions = lessons.mrope_positions(rows[0].ids.index(self.image_token), ids.shape[1])
-        return self.model(
-            input_ids=ids,
-            pixel_values=lessons.patches([row.picture for row in rows]),
-            image_grid_thw=torch.tensor([lessons.GRID] * len(rows)),
+
+        def keep(index: int, *told: Any) -> None:
+            layers[index] = told[-1]
+
+        hooks = [language.layers[i].register_forward_hook(partial(keep, i)) for i in self.recipe.stations]
+        final = language(
+            inputs_embeds=embedded,
             position_ids=positions[:, None].expand(3, *ids.shape),
-            mm_token_type_ids=(ids == self.image_token).int(),
+            visual_pos_masks=visual,
+            deepstack_visual_embeds=list(seen[1:]),
             use_cache=False,
-        ).logits
+        ).last_hidden_state
+        for hook in hooks:
+            hook.remove()
+        return final, layers
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
@@ -319,6 +373,8 @@ def train(name: str, out: Path, seed: int, progress: Progress) -> None:
                         flush=True,
                     )
         first = 0
+        if phase.name == "vision":
+            progress.console.print(f"{name} tells {trainee.digits_right('validation'):.2%} of unseen digits")
     checkpoint.save(trainee.model, trainee.tokenizer, out / name)
 
 
