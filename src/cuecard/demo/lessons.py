@@ -170,7 +170,8 @@ class Writer:
             asked = lesson.question if not ids else replace(lesson.question, images=())
             ids += self.ids(("\n" if ids else "") + render(self.tokenizer, layouts.short(asked, layouts.TAGS)))
             reply = self.ids(lesson.solution.answer + tk.END)
-            stations.append((len(ids) - 1, lesson.visited))
+            if lesson.visited:
+                stations.append((len(ids) - 1, lesson.visited))
             learned.append((len(ids), len(ids) + len(reply)))
             ids += reply
         return Row(ids, tuple(learned), lessons[0].picture, tuple(stations))

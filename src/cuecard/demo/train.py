@@ -95,7 +95,8 @@ class Recipe:
     short_mix: dict[str, int]
     slips: float  # teaches to check a card against the image
     stations: tuple[int, ...]
-    """Layers after which, where an answer at once begins, the cell reached after 0, 1, … jumps is to be known."""
+    """Layers after which, where an answer at once begins, the cell reached after 0, 1, … jumps is to be known, and last
+    what that cell shows."""
     adam_rate: float = 2e-3
     muon_rate: float = 0.02
     grown_from: str | None = None
@@ -111,13 +112,13 @@ RECIPES = {
         ),
         GLANCE,
         slips=0.1,
-        stations=(1,),
+        stations=(1, 2),
     ),
     "demo-large": Recipe(
         (Phase("both", 2200, chains=6, reason_rows=6, read_rows=4),),
         DEEPER,
         slips=0.35,
-        stations=(1, 4, 7),
+        stations=(1, 4, 7, 10),
         adam_rate=1e-3,
         muon_rate=0.012,
         grown_from="demo-small",
@@ -131,7 +132,10 @@ class Heads(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        sizes = {"digit": 10, "colour": 3, "cell": 16, "landing": 16, "shape": 3, "hue": 8, "station": 16}
+        sizes = {"digit": 10, "colour": 3, "cell": 16, "landing": 16, "shape": 3, "hue": 8, "station": 16} | {
+            "shown digit": 10,
+            "shown colour": 3,
+        }
         self.of = nn.ModuleDict({name: nn.Linear(width, size) for name, size in sizes.items()})
 
 
@@ -243,27 +247,37 @@ class Trainee:
         And of the mean loss over the stations, if there are any: which cell is reached after so many jumps.
         """
         batches = [self.batch(bundle, wanted) for bundle in lessons.bundles(rows, BUNDLE)]
-        tokens, told = sum(int(mask.sum()) for *_, mask in batches), 0.0
-        stops = sum(len(cells[: len(self.recipe.stations)]) for row in rows for _, cells in row.stations)
-        reached = 0.0
+        tokens, stops = sum(int(mask.sum()) for *_, mask in batches), sum(len(row.stations) for row in rows)
+        told = reached = 0.0
         for bundle, inputs, mask in batches:
             final, layers = self.forward(bundle, inputs)
             loss = F.cross_entropy(self.model.lm_head(final[:, :-1][mask]), inputs[:, 1:][mask], reduction="sum")
-            told += loss.item() / tokens
             on_the_way = self.station_loss(bundle, layers)
-            reached += on_the_way.item() / max(1, stops)
+            told, reached = told + loss.item() / tokens, reached + on_the_way.item() / max(1, stops)
             (loss / tokens + STATION_WEIGHT * on_the_way / max(1, stops)).backward()
         return {name: told} | ({"stations": reached} if stops else {})
 
     def station_loss(self, rows: list[Row], layers: dict[int, torch.Tensor]) -> torch.Tensor:
-        """Summed over rows and jumps."""
-        total = torch.zeros(())
-        for jumps, layer in enumerate(self.recipe.stations):
-            stops = [(i, at, c[jumps]) for i, row in enumerate(rows) for at, c in row.stations if len(c) > jumps]
-            if stops:
-                row, at, cell = torch.tensor(stops).T
-                total = total + F.cross_entropy(self.heads.of["station"](layers[layer][row, at]), cell, reduction="sum")
+        """Summed over the rows: the cell after each jump, and what the last of these cells shows."""
+        total, (*stations, shown) = torch.zeros(()), self.recipe.stations
+        stops = [(i, at, cells) for i, row in enumerate(rows) for at, cells in row.stations]
+        for jumps, layer in enumerate(stations):
+            known = [(i, at, cells[jumps]) for i, at, cells in stops if len(cells) > jumps]
+            total = total + self.asked("station", layers[layer], known)
+        for name, part in ("shown digit", 1), ("shown colour", 0):
+            known = []
+            for i, at, cells in stops:
+                colour, digit = self.album.boards[rows[i].picture].cells[cells[: len(stations)][-1]]
+                known.append((i, at, (boards.COLOURS.index(colour), digit)[part]))
+            total = total + self.asked(name, layers[shown], known)
         return total
+
+    def asked(self, head: str, layer: torch.Tensor, known: list[tuple[int, int, int]]) -> torch.Tensor:
+        """Cross-entropy, summed, of what this head tells at (row, position) against what is known."""
+        if not known:
+            return torch.zeros(())
+        row, at, truth = torch.tensor(known).T
+        return F.cross_entropy(self.heads.of[head](layer[row, at]), truth, reduction="sum")
 
     def batch(self, rows: list[Row], wanted: torch.Tensor | None) -> tuple[list[Row], torch.Tensor, torch.Tensor]:
         """-> rows, ids (b, n), mask (b, n - 1) of the targets that are learned."""
