@@ -248,18 +248,28 @@ def solve(task: Task, cells: Sequence[Cell]) -> Solution:
         compared = "equal to" if value == "equal" else f"{value} than"
         return Solution(f"{steps} {first} is {compared} {second}, so the answer is {answer}.", answer)
     if task.kind is AnswerKind.YES_NO:
-        answer = "yes" if value == task.colour else "no"
-        return Solution(
-            f"{steps} The question asks for {task.colour} and the digit is {value}, so the answer is {answer}.", answer
-        )
-    if task.kind is AnswerKind.CHOICE:
-        # a slip can lead to a value that is not on the list; then the nearest option is taken
-        nearest = value if value in task.options else min(task.options, key=lambda o: abs(int(o) - int(value)))
-        answer = letter(task.options.index(nearest))
-        return Solution(
-            f"{steps} The result is {value}. Option {answer} is {nearest}, so the answer is {answer}.", answer
-        )
-    return Solution(f"{steps} So the answer is {value}.", value)
+        ending, answer = judged(task.colour, value)
+    elif task.kind is AnswerKind.CHOICE:
+        ending, answer = chosen(task.options, value)
+    else:
+        ending, answer = f"So the answer is {value}.", value
+    return Solution(f"{steps} {ending}", answer)
+
+
+def judged(asked: str, seen: str) -> tuple[str, str]:
+    """The sentence that ends reasoning about a yes/no question, and its answer."""
+    answer = "yes" if seen == asked else "no"
+    return f"The question asks for {asked} and the digit is {seen}, so the answer is {answer}.", answer
+
+
+def chosen(options: Sequence[str], value: str) -> tuple[str, str]:
+    """The sentence that ends reasoning about a choice, and its answer.
+
+    A slip can lead to a value that is not on the list; then the nearest option is taken.
+    """
+    nearest = value if value in options else min(options, key=lambda o: abs(int(o) - int(value)))
+    answer = letter(options.index(nearest))
+    return f"Among the options {nearest} is {answer}, so the answer is {answer}.", answer
 
 
 def _shows(cells: Sequence[Cell], cell: int) -> str:

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from cuecard.demo import boards, easyvqa
 from cuecard.demo import tokenizer as tk
 from cuecard.domain.call import Mode
-from cuecard.domain.question import Image, Question
+from cuecard.domain.question import AnswerKind, Image, Question
 from cuecard.models import prompt as layouts
 from cuecard.models.local.render import render
 from cuecard.models.prompt import CardFormat, Prompt
@@ -98,12 +98,14 @@ class Album:
             features.append(see(torch.from_numpy(np.stack([vqa_picture(p) for p in scenes[start : start + 32]]))))
         self.features = torch.cat(features)
 
-    def board_lessons(self, rng: Random, tasks: Sequence[str]) -> list[Lesson]:
-        """One board, and a question of each task about it."""
+    def board_lessons(self, rng: Random, tasks: Sequence[str], plain: float = 0.5) -> list[Lesson]:
+        """One board, and a question of each task about it; a share of the plainest kind is asked otherwise."""
         picture = rng.randrange(len(self.boards))
         board, lessons = self.boards[picture], []
         for task in tasks:
             made = boards.make_task(rng, board.cells, task, wander=rng.random() < 0.15)
+            if made.about == "digit" and rng.random() < plain:  # told as it is seen: the easiest kind
+                made = boards.make_task(rng, board.cells, task, wander=rng.random() < 0.15)
             slipped = boards.solve(made, boards.misread(rng, made, board.cells)).reasoning
             asked, solution = boards.question(made, board, NO_PICTURE), boards.solve(made, board.cells)
             visited = boards.path(board.cells, made.cells[0], made.jumps) if made.about in ("digit", "colour") else []
@@ -203,6 +205,30 @@ def look_up_row(rng: Random, writer: Writer, album: Album, disorder: float) -> R
         rng.shuffle(order)
     told = " ".join(f"Cell {c + 1} shows a {cells[c][0]} {cells[c][1]}." for c in order)
     return writer.row(layouts.reason(lesson.question, layouts.TAGS), told, lesson.picture)
+
+
+def drill_row(rng: Random, writer: Writer, album: Album) -> Row:
+    """One sort of step again and again in the words of the reasoning: adding, counting, choosing or judging."""
+    sort = rng.choice(("sum", "count", "choose", "judge"))
+    lesson = album.board_lessons(rng, [rng.choice(boards.TASKS)])[0]
+    cells = album.boards[lesson.picture].cells
+    match sort:
+        case "sum":
+            about = [boards.Task("sum", "sum", AnswerKind.NUMBER, (row,)) for row in range(boards.SIDE)]
+            told = [boards.solve(task, cells).reasoning for task in rng.sample(about, boards.SIDE)]
+        case "count":
+            about = [boards.Task("count", "count", AnswerKind.NUMBER, (), colour) for colour in boards.COLOURS]
+            told = [boards.solve(task, cells).reasoning for task in rng.sample(about, 3)]
+        case "choose":
+            while not lesson.question.options:
+                lesson = album.board_lessons(rng, [rng.choice(boards.TASKS)])[0]
+            options = lesson.question.options
+            told = [boards.chosen(options, rng.choice(options))[0] for _ in range(8)]
+        case _:
+            asked, seen = (rng.choices(boards.COLOURS, k=8) for _ in range(2))
+            told = [boards.judged(*pair)[0] for pair in zip(asked, seen, strict=True)]
+    row = writer.row(layouts.reason(lesson.question, layouts.TAGS), " ".join(told), lesson.picture)
+    return replace(row, ids=row.ids[:-1], learned=((row.learned[0][0], len(row.ids) - 1),))  # no end: it is no reply
 
 
 def mrope_positions(image_at: int, length: int) -> torch.Tensor:

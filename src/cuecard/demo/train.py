@@ -12,7 +12,8 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from random import Random
@@ -36,25 +37,18 @@ CHECKPOINT_STEPS = 100
 
 ALBUM = 20_000
 
-# What is asked for an answer at once. Jumps are learned hop by hop, so few hops come more often than many.
-GLANCE = {
+# What is asked for an answer at once. What cannot be told yet is only noise to what can be learned, so first come
+# questions without jumps, then few jumps; the small model is spared most of them for good.
+PLAIN = {"look-up": 4, "compare": 1, "count": 3, "sum": 3}
+GLANCE = {"look-up": 10, "compare": 6, "count": 8, "sum": 8} | {f"jump-{n}": 1 for n in boards.JUMPS}
+HOPS = {"look-up": 2, "count": 1, "sum": 1, "jump-1": 4, "jump-2": 4}
+DEEPER = {
     "look-up": 4,
     "compare": 3,
-    "count": 2,
+    "count": 4,
     "sum": 4,
-    "jump-1": 1,
-    "jump-2": 1,
-    "jump-3": 1,
-    "jump-4": 1,
-    "jump-5": 1,
-}
-DEEPER = {
-    "look-up": 2,
-    "compare": 2,
-    "count": 2,
-    "sum": 3,
-    "jump-1": 4,
-    "jump-2": 4,
+    "jump-1": 5,
+    "jump-2": 6,
     "jump-3": 2,
     "jump-4": 1,
     "jump-5": 1,
@@ -82,17 +76,19 @@ class Phase:
     steps: int
     look_up_rows: int = 0
     chains: int = 0
-    """Rows of six questions answered at once."""
+    """Rows of six questions answered at once, drawn from `short_mix`."""
+    short_mix: Mapping[str, int] = field(default_factory=dict)
     reason_rows: int = 0
     read_rows: int = 0
+    drill_rows: int = 0
+    """Rows of one sort of step, again and again."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The phases of one model, what it learns to answer at once, and how often the cards it reads have a slip."""
+    """The phases of one model, and how often the cards it reads have a slip."""
 
     phases: tuple[Phase, ...]
-    short_mix: dict[str, int]
     slips: float  # teaches to check a card against the image
     stations: tuple[int, ...]
     """Layers after which, where an answer at once begins, the cell reached after 0, 1, … jumps is to be known, and last
@@ -108,15 +104,17 @@ RECIPES = {
         (
             Phase("vision", 1800),
             Phase("look-up", 450, look_up_rows=40),
-            Phase("both", 3600, chains=4, reason_rows=14, read_rows=4),
+            Phase("drill", 600, drill_rows=12, chains=6, short_mix=PLAIN),
+            Phase("both", 3000, drill_rows=3, chains=6, short_mix=GLANCE, reason_rows=10, read_rows=3),
         ),
-        GLANCE,
         slips=0.1,
         stations=(1, 2),
     ),
     "demo-large": Recipe(
-        (Phase("both", 2200, chains=6, reason_rows=6, read_rows=4),),
-        DEEPER,
+        (
+            Phase("hops", 500, chains=10, short_mix=HOPS, reason_rows=2),
+            Phase("both", 2000, drill_rows=2, chains=8, short_mix=DEEPER, reason_rows=5, read_rows=4),
+        ),
         slips=0.35,
         stations=(1, 4, 7, 10),
         adam_rate=1e-3,
@@ -128,13 +126,14 @@ RECIPES = {
 
 class Heads(nn.Module):
     """What is asked on the way: of visual tokens digit, colour, cell and where a jump leads; of images shape and hue;
-    of a short answer's first token the cell reached."""
+    where a short answer begins the cell reached and what it shows; of an option its letter."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         sizes = {"digit": 10, "colour": 3, "cell": 16, "landing": 16, "shape": 3, "hue": 8, "station": 16} | {
             "shown digit": 10,
             "shown colour": 3,
+            "label": 4,
         }
         self.of = nn.ModuleDict({name: nn.Linear(width, size) for name, size in sizes.items()})
 
@@ -152,6 +151,7 @@ class Trainee:
         self.model.set_attn_implementation("sdpa")
         self.heads = Heads(config.text_config.hidden_size)
         self.image_token = config.image_token_id
+        self.letters, self.stop = [self.writer.ids(letter)[0] for letter in "ABCD"], self.writer.ids(".")[0]
         matrices = [p for n, p in self.model.named_parameters() if p.ndim == 2 and "embed" not in n and "pos" not in n]
         chosen = {id(p) for p in matrices}
         rest = [p for p in (*self.model.parameters(), *self.heads.parameters()) if id(p) not in chosen]
@@ -206,26 +206,36 @@ class Trainee:
     def look_up_loss(self, rng: Random, phase: Phase, step: int) -> dict[str, float]:
         disorder = (step - 100) / (phase.steps * 0.4)
         rows = [lessons.look_up_row(rng, self.writer, self.album, disorder) for _ in range(phase.look_up_rows)]
-        words = [f" {w}" for w in (*boards.COLOURS, *range(10))]
-        wanted = torch.zeros(len(self.tokenizer), dtype=torch.bool)
-        wanted[torch.tensor([self.tokenizer.convert_tokens_to_ids(self.tokenizer.tokenize(w)[0]) for w in words])] = (
+        return self.learn("look-up", rows, self.words(*boards.COLOURS, *range(10)))
+
+    def words(self, *wanted: object) -> torch.Tensor:
+        """Mask over the vocabulary: the tokens of these words behind a space."""
+        mask = torch.zeros(len(self.tokenizer), dtype=torch.bool)
+        mask[torch.tensor([self.tokenizer.convert_tokens_to_ids(self.tokenizer.tokenize(f" {w}")[0]) for w in wanted])] = (
             True
         )
-        return self.learn("look-up", rows, wanted)
+        return mask
 
     def modes_loss(self, rng: Random, phase: Phase) -> dict[str, float]:
-        def drawn(mix: dict[str, int], count: int) -> list[lessons.Lesson]:
+        def drawn(mix: Mapping[str, int], count: int) -> list[lessons.Lesson]:
             """One picture, several questions; about easy-VQA's pictures one."""
             if rng.random() < EASY_VQA_SHARE:
                 return [self.album.photo_lesson(rng)]
             return self.album.board_lessons(rng, rng.choices(list(mix), list(mix.values()), k=count))
 
-        short = [self.writer.chain(drawn(self.recipe.short_mix, CHAIN)) for _ in range(phase.chains)]
+        short = [self.writer.chain(drawn(phase.short_mix, CHAIN)) for _ in range(phase.chains)]
         reason = [lessons.reason_row(self.writer, drawn(REASONED, 1)[0]) for _ in range(phase.reason_rows)]
         read = [
             lessons.read_row(rng, self.writer, drawn(REASONED, 1)[0], self.recipe.slips) for _ in range(phase.read_rows)
         ]
-        return self.learn("short", short) | self.learn("reason", reason) | self.learn("read", read)
+        drill = [lessons.drill_row(rng, self.writer, self.album) for _ in range(phase.drill_rows)]
+        decisive = self.words(*range(41), *"ABCD", "yes", "no")
+        return (
+            self.learn("drill", drill, decisive)
+            | self.learn("short", short)
+            | self.learn("reason", reason)
+            | self.learn("read", read)
+        )
 
     @cached_property
     def album(self) -> lessons.Album:
@@ -246,15 +256,19 @@ class Trainee:
 
         And of the mean loss over the stations, if there are any: which cell is reached after so many jumps.
         """
+        if not rows:
+            return {}
         batches = [self.batch(bundle, wanted) for bundle in lessons.bundles(rows, BUNDLE)]
         tokens, stops = sum(int(mask.sum()) for *_, mask in batches), sum(len(row.stations) for row in rows)
         told = reached = 0.0
         for bundle, inputs, mask in batches:
             final, layers = self.forward(bundle, inputs)
+            labels = self.label_loss(inputs, layers[0])
             loss = F.cross_entropy(self.model.lm_head(final[:, :-1][mask]), inputs[:, 1:][mask], reduction="sum")
             on_the_way = self.station_loss(bundle, layers)
             told, reached = told + loss.item() / tokens, reached + on_the_way.item() / max(1, stops)
-            (loss / tokens + STATION_WEIGHT * on_the_way / max(1, stops)).backward()
+            on_the_way = on_the_way / max(1, stops) + labels / len(batches)
+            (loss / tokens + STATION_WEIGHT * on_the_way).backward()
         return {name: told} | ({"stations": reached} if stops else {})
 
     def station_loss(self, rows: list[Row], layers: dict[int, torch.Tensor]) -> torch.Tensor:
@@ -271,6 +285,16 @@ class Trainee:
                 known.append((i, at, (boards.COLOURS.index(colour), digit)[part]))
             total = total + self.asked(name, layers[shown], known)
         return total
+
+    def label_loss(self, ids: torch.Tensor, layer: torch.Tensor) -> torch.Tensor:
+        """Of each option's first token (b, n): which letter stands before it. A mean."""
+        letters = torch.tensor(self.letters)
+        is_label = (ids[:, :-2, None] == letters).any(-1) & (ids[:, 1:-1] == self.stop)
+        row, at = is_label.nonzero().T
+        if not len(row):
+            return torch.zeros(())
+        truth = (ids[row, at, None] == letters).int().argmax(-1)
+        return F.cross_entropy(self.heads.of["label"](layer[row, at + 2]), truth)
 
     def asked(self, head: str, layer: torch.Tensor, known: list[tuple[int, int, int]]) -> torch.Tensor:
         """Cross-entropy, summed, of what this head tells at (row, position) against what is known."""
@@ -301,7 +325,7 @@ class Trainee:
         def keep(index: int, *told: Any) -> None:
             layers[index] = told[-1]
 
-        hooks = [language.layers[i].register_forward_hook(partial(keep, i)) for i in self.recipe.stations]
+        hooks = [language.layers[i].register_forward_hook(partial(keep, i)) for i in {0, *self.recipe.stations}]
         final = language(
             inputs_embeds=embedded,
             position_ids=positions[:, None].expand(3, *ids.shape),

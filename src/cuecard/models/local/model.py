@@ -57,7 +57,8 @@ class LocalModel:
         self._most = getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
         self._keeps_some_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._shares = shareable(DynamicCache(config=model.config))
-        style = TAGS if "<think>" in str(tokenizer.chat_template) or "<think>" in tokenizer.get_vocab() else PROSE
+        # a vocabulary may know the tags of a thinking sister model; only the template tells what this one was taught
+        style = TAGS if "</think>" in str(tokenizer.chat_template) else PROSE
         notes = () if self._shares else ("keeps no prefixes (its cache forgets): every call is computed whole",)
         self._abilities = Abilities(
             images=hasattr(model.config, "vision_config"),
@@ -161,7 +162,7 @@ class LocalModel:
                 prompt_tokens += len(closing)
                 self._extend(sequence, closing)
                 decoder = Decoder(self._reader.tokenizer, replace(prompt, mode=Mode.READ))
-                budget_spent = True
+                budget_spent = token not in self._ends  # a turn that it ended by itself was no matter of budget
                 continue
             if token in self._ends:
                 finish = FinishReason.STOP

@@ -108,7 +108,9 @@ class OpenAIModel:
             async for event in events:
                 if isinstance(event, AnswerDelta | Progress):
                     yield event
-        finish = FinishReason.STOP if first.finish is FinishReason.STOP else FinishReason.BUDGET
+        finish = second.finish or FinishReason.LENGTH
+        if finish is FinishReason.STOP and first.finish is not FinishReason.STOP:
+            finish = FinishReason.BUDGET
         yield Finished(first.usage + second.usage, finish, second.answer_logprob)
 
     async def warm(self, prompt: Prompt) -> Usage:
