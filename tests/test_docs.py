@@ -13,7 +13,7 @@ import struct
 import sys
 import textwrap
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Iterator
 from dataclasses import fields
 from functools import cache
 from importlib.util import find_spec
@@ -241,11 +241,11 @@ def wordings() -> str:
 def phases() -> str:
     from cuecard.demo.train import RECIPES
 
-    head = ("model", "phase", "steps", "look-up rows", "chains of short answers", "reasoning rows", "reading rows")
+    head = ("model", "phase", "steps", "look-up rows", "drills", "chains", "reasoning rows", "reading rows")
     rows = []
     for name, recipe in RECIPES.items():
         for phase in recipe.phases:
-            counts = (phase.look_up_rows, phase.chains, phase.reason_rows, phase.read_rows)
+            counts = (phase.look_up_rows, phase.drill_rows, phase.chains, phase.reason_rows, phase.read_rows)
             rows.append(
                 (f"`{name}`", phase.name, f"{phase.steps:,}", *(str(count) if count else "" for count in counts))
             )
@@ -257,11 +257,16 @@ def mixes() -> str:
 
     asked = {
         "examined": boards.MIX,
-        **{f"`{name}`, short": recipe.short_mix for name, recipe in train.RECIPES.items()},
+        **{
+            f"`{name}`, {phase.name}, short": phase.short_mix
+            for name, recipe in train.RECIPES.items()
+            for phase in recipe.phases
+            if phase.short_mix
+        },
         "reasoning and reading": train.REASONED,
     }
 
-    def shares(mix: dict[str, int]) -> list[str]:
+    def shares(mix: Mapping[str, int]) -> list[str]:
         return [f"{mix.get(task, 0) / sum(mix.values()):.0%}" for task in boards.TASKS]
 
     return table(("questions", *boards.TASKS), [(name, *shares(mix)) for name, mix in asked.items()])

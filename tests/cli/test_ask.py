@@ -12,7 +12,7 @@ import pytest
 from PIL import Image as PilImage
 
 COUNT = "How many red digits are there?"
-JUMP = "Start at cell 2 and jump 3 times. Which digit do you reach?"
+JUMP = "Start at cell 2 and jump three times. Which digit do you reach?"
 
 
 def cuecard(*arguments: object, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
