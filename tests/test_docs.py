@@ -13,7 +13,7 @@ import struct
 import sys
 import textwrap
 import tomllib
-from collections.abc import Callable, Mapping, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from functools import cache
 from importlib.util import find_spec

@@ -301,11 +301,11 @@ def _steps(task: Task, cells: Sequence[Cell]) -> str:
     if not task.jumps:
         return f"Let us look at the cell that the question names. {_capital(_shows(cells, visited[0]))}."
     lines = [f"Let us start at cell {visited[0] + 1} and jump {TIMES[task.jumps]}, step by step."]
-    for count, (here, there) in zip(ORDINALS, pairwise(visited), strict=False):
+    for ordinal, (here, there) in zip(ORDINALS, pairwise(visited), strict=False):
         colour, digit = cells[here]
         direction = {"red": "forward", "blue": "back", "green": "down"}[colour]
         moved = f"so we move {direction} {digit} to cell {there + 1}"
-        lines.append(f"Jump {count}: {_shows(cells, here)}, {moved}.")
+        lines.append(f"Jump {ordinal}: {_shows(cells, here)}, {moved}.")
     return " ".join(lines) + f" Now {_shows(cells, visited[-1])}."
 
 

@@ -74,7 +74,7 @@ def vqa_picture(path: Path) -> np.ndarray:
 
 
 def patches(pictures: torch.Tensor) -> torch.Tensor:
-    """n pictures (n, 128, 128, 3) uint8 -> (64 n, 1536): 16-pixel patches in merge order, two equal frames, in [-1, 1]."""
+    """n pictures (n, 128, 128, 3) uint8 -> (64 n, 1536): 16-pixel patches in merge order, twice, in [-1, 1]."""
     x = pictures.float().div_(127.5).sub_(1)
     x = x.permute(0, 3, 1, 2).reshape(-1, 3, 4, 2, 16, 4, 2, 16).permute(0, 2, 5, 3, 6, 1, 4, 7)
     return x.reshape(-1, 3, 1, 16, 16).expand(-1, 3, 2, 16, 16).reshape(-1, 1536)
@@ -94,8 +94,8 @@ class Album:
             features.append(see(lively(made, rng)))
         scenes = sorted(easyvqa.scenes("train"))
         self.photos = {path: len(self.boards) + index for index, path in enumerate(scenes)}
-        for start in range(0, len(scenes), 32):
-            features.append(see(torch.from_numpy(np.stack([vqa_picture(p) for p in scenes[start : start + 32]]))))
+        parts = (scenes[start : start + 32] for start in range(0, len(scenes), 32))
+        features += [see(torch.from_numpy(np.stack([vqa_picture(path) for path in part]))) for part in parts]
         self.features = torch.cat(features)
 
     def board_lessons(self, rng: Random, tasks: Sequence[str], plain: float = 0.5) -> list[Lesson]:

@@ -211,9 +211,7 @@ class Trainee:
     def words(self, *wanted: object) -> torch.Tensor:
         """Mask over the vocabulary: the tokens of these words behind a space."""
         mask = torch.zeros(len(self.tokenizer), dtype=torch.bool)
-        mask[
-            torch.tensor([self.tokenizer.convert_tokens_to_ids(self.tokenizer.tokenize(f" {w}")[0]) for w in wanted])
-        ] = True
+        mask[[self.writer.ids(f" {word}")[0] for word in wanted]] = True
         return mask
 
     def modes_loss(self, rng: Random, phase: Phase) -> dict[str, float]:

@@ -89,7 +89,7 @@ class Model(Protocol):
         """Started, then deltas, then Finished, exactly once each at the ends. Closing the generator cancels the call.
 
         A REASON prompt that spends `reasoning_tokens` without closing its reasoning is closed, and the answer decoded
-        in a second stage: finish reason `budget` (`stop` where it ended its turn inside the reasoning by itself).
+        in a second stage: finish reason `budget`.
 
         Raises ModelError when the model fails, BadInput when the prompt cannot be computed (too long, a broken image).
         """

@@ -162,7 +162,7 @@ class LocalModel:
                 prompt_tokens += len(closing)
                 self._extend(sequence, closing)
                 decoder = Decoder(self._reader.tokenizer, replace(prompt, mode=Mode.READ))
-                budget_spent = token not in self._ends  # a turn that it ended by itself was no matter of budget
+                budget_spent = True
                 continue
             if token in self._ends:
                 finish = FinishReason.STOP
