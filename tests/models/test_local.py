@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -169,10 +170,13 @@ async def test_the_random_checkpoint_ends_its_calls_in_every_way(
 
 @pytest.mark.parametrize("budget", [0, 1, 3])
 async def test_a_spent_budget_closes_the_reasoning_and_the_answer_is_that_of_the_closed_prompt(
-    budget: int, qwen: LocalModel, reference: Reference, question: Question
+    budget: int, tmp_path: Path, question: Question
 ) -> None:
+    endless = tiny.qwen3_vl(tmp_path, partial(tiny.lively, tokenizer=tiny.demo_tokenizer(), likely=()))
+    model, reference = LocalModel.load(endless), Reference(endless)
     limits, prompt = Limits(answer_tokens=24, reasoning_tokens=budget), reason(question, TAGS)
-    heard = await hear(qwen, prompt, limits)
+    heard = await hear(model, prompt, limits)
+    await model.aclose()
     inputs = reference.reader.inputs(prompt)
     thought = reference.greedy(inputs, inputs.ids, budget) if budget else []
     closing = reference.tokenizer(TAGS.closing).input_ids
@@ -353,7 +357,7 @@ async def test_near_the_end_of_the_models_memory_the_reasoning_leaves_room_for_t
 ) -> None:
     endless = tiny.taught(tmp_path / "taught", ("\n", " red", " blue", " red"), ("\n\n", " 7", " digits", "<|im_end|>"))
     model = LocalModel.load(endless)
-    for words in (400, 450, 472):
+    for words in (400, 440, 460):
         long = Question(question.text + " red" * words, question.images)
         heard = await hear(model, reason(long, TAGS), Limits(answer_tokens=3, reasoning_tokens=2048))
         assert (heard.answer, heard.end.finish_reason) == ("7 digits", FinishReason.BUDGET)

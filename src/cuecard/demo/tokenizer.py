@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from random import Random
 
@@ -95,8 +96,11 @@ def build() -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator(corpus(), trainer)
+    state = json.loads(tokenizer.to_str())
+    for added in state["added_tokens"]:
+        added["special"] = added["content"] not in THINK  # as Qwen3's own: one token each, and yet plain text
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        tokenizer_object=Tokenizer.from_str(json.dumps(state)),
         eos_token=END,
         pad_token=PAD,
         additional_special_tokens=list(SPECIAL[1:]),

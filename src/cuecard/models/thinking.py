@@ -28,7 +28,8 @@ class Splitter:
         self._open, self._close = style.opening.strip(), style.closing.strip()
         self.is_reasoning = prompt.mode is Mode.REASON
         self.closed = not self.is_reasoning
-        self._held, self._bare, self._leading = "", True, True
+        self._held, self._bare = "", True
+        self._leading = not self.is_reasoning  # white space that comes next belongs to a mark, not to the text
 
     def feed(self, text: str) -> Iterator[Piece]:
         """What can be told apart by now."""
@@ -40,21 +41,21 @@ class Splitter:
                 if self._open.startswith(start) and len(start) < len(self._open):
                     return
                 if start.startswith(self._open):
-                    self._held, self.is_reasoning, self.closed = start[len(self._open) :].lstrip("\n"), True, False
-                    self._bare = False
+                    self._held, self.is_reasoning, self.closed = start[len(self._open) :], True, False
+                    self._bare, self._leading = False, True
                     continue
             self._bare = False
+            if self._leading:
+                self._held = self._held.lstrip()
+                self._leading = not self._held
             at = self._held.find(mark) if mark and self.is_reasoning else -1
             if at >= 0:
                 before, self._held = self._held[:at], self._held[at + len(mark) :]
                 if before.rstrip():
                     yield Piece(before.rstrip(), True)
-                self.is_reasoning, self.closed = False, True
+                self.is_reasoning, self.closed, self._leading = False, True, True
                 continue
             keep = _overlap(self._held, mark) if self.is_reasoning else 0
-            if not self.is_reasoning and self._leading:
-                self._held = self._held.lstrip()  # the blank lines between a closed reasoning and the answer
-                self._leading = not self._held
             ready, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
             if ready:
                 yield Piece(ready, self.is_reasoning)
@@ -65,7 +66,7 @@ class Splitter:
         held, self._held = self._held, ""
         if self.is_reasoning:
             held = held.rstrip()
-        elif self._leading:
+        if self._leading:
             held = held.lstrip()
         if held:
             yield Piece(held, self.is_reasoning)
