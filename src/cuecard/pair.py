@@ -52,19 +52,19 @@ class Pair:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
-    def ask(self, text: str, image: Any = None, **options: Any) -> Outcome:
-        """Answer one question. Options as of `question` and `policy_with`; raises CuecardError."""
+    def ask(self, text: str | Question, image: Any = None, **options: Any) -> Outcome:
+        """Answer one question. Options as of `question` (with a text) and `policy_with`; raises CuecardError."""
         asked, strategy, policy = self._prepare(text, image, options)
         return asyncio.run_coroutine_threadsafe(
             answer(asked, self.models, strategy, policy), self._running_loop()
         ).result()
 
-    async def aask(self, text: str, image: Any = None, **options: Any) -> Outcome:
+    async def aask(self, text: str | Question, image: Any = None, **options: Any) -> Outcome:
         """As `ask`, without blocking; cancelling it cancels every call."""
         asked, strategy, policy = self._prepare(text, image, options)
         return await self._here(answer(asked, self.models, strategy, policy))
 
-    async def stream(self, text: str, image: Any = None, **options: Any) -> AsyncGenerator[Heard | Outcome]:
+    async def stream(self, text: str | Question, image: Any = None, **options: Any) -> AsyncGenerator[Heard | Outcome]:
         """Every piece of text as it comes from either model, and at last the outcome."""
         asked, strategy, policy = self._prepare(text, image, options)
         here, heard = asyncio.get_running_loop(), asyncio.Queue[Heard | None]()
@@ -106,14 +106,17 @@ class Pair:
     ) -> None:
         self.close()
 
-    def _prepare(self, text: str, image: Any, options: dict[str, Any]) -> tuple[Question, str, Policy]:
+    def _prepare(self, text: str | Question, image: Any, options: dict[str, Any]) -> tuple[Question, str, Policy]:
         asking = {name: options.pop(name) for name in ("choices", "kind", "system", "allow_urls") if name in options}
         strategy = options.pop("strategy", self.strategy)
         known(strategy)
         if unknown := set(options) - set(inspect.signature(policy_with).parameters):
             near = get_close_matches(min(unknown), inspect.signature(policy_with).parameters, 1)
             raise BadInput(f"unknown option {min(unknown)!r}", f"did you mean {near[0]}?" if near else None)
-        return question(text, image, **asking), strategy, policy_with(self.policy, **options)
+        if isinstance(text, Question) and (asking or image is not None):
+            raise BadInput("a Question holds its images and options itself", "give a text, or nothing but the Question")
+        asked = text if isinstance(text, Question) else question(text, image, **asking)
+        return asked, strategy, policy_with(self.policy, **options)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
@@ -124,7 +127,22 @@ class Pair:
             return self._loop
 
     async def _here(self, work: Coroutine[Any, Any, T]) -> T:
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._running_loop()))
+        """Work on the pair's own loop, awaited in this one; cancelled here, it is over there before this returns."""
+        here, there, ended = asyncio.get_running_loop(), self._running_loop(), asyncio.Event()
+        begun: list[asyncio.Task[T]] = []
+
+        def begin() -> None:
+            begun.append(there.create_task(work))
+            begun[0].add_done_callback(lambda _: here.call_soon_threadsafe(ended.set))
+
+        there.call_soon_threadsafe(begin)
+        try:
+            await ended.wait()
+        except asyncio.CancelledError:
+            there.call_soon_threadsafe(lambda: begun[0].cancel())
+            await ended.wait()
+            raise
+        return begun[0].result()
 
 
 def question(
@@ -182,9 +200,9 @@ def policy_with(
         "timeout_s": timeout_s,
     }
     changes = {
-        "schedule": None if schedule is None else _member(Schedule, schedule),
+        "schedule": None if schedule is None else _member("schedule", Schedule, schedule),
         "accept": None if accept is None else Acceptance.parse(accept),
-        "card": None if card is None else _member(CardFormat, card),
+        "card": None if card is None else _member("card format", CardFormat, card),
         "strict": strict,
         "samples": samples,
         "limits": replace(policy.limits, **{name: value for name, value in limits.items() if value is not None}),  # type: ignore[arg-type]
@@ -192,11 +210,11 @@ def policy_with(
     return replace(policy, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
 
 
-def _member(kind: Any, name: str) -> Any:
+def _member(what: str, kind: Any, name: str) -> Any:
     try:
         return kind(name)
     except ValueError:
-        raise BadInput(f"unknown {kind.__name__.lower()} {name!r}", f"there are: {', '.join(kind)}") from None
+        raise BadInput(f"unknown {what} {name!r}", f"there are: {', '.join(kind)}") from None
 
 
 def _model(role: str, given: ModelLike) -> Model:

@@ -92,7 +92,7 @@ def test_a_budget_of_a_few_tokens_still_gives_an_answer(board):
     [
         (["--strategy", "mutal"], "did you mean mutual?"),
         (["--schedule", "egaer"], "unknown schedule"),
-        (["--card", "postcard"], "unknown cardformat"),
+        (["--card", "postcard"], "unknown card format"),
         (["--accept", "always"], "unknown acceptance rule"),
         (["--small", "demo-smal"], "did you mean demo-small?"),
         (["--large", "http://127.0.0.1:9/v1"], "does not say which model"),

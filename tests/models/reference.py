@@ -48,7 +48,8 @@ class Reference:
             reasoning, closed, _ = self._split(thought, prompt)
             spent = len(reasoning) + len(closed)
             if not closed:
-                finish, closed = FinishReason.BUDGET, tokenized(self.tokenizer, prompt.style.closing)
+                finish = FinishReason.STOP if said[-1] == self.end else FinishReason.BUDGET
+                closed = tokenized(self.tokenizer, prompt.style.closing)
             ids = [*ids, *reasoning, *closed]
         answer = self.greedy(inputs, ids, limits.answer_tokens + 1)
         finish = finish if answer[-1] == self.end else FinishReason.LENGTH

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 from cuecard.domain.call import Mode
-from cuecard.domain.errors import BadInput
+from cuecard.domain.errors import BadInput, ModelError
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.models.recorded import Says, ScriptedModel
 from cuecard.planning import virtual_time
 from cuecard.strategies.baselines import difficulty
-from cuecard.strategies.policy import Policy
+from cuecard.strategies.policy import Policy, Schedule
 from cuecard.strategies.run import answer
 
 HOW_MANY = Question("How many cats are there?", kind=AnswerKind.NUMBER)
@@ -79,3 +79,19 @@ def test_a_verdict_with_one_drafter_lets_it_draft_several_times():
 def test_a_strategy_that_lacks_a_role_says_which():
     with pytest.raises(BadInput, match="'small'"):
         ask("mutual", large=saying("3"))
+
+
+@pytest.mark.parametrize("strategy", ["vote", "verdict"])
+def test_samples_are_drawn_at_once_unless_on_the_thrifty_schedule(strategy):
+    def seconds(schedule: Schedule) -> float:
+        drafter = ScriptedModel("drafter", lambda prompt: Says("3", "Because.", token_s=1))
+        return ask(strategy, Policy(schedule=schedule, samples=3), small=drafter, large=saying("3")).total_s
+
+    assert seconds(Schedule.THRIFTY) == pytest.approx(3 * seconds(Schedule.OVERLAP))
+
+
+def test_a_sample_that_fails_ends_the_others_and_the_large_model_answers():
+    drafter = ScriptedModel("drafter", [Says("3", "Hm.", token_s=1), Says("", error=ModelError("out of memory"))])
+    outcome = ask("vote", Policy(samples=2), small=drafter, large=saying("5"))
+    assert (outcome.route, outcome.answer) == (Route.DEGRADED, "5")
+    assert drafter.running == 0

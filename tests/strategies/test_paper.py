@@ -20,7 +20,7 @@ from cuecard.strategies.policy import Acceptance, Policy, Schedule
 from cuecard.strategies.run import answer
 
 HOW_MANY = Question("How many cats are there?", kind=AnswerKind.NUMBER)
-AGREE = Policy(accept=Acceptance.parse("agree"))
+AGREE = Policy(accept=Acceptance.parse("agree"), schedule=Schedule.THRIFTY)
 SURE, UNSURE = -0.01, -2.0
 
 

@@ -14,9 +14,11 @@ from rich.console import Console
 from cuecard.domain.call import Call, Mode, Usage
 from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import Outcome
+from cuecard.domain.question import Question
 from cuecard.models import spec
-from cuecard.pair import Pair
-from cuecard.strategies.policy import Schedule
+from cuecard.pair import Pair, policy_with
+from cuecard.pair import question as ask_of
+from cuecard.strategies.policy import Policy
 from cuecard.strategies.team import Heard
 
 Maybe = typer.Option
@@ -33,7 +35,7 @@ def ask(
         Path | None, Maybe(help="A TOML file with a table for each, instead of --small and --large.")
     ] = None,
     strategy: Annotated[str, Maybe(help="mutual, transfer, short, reason, cascade, route, vote, verdict.")] = "mutual",
-    schedule: Annotated[str, Maybe(help="thrifty, overlap or eager.")] = Schedule.OVERLAP.value,
+    schedule: Annotated[str | None, Maybe(help="thrifty, overlap (the default) or eager.")] = None,
     accept: Annotated[
         str | None, Maybe(help="When short answers need no reasoning: agree, agree+confidence(t) or confidence(t).")
     ] = None,
@@ -57,34 +59,26 @@ def ask(
     text, pictures = _inputs(question, image or [])
     if timeout is not None and timeout <= 0:
         raise BadInput("--timeout must be more than 0 seconds")
-    options: dict[str, Any] = {
-        "strategy": strategy,
-        "schedule": schedule,
-        "accept": accept,
-        "card": card,
-        "budget": budget,
-        "choices": tuple(choice or ()),
-        "kind": kind,
-        "system": system,
-        "temperature": temperature,
-        "seed": seed,
-        "timeout_s": timeout,
-        "strict": strict or None,
-        "allow_urls": allow_urls,
-    }
-    with _pair(small, large, pair) as models:
-        outcome = asyncio.run(_watch(models, text, pictures, options, quiet=as_json))
+    # all that can be wrong with the input is found before a model is loaded
+    asked = ask_of(text, pictures, choices=choice or (), kind=kind, system=system, allow_urls=allow_urls)
+    policy = policy_with(
+        Policy(),
+        schedule=schedule,
+        accept=accept,
+        card=card,
+        budget=budget,
+        temperature=temperature,
+        seed=seed,
+        timeout_s=timeout,
+        strict=strict or None,
+    )
+    roles = {"small": small, "large": large} if pair is None else spec.pair_file(pair)
+    with Pair(**roles, strategy=strategy, policy=policy) as models:
+        outcome = asyncio.run(_watch(models, asked, quiet=as_json))
     if as_json:
         typer.echo(json.dumps(as_object(outcome), ensure_ascii=False, indent=2))
     else:
         _tell(outcome)
-
-
-def _pair(small: str, large: str, file: Path | None) -> Pair:
-    if file is None:
-        return Pair(small, large)
-    tables = spec.pair_file(file)
-    return Pair(**tables)  # type: ignore[arg-type]
 
 
 def _inputs(question: str, images: list[str]) -> tuple[str, list[Any]]:
@@ -94,10 +88,10 @@ def _inputs(question: str, images: list[str]) -> tuple[str, list[Any]]:
     return text, [sys.stdin.buffer.read() if name == "-" else name for name in images]
 
 
-async def _watch(pair: Pair, text: str, pictures: list[Any], options: dict[str, Any], quiet: bool) -> Outcome:
+async def _watch(pair: Pair, question: Question, quiet: bool) -> Outcome:
     """Show the small model's reasoning as it comes, dimmed, on standard error; give back the outcome."""
     console, shown, outcome = Console(stderr=True, highlight=False), False, None
-    async for item in pair.stream(text, pictures, **options):
+    async for item in pair.stream(question):
         match item:
             case Heard(_, _, piece, True) if not quiet:
                 console.print(piece, style="dim", end="", markup=False)

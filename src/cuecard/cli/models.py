@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
 
 from cuecard.domain.errors import CuecardError
 from cuecard.models import spec
@@ -23,26 +25,39 @@ def models(
     ] = None,
 ) -> None:
     """Show models and what each can do."""
-    table = Table(title="Models")
-    for column in ("model", "images", "probabilities", "scoring", "keeps prefixes", "cards", "notes"):
-        table.add_column(column)
+    console = Console(highlight=False)
     failed = 0
     for name in specs or list(spec.EMBEDDED):
         try:
             model = spec.load(name)
         except CuecardError as error:
             failed += 1
-            table.add_row(name, *[""] * 5, f"{error} ({error.hint})")
+            console.print(block(name, {"error": f"{error} ({error.hint})"}))
             continue
-        table.add_row(name, *cells(model.abilities))
+        console.print(block(name, told(model.abilities)))
         asyncio.run(model.aclose())
-    Console().print(table)
     if failed:
         raise typer.Exit(2)
 
 
-def cells(able: Abilities) -> tuple[str, ...]:
-    """One row of the table."""
+def told(able: Abilities) -> dict[str, str]:
+    """What a model can do, in words."""
     known = {True: "yes", False: "no", None: "not known"}
-    flags = (able.images, able.logprobs, able.scoring, able.prefix_sessions)
-    return (*(known[flag] for flag in flags), ", ".join(able.card_formats), "; ".join(able.notes))
+    return {
+        "images": known[able.images],
+        "probabilities": known[able.logprobs],
+        "scoring": known[able.scoring],
+        "keeps prefixes": known[able.prefix_sessions],
+        "cards": ", ".join(able.card_formats),
+        "notes": "; ".join(able.notes) or "none",
+    }
+
+
+def block(name: str, facts: Mapping[str, str]) -> Group:
+    """A model's name and, under it, a line a fact, which wraps within its own column."""
+    lines = Table.grid(padding=(0, 2, 0, 0))
+    lines.add_column(style="dim", no_wrap=True)
+    lines.add_column(overflow="fold")
+    for fact, value in facts.items():
+        lines.add_row(f"  {fact}", Text(value))
+    return Group(Text(name, style="bold"), lines)

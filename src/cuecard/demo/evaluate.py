@@ -27,17 +27,18 @@ from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import Question
 from cuecard.models import spec
 from cuecard.models.base import Model
-from cuecard.strategies.policy import Acceptance, Policy
+from cuecard.strategies.policy import Acceptance, Policy, Schedule
 from cuecard.strategies.run import answer
 
+THRIFTY = Policy(schedule=Schedule.THRIFTY)
 ARMS: Mapping[str, tuple[str, Policy]] = {
-    "small_short": ("short:small", Policy()),
-    "large_short": ("short:large", Policy()),
-    "small_reason": ("reason:small", Policy()),
-    "large_reason": ("reason:large", Policy()),
-    "transfer": ("transfer", Policy()),
-    "mutual": ("mutual", Policy()),
-    "mutual_agree": ("mutual", Policy(accept=Acceptance(agreement=True, confidence=None))),
+    "small_short": ("short:small", THRIFTY),
+    "large_short": ("short:large", THRIFTY),
+    "small_reason": ("reason:small", THRIFTY),
+    "large_reason": ("reason:large", THRIFTY),
+    "transfer": ("transfer", THRIFTY),
+    "mutual": ("mutual", THRIFTY),
+    "mutual_agree": ("mutual", replace(THRIFTY, accept=Acceptance(agreement=True, confidence=None))),
 }
 
 
@@ -66,8 +67,7 @@ async def examine(
         turn = index % len(names)
         for arm in names[turn:] + names[:turn]:
             for model in models.values():
-                if hasattr(model, "forget"):
-                    model.forget()
+                model.forget()
             strategy, policy = arms[arm]
             outcome = await answer(exercise.question, models, strategy, policy)
             tokens = sum(call.usage.completion_tokens or 0 for call in outcome.calls)
@@ -210,6 +210,31 @@ def table(result: Mapping[str, Any]) -> Table:
     return shown
 
 
+def remarks(result: Mapping[str, Any]) -> list[str]:
+    """What the table has no room for, a line each."""
+    lines = [f"{arm}: {100 * told['accuracy']:.1f}%, {_span(told)}" for arm, told in result["arms"].items()]
+    for pair, told in result["paired"].items():
+        points = f"{100 * told['difference']:+.1f} points"
+        lines.append(f"{pair}: {points}, {_span(told)}, p = {told['p']:.2g} (McNemar, exact)")
+    lines.append(f"routes of mutual: {', '.join(f'{route} {count}' for route, count in result['routes'].items())}")
+    lines.append(
+        f"accepted by agreement alone: {result['agree_accepted']}, {result['agree_accepted_wrong']} of them wrong"
+    )
+    lines.append(f"reasoning of the large model: {result['reasoning_tokens']:.1f} tokens on average")
+    pace = result["seconds_a_token"]
+    lines.append(
+        f"ms a token: small {1000 * pace['small']:.2f}, large {1000 * pace['large']:.2f}, {pace['ratio']:.2f} to 1"
+    )
+    if vqa := result.get("easy_vqa"):
+        share = f"{100 * vqa['accuracy']:.1f}% of {vqa['questions']} questions"
+        lines.append(f"easy-VQA, large model, short: {share}, {_span(vqa)}")
+    return lines
+
+
+def _span(told: Mapping[str, float]) -> str:
+    return f"95% interval {100 * told['low']:.1f} to {100 * told['high']:.1f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Examine the embedded pair on held-out boards.")
     parser.add_argument("--boards", type=int, default=1000)
@@ -238,7 +263,7 @@ def main() -> None:
         exercises = boards.exercises(options.boards, options.seed, options.split)
         arms = dict(ARMS)
         if options.accept:
-            arms["mutual"] = ("mutual", replace(Policy(), accept=Acceptance.parse(options.accept)))
+            arms["mutual"] = ("mutual", replace(THRIFTY, accept=Acceptance.parse(options.accept)))
         await examine(
             models, boards.exercises(2, -1, options.split), arms, lambda: None
         )  # warm-up: first calls are slower
@@ -262,7 +287,10 @@ def main() -> None:
     if options.json:
         print(json.dumps(result, indent=2))
     else:
-        Console().print(table(result))
+        shown = Console(highlight=False)
+        shown.print(table(result))
+        for line in remarks(result):
+            shown.print(line, markup=False)
 
 
 if __name__ == "__main__":

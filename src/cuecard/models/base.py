@@ -103,6 +103,13 @@ class Model(Protocol):
         """Log of the probability that the prompt is followed by this answer, per token. Raises Unsupported."""
         ...
 
+    def forget(self) -> None:
+        """Drop what was computed before, so that the next call costs what a first one does. Not while calls run.
+
+        What a server or a recording holds is not ours to drop: there nothing happens.
+        """
+        ...
+
     async def aclose(self) -> None:
         """Free what the model holds; calls under way are cancelled."""
         ...

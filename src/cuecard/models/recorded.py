@@ -84,6 +84,9 @@ class RecordingModel:
         self._append({"key": key(self.name, prompt, Limits(), answer), "score": value, "seconds": round(took, 6)})
         return value
 
+    def forget(self) -> None:
+        self._model.forget()
+
     async def aclose(self) -> None:
         await self._model.aclose()
 
@@ -160,6 +163,9 @@ class RecordedModel:
         seconds, value = self._find(self._scores, key(self._name, prompt, Limits(), answer), Mode.SCORE)
         await asyncio.sleep(seconds)
         return value
+
+    def forget(self) -> None:
+        """Nothing is held."""
 
     async def aclose(self) -> None:
         """Nothing is held."""
@@ -282,6 +288,9 @@ class ScriptedModel:
         if self._scores is None:
             raise errors.Unsupported(f"{self._name} cannot score")
         return self._scores(answer)
+
+    def forget(self) -> None:
+        """Nothing is held."""
 
     async def aclose(self) -> None:
         """Nothing is held."""

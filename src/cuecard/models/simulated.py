@@ -99,8 +99,11 @@ class SimulatedModel:
         said = self._says(prompt)
         return 0.0 if answer.strip() == said.answer.strip() else -5.0
 
-    async def aclose(self) -> None:
+    def forget(self) -> None:
         self._known.clear()
+
+    async def aclose(self) -> None:
+        self.forget()
 
     async def _read(self, prompt: Prompt, pace: float) -> Usage:
         """Prefill, but for the longest beginning that was read before."""

@@ -122,6 +122,8 @@ def load(spec: str | Mapping[str, Any], role: str = "") -> Model:
             raise BadInput(f"{key!r}{where} is not {wanted}", f"write {key} as {wanted}")
     match parse(settings.pop("model")):
         case Embedded() as embedded:
+            if not (embedded.folder / "model.safetensors").exists():
+                raise BadInput(f"the weights of {embedded.name} are not here", "make them anew: make train")
             return _local(str(embedded.folder), name=embedded.name, **_only(settings, "device", "dtype"))
         case Checkpoint(source):
             return _local(

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from cuecard.answers import agree
 from cuecard.domain.outcome import Route
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.strategies.team import Reply, Team
+from cuecard.models.base import Limits
+from cuecard.strategies.policy import Schedule
+from cuecard.strategies.team import Player, Reply, Team
 from cuecard.strategies.verdicts import Verdict
 
 
@@ -34,7 +36,7 @@ async def route(question: Question, team: Team) -> Verdict:
 
 async def vote(question: Question, team: Team) -> Verdict:
     """Self-consistency: the small model reasons several times, the most frequent answer wins (the first of equals)."""
-    samples = [await team.small.think(question, team.policy.sampled(index)) for index in range(team.policy.samples)]
+    samples = await drafts(question, team, repeated(team.small, team))
     groups = grouped(samples, question)
     most = max(groups, key=len, default=samples[:1])
     return Verdict(most[0], Route.VOTED, f"{len(most)} of {len(samples)} samples say so")
@@ -42,15 +44,24 @@ async def vote(question: Question, team: Team) -> Verdict:
 
 async def verdict(question: Question, team: Team) -> Verdict:
     """Every drafter reasons, several times if there is but one; the large model reads all drafts and answers."""
-    drafters, samples = team.drafters, team.policy.samples
-    takes = (
-        [(drafter, None) for drafter in drafters]
-        if len(drafters) > 1
-        else [(drafters[0], team.policy.sampled(i)) for i in range(samples)]
-    )
-    drafts = [await drafter.think(question, limits) for drafter, limits in takes]
-    card = "\n\n".join(f"Draft {number}: {draft.reasoning}" for number, draft in enumerate(drafts, start=1))
-    return Verdict(await team.large.read(question, card), Route.JUDGED, f"the large model read {len(drafts)} drafts")
+    one, *more = team.drafters
+    takes = [(drafter, team.policy.limits) for drafter in (one, *more)] if more else repeated(one, team)
+    written = await drafts(question, team, takes)
+    card = "\n\n".join(f"Draft {number}: {draft.reasoning}" for number, draft in enumerate(written, start=1))
+    return Verdict(await team.large.read(question, card), Route.JUDGED, f"the large model read {len(written)} drafts")
+
+
+def repeated(player: Player, team: Team) -> list[tuple[Player, Limits]]:
+    """One model several times, sampling."""
+    return [(player, team.policy.sampled(index)) for index in range(team.policy.samples)]
+
+
+async def drafts(question: Question, team: Team, takes: Sequence[tuple[Player, Limits]]) -> list[Reply]:
+    """Reasonings in the order of the takes: written at once, or one after the other on the thrifty schedule."""
+    if team.policy.schedule is Schedule.THRIFTY:
+        return [await player.think(question, limits) for player, limits in takes]
+    thoughts = [player.think(question, limits) for player, limits in takes]
+    return [await thought for thought in thoughts]
 
 
 def grouped(replies: Sequence[Reply], question: Question) -> list[list[Reply]]:

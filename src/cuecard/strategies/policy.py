@@ -57,7 +57,7 @@ DEFAULT_ACCEPTANCE = Acceptance(agreement=True, confidence=0.7)
 class Policy:
     """One request's settings."""
 
-    schedule: Schedule = Schedule.THRIFTY
+    schedule: Schedule = Schedule.OVERLAP
     accept: Acceptance = DEFAULT_ACCEPTANCE
     card: CardFormat | None = None
     """None: the best that the reader can do."""

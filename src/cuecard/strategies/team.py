@@ -257,8 +257,13 @@ class Team:
     def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at, as the strategy may have failed before it came to await this one
 
     async def short_of(self, question: Question, *players: Player) -> list[Reply]:
         """Short answers of several players: at once, or one after the other on the thrifty schedule.

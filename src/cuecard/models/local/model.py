@@ -110,7 +110,7 @@ class LocalModel:
         self.forget()
 
     def forget(self) -> None:
-        """Drop what was computed before, so that the next call costs what a first one does. Not while calls run."""
+        """As `Model.forget`."""
         self._prefixes.clear()
         self._reader.forget()
 
@@ -157,12 +157,12 @@ class LocalModel:
             in_reasoning = decoder.splitter.is_reasoning
             token, likelihood = choose(sequence.logits[-1], limits, generator)
             if reasons and in_reasoning and (token in self._ends or spent_on_reasoning >= budget):
-                # the reasoning did not close by itself: close it, so that no answer is taken from it
+                # its budget is spent, or the turn ended inside it: close it, so that no answer is taken from it
                 yield from decoder.rest()
                 prompt_tokens += len(closing)
                 self._extend(sequence, closing)
                 decoder = Decoder(self._reader.tokenizer, replace(prompt, mode=Mode.READ))
-                budget_spent = True
+                budget_spent = token not in self._ends
                 continue
             if token in self._ends:
                 finish = FinishReason.STOP

@@ -146,6 +146,9 @@ class OpenAIModel:
             raise BrokenStream(f"{self._server.url} gave no log probabilities for the answer {answer[:40]!r}")
         return value
 
+    def forget(self) -> None:
+        """The server keeps what it likes."""
+
     async def aclose(self) -> None:
         """As `Model.aclose`."""
         await self._server.aclose()

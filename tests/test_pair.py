@@ -1,0 +1,111 @@
+"""The front door: a pair of models, asked in every way that a library is asked."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from cuecard import Pair
+from cuecard.domain.errors import BadInput
+from cuecard.domain.outcome import Outcome, Route
+from cuecard.domain.question import AnswerKind, Question
+from cuecard.models.recorded import Says, ScriptedModel
+from cuecard.strategies.policy import Policy, Schedule
+from cuecard.strategies.team import Heard
+
+HOW_MANY = "How many cats are there?"
+
+
+def model(name: str, says: str, **how: float) -> ScriptedModel:
+    return ScriptedModel(name, lambda prompt: Says(says, "One cat, two cats, three.", confidence_logprob=-0.01, **how))
+
+
+@pytest.fixture
+def slow() -> ScriptedModel:
+    """Takes an hour for a token."""
+    return model("slow", "3", token_s=3600)
+
+
+def test_a_pair_is_asked_a_text():
+    with Pair(model("small", "3"), model("large", "3")) as pair:
+        assert (outcome := pair.ask(HOW_MANY)).answer == "3"
+        assert outcome.route is Route.AGREED
+
+
+def test_a_pair_is_asked_a_question_made_before():
+    with Pair(model("small", "yes"), model("large", "yes")) as pair:
+        assert pair.ask(Question("Is it a cat?", kind=AnswerKind.YES_NO)).answer == "yes"
+        with pytest.raises(BadInput, match="holds its images"):
+            pair.ask(Question(HOW_MANY), kind="number")
+
+
+def test_one_pair_serves_several_threads_at_once():
+    with Pair(model("small", "3"), model("large", "3")) as pair, ThreadPoolExecutor(8) as threads:
+        assert {outcome.answer for outcome in threads.map(pair.ask, [HOW_MANY] * 32)} == {"3"}
+
+
+async def test_the_reasoning_is_heard_before_the_outcome():
+    pair = Pair(model("small", "3"), model("large", "4"), strategy="transfer")
+    heard = [item async for item in pair.stream(HOW_MANY)]
+    assert "".join(item.text for item in heard if isinstance(item, Heard) and item.is_reasoning).startswith("One cat")
+    assert isinstance(heard[-1], Outcome)
+    pair.close()
+
+
+async def test_a_cancelled_question_has_ended_its_calls_when_it_returns(slow: ScriptedModel):
+    pair = Pair(slow, model("large", "3"))
+    asking = asyncio.create_task(pair.aask(HOW_MANY))
+    while not slow.running:  # noqa: ASYNC110 - it runs on the loop of the pair
+        await asyncio.sleep(0.001)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert slow.running == 0
+    pair.close()
+
+
+async def test_a_stream_that_is_left_has_ended_its_calls(slow: ScriptedModel):
+    pair = Pair(slow, model("large", "3"))
+    stream = pair.stream(HOW_MANY)
+    await anext(stream)  # the large model's answer; the small one is still at it
+    assert slow.running == 1
+    await stream.aclose()
+    assert slow.running == 0
+    pair.close()
+
+
+def test_a_pair_can_be_closed_twice_and_used_again():
+    pair = Pair(model("small", "3"), model("large", "3"))
+    for _ in range(2):
+        assert pair.ask(HOW_MANY).answer == "3"
+        pair.close()
+        pair.close()
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"shedule": "eager"}, "did you mean schedule"),
+        ({"schedule": "egaer"}, "thrifty, overlap, eager"),
+        ({"card": "postcard"}, "thinking, notes, turn"),
+        ({"strategy": "mutal"}, "did you mean mutual"),
+        ({"kind": "poem"}, "kinds are"),
+    ],
+)
+def test_a_wrong_option_is_refused_with_what_would_work(option, said):
+    with Pair(model("small", "3"), model("large", "3")) as pair, pytest.raises(BadInput) as refused:
+        pair.ask(HOW_MANY, **option)
+    assert said in refused.value.hint
+
+
+def test_the_strategy_is_looked_at_before_a_model_is_loaded():
+    with pytest.raises(BadInput, match="unknown strategy"):
+        Pair("no such model", "nor this", strategy="mutal")
+
+
+def test_a_policy_of_the_pair_holds_unless_a_question_says_otherwise():
+    with Pair(model("small", "3"), model("large", "3"), policy=Policy(Schedule.THRIFTY)) as pair:
+        assert pair.ask(HOW_MANY).schedule == "thrifty"
+        assert pair.ask(HOW_MANY, schedule="eager").schedule == "eager"
