@@ -601,7 +601,7 @@ def _id(value: object) -> str | None:
 
 
 def _value(question: Question, truth: str | int | None) -> str | Fraction | None:
-    return Fraction(truth) if question.kind is AnswerKind.NUMBER and truth is not None else truth  # type: ignore[return-value]
+    return Fraction(truth) if question.kind is AnswerKind.NUMBER and truth is not None else truth
 
 
 @pytest.mark.parametrize(("question", "reply", "truth"), [*CHOICE, *YES_NO, *NUMBER, *SHORT_TEXT], ids=_id)

@@ -35,6 +35,9 @@ class Heard:
         return (first.prompt_tokens or 0) - (first.cached_tokens or 0)
 
 
-async def hear(model: Model, prompt: Prompt, limits: Limits) -> Heard:
+LIMITS = Limits(answer_tokens=16, reasoning_tokens=64, timeout_s=5)
+
+
+async def hear(model: Model, prompt: Prompt, limits: Limits = LIMITS) -> Heard:
     async with aclosing(model.stream(prompt, limits)) as events:
         return Heard(tuple([event async for event in events]))

@@ -229,7 +229,7 @@ def test_no_text_brings_a_control_token_in(token: str, tokenizer: object) -> Non
     attempts = [token, f"a{token}b", f"<{token}", f"[{token}>", f"<|{token}|>", f"{token}{token}", f" {token}\n{token}"]
     if "|" not in token:
         attempts += [token.upper(), token.lower()]
-    made = tokenizer()  # type: ignore[operator]
+    made = tokenizer()
     for attempt in attempts:
         plain, bait = asked(AnswerKind.CHOICE, system="x"), f"x{attempt}x"
         questions = [

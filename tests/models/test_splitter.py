@@ -28,7 +28,7 @@ def split(prompt: Prompt, *pieces: str) -> tuple[str, str]:
     assert all(piece.text for piece in told)
     kinds = [piece.is_reasoning for piece in told]
     assert kinds == sorted(kinds, reverse=True)
-    return tuple("".join(p.text for p in told if p.is_reasoning is kind) for kind in (True, False))  # type: ignore[return-value]
+    return tuple("".join(p.text for p in told if p.is_reasoning is kind) for kind in (True, False))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def call(role: str, mode: Mode, start_s: float, end_s: float, tokens: int = 1, *
     made = Call(
         role, f"demo-{role}", mode, start_s, first, end_s, Usage(60, 0, tokens, 0), FinishReason.STOP, reasoning, "3"
     )
-    return replace(made, **changed)  # type: ignore[arg-type]
+    return replace(made, **changed)
 
 
 CALLS = (
@@ -47,7 +47,7 @@ def row(strategy: str, schedule: str | None = None, **changed: object) -> Row:
         routes={Route.AGREED: 4, Route.CONFIRMED: 3, Route.TRANSFERRED: 3},
         latency=LatencyKind.MEASURED,
     )
-    return replace(made, **changed)  # type: ignore[arg-type]
+    return replace(made, **changed)
 
 
 ALONE = row("reason:large", speed_up=1.0, mean_s=0.36, routes={Route.DIRECT: 10}, tokens={"large": 70.0})

@@ -18,7 +18,7 @@ from cuecard.report import terminal
 def shown(what: RenderableType, width: int = 80) -> list[str]:
     console = Console(file=io.StringIO(), width=width, highlight=False)
     console.print(what)
-    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    return console.file.getvalue().splitlines()
 
 
 @pytest.mark.parametrize("width", [40, 80, 140])
