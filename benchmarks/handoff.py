@@ -45,9 +45,8 @@ async def handoffs(large: Any, tokens: int, side: int) -> dict[str, list[float]]
     taken: dict[str, list[float]] = {arm: [] for arm in ARMS}
     writer = ScriptedModel("writer", lambda prompt: Says("3", card(tokens), token_s=PACE_S))
     pixels = {"shortest_edge": side * side, "longest_edge": side * side}
-    large._reader._processor.size = (
-        pixels  # the embedded pair sees all images at 128x128; here their size is the factor
-    )
+    # the embedded pair sees all images at 128x128; here their size is the factor
+    large._reader._processor.size = pixels
     for repeat in range(REPEATS + 1):
         picture = np.asarray(boards.draw(boards.make_board(rng, "validation")))
         image = boards.png(np.kron(picture, np.ones((4, 4, 1), np.uint8)))
@@ -55,8 +54,9 @@ async def handoffs(large: Any, tokens: int, side: int) -> dict[str, list[float]]
         for arm in list(ARMS) if repeat % 2 else list(ARMS)[::-1]:
             large.forget()
             models = {"small": writer, "large": large}
-            outcome = await answer(question, models, "mutual", Policy(schedule=ARMS[arm]))
-            if repeat and outcome.handoff_s is not None:  # the first is warm-up
+            outcome = await answer(question, models, "transfer", Policy(schedule=ARMS[arm]))
+            assert outcome.handoff_s is not None
+            if repeat:  # the first is warm-up
                 taken[arm].append(outcome.handoff_s)
     return taken
 

@@ -45,6 +45,10 @@ class Watched:
     async def score(self, prompt: Prompt, text: str) -> float:
         return await self.model.score(prompt, text)
 
+    def forget(self) -> None:
+        self.prompts.clear()
+        self.model.forget()
+
     async def aclose(self) -> None:
         await self.model.aclose()
 
@@ -67,11 +71,10 @@ async def measure() -> dict[str, Any]:
     models: dict[str, Any] = {role: Watched(model) for role, model in pair().items()}  # type: ignore[arg-type]
     figures: dict[str, Any] = {}
     for schedule in Schedule:
-        idle, shares, twice = [], [], 0
+        idle, shares, twice, counted = [], [], 0, 0
         for index, exercise in enumerate(boards.exercises(BOARDS, 7, "validation")):
             for watched in models.values():
-                watched.model.forget()
-                watched.prompts.clear()
+                watched.forget()
             outcome = await answer(exercise.question, models, "mutual", Policy(schedule=schedule))
             if index < 3:
                 continue  # warm-up
@@ -80,7 +83,8 @@ async def measure() -> dict[str, Any]:
             for watched in models.values():
                 used = [call.usage for call in outcome.calls if call.model == watched.name and not call.cancelled]
                 computed = sum((u.prompt_tokens or 0) - (u.cached_tokens or 0) for u in used)
-                twice += max(0, computed - distinct(watched.prompts)) if len(used) == len(watched.prompts) else 0
+                if len(used) == len(watched.prompts):  # of a cancelled call nobody knows how much was computed
+                    twice, counted = twice + computed - distinct(watched.prompts), counted + 1
         figures[schedule] = {
             "questions": len(idle),
             "idle_ms_median": statistics.median(idle) * 1000,
@@ -88,6 +92,7 @@ async def measure() -> dict[str, Any]:
             "share_median": statistics.median(shares),
             "share_of_total": sum(idle) / sum(i / s for i, s in zip(idle, shares, strict=True)),
             "prompt_tokens_computed_twice": twice,
+            "model_questions_counted": counted,
         }
         print(schedule, figures[schedule], flush=True)
     return figures

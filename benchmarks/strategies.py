@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from dataclasses import replace
 from typing import Any
 
 from common import pair, save
@@ -16,7 +15,7 @@ ARMS = {
     "large_reason": ("reason:large", Policy()),
     "small_reason": ("reason:small", Policy()),
     "large_short": ("short:large", Policy()),
-    **{f"mutual_{schedule}": ("mutual", replace(Policy(), schedule=schedule)) for schedule in Schedule},
+    **{f"mutual_{schedule}": ("mutual", Policy(schedule=schedule)) for schedule in Schedule},
 }
 
 
