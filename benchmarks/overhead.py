@@ -15,7 +15,7 @@ from typing import Any
 
 from common import pair, save
 from cuecard.demo import boards
-from cuecard.domain.call import Call, Usage
+from cuecard.domain.call import Usage
 from cuecard.models.base import Event, Limits
 from cuecard.models.local.model import LocalModel
 from cuecard.models.prompt import Prompt
@@ -53,15 +53,6 @@ class Watched:
         await self.model.aclose()
 
 
-def busy_s(calls: Sequence[Call]) -> float:
-    """Seconds in which at least one call was running."""
-    total, until = 0.0, 0.0
-    for call in sorted(calls, key=lambda c: c.start_s):
-        total += max(0.0, call.end_s - max(until, call.start_s))
-        until = max(until, call.end_s)
-    return total
-
-
 def distinct(prompts: Sequence[Sequence[int]]) -> int:
     """Tokens of a set of prompts, those of a common prefix counted once."""
     return len({tuple(ids[: n + 1]) for ids in prompts for n in range(len(ids))})
@@ -78,7 +69,7 @@ async def measure() -> dict[str, Any]:
             outcome = await answer(exercise.question, models, "mutual", Policy(schedule=schedule))
             if index < 3:
                 continue  # warm-up
-            idle.append(outcome.total_s - busy_s(outcome.calls))
+            idle.append(outcome.total_s - outcome.busy_s)
             shares.append(idle[-1] / outcome.total_s)
             for watched in models.values():
                 used = [call.usage for call in outcome.calls if call.model == watched.name and not call.cancelled]

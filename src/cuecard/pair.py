@@ -186,8 +186,10 @@ def policy_with(
     budget: int | None = None,
     answer_tokens: int | None = None,
     temperature: float | None = None,
+    top_p: float | None = None,
     seed: int | None = None,
     timeout_s: float | None = None,
+    deadline_s: float | None = None,
     strict: bool | None = None,
     samples: int | None = None,
 ) -> Policy:
@@ -196,6 +198,7 @@ def policy_with(
         "reasoning_tokens": budget,
         "answer_tokens": answer_tokens,
         "temperature": temperature,
+        "top_p": top_p,
         "seed": seed,
         "timeout_s": timeout_s,
     }
@@ -203,6 +206,7 @@ def policy_with(
         "schedule": None if schedule is None else _member("schedule", Schedule, schedule),
         "accept": None if accept is None else Acceptance.parse(accept),
         "card": None if card is None else _member("card format", CardFormat, card),
+        "deadline_s": deadline_s,
         "strict": strict,
         "samples": samples,
         "limits": replace(policy.limits, **{name: value for name, value in limits.items() if value is not None}),  # type: ignore[arg-type]

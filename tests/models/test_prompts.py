@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+from dataclasses import replace
 from functools import cache
 from itertools import takewhile
 from pathlib import Path
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from cuecard.domain.call import Mode
-from cuecard.domain.question import AnswerKind, Image, Question
+from cuecard.domain.question import AnswerKind, Image, Message, Question
 from cuecard.models.local.inputs import tokenized
 from cuecard.models.local.render import render
 from cuecard.models.prompt import (
@@ -58,8 +59,10 @@ def rendered() -> dict[str, str]:
             for mode, prompt in every_prompt(asked(kind), CARD, style).items():
                 texts[f"{name}, {kind}, {mode}"] = render(tiny.demo_tokenizer(), prompt)
     full = asked(system="Be brief.", images=(Image(b"one"), Image(b"two")))
-    for mode, prompt in every_prompt(full, CARD, TAGS).items():
-        texts[f"tags, system and two images, {mode}"] = render(tiny.demo_tokenizer(), prompt)
+    later = replace(full, history=(Message("user", "What is this?", (Image(b"zero"),)), Message("assistant", "Dots.")))
+    for name, question in ("system and two images", full), ("a conversation", later):
+        for mode, prompt in every_prompt(question, CARD, TAGS).items():
+            texts[f"tags, {name}, {mode}"] = render(tiny.demo_tokenizer(), prompt)
     for form in CardFormat:
         texts[f"tags, growing {form}"] = render(tiny.demo_tokenizer(), growing(asked(), CARD, form, TAGS))
     return texts

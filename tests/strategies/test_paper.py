@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from cuecard.domain.call import FinishReason, Mode
-from cuecard.domain.errors import BadInput, ModelUnreachable, NoAnswer
+from cuecard.domain.errors import BadInput, ModelTimeout, ModelUnreachable, NoAnswer
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.models.base import Limits
@@ -271,3 +271,14 @@ def test_cancelling_a_request_ends_every_call():
         assert (writer.running, speaker.running) == (0, 0)
 
     virtual_time.run(work())
+
+
+def test_at_the_deadline_the_large_models_short_answer_stands():
+    outcome = ask(small("2", "4", token_s=9), large("5", "4"), policy=replace(AGREE, deadline_s=12))
+    assert (outcome.route, outcome.answer, outcome.total_s) == (Route.DEGRADED, "5", 12)
+    assert outcome.calls[-1].cancelled
+
+
+def test_a_deadline_before_any_answer_is_a_time_out():
+    with pytest.raises(ModelTimeout, match="before any model had answered"):
+        ask(small(token_s=9), large(token_s=9), policy=replace(AGREE, deadline_s=1))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 
-from cuecard.answers import choice, maths, number, short_text, yes_no
+from cuecard.answers import choice, maths, number, short_text, structured, yes_no
 from cuecard.answers.answer import UNPARSED, Answer, Blank, Reading
 from cuecard.answers.patterns import any_of, pattern
 from cuecard.answers.refusals import after_taking_back, refuses
@@ -46,6 +46,8 @@ def extract(text: str, question: Question) -> Answer:
         return UNPARSED
     if question.kind is AnswerKind.FREE_TEXT:
         return _free(shown)
+    if question.kind is AnswerKind.JSON:
+        return structured.read(shown)
     reading = _read(shown, question)
     return reading if isinstance(reading, Answer) else UNPARSED
 

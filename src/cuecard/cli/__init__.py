@@ -12,6 +12,7 @@ import cuecard
 from cuecard.cli.ask import ask
 from cuecard.cli.demo import demo
 from cuecard.cli.models import models
+from cuecard.cli.serve import serve
 from cuecard.domain.errors import CuecardError
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app = typer.Typer(
 app.command()(ask)
 app.command()(demo)
 app.command()(models)
+app.command()(serve)
 
 
 def _version(wanted: bool) -> None:

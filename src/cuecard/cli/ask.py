@@ -11,9 +11,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from cuecard.domain.call import Call, Mode, Usage
+from cuecard.domain.call import Call, Mode
 from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import Outcome
+from cuecard.domain.plain import outcome_as_object
 from cuecard.domain.question import Question
 from cuecard.models import spec
 from cuecard.pair import Pair, policy_with
@@ -76,7 +77,7 @@ def ask(
     with Pair(**roles, strategy=strategy, policy=policy) as models:
         outcome = asyncio.run(_watch(models, asked, quiet=as_json))
     if as_json:
-        typer.echo(json.dumps(as_object(outcome), ensure_ascii=False, indent=2))
+        typer.echo(json.dumps(outcome_as_object(outcome), ensure_ascii=False, indent=2))
     else:
         _tell(outcome)
 
@@ -146,42 +147,3 @@ def s_per_token(call: Call) -> float | None:
     if call.first_token_s is None or not call.usage.completion_tokens:
         return None
     return (call.end_s - call.first_token_s) / call.usage.completion_tokens
-
-
-def as_object(outcome: Outcome) -> dict[str, Any]:
-    """The outcome as plain data, every call included."""
-    return {
-        "answer": outcome.answer,
-        "route": outcome.route,
-        "reason": outcome.reason,
-        "strategy": outcome.strategy,
-        "schedule": outcome.schedule,
-        "confidence": outcome.confidence,
-        "latency": {"total_s": outcome.total_s, "handoff_s": outcome.handoff_s, "kind": outcome.latency_kind},
-        "usage": {model: _tokens(usage) for model, usage in outcome.usage.items()},
-        "calls": [_call(call) for call in outcome.calls],
-    }
-
-
-def _tokens(usage: Usage) -> dict[str, int | None]:
-    return {
-        name: getattr(usage, name)
-        for name in ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
-    }
-
-
-def _call(call: Call) -> dict[str, Any]:
-    return {
-        "role": call.role,
-        "model": call.model,
-        "mode": call.mode,
-        "start_s": call.start_s,
-        "first_token_s": call.first_token_s,
-        "end_s": call.end_s,
-        **_tokens(call.usage),
-        "finish_reason": call.finish_reason,
-        "cancelled": call.cancelled,
-        "reasoning": call.reasoning,
-        "answer": call.answer,
-        "error": call.error,
-    }

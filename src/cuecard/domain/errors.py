@@ -9,6 +9,8 @@ class CuecardError(Exception):
     retryable: bool = False
     http_status: int = 500
     hint: str = "this is a defect of cuecard: please report it"
+    retry_after_s: float | None = None
+    """When to try again, if whoever failed says so."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -22,6 +24,18 @@ class BadInput(CuecardError):
     """The user's question, image, flag or file is not usable as it is."""
 
     http_status, hint = 400, "mend the input and try again"
+
+
+class TooLarge(BadInput):
+    """More than is taken."""
+
+    http_status, hint = 413, "send less"
+
+
+class UnknownModel(BadInput):
+    """A request names a model that nobody serves."""
+
+    http_status, hint = 404, "name one that is served"
 
 
 class MissingExtra(CuecardError):

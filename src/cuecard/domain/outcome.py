@@ -51,6 +51,8 @@ class Outcome:
     schedule: str | None = None
     confidence: float | None = None
     latency_kind: LatencyKind = LatencyKind.MEASURED
+    truncated: bool = False
+    """The answer was cut by its limit."""
 
     @property
     def usage(self) -> Mapping[str, Usage]:
@@ -58,6 +60,15 @@ class Outcome:
         total: dict[str, Usage] = {}
         for call in self.calls:
             total[call.model] = total.get(call.model, Usage()) + call.usage
+        return total
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds in which at least one call was running; the rest of the time is the orchestration's own."""
+        total = until = 0.0
+        for call in sorted(self.calls, key=lambda call: call.start_s):
+            total += max(0.0, call.end_s - max(until, call.start_s))
+            until = max(until, call.end_s)
         return total
 
     @property

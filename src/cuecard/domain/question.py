@@ -17,6 +17,7 @@ class AnswerKind(StrEnum):
     SHORT_TEXT = "short_text"
     MATHS = "maths"
     FREE_TEXT = "free_text"
+    JSON = "json"
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,26 @@ class Image:
 
 
 @dataclass(frozen=True)
+class Message:
+    """What was said before a question: by the `user` or the `assistant`."""
+
+    role: str
+    text: str
+    images: tuple[Image, ...] = ()
+
+
+@dataclass(frozen=True)
 class Question:
-    """What a user asks: zero or more images, a text, options for a choice."""
+    """What a user asks: zero or more images, a text, options for a choice; and the conversation that led to it."""
 
     text: str
     images: tuple[Image, ...] = ()
     options: tuple[str, ...] = ()
     kind: AnswerKind = AnswerKind.FREE_TEXT
     system: str | None = None
+    history: tuple[Message, ...] = ()
+    schema: str | None = None
+    """The JSON Schema that an answer of kind `json` has to fit, as JSON."""
 
     def __post_init__(self) -> None:
         if not self.text.strip():

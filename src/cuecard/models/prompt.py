@@ -54,6 +54,7 @@ INSTRUCTIONS = {
     AnswerKind.SHORT_TEXT: "Answer with a word or a short phrase only.",
     AnswerKind.MATHS: "Answer with the final expression only.",
     AnswerKind.FREE_TEXT: "",
+    AnswerKind.JSON: "Answer with JSON only.",
 }
 NOTES = "Notes of another model, which may be wrong:"
 FOLLOW_UP = "What is the final answer?"
@@ -70,6 +71,8 @@ class Prompt:
     card: str | None = None
     unfinished: bool = False
     """The text ends inside the card, which is still being written; nothing follows it yet."""
+    schema: str | None = None
+    """The JSON Schema that what follows has to fit, for engines that can see to it."""
 
     @property
     def images(self) -> tuple[Image, ...]:
@@ -87,7 +90,7 @@ class Prompt:
 
 def short(question: Question, style: Style) -> Prompt:
     """Answer at once: the reasoning is closed before it begins."""
-    return Prompt(_asked(question, ""), style.none, style, Mode.SHORT)
+    return Prompt(_asked(question, ""), style.none, style, Mode.SHORT, schema=question.schema)
 
 
 def reason(question: Question, style: Style) -> Prompt:
@@ -97,20 +100,18 @@ def reason(question: Question, style: Style) -> Prompt:
 
 def read(question: Question, card: str, form: CardFormat, style: Style) -> Prompt:
     """Answer at once, another model's reasoning in view."""
-    card_text = neutral(card).strip()
+    card_text, opening = neutral(card).strip(), style.none
     match form:
         case CardFormat.THINKING:
             turns = _asked(question, style.ask_to_reason)
-            return Prompt(turns, style.opening + card_text + style.closing, style, Mode.READ, card)
+            opening = style.opening + card_text + style.closing
         case CardFormat.NOTES:
             *before, user = _asked(question, "")
-            noted = replace(user, text=f"{user.text}\n\n{NOTES}\n{card_text}")
-            return Prompt((*before, noted), style.none, style, Mode.READ, card)
+            turns = (*before, replace(user, text=f"{user.text}\n\n{NOTES}\n{card_text}"))
         case CardFormat.TURN:
-            instruction = INSTRUCTIONS[question.kind]
-            follow_up = Turn("user", f"{FOLLOW_UP} {instruction}".strip())
+            follow_up = Turn("user", f"{FOLLOW_UP} {_instruction(question)}".strip())
             turns = (*_asked(question, style.ask_to_reason), Turn("assistant", card_text), follow_up)
-            return Prompt(turns, style.none, style, Mode.READ, card)
+    return Prompt(turns, opening, style, Mode.READ, card, schema=question.schema)
 
 
 def growing(question: Question, card: str, form: CardFormat, style: Style) -> Prompt:
@@ -121,13 +122,19 @@ def growing(question: Question, card: str, form: CardFormat, style: Style) -> Pr
 
 
 def _asked(question: Question, lead: str) -> tuple[Turn, ...]:
-    """System and user turn: what every mode shares first, the mode's instruction last."""
+    """System, conversation and user turn: what every mode shares first, the mode's instruction last."""
     lines = [neutral(question.text).strip()]
     lines += [f"{letter(index)}. {neutral(option)}" for index, option in enumerate(question.options)]
-    instruction = (lead + INSTRUCTIONS[question.kind]).strip()
+    instruction = (lead + _instruction(question)).strip()
     text = "\n".join([*lines, instruction] if instruction else lines)
     system = (Turn("system", neutral(question.system)),) if question.system else ()
-    return (*system, Turn("user", text, question.images))
+    before = (Turn(said.role, neutral(said.text), said.images) for said in question.history)
+    return (*system, *before, Turn("user", text, question.images))
+
+
+def _instruction(question: Question) -> str:
+    plain = INSTRUCTIONS[question.kind]
+    return f"{plain} It has to fit this JSON Schema: {neutral(question.schema)}" if question.schema else plain
 
 
 # What opens or closes turns, think blocks and images in the templates of Qwen, Llama, Gemma, DeepSeek, Mistral, Phi,

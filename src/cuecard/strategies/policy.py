@@ -64,6 +64,8 @@ class Policy:
     limits: Limits = field(default_factory=Limits)
     strict: bool = False
     """A model that fails fails the request, instead of leaving the other one's answer."""
+    deadline_s: float | None = None
+    """After so many seconds the best answer at hand is given, as `degraded`."""
     follow_chars: int = 96
     """The reader computes the growing card whenever this much is new."""
     cascade_confidence: float = 0.8
@@ -77,6 +79,10 @@ class Policy:
             raise BadInput("a budget must be at least 1 token", "leave the budget out for the default")
         if not 0 <= limits.temperature <= 2:
             raise BadInput(f"temperature {limits.temperature:g} is not between 0 and 2")
+        if not 0 < limits.top_p <= 1:
+            raise BadInput(f"top_p {limits.top_p:g} is not above 0 and at most 1")
+        if self.deadline_s is not None and self.deadline_s <= 0:
+            raise BadInput("a deadline must be more than 0 seconds", "leave it out for none")
         if self.samples < 1:
             raise BadInput("vote and verdict need at least 1 sample")
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
 from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
 from cuecard.domain.call import Mode
-from cuecard.domain.errors import BadInput, ModelError, NoAnswer
+from cuecard.domain.errors import BadInput, ModelError, ModelTimeout, NoAnswer
 from cuecard.domain.outcome import LatencyKind, Outcome, Route
 from cuecard.domain.question import Question
 from cuecard.models.base import Model
@@ -56,7 +57,10 @@ async def answer(
     decide, policy = known(strategy), policy or Policy()
     async with Team(models, policy, listen) as team:
         try:
-            verdict: Verdict = await decide(question, team)
+            async with asyncio.timeout(policy.deadline_s):
+                verdict: Verdict = await decide(question, team)
+        except TimeoutError as late:
+            verdict = _at_hand(team, policy, late)
         except ModelError as failure:
             if policy.strict:
                 raise
@@ -72,8 +76,42 @@ async def answer(
         reason=verdict.reason,
         schedule=policy.schedule,
         confidence=verdict.reply.confidence,
+        truncated=verdict.reply.truncated,
         latency_kind=latency_kind or (LatencyKind.ESTIMATED if team.in_virtual_time else LatencyKind.MEASURED),
     )
+
+
+async def stream(
+    question: Question, models: Mapping[str, Model], strategy: str = "mutual", policy: Policy | None = None
+) -> AsyncGenerator[Heard | Outcome]:
+    """As `answer`: every piece of text as it comes, and at last the outcome. Closing it ends every call."""
+    heard = asyncio.Queue[Heard | None]()
+
+    async def work() -> Outcome:
+        try:
+            return await answer(question, models, strategy, policy, heard.put_nowait)
+        finally:
+            heard.put_nowait(None)
+
+    answering = asyncio.create_task(work())
+    try:
+        while (item := await heard.get()) is not None:
+            yield item
+        yield await answering
+    finally:
+        if not answering.done():
+            answering.cancel()
+            await asyncio.wait([answering])
+
+
+def _at_hand(team: Team, policy: Policy, late: TimeoutError) -> Verdict:
+    """The best answer there is by now: reasoned before short, the large model's before another's."""
+    why = f"{policy.deadline_s:g} s were over"
+    ranks = [(mode is not Mode.SHORT, reply.role == "large", reply) for mode, reply in team.replies if reply.text]
+    if policy.strict or not ranks:
+        raise ModelTimeout(f"{why} before any model had answered", "allow more time") from late
+    *_, reply = max(ranks, key=lambda rank: rank[:2])
+    return Verdict(reply, Route.DEGRADED, f"{why}; the {reply.role} model's answer by then stands")
 
 
 async def _rescue(question: Question, team: Team, failure: ModelError) -> Verdict:
@@ -96,4 +134,4 @@ async def _rescue(question: Question, team: Team, failure: ModelError) -> Verdic
     raise NoAnswer(f"no model is left to answer: {failure}", failure.hint) from failure
 
 
-__all__ = ["STRATEGIES", "Schedule", "answer", "known"]
+__all__ = ["STRATEGIES", "Schedule", "answer", "known", "stream"]

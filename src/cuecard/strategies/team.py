@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import aclosing
@@ -30,6 +31,8 @@ class Reply:
     reasoning: str
     confidence: float | None
     """Probability of the answer's tokens, None where the engine does not tell."""
+    truncated: bool = False
+    """It was cut by its limit."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Heard:
     mode: Mode
     text: str
     is_reasoning: bool
+    call: int = 0
+    """Pieces of one call have the same number."""
 
 
 class Thought:
@@ -125,7 +130,7 @@ class Player:
     ) -> Reply:
         clock, limits = self.team.clock, limits or self.team.policy.limits
         start, first, usage, finish, logprob, error = clock(), None, Usage(), FinishReason.CANCELLED, None, None
-        reasoning, answer = "", ""
+        reasoning, answer, number = "", "", self.team.next_call()
         try:
             async with asyncio.timeout(limits.timeout_s), aclosing(self.model.stream(prompt, limits)) as events:
                 async for event in events:
@@ -138,7 +143,7 @@ class Player:
                             )
                             if thought is not None and is_reasoning:
                                 thought.grow(text)
-                            self.team.tell(Heard(self.role, prompt.mode, text, is_reasoning))
+                            self.team.tell(Heard(self.role, prompt.mode, text, is_reasoning, number))
                         case Progress():
                             usage = event.usage
                         case Finished():
@@ -173,6 +178,7 @@ class Player:
             extract(answer, question),
             reasoning,
             None if logprob is None else math.exp(logprob),
+            finish is FinishReason.LENGTH,
         )
         self.team.replies.append((prompt.mode, reply))
         return reply
@@ -218,6 +224,7 @@ class Team:
         self.replies: list[tuple[Mode, Reply]] = []
         self._listen = listen
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._numbers = itertools.count()
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
 
@@ -278,6 +285,9 @@ class Team:
             if isinstance(result, BaseException):
                 raise result
         return [result for result in settled if isinstance(result, Reply)]
+
+    def next_call(self) -> int:
+        return next(self._numbers)
 
     def record(self, call: Call) -> None:
         self.calls.append(call)

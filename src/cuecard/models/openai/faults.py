@@ -27,7 +27,9 @@ def translated(error: Exception, url: str, *, begun: bool, key_hint: str = "") -
             return ModelTimeout(f"{url} was silent for too long")
         case openai.APIStatusError():
             words = f"{url} says: {error.status_code} {said(error.body)}".rstrip()
-            return _by_status(error.status_code, words, key_hint)
+            meant = _by_status(error.status_code, words, key_hint)
+            meant.retry_after_s = _seconds(error.response.headers.get("retry-after", ""))
+            return meant
         case openai.APIConnectionError() if not begun:
             return ModelUnreachable(f"cannot reach {url}: {_root(error)}")
         case openai.APIConnectionError():
@@ -53,6 +55,10 @@ def _by_status(status: int, message: str, key_hint: str) -> ModelError:
             return ModelRefused(message)
         case _:
             return ModelError(message)
+
+
+def _seconds(text: str) -> float | None:
+    return float(text) if re.fullmatch(r"\d{1,6}(?:\.\d+)?", text) else None
 
 
 def said(body: object) -> str:

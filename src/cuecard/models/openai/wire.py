@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ LOSSES = {
     "temperature": "answers are drawn as the server likes, not greedily",
     "top_p": "the server's own top_p holds",
     "seed": "answers cannot be repeated",
+    "response_format": "answers may not fit their schema",
     "max_tokens": "max_completion_tokens is sent in its place",
 }
 """What a server may refuse without the call being lost, and what is lost instead."""
@@ -57,6 +59,9 @@ def body(model: str, prompt: Prompt, opening: str, limits: Limits, max_tokens: i
         request["top_p"] = limits.top_p
     if limits.seed is not None:
         request["seed"] = limits.seed
+    if prompt.schema is not None:
+        fitting = {"name": "answer", "schema": json.loads(prompt.schema)}
+        request["response_format"] = {"type": "json_schema", "json_schema": fitting}
     if opening:
         request |= {"continue_final_message": True, "add_generation_prompt": False}
     if "max_tokens" in without:  # OpenAI's newer models know it by another name

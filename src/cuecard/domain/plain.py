@@ -1,0 +1,47 @@
+"""Values as plain data, for JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cuecard.domain.call import Call, Usage
+from cuecard.domain.outcome import Outcome
+
+
+def outcome_as_object(outcome: Outcome) -> dict[str, Any]:
+    """The outcome as plain data, every call included."""
+    return {
+        "answer": outcome.answer,
+        "route": outcome.route,
+        "reason": outcome.reason,
+        "strategy": outcome.strategy,
+        "schedule": outcome.schedule,
+        "confidence": outcome.confidence,
+        "latency": {"total_s": outcome.total_s, "handoff_s": outcome.handoff_s, "kind": outcome.latency_kind},
+        "usage": {model: usage_as_object(usage) for model, usage in outcome.usage.items()},
+        "calls": [call_as_object(call) for call in outcome.calls],
+    }
+
+
+def usage_as_object(usage: Usage) -> dict[str, int | None]:
+    return {
+        name: getattr(usage, name)
+        for name in ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
+    }
+
+
+def call_as_object(call: Call) -> dict[str, Any]:
+    return {
+        "role": call.role,
+        "model": call.model,
+        "mode": call.mode,
+        "start_s": call.start_s,
+        "first_token_s": call.first_token_s,
+        "end_s": call.end_s,
+        **usage_as_object(call.usage),
+        "finish_reason": call.finish_reason,
+        "cancelled": call.cancelled,
+        "reasoning": call.reasoning,
+        "answer": call.answer,
+        "error": call.error,
+    }

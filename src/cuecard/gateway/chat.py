@@ -1,0 +1,391 @@
+"""The chat-completions wire: a request's JSON to a question and a plan, outcomes to JSON and to chunks."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from typing import Any
+
+from cuecard.answers import guess_kind, options_in
+from cuecard.domain.call import Usage
+from cuecard.domain.errors import BadInput, CuecardError
+from cuecard.domain.outcome import Outcome
+from cuecard.domain.plain import call_as_object, usage_as_object
+from cuecard.domain.question import AnswerKind, Image, Message, Question
+from cuecard.strategies.policy import Policy
+
+Json = dict[str, Any]
+Fetch = Callable[[str], Image]
+"""An image from the URL of a message part. Raises BadInput."""
+
+# What a client may send because it always does, as long as it asks for nothing that a pair cannot give.
+HARMLESS: Mapping[str, tuple[Any, ...]] = {
+    "n": (1, None),
+    "tools": ([], None),
+    "functions": ([], None),
+    "tool_choice": ("none", "auto", None),
+    "function_call": ("none", "auto", None),
+    "parallel_tool_calls": (True, False, None),
+    "logprobs": (False, None),
+    "top_logprobs": (0, None),
+    "logit_bias": ({}, None),
+    "frequency_penalty": (0, None),
+    "presence_penalty": (0, None),
+    "modalities": (["text"], None),
+    "audio": (None,),
+    "prediction": (None,),
+    "web_search_options": (None,),
+    "stop": ([], None),
+}
+WHY_NOT = {
+    "n": "ask several times, or use cuecard/vote",
+    "tools": "send it to one model by its own name; GET /v1/models lists them",
+    "functions": "send it to one model by its own name; GET /v1/models lists them",
+    "logprobs": "the confidence of the answer is in the cuecard object of the response",
+    "audio": "text and images are what a pair reads and writes",
+    "modalities": "text and images are what a pair reads and writes",
+}
+IGNORED = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "verbosity")
+READ = (
+    "model",
+    "messages",
+    "stream",
+    "stream_options",
+    "max_tokens",
+    "max_completion_tokens",
+    "temperature",
+    "top_p",
+    "seed",
+    "reasoning_effort",
+    "reasoning",
+    "include_reasoning",
+    "response_format",
+    "cuecard",
+)
+KNOWN = (*READ, *HARMLESS, *IGNORED)
+OVERRIDES = ("strategy", "schedule", "accept", "card", "budget", "kind", "options", "max_latency_ms", "strict")
+EFFORTS = {"minimal": 256, "low": 512, "medium": 2048, "high": 8192, "xhigh": 16384}
+"""Reasoning tokens for OpenAI's `reasoning_effort`; `none` is a short answer of the large model."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request, understood."""
+
+    model: str
+    question: Question
+    settings: Mapping[str, Any]
+    """Of `policy_with`, and `strategy`."""
+    stream: bool = False
+    include_usage: bool = False
+    reasoning_field: str | None = "reasoning_content"
+    """Where reasoning goes; None: it is not shown."""
+    created: int = field(default_factory=lambda: int(time.time()))
+    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+
+
+def parse(body: object, fetch: Fetch) -> Asked:
+    """What a request asks for. Raises BadInput, which says what is wrong and what to do."""
+    if not isinstance(body, dict):
+        raise BadInput("the body is not a JSON object", 'send {"model": "cuecard", "messages": […]}')
+    _refuse_unknown(body)
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise BadInput("model is missing", 'write "model": "cuecard"')
+    own = _object(body, "cuecard")
+    if wrong := sorted(set(own) - set(OVERRIDES)):
+        raise BadInput(f"unknown key {wrong[0]!r} in cuecard", _suggest(wrong[0], OVERRIDES))
+    options = _object(body, "stream_options")
+    reasoning = _object(body, "reasoning")
+    hidden = reasoning.get("exclude") is True or body.get("include_reasoning") is False
+    return Asked(
+        model=model,
+        question=_question(body, own, fetch),
+        settings=_settings(body, own, reasoning),
+        stream=_flag(body, "stream"),
+        include_usage=options.get("include_usage") is True,
+        reasoning_field=None if hidden else "reasoning" if reasoning else "reasoning_content",
+    )
+
+
+def _refuse_unknown(body: Json) -> None:
+    for key, value in body.items():
+        if key not in KNOWN:
+            raise BadInput(f"unknown parameter {key!r}", _suggest(key, KNOWN))
+        if key in HARMLESS and value not in HARMLESS[key]:
+            raise BadInput(f"a pair of models cannot do {key}", WHY_NOT.get(key, "leave it out"))
+
+
+def _suggest(key: str, known: Sequence[str]) -> str:
+    near = get_close_matches(key, known, 1)
+    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
+
+
+def _object(body: Json, key: str) -> Json:
+    value = body.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise BadInput(f"{key} is not an object")
+    return value
+
+
+def _flag(body: Json, key: str) -> bool:
+    value = body.get(key)
+    if value not in (None, True, False):
+        raise BadInput(f"{key} is neither true nor false")
+    return value is True
+
+
+def _settings(body: Json, own: Json, reasoning: Json) -> Json:
+    """Settings of the request: OpenAI's names first, the `cuecard` object has the last word."""
+    effort = body.get("reasoning_effort", reasoning.get("effort"))
+    if effort is not None and effort not in ("none", *EFFORTS):
+        raise BadInput(f"unknown reasoning_effort {effort!r}", f"there are: none, {', '.join(EFFORTS)}")
+    found: Json = {
+        "answer_tokens": _count(body, "max_completion_tokens") or _count(body, "max_tokens"),
+        "temperature": _number(body, "temperature"),
+        "top_p": _number(body, "top_p"),
+        "seed": _count(body, "seed", least=None),
+        "budget": _count(own, "budget") or _count(reasoning, "max_tokens") or EFFORTS.get(str(effort)),
+        "strategy": own.get("strategy") or ("short:large" if effort == "none" else None),
+        "deadline_s": None if own.get("max_latency_ms") is None else (_number(own, "max_latency_ms") or 0.0) / 1000,
+        **{key: own.get(key) for key in ("schedule", "accept", "card", "strict")},
+    }
+    for key in ("strategy", "schedule", "accept", "card"):
+        if found[key] is not None and not isinstance(found[key], str):
+            raise BadInput(f"{key} in cuecard is not a text")
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _number(body: Json, key: str) -> float | None:
+    value = body.get(key)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise BadInput(f"{key} is not a number")
+    return value
+
+
+def _count(body: Json, key: str, least: int | None = 1) -> int | None:
+    value = _number(body, key)
+    if value is not None and (value != int(value) or (least is not None and value < least)):
+        raise BadInput(f"{key} is not a whole number" + (f" of at least {least}" if least is not None else ""))
+    return None if value is None else int(value)
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+
+def _question(body: Json, own: Json, fetch: Fetch) -> Question:
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise BadInput("messages is empty", "the last message is the user's question")
+    system, turns = [], []
+    for index, message in enumerate(messages):
+        role, text, images = _message(message, index, fetch)
+        if role == "system":
+            system.append(text)
+        else:
+            turns.append(Message(role, text, images))
+    if not turns or turns[-1].role != "user":
+        raise BadInput("the last message is not the user's", "a pair answers a question; it goes on with no text")
+    *history, last = turns
+    text, options = last.text, tuple(_options(own))
+    if not options:
+        text, options = options_in(text)
+    schema, kind = _schema(body), own.get("kind")
+    try:
+        wanted = AnswerKind(kind) if kind is not None else AnswerKind.JSON if schema else guess_kind(text, options)
+        return Question(
+            text or " ".join(options), last.images, options, wanted, "\n\n".join(system) or None, tuple(history), schema
+        )
+    except ValueError as error:
+        raise BadInput(str(error), f"kinds are: {', '.join(AnswerKind)}") from error
+
+
+def _options(own: Json) -> list[str]:
+    options = own.get("options") or []
+    if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
+        raise BadInput("options in cuecard is not a list of texts")
+    return options
+
+
+def _schema(body: Json) -> str | None:
+    """The schema that the answer has to fit, as JSON; None if it may be any text."""
+    wanted = _object(body, "response_format")
+    match wanted.get("type"):
+        case None | "text":
+            return None
+        case "json_object":
+            return json.dumps({"type": "object"})
+        case "json_schema":
+            schema = _object(wanted, "json_schema").get("schema")
+            if not isinstance(schema, dict):
+                raise BadInput("response_format has no json_schema.schema")
+            return json.dumps(schema)
+        case other:
+            raise BadInput(f"unknown response_format {other!r}", "there are: text, json_object, json_schema")
+
+
+def _message(message: object, index: int, fetch: Fetch) -> tuple[str, str, tuple[Image, ...]]:
+    where = f"message {index + 1}"
+    if not isinstance(message, dict):
+        raise BadInput(f"{where} is not an object")
+    role = message.get("role")
+    if role in ("tool", "function") or message.get("tool_calls"):
+        raise BadInput(f"{where} belongs to a tool call, which a pair cannot do", WHY_NOT["tools"])
+    if role not in ("system", "developer", "user", "assistant"):
+        raise BadInput(f"{where} has the role {role!r}", "there are: system, developer, user, assistant")
+    texts, images = _content(message.get("content"), where, fetch)
+    if images and role != "user":
+        raise BadInput(f"{where} has an image, and is not the user's")
+    return "system" if role == "developer" else role, "\n".join(texts), tuple(images)
+
+
+def _content(content: object, where: str, fetch: Fetch) -> tuple[list[str], list[Image]]:
+    if isinstance(content, str):
+        return [content], []
+    if not isinstance(content, list):
+        raise BadInput(f"{where} has no content", "a text, or a list of parts")
+    texts, images = [], []
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        match kind:
+            case "text" | "input_text" | "output_text" if isinstance(part.get("text"), str):
+                texts.append(part["text"])
+            case "image_url" | "input_image":
+                images.append(fetch(_url(part.get("image_url"), where)))
+            case "refusal":
+                texts.append(str(part.get("refusal")))
+            case _:
+                raise BadInput(f"{where} has a part of type {kind!r}", "there are: text, image_url")
+    return texts, images
+
+
+def _url(given: object, where: str) -> str:
+    url = given.get("url") if isinstance(given, dict) else given
+    if not isinstance(url, str) or not url:
+        raise BadInput(f"an image in {where} has no URL", 'write {"type": "image_url", "image_url": {"url": "data:…"}}')
+    return url
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+def usage(outcome: Outcome) -> Json:
+    """Tokens over all calls, cancelled ones included; what nobody observed is 0 here and null in the breakdown."""
+    total = Usage()
+    for call in outcome.calls:
+        total = total + call.usage
+    prompt, completion = total.prompt_tokens or 0, total.completion_tokens or 0
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": total.cached_tokens or 0},
+        "completion_tokens_details": {"reasoning_tokens": total.reasoning_tokens or 0},
+    }
+
+
+def account(outcome: Outcome) -> Json:
+    """The `cuecard` object: how the answer came about and what it cost, by model and by call."""
+    calls = [call_as_object(call) for call in outcome.calls]
+    for call in calls:
+        del call["reasoning"], call["answer"]
+    return {
+        "route": outcome.route,
+        "reason": outcome.reason,
+        "strategy": outcome.strategy,
+        "schedule": outcome.schedule,
+        "confidence": outcome.confidence,
+        "latency": {
+            "total_s": outcome.total_s,
+            "handoff_s": outcome.handoff_s,
+            "overhead_s": outcome.total_s - outcome.busy_s,
+            "kind": outcome.latency_kind,
+        },
+        "usage": {model: usage_as_object(spent) for model, spent in outcome.usage.items()},
+        "calls": calls,
+    }
+
+
+def headers(asked: Asked, outcome: Outcome) -> dict[str, str]:
+    return {
+        "x-request-id": asked.id,
+        "x-cuecard-route": outcome.route,
+        "x-cuecard-latency-ms": f"{outcome.total_s * 1000:.1f}",
+        "x-cuecard-overhead-ms": f"{(outcome.total_s - outcome.busy_s) * 1000:.2f}",
+    }
+
+
+def completion(asked: Asked, outcome: Outcome, reasoning: str) -> Json:
+    """The whole answer. `reasoning` is what a client may read of it."""
+    message: Json = {"role": "assistant", "content": outcome.answer, "refusal": None}
+    if asked.reasoning_field and reasoning:
+        message[asked.reasoning_field] = reasoning
+    choice = {"index": 0, "message": message, "finish_reason": finish_reason(outcome), "logprobs": None}
+    return {
+        "id": asked.id,
+        "object": "chat.completion",
+        "created": asked.created,
+        "model": asked.model,
+        "choices": [choice],
+        "usage": usage(outcome),
+        "cuecard": account(outcome),
+    }
+
+
+def finish_reason(outcome: Outcome) -> str:
+    return "length" if outcome.truncated else "stop"
+
+
+def chunk(asked: Asked, delta: Json, finish: str | None = None, **more: Any) -> Json:
+    """One event of a streamed answer."""
+    choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
+    base = {
+        "id": asked.id,
+        "object": "chat.completion.chunk",
+        "created": asked.created,
+        "model": asked.model,
+        "choices": [choice],
+    }
+    if asked.include_usage:
+        base["usage"] = None
+    return base | more
+
+
+def last_chunks(asked: Asked, outcome: Outcome) -> list[Json]:
+    """The chunk with the finish reason, and the one with nothing but usage if it was asked for."""
+    chunks = [chunk(asked, {}, finish_reason(outcome), cuecard=account(outcome))]
+    if asked.include_usage:
+        chunks.append(chunk(asked, {}) | {"choices": [], "usage": usage(outcome)})
+    return chunks
+
+
+def problem(error: CuecardError) -> Json:
+    """An error's body as OpenAI's clients read it."""
+    kinds = {400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+    kind = kinds.get(error.http_status, "api_error")
+    message = f"{error} ({error.hint})" if error.hint else str(error)
+    return {"error": {"message": message, "type": kind, "param": None, "code": type(error).__name__}}
+
+
+def sse(data: Json | str) -> bytes:
+    """One server-sent event."""
+    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return f"data: {text}\n\n".encode()
+
+
+def with_policy(asked: Asked, policy: Policy) -> Policy:
+    """A policy with room for an answer of the kind that is asked for: a description is not cut to a few tokens."""
+    free = asked.question.kind in (AnswerKind.FREE_TEXT, AnswerKind.JSON)
+    if "answer_tokens" in asked.settings or not free:
+        return policy
+    return replace(policy, limits=replace(policy.limits, answer_tokens=max(FULL_ANSWER, policy.limits.answer_tokens)))
+
+
+FULL_ANSWER = 1024
+"""Most tokens of a free-form answer where the request does not say."""

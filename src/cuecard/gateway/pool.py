@@ -1,0 +1,237 @@
+"""Several replicas of one model as one Model: affinity, limits, retries before the first word, circuit breakers."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import random
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TypeVar
+
+from cuecard.domain.call import Usage
+from cuecard.domain.errors import ModelBusy, ModelError, ModelRefused, ModelUnreachable, Unsupported
+from cuecard.models.base import Abilities, AnswerDelta, Event, Limits, Model, ReasoningDelta, Started
+from cuecard.models.prompt import Prompt
+
+T = TypeVar("T")
+Clock = Callable[[], float]
+ATTEMPTS = 4
+BACKOFF_S, LONGEST_WAIT_S = 0.2, 5.0
+RETRY_SHARE, MOST_SAVED_RETRIES = 0.2, 10.0
+LOAD_BOUND = 1.25
+"""A replica that has more than so many times its share of the calls gets none for the sake of its cache."""
+
+
+class State(StrEnum):
+    """Of a circuit breaker."""
+
+    CLOSED = "closed"
+    """Calls go through."""
+    OPEN = "open"
+    """No calls: too many have failed of late."""
+    HALF_OPEN = "half_open"
+    """One call at a time is let through, to see."""
+
+
+class Breaker:
+    """Opens after so many failures in a row, and lets one call try again after a while."""
+
+    def __init__(self, clock: Clock, failures: int = 5, cooldown_s: float = 15.0) -> None:
+        self._clock, self._most, self._cooldown_s = clock, failures, cooldown_s
+        self._failures, self._opened_at, self._probing = 0, -math.inf, False
+
+    @property
+    def state(self) -> State:
+        if self._failures < self._most:
+            return State.CLOSED
+        return State.OPEN if self._probing or self.opens_in_s > 0 else State.HALF_OPEN
+
+    @property
+    def opens_in_s(self) -> float:
+        """Seconds until a call may try again."""
+        return max(0.0, self._opened_at + self._cooldown_s - self._clock())
+
+    def begin(self) -> None:
+        self._probing = self.state is State.HALF_OPEN
+
+    def end(self, failed: bool | None) -> None:
+        """A call is over; None: it tells nothing of the server (cancelled, refused)."""
+        self._probing = False
+        if failed:
+            self._failures, self._opened_at = self._failures + 1, self._clock()
+        elif failed is not None:
+            self._failures = 0
+
+
+@dataclass
+class Replica:
+    """One server of a model, and how it does."""
+
+    model: Model
+    breaker: Breaker
+    weight: float = 1.0
+    most: int | None = None
+    """Calls at once; None: as many as come."""
+    running: int = 0
+    waiting: list[asyncio.Event] = field(default_factory=list)
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncGenerator[None]:
+        """A place among the calls at once, in order of arrival."""
+        if self.most is not None and self.running >= self.most:
+            turn = asyncio.Event()
+            self.waiting.append(turn)
+            try:
+                await turn.wait()
+            except asyncio.CancelledError:
+                if turn.is_set():
+                    self._leave()
+                else:
+                    self.waiting.remove(turn)
+                raise
+        else:
+            self.running += 1
+        try:
+            yield
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        """The place goes to whoever waits longest."""
+        if self.waiting:
+            self.waiting.pop(0).set()
+        else:
+            self.running -= 1
+
+    @property
+    def load(self) -> float:
+        return (self.running + len(self.waiting)) / self.weight
+
+
+class Pool:
+    """Replicas of one model, as the Model protocol has it.
+
+    Calls about one conversation go to one replica as long as it is up and not overloaded, so that its prefix cache
+    helps. What fails before its first word is tried again, elsewhere if there is an elsewhere, within a budget: retries
+    are at most a fifth of the calls, so that they do not drown a server that is in trouble already.
+    """
+
+    def __init__(self, replicas: Sequence[Replica], rng: random.Random | None = None) -> None:
+        self.replicas, self._rng = list(replicas), rng or random.Random()
+        self._saved_retries = MOST_SAVED_RETRIES
+        self.retries = 0
+
+    @property
+    def name(self) -> str:
+        return self.replicas[0].model.name
+
+    @property
+    def abilities(self) -> Abilities:
+        return self.replicas[0].model.abilities
+
+    async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
+        clock = asyncio.get_running_loop().time
+        deadline = math.inf if limits.timeout_s is None else clock() + limits.timeout_s
+        self._saved_retries = min(MOST_SAVED_RETRIES, self._saved_retries + RETRY_SHARE)
+        tried: list[Replica] = []
+        while True:
+            replica, spoken = self._choose(prompt, tried), False
+            left = replace(limits, timeout_s=None if deadline == math.inf else max(0.0, deadline - clock()))
+            try:
+                async with _accounted(replica), aclosing(replica.model.stream(prompt, left)) as events:
+                    async for event in events:
+                        spoken = spoken or isinstance(event, ReasoningDelta | AnswerDelta)
+                        if not (isinstance(event, Started) and tried):
+                            yield event
+                return
+            except ModelError as error:
+                tried.append(replica)
+                wait_s = self._wait_s(error, tried)
+                if spoken or not self._may_retry(error, tried) or clock() + wait_s >= deadline:
+                    raise
+                self.retries += 1
+                await asyncio.sleep(wait_s)
+
+    async def warm(self, prompt: Prompt) -> Usage:
+        replica = self._choose(prompt, [])
+        async with _accounted(replica):
+            return await replica.model.warm(prompt)
+
+    async def score(self, prompt: Prompt, answer: str) -> float:
+        replica = self._choose(prompt, [])
+        async with _accounted(replica):
+            return await replica.model.score(prompt, answer)
+
+    def forget(self) -> None:
+        for replica in self.replicas:
+            replica.model.forget()
+
+    async def aclose(self) -> None:
+        await asyncio.gather(*(replica.model.aclose() for replica in self.replicas))
+
+    def _choose(self, prompt: Prompt, tried: Sequence[Replica]) -> Replica:
+        """The replica of this conversation, or the least loaded if that one is down or has far more than its share."""
+        up = [replica for replica in self.replicas if replica.breaker.state is not State.OPEN]
+        if not up:
+            soon = min(replica.breaker.opens_in_s for replica in self.replicas)
+            raise ModelUnreachable(f"every server of {self.name} has failed of late", f"try again in {soon:.0f} s")
+        fresh = [replica for replica in up if replica not in tried] or up
+        home = max(fresh, key=lambda replica: _attraction(conversation(prompt), self.replicas.index(replica), replica))
+        share = (sum(replica.load for replica in fresh) + 1) / len(fresh)
+        full = home.most is not None and home.running >= home.most
+        return min(fresh, key=lambda replica: replica.load) if full or home.load > LOAD_BOUND * share else home
+
+    def _may_retry(self, error: ModelError, tried: Sequence[Replica]) -> bool:
+        if not error.retryable or len(tried) >= ATTEMPTS or self._saved_retries < 1:
+            return False
+        self._saved_retries -= 1
+        return True
+
+    def _wait_s(self, error: ModelError, tried: Sequence[Replica]) -> float:
+        """Elsewhere at once; on the same server when it says, or after a while that doubles, with jitter."""
+        if len(set(map(id, tried))) < len(self.replicas):
+            return 0.0
+        if error.retry_after_s is not None:
+            return error.retry_after_s
+        return float(min(LONGEST_WAIT_S, BACKOFF_S * 2 ** (len(tried) - 1)) * self._rng.uniform(0.5, 1.0))
+
+
+@asynccontextmanager
+async def _accounted(replica: Replica) -> AsyncGenerator[None]:
+    """A call on a replica, whose breaker hears how it ended."""
+    failed: bool | None = None
+    async with replica.slot():
+        replica.breaker.begin()
+        try:
+            yield
+            failed = False
+        except ModelError as error:
+            # a server that is busy, or that refuses what it is asked, works
+            failed = None if isinstance(error, ModelBusy | ModelRefused | Unsupported) else True
+            raise
+        finally:
+            replica.breaker.end(failed)
+
+
+def conversation(prompt: Prompt) -> bytes:
+    """The identity of a conversation: its system prompt and first user turn, which all of its calls begin with."""
+    digest = hashlib.blake2b(digest_size=16)
+    for turn in prompt.turns:
+        digest.update(f"{turn.role}\0".encode())
+        for image in turn.images:
+            digest.update(image.digest.encode())
+        if turn.role == "user":
+            digest.update(turn.text.partition("\n")[0].encode())  # what a mode adds comes in lines of its own
+            break
+        digest.update(turn.text.encode())
+    return digest.digest()
+
+
+def _attraction(key: bytes, index: int, replica: Replica) -> float:
+    """Weighted rendezvous hashing (Thaler and Ravishankar 1998): the highest takes the key."""
+    drawn = int.from_bytes(hashlib.blake2b(key + index.to_bytes(4, "big"), digest_size=8).digest(), "big")
+    return -replica.weight / math.log((drawn + 1) / (2**64 + 1))

@@ -1,0 +1,109 @@
+"""The pair behind the wire: which strategy a request gets, and what of its work a client may hear."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from cuecard.domain.call import Mode
+from cuecard.domain.errors import BrokenStream
+from cuecard.domain.outcome import Outcome
+from cuecard.domain.question import AnswerKind
+from cuecard.gateway import names
+from cuecard.gateway.chat import Asked, with_policy
+from cuecard.models.base import Model
+from cuecard.pair import policy_with
+from cuecard.strategies.policy import Policy
+from cuecard.strategies.run import known, stream
+from cuecard.strategies.team import Heard
+
+
+@dataclass(frozen=True)
+class Said:
+    """A piece of text for the client."""
+
+    text: str
+    is_reasoning: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a request is going to be answered."""
+
+    strategy: str
+    policy: Policy
+
+
+class Service:
+    """Models in their roles, and what holds where a request does not say."""
+
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        *,
+        strategy: str = "mutual",
+        free_form: str = "transfer",
+        policy: Policy | None = None,
+    ) -> None:
+        known(strategy), known(free_form)
+        self.models, self.strategy, self.free_form = models, strategy, free_form
+        self.policy = policy or Policy()
+        self.concrete = {model.name: role for role, model in models.items()}
+
+    def plan(self, asked: Asked) -> Plan:
+        """Strategy and policy of a request: of its `cuecard` object, its model's name, or the configuration.
+
+        Raises BadInput, UnknownModel.
+        """
+        settings = dict(asked.settings)
+        wanted = settings.pop("strategy", None)
+        if (role := self.concrete.get(asked.model)) is not None:
+            strategy = f"reason:{role}" if "budget" in settings else f"short:{role}"
+        elif asked.model in names.VIRTUAL:
+            named, schedule = names.VIRTUAL[asked.model]
+            strategy = wanted or named or self._default(asked)
+            if schedule is not None:
+                settings.setdefault("schedule", schedule)
+        else:
+            raise names.unknown(asked.model, self.concrete)
+        known(strategy)
+        if strategy == "mutual" and asked.question.kind is AnswerKind.FREE_TEXT and not self._can_compare():
+            strategy = "transfer"  # nobody could say whether two descriptions are the same
+        return Plan(strategy, with_policy(asked, policy_with(self.policy, **settings)))
+
+    def _default(self, asked: Asked) -> str:
+        return self.free_form if asked.question.kind is AnswerKind.FREE_TEXT else self.strategy
+
+    def _can_compare(self) -> bool:
+        return "large" in self.models and self.models["large"].abilities.scoring
+
+    async def listen(self, asked: Asked, plan: Plan) -> AsyncGenerator[Said | Outcome]:
+        """What a client may hear as it comes, and at last the outcome. Closing it ends every call.
+
+        Reasoning is that of the first call that reasons. Of the answer nothing is said that might be replaced: a
+        free-form one as the last call speaks it, any other whole, at the end.
+        """
+        thinker, told = None, ""
+        alone = plan.strategy.startswith(("short", "reason"))
+        async with aclosing(stream(asked.question, self.models, plan.strategy, plan.policy)) as heard:
+            async for item in heard:
+                match item:
+                    case Heard(is_reasoning=True, call=call) if thinker in (None, call):
+                        thinker = call
+                        yield Said(item.text, True)
+                    case Heard(is_reasoning=False, mode=mode) if asked.question.kind is AnswerKind.FREE_TEXT and (
+                        alone or mode is Mode.READ
+                    ):
+                        told += item.text
+                        yield Said(item.text, False)
+                    case Outcome(answer=answer):
+                        if told and told.strip() != answer.strip():
+                            raise BrokenStream(f"the answer broke off: {item.reason}")
+                        if not told and answer:
+                            yield Said(answer, False)
+                        yield replace(item, answer=told or answer)
+
+    async def aclose(self) -> None:
+        for model in self.models.values():
+            await model.aclose()

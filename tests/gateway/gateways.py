@@ -1,0 +1,66 @@
+"""A gateway on a port of its own, over scripted models, and OpenAI's own client to ask it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import openai
+import uvicorn
+
+from cuecard.domain.call import Mode
+from cuecard.gateway.app import application
+from cuecard.gateway.service import Service
+from cuecard.models.base import Model
+from cuecard.models.prompt import Prompt
+from cuecard.models.recorded import Says, ScriptedModel
+
+THOUGHT = "One cat on the mat, two in the tree, so there are three."
+COUNT = "How many cats are there? Answer with a number."
+DESCRIBE = "Describe the picture."
+
+
+def model(
+    name: str, short: str, reasoned: str | None = None, logprob: float | None = -0.01, **how: Any
+) -> ScriptedModel:
+    """Says `short` at once, and `reasoned` after thinking or reading."""
+
+    def says(prompt: Prompt) -> Says:
+        answer = short if prompt.mode is Mode.SHORT else reasoned or short
+        return Says(answer, THOUGHT, confidence_logprob=logprob, **how)
+
+    return ScriptedModel(name, says)
+
+
+def agreeing() -> dict[str, Model]:
+    return {"small": model("tiny", "3"), "large": model("huge", "3")}
+
+
+def disagreeing(**how: Any) -> dict[str, Model]:
+    return {"small": model("tiny", "2", "4", **how), "large": model("huge", "5", "3", **how)}
+
+
+@asynccontextmanager
+async def gateway(
+    models: Mapping[str, Model] | None = None, *, ping_s: float = 10.0, most_bytes: int = 2**20, **settings: Any
+) -> AsyncIterator[openai.AsyncOpenAI]:
+    """A client of a gateway that listens on 127.0.0.1."""
+    service = Service(models or agreeing(), **settings)
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        application(service, ping_s=ping_s, most_bytes=most_bytes), log_level="warning", lifespan="on"
+    )
+    server = uvicorn.Server(config)
+    running = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+        await asyncio.sleep(0.01)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+    async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
+        try:
+            yield client
+        finally:
+            server.should_exit = True
+            await running

@@ -1,0 +1,301 @@
+"""Chat completions, as OpenAI's own client sees them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from gateways import COUNT, DESCRIBE, THOUGHT, agreeing, disagreeing, gateway, model
+
+from cuecard.domain.errors import ModelUnreachable
+from cuecard.domain.question import Image
+from cuecard.models.images import data_url
+from cuecard.models.recorded import Says, ScriptedModel
+
+pytestmark = pytest.mark.timeout(20)
+
+
+def said(text: str = COUNT, **more: Any) -> dict[str, Any]:
+    return {"model": "cuecard", "messages": [{"role": "user", "content": text}]} | more
+
+
+def asking_about(url: str) -> dict[str, Any]:
+    picture = {"type": "image_url", "image_url": {"url": url}}
+    return {"role": "user", "content": [picture, {"type": "text", "text": "What is this?"}]}
+
+
+async def test_the_answer_of_an_agreeing_pair_is_that_of_one_model():
+    async with gateway() as client:
+        answer = await client.chat.completions.create(**said())
+    assert answer.choices[0].message.content == "3"
+    assert (answer.model, answer.object, answer.choices[0].finish_reason) == ("cuecard", "chat.completion", "stop")
+    assert answer.model_extra["cuecard"]["route"] == "agreed"
+
+
+async def test_usage_is_the_sum_over_all_calls():
+    async with gateway(disagreeing()) as client:
+        answer = await client.chat.completions.create(**said())
+    account, usage = answer.model_extra["cuecard"], answer.usage
+    assert account["route"] == "transferred"
+    assert usage.prompt_tokens == sum(call["prompt_tokens"] for call in account["calls"])
+    assert usage.completion_tokens == sum(call["completion_tokens"] for call in account["calls"])
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+    assert usage.completion_tokens_details.reasoning_tokens == len(THOUGHT.split())
+    assert set(account["usage"]) == {"tiny", "huge"}
+
+
+async def test_the_small_models_reasoning_comes_with_the_answer_of_the_large():
+    async with gateway(disagreeing()) as client:
+        message = (await client.chat.completions.create(**said())).choices[0].message
+    assert (message.model_extra["reasoning_content"], message.content) == (THOUGHT, "3")
+
+
+async def test_headers_tell_the_route_and_the_gateways_own_time():
+    async with gateway() as client:
+        raw = await client.chat.completions.with_raw_response.create(**said())
+    assert raw.headers["x-cuecard-route"] == "agreed"
+    assert float(raw.headers["x-cuecard-overhead-ms"]) <= float(raw.headers["x-cuecard-latency-ms"])
+    assert raw.headers["x-request-id"].startswith("chatcmpl-")
+
+
+# --- streamed ---------------------------------------------------------------------------------------------------------
+
+
+async def chunks(client: openai.AsyncOpenAI, **request: Any) -> list[Any]:
+    return [chunk async for chunk in await client.chat.completions.create(stream=True, **request)]
+
+
+def text(heard: list[Any], name: str) -> str:
+    deltas = [chunk.choices[0].delta for chunk in heard if chunk.choices]
+    return "".join(getattr(delta, name, None) or (delta.model_extra or {}).get(name) or "" for delta in deltas)
+
+
+async def test_a_stream_is_reasoning_then_answer_then_the_finish_reason():
+    async with gateway(disagreeing()) as client:
+        heard = await chunks(client, **said())
+    assert heard[0].choices[0].delta.role == "assistant"
+    assert (text(heard, "reasoning_content"), text(heard, "content")) == (THOUGHT, "3")
+    assert [chunk.choices[0].finish_reason for chunk in heard] == [None] * (len(heard) - 1) + ["stop"]
+    assert len({(chunk.id, chunk.created, chunk.model) for chunk in heard}) == 1
+
+
+async def test_a_chunk_with_nothing_but_usage_comes_last_if_it_is_asked_for():
+    async with gateway(disagreeing()) as client:
+        heard = await chunks(client, **said(stream_options={"include_usage": True}))
+        whole = await client.chat.completions.create(**said())
+    assert heard[-1].choices == []
+    assert heard[-1].usage.total_tokens == whole.usage.total_tokens
+    assert all(chunk.usage is None for chunk in heard[:-1])
+
+
+async def test_reasoning_can_be_had_under_its_other_name_or_not_at_all():
+    async with gateway(disagreeing()) as client:
+        named = await chunks(client, **said(extra_body={"reasoning": {"effort": "low"}}))
+        hidden = await chunks(client, **said(extra_body={"include_reasoning": False}))
+    assert (text(named, "reasoning"), text(named, "reasoning_content")) == (THOUGHT, "")
+    assert text(hidden, "reasoning") == text(hidden, "reasoning_content") == ""
+    assert text(hidden, "content") == "3"
+
+
+async def test_a_draft_is_never_shown():
+    async with gateway(disagreeing()) as client:
+        heard = await chunks(client, **said())
+    assert "5" not in text(heard, "content")
+
+
+async def test_silence_is_filled_with_comments():
+    async with (
+        gateway(disagreeing(token_s=0.05), ping_s=0.02) as client,
+        client.chat.completions.with_streaming_response.create(**said(stream=True)) as raw,
+    ):
+        lines = [line async for line in raw.iter_lines() if line]
+    assert ": ping" in lines
+    assert lines[-1] == "data: [DONE]"
+
+
+async def test_a_failure_after_the_first_byte_is_told_in_the_stream():
+    broken = {name: ScriptedModel(name, [Says(error=ModelUnreachable("gone"))] * 9) for name in ("small", "large")}
+    async with gateway(broken) as client:
+        with pytest.raises(openai.APIError, match="no model is left to answer"):
+            await chunks(client, **said())
+
+
+# --- a client that leaves ---------------------------------------------------------------------------------------------
+
+
+async def until(is_so: Callable[[], object]) -> None:
+    while not is_so():  # noqa: ASYNC110 - scripted models have no event for it
+        await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_when_the_client_leaves_every_call_ends_at_once(stream):
+    models = disagreeing(token_s=30.0)
+    async with gateway(models) as client:
+        asking = asyncio.create_task(chunks(client, **said()) if stream else client.chat.completions.create(**said()))
+        await until(lambda: models["small"].running and models["large"].running)
+        asking.cancel()
+        await asyncio.wait_for(until(lambda: not (models["small"].running or models["large"].running)), timeout=2)
+
+
+# --- what is asked ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_free_form_request_is_answered_in_full_by_the_large_model_after_reading():
+    story = "word " * 300
+    models = {"small": model("tiny", "x"), "large": model("huge", "y", story)}
+    async with gateway(models) as client:
+        heard = await chunks(client, **said(DESCRIBE))
+    assert text(heard, "content").split() == story.split()
+    assert len([chunk for chunk in heard if chunk.choices and chunk.choices[0].delta.content]) > 100
+
+
+async def test_the_visible_answer_is_bounded_by_max_completion_tokens():
+    models = {"small": model("tiny", "x"), "large": model("huge", "y", "word " * 300)}
+    async with gateway(models) as client:
+        answer = await client.chat.completions.create(**said(DESCRIBE, max_completion_tokens=7))
+    assert (len(answer.choices[0].message.content.split()), answer.choices[0].finish_reason) == (7, "length")
+
+
+@pytest.mark.parametrize(
+    ("name", "route", "modes"),
+    [
+        ("cuecard/transfer", "transferred", ["reason", "read"]),
+        ("cuecard/mutual-thrifty", "agreed", ["short", "short"]),
+        ("cuecard/short", "direct", ["short"]),
+        ("cuecard/reason", "direct", ["reason"]),
+        ("tiny", "direct", ["short"]),
+        ("huge", "direct", ["short"]),
+    ],
+)
+async def test_a_models_name_tells_the_strategy(name, route, modes):
+    async with gateway() as client:
+        answer = await client.chat.completions.create(**said(model=name))
+    account = answer.model_extra["cuecard"]
+    assert (answer.model, account["route"]) == (name, route)
+    assert [call["mode"] for call in account["calls"]] == modes
+
+
+async def test_the_cuecard_object_has_the_last_word():
+    own = {"strategy": "transfer", "schedule": "thrifty", "budget": 4}
+    async with gateway() as client:
+        answer = await client.chat.completions.create(**said(), extra_body={"cuecard": own})
+    account = answer.model_extra["cuecard"]
+    assert (account["strategy"], account["schedule"]) == ("transfer", "thrifty")
+    assert account["calls"][0]["finish_reason"] == "budget"
+
+
+async def test_a_limit_on_latency_gives_the_answer_at_hand():
+    models = {"small": model("tiny", "2", "4", token_s=0.3), "large": model("huge", "5", "3")}
+    async with gateway(models) as client:
+        answer = await client.chat.completions.create(**said(), extra_body={"cuecard": {"max_latency_ms": 1000}})
+    assert (answer.model_extra["cuecard"]["route"], answer.choices[0].message.content) == ("degraded", "5")
+
+
+async def test_without_reasoning_the_large_model_answers_at_once():
+    async with gateway(disagreeing()) as client:
+        answer = await client.chat.completions.create(**said(reasoning_effort="none"))
+    assert answer.model_extra["cuecard"]["strategy"] == "short:large"
+
+
+async def test_system_prompt_and_conversation_reach_both_models_in_order(board):
+    models = disagreeing()
+    conversation = [
+        {"role": "system", "content": "Be brief."},
+        asking_about(data_url(Image(board.read_bytes()))),
+        {"role": "assistant", "content": "Digits."},
+        {"role": "user", "content": COUNT},
+    ]
+    async with gateway(models) as client:
+        await client.chat.completions.create(model="cuecard", messages=conversation)
+    for each in models.values():
+        turns = each.prompts[-1].turns
+        assert [turn.role for turn in turns[:4]] == ["system", "user", "assistant", "user"]
+        assert len(turns[1].images) == 1
+        assert turns[2].text == "Digits."
+
+
+async def test_two_answers_that_fit_a_schema_agree_by_what_they_say():
+    models = {
+        "small": model("tiny", '{"colour": "red", "count": 3}'),
+        "large": model("huge", '```json\n{"count": 3, "colour": "red"}\n```'),
+    }
+    schema = {"type": "object", "properties": {"colour": {"type": "string"}, "count": {"type": "integer"}}}
+    form = {"type": "json_schema", "json_schema": {"name": "found", "schema": schema}}
+    async with gateway(models) as client:
+        answer = await client.chat.completions.create(**said("What is there?", response_format=form))
+    assert answer.model_extra["cuecard"]["route"] == "agreed"
+    assert json.loads(answer.choices[0].message.content) == {"count": 3, "colour": "red"}
+    assert models["large"].prompts[0].schema == json.dumps(schema)
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        (said(tools=[TOOL]), "cannot do tools"),
+        (said(n=2), "cannot do n"),
+        (said(logprobs=True), "cannot do logprobs"),
+        (said(extra_body={"temprature": 1}), "did you mean 'temperature'"),
+        (said(extra_body={"cuecard": {"stategy": "mutual"}}), "did you mean 'strategy'"),
+        (said(extra_body={"cuecard": {"strategy": "mutal"}}), "did you mean mutual"),
+        (said(extra_body={"cuecard": {"budget": 0}}), "whole number of at least 1"),
+        (said(temperature=9), "between 0 and 2"),
+        (said(messages=[]), "messages is empty"),
+        (said(messages=[{"role": "assistant", "content": "Hi"}]), "not the user's"),
+        (said(messages=[{"role": "user", "content": [{"type": "input_audio"}]}]), "input_audio"),
+        (said(messages=[asking_about("/etc/passwd")]),
+         "neither a data URL nor a web address"),
+        (said(messages=[asking_about("http://a/b.png")]),
+         "fetching is off"),
+        (said(messages=[asking_about("data:image/png;base64,aaaa")]),
+         "cannot be read"),
+        (said("   "), "needs a text"),
+    ],
+)  # fmt: skip
+async def test_what_a_pair_cannot_do_is_refused_with_what_to_do(request_, words):
+    async with gateway() as client:
+        with pytest.raises(openai.BadRequestError) as refused:
+            await client.chat.completions.create(**request_)
+    error = refused.value.body
+    assert words in error["message"]
+    assert (error["type"], error["param"]) == ("invalid_request_error", None)
+
+
+async def test_an_unknown_model_is_not_found_and_the_nearest_named():
+    async with gateway() as client:
+        with pytest.raises(openai.NotFoundError, match="did you mean cuecard/mutual"):
+            await client.chat.completions.create(**said(model="cuecard/mutul"))
+        with pytest.raises(openai.NotFoundError):
+            await client.models.retrieve("gpt-4o")
+        listed = {model.id async for model in client.models.list()}
+    assert {"cuecard", "cuecard/mutual-eager", "tiny", "huge"} <= listed
+
+
+async def test_whatever_is_wrong_with_the_request_itself_has_openais_kind_of_error():
+    async with gateway(most_bytes=1000) as client, httpx.AsyncClient(base_url=str(client.base_url)) as plain:
+        answers = [
+            await plain.post("chat/completions", content=b"{"),
+            await plain.post("chat/completions", content=b"[]"),
+            await plain.post("chat/completions", content=b" " * 2000),
+            await plain.get("nowhere"),
+            await plain.get("chat/completions"),
+        ]
+    assert [answer.status_code for answer in answers] == [400, 400, 413, 404, 405]
+    assert all(set(answer.json()["error"]) == {"message", "type", "param", "code"} for answer in answers)
+
+
+async def test_agreeing_pairs_are_asked_at_once_by_many():
+    async with gateway(agreeing()) as client:
+        answers = await asyncio.gather(*(client.chat.completions.create(**said()) for _ in range(50)))
+    assert {answer.choices[0].message.content for answer in answers} == {"3"}
+    assert len({answer.id for answer in answers}) == 50
