@@ -4,35 +4,31 @@ from __future__ import annotations
 
 import socket
 from contextlib import closing
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.models import spec
-from cuecard.pair import policy_with
-from cuecard.strategies.policy import Policy
-from cuecard.strategies.run import known
 
-DEFAULT_PORT = 8400
+if TYPE_CHECKING:
+    from cuecard.gateway.config import Config
+
+ROLES = ("small", "large")
 
 
 def serve(
-    small: Annotated[str, typer.Option(help="The model that writes the reasoning.")] = "demo-small",
-    large: Annotated[str, typer.Option(help="The model that speaks the answer.")] = "demo-large",
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port to listen on; 0 takes a free one.")] = DEFAULT_PORT,
-    strategy: Annotated[str, typer.Option(help="Of the model `cuecard`, unless a request says otherwise.")] = "mutual",
-    free_form: Annotated[
-        str, typer.Option(help="Its strategy for requests that want a text of their own: transfer or short.")
-    ] = "transfer",
-    schedule: Annotated[str | None, typer.Option(help="thrifty, overlap (the default) or eager.")] = None,
-    accept: Annotated[
-        str | None,
-        typer.Option(help="When short answers need no reasoning: agree, agree+confidence(t) or confidence(t)."),
+    config: Annotated[
+        Path | None, typer.Option(help="A cuecard.toml, instead of the embedded pair. Options go before what it says.")
     ] = None,
-    budget: Annotated[int | None, typer.Option(help="Most tokens of reasoning.")] = None,
+    small: Annotated[str | None, typer.Option(help="The model that writes the reasoning.")] = None,
+    large: Annotated[str | None, typer.Option(help="The model that speaks the answer.")] = None,
+    host: Annotated[str | None, typer.Option(help="The address to listen on. [default: 127.0.0.1]")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="The port; 0 takes a free one. [default: 8400]")
+    ] = None,
 ) -> None:
     """Serve a pair as one model to every OpenAI client."""
     try:
@@ -43,14 +39,29 @@ def serve(
     except ImportError as error:
         raise MissingExtra(f"the gateway needs {error.name}", "pip install 'cuecard[gateway]'") from error
     # all that can be wrong is found before a model is loaded
-    known(strategy), known(free_form)
-    policy = policy_with(Policy(), schedule=schedule, accept=accept, budget=budget)
-    with closing(_listener(host, port)) as listener:
-        models = {role: spec.load(given, role) for role, given in (("small", small), ("large", large))}
-        service = Service(models, strategy=strategy, free_form=free_form, policy=policy)
+    chosen = _chosen(config, small, large)
+    at, on = host or chosen.server.host, chosen.server.port if port is None else port
+    with closing(_listener(at, on)) as listener:
+        service = Service.configured(chosen)
         address = "http://{}:{}/v1".format(*listener.getsockname()[:2])
-        Console(stderr=True, highlight=False).print(f"{small} and {large} are served as cuecard at {address}")
-        uvicorn.Server(uvicorn.Config(application(service), log_level="warning")).run(sockets=[listener])
+        who = " and ".join(model.name for model in service.models.values())
+        Console(stderr=True, highlight=False).print(f"{who} are served as cuecard at {address}")
+        app = application(service, most_bytes=chosen.server.most_body_mib * 2**20, ping_s=chosen.server.ping_s)
+        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
+
+
+def _chosen(file: Path | None, small: str | None, large: str | None) -> Config:
+    from cuecard.gateway.config import Config, Upstream, read
+
+    base = (
+        read(file)
+        if file
+        else Config(version=1, small=[Upstream(model="demo-small")], large=[Upstream(model="demo-large")])
+    )
+    given = {role: name for role, name in zip(ROLES, (small, large), strict=True) if name}
+    for name in given.values():
+        spec.parse(name)
+    return base.model_copy(update={role: [Upstream(model=name)] for role, name in given.items()})
 
 
 def _listener(host: str, port: int) -> socket.socket:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -12,6 +13,9 @@ from cuecard.domain.outcome import Outcome
 from cuecard.domain.question import AnswerKind
 from cuecard.gateway import names
 from cuecard.gateway.chat import Asked, with_policy
+from cuecard.gateway.config import Config, Upstream
+from cuecard.gateway.pool import Breaker, Pool, Replica
+from cuecard.models import spec
 from cuecard.models.base import Model
 from cuecard.pair import policy_with
 from cuecard.strategies.policy import Policy
@@ -50,6 +54,13 @@ class Service:
         self.models, self.strategy, self.free_form = models, strategy, free_form
         self.policy = policy or Policy()
         self.concrete = {model.name: role for role, model in models.items()}
+
+    @classmethod
+    def configured(cls, config: Config) -> Service:
+        """The service that a configuration describes. Loads models in this process; raises BadInput, MissingExtra."""
+        pools = {role: Pool([_replica(one, role) for one in upstreams]) for role, upstreams in config.roles.items()}
+        pair = config.pair
+        return cls(pools, strategy=pair.strategy, free_form=pair.free_form, policy=config.policy(Policy()))
 
     def plan(self, asked: Asked) -> Plan:
         """Strategy and policy of a request: of its `cuecard` object, its model's name, or the configuration.
@@ -107,3 +118,8 @@ class Service:
     async def aclose(self) -> None:
         for model in self.models.values():
             await model.aclose()
+
+
+def _replica(upstream: Upstream, role: str) -> Replica:
+    model = spec.load(upstream.table(), role)
+    return Replica(model, Breaker(time.monotonic), upstream.weight, upstream.most_at_once)

@@ -1,0 +1,214 @@
+"""`cuecard.toml`: which servers are the pair, and how it is served. Read whole, refused whole."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from cuecard.domain.errors import BadInput
+from cuecard.models import spec
+from cuecard.models.prompt import CardFormat
+from cuecard.pair import policy_with
+from cuecard.strategies.policy import Acceptance, Policy, Schedule
+from cuecard.strategies.run import STRATEGIES
+
+
+class Strict(BaseModel):
+    """A table whose unknown keys are an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Prices(Strict):
+    """Per million tokens, in any one currency."""
+
+    prompt: float = Field(0.0, ge=0)
+    cached: float | None = Field(None, ge=0)
+    """Of prompt tokens that were cached; as `prompt` if not given."""
+    completion: float = Field(0.0, ge=0)
+
+
+class Upstream(Strict):
+    """One server of a model, or a model in this process: what `models/spec.py` loads, and how much it takes."""
+
+    model: str
+    weight: float = Field(1.0, gt=0)
+    most_at_once: int | None = Field(None, ge=1)
+    prices: Prices = Prices()
+    device: str | None = None
+    dtype: str | None = None
+    revision: str | None = None
+    api_key: str | None = None
+    family: str | None = None
+    prefill: bool | None = None
+    prefix_cache: bool | None = None
+    scoring: bool | None = None
+    images: bool | None = None
+    logprobs: bool | None = None
+    timeout_s: float | None = Field(None, gt=0)
+    extra_body: dict[str, Any] | None = None
+
+    @field_validator("model")
+    @classmethod
+    def _means_something(cls, text: str) -> str:
+        try:
+            spec.parse(text)
+        except BadInput as error:
+            raise ValueError(f"{error} ({error.hint})") from error
+        return text
+
+    def table(self) -> dict[str, Any]:
+        """What `spec.load` takes: only what was given."""
+        return self.model_dump(exclude={"weight", "most_at_once", "prices"}, exclude_none=True)
+
+
+class PairSettings(Strict):
+    """What holds where a request does not say."""
+
+    strategy: str = "mutual"
+    free_form: Literal["transfer", "short"] = "transfer"
+    schedule: Schedule = Schedule.OVERLAP
+    accept: str | None = None
+    card: CardFormat | None = None
+    budget: int | None = Field(None, ge=1)
+    timeout_s: float = Field(120.0, gt=0)
+    strict: bool = False
+
+    @field_validator("strategy")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in STRATEGIES:
+            raise ValueError(f"unknown strategy {name!r}{_nearest(name, list(STRATEGIES))}")
+        return name
+
+    @field_validator("accept")
+    @classmethod
+    def _is_a_rule(cls, rule: str | None) -> str | None:
+        if rule is not None:
+            try:
+                Acceptance.parse(rule)
+            except BadInput as error:
+                raise ValueError(f"{error} ({error.hint})") from error
+        return rule
+
+
+class Server(Strict):
+    """Where the gateway listens, and how much it takes."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8400, ge=0, le=65535)
+    most_body_mib: int = Field(48, ge=1)
+    ping_s: float = Field(10.0, gt=0)
+
+
+class Config(Strict):
+    """The whole file."""
+
+    version: Literal[1]
+    server: Server = Server()
+    pair: PairSettings = PairSettings()
+    small: list[Upstream]
+    large: list[Upstream]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_or_several(cls, given: Any) -> Any:
+        """`[small]` is one server, `[[small]]` are several."""
+        if not isinstance(given, dict):
+            return given
+        return given | {role: [given[role]] for role in ("small", "large") if isinstance(given.get(role), dict)}
+
+    @model_validator(mode="after")
+    def _are_of_one_name(self) -> Config:
+        for role, upstreams in self.roles.items():
+            if not upstreams:
+                raise ValueError(f"{role} names no server")
+            names = {_name(upstream.model) for upstream in upstreams}
+            if len(names) > 1:
+                raise ValueError(f"the servers of {role} are of different models: {', '.join(sorted(names))}")
+        return self
+
+    @property
+    def roles(self) -> Mapping[str, Sequence[Upstream]]:
+        return {"small": self.small, "large": self.large}
+
+    def policy(self, base: Policy) -> Policy:
+        """The policy of requests that say nothing else."""
+        pair = self.pair
+        return policy_with(
+            base,
+            schedule=pair.schedule,
+            accept=pair.accept,
+            card=pair.card,
+            budget=pair.budget,
+            timeout_s=pair.timeout_s,
+            strict=pair.strict,
+        )
+
+
+def read(path: Path) -> Config:
+    """The configuration in a file. Raises BadInput: one line that says what is wrong and where."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}", "is the path right?") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is not valid TOML: {error}") from error
+    try:
+        return Config.model_validate(tables)
+    except ValidationError as errors:
+        first, more = errors.errors()[0], errors.error_count() - 1
+        also = f" (and {more} more)" if more else ""
+        raise BadInput(f"{path}: {_told(first)}{also}", _advice(first)) from errors
+
+
+def _told(error: Mapping[str, Any]) -> str:
+    where = ".".join(str(part) for part in error["loc"] if not isinstance(part, int)) or "the file"
+    match error["type"]:
+        case "extra_forbidden":
+            return f"unknown key {where}"
+        case "missing":
+            return f"{where} is missing"
+        case "value_error":
+            return f"{where}: {error['ctx']['error']}" if error["loc"] else str(error["ctx"]["error"])
+        case _:
+            return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}, not {error['input']!r}"
+
+
+TABLES: Mapping[str, type[Strict]] = {
+    "server": Server,
+    "pair": PairSettings,
+    "small": Upstream,
+    "large": Upstream,
+    "prices": Prices,
+}
+
+
+def _advice(error: Mapping[str, Any]) -> str | None:
+    if error["type"] == "missing" and error["loc"] == ("version",):
+        return "write version = 1 on its first line"
+    if error["type"] == "missing" and error["loc"][0] in ("small", "large"):
+        return f"write [{error['loc'][0]}] and, under it, model = …"
+    if error["type"] != "extra_forbidden":
+        return None
+    *tables, key = [part for part in error["loc"] if isinstance(part, str)]
+    known = (TABLES[tables[-1]] if tables else Config).model_fields
+    return _nearest(key, list(known)).strip(", ") or f"there are: {', '.join(known)}"
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = get_close_matches(name, known, 1)
+    return f", did you mean {near[0]}?" if near else ""
+
+
+def _name(model: str) -> str:
+    match spec.parse(model):
+        case spec.Served(_, name):
+            return name
+        case _:
+            return model

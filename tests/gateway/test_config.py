@@ -1,0 +1,90 @@
+"""cuecard.toml: what it says is understood whole, and what is wrong is said in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cuecard.domain.errors import BadInput
+from cuecard.gateway import config
+from cuecard.gateway.service import Service
+from cuecard.strategies.policy import Policy, Schedule
+
+PAIR = """\
+version = 1
+[pair]
+strategy = "transfer"
+schedule = "eager"
+budget = 77
+[[small]]
+model = "http://one:8000/v1#tiny"
+weight = 2
+[[small]]
+model = "http://two:8000/v1#tiny"
+most_at_once = 4
+[large]
+model = "https://three/v1#huge"
+api_key = "${KEY_OF_THREE}"
+prefill = true
+prices = { prompt = 1.5, completion = 6 }
+"""
+
+
+def written(text: str, folder: Path) -> Path:
+    path = folder / "cuecard.toml"
+    path.write_text(text)
+    return path
+
+
+def test_one_server_or_several_a_role(tmp_path):
+    found = config.read(written(PAIR, tmp_path))
+    assert [len(upstreams) for upstreams in found.roles.values()] == [2, 1]
+    assert found.large[0].prices.completion == 6
+    policy = found.policy(Policy())
+    assert (policy.schedule, policy.limits.reasoning_tokens) == (Schedule.EAGER, 77)
+
+
+def test_a_service_is_made_of_what_it_says_and_no_key_is_in_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("KEY_OF_THREE", "s3cret")
+    service = Service.configured(config.read(written(PAIR, tmp_path)))
+    assert service.strategy == "transfer"
+    assert set(service.concrete) == {"tiny", "huge"}
+    assert "s3cret" not in repr(vars(service))
+
+
+def test_a_secret_that_is_not_set_is_named(tmp_path, monkeypatch):
+    monkeypatch.delenv("KEY_OF_THREE", raising=False)
+    with pytest.raises(BadInput, match="KEY_OF_THREE is not set"):
+        Service.configured(config.read(written(PAIR, tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("change", "said", "hint"),
+    [
+        (("version = 1", ""), "version is missing", "version = 1"),
+        (("version = 1", "version = 2"), "version", "report"),
+        (("[pair]", "[piar]"), "unknown key piar", "did you mean pair"),
+        (("strategy", "stategy"), "unknown key pair.stategy", "did you mean strategy"),
+        (("weight", "wieght"), "unknown key small.wieght", "did you mean weight"),
+        (('"transfer"', '"transfr"'), "did you mean transfer", ""),
+        (('"eager"', '"egaer"'), "pair.schedule", ""),
+        (("budget = 77", "budget = 0"), "pair.budget", ""),
+        (("weight = 2", "weight = -2"), "small.weight", ""),
+        (("http://two:8000/v1#tiny", "http://two:8000/v1"), "does not say which model", ""),
+        (("http://two:8000/v1#tiny", "http://two:8000/v1#other"), "different models: other, tiny", ""),
+        (("[large]", "[larg]"), "large is missing", "write [large]"),
+        (("[pair]", "[pair"), "not valid TOML", ""),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(change, said, hint, tmp_path):
+    with pytest.raises(BadInput) as refused:
+        config.read(written(PAIR.replace(*change), tmp_path))
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert hint in refused.value.hint or hint == "report"
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(BadInput, match="nowhere"):
+        config.read(tmp_path / "nowhere.toml")
