@@ -89,4 +89,4 @@ class Unsupported(ModelError):
 class NoAnswer(CuecardError):
     """No model of the pair is left to answer."""
 
-    http_status, hint = 502, "both models failed: see the reasons"
+    retryable, http_status, hint = True, 503, "both models failed: see the reasons"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
-from contextlib import aclosing, asynccontextmanager, suppress
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -19,12 +21,17 @@ from starlette.types import Receive, Scope, Send
 import cuecard
 from cuecard.domain.errors import BadInput, CuecardError, TooLarge
 from cuecard.domain.outcome import Outcome
-from cuecard.gateway import chat, names
-from cuecard.gateway.chat import Asked, Json
+from cuecard.domain.plain import call_as_object
+from cuecard.gateway import chat, names, responses
+from cuecard.gateway.chat import Asked, Fetch, Json
+from cuecard.gateway.observe import Observatory
+from cuecard.gateway.pool import Pool
 from cuecard.gateway.service import Plan, Said, Service
 from cuecard.models import images
+from cuecard.strategies.preview import preview
 
 T = TypeVar("T")
+Parse = Callable[[object, Fetch], Asked]
 MOST_BYTES = 48 * 2**20
 PING_S = 10.0
 log = logging.getLogger("cuecard.gateway")
@@ -32,50 +39,96 @@ log = logging.getLogger("cuecard.gateway")
 
 def application(service: Service, *, most_bytes: int = MOST_BYTES, ping_s: float = PING_S) -> Starlette:
     """The gateway as an ASGI application."""
+    seen = Observatory(service.models)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
         await service.aclose()
 
-    async def completions(request: Request) -> Response:
-        asked = await _asked(request, most_bytes)
-        plan = service.plan(asked)
+    async def asked_of(request: Request, parse: Parse) -> Asked:
+        return await _asked(request, parse, most_bytes)
+
+    async def answered(request: Request, asked: Asked, writer: Writer) -> Response | tuple[Outcome, str]:
+        """The streamed answer, or the outcome and its reasoning."""
+        telling = Telling(service, asked, service.plan(asked), seen)
         if asked.stream:
-            return Events(asked, plan, service, ping_s)
-        outcome, reasoning = await unless_gone(request.receive, _whole(service, asked, plan))
-        return JSONResponse(chat.completion(asked, outcome, reasoning), headers=chat.headers(asked, outcome))
+            return Events(telling, writer, ping_s)
+        return await unless_gone(request.receive, telling.whole())
+
+    async def completions(request: Request) -> Response:
+        asked = await asked_of(request, chat.parse)
+        answer = await answered(request, asked, chat.Writer(asked))
+        if isinstance(answer, Response):
+            return answer
+        return JSONResponse(chat.completion(asked, *answer), headers=chat.headers(asked, answer[0]))
+
+    async def response(request: Request) -> Response:
+        asked = await asked_of(request, responses.parse)
+        writer = responses.Writer(asked)
+        answer = await answered(request, asked, writer)
+        if isinstance(answer, Response):
+            return answer
+        return JSONResponse(writer.whole(*answer), headers=chat.headers(asked, answer[0]))
+
+    async def decision(request: Request) -> Response:
+        asked = await asked_of(request, chat.parse)
+        plan = service.plan(asked)
+        work = preview(asked.question, service.models, plan.strategy, plan.policy)
+        route, reason, calls = await unless_gone(request.receive, work)
+        told = {"strategy": plan.strategy, "schedule": plan.policy.schedule, "route": route, "reason": reason}
+        return JSONResponse(told | {"calls": [call_as_object(call) for call in calls]})
 
     async def models(request: Request) -> Response:
-        served = [*names.VIRTUAL, *service.concrete]
-        listed = [{"id": name, "object": "model", "created": 0, "owned_by": "cuecard"} for name in served]
-        return JSONResponse({"object": "list", "data": listed})
+        return JSONResponse({"object": "list", "data": [_listed(name) for name in served()]})
 
     async def model(request: Request) -> Response:
-        name = request.path_params["name"]
-        if name not in names.VIRTUAL and name not in service.concrete:
+        if (name := request.path_params["name"]) not in served():
             raise names.unknown(name, service.concrete)
-        return JSONResponse({"id": name, "object": "model", "created": 0, "owned_by": "cuecard"})
+        return JSONResponse(_listed(name))
+
+    def served() -> list[str]:
+        return [*names.VIRTUAL, *service.concrete]
 
     async def health(request: Request) -> Response:
         return JSONResponse({"status": "ok", "version": cuecard.__version__})
 
+    async def ready(request: Request) -> Response:
+        down = [role for role, model in service.models.items() if isinstance(model, Pool) and not model.up]
+        told = {"status": "down" if len(down) == len(service.models) else "degraded" if down else "ok", "down": down}
+        return JSONResponse(told, 503 if told["status"] == "down" else 200)
+
+    async def metrics(request: Request) -> Response:
+        return Response(seen.metrics(), media_type=CONTENT_TYPE_LATEST)
+
+    async def stats(request: Request) -> Response:
+        return JSONResponse(seen.stats() | {"recent": seen.last(50)})
+
     return Starlette(
         routes=[
             Route("/v1/chat/completions", completions, methods=["POST"]),
+            Route("/v1/responses", response, methods=["POST"]),
+            Route("/v1/decision", decision, methods=["POST"]),
             Route("/v1/models", models),
             Route("/v1/models/{name:path}", model),
             Route("/health", health),
+            Route("/ready", ready),
+            Route("/metrics", metrics),
+            Route("/stats", stats),
         ],
         exception_handlers={
-            CuecardError: _refused,
-            ClientGone: partial(_silent),
+            CuecardError: partial(_refused, seen=seen),
+            ClientGone: partial(_silent, seen=seen),
             404: partial(_http_error, message="there is no such path", hint="the API is under /v1"),
             405: partial(_http_error, message="this path does not take that method", hint="see the documentation"),
-            Exception: _broken,
+            Exception: partial(_broken, seen=seen),
         },
         lifespan=lifespan,
     )
+
+
+def _listed(name: str) -> Json:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "cuecard"}
 
 
 class ClientGone(Exception):
@@ -101,7 +154,7 @@ async def _left(receive: Receive) -> None:
         pass
 
 
-async def _asked(request: Request, most_bytes: int) -> Asked:
+async def _asked(request: Request, parse: Parse, most_bytes: int) -> Asked:
     """Read, decode and understand a request; what needs a decoder of images does not hold up the event loop."""
     data = await _body(request, most_bytes)
     try:
@@ -110,8 +163,8 @@ async def _asked(request: Request, most_bytes: int) -> Asked:
         raise BadInput(f"the body is not JSON: {error}", "is Content-Type application/json?") from error
     fetch = partial(images.load, allow_urls=False)
     if b"image" in data:
-        return await asyncio.to_thread(chat.parse, body, _as_url(fetch))
-    return chat.parse(body, _as_url(fetch))
+        return await asyncio.to_thread(parse, body, _as_url(fetch))
+    return parse(body, _as_url(fetch))
 
 
 def _as_url(load: chat.Fetch) -> chat.Fetch:
@@ -141,16 +194,43 @@ def _too_large(most: int) -> TooLarge:
     return TooLarge(f"the body is larger than {most / 2**20:.0f} MiB", "send fewer or smaller images")
 
 
-async def _whole(service: Service, asked: Asked, plan: Plan) -> tuple[Outcome, str]:
-    reasoning = ""
-    async with aclosing(service.listen(asked, plan)) as heard:
-        async for item in heard:
-            match item:
-                case Said(text, True):
-                    reasoning += text
-                case Outcome():
+class Writer(Protocol):
+    """How a streamed answer is put on the wire, event by event."""
+
+    def begin(self) -> list[bytes]: ...
+    def reasoning(self, text: str) -> list[bytes]: ...
+    def content(self, text: str) -> list[bytes]: ...
+    def end(self, outcome: Outcome) -> list[bytes]: ...
+    def fail(self, error: CuecardError) -> list[bytes]: ...
+
+
+class Telling:
+    """One request being answered, and seen."""
+
+    def __init__(self, service: Service, asked: Asked, plan: Plan, seen: Observatory) -> None:
+        self.asked, self._service, self._plan, self.seen = asked, service, plan, seen
+
+    async def pieces(self) -> AsyncGenerator[Said | Outcome]:
+        """As `Service.listen`, counted."""
+        clock = asyncio.get_running_loop().time
+        began, first = clock(), None
+        async with aclosing(self._service.listen(self.asked, self._plan)) as heard:
+            async for item in heard:
+                if isinstance(item, Said):
+                    first = clock() - began if first is None else first
+                else:
+                    self.seen.answered(self.asked.id, self.asked.model, item, first)
+                yield item
+
+    async def whole(self) -> tuple[Outcome, str]:
+        """The outcome and the reasoning."""
+        reasoning = ""
+        async with aclosing(self.pieces()) as heard:
+            async for item in heard:
+                if isinstance(item, Outcome):
                     return item, reasoning
-    raise AssertionError("a request ended without an outcome")
+                reasoning += item.text if item.is_reasoning else ""
+        raise AssertionError("a request ended without an outcome")
 
 
 class Events(Response):
@@ -158,15 +238,18 @@ class Events(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, asked: Asked, plan: Plan, service: Service, ping_s: float) -> None:
-        super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no", "x-request-id": asked.id})
+    def __init__(self, telling: Telling, writer: Writer, ping_s: float) -> None:
+        own = {"cache-control": "no-cache", "x-accel-buffering": "no", "x-request-id": telling.asked.id}
+        super().__init__(headers=own)
         del self.headers["content-length"]
-        self._asked, self._plan, self._service, self._ping_s = asked, plan, service, ping_s
+        self._telling, self._writer, self._ping_s = telling, writer, ping_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        with suppress(ClientGone):
+        try:
             await unless_gone(receive, self._speak(send))
+        except ClientGone:
+            self._telling.seen.left()
 
     async def _speak(self, send: Send) -> None:
         async for event in pinged(self._events(), self._ping_s):
@@ -174,25 +257,27 @@ class Events(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _events(self) -> AsyncGenerator[bytes]:
-        asked = self._asked
-        yield chat.sse(chat.chunk(asked, {"role": "assistant", "content": ""}))
+        write = self._writer
+        yield b"".join(write.begin())
         try:
-            async with aclosing(self._service.listen(asked, self._plan)) as heard:
+            async with aclosing(self._telling.pieces()) as heard:
                 async for item in heard:
                     match item:
-                        case Said(text, True) if asked.reasoning_field:
-                            yield chat.sse(chat.chunk(asked, {asked.reasoning_field: text}))
+                        case Said(text, True):
+                            events = write.reasoning(text)
                         case Said(text, False):
-                            yield chat.sse(chat.chunk(asked, {"content": text}))
+                            events = write.content(text)
                         case Outcome():
-                            for last in chat.last_chunks(asked, item):
-                                yield chat.sse(last)
+                            events = write.end(item)
+                    if events:
+                        yield b"".join(events)
         except CuecardError as error:  # nothing can be unsaid: what went wrong is said in the stream
-            yield chat.sse(chat.problem(error))
-        except Exception:
+            self._telling.seen.failed(error)
+            yield b"".join(write.fail(error))
+        except Exception as error:
             log.exception("a streamed request failed")
-            yield chat.sse(chat.problem(CuecardError("the gateway failed")))
-        yield chat.sse("[DONE]")
+            self._telling.seen.failed(error)
+            yield b"".join(write.fail(CuecardError("the gateway failed")))
 
 
 async def pinged(events: AsyncGenerator[bytes], every_s: float) -> AsyncGenerator[bytes]:
@@ -212,13 +297,16 @@ async def pinged(events: AsyncGenerator[bytes], every_s: float) -> AsyncGenerato
             yield event
 
 
-async def _refused(request: Request, error: Exception) -> Response:
+async def _refused(request: Request, error: Exception, seen: Observatory) -> Response:
     assert isinstance(error, CuecardError)
-    retry = {"retry-after": "1"} if error.http_status in (429, 503) else {}
+    seen.failed(error)
+    wait_s = error.retry_after_s if error.retry_after_s is not None else 1.0
+    retry = {"retry-after": f"{math.ceil(wait_s)}"} if error.http_status in (429, 503) else {}
     return JSONResponse(chat.problem(error), error.http_status, headers=retry)
 
 
-async def _silent(request: Request, error: Exception) -> Response:
+async def _silent(request: Request, error: Exception, seen: Observatory) -> Response:
+    seen.left()
     return Response(status_code=499)  # nobody reads it
 
 
@@ -228,5 +316,6 @@ async def _http_error(request: Request, error: Exception, message: str, hint: st
     return JSONResponse(told, status)
 
 
-async def _broken(request: Request, error: Exception) -> Response:
+async def _broken(request: Request, error: Exception, seen: Observatory) -> Response:
+    seen.failed(error)
     return JSONResponse(chat.problem(CuecardError("the gateway failed")), 500)

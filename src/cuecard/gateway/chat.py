@@ -342,27 +342,37 @@ def finish_reason(outcome: Outcome) -> str:
     return "length" if outcome.truncated else "stop"
 
 
-def chunk(asked: Asked, delta: Json, finish: str | None = None, **more: Any) -> Json:
-    """One event of a streamed answer."""
-    choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
-    base = {
-        "id": asked.id,
-        "object": "chat.completion.chunk",
-        "created": asked.created,
-        "model": asked.model,
-        "choices": [choice],
-    }
-    if asked.include_usage:
-        base["usage"] = None
-    return base | more
+class Writer:
+    """A streamed chat completion, event by event."""
 
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
 
-def last_chunks(asked: Asked, outcome: Outcome) -> list[Json]:
-    """The chunk with the finish reason, and the one with nothing but usage if it was asked for."""
-    chunks = [chunk(asked, {}, finish_reason(outcome), cuecard=account(outcome))]
-    if asked.include_usage:
-        chunks.append(chunk(asked, {}) | {"choices": [], "usage": usage(outcome)})
-    return chunks
+    def begin(self) -> list[bytes]:
+        return [sse(self._chunk({"role": "assistant", "content": ""}))]
+
+    def reasoning(self, text: str) -> list[bytes]:
+        field = self._asked.reasoning_field
+        return [sse(self._chunk({field: text}))] if field else []
+
+    def content(self, text: str) -> list[bytes]:
+        return [sse(self._chunk({"content": text}))]
+
+    def end(self, outcome: Outcome) -> list[bytes]:
+        """The finish reason, usage and nothing else if it was asked for, and the end."""
+        events = [sse(self._chunk({}, finish_reason(outcome)) | {"cuecard": account(outcome)})]
+        if self._asked.include_usage:
+            events.append(sse(self._chunk({}) | {"choices": [], "usage": usage(outcome)}))
+        return [*events, sse("[DONE]")]
+
+    def fail(self, error: CuecardError) -> list[bytes]:
+        return [sse(problem(error)), sse("[DONE]")]
+
+    def _chunk(self, delta: Json, finish: str | None = None) -> Json:
+        asked = self._asked
+        choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
+        base = {"id": asked.id, "object": "chat.completion.chunk", "created": asked.created, "model": asked.model}
+        return base | {"choices": [choice]} | ({"usage": None} if asked.include_usage else {})
 
 
 def problem(error: CuecardError) -> Json:

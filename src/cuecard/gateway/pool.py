@@ -133,6 +133,11 @@ class Pool:
     def abilities(self) -> Abilities:
         return self.replicas[0].model.abilities
 
+    @property
+    def up(self) -> bool:
+        """Some server may be asked."""
+        return any(replica.breaker.state is not State.OPEN for replica in self.replicas)
+
     async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
         clock = asyncio.get_running_loop().time
         deadline = math.inf if limits.timeout_s is None else clock() + limits.timeout_s

@@ -1,0 +1,174 @@
+"""What the gateway has seen: Prometheus metrics, sums since the start, and the last requests as time lines."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter as Tally
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from cuecard.domain.call import Call, Mode
+from cuecard.domain.estimate import reasoning_alone_s
+from cuecard.domain.outcome import Outcome, Route
+from cuecard.gateway.pool import Pool, State
+from cuecard.models.base import Model
+
+RECENT = 200
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160)
+OVERHEAD = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One request that is over."""
+
+    id: str
+    at: float
+    """Unix time of its end."""
+    model: str
+    outcome: Outcome
+    first_shown_s: float | None
+    """Seconds until the client was sent its first word."""
+
+
+@dataclass
+class Observatory:
+    """Everything that is counted. Totals are sums over the calls of all requests, cancelled ones included."""
+
+    models: Mapping[str, Model]
+    recent: deque[Seen] = field(default_factory=lambda: deque(maxlen=RECENT))
+    routes: Tally[str] = field(default_factory=Tally)
+    tokens: Tally[tuple[str, str]] = field(default_factory=Tally)
+    """(role, what) -> tokens."""
+    failures: Tally[str] = field(default_factory=Tally)
+    saved_s: float = 0.0
+    """Against the large model reasoning by itself, estimated."""
+    compared: int = 0
+    """Requests of which that could be estimated."""
+
+    def __post_init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.began = time.time()
+        made: dict[str, Any] = {"registry": self.registry, "namespace": "cuecard"}
+        self._requests = Counter("requests", "Answered requests", ["model", "strategy", "route"], **made)
+        self._failed = Counter("failures", "Requests that ended in an error", ["error"], **made)
+        self._left = Counter("clients_gone", "Requests whose client left first", **made)
+        self._tokens = Counter("tokens", "Tokens of all calls", ["role", "model", "mode", "what"], **made)
+        self._calls = Counter("calls", "Calls to models", ["role", "model", "mode", "end"], **made)
+        self._latency = Histogram("latency_seconds", "Whole request", ["route"], buckets=SECONDS, **made)
+        self._first = Histogram("ttft_seconds", "To the first word shown, reasoning or not", buckets=SECONDS, **made)
+        self._ttfo = Histogram("ttfo_seconds", "To the first token of the answer that stands", buckets=SECONDS, **made)
+        self._handoff = Histogram(
+            "handoff_seconds", "Last token of reasoning to first answer token", buckets=SECONDS, **made
+        )
+        self._overhead = Histogram("overhead_seconds", "Request time without any call", buckets=OVERHEAD, **made)
+        self._up = Gauge("upstream_open", "1 while the breaker lets no call through", ["role", "replica"], **made)
+        self._running = Gauge("upstream_running", "Calls under way", ["role", "replica"], **made)
+
+    def answered(self, request: str, model: str, outcome: Outcome, first_shown_s: float | None) -> None:
+        """A request has ended in an outcome."""
+        self.recent.append(Seen(request, time.time(), model, outcome, first_shown_s))
+        self.routes[outcome.route] += 1
+        self._requests.labels(model, outcome.strategy, outcome.route).inc()
+        self._latency.labels(outcome.route).observe(outcome.total_s)
+        self._overhead.observe(max(0.0, outcome.total_s - outcome.busy_s))
+        if first_shown_s is not None:
+            self._first.observe(first_shown_s)
+        if outcome.handoff_s is not None:
+            self._handoff.observe(max(0.0, outcome.handoff_s))
+        spoken = [call.first_token_s for call in outcome.calls if call.mode is not Mode.REASON and call.first_token_s]
+        if spoken:
+            self._ttfo.observe(max(spoken))
+        alone = reasoning_alone_s(outcome)
+        if alone is not None:
+            self.saved_s, self.compared = self.saved_s + alone - outcome.total_s, self.compared + 1
+        for call in outcome.calls:
+            self._call(call)
+
+    def failed(self, error: Exception) -> None:
+        self.failures[type(error).__name__] += 1
+        self._failed.labels(type(error).__name__).inc()
+
+    def left(self) -> None:
+        self._left.inc()
+
+    def _call(self, call: Call) -> None:
+        self._calls.labels(call.role, call.model, call.mode, call.finish_reason).inc()
+        usage, fate = call.usage, "wasted" if call.cancelled else "completion"
+        cached, reasoning = usage.cached_tokens or 0, usage.reasoning_tokens or 0
+        counts = {
+            "prompt": (usage.prompt_tokens or 0) - cached,
+            "cached": cached,
+            "reasoning": 0 if call.cancelled else reasoning,
+            fate: (usage.completion_tokens or 0) - (0 if call.cancelled else reasoning),
+        }
+        for what, count in counts.items():
+            self.tokens[call.role, what] += count
+            self._tokens.labels(call.role, call.model, call.mode, what).inc(max(0, count))
+
+    def metrics(self) -> bytes:
+        """The text that Prometheus scrapes."""
+        for role, index, replica in self._replicas():
+            self._up.labels(role, str(index)).set(replica.breaker.state is State.OPEN)
+            self._running.labels(role, str(index)).set(replica.running)
+        return generate_latest(self.registry)
+
+    def stats(self) -> dict[str, Any]:
+        """Sums since the start, and how the servers do."""
+        served = sum(self.routes.values())
+        return {
+            "since": self.began,
+            "requests": served,
+            "routes": {route: self.routes[route] for route in Route if self.routes[route]},
+            "failures": dict(self.failures),
+            "tokens": [{"role": role, "what": what, "tokens": n} for (role, what), n in self.tokens.items() if n],
+            "saved_s": {"estimated": self.saved_s, "requests": self.compared},
+            "upstreams": [
+                {
+                    "role": role,
+                    "replica": index,
+                    "model": replica.model.name,
+                    "state": replica.breaker.state,
+                    "running": replica.running,
+                    "waiting": len(replica.waiting),
+                }
+                for role, index, replica in self._replicas()
+            ],
+        }
+
+    def last(self, count: int) -> list[dict[str, Any]]:
+        """The last requests, newest first: who spoke when. No texts: what was asked and answered stays out of sight."""
+        newest = list(self.recent)[::-1][:count]
+        return [
+            {
+                "id": seen.id,
+                "at": seen.at,
+                "model": seen.model,
+                "route": seen.outcome.route,
+                "reason": seen.outcome.reason,
+                "strategy": seen.outcome.strategy,
+                "total_s": seen.outcome.total_s,
+                "alone_s": reasoning_alone_s(seen.outcome),
+                "calls": [
+                    {
+                        "role": call.role,
+                        "mode": call.mode,
+                        "start_s": call.start_s,
+                        "first_token_s": call.first_token_s,
+                        "end_s": call.end_s,
+                        "tokens": call.usage.completion_tokens,
+                        "end": call.finish_reason,
+                    }
+                    for call in seen.outcome.calls
+                ],
+            }
+            for seen in newest
+        ]
+
+    def _replicas(self) -> list[tuple[str, int, Any]]:
+        pools = [(role, model) for role, model in self.models.items() if isinstance(model, Pool)]
+        return [(role, index, replica) for role, pool in pools for index, replica in enumerate(pool.replicas)]

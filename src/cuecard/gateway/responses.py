@@ -1,0 +1,191 @@
+"""The Responses wire, stateless: requests become those of chat completions, outcomes become items and events."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+from cuecard.domain.errors import BadInput, CuecardError
+from cuecard.domain.outcome import Outcome
+from cuecard.gateway import chat
+from cuecard.gateway.chat import Asked, Fetch, Json
+
+IGNORED = {
+    "store",
+    "user",
+    "metadata",
+    "service_tier",
+    "truncation",
+    "parallel_tool_calls",
+    "prompt_cache_key",
+    "safety_identifier",
+    "include",
+}
+STATEFUL = {
+    "previous_response_id": "send the whole conversation as input: nothing is kept here",
+    "conversation": "send the whole conversation as input: nothing is kept here",
+    "background": "leave it out, or stream: nothing is kept here",
+    "prompt": "send the prompt itself as input and instructions",
+}
+READ = {"model", "input", "instructions", "stream", "max_output_tokens", "temperature", "top_p", "reasoning", "text"}
+SAME = ("model", "stream", "temperature", "top_p", "tools", "tool_choice", "cuecard", "top_logprobs", "max_tool_calls")
+
+
+def parse(body: object, fetch: Fetch) -> Asked:
+    """What a request asks for, told as chat completions would put it. Raises BadInput."""
+    if not isinstance(body, dict):
+        raise BadInput("the body is not a JSON object", 'send {"model": "cuecard", "input": "…"}')
+    for key, hint in STATEFUL.items():
+        if body.get(key):
+            raise BadInput(f"{key} needs a memory, which a pair has not", hint)
+    unknown = {
+        key: value
+        for key, value in body.items()
+        if key not in READ | IGNORED | set(SAME) | set(STATEFUL) and value is not None
+    }
+    text, reasoning = body.get("text") or {}, body.get("reasoning") or {}
+    told: Json = {key: body[key] for key in SAME if key in body and body[key] is not None} | unknown
+    told["messages"] = _messages(body)
+    told["max_completion_tokens"] = body.get("max_output_tokens")
+    told["response_format"] = _format(text.get("format") if isinstance(text, dict) else None)
+    told["reasoning_effort"] = reasoning.get("effort") if isinstance(reasoning, dict) else None
+    return chat.parse({key: value for key, value in told.items() if value is not None}, fetch)
+
+
+def _messages(body: Json) -> list[Json]:
+    given, instructions = body.get("input"), body.get("instructions")
+    if not isinstance(given, str | list) or not given:
+        raise BadInput("input is empty", "a text, or a list of messages")
+    messages: list[Json] = [{"role": "system", "content": instructions}] if instructions else []
+    if isinstance(given, str):
+        return [*messages, {"role": "user", "content": given}]
+    for item in given:
+        kind = item.get("type", "message") if isinstance(item, dict) else None
+        if kind == "message":
+            messages.append({"role": item.get("role"), "content": item.get("content")})
+        elif kind != "reasoning":  # an earlier answer's, sent back as it came: the model does without
+            raise BadInput(f"input has an item of type {kind!r}", "there are: message, reasoning")
+    return messages
+
+
+def _format(wanted: object) -> Json | None:
+    """`text.format` as chat completions nest it."""
+    if not isinstance(wanted, dict) or wanted.get("type") != "json_schema":
+        return wanted if isinstance(wanted, dict) else None
+    return {"type": "json_schema", "json_schema": {key: value for key, value in wanted.items() if key != "type"}}
+
+
+def usage(outcome: Outcome) -> Json:
+    told = chat.usage(outcome)
+    return {
+        "input_tokens": told["prompt_tokens"],
+        "input_tokens_details": told["prompt_tokens_details"],
+        "output_tokens": told["completion_tokens"],
+        "output_tokens_details": told["completion_tokens_details"],
+        "total_tokens": told["total_tokens"],
+    }
+
+
+class Writer:
+    """One response, whole or event by event: a reasoning item if there is any reasoning, then the message."""
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked, self._id = asked, f"resp_{uuid.uuid4().hex}"
+        self._number = 0
+        self._done: list[Json] = []
+        self._open: Json | None = None
+
+    # --- whole --------------------------------------------------------------------------------------------------------
+
+    def whole(self, outcome: Outcome, reasoning: str) -> Json:
+        if reasoning:
+            self.reasoning(reasoning)
+        self.content(outcome.answer)
+        self._close()
+        return self._response(outcome)
+
+    def _response(self, outcome: Outcome | None = None, error: CuecardError | None = None) -> Json:
+        cut = outcome is not None and outcome.truncated
+        status = "failed" if error else "in_progress" if outcome is None else "incomplete" if cut else "completed"
+        return {
+            "id": self._id,
+            "object": "response",
+            "created_at": self._asked.created,
+            "status": status,
+            "error": {"code": "server_error", "message": str(error)} if error else None,
+            "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+            "instructions": None,
+            "metadata": {},
+            "model": self._asked.model,
+            "output": self._done,
+            "parallel_tool_calls": False,
+            "temperature": None,
+            "tool_choice": "none",
+            "tools": [],
+            "top_p": None,
+            "store": False,
+            "usage": usage(outcome) if outcome else None,
+            **({"cuecard": chat.account(outcome)} if outcome else {}),
+        }
+
+    # --- event by event -----------------------------------------------------------------------------------------------
+
+    def begin(self) -> list[bytes]:
+        return [self._event(f"response.{what}", response=self._response()) for what in ("created", "in_progress")]
+
+    def reasoning(self, text: str) -> list[bytes]:
+        if self._asked.reasoning_field is None:
+            return []
+        return self._say("reasoning", "reasoning_text", text)
+
+    def content(self, text: str) -> list[bytes]:
+        return self._say("message", "output_text", text)
+
+    def end(self, outcome: Outcome) -> list[bytes]:
+        what = "incomplete" if outcome.truncated else "completed"
+        return [*self._close(), self._event(f"response.{what}", response=self._response(outcome))]
+
+    def fail(self, error: CuecardError) -> list[bytes]:
+        return [self._event("response.failed", response=self._response(error=error))]
+
+    def _say(self, item: str, part: str, text: str) -> list[bytes]:
+        events = []
+        if self._open is None or self._open["type"] != item:
+            events += [*self._close(), *self._begin(item, part)]
+        assert self._open is not None
+        self._open["content"][0]["text"] += text
+        return [*events, self._event(f"response.{part}.delta", **self._where(), delta=text)]
+
+    def _begin(self, item: str, part: str) -> list[bytes]:
+        begun: Json = {"type": item, "id": f"{item[:3]}_{uuid.uuid4().hex}", "status": "in_progress", "content": []}
+        begun |= {"role": "assistant"} if item == "message" else {"summary": []}
+        added = self._event("response.output_item.added", output_index=len(self._done), item=begun)
+        self._open = begun
+        piece: Json = {"type": part, "text": ""} | ({"annotations": []} if part == "output_text" else {})
+        begun["content"].append(piece)
+        return [added, self._event("response.content_part.added", **self._where(), part=piece)]
+
+    def _close(self) -> list[bytes]:
+        if (item := self._open) is None:
+            return []
+        part = item["content"][0]
+        item["status"] = "completed"
+        events = [
+            self._event(f"response.{part['type']}.done", **self._where(), text=part["text"]),
+            self._event("response.content_part.done", **self._where(), part=part),
+            self._event("response.output_item.done", output_index=len(self._done), item=item),
+        ]
+        self._done.append(item)
+        self._open = None
+        return events
+
+    def _where(self) -> Json:
+        assert self._open is not None
+        where: Json = {"item_id": self._open["id"], "output_index": len(self._done), "content_index": 0}
+        return where | ({"logprobs": []} if self._open["type"] == "message" else {})
+
+    def _event(self, kind: str, **data: Any) -> bytes:
+        number, self._number = self._number, self._number + 1
+        told = json.dumps({"type": kind, "sequence_number": number, **data}, ensure_ascii=False, separators=(",", ":"))
+        return f"event: {kind}\ndata: {told}\n\n".encode()

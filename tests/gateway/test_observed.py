@@ -1,0 +1,88 @@
+"""What the gateway tells about itself."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from gateways import COUNT, agreeing, disagreeing, gateway
+from prometheus_client.parser import text_string_to_metric_families
+
+from cuecard.domain.errors import ModelUnreachable
+from cuecard.models.recorded import Says, ScriptedModel
+
+pytestmark = pytest.mark.timeout(20)
+ASKED: dict[str, Any] = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
+
+
+@asynccontextmanager
+async def both(models: Any) -> AsyncIterator[tuple[openai.AsyncOpenAI, httpx.AsyncClient]]:
+    async with gateway(models) as client:
+        root = str(client.base_url).removesuffix("v1/")
+        async with httpx.AsyncClient(base_url=root) as plain:
+            yield client, plain
+
+
+def samples(text: str) -> dict[tuple[str, ...], float]:
+    return {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+async def test_tokens_in_the_metrics_are_those_of_the_answers():
+    async with both(disagreeing()) as (client, plain):
+        answers = [await client.chat.completions.create(**ASKED) for _ in range(3)]
+        told = (await plain.get("metrics")).text
+    spent = sum(value for name, value in samples(told).items() if name[0] == "cuecard_tokens_total")
+    assert spent == sum(answer.usage.total_tokens for answer in answers)
+    assert samples(told)["cuecard_requests_total", "cuecard", "mutual", "transferred"] == 3
+
+
+async def test_routes_in_the_stats_sum_to_the_requests():
+    async with both(agreeing()) as (client, plain):
+        await client.chat.completions.create(**ASKED)
+        await client.chat.completions.create(**ASKED | {"model": "cuecard/transfer"})
+        told = (await plain.get("stats")).json()
+    assert told["routes"] == {"agreed": 1, "transferred": 1}
+    assert sum(told["routes"].values()) == told["requests"] == len(told["recent"])
+    assert COUNT not in str(told)
+
+
+async def test_failures_are_counted_and_said_to_be_temporary():
+    broken = {name: ScriptedModel(name, lambda _: Says(error=ModelUnreachable("gone"))) for name in ("small", "large")}
+    async with both(broken) as (client, plain):
+        with pytest.raises(openai.APIStatusError) as refused:
+            await client.chat.completions.create(**ASKED)
+        assert (await plain.get("stats")).json()["failures"] == {"NoAnswer": 1}
+    assert refused.value.status_code == 503
+    assert refused.value.response.headers["retry-after"]
+
+
+async def test_health_and_readiness():
+    async with both(agreeing()) as (_, plain):
+        assert (await plain.get("health")).json()["status"] == "ok"
+        assert (await plain.get("ready")).json() == {"status": "ok", "down": []}
+
+
+@pytest.mark.parametrize(
+    ("models", "name", "route", "calls"),
+    [
+        (agreeing, "cuecard", "agreed", 2),
+        (disagreeing, "cuecard", "transferred", 2),
+        (agreeing, "cuecard/transfer", "transferred", 0),
+        (agreeing, "cuecard/cascade", "direct", 1),
+        (agreeing, "cuecard/route", "direct", 0),
+    ],
+)
+async def test_a_decision_is_told_without_the_expensive_calls(models, name, route, calls):
+    async with both(models()) as (_, plain):
+        told = (await plain.post("v1/decision", json=ASKED | {"model": name})).json()
+    assert (told["route"], len(told["calls"])) == (route, calls)
+    assert {call["mode"] for call in told["calls"]} <= {"short"}
+    assert told["reason"]

@@ -1,0 +1,98 @@
+"""The Responses API, as OpenAI's own client sees it."""
+
+from __future__ import annotations
+
+import openai
+import pytest
+from gateways import COUNT, DESCRIBE, THOUGHT, disagreeing, gateway, model
+
+from cuecard.domain.errors import ModelUnreachable
+from cuecard.domain.question import Image
+from cuecard.models.images import data_url
+from cuecard.models.recorded import Says, ScriptedModel
+
+pytestmark = pytest.mark.timeout(20)
+
+
+async def test_a_text_is_answered_with_reasoning_and_message():
+    async with gateway(disagreeing()) as client:
+        answer = await client.responses.create(model="cuecard", input=COUNT, instructions="Be brief.")
+    assert (answer.output_text, answer.status, answer.model) == ("3", "completed", "cuecard")
+    assert [item.type for item in answer.output] == ["reasoning", "message"]
+    assert answer.output[0].content[0].text == THOUGHT
+    assert answer.usage.total_tokens == answer.usage.input_tokens + answer.usage.output_tokens
+    assert answer.usage.output_tokens_details.reasoning_tokens == len(THOUGHT.split())
+    assert answer.model_extra["cuecard"]["route"] == "transferred"
+
+
+async def test_a_stream_tells_every_item_part_and_end():
+    async with gateway(disagreeing()) as client:
+        events = [event async for event in await client.responses.create(model="cuecard", input=COUNT, stream=True)]
+    kinds = list(dict.fromkeys(event.type for event in events))
+    assert kinds == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+        "response.reasoning_text.delta",
+        "response.reasoning_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "response.output_text.delta",
+        "response.output_text.done",
+        "response.completed",
+    ]
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == "3"
+    assert events[-1].response.output_text == "3"
+
+
+async def test_the_clients_own_stream_helper_understands_it():
+    async with gateway(disagreeing()) as client, client.responses.stream(model="cuecard", input=COUNT) as stream:
+        async for _ in stream:
+            pass
+        assert (await stream.get_final_response()).output_text == "3"
+
+
+async def test_an_answer_is_sent_back_with_the_next_question(board):
+    models = disagreeing()
+    picture = {"type": "input_image", "image_url": data_url(Image(board.read_bytes())), "detail": "auto"}
+    first = {"role": "user", "content": [picture, {"type": "input_text", "text": COUNT}]}
+    async with gateway(models) as client:
+        answer = await client.responses.create(model="cuecard", input=[first])
+        said = [item.model_dump() for item in answer.output]
+        await client.responses.create(model="cuecard", input=[first, *said, {"role": "user", "content": "And dogs?"}])
+    turns = models["large"].prompts[-1].turns
+    assert [turn.role for turn in turns[:3]] == ["user", "assistant", "user"]
+    assert (len(turns[0].images), turns[1].text) == (1, "3")
+
+
+async def test_a_cut_answer_is_incomplete():
+    models = {"small": model("tiny", "x"), "large": model("huge", "y", "word " * 300)}
+    async with gateway(models) as client:
+        answer = await client.responses.create(model="cuecard", input=DESCRIBE, max_output_tokens=5)
+    assert (answer.status, answer.incomplete_details.reason) == ("incomplete", "max_output_tokens")
+
+
+async def test_a_failure_in_the_midst_is_a_failed_response():
+    broken = {name: ScriptedModel(name, [Says(error=ModelUnreachable("gone"))] * 9) for name in ("small", "large")}
+    async with gateway(broken) as client:
+        events = [event async for event in await client.responses.create(model="cuecard", input=COUNT, stream=True)]
+    assert (events[-1].type, events[-1].response.error.code) == ("response.failed", "server_error")
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"input": []}, "input is empty"),
+        ({"input": COUNT, "previous_response_id": "resp_1"}, "needs a memory"),
+        ({"input": COUNT, "background": True}, "needs a memory"),
+        ({"input": [{"type": "function_call_output", "call_id": "1", "output": "2"}]}, "function_call_output"),
+        ({"input": COUNT, "tools": [{"type": "web_search"}]}, "cannot do tools"),
+        ({"input": COUNT, "extra_body": {"inptu": 1}}, "unknown parameter 'inptu'"),
+    ],
+)
+async def test_what_a_pair_cannot_do_is_refused(asked, words):
+    async with gateway() as client:
+        with pytest.raises(openai.BadRequestError, match=words):
+            await client.responses.create(model="cuecard", **asked)
