@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,6 +14,7 @@ import uvicorn
 
 from cuecard.domain.call import Mode
 from cuecard.gateway.app import application
+from cuecard.gateway.keys import Gate, Key
 from cuecard.gateway.service import Service
 from cuecard.models.base import Model
 from cuecard.models.prompt import Prompt
@@ -45,14 +47,18 @@ def disagreeing(**how: Any) -> dict[str, Model]:
 
 @asynccontextmanager
 async def gateway(
-    models: Mapping[str, Model] | None = None, *, ping_s: float = 10.0, most_bytes: int = 2**20, **settings: Any
+    models: Mapping[str, Model] | None = None,
+    *,
+    keys: Sequence[Key] = (),
+    ping_s: float = 10.0,
+    most_bytes: int = 2**20,
+    **settings: Any,
 ) -> AsyncIterator[openai.AsyncOpenAI]:
     """A client of a gateway that listens on 127.0.0.1."""
-    service = Service(models or agreeing(), **settings)
+    service, gate = Service(models or agreeing(), **settings), Gate(keys, time.monotonic)
+    app = application(service, gate=gate, ping_s=ping_s, most_bytes=most_bytes)
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        application(service, ping_s=ping_s, most_bytes=most_bytes), log_level="warning", lifespan="on"
-    )
+    config = uvicorn.Config(app, log_level="warning", lifespan="on")
     server = uvicorn.Server(config)
     running = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it

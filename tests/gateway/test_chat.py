@@ -256,7 +256,7 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
         (said(messages=[asking_about("/etc/passwd")]),
          "neither a data URL nor a web address"),
         (said(messages=[asking_about("http://a/b.png")]),
-         "fetching is off"),
+         "not fetched from the web"),
         (said(messages=[asking_about("data:image/png;base64,aaaa")]),
          "cannot be read"),
         (said("   "), "needs a text"),

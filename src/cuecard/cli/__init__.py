@@ -12,7 +12,7 @@ import cuecard
 from cuecard.cli.ask import ask
 from cuecard.cli.demo import demo
 from cuecard.cli.models import models
-from cuecard.cli.serve import serve
+from cuecard.cli.serve import key, serve
 from cuecard.domain.errors import CuecardError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command()(ask)
 app.command()(demo)
 app.command()(models)
 app.command()(serve)
+app.command()(key)
 
 
 def _version(wanted: bool) -> None:

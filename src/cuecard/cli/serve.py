@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -35,18 +36,29 @@ def serve(
         import uvicorn
 
         from cuecard.gateway.app import application
+        from cuecard.gateway.config import is_loopback
+        from cuecard.gateway.fetch import Fetcher
         from cuecard.gateway.service import Service
     except ImportError as error:
         raise MissingExtra(f"the gateway needs {error.name}", "pip install 'cuecard[gateway]'") from error
     # all that can be wrong is found before a model is loaded
     chosen = _chosen(config, small, large)
     at, on = host or chosen.server.host, chosen.server.port if port is None else port
+    if not (chosen.keys or chosen.server.open or is_loopback(at)):
+        raise BadInput(f"{at} is open to others, and there are no API keys", "`cuecard key` makes one for cuecard.toml")
     with closing(_listener(at, on)) as listener:
         service = Service.configured(chosen)
         address = "http://{}:{}/v1".format(*listener.getsockname()[:2])
         who = " and ".join(model.name for model in service.models.values())
         Console(stderr=True, highlight=False).print(f"{who} are served as cuecard at {address}")
-        app = application(service, most_bytes=chosen.server.most_body_mib * 2**20, ping_s=chosen.server.ping_s)
+        app = application(
+            service,
+            gate=chosen.gate(time.monotonic),
+            fetcher=Fetcher(hosts=chosen.images.hosts) if chosen.images.urls else None,
+            most_images=chosen.images.most,
+            most_bytes=chosen.server.most_body_mib * 2**20,
+            ping_s=chosen.server.ping_s,
+        )
         uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
 
 
@@ -70,3 +82,12 @@ def _listener(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise BadInput(f"cannot listen on {host}:{port}: {reason}", "give another --host or --port") from error
+
+
+def key() -> None:
+    """Make an API key: the secret for a client, and its hash for cuecard.toml."""
+    from cuecard.gateway.keys import make
+
+    secret, digest = make()
+    typer.echo(f"give this to the client; it is kept nowhere:\n\n  {secret}\n\nand write this into cuecard.toml:\n")
+    typer.echo(f'[[keys]]\nname = "…"\nsha256 = "{digest}"')

@@ -32,6 +32,18 @@ class TooLarge(BadInput):
     http_status, hint = 413, "send less"
 
 
+class Unauthorised(BadInput):
+    """Nobody who is known asks."""
+
+    http_status, hint = 401, "give an API key"
+
+
+class RateLimited(CuecardError):
+    """A client asks for more than it may."""
+
+    retryable, http_status, hint = True, 429, "wait a little"
+
+
 class UnknownModel(BadInput):
     """A request names a model that nobody serves."""
 

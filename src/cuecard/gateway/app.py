@@ -6,7 +6,8 @@ import asyncio
 import json
 import logging
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -22,8 +23,11 @@ import cuecard
 from cuecard.domain.errors import BadInput, CuecardError, TooLarge
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.plain import call_as_object
+from cuecard.domain.question import Image
 from cuecard.gateway import chat, names, responses
 from cuecard.gateway.chat import Asked, Fetch, Json
+from cuecard.gateway.fetch import Fetcher
+from cuecard.gateway.keys import Client, Gate
 from cuecard.gateway.observe import Observatory
 from cuecard.gateway.pool import Pool
 from cuecard.gateway.service import Plan, Said, Service
@@ -31,47 +35,52 @@ from cuecard.models import images
 from cuecard.strategies.preview import preview
 
 T = TypeVar("T")
+Handler = Callable[[Request], Awaitable[Response]]
 Parse = Callable[[object, Fetch], Asked]
 MOST_BYTES = 48 * 2**20
 PING_S = 10.0
 log = logging.getLogger("cuecard.gateway")
 
 
-def application(service: Service, *, most_bytes: int = MOST_BYTES, ping_s: float = PING_S) -> Starlette:
+def application(
+    service: Service,
+    *,
+    gate: Gate | None = None,
+    fetcher: Fetcher | None = None,
+    most_images: int = 16,
+    most_bytes: int = MOST_BYTES,
+    ping_s: float = PING_S,
+) -> Starlette:
     """The gateway as an ASGI application."""
-    seen = Observatory(service.models)
+    seen, entrance = Observatory(service.models), gate or Gate([], time.monotonic)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
         await service.aclose()
+        if fetcher is not None:
+            await fetcher.aclose()
 
     async def asked_of(request: Request, parse: Parse) -> Asked:
-        return await _asked(request, parse, most_bytes)
+        return await _asked(request, parse, most_bytes, fetcher, most_images)
 
-    async def answered(request: Request, asked: Asked, writer: Writer) -> Response | tuple[Outcome, str]:
-        """The streamed answer, or the outcome and its reasoning."""
-        telling = Telling(service, asked, service.plan(asked), seen)
-        if asked.stream:
-            return Events(telling, writer, ping_s)
-        return await unless_gone(request.receive, telling.whole())
+    def answering(parse: Parse, writer_of: Callable[[Asked], Writer]) -> Handler:
+        """A path of the API on which questions are answered."""
 
-    async def completions(request: Request) -> Response:
-        asked = await asked_of(request, chat.parse)
-        answer = await answered(request, asked, chat.Writer(asked))
-        if isinstance(answer, Response):
-            return answer
-        return JSONResponse(chat.completion(asked, *answer), headers=chat.headers(asked, answer[0]))
+        async def answer(request: Request) -> Response:
+            client = entrance.admit(request.headers.get("authorization"))
+            asked = await asked_of(request, parse)
+            telling, writer = Telling(service, asked, service.plan(asked), seen, client), writer_of(asked)
+            if asked.stream:
+                return Events(telling, writer, ping_s)
+            outcome, reasoning = await unless_gone(request.receive, telling.whole())
+            own = chat.headers(asked, outcome) | client.headers()
+            return JSONResponse(writer.whole(outcome, reasoning), headers=own)
 
-    async def response(request: Request) -> Response:
-        asked = await asked_of(request, responses.parse)
-        writer = responses.Writer(asked)
-        answer = await answered(request, asked, writer)
-        if isinstance(answer, Response):
-            return answer
-        return JSONResponse(writer.whole(*answer), headers=chat.headers(asked, answer[0]))
+        return answer
 
     async def decision(request: Request) -> Response:
+        entrance.admit(request.headers.get("authorization"))
         asked = await asked_of(request, chat.parse)
         plan = service.plan(asked)
         work = preview(asked.question, service.models, plan.strategy, plan.policy)
@@ -80,9 +89,11 @@ def application(service: Service, *, most_bytes: int = MOST_BYTES, ping_s: float
         return JSONResponse(told | {"calls": [call_as_object(call) for call in calls]})
 
     async def models(request: Request) -> Response:
+        entrance.admit(request.headers.get("authorization"))
         return JSONResponse({"object": "list", "data": [_listed(name) for name in served()]})
 
     async def model(request: Request) -> Response:
+        entrance.admit(request.headers.get("authorization"))
         if (name := request.path_params["name"]) not in served():
             raise names.unknown(name, service.concrete)
         return JSONResponse(_listed(name))
@@ -99,15 +110,17 @@ def application(service: Service, *, most_bytes: int = MOST_BYTES, ping_s: float
         return JSONResponse(told, 503 if told["status"] == "down" else 200)
 
     async def metrics(request: Request) -> Response:
+        entrance.admit(request.headers.get("authorization"))
         return Response(seen.metrics(), media_type=CONTENT_TYPE_LATEST)
 
     async def stats(request: Request) -> Response:
+        entrance.admit(request.headers.get("authorization"))
         return JSONResponse(seen.stats() | {"recent": seen.last(50)})
 
     return Starlette(
         routes=[
-            Route("/v1/chat/completions", completions, methods=["POST"]),
-            Route("/v1/responses", response, methods=["POST"]),
+            Route("/v1/chat/completions", answering(chat.parse, chat.Writer), methods=["POST"]),
+            Route("/v1/responses", answering(responses.parse, responses.Writer), methods=["POST"]),
             Route("/v1/decision", decision, methods=["POST"]),
             Route("/v1/models", models),
             Route("/v1/models/{name:path}", model),
@@ -154,28 +167,35 @@ async def _left(receive: Receive) -> None:
         pass
 
 
-async def _asked(request: Request, parse: Parse, most_bytes: int) -> Asked:
+async def _asked(request: Request, parse: Parse, most_bytes: int, fetcher: Fetcher | None, most_images: int) -> Asked:
     """Read, decode and understand a request; what needs a decoder of images does not hold up the event loop."""
     data = await _body(request, most_bytes)
     try:
         body = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise BadInput(f"the body is not JSON: {error}", "is Content-Type application/json?") from error
-    fetch = partial(images.load, allow_urls=False)
-    if b"image" in data:
-        return await asyncio.to_thread(parse, body, _as_url(fetch))
-    return parse(body, _as_url(fetch))
+    if b"image" not in data:
+        return parse(body, _no_image)
+    here, count = asyncio.get_running_loop(), 0
 
-
-def _as_url(load: chat.Fetch) -> chat.Fetch:
-    """URLs only: the path of a file is none, whatever the loader can do."""
-
-    def fetch(url: str) -> Any:
-        if not url.startswith(("data:", "http://", "https://")):
+    def fetch(url: str) -> Image:
+        nonlocal count
+        count += 1
+        if count > most_images:
+            raise TooLarge(f"there are more than {most_images} images", "send fewer")
+        if url.startswith("data:"):
+            return images.load(url)
+        if not url.startswith(("http://", "https://")):
             raise BadInput("an image is neither a data URL nor a web address", "send data:image/png;base64,…")
-        return load(url)
+        if fetcher is None:
+            raise BadInput("images are not fetched from the web here", "send the image itself, as a data URL")
+        return asyncio.run_coroutine_threadsafe(fetcher.image(url), here).result()
 
-    return fetch
+    return await asyncio.to_thread(parse, body, fetch)
+
+
+def _no_image(url: str) -> Image:
+    raise AssertionError("a request with an image has the word in it")
 
 
 async def _body(request: Request, most_bytes: int) -> bytes:
@@ -195,8 +215,9 @@ def _too_large(most: int) -> TooLarge:
 
 
 class Writer(Protocol):
-    """How a streamed answer is put on the wire, event by event."""
+    """How an answer is put on the wire: whole, or event by event."""
 
+    def whole(self, outcome: Outcome, reasoning: str) -> Json: ...
     def begin(self) -> list[bytes]: ...
     def reasoning(self, text: str) -> list[bytes]: ...
     def content(self, text: str) -> list[bytes]: ...
@@ -205,10 +226,11 @@ class Writer(Protocol):
 
 
 class Telling:
-    """One request being answered, and seen."""
+    """One request being answered, seen, and charged to its client."""
 
-    def __init__(self, service: Service, asked: Asked, plan: Plan, seen: Observatory) -> None:
-        self.asked, self._service, self._plan, self.seen = asked, service, plan, seen
+    def __init__(self, service: Service, asked: Asked, plan: Plan, seen: Observatory, client: Client) -> None:
+        self.asked, self.seen, self.client = asked, seen, client
+        self._service, self._plan = service, plan
 
     async def pieces(self) -> AsyncGenerator[Said | Outcome]:
         """As `Service.listen`, counted."""
@@ -220,6 +242,7 @@ class Telling:
                     first = clock() - began if first is None else first
                 else:
                     self.seen.answered(self.asked.id, self.asked.model, item, first)
+                    self.client.spend(chat.usage(item)["total_tokens"])
                 yield item
 
     async def whole(self) -> tuple[Outcome, str]:
@@ -240,7 +263,7 @@ class Events(Response):
 
     def __init__(self, telling: Telling, writer: Writer, ping_s: float) -> None:
         own = {"cache-control": "no-cache", "x-accel-buffering": "no", "x-request-id": telling.asked.id}
-        super().__init__(headers=own)
+        super().__init__(headers=own | telling.client.headers())
         del self.headers["content-length"]
         self._telling, self._writer, self._ping_s = telling, writer, ping_s
 

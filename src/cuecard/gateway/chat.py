@@ -321,32 +321,25 @@ def headers(asked: Asked, outcome: Outcome) -> dict[str, str]:
     }
 
 
-def completion(asked: Asked, outcome: Outcome, reasoning: str) -> Json:
-    """The whole answer. `reasoning` is what a client may read of it."""
-    message: Json = {"role": "assistant", "content": outcome.answer, "refusal": None}
-    if asked.reasoning_field and reasoning:
-        message[asked.reasoning_field] = reasoning
-    choice = {"index": 0, "message": message, "finish_reason": finish_reason(outcome), "logprobs": None}
-    return {
-        "id": asked.id,
-        "object": "chat.completion",
-        "created": asked.created,
-        "model": asked.model,
-        "choices": [choice],
-        "usage": usage(outcome),
-        "cuecard": account(outcome),
-    }
-
-
 def finish_reason(outcome: Outcome) -> str:
     return "length" if outcome.truncated else "stop"
 
 
 class Writer:
-    """A streamed chat completion, event by event."""
+    """A chat completion, whole or event by event."""
 
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
+
+    def whole(self, outcome: Outcome, reasoning: str) -> Json:
+        """The answer, and of the reasoning what a client may read."""
+        asked = self._asked
+        message: Json = {"role": "assistant", "content": outcome.answer, "refusal": None}
+        if asked.reasoning_field and reasoning:
+            message[asked.reasoning_field] = reasoning
+        choice = {"index": 0, "message": message, "finish_reason": finish_reason(outcome), "logprobs": None}
+        base = {"id": asked.id, "object": "chat.completion", "created": asked.created, "model": asked.model}
+        return base | {"choices": [choice], "usage": usage(outcome), "cuecard": account(outcome)}
 
     def begin(self) -> list[bytes]:
         return [sse(self._chunk({"role": "assistant", "content": ""}))]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cuecard.domain.errors import BadInput
+from cuecard.gateway.keys import Gate, Key
 from cuecard.models import spec
 from cuecard.models.prompt import CardFormat
 from cuecard.pair import policy_with
@@ -97,13 +99,35 @@ class PairSettings(Strict):
         return rule
 
 
+class KeyEntry(Strict):
+    """A client's API key: `cuecard key` makes one and shows its hash, which is all that is kept."""
+
+    name: str = Field(min_length=1)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    requests_per_minute: int | None = Field(None, ge=1)
+    tokens_per_minute: int | None = Field(None, ge=1)
+
+
 class Server(Strict):
     """Where the gateway listens, and how much it takes."""
 
     host: str = "127.0.0.1"
+    open: bool = False
+    """Whether it may listen on other addresses than this machine's own without keys."""
     port: int = Field(8400, ge=0, le=65535)
     most_body_mib: int = Field(48, ge=1)
     ping_s: float = Field(10.0, gt=0)
+
+
+class Images(Strict):
+    """What of images is taken."""
+
+    urls: bool = False
+    """Fetch images that are given as web addresses."""
+    hosts: list[str] = []
+    """From these hosts only, and what is under them; from all if empty."""
+    most: int = Field(16, ge=0)
+    """Images of one request."""
 
 
 class Config(Strict):
@@ -112,6 +136,8 @@ class Config(Strict):
     version: Literal[1]
     server: Server = Server()
     pair: PairSettings = PairSettings()
+    images: Images = Images()
+    keys: list[KeyEntry] = []
     small: list[Upstream]
     large: list[Upstream]
 
@@ -131,11 +157,17 @@ class Config(Strict):
             names = {_name(upstream.model) for upstream in upstreams}
             if len(names) > 1:
                 raise ValueError(f"the servers of {role} are of different models: {', '.join(sorted(names))}")
+        if not (self.keys or self.server.open or is_loopback(self.server.host)):
+            raise ValueError(f"server.host {self.server.host} is open to others, and there are no [[keys]]")
         return self
 
     @property
     def roles(self) -> Mapping[str, Sequence[Upstream]]:
         return {"small": self.small, "large": self.large}
+
+    def gate(self, clock: Callable[[], float]) -> Gate:
+        """Who may ask."""
+        return Gate([Key(**entry.model_dump()) for entry in self.keys], clock)
 
     def policy(self, base: Policy) -> Policy:
         """The policy of requests that say nothing else."""
@@ -149,6 +181,14 @@ class Config(Strict):
             timeout_s=pair.timeout_s,
             strict=pair.strict,
         )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def read(path: Path) -> Config:
@@ -182,6 +222,8 @@ def _told(error: Mapping[str, Any]) -> str:
 
 TABLES: Mapping[str, type[Strict]] = {
     "server": Server,
+    "images": Images,
+    "keys": KeyEntry,
     "pair": PairSettings,
     "small": Upstream,
     "large": Upstream,

@@ -159,10 +159,13 @@ class Writer:
 
     def _begin(self, item: str, part: str) -> list[bytes]:
         begun: Json = {"type": item, "id": f"{item[:3]}_{uuid.uuid4().hex}", "status": "in_progress", "content": []}
-        begun |= {"role": "assistant"} if item == "message" else {"summary": []}
+        more: Json = {"role": "assistant"} if item == "message" else {"summary": []}
+        begun |= more
         added = self._event("response.output_item.added", output_index=len(self._done), item=begun)
         self._open = begun
-        piece: Json = {"type": part, "text": ""} | ({"annotations": []} if part == "output_text" else {})
+        piece: Json = {"type": part, "text": ""}
+        if part == "output_text":
+            piece["annotations"] = []
         begun["content"].append(piece)
         return [added, self._event("response.content_part.added", **self._where(), part=piece)]
 

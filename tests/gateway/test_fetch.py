@@ -1,0 +1,153 @@
+"""Images from the web: from public addresses only, however an address is written and wherever a redirect leads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import pytest
+
+from cuecard.domain.errors import BadInput
+from cuecard.gateway.fetch import Fetcher, is_public
+
+pytestmark = pytest.mark.timeout(20)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "127.8.9.1",
+        "0.0.0.0",
+        "10.1.2.3",
+        "172.16.0.1",
+        "192.168.0.1",
+        "169.254.169.254",
+        "100.64.0.1",
+        "224.0.0.1",
+        "255.255.255.255",
+        "::1",
+        "::",
+        "fe80::1%eth0",
+        "fd00::1",
+        "ff02::1",
+        "::ffff:127.0.0.1",
+        "::ffff:10.0.0.1",
+        "2002:7f00:0001::",
+        "64:ff9b::7f00:1",
+        "64:ff9b::a9fe:a9fe",
+        "fd00:ec2::254",
+        "not an address",
+    ],
+)
+def test_addresses_inside_are_not_public(address):
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8"])
+def test_addresses_of_the_internet_are(address):
+    assert is_public(address)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://localhost/a.png",
+        "http://127.0.0.1/a.png",
+        "http://2130706433/a.png",
+        "http://0x7f.1/a.png",
+        "http://017700000001/a.png",
+        "http://[::1]/a.png",
+        "http://[::ffff:7f00:1]/a.png",
+        "http://169.254.169.254/latest/meta-data/",
+    ],
+)
+async def test_this_machine_is_not_asked_however_it_is_written(url):
+    with pytest.raises(BadInput, match="not a public address"):
+        await Fetcher().image(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("file:///etc/passwd", "not the plain URL"),
+        ("ftp://host/a.png", "not the plain URL"),
+        ("http://user:word@host/a.png", "not the plain URL"),
+        ("http:///a.png", "not the plain URL"),
+        ("http://host:22/a.png", "not fetched from port 22"),
+        ("http://host:nan/a.png", "not a URL"),
+        ("http://name.invalid/a.png", "cannot find the host|not a public address"),
+    ],
+)
+async def test_what_is_no_plain_web_address_is_refused(url, words):
+    with pytest.raises(BadInput, match=words):
+        await Fetcher().image(url)
+
+
+async def test_a_name_of_which_one_address_is_inside_is_refused_whole():
+    async def both(host: str, port: int) -> list[str]:
+        return ["8.8.8.8", "10.0.0.1"]
+
+    with pytest.raises(BadInput, match="not a public address"):
+        await Fetcher(resolve=both).image("http://example.org/a.png")
+
+
+async def test_only_hosts_on_the_list_are_asked():
+    with pytest.raises(BadInput, match=r"not fetched from evil-example\.org"):
+        await Fetcher(hosts=["example.org"]).image("http://evil-example.org/a.png")
+
+
+# --- a server of our own, which the fetcher takes for a public one ----------------------------------------------------
+
+
+@asynccontextmanager
+async def server(pages: Mapping[str, bytes]) -> AsyncIterator[tuple[Fetcher, str]]:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        path = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1].decode()
+        writer.write(pages.get(path, b"HTTP/1.1 404 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"))
+        await writer.drain()
+        writer.close()
+
+    async def here(host: str, port: int) -> list[str]:
+        return {"inside.example.org": ["10.0.0.1"]}.get(host, ["127.0.0.1"])
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        fetcher = Fetcher(resolve=here, is_allowed=lambda ip: ip == "127.0.0.1", ports=(port, 80), most_bytes=100_000)
+        yield fetcher, f"http://public.example.org:{port}"
+        await fetcher.aclose()
+
+
+def page(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
+    lines = (f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close", *headers)
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+async def test_an_image_is_fetched_and_a_redirect_followed(board):
+    picture = board.read_bytes()
+    async with server({"/a.png": page(picture), "/old": page(b"", "302 Found", "Location: /a.png")}) as (fetcher, root):
+        assert (await fetcher.image(f"{root}/old")).data == picture
+
+
+async def test_a_redirect_that_leads_inside_is_not_followed():
+    inside = page(b"", "302 Found", "Location: http://inside.example.org/secret")
+    async with server({"/a.png": inside}) as (fetcher, root):
+        with pytest.raises(BadInput, match=r"inside\.example\.org is not a public address"):
+            await fetcher.image(f"{root}/a.png")
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (page(b"", "302 Found", "Location: /a.png"), "redirects too often"),
+        (page(b"<html>"), "cannot be read"),
+        (page(b"x" * 100_001), "is larger than"),
+        (page(b"", "500 Oops"), "answers with 500"),
+        (b"nonsense\r\n\r\n", "cannot fetch"),
+    ],
+)
+async def test_what_is_no_image_is_refused(answer, words):
+    async with server({"/a.png": answer}) as (fetcher, root):
+        with pytest.raises(BadInput, match=words):
+            await fetcher.image(f"{root}/a.png")

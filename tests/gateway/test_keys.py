@@ -1,0 +1,84 @@
+"""Who may ask, and how much."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import openai
+import pytest
+from gateways import COUNT, gateway
+
+from cuecard.domain.errors import RateLimited, Unauthorised
+from cuecard.gateway.keys import Gate, Key, digest, make
+
+ASKED: dict[str, Any] = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
+SECRET = "cue-of-the-tests"
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_new_key_is_long_and_only_its_hash_is_kept():
+    (one, its_hash), (other, _) = make(), make()
+    assert one != other
+    assert len(one) >= 40
+    assert its_hash == digest(one)
+    assert one not in repr(Key("app", its_hash))
+
+
+def test_without_keys_everybody_may_ask():
+    assert Gate([], Clock()).admit(None).headers() == {}
+
+
+@pytest.mark.parametrize("given", [None, "", "Bearer", "Bearer  ", "Basic cue-of-the-tests", "Bearer cue-of-others"])
+def test_who_has_no_key_is_refused(given):
+    with pytest.raises(Unauthorised):
+        Gate([Key("app", digest(SECRET))], Clock()).admit(given)
+
+
+def test_requests_a_minute_refill_steadily():
+    clock = Clock()
+    gate = Gate([Key("app", digest(SECRET), requests_per_minute=2)], clock)
+    assert [gate.admit(f"Bearer {SECRET}").headers()["x-ratelimit-remaining-requests"] for _ in range(2)] == ["1", "0"]
+    with pytest.raises(RateLimited) as limited:
+        gate.admit(f"Bearer {SECRET}")
+    assert limited.value.retry_after_s == pytest.approx(30)
+    clock.now += 30
+    gate.admit(f"Bearer {SECRET}")
+
+
+def test_tokens_are_charged_at_the_end_and_may_overdraw():
+    clock = Clock()
+    gate = Gate([Key("app", digest(SECRET), tokens_per_minute=600)], clock)
+    gate.admit(f"Bearer {SECRET}").spend(900)
+    with pytest.raises(RateLimited, match="600 tokens a minute"):
+        gate.admit(f"Bearer {SECRET}")
+    clock.now += 31
+    gate.admit(f"Bearer {SECRET}")
+
+
+async def test_a_client_with_a_key_is_let_in_and_told_what_is_left():
+    async with gateway(keys=[Key("app", digest(SECRET), 9, 999)]) as client:
+        with pytest.raises(openai.AuthenticationError, match="not known"):
+            await client.chat.completions.create(**ASKED)
+        with pytest.raises(openai.AuthenticationError):
+            await client.models.list()
+        known = client.with_options(api_key=SECRET)
+        raw = await known.chat.completions.with_raw_response.create(**ASKED)
+        spent = raw.parse().usage.total_tokens
+        assert raw.headers["x-ratelimit-remaining-requests"] == "8"
+        assert int(raw.headers["x-ratelimit-remaining-tokens"]) in (999 - spent, 999 - spent + 1)
+
+
+async def test_a_client_that_asks_too_much_is_told_to_wait():
+    async with gateway(keys=[Key("app", digest(SECRET), requests_per_minute=1)]) as client:
+        known = client.with_options(api_key=SECRET)
+        await known.chat.completions.create(**ASKED)
+        with pytest.raises(openai.RateLimitError) as limited:
+            await known.chat.completions.create(**ASKED)
+    assert limited.value.body["type"] == "rate_limit_error"
+    assert 1 <= int(limited.value.response.headers["retry-after"]) <= 60
