@@ -86,3 +86,12 @@ async def test_a_decision_is_told_without_the_expensive_calls(models, name, rout
     assert (told["route"], len(told["calls"])) == (route, calls)
     assert {call["mode"] for call in told["calls"]} <= {"short"}
     assert told["reason"]
+
+
+async def test_the_dashboard_needs_nothing_from_elsewhere():
+    async with both(agreeing()) as (_, plain):
+        page = await plain.get("dashboard")
+        parts = [await plain.get(f"dashboard/page.{kind}") for kind in ("js", "css")]
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert all(part.status_code == 200 for part in parts)
+    assert not any("://" in part.text for part in (page, *parts))

@@ -10,13 +10,15 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
+from importlib.resources import files
 from typing import Any, Protocol, TypeVar
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 import cuecard
@@ -39,6 +41,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 Parse = Callable[[object, Fetch], Asked]
 MOST_BYTES = 48 * 2**20
 PING_S = 10.0
+CONTENT_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:"
 log = logging.getLogger("cuecard.gateway")
 
 
@@ -52,6 +55,7 @@ def application(
     ping_s: float = PING_S,
 ) -> Starlette:
     """The gateway as an ASGI application."""
+    dashboard = (files("cuecard.gateway") / "dashboard" / "page.html").read_text(encoding="utf-8")
     seen, entrance = Observatory(service.models), gate or Gate([], time.monotonic)
 
     @asynccontextmanager
@@ -117,6 +121,9 @@ def application(
         entrance.admit(request.headers.get("authorization"))
         return JSONResponse(seen.stats() | {"recent": seen.last(50)})
 
+    async def page(request: Request) -> Response:
+        return HTMLResponse(dashboard, headers={"content-security-policy": CONTENT_POLICY})
+
     return Starlette(
         routes=[
             Route("/v1/chat/completions", answering(chat.parse, chat.Writer), methods=["POST"]),
@@ -128,6 +135,8 @@ def application(
             Route("/ready", ready),
             Route("/metrics", metrics),
             Route("/stats", stats),
+            Route("/dashboard", page),
+            Mount("/dashboard", StaticFiles(packages=[("cuecard.gateway", "dashboard")])),
         ],
         exception_handlers={
             CuecardError: partial(_refused, seen=seen),
@@ -174,7 +183,7 @@ async def _asked(request: Request, parse: Parse, most_bytes: int, fetcher: Fetch
         body = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise BadInput(f"the body is not JSON: {error}", "is Content-Type application/json?") from error
-    if b"image" not in data:
+    if b"image" not in data and b"\\u" not in data:  # escaped it could still be there
         return parse(body, _no_image)
     here, count = asyncio.get_running_loop(), 0
 

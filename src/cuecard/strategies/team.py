@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -226,7 +227,9 @@ class Team:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._numbers = itertools.count()
         self._loop = asyncio.get_running_loop()
-        self._began = self._loop.time()
+        # not every loop's own clock is fine enough (uvloop's counts milliseconds)
+        self._now = self._loop.time if self.in_virtual_time else time.perf_counter
+        self._began = self._now()
 
     def __getitem__(self, role: str) -> Player:
         try:
@@ -258,8 +261,8 @@ class Team:
         return getattr(self._loop, "virtual", False)
 
     def clock(self) -> float:
-        """Seconds since the request began, on the event loop's monotonic (or virtual) clock."""
-        return self._loop.time() - self._began
+        """Seconds since the request began, on a monotonic (or the event loop's virtual) clock."""
+        return self._now() - self._began
 
     def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = self._loop.create_task(work)
