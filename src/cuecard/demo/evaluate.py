@@ -20,16 +20,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from cuecard.answers import extract, score
+from cuecard.answers import agree, extract, score
 from cuecard.demo import boards, easyvqa
+from cuecard.domain.call import Mode
 from cuecard.domain.errors import CuecardError
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import Question
 from cuecard.models import spec
 from cuecard.models.base import Model
+from cuecard.report.machine import machine
 from cuecard.strategies.policy import Acceptance, Policy, Schedule
 from cuecard.strategies.run import answer
 
+LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
+RULES = [Acceptance(True, None), *(Acceptance(both, t) for both in (True, False) for t in LEVELS)]
 THRIFTY = Policy(schedule=Schedule.THRIFTY)
 ARMS: Mapping[str, tuple[str, Policy]] = {
     "small_short": ("short:small", THRIFTY),
@@ -139,7 +143,7 @@ def paired(trials: Sequence[Trial], one: str, other: str) -> dict[str, float]:
     }
 
 
-def report(trials: Sequence[Trial], count: int, seed: int) -> dict[str, Any]:
+def report(trials: Sequence[Trial], asked: Sequence[Question], count: int, seed: int) -> dict[str, Any]:
     """The whole result as one object."""
     tasks = {task: [t for t in trials if t.task == task] for task in boards.TASKS}
     routes = [t.outcome.route for t in trials if t.arm == "mutual"]
@@ -155,6 +159,8 @@ def report(trials: Sequence[Trial], count: int, seed: int) -> dict[str, Any]:
             "transfer - small_reason": paired(trials, "transfer", "small_reason"),
             "mutual - large_reason": paired(trials, "mutual", "large_reason"),
         },
+        "acceptance": acceptance(trials, asked),
+        "machine": machine(),
         "reasoning_tokens": sum(n or 0 for n in reasoning) / len(reasoning),
         "seconds_a_token": per_token | {"ratio": per_token["large"] / per_token["small"]},
         "speed_up": whole["arms"]["large_reason"]["mean_s"] / whole["arms"]["mutual"]["mean_s"],
@@ -164,6 +170,31 @@ def report(trials: Sequence[Trial], count: int, seed: int) -> dict[str, Any]:
             if own
         },
     }
+
+
+def acceptance(trials: Sequence[Trial], asked: Sequence[Question]) -> dict[str, dict[str, float]]:
+    """What `mutual` would do under other rules, from the answers of the other arms, which are the same (greedy).
+
+    By rule: questions accepted without reasoning, those of them that are wrong, and the accuracy of the whole.
+    """
+    by_arm = {arm: {t.index: t for t in trials if t.arm == arm} for arm in ("small_short", "large_short", "transfer")}
+    told: dict[str, dict[str, float]] = {}
+    for rule in RULES:
+        accepted = wrong = right = 0
+        for index, question in enumerate(asked):
+            small, large, read = (by_arm[arm][index] for arm in ("small_short", "large_short", "transfer"))
+            own = extract(large.outcome.answer, question)
+            written = next(call for call in read.outcome.calls if call.mode is Mode.REASON)
+            agreed = agree(extract(small.outcome.answer, question), own, question)
+            sure = rule.confidence is None or (large.outcome.confidence or 0) >= rule.confidence
+            if own.parsed and sure and (agreed or not rule.agreement):
+                accepted, wrong, right = accepted + 1, wrong + (not large.right), right + large.right
+            elif agree(extract(written.answer or "", question), own, question):
+                right += large.right
+            else:
+                right += read.right
+        told[str(rule)] = {"accepted": accepted, "wrong": wrong, "accuracy": right / len(asked)}
+    return told
 
 
 def _speed_up(summed: Mapping[str, Any]) -> float:
@@ -268,9 +299,8 @@ def main() -> None:
             models, boards.exercises(2, -1, options.split), arms, lambda: None
         )  # warm-up: first calls are slower
         bar = progress.add_task("boards", total=len(exercises))
-        result = report(
-            await examine(models, exercises, arms, lambda: progress.advance(bar)), options.boards, options.seed
-        )
+        trials = await examine(models, exercises, arms, lambda: progress.advance(bar))
+        result = report(trials, [exercise.question for exercise in exercises], options.boards, options.seed)
         if options.easy_vqa:
             bar = progress.add_task("easy-VQA", total=options.easy_vqa)
             result["easy_vqa"] = await easy_vqa_short(
