@@ -1,4 +1,4 @@
-"""`mutual` on its three schedules against each model alone, on held-out boards, side by side."""
+"""The strategies and schedules against each model alone, on held-out boards, side by side."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ ARMS = {
     "large_reason": ("reason:large", Policy()),
     "small_reason": ("reason:small", Policy()),
     "large_short": ("short:large", Policy()),
+    "transfer_thrifty": ("transfer", Policy(schedule=Schedule.THRIFTY)),
+    "transfer_overlap": ("transfer", Policy(schedule=Schedule.OVERLAP)),
     **{f"mutual_{schedule}": ("mutual", Policy(schedule=schedule)) for schedule in Schedule},
+    **{name: (name, Policy(schedule=Schedule.THRIFTY, samples=3)) for name in ("cascade", "route", "vote", "verdict")},
 }
 
 
@@ -34,4 +37,4 @@ async def measure(count: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(save("strategies", asyncio.run(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 300))))
+    print(save("strategies", asyncio.run(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 200))))

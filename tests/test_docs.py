@@ -36,6 +36,7 @@ from cuecard.models.openai.families import FAMILIES, UNKNOWN, Family
 from cuecard.models.prompt import PROSE, TAGS, CardFormat, Prompt, Style, neutral
 from cuecard.strategies.policy import Policy
 from cuecard.strategies.run import STRATEGIES
+from figures import FIGURES
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -287,6 +288,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "phases": phases,
     "mixes": mixes,
     "wordings": wordings,
+    **FIGURES,
 }
 
 

@@ -1,0 +1,210 @@
+"""Tables of the docs, made of the committed results of the benchmarks: no figure is typed by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+ARMS = {
+    "small_short": "small, short",
+    "large_short": "large, short",
+    "small_reason": "small, reasoning",
+    "large_reason": "large, reasoning",
+    "transfer": "`transfer`",
+    "mutual": "`mutual`",
+    "mutual_agree": "`mutual`, agreement alone",
+}
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
+
+
+def milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:,.0f}" if seconds >= 0.01 else f"{1000 * seconds:.2f}"
+
+
+def interval(told: Mapping[str, float]) -> str:
+    return f"{100 * told['low']:.1f} to {100 * told['high']:.1f}"
+
+
+def headline(told: Mapping[str, Any]) -> str:
+    slow = told["arms"]["large_reason"]["mean_s"]
+    rows = [
+        (
+            name,
+            percent((arm := told["arms"][key])["accuracy"]),
+            interval(arm),
+            milliseconds(arm["mean_s"]),
+            f"{arm['mean_tokens']:.1f}",
+            f"{slow / arm['mean_s']:.2f}×",
+        )
+        for key, name in ARMS.items()
+    ]
+    head = ("", "right", "95% interval", "mean ms", "tokens generated", "speed-up")
+    return table(head, rows) + "\n" + measured(told)
+
+
+def measured(told: Mapping[str, Any]) -> str:
+    on = told["machine"]
+    where = on["accelerator"] or f"{on['cores']} cores of {on['processor']}, {on['torch_threads']} threads"
+    boards = f"{told['boards']:,} held-out boards, seed {told['seed']}" if "boards" in told else ""
+    return ", ".join(filter(None, (boards, f"measured on {on['date']}", where))) + ".\n"
+
+
+def tasks(told: Mapping[str, Any]) -> str:
+    rows = [
+        (
+            task,
+            part["boards"],
+            *(percent(part["arms"][arm]["accuracy"]) for arm in ARMS),
+            part["accepted"],
+            part["accepted_wrong"],
+            f"{part['speed_up']:.2f}×",
+        )
+        for task, part in told["kinds"].items()
+    ]
+    arms = ("short S", "short L", "reason S", "reason L", "transfer", "mutual", "agree")
+    legend = "S is the small model, L the large one; accepted, wrong and speed-up are those of `mutual`.\n"
+    return table(("task", "boards", *arms, "accepted", "wrong", "speed-up"), rows) + "\n" + legend
+
+
+def routes(told: Mapping[str, Any]) -> str:
+    count = sum(told["routes"].values())
+    return table(("route", "questions", "share"), [(r, n, percent(n / count)) for r, n in told["routes"].items()])
+
+
+def paired(told: Mapping[str, Any]) -> str:
+    rows = [
+        (name, f"{100 * d['difference']:+.1f}", interval(d), d["better"], d["worse"], f"{d['p']:.2g}")
+        for name, d in told["paired"].items()
+    ]
+    return table(("difference", "points", "95% interval", "better on", "worse on", "p"), rows)
+
+
+def acceptance(told: Mapping[str, Any]) -> str:
+    count = told["boards"]
+    rows = [
+        (
+            f"`{rule}`",
+            percent(d["accepted"] / count),
+            percent(d["wrong"] / d["accepted"]) if d["accepted"] else "-",
+            percent(d["accuracy"]),
+        )
+        for rule, d in told["acceptance"].items()
+    ]
+    head = ("rule", "accepted without reasoning", "of these wrong", "`mutual` right")
+    return table(head, rows) + "\n" + measured(told).replace("held-out", "validation")
+
+
+def targets(told: Mapping[str, Any]) -> str:
+    arms, wanted = told["arms"], []
+
+    def row(what: str, least: str, found: str, met: bool) -> None:
+        wanted.append((what, least, found, "yes" if met else "no"))
+
+    right = {name: arm["accuracy"] for name, arm in arms.items()}
+    gap = {
+        "small, reasoning above short": (right["small_reason"] - right["small_short"], 0.15),
+        "large, short above small, short": (right["large_short"] - right["small_short"], 0.10),
+        "large, reasoning above short": (right["large_reason"] - right["large_short"], 0.15),
+    }
+    row("large, reasoning", "95%", percent(right["large_reason"]), right["large_reason"] >= 0.95)
+    row("small, reasoning", "88%", percent(right["small_reason"]), right["small_reason"] >= 0.88)
+    for what, (found, least) in gap.items():
+        row(what, f"{100 * least:.0f} points", f"{100 * found:.1f} points", found >= least)
+    handed = told["paired"]["transfer - small_reason"]["difference"]
+    row("`transfer` against small, reasoning", "0 points", f"{100 * handed:+.1f} points", handed >= 0)
+    lost = told["paired"]["mutual - large_reason"]["difference"]
+    row("`mutual` against large, reasoning", "-2 points", f"{100 * lost:+.1f} points", lost >= -0.02)
+    accepted = told["accepted"] / told["boards"]
+    row("accepted without reasoning", "40%", percent(accepted), accepted >= 0.4)
+    wrong = told["accepted_wrong"] / max(1, told["accepted"])
+    row("of these wrong", "at most 5%", percent(wrong), wrong <= 0.05)
+    row("mean tokens of reasoning", "60", f"{told['reasoning_tokens']:.1f}", told["reasoning_tokens"] > 60)
+    if vqa := told.get("easy_vqa"):
+        row("easy-VQA, large, short", "97%", percent(vqa["accuracy"]), vqa["accuracy"] >= 0.97)
+    ratio = told["seconds_a_token"]["ratio"]
+    row("time a token, large to small", "2×", f"{ratio:.2f}×", ratio >= 2)
+    row("`mutual`, thrifty, faster than large, reasoning", "2.5×", f"{told['speed_up']:.2f}×", told["speed_up"] >= 2.5)
+    return table(("what", "wanted", "measured", "met"), wanted)
+
+
+def easy_vqa(told: Mapping[str, Any]) -> str:
+    found = told.get("easy_vqa")
+    return f"{percent(found['accuracy'])} of {found['questions']:,} questions, 95% interval {interval(found)}.\n"
+
+
+def handoff(told: Mapping[str, Any]) -> str:
+    rows = told["figures"]["rows"]
+    cells = sorted({(row["reasoning_tokens"], row["visual_tokens"]) for row in rows})
+    median = {(row["arm"], row["reasoning_tokens"], row["visual_tokens"]): row["median_s"] for row in rows}
+    lines = [
+        (tokens, visual, *(milliseconds(median[arm, tokens, visual]) for arm in ("streamed", "whole")))
+        for tokens, visual in cells
+    ]
+    head = ("reasoning tokens", "visual tokens", "read while written, ms", "read at once, ms")
+    ratios = told["figures"]["ratios"]
+    ends = "; ".join(
+        f"{name}: {ratios['streamed'][name]:.2f}× read while written, {ratios['whole'][name]:.2f}× at once"
+        for name in ratios["streamed"]
+    )
+    return f"{table(head, lines)}\nFrom end to end: {ends}. Medians; {measured(told)}"
+
+
+def schedules(told: Mapping[str, Any]) -> str:
+    figures = told["figures"]
+    rows = [
+        (
+            name.replace("_", ", "),
+            percent(arm["accuracy"]),
+            milliseconds(arm["mean_s"]),
+            f"{arm['mean_tokens']:.1f}",
+            f"{arm['speed_up']:.2f}×",
+        )
+        for name, arm in figures["arms"].items()
+    ]
+    head = ("", "right", "mean ms", "tokens generated", "speed-up")
+    return table(head, rows) + "\n" + measured(figures | {"machine": told["machine"]})
+
+
+def overhead(told: Mapping[str, Any]) -> str:
+    rows = [
+        (name, f"{f['idle_ms_median']:.2f}", percent(f["share_of_total"]), f["prompt_tokens_computed_twice"])
+        for name, f in told["figures"].items()
+    ]
+    head = ("schedule", "median ms without any call", "share of the time", "prompt tokens computed twice")
+    return table(head, rows) + "\n" + measured(told)
+
+
+def of(name: str, draw: Callable[[Mapping[str, Any]], str]) -> Callable[[], str]:
+    """A table of one result file."""
+
+    def made() -> str:
+        path = RESULTS / f"{name}.json"
+        return draw(json.loads(path.read_text())) if path.exists() else "Not measured yet.\n"
+
+    return made
+
+
+FIGURES = {
+    "figures headline": of("evaluation", headline),
+    "figures evaluation": of("evaluation", headline),
+    "figures targets": of("evaluation", targets),
+    "figures tasks": of("evaluation", tasks),
+    "figures routes": of("evaluation", routes),
+    "figures paired": of("evaluation", paired),
+    "figures easy-vqa": of("evaluation", easy_vqa),
+    "figures acceptance": of("validation", acceptance),
+    "figures handoff": of("handoff", handoff),
+    "figures overhead": of("overhead", overhead),
+    "figures schedules": of("strategies", schedules),
+}
