@@ -10,6 +10,7 @@ from rich.console import Console
 
 import cuecard
 from cuecard.cli.ask import ask
+from cuecard.cli.check import check
 from cuecard.cli.demo import demo
 from cuecard.cli.models import models
 from cuecard.cli.serve import key, serve
@@ -26,6 +27,7 @@ app.command()(ask)
 app.command()(demo)
 app.command()(models)
 app.command()(serve)
+app.command()(check)
 app.command()(key)
 
 

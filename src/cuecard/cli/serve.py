@@ -38,6 +38,7 @@ def serve(
         from cuecard.gateway.app import application
         from cuecard.gateway.config import is_loopback
         from cuecard.gateway.fetch import Fetcher
+        from cuecard.gateway.probe import beside, saved
         from cuecard.gateway.service import Service
     except ImportError as error:
         raise MissingExtra(f"the gateway needs {error.name}", "pip install 'cuecard[gateway]'") from error
@@ -47,7 +48,7 @@ def serve(
     if not (chosen.keys or chosen.server.open or is_loopback(at)):
         raise BadInput(f"{at} is open to others, and there are no API keys", "`cuecard key` makes one for cuecard.toml")
     with closing(_listener(at, on)) as listener:
-        service = Service.configured(chosen)
+        service = Service.configured(chosen, saved(beside(config)) if config else None)
         address = "http://{}:{}/v1".format(*listener.getsockname()[:2])
         who = " and ".join(model.name for model in service.models.values())
         Console(stderr=True, highlight=False).print(f"{who} are served as cuecard at {address}")

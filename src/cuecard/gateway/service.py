@@ -15,6 +15,7 @@ from cuecard.gateway import names
 from cuecard.gateway.chat import Asked, with_policy
 from cuecard.gateway.config import Config, Upstream
 from cuecard.gateway.pool import Breaker, Pool, Replica
+from cuecard.gateway.probe import Findings
 from cuecard.models import spec
 from cuecard.models.base import Model
 from cuecard.pair import policy_with
@@ -56,9 +57,16 @@ class Service:
         self.concrete = {model.name: role for role, model in models.items()}
 
     @classmethod
-    def configured(cls, config: Config) -> Service:
-        """The service that a configuration describes. Loads models in this process; raises BadInput, MissingExtra."""
-        pools = {role: Pool([_replica(one, role) for one in upstreams]) for role, upstreams in config.roles.items()}
+    def configured(cls, config: Config, found: Mapping[str, Findings] | None = None) -> Service:
+        """The service that a configuration describes; what it does not say of a server is as a probe has found it.
+
+        Loads models in this process. Raises BadInput, MissingExtra.
+        """
+        known_of = {name: each.settings for name, each in (found or {}).items() if each.reachable}
+        pools = {
+            role: Pool([_replica(one, role, known_of.get(one.model, {})) for one in upstreams])
+            for role, upstreams in config.roles.items()
+        }
         pair = config.pair
         return cls(pools, strategy=pair.strategy, free_form=pair.free_form, policy=config.policy(Policy()))
 
@@ -120,6 +128,6 @@ class Service:
             await model.aclose()
 
 
-def _replica(upstream: Upstream, role: str) -> Replica:
-    model = spec.load(upstream.table(), role)
+def _replica(upstream: Upstream, role: str, found: Mapping[str, bool]) -> Replica:
+    model = spec.load({**found, **upstream.table()}, role)
     return Replica(model, Breaker(time.monotonic), upstream.weight, upstream.most_at_once)
