@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from cuecard.demo import boards
-from cuecard.demo.evaluate import ARMS, acceptance, examine, mcnemar, paired, report, wilson
+from cuecard.demo.evaluate import ARMS, acceptance, examine, paired, report
 from cuecard.domain.call import Mode
 from cuecard.domain.outcome import Route
 from cuecard.models.prompt import Prompt
 from cuecard.models.recorded import Says, ScriptedModel
+from cuecard.planning.proportions import mcnemar, wilson
 from cuecard.strategies.policy import DEFAULT_ACCEPTANCE
 
 SURE, UNSURE = -0.01, -1.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,11 +10,15 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from gateways import COUNT, agreeing, disagreeing, gateway
+from gateways import COUNT, agreeing, disagreeing, gateway, model
 from prometheus_client.parser import text_string_to_metric_families
 
 from cuecard.domain.errors import ModelUnreachable
+from cuecard.domain.question import AnswerKind, Question
+from cuecard.gateway.audit import Audit
+from cuecard.gateway.service import Service
 from cuecard.models.recorded import Says, ScriptedModel
+from cuecard.strategies.run import answer
 
 pytestmark = pytest.mark.timeout(20)
 ASKED: dict[str, Any] = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
@@ -86,6 +91,36 @@ async def test_a_decision_is_told_without_the_expensive_calls(models, name, rout
     assert (told["route"], len(told["calls"])) == (route, calls)
     assert {call["mode"] for call in told["calls"]} <= {"short"}
     assert told["reason"]
+
+
+@pytest.mark.parametrize(("reasoned", "differed"), [("3", 0), ("4", 6)])
+async def test_agreed_answers_are_looked_at_again_when_nobody_waits(reasoned, differed):
+    models = {"small": model("tiny", "3"), "large": model("huge", "3", reasoned)}
+    service = Service(models)
+    audit = Audit(service, 1.0, warn_above=0.3)
+    for _ in range(6):
+        asked = Question(COUNT, kind=AnswerKind.NUMBER)
+        audit.consider(asked, await answer(asked, models))
+    while audit.told()["waiting"] or not audit._working.done():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    told = audit.told()
+    assert (told["checked"], told["differed"], told["alarming"]) == (6, differed, differed > 0)
+    await audit.aclose()
+
+
+async def test_nothing_is_looked_at_again_while_a_client_waits():
+    models = agreeing()
+    service = Service(models)
+    audit = Audit(service, 1.0)
+    service.idle.clear()
+    asked = Question(COUNT, kind=AnswerKind.NUMBER)
+    audit.consider(asked, await answer(asked, models))
+    await asyncio.sleep(0.05)
+    assert (audit.checked, audit.told()["waiting"]) == (0, 1)
+    service.idle.set()
+    await asyncio.sleep(0.05)
+    assert audit.checked == 1
+    await audit.aclose()
 
 
 async def test_the_dashboard_needs_nothing_from_elsewhere():

@@ -36,6 +36,7 @@ def serve(
         import uvicorn
 
         from cuecard.gateway.app import application
+        from cuecard.gateway.audit import Audit
         from cuecard.gateway.config import is_loopback
         from cuecard.gateway.fetch import Fetcher
         from cuecard.gateway.probe import beside, saved
@@ -55,6 +56,12 @@ def serve(
         app = application(
             service,
             gate=chosen.gate(time.monotonic),
+            audit=Audit(
+                service,
+                chosen.audit.share,
+                strategy=chosen.audit.strategy,
+                warn_above=chosen.audit.warn_above,
+            ),
             fetcher=Fetcher(hosts=chosen.images.hosts) if chosen.images.urls else None,
             most_images=chosen.images.most,
             most_bytes=chosen.server.most_body_mib * 2**20,

@@ -9,10 +9,11 @@ from random import Random
 from statistics import fmean
 
 from cuecard.demo import boards, easyvqa
-from cuecard.demo.evaluate import Trial, examine, wilson
+from cuecard.demo.evaluate import Trial, examine
 from cuecard.domain.errors import CuecardError
 from cuecard.domain.outcome import LatencyKind, Outcome, Route
 from cuecard.models.base import Model
+from cuecard.planning.proportions import wilson
 from cuecard.report.records import NEITHER, Answered, Exhibit, Row, Sample, Showcase
 from cuecard.strategies.policy import Policy, Schedule
 

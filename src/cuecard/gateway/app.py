@@ -27,12 +27,13 @@ from cuecard.domain.outcome import Outcome
 from cuecard.domain.plain import call_as_object
 from cuecard.domain.question import Image
 from cuecard.gateway import chat, names, responses
+from cuecard.gateway.audit import Audit
 from cuecard.gateway.chat import Asked, Fetch, Json
 from cuecard.gateway.fetch import Fetcher
 from cuecard.gateway.keys import Client, Gate
 from cuecard.gateway.observe import Observatory
 from cuecard.gateway.pool import Pool
-from cuecard.gateway.service import Plan, Said, Service
+from cuecard.gateway.service import Said, Service
 from cuecard.models import images
 from cuecard.strategies.preview import preview
 
@@ -50,6 +51,7 @@ def application(
     *,
     gate: Gate | None = None,
     fetcher: Fetcher | None = None,
+    audit: Audit | None = None,
     most_images: int = 16,
     most_bytes: int = MOST_BYTES,
     ping_s: float = PING_S,
@@ -57,10 +59,12 @@ def application(
     """The gateway as an ASGI application."""
     dashboard = (files("cuecard.gateway") / "dashboard" / "page.html").read_text(encoding="utf-8")
     seen, entrance = Observatory(service.models), gate or Gate([], time.monotonic)
+    second_look = audit or Audit(service, 0.0)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
+        await second_look.aclose()
         await service.aclose()
         if fetcher is not None:
             await fetcher.aclose()
@@ -74,7 +78,7 @@ def application(
         async def answer(request: Request) -> Response:
             client = entrance.admit(request.headers.get("authorization"))
             asked = await asked_of(request, parse)
-            telling, writer = Telling(service, asked, service.plan(asked), seen, client), writer_of(asked)
+            telling, writer = Telling(service, asked, seen, client, second_look), writer_of(asked)
             if asked.stream:
                 return Events(telling, writer, ping_s)
             outcome, reasoning = await unless_gone(request.receive, telling.whole())
@@ -115,11 +119,11 @@ def application(
 
     async def metrics(request: Request) -> Response:
         entrance.admit(request.headers.get("authorization"))
-        return Response(seen.metrics(), media_type=CONTENT_TYPE_LATEST)
+        return Response(seen.metrics(second_look.checked, second_look.differed), media_type=CONTENT_TYPE_LATEST)
 
     async def stats(request: Request) -> Response:
         entrance.admit(request.headers.get("authorization"))
-        return JSONResponse(seen.stats() | {"recent": seen.last(50)})
+        return JSONResponse(seen.stats() | {"audit": second_look.told(), "recent": seen.last(50)})
 
     async def page(request: Request) -> Response:
         return HTMLResponse(dashboard, headers={"content-security-policy": CONTENT_POLICY})
@@ -237,9 +241,9 @@ class Writer(Protocol):
 class Telling:
     """One request being answered, seen, and charged to its client."""
 
-    def __init__(self, service: Service, asked: Asked, plan: Plan, seen: Observatory, client: Client) -> None:
+    def __init__(self, service: Service, asked: Asked, seen: Observatory, client: Client, audit: Audit) -> None:
         self.asked, self.seen, self.client = asked, seen, client
-        self._service, self._plan = service, plan
+        self._service, self._plan, self._audit = service, service.plan(asked), audit
 
     async def pieces(self) -> AsyncGenerator[Said | Outcome]:
         """As `Service.listen`, counted."""
@@ -252,6 +256,7 @@ class Telling:
                 else:
                     self.seen.answered(self.asked.id, self.asked.model, item, first)
                     self.client.spend(chat.usage(item)["total_tokens"])
+                    self._audit.consider(self.asked.question, item)
                 yield item
 
     async def whole(self) -> tuple[Outcome, str]:

@@ -84,9 +84,7 @@ class PairSettings(Strict):
     @field_validator("strategy")
     @classmethod
     def _is_known(cls, name: str) -> str:
-        if name not in STRATEGIES:
-            raise ValueError(f"unknown strategy {name!r}{_nearest(name, list(STRATEGIES))}")
-        return name
+        return known_strategy(name)
 
     @field_validator("accept")
     @classmethod
@@ -130,6 +128,21 @@ class Images(Strict):
     """Images of one request."""
 
 
+class AuditSettings(Strict):
+    """How answers that were accepted without reasoning are looked at again."""
+
+    share: float = Field(0.0, ge=0, le=1)
+    """Of the agreed requests."""
+    strategy: str = "reason:large"
+    warn_above: float = Field(0.1, ge=0, le=1)
+    """Warn when false accepts are surely more than this share."""
+
+    @field_validator("strategy")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        return known_strategy(name)
+
+
 class Config(Strict):
     """The whole file."""
 
@@ -137,6 +150,7 @@ class Config(Strict):
     server: Server = Server()
     pair: PairSettings = PairSettings()
     images: Images = Images()
+    audit: AuditSettings = AuditSettings()
     keys: list[KeyEntry] = []
     small: list[Upstream]
     large: list[Upstream]
@@ -183,6 +197,13 @@ class Config(Strict):
         )
 
 
+def known_strategy(name: str) -> str:
+    """The name, if there is such a strategy. Raises ValueError."""
+    if name not in STRATEGIES:
+        raise ValueError(f"unknown strategy {name!r}{_nearest(name, list(STRATEGIES))}")
+    return name
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach an address."""
     try:
@@ -223,6 +244,7 @@ def _told(error: Mapping[str, Any]) -> str:
 TABLES: Mapping[str, type[Strict]] = {
     "server": Server,
     "images": Images,
+    "audit": AuditSettings,
     "keys": KeyEntry,
     "pair": PairSettings,
     "small": Upstream,

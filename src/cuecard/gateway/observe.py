@@ -66,6 +66,8 @@ class Observatory:
             "handoff_seconds", "Last token of reasoning to first answer token", buckets=SECONDS, **made
         )
         self._overhead = Histogram("overhead_seconds", "Request time without any call", buckets=OVERHEAD, **made)
+        self._checked = Gauge("audit_checked", "Agreed answers that were looked at again", **made)
+        self._differed = Gauge("audit_differed", "Those of them that reasoning answered differently", **made)
         self._up = Gauge("upstream_open", "1 while the breaker lets no call through", ["role", "replica"], **made)
         self._running = Gauge("upstream_running", "Calls under way", ["role", "replica"], **made)
 
@@ -110,8 +112,10 @@ class Observatory:
             self.tokens[call.role, what] += count
             self._tokens.labels(call.role, call.model, call.mode, what).inc(max(0, count))
 
-    def metrics(self) -> bytes:
-        """The text that Prometheus scrapes."""
+    def metrics(self, checked: int, differed: int) -> bytes:
+        """The text that Prometheus scrapes; agreed answers that were looked at again, and those found different."""
+        self._checked.set(checked)
+        self._differed.set(differed)
         for role, index, replica in self._replicas():
             self._up.labels(role, str(index)).set(replica.breaker.state is State.OPEN)
             self._running.labels(role, str(index)).set(replica.running)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -55,6 +56,10 @@ class Service:
         self.models, self.strategy, self.free_form = models, strategy, free_form
         self.policy = policy or Policy()
         self.concrete = {model.name: role for role, model in models.items()}
+        self.idle = asyncio.Event()
+        """No client's request is under way."""
+        self.idle.set()
+        self._under_way = 0
 
     @classmethod
     def configured(cls, config: Config, found: Mapping[str, Findings] | None = None) -> Service:
@@ -103,6 +108,18 @@ class Service:
         Reasoning is that of the first call that reasons. Of the answer nothing is said that might be replaced: a
         free-form one as the last call speaks it, any other whole, at the end.
         """
+        self._under_way += 1
+        self.idle.clear()
+        try:
+            async with aclosing(self._listen(asked, plan)) as heard:
+                async for item in heard:
+                    yield item
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self.idle.set()
+
+    async def _listen(self, asked: Asked, plan: Plan) -> AsyncGenerator[Said | Outcome]:
         thinker, told = None, ""
         alone = plan.strategy.startswith(("short", "reason"))
         async with aclosing(stream(asked.question, self.models, plan.strategy, plan.policy)) as heard:

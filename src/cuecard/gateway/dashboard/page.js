@@ -21,6 +21,11 @@ function tile(name, value, note = "") {
   return [make("dt", { textContent: name }), make("dd", {}, value, note ? make("small", { textContent: ` ${note}` }) : null)];
 }
 
+function falseAccepts(audit) {
+  if (!audit.checked) return "none looked at again";
+  return `${percent(audit.low)} to ${percent(audit.high)}, of ${audit.checked} looked at again${audit.alarming ? ": too many" : ""}`;
+}
+
 function tiles(stats) {
   const totals = stats.recent.map((request) => request.total_s).sort((a, b) => a - b);
   const median = totals.length ? seconds(totals[Math.floor(totals.length / 2)]) : "–";
@@ -35,6 +40,7 @@ function tiles(stats) {
     tile("saved", seconds(stats.saved_s.estimated), `estimated, of ${stats.saved_s.requests}`),
     tile("tokens generated", generated.toLocaleString("en")),
     tile("failures", String(failures)),
+    tile("false accepts", stats.audit.checked ? percent(stats.audit.rate) : "–", falseAccepts(stats.audit)),
   ];
   at("tiles").replaceChildren(...groups.map((group) => make("div", {}, ...group)));
 }

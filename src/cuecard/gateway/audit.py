@@ -1,0 +1,97 @@
+"""A second look at answers that were accepted without reasoning, when nobody waits: how many were wrong?"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from random import Random
+
+from cuecard.answers import agree, extract
+from cuecard.domain.errors import CuecardError
+from cuecard.domain.outcome import Outcome, Route
+from cuecard.domain.question import Question
+from cuecard.gateway.service import Service
+from cuecard.planning.proportions import wilson
+from cuecard.strategies.run import answer
+
+WAITING = 100
+log = logging.getLogger("cuecard.gateway")
+
+
+class Audit:
+    """Checks a share of the agreed requests by reasoning, one at a time, while no client's request runs.
+
+    A reasoned answer is no truth either: what is counted is how often it differs from the one that was accepted.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        share: float,
+        *,
+        strategy: str = "reason:large",
+        warn_above: float = 0.1,
+        rng: Random | None = None,
+    ) -> None:
+        self._service, self._share, self._strategy = service, share, strategy
+        self._warn_above, self._rng = warn_above, rng or Random()
+        self._waiting: asyncio.Queue[tuple[Question, Outcome]] = asyncio.Queue(WAITING)
+        self._working: asyncio.Task[None] | None = None
+        self.checked = self.differed = self.failed = self.skipped = 0
+        """Skipped: more came than there was time for."""
+
+    def consider(self, question: Question, outcome: Outcome) -> None:
+        """A request has been answered."""
+        if outcome.route is not Route.AGREED or self._rng.random() >= self._share:
+            return
+        if self._waiting.full():
+            self.skipped += 1
+            return
+        self._waiting.put_nowait((question, outcome))
+        if self._working is None or self._working.done():
+            self._working = asyncio.create_task(self._work())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95% interval of the share of false accepts."""
+        return wilson(self.differed, self.checked)
+
+    @property
+    def alarming(self) -> bool:
+        """False accepts are surely more than they may be."""
+        return self.checked > 0 and self.interval[0] > self._warn_above
+
+    def told(self) -> dict[str, float | int | bool | None]:
+        """What has been found, as plain data."""
+        low, high = self.interval
+        return {
+            "checked": self.checked,
+            "differed": self.differed,
+            "rate": self.differed / self.checked if self.checked else None,
+            "low": low if self.checked else None,
+            "high": high if self.checked else None,
+            "failed": self.failed,
+            "skipped": self.skipped,
+            "waiting": self._waiting.qsize(),
+            "alarming": self.alarming,
+        }
+
+    async def aclose(self) -> None:
+        if self._working is not None:
+            self._working.cancel()
+            await asyncio.wait([self._working])
+
+    async def _work(self) -> None:
+        while not self._waiting.empty():
+            await self._service.idle.wait()
+            question, outcome = self._waiting.get_nowait()
+            try:
+                second = await answer(question, self._service.models, self._strategy, self._service.policy)
+            except CuecardError:
+                self.failed += 1
+                continue
+            was_alarming = self.alarming
+            self.checked += 1
+            self.differed += not agree(extract(outcome.answer, question), extract(second.answer, question), question)
+            if self.alarming and not was_alarming:
+                log.warning("more than %.0f%% of the agreed answers are wrong: %s", 100 * self._warn_above, self.told())
