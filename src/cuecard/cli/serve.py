@@ -39,6 +39,7 @@ def serve(
         from cuecard.gateway.audit import Audit
         from cuecard.gateway.config import is_loopback
         from cuecard.gateway.fetch import Fetcher
+        from cuecard.gateway.journal import Journal
         from cuecard.gateway.probe import beside, saved
         from cuecard.gateway.service import Service
     except ImportError as error:
@@ -62,6 +63,7 @@ def serve(
                 strategy=chosen.audit.strategy,
                 warn_above=chosen.audit.warn_above,
             ),
+            journal=None if (log := chosen.journal).path is None else Journal(**log.model_dump()),
             fetcher=Fetcher(hosts=chosen.images.hosts) if chosen.images.urls else None,
             most_images=chosen.images.most,
             most_bytes=chosen.server.most_body_mib * 2**20,

@@ -30,6 +30,7 @@ from cuecard.gateway import chat, names, responses
 from cuecard.gateway.audit import Audit
 from cuecard.gateway.chat import Asked, Fetch, Json
 from cuecard.gateway.fetch import Fetcher
+from cuecard.gateway.journal import Journal
 from cuecard.gateway.keys import Client, Gate
 from cuecard.gateway.observe import Observatory
 from cuecard.gateway.pool import Pool
@@ -52,6 +53,7 @@ def application(
     gate: Gate | None = None,
     fetcher: Fetcher | None = None,
     audit: Audit | None = None,
+    journal: Journal | None = None,
     most_images: int = 16,
     most_bytes: int = MOST_BYTES,
     ping_s: float = PING_S,
@@ -68,6 +70,8 @@ def application(
         await service.aclose()
         if fetcher is not None:
             await fetcher.aclose()
+        if journal is not None:
+            journal.close()
 
     async def asked_of(request: Request, parse: Parse) -> Asked:
         return await _asked(request, parse, most_bytes, fetcher, most_images)
@@ -78,7 +82,7 @@ def application(
         async def answer(request: Request) -> Response:
             client = entrance.admit(request.headers.get("authorization"))
             asked = await asked_of(request, parse)
-            telling, writer = Telling(service, asked, seen, client, second_look), writer_of(asked)
+            telling, writer = Telling(service, asked, seen, client, over), writer_of(asked)
             if asked.stream:
                 return Events(telling, writer, ping_s)
             outcome, reasoning = await unless_gone(request.receive, telling.whole())
@@ -86,6 +90,11 @@ def application(
             return JSONResponse(writer.whole(outcome, reasoning), headers=own)
 
         return answer
+
+    def over(asked: Asked, outcome: Outcome) -> None:
+        second_look.consider(asked.question, outcome)
+        if journal is not None:
+            journal.write(asked, outcome)
 
     async def decision(request: Request) -> Response:
         entrance.admit(request.headers.get("authorization"))
@@ -241,9 +250,16 @@ class Writer(Protocol):
 class Telling:
     """One request being answered, seen, and charged to its client."""
 
-    def __init__(self, service: Service, asked: Asked, seen: Observatory, client: Client, audit: Audit) -> None:
+    def __init__(
+        self,
+        service: Service,
+        asked: Asked,
+        seen: Observatory,
+        client: Client,
+        over: Callable[[Asked, Outcome], None],
+    ) -> None:
         self.asked, self.seen, self.client = asked, seen, client
-        self._service, self._plan, self._audit = service, service.plan(asked), audit
+        self._service, self._plan, self._over = service, service.plan(asked), over
 
     async def pieces(self) -> AsyncGenerator[Said | Outcome]:
         """As `Service.listen`, counted."""
@@ -256,7 +272,7 @@ class Telling:
                 else:
                     self.seen.answered(self.asked.id, self.asked.model, item, first)
                     self.client.spend(chat.usage(item)["total_tokens"])
-                    self._audit.consider(self.asked.question, item)
+                    self._over(self.asked, item)
                 yield item
 
     async def whole(self) -> tuple[Outcome, str]:

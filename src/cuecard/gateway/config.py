@@ -143,6 +143,17 @@ class AuditSettings(Strict):
         return known_strategy(name)
 
 
+class JournalSettings(Strict):
+    """The decision log; none if there is no path."""
+
+    path: Path | None = None
+    content: bool = False
+    """Keep what was said, instead of hashes of it."""
+    most_mib: float = Field(64.0, gt=0)
+    keep: int = Field(3, ge=1)
+    """Files that were full before."""
+
+
 class Config(Strict):
     """The whole file."""
 
@@ -151,6 +162,7 @@ class Config(Strict):
     pair: PairSettings = PairSettings()
     images: Images = Images()
     audit: AuditSettings = AuditSettings()
+    journal: JournalSettings = JournalSettings()
     keys: list[KeyEntry] = []
     small: list[Upstream]
     large: list[Upstream]
@@ -245,6 +257,7 @@ TABLES: Mapping[str, type[Strict]] = {
     "server": Server,
     "images": Images,
     "audit": AuditSettings,
+    "journal": JournalSettings,
     "keys": KeyEntry,
     "pair": PairSettings,
     "small": Upstream,

@@ -1,0 +1,71 @@
+"""The decision log."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from gateways import COUNT, THOUGHT, disagreeing
+
+from cuecard.domain.errors import BadInput
+from cuecard.domain.outcome import Outcome
+from cuecard.domain.question import AnswerKind, Question
+from cuecard.gateway.chat import Asked
+from cuecard.gateway.journal import Journal
+from cuecard.strategies.run import answer
+
+ASKED = Asked("cuecard", Question(COUNT, kind=AnswerKind.NUMBER, system="Secret orders."), {})
+
+
+@pytest.fixture
+async def outcome() -> Outcome:
+    return await answer(ASKED.question, disagreeing())
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+async def test_a_request_leaves_its_decision_and_nothing_that_was_said(outcome, tmp_path):
+    journal = Journal(tmp_path / "log.jsonl")
+    journal.write(ASKED, outcome)
+    journal.write(ASKED, outcome)
+    journal.close()
+    one, other = lines(tmp_path / "log.jsonl")
+    assert (one["route"], one["id"]) == ("transferred", ASKED.id)
+    assert one["usage"]["total_tokens"] == sum(c["prompt_tokens"] + c["completion_tokens"] for c in one["calls"])
+    assert one["question"] == other["question"]  # equal within one run
+    text = (tmp_path / "log.jsonl").read_text()
+    assert not any(said in text for said in (COUNT, THOUGHT, "Secret orders"))
+
+
+async def test_hashes_of_two_runs_cannot_be_joined(outcome, tmp_path):
+    for name in ("one", "two"):
+        journal = Journal(tmp_path / name)
+        journal.write(ASKED, outcome)
+        journal.close()
+    assert lines(tmp_path / "one")[0]["question"] != lines(tmp_path / "two")[0]["question"]
+
+
+async def test_what_was_said_is_kept_where_that_is_wanted(outcome, tmp_path):
+    journal = Journal(tmp_path / "log.jsonl", content=True)
+    journal.write(ASKED, outcome)
+    journal.close()
+    (told,) = lines(tmp_path / "log.jsonl")
+    assert (told["question"]["text"], told["answer"]) == (COUNT, "3")
+    assert THOUGHT in [call["reasoning"] for call in told["calls"]]
+
+
+async def test_a_full_file_is_put_aside_and_the_oldest_thrown_away(outcome, tmp_path):
+    journal = Journal(tmp_path / "log.jsonl", most_mib=0.01, keep=2)
+    for _ in range(60):
+        journal.write(ASKED, outcome)
+    journal.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.jsonl", "log.jsonl.1", "log.jsonl.2"]
+    assert all(path.stat().st_size <= 0.01 * 2**20 for path in tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(BadInput, match="cannot write the journal"):
+        Journal(tmp_path / "nowhere" / "log.jsonl")
