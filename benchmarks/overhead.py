@@ -69,7 +69,7 @@ async def measure() -> dict[str, Any]:
             outcome = await answer(exercise.question, models, "mutual", Policy(schedule=schedule))
             if index < 3:
                 continue  # warm-up
-            idle.append(outcome.total_s - outcome.busy_s)
+            idle.append(outcome.overhead_s)
             shares.append(idle[-1] / outcome.total_s)
             for watched in models.values():
                 used = [call.usage for call in outcome.calls if call.model == watched.name and not call.cancelled]

@@ -64,12 +64,17 @@ class Outcome:
 
     @property
     def busy_s(self) -> float:
-        """Seconds in which at least one call was running; the rest of the time is the orchestration's own."""
+        """Seconds in which at least one call was running."""
         total = until = 0.0
         for call in sorted(self.calls, key=lambda call: call.start_s):
             total += max(0.0, call.end_s - max(until, call.start_s))
             until = max(until, call.end_s)
         return total
+
+    @property
+    def overhead_s(self) -> float:
+        """Seconds in which no call was running: the orchestration's own."""
+        return max(0.0, self.total_s - self.busy_s)
 
     @property
     def handoff_s(self) -> float | None:

@@ -24,6 +24,7 @@ def outcome_as_object(outcome: Outcome) -> dict[str, Any]:
 
 
 def usage_as_object(usage: Usage) -> dict[str, int | None]:
+    """Token counts by name; None is not observed."""
     return {
         name: getattr(usage, name)
         for name in ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
@@ -31,6 +32,7 @@ def usage_as_object(usage: Usage) -> dict[str, int | None]:
 
 
 def call_as_object(call: Call) -> dict[str, Any]:
+    """One call: who, when, what it cost, how it ended, and what it said."""
     return {
         "role": call.role,
         "model": call.model,

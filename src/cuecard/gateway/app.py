@@ -76,6 +76,15 @@ def application(
     async def asked_of(request: Request, parse: Parse) -> Asked:
         return await _asked(request, parse, most_bytes, fetcher, most_images)
 
+    def guarded(handler: Handler) -> Handler:
+        """A path for those with a key."""
+
+        async def admitted(request: Request) -> Response:
+            entrance.admit(request.headers.get("authorization"))
+            return await handler(request)
+
+        return admitted
+
     def answering(parse: Parse, writer_of: Callable[[Asked], Writer]) -> Handler:
         """A path of the API on which questions are answered."""
 
@@ -97,7 +106,6 @@ def application(
             journal.write(asked, outcome)
 
     async def decision(request: Request) -> Response:
-        entrance.admit(request.headers.get("authorization"))
         asked = await asked_of(request, chat.parse)
         plan = service.plan(asked)
         work = preview(asked.question, service.models, plan.strategy, plan.policy)
@@ -106,11 +114,9 @@ def application(
         return JSONResponse(told | {"calls": [call_as_object(call) for call in calls]})
 
     async def models(request: Request) -> Response:
-        entrance.admit(request.headers.get("authorization"))
         return JSONResponse({"object": "list", "data": [_listed(name) for name in served()]})
 
     async def model(request: Request) -> Response:
-        entrance.admit(request.headers.get("authorization"))
         if (name := request.path_params["name"]) not in served():
             raise names.unknown(name, service.concrete)
         return JSONResponse(_listed(name))
@@ -127,11 +133,9 @@ def application(
         return JSONResponse(told, 503 if told["status"] == "down" else 200)
 
     async def metrics(request: Request) -> Response:
-        entrance.admit(request.headers.get("authorization"))
         return Response(seen.metrics(second_look.checked, second_look.differed), media_type=CONTENT_TYPE_LATEST)
 
     async def stats(request: Request) -> Response:
-        entrance.admit(request.headers.get("authorization"))
         return JSONResponse(seen.stats() | {"audit": second_look.told(), "recent": seen.last(50)})
 
     async def page(request: Request) -> Response:
@@ -141,13 +145,13 @@ def application(
         routes=[
             Route("/v1/chat/completions", answering(chat.parse, chat.Writer), methods=["POST"]),
             Route("/v1/responses", answering(responses.parse, responses.Writer), methods=["POST"]),
-            Route("/v1/decision", decision, methods=["POST"]),
-            Route("/v1/models", models),
-            Route("/v1/models/{name:path}", model),
+            Route("/v1/decision", guarded(decision), methods=["POST"]),
+            Route("/v1/models", guarded(models)),
+            Route("/v1/models/{name:path}", guarded(model)),
             Route("/health", health),
             Route("/ready", ready),
-            Route("/metrics", metrics),
-            Route("/stats", stats),
+            Route("/metrics", guarded(metrics)),
+            Route("/stats", guarded(stats)),
             Route("/dashboard", page),
             Mount("/dashboard", StaticFiles(packages=[("cuecard.gateway", "dashboard")])),
         ],
@@ -263,12 +267,11 @@ class Telling:
 
     async def pieces(self) -> AsyncGenerator[Said | Outcome]:
         """As `Service.listen`, counted."""
-        clock = asyncio.get_running_loop().time
-        began, first = clock(), None
+        began, first = time.perf_counter(), None
         async with aclosing(self._service.listen(self.asked, self._plan)) as heard:
             async for item in heard:
                 if isinstance(item, Said):
-                    first = clock() - began if first is None else first
+                    first = time.perf_counter() - began if first is None else first
                 else:
                     self.seen.answered(self.asked.id, self.asked.model, item, first)
                     self.client.spend(chat.usage(item)["total_tokens"])

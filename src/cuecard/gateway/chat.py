@@ -14,7 +14,7 @@ from cuecard.answers import guess_kind, options_in
 from cuecard.domain.call import Usage
 from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.domain.outcome import Outcome
-from cuecard.domain.plain import call_as_object, usage_as_object
+from cuecard.domain.plain import outcome_as_object
 from cuecard.domain.question import AnswerKind, Image, Message, Question
 from cuecard.strategies.policy import Policy
 
@@ -292,36 +292,26 @@ def usage(outcome: Outcome) -> Json:
 
 def account(outcome: Outcome) -> Json:
     """The `cuecard` object: how the answer came about and what it cost, by model and by call."""
-    calls = [call_as_object(call) for call in outcome.calls]
-    for call in calls:
+    told = outcome_as_object(outcome)
+    del told["answer"]
+    for call in told["calls"]:
         del call["reasoning"], call["answer"]
-    return {
-        "route": outcome.route,
-        "reason": outcome.reason,
-        "strategy": outcome.strategy,
-        "schedule": outcome.schedule,
-        "confidence": outcome.confidence,
-        "latency": {
-            "total_s": outcome.total_s,
-            "handoff_s": outcome.handoff_s,
-            "overhead_s": outcome.total_s - outcome.busy_s,
-            "kind": outcome.latency_kind,
-        },
-        "usage": {model: usage_as_object(spent) for model, spent in outcome.usage.items()},
-        "calls": calls,
-    }
+    told["latency"]["overhead_s"] = outcome.overhead_s
+    return told
 
 
 def headers(asked: Asked, outcome: Outcome) -> dict[str, str]:
+    """The most important part of the account, for those who log headers only."""
     return {
         "x-request-id": asked.id,
         "x-cuecard-route": outcome.route,
         "x-cuecard-latency-ms": f"{outcome.total_s * 1000:.1f}",
-        "x-cuecard-overhead-ms": f"{(outcome.total_s - outcome.busy_s) * 1000:.2f}",
+        "x-cuecard-overhead-ms": f"{outcome.overhead_s * 1000:.2f}",
     }
 
 
 def finish_reason(outcome: Outcome) -> str:
+    """Why the visible answer ends, in OpenAI's words."""
     return "length" if outcome.truncated else "stop"
 
 

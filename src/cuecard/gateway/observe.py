@@ -77,7 +77,7 @@ class Observatory:
         self.routes[outcome.route] += 1
         self._requests.labels(model, outcome.strategy, outcome.route).inc()
         self._latency.labels(outcome.route).observe(outcome.total_s)
-        self._overhead.observe(max(0.0, outcome.total_s - outcome.busy_s))
+        self._overhead.observe(outcome.overhead_s)
         if first_shown_s is not None:
             self._first.observe(first_shown_s)
         if outcome.handoff_s is not None:
