@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -20,7 +21,7 @@ from cuecard.models import images, spec
 from cuecard.models.base import Model
 from cuecard.models.prompt import CardFormat
 from cuecard.strategies.policy import Acceptance, Policy, Schedule
-from cuecard.strategies.run import answer, known
+from cuecard.strategies.run import answer, known, told
 from cuecard.strategies.team import Heard
 
 T = TypeVar("T")
@@ -67,26 +68,17 @@ class Pair:
     async def stream(self, text: str | Question, image: Any = None, **options: Any) -> AsyncGenerator[Heard | Outcome]:
         """Every piece of text as it comes from either model, and at last the outcome."""
         asked, strategy, policy = self._prepare(text, image, options)
-        here, heard = asyncio.get_running_loop(), asyncio.Queue[Heard | None]()
+        here = asyncio.get_running_loop()
 
-        def listen(item: Heard | None) -> None:
-            here.call_soon_threadsafe(heard.put_nowait, item)
+        def over_there(listen: Callable[[Heard], None]) -> Coroutine[Any, Any, Outcome]:
+            def pass_on(item: Heard) -> None:
+                here.call_soon_threadsafe(listen, item)
 
-        async def work() -> Outcome:
-            try:
-                return await answer(asked, self.models, strategy, policy, listen)
-            finally:
-                listen(None)
+            return self._here(answer(asked, self.models, strategy, policy, pass_on))
 
-        answering = asyncio.ensure_future(self._here(work()))
-        try:
-            while (item := await heard.get()) is not None:
+        async with aclosing(told(over_there)) as heard:
+            async for item in heard:
                 yield item
-            yield await answering
-        finally:
-            if not answering.done():
-                answering.cancel()
-                await asyncio.wait([answering])
 
     def close(self) -> None:
         """Free both models."""

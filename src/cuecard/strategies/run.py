@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from difflib import get_close_matches
 from functools import partial
 from typing import Any
@@ -81,27 +81,34 @@ async def answer(
     )
 
 
-async def stream(
+def stream(
     question: Question, models: Mapping[str, Model], strategy: str = "mutual", policy: Policy | None = None
 ) -> AsyncGenerator[Heard | Outcome]:
     """As `answer`: every piece of text as it comes, and at last the outcome. Closing it ends every call."""
+    return told(lambda listen: answer(question, models, strategy, policy, listen))
+
+
+async def told(
+    answering: Callable[[Callable[[Heard], None]], Coroutine[Any, Any, Outcome]],
+) -> AsyncGenerator[Heard | Outcome]:
+    """What an answering tells its listener, and at last its outcome. Closing it cancels the answering, and waits."""
     heard = asyncio.Queue[Heard | None]()
 
     async def work() -> Outcome:
         try:
-            return await answer(question, models, strategy, policy, heard.put_nowait)
+            return await answering(heard.put_nowait)
         finally:
             heard.put_nowait(None)
 
-    answering = asyncio.create_task(work())
+    working = asyncio.create_task(work())
     try:
         while (item := await heard.get()) is not None:
             yield item
-        yield await answering
+        yield await working
     finally:
-        if not answering.done():
-            answering.cancel()
-            await asyncio.wait([answering])
+        if not working.done():
+            working.cancel()
+            await asyncio.wait([working])
 
 
 def _at_hand(team: Team, policy: Policy, late: TimeoutError) -> Verdict:
@@ -134,4 +141,4 @@ async def _rescue(question: Question, team: Team, failure: ModelError) -> Verdic
     raise NoAnswer(f"no model is left to answer: {failure}", failure.hint) from failure
 
 
-__all__ = ["STRATEGIES", "Schedule", "answer", "known", "stream"]
+__all__ = ["STRATEGIES", "Schedule", "answer", "known", "stream", "told"]
