@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2
 import openai
 import pytest
 from gateways import COUNT, DESCRIBE, THOUGHT, agreeing, disagreeing, gateway, model
@@ -282,7 +282,7 @@ async def test_an_unknown_model_is_not_found_and_the_nearest_named():
 
 
 async def test_whatever_is_wrong_with_the_request_itself_has_openais_kind_of_error():
-    async with gateway(most_bytes=1000) as client, httpx.AsyncClient(base_url=str(client.base_url)) as plain:
+    async with gateway(most_bytes=1000) as client, httpx2.AsyncClient(base_url=str(client.base_url)) as plain:
         answers = [
             await plain.post("chat/completions", content=b"{"),
             await plain.post("chat/completions", content=b"[]"),

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
+import httpx2
 import openai
 import pytest
 from gateways import COUNT, agreeing, disagreeing, gateway, model
@@ -25,10 +25,10 @@ ASKED: dict[str, Any] = {"model": "cuecard", "messages": [{"role": "user", "cont
 
 
 @asynccontextmanager
-async def both(models: Any) -> AsyncIterator[tuple[openai.AsyncOpenAI, httpx.AsyncClient]]:
+async def both(models: Any) -> AsyncIterator[tuple[openai.AsyncOpenAI, httpx2.AsyncClient]]:
     async with gateway(models) as client:
         root = str(client.base_url).removesuffix("v1/")
-        async with httpx.AsyncClient(base_url=root) as plain:
+        async with httpx2.AsyncClient(base_url=root) as plain:
             yield client, plain
 
 
