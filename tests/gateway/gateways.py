@@ -52,11 +52,12 @@ async def gateway(
     keys: Sequence[Key] = (),
     ping_s: float = 10.0,
     most_bytes: int = 2**20,
+    traces: Any = None,
     **settings: Any,
 ) -> AsyncIterator[openai.AsyncOpenAI]:
     """A client of a gateway that listens on 127.0.0.1."""
     service, gate = Service(models or agreeing(), **settings), Gate(keys, time.monotonic)
-    app = application(service, gate=gate, ping_s=ping_s, most_bytes=most_bytes)
+    app = application(service, gate=gate, ping_s=ping_s, most_bytes=most_bytes, traces=traces)
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, log_level="warning", lifespan="on")
     server = uvicorn.Server(config)

@@ -15,7 +15,7 @@ from cuecard.gateway.chat import Asked
 from cuecard.gateway.journal import Journal
 from cuecard.strategies.run import answer
 
-ASKED = Asked("cuecard", Question(COUNT, kind=AnswerKind.NUMBER, system="Secret orders."), {})
+ASKED = Asked(model="cuecard", question=Question(COUNT, kind=AnswerKind.NUMBER, system="Secret orders."))
 
 
 @pytest.fixture

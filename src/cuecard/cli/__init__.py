@@ -13,6 +13,7 @@ from cuecard.cli.ask import ask
 from cuecard.cli.check import check
 from cuecard.cli.demo import demo
 from cuecard.cli.models import models
+from cuecard.cli.replay import replay
 from cuecard.cli.serve import key, serve
 from cuecard.domain.errors import CuecardError
 
@@ -29,6 +30,7 @@ app.command()(models)
 app.command()(serve)
 app.command()(check)
 app.command()(key)
+app.command()(replay)
 
 
 def _version(wanted: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from contextlib import closing
@@ -16,6 +17,7 @@ from cuecard.models import spec
 
 if TYPE_CHECKING:
     from cuecard.gateway.config import Config
+    from cuecard.gateway.traces import Traces
 
 ROLES = ("small", "large")
 
@@ -65,11 +67,24 @@ def serve(
             ),
             journal=None if (log := chosen.journal).path is None else Journal(**log.model_dump()),
             fetcher=Fetcher(hosts=chosen.images.hosts) if chosen.images.urls else None,
+            traces=_traces(),
             most_images=chosen.images.most,
             most_bytes=chosen.server.most_body_mib * 2**20,
             ping_s=chosen.server.ping_s,
         )
-        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
+        settings = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=chosen.server.drain_s)
+        uvicorn.Server(settings).run(sockets=[listener])
+
+
+def _traces() -> Traces | None:
+    """To the collector that OpenTelemetry's own environment variables name, if they do."""
+    try:
+        from cuecard.gateway import traces
+    except ImportError:
+        if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+            raise MissingExtra("traces need OpenTelemetry's packages", "pip install 'cuecard[otel]'") from None
+        return None
+    return traces.to_collector() if traces.wanted() else None
 
 
 def _chosen(file: Path | None, small: str | None, large: str | None) -> Config:

@@ -26,6 +26,12 @@ class BadInput(CuecardError):
     http_status, hint = 400, "mend the input and try again"
 
 
+class BeyondAPair(BadInput):
+    """One model could do this, two that answer as one cannot (tools, several choices, …)."""
+
+    hint = "send it to one model by its own name"
+
+
 class TooLarge(BadInput):
     """More than is taken."""
 

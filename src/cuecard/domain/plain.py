@@ -45,5 +45,6 @@ def call_as_object(call: Call) -> dict[str, Any]:
         "cancelled": call.cancelled,
         "reasoning": call.reasoning,
         "answer": call.answer,
+        "answer_logprob": call.answer_logprob,
         "error": call.error,
     }

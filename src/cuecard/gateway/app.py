@@ -7,11 +7,12 @@ import json
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.resources import files
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
@@ -22,7 +23,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 import cuecard
-from cuecard.domain.errors import BadInput, CuecardError, TooLarge
+from cuecard.domain.errors import BadInput, BeyondAPair, CuecardError, TooLarge, Unsupported
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.plain import call_as_object
 from cuecard.domain.question import Image
@@ -33,10 +34,14 @@ from cuecard.gateway.fetch import Fetcher
 from cuecard.gateway.journal import Journal
 from cuecard.gateway.keys import Client, Gate
 from cuecard.gateway.observe import Observatory
+from cuecard.gateway.passing import Passage, given
 from cuecard.gateway.pool import Pool
 from cuecard.gateway.service import Said, Service
 from cuecard.models import images
 from cuecard.strategies.preview import preview
+
+if TYPE_CHECKING:  # OpenTelemetry need not be there
+    from cuecard.gateway.traces import Traces
 
 T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
@@ -54,6 +59,7 @@ def application(
     fetcher: Fetcher | None = None,
     audit: Audit | None = None,
     journal: Journal | None = None,
+    traces: Traces | None = None,
     most_images: int = 16,
     most_bytes: int = MOST_BYTES,
     ping_s: float = PING_S,
@@ -72,9 +78,11 @@ def application(
             await fetcher.aclose()
         if journal is not None:
             journal.close()
+        if traces is not None:
+            await asyncio.to_thread(traces.close)
 
-    async def asked_of(request: Request, parse: Parse) -> Asked:
-        return await _asked(request, parse, most_bytes, fetcher, most_images)
+    async def understood(body: Body, parse: Parse) -> Asked:
+        return await _understood(body, parse, fetcher, most_images)
 
     def guarded(handler: Handler) -> Handler:
         """A path for those with a key."""
@@ -90,8 +98,15 @@ def application(
 
         async def answer(request: Request) -> Response:
             client = entrance.admit(request.headers.get("authorization"))
-            asked = await asked_of(request, parse)
-            telling, writer = Telling(service, asked, seen, client, over), writer_of(asked)
+            body = await json_of(request, most_bytes)
+            try:
+                asked = await understood(body, parse)
+            except BeyondAPair:
+                if service.pass_to is None or parse is not chat.parse:
+                    raise
+                return await passed(request, body, client)
+            asked = replace(asked, trace=trace_of(request))
+            telling, writer = Telling(service, asked, seen, client, over, failed), writer_of(asked)
             if asked.stream:
                 return Events(telling, writer, ping_s)
             outcome, reasoning = await unless_gone(request.receive, telling.whole())
@@ -100,13 +115,43 @@ def application(
 
         return answer
 
+    async def passed(request: Request, body: Body, client: Client) -> Response:
+        """What is beyond a pair, answered by one model as it comes."""
+        model = service.models[service.pass_to or "large"]
+        if not isinstance(body.said, dict) or not isinstance(model, Pool):
+            raise Unsupported(f"{model.name} runs in this process, where only questions are answered")
+        asked = replace(given(body.said), trace=trace_of(request))
+        passage = Passage(asked, body.said, service.pass_to or "large", model.name)
+
+        def done() -> None:
+            outcome = passage.outcome
+            seen.answered(asked.id, asked.model, outcome, outcome.calls[0].first_token_s)
+            client.spend(chat.usage(outcome)["total_tokens"])
+            if traces is not None:
+                traces.answered(asked, outcome)
+
+        async with AsyncExitStack() as held:
+            opening = held.enter_async_context(model.passed(passage.body))
+            lines = await unless_gone(request.receive, opening)
+            if asked.stream:
+                return Relay(passage, lines, held.pop_all(), done, seen, client.headers())
+            answer = await unless_gone(request.receive, passage.whole(lines))
+        done()
+        return JSONResponse(answer, headers=chat.headers(asked, passage.outcome) | client.headers())
+
     def over(asked: Asked, outcome: Outcome) -> None:
         second_look.consider(asked.question, outcome)
         if journal is not None:
             journal.write(asked, outcome)
+        if traces is not None:
+            traces.answered(asked, outcome)
+
+    def failed(asked: Asked, error: Exception, after_s: float) -> None:
+        if traces is not None:
+            traces.failed(asked, error, after_s)
 
     async def decision(request: Request) -> Response:
-        asked = await asked_of(request, chat.parse)
+        asked = await understood(await json_of(request, most_bytes), chat.parse)
         plan = service.plan(asked)
         work = preview(asked.question, service.models, plan.strategy, plan.policy)
         route, reason, calls = await unless_gone(request.receive, work)
@@ -193,15 +238,32 @@ async def _left(receive: Receive) -> None:
         pass
 
 
-async def _asked(request: Request, parse: Parse, most_bytes: int, fetcher: Fetcher | None, most_images: int) -> Asked:
-    """Read, decode and understand a request; what needs a decoder of images does not hold up the event loop."""
+@dataclass(frozen=True)
+class Body:
+    """What a request says, as JSON."""
+
+    said: object
+    may_have_images: bool
+
+
+async def json_of(request: Request, most_bytes: int) -> Body:
+    """The body of a request. Raises BadInput, TooLarge."""
     data = await _body(request, most_bytes)
     try:
-        body = json.loads(data)
+        # the word could also be there escaped
+        return Body(json.loads(data), b"image" in data or b"\\u" in data)
     except (ValueError, RecursionError) as error:
         raise BadInput(f"the body is not JSON: {error}", "is Content-Type application/json?") from error
-    if b"image" not in data and b"\\u" not in data:  # escaped it could still be there
-        return parse(body, _no_image)
+
+
+def trace_of(request: Request) -> Json:
+    return {name: request.headers[name] for name in ("traceparent", "tracestate") if name in request.headers}
+
+
+async def _understood(body: Body, parse: Parse, fetcher: Fetcher | None, most_images: int) -> Asked:
+    """A request as it is meant; what needs a decoder of images does not hold up the event loop."""
+    if not body.may_have_images:
+        return parse(body.said, _no_image)
     here, count = asyncio.get_running_loop(), 0
 
     def fetch(url: str) -> Image:
@@ -217,7 +279,7 @@ async def _asked(request: Request, parse: Parse, most_bytes: int, fetcher: Fetch
             raise BadInput("images are not fetched from the web here", "send the image itself, as a data URL")
         return asyncio.run_coroutine_threadsafe(fetcher.image(url), here).result()
 
-    return await asyncio.to_thread(parse, body, fetch)
+    return await asyncio.to_thread(parse, body.said, fetch)
 
 
 def _no_image(url: str) -> Image:
@@ -261,22 +323,27 @@ class Telling:
         seen: Observatory,
         client: Client,
         over: Callable[[Asked, Outcome], None],
+        failed: Callable[[Asked, Exception, float], None],
     ) -> None:
         self.asked, self.seen, self.client = asked, seen, client
-        self._service, self._plan, self._over = service, service.plan(asked), over
+        self._service, self._plan, self._over, self._failed = service, service.plan(asked), over, failed
 
     async def pieces(self) -> AsyncGenerator[Said | Outcome]:
         """As `Service.listen`, counted."""
         began, first = time.perf_counter(), None
-        async with aclosing(self._service.listen(self.asked, self._plan)) as heard:
-            async for item in heard:
-                if isinstance(item, Said):
-                    first = time.perf_counter() - began if first is None else first
-                else:
-                    self.seen.answered(self.asked.id, self.asked.model, item, first)
-                    self.client.spend(chat.usage(item)["total_tokens"])
-                    self._over(self.asked, item)
-                yield item
+        try:
+            async with aclosing(self._service.listen(self.asked, self._plan)) as heard:
+                async for item in heard:
+                    if isinstance(item, Said):
+                        first = time.perf_counter() - began if first is None else first
+                    else:
+                        self.seen.answered(self.asked.id, self.asked.model, item, first)
+                        self.client.spend(chat.usage(item)["total_tokens"])
+                        self._over(self.asked, item)
+                    yield item
+        except Exception as error:
+            self._failed(self.asked, error, time.perf_counter() - began)
+            raise
 
     async def whole(self) -> tuple[Outcome, str]:
         """The outcome and the reasoning."""
@@ -334,6 +401,45 @@ class Events(Response):
             log.exception("a streamed request failed")
             self._telling.seen.failed(error)
             yield b"".join(write.fail(CuecardError("the gateway failed")))
+
+
+class Relay(Response):
+    """A streamed answer of one model, passed on as it comes."""
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        passage: Passage,
+        lines: AsyncGenerator[str],
+        held: AsyncExitStack,
+        done: Callable[[], None],
+        seen: Observatory,
+        own: Mapping[str, str],
+    ) -> None:
+        super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no", **own})
+        del self.headers["content-length"]
+        self._passage, self._lines, self._held, self._done, self._seen = passage, lines, held, done, seen
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._held:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            try:
+                await unless_gone(receive, self._speak(send))
+            except ClientGone:
+                self._seen.left()
+
+    async def _speak(self, send: Send) -> None:
+        try:
+            async with aclosing(self._passage.events(self._lines)) as events:
+                async for event in events:
+                    await send({"type": "http.response.body", "body": event, "more_body": True})
+            self._done()
+        except CuecardError as error:
+            self._seen.failed(error)
+            told = chat.sse(chat.problem(error)) + chat.sse("[DONE]")
+            await send({"type": "http.response.body", "body": told, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def pinged(events: AsyncGenerator[bytes], every_s: float) -> AsyncGenerator[bytes]:

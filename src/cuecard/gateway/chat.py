@@ -12,7 +12,7 @@ from typing import Any
 
 from cuecard.answers import guess_kind, options_in
 from cuecard.domain.call import Usage
-from cuecard.domain.errors import BadInput, CuecardError
+from cuecard.domain.errors import BadInput, BeyondAPair, CuecardError
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.plain import outcome_as_object
 from cuecard.domain.question import AnswerKind, Image, Message, Question
@@ -72,20 +72,28 @@ EFFORTS = {"minimal": 256, "low": 512, "medium": 2048, "high": 8192, "xhigh": 16
 """Reasoning tokens for OpenAI's `reasoning_effort`; `none` is a short answer of the large model."""
 
 
-@dataclass(frozen=True)
-class Asked:
-    """One request, understood."""
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What every request says, whatever it asks for."""
 
     model: str
-    question: Question
-    settings: Mapping[str, Any]
-    """Of `policy_with`, and `strategy`."""
     stream: bool = False
+    created: int = field(default_factory=lambda: int(time.time()))
+    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    trace: Mapping[str, str] = field(default_factory=dict)
+    """Headers of W3C's trace context, as far as there are any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked(Given):
+    """One request, understood."""
+
+    question: Question
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of `policy_with`, and `strategy`."""
     include_usage: bool = False
     reasoning_field: str | None = "reasoning_content"
     """Where reasoning goes; None: it is not shown."""
-    created: int = field(default_factory=lambda: int(time.time()))
-    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
 
 
 def parse(body: object, fetch: Fetch) -> Asked:
@@ -115,9 +123,9 @@ def parse(body: object, fetch: Fetch) -> Asked:
 def _refuse_unknown(body: Json) -> None:
     for key, value in body.items():
         if key not in KNOWN:
-            raise BadInput(f"unknown parameter {key!r}", _suggest(key, KNOWN))
+            raise BeyondAPair(f"unknown parameter {key!r}", _suggest(key, KNOWN))
         if key in HARMLESS and value not in HARMLESS[key]:
-            raise BadInput(f"a pair of models cannot do {key}", WHY_NOT.get(key, "leave it out"))
+            raise BeyondAPair(f"a pair of models cannot do {key}", WHY_NOT.get(key, "leave it out"))
 
 
 def _suggest(key: str, known: Sequence[str]) -> str:
@@ -236,7 +244,7 @@ def _message(message: object, index: int, fetch: Fetch) -> tuple[str, str, tuple
         raise BadInput(f"{where} is not an object")
     role = message.get("role")
     if role in ("tool", "function") or message.get("tool_calls"):
-        raise BadInput(f"{where} belongs to a tool call, which a pair cannot do", WHY_NOT["tools"])
+        raise BeyondAPair(f"{where} belongs to a tool call, which a pair cannot do", WHY_NOT["tools"])
     if role not in ("system", "developer", "user", "assistant"):
         raise BadInput(f"{where} has the role {role!r}", "there are: system, developer, user, assistant")
     texts, images = _content(message.get("content"), where, fetch)
@@ -261,7 +269,7 @@ def _content(content: object, where: str, fetch: Fetch) -> tuple[list[str], list
             case "refusal":
                 texts.append(str(part.get("refusal")))
             case _:
-                raise BadInput(f"{where} has a part of type {kind!r}", "there are: text, image_url")
+                raise BeyondAPair(f"{where} has a part of type {kind!r}", "there are: text, image_url")
     return texts, images
 
 
@@ -300,7 +308,7 @@ def account(outcome: Outcome) -> Json:
     return told
 
 
-def headers(asked: Asked, outcome: Outcome) -> dict[str, str]:
+def headers(asked: Given, outcome: Outcome) -> dict[str, str]:
     """The most important part of the account, for those who log headers only."""
     return {
         "x-request-id": asked.id,

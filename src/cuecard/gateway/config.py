@@ -80,6 +80,8 @@ class PairSettings(Strict):
     budget: int | None = Field(None, ge=1)
     timeout_s: float = Field(120.0, gt=0)
     strict: bool = False
+    pass_to: Literal["small", "large"] | None = None
+    """Who answers alone what a pair cannot do; None: it is refused."""
 
     @field_validator("strategy")
     @classmethod
@@ -115,6 +117,8 @@ class Server(Strict):
     port: int = Field(8400, ge=0, le=65535)
     most_body_mib: int = Field(48, ge=1)
     ping_s: float = Field(10.0, gt=0)
+    drain_s: int = Field(30, ge=0)
+    """How long requests under way may go on when the server is told to stop."""
 
 
 class Images(Strict):
@@ -233,11 +237,24 @@ def read(path: Path) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} is not valid TOML: {error}") from error
     try:
-        return Config.model_validate(tables)
+        return Config.model_validate(_filled(tables))
     except ValidationError as errors:
         first, more = errors.errors()[0], errors.error_count() - 1
         also = f" (and {more} more)" if more else ""
         raise BadInput(f"{path}: {_told(first)}{also}", _advice(first)) from errors
+
+
+def _filled(value: Any) -> Any:
+    """With `${NAME}` taken from the environment, but for keys of servers: those are looked up when they are needed."""
+    match value:
+        case str():
+            return spec.secret(value)
+        case dict():
+            return {key: each if key == "api_key" else _filled(each) for key, each in value.items()}
+        case list():
+            return [_filled(each) for each in value]
+        case _:
+            return value
 
 
 def _told(error: Mapping[str, Any]) -> str:

@@ -8,6 +8,8 @@ import json
 import logging
 import secrets
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from logging.handlers import QueueHandler, QueueListener, RotatingFileHandler
 from pathlib import Path
 from queue import SimpleQueue
@@ -16,8 +18,15 @@ from typing import Any
 from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.plain import call_as_object
-from cuecard.domain.question import Question
+from cuecard.domain.question import Image, Question
 from cuecard.gateway.chat import Asked, usage
+
+log = logging.getLogger("cuecard.gateway")
+
+
+def pictures(path: Path) -> Path:
+    """Where the images of a journal are that keeps what was said."""
+    return path.with_name(f"{path.name}.images")
 
 
 class Journal:
@@ -36,17 +45,21 @@ class Journal:
             raise BadInput(f"cannot write the journal {path}: {error.strerror}", "give another path") from error
         lines: SimpleQueue[Any] = SimpleQueue()
         self._handler, self._listener = QueueHandler(lines), QueueListener(lines, file)
-        self._file = file
+        self._file, self._pictures, self._kept = file, pictures(path), set[str]()
+        self._writers = ThreadPoolExecutor(1, "journal")
         self._listener.start()
 
     def write(self, asked: Asked, outcome: Outcome) -> None:
         """One request that is over."""
         question = asked.question
+        if self._content:
+            self._keep(question)
         calls = [call_as_object(call) for call in outcome.calls]
         for call in calls:
             call["reasoning"], call["answer"] = self._text(call["reasoning"]), self._text(call["answer"])
         told = {
             "at": time.time(),
+            "content": self._content,
             "id": asked.id,
             "model": asked.model,
             "strategy": outcome.strategy,
@@ -65,6 +78,7 @@ class Journal:
 
     def close(self) -> None:
         """Everything is in the file when this returns."""
+        self._writers.shutdown()
         self._listener.stop()
         self._file.close()
 
@@ -74,9 +88,28 @@ class Journal:
             "text": self._text(question.text),
             "options": [self._text(option) for option in question.options],
             "system": self._text(question.system),
-            "history": [[said.role, self._text(said.text)] for said in question.history],
-            "images": [self._text(image.digest) for image in question.images],
+            "schema": self._text(question.schema),
+            "history": [[said.role, self._text(said.text), self._images(said.images)] for said in question.history],
+            "images": self._images(question.images),
         }
+
+    def _images(self, images: Sequence[Image]) -> list[str | None]:
+        return [self._text(image.digest) for image in images]
+
+    def _keep(self, question: Question) -> None:
+        """Images that have not been seen before go into a folder of their own, off the event loop's thread."""
+        told = [question.images, *(said.images for said in question.history)]
+        for image in {image.digest: image for images in told for image in images}.values():
+            if image.digest not in self._kept:
+                self._kept.add(image.digest)
+                self._writers.submit(self._write_image, image)
+
+    def _write_image(self, image: Image) -> None:
+        try:
+            self._pictures.mkdir(exist_ok=True)
+            (self._pictures / image.digest).write_bytes(image.data)
+        except OSError as error:  # as for lines: who asks is answered all the same
+            log.warning("cannot keep an image beside the journal: %s", error.strerror)
 
     def _text(self, text: str | None) -> str | None:
         if text is None or self._content:

@@ -6,11 +6,11 @@ import asyncio
 import hashlib
 import math
 import random
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cuecard.domain.call import Usage
 from cuecard.domain.errors import ModelBusy, ModelError, ModelRefused, ModelUnreachable, Unsupported
@@ -171,6 +171,16 @@ class Pool:
         async with _accounted(replica):
             return await replica.model.score(prompt, answer)
 
+    @asynccontextmanager
+    async def passed(self, body: Mapping[str, Any]) -> AsyncGenerator[AsyncGenerator[str]]:
+        """The lines of a server's answer to a request that is not ours. Raises Unsupported if there is no server."""
+        replica = min(self._up(), key=lambda replica: replica.load)
+        passes = getattr(replica.model, "passed", None)
+        if passes is None:
+            raise Unsupported(f"{self.name} runs in this process, where only questions are answered")
+        async with _accounted(replica), passes(body) as lines:
+            yield lines
+
     def forget(self) -> None:
         for replica in self.replicas:
             replica.model.forget()
@@ -180,15 +190,20 @@ class Pool:
 
     def _choose(self, prompt: Prompt, tried: Sequence[Replica]) -> Replica:
         """The replica of this conversation, or the least loaded if that one is down or has far more than its share."""
-        up = [replica for replica in self.replicas if replica.breaker.state is not State.OPEN]
-        if not up:
-            soon = min(replica.breaker.opens_in_s for replica in self.replicas)
-            raise ModelUnreachable(f"every server of {self.name} has failed of late", f"try again in {soon:.0f} s")
+        up = self._up()
         fresh = [replica for replica in up if replica not in tried] or up
         home = max(fresh, key=lambda replica: _attraction(conversation(prompt), self.replicas.index(replica), replica))
         share = (sum(replica.load for replica in fresh) + 1) / len(fresh)
         full = home.most is not None and home.running >= home.most
         return min(fresh, key=lambda replica: replica.load) if full or home.load > LOAD_BOUND * share else home
+
+    def _up(self) -> list[Replica]:
+        """The replicas that may be asked. Raises ModelUnreachable if there is none."""
+        up = [replica for replica in self.replicas if replica.breaker.state is not State.OPEN]
+        if not up:
+            soon = min(replica.breaker.opens_in_s for replica in self.replicas)
+            raise ModelUnreachable(f"every server of {self.name} has failed of late", f"try again in {soon:.0f} s")
+        return up
 
     def _may_retry(self, error: ModelError, tried: Sequence[Replica]) -> bool:
         if not error.retryable or len(tried) >= ATTEMPTS or self._saved_retries < 1:

@@ -51,8 +51,11 @@ class Service:
         strategy: str = "mutual",
         free_form: str = "transfer",
         policy: Policy | None = None,
+        pass_to: str | None = None,
     ) -> None:
         known(strategy), known(free_form)
+        self.pass_to = pass_to
+        """The role that gets what is beyond a pair; None: it is refused."""
         self.models, self.strategy, self.free_form = models, strategy, free_form
         self.policy = policy or Policy()
         self.concrete = {model.name: role for role, model in models.items()}
@@ -73,7 +76,13 @@ class Service:
             for role, upstreams in config.roles.items()
         }
         pair = config.pair
-        return cls(pools, strategy=pair.strategy, free_form=pair.free_form, policy=config.policy(Policy()))
+        return cls(
+            pools,
+            strategy=pair.strategy,
+            free_form=pair.free_form,
+            policy=config.policy(Policy()),
+            pass_to=pair.pass_to,
+        )
 
     def plan(self, asked: Asked) -> Plan:
         """Strategy and policy of a request: of its `cuecard` object, its model's name, or the configuration.

@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -145,6 +145,10 @@ class OpenAIModel:
         if value is None:
             raise BrokenStream(f"{self._server.url} gave no log probabilities for the answer {answer[:40]!r}")
         return value
+
+    def passed(self, body: Mapping[str, Any]) -> AbstractAsyncContextManager[AsyncGenerator[str]]:
+        """The lines of the server's answer to a request that is not ours: nothing of it is changed but the model."""
+        return self._server.passed({**body, "model": self._model}, self._latest())
 
     def forget(self) -> None:
         """The server keeps what it likes."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 import openai
@@ -60,6 +61,24 @@ class Connection:
         """The JSON of an answer that is not streamed."""
         async with self._mapped(deadline, begun=False):
             return await self._client.post(_PATH, cast_to=object, body=body)
+
+    @asynccontextmanager
+    async def passed(self, body: Mapping[str, Any], deadline: float | None) -> AsyncIterator[AsyncGenerator[str]]:
+        """The lines of an answer to a body that is sent as it is, streamed or not."""
+        async with self._mapped(deadline, begun=False):
+            stream = await self._client.post(
+                _PATH, cast_to=object, body=body, stream=True, stream_cls=openai.AsyncStream[object]
+            )
+        try:
+            yield self._lines(stream, deadline)
+        finally:
+            with suppress(Exception):  # the answer is here or lost already
+                await stream.close()
+
+    async def _lines(self, stream: openai.AsyncStream[object], deadline: float | None) -> AsyncGenerator[str]:
+        async with self._mapped(deadline, begun=True):
+            async for line in stream.response.aiter_lines():
+                yield line
 
     async def aclose(self) -> None:
         with suppress(Exception):

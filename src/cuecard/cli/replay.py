@@ -1,0 +1,95 @@
+"""`cuecard replay`: the requests of a journal, answered again by another policy or pair."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from cuecard.domain.errors import BadInput, MissingExtra
+from cuecard.domain.outcome import Route
+from cuecard.models import spec
+from cuecard.models.base import Model
+from cuecard.pair import policy_with
+from cuecard.planning import virtual_time
+from cuecard.strategies.policy import Policy
+from cuecard.strategies.run import known
+
+if TYPE_CHECKING:
+    from cuecard.gateway.replay import Entry, Told
+
+
+def replay(
+    journal: Annotated[Path, typer.Argument(help="A journal of `cuecard serve` that keeps what was said.")],
+    strategy: Annotated[str, typer.Option(help="mutual, transfer, short, reason, cascade, route.")] = "mutual",
+    schedule: Annotated[str | None, typer.Option(help="thrifty, overlap (the default) or eager.")] = None,
+    accept: Annotated[
+        str | None,
+        typer.Option(help="When short answers need no reasoning: agree, agree+confidence(t) or confidence(t)."),
+    ] = None,
+    budget: Annotated[int | None, typer.Option(help="Most tokens of reasoning.")] = None,
+    small: Annotated[str | None, typer.Option(help="Ask this model for what the journal does not hold.")] = None,
+    large: Annotated[str | None, typer.Option(help="Ask this model for what the journal does not hold.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Answer a journal's requests again by another policy or pair; who has answered already is not asked again."""
+    try:
+        from cuecard.gateway.replay import entries, summary
+    except ImportError as error:
+        raise MissingExtra(f"the gateway needs {error.name}", "pip install 'cuecard[gateway]'") from error
+    known(strategy)
+    policy = policy_with(Policy(), schedule=schedule, accept=accept, budget=budget)
+    found = entries(journal)
+    if not found:
+        raise BadInput(f"{journal} holds no requests")
+    living = {role: spec.load(name, role) for role, name in (("small", small), ("large", large)) if name}
+    work: Coroutine[Any, Any, list[Told]] = _all(found, strategy, policy, living, quiet=as_json)
+    # where nobody has to be asked, nobody has to be waited for
+    told = summary(asyncio.run(work) if living else virtual_time.run(work))
+    if as_json:
+        typer.echo(json.dumps({"strategy": strategy, **told}, indent=2))
+    else:
+        _show(told, strategy)
+
+
+async def _all(found: list[Entry], strategy: str, policy: Policy, living: dict[str, Model], quiet: bool) -> list[Told]:
+    from cuecard.gateway.replay import replay
+
+    told: list[Told] = []
+    bar = iter(track(range(len(found)), "replaying", console=Console(stderr=True), disable=quiet, transient=True))
+    try:
+        async for each in replay(found, strategy, policy, living):
+            next(bar, None)
+            told.append(each)
+    finally:
+        for model in living.values():
+            await model.aclose()
+    return told
+
+
+def _show(told: dict[str, Any], strategy: str) -> None:
+    console = Console(highlight=False)
+    console.print(f"{told['told']} of {told['requests']} requests can be told by [bold]{strategy}[/]", end="")
+    console.print(f"; {told['answers_changed']} answers change; {told['calls_asked']} calls were made")
+    table = Table("", "before", "after", box=None)
+    for route in Route:
+        if any(counts := [told["routes"][when].get(route, 0) for when in ("before", "after")]):
+            table.add_row(route, *map(str, counts))
+    table.add_row("seconds, mean", *(_seconds(told["mean_s"][when]) for when in ("before", "after")))
+    table.add_row("tokens", *(f"{told['tokens'][when]:,}" for when in ("before", "after")))
+    console.print(table)
+    if told["missing"]:
+        lacking = ", ".join(f"{call} ({count})" for call, count in told["missing"].items())
+        console.print(f"not in the journal: {lacking}. [dim]--small and --large name models to ask[/]")
+    console.print("[dim]seconds before are measured, seconds after are composed of the journal's calls[/]")
+
+
+def _seconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"

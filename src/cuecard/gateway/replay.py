@@ -1,0 +1,272 @@
+"""Answering the requests of a journal again by another policy or pair; whoever has answered already is not asked again.
+
+A call of the journal stands for a new one of the same model and mode about the same question: a reading besides only
+if the card is the same, and a reasoning only if it fits into the budget. What the journal does not hold is asked of the
+models that are given; without them such a request is not told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cuecard.answers import agree, extract
+from cuecard.domain.call import FinishReason, Mode, Usage
+from cuecard.domain.errors import BadInput, ModelError, NoAnswer, Unsupported
+from cuecard.domain.outcome import Outcome, Route
+from cuecard.domain.question import AnswerKind, Image, Message, Question
+from cuecard.gateway.chat import usage
+from cuecard.gateway.journal import pictures
+from cuecard.models import images
+from cuecard.models.base import (
+    Abilities,
+    AnswerDelta,
+    Event,
+    Finished,
+    Limits,
+    Model,
+    Progress,
+    ReasoningDelta,
+    Started,
+)
+from cuecard.models.prompt import TAGS, CardFormat, Prompt
+from cuecard.strategies.policy import Policy
+from cuecard.strategies.run import answer
+
+USABLE = (FinishReason.STOP, FinishReason.LENGTH, FinishReason.BUDGET)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One request of a journal."""
+
+    id: str
+    question: Question
+    route: Route
+    answer: str
+    total_s: float
+    tokens: int
+    calls: Sequence[Mapping[str, Any]]
+    has_images: bool
+    """All of its images were kept, so that it can be shown to a model."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """One request, as it was and as it would be."""
+
+    before: Entry
+    after: Outcome | None
+    """None: it cannot be told."""
+    asked: int
+    """Calls that were made of models."""
+    missing: tuple[str, ...]
+    """Calls that nobody has made: `role mode`."""
+
+    @property
+    def same_answer(self) -> bool:
+        """Whether the new answer says the same as the old one."""
+        if self.after is None:
+            return False
+        question = self.before.question
+        return agree(extract(self.before.answer, question), extract(self.after.answer, question), question)
+
+
+def entries(path: Path) -> list[Entry]:
+    """The requests of a journal that holds what was said. Raises BadInput."""
+    return list(_entries(path))
+
+
+def _entries(path: Path) -> Iterator[Entry]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"cannot read the journal {path}: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            told = json.loads(line)
+            hashed = told["content"] is False
+        except (ValueError, KeyError, TypeError) as error:
+            if number == len(lines) and isinstance(error, json.JSONDecodeError):
+                return  # torn: the process ended while it was written
+            raise BadInput(f"line {number} of {path} is no line of a journal") from error
+        if hashed:
+            raise BadInput(
+                f"line {number} of {path} holds hashes instead of what was said",
+                "only a journal with content = true can be replayed",
+            )
+        try:
+            yield _entry(told, pictures(path))
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadInput(f"line {number} of {path} is no line of a journal: {error}") from error
+
+
+def _entry(told: Mapping[str, Any], folder: Path) -> Entry:
+    asked, lost = told["question"], []
+
+    def image(digest: str) -> Image:
+        if (folder / digest).exists():
+            return images.load(folder / digest)
+        lost.append(digest)
+        return Image(digest.encode())
+
+    question = Question(
+        asked["text"],
+        tuple(map(image, asked["images"])),
+        tuple(asked["options"]),
+        AnswerKind(asked["kind"]),
+        asked["system"],
+        tuple(Message(role, text, tuple(map(image, images))) for role, text, images in asked["history"]),
+        asked["schema"],
+    )
+    return Entry(
+        told["id"],
+        question,
+        Route(told["route"]),
+        told["answer"],
+        told["latency"]["total_s"],
+        told["usage"]["total_tokens"],
+        told["calls"],
+        not lost,
+    )
+
+
+@dataclass
+class Remembering:
+    """A model that says again what it has said about one question, and asks the living one for the rest."""
+
+    role: str
+    name: str
+    calls: Sequence[Mapping[str, Any]]
+    cards: Sequence[str]
+    """The reasonings of the request: what a reader has read."""
+    living: Model | None
+    asked: int = 0
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def abilities(self) -> Abilities:
+        able = self.living.abilities if self.living else Abilities(True, True, False, False, tuple(CardFormat), TAGS)
+        return replace(able, prefix_sessions=False)  # what computing ahead has saved is in the times already
+
+    async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
+        call = next((call for call in self.calls if _stands_for(call, prompt, limits, self.cards)), None)
+        if call is not None:
+            events = _again(call)
+        elif self.living is not None:
+            self.asked += 1
+            events = self.living.stream(prompt, limits)
+        else:
+            self.missing.append(f"{self.role} {prompt.mode}")
+            raise ModelError(f"the journal holds no {prompt.mode} call of {self.name} for this question")
+        async with aclosing(events):
+            async for event in events:
+                yield event
+
+    async def warm(self, prompt: Prompt) -> Usage:
+        raise Unsupported(f"{self.name} computes nothing ahead in a replay")
+
+    async def score(self, prompt: Prompt, answer: str) -> float:
+        if self.living is None:
+            self.missing.append(f"{self.role} {Mode.SCORE}")
+            raise Unsupported(f"the journal holds no scores of {self.name}")
+        self.asked += 1
+        return await self.living.score(prompt, answer)
+
+    def forget(self) -> None:
+        """Nothing is held."""
+
+    async def aclose(self) -> None:
+        """Whoever has given the living model closes it."""
+
+
+def _stands_for(call: Mapping[str, Any], prompt: Prompt, limits: Limits, cards: Sequence[str]) -> bool:
+    if call["mode"] != prompt.mode or call["finish_reason"] not in USABLE:
+        return False
+    if prompt.mode is Mode.REASON:
+        thought = call["reasoning_tokens"] or 0
+        return thought == limits.reasoning_tokens or (
+            thought < limits.reasoning_tokens and call["finish_reason"] != FinishReason.BUDGET
+        )
+    return prompt.mode is not Mode.READ or (prompt.card or "").strip() in cards
+
+
+async def _again(call: Mapping[str, Any]) -> AsyncGenerator[Event]:
+    """The call as it was: its first word when it came, the last one at the end."""
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    yield Started()
+    usage = Usage(*(call[f"{what}_tokens"] for what in ("prompt", "cached", "completion", "reasoning")))
+    pieces = [ReasoningDelta(call["reasoning"])] if call["reasoning"] else []
+    said: list[Event] = [*pieces, *([AnswerDelta(call["answer"])] if call["answer"] else [])]
+    first_s = call["end_s"] if call["first_token_s"] is None else call["first_token_s"]
+    for event, at_s in zip(said, (first_s, call["end_s"]), strict=False):
+        await asyncio.sleep(max(0.0, began + at_s - call["start_s"] - clock()))
+        yield event
+    await asyncio.sleep(max(0.0, began + call["end_s"] - call["start_s"] - clock()))
+    yield Progress(usage)
+    yield Finished(usage, FinishReason(call["finish_reason"]), call["answer_logprob"])
+
+
+async def again(entry: Entry, strategy: str, policy: Policy, living: Mapping[str, Model]) -> Told:
+    """One request by another strategy or policy, or with another pair."""
+    shown = living if entry.has_images else {}
+    models = {role: _remembering(role, entry, shown.get(role)) for role in ("small", "large")}
+    strict = replace(policy, strict=True)  # a call that is not there must not look like a model that failed
+    try:
+        after = await answer(entry.question, models, strategy, strict)
+    except (ModelError, NoAnswer):
+        after = None
+    missing = [call for model in models.values() for call in model.missing]
+    asked = sum(model.asked for model in models.values())
+    return Told(entry, None if missing else after, asked, tuple(missing))
+
+
+def _remembering(role: str, entry: Entry, living: Model | None) -> Remembering:
+    """With the calls of the model in this role, unless another one has taken it."""
+    name = living.name if living else next((call["model"] for call in entry.calls if call["role"] == role), role)
+    calls = [call for call in entry.calls if call["role"] == role and call["model"] == name]
+    cards = [call["reasoning"].strip() for call in entry.calls if call["mode"] == Mode.REASON and call["reasoning"]]
+    return Remembering(role, name, calls, cards, living)
+
+
+def summary(told: Sequence[Told]) -> dict[str, Any]:
+    """What changes over all requests that can be told: routes, answers, seconds and tokens, before and after."""
+    known = [(each, each.after) for each in told if each.after is not None]
+    missing = Counter(call for each in told for call in each.missing)
+    count = len(known)
+    return {
+        "requests": len(told),
+        "told": count,
+        "missing": dict(missing.most_common()),
+        "calls_asked": sum(each.asked for each in told),
+        "answers_changed": sum(not each.same_answer for each, _ in known),
+        "routes": {
+            "before": dict(Counter(each.before.route for each, _ in known)),
+            "after": dict(Counter(after.route for _, after in known)),
+        },
+        "mean_s": {
+            "before": sum(each.before.total_s for each, _ in known) / count if count else None,
+            "after": sum(after.total_s for _, after in known) / count if count else None,
+        },
+        "tokens": {
+            "before": sum(each.before.tokens for each, _ in known),
+            "after": sum(usage(after)["total_tokens"] for _, after in known),
+        },
+    }
+
+
+async def replay(
+    found: Sequence[Entry], strategy: str, policy: Policy, living: Mapping[str, Model], at_once: int = 8
+) -> AsyncIterator[Told]:
+    """All requests, in order; so many at once where models have to be asked."""
+    for start in range(0, len(found), at_once):
+        part = found[start : start + at_once]
+        for told in await asyncio.gather(*(again(entry, strategy, policy, living) for entry in part)):
+            yield told

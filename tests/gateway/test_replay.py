@@ -1,0 +1,140 @@
+"""A journal, answered again by another policy or pair."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from pathlib import Path
+
+import pytest
+from gateways import COUNT, THOUGHT, disagreeing, model
+from PIL import Image as PilImage
+from typer.testing import CliRunner
+
+from cuecard.cli import app
+from cuecard.domain.call import Mode
+from cuecard.domain.errors import BadInput
+from cuecard.domain.outcome import Outcome
+from cuecard.domain.question import AnswerKind, Image, Question
+from cuecard.gateway.chat import Asked
+from cuecard.gateway.journal import Journal
+from cuecard.gateway.replay import Told, entries, replay, summary
+from cuecard.models.base import Model
+from cuecard.pair import policy_with
+from cuecard.planning import virtual_time
+from cuecard.strategies.policy import Policy
+from cuecard.strategies.run import answer
+
+SLOW = {"first_token_s": 0.1, "token_s": 0.01}
+
+
+def picture() -> Image:
+    data = io.BytesIO()
+    PilImage.new("RGB", (32, 32), (200, 10, 10)).save(data, "PNG")
+    return Image(data.getvalue())
+
+
+ASKED = Asked(model="cuecard", question=Question(COUNT, (picture(),), kind=AnswerKind.NUMBER))
+
+
+def written(path: Path, strategy: str = "mutual", content: bool = True) -> Outcome:
+    """A journal of one request, which the scripted pair answers in virtual time."""
+    outcome = virtual_time.run(answer(ASKED.question, disagreeing(**SLOW), strategy))
+    journal = Journal(path, content=content)
+    journal.write(ASKED, outcome)
+    journal.close()
+    return outcome
+
+
+def replayed(path: Path, strategy: str, living: dict[str, Model] | None = None, **settings) -> Told:
+    async def first() -> Told:
+        return await anext(replay(entries(path), strategy, policy_with(Policy(), **settings), living or {}))
+
+    return virtual_time.run(first())
+
+
+def test_the_same_policy_tells_the_same_again(tmp_path):
+    before = written(tmp_path / "log")
+    told = replayed(tmp_path / "log", "mutual")
+    assert told.after is not None
+    assert told.same_answer
+    assert (told.after.route, told.after.answer) == (before.route, before.answer)
+    assert told.after.total_s == pytest.approx(before.total_s, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "answered"), [("short:small", "2"), ("short:large", "5"), ("reason:small", "4"), ("transfer", "3")]
+)
+def test_another_strategy_is_told_of_the_calls_that_were_made(strategy, answered, tmp_path):
+    written(tmp_path / "log")
+    told = replayed(tmp_path / "log", strategy)
+    assert told.after is not None
+    assert (told.after.answer, told.asked) == (answered, 0)
+
+
+def test_what_nobody_has_asked_is_not_told_but_said_to_be_missing(tmp_path):
+    written(tmp_path / "log", "short:small")
+    told = replayed(tmp_path / "log", "transfer")
+    assert told.after is None
+    assert told.missing == ("small reason",)
+    assert summary([told])["told"] == 0
+
+
+def test_a_living_model_is_asked_for_what_is_missing_and_for_nothing_else(tmp_path):
+    written(tmp_path / "log", "reason:small")
+    large = model("huge", "5", "3")
+    told = replayed(tmp_path / "log", "transfer", {"large": large})
+    assert told.after is not None
+    assert (told.after.answer, told.asked) == ("3", 1)
+    assert [prompt.mode for prompt in large.prompts] == [Mode.READ]
+    assert THOUGHT in (large.prompts[0].card or "")
+    assert large.prompts[0].images == (picture(),)
+
+
+def test_calls_of_a_model_that_was_replaced_do_not_count(tmp_path):
+    written(tmp_path / "log")
+    other = model("other", "9")
+    told = replayed(tmp_path / "log", "short:large", {"large": other})
+    assert told.after is not None
+    assert (told.after.answer, told.asked, told.same_answer) == ("9", 1, False)
+
+
+def test_reasoning_that_does_not_fit_a_smaller_budget_is_not_taken(tmp_path):
+    written(tmp_path / "log")
+    assert replayed(tmp_path / "log", "reason:small", budget=3).missing == ("small reason",)
+
+
+def test_a_journal_of_hashes_cannot_be_replayed(tmp_path):
+    written(tmp_path / "log", content=False)
+    with pytest.raises(BadInput, match="holds hashes"):
+        entries(tmp_path / "log")
+
+
+def test_a_torn_last_line_is_left_out_and_a_broken_one_is_an_error(tmp_path):
+    written(tmp_path / "log")
+    whole = (tmp_path / "log").read_text()
+    (tmp_path / "log").write_text(whole + whole[:100])
+    assert len(entries(tmp_path / "log")) == 1
+    (tmp_path / "log").write_text(whole[:100] + "\n" + whole)
+    with pytest.raises(BadInput, match="line 1 of"):
+        entries(tmp_path / "log")
+
+
+def test_the_command_tells_what_would_change(tmp_path):
+    written(tmp_path / "log")
+    told = CliRunner().invoke(app, ["replay", str(tmp_path / "log"), "--strategy", "short:large", "--json"])
+    found = json.loads(told.stdout)
+    assert (found["told"], found["answers_changed"], found["calls_asked"]) == (1, 1, 0)
+    assert found["routes"] == {"before": {"transferred": 1}, "after": {"direct": 1}}
+    for_people = CliRunner().invoke(app, ["replay", str(tmp_path / "log"), "--strategy", "transfer"])
+    assert "1 of 1 requests can be told by transfer; 0 answers change" in for_people.stdout
+
+
+async def test_images_of_a_conversation_are_kept_once(tmp_path):
+    journal = Journal(tmp_path / "log", content=True)
+    outcome = await answer(ASKED.question, disagreeing())
+    journal.write(ASKED, outcome)
+    journal.write(ASKED, outcome)
+    await asyncio.to_thread(journal.close)
+    assert [file.name for file in (tmp_path / "log.images").iterdir()] == [picture().digest]
