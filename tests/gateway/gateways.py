@@ -14,6 +14,7 @@ import uvicorn
 
 from cuecard.domain.call import Mode
 from cuecard.gateway.app import application
+from cuecard.gateway.guard import Guarded
 from cuecard.gateway.keys import Gate, Key
 from cuecard.gateway.service import Service
 from cuecard.models.base import Model
@@ -53,13 +54,15 @@ async def gateway(
     ping_s: float = 10.0,
     most_bytes: int = 2**20,
     traces: Any = None,
+    http: type[Guarded] = Guarded,
+    drain_s: int = 5,
     **settings: Any,
 ) -> AsyncIterator[openai.AsyncOpenAI]:
     """A client of a gateway that listens on 127.0.0.1."""
     service, gate = Service(models or agreeing(), **settings), Gate(keys, time.monotonic)
     app = application(service, gate=gate, ping_s=ping_s, most_bytes=most_bytes, traces=traces)
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_level="warning", lifespan="on")
+    config = uvicorn.Config(app, http=http, log_level="warning", lifespan="on", timeout_graceful_shutdown=drain_s)
     server = uvicorn.Server(config)
     running = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it

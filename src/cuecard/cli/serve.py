@@ -41,6 +41,7 @@ def serve(
         from cuecard.gateway.audit import Audit
         from cuecard.gateway.config import is_loopback
         from cuecard.gateway.fetch import Fetcher
+        from cuecard.gateway.guard import Guarded
         from cuecard.gateway.journal import Journal
         from cuecard.gateway.probe import beside, saved
         from cuecard.gateway.service import Service
@@ -72,7 +73,8 @@ def serve(
             most_bytes=chosen.server.most_body_mib * 2**20,
             ping_s=chosen.server.ping_s,
         )
-        settings = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=chosen.server.drain_s)
+        drain_s = chosen.server.drain_s
+        settings = uvicorn.Config(app, http=Guarded, log_level="warning", timeout_graceful_shutdown=drain_s)
         uvicorn.Server(settings).run(sockets=[listener])
 
 

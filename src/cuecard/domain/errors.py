@@ -38,6 +38,12 @@ class TooLarge(BadInput):
     http_status, hint = 413, "send less"
 
 
+class TooSlow(BadInput):
+    """The client takes too long to say what it wants."""
+
+    http_status, hint = 408, "send it faster"
+
+
 class Unauthorised(BadInput):
     """Nobody who is known asks."""
 

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 import cuecard
-from cuecard.domain.errors import BadInput, BeyondAPair, CuecardError, TooLarge, Unsupported
+from cuecard.domain.errors import BadInput, BeyondAPair, CuecardError, TooLarge, TooSlow, Unsupported
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.plain import call_as_object
 from cuecard.domain.question import Image
@@ -31,6 +31,7 @@ from cuecard.gateway import chat, names, responses
 from cuecard.gateway.audit import Audit
 from cuecard.gateway.chat import Asked, Fetch, Json
 from cuecard.gateway.fetch import Fetcher
+from cuecard.gateway.guard import BODY_S, SEND_S
 from cuecard.gateway.journal import Journal
 from cuecard.gateway.keys import Client, Gate
 from cuecard.gateway.observe import Observatory
@@ -291,10 +292,16 @@ async def _body(request: Request, most_bytes: int) -> bytes:
     if said.isdigit() and int(said) > most_bytes:
         raise _too_large(most_bytes)
     data = bytearray()
-    async for part in request.stream():
-        data += part
-        if len(data) > most_bytes:
-            raise _too_large(most_bytes)
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for part in request.stream():
+                data += part
+                if len(data) > most_bytes:
+                    raise _too_large(most_bytes)
+    except TimeoutError as error:
+        raise TooSlow(f"the body took longer than {BODY_S:.0f} s") from error
+    except ClientDisconnect as error:
+        raise ClientGone from error
     return bytes(data)
 
 
@@ -376,7 +383,7 @@ class Events(Response):
 
     async def _speak(self, send: Send) -> None:
         async for event in pinged(self._events(), self._ping_s):
-            await send({"type": "http.response.body", "body": event, "more_body": True})
+            await _sent(send, event)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _events(self) -> AsyncGenerator[bytes]:
@@ -401,6 +408,15 @@ class Events(Response):
             log.exception("a streamed request failed")
             self._telling.seen.failed(error)
             yield b"".join(write.fail(CuecardError("the gateway failed")))
+
+
+async def _sent(send: Send, event: bytes) -> None:
+    """A client that does not take what it asked for is as good as gone. Raises ClientGone."""
+    try:
+        async with asyncio.timeout(SEND_S):
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+    except TimeoutError as error:
+        raise ClientGone from error
 
 
 class Relay(Response):
@@ -433,7 +449,7 @@ class Relay(Response):
         try:
             async with aclosing(self._passage.events(self._lines)) as events:
                 async for event in events:
-                    await send({"type": "http.response.body", "body": event, "more_body": True})
+                    await _sent(send, event)
             self._done()
         except CuecardError as error:
             self._seen.failed(error)

@@ -1,0 +1,114 @@
+"""Clients that are slow, say too much, or stay when the server is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+import openai
+import pytest
+from gateways import COUNT, agreeing, gateway, model
+
+from cuecard.gateway import app
+from cuecard.gateway.guard import Guarded
+
+ASKED = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
+
+
+class Impatient(Guarded):
+    """Does not wait for tests."""
+
+    head_s = 0.2
+
+
+async def said(client: openai.AsyncOpenAI, *pieces: bytes, every_s: float = 0.0) -> bytes:
+    """What the gateway answers to raw bytes, sent piece by piece, until it closes the connection."""
+    url = urlsplit(str(client.base_url))
+    reader, writer = await asyncio.open_connection(url.hostname, url.port)
+
+    async def speak() -> None:
+        for piece in pieces:
+            writer.write(piece)
+            await asyncio.sleep(every_s)
+
+    speaking = asyncio.create_task(speak())
+    try:
+        async with asyncio.timeout(5):
+            return await reader.read()
+    finally:
+        speaking.cancel()
+        await asyncio.gather(speaking, return_exceptions=True)
+        writer.transport.abort()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def test_headers_that_come_a_byte_at_a_time_are_not_waited_for():
+    async with gateway(http=Impatient) as client:
+        answer = await said(
+            client, *[b"%c" % byte for byte in b"GET /health HTTP/1.1\r\nx: " + b"y" * 200], every_s=0.02
+        )
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert (await client.chat.completions.create(**ASKED)).choices[0].message.content == "3"
+
+
+async def test_a_connection_on_which_nothing_is_said_is_closed():
+    async with gateway(http=Impatient) as client:
+        assert (await said(client)).startswith(b"HTTP/1.1 408")
+
+
+@pytest.mark.parametrize("head", [b"GET /" + b"a" * 80_000, b"GET /health HTTP/1.1\r\nx: " + b"a" * 80_000])
+async def test_an_address_or_headers_without_an_end_are_refused(head):
+    async with gateway() as client:
+        assert (await said(client, head)).startswith(b"HTTP/1.1 431")
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(app, "BODY_S", 0.2)
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 1000\r\n\r\n{"
+    async with gateway() as client:
+        answer = await said(client, head)
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"the body took longer" in answer
+
+
+async def test_a_client_that_takes_nothing_is_given_up(monkeypatch):
+    monkeypatch.setattr(app, "SEND_S", 0.2)
+    speaker = model("huge", "word " * 200_000)
+    body = json.dumps(
+        ASKED | {"model": "huge", "stream": True, "max_tokens": 200_000, "cuecard": {"kind": "free_text"}}
+    )
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+    async with gateway(agreeing() | {"large": speaker}) as client:
+        url = urlsplit(str(client.base_url))
+        _, writer = await asyncio.open_connection(url.hostname, url.port, limit=1)
+        writer.write((head + body).encode())
+        async with asyncio.timeout(10):
+            for begun in (True, False):
+                while bool(speaker.running) is not begun:  # noqa: ASYNC110 - a scripted model has no event for it
+                    await asyncio.sleep(0.02)
+        writer.transport.abort()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def test_a_server_that_stops_lets_requests_end():
+    async with gateway({role: model(role, "3", first_token_s=0.5) for role in agreeing()}) as client:
+        asked = asyncio.create_task(client.chat.completions.create(**ASKED))
+        await asyncio.sleep(0.2)
+    assert (await asked).choices[0].message.content == "3"
+
+
+async def test_but_not_for_ever_and_cancels_their_calls():
+    models = {role: model(role, "3", first_token_s=60.0) for role in agreeing()}
+    async with gateway(models, drain_s=1) as client:
+        asked = asyncio.create_task(client.chat.completions.create(**ASKED))
+        await asyncio.sleep(0.2)
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+    assert not any(each.running for each in models.values())
+    with pytest.raises(openai.APIError):
+        await asked
