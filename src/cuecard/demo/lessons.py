@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -164,6 +165,16 @@ class Writer:
         ids = lead + self.ids(reply + tk.END)
         return Row(ids, ((len(lead) - own, len(ids)),), picture)
 
+    def drill(self, prompt: Prompt, told: Sequence[tuple[str, str]], picture: int) -> Row:
+        """Several texts one after the other, of each of which only the second half is learned; it is no whole reply."""
+        lead, text, spans = self.ids(render(self.tokenizer, prompt)), "", []
+        for given, follows in told:
+            spans.append((len(text) + len(given), len(text) + len(given) + len(follows)))
+            text += f"{given}{follows} "
+        encoded = self.tokenizer(text.rstrip(), add_special_tokens=False, return_offsets_mapping=True)
+        starts = [len(lead) + bisect_left(encoded.offset_mapping, (at, at)) for span in spans for at in span]
+        return Row(lead + encoded.input_ids, tuple(zip(starts[::2], starts[1::2], strict=True)), picture)
+
     def chain(self, lessons: Sequence[Lesson]) -> Row:
         """Short answers to several questions about one picture, turn after turn: six for the price of three."""
         ids: list[int] = []
@@ -203,32 +214,61 @@ def look_up_row(rng: Random, writer: Writer, album: Album, disorder: float) -> R
     cells, order = album.boards[lesson.picture].cells, list(range(boards.CELLS))
     if rng.random() < disorder:
         rng.shuffle(order)
-    told = " ".join(f"Cell {c + 1} shows a {cells[c][0]} {cells[c][1]}." for c in order)
+    told = "; ".join(f"cell {c + 1} shows a {cells[c][0]} {cells[c][1]}" for c in order)
     return writer.row(layouts.reason(lesson.question, layouts.TAGS), told, lesson.picture)
 
 
-def drill_row(rng: Random, writer: Writer, album: Album) -> Row:
-    """One sort of step again and again in the words of the reasoning: adding, counting, choosing or judging."""
-    sort = rng.choice(("sum", "count", "choose", "judge"))
+def drill_row(rng: Random, writer: Writer, album: Album, sorts: Sequence[str]) -> Row:
+    """One sort of step again and again in the words of the reasoning: adding, counting, choosing, comparing, judging
+    or saying again what was seen.
+
+    What a step begins with is given, not learned: it is drawn at random, and does not follow from the question.
+    """
+    sort = rng.choice(sorts)
     lesson = album.board_lessons(rng, [rng.choice(boards.TASKS)])[0]
     cells = album.boards[lesson.picture].cells
     match sort:
         case "sum":
             about = [boards.Task("sum", "sum", AnswerKind.NUMBER, (row,)) for row in range(boards.SIDE)]
-            told = [boards.solve(task, cells).reasoning for task in rng.sample(about, boards.SIDE)]
+            told = [_halves(boards.solve(task, cells).reasoning, ":") for task in rng.sample(about, boards.SIDE)]
         case "count":
             about = [boards.Task("count", "count", AnswerKind.NUMBER, (), colour) for colour in boards.COLOURS]
-            told = [boards.solve(task, cells).reasoning for task in rng.sample(about, 3)]
+            told = [_halves(boards.solve(task, cells).reasoning, ".") for task in rng.sample(about, 3)]
         case "choose":
             while not lesson.question.options:
                 lesson = album.board_lessons(rng, [rng.choice(boards.TASKS)])[0]
             options = lesson.question.options
-            told = [boards.chosen(options, rng.choice(options))[0] for _ in range(8)]
+            told = [_halves(boards.chosen(options, rng.choice(options))[0], ".") for _ in range(6)]
+        case "compare":
+            pairs = [rng.sample(range(boards.CELLS), 2) for _ in range(5)]
+            about = [boards.Task("compare", "larger", AnswerKind.YES_NO, tuple(pair)) for pair in pairs]
+            told = [_halves(boards.solve(task, cells).reasoning, ".") for task in about]
+        case "recall":
+            told = [_recalled(rng, cells, cell) for cell in rng.sample(range(boards.CELLS), 5)]
         case _:
             asked, seen = (rng.choices(boards.COLOURS, k=8) for _ in range(2))
-            told = [boards.judged(*pair)[0] for pair in zip(asked, seen, strict=True)]
-    row = writer.row(layouts.reason(lesson.question, layouts.TAGS), " ".join(told), lesson.picture)
-    return replace(row, ids=row.ids[:-1], learned=((row.learned[0][0], len(row.ids) - 1),))  # no end: it is no reply
+            told = [_halves(boards.judged(*pair)[0], ",") for pair in zip(asked, seen, strict=True)]
+    return writer.drill(layouts.reason(lesson.question, layouts.TAGS), told, lesson.picture)
+
+
+def _recalled(rng: Random, cells: Sequence[boards.Cell], cell: int) -> tuple[str, str]:
+    """What a cell shows, given, and one of the endings that begin with saying it again."""
+    colour = cells[cell][0]
+    shown = f"Now {boards.shows(cells, cell)}."
+    match rng.randrange(5):
+        case 0:
+            return shown, f" So the answer is {colour}."
+        case 1 | 2:
+            return shown, " " + boards.chosen(rng.sample(boards.COLOURS, 3), colour)[0]
+        case _:
+            given, found, follows = boards.judged(rng.choice(boards.COLOURS), colour)[0].partition(" and the digit is")
+            return f"{shown} {given}", found + follows
+
+
+def _halves(text: str, mark: str) -> tuple[str, str]:
+    """A step cut behind the first mark: what is given, and what follows from it."""
+    given, found, follows = text.partition(mark)
+    return given + found, follows
 
 
 def mrope_positions(image_at: int, length: int) -> torch.Tensor:

@@ -10,7 +10,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 from cuecard.demo import boards, easyvqa
-from cuecard.domain.question import letter
+from cuecard.domain.question import AnswerKind, letter
 from cuecard.models.prompt import FOLLOW_UP, INSTRUCTIONS, NOTES
 
 IMAGE, VIDEO, IMAGE_START, IMAGE_END = "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"
@@ -18,7 +18,14 @@ END, PAD = "<|im_end|>", "<|endoftext|>"
 SPECIAL = (PAD, "<|im_start|>", END, IMAGE_START, IMAGE_END, IMAGE, VIDEO)
 THINK = ("<think>", "</think>")
 # One token for " cell 7" and for " row 2": a number that names a place is no quantity, and is looked up, not computed.
-WORDS = r" ?(?:[Cc]ell|[Rr]ow) \d+| ?\p{L}+| ?\d+| ?[^\s\p{L}\d]+|\s+(?!\S)|\s+"
+# Other numbers, and the letters of options, are the same token wherever they stand, so that they can be copied: the
+# space before them goes with the word that it follows.
+_BEFORE_NUMBER = r"(?: (?=\d|[A-F](?!\p{L})))?"
+WORDS = (
+    r" ?(?:[Cc]ell|[Rr]ow) \d+|\d+|[A-F](?!\p{L})"
+    rf"| ?(?![A-F](?!\p{{L}}))\p{{L}}+{_BEFORE_NUMBER}| ?[^\s\p{{L}}\d]+{_BEFORE_NUMBER}"
+    r"|\s*\n+|\s+(?!\S)|\s+"
+)
 
 CHAT_TEMPLATE = """\
 {%- for message in messages %}
@@ -67,9 +74,8 @@ def corpus() -> Iterator[str]:
             yield easyvqa.solve(item, scenes[item.image_path]).reasoning
     for _ in range(5):
         yield from (NOTES, "\n\n", "user", "assistant", "system")
-        yield from (
-            text for instruction in INSTRUCTIONS.values() for text in (instruction, f"{FOLLOW_UP} {instruction}")
-        )
+        asked = [text for kind, text in INSTRUCTIONS.items() if kind is not AnswerKind.JSON]  # nothing here is JSON
+        yield from (text for instruction in asked for text in (instruction, f"{FOLLOW_UP} {instruction}"))
         yield from (*boards.COLOURS, "yes", "no", "Yes", "No")
         yield from (f"cell {n} cell {n} Cell {n} Cell {n}" for n in range(1, boards.CELLS + 1))
         yield from (f"row {n} row {n} Row {n} Row {n}" for n in range(1, boards.SIDE + 1))

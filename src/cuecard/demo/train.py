@@ -32,15 +32,14 @@ from cuecard.demo.lessons import Row, Writer
 
 BUNDLE = 16
 STATION_WEIGHT = 0.3
+FILLER = 0.2
+"""Weight of the tokens of a reasoning that decide nothing."""
 CHECKPOINT_STEPS = 100
-
-
 ALBUM = 20_000
 
 # What is asked for an answer at once. What cannot be told yet is only noise to what can be learned, so first come
 # questions without jumps, then few jumps; the small model is spared most of them for good.
-PLAIN = {"look-up": 4, "compare": 1, "count": 3, "sum": 3}
-GLANCE = {"look-up": 10, "compare": 6, "count": 8, "sum": 8} | {f"jump-{n}": 1 for n in boards.JUMPS}
+GLANCE = {"look-up": 10, "compare": 4, "count": 3, "sum": 3, "jump-1": 1, "jump-2": 1}
 HOPS = {"look-up": 2, "count": 1, "sum": 1, "jump-1": 4, "jump-2": 4}
 DEEPER = {
     "look-up": 4,
@@ -54,8 +53,8 @@ DEEPER = {
     "jump-5": 1,
 }
 REASONED = {
-    "look-up": 1,
-    "compare": 1,
+    "look-up": 2,
+    "compare": 2,
     "count": 2,
     "sum": 2,
     "jump-1": 1,
@@ -64,6 +63,8 @@ REASONED = {
     "jump-4": 2,
     "jump-5": 3,
 }
+DRILLS = ("sum", "count", "choose", "compare", "judge")
+"""Sorts of steps; whether two colours are the same comes slowest."""
 EASY_VQA_SHARE = 0.12
 CHAIN = 6
 
@@ -81,7 +82,8 @@ class Phase:
     reason_rows: int = 0
     read_rows: int = 0
     drill_rows: int = 0
-    """Rows of one sort of step, again and again."""
+    """Rows of one sort of step, again and again, drawn from `drills`."""
+    drills: tuple[str, ...] = DRILLS
 
 
 @dataclass(frozen=True)
@@ -96,24 +98,52 @@ class Recipe:
     adam_rate: float = 2e-3
     muon_rate: float = 0.02
     grown_from: str | None = None
-    """The model whose weights it begins with, its layers spread out among new ones that are silent at first."""
+    """The model whose weights it begins with, with new layers in the middle that are silent at first."""
 
 
 RECIPES = {
     "demo-small": Recipe(
         (
             Phase("vision", 1800),
-            Phase("look-up", 450, look_up_rows=40),
-            Phase("drill", 600, drill_rows=12, chains=6, short_mix=PLAIN),
-            Phase("both", 3000, drill_rows=3, chains=6, short_mix=GLANCE, reason_rows=10, read_rows=3),
+            Phase("look-up", 350, look_up_rows=40),
+            Phase("drill", 650, drill_rows=14, drills=(*DRILLS, "choose", "judge")),
+            Phase(
+                "both",
+                2200,
+                drill_rows=4,
+                drills=(*DRILLS, "choose", "judge"),
+                chains=4,
+                short_mix=GLANCE,
+                reason_rows=14,
+                read_rows=3,
+            ),
+            Phase(
+                "recall",
+                600,
+                drill_rows=8,
+                drills=("recall", "recall", *DRILLS),
+                chains=3,
+                short_mix=GLANCE,
+                reason_rows=12,
+                read_rows=3,
+            ),
         ),
         slips=0.1,
         stations=(1, 2),
     ),
     "demo-large": Recipe(
         (
-            Phase("hops", 500, chains=10, short_mix=HOPS, reason_rows=2),
-            Phase("both", 2000, drill_rows=2, chains=8, short_mix=DEEPER, reason_rows=5, read_rows=4),
+            Phase("hops", 400, chains=8, short_mix=HOPS, reason_rows=2),
+            Phase(
+                "both",
+                2000,
+                drill_rows=3,
+                drills=(*DRILLS, "recall", "recall"),
+                chains=7,
+                short_mix=DEEPER,
+                reason_rows=6,
+                read_rows=4,
+            ),
         ),
         slips=0.35,
         stations=(1, 4, 7, 10),
@@ -151,7 +181,8 @@ class Trainee:
         self.model.set_attn_implementation("sdpa")
         self.heads = Heads(config.text_config.hidden_size)
         self.image_token = config.image_token_id
-        self.letters, self.stop = [self.writer.ids(letter)[0] for letter in "ABCD"], self.writer.ids(".")[0]
+        self.letters = [self.writer.ids(letter)[0] for letter in "ABCD"]
+        self.stop = self.writer.ids(".")[0]
         matrices = [p for n, p in self.model.named_parameters() if p.ndim == 2 and "embed" not in n and "pos" not in n]
         chosen = {id(p) for p in matrices}
         rest = [p for p in (*self.model.parameters(), *self.heads.parameters()) if id(p) not in chosen]
@@ -206,12 +237,16 @@ class Trainee:
     def look_up_loss(self, rng: Random, phase: Phase, step: int) -> dict[str, float]:
         disorder = (step - 100) / (phase.steps * 0.4)
         rows = [lessons.look_up_row(rng, self.writer, self.album, disorder) for _ in range(phase.look_up_rows)]
-        return self.learn("look-up", rows, self.words(*boards.COLOURS, *range(10)))
+        return self.learn("look-up", rows, filler=0)
 
-    def words(self, *wanted: object) -> torch.Tensor:
-        """Mask over the vocabulary: the tokens of these words behind a space."""
+    @cached_property
+    def decisive(self) -> torch.Tensor:
+        """Mask over the vocabulary: the tokens that a reasoning turns on."""
+        words = [*boards.COLOURS, "back", "down", "forward", "yes", "no", "it", "not", "larger", "smaller", "equal"]
+        places = [f"cell {n + 1}" for n in range(boards.CELLS)]
+        ids = [self.writer.ids(f" {word}")[-1] for word in (*words, *places, *range(41), *"ABC")]
         mask = torch.zeros(len(self.tokenizer), dtype=torch.bool)
-        mask[[self.writer.ids(f" {word}")[0] for word in wanted]] = True
+        mask[[*ids, *(self.writer.ids(f" {word} 1")[0] for word in words)]] = True
         return mask
 
     def modes_loss(self, rng: Random, phase: Phase) -> dict[str, float]:
@@ -226,12 +261,11 @@ class Trainee:
         read = [
             lessons.read_row(rng, self.writer, drawn(REASONED, 1)[0], self.recipe.slips) for _ in range(phase.read_rows)
         ]
-        drill = [lessons.drill_row(rng, self.writer, self.album) for _ in range(phase.drill_rows)]
-        decisive = self.words(*range(41), *"ABCD", "yes", "no")
+        drill = [lessons.drill_row(rng, self.writer, self.album, phase.drills) for _ in range(phase.drill_rows)]
         return (
-            self.learn("drill", drill, decisive)
+            self.learn("drill", drill, filler=0)
             | self.learn("short", short)
-            | self.learn("reason", reason)
+            | self.learn("reason", reason, filler=FILLER)
             | self.learn("read", read)
         )
 
@@ -249,20 +283,23 @@ class Trainee:
         parts = [out.pooler_output, *out.deepstack_features]
         return torch.stack([part.reshape(len(pictures), lessons.VISUAL_TOKENS, -1) for part in parts], 1)
 
-    def learn(self, name: str, rows: list[Row], wanted: torch.Tensor | None = None) -> dict[str, float]:
-        """Accumulate the gradient of the mean loss over the learned tokens (only `wanted` ones); return that loss.
+    def learn(self, name: str, rows: list[Row], filler: float = 1.0) -> dict[str, float]:
+        """Accumulate the gradient of the mean loss over the learned tokens, and return that loss.
 
-        And of the mean loss over the stations, if there are any: which cell is reached after so many jumps.
+        `filler` is the weight of those that are not decisive. And of the mean loss over the stations, if there are any:
+        which cell is reached after so many jumps.
         """
         if not rows:
             return {}
-        batches = [self.batch(bundle, wanted) for bundle in lessons.bundles(rows, BUNDLE)]
-        tokens, stops = sum(int(mask.sum()) for *_, mask in batches), sum(len(row.stations) for row in rows)
+        batches = [self.batch(bundle, filler) for bundle in lessons.bundles(rows, BUNDLE)]
+        tokens, stops = sum(float(weight.sum()) for *_, weight in batches), sum(len(row.stations) for row in rows)
         told = reached = 0.0
-        for bundle, inputs, mask in batches:
+        for bundle, inputs, weight in batches:
             final, layers = self.forward(bundle, inputs)
             labels = self.label_loss(inputs, layers[0])
-            loss = F.cross_entropy(self.model.lm_head(final[:, :-1][mask]), inputs[:, 1:][mask], reduction="sum")
+            mask = weight > 0
+            each = F.cross_entropy(self.model.lm_head(final[:, :-1][mask]), inputs[:, 1:][mask], reduction="none")
+            loss = (each * weight[mask]).sum()
             on_the_way = self.station_loss(bundle, layers)
             told, reached = told + loss.item() / tokens, reached + on_the_way.item() / max(1, stops)
             on_the_way = on_the_way / max(1, stops) + labels / len(batches)
@@ -285,7 +322,7 @@ class Trainee:
         return total
 
     def label_loss(self, ids: torch.Tensor, layer: torch.Tensor) -> torch.Tensor:
-        """Of each option's first token (b, n): which letter stands before it. A mean."""
+        """Of each option's first word (ids: (b, n)): which letter stands before it. A mean."""
         letters = torch.tensor(self.letters)
         is_label = (ids[:, :-2, None] == letters).any(-1) & (ids[:, 1:-1] == self.stop)
         row, at = is_label.nonzero().T
@@ -301,16 +338,16 @@ class Trainee:
         row, at, truth = torch.tensor(known).T
         return F.cross_entropy(self.heads.of[head](layer[row, at]), truth, reduction="sum")
 
-    def batch(self, rows: list[Row], wanted: torch.Tensor | None) -> tuple[list[Row], torch.Tensor, torch.Tensor]:
-        """-> rows, ids (b, n), mask (b, n - 1) of the targets that are learned."""
+    def batch(self, rows: list[Row], filler: float = 1.0) -> tuple[list[Row], torch.Tensor, torch.Tensor]:
+        """-> rows, ids (b, n), weights (b, n - 1) of the targets: 0 where nothing is learned."""
         longest = max(len(row.ids) for row in rows)
         ids = torch.zeros(len(rows), longest, dtype=torch.long)
-        mask = torch.zeros(len(rows), longest - 1, dtype=torch.bool)
+        weight = torch.zeros(len(rows), longest - 1)
         for i, row in enumerate(rows):
             ids[i, : len(row.ids)] = torch.tensor(row.ids)
             for start, end in row.learned:
-                mask[i, start - 1 : end - 1] = True
-        return rows, ids, mask if wanted is None else mask & wanted[ids[:, 1:]]
+                weight[i, start - 1 : end - 1] = 1
+        return rows, ids, torch.where(self.decisive[ids[:, 1:]], weight, weight * filler)
 
     def forward(self, rows: list[Row], ids: torch.Tensor) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
         """-> normed output of the last layer (b, n, width), and that of each station's layer."""

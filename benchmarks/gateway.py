@@ -1,0 +1,253 @@
+"""What the gateway adds:  python benchmarks/gateway.py [--litellm PATH] [--seconds N] [--clients N] [--soak S]
+
+Upstreams answer at once, so that all time is overhead. Direct is what a client that asks both models itself would see:
+two calls in parallel, by the same small HTTP client. Latency is taken one request at a time, the ways in turn;
+throughput with 16 clients at once, over the CPU seconds of the server's process alone. Then many streaming clients for
+a while: errors, memory at the begin and the end, and the sum of all usages beside what the upstream itself has counted.
+LiteLLM's proxy (one call, no pair) is measured in the same run where its program is named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from common import save
+
+HERE = Path(__file__).parent
+QUESTION = "Which number comes after six? Answer with a number."
+SINGLES, ROUNDS, WARM = 2000, 10, 200
+AT_ONCE = 16
+
+
+def free_port() -> int:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return held.getsockname()[1]
+
+
+class Client:
+    """One connection that is kept: sends a body, gives back the answer's."""
+
+    def __init__(self, port: int, model: str, **more: Any) -> None:
+        asked = {"model": model, "messages": [{"role": "user", "content": QUESTION}], **more}
+        body = json.dumps(asked).encode()
+        head = (
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            f"authorization: Bearer sk-bench\r\ncontent-length: {len(body)}\r\n\r\n"
+        )
+        self._port, self._request = port, head.encode() + body
+        self._open: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(self) -> bytes:
+        if self._open is None:
+            self._open = await asyncio.open_connection("127.0.0.1", self._port, limit=2**20)
+        reader, writer = self._open
+        writer.write(self._request)
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        if not head.startswith(b"http/1.1 200"):
+            raise RuntimeError(head.decode() + (await reader.read(1000)).decode())
+        if b"content-length:" in head:
+            length = int(head.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
+            return await reader.readexactly(length)
+        body = b""
+        while (size := int(await reader.readline(), 16)) > 0:
+            body += await reader.readexactly(size)
+            await reader.readexactly(2)
+        await reader.readexactly(2)
+        return body
+
+    def close(self) -> None:
+        if self._open is not None:
+            self._open[1].close()
+
+
+def started(stack: ExitStack, command: list[str], url: str, seconds: float = 90, **env: str) -> int:
+    """A server in a process of its own, once it answers; its pid."""
+    log = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - it is the stack that closes it
+    process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | env)
+    stack.callback(process.wait)
+    stack.callback(process.terminate)
+    for _ in range(int(seconds * 10)):
+        try:
+            urllib.request.urlopen(url, timeout=1).read()
+            return process.pid
+        except OSError:
+            time.sleep(0.1)
+        if process.poll() is not None:
+            break
+    log.seek(0)
+    raise SystemExit(f"{command[0]} did not start:\n{log.read().decode()[-2000:]}")
+
+
+def cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_mib(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+async def latencies(ways: dict[str, Callable[[], Awaitable[Any]]]) -> dict[str, list[float]]:
+    """Seconds of single requests, the ways in turn, in an order that is turned round each time."""
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(ROUNDS):
+        for name, ask in list(ways.items())[:: 1 if number % 2 else -1]:
+            for _ in range(WARM // ROUNDS):
+                await ask()
+            for _ in range(SINGLES // ROUNDS):
+                began = time.perf_counter()
+                await ask()
+                taken[name].append(time.perf_counter() - began)
+    return taken
+
+
+async def throughput(clients: list[Client], pid: int, seconds: float) -> dict[str, float]:
+    """Requests a second, and a CPU second of the server."""
+    asked, cpu, until = 0, cpu_s(pid), time.perf_counter() + seconds
+
+    async def go_on(client: Client) -> None:
+        nonlocal asked
+        while time.perf_counter() < until:
+            await client.ask()
+            asked += 1
+
+    began = time.perf_counter()
+    await asyncio.gather(*map(go_on, clients))
+    spent = cpu_s(pid) - cpu
+    return {"per_s": asked / (time.perf_counter() - began), "per_cpu_s": asked / spent if spent else 0.0}
+
+
+async def crowd(port: int, upstream: int, pid: int, clients: int, seconds: float) -> dict[str, Any]:
+    """Many streaming clients for a while."""
+
+    def counted() -> dict[str, int]:
+        return json.load(urllib.request.urlopen(f"http://127.0.0.1:{upstream}/count"))
+
+    more = {"stream": True, "stream_options": {"include_usage": True}}
+    people = [Client(port, "cuecard", **more) for _ in range(clients)]
+    before, tokens, answers, errors, until = counted(), 0, 0, 0, time.perf_counter() + seconds
+    memory: list[float] = []
+
+    async def go_on(client: Client) -> None:
+        nonlocal tokens, answers, errors
+        while time.perf_counter() < until:
+            try:
+                events = (await client.ask()).split(b"\n\n")
+                told = next(json.loads(e[6:]) for e in reversed(events) if b'"usage":{' in e)
+            except (OSError, RuntimeError, StopIteration, ValueError):
+                errors += 1
+                return
+            tokens, answers = tokens + told["usage"]["total_tokens"], answers + 1
+
+    async def watch() -> None:
+        while time.perf_counter() < until:
+            memory.append(resident_mib(pid))
+            await asyncio.sleep(min(5.0, seconds / 12))
+
+    await asyncio.gather(watch(), *map(go_on, people))
+    for person in people:
+        person.close()
+    after = counted()
+    return {
+        "clients": clients,
+        "seconds": seconds,
+        "requests": answers,
+        "errors": errors,
+        "usage_tokens": tokens,
+        "upstream_tokens": after["tokens"] - before["tokens"],
+        "resident_mib": {"after_a_sixth": memory[len(memory) // 6], "at_the_end": memory[-1]},
+    }
+
+
+def summary(taken: list[float]) -> dict[str, float]:
+    cuts = statistics.quantiles(taken, n=100)
+    return {"p50_ms": 1000 * cuts[49], "p95_ms": 1000 * cuts[94], "p99_ms": 1000 * cuts[98]}
+
+
+LITELLM = """\
+model_list:
+  - model_name: cuecard
+    litellm_params: {{model: openai/instant, api_base: "http://127.0.0.1:{port}/v1", api_key: none}}
+"""
+
+
+async def measure(args: argparse.Namespace) -> dict[str, Any]:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        up, ours, theirs = free_port(), free_port(), free_port()
+        started(stack, [sys.executable, str(HERE / "instant.py"), str(up)], f"http://127.0.0.1:{up}/count")
+        one = f'model = "http://127.0.0.1:{up}/v1#instant"\nfamily = "plain"\nprefix_cache = false'
+        (folder / "cuecard.toml").write_text(
+            f'version = 1\n[pair]\naccept = "agree"\n[small]\n{one}\n[large]\n{one.replace("#instant", "#other")}\n'
+        )
+        serve = [str(Path(sys.executable).parent / "cuecard"), "serve", "--config", str(folder / "cuecard.toml")]
+        pids = {"gateway": started(stack, [*serve, "--port", str(ours)], f"http://127.0.0.1:{ours}/health")}
+        first, second, pair = Client(up, "instant"), Client(up, "instant"), Client(ours, "cuecard")
+        alone = Client(ours, "instant")
+
+        async def both() -> None:
+            await asyncio.gather(first.ask(), second.ask())
+
+        ways: dict[str, Callable[[], Awaitable[Any]]] = {
+            "one call, direct": first.ask,
+            "one call, gateway": alone.ask,
+            "two calls, direct": both,
+            "mutual, gateway": pair.ask,
+        }
+        ports = {"gateway": ours}
+        if args.litellm:
+            (folder / "litellm.yaml").write_text(LITELLM.format(port=up))
+            command = [args.litellm, "--config", str(folder / "litellm.yaml"), "--port", str(theirs)]
+            pids["litellm"] = started(stack, command, f"http://127.0.0.1:{theirs}/health/liveliness", NO_DOCS="True")
+            ways["one call, LiteLLM"] = Client(theirs, "cuecard").ask
+            ports["litellm"] = theirs
+        taken = await latencies(ways)
+        rates = {}
+        for name, port in ports.items():
+            crowd_of = [Client(port, "cuecard") for _ in range(AT_ONCE)]
+            rates[name] = await throughput(crowd_of, pids[name], args.seconds / 4)
+        many = await crowd(ours, up, pids["gateway"], args.clients, args.soak or args.seconds)
+        if args.soak:
+            return {"soak": many}
+        told = {name: summary(seconds) for name, seconds in taken.items()}
+        added = {
+            name: {p: told[through][p] - told[direct][p] for p in ("p50_ms", "p95_ms", "p99_ms")}
+            for name, through, direct in (
+                ("mutual", "mutual, gateway", "two calls, direct"),
+                ("one call", "one call, gateway", "one call, direct"),
+                ("LiteLLM, one call", "one call, LiteLLM", "one call, direct"),
+            )
+            if through in told
+        }
+        return {"latency": told, "added": added, "throughput": rates, "streaming": many}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What the gateway adds.")
+    parser.add_argument("--litellm", help="the litellm program, from an environment of its own with litellm[proxy]")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--clients", type=int, default=200)
+    parser.add_argument("--soak", type=float, default=0.0, help="stream for so many seconds, and only report that")
+    args = parser.parse_args()
+    figures = asyncio.run(measure(args))
+    save("soak" if args.soak else "gateway", figures)
+    print(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()
