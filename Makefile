@@ -4,10 +4,10 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test lint unit train evaluate bench help
+.PHONY: demo test lint unit test-servers train evaluate bench help
 
 help:           ## this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/'
 
 demo: .venv/ready     ## the embedded pair answers real questions about real images
 	$(BIN)/cuecard demo
@@ -21,6 +21,10 @@ lint: .venv/ready     ## style, types, layers
 
 unit: .venv/ready     ## the tests
 	$(BIN)/pytest -n 2
+
+test-servers: .venv/ready ## the gateway before real vLLM and llama.cpp, asked by other people's clients
+	tests/servers/install.sh vllm
+	$(BIN)/pytest -m servers -n 0 --timeout 600 tests/servers
 
 train: .venv/ready    ## make the embedded pair anew, under runs/pair
 	$(BIN)/python -m cuecard.demo.train

