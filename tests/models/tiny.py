@@ -19,7 +19,7 @@ from cuecard.demo import checkpoint
 from cuecard.demo import tokenizer as tk
 
 THOUGHT = ("Let", " us", " look", " at", " the", " cell", ".")
-ANSWER = (" 7", " red", " digits")
+ANSWER = ("7", " red", " digits")
 SAID = ("\n", *THOUGHT, "</think>", "\n\n", *ANSWER, "<|im_end|>")
 """A chain of tokens: behind the line break that opens a reasoning it comes whole, behind a closed one the answer."""
 

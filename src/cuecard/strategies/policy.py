@@ -49,8 +49,8 @@ class Acceptance:
         return cls(bool(found[1]), threshold)
 
 
-# Two keys: the paper's `agree` alone lets shared mistakes through. On the embedded pair's validation boards 0.7 is where
-# more confidence hardly lets fewer wrong answers through (docs/embedded-pair.md); a pair of your own may want another.
+# Two keys: the paper's `agree` alone lets shared mistakes through. On the embedded pair's validation boards 0.7 is
+# where more confidence hardly keeps more wrong answers out (docs/embedded-pair.md); another pair may want another.
 DEFAULT_ACCEPTANCE = Acceptance(agreement=True, confidence=0.7)
 
 
