@@ -225,7 +225,7 @@ async def test_usage_is_what_was_told(subject: Subject, asked: Question) -> None
         usage, reasons = heard.end.usage, prompt.mode is Mode.REASON
         thought = subject.size(heard.reasoning) if reasons else 0
         unseen = subject.unseen if reasons else 0
-        assert usage.completion_tokens == thought + unseen + subject.size(" " + heard.answer)
+        assert usage.completion_tokens == thought + unseen + subject.size(heard.answer)
         assert thought <= (usage.reasoning_tokens or 0) <= thought + unseen
         assert 0 <= (usage.cached_tokens or 0) <= (usage.prompt_tokens or 0)
         assert usage.prompt_tokens
@@ -259,7 +259,7 @@ async def test_a_spent_budget_still_leads_to_an_answer(subject: Subject, asked: 
     assert [type(event) for event in heard.events].count(Started) == 1
     usage: Usage = heard.end.usage
     assert usage.reasoning_tokens in (1, None)
-    assert (usage.completion_tokens or 0) >= 1 + subject.size(" " + SAID)
+    assert (usage.completion_tokens or 0) >= 1 + subject.size(SAID)
 
 
 async def test_an_answer_that_is_cut_says_so(subject: Subject, asked: Question) -> None:
