@@ -338,7 +338,7 @@ async def test_a_call_that_fills_the_models_memory_ends_by_length(
 async def test_near_the_end_of_the_models_memory_the_reasoning_leaves_room_for_the_answer(
     tmp_path: Path, question: Question
 ) -> None:
-    endless = tiny.taught(tmp_path / "taught", ("\n", " red", " blue", " red"), ("\n\n", " 7", " digits", "<|im_end|>"))
+    endless = tiny.taught(tmp_path / "taught", ("\n", " red", " blue", " red"), ("\n\n", "7", " digits", "<|im_end|>"))
     model = LocalModel.load(endless)
     for words in (400, 440, 460):
         long = Question(question.text + " red" * words, question.images)
@@ -360,7 +360,7 @@ async def test_reasoning_that_nobody_asked_for_is_paid_from_the_answers_limit(
 
 
 async def test_reasoning_in_prose_ends_at_the_word_answer(tmp_path: Path, question: Question) -> None:
-    said = ("\n", "Let", " us", " look", ".", "\n\n", "Answer", ":", " 7", "<|im_end|>")
+    said = ("\n", "Let", " us", " look", ".", "\n\n", "Answer", ": ", "7", "<|im_end|>")
     model = LocalModel.load(tiny.taught(tmp_path / "taught", said))
     whole = await hear(model, reason(question, PROSE), LIMITS)
     cut = await hear(model, reason(question, PROSE), Limits(reasoning_tokens=2))

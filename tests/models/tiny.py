@@ -73,7 +73,7 @@ def lively(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, likely: S
             token not in likely and _is_no_word(token) for token, _ in sorted(tokenizer.vocab.items(), key=_second)
         ]
         model.lm_head.weight[torch.tensor(silent)] = 0
-        model.lm_head.weight[tokenizer.convert_tokens_to_ids(list(likely))] *= 3
+        model.lm_head.weight[tokenizer.convert_tokens_to_ids(list(likely))] *= 4
     return model
 
 
