@@ -360,7 +360,7 @@ async def test_reasoning_that_nobody_asked_for_is_paid_from_the_answers_limit(
 
 
 async def test_reasoning_in_prose_ends_at_the_word_answer(tmp_path: Path, question: Question) -> None:
-    said = ("\n", "Let", " us", " look", ".", "\n\n", "Answer", ": ", "7", "<|im_end|>")
+    said = ("\n", "Let", " us", " look", ".", "\n\n", "Answer", ":", " ", "7", "<|im_end|>")
     model = LocalModel.load(tiny.taught(tmp_path / "taught", said))
     whole = await hear(model, reason(question, PROSE), LIMITS)
     cut = await hear(model, reason(question, PROSE), Limits(reasoning_tokens=2))
