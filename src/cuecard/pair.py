@@ -150,23 +150,26 @@ def question(
 
     Raises BadInput.
     """
-    given = (
-        []
-        if image is None
-        else list(image)
-        if isinstance(image, Iterable) and not isinstance(image, str | bytes | Path)
-        else [image]
-    )
+    several = isinstance(image, Iterable) and not isinstance(image, str | bytes | bytearray | memoryview | Path)
+    given = [] if image is None else list(image) if several else [image]
     pictures = tuple(images.load(one, allow_urls) for one in given)
     if not text.strip():
         raise BadInput("the question is empty", "say what you want to know")
+    for each in (text, *choices, system or ""):
+        if not _is_text(each):
+            raise BadInput("the question is not text in UTF-8", "is it a file of another kind?")
     if not choices:
         text, choices = options_in(text)
     try:
-        wanted = AnswerKind(kind) if kind else guess_kind(text, tuple(choices))
+        wanted = AnswerKind(kind) if kind else AnswerKind.CHOICE if choices else guess_kind(text, ())
         return Question(text, pictures, tuple(choices), wanted, system)
     except ValueError as error:
         raise BadInput(str(error), f"kinds are: {', '.join(AnswerKind)}") from error
+
+
+def _is_text(text: str) -> bool:
+    """Bytes that are no UTF-8 stand as lone surrogates in what Python reads."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def policy_with(

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,8 @@ COUNT = "How many red digits are there?"
 JUMP = "Start at cell 2 and jump three times. Which digit do you reach?"
 
 
-def cuecard(*arguments: object, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1"}
+def cuecard(*arguments: object, stdin: bytes = b"", **settings: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1"} | settings
     done = subprocess.run(
         [sys.executable, "-m", "cuecard", *map(str, arguments)],
         input=stdin,
@@ -27,12 +28,12 @@ def cuecard(*arguments: object, stdin: bytes = b"") -> subprocess.CompletedProce
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
-def refused(*arguments: object, stdin: bytes = b"") -> str:
+def refused(*arguments: object, stdin: bytes = b"", **settings: str) -> str:
     """What a user reads when the command refuses: one clear line, exit code 2, no traceback."""
-    done = cuecard(*arguments, stdin=stdin)
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
+    done = cuecard(*arguments, stdin=stdin, **settings)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
     return done.stderr
 
 
@@ -97,15 +98,20 @@ def test_a_budget_of_a_few_tokens_still_gives_an_answer(board):
         (["--small", "demo-smal"], "did you mean demo-small?"),
         (["--large", "http://127.0.0.1:9/v1"], "does not say which model"),
         (["--large", "http://127.0.0.1:9/v1#big", "--strict"], "127.0.0.1:9"),
+        (["--small", "http://127.0.0.1:9/v1#a", "--large", "http://127.0.0.1:9/v1#b"], "no model is left to answer"),
         (["--budget", "0"], "at least 1 token"),
         (["--budget", "many"], "--budget"),
-        (["--timeout", "0"], "--timeout"),
+        (["--timeout", "0"], "time-out must be more than 0"),
+        (["--timeout", "nan"], "time-out must be more than 0"),
+        (["--seed", "9" * 30], "64 bits"),
         (["--kind", "poem"], "kinds are"),
         (["--kind", "choice"], "2 to 26 options"),
+        (["--choice", "5"], "2 to 26 options"),
         (["--temperature", "9"], "between 0 and 2"),
-        (["--bogus"], "No such option"),
+        (["--bogus"], "No such option: --bogus (see cuecard ask --help)"),
         (["--pair", "nowhere.toml"], "cannot read nowhere.toml"),
         (["--image", "nowhere.png"], "cannot read the image nowhere.png"),
+        (["--image", ""], "without a name"),
         (["--image", "https://example.invalid/a.png"], "fetching is off"),
     ],
 )
@@ -120,6 +126,27 @@ def test_broken_empty_and_huge_images_are_refused(tmp_path):
     assert "is empty" in refused("ask", COUNT, "--image", tmp_path / "empty.png")
     assert "cannot be read" in refused("ask", COUNT, "--image", tmp_path / "broken.png")
     assert "megapixels" in refused("ask", COUNT, "--image", tmp_path / "huge.png")
+
+
+def test_an_unknown_command_and_a_missing_question_get_one_clear_line():
+    assert "No such command 'aks'" in refused("aks")
+    assert "Missing argument" in refused("ask")
+
+
+def test_standard_input_that_is_no_text_or_never_ends_is_refused():
+    for encoding in ("utf-8:strict", "utf-8:surrogateescape"):
+        assert "not text in UTF-8" in refused("ask", "-", stdin=b"\xff\xfe", PYTHONIOENCODING=encoding)
+    assert "more than 1 MiB" in refused("ask", "-", stdin=b"a" * 2**21)
+    assert "more than 32 MiB" in refused("ask", COUNT, "--image", "-", stdin=bytes(33 * 2**20))
+
+
+def test_a_hub_that_is_not_there_is_told_at_once(tmp_path):
+    hub = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    began = time.monotonic()
+    assert "cannot ask the Hugging Face hub for nobody/nothing" in refused(
+        "ask", COUNT, "--small", "hf:nobody/nothing", **hub
+    )
+    assert time.monotonic() - began < 25  # Transformers by itself would wait that long between its attempts
 
 
 def test_an_empty_question_is_refused(board):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any, NoReturn, cast
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 import cuecard
 from cuecard.cli.ask import ask
@@ -20,7 +21,6 @@ from cuecard.domain.errors import CuecardError
 app = typer.Typer(
     name="cuecard",
     help="A small vision-language model writes the reasoning, a large one reads it and answers short.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -31,6 +31,9 @@ app.command()(serve)
 app.command()(check)
 app.command()(key)
 app.command()(replay)
+
+# what Typer raises for a wrong option or command; it has no public name
+UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
 
 
 def _version(wanted: bool) -> None:
@@ -51,20 +54,22 @@ def _options(
 def main() -> None:
     """Run the command line: 0 when all went well, 2 with one line of what was wrong, 130 when interrupted."""
     try:
-        app()
+        # Typer turns an interrupt, and output that nobody reads any more, into exit codes by itself
+        sys.exit(app(sys.argv[1:] or ["--help"], prog_name="cuecard", standalone_mode=False))
     except CuecardError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
-            f"[red]error:[/] {_plain(error)} [dim]({_plain(error.hint)})[/]"
-        )
-        sys.exit(2)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted")
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has gone: not an error of ours
-        sys.exit(0)
+        _refuse(str(error), error.hint)
+    except UsageError as error:
+        wrong: Any = error
+        _refuse(wrong.format_message(), f"see {wrong.ctx.command_path if wrong.ctx else 'cuecard'} --help")
 
 
-def _plain(text: object) -> str:
-    """Text that Rich does not take for markup."""
-    return str(text).replace("[", "\\[")
+def _refuse(what: str, hint: str) -> NoReturn:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        f"[red]error:[/] {_plain(what)} [dim]({_plain(hint)})[/]"
+    )
+    sys.exit(2)
+
+
+def _plain(text: str) -> str:
+    """One line of text that Rich does not take for markup."""
+    return escape(" ".join(text.split()))

@@ -17,10 +17,13 @@ from cuecard.domain.outcome import Outcome
 from cuecard.domain.plain import outcome_as_object
 from cuecard.domain.question import Question
 from cuecard.models import spec
+from cuecard.models.images import MOST_BYTES
 from cuecard.pair import Pair, policy_with
 from cuecard.pair import question as ask_of
 from cuecard.strategies.policy import Policy
 from cuecard.strategies.team import Heard
+
+MOST_TEXT_BYTES = 2**20
 
 Maybe = typer.Option
 
@@ -58,8 +61,6 @@ def ask(
 ) -> None:
     """Answer one question with a pair of models."""
     text, pictures = _inputs(question, image or [])
-    if timeout is not None and timeout <= 0:
-        raise BadInput("--timeout must be more than 0 seconds")
     # all that can be wrong with the input is found before a model is loaded
     asked = ask_of(text, pictures, choices=choice or (), kind=kind, system=system, allow_urls=allow_urls)
     policy = policy_with(
@@ -85,8 +86,15 @@ def ask(
 def _inputs(question: str, images: list[str]) -> tuple[str, list[Any]]:
     if question == "-" and "-" in images:
         raise BadInput("the question and an image cannot both come from standard input", "give one of them otherwise")
-    text = sys.stdin.read() if question == "-" else question
-    return text, [sys.stdin.buffer.read() if name == "-" else name for name in images]
+    text = _read(MOST_TEXT_BYTES).decode("utf-8", "surrogateescape") if question == "-" else question
+    return text, [_read(MOST_BYTES) if name == "-" else name for name in images]
+
+
+def _read(most: int) -> bytes:
+    """Standard input, which may never end. Raises BadInput."""
+    if len(data := sys.stdin.buffer.read(most + 1)) > most:
+        raise BadInput(f"standard input holds more than {most // 2**20} MiB", "send less")
+    return data
 
 
 async def _watch(pair: Pair, question: Question, quiet: bool) -> Outcome:

@@ -32,6 +32,8 @@ def load(source: Any, allow_urls: bool = False) -> Image:
     if isinstance(source, bytes | bytearray | memoryview):
         return checked(bytes(source), "the image")
     name = str(source)
+    if not name:
+        raise BadInput("an image is given without a name", "give a path")
     if name.startswith("data:"):
         return checked(_decoded(name), "the data URL")
     if name.startswith(("http://", "https://")):

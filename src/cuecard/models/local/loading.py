@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
+from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
 from transformers.utils import logging
 
@@ -11,6 +15,7 @@ from cuecard.models.local.engine import first_line
 from cuecard.models.local.inputs import Reader, make_reader
 
 DTYPES = ("float32", "bfloat16", "float16")
+HUB_S = 10
 
 
 def load(source: str, device: str | None, dtype: str | None, revision: str | None) -> tuple[PreTrainedModel, Reader]:
@@ -20,6 +25,8 @@ def load(source: str, device: str | None, dtype: str | None, revision: str | Non
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     device = device or _best_device()
+    if not Path(source).is_dir():
+        _find_hub(source, revision)
     try:
         config = AutoConfig.from_pretrained(source, revision=revision)
     except (OSError, ValueError) as error:
@@ -40,6 +47,21 @@ def load(source: str, device: str | None, dtype: str | None, revision: str | Non
     except Exception as error:  # files, formats, packages and memory: each fails in its own way
         raise ModelRefused(
             f"{source} does not load: {first_line(error)}", "is the checkpoint whole, and is there memory for it?"
+        ) from error
+
+
+def _find_hub(source: str, revision: str | None) -> None:
+    """Raises BadInput where nothing was fetched before and no hub answers: Transformers would ask for half a minute."""
+    if isinstance(try_to_load_from_cache(source, "config.json", revision=revision), str):
+        return
+    try:
+        HfApi().model_info(source, revision=revision, timeout=HUB_S)
+    except HfHubHTTPError:
+        return  # it answers; what is wrong with the name Transformers tells better
+    except Exception as error:
+        raise BadInput(
+            f"cannot ask the Hugging Face hub for {source}: {first_line(error)}",
+            "is there a network? A directory needs none",
         ) from error
 
 
