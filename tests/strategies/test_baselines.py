@@ -14,6 +14,7 @@ from cuecard.models.recorded import Says, ScriptedModel
 from cuecard.planning import virtual_time
 from cuecard.strategies.baselines import difficulty
 from cuecard.strategies.policy import Policy, Schedule
+from cuecard.strategies.preview import preview
 from cuecard.strategies.run import answer
 
 HOW_MANY = Question("How many cats are there?", kind=AnswerKind.NUMBER)
@@ -40,6 +41,16 @@ def test_a_cascade_escalates_when_the_small_model_is_not_sure(logprob):
     outcome = ask("cascade", small=saying("3", logprob), large=saying("4"))
     assert (outcome.route, outcome.answer) == (Route.ESCALATED, "4")
     assert outcome.calls[-1].mode is Mode.REASON
+
+
+@pytest.mark.parametrize("says", [("3", -0.01), ("3", -3.0), ("3", None), ("", -0.01)])
+def test_a_cascade_that_is_previewed_takes_the_route_that_was_told(says):
+    async def previewed():
+        return await preview(HOW_MANY, {"small": saying(*says), "large": saying("4")}, "cascade", Policy())
+
+    told, _, calls = virtual_time.run(previewed())
+    assert told is ask("cascade", small=saying(*says), large=saying("4")).route
+    assert [call.role for call in calls] == ["small"]
 
 
 def test_routing_decides_before_anything_is_generated():

@@ -111,6 +111,25 @@ def test_schedules_change_the_time_but_never_the_answer(pair, strategy, rule):
     assert _generated(eager) >= _generated(overlap) == _generated(thrifty)
 
 
+@settings(max_examples=150, deadline=None)
+@given(models(st.one_of(healthy, faults, hangs)), st.sampled_from(["mutual", "transfer"]), RULES)
+def test_what_thrifty_answers_when_models_fail_the_other_schedules_answer_too(pair, strategy, rule):
+    def run(schedule: Schedule) -> Outcome | None:
+        async def work() -> Outcome | None:
+            try:
+                policy = Policy(schedule=schedule, accept=Acceptance.parse(rule), follow_chars=8)
+                return await answer(HOW_MANY, pair, strategy, policy)
+            except (ModelError, NoAnswer):
+                return None
+
+        return virtual_time.run(work())
+
+    if (thrifty := run(Schedule.THRIFTY)) is not None:
+        for other in (run(Schedule.OVERLAP), run(Schedule.EAGER)):
+            assert other is not None
+            assert (other.answer, other.route) == (thrifty.answer, thrifty.route)
+
+
 def _generated(outcome: Outcome) -> int:
     return sum(usage.completion_tokens or 0 for usage in outcome.usage.values())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -170,6 +171,17 @@ def test_strict_fails_instead_of_degrading():
         ask(small(), broken(), policy=replace(AGREE, strict=True))
 
 
+@pytest.mark.parametrize("schedule", Schedule)
+def test_when_no_model_is_left_what_was_said_before_stands(schedule):
+    def says(prompt):
+        return Says("3", error=ModelUnreachable("tiny is gone") if prompt.mode is Mode.REASON else None, token_s=0.1)
+
+    down = ScriptedModel("huge", lambda prompt: Says(error=ModelUnreachable("huge is down"), first_token_s=1.0))
+    outcome = ask(ScriptedModel("tiny", says), down, policy=replace(AGREE, schedule=schedule))
+    assert (outcome.route, outcome.answer) == (Route.DEGRADED, "3")
+    assert outcome.reason == "huge is down; no model is left, what the small model had said stands"
+
+
 def test_when_both_are_down_nobody_answers():
     with pytest.raises(NoAnswer, match="nobody answers at port 9"):
         ask(broken(), broken())
@@ -230,7 +242,14 @@ def test_acceptance_rules_are_written_as_they_are_read(rule):
 
 
 @pytest.mark.parametrize(
-    ("limits", "said"), [(Limits(reasoning_tokens=0), "budget"), (Limits(temperature=3), "temperature")]
+    ("limits", "said"),
+    [
+        (Limits(reasoning_tokens=0), "budget"),
+        (Limits(temperature=3), "temperature"),
+        (Limits(timeout_s=0), "time-out"),
+        (Limits(timeout_s=math.nan), "time-out"),
+        (Limits(seed=2**63), "seed"),
+    ],
 )
 def test_a_policy_that_makes_no_sense_is_refused(limits, said):
     with pytest.raises(BadInput, match=said):

@@ -16,14 +16,23 @@ from cuecard.strategies.verdicts import Verdict
 
 async def cascade(question: Question, team: Team) -> Verdict:
     """The small model answers at once; unless it is confident, the large model starts over and reasons."""
-    small, wanted = await team.small.short(question), team.policy.cascade_confidence
-    if small.answer.parsed and small.confidence is not None and small.confidence >= wanted:
-        return Verdict(
-            small, Route.DIRECT, f"the small model is sure ({small.confidence:.2f}, at least {wanted:g} wanted)"
-        )
-    sure = "gives no probabilities" if small.confidence is None else f"is not sure ({small.confidence:.2f})"
+    small = await team.small.short(question)
+    enough, why = sure(small, team.policy.cascade_confidence)
+    if enough:
+        return Verdict(small, Route.DIRECT, f"the small model {why}")
     thorough = await team.large.think(question)
-    return Verdict(thorough, Route.ESCALATED, f"the small model {sure}; the large one reasoned")
+    return Verdict(thorough, Route.ESCALATED, f"the small model {why}; the large one reasoned")
+
+
+def sure(small: Reply, wanted: float) -> tuple[bool, str]:
+    """Whether a short answer is confident enough to stand alone, and why."""
+    if not small.answer.parsed:
+        return False, "gives no answer that can be read"
+    if small.confidence is None:
+        return False, "gives no probabilities"
+    if small.confidence < wanted:
+        return False, f"is not sure ({small.confidence:.2f})"
+    return True, f"is sure ({small.confidence:.2f}, at least {wanted:g} wanted)"
 
 
 async def route(question: Question, team: Team) -> Verdict:

@@ -82,8 +82,11 @@ class Policy:
             raise BadInput(f"temperature {limits.temperature:g} is not between 0 and 2")
         if not 0 < limits.top_p <= 1:
             raise BadInput(f"top_p {limits.top_p:g} is not above 0 and at most 1")
-        if self.deadline_s is not None and self.deadline_s <= 0:
-            raise BadInput("a deadline must be more than 0 seconds", "leave it out for none")
+        for what, seconds in (("time-out", limits.timeout_s), ("deadline", self.deadline_s)):
+            if seconds is not None and not seconds > 0:  # nor is nan
+                raise BadInput(f"a {what} must be more than 0 seconds", "leave it out for the default")
+        if limits.seed is not None and abs(limits.seed) >= 2**63:
+            raise BadInput("a seed is a whole number of 64 bits", "take a smaller one")
         if self.samples < 1:
             raise BadInput("vote and verdict need at least 1 sample")
 

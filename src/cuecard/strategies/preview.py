@@ -8,7 +8,7 @@ from cuecard.domain.call import Call
 from cuecard.domain.outcome import Route
 from cuecard.domain.question import Question
 from cuecard.models.base import Model
-from cuecard.strategies.baselines import difficulty
+from cuecard.strategies.baselines import difficulty, sure
 from cuecard.strategies.policy import Policy
 from cuecard.strategies.team import Team
 from cuecard.strategies.verdicts import accepted
@@ -38,10 +38,8 @@ async def preview(
         return (Route.DIRECT if easy else Route.ESCALATED), f"difficulty {hard:.2f} from the wording", ()
     async with Team(models, policy) as team:
         if plain == "cascade":
-            small = await team.small.short(question)
-            sure = small.confidence is not None and small.confidence >= policy.cascade_confidence
-            confidence = "no probabilities" if small.confidence is None else f"confidence {small.confidence:.2f}"
-            route, why = (Route.DIRECT if sure else Route.ESCALATED), f"the small model: {confidence}"
+            enough, sureness = sure(await team.small.short(question), policy.cascade_confidence)
+            route, why = (Route.DIRECT if enough else Route.ESCALATED), f"the small model {sureness}"
         else:
             small, large = await team.short_of(question, team.small, team.large)
             agreed = await accepted(question, team, policy.accept, small, large)

@@ -112,17 +112,22 @@ async def told(
 
 
 def _at_hand(team: Team, policy: Policy, late: TimeoutError) -> Verdict:
-    """The best answer there is by now: reasoned before short, the large model's before another's."""
-    why = f"{policy.deadline_s:g} s were over"
-    ranks = [(mode is not Mode.SHORT, reply.role == "large", reply) for mode, reply in team.replies if reply.text]
-    if policy.strict or not ranks:
+    """The best answer there is by now."""
+    why, reply = f"{policy.deadline_s:g} s were over", _best(team)
+    if policy.strict or reply is None:
         raise ModelTimeout(f"{why} before any model had answered", "allow more time") from late
-    *_, reply = max(ranks, key=lambda rank: rank[:2])
     return Verdict(reply, Route.DEGRADED, f"{why}; the {reply.role} model's answer by then stands")
 
 
+def _best(team: Team) -> Reply | None:
+    """What was said so far: what can be read first, reasoned before short, the large model's before another's."""
+    said = [(mode, reply) for mode, reply in team.replies if reply.text]
+    ranks = [(reply.answer.parsed, mode is not Mode.SHORT, reply.role == "large") for mode, reply in said]
+    return said[ranks.index(max(ranks))][1] if said else None
+
+
 async def _rescue(question: Question, team: Team, failure: ModelError) -> Verdict:
-    """The answer of a model that still works: the one it has reasoned for, else a new one, else its short one."""
+    """The answer of a model that still works: the one it has reasoned for, else a new one, else what anybody said."""
     for player in sorted(team.survivors, key=lambda p: p.role != "large"):
         why = f"{failure}; the {player.role} model answered alone"
         at_hand = [(mode, reply) for mode, reply in team.replies if reply.role == player.role and reply.answer.parsed]
@@ -136,8 +141,10 @@ async def _rescue(question: Question, team: Team, failure: ModelError) -> Verdic
                 fresh = await (player.short(question) if player.role == "large" else player.think(question))
             return Verdict(fresh, Route.DEGRADED, why)
         except ModelError:
-            if at_hand:
-                return Verdict(at_hand[0][1], Route.DEGRADED, why)
+            continue
+    if (reply := _best(team)) is not None:
+        why = f"{failure}; no model is left, what the {reply.role} model had said stands"
+        return Verdict(reply, Route.DEGRADED, why)
     raise NoAnswer(f"no model is left to answer: {failure}", failure.hint) from failure
 
 
