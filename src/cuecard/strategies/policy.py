@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
 from cuecard.models.base import Limits
 from cuecard.models.prompt import CardFormat
@@ -65,6 +66,8 @@ class Policy:
     limits: Limits = field(default_factory=Limits)
     strict: bool = False
     """A model that fails fails the request, instead of leaving the other one's answer."""
+    rescue: Mode = Mode.SHORT
+    """How the large model answers alone when the small one has failed: at once, or after reasoning."""
     deadline_s: float | None = None
     """After so many seconds the best answer at hand is given, as `degraded`."""
     follow_chars: int = 96
@@ -87,6 +90,8 @@ class Policy:
                 raise BadInput(f"a {what} must be more than 0 seconds", "leave it out for the default")
         if limits.seed is not None and abs(limits.seed) >= 2**63:
             raise BadInput("a seed is a whole number of 64 bits", "take a smaller one")
+        if self.rescue not in (Mode.SHORT, Mode.REASON):
+            raise BadInput(f"a model that answers alone cannot {self.rescue}", "there are: short, reason")
         if self.samples < 1:
             raise BadInput("vote and verdict need at least 1 sample")
 

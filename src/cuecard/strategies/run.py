@@ -136,9 +136,10 @@ async def _rescue(question: Question, team: Team, failure: ModelError) -> Verdic
             return Verdict(thorough, Route.DEGRADED, why)
         try:
             # a short answer is what the large model was wanted for; the small one needs to reason to be as good
-            fresh = at_hand[0][1] if at_hand and player.role == "large" else None
+            shortly = player.role == "large" and team.policy.rescue is Mode.SHORT
+            fresh = at_hand[0][1] if at_hand and shortly else None
             if fresh is None:
-                fresh = await (player.short(question) if player.role == "large" else player.think(question))
+                fresh = await (player.short(question) if shortly else player.think(question))
             return Verdict(fresh, Route.DEGRADED, why)
         except ModelError:
             continue

@@ -174,7 +174,7 @@ class OpenAIModel:
                 if reply.hearing.betrayed:
                     self._learn(prompt, reply)
                     raise BrokenStream(f"{self.name} sent its reasoning as if it were the answer", hint=UNMARKED_HINT)
-                if reasons and reply.spent_out(limits):
+                if reply.spent_out(limits) if reasons else reply.runs_away(limits):
                     break
         for event in reply.end():
             yield event

@@ -30,7 +30,7 @@ class Connection:
     def __init__(self, base_url: str, model: str, api_key: str | None, timeout_s: float | None, key_hint: str) -> None:
         if not _is_address(base_url):
             raise BadInput(f"{base_url!r} is not the URL of a server", hint="write it like http://localhost:8000/v1")
-        self.url, self._model, self._key_hint = base_url.rstrip("/"), model, key_hint
+        self.url, self._model, self._key_hint, self._key = _shown(base_url), model, key_hint, api_key
         self.refused: frozenset[str] = frozenset()
         # Without a key the SDK would take OPENAI_API_KEY from the environment and show it to any server.
         timeout = openai.Timeout(timeout_s, connect=CONNECT_S)
@@ -109,7 +109,7 @@ class Connection:
             names = [model.id for model in listing.data]
         except Exception:  # a courtesy only: the 404 is the error
             names = []
-        plain = translated(error, self.url, begun=False)
+        plain = self._translated(error, begun=False)
         if not names:
             return ModelRefused(str(plain), hint=f"is {self._model!r} its name there, and does the URL end in /v1?")
         if self._model in names:
@@ -129,7 +129,21 @@ class Connection:
         except TimeoutError as late:
             raise ModelTimeout(f"{self._model} at {self.url} took longer than its limit") from late
         except Exception as error:
-            raise translated(error, self.url, begun=begun, key_hint=self._key_hint) from error
+            raise self._translated(error, begun=begun) from error
+
+    def _translated(self, error: Exception, *, begun: bool) -> ModelError:
+        """The error of ours, without the key, which some servers repeat when they refuse it."""
+        meant = translated(error, self.url, begun=begun, key_hint=self._key_hint)
+        if self._key:
+            meant.args = tuple(str(part).replace(self._key, "…") for part in meant.args)
+        return meant
+
+
+def _shown(url: str) -> str:
+    """The address without a user and password."""
+    scheme, slashes, rest = url.rstrip("/").partition("//")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}"
 
 
 def _is_address(url: str) -> bool:

@@ -54,7 +54,9 @@ def _by_status(status: int, message: str, key_hint: str) -> ModelError:
         case _ if 400 <= status < 500:
             return ModelRefused(message)
         case _:
-            return ModelError(message)
+            failed = ModelError(message)
+            failed.retryable = True  # a server's own failure need not be that of the next one, nor of the next try
+            return failed
 
 
 def _seconds(text: str) -> float | None:

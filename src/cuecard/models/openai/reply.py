@@ -55,6 +55,10 @@ class Reply:
             return self._answer_tokens >= limits.answer_tokens
         return self._counted >= limits.reasoning_tokens
 
+    def runs_away(self, limits: Limits) -> bool:
+        """The server does not keep to the limit that it was given. The slack is for those that count otherwise."""
+        return self.finish is None and self._counted > 2 * limits.answer_tokens + 64
+
     @property
     def usage(self) -> Usage:
         """Tokens as the server counts them; of an answer that was hung up on, what is known."""
