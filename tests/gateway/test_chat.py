@@ -14,6 +14,7 @@ from gateways import COUNT, DESCRIBE, THOUGHT, agreeing, disagreeing, gateway, m
 
 from cuecard.domain.errors import ModelUnreachable
 from cuecard.domain.question import Image
+from cuecard.gateway.fetch import Fetcher
 from cuecard.models.images import data_url
 from cuecard.models.recorded import Says, ScriptedModel
 
@@ -220,6 +221,29 @@ async def test_system_prompt_and_conversation_reach_both_models_in_order(board):
         assert turns[2].text == "Digits."
 
 
+async def test_an_image_whose_address_is_given_twice_is_fetched_once(board):
+    asked_for = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked_for.append((await reader.readuntil(b"\r\n\r\n")).split(b" ")[1])
+        picture = board.read_bytes()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(picture) + picture)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        url, models = f"http://127.0.0.1:{port}/a.png", disagreeing()
+        fetcher = Fetcher(is_allowed=lambda ip: ip == "127.0.0.1", ports=(port,))
+        said_before = {"role": "assistant", "content": "A board."}
+        async with gateway(models, fetcher=fetcher) as client:
+            await client.chat.completions.create(
+                model="cuecard", messages=[asking_about(url), said_before, asking_about(url)]
+            )
+    assert asked_for == [b"/a.png"]
+    assert {image.data for each in models.values() for image in each.prompts[0].images} == {board.read_bytes()}
+
+
 async def test_two_answers_that_fit_a_schema_agree_by_what_they_say():
     models = {
         "small": model("tiny", '{"colour": "red", "count": 3}'),
@@ -249,6 +273,11 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
         (said(extra_body={"cuecard": {"stategy": "mutual"}}), "did you mean 'strategy'"),
         (said(extra_body={"cuecard": {"strategy": "mutal"}}), "did you mean mutual"),
         (said(extra_body={"cuecard": {"budget": 0}}), "whole number of at least 1"),
+        (said(extra_body={"cuecard": {"strict": "yes"}}), "strict is neither true nor false"),
+        (said(extra_body={"stream": 1}), "stream is neither true nor false"),
+        (said(extra_body={"reasoning": {"efort": "low"}}), "did you mean 'effort'"),
+        (said(stream_options={"include_usge": True}), "did you mean 'include_usage'"),
+        (said(seed=2**63), "whole number"),
         (said(temperature=9), "between 0 and 2"),
         (said(messages=[]), "messages is empty"),
         (said(messages=[{"role": "assistant", "content": "Hi"}]), "not the user's"),
@@ -291,7 +320,37 @@ async def test_whatever_is_wrong_with_the_request_itself_has_openais_kind_of_err
             await plain.get("chat/completions"),
         ]
     assert [answer.status_code for answer in answers] == [400, 400, 413, 404, 405]
-    assert all(set(answer.json()["error"]) == {"message", "type", "param", "code"} for answer in answers)
+    errors = [answer.json()["error"] for answer in answers]
+    assert all(set(error) == {"message", "type", "param", "code"} for error in errors)
+    assert {error["type"] for error in errors} == {"invalid_request_error"}
+
+
+@pytest.mark.parametrize(
+    ("sent", "words"),
+    [
+        ('"max_tokens": NaN', "not a finite number"),
+        ('"max_tokens": 1e999', "not a finite number"),
+        ('"cuecard": {"max_latency_ms": NaN}', "not a finite number"),
+        ('"user": "\\ud800"', "not JSON"),
+        ('"user": "\ud800"', "not JSON"),
+    ],
+)
+async def test_numbers_without_an_end_and_half_characters_are_refused(sent, words):
+    body = json.dumps(said())[:-1] + f", {sent}}}"
+    async with gateway() as client, httpx2.AsyncClient(base_url=str(client.base_url)) as plain:
+        answer = await plain.post("chat/completions", content=body.encode("utf-8", "surrogatepass"))
+    assert (answer.status_code, words in answer.json()["error"]["message"]) == (400, True)
+
+
+async def test_no_other_site_may_read_what_the_gateway_answers():
+    async with gateway() as client, httpx2.AsyncClient(base_url=str(client.base_url)) as plain:
+        elsewhere = {"origin": "https://elsewhere.example"}
+        answers = [
+            await plain.post("chat/completions", json=said(), headers=elsewhere),
+            await plain.options("chat/completions", headers=elsewhere | {"access-control-request-method": "POST"}),
+        ]
+    assert [answer.status_code for answer in answers] == [200, 405]
+    assert not [name for answer in answers for name in answer.headers if name.startswith("access-control")]
 
 
 async def test_agreeing_pairs_are_asked_at_once_by_many():

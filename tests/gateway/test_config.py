@@ -42,7 +42,8 @@ def test_one_server_or_several_a_role(tmp_path):
     assert [len(upstreams) for upstreams in found.roles.values()] == [2, 1]
     assert found.large[0].prices.completion == 6
     policy = found.policy(Policy())
-    assert (policy.schedule, policy.limits.reasoning_tokens) == (Schedule.EAGER, 77)
+    assert (policy.schedule, policy.limits.reasoning_tokens, policy.deadline_s) == (Schedule.EAGER, 77, 300)
+    assert list(found.prices) == ["large"]
 
 
 def test_a_service_is_made_of_what_it_says_and_no_key_is_in_it(tmp_path, monkeypatch):
@@ -73,6 +74,8 @@ def test_a_secret_that_is_not_set_is_named(tmp_path, monkeypatch):
         (("weight = 2", "weight = -2"), "small.weight", ""),
         (("http://two:8000/v1#tiny", "http://two:8000/v1"), "does not say which model", ""),
         (("http://two:8000/v1#tiny", "http://two:8000/v1#other"), "different models: other, tiny", ""),
+        (("weight = 2", "prices = { prompt = 1 }"), "different prices", ""),
+        (("budget = 77", 'rescue = "shrt"'), "pair.rescue", ""),
         (("[large]", "[larg]"), "large is missing", "write [large]"),
         (("[pair]", "[pair"), "not valid TOML", ""),
     ],

@@ -17,8 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.gateway import config
+from cuecard.gateway.audit import Audit
 from cuecard.gateway.observe import Observatory
 from cuecard.gateway.pool import Breaker, Pool, Replica
+from cuecard.gateway.service import Service
 from cuecard.strategies.run import answer
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -73,7 +75,7 @@ async def test_every_metric_of_the_dashboard_is_given():
     seen.failed(ValueError())
     given = {
         sample.name
-        for family in text_string_to_metric_families(seen.metrics(1, 0).decode())
+        for family in text_string_to_metric_families(seen.metrics(Audit(Service(models), 0.0).told()).decode())
         for sample in family.samples
     }
     drawn = {name for query in QUERIES for name in re.findall(r"cuecard_\w+", query)}

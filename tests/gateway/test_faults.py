@@ -12,8 +12,10 @@ import openai
 import pytest
 from gateways import COUNT, gateway
 
+from cuecard.domain.call import FinishReason, Mode
+from cuecard.domain.question import AnswerKind, Question
 from cuecard.gateway.pool import Breaker, Pool, Replica
-from cuecard.models.base import Limits
+from cuecard.models.base import AnswerDelta, Limits
 from cuecard.models.mock_server import (
     BadJson,
     Cut,
@@ -28,6 +30,7 @@ from cuecard.models.mock_server import (
     Stall,
 )
 from cuecard.models.openai import OpenAIModel
+from cuecard.models.prompt import PROSE, short
 from cuecard.strategies.policy import Acceptance, Policy
 
 pytestmark = pytest.mark.timeout(30)
@@ -36,6 +39,9 @@ Script = Reply | str | Callable[[Received], Reply]
 THOUGHT = "One cat, two cats, three."
 FINE = Says("3", THOUGHT)
 POLICY = Policy(accept=Acceptance.parse("agree"), limits=replace(Limits(), timeout_s=0.8))
+MOST_S = 8.0
+"""Of a request: at most five calls of 0.8 s one after the other, and time for a machine that is busy."""
+PROMPT = short(Question(COUNT, kind=AnswerKind.NUMBER), PROSE)
 ASKED: dict[str, Any] = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
 
 FATAL: dict[str, Reply | str] = {
@@ -56,33 +62,44 @@ HARMLESS = {
     "the wrong field": Says("3", framing=Framing.MISFILED),
     "a huge answer": Says("The answer is 3. " + "Indeed. " * 10**4),
 }
+SCRIPTED = {name: reply for name, reply in FATAL.items() if not isinstance(reply, str)}
+EMPTY = Says("", "")
+ONLY_REASONING = Says("", THOUGHT, thinks=True)
+
+
+def replica(url: str, name: str) -> Replica:
+    return Replica(OpenAIModel(url, name, family="plain"), Breaker(asyncio.get_running_loop().time))
 
 
 @asynccontextmanager
-async def pair(small: Script, large: Script) -> AsyncIterator[tuple[openai.AsyncOpenAI, dict[str, Any]]]:
+async def pair(
+    small: Script, large: Script, **changed: Any
+) -> AsyncIterator[tuple[openai.AsyncOpenAI, dict[str, Any]]]:
     """A gateway before two servers: a script each, or an address where there is none."""
+    before = asyncio.all_tasks()
     async with AsyncExitStack() as stack:
         pools: dict[str, Any] = {}
         for role, reply in (("small", small), ("large", large)):
             script = reply if callable(reply) else lambda _, reply=reply: reply
             server = MockServer(script, models=[role])
             url = reply if isinstance(reply, str) else await stack.enter_async_context(server)
-            model = OpenAIModel(url, role, family="plain")
-            pools[role] = Pool([Replica(model, Breaker(asyncio.get_running_loop().time))])
-        yield await stack.enter_async_context(gateway(pools, policy=POLICY)), pools
+            pools[role] = Pool([replica(url, role)])
+        yield await stack.enter_async_context(gateway(pools, policy=replace(POLICY, **changed))), pools
+    assert not [task for task in asyncio.all_tasks() - before if not task.done()]
 
 
 async def answered(client: openai.AsyncOpenAI, stream: bool) -> tuple[str, str]:
     """(content, route) of an answer, however it comes."""
-    if not stream:
-        whole = await client.chat.completions.create(**ASKED)
-        return whole.choices[0].message.content, whole.model_extra["cuecard"]["route"]
-    content, route = "", ""
-    async for chunk in await client.chat.completions.create(**ASKED, stream=True):
-        if chunk.choices:
-            content += chunk.choices[0].delta.content or ""
-        route = (chunk.model_extra or {}).get("cuecard", {}).get("route", route)
-    return content, route
+    async with asyncio.timeout(MOST_S):
+        if not stream:
+            whole = await client.chat.completions.create(**ASKED)
+            return whole.choices[0].message.content, whole.model_extra["cuecard"]["route"]
+        content, route = "", ""
+        async for chunk in await client.chat.completions.create(**ASKED, stream=True):
+            if chunk.choices:
+                content += chunk.choices[0].delta.content or ""
+            route = (chunk.model_extra or {}).get("cuecard", {}).get("route", route)
+        return content, route
 
 
 def tidy(pools: dict[str, Any]) -> bool:
@@ -114,10 +131,11 @@ async def test_when_both_fail_it_is_an_error_that_may_be_tried_again(fault, stre
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-@pytest.mark.parametrize("odd", ["small", "large"])
+@pytest.mark.parametrize("odd", ["small", "large", "both"])
 @pytest.mark.parametrize("oddity", list(HARMLESS))
 async def test_what_is_only_odd_is_put_right(oddity, odd, stream):
-    replies = {"small": FINE, "large": FINE} | {odd: HARMLESS[oddity]}
+    odd_ones = ("small", "large") if odd == "both" else (odd,)
+    replies = {"small": FINE, "large": FINE} | dict.fromkeys(odd_ones, HARMLESS[oddity])
     async with pair(**replies) as (client, pools):
         content, route = await answered(client, stream)
         assert (content, route) == ("3", "agreed")
@@ -125,17 +143,111 @@ async def test_what_is_only_odd_is_put_right(oddity, odd, stream):
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-@pytest.mark.parametrize("fault", ["hangs up", "never answers", "is cut", "500", "429"])
-async def test_when_the_reader_fails_at_the_hand_off_an_answer_is_still_given(fault, stream):
-    """The large model answers short, and fails when it is to read."""
+@pytest.mark.parametrize(
+    ("small", "large", "expected"),
+    [
+        (EMPTY, FINE, ("3", "transferred")),
+        (FINE, EMPTY, ("3", "degraded")),
+        (ONLY_REASONING, FINE, ("3", "transferred")),
+        # nobody can tell it from an answer in the wrong field
+        (FINE, ONLY_REASONING, (THOUGHT, "transferred")),
+        (ONLY_REASONING, ONLY_REASONING, (THOUGHT, "transferred")),
+    ],
+    ids=["small empty", "large empty", "small only reasoning", "large only reasoning", "both only reasoning"],
+)
+async def test_an_answer_is_never_empty(small, large, expected, stream):
+    async with pair(small, large) as (client, pools):
+        assert await answered(client, stream) == expected
+        assert tidy(pools)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_when_neither_says_anything_it_is_an_error_that_may_be_tried_again(stream):
+    async with pair(EMPTY, EMPTY) as (client, pools):
+        with pytest.raises(openai.APIError, match="came back empty") as failed:
+            await answered(client, stream)
+        assert stream or failed.value.status_code == 503
+        assert tidy(pools)
+
+
+def thinks_or_reads(request: Received) -> bool:
+    """What a model is asked for when the short answers have settled nothing."""
+    return "step by step" in str(request.body["messages"]) or THOUGHT in str(request.body["messages"])
+
+
+def later(reply: Reply, at_first: str) -> Script:
+    """A server that answers short questions, and what it does when it is to reason or to read."""
+    return lambda request: reply if thinks_or_reads(request) else Says(at_first)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(
+    ("broken", "expected"), [("small", "5"), ("large", "3"), ("both", "5")], ids=["small", "large", "both"]
+)
+@pytest.mark.parametrize("fault", list(SCRIPTED))
+async def test_at_the_hand_off_what_is_at_hand_is_given(fault, broken, expected, stream):
+    """The small model fails when it is to reason: the large one's short answer. The large at reading: the small's."""
+    small = later(SCRIPTED[fault] if broken != "large" else FINE, "2")
+    large = later(SCRIPTED[fault] if broken != "small" else FINE, "5")
+    async with pair(small, large) as (client, pools):
+        assert await answered(client, stream) == (expected, "degraded")
+        assert tidy(pools)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(
+    ("reply", "route"),
+    [(EMPTY, "degraded"), *((odd, "transferred") for odd in HARMLESS.values())],
+    ids=["empty", *HARMLESS],
+)
+async def test_at_the_hand_off_what_is_odd_is_put_right(reply, route, stream):
+    async with pair(later(FINE, "2"), later(reply, "5")) as (client, pools):
+        assert await answered(client, stream) == ("3", route)
+        assert tidy(pools)
+
+
+async def test_the_large_model_reasons_where_it_is_told_to_stand_in_for_the_small():
+    asked = []
 
     def large(request: Received) -> Reply:
-        reads = THOUGHT in str(request.body["messages"])
-        reply = FATAL[fault]
-        assert not isinstance(reply, str)
-        return reply if reads else Says("5")
+        asked.append("step by step" in str(request.body["messages"]))
+        return FINE
 
-    async with pair(FINE, large) as (client, pools):
-        content, route = await answered(client, stream)
-        assert (content, route) == ("3", "degraded")
-        assert tidy(pools)
+    async with pair(HangUp(), large, rescue=Mode.REASON) as (client, _):
+        assert await answered(client, stream=False) == ("3", "degraded")
+    assert asked[:2] == [False, True]  # at once, and when the other one has failed
+
+
+async def test_a_server_that_does_not_stop_where_it_is_told_is_hung_up_on():
+    def deaf(request: Received) -> Reply:
+        del request.body["max_tokens"]
+        return Says("3 " * 10**5)
+
+    async with MockServer(deaf, models=["large"]) as url:
+        model = OpenAIModel(url, "large", family="plain")
+        heard = [event async for event in model.stream(PROMPT, Limits(answer_tokens=10))]
+        await model.aclose()
+    assert heard[-1].finish_reason is FinishReason.LENGTH
+    assert heard[-1].usage.completion_tokens < 100
+
+
+async def test_what_failed_by_itself_is_tried_elsewhere():
+    async with MockServer([HttpError(500)]) as one, MockServer([Says("3")]) as other:
+        pool = Pool([replica(one, "mock"), replica(other, "mock")])
+        for _ in range(4):
+            events = [event async for event in pool.stream(PROMPT, Limits())]
+            assert any(isinstance(event, AnswerDelta) for event in events)
+        await pool.aclose()
+
+
+async def test_a_key_that_a_server_repeats_is_told_to_nobody():
+    words = HttpError(401, {"error": {"message": "Incorrect API key provided: s3cret-of-ours"}})
+    async with MockServer([words], models=["large"]) as url:
+        address = url.replace("//", "//user:passw0rd@")
+        model = OpenAIModel(address, "large", api_key="s3cret-of-ours")
+        async with gateway({"small": model, "large": model}) as client:
+            with pytest.raises(openai.APIStatusError) as failed:
+                await client.chat.completions.create(**ASKED)
+    assert "Incorrect API key provided: …" in str(failed.value)
+    assert "s3cret" not in str(failed.value)
+    assert "passw0rd" not in str(failed.value)

@@ -31,34 +31,39 @@ def test_a_new_key_is_long_and_only_its_hash_is_kept():
 
 
 def test_without_keys_everybody_may_ask():
-    assert Gate([], Clock()).admit(None).headers() == {}
+    assert Gate([], Clock()).known(None).headers() == {}
 
 
 @pytest.mark.parametrize("given", [None, "", "Bearer", "Bearer  ", "Basic cue-of-the-tests", "Bearer cue-of-others"])
 def test_who_has_no_key_is_refused(given):
     with pytest.raises(Unauthorised):
-        Gate([Key("app", digest(SECRET))], Clock()).admit(given)
+        Gate([Key("app", digest(SECRET))], Clock()).known(given)
 
 
 def test_requests_a_minute_refill_steadily():
     clock = Clock()
     gate = Gate([Key("app", digest(SECRET), requests_per_minute=2)], clock)
-    assert [gate.admit(f"Bearer {SECRET}").headers()["x-ratelimit-remaining-requests"] for _ in range(2)] == ["1", "0"]
+    client = gate.known(f"Bearer {SECRET}")
+    for left in ("1", "0"):
+        client.enter()
+        assert client.headers()["x-ratelimit-remaining-requests"] == left
     with pytest.raises(RateLimited) as limited:
-        gate.admit(f"Bearer {SECRET}")
+        client.enter()
     assert limited.value.retry_after_s == pytest.approx(30)
     clock.now += 30
-    gate.admit(f"Bearer {SECRET}")
+    client.enter()
 
 
 def test_tokens_are_charged_at_the_end_and_may_overdraw():
     clock = Clock()
     gate = Gate([Key("app", digest(SECRET), tokens_per_minute=600)], clock)
-    gate.admit(f"Bearer {SECRET}").spend(900)
+    client = gate.known(f"Bearer {SECRET}")
+    client.enter()
+    client.spend(900)
     with pytest.raises(RateLimited, match="600 tokens a minute"):
-        gate.admit(f"Bearer {SECRET}")
+        client.enter()
     clock.now += 31
-    gate.admit(f"Bearer {SECRET}")
+    client.enter()
 
 
 async def test_a_client_with_a_key_is_let_in_and_told_what_is_left():
@@ -81,4 +86,6 @@ async def test_a_client_that_asks_too_much_is_told_to_wait():
         with pytest.raises(openai.RateLimitError) as limited:
             await known.chat.completions.create(**ASKED)
     assert limited.value.body["type"] == "rate_limit_error"
-    assert 1 <= int(limited.value.response.headers["retry-after"]) <= 60
+    told = limited.value.response.headers
+    assert 1 <= int(told["retry-after"]) <= 60
+    assert (told["x-ratelimit-limit-requests"], told["x-ratelimit-remaining-requests"]) == ("1", "0")

@@ -13,9 +13,11 @@ import pytest
 from gateways import COUNT, agreeing, disagreeing, gateway, model
 from prometheus_client.parser import text_string_to_metric_families
 
-from cuecard.domain.errors import ModelUnreachable
+from cuecard.domain.errors import ModelBusy, ModelUnreachable
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.gateway.audit import Audit
+from cuecard.gateway.observe import Observatory
+from cuecard.gateway.pool import Breaker, Pool, Replica
 from cuecard.gateway.service import Service
 from cuecard.models.recorded import Says, ScriptedModel
 from cuecard.strategies.run import answer
@@ -67,6 +69,35 @@ async def test_failures_are_counted_and_said_to_be_temporary():
         assert (await plain.get("stats")).json()["failures"] == {"NoAnswer": 1}
     assert refused.value.status_code == 503
     assert refused.value.response.headers["retry-after"]
+
+
+async def test_when_to_try_again_is_what_the_models_say():
+    busy = ModelBusy("too many")
+    busy.retry_after_s = 6.5
+    models = {name: ScriptedModel(name, lambda _: Says(error=busy)) for name in ("small", "large")}
+    async with both(models) as (client, _):
+        with pytest.raises(openai.APIStatusError) as refused:
+            await client.chat.completions.create(**ASKED)
+    assert (refused.value.status_code, refused.value.response.headers["retry-after"]) == (503, "7")
+
+
+async def test_breakers_retries_cached_tokens_and_false_accepts_are_in_the_metrics():
+    pools = {role: Pool([Replica(each, Breaker(lambda: 0.0))]) for role, each in disagreeing().items()}
+    async with both(pools) as (client, plain):
+        await client.chat.completions.create(**ASKED)
+        told = (await plain.get("metrics")).text
+    found = {family.name: family for family in text_string_to_metric_families(told)}
+    assert [s.value for s in found["cuecard_upstream_open"].samples] == [0, 0]
+    assert [s.value for s in found["cuecard_upstream_retries"].samples] == [0, 0]
+    assert {s.labels["what"] for s in found["cuecard_tokens"].samples if "what" in s.labels} >= {"cached", "reasoning"}
+    for name in ("ttft", "ttfo", "handoff", "overhead"):
+        counts = [s.value for s in found[f"cuecard_{name}_seconds"].samples if s.name.endswith("_count")]
+        assert counts == [1], name
+
+    seen = Observatory({})
+    audit = {"checked": 10, "differed": 1, "low": 0.02, "high": 0.4}
+    told = samples(seen.metrics(audit).decode())
+    assert (told["cuecard_audit_interval", "low"], told["cuecard_audit_interval", "high"]) == (0.02, 0.4)
 
 
 async def test_health_and_readiness():

@@ -75,10 +75,13 @@ async def test_a_client_that_leaves_takes_its_call_along():
             await server.received[0].gone.wait()
 
 
-async def test_no_server_is_made_to_fetch_an_address():
-    image = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/latest"}}
+@pytest.mark.parametrize("kind", ["image_url", "video_url", "audio_url"])
+@pytest.mark.parametrize("nested", [True, False])
+async def test_no_server_is_made_to_fetch_an_address(kind, nested):
+    url = "http://169.254.169.254/latest"
+    image = {"type": kind, kind: {"url": url} if nested else url}
     async with passing(server := MockServer([Says("x")], models=["huge"])) as client:
-        with pytest.raises(openai.BadRequestError, match="not fetched from the web"):
+        with pytest.raises(openai.BadRequestError, match=f"no {kind} is fetched from the web"):
             await client.chat.completions.create(**body(messages=[{"role": "user", "content": [image]}]))
     assert not server.received
 

@@ -27,9 +27,10 @@ from cuecard.domain.errors import BadInput, BeyondAPair, CuecardError, TooLarge,
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.plain import call_as_object
 from cuecard.domain.question import Image
-from cuecard.gateway import chat, names, responses
+from cuecard.gateway import account, chat, names, responses
+from cuecard.gateway.account import Json
 from cuecard.gateway.audit import Audit
-from cuecard.gateway.chat import Asked, Fetch, Json
+from cuecard.gateway.chat import Asked, Fetch
 from cuecard.gateway.fetch import Fetcher
 from cuecard.gateway.guard import BODY_S, SEND_S
 from cuecard.gateway.journal import Journal
@@ -67,7 +68,7 @@ def application(
 ) -> Starlette:
     """The gateway as an ASGI application."""
     dashboard = (files("cuecard.gateway") / "dashboard" / "page.html").read_text(encoding="utf-8")
-    seen, entrance = Observatory(service.models), gate or Gate([], time.monotonic)
+    seen, entrance = Observatory(service.models, service.prices), gate or Gate([], time.monotonic)
     second_look = audit or Audit(service, 0.0)
 
     @asynccontextmanager
@@ -82,6 +83,11 @@ def application(
         if traces is not None:
             await asyncio.to_thread(traces.close)
 
+    def admit(request: Request) -> Client:
+        client = request.state.client = entrance.known(request.headers.get("authorization"))
+        client.enter()
+        return client
+
     async def understood(body: Body, parse: Parse) -> Asked:
         return await _understood(body, parse, fetcher, most_images)
 
@@ -89,7 +95,7 @@ def application(
         """A path for those with a key."""
 
         async def admitted(request: Request) -> Response:
-            entrance.admit(request.headers.get("authorization"))
+            admit(request)
             return await handler(request)
 
         return admitted
@@ -98,10 +104,10 @@ def application(
         """A path of the API on which questions are answered."""
 
         async def answer(request: Request) -> Response:
-            client = entrance.admit(request.headers.get("authorization"))
+            client = admit(request)
             body = await json_of(request, most_bytes)
             try:
-                asked = await understood(body, parse)
+                asked = await unless_gone(request.receive, understood(body, parse))
             except BeyondAPair:
                 if service.pass_to is None or parse is not chat.parse:
                     raise
@@ -111,8 +117,8 @@ def application(
             if asked.stream:
                 return Events(telling, writer, ping_s)
             outcome, reasoning = await unless_gone(request.receive, telling.whole())
-            own = chat.headers(asked, outcome) | client.headers()
-            return JSONResponse(writer.whole(outcome, reasoning), headers=own)
+            own = account.headers(asked.id, outcome) | client.headers()
+            return JSONResponse(writer.whole(outcome, reasoning, telling.account(outcome)), headers=own)
 
         return answer
 
@@ -127,7 +133,7 @@ def application(
         def done() -> None:
             outcome = passage.outcome
             seen.answered(asked.id, asked.model, outcome, outcome.calls[0].first_token_s)
-            client.spend(chat.usage(outcome)["total_tokens"])
+            client.spend(account.usage(outcome)["total_tokens"])
             if traces is not None:
                 traces.answered(asked, outcome)
 
@@ -138,7 +144,7 @@ def application(
                 return Relay(passage, lines, held.pop_all(), done, seen, client.headers())
             answer = await unless_gone(request.receive, passage.whole(lines))
         done()
-        return JSONResponse(answer, headers=chat.headers(asked, passage.outcome) | client.headers())
+        return JSONResponse(answer, headers=account.headers(asked.id, passage.outcome) | client.headers())
 
     def over(asked: Asked, outcome: Outcome) -> None:
         second_look.consider(asked.question, outcome)
@@ -152,7 +158,8 @@ def application(
             traces.failed(asked, error, after_s)
 
     async def decision(request: Request) -> Response:
-        asked = await understood(await json_of(request, most_bytes), chat.parse)
+        body = await json_of(request, most_bytes)
+        asked = await unless_gone(request.receive, understood(body, chat.parse))
         plan = service.plan(asked)
         work = preview(asked.question, service.models, plan.strategy, plan.policy)
         route, reason, calls = await unless_gone(request.receive, work)
@@ -179,7 +186,7 @@ def application(
         return JSONResponse(told, 503 if told["status"] == "down" else 200)
 
     async def metrics(request: Request) -> Response:
-        return Response(seen.metrics(second_look.checked, second_look.differed), media_type=CONTENT_TYPE_LATEST)
+        return Response(seen.metrics(second_look.told()), media_type=CONTENT_TYPE_LATEST)
 
     async def stats(request: Request) -> Response:
         return JSONResponse(seen.stats() | {"audit": second_look.told(), "recent": seen.last(50)})
@@ -250,11 +257,14 @@ class Body:
 async def json_of(request: Request, most_bytes: int) -> Body:
     """The body of a request. Raises BadInput, TooLarge."""
     data = await _body(request, most_bytes)
+    escaped = b"\\u" in data
     try:
-        # the word could also be there escaped
-        return Body(json.loads(data), b"image" in data or b"\\u" in data)
+        said = json.loads(data.decode())
+        if escaped:  # half a character, which no text that leaves here can hold
+            json.dumps(said, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise BadInput(f"the body is not JSON: {error}", "is Content-Type application/json?") from error
+        raise BadInput(f"the body is not JSON: {error}", "send JSON in UTF-8") from error
+    return Body(said, b"image" in data or escaped)  # the word could also be there escaped
 
 
 def trace_of(request: Request) -> Json:
@@ -262,25 +272,40 @@ def trace_of(request: Request) -> Json:
 
 
 async def _understood(body: Body, parse: Parse, fetcher: Fetcher | None, most_images: int) -> Asked:
-    """A request as it is meant; what needs a decoder of images does not hold up the event loop."""
+    """A request as it is meant. It is read twice if it has images: to see which, and when they are there."""
     if not body.may_have_images:
         return parse(body.said, _no_image)
-    here, count = asyncio.get_running_loop(), 0
+    wanted: list[str] = []
 
-    def fetch(url: str) -> Image:
-        nonlocal count
-        count += 1
-        if count > most_images:
+    def noted(url: str) -> Image:
+        wanted.append(url)
+        if len(wanted) > most_images:
             raise TooLarge(f"there are more than {most_images} images", "send fewer")
-        if url.startswith("data:"):
-            return images.load(url)
-        if not url.startswith(("http://", "https://")):
-            raise BadInput("an image is neither a data URL nor a web address", "send data:image/png;base64,…")
-        if fetcher is None:
-            raise BadInput("images are not fetched from the web here", "send the image itself, as a data URL")
-        return asyncio.run_coroutine_threadsafe(fetcher.image(url), here).result()
+        return Image(b"")
 
-    return await asyncio.to_thread(parse, body.said, fetch)
+    asked = parse(body.said, noted)
+    if not wanted:
+        return asked
+    distinct = list(dict.fromkeys(wanted))
+    getting = [asyncio.ensure_future(_image(url, fetcher)) for url in distinct]
+    try:
+        got = dict(zip(distinct, await asyncio.gather(*getting), strict=True))
+    finally:
+        for task in getting:
+            task.cancel()
+        await asyncio.gather(*getting, return_exceptions=True)
+    return parse(body.said, got.__getitem__)
+
+
+async def _image(url: str, fetcher: Fetcher | None) -> Image:
+    """The image that a request gives; a decoder does not hold up the event loop. Raises BadInput."""
+    if url.startswith("data:"):
+        return await asyncio.to_thread(images.load, url)
+    if not url.startswith(("http://", "https://")):
+        raise BadInput("an image is neither a data URL nor a web address", "send data:image/png;base64,…")
+    if fetcher is None:
+        raise BadInput("images are not fetched from the web here", "send the image itself, as a data URL")
+    return await fetcher.image(url)
 
 
 def _no_image(url: str) -> Image:
@@ -312,11 +337,11 @@ def _too_large(most: int) -> TooLarge:
 class Writer(Protocol):
     """How an answer is put on the wire: whole, or event by event."""
 
-    def whole(self, outcome: Outcome, reasoning: str) -> Json: ...
+    def whole(self, outcome: Outcome, reasoning: str, account: Json) -> Json: ...
     def begin(self) -> list[bytes]: ...
     def reasoning(self, text: str) -> list[bytes]: ...
     def content(self, text: str) -> list[bytes]: ...
-    def end(self, outcome: Outcome) -> list[bytes]: ...
+    def end(self, outcome: Outcome, account: Json) -> list[bytes]: ...
     def fail(self, error: CuecardError) -> list[bytes]: ...
 
 
@@ -345,12 +370,16 @@ class Telling:
                         first = time.perf_counter() - began if first is None else first
                     else:
                         self.seen.answered(self.asked.id, self.asked.model, item, first)
-                        self.client.spend(chat.usage(item)["total_tokens"])
+                        self.client.spend(account.usage(item)["total_tokens"])
                         self._over(self.asked, item)
                     yield item
         except Exception as error:
             self._failed(self.asked, error, time.perf_counter() - began)
             raise
+
+    def account(self, outcome: Outcome) -> Json:
+        """What the client is told of the outcome beside the answer."""
+        return account.account(outcome, self._plan.policy.limits, self._service.prices)
 
     async def whole(self) -> tuple[Outcome, str]:
         """The outcome and the reasoning."""
@@ -398,7 +427,7 @@ class Events(Response):
                         case Said(text, False):
                             events = write.content(text)
                         case Outcome():
-                            events = write.end(item)
+                            events = write.end(item, self._telling.account(item))
                     if events:
                         yield b"".join(events)
         except CuecardError as error:  # nothing can be unsaid: what went wrong is said in the stream
@@ -478,9 +507,21 @@ async def pinged(events: AsyncGenerator[bytes], every_s: float) -> AsyncGenerato
 async def _refused(request: Request, error: Exception, seen: Observatory) -> Response:
     assert isinstance(error, CuecardError)
     seen.failed(error)
-    wait_s = error.retry_after_s if error.retry_after_s is not None else 1.0
-    retry = {"retry-after": f"{math.ceil(wait_s)}"} if error.http_status in (429, 503) else {}
-    return JSONResponse(chat.problem(error), error.http_status, headers=retry)
+    told: dict[str, str] = {}
+    if error.http_status in (429, 503):
+        told["retry-after"] = f"{math.ceil(wait_s(error))}"
+    if (client := getattr(request.state, "client", None)) is not None:
+        told |= client.headers()
+    return JSONResponse(chat.problem(error), error.http_status, headers=told)
+
+
+def wait_s(error: BaseException | None) -> float:
+    """When to try again: as whoever failed in the first place says, else soon."""
+    while error is not None:
+        if isinstance(error, CuecardError) and error.retry_after_s is not None:
+            return error.retry_after_s
+        error = error.__cause__
+    return 1.0
 
 
 async def _silent(request: Request, error: Exception, seen: Observatory) -> Response:

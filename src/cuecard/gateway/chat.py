@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -11,14 +12,12 @@ from difflib import get_close_matches
 from typing import Any
 
 from cuecard.answers import guess_kind, options_in
-from cuecard.domain.call import Usage
 from cuecard.domain.errors import BadInput, BeyondAPair, CuecardError
 from cuecard.domain.outcome import Outcome
-from cuecard.domain.plain import outcome_as_object
 from cuecard.domain.question import AnswerKind, Image, Message, Question
+from cuecard.gateway.account import Json, usage
 from cuecard.strategies.policy import Policy
 
-Json = dict[str, Any]
 Fetch = Callable[[str], Image]
 """An image from the URL of a message part. Raises BadInput."""
 
@@ -67,7 +66,11 @@ READ = (
     "cuecard",
 )
 KNOWN = (*READ, *HARMLESS, *IGNORED)
+REASONING = ("effort", "max_tokens", "exclude")
+STREAM_OPTIONS = ("include_usage", "include_obfuscation")
 OVERRIDES = ("strategy", "schedule", "accept", "card", "budget", "kind", "options", "max_latency_ms", "strict")
+MOST_TOKENS, MOST_SEED = 2**31 - 1, 2**63 - 1
+"""More than any model writes, and as much as servers can take."""
 EFFORTS = {"minimal": 256, "low": 512, "medium": 2048, "high": 8192, "xhigh": 16384}
 """Reasoning tokens for OpenAI's `reasoning_effort`; `none` is a short answer of the large model."""
 
@@ -104,18 +107,16 @@ def parse(body: object, fetch: Fetch) -> Asked:
     model = body.get("model")
     if not isinstance(model, str) or not model:
         raise BadInput("model is missing", 'write "model": "cuecard"')
-    own = _object(body, "cuecard")
-    if wrong := sorted(set(own) - set(OVERRIDES)):
-        raise BadInput(f"unknown key {wrong[0]!r} in cuecard", _suggest(wrong[0], OVERRIDES))
-    options = _object(body, "stream_options")
-    reasoning = _object(body, "reasoning")
-    hidden = reasoning.get("exclude") is True or body.get("include_reasoning") is False
+    own = _object(body, "cuecard", OVERRIDES)
+    options = _object(body, "stream_options", STREAM_OPTIONS)
+    reasoning = _object(body, "reasoning", REASONING)
+    hidden = _flag(reasoning, "exclude") or not _flag(body, "include_reasoning", default=True)
     return Asked(
         model=model,
         question=_question(body, own, fetch),
         settings=_settings(body, own, reasoning),
         stream=_flag(body, "stream"),
-        include_usage=options.get("include_usage") is True,
+        include_usage=_flag(options, "include_usage"),
         reasoning_field=None if hidden else "reasoning" if reasoning else "reasoning_content",
     )
 
@@ -133,20 +134,25 @@ def _suggest(key: str, known: Sequence[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
 
 
-def _object(body: Json, key: str) -> Json:
+def _object(body: Json, key: str, known: Sequence[str] | None = None) -> Json:
+    """The object of this name, empty if there is none; `known`: the keys that it may have."""
     value = body.get(key)
     if value is None:
         return {}
     if not isinstance(value, dict):
         raise BadInput(f"{key} is not an object")
+    if known is not None and (wrong := sorted(set(value) - set(known))):
+        raise BadInput(f"unknown key {wrong[0]!r} in {key}", _suggest(wrong[0], known))
     return value
 
 
-def _flag(body: Json, key: str) -> bool:
+def _flag(body: Json, key: str, *, default: bool = False) -> bool:
     value = body.get(key)
-    if value not in (None, True, False):
+    if value is None:
+        return default
+    if not isinstance(value, bool):
         raise BadInput(f"{key} is neither true nor false")
-    return value is True
+    return value
 
 
 def _settings(body: Json, own: Json, reasoning: Json) -> Json:
@@ -158,11 +164,12 @@ def _settings(body: Json, own: Json, reasoning: Json) -> Json:
         "answer_tokens": _count(body, "max_completion_tokens") or _count(body, "max_tokens"),
         "temperature": _number(body, "temperature"),
         "top_p": _number(body, "top_p"),
-        "seed": _count(body, "seed", least=None),
+        "seed": _count(body, "seed", -MOST_SEED, MOST_SEED),
         "budget": _count(own, "budget") or _count(reasoning, "max_tokens") or EFFORTS.get(str(effort)),
         "strategy": own.get("strategy") or ("short:large" if effort == "none" else None),
         "deadline_s": None if own.get("max_latency_ms") is None else (_number(own, "max_latency_ms") or 0.0) / 1000,
-        **{key: own.get(key) for key in ("schedule", "accept", "card", "strict")},
+        "strict": _flag(own, "strict") if own.get("strict") is not None else None,
+        **{key: own.get(key) for key in ("schedule", "accept", "card")},
     }
     for key in ("strategy", "schedule", "accept", "card"):
         if found[key] is not None and not isinstance(found[key], str):
@@ -174,13 +181,15 @@ def _number(body: Json, key: str) -> float | None:
     value = body.get(key)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise BadInput(f"{key} is not a number")
+    if isinstance(value, float) and not math.isfinite(value):  # JSON in Python has NaN, and 1e999 becomes infinite
+        raise BadInput(f"{key} is not a finite number")
     return value
 
 
-def _count(body: Json, key: str, least: int | None = 1) -> int | None:
+def _count(body: Json, key: str, least: int = 1, most: int = MOST_TOKENS) -> int | None:
     value = _number(body, key)
-    if value is not None and (value != int(value) or (least is not None and value < least)):
-        raise BadInput(f"{key} is not a whole number" + (f" of at least {least}" if least is not None else ""))
+    if value is not None and (value != int(value) or not least <= value <= most):
+        raise BadInput(f"{key} is not a whole number of at least {least} and at most {most}")
     return None if value is None else int(value)
 
 
@@ -283,41 +292,6 @@ def _url(given: object, where: str) -> str:
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
-def usage(outcome: Outcome) -> Json:
-    """Tokens over all calls, cancelled ones included; what nobody observed is 0 here and null in the breakdown."""
-    total = Usage()
-    for call in outcome.calls:
-        total = total + call.usage
-    prompt, completion = total.prompt_tokens or 0, total.completion_tokens or 0
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": total.cached_tokens or 0},
-        "completion_tokens_details": {"reasoning_tokens": total.reasoning_tokens or 0},
-    }
-
-
-def account(outcome: Outcome) -> Json:
-    """The `cuecard` object: how the answer came about and what it cost, by model and by call."""
-    told = outcome_as_object(outcome)
-    del told["answer"]
-    for call in told["calls"]:
-        del call["reasoning"], call["answer"]
-    told["latency"]["overhead_s"] = outcome.overhead_s
-    return told
-
-
-def headers(asked: Given, outcome: Outcome) -> dict[str, str]:
-    """The most important part of the account, for those who log headers only."""
-    return {
-        "x-request-id": asked.id,
-        "x-cuecard-route": outcome.route,
-        "x-cuecard-latency-ms": f"{outcome.total_s * 1000:.1f}",
-        "x-cuecard-overhead-ms": f"{outcome.overhead_s * 1000:.2f}",
-    }
-
-
 def finish_reason(outcome: Outcome) -> str:
     """Why the visible answer ends, in OpenAI's words."""
     return "length" if outcome.truncated else "stop"
@@ -329,7 +303,7 @@ class Writer:
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
 
-    def whole(self, outcome: Outcome, reasoning: str) -> Json:
+    def whole(self, outcome: Outcome, reasoning: str, account: Json) -> Json:
         """The answer, and of the reasoning what a client may read."""
         asked = self._asked
         message: Json = {"role": "assistant", "content": outcome.answer, "refusal": None}
@@ -337,7 +311,7 @@ class Writer:
             message[asked.reasoning_field] = reasoning
         choice = {"index": 0, "message": message, "finish_reason": finish_reason(outcome), "logprobs": None}
         base = {"id": asked.id, "object": "chat.completion", "created": asked.created, "model": asked.model}
-        return base | {"choices": [choice], "usage": usage(outcome), "cuecard": account(outcome)}
+        return base | {"choices": [choice], "usage": usage(outcome), "cuecard": account}
 
     def begin(self) -> list[bytes]:
         return [sse(self._chunk({"role": "assistant", "content": ""}))]
@@ -349,9 +323,9 @@ class Writer:
     def content(self, text: str) -> list[bytes]:
         return [sse(self._chunk({"content": text}))]
 
-    def end(self, outcome: Outcome) -> list[bytes]:
+    def end(self, outcome: Outcome, account: Json) -> list[bytes]:
         """The finish reason, usage and nothing else if it was asked for, and the end."""
-        events = [sse(self._chunk({}, finish_reason(outcome)) | {"cuecard": account(outcome)})]
+        events = [sse(self._chunk({}, finish_reason(outcome)) | {"cuecard": account})]
         if self._asked.include_usage:
             events.append(sse(self._chunk({}) | {"choices": [], "usage": usage(outcome)}))
         return [*events, sse("[DONE]")]
@@ -368,8 +342,8 @@ class Writer:
 
 def problem(error: CuecardError) -> Json:
     """An error's body as OpenAI's clients read it."""
-    kinds = {400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
-    kind = kinds.get(error.http_status, "api_error")
+    kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+    kind = kinds.get(error.http_status, "invalid_request_error" if error.http_status < 500 else "api_error")
     message = f"{error} ({error.hint})" if error.hint else str(error)
     return {"error": {"message": message, "type": kind, "param": None, "code": type(error).__name__}}
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ipaddress
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
 from cuecard.gateway.keys import Gate, Key
 from cuecard.models import spec
@@ -41,7 +43,8 @@ class Upstream(Strict):
     model: str
     weight: float = Field(1.0, gt=0)
     most_at_once: int | None = Field(None, ge=1)
-    prices: Prices = Prices()
+    prices: Prices | None = None
+    """None: not known."""
     device: str | None = None
     dtype: str | None = None
     revision: str | None = None
@@ -79,6 +82,11 @@ class PairSettings(Strict):
     card: CardFormat | None = None
     budget: int | None = Field(None, ge=1)
     timeout_s: float = Field(120.0, gt=0)
+    """Of one call."""
+    deadline_s: float = Field(300.0, gt=0)
+    """Of a request, shared by its calls: the best answer at hand is given then, or an error if there is none."""
+    rescue: Literal["short", "reason"] = "short"
+    """How the large model answers alone when the small one has failed."""
     strict: bool = False
     pass_to: Literal["small", "large"] | None = None
     """Who answers alone what a pair cannot do; None: it is refused."""
@@ -180,13 +188,16 @@ class Config(Strict):
         return given | {role: [given[role]] for role in ("small", "large") if isinstance(given.get(role), dict)}
 
     @model_validator(mode="after")
-    def _are_of_one_name(self) -> Config:
+    def _are_alike(self) -> Config:
         for role, upstreams in self.roles.items():
             if not upstreams:
                 raise ValueError(f"{role} names no server")
             names = {_name(upstream.model) for upstream in upstreams}
             if len(names) > 1:
                 raise ValueError(f"the servers of {role} are of different models: {', '.join(sorted(names))}")
+            if any(upstream.prices != upstreams[0].prices for upstream in upstreams):
+                # a call is known by its role, not by the server that took it
+                raise ValueError(f"the servers of {role} have different prices: give each the same")
         if not (self.keys or self.server.open or is_loopback(self.server.host)):
             raise ValueError(f"server.host {self.server.host} is open to others, and there are no [[keys]]")
         return self
@@ -194,6 +205,11 @@ class Config(Strict):
     @property
     def roles(self) -> Mapping[str, Sequence[Upstream]]:
         return {"small": self.small, "large": self.large}
+
+    @property
+    def prices(self) -> Mapping[str, Prices]:
+        """Of the roles that have any."""
+        return {role: upstreams[0].prices for role, upstreams in self.roles.items() if upstreams[0].prices}
 
     def gate(self, clock: Callable[[], float]) -> Gate:
         """Who may ask."""
@@ -203,12 +219,13 @@ class Config(Strict):
         """The policy of requests that say nothing else."""
         pair = self.pair
         return policy_with(
-            base,
+            replace(base, rescue=Mode(pair.rescue)),
             schedule=pair.schedule,
             accept=pair.accept,
             card=pair.card,
             budget=pair.budget,
             timeout_s=pair.timeout_s,
+            deadline_s=pair.deadline_s,
             strict=pair.strict,
         )
 

@@ -19,7 +19,8 @@ from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.plain import call_as_object
 from cuecard.domain.question import Image, Question
-from cuecard.gateway.chat import Asked, usage
+from cuecard.gateway.account import usage
+from cuecard.gateway.chat import Asked
 
 log = logging.getLogger("cuecard.gateway")
 

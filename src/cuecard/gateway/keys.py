@@ -102,8 +102,8 @@ class Gate:
         self._clients = [Client(key, bucket(key.requests_per_minute), bucket(key.tokens_per_minute)) for key in keys]
         self._anybody = Client(Key("anybody", ""), None, None)
 
-    def admit(self, authorization: str | None) -> Client:
-        """The client with this `Authorization` header. Raises Unauthorised, RateLimited."""
+    def known(self, authorization: str | None) -> Client:
+        """The client with this `Authorization` header, who has still to enter. Raises Unauthorised."""
         if not self._clients:
             return self._anybody
         scheme, _, secret = (authorization or "").partition(" ")
@@ -115,5 +115,4 @@ class Gate:
                 found = client
         if found is None:
             raise Unauthorised("this API key is not known", "ask whoever runs this gateway for a key")
-        found.enter()
         return found

@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from cuecard.domain.call import Call, Mode
 from cuecard.domain.estimate import reasoning_alone_s
 from cuecard.domain.outcome import Outcome, Route
+from cuecard.gateway.account import costs
+from cuecard.gateway.config import Prices
 from cuecard.gateway.pool import Pool, State
 from cuecard.models.base import Model
 
@@ -40,11 +42,15 @@ class Observatory:
     """Everything that is counted. Totals are sums over the calls of all requests, cancelled ones included."""
 
     models: Mapping[str, Model]
+    prices: Mapping[str, Prices] = field(default_factory=dict)
+    """By role; of roles that have any."""
     recent: deque[Seen] = field(default_factory=lambda: deque(maxlen=RECENT))
     routes: Tally[str] = field(default_factory=Tally)
     tokens: Tally[tuple[str, str]] = field(default_factory=Tally)
     """(role, what) -> tokens."""
     failures: Tally[str] = field(default_factory=Tally)
+    spent: dict[str, float] = field(default_factory=dict)
+    """role -> what its calls have cost, in the currency of the prices."""
     saved_s: float = 0.0
     """Against the large model reasoning by itself, estimated."""
     compared: int = 0
@@ -58,6 +64,7 @@ class Observatory:
         self._failed = Counter("failures", "Requests that ended in an error", ["error"], **made)
         self._left = Counter("clients_gone", "Requests whose client left first", **made)
         self._tokens = Counter("tokens", "Tokens of all calls", ["role", "model", "mode", "what"], **made)
+        self._cost = Counter("cost", "Price of all calls, in the currency of the configuration", ["role"], **made)
         self._calls = Counter("calls", "Calls to models", ["role", "model", "mode", "end"], **made)
         self._latency = Histogram("latency_seconds", "Whole request", ["route"], buckets=SECONDS, **made)
         self._first = Histogram("ttft_seconds", "To the first word shown, reasoning or not", buckets=SECONDS, **made)
@@ -68,7 +75,9 @@ class Observatory:
         self._overhead = Histogram("overhead_seconds", "Request time without any call", buckets=OVERHEAD, **made)
         self._checked = Gauge("audit_checked", "Agreed answers that were looked at again", **made)
         self._differed = Gauge("audit_differed", "Those of them that reasoning answered differently", **made)
+        self._false = Gauge("audit_interval", "False accepts, 95% Wilson interval of their share", ["end"], **made)
         self._up = Gauge("upstream_open", "1 while the breaker lets no call through", ["role", "replica"], **made)
+        self._retries = Gauge("upstream_retries", "Calls that were tried again, since the start", ["role"], **made)
         self._running = Gauge("upstream_running", "Calls under way", ["role", "replica"], **made)
 
     def answered(self, request: str, model: str, outcome: Outcome, first_shown_s: float | None) -> None:
@@ -88,6 +97,9 @@ class Observatory:
         alone = reasoning_alone_s(outcome)
         if alone is not None:
             self.saved_s, self.compared = self.saved_s + alone - outcome.total_s, self.compared + 1
+        for role, price in costs(outcome, self.prices).items():
+            self.spent[role] = self.spent.get(role, 0.0) + price
+            self._cost.labels(role).inc(price)
         for call in outcome.calls:
             self._call(call)
 
@@ -112,10 +124,16 @@ class Observatory:
             self.tokens[call.role, what] += count
             self._tokens.labels(call.role, call.model, call.mode, what).inc(max(0, count))
 
-    def metrics(self, checked: int, differed: int) -> bytes:
-        """The text that Prometheus scrapes; agreed answers that were looked at again, and those found different."""
-        self._checked.set(checked)
-        self._differed.set(differed)
+    def metrics(self, audit: Mapping[str, Any]) -> bytes:
+        """The text that Prometheus scrapes; `audit` as `Audit.told`."""
+        self._checked.set(audit["checked"])
+        self._differed.set(audit["differed"])
+        for end in ("low", "high"):
+            if audit[end] is not None:
+                self._false.labels(end).set(audit[end])
+        for role, model in self.models.items():
+            if isinstance(model, Pool):
+                self._retries.labels(role).set(model.retries)
         for role, index, replica in self._replicas():
             self._up.labels(role, str(index)).set(replica.breaker.state is State.OPEN)
             self._running.labels(role, str(index)).set(replica.running)
@@ -130,6 +148,7 @@ class Observatory:
             "routes": {route: self.routes[route] for route in Route if self.routes[route]},
             "failures": dict(self.failures),
             "tokens": [{"role": role, "what": what, "tokens": n} for (role, what), n in self.tokens.items() if n],
+            "cost": {"total": sum(self.spent.values()), **self.spent} if self.prices else None,
             "saved_s": {"estimated": self.saved_s, "requests": self.compared},
             "upstreams": [
                 {

@@ -10,7 +10,8 @@ from typing import Any
 from cuecard.domain.call import Call, FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, BrokenStream
 from cuecard.domain.outcome import Outcome, Route
-from cuecard.gateway.chat import Given, Json, sse
+from cuecard.gateway.account import Json
+from cuecard.gateway.chat import Given, sse
 
 PASSED = "passed"
 """What stands for the strategy of such a request."""
@@ -26,10 +27,12 @@ def given(body: Json) -> Given:
 def refuse_addresses(part: object) -> None:
     """Nobody gets to have a server behind the gateway fetch what they please."""
     match part:
-        case {"image_url": str(url) | {"url": str(url)}} if not url.startswith(DATA):
-            raise BadInput("images are not fetched from the web here", "send the image itself, as a data URL")
         case Mapping():
-            for value in part.values():
+            for key, value in part.items():
+                match value:
+                    # vLLM also takes video_url and audio_url
+                    case str(url) | {"url": str(url)} if key.endswith("_url") and not url.startswith(DATA):
+                        raise BadInput(f"no {key} is fetched from the web here", "send the data itself, as a data URL")
                 refuse_addresses(value)
         case list():
             for value in part:

@@ -202,7 +202,9 @@ class Pool:
         up = [replica for replica in self.replicas if replica.breaker.state is not State.OPEN]
         if not up:
             soon = min(replica.breaker.opens_in_s for replica in self.replicas)
-            raise ModelUnreachable(f"every server of {self.name} has failed of late", f"try again in {soon:.0f} s")
+            gone = ModelUnreachable(f"every server of {self.name} has failed of late", f"try again in {soon:.0f} s")
+            gone.retry_after_s = soon
+            raise gone
         return up
 
     def _may_retry(self, error: ModelError, tried: Sequence[Replica]) -> bool:

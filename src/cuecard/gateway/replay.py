@@ -21,7 +21,7 @@ from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, ModelError, NoAnswer, Unsupported
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Image, Message, Question
-from cuecard.gateway.chat import usage
+from cuecard.gateway.account import usage
 from cuecard.gateway.journal import pictures
 from cuecard.models import images
 from cuecard.models.base import (

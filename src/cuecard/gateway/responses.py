@@ -8,8 +8,9 @@ from typing import Any
 
 from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.domain.outcome import Outcome
-from cuecard.gateway import chat
-from cuecard.gateway.chat import Asked, Fetch, Json
+from cuecard.gateway import account, chat
+from cuecard.gateway.account import Json
+from cuecard.gateway.chat import Asked, Fetch
 
 IGNORED = {
     "store",
@@ -44,13 +45,20 @@ def parse(body: object, fetch: Fetch) -> Asked:
         for key, value in body.items()
         if key not in READ | IGNORED | set(SAME) | set(STATEFUL) and value is not None
     }
-    text, reasoning = body.get("text") or {}, body.get("reasoning") or {}
+    text, reasoning = _object(body, "text"), _object(body, "reasoning")
     told: Json = {key: body[key] for key in SAME if key in body and body[key] is not None} | unknown
     told["messages"] = _messages(body)
     told["max_completion_tokens"] = body.get("max_output_tokens")
-    told["response_format"] = _format(text.get("format") if isinstance(text, dict) else None)
-    told["reasoning_effort"] = reasoning.get("effort") if isinstance(reasoning, dict) else None
+    told["response_format"] = _format(text.get("format"))
+    told["reasoning_effort"] = reasoning.get("effort")
     return chat.parse({key: value for key, value in told.items() if value is not None}, fetch)
+
+
+def _object(body: Json, key: str) -> Json:
+    value = body.get(key)
+    if not isinstance(value, dict | None):
+        raise BadInput(f"{key} is not an object")
+    return value or {}
 
 
 def _messages(body: Json) -> list[Json]:
@@ -77,7 +85,7 @@ def _format(wanted: object) -> Json | None:
 
 
 def usage(outcome: Outcome) -> Json:
-    told = chat.usage(outcome)
+    told = account.usage(outcome)
     return {
         "input_tokens": told["prompt_tokens"],
         "input_tokens_details": told["prompt_tokens_details"],
@@ -98,14 +106,16 @@ class Writer:
 
     # --- whole --------------------------------------------------------------------------------------------------------
 
-    def whole(self, outcome: Outcome, reasoning: str) -> Json:
+    def whole(self, outcome: Outcome, reasoning: str, account: Json) -> Json:
         if reasoning:
             self.reasoning(reasoning)
         self.content(outcome.answer)
         self._close()
-        return self._response(outcome)
+        return self._response(outcome, account)
 
-    def _response(self, outcome: Outcome | None = None, error: CuecardError | None = None) -> Json:
+    def _response(
+        self, outcome: Outcome | None = None, account: Json | None = None, error: CuecardError | None = None
+    ) -> Json:
         cut = outcome is not None and outcome.truncated
         status = "failed" if error else "in_progress" if outcome is None else "incomplete" if cut else "completed"
         return {
@@ -126,7 +136,7 @@ class Writer:
             "top_p": None,
             "store": False,
             "usage": usage(outcome) if outcome else None,
-            **({"cuecard": chat.account(outcome)} if outcome else {}),
+            **({"cuecard": account} if account else {}),
         }
 
     # --- event by event -----------------------------------------------------------------------------------------------
@@ -142,9 +152,9 @@ class Writer:
     def content(self, text: str) -> list[bytes]:
         return self._say("message", "output_text", text)
 
-    def end(self, outcome: Outcome) -> list[bytes]:
+    def end(self, outcome: Outcome, account: Json) -> list[bytes]:
         what = "incomplete" if outcome.truncated else "completed"
-        return [*self._close(), self._event(f"response.{what}", response=self._response(outcome))]
+        return [*self._close(), self._event(f"response.{what}", response=self._response(outcome, account))]
 
     def fail(self, error: CuecardError) -> list[bytes]:
         return [self._event("response.failed", response=self._response(error=error))]

@@ -8,13 +8,14 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
+from cuecard.answers import extract
 from cuecard.domain.call import Mode
-from cuecard.domain.errors import BrokenStream
-from cuecard.domain.outcome import Outcome
-from cuecard.domain.question import AnswerKind
+from cuecard.domain.errors import BrokenStream, NoAnswer
+from cuecard.domain.outcome import Outcome, Route
+from cuecard.domain.question import AnswerKind, Question
 from cuecard.gateway import names
 from cuecard.gateway.chat import Asked, with_policy
-from cuecard.gateway.config import Config, Upstream
+from cuecard.gateway.config import Config, Prices, Upstream
 from cuecard.gateway.pool import Breaker, Pool, Replica
 from cuecard.gateway.probe import Findings
 from cuecard.models import spec
@@ -52,10 +53,13 @@ class Service:
         free_form: str = "transfer",
         policy: Policy | None = None,
         pass_to: str | None = None,
+        prices: Mapping[str, Prices] | None = None,
     ) -> None:
         known(strategy), known(free_form)
         self.pass_to = pass_to
         """The role that gets what is beyond a pair; None: it is refused."""
+        self.prices = prices or {}
+        """By role; of roles that have any."""
         self.models, self.strategy, self.free_form = models, strategy, free_form
         self.policy = policy or Policy()
         self.concrete = {model.name: role for role, model in models.items()}
@@ -82,6 +86,7 @@ class Service:
             free_form=pair.free_form,
             policy=config.policy(Policy()),
             pass_to=pair.pass_to,
+            prices=config.prices,
         )
 
     def plan(self, asked: Asked) -> Plan:
@@ -89,7 +94,9 @@ class Service:
 
         Raises BadInput, UnknownModel.
         """
-        settings = dict(asked.settings)
+        settings, most_s = dict(asked.settings), self.policy.deadline_s
+        if most_s is not None and "deadline_s" in settings:
+            settings["deadline_s"] = min(most_s, settings["deadline_s"])
         wanted = settings.pop("strategy", None)
         if (role := self.concrete.get(asked.model)) is not None:
             strategy = f"reason:{role}" if "budget" in settings else f"short:{role}"
@@ -142,16 +149,34 @@ class Service:
                     ):
                         told += item.text
                         yield Said(item.text, False)
-                    case Outcome(answer=answer):
-                        if told and told.strip() != answer.strip():
-                            raise BrokenStream(f"the answer broke off: {item.reason}")
-                        if not told and answer:
-                            yield Said(answer, False)
-                        yield replace(item, answer=told or answer)
+                    case Outcome():
+                        outcome = item if told else never_empty(asked.question, item, strict=plan.policy.strict)
+                        if told and told.strip() != outcome.answer.strip():
+                            raise BrokenStream(f"the answer broke off: {outcome.reason}")
+                        if not told:
+                            yield Said(outcome.answer, False)
+                        yield replace(outcome, answer=told or outcome.answer)
 
     async def aclose(self) -> None:
         for model in self.models.values():
             await model.aclose()
+
+
+def never_empty(question: Question, outcome: Outcome, *, strict: bool) -> Outcome:
+    """The outcome, or what another call has said instead of nothing: reasoned before short, the large model's first.
+
+    Raises NoAnswer when there is nothing, or nobody else is to answer.
+    """
+    if outcome.answer.strip():
+        return outcome
+    spoken = [call for call in outcome.calls if call.answer and not (call.cancelled or call.error)]
+    if strict or not spoken:
+        raise NoAnswer(f"the answer came back empty: {outcome.reason}", "allow more tokens")
+    best = max(spoken, key=lambda call: (call.mode is not Mode.SHORT, call.role == "large"))
+    found = extract(best.answer or "", question)
+    reason = f"the answer came back empty; what the {best.role} model has said stands"
+    text = found.text if found.parsed else best.answer or ""
+    return replace(outcome, answer=text, route=Route.DEGRADED, reason=reason, confidence=None, truncated=False)
 
 
 def _replica(upstream: Upstream, role: str, found: Mapping[str, bool]) -> Replica:

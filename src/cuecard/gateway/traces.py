@@ -21,7 +21,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 import cuecard
 from cuecard.domain.call import Call
 from cuecard.domain.outcome import Outcome
-from cuecard.gateway.chat import Given, usage
+from cuecard.gateway.account import usage
+from cuecard.gateway.chat import Given
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 NS = 1_000_000_000

@@ -1,0 +1,70 @@
+"""What a client is told of how its answer came about: tokens, price, limits, times."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cuecard.domain.call import Usage
+from cuecard.domain.outcome import Outcome
+from cuecard.domain.plain import outcome_as_object
+from cuecard.gateway.config import Prices
+from cuecard.models.base import Limits
+
+Json = dict[str, Any]
+MILLION = 1e6
+
+
+def usage(outcome: Outcome) -> Json:
+    """Tokens over all calls, cancelled ones included; what nobody observed is 0 here and null in the breakdown."""
+    total = Usage()
+    for call in outcome.calls:
+        total = total + call.usage
+    prompt, completion = total.prompt_tokens or 0, total.completion_tokens or 0
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": total.cached_tokens or 0},
+        "completion_tokens_details": {"reasoning_tokens": total.reasoning_tokens or 0},
+    }
+
+
+def cost(used: Usage, prices: Prices) -> float:
+    """The price of these tokens; those that nobody counted cost nothing."""
+    cached = used.cached_tokens or 0
+    fresh = max(0, (used.prompt_tokens or 0) - cached)
+    a_cached = prices.prompt if prices.cached is None else prices.cached
+    return (fresh * prices.prompt + cached * a_cached + (used.completion_tokens or 0) * prices.completion) / MILLION
+
+
+def costs(outcome: Outcome, prices: Mapping[str, Prices]) -> dict[str, float]:
+    """The price of a request by role, of the roles that have prices."""
+    total = dict.fromkeys(prices, 0.0)
+    for call in outcome.calls:
+        if call.role in prices:
+            total[call.role] += cost(call.usage, prices[call.role])
+    return total
+
+
+def account(outcome: Outcome, limits: Limits, prices: Mapping[str, Prices]) -> Json:
+    """The `cuecard` object: how the answer came about and what it cost, by model and by call; no texts."""
+    told = outcome_as_object(outcome)
+    del told["answer"]
+    for call in told["calls"]:
+        del call["reasoning"], call["answer"]
+    told["latency"]["overhead_s"] = outcome.overhead_s
+    told["limits"] = {"answer_tokens": limits.answer_tokens, "reasoning_tokens": limits.reasoning_tokens}
+    by_role = costs(outcome, prices)
+    told["cost"] = {"total": sum(by_role.values()), **by_role} if prices else None
+    return told
+
+
+def headers(request: str, outcome: Outcome) -> dict[str, str]:
+    """The most important part of the account, for those who log headers only."""
+    return {
+        "x-request-id": request,
+        "x-cuecard-route": outcome.route,
+        "x-cuecard-latency-ms": f"{outcome.total_s * 1000:.1f}",
+        "x-cuecard-overhead-ms": f"{outcome.overhead_s * 1000:.2f}",
+    }
