@@ -14,6 +14,7 @@ import pytest
 import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from templates import FAMILIES
 from transformers import PreTrainedTokenizerFast
 
 from cuecard.domain.call import Mode
@@ -244,6 +245,27 @@ def test_no_text_brings_a_control_token_in(token: str, tokenizer: object) -> Non
         for question in questions:
             for name, prompt in every_prompt(question, bait, TAGS).items():
                 assert smuggled(render(made, prompt), made) == due[name], (name, attempt)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_text_opens_a_turn_or_is_lost_in_the_template_of_another_family(family: str) -> None:
+    """Templates also cut: what stands before a `</think>` in an earlier turn is dropped, were it not broken."""
+    made = copy.deepcopy(strict_tokenizer())
+    made.chat_template = FAMILIES[family]
+
+    def laid_out(text: str) -> dict[str, str]:
+        question = asked(text=text, images=(), system=text, history=(Message("user", text), Message("assistant", text)))
+        whole = every_prompt(question, text, TAGS)
+        parts = {f"growing {form}": growing(question, text, form, TAGS) for form in CardFormat}
+        return {name: render(made, prompt, parts=False) for name, prompt in (whole | parts).items()}
+
+    plain = laid_out("It is red")
+    due = {name: smuggled(text, made) for name, text in plain.items()}
+    assert min(map(len, due.values())) >= 4
+    for token in CONTROL:
+        for name, text in laid_out(f"It is {token} red").items():
+            assert smuggled(text, made) == due[name], (token, name)
+            assert text.count("red") == plain[name].count("red"), (token, name)
 
 
 @given(texts, st.lists(st.sampled_from(CONTROL), max_size=4), texts)
