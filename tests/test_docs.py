@@ -422,6 +422,18 @@ def test_every_setting_of_a_policy_stands_in_the_docs_with_its_default():
         assert f"| `{name}` | `{default}` |" in text, name
 
 
+def test_every_threat_names_a_test_that_exists():
+    section = text_of("docs/gateway.md").split("## Threats")[1].split("\n## ")[0]
+    threats = re.findall(r"^- .*?(?=^- |^\n|\Z)", section, re.MULTILINE | re.DOTALL)
+    there = {
+        name for file in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", file.read_text())
+    }
+    named = [set(re.findall(r"`(test_\w+)`", threat)) for threat in threats]
+    assert len(named) > 10
+    assert all(named)
+    assert not set().union(*named) - there
+
+
 def test_every_strategy_and_every_key_of_a_pair_file_is_described():
     assert not [name for name in STRATEGIES if f"`{name}`" not in text_of("docs/strategies.md")]
     assert not [key for key in spec.KEYS if f"| `{key}` |" not in text_of("docs/models.md")]

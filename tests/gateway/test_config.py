@@ -78,6 +78,7 @@ def test_a_secret_that_is_not_set_is_named(tmp_path, monkeypatch):
         (("budget = 77", 'rescue = "shrt"'), "pair.rescue", ""),
         (("[large]", "[larg]"), "large is missing", "write [large]"),
         (("[pair]", "[pair"), "not valid TOML", ""),
+        (("[pair]", '[server]\nhost = "0.0.0.0"\n[pair]'), "open to others", ""),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(change, said, hint, tmp_path):
