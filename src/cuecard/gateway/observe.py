@@ -20,6 +20,8 @@ from cuecard.gateway.pool import Pool, State
 from cuecard.models.base import Model
 
 RECENT = 200
+MINUTES = 60
+"""How far back routes are told minute by minute."""
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160)
 OVERHEAD = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128)
 
@@ -53,8 +55,12 @@ class Observatory:
     """role -> what its calls have cost, in the currency of the prices."""
     saved_s: float = 0.0
     """Against the large model reasoning by itself, estimated."""
+    alone_s: float = 0.0
+    """What that would have taken, estimated."""
     compared: int = 0
     """Requests of which that could be estimated."""
+    minutes: dict[int, Tally[str]] = field(default_factory=dict)
+    """Minute of Unix time -> how many requests took which route, or failed; the last hour's, the busy ones only."""
 
     def __post_init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -84,6 +90,7 @@ class Observatory:
         """A request has ended in an outcome."""
         self.recent.append(Seen(request, time.time(), model, outcome, first_shown_s))
         self.routes[outcome.route] += 1
+        self._tick(outcome.route)
         self._requests.labels(model, outcome.strategy, outcome.route).inc()
         self._latency.labels(outcome.route).observe(outcome.total_s)
         self._overhead.observe(outcome.overhead_s)
@@ -97,6 +104,7 @@ class Observatory:
         alone = reasoning_alone_s(outcome)
         if alone is not None:
             self.saved_s, self.compared = self.saved_s + alone - outcome.total_s, self.compared + 1
+            self.alone_s += alone
         for role, price in costs(outcome, self.prices).items():
             self.spent[role] = self.spent.get(role, 0.0) + price
             self._cost.labels(role).inc(price)
@@ -106,9 +114,17 @@ class Observatory:
     def failed(self, error: Exception) -> None:
         self.failures[type(error).__name__] += 1
         self._failed.labels(type(error).__name__).inc()
+        self._tick("failed")
 
     def left(self) -> None:
         self._left.inc()
+
+    def _tick(self, what: str) -> None:
+        """Count it for the minute that is running, and forget what is long past."""
+        minute = int(time.time() // 60)
+        if minute not in self.minutes:
+            self.minutes = {at: seen for at, seen in self.minutes.items() if at > minute - MINUTES} | {minute: Tally()}
+        self.minutes[minute][what] += 1
 
     def _call(self, call: Call) -> None:
         self._calls.labels(call.role, call.model, call.mode, call.finish_reason).inc()
@@ -140,8 +156,8 @@ class Observatory:
         return generate_latest(self.registry)
 
     def stats(self) -> dict[str, Any]:
-        """Sums since the start, and how the servers do."""
-        served = sum(self.routes.values())
+        """Sums since the start, the last hour minute by minute, and how the servers do."""
+        served, minute = sum(self.routes.values()), int(time.time() // 60)
         return {
             "since": self.began,
             "requests": served,
@@ -149,7 +165,11 @@ class Observatory:
             "failures": dict(self.failures),
             "tokens": [{"role": role, "what": what, "tokens": n} for (role, what), n in self.tokens.items() if n],
             "cost": {"total": sum(self.spent.values()), **self.spent} if self.prices else None,
-            "saved_s": {"estimated": self.saved_s, "requests": self.compared},
+            "saved_s": {"estimated": self.saved_s, "alone": self.alone_s, "requests": self.compared},
+            "minutes": [
+                {"at": 60 * at, "routes": dict(self.minutes.get(at, {}))}
+                for at in range(minute - MINUTES + 1, minute + 1)
+            ],
             "upstreams": [
                 {
                     "role": role,

@@ -1,203 +1,185 @@
-"use strict";
-const at = (id) => document.getElementById(id);
+// What has happened: asks /stats every other second and shows it.
+
+import { models } from "./ask.js";
+import { at, headers, lanes, make, percent, problem, rows, seconds, table } from "./show.js";
+
 const POLL_MS = 2000;
+const SHOWN = 12;
+const ROUTES = ["agreed", "confirmed", "transferred", "direct", "escalated", "judged", "voted", "degraded", "failed"];
+const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
 
-function make(tag, props = {}, ...children) {
-  const node = Object.assign(document.createElement(tag), props);
-  node.append(...children.filter((child) => child !== null));
-  return node;
-}
-const seconds = (s) => (s < 0.9995 ? `${(s * 1000).toFixed(s < 0.01 ? 1 : 0)} ms` : `${s.toFixed(s < 10 ? 2 : 1)} s`);
-const percent = (share) => `${(100 * share).toFixed(0)}%`;
+// --- totals ----------------------------------------------------------------------------------------------------------
 
-function headers() {
-  const key = at("key").value.trim();
-  return key ? { authorization: `Bearer ${key}` } : {};
+function tile(name, value, note) {
+  return make("div", {}, make("dt", { textContent: name }), make("dd", {}, value, make("small", { textContent: note })));
 }
 
-// --- what has happened -----------------------------------------------------------------------------------------------
-
-function tile(name, value, note = "") {
-  return [make("dt", { textContent: name }), make("dd", {}, value, note ? make("small", { textContent: ` ${note}` }) : null)];
+function generated(stats, role) {
+  const counted = stats.tokens.filter((row) => row.role === role && row.what !== "prompt" && row.what !== "cached");
+  return sum(counted.map((row) => row.tokens));
 }
 
-function falseAccepts(audit) {
-  if (!audit.checked) return "none looked at again";
-  return `${percent(audit.low)} to ${percent(audit.high)}, of ${audit.checked} looked at again${audit.alarming ? ": too many" : ""}`;
+function saved({ estimated, alone, requests }) {
+  if (!requests) return ["–", "against the large model reasoning by itself: no request tells yet"];
+  const compared = alone > 0 ? `${percent(Math.abs(estimated) / alone)} ${estimated < 0 ? "more" : "less"} than` : "against";
+  return [seconds(estimated), `${compared} the large model reasoning by itself, in the ${requests} requests that tell`];
 }
 
 function tiles(stats) {
   const totals = stats.recent.map((request) => request.total_s).sort((a, b) => a - b);
-  const median = totals.length ? seconds(totals[Math.floor(totals.length / 2)]) : "–";
-  const tokens = stats.tokens.filter((row) => row.what !== "prompt" && row.what !== "cached");
-  const generated = tokens.reduce((sum, row) => sum + row.tokens, 0);
-  const failures = Object.values(stats.failures).reduce((sum, count) => sum + count, 0);
-  const agreed = stats.routes.agreed ?? 0;
-  const groups = [
-    tile("requests", String(stats.requests)),
-    tile("agreed", stats.requests ? percent(agreed / stats.requests) : "–", "without reasoning"),
-    tile("median time", median, `of the last ${totals.length}`),
-    tile("saved", seconds(stats.saved_s.estimated), `estimated, of ${stats.saved_s.requests}`),
-    tile("tokens generated", generated.toLocaleString("en")),
-    tile("failures", String(failures)),
-    tile("false accepts", stats.audit.checked ? percent(stats.audit.rate) : "–", falseAccepts(stats.audit)),
-  ];
-  at("tiles").replaceChildren(...groups.map((group) => make("div", {}, ...group)));
+  const [small, large] = [generated(stats, "small"), generated(stats, "large")];
+  const failures = Object.entries(stats.failures);
+  const without = (stats.routes.agreed ?? 0) / stats.requests;
+  at("tiles").replaceChildren(
+    tile("requests answered", stats.requests.toLocaleString("en"), `since ${new Date(stats.since * 1000).toLocaleString()}`),
+    tile("agreed", stats.requests ? percent(without) : "–", "answered without reasoning"),
+    tile("median time", totals.length ? seconds(totals[Math.floor(totals.length / 2)]) : "–", `of the last ${totals.length}`),
+    tile("saved, estimated", ...saved(stats.saved_s)),
+    tile("tokens generated", (small + large).toLocaleString("en"), `${small.toLocaleString("en")} small, ${large.toLocaleString("en")} large`),
+    ...(stats.cost ? [tile("cost", stats.cost.total.toPrecision(3), "of all calls, by the prices of the configuration")] : []),
+    tile("failures", sum(failures.map(([, count]) => count)).toLocaleString("en"), failures.map(([name, count]) => `${name} ${count}`).join(", ")),
+  );
 }
 
-function bar(kind, from, to, whole, title) {
-  const node = make("span", { className: `bar ${kind}`, title });
-  node.style.left = `${(100 * from) / whole}%`;
-  node.style.width = `${(100 * Math.max(0, to - from)) / whole}%`;
-  return node;
+// --- the last requests -----------------------------------------------------------------------------------------------
+
+const drawn = new Map();
+
+function drawnRequest(request) {
+  const told = make("p", { className: "reason", textContent: `${request.strategy}: ${request.reason}` });
+  const when = new Date(request.at * 1000).toLocaleTimeString();
+  const who = make("span", { className: "who" }, make("strong", { textContent: request.route }), ` ${when}`, make("span", { textContent: ` ${request.model}` }));
+  const took = make("span", { className: "time", textContent: seconds(request.total_s) });
+  return make("details", {}, make("summary", { className: "request" }, who, lanes(request.calls, request.alone_s), took), told, table(request.calls));
 }
 
-function lanes(request, whole) {
-  const box = make("div", { className: "lanes" });
-  if (request.alone_s) box.append(bar("alone", 0, request.alone_s, whole, `large model alone: ${seconds(request.alone_s)}, estimated`));
-  for (const call of request.calls) {
-    const lane = call.role === "large" ? "large" : "small";
-    const first = call.first_token_s ?? call.end_s;
-    const cancelled = call.end === "cancelled" ? " cancelled" : "";
-    const title = `${call.role} ${call.mode}: ${seconds(call.start_s)} to ${seconds(call.end_s)}, ${call.tokens ?? "?"} tokens, ${call.end}`;
-    box.append(bar(`${lane} wait${cancelled}`, call.start_s, first, whole, title));
-    if (call.first_token_s !== null) box.append(bar(`${lane}${cancelled}`, first, call.end_s, whole, title));
-  }
-  const told = request.calls.map((call) => `${call.role} ${call.mode} until ${seconds(call.end_s)}`).join(", ");
-  box.setAttribute("role", "img");
-  box.setAttribute("aria-label", told || "no calls");
-  return box;
-}
-
+/** A request that is over does not change: its element stays, open or focused as it may be. */
 function requests(recent) {
-  const shown = recent.slice(0, 12);
-  if (!shown.length) return at("requests").replaceChildren(make("p", { className: "empty", textContent: "Nothing has been asked yet." }));
+  const shown = recent.slice(0, SHOWN);
   const whole = Math.max(...shown.map((request) => Math.max(request.total_s, request.alone_s ?? 0)), 1e-6);
-  const rows = shown.map((request) =>
-    make("div", { className: "request", title: request.reason },
-      make("span", {}, make("strong", { textContent: request.route }), ` ${request.model}`),
-      lanes(request, whole),
-      make("span", { className: "time", textContent: seconds(request.total_s) })));
-  at("requests").replaceChildren(...rows);
+  const ids = new Set(shown.map((request) => request.id));
+  for (const [id, node] of drawn) if (!ids.has(id)) { node.remove(); drawn.delete(id); }
+  for (const request of [...shown].reverse()) {
+    if (drawn.has(request.id)) continue;
+    drawn.set(request.id, drawnRequest(request));
+    at("requests").prepend(drawn.get(request.id));
+  }
+  at("requests").style.setProperty("--whole", whole);
+  at("no-requests").hidden = shown.length > 0;
+  at("scale").hidden = !shown.length;
+  at("scale").lastChild.textContent = seconds(whole);
+}
+
+// --- routes over time ------------------------------------------------------------------------------------------------
+
+function chart(minutes) {
+  const total = (minute) => sum(Object.values(minute.routes));
+  const most = Math.max(...minutes.map(total), 1);
+  const clock = (minute) => new Date(minute.at * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  at("chart").replaceChildren(...minutes.map((minute) => {
+    const there = ROUTES.filter((route) => minute.routes[route]);
+    const title = `${clock(minute)}: ${there.map((route) => `${minute.routes[route]} ${route}`).join(", ") || "none"}`;
+    return make("span", { title }, ...there.map((route) => {
+      const part = make("i", { className: route });
+      part.style.height = `${(100 * minute.routes[route]) / most}%`;
+      return part;
+    }));
+  }));
+  const all = sum(minutes.map(total));
+  at("most").textContent = all ? `most in a minute: ${most}` : "no requests";
+  at("chart").setAttribute("aria-label", `${all} requests in the last hour by route and minute; at most ${most} in a minute`);
+  const busy = minutes.filter(total).reverse();
+  const used = ROUTES.filter((route) => busy.some((minute) => minute.routes[route]));
+  const lines = busy.map((minute) => [make("td", { textContent: clock(minute) }), ...used.map((route) => String(minute.routes[route] ?? 0))]);
+  at("by-minute").hidden = !all;
+  at("minutes").replaceChildren(...rows(["minute", ...used], lines, 1));
 }
 
 function routes(stats) {
-  const rows = Object.entries(stats.routes).map(([name, count]) => {
-    const share = make("span", { className: "share" });
-    share.style.width = percent(count / stats.requests);
-    return make("div", { className: "route" }, make("span", { textContent: name }), share,
-      make("span", { className: "count", textContent: `${count} (${percent(count / stats.requests)})` }));
-  });
-  at("routes").replaceChildren(...(rows.length ? rows : [make("p", { className: "empty", textContent: "None yet." })]));
+  chart(stats.minutes);
+  const counts = { ...stats.routes, failed: sum(Object.values(stats.failures)) };
+  const all = sum(Object.values(counts));
+  const hour = (route) => String(sum(stats.minutes.map((minute) => minute.routes[route] ?? 0)));
+  const lines = ROUTES.filter((route) => counts[route]).map((route) => [
+    make("td", {}, make("i", { className: `key ${route}` }), route), hour(route), String(counts[route]), percent(counts[route] / all),
+  ]);
+  at("routes").replaceChildren(...(lines.length ? rows(["route", "last hour", "in all", "share"], lines, 1) : []));
 }
+
+// --- servers, false accepts ------------------------------------------------------------------------------------------
+
+const STATES = { closed: "● up", half_open: "◐ on trial", open: "✕ down" };
 
 function servers(upstreams) {
-  const row = (cells, tag = "td") => make("tr", {}, ...cells.map((cell) => (cell instanceof Node ? cell : make(tag, { textContent: cell }))));
+  if (!upstreams.length) return at("servers").replaceChildren(make("p", { className: "empty", textContent: "The models run in this process." }));
   const lines = upstreams.map((server) => {
-    const fine = server.state === "closed";
-    const state = make("td", { textContent: fine ? "up" : server.state.replace("_", " "), className: fine ? "ok" : "down" });
-    return row([server.role, server.model, state, String(server.running), String(server.waiting)]);
+    const state = make("td", { textContent: STATES[server.state], className: server.state === "closed" ? "ok" : "down" });
+    const alone = upstreams.filter((other) => other.role === server.role).length === 1;
+    const name = make("td", { className: "long" }, `${server.role}${alone ? "" : ` ${server.replica + 1}`} `, make("span", { className: "empty", textContent: server.model }));
+    return [name, state, String(server.running), String(server.waiting)];
   });
-  at("servers").replaceChildren(make("table", {}, make("thead", {}, row(["role", "model", "state", "running", "waiting"], "th")), make("tbody", {}, ...lines)));
+  at("servers").replaceChildren(make("table", {}, ...rows(["server", "state", "running", "waiting"], lines, 2)));
 }
 
+function falseAccepts(audit) {
+  at("interval").hidden = at("interval-axis").hidden = !audit.checked;
+  at("audit").className = audit.alarming ? "down" : "empty";
+  const waiting = audit.waiting ? ` ${audit.waiting} wait for a quiet moment.` : "";
+  if (!audit.checked) {
+    at("audit").textContent = `No agreed answer has been looked at again.${waiting || " A share under [audit] in cuecard.toml sets how many are."}`;
+    return;
+  }
+  const interval = `95% interval ${percent(audit.low)} to ${percent(audit.high)}`;
+  const end = [0.1, 0.25, 0.5].find((value) => audit.high <= value) ?? 1;
+  const [range, point] = at("interval").children;
+  range.style.left = percent(audit.low / end);
+  range.style.width = percent((audit.high - audit.low) / end);
+  point.style.left = percent(audit.rate / end);
+  at("interval").className = audit.alarming ? "alarming" : "";
+  at("interval").setAttribute("aria-label", `${percent(audit.rate)}, ${interval}`);
+  at("interval-axis").lastChild.textContent = percent(end);
+  at("audit").textContent = `${percent(audit.rate)} (${interval}): reasoning gave another answer to ${audit.differed} of ${audit.checked} agreed requests that were looked at again.${audit.alarming ? " That is too many." : ""}${waiting}`;
+}
+
+// --- live ------------------------------------------------------------------------------------------------------------
+
+let timer = 0;
+function soon(ms) {
+  clearTimeout(timer);
+  timer = setTimeout(refresh, ms);
+}
+
+/** Without a key that is known nothing more is asked until one is given; nor while nobody looks. */
 async function refresh() {
+  if (document.hidden) return;
   try {
     const answer = await fetch("stats", { headers: headers() });
-    if (answer.status === 401) at("access").open = true;
-    if (!answer.ok) throw new Error((await answer.json()).error?.message ?? `status ${answer.status}`);
-    const stats = await answer.json();
-    tiles(stats); requests(stats.recent); routes(stats); servers(stats.upstreams);
-    at("state").textContent = `live, since ${new Date(stats.since * 1000).toLocaleString()}`;
-    at("state").className = "";
-    if (!at("model").options.length) await models();
+    if (answer.ok) {
+      const stats = await answer.json();
+      tiles(stats); requests(stats.recent); routes(stats); servers(stats.upstreams); falseAccepts(stats.audit);
+      if (!at("model").options.length) await models();
+      state("live");
+    } else {
+      state(await problem(answer), true);
+      if (answer.status === 401) { at("access").open = true; return; }
+    }
+    soon(Math.max(POLL_MS, 1000 * (answer.headers.get("retry-after") ?? 0)));
   } catch (error) {
-    at("state").textContent = `not connected: ${error.message}`;
-    at("state").className = "bad";
-  }
-  setTimeout(refresh, POLL_MS);
-}
-
-// --- asking ----------------------------------------------------------------------------------------------------------
-
-async function models() {
-  const listed = await (await fetch("v1/models", { headers: headers() })).json();
-  at("model").replaceChildren(...listed.data.map((model) => make("option", { textContent: model.id })));
-}
-
-const asDataUrl = (file) => new Promise((done, fail) => {
-  const reader = new FileReader();
-  reader.onload = () => done(reader.result);
-  reader.onerror = () => fail(reader.error);
-  reader.readAsDataURL(file);
-});
-
-let picture = null;
-async function choose(file) {
-  picture = file ? await asDataUrl(file) : null;
-  at("preview").hidden = !picture;
-  if (picture) { at("preview").src = picture; at("preview").alt = file.name; }
-}
-
-let asking = null;
-async function ask(event) {
-  event.preventDefault();
-  asking?.abort();
-  const mine = (asking = new AbortController());
-  const content = [{ type: "text", text: at("question").value }];
-  if (picture) content.unshift({ type: "image_url", image_url: { url: picture } });
-  const body = { model: at("model").value, stream: true, messages: [{ role: "user", content }] };
-  at("reply").hidden = false;
-  at("stop").disabled = false;
-  for (const id of ["reasoning", "answer", "how"]) at(id).textContent = "";
-  try {
-    const answer = await fetch("v1/chat/completions", {
-      method: "POST", signal: mine.signal, body: JSON.stringify(body),
-      headers: { ...headers(), "content-type": "application/json" },
-    });
-    if (!answer.ok) throw new Error((await answer.json()).error.message);
-    for await (const data of events(answer.body)) heard(data);
-  } catch (error) {
-    at("how").textContent = mine.signal.aborted ? "stopped" : error.message;
-  }
-  if (asking === mine) at("stop").disabled = true;
-}
-
-async function* events(stream) {
-  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
-  let text = "";
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    text += value;
-    const parts = text.split("\n\n");
-    text = parts.pop();
-    for (const part of parts) if (part.startsWith("data: {")) yield JSON.parse(part.slice(6));
+    state(`not connected: ${error.message}`, true);
+    soon(POLL_MS);
   }
 }
 
-function heard(data) {
-  if (data.error) throw new Error(data.error.message);
-  const delta = data.choices[0]?.delta ?? {};
-  at("reasoning").textContent += delta.reasoning_content ?? "";
-  at("answer").textContent += delta.content ?? "";
-  if (data.cuecard) at("how").textContent = `${data.cuecard.route}: ${data.cuecard.reason}; ${seconds(data.cuecard.latency.total_s)}`;
+function state(text, bad = false) {
+  if (at("state").textContent !== text) at("state").textContent = text;
+  at("state").className = bad ? "bad" : "";
 }
-
-// --- begin -----------------------------------------------------------------------------------------------------------
 
 at("key").value = sessionStorage.getItem("cuecard key") ?? "";
-at("key").addEventListener("change", () => sessionStorage.setItem("cuecard key", at("key").value));
-at("ask").addEventListener("submit", ask);
-at("stop").addEventListener("click", () => asking?.abort());
-at("image").addEventListener("change", () => choose(at("image").files[0]));
-const form = at("ask");
-for (const kind of ["dragover", "dragleave", "drop"]) {
-  form.addEventListener(kind, (event) => {
-    event.preventDefault();
-    form.classList.toggle("drop", kind === "dragover");
-    const file = kind === "drop" ? event.dataTransfer.files[0] : null;
-    if (file?.type.startsWith("image/")) choose(file);
-  });
-}
+at("key").addEventListener("change", () => {
+  sessionStorage.setItem("cuecard key", at("key").value);
+  soon(0);
+});
+document.addEventListener("visibilitychange", () => soon(0));
+document.addEventListener("answered", () => soon(0));
 refresh();
