@@ -12,7 +12,7 @@ import openai
 import pytest
 from gateways import COUNT, agreeing, gateway, model
 
-from cuecard.gateway import app
+from cuecard.gateway import bodies, telling
 from cuecard.gateway.guard import Guarded
 
 ASKED = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
@@ -67,7 +67,7 @@ async def test_an_address_or_headers_without_an_end_are_refused(head):
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(app, "BODY_S", 0.2)
+    monkeypatch.setattr(bodies, "BODY_S", 0.2)
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 1000\r\n\r\n{"
     async with gateway() as client:
         answer = await said(client, head)
@@ -76,7 +76,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch):
 
 
 async def test_a_client_that_takes_nothing_is_given_up(monkeypatch):
-    monkeypatch.setattr(app, "SEND_S", 0.2)
+    monkeypatch.setattr(telling, "SEND_S", 0.2)
     speaker = model("huge", "word " * 200_000)
     body = json.dumps(
         ASKED | {"model": "huge", "stream": True, "max_tokens": 200_000, "cuecard": {"kind": "free_text"}}

@@ -20,6 +20,7 @@ from cuecard.gateway.observe import Observatory
 from cuecard.gateway.pool import Breaker, Pool, Replica
 from cuecard.gateway.service import Service
 from cuecard.models.recorded import Says, ScriptedModel
+from cuecard.planning import virtual_time
 from cuecard.strategies.run import answer
 
 pytestmark = pytest.mark.timeout(20)
@@ -152,6 +153,41 @@ async def test_nothing_is_looked_at_again_while_a_client_waits():
     await asyncio.sleep(0.05)
     assert audit.checked == 1
     await audit.aclose()
+
+
+async def test_a_second_look_makes_way_for_a_client_and_is_taken_later():
+    models = {"small": model("tiny", "3"), "large": model("huge", "3", first_token_s=0.05)}
+    service, asked = Service(models), Question(COUNT, kind=AnswerKind.NUMBER)
+    audit = Audit(service, 1.0)
+    audit.consider(asked, await answer(asked, models))
+    await asyncio.sleep(0.02)
+    assert models["large"].running == 1
+    service.idle.clear()
+    service.busy.set()
+    await asyncio.sleep(0.02)
+    assert (models["large"].running, audit.checked, audit.told()["waiting"]) == (0, 0, 1)
+    service.busy.clear()
+    service.idle.set()
+    await asyncio.sleep(0.1)
+    assert audit.checked == 1
+    await audit.aclose()
+
+
+def test_second_looks_keep_to_their_own_budget_of_tokens():
+    async def looks(budget: int | None) -> tuple[int, int]:
+        models = agreeing()
+        asked = Question(COUNT, kind=AnswerKind.NUMBER)
+        audit = Audit(Service(models), 1.0, tokens_per_hour=budget)
+        for _ in range(4):
+            audit.consider(asked, await answer(asked, models))
+        await asyncio.sleep(1)
+        soon = audit.checked
+        await asyncio.sleep(4 * 3600)
+        await audit.aclose()
+        return soon, audit.checked
+
+    assert virtual_time.run(looks(None)) == (4, 4)
+    assert virtual_time.run(looks(1)) == (1, 4)
 
 
 async def test_the_dashboard_needs_nothing_from_elsewhere():

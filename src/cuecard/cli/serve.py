@@ -60,12 +60,7 @@ def serve(
         app = application(
             service,
             gate=chosen.gate(time.monotonic),
-            audit=Audit(
-                service,
-                chosen.audit.share,
-                strategy=chosen.audit.strategy,
-                warn_above=chosen.audit.warn_above,
-            ),
+            audit=Audit(service, **chosen.audit.model_dump()),
             journal=None if (log := chosen.journal).path is None else Journal(**log.model_dump()),
             fetcher=Fetcher(hosts=chosen.images.hosts) if chosen.images.urls else None,
             traces=_traces(),

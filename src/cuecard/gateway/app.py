@@ -3,51 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import Receive, Scope, Send
 
 import cuecard
-from cuecard.domain.errors import BadInput, BeyondAPair, CuecardError, TooLarge, TooSlow, Unsupported
+from cuecard.domain.errors import BadInput, BeyondAPair, CuecardError, Unsupported
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.plain import call_as_object
-from cuecard.domain.question import Image
 from cuecard.gateway import account, chat, names, responses
 from cuecard.gateway.account import Json
 from cuecard.gateway.audit import Audit
-from cuecard.gateway.chat import Asked, Fetch
+from cuecard.gateway.bodies import Body, Parse, json_of, trace_of, understood
+from cuecard.gateway.chat import Asked
 from cuecard.gateway.fetch import Fetcher
-from cuecard.gateway.guard import BODY_S, SEND_S
 from cuecard.gateway.journal import Journal
 from cuecard.gateway.keys import Client, Gate
+from cuecard.gateway.leaving import ClientGone, unless_gone
 from cuecard.gateway.observe import Observatory
 from cuecard.gateway.passing import Passage, given
 from cuecard.gateway.pool import Pool
-from cuecard.gateway.service import Said, Service
-from cuecard.models import images
+from cuecard.gateway.service import Service
+from cuecard.gateway.telling import Events, Relay, Telling, Writer
 from cuecard.strategies.preview import preview
 
 if TYPE_CHECKING:  # OpenTelemetry need not be there
     from cuecard.gateway.traces import Traces
 
-T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
-Parse = Callable[[object, Fetch], Asked]
 MOST_BYTES = 48 * 2**20
 PING_S = 10.0
 CONTENT_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:"
@@ -88,14 +84,14 @@ def application(
         client.enter()
         return client
 
-    async def understood(body: Body, parse: Parse) -> Asked:
-        return await _understood(body, parse, fetcher, most_images)
+    async def meant(body: Body, parse: Parse) -> Asked:
+        return await understood(body, parse, fetcher, most_images)
 
     def guarded(handler: Handler) -> Handler:
-        """A path for those with a key."""
+        """A path for those with a key; looking costs nothing of what the key allows."""
 
         async def admitted(request: Request) -> Response:
-            admit(request)
+            request.state.client = entrance.known(request.headers.get("authorization"))
             return await handler(request)
 
         return admitted
@@ -107,7 +103,7 @@ def application(
             client = admit(request)
             body = await json_of(request, most_bytes)
             try:
-                asked = await unless_gone(request.receive, understood(body, parse))
+                asked = await unless_gone(request.receive, meant(body, parse))
             except BeyondAPair:
                 if service.pass_to is None or parse is not chat.parse:
                     raise
@@ -158,8 +154,9 @@ def application(
             traces.failed(asked, error, after_s)
 
     async def decision(request: Request) -> Response:
+        admit(request)
         body = await json_of(request, most_bytes)
-        asked = await unless_gone(request.receive, understood(body, chat.parse))
+        asked = await unless_gone(request.receive, meant(body, chat.parse))
         plan = service.plan(asked)
         work = preview(asked.question, service.models, plan.strategy, plan.policy)
         route, reason, calls = await unless_gone(request.receive, work)
@@ -198,7 +195,7 @@ def application(
         routes=[
             Route("/v1/chat/completions", answering(chat.parse, chat.Writer), methods=["POST"]),
             Route("/v1/responses", answering(responses.parse, responses.Writer), methods=["POST"]),
-            Route("/v1/decision", guarded(decision), methods=["POST"]),
+            Route("/v1/decision", decision, methods=["POST"]),
             Route("/v1/models", guarded(models)),
             Route("/v1/models/{name:path}", guarded(model)),
             Route("/health", health),
@@ -221,287 +218,6 @@ def application(
 
 def _listed(name: str) -> Json:
     return {"id": name, "object": "model", "created": 0, "owned_by": "cuecard"}
-
-
-class ClientGone(Exception):
-    """The client left before its answer was whole."""
-
-
-async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """The result of some work, which is cancelled, and over, when the client leaves first. Raises ClientGone."""
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_left(receive))
-    try:
-        await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientGone
-        return working.result()
-    finally:
-        for task in (working, leaving):
-            task.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
-
-
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-@dataclass(frozen=True)
-class Body:
-    """What a request says, as JSON."""
-
-    said: object
-    may_have_images: bool
-
-
-async def json_of(request: Request, most_bytes: int) -> Body:
-    """The body of a request. Raises BadInput, TooLarge."""
-    data = await _body(request, most_bytes)
-    escaped = b"\\u" in data
-    try:
-        said = json.loads(data.decode())
-        if escaped:  # half a character, which no text that leaves here can hold
-            json.dumps(said, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"the body is not JSON: {error}", "send JSON in UTF-8") from error
-    return Body(said, b"image" in data or escaped)  # the word could also be there escaped
-
-
-def trace_of(request: Request) -> Json:
-    return {name: request.headers[name] for name in ("traceparent", "tracestate") if name in request.headers}
-
-
-async def _understood(body: Body, parse: Parse, fetcher: Fetcher | None, most_images: int) -> Asked:
-    """A request as it is meant. It is read twice if it has images: to see which, and when they are there."""
-    if not body.may_have_images:
-        return parse(body.said, _no_image)
-    wanted: list[str] = []
-
-    def noted(url: str) -> Image:
-        wanted.append(url)
-        if len(wanted) > most_images:
-            raise TooLarge(f"there are more than {most_images} images", "send fewer")
-        return Image(b"")
-
-    asked = parse(body.said, noted)
-    if not wanted:
-        return asked
-    distinct = list(dict.fromkeys(wanted))
-    getting = [asyncio.ensure_future(_image(url, fetcher)) for url in distinct]
-    try:
-        got = dict(zip(distinct, await asyncio.gather(*getting), strict=True))
-    finally:
-        for task in getting:
-            task.cancel()
-        await asyncio.gather(*getting, return_exceptions=True)
-    return parse(body.said, got.__getitem__)
-
-
-async def _image(url: str, fetcher: Fetcher | None) -> Image:
-    """The image that a request gives; a decoder does not hold up the event loop. Raises BadInput."""
-    if url.startswith("data:"):
-        return await asyncio.to_thread(images.load, url)
-    if not url.startswith(("http://", "https://")):
-        raise BadInput("an image is neither a data URL nor a web address", "send data:image/png;base64,…")
-    if fetcher is None:
-        raise BadInput("images are not fetched from the web here", "send the image itself, as a data URL")
-    return await fetcher.image(url)
-
-
-def _no_image(url: str) -> Image:
-    raise AssertionError("a request with an image has the word in it")
-
-
-async def _body(request: Request, most_bytes: int) -> bytes:
-    said = request.headers.get("content-length", "0")
-    if said.isdigit() and int(said) > most_bytes:
-        raise _too_large(most_bytes)
-    data = bytearray()
-    try:
-        async with asyncio.timeout(BODY_S):
-            async for part in request.stream():
-                data += part
-                if len(data) > most_bytes:
-                    raise _too_large(most_bytes)
-    except TimeoutError as error:
-        raise TooSlow(f"the body took longer than {BODY_S:.0f} s") from error
-    except ClientDisconnect as error:
-        raise ClientGone from error
-    return bytes(data)
-
-
-def _too_large(most: int) -> TooLarge:
-    return TooLarge(f"the body is larger than {most / 2**20:.0f} MiB", "send fewer or smaller images")
-
-
-class Writer(Protocol):
-    """How an answer is put on the wire: whole, or event by event."""
-
-    def whole(self, outcome: Outcome, reasoning: str, account: Json) -> Json: ...
-    def begin(self) -> list[bytes]: ...
-    def reasoning(self, text: str) -> list[bytes]: ...
-    def content(self, text: str) -> list[bytes]: ...
-    def end(self, outcome: Outcome, account: Json) -> list[bytes]: ...
-    def fail(self, error: CuecardError) -> list[bytes]: ...
-
-
-class Telling:
-    """One request being answered, seen, and charged to its client."""
-
-    def __init__(
-        self,
-        service: Service,
-        asked: Asked,
-        seen: Observatory,
-        client: Client,
-        over: Callable[[Asked, Outcome], None],
-        failed: Callable[[Asked, Exception, float], None],
-    ) -> None:
-        self.asked, self.seen, self.client = asked, seen, client
-        self._service, self._plan, self._over, self._failed = service, service.plan(asked), over, failed
-
-    async def pieces(self) -> AsyncGenerator[Said | Outcome]:
-        """As `Service.listen`, counted."""
-        began, first = time.perf_counter(), None
-        try:
-            async with aclosing(self._service.listen(self.asked, self._plan)) as heard:
-                async for item in heard:
-                    if isinstance(item, Said):
-                        first = time.perf_counter() - began if first is None else first
-                    else:
-                        self.seen.answered(self.asked.id, self.asked.model, item, first)
-                        self.client.spend(account.usage(item)["total_tokens"])
-                        self._over(self.asked, item)
-                    yield item
-        except Exception as error:
-            self._failed(self.asked, error, time.perf_counter() - began)
-            raise
-
-    def account(self, outcome: Outcome) -> Json:
-        """What the client is told of the outcome beside the answer."""
-        return account.account(outcome, self._plan.policy.limits, self._service.prices)
-
-    async def whole(self) -> tuple[Outcome, str]:
-        """The outcome and the reasoning."""
-        reasoning = ""
-        async with aclosing(self.pieces()) as heard:
-            async for item in heard:
-                if isinstance(item, Outcome):
-                    return item, reasoning
-                reasoning += item.text if item.is_reasoning else ""
-        raise AssertionError("a request ended without an outcome")
-
-
-class Events(Response):
-    """A streamed answer: the small model's reasoning as it is written, then the answer."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, telling: Telling, writer: Writer, ping_s: float) -> None:
-        own = {"cache-control": "no-cache", "x-accel-buffering": "no", "x-request-id": telling.asked.id}
-        super().__init__(headers=own | telling.client.headers())
-        del self.headers["content-length"]
-        self._telling, self._writer, self._ping_s = telling, writer, ping_s
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        try:
-            await unless_gone(receive, self._speak(send))
-        except ClientGone:
-            self._telling.seen.left()
-
-    async def _speak(self, send: Send) -> None:
-        async for event in pinged(self._events(), self._ping_s):
-            await _sent(send, event)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def _events(self) -> AsyncGenerator[bytes]:
-        write = self._writer
-        yield b"".join(write.begin())
-        try:
-            async with aclosing(self._telling.pieces()) as heard:
-                async for item in heard:
-                    match item:
-                        case Said(text, True):
-                            events = write.reasoning(text)
-                        case Said(text, False):
-                            events = write.content(text)
-                        case Outcome():
-                            events = write.end(item, self._telling.account(item))
-                    if events:
-                        yield b"".join(events)
-        except CuecardError as error:  # nothing can be unsaid: what went wrong is said in the stream
-            self._telling.seen.failed(error)
-            yield b"".join(write.fail(error))
-        except Exception as error:
-            log.exception("a streamed request failed")
-            self._telling.seen.failed(error)
-            yield b"".join(write.fail(CuecardError("the gateway failed")))
-
-
-async def _sent(send: Send, event: bytes) -> None:
-    """A client that does not take what it asked for is as good as gone. Raises ClientGone."""
-    try:
-        async with asyncio.timeout(SEND_S):
-            await send({"type": "http.response.body", "body": event, "more_body": True})
-    except TimeoutError as error:
-        raise ClientGone from error
-
-
-class Relay(Response):
-    """A streamed answer of one model, passed on as it comes."""
-
-    media_type = "text/event-stream"
-
-    def __init__(
-        self,
-        passage: Passage,
-        lines: AsyncGenerator[str],
-        held: AsyncExitStack,
-        done: Callable[[], None],
-        seen: Observatory,
-        own: Mapping[str, str],
-    ) -> None:
-        super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no", **own})
-        del self.headers["content-length"]
-        self._passage, self._lines, self._held, self._done, self._seen = passage, lines, held, done, seen
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._held:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            try:
-                await unless_gone(receive, self._speak(send))
-            except ClientGone:
-                self._seen.left()
-
-    async def _speak(self, send: Send) -> None:
-        try:
-            async with aclosing(self._passage.events(self._lines)) as events:
-                async for event in events:
-                    await _sent(send, event)
-            self._done()
-        except CuecardError as error:
-            self._seen.failed(error)
-            told = chat.sse(chat.problem(error)) + chat.sse("[DONE]")
-            await send({"type": "http.response.body", "body": told, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def pinged(events: AsyncGenerator[bytes], every_s: float) -> AsyncGenerator[bytes]:
-    """The events, and a comment whenever nothing has come for so long."""
-    async with aclosing(events):
-        while True:
-            coming = asyncio.ensure_future(anext(events, None))
-            try:
-                while not (await asyncio.wait([coming], timeout=every_s))[0]:
-                    yield b": ping\n\n"
-            finally:
-                if not coming.done():
-                    coming.cancel()
-                    await asyncio.wait([coming])
-            if (event := coming.result()) is None:
-                return
-            yield event
 
 
 async def _refused(request: Request, error: Exception, seen: Observatory) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from random import Random
 
 from cuecard.answers import agree, extract
@@ -15,11 +16,15 @@ from cuecard.planning.proportions import wilson
 from cuecard.strategies.run import answer
 
 WAITING = 100
+HOUR_S = 3600.0
 log = logging.getLogger("cuecard.gateway")
 
 
 class Audit:
     """Checks a share of the agreed requests by reasoning, one at a time, while no client's request runs.
+
+    A client who comes meanwhile ends the look, which is taken anew later. No look begins in an hour in which those
+    before it have used `tokens_per_hour`.
 
     A reasoned answer is no truth either: what is counted is how often it differs from the one that was accepted.
     """
@@ -31,10 +36,12 @@ class Audit:
         *,
         strategy: str = "reason:large",
         warn_above: float = 0.1,
+        tokens_per_hour: int | None = None,
         rng: Random | None = None,
     ) -> None:
         self._service, self._share, self._strategy = service, share, strategy
         self._warn_above, self._rng = warn_above, rng or Random()
+        self._budget, self._spent = tokens_per_hour, deque[tuple[float, int]]()
         self._waiting: asyncio.Queue[tuple[Question, Outcome]] = asyncio.Queue(WAITING)
         self._working: asyncio.Task[None] | None = None
         self.checked = self.differed = self.failed = self.skipped = 0
@@ -83,15 +90,49 @@ class Audit:
 
     async def _work(self) -> None:
         while not self._waiting.empty():
+            await self._may_spend()
             await self._service.idle.wait()
             question, outcome = self._waiting.get_nowait()
             try:
-                second = await answer(question, self._service.models, self._strategy, self._service.policy)
+                second = await self._unless_busy(question)
             except CuecardError:
                 self.failed += 1
                 continue
-            was_alarming = self.alarming
-            self.checked += 1
-            self.differed += not agree(extract(outcome.answer, question), extract(second.answer, question), question)
-            if self.alarming and not was_alarming:
-                log.warning("more than %.0f%% of the agreed answers are wrong: %s", 100 * self._warn_above, self.told())
+            if second is None and not self._waiting.full():
+                self._waiting.put_nowait((question, outcome))
+            elif second is None:
+                self.skipped += 1
+            else:
+                self._note(question, outcome, second)
+
+    async def _may_spend(self) -> None:
+        """Wait until what was spent in the last hour is less than the budget."""
+        clock = asyncio.get_running_loop().time
+        while self._budget is not None and self._spent:
+            if self._spent[0][0] + HOUR_S <= clock():
+                self._spent.popleft()
+            elif sum(tokens for _, tokens in self._spent) >= self._budget:
+                await asyncio.sleep(self._spent[0][0] + HOUR_S - clock())
+            else:
+                return
+
+    async def _unless_busy(self, question: Question) -> Outcome | None:
+        """The second answer; None if a client came before it was there. Raises CuecardError."""
+        work = answer(question, self._service.models, self._strategy, self._service.policy)
+        looking, coming = asyncio.ensure_future(work), asyncio.ensure_future(self._service.busy.wait())
+        try:
+            await asyncio.wait([looking, coming], return_when=asyncio.FIRST_COMPLETED)
+            return looking.result() if looking.done() else None
+        finally:
+            for task in (looking, coming):
+                task.cancel()
+            await asyncio.gather(looking, coming, return_exceptions=True)
+
+    def _note(self, question: Question, first: Outcome, second: Outcome) -> None:
+        tokens = sum((use.prompt_tokens or 0) + (use.completion_tokens or 0) for use in second.usage.values())
+        self._spent.append((asyncio.get_running_loop().time(), tokens))
+        was_alarming = self.alarming
+        self.checked += 1
+        self.differed += not agree(extract(first.answer, question), extract(second.answer, question), question)
+        if self.alarming and not was_alarming:
+            log.warning("more than %.0f%% of the agreed answers are wrong: %s", 100 * self._warn_above, self.told())

@@ -148,6 +148,8 @@ class AuditSettings(Strict):
     strategy: str = "reason:large"
     warn_above: float = Field(0.1, ge=0, le=1)
     """Warn when false accepts are surely more than this share."""
+    tokens_per_hour: int | None = Field(None, ge=1)
+    """No second look begins in an hour in which those before it have used so many."""
 
     @field_validator("strategy")
     @classmethod

@@ -63,8 +63,8 @@ class Service:
         self.models, self.strategy, self.free_form = models, strategy, free_form
         self.policy = policy or Policy()
         self.concrete = {model.name: role for role, model in models.items()}
-        self.idle = asyncio.Event()
-        """No client's request is under way."""
+        self.idle, self.busy = asyncio.Event(), asyncio.Event()
+        """No client's request is under way; some are."""
         self.idle.set()
         self._under_way = 0
 
@@ -126,6 +126,7 @@ class Service:
         """
         self._under_way += 1
         self.idle.clear()
+        self.busy.set()
         try:
             async with aclosing(self._listen(asked, plan)) as heard:
                 async for item in heard:
@@ -133,6 +134,7 @@ class Service:
         finally:
             self._under_way -= 1
             if not self._under_way:
+                self.busy.clear()
                 self.idle.set()
 
     async def _listen(self, asked: Asked, plan: Plan) -> AsyncGenerator[Said | Outcome]:

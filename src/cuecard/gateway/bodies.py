@@ -1,0 +1,109 @@
+"""Bodies of requests: read within limits, and understood together with their images."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from starlette.requests import ClientDisconnect, Request
+
+from cuecard.domain.errors import BadInput, TooLarge, TooSlow
+from cuecard.domain.question import Image
+from cuecard.gateway.account import Json
+from cuecard.gateway.chat import Asked, Fetch
+from cuecard.gateway.fetch import Fetcher
+from cuecard.gateway.guard import BODY_S
+from cuecard.gateway.leaving import ClientGone
+from cuecard.models import images
+
+Parse = Callable[[object, Fetch], Asked]
+
+
+@dataclass(frozen=True)
+class Body:
+    """What a request says, as JSON."""
+
+    said: object
+    may_have_images: bool
+
+
+async def json_of(request: Request, most_bytes: int) -> Body:
+    """The body of a request. Raises BadInput, TooLarge."""
+    data = await _body(request, most_bytes)
+    escaped = b"\\u" in data
+    try:
+        said = json.loads(data.decode())
+        if escaped:  # half a character, which no text that leaves here can hold
+            json.dumps(said, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"the body is not JSON: {error}", "send JSON in UTF-8") from error
+    return Body(said, b"image" in data or escaped)  # the word could also be there escaped
+
+
+def trace_of(request: Request) -> Json:
+    return {name: request.headers[name] for name in ("traceparent", "tracestate") if name in request.headers}
+
+
+async def understood(body: Body, parse: Parse, fetcher: Fetcher | None, most_images: int) -> Asked:
+    """A request as it is meant. It is read twice if it has images: to see which, and when they are there."""
+    if not body.may_have_images:
+        return parse(body.said, _no_image)
+    wanted: list[str] = []
+
+    def noted(url: str) -> Image:
+        wanted.append(url)
+        if len(wanted) > most_images:
+            raise TooLarge(f"there are more than {most_images} images", "send fewer")
+        return Image(b"")
+
+    asked = parse(body.said, noted)
+    if not wanted:
+        return asked
+    distinct = list(dict.fromkeys(wanted))
+    getting = [asyncio.ensure_future(_image(url, fetcher)) for url in distinct]
+    try:
+        got = dict(zip(distinct, await asyncio.gather(*getting), strict=True))
+    finally:
+        for task in getting:
+            task.cancel()
+        await asyncio.gather(*getting, return_exceptions=True)
+    return parse(body.said, got.__getitem__)
+
+
+async def _image(url: str, fetcher: Fetcher | None) -> Image:
+    """The image that a request gives; a decoder does not hold up the event loop. Raises BadInput."""
+    if url.startswith("data:"):
+        return await asyncio.to_thread(images.load, url)
+    if not url.startswith(("http://", "https://")):
+        raise BadInput("an image is neither a data URL nor a web address", "send data:image/png;base64,…")
+    if fetcher is None:
+        raise BadInput("images are not fetched from the web here", "send the image itself, as a data URL")
+    return await fetcher.image(url)
+
+
+def _no_image(url: str) -> Image:
+    raise AssertionError("a request with an image has the word in it")
+
+
+async def _body(request: Request, most_bytes: int) -> bytes:
+    said = request.headers.get("content-length", "0")
+    if said.isdigit() and int(said) > most_bytes:
+        raise _too_large(most_bytes)
+    data = bytearray()
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for part in request.stream():
+                data += part
+                if len(data) > most_bytes:
+                    raise _too_large(most_bytes)
+    except TimeoutError as error:
+        raise TooSlow(f"the body took longer than {BODY_S:.0f} s") from error
+    except ClientDisconnect as error:
+        raise ClientGone from error
+    return bytes(data)
+
+
+def _too_large(most: int) -> TooLarge:
+    return TooLarge(f"the body is larger than {most / 2**20:.0f} MiB", "send fewer or smaller images")

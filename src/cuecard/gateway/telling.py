@@ -1,0 +1,197 @@
+"""Answers on their way to a client: whole, or event by event while they come into being."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AsyncExitStack, aclosing
+from typing import Protocol
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from cuecard.domain.errors import CuecardError
+from cuecard.domain.outcome import Outcome
+from cuecard.gateway import account, chat
+from cuecard.gateway.account import Json
+from cuecard.gateway.chat import Asked
+from cuecard.gateway.guard import SEND_S
+from cuecard.gateway.keys import Client
+from cuecard.gateway.leaving import ClientGone, unless_gone
+from cuecard.gateway.observe import Observatory
+from cuecard.gateway.passing import Passage
+from cuecard.gateway.service import Said, Service
+
+log = logging.getLogger("cuecard.gateway")
+
+
+class Writer(Protocol):
+    """How an answer is put on the wire: whole, or event by event."""
+
+    def whole(self, outcome: Outcome, reasoning: str, account: Json) -> Json: ...
+    def begin(self) -> list[bytes]: ...
+    def reasoning(self, text: str) -> list[bytes]: ...
+    def content(self, text: str) -> list[bytes]: ...
+    def end(self, outcome: Outcome, account: Json) -> list[bytes]: ...
+    def fail(self, error: CuecardError) -> list[bytes]: ...
+
+
+class Telling:
+    """One request being answered, seen, and charged to its client."""
+
+    def __init__(
+        self,
+        service: Service,
+        asked: Asked,
+        seen: Observatory,
+        client: Client,
+        over: Callable[[Asked, Outcome], None],
+        failed: Callable[[Asked, Exception, float], None],
+    ) -> None:
+        self.asked, self.seen, self.client = asked, seen, client
+        self._service, self._plan, self._over, self._failed = service, service.plan(asked), over, failed
+
+    async def pieces(self) -> AsyncGenerator[Said | Outcome]:
+        """As `Service.listen`, counted."""
+        began, first = time.perf_counter(), None
+        try:
+            async with aclosing(self._service.listen(self.asked, self._plan)) as heard:
+                async for item in heard:
+                    if isinstance(item, Said):
+                        first = time.perf_counter() - began if first is None else first
+                    else:
+                        self.seen.answered(self.asked.id, self.asked.model, item, first)
+                        self.client.spend(account.usage(item)["total_tokens"])
+                        self._over(self.asked, item)
+                    yield item
+        except Exception as error:
+            self._failed(self.asked, error, time.perf_counter() - began)
+            raise
+
+    def account(self, outcome: Outcome) -> Json:
+        """What the client is told of the outcome beside the answer."""
+        return account.account(outcome, self._plan.policy.limits, self._service.prices)
+
+    async def whole(self) -> tuple[Outcome, str]:
+        """The outcome and the reasoning."""
+        reasoning = ""
+        async with aclosing(self.pieces()) as heard:
+            async for item in heard:
+                if isinstance(item, Outcome):
+                    return item, reasoning
+                reasoning += item.text if item.is_reasoning else ""
+        raise AssertionError("a request ended without an outcome")
+
+
+class Events(Response):
+    """A streamed answer: the small model's reasoning as it is written, then the answer."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, telling: Telling, writer: Writer, ping_s: float) -> None:
+        own = {"cache-control": "no-cache", "x-accel-buffering": "no", "x-request-id": telling.asked.id}
+        super().__init__(headers=own | telling.client.headers())
+        del self.headers["content-length"]
+        self._telling, self._writer, self._ping_s = telling, writer, ping_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        try:
+            await unless_gone(receive, self._speak(send))
+        except ClientGone:
+            self._telling.seen.left()
+
+    async def _speak(self, send: Send) -> None:
+        async for event in pinged(self._events(), self._ping_s):
+            await _sent(send, event)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _events(self) -> AsyncGenerator[bytes]:
+        write = self._writer
+        yield b"".join(write.begin())
+        try:
+            async with aclosing(self._telling.pieces()) as heard:
+                async for item in heard:
+                    match item:
+                        case Said(text, True):
+                            events = write.reasoning(text)
+                        case Said(text, False):
+                            events = write.content(text)
+                        case Outcome():
+                            events = write.end(item, self._telling.account(item))
+                    if events:
+                        yield b"".join(events)
+        except CuecardError as error:  # nothing can be unsaid: what went wrong is said in the stream
+            self._telling.seen.failed(error)
+            yield b"".join(write.fail(error))
+        except Exception as error:
+            log.exception("a streamed request failed")
+            self._telling.seen.failed(error)
+            yield b"".join(write.fail(CuecardError("the gateway failed")))
+
+
+async def _sent(send: Send, event: bytes) -> None:
+    """A client that does not take what it asked for is as good as gone. Raises ClientGone."""
+    try:
+        async with asyncio.timeout(SEND_S):
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+    except TimeoutError as error:
+        raise ClientGone from error
+
+
+class Relay(Response):
+    """A streamed answer of one model, passed on as it comes."""
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        passage: Passage,
+        lines: AsyncGenerator[str],
+        held: AsyncExitStack,
+        done: Callable[[], None],
+        seen: Observatory,
+        own: Mapping[str, str],
+    ) -> None:
+        super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no", **own})
+        del self.headers["content-length"]
+        self._passage, self._lines, self._held, self._done, self._seen = passage, lines, held, done, seen
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._held:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            try:
+                await unless_gone(receive, self._speak(send))
+            except ClientGone:
+                self._seen.left()
+
+    async def _speak(self, send: Send) -> None:
+        try:
+            async with aclosing(self._passage.events(self._lines)) as events:
+                async for event in events:
+                    await _sent(send, event)
+            self._done()
+        except CuecardError as error:
+            self._seen.failed(error)
+            told = chat.sse(chat.problem(error)) + chat.sse("[DONE]")
+            await send({"type": "http.response.body", "body": told, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def pinged(events: AsyncGenerator[bytes], every_s: float) -> AsyncGenerator[bytes]:
+    """The events, and a comment whenever nothing has come for so long."""
+    async with aclosing(events):
+        while True:
+            coming = asyncio.ensure_future(anext(events, None))
+            try:
+                while not (await asyncio.wait([coming], timeout=every_s))[0]:
+                    yield b": ping\n\n"
+            finally:
+                if not coming.done():
+                    coming.cancel()
+                    await asyncio.wait([coming])
+            if (event := coming.result()) is None:
+                return
+            yield event
