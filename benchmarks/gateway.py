@@ -195,7 +195,7 @@ async def measure(args: argparse.Namespace) -> dict[str, Any]:
         (folder / "cuecard.toml").write_text(
             f'version = 1\n[pair]\naccept = "agree"\n[small]\n{one}\n[large]\n{one.replace("#instant", "#other")}\n'
         )
-        serve = [str(Path(sys.executable).parent / "cuecard"), "serve", "--config", str(folder / "cuecard.toml")]
+        serve = [str(Path(sys.executable).parent / "cuecard"), "serve", "--no-probe", "--config", str(folder / "cuecard.toml")]
         pids = {"gateway": started(stack, [*serve, "--port", str(ours)], f"http://127.0.0.1:{ours}/health")}
         first, second, pair = Client(up, "instant"), Client(up, "instant"), Client(ours, "cuecard")
         alone = Client(ours, "instant")

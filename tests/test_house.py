@@ -8,7 +8,8 @@ from pathlib import Path
 
 import cuecard
 
-HEAVY = ("torch", "transformers", "matplotlib", "numpy", "sklearn", "uvicorn", "starlette", "openai", "httpx")
+HTTP = ("openai", "httpx", "httpx2", "httpcore", "uvicorn", "starlette")
+HEAVY = ("torch", "transformers", "matplotlib", "numpy", "sklearn", *HTTP)
 
 
 def imported_by(statement: str) -> set[str]:

@@ -60,6 +60,23 @@ async def test_a_server_that_refuses_images_and_prefill_says_so_in_the_notes():
     assert any("no eyes" in note for note in seen.notes)
 
 
+@pytest.mark.parametrize("aborts", [True, False])
+async def test_whether_a_server_gives_up_when_its_client_has_gone_is_what_it_counts(aborts):
+    def long(request: Received) -> Reply:
+        return Says("1 2 3 4 5 6 7 8 9 " * 50, delay_s=0.05) if "every number" in str(request.body) else able(request)
+
+    assert (await found(long, aborts=aborts)).aborts is aborts
+
+
+async def test_servers_that_are_known_already_are_not_asked_again():
+    async with MockServer(able, models=["tiny", "huge"]) as url:
+        tables = {role: {"model": f"{url}#{name}"} for role, name in (("small", "tiny"), ("large", "huge"))}
+        config = Config.model_validate({"version": 1, **tables})
+        fresh = await probe.of_servers(config, {f"{url}#tiny": probe.Findings(reachable=True)})
+    assert list(fresh) == [f"{url}#huge"]
+    assert fresh[f"{url}#huge"].reachable
+
+
 async def test_nobody_listening_is_told_in_one_line():
     seen = await probe.probe(lambda **_: spec.load("http://127.0.0.1:9/v1#tiny"))
     assert not seen.reachable

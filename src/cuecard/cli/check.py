@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from cuecard.cli.models import block
 from cuecard.domain.errors import MissingExtra
-from cuecard.models import spec
-from cuecard.models.base import Model
 
 if TYPE_CHECKING:
-    from cuecard.gateway.config import Config
     from cuecard.gateway.probe import Findings
 
 ANSWERS = {True: "yes", False: "no", None: "could not be told"}
@@ -33,11 +28,11 @@ def check(
     """Read a cuecard.toml and ask its servers what they can do; `cuecard serve` goes by what is found."""
     try:
         from cuecard.gateway.config import read
-        from cuecard.gateway.probe import beside, save
+        from cuecard.gateway.probe import beside, of_servers, save
     except ImportError as error:
         raise MissingExtra(f"the gateway needs {error.name}", "pip install 'cuecard[gateway]'") from error
     chosen = read(config)
-    found = asyncio.run(_found(chosen)) if probe else {}
+    found = asyncio.run(of_servers(chosen, {})) if probe else {}
     if found:
         save(beside(config), found)
     if as_json:
@@ -49,20 +44,6 @@ def check(
         console.print(f"{config} is in order" + (f"; what was found is in {beside(config)}" if found else ""))
     if not all(each.reachable for each in found.values()):
         raise typer.Exit(2)
-
-
-async def _found(config: Config) -> Mapping[str, Findings]:
-    """What every server of the configuration shows; models in this process need no asking."""
-    from cuecard.gateway.probe import probe
-
-    served = {one.model: one for ones in config.roles.values() for one in ones}
-    served = {name: one for name, one in served.items() if isinstance(spec.parse(name), spec.Served)}
-
-    def load(table: Mapping[str, Any], **changed: Any) -> Model:
-        return spec.load({**changed, **table})
-
-    asked = [probe(partial(load, one.table())) for one in served.values()]
-    return dict(zip(served, await asyncio.gather(*asked), strict=True))
 
 
 def told(found: Findings) -> dict[str, str]:
@@ -79,6 +60,7 @@ def told(found: Findings) -> dict[str, str]:
         "probabilities": ANSWERS[found.logprobs],
         "goes on with given reasoning": ANSWERS[found.prefill],
         "prefix cache": ANSWERS[found.prefix_cache] + pace,
+        "gives up when its client has gone": ANSWERS[found.aborts],
         "cards": "thinking" if found.prefill else "notes",
         "warming": "yes" if found.pays else "no: it is not clearly faster the second time",
         "notes": "; ".join(found.notes) or "none",

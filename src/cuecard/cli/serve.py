@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,11 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from cuecard.cli.check import told
+from cuecard.cli.models import block
 from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.models import spec
 
 if TYPE_CHECKING:
     from cuecard.gateway.config import Config
+    from cuecard.gateway.probe import Findings
     from cuecard.gateway.traces import Traces
 
 ROLES = ("small", "large")
@@ -32,6 +37,9 @@ def serve(
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="The port; 0 takes a free one. [default: 8400]")
     ] = None,
+    probe: Annotated[
+        bool, typer.Option(help="Ask servers that `cuecard check` has not asked yet what they can do, before serving.")
+    ] = True,
 ) -> None:
     """Serve a pair as one model to every OpenAI client."""
     try:
@@ -43,7 +51,6 @@ def serve(
         from cuecard.gateway.fetch import Fetcher
         from cuecard.gateway.guard import Guarded
         from cuecard.gateway.journal import Journal
-        from cuecard.gateway.probe import beside, saved
         from cuecard.gateway.service import Service
     except ImportError as error:
         raise MissingExtra(f"the gateway needs {error.name}", "pip install 'cuecard[gateway]'") from error
@@ -53,7 +60,7 @@ def serve(
     if not (chosen.keys or chosen.server.open or is_loopback(at)):
         raise BadInput(f"{at} is open to others, and there are no API keys", "`cuecard key` makes one for cuecard.toml")
     with closing(_listener(at, on)) as listener:
-        service = Service.configured(chosen, saved(beside(config)) if config else None)
+        service = Service.configured(chosen, _found(chosen, config, probe))
         address = "http://{}:{}/v1".format(*listener.getsockname()[:2])
         who = " and ".join(model.name for model in service.models.values())
         Console(stderr=True, highlight=False).print(f"{who} are served as cuecard at {address}")
@@ -71,6 +78,20 @@ def serve(
         drain_s = chosen.server.drain_s
         settings = uvicorn.Config(app, http=Guarded, log_level="warning", timeout_graceful_shutdown=drain_s)
         uvicorn.Server(settings).run(sockets=[listener])
+
+
+def _found(chosen: Config, file: Path | None, ask: bool) -> Mapping[str, Findings]:
+    """What the servers can do: what was found before, and, if it is to be asked, of those that are not known yet."""
+    from cuecard.gateway.probe import beside, of_servers, save, saved
+
+    known = saved(beside(file)) if file else {}
+    fresh = asyncio.run(of_servers(chosen, known)) if ask else {}
+    for name, findings in fresh.items():
+        Console(stderr=True, highlight=False).print(block(name, told(findings)))
+    known |= {name: each for name, each in fresh.items() if each.reachable}
+    if file and fresh:
+        save(beside(file), known)
+    return known
 
 
 def _traces() -> Traces | None:

@@ -8,7 +8,8 @@ import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,17 @@ from PIL import Image as PilImage
 from cuecard.domain.call import Usage
 from cuecard.domain.errors import BadInput, CuecardError, ModelError, Unsupported
 from cuecard.domain.question import AnswerKind, Image, Question
+from cuecard.gateway.config import Config
+from cuecard.models import spec
 from cuecard.models.base import AnswerDelta, Event, Finished, Limits, Model, Progress, ReasoningDelta
+from cuecard.models.openai import OpenAIModel
 from cuecard.models.prompt import CardFormat, Prompt, read, reason, short
 
 SECRET = "7319"
 NUMBER = Question("Which number is on the slip of paper?", kind=AnswerKind.NUMBER)
 LONG = Question("Which number comes next? " + ", ".join(map(str, range(400))), kind=AnswerKind.NUMBER)
 """Long enough to fill several blocks of a prefix cache."""
+ABORT_S = 2
 LIMITS = Limits(answer_tokens=16, reasoning_tokens=256, timeout_s=60)
 
 
@@ -46,6 +51,8 @@ class Findings:
     first_s: float | None = None
     again_s: float | None = None
     """Seconds to the first token of a long prompt, and of the same prompt again."""
+    aborts: bool | None = None
+    """It gives up what it generates when its client has gone, by its own count."""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -88,6 +95,7 @@ async def probe(load: Callable[..., Model]) -> Findings:
         ("images", _images),
         ("prefill", _prefill),
         ("prefix cache", _prefix_cache),
+        ("aborts", _aborts),
     ]
     for name, step in steps:
         try:
@@ -95,6 +103,18 @@ async def probe(load: Callable[..., Model]) -> Findings:
         except CuecardError as error:
             found.notes.append(f"{name}: {error}")
     return found
+
+
+async def of_servers(config: Config, known: Mapping[str, Findings]) -> dict[str, Findings]:
+    """What the servers of a configuration show, but for those that are known; models in this process need no asking."""
+    served = {one.model: one for ones in config.roles.values() for one in ones if one.model not in known}
+    served = {name: one for name, one in served.items() if isinstance(spec.parse(name), spec.Served)}
+
+    def load(table: Mapping[str, Any], **changed: Any) -> Model:
+        return spec.load({**changed, **table})
+
+    asked = [probe(partial(load, one.table())) for one in served.values()]
+    return dict(zip(served, await asyncio.gather(*asked), strict=True))
 
 
 async def _reasoning(found: Findings, load: Callable[..., Model]) -> None:
@@ -138,6 +158,23 @@ async def _prefix_cache(found: Findings, load: Callable[..., Model]) -> None:
     found.first_s, found.again_s = first.first_s, again.first_s
     cached = again.usage.cached_tokens
     found.prefix_cache = None if cached is None else cached > 0
+
+
+async def _aborts(found: Findings, load: Callable[..., Model]) -> None:
+    async with _open(load) as model:
+        if not isinstance(model, OpenAIModel) or (before := await model.aborted()) is None:
+            return
+        asked = Question("Count from 1 to 2000, and write every number down.", kind=AnswerKind.FREE_TEXT)
+        prompt = short(asked, model.abilities.style)
+        async with aclosing(model.stream(prompt, replace(LIMITS, answer_tokens=1024))) as events:
+            await anext(events)  # the server has taken it on
+            await asyncio.sleep(0.2)
+        found.aborts = False
+        for _ in range(ABORT_S * 10):
+            await asyncio.sleep(0.1)
+            if ((await model.aborted()) or 0) > before:
+                found.aborts = True
+                break
 
 
 @asynccontextmanager

@@ -134,7 +134,10 @@ class MockServer:
         prefix_cache: bool = False,
         running_usage: bool = False,
         loading: bool = False,
+        aborts: bool = True,
     ) -> None:
+        self._aborts = aborts
+        """Whether /metrics, in vLLM's words, tells of an abort when a client has gone."""
         self._script, self._models, self._refuses, self._api_key = script, models, refuses, api_key
         self._prefix_cache, self._running_usage, self.loading = prefix_cache, running_usage, loading
         self.received: list[Received] = []
@@ -199,6 +202,9 @@ class MockServer:
             self.received.append(request)
             self.arrived.set()
             await self._complete(request, writer)
+        elif path == "/metrics":
+            gone = sum(each.gone.is_set() for each in self.received) if self._aborts else 0
+            await _send(writer, 200, f'vllm:request_success_total{{finished_reason="abort"}} {gone}.0\n')
         else:
             await _send(writer, 404, {"detail": "Not Found"})
 

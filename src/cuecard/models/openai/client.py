@@ -150,6 +150,10 @@ class OpenAIModel:
         """The lines of the server's answer to a request that is not ours: nothing of it is changed but the model."""
         return self._server.passed({**body, "model": self._model}, self._latest())
 
+    async def aborted(self) -> float | None:
+        """Requests that the server says it has given up because their clients had gone; None where it does not tell."""
+        return await self._server.aborted()
+
     def forget(self) -> None:
         """The server keeps what it likes."""
 

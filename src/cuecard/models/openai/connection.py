@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -17,6 +18,11 @@ from cuecard.models.openai.wire import LOSSES, Body, Chunk, chunk
 CONNECT_S = 10.0
 _PATH = "/chat/completions"
 _LISTING_S = 2.0
+_ABORTS = re.compile(
+    r"^(?:vllm:request_success_total\{[^}]*finished_reason=\"abort\"[^}]*\}|sglang:num_aborted_requests_total\S*)\s+(\S+)$",
+    re.MULTILINE,
+)
+"""How vLLM and SGLang count, under /metrics, what they gave up because its client had gone."""
 _LISTED = 8
 _END = object()
 
@@ -79,6 +85,16 @@ class Connection:
         async with self._mapped(deadline, begun=True):
             async for line in stream.response.aiter_lines():
                 yield line
+
+    async def aborted(self) -> float | None:
+        """Requests that the server has given up because their clients had gone; None where it does not tell."""
+        page = urlsplit(str(self._client.base_url))._replace(path="/metrics").geturl()
+        try:
+            told = await self._client.get(page, cast_to=str, options={"timeout": _LISTING_S})
+        except openai.OpenAIError:  # many servers have no such page
+            return None
+        counts = [float(count) for count in _ABORTS.findall(told)]
+        return sum(counts) if counts else None
 
     async def aclose(self) -> None:
         with suppress(Exception):
