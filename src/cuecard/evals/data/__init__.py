@@ -1,0 +1,1 @@
+"""Where questions come from: a file format or a generator a module."""
