@@ -1,4 +1,4 @@
-"""An item: a question, what is right, and how that is scored. A task: items in a fixed order, whose data have a name."""
+"""An item: a question, what is right, how it is scored. A task: items in a fixed order, from data that have a name."""
 
 from __future__ import annotations
 
