@@ -1,0 +1,219 @@
+"""Intervals cover, tests keep their level, sample sizes reach their power."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+import pytest
+
+from cuecard.domain.errors import BadInput
+from cuecard.evals import statistics
+from cuecard.evals.statistics import (
+    compare,
+    design_effect,
+    difference_interval,
+    flip_p,
+    holm,
+    mean_interval,
+    non_inferiority,
+    questions_for_difference,
+    questions_for_half_width,
+    questions_for_non_inferiority,
+    ratio_interval,
+    share_interval,
+    tango_p,
+    wilson,
+)
+
+
+def test_wilson_is_newcombes_worked_example():
+    # Newcombe 1998, Statistics in Medicine 17:857, table I: 81 of 263, and 0 of 20
+    found = wilson(81, 263)
+    assert (found.low, found.high) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert wilson(0, 20).low == pytest.approx(0, abs=1e-12)
+    assert wilson(0, 20).high == pytest.approx(0.1611, abs=5e-5)
+
+
+def test_of_no_answers_nothing_is_known():
+    found = wilson(0, 0)
+    assert math.isnan(found.estimate)
+    assert (found.low, found.high) == (0, 1)
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+def test_a_bootstrap_interval_of_a_mean_is_near_the_normal_one(method):
+    values = np.random.default_rng(1).normal(10, 2, 400)
+    found = mean_interval(list(values), method=method)
+    half = 1.96 * values.std(ddof=1) / 20
+    assert found.low == pytest.approx(values.mean() - half, abs=0.03)
+    assert found.high == pytest.approx(values.mean() + half, abs=0.03)
+
+
+def test_bca_agrees_with_scipy_on_skewed_seconds():
+    scipy_stats = pytest.importorskip("scipy.stats")
+    values = np.random.default_rng(2).exponential(1, 60)
+    ours = mean_interval(list(values), method="bca")
+    theirs = scipy_stats.bootstrap((values,), np.mean, n_resamples=20000, method="BCa", rng=1).confidence_interval
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
+
+
+def test_the_same_seed_gives_the_same_interval_and_another_a_near_one():
+    values = [float(x % 7) for x in range(200)]
+    assert mean_interval(values, seed=3) == mean_interval(values, seed=3)
+    assert mean_interval(values, seed=4).low == pytest.approx(mean_interval(values, seed=3).low, abs=0.03)
+
+
+def test_questions_of_one_image_count_as_one_where_they_share_their_fate():
+    rng = random.Random(0)
+    fates = [float(rng.random() < 0.7) for _ in range(100)]
+    scores = [fate for fate in fates for _ in range(6)]
+    images = [str(i) for i in range(100) for _ in range(6)]
+    alone, together = share_interval(scores), share_interval(scores, images)
+    assert alone.method == "Wilson"
+    assert "cluster" in together.method
+    assert together.high - together.low == pytest.approx(math.sqrt(6) * (alone.high - alone.low), rel=0.1)
+
+
+def test_cluster_intervals_cover_and_intervals_that_forget_the_clusters_do_not():
+    rng, covered, forgot = np.random.default_rng(5), 0, 0
+    images = [str(i) for i in range(60) for _ in range(5)]
+    for seed in range(300):
+        hard = rng.random(60) < 0.5
+        scores = [float(each) for each in (rng.random((60, 5)) < np.where(hard, 0.4, 0.9)[:, None]).ravel()]
+        kept = ratio_interval(scores, [1.0] * 300, images, seed=seed, draws=600)
+        lost = wilson(round(sum(scores)), 300)
+        covered += kept.low <= 0.65 <= kept.high
+        forgot += lost.low <= 0.65 <= lost.high
+    assert covered / 300 >= 0.91
+    assert forgot / 300 < 0.9
+
+
+def test_where_all_answers_are_right_the_interval_is_not_a_point():
+    found = share_interval([1.0] * 60, [str(i // 6) for i in range(60)])
+    assert found == pytest.approx(wilson(10, 10), abs=0) or (found.low, found.high) == (wilson(10, 10).low, 1.0)
+    assert found.low < 0.8
+
+
+def test_one_cluster_tells_no_interval():
+    assert mean_interval([1.0, 0.0, 1.0], ["a", "a", "a"]).low is None
+    assert mean_interval([], []).high is None
+
+
+def test_a_speed_up_is_a_ratio_of_means_and_covers_the_true_one():
+    rng, covered = np.random.default_rng(7), 0
+    for seed in range(200):
+        slow, fast = rng.lognormal(1, 0.5, 120), rng.lognormal(0, 0.5, 120)
+        found = ratio_interval(list(slow), list(fast), seed=seed, draws=600)
+        assert found.estimate == pytest.approx(slow.mean() / fast.mean())
+        covered += found.low <= math.e <= found.high
+    assert covered / 200 >= 0.9
+
+
+def test_a_ratio_over_nothing_has_no_value():
+    assert math.isnan(ratio_interval([1.0, 2.0], [0.0, 0.0]).estimate)
+
+
+def test_paired_intervals_are_narrower_than_what_two_arms_alone_would_give():
+    rng = random.Random(1)
+    base = [rng.gauss(5, 2) for _ in range(200)]
+    other = [b + rng.gauss(0.2, 0.1) for b in base]
+    paired = difference_interval(other, base)
+    assert 0 < paired.low < 0.2 < paired.high
+    assert paired.high - paired.low < 0.1
+
+
+def test_mcnemar_is_the_binomial_test_of_the_questions_that_differ():
+    ones, others = [1.0] * 10 + [0.0] * 2 + [1.0] * 50, [0.0] * 10 + [1.0] * 2 + [1.0] * 50
+    told = compare(ones, others)
+    assert (told.better, told.worse, told.same) == (10, 2, 50)
+    assert told.p == pytest.approx(2 * (1 + 12 + 66) / 2**12)
+    assert told.test == "McNemar, exact"
+    assert told.difference.estimate == pytest.approx(8 / 62)
+
+
+def test_clustered_or_graded_scores_are_tested_by_flipping_whole_clusters():
+    ones = [1.0] * 6 + [0.0] * 6
+    assert compare(ones, [0.0] * 12, ["a"] * 6 + ["b"] * 6).p == 1.0  # one image differs: it could have gone either way
+    assert "flips" in compare([0.5, 1.0, 0.2], [0.4, 0.9, 0.3]).test
+    assert flip_p([1.0] * 8) == pytest.approx(2 / 2**8, abs=2e-3)  # all of 2^8 sign patterns, two as far out
+    assert flip_p([0.0, 0.0]) == 1.0
+
+
+def test_sign_flips_keep_their_level_where_clusters_hang_together():
+    rng, images = np.random.default_rng(3), [str(i) for i in range(40) for _ in range(4)]
+    rejected = 0
+    for seed in range(300):
+        drift = np.repeat(rng.normal(0, 1, 40), 4) + rng.normal(0, 0.3, 160)
+        rejected += flip_p(list(drift), images, draws=399, seed=seed) <= 0.05
+    assert rejected / 300 <= 0.08
+
+
+def test_holm_is_the_step_down_of_the_textbook():
+    adjusted = holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005})
+    assert adjusted == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})
+    assert list(adjusted) == ["a", "b", "c", "d"]
+    assert holm({}) == {}
+
+
+def test_tangos_test_is_his_worked_example():
+    # Tango 1998, section 5: 43 of 44 pairs alike, 1 worse under the new, margin 0.1: Z = 1.709
+    assert tango_p(0, 1, 44, 0.1) == pytest.approx(0.0437, abs=2e-3)
+
+
+def test_non_inferiority_keeps_its_level_at_the_margin_and_finds_what_is_equal():
+    rng, false, found = np.random.default_rng(11), 0, 0
+    for _ in range(1000):
+        worse = rng.multinomial(800, [0.03, 0.06, 0.91])  # three points worse: at the margin
+        false += tango_p(worse[0], worse[1], 800, 0.03) <= 0.05
+        equal = rng.multinomial(800, [0.045, 0.045, 0.91])
+        found += tango_p(equal[0], equal[1], 800, 0.03) <= 0.05
+    assert false / 1000 <= 0.065
+    assert found / 1000 > 0.8
+
+
+def test_non_inferiority_says_its_method():
+    equal = [1.0, 0.0] * 100
+    assert non_inferiority(equal, equal, 0.05).method == "Tango's score test"
+    assert non_inferiority(equal, equal, 0.05).shown
+    assert "clusters" in non_inferiority(equal, equal, 0.05, [str(i // 2) for i in range(200)]).method
+    graded = [0.3 + (i % 5) / 10 for i in range(200)]
+    told = non_inferiority([g + (i % 3 - 1) / 50 for i, g in enumerate(graded)], graded, 0.05)
+    assert told.method == "t test, cluster-robust"
+    assert told.shown
+    assert not non_inferiority([0.0] * 30, [1.0] * 30, 0.05).shown
+    with pytest.raises(BadInput, match="margin"):
+        non_inferiority(equal, equal, 0)
+
+
+def test_a_wanted_half_width_is_reached_and_by_one_question_fewer_it_is_not():
+    count = questions_for_half_width(0.02, 0.8)
+    reached = [wilson(round(0.8 * n), n) for n in (count, count - 40)]
+    assert (reached[0].high - reached[0].low) / 2 <= 0.02 < (reached[1].high - reached[1].low) / 2
+    assert questions_for_half_width(0.05) == pytest.approx(384, abs=6)  # the textbook's 384
+
+
+def test_a_planned_number_of_questions_has_the_planned_power():
+    rng, count = np.random.default_rng(2), questions_for_difference(0.1, 0.04)
+    better, worse = rng.multinomial(count, [0.07, 0.03, 0.9], size=600).T[:2]
+    power = np.mean([statistics.mcnemar(int(b), int(w)) <= 0.05 for b, w in zip(better, worse, strict=True)])
+    assert 0.72 <= power <= 0.86  # exact McNemar is a little shy
+    count = questions_for_non_inferiority(0.08, 0.02)
+    better, worse = rng.multinomial(count, [0.04, 0.04, 0.92], size=600).T[:2]
+    power = np.mean([tango_p(int(b), int(w), count, 0.02) <= 0.05 for b, w in zip(better, worse, strict=True)])
+    assert 0.75 <= power <= 0.87
+    with pytest.raises(BadInput, match="no number"):
+        questions_for_non_inferiority(0.08, 0.02, -0.03)
+
+
+def test_six_questions_an_image_need_more_questions():
+    assert design_effect(6, 0.2) == pytest.approx(2.0)
+    assert design_effect(1, 0.9) == 1.0
+
+
+def test_arms_of_different_length_are_refused():
+    with pytest.raises(BadInput, match="1 and 2 questions"):
+        compare([1.0], [1.0, 0.0])
+    with pytest.raises(BadInput, match="cluster"):
+        mean_interval([1.0, 0.0], ["a"])
