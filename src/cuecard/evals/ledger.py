@@ -1,0 +1,266 @@
+"""The ledger: what every route spent on every model, mode and stage, from stored answers; every total equals its parts.
+
+A call is divided at its first token: the prompt is computed before it (prefill), the rest is decode. Calls that warm or
+score have one stage. Seconds of a stage are the model's, so calls that ran at once count twice; seconds of an answer
+are the asker's, divided into those in which some call ran and those in which none did.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from cuecard.domain.call import FinishReason, Mode
+from cuecard.domain.errors import CuecardError
+from cuecard.domain.outcome import Route
+
+Record = Mapping[str, Any]
+STAGES = ("prefill", "decode", "score", "warm")
+_NEAR_S = 1e-6
+_LOST = (FinishReason.CANCELLED, FinishReason.ERROR)
+
+
+class LedgerError(CuecardError):
+    """A run's records contradict themselves: a total is not the sum of its parts."""
+
+    hint = "the run's records are damaged, or a defect of cuecard wrote them: please report it"
+
+
+@dataclass(frozen=True)
+class Price:
+    """Per million tokens, in any one currency; `cached` as `prompt` if not given."""
+
+    prompt: float
+    completion: float
+    cached: float | None = None
+
+    def of(self, spent: Spent) -> float:
+        """Prompt tokens of which nobody counted the cached ones cost the full price."""
+        fresh = spent.computed_tokens + spent.unseen_tokens
+        cached = self.prompt if self.cached is None else self.cached
+        return (fresh * self.prompt + spent.cached_tokens * cached + spent.completion_tokens * self.completion) / 1e6
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What was spent; adds up. Prompt tokens are cached, computed, or `unseen` where nobody counted the cached ones.
+
+    `wasted_tokens` are those of the computed, unseen and completion tokens whose call was cancelled or failed, so that
+    nobody used them. `uncounted` calls gave no token counts at all: their tokens are in none of the sums.
+    """
+
+    calls: int = 0
+    """A call counts in the stage in which it begins."""
+    uncounted: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    computed_tokens: int = 0
+    unseen_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    wasted_tokens: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(Spent)))
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one route spent in one stage of one mode of one model; the price is None where there is none."""
+
+    route: str
+    model: str
+    mode: str
+    stage: str
+    spent: Spent
+    price: float | None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers of one route, in the asker's seconds: those in which a call ran, and those in which none did."""
+
+    route: str
+    answers: int
+    latency_s: float
+    busy_s: float
+    idle_s: float
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """All rows of one arm (or of what else the records were chosen by), and its routes."""
+
+    rows: tuple[Row, ...]
+    routes: tuple[Answers, ...]
+    total: Spent
+    price: float | None
+    """None as soon as one model that was called has none: a part of a price is no price."""
+    answers: int
+    latency_s: float
+
+    def by(self, what: str) -> dict[str, Spent]:
+        """Sums over all but one of route, model, mode, stage."""
+        sums: dict[str, Spent] = {}
+        for row in self.rows:
+            name = getattr(row, what)
+            sums[name] = sums.get(name, Spent()) + row.spent
+        return sums
+
+    def as_object(self) -> dict[str, Any]:
+        """Plain data, for a summary."""
+        rows = [
+            {key: value for key, value in asdict(row).items() if key != "spent"} | asdict(row.spent)
+            for row in self.rows
+        ]
+        routes, total = [asdict(route) for route in self.routes], asdict(self.total)
+        return {"rows": rows, "routes": routes, "total": total | {"price": self.price}, "answers": self.answers}
+
+
+def ledger(
+    records: Iterable[Record], prices: Mapping[str, Price] | None = None, questions: int | None = None
+) -> Ledger:
+    """The ledger of answer records of one arm; `prices` by model; `questions`: how many there must be.
+
+    Raises LedgerError where a question was answered twice or not at all, a call contradicts itself, or a total differs
+    from its parts.
+    """
+    kept = list(records)
+    _check_answers(kept, questions)
+    prices, sums = prices or {}, dict[tuple[str, str, str, str], Spent]()
+    for record in kept:
+        for call in record["calls"]:
+            for stage, spent in stages(call, record):
+                key = (route_of(record), call["model"], call["mode"], stage)
+                sums[key] = sums.get(key, Spent()) + spent
+    rows = tuple(
+        Row(*key, spent, prices[key[1]].of(spent) if key[1] in prices else None) for key, spent in sorted(sums.items())
+    )
+    known = [row.price for row in rows if row.price is not None]
+    made = Ledger(
+        rows,
+        tuple(_route(route, kept) for route in sorted({route_of(record) for record in kept})),
+        sum((row.spent for row in rows), Spent()),
+        math.fsum(known) if len(known) == len(rows) else None,
+        len(kept),
+        math.fsum(_latency_s(record) for record in kept),
+    )
+    check(made, kept, prices)
+    return made
+
+
+def stages(call: Record, record: Record) -> Iterator[tuple[str, Spent]]:
+    """What a call spent, by stage. Raises LedgerError where the call contradicts itself."""
+    start, first, end = call["start_s"], call.get("first_token_s"), call["end_s"]
+    prompt, cached, completion = (call.get(f"{name}_tokens") for name in ("prompt", "cached", "completion"))
+    reasoning = call.get("reasoning_tokens") or 0
+    _must(start <= (end if first is None else first) + _NEAR_S, record, "a call has its first token before it begins")
+    _must((start if first is None else first) <= end + _NEAR_S, record, "a call ends before its first token")
+    _must(end <= _latency_s(record) + _NEAR_S, record, "a call ends after its answer")
+    _must((cached or 0) <= (prompt or 0), record, "more prompt tokens are cached than there are")
+    _must(reasoning <= (completion or 0), record, "more tokens are reasoning than were generated")
+    lost = call["finish_reason"] in _LOST
+    fresh = (prompt or 0) - (cached or 0)
+    read = Spent(
+        calls=1,
+        uncounted=int(prompt is None and completion is None),
+        prompt_tokens=prompt or 0,
+        cached_tokens=cached or 0,
+        computed_tokens=0 if cached is None else fresh,
+        unseen_tokens=fresh if cached is None else 0,
+        wasted_tokens=fresh if lost else 0,
+        seconds=(end if first is None else first) - start,
+    )
+    written = Spent(
+        completion_tokens=completion or 0,
+        reasoning_tokens=reasoning,
+        wasted_tokens=(completion or 0) if lost else 0,
+        seconds=0.0 if first is None else end - first,
+    )
+    if call["mode"] in (Mode.WARM, Mode.SCORE):
+        yield str(call["mode"]), read + written
+    else:
+        yield "prefill", read
+        if first is not None or completion:
+            yield "decode", written
+
+
+def check(made: Ledger, records: Sequence[Record], prices: Mapping[str, Price]) -> None:
+    """Raises LedgerError unless every total equals its parts, counted a second time straight from the records."""
+    calls = [call for record in records for call in record["calls"]]
+    straight: dict[str, float] = {
+        f"{name}_tokens": sum(call.get(f"{name}_tokens") or 0 for call in calls)
+        for name in ("prompt", "cached", "completion", "reasoning")
+    }
+    straight |= {"calls": len(calls), "seconds": math.fsum(call["end_s"] - call["start_s"] for call in calls)}
+    for name, value in straight.items():
+        _equal(name, getattr(made.total, name), value)
+    total = made.total
+    _equal("prompt tokens", total.prompt_tokens, total.cached_tokens + total.computed_tokens + total.unseen_tokens)
+    for what in ("route", "model", "mode", "stage"):
+        parts = sum(made.by(what).values(), Spent())
+        for field in fields(Spent):
+            _equal(f"{field.name} by {what}", getattr(total, field.name), getattr(parts, field.name))
+    _equal("answers by route", made.answers, sum(route.answers for route in made.routes))
+    _equal("seconds by route", made.latency_s, math.fsum(route.latency_s for route in made.routes))
+    for route in made.routes:
+        _equal(f"seconds of {route.route}", route.latency_s, route.busy_s + route.idle_s)
+    if made.price is not None:
+        by_model = [prices[model].of(spent) for model, spent in made.by("model").items()]
+        _equal("price by model", made.price, math.fsum(by_model))
+
+
+def route_of(record: Record) -> str:
+    """The route of an answer; `error` where there is no answer."""
+    return "error" if record["status"] == "error" else str(record["route"])
+
+
+def _check_answers(records: Sequence[Record], questions: int | None) -> None:
+    times = Counter((record["task"], record["id"], record["arm"]) for record in records)
+    for name, count in times.items():
+        if count > 1:
+            raise LedgerError(f"{' '.join(name)} is answered {count} times")
+    for record in records:
+        if route_of(record) not in (*Route, "error"):
+            raise LedgerError(
+                f"{record['task']} {record['id']} {record['arm']}: no route is called {record['route']!r}"
+            )
+    if questions is not None and len(records) != questions:
+        raise LedgerError(f"{questions} questions have {len(records)} answers")
+
+
+def _route(route: str, records: Sequence[Record]) -> Answers:
+    own = [record for record in records if route_of(record) == route]
+    latency_s = math.fsum(_latency_s(record) for record in own)
+    busy_s = math.fsum(_busy_s(record["calls"]) for record in own)
+    idle_s = math.fsum(_latency_s(record) - _busy_s(record["calls"]) for record in own)
+    return Answers(route, len(own), latency_s, busy_s, idle_s)
+
+
+def _busy_s(calls: Iterable[Record]) -> float:
+    """Seconds in which at least one call was running."""
+    total = until = 0.0
+    for call in sorted(calls, key=lambda call: call["start_s"]):
+        total += max(0.0, call["end_s"] - max(until, call["start_s"]))
+        until = max(until, call["end_s"])
+    return total
+
+
+def _latency_s(record: Record) -> float:
+    """Of an error without a latency: until its last call ended."""
+    total = (record.get("latency") or {}).get("total_s")
+    return max((call["end_s"] for call in record["calls"]), default=0.0) if total is None else float(total)
+
+
+def _must(holds: bool, record: Record, what: str) -> None:
+    if not holds:
+        raise LedgerError(f"{record['task']} {record['id']} {record['arm']}: {what}")
+
+
+def _equal(what: str, total: float, parts: float) -> None:
+    if not math.isclose(total, parts, rel_tol=1e-9, abs_tol=_NEAR_S):
+        raise LedgerError(f"{what}: {total:g} in all, {parts:g} in its parts")
