@@ -20,7 +20,7 @@ from cuecard.models import spec
 from cuecard.models.images import MOST_BYTES
 from cuecard.pair import Pair, policy_with
 from cuecard.pair import question as ask_of
-from cuecard.strategies.policy import Policy
+from cuecard.strategies import policy_file
 from cuecard.strategies.team import Heard
 
 MOST_TEXT_BYTES = 2**20
@@ -38,7 +38,12 @@ def ask(
     pair: Annotated[
         Path | None, Maybe(help="A TOML file with a table for each, instead of --small and --large.")
     ] = None,
-    strategy: Annotated[str, Maybe(help="mutual, transfer, short, reason, cascade, route, vote, verdict.")] = "mutual",
+    policy: Annotated[
+        Path | None, Maybe(help="A policy file, as `cuecard tune` writes it; other options go before what it says.")
+    ] = None,
+    strategy: Annotated[
+        str | None, Maybe(help="mutual (the default), transfer, short, reason, cascade, route, vote, verdict.")
+    ] = None,
     schedule: Annotated[str | None, Maybe(help="thrifty, overlap (the default) or eager.")] = None,
     accept: Annotated[
         str | None, Maybe(help="When short answers need no reasoning: agree, agree+confidence(t) or confidence(t).")
@@ -63,8 +68,9 @@ def ask(
     text, pictures = _inputs(question, image or [])
     # all that can be wrong with the input is found before a model is loaded
     asked = ask_of(text, pictures, choices=choice or (), kind=kind, system=system, allow_urls=allow_urls)
-    policy = policy_with(
-        Policy(),
+    told = policy_file.read(policy) if policy else policy_file.PolicyFile("mutual")
+    chosen = policy_with(
+        told.policy(),
         schedule=schedule,
         accept=accept,
         card=card,
@@ -75,7 +81,7 @@ def ask(
         strict=strict or None,
     )
     roles = {"small": small, "large": large} if pair is None else spec.pair_file(pair)
-    with Pair(**roles, strategy=strategy, policy=policy) as models:
+    with Pair(**roles, strategy=strategy or told.strategy, policy=chosen) as models:
         outcome = asyncio.run(_watch(models, asked, quiet=as_json))
     if as_json:
         typer.echo(json.dumps(outcome_as_object(outcome), ensure_ascii=False, indent=2))

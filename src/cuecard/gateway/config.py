@@ -18,6 +18,7 @@ from cuecard.gateway.keys import Gate, Key
 from cuecard.models import spec
 from cuecard.models.prompt import CardFormat
 from cuecard.pair import policy_with
+from cuecard.strategies import policy_file
 from cuecard.strategies.policy import Acceptance, Policy, Schedule
 from cuecard.strategies.run import STRATEGIES
 
@@ -75,12 +76,15 @@ class Upstream(Strict):
 class PairSettings(Strict):
     """What holds where a request does not say."""
 
+    policy: Path | None = None
+    """A policy file, as `cuecard tune` writes it; beside this file, if relative. What is said here goes before it."""
     strategy: str = "mutual"
     free_form: Literal["transfer", "short"] = "transfer"
     schedule: Schedule = Schedule.OVERLAP
     accept: str | None = None
     card: CardFormat | None = None
     budget: int | None = Field(None, ge=1)
+    samples: int | None = Field(None, ge=1)
     timeout_s: float = Field(120.0, gt=0)
     """Of one call."""
     deadline_s: float = Field(300.0, gt=0)
@@ -226,6 +230,7 @@ class Config(Strict):
             accept=pair.accept,
             card=pair.card,
             budget=pair.budget,
+            samples=pair.samples,
             timeout_s=pair.timeout_s,
             deadline_s=pair.deadline_s,
             strict=pair.strict,
@@ -256,11 +261,20 @@ def read(path: Path) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} is not valid TOML: {error}") from error
     try:
-        return Config.model_validate(_filled(tables))
+        return Config.model_validate(_with_policy(_filled(tables), path.parent))
     except ValidationError as errors:
         first, more = errors.errors()[0], errors.error_count() - 1
         also = f" (and {more} more)" if more else ""
         raise BadInput(f"{path}: {_told(first)}{also}", _advice(first)) from errors
+
+
+def _with_policy(tables: Any, beside: Path) -> Any:
+    """With what the policy file of `[pair]` says, where `[pair]` itself does not."""
+    pair = tables.get("pair")
+    if not (isinstance(pair, dict) and isinstance(pair.get("policy"), str)):
+        return tables
+    told = policy_file.read(beside / pair["policy"])
+    return tables | {"pair": {"strategy": told.strategy, **told.settings(), **pair}}
 
 
 def _filled(value: Any) -> Any:
