@@ -1,10 +1,10 @@
-"""What the gateway adds:  python benchmarks/gateway.py [--litellm PATH] [--seconds N] [--clients N] [--soak S]
+"""What the gateway adds:  python benchmarks/gateway.py [--litellm PATH] [--tensorzero PYTHON] [--soak SECONDS]
 
 Upstreams answer at once, so that all time is overhead. Direct is what a client that asks both models itself would see:
 two calls in parallel, by the same small HTTP client. Latency is taken one request at a time, the ways in turn;
 throughput with 16 clients at once, over the CPU seconds of the server's process alone. Then many streaming clients for
 a while: errors, memory at the begin and the end, and the sum of all usages beside what the upstream itself has counted.
-LiteLLM's proxy (one call, no pair) is measured in the same run where its program is named.
+LiteLLM's proxy and TensorZero's embedded gateway (one call, no pair) are measured in the same run where they are named.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import sys
 import tempfile
 import time
 import urllib.request
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ class Client:
             self._open[1].close()
 
 
-def started(stack: ExitStack, command: list[str], url: str, seconds: float = 90, **env: str) -> int:
+def started(stack: AsyncExitStack, command: list[str], url: str, seconds: float = 90, **env: str) -> int:
     """A server in a process of its own, once it answers; its pid."""
     log = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - it is the stack that closes it
     process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | env)
@@ -102,17 +103,49 @@ def resident_mib(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-async def latencies(ways: dict[str, Callable[[], Awaitable[Any]]]) -> dict[str, list[float]]:
+Block = Callable[[int], Awaitable[list[float]]]
+"""So many requests, one after the other, and the seconds of each."""
+
+
+def block(ask: Callable[[], Awaitable[Any]]) -> Block:
+    async def timed(count: int) -> list[float]:
+        taken = []
+        for _ in range(count):
+            began = time.perf_counter()
+            await ask()
+            taken.append(time.perf_counter() - began)
+        return taken
+
+    return timed
+
+
+async def embedded(stack: AsyncExitStack, python: str, port: int) -> Block:
+    """TensorZero's gateway, which runs in a process of the client's."""
+    child = await asyncio.create_subprocess_exec(
+        python, HERE / "tensorzero_embedded.py", str(port), stdin=PIPE, stdout=PIPE, stderr=DEVNULL, limit=2**20
+    )
+    stack.callback(child.kill)
+    assert child.stdin is not None
+    assert child.stdout is not None
+    told, heard = child.stdin, child.stdout
+
+    async def timed(count: int) -> list[float]:
+        told.write(f"{count}\n".encode())
+        while line := await heard.readline():
+            if line.startswith(b"["):
+                return json.loads(line)
+        raise SystemExit("TensorZero's gateway ended")
+
+    return timed
+
+
+async def latencies(ways: dict[str, Block]) -> dict[str, list[float]]:
     """Seconds of single requests, the ways in turn, in an order that is turned round each time."""
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(ROUNDS):
-        for name, ask in list(ways.items())[:: 1 if number % 2 else -1]:
-            for _ in range(WARM // ROUNDS):
-                await ask()
-            for _ in range(SINGLES // ROUNDS):
-                began = time.perf_counter()
-                await ask()
-                taken[name].append(time.perf_counter() - began)
+        for name, timed in list(ways.items())[:: 1 if number % 2 else -1]:
+            await timed(WARM // ROUNDS)
+            taken[name] += await timed(SINGLES // ROUNDS)
     return taken
 
 
@@ -187,7 +220,7 @@ model_list:
 
 
 async def measure(args: argparse.Namespace) -> dict[str, Any]:
-    with ExitStack() as stack:
+    async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         up, ours, theirs = free_port(), free_port(), free_port()
         started(stack, [sys.executable, str(HERE / "instant.py"), str(up)], f"http://127.0.0.1:{up}/count")
@@ -195,7 +228,13 @@ async def measure(args: argparse.Namespace) -> dict[str, Any]:
         (folder / "cuecard.toml").write_text(
             f'version = 1\n[pair]\naccept = "agree"\n[small]\n{one}\n[large]\n{one.replace("#instant", "#other")}\n'
         )
-        serve = [str(Path(sys.executable).parent / "cuecard"), "serve", "--no-probe", "--config", str(folder / "cuecard.toml")]
+        serve = [
+            str(Path(sys.executable).parent / "cuecard"),
+            "serve",
+            "--no-probe",
+            "--config",
+            str(folder / "cuecard.toml"),
+        ]
         pids = {"gateway": started(stack, [*serve, "--port", str(ours)], f"http://127.0.0.1:{ours}/health")}
         first, second, pair = Client(up, "instant"), Client(up, "instant"), Client(ours, "cuecard")
         alone = Client(ours, "instant")
@@ -203,19 +242,21 @@ async def measure(args: argparse.Namespace) -> dict[str, Any]:
         async def both() -> None:
             await asyncio.gather(first.ask(), second.ask())
 
-        ways: dict[str, Callable[[], Awaitable[Any]]] = {
-            "one call, direct": first.ask,
-            "one call, gateway": alone.ask,
-            "two calls, direct": both,
-            "mutual, gateway": pair.ask,
+        ways = {
+            "one call, direct": block(first.ask),
+            "one call, gateway": block(alone.ask),
+            "two calls, direct": block(both),
+            "mutual, gateway": block(pair.ask),
         }
         ports = {"gateway": ours}
         if args.litellm:
             (folder / "litellm.yaml").write_text(LITELLM.format(port=up))
             command = [args.litellm, "--config", str(folder / "litellm.yaml"), "--port", str(theirs)]
             pids["litellm"] = started(stack, command, f"http://127.0.0.1:{theirs}/health/liveliness", NO_DOCS="True")
-            ways["one call, LiteLLM"] = Client(theirs, "cuecard").ask
+            ways["one call, LiteLLM"] = block(Client(theirs, "cuecard").ask)
             ports["litellm"] = theirs
+        if args.tensorzero:
+            ways["one call, TensorZero embedded"] = await embedded(stack, args.tensorzero, up)
         taken = await latencies(ways)
         rates = {}
         for name, port in ports.items():
@@ -231,6 +272,7 @@ async def measure(args: argparse.Namespace) -> dict[str, Any]:
                 ("mutual", "mutual, gateway", "two calls, direct"),
                 ("one call", "one call, gateway", "one call, direct"),
                 ("LiteLLM, one call", "one call, LiteLLM", "one call, direct"),
+                ("TensorZero embedded, one call", "one call, TensorZero embedded", "one call, direct"),
             )
             if through in told
         }
@@ -240,6 +282,7 @@ async def measure(args: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="What the gateway adds.")
     parser.add_argument("--litellm", help="the litellm program, from an environment of its own with litellm[proxy]")
+    parser.add_argument("--tensorzero", help="the Python of an environment of its own with tensorzero")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--soak", type=float, default=0.0, help="stream for so many seconds, and only report that")

@@ -1,0 +1,101 @@
+"""Warming over HTTP:  python benchmarks/warming.py, after `make test-servers` has installed vLLM
+
+The embedded pair behind two real vLLM servers, a core each, prefix caching on. `transfer` with the reader's prompt
+computed while the card is written (one-token requests on the growing text), and without; the two ways in turn. vLLM
+keeps whole blocks of 128 tokens on a CPU, so a long system prompt stands before the question and reasoning goes on for
+200 tokens, as the prompts of larger models do; what it says does not matter here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from common import save
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "tests" / "servers"))
+
+from programs import HOME, free_port, running  # noqa: E402
+
+import cuecard  # noqa: E402
+from cuecard.demo import boards  # noqa: E402
+from cuecard.domain.call import Mode  # noqa: E402
+from cuecard.domain.outcome import Outcome  # noqa: E402
+from cuecard.domain.question import Question  # noqa: E402
+from cuecard.models import spec  # noqa: E402
+from cuecard.models.base import Limits, Model  # noqa: E402
+from cuecard.strategies.policy import Policy, Schedule  # noqa: E402
+from cuecard.strategies.run import answer  # noqa: E402
+
+WEIGHTS = Path(cuecard.__file__).parent / "weights"
+FLAGS = (
+    "--host 127.0.0.1 --enforce-eager --max-num-seqs 8 --max-model-len 4096 --dtype float32 "
+    "--enable-prompt-tokens-details"
+)
+WAYS = {"warmed": Schedule.OVERLAP, "not warmed": Schedule.THRIFTY}
+REPEATS, BUDGET, SYSTEM_WORDS = 25, 200, 900
+
+
+def served(stack: ExitStack, folder: Path, role: str, core: int) -> Model:
+    """The model of one role behind a vLLM server of its own."""
+    port = free_port()
+    names = ["--served-model-name", f"demo-{role}", "--chat-template-content-format", "openai"]
+    command = [HOME / "vllm" / "bin" / "vllm", "serve", WEIGHTS / f"demo-{role}", *FLAGS.split(), *names]
+    env = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_OMP_THREADS_BIND": str(core)}
+    base = f"http://127.0.0.1:{port}"
+    stack.enter_context(running([*command, "--port", str(port)], f"{base}/health", folder / role, 600, **env))
+    known = {"family": "qwen3", "prefill": True, "images": True, "logprobs": True, "prefix_cache": True}
+    return spec.load({"model": f"{base}/v1#demo-{role}", **known}, role)
+
+
+def question(rng: Random) -> Question:
+    board = boards.make_board(rng, "validation")
+    asked = boards.question(boards.make_task(rng, board.cells, "jump-5"), board)
+    words = " ".join(f"cell {rng.randint(1, 16)} shows a red {rng.randint(0, 9)}," for _ in range(SYSTEM_WORDS // 6))
+    return Question(asked.text, asked.images, kind=asked.kind, system=words)
+
+
+def told(outcomes: list[Outcome]) -> dict[str, Any]:
+    """Medians of one way, and what its reader has taken from the cache."""
+    written = [next(call for call in each.calls if call.mode is Mode.REASON) for each in outcomes]
+    read = [next(call for call in each.calls if call.mode is Mode.READ) for each in outcomes]
+    handoffs = sorted(each.handoff_s or 0.0 for each in outcomes)
+    return {
+        "n": len(outcomes),
+        "first_reasoning_token_s": statistics.median(c.first_token_s - c.start_s for c in written if c.first_token_s),
+        "handoff_s": statistics.median(handoffs),
+        "handoff_quartiles_s": [handoffs[len(handoffs) // 4], handoffs[3 * len(handoffs) // 4]],
+        "total_s": statistics.median(each.total_s for each in outcomes),
+        "reasoning_tokens": statistics.mean(c.usage.reasoning_tokens or 0 for c in written),
+        "prompt_tokens_of_reader": statistics.mean(c.usage.prompt_tokens or 0 for c in read),
+        "cached_tokens_of_reader": statistics.mean(c.usage.cached_tokens or 0 for c in read),
+        "warming_calls": statistics.mean(sum(c.mode is Mode.WARM for c in each.calls) for each in outcomes),
+    }
+
+
+async def measure() -> dict[str, Any]:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        models = {role: served(stack, folder, role, core) for core, role in enumerate(("small", "large"))}
+        found: dict[str, list[Outcome]] = {way: [] for way in WAYS}
+        for repeat in range(REPEATS + 2):
+            for way in list(WAYS) if repeat % 2 else list(WAYS)[::-1]:
+                policy = Policy(schedule=WAYS[way], limits=Limits(reasoning_tokens=BUDGET, answer_tokens=8))
+                # each way has a question of its own: what one has computed must not help the other
+                outcome = await answer(question(Random(f"{repeat} {way}")), models, "transfer", policy)
+                if repeat >= 2:  # the first ones are warm-up
+                    found[way].append(outcome)
+        for model in models.values():
+            await model.aclose()
+    return {way: told(outcomes) for way, outcomes in found.items()}
+
+
+if __name__ == "__main__":
+    print(save("warming", asyncio.run(measure())).read_text())
