@@ -1,0 +1,293 @@
+"""A run's rows in SQLite: every call once, every answer once, each with a checksum; one writer, any number of readers.
+
+`run.sqlite` is ordinary SQLite (WAL, synchronous=FULL): what `put` has returned from survives a kill and a power cut.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cuecard.domain.errors import CuecardError
+from cuecard.domain.question import Image
+
+Record = dict[str, Any]
+MOST_IMAGE_BYTES = 2**30
+TABLES = """
+CREATE TABLE IF NOT EXISTS items(task TEXT, id TEXT, ord INTEGER, record TEXT, PRIMARY KEY(task, id));
+CREATE TABLE IF NOT EXISTS images(digest TEXT PRIMARY KEY, media_type TEXT, data BLOB);
+CREATE TABLE IF NOT EXISTS calls(key TEXT PRIMARY KEY, model TEXT, mode TEXT, record TEXT, checksum TEXT, made_at REAL);
+CREATE TABLE IF NOT EXISTS answers(
+    task TEXT, id TEXT, arm TEXT, record TEXT, checksum TEXT, PRIMARY KEY(task, id, arm));
+CREATE TABLE IF NOT EXISTS notes(key TEXT PRIMARY KEY, value TEXT);
+"""
+
+
+class CannotStore(CuecardError):
+    """The run's directory takes or gives no rows; what it holds already stays."""
+
+    http_status, hint = 507, "free some space, then give the same command again: it goes on from here"
+
+
+@dataclass(frozen=True)
+class CallRow:
+    """One call, found by what was asked."""
+
+    key: str
+    record: Record
+
+
+@dataclass(frozen=True)
+class AnswerRow:
+    """One arm's answer to one item."""
+
+    task: str
+    id: str
+    arm: str
+    record: Record
+
+
+@dataclass(frozen=True)
+class ItemRow:
+    """One item, `ord` counting the task's items from 0, and its images."""
+
+    task: str
+    id: str
+    ord: int
+    record: Record
+    images: tuple[Image, ...] = ()
+
+
+Row = CallRow | AnswerRow | ItemRow
+
+
+@dataclass(frozen=True)
+class Mended:
+    """Rows whose checksum was wrong: deleted, to be made again; answers of deleted calls among them."""
+
+    calls: int
+    answers: int
+
+
+class Store:
+    """Rows of one run. Every method may be called from any thread. Raises CannotStore."""
+
+    def __init__(self, path: Path, *, read_only: bool = False, most_image_bytes: int = MOST_IMAGE_BYTES) -> None:
+        self._path, self._most_image_bytes = path, most_image_bytes
+        self._writing, self._reading = threading.Lock(), threading.Lock()
+        self._reader = None
+        try:
+            self._writer = self._connect(read_only)
+            if not read_only:
+                self._writer.execute("PRAGMA journal_mode=WAL")
+                self._writer.execute("PRAGMA synchronous=FULL")
+                self._writer.executescript(TABLES)
+            # a reader of its own, so that a look-up does not wait for a writer's fsync
+            self._reader = self._writer if read_only else self._connect(read_only)
+            (held,) = self._reader.execute("SELECT coalesce(sum(length(data)), 0) FROM images").fetchone()
+        except sqlite3.Error as error:
+            raise _told(error, path) from error
+        self._image_bytes = int(held)
+
+    def _connect(self, read_only: bool) -> sqlite3.Connection:
+        # a directory that cannot be written has no room for the index of a WAL: then the file is read as it stands
+        sealed = read_only and not os.access(self._path.parent, os.W_OK)
+        mode = f"?{'immutable=1' if sealed else 'mode=ro'}" if read_only else ""
+        address = self._path.absolute().as_uri() + mode
+        return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, timeout=30)
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    def put(self, rows: Iterable[Row]) -> None:
+        """All rows in one transaction, in their order; a row that is there already stays as it is."""
+        with self._writing, _Transaction(self._writer, self._path):
+            for row in rows:
+                match row:
+                    case CallRow(key, record):
+                        self._put_call(key, record)
+                    case AnswerRow(task, id, arm, record):
+                        text = _text(record)
+                        values = (task, id, arm, text, checksum(text, task, id, arm))
+                        self._writer.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", values)
+                    case ItemRow(task, id, ord, record, images):
+                        self._put_images(images)
+                        whole = (task, id, ord, _text(record))
+                        self._writer.execute("INSERT OR IGNORE INTO items VALUES (?, ?, ?, ?)", whole)
+
+    def _put_call(self, key: str, record: Record) -> None:
+        text = _text(record)
+        values = (key, record["model"], record["mode"], text, checksum(text, key), record.get("made_at") or time.time())
+        self._writer.execute("INSERT OR IGNORE INTO calls VALUES (?, ?, ?, ?, ?, ?)", values)
+
+    def _put_images(self, images: Sequence[Image]) -> None:
+        for image in images:
+            if self._image_bytes + len(image.data) > self._most_image_bytes:
+                continue  # the item tells its digest all the same, and the task has the image
+            values = (image.digest, image.media_type, image.data)
+            new = self._writer.execute("INSERT OR IGNORE INTO images VALUES (?, ?, ?)", values).rowcount
+            self._image_bytes += len(image.data) * new
+
+    def note(self, key: str, value: Any) -> None:
+        """A fact about the run, by name; an earlier one of this name is replaced."""
+        with self._writing, _Transaction(self._writer, self._path):
+            self._writer.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (key, _text(value)))
+
+    def mend(self) -> Mended:
+        """Delete rows whose checksum is wrong, and answers that were put together from such calls."""
+        rows = self._all("calls", "key, record, checksum")
+        bad_calls = {key for key, text, told in rows if checksum(text, key) != told}
+        bad_answers = [
+            (task, id, arm)
+            for task, id, arm, text, told in self._all("answers", "task, id, arm, record, checksum")
+            if checksum(text, task, id, arm) != told
+            or (bad_calls and bad_calls & {call["key"] for call in json.loads(text)["calls"]})
+        ]
+        self._delete([(key,) for key in bad_calls], bad_answers)
+        return Mended(len(bad_calls), len(bad_answers))
+
+    def drop_errors(self) -> Mended:
+        """Delete failed calls, and the answers of every arm in which one took part, so that they are made again."""
+        failed = {key for key, text in self._all("calls", "key, record") if json.loads(text)["status"] != "ok"}
+        answers = []
+        for task, id, arm, text in self._all("answers", "task, id, arm, record"):
+            record = json.loads(text)
+            if record["status"] != "ok" or failed & {call["key"] for call in record["calls"]}:
+                answers.append((task, id, arm))
+        self._delete([(key,) for key in failed], answers)
+        return Mended(len(failed), len(answers))
+
+    def _delete(self, calls: Sequence[tuple[str]], answers: Sequence[tuple[str, str, str]]) -> None:
+        if calls or answers:
+            with self._writing, _Transaction(self._writer, self._path):
+                self._writer.executemany("DELETE FROM calls WHERE key = ?", calls)
+                self._writer.executemany("DELETE FROM answers WHERE task = ? AND id = ? AND arm = ?", answers)
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def call(self, key: str) -> Record | None:
+        """The call of this key."""
+        return self._one("SELECT record FROM calls WHERE key = ?", key)
+
+    def answered(self, task: str, id: str) -> set[str]:
+        """The arms that have answered this item."""
+        return {arm for (arm,) in self._rows("SELECT arm FROM answers WHERE task = ? AND id = ?", task, id)}
+
+    def answer(self, task: str, id: str, arm: str) -> Record | None:
+        return self._one("SELECT record FROM answers WHERE task = ? AND id = ? AND arm = ?", task, id, arm)
+
+    def calls(self) -> Iterator[tuple[str, Record]]:
+        """(key, record) of every call, in the order in which they were made."""
+        for key, text in self._all("calls", "key, record", "made_at, key"):
+            yield key, json.loads(text)
+
+    def items(self, task: str | None = None) -> Iterator[Record]:
+        """Every item's record, with its `task`, `id` and `ord`, in order."""
+        for name, id, ord, text in self._all("items", "task, id, ord, record", "task, ord"):
+            if task in (None, name):
+                yield {"task": name, "id": id, "ord": ord, **json.loads(text)}
+
+    def answers(self, arm: str | None = None) -> Iterator[Record]:
+        """Every answer, or those of one arm, in the order of tasks and items."""
+        where, given = ("WHERE arm = ?", (arm,)) if arm else ("", ())
+        order = "ORDER BY answers.task, items.ord, answers.arm"
+        query = f"SELECT answers.record FROM answers LEFT JOIN items USING (task, id) {where} {order}"
+        for (text,) in self._rows(query, *given):
+            yield json.loads(text)
+
+    def image(self, digest: str) -> Image | None:
+        """An image by its digest; None if it was left out."""
+        found = self._rows("SELECT data, media_type FROM images WHERE digest = ?", digest)
+        return Image(*found[0]) if found else None
+
+    def notes(self) -> Record:
+        return {key: json.loads(text) for key, text in self._all("notes", "key, value")}
+
+    def _one(self, query: str, *given: str) -> Record | None:
+        found = self._rows(query, *given)
+        record: Record | None = json.loads(found[0][0]) if found else None
+        return record
+
+    def _all(self, table: str, columns: str, order: str | None = None) -> list[tuple[Any, ...]]:
+        return self._rows(f"SELECT {columns} FROM {table}" + (f" ORDER BY {order}" if order else ""))
+
+    def _rows(self, query: str, *given: str) -> list[tuple[Any, ...]]:
+        assert self._reader is not None
+        try:
+            with self._reading:
+                return self._reader.execute(query, given).fetchall()
+        except sqlite3.Error as error:
+            raise _told(error, self._path) from error
+
+    def close(self) -> None:
+        """Close the file; on a full disk too, as the next opening reads what the log holds."""
+        for connection in (self._reader, self._writer):
+            if connection is not None:
+                connection.close()
+
+
+class _Transaction:
+    """All of it or none of it."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection, self._path = connection, path
+
+    def __enter__(self) -> None:
+        self._execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if kind is None:
+            try:
+                return self._execute("COMMIT")
+            except CannotStore:
+                self._roll_back()
+                raise
+        self._roll_back()
+        if isinstance(error, sqlite3.Error):
+            raise _told(error, self._path) from error
+        return None
+
+    def _execute(self, statement: str) -> None:
+        try:
+            self._connection.execute(statement)
+        except sqlite3.Error as error:
+            raise _told(error, self._path) from error
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:  # SQLite itself may have rolled back, as it does on a full disk
+            self._connection.execute("ROLLBACK")
+
+
+def checksum(text: str, *key: str) -> str:
+    """SHA-256 of a row's JSON and of the key it stands under."""
+    return hashlib.sha256("\n".join((*key, text)).encode()).hexdigest()
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _told(error: sqlite3.Error, path: Path) -> CannotStore:
+    """What SQLite means, and what to do."""
+    name = getattr(error, "sqlite_errorname", "") or ""
+    match name.partition("_")[2].partition("_")[0]:
+        case "FULL":
+            return CannotStore(f"the disk is full: {path} takes no more")
+        case "READONLY" | "PERM" | "CANTOPEN":
+            return CannotStore(f"{path} cannot be opened or written: {error}", "is the directory there, and yours?")
+        case "CORRUPT" | "NOTADB":
+            hint = "keep a copy, try `sqlite3 run.sqlite .recover`, or start in another directory"
+            return CannotStore(f"{path} is damaged: {error}", hint)
+        case "BUSY" | "LOCKED":
+            return CannotStore(f"{path} is held by another program: {error}", "close it, then try again")
+        case "IOERR":
+            return CannotStore(f"{path} cannot be read or written: {error}", "look at the disk, then try again")
+        case _:
+            return CannotStore(f"{path}: {error}", "look at the disk and the directory, then try again")
