@@ -1,0 +1,136 @@
+"""Placebo cards: what the reader gets instead of what the small model wrote, to tell what of a card it is that helps.
+
+A wrapper around the reader writes its READ prompts anew, so no strategy knows of it. What the small model itself
+answers after its reasoning stays as it is: in `mutual`, a question that it confirms needs no card.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass, replace
+from random import Random
+
+from cuecard.domain.call import Mode, Usage
+from cuecard.domain.errors import BadInput, Unsupported
+from cuecard.domain.question import AnswerKind, letter
+from cuecard.evals.items import Item
+from cuecard.models import prompt as layouts
+from cuecard.models.base import Abilities, Event, Limits, Model
+from cuecard.models.prompt import CardFormat, Prompt
+
+Foreign = Callable[[], str]
+"""Another question's card, looked up when it is needed."""
+
+
+def empty(card: str, item: Item, foreign: Foreign) -> str:
+    """No reasoning at all."""
+    return ""
+
+
+def shuffled(card: str, item: Item, foreign: Foreign) -> str:
+    """The same words in an order by chance (the same for the same item): all that was seen, no argument."""
+    words = card.split()
+    Random(item.id).shuffle(words)
+    return " ".join(words)
+
+
+def truncated(card: str, item: Item, foreign: Foreign) -> str:
+    """The first half of the words: the argument without its end."""
+    words = card.split(" ")
+    return " ".join(words[: len(words) // 2])
+
+
+def foreign(card: str, item: Item, foreign: Foreign) -> str:
+    """What the small model wrote about another question."""
+    return foreign()
+
+
+def wrong(card: str, item: Item, foreign: Foreign) -> str:
+    """The card with a wrong answer instead of its last sentence."""
+    sentences = re.split(r"(?<=[.!?])\s+", card.strip())
+    return " ".join([*sentences[:-1], _ending(wrong_answer(item))])
+
+
+def oracle(card: str, item: Item, foreign: Foreign) -> str:
+    """The true answer alone."""
+    return _ending(_known(item))
+
+
+PLACEBOS: Mapping[str, Callable[[str, Item, Foreign], str]] = {
+    change.__name__: change for change in (empty, shuffled, truncated, foreign, wrong, oracle)
+}
+
+
+def wrong_answer(item: Item) -> str:
+    """An answer of the kind wanted that is not right. Raises BadInput where none is known."""
+    gold, asked = _known(item), item.question
+    golds = {each.strip().casefold() for each in item.golds}
+    match asked.kind:
+        case AnswerKind.CHOICE:
+            others = [
+                letter(index)
+                for index, option in enumerate(asked.options)
+                if letter(index).casefold() not in golds and option.strip().casefold() not in golds
+            ]
+            if others:
+                return Random(item.id).choice(others)
+        case AnswerKind.YES_NO:
+            return "no" if "yes" in golds else "yes"
+        case AnswerKind.NUMBER:
+            if found := re.fullmatch(r"\s*(-?\d+)(\.\d+)?(.*)", gold, re.DOTALL):
+                # twice as much and one more: beyond every tolerance that a benchmark allows
+                return f"{2 * int(found[1]) + 1}{found[2] or ''}{found[3]}"
+    for other in ("red", "blue", "nothing"):
+        if asked.kind is AnswerKind.SHORT_TEXT and not any(other in each for each in golds):
+            return other
+    raise BadInput(f"item {item.id}: no wrong answer of kind {asked.kind} is known", "leave placebo=wrong out")
+
+
+def _known(item: Item) -> str:
+    if not item.golds:
+        raise BadInput(f"item {item.id} has no known answer", "leave placebo=wrong and placebo=oracle out")
+    return item.golds[0]
+
+
+def _ending(answer: str) -> str:
+    return f"So the answer is {answer}."
+
+
+@dataclass(frozen=True)
+class CardSwap:
+    """A reader that is given another card than the one that was written."""
+
+    model: Model
+    item: Item
+    placebo: str
+    form: CardFormat | None
+    foreign: Foreign
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    @property
+    def abilities(self) -> Abilities:
+        # nothing of a card that is not going to be read is worth computing ahead
+        return replace(self.model.abilities, prefix_sessions=False)
+
+    def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
+        if prompt.mode is Mode.READ and prompt.card is not None:
+            card = PLACEBOS[self.placebo](prompt.card, self.item, self.foreign)
+            form = self.form or self.abilities.card_formats[0]
+            prompt = layouts.read(self.item.question, card, form, self.abilities.style)
+        return self.model.stream(prompt, limits)
+
+    async def warm(self, prompt: Prompt) -> Usage:
+        raise Unsupported(f"{self.name} reads another card than the one that is written")
+
+    async def score(self, prompt: Prompt, answer: str) -> float:
+        return await self.model.score(prompt, answer)
+
+    def forget(self) -> None:
+        self.model.forget()
+
+    async def aclose(self) -> None:
+        await self.model.aclose()
