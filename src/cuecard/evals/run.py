@@ -1,0 +1,265 @@
+"""A run: every arm answers every item from calls that are made once; it goes on where it stopped, however it stopped.
+
+What is missing for an item is made live, stored, and the arms are replayed until nothing is missing. At one call at
+once, one item is in work at a time and models forget between items, so that times are those of a first question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from random import Random
+
+from cuecard.domain.errors import BadInput
+from cuecard.domain.outcome import LatencyKind
+from cuecard.evals.arms import Arm, budgets
+from cuecard.evals.caller import Caller, together
+from cuecard.evals.calls import Book, Seat
+from cuecard.evals.compose import Asked, Told, compose, live, record_of
+from cuecard.evals.items import Item, Task
+from cuecard.evals.slots import Slots
+from cuecard.evals.store import AnswerRow, ItemRow, Record, Store
+from cuecard.evals.writer import Writer
+from cuecard.models.base import Model
+
+LOOK_BACK = 8
+"""Among so many items before it, an item's partner is looked for."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked, of whom, how. `limit` and `sample` choose items of each task."""
+
+    tasks: Sequence[Task]
+    arms: Sequence[Arm]
+    seats: Mapping[str, Seat]
+    limit: int | None = None
+    sample: int | None = None
+    at_once: int = 1
+    live: bool = False
+    backoff_s: float = 0.5
+
+
+@dataclass
+class Progress:
+    """How far a run is. `answered` counts items, in this process and before."""
+
+    total: int | None
+    answered: int = 0
+    fresh: int = 0
+    """Items of which something was made in this process."""
+    calls: int = 0
+    began_s: float = field(default_factory=time.perf_counter)
+    busy_share: float | None = None
+    """Of the slots' time, what was spent in calls."""
+
+
+Listen = Callable[[Progress, Sequence[Record]], None]
+"""Hears of every item that is answered, with its answers' records."""
+
+
+async def run(plan: Plan, models: Mapping[str, Model], store: Store, listen: Listen) -> Progress:
+    """Answer what is not answered yet. Raises CannotStore, ModelError (a model is lost), BadInput (broken data)."""
+    writer = Writer(store)
+    slots = Slots(plan.at_once, time.perf_counter)
+    caller = Caller(models, plan.seats, slots, writer.put, plan.backoff_s)
+    runner = _Runner(plan, models, store, writer, caller, listen, Progress(expected(plan)))
+    writing = asyncio.create_task(writer.work())
+    working = asyncio.create_task(runner.all())
+    try:
+        await asyncio.wait((writing, working), return_when=asyncio.FIRST_COMPLETED)
+        if writing.done():
+            writing.result()
+        await working
+    finally:
+        working.cancel()
+        await asyncio.wait((working,))
+        if not writing.done():  # what has been made is stored, whatever ended the run
+            writer.finish()
+            await writing
+    for task in plan.tasks:
+        store.note(f"complete {task.name}", True)
+    progress = runner.progress
+    progress.calls = caller.made
+    took_s = time.perf_counter() - progress.began_s
+    progress.busy_share = slots.busy_s / (plan.at_once * took_s) if progress.calls else None
+    return progress
+
+
+@dataclass
+class _Runner:
+    plan: Plan
+    models: Mapping[str, Model]
+    store: Store
+    writer: Writer
+    caller: Caller
+    listen: Listen
+    progress: Progress
+
+    async def all(self) -> None:
+        await self._each(self._compose)
+        if self.plan.live:
+            await self._each(self._live)
+
+    async def _each(self, work: Callable[[int, Asked], Awaitable[None]]) -> None:
+        """Work on every item, more of them than there are slots: while some are replayed, others fill the slots."""
+        items, turn = asked(self.plan), asyncio.Lock()
+
+        async def worker() -> None:
+            while True:
+                async with turn:
+                    item = await asyncio.to_thread(next, items, None)
+                if item is None:
+                    return
+                await work(*item)
+
+        count = 1 if self.plan.at_once == 1 else 2 * self.plan.at_once + 2
+        await together(*(worker() for _ in range(count)))
+
+    async def _compose(self, ord: int, asked: Asked) -> None:
+        item, task = asked.item, asked.task
+        done = self.store.answered(task, item.id)
+        todo = [arm for arm in self.plan.arms if arm.name not in done]
+        if todo:
+            await self.writer.put(ItemRow(task, item.id, ord, item_record(item), item.question.images))
+        records = [self._stored(asked, arm.name) for arm in self.plan.arms if arm.name in done]
+        if todo:
+            records += await self._told(asked, todo)
+        self.progress.answered += 1
+        self.progress.fresh += bool(todo)
+        self.listen(self.progress, records)
+
+    async def _told(self, asked: Asked, arms: Sequence[Arm]) -> list[Record]:
+        book = Book(self.store.call, budgets(self.plan.arms))
+        measures = {arm.equal for arm in arms}
+        needed = [arm for arm in self.plan.arms if arm in arms or arm.name in measures]
+        told: dict[str, Told] = {}
+        while True:  # on a thread, as virtual time is an event loop of its own
+            told = await asyncio.to_thread(compose, asked, needed, told, self.plan.seats, book)
+            if not book.missing:
+                break
+            await self.caller.make(asked, book)
+        self.caller.done_with(asked)
+        return await self._keep(asked, [told[arm.name] for arm in arms], LatencyKind.COMPOSED)
+
+    async def _live(self, ord: int, asked: Asked) -> None:
+        done, arms = self.store.answered(asked.task, asked.item.id), self.plan.arms
+        turn = ord % len(arms)  # what a machine does over time meets every arm alike
+        book = Book(self.store.call, budgets(arms))
+        for arm in (*arms[turn:], *arms[:turn]):
+            if arm.live not in done and arm.equal is None:
+                async with self.caller.slots.use("live"):
+                    if self.plan.at_once == 1:
+                        for model in self.models.values():
+                            model.forget()
+                    told = await live(asked, arm, self.models, self.plan.seats, book)
+                await self._keep(asked, [told], LatencyKind.MEASURED)
+        self.listen(self.progress, [])
+
+    async def _keep(self, asked: Asked, told: Sequence[Told], kind: LatencyKind) -> list[Record]:
+        records = await asyncio.to_thread(lambda: [record_of(asked, each, kind) for each in told])
+        for record in records:
+            await self.writer.put(AnswerRow(asked.task, asked.item.id, record["arm"], record))
+        return records
+
+    def _stored(self, asked: Asked, arm: str) -> Record:
+        record = self.store.answer(asked.task, asked.item.id, arm)
+        assert record is not None
+        return record
+
+
+# --- items ------------------------------------------------------------------------------------------------------------
+
+
+def expected(plan: Plan) -> int | None:
+    """How many items there will be, where the tasks tell."""
+    total = 0
+    for task in plan.tasks:
+        if task.count is None and plan.limit is None:
+            return None
+        total += min(each for each in (task.count, plan.limit) if each is not None)
+    return total
+
+
+def asked(plan: Plan) -> Iterator[tuple[int, Asked]]:
+    """Every chosen item of every task with its place, and the item before it of the same kind about something else."""
+    return chain.from_iterable(_of_task(task, plan) for task in plan.tasks)
+
+
+def _of_task(task: Task, plan: Plan) -> Iterator[tuple[int, Asked]]:
+    items = chosen(task, plan.limit, plan.sample)
+    first = list(islice(items, 2))
+    before = deque(first[1:], LOOK_BACK)  # the first item has nothing before it, so it is given what comes after
+    for ord, item in enumerate(chain(first, items)):
+        yield ord, Asked(task.name, item, _partner(item, before))
+        before.append(item)
+
+
+def _partner(item: Item, before: Iterable[Item]) -> Item | None:
+    """The latest other item that is about something else, one of the same kind first."""
+    others = [each for each in before if each.cluster != item.cluster]
+    alike = [each for each in others if each.question.kind is item.question.kind]
+    found = alike or others
+    return found[-1] if found else None
+
+
+def chosen(task: Task, limit: int | None, sample: int | None) -> Iterator[Item]:
+    """All items, the first so many, or at most so many by chance; a circular group stays whole.
+
+    Raises BadInput where two items have the same id.
+    """
+    if limit is None:
+        picked: Iterable[Item] = task.items()
+    elif sample is None:
+        picked = _first(task.items(), limit)
+    else:
+        wanted = _by_chance(task, limit, sample)
+        picked = (item for item in task.items() if (item.group or item.id) in wanted)
+    seen: set[str] = set()
+    for item in picked:
+        if item.id in seen:
+            raise BadInput(f"{task.name} has two items {item.id!r}", "give every item an id of its own")
+        seen.add(item.id)
+        yield item
+
+
+def _first(items: Iterator[Item], limit: int) -> Iterator[Item]:
+    group = None
+    for count, item in enumerate(items):
+        if count >= limit and (item.group is None or item.group != group):
+            return
+        group = item.group
+        yield item
+
+
+def _by_chance(task: Task, limit: int, seed: int) -> set[str]:
+    sizes = Counter(item.group or item.id for item in task.items())
+    wanted, taken = set[str](), 0
+    for group in Random(seed).sample(sorted(sizes), len(sizes)):
+        if taken + sizes[group] <= limit:
+            wanted.add(group)
+            taken += sizes[group]
+    return wanted
+
+
+def item_record(item: Item) -> Record:
+    """The item as the store keeps it, its images by their digests."""
+    question = item.question
+    return {
+        "text": question.text,
+        "options": list(question.options),
+        "kind": question.kind,
+        "system": question.system,
+        "golds": list(item.golds),
+        "scorer": item.scorer,
+        "cluster": item.cluster,
+        "group": item.group,
+        "category": item.category,
+        "split": item.split,
+        "extra": item.extra,
+        "images": [image.digest for image in question.images],
+    }
