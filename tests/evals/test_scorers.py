@@ -12,7 +12,7 @@ from cuecard.evals.scorers import circular, option_meant, pope, score, scores, s
 COLOURS = ("red", "green", "blue")
 
 
-def mathvista_item(kind: str, gold: str, answer_type: str, precision: str | None = None):
+def mathvista_item(kind: str, gold: str, answer_type: str, precision: int = 0):
     extra = json.dumps({"answer_type": answer_type, "precision": precision})
     return item(kind, gold, scorer="mathvista", extra=extra)
 
@@ -72,10 +72,10 @@ def test_anls_is_nothing_from_half_the_distance_on_and_takes_the_nearest_gold():
         ("14.0", mathvista_item("number", "14", "integer"), 1),
         ("fourteen", mathvista_item("number", "14", "integer"), 1),
         ("15", mathvista_item("number", "14", "integer"), 0),
-        ("1.39999", mathvista_item("number", "1.4", "float", "1.0"), 1),
-        ("1.44", mathvista_item("number", "1.4", "float", "1.0"), 1),
-        ("1.45", mathvista_item("number", "1.45", "float", "2.0"), 1),
-        ("1.5", mathvista_item("number", "1.4", "float", "1.0"), 0),
+        ("1.39999", mathvista_item("number", "1.4", "float", 1), 1),
+        ("1.44", mathvista_item("number", "1.4", "float", 1), 1),
+        ("1.45", mathvista_item("number", "1.45", "float", 2), 1),
+        ("1.5", mathvista_item("number", "1.4", "float", 1), 0),
         ("[2007, 2008]", mathvista_item("short_text", "[2007, 2008]", "list"), 1),
         ("2007 and 2008", mathvista_item("short_text", "[2007, 2008]", "list"), 1),
         ("[2008, 2007]", mathvista_item("short_text", "[2007, 2008]", "list"), 0),

@@ -202,7 +202,7 @@ def test_mathvistas_columns_are_scored_its_way(tmp_path):
     assert (free.question.kind, free.scorer, free.extra) == (
         AnswerKind.NUMBER,
         "mathvista",
-        '{"answer_type": "float", "precision": "1.0"}',
+        '{"answer_type": "float", "precision": 1}',
     )
 
 
@@ -220,11 +220,16 @@ def test_a_split_can_be_chosen(tmp_path):
         ({"B": ""}, "a choice with 1 options", "2 to 26"),
         ({"answer": "E"}, "'E' is none of the options A, B", "letter"),
         ({"question": ""}, "the question is empty", "question"),
+        (
+            {"question_type": "free_form", "answer_type": "float", "precision": "some"},
+            "the precision 'some'",
+            "write 1",
+        ),
         ({"index": 1}, "the id '1' stands in row 1 too", "an id of its own"),
     ],
 )
 def test_a_bad_row_is_told_with_its_number_and_what_to_do(tmp_path, row, told, hint):
-    first = {**ROW, "image_path": "", "hint": ""}
+    first = {**ROW, "image_path": "", "question_type": "", "answer_type": "", "precision": ""}
     path = tsv(tmp_path / "Set.tsv", [first, {**first, "index": 2, **row}])
     with pytest.raises(BadInput) as caught:
         list(task_of(path).items())

@@ -70,7 +70,7 @@ def mathvista(said: str, item: Item) -> float:
         case "integer":
             return float(any(_rounded(said, None) == _rounded(gold, None) is not None for gold in item.golds))
         case "float":
-            places = int(float(told.get("precision") or 0))
+            places = int(told.get("precision") or 0)
             return float(any(_rounded(said, places) == _rounded(gold, places) is not None for gold in item.golds))
         case "list":
             given = [float(number) for number in _LIST.findall(said)]

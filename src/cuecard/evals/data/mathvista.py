@@ -40,7 +40,7 @@ def asked(row: Mapping[str, Any], row_id: str, images: tuple[Any, ...]) -> Asked
         images=images,
         category=filled(about or {}, "task", "category"),
         split=filled(about or {}, "split"),
-        extra=json.dumps({"answer_type": answer_type, "precision": filled(row, "precision")}),
+        extra=json.dumps({"answer_type": answer_type, "precision": _precision(row)}),
     )
 
 
@@ -49,3 +49,12 @@ def _choices(row: Mapping[str, Any]) -> tuple[str, ...]:
     if isinstance(value, list | tuple):
         return tuple(map(str, value))
     return tuple(listed(str(value)) or ())
+
+
+def _precision(row: Mapping[str, Any]) -> int:
+    """How many decimal places count; 0 where the row does not say."""
+    text = filled(row, "precision") or "0"
+    try:
+        return int(float(text))
+    except (ValueError, OverflowError) as error:
+        raise Unusable(Fault.UNSCORABLE, f"the precision {text[:40]!r} is no number", "write 1, 2, …") from error

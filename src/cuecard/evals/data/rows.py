@@ -22,6 +22,8 @@ from cuecard.evals.scorers import SCORERS, option_meant
 from cuecard.models import images as pictures
 
 MOST_NAME_CHARS = 4096
+ROTATION = 1_000_000
+"""Rotation k of a question has the index base + k · 1,000,000."""
 
 
 class Fault(StrEnum):
@@ -139,6 +141,10 @@ def item(asked: Asked, images: tuple[Image, ...]) -> Item:
         raise Unusable(
             Fault.UNSCORABLE, f"a choice with {len(asked.options)} options", "give 2 to 26, in columns A, B, C, …"
         )
+    try:
+        "".join((asked.id, asked.text, *asked.options, *asked.golds)).encode()
+    except UnicodeEncodeError as error:
+        raise Unusable(Fault.MALFORMED, "half a character stands in the text", "write the text as UTF-8") from error
     question = Question(asked.text, images, asked.options, asked.kind)
     digests = [image.digest for image in images]
     return Item(
@@ -188,6 +194,11 @@ def filled(row: Mapping[str, Any], *names: str) -> str | None:
         if text and text.lower() != "nan":
             return text
     return None
+
+
+def base_of(index: str) -> str:
+    """The index of the question that this one is a rotation of, itself if it is none."""
+    return str(int(index) % ROTATION) if index.isdecimal() and 7 <= len(index) <= 18 else index
 
 
 def lettered(answer: str | None, letters: Sequence[str]) -> tuple[str, ...]:

@@ -19,13 +19,11 @@ from cuecard.answers import guess_kind
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import AnswerKind, Image
 from cuecard.evals.data import mathvista
-from cuecard.evals.data.rows import Asked, Fault, RowsTask, Unusable, decoded, filled, found, lettered, listed
+from cuecard.evals.data.rows import Asked, Fault, RowsTask, Unusable, base_of, decoded, filled, found, lettered, listed
 from cuecard.evals.items import Aggregate
 
 POINTER_CHARS = 64
 """An image value of at most so many characters is another row's index."""
-ROTATION = 1_000_000
-"""Rotation k of a question has the index base + k · 1,000,000."""
 MOST_FIELD_BYTES = 256 * 2**20
 CIRCULAR_SETS = ("mmbench", "ccbench", "circular", "mmcr")
 Row = dict[str, str]
@@ -153,7 +151,7 @@ class TsvTask(RowsTask):
             scorer=self.scorer or scorer,
             options=tuple(options.values()),
             images=images,
-            group=_base(index) if self.circular else None,
+            group=base_of(index) if self.circular else None,
             category=filled(row, "category"),
             split=filled(row, "split"),
         )
@@ -202,10 +200,6 @@ def _index(text: str) -> str:
     return stem if dot and stem.isdecimal() and not rest.strip("0") else text.strip()
 
 
-def _base(index: str) -> str:
-    return str(int(index) % ROTATION) if index.isdecimal() else index
-
-
 # --- bytes ------------------------------------------------------------------------------------------------------------
 
 
@@ -217,7 +211,7 @@ def _scanned(path: Path) -> Scan:
         if place is not None and len(cells) > place:
             index = _index(cells[place])
             offsets.setdefault(index, at)
-            rotations = rotations or (index.isdecimal() and int(index) >= ROTATION and _base(index) in offsets)
+            rotations = rotations or (base_of(index) != index and base_of(index) in offsets)
     return Scan(columns, offsets, rows, rotations, digest.hexdigest())
 
 
