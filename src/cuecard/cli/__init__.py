@@ -16,6 +16,7 @@ from cuecard.cli.demo import demo
 from cuecard.cli.models import models
 from cuecard.cli.replay import replay
 from cuecard.cli.serve import key, serve
+from cuecard.cli.tasks import tasks
 from cuecard.domain.errors import CuecardError
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ app.command()(serve)
 app.command()(check)
 app.command()(key)
 app.command()(replay)
+app.command()(tasks)
 
 # what Typer raises for a wrong option or command; it has no public name
 UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])

@@ -1,0 +1,160 @@
+"""Boards and easy-VQA as tasks of the evaluations."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from importlib.metadata import version
+from random import Random
+
+from cuecard.domain.errors import MissingExtra
+from cuecard.evals.items import Aggregate, Item, Task
+from cuecard.evals.tasks import Opener, Options, one_of, register, whole_number
+
+BOARDS = 1000
+_TASKS = ("look-up", "compare", "count", "sum", *(f"jump-{n}" for n in (1, 2, 3, 4, 5)))
+MIXES: dict[str, dict[str, int] | None] = {
+    "examined": None,
+    "easy": {"look-up": 1, "compare": 1, "count": 1, "sum": 1},
+    "jumps": {f"jump-{n}": 1 for n in (1, 2, 3, 4, 5)},
+    "hard": {f"jump-{n}": 1 for n in (3, 4, 5)},
+    "even": dict.fromkeys(_TASKS, 1),
+    **{name: {name: 1} for name in _TASKS},
+}
+"""Chances of each kind of exercise; `examined` is the mix that the embedded pair is examined on."""
+
+
+class BoardsTask:
+    """`count` questions about boards of held-out digits, the same for the same seed."""
+
+    aggregate: Aggregate = "mean"
+
+    def __init__(self, name: str, seed: int, count: int, split: str, mix: str) -> None:
+        self.name, self.seed, self.split, self.mix = name, seed, split, mix
+        self._count = count
+
+    @property
+    def count(self) -> int | None:
+        return self._count
+
+    @property
+    def revision(self) -> str:
+        """The settings, and a hash of the first items: boards of another making are other data."""
+        first = [(item.question.text, item.golds, item.cluster) for item in self._made(min(8, self._count))]
+        made = hashlib.sha256(json.dumps(first).encode()).hexdigest()[:16]
+        return f"boards {made} seed={self.seed} count={self._count} split={self.split} mix={self.mix}"
+
+    def items(self) -> Iterator[Item]:
+        """All items, one board each. Raises MissingExtra."""
+        return self._made(self._count)
+
+    def _made(self, count: int) -> Iterator[Item]:
+        try:
+            from cuecard.demo import boards
+
+            exercises = boards.exercises(count, self.seed, self.split, MIXES[self.mix])
+        except ImportError as error:
+            raise MissingExtra(f"boards need {error.name}", "pip install 'cuecard[demo]'") from error
+        for index, exercise in enumerate(exercises):
+            yield Item(
+                id=str(index),
+                question=exercise.question,
+                golds=(exercise.truth,),
+                scorer="exact",
+                cluster=exercise.question.images[0].digest,
+                category=exercise.task,
+                split=self.split,
+            )
+
+
+class EasyVqaTask:
+    """Questions of easy-VQA in its own order, or `count` of them, drawn with a seed."""
+
+    aggregate: Aggregate = "mean"
+
+    def __init__(self, name: str, split: str, count: int, seed: int) -> None:
+        self.name, self.split, self._wanted, self.seed = name, split, count, seed
+
+    @property
+    def count(self) -> int | None:
+        return len(self._chosen())
+
+    @property
+    def revision(self) -> str:
+        drawn = f"seed={self.seed} count={self._wanted}" if self._wanted else "all"
+        return f"easy-vqa {version('easy-vqa')} split={self.split} {drawn}"
+
+    def items(self) -> Iterator[Item]:
+        """The questions. Raises MissingExtra."""
+        from cuecard.demo import easyvqa
+
+        every = easyvqa.items(self.split) if self._chosen() else ()
+        for place in self._chosen():
+            asked = every[place]
+            question = asked.question()
+            yield Item(
+                id=str(place),
+                question=question,
+                golds=(asked.answer,),
+                scorer="exact",
+                cluster=question.images[0].digest,
+                category=question.kind,
+                split=self.split,
+            )
+
+    def _chosen(self) -> list[int]:
+        """Places of the questions in the data set."""
+        try:
+            from cuecard.demo import easyvqa
+
+            places = range(len(easyvqa.items(self.split)))
+        except ImportError as error:
+            raise MissingExtra(f"easy-vqa needs {error.name}", "pip install 'cuecard[demo]'") from error
+        if not self._wanted or self._wanted >= len(places):
+            return list(places)
+        return sorted(Random(self.seed).sample(places, self._wanted))
+
+
+def offer() -> None:
+    """Make both known by their names; again is no harm."""
+    register(
+        "boards",
+        Opener(
+            _boards,
+            "boards of handwritten digits, made from a seed",
+            "number, short_text, yes_no, choice",
+            "exact",
+            {
+                "seed": "a whole number",
+                "count": f"how many ({BOARDS})",
+                "split": "test or validation",
+                "mix": f"one of {', '.join(MIXES)}",
+            },
+        ),
+    )
+    register(
+        "easy-vqa",
+        Opener(
+            _easy_vqa,
+            "one coloured shape an image",
+            "yes_no, short_text",
+            "exact",
+            {"split": "test", "count": "how many are drawn (all)", "seed": "a whole number, for the draw"},
+        ),
+    )
+
+
+def _boards(spec: str, options: Options) -> Task:
+    return BoardsTask(
+        spec,
+        whole_number(options, "seed", 0),
+        whole_number(options, "count", BOARDS, least=1),
+        one_of(options, "split", ("test", "validation")) or "test",
+        one_of(options, "mix", MIXES) or "examined",
+    )
+
+
+def _easy_vqa(spec: str, options: Options) -> Task:
+    split = one_of(options, "split", ("test",)) or "test"
+    return EasyVqaTask(spec, split, whole_number(options, "count", 0), whole_number(options, "seed", 0))
