@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 from cuecard.cli.tune import tune as command
 from cuecard.domain.errors import BadInput
 from cuecard.evals import folder
-from cuecard.evals.candidates import candidates, file_of, named, observations
+from cuecard.evals.candidates import base_of, candidates, file_of, named, observations
 from cuecard.evals.ledger import Price
 from cuecard.evals.store import AnswerRow, ItemRow, Store
-from cuecard.strategies.policy import Acceptance
+from cuecard.strategies.policy import Acceptance, Policy
 from cuecard.strategies.policy_file import read
 
 OPEN, SHUT = "mutual/eager/accept=agree", "mutual/eager/accept=agree+confidence(1)"
@@ -112,6 +112,13 @@ def test_a_policy_file_of_an_arm_makes_the_arms_policy(name):
     arm = candidates([answer("1", name)])[name].arm
     assert file_of(arm).policy() == arm.policy
     assert file_of(arm).strategy == arm.strategy
+
+
+def test_what_a_runs_arms_have_in_common_stands_in_its_configuration():
+    base = base_of({"policy": {"accept": "agree", "limits": {"reasoning_tokens": 99, "answer_tokens": 7}}})
+    arm = candidates([answer("1", "mutual/eager")], base)["mutual/eager"].arm
+    assert (file_of(arm).budget, file_of(arm).answer_tokens, file_of(arm).accept) == (99, 7, "agree")
+    assert base_of({}) == Policy()
 
 
 @pytest.fixture

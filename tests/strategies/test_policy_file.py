@@ -25,6 +25,7 @@ TUNED = PolicyFile(
     accept="agree+confidence(0.85)",
     card="notes",
     budget=128,
+    answer_tokens=32,
     origin=Origin(run="runs/x", arm="mutual/eager", questions=2000, keep=0.99, p=0.003, guarantee='"kept"\nwith 95%'),
 )
 TEXT = 'version = 1\nstrategy = "mutual"\nschedule = "eager"\naccept = "agree"\nbudget = 5\n[origin]\nquestions = 7\n'
@@ -49,6 +50,7 @@ def test_it_becomes_a_policy_and_leaves_alone_what_it_does_not_say():
     base = Policy(strict=True, samples=9)
     policy = TUNED.policy(base)
     assert (policy.schedule, policy.card, policy.limits.reasoning_tokens) == (Schedule.EAGER, CardFormat.NOTES, 128)
+    assert policy.limits.answer_tokens == 32
     assert policy.accept == Acceptance(True, 0.85)
     assert (policy.strict, policy.samples) == (True, 9)
     assert policy == policy_with(base, **TUNED.settings())

@@ -14,7 +14,7 @@ from rich.table import Table
 from cuecard.domain.errors import BadInput
 from cuecard.evals import folder
 from cuecard.evals import tune as tuning
-from cuecard.evals.candidates import Candidate, candidates, failed, file_of, named, observations
+from cuecard.evals.candidates import Candidate, base_of, candidates, failed, file_of, named, observations
 from cuecard.evals.ledger import Price
 from cuecard.evals.statistics import Interval, ratio_interval
 from cuecard.evals.tune import Goal, Look, Tuning
@@ -66,15 +66,16 @@ def _seen(
     run: Path, against: str, chosen_for: str, prices: dict[str, Price], tasks: set[str]
 ) -> tuple[dict[str, Candidate], tuning.Table, str]:
     """What the run has answered, as candidates and as a table, and the run's own name of the baseline."""
-    _, store = folder.opened(run)
+    about, store = folder.opened(run)
+    base = base_of(about["config"])
     try:
         items = [item for item in store.items() if not tasks or item["task"] in tasks]
-        found = candidates(answer for answer in store.answers() if not tasks or answer["task"] in tasks)
+        found = candidates((each for each in store.answers() if not tasks or each["task"] in tasks), base)
     finally:
         store.close()
     if not items:
         raise BadInput(f"{run} has no items" + (f" of {', '.join(sorted(tasks))}" if tasks else ""), "let it run first")
-    baseline = named(found, against)
+    baseline = named(found, against, base)
     by = cast(Literal["latency", "cost", "tokens"], chosen_for)
     return found, tuning.table(observations(found, items, baseline, prices), by), baseline
 

@@ -17,6 +17,7 @@ from cuecard.domain.outcome import Route
 from cuecard.evals.arms import LIVE, Arm, parse
 from cuecard.evals.ledger import Price, ledger
 from cuecard.evals.tune import Observation
+from cuecard.models.base import Limits
 from cuecard.strategies.policy import Acceptance, Policy
 from cuecard.strategies.policy_file import PolicyFile
 
@@ -41,6 +42,13 @@ def candidates(answers: Iterable[Record], base: Policy | None = None) -> dict[st
     run = {name: Candidate(parse(name, base), own) for name, own in found.items() if not name.endswith(LIVE)}
     run = {name: each for name, each in run.items() if each.arm.placebo is None and each.arm.equal is None}
     return {**{each.arm.name: each for each in _between(run.values())}, **run}
+
+
+def base_of(config: Mapping[str, Any]) -> Policy:
+    """What every arm of a run has in common, from what `run.json` says of it."""
+    told = config.get("policy", {})
+    accept = Acceptance.parse(told["accept"]) if "accept" in told else Policy().accept
+    return Policy(accept=accept, limits=Limits(**told.get("limits", {})))
 
 
 def observations(
@@ -93,6 +101,7 @@ def file_of(arm: Arm) -> PolicyFile:
         accept=str(policy.accept) if plain == "mutual" else None,
         card=None if policy.card is None else str(policy.card),
         budget=None if plain == "short" else policy.limits.reasoning_tokens,
+        answer_tokens=policy.limits.answer_tokens,
         samples=policy.samples if plain in ("vote", "verdict") else None,
     )
 

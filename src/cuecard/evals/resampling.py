@@ -1,13 +1,13 @@
 """Resampling: intervals and a test by drawing whole clusters, seeded.
 
 A cluster is what questions share that makes their errors alike (an image, a group of rotations). Where no clusters are
-given every question is one. Every statistic here is a ratio of two sums over questions.
+given every question is one. Statistics are functions of sums over questions.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from statistics import NormalDist
@@ -54,31 +54,51 @@ def ratio_interval(
     draws of whole clusters with replacement (Davison & Hinkley 1997, section 3.8).
     """
     np = numpy()
-    tail = (1 - checked(confidence)) / 2
-    above, below = by_cluster(clusters, tops, bottoms)
-    name = f"{'BCa' if method == 'bca' else method} cluster bootstrap"
-    estimate = float(above.sum() / below.sum()) if len(above) and below.sum() else math.nan
-    if len(above) < 2 or math.isnan(estimate):
+
+    def ratio(totals: Any) -> Any:
+        return totals[:, 0] / _not_0(totals[:, 1])
+
+    sums = np.stack(by_cluster(clusters, tops, bottoms), axis=1)
+    return resampled(sums, ratio, confidence, seed, method, draws)
+
+
+def resampled(
+    sums: Any,
+    statistic: Callable[[Any], Any],
+    confidence: float = 0.95,
+    seed: int = 0,
+    method: Method = "bca",
+    draws: int = DRAWS,
+) -> Interval:
+    """Of sums by cluster, (clusters, sums): the statistic of their totals, which it takes as (draws, sums) -> (draws,).
+
+    A draw in which the statistic is not a number says nothing, and is left out.
+    """
+    np = numpy()
+    tail, name = (1 - checked(confidence)) / 2, f"{'BCa' if method == 'bca' else method} cluster bootstrap"
+    estimate = float(statistic(sums.sum(axis=0, keepdims=True))[0]) if len(sums) else math.nan
+    if len(sums) < 2 or math.isnan(estimate):
         return Interval(estimate, None, None, confidence, name)
-    drawn, tails = _drawn(above, below, draws, seed), [tail, 1 - tail]
+    drawn, tails = _drawn(sums, statistic, draws, seed), [tail, 1 - tail]
     if method == "bca":
-        left_out = (above.sum() - above) / _not_0(below.sum() - below)
+        left_out = statistic(sums.sum(axis=0) - sums)
         tails = _corrected(tails, drawn, estimate, left_out[~np.isnan(left_out)])
     low, high = np.quantile(drawn, tails)
     return Interval(estimate, float(low), float(high), confidence, name)
 
 
-def _drawn(above: Any, below: Any, draws: int, seed: int) -> Any:
-    """(clusters,), (clusters,) -> (draws,): the ratio in each draw of as many clusters as there are."""
+def _drawn(sums: Any, statistic: Callable[[Any], Any], draws: int, seed: int) -> Any:
+    """(draws,): the statistic of each draw of as many clusters as there are."""
     np = numpy()
-    chance, count = np.random.default_rng(seed), len(above)
-    chunks = []
-    for begin in range(0, draws, max(1, _AT_ONCE // count)):
-        size = min(max(1, _AT_ONCE // count), draws - begin)
-        chosen = chance.integers(0, count, size=(size, count))
-        chunks.append(above[chosen].sum(axis=1) / _not_0(below[chosen].sum(axis=1)))
+    chance, count = np.random.default_rng(seed), len(sums)
+    chunks, step = [], max(1, _AT_ONCE // count)
+    for begin in range(0, draws, step):
+        chosen = chance.integers(0, count, size=(min(step, draws - begin), count))
+        # column by column: a third axis would cost several times the memory
+        totals = np.stack([column[chosen].sum(axis=1) for column in sums.T], axis=1)
+        chunks.append(statistic(totals))
     drawn = np.concatenate(chunks)
-    return drawn[~np.isnan(drawn)]  # a draw without anything below the line says nothing
+    return drawn[~np.isnan(drawn)]
 
 
 def _corrected(tails: list[float], drawn: Any, estimate: float, left_out: Any) -> list[float]:

@@ -84,6 +84,7 @@ class PairSettings(Strict):
     accept: str | None = None
     card: CardFormat | None = None
     budget: int | None = Field(None, ge=1)
+    answer_tokens: int | None = Field(None, ge=1)
     samples: int | None = Field(None, ge=1)
     timeout_s: float = Field(120.0, gt=0)
     """Of one call."""
@@ -230,6 +231,7 @@ class Config(Strict):
             accept=pair.accept,
             card=pair.card,
             budget=pair.budget,
+            answer_tokens=pair.answer_tokens,
             samples=pair.samples,
             timeout_s=pair.timeout_s,
             deadline_s=pair.deadline_s,

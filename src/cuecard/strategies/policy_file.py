@@ -50,6 +50,7 @@ class PolicyFile:
     accept: str | None = None
     card: str | None = None
     budget: int | None = None
+    answer_tokens: int | None = None
     samples: int | None = None
     origin: Origin | None = None
 
@@ -59,7 +60,7 @@ class PolicyFile:
 
     def settings(self) -> dict[str, Any]:
         """What the file says besides the strategy, under the names that `policy_with` takes."""
-        names = ("schedule", "accept", "card", "budget", "samples")
+        names = ("schedule", "accept", "card", "budget", "answer_tokens", "samples")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def policy(self, base: Policy | None = None) -> Policy:
@@ -73,6 +74,8 @@ class PolicyFile:
             made = replace(made, card=_member("card format", CardFormat, self.card))
         if self.budget is not None:
             made = replace(made, limits=replace(made.limits, reasoning_tokens=self.budget))
+        if self.answer_tokens is not None:
+            made = replace(made, limits=replace(made.limits, answer_tokens=self.answer_tokens))
         return made if self.samples is None else replace(made, samples=self.samples)
 
 

@@ -1,0 +1,114 @@
+"""What rules let through is counted as the strategies decide, and shared error is told from coincidence."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from itertools import product
+
+import pytest
+
+from cuecard.domain.call import Mode
+from cuecard.domain.outcome import Route
+from cuecard.domain.question import AnswerKind, Question
+from cuecard.evals.acceptance import RULES, ShortAnswers, accepts, from_records, shared_error, told
+from cuecard.models.recorded import Says, ScriptedModel
+from cuecard.planning import virtual_time
+from cuecard.strategies.policy import Acceptance, Policy
+from cuecard.strategies.run import answer
+
+SURE = ShortAnswers("a", small_right=True, large_right=True, same=True, readable=True, confidence=0.9, others=3)
+AGREE = Acceptance(True, None)
+
+
+def test_false_accepts_are_the_wrong_ones_among_the_accepted():
+    wrong = replace(SURE, small_right=False, large_right=False)
+    differ = replace(SURE, same=False, small_right=False)
+    unsure = replace(wrong, confidence=0.3)
+    found = told(AGREE, [SURE, SURE, wrong, differ, unsure])
+    assert (found.accepted, found.wrong, found.shared) == (4, 2, 2)
+    assert (found.false_accepts.estimate, found.false_accepts.method) == (0.5, "Wilson")
+    assert told(Acceptance(True, 0.8), [SURE, SURE, wrong, differ, unsure]).wrong == 1
+    alone = told(Acceptance(False, 0.8), [replace(differ, large_right=False), SURE])
+    assert (alone.accepted, alone.wrong, alone.shared) == (2, 1, 0)
+    assert told(AGREE, []).false_accepts.high == 1
+
+
+@pytest.mark.parametrize(
+    ("small", "large", "logprob"), [*product("45", ["4", "none of it"], [-0.05, -0.5, -3.0, None])]
+)
+def test_a_rule_accepts_here_what_mutual_accepts(small, large, logprob):
+    asked = Question("How many cats are there?", kind=AnswerKind.NUMBER)
+
+    def says(text: str) -> ScriptedModel:
+        def reply(prompt: object) -> Says:
+            return Says(text, "So it is.", confidence_logprob=logprob)
+
+        return ScriptedModel(text, reply)
+
+    item = {"task": "t", "id": "1", "text": asked.text, "options": [], "kind": asked.kind, "cluster": "c"}
+
+    def outcome(strategy: str, rule: Acceptance = AGREE):
+        models = {"small": says(small), "large": says(large)}
+        return virtual_time.run(answer(asked, models, strategy, Policy(accept=rule)))
+
+    def record(strategy: str) -> dict[str, object]:
+        found = outcome(strategy)
+        return {"task": "t", "id": "1", "score": 1.0, "answer": found.answer, "confidence": found.confidence}
+
+    (both,) = from_records([item], [record("short:small")], [record("short:large")])
+    for rule in RULES:
+        assert accepts(rule, both) == (outcome("mutual", rule).route is Route.AGREED), rule
+    assert Mode.SHORT in {call.mode for call in outcome("mutual").calls}
+
+
+def test_records_become_short_answers_and_unscored_ones_are_left_out():
+    item = {"task": "t", "text": "Which?", "options": ["red", "blue", "green"], "kind": "choice", "cluster": "c"}
+    items = [item | {"id": id} for id in "123"]
+    small = [
+        {"task": "t", "id": id, "score": s, "answer": "A", "confidence": None}
+        for id, s in zip("123", (1, 0, None), strict=True)
+    ]
+    large = [{"task": "t", "id": id, "score": 1.0, "answer": "(A)", "confidence": 0.7} for id in "123"]
+    one, other = from_records(items, small, large)
+    assert one == ShortAnswers("c", True, True, True, True, 0.7, 2)
+    assert not other.small_right
+    yes = [item | {"id": "1", "options": [], "kind": "yes_no"}]
+    assert from_records(yes, small, large)[0].others == 1
+    number = [item | {"id": "1", "options": [], "kind": "number"}]
+    assert from_records(number, small, large)[0].others is None
+
+
+def guesses(count: int, shared: float, others: int = 3) -> list[ShortAnswers]:
+    """Two models wrong in 30%; a share of the errors is common to both, the others are independent."""
+    rng, made = random.Random(5), []
+    for place in range(count):
+        if rng.random() < shared:
+            right = rng.random() > 0.3
+            made.append(ShortAnswers(str(place), right, right, True, True, None, others))
+        else:
+            small, large = (0 if rng.random() > 0.3 else rng.randint(1, others) for _ in range(2))
+            made.append(ShortAnswers(str(place), not small, not large, small == large, True, None, others))
+    return made
+
+
+def test_independent_errors_are_told_as_independent():
+    found = shared_error(guesses(4000, 0.0))
+    assert found.independent == pytest.approx(0.09, abs=0.01)
+    assert found.both_wrong == pytest.approx(found.independent, abs=0.01)
+    assert found.wrong_alike == pytest.approx(found.by_chance, abs=0.01)
+    assert found.excess.high < 0
+    assert found.explained == 1.0
+
+
+def test_errors_of_models_that_learned_the_same_are_told_as_shared():
+    found = shared_error(guesses(4000, 0.8))
+    assert found.wrong_alike == pytest.approx(0.8 * 0.3 + 0.2 * 0.03, abs=0.02)
+    assert found.excess.low > 0.1
+    assert found.explained == pytest.approx(0.09 / found.wrong_alike, abs=0.03)
+
+
+def test_where_the_number_of_wrong_answers_is_not_known_chance_is_not_told():
+    assert shared_error([SURE, replace(SURE, others=None)]).by_chance is None
+    assert shared_error([SURE]).explained is None
+    assert shared_error([]) is None
