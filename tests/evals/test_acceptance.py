@@ -11,7 +11,7 @@ import pytest
 from cuecard.domain.call import Mode
 from cuecard.domain.outcome import Route
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.evals.acceptance import RULES, ShortAnswers, accepts, from_records, shared_error, told
+from cuecard.evals.acceptance import RULES, ShortAnswers, accepts, coincidence, from_records, shared_error, told
 from cuecard.models.recorded import Says, ScriptedModel
 from cuecard.planning import virtual_time
 from cuecard.strategies.policy import Acceptance, Policy
@@ -71,7 +71,8 @@ def test_records_become_short_answers_and_unscored_ones_are_left_out():
     ]
     large = [{"task": "t", "id": id, "score": 1.0, "answer": "(A)", "confidence": 0.7} for id in "123"]
     one, other = from_records(items, small, large)
-    assert one == ShortAnswers("c", True, True, True, True, 0.7, 2)
+    assert one == ShortAnswers("c", True, True, True, True, 0.7, 2, one.small_says, one.large_says, "choice")
+    assert one.small_says == one.large_says != ""
     assert not other.small_right
     yes = [item | {"id": "1", "options": [], "kind": "yes_no"}]
     assert from_records(yes, small, large)[0].others == 1
@@ -79,36 +80,38 @@ def test_records_become_short_answers_and_unscored_ones_are_left_out():
     assert from_records(number, small, large)[0].others is None
 
 
-def guesses(count: int, shared: float, others: int = 3) -> list[ShortAnswers]:
-    """Two models wrong in 30%; a share of the errors is common to both, the others are independent."""
+def guesses(count: int, shared: float, others: int | None = 3) -> list[ShortAnswers]:
+    """Two models wrong in 30%, three ways; a share of the errors is common to both, the others are independent."""
     rng, made = random.Random(5), []
     for place in range(count):
+        small, large = (0 if rng.random() > 0.3 else rng.randint(1, 3) for _ in range(2))
         if rng.random() < shared:
-            right = rng.random() > 0.3
-            made.append(ShortAnswers(str(place), right, right, True, True, None, others))
-        else:
-            small, large = (0 if rng.random() > 0.3 else rng.randint(1, others) for _ in range(2))
-            made.append(ShortAnswers(str(place), not small, not large, small == large, True, None, others))
+            large = small
+        says = str(small), str(large)
+        made.append(ShortAnswers(str(place), not small, not large, small == large, True, None, others, *says))
     return made
 
 
-def test_independent_errors_are_told_as_independent():
-    found = shared_error(guesses(4000, 0.0))
-    assert found.independent == pytest.approx(0.09, abs=0.01)
-    assert found.both_wrong == pytest.approx(found.independent, abs=0.01)
-    assert found.wrong_alike == pytest.approx(found.by_chance, abs=0.01)
-    assert found.excess.high < 0
-    assert found.explained == 1.0
+@pytest.mark.parametrize("others", [3, None])
+def test_independent_errors_are_told_as_chance(others):
+    found = shared_error(guesses(4000, 0.0, others))
+    assert found.both_independent == pytest.approx(0.09, abs=0.01)
+    assert found.both_wrong == pytest.approx(found.both_independent, abs=0.01)
+    assert found.by_chance == pytest.approx(0.03, abs=0.005)
+    assert found.excess.low < 0 < found.excess.high
+    assert found.explained == pytest.approx(1, abs=0.15)
 
 
-def test_errors_of_models_that_learned_the_same_are_told_as_shared():
-    found = shared_error(guesses(4000, 0.8))
+@pytest.mark.parametrize("others", [3, None])
+def test_errors_of_models_that_learned_the_same_are_told_as_shared(others):
+    found = shared_error(guesses(4000, 0.8, others))
     assert found.wrong_alike == pytest.approx(0.8 * 0.3 + 0.2 * 0.03, abs=0.02)
-    assert found.excess.low > 0.1
-    assert found.explained == pytest.approx(0.09 / found.wrong_alike, abs=0.03)
+    assert found.excess.low > 0.15
+    assert found.explained == pytest.approx(0.03 / found.wrong_alike, abs=0.03)
 
 
-def test_where_the_number_of_wrong_answers_is_not_known_chance_is_not_told():
-    assert shared_error([SURE, replace(SURE, others=None)]).by_chance is None
-    assert shared_error([SURE]).explained is None
+def test_answers_that_cannot_be_read_are_never_alike():
+    silent = [replace(SURE, small_right=False, large_right=False, same=False, others=None)] * 9
+    assert coincidence(silent) == 0
+    assert shared_error(silent).explained is None
     assert shared_error([]) is None

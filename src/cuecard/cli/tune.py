@@ -9,7 +9,7 @@ from typing import Annotated, Literal, cast
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from cuecard.domain.errors import BadInput
 from cuecard.evals import folder
@@ -21,7 +21,7 @@ from cuecard.evals.tune import Goal, Look, Tuning
 from cuecard.strategies import policy_file
 from cuecard.strategies.policy_file import Origin
 
-UNITS = {"latency": "seconds", "cost": "cost", "tokens": "tokens"}
+WANTED = ("latency", "cost", "tokens")
 Maybe = typer.Option
 
 
@@ -40,8 +40,8 @@ def tune(
     as_json: Annotated[bool, Maybe("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Choose the fastest or cheapest policy that surely keeps the accuracy. Exit code 1: no cheaper one surely does."""
-    if chosen_for not in UNITS:
-        raise BadInput(f"nothing can be chosen for {chosen_for!r}", f"there are: {', '.join(UNITS)}")
+    if chosen_for not in WANTED:
+        raise BadInput(f"nothing can be chosen for {chosen_for!r}", f"there are: {', '.join(WANTED)}")
     goal, prices = Goal(keep, margin, confidence), dict(_price(each) for each in price or ())
     found, seen, baseline = _seen(run, against, chosen_for, prices, set(task or ()))
     told = tuning.tune(seen, baseline, goal)
@@ -54,7 +54,9 @@ def tune(
             json.dumps(asdict(told) | {"times_cheaper": kept, "for": chosen_for, "method": tuning.METHOD}, indent=2)
         )
     else:
-        _show(told, seen, chosen_for, out)
+        kinds = {str(answer["latency"]["kind"]) for each in found.values() for answer in each.answers.values()}
+        unit = f"seconds, {' or '.join(sorted(kinds))}" if chosen_for == "latency" else chosen_for
+        _show(told, seen, unit, out)
         if lost := {name: failed(each) for name, each in found.items() if failed(each)}:
             counts = ", ".join(f"{name} {count}" for name, count in lost.items())
             Console(stderr=True, highlight=False).print(f"answers that failed, and count as wrong: {counts}")
@@ -122,29 +124,30 @@ def _speed_up(seen: tuning.Table, told: Tuning, chosen: Look) -> Interval:
     return ratio_interval(base, best, seen.clusters, told.goal.confidence)
 
 
-def _show(told: Tuning, seen: tuning.Table, chosen_for: str, out: Path | None) -> None:
-    console, unit = Console(highlight=False, soft_wrap=True), UNITS[chosen_for]
-    shown = Table("", "accuracy", unit, "test", "questions needed", box=None)
+def _show(told: Tuning, seen: tuning.Table, unit: str, out: Path | None) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    shown = Table(Column(overflow="fold"), "accuracy", unit, "test", "needs", box=None)
     shown.add_row(told.baseline.arm, f"{told.baseline.accuracy:.3f}", f"{told.baseline.cost:.4g}", "the baseline", "")
     rows = [look for look in told.candidates if look.p is not None or (look.needs and look.cost < told.baseline.cost)]
     for look in rows:
-        needs = f"{look.needs:,}" if look.needs else "none would do"
+        needs = f"{look.needs:,}" if look.needs else "–"
         shown.add_row(look.arm, f"{look.accuracy:.3f}", f"{look.cost:.4g}", _tested(look), needs)
     console.print(shown)
+    console.print("needs: about how many questions would show it, if it is what it looks like", style="dim")
     if left := len(told.candidates) - len(rows):
         console.print(f"and {left} that cost more than the baseline or look as if they lost too much", style="dim")
     if (chosen := told.chosen) is not None:
         times = _speed_up(seen, told, chosen)
         span = f", {100 * times.confidence:g}% interval {times.low:.2f} to {times.high:.2f}" if times.low else ""
         console.print(f"[bold]{chosen.arm}[/]: {guarantee(told)}")
-        console.print(f"{unit} a question {told.baseline.cost:.4g} → {chosen.cost:.4g} ({times.estimate:.2f}x{span})")
+        console.print(f"{unit}, a question: {told.baseline.cost:.4g} → {chosen.cost:.4g} ({times.estimate:.2f}x{span})")
         console.print(f"written to {out}" if out else "--out FILE writes it down", markup=False, style="dim")
         return
     wanted = [look for look in rows if look.needs]
     console.print(f"no cheaper policy is sure to keep {told.goal} of {told.baseline.arm}: the data do not suffice")
     if wanted:
         least = min(wanted, key=lambda look: look.needs or 0)
-        console.print(f"about {least.needs:,} questions would show it of {least.arm}, if it is what it looks like")
+        console.print(f"about {least.needs:,} questions would show it of {least.arm}")
     else:
         console.print("none looks as if it did, so more questions would hardly help")
 

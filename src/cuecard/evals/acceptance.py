@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,10 @@ class ShortAnswers:
     """Of the large model in its own; None where it gives no probabilities."""
     others: int | None = None
     """How many wrong answers there are to choose from: options less one; None: no such number is known."""
+    small_says: str = ""
+    large_says: str = ""
+    pool: str = ""
+    """Questions of one pool take the same sort of answer: a category, else a kind."""
 
 
 @dataclass(frozen=True)
@@ -51,22 +56,23 @@ class RuleTold:
 class SharedError:
     """How often both models are wrong alike, against errors that have nothing to do with each other.
 
-    `independent` is P(small wrong) * P(large wrong): as often both would be wrong if their errors were independent. It
-    bounds how often they would be wrong alike; where all questions have options, `by_chance` is that times the chance
-    that two wrong choices among them are the same one. `excess` is both wrong alike less `independent`: where it is
-    above 0 the errors hang together, by what both models have learnt or by questions that are hard for both.
+    `both_independent` is P(small wrong) * P(large wrong), as often both would be wrong if their errors were
+    independent. `by_chance` is that times the chance that two wrong answers are the same one: among options 1 over the
+    wrong ones, else as often as wrong answers of the two models to different questions of a pool are the same (where
+    every question has its own vocabulary, that says too little). `excess` is what is wrong alike less `by_chance`:
+    above 0 the errors hang together, by what both models have learnt or by questions that mislead both.
     """
 
     questions: int
     small_wrong: float
     large_wrong: float
     both_wrong: float
+    both_independent: float
     wrong_alike: float
-    independent: float
-    by_chance: float | None
+    by_chance: float
     excess: Interval
     explained: float | None
-    """Of what is wrong alike, the most that independent errors explain; None where nothing is wrong alike."""
+    """The part of what is wrong alike that chance explains; None where nothing is wrong alike."""
 
 
 def told(rule: Acceptance, answers: Sequence[ShortAnswers], confidence: float = 0.95) -> RuleTold:
@@ -90,7 +96,7 @@ def shared_error(answers: Sequence[ShortAnswers], confidence: float = 0.95, seed
     """Both wrong alike, against independence; None of no answers. The interval draws whole clusters."""
     if not answers:
         return None
-    np = numpy()
+    np, same = numpy(), coincidence(answers)
     columns = [
         [float(not each.small_right) for each in answers],
         [float(not each.large_right) for each in answers],
@@ -101,22 +107,36 @@ def shared_error(answers: Sequence[ShortAnswers], confidence: float = 0.95, seed
 
     def excess(totals: Any) -> Any:
         small, large, alike, count = totals.T
-        return alike / count - small * large / count**2
+        return alike / count - same * small * large / count**2
 
     small, large, alike, count = (float(total) for total in sums.sum(axis=0))
-    independent, others = small * large / count**2, [each.others for each in answers]
-    known = [each for each in others if each]
+    independent = small * large / count**2
     return SharedError(
         len(answers),
         small / count,
         large / count,
         sum(not each.small_right and not each.large_right for each in answers) / count,
-        alike / count,
         independent,
-        independent * sum(1 / each for each in known) / count if len(known) == len(others) else None,
+        alike / count,
+        same * independent,
         resampled(sums, excess, confidence, seed),
-        min(1.0, independent * count / alike) if alike else None,
+        min(1.0, same * independent * count / alike) if alike else None,
     )
+
+
+def coincidence(answers: Sequence[ShortAnswers]) -> float:
+    """The mean chance that wrong answers of the two models are the same one, if they have nothing else in common."""
+    small, large = defaultdict[str, Counter[str]](Counter), defaultdict[str, Counter[str]](Counter)
+    for each in answers:
+        small[each.pool][each.small_says] += not each.small_right
+        large[each.pool][each.large_says] += not each.large_right
+
+    def of_pool(name: str) -> float:
+        pairs = small[name].total() * large[name].total()
+        return sum(count * large[name][says] for says, count in small[name].items() if says) / pairs if pairs else 0.0
+
+    pools = {each.pool: of_pool(each.pool) for each in answers}
+    return sum(1 / each.others if each.others else pools[each.pool] for each in answers) / len(answers)
 
 
 def from_records(items: Iterable[Record], small: Iterable[Record], large: Iterable[Record]) -> list[ShortAnswers]:
@@ -142,7 +162,10 @@ def _both(item: Record, small: Record, large: Record) -> ShortAnswers:
         agree(one, other, asked),
         bool(large.get("parsed", other.parsed)),
         large["confidence"],
-        options - 1 or None if options else None,
+        options - 1 if options > 1 else None,
+        str(one.value) if one.parsed else "",
+        str(other.value) if other.parsed else "",
+        item.get("category") or str(asked.kind),
     )
 
 
