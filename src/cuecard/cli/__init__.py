@@ -13,10 +13,13 @@ import cuecard
 from cuecard.cli.ask import ask
 from cuecard.cli.check import check
 from cuecard.cli.demo import demo
+from cuecard.cli.eval import evaluate
 from cuecard.cli.models import models
 from cuecard.cli.replay import replay
 from cuecard.cli.serve import key, serve
+from cuecard.cli.study import study
 from cuecard.cli.tasks import tasks
+from cuecard.cli.tune import tune
 from cuecard.domain.errors import CuecardError
 
 app = typer.Typer(
@@ -33,6 +36,9 @@ app.command()(check)
 app.command()(key)
 app.command()(replay)
 app.command()(tasks)
+app.command()(tune)
+app.command("eval")(evaluate)
+app.command()(study)
 
 # what Typer raises for a wrong option or command; it has no public name
 UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])

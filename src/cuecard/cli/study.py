@@ -1,0 +1,209 @@
+"""`cuecard study`: what a TOML file describes, run; and what `cuecard eval` shares with it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from cuecard.cli.tasks import open_named
+from cuecard.domain.errors import BadInput
+from cuecard.evals import estimate as estimates
+from cuecard.evals import folder, studies
+from cuecard.evals.run import Plan, Progress, run
+from cuecard.evals.store import Record, Store
+from cuecard.evals.summary import summary
+from cuecard.models.base import Model
+from cuecard.report.machine import machine
+
+
+def study(
+    file: Annotated[Path, typer.Argument(help="A TOML file: tasks, arms, options, and a table for each model.")],
+    out: Annotated[Path | None, typer.Option(help="The run's directory, instead of the file's.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Most questions of each task, instead of the file's.")] = None,
+    live: Annotated[bool, typer.Option("--live", help="Run every arm end to end as well, timed as a whole.")] = False,
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", help="Make failed calls, and answers with such calls, again.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it will cost: calls, tokens, time. Estimated.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Run a study: go on where it stopped, then sum up."""
+    wanted = studies.read(file)
+    changes = {"out": out, "limit": limit, "live": live or None}
+    wanted = replace(wanted, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
+    perform(wanted, retry_errors=retry_errors, dry_run=dry_run, as_json=as_json)
+
+
+def perform(wanted: studies.Study, *, retry_errors: bool, dry_run: bool, as_json: bool) -> None:
+    """Run a study, or estimate it. Raises CuecardError; exits with 130 when interrupted."""
+    if wanted.out is None:
+        raise BadInput("a run needs a directory", "give --out, or out in the study's file")
+    tasks = studies.opened(wanted, open_named)  # all that can be wrong is found before a model is loaded
+    models = wanted.load()
+    plan = wanted.plan(tasks, models)
+    if dry_run:
+        told = asyncio.run(_estimated(wanted, plan, models))
+        typer.echo(json.dumps(told, indent=2)) if as_json else _show_estimate(told)
+        return
+    console = Console(stderr=True, highlight=False)
+    about = folder.About(wanted.config(plan), _facts(wanted))
+    with folder.RunFolder(wanted.out, about) as held:
+        _tell_beginning(console, held)
+        if retry_errors:
+            again = held.store.drop_errors()
+            console.print(f"{again.calls} failed calls and {again.answers} answers are made again")
+        try:
+            asyncio.run(_run(plan, models, held.store, console))
+        except KeyboardInterrupt:
+            console.print(f"stopped; what is answered is kept in {wanted.out}, and the same command goes on from there")
+            raise typer.Exit(130) from None
+        told = summary(about.config, held.store)
+        folder.save(wanted.out / "summary.json", told)
+    typer.echo(json.dumps(told, indent=2, ensure_ascii=False)) if as_json else _show(told, wanted.out)
+
+
+async def _run(plan: Plan, models: Mapping[str, Model], store: Store, console: Console) -> None:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[so_far]}"),
+    )
+    far = SoFar()
+    with Bar(*columns, console=console, transient=True) as bar:
+        line = bar.add_task("questions", total=None, so_far="")
+
+        def listen(progress: Progress, records: Sequence[Record]) -> None:
+            far.take(records)
+            bar.update(line, total=progress.total, completed=progress.answered, so_far=far.told())
+
+        try:
+            done = await run(plan, models, store, listen)
+        finally:
+            for model in models.values():
+                await model.aclose()
+    busy = "" if done.busy_share is None else f", slots busy {100 * done.busy_share:.0f}% of the time"
+    console.print(f"{done.answered} questions, {done.fresh} of them now; {done.calls} calls made{busy}")
+
+
+class SoFar:
+    """Accuracy by arm and routes, over what was heard of."""
+
+    def __init__(self) -> None:
+        self.right, self.scored = Counter[str](), Counter[str]()
+        self.routes = Counter[str]()
+        self.errors = 0
+
+    def take(self, records: Sequence[Record]) -> None:
+        for record in records:
+            if record["score"] is not None:
+                self.scored[record["arm"]] += 1
+                self.right[record["arm"]] += record["score"]
+            self.errors += record["status"] == "error"
+            if record["route"] not in (None, "direct"):
+                self.routes[record["route"]] += 1
+
+    def told(self) -> str:
+        arms = [f"{arm} {self.right[arm] / count:.2f}" for arm, count in self.scored.items()]
+        routes = [f"{route} {count}" for route, count in self.routes.most_common()]
+        errors = [f"errors {self.errors}"] if self.errors else []
+        return "  ".join((*arms, "|", *routes, *errors))
+
+
+async def _estimated(wanted: studies.Study, plan: Plan, models: Mapping[str, Model]) -> Record:
+    store = None
+    assert wanted.out is not None
+    if (wanted.out / "run.json").exists():
+        there, store = folder.opened(wanted.out)
+        if list(folder.differences(there["config"], json.loads(json.dumps(wanted.config(plan))))):
+            store.close()
+            store = None
+    try:
+        return await estimates.estimate(plan, models, store, wanted.local)
+    finally:
+        if store is not None:
+            store.close()
+        for model in models.values():
+            await model.aclose()
+
+
+def _facts(wanted: studies.Study) -> dict[str, Any]:
+    return {"models": wanted.told(), "argv": sys.argv[1:], "machine": machine()}
+
+
+def _tell_beginning(console: Console, held: folder.RunFolder) -> None:
+    if held.resumed:
+        console.print(f"going on with {held.path}")
+    if held.mended.calls or held.mended.answers:
+        told = f"{held.mended.calls} calls and {held.mended.answers} answers"
+        console.print(f"{told} were damaged: they are made again")
+
+
+def _show_estimate(told: Record) -> None:
+    console = Console(highlight=False)
+    table = Table("task", "questions left", "calls", "prompt tokens", "completion tokens", "time", box=None)
+    for name, task in told["tasks"].items():
+        table.add_row(name, _count(task["left"]), *_costs(task))
+    if len(told["tasks"]) > 1:
+        table.add_row("all", "", *_costs(told["total"]))
+    console.print(table)
+    for name, task in told["tasks"].items():
+        console.print(f"[dim]{name}: estimated from {task['basis']}[/]")
+
+
+def _costs(told: Record) -> list[str]:
+    seconds = told.get("seconds")
+    counts = [_count(told.get(name)) for name in ("calls", "prompt_tokens", "completion_tokens")]
+    return [*counts, "not known" if seconds is None else _duration(seconds)]
+
+
+def _count(value: int | None) -> str:
+    return "not known" if value is None else f"{value:,}"
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}" if whole >= 60 else f"{seconds:.1f} s"
+
+
+def _show(told: Record, out: Path) -> None:
+    console = Console(highlight=False)
+    for name, task in told["tasks"].items():
+        table = Table("arm", "accuracy", "95%", "latency", "kind", "tokens", "routes", box=None, title=name)
+        table.columns[0].no_wrap = True
+        for arm, each in task["arms"].items():
+            table.add_row(arm, *_cells(each))
+        console.print(table)
+        for arm, both in task["composed_against_measured"].items():
+            ratio, same = both["ratio"] or 0.0, both["same_answer"]
+            console.print(f"[dim]{arm}: composed {ratio:.2f} of measured, {100 * same:.0f}% of answers the same[/]")
+    console.print(f"[dim]{out / 'summary.json'}[/]")
+
+
+def _cells(arm: Record) -> list[str]:
+    between, latency = arm["interval"] or {}, arm["latency"]
+    generated = sum(role["completion"] for role in arm["tokens"].values()) / max(1, arm["answered"])
+    bounds = [between.get(side) for side in ("low", "high")]
+    return [
+        "–" if arm["accuracy"] is None else f"{arm['accuracy']:.3f}",
+        "–" if None in bounds else "–".join(f"{bound:.3f}" for bound in bounds),
+        "–" if latency["mean_s"] is None else f"{latency['mean_s']:.3f} s",
+        latency["kind"] or "–",
+        f"{generated:.1f}",
+        ", ".join(f"{route} {count}" for route, count in arm["routes"].items()),
+    ]

@@ -1,0 +1,149 @@
+"""What a run will cost, before it is paid: from questions that are stored, a few asked now, or a rehearsal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from cuecard.domain.call import Mode
+from cuecard.domain.outcome import LatencyKind
+from cuecard.domain.question import AnswerKind
+from cuecard.evals.items import Task
+from cuecard.evals.run import Plan, run
+from cuecard.evals.store import Record, Store
+from cuecard.models.base import Model
+from cuecard.models.prompt import INSTRUCTIONS, Prompt
+from cuecard.models.recorded import Says, ScriptedModel
+
+DISAGREEING: Mapping[AnswerKind | None, tuple[str, str]] = {
+    AnswerKind.CHOICE: ("A", "B"),
+    AnswerKind.YES_NO: ("yes", "no"),
+    AnswerKind.NUMBER: ("1", "2"),
+}
+ASKED = 5
+"""Questions of each task that are asked for an estimate, the first of them for warming up only."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Means a question; seconds of model time, None where nothing was timed."""
+
+    questions: int
+    calls: float
+    prompt_tokens: float
+    completion_tokens: float
+    seconds: float | None
+
+
+def of_stored(store: Store, task: str, skip: int = 0) -> Cost | None:
+    """What the questions of this task that are answered have cost, the first few left out; None if there are none."""
+    keys: dict[str, dict[str, None]] = {}
+    for answer in store.answers():
+        if answer["task"] == task:
+            keys.setdefault(answer["id"], {}).update({call["key"]: None for call in answer["calls"] if call["key"]})
+    chosen = list(keys.values())[skip:]
+    calls = [call for key in {key: None for own in chosen for key in own} if (call := store.call(key))]
+    return _cost(len(chosen), calls) if calls else None
+
+
+def _cost(questions: int, calls: list[Record]) -> Cost:
+    sums: Counter[str] = Counter()
+    for call in calls:
+        again = call["hot_end_s"] is not None
+        sums["prompt"] += (call["prompt_tokens"] or 0) * (1 + again)
+        sums["completion"] += call["completion_tokens"] or 0
+        sums["microseconds"] += round(1e6 * (call["end_s"] + (call["hot_end_s"] or 0.0)))
+    return Cost(
+        questions,
+        len(calls) / questions,
+        sums["prompt"] / questions,
+        sums["completion"] / questions,
+        sums["microseconds"] / 1e6 / questions,
+    )
+
+
+async def asked_now(plan: Plan, task: Task, models: Mapping[str, Model]) -> Cost | None:
+    """A few questions of the task, asked of the models now; nothing of it is kept."""
+    few = replace(plan, tasks=[task], limit=min(plan.limit or ASKED, ASKED), sample=None, live=False)
+    with TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "run.sqlite")
+        try:
+            await run(few, models, store, lambda progress, records: None)
+            return of_stored(store, task.name, skip=1) or of_stored(store, task.name)
+        finally:
+            store.close()
+
+
+async def rehearsed(plan: Plan, task: Task) -> Cost | None:
+    """The most that a question can cost: nobody agrees, every budget is spent. Tokens are words, without images."""
+    models: dict[str, Model] = {
+        role: ScriptedModel(
+            seat.name,
+            _worst(role, plan),
+            style=seat.abilities.style,
+            card_formats=seat.abilities.card_formats,
+            scores=(lambda answer: -1.0 if answer else 0.0) if seat.abilities.scoring else None,
+        )
+        for role, seat in plan.seats.items()
+    }
+    cost = await asked_now(plan, task, models)
+    return None if cost is None else replace(cost, seconds=None)
+
+
+def _worst(role: str, plan: Plan) -> Any:
+    budget = max(arm.policy.limits.reasoning_tokens for arm in plan.arms)
+
+    def says(prompt: Prompt) -> Says:
+        text = "\n".join(turn.text for turn in prompt.turns)
+        kind = next((kind for kind, asked in INSTRUCTIONS.items() if asked and asked in text), None)
+        answer = DISAGREEING.get(kind, ("this", "that"))[role == "large"]
+        return Says(answer, " so" * budget if prompt.mode is Mode.REASON else "")
+
+    return says
+
+
+async def estimate(plan: Plan, models: Mapping[str, Model], store: Store | None, local: bool) -> Record:
+    """What the rest of a run will cost, by task and in all, and where the figures come from. All are estimated."""
+    tasks: dict[str, Any] = {}
+    for task in plan.tasks:
+        cost = of_stored(store, task.name) if store is not None else None
+        basis = f"{cost.questions} stored questions" if cost else ""
+        if cost is None and local:
+            cost = await asked_now(plan, task, models)
+            basis = f"{cost.questions} questions asked now" if cost else ""
+        if cost is None:
+            cost = await rehearsed(plan, task)
+            basis = "at most: nobody agrees, every budget is spent; tokens are words, images not counted"
+        counts = [each for each in (task.count, plan.limit) if each is not None]
+        done = _done(store, task.name, plan)
+        left = max(0, min(counts) - done) if counts else None
+        tasks[task.name] = {"questions": min(counts) if counts else None, "left": left, "basis": basis}
+        tasks[task.name] |= {} if cost is None or left is None else _times(cost, left, plan.at_once)
+    names = ("calls", "prompt_tokens", "completion_tokens", "seconds")
+    total = {name: _sum([told.get(name) for told in tasks.values()]) for name in names}
+    return {"kind": LatencyKind.ESTIMATED, "at_once": plan.at_once, "tasks": tasks, "total": total}
+
+
+def _times(cost: Cost, questions: int, at_once: int) -> Record:
+    """Tokens and calls of so many questions; seconds by the clock, with every slot in use."""
+    return {
+        "calls": round(cost.calls * questions),
+        "prompt_tokens": round(cost.prompt_tokens * questions),
+        "completion_tokens": round(cost.completion_tokens * questions),
+        "seconds": None if cost.seconds is None else cost.seconds * questions / at_once,
+    }
+
+
+def _done(store: Store | None, task: str, plan: Plan) -> int:
+    """Questions that every arm has answered."""
+    answered = Counter(answer["id"] for answer in store.answers() if answer["task"] == task) if store else Counter()
+    return sum(count >= len(plan.arms) for count in answered.values())
+
+
+def _sum(values: list[Any]) -> Any:
+    """None as soon as one is not known."""
+    return None if None in values else sum(values)
