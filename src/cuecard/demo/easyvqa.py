@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from random import Random
 
 from cuecard.demo.boards import Solution
 from cuecard.domain.question import AnswerKind, Image, Question
@@ -58,6 +59,41 @@ def scenes(split: str) -> dict[Path, tuple[str, str]]:
             elif word in COLOURS:
                 told["colour"] = word
     return {image: (told["colour"], told["shape"]) for image, told in found.items() if len(told) == 2}
+
+
+@cache
+def asked_about(split: str) -> dict[Path, tuple[Item, ...]]:
+    """The questions of a split by their image."""
+    found: dict[Path, list[Item]] = {}
+    for item in items(split):
+        found.setdefault(item.image_path, []).append(item)
+    return {image: tuple(asked) for image, asked in found.items()}
+
+
+def asked_for(item: Item) -> str | None:
+    """The colour or shape that a yes/no question asks for."""
+    if item.kind is not AnswerKind.YES_NO:
+        return None
+    return next(word for word in item.text.rstrip("?").split() if word in (*COLOURS, *SHAPES))
+
+
+def is_there(item: Item, scene: tuple[str, str]) -> bool | None:
+    """Whether the image shows what a yes/no question asks for, negated or not."""
+    word = asked_for(item)
+    return None if word is None else word in scene
+
+
+def varied(item: Item, scene: tuple[str, str], rng: Random) -> Item:
+    """A yes/no question in the same words that asks for what is there half the time; in the data set it is a fifth."""
+    word = asked_for(item)
+    if word is None:
+        return item
+    words = COLOURS if word in COLOURS else SHAPES
+    there = scene[0] if word in COLOURS else scene[1]
+    wanted = there if rng.random() < 0.5 else rng.choice([other for other in words if other != there])
+    flips = (word == there) != (wanted == there)
+    answer = {"yes": "no", "no": "yes"}[item.answer] if flips else item.answer
+    return replace(item, text=item.text.replace(word, wanted), answer=answer)
 
 
 def solve(item: Item, scene: tuple[str, str]) -> Solution:

@@ -100,31 +100,52 @@ class Album:
         self.features = torch.cat(features)
 
     def board_lessons(self, rng: Random, tasks: Sequence[str], plain: float = 0.5) -> list[Lesson]:
-        """One board, and a question of each task about it; a share of the plainest kind is asked otherwise."""
+        """One board, and a question of each task about it, none twice; a share of the plainest kind is asked otherwise.
+
+        (What was told before could be copied instead of seen, so a colour is counted once.)
+        """
         picture = rng.randrange(len(self.boards))
-        board, lessons = self.boards[picture], []
+        board = self.boards[picture]
+        lessons: list[Lesson] = []
         for task in tasks:
             made = boards.make_task(rng, board.cells, task, wander=rng.random() < 0.15)
             if made.about == "digit" and rng.random() < plain:  # told as it is seen: the easiest kind
                 made = boards.make_task(rng, board.cells, task, wander=rng.random() < 0.15)
+            if any(boards.wording(made) == lesson.question.text for lesson in lessons):
+                continue
             slipped = boards.solve(made, boards.misread(rng, made, board.cells)).reasoning
             asked, solution = boards.question(made, board, NO_PICTURE), boards.solve(made, board.cells)
             visited = boards.path(board.cells, made.cells[0], made.jumps) if made.about in ("digit", "colour") else []
             lessons.append(Lesson(asked, picture, solution, slipped, tuple(visited)))
         return lessons
 
-    def photo_lesson(self, rng: Random) -> Lesson:
-        """A question of easy-VQA's training split."""
-        scenes, items = easyvqa.scenes("train"), easyvqa.items("train")
-        while (item := rng.choice(items)).image_path not in scenes:
-            pass
-        wrong = (rng.choice(easyvqa.COLOURS), rng.choice(easyvqa.SHAPES))
-        solution, slipped = easyvqa.solve(item, scenes[item.image_path]), easyvqa.solve(item, wrong).reasoning
+    def photo_lessons(self, rng: Random, count: int) -> list[Lesson]:
+        """An image of easy-VQA's training split, and some of the questions asked about it."""
+        path = rng.choice(list(self.photos))
+        asked, scene = easyvqa.asked_about("train")[path], easyvqa.scenes("train")[path]
+        items = {easyvqa.varied(item, scene, rng) for item in rng.sample(asked, min(count, len(asked)))}
+        return [self._photo_lesson(rng, item) for item in sorted(items, key=lambda item: item.text)]
+
+    def _photo_lesson(self, rng: Random, item: easyvqa.Item) -> Lesson:
+        scene = easyvqa.scenes("train")[item.image_path]
+        wrong = rng.choice(easyvqa.COLOURS), rng.choice(easyvqa.SHAPES)
+        solution, slipped = easyvqa.solve(item, scene), easyvqa.solve(item, wrong).reasoning
         asked = Question(item.text, (NO_PICTURE,), kind=item.kind)
-        return Lesson(asked, self.photos[item.image_path], solution, slipped)
+        return Lesson(
+            asked, self.photos[item.image_path], solution, slipped, scene=Scene(*scene, easyvqa.is_there(item, scene))
+        )
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An image of easy-VQA: its colour, its shape, and whether it shows what is asked for (None: nothing is)."""
+
+    colour: str
+    shape: str
+    is_there: bool | None
 
 
 @dataclass(frozen=True)
@@ -136,17 +157,21 @@ class Row:
     picture: int
     stations: tuple[tuple[int, tuple[int, ...]], ...] = ()
     """Where an answer is about to be said at once, and the cells that lead to it: start, after one jump, and so on."""
+    scenes: tuple[tuple[int, Scene], ...] = ()
+    """Where an answer about an image of easy-VQA is about to be said at once, and what there is to it."""
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """A question with its picture, its reasoning, reasoning with a slip, and the cells visited on the way."""
+    """A question with its picture, its reasoning, reasoning with a slip, and what is looked at on the way."""
 
     question: Question
     picture: int
     solution: boards.Solution
     slipped: str
     visited: tuple[int, ...] = ()
+    """Cells of a board."""
+    scene: Scene | None = None
 
 
 class Writer:
@@ -178,16 +203,18 @@ class Writer:
     def chain(self, lessons: Sequence[Lesson]) -> Row:
         """Short answers to several questions about one picture, turn after turn: six for the price of three."""
         ids: list[int] = []
-        learned, stations = [], []
+        learned, stations, scenes = [], [], []
         for lesson in lessons:
             asked = lesson.question if not ids else replace(lesson.question, images=())
             ids += self.ids(("\n" if ids else "") + render(self.tokenizer, layouts.short(asked, layouts.TAGS)))
             reply = self.ids(lesson.solution.answer + tk.END)
             if lesson.visited:
                 stations.append((len(ids) - 1, lesson.visited))
+            if lesson.scene:
+                scenes.append((len(ids) - 1, lesson.scene))
             learned.append((len(ids), len(ids) + len(reply)))
             ids += reply
-        return Row(ids, tuple(learned), lessons[0].picture, tuple(stations))
+        return Row(ids, tuple(learned), lessons[0].picture, tuple(stations), tuple(scenes))
 
 
 def reason_row(writer: Writer, lesson: Lesson) -> Row:

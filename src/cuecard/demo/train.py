@@ -3,8 +3,9 @@
 Phases of the small model: *vision* alone (which digit, colour and cell each visual token shows), *look-up* (tell the
 cells of a board in the words of the reasoning), and *both* (short answers, reasoning, and reading cards). Vision is
 kept as it is from then on. The large model begins as the small one, deeper by layers that are silent at first, and has
-a phase *both* of its own, in which those layers are shown how to jump. Every step draws its data from (seed, model,
-phase, step), so a run that was killed goes on from its last checkpoint as if nothing had happened.
+a phase *both* of its own, in which those layers are shown how to jump, and *glance*, for what is told at once. Every
+step draws its data from (seed, model, phase, step), so a run that was killed goes on from its last checkpoint as if
+nothing had happened.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ DEEPER = {
     "jump-4": 1,
     "jump-5": 1,
 }
+NEARER = {"look-up": 3, "compare": 3, "count": 2, "sum": 2, "jump-1": 6, "jump-2": 4}
 REASONED = {
     "look-up": 2,
     "compare": 2,
@@ -65,7 +67,6 @@ REASONED = {
 }
 DRILLS = ("sum", "count", "choose", "compare", "judge")
 """Sorts of steps; whether two colours are the same comes slowest."""
-EASY_VQA_SHARE = 0.12
 CHAIN = 6
 
 
@@ -84,6 +85,10 @@ class Phase:
     drill_rows: int = 0
     """Rows of one sort of step, again and again, drawn from `drills`."""
     drills: tuple[str, ...] = DRILLS
+    photos: float = 0.12
+    """Share of the rows about an image of easy-VQA."""
+    peak: float = 1.0
+    """Share of the model's learning rates that the phase begins with."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,18 @@ RECIPES = {
                 reason_rows=6,
                 read_rows=4,
             ),
+            Phase(
+                "glance",
+                1600,
+                drill_rows=1,
+                drills=(*DRILLS, "recall"),
+                chains=9,
+                short_mix=NEARER,
+                reason_rows=3,
+                read_rows=2,
+                photos=0.45,
+                peak=0.5,
+            ),
         ),
         slips=0.35,
         stations=(1, 4, 7, 10),
@@ -156,7 +173,8 @@ RECIPES = {
 
 class Heads(nn.Module):
     """What is asked on the way: of visual tokens digit, colour, cell and where a jump leads; of images shape and hue;
-    where a short answer begins the cell reached and what it shows; of an option its letter."""
+    where a short answer begins the cell reached and what it shows, or shape and hue and whether they are asked for; of
+    an option its letter."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -164,6 +182,7 @@ class Heads(nn.Module):
             "shown digit": 10,
             "shown colour": 3,
             "label": 4,
+            "there": 2,
         }
         self.of = nn.ModuleDict({name: nn.Linear(width, size) for name, size in sizes.items()})
 
@@ -251,9 +270,9 @@ class Trainee:
 
     def modes_loss(self, rng: Random, phase: Phase) -> dict[str, float]:
         def drawn(mix: Mapping[str, int], count: int) -> list[lessons.Lesson]:
-            """One picture, several questions; about easy-VQA's pictures one."""
-            if rng.random() < EASY_VQA_SHARE:
-                return [self.album.photo_lesson(rng)]
+            """One picture, several questions about it."""
+            if rng.random() < phase.photos:
+                return self.album.photo_lessons(rng, count)
             return self.album.board_lessons(rng, rng.choices(list(mix), list(mix.values()), k=count))
 
         short = [self.writer.chain(drawn(phase.short_mix, CHAIN)) for _ in range(phase.chains)]
@@ -292,7 +311,8 @@ class Trainee:
         if not rows:
             return {}
         batches = [self.batch(bundle, filler) for bundle in lessons.bundles(rows, BUNDLE)]
-        tokens, stops = sum(float(weight.sum()) for *_, weight in batches), sum(len(row.stations) for row in rows)
+        tokens = sum(float(weight.sum()) for *_, weight in batches)
+        stops = sum(len(row.stations) + len(row.scenes) for row in rows)
         told = reached = 0.0
         for bundle, inputs, weight in batches:
             final, layers = self.forward(bundle, inputs)
@@ -300,7 +320,7 @@ class Trainee:
             mask = weight > 0
             each = F.cross_entropy(self.model.lm_head(final[:, :-1][mask]), inputs[:, 1:][mask], reduction="none")
             loss = (each * weight[mask]).sum()
-            on_the_way = self.station_loss(bundle, layers)
+            on_the_way = self.station_loss(bundle, layers) + self.scene_loss(bundle, layers)
             told, reached = told + loss.item() / tokens, reached + on_the_way.item() / max(1, stops)
             on_the_way = on_the_way / max(1, stops) + labels / len(batches)
             (loss / tokens + STATION_WEIGHT * on_the_way).backward()
@@ -320,6 +340,15 @@ class Trainee:
                 known.append((i, at, (boards.COLOURS.index(colour), digit)[part]))
             total = total + self.asked(name, layers[shown], known)
         return total
+
+    def scene_loss(self, rows: list[Row], layers: dict[int, torch.Tensor]) -> torch.Tensor:
+        """Summed over the rows: what an image of easy-VQA shows, and later whether that is what is asked for."""
+        seen, compared = layers[self.recipe.stations[1]], layers[self.recipe.stations[-1]]
+        known = [(i, at, scene) for i, row in enumerate(rows) for at, scene in row.scenes]
+        hues = [(i, at, easyvqa.COLOURS.index(scene.colour)) for i, at, scene in known]
+        shapes = [(i, at, easyvqa.SHAPES.index(scene.shape)) for i, at, scene in known]
+        there = [(i, at, int(scene.is_there)) for i, at, scene in known if scene.is_there is not None]
+        return self.asked("hue", seen, hues) + self.asked("shape", seen, shapes) + self.asked("there", compared, there)
 
     def label_loss(self, ids: torch.Tensor, layer: torch.Tensor) -> torch.Tensor:
         """Of each option's first word (ids: (b, n)): which letter stands before it. A mean."""
@@ -376,7 +405,7 @@ class Trainee:
 
     def step(self, phase: Phase, step: int) -> dict[str, float]:
         """One step of a phase; everything random in it comes from (seed, model, phase, step)."""
-        rng, rate = Random(f"{self.seed} {self.name} {phase.name} {step}"), rate_at(step, phase.steps, 50)
+        rng, rate = Random(f"{self.seed} {self.name} {phase.name} {step}"), rate_at(step, phase.steps, 50) * phase.peak
         for optimiser, full in self.optimisers:
             optimiser.zero_grad()
             for group in optimiser.param_groups:
