@@ -134,6 +134,8 @@ def _show(told: Tuning, seen: tuning.Table, unit: str, out: Path | None) -> None
         shown.add_row(look.arm, f"{look.accuracy:.3f}", f"{look.cost:.4g}", _tested(look), needs)
     console.print(shown)
     console.print("needs: about how many questions would show it, if it is what it looks like", style="dim")
+    third = f"{told.explored} of {told.questions} questions ({told.clusters} clusters) set the order of the tests"
+    console.print(third, style="dim")
     if left := len(told.candidates) - len(rows):
         console.print(f"and {left} that cost more than the baseline or look as if they lost too much", style="dim")
     if (chosen := told.chosen) is not None:

@@ -102,7 +102,7 @@ def _drawn(sums: Any, statistic: Callable[[Any], Any], draws: int, seed: int) ->
 
 
 def _corrected(tails: list[float], drawn: Any, estimate: float, left_out: Any) -> list[float]:
-    """Tails of the bootstrap distribution that BCa reads instead of the nominal ones (Efron 1987, eq. 2.3)."""
+    """Tails of the bootstrap distribution that BCa reads instead of the nominal ones (Efron 1987)."""
     normal, draws = NormalDist(), len(drawn)
     share = float((drawn < estimate).mean() + (drawn == estimate).mean() / 2)
     bias = normal.inv_cdf(min(max(share, 0.5 / draws), 1 - 0.5 / draws))

@@ -219,7 +219,7 @@ def needed(losses: Any, clusters: Sequence[str], goal: Goal) -> int | None:
     """About how many questions in all would show the goal met with power 0.8; None where the mean says it is not met.
 
     The fortune's logarithm as Brownian motion with drift that must cross ln(1 / level) by the last cluster (Siegmund
-    1985, eq. 3.15), solved for the number of clusters.
+    1985, chapter 3), solved for the number of clusters.
     """
     (sums,) = by_cluster(clusters, losses)
     if (mean := float(sums.mean())) >= 0:
