@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from cuecard.evals.compose import Asked
 from cuecard.evals.making import Take, record_of, take
 from cuecard.evals.slots import Slots
 from cuecard.evals.store import CallRow, Record
+from cuecard.evals.writer import MOST_WAITING
 from cuecard.models import prompt as layouts
 from cuecard.models.base import Model
 
@@ -23,6 +25,7 @@ ORDER = {Mode.SHORT: 0, Mode.REASON: 1, Mode.READ: 2, Mode.SCORE: 3}
 HOT = (Mode.SHORT, Mode.READ)
 TRIES = {ModelBusy.__name__: 8, ModelUnreachable.__name__: 4}
 OTHER_TRIES = 2
+MOST_RECENT = 2 * MOST_WAITING
 HOPELESS = 8
 """A model whose first so many calls have all failed is not asked any more."""
 
@@ -61,6 +64,8 @@ class Caller:
     """By role, the item that was asked about last."""
     _health: dict[str, Health] = field(default_factory=dict)
     _making: dict[str, asyncio.Future[Record]] = field(default_factory=dict)
+    _recent: OrderedDict[str, Record] = field(default_factory=OrderedDict)
+    """What may still be on its way to the store."""
 
     async def make(self, asked: Asked, book: Book) -> None:
         """All that is missing, models side by side, one call after the other on each."""
@@ -83,6 +88,8 @@ class Caller:
     async def _once(self, wanted: Wanted, asked: Asked, book: Book) -> Record:
         if (making := self._making.get(wanted.key)) is not None:
             return await asyncio.shield(making)
+        if (recent := self._recent.get(wanted.key)) is not None:
+            return recent
         future = self._making[wanted.key] = asyncio.get_running_loop().create_future()
         try:
             record = await self._made(wanted, asked, book)
@@ -93,6 +100,9 @@ class Caller:
             raise
         else:
             future.set_result(record)
+            self._recent[wanted.key] = record
+            if len(self._recent) > MOST_RECENT:
+                self._recent.popitem(last=False)
             return record
         finally:
             del self._making[wanted.key]

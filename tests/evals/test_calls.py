@@ -1,0 +1,195 @@
+"""Stored calls: which are the same, and what they cost in the arms that replay them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from cuecard.domain.call import FinishReason, Mode, Usage
+from cuecard.domain.errors import ModelBusy, ModelTimeout
+from cuecard.domain.question import AnswerKind, Question
+from cuecard.evals.arms import parse
+from cuecard.evals.calls import Book, Seat, Wanted
+from cuecard.evals.compose import Asked, Told, compose
+from cuecard.evals.items import Item
+from cuecard.evals.making import Take, record_of
+from cuecard.evals.making import take as make
+from cuecard.evals.store import Record
+from cuecard.models import prompt as layouts
+from cuecard.models.base import Abilities, Limits
+from cuecard.models.prompt import TAGS, CardFormat
+from cuecard.models.recorded import Says, ScriptedModel
+
+ITEM = Item("1", Question("Which?", (), ("red", "blue"), AnswerKind.CHOICE), ("A",), "exact", "1")
+ASKED = Asked("t", ITEM, None)
+ABLE = Abilities(True, True, False, True, tuple(CardFormat), TAGS)
+SEATS = {role: Seat(role, role, "1", ABLE) for role in ("small", "large")}
+SHORT, REASON = layouts.short(ITEM.question, TAGS), layouts.reason(ITEM.question, TAGS)
+CARD = "It is red."
+READ = layouts.read(ITEM.question, CARD, CardFormat.THINKING, TAGS)
+COLD = {"extra_s": 0.4, "cached_tokens": 2}
+
+
+def call(mode: Mode, answer: str, first_s: float, end_s: float, **changes: object) -> Record:
+    """A stored call: 100 prompt tokens, 90 of them cached, one of answer, 10 of reasoning if it reasons."""
+    thinks = mode is Mode.REASON
+    counts = {"prompt_tokens": 100, "cached_tokens": 90, "completion_tokens": 11 if thinks else 1}
+    return {
+        "model": "-",
+        "mode": mode,
+        "status": "ok",
+        "error": None,
+        "first_token_s": first_s,
+        "end_s": end_s,
+        "hot_first_token_s": None,
+        "hot_end_s": None,
+        "pieces": [(first_s, 5), (end_s, 5)] if thinks else [],
+        "reasoning": CARD if thinks else None,
+        "answer": answer,
+        "answer_logprob": -0.1,
+        **counts,
+        "reasoning_tokens": 10 if thinks else 0,
+        "finish_reason": FinishReason.STOP,
+        "failures": [],
+        "cold": None,
+        **changes,
+    }
+
+
+def told(arm: str, calls: dict[tuple[str, Mode], Record]) -> Told:
+    """An arm, composed from these calls."""
+    prompts = {Mode.SHORT: SHORT, Mode.REASON: REASON, Mode.READ: READ}
+    stored = {Wanted(SEATS[role], prompts[mode], Limits()).key: record for (role, mode), record in calls.items()}
+    book = Book(stored.get)
+    found = compose(ASKED, [parse(arm)], {}, SEATS, book)
+    assert not book.missing
+    return found[arm]
+
+
+CALLS = {
+    ("small", Mode.SHORT): call(Mode.SHORT, "B", 0.5, 0.6),
+    ("large", Mode.SHORT): call(Mode.SHORT, "A", 1.0, 1.2),
+    ("small", Mode.REASON): call(Mode.REASON, "B", 0.1, 2.0, cold=COLD),
+    ("large", Mode.READ): call(
+        Mode.READ, "A", 0.3, 0.5, hot_first_token_s=0.05, hot_end_s=0.25, cold={"extra_s": 0.7, "cached_tokens": 0}
+    ),
+}
+
+
+# --- identity ---------------------------------------------------------------------------------------------------------
+
+
+def key(prompt=SHORT, limits=Limits(), seat=SEATS["small"], answer=None) -> str:
+    return Wanted(seat, prompt, limits, answer).key
+
+
+def test_what_decides_an_answer_decides_the_key():
+    others = [
+        key(seat=replace(SEATS["small"], revision="2")),
+        key(seat=SEATS["large"]),
+        key(REASON),
+        key(READ),
+        key(limits=Limits(answer_tokens=3)),
+        key(limits=Limits(temperature=0.7, seed=1)),
+        key(limits=Limits(temperature=0.7, seed=2)),
+        key(answer="A"),
+    ]
+    assert len({key(), *others}) == len(others) + 1
+
+
+def test_what_does_not_decide_it_does_not():
+    assert key(limits=Limits(timeout_s=1)) == key()
+    assert key(limits=Limits(seed=3)) == key()
+    assert key(limits=Limits(reasoning_tokens=9)) == key(), "a short answer does not reason"
+    assert key(REASON, Limits(reasoning_tokens=9)) != key(REASON)
+
+
+def test_a_reasoning_that_ended_within_a_smaller_budget_is_that_budget_s_too():
+    large, small = (Wanted(SEATS["small"], REASON, Limits(reasoning_tokens=count)) for count in (2048, 11))
+    stored = {large.key: call(Mode.REASON, "A", 0.1, 1.0)}
+    assert Book(stored.get, (2048, 11)).get(small) == (large.key, stored[large.key])
+    tight = replace(small, limits=Limits(reasoning_tokens=10))
+    assert Book(stored.get, (2048, 10)).get(tight) is None, "it may have been cut there"
+    sampled = replace(small, limits=Limits(reasoning_tokens=11, temperature=0.7))
+    assert Book(stored.get, (2048, 11)).get(sampled) is None
+
+
+# --- replay -----------------------------------------------------------------------------------------------------------
+
+
+def test_calls_on_two_models_overlap_and_calls_on_one_follow_each_other():
+    overlap, thrifty = told("mutual", CALLS), told("mutual/thrifty", CALLS)
+    assert overlap.outcome.total_s == pytest.approx(1.2 + 2.0 + 0.25)
+    assert thrifty.outcome.total_s == pytest.approx(0.6 + 1.2 + 2.0 + 0.5)
+
+
+def test_a_model_s_first_call_in_an_arm_computes_the_question_that_it_found_computed():
+    reasoned = told("reason:small", CALLS)
+    assert reasoned.outcome.total_s == pytest.approx(2.0 + 0.4)
+    assert reasoned.outcome.usage["small"].cached_tokens == 2
+    transferred = told("transfer/thrifty", CALLS)
+    assert transferred.outcome.total_s == pytest.approx(2.4 + 0.5 + 0.7)
+
+
+def test_a_card_that_was_read_while_it_was_written_costs_what_a_computed_prompt_does():
+    transferred = told("transfer", CALLS)
+    assert transferred.outcome.handoff_s == pytest.approx(0.05)
+    assert transferred.outcome.total_s == pytest.approx(2.4 + 0.25)
+
+
+def test_what_eager_reasoning_had_cost_when_it_was_cancelled_is_counted():
+    calls = CALLS | {("small", Mode.SHORT): call(Mode.SHORT, "A", 0.5, 0.6)}
+    agreed = told("mutual/eager", calls)
+    assert agreed.outcome.total_s == pytest.approx(1.2)
+    [cancelled] = [note for note in agreed.notes if note.finish_reason is FinishReason.CANCELLED]
+    assert cancelled.usage == Usage(100, 2, 5, 5), "half of the reasoning, and the whole prompt"
+    assert cancelled.end_s == pytest.approx(1.2)
+
+
+def test_an_arm_that_only_began_a_call_needs_it_all_the_same():
+    calls = CALLS | {("small", Mode.SHORT): call(Mode.SHORT, "A", 0.5, 0.6)}
+    stored = {
+        Wanted(SEATS[role], SHORT, Limits()).key: record for (role, mode), record in calls.items() if mode is Mode.SHORT
+    }
+    book = Book(stored.get)
+    assert compose(ASKED, [parse("mutual/eager")], {}, SEATS, book) == {}
+    assert [wanted.mode for wanted in book.missing.values()] == [Mode.REASON]
+
+
+def test_a_failure_is_replayed_as_it_was_and_the_arm_degrades_at_its_time():
+    error = {"class": "ModelBusy", "message": "too much", "hint": "wait", "retryable": True}
+    failed = call(Mode.SHORT, "", 0.2, 0.9, status="error", error=error, finish_reason=FinishReason.ERROR)
+    degraded = told("mutual/thrifty", CALLS | {("small", Mode.SHORT): failed})
+    assert (degraded.outcome.route, degraded.outcome.answer) == ("degraded", "A")
+    assert degraded.outcome.total_s == pytest.approx(0.9 + 1.2)
+    alone = told("short:small", CALLS | {("small", Mode.SHORT): failed})
+    assert alone.outcome is None or alone.outcome.route == "degraded"
+
+
+# --- making -----------------------------------------------------------------------------------------------------------
+
+
+async def made(says: Says, prompt=REASON, limits=Limits()) -> Take:
+    return await make(ScriptedModel("small", [says]), Wanted(SEATS["small"], prompt, limits), iter(range(99)).__next__)
+
+
+async def test_a_call_is_kept_with_its_times_pieces_and_prompt():
+    taken = await made(Says("A", "one two", confidence_logprob=-0.5))
+    record = record_of(Wanted(SEATS["small"], REASON, Limits()), taken, None, at_once=1)
+    assert (record["reasoning"], record["answer"], record["answer_logprob"]) == ("one two", "A", -0.5)
+    assert [size for _, size in record["pieces"]] == [3, 4]
+    assert record["prompt"]["turns"][0]["text"].startswith("Which?")
+    assert (record["status"], record["completion_tokens"], record["reasoning_tokens"]) == ("ok", 3, 2)
+
+
+async def test_a_failed_call_keeps_what_it_had_said_and_cost():
+    taken = await made(Says("A", "one two", error=ModelBusy("no"), after_tokens=1))
+    record = record_of(Wanted(SEATS["small"], REASON, Limits()), taken, None)
+    assert (record["status"], record["error"]["class"], record["reasoning"]) == ("error", "ModelBusy", "one")
+    assert record["completion_tokens"] == 1
+
+
+async def test_a_call_that_hangs_ends_at_its_time_out():
+    taken = await made(Says(hangs=True), limits=Limits(timeout_s=0.01))
+    assert isinstance(taken.error, ModelTimeout)

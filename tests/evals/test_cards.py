@@ -1,0 +1,75 @@
+"""Placebo cards, and the reader that gets them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from cuecard.answers import extract
+from cuecard.domain.call import Mode
+from cuecard.domain.errors import BadInput
+from cuecard.domain.question import AnswerKind, Question
+from cuecard.evals.cards import PLACEBOS, CardSwap, wrong_answer
+from cuecard.evals.items import Item
+from cuecard.models import prompt as layouts
+from cuecard.models.base import Limits
+from cuecard.models.prompt import TAGS, CardFormat
+from cuecard.models.recorded import Says, ScriptedModel
+
+CARD = "I look at cell one. It is red. So the answer is A."
+ITEM = Item("7", Question("Which?", (), ("red", "blue"), AnswerKind.CHOICE), ("A",), "exact", "7")
+
+
+def card(placebo: str, item: Item = ITEM) -> str:
+    return PLACEBOS[placebo](CARD, item, lambda: "Another question's card.")
+
+
+def test_each_placebo_takes_away_what_its_name_says():
+    assert card("empty") == ""
+    assert card("foreign") == "Another question's card."
+    assert card("oracle") == "So the answer is A."
+    assert card("wrong") == "I look at cell one. It is red. So the answer is B."
+    assert CARD.startswith(card("truncated"))
+    assert len(card("truncated")) < 0.6 * len(CARD)
+    assert card("shuffled") != CARD
+    assert sorted(card("shuffled").split()) == sorted(CARD.split())
+    assert card("shuffled") == card("shuffled")
+
+
+@pytest.mark.parametrize(
+    ("kind", "gold"),
+    [
+        (AnswerKind.YES_NO, "yes"),
+        (AnswerKind.YES_NO, "no"),
+        (AnswerKind.NUMBER, "0"),
+        (AnswerKind.NUMBER, "12.5%"),
+        (AnswerKind.SHORT_TEXT, "Red"),
+    ],
+)
+def test_a_wrong_answer_is_of_the_kind_and_wrong(kind, gold):
+    item = Item("1", Question("What?", kind=kind), (gold,), "exact", "1")
+    given = extract(wrong_answer(item), item.question)
+    assert given.parsed
+    assert given.value != extract(gold, item.question).value
+
+
+def test_a_choice_whose_gold_is_the_option_s_words_gets_another_option():
+    assert wrong_answer(replace(ITEM, golds=("red",))) == "B"
+
+
+def test_where_nobody_knows_what_is_right_nobody_can_say_what_is_wrong():
+    with pytest.raises(BadInput, match="no known answer"):
+        card("oracle", replace(ITEM, golds=()))
+
+
+@pytest.mark.parametrize("form", list(CardFormat))
+async def test_the_reader_gets_the_placebo_in_its_card_format_and_all_else_as_it_was(form):
+    model = ScriptedModel("large", [Says("A"), Says("A")])
+    swapped = CardSwap(model, ITEM, "oracle", form, lambda: "")
+    for prompt in (layouts.read(ITEM.question, CARD, form, TAGS), layouts.short(ITEM.question, TAGS)):
+        async for _ in swapped.stream(prompt, Limits()):
+            pass
+    read, short = model.prompts
+    assert read == layouts.read(ITEM.question, "So the answer is A.", form, TAGS)
+    assert (read.mode, short) == (Mode.READ, layouts.short(ITEM.question, TAGS))
