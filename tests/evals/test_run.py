@@ -216,7 +216,7 @@ def test_a_run_that_is_cancelled_keeps_what_was_made(tmp_path):
         working = asyncio.create_task(
             run(Plan([lab.task], parse_all(lab.arms), lab.seats), lab.models, store, lambda *_: None)
         )
-        while len(lab.small.prompts) < 20:
+        while len(lab.small.prompts) < 20:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         working.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -13,7 +13,7 @@ from cuecard.domain.call import Mode
 from cuecard.domain.outcome import LatencyKind
 from cuecard.domain.question import AnswerKind
 from cuecard.evals.items import Task
-from cuecard.evals.run import Plan, run
+from cuecard.evals.run import Plan, chosen, run
 from cuecard.evals.store import Record, Store
 from cuecard.models.base import Model
 from cuecard.models.prompt import INSTRUCTIONS, Prompt
@@ -118,11 +118,10 @@ async def estimate(plan: Plan, models: Mapping[str, Model], store: Store | None,
         if cost is None:
             cost = await rehearsed(plan, task)
             basis = "at most: nobody agrees, every budget is spent; tokens are words, images not counted"
-        counts = [each for each in (task.count, plan.limit) if each is not None]
-        done = _done(store, task.name, plan)
-        left = max(0, min(counts) - done) if counts else None
-        tasks[task.name] = {"questions": min(counts) if counts else None, "left": left, "basis": basis}
-        tasks[task.name] |= {} if cost is None or left is None else _times(cost, left, plan.at_once)
+        questions = _questions(task, plan)
+        left = max(0, questions - _done(store, task.name, plan))
+        tasks[task.name] = {"questions": questions, "left": left, "basis": basis}
+        tasks[task.name] |= {} if cost is None else _times(cost, left, plan.at_once)
     names = ("calls", "prompt_tokens", "completion_tokens", "seconds")
     total = {name: _sum([told.get(name) for told in tasks.values()]) for name in names}
     return {"kind": LatencyKind.ESTIMATED, "at_once": plan.at_once, "tasks": tasks, "total": total}
@@ -136,6 +135,13 @@ def _times(cost: Cost, questions: int, at_once: int) -> Record:
         "completion_tokens": round(cost.completion_tokens * questions),
         "seconds": None if cost.seconds is None else cost.seconds * questions / at_once,
     }
+
+
+def _questions(task: Task, plan: Plan) -> int:
+    """How many there will be; a task that does not know is read through."""
+    if task.count is None:
+        return sum(1 for _ in chosen(task, plan.limit, plan.sample))
+    return task.count if plan.limit is None else min(task.count, plan.limit)
 
 
 def _done(store: Store | None, task: str, plan: Plan) -> int:

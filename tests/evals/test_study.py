@@ -1,0 +1,262 @@
+"""`cuecard eval` and `cuecard study`, run as a user runs them: killed, interrupted, resumed, refused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sqlite3
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from cuecard.domain.errors import BadInput
+from cuecard.evals.studies import ARMS, Study, read
+from cuecard.models.mock_server import MockServer, Received, Says
+
+MODELS = ("qwen3-small", "qwen3-large")
+QUESTIONS = 40
+CALLS = 5 * QUESTIONS
+"""Short and reasoned answers of both, and a reading."""
+
+
+def identity(model: str, text: str, thinks: bool) -> tuple[str, str, str]:
+    """(model, mode, question): which call it is."""
+    number = re.search(r"number (\d+)", text)
+    assert number
+    mode = "reason" if thinks else "read" if "Notes of another model" in text else "short"
+    return model, mode, number[1]
+
+
+@dataclass
+class Bench:
+    """A server for both models, a file of questions, and the command."""
+
+    url: str
+    folder: Path
+    server: MockServer
+    seen: list[tuple[str, str, str]] = field(default_factory=list)
+    """Every request, as it came."""
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "run"
+
+    def command(self, *more: str) -> list[str]:
+        models = [f"--{role}={self.url}#{model}" for role, model in zip(("small", "large"), MODELS, strict=True)]
+        arguments = ["eval", f"jsonl:{self.folder / 'questions.jsonl'}", f"--out={self.out}", *models, *more]
+        return [sys.executable, "-m", "cuecard", *arguments]
+
+    async def start(self, *more: str) -> asyncio.subprocess.Process:
+        pipe = asyncio.subprocess.PIPE
+        environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
+        return await asyncio.create_subprocess_exec(*self.command(*more), stdout=pipe, stderr=pipe, env=environment)
+
+    async def end(self, *more: str) -> tuple[int | None, str, str]:
+        """Run to the end: exit code, what was printed, what was said beside it."""
+        process = await self.start(*more)
+        out, said = await process.communicate()
+        return process.returncode, out.decode(), said.decode()
+
+    async def until(self, requests: int, process: asyncio.subprocess.Process) -> None:
+        while len(self.seen) < requests and process.returncode is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
+
+    def stored(self) -> set[tuple[str, str, str]]:
+        """The calls that are in the store, read with ordinary tools."""
+        if not (self.out / "run.sqlite").exists():
+            return set()
+        with sqlite3.connect(self.out / "run.sqlite") as connection:
+            rows = connection.execute("SELECT model, mode, record FROM calls").fetchall()
+        connection.close()
+        texts = [json.loads(record)["prompt"]["turns"][-1]["text"] for _, _, record in rows]
+        return {identity(model, text, mode == "reason") for (model, mode, _), text in zip(rows, texts, strict=True)}
+
+    def answers(self) -> Counter[str]:
+        """Answers by arm."""
+        with sqlite3.connect(self.out / "run.sqlite") as connection:
+            found = connection.execute("SELECT arm, count(*) FROM answers GROUP BY arm").fetchall()
+        connection.close()
+        return Counter(dict(found))
+
+
+@asynccontextmanager
+async def bench(folder: Path, questions: int = QUESTIONS, delay_s: float = 0.004) -> AsyncIterator[Bench]:
+    lines = [
+        {"id": str(number), "question": f"This is number {number}. Which?", "options": ["red", "blue"], "answer": "A"}
+        for number in range(questions)
+    ]
+    (folder / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
+    def reply(request: Received) -> Says:
+        body: dict[str, Any] = request.body
+        text = " ".join(str(message["content"]) for message in body["messages"] if message["role"] == "user")
+        thinks = bool((body.get("chat_template_kwargs") or {}).get("enable_thinking"))
+        made.seen.append(identity(body["model"], text, thinks))
+        short = "B" if body["model"] == MODELS[0] else "A"
+        return Says("A" if thinks else short, "It is red, so it is A." if thinks else "", delay_s=delay_s)
+
+    server = MockServer(reply, models=MODELS)
+    async with server as url:
+        made = Bench(url, folder, server)
+        yield made
+
+
+@pytest.mark.timeout(400)
+async def test_killed_twenty_times_a_run_loses_nothing_makes_nothing_twice_and_skips_no_question(tmp_path):
+    chance = Random(0)
+    async with bench(tmp_path) as lab:
+        for kill in range(20):
+            before, asked_before = lab.stored(), len(lab.seen)
+            process = await lab.start("--at-once=4")
+            await lab.until(asked_before + chance.randint(1, 14), process)
+            await asyncio.sleep(chance.random() * 0.02)
+            assert process.returncode is None, (kill, await process.communicate())
+            process.kill()
+            await process.communicate()
+            assert before <= lab.stored(), "what was stored is there"
+            assert not before & set(lab.seen[asked_before:]), "what was stored is not asked again"
+        assert 20 < len(lab.stored()) < CALLS
+        before, asked_before = lab.stored(), len(lab.seen)
+        code, _, said = await lab.end("--at-once=4")
+        assert code == 0, said
+        assert not before & set(lab.seen[asked_before:])
+    assert len(lab.stored()) == CALLS == len(set(lab.seen))
+    assert lab.answers() == Counter(dict.fromkeys(ARMS, QUESTIONS))
+    told = json.loads((lab.out / "summary.json").read_text())
+    [task] = told["tasks"].values()
+    assert (task["items"], task["complete"]) == (QUESTIONS, True)
+    assert task["arms"]["mutual"]["accuracy"] == 1.0
+
+
+async def test_interrupted_a_run_says_so_in_one_line_and_goes_on(tmp_path):
+    async with bench(tmp_path) as lab:
+        process = await lab.start()
+        await lab.until(30, process)
+        process.send_signal(signal.SIGINT)
+        _, said = await process.communicate()
+        assert process.returncode == 130
+        assert said.decode().splitlines()[-1].startswith("stopped; what is answered is kept in")
+        assert "Traceback" not in said.decode()
+        stored, asked = lab.stored(), len(lab.seen)
+        assert asked - 8 <= len(stored), "only calls under way are lost"
+        code, out, said_now = await lab.end()
+        assert code == 0, said_now
+        assert "going on with" in said_now
+        assert "mutual" in out
+        assert not stored & set(lab.seen[asked:])
+
+
+async def test_a_second_process_another_configuration_and_a_lost_server_are_refused_in_one_line(tmp_path):
+    async with bench(tmp_path, delay_s=0.1) as lab:
+        first = await lab.start()
+        await lab.until(5, first)
+        code, _, said = await lab.end()
+        assert (code, said.count("\n")) == (2, 1)
+        assert f"error: another process (process {first.pid}) is at work in" in said
+        first.send_signal(signal.SIGINT)
+        await first.communicate()
+        code, _, said = await lab.end("--budget=99")
+        assert (code, said.count("\n")) == (2, 1)
+        assert "policy.limits.reasoning_tokens is 2048 there, 99 here" in said
+        code, _, said = await lab.end("--strategies=mutal")
+        assert (code, "did you mean mutual?" in said) == (2, True)
+    code, _, said = await lab.end()
+    assert code == 2
+    assert "error: qwen3-" in said.splitlines()[-1]
+    assert "is lost" in said
+
+
+async def test_a_dry_run_tells_the_most_it_can_cost_and_after_some_questions_what_it_will(tmp_path):
+    async with bench(tmp_path) as lab:
+        code, out, said = await lab.end("--dry-run", "--json", "--budget=50")
+        assert code == 0, said
+        told = json.loads(out)
+        assert (told["kind"], told["total"]["calls"], told["total"]["seconds"]) == ("estimated", CALLS, None)
+        assert told["total"]["completion_tokens"] == QUESTIONS * (2 * 51 + 3)
+        assert lab.seen == [], "nobody is asked"
+        assert not lab.out.exists()
+        process = await lab.start()
+        await lab.until(100, process)
+        process.send_signal(signal.SIGINT)
+        await process.communicate()
+        _, out, _ = await lab.end("--dry-run", "--json")
+        told = json.loads(out)
+        [task] = told["tasks"].values()
+        assert "stored questions" in task["basis"]
+        assert 0 < task["left"] < QUESTIONS
+        assert task["calls"] == 5 * task["left"]
+        assert told["total"]["seconds"] > 0
+
+
+# --- study files ------------------------------------------------------------------------------------------------------
+
+FILE = """
+name = "a study"
+out = "{out}"
+tasks = ["jsonl:{folder}/questions.jsonl"]
+arms = ["short:large", "mutual/accept=agree", "transfer/placebo=empty"]
+limit = 6
+
+[small]
+model = "{url}#qwen3-small"
+api_key = "secret"
+[large]
+model = "{url}#qwen3-large"
+"""
+
+
+async def test_a_study_is_run_from_its_file_and_its_secrets_are_kept_out_of_the_run(tmp_path):
+    async with bench(tmp_path) as lab:
+        file = tmp_path / "study.toml"
+        file.write_text(FILE.format(out=lab.out, folder=tmp_path, url=lab.url))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "cuecard", "study", str(file), "--json", stdout=-1, stderr=-1
+        )
+        out, said = await process.communicate()
+        assert process.returncode == 0, said
+    [task] = json.loads(out)["tasks"].values()
+    assert task["items"] == 6
+    assert list(task["arms"]) == ["short:large", "mutual/accept=agree", "transfer/placebo=empty"]
+    assert all("secret" not in (lab.out / name).read_text() for name in ("run.json", "summary.json"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message", "hint"),
+    [
+        (("limit = 6", "limt = 6"), "nobody knows 'limt'", "did you mean limit"),
+        (("limit = 6", 'limit = "6"'), "limit is not a whole number", "write limit as"),
+        (("limit = 6", "limit = 0"), "at least 1", ""),
+        (("limit = 6", "sample = 6"), "how many are drawn", "limit"),
+        (("[large]", "[huge]"), "no large model", ""),
+        (('"mutual/', '"mutal/'), "unknown strategy", "did you mean mutual"),
+        (('model = "URL#qwen3-large"', ""), "[large] names no model", ""),
+        (("tasks = [", "tasks = [["), "not valid TOML", ""),
+        (("tasks = [", "tasks = [3, "), "tasks is not a list of texts", ""),
+    ],
+)
+def test_a_study_that_is_wrong_is_refused_before_anything_is_loaded(tmp_path, change, message, hint):
+    text = FILE.format(out="out", folder="folder", url="URL")
+    text = text.replace(*change).replace("URL", "http://127.0.0.1:1/v1")
+    (tmp_path / "study.toml").write_text(text)
+    with pytest.raises(BadInput) as refused:
+        read(tmp_path / "study.toml")
+    assert message in str(refused.value)
+    assert hint in refused.value.hint
+
+
+def test_one_call_at_a_time_where_a_model_runs_in_this_process():
+    both = {"small": "demo-small", "large": "demo-large"}
+    served = {role: f"http://localhost:1/v1#{role}" for role in both}
+    mixed = both | {"large": served["large"]}
+    assert [Study(models, ["boards"]).slots for models in (both, served, mixed)] == [1, 8, 1]
+    assert Study(both, ["boards"], at_once=3).slots == 3
