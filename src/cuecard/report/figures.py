@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from cuecard.domain.outcome import Route
 from cuecard.report import wording
-from cuecard.report.placing import Box, Spot, place
+from cuecard.report.naming import name_points, spot
 from cuecard.report.records import NEITHER, Row
 from cuecard.report.sheet import TEXT, WIDTH, canvas, key, svg
 from cuecard.report.svg import INK
@@ -41,9 +40,9 @@ def accuracy_against_tokens(rows: Sequence[Row]) -> str:
         x, y = row.all_tokens, 100 * row.accuracy
         axes.plot([x, x], [100 * row.low, 100 * row.high], color=colour, alpha=0.7, linewidth=2, solid_capstyle="round")
         axes.plot([x], [y], marker, color=colour, markeredgecolor=INK, markeredgewidth=0.5, markersize=8, zorder=4)
-        whiskers.append((_spot(axes, x, 100 * row.low, ""), _spot(axes, x, 100 * row.high, "")))
-        spots.append(_spot(axes, x, y, _shared_name(same)))
-    _labels(axes, spots, [(low.x - 2, low.y, low.x + 2, high.y) for low, high in whiskers])
+        whiskers.append((spot(axes, x, 100 * row.low, ""), spot(axes, x, 100 * row.high, "")))
+        spots.append(spot(axes, x, y, _shared_name(same)))
+    name_points(axes, spots, [(low.x - 2, low.y, low.x + 2, high.y) for low, high in whiskers])
     axes.set_xlabel("generated tokens a question, all models together", color=INK, fontsize=TEXT)
     axes.set_ylabel("right, %", color=INK, fontsize=TEXT)
     shown = [family for family in FAMILIES if any(_family(row) == family for row in rows)]
@@ -137,27 +136,3 @@ def _coinciding(rows: Sequence[Row]) -> list[list[Row]]:
 def _shared_name(same: Sequence[Row]) -> str:
     schedules = [row.schedule for row in same if row.schedule]
     return same[0].name if len(same) == 1 else f"{same[0].strategy} ({', '.join(schedules)})"
-
-
-def _spot(axes: Axes, x: float, y: float, text: str) -> Spot:
-    across, up = axes.transData.transform((x, y))
-    return Spot(float(across), float(up), text)
-
-
-def _labels(axes: Axes, spots: Sequence[Spot], avoid: Sequence[Box]) -> None:
-    """Every point's name beside it, with a thin line where it had to move away."""
-    left, bottom = axes.transAxes.transform((0, 0))
-    right, top = axes.transAxes.transform((1, 1))
-    for spot, (x, y) in zip(spots, place(spots, (left, bottom, right, top), avoid), strict=True):
-        axes.annotate(
-            spot.text,
-            xy=(spot.x, spot.y),
-            xytext=(x, y),
-            xycoords="figure pixels",
-            textcoords="figure pixels",
-            va="center",
-            color=INK,
-            fontsize=TEXT - 1,
-            parse_math=False,
-            arrowprops={"arrowstyle": "-", "color": INK, "linewidth": 0.6, "alpha": 0.6, "shrinkA": 1, "shrinkB": 5},
-        )

@@ -38,9 +38,9 @@ def write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
     axes.text(x, y, text, **{"color": INK, "fontsize": TEXT, "parse_math": False, **style})
 
 
-def key(figure: Figure, handles: Sequence[Patch | Line2D]) -> None:
-    """What colours and marks mean, along the foot."""
-    columns = max(1, min(len(handles), 6))
+def key(figure: Figure, handles: Sequence[Patch | Line2D], most: int = 6) -> None:
+    """What colours and marks mean, along the foot, at most so many in a row."""
+    columns = max(1, min(len(handles), most))
     figure.legend(
         handles=list(handles),
         loc="lower left",
@@ -52,6 +52,17 @@ def key(figure: Figure, handles: Sequence[Patch | Line2D]) -> None:
         columnspacing=1.2,
         borderaxespad=0.2,
     )
+
+
+def png(figure: Figure, said: str) -> bytes:
+    """On white, two pixels a point; `said` goes with the file as its description."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        figure.savefig(
+            buffer, format="png", dpi=144, facecolor="white", metadata={"Software": None, "Description": said}
+        )
+    return buffer.getvalue()
 
 
 def svg(figure: Figure, label: str) -> str:

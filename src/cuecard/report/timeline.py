@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
@@ -22,6 +23,11 @@ NOTED = {FinishReason.CANCELLED: ", cancelled", FinishReason.ERROR: ", failed", 
 
 def timeline(outcome: Outcome, until_s: float | None = None) -> str:
     """A row a model, a bar a call, and the hand-off. `until_s` ends the axis, to compare several outcomes."""
+    return svg(*drawn(outcome, until_s))
+
+
+def drawn(outcome: Outcome, until_s: float | None = None) -> tuple[Figure, str]:
+    """The same as a figure, and what it shows in words."""
     laid_out = tracks(outcome.calls)
     lanes = sum(len(track.lanes) for track in laid_out)
     figure, axes = canvas(height=106 + 46 * lanes, left=92, top=48, bottom=58)
@@ -40,9 +46,7 @@ def timeline(outcome: Outcome, until_s: float | None = None) -> str:
     )
     key(figure, [*_modes_of(outcome.calls)])
     took = wording.duration(outcome.total_s)
-    return svg(
-        figure, f"Time line of one request, {outcome.strategy}: {len(outcome.calls)} calls, answered after {took}."
-    )
+    return figure, f"Time line of one request, {outcome.strategy}: {len(outcome.calls)} calls, answered after {took}."
 
 
 def _track(axes: Axes, track: Track, first: int, scale: float) -> None:
