@@ -13,9 +13,10 @@ from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.domain.outcome import LatencyKind, Outcome, Route
 from cuecard.evals import scorers
 from cuecard.evals.arms import Arm
-from cuecard.evals.calls import TOKENS, Book, Missing, Note, Seat, StoredModel, Wanted, WatchedModel
+from cuecard.evals.calls import TOKENS, Book, Missing, Seat, Wanted
 from cuecard.evals.cards import CardSwap
 from cuecard.evals.items import Item
+from cuecard.evals.replay import Note, StoredModel, WatchedModel
 from cuecard.evals.store import Record
 from cuecard.models import prompt as layouts
 from cuecard.models.base import Model

@@ -10,7 +10,8 @@ from typing import Any
 
 from cuecard.domain.call import FinishReason
 from cuecard.domain.errors import BadInput, CuecardError, ModelError, ModelTimeout
-from cuecard.evals.calls import TOKENS, Note, Wanted
+from cuecard.evals.calls import TOKENS, Wanted
+from cuecard.evals.replay import Note
 from cuecard.evals.store import Record
 from cuecard.models.base import Model, ReasoningDelta
 

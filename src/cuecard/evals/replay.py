@@ -1,0 +1,256 @@
+"""Models in one arm: stored calls replayed in virtual time, or living models; every call noted as the arm saw it.
+
+A replayed call takes as long as it took alone. Which of the times measured for it applies depends on what its arm has
+done before on that model: see `StoredModel`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+
+from cuecard.domain.call import FinishReason, Mode, Usage
+from cuecard.domain.errors import CuecardError, ModelError, Unsupported
+from cuecard.evals.calls import TOKENS, Book, Seat, Wanted, failure
+from cuecard.evals.store import Record
+from cuecard.models.base import (
+    Abilities,
+    AnswerDelta,
+    Event,
+    Finished,
+    Limits,
+    Model,
+    Progress,
+    ReasoningDelta,
+    Started,
+)
+from cuecard.models.prompt import Prompt
+
+# --- what a team of one arm did ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class Note:
+    """One call as its arm saw it; seconds since the arm began."""
+
+    role: str
+    model: str
+    mode: Mode
+    start_s: float
+    key: str | None = None
+    first_token_s: float | None = None
+    end_s: float = 0.0
+    usage: Usage = field(default_factory=Usage)
+    finish_reason: FinishReason = FinishReason.CANCELLED
+    answer_logprob: float | None = None
+    reasoning: str = ""
+    answer: str = ""
+    error: str | None = None
+    retries: int = 0
+
+    def take(self, event: Event, now_s: float) -> None:
+        match event:
+            case ReasoningDelta(text):
+                self.reasoning += text
+            case AnswerDelta(text):
+                self.answer += text
+            case Progress(usage):
+                self.usage = usage
+            case Finished(usage, reason, logprob):
+                self.usage, self.finish_reason, self.answer_logprob = usage, reason, logprob
+        if isinstance(event, ReasoningDelta | AnswerDelta) and self.first_token_s is None:
+            self.first_token_s = now_s
+
+
+async def noted(events: AsyncGenerator[Event], note: Note, clock: Callable[[], float]) -> AsyncGenerator[Event]:
+    """The events as they come, and the note kept of them, whatever becomes of the call."""
+    try:
+        async with aclosing(events):
+            async for event in events:
+                note.take(event, clock())
+                yield event
+    except CuecardError as failure:
+        note.finish_reason, note.error = FinishReason.ERROR, str(failure)
+        raise
+    finally:
+        note.end_s = clock()
+
+
+@dataclass(frozen=True)
+class WatchedModel:
+    """A living model in one arm, each of its calls noted."""
+
+    role: str
+    model: Model
+    notes: list[Note]
+    clock: Callable[[], float]
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    @property
+    def abilities(self) -> Abilities:
+        return self.model.abilities
+
+    def _note(self, mode: Mode) -> Note:
+        self.notes.append(Note(self.role, self.name, mode, self.clock()))
+        return self.notes[-1]
+
+    def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
+        return noted(self.model.stream(prompt, limits), self._note(prompt.mode), self.clock)
+
+    async def warm(self, prompt: Prompt) -> Usage:
+        note = self._note(Mode.WARM)
+        try:
+            note.usage = await self.model.warm(prompt)
+            note.finish_reason = FinishReason.STOP
+        except ModelError as failure:
+            note.finish_reason, note.error = FinishReason.ERROR, str(failure)
+            raise
+        finally:
+            note.end_s = self.clock()
+        return note.usage
+
+    async def score(self, prompt: Prompt, answer: str) -> float:
+        note = self._note(Mode.SCORE)
+        try:
+            value = await self.model.score(prompt, answer)
+            note.finish_reason = FinishReason.STOP
+        except ModelError as failure:
+            note.finish_reason, note.error = FinishReason.ERROR, str(failure)
+            raise
+        finally:
+            note.end_s = self.clock()
+        return value
+
+    def forget(self) -> None:
+        self.model.forget()
+
+    async def aclose(self) -> None:
+        """Whoever has given the model closes it."""
+
+
+# --- replay -----------------------------------------------------------------------------------------------------------
+
+
+class StoredModel:
+    """A model in one arm, in virtual time, that says what it has said before. Raises Missing.
+
+    Calls about one question were made one after the other, so all but the first found the question computed. An arm's
+    own first call on this model has to compute it: it takes the difference more that the first one's repetition showed.
+    `streamed`: the reader computes the card while it is written, so a READ takes what its repetition took, which is
+    the least that this can come to.
+    """
+
+    def __init__(self, seat: Seat, book: Book, notes: list[Note], *, streamed: bool, in_pieces: bool) -> None:
+        self._seat, self._book, self._notes = seat, book, notes
+        self._streamed, self._in_pieces = streamed, in_pieces
+        self._begun = False
+        """This arm has had a token of this model: the question is computed."""
+
+    @property
+    def name(self) -> str:
+        return self._seat.name
+
+    @property
+    def abilities(self) -> Abilities:
+        return replace(self._seat.abilities, prefix_sessions=False)
+
+    def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
+        key, record = self._book.find(Wanted(self._seat, prompt, limits))
+        note = self._note(prompt.mode, key, record)
+        return noted(self._replayed(record), note, _now)
+
+    def _note(self, mode: Mode, key: str, record: Record) -> Note:
+        note = Note(self._seat.role, self.name, mode, _now(), key, retries=len(record["failures"]))
+        self._notes.append(note)
+        return note
+
+    async def _replayed(self, record: Record) -> AsyncGenerator[Event]:
+        began, (shift_s, hot, cached) = _now(), self._times(record)
+        first_s, end_s = (record["hot_first_token_s"], record["hot_end_s"]) if hot else _measured(record)
+        usage = replace(_usage(record), cached_tokens=cached)
+        yield Started()
+        yield Progress(replace(usage, completion_tokens=0, reasoning_tokens=0))
+        if first_s is not None:
+            await _until(began + first_s + shift_s)
+            self._begun = True
+        if self._in_pieces and record["pieces"]:  # an arm that may cancel this call has to know how far it got by then
+            for at_s, event in _pieces(record, usage):
+                await _until(began + at_s + shift_s)
+                yield event
+        elif record["reasoning"]:
+            yield ReasoningDelta(record["reasoning"])
+        if record["answer"] and not record["reasoning"]:
+            yield AnswerDelta(record["answer"])
+        await _until(began + end_s + shift_s)
+        if record["answer"] and record["reasoning"]:
+            yield AnswerDelta(record["answer"])
+        yield Progress(usage)
+        if record["status"] != "ok":
+            raise failure(record["error"])
+        yield Finished(usage, FinishReason(record["finish_reason"]), record["answer_logprob"])
+
+    def _times(self, record: Record) -> tuple[float, bool, int | None]:
+        """Seconds later than measured, whether the repetition's times apply, and cached tokens as this arm has them."""
+        if record["mode"] == Mode.READ and self._streamed and record["hot_end_s"] is not None:
+            return 0.0, True, record["cached_tokens"]
+        if not self._begun and (cold := record["cold"]) is not None:
+            return cold["extra_s"], False, cold["cached_tokens"]
+        return 0.0, False, record["cached_tokens"]
+
+    async def warm(self, prompt: Prompt) -> Usage:
+        raise Unsupported(f"{self.name} is replayed and computes nothing ahead")
+
+    async def score(self, prompt: Prompt, answer: str) -> float:
+        key, record = self._book.find(Wanted(self._seat, prompt, Limits(), answer))
+        note = self._note(Mode.SCORE, key, record)
+        try:
+            await _until(note.start_s + record["end_s"])
+            note.finish_reason = FinishReason.STOP if record["status"] == "ok" else FinishReason.ERROR
+        finally:
+            note.end_s = _now()
+        if record["status"] != "ok":
+            note.error = record["error"]["message"]
+            raise failure(record["error"])
+        return float(record["score"])
+
+    def forget(self) -> None:
+        """Nothing is held."""
+
+    async def aclose(self) -> None:
+        """Nothing is held."""
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def _until(when_s: float) -> None:
+    if (left_s := when_s - _now()) > 0:
+        await asyncio.sleep(left_s)
+
+
+def _measured(record: Record) -> tuple[float | None, float]:
+    return record["first_token_s"], record["end_s"]
+
+
+def _usage(record: Record) -> Usage:
+    return Usage(*(record[name] for name in TOKENS))
+
+
+def _pieces(record: Record, usage: Usage) -> list[tuple[float, Event]]:
+    """The reasoning as it came; tokens so far by the share of its characters."""
+    events: list[tuple[float, Event]] = []
+    text, said = record["reasoning"] or "", 0
+    thought = usage.reasoning_tokens
+    for at_s, characters in record["pieces"]:
+        events.append((at_s, ReasoningDelta(text[said : said + characters])))
+        said += characters
+        if thought is not None:
+            so_far = round(thought * said / len(text))
+            events.append((at_s, Progress(replace(usage, completion_tokens=so_far, reasoning_tokens=so_far))))
+    return events
