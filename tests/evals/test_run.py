@@ -14,6 +14,7 @@ from laboratory import ARMS, LARGE, SMALL, Laboratory, MadeUp, says
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput, BrokenStream, ModelBusy, ModelRefused, ModelUnreachable
 from cuecard.domain.outcome import LatencyKind
+from cuecard.domain.question import Question
 from cuecard.evals.arms import parse_all
 from cuecard.evals.ledger import LedgerError
 from cuecard.evals.run import Plan, asked, chosen, expected, run
@@ -326,6 +327,21 @@ def test_calls_that_found_the_question_computed_are_marked_and_know_what_it_save
     assert latency["reason:small"] > 0.1, "as if it had come first"
     assert latency["transfer/thrifty"] > 0.2, "both models compute the question, one after the other"
     assert latency["transfer/thrifty"] - latency["transfer"] > 0.05, "the reader computes while the card is written"
+
+
+def test_free_text_is_compared_by_the_large_model_and_its_scores_are_stored_calls_too(tmp_path):
+    class Open(MadeUp):
+        def items(self):
+            for item in super().items():
+                asked = Question(item.question.text.removesuffix(" which one?"), item.question.images)
+                yield type(item)(item.id, asked, ("A",), "exact", item.cluster)
+
+    large = ScriptedModel("large", says(LARGE), scores=lambda answer: -1.0)
+    lab = Laboratory(tmp_path, task=Open(2), large=large, arms=("mutual", "mutual/accept=agree"))
+    lab.run()
+    assert lab.answers()["0", "mutual/accept=agree"]["route"] == "agreed"
+    scores = [row for row in summed(lab)["calls"] if row["mode"] == "score"]
+    assert [row["calls"] for row in scores] == [2 * 2]
 
 
 # --- items ------------------------------------------------------------------------------------------------------------

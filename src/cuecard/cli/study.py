@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
-from rich.table import Table
+from rich.table import Column, Table
 
 from cuecard.cli.tasks import open_named
 from cuecard.domain.errors import BadInput
@@ -82,7 +82,7 @@ async def _run(plan: Plan, models: Mapping[str, Model], store: Store, console: C
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[so_far]}"),
+        TextColumn("{task.fields[so_far]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
     )
     far = SoFar()
     with Bar(*columns, console=console, transient=True) as bar:

@@ -53,7 +53,11 @@ async def take(model: Model, wanted: Wanted, clock: Callable[[], float]) -> Take
 
 
 def record_of(wanted: Wanted, made: Take, again: Take | None, **facts: Any) -> Record:
-    """What the store keeps of a call and of its repetition with the prompt computed. Facts: see the design of a run."""
+    """What the store keeps of a call and of its repetition with the prompt computed.
+
+    `facts`: `warm` (it found the question computed), `cold` (what it would have cost more without), `at_once` (calls
+    that ran then), `failures` (tries before it), `made_at`.
+    """
     note, error = made.note, made.error
     hot = again.note if again is not None and again.error is None else None
     turns = [
