@@ -16,8 +16,6 @@ from cuecard.evals.extractors import EXTRACTORS
 from cuecard.evals.findings import Findings, TaskFound
 from cuecard.evals.store import Record, Store
 
-MOST_LINES = 4
-
 
 @dataclass(frozen=True)
 class Said:
@@ -165,30 +163,30 @@ def chosen(known: Sequence[Case], arms: Sequence[str], most: int) -> list[Case]:
 
 
 def request(task: TaskFound, baseline: str | None, known: Sequence[Case], store: Store) -> Request | None:
-    """Of the questions whose card the leading arm's reader read, the one of median latency; else of all of them."""
-    leading = task.leading or next(iter(task.arms), None)
-    if leading is None:
+    """Of the questions that the paper's strategies all transferred, the one of median latency; else of all."""
+    first = task.leading or next(iter(task.arms), None)
+    if first is None:
         return None
-    answered = [case for case in known if leading in case.told]
-    handed = [case for case in answered if case.told[leading].route == Route.TRANSFERRED]
-    pool = sorted(handed or answered, key=lambda case: case.told[leading].total_s)
+    answered = [case for case in known if first in case.told]
+    handed = [case for case in answered if task.paper and all(_transferred(case, arm) for arm in task.paper)]
+    pool = sorted(handed or answered, key=lambda case: case.told[first].total_s)
     case = pool[(len(pool) - 1) // 2]
-    paper = [name for name, arm in task.arms.items() if arm.family == "paper" and not name.endswith(LIVE)]
-    shown = list(
-        dict.fromkeys([name for name in (NO_CARD, baseline) if name in case.told and name] + [leading, *paper])
-    )
-    shown = sorted(shown[:MOST_LINES], key=list(task.arms).index)
-    records = {name: store.answer(task.task, case.id, name) for name in shown}
-    outcomes = {name: outcome_of(name, record) for name, record in records.items() if record and record["answer"]}
-    which = f"the questions that {leading} transferred" if handed else f"the questions that {leading} answered"
-    return Request(case, outcomes, f"of {which}, the one of median latency") if outcomes else None
+    wanted = {name for name in (NO_CARD, baseline, first, *task.paper) if name in case.told}
+    records = {name: store.answer(task.task, case.id, name) for name in task.arms if name in wanted}
+    outcomes = {name: outcome_of(name, record) for name, record in records.items() if record and record["route"]}
+    which = f"that {' and '.join(task.paper)} transferred" if handed else f"that {first} answered"
+    return Request(case, outcomes, f"of the questions {which}, the one of median latency") if outcomes else None
+
+
+def _transferred(case: Case, arm: str) -> bool:
+    return arm in case.told and case.told[arm].route == Route.TRANSFERRED
 
 
 def outcome_of(arm: str, record: Record) -> Outcome:
     """An answer as it is stored, as the outcome that it was; what calls said is in the store of calls."""
     calls = tuple(_call(call) for call in record["calls"])
     return Outcome(
-        record["answer"],
+        record["answer"] or "",
         Route(record["route"]),
         arm,
         calls,

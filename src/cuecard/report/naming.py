@@ -26,8 +26,9 @@ def name_points(axes: Axes, spots: Sequence[Spot], avoid: Sequence[Box]) -> None
             each.text,
             xy=(each.x, each.y),
             xytext=(x, y),
-            xycoords="figure pixels",
-            textcoords="figure pixels",
+            # points, of which a sheet has one a pixel, so that a picture of any resolution has names in their places
+            xycoords="figure points",
+            textcoords="figure points",
             va="center",
             color=INK,
             fontsize=TEXT - 1,

@@ -1,0 +1,136 @@
+"""`cuecard report`: a run as a page with figures and tables, while it goes on or when it is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from cuecard.domain.errors import BadInput, MissingExtra
+from cuecard.evals import cases, folder
+from cuecard.evals.findings import MARGIN, Findings, findings
+from cuecard.evals.ledger import Price
+from cuecard.evals.summary import summary
+
+Maybe = typer.Option
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="The directory of a run of `cuecard eval`.")],
+    against: Annotated[str | None, Maybe(help="The baseline; by itself reason:large, where the run has it.")] = None,
+    out: Annotated[Path | None, Maybe(help="The page; figures/ and tables/ come beside it.")] = None,
+    margin: Annotated[float, Maybe(help="An arm that loses less is not worse: 0.01 is one point.")] = MARGIN,
+    price: Annotated[
+        list[str] | None, Maybe(help="MODEL=PROMPT,COMPLETION[,CACHED] per million tokens (one for each model).")
+    ] = None,
+    questions: Annotated[int, Maybe(help="Most questions of a task that are shown one by one.")] = 40,
+    as_json: Annotated[bool, Maybe("--json", help="Print the findings as one JSON object.")] = False,
+) -> None:
+    """A page with figures and tables of a run: what it shows, and how sure that is."""
+    if questions < 0:
+        raise BadInput("--questions cannot be less than 0")
+    drawn = _room()
+    about, store = folder.opened(run)
+    config = about["config"]
+    try:
+        found = findings(config, store, against, margin, dict(priced(each) for each in price or ()))
+        if not any(task.arms for task in found.tasks):
+            raise BadInput(f"{run} has no answers yet", "let it run first")
+        known = cases.cases(config, store)
+        told = summary(config, store)
+        shown = drawn.Evaluation(
+            run.resolve().name,
+            found,
+            told,
+            [
+                asked
+                for task in found.tasks
+                if (asked := cases.request(task, found.baseline, known[task.task], store)) is not None
+            ],
+            cases.galleries(found, known),
+            {
+                task.task: cases.chosen(known[task.task], [arm.arm for arm in task.plain], questions)
+                for task in found.tasks
+            },
+            cases.rows(config, store),
+            store.image,
+            facts(about),
+        )
+        page = out or run / "report.html"
+        written = drawn.report(shown).save(page)
+    finally:
+        store.close()
+    folder.save(page.parent / "summary.json", told)
+    folder.save(page.parent / "findings.json", found.as_object())
+    if as_json:
+        typer.echo(json.dumps(found.as_object(), indent=2, ensure_ascii=False))
+    else:
+        _show(found, drawn.sentences.summary, written)
+
+
+def _room() -> Any:
+    """What draws. Raises MissingExtra."""
+    try:
+        from cuecard.report import evaluation
+    except ImportError as error:
+        raise MissingExtra(f"a report needs {error.name}", "pip install 'cuecard[demo,evals]'") from error
+    return evaluation
+
+
+def priced(text: str) -> tuple[str, Price]:
+    """MODEL=PROMPT,COMPLETION[,CACHED]. Raises BadInput."""
+    model, _, numbers = text.rpartition("=")
+    try:
+        prompt, completion, *cached = (float(number) for number in numbers.split(","))
+        if not model or len(cached) > 1 or min(prompt, completion, *cached) < 0:
+            raise ValueError
+    except ValueError:
+        raise BadInput(f"{text!r} is no price", "write MODEL=PROMPT,COMPLETION per million tokens") from None
+    return model, Price(prompt, completion, *cached)
+
+
+def facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is known of a run, for its foot."""
+    config, machine = about["config"], about.get("machine") or {}
+    told = [("command", " ".join(["cuecard", *about["argv"]]))] if about.get("argv") else []
+    told += [
+        (role, f"{model['name']}, revision {model['revision']}") for role, model in (config.get("models") or {}).items()
+    ]
+    told += [("task", f"{task['name']}, revision {task['revision']}") for task in config["tasks"]]
+    chosen = [f"{name} {config[name]}" for name in ("limit", "sample") if config.get(name) is not None]
+    told += [("questions", ", ".join(chosen))] if chosen else []
+    return told + [(name.replace("_", " "), str(value)) for name, value in machine.items() if value is not None]
+
+
+def _show(found: Findings, said: Any, written: list[Path]) -> None:
+    console = Console(highlight=False)
+    for task in found.tasks:
+        console.print(_table(task))
+        for line in said(task, found):
+            console.print(Text(f"· {line}"))
+        console.print()
+    for path in written[:1]:
+        console.print(Text(f"report:  {path}"))
+    console.print(Text(f"tables:  {', '.join(path.name for path in written[1:])}", style="dim"))
+
+
+def _table(task: Any) -> Table:
+    shown = Table(Column("arm", overflow="fold"), "right", "95%", "against", "p", "latency", box=None, title=task.task)
+    for arm in task.plain:
+        each, sure = task.difference(arm.arm), arm.accuracy
+        bounds = "" if sure is None or sure.low is None else f"{100 * sure.low:.1f}–{100 * sure.high:.1f}"
+        shown.add_row(
+            Text(arm.arm),
+            "–" if sure is None else f"{100 * sure.estimate:.1f}%",
+            bounds,
+            "" if each is None else f"{100 * each.accuracy.difference.estimate:+.1f}",
+            "" if each is None else f"{each.p_adjusted:.2g}",
+            f"{arm.latency.estimate:.3f} s {arm.kind}",
+        )
+    return shown
