@@ -141,6 +141,9 @@ def test_another_configuration_is_refused_saying_what_differs(tmp_path):
     other = About({"arms": ["mutual"], "models": {"small": {"revision": "b"}}}, {})
     with pytest.raises(BadInput, match=r"models\.small\.revision is 'a' there, 'b' here"):
         RunFolder(tmp_path, other)
+    more = About(ABOUT.config | {"arms": ["mutual", "transfer", "vote", "route"]}, {})
+    with pytest.raises(BadInput, match="arms: transfer, vote and 1 more only here"):
+        RunFolder(tmp_path, more)
     with RunFolder(tmp_path, ABOUT):  # and the lock was let go
         pass
 

@@ -99,8 +99,17 @@ def differences(there: Any, asked: Any, name: str = "") -> Iterator[str]:
     if isinstance(there, Mapping) and isinstance(asked, Mapping):
         for key in dict.fromkeys((*there, *asked)):
             yield from differences(there.get(key), asked.get(key), f"{name}.{key}" if name else str(key))
+    elif isinstance(there, list) and isinstance(asked, list) and there != asked:
+        only = [[each for each in one if each not in other] for one, other in ((there, asked), (asked, there))]
+        sides = [f"{_few(found)} only {where}" for found, where in zip(only, ("there", "here"), strict=True) if found]
+        yield f"{name}: {', '.join(sides) or 'in another order'}"
     elif there != asked:
         yield f"{name} is {there!r} there, {asked!r} here"
+
+
+def _few(found: list[Any]) -> str:
+    more = f" and {len(found) - 2} more" if len(found) > 2 else ""
+    return ", ".join(map(str, found[:2])) + more
 
 
 def _same(there: Any, asked: Any, path: Path) -> None:
