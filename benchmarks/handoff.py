@@ -4,7 +4,9 @@ The hand-off is what a user waits for after the small model's last reasoning tok
 card and say its first answer token. Its floor is one prefill of the card's last few tokens. With streamed prefill the
 rest was read while the card was written, so the time must not grow with the card, nor with the image.
 
-The writer is scripted, so that every card has exactly the wanted length; it writes at the embedded small model's pace.
+The writer is scripted, so that every card has the wanted length; it writes at the embedded small model's pace. From
+repeat to repeat the length varies by up to 12 tokens: the reader computes a piece of the card whenever so much is new,
+and how much of the last piece is left when the writer ends is a matter of chance that must not be one of length.
 The reader is the embedded large model. Both arms alternate in one run; figures are medians with quartiles.
 """
 
@@ -26,7 +28,7 @@ from cuecard.strategies.run import answer
 
 PACE_S = 0.002
 LENGTHS, SIDES = (32, 64, 128, 256, 512), (64, 128, 256, 384, 512)
-REPEATS = 15
+REPEATS, SPREAD = 25, 12
 ARMS = {"streamed": Schedule.OVERLAP, "whole": Schedule.THRIFTY}
 
 
@@ -43,13 +45,14 @@ async def handoffs(large: Any, tokens: int, side: int) -> dict[str, list[float]]
     """Seconds of each repeat, per arm."""
     rng = Random(f"{tokens} {side}")
     taken: dict[str, list[float]] = {arm: [] for arm in ARMS}
-    writer = ScriptedModel("writer", lambda prompt: Says("3", card(tokens), token_s=PACE_S))
     pixels = {"shortest_edge": side * side, "longest_edge": side * side}
     # the embedded pair sees all images at 128x128; here their size is the factor
     large._reader._processor.size = pixels
     for repeat in range(REPEATS + 1):
         picture = np.asarray(boards.draw(boards.make_board(rng, "validation")))
         image = boards.png(np.kron(picture, np.ones((4, 4, 1), np.uint8)))
+        written = card(tokens + rng.randint(-SPREAD, SPREAD))
+        writer = ScriptedModel("writer", lambda prompt, written=written: Says("3", written, token_s=PACE_S))
         question = Question("Which digit is in cell 5?", (image,), kind=AnswerKind.NUMBER)
         for arm in list(ARMS) if repeat % 2 else list(ARMS)[::-1]:
             large.forget()

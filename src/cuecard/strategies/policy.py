@@ -50,9 +50,9 @@ class Acceptance:
         return cls(bool(found[1]), threshold)
 
 
-# Two keys: the paper's `agree` alone lets shared mistakes through. On the embedded pair's validation boards 0.7 is
+# Two keys: the paper's `agree` alone lets shared mistakes through. On the embedded pair's validation boards 0.9 is
 # where more confidence hardly keeps more wrong answers out (docs/embedded-pair.md); another pair may want another.
-DEFAULT_ACCEPTANCE = Acceptance(agreement=True, confidence=0.7)
+DEFAULT_ACCEPTANCE = Acceptance(agreement=True, confidence=0.9)
 
 
 @dataclass(frozen=True)

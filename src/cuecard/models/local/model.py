@@ -22,7 +22,7 @@ from cuecard.models.local import loading
 from cuecard.models.local.decoding import Decoder, chance, choose
 from cuecard.models.local.engine import Engine
 from cuecard.models.local.inputs import Inputs, Reader, tokenized
-from cuecard.models.local.prefix import Computed, Prefixes, shareable
+from cuecard.models.local.prefix import Computed, Prefixes, growing, shareable
 from cuecard.models.prompt import PROSE, TAGS, CardFormat, Prompt, neutral
 
 PREFILL_CHUNK = 8192
@@ -195,6 +195,8 @@ class LocalModel:
                 "use fewer or smaller images, or a shorter text",
             )
         empty = DynamicCache(config=self._model.config)
+        if self._shares:
+            empty = growing(empty)
         found = self._prefixes.find(inputs.ids, inputs.images, inputs.images_end) if self._shares else None
         if found is not None:
             held, length = found
@@ -245,5 +247,5 @@ class LocalModel:
 
     def _hold(self, sequence: Running, passing: bool = False) -> None:
         if self._shares:
-            layers = tuple((layer.keys, layer.values) for layer in sequence.cache.layers)
-            self._prefixes.keep(Computed(tuple(sequence.ids), sequence.images, layers, sequence.rope_delta, passing))
+            rooms = tuple(layer.room for layer in sequence.cache.layers)
+            self._prefixes.keep(Computed(tuple(sequence.ids), sequence.images, rooms, sequence.rope_delta, passing))

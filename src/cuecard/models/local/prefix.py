@@ -1,7 +1,7 @@
 """Computed prefixes: the keys and values of what a model has read, so that no prompt token is computed twice.
 
-Transformers' cache layers make new tensors when they grow, so a shorter prefix of a sequence is a view of it: sharing
-costs no copy.
+They lie in tensors with room to spare, so that a token more costs no copy of those before it (Transformers' own layers
+copy all of them with each), and sequences that begin alike share them.
 """
 
 from __future__ import annotations
@@ -9,22 +9,82 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+SPARE_TOKENS = 64
 LAST_WORD = 8
 """Tokens at most, as one word of a text is spelled."""
 
 
+@dataclass(eq=False)
+class Room:
+    """Keys and values (1, heads, capacity, head_dim) of one layer, of which the first `used` tokens are there."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    used: int
+
+    def with_more(self, length: int, end: int) -> Room:
+        """A copy of the first `length` tokens, with room for `end` and some to spare."""
+        larger = Room(_empty(self.keys, end), _empty(self.values, end), length)
+        larger.keys[:, :, :length], larger.values[:, :, :length] = self.keys[:, :, :length], self.values[:, :, :length]
+        return larger
+
+
+def _empty(like: torch.Tensor, tokens: int) -> torch.Tensor:
+    spare = max(SPARE_TOKENS, tokens // 4)
+    return like.new_empty((*like.shape[:2], tokens + spare, like.shape[3]))
+
+
+class GrowingLayer(DynamicLayer):  # type: ignore[misc]
+    """The first `length` tokens of a room.
+
+    Whoever goes on first from where a room's tokens end writes there. Who goes on from an earlier place gets a room of
+    its own, as what follows in the shared one is another's.
+    """
+
+    def __init__(self, room: Room | None = None, length: int = 0) -> None:
+        super().__init__()
+        self.room = room
+        if room is not None:
+            self._look(length)
+
+    def _look(self, length: int) -> None:
+        assert self.room is not None
+        self.keys, self.values = self.room.keys[:, :, :length], self.room.values[:, :, :length]
+        self.dtype, self.device, self.is_initialized = self.keys.dtype, self.keys.device, True
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: object, **__: object) -> Any:
+        """Append tokens; -> keys and values of all."""
+        length = self.get_seq_length()
+        end = length + key_states.shape[2]
+        if self.room is None:
+            self.room = Room(_empty(key_states, end), _empty(value_states, end), 0)
+        elif self.room.used != length or self.room.keys.shape[2] < end:
+            self.room = self.room.with_more(length, end)
+        self.room.keys[:, :, length:end], self.room.values[:, :, length:end] = key_states, value_states
+        self.room.used = end
+        self._look(end)
+        return self.keys, self.values
+
+
+def growing(empty: DynamicCache) -> DynamicCache:
+    """A cache that nothing is in yet, of layers that grow without copies."""
+    empty.layers = [GrowingLayer() for _ in empty.layers]
+    return empty
+
+
 @dataclass(frozen=True)
 class Computed:
-    """Keys and values (1, heads, tokens, head_dim) a layer, for these ids after these images."""
+    """What was computed for these ids after these images, a room a layer."""
 
     ids: tuple[int, ...]
     images: tuple[str, ...]
-    layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+    rooms: tuple[Room, ...]
     rope_delta: int
     """How many positions the tokens so far fall short of their number (Qwen's images take fewer)."""
     passing: bool = False
@@ -36,9 +96,7 @@ class Computed:
 
     def cache(self, length: int, empty: DynamicCache) -> DynamicCache:
         """A cache that holds the first `length` tokens."""
-        for layer, (keys, values) in zip(empty.layers, self.layers, strict=True):
-            layer.lazy_initialization(keys, values)
-            layer.keys, layer.values = keys[:, :, :length], values[:, :, :length]
+        empty.layers = [GrowingLayer(room, length) for room in self.rooms]
         return empty
 
 
