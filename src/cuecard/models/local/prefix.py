@@ -40,7 +40,7 @@ def _empty(like: torch.Tensor, tokens: int) -> torch.Tensor:
     return like.new_empty((*like.shape[:2], tokens + spare, like.shape[3]))
 
 
-class GrowingLayer(DynamicLayer):  # type: ignore[misc]
+class GrowingLayer(DynamicLayer):
     """The first `length` tokens of a room.
 
     Whoever goes on first from where a room's tokens end writes there. Who goes on from an earlier place gets a room of
