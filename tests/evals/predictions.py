@@ -1,0 +1,120 @@
+"""Six questions about pets, and files of what two models are said to have answered, as other tools write them."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import openpyxl
+from files import b64, tsv
+
+from cuecard.domain.call import Mode
+from cuecard.evals.exchange import bounds, lmms, vlmevalkit
+from cuecard.evals.exchange.imports import Filled, Import, Reader, fill
+from cuecard.evals.exchange.predictions import places, source
+from cuecard.evals.folder import About, RunFolder
+from cuecard.evals.store import Record
+from cuecard.evals.tasks import open_task
+
+GOLDS = "ABCABC"
+COLOURS = ("red", "blue", "green", "black", "white", "grey")
+SMALL_SHORT = ["A", "A", "C", "B", "The answer is B.", "A"]
+LARGE_SHORT = ["A", "B", "B", "A", "B", "B"]
+SMALL_REASON = [
+    "<think>fur</think>A",
+    "<think>it barks</think>\n\nB",
+    "<think>it moos</think>C",
+    "<think>hm</think>C",
+    "B",
+    "<think>it is",
+]
+# agreed: 0 and 4, confirmed: 1; nobody can tell what the large model says to the reasoning about 2, 3 and 5
+RESOLVED = {"0": "agreed", "4": "agreed", "1": "confirmed"}
+FILES = {("small", Mode.SHORT): SMALL_SHORT, ("large", Mode.SHORT): LARGE_SHORT, ("small", Mode.REASON): SMALL_REASON}
+
+
+def pets(folder: Path, **changes: Any) -> Path:
+    rows = [
+        {"index": index, "question": f"Which pet is number {index}?", "A": "a cat", "B": "a dog", "C": "a cow",
+         "answer": gold, "category": "even" if index % 2 == 0 else "odd", "image": b64(COLOURS[index])} | changes
+        for index, gold in enumerate(GOLDS)
+    ]  # fmt: skip
+    return tsv(folder / "Pets.tsv", rows)
+
+
+def rows(said: Sequence[Any], **columns: Any) -> list[dict[str, Any]]:
+    """As VLMEvalKit keeps them: the data's columns less the image, and the prediction; None: no such row."""
+    return [
+        {"index": index, "question": f"Which pet is number {index}?", "A": "a cat", "B": "a dog", "C": "a cow",
+         "answer": GOLDS[index], "prediction": text} | columns
+        for index, text in enumerate(said)
+        if text is not None
+    ]  # fmt: skip
+
+
+def table(path: Path, given: Sequence[Mapping[str, Any]]) -> Path:
+    """Rows as .xlsx, .tsv or .json."""
+    columns = list(dict.fromkeys(name for row in given for name in row))
+    if path.suffix == ".json":
+        path.write_text(json.dumps(list(given)), encoding="utf-8")
+    elif path.suffix == ".tsv":
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, columns, delimiter="\t", quoting=csv.QUOTE_ALL)
+            writer.writeheader()
+            writer.writerows(given)
+    else:
+        book = openpyxl.Workbook()
+        for row in [columns, *([row.get(name) for name in columns] for row in given)]:
+            book.active.append(row)
+        book.save(path)
+    return path
+
+
+def samples(path: Path, said: Sequence[Any], **columns: Any) -> Path:
+    """As lmms-eval logs them: the raw reply beside the filtered one where they differ."""
+    lines = []
+    for doc, text in enumerate(said):
+        if text is not None:
+            shown = text.rpartition("</think>")[2].strip()
+            raw = {} if shown == text else {"resps": text}
+            sample = {"doc_id": doc, "target": GOLDS[doc], **raw, "filtered_resps": shown, "input": f"pet {doc}"}
+            lines.append(json.dumps(sample | columns))
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def written(folder: Path, form: str = "vlmevalkit", suffix: str = ".tsv") -> dict[tuple[str, Mode], Path]:
+    """The three files that `mutual` needs."""
+    found = {}
+    for (role, mode), said in FILES.items():
+        if form == "vlmevalkit":
+            found[role, mode] = table(folder / f"{role}-{mode}_Pets{suffix}", rows(said))
+        else:
+            found[role, mode] = samples(folder / f"{role}-{mode}" / "20261125_101010_samples_pets.jsonl", said)
+    return found
+
+
+def imported(
+    folder: Path, files: Mapping[tuple[str, Mode], Path], form: str = "vlmevalkit", reader: Reader | None = None
+) -> tuple[Filled, Record]:
+    """The run of these files in `folder/run`: what became of it, and its summary."""
+    read = {"vlmevalkit": vlmevalkit.read, "lmms-eval": lmms.read}[form]
+    task = open_task(f"tsv:{folder / 'Pets.tsv'}")
+    known = places(task)
+    sources = [source(role, mode, path, read, known) for (role, mode), path in files.items()]
+    made = Import(form, task, known, sources, {"small": "tiny", "large": "big"}, reader)
+    with RunFolder(folder / "run", About(made.config, {})) as held:
+        filled = asyncio.run(fill(made, held.store))
+        return filled, bounds.summed(json.loads(json.dumps(made.config)), held.store)
+
+
+def only(summary: Record) -> Record:
+    """The summary of the one task's arms."""
+    (task,) = summary["tasks"].values()
+    arms: Record = task["arms"]
+    return arms
