@@ -15,6 +15,7 @@ from cuecard.cli.check import check
 from cuecard.cli.compare import compare
 from cuecard.cli.demo import demo
 from cuecard.cli.eval import evaluate
+from cuecard.cli.exchange import exports_, imports
 from cuecard.cli.models import models
 from cuecard.cli.replay import replay
 from cuecard.cli.report import report
@@ -43,6 +44,8 @@ app.command("eval")(evaluate)
 app.command()(study)
 app.command()(report)
 app.command()(compare)
+app.add_typer(imports, name="import")
+app.add_typer(exports_, name="export")
 
 # what Typer raises for a wrong option or command; it has no public name
 UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])

@@ -1,0 +1,117 @@
+"""`cuecard import` and `cuecard export`, run as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from test_ask import cuecard, refused
+
+sys.path.append(str(Path(__file__).parents[1] / "evals"))
+from predictions import pets, rows, table, written
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of three prediction files."""
+    folder = tmp_path_factory.mktemp("exchange")
+    pets(folder)
+    done = cuecard("import", "vlmevalkit", *given(folder, ".xlsx"), "--out", folder / "run")
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def given(folder, suffix=".tsv", form="vlmevalkit"):
+    files = written(folder, form, suffix)
+    flags = [part for (role, mode), path in files.items() for part in (f"--{role}-{mode}", path)]
+    return ["--task", f"tsv:{folder / 'Pets.tsv'}", *flags]
+
+
+def test_an_import_says_what_is_resolved_and_between_which_bounds_the_rest_lies(run):
+    folder, said = run
+    assert "0.500 to 1.000" in said
+    assert "agreed 2, confirmed 1" in said
+    assert "mutual: 3 × nobody read the card" in said
+    assert "seconds are not known" in said
+    summary = json.loads((folder / "run" / "summary.json").read_text())
+    assert summary["config"]["models"]["small"]["name"] == "small-short"
+    assert set(summary["config"]["imported"]["files"]) == {"small-short", "large-short", "small-reason"}
+
+
+def test_the_same_import_again_changes_nothing(tmp_path):
+    pets(tmp_path)
+    command = ("import", "vlmevalkit", *given(tmp_path), "--out", tmp_path / "run", "--json")
+    first, again = cuecard(*command), cuecard(*command)
+    assert (first.returncode, again.returncode) == (0, 0)
+    assert json.loads(first.stdout) == json.loads(again.stdout)
+
+
+def test_sample_logs_are_imported_under_the_names_of_their_directories(tmp_path):
+    pets(tmp_path)
+    done = cuecard("import", "lmms-eval", *given(tmp_path, form="lmms-eval"), "--out", tmp_path / "run", "--json")
+    told = json.loads(done.stdout)
+    assert [told["config"]["models"][role]["name"] for role in ("small", "large")] == ["small-short", "large-short"]
+
+
+def test_a_large_model_reads_what_no_file_tells(tmp_path):
+    pets(tmp_path)
+    done = cuecard(
+        "import", "vlmevalkit", *given(tmp_path), "--large", "demo-large", "--out", tmp_path / "run", "--json"
+    )
+    (task,) = json.loads(done.stdout)["tasks"].values()
+    assert task["arms"]["mutual"]["routes"] == {"agreed": 2, "confirmed": 1, "transferred": 3}
+    assert task["arms"]["transfer"]["answered"] == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "file"),
+    [
+        (["vlmevalkit"], "cuecard-mutual_Pets.xlsx"),
+        (["vlmevalkit", "--format", "tsv", "--dataset", "MMStar"], "cuecard-mutual_MMStar.tsv"),
+        (["lmms-eval", "--name", "pets"], "_samples_pets.jsonl"),
+        (["inspect", "--images"], ".json"),
+    ],
+)
+def test_an_export_prints_the_files_that_it_wrote_and_how_many_questions_are_left_out(run, tmp_path, words, file):
+    done = cuecard("export", words[0], run[0] / "run", "--arm", "mutual", "--out", tmp_path, *words[1:])
+    paths = [Path(line) for line in done.stdout.splitlines()]
+    assert all(path.is_file() for path in paths)
+    assert paths[0].name.endswith(file)
+    assert "3 of 6 questions have no answer of mutual" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["export", "vlmevalkit", "--arm", "mutal"], "did you mean mutual?"),
+        (["export", "vlmevalkit", "--arm", "mutual", "--format", "pkl"], "there are: xlsx, tsv, json"),
+        (["export", "vlmevalkit", "--arm", "mutual", "--data", "nowhere.tsv"], "cannot read nowhere.tsv"),
+        (["export", "inspect", "--arm", "mutual", "--format", "html"], "there are: json, eval"),
+        (["export", "lmms-eval", "--arm", "mutual@live"], "has no answers"),
+        (["export", "lmms-eval"], "Missing option '--arm'"),
+    ],
+)
+def test_a_wrong_export_is_refused_in_one_line(run, tmp_path, words, said):
+    assert said in refused(*words[:2], run[0] / "run", "--out", tmp_path, *words[2:])
+
+
+def test_a_wrong_import_is_refused_in_one_line(tmp_path):
+    pets(tmp_path)
+    task, out = ["--task", f"tsv:{tmp_path / 'Pets.tsv'}"], ["--out", tmp_path / "run"]
+    wrong = table(tmp_path / "wrong.tsv", rows(["A"], index=9))
+    assert "no file of predictions" in refused("import", "vlmevalkit", *task, *out)
+    assert "row 1, column `index`" in refused("import", "vlmevalkit", *task, *out, "--small-short", wrong)
+    assert "line 1 is not JSON" in refused("import", "lmms-eval", *task, *out, "--small-short", wrong)
+    assert "did you mean tsv?" in refused("import", "vlmevalkit", "--task", "tvs:x", *out, "--small-short", wrong)
+    assert "--task" in refused("import", "vlmevalkit", *out)
+    right = table(tmp_path / "right.tsv", rows(["A"]))
+    assert "files of both models" in refused("import", "vlmevalkit", *task, *out, "--small-short", right)
+    other = table(tmp_path / "other.tsv", rows(["B"]))
+    short = ["--small-short", right, "--large-short", other]
+    assert "both models are called 'same'" in refused(
+        "import", "vlmevalkit", *task, *out, *short, "--small-name", "same", "--large-name", "same"
+    )
+    assert "nothing to read" in refused("import", "vlmevalkit", *task, *out, *short, "--large", "demo-large")
+    assert not (tmp_path / "run").exists()
