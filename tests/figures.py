@@ -153,11 +153,12 @@ def handoff(told: Mapping[str, Any]) -> str:
     ]
     head = ("reasoning tokens", "visual tokens", "read while written, ms", "read at once, ms")
     ratios = told["figures"]["ratios"]
-    ends = "; ".join(
-        f"{name}: {ratios['streamed'][name]:.2f}× read while written, {ratios['whole'][name]:.2f}× at once"
+    ends = "".join(
+        f"From end to end, {name}: {ratios['streamed'][name]:.2f}× read while written, "
+        f"{ratios['whole'][name]:.2f}× read at once.\n"
         for name in ratios["streamed"]
     )
-    return f"{table(head, lines)}\nFrom end to end: {ends}. Medians; {measured(told)}"
+    return f"{table(head, lines)}\n{ends}Medians; {measured(told)}"
 
 
 def schedules(told: Mapping[str, Any]) -> str:

@@ -273,9 +273,16 @@ def mixes() -> str:
     return table(("questions", *boards.TASKS), [(name, *shares(mix)) for name, mix in asked.items()])
 
 
+def all_commands() -> Iterator[str]:
+    """Every command, and those under a command."""
+    for name, command in typer.main.get_command(app).commands.items():
+        yield name
+        yield from (f"{name} {below}" for below in getattr(command, "commands", ()))
+
+
 GENERATORS: dict[str, Callable[[], str]] = {
     "help": lambda: help_of(""),
-    **{f"help {name}": lambda name=name: help_of(name) for name in typer.main.get_command(app).commands},
+    **{f"help {name}": lambda name=name: help_of(name) for name in all_commands()},
     **{f"tags: {name}": lambda name=name: fenced(rendered(prompts(TAGS)[name])) for name in prompts(TAGS)},
     **{f"prose: {name}": lambda name=name: fenced(rendered(prompts(PROSE)[name])) for name in prompts(PROSE)},
     "growing": lambda: fenced(rendered(growing())),
@@ -361,8 +368,11 @@ def test_every_cuecard_command_in_the_docs_has_options_that_exist():
             assert words[0] in ("--help", "--version"), page
             continue
         assert words[0] in group.commands, f"{page}: cuecard {words[0]}"
+        command, rest = group.commands[words[0]], words[1:]
+        if hasattr(command, "commands"):
+            command, rest = command.commands[rest[0]], rest[1:]
         # raises where an option or an argument does not exist
-        group.commands[words[0]].make_context(words[0], words[1:])
+        command.make_context(words[0], rest)
 
 
 def test_every_module_and_make_target_in_the_docs_exists():
