@@ -45,10 +45,15 @@ def _show(told: Contrast, first: Path, second: Path) -> None:
         arms = [each for each in told.arms if each.task == task]
         counts = sorted({each.questions for each in arms})
         asked = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
-        kinds = " and ".join(dict.fromkeys(kind for each in arms for kind in each.kinds))
+        kinds = " and ".join(dict.fromkeys(kind or "not known" for each in arms for kind in each.kinds))
         console.print(Text(f"\n{task}, {asked} questions: {second} less {first}", style="bold"))
         console.print(_accuracies(arms))
         console.print(_costs(arms, kinds))
+        for each in (each for each in arms if any(each.unresolved)):
+            unknown = " and ".join(map(str, each.unresolved))
+            console.print(
+                Text(f"{each.arm}: {unknown} questions cannot be resolved; compared are the others, the easy ones")
+            )
     console.print("p: two-sided, adjusted by Holm's method over all arms and tasks; intervals are 95%", style="dim")
     for what, names in (("first", told.only_first), ("second", told.only_second)):
         if names:
@@ -64,7 +69,7 @@ def _show(told: Contrast, first: Path, second: Path) -> None:
 
 
 def _accuracies(arms: list[ArmContrast]) -> Table:
-    heads = ("first, %", "second", "points", "95%", "+/−", "p", "same answer")
+    heads = ("first, %", "second", "points", "95%", "+/−", "p", "same")
     shown = Table(Column("arm", overflow="fold"), *heads, box=None)
     for each in arms:
         made = each.accuracy
@@ -87,15 +92,23 @@ def _costs(arms: list[ArmContrast], kinds: str) -> Table:
     for each in arms:
         shown.add_row(
             Text(each.arm),
-            f"{each.seconds.first:.3f}",
-            f"{each.seconds.second:.3f}",
-            f"{each.times_faster.estimate:.2f}×",
-            _between(each.times_faster, 1, ".2f"),
+            *_seconds(each),
             _p(each, "seconds"),
-            f"{each.tokens.difference.estimate:+.1f}",
+            "–" if each.tokens is None else f"{each.tokens.difference.estimate:+.1f}",
             _p(each, "tokens"),
         )
     return shown
+
+
+def _seconds(each: ArmContrast) -> list[str]:
+    if each.seconds is None or each.times_faster is None:
+        return ["–"] * 4
+    return [
+        f"{each.seconds.first:.3f}",
+        f"{each.seconds.second:.3f}",
+        f"{each.times_faster.estimate:.2f}×",
+        _between(each.times_faster, 1, ".2f"),
+    ]
 
 
 def _percent(value: float | None) -> str:

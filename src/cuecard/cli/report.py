@@ -14,7 +14,8 @@ from rich.text import Text
 
 from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.evals import cases, folder
-from cuecard.evals.findings import MARGIN, Findings, findings
+from cuecard.evals.exchange.bounds import summed
+from cuecard.evals.findings import MARGIN, Findings, TaskFound, findings
 from cuecard.evals.ledger import Price
 from cuecard.evals.summary import summary
 
@@ -43,7 +44,7 @@ def report(
         if not any(task.arms for task in found.tasks):
             raise BadInput(f"{run} has no answers yet", "let it run first")
         known = cases.cases(config, store)
-        told = summary(config, store)
+        told = (summed if "imported" in config else summary)(config, store)
         shown = drawn.Evaluation(
             run.resolve().name,
             found,
@@ -71,7 +72,7 @@ def report(
     if as_json:
         typer.echo(json.dumps(found.as_object(), indent=2, ensure_ascii=False))
     else:
-        _show(found, drawn.sentences.summary, written)
+        _show(found, drawn, written)
 
 
 def _room() -> Any:
@@ -108,11 +109,11 @@ def facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
     return told + [(name.replace("_", " "), str(value)) for name, value in machine.items() if value is not None]
 
 
-def _show(found: Findings, said: Any, written: list[Path]) -> None:
+def _show(found: Findings, drawn: Any, written: list[Path]) -> None:
     console = Console(highlight=False)
     for task in found.tasks:
-        console.print(_table(task))
-        for line in said(task, found):
+        console.print(_table(task, drawn))
+        for line in drawn.sentences.summary(task, found):
             console.print(Text(f"· {line}"))
         console.print()
     for path in written[:1]:
@@ -120,17 +121,17 @@ def _show(found: Findings, said: Any, written: list[Path]) -> None:
     console.print(Text(f"tables:  {', '.join(path.name for path in written[1:])}", style="dim"))
 
 
-def _table(task: Any) -> Table:
+def _table(task: TaskFound, drawn: Any) -> Table:
     shown = Table(Column("arm", overflow="fold"), "right", "95%", "against", "p", "latency", box=None, title=task.task)
     for arm in task.plain:
         each, sure = task.difference(arm.arm), arm.accuracy
-        bounds = "" if sure is None or sure.low is None else f"{100 * sure.low:.1f}–{100 * sure.high:.1f}"
+        bounds = "" if sure is None else drawn.sentences.between(sure)
         shown.add_row(
             Text(arm.arm),
-            "–" if sure is None else f"{100 * sure.estimate:.1f}%",
+            drawn.sentences.right(arm),
             bounds,
             "" if each is None else f"{100 * each.accuracy.difference.estimate:+.1f}",
             "" if each is None else f"{each.p_adjusted:.2g}",
-            f"{arm.latency.estimate:.3f} s {arm.kind}",
+            "not known" if arm.latency is None else f"{arm.latency.estimate:.3f} s {arm.kind}",
         )
     return shown

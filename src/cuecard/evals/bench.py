@@ -9,6 +9,7 @@ from functools import cached_property
 from cuecard.domain.errors import BadInput
 from cuecard.evals.arms import LIVE, Arm, parse
 from cuecard.evals.store import Record
+from cuecard.evals.summary import LOST
 from cuecard.strategies.policy import Policy
 
 PAPER = ("transfer", "mutual")
@@ -56,6 +57,17 @@ class Bench:
     def clusters_of(self, answers: Iterable[Record]) -> list[str]:
         """The same of answers, question by question."""
         return [self.items[answer["id"]]["cluster"] for answer in answers]
+
+
+def timed(answers: Iterable[Record]) -> bool:
+    """Whether their seconds are known: other tools' files do not tell them."""
+    return all(answer["latency"]["total_s"] is not None for answer in answers)
+
+
+def counted(answers: Iterable[Record]) -> bool:
+    """Whether what was generated is known of every call that ended as it was meant to."""
+    calls = (call for answer in answers for call in answer["calls"] if call["finish_reason"] not in LOST)
+    return all(call["completion_tokens"] is not None for call in calls)
 
 
 def generated(answer: Record) -> int:

@@ -10,7 +10,7 @@ from cuecard.domain.call import Call, FinishReason, Mode, Usage
 from cuecard.domain.outcome import LatencyKind, Outcome, Route
 from cuecard.domain.question import AnswerKind, Question, letter
 from cuecard.evals.arms import LIVE
-from cuecard.evals.bench import benches, generated, spent
+from cuecard.evals.bench import benches, counted, generated, spent
 from cuecard.evals.differences import NO_CARD
 from cuecard.evals.extractors import EXTRACTORS
 from cuecard.evals.findings import Findings, TaskFound
@@ -26,8 +26,8 @@ class Said:
     score: float | None
     route: str | None
     reason: str
-    total_s: float
-    kind: str
+    total_s: float | None
+    kind: str | None
     tokens: Mapping[str, int]
     """Generated, by role."""
 
@@ -121,7 +121,7 @@ def _card(answers: Iterable[Record], store: Store) -> str | None:
 
 def _said(answer: Record) -> Said:
     by_role: dict[str, int] = {}
-    for call in answer["calls"]:
+    for call in answer["calls"] if counted([answer]) else ():
         by_role[call["role"]] = by_role.get(call["role"], 0) + (call["completion_tokens"] or 0)
     return Said(
         answer["arm"],
@@ -167,9 +167,11 @@ def request(task: TaskFound, baseline: str | None, known: Sequence[Case], store:
     first = task.leading or next(iter(task.arms), None)
     if first is None:
         return None
-    answered = [case for case in known if first in case.told]
+    answered = [case for case in known if first in case.told and case.told[first].total_s is not None]
+    if not answered:
+        return None
     handed = [case for case in answered if task.paper and all(_transferred(case, arm) for arm in task.paper)]
-    pool = sorted(handed or answered, key=lambda case: case.told[first].total_s)
+    pool = sorted(handed or answered, key=lambda case: case.told[first].total_s or 0.0)
     case = pool[(len(pool) - 1) // 2]
     wanted = {name for name in (NO_CARD, baseline, first, *task.paper) if name in case.told}
     records = {name: store.answer(task.task, case.id, name) for name in task.arms if name in wanted}
@@ -242,8 +244,8 @@ def rows(config: Mapping[str, Any], store: Store) -> list[dict[str, Any]]:
             "total_s": answer["latency"]["total_s"],
             "handoff_s": answer["latency"]["handoff_s"],
             "latency": answer["latency"]["kind"],
-            "generated_tokens": generated(answer),
-            "all_tokens": spent(answer),
+            "generated_tokens": generated(answer) if counted([answer]) else None,
+            "all_tokens": spent(answer) if counted([answer]) else None,
             "calls": len(answer["calls"]),
             "reason": answer["reason"],
         }

@@ -8,7 +8,7 @@ from typing import Any
 
 from cuecard.domain.errors import BadInput
 from cuecard.evals.arms import LIVE
-from cuecard.evals.bench import Bench, benches, by_arm, generated
+from cuecard.evals.bench import Bench, benches, by_arm, counted, generated, timed
 from cuecard.evals.differences import ByExtractor, by_extractor, clusters_of, paired, times_faster
 from cuecard.evals.findings import plain
 from cuecard.evals.folder import differences
@@ -44,12 +44,15 @@ class ArmContrast:
     first_accuracy: float | None
     second_accuracy: float | None
     extractors: Mapping[str, ByExtractor]
-    seconds: Change
-    times_faster: Interval
+    seconds: Change | None
+    """None where they are not known in both, as tokens."""
+    times_faster: Interval | None
     """Mean seconds of the first over those of the second."""
-    kinds: tuple[str, str]
-    tokens: Change
+    kinds: tuple[str | None, str | None]
+    tokens: Change | None
     """Generated, of all models together."""
+    unresolved: tuple[int, int]
+    """Questions that an imported run cannot tell; those left are the easy ones."""
     same_answer: float
     same_route: float
     errors: tuple[int, int]
@@ -76,6 +79,7 @@ def contrast(first: tuple[Mapping[str, Any], Store], second: tuple[Mapping[str, 
     """(configuration, rows) of each run. Raises BadInput where they have nothing in common, MissingExtra."""
     there = [{bench.name: bench for bench in benches(c["tasks"], s.items())} for c, s in (first, second)]
     answers = [list(store.answers()) for _, store in (first, second)]
+    notes = first[1].notes(), second[1].notes()
     told, left_out = list[ArmContrast](), dict[str, int]()
     names: list[set[str]] = [set(), set()]
     for task in dict.fromkeys((*there[0], *there[1])):
@@ -89,7 +93,10 @@ def contrast(first: tuple[Mapping[str, Any], Store], second: tuple[Mapping[str, 
         if strange:
             left_out[task] = len(strange)
         for arm in (arm for arm in _in_order(first[0], sides[0]) if arm in sides[1]):
-            made = _contrast(bench, arm, *([a for a in side[arm] if a["id"] not in strange] for side in sides))
+            one, two = (len(own.get(f"unresolved {task} {arm}") or ()) for own in notes)
+            made = _contrast(
+                bench, (arm, one, two), *([a for a in side[arm] if a["id"] not in strange] for side in sides)
+            )
             told += [made] if made is not None else []
     if not told:
         raise BadInput("the runs have no arm on a question in common", "compare runs of the same tasks and strategies")
@@ -108,7 +115,10 @@ def _alike(one: Record, other: Record) -> bool:
     return all(one.get(name) == other.get(name) for name in ALIKE)
 
 
-def _contrast(bench: Bench, arm: str, ones: Sequence[Record], others: Sequence[Record]) -> ArmContrast | None:
+def _contrast(
+    bench: Bench, named: tuple[str, int, int], ones: Sequence[Record], others: Sequence[Record]
+) -> ArmContrast | None:
+    arm, *lacking = named
     both = paired(ones, others)
     if not both:
         return None
@@ -124,10 +134,15 @@ def _contrast(bench: Bench, arm: str, ones: Sequence[Record], others: Sequence[R
         sum(scores[1]) / len(units) if units else None,
         sum(scores[0]) / len(units) if units else None,
         by_extractor(bench, second, first),
-        _change(bench, both, *([each["latency"]["total_s"] for each in side] for side in (first, second))),
+        _change(bench, both, *([each["latency"]["total_s"] for each in side] for side in (first, second)))
+        if timed([*first, *second])
+        else None,
         times_faster(bench, [(other, one) for one, other in both]),
         (first[0]["latency"]["kind"], second[0]["latency"]["kind"]),
-        _change(bench, both, *([float(generated(each)) for each in side] for side in (first, second))),
+        _change(bench, both, *([float(generated(each)) for each in side] for side in (first, second)))
+        if counted([*first, *second])
+        else None,
+        (lacking[0], lacking[1]),
         sum(one["answer"] == other["answer"] for one, other in both) / len(both),
         sum(one["route"] == other["route"] for one, other in both) / len(both),
         (sum(one["status"] == "error" for one in first), sum(other["status"] == "error" for other in second)),
@@ -162,6 +177,6 @@ def _p(each: ArmContrast, what: str) -> float | None:
         case "accuracy":
             return None if each.accuracy is None else each.accuracy.p
         case "seconds":
-            return each.seconds.p
+            return None if each.seconds is None else each.seconds.p
         case _:
-            return each.tokens.p
+            return None if each.tokens is None else each.tokens.p

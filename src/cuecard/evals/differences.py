@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from cuecard.domain.outcome import LatencyKind
 from cuecard.evals.arms import LIVE, Arm
-from cuecard.evals.bench import Bench, family, generated, genuine
+from cuecard.evals.bench import Bench, counted, family, generated, genuine, timed
 from cuecard.evals.extractors import EXTRACTORS
 from cuecard.evals.statistics import (
     Comparison,
@@ -55,13 +55,13 @@ class Difference:
     extractors: Mapping[str, ByExtractor]
     survives: bool
     """Every extractor says the same: the same sign and significant, or else not significant (p not adjusted)."""
-    times_faster: Interval
-    """Mean seconds of `against` over the arm's, both as `kind` says."""
-    kind: LatencyKind
+    times_faster: Interval | None
+    """Mean seconds of `against` over the arm's, both as `kind` says; None where they are not known."""
+    kind: LatencyKind | None
     times_faster_live: Interval | None
     """The same of both arms run end to end."""
-    tokens: Interval
-    """Generated tokens a question, of all models together: arm less `against`."""
+    tokens: Interval | None
+    """Generated tokens a question, of all models together: arm less `against`; None where they are not known."""
 
     @property
     def significant(self) -> bool:
@@ -125,11 +125,9 @@ def _difference(
         extractors,
         _agree(accuracy, extractors),
         times_faster(bench, both),
-        LatencyKind(both[0][0]["latency"]["kind"]),
+        kind_of(both[0][0]),
         times_faster(bench, paired(*live)) if all(live) and paired(*live) else None,
-        difference_interval(
-            [generated(one) for one, _ in both], [generated(other) for _, other in both], clusters_of(bench, both)
-        ),
+        more_tokens(bench, both),
     )
 
 
@@ -139,8 +137,23 @@ def paired(ones: Sequence[Record], others: Sequence[Record]) -> list[tuple[Recor
     return [(answer, of[answer["id"]]) for answer in ones if answer["id"] in of]
 
 
-def times_faster(bench: Bench, both: Sequence[tuple[Record, Record]]) -> Interval:
+def kind_of(answer: Record) -> LatencyKind | None:
+    kind = answer["latency"]["kind"]
+    return None if kind is None else LatencyKind(kind)
+
+
+def more_tokens(bench: Bench, both: Sequence[tuple[Record, Record]]) -> Interval | None:
+    """What the first generated a question more than the second."""
+    if not counted(answer for pair in both for answer in pair):
+        return None
+    ones, others = [generated(one) for one, _ in both], [generated(other) for _, other in both]
+    return difference_interval(ones, others, clusters_of(bench, both))
+
+
+def times_faster(bench: Bench, both: Sequence[tuple[Record, Record]]) -> Interval | None:
     """Mean seconds of the second over those of the first."""
+    if not timed(answer for pair in both for answer in pair):
+        return None
     tops = [other["latency"]["total_s"] for _, other in both]
     return ratio_interval(tops, [one["latency"]["total_s"] for one, _ in both], clusters_of(bench, both))
 

@@ -68,7 +68,7 @@ def _routes(shown: Evaluation, drawn: Drawn) -> str:
         choosing = [arm for arm in task.plain if len(arm.routes) > 1]
         for arm in choosing:
             heads, rows = sheets.routes(arm)
-            caption = f"Tokens: generated a question. Latency: mean a question, {arm.kind}."
+            caption = f"Tokens: generated a question. Latency: mean a question, {arm.kind or 'not known'}."
             parts += [f"<h4>{escape(f'{task.task}, {arm.arm}')}</h4>", wide(table(heads, rows, total=True), caption)]
     soft = "As table 10 of the paper: every question ends in exactly one route, so routes sum to all questions."
     return section("Routes", *parts, soft=soft)
@@ -136,9 +136,13 @@ def _live(shown: Evaluation, drawn: Drawn) -> str:
 def _ledger(shown: Evaluation, drawn: Drawn) -> str:
     parts = []
     for task in shown.found.tasks:
-        parts += [_head(shown, task), wide(table(*sheets.spending(task)), "Tokens of all questions together, counted.")]
+        heads, rows = sheets.spending(task)
+        caption = "Tokens of all questions together, counted."
+        parts += [_head(shown, task), wide(table(heads, rows), caption)] if rows else []
         for arm in task.plain:
-            booked = wide(table(*sheets.booked(arm), texts=(1, 2, 3), total=True), "")
+            if arm.ledger is None:
+                continue
+            booked = wide(table(*sheets.booked(arm.ledger), texts=(1, 2, 3), total=True), "")
             said = escape(f"{task.task}, {arm.arm}")
             parts.append(f"<details><summary>{said}</summary><div>{booked}</div></details>")
     soft = (

@@ -27,11 +27,11 @@ COSTS = {
 
 def accuracy_against_tokens(task: TaskFound) -> list[Drawing]:
     """As figures 1(b) to (d) of the paper: each model short and with reasoning, joined, and the strategies."""
-    arms = [arm for arm in task.arms.values() if competes(arm)]
+    arms = [arm for arm in task.arms.values() if competes(arm) and arm.generated is not None]
     if not arms:
         return []
     figure = scatter(
-        [_point(arm, arm.generated.estimate, on_front=True) for arm in arms],
+        [_point(arm, arm.generated.estimate, on_front=True) for arm in arms if arm.generated is not None],
         "generated tokens a question, all models together",
         joined=[("short:small", "reason:small"), ("short:large", "reason:large")],
     )
@@ -51,7 +51,7 @@ def fronts(task: TaskFound) -> list[Drawing]:
         if not arms:
             continue
         points = [_point(arm, arm.cost(measure) or 0.0, on_front=measure in arm.fronts) for arm in arms]
-        how = f", {', '.join(dict.fromkeys(arm.kind for arm in arms))}" if measure == "latency" else ""
+        how = f", {', '.join(dict.fromkeys(str(arm.kind) for arm in arms))}" if measure == "latency" else ""
         figure = scatter(points, cost + how, front=True, may_be_log=True)
         source = f"Seconds are {kinds(arms)}." if measure == "latency" else COUNTED
         caption = (

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cuecard.domain.errors import BadInput
-from cuecard.report import drawings, sentences, sheets
+from cuecard.report import drawings, sentences, tables
 from cuecard.report.chapters import CHAPTERS
 from cuecard.report.evaluated import Evaluation
 from cuecard.report.html import NO_OTHERS
@@ -42,9 +42,9 @@ class Report:
             (path.parent / "figures" / "captions.txt").write_text(captions + "\n", encoding="utf-8")
             for name, rows in self.tables.items():
                 at = path.parent / "tables" / f"{name}.csv"
-                sheets.write_csv(at, rows)
+                tables.write_csv(at, rows)
                 written.append(at)
-            if sheets.write_parquet(at := path.parent / "tables" / "answers.parquet", self.tables["answers"]):
+            if tables.write_parquet(at := path.parent / "tables" / "answers.parquet", self.tables["answers"]):
                 written.append(at)
         except OSError as error:
             where = error.filename or path
@@ -56,7 +56,7 @@ def report(shown: Evaluation) -> Report:
     """Drawn and put together."""
     drawn = drawings.all_of(shown.found, shown.requests)
     figures = tuple(each for some in drawn.values() for each in some)
-    return Report(page(shown, drawn), figures, {**sheets.tables(shown.found), "answers": shown.answers})
+    return Report(page(shown, drawn), figures, {**tables.tables(shown.found), "answers": shown.answers})
 
 
 def page(shown: Evaluation, drawn: Mapping[str, Sequence[Drawing]]) -> str:

@@ -74,8 +74,9 @@ def _folded(case: Case, arms: Sequence[str], main: Sequence[str], picture: Pictu
 def _row(said: Said) -> list[str]:
     tokens = ", ".join(f"{role} {count}" for role, count in said.tokens.items())
     score = "–" if said.score is None else f"{said.score:g}"
+    took = "–" if said.total_s is None else f"{wording.duration(said.total_s)} {said.kind}"
     answer = "–" if said.answer is None else _clipped(said.answer, 80)
-    return [said.arm, answer, score, said.route or "error", f"{wording.duration(said.total_s)} {said.kind}", tokens]
+    return [said.arm, answer, score, said.route or "error", took, tokens]
 
 
 def _verdicts(case: Case, arms: Iterable[str]) -> str:

@@ -56,10 +56,9 @@ def lead(found: Findings) -> str:
         told = f"On {task.task} ({task.units:,} {task.unit}s) {_best(task)}"
         difference = task.difference(task.leading) if task.leading else None
         if difference is not None:
-            told += (
-                f"; {difference.arm} reaches {share(accuracy(task.arms[difference.arm]))} at"
-                f" {times(difference.times_faster)} the speed of {difference.against}, {difference.kind}"
-            )
+            told += f"; {difference.arm} reaches {share(accuracy(task.arms[difference.arm]))}"
+            if difference.times_faster is not None:
+                told += f" at {times(difference.times_faster)} the speed of {difference.against}, {difference.kind}"
         said.append(told + ".")
     return " ".join(said)
 
@@ -80,7 +79,7 @@ def summary(task: TaskFound, found: Findings) -> list[str]:
     else:
         said.append("The run has no baseline, so arms are not compared: name one with --against.")
     said += [against(each, task) for arm in task.paper if (each := task.difference(arm)) is not None]
-    said += [_fastest(task, found)] if baseline is not None else []
+    said += [_fastest(task, found)] if baseline is not None and baseline.latency is not None else []
     said += [_cards(each) for each in task.differences if each.family == "cards" and each.arm == task.leading]
     if unfinished := _unfinished(task):
         said.append(unfinished)
@@ -122,6 +121,8 @@ def not_worse(each: Difference) -> str:
 
 
 def faster(each: Difference) -> str:
+    if each.times_faster is None:
+        return "Seconds are not known."
     told = f"Its speed is {times(each.times_faster)} that of {each.against}, {each.kind}"
     if each.times_faster_live is not None and each.kind is not LatencyKind.MEASURED:
         told += f"; {times(each.times_faster_live)} measured end to end"
@@ -159,10 +160,17 @@ def seconds(value: float | None) -> str:
     return "–" if value is None else wording.duration(value)
 
 
+def right(arm: ArmFound) -> str:
+    """Accuracy, or between which bounds it lies."""
+    if arm.bounds is not None:
+        return f"{share(arm.bounds[0])} to {share(arm.bounds[1])}"
+    return "–" if arm.accuracy is None else share(arm.accuracy.estimate)
+
+
 def kinds(arms: Iterable[ArmFound]) -> str:
     """How these arms' seconds came about: `composed (put together from calls timed in this run)`."""
     found = dict.fromkeys(arm.kind for arm in arms)
-    return "; ".join(f"{kind} ({wording.HOW[kind]})" for kind in found)
+    return "; ".join("not known" if kind is None else f"{kind} ({wording.HOW[kind]})" for kind in found)
 
 
 def _right(arm: ArmFound) -> str:
@@ -172,18 +180,19 @@ def _right(arm: ArmFound) -> str:
 
 
 def _took(arm: ArmFound) -> str:
-    spent = f"{arm.generated.estimate:.1f} generated tokens a question"
-    return f"{wording.duration(arm.latency.estimate)} and {spent}, {arm.kind}"
+    spent = "" if arm.generated is None else f" and {arm.generated.estimate:.1f} generated tokens a question"
+    took = "seconds that are not known" if arm.latency is None else wording.duration(arm.latency.estimate)
+    return f"{took}{spent}{f', {arm.kind}' if arm.kind else ''}"
 
 
 def _fastest(task: TaskFound, found: Findings) -> str:
     shown = [each for each in task.differences if each.family == "arms" and each.not_worse.shown]
-    quicker = [each for each in shown if each.times_faster.estimate > 1]
+    quicker = [(each.times_faster, each.arm) for each in shown if each.times_faster and each.times_faster.estimate > 1]
     margin = f"{100 * found.margin:g} point{'' if found.margin == 0.01 else 's'}"
     if not quicker:
         return f"Of no arm that is faster than {found.baseline} is it shown that it loses less than {margin}."
-    best = max(quicker, key=lambda each: each.times_faster.estimate)
-    return f"Of the arms shown to lose less than {margin}, {best.arm} is the fastest: {times(best.times_faster)}."
+    best, arm = max(quicker, key=lambda each: each[0].estimate)
+    return f"Of the arms shown to lose less than {margin}, {arm} is the fastest: {times(best)}."
 
 
 def _cards(each: Difference) -> str:
@@ -196,10 +205,15 @@ def _cards(each: Difference) -> str:
 
 
 def _unfinished(task: TaskFound) -> str | None:
-    lacking = {arm.arm: task.items - arm.answered for arm in task.arms.values() if arm.answered < task.items}
+    absent = {arm.arm: task.items - arm.answered - arm.unresolved for arm in task.arms.values()}
+    lacking = {arm: count for arm, count in absent.items() if count > 0}
+    unknown = [
+        f"{arm.arm} {right(arm)} ({arm.unresolved} of {task.items} questions)" for arm in task.plain if arm.unresolved
+    ]
     failed = {arm.arm: arm.errors for arm in task.arms.values() if arm.errors}
     said = [
         f"Not answered yet: {_counted(lacking)}." if lacking else "",
+        f"Between all that cannot be resolved wrong and all of it right: {', '.join(unknown)}." if unknown else "",
         f"Answers that failed, and are in no accuracy but in all costs: {_counted(failed)}." if failed else "",
     ]
     return " ".join(filter(None, said)) or None
