@@ -1,0 +1,82 @@
+"""`cuecard report` and `cuecard compare`, run as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+from pathlib import Path
+
+import pytest
+from test_ask import cuecard, refused
+
+sys.path.append(str(Path(__file__).parents[1] / "report"))
+from runs import Pictured, made
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return made(tmp_path_factory.mktemp("told") / "run")
+
+
+def test_a_report_is_told_in_short_and_its_files_are_named(run, tmp_path):
+    done = cuecard("report", run, "--out", tmp_path / "page" / "index.html")
+    assert done.returncode == 0, done.stderr
+    assert "right most often" in done.stdout
+    assert str(tmp_path / "page" / "index.html") in done.stdout
+    assert sorted(path.name for path in (tmp_path / "page").iterdir()) == [
+        "figures",
+        "findings.json",
+        "index.html",
+        "summary.json",
+        "tables",
+    ]
+
+
+def test_the_findings_are_printed_as_one_json_object(run, tmp_path):
+    done = cuecard("report", run, "--against", "short", "--json", "--out", tmp_path / "report.html")
+    told = json.loads(done.stdout)
+    assert told["baseline"] == "short:large"
+    assert told["tasks"][0]["arms"]["mutual"]["answered"] == 12
+
+
+def test_a_run_that_is_not_done_says_what_is_missing(tmp_path):
+    run = made(tmp_path / "run")
+    with sqlite3.connect(run / "run.sqlite") as rows:
+        rows.execute("DELETE FROM answers WHERE arm = 'mutual' AND id IN ('0', '1')")
+    done = cuecard("report", run)
+    assert done.returncode == 0, done.stderr
+    assert "Not answered yet: mutual 2." in done.stdout
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    assert "is not the directory of a run" in refused("report", tmp_path)
+    assert "is not the directory of a run" in refused("compare", tmp_path, tmp_path)
+
+
+def test_an_unknown_baseline_a_price_of_nothing_and_a_margin_of_nothing_are_refused(run):
+    assert "cascade" in refused("report", run, "--against", "cascade")
+    assert "is no price" in refused("report", run, "--price", "tiny")
+    assert "margin" in refused("report", run, "--margin", "0")
+    assert "--questions" in refused("report", run, "--questions", "-1")
+
+
+def test_a_page_that_cannot_be_written_is_refused(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "cannot write" in refused("report", run, "--out", tmp_path / "file" / "report.html")
+
+
+def test_two_runs_are_compared_arm_by_arm_with_what_differs(run, tmp_path):
+    other = made(tmp_path / "run", Pictured(8), ("short:large", "mutual"))
+    done = cuecard("compare", run, other)
+    assert done.returncode == 0, done.stderr
+    assert "pictured, 8 questions" in done.stdout
+    assert "only in the first: pictured reason:large" in done.stdout
+    assert "arms" in done.stdout
+
+
+def test_a_comparison_is_printed_as_one_json_object(run):
+    told = json.loads(cuecard("compare", run, run, "--json").stdout)
+    assert told["configuration"] == []
+    assert {each["arm"] for each in told["arms"]} >= {"mutual", "transfer"}
+    assert all(each["accuracy"]["p"] == 1.0 for each in told["arms"])

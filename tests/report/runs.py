@@ -1,0 +1,84 @@
+"""Runs to report on: a scripted pair that is right and wrong where a test wants it to be, in a run's directory."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image as Pictures
+
+from cuecard.domain.call import Mode
+from cuecard.domain.question import AnswerKind, Image, Question
+from cuecard.evals import folder
+from cuecard.evals.items import Aggregate, Item
+from cuecard.models.prompt import Prompt
+from cuecard.models.recorded import Says, ScriptedModel
+
+sys.path.append(str(Path(__file__).parents[1] / "evals"))
+from laboratory import Laboratory
+
+ARMS = (
+    "short:small",
+    "short:large",
+    "reason:small",
+    "reason:large",
+    "transfer",
+    "mutual",
+    "transfer/placebo=empty",
+)
+HOSTILE = '<script>alert("q")</script> & =1+1'
+RIGHT, WRONG = "A", "B"
+
+
+def picture(number: int) -> Image:
+    buffer = io.BytesIO()
+    Pictures.new("RGB", (640, 400), (number * 20 % 256, 80, 120)).save(buffer, "PNG")
+    return Image(buffer.getvalue())
+
+
+@dataclass(frozen=True)
+class Pictured:
+    """Questions about pictures of their own, A being right. With `rotations` each two are one question."""
+
+    count: int = 12
+    name: str = "pictured"
+    revision: str = "1"
+    aggregate: Aggregate = "mean"
+    rotations: bool = False
+
+    def items(self) -> Iterator[Item]:
+        for number in range(self.count):
+            image = picture(number)
+            text = f"Question {number}: which one? {HOSTILE}"
+            asked = Question(text, (image,), ("red", "blue", "<b>green</b>"), AnswerKind.CHOICE)
+            group = str(number // 2) if self.rotations else None
+            yield Item(str(number), asked, (RIGHT,), "exact", group or image.digest, group)
+
+
+def model(name: str, wrong: dict[Mode, Sequence[int]], token_s: float, reply: str = "{}") -> ScriptedModel:
+    """Wrong on these questions, right on all others; `reply` is how an answer is said."""
+
+    def says(prompt: Prompt) -> Says:
+        number = int(re.search(r"Question (\d+)", prompt.turns[-1].text)[1])  # type: ignore[index]
+        answer = WRONG if number in wrong.get(prompt.mode, ()) else RIGHT
+        reasoning = f"I look at it. So the answer is {answer}. <i>card</i>" if prompt.mode is Mode.REASON else ""
+        return Says(reply.format(answer), reasoning, 0.0, token_s, confidence_logprob=-0.1)
+
+    return ScriptedModel(name, says)
+
+
+def made(path: Path, task: Any = None, arms: Sequence[str] = ARMS, **changes: Any) -> Path:
+    """A run's directory, done. Wrong: short, small on 2 to 6, large on 0 to 3; reasoning on 7; reading on 8."""
+    small = changes.pop("small", None) or model("tiny", {Mode.SHORT: range(2, 7), Mode.REASON: [7]}, 0.0003)
+    large = changes.pop("large", None) or model("huge", {Mode.SHORT: range(4), Mode.REASON: [7], Mode.READ: [8]}, 0.001)
+    laboratory = Laboratory(path, task or Pictured(), arms, small, large, **changes)
+    laboratory.run()
+    machine = {"processor": "a <b>test</b>"}
+    told = {"version": folder.VERSION, "config": laboratory.config, "argv": ["eval", "pictured"], "machine": machine}
+    folder.save(path / "run.json", told)
+    return path

@@ -1,0 +1,225 @@
+"""The report of an evaluation: a page that needs nothing from outside, figures and tables that say what they are."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+from runs import HOSTILE, made
+from typer.testing import CliRunner
+
+from cuecard.cli import app
+from cuecard.report import sentences
+from cuecard.report.parts import file_name, table, thumbnail
+from cuecard.report.scatter import Point, scatter
+from cuecard.report.sheet import svg
+from cuecard.report.tables import write_csv
+
+HEADINGS = [
+    "Summary",
+    "Results",
+    "Accuracy against tokens",
+    "One request, call by call",
+    "Routes",
+    "Accuracy against cost",
+    "Placebo cards",
+    "Is it the parser?",
+    "What agreement lets through",
+    "Ledger",
+    "Where the card helped, and where it misled",
+    "Question by question",
+    "About this run",
+]
+
+
+def reported(run, *options):
+    done = CliRunner().invoke(app, ["report", str(run), *options])
+    assert done.exit_code == 0, done.output or done.exception
+    return run / "report.html"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    run = made(tmp_path_factory.mktemp("reported") / "run")
+    prices = [part for model in ("tiny", "huge") for part in ("--price", f"{model}=1,2")]
+    return reported(run, "--questions", "5", *prices)
+
+
+@pytest.fixture(scope="module")
+def html(page):
+    return page.read_text(encoding="utf-8")
+
+
+class Tags(HTMLParser):
+    """Every tag that was opened, and every address."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.seen, self.addresses, self.open, self.text = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.seen.append(tag)
+        self.addresses += [value for name, value in attributes if name in ("src", "href", "xlink:href", "action")]
+        if tag not in ("meta", "img", "input", "br") and tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attributes):
+        self.seen.append(tag)
+        self.addresses += [value for name, value in attributes if name in ("src", "href", "xlink:href")]
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+VOID = ("link", "hr")
+
+
+def test_the_page_has_every_chapter_in_order_and_well_formed_tags(html):
+    assert re.findall(r"<h2[^>]*>(.*?)</h2>", html) == HEADINGS
+    assert Tags(html).open == []
+
+
+def test_the_page_asks_nothing_of_the_network_and_runs_no_script(html):
+    tags = Tags(html)
+    assert not {"script", "iframe", "object", "link", "form"} & set(tags.seen)
+    assert all(address.startswith(("data:image/png;base64,", "#")) for address in tags.addresses)
+    assert "default-src 'none'" in html
+
+
+def test_what_models_and_questions_say_is_shown_and_never_becomes_markup(html):
+    assert HOSTILE not in html
+    assert HOSTILE in "".join(Tags(html).text)
+    assert "<i>card</i>" not in html
+    assert "<b>green</b>" not in html
+    assert "<b>test</b>" not in html
+
+
+def test_every_figure_has_a_caption_that_says_where_its_numbers_come_from(page, html):
+    captions = (page.parent / "figures" / "captions.txt").read_text(encoding="utf-8").strip().split("\n\n")
+    drawn = {path.stem for path in (page.parent / "figures").glob("*.svg")}
+    assert {caption.split(": ")[0] for caption in captions} == drawn
+    kinds = ("measured", "composed", "estimated", "counted")
+    assert all(any(kind in caption.lower() for kind in kinds) for caption in captions)
+    assert html.count("<svg") == len(drawn)
+
+
+def test_every_figure_is_an_svg_that_stands_alone_and_a_png_with_its_caption(page):
+    folder = page.parent / "figures"
+    for path in folder.glob("*.svg"):
+        assert ElementTree.parse(path).getroot().get("aria-label")
+        picture = path.with_suffix(".png").read_bytes()
+        assert picture.startswith(b"\x89PNG")
+        assert b"Description" in picture[:2000]
+
+
+def test_there_are_the_figures_of_the_paper_and_a_front_for_each_cost(page):
+    names = {path.stem for path in (page.parent / "figures").glob("*.svg")}
+    assert {"accuracy-tokens-pictured", "request-mutual-pictured", "request-reason-large-pictured"} <= names
+    assert {"front-latency-pictured", "front-tokens-pictured", "front-price-pictured"} <= names
+    assert {"placebos-transfer-pictured", "false-accepts-pictured"} <= names
+
+
+def test_as_many_questions_are_shown_as_asked_for_and_the_page_says_of_how_many(html):
+    assert "5 of 12 questions" in html
+    assert html.split("Question by question")[1].count("<details") == 5
+
+
+def test_the_gallery_shows_thumbnails_and_not_the_images_as_they_are(page, html):
+    shown = html.split("Where the card helped")[1].split("Question by question")[0]
+    assert shown.count("<article>") == 5  # four helped, one misled
+    assert shown.count("<img") == 5
+    assert len(shown) < 60_000
+
+
+def test_the_tables_hold_every_answer_and_agree_with_the_page(page):
+    tables = page.parent / "tables"
+    with (tables / "answers.csv").open(encoding="utf-8", newline="") as file:
+        answers = list(csv.DictReader(file))
+    assert len(answers) == 12 * 7
+    with (tables / "routes.csv").open(encoding="utf-8", newline="") as file:
+        routes = list(csv.DictReader(file))
+    assert sum(int(row["questions"]) for row in routes if row["arm"] == "mutual") == 12
+    with (tables / "arms.csv").open(encoding="utf-8", newline="") as file:
+        arms = {row["arm"]: row for row in csv.DictReader(file)}
+    assert float(arms["mutual"]["accuracy"]) == pytest.approx(10 / 12)
+    assert arms["mutual"]["latency"] == "composed"
+
+
+def test_parquet_holds_the_same_answers(page):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    told = parquet.read_table(page.parent / "tables" / "answers.parquet").to_pylist()
+    assert len(told) == 12 * 7
+    assert told[0]["question"].startswith("Question 0")
+
+
+def test_summary_and_findings_lie_beside_the_page_as_json(page):
+    summary = json.loads((page.parent / "summary.json").read_text(encoding="utf-8"))
+    findings = json.loads((page.parent / "findings.json").read_text(encoding="utf-8"))
+    assert summary["tasks"]["pictured"]["arms"]["mutual"]["accuracy"] == pytest.approx(10 / 12)
+    assert findings["tasks"][0]["arms"]["mutual"]["accuracy"]["estimate"] == pytest.approx(10 / 12)
+
+
+def test_the_summary_says_who_wins_by_how_much_and_whether_that_is_sure(html):
+    said = "".join(Tags(html.split("Results</h2>")[0]).text)
+    assert "right most often" in said
+    assert "95% interval" in said
+    assert "significant: adjusted p" in said
+    assert "the swap of the extractor" in said
+    assert "times" in said
+    assert "composed" in said
+
+
+def test_a_text_that_a_spreadsheet_takes_for_a_formula_is_made_harmless(tmp_path):
+    write_csv(tmp_path / "a.csv", [{"a": "=1+1", "b": "-3.5", "c": "@x", "d": -2, "e": "plain"}])
+    assert (tmp_path / "a.csv").read_text(encoding="utf-8").splitlines()[1] == "'=1+1,-3.5,'@x,-2,plain"
+
+
+def test_what_is_no_image_is_said_and_does_not_stop_the_report():
+    from cuecard.domain.question import Image
+
+    assert "cannot be shown" in thumbnail(Image(b"no picture"))
+    assert "not kept" in thumbnail(None)
+
+
+def test_names_of_files_hold_nothing_that_a_file_system_minds():
+    assert file_name("tsv:/data/Ünï code.tsv, mutual/accept=agree+confidence(0.9)") == (
+        "tsv-data-n-code-tsv-mutual-accept-agree-confidence-0-9"
+    )
+
+
+def test_differences_are_told_in_points_with_a_true_minus():
+    assert sentences.points(-0.0123) == "−1.2 points"
+    assert sentences.points(0.01) == "+1.0 point"
+    assert sentences.points(-0.0001) == "0.0 points"
+    assert sentences.p_value(0.0004) == "p < 0.001"
+
+
+def test_a_table_marks_its_last_row_as_the_sum_and_escapes_its_cells():
+    told = table(["a", "b"], [["<x>", "1"], ["all", "1"]], total=True)
+    assert "&lt;x&gt;" in told
+    assert told.count('class="total"') == 1
+
+
+def test_arms_at_the_same_place_share_one_label():
+    points = [Point(name, "paper", 10.0, 0.9, 0.8, 0.95) for name in ("mutual", "mutual/overlap", "mutual/eager")]
+    drawn = svg(scatter([*points, Point("short:large", "large", 1.0, 0.5, 0.4, 0.6)], "tokens"), "said")
+    assert "mutual and 2 more" in drawn
+
+
+def test_one_arm_alone_and_costs_of_nothing_can_be_drawn():
+    assert "<svg" in svg(scatter([Point("a", "small", 0.0, 1.0, 1.0, 1.0)], "x", front=True, may_be_log=True), "said")
+
+
+@pytest.mark.parametrize("arms", [("short:large",), ("reason:large",), ("mutual",), ("vote", "cascade")])
+def test_a_run_of_few_arms_has_a_page_with_what_there_is(tmp_path, arms):
+    text = reported(made(tmp_path / "run", arms=arms)).read_text(encoding="utf-8")
+    assert Tags(text).open == []
+    assert "Results" in text

@@ -1,0 +1,241 @@
+"""What a report draws is found once, from the records, and adds up."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import replace
+
+import pytest
+from runs import ARMS, RIGHT, Pictured, made, model
+
+from cuecard.domain.call import Mode
+from cuecard.domain.errors import BadInput
+from cuecard.evals import cases, folder
+from cuecard.evals.contrast import contrast
+from cuecard.evals.findings import findings
+from cuecard.evals.ledger import Price
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return made(tmp_path_factory.mktemp("found") / "run")
+
+
+def found_in(run, **options):
+    about, store = folder.opened(run)
+    try:
+        return findings(about["config"], store, **options)
+    finally:
+        store.close()
+
+
+def cases_in(run):
+    about, store = folder.opened(run)
+    try:
+        return findings(about["config"], store), cases.cases(about["config"], store)
+    finally:
+        store.close()
+
+
+def contrasted(one, other):
+    opened = [folder.opened(each) for each in (one, other)]
+    try:
+        return contrast(*((about["config"], store) for about, store in opened))
+    finally:
+        for _, store in opened:
+            store.close()
+
+
+def test_accuracies_are_those_that_the_pair_was_scripted_to_have(run):
+    (task,) = found_in(run).tasks
+    right = {name: round(12 * arm.accuracy.estimate) for name, arm in task.arms.items()}
+    assert right == {
+        "short:small": 7,
+        "short:large": 8,
+        "reason:small": 11,
+        "reason:large": 11,
+        "transfer": 11,
+        "mutual": 10,
+        "transfer/placebo=empty": 11,
+    }
+
+
+def test_routes_sum_to_all_questions_and_their_means_to_the_arms(run):
+    (task,) = found_in(run).tasks
+    for arm in task.arms.values():
+        assert sum(route.questions for route in arm.routes) == arm.answered == 12
+        assert sum(route.share for route in arm.routes) == pytest.approx(1)
+        whole = sum(route.mean_s * route.questions for route in arm.routes) / arm.answered
+        assert whole == pytest.approx(arm.latency.estimate)
+        right = sum(route.accuracy * route.questions for route in arm.routes) / arm.answered
+        assert right == pytest.approx(arm.accuracy.estimate)
+
+
+def test_an_arm_is_compared_with_the_baseline_on_the_same_questions(run):
+    (task,) = found_in(run).tasks
+    against = task.difference("short:large")
+    assert (against.against, against.pairs) == ("reason:large", 12)
+    # short is wrong on 0 to 3, reasoning on 7
+    assert (against.accuracy.better, against.accuracy.worse) == (1, 4)
+    assert against.accuracy.difference.estimate == pytest.approx(-3 / 12)
+    assert against.times_faster.estimate > 1
+    assert against.tokens.estimate < 0
+
+
+def test_the_baseline_is_not_compared_with_itself_and_another_one_can_be_named(run):
+    (task,) = found_in(run, against="short").tasks
+    assert task.difference("short:large") is None
+    assert {each.against for each in task.differences if each.family == "arms"} == {"short:large"}
+
+
+def test_a_baseline_that_the_run_does_not_have_is_refused_with_those_it_has(run):
+    with pytest.raises(BadInput, match="no arm 'cascade'") as refused:
+        found_in(run, against="cascade")
+    assert "mutual" in refused.value.hint
+
+
+def test_a_placebo_is_compared_with_the_card_that_was_written(run):
+    (task,) = found_in(run).tasks
+    each = task.difference("transfer/placebo=empty", "placebos")
+    assert each.against == "transfer"
+    assert task.difference("transfer/placebo=empty") is None
+
+
+def test_p_values_of_a_family_are_adjusted_together(run):
+    (task,) = found_in(run).tasks
+    family = sorted((each for each in task.differences if each.family == "arms"), key=lambda each: each.accuracy.p)
+    assert family[0].p_adjusted == pytest.approx(min(1, len(family) * family[0].accuracy.p))
+    assert all(each.p_adjusted >= each.accuracy.p for each in family)
+
+
+def test_no_arm_on_a_front_is_beaten_in_both_and_every_other_is(run):
+    (task,) = found_in(run, prices={"tiny": Price(1, 2), "huge": Price(4, 8)}).tasks
+    arms = task.plain
+    for measure in ("latency", "tokens", "price"):
+        for arm in arms:
+            beaten = any(
+                other.accuracy.estimate >= arm.accuracy.estimate
+                and other.cost(measure) <= arm.cost(measure)
+                and (other.accuracy.estimate, -other.cost(measure)) != (arm.accuracy.estimate, -arm.cost(measure))
+                for other in arms
+            )
+            assert (measure in arm.fronts) is not beaten
+
+
+def test_a_price_is_known_only_where_every_model_has_one(run):
+    (task,) = found_in(run, prices={"tiny": Price(1, 2)}).tasks
+    assert task.arms["short:small"].price is not None
+    assert task.arms["mutual"].price is None
+
+
+def test_a_difference_that_only_one_extractor_sees_does_not_survive(tmp_path):
+    large = model("huge", {Mode.SHORT: []}, 0.0, "My answer is clearly {} because the others are not.")
+    run = made(tmp_path / "run", Pictured(16), ("short:small", "short:large"), large=large)
+    (task,) = found_in(run, against="short:small").tasks
+    arm, each = task.arms["short:large"], task.difference("short:large")
+    assert arm.span[0] < arm.span[1]
+    assert not each.survives
+
+
+def test_rotations_of_a_question_are_one_unit_right_if_all_of_them_are(tmp_path):
+    run = made(tmp_path / "run", Pictured(12, aggregate="circular", rotations=True), ("short:large", "reason:large"))
+    (task,) = found_in(run).tasks
+    assert (task.units, task.unit) == (6, "group of rotations")
+    assert task.arms["short:large"].accuracy.estimate == pytest.approx(4 / 6)  # wrong on 0 to 3: two groups
+    assert task.difference("short:large").pairs == 6
+
+
+def test_findings_are_json_without_anything_that_is_not_a_number(tmp_path):
+    # answers that took no time at all: a speed is a ratio to nothing
+    none = {"small": model("tiny", {}, 0.0), "large": model("huge", {}, 0.0)}
+    run = made(tmp_path / "run", arms=("short:large", "reason:large"), **none)
+    about, store = folder.opened(run)
+    store.close()
+    with sqlite3.connect(run / "run.sqlite") as rows:
+        for key, text in rows.execute("SELECT rowid, record FROM answers").fetchall():
+            record = json.loads(text)
+            record["latency"]["total_s"] = 0.0
+            record["calls"] = []
+            rows.execute("UPDATE answers SET record = ? WHERE rowid = ?", (json.dumps(record), key))
+    told = found_in(run).as_object()
+    assert (
+        json.loads(json.dumps(told, allow_nan=False))["tasks"][0]["differences"][0]["times_faster"]["estimate"] is None
+    )
+    assert about["config"]["arms"]
+
+
+def test_the_gallery_holds_exactly_what_the_card_turned(run):
+    found, known = cases_in(run)
+    (gallery,) = cases.galleries(found, known)
+    assert gallery.arm == "transfer"
+    assert [case.id for case in gallery.helped] == ["0", "1", "2", "3"]
+    assert [case.id for case in gallery.misled] == ["8"]
+    assert "So the answer is A." in gallery.helped[0].card
+    assert gallery.helped[0].gold == f"{RIGHT}. red"
+
+
+def test_questions_on_which_arms_differ_come_first_and_no_more_than_asked_for(run):
+    _, known = cases_in(run)
+    shown = cases.chosen(known["pictured"], ["short:large", "reason:large"], 6)
+    assert [case.id for case in shown] == ["0", "1", "2", "3", "7", "4"]
+
+
+def test_the_request_shown_was_transferred_by_both_strategies_and_has_their_calls(run):
+    about, store = folder.opened(run)
+    found, known = cases_in(run)
+    (task,) = found.tasks
+    asked = cases.request(task, found.baseline, known["pictured"], store)
+    record = store.answer("pictured", asked.case.id, "mutual")
+    store.close()
+    assert set(asked.outcomes) == {"short:large", "reason:large", "transfer", "mutual"}
+    assert asked.outcomes["mutual"].route == asked.outcomes["transfer"].route == "transferred"
+    assert asked.outcomes["mutual"].total_s == record["latency"]["total_s"]
+    assert asked.outcomes["mutual"].handoff_s == pytest.approx(record["latency"]["handoff_s"], abs=1e-6)
+    assert about["config"]["arms"] == list(ARMS)
+
+
+def test_a_run_compared_with_itself_differs_in_nothing(run):
+    told = contrasted(run, run)
+    assert told.configuration == ()
+    assert {each.arm for each in told.arms} == set(ARMS)
+    for each in told.arms:
+        assert (each.accuracy.better, each.accuracy.worse, each.accuracy.p) == (0, 0, 1.0)
+        assert each.seconds.p == each.tokens.p == each.same_answer == 1.0
+
+
+def test_another_large_model_shows_in_its_arms_and_in_the_configuration(run, tmp_path):
+    better = model("giant", {}, 0.0002)
+    other = made(tmp_path / "run", arms=("short:large", "reason:large"), large=better)
+    told = contrasted(run, other)
+    assert [each.arm for each in told.arms] == ["short:large", "reason:large"]
+    short = told.arms[0]
+    assert (short.accuracy.better, short.accuracy.worse) == (4, 0)
+    assert short.first_accuracy == pytest.approx(8 / 12)
+    assert short.second_accuracy == 1
+    assert short.times_faster.estimate > 1
+    assert any("giant" in line for line in told.configuration)
+    assert told.only_second == ()
+    assert "pictured mutual" in told.only_first
+
+
+def test_questions_that_only_share_a_number_are_left_out(run, tmp_path):
+    class Others(Pictured):
+        def items(self):
+            for item in Pictured.items(self):
+                yield item if int(item.id) % 2 else _with_other_options(item)
+
+    other = made(tmp_path / "run", Others(), ("short:large",))
+    told = contrasted(run, other)
+    assert told.left_out == {"pictured": 6}
+    assert told.arms[0].questions == 6
+
+
+def _with_other_options(item):
+    return replace(item, question=replace(item.question, options=("red", "blue", "black")))
+
+
+def test_runs_without_a_common_question_are_refused(run, tmp_path):
+    other = made(tmp_path / "run", Pictured(2, name="other"), ("short:large",))
+    with pytest.raises(BadInput, match="in common"):
+        contrasted(run, other)
