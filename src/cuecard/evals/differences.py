@@ -164,12 +164,15 @@ def clusters_of(bench: Bench, both: Sequence[tuple[Record, Record]]) -> list[str
 
 def by_extractor(bench: Bench, ones: Sequence[Record], others: Sequence[Record]) -> dict[str, ByExtractor]:
     """The comparison of accuracies by every extractor that scored both arms."""
-    found = {}
+    found, known = {}, dict[tuple[tuple[float, float], ...], Comparison]()
     for name in EXTRACTORS:
         one, other = bench.graded(ones, name), bench.graded(others, name)
         units = [unit for unit in one if unit in other]
         if units:
-            made = compare([one[unit] for unit in units], [other[unit] for unit in units], bench.clusters(units))
+            pairs = tuple((one[unit], other[unit]) for unit in units)
+            if pairs not in known:  # most replies are read alike by all
+                known[pairs] = compare([a for a, _ in pairs], [b for _, b in pairs], bench.clusters(units))
+            made = known[pairs]
             found[name] = ByExtractor(made.difference.estimate, made.p)
     return found
 

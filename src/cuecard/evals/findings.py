@@ -20,6 +20,7 @@ from cuecard.evals.candidates import base_of
 from cuecard.evals.differences import Difference, adjusted, differences
 from cuecard.evals.ledger import Price
 from cuecard.evals.store import Record, Store
+from cuecard.strategies.policy import Acceptance
 
 VERSION = 1
 BASELINE = "reason:large"
@@ -138,13 +139,20 @@ def _task(
         most_accurate(whole.values()),
         tuple(best[0] for strategy in PAPER if (best := most_accurate(_of(strategy, whole, arms)))),
         next(iter(most_accurate(arm for arm in whole.values() if arm.family == "paper")), None),
-        tuple(acceptance.told(rule, short) for rule in acceptance.RULES) if short else (),
+        tuple(acceptance.told(rule, short) for rule in _rules(short)),
         acceptance.shared_error(short),
     )
 
 
 def _with(task: TaskFound, compared: Sequence[Difference]) -> TaskFound:
     return replace(task, differences=tuple(compared))
+
+
+def _rules(short: Sequence[acceptance.ShortAnswers]) -> Sequence[Acceptance]:
+    """Where no answer has a probability, agreement alone decides, whatever the threshold."""
+    if not short:
+        return ()
+    return acceptance.RULES if any(each.confidence is not None for each in short) else acceptance.RULES[:1]
 
 
 def _of(strategy: str, told: Mapping[str, ArmFound], arms: Mapping[str, Arm]) -> list[ArmFound]:
