@@ -8,7 +8,9 @@ from cuecard.domain.errors import BadInput
 from cuecard.evals.arms import budgets, parse, parse_all
 from cuecard.models.prompt import CardFormat
 from cuecard.pair import policy_with
+from cuecard.strategies import policy_file
 from cuecard.strategies.policy import Policy, Schedule
+from cuecard.strategies.policy_file import PolicyFile
 
 
 def test_an_arm_says_strategy_schedule_card_budget_rule_and_placebo():
@@ -52,3 +54,12 @@ def test_an_arm_that_is_measured_by_another_needs_it_and_comes_after_it():
 
 def test_the_same_arm_twice_is_run_once():
     assert len(parse_all(["mutual", " mutual ", ""])) == 1
+
+
+def test_a_policy_that_was_tuned_is_an_arm(tmp_path):
+    file = tmp_path / "policy.toml"
+    policy_file.write(file, PolicyFile("mutual", schedule="eager", accept="agree+confidence(0.85)"))
+    arm = parse(f"policy:{file}")
+    assert (arm.strategy, arm.policy.schedule, str(arm.policy.accept)) == ("mutual", "eager", "agree+confidence(0.85)")
+    with pytest.raises(BadInput, match="cannot read"):
+        parse("policy:nowhere.toml")

@@ -69,6 +69,9 @@ def _seen(
 ) -> tuple[dict[str, Candidate], tuning.Table, str]:
     """What the run has answered, as candidates and as a table, and the run's own name of the baseline."""
     about, store = folder.opened(run)
+    if "imported" in about["config"]:
+        store.close()
+        raise BadInput(f"{run} was imported, and nobody knows what its answers took", "tune a run of cuecard eval")
     base = base_of(about["config"])
     try:
         items = [item for item in store.items() if not tasks or item["task"] in tasks]

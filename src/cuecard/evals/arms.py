@@ -1,7 +1,7 @@
 """Arms: what is compared. `strategy[:role][/schedule][/card][/budget=N][/accept=RULE][/placebo=NAME][/samples=N]`.
 
 `mutual/eager`, `transfer/notes/budget=128`, `transfer/placebo=shuffled`, `vote/equal=reason:large` (as many samples as
-generate no more tokens than that arm does on the same question).
+generate no more tokens than that arm does on the same question), `policy:FILE` (as `cuecard tune` writes it).
 """
 
 from __future__ import annotations
@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from pathlib import Path
 
 from cuecard.domain.errors import BadInput
 from cuecard.evals.cards import PLACEBOS
 from cuecard.models.prompt import CardFormat
+from cuecard.strategies import policy_file
 from cuecard.strategies.policy import Acceptance, Policy, Schedule
 from cuecard.strategies.run import known
 
+FILE = "policy:"
+"""What an arm begins with that stands in a policy file."""
 LIVE = "@live"
 """What a name ends with that was run end to end instead of being composed from stored calls."""
 OPTIONS = ("budget", "accept", "placebo", "samples", "equal")
@@ -41,6 +45,9 @@ class Arm:
 
 def parse(text: str, base: Policy | None = None) -> Arm:
     """An arm as it is written, its other settings as in `base`. Raises BadInput with the nearest known word."""
+    if (file := text.strip().removeprefix(FILE)) != text.strip():
+        told = policy_file.read(Path(file))
+        return Arm(text.strip(), told.strategy, told.policy(base))
     strategy, *parts = text.strip().split("/")
     strategy = ALIASES.get(strategy, strategy)
     known(strategy)
