@@ -40,7 +40,7 @@ def report(
     about, store = folder.opened(run)
     config = about["config"]
     try:
-        found = findings(config, store, against, margin, dict(priced(each) for each in price or ()))
+        found = findings(config, store, against, margin, dict(Price.parse(each) for each in price or ()))
         if not any(task.arms for task in found.tasks):
             raise BadInput(f"{run} has no answers yet", "let it run first")
         known = cases.cases(config, store)
@@ -80,20 +80,8 @@ def _room() -> Any:
     try:
         from cuecard.report import evaluation
     except ImportError as error:
-        raise MissingExtra(f"a report needs {error.name}", "pip install 'cuecard[demo,evals]'") from error
+        raise MissingExtra(f"a report needs {error.name}", "pip install 'cuecard[evals]'") from error
     return evaluation
-
-
-def priced(text: str) -> tuple[str, Price]:
-    """MODEL=PROMPT,COMPLETION[,CACHED]. Raises BadInput."""
-    model, _, numbers = text.rpartition("=")
-    try:
-        prompt, completion, *cached = (float(number) for number in numbers.split(","))
-        if not model or len(cached) > 1 or min(prompt, completion, *cached) < 0:
-            raise ValueError
-    except ValueError:
-        raise BadInput(f"{text!r} is no price", "write MODEL=PROMPT,COMPLETION per million tokens") from None
-    return model, Price(prompt, completion, *cached)
 
 
 def facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -42,7 +42,7 @@ def tune(
     """Choose the fastest or cheapest policy that surely keeps the accuracy. Exit code 1: no cheaper one surely does."""
     if chosen_for not in WANTED:
         raise BadInput(f"nothing can be chosen for {chosen_for!r}", f"there are: {', '.join(WANTED)}")
-    goal, prices = Goal(keep, margin, confidence), dict(_price(each) for each in price or ())
+    goal, prices = Goal(keep, margin, confidence), dict(Price.parse(each) for each in price or ())
     found, seen, baseline = _seen(run, against, chosen_for, prices, set(task or ()))
     told = tuning.tune(seen, baseline, goal)
     if told.chosen is not None and out is not None:
@@ -83,17 +83,6 @@ def _seen(
     baseline = named(found, against, base)
     by = cast(Literal["latency", "cost", "tokens"], chosen_for)
     return found, tuning.table(observations(found, items, baseline, prices), by), baseline
-
-
-def _price(text: str) -> tuple[str, Price]:
-    model, _, numbers = text.rpartition("=")
-    try:
-        prompt, completion, *cached = (float(number) for number in numbers.split(","))
-        if not model or len(cached) > 1 or min(prompt, completion, *cached) < 0:
-            raise ValueError
-    except ValueError:
-        raise BadInput(f"{text!r} is no price", "write MODEL=PROMPT,COMPLETION per million tokens") from None
-    return model, Price(prompt, completion, *cached)
 
 
 def guarantee(told: Tuning) -> str:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from cuecard.domain.call import FinishReason, Mode
-from cuecard.domain.errors import CuecardError
+from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.domain.outcome import Route
 
 Record = Mapping[str, Any]
@@ -36,6 +36,18 @@ class Price:
     prompt: float
     completion: float
     cached: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> tuple[str, Price]:
+        """A model and its price, from MODEL=PROMPT,COMPLETION[,CACHED]. Raises BadInput."""
+        model, _, numbers = text.rpartition("=")
+        try:
+            prompt, completion, *cached = (float(number) for number in numbers.split(","))
+            if not model or len(cached) > 1 or min(prompt, completion, *cached) < 0:
+                raise ValueError
+        except ValueError:
+            raise BadInput(f"{text!r} is no price", "write MODEL=PROMPT,COMPLETION per million tokens") from None
+        return model, cls(prompt, completion, *cached)
 
     def of(self, spent: Spent) -> float:
         """Prompt tokens of which nobody counted the cached ones cost the full price."""
