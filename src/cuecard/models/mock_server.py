@@ -178,7 +178,8 @@ class MockServer:
             gone = asyncio.ensure_future(reader.read())  # a client that is content sends nothing more
             try:
                 await asyncio.wait([answer, gone], return_when=asyncio.FIRST_COMPLETED)
-                if not answer.done():
+                # whoever has gone is seen by reading, or by writing, whichever comes first
+                if not answer.done() or isinstance(answer.exception(), ConnectionError):
                     request.gone.set()
             finally:
                 answer.cancel()
