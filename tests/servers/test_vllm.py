@@ -53,7 +53,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tupl
 
 def settings(servers: dict[str, tuple[str, object]]) -> dict[str, str]:
     known = "prefill = true\nimages = true\nlogprobs = true\nprefix_cache = true"
-    return {role: f'model = "{url}#demo-{role}"\nfamily = "qwen3"\n{known}' for role, (url, _) in servers.items()}
+    return {
+        role: f'model = "{url}#demo-{role}"\nfamily = "enable_thinking"\n{known}' for role, (url, _) in servers.items()
+    }
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
 from cuecard.gateway.keys import Gate, Key
 from cuecard.models import spec
+from cuecard.models.openai.families import named
 from cuecard.models.prompt import CardFormat
 from cuecard.pair import policy_with
 from cuecard.strategies import policy_file
@@ -67,6 +68,16 @@ class Upstream(Strict):
         except BadInput as error:
             raise ValueError(f"{error} ({error.hint})") from error
         return text
+
+    @field_validator("family")
+    @classmethod
+    def _is_a_family(cls, name: str | None) -> str | None:
+        if name not in (None, "auto"):
+            try:
+                named(str(name))
+            except BadInput as error:
+                raise ValueError(str(error)) from error
+        return name
 
     def table(self) -> dict[str, Any]:
         """What `spec.load` takes: only what was given."""
