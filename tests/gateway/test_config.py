@@ -95,9 +95,6 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 
 
 def test_a_family_that_nobody_knows_is_found_before_any_server_is_asked(tmp_path):
-    file = tmp_path / "cuecard.toml"
-    file.write_text(
-        'version = 1\n[small]\nmodel = "http://a/v1#x"\nfamily = "qwen3"\n[large]\nmodel = "http://b/v1#y"\n'
-    )
+    told = "version = 1\n[small]\nmodel = 'http://a/v1#x'\nfamily = 'qwen3'\n[large]\nmodel = 'http://b/v1#y'\n"
     with pytest.raises(BadInput, match="no model family 'qwen3'"):
-        read(file)
+        config.read(written(told, tmp_path))

@@ -52,10 +52,8 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tupl
 
 
 def settings(servers: dict[str, tuple[str, object]]) -> dict[str, str]:
-    known = "prefill = true\nimages = true\nlogprobs = true\nprefix_cache = true"
-    return {
-        role: f'model = "{url}#demo-{role}"\nfamily = "enable_thinking"\n{known}' for role, (url, _) in servers.items()
-    }
+    known = "family = 'enable_thinking'\nprefill = true\nimages = true\nlogprobs = true\nprefix_cache = true"
+    return {role: f'model = "{url}#demo-{role}"\n{known}' for role, (url, _) in servers.items()}
 
 
 @pytest.fixture
