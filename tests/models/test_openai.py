@@ -497,3 +497,17 @@ async def test_many_calls_run_at_once_on_one_model() -> None:
 def test_the_mock_is_not_imported_with_the_model() -> None:
     code = "import sys, cuecard.models.openai; sys.exit('cuecard.models.mock_server' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=15).returncode == 0
+
+
+async def test_a_limit_that_does_not_fit_into_the_servers_context_is_halved_until_it_does():
+    def small_one(request: Received) -> Reply:
+        most = request.body["max_tokens"]
+        if most <= 300:
+            return Says("3", THOUGHT, thinks=True)
+        message = f"max_tokens={most} cannot be greater than max_model_len=300. Please request fewer output tokens."
+        return HttpError(400, {"error": {"message": message, "param": "max_tokens", "code": 400}})
+
+    async with served(server=MockServer(small_one, models=["qwen3"]), model="qwen3") as (model, server):
+        heard = await hear(model, REASON, Limits(reasoning_tokens=1000, answer_tokens=64))
+    assert heard.answer == "3"
+    assert [body["max_tokens"] for body in server.bodies] == [1064, 532, 266]

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import openai
 
 from cuecard.domain.errors import BadInput, BrokenStream, ModelError, ModelRefused, ModelTimeout
-from cuecard.models.openai.faults import refused_parameter, translated
+from cuecard.models.openai.faults import asks_for_too_much, refused_parameter, translated
 from cuecard.models.openai.wire import LOSSES, Body, Chunk, chunk
 
 CONNECT_S = 10.0
@@ -24,6 +24,7 @@ _ABORTS = re.compile(
 )
 """How vLLM and SGLang count, under /metrics, what they gave up because its client had gone."""
 _LISTED = 8
+_LEAST_TOKENS = 16
 _END = object()
 
 Request = Callable[[frozenset[str]], Body]
@@ -101,9 +102,15 @@ class Connection:
             await self._client.close()
 
     async def _open(self, request: Request, deadline: float | None) -> openai.AsyncStream[object]:
-        """The opened stream. A parameter that the server refuses and can do without is left out from then on."""
+        """The opened stream. A parameter that the server refuses and can do without is left out from then on.
+
+        A limit of tokens that does not fit into the model's context is halved until it does.
+        """
+        most: int | None = None
         while True:
             body = request(self.refused)
+            if most is not None:
+                body = {**body, "max_tokens": most}
             async with self._mapped(deadline, begun=False):
                 try:
                     return await self._client.post(
@@ -112,6 +119,9 @@ class Connection:
                 except openai.NotFoundError as error:
                     raise await self._not_served(error) from error
                 except openai.APIStatusError as error:
+                    if asks_for_too_much(error) and body.get("max_tokens", 0) >= 2 * _LEAST_TOKENS:
+                        most = body["max_tokens"] // 2
+                        continue
                     sent = {*body, *body.get("stream_options", ())}
                     refused = refused_parameter(error, [key for key in LOSSES if key in sent])
                     if refused is None or refused in self.refused:

@@ -11,6 +11,11 @@ import openai
 from cuecard.domain.errors import BrokenStream, ModelBusy, ModelError, ModelRefused, ModelTimeout, ModelUnreachable
 
 _LONGEST = 300
+_TOO_MUCH = re.compile(
+    r"max_(?:completion_|model_)?(?:tokens|len)\b.*(?:too large|greater than|exceed|at most)"
+    r"|maximum context length|context size",
+    re.IGNORECASE | re.DOTALL,
+)
 _NOT_KNOWN = re.compile(
     r"unknown|unrecogni[sz]ed|unsupported|unexpected|not supported|does not support|not permitted|not allowed"
     r"|extra_forbidden|extra fields|extra inputs|input should be '|invalid value: '",
@@ -90,6 +95,12 @@ def refused_parameter(error: openai.APIStatusError, optional: Iterable[str]) -> 
         return None
     named = [key for key in optional if re.search(rf"\b{key}\b", words)]
     return next((key for key in named if key == error.param), named[0] if named else None)
+
+
+def asks_for_too_much(error: openai.APIStatusError) -> bool:
+    """The prompt and as many tokens as are asked for do not fit into what the model can hold."""
+    words = error.body if isinstance(error.body, str) else json.dumps(error.body, default=str)
+    return error.status_code == 400 and _TOO_MUCH.search(words) is not None
 
 
 def _unmarked(text: str) -> str:
