@@ -13,6 +13,7 @@ import statistics
 import sys
 import tempfile
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -59,7 +60,7 @@ def question(rng: Random) -> Question:
     board = boards.make_board(rng, "validation")
     asked = boards.question(boards.make_task(rng, board.cells, "jump-5"), board)
     words = " ".join(f"cell {rng.randint(1, 16)} shows a red {rng.randint(0, 9)}," for _ in range(SYSTEM_WORDS // 6))
-    return Question(asked.text, asked.images, kind=asked.kind, system=words)
+    return replace(asked, system=words)
 
 
 def told(outcomes: list[Outcome]) -> dict[str, Any]:
