@@ -54,7 +54,7 @@ class Client:
         self._open: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self) -> bytes:
-        if self._open is None:
+        if self._open is None or self._open[0].at_eof():  # idle connections are closed by servers after a while
             self._open = await asyncio.open_connection("127.0.0.1", self._port, limit=2**20)
         reader, writer = self._open
         writer.write(self._request)
@@ -219,6 +219,10 @@ model_list:
 """
 
 
+LITELLM_ENV = {"NO_DOCS": "True", "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}
+"""Without keys, as our gateway is measured too."""
+
+
 async def measure(args: argparse.Namespace) -> dict[str, Any]:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -248,20 +252,20 @@ async def measure(args: argparse.Namespace) -> dict[str, Any]:
             "two calls, direct": block(both),
             "mutual, gateway": block(pair.ask),
         }
-        ports = {"gateway": ours}
+        asked = {"gateway, mutual": (ours, "cuecard"), "gateway, one call": (ours, "instant")}
         if args.litellm:
             (folder / "litellm.yaml").write_text(LITELLM.format(port=up))
             command = [args.litellm, "--config", str(folder / "litellm.yaml"), "--port", str(theirs)]
-            pids["litellm"] = started(stack, command, f"http://127.0.0.1:{theirs}/health/liveliness", NO_DOCS="True")
+            pids["litellm"] = started(stack, command, f"http://127.0.0.1:{theirs}/health/liveliness", **LITELLM_ENV)
             ways["one call, LiteLLM"] = block(Client(theirs, "cuecard").ask)
-            ports["litellm"] = theirs
+            asked["LiteLLM, one call"] = theirs, "cuecard"
         if args.tensorzero:
             ways["one call, TensorZero embedded"] = await embedded(stack, args.tensorzero, up)
         taken = await latencies(ways)
         rates = {}
-        for name, port in ports.items():
-            crowd_of = [Client(port, "cuecard") for _ in range(AT_ONCE)]
-            rates[name] = await throughput(crowd_of, pids[name], args.seconds / 4)
+        for name, (port, model) in asked.items():
+            crowd_of = [Client(port, model) for _ in range(AT_ONCE)]
+            rates[name] = await throughput(crowd_of, pids["gateway" if port == ours else "litellm"], args.seconds / 4)
         many = await crowd(ours, up, pids["gateway"], args.clients, args.soak or args.seconds)
         if args.soak:
             return {"soak": many}
