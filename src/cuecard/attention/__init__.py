@@ -1,0 +1,1 @@
+"""How answers look at reasoning: capture, statistics, and cards of key tokens."""
