@@ -8,7 +8,7 @@ from pathlib import Path
 
 import cuecard
 
-HTTP = ("openai", "httpx", "httpx2", "httpcore", "uvicorn", "starlette")
+HTTP = ("aiohttp", "openai", "httpx", "httpx2", "httpcore", "uvicorn", "starlette")
 HEAVY = ("torch", "transformers", "matplotlib", "numpy", "sklearn", *HTTP)
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-import openai
-
-from cuecard.domain.errors import BadInput, BrokenStream, ModelError, ModelRefused, ModelTimeout
+from cuecard.domain.errors import BadInput, BrokenStream, ModelError, ModelRefused
 from cuecard.models.openai.faults import asks_for_too_much, refused_parameter, translated
+from cuecard.models.openai.http import Answer, Lines, Server, StatusError, event, payload
 from cuecard.models.openai.wire import LOSSES, Body, Chunk, chunk
 
-CONNECT_S = 10.0
 _PATH = "/chat/completions"
 _LISTING_S = 2.0
 _ABORTS = re.compile(
@@ -25,7 +24,7 @@ _ABORTS = re.compile(
 """How vLLM and SGLang count, under /metrics, what they gave up because its client had gone."""
 _LISTED = 8
 _LEAST_TOKENS = 16
-_END = object()
+_DONE = "[DONE]"
 
 Request = Callable[[frozenset[str]], Body]
 """Makes a request's body without the parameters that the server refuses."""
@@ -39,69 +38,78 @@ class Connection:
             raise BadInput(f"{base_url!r} is not the URL of a server", hint="write it like http://localhost:8000/v1")
         self.url, self._model, self._key_hint, self._key = _shown(base_url), model, key_hint, api_key
         self.refused: frozenset[str] = frozenset()
-        # Without a key the SDK would take OPENAI_API_KEY from the environment and show it to any server.
-        timeout = openai.Timeout(timeout_s, connect=CONNECT_S)
-        self._client = openai.AsyncOpenAI(base_url=base_url, api_key=api_key or "none", max_retries=0, timeout=timeout)
+        self._server = Server(base_url, api_key, timeout_s)
 
     async def chunks(self, request: Request, deadline: float | None) -> AsyncGenerator[Chunk]:
         """An empty chunk when the server has taken the request on, then what it sends. Closing hangs up at once."""
-        stream = await self._open(request, deadline)
+        answer = await self._open(request, deadline)
         try:
             yield Chunk()
             finished = False
-            while True:
-                async with self._mapped(deadline, begun=True):
-                    event = await anext(stream, _END)
-                if event is _END:
+            async for line in self._lines(answer, deadline):
+                text = payload(line)
+                if not text:
+                    continue
+                if text.startswith(_DONE):
+                    await answer.settle()
                     break
-                heard = chunk(event)
+                heard = chunk(self._event(text))
                 finished = finished or heard.finish_reason is not None
                 yield heard
             if not finished:
-                kind = stream.response.headers.get("content-type", "none")
-                raise BrokenStream(f"the answer of {self.url} ended without a finish reason (content type: {kind})")
+                raise BrokenStream(
+                    f"the answer of {self.url} ended without a finish reason (content type: {answer.kind})"
+                )
         finally:
-            with suppress(Exception):  # the answer is here or lost already
-                await stream.close()
+            answer.close()
 
     async def whole(self, body: Body, deadline: float | None) -> object:
         """The JSON of an answer that is not streamed."""
         async with self._mapped(deadline, begun=False):
-            return await self._client.post(_PATH, cast_to=object, body=body)
+            answer = await self._server.post(_PATH, body)
+            return json.loads(await answer.whole())
 
     @asynccontextmanager
     async def passed(self, body: Mapping[str, Any], deadline: float | None) -> AsyncIterator[AsyncGenerator[str]]:
         """The lines of an answer to a body that is sent as it is, streamed or not."""
         async with self._mapped(deadline, begun=False):
-            stream = await self._client.post(
-                _PATH, cast_to=object, body=body, stream=True, stream_cls=openai.AsyncStream[object]
-            )
+            answer = await self._server.post(_PATH, body)
         try:
-            yield self._lines(stream, deadline)
+            yield self._lines(answer, deadline)
         finally:
-            with suppress(Exception):  # the answer is here or lost already
-                await stream.close()
+            answer.close()
 
-    async def _lines(self, stream: openai.AsyncStream[object], deadline: float | None) -> AsyncGenerator[str]:
-        async with self._mapped(deadline, begun=True):
-            async for line in stream.response.aiter_lines():
+    async def _lines(self, answer: Answer, deadline: float | None) -> AsyncGenerator[str]:
+        lines = Lines()
+        while True:
+            async with self._mapped(deadline, begun=True):
+                data = await answer.read()
+                whole = lines.take(data) if data else lines.end()
+            for line in whole:
                 yield line
+            if not data:
+                return
+
+    def _event(self, text: str) -> object:
+        try:
+            return event(text)
+        except Exception as error:
+            raise self._translated(error, begun=True) from error
 
     async def aborted(self) -> float | None:
         """Requests that the server has given up because their clients had gone; None where it does not tell."""
-        page = urlsplit(str(self._client.base_url))._replace(path="/metrics").geturl()
         try:
-            told = await self._client.get(page, cast_to=str, options={"timeout": _LISTING_S})
-        except openai.OpenAIError:  # many servers have no such page
+            told = await self._server.page("/metrics", _LISTING_S, at_root=True)
+        except Exception:  # many servers have no such page
             return None
-        counts = [float(count) for count in _ABORTS.findall(told)]
+        counts = [float(count) for count in _ABORTS.findall(told.decode(errors="replace"))]
         return sum(counts) if counts else None
 
     async def aclose(self) -> None:
         with suppress(Exception):
-            await self._client.close()
+            await self._server.aclose()
 
-    async def _open(self, request: Request, deadline: float | None) -> openai.AsyncStream[object]:
+    async def _open(self, request: Request, deadline: float | None) -> Answer:
         """The opened stream. A parameter that the server refuses and can do without is left out from then on.
 
         A limit of tokens that does not fit into the model's context is halved until it does.
@@ -113,12 +121,10 @@ class Connection:
                 body = {**body, "max_tokens": most}
             async with self._mapped(deadline, begun=False):
                 try:
-                    return await self._client.post(
-                        _PATH, cast_to=object, body=body, stream=True, stream_cls=openai.AsyncStream[object]
-                    )
-                except openai.NotFoundError as error:
-                    raise await self._not_served(error) from error
-                except openai.APIStatusError as error:
+                    return await self._server.post(_PATH, body)
+                except StatusError as error:
+                    if error.status == 404:
+                        raise await self._not_served(error) from error
                     if asks_for_too_much(error) and body.get("max_tokens", 0) >= 2 * _LEAST_TOKENS:
                         most = body["max_tokens"] // 2
                         continue
@@ -128,11 +134,11 @@ class Connection:
                         raise
                     self.refused |= {refused}
 
-    async def _not_served(self, error: openai.NotFoundError) -> ModelError:
+    async def _not_served(self, error: StatusError) -> ModelError:
         """What a 404 means, in the light of what the server says it has."""
         try:
-            listing = await self._client.models.list(timeout=_LISTING_S)
-            names = [model.id for model in listing.data]
+            listing = json.loads(await self._server.page("/models", _LISTING_S))
+            names = [model["id"] for model in listing["data"]]
         except Exception:  # a courtesy only: the 404 is the error
             names = []
         plain = self._translated(error, begun=False)
@@ -152,8 +158,6 @@ class Connection:
                 yield
         except ModelError:
             raise
-        except TimeoutError as late:
-            raise ModelTimeout(f"{self._model} at {self.url} took longer than its limit") from late
         except Exception as error:
             raise self._translated(error, begun=begun) from error
 

@@ -6,9 +6,10 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 
-import openai
+import aiohttp
 
 from cuecard.domain.errors import BrokenStream, ModelBusy, ModelError, ModelRefused, ModelTimeout, ModelUnreachable
+from cuecard.models.openai.http import ErrorEvent, StatusError, TooLong
 
 _LONGEST = 300
 _TOO_MUCH = re.compile(
@@ -28,20 +29,27 @@ def translated(error: Exception, url: str, *, begun: bool, key_hint: str = "") -
     match error:
         case ModelError():
             return error
-        case openai.APITimeoutError():
+        case aiohttp.ServerTimeoutError():
             return ModelTimeout(f"{url} was silent for too long")
-        case openai.APIStatusError():
-            words = f"{url} says: {error.status_code} {said(error.body)}".rstrip()
-            meant = _by_status(error.status_code, words, key_hint)
-            meant.retry_after_s = _seconds(error.response.headers.get("retry-after", ""))
+        case TimeoutError():
+            return ModelTimeout(f"{url} took longer than its limit")
+        case StatusError() if error.location:
+            return ModelRefused(f"{url} has moved to {_line(error.location)}", hint="is that the address to write?")
+        case StatusError():
+            words = f"{url} says: {error.status} {said(error.body)}".rstrip()
+            meant = _by_status(error.status, words, key_hint)
+            meant.retry_after_s = _seconds(error.retry_after)
             return meant
-        case openai.APIConnectionError() if not begun:
+        case ErrorEvent():
+            code = error.body.get("code") if isinstance(error.body, Mapping) else None
+            status = int(code) if code and str(code).isdigit() else 500
+            return _by_status(status, f"{url} says in its answer: {said(error.body) or error}", key_hint)
+        case aiohttp.ClientError() | OSError() if not begun:
             return ModelUnreachable(f"cannot reach {url}: {_root(error)}")
-        case openai.APIConnectionError():
+        case aiohttp.ClientError() | OSError():
             return BrokenStream(f"the answer of {url} broke off: {_root(error)}")
-        case openai.APIError():  # an error event inside the stream
-            code = error.code if error.code and error.code.isdigit() else "500"
-            return _by_status(int(code), f"{url} says in its answer: {said(error.body) or error.message}", key_hint)
+        case TooLong():
+            return BrokenStream(f"{url} sent {error}")
         case json.JSONDecodeError() | UnicodeDecodeError():
             return BrokenStream(f"{url} sent what is not JSON: {_line(str(error))}")
         case _:
@@ -85,22 +93,20 @@ def said(body: object) -> str:
             return ""
 
 
-def refused_parameter(error: openai.APIStatusError, optional: Iterable[str]) -> str | None:
+def refused_parameter(error: StatusError, optional: Iterable[str]) -> str | None:
     """Which of the optional parameters the server does not know or take; None if it refuses for another reason."""
-    if error.status_code not in (400, 403, 422):
+    if error.status not in (400, 403, 422):
         return None
-    body = error.body
-    words = body if isinstance(body, str) else json.dumps(body, default=str)
-    if not _NOT_KNOWN.search(words):
+    if not _NOT_KNOWN.search(error.words):
         return None
-    named = [key for key in optional if re.search(rf"\b{key}\b", words)]
-    return next((key for key in named if key == error.param), named[0] if named else None)
+    named = [key for key in optional if re.search(rf"\b{key}\b", error.words)]
+    param = error.body.get("param") if isinstance(error.body, Mapping) else None
+    return next((key for key in named if key == param), named[0] if named else None)
 
 
-def asks_for_too_much(error: openai.APIStatusError) -> bool:
+def asks_for_too_much(error: StatusError) -> bool:
     """The prompt and as many tokens as are asked for do not fit into what the model can hold."""
-    words = error.body if isinstance(error.body, str) else json.dumps(error.body, default=str)
-    return error.status_code == 400 and _TOO_MUCH.search(words) is not None
+    return error.status == 400 and _TOO_MUCH.search(error.words) is not None
 
 
 def _unmarked(text: str) -> str:
