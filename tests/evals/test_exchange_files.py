@@ -12,6 +12,7 @@ from files import b64, tsv
 from laboratory import Laboratory, MadeUp
 from predictions import GOLDS, LARGE_SHORT, RESOLVED, SMALL_SHORT, imported, pets, rows, samples, table, written
 
+from cuecard import disk
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image
@@ -231,7 +232,7 @@ def test_what_is_exported_for_lmms_eval_is_read_as_it_was(tmp_path):
 def test_tokens_of_a_run_are_exported_call_by_call(tmp_path):
     laboratory = Laboratory(tmp_path / "run", MadeUp(2))
     laboratory.run()
-    folder.save(laboratory.folder / "run.json", {"version": 1, "config": laboratory.config})
+    disk.save(laboratory.folder / "run.json", {"version": 1, "config": laboratory.config})
     (answers,) = exports.of_run(laboratory.folder, "mutual")
     log, _ = lmms.write(answers, tmp_path / "out", NOW)
     sample = json.loads(log.read_text().split("\n")[0])
@@ -277,7 +278,7 @@ def test_an_inspect_log_has_a_sample_a_question_with_route_and_score(tmp_path):
 def test_an_inspect_log_counts_tokens_without_the_cached_ones(tmp_path):
     laboratory = Laboratory(tmp_path / "run", MadeUp(2))
     laboratory.run()
-    folder.save(laboratory.folder / "run.json", {"version": 1, "config": laboratory.config})
+    disk.save(laboratory.folder / "run.json", {"version": 1, "config": laboratory.config})
     (answers,) = exports.of_run(laboratory.folder, "mutual")
     log = inspect.log_of(answers, NOW, lambda digest: Image(b"x"))
     usage = log["samples"][0]["output"]["usage"]

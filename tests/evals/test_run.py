@@ -11,6 +11,7 @@ from itertools import count
 import pytest
 from laboratory import ARMS, LARGE, SMALL, Laboratory, MadeUp, says
 
+from cuecard.disk import CannotStore
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput, BrokenStream, ModelBusy, ModelRefused, ModelUnreachable
 from cuecard.domain.outcome import LatencyKind
@@ -18,7 +19,7 @@ from cuecard.domain.question import Question
 from cuecard.evals.arms import parse_all
 from cuecard.evals.ledger import LedgerError
 from cuecard.evals.run import Plan, asked, chosen, expected, run
-from cuecard.evals.store import CannotStore, Store
+from cuecard.evals.store import Store
 from cuecard.evals.summary import quantile, summary
 from cuecard.models.recorded import Says, ScriptedModel
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from cuecard.disk import CannotStore, save
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image
-from cuecard.evals.folder import About, RunFolder, opened, read, save
-from cuecard.evals.store import AnswerRow, CallRow, CannotStore, ItemRow, Mended, Store
+from cuecard.evals.folder import About, RunFolder, opened, read
+from cuecard.evals.store import AnswerRow, CallRow, ItemRow, Mended, Store
 
 CALL = {"model": "small", "mode": "short", "status": "ok", "answer": "A", "made_at": 1.0}
 ANSWER = {"task": "t", "id": "1", "arm": "mutual", "status": "ok", "calls": [{"key": "k1"}]}

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from cuecard import disk
 from cuecard.cli.tune import tune as command
 from cuecard.domain.errors import BadInput
-from cuecard.evals import folder
 from cuecard.evals.candidates import base_of, candidates, file_of, named, observations
 from cuecard.evals.ledger import Price
 from cuecard.evals.store import AnswerRow, ItemRow, Store
@@ -136,7 +136,7 @@ def run(tmp_path):
     store = Store(tmp_path / "run.sqlite")
     store.put(rows)
     store.close()
-    folder.save(tmp_path / "run.json", {"version": 1, "config": {"arms": ["reason:large", OPEN, SHUT]}})
+    disk.save(tmp_path / "run.json", {"version": 1, "config": {"arms": ["reason:large", OPEN, SHUT]}})
     return tmp_path
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image as Pictures
 
+from cuecard import disk
 from cuecard.domain.call import Mode
 from cuecard.domain.question import AnswerKind, Image, Question
 from cuecard.evals import folder
@@ -80,5 +81,5 @@ def made(path: Path, task: Any = None, arms: Sequence[str] = ARMS, **changes: An
     laboratory.run()
     machine = {"processor": "a <b>test</b>"}
     told = {"version": folder.VERSION, "config": laboratory.config, "argv": ["eval", "pictured"], "machine": machine}
-    folder.save(path / "run.json", told)
+    disk.save(path / "run.json", told)
     return path

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from cuecard import disk
 from cuecard.cli.tasks import open_named
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
@@ -119,7 +120,7 @@ def _import(
     with folder.RunFolder(out, folder.About(made.config, facts)) as held:
         filled = asyncio.run(_filled(made, held))
         summary = bounds.summed(json.loads(json.dumps(made.config)), held.store)
-        folder.save(out / "summary.json", summary)
+        disk.save(out / "summary.json", summary)
     if as_json:
         typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
     else:

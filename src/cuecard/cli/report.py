@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from cuecard import disk
 from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.evals import cases, folder
 from cuecard.evals.exchange.bounds import summed
@@ -67,8 +68,8 @@ def report(
         written = drawn.report(shown).save(page)
     finally:
         store.close()
-    folder.save(page.parent / "summary.json", told)
-    folder.save(page.parent / "findings.json", found.as_object())
+    disk.save(page.parent / "summary.json", told)
+    disk.save(page.parent / "findings.json", found.as_object())
     if as_json:
         typer.echo(json.dumps(found.as_object(), indent=2, ensure_ascii=False))
     else:

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Column, Table
 
+from cuecard import disk
 from cuecard.cli.tasks import open_named
 from cuecard.domain.errors import BadInput
 from cuecard.evals import estimate as estimates
@@ -72,7 +73,7 @@ def perform(wanted: studies.Study, *, retry_errors: bool, dry_run: bool, as_json
             console.print(f"stopped; what is answered is kept in {wanted.out}, and the same command goes on from there")
             raise typer.Exit(130) from None
         told = summary(about.config, held.store)
-        folder.save(wanted.out / "summary.json", told)
+        disk.save(wanted.out / "summary.json", told)
     typer.echo(json.dumps(told, indent=2, ensure_ascii=False)) if as_json else _show(told, wanted.out)
 
 
@@ -130,7 +131,7 @@ async def _estimated(wanted: studies.Study, plan: Plan, models: Mapping[str, Mod
     assert wanted.out is not None
     if (wanted.out / "run.json").exists():
         there, store = folder.opened(wanted.out)
-        if list(folder.differences(there["config"], json.loads(json.dumps(wanted.config(plan))))):
+        if list(disk.differences(there["config"], json.loads(json.dumps(wanted.config(plan))))):
             store.close()
             store = None
     try:

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from cuecard.disk import differences
 from cuecard.domain.errors import BadInput
 from cuecard.evals.arms import LIVE
 from cuecard.evals.bench import Bench, benches, by_arm, counted, generated, timed
 from cuecard.evals.differences import ByExtractor, by_extractor, clusters_of, paired, times_faster
 from cuecard.evals.findings import plain
-from cuecard.evals.folder import differences
 from cuecard.evals.statistics import Comparison, Interval, compare, difference_interval, flip_p, holm
 from cuecard.evals.store import Record, Store
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cuecard.domain.errors import CuecardError
+from cuecard.disk import CannotStore
 from cuecard.domain.question import Image
 
 Record = dict[str, Any]
@@ -29,12 +29,6 @@ CREATE TABLE IF NOT EXISTS answers(
     task TEXT, id TEXT, arm TEXT, record TEXT, checksum TEXT, PRIMARY KEY(task, id, arm));
 CREATE TABLE IF NOT EXISTS notes(key TEXT PRIMARY KEY, value TEXT);
 """
-
-
-class CannotStore(CuecardError):
-    """The run's directory takes or gives no rows; what it holds already stays."""
-
-    http_status, hint = 507, "free some space, then give the same command again: it goes on from here"
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from cuecard.disk import CannotStore
 from cuecard.domain.call import FinishReason, Mode
 from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import Route
 from cuecard.evals import folder
 from cuecard.evals.arms import LIVE
-from cuecard.evals.store import CannotStore, Record, Store
+from cuecard.evals.store import Record, Store
 
 _WRAPPED = re.compile(r"\A(?:Hint: (?P<hint>.*?)\n)?Question: (?P<question>.*)\nOptions:\Z", re.DOTALL)
 _UNNAMED = re.compile(r"[^\w.+@-]+")

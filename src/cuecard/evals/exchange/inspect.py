@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import cuecard
+from cuecard.disk import CannotStore
 from cuecard.domain.errors import MissingExtra
 from cuecard.domain.question import Image
 from cuecard.evals.exchange import exports
 from cuecard.evals.exchange.exports import Answered, Answers
-from cuecard.evals.store import CannotStore, Record
+from cuecard.evals.store import Record
 
 Form = Literal["json", "eval"]
 SCORER = "cuecard"

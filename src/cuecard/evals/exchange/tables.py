@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from cuecard.disk import CannotStore
 from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.domain.question import letter
 from cuecard.evals.exchange import exports
-from cuecard.evals.store import CannotStore
 
 Form = Literal["xlsx", "tsv", "json"]
 CELL_CHARS = 32_767

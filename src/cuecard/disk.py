@@ -1,0 +1,92 @@
+"""Directories of runs: one writer at a time, JSON written whole or not at all, and where two configurations differ."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from cuecard.domain.errors import BadInput, CuecardError
+
+
+class CannotStore(CuecardError):
+    """The run's directory takes or gives no rows; what it holds already stays."""
+
+    http_status, hint = 507, "free some space, then give the same command again: it goes on from here"
+
+
+def locked(path: Path) -> IO[str]:
+    """The directory, made where it is not there, held until this is closed or the process ends, however it ends.
+
+    Raises BadInput (another process holds it), CannotStore.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        return _held(path)
+    except OSError as error:
+        raise CannotStore(f"cannot write into {path}: {error.strerror}", "give another --out") from error
+
+
+def _held(path: Path) -> IO[str]:
+    file = (path / "run.lock").open("a+", encoding="utf-8")
+    if sys.platform != "win32":
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            who = file.read().strip()
+            file.close()
+            by = f" (process {who})" if who else ""
+            raise BadInput(f"another process{by} is at work in {path}", "wait for it, or give another --out") from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+def save(path: Path, value: Any) -> None:
+    """Write JSON so that after a kill the file is the old one or the new one. Raises CannotStore."""
+    beside = path.with_name(path.name + ".new")
+    try:
+        with beside.open("w", encoding="utf-8") as file:
+            json.dump(value, file, indent=2, ensure_ascii=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink()
+        raise CannotStore(f"cannot write {path}: {error.strerror}") from error
+
+
+def same(there: Any, asked: Any, path: Path) -> None:
+    """Refuse to go on in a directory whose configuration is another. Raises BadInput."""
+    if found := list(differences(there, json.loads(json.dumps(asked)))):
+        more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
+        hint = "give another --out, or the configuration it was begun with"
+        raise BadInput(f"{path} holds another run: {'; '.join(found[:3])}{more}", hint)
+
+
+def differences(there: Any, asked: Any, name: str = "") -> Iterator[str]:
+    """Where two configurations differ, in words: `models.small.revision is 'a', not 'b'`."""
+    if isinstance(there, Mapping) and isinstance(asked, Mapping):
+        for key in dict.fromkeys((*there, *asked)):
+            yield from differences(there.get(key), asked.get(key), f"{name}.{key}" if name else str(key))
+    elif isinstance(there, list) and isinstance(asked, list) and there != asked:
+        only = [[each for each in one if each not in other] for one, other in ((there, asked), (asked, there))]
+        sides = [f"{_few(found)} only {where}" for found, where in zip(only, ("there", "here"), strict=True) if found]
+        yield f"{name}: {', '.join(sides) or 'in another order'}"
+    elif there != asked:
+        yield f"{name} is {there!r} there, {asked!r} here"
+
+
+def _few(found: list[Any]) -> str:
+    more = f" and {len(found) - 2} more" if len(found) > 2 else ""
+    return ", ".join(map(str, found[:2])) + more
