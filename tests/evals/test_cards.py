@@ -10,7 +10,7 @@ from cuecard.answers import extract
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.evals.cards import PLACEBOS, CardSwap, wrong_answer
+from cuecard.evals.cards import CardSwap, change_of, wrong_answer
 from cuecard.evals.items import Item
 from cuecard.models import prompt as layouts
 from cuecard.models.base import Limits
@@ -22,7 +22,7 @@ ITEM = Item("7", Question("Which?", (), ("red", "blue"), AnswerKind.CHOICE), ("A
 
 
 def card(placebo: str, item: Item = ITEM) -> str:
-    return PLACEBOS[placebo](CARD, item, lambda: "Another question's card.")
+    return change_of(placebo)(CARD, item, lambda: "Another question's card.")
 
 
 def test_each_placebo_takes_away_what_its_name_says():
@@ -35,6 +35,20 @@ def test_each_placebo_takes_away_what_its_name_says():
     assert card("shuffled") != CARD
     assert sorted(card("shuffled").split()) == sorted(CARD.split())
     assert card("shuffled") == card("shuffled")
+
+
+def test_a_corrupted_card_has_that_share_of_other_words_and_those_of_a_smaller_share_are_among_them():
+    long = " ".join(f"cell {number} shows a red {number % 7}" for number in range(400))
+
+    def changed(share: float) -> set[int]:
+        said = change_of(f"corrupted({share})")(long, ITEM, lambda: "")
+        pairs = list(zip(long.split(" "), said.split(" "), strict=True))
+        assert all(old.isdigit() == new.isdigit() for old, new in pairs)
+        return {place for place, (old, new) in enumerate(pairs) if old != new}
+
+    few, many = changed(0.1), changed(0.4)
+    assert 0.05 * 2000 < len(few) < 0.1 * 2000 < len(many) < 0.4 * 2000
+    assert few < many
 
 
 @pytest.mark.parametrize(

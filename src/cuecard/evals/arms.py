@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from cuecard.domain.errors import BadInput
-from cuecard.evals.cards import PLACEBOS
+from cuecard.evals.cards import change_of
 from cuecard.models.prompt import CardFormat
 from cuecard.strategies import policy_file
 from cuecard.strategies.policy import Acceptance, Policy, Schedule
@@ -57,7 +57,8 @@ def parse(text: str, base: Policy | None = None) -> Arm:
         if not given:
             policy = _with_word(policy, option, text)
         elif option == "placebo":
-            placebo = _placebo(value, text)
+            change_of(value)
+            placebo = value
         elif option == "equal":
             equal = value
         else:
@@ -104,12 +105,6 @@ def _with_option(policy: Policy, option: str, value: str, text: str) -> Policy:
     if option == "samples":
         return replace(policy, samples=number)
     return replace(policy, limits=replace(policy.limits, reasoning_tokens=number))
-
-
-def _placebo(value: str, text: str) -> str:
-    if value not in PLACEBOS:
-        raise BadInput(f"{text}: there is no placebo {value!r}", _nearest(value, PLACEBOS))
-    return value
 
 
 def _nearest(word: str, among: Iterable[str] | Mapping[str, object]) -> str:

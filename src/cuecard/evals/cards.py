@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from random import Random
 
 from cuecard.domain.call import Mode, Usage
@@ -57,9 +58,30 @@ def oracle(card: str, item: Item, foreign: Foreign) -> str:
     return _ending(_known(item))
 
 
-PLACEBOS: Mapping[str, Callable[[str, Item, Foreign], str]] = {
+Change = Callable[[str, Item, Foreign], str]
+PLACEBOS: Mapping[str, Change] = {
     change.__name__: change for change in (empty, shuffled, truncated, foreign, wrong, oracle)
 }
+CORRUPTED = "corrupted(SHARE)"
+
+
+def change_of(placebo: str) -> Change:
+    """What a placebo does to a card, by its name. Raises BadInput with the nearest one."""
+    if found := re.fullmatch(r"corrupted\((.*)\)", placebo):
+        try:
+            share = float(found[1])
+        except ValueError:
+            share = -1.0
+        if not 0 < share <= 1:
+            raise BadInput(f"{placebo}: {found[1]!r} is not above 0 and at most 1", f"write {CORRUPTED}")
+        return _corrupted(share)
+    if placebo not in PLACEBOS:
+        names = (*PLACEBOS, CORRUPTED)
+        near = get_close_matches(placebo, names, 1)
+        raise BadInput(
+            f"there is no placebo {placebo!r}", f"did you mean {near[0]}?" if near else f"there are: {', '.join(names)}"
+        )
+    return PLACEBOS[placebo]
 
 
 def wrong_answer(item: Item) -> str:
@@ -93,6 +115,25 @@ def _known(item: Item) -> str:
     return item.golds[0]
 
 
+def _corrupted(share: float) -> Change:
+    def corrupted(card: str, item: Item, foreign: Foreign) -> str:
+        """Of the card's words this share, drawn by chance, another number or another word of it in their place.
+
+        Drawn for the item, so that a smaller share's words are among a larger one's.
+        """
+        chance, words = Random(item.id), card.split(" ")
+        numbers = [word for word in words if _is_number(word)]
+        others = [word for word in words if not _is_number(word)]
+        drawn = [(chance.random(), chance.choice(numbers if _is_number(word) else others)) for word in words]
+        return " ".join(new if at < share else word for word, (at, new) in zip(words, drawn, strict=True))
+
+    return corrupted
+
+
+def _is_number(word: str) -> bool:
+    return any(character.isdigit() for character in word)
+
+
 def _ending(answer: str) -> str:
     return f"So the answer is {answer}."
 
@@ -118,7 +159,7 @@ class CardSwap:
 
     def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
         if prompt.mode is Mode.READ and prompt.card is not None:
-            card = PLACEBOS[self.placebo](prompt.card, self.item, self.foreign)
+            card = change_of(self.placebo)(prompt.card, self.item, self.foreign)
             form = self.form or self.abilities.card_formats[0]
             prompt = layouts.read(self.item.question, card, form, self.abilities.style)
         return self.model.stream(prompt, limits)
