@@ -339,6 +339,32 @@ def test_a_simulated_call_costs_what_its_profile_says() -> None:
     assert took_s == pytest.approx(0.1 + 0.001 * usage.prompt_tokens + 0.02 * 5)
 
 
+def test_a_fitted_profile_costs_the_image_the_square_of_the_prompt_and_the_context_of_each_token() -> None:
+    profile = Profile(
+        fixed_s=0.1,
+        prefill_s_per_token=0.001,
+        decode_s_per_token=0.02,
+        image_tokens=500,
+        vision_fixed_s=0.05,
+        vision_s_per_token=0.0002,
+        vision_s_per_pair=1e-6,
+        prefill_s_per_pair=1e-7,
+        decode_s_per_context_token=1e-5,
+        first_with_prefill=True,
+    )
+    model = SimulatedModel("sim", profile, lambda prompt: Script("two", "Red here, red there.", -0.2), Random(0))
+    heard, took_s = ended(model, REASON)
+    prompt = heard.end.usage.prompt_tokens
+    assert prompt is not None
+    image_s = 0.05 + 0.0002 * 500 + 1e-6 * 500**2
+    prefill_s = 0.1 + 0.001 * prompt + 1e-7 * prompt * (prompt + 1) / 2
+    decode_s = sum(0.02 + 1e-5 * (prompt + done) for done in range(1, 5))  # the first of 5 comes with the prefill
+    assert took_s == pytest.approx(image_s + prefill_s + decode_s)
+    assert took_s == pytest.approx(profile.call_s(500, prompt, 5))
+    again_s = took(lambda: hear(model, REASON, LIMITS))[0]
+    assert again_s == pytest.approx(profile.call_s(500, prompt, 5, cached=prompt))
+
+
 def test_what_a_simulated_model_has_read_costs_nothing_again() -> None:
     model = simulated()
     first, again, other = took(

@@ -17,9 +17,10 @@ from cuecard.models.prompt import TAGS, CardFormat, Prompt, Turn
 
 @dataclass(frozen=True)
 class Profile:
-    """A linear latency model: seconds to first token = fixed + per prompt token computed; then seconds a token.
+    """What a call costs in seconds: fixed, the images, the prompt tokens computed, then each token.
 
-    `spread` is the standard deviation of the log of each call's speed, 0 for none.
+    The first three alone are a linear model; `cuecard fit` finds all of them. A *pair* is a token that
+    attends to another one: attention's share of the work, which grows with the square of the length.
     """
 
     fixed_s: float
@@ -27,6 +28,45 @@ class Profile:
     decode_s_per_token: float
     image_tokens: int = 256
     spread: float = 0.0
+    """Standard deviation of the log of each call's speed, 0 for none."""
+    vision_fixed_s: float = 0.0
+    """An image."""
+    vision_s_per_token: float = 0.0
+    vision_s_per_pair: float = 0.0
+    prefill_s_per_pair: float = 0.0
+    decode_s_per_context_token: float = 0.0
+    """A token of the context, at each token generated."""
+    first_with_prefill: bool = False
+    """The first token comes out of the prefill, as on real engines; else it costs a step of its own."""
+
+    def vision_s(self, tokens: int) -> float:
+        """One image of so many visual tokens, preprocessed, encoded and projected."""
+        return self.vision_fixed_s + self.vision_s_per_token * tokens + self.vision_s_per_pair * tokens**2
+
+    def prefill_s(self, computed: int, cached: int = 0) -> float:
+        """Prompt tokens computed behind cached ones, the fixed cost of a call included."""
+        return self.fixed_s + self.prefill_s_per_token * computed + self.prefill_s_per_pair * pairs_of(computed, cached)
+
+    def step_s(self, context: int) -> float:
+        """One token, that many before it."""
+        return self.decode_s_per_token + self.decode_s_per_context_token * context
+
+    def decode_s(self, tokens: int, context: int) -> float:
+        """So many tokens after a prompt of `context` tokens."""
+        skipped = int(self.first_with_prefill and tokens > 0)
+        steps = tokens - skipped
+        before = steps * (context + skipped) + steps * (steps - 1) / 2
+        return self.decode_s_per_token * steps + self.decode_s_per_context_token * before
+
+    def call_s(self, visual: int, prompt: int, output: int, cached: int = 0) -> float:
+        """A whole call with one image, or none (`visual` 0); the image is among the prompt tokens."""
+        image_s = self.vision_s(visual) if visual and cached < visual else 0.0
+        return image_s + self.prefill_s(prompt - cached, cached) + self.decode_s(output, prompt)
+
+
+def pairs_of(computed: int, cached: int = 0) -> float:
+    """Tokens that attend to each other in a prefill: each to all cached ones, and to those before it."""
+    return computed * (cached + (computed + 1) / 2)
 
 
 @dataclass(frozen=True)
@@ -83,7 +123,8 @@ class SimulatedModel:
             *((True, w) for w in reasoning[: limits.reasoning_tokens]),
             *((False, w) for w in answer[: limits.answer_tokens]),
         ]:
-            await asyncio.sleep(self._profile.decode_s_per_token * pace)
+            if (done := usage.completion_tokens or 0) or not self._profile.first_with_prefill:
+                await asyncio.sleep(self._profile.step_s((usage.prompt_tokens or 0) + done) * pace)
             usage = usage + Usage(0, 0, 1, int(is_reasoning))
             yield ReasoningDelta(piece) if is_reasoning else AnswerDelta(piece)
             yield Progress(usage)
@@ -108,20 +149,21 @@ class SimulatedModel:
     async def _read(self, prompt: Prompt, pace: float) -> Usage:
         """Prefill, but for the longest beginning that was read before."""
         pieces = [piece for turn in prompt.turns for piece in self._pieces(turn)]
-        pieces += [(word, 1) for word in words(prompt.opening)]
-        total, cached, known = sum(size for _, size in pieces), 0, self._known
+        pieces += [(word, 1, False) for word in words(prompt.opening)]
+        total, cached, known, computed = sum(size for _, size, _ in pieces), 0, self._known, pieces
         shared = pieces if self._abilities.prefix_sessions else []
-        for piece, size in shared:
+        for place, (piece, size, _) in enumerate(shared, start=1):
             if piece not in known:
                 break
-            known, cached = known[piece], cached + size
-        await asyncio.sleep(pace * (self._profile.fixed_s + self._profile.prefill_s_per_token * (total - cached)))
+            known, cached, computed = known[piece], cached + size, pieces[place:]
+        images_s = sum(self._profile.vision_s(size) for _, size, is_image in computed if is_image)
+        await asyncio.sleep(pace * (images_s + self._profile.prefill_s(total - cached, cached)))
         known = self._known
-        for piece, _ in shared:
+        for piece, _, _ in shared:
             known = known.setdefault(piece, {})
         return Usage(total, cached, 0, 0)
 
-    def _pieces(self, turn: Turn) -> list[tuple[str, int]]:
-        """What a turn is read as: its images, then its words, with the tokens of each."""
-        images = [(image.digest, self._profile.image_tokens) for image in turn.images]
-        return [*images, *((word, 1) for word in words(turn.text))]
+    def _pieces(self, turn: Turn) -> list[tuple[str, int, bool]]:
+        """What a turn is read as: its images, then its words, with the tokens of each, and whether it is an image."""
+        images = [(image.digest, self._profile.image_tokens, True) for image in turn.images]
+        return [*images, *((word, 1, False) for word in words(turn.text))]
