@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -28,6 +28,12 @@ class Inputs:
     images: tuple[str, ...]
     images_end: int
     tensors: dict[str, torch.Tensor]
+
+    def without_last(self) -> Inputs:
+        """All but the last token, which is text."""
+        tokens = (1, len(self.ids))
+        cut = {name: part[:, :-1] if part.shape[:2] == tokens else part for name, part in self.tensors.items()}
+        return replace(self, ids=self.ids[:-1], tensors=cut)
 
 
 class Reader(Protocol):

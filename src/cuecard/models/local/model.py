@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, ModelError, Unsupported
@@ -23,9 +23,12 @@ from cuecard.models.local.decoding import Decoder, chance, choose
 from cuecard.models.local.engine import Engine
 from cuecard.models.local.inputs import Inputs, Reader, tokenized
 from cuecard.models.local.prefix import Computed, Prefixes, growing, shareable
+from cuecard.models.local.rows import Attended, Rows, listening
 from cuecard.models.prompt import PROSE, TAGS, CardFormat, Prompt, neutral
 
 PREFILL_CHUNK = 8192
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -92,6 +95,16 @@ class LocalModel:
     def abilities(self) -> Abilities:
         return self._abilities
 
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self._reader.tokenizer
+
+    @property
+    def image_token(self) -> int | None:
+        """The id that stands where an image is; None for a language model."""
+        config = self._model.config
+        return getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
+
     async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
         async with aclosing(self._engine.run(partial(self._generate, prompt, limits))) as events:
             async for event in events:
@@ -104,6 +117,16 @@ class LocalModel:
 
     async def score(self, prompt: Prompt, answer: str) -> float:
         return await self._once(partial(self._score, prompt, answer))
+
+    async def attend(
+        self, prompt: Prompt, answer: str, reduce: Callable[[Rows], T], hidden: Sequence[int] = ()
+    ) -> Attended[T]:
+        """What each layer looks at while this answer is said: one pass over its tokens alone, reduced layer by layer.
+
+        What earlier calls computed of the prompt is not computed again. `hidden` keys are seen by none of the queries.
+        Raises BadInput for an empty answer, Unsupported for a model without a hook, ModelError without memory.
+        """
+        return await self._once(partial(self._attend, prompt, answer, reduce, hidden))
 
     async def aclose(self) -> None:
         await asyncio.to_thread(self._engine.stop)
@@ -138,6 +161,21 @@ class LocalModel:
         rest = torch.log_softmax(self._extend(sequence, wanted[:-1], keep=0).float(), -1) if wanted[1:] else first[:0]
         each = torch.cat([first, rest]).gather(-1, torch.tensor(wanted, device=first.device)[:, None])
         yield float(each.mean())
+
+    def _attend(
+        self, prompt: Prompt, answer: str, reduce: Callable[[Rows], T], hidden: Sequence[int]
+    ) -> Generator[Attended[T]]:
+        inputs, wanted = self._reader.inputs(prompt), tokenized(self._reader.tokenizer, neutral(answer))
+        if not wanted:
+            raise BadInput("the answer is empty: nothing in it looks at the reasoning")
+        ids = (*inputs.ids, *wanted)
+        if len(ids) > self._most or len(wanted) >= PREFILL_CHUNK:
+            raise BadInput(f"prompt and answer have {len(ids)} tokens, more than {self._name} reads at once")
+        sequence = self._read(inputs.without_last())
+        self._hold(sequence)
+        with listening(self._model, reduce, len(ids), hidden) as heard:
+            logits = self._extend(sequence, [inputs.ids[-1], *wanted], keep=0)
+        yield Attended(tuple(heard), logits, ids, len(wanted) + 1, sequence.reused)
 
     def _generate(self, prompt: Prompt, limits: Limits) -> Generator[Event]:
         yield Started()

@@ -1,0 +1,90 @@
+"""Capture: what the answer's tokens look at, per layer and head, when a model answers from reasoning, a card, or none.
+
+The decode runs as always; one pass over the answer's tokens then computes their rows, and a reducer keeps of each
+layer what it needs (`models.local.rows`). The prompt is not computed again where the model holds prefixes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+
+from cuecard.attention.spans import Spans, spans
+from cuecard.domain.errors import BadInput, Unsupported
+from cuecard.domain.question import Question
+from cuecard.models.base import AnswerDelta, Limits, Model, ReasoningDelta
+from cuecard.models.local.model import LocalModel
+from cuecard.models.local.rows import Rows
+from cuecard.models.prompt import CardFormat, Prompt, Style, read, reason
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Captured(Generic[T]):
+    """What was kept of each layer, what each key is, and the logits (queries, vocabulary) of the answer.
+
+    The queries are the prompt's last token, which predicts the answer's first, and the answer's tokens.
+    """
+
+    layers: tuple[T, ...]
+    spans: Spans
+    logits: torch.Tensor
+    ids: tuple[int, ...]
+    queries: int
+    as_decoded: bool
+    """The keys before the queries, less the last, were an earlier call's; False also where a model holds none."""
+
+
+async def capture(
+    model: Model, prompt: Prompt, answer: str, reduce: Callable[[Rows], T], hidden: Sequence[int] = ()
+) -> Captured[T]:
+    """What each layer looks at while `answer` follows the prompt, reduced layer by layer.
+
+    `hidden` keys are seen by none of the queries. Raises BadInput for an empty answer or where the prompt's reasoning
+    is not found, Unsupported for a model without a hook, ModelError where one layer's rows do not fit into memory.
+    """
+    local = in_process(model)
+    seen = await local.attend(prompt, answer, reduce, hidden)
+    places = spans(prompt, seen.ids, seen.queries - 1, local.tokenizer, local.image_token)
+    as_decoded = seen.reused >= len(seen.ids) - seen.queries - 1
+    return Captured(seen.layers, places, seen.logits, seen.ids, seen.queries, as_decoded)
+
+
+def own(question: Question, style: Style, reasoning: str) -> Prompt:
+    """The prompt of an answer behind the model's own reasoning. Raises BadInput where there is none."""
+    if not reasoning.strip():
+        raise BadInput("no reasoning to look at: the model gave none", "does it reason at all?")
+    return reason(question, style).closed_after(reasoning)
+
+
+def borrowed(question: Question, style: Style, card: str, form: CardFormat) -> Prompt:
+    """The prompt of an answer behind another model's reasoning. Raises BadInput where there is none."""
+    if not card.strip():
+        raise BadInput("no reasoning to look at: the card is empty", "does its writer reason at all?")
+    return read(question, card, form, style)
+
+
+async def said(model: Model, prompt: Prompt, limits: Limits) -> tuple[str, str]:
+    """The reasoning and the answer that a model gives, decoded as always."""
+    reasoning, answer = "", ""
+    async for event in model.stream(prompt, limits):
+        match event:
+            case ReasoningDelta(text):
+                reasoning += text
+            case AnswerDelta(text):
+                answer += text
+    return reasoning, answer
+
+
+def in_process(model: Model) -> LocalModel:
+    """Raises Unsupported for a model whose attention nobody can see."""
+    if not isinstance(model, LocalModel):
+        raise Unsupported(
+            f"{model.name} does not run in this process: its attention cannot be seen",
+            "give a checkpoint: a directory, hf:ORG/NAME, demo-small or demo-large",
+        )
+    return model

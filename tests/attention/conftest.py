@@ -1,0 +1,47 @@
+"""What tests of the attention laboratory share: the embedded pair, and checkpoints of families that differ."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "models"))
+
+import families
+import tiny
+
+import cuecard
+from cuecard.demo import boards
+from cuecard.domain.question import Question
+from cuecard.models.local.model import LocalModel
+
+WEIGHTS = Path(cuecard.__file__).parent / "weights"
+VISION = ("gemma3_vision", "qwen3_vl", "qwen2_5_vl", "llava")
+
+
+@pytest.fixture(scope="session")
+def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], LocalModel]:
+    """A family's checkpoint, or one of the pair, in memory with nothing computed."""
+    folder, made = tmp_path_factory.mktemp("checkpoints"), {}
+
+    def model(family: str) -> LocalModel:
+        if family not in made:
+            if family.startswith("demo-"):
+                source = WEIGHTS / family
+            elif family in VISION:
+                source = getattr(tiny, family.removesuffix("_vision"))(folder / family)
+            else:
+                source = families.saved(family, folder / family)
+            made[family] = LocalModel.load(source)
+        made[family].forget()
+        return made[family]
+
+    return model
+
+
+@pytest.fixture(scope="session")
+def question() -> Question:
+    return boards.exercises(3, 0)[2].question

@@ -1,0 +1,70 @@
+"""Each token of a prompt belongs to one span, for every way of laying reasoning out and every kind of tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from cuecard.attention.capture import borrowed, capture, own
+from cuecard.attention.spans import Span, Spans
+from cuecard.domain.errors import BadInput
+from cuecard.domain.question import Question
+from cuecard.models.local.model import LocalModel
+from cuecard.models.prompt import CardFormat, Prompt, short
+
+CARD = "Cell 4 shows a blue 6. 它有两个红色。 So the answer is 2."
+Load = Callable[[str], LocalModel]
+
+
+async def of(model: LocalModel, prompt: Prompt) -> Spans:
+    return (await capture(model, prompt, "7 red", lambda rows: None)).spans
+
+
+def text(spans: Spans, span: Span) -> str:
+    return "".join(spans.pieces[place] for place in spans.of(span))
+
+
+@pytest.mark.parametrize("form", CardFormat)
+@pytest.mark.parametrize("family", ["demo-small", "qwen3", "llava", "gemma3_vision"])
+async def test_a_card_is_found_whole_wherever_it_stands(
+    load: Load, question: Question, family: str, form: CardFormat
+) -> None:
+    model = load(family)
+    asked = question if model.abilities.images else replace(question, images=())
+    spans = await of(model, borrowed(asked, model.abilities.style, CARD, form))
+    assert text(spans, Span.REASONING).strip() == CARD
+    assert text(spans, Span.ANSWER) == "7 red"
+    assert text(spans, Span.QUESTION).startswith(asked.text)
+    assert text(spans, Span.QUESTION).endswith("phrase only.")
+    assert len(spans.of(Span.SINK)) == 1
+    assert spans.names[-4] is Span.CUE or form is not CardFormat.THINKING
+
+
+async def test_own_reasoning_and_none_are_told_apart(load: Load, question: Question) -> None:
+    model = load("demo-small")
+    style = model.abilities.style
+    assert text(await of(model, own(question, style, CARD)), Span.REASONING) == CARD
+    without = await of(model, short(question, style))
+    assert without.of(Span.REASONING) == []
+    assert text(without, Span.CUE) == "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    assert len(without.of(Span.IMAGE)) == 16
+
+
+async def test_a_system_prompt_and_an_earlier_mention_of_the_card_are_no_reasoning(
+    load: Load, question: Question
+) -> None:
+    model = load("demo-small")
+    asked = replace(question, system="Be brief.", text=f"{CARD} Is that so?")
+    spans = await of(model, borrowed(asked, model.abilities.style, CARD, CardFormat.THINKING))
+    assert text(spans, Span.SYSTEM) == "Be brief."
+    assert text(spans, Span.REASONING) == CARD
+    assert text(spans, Span.QUESTION).startswith(f"{CARD} Is that so?")
+
+
+async def test_a_card_that_the_tokenizer_does_not_spell_back_is_an_error(load: Load, question: Question) -> None:
+    model = load("demo-small")
+    prompt = replace(borrowed(question, model.abilities.style, CARD, CardFormat.THINKING), card="Something else.")
+    with pytest.raises(BadInput, match="no reasoning to look at: 'Something else"):
+        await of(model, prompt)
