@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cuecard.attention.capture import borrowed, capture, own, said
-from cuecard.attention.spans import Span
+from cuecard.attention.spans import Span, Spans
 from cuecard.domain.errors import BadInput, ModelError, Unsupported
 from cuecard.domain.question import Question
 from cuecard.models.base import Limits
@@ -24,7 +24,7 @@ ASKED = Question("How many red digits are there?")
 Load = Callable[[str], LocalModel]
 
 
-def everything(rows: Rows) -> Rows:
+def everything(rows: Rows, spans: Spans) -> Rows:
     return rows
 
 
@@ -193,7 +193,7 @@ NO_MEMORY = (
 async def test_too_little_memory_is_said_in_one_line(
     load: Load, monkeypatch: pytest.MonkeyPatch, free: int | None, error: Exception | None
 ) -> None:
-    def full(rows: Rows) -> None:
+    def full(rows: Rows, spans: Spans) -> None:
         if error:
             raise error
 

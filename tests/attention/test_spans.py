@@ -19,7 +19,7 @@ Load = Callable[[str], LocalModel]
 
 
 async def of(model: LocalModel, prompt: Prompt) -> Spans:
-    return (await capture(model, prompt, "7 red", lambda rows: None)).spans
+    return (await capture(model, prompt, "7 red", lambda rows, spans: None)).spans
 
 
 def text(spans: Spans, span: Span) -> str:

@@ -40,16 +40,17 @@ class Captured(Generic[T]):
 
 
 async def capture(
-    model: Model, prompt: Prompt, answer: str, reduce: Callable[[Rows], T], hidden: Sequence[int] = ()
+    model: Model, prompt: Prompt, answer: str, reduce: Callable[[Rows, Spans], T], hidden: Sequence[int] = ()
 ) -> Captured[T]:
-    """What each layer looks at while `answer` follows the prompt, reduced layer by layer.
+    """What each layer looks at while `answer` follows the prompt, reduced layer by layer; keys are told by spans.
 
     `hidden` keys are seen by none of the queries. Raises BadInput for an empty answer or where the prompt's reasoning
     is not found, Unsupported for a model without a hook, ModelError where one layer's rows do not fit into memory.
     """
     local = in_process(model)
-    seen = await local.attend(prompt, answer, reduce, hidden)
-    places = spans(prompt, seen.ids, seen.queries - 1, local.tokenizer, local.image_token)
+    ids, answered = await local.tokens(prompt, answer)
+    places = spans(prompt, ids, answered, local.tokenizer, local.image_token)
+    seen = await local.attend(prompt, answer, lambda rows: reduce(rows, places), hidden)
     as_decoded = seen.reused >= len(seen.ids) - seen.queries - 1
     return Captured(seen.layers, places, seen.logits, seen.ids, seen.queries, as_decoded)
 

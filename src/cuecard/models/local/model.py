@@ -118,6 +118,10 @@ class LocalModel:
     async def score(self, prompt: Prompt, answer: str) -> float:
         return await self._once(partial(self._score, prompt, answer))
 
+    async def tokens(self, prompt: Prompt, answer: str) -> tuple[tuple[int, ...], int]:
+        """Ids of a prompt and an answer behind it, and how many of them are the answer's. Raises BadInput."""
+        return await self._once(partial(self._tokens, prompt, answer))
+
     async def attend(
         self, prompt: Prompt, answer: str, reduce: Callable[[Rows], T], hidden: Sequence[int] = ()
     ) -> Attended[T]:
@@ -162,12 +166,20 @@ class LocalModel:
         each = torch.cat([first, rest]).gather(-1, torch.tensor(wanted, device=first.device)[:, None])
         yield float(each.mean())
 
+    def _tokens(self, prompt: Prompt, answer: str) -> Generator[tuple[tuple[int, ...], int]]:
+        inputs, wanted = self._behind(prompt, answer)
+        yield (*inputs.ids, *wanted), len(wanted)
+
+    def _behind(self, prompt: Prompt, answer: str) -> tuple[Inputs, list[int]]:
+        wanted = tokenized(self._reader.tokenizer, neutral(answer))
+        if not wanted:
+            raise BadInput("the answer is empty: nothing in it looks at the reasoning")
+        return self._reader.inputs(prompt), wanted
+
     def _attend(
         self, prompt: Prompt, answer: str, reduce: Callable[[Rows], T], hidden: Sequence[int]
     ) -> Generator[Attended[T]]:
-        inputs, wanted = self._reader.inputs(prompt), tokenized(self._reader.tokenizer, neutral(answer))
-        if not wanted:
-            raise BadInput("the answer is empty: nothing in it looks at the reasoning")
+        inputs, wanted = self._behind(prompt, answer)
         ids = (*inputs.ids, *wanted)
         if len(ids) > self._most or len(wanted) >= PREFILL_CHUNK:
             raise BadInput(f"prompt and answer have {len(ids)} tokens, more than {self._name} reads at once")
