@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -15,7 +15,7 @@ from gateways import COUNT, gateway
 from cuecard.domain.call import FinishReason, Mode
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.gateway.pool import Breaker, Pool, Replica
-from cuecard.models.base import AnswerDelta, Limits
+from cuecard.models.base import AnswerDelta, Event, Limits
 from cuecard.models.mock_server import (
     BadJson,
     Cut,
@@ -30,7 +30,7 @@ from cuecard.models.mock_server import (
     Stall,
 )
 from cuecard.models.openai import OpenAIModel
-from cuecard.models.prompt import PROSE, short
+from cuecard.models.prompt import PROSE, Prompt, short
 from cuecard.strategies.policy import Acceptance, Policy
 
 pytestmark = pytest.mark.timeout(30)
@@ -190,6 +190,34 @@ async def test_at_the_hand_off_what_is_at_hand_is_given(fault, broken, expected,
     small = later(SCRIPTED[fault] if broken != "large" else FINE, "2")
     large = later(SCRIPTED[fault] if broken != "small" else FINE, "5")
     async with pair(small, large) as (client, pools):
+        assert await answered(client, stream) == (expected, "degraded")
+        assert tidy(pools)
+
+
+class Vanishing:
+    """A model that answers short, and whose server is elsewhere when it is to reason or to read."""
+
+    def __init__(self, here: OpenAIModel, gone: OpenAIModel) -> None:
+        self.here, self.gone = here, gone
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.here, name)
+
+    def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
+        return (self.here if prompt.mode is Mode.SHORT else self.gone).stream(prompt, limits)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(
+    ("broken", "expected"), [("small", "5"), ("large", "3"), ("both", "5")], ids=["small", "large", "both"]
+)
+@pytest.mark.parametrize("address", [fault for fault in FATAL.values() if isinstance(fault, str)])
+async def test_a_server_that_has_vanished_by_the_hand_off_is_made_do_without(address, broken, expected, stream):
+    async with pair(later(FINE, "2"), later(FINE, "5")) as (client, pools):
+        for role, pool in pools.items():
+            if broken in (role, "both"):
+                replica = pool.replicas[0]
+                replica.model = Vanishing(replica.model, OpenAIModel(address, role, family="plain"))
         assert await answered(client, stream) == (expected, "degraded")
         assert tidy(pools)
 

@@ -88,7 +88,8 @@ async def test_breakers_retries_cached_tokens_and_false_accepts_are_in_the_metri
         await client.chat.completions.create(**ASKED)
         told = (await plain.get("metrics")).text
     found = {family.name: family for family in text_string_to_metric_families(told)}
-    assert [s.value for s in found["cuecard_upstream_open"].samples] == [0, 0]
+    breakers = found["cuecard_upstream_breaker"].samples
+    assert {(s.labels["state"], s.value) for s in breakers} == {("closed", 1), ("open", 0), ("half_open", 0)}
     assert [s.value for s in found["cuecard_upstream_retries"].samples] == [0, 0]
     assert {s.labels["what"] for s in found["cuecard_tokens"].samples if "what" in s.labels} >= {"cached", "reasoning"}
     for name in ("ttft", "ttfo", "handoff", "overhead"):

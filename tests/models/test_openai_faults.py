@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -69,6 +71,23 @@ async def test_cancelling_before_the_first_byte_hangs_up_too() -> None:
     async with served(Stall()) as (model, server):
         await until_cancelled(model, server)
         await server.received[0].gone.wait()
+
+
+def test_a_model_that_nobody_closes_makes_no_noise_at_the_end():
+    code = """
+import asyncio
+from cuecard import Pair
+from cuecard.models.mock_server import MockServer, Says
+from threading import Thread
+
+loop = asyncio.new_event_loop()
+Thread(target=loop.run_forever, daemon=True).start()
+server = MockServer([Says("3")])
+url = asyncio.run_coroutine_threadsafe(server.__aenter__(), loop).result()
+print(Pair(f"{url}#mock", f"{url}#mock").ask("How many?").answer)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True)
+    assert (done.stdout, done.stderr) == ("3\n", "")
 
 
 async def test_closing_the_model_ends_its_calls() -> None:

@@ -82,7 +82,9 @@ class Observatory:
         self._checked = Gauge("audit_checked", "Agreed answers that were looked at again", **made)
         self._differed = Gauge("audit_differed", "Those of them that reasoning answered differently", **made)
         self._false = Gauge("audit_interval", "False accepts, 95% Wilson interval of their share", ["end"], **made)
-        self._up = Gauge("upstream_open", "1 while the breaker lets no call through", ["role", "replica"], **made)
+        self._breaker = Gauge(
+            "upstream_breaker", "1 at the state the circuit breaker is in", ["role", "replica", "state"], **made
+        )
         self._retries = Gauge("upstream_retries", "Calls that were tried again, since the start", ["role"], **made)
         self._running = Gauge("upstream_running", "Calls under way", ["role", "replica"], **made)
 
@@ -151,7 +153,8 @@ class Observatory:
             if isinstance(model, Pool):
                 self._retries.labels(role).set(model.retries)
         for role, index, replica in self._replicas():
-            self._up.labels(role, str(index)).set(replica.breaker.state is State.OPEN)
+            for state in State:
+                self._breaker.labels(role, str(index), state).set(replica.breaker.state is state)
             self._running.labels(role, str(index)).set(replica.running)
         return generate_latest(self.registry)
 

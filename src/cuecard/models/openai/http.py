@@ -9,7 +9,9 @@ import asyncio
 import io
 import json
 import urllib.request
+import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -155,6 +157,18 @@ class Server:
         self._closed = True
         if self._session is not None:
             await self._session.close()
+
+    def __del__(self) -> None:
+        """Who forgets to close a model is spared aiohttp's complaints; the sockets are closed all the same."""
+        if self._session is None or self._session.closed:
+            return
+        connector = self._session.connector
+        self._session.detach()
+        if connector is not None:
+            closing = connector.close().__await__()
+            with suppress(Exception), warnings.catch_warnings(action="ignore"):
+                next(closing)  # closes the sockets, and would then wait for them to be closed
+                closing.close()
 
     async def _asked(self, method: str, url: str, data: object = None) -> Answer:
         response = await self._opened().request(
