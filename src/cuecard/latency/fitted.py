@@ -1,0 +1,167 @@
+"""A fitted latency model of one model on one machine, and what a call costs by it: estimated, all of it.
+
+Stored as JSON, a file a model and setting, in `fits/` beside the readings.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from cuecard import disk
+from cuecard.disk import CannotStore
+from cuecard.domain.errors import BadInput
+from cuecard.domain.outcome import LatencyKind
+from cuecard.models.simulated import Profile
+
+VERSION = 1
+FOLDER = "fits"
+CONFIDENCE = 0.95
+COEFFICIENTS = tuple(each.name for each in fields(Profile) if each.name.endswith(("_s", "_token", "_pair")))
+"""What is fitted of a profile, all in seconds and none below 0."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Relative errors of points that the fit had not seen: each quarter predicted from the other three."""
+
+    median: float
+    p90: float
+    points: int
+
+
+@dataclass(frozen=True)
+class Fit:
+    """`parts`: coefficients by component, which add up to the profile; `draws`: profiles of bootstrap draws."""
+
+    model: str
+    source: str
+    setting: Mapping[str, Any]
+    """What holds for all its readings: batch, dtype, attention, …"""
+    parts: Mapping[str, Mapping[str, float]]
+    draws: Sequence[Mapping[str, float]]
+    held_out: Mapping[str, HeldOut]
+    """By component, and `total`."""
+    ranges: Mapping[str, tuple[int, int]]
+    """Least and most visual, prompt and output tokens that were measured; beyond them the fit extrapolates."""
+    readings: int
+    points: int
+    pixels_per_visual_token: float | None
+    measured: Mapping[str, Any]
+    """Where and when: what `profile.json` says of the machine."""
+
+    @property
+    def profile(self) -> Profile:
+        """What a simulated model runs by."""
+        return profile_of({name: sum(part.get(name, 0.0) for part in self.parts.values()) for name in COEFFICIENTS})
+
+    @property
+    def drawn(self) -> list[Profile]:
+        return [profile_of(draw) for draw in self.draws]
+
+    def parts_s(self, visual: int, prompt: int, output: int) -> dict[str, float]:
+        """Seconds of each component of one call that has nothing cached."""
+        return {name: profile_of(part).call_s(visual, prompt, output) for name, part in self.parts.items()}
+
+    def interval(self, coefficient: str) -> tuple[float, float] | None:
+        """Bounds of a coefficient, percentiles of its draws; None where nothing could be drawn."""
+        return bounds([draw.get(coefficient, 0.0) for draw in self.draws])
+
+    @property
+    def described(self) -> str:
+        """`demo-small, batch 1, float32`."""
+        return ", ".join([self.model, *(f"{name} {value}" for name, value in self.setting.items())])
+
+
+def profile_of(coefficients: Mapping[str, float]) -> Profile:
+    """A profile of fitted coefficients, those not named 0."""
+    values: dict[str, Any] = {name: coefficients.get(name, 0.0) for name in COEFFICIENTS}
+    return Profile(**values, first_with_prefill=True)
+
+
+def bounds(values: Sequence[float]) -> tuple[float, float] | None:
+    """The middle 95% of bootstrap draws; None of fewer than 20."""
+    if len(values) < 20:
+        return None
+    ordered, tail = sorted(values), (1 - CONFIDENCE) / 2
+    return _quantile(ordered, tail), _quantile(ordered, 1 - tail)
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    place = share * (len(ordered) - 1)
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    if ordered[below] == ordered[above]:
+        return ordered[below]  # also of two infinities
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def write(fits: Sequence[Fit], folder: Path) -> list[Path]:
+    """One file a fit, named by its model and by what sets it apart from the model's others, instead of those there.
+
+    Raises CannotStore.
+    """
+    written = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob("*.json"):
+            old.unlink()
+    except OSError as error:
+        raise CannotStore(f"cannot write into {folder}: {error.strerror}") from error
+    for fit in fits:
+        alike = [other.setting for other in fits if other.model == fit.model]
+        apart = [f"{name}={value}" for name, value in fit.setting.items() if any(s.get(name) != value for s in alike)]
+        name = re.sub(r"[^\w.=-]+", "_", "-".join([fit.model, *apart]))
+        path = folder / f"{name}.json"
+        told = {"version": VERSION, "label": LatencyKind.ESTIMATED, **asdict(fit), "profile": _coefficients(fit)}
+        disk.save(path, told)
+        written.append(path)
+    return written
+
+
+def _coefficients(fit: Fit) -> dict[str, Any]:
+    """For whoever reads the file: the sum of the parts, with intervals."""
+    profile = fit.profile
+    return {name: {"estimate": getattr(profile, name), "interval": fit.interval(name)} for name in COEFFICIENTS}
+
+
+def read(path: Path) -> Fit:
+    """One fit from its file. Raises BadInput."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        version = told.pop("version")
+        if version != VERSION:
+            raise BadInput(f"{path} is a fit of version {version}, this cuecard reads {VERSION}", "fit it anew")
+        held_out = {name: HeldOut(**each) for name, each in told["held_out"].items()}
+        ranges = {name: (low, high) for name, (low, high) in told["ranges"].items()}
+        return Fit(**{each.name: told[each.name] for each in fields(Fit)} | {"held_out": held_out, "ranges": ranges})
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInput(f"{path} is no fit: {error}", "`cuecard fit` writes them") from error
+
+
+def read_all(path: Path) -> list[Fit]:
+    """The fits of a profile's directory, or of one file, in the profile's order of models. Raises BadInput."""
+    if path.is_file():
+        return [read(path)]
+    if not (found := sorted((path / FOLDER).glob("*.json"))):
+        raise BadInput(f"{path} holds no fits", f"cuecard fit {path}")
+    fits = [read(each) for each in found]
+    return sorted(fits, key=lambda fit: list(fit.measured.get("models") or [fit.model]).index(fit.model))
+
+
+def plainest(fits: Sequence[Fit], model: str) -> Fit:
+    """The fit of a model in its plainest setting: the least batch, then the most readings. Raises BadInput."""
+    own = [fit for fit in fits if fit.model == model]
+    if not own:
+        there = ", ".join(dict.fromkeys(fit.model for fit in fits))
+        raise BadInput(f"there is no fit of {model}", f"there are fits of {there}")
+    return min(own, key=lambda fit: (fit.setting.get("batch") or 1, fit.setting.get("concurrency") or 1, -fit.readings))
