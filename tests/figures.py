@@ -55,7 +55,8 @@ def headline(told: Mapping[str, Any]) -> str:
 
 def measured(told: Mapping[str, Any]) -> str:
     on = told["machine"]
-    where = on["accelerator"] or f"{on['cores']} cores of {on['processor']}, {on['torch_threads']} threads"
+    threads = f", {on['torch_threads']} threads" if on["torch_threads"] else ""
+    where = on["accelerator"] or f"{on['cores']} cores of {on['processor']}{threads}"
     boards = f"{told['boards']:,} held-out boards, seed {told['seed']}" if "boards" in told else ""
     return ", ".join(filter(None, (boards, f"measured on {on['date']}", where))) + ".\n"
 
@@ -186,6 +187,49 @@ def overhead(told: Mapping[str, Any]) -> str:
     return table(head, rows) + "\n" + measured(told)
 
 
+def gateway(told: Mapping[str, Any]) -> str:
+    figures = told["figures"]
+    rates = {"mutual": "gateway, mutual", "one call": "gateway, one call", "LiteLLM, one call": "LiteLLM, one call"}
+    rows = [
+        (
+            way if "one call" in way else f"`{way}`, two calls",
+            *(f"{added[p]:.2f}" for p in ("p50_ms", "p95_ms", "p99_ms")),
+            f"{figures['throughput'][rates[way]]['per_cpu_s']:,.0f}" if way in rates else "",
+        )
+        for way, added in figures["added"].items()
+    ]
+    head = ("", "p50 ms", "p95 ms", "p99 ms", "requests per CPU second")
+    return f"{table(head, rows)}\n{crowd(figures['streaming'])}{measured(told)}"
+
+
+def crowd(many: Mapping[str, Any]) -> str:
+    return (
+        f"{many['clients']} streaming clients for {many['seconds']:.0f} s: {many['requests']:,} requests, "
+        f"{many['errors']} errors, {many['usage_tokens'] - many['upstream_tokens']} tokens miscounted;\n"
+        f"memory {many['resident_mib']['after_a_sixth']:.0f} MiB after a sixth of it, "
+        f"{many['resident_mib']['at_the_end']:.0f} MiB at the end.\n"
+    )
+
+
+def soak(told: Mapping[str, Any]) -> str:
+    return crowd(told["figures"]["soak"]) + measured(told)
+
+
+def warming(told: Mapping[str, Any]) -> str:
+    rows = [
+        (
+            way,
+            milliseconds(f["first_reasoning_token_s"]),
+            milliseconds(f["handoff_s"]),
+            " to ".join(map(milliseconds, f["handoff_quartiles_s"])),
+            f"{f['cached_tokens_of_reader']:.0f} of {f['prompt_tokens_of_reader']:.0f}",
+        )
+        for way, f in told["figures"].items()
+    ]
+    head = ("", "first reasoning token, ms", "hand-off, ms", "its quartiles, ms", "prompt tokens of the reader cached")
+    return table(head, rows) + "\n" + measured(told)
+
+
 def of(name: str, draw: Callable[[Mapping[str, Any]], str]) -> Callable[[], str]:
     """A table of one result file."""
 
@@ -207,5 +251,8 @@ FIGURES = {
     "figures acceptance": of("validation", acceptance),
     "figures handoff": of("handoff", handoff),
     "figures overhead": of("overhead", overhead),
+    "figures gateway": of("gateway", gateway),
+    "figures soak": of("soak", soak),
+    "figures warming": of("warming", warming),
     "figures schedules": of("strategies", schedules),
 }
