@@ -80,3 +80,19 @@ def test_a_comparison_is_printed_as_one_json_object(run):
     assert told["configuration"] == []
     assert {each["arm"] for each in told["arms"]} >= {"mutual", "transfer"}
     assert all(each["accuracy"]["p"] == 1.0 for each in told["arms"])
+
+
+def test_a_run_that_an_earlier_version_has_scored_says_so_until_it_is_scored_again(tmp_path):
+    run = made(tmp_path / "run")
+    with sqlite3.connect(run / "run.sqlite") as rows:
+        ((text, checksum),) = rows.execute("SELECT record, checksum FROM answers WHERE arm = 'mutual' AND id = '0'")
+        record = {**json.loads(text), "scorer": "earlier"}
+        rows.execute("UPDATE answers SET record = ? WHERE checksum = ?", (json.dumps(record), checksum))
+    done = cuecard("report", run)
+    assert "Scores are stale" in done.stdout
+    assert "1 by earlier" in (run / "report.html").read_text(encoding="utf-8")
+    said = cuecard("rescore", run, "--dry-run").stdout
+    assert "no score changes" in said
+    told = json.loads(cuecard("rescore", run, "--json").stdout)
+    assert told["earlier"]["earlier"] == 1
+    assert "Scores are stale" not in cuecard("report", run).stdout

@@ -16,9 +16,11 @@ from cuecard.cli.compare import compare
 from cuecard.cli.demo import demo
 from cuecard.cli.eval import evaluate
 from cuecard.cli.exchange import exports_, imports
+from cuecard.cli.fit import fit
 from cuecard.cli.models import models
 from cuecard.cli.replay import replay
 from cuecard.cli.report import report
+from cuecard.cli.rescore import rescore
 from cuecard.cli.serve import key, serve
 from cuecard.cli.study import study
 from cuecard.cli.tasks import tasks
@@ -43,7 +45,9 @@ app.command()(tune)
 app.command("eval")(evaluate)
 app.command()(study)
 app.command()(report)
+app.command()(rescore)
 app.command()(compare)
+app.command()(fit)
 app.add_typer(imports, name="import")
 app.add_typer(exports_, name="export")
 

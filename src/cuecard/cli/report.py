@@ -73,7 +73,7 @@ def report(
     if as_json:
         typer.echo(json.dumps(found.as_object(), indent=2, ensure_ascii=False))
     else:
-        _show(found, drawn, written)
+        _show(found, drawn, written, drawn.sentences.stale(told["scorer"]))
 
 
 def _room() -> Any:
@@ -98,8 +98,10 @@ def facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
     return told + [(name.replace("_", " "), str(value)) for name, value in machine.items() if value is not None]
 
 
-def _show(found: Findings, drawn: Any, written: list[Path]) -> None:
+def _show(found: Findings, drawn: Any, written: list[Path], stale: str | None) -> None:
     console = Console(highlight=False)
+    if stale:
+        console.print(Text(stale, style="yellow"))
     for task in found.tasks:
         console.print(_table(task, drawn))
         for line in drawn.sentences.summary(task, found):

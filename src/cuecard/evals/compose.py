@@ -195,17 +195,10 @@ def record_of(asked: Asked, told: Told, kind: LatencyKind) -> Record:
 
 
 def _scored(item: Item, outcome: Outcome | None, notes: Sequence[Note]) -> dict[str, Any]:
-    """By every extractor from the raw reply; our own extractor's score is the answer's."""
+    """From the raw reply; a failure has none."""
     if outcome is None:
-        return {"reply": None, "parsed": False, "score": None, "scores": {}}
-    reply = _reply(item, outcome, notes)
-    scores = scorers.scores(reply, item)
-    return {
-        "reply": reply,
-        "parsed": extract(reply, item.question).parsed,
-        "score": scores.get("ours"),
-        "scores": scores,
-    }
+        return {"reply": None, "parsed": False, "score": None, "scores": {}, "scorer": scorers.version()}
+    return scorers.scored(_reply(item, outcome, notes), item)
 
 
 def _reply(item: Item, outcome: Outcome, notes: Sequence[Note]) -> str:

@@ -6,20 +6,24 @@ the extractor's decision, so that the two can be told apart in a result.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from pathlib import Path
 from typing import Any
 
-from cuecard.answers import Answer, anls, normalise
+from cuecard import answers
+from cuecard.answers import Answer, anls, extract, normalise
 from cuecard.answers import score as closeness
 from cuecard.answers.agreement import same_text
 from cuecard.answers.maths import tidy
 from cuecard.answers.number import whole
 from cuecard.domain.errors import MissingExtra
 from cuecard.domain.question import AnswerKind, Question, letter
+from cuecard.evals import extractors
 from cuecard.evals.extractors import EXTRACTORS
 from cuecard.evals.items import Item
 
@@ -106,7 +110,24 @@ def score(said: str | None, item: Item) -> float | None:
 
 def scores(reply: str, item: Item) -> dict[str, float | None]:
     """The scores of a reply by every extractor."""
-    return {name: score(extract(reply, item.question), item) for name, extract in EXTRACTORS.items()}
+    return {name: score(find(reply, item.question), item) for name, find in EXTRACTORS.items()}
+
+
+def scored(reply: str, item: Item) -> dict[str, Any]:
+    """A reply and its scores as the store keeps them with an answer: by every extractor, our own's is the answer's."""
+    by = scores(reply, item)
+    parsed = extract(reply, item.question).parsed
+    return {"reply": reply, "parsed": parsed, "score": by.get("ours"), "scores": by, "scorer": version()}
+
+
+@cache
+def version() -> str:
+    """What scores depend on, 12 hex digits: the sources of scorers, extractors, answers. No edit is forgotten."""
+    files = [Path(__file__), Path(extractors.__file__), *sorted(Path(answers.__file__).parent.glob("*.py"))]
+    told = hashlib.sha256()
+    for file in files:
+        told.update(f"{file.name}\n{file.read_text(encoding='utf-8')}".encode())
+    return told.hexdigest()[:12]
 
 
 def option_meant(gold: str, question: Question) -> str | None:

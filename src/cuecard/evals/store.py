@@ -129,6 +129,15 @@ class Store:
             new = self._writer.execute("INSERT OR IGNORE INTO images VALUES (?, ?, ?)", values).rowcount
             self._image_bytes += len(image.data) * new
 
+    def replace(self, rows: Iterable[AnswerRow]) -> None:
+        """Answers in the place of those that are there, all in one transaction."""
+        with self._writing, _Transaction(self._writer, self._path):
+            for row in rows:
+                text, where = _text(row.record), (row.task, row.id, row.arm)
+                values = (text, checksum(text, *where), *where)
+                update = "UPDATE answers SET record = ?, checksum = ? WHERE task = ? AND id = ? AND arm = ?"
+                self._writer.execute(update, values)
+
     def note(self, key: str, value: Any) -> None:
         """A fact about the run, by name; an earlier one of this name is replaced."""
         with self._writing, _Transaction(self._writer, self._path):

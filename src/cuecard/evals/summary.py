@@ -17,11 +17,13 @@ from cuecard.domain.errors import MissingExtra
 from cuecard.domain.outcome import Route
 from cuecard.evals import balance, scorers
 from cuecard.evals.arms import LIVE
+from cuecard.evals.extractors import ours
 from cuecard.evals.resampling import Interval
+from cuecard.evals.rescoring import item_of, stale
 from cuecard.evals.statistics import share_interval, wilson
 from cuecard.evals.store import Record, Store
 
-VERSION = 1
+VERSION = 2
 LOST = (FinishReason.CANCELLED, FinishReason.ERROR)
 FATES = ("prompt", "cached", "completion", "reasoning")
 
@@ -50,7 +52,13 @@ def summary(config: Mapping[str, Any], store: Store) -> Record:
             },
             "composed_against_measured": against_live(arms, config["arms"]),
         }
-    return {"version": VERSION, "config": dict(config), "tasks": told, "calls": of_calls(store.calls())}
+    return {
+        "version": VERSION,
+        "config": dict(config),
+        "scorer": {"version": scorers.version(), "stale": stale(answers)},
+        "tasks": told,
+        "calls": of_calls(store.calls()),
+    }
 
 
 def of_arm(answers: Sequence[Record], items: Mapping[str, Record], aggregate: str) -> Record:
@@ -66,7 +74,7 @@ def of_arm(answers: Sequence[Record], items: Mapping[str, Record], aggregate: st
         "scored": len(scored),
         "accuracy": mean(answer["score"] for answer in scored),
         "interval": interval(scored, items),
-        "by_category": _by_category(answers, items),
+        "by_category": _by_category(answers, items, aggregate),
         "routes": dict(Counter(answer["route"] or "error" for answer in answers)),
         "tokens": tokens(answers),
         "latency": latency(answers),
@@ -78,12 +86,17 @@ def of_arm(answers: Sequence[Record], items: Mapping[str, Record], aggregate: st
         "scores": _by_extractor(scored),
         "attempts": sum(answer["attempts"] for answer in answers),
     }
+    return told | aggregated(scored, items, aggregate)
+
+
+def aggregated(scored: Sequence[Record], items: Mapping[str, Record], aggregate: str) -> Record:
+    """What a benchmark's authors report besides the mean: groups of rotations, or POPE's five figures."""
     if aggregate == "circular":
         groups = scorers.circular((items[each["id"]]["group"] or each["id"], each["score"]) for each in scored)
-        told["circular"] = {"groups": len(groups), "accuracy": mean(groups.values())}
+        return {"circular": {"groups": len(groups), "accuracy": mean(groups.values())}}
     if aggregate == "pope":
-        told["pope"] = asdict(scorers.pope(_polarity(answer, items[answer["id"]]) for answer in scored))
-    return told
+        return {"pope": asdict(scorers.pope(_polarity(answer, items[answer["id"]]) for answer in scored))}
+    return {}
 
 
 def tokens(answers: Iterable[Record]) -> dict[str, dict[str, int]]:
@@ -157,21 +170,22 @@ def interval(scored: Sequence[Record], items: Mapping[str, Record]) -> Record | 
     return {"low": found.low, "high": found.high, "confidence": found.confidence, "method": found.method}
 
 
-def _by_category(answers: Sequence[Record], items: Mapping[str, Record]) -> dict[str, Record]:
+def _by_category(answers: Sequence[Record], items: Mapping[str, Record], aggregate: str) -> dict[str, Record]:
     def category(answer: Record) -> str:
         return items[answer["id"]]["category"] or ""
 
     told = {}
     for name, group in groupby(sorted(answers, key=category), key=category):
         own = list(group)
-        scored = [answer["score"] for answer in own if answer["score"] is not None]
+        scored = [answer for answer in own if answer["score"] is not None]
         if name:
             told[name] = {
                 "n": len(own),
                 "scored": len(scored),
-                "accuracy": mean(scored),
+                "accuracy": mean(answer["score"] for answer in scored),
                 "mean_s": latency(own)["mean_s"],
                 "routes": dict(Counter(answer["route"] or "error" for answer in own)),
+                **aggregated(scored, items, aggregate),
             }
     return told
 
@@ -182,8 +196,7 @@ def _by_extractor(scored: Sequence[Record]) -> Record:
 
 
 def _polarity(answer: Record, item: Record) -> tuple[str | None, str]:
-    said = str(answer["answer"]).strip().lower() if answer["parsed"] else None
-    return said, str(item["golds"][0]).strip().lower()
+    return ours(answer["reply"], item_of(item).question), str(item["golds"][0]).strip().lower()
 
 
 def _is_cut(answer: Record) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from cuecard.evals.findings import TaskFound
-from cuecard.report import sentences, sheets
+from cuecard.report import categories, sentences, sheets
 from cuecard.report.evaluated import Evaluation
 from cuecard.report.parts import Drawing, bullets, figure, of_task, section, table, wide
 from cuecard.report.questions import drill_down, gallery
@@ -17,7 +17,9 @@ Drawn = Mapping[str, Sequence[Drawing]]
 
 def _summary(shown: Evaluation, drawn: Drawn) -> str:
     found = shown.found
-    parts = [part for task in found.tasks for part in (_head(shown, task), bullets(sentences.summary(task, found)))]
+    stale = sentences.stale(shown.summary["scorer"])
+    parts = [f'<p class="warning">{escape(stale)}</p>'] if stale else []
+    parts += [part for task in found.tasks for part in (_head(shown, task), bullets(sentences.summary(task, found)))]
     soft = (
         "Differences are paired, on the questions that both arms answered; p-values are adjusted by Holm's method over"
         " all arms and tasks of this run, significant is 0.05. Intervals are 95% and count questions of one image as"
@@ -43,6 +45,23 @@ def _results(shown: Evaluation, drawn: Drawn) -> str:
         )
         parts += [wide(table(heads, rows, texts=(5, 6)), caption)] if rows else []
     return section("Results", *parts)
+
+
+def _categories(shown: Evaluation, drawn: Drawn) -> str:
+    parts: list[str] = []
+    for task in shown.found.tasks:
+        told, arms = shown.summary["tasks"][task.task], [arm.arm for arm in task.plain]
+        made = []
+        if five := categories.pope(told, arms):
+            caption = (
+                "POPE's five figures, yes being positive; an answer that cannot be parsed says neither."
+            )
+            made.append(wide(table(*five, texts=[1]), caption))
+        elif by := categories.accuracies(told, arms):
+            unit = "" if task.unit == "question" else f", by {task.unit}"
+            made.append(wide(table(*by), f"Right in each category{unit}; in brackets its questions."))
+        parts += [_head(shown, task), *made] if made else []
+    return section("By category", *parts)
 
 
 def _tokens(shown: Evaluation, drawn: Drawn) -> str:
@@ -175,6 +194,7 @@ def _about(shown: Evaluation, drawn: Drawn) -> str:
 CHAPTERS = (
     _summary,
     _results,
+    _categories,
     _tokens,
     _request,
     _routes,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cuecard.domain.errors import BadInput
-from cuecard.report import drawings, sentences, tables
+from cuecard.report import categories, drawings, sentences, tables
 from cuecard.report.chapters import CHAPTERS
 from cuecard.report.evaluated import Evaluation
 from cuecard.report.html import NO_OTHERS
@@ -56,7 +56,8 @@ def report(shown: Evaluation) -> Report:
     """Drawn and put together."""
     drawn = drawings.all_of(shown.found, shown.requests)
     figures = tuple(each for some in drawn.values() for each in some)
-    return Report(page(shown, drawn), figures, {**tables.tables(shown.found), "answers": shown.answers})
+    rows = {"categories": categories.rows(shown.summary["tasks"]), "answers": shown.answers}
+    return Report(page(shown, drawn), figures, {**tables.tables(shown.found), **rows})
 
 
 def page(shown: Evaluation, drawn: Mapping[str, Sequence[Drawing]]) -> str:

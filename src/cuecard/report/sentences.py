@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from cuecard.domain.outcome import LatencyKind
 from cuecard.evals.acceptance import SharedError
@@ -84,6 +85,17 @@ def summary(task: TaskFound, found: Findings) -> list[str]:
     if unfinished := _unfinished(task):
         said.append(unfinished)
     return said
+
+
+def stale(scorer: Mapping[str, Any]) -> str | None:
+    """That answers were scored by other scorers than this version's; None where none was."""
+    if not scorer["stale"]:
+        return None
+    counts = ", ".join(f"{count:,} by {version}" for version, count in scorer["stale"].items())
+    return (
+        f"Scores are stale: scorers and extractors are at version {scorer['version']}, and answers were scored"
+        f" {counts}. `cuecard rescore` scores the stored replies again."
+    )
 
 
 def against(each: Difference, task: TaskFound) -> str:

@@ -73,9 +73,9 @@ def _mmstar(row: Row, number: str) -> Asked:
 
 
 def _pope(row: Row, number: str) -> Asked:
-    """Li et al., 2023: is there such an object in the image? Asked as it is."""
+    """Li et al., 2023: is there such an object in the image? Asked as it is. The three categories count anew."""
     return Asked(
-        id=filled(row, "id") or number,
+        id=number,
         text=_question(row),
         kind=AnswerKind.YES_NO,
         golds=_golds(row, "answer"),

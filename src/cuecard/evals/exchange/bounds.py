@@ -51,7 +51,7 @@ def _bound(
             about[name] = None
     about["scores"] = {}
     for category in about["by_category"].values():
-        category["accuracy"] = None
+        category |= dict.fromkeys({"accuracy", "circular", "pope"} & category.keys())
     if aggregate == "circular":
         sides = (_circular(answers, items, lacking, value) for value in (0.0, 1.0))
         about["circular"] = {**about["circular"], "accuracy": None, "bounds": dict(zip(_SIDES, sides, strict=True))}

@@ -1,0 +1,105 @@
+"""POPE's five figures and groups of rotations, over all questions and by category, in the summary and on the page."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from runs import Pictured, made, picture
+from typer.testing import CliRunner
+
+from cuecard.cli import app
+from cuecard.domain.call import Mode
+from cuecard.domain.question import AnswerKind, Question
+from cuecard.evals.items import Item
+from cuecard.evals.scorers import Pope
+from cuecard.models.recorded import Says, ScriptedModel
+from cuecard.report import categories
+
+CATEGORIES = ("random", "popular", "adversarial")
+GOLDS = ("yes", "no")
+
+
+@dataclass(frozen=True)
+class Popes:
+    """Four questions of each category, every second one to be affirmed."""
+
+    count: int = 12
+    name: str = "popes"
+    revision: str = "1"
+    aggregate: str = "pope"
+
+    def items(self) -> Iterator[Item]:
+        for number in range(self.count):
+            asked = Question(f"Is there a dog in image {number}?", (picture(number),), kind=AnswerKind.YES_NO)
+            yield Item(str(number), asked, (GOLDS[number % 2],), "exact", str(number), category=CATEGORIES[number // 4])
+
+
+def says(prompt):
+    """Right on the random ones; yes to all popular ones, in a sentence; nothing that is an answer on the others."""
+    number = int(prompt.turns[-1].text.split("image ")[1].split("?")[0])
+    reasoning = "I look." if prompt.mode is Mode.REASON else ""
+    return Says((GOLDS[number % 2], "Yes, there is a dog.", "a cat")[number // 4], reasoning, confidence_logprob=-0.1)
+
+
+def reported(run):
+    done = CliRunner().invoke(app, ["report", str(run)])
+    assert done.exit_code == 0, done.output or done.exception
+    told = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    return told, (run / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def popes(tmp_path_factory):
+    models = {role: ScriptedModel(role, says) for role in ("small", "large")}
+    run = made(tmp_path_factory.mktemp("popes") / "run", Popes(), ("short:large", "mutual"), **models)
+    return run, *reported(run)
+
+
+def test_popes_five_figures_are_told_of_all_questions_and_of_each_category(popes):
+    _, told, _ = popes
+    arm = told["tasks"]["popes"]["arms"]["short:large"]
+    of = {name: Pope(**arm["by_category"][name]["pope"]) for name in CATEGORIES}
+    assert of["random"] == Pope(1, 1, 1, 1, 0.5)
+    assert of["popular"] == Pope(0.5, 0.5, 1, pytest.approx(2 / 3), 1)
+    assert of["adversarial"] == Pope(0, None, 0, None, 0)
+    assert Pope(**arm["pope"]) == Pope(0.5, pytest.approx(4 / 6), pytest.approx(4 / 6), pytest.approx(4 / 6), 0.5)
+
+
+def test_the_page_and_a_table_show_them(popes):
+    run, told, page = popes
+    heads, rows = categories.pope(told["tasks"]["popes"], ["short:large"])
+    assert heads[3:] == ["accuracy", "precision", "recall", "f1", "yes ratio"]
+    assert [row[1] for row in rows] == ["all", *sorted(CATEGORIES)]
+    assert "By category" in page
+    assert "yes ratio" in page
+    with (run / "tables" / "categories.csv").open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 2 * len(CATEGORIES)
+    assert {line["yes_ratio"] for line in lines if line["category"] == "random"} == {"0.5"}
+
+
+@dataclass(frozen=True)
+class Rotated(Pictured):
+    """Groups of two rotations, the first three groups of one category, the others of another."""
+
+    aggregate: str = "circular"
+    rotations: bool = True
+
+    def items(self) -> Iterator[Item]:
+        for item in super().items():
+            name = "colours" if int(item.id) < 6 else "shapes"
+            yield Item(item.id, item.question, item.golds, item.scorer, item.cluster, item.group, name)
+
+
+def test_under_circular_evaluation_a_category_counts_groups_that_are_wholly_right(tmp_path):
+    told, page = reported(made(tmp_path / "run", Rotated(), ("short:large",)))  # wrong on questions 0 to 3
+    arm = told["tasks"]["pictured"]["arms"]["short:large"]
+    assert arm["circular"] == {"groups": 6, "accuracy": pytest.approx(4 / 6)}
+    assert arm["by_category"]["colours"]["circular"] == {"groups": 3, "accuracy": pytest.approx(1 / 3)}
+    assert arm["by_category"]["colours"]["accuracy"] == pytest.approx(2 / 6)
+    assert arm["by_category"]["shapes"]["circular"] == {"groups": 3, "accuracy": 1}
+    assert "by group of rotations" in page
