@@ -24,9 +24,12 @@ from cuecard.models.local.engine import Engine
 from cuecard.models.local.inputs import Inputs, Reader, tokenized
 from cuecard.models.local.prefix import Computed, Prefixes, growing, shareable
 from cuecard.models.local.rows import Attended, Rows, listening
+from cuecard.models.local.static import Growing, StaticDecoder, applies
 from cuecard.models.prompt import PROSE, TAGS, CardFormat, Prompt, neutral
 
 PREFILL_CHUNK = 8192
+SAME = 1e-4
+"""By how much of the largest logit the fused decoder may differ from Transformers' layers."""
 
 T = TypeVar("T")
 
@@ -60,6 +63,9 @@ class LocalModel:
         self._most = getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
         self._keeps_some_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._shares = shareable(DynamicCache(config=model.config))
+        # in half precision another order of sums is another answer now and then
+        self._may_fuse = self._shares and model.dtype == torch.float32 and applies(model)
+        self._fused: StaticDecoder | None = None
         # a vocabulary may know the tags of a thinking sister model; only the template tells what this one was taught
         style = TAGS if "</think>" in str(tokenizer.chat_template) else PROSE
         notes = () if self._shares else ("keeps no prefixes (its cache forgets): every call is computed whole",)
@@ -277,17 +283,37 @@ class LocalModel:
         """Append tokens; -> (kept, vocabulary) logits, of the last one, or with keep=0 of all."""
         logits = sequence.logits
         for start in range(0, len(ids), PREFILL_CHUNK):
-            piece, at = ids[start : start + PREFILL_CHUNK], len(sequence.ids)
-            extra = {}
-            if self._has_rope_delta:
-                where = torch.arange(at, at + len(piece), device=self._model.device) + sequence.rope_delta
-                extra["position_ids"] = where.expand(3, 1, -1)
-            tokens = torch.tensor([piece], device=self._model.device)
-            fresh = self._forward(tokens, sequence.cache, keep, extra)
+            piece = ids[start : start + PREFILL_CHUNK]
+            fresh = self._one(sequence, piece[0]) if len(piece) == 1 else self._some(sequence, piece, keep)
             logits = fresh if start == 0 or keep else torch.cat([logits, fresh])
             sequence.ids = [*sequence.ids, *piece]
         sequence.logits = logits[-1:]
         return logits
+
+    def _one(self, sequence: Running, token: int) -> torch.Tensor:
+        """Append a token; -> (1, vocabulary) logits. By the fused decoder, if it says the same as the layers do."""
+        if not self._may_fuse:
+            return self._some(sequence, [token], 1)
+        tokens = torch.tensor([token], device=self._model.device)
+        position = len(sequence.ids) + sequence.rope_delta
+        if self._fused is not None:
+            return self._fused.logits(tokens, position, Growing(sequence.cache))
+        decoder = StaticDecoder(self._model)
+        found = decoder.logits(tokens, position, Growing(sequence.cache))
+        sequence.cache.crop(-1)
+        wanted = self._some(sequence, [token], 1)
+        self._may_fuse = bool((found - wanted).abs().max() <= SAME * wanted.abs().max())
+        self._fused = decoder if self._may_fuse else None
+        return wanted
+
+    def _some(self, sequence: Running, ids: list[int], keep: int) -> torch.Tensor:
+        """Append tokens by the checkpoint's own layers; -> (kept, vocabulary) logits."""
+        at, extra = len(sequence.ids), {}
+        if self._has_rope_delta:
+            where = torch.arange(at, at + len(ids), device=self._model.device) + sequence.rope_delta
+            extra["position_ids"] = where.expand(3, 1, -1)
+        tokens = torch.tensor([ids], device=self._model.device)
+        return self._forward(tokens, sequence.cache, keep, extra)
 
     def _forward(self, ids: torch.Tensor, cache: DynamicCache, keep: int, more: dict[str, Any]) -> torch.Tensor:
         """(1, tokens) ids behind what the cache holds -> (kept, vocabulary) logits of the last; keep=0: of all."""

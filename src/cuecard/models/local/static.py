@@ -1,0 +1,225 @@
+"""Decoding a token at a time with few operations: fused weights, keys and values in place, no layers of Python.
+
+For decoders built like Qwen3, Qwen3-VL and Llama. At batch one the cost of a token is that of its operations, or of
+reading the weights once, so there are as few of the first as can be, and each weight is read once. The same step works
+on keys and values that grow (`Growing`, the length is a number) and on fixed ones (`Fixed`, the length is a tensor, so
+that the step can be compiled and captured in a CUDA graph).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import DynamicCache
+from transformers.activations import SiLUActivation
+
+LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
+ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
+NORMS = {"q_norm", "k_norm"}
+MLP = {"gate_proj", "up_proj", "down_proj", "act_fn"}
+POSITIONS = 4096
+"""Rotations are computed for so many positions at once."""
+
+
+class Held(Protocol):
+    """Where keys and values are held while a token is decoded."""
+
+    def attend(self, layer: int, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """(batch, kv heads, group, head_dim) query and (batch, kv heads, head_dim) keys and values of the new token
+        -> what the query finds among all, in its own shape.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer's weights, those that read the same vector fused."""
+
+    first_norm: torch.Tensor
+    qkv: torch.Tensor
+    qkv_bias: torch.Tensor | None
+    out: torch.Tensor
+    second_norm: torch.Tensor
+    gate_up: torch.Tensor
+    down: torch.Tensor
+
+
+class Growing:
+    """The layers of a cache as `prefix.growing` makes them; the new token is written behind what is there."""
+
+    def __init__(self, cache: DynamicCache) -> None:
+        self._layers = cache.layers
+
+    def attend(self, layer: int, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        return functional.scaled_dot_product_attention(
+            query, *self._layers[layer].update(keys[:, :, None], values[:, :, None])
+        )
+
+
+class Fixed:
+    """(layers, batch, kv heads, capacity, head_dim) keys and values; where the next token goes is a tensor."""
+
+    def __init__(self, decoder: StaticDecoder, batch: int, capacity: int) -> None:
+        like = decoder.layers[0].out
+        shape = (len(decoder.layers), batch, decoder.kv_heads, capacity, decoder.head_dim)
+        self.keys, self.values = like.new_zeros(shape), like.new_zeros(shape)
+        self.at = torch.zeros(1, dtype=torch.long, device=like.device)
+        self._places = torch.arange(capacity, device=like.device)
+
+    @property
+    def capacity(self) -> int:
+        return int(self.keys.shape[3])
+
+    def take(self, cache: DynamicCache) -> None:
+        """Copy what a cache holds."""
+        length = cache.get_seq_length()
+        for index, layer in enumerate(cache.layers):
+            self.keys[index, :, :, :length], self.values[index, :, :, :length] = layer.keys, layer.values
+        self.at.fill_(length)
+
+    def attend(self, layer: int, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        self.keys[layer].index_copy_(2, self.at, keys[:, :, None])
+        self.values[layer].index_copy_(2, self.at, values[:, :, None])
+        # as products, which use a whole GPU for one query where attention kernels use one block a head
+        weights = torch.matmul(query, self.keys[layer].transpose(2, 3)).float() * query.shape[-1] ** -0.5
+        weights = torch.softmax(weights.masked_fill(self._places > self.at, float("-inf")), -1)
+        return torch.matmul(weights.to(values.dtype), self.values[layer])
+
+
+class StaticDecoder:
+    """The decoder of a checkpoint; its weights are those of the checkpoint, which from then on shares them."""
+
+    def __init__(self, model: Any) -> None:
+        """Of a model that `applies` says yes to."""
+        text, config = _text(model), model.config.get_text_config()
+        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.head_dim, self.eps = text.layers[0].self_attn.head_dim, config.rms_norm_eps
+        self.embedding, self.last_norm = text.embed_tokens.weight, text.norm.weight
+        self.head = model.lm_head.weight
+        self.layers = [_fused(layer) for layer in text.layers]
+        self.has_norms = hasattr(text.layers[0].self_attn, "q_norm")
+        self._frequencies = text.rotary_emb.inv_freq.float()
+        self._scaling = float(text.rotary_emb.attention_scaling)
+        self._weights = self._rotated_weights(text) if self.has_norms else None
+        self.cos, self.sin = self._rotations(POSITIONS)
+
+    def logits(self, tokens: torch.Tensor, position: int, held: Held) -> torch.Tensor:
+        """(batch,) tokens at a position, behind what is held -> (batch, vocabulary)."""
+        if position >= len(self.cos):
+            self.cos, self.sin = self._rotations(2 * position)
+        return self.step(tokens, self.cos[position], self.sin[position], held)
+
+    def step(self, tokens: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, held: Held) -> torch.Tensor:
+        """(batch,) tokens and (head_dim,) rotations -> (batch, vocabulary) logits of the next ones."""
+        hidden = functional.embedding(tokens, self.embedding)
+        batch, turned = len(tokens), self.heads + self.kv_heads
+        if self._weights is not None:
+            plain, rolled = self._weights
+            cosines, sines = plain * cos, rolled * sin
+        half, size, group = self.head_dim // 2, hidden.shape[1:], self.heads // self.kv_heads
+        for index, layer in enumerate(self.layers):
+            seen = functional.rms_norm(hidden, size, layer.first_norm, self.eps)
+            qkv = functional.linear(seen, layer.qkv, layer.qkv_bias).view(batch, -1, self.head_dim)
+            both = qkv[:, :turned]
+            if self._weights is not None:
+                # the norm's weights lie in the rotations already
+                both = functional.rms_norm(both, (self.head_dim,), None, self.eps)
+                cos, sin = cosines[index], sines[index]
+            both = torch.addcmul(both * cos, both.roll(half, -1), sin)
+            query = both[:, : self.heads].reshape(batch, self.kv_heads, group, self.head_dim)
+            found = held.attend(index, query, both[:, self.heads :], qkv[:, turned:]).reshape(batch, -1)
+            hidden = torch.addmm(hidden, found, layer.out.t())
+            seen = functional.rms_norm(hidden, size, layer.second_norm, self.eps)
+            gate, up = functional.linear(seen, layer.gate_up).chunk(2, -1)
+            hidden = torch.addmm(hidden, functional.silu(gate) * up, layer.down.t())
+        return functional.linear(functional.rms_norm(hidden, size, self.last_norm, self.eps), self.head)
+
+    def _rotations(self, positions: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(positions, head_dim) cosines and sines; the sines' first half is negative, as halves swap by rolling."""
+        places = torch.arange(positions, device=self._frequencies.device, dtype=torch.float32)
+        angles = torch.outer(places, self._frequencies)
+        cos, sin = angles.cos() * self._scaling, angles.sin() * self._scaling
+        kind = self.embedding.dtype
+        return torch.cat([cos, cos], -1).to(kind), torch.cat([-sin, sin], -1).to(kind)
+
+    def _rotated_weights(self, text: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """(layers, heads + kv heads, head_dim) weights of the norms of queries and keys; and rolled by half."""
+        plain = torch.stack(
+            [
+                torch.cat(
+                    [
+                        layer.self_attn.q_norm.weight.expand(self.heads, -1),
+                        layer.self_attn.k_norm.weight.expand(self.kv_heads, -1),
+                    ]
+                )
+                for layer in text.layers
+            ]
+        )
+        return plain, plain.roll(self.head_dim // 2, -1)
+
+
+def applies(model: Any) -> bool:
+    """Whether a checkpoint's decoder is built the way that `StaticDecoder` computes."""
+    text, head = _text(model), getattr(model, "lm_head", None)
+    layers, rotary = getattr(text, "layers", None), getattr(text, "rotary_emb", None)
+    if not layers or rotary is None or type(head) is not nn.Linear or head.bias is not None:
+        return False
+    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
+    turns = 2 * len(getattr(rotary, "inv_freq", ())) == getattr(layers[0].self_attn, "head_dim", 0)
+    is_still = getattr(rotary, "rope_type", "") not in ("dynamic", "longrope")
+    return kinds <= {"full_attention"} and turns and is_still and all(map(_is_plain, layers))
+
+
+def _is_plain(layer: Any) -> bool:
+    """Whether a layer has the known parts, and no others."""
+    if _parts(layer) != LAYER:
+        return False
+    attention, mlp = layer.self_attn, layer.mlp
+    found = _parts(attention)
+    if not found >= ATTENTION or found - ATTENTION not in (set(), NORMS) or _parts(mlp) != MLP:
+        return False
+    lines = [*(getattr(attention, name) for name in sorted(ATTENTION)), mlp.gate_proj, mlp.up_proj, mlp.down_proj]
+    plain = all(type(line) is nn.Linear for line in lines)
+    bare = all(line.bias is None for line in (attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj))
+    return plain and bare and isinstance(mlp.act_fn, nn.SiLU | SiLUActivation)
+
+
+def _parts(module: Any) -> set[str]:
+    return {name for name, _ in module.named_children()}
+
+
+def _text(model: Any) -> Any:
+    inner = getattr(model, "model", None)
+    return getattr(inner, "language_model", inner)
+
+
+def _fused(layer: Any) -> Layer:
+    attention, mlp = layer.self_attn, layer.mlp
+    return Layer(
+        first_norm=layer.input_layernorm.weight,
+        qkv=_joined(attention.q_proj, attention.k_proj, attention.v_proj),
+        qkv_bias=_biases(attention.q_proj, attention.k_proj, attention.v_proj),
+        out=attention.o_proj.weight,
+        second_norm=layer.post_attention_layernorm.weight,
+        gate_up=_joined(mlp.gate_proj, mlp.up_proj),
+        down=mlp.down_proj.weight,
+    )
+
+
+def _joined(*parts: nn.Linear) -> torch.Tensor:
+    """The weights below each other, in memory that the parts share from now on."""
+    joined = torch.cat([part.weight.detach() for part in parts])
+    start = 0
+    for part in parts:
+        part.weight.data = joined[start : start + part.out_features]
+        start += part.out_features
+    return joined
+
+
+def _biases(*parts: nn.Linear) -> torch.Tensor | None:
+    found = [part.bias for part in parts if part.bias is not None]
+    return torch.cat([each.detach() for each in found]) if len(found) == len(parts) else None
