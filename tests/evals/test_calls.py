@@ -20,6 +20,7 @@ from cuecard.models import prompt as layouts
 from cuecard.models.base import Abilities, Limits
 from cuecard.models.prompt import TAGS, CardFormat
 from cuecard.models.recorded import Says, ScriptedModel
+from cuecard.strategies.policy import Policy
 
 ITEM = Item("1", Question("Which?", (), ("red", "blue"), AnswerKind.CHOICE), ("A",), "exact", "1")
 ASKED = Asked("t", ITEM, None)
@@ -28,6 +29,7 @@ SEATS = {role: Seat(role, role, "1", ABLE) for role in ("small", "large")}
 SHORT, REASON = layouts.short(ITEM.question, TAGS), layouts.reason(ITEM.question, TAGS)
 CARD = "It is red."
 READ = layouts.read(ITEM.question, CARD, CardFormat.THINKING, TAGS)
+PROMPTS = {Mode.SHORT: SHORT, Mode.REASON: REASON, Mode.READ: READ}
 COLD = {"extra_s": 0.4, "cached_tokens": 2}
 
 
@@ -57,11 +59,10 @@ def call(mode: Mode, answer: str, first_s: float, end_s: float, **changes: objec
     }
 
 
-def told(arm: str, calls: dict[tuple[str, Mode], Record]) -> Told:
+def told(arm: str, calls: dict[tuple[str, Mode], Record], pace: float | None = None) -> Told:
     """An arm, composed from these calls."""
-    prompts = {Mode.SHORT: SHORT, Mode.REASON: REASON, Mode.READ: READ}
-    stored = {Wanted(SEATS[role], prompts[mode], Limits()).key: record for (role, mode), record in calls.items()}
-    book = Book(stored.get)
+    stored = {Wanted(SEATS[role], PROMPTS[mode], Limits()).key: record for (role, mode), record in calls.items()}
+    book = Book(stored.get, pace=pace)
     found = compose(ASKED, [parse(arm)], {}, SEATS, book)
     assert not book.missing
     return found[arm]
@@ -136,6 +137,27 @@ def test_a_card_that_was_read_while_it_was_written_costs_what_a_computed_prompt_
     transferred = told("transfer", CALLS)
     assert transferred.outcome.handoff_s == pytest.approx(0.05)
     assert transferred.outcome.total_s == pytest.approx(2.4 + 0.25)
+
+
+def test_calls_at_once_take_longer_on_a_machine_that_they_share():
+    overlap = told("mutual", CALLS, pace=0.5)  # 0.6 s and 1.2 s of work side by side: both done after 1.8 s
+    assert overlap.outcome.total_s == pytest.approx(1.8 + 2.0 + 0.25)
+    small, large = (next(note for note in overlap.notes if note.role == role) for role in ("small", "large"))
+    assert (small.end_s, large.end_s) == (pytest.approx(1.2), pytest.approx(1.8))
+    assert told("mutual/thrifty", CALLS, pace=0.5).outcome.total_s == told("mutual/thrifty", CALLS).outcome.total_s
+
+
+def test_a_card_that_is_computed_while_it_is_written_costs_a_step_for_each_of_its_pieces():
+    written = call(Mode.REASON, "B", 0.1, 2.0, pieces=[(0.1, 5), (1.0, 6)], reasoning=CARD)
+    calls = CALLS | {("small", Mode.REASON): written}
+    calls["large", Mode.SHORT] = call(Mode.SHORT, "A", 1.0, 1.2, hot_first_token_s=0.3)
+    arm = replace(parse("transfer"), policy=Policy(follow_chars=8))
+    stored = {Wanted(SEATS[role], PROMPTS[mode], Limits()).key: record for (role, mode), record in calls.items()}
+    alone, beside = (compose(ASKED, [arm], {}, SEATS, Book(stored.get, pace=pace))["transfer"] for pace in (None, 0.5))
+    [warm] = [note for note in alone.notes if note.mode is Mode.WARM]
+    assert (warm.start_s, warm.end_s) == (pytest.approx(1.0), pytest.approx(1.0 + 0.7 + 0.3)), "the question too"
+    assert alone.outcome.total_s == pytest.approx(2.0 + 0.25)
+    assert beside.outcome.total_s == pytest.approx(2.0 + 1.0 + 0.25), "a second of work of each beside the other's"
 
 
 def test_what_eager_reasoning_had_cost_when_it_was_cancelled_is_counted():

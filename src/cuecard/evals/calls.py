@@ -60,10 +60,15 @@ class Wanted:
 
 
 class Book:
-    """The calls about one item that arms ask for, and those among them that are not there yet."""
+    """The calls about one item that arms ask for, and those among them that are not there yet.
 
-    def __init__(self, look: Callable[[str], Record | None], budgets: Sequence[int] = ()) -> None:
-        self._look, self._budgets = look, budgets
+    `pace`: what each of two calls at once gets done in a second; None where they do not meet, or nobody measured it.
+    """
+
+    def __init__(
+        self, look: Callable[[str], Record | None], budgets: Sequence[int] = (), pace: float | None = None
+    ) -> None:
+        self._look, self._budgets, self.pace = look, budgets, pace
         self._known: dict[str, Record] = {}
         self.missing: dict[str, Wanted] = {}
         self.stumbled = False

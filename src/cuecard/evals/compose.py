@@ -15,6 +15,7 @@ from cuecard.evals import scorers
 from cuecard.evals.arms import Arm
 from cuecard.evals.calls import TOKENS, Book, Missing, Seat, Wanted
 from cuecard.evals.cards import CardSwap
+from cuecard.evals.contention import Machine
 from cuecard.evals.items import Item
 from cuecard.evals.replay import Note, StoredModel, WatchedModel
 from cuecard.evals.store import Record
@@ -76,13 +77,16 @@ def _told(asked: Asked, arm: Arm, policy: Policy, seats: Mapping[str, Seat], boo
     # what a time-out has cost is in the stored call that ran into it
     unhurried = replace(policy, limits=replace(policy.limits, timeout_s=None))
     book.stumbled = False
+    machine, overlapping = Machine(book.pace), policy.schedule is not Schedule.THRIFTY
     models: dict[str, Model] = {
         role: StoredModel(
             seat,
             book,
             notes,
-            streamed=policy.schedule is not Schedule.THRIFTY and arm.placebo is None,
-            in_pieces=policy.schedule is Schedule.EAGER,
+            machine,
+            streamed=overlapping and arm.placebo is None,
+            in_pieces=overlapping,
+            short=_short(asked, seat, policy, book) if overlapping else None,
         )
         for role, seat in seats.items()
     }
@@ -97,6 +101,12 @@ def _told(asked: Asked, arm: Arm, policy: Policy, seats: Mapping[str, Seat], boo
     if book.stumbled:
         return None
     return Told(arm.name, outcome, error, tuple(notes))
+
+
+def _short(asked: Asked, seat: Seat, policy: Policy, book: Book) -> Record | None:
+    """The model's short call about the item, if it is stored."""
+    found = book.get(Wanted(seat, layouts.short(asked.item.question, seat.abilities.style), policy.limits))
+    return None if found is None else found[1]
 
 
 async def _answered(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.errors import CuecardError, ModelError, Unsupported
 from cuecard.evals.calls import TOKENS, Book, Seat, Wanted, failure
+from cuecard.evals.contention import Machine
 from cuecard.evals.store import Record
 from cuecard.models.base import (
     Abilities,
@@ -142,12 +143,23 @@ class StoredModel:
     Calls about one question were made one after the other, so all but the first found the question computed. An arm's
     own first call on this model has to compute it: it takes the difference more that the first one's repetition showed.
     `streamed`: the reader computes the card while it is written, so a READ takes what its repetition took, which is
-    the least that this can come to.
+    the least that this can come to. Each piece of the card that is computed takes what a call does that finds all else
+    computed, `short`: the model's short answer to the question. All work is done on the `machine`.
     """
 
-    def __init__(self, seat: Seat, book: Book, notes: list[Note], *, streamed: bool, in_pieces: bool) -> None:
-        self._seat, self._book, self._notes = seat, book, notes
-        self._streamed, self._in_pieces = streamed, in_pieces
+    def __init__(
+        self,
+        seat: Seat,
+        book: Book,
+        notes: list[Note],
+        machine: Machine,
+        *,
+        streamed: bool,
+        in_pieces: bool,
+        short: Record | None = None,
+    ) -> None:
+        self._seat, self._book, self._notes, self._machine = seat, book, notes, machine
+        self._streamed, self._in_pieces, self._short = streamed, in_pieces, short
         self._begun = False
         """This arm has had a token of this model: the question is computed."""
 
@@ -157,7 +169,9 @@ class StoredModel:
 
     @property
     def abilities(self) -> Abilities:
-        return replace(self._seat.abilities, prefix_sessions=False)
+        able, short = self._seat.abilities, self._short
+        told = short is not None and short["hot_first_token_s"] is not None
+        return replace(able, prefix_sessions=able.prefix_sessions and self._streamed and told)
 
     def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
         key, record = self._book.find(Wanted(self._seat, prompt, limits))
@@ -170,23 +184,24 @@ class StoredModel:
         return note
 
     async def _replayed(self, record: Record) -> AsyncGenerator[Event]:
-        began, (shift_s, hot, cached) = _now(), self._times(record)
+        shift_s, hot, cached = self._times(record)
         first_s, end_s = (record["hot_first_token_s"], record["hot_end_s"]) if hot else _measured(record)
-        usage = replace(_usage(record), cached_tokens=cached)
+        usage, done_s = replace(_usage(record), cached_tokens=cached), 0.0
         yield Started()
         yield Progress(replace(usage, completion_tokens=0, reasoning_tokens=0))
         if first_s is not None:
-            await _until(began + first_s + shift_s)
-            self._begun = True
-        if self._in_pieces and record["pieces"]:  # an arm that may cancel this call has to know how far it got by then
+            await self._machine.work(shift_s + first_s)
+            done_s, self._begun = first_s, True
+        if self._in_pieces and record["pieces"]:  # an arm that reads along, or may cancel, has to know how far it got
             for at_s, event in _pieces(record, usage):
-                await _until(began + at_s + shift_s)
+                await self._machine.work(at_s - done_s)
+                done_s = max(done_s, at_s)
                 yield event
         elif record["reasoning"]:
             yield ReasoningDelta(record["reasoning"])
         if record["answer"] and not record["reasoning"]:
             yield AnswerDelta(record["answer"])
-        await _until(began + end_s + shift_s)
+        await self._machine.work(end_s - done_s + (shift_s if first_s is None else 0.0))
         if record["answer"] and record["reasoning"]:
             yield AnswerDelta(record["answer"])
         yield Progress(usage)
@@ -203,13 +218,24 @@ class StoredModel:
         return 0.0, False, record["cached_tokens"]
 
     async def warm(self, prompt: Prompt) -> Usage:
-        raise Unsupported(f"{self.name} is replayed and computes nothing ahead")
+        if (short := self._short) is None or (step_s := short["hot_first_token_s"]) is None:
+            raise Unsupported(f"nothing tells what {self.name} takes to compute ahead")
+        note = Note(self._seat.role, self.name, Mode.WARM, _now())
+        self._notes.append(note)
+        cold_s = short["cold"]["extra_s"] if short["cold"] else max(0.0, short["first_token_s"] - step_s)
+        extra_s, self._begun = 0.0 if self._begun else cold_s, True
+        try:
+            await self._machine.work(extra_s + step_s)
+            note.usage, note.finish_reason = Usage(completion_tokens=0), FinishReason.STOP
+        finally:
+            note.end_s = _now()
+        return note.usage
 
     async def score(self, prompt: Prompt, answer: str) -> float:
         key, record = self._book.find(Wanted(self._seat, prompt, Limits(), answer))
         note = self._note(Mode.SCORE, key, record)
         try:
-            await _until(note.start_s + record["end_s"])
+            await self._machine.work(record["end_s"])
             note.finish_reason = FinishReason.STOP if record["status"] == "ok" else FinishReason.ERROR
         finally:
             note.end_s = _now()
@@ -227,11 +253,6 @@ class StoredModel:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-async def _until(when_s: float) -> None:
-    if (left_s := when_s - _now()) > 0:
-        await asyncio.sleep(left_s)
 
 
 def _measured(record: Record) -> tuple[float | None, float]:

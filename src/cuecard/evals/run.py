@@ -16,6 +16,7 @@ from random import Random
 
 from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import LatencyKind
+from cuecard.evals import contention
 from cuecard.evals.arms import Arm, budgets
 from cuecard.evals.caller import Caller, together
 from cuecard.evals.calls import Book, Seat
@@ -25,7 +26,10 @@ from cuecard.evals.slots import Slots
 from cuecard.evals.store import AnswerRow, ItemRow, Record, Store
 from cuecard.evals.writer import Writer
 from cuecard.models.base import Model
+from cuecard.strategies.policy import Schedule
 
+PACE = "pace"
+"""The note under which it is stored."""
 LOOK_BACK = 8
 """Among so many items before it, an item's partner is looked for."""
 
@@ -42,6 +46,8 @@ class Plan:
     at_once: int = 1
     live: bool = False
     backoff_s: float = 0.5
+    share_machine: bool = False
+    """The models are slower at once than alone: how much is measured, for arms whose calls run at once."""
 
 
 @dataclass
@@ -134,7 +140,7 @@ class _Runner:
         self.listen(self.progress, records)
 
     async def _told(self, asked: Asked, arms: Sequence[Arm]) -> list[Record]:
-        book = Book(self.store.call, budgets(self.plan.arms))
+        book = Book(self.store.call, budgets(self.plan.arms), await self._pace(arms))
         measures = {arm.equal for arm in arms}
         needed = [arm for arm in self.plan.arms if arm in arms or arm.name in measures]
         told: dict[str, Told] = {}
@@ -145,6 +151,17 @@ class _Runner:
             await self.caller.make(asked, book)
         self.caller.done_with(asked)
         return await self._keep(asked, [told[arm.name] for arm in arms], LatencyKind.COMPOSED)
+
+    async def _pace(self, arms: Sequence[Arm]) -> float | None:
+        """What a call keeps of its pace beside another, measured once a run; None where none runs beside another."""
+        if not self.plan.share_machine or all(arm.policy.schedule is Schedule.THRIFTY for arm in arms):
+            return None
+        if (known := self.store.notes().get(PACE)) is None:
+            first = [each.item.question for _, each in islice(asked(self.plan), contention.PAIRS)]
+            known = await contention.pace(self.models, first, arms[0].policy.limits, time.perf_counter)
+            self.store.note(PACE, known)
+        pace: float | None = known
+        return pace
 
     async def _live(self, ord: int, asked: Asked) -> None:
         done, arms = self.store.answered(asked.task, asked.item.id), self.plan.arms

@@ -119,7 +119,8 @@ class Study:
     def plan(self, tasks: Sequence[Task], models: Mapping[str, Model]) -> Plan:
         """What `run` needs."""
         seats = {role: identity.seat(role, self.models[role], model) for role, model in models.items()}
-        return Plan(tasks, self.parsed, seats, self.limit, self.sample, self.slots, self.live)
+        alone = self.local and self.slots == 1
+        return Plan(tasks, self.parsed, seats, self.limit, self.sample, self.slots, self.live, share_machine=alone)
 
     def config(self, plan: Plan) -> dict[str, Any]:
         """All that decides a row of the run."""

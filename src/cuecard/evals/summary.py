@@ -55,6 +55,7 @@ def summary(config: Mapping[str, Any], store: Store) -> Record:
     return {
         "version": VERSION,
         "config": dict(config),
+        "pace": notes.get("pace"),
         "scorer": {"version": scorers.version(), "stale": stale(answers)},
         "tasks": told,
         "calls": of_calls(store.calls()),

@@ -53,9 +53,7 @@ def _categories(shown: Evaluation, drawn: Drawn) -> str:
         told, arms = shown.summary["tasks"][task.task], [arm.arm for arm in task.plain]
         made = []
         if five := categories.pope(told, arms):
-            caption = (
-                "POPE's five figures, yes being positive; an answer that cannot be parsed says neither."
-            )
+            caption = "POPE's five figures, yes being positive; an answer that cannot be parsed says neither."
             made.append(wide(table(*five, texts=[1]), caption))
         elif by := categories.accuracies(told, arms):
             unit = "" if task.unit == "question" else f", by {task.unit}"
@@ -145,9 +143,13 @@ def _live(shown: Evaluation, drawn: Drawn) -> str:
             for arm, each in both.items()
         ]
         parts += [_head(shown, task), wide(table(heads, rows), "")] if rows else []
+    pace = shown.summary["pace"]
+    told = f" Of two calls at once each keeps {share(pace)} of its pace, measured, and is composed so."
+    beside = "" if pace is None else told
     soft = (
         "The same arms run end to end (measured) and put together from calls that were made once (composed), on the"
         " same questions. A ratio far from 1 says that composed latencies of this run are not those of a live system."
+        + beside
     )
     return section("Composed against measured", *parts, soft=soft)
 
