@@ -11,6 +11,7 @@ from rich.markup import escape
 
 import cuecard
 from cuecard.cli.ask import ask
+from cuecard.cli.breakeven import breakeven
 from cuecard.cli.check import check
 from cuecard.cli.compare import compare
 from cuecard.cli.demo import demo
@@ -48,6 +49,7 @@ app.command()(report)
 app.command()(rescore)
 app.command()(compare)
 app.command()(fit)
+app.command()(breakeven)
 app.add_typer(imports, name="import")
 app.add_typer(exports_, name="export")
 

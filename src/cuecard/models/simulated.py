@@ -51,7 +51,7 @@ class Profile:
         """One token, that many before it."""
         return self.decode_s_per_token + self.decode_s_per_context_token * context
 
-    def decode_s(self, tokens: int, context: int) -> float:
+    def decode_s(self, tokens: float, context: int) -> float:
         """So many tokens after a prompt of `context` tokens."""
         skipped = int(self.first_with_prefill and tokens > 0)
         steps = tokens - skipped

@@ -1,0 +1,349 @@
+"""Break-even: how many tokens the small model may write before the large one, answering by itself, is as fast.
+
+Of the small model alone from the formula of its profile. Of strategies from the real ones in virtual time, at six
+lengths of reasoning: what they take beyond the small model's own reasoning is joined by straight lines. Every number is
+estimated, its interval from bootstrap draws of both fits.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cuecard import disk
+from cuecard.domain.errors import BadInput
+from cuecard.domain.outcome import LatencyKind, Route
+from cuecard.latency.fitted import Fit, bounds
+from cuecard.latency.virtual import Chances, Profiles, Way, Workload, outcomes
+from cuecard.models.simulated import Profile
+from cuecard.strategies.policy import Schedule
+
+VERSION = 1
+FILE = "breakeven.json"
+DRAWS = 50
+OUTPUTS = (1, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+"""Tokens that the large model writes by itself."""
+USUAL_VISUAL, LEAST_TEXT = 196, 24
+RATES = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0)
+LENGTHS = (16, 32, 48, 64, 128, 256)
+"""Tokens of reasoning at which strategies are run; closest where the reader may first have something to read ahead."""
+TRANSFER = (Schedule.THRIFTY, Schedule.OVERLAP)
+"""Schedules of `transfer`: on the third one it does what it does on the second."""
+MOST = 1_000_000
+"""A break-even beyond this many tokens is none."""
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Tokens at which both sides are as fast. 0: the large model is at once; infinite: it never is."""
+
+    tokens: float
+    low: float | None
+    high: float | None
+    """Of 95%; None where nothing was drawn."""
+
+
+@dataclass(frozen=True)
+class Alone:
+    """The small model writing all by itself, against the large model writing `output` tokens by itself."""
+
+    visual: int
+    output: int
+    crossing: Crossing
+
+
+@dataclass(frozen=True)
+class Together:
+    """A strategy whose small model reasons, against the large model writing `output` tokens by itself."""
+
+    strategy: str
+    schedule: Schedule
+    agree: float | None
+    """Rate at which short answers are accepted; None of `transfer`, which asks for none."""
+    output: int
+    crossing: Crossing
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Estimated mean seconds of a strategy at a length of reasoning."""
+
+    strategy: str
+    schedule: Schedule
+    agree: float | None
+    reasoning: int
+    mean_s: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class PairBreakEven:
+    """All crossings of one pair of models for one kind of question."""
+
+    small: str
+    large: str
+    workload: Workload
+    agree: float | None
+    """The rate that was asked about."""
+    confirm: float
+    alone: tuple[Alone, ...]
+    together: tuple[Together, ...]
+    spent: tuple[Spent, ...]
+    extrapolated: tuple[str, ...] = ()
+    """What of this lies beyond what was measured, in words."""
+    draws: int = 0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is looked at: the question, rates of agreement and confirmation, lengths."""
+
+    workload: Workload
+    agree: float | None = None
+    confirm: float = 0.0
+    outputs: Sequence[int] = OUTPUTS
+    draws: int = DRAWS
+    visuals: Sequence[int] = field(default_factory=tuple)
+    """Further image sizes for the small model alone."""
+
+
+def usual(fits: Sequence[Fit], visual: int | None = None, prompt: int | None = None, answer: int = 4) -> Workload:
+    """A question within what all fits have measured: an image of 448 × 448 (196 visual tokens) or the nearest to it."""
+    visuals = [fit.ranges["visual_tokens"] for fit in fits if "visual_tokens" in fit.ranges]
+    if visual is None and visuals:
+        low, high = max(low for low, _ in visuals), min(high for _, high in visuals)
+        visual = min(max(USUAL_VISUAL, low), max(low, high))
+    if prompt is None:  # as long as the shortest one that was measured, beside its image
+        text = max(fit.ranges["prompt_tokens"][0] - fit.ranges.get("visual_tokens", (0, 0))[0] for fit in fits)
+        prompt = (visual or 0) + max(text, LEAST_TEXT)
+    return Workload(visual or 0, prompt, answer)
+
+
+def pair(small: Fit, large: Fit, asked: Asked) -> PairBreakEven:
+    """Break-even points of two fitted models. Raises BadInput."""
+    if small.setting.get("batch", 1) != large.setting.get("batch", 1):
+        raise BadInput(f"{small.described} and {large.described} are of different batches", "profile both alike")
+    drawn = list(zip(small.drawn, large.drawn, strict=False))[: asked.draws]
+    together, spent = _together(small.profile, large.profile, drawn, asked)
+    return PairBreakEven(
+        small.model,
+        large.model,
+        asked.workload,
+        asked.agree,
+        asked.confirm,
+        tuple(_alone(small.profile, large.profile, drawn, asked)),
+        tuple(together),
+        tuple(spent),
+        tuple(beyond(small, large, asked)),
+        len(drawn),
+    )
+
+
+def beyond(small: Fit, large: Fit, asked: Asked) -> list[str]:
+    """What is asked beyond the readings' ranges."""
+    wanted = {
+        "visual_tokens": (asked.workload.visual,),
+        "prompt_tokens": (asked.workload.prompt,),
+        "output_tokens": (max(asked.outputs), *LENGTHS[-1:]),
+    }
+    said = []
+    for fit in (small, large):
+        for name, values in wanted.items():
+            low, high = fit.ranges.get(name, (0, 0))
+            if not low <= min(values) or not max(values) <= high:
+                far = max(values) if max(values) > high else min(values)
+                said.append(f"{fit.model}: {far} {name.replace('_', ' ')}, measured {low} to {high}")
+    return said
+
+
+# --- the small model alone --------------------------------------------------------------------------------------------
+
+
+def _alone(small: Profile, large: Profile, drawn: Sequence[tuple[Profile, Profile]], asked: Asked) -> list[Alone]:
+    text = asked.workload.prompt - asked.workload.visual
+    found = []
+    for visual in sorted({asked.workload.visual, *asked.visuals}):
+        for output in asked.outputs:
+            each = [tokens_alone(one, other, visual, visual + text, output) for one, other in drawn]
+            middle = tokens_alone(small, large, visual, visual + text, output)
+            found.append(Alone(visual, output, _crossing(middle, each)))
+    return found
+
+
+def tokens_alone(small: Profile, large: Profile, visual: int, prompt: int, output: int) -> float:
+    """Tokens that the small model writes in the time in which the large one writes `output`, all with the image."""
+    target = large.call_s(visual, prompt, output)
+    read_s = small.call_s(visual, prompt, 1)
+    if read_s > target:
+        return 0.0
+    # n tokens after the first take n·a + b·(n·(prompt + 1) + n·(n - 1)/2) seconds
+    a, b = small.decode_s_per_token, small.decode_s_per_context_token
+    return 1 + _root(b / 2, a + b * (prompt + 0.5), read_s - target)
+
+
+def _root(a: float, b: float, c: float) -> float:
+    """The n >= 0 at which the rising a·n² + b·n + c is 0, for c <= 0; infinite where there is none in reach."""
+    slope = b + math.sqrt(b * b - 4 * a * c)
+    n = -2 * c / slope if slope > 0 else math.inf
+    return n if n <= MOST else math.inf
+
+
+# --- strategies -------------------------------------------------------------------------------------------------------
+
+
+def _together(
+    small: Profile, large: Profile, drawn: Sequence[tuple[Profile, Profile]], asked: Asked
+) -> tuple[list[Together], list[Spent]]:
+    work = asked.workload
+    pairs = ((small, large), *drawn)
+    every = [Costs.of({"small": one, "large": other}, work, asked.confirm > 0) for one, other in pairs]
+    rates = sorted({*RATES, *([] if asked.agree is None else [asked.agree])})
+    found, spent = [], []
+    for strategy, schedule, agree in _kinds(rates):
+        chances = None if agree is None else Chances(agree, asked.confirm)
+        for output in asked.outputs:
+            each = [costs.crossing(strategy, schedule, chances, output) for costs in every]
+            found.append(Together(strategy, schedule, agree, output, _crossing(each[0], each[1:])))
+        if agree in (None, asked.agree):
+            for length in LENGTHS:
+                mean_s, *others = [costs.mean_s(strategy, schedule, chances, length) for costs in every]
+                low, high = bounds(others) or (None, None)
+                spent.append(Spent(strategy, schedule, agree, length, mean_s, low, high))
+    return found, spent
+
+
+def _kinds(rates: Sequence[float]) -> list[tuple[str, Schedule, float | None]]:
+    transfer: list[tuple[str, Schedule, float | None]] = [("transfer", schedule, None) for schedule in TRANSFER]
+    return transfer + [("mutual", schedule, rate) for schedule in Schedule for rate in rates]
+
+
+Key = tuple[str, Schedule, Route]
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What strategies take by two profiles: `extra_s`, by length, beyond the small model reasoning by itself."""
+
+    profiles: Profiles
+    workload: Workload
+    agreed_s: Mapping[Schedule, float]
+    extra_s: Mapping[Key, tuple[float, ...]]
+
+    @classmethod
+    def of(cls, profiles: Profiles, workload: Workload, confirmed: bool = True) -> Costs:
+        """From runs in virtual time, at all lengths and on all routes, or all but `confirmed`."""
+        routes = (Route.CONFIRMED, Route.TRANSFERRED) if confirmed else (Route.TRANSFERRED,)
+        keys = [("transfer", schedule, Route.TRANSFERRED) for schedule in TRANSFER]
+        keys += [("mutual", schedule, route) for schedule in Schedule for route in routes]
+        ways = [Way(strategy, schedule, length, route) for strategy, schedule, route in keys for length in LENGTHS]
+        ways += [Way("mutual", schedule, LENGTHS[0], Route.AGREED) for schedule in Schedule]
+        took = [outcome.total_s for outcome in outcomes(profiles, workload, ways)]
+        alone = [_reasoning_s(profiles, workload, length) for length in LENGTHS]
+        rows = [took[start : start + len(LENGTHS)] for start in range(0, len(keys) * len(LENGTHS), len(LENGTHS))]
+        extra = [tuple(took - own for took, own in zip(row, alone, strict=True)) for row in rows]
+        agreed = dict(zip(Schedule, took[-len(Schedule) :], strict=True))
+        return cls(profiles, workload, agreed, dict(zip(keys, extra, strict=True)))
+
+    def mean_s(self, strategy: str, schedule: Schedule, chances: Chances | None, reasoning: float) -> float:
+        """Mean seconds where the small model writes so many tokens of reasoning."""
+        routes = {Route.TRANSFERRED: 1.0} if chances is None else chances.routes
+        alone_s = _reasoning_s(self.profiles, self.workload, reasoning)
+        return sum(
+            share
+            * (
+                self.agreed_s[schedule]
+                if route is Route.AGREED
+                else alone_s + _on_line(LENGTHS, self.extra_s[strategy, schedule, route], reasoning)
+            )
+            for route, share in routes.items()
+        )
+
+    def crossing(self, strategy: str, schedule: Schedule, chances: Chances | None, output: int) -> float:
+        """Tokens of reasoning at which it takes as long as the large model that writes `output` tokens by itself."""
+        target = self.profiles["large"].call_s(self.workload.visual, self.workload.prompt, output)
+        low, high = 0.0, float(MOST)
+        if self.mean_s(strategy, schedule, chances, low) >= target:
+            return 0.0
+        if self.mean_s(strategy, schedule, chances, high) < target:
+            return math.inf
+        while high - low > 1e-3:
+            middle = (low + high) / 2
+            if self.mean_s(strategy, schedule, chances, middle) < target:
+                low = middle
+            else:
+                high = middle
+        return low
+
+
+def _reasoning_s(profiles: Profiles, workload: Workload, reasoning: float) -> float:
+    """The small model reasoning and answering by itself."""
+    profile, prompt = profiles["small"], workload.prompt
+    tokens = reasoning + workload.answer
+    return profile.call_s(workload.visual, prompt, 1) + profile.decode_s(tokens, prompt)
+
+
+def _on_line(places: Sequence[float], values: Sequence[float], at: float) -> float:
+    """Straight lines between the values, and straight on before and behind them."""
+    place = next((each for each in range(1, len(places) - 1) if at <= places[each]), len(places) - 1)
+    slope = (values[place] - values[place - 1]) / (places[place] - places[place - 1])
+    return values[place] + slope * (at - places[place])
+
+
+def _crossing(middle: float, drawn: Sequence[float]) -> Crossing:
+    low, high = bounds(drawn) or (None, None)
+    return Crossing(middle, low, high)
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
+def write(pairs: Sequence[PairBreakEven], path: Path) -> None:
+    """As JSON; `never` stands for an infinite number. Raises CannotStore."""
+    disk.save(path, {"version": VERSION, "label": LatencyKind.ESTIMATED, "pairs": [_finite(asdict(p)) for p in pairs]})
+
+
+def read(path: Path) -> list[PairBreakEven]:
+    """What `write` wrote. Raises BadInput."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        if told["version"] != VERSION:
+            raise BadInput(f"{path} is of version {told['version']}, this cuecard reads {VERSION}", "make it anew")
+        return [_pair(each) for each in told["pairs"]]
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{path} holds no break-even points: {error}", "`cuecard breakeven` writes them") from error
+
+
+def _pair(told: Mapping[str, Any]) -> PairBreakEven:
+    return PairBreakEven(
+        **{
+            **told,
+            "workload": Workload(**told["workload"]),
+            "alone": tuple(Alone(**{**each, "crossing": _read(each)}) for each in told["alone"]),
+            "together": tuple(Together(**{**_scheduled(each), "crossing": _read(each)}) for each in told["together"]),
+            "spent": tuple(Spent(**_scheduled(each)) for each in told["spent"]),
+            "extrapolated": tuple(told["extrapolated"]),
+        }
+    )
+
+
+def _scheduled(told: Mapping[str, Any]) -> dict[str, Any]:
+    return {**told, "schedule": Schedule(told["schedule"])}
+
+
+def _read(told: Mapping[str, Any]) -> Crossing:
+    return Crossing(**{name: math.inf if value == "never" else value for name, value in told["crossing"].items()})
+
+
+def _finite(told: Any) -> Any:
+    if isinstance(told, dict):
+        return {name: _finite(value) for name, value in told.items()}
+    if isinstance(told, list | tuple):
+        return [_finite(value) for value in told]
+    return "never" if told == math.inf else told
