@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +11,7 @@ from cuecard.domain.errors import BadInput
 from cuecard.report import categories, drawings, sentences, tables
 from cuecard.report.chapters import CHAPTERS
 from cuecard.report.evaluated import Evaluation
-from cuecard.report.html import NO_OTHERS
-from cuecard.report.parts import Drawing
-
-STYLES = ("page.css", "evaluation.css")
+from cuecard.report.parts import Drawing, document
 
 
 @dataclass(frozen=True)
@@ -44,7 +39,8 @@ class Report:
                 at = path.parent / "tables" / f"{name}.csv"
                 tables.write_csv(at, rows)
                 written.append(at)
-            if tables.write_parquet(at := path.parent / "tables" / "answers.parquet", self.tables["answers"]):
+            answers = self.tables.get("answers", ())
+            if tables.write_parquet(at := path.parent / "tables" / "answers.parquet", answers):
                 written.append(at)
         except OSError as error:
             where = error.filename or path
@@ -63,16 +59,7 @@ def report(shown: Evaluation) -> Report:
 def page(shown: Evaluation, drawn: Mapping[str, Sequence[Drawing]]) -> str:
     """The whole report as one HTML document."""
     sections = [part for make in CHAPTERS if (part := make(shown, drawn))]
-    css = "".join((files("cuecard.report") / name).read_text(encoding="utf-8") for name in STYLES)
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{NO_OTHERS}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Evaluation: {escape(shown.name)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n<main>\n"
-        f'<h1>Evaluation: {escape(shown.name)}</h1>\n<p class="lead">{escape(sentences.lead(shown.found))}</p>\n'
-        + "\n".join(sections)
-        + "\n</main>\n</body>\n</html>\n"
-    )
+    return document(f"Evaluation: {shown.name}", sentences.lead(shown.found), sections)
 
 
 __all__ = ["Evaluation", "Report", "page", "report", "sentences"]

@@ -13,10 +13,10 @@ from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import Image, Question, letter
 from cuecard.report import figures, wording
 from cuecard.report.lanes import handoff
+from cuecard.report.parts import NO_OTHERS
 from cuecard.report.records import Exhibit, Row, Sample, Showcase, roles_of
 
 TITLE = "Cuecard: a small model reasons, a large one answers"
-NO_OTHERS = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/gif")
 
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from importlib.resources import files
 
 from matplotlib.figure import Figure
 from PIL import Image as Pictures
@@ -16,6 +17,8 @@ from PIL import UnidentifiedImageError
 from cuecard.domain.question import Image
 from cuecard.report.sheet import png, svg
 
+STYLES = ("page.css", "evaluation.css")
+NO_OTHERS = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 THUMBNAIL = 320
 """Pixels of the longer side."""
 
@@ -38,6 +41,19 @@ def drawing(name: str, figure: Figure, label: str, caption: str) -> Drawing:
 def file_name(name: str) -> str:
     """Letters, digits and dashes."""
     return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()[:80] or "figure"
+
+
+def document(title: str, lead: str, sections: Sequence[str]) -> str:
+    """A whole page that needs no network and no scripts."""
+    css = "".join((files("cuecard.report") / name).read_text(encoding="utf-8") for name in STYLES)
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{NO_OTHERS}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n<main>\n"
+        f'<h1>{escape(title)}</h1>\n<p class="lead">{escape(lead)}</p>\n' + "\n".join(sections) + "\n</main>\n"
+        "</body>\n</html>\n"
+    )
 
 
 def figure(drawn: Drawing) -> str:

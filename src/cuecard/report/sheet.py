@@ -25,12 +25,17 @@ def canvas(height: int, left: int, top: int, bottom: int) -> tuple[Figure, Axes]
     axes = figure.add_axes(
         (left / WIDTH, bottom / height, (WIDTH - left - 16) / WIDTH, (height - top - bottom) / height)
     )
+    return figure, styled(axes)
+
+
+def styled(axes: Axes) -> Axes:
+    """The axes in ink, left and bottom only, on nothing."""
     axes.patch.set_alpha(0)
     axes.tick_params(colors=INK, labelsize=TEXT - 0.5, length=3)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(INK)
-    return figure, axes
+    return axes
 
 
 def write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
