@@ -15,7 +15,7 @@ from cuecard.domain.question import Question
 from cuecard.models.base import Limits
 from cuecard.models.local.model import LocalModel
 from cuecard.models.local.prefix import growing
-from cuecard.models.local.static import Fixed, Growing, StaticDecoder, applies
+from cuecard.models.local.static import StaticDecoder, applies, grown
 from cuecard.models.prompt import TAGS, reason
 
 LIMITS = Limits(answer_tokens=16, reasoning_tokens=16)
@@ -37,16 +37,18 @@ def test_each_step_has_the_logits_of_the_layers(family: str, fixed: bool, loaded
     cache, _ = read(model, IDS[:, :4])
     with torch.inference_mode():
         decoder = StaticDecoder(model)
-        held: Any = Growing(cache)
+        held: Any = grown(cache)
         if fixed:
-            held = Fixed(decoder, len(IDS), 16)
-            held.take(cache)
+            held = decoder.fixed(len(IDS), 16)
+            for place, layer in zip(held, cache.layers, strict=True):
+                place.keys[:, :, :4], place.values[:, :, :4] = layer.keys, layer.values
+            held[0].at.fill_(4)
         for position in range(4, 7):
             found = decoder.logits(IDS[:, position], position, held)
             wanted = read(model, IDS[:, : position + 1])[1]
             torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
             if fixed:
-                held.at += 1
+                held[0].at += 1
 
 
 def test_the_checkpoint_shares_the_fused_weights(loaded: Callable[[str], LocalModel]) -> None:
@@ -62,7 +64,7 @@ def test_rotations_go_on_behind_those_that_were_made_first(loaded: Callable[[str
     decoder.cos, decoder.sin = decoder.cos[:4], decoder.sin[:4]
     cache, _ = read(model, IDS[:, :6])
     with torch.inference_mode():
-        found = decoder.logits(IDS[:, 6], 6, Growing(cache))
+        found = decoder.logits(IDS[:, 6], 6, grown(cache))
     torch.testing.assert_close(found, read(model, IDS)[1], atol=1e-4, rtol=1e-4)
 
 

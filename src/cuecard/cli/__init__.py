@@ -19,6 +19,7 @@ from cuecard.cli.eval import evaluate
 from cuecard.cli.exchange import exports_, imports
 from cuecard.cli.fit import fit
 from cuecard.cli.models import models
+from cuecard.cli.profile import profile
 from cuecard.cli.replay import replay
 from cuecard.cli.report import report
 from cuecard.cli.rescore import rescore
@@ -48,6 +49,7 @@ app.command()(study)
 app.command()(report)
 app.command()(rescore)
 app.command()(compare)
+app.command()(profile)
 app.command()(fit)
 app.command()(breakeven)
 app.add_typer(imports, name="import")

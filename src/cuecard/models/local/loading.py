@@ -24,7 +24,7 @@ def load(source: str, device: str | None, dtype: str | None, revision: str | Non
         raise BadInput(f"unknown dtype {dtype!r}", f"there are: {', '.join(DTYPES)}")
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    device = device or _best_device()
+    device = device or best_device()
     if not Path(source).is_dir():
         _find_hub(source, revision)
     try:
@@ -65,5 +65,5 @@ def _find_hub(source: str, revision: str | None) -> None:
         ) from error
 
 
-def _best_device() -> str:
+def best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"

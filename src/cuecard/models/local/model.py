@@ -24,7 +24,7 @@ from cuecard.models.local.engine import Engine
 from cuecard.models.local.inputs import Inputs, Reader, tokenized
 from cuecard.models.local.prefix import Computed, Prefixes, growing, shareable
 from cuecard.models.local.rows import Attended, Rows, listening
-from cuecard.models.local.static import Growing, StaticDecoder, applies
+from cuecard.models.local.static import StaticDecoder, applies, grown
 from cuecard.models.prompt import PROSE, TAGS, CardFormat, Prompt, neutral
 
 PREFILL_CHUNK = 8192
@@ -297,9 +297,9 @@ class LocalModel:
         tokens = torch.tensor([token], device=self._model.device)
         position = len(sequence.ids) + sequence.rope_delta
         if self._fused is not None:
-            return self._fused.logits(tokens, position, Growing(sequence.cache))
+            return self._fused.logits(tokens, position, grown(sequence.cache))
         decoder = StaticDecoder(self._model)
-        found = decoder.logits(tokens, position, Growing(sequence.cache))
+        found = decoder.logits(tokens, position, grown(sequence.cache))
         sequence.cache.crop(-1)
         wanted = self._some(sequence, [token], 1)
         self._may_fuse = bool((found - wanted).abs().max() <= SAME * wanted.abs().max())

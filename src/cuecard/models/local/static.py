@@ -8,6 +8,7 @@ that the step can be compiled and captured in a CUDA graph).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,9 +27,9 @@ POSITIONS = 4096
 
 
 class Held(Protocol):
-    """Where keys and values are held while a token is decoded."""
+    """Where keys and values of one layer are held while a token is decoded."""
 
-    def attend(self, layer: int, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    def attend(self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """(batch, kv heads, group, head_dim) query and (batch, kv heads, head_dim) keys and values of the new token
         -> what the query finds among all, in its own shape.
         """
@@ -49,45 +50,35 @@ class Layer:
 
 
 class Growing:
-    """The layers of a cache as `prefix.growing` makes them; the new token is written behind what is there."""
+    """A layer of a cache as `prefix.growing` makes them; the new token is written behind what is there."""
 
-    def __init__(self, cache: DynamicCache) -> None:
-        self._layers = cache.layers
+    def __init__(self, layer: Any) -> None:
+        self._layer = layer
 
-    def attend(self, layer: int, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        return functional.scaled_dot_product_attention(
-            query, *self._layers[layer].update(keys[:, :, None], values[:, :, None])
-        )
+    def attend(self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        found = self._layer.update(keys[:, :, None], values[:, :, None])
+        return functional.scaled_dot_product_attention(query, *found)
 
 
 class Fixed:
-    """(layers, batch, kv heads, capacity, head_dim) keys and values; where the next token goes is a tensor."""
+    """(batch, kv heads, capacity, head_dim) keys and values; `at`, where the next token goes, is all layers' own."""
 
-    def __init__(self, decoder: StaticDecoder, batch: int, capacity: int) -> None:
-        like = decoder.layers[0].out
-        shape = (len(decoder.layers), batch, decoder.kv_heads, capacity, decoder.head_dim)
+    def __init__(self, like: torch.Tensor, shape: tuple[int, ...], at: torch.Tensor, places: torch.Tensor) -> None:
         self.keys, self.values = like.new_zeros(shape), like.new_zeros(shape)
-        self.at = torch.zeros(1, dtype=torch.long, device=like.device)
-        self._places = torch.arange(capacity, device=like.device)
+        self.at, self.places = at, places
 
-    @property
-    def capacity(self) -> int:
-        return int(self.keys.shape[3])
-
-    def take(self, cache: DynamicCache) -> None:
-        """Copy what a cache holds."""
-        length = cache.get_seq_length()
-        for index, layer in enumerate(cache.layers):
-            self.keys[index, :, :, :length], self.values[index, :, :, :length] = layer.keys, layer.values
-        self.at.fill_(length)
-
-    def attend(self, layer: int, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        self.keys[layer].index_copy_(2, self.at, keys[:, :, None])
-        self.values[layer].index_copy_(2, self.at, values[:, :, None])
+    def attend(self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        self.keys.index_copy_(2, self.at, keys[:, :, None])
+        self.values.index_copy_(2, self.at, values[:, :, None])
         # as products, which use a whole GPU for one query where attention kernels use one block a head
-        weights = torch.matmul(query, self.keys[layer].transpose(2, 3)).float() * query.shape[-1] ** -0.5
-        weights = torch.softmax(weights.masked_fill(self._places > self.at, float("-inf")), -1)
-        return torch.matmul(weights.to(values.dtype), self.values[layer])
+        weights = torch.matmul(query, self.keys.transpose(2, 3)).float() * query.shape[-1] ** -0.5
+        weights = torch.softmax(weights.masked_fill(self.places > self.at, float("-inf")), -1)
+        return torch.matmul(weights.to(values.dtype), self.values)
+
+
+def grown(cache: DynamicCache) -> list[Growing]:
+    """All layers of a cache."""
+    return [Growing(layer) for layer in cache.layers]
 
 
 class StaticDecoder:
@@ -101,42 +92,64 @@ class StaticDecoder:
         self.embedding, self.last_norm = text.embed_tokens.weight, text.norm.weight
         self.head = model.lm_head.weight
         self.layers = [_fused(layer) for layer in text.layers]
-        self.has_norms = hasattr(text.layers[0].self_attn, "q_norm")
         self._frequencies = text.rotary_emb.inv_freq.float()
         self._scaling = float(text.rotary_emb.attention_scaling)
-        self._weights = self._rotated_weights(text) if self.has_norms else None
+        self._weights = self._rotated_weights(text) if hasattr(text.layers[0].self_attn, "q_norm") else None
         self.cos, self.sin = self._rotations(POSITIONS)
 
-    def logits(self, tokens: torch.Tensor, position: int, held: Held) -> torch.Tensor:
+    def fixed(self, batch: int, capacity: int) -> list[Fixed]:
+        """Empty places for all layers."""
+        device, shape = self.head.device, (batch, self.kv_heads, capacity, self.head_dim)
+        at, places = torch.zeros(1, dtype=torch.long, device=device), torch.arange(capacity, device=device)
+        return [Fixed(layer.out, shape, at, places) for layer in self.layers]
+
+    def make_room(self, positions: int) -> None:
+        """Have rotations for so many positions."""
+        if positions > len(self.cos):
+            self.cos, self.sin = self._rotations(positions)
+
+    def logits(self, tokens: torch.Tensor, position: int, held: Sequence[Held]) -> torch.Tensor:
         """(batch,) tokens at a position, behind what is held -> (batch, vocabulary)."""
         if position >= len(self.cos):
-            self.cos, self.sin = self._rotations(2 * position)
+            self.make_room(2 * position)
         return self.step(tokens, self.cos[position], self.sin[position], held)
 
-    def step(self, tokens: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, held: Held) -> torch.Tensor:
-        """(batch,) tokens and (head_dim,) rotations -> (batch, vocabulary) logits of the next ones."""
-        hidden = functional.embedding(tokens, self.embedding)
-        batch, turned = len(tokens), self.heads + self.kv_heads
+    def step(
+        self, tokens: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, held: Sequence[Held], layer: Any = None
+    ) -> torch.Tensor:
+        """(batch,) tokens and (head_dim,) rotations -> (batch, vocabulary) logits of the next ones.
+
+        `layer` stands in for `self.layer`: the same, compiled.
+        """
+        hidden, compute = functional.embedding(tokens, self.embedding), layer or self.layer
         if self._weights is not None:
-            plain, rolled = self._weights
-            cosines, sines = plain * cos, rolled * sin
-        half, size, group = self.head_dim // 2, hidden.shape[1:], self.heads // self.kv_heads
-        for index, layer in enumerate(self.layers):
-            seen = functional.rms_norm(hidden, size, layer.first_norm, self.eps)
-            qkv = functional.linear(seen, layer.qkv, layer.qkv_bias).view(batch, -1, self.head_dim)
-            both = qkv[:, :turned]
-            if self._weights is not None:
-                # the norm's weights lie in the rotations already
-                both = functional.rms_norm(both, (self.head_dim,), None, self.eps)
-                cos, sin = cosines[index], sines[index]
-            both = torch.addcmul(both * cos, both.roll(half, -1), sin)
-            query = both[:, : self.heads].reshape(batch, self.kv_heads, group, self.head_dim)
-            found = held.attend(index, query, both[:, self.heads :], qkv[:, turned:]).reshape(batch, -1)
-            hidden = torch.addmm(hidden, found, layer.out.t())
-            seen = functional.rms_norm(hidden, size, layer.second_norm, self.eps)
-            gate, up = functional.linear(seen, layer.gate_up).chunk(2, -1)
-            hidden = torch.addmm(hidden, functional.silu(gate) * up, layer.down.t())
-        return functional.linear(functional.rms_norm(hidden, size, self.last_norm, self.eps), self.head)
+            cos, sin = self._weights[0] * cos, self._weights[1] * sin
+        for index, (weights, place) in enumerate(zip(self.layers, held, strict=True)):
+            turns = (cos, sin) if self._weights is None else (cos[index], sin[index])
+            hidden = compute(hidden, weights, place, *turns)
+        return functional.linear(self._normed(hidden, self.last_norm), self.head)
+
+    def layer(
+        self, hidden: torch.Tensor, weights: Layer, held: Held, cos: torch.Tensor, sin: torch.Tensor
+    ) -> torch.Tensor:
+        """(batch, hidden) through one layer."""
+        batch, turned = len(hidden), self.heads + self.kv_heads
+        seen = self._normed(hidden, weights.first_norm)
+        qkv = functional.linear(seen, weights.qkv, weights.qkv_bias).view(batch, -1, self.head_dim)
+        both = qkv[:, :turned]
+        if self._weights is not None:
+            # the norm's weights lie in the rotations already
+            both = functional.rms_norm(both, (self.head_dim,), None, self.eps)
+        both = torch.addcmul(both * cos, both.roll(self.head_dim // 2, -1), sin)
+        query = both[:, : self.heads].reshape(batch, self.kv_heads, -1, self.head_dim)
+        found = held.attend(query, both[:, self.heads :], qkv[:, turned:]).reshape(batch, -1)
+        hidden = torch.addmm(hidden, found, weights.out.t())
+        seen = self._normed(hidden, weights.second_norm)
+        gate, up = functional.linear(seen, weights.gate_up).chunk(2, -1)
+        return torch.addmm(hidden, functional.silu(gate) * up, weights.down.t())
+
+    def _normed(self, hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return functional.rms_norm(hidden, hidden.shape[1:], weight, self.eps)
 
     def _rotations(self, positions: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(positions, head_dim) cosines and sines; the sines' first half is negative, as halves swap by rolling."""

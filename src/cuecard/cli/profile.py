@@ -1,0 +1,152 @@
+"""`cuecard profile`: where the time of a request goes, component by component; stopped at any time, it goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from cuecard.domain.errors import BadInput, MissingExtra
+from cuecard.latency.grid import USUAL, Grid, drifted
+from cuecard.report.machine import machine
+
+Maybe = typer.Option
+T = TypeVar("T")
+
+
+def profile(
+    models: Annotated[
+        list[str], typer.Argument(help="demo-small, hf:ORG/NAME, a directory, or a preset: qwen3-vl-2b, …-tiny.")
+    ],
+    out: Annotated[Path, Maybe(help="The profile's directory; one that is there already is gone on with.")],
+    output_tokens: Annotated[str, Maybe(help="Tokens to write, exactly, with commas between.")] = "1,8,32,128",
+    image_size: Annotated[str, Maybe(help="Sides of the image in pixels; 0 is no image.")] = "128,448",
+    text_tokens: Annotated[str, Maybe(help="Prompt tokens behind the image.")] = "48",
+    cached_tokens: Annotated[
+        str | None, Maybe(help="Tokens between image and text that are cached, and the image with them.")
+    ] = None,
+    batch: Annotated[str, Maybe(help="Requests at once, of the same shape.")] = "1",
+    attention: Annotated[
+        str | None, Maybe(help="sdpa, eager or fused; by itself what local models do: fused in float32, else sdpa.")
+    ] = None,
+    compiled: Annotated[
+        bool, Maybe("--compile", help="Compile the fused decoder; on a GPU a step is one CUDA graph.")
+    ] = False,
+    dtype: Annotated[str | None, Maybe(help="float32, bfloat16, float16; by itself float32 on a CPU.")] = None,
+    layers: Annotated[
+        int | None, Maybe(help="Time a slice of so many layers, and one of half; the whole is estimated from both.")
+    ] = None,
+    random_weights: Annotated[
+        bool, Maybe("--random-weights", help="Make weights up: latency does not depend on what they know.")
+    ] = False,
+    device: Annotated[str | None, Maybe(help="cpu, cuda, cuda:1, mps; by itself the best there is.")] = None,
+    repeats: Annotated[int, Maybe(help="Most rounds.", min=1)] = 12,
+    precision: Annotated[
+        float, Maybe(help="A point is done when its mean's 95% interval is this share of it, to each side.")
+    ] = 0.03,
+    max_minutes: Annotated[float | None, Maybe(help="Stop measuring after so long.")] = None,
+    as_json: Annotated[bool, Maybe("--json", help="Print how it ended as one JSON object.")] = False,
+) -> None:
+    """Time models component by component, in rounds of turning order, and store every reading."""
+    grid = Grid(
+        output_tokens=_numbers("--output-tokens", output_tokens, least=1),
+        image_px=tuple(px or None for px in _numbers("--image-size", image_size, least=0)),
+        text_tokens=_numbers("--text-tokens", text_tokens, least=1),
+        cached_text_tokens=_numbers("--cached-tokens", cached_tokens, least=0) if cached_tokens else (None,),
+        batch=_numbers("--batch", batch, least=1),
+        attention=_attention(attention, compiled),
+        compiled=compiled,
+    )
+    inside = _inside()
+    wish = inside.Wish(
+        models=models,
+        grid=grid,
+        dtypes=_parts(dtype) if dtype else (),
+        device=device,
+        random=random_weights,
+        layers=layers,
+        repeats=repeats,
+        precision=precision,
+        max_s=None if max_minutes is None else 60 * max_minutes,
+    )
+    console = Console(stderr=True, highlight=False)
+    try:
+        end = _watched(console, lambda say: inside.profile(wish, out, machine(), say))
+    except KeyboardInterrupt:
+        console.print(f"stopped; what is measured is kept in {out}, and the same command goes on from there")
+        raise typer.Exit(130) from None
+    typer.echo(json.dumps(_told(end), indent=2)) if as_json else _show(console, end, out)
+
+
+def _inside() -> Any:
+    """What measures in this process. Raises MissingExtra."""
+    try:
+        from cuecard.latency.inside import profile
+    except ImportError as error:
+        raise MissingExtra(f"profiling in this process needs {error.name}", "pip install 'cuecard[local]'") from error
+    return profile
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _numbers(option: str, text: str, least: int) -> tuple[int, ...]:
+    """Whole numbers with commas between. Raises BadInput."""
+    try:
+        found = tuple(dict.fromkeys(int(part) for part in _parts(text)))
+    except ValueError:
+        found = ()
+    if not found or min(found) < least:
+        raise BadInput(f"{option} {text!r} are not whole numbers from {least} on", f"for instance {option} 1,8,32")
+    return found
+
+
+def _attention(text: str | None, compiled: bool) -> tuple[str, ...]:
+    found = _parts(text or ("fused" if compiled else USUAL))
+    if wrong := [each for each in found if each not in (USUAL, "sdpa", "eager", "fused")]:
+        raise BadInput(f"unknown attention {wrong[0]!r}", "there are sdpa, eager and fused")
+    if compiled and found != ("fused",):
+        raise BadInput("--compile compiles the fused decoder", "leave --attention out")
+    return found
+
+
+def _watched(console: Console, work: Callable[[Callable[[Any], None]], T]) -> T:
+    """Run with a bar on a terminal, without one elsewhere."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("loading", total=None)
+
+        def say(progress: Any) -> None:
+            about = f"{progress.now} · {progress.left_s:.0f} s left at most"
+            bar.update(task, completed=progress.done, total=progress.done + progress.left, description=about)
+
+        return work(say)
+
+
+def _told(end: Any) -> dict[str, Any]:
+    return {
+        "readings": end.readings,
+        "wide": end.wide,
+        "out_of_time": end.out_of_time,
+        "drift": end.drift,
+        "drifted": drifted(end.drift),
+    }
+
+
+def _show(console: Console, end: Any, out: Path) -> None:
+    for note in end.notes:
+        console.print(note)
+    console.print(f"{end.readings} readings made, in {out}")
+    if end.wide:
+        why = "the time is over" if end.out_of_time else "the rounds are over"
+        console.print(f"{end.wide} points have a wider interval than asked for: {why}; the same command goes on")
+    for model in drifted(end.drift):
+        console.print(f"[yellow]drift:[/] {model} ended at {end.drift[model]:.2f} times the time it began with")
+    console.print(f"next: cuecard fit {out}", style="dim")

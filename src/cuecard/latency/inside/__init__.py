@@ -1,0 +1,1 @@
+"""Models timed in this process, component by component."""
