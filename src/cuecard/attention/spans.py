@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-
-from transformers import PreTrainedTokenizerBase
+from typing import Any
 
 from cuecard.domain.errors import BadInput
 from cuecard.models.prompt import FOLLOW_UP, NOTES, Prompt, neutral
@@ -44,9 +43,7 @@ class Spans:
         return [place for place, name in enumerate(self.names) if name is span]
 
 
-def spans(
-    prompt: Prompt, ids: Sequence[int], answered: int, tokenizer: PreTrainedTokenizerBase, image: int | None
-) -> Spans:
+def spans(prompt: Prompt, ids: Sequence[int], answered: int, tokenizer: Any, image: int | None) -> Spans:
     """Of a prompt and its answer, whose tokens are the last `answered` ids. Raises BadInput without reasoning in it."""
     pieces, length = spelled(tokenizer, ids), len(ids) - answered
     ends, text = [], ""
@@ -85,7 +82,7 @@ def _place(text: str, part: str) -> tuple[int, int]:
     return at, at + len(part)
 
 
-def spelled(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
+def spelled(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     """The text of each token; of a character in several tokens, all of it with the last."""
     pieces: list[str] = []
     window: list[int] = []

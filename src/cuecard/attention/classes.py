@@ -1,0 +1,100 @@
+"""What kind of word each token of a reasoning is, and which tokens state its conclusion. English word lists."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
+from enum import StrEnum
+from itertools import accumulate
+
+
+class TokenClass(StrEnum):
+    """Each token of a reasoning is in exactly one: that of the word it begins in, or is a part of."""
+
+    ANSWER = "answer"
+    """Says what the answer says, wherever it stands."""
+    NUMBER = "number"
+    POSITION = "position"
+    """Names a place: `cell`, `row`, `left`, and a number behind such a word."""
+    NAME = "name"
+    """Colours, capitalised words inside a sentence, and what the question asks about by name."""
+    CONNECTIVE = "connective"
+    FUNCTION = "function word"
+    WORD = "other word"
+    MARK = "punctuation"
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+NUMBERED = _set("cell cells row rows column columns col place position positions")
+PLACES = NUMBERED | _set(
+    """top bottom left right above below under over middle center centre corner edge side up down forward back north
+    south east west inside outside"""
+)
+COLOURS = _set("red green blue yellow orange purple pink black white grey gray brown teal cyan magenta")
+CONNECTIVES = _set(
+    """so now then therefore thus hence because since but however although though while if when first second third next
+    finally also let and or not wait again instead otherwise step"""
+)
+FUNCTIONS = _set(
+    """a an the of to at in on by for from with as is are was were be been it its this that these those there here we us
+    i you he she they them our my your which who what where how do does did has have had can will would should"""
+)
+# a number with what belongs to it, a word, or any other mark
+_WORD = re.compile(r"\d+(?:[.,:/]\d+)*%?|[^\W\d_]+(?:['’][^\W\d_]+)?|[^\w\s]|_")
+
+
+def classes(pieces: Sequence[str], answer: str, question: str) -> list[TokenClass]:
+    """One class for each token of a reasoning."""
+    text = "".join(pieces)
+    words = list(_WORD.finditer(text))
+    told, starts = _classes(words, answer, question), [word.start() for word in words]
+    found, end = [], 0
+    for piece in pieces:
+        at = end + len(piece) - len(piece.lstrip())
+        end += len(piece)
+        place = bisect_right(starts, at) - 1
+        found.append(told[place] if place >= 0 and piece.strip() else TokenClass.MARK)
+    return found
+
+
+def _classes(words: Sequence[re.Match[str]], answer: str, question: str) -> list[TokenClass]:
+    said = {each.casefold() for each in _WORD.findall(answer)}
+    named = {each for each in _WORD.findall(question)[1:] if each[0].isupper()}
+    found: list[TokenClass] = []
+    for place, match in enumerate(words):
+        before = words[place - 1].group() if place else "."
+        found.append(_class(match.group(), before, said, named))
+    return found
+
+
+def _class(word: str, before: str, said: set[str], named: set[str]) -> TokenClass:
+    small = word.casefold()
+    if word[0].isdigit() and before.casefold() in NUMBERED:
+        return TokenClass.POSITION
+    if small in said and small not in FUNCTIONS:
+        return TokenClass.ANSWER if word[0].isalnum() else TokenClass.MARK
+    if word[0].isdigit():
+        return TokenClass.NUMBER
+    if not word[0].isalpha():
+        return TokenClass.MARK
+    for members, kind in (
+        (PLACES, TokenClass.POSITION),
+        (CONNECTIVES, TokenClass.CONNECTIVE),
+        (FUNCTIONS, TokenClass.FUNCTION),
+    ):
+        if small in members:
+            return kind
+    inner = word[0].isupper() and before not in (".", "!", "?", ":", "\n")
+    return TokenClass.NAME if small in COLOURS or inner or word in named else TokenClass.WORD
+
+
+def conclusion(pieces: Sequence[str]) -> list[bool]:
+    """Which tokens stand in the reasoning's last sentence."""
+    text = "".join(pieces).rstrip()
+    ends = [match.end() for match in re.finditer(r"[.!?。！？](?=\s|$)|\n+", text) if match.end() < len(text)]
+    start = ends[-1] if ends else 0
+    return [end > start for end in accumulate(map(len, pieces))]

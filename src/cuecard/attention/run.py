@@ -1,0 +1,140 @@
+"""A run: question by question, what each model's answer looks at, stored at once, so that it can go on later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cuecard.attention.axes import CARD, LARGE_CARD, LARGE_OWN, NONE, OWN, SMALL_OWN
+from cuecard.attention.capture import borrowed, capture, own, said
+from cuecard.attention.measure import Measure
+from cuecard.attention.store import Folder, Record
+from cuecard.domain.errors import BadInput, CuecardError
+from cuecard.domain.question import Question
+from cuecard.models.base import Limits, Model
+from cuecard.models.prompt import Prompt, reason, short
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question; `right` scores an answer, None where nobody knows."""
+
+    id: str
+    question: Question
+    cluster: str
+    category: str | None
+    gold: str
+    right: Callable[[str], float | None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is done with. The first `kept` questions keep each token's mass, for looking at them one by one."""
+
+    delta: float = 0.8
+    limits: Limits = field(default_factory=Limits)
+    kept: int = 40
+    raw: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.delta < 1:
+            raise BadInput(f"--delta {self.delta:g} is not between 0 and 1", "the paper's is 0.8")
+
+
+def conditions(models: Mapping[str, Model]) -> list[str]:
+    """`role: from what it answers`, of a large model, and of a small one beside it where there is one."""
+    small = "small" in models
+    return [LARGE_OWN, *[LARGE_CARD] * small, f"large: {NONE}", *[SMALL_OWN] * small]
+
+
+async def run(
+    asked: Iterable[Asked],
+    models: Mapping[str, Model],
+    folder: Folder,
+    settings: Settings,
+    listen: Callable[[int], None] = lambda count: None,
+) -> None:
+    """What is not stored yet. Raises BadInput when no question had any reasoning to look at."""
+    looked, skipped = 0, ""
+    for index, each in enumerate(asked):
+        record = folder.read(index, each.id)
+        if record is None:
+            record = await _one(index, each, models, folder, settings)
+            folder.write(index, record, each.question.images if index < settings.kept else ())
+        with_reasoning = [told for name, told in record.conditions.items() if not name.endswith(NONE)]
+        looked += any("skipped" not in told for told in with_reasoning)
+        skipped = next((told["skipped"] for told in with_reasoning if "skipped" in told), skipped)
+        listen(index + 1)
+    if not looked:
+        raise BadInput(f"no question had reasoning to look at: {skipped or 'there are none'}", "does the model reason?")
+
+
+async def _one(index: int, asked: Asked, models: Mapping[str, Model], folder: Folder, settings: Settings) -> Record:
+    told: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
+    cards: dict[str, str] = {}
+    for role in sorted(models, reverse=True):  # the small one first: its reasoning is the card
+        for condition in (name for name in conditions(models) if name.startswith(role)):
+            try:
+                prompt, answer = await _answered(condition, role, asked.question, models, cards, settings.limits)
+                told[condition], made = await _seen(models[role], prompt, answer, asked, index, settings)
+                arrays |= {f"{condition}|{name}": value for name, value in made.items()}
+            except BadInput as error:  # this answer has nothing to look at; others have
+                told[condition] = {"skipped": str(error)}
+    kept = {name: value for name, value in arrays.items() if not name.endswith("|raw")}
+    if settings.raw:
+        folder.write_raw(index, {name: value for name, value in arrays.items() if name.endswith("|raw")})
+    question = asked.question
+    meta = {
+        "id": asked.id,
+        "kind": str(question.kind),
+        "category": asked.category,
+        "cluster": asked.cluster,
+        "gold": asked.gold,
+        "text": question.text,
+        "options": list(question.options),
+    }
+    return Record(meta, told, kept)
+
+
+async def _answered(
+    condition: str, role: str, question: Question, models: Mapping[str, Model], cards: dict[str, str], limits: Limits
+) -> tuple[Prompt, str]:
+    """The prompt that the answer follows, and the answer, decoded as always. Raises BadInput without reasoning."""
+    model, style = models[role], models[role].abilities.style
+    if condition.endswith(OWN):
+        thought, answer = await said(model, reason(question, style), limits)
+        cards[role] = thought
+        return own(question, style, thought), answer
+    if condition.endswith(CARD):
+        prompt = borrowed(question, style, cards["small"], model.abilities.card_formats[0])
+    else:
+        prompt = short(question, style)
+    return prompt, (await said(model, prompt, limits))[1]
+
+
+async def _seen(
+    model: Model, prompt: Prompt, answer: str, asked: Asked, index: int, settings: Settings
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is told of an answer, and its figures, arrays (layers, …)."""
+    measure = Measure(settings.delta, answer, asked.question.text, settings.raw)
+    seen = await capture(model, prompt, answer, measure)
+    arrays: dict[str, Any] = {name: np.stack([layer[name] for layer in seen.layers]) for name in seen.layers[0]}
+    if not np.allclose(arrays["mass"].sum(-1) + arrays["learned"], 1, atol=1e-3):
+        raise CuecardError(f"the attention of {model.name} does not sum to 1: spans or sinks are misread")
+    arrays["keys_mean"] = arrays["keys"].mean((0, 2))  # (sets, tokens)
+    if index >= settings.kept:
+        del arrays["keys"]
+    told = {
+        "answer": answer,
+        "right": asked.right(answer),
+        "tokens": len(seen.ids),
+        "queries": seen.queries,
+        "as_decoded": seen.as_decoded,
+        "pieces": measure.pieces,
+        "classes": measure.class_counts,
+    }
+    return told, {name: value.astype(np.float16 if name == "keys" else np.float32) for name, value in arrays.items()}

@@ -1,0 +1,134 @@
+"""A run's directory: `run.json`, a compressed file a question, images of those that are looked at, raw rows if asked.
+
+A question's file is written whole or not at all; one that cannot be read is made again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from cuecard import disk
+from cuecard.domain.errors import BadInput
+from cuecard.domain.question import Image
+
+VERSION, KIND = 1, "attention"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One question: what it is, what is told of each condition (or why it was skipped), arrays `CONDITION|NAME`."""
+
+    meta: Mapping[str, Any]
+    conditions: Mapping[str, Any]
+    arrays: Mapping[str, Any]
+
+    def array(self, condition: str, name: str) -> Any:
+        """None where there is none."""
+        return self.arrays.get(f"{condition}|{name}")
+
+
+class Folder:
+    """A run's directory, held by this process. Raises BadInput (held, another run), CannotStore."""
+
+    def __init__(self, path: Path, config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        self.path, self._lock = path, disk.locked(path)
+        try:
+            if (path / "run.json").exists():
+                disk.same(about(path)["config"], config, path)
+            else:
+                disk.save(path / "run.json", {"version": VERSION, "kind": KIND, "config": config, **facts})
+            for name in ("questions", "images", "raw"):
+                (path / name).mkdir(exist_ok=True)
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def __enter__(self) -> Folder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.close()
+
+    def read(self, index: int, id: str) -> Record | None:
+        """What is stored of a question; None where nothing is, or something else, or what is there is damaged."""
+        found = _load(_place(self.path, index))
+        return found if found is not None and found.meta["id"] == id else None
+
+    def write(self, index: int, record: Record, images: Sequence[Image]) -> None:
+        for place, image in enumerate(images):
+            (self.path / "images" / f"{index:06d}-{place}").write_bytes(image.data)
+        told = json.dumps({"meta": record.meta, "conditions": record.conditions}, ensure_ascii=False)
+        _save(_place(self.path, index), {**record.arrays, "told": np.array(told)})
+
+    def write_raw(self, index: int, arrays: Mapping[str, Any]) -> None:
+        """(layers, heads, queries, keys) of each condition, as fp32."""
+        _save(self.path / "raw" / f"{index:06d}.npz", arrays)
+
+
+def is_attention(path: Path) -> bool:
+    """Whether a directory holds such a run."""
+    try:
+        return json.loads((path / "run.json").read_text(encoding="utf-8")).get("kind") == KIND
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def about(path: Path) -> dict[str, Any]:
+    """What `run.json` says. Raises BadInput."""
+    if not is_attention(path):
+        raise BadInput(f"{path} is not the directory of an attention run", "`cuecard attention --out` makes one")
+    told: dict[str, Any] = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    if told.get("version") != VERSION:
+        raise BadInput(f"{path} is of version {told.get('version')}, this cuecard reads {VERSION}")
+    return told
+
+
+def records(path: Path) -> Iterator[tuple[int, Record]]:
+    """Every question that is stored, in order."""
+    for file in sorted((path / "questions").glob("*.npz")):
+        if (found := _load(file)) is not None:
+            yield int(file.stem), found
+
+
+def images(path: Path, index: int) -> list[Image]:
+    """The images that were kept of a question."""
+    return [Image(file.read_bytes()) for file in sorted((path / "images").glob(f"{index:06d}-*"))]
+
+
+def _place(path: Path, index: int) -> Path:
+    return path / "questions" / f"{index:06d}.npz"
+
+
+def _load(path: Path) -> Record | None:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            told = json.loads(str(file["told"]))
+            return Record(told["meta"], told["conditions"], {name: file[name] for name in file.files if name != "told"})
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _save(path: Path, arrays: Mapping[str, Any]) -> None:
+    beside = path.with_name(path.name + ".new")
+    try:
+        with beside.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink()
+        raise disk.CannotStore(f"cannot write {path}: {error.strerror}") from error
