@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +18,7 @@ from cuecard.latency import breakeven as points
 from cuecard.latency.fitted import FOLDER, Fit, plainest, read_all, write
 from cuecard.latency.readings import is_profile
 from cuecard.latency.virtual import Chances
+from cuecard.report import wording
 from cuecard.strategies.policy import Schedule
 
 Maybe = typer.Option
@@ -46,7 +46,7 @@ def breakeven(
     fits = [fit for run in runs for fit in fits_of(run)]
     found = [
         points.pair(one, other, _asked(one, other, agree, confirm, visual, prompt, answer, output_tokens, draws))
-        for one, other in _pairs(fits, small, large)
+        for one, other in pairs_of(fits, small, large)
     ]
     path = out or (runs[0] if runs[0].is_dir() else runs[0].parent) / points.FILE
     points.write(found, path)
@@ -68,7 +68,7 @@ def fits_of(run: Path) -> list[Fit]:
     return read_all(run)
 
 
-def _pairs(fits: Sequence[Fit], small: str | None, large: str | None) -> list[tuple[Fit, Fit]]:
+def pairs_of(fits: Sequence[Fit], small: str | None, large: str | None) -> list[tuple[Fit, Fit]]:
     """Every model with the last one, in their plainest settings. Raises BadInput."""
     models = list(dict.fromkeys(fit.model for fit in fits))
     last = large or next((model for model in reversed(models) if model != small), models[-1])
@@ -121,20 +121,8 @@ def _table(found: points.PairBreakEven) -> Table:
     shown = Table(*heads, box=None, title=title)
     alone = {each.output: each.crossing for each in found.alone if each.visual == work.visual}
     together = {(e.strategy, e.schedule, e.agree, e.output): e.crossing for e in found.together}
-    for output, crossing in alone.items():
-        cells = [crossing, *(together["transfer", schedule, None, output] for schedule in points.TRANSFER)]
+    for output in dict.fromkeys(each.output for each in found.together):
+        cells = [alone[output], *(together["transfer", schedule, None, output] for schedule in points.TRANSFER)]
         cells += [together["mutual", schedule, rate, output] for schedule, rate in mutual]
-        shown.add_row(f"{output:,}", *map(told, cells))
+        shown.add_row(f"{output:,}", *map(wording.crossing, cells))
     return shown
-
-
-def told(crossing: points.Crossing) -> str:
-    """`83 (81 to 86)`."""
-    if crossing.low is None or crossing.high is None:
-        return amount(crossing.tokens)
-    low, high = amount(crossing.low), amount(crossing.high)
-    return amount(crossing.tokens) if low == high else f"{amount(crossing.tokens)} ({low} to {high})"
-
-
-def amount(tokens: float) -> str:
-    return "any" if math.isinf(tokens) else f"{tokens:,.0f}"

@@ -13,18 +13,20 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from cuecard import disk
+from cuecard.cli import profiled
 from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.evals import cases, folder
 from cuecard.evals.exchange.bounds import summed
 from cuecard.evals.findings import MARGIN, Findings, TaskFound, findings
 from cuecard.evals.ledger import Price
 from cuecard.evals.summary import summary
+from cuecard.latency import readings
 
 Maybe = typer.Option
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="The directory of a run of `cuecard eval`.")],
+    run: Annotated[Path, typer.Argument(help="The directory of a run of `cuecard eval` or `cuecard profile`.")],
     against: Annotated[str | None, Maybe(help="The baseline; by itself reason:large, where the run has it.")] = None,
     out: Annotated[Path | None, Maybe(help="The page; figures/ and tables/ come beside it.")] = None,
     margin: Annotated[float, Maybe(help="An arm that loses less is not worse: 0.01 is one point.")] = MARGIN,
@@ -37,6 +39,9 @@ def report(
     """A page with figures and tables of a run: what it shows, and how sure that is."""
     if questions < 0:
         raise BadInput("--questions cannot be less than 0")
+    if readings.is_profile(run):
+        profiled.report(run, out, as_json)
+        return
     drawn = _room()
     about, store = folder.opened(run)
     config = about["config"]

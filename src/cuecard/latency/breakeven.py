@@ -113,15 +113,14 @@ class Asked:
 
 
 def usual(fits: Sequence[Fit], visual: int | None = None, prompt: int | None = None, answer: int = 4) -> Workload:
-    """A question within what all fits have measured: an image of 448 × 448 (196 visual tokens) or the nearest to it."""
-    visuals = [fit.ranges["visual_tokens"] for fit in fits if "visual_tokens" in fit.ranges]
-    if visual is None and visuals:
-        low, high = max(low for low, _ in visuals), min(high for _, high in visuals)
-        visual = min(max(USUAL_VISUAL, low), max(low, high))
+    """A question that all fits have measured: an image of 448 × 448 (196 visual tokens) or the nearest to it."""
+    if visual is None:
+        common = set.intersection(*(set(fit.visuals) for fit in fits)) or set(fits[0].visuals)
+        visual = min(common, key=lambda each: abs(each - USUAL_VISUAL), default=0)
     if prompt is None:  # as long as the shortest one that was measured, beside its image
-        text = max(fit.ranges["prompt_tokens"][0] - fit.ranges.get("visual_tokens", (0, 0))[0] for fit in fits)
-        prompt = (visual or 0) + max(text, LEAST_TEXT)
-    return Workload(visual or 0, prompt, answer)
+        text = max(fit.ranges["prompt_tokens"][0] - min(fit.visuals, default=0) for fit in fits)
+        prompt = visual + max(text, LEAST_TEXT)
+    return Workload(visual, prompt, answer)
 
 
 def pair(small: Fit, large: Fit, asked: Asked) -> PairBreakEven:
@@ -168,7 +167,7 @@ def _alone(small: Profile, large: Profile, drawn: Sequence[tuple[Profile, Profil
     text = asked.workload.prompt - asked.workload.visual
     found = []
     for visual in sorted({asked.workload.visual, *asked.visuals}):
-        for output in asked.outputs:
+        for output in sorted({*asked.outputs, asked.workload.answer}):
             each = [tokens_alone(one, other, visual, visual + text, output) for one, other in drawn]
             middle = tokens_alone(small, large, visual, visual + text, output)
             found.append(Alone(visual, output, _crossing(middle, each)))

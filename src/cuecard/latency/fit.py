@@ -24,6 +24,7 @@ from scipy.optimize import least_squares, nnls
 from cuecard.domain.errors import BadInput
 from cuecard.latency import readings
 from cuecard.latency.fitted import COEFFICIENTS, Fit, HeldOut
+from cuecard.latency.measured import setting_of, usable
 from cuecard.latency.readings import Reading
 from cuecard.models.simulated import pairs_of
 
@@ -31,9 +32,6 @@ DRAWS = 200
 FOLDS = 4
 USUAL_ERROR = 0.05
 """Relative residuals beyond this count less than their square."""
-SETTING = ("batch", "dtype", "attention", "compiled", "layers_timed", "layers_total", "concurrency", "rate")
-"""Factors that are not fitted: each combination has a fit of its own."""
-
 VISION = ("vision_fixed_s", "vision_s_per_token", "vision_s_per_pair")
 PREFILL = ("fixed_s", "prefill_s_per_token", "prefill_s_per_pair")
 DECODE = ("decode_s_per_token", "decode_s_per_context_token")
@@ -91,12 +89,9 @@ def fits(path: Path, draws: int = DRAWS, seed: int = 0) -> list[Fit]:
     """A fit of every model and setting of a profile, in the order of its models. Raises BadInput."""
     told = readings.about(path)
     groups: dict[tuple[str, str, tuple[Any, ...]], list[Reading]] = {}
-    for reading in readings.read(path):
-        if not reading.warmup and reading.error is None:
-            setting = tuple(getattr(reading.seen, name) for name in SETTING)
-            groups.setdefault((reading.model, reading.source, setting), []).append(reading)
-    if not groups:
-        raise BadInput(f"{path} holds no readings but warm-up", "let the profile run first")
+    for reading in usable(path):
+        setting = tuple(setting_of(reading.seen).items())
+        groups.setdefault((reading.model, reading.source, setting), []).append(reading)
     where = {name: value for name, value in told.items() if name not in ("version", "config")}
     where["models"] = list(told["config"].get("models") or dict.fromkeys(model for model, _, _ in groups))
     made = [fit(group, where, draws, seed) for group in groups.values()]
@@ -112,7 +107,6 @@ def fit(group: Sequence[Reading], measured: Mapping[str, Any], draws: int = DRAW
             "profile at least two, for instance --output-tokens 1,8,32",
         )
     seen = [reading.seen for reading in group]
-    setting = {name: value for name in SETTING if (value := getattr(first.seen, name)) is not None}
     sizes = [p.image_px**2 / p.visual_tokens for p in seen if p.image_px and p.visual_tokens]
     spans = ((name, [v for p in seen if (v := getattr(p, name)) is not None]) for name in _RANGES)
     designs = {name: Design.of(rows, *shape) for name, shape in SHAPES[first.source].items()}
@@ -120,11 +114,12 @@ def fit(group: Sequence[Reading], measured: Mapping[str, Any], draws: int = DRAW
     return Fit(
         model=first.model,
         source=first.source,
-        setting=setting,
+        setting=setting_of(first.seen),
         parts={name: design.solved(_joined(groups)) for name, design in designs.items()},
         draws=list(_drawn(designs, groups, draws, seed)),
         held_out=_held_out(designs, groups, seed),
         ranges={name: (min(values), max(values)) for name, values in spans if values},
+        visuals=sorted({p.visual_tokens or 0 for p in seen}),
         readings=len(rows),
         points=len(groups),
         pixels_per_visual_token=median(sizes) if sizes else None,

@@ -48,6 +48,8 @@ class Fit:
     """By component, and `total`."""
     ranges: Mapping[str, tuple[int, int]]
     """Least and most visual, prompt and output tokens that were measured; beyond them the fit extrapolates."""
+    visuals: Sequence[int]
+    """Visual tokens of the images that were measured."""
     readings: int
     points: int
     pixels_per_visual_token: float | None
@@ -63,7 +65,7 @@ class Fit:
     def drawn(self) -> list[Profile]:
         return [profile_of(draw) for draw in self.draws]
 
-    def parts_s(self, visual: int, prompt: int, output: int) -> dict[str, float]:
+    def parts_s(self, visual: int, prompt: int, output: float) -> dict[str, float]:
         """Seconds of each component of one call that has nothing cached."""
         return {name: profile_of(part).call_s(visual, prompt, output) for name, part in self.parts.items()}
 
@@ -73,8 +75,9 @@ class Fit:
 
     @property
     def described(self) -> str:
-        """`demo-small, batch 1, float32`."""
-        return ", ".join([self.model, *(f"{name} {value}" for name, value in self.setting.items())])
+        """`demo-small, batch 1, dtype float32`."""
+        settings = (f"{name.replace('_', ' ')} {value}" for name, value in self.setting.items() if value is not False)
+        return ", ".join([self.model, *settings])
 
 
 def profile_of(coefficients: Mapping[str, float]) -> Profile:

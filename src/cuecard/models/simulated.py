@@ -58,7 +58,7 @@ class Profile:
         before = steps * (context + skipped) + steps * (steps - 1) / 2
         return self.decode_s_per_token * steps + self.decode_s_per_context_token * before
 
-    def call_s(self, visual: int, prompt: int, output: int, cached: int = 0) -> float:
+    def call_s(self, visual: int, prompt: int, output: float, cached: int = 0) -> float:
         """A whole call with one image, or none (`visual` 0); the image is among the prompt tokens."""
         image_s = self.vision_s(visual) if visual and cached < visual else 0.0
         return image_s + self.prefill_s(prompt - cached, cached) + self.decode_s(output, prompt)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Mapping
 
 from cuecard.domain.call import Mode
 from cuecard.domain.outcome import LatencyKind, Route
+from cuecard.latency.breakeven import Crossing
 from cuecard.report.records import NEITHER
 
 # After Okabe and Ito: told apart with any colour vision, and 3:1 or better against white and near-black pages.
@@ -43,6 +45,20 @@ def duration(seconds: float) -> str:
         return f"{seconds:.2f} s"
     thousandths = seconds * 1000
     return f"{thousandths:.1f} ms" if 0 < thousandths < 10 else f"{thousandths:.0f} ms"
+
+
+def crossing(point: Crossing) -> str:
+    """`83 (81 to 86)`; `any` where no number of tokens is too many."""
+    if point.low is None or point.high is None or amount(point.low) == amount(point.high):
+        return amount(point.tokens)
+    return f"{amount(point.tokens)} ({amount(point.low)} to {amount(point.high)})"
+
+
+def amount(tokens: float) -> str:
+    """4.74 -> `4.7`, 1305.6 -> `1,306`, infinite -> `any`."""
+    if math.isinf(tokens):
+        return "any"
+    return f"{tokens:.1f}" if 0 < tokens < 20 else f"{tokens:,.0f}"
 
 
 def percent(share: float) -> str:

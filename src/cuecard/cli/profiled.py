@@ -1,0 +1,80 @@
+"""`cuecard report` of a latency profile: what is not derived yet is derived, then drawn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from cuecard.cli.breakeven import fits_of, pairs_of
+from cuecard.domain.errors import BadInput, MissingExtra
+from cuecard.latency import breakeven, measured, readings
+from cuecard.latency.fitted import Fit, plainest
+
+
+def report(run: Path, out: Path | None, as_json: bool) -> None:
+    """The page of a profile; fits and break-even points that are not there yet are made, with what is usual.
+
+    Raises BadInput, MissingExtra.
+    """
+    drawn = _room()
+    fits = fits_of(run)
+    shown = drawn.Profiled(
+        run.resolve().name,
+        measured.points(run),
+        [plainest(fits, model) for model in dict.fromkeys(fit.model for fit in fits)],
+        _pairs(run, fits),
+        measured.roofs(run),
+        measured.devices(run),
+        facts(readings.about(run)),
+    )
+    made = drawn.report(shown)
+    written = made.save(out or run / "report.html")
+    if as_json:
+        typer.echo(json.dumps({name: list(rows) for name, rows in made.tables.items()}, indent=2, default=str))
+        return
+    console = Console(highlight=False)
+    for line in drawn.summary(shown):
+        console.print(Text(f"· {line}"))
+    console.print(Text(f"report:  {written[0]}"))
+    console.print(Text(f"tables:  {', '.join(path.name for path in written[1:])}", style="dim"))
+
+
+def _room() -> Any:
+    """What draws. Raises MissingExtra."""
+    try:
+        from cuecard.report import latency_page
+    except ImportError as error:
+        raise MissingExtra(f"a report needs {error.name}", "pip install 'cuecard[evals]'") from error
+    return latency_page
+
+
+def _pairs(run: Path, fits: Sequence[Fit]) -> list[breakeven.PairBreakEven]:
+    """Those in the directory, or those of every model with the last one; none of a single model."""
+    path = run / breakeven.FILE
+    if not path.exists():
+        try:
+            both = pairs_of(fits, None, None)
+        except BadInput:
+            return []
+        found = [breakeven.pair(one, other, breakeven.Asked(breakeven.usual((one, other)))) for one, other in both]
+        breakeven.write(found, path)
+    return breakeven.read(path)
+
+
+def facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is known of a profile, for its foot."""
+    config, machine = about["config"], about.get("machine") or {}
+    told = [("command", " ".join(["cuecard", *about["argv"]]))] if about.get("argv") else []
+    told += [("models", ", ".join(config.get("models") or ())), ("timed", str(config.get("source") or "not told"))]
+    told += [(f"grid, {name.replace('_', ' ')}", _plain(value)) for name, value in (config.get("grid") or {}).items()]
+    return told + [(name.replace("_", " "), str(value)) for name, value in machine.items() if value is not None]
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

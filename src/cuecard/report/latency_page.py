@@ -1,0 +1,222 @@
+"""The report of a latency profile: one page, its figures and its tables as files. Nothing is computed here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from typing import Any
+
+from cuecard.latency.breakeven import TRANSFER, PairBreakEven
+from cuecard.latency.fitted import COEFFICIENTS, Fit
+from cuecard.latency.measured import Found, Roof
+from cuecard.latency.roofline import Device
+from cuecard.report import latency_figures, latency_maps, wording
+from cuecard.report.evaluation import Report
+from cuecard.report.latency_figures import at_answer, crossing_said
+from cuecard.report.parts import Drawing, bullets, document, figure, section, table, wide
+from cuecard.strategies.policy import Schedule
+
+
+@dataclass(frozen=True)
+class Profiled:
+    """What a report is made of. `fits`: one a model, in the setting that is shown."""
+
+    name: str
+    points: Sequence[Found]
+    fits: Sequence[Fit]
+    pairs: Sequence[PairBreakEven]
+    roofs: Sequence[Roof]
+    devices: Mapping[str, Mapping[str, Device]]
+    about: Sequence[tuple[str, str]]
+
+
+def report(shown: Profiled) -> Report:
+    """Drawn and put together."""
+    curves = [latency_figures.latency_against_tokens(shown.fits, shown.points, pair) for pair in shown.pairs]
+    stacked = latency_figures.components(shown.points, shown.fits)
+    surfaces = {each: [latency_maps.surface(pair, each) for pair in shown.pairs] for each in Schedule}
+    dtypes = dict.fromkeys(roof.point.dtype for roof in shown.roofs)
+    limits = [latency_maps.roofline(_largest(shown.roofs, dtype), shown.devices, dtype) for dtype in dtypes if dtype]
+    sections = [
+        section("Summary", bullets(summary(shown))),
+        section("Latency against output tokens", *map(figure, curves)),
+        section("Where the time goes", *map(figure, stacked)),
+        _fits(shown.fits),
+        _break_even(shown.pairs, surfaces[Schedule.OVERLAP]),
+        _rooflines(shown.roofs, limits),
+        section("About this run", "<dl>" + "".join(map(_fact, shown.about)) + "</dl>"),
+    ]
+    page = document(f"Latency: {shown.name}", _lead(shown), [part for part in sections if part])
+    figures = (*curves, *stacked, *(each for some in surfaces.values() for each in some), *limits)
+    return Report(page, figures, tables(shown))
+
+
+def _lead(shown: Profiled) -> str:
+    if shown.pairs:
+        return crossing_said(shown.pairs[0], at_answer(shown.pairs[0]))
+    return f"Where the time of a request goes: {', '.join(fit.model for fit in shown.fits)}."
+
+
+def summary(shown: Profiled) -> list[str]:
+    """What the profile shows, a sentence a line."""
+    lines = []
+    for pair in shown.pairs:
+        work = pair.workload
+        asked = f"{work.visual} visual of {work.prompt} prompt tokens, a short answer of {work.answer} tokens"
+        lines.append(f"{pair.small} and {pair.large}, {asked}: {crossing_said(pair, at_answer(pair))}")
+    for fit in shown.fits:
+        error = fit.held_out.get("total")
+        if error is not None:
+            lines.append(
+                f"{fit.described}: the fit is off by {100 * error.median:.1f}% (median) on {error.points} points that"
+                f" it had not seen, by less than {100 * error.p90:.1f}% on nine in ten of them."
+            )
+    for model in dict.fromkeys(roof.model for roof in shown.roofs):
+        own = [roof for roof in _largest(shown.roofs, None) if roof.model == model]
+        said = ", ".join(f"{roof.component} {roof.times:.1f}" for roof in own)
+        lines.append(f"{model}, times the least that the device allows at its largest point: {said}.")
+    return lines
+
+
+def _fits(fits: Sequence[Fit]) -> str:
+    heads = ["model", "of", "points", "median error", "90% below"]
+    rows = [
+        [fit.model, name, str(error.points), f"{100 * error.median:.1f}%", f"{100 * error.p90:.1f}%"]
+        for fit in fits
+        for name, error in fit.held_out.items()
+    ]
+    caption = "Relative errors of the fit on points held out, each quarter predicted from the other three. Measured."
+    parts = [wide(table(heads, rows, texts=(1,)), caption)] if rows else []
+    heads = ["coefficient, µs", *(fit.model for fit in fits)]
+    rows = [[name.replace("_", " "), *(_coefficient(fit, name) for fit in fits)] for name in COEFFICIENTS]
+    caption = "Coefficients with the middle 95% of bootstrap draws. Estimated."
+    parts.append(wide(table(heads, rows), caption))
+    soft = (
+        "Vision: fixed, by visual token, by the square of them. Prefill: fixed, by token computed, by pair of tokens"
+        " that attend. Decode: by token after the first, by token of context that each of them sees."
+    )
+    return section("The fit", *parts, soft=soft)
+
+
+def _coefficient(fit: Fit, name: str) -> str:
+    value, sure = getattr(fit.profile, name), fit.interval(name)
+    between = "" if sure is None else f" ({1e6 * sure[0]:.3g} to {1e6 * sure[1]:.3g})"
+    return f"{1e6 * value:.3g}{between}"
+
+
+def _break_even(pairs: Sequence[PairBreakEven], surfaces: Sequence[Drawing]) -> str:
+    parts: list[str] = []
+    for pair in pairs:
+        heads = [f"{pair.large} writes", f"{pair.small} alone", *(f"transfer, {each}" for each in TRANSFER)]
+        rate = pair.agree
+        heads += [f"mutual at {wording.percent(rate)}, {each}" for each in Schedule if rate is not None]
+        kinds: list[tuple[str, Schedule, float | None]] = [("transfer", each, None) for each in TRANSFER]
+        kinds += [("mutual", each, rate) for each in Schedule if rate is not None]
+        alone = {each.output: each.crossing for each in pair.alone if each.visual == pair.workload.visual}
+        by = {(each.strategy, each.schedule, each.agree, each.output): each.crossing for each in pair.together}
+        rows = [
+            [f"{output:,}", wording.crossing(alone[output]), *(wording.crossing(by[(*kind, output)]) for kind in kinds)]
+            for output in dict.fromkeys(each.output for each in pair.together)
+        ]
+        caption = (
+            f"Tokens that {pair.small} may write until {pair.large}, writing by itself as many as the first column"
+            f" says, is as fast; with 95% intervals from {pair.draws} draws. 0: it is the faster one at once."
+            " Estimated."
+        )
+        parts.append(wide(table(heads, rows), caption))
+        if pair.extrapolated:
+            parts.append(bullets([f"Extrapolated: {line}." for line in pair.extrapolated]))
+    soft = (
+        "The surface is that of the schedule overlap; those of thrifty and eager are among the files." if pairs else ""
+    )
+    return section("Break-even", *parts, *map(figure, surfaces), soft=soft)
+
+
+def _rooflines(roofs: Sequence[Roof], drawn: Sequence[Drawing]) -> str:
+    heads = ["model", "component", "took", "least", "times", "by the datasheet", "bound by"]
+    rows = [
+        [
+            roof.model,
+            roof.component,
+            wording.duration(roof.measured_s),
+            wording.duration(roof.least_s),
+            f"{roof.times:.1f}",
+            "not known" if roof.datasheet_s is None else wording.duration(roof.datasheet_s),
+            roof.bound,
+        ]
+        for roof in _largest(roofs, None)
+    ]
+    caption = (
+        "Took: measured, median. Least: what FLOP and bytes take at the peaks that were measured on the spot; by the"
+        " datasheet where the device is known. Bound by overhead: more than three times the least."
+    )
+    return section("Roofline", *map(figure, drawn), wide(table(heads, rows, texts=(1, 6)), caption) if rows else "")
+
+
+def _largest(roofs: Sequence[Roof], dtype: str | None) -> list[Roof]:
+    """Of each model, dtype and component the point with the most tokens, in the plainest batch."""
+    best: dict[tuple[str, str | None, str], Roof] = {}
+    for roof in roofs:
+        if dtype is None or roof.point.dtype == dtype:
+            known = best.setdefault((roof.model, roof.point.dtype, roof.component), roof)
+            if _size(roof) > _size(known):
+                best[roof.model, roof.point.dtype, roof.component] = roof
+    return list(best.values())
+
+
+def _size(roof: Roof) -> tuple[int, ...]:
+    point = roof.point
+    return -(point.batch or 1), point.output_tokens or 0, point.prompt_tokens or 0, point.visual_tokens or 0
+
+
+def _fact(fact: tuple[str, str]) -> str:
+    return f"<dt>{escape(fact[0])}</dt><dd>{escape(fact[1])}</dd>"
+
+
+def tables(shown: Profiled) -> dict[str, list[Mapping[str, Any]]]:
+    """What the figures show, as rows."""
+    return {
+        "points": [_flat(asdict(point)) for point in shown.points],
+        "fits": [
+            {
+                "model": fit.model,
+                "coefficient": name,
+                "estimate": getattr(fit.profile, name),
+                **_ends(fit.interval(name)),
+            }
+            for fit in shown.fits
+            for name in COEFFICIENTS
+        ],
+        "held_out": [
+            {"model": fit.model, "of": name, **asdict(error)}
+            for fit in shown.fits
+            for name, error in fit.held_out.items()
+        ],
+        "break_even": [
+            {"small": pair.small, "large": pair.large, "label": "estimated", **_flat(each)}
+            for pair in shown.pairs
+            for each in [*map(asdict, pair.alone), *map(asdict, pair.together)]
+        ],
+        "strategies": [
+            {"small": pair.small, "large": pair.large, "label": "estimated", **asdict(each)}
+            for pair in shown.pairs
+            for each in pair.spent
+        ],
+        "roofline": [_flat({**asdict(roof), "times": roof.times}) for roof in shown.roofs],
+    }
+
+
+def _ends(sure: tuple[float, float] | None) -> Mapping[str, Any]:
+    return {"low": None, "high": None} if sure is None else {"low": sure[0], "high": sure[1]}
+
+
+def _flat(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings one level down, as columns of their own."""
+    flat: dict[str, Any] = {}
+    for name, value in told.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}_{inner}": each for inner, each in value.items() if each is not None}
+        else:
+            flat[name] = value
+    return flat
