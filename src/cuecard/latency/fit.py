@@ -232,8 +232,10 @@ def _held_out(designs: Mapping[str, Design], groups: Sequence[Sequence[int]], se
         for group in fold:
             expected = {name: design.predicted(parts[name], group[0]) for name, design in designs.items()}
             for name, design in designs.items():
-                errors[name] += _relative(expected[name], design.seconds[group])
-            errors["total"] += _relative(sum(expected.values()), sum(each.seconds[group] for each in designs.values()))
+                if expected[name] or design.seconds[group].any():
+                    errors[name].append(_error(expected[name], design.seconds[group], design.scale[group]))
+            spent = sum(each.seconds[group] for each in designs.values())
+            errors["total"].append(_error(sum(expected.values()), spent, spent))
     return {
         name: HeldOut(float(np.median(each)), float(np.quantile(each, 0.9)), len(each))
         for name, each in errors.items()
@@ -241,9 +243,9 @@ def _held_out(designs: Mapping[str, Design], groups: Sequence[Sequence[int]], se
     }
 
 
-def _relative(expected: float, observed: Any) -> list[float]:
-    middle = float(np.median(observed))
-    return [abs(expected - middle) / middle] if middle > 0 else []
+def _error(expected: float, observed: Any, scale: Any) -> float:
+    """Against the median of a point's readings, relative to it (of a part below 1% of its request: to that 1%)."""
+    return abs(expected - float(np.median(observed))) / float(np.median(scale))
 
 
 def _joined(groups: Sequence[Sequence[int]]) -> Any:

@@ -94,11 +94,12 @@ def at_answer(pair: PairBreakEven) -> Crossing:
 
 def crossing_said(pair: PairBreakEven, crossing: Crossing) -> str:
     """The break-even point in words."""
+    short = f"{pair.large} answering short ({pair.workload.answer} tokens)"
     if crossing.tokens < 1:
-        return f"{pair.large} is the faster one from the first token on (estimated)."
+        return f"{short} is faster than {pair.small} from its first token on (estimated)."
     if math.isinf(crossing.tokens):
-        return f"{pair.small} is the faster one at any length (estimated)."
-    return f"Break-even: {pair.small} writes {wording.crossing(crossing)} tokens in that time (estimated, 95%)."
+        return f"{pair.small} is faster than {short}, however much it writes (estimated)."
+    return f"{pair.small} writes {wording.crossing(crossing)} tokens while {pair.large} answers short (estimated, 95%)."
 
 
 def _of(point: Found, fit: Fit) -> bool:

@@ -36,7 +36,7 @@ def surface(pair: PairBreakEven, schedule: Schedule) -> Drawing:
     }
     rates = sorted({rate for rate, _ in own if rate is not None})
     outputs = sorted({output for _, output in own})
-    figure, axes = canvas(height=120 + 34 * len(rates), left=76, top=8, bottom=96)
+    figure, axes = canvas(height=92 + 34 * len(rates), left=76, top=8, bottom=72)
     most = max((c.tokens for c in own.values() if math.isfinite(c.tokens)), default=1.0)
     axes.set_xlim(0, len(outputs))
     axes.set_ylim(0, len(rates))
@@ -117,15 +117,15 @@ def roofline(roofs: Sequence[Roof], devices: Mapping[str, Mapping[str, Device]],
         for place, model in enumerate(models)
     ]
     marks += [
-        Line2D([], [], color=INK, linestyle="-" if kind == "measured" else (0, (5, 3)), label=f"{device.name}, {kind}")
-        for kind, device in known.items()
+        Line2D([], [], color=INK, linestyle="-" if kind == "measured" else (0, (5, 3)), label=f"limit, {kind}")
+        for kind in known
     ]
     key(figure, marks, most=5)
     point = roofs[0].point
     caption = (
-        f"Roofline, {dtype}: what each component reaches (medians, measured) under what the device can do, with"
-        f" {point.visual_tokens or 0} visual of {point.prompt_tokens} prompt tokens and {point.output_tokens} output"
-        " tokens. FLOP and bytes are the least that the dimensions ask for, computed."
+        f"Roofline, {dtype}: what each component reaches (medians, measured) under what {known['measured'].name} can"
+        f" do, with {point.visual_tokens or 0} visual of {point.prompt_tokens} prompt tokens and {point.output_tokens}"
+        " output tokens. FLOP and bytes are the least that the dimensions ask for, computed."
     )
     said = "; ".join(f"{roof.model} {roof.component} {roof.times:.1f} times its bound" for roof in roofs)
     return drawing(f"roofline-{dtype}", figure, f"Roofline. {said}.", caption)

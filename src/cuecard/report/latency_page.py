@@ -9,13 +9,25 @@ from typing import Any
 
 from cuecard.latency.breakeven import TRANSFER, PairBreakEven
 from cuecard.latency.fitted import COEFFICIENTS, Fit
-from cuecard.latency.measured import Found, Roof
+from cuecard.latency.measured import Found, Roof, setting_of
 from cuecard.latency.roofline import Device
 from cuecard.report import latency_figures, latency_maps, wording
 from cuecard.report.evaluation import Report
 from cuecard.report.latency_figures import at_answer, crossing_said
 from cuecard.report.parts import Drawing, bullets, document, figure, section, table, wide
 from cuecard.strategies.policy import Schedule
+
+COSTS = {
+    "fixed_s": "a request",
+    "prefill_s_per_token": "a prompt token",
+    "prefill_s_per_pair": "a pair of prompt tokens",
+    "decode_s_per_token": "a token written after the first",
+    "decode_s_per_context_token": "a token of its context",
+    "vision_fixed_s": "an image",
+    "vision_s_per_token": "a visual token",
+    "vision_s_per_pair": "a pair of visual tokens",
+}
+"""What each coefficient is the price of."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +48,8 @@ def report(shown: Profiled) -> Report:
     curves = [latency_figures.latency_against_tokens(shown.fits, shown.points, pair) for pair in shown.pairs]
     stacked = latency_figures.components(shown.points, shown.fits)
     surfaces = {each: [latency_maps.surface(pair, each) for pair in shown.pairs] for each in Schedule}
-    dtypes = dict.fromkeys(roof.point.dtype for roof in shown.roofs)
-    limits = [latency_maps.roofline(_largest(shown.roofs, dtype), shown.devices, dtype) for dtype in dtypes if dtype]
+    plain = {dtype: own for dtype in shown.devices if (own := _plain(shown, dtype))}
+    limits = [latency_maps.roofline(own, shown.devices, dtype) for dtype, own in plain.items()]
     sections = [
         section("Summary", bullets(summary(shown))),
         section("Latency against output tokens", *map(figure, curves)),
@@ -73,7 +85,7 @@ def summary(shown: Profiled) -> list[str]:
                 f" it had not seen, by less than {100 * error.p90:.1f}% on nine in ten of them."
             )
     for model in dict.fromkeys(roof.model for roof in shown.roofs):
-        own = [roof for roof in _largest(shown.roofs, None) if roof.model == model]
+        own = [roof for roof in _largest(shown.roofs) if roof.model == model and _is_shown(roof, shown.fits)]
         said = ", ".join(f"{roof.component} {roof.times:.1f}" for roof in own)
         lines.append(f"{model}, times the least that the device allows at its largest point: {said}.")
     return lines
@@ -88,9 +100,9 @@ def _fits(fits: Sequence[Fit]) -> str:
     ]
     caption = "Relative errors of the fit on points held out, each quarter predicted from the other three. Measured."
     parts = [wide(table(heads, rows, texts=(1,)), caption)] if rows else []
-    heads = ["coefficient, µs", *(fit.model for fit in fits)]
-    rows = [[name.replace("_", " "), *(_coefficient(fit, name) for fit in fits)] for name in COEFFICIENTS]
-    caption = "Coefficients with the middle 95% of bootstrap draws. Estimated."
+    heads = ["µs for", *(fit.model for fit in fits)]
+    rows = [[said, *(_coefficient(fit, name) for fit in fits)] for name, said in COSTS.items()]
+    caption = "What the fit found, with the middle 95% of bootstrap draws. Estimated."
     parts.append(wide(table(heads, rows), caption))
     soft = (
         "Vision: fixed, by visual token, by the square of them. Prefill: fixed, by token computed, by pair of tokens"
@@ -101,8 +113,12 @@ def _fits(fits: Sequence[Fit]) -> str:
 
 def _coefficient(fit: Fit, name: str) -> str:
     value, sure = getattr(fit.profile, name), fit.interval(name)
-    between = "" if sure is None else f" ({1e6 * sure[0]:.3g} to {1e6 * sure[1]:.3g})"
-    return f"{1e6 * value:.3g}{between}"
+    between = "" if sure is None else f" ({_micros(sure[0])} to {_micros(sure[1])})"
+    return _micros(value) + between
+
+
+def _micros(seconds: float) -> str:
+    return f"{1e6 * seconds:,.0f}" if seconds >= 1e-4 else f"{1e6 * seconds:.2g}"
 
 
 def _break_even(pairs: Sequence[PairBreakEven], surfaces: Sequence[Drawing]) -> str:
@@ -134,10 +150,11 @@ def _break_even(pairs: Sequence[PairBreakEven], surfaces: Sequence[Drawing]) -> 
 
 
 def _rooflines(roofs: Sequence[Roof], drawn: Sequence[Drawing]) -> str:
-    heads = ["model", "component", "took", "least", "times", "by the datasheet", "bound by"]
+    heads = ["model", "setting", "component", "took", "least", "times", "by the datasheet", "bound by"]
     rows = [
         [
             roof.model,
+            _setting(roof),
             roof.component,
             wording.duration(roof.measured_s),
             wording.duration(roof.least_s),
@@ -145,29 +162,43 @@ def _rooflines(roofs: Sequence[Roof], drawn: Sequence[Drawing]) -> str:
             "not known" if roof.datasheet_s is None else wording.duration(roof.datasheet_s),
             roof.bound,
         ]
-        for roof in _largest(roofs, None)
+        for roof in _largest(roofs)
     ]
     caption = (
         "Took: measured, median. Least: what FLOP and bytes take at the peaks that were measured on the spot; by the"
         " datasheet where the device is known. Bound by overhead: more than three times the least."
     )
-    return section("Roofline", *map(figure, drawn), wide(table(heads, rows, texts=(1, 6)), caption) if rows else "")
+    return section("Roofline", *map(figure, drawn), wide(table(heads, rows, texts=(1, 2, 7)), caption) if rows else "")
 
 
-def _largest(roofs: Sequence[Roof], dtype: str | None) -> list[Roof]:
-    """Of each model, dtype and component the point with the most tokens, in the plainest batch."""
-    best: dict[tuple[str, str | None, str], Roof] = {}
+def _plain(shown: Profiled, dtype: str) -> list[Roof]:
+    """What the figure shows: the largest point of each model in the setting that is fitted."""
+    return [roof for roof in _largest(shown.roofs) if roof.point.dtype == dtype and _is_shown(roof, shown.fits)]
+
+
+def _is_shown(roof: Roof, fits: Sequence[Fit]) -> bool:
+    return any(fit.model == roof.model and fit.setting == setting_of(roof.point) for fit in fits)
+
+
+def _setting(roof: Roof) -> str:
+    point = roof.point
+    said = [point.dtype, point.attention, "compiled" if point.compiled else None, f"batch {point.batch or 1}"]
+    return ", ".join(filter(None, said))
+
+
+def _largest(roofs: Sequence[Roof]) -> list[Roof]:
+    """Of each model, setting and component the point with the most tokens."""
+    best: dict[tuple[str, str, str], Roof] = {}
     for roof in roofs:
-        if dtype is None or roof.point.dtype == dtype:
-            known = best.setdefault((roof.model, roof.point.dtype, roof.component), roof)
-            if _size(roof) > _size(known):
-                best[roof.model, roof.point.dtype, roof.component] = roof
+        key = (roof.model, _setting(roof), roof.component)
+        if _size(roof) > _size(best.setdefault(key, roof)):
+            best[key] = roof
     return list(best.values())
 
 
 def _size(roof: Roof) -> tuple[int, ...]:
     point = roof.point
-    return -(point.batch or 1), point.output_tokens or 0, point.prompt_tokens or 0, point.visual_tokens or 0
+    return point.output_tokens or 0, point.prompt_tokens or 0, point.visual_tokens or 0
 
 
 def _fact(fact: tuple[str, str]) -> str:
