@@ -16,6 +16,8 @@ SMALL = {
     "prefill_s_per_pair": 2e-8,
     "decode_s_per_token": 0.008,
     "decode_s_per_context_token": 1e-6,
+    "decode_start_s": 0.004,
+    "decode_start_s_per_context_token": 2e-5,
     "vision_fixed_s": 0.01,
     "vision_s_per_token": 3e-5,
     "vision_s_per_pair": 1e-8,

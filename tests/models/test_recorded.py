@@ -350,6 +350,8 @@ def test_a_fitted_profile_costs_the_image_the_square_of_the_prompt_and_the_conte
         vision_s_per_pair=1e-6,
         prefill_s_per_pair=1e-7,
         decode_s_per_context_token=1e-5,
+        decode_start_s=0.003,
+        decode_start_s_per_context_token=1e-5,
         first_with_prefill=True,
     )
     model = SimulatedModel("sim", profile, lambda prompt: Script("two", "Red here, red there.", -0.2), Random(0))
@@ -358,8 +360,9 @@ def test_a_fitted_profile_costs_the_image_the_square_of_the_prompt_and_the_conte
     assert prompt is not None
     image_s = 0.05 + 0.0002 * 500 + 1e-6 * 500**2
     prefill_s = 0.1 + 0.001 * prompt + 1e-7 * prompt * (prompt + 1) / 2
+    start_s = 0.003 + 1e-5 * (prompt + 1)
     decode_s = sum(0.02 + 1e-5 * (prompt + done) for done in range(1, 5))  # the first of 5 comes with the prefill
-    assert took_s == pytest.approx(image_s + prefill_s + decode_s)
+    assert took_s == pytest.approx(image_s + prefill_s + start_s + decode_s)
     assert took_s == pytest.approx(profile.call_s(500, prompt, 5))
     again_s = took(lambda: hear(model, REASON, LIMITS))[0]
     assert again_s == pytest.approx(profile.call_s(500, prompt, 5, cached=prompt))

@@ -183,9 +183,10 @@ def tokens_alone(small: Profile, large: Profile, visual: int, prompt: int, outpu
     read_s = small.call_s(visual, prompt, 1)
     if read_s > target:
         return 0.0
-    # n tokens after the first take n·a + b·(n·(prompt + 1) + n·(n - 1)/2) seconds
+    # n tokens after the first take start + n·a + b·(n·(prompt + 1) + n·(n - 1)/2) seconds
     a, b = small.decode_s_per_token, small.decode_s_per_context_token
-    return 1 + _root(b / 2, a + b * (prompt + 0.5), read_s - target)
+    left_s = target - read_s - small.start_s(prompt + 1)
+    return 1 + (_root(b / 2, a + b * (prompt + 0.5), -left_s) if left_s > 0 else 0.0)
 
 
 def _root(a: float, b: float, c: float) -> float:

@@ -2,7 +2,7 @@
 
     vision   fixed + a·v + b·v²                     v visual tokens; the square is attention's
     prefill  fixed + a·t + b·(t·c + t·(t + 1)/2)    t tokens computed behind c cached ones
-    decode   Σ over tokens after the first: a + b·context
+    decode   Σ over tokens after the first: a + b·context; and once, at the first of these: fixed + c·context
     rest     fixed + a·tokens                       detokenising, orchestration
 
 All coefficients are 0 or more. Residuals are relative and count by soft-L1 (scipy's `least_squares`), so that an
@@ -34,7 +34,12 @@ USUAL_ERROR = 0.05
 """Relative residuals beyond this count less than their square."""
 VISION = ("vision_fixed_s", "vision_s_per_token", "vision_s_per_pair")
 PREFILL = ("fixed_s", "prefill_s_per_token", "prefill_s_per_pair")
-DECODE = ("decode_s_per_token", "decode_s_per_context_token")
+DECODE = (
+    "decode_s_per_token",
+    "decode_s_per_context_token",
+    "decode_start_s",
+    "decode_start_s_per_context_token",
+)
 SHAPES: Mapping[str, Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "in-process": {
         "vision": (("preprocess", "vision", "projector"), VISION),
@@ -78,6 +83,8 @@ _AMOUNTS: Mapping[str, Callable[[Row], float]] = {
     "prefill_s_per_pair": lambda row: pairs_of(row.computed, row.cached),
     "decode_s_per_token": lambda row: row.steps,
     "decode_s_per_context_token": lambda row: row.before,
+    "decode_start_s": lambda row: float(row.steps > 0),
+    "decode_start_s_per_context_token": lambda row: float(row.steps > 0) * (row.context + 1),
     "vision_fixed_s": lambda row: float(row.visual > 0),
     "vision_s_per_token": lambda row: row.visual,
     "vision_s_per_pair": lambda row: row.visual**2,

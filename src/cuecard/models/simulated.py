@@ -36,6 +36,9 @@ class Profile:
     prefill_s_per_pair: float = 0.0
     decode_s_per_context_token: float = 0.0
     """A token of the context, at each token generated."""
+    decode_start_s: float = 0.0
+    """Once, at the first step: caches that the prefill has filled with other things."""
+    decode_start_s_per_context_token: float = 0.0
     first_with_prefill: bool = False
     """The first token comes out of the prefill, as on real engines; else it costs a step of its own."""
 
@@ -51,12 +54,19 @@ class Profile:
         """One token, that many before it."""
         return self.decode_s_per_token + self.decode_s_per_context_token * context
 
+    def start_s(self, context: int) -> float:
+        """What the first step takes beyond the others."""
+        return self.decode_start_s + self.decode_start_s_per_context_token * context
+
     def decode_s(self, tokens: float, context: int) -> float:
         """So many tokens after a prompt of `context` tokens."""
         skipped = int(self.first_with_prefill and tokens > 0)
         steps = tokens - skipped
+        if steps <= 0:
+            return 0.0
         before = steps * (context + skipped) + steps * (steps - 1) / 2
-        return self.decode_s_per_token * steps + self.decode_s_per_context_token * before
+        steps_s = self.decode_s_per_token * steps + self.decode_s_per_context_token * before
+        return self.start_s(context + skipped) + steps_s
 
     def call_s(self, visual: int, prompt: int, output: float, cached: int = 0) -> float:
         """A whole call with one image, or none (`visual` 0); the image is among the prompt tokens."""
@@ -123,8 +133,11 @@ class SimulatedModel:
             *((True, w) for w in reasoning[: limits.reasoning_tokens]),
             *((False, w) for w in answer[: limits.answer_tokens]),
         ]:
-            if (done := usage.completion_tokens or 0) or not self._profile.first_with_prefill:
-                await asyncio.sleep(self._profile.step_s((usage.prompt_tokens or 0) + done) * pace)
+            done, free = usage.completion_tokens or 0, int(self._profile.first_with_prefill)
+            if done >= free:
+                context = (usage.prompt_tokens or 0) + done
+                start_s = self._profile.start_s(context) if done == free else 0.0
+                await asyncio.sleep((start_s + self._profile.step_s(context)) * pace)
             usage = usage + Usage(0, 0, 1, int(is_reasoning))
             yield ReasoningDelta(piece) if is_reasoning else AnswerDelta(piece)
             yield Progress(usage)

@@ -164,12 +164,12 @@ def _break_even(axes: Axes, crossing: Crossing, y: float, most: int, top: float)
     axes.plot([x, x], [0, y], color=INK, linewidth=1, linestyle=":", zorder=5)
     style = {"markerfacecolor": "white", "markeredgecolor": INK, "markersize": 8, "zorder": 6}
     axes.plot([x], [y], "D", **style)  # type: ignore[arg-type]
-    left = x < 0.5 * most
-    place = max(x, 0.03 * most) if left else x
-    above = y + 0.32 * top if left and y < 0.5 * top else y + 0.08 * top
+    side = "left" if x < 0.3 * most else "center" if x < 0.6 * most else "right"
+    place = max(x, 0.03 * most)
+    above = y + (0.32 if y < 0.5 * top else 0.08) * top
     axes.plot([x, x], [y, above - 0.01 * top], color=INK, linewidth=0.8, zorder=5)
     said = f"break-even: {wording.crossing(crossing)} tokens"
-    write(axes, place, above, said, ha="left" if left else "right", va="bottom", fontsize=TEXT - 1)
+    write(axes, place, above, said, ha=side, va="bottom", fontsize=TEXT - 1)
 
 
 def _points_said(own: Mapping[str, Sequence[Found]]) -> str:
@@ -187,7 +187,7 @@ def _points_said(own: Mapping[str, Sequence[Found]]) -> str:
 def components(points: Sequence[Found], fits: Sequence[Fit]) -> list[Drawing]:
     """Where the time of a request goes: a bar a model, image size and length, by parts."""
     models = dict.fromkeys(fit.model for fit in fits)
-    own = [point for fit in fits for point in points if _of(point, fit)]
+    own = _least_text([point for fit in fits for point in points if _of(point, fit)])
     ends = (
         {p.output for p in own if p.output in (min(q.output for q in own), max(q.output for q in own))} if own else ()
     )
@@ -216,13 +216,23 @@ def components(points: Sequence[Found], fits: Sequence[Fit]) -> list[Drawing]:
     present = [name for name in PARTS if any(point.parts_s.get(name, 0) > 0.005 * point.total_s for point in bars)]
     key(figure, [Patch(color=PARTS[name], label=name) for name in present], most=7)
     caption = (
-        "Where the time goes: the parts of a request by model and visual tokens, medians of all readings of a point,"
-        f" {kinds}; at the right the whole. Gap is what lies between the components."
+        "Where the time goes: the parts of a request by model and visual tokens, with the shortest text; medians of all"
+        f" readings of a point, {kinds}; at the right the whole. Gap is what lies between the components."
     )
     said = "; ".join(
         f"{name}, {p.output} tokens: {wording.duration(p.total_s)}" for name, p in zip(names, bars, strict=True)
     )
     return [drawing("components", figure, f"Components of the latency. {said}.", caption)]
+
+
+def _least_text(points: Sequence[Found]) -> list[Found]:
+    """Of points that differ in the text alone, the shortest."""
+    best: dict[tuple[str, int, int], Found] = {}
+    for point in points:
+        key = (point.model, point.visual, point.output)
+        if point.prompt <= best.setdefault(key, point).prompt:
+            best[key] = point
+    return list(best.values())
 
 
 def _bar(axes: Axes, y: float, point: Found) -> None:

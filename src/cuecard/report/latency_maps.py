@@ -37,7 +37,7 @@ def surface(pair: PairBreakEven, schedule: Schedule) -> Drawing:
     rates = sorted({rate for rate, _ in own if rate is not None})
     outputs = sorted({output for _, output in own})
     figure, axes = canvas(height=92 + 34 * len(rates), left=76, top=8, bottom=72)
-    most = max((c.tokens for c in own.values() if math.isfinite(c.tokens)), default=1.0)
+    most = max(1.0, *(c.tokens for c in own.values() if math.isfinite(c.tokens)))
     axes.set_xlim(0, len(outputs))
     axes.set_ylim(0, len(rates))
     for (rate, output), crossing in own.items():

@@ -13,7 +13,7 @@ from cuecard.latency.measured import Found, Roof, setting_of
 from cuecard.latency.roofline import Device
 from cuecard.report import latency_figures, latency_maps, wording
 from cuecard.report.evaluation import Report
-from cuecard.report.latency_figures import at_answer, crossing_said
+from cuecard.report.latency_figures import PARTS, at_answer, crossing_said
 from cuecard.report.parts import Drawing, bullets, document, figure, section, table, wide
 from cuecard.strategies.policy import Schedule
 
@@ -23,6 +23,8 @@ COSTS = {
     "prefill_s_per_pair": "a pair of prompt tokens",
     "decode_s_per_token": "a token written after the first",
     "decode_s_per_context_token": "a token of its context",
+    "decode_start_s": "the first of these, beyond that",
+    "decode_start_s_per_context_token": "and a token of its context",
     "vision_fixed_s": "an image",
     "vision_s_per_token": "a visual token",
     "vision_s_per_pair": "a pair of visual tokens",
@@ -193,7 +195,9 @@ def _largest(roofs: Sequence[Roof]) -> list[Roof]:
         key = (roof.model, _setting(roof), roof.component)
         if _size(roof) > _size(best.setdefault(key, roof)):
             best[key] = roof
-    return list(best.values())
+    models = list(dict.fromkeys(roof.model for roof in roofs))
+    place = {part: number for number, part in enumerate(PARTS)}
+    return sorted(best.values(), key=lambda roof: (models.index(roof.model), _setting(roof), place[roof.component]))
 
 
 def _size(roof: Roof) -> tuple[int, ...]:
