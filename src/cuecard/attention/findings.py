@@ -17,6 +17,7 @@ from cuecard.attention.overlap import onto, other_text, same_text
 from cuecard.attention.spans import Span
 from cuecard.attention.store import Record
 from cuecard.domain.errors import BadInput
+from cuecard.planning.proportions import wilson
 
 REASONING = SPANS.index(Span.REASONING)
 
@@ -156,7 +157,6 @@ def _found(name: str, stored: Sequence[Record]) -> Found | None:
     windows = tuple(None if np.isnan(each) else int(each) for each in of.records[0].array(name, "window"))
     full = [place for place, window in enumerate(windows) if window is None]
     some = 0 < len(full) < len(windows)
-    right = [np.nan if each is None else each for each in of.told("right")]
     sorts = np.concatenate((classes, of.stack("conclusion")[..., None]), -1).mean((1, 3))
     counts, tokens = np.array(of.told("classes"), dtype=np.float64), np.array([len(each) for each in of.told("pieces")])
     total = on_reasoning.mean((1, 3))
@@ -164,7 +164,7 @@ def _found(name: str, stored: Sequence[Record]) -> Found | None:
         name=name,
         answers=len(of.records),
         skipped=skipped,
-        right=None if np.isnan(right).all() else of.band(right),
+        right=_right(of),
         as_decoded=sum(of.told("as_decoded")),
         tokens=of.band(tokens),
         windows=windows,
@@ -188,6 +188,18 @@ def _found(name: str, stored: Sequence[Record]) -> Found | None:
         last=of.band(of.stack("last")),
         bound={reading: _bounded(of, place) for place, reading in enumerate(READINGS)} if tokens.any() else {},
     )
+
+
+def _right(of: _Values) -> Band | None:
+    """Wilson where answers are right or wrong, as a bootstrap knows nothing of answers that are all alike."""
+    known = [(score, each) for score, each in zip(of.told("right"), of.clusters, strict=True) if score is not None]
+    if not known:
+        return None
+    scores, clusters = zip(*known, strict=True)
+    if set(scores) <= {0, 1} and len(set(clusters)) == len(scores):
+        low, high = wilson(int(sum(scores)), len(scores))
+        return Band(np.array(np.mean(scores)), np.array(low), np.array(high), len(scores))
+    return band(np.array(scores), clusters)
 
 
 def _mean(values: Array, axis: int | tuple[int, ...]) -> Array:

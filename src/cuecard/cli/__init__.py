@@ -11,6 +11,7 @@ from rich.markup import escape
 
 import cuecard
 from cuecard.cli.ask import ask
+from cuecard.cli.attention import attention
 from cuecard.cli.breakeven import breakeven
 from cuecard.cli.check import check
 from cuecard.cli.compare import compare
@@ -47,6 +48,7 @@ app.command()(tune)
 app.command("eval")(evaluate)
 app.command()(study)
 app.command()(report)
+app.command()(attention)
 app.command()(rescore)
 app.command()(compare)
 app.command()(profile)

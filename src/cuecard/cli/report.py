@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from cuecard import disk
-from cuecard.cli import profiled
+from cuecard.cli import attended, profiled
 from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.evals import cases, folder
 from cuecard.evals.exchange.bounds import summed
@@ -39,6 +39,9 @@ def report(
     """A page with figures and tables of a run: what it shows, and how sure that is."""
     if questions < 0:
         raise BadInput("--questions cannot be less than 0")
+    if attended.is_run(run):
+        attended.report(run, out, questions, as_json)
+        return
     if readings.is_profile(run):
         profiled.report(run, out, as_json)
         return

@@ -1,0 +1,25 @@
+"""The laboratory as one import: capture and run, then findings."""
+
+from cuecard.attention.capture import borrowed, capture, in_process, own, said
+from cuecard.attention.findings import Findings, findings
+from cuecard.attention.measure import Measure
+from cuecard.attention.run import Asked, Settings, run
+from cuecard.attention.spans import Span, Spans
+from cuecard.attention.store import Folder
+
+__all__ = [
+    "Asked",
+    "Findings",
+    "Folder",
+    "Measure",
+    "Settings",
+    "Span",
+    "Spans",
+    "borrowed",
+    "capture",
+    "findings",
+    "in_process",
+    "own",
+    "run",
+    "said",
+]

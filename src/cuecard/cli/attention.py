@@ -1,0 +1,127 @@
+"""`cuecard attention`: what answers look at in their reasoning; stopped at any time, it goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from cuecard import disk
+from cuecard.cli import attended
+from cuecard.cli.tasks import open_named
+from cuecard.domain.errors import BadInput, MissingExtra
+from cuecard.evals.identity import revision
+from cuecard.evals.items import Item, Task
+from cuecard.evals.run import chosen
+from cuecard.evals.scorers import scores
+from cuecard.models import spec
+from cuecard.models.base import Limits, Model
+from cuecard.report.machine import machine
+
+Maybe = typer.Option
+FIGURES = (3, 4, 5)
+
+
+def attention(
+    task: Annotated[str, Maybe(help="A task, as `cuecard tasks` lists them.")],
+    model: Annotated[str, Maybe(help="The model that answers: demo-large, hf:ORG/NAME, a directory.")],
+    out: Annotated[Path, Maybe(help="The run's directory; one that is there already is gone on with.")],
+    small: Annotated[
+        str | None, Maybe(help="A model whose reasoning is the card; it is looked at with its own as well.")
+    ] = None,
+    limit: Annotated[int | None, Maybe(min=1, help="Most questions.")] = None,
+    sample: Annotated[int | None, Maybe(help="Draw them by chance, with this seed, instead of the first.")] = None,
+    figures: Annotated[str, Maybe(help="Which of the paper's figures 3, 4 and 5 to draw.")] = "3,4,5",
+    delta: Annotated[float, Maybe(help="The share of the reasoning's attention that its key tokens carry.")] = 0.8,
+    budget: Annotated[int, Maybe(min=1, help="Most tokens of reasoning.")] = 2048,
+    browse: Annotated[
+        int, Maybe(min=0, help="Questions whose every token's attention is kept, to look at in the report.")
+    ] = 40,
+    raw: Annotated[bool, Maybe("--raw", help="Keep whole rows as well: raw/*.npz, fp32, one file a question.")] = False,
+    as_json: Annotated[bool, Maybe("--json", help="Print the findings as one JSON object.")] = False,
+) -> None:
+    """Look at the attention that answers pay to reasoning: total mass, sparsity, which tokens, how tight the bound."""
+    wanted, room = _numbers(figures), _room()
+    settings = room.Settings(delta, Limits(reasoning_tokens=budget), browse, raw)
+    opened, named = open_named(task), {"large": model, **({} if small is None else {"small": small})}
+    models = {role: spec.load(each) for role, each in named.items()}
+    config = {
+        "task": opened.name,
+        "data": opened.revision,
+        "sample": sample,
+        "models": {role: each.name for role, each in models.items()},
+        "revisions": {role: revision(each) for role, each in named.items()},
+        "delta": delta,
+        "budget": budget,
+    }
+    console = Console(stderr=True, highlight=False)
+    with room.Folder(out, config, {"argv": sys.argv[1:], "machine": machine()}) as folder:
+        try:
+            asked, count = _asked(room, opened, limit, sample), min(filter(None, (limit, opened.count)), default=None)
+            asyncio.run(_run(room, asked, models, folder, settings, console, count))
+        except KeyboardInterrupt:
+            console.print(f"stopped; what is done is kept in {out}, and the same command goes on from there")
+            raise typer.Exit(130) from None
+    found = room.findings(out)
+    disk.save(out / "findings.json", found.as_object())
+    page = attended.drawing()
+    written = page.save_parts(found, page.figures(found, wanted), out)
+    if as_json:
+        typer.echo(json.dumps(found.as_object(), indent=2, ensure_ascii=False))
+    else:
+        attended.show(found, page, [*map(str, written[: len(wanted)]), f"`cuecard report {out}` makes a page of it"])
+
+
+async def _run(
+    room: Any,
+    asked: Iterator[Any],
+    models: Mapping[str, Model],
+    folder: Any,
+    settings: Any,
+    console: Console,
+    total: int | None,
+) -> None:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    try:
+        for model in models.values():
+            room.in_process(model)
+        with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+            line = bar.add_task("questions", total=total)
+            await room.run(asked, models, folder, settings, lambda done: bar.update(line, completed=done))
+    finally:
+        for model in models.values():
+            await model.aclose()
+
+
+def _room() -> Any:
+    """What looks at attention. Raises MissingExtra."""
+    try:
+        from cuecard.attention import laboratory
+    except ImportError as error:
+        raise MissingExtra(f"attention needs {error.name}", "pip install 'cuecard[local,evals]'") from error
+    return laboratory
+
+
+def _numbers(text: str) -> list[int]:
+    found = [part.strip() for part in text.split(",")]
+    if wrong := [part for part in found if part not in map(str, FIGURES)]:
+        raise BadInput(f"there is no figure {wrong[0]!r} here", "give --figures 3,4,5, or some of them")
+    return [int(part) for part in dict.fromkeys(found)]
+
+
+def _asked(room: Any, task: Task, limit: int | None, sample: int | None) -> Iterator[Any]:
+    """Items as questions that an attention run takes."""
+    for item in chosen(task, limit, sample):
+        yield room.Asked(item.id, item.question, item.cluster, item.category, "; ".join(item.golds), _score_of(item))
+
+
+def _score_of(item: Item) -> Any:
+    return lambda answer: scores(answer, item)["ours"]
