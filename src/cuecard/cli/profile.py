@@ -13,10 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from cuecard.domain.errors import BadInput, MissingExtra
-from cuecard.latency.grid import USUAL, Grid, drifted
+from cuecard.latency.grid import COMPILED, FUSED, USUAL, Grid, drifted
 from cuecard.report.machine import machine
 
 Maybe = typer.Option
+ATTENTION = ("sdpa", "eager", FUSED, COMPILED, USUAL)
 T = TypeVar("T")
 
 
@@ -33,10 +34,11 @@ def profile(
     ] = None,
     batch: Annotated[str, Maybe(help="Requests at once, of the same shape.")] = "1",
     attention: Annotated[
-        str | None, Maybe(help="sdpa, eager or fused; by itself what local models do: fused in float32, else sdpa.")
+        str | None,
+        Maybe(help="sdpa, eager, fused, compiled; by itself what local models do: fused in float32, else sdpa."),
     ] = None,
     compiled: Annotated[
-        bool, Maybe("--compile", help="Compile the fused decoder; on a GPU a step is one CUDA graph.")
+        bool, Maybe("--compile", help="--attention compiled: fused and compiled, on a GPU one CUDA graph a token.")
     ] = False,
     dtype: Annotated[str | None, Maybe(help="float32, bfloat16, float16; by itself float32 on a CPU.")] = None,
     layers: Annotated[
@@ -61,7 +63,6 @@ def profile(
         cached_text_tokens=_numbers("--cached-tokens", cached_tokens, least=0) if cached_tokens else (None,),
         batch=_numbers("--batch", batch, least=1),
         attention=_attention(attention, compiled),
-        compiled=compiled,
     )
     inside = _inside()
     wish = inside.Wish(
@@ -109,12 +110,11 @@ def _numbers(option: str, text: str, least: int) -> tuple[int, ...]:
 
 
 def _attention(text: str | None, compiled: bool) -> tuple[str, ...]:
-    found = _parts(text or ("fused" if compiled else USUAL))
-    if wrong := [each for each in found if each not in (USUAL, "sdpa", "eager", "fused")]:
-        raise BadInput(f"unknown attention {wrong[0]!r}", "there are sdpa, eager and fused")
-    if compiled and found != ("fused",):
-        raise BadInput("--compile compiles the fused decoder", "leave --attention out")
-    return found
+    """Raises BadInput."""
+    found = _parts(text or (COMPILED if compiled else USUAL))
+    if wrong := [each for each in found if each not in ATTENTION]:
+        raise BadInput(f"unknown attention {wrong[0]!r}", f"there are {', '.join(ATTENTION)}")
+    return found if COMPILED in found or not compiled else (*found, COMPILED)
 
 
 def _watched(console: Console, work: Callable[[Callable[[Any], None]], T]) -> T:

@@ -18,8 +18,9 @@ from typing import Any
 from cuecard.latency import readings
 from cuecard.latency.readings import Point, Reading
 
-USUAL = "usual"
-"""Instead of an attention backend: what a local model does by itself, fused in float32 where it can be, else sdpa."""
+FUSED, COMPILED, USUAL = "fused", "compiled", "usual"
+"""Instead of an attention backend, by which Transformers' layers decode: the decoder that local models have; the same,
+compiled; and whatever local models do by themselves, which is fused in float32 where it can be, else sdpa."""
 LEAST_ROUNDS = 5
 _STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13)
 """The 97.5% quantile of Student's t, of 1, 2, … degrees of freedom; 2.09 is enough beyond."""
@@ -40,7 +41,6 @@ class Grid:
     """Tokens between the image and the text that lie in the cache already, the image with them; None: nothing does."""
     batch: tuple[int, ...] = (1,)
     attention: tuple[str, ...] = (USUAL,)
-    compiled: bool = False
 
     def told(self) -> dict[str, Any]:
         """For `profile.json`."""
@@ -72,11 +72,11 @@ class Workload:
 
 def workloads(grid: Grid) -> list[Workload]:
     """All points of a grid."""
+    ways = [(FUSED, True) if each == COMPILED else (each, False) for each in grid.attention]
     each = product(
-        grid.image_px, grid.text_tokens, grid.cached_text_tokens, grid.batch, grid.attention, [grid.compiled],
-        grid.output_tokens,
+        grid.image_px, grid.text_tokens, grid.cached_text_tokens, grid.batch, ways, grid.output_tokens
     )  # fmt: skip
-    return [Workload(*values) for values in each]
+    return [Workload(px, text, cached, batch, *way, output) for px, text, cached, batch, way, output in each]
 
 
 def turned(order: Sequence[Any], round: int) -> list[Any]:

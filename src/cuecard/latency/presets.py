@@ -2,7 +2,7 @@
 
 The values are those of the `config.json` of Qwen/Qwen3-VL-{2B,4B,8B,32B,30B-A3B}-Instruct on the Hugging Face hub,
 compared with torchtitan's table (2B, 8B, 30B-A3B: pytorch/torchtitan, torchtitan/experiments/qwen3_vl/__init__.py).
-`qwen3-vl-tiny` is nobody's: the same architecture at the size of the embedded pair, which runs on any machine.
+`qwen3-vl-tiny` and `-tiny-deep` are nobody's: the same architecture at the sizes of the embedded pair, for any machine.
 """
 
 from __future__ import annotations
@@ -83,9 +83,15 @@ _TINY_EYE = {
     "num_position_embeddings": 64,
     "deepstack_visual_indexes": [0],
 }
+_TINY_MARKS = {
+    "image_token_id": 1000,
+    "video_token_id": 1001,
+    "vision_start_token_id": 1002,
+    "vision_end_token_id": 1003,
+}
 PRESETS: Mapping[str, dict[str, Any]] = {
-    "qwen3-vl-tiny": _preset(_TINY, _TINY_EYE, tied=True)
-    | {"image_token_id": 1000, "video_token_id": 1001, "vision_start_token_id": 1002, "vision_end_token_id": 1003},
+    "qwen3-vl-tiny": _preset(_TINY, _TINY_EYE, tied=True) | _TINY_MARKS,
+    "qwen3-vl-tiny-deep": _preset({**_TINY, "num_hidden_layers": 12}, _TINY_EYE, tied=True) | _TINY_MARKS,
     "qwen3-vl-2b": _preset(_dense(28, 2048, 16, 6144), _SMALL_EYE, tied=True),
     "qwen3-vl-4b": _preset(_dense(36, 2560, 32, 9728), _SMALL_EYE, tied=True),
     "qwen3-vl-8b": _preset(_dense(36, 4096, 32, 12288), _LARGE_EYE, tied=False),

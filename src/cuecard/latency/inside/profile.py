@@ -14,11 +14,10 @@ import transformers
 
 from cuecard.domain.errors import BadInput, CuecardError, ModelError
 from cuecard.latency import readings
-from cuecard.latency.grid import USUAL, Grid, Workload, drifts, is_narrow, turned, workloads
+from cuecard.latency.grid import FUSED, USUAL, Grid, Workload, drifts, is_narrow, turned, workloads
 from cuecard.latency.inside.device import probe
 from cuecard.latency.inside.feed import Prompt
 from cuecard.latency.inside.run import Runner
-from cuecard.latency.inside.stepping import FUSED
 from cuecard.latency.inside.subject import Plan, TooBig, loaded, plans
 from cuecard.latency.readings import Asked, Point, Reading, Readings
 from cuecard.models.local.engine import first_line
@@ -162,7 +161,7 @@ def _cases(plan: Plan, dtype: str, wish: Wish, device: torch.device) -> Iterator
     for work in workloads(wish.grid):
         works.append(replace(work, attention=usual) if work.attention == USUAL else work)
     if any(work.attention == FUSED for work in works) and not applies(subject.model):
-        raise BadInput(f"{plan.name} cannot be decoded by fused weights", "give --attention sdpa, without --compile")
+        raise BadInput(f"{plan.name} cannot be decoded by fused weights", "give --attention sdpa")
     capacities: dict[int, int] = {}
     runner = Runner(subject, capacities)
     sliced = {} if plan.layers is None else {"layers_timed": plan.layers, "layers_total": plan.whole.text.layers}

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from cuecard.latency.grid import Workload
+from cuecard.latency.grid import FUSED, Workload
 from cuecard.latency.inside.feed import Prompt, Tensors
-from cuecard.latency.inside.stepping import FUSED, ByFused, ByLayers, Compiled, Stepper, empty
+from cuecard.latency.inside.stepping import ByFused, ByLayers, Compiled, Stepper, empty
 from cuecard.latency.inside.subject import Subject
 from cuecard.latency.inside.watch import Inner, Watch
 from cuecard.models.local.static import StaticDecoder

@@ -10,8 +10,6 @@ from transformers import DynamicCache
 from cuecard.models.local.prefix import growing, shareable
 from cuecard.models.local.static import StaticDecoder, grown
 
-FUSED = "fused"
-"""Instead of an attention backend: the decoder that local models use by themselves in float32."""
 ROUND = 256
 """Room for keys and values of a compiled step is a multiple of this."""
 
