@@ -12,6 +12,8 @@ from cuecard.models.local.static import StaticDecoder, grown
 
 ROUND = 256
 """Room for keys and values of a compiled step is a multiple of this."""
+SHAPES = 64
+"""So many models and batches may be compiled in one process."""
 
 
 class Stepper(Protocol):
@@ -80,10 +82,16 @@ class Compiled:
         self._held = decoder.fixed(batch, capacity)
         self._tokens = torch.zeros(batch, dtype=torch.long, device=device)
         self._at = torch.zeros(1, dtype=torch.long, device=device)
+        torch._dynamo.config.recompile_limit = SHAPES
         # without tuning, a product with one row reads its weights well below the bandwidth there is
         tuned: Any = {"coordinate_descent_tuning": True} if backend == "inductor" and device.type == "cuda" else None
         decoder.make_room(capacity)
-        self._layer = torch.compile(decoder.layer, fullgraph=True, dynamic=False, backend=backend, options=tuned)
+        # held here, as a captured graph reads where they lie
+        self._cos, self._sin = decoder.cos, decoder.sin
+        self._parts = tuple(
+            torch.compile(part, fullgraph=True, dynamic=False, backend=backend, options=tuned)
+            for part in (decoder.layer, decoder.last)
+        )
         self._graph = self._captured() if device.type == "cuda" else None
 
     def begin(self, cache: DynamicCache, tokens: torch.Tensor, delta: int) -> None:
@@ -102,8 +110,9 @@ class Compiled:
         return self._tokens
 
     def _one(self) -> None:
-        cos, sin = self._decoder.cos[self._at][0], self._decoder.sin[self._at][0]
-        logits = self._decoder.step(self._tokens, cos, sin, self._held, self._layer)
+        logits = self._decoder.step(
+            self._tokens, self._cos[self._at][0], self._sin[self._at][0], self._held, self._parts
+        )
         self._tokens.copy_(logits.argmax(-1))
         self._held[0].at.add_(1)
         self._at.add_(1)

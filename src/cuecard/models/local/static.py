@@ -115,19 +115,20 @@ class StaticDecoder:
         return self.step(tokens, self.cos[position], self.sin[position], held)
 
     def step(
-        self, tokens: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, held: Sequence[Held], layer: Any = None
+        self, tokens: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, held: Sequence[Held], compiled: Any = None
     ) -> torch.Tensor:
         """(batch,) tokens and (head_dim,) rotations -> (batch, vocabulary) logits of the next ones.
 
-        `layer` stands in for `self.layer`: the same, compiled.
+        `compiled` are stand-ins for `self.layer` and `self.last`.
         """
-        hidden, compute = functional.embedding(tokens, self.embedding), layer or self.layer
+        layer, last = compiled or (self.layer, self.last)
+        hidden = functional.embedding(tokens, self.embedding)
         if self._weights is not None:
             cos, sin = self._weights[0] * cos, self._weights[1] * sin
         for index, (weights, place) in enumerate(zip(self.layers, held, strict=True)):
             turns = (cos, sin) if self._weights is None else (cos[index], sin[index])
-            hidden = compute(hidden, weights, place, *turns)
-        return functional.linear(self._normed(hidden, self.last_norm), self.head)
+            hidden = layer(hidden, weights, place, *turns)
+        return last(hidden)
 
     def layer(
         self, hidden: torch.Tensor, weights: Layer, held: Held, cos: torch.Tensor, sin: torch.Tensor
@@ -143,10 +144,14 @@ class StaticDecoder:
         both = torch.addcmul(both * cos, both.roll(self.head_dim // 2, -1), sin)
         query = both[:, : self.heads].reshape(batch, self.kv_heads, -1, self.head_dim)
         found = held.attend(query, both[:, self.heads :], qkv[:, turned:]).reshape(batch, -1)
-        hidden = torch.addmm(hidden, found, weights.out.t())
+        hidden = _added(hidden, found, weights.out)
         seen = self._normed(hidden, weights.second_norm)
         gate, up = functional.linear(seen, weights.gate_up).chunk(2, -1)
-        return torch.addmm(hidden, functional.silu(gate) * up, weights.down.t())
+        return _added(hidden, functional.silu(gate) * up, weights.down)
+
+    def last(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(batch, hidden) behind the layers -> (batch, vocabulary) logits."""
+        return functional.linear(self._normed(hidden, self.last_norm), self.head)
 
     def _normed(self, hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return functional.rms_norm(hidden, hidden.shape[1:], weight, self.eps)
@@ -173,6 +178,13 @@ class StaticDecoder:
             ]
         )
         return plain, plain.roll(self.head_dim // 2, -1)
+
+
+def _added(hidden: torch.Tensor, found: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """What is found, multiplied and added: one operation, or two where a compiler makes a better one of them."""
+    if torch.compiler.is_compiling():
+        return hidden + functional.linear(found, weight)
+    return torch.addmm(hidden, found, weight.t())
 
 
 def applies(model: Any) -> bool:
