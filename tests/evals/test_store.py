@@ -20,7 +20,9 @@ from cuecard.evals.store import AnswerRow, CallRow, ItemRow, Mended, Store
 
 CALL = {"model": "small", "mode": "short", "status": "ok", "answer": "A", "made_at": 1.0}
 ANSWER = {"task": "t", "id": "1", "arm": "mutual", "status": "ok", "calls": [{"key": "k1"}]}
-ABOUT = About({"arms": ["mutual"], "models": {"small": {"revision": "a"}}}, {"argv": []})
+BOARDS = {"name": "boards", "revision": "1", "aggregate": "mean"}
+CONFIG = {"arms": ["mutual"], "models": {"small": {"revision": "a"}}, "tasks": [BOARDS], "limit": 5, "sample": None}
+ABOUT = About(CONFIG, {"argv": []})
 
 
 @pytest.fixture
@@ -139,14 +141,33 @@ def refusal(path: Path) -> str:
 def test_another_configuration_is_refused_saying_what_differs(tmp_path):
     with RunFolder(tmp_path, ABOUT):
         pass
-    other = About({"arms": ["mutual"], "models": {"small": {"revision": "b"}}}, {})
-    with pytest.raises(BadInput, match=r"models\.small\.revision is 'a' there, 'b' here"):
-        RunFolder(tmp_path, other)
-    more = About(ABOUT.config | {"arms": ["mutual", "transfer", "vote", "route"]}, {})
-    with pytest.raises(BadInput, match="arms: transfer, vote and 1 more only here"):
-        RunFolder(tmp_path, more)
+    for told, change in {
+        r"models\.small\.revision is 'a' there, 'b' here": {"models": {"small": {"revision": "b"}}},
+        r"tasks\.boards\.revision is '1' there, '2' here": {"tasks": [BOARDS | {"revision": "2"}]},
+        "sample is None there, 3 here": {"sample": 3},
+        "arms: mutual only there": {"arms": ["transfer"]},
+        "asks 5 questions of each task, not only 4": {"limit": 4},
+    }.items():
+        with pytest.raises(BadInput, match=told):
+            RunFolder(tmp_path, About(CONFIG | change, {}))
     with RunFolder(tmp_path, ABOUT):  # and the lock was let go
         pass
+
+
+def test_a_run_grows_by_arms_tasks_and_questions_and_what_it_has_become_is_told(tmp_path):
+    with RunFolder(tmp_path, ABOUT) as held:
+        held.store.note("complete boards", True)
+    larger = CONFIG | {"arms": ["mutual", "vote"], "tasks": [BOARDS, BOARDS | {"name": "more"}], "limit": None}
+    with RunFolder(tmp_path, About(larger, {"argv": ["again"]})) as held:
+        assert held.added == ["arm vote", "task more", "all instead of 5 questions of each task"]
+        assert held.store.notes()["complete boards"] is False
+    told = read(tmp_path)
+    assert (told["config"], told["argv"]) == (larger, [])
+    assert told["grown"] == [{"added": held.added, "argv": ["again"]}]
+    with RunFolder(tmp_path, About(larger, {})) as held:
+        assert held.added == []
+    with pytest.raises(BadInput, match="asks all questions of each task, not only 5"):
+        RunFolder(tmp_path, About(larger | {"limit": 5}, {}))
 
 
 def test_a_run_can_be_read_while_it_is_written(tmp_path):

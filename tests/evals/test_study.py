@@ -10,7 +10,7 @@ import signal
 import sqlite3
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,14 +56,15 @@ class Bench:
         arguments = ["eval", f"jsonl:{self.folder / 'questions.jsonl'}", f"--out={self.out}", *models, *more]
         return [sys.executable, "-m", "cuecard", *arguments]
 
-    async def start(self, *more: str) -> asyncio.subprocess.Process:
+    async def start(self, *more: str, before: Sequence[str] = ()) -> asyncio.subprocess.Process:
         pipe = asyncio.subprocess.PIPE
         environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
-        return await asyncio.create_subprocess_exec(*self.command(*more), stdout=pipe, stderr=pipe, env=environment)
+        command = [*before, *self.command(*more)]
+        return await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe, env=environment)
 
-    async def end(self, *more: str) -> tuple[int | None, str, str]:
+    async def end(self, *more: str, before: Sequence[str] = ()) -> tuple[int | None, str, str]:
         """Run to the end: exit code, what was printed, what was said beside it."""
-        process = await self.start(*more)
+        process = await self.start(*more, before=before)
         out, said = await process.communicate()
         return process.returncode, out.decode(), said.decode()
 
@@ -138,14 +139,16 @@ async def test_killed_twenty_times_a_run_loses_nothing_makes_nothing_twice_and_s
     assert task["arms"]["mutual"]["accuracy"] == 1.0
 
 
-async def test_interrupted_a_run_says_so_in_one_line_and_goes_on(tmp_path):
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_interrupted_or_terminated_a_run_says_so_in_one_line_and_goes_on(tmp_path, sent, code):
     async with bench(tmp_path) as lab:
         process = await lab.start()
         await lab.until(30, process)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         _, said = await process.communicate()
-        assert process.returncode == 130
-        assert said.decode().splitlines()[-1].startswith("stopped; what is answered is kept in")
+        assert process.returncode == code
+        kept = f"{len(lab.stored())} calls and {sum(lab.answers().values())} answers are stored in {lab.out}"
+        assert said.decode().splitlines()[-1] == f"stopped: {kept}; the same command goes on from there"
         assert "Traceback" not in said.decode()
         stored, asked = lab.stored(), len(lab.seen)
         assert asked - 8 <= len(stored), "only calls under way are lost"
@@ -174,6 +177,37 @@ async def test_a_second_process_another_configuration_and_a_lost_server_are_refu
     assert code == 2
     assert "error: qwen3-" in said.splitlines()[-1]
     assert "is lost" in said
+
+
+async def test_where_no_more_can_be_written_a_run_ends_in_words_and_goes_on_once_there_is_room(tmp_path):
+    async with bench(tmp_path) as lab:
+        code, _, said = await lab.end("--at-once=4", before=("sh", "-c", 'ulimit -f 400; exec "$@"', "-"))
+        assert (code, "Traceback" in said) == (2, False), said
+        assert f"{lab.out / 'run.sqlite'} cannot be read or written" in said.splitlines()[-1]
+        before, asked_before = lab.stored(), len(lab.seen)
+        assert 0 < len(before) < CALLS
+        code, _, said = await lab.end("--at-once=4")
+        assert code == 0, said
+        assert not before & set(lab.seen[asked_before:])
+        assert lab.answers() == Counter(dict.fromkeys(ARMS, QUESTIONS))
+        code, _, said = await lab.end("--out=/proc/run")
+        assert (code, said.count("\n")) == (2, 1)
+        assert "cannot write into /proc/run" in said
+
+
+async def test_a_run_grows_by_arms_and_questions_and_makes_only_the_calls_that_are_new(tmp_path):
+    async with bench(tmp_path) as lab:
+        code, _, said = await lab.end("--strategies=short:small,short:large", "--limit=10")
+        assert (code, len(lab.seen)) == (0, 20), said
+        code, out, said = await lab.end("--strategies=mutual", "--limit=15", "--json")
+        assert code == 0, said
+        assert f"going on with {lab.out}; new: arm mutual; new: 15 instead of 10 questions of each task" in said
+        assert len(lab.seen) == len(set(lab.seen)) == 15 * 3
+        assert lab.answers() == Counter(dict.fromkeys(("short:small", "short:large", "mutual"), 15))
+        [task] = json.loads(out)["tasks"].values()
+        assert (task["items"], task["complete"]) == (15, True)
+        code, _, said = await lab.end("--limit=12", "--strategies=mutual")
+        assert (code, "asks 15 questions of each task, not only 12" in said) == (2, True)
 
 
 async def test_a_dry_run_tells_the_most_it_can_cost_and_after_some_questions_what_it_will(tmp_path):

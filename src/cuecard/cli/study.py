@@ -18,10 +18,11 @@ from rich.progress import Progress as Bar
 from rich.table import Column, Table
 
 from cuecard import disk
+from cuecard.cli.stopping import stopping
 from cuecard.cli.tasks import open_named
 from cuecard.domain.errors import BadInput
 from cuecard.evals import estimate as estimates
-from cuecard.evals import folder, studies
+from cuecard.evals import extending, folder, studies
 from cuecard.evals.run import Plan, Progress, run
 from cuecard.evals.store import Record, Store
 from cuecard.evals.summary import summary
@@ -50,31 +51,36 @@ def study(
 
 
 def perform(wanted: studies.Study, *, retry_errors: bool, dry_run: bool, as_json: bool) -> None:
-    """Run a study, or estimate it. Raises CuecardError; exits with 130 when interrupted."""
-    if wanted.out is None:
+    """Run a study, or estimate it. Raises CuecardError; exits with 130 when interrupted, with 143 when terminated."""
+    if (out := wanted.out) is None:
         raise BadInput("a run needs a directory", "give --out, or out in the study's file")
+    if (out / "run.json").exists():
+        wanted = extending.joined(wanted, folder.read(out)["config"])
     tasks = studies.opened(wanted, open_named)  # all that can be wrong is found before a model is loaded
     models = wanted.load()
     plan = wanted.plan(tasks, models)
     if dry_run:
-        told = asyncio.run(_estimated(wanted, plan, models))
+        told = asyncio.run(_estimated(wanted, out, plan, models))
         typer.echo(json.dumps(told, indent=2)) if as_json else _show_estimate(told)
         return
     console = Console(stderr=True, highlight=False)
     about = folder.About(wanted.config(plan), _facts(wanted))
-    with folder.RunFolder(wanted.out, about) as held:
+    with folder.RunFolder(out, about) as held:
         _tell_beginning(console, held)
         if retry_errors:
             again = held.store.drop_errors()
             console.print(f"{again.calls} failed calls and {again.answers} answers are made again")
-        try:
-            asyncio.run(_run(plan, models, held.store, console))
-        except KeyboardInterrupt:
-            console.print(f"stopped; what is answered is kept in {wanted.out}, and the same command goes on from there")
-            raise typer.Exit(130) from None
+        with stopping() as stop:
+            try:
+                stop.run(_run(plan, models, held.store, console))
+            except KeyboardInterrupt:
+                calls, answers = held.store.counts()
+                kept = f"{calls} calls and {answers} answers are stored in {out}"
+                console.print(f"stopped: {kept}; the same command goes on from there")
+                raise typer.Exit(stop.code) from None
         told = summary(about.config, held.store)
-        disk.save(wanted.out / "summary.json", told)
-    typer.echo(json.dumps(told, indent=2, ensure_ascii=False)) if as_json else _show(told, wanted.out)
+        disk.save(out / "summary.json", told)
+    typer.echo(json.dumps(told, indent=2, ensure_ascii=False)) if as_json else _show(told, out)
 
 
 async def _run(plan: Plan, models: Mapping[str, Model], store: Store, console: Console) -> None:
@@ -126,15 +132,12 @@ class SoFar:
         return "  ".join((*arms, "|", *routes, *errors))
 
 
-async def _estimated(wanted: studies.Study, plan: Plan, models: Mapping[str, Model]) -> Record:
+async def _estimated(wanted: studies.Study, out: Path, plan: Plan, models: Mapping[str, Model]) -> Record:
     store = None
-    assert wanted.out is not None
-    if (wanted.out / "run.json").exists():
-        there, store = folder.opened(wanted.out)
-        if list(disk.differences(there["config"], json.loads(json.dumps(wanted.config(plan))))):
-            store.close()
-            store = None
     try:
+        if (out / "run.json").exists():
+            there, store = folder.opened(out)
+            extending.added(there["config"], wanted.config(plan), out)
         return await estimates.estimate(plan, models, store, wanted.local)
     finally:
         if store is not None:
@@ -149,7 +152,7 @@ def _facts(wanted: studies.Study) -> dict[str, Any]:
 
 def _tell_beginning(console: Console, held: folder.RunFolder) -> None:
     if held.resumed:
-        console.print(f"going on with {held.path}")
+        console.print(f"going on with {held.path}" + "".join(f"; new: {each}" for each in held.added))
     if held.mended.calls or held.mended.answers:
         told = f"{held.mended.calls} calls and {held.mended.answers} answers"
         console.print(f"{told} were damaged: they are made again")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +12,7 @@ from typing import Any
 from cuecard.domain.call import Mode
 from cuecard.domain.outcome import LatencyKind
 from cuecard.domain.question import AnswerKind
+from cuecard.evals.arms import Arm
 from cuecard.evals.items import Task
 from cuecard.evals.run import Plan, chosen, run
 from cuecard.evals.store import Record, Store
@@ -39,13 +40,15 @@ class Cost:
     seconds: float | None
 
 
-def of_stored(store: Store, task: str, skip: int = 0) -> Cost | None:
-    """What the questions of this task that are answered have cost, the first few left out; None if there are none."""
+def of_stored(store: Store, task: str, arms: Sequence[Arm], skip: int = 0) -> Cost | None:
+    """What questions of this task that every arm has answered have cost, but for the first few; None without any."""
     keys: dict[str, dict[str, None]] = {}
+    wanted, told = {arm.name for arm in arms}, Counter[str]()
     for answer in store.answers():
-        if answer["task"] == task:
+        if answer["task"] == task and answer["arm"] in wanted:
+            told[answer["id"]] += 1
             keys.setdefault(answer["id"], {}).update({call["key"]: None for call in answer["calls"] if call["key"]})
-    chosen = list(keys.values())[skip:]
+    chosen = [own for id, own in keys.items() if told[id] == len(wanted)][skip:]
     calls = [call for key in {key: None for own in chosen for key in own} if (call := store.call(key))]
     return _cost(len(chosen), calls) if calls else None
 
@@ -73,7 +76,7 @@ async def asked_now(plan: Plan, task: Task, models: Mapping[str, Model]) -> Cost
         store = Store(Path(folder) / "run.sqlite")
         try:
             await run(few, models, store, lambda progress, records: None)
-            return of_stored(store, task.name, skip=1) or of_stored(store, task.name)
+            return of_stored(store, task.name, plan.arms, skip=1) or of_stored(store, task.name, plan.arms)
         finally:
             store.close()
 
@@ -110,7 +113,7 @@ async def estimate(plan: Plan, models: Mapping[str, Model], store: Store | None,
     """What the rest of a run will cost, by task and in all, and where the figures come from. All are estimated."""
     tasks: dict[str, Any] = {}
     for task in plan.tasks:
-        cost = of_stored(store, task.name) if store is not None else None
+        cost = of_stored(store, task.name, plan.arms) if store is not None else None
         basis = f"{cost.questions} stored questions" if cost else ""
         if cost is None and local:
             cost = await asked_now(plan, task, models)

@@ -11,6 +11,7 @@ from typing import Any
 
 from cuecard import disk
 from cuecard.domain.errors import BadInput
+from cuecard.evals import extending
 from cuecard.evals.store import Mended, Store
 
 VERSION = 1
@@ -18,7 +19,10 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class About:
-    """What a run is. `config` decides every row, so a run goes on only under the same one; `facts` are told with it."""
+    """What a run is. `config` decides every row, so a run goes on only under one that agrees with it on what is stored.
+
+    `facts` are told with it.
+    """
 
     config: Mapping[str, Any]
     facts: Mapping[str, Any]
@@ -28,19 +32,29 @@ class RunFolder:
     """A run opened for writing by this process alone. Raises BadInput (held, another run), CannotStore."""
 
     def __init__(self, path: Path, about: About) -> None:
-        self.path = path
+        self.path, self.added = path, list[str]()
+        """In words, what the run has become larger by."""
         self._lock = disk.locked(path)
         try:
             self.resumed = (path / "run.json").exists()
-            if self.resumed:
-                disk.same(read(path)["config"], about.config, path)
+            there = read(path) if self.resumed else None
+            if there is not None:
+                self.added = extending.added(there["config"], about.config, path)
             else:
                 disk.save(path / "run.json", {"version": VERSION, "config": about.config, **about.facts})
             self.store = Store(path / "run.sqlite")
             self.mended: Mended = self.store.mend()
+            if there is not None and self.added:
+                self._grow(there, about)
         except BaseException:
             self._lock.close()
             raise
+
+    def _grow(self, there: dict[str, Any], about: About) -> None:
+        for task in about.config["tasks"]:
+            self.store.note(f"complete {task['name']}", False)
+        grown = [*there.get("grown", ()), {"added": self.added, **about.facts}]
+        disk.save(self.path / "run.json", {**there, "config": about.config, "grown": grown})
 
     def __enter__(self) -> RunFolder:
         return self

@@ -130,8 +130,9 @@ class _Runner:
         item, task = asked.item, asked.task
         done = self.store.answered(task, item.id)
         todo = [arm for arm in self.plan.arms if arm.name not in done]
-        if todo:
-            await self.writer.put(ItemRow(task, item.id, ord, item_record(item), item.question.images))
+        if todo or self.plan.sample is not None:
+            images = item.question.images if todo else ()
+            await self.writer.put(ItemRow(task, item.id, ord, item_record(item), images))
         records = [self._stored(asked, arm.name) for arm in self.plan.arms if arm.name in done]
         if todo:
             records += await self._told(asked, todo)

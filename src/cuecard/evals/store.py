@@ -101,7 +101,7 @@ class Store:
     # --- writing ------------------------------------------------------------------------------------------------------
 
     def put(self, rows: Iterable[Row]) -> None:
-        """All rows in one transaction, in their order; a row that is there already stays as it is."""
+        """All rows in one transaction, in their order; a row that is there stays as it is, but for an item's place."""
         with self._writing, _Transaction(self._writer, self._path):
             for row in rows:
                 match row:
@@ -114,7 +114,8 @@ class Store:
                     case ItemRow(task, id, ord, record, images):
                         self._put_images(images)
                         whole = (task, id, ord, _text(record))
-                        self._writer.execute("INSERT OR IGNORE INTO items VALUES (?, ?, ?, ?)", whole)
+                        again = "ON CONFLICT DO UPDATE SET ord = excluded.ord"  # a larger sample has more before it
+                        self._writer.execute(f"INSERT INTO items VALUES (?, ?, ?, ?) {again}", whole)
 
     def _put_call(self, key: str, record: Record) -> None:
         text = _text(record)
@@ -209,6 +210,11 @@ class Store:
         """An image by its digest; None if it was left out."""
         found = self._rows("SELECT data, media_type FROM images WHERE digest = ?", digest)
         return Image(*found[0]) if found else None
+
+    def counts(self) -> tuple[int, int]:
+        """Calls and answers."""
+        [(calls, answers)] = self._rows("SELECT (SELECT count(*) FROM calls), (SELECT count(*) FROM answers)")
+        return calls, answers
 
     def notes(self) -> Record:
         return {key: json.loads(text) for key, text in self._all("notes", "key, value")}
