@@ -63,6 +63,13 @@ async def test_a_system_prompt_and_an_earlier_mention_of_the_card_are_no_reasoni
     assert text(spans, Span.QUESTION).startswith(f"{CARD} Is that so?")
 
 
+@pytest.mark.parametrize("card", ["A \ufffd\ufffd b \ufffd", "\ufffd", "日本\ufffd日 x", "tab\tand\x1d\nlines  two"])
+async def test_odd_characters_are_spelled_back(load: Load, question: Question, card: str) -> None:
+    model = load("demo-small")
+    spans = await of(model, borrowed(question, model.abilities.style, card, CardFormat.THINKING))
+    assert text(spans, Span.REASONING).strip() == card.strip()
+
+
 async def test_a_card_that_the_tokenizer_does_not_spell_back_is_an_error(load: Load, question: Question) -> None:
     model = load("demo-small")
     prompt = replace(borrowed(question, model.abilities.style, CARD, CardFormat.THINKING), card="Something else.")

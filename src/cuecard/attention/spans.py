@@ -10,9 +10,6 @@ from typing import Any
 from cuecard.domain.errors import BadInput
 from cuecard.models.prompt import FOLLOW_UP, NOTES, Prompt, neutral
 
-LONGEST_CHARACTER = 4
-"""Bytes, and so tokens at most, of one character."""
-
 
 class Span(StrEnum):
     """What a key belongs to; each to exactly one."""
@@ -86,15 +83,18 @@ def spelled(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     """The text of each token; of a character in several tokens, all of it with the last."""
     pieces: list[str] = []
     window: list[int] = []
-    told = 0
+    text, told = "", 0
     for token in ids:
         window.append(token)
         text = tokenizer.decode(window, clean_up_tokenization_spaces=False)
-        if text.endswith("\ufffd") and len(window) <= LONGEST_CHARACTER:
+        if text.endswith("\ufffd"):  # a character's first bytes; or this very character, told with what follows
             pieces.append("")
             continue
         pieces.append(text[told:])
         # the token before tells how the next one is spelled: with a space or without
         alone = tokenizer.decode([token], clean_up_tokenization_spaces=False)
         window, told = ([token], len(alone)) if "\ufffd" not in alone else ([], 0)
+        text = alone if window else ""
+    if pieces and len(text) > told:
+        pieces[-1] += text[told:]
     return pieces
