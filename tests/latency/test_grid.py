@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from cuecard.latency.grid import Grid, drifted, drifts, is_narrow, read_whole, turned, whole, workloads
-from cuecard.latency.readings import Asked, Point, Reading, Readings
+from cuecard.latency.grid import Grid, drifted, drifts, is_narrow, turned, whole, workloads
+from cuecard.latency.readings import Point, Reading
 
 POINT = Point(batch=1, output_tokens=8, prompt_tokens=60)
 
@@ -66,10 +65,3 @@ def test_two_slices_become_one_estimate_of_all_layers() -> None:
 
 def test_a_slice_without_its_half_is_left_out() -> None:
     assert whole([reading(0, 1.0, point=replace(POINT, layers_timed=4, layers_total=20))], {}) == []
-
-
-def test_a_profile_is_read_as_whole_models(tmp_path: Path) -> None:
-    models = {"a": {"dimensions": {"vision": {"layers": 10}}}, "b": {"dimensions": {"vision": None}}}
-    with Readings(tmp_path, Asked({"source": "in-process", "models": models, "grid": {}})) as held:
-        held.append(reading(0, 1.0))
-    assert [each.total_s for each in read_whole(tmp_path)] == [1.0]

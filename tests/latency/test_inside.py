@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from cuecard.domain.errors import BadInput, CuecardError
-from cuecard.latency import readings
-from cuecard.latency.grid import Grid, Workload, read_whole
+from cuecard.latency import measured, readings
+from cuecard.latency.grid import Grid, Workload
 from cuecard.latency.inside import profile as profiles
 from cuecard.latency.inside import stepping, weights
 from cuecard.latency.inside.device import datasheet
@@ -79,8 +79,8 @@ def test_a_profile_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert profiled(TINY, tmp_path).readings == 6 - late.readings + (1 if late.readings else 0)
     again = profiled(TINY, tmp_path)
     assert again.readings == 0
-    measured = [(r.point, r.round) for r in readings.read(tmp_path) if not r.warmup]
-    assert len(measured) == len(set(measured)) == 4
+    taken = [(r.point, r.round) for r in readings.read(tmp_path) if not r.warmup]
+    assert len(taken) == len(set(taken)) == 4
 
 
 def test_another_grid_is_refused_in_the_same_directory(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_slices_are_timed_twice_and_estimate_the_whole(tmp_path: Path) -> None:
     profiled(Wish(**{**vars(TINY), "layers": 2}), tmp_path)
     timed = {(r.point.layers_timed, r.point.layers_total) for r in readings.read(tmp_path)}
     assert timed == {(1, 4), (2, 4)}
-    assert len([each for each in read_whole(tmp_path) if not each.warmup]) == 4
+    assert len(measured.usable(tmp_path)) == 4
 
 
 # --- one request ------------------------------------------------------------------------------------------------------

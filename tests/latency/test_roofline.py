@@ -7,8 +7,7 @@ import pytest
 from cuecard.domain.errors import BadInput
 from cuecard.latency import dimensions
 from cuecard.latency.presets import PRESETS, near
-from cuecard.latency.readings import Point, Reading
-from cuecard.latency.roofline import Device, devices, distances, works
+from cuecard.latency.roofline import Device, devices, works
 
 H100 = Device("H100", 989.4e12, 3.35e12)
 
@@ -73,22 +72,6 @@ def test_long_prompts_are_bound_by_compute_and_cached_ones_cost_less() -> None:
     cached = works(sizes, "bfloat16", batch=1, visual=1024, prompt=4096, output=1, cached=4032)
     assert set(cached) == {"prefill"}
     assert cached["prefill"].flops < 0.05 * long["prefill"].flops
-
-
-def test_distances_say_what_bounds_each_component() -> None:
-    sizes = dimensions.of(PRESETS["qwen3-vl-2b"])
-    least = works(sizes, "bfloat16", batch=1, visual=16, prompt=64, output=2)
-    parts = {
-        "vision": 50 * least["vision"].seconds(H100),
-        "prefill": 1e-3,
-        "decode": 1.2 * least["decode"].seconds(H100),
-    }
-    point = Point(batch=1, visual_tokens=16, prompt_tokens=64, output_tokens=2, dtype="bfloat16")
-    found = distances(sizes, Reading("a", "in-process", 0, 0, False, point, parts, sum(parts.values())), H100)
-    assert found["decode"].bound == "bandwidth"
-    assert found["decode"].times == pytest.approx(1.2)
-    assert found["vision"].bound == "overhead"
-    assert "projector" not in found
 
 
 def test_a_probe_tells_what_was_measured_and_what_the_datasheet_says() -> None:

@@ -11,11 +11,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
-from cuecard.latency import readings
 from cuecard.latency.readings import Point, Reading
 
 FUSED, COMPILED, USUAL = "fused", "compiled", "usual"
@@ -117,13 +115,6 @@ def drifted(drift: Mapping[str, float]) -> list[str]:
 
 
 # --- slices of a model ------------------------------------------------------------------------------------------------
-
-
-def read_whole(path: Path) -> list[Reading]:
-    """The readings of a profile, of whole models: those of slices as `whole` makes them. Raises BadInput."""
-    models = readings.about(path)["config"].get("models") or {}
-    eyes = ((name, (told.get("dimensions") or {}).get("vision")) for name, told in dict(models).items())
-    return whole(readings.read(path), {name: vision["layers"] for name, vision in eyes if vision})
 
 
 def whole(made: Iterable[Reading], vision_layers: Mapping[str, int]) -> list[Reading]:

@@ -12,13 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cuecard.latency.dimensions import BYTES, Dimensions
-from cuecard.latency.readings import Reading
 from cuecard.models.simulated import pairs_of
 
 FAR = 3.0
 """A component that takes this many times its bound is bound by overhead, not by the device."""
-
-Bound = Literal["compute", "bandwidth", "overhead"]
 
 
 @dataclass(frozen=True)
@@ -42,19 +39,6 @@ class Work:
 
     def bound(self, device: Device) -> Literal["compute", "bandwidth"]:
         return "compute" if self.flops / device.flops_per_s > self.bytes / device.bytes_per_s else "bandwidth"
-
-
-@dataclass(frozen=True)
-class Distance:
-    """A component's measured time beside its bound."""
-
-    measured_s: float
-    bound_s: float
-    bound: Bound
-
-    @property
-    def times(self) -> float:
-        return self.measured_s / self.bound_s
 
 
 def works(
@@ -108,23 +92,6 @@ def _read(sizes: Dimensions, tokens: int) -> float:
         return text.layer_weights
     hit = text.experts * (1 - (1 - text.active / text.experts) ** tokens)
     return text.layer_weights - (text.experts - hit) * text.expert_weights
-
-
-def distances(sizes: Dimensions, reading: Reading, device: Device) -> dict[str, Distance]:
-    """By component, how far one reading of a whole model is from what the device allows."""
-    seen, dtype = reading.seen, reading.point.dtype
-    if seen.prompt_tokens is None or seen.output_tokens is None or dtype is None:
-        return {}
-    least = works(
-        sizes, dtype, batch=seen.batch or 1, visual=seen.visual_tokens or 0, prompt=seen.prompt_tokens,
-        output=seen.output_tokens, cached=seen.cached_tokens or 0,
-    )  # fmt: skip
-    found = {}
-    for name, work in least.items():
-        measured, bound = reading.parts_s.get(name, 0.0), work.seconds(device)
-        if measured > 0:
-            found[name] = Distance(measured, bound, "overhead" if measured > FAR * bound else work.bound(device))
-    return found
 
 
 def devices(probe: Mapping[str, Any]) -> dict[str, dict[str, Device]]:
