@@ -160,6 +160,11 @@ def test_a_card_that_is_computed_while_it_is_written_costs_a_step_for_each_of_it
     assert beside.outcome.total_s == pytest.approx(2.0 + 1.0 + 0.25), "a second of work of each beside the other's"
 
 
+def test_a_card_that_ended_before_any_of_it_was_computed_is_read_from_the_beginning():
+    calls = CALLS | {("large", Mode.SHORT): call(Mode.SHORT, "A", 1.0, 1.2, hot_first_token_s=0.3)}
+    assert told("transfer", calls).outcome.total_s == pytest.approx(2.4 + 0.5 + 0.7)
+
+
 def test_what_eager_reasoning_had_cost_when_it_was_cancelled_is_counted():
     calls = CALLS | {("small", Mode.SHORT): call(Mode.SHORT, "A", 0.5, 0.6)}
     agreed = told("mutual/eager", calls)

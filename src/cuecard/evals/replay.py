@@ -144,7 +144,8 @@ class StoredModel:
     own first call on this model has to compute it: it takes the difference more that the first one's repetition showed.
     `streamed`: the reader computes the card while it is written, so a READ takes what its repetition took, which is
     the least that this can come to. Each piece of the card that is computed takes what a call does that finds all else
-    computed, `short`: the model's short answer to the question. All work is done on the `machine`.
+    computed, `short`: the model's short answer to the question. A card too short for a piece is read as it was measured.
+    All work is done on the `machine`.
     """
 
     def __init__(
@@ -162,6 +163,8 @@ class StoredModel:
         self._streamed, self._in_pieces, self._short = streamed, in_pieces, short
         self._begun = False
         """This arm has had a token of this model: the question is computed."""
+        self._followed = False
+        """Some of the card is computed."""
 
     @property
     def name(self) -> str:
@@ -211,7 +214,8 @@ class StoredModel:
 
     def _times(self, record: Record) -> tuple[float, bool, int | None]:
         """Seconds later than measured, whether the repetition's times apply, and cached tokens as this arm has them."""
-        if record["mode"] == Mode.READ and self._streamed and record["hot_end_s"] is not None:
+        ahead = self._streamed and (self._followed or not self.abilities.prefix_sessions)
+        if record["mode"] == Mode.READ and ahead and record["hot_end_s"] is not None:
             return 0.0, True, record["cached_tokens"]
         if not self._begun and (cold := record["cold"]) is not None:
             return cold["extra_s"], False, cold["cached_tokens"]
@@ -223,7 +227,7 @@ class StoredModel:
         note = Note(self._seat.role, self.name, Mode.WARM, _now())
         self._notes.append(note)
         cold_s = short["cold"]["extra_s"] if short["cold"] else max(0.0, short["first_token_s"] - step_s)
-        extra_s, self._begun = 0.0 if self._begun else cold_s, True
+        extra_s, self._begun, self._followed = 0.0 if self._begun else cold_s, True, True
         try:
             await self._machine.work(extra_s + step_s)
             note.usage, note.finish_reason = Usage(completion_tokens=0), FinishReason.STOP
