@@ -20,6 +20,7 @@ from cuecard.cli.eval import evaluate
 from cuecard.cli.exchange import exports_, imports
 from cuecard.cli.fit import fit
 from cuecard.cli.models import models
+from cuecard.cli.plan import plan
 from cuecard.cli.profile import profile
 from cuecard.cli.replay import replay
 from cuecard.cli.report import report
@@ -54,6 +55,7 @@ app.command()(compare)
 app.command()(profile)
 app.command()(fit)
 app.command()(breakeven)
+app.command()(plan)
 app.add_typer(imports, name="import")
 app.add_typer(exports_, name="export")
 

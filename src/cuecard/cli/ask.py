@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from cuecard.cli import estimate as estimates
 from cuecard.domain.errors import BadInput
 from cuecard.domain.estimate import reasoning_alone_s
 from cuecard.domain.outcome import Outcome
@@ -62,6 +63,10 @@ def ask(
         bool, Maybe("--strict", help="Fail when a model fails, instead of giving the other one's answer.")
     ] = False,
     allow_urls: Annotated[bool, Maybe("--allow-urls", help="Fetch images given as http(s) URLs.")] = False,
+    estimate: Annotated[
+        Path | None,
+        Maybe(help="A profile's directory: print what each strategy would take by its fits, and ask nobody."),
+    ] = None,
     as_json: Annotated[bool, Maybe("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Answer one question with a pair of models."""
@@ -81,6 +86,9 @@ def ask(
         strict=strict or None,
     )
     roles = {"small": small, "large": large} if pair is None else spec.pair_file(pair)
+    if estimate is not None:
+        estimates.estimate(estimate, asked, roles, chosen.schedule, budget, as_json)
+        return
     with Pair(**roles, strategy=strategy or told.strategy, policy=chosen) as models:
         outcome = asyncio.run(_watch(models, asked, quiet=as_json))
     if as_json:

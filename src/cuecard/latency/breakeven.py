@@ -18,7 +18,7 @@ from cuecard import disk
 from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import LatencyKind, Route
 from cuecard.latency.fitted import Fit, bounds
-from cuecard.latency.virtual import Chances, Profiles, Way, Workload, outcomes
+from cuecard.latency.virtual import LEAST_TEXT, Chances, Profiles, Way, Workload, outcomes
 from cuecard.models.simulated import Profile
 from cuecard.strategies.policy import Policy, Schedule
 
@@ -27,7 +27,7 @@ FILE = "breakeven.json"
 DRAWS = 50
 OUTPUTS = (1, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 """Tokens that the large model writes by itself."""
-USUAL_VISUAL, LEAST_TEXT = 196, 24
+USUAL_VISUAL = 196
 RATES = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0)
 LENGTHS = (16, 64, 256)
 """Tokens of reasoning for which mean seconds are told."""

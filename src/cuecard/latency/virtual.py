@@ -27,6 +27,8 @@ _ADDED = (
     len(words(layouts.short(Question("?", kind=AnswerKind.SHORT_TEXT), TAGS).turns[0].text)) - 1 + len(words(TAGS.none))
 )
 """Tokens that the layout adds to a question."""
+LEAST_TEXT = _ADDED + 1
+"""Tokens of a prompt beside its image, at least."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class Workload:
     answer: int = 4
 
     def __post_init__(self) -> None:
-        if self.visual < 0 or self.answer < 1 or self.prompt < self.visual + _ADDED + 1:
-            least = self.visual + _ADDED + 1
+        if self.visual < 0 or self.answer < 1 or self.prompt < self.visual + LEAST_TEXT:
+            least = self.visual + LEAST_TEXT
             raise BadInput(
                 f"a prompt of {self.prompt} tokens with {self.visual} visual ones and an answer of {self.answer}",
                 f"the prompt needs at least {least} tokens, the answer 1",
