@@ -22,6 +22,7 @@ from cuecard.evals.run import Plan, asked, chosen, expected, run
 from cuecard.evals.store import Store
 from cuecard.evals.summary import quantile, summary
 from cuecard.models.recorded import Says, ScriptedModel
+from cuecard.strategies.policy import Policy
 
 
 def summed(lab: Laboratory) -> dict:
@@ -311,8 +312,10 @@ def test_calls_that_found_the_question_computed_are_marked_and_know_what_it_save
             async for event in super().stream(prompt, limits):
                 yield event
 
-    models = [Keeping(name, says(what), prefix_sessions=True) for name, what in (("small", SMALL), ("large", LARGE))]
-    lab = Laboratory(tmp_path, task=MadeUp(2), small=models[0], large=models[1], arms=(*ARMS, "transfer/thrifty"))
+    small = Keeping("small", says(SMALL, token_s=0.02), prefix_sessions=True)
+    large = Keeping("large", says(LARGE), prefix_sessions=True)
+    follows = Policy(follow_chars=8)
+    lab = Laboratory(tmp_path, MadeUp(2), (*ARMS, "transfer/thrifty"), small, large, policy=follows)
     lab.run()
     store = lab.store()
     calls = {(call["model"], call["mode"]): call for _, call in store.calls()}  # the last question's stay

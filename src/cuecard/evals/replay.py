@@ -144,8 +144,8 @@ class StoredModel:
     own first call on this model has to compute it: it takes the difference more that the first one's repetition showed.
     `streamed`: the reader computes the card while it is written, so a READ takes what its repetition took, which is
     the least that this can come to. Each piece of the card that is computed takes what a call does that finds all else
-    computed, `short`: the model's short answer to the question. A card too short for a piece is read as it was measured.
-    All work is done on the `machine`.
+    computed, `short`: the model's short answer to the question. A card that ends before a piece is computed takes what
+    was measured. All work is done on the `machine`.
     """
 
     def __init__(
@@ -164,7 +164,8 @@ class StoredModel:
         self._begun = False
         """This arm has had a token of this model: the question is computed."""
         self._followed = False
-        """Some of the card is computed."""
+        """Some of the card is computed, or being so."""
+        self._following = asyncio.Lock()
 
     @property
     def name(self) -> str:
@@ -188,6 +189,9 @@ class StoredModel:
 
     async def _replayed(self, record: Record) -> AsyncGenerator[Event]:
         shift_s, hot, cached = self._times(record)
+        if hot:  # what is still being computed of its card is needed
+            async with self._following:
+                pass
         first_s, end_s = (record["hot_first_token_s"], record["hot_end_s"]) if hot else _measured(record)
         usage, done_s = replace(_usage(record), cached_tokens=cached), 0.0
         yield Started()
@@ -229,7 +233,8 @@ class StoredModel:
         cold_s = short["cold"]["extra_s"] if short["cold"] else max(0.0, short["first_token_s"] - step_s)
         extra_s, self._begun, self._followed = 0.0 if self._begun else cold_s, True, True
         try:
-            await self._machine.work(extra_s + step_s)
+            async with self._following:
+                await self._machine.work(extra_s + step_s)
             note.usage, note.finish_reason = Usage(completion_tokens=0), FinishReason.STOP
         finally:
             note.end_s = _now()
