@@ -117,12 +117,13 @@ class Asked:
 
 def usual(fits: Sequence[Fit], visual: int | None = None, prompt: int | None = None, answer: int = 4) -> Workload:
     """A question that all fits have measured: an image of 448 × 448 (196 visual tokens) or the nearest to it."""
+    images = [dict(fit.images) for fit in fits]
     if visual is None:
-        common = set.intersection(*(set(fit.visuals) for fit in fits)) or set(fits[0].visuals)
+        common = set.intersection(*map(set, images)) or set(images[0])
         visual = min(common, key=lambda each: abs(each - USUAL_VISUAL), default=0)
-    if prompt is None:  # as long as the shortest one that was measured, beside its image
-        text = max(fit.ranges["prompt_tokens"][0] - min(fit.visuals, default=0) for fit in fits)
-        prompt = visual + max(text, LEAST_TEXT)
+    if prompt is None:  # the shortest text that was measured with this image, or with the one nearest to it
+        nearest = [min(own.items(), key=lambda each: abs(each[0] - visual)) for own in images]
+        prompt = visual + max(LEAST_TEXT, *(least - size for size, least in nearest))
     return Workload(visual, prompt, answer)
 
 

@@ -25,7 +25,7 @@ from cuecard.domain.errors import BadInput
 from cuecard.latency import readings
 from cuecard.latency.fitted import COEFFICIENTS, Fit, HeldOut
 from cuecard.latency.measured import setting_of, usable
-from cuecard.latency.readings import Reading
+from cuecard.latency.readings import Point, Reading
 from cuecard.models.simulated import pairs_of
 
 DRAWS = 200
@@ -126,7 +126,7 @@ def fit(group: Sequence[Reading], measured: Mapping[str, Any], draws: int = DRAW
         draws=list(_drawn(designs, groups, draws, seed)),
         held_out=_held_out(designs, groups, seed),
         ranges={name: (min(values), max(values)) for name, values in spans if values},
-        visuals=sorted({p.visual_tokens or 0 for p in seen}),
+        images=_images(seen),
         readings=len(rows),
         points=len(groups),
         pixels_per_visual_token=median(sizes) if sizes else None,
@@ -135,6 +135,15 @@ def fit(group: Sequence[Reading], measured: Mapping[str, Any], draws: int = DRAW
 
 
 _RANGES = ("visual_tokens", "prompt_tokens", "output_tokens")
+
+
+def _images(seen: Sequence[Point]) -> list[tuple[int, int]]:
+    least: dict[int, int] = {}
+    for point in seen:
+        if point.prompt_tokens is not None:
+            visual = point.visual_tokens or 0
+            least[visual] = min(point.prompt_tokens, least.get(visual, point.prompt_tokens))
+    return sorted(least.items())
 
 
 def _row(reading: Reading) -> Row | None:

@@ -48,8 +48,8 @@ class Fit:
     """By component, and `total`."""
     ranges: Mapping[str, tuple[int, int]]
     """Least and most visual, prompt and output tokens that were measured; beyond them the fit extrapolates."""
-    visuals: Sequence[int]
-    """Visual tokens of the images that were measured."""
+    images: Sequence[tuple[int, int]]
+    """Visual tokens that were measured, each with the fewest prompt tokens that it was measured with."""
     readings: int
     points: int
     pixels_per_visual_token: float | None
@@ -144,7 +144,8 @@ def read(path: Path) -> Fit:
             raise BadInput(f"{path} is a fit of version {version}, this cuecard reads {VERSION}", "fit it anew")
         held_out = {name: HeldOut(**each) for name, each in told["held_out"].items()}
         ranges = {name: (low, high) for name, (low, high) in told["ranges"].items()}
-        return Fit(**{each.name: told[each.name] for each in fields(Fit)} | {"held_out": held_out, "ranges": ranges})
+        made = {"held_out": held_out, "ranges": ranges, "images": [(one, other) for one, other in told["images"]]}
+        return Fit(**{each.name: told[each.name] for each in fields(Fit)} | made)
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
