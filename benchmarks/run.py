@@ -4,6 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-for name in ("handoff", "overhead", "strategies"):
+for name in ("decode", "handoff", "overhead", "strategies"):
     print(f"--- {name}", flush=True)
     subprocess.run([sys.executable, Path(__file__).parent / f"{name}.py"], check=True)
