@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import families
 import pytest
 import torch
+from transformers import DynamicCache
 
 from cuecard.attention.capture import borrowed, capture, own, said
 from cuecard.attention.spans import Span, Spans
@@ -15,6 +17,7 @@ from cuecard.domain.question import Question
 from cuecard.models.base import Limits
 from cuecard.models.local import rows as rows_module
 from cuecard.models.local.model import LocalModel
+from cuecard.models.local.prefix import GrowingLayer, Room
 from cuecard.models.local.rows import Rows
 from cuecard.models.prompt import CardFormat, Prompt, reason, short
 from cuecard.models.simulated import Profile, Script, SimulatedModel
@@ -112,6 +115,30 @@ async def test_blocks_of_keys_make_no_difference(load: Load, monkeypatch: pytest
     for one, other in zip(whole.layers, cut.layers, strict=True):
         torch.testing.assert_close(one.weights, other.weights, atol=1e-6, rtol=1e-5)
         torch.testing.assert_close(one.outputs, other.outputs, atol=1e-6, rtol=1e-5)
+
+
+def test_a_pass_holds_little_more_than_one_layer_s_row() -> None:
+    torch.manual_seed(0)
+    model, keys, queries = families.qwen3(), 2048, 4
+    cache, ids = DynamicCache(config=model.config), torch.randint(0, 1024, (1, keys))
+    with torch.inference_mode():
+        model(input_ids=ids[:, :-queries], past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache.layers = [with_room(layer) for layer in cache.layers]
+        watched = torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU])
+        with watched as profile, rows_module.listening(model, lambda rows: None, keys) as heard:
+            model(input_ids=ids[:, -queries:], past_key_values=cache, use_cache=True)
+    held = most = 0
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    assert len(heard) == 4
+    assert 1 <= most / (4 * 8 * queries * keys) < 1.5
+
+
+def with_room(layer: Any) -> GrowingLayer:
+    """Keys and values that what follows can be written behind, without a copy of them."""
+    return GrowingLayer(Room(layer.keys, layer.values, layer.keys.shape[2]).with_more(layer.keys.shape[2], 4096), 2044)
 
 
 async def test_bfloat16_is_reduced_in_fp32(load: Load) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cuecard.attention.axes import BINS, BOUND, CLASSES, READINGS, SPANS, TOP
-from cuecard.attention.bound import bounded
+from cuecard.attention.bound import SLACK, bounded
 from cuecard.attention.classes import TokenClass, classes, conclusion
 from cuecard.attention.intervals import band
 from cuecard.attention.measure import Measure, agreement, sparsity, with_last
@@ -93,7 +93,7 @@ def test_a_sliding_window_leaves_only_what_it_holds() -> None:
     made = Measure(0.8, "6", "Which digit?")(rows(weights, torch.randn(1, 10, 8), window=10), spans(4, 13, 3))
     assert made["window"] == 10
     assert made["visible"] == pytest.approx(7 / 13)
-    assert made["worst"].max() <= 1
+    assert made["worst"].max() < 1 + SLACK
 
 
 # --- the corollary ----------------------------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ def test_the_bound_holds_for_any_rows_and_values(seed: int, groups: int, reasoni
     weights = weights * 0.7 if with_sink else weights
     values = 3 * torch.randn(groups, reasoning + 5, 8, generator=torch.Generator().manual_seed(seed))
     made = bounded(rows(weights, values, sink), list(range(3, 3 + reasoning)), delta)
-    assert made["worst"].max() <= 1
+    assert made["worst"].max() < 1 + SLACK
     kept = made["bound"][READINGS.index("card"), :, BOUND.index("kept")]
     assert kept.min() >= delta - 1e-4
 

@@ -14,7 +14,7 @@ import torch
 
 from cuecard.attention.axes import BOUND, READINGS
 from cuecard.domain.errors import CuecardError
-from cuecard.models.local.rows import Rows
+from cuecard.models.local.rows import Rows, sums
 
 SLACK = 1e-4
 """Of rounding: relative, and as a share of c."""
@@ -35,7 +35,6 @@ def bounded(rows: Rows, places: list[int], delta: float) -> Mapping[str, torch.T
     gone = rows.weights.shape[-1] - seen  # a sliding cache has forgotten the values of the first keys
     inside = [place - gone for place in places if place >= gone]
     weights = rows.weights[..., gone:]
-    values = rows.values.float().repeat_interleave(heads // rows.values.shape[0], 0)
     card = torch.zeros_like(weights)
     card[..., inside] = weights[..., inside]
     left_out = card * ~_carrying(card, delta)
@@ -43,8 +42,8 @@ def bounded(rows: Rows, places: list[int], delta: float) -> Mapping[str, torch.T
     # no mass on the reasoning at all: there is nothing to leave out
     share = torch.where(total > 0, 1 / total, torch.nan)
     both = [
-        _figures(card * share, left_out * share, values, values[:, inside]),
-        _figures(weights, left_out, values, values),
+        _figures(card * share, left_out * share, rows.values, _longest(rows.values[:, inside], heads)),
+        _figures(weights, left_out, rows.values, _longest(rows.values, heads)),
     ]
     return {
         "bound": torch.stack([figures.nanmean(1) for figures, _ in both]),
@@ -60,13 +59,26 @@ def _carrying(card: torch.Tensor, delta: float) -> torch.Tensor:
     return torch.zeros_like(chosen).scatter_(-1, order, chosen)
 
 
+def _longest(values: torch.Tensor, heads: int) -> torch.Tensor:
+    """(groups, keys, head_dim) -> (heads, 1) c, the norm of the longest value that a head sees."""
+    if not values.shape[1]:
+        return torch.zeros(heads, 1, device=values.device)
+    longest = torch.linalg.vector_norm(values, dim=-1, dtype=torch.float32).amax(-1, keepdim=True)
+    return longest.repeat_interleave(heads // values.shape[0], 0)
+
+
+def _summed(weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """(heads, queries, keys) weights, (groups, keys, head_dim) values -> (heads, queries, head_dim)."""
+    heads, queries, keys = weights.shape
+    return sums(weights.reshape(len(values), -1, keys), values).view(heads, queries, -1)
+
+
 def _figures(
-    weights: torch.Tensor, left_out: torch.Tensor, values: torch.Tensor, bounding: torch.Tensor
+    weights: torch.Tensor, left_out: torch.Tensor, values: torch.Tensor, longest: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """-> (heads, queries, figures) and (heads, queries) the larger share of a bound that was used."""
-    longest = bounding.norm(dim=-1).amax(-1, keepdim=True) if bounding.shape[1] else bounding.new_zeros(len(values), 1)
     gone = left_out.sum(-1)
-    output, missing = weights @ values, left_out @ values
+    output, missing = _summed(weights, values), _summed(left_out, values)
     kept = 1 - gone
     moved = (output - (output - missing) / kept[..., None]).norm(dim=-1)
     plain, size = missing.norm(dim=-1), output.norm(dim=-1)

@@ -42,7 +42,7 @@ class Bounded:
     empty: float
     """The part of heads and questions whose bound is as long as the output or longer: it says nothing."""
     worst: float
-    """The most of a bound that was ever used; never above 1."""
+    """The most of a bound that was ever used; above 1 by rounding at most."""
 
 
 @dataclass(frozen=True)

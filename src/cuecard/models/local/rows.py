@@ -127,11 +127,11 @@ def attend(
     _make_sure_of_room(4 * heads * queries * listener.keys, listener.keys, query.device)
     weights = torch.zeros(heads, queries, listener.keys, device=query.device)
     scores = weights[..., listener.keys - seen :]
-    # heads of a group lie side by side, so a group's queries are one matrix and its keys are not repeated
-    grouped, wide = scores.unflatten(0, (groups, -1)), query[0].float().unflatten(0, (groups, -1))
+    # heads of a group lie side by side: their queries are one matrix, so that its keys and values are not repeated
+    grouped = weights.view(groups, -1, listener.keys)[..., listener.keys - seen :]
+    wide = query[0].float().reshape(groups, -1, size)
     for at in range(0, seen, BLOCK):
-        block = key[0, :, at : at + BLOCK].float()
-        grouped[..., at : at + BLOCK] = wide @ block[:, None].transpose(-1, -2)
+        torch.bmm(wide, key[0, :, at : at + BLOCK].float().mT, out=grouped[..., at : at + BLOCK])
     scores *= size**-0.5 if scaling is None else scaling
     if softcap is not None:
         scores.div_(softcap).tanh_().mul_(softcap)
@@ -140,7 +140,7 @@ def attend(
     if hidden := [position - listener.keys + seen for position in listener.hidden]:
         scores[..., [position for position in hidden if position >= 0]] = -torch.inf
     sink = _softmax(scores, s_aux)
-    outputs = _sums(grouped, value[0]).flatten(0, 1)
+    outputs = sums(grouped, value[0]).view(heads, queries, -1)
     window = more.get("sliding_window") or getattr(module, "sliding_window", None)
     layer = getattr(module, "layer_idx", None)
     told = len(listener.heard) if layer is None else layer
@@ -174,11 +174,11 @@ def _softmax(scores: torch.Tensor, sink: torch.Tensor | None) -> torch.Tensor | 
     return None if taken is None else taken / total
 
 
-def _sums(grouped: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """(groups, heads of one, queries, keys) weights, (groups, keys, head_dim) -> sums (groups, heads of one, …)."""
-    total = grouped.new_zeros(*grouped.shape[:3], values.shape[-1])
+def sums(weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """(groups, rows, keys) weights, (groups, keys, head_dim) values -> (groups, rows, head_dim) weighted sums."""
+    total = weights.new_zeros(*weights.shape[:2], values.shape[-1])
     for at in range(0, values.shape[1], BLOCK):
-        total += grouped[..., at : at + BLOCK] @ values[:, None, at : at + BLOCK].float()
+        total.baddbmm_(weights[..., at : at + BLOCK], values[:, at : at + BLOCK].float())
     return total
 
 

@@ -1,0 +1,103 @@
+"""How much memory capturing attention takes at 32k tokens, beside one layer's row and beside whole attention maps.
+
+    python benchmarks/attention_memory.py [KEYS …]
+
+A random language model in Qwen3's shape, of small dimensions so that a CPU will do; what is measured does not depend
+on what the weights know. The context lies in the cache before the pass, as it does after a decode: what is counted is
+what the pass itself allocates beyond that, by the allocator's own count (`torch.profiler`, memory). One row is
+heads x queries x keys x 4 bytes; `eager` attentions of the whole context would be layers x heads x keys x keys x 4.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import torch
+from transformers import DynamicCache, Qwen3Config, Qwen3ForCausalLM
+
+from common import save
+from cuecard.models.local.prefix import GrowingLayer, growing
+from cuecard.models.local.rows import Rows, listening
+
+KEYS = (2048, 8192, 32768)
+QUERIES, HEADS, GROUPS, LAYERS, CHUNK = 4, 16, 4, 4, 1024
+SHAPE = {
+    "vocab_size": 512,
+    "hidden_size": 256,
+    "intermediate_size": 256,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "num_key_value_heads": GROUPS,
+    "head_dim": 64,
+    "max_position_embeddings": 2**16,
+}
+
+
+def row_bytes(keys: int) -> int:
+    return 4 * HEADS * QUERIES * keys
+
+
+@torch.inference_mode()
+def measure(model: Qwen3ForCausalLM, keys: int) -> dict[str, Any]:
+    """One pass of QUERIES tokens behind keys - QUERIES that lie in the cache."""
+    ids, held = torch.randint(0, 512, (1, keys), generator=torch.Generator().manual_seed(0)), keys - QUERIES
+    cache = growing(DynamicCache(config=model.config))
+    for start in range(0, held, CHUNK):
+        piece = ids[:, start : min(start + CHUNK, held)]
+        model(input_ids=piece, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    rooms = [layer.room for layer in cache.layers]
+
+    def kept(rows: Rows) -> float:
+        return float(rows.weights.sum(-1).sub(1).abs().max())
+
+    def one_pass() -> list[float]:
+        for room in rooms:  # as before the pass
+            room.used = held
+        cache.layers = [GrowingLayer(room, held) for room in rooms]
+        with listening(model, kept, keys) as heard:
+            model(input_ids=ids[:, -QUERIES:], past_key_values=cache, use_cache=True)
+        return heard
+
+    one_pass()
+    largest, total = allocations(one_pass)
+    start = time.perf_counter()
+    errors = one_pass()
+    return {
+        "keys": keys,
+        "row_bytes": row_bytes(keys),
+        "most_allocated_bytes": total,
+        "largest_allocation_bytes": largest,
+        "of_a_row": total / row_bytes(keys),
+        "whole_maps_bytes": 4 * LAYERS * HEADS * keys * keys,
+        "pass_s": time.perf_counter() - start,
+        "largest_error_of_a_sum": max(errors),
+    }
+
+
+def allocations(work: Any) -> tuple[int, int]:
+    """Bytes of the largest allocation, and the most that were held at once, while `work` runs."""
+    with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        work()
+    held = most = largest = 0
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most, largest = max(most, held), max(largest, event.nbytes())
+    return largest, most
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    model = Qwen3ForCausalLM(Qwen3Config(**SHAPE)).eval()
+    measured = []
+    for keys in map(int, sys.argv[1:] or KEYS):
+        measured.append(measure(model, keys))
+        print({name: round(value, 4) for name, value in measured[-1].items()}, flush=True)
+    shape = {"heads": HEADS, "groups": GROUPS, "layers": LAYERS, "head_dim": 64, "queries": QUERIES, "dtype": "float32"}
+    print(save("attention_memory", {"shape": shape, "measured": measured}))
+
+
+if __name__ == "__main__":
+    main()
