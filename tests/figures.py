@@ -7,6 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cuecard.latency import breakeven
+from cuecard.latency.fitted import Fit, read_all
+from cuecard.latency.measured import roofs as measured_roofs
+from cuecard.report import wording
+from cuecard.report.latency_page import largest
+from cuecard.strategies.policy import Schedule
+
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 ARMS = {
     "small_short": "small, short",
@@ -240,7 +247,60 @@ def of(name: str, draw: Callable[[Mapping[str, Any]], str]) -> Callable[[], str]
     return made
 
 
+PROFILED = RESULTS / "profile-cpu"
+
+
+def held_out() -> str:
+    fits = read_all(PROFILED)
+    rows = [
+        (fit.model, name, each.points, percent(each.median), percent(each.p90))
+        for fit in fits
+        for name, each in fit.held_out.items()
+    ]
+    return table(("model", "of", "points", "median error", "nine in ten below"), rows) + "\n" + profiled_on(fits[0])
+
+
+def profiled_on(fit: Fit) -> str:
+    return measured({"machine": fit.measured["machine"]}).capitalize()
+
+
+def break_even() -> str:
+    (pair,) = breakeven.read(PROFILED / breakeven.FILE)
+    kinds = [("transfer", None, Schedule.OVERLAP), ("mutual", pair.agree, Schedule.OVERLAP)]
+    kinds += [("mutual", pair.agree, Schedule.EAGER)]
+    alone = {each.output: each.crossing for each in pair.alone if each.visual == pair.workload.visual}
+    by = {(each.strategy, each.agree, each.schedule, each.output): each.crossing for each in pair.together}
+    outputs = dict.fromkeys(each.output for each in pair.together)
+    rows = [
+        (output, wording.crossing(alone[output]), *(wording.crossing(by[(*kind, output)]) for kind in kinds))
+        for output in outputs
+    ]
+    heads = [f"`{strategy}`, {schedule}" for strategy, _, schedule in kinds]
+    rates = f"{percent(pair.agree or 0)} of short answers accepted, {percent(pair.confirm)} of the others confirmed"
+    said = f"{rates};\nestimated, 95% intervals of {pair.draws} draws; beyond 128 tokens extrapolated.\n"
+    return table((f"{pair.large} writes", f"{pair.small} alone", *heads), rows) + "\n" + said
+
+
+def roofline() -> str:
+    rows = [
+        (
+            roof.model,
+            roof.component,
+            milliseconds(roof.measured_s),
+            milliseconds(roof.least_s),
+            f"{roof.times:.1f}",
+            roof.bound,
+        )
+        for roof in largest(measured_roofs(PROFILED))
+    ]
+    said = "Largest point: 1,024 visual of 1,410 prompt tokens, 128 output tokens; took is measured, least computed.\n"
+    return table(("model", "component", "took, ms", "least, ms", "times", "bound by"), rows) + "\n" + said
+
+
 FIGURES = {
+    "figures held-out": held_out,
+    "figures break-even": break_even,
+    "figures roofline": roofline,
     "figures headline": of("evaluation", headline),
     "figures evaluation": of("evaluation", headline),
     "figures targets": of("evaluation", targets),

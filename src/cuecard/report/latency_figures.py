@@ -241,7 +241,8 @@ def _bar(axes: Axes, y: float, point: Found) -> None:
         share = point.parts_s.get(name, 0.0) / whole
         axes.barh(y, 100 * share, 0.7, left=left, color=colour, linewidth=0)
         if share > LABELLED_FROM:
-            style = {"ha": "center", "va": "center", "color": "white", "fontsize": TEXT - 1, "weight": "bold"}
+            ink = "#14181d" if name == "preprocess" else "white"
+            style = {"ha": "center", "va": "center", "color": ink, "fontsize": TEXT - 1, "weight": "bold"}
             write(axes, left + 50 * share, y, f"{100 * share:.0f}", **style)
         left += 100 * share
     write(axes, 101, y, wording.duration(point.total_s), va="center", fontsize=TEXT - 1)

@@ -87,7 +87,7 @@ def summary(shown: Profiled) -> list[str]:
                 f" it had not seen, by less than {100 * error.p90:.1f}% on nine in ten of them."
             )
     for model in dict.fromkeys(roof.model for roof in shown.roofs):
-        own = [roof for roof in _largest(shown.roofs) if roof.model == model and _is_shown(roof, shown.fits)]
+        own = [roof for roof in largest(shown.roofs) if roof.model == model and _is_shown(roof, shown.fits)]
         said = ", ".join(f"{roof.component} {roof.times:.1f}" for roof in own)
         lines.append(f"{model}, times the least that the device allows at its largest point: {said}.")
     return lines
@@ -164,7 +164,7 @@ def _rooflines(roofs: Sequence[Roof], drawn: Sequence[Drawing]) -> str:
             "not known" if roof.datasheet_s is None else wording.duration(roof.datasheet_s),
             roof.bound,
         ]
-        for roof in _largest(roofs)
+        for roof in largest(roofs)
     ]
     caption = (
         "Took: measured, median. Least: what FLOP and bytes take at the peaks that were measured on the spot; by the"
@@ -175,7 +175,7 @@ def _rooflines(roofs: Sequence[Roof], drawn: Sequence[Drawing]) -> str:
 
 def _plain(shown: Profiled, dtype: str) -> list[Roof]:
     """What the figure shows: the largest point of each model in the setting that is fitted."""
-    return [roof for roof in _largest(shown.roofs) if roof.point.dtype == dtype and _is_shown(roof, shown.fits)]
+    return [roof for roof in largest(shown.roofs) if roof.point.dtype == dtype and _is_shown(roof, shown.fits)]
 
 
 def _is_shown(roof: Roof, fits: Sequence[Fit]) -> bool:
@@ -188,7 +188,7 @@ def _setting(roof: Roof) -> str:
     return ", ".join(filter(None, said))
 
 
-def _largest(roofs: Sequence[Roof]) -> list[Roof]:
+def largest(roofs: Sequence[Roof]) -> list[Roof]:
     """Of each model, setting and component the point with the most tokens."""
     best: dict[tuple[str, str, str], Roof] = {}
     for roof in roofs:

@@ -44,7 +44,7 @@ class Plan:
 
     def told(self) -> dict[str, Any]:
         """For `profile.json`."""
-        return {"weights": self.source or "random", "dimensions": _plain(self.whole)}
+        return {"weights": "random" if self.source is None else self.name, "dimensions": _plain(self.whole)}
 
 
 @dataclass(frozen=True)
