@@ -194,6 +194,7 @@ def test_readers_of_two_texts_share_words() -> None:
     shared, by_chance, by_position = other_text(mass, words, mass, words, 0)
     assert (shared, by_position) == (1, 1)
     assert 0.1 < by_chance < 0.35
+    assert other_text(1 - mass, words, mass, words, 0)[[0, 2]].tolist() == [0, 1]
 
 
 def test_intervals_hold_what_is_not_a_number_out_and_draw_clusters_whole() -> None:

@@ -102,6 +102,8 @@ class Findings:
     """(sets, FIGURES): the small model, that wrote the card, and the large one, that reads it."""
     other_text: Band | None
     """(sets, FIGURES): each model with its own reasoning."""
+    alike: float | None
+    """The part of the questions on which both reasonings are the same, token for token."""
 
     def as_object(self) -> dict[str, Any]:
         """For JSON; lists follow `axes`."""
@@ -123,6 +125,7 @@ def findings(path: Path) -> Findings:
         found,
         _compared(stored, SMALL_OWN, LARGE_CARD, _same),
         _compared(stored, SMALL_OWN, LARGE_OWN, _other),
+        _alike(_both(stored, SMALL_OWN, LARGE_OWN)),
     )
 
 
@@ -235,17 +238,24 @@ def _compared(
     stored: Sequence[Record], one: str, other: str, compare: Callable[[Record, str, str, int, int], Array]
 ) -> Band | None:
     """(sets, FIGURES); None where no question has both."""
-    both = [
-        (place, record)
-        for place, record in enumerate(stored)
-        if all("pieces" in record.conditions.get(name, {}) for name in (one, other))
-    ]
+    both = _both(stored, one, other)
     if not both:
         return None
     values = [
-        [compare(record, one, other, queries, place) for queries in range(len(QUERIES))] for place, record in both
+        [compare(record, one, other, queries, place) for queries in range(len(QUERIES))]
+        for place, record in enumerate(both)
     ]
-    return band(np.array(values), [record.meta["cluster"] for _, record in both])
+    return band(np.array(values), [record.meta["cluster"] for record in both])
+
+
+def _both(stored: Sequence[Record], one: str, other: str) -> list[Record]:
+    """The questions that were looked at in both conditions."""
+    return [r for r in stored if all("pieces" in r.conditions.get(name, {}) for name in (one, other))]
+
+
+def _alike(both: Sequence[Record]) -> float | None:
+    same = [r.conditions[SMALL_OWN]["pieces"] == r.conditions[LARGE_OWN]["pieces"] for r in both]
+    return sum(same) / len(same) if same else None
 
 
 def _keys(record: Record, condition: str, queries: int) -> tuple[Array, Sequence[str]]:

@@ -45,20 +45,11 @@ def same_text(one: Array, other: Array) -> Array:
 
 def other_text(one: Array, pieces: Sequence[str], other: Array, others: Sequence[str], seed: int) -> Array:
     """Two readers, each of a text of its own -> FIGURES: the words that both have among their key tokens (Dice)."""
-    chance = np.random.default_rng(seed)
-    kept = _kept(len(one), TOP), _kept(len(other), TOP)
-    drawn = [
-        _dice(chance.choice(len(one), kept[0], False), pieces, chance.choice(len(other), kept[1], False), others)
-        for _ in range(DRAWS)
-    ]
-    last = [np.arange(len(text) - count, len(text)) for text, count in zip((one, other), kept, strict=True)]
-    return np.array(
-        [
-            _dice(best(one), pieces, best(other), others),
-            float(np.mean(drawn)),
-            _dice(last[0], pieces, last[1], others),
-        ]
-    )
+    chance, keys, kept = np.random.default_rng(seed), best(other), _kept(len(one), TOP)
+    drawn = [_dice(chance.choice(len(one), kept, False), pieces, keys, others) for _ in range(DRAWS)]
+    last = np.arange(len(one) - kept, len(one))
+    shared = _dice(best(one), pieces, keys, others)
+    return np.array([shared, float(np.mean(drawn)), _dice(last, pieces, keys, others)])
 
 
 def _dice(places: Array, pieces: Sequence[str], others_places: Array, others: Sequence[str]) -> float:

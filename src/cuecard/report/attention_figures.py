@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from cuecard.attention.axes import LARGE_CARD, LARGE_OWN, QUERIES, SMALL_OWN
-from cuecard.attention.findings import Findings, Found
+from cuecard.attention.findings import REASONING, Findings, Found
 from cuecard.attention.intervals import Array, Band
 from cuecard.report.parts import Drawing, drawing
 from cuecard.report.sheet import TEXT, WIDTH, canvas, key, styled, write
@@ -135,7 +135,7 @@ def _what(found: Findings) -> str:
 def _label(shown: Sequence[Found]) -> str:
     """In words, for those who cannot see it."""
     return "; ".join(
-        f"{each.name}: {each.spans.at(ALL, 4).told()}% of attention on the reasoning, sparsity"
+        f"{each.name}: {each.spans.at(ALL, REASONING).told()}% of attention on the reasoning, sparsity"
         f" {each.sparsity.at(ALL).told()}%"
         for each in shown
     )

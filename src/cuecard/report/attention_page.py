@@ -11,7 +11,7 @@ from typing import Any
 
 from cuecard.attention import store
 from cuecard.attention.axes import LARGE_CARD, LARGE_OWN, QUERIES
-from cuecard.attention.findings import Findings, Found, findings
+from cuecard.attention.findings import REASONING, Findings, Found, findings
 from cuecard.attention.looking import Look, looks
 from cuecard.domain.errors import BadInput
 from cuecard.report import attention_tables as sheets
@@ -114,8 +114,8 @@ def lead(found: Findings) -> str:
     if of is None:
         return f"{found.questions} questions; no answer of the large model had reasoning to look at."
     return (
-        f"On {of.answers} questions, {of.name}: {of.spans.at(ALL, 4).told()}% of the answer's attention is on the"
-        f" reasoning (mean over layers and heads), and {of.sparsity.at(ALL).told()}% of its tokens carry"
+        f"On {of.answers} questions, {of.name}: {of.spans.at(ALL, REASONING).told()}% of the answer's attention is on"
+        f" the reasoning (mean over layers and heads), and {of.sparsity.at(ALL).told()}% of its tokens carry"
         f" {100 * found.config['delta']:g}% of that; even attention would need {100 * found.config['delta']:g}%."
     )
 
@@ -176,8 +176,8 @@ def _overlaps(shown: Shown) -> list[str]:
         _wide(
             sheets.overlap_sheet(shown.found),
             "Of the fifth of tokens with most attention, % that both have. Of one text by place, of two texts by words"
-            " (Dice). By chance: as many tokens drawn at random. By position: of one text, the reader's against the"
-            " last tokens; of two, the last tokens of each.",
+            f" (Dice); {_alike(shown)}. By chance and by position: the large model's key tokens against as many of the"
+            " small one's text drawn at random, and against its last ones.",
         ),
         _wide(
             sheets.heads_sheet(_reasoned(shown), ALL),
@@ -185,6 +185,11 @@ def _overlaps(shown: Shown) -> list[str]:
             " and % that are the last fifth of the text; by chance both are 20.",
         ),
     ]
+
+
+def _alike(shown: Shown) -> str:
+    alike = shown.found.alike
+    return "" if alike is None else f"on {100 * alike:.0f}% of the questions both models wrote the same reasoning"
 
 
 def _bound(shown: Shown) -> str:

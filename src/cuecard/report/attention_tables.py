@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cuecard.attention.axes import BINS, BOUND, CLASSES, QUERIES, SPANS
-from cuecard.attention.findings import Findings, Found
+from cuecard.attention.findings import REASONING, Findings, Found
 from cuecard.attention.intervals import Band
 from cuecard.attention.overlap import FIGURES
 
@@ -22,6 +22,7 @@ def tables(found: Findings) -> Mapping[str, Rows]:
     """File name -> rows; shares from 0 to 1."""
     shown = [each for each in found.conditions.values() if each.tokens.mean > 0]
     return {
+        "whole": [row for each in found.conditions.values() for row in _whole(each)],
         "figure-3": [row for each in shown for row in _figure_3(each)],
         "figure-4": [row for each in shown for row in _heads(each, "mass", each.head_mass)],
         "figure-5": [row for each in shown for row in _heads(each, "sparsity", each.head_sparsity)],
@@ -38,6 +39,17 @@ def tables(found: Findings) -> Mapping[str, Rows]:
 def _sides(band: Band, *place: int) -> dict[str, Any]:
     sides = {"mean": band.mean[place], "low": band.low[place], "high": band.high[place]}
     return {name: f"{float(side):.6g}" if np.isfinite(side) else "" for name, side in sides.items()}
+
+
+def _whole(of: Found) -> Iterator[dict[str, Any]]:
+    where = {"answer from": of.name, "answers": of.answers, "skipped": sum(of.skipped.values()), "queries": "all"}
+    if of.right is not None:
+        yield {**where, "figure": "right", **_sides(of.right)}
+    yield {**where, "figure": "reasoning tokens", **_sides(of.tokens)}
+    yield {**where, "figure": "as decoded", "mean": of.as_decoded / of.answers}
+    for place, queries in enumerate(QUERIES):
+        yield {**where, "queries": queries, "figure": "mass", **_sides(of.spans, place, REASONING)}
+        yield {**where, "queries": queries, "figure": "sparsity", **_sides(of.sparsity, place)}
 
 
 def _figure_3(of: Found) -> Iterator[dict[str, Any]]:
@@ -111,6 +123,8 @@ def _overlap(found: Findings) -> Iterator[dict[str, Any]]:
         if band is not None:
             for (place, queries), (number, figure) in product(enumerate(QUERIES), enumerate(FIGURES)):
                 yield {"texts": name, "queries": queries, "figure": figure, **_sides(band, place, number)}
+    if found.alike is not None:
+        yield {"texts": "each its own reasoning", "figure": "the same text", "mean": found.alike}
 
 
 def _bound(of: Found) -> Iterator[dict[str, Any]]:
@@ -165,7 +179,7 @@ def whole_sheet(shown: Sequence[Found], place: int) -> Sheet:
             str(each.answers),
             "–" if each.right is None else each.right.told(),
             each.tokens.told(1),
-            each.spans.at(place, 4).told(),
+            each.spans.at(place, REASONING).told(),
             each.sparsity.at(place).told(),
             str(each.as_decoded),
             str(sum(each.skipped.values())),
