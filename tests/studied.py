@@ -1,0 +1,132 @@
+"""Tables of the docs, made of the committed tables of studies: no figure is typed by hand."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from figures import RESULTS, table
+
+TABLES = Path(__file__).parent.parent / "studies" / "attention" / "capture" / "tables"
+Row = dict[str, str]
+
+
+def rows(name: str, **where: str) -> list[Row]:
+    """Of a table, those in which the columns say so."""
+    with (TABLES / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        return [row for row in csv.DictReader(file) if all(row[column] == value for column, value in where.items())]
+
+
+def sure(row: Row, digits: int = 1) -> str:
+    """Percent with its interval."""
+    mean, low, high = (f"{100 * float(row[side]):.{digits}f}" for side in ("mean", "low", "high"))
+    return f"{mean} ({low}–{high})"
+
+
+def distinct(some: Sequence[Row], column: str) -> list[str]:
+    return list(dict.fromkeys(row[column] for row in some))
+
+
+def whole() -> str:
+    """Right, mass and sparsity of each condition."""
+    made = []
+    for name in distinct(rows("whole"), "answer from"):
+        of = rows("whole", **{"answer from": name})
+        told = {(row["figure"], row["queries"]): row for row in of}
+        figures = [told.get((figure, queries)) for figure in ("mass", "sparsity") for queries in ("first", "all")]
+        cells = ["–" if row is None or not row["mean"] else sure(row) for row in figures]
+        made.append([f"`{name}`", sure(told["right", "all"]), *cells])
+    heads = ["answer from", "right", "mass, first", "mass, all", "sparsity, first", "sparsity, all"]
+    return table(heads, made)
+
+
+def spans() -> str:
+    """Where a row goes, of all queries."""
+    of = rows("spans", queries="all", layers="all")
+    names = [
+        span for span in distinct(of, "span") if any(float(row["mean"]) > 5e-4 for row in of if row["span"] == span)
+    ]
+    made = [
+        [
+            f"`{name}`",
+            *(f"{100 * float(row['mean']):.1f}" for row in of if row["answer from"] == name and row["span"] in names),
+        ]
+        for name in distinct(of, "answer from")
+    ]
+    return table(["answer from", *names], made)
+
+
+def classes() -> str:
+    """Each class: its part of the tokens, and of the mass, by the query that predicts the answer."""
+    conditions = ("small: own reasoning", "large: small's card")
+    made = []
+    for sort in distinct(rows("classes"), "class"):
+        of = {(row["answer from"], row["part"]): row for row in rows("classes", **{"class": sort})}
+        mass = [sure(of[name, "of the mass, first"]) for name in conditions]
+        made.append([sort, sure(of[conditions[1], "of tokens"]), *mass])
+    return table(["class", "of tokens", *(f"of the mass, `{name}`" for name in conditions)], made)
+
+
+def overlap() -> str:
+    of = [row for row in rows("overlap") if row["queries"]]
+    figures = distinct(of, "figure")
+    made = [
+        [texts, queries, *(sure(row) for row in of if (row["texts"], row["queries"]) == (texts, queries))]
+        for texts in distinct(of, "texts")
+        for queries in distinct(of, "queries")
+    ]
+    return table(["texts", "queries", *figures], made)
+
+
+def bound() -> str:
+    """Half of heads and questions, with 5 to 95%."""
+    names = {
+        "kept": "m",
+        "tight": "of 2(1 − m)c",
+        "tight_plain": "of (1 − m)c",
+        "bound": "2(1 − m)c / ‖o‖",
+        "moved": "‖o − o_S‖ / ‖o‖",
+    }
+    last = {"bound at least as long as the output": "bound ≥ ‖o‖", "most of a bound used": "most used"}
+    made = []
+    of = rows("bound", layer="all")
+    for name in distinct(of, "answer from"):
+        for reading in distinct(of, "reading"):
+            told = {row["figure"]: row for row in of if (row["answer from"], row["reading"]) == (name, reading)}
+            halves = [
+                f"{float(told[n]['50%']):.2f} ({float(told[n]['5%']):.2f}–{float(told[n]['95%']):.2f})" for n in names
+            ]
+            ends = [f"{100 * float(told[n]['50%']):.0f}%" for n in last]
+            made.append([f"`{name}`", reading, *halves, *ends])
+    return table(["answer from", "weights", *names.values(), *last.values()], made)
+
+
+def memory() -> str:
+    """What a capturing pass holds at most."""
+    told = json.loads((RESULTS / "attention_memory.json").read_text(encoding="utf-8"))["figures"]["measured"]
+    mib = 2**20
+    return table(
+        ["keys", "one layer's row", "held at most", "in rows", "whole maps would be"],
+        [
+            [
+                f"{each['keys']:,}",
+                f"{each['row_bytes'] / mib:.1f} MiB",
+                f"{each['most_allocated_bytes'] / mib:.1f} MiB",
+                f"{each['of_a_row']:.2f}",
+                f"{each['whole_maps_bytes'] / 1024 / mib:,.0f} GiB",
+            ]
+            for each in told
+        ],
+    )
+
+
+STUDIED: dict[str, Callable[[], str]] = {
+    "studied attention whole": whole,
+    "studied attention spans": spans,
+    "studied attention classes": classes,
+    "studied attention overlap": overlap,
+    "studied attention bound": bound,
+    "studied attention memory": memory,
+}
