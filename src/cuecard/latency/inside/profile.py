@@ -95,9 +95,9 @@ def profile(wish: Wish, out: Path, machine: dict[str, Any], say: Callable[[Progr
     _refuse_what_does_not_fit(planned, dtypes, wish.grid, device)
     with Readings(out, _asked(wish, planned, dtypes, device, machine)) as held:
         try:
-            with torch.inference_mode():
-                cases = [case for plan in planned for dtype in dtypes for case in _cases(plan, dtype, wish, device)]
-                return Measuring(wish, held, cases, say).all()
+            # not in inference mode: with weights made in it, PyTorch copies the whole head before it multiplies
+            cases = [case for plan in planned for dtype in dtypes for case in _cases(plan, dtype, wish, device)]
+            return Measuring(wish, held, cases, say).all()
         except torch.OutOfMemoryError as error:
             raise TooBig(f"out of memory: {first_line(error)}") from error
         except (CuecardError, KeyboardInterrupt):
