@@ -37,6 +37,7 @@ from cuecard.models.prompt import PROSE, TAGS, CardFormat, Prompt, Style, neutra
 from cuecard.strategies.policy import Policy
 from cuecard.strategies.run import STRATEGIES
 from figures import FIGURES
+from studied import STUDIED
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -296,6 +297,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "mixes": mixes,
     "wordings": wordings,
     **FIGURES,
+    **STUDIED,
 }
 
 
