@@ -81,7 +81,7 @@ def overlap() -> str:
 
 
 def bound() -> str:
-    """Half of heads and questions, with 5 to 95%."""
+    """Half of heads and questions, with 5 to 95%; a column a condition and reading."""
     names = {
         "kept": "m",
         "tight": "of 2(1 − m)c",
@@ -89,18 +89,18 @@ def bound() -> str:
         "bound": "2(1 − m)c / ‖o‖",
         "moved": "‖o − o_S‖ / ‖o‖",
     }
-    last = {"bound at least as long as the output": "bound ≥ ‖o‖", "most of a bound used": "most used"}
+    shares = {"bound at least as long as the output": "bound ≥ ‖o‖", "most of a bound used": "most used"}
+    columns = [
+        (role, reading) for role in ("small: own reasoning", "large: small's card") for reading in ("card", "row")
+    ]
+    told = {(row["answer from"], row["reading"], row["figure"]): row for row in rows("bound", layer="all")}
     made = []
-    of = rows("bound", layer="all")
-    for name in distinct(of, "answer from"):
-        for reading in distinct(of, "reading"):
-            told = {row["figure"]: row for row in of if (row["answer from"], row["reading"]) == (name, reading)}
-            halves = [
-                f"{float(told[n]['50%']):.2f} ({float(told[n]['5%']):.2f}–{float(told[n]['95%']):.2f})" for n in names
-            ]
-            ends = [f"{100 * float(told[n]['50%']):.0f}%" for n in last]
-            made.append([f"`{name}`", reading, *halves, *ends])
-    return table(["answer from", "weights", *names.values(), *last.values()], made)
+    for figure, said in names.items():
+        cells = [told[role, reading, figure] for role, reading in columns]
+        made.append([said, *(f"{float(c['50%']):.2f} ({float(c['5%']):.2f}–{float(c['95%']):.2f})" for c in cells)])
+    for figure, said in shares.items():
+        made.append([said, *(f"{100 * float(told[role, reading, figure]['50%']):.0f}%" for role, reading in columns)])
+    return table(["", *(f"{role.split(':')[0]}, {reading}" for role, reading in columns)], made)
 
 
 def memory() -> str:
