@@ -37,7 +37,7 @@ def whole() -> str:
         told = {(row["figure"], row["queries"]): row for row in of}
         figures = [told.get((figure, queries)) for figure in ("mass", "sparsity") for queries in ("first", "all")]
         cells = ["–" if row is None or not row["mean"] else sure(row) for row in figures]
-        made.append([name, sure(told["right", "all"]), *cells])
+        made.append([name, f"{100 * float(told['right', 'all']['mean']):.1f}", *cells])
     heads = ["answer from", "right", "mass, first", "mass, all", "sparsity, first", "sparsity, all"]
     return table(heads, made)
 
