@@ -74,6 +74,10 @@ class Book:
         self.stumbled = False
         """A call was looked for that is not there."""
 
+    def alone(self) -> Book:
+        """The calls that it knows, without a store behind them, to be sent elsewhere."""
+        return Book(dict(self._known).get, self._budgets, self.pace)
+
     def add(self, key: str, record: Record) -> None:
         self._known[key] = record
 

@@ -10,19 +10,22 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, islice
 from random import Random
 
-from cuecard.domain.errors import BadInput
+from cuecard.domain.errors import BadInput, ModelError
 from cuecard.domain.outcome import LatencyKind
 from cuecard.evals import contention
 from cuecard.evals.arms import Arm, budgets
 from cuecard.evals.caller import Caller, together
 from cuecard.evals.calls import Book, Seat
-from cuecard.evals.compose import Asked, Told, compose, live, record_of
+from cuecard.evals.cards import foreign
+from cuecard.evals.compose import Asked, Told, card_of, compose, record_of
+from cuecard.evals.crew import Crew, Place, WorkerLost
 from cuecard.evals.items import Item, Task
-from cuecard.evals.slots import Slots
 from cuecard.evals.store import AnswerRow, ItemRow, Record, Store
 from cuecard.evals.writer import Writer
 from cuecard.models.base import Model
@@ -30,6 +33,8 @@ from cuecard.strategies.policy import Schedule
 
 PACE = "pace"
 """The note under which it is stored."""
+MOST_LOST = 5
+"""So many workers may die over one item before it is taken for the cause."""
 LOOK_BACK = 8
 """Among so many items before it, an item's partner is looked for."""
 
@@ -69,11 +74,15 @@ Listen = Callable[[Progress, Sequence[Record]], None]
 
 
 async def run(plan: Plan, models: Mapping[str, Model], store: Store, listen: Listen) -> Progress:
+    """`run_by` this process alone."""
+    return await run_by(Crew.of(models, plan.at_once, time.perf_counter), plan, store, listen)
+
+
+async def run_by(crew: Crew, plan: Plan, store: Store, listen: Listen) -> Progress:
     """Answer what is not answered yet. Raises CannotStore, ModelError (a model is lost), BadInput (broken data)."""
     writer = Writer(store)
-    slots = Slots(plan.at_once, time.perf_counter)
-    caller = Caller(models, plan.seats, slots, writer.put, plan.backoff_s)
-    runner = _Runner(plan, models, store, writer, caller, listen, Progress(expected(plan)))
+    caller = Caller(writer.put, plan.backoff_s)
+    runner = _Runner(plan, crew, store, writer, caller, listen, Progress(expected(plan)))
     writing = asyncio.create_task(writer.work())
     working = asyncio.create_task(runner.all())
     try:
@@ -92,19 +101,20 @@ async def run(plan: Plan, models: Mapping[str, Model], store: Store, listen: Lis
     progress = runner.progress
     progress.calls = caller.made
     took_s = time.perf_counter() - progress.began_s
-    progress.busy_share = slots.busy_s / (plan.at_once * took_s) if progress.calls else None
+    progress.busy_share = crew.busy_s / (crew.slots * took_s) if progress.calls else None
     return progress
 
 
 @dataclass
 class _Runner:
     plan: Plan
-    models: Mapping[str, Model]
+    crew: Crew
     store: Store
     writer: Writer
     caller: Caller
     listen: Listen
     progress: Progress
+    pacing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def all(self) -> None:
         await self._each(self._compose)
@@ -112,7 +122,7 @@ class _Runner:
             await self._each(self._live)
 
     async def _each(self, work: Callable[[int, Asked], Awaitable[None]]) -> None:
-        """Work on every item, more of them than there are slots: while some are replayed, others fill the slots."""
+        """Work on every item, as many at once as the crew has room for."""
         items, turn = asked(self.plan), asyncio.Lock()
 
         async def worker() -> None:
@@ -123,8 +133,7 @@ class _Runner:
                     return
                 await work(*item)
 
-        count = 1 if self.plan.at_once == 1 else 2 * self.plan.at_once + 2
-        await together(*(worker() for _ in range(count)))
+        await together(*(worker() for _ in range(self.crew.room)))
 
     async def _compose(self, ord: int, asked: Asked) -> None:
         item, task = asked.item, asked.task
@@ -141,45 +150,65 @@ class _Runner:
         self.listen(self.progress, records)
 
     async def _told(self, asked: Asked, arms: Sequence[Arm]) -> list[Record]:
-        book = Book(self.store.call, budgets(self.plan.arms), await self._pace(arms))
+        book = Book(self.store.call, budgets(self.plan.arms), await self._pace(asked, arms))
         measures = {arm.equal for arm in arms}
         needed = [arm for arm in self.plan.arms if arm in arms or arm.name in measures]
         told: dict[str, Told] = {}
-        while True:  # on a thread, as virtual time is an event loop of its own
-            told = await asyncio.to_thread(compose, asked, needed, told, self.plan.seats, book)
-            if not book.missing:
-                break
-            await self.caller.make(asked, book)
-        self.caller.done_with(asked)
-        return await self._keep(asked, [told[arm.name] for arm in arms], LatencyKind.COMPOSED)
 
-    async def _pace(self, arms: Sequence[Arm]) -> float | None:
+        async def work(place: Place) -> None:
+            while True:  # on a thread, as virtual time is an event loop of its own
+                told.update(await asyncio.to_thread(compose, asked, needed, told, self.plan.seats, book))
+                if not book.missing:
+                    return
+                await self.caller.make(asked, book, place, lambda: self.crew.running(place.machine))
+
+        await self._placed(asked, work)
+        return await self._keep(asked, [told[arm.name] for arm in arms])
+
+    async def _placed(self, asked: Asked, work: Callable[[Place], Awaitable[None]]) -> None:
+        """Work with one worker, or with another if that one is lost; what was made by then is there already."""
+        for _ in range(MOST_LOST):
+            with suppress(WorkerLost):
+                async with self.crew.place() as place:
+                    return await work(place)
+        told = f"{MOST_LOST} workers died one after the other over {asked.name}"
+        raise ModelError(told, "look at their machines' memory and logs; the same command goes on then")
+
+    async def _pace(self, about: Asked, arms: Sequence[Arm]) -> float | None:
         """What a call keeps of its pace beside another, measured once a run; None where none runs beside another."""
         if not self.plan.share_machine or all(arm.policy.schedule is Schedule.THRIFTY for arm in arms):
             return None
-        if (known := self.store.notes().get(PACE)) is None:
-            first = [each.item.question for _, each in islice(asked(self.plan), contention.PAIRS)]
-            known = await contention.pace(self.models, first, arms[0].policy.limits, time.perf_counter)
-            self.store.note(PACE, known)
-        pace: float | None = known
+        async with self.pacing:
+            if PACE not in (notes := self.store.notes()):
+                first = [each.item.question for _, each in islice(asked(self.plan), contention.PAIRS)]
+
+                async def work(place: Place) -> None:
+                    self.store.note(PACE, await place.worker.pace(first, arms[0].policy.limits))
+
+                await self._placed(about, work)
+                notes = self.store.notes()
+        pace: float | None = notes[PACE]
         return pace
 
     async def _live(self, ord: int, asked: Asked) -> None:
         done, arms = self.store.answered(asked.task, asked.item.id), self.plan.arms
         turn = ord % len(arms)  # what a machine does over time meets every arm alike
-        book = Book(self.store.call, budgets(arms))
         for arm in (*arms[turn:], *arms[:turn]):
             if arm.live not in done and arm.equal is None:
-                async with self.caller.slots.use("live"):
-                    if self.plan.at_once == 1:
-                        for model in self.models.values():
-                            model.forget()
-                    told = await live(asked, arm, self.models, self.plan.seats, book)
-                await self._keep(asked, [told], LatencyKind.MEASURED)
+                await self._placed(asked, partial(self._live_arm, asked, arm))
         self.listen(self.progress, [])
 
-    async def _keep(self, asked: Asked, told: Sequence[Told], kind: LatencyKind) -> list[Record]:
-        records = await asyncio.to_thread(lambda: [record_of(asked, each, kind) for each in told])
+    async def _live_arm(self, asked: Asked, arm: Arm, place: Place) -> None:
+        book = Book(self.store.call, budgets(self.plan.arms))
+        if arm.placebo == foreign.__name__:
+            with suppress(BadInput):
+                card_of(asked, arm, self.plan.seats, book)
+        async with place.slots.use("live"):
+            record = await place.worker.live(asked, arm, self.plan.seats, book.alone())
+        await self.writer.put(AnswerRow(asked.task, asked.item.id, record["arm"], record))
+
+    async def _keep(self, asked: Asked, told: Sequence[Told]) -> list[Record]:
+        records = await asyncio.to_thread(lambda: [record_of(asked, each, LatencyKind.COMPOSED) for each in told])
         for record in records:
             await self.writer.put(AnswerRow(asked.task, asked.item.id, record["arm"], record))
         return records

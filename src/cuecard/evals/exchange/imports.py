@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from cuecard.domain.call import FinishReason, Mode
@@ -22,11 +22,11 @@ from cuecard.evals.arms import Arm, parse_all
 from cuecard.evals.caller import Caller, together
 from cuecard.evals.calls import TOKENS, Book, Seat, Wanted
 from cuecard.evals.compose import Asked, compose, record_of
+from cuecard.evals.crew import Crew
 from cuecard.evals.exchange.predictions import Places, Reply, Source, asks
 from cuecard.evals.items import Item, Task
 from cuecard.evals.making import told
 from cuecard.evals.run import item_record
-from cuecard.evals.slots import Slots
 from cuecard.evals.store import AnswerRow, CallRow, ItemRow, Record, Row, Store
 from cuecard.models import prompt as layouts
 from cuecard.models.base import Abilities, Model
@@ -146,7 +146,7 @@ async def fill(made: Import, store: Store) -> Filled:
 
     at_once = made.reader.at_once if made.reader else 1
     models = {"large": made.reader.model} if made.reader else {}
-    caller = Caller(models, made.seats, Slots(at_once, asyncio.get_running_loop().time), keep)
+    caller, crew = Caller(keep), Crew.of(models, at_once, asyncio.get_running_loop().time)
     turn = asyncio.Lock()
 
     async def work() -> None:
@@ -155,7 +155,9 @@ async def fill(made: Import, store: Store) -> Filled:
                 item = await asyncio.to_thread(next, items, None)
             if item is None:
                 return
-            await _fill_one(made, store, caller, *item, filled)
+            async with crew.place() as place:
+                read = partial(caller.make, place=place, running=partial(crew.running, place.machine))
+                await _fill_one(made, store, read, *item, filled)
 
     await together(*(work() for _ in range(at_once)))
     filled.calls_made = caller.made
@@ -165,7 +167,9 @@ async def fill(made: Import, store: Store) -> Filled:
     return filled
 
 
-async def _fill_one(made: Import, store: Store, caller: Caller, at: int, asked: Asked, filled: Filled) -> None:
+async def _fill_one(
+    made: Import, store: Store, read: Callable[[Asked, Book], Awaitable[None]], at: int, asked: Asked, filled: Filled
+) -> None:
     item = asked.item
     rows: list[Row] = [ItemRow(asked.task, item.id, at, item_record(item), item.question.images)]
     rows += [
@@ -178,8 +182,7 @@ async def _fill_one(made: Import, store: Store, caller: Caller, at: int, asked: 
     missing = dict(book.missing)
     book.missing = {key: each for key, each in missing.items() if each.mode is Mode.READ}
     if made.reader is not None and book.missing:
-        await caller.make(asked, book)
-        caller.done_with(asked)
+        await read(asked, book)
         answers = await asyncio.to_thread(compose, asked, made.arms, answers, made.seats, book)
         missing = dict(book.missing)
     records = [_untimed(record_of(asked, each, LatencyKind.COMPOSED), store) for each in answers.values()]
