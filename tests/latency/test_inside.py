@@ -223,6 +223,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_made(tmp_path: Path, mo
         (Wish(["demo-smal"], TINY.grid), "unknown model"),
         (Wish(["http://localhost:1/v1#a"], TINY.grid), "does not run in this process"),
         (Wish(["demo-small"], TINY.grid, dtypes=["int4"]), "unknown dtype"),
+        (Wish(["demo-small"], TINY.grid, device="abacus"), "no device 'abacus'"),
+        (Wish(["demo-small"], TINY.grid, device="cuda:77"), "no device 'cuda:77'"),
         (Wish(["demo-small", "demo-small"], TINY.grid), "same name"),
         (Wish(["demo-small"], TINY.grid, layers=2), "not run in slices"),
         (Wish(["qwen3-vl-2b"], TINY.grid, random=True, layers=4), "too thin"),

@@ -84,7 +84,7 @@ class Case:
 
 def profile(wish: Wish, out: Path, machine: dict[str, Any], say: Callable[[Progress], None]) -> End:
     """Measure until every point is narrow, or a limit is reached. Raises BadInput, TooBig, ModelError, CannotStore."""
-    device = torch.device(wish.device or best_device())
+    device = _device(wish.device or best_device())
     dtypes = list(wish.dtypes) or ["float32" if device.type == "cpu" else "bfloat16"]
     if unknown := [dtype for dtype in dtypes if dtype not in DTYPES]:
         raise BadInput(f"unknown dtype {unknown[0]!r}", f"there are: {', '.join(DTYPES)}")
@@ -104,6 +104,16 @@ def profile(wish: Wish, out: Path, machine: dict[str, Any], say: Callable[[Progr
             raise
         except Exception as error:
             raise ModelError(f"{type(error).__name__}: {first_line(error)}", "does the model run at all?") from error
+
+
+def _device(name: str) -> torch.device:
+    """Raises BadInput where there is none of this name."""
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except Exception as error:  # each backend has its own way of not being there
+        raise BadInput(f"there is no device {name!r}: {first_line(error)}", "leave --device out") from error
+    return device
 
 
 def _asked(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -90,7 +91,8 @@ def _found(text: str, random: bool) -> tuple[Any, str | None]:
             case spec.Embedded() as embedded:
                 source = str(embedded.folder)
             case spec.Checkpoint(source):
-                pass
+                if not Path(source).is_dir():
+                    loading.find_hub(source, None)
             case _:
                 raise BadInput(f"{text} does not run in this process", "give a checkpoint, or a preset's name")
     except BadInput as error:

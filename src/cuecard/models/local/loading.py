@@ -26,7 +26,7 @@ def load(source: str, device: str | None, dtype: str | None, revision: str | Non
     logging.set_verbosity_error()
     device = device or best_device()
     if not Path(source).is_dir():
-        _find_hub(source, revision)
+        find_hub(source, revision)
     try:
         config = AutoConfig.from_pretrained(source, revision=revision)
     except (OSError, ValueError) as error:
@@ -50,7 +50,7 @@ def load(source: str, device: str | None, dtype: str | None, revision: str | Non
         ) from error
 
 
-def _find_hub(source: str, revision: str | None) -> None:
+def find_hub(source: str, revision: str | None) -> None:
     """Raises BadInput where nothing was fetched before and no hub answers: Transformers would ask for half a minute."""
     if isinstance(try_to_load_from_cache(source, "config.json", revision=revision), str):
         return
