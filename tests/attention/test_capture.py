@@ -11,7 +11,6 @@ import torch
 from transformers import DynamicCache
 
 from cuecard.attention.capture import borrowed, capture, own, said
-from cuecard.attention.spans import Span, Spans
 from cuecard.domain.errors import BadInput, ModelError, Unsupported
 from cuecard.domain.question import Question
 from cuecard.models.base import Limits
@@ -19,6 +18,7 @@ from cuecard.models.local import rows as rows_module
 from cuecard.models.local.model import LocalModel
 from cuecard.models.local.prefix import GrowingLayer, Room
 from cuecard.models.local.rows import Rows
+from cuecard.models.local.spans import Span, Spans
 from cuecard.models.prompt import CardFormat, Prompt, reason, short
 from cuecard.models.simulated import Profile, Script, SimulatedModel
 

@@ -16,9 +16,9 @@ from cuecard.attention.classes import TokenClass, classes, conclusion
 from cuecard.attention.intervals import band
 from cuecard.attention.measure import Measure, agreement, sparsity, with_last
 from cuecard.attention.overlap import onto, other_text, same_text
-from cuecard.attention.spans import Span, Spans
 from cuecard.domain.errors import CuecardError
 from cuecard.models.local.rows import Rows
+from cuecard.models.local.spans import Span, Spans
 
 PIECES = ("Cell", " 4", " shows", " a", " blue", " 6", ",", " so", " the", " answer", " is", " 6", ".")
 

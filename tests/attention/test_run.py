@@ -19,12 +19,12 @@ from cuecard.attention.axes import LARGE_CARD, LARGE_OWN, NONE, QUERIES, SMALL_O
 from cuecard.attention.findings import findings
 from cuecard.attention.looking import looks
 from cuecard.attention.run import Asked, Settings
-from cuecard.attention.spans import Span
 from cuecard.attention.store import Folder
 from cuecard.demo import boards
 from cuecard.domain.errors import BadInput, CuecardError, Unsupported
 from cuecard.models.base import Limits
 from cuecard.models.local.model import LocalModel
+from cuecard.models.local.spans import Span
 
 Load = Callable[[str], LocalModel]
 COUNT = 4

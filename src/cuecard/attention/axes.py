@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cuecard.attention.classes import TokenClass
-from cuecard.attention.spans import Span
+from cuecard.models.local.spans import Span
 
 QUERIES = ("first", "all")
 """The query that predicts the answer's first token; the mean over it and the answer's own tokens."""

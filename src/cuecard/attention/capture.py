@@ -12,12 +12,12 @@ from typing import Generic, TypeVar
 
 import torch
 
-from cuecard.attention.spans import Spans, spans
 from cuecard.domain.errors import BadInput, Unsupported
 from cuecard.domain.question import Question
 from cuecard.models.base import AnswerDelta, Limits, Model, ReasoningDelta
 from cuecard.models.local.model import LocalModel
 from cuecard.models.local.rows import Rows
+from cuecard.models.local.spans import Spans, spans
 from cuecard.models.prompt import CardFormat, Prompt, Style, read, reason
 
 T = TypeVar("T")

@@ -14,9 +14,9 @@ from cuecard.attention import store
 from cuecard.attention.axes import BOUND, LARGE_CARD, LARGE_OWN, QUERIES, READINGS, SMALL_OWN, SPANS
 from cuecard.attention.intervals import Array, Band, band, plain
 from cuecard.attention.overlap import onto, other_text, same_text
-from cuecard.attention.spans import Span
 from cuecard.attention.store import Record
 from cuecard.domain.errors import BadInput
+from cuecard.models.local.spans import Span
 from cuecard.planning.proportions import wilson
 
 REASONING = SPANS.index(Span.REASONING)

@@ -4,8 +4,8 @@ from cuecard.attention.capture import borrowed, capture, in_process, own, said
 from cuecard.attention.findings import Findings, findings
 from cuecard.attention.measure import Measure
 from cuecard.attention.run import Asked, Settings, run
-from cuecard.attention.spans import Span, Spans
 from cuecard.attention.store import Folder
+from cuecard.models.local.spans import Span, Spans
 
 __all__ = [
     "Asked",

@@ -16,8 +16,8 @@ import torch
 from cuecard.attention.axes import BINS, CLASSES, SPANS, TOP
 from cuecard.attention.bound import bounded
 from cuecard.attention.classes import TokenClass, classes, conclusion
-from cuecard.attention.spans import Span, Spans
 from cuecard.models.local.rows import Rows
+from cuecard.models.local.spans import Span, Spans
 
 Array = np.ndarray[Any, Any]
 
