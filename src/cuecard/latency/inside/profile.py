@@ -14,7 +14,8 @@ import transformers
 
 from cuecard.domain.errors import BadInput, CuecardError, ModelError
 from cuecard.latency import readings
-from cuecard.latency.grid import FUSED, USUAL, Grid, Workload, drifts, is_narrow, turned, workloads
+from cuecard.latency.grid import COMPILED, FUSED, USUAL, Grid, Workload, drifts, is_narrow, turned, workloads
+from cuecard.latency.inside import weights
 from cuecard.latency.inside.device import probe
 from cuecard.latency.inside.feed import Prompt
 from cuecard.latency.inside.run import Runner
@@ -166,12 +167,13 @@ def _most_bytes(plan: Plan, dtype: str, grid: Grid) -> int:
 
 def _cases(plan: Plan, dtype: str, wish: Wish, device: torch.device) -> Iterator[Case]:
     """Every point of a model, which is loaded for it."""
+    fuses = applies(weights.outline(plan.config))
+    if not fuses and {FUSED, COMPILED} & set(wish.grid.attention):
+        raise BadInput(f"{plan.name} cannot be decoded by fused weights", "give --attention sdpa")
     subject, works = loaded(plan, device, dtype), list[Workload]()
-    usual = FUSED if dtype == "float32" and applies(subject.model) else "sdpa"
+    usual = FUSED if dtype == "float32" and fuses else "sdpa"
     for work in workloads(wish.grid):
         works.append(replace(work, attention=usual) if work.attention == USUAL else work)
-    if any(work.attention == FUSED for work in works) and not applies(subject.model):
-        raise BadInput(f"{plan.name} cannot be decoded by fused weights", "give --attention sdpa")
     capacities: dict[int, int] = {}
     runner = Runner(subject, capacities)
     sliced = {} if plan.layers is None else {"layers_timed": plan.layers, "layers_total": plan.whole.text.layers}

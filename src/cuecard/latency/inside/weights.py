@@ -10,12 +10,17 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 SPREAD = 0.02
 
 
+def outline(config: Any, dtype: str = "float32") -> Any:
+    """The modules of a configuration, with shapes and without memory."""
+    auto = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
+    with torch.device("meta"):
+        return auto.from_config(config, dtype=getattr(torch, dtype))
+
+
 @torch.no_grad()
 def made(config: Any, device: torch.device, dtype: str, seed: int = 0) -> Any:
     """A model of a Transformers configuration. No copy of it is ever made: modules are born where they stay."""
-    auto = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
-    with torch.device("meta"):
-        model = auto.from_config(config, dtype=getattr(torch, dtype))
+    model = outline(config, dtype)
     chance = torch.Generator(device).manual_seed(seed)
     tied = model.config.tie_word_embeddings
     for name, module in model.named_modules():
