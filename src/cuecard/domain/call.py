@@ -16,6 +16,8 @@ class Mode(StrEnum):
     """Nothing is asked: the prompt, as far as it is known, is computed ahead of the call that will need it."""
     SCORE = "score"
     """A given answer's likelihood: a prefill, no decode."""
+    WEIGH = "weigh"
+    """What of a reasoning matters to the answer: a prefill, no decode."""
 
 
 class FinishReason(StrEnum):

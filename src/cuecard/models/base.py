@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from cuecard.domain.call import FinishReason, Usage
@@ -60,6 +61,15 @@ class Finished:
 Event = Started | ReasoningDelta | AnswerDelta | Progress | Finished
 
 
+class Weighing(StrEnum):
+    """By what the pieces of a reasoning are weighed."""
+
+    ATTENTION = "attention"
+    """The attention that the answer's tokens pay to it, mean over layers, heads and queries."""
+    SURPRISE = "surprise"
+    """How little the model expected it: -log of its probability, in nats (self-information, Selective Context)."""
+
+
 @dataclass(frozen=True)
 class Abilities:
     """What a model can do. None: not known yet (nobody has probed)."""
@@ -72,6 +82,8 @@ class Abilities:
     card_formats: tuple[CardFormat, ...]
     """Ways to give this model a card, the best first."""
     style: Style
+    weighing: bool = False
+    """It has `weigh`."""
     notes: tuple[str, ...] = ()
     """What falls back, and why, in words for a person."""
 
@@ -112,4 +124,15 @@ class Model(Protocol):
 
     async def aclose(self) -> None:
         """Free what the model holds; calls under way are cancelled."""
+        ...
+
+
+class Weigher(Protocol):
+    """A model that can say what of a card matters; `Abilities.weighing` tells whether one can."""
+
+    async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[tuple[tuple[str, float], ...], Usage]:
+        """The pieces of the prompt's card in order, the weight of each, and what finding it out has cost.
+
+        Raises ModelError, BadInput where the card is not found in the prompt or the answer is empty.
+        """
         ...

@@ -17,13 +17,14 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, ModelError, Unsupported
-from cuecard.models.base import Abilities, Event, Finished, Limits, Progress, Started
+from cuecard.models.base import Abilities, Event, Finished, Limits, Progress, Started, Weighing
 from cuecard.models.local import loading
 from cuecard.models.local.decoding import Decoder, chance, choose
 from cuecard.models.local.engine import Engine
 from cuecard.models.local.inputs import Inputs, Reader, tokenized
 from cuecard.models.local.prefix import Computed, Prefixes, growing, shareable
 from cuecard.models.local.rows import Attended, Rows, listening
+from cuecard.models.local.spans import Span, spans
 from cuecard.models.local.static import StaticDecoder, applies, grown
 from cuecard.models.prompt import PROSE, TAGS, CardFormat, Prompt, neutral
 
@@ -76,6 +77,7 @@ class LocalModel:
             prefix_sessions=self._shares,
             card_formats=tuple(card_formats or CardFormat),
             style=style,
+            weighing=True,
             notes=notes,
         )
 
@@ -138,6 +140,21 @@ class LocalModel:
         """
         return await self._once(partial(self._attend, prompt, answer, reduce, hidden))
 
+    async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[tuple[tuple[str, float], ...], Usage]:
+        """As `Weigher.weigh`. Attention costs the answer's tokens alone where the prompt was computed before."""
+        ids, answered = await self.tokens(prompt, answer)
+        places = spans(prompt, ids, answered, self.tokenizer, self.image_token)
+        card = places.of(Span.REASONING)
+        if not card:
+            raise BadInput("no reasoning to look at: the card is empty")
+        if by is Weighing.SURPRISE:
+            weights, usage = await self._once(partial(self._surprise, prompt, card))
+        else:
+            seen = await self.attend(prompt, answer, lambda rows: rows.weights[..., card].mean((0, 1)))
+            weights = torch.stack(seen.layers).mean(0).tolist()
+            usage = Usage(len(seen.ids), seen.reused, 0, 0)
+        return tuple(zip((places.pieces[place] for place in card), weights, strict=True)), usage
+
     async def aclose(self) -> None:
         await asyncio.to_thread(self._engine.stop)
         self.forget()
@@ -189,11 +206,21 @@ class LocalModel:
         ids = (*inputs.ids, *wanted)
         if len(ids) > self._most or len(wanted) >= PREFILL_CHUNK:
             raise BadInput(f"prompt and answer have {len(ids)} tokens, more than {self._name} reads at once")
-        sequence = self._read(inputs.without_last())
+        sequence = self._read(inputs.first(len(inputs.ids) - 1))
         self._hold(sequence)
         with listening(self._model, reduce, len(ids), hidden) as heard:
             logits = self._extend(sequence, [inputs.ids[-1], *wanted], keep=0)
         yield Attended(tuple(heard), logits, ids, len(wanted) + 1, sequence.reused)
+
+    def _surprise(self, prompt: Prompt, card: Sequence[int]) -> Generator[tuple[list[float], Usage]]:
+        inputs = self._reader.inputs(prompt)
+        sequence = self._read(inputs.first(card[0]))
+        text = inputs.ids[card[0] : card[-1] + 1]
+        logits = torch.cat([sequence.logits[-1:], self._extend(sequence, text, keep=0)[:-1]])
+        wanted = torch.tensor(text, device=logits.device)[:, None]
+        surprise = -torch.log_softmax(logits.float(), -1).gather(-1, wanted)[:, 0]
+        each = [float(surprise[place - card[0]]) for place in card]
+        yield each, Usage(len(sequence.ids), sequence.reused, 0, 0)
 
     def _generate(self, prompt: Prompt, limits: Limits) -> Generator[Event]:
         yield Started()
