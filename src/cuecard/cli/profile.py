@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from cuecard.cli.stopping import stopping
 from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.latency.grid import COMPILED, FUSED, USUAL, Grid, drifted
 from cuecard.report.machine import machine
@@ -77,11 +78,12 @@ def profile(
         max_s=None if max_minutes is None else 60 * max_minutes,
     )
     console = Console(stderr=True, highlight=False)
-    try:
-        end = _watched(console, lambda say: inside.profile(wish, out, machine(), say))
-    except KeyboardInterrupt:
-        console.print(f"stopped; what is measured is kept in {out}, and the same command goes on from there")
-        raise typer.Exit(130) from None
+    with stopping() as stop:
+        try:
+            end = _watched(console, lambda say: inside.profile(wish, out, machine(), say))
+        except KeyboardInterrupt:
+            console.print(f"stopped; what is measured is kept in {out}, and the same command goes on from there")
+            raise typer.Exit(stop.code) from None
     typer.echo(json.dumps(_told(end), indent=2)) if as_json else _show(console, end, out)
 
 
