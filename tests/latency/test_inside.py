@@ -234,3 +234,4 @@ def test_what_does_not_fit_is_refused_before_anything_is_made(tmp_path: Path, mo
 def test_what_cannot_be_profiled_is_refused_in_one_line(wish: Wish, said: str, tmp_path: Path) -> None:
     with pytest.raises(CuecardError, match=said):
         profiled(wish, tmp_path / "p")
+    assert not (tmp_path / "p").exists()

@@ -94,17 +94,20 @@ def profile(wish: Wish, out: Path, machine: dict[str, Any], say: Callable[[Progr
     if len(set(names)) < len(names):
         raise BadInput("two models have the same name", "profile them into two directories")
     _refuse_what_does_not_fit(planned, dtypes, wish.grid, device)
-    with Readings(out, _asked(wish, planned, dtypes, device, machine)) as held:
-        try:
-            # not in inference mode: with weights made in it, PyTorch copies the whole head before it multiplies
-            cases = [case for plan in planned for dtype in dtypes for case in _cases(plan, dtype, wish, device)]
+    asked = _asked(wish, planned, dtypes, device, machine)
+    if readings.is_profile(out):  # another one, or another process in it, is told before anything is loaded
+        Readings(out, asked).close()
+    try:
+        # not in inference mode: with weights made in it, PyTorch copies the whole head before it multiplies
+        cases = [case for plan in planned for dtype in dtypes for case in _cases(plan, dtype, wish, device)]
+        with Readings(out, asked) as held:  # a grid that no model can run has left no directory behind
             return Measuring(wish, held, cases, say).all()
-        except torch.OutOfMemoryError as error:
-            raise TooBig(f"out of memory: {first_line(error)}") from error
-        except (CuecardError, KeyboardInterrupt):
-            raise
-        except Exception as error:
-            raise ModelError(f"{type(error).__name__}: {first_line(error)}", "does the model run at all?") from error
+    except torch.OutOfMemoryError as error:
+        raise TooBig(f"out of memory: {first_line(error)}") from error
+    except CuecardError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{type(error).__name__}: {first_line(error)}", "does the model run at all?") from error
 
 
 def _device(name: str) -> torch.device:
