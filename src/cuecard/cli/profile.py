@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -18,6 +19,7 @@ from cuecard.latency.grid import COMPILED, FUSED, USUAL, Grid, drifted
 from cuecard.report.machine import machine
 
 Maybe = typer.Option
+LINE_S = 30
 ATTENTION = ("sdpa", "eager", FUSED, COMPILED, USUAL)
 T = TypeVar("T")
 
@@ -120,13 +122,18 @@ def _attention(text: str | None, compiled: bool) -> tuple[str, ...]:
 
 
 def _watched(console: Console, work: Callable[[Callable[[Any], None]], T]) -> T:
-    """Run with a bar on a terminal, without one elsewhere."""
+    """Run with a bar on a terminal, with a line now and then elsewhere."""
+    told = time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("loading", total=None)
 
         def say(progress: Any) -> None:
+            nonlocal told
             about = f"{progress.now} · {progress.left_s:.0f} s left at most"
+            if not console.is_terminal and time.monotonic() - told > LINE_S:
+                console.print(about)
+                told = time.monotonic()
             bar.update(task, completed=progress.done, total=progress.done + progress.left, description=about)
 
         return work(say)
