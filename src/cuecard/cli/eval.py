@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cuecard.cli.study import perform
+from cuecard.cli.study import RAY, RAY_ADDRESS, RAY_APART, RAY_GPUS, RAY_WORKERS, How, perform, workers
 from cuecard.evals.studies import ARMS, Study
 
 Maybe = typer.Option
@@ -36,6 +36,11 @@ def evaluate(
         bool, Maybe("--retry-errors", help="Make failed calls, and answers with such calls, again.")
     ] = False,
     dry_run: Annotated[bool, Maybe("--dry-run", help="Say what it will cost: calls, tokens, time. Estimated.")] = False,
+    ray: RAY = False,
+    ray_workers: RAY_WORKERS = None,
+    ray_address: RAY_ADDRESS = None,
+    ray_apart: RAY_APART = False,
+    ray_gpus: RAY_GPUS = None,
     as_json: Annotated[bool, Maybe("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Evaluate strategies on tasks: go on where it stopped, then sum up."""
@@ -52,4 +57,4 @@ def evaluate(
         accept=accept,
         timeout_s=timeout,
     )
-    perform(wanted, retry_errors=retry_errors, dry_run=dry_run, as_json=as_json)
+    perform(wanted, How(retry_errors, dry_run, as_json, workers(ray, ray_workers, ray_address, ray_apart, ray_gpus)))

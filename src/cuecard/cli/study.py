@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,13 +23,28 @@ from cuecard import disk
 from cuecard.cli.stopping import stopping
 from cuecard.cli.tasks import open_named
 from cuecard.domain.errors import BadInput
+from cuecard.evals import cluster, extending, folder, studies
 from cuecard.evals import estimate as estimates
-from cuecard.evals import extending, folder, studies
-from cuecard.evals.run import Plan, Progress, run
+from cuecard.evals.calls import Seat
+from cuecard.evals.crew import Crew
+from cuecard.evals.items import Task
+from cuecard.evals.run import Plan, Progress, run_by
 from cuecard.evals.store import Record, Store
 from cuecard.evals.summary import summary
 from cuecard.models.base import Model
 from cuecard.report.machine import machine
+
+RAY = Annotated[bool, typer.Option("--ray", help="Make the calls on a Ray cluster; this process alone stores them.")]
+RAY_WORKERS = Annotated[
+    int | None, typer.Option(help="How many workers of the cluster make calls, each with models of its own; 1 if not.")
+]
+RAY_ADDRESS = Annotated[
+    str | None, typer.Option(help="The cluster: HOST:PORT, or auto; if not given, one on this machine for this run.")
+]
+RAY_APART = Annotated[
+    bool, typer.Option("--ray-apart", help="Each model of a worker in a process of its own, wherever there is room.")
+]
+RAY_GPUS = Annotated[float | None, typer.Option(help="GPUs that each process of a worker is given.")]
 
 
 def study(
@@ -41,49 +58,111 @@ def study(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it will cost: calls, tokens, time. Estimated.")
     ] = False,
+    ray: RAY = False,
+    ray_workers: RAY_WORKERS = None,
+    ray_address: RAY_ADDRESS = None,
+    ray_apart: RAY_APART = False,
+    ray_gpus: RAY_GPUS = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Run a study: go on where it stopped, then sum up."""
     wanted = studies.read(file)
     changes = {"out": out, "limit": limit, "live": live or None}
     wanted = replace(wanted, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
-    perform(wanted, retry_errors=retry_errors, dry_run=dry_run, as_json=as_json)
+    perform(wanted, How(retry_errors, dry_run, as_json, workers(ray, ray_workers, ray_address, ray_apart, ray_gpus)))
 
 
-def perform(wanted: studies.Study, *, retry_errors: bool, dry_run: bool, as_json: bool) -> None:
+@dataclass(frozen=True)
+class How:
+    """How a study is run, besides what it is. `on`: a Ray cluster's workers, else this process alone."""
+
+    retry_errors: bool = False
+    dry_run: bool = False
+    as_json: bool = False
+    on: cluster.Sizes | None = None
+
+
+def workers(
+    ray: bool, number: int | None, address: str | None, apart: bool, gpus: float | None
+) -> cluster.Sizes | None:
+    """What the options of a cluster say. Raises BadInput for one of them without `--ray`."""
+    given = {"workers": number, "address": address, "apart": apart or None, "gpus": gpus}
+    known: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if known and not ray:
+        raise BadInput(f"--ray-{min(known)} is about a Ray cluster", "give --ray too")
+    return cluster.Sizes(**known) if ray else None
+
+
+def perform(wanted: studies.Study, how: How) -> None:
     """Run a study, or estimate it. Raises CuecardError; exits with 130 when interrupted, with 143 when terminated."""
     if (out := wanted.out) is None:
         raise BadInput("a run needs a directory", "give --out, or out in the study's file")
     if (out / "run.json").exists():
         wanted = extending.joined(wanted, folder.read(out)["config"])
+    if wanted.live and how.on is not None and how.on.apart:
+        raise BadInput("--live needs all models in one process", "leave out --ray-apart, or --live")
     tasks = studies.opened(wanted, open_named)  # all that can be wrong is found before a model is loaded
-    models = wanted.load()
-    plan = wanted.plan(tasks, models)
-    if dry_run:
-        told = asyncio.run(_estimated(wanted, out, plan, models))
-        typer.echo(json.dumps(told, indent=2)) if as_json else _show_estimate(told)
-        return
+    with stopping() as stop:
+        try:
+            models = wanted.load() if how.on is None else {}
+            told = stop.run(_performed(wanted, out, how, tasks, models))
+        except KeyboardInterrupt:
+            raise typer.Exit(stop.code) from None
+    if how.as_json:
+        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+    else:
+        _show_estimate(told) if how.dry_run else _show(told, out)
+
+
+async def _performed(
+    wanted: studies.Study, out: Path, how: How, tasks: Sequence[Task], models: Mapping[str, Model]
+) -> Record:
     console = Console(stderr=True, highlight=False)
-    about = folder.About(wanted.config(plan), _facts(wanted))
-    with folder.RunFolder(out, about) as held:
-        _tell_beginning(console, held)
-        if retry_errors:
-            again = held.store.drop_errors()
-            console.print(f"{again.calls} failed calls and {again.answers} answers are made again")
-        with stopping() as stop:
+    async with _crew(wanted, how, models, console) as (crew, seats):
+        plan = wanted.plan(tasks, seats)
+        if how.on is not None and how.on.apart:
+            plan = replace(plan, share_machine=False)
+        if how.dry_run:
+            return await _estimated(wanted, out, replace(plan, at_once=crew.slots), models)
+        about = folder.About(wanted.config(plan), _facts(wanted, how))
+        with folder.RunFolder(out, about) as held:
+            _tell_beginning(console, held)
+            if how.retry_errors:
+                again = held.store.drop_errors()
+                console.print(f"{again.calls} failed calls and {again.answers} answers are made again")
             try:
-                stop.run(_run(plan, models, held.store, console))
-            except KeyboardInterrupt:
+                await _run(crew, plan, held.store, console)
+            except asyncio.CancelledError:
                 calls, answers = held.store.counts()
                 kept = f"{calls} calls and {answers} answers are stored in {out}"
                 console.print(f"stopped: {kept}; the same command goes on from there")
-                raise typer.Exit(stop.code) from None
-        told = summary(about.config, held.store)
-        disk.save(out / "summary.json", told)
-    typer.echo(json.dumps(told, indent=2, ensure_ascii=False)) if as_json else _show(told, out)
+                raise
+            told = summary(about.config, held.store)
+            disk.save(out / "summary.json", told)
+    return told
 
 
-async def _run(plan: Plan, models: Mapping[str, Model], store: Store, console: Console) -> None:
+@asynccontextmanager
+async def _crew(
+    wanted: studies.Study, how: How, models: Mapping[str, Model], console: Console
+) -> AsyncIterator[tuple[Crew, Mapping[str, Seat]]]:
+    """Who makes the calls, and who sits there."""
+    if how.on is None:
+        try:
+            yield Crew.of(models, wanted.slots, time.perf_counter), wanted.seats(models)
+        finally:
+            for model in models.values():
+                await model.aclose()
+        return
+    there = cluster.Cluster(wanted.models, how.on, wanted.slots, console.print)
+    try:
+        crew = await there.start()
+        yield crew, there.seats
+    finally:
+        await there.close()
+
+
+async def _run(crew: Crew, plan: Plan, store: Store, console: Console) -> None:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -99,11 +178,7 @@ async def _run(plan: Plan, models: Mapping[str, Model], store: Store, console: C
             far.take(records)
             bar.update(line, total=progress.total, completed=progress.answered, so_far=far.told())
 
-        try:
-            done = await run(plan, models, store, listen)
-        finally:
-            for model in models.values():
-                await model.aclose()
+        done = await run_by(crew, plan, store, listen)
     busy = "" if done.busy_share is None else f", slots busy {100 * done.busy_share:.0f}% of the time"
     console.print(f"{done.answered} questions, {done.fresh} of them now; {done.calls} calls made{busy}")
 
@@ -138,16 +213,15 @@ async def _estimated(wanted: studies.Study, out: Path, plan: Plan, models: Mappi
         if (out / "run.json").exists():
             there, store = folder.opened(out)
             extending.added(there["config"], wanted.config(plan), out)
-        return await estimates.estimate(plan, models, store, wanted.local)
+        return await estimates.estimate(plan, models, store, wanted.local and bool(models))
     finally:
         if store is not None:
             store.close()
-        for model in models.values():
-            await model.aclose()
 
 
-def _facts(wanted: studies.Study) -> dict[str, Any]:
-    return {"models": wanted.told(), "argv": sys.argv[1:], "machine": machine()}
+def _facts(wanted: studies.Study, how: How) -> dict[str, Any]:
+    workers = {} if how.on is None else {"ray": asdict(how.on)}
+    return {"models": wanted.told(), "argv": sys.argv[1:], "machine": machine(), **workers}
 
 
 def _tell_beginning(console: Console, held: folder.RunFolder) -> None:

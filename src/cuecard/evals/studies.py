@@ -23,6 +23,7 @@ from typing import Any
 from cuecard.domain.errors import BadInput
 from cuecard.evals import identity
 from cuecard.evals.arms import Arm, parse_all
+from cuecard.evals.calls import Seat
 from cuecard.evals.items import Task
 from cuecard.evals.run import Plan
 from cuecard.models import spec
@@ -116,9 +117,12 @@ class Study:
         """Every model by its role. Raises BadInput, MissingExtra, ModelError."""
         return {role: spec.load(given, role) for role, given in self.models.items()}
 
-    def plan(self, tasks: Sequence[Task], models: Mapping[str, Model]) -> Plan:
+    def seats(self, models: Mapping[str, Model]) -> dict[str, Seat]:
+        """The models as their calls are stored."""
+        return {role: identity.seat(role, self.models[role], model) for role, model in models.items()}
+
+    def plan(self, tasks: Sequence[Task], seats: Mapping[str, Seat]) -> Plan:
         """What `run` needs."""
-        seats = {role: identity.seat(role, self.models[role], model) for role, model in models.items()}
         alone = self.local and self.slots == 1
         return Plan(tasks, self.parsed, seats, self.limit, self.sample, self.slots, self.live, share_machine=alone)
 
