@@ -17,7 +17,8 @@ from cuecard.cli import app
 from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import Route
 from cuecard.latency import breakeven, fit
-from cuecard.latency.breakeven import Asked, Costs, tokens_alone
+from cuecard.latency.breakeven import Asked, tokens_alone
+from cuecard.latency.costs import TRANSFER, Costs
 from cuecard.latency.fitted import Fit, profile_of
 from cuecard.latency.virtual import Chances, Way, Workload, outcomes
 from cuecard.strategies.policy import Schedule
@@ -87,7 +88,7 @@ def test_at_the_break_even_point_of_mutual_verification_its_routes_cost_what_the
 
 def test_transfer_never_beats_the_large_model_answering_as_short_and_agreement_moves_mutual_on() -> None:
     by = {(each.strategy, each.schedule, each.agree, each.output): each.crossing.tokens for each in found().together}
-    for schedule in breakeven.TRANSFER:
+    for schedule in TRANSFER:
         assert by["transfer", schedule, None, 1] == 0
     for schedule in Schedule:
         row = [by["mutual", schedule, rate, 64] for rate in (0.0, 0.4, 0.8, 0.86, 0.9)]

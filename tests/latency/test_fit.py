@@ -122,3 +122,9 @@ def test_a_profile_with_nothing_but_warm_up_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no readings"):
         fit.fits(tmp_path)
     assert readings.is_profile(tmp_path)
+
+
+def test_the_embedded_pairs_committed_profile_is_foretold_within_5_percent_where_it_was_held_out() -> None:
+    for found in fit.fits(Path(__file__).parents[2] / "benchmarks" / "results" / "profile-cpu", draws=0):
+        assert found.held_out["total"].median < 0.05
+        assert found.held_out["total"].points == 32

@@ -15,6 +15,7 @@ from rich.text import Text
 from cuecard.cli.fit import fitting
 from cuecard.domain.errors import BadInput
 from cuecard.latency import breakeven as points
+from cuecard.latency.costs import TRANSFER
 from cuecard.latency.fitted import FOLDER, Fit, plainest, read_all, write
 from cuecard.latency.readings import is_profile
 from cuecard.latency.virtual import Chances
@@ -116,13 +117,13 @@ def _table(found: points.PairBreakEven) -> Table:
         f" ({work.visual} visual of {work.prompt} prompt tokens, answers of {work.answer}; estimated, 95%)"
     )
     mutual = [(schedule, rate) for schedule in Schedule] if rate is not None else []
-    heads = [f"{found.large} writes", f"{found.small} alone", *(f"transfer, {each}" for each in points.TRANSFER)]
+    heads = [f"{found.large} writes", f"{found.small} alone", *(f"transfer, {each}" for each in TRANSFER)]
     heads += [f"mutual at {rate:g}, {schedule}" for schedule, rate in mutual if rate is not None]
     shown = Table(*heads, box=None, title=title)
     alone = {each.output: each.crossing for each in found.alone if each.visual == work.visual}
     together = {(e.strategy, e.schedule, e.agree, e.output): e.crossing for e in found.together}
     for output in dict.fromkeys(each.output for each in found.together):
-        cells = [alone[output], *(together["transfer", schedule, None, output] for schedule in points.TRANSFER)]
+        cells = [alone[output], *(together["transfer", schedule, None, output] for schedule in TRANSFER)]
         cells += [together["mutual", schedule, rate, output] for schedule, rate in mutual]
         shown.add_row(f"{output:,}", *map(wording.crossing, cells))
     return shown

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
-from cuecard.latency.breakeven import TRANSFER, PairBreakEven
+from cuecard.latency.breakeven import PairBreakEven
+from cuecard.latency.costs import TRANSFER
 from cuecard.latency.fitted import COEFFICIENTS, Fit
 from cuecard.latency.measured import Found, Roof, setting_of
 from cuecard.latency.roofline import Device
@@ -210,8 +211,8 @@ def _fact(fact: tuple[str, str]) -> str:
 
 
 def tables(shown: Profiled) -> dict[str, list[Mapping[str, Any]]]:
-    """What the figures show, as rows."""
-    return {
+    """What the figures show, as rows; none of what there is nothing to tell of."""
+    made: dict[str, list[Mapping[str, Any]]] = {
         "points": [_flat(asdict(point)) for point in shown.points],
         "fits": [
             {
@@ -240,6 +241,7 @@ def tables(shown: Profiled) -> dict[str, list[Mapping[str, Any]]]:
         ],
         "roofline": [_flat({**asdict(roof), "times": roof.times}) for roof in shown.roofs],
     }
+    return {name: rows for name, rows in made.items() if rows}
 
 
 def _ends(sure: tuple[float, float] | None) -> Mapping[str, Any]:
