@@ -9,10 +9,9 @@ import asyncio
 import io
 import json
 import urllib.request
-import warnings
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -24,6 +23,8 @@ _ENDING_S = 0.01
 _MOST_OF_AN_ERROR = 2**16
 _LONGEST_LINE = 2**26
 _COPIED = 2**20
+_STALE = 3
+"""Kept connections that may turn out to be closed, one after the other, before a call fails."""
 _HEADERS = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": "cuecard"}
 
 
@@ -140,11 +141,8 @@ class Server:
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Answer:
         """The answer once its head is here. Raises StatusError and what aiohttp raises."""
-        data = json.dumps(body).encode()
         url = self._base._replace(path=self._base.path + path).geturl()
-        # aiohttp warns of plain bytes as large as images
-        sent = io.BytesIO(data) if len(data) >= _COPIED else data
-        return await self._asked("POST", url, data=sent)
+        return await self._asked("POST", url, json.dumps(body).encode())
 
     async def page(self, path: str, seconds: float, *, at_root: bool = False) -> bytes:
         """A page below the base address, or below the host's root. Raises as `post`, and TimeoutError."""
@@ -165,15 +163,13 @@ class Server:
         connector = self._session.connector
         self._session.detach()
         if connector is not None:
-            closing = connector.close().__await__()
-            with suppress(Exception), warnings.catch_warnings(action="ignore"):
-                next(closing)  # closes the sockets, and would then wait for them to be closed
-                closing.close()
+            closing = cast(Coroutine[object, None, None], connector.close())
+            with suppress(Exception):
+                closing.send(None)  # closes the sockets, and would then wait for them to be closed
+            closing.close()
 
-    async def _asked(self, method: str, url: str, data: object = None) -> Answer:
-        response = await self._opened().request(
-            method, url, data=data, headers=self._headers, proxy=self._proxy, allow_redirects=False
-        )
+    async def _asked(self, method: str, url: str, data: bytes | None = None) -> Answer:
+        response = await self._sent(method, url, data)
         if response.status == 200:
             return Answer(response)
         try:
@@ -184,6 +180,24 @@ class Server:
             response.close()
         told = response.headers
         raise StatusError(response.status, text, told.get("retry-after", ""), told.get("location", ""))
+
+    async def _sent(self, method: str, url: str, data: bytes | None) -> aiohttp.ClientResponse:
+        """Once more where the kept connection was hung up on before a byte was written, so that nobody has read it."""
+        for left in reversed(range(_STALE)):
+            try:
+                # aiohttp warns of plain bytes as large as images
+                return await self._opened().request(
+                    method,
+                    url,
+                    data=io.BytesIO(data) if data and len(data) >= _COPIED else data,
+                    headers=self._headers,
+                    proxy=self._proxy,
+                    allow_redirects=False,
+                )
+            except aiohttp.ClientOSError as error:
+                if not left or not isinstance(error.__cause__, aiohttp.ClientConnectionResetError):
+                    raise
+        raise AssertionError
 
     def _opened(self) -> aiohttp.ClientSession:
         """Made at the first request: a session belongs to the event loop that it is made in."""

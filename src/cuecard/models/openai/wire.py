@@ -24,6 +24,8 @@ LOSSES = {
     "top_p": "the server's own top_p holds",
     "seed": "answers cannot be repeated",
     "response_format": "answers may not fit their schema",
+    "ignore_eos": "answers may be shorter than asked for",
+    "min_tokens": "answers may be shorter than asked for",
     "max_tokens": "max_completion_tokens is sent in its place",
 }
 """What a server may refuse without the call being lost, and what is lost instead."""
