@@ -243,3 +243,10 @@ def test_what_cannot_be_profiled_is_refused_in_one_line(wish: Wish, said: str, t
     with pytest.raises(CuecardError, match=said):
         profiled(wish, tmp_path / "p")
     assert not (tmp_path / "p").exists()
+
+
+def test_a_misspelt_name_is_told_the_nearest_model_or_preset() -> None:
+    for wrong, right in {"demo-smal": "demo-small", "qwen3-vl-8": "qwen3-vl-8b"}.items():
+        with pytest.raises(BadInput) as refused:
+            plans(wrong, random=True, layers=None)
+        assert refused.value.hint == f"did you mean {right}?"
