@@ -281,6 +281,16 @@ def break_even() -> str:
     return table((f"{pair.large} writes", f"{pair.small} alone", *heads), rows) + "\n" + said
 
 
+def estimates(told: Mapping[str, Any]) -> str:
+    rows = [
+        (f"`{row['strategy']}`", row["schedule"], milliseconds(row["measured_s"]), f"{row['times_the_estimate']:.2f}")
+        for row in told["figures"]["arms"]
+    ]
+    figures = told["figures"]
+    said = measured({**told, "boards": figures["boards"], "seed": figures["seed"]})
+    return table(("strategy", "schedule", "measured, ms", "times the estimate"), rows) + "\n" + said
+
+
 def roofline() -> str:
     rows = [
         (
@@ -301,6 +311,7 @@ FIGURES = {
     "figures held-out": held_out,
     "figures break-even": break_even,
     "figures roofline": roofline,
+    "figures estimates": of("estimates", estimates),
     "figures headline": of("evaluation", headline),
     "figures evaluation": of("evaluation", headline),
     "figures targets": of("evaluation", targets),

@@ -12,6 +12,7 @@ from made_up import LARGE, MODELS, SMALL, made, profiled
 
 from cuecard.domain.errors import BadInput
 from cuecard.latency import fit, fitted, readings
+from cuecard.latency.fitted import profile_of
 from cuecard.latency.readings import Asked, Point, Reading, Readings
 
 
@@ -62,13 +63,20 @@ def test_one_output_length_is_refused_with_what_to_do(tmp_path: Path) -> None:
 
 def test_warm_up_and_failed_requests_are_left_out(tmp_path: Path) -> None:
     with Readings(tmp_path, Asked({"models": {"a": {}}})) as held:
-        for reading in made({"a": SMALL}, Random(1), 0.0, 0.0, (1, 8, 32)):
+        for reading in made({"a": SMALL}, Random(1), 0.0, 0.0, (1, 8, 32, 128)):
             held.append(reading)
             held.append(replace(reading, warmup=True, parts_s={"decode": 9.0}, total_s=9.0))
             held.append(replace(reading, error="reset", parts_s={}, total_s=9.0))
     (found,) = fit.fits(tmp_path, draws=0)
-    assert found.readings == 27
+    assert found.readings == 36
     assert found.held_out["total"].median < 1e-3
+
+
+def test_few_points_are_not_followed_into_their_noise(tmp_path: Path) -> None:
+    group = [each for each in made({"a": SMALL}, Random(1), 0.05, 0.0, (1, 8, 32)) if each.point.image_px != 448]
+    found = fit.fit(group, {}, draws=0)
+    assert len(found.parts["decode"]) == 3
+    assert found.profile.call_s(16, 56, 20) == pytest.approx(profile_of(SMALL).call_s(16, 56, 20), rel=0.1)
 
 
 def test_readings_of_a_server_are_fitted_by_their_first_token(tmp_path: Path) -> None:

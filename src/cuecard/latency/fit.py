@@ -30,14 +30,16 @@ from cuecard.models.simulated import pairs_of
 
 DRAWS = 200
 FOLDS = 4
+WIDE = 8
+"""Different points from which on a component may have more than three coefficients."""
 USUAL_ERROR = 0.05
 """Relative residuals beyond this count less than their square."""
 VISION = ("vision_fixed_s", "vision_s_per_token", "vision_s_per_pair")
 PREFILL = ("fixed_s", "prefill_s_per_token", "prefill_s_per_pair")
 DECODE = (
     "decode_s_per_token",
-    "decode_s_per_context_token",
     "decode_start_s",
+    "decode_s_per_context_token",
     "decode_start_s_per_context_token",
 )
 SHAPES: Mapping[str, Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
@@ -171,6 +173,8 @@ class Design:
     amounts: Any
     seconds: Any
     scale: Any
+    most: int
+    """Coefficients that may be told apart: three where the points are few, so that their noise is not followed."""
 
     @classmethod
     def of(cls, rows: Sequence[Row], parts: Sequence[str], coefficients: tuple[str, ...]) -> Design:
@@ -178,13 +182,15 @@ class Design:
         seconds = np.array([row.seconds(parts) for row in rows])
         totals = np.array([sum(row.parts_s.values()) for row in rows])
         # a part that is next to nothing of its request is not worth an exact fit
-        return cls(coefficients, amounts, seconds, np.maximum(np.maximum(seconds, 0.01 * totals), 1e-9))
+        scale = np.maximum(np.maximum(seconds, 0.01 * totals), 1e-9)
+        most = len(coefficients) if len(np.unique(amounts, axis=0)) >= WIDE else 3
+        return cls(coefficients, amounts, seconds, scale, most)
 
     def solved(self, rows: Any) -> dict[str, float]:
         """The coefficients that these rows (indices) can tell apart."""
         scale = self.scale[rows]
         amounts = self.amounts[rows] / scale[:, None]
-        used = _told_apart(amounts)
+        used = _told_apart(amounts, self.most)
         if not used:
             return {}
         values = _robust(amounts[:, used], self.seconds[rows] / scale)
@@ -195,13 +201,13 @@ class Design:
         return float(sum(value * amounts[name] for name, value in values.items()))
 
 
-def _told_apart(amounts: Any) -> list[int]:
-    """The columns whose coefficients these rows can tell apart: each has to raise the rank, in their order."""
+def _told_apart(amounts: Any, most: int) -> list[int]:
+    """The columns, `most` of them, whose coefficients these rows tell apart: each raises the rank, in their order."""
     used: list[int] = []
     norms = np.linalg.norm(amounts, axis=0)
     for place in np.flatnonzero(norms):
         tried = [*used, int(place)]
-        if np.linalg.matrix_rank(amounts[:, tried] / norms[tried], tol=1e-3) == len(tried):
+        if len(tried) <= most and np.linalg.matrix_rank(amounts[:, tried] / norms[tried], tol=1e-3) == len(tried):
             used = tried
     return used
 
