@@ -26,7 +26,7 @@ async def transfer(question: Question, team: Team) -> Verdict:
         team.large.follow(question, thought)
     written = await thought
     return Verdict(
-        await team.large.read(question, written.reasoning),
+        await team.large.read(question, await team.card(question, written)),
         Route.TRANSFERRED,
         "the large model read the small one's reasoning",
     )
@@ -48,7 +48,7 @@ async def mutual(question: Question, team: Team) -> Verdict:
     if await same(question, team, written, large):
         return Verdict(large, Route.CONFIRMED, "the small model's reasoning ends in the large model's short answer")
     return Verdict(
-        await team.large.read(question, written.reasoning),
+        await team.large.read(question, await team.card(question, written)),
         Route.TRANSFERRED,
         "the large model read the small one's reasoning",
     )

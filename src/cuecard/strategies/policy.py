@@ -10,6 +10,7 @@ from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
 from cuecard.models.base import Limits
 from cuecard.models.prompt import CardFormat
+from cuecard.strategies.cuts import CardCut
 
 
 class Schedule(StrEnum):
@@ -63,6 +64,8 @@ class Policy:
     accept: Acceptance = DEFAULT_ACCEPTANCE
     card: CardFormat | None = None
     """None: the best that the reader can do."""
+    cut: CardCut | None = None
+    """How cards are cut before they are read; None: they are read whole."""
     limits: Limits = field(default_factory=Limits)
     strict: bool = False
     """A model that fails fails the request, instead of leaving the other one's answer."""

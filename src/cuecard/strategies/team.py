@@ -7,18 +7,29 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from cuecard.answers import Answer, extract
 from cuecard.domain.call import Call, FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, ModelError, ModelTimeout
 from cuecard.domain.question import Question
 from cuecard.models import prompt as layouts
-from cuecard.models.base import AnswerDelta, Finished, Limits, Model, Progress, ReasoningDelta, Started
+from cuecard.models.base import (
+    AnswerDelta,
+    Finished,
+    Limits,
+    Model,
+    Progress,
+    ReasoningDelta,
+    Started,
+    Weigher,
+    Weighing,
+)
 from cuecard.models.prompt import CardFormat, Prompt
+from cuecard.strategies.cuts import TEXT_ONLY, Weighed
 from cuecard.strategies.policy import Policy, Schedule
 
 
@@ -94,9 +105,12 @@ class Player:
         return await self._call(question, layouts.read(question, card, self.card_format, self.model.abilities.style))
 
     def follow(self, question: Question, thought: Thought) -> None:
-        """Compute the card while it is written, if this model keeps what it has computed."""
+        """Compute the card while it is written, if this model keeps what it has computed.
+
+        Of a card that will be cut nobody knows yet what stays: only what stands before it is computed.
+        """
         if self.model.abilities.prefix_sessions:
-            self.team.start(self._follow(question, thought))
+            self.team.start(self._ahead(question) if self.team.policy.cut else self._follow(question, thought))
 
     async def score(self, question: Question, answer: str) -> float:
         """Natural log of this model's probability of an answer, per token."""
@@ -116,6 +130,23 @@ class Player:
                     self.role, self.model.name, Mode.SCORE, start, None, self.team.clock(), Usage(), finish, error=error
                 )
             )
+
+    async def weigh(self, question: Question, card: str, answer: str, by: Weighing, *, wrote: bool) -> Weighed:
+        """The pieces of a card and how much each matters to this model's answer. `wrote`: the card is its own."""
+        style = self.model.abilities.style
+        own = layouts.reason(question, style).closed_after(card)
+        prompt = own if wrote else layouts.read(question, card, self.card_format, style)
+        start, usage, finish, error = self.team.clock(), Usage(), FinishReason.CANCELLED, None
+        try:
+            weighed, usage = await cast(Weigher, self.model).weigh(prompt, answer, by)
+            finish = FinishReason.STOP
+            return weighed
+        except ModelError as failure:
+            finish, error = FinishReason.ERROR, str(failure)
+            raise
+        finally:
+            end = self.team.clock()
+            self.team.record(Call(self.role, self.model.name, Mode.WEIGH, start, None, end, usage, finish, error=error))
 
     @property
     def card_format(self) -> CardFormat:
@@ -199,6 +230,11 @@ class Player:
             except ModelError:
                 return  # only a head start is lost: the call that reads the card will say what is wrong
 
+    async def _ahead(self, question: Question) -> None:
+        """Compute what stands before the card."""
+        with suppress(ModelError):  # as above
+            await self._warm(layouts.growing(question, "", self.card_format, self.model.abilities.style))
+
     async def _warm(self, prompt: Prompt) -> None:
         start, usage, finish, error = self.team.clock(), Usage(), FinishReason.CANCELLED, None
         try:
@@ -221,6 +257,8 @@ class Team:
     ) -> None:
         self.policy = policy
         self.players = {role: Player(role, model, self) for role, model in models.items()}
+        if policy.cut is not None and policy.cut.asks is not None and {"small", "large"} <= self.players.keys():
+            self._weigher("small", policy.cut.asks[0])  # said before anything is spent
         self.calls: list[Call] = []
         self.replies: list[tuple[Mode, Reply]] = []
         self._listen = listen
@@ -288,6 +326,29 @@ class Team:
             if isinstance(result, BaseException):
                 raise result
         return [result for result in settled if isinstance(result, Reply)]
+
+    async def card(self, question: Question, written: Reply) -> str:
+        """What of a reasoning its reader is given: all, or what the policy's cut leaves of it."""
+        cut, card = self.policy.cut, written.reasoning
+        if cut is None or not card.strip():
+            return card
+        if cut.asks is None:
+            return cut(card)
+        who, by = cut.asks
+        player, answer = self._weigher(written.role, who), written.answer.text or written.text
+        if not answer.strip():
+            return card  # it has said nothing that could look back at its reasoning
+        return cut(card, await player.weigh(question, card, answer, by, wrote=player.role == written.role))
+
+    def _weigher(self, writer: str, who: str) -> Player:
+        """Raises BadInput where the model that is to be asked cannot tell."""
+        player = self[writer] if who == "writer" else self.large
+        if not player.model.abilities.weighing:
+            raise BadInput(
+                f"{player.model.name} cannot tell what of a card matters to it",
+                f"only models in this process can; what looks at the text alone works: {', '.join(TEXT_ONLY)}",
+            )
+        return player
 
     def next_call(self) -> int:
         return next(self._numbers)

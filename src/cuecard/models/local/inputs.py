@@ -29,11 +29,11 @@ class Inputs:
     images_end: int
     tensors: dict[str, torch.Tensor]
 
-    def without_last(self) -> Inputs:
-        """All but the last token, which is text."""
+    def first(self, count: int) -> Inputs:
+        """The first `count` tokens; those left out are text."""
         tokens = (1, len(self.ids))
-        cut = {name: part[:, :-1] if part.shape[:2] == tokens else part for name, part in self.tensors.items()}
-        return replace(self, ids=self.ids[:-1], tensors=cut)
+        cut = {name: part[:, :count] if part.shape[:2] == tokens else part for name, part in self.tensors.items()}
+        return replace(self, ids=self.ids[:count], tensors=cut)
 
 
 class Reader(Protocol):
