@@ -20,6 +20,7 @@ from cuecard.domain.question import AnswerKind, Question
 from cuecard.models import images, spec
 from cuecard.models.base import Model
 from cuecard.models.prompt import CardFormat
+from cuecard.strategies.cuts import cut_with
 from cuecard.strategies.policy import Acceptance, Policy, Schedule
 from cuecard.strategies.run import answer, known, told
 from cuecard.strategies.team import Heard
@@ -178,6 +179,9 @@ def policy_with(
     schedule: str | None = None,
     accept: str | None = None,
     card: str | None = None,
+    card_keep: float | None = None,
+    card_select: str | None = None,
+    card_ending: str | None = None,
     budget: int | None = None,
     answer_tokens: int | None = None,
     temperature: float | None = None,
@@ -201,6 +205,7 @@ def policy_with(
         "schedule": None if schedule is None else _member("schedule", Schedule, schedule),
         "accept": None if accept is None else Acceptance.parse(accept),
         "card": None if card is None else _member("card format", CardFormat, card),
+        "cut": cut_with(policy.cut, card_keep, card_select, card_ending),
         "deadline_s": deadline_s,
         "strict": strict,
         "samples": samples,

@@ -50,6 +50,12 @@ def ask(
         str | None, Maybe(help="When short answers need no reasoning: agree, agree+confidence(t) or confidence(t).")
     ] = None,
     card: Annotated[str | None, Maybe(help="How the reader is given the reasoning: thinking, notes or turn.")] = None,
+    card_keep: Annotated[float | None, Maybe(help="The share of the reasoning's words that the reader gets.")] = None,
+    card_select: Annotated[
+        str | None,
+        Maybe(help="Which words: attention, reader, surprise, first, last, content, sentences, random; or …-passage."),
+    ] = None,
+    card_ending: Annotated[str | None, Maybe(help="The reasoning's last sentence: free, kept or removed.")] = None,
     budget: Annotated[int | None, Maybe(help="Most tokens of reasoning.")] = None,
     choice: Annotated[list[str] | None, Maybe(help="An option of a multiple-choice question (repeat it).")] = None,
     kind: Annotated[
@@ -79,6 +85,9 @@ def ask(
         schedule=schedule,
         accept=accept,
         card=card,
+        card_keep=card_keep,
+        card_select=card_select,
+        card_ending=card_ending,
         budget=budget,
         temperature=temperature,
         seed=seed,

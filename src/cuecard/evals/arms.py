@@ -1,4 +1,5 @@
-"""Arms: what is compared. `strategy[:role][/schedule][/card][/budget=N][/accept=RULE][/placebo=NAME][/samples=N]`.
+"""Arms: what is compared. `strategy[:role][/schedule][/card][/budget=N][/accept=RULE][/placebo=NAME][/samples=N]
+[/keep=SHARE][/select=SELECTOR][/ending=WORD]`.
 
 `mutual/eager`, `transfer/notes/budget=128`, `transfer/placebo=shuffled`, `vote/equal=reason:large` (as many samples as
 generate no more tokens than that arm does on the same question), `policy:FILE` (as `cuecard tune` writes it).
@@ -15,6 +16,7 @@ from cuecard.domain.errors import BadInput
 from cuecard.evals.cards import change_of
 from cuecard.models.prompt import CardFormat
 from cuecard.strategies import policy_file
+from cuecard.strategies.cuts import cut_with
 from cuecard.strategies.policy import Acceptance, Policy, Schedule
 from cuecard.strategies.run import known
 
@@ -22,7 +24,7 @@ FILE = "policy:"
 """What an arm begins with that stands in a policy file."""
 LIVE = "@live"
 """What a name ends with that was run end to end instead of being composed from stored calls."""
-OPTIONS = ("budget", "accept", "placebo", "samples", "equal")
+OPTIONS = ("budget", "accept", "placebo", "samples", "equal", "keep", "select", "ending")
 ALIASES = {"short": "short:large", "reason": "reason:large"}
 
 
@@ -96,8 +98,15 @@ def _with_word(policy: Policy, word: str, text: str) -> Policy:
 def _with_option(policy: Policy, option: str, value: str, text: str) -> Policy:
     if option not in OPTIONS:
         raise BadInput(f"{text}: nobody knows {option!r}", _nearest(option, OPTIONS))
-    if option == "accept":
-        return replace(policy, accept=Acceptance.parse(value))
+    match option:
+        case "accept":
+            return replace(policy, accept=Acceptance.parse(value))
+        case "keep":
+            return replace(policy, cut=cut_with(policy.cut, _share(value, text), None, None))
+        case "select":
+            return replace(policy, cut=cut_with(policy.cut, None, value, None))
+        case "ending":
+            return replace(policy, cut=cut_with(policy.cut, None, None, value))
     try:
         number = int(value)
     except ValueError:
@@ -105,6 +114,13 @@ def _with_option(policy: Policy, option: str, value: str, text: str) -> Policy:
     if option == "samples":
         return replace(policy, samples=number)
     return replace(policy, limits=replace(policy.limits, reasoning_tokens=number))
+
+
+def _share(value: str, text: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise BadInput(f"{text}: {value!r} is not a share", "write keep=0.3") from None
 
 
 def _nearest(word: str, among: Iterable[str] | Mapping[str, object]) -> str:

@@ -12,7 +12,7 @@ from cuecard.domain.call import FinishReason, Mode
 from cuecard.domain.errors import CuecardError, ModelError
 from cuecard.evals.store import Record
 from cuecard.models import recorded
-from cuecard.models.base import Abilities, Limits
+from cuecard.models.base import Abilities, Limits, Weighing
 from cuecard.models.prompt import Prompt
 
 TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
@@ -34,17 +34,23 @@ class Seat:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A call to be had: of the store, or else of the model. `answer`: the text to score, for a score."""
+    """A call to be had: of the store, or else of the model.
+
+    `answer`: the text to score, for a score; or the one by which a card is weighed, and `by` what it is.
+    """
 
     seat: Seat
     prompt: Prompt
     limits: Limits
     answer: str | None = None
+    by: Weighing | None = None
     about: str | None = None
     """The item that it is about, if it is not the one at hand."""
 
     @property
     def mode(self) -> Mode:
+        if self.by is not None:
+            return Mode.WEIGH
         return self.prompt.mode if self.answer is None else Mode.SCORE
 
     @cached_property
@@ -55,7 +61,7 @@ class Wanted:
             reasoning_tokens=self.limits.reasoning_tokens if self.mode is Mode.REASON else 0,
             seed=self.limits.seed if self.limits.temperature else None,
         )
-        extra = json.dumps([self.answer, self.prompt.schema])
+        extra = json.dumps([self.answer, self.prompt.schema, *([self.by] if self.by else [])])
         return recorded.key(f"{self.seat.name}@{self.seat.revision}", self.prompt, limits, extra)
 
 

@@ -11,13 +11,14 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from random import Random
+from typing import cast
 
 from cuecard.domain.call import Mode, Usage
 from cuecard.domain.errors import BadInput, Unsupported
 from cuecard.domain.question import AnswerKind, letter
 from cuecard.evals.items import Item
 from cuecard.models import prompt as layouts
-from cuecard.models.base import Abilities, Event, Limits, Model
+from cuecard.models.base import Abilities, Event, Limits, Model, Weigher, Weighing
 from cuecard.models.prompt import CardFormat, Prompt
 
 Foreign = Callable[[], str]
@@ -169,6 +170,9 @@ class CardSwap:
 
     async def score(self, prompt: Prompt, answer: str) -> float:
         return await self.model.score(prompt, answer)
+
+    async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[tuple[tuple[str, float], ...], Usage]:
+        return await cast(Weigher, self.model).weigh(prompt, answer, by)
 
     def forget(self) -> None:
         self.model.forget()

@@ -18,7 +18,7 @@ from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.domain.outcome import Route
 
 Record = Mapping[str, Any]
-STAGES = ("prefill", "decode", "score", "warm")
+STAGES = ("prefill", "decode", "score", "weigh", "warm")
 _NEAR_S = 1e-6
 _LOST = (FinishReason.CANCELLED, FinishReason.ERROR)
 
@@ -193,7 +193,7 @@ def stages(call: Record, record: Record) -> Iterator[tuple[str, Spent]]:
         wasted_tokens=(completion or 0) if lost else 0,
         seconds=0.0 if first is None else end - first,
     )
-    if call["mode"] in (Mode.WARM, Mode.SCORE):
+    if call["mode"] in (Mode.WARM, Mode.SCORE, Mode.WEIGH):
         yield str(call["mode"]), read + written
     else:
         yield "prefill", read

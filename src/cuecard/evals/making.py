@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 from cuecard.domain.call import FinishReason
 from cuecard.domain.errors import BadInput, CuecardError, ModelError, ModelTimeout
 from cuecard.evals.calls import TOKENS, Wanted
 from cuecard.evals.replay import Note
 from cuecard.evals.store import Record
-from cuecard.models.base import Model, ReasoningDelta
+from cuecard.models.base import Model, ReasoningDelta, Weigher
 
 MOST_PIECES = 256
 
@@ -25,17 +25,21 @@ class Take:
     note: Note
     pieces: list[tuple[float, int]]
     score: float | None
+    weighed: list[tuple[str, float]] | None
     error: CuecardError | None
 
 
 async def take(model: Model, wanted: Wanted, clock: Callable[[], float]) -> Take:
     """Make a call of a living model. Its failure is part of what it gives back; everything else is raised."""
-    began, pieces, score = clock(), list[tuple[float, int]](), None
+    began, pieces, score, weighed = clock(), list[tuple[float, int]](), None, None
     error: CuecardError | None = None
     note = Note(wanted.seat.role, wanted.seat.name, wanted.mode, 0.0)
     try:
         async with asyncio.timeout(wanted.limits.timeout_s):
-            if wanted.answer is not None:
+            if wanted.by is not None:
+                told, note.usage = await cast(Weigher, model).weigh(wanted.prompt, wanted.answer or "", wanted.by)
+                weighed, note.finish_reason = [(text, round(weight, 6)) for text, weight in told], FinishReason.STOP
+            elif wanted.answer is not None:
                 score = await model.score(wanted.prompt, wanted.answer)
                 note.finish_reason = FinishReason.STOP
             else:
@@ -49,7 +53,7 @@ async def take(model: Model, wanted: Wanted, clock: Callable[[], float]) -> Take
     except (ModelError, BadInput) as failed:
         error = failed
     note.end_s = clock() - began
-    return Take(note, pieces, score, error)
+    return Take(note, pieces, score, weighed, error)
 
 
 def record_of(wanted: Wanted, made: Take, again: Take | None, **facts: Any) -> Record:
@@ -80,6 +84,7 @@ def record_of(wanted: Wanted, made: Take, again: Take | None, **facts: Any) -> R
         "answer": note.answer or None,
         "answer_logprob": note.answer_logprob,
         "score": made.score,
+        **({} if made.weighed is None else {"weighed": made.weighed}),
         **{name: getattr(note.usage, name) for name in TOKENS},
         "finish_reason": FinishReason.ERROR if error is not None else note.finish_reason,
         **facts,

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.errors import CuecardError, ModelError, Unsupported
@@ -26,8 +27,12 @@ from cuecard.models.base import (
     Progress,
     ReasoningDelta,
     Started,
+    Weigher,
+    Weighing,
 )
 from cuecard.models.prompt import Prompt
+
+Weighed = tuple[tuple[str, float], ...]
 
 # --- what a team of one arm did ---------------------------------------------------------------------------------------
 
@@ -114,6 +119,18 @@ class WatchedModel:
         finally:
             note.end_s = self.clock()
         return note.usage
+
+    async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[Weighed, Usage]:
+        note = self._note(Mode.WEIGH)
+        try:
+            weighed, note.usage = await cast(Weigher, self.model).weigh(prompt, answer, by)
+            note.finish_reason = FinishReason.STOP
+        except ModelError as failure:
+            note.finish_reason, note.error = FinishReason.ERROR, str(failure)
+            raise
+        finally:
+            note.end_s = self.clock()
+        return weighed, note.usage
 
     async def score(self, prompt: Prompt, answer: str) -> float:
         note = self._note(Mode.SCORE)
@@ -241,17 +258,27 @@ class StoredModel:
         return note.usage
 
     async def score(self, prompt: Prompt, answer: str) -> float:
-        key, record = self._book.find(Wanted(self._seat, prompt, Limits(), answer))
-        note = self._note(Mode.SCORE, key, record)
+        record = await self._prefilled(Wanted(self._seat, prompt, Limits(), answer))
+        return float(record["score"])
+
+    async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[Weighed, Usage]:
+        record = await self._prefilled(Wanted(self._seat, prompt, Limits(), answer, by))
+        return tuple((text, weight) for text, weight in record["weighed"]), _usage(record)
+
+    async def _prefilled(self, wanted: Wanted) -> Record:
+        """A call that decodes nothing, once it is over. Raises Missing, and the error it ended in."""
+        key, record = self._book.find(wanted)
+        note = self._note(wanted.mode, key, record)
         try:
             await self._machine.work(record["end_s"])
+            note.usage = _usage(record)
             note.finish_reason = FinishReason.STOP if record["status"] == "ok" else FinishReason.ERROR
         finally:
             note.end_s = _now()
         if record["status"] != "ok":
             note.error = record["error"]["message"]
             raise failure(record["error"])
-        return float(record["score"])
+        return record
 
     def forget(self) -> None:
         """Nothing is held."""

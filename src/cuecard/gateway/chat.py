@@ -68,7 +68,8 @@ READ = (
 KNOWN = (*READ, *HARMLESS, *IGNORED)
 REASONING = ("effort", "max_tokens", "exclude")
 STREAM_OPTIONS = ("include_usage", "include_obfuscation")
-OVERRIDES = ("strategy", "schedule", "accept", "card", "budget", "kind", "options", "max_latency_ms", "strict")
+TEXTS = ("schedule", "accept", "card", "card_select", "card_ending")
+OVERRIDES = ("strategy", *TEXTS, "card_keep", "budget", "kind", "options", "max_latency_ms", "strict")
 MOST_TOKENS, MOST_SEED = 2**31 - 1, 2**63 - 1
 """More than any model writes, and as much as servers can take."""
 EFFORTS = {"minimal": 256, "low": 512, "medium": 2048, "high": 8192, "xhigh": 16384}
@@ -169,9 +170,10 @@ def _settings(body: Json, own: Json, reasoning: Json) -> Json:
         "strategy": own.get("strategy") or ("short:large" if effort == "none" else None),
         "deadline_s": None if own.get("max_latency_ms") is None else (_number(own, "max_latency_ms") or 0.0) / 1000,
         "strict": _flag(own, "strict") if own.get("strict") is not None else None,
-        **{key: own.get(key) for key in ("schedule", "accept", "card")},
+        "card_keep": _number(own, "card_keep"),
+        **{key: own.get(key) for key in TEXTS},
     }
-    for key in ("strategy", "schedule", "accept", "card"):
+    for key in ("strategy", *TEXTS):
         if found[key] is not None and not isinstance(found[key], str):
             raise BadInput(f"{key} in cuecard is not a text")
     return {key: value for key, value in found.items() if value is not None}

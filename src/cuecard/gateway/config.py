@@ -20,6 +20,7 @@ from cuecard.models.openai.families import named
 from cuecard.models.prompt import CardFormat
 from cuecard.pair import policy_with
 from cuecard.strategies import policy_file
+from cuecard.strategies.cuts import Ending, cut_with
 from cuecard.strategies.policy import Acceptance, Policy, Schedule
 from cuecard.strategies.run import STRATEGIES
 
@@ -94,6 +95,9 @@ class PairSettings(Strict):
     schedule: Schedule = Schedule.OVERLAP
     accept: str | None = None
     card: CardFormat | None = None
+    card_keep: float | None = None
+    card_select: str | None = None
+    card_ending: Ending | None = None
     budget: int | None = Field(None, ge=1)
     answer_tokens: int | None = Field(None, ge=1)
     samples: int | None = Field(None, ge=1)
@@ -111,6 +115,14 @@ class PairSettings(Strict):
     @classmethod
     def _is_known(cls, name: str) -> str:
         return known_strategy(name)
+
+    @model_validator(mode="after")
+    def _can_be_cut(self) -> PairSettings:
+        try:
+            cut_with(None, self.card_keep, self.card_select, self.card_ending)
+        except BadInput as error:
+            raise ValueError(f"{error} ({error.hint})") from error
+        return self
 
     @field_validator("accept")
     @classmethod
@@ -241,6 +253,9 @@ class Config(Strict):
             schedule=pair.schedule,
             accept=pair.accept,
             card=pair.card,
+            card_keep=pair.card_keep,
+            card_select=pair.card_select,
+            card_ending=pair.card_ending,
             budget=pair.budget,
             answer_tokens=pair.answer_tokens,
             samples=pair.samples,

@@ -10,11 +10,21 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from cuecard.domain.call import Usage
 from cuecard.domain.errors import ModelBusy, ModelError, ModelRefused, ModelUnreachable, Unsupported
-from cuecard.models.base import Abilities, AnswerDelta, Event, Limits, Model, ReasoningDelta, Started
+from cuecard.models.base import (
+    Abilities,
+    AnswerDelta,
+    Event,
+    Limits,
+    Model,
+    ReasoningDelta,
+    Started,
+    Weigher,
+    Weighing,
+)
 from cuecard.models.prompt import Prompt
 
 T = TypeVar("T")
@@ -170,6 +180,11 @@ class Pool:
         replica = self._choose(prompt, [])
         async with _accounted(replica):
             return await replica.model.score(prompt, answer)
+
+    async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[tuple[tuple[str, float], ...], Usage]:
+        replica = self._choose(prompt, [])
+        async with _accounted(replica):
+            return await cast(Weigher, replica.model).weigh(prompt, answer, by)
 
     @asynccontextmanager
     async def passed(self, body: Mapping[str, Any]) -> AsyncGenerator[AsyncGenerator[str]]:

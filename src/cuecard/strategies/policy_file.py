@@ -15,6 +15,7 @@ from typing import Any
 
 from cuecard.domain.errors import BadInput
 from cuecard.models.prompt import CardFormat
+from cuecard.strategies.cuts import cut_with
 from cuecard.strategies.policy import Acceptance, Policy, Schedule
 from cuecard.strategies.run import known
 
@@ -49,6 +50,9 @@ class PolicyFile:
     schedule: str | None = None
     accept: str | None = None
     card: str | None = None
+    card_keep: float | None = None
+    card_select: str | None = None
+    card_ending: str | None = None
     budget: int | None = None
     answer_tokens: int | None = None
     samples: int | None = None
@@ -60,8 +64,8 @@ class PolicyFile:
 
     def settings(self) -> dict[str, Any]:
         """What the file says besides the strategy, under the names that `policy_with` takes."""
-        names = ("schedule", "accept", "card", "budget", "answer_tokens", "samples")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
+        named = (field.name for field in fields(self) if field.name not in ("strategy", "origin"))
+        return {name: value for name in named if (value := getattr(self, name)) is not None}
 
     def policy(self, base: Policy | None = None) -> Policy:
         """The policy, with what the file does not say as in `base`."""
@@ -72,6 +76,7 @@ class PolicyFile:
             made = replace(made, accept=Acceptance.parse(self.accept))
         if self.card is not None:
             made = replace(made, card=_member("card format", CardFormat, self.card))
+        made = replace(made, cut=cut_with(made.cut, self.card_keep, self.card_select, self.card_ending))
         if self.budget is not None:
             made = replace(made, limits=replace(made.limits, reasoning_tokens=self.budget))
         if self.answer_tokens is not None:

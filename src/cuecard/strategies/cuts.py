@@ -1,0 +1,185 @@
+"""Cards cut short: which words of a reasoning are kept for its reader.
+
+A selector gives each word a weight; the heaviest share is kept, in the order in which the words stand. Some selectors
+look at the text alone, others ask a model what it looks at, or what surprises it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from enum import StrEnum
+from random import Random
+
+from cuecard.domain.errors import BadInput
+from cuecard.models.base import Weighing
+
+Weighed = Sequence[tuple[str, float]]
+"""Pieces of a text in order, and the weight of each."""
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+_TELLING = re.compile(r"\d|\b[A-Z]")
+"""Of the words that carry facts: numbers and names."""
+
+
+class Ending(StrEnum):
+    """What becomes of the last sentence, which often says the answer."""
+
+    FREE = "free"
+    """Its words are chosen like all others."""
+    KEPT = "kept"
+    """All of it stays, beside the share of what is before it."""
+    REMOVED = "removed"
+    """None of it stays: the card carries the way, not the answer."""
+
+
+def words(text: str) -> list[str]:
+    """Words, each with the white space before it."""
+    return re.findall(r"\s*\S+", text)
+
+
+def first(parts: Sequence[str]) -> list[float]:
+    """The beginning."""
+    return [-float(place) for place in range(len(parts))]
+
+
+def last(parts: Sequence[str]) -> list[float]:
+    """The end."""
+    return [float(place) for place in range(len(parts))]
+
+
+def content(parts: Sequence[str]) -> list[float]:
+    """Numbers and names first; then long words, which say more than short ones."""
+    return [1000.0 * bool(_TELLING.search(part)) + len(part.strip()) for part in parts]
+
+
+def sentences(parts: Sequence[str]) -> list[float]:
+    """Whole sentences, those with the largest share of numbers and names first."""
+    weights: list[float] = []
+    sentence: list[str] = []
+    for place, part in enumerate(parts):
+        sentence.append(part)
+        if part.strip()[-1:] in (".", "!", "?") or place == len(parts) - 1:
+            telling = sum(bool(_TELLING.search(each)) for each in sentence) / len(sentence)
+            weights += [telling] * len(sentence)
+            sentence = []
+    return weights
+
+
+def by_chance(parts: Sequence[str]) -> list[float]:
+    """By chance, the same for the same text."""
+    rng = Random("".join(parts))
+    return [rng.random() for _ in parts]
+
+
+TEXT_ONLY: Mapping[str, Callable[[Sequence[str]], list[float]]] = {
+    "first": first,
+    "last": last,
+    "content": content,
+    "sentences": sentences,
+    "random": by_chance,
+}
+BY_MODEL: Mapping[str, tuple[str, Weighing]] = {
+    "attention": ("writer", Weighing.ATTENTION),
+    "reader": ("reader", Weighing.ATTENTION),
+    "surprise": ("writer", Weighing.SURPRISE),
+}
+"""Who is asked, and what: the model that wrote the card, or the one that is to read it."""
+PASSAGE = "-passage"
+"""What a selector's name ends with that keeps one passage instead of words from everywhere."""
+SELECTORS = (*BY_MODEL, *TEXT_ONLY)
+
+
+@dataclass(frozen=True)
+class CardCut:
+    """How a card is cut: the share of words that is kept, who chooses them, and what becomes of the last sentence."""
+
+    keep: float = 1.0
+    select: str = "attention"
+    """One of SELECTORS, or one with `-passage` behind it."""
+    ending: Ending = Ending.FREE
+
+    def __post_init__(self) -> None:
+        if not 0 < self.keep <= 1:
+            raise BadInput(f"a card cannot keep {self.keep:g} of itself", "write a share above 0 and at most 1")
+        if self.selector not in SELECTORS:
+            near = get_close_matches(self.select, SELECTORS, 1)
+            every = f"there are: {', '.join(SELECTORS)}, each also with {PASSAGE}"
+            hint = f"did you mean {near[0]}?" if near else every
+            raise BadInput(f"nobody knows how to select a card's words by {self.select!r}", hint)
+
+    def __str__(self) -> str:
+        ending = "" if self.ending is Ending.FREE else f", its last sentence {self.ending}"
+        return f"{self.keep:.0%} of the card by {self.select}{ending}"
+
+    @property
+    def selector(self) -> str:
+        return self.select.removesuffix(PASSAGE)
+
+    @property
+    def asks(self) -> tuple[str, Weighing] | None:
+        """Who has to be asked for the weights, and for which; None where the text is enough."""
+        return BY_MODEL.get(self.selector)
+
+    def __call__(self, card: str, weighed: Weighed | None = None) -> str:
+        """The card, cut. `weighed`: the pieces of the card with a model's weights, where the selector asks one."""
+        parts = words(card)
+        weights = TEXT_ONLY[self.selector](parts) if weighed is None else by_word(parts, weighed)
+        ending = _length_of_ending(card)
+        body = len(parts) - (0 if self.ending is Ending.FREE else ending)
+        kept = self._chosen(weights[:body])
+        if self.ending is Ending.KEPT:
+            kept |= set(range(body, len(parts)))
+        return "".join(part for place, part in enumerate(parts) if place in kept).strip()
+
+    def _chosen(self, weights: Sequence[float]) -> set[int]:
+        count = math.ceil(self.keep * len(weights))
+        if not self.select.endswith(PASSAGE):
+            # of equal weights the later words: a reasoning goes towards its answer
+            return set(sorted(range(len(weights)), key=lambda place: (weights[place], place))[len(weights) - count :])
+        starts = range(len(weights) - count + 1)
+        best = max(starts, key=lambda start: (sum(weights[start : start + count]), start), default=0)
+        return set(range(best, best + count))
+
+
+def cut_with(cut: CardCut | None, keep: float | None, select: str | None, ending: str | None) -> CardCut | None:
+    """A cut with some of its settings changed; what is None stays. Raises BadInput."""
+    changed = {"keep": keep, "select": select, "ending": None if ending is None else _ending(ending)}
+    said = {name: value for name, value in changed.items() if value is not None}
+    return replace(cut or CardCut(), **said) if said else cut  # type: ignore[arg-type]
+
+
+def _ending(word: str) -> Ending:
+    try:
+        return Ending(word)
+    except ValueError:
+        raise BadInput(f"a card's last sentence cannot be {word!r}", f"there are: {', '.join(Ending)}") from None
+
+
+def by_word(parts: Sequence[str], weighed: Weighed) -> list[float]:
+    """A model's weights of its own pieces as weights of words: each piece counts for the word that it ends in.
+
+    A piece that a prompt has changed (control tokens are broken there) may be longer or shorter than in the card; what
+    is behind it then counts for a neighbour.
+    """
+    weights, place, missing = [0.0] * len(parts), 0, 0
+    ends = [0] * len(parts)
+    for at, part in enumerate(parts):
+        missing += len(part.strip())
+        ends[at] = missing
+    read = 0
+    for piece, weight in weighed:
+        read += len("".join(piece.split()))
+        while place < len(parts) - 1 and read > ends[place]:
+            place += 1
+        if parts:
+            weights[place] += weight
+    return weights
+
+
+def _length_of_ending(card: str) -> int:
+    """Words of the last sentence."""
+    return len(words(_SENTENCE_END.split(card.strip())[-1]))
