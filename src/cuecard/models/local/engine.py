@@ -1,6 +1,7 @@
 """One thread per model that advances its calls in turn, a token each, so that the event loop stays free.
 
-A call is a generator of events. Whoever waits for it closes the stream to cancel it: the engine drops the call before
+A call is a generator of events, and of the steps that it wants to have computed: those of all calls are computed
+together. Whoever waits for it closes the stream to cancel it: the engine drops the call before
 its next token.
 """
 
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cuecard.domain.errors import CuecardError, ModelError
+from cuecard.models.local.batching import Step
 
 _END = object()
 
@@ -27,6 +29,8 @@ class Job:
     out: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
     cancelled: bool = False
     running: Generator[Any] | None = None
+    step: Step | None = None
+    """What it waits for."""
 
     def post(self, item: Any) -> None:
         try:
@@ -36,7 +40,7 @@ class Job:
 
 
 class Engine:
-    """Runs jobs in a thread of its own, round robin."""
+    """Runs jobs in a thread of its own, round robin; it holds no model, so that one that nobody holds is freed."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -77,7 +81,7 @@ class Engine:
     def _work(self) -> None:
         jobs: list[Job] = []
         while self._receive(jobs):
-            jobs = [job for job in jobs if self._advance(job)]
+            jobs = self._stepped([job for job in jobs if self._advance(job)])
         for job in jobs:
             self._drop(job)
             job.post(self._closed())
@@ -99,24 +103,44 @@ class Engine:
             job.running.close()
 
     def _advance(self, job: Job) -> bool:
-        """One step of one job; False when it has ended."""
+        """One job up to the next step that it wants; False when it has ended."""
         if job.cancelled:
             self._drop(job)
             return False
         try:
             if job.running is None:
                 job.running = job.steps()
-            job.post(next(job.running))
+            while not isinstance(item := next(job.running), Step):
+                job.post(item)
+            job.step = item
             return True
         except StopIteration:
             job.post(_END)
-        except CuecardError as error:
-            job.post(error)
-        except Exception as error:  # whatever torch or a tokenizer raises is this model's failure, told in one line
-            problem = ModelError(f"{self.name}: {type(error).__name__}: {first_line(error)}")
-            problem.__cause__ = error
-            job.post(problem)
+        except Exception as error:
+            job.post(self._told(error))
         return False
+
+    def _stepped(self, jobs: list[Job]) -> list[Job]:
+        """The jobs, with what they waited for; none of them if it failed."""
+        try:
+            if steps := [job.step for job in jobs if job.step is not None]:
+                steps[0].together(steps)
+        except Exception as error:
+            for job in jobs:
+                self._drop(job)
+                job.post(self._told(error))
+            return []
+        for job in jobs:
+            job.step = None
+        return jobs
+
+    def _told(self, error: Exception) -> CuecardError:
+        """Whatever torch or a tokenizer raises is this model's failure, told in one line."""
+        if isinstance(error, CuecardError):
+            return error
+        problem = ModelError(f"{self.name}: {type(error).__name__}: {first_line(error)}")
+        problem.__cause__ = error
+        return problem
 
 
 def first_line(error: Exception) -> str:

@@ -18,7 +18,8 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, ModelError, Unsupported
 from cuecard.models.base import Abilities, Event, Finished, Limits, Progress, Started, Weighing
-from cuecard.models.local import loading
+from cuecard.models.local import batching, loading
+from cuecard.models.local.batching import Step
 from cuecard.models.local.decoding import Decoder, chance, choose
 from cuecard.models.local.engine import Engine
 from cuecard.models.local.inputs import Inputs, Reader, tokenized
@@ -222,7 +223,7 @@ class LocalModel:
         each = [float(surprise[place - card[0]]) for place in card]
         yield each, Usage(len(sequence.ids), sequence.reused, 0, 0)
 
-    def _generate(self, prompt: Prompt, limits: Limits) -> Generator[Event]:
+    def _generate(self, prompt: Prompt, limits: Limits) -> Generator[Event | Step]:
         yield Started()
         sequence = self._read(self._reader.inputs(prompt))
         self._hold(sequence)
@@ -260,7 +261,7 @@ class LocalModel:
             else:
                 logprob += likelihood
             yield Progress(Usage(prompt_tokens, cached, spent, spent_on_reasoning))
-            self._extend(sequence, [token])
+            yield Step(sequence, token, limits.temperature != 0, self._step)
         yield from decoder.rest()
         self._hold(sequence)
         reason = FinishReason.BUDGET if budget_spent and finish is FinishReason.STOP else finish
@@ -304,6 +305,29 @@ class LocalModel:
         if inputs.ids[first:]:
             self._extend(sequence, inputs.ids[first:])
         return sequence
+
+    @torch.inference_mode()
+    def _step(self, steps: Sequence[Step]) -> None:
+        """Append a token to each of several sequences, those in one go that say the same so as alone."""
+        several = [] if self._fused is None else [step for step in steps if not step.alone]
+        if self._fused is not None and len(several) > 1:
+            self._at_once(self._fused, several)
+            steps = [step for step in steps if step.alone]
+        for step in steps:
+            self._extend(step.sequence, [step.token])
+
+    def _at_once(self, decoder: StaticDecoder, steps: Sequence[Step]) -> None:
+        sequences = [step.sequence for step in steps]
+        positions = [len(each.ids) + each.rope_delta for each in sequences]
+        tokens = torch.tensor([step.token for step in steps], device=self._model.device)
+        found = batching.logits(decoder, tokens, positions, [each.cache for each in sequences])
+        for step, row, near in zip(steps, found, batching.close(found), strict=True):
+            sequence = step.sequence
+            if near:
+                sequence.cache.crop(-1)
+                self._extend(sequence, [step.token])
+            else:
+                sequence.ids, sequence.logits = [*sequence.ids, step.token], row[None]
 
     @torch.inference_mode()
     def _extend(self, sequence: Running, ids: list[int], keep: int = 1) -> torch.Tensor:

@@ -130,6 +130,10 @@ class StaticDecoder:
             hidden = layer(hidden, weights, place, *turns)
         return last(hidden)
 
+    def turned(self, index: int, cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(…, head_dim) rotations as a layer takes them."""
+        return (cos, sin) if self._weights is None else (self._weights[0][index] * cos, self._weights[1][index] * sin)
+
     def layer(
         self, hidden: torch.Tensor, weights: Layer, held: Held, cos: torch.Tensor, sin: torch.Tensor
     ) -> torch.Tensor:

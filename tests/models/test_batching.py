@@ -1,0 +1,87 @@
+"""Calls at once on a local model: decoded together, saying what each says alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import torch
+from hearing import hear
+
+from cuecard.demo import boards
+from cuecard.domain.errors import ModelError
+from cuecard.models import spec
+from cuecard.models.base import Limits
+from cuecard.models.local import batching
+from cuecard.models.local.model import LocalModel
+from cuecard.models.prompt import reason, short
+
+QUESTIONS = [exercise.question for exercise in boards.exercises(6, 5)]
+
+
+@pytest.fixture(params=spec.EMBEDDED)
+async def model(request: pytest.FixtureRequest) -> AsyncIterator[LocalModel]:
+    loaded = spec.load(request.param)
+    assert isinstance(loaded, LocalModel)
+    yield loaded
+    await loaded.aclose()
+
+
+def prompts(model: LocalModel) -> list:
+    return [mode(question, model.abilities.style) for question in QUESTIONS for mode in (reason, short)]
+
+
+async def alone_and_at_once(model: LocalModel) -> tuple[list, list]:
+    alone = [await hear(model, prompt, Limits()) for prompt in prompts(model)]
+    model.forget()
+    return alone, await asyncio.gather(*(hear(model, prompt, Limits()) for prompt in prompts(model)))
+
+
+async def test_greedy_calls_at_once_say_what_they_say_alone(model: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, whole = [], batching.logits
+    monkeypatch.setattr(batching, "logits", lambda *given: sizes.append(len(given[2])) or whole(*given))
+    alone, at_once = await alone_and_at_once(model)
+    for one, other in zip(alone, at_once, strict=True):
+        assert (other.reasoning, other.answer, other.end.finish_reason) == (
+            one.reasoning,
+            one.answer,
+            one.end.finish_reason,
+        )
+        assert other.end.usage.completion_tokens == one.end.usage.completion_tokens
+        assert other.end.answer_logprob == pytest.approx(one.end.answer_logprob, abs=1e-4)
+    assert max(sizes) >= len(QUESTIONS), "they were decoded together"
+
+
+async def test_where_the_two_best_tokens_are_close_the_step_is_done_alone(
+    model: LocalModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "close", lambda logits: [True] * len(logits))
+    whole = batching.logits
+    monkeypatch.setattr(batching, "logits", lambda *given: torch.zeros_like(whole(*given)))
+    alone, at_once = await alone_and_at_once(model)
+    assert [one.answer for one in alone] == [other.answer for other in at_once], "none is taken from the batch"
+
+
+def test_close_is_what_another_order_of_sums_could_turn_round() -> None:
+    logits = torch.tensor([[10.0, 9.9995, 0.0], [10.0, 9.5, 0.0], [-10.0, 1.0, 1.0]])
+    assert batching.close(logits) == [True, False, True]
+
+
+async def test_a_sampled_call_draws_the_same_beside_others(model: LocalModel) -> None:
+    prompt, sampled = prompts(model)[0], Limits(temperature=0.9, seed=3)
+    alone = await hear(model, prompt, sampled)
+    model.forget()
+    _, beside = await asyncio.gather(hear(model, prompts(model)[2], Limits()), hear(model, prompt, sampled))
+    assert (beside.reasoning, beside.answer) == (alone.reasoning, alone.answer)
+
+
+async def test_a_step_that_fails_ends_the_calls_in_it_and_the_model_goes_on(
+    model: LocalModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(batching, "logits", lambda *given: 1 / 0)
+        await hear(model, prompts(model)[0], Limits())
+        failed = await asyncio.gather(*(hear(model, each, Limits()) for each in prompts(model)), return_exceptions=True)
+        assert any(isinstance(each, ModelError) and "ZeroDivisionError" in str(each) for each in failed)
+    assert (await hear(model, prompts(model)[0], Limits())).answer
