@@ -9,14 +9,19 @@ server.received[0].body, server.received[0].gone
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import takewhile
 from types import TracebackType
 from typing import Any
+
+from PIL import Image as PilImage
 
 END_OF_TURN = "<|im_end|>"
 
@@ -43,6 +48,25 @@ class Count(StrEnum):
 
 
 @dataclass(frozen=True)
+class Pace:
+    """When tokens go out, in seconds from the request's arrival on: a schedule, so that lateness does not add up."""
+
+    first_s: float = 0.0
+    prompt_token_s: float = 0.0
+    """Of each prompt token that is not cached, until the first token."""
+    token_s: float = 0.0
+    stalls_s: Mapping[int, float] = field(default_factory=dict)
+    """So much longer before the token of that number, from 0 on."""
+    bundle: int = 1
+    """Tokens in an event, sent when the last of them is there; the first one goes out by itself."""
+
+    def due_s(self, computed: int, token: int) -> float:
+        """When a token is there, behind so many prompt tokens that are computed."""
+        stalled = sum(seconds for number, seconds in self.stalls_s.items() if number <= token)
+        return self.first_s + computed * self.prompt_token_s + token * self.token_s + stalled
+
+
+@dataclass(frozen=True)
 class Says:
     """A reply. It stops after `max_tokens` pieces, a piece being a word or `piece` characters, and one token."""
 
@@ -57,6 +81,8 @@ class Says:
     """Of each token; None: the server gives none."""
     delay_s: float = 0.0
     """Before each token."""
+    pace: Pace | None = None
+    """In place of `delay_s`."""
     piece: int | None = None
     after: Stall | Cut | BadJson | ErrorEvent | None = None
     """What happens in the midst of it."""
@@ -117,8 +143,19 @@ class Received:
     path: str
     headers: dict[str, str]
     body: dict[str, Any]
+    at_s: float = 0.0
+    """When its head was here, by the event loop's clock, as all times below."""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     """The client hung up before the answer was whole."""
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    sent: list[tuple[float, str, int]] = field(default_factory=list)
+    """What went out: when, the field that was filled ("" for none), and how many tokens."""
+
+    def told(self) -> dict[str, Any]:
+        """What happened, as JSON under /told: the truth for whoever measures this server."""
+        counts = {"prompt_tokens": self.prompt_tokens, "cached_tokens": self.cached_tokens}
+        return {"at_s": self.at_s, "sent": self.sent, **counts}
 
 
 class MockServer:
@@ -132,6 +169,7 @@ class MockServer:
         refuses: Sequence[str] = (),
         api_key: str | None = None,
         prefix_cache: bool = False,
+        visual_px: int | None = None,
         running_usage: bool = False,
         loading: bool = False,
         aborts: bool = True,
@@ -140,11 +178,13 @@ class MockServer:
         """Whether /metrics, in vLLM's words, tells of an abort when a client has gone."""
         self._script, self._models, self._refuses, self._api_key = script, models, refuses, api_key
         self._prefix_cache, self._running_usage, self.loading = prefix_cache, running_usage, loading
+        self._visual_px = visual_px
+        """The side of the square of an image that is one token; None: an image is one token."""
         self.received: list[Received] = []
         """Requests for completions, refused ones included."""
         self.arrived = asyncio.Event()
         """A first request has come."""
-        self._prompts: list[list[str]] = []
+        self._prompts: dict[tuple[str, ...], None] = {}
         self._turn = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -203,6 +243,8 @@ class MockServer:
             self.received.append(request)
             self.arrived.set()
             await self._complete(request, writer)
+        elif path == "/told":
+            await _send(writer, 200, {"requests": [each.told() for each in self.received]})
         elif path == "/metrics":
             gone = sum(each.gone.is_set() for each in self.received) if self._aborts else 0
             await _send(writer, 200, f'vllm:request_success_total{{finished_reason="abort"}} {gone}.0\n')
@@ -219,7 +261,8 @@ class MockServer:
             case Stall() | Says(after=Stall(None)):
                 await asyncio.Event().wait()
             case Says():
-                saying = _Saying(reply, body, self._cached(body), self._running_usage)
+                self._count(request)
+                saying = _Saying(reply, request, self._running_usage)
                 if body.get("stream"):
                     await saying.stream(writer)
                 else:
@@ -243,60 +286,90 @@ class MockServer:
         self._turn += 1
         return reply
 
-    def _cached(self, body: Mapping[str, Any]) -> int:
-        """How many tokens of this prompt an earlier one began with."""
-        prompt = _prompt(body)
-        self._prompts.append(prompt)
-        if not self._prefix_cache:
-            return 0
-        return max((_common(prompt, other) for other in self._prompts[:-1]), default=0)
+    def _count(self, request: Received) -> None:
+        """The prompt's tokens, and with how many of them an earlier one began."""
+        prompt = tuple(_prompt(request.body, self._visual_px))
+        request.prompt_tokens = len(prompt)
+        if self._prefix_cache:
+            # the last token is always computed: its successor is what is asked for
+            known = max((_common(prompt, other) for other in self._prompts), default=0)
+            request.cached_tokens = min(known, len(prompt) - 1)
+            self._prompts[prompt] = None
 
 
 class _Saying:
     """One reply on its way out."""
 
-    def __init__(self, says: Says, body: Mapping[str, Any], cached: int, running_usage: bool) -> None:
-        self.says, self.body, self.cached = says, body, cached
+    def __init__(self, says: Says, request: Received, running_usage: bool) -> None:
+        self.says, self.request, self.body = says, request, (body := request.body)
         options = body.get("stream_options") or {}
         self.running_usage = running_usage and bool(options.get("continuous_usage_stats"))
         self.include_usage = bool(options.get("include_usage")) and says.count is not Count.MISSING
         pieces = list(_framed(says, says.thinks if says.thinks is not None else _wants_thinking(body)))
         most = body.get("max_tokens") or body.get("max_completion_tokens") or len(pieces) + 1
+        if body.get("ignore_eos"):  # the end is written over, again and again
+            pieces += pieces[-1:] * (most - len(pieces))
         self.pieces = pieces[:most]
         self.finish = "length" if len(pieces) >= most else says.finish_reason
 
     async def stream(self, writer: asyncio.StreamWriter) -> None:
+        clock = asyncio.get_running_loop().time
         writer.write(_head(200, "text/event-stream", "Transfer-Encoding: chunked"))
-        async for text in self._events():
+        async for text, name, tokens in self._events():
             if text is None:
                 return
             data = text.encode()
+            self.request.sent.append((clock(), name, tokens))
             writer.write(b"%x\r\n%s\r\n" % (len(data), data))
             await writer.drain()
         writer.write(b"0\r\n\r\n")
         await writer.drain()
 
-    async def _events(self) -> AsyncIterator[str | None]:
-        """Server-sent events; None: the connection breaks."""
-        yield self._event({"role": "assistant", "content": ""})
-        for sent, (name, text) in enumerate(self.pieces):
+    async def _events(self) -> AsyncIterator[tuple[str | None, str, int]]:
+        """Server-sent events, the field each fills, its tokens; without a text: the connection breaks."""
+        role = self._event({"role": "assistant", "content": ""})
+        if self.says.pace is None:
+            yield role, "", 0
+        for place, name, texts in self._bundles():
             match self.says.after:
-                case Stall(tokens) if tokens == sent:
+                case Stall(tokens) if tokens == place:
                     await asyncio.Event().wait()
-                case Cut(tokens, clean) if tokens == sent:
+                case Cut(tokens, clean) if tokens == place:
                     if not clean:
-                        yield None
+                        yield None, "", 0
                     return
-                case BadJson(tokens, junk) if tokens == sent:
-                    yield f"data: {junk}\n\n"
-                case ErrorEvent(tokens, error) if tokens == sent:
-                    yield f"data: {json.dumps({'error': error})}\n\n"
-            await asyncio.sleep(self.says.delay_s)
-            yield self._event({name: text}, tokens=[text], sent=sent + 1)
-        yield self._event({}, tokens=[END_OF_TURN] if self.finish == "stop" else [], finish=self.finish)
+                case BadJson(tokens, junk) if tokens == place:
+                    yield f"data: {junk}\n\n", "", 0
+                case ErrorEvent(tokens, error) if tokens == place:
+                    yield f"data: {json.dumps({'error': error})}\n\n", "", 0
+            sent = place + len(texts)
+            await self._until_due(sent - 1)
+            if self.says.pace is not None and not place:  # as vLLM does
+                yield role, "", 0
+            yield self._event({name: "".join(texts)}, tokens=texts, sent=sent), name, len(texts)
+        end = [END_OF_TURN] if self.finish == "stop" else []
+        yield self._event({}, tokens=end, sent=len(self.pieces), finish=self.finish), "", 0
         if self.include_usage:
-            yield f"data: {json.dumps({'choices': [], 'usage': self._usage(len(self.pieces))})}\n\n"
-        yield "data: [DONE]\n\n"
+            yield f"data: {json.dumps({'choices': [], 'usage': self._usage(len(self.pieces))})}\n\n", "", 0
+        yield "data: [DONE]\n\n", "", 0
+
+    def _bundles(self) -> Iterator[tuple[int, str, list[str]]]:
+        """Number of the first token, field and texts of each event: as many tokens of one field as go out together."""
+        most = 1 if self.says.pace is None else self.says.pace.bundle
+        place = 0
+        while place < len(self.pieces):
+            name, taken = self.pieces[place][0], self.pieces[place : place + (most if place else 1)]
+            texts = [text for _, text in takewhile(lambda piece, name=name: piece[0] == name, taken)]
+            yield place, name, texts
+            place += len(texts)
+
+    async def _until_due(self, token: int) -> None:
+        if self.says.pace is None:
+            await asyncio.sleep(self.says.delay_s)
+            return
+        computed = self.request.prompt_tokens - self.request.cached_tokens
+        due = self.request.at_s + self.says.pace.due_s(computed, token)
+        await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
 
     def whole(self) -> dict[str, Any]:
         message = {"role": "assistant", "content": "", "reasoning": ""}
@@ -306,7 +379,7 @@ class _Saying:
         usage = self._usage(len(self.pieces))
         answer: dict[str, Any] = {"object": "chat.completion", "choices": [choice], "usage": usage}
         if self.body.get("prompt_logprobs") is not None:
-            prompt = _prompt(self.body)
+            prompt = _prompt(self.body, None)
             rows = [{str(at): {"logprob": self.says.logprob, "decoded_token": word}} for at, word in enumerate(prompt)]
             answer["prompt_logprobs"] = [None, *rows[1:]]
         return answer
@@ -324,9 +397,9 @@ class _Saying:
 
     def _usage(self, completion: int) -> dict[str, Any]:
         thought = sum(name.startswith("reasoning") for name, _ in self.pieces[:completion])
-        usage: dict[str, Any] = {"prompt_tokens": len(_prompt(self.body)), "completion_tokens": completion}
+        usage: dict[str, Any] = {"prompt_tokens": self.request.prompt_tokens, "completion_tokens": completion}
         if self.says.count is Count.DETAILED:
-            usage["prompt_tokens_details"] = {"cached_tokens": self.cached}
+            usage["prompt_tokens_details"] = {"cached_tokens": self.request.cached_tokens}
             usage["completion_tokens_details"] = {"reasoning_tokens": thought}
         elif self.says.count is Count.SGLANG:
             usage["reasoning_tokens"] = thought
@@ -357,15 +430,24 @@ def _wants_thinking(body: Mapping[str, Any]) -> bool:
     return not closed and not off
 
 
-def _prompt(body: Mapping[str, Any]) -> list[str]:
-    """The tokens of the messages: words, and one for an image."""
+def _prompt(body: Mapping[str, Any], visual_px: int | None) -> list[str]:
+    """The tokens of the messages: words, and of an image one, or as many as it has squares of that side."""
     tokens: list[str] = []
     for message in body["messages"]:
         content = message["content"]
         parts: list[dict[str, Any]] = [{"type": "text", "text": content}] if isinstance(content, str) else content
         for part in parts:
-            tokens += re.findall(r"\s*\S+|\s+", part["text"]) if part["type"] == "text" else [part["image_url"]["url"]]
+            if part["type"] == "text":
+                tokens += re.findall(r"\s*\S+|\s+", part["text"])
+            else:
+                url = part["image_url"]["url"]
+                tokens += [url] * (1 if visual_px is None else _squares(url, visual_px))
     return tokens
+
+
+def _squares(url: str, side: int) -> int:
+    with PilImage.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as picture:
+        return max(1, picture.width // side) * max(1, picture.height // side)
 
 
 def _common(one: Sequence[str], other: Sequence[str]) -> int:
@@ -374,11 +456,12 @@ def _common(one: Sequence[str], other: Sequence[str]) -> int:
 
 async def _read(reader: asyncio.StreamReader) -> Received:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    at_s = asyncio.get_running_loop().time()
     first, *lines = head.strip().split("\r\n")
     method, path, _ = first.split(" ")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     data = await reader.readexactly(int(headers.get("content-length", 0)))
-    return Received(method, path, headers, json.loads(data) if data else {})
+    return Received(method, path, headers, json.loads(data) if data else {}, at_s)
 
 
 async def _send(writer: asyncio.StreamWriter, status: int, body: Mapping[str, Any] | str) -> None:

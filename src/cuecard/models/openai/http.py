@@ -139,10 +139,10 @@ class Server:
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
-    async def post(self, path: str, body: Mapping[str, Any]) -> Answer:
-        """The answer once its head is here. Raises StatusError and what aiohttp raises."""
+    async def post(self, path: str, body: Mapping[str, Any] | bytes) -> Answer:
+        """The answer once its head is here. Bytes go as they are. Raises StatusError and what aiohttp raises."""
         url = self._base._replace(path=self._base.path + path).geturl()
-        return await self._asked("POST", url, json.dumps(body).encode())
+        return await self._asked("POST", url, body if isinstance(body, bytes) else json.dumps(body).encode())
 
     async def page(self, path: str, seconds: float, *, at_root: bool = False) -> bytes:
         """A page below the base address, or below the host's root. Raises as `post`, and TimeoutError."""
