@@ -12,6 +12,8 @@ class Mode(StrEnum):
     SHORT = "short"
     REASON = "reason"
     READ = "read"
+    PROBE = "probe"
+    """As `read`, of a card that is still being written: does the answer stand already?"""
     WARM = "warm"
     """Nothing is asked: the prompt, as far as it is known, is computed ahead of the call that will need it."""
     SCORE = "score"

@@ -18,6 +18,8 @@ class Route(StrEnum):
     """The small model's reasoned answer equals the large model's short one."""
     TRANSFERRED = "transferred"
     """The large model answered after reading the small one's reasoning."""
+    STOPPED = "stopped"
+    """The large model's answer stayed the same while the reasoning was being written, which was then stopped."""
     DIRECT = "direct"
     """One model answered alone, as the strategy meant it to."""
     ESCALATED = "escalated"

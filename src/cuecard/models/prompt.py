@@ -114,6 +114,11 @@ def read(question: Question, card: str, form: CardFormat, style: Style) -> Promp
     return Prompt(turns, opening, style, Mode.READ, card, schema=question.schema)
 
 
+def probe(question: Question, card: str, form: CardFormat, style: Style) -> Prompt:
+    """As `read`, of a card that is still being written."""
+    return replace(read(question, card, form, style), mode=Mode.PROBE)
+
+
 def growing(question: Question, card: str, form: CardFormat, style: Style) -> Prompt:
     """The beginning of `read` as far as the card is written, for engines that compute it ahead."""
     whole = read(question, _settled(card), form, style)

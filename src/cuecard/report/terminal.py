@@ -27,8 +27,10 @@ STYLES = {
     Mode.SHORT: "blue",
     Mode.REASON: "yellow",
     Mode.READ: "green",
+    Mode.PROBE: "bright_green",
     Mode.WARM: "bright_black",
     Mode.SCORE: "magenta",
+    Mode.WEIGH: "cyan",
 }
 
 

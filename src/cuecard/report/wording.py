@@ -16,13 +16,16 @@ MODES = {
     Mode.SHORT: "#0072b2",
     Mode.REASON: "#c14e00",
     Mode.READ: "#008060",
+    Mode.PROBE: "#009e73",
     Mode.WARM: "#767d88",
     Mode.SCORE: "#b0568a",
+    Mode.WEIGH: "#3f8f8b",
 }
 ROUTES = {
     Route.AGREED: "#0072b2",
     Route.CONFIRMED: "#008060",
     Route.TRANSFERRED: "#c14e00",
+    Route.STOPPED: "#009e73",
     Route.DIRECT: "#767d88",
     Route.ESCALATED: "#b0568a",
     Route.JUDGED: "#8a6d00",
