@@ -101,3 +101,13 @@ def test_names_of_models_are_text_and_never_markup(tmp_path: Path) -> None:
     run("breakeven", str(tmp_path), "--draws", "0", "--output-tokens", "4")
     run("report", str(tmp_path))
     assert "<b>$x" not in (tmp_path / "report.html").read_text()
+
+
+def test_break_even_points_with_a_model_of_another_directory_are_told_without_its_curve(tmp_path: Path) -> None:
+    profiled(tmp_path / "a", models={"tiny-2b": SMALL})
+    profiled(tmp_path / "b", models={"tiny-8b": SMALL})
+    run("breakeven", str(tmp_path / "a"), str(tmp_path / "b"), "--draws", "0", "--output-tokens", "4")
+    run("report", str(tmp_path / "a"))
+    page = (tmp_path / "a" / "report.html").read_text()
+    assert "tiny-8b writes" in page
+    assert "Latency against output tokens" not in page

@@ -48,7 +48,9 @@ class Profiled:
 
 def report(shown: Profiled) -> Report:
     """Drawn and put together."""
-    curves = [latency_figures.latency_against_tokens(shown.fits, shown.points, pair) for pair in shown.pairs]
+    fitted = {fit.model for fit in shown.fits}  # the other model of a pair may lie in another directory
+    both = [pair for pair in shown.pairs if {pair.small, pair.large} <= fitted]
+    curves = [latency_figures.latency_against_tokens(shown.fits, shown.points, pair) for pair in both]
     stacked = latency_figures.components(shown.points, shown.fits)
     surfaces = {each: [latency_maps.surface(pair, each) for pair in shown.pairs] for each in Schedule}
     plain = {dtype: own for dtype in shown.devices if (own := _plain(shown, dtype))}
