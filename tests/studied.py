@@ -9,13 +9,13 @@ from pathlib import Path
 
 from figures import RESULTS, table
 
-TABLES = Path(__file__).parent.parent / "studies" / "attention" / "capture" / "tables"
+CAPTURE = Path(__file__).parent.parent / "studies" / "attention" / "capture"
 Row = dict[str, str]
 
 
-def rows(name: str, **where: str) -> list[Row]:
+def rows(name: str, folder: str = "tables", **where: str) -> list[Row]:
     """Of a table, those in which the columns say so."""
-    with (TABLES / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+    with (CAPTURE / folder / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         return [row for row in csv.DictReader(file) if all(row[column] == value for column, value in where.items())]
 
 
@@ -29,11 +29,11 @@ def distinct(some: Sequence[Row], column: str) -> list[str]:
     return list(dict.fromkeys(row[column] for row in some))
 
 
-def whole() -> str:
+def whole(folder: str = "tables") -> str:
     """Right, mass and sparsity of each condition."""
     made = []
-    for name in distinct(rows("whole"), "answer from"):
-        of = rows("whole", **{"answer from": name})
+    for name in distinct(rows("whole", folder), "answer from"):
+        of = rows("whole", folder, **{"answer from": name})
         told = {(row["figure"], row["queries"]): row for row in of}
         figures = [told.get((figure, queries)) for figure in ("mass", "sparsity") for queries in ("first", "all")]
         cells = ["–" if row is None or not row["mean"] else sure(row) for row in figures]
@@ -129,4 +129,5 @@ STUDIED: dict[str, Callable[[], str]] = {
     "studied attention overlap": overlap,
     "studied attention bound": bound,
     "studied attention memory": memory,
+    "studied attention smollm2": lambda: whole("smollm2"),
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -122,7 +121,7 @@ def _heat(axes: Axes, of: Found, shares: Array) -> None:
 def _scale(figure: Figure, height: int) -> None:
     """0 to 100%, along the foot."""
     axes = styled(figure.add_axes((56 / WIDTH, 26 / height, 220 / WIDTH, 10 / height)))
-    axes.pcolormesh([[step / 60 for step in range(61)]], cmap=matplotlib.colormaps["viridis"])
+    axes.pcolormesh([[step / 60 for step in range(61)]], cmap="viridis", edgecolors="face")
     axes.set_yticks([])
     axes.set_xticks([0, 30.5, 61], ["0", "50", "100%"])
 
