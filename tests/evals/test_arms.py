@@ -38,6 +38,7 @@ def test_what_an_arm_does_not_say_is_as_the_run_has_it():
         ("transfer/placebo=shufled", "did you mean shuffled"),
         ("transfer/placebo=corrupt(0.1)", "did you mean corrupted(SHARE)"),
         ("transfer/placebo=corrupted(2)", "write corrupted(SHARE)"),
+        ("transfer/placebo=altered(verbs)", "numbers, places"),
         ("mutual/accept=perhaps", "agree"),
         ("mutual/equal=short:small", "vote/equal=ARM"),
     ],

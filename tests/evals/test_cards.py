@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -49,6 +50,35 @@ def test_a_corrupted_card_has_that_share_of_other_words_and_those_of_a_smaller_s
     few, many = changed(0.1), changed(0.4)
     assert 0.05 * 2000 < len(few) < 0.1 * 2000 < len(many) < 0.4 * 2000
     assert few < many
+
+
+STEPS = "Let us start at cell 1, as cell 4 is red and cell 2 is blue. It shows a 7, so we move 3. So the answer is 7."
+
+
+@pytest.mark.parametrize(
+    ("name", "touched"),
+    [
+        ("numbers", {"7", "3"}),
+        ("places", {"1", "4", "2"}),
+        ("colours", {"red", "blue"}),
+        ("connectives", {"and", "so"}),
+        ("words", {"start", "shows", "move"}),
+    ],
+)
+def test_an_altered_card_has_all_words_of_one_class_changed_but_in_its_last_sentence(name, touched):
+    said = change_of(f"altered({name})")(STEPS, ITEM, lambda: "")
+    assert said.endswith(" So the answer is 7.")
+    pairs = zip(re.findall(r"\w+", STEPS), re.findall(r"\w+", said), strict=True)
+    changed = [(old, new) for old, new in pairs if old != new]
+    assert {old for old, _ in changed} == touched
+    assert {new for _, new in changed} <= touched
+    assert said == change_of(f"altered({name})")(STEPS, ITEM, lambda: "")
+
+
+def test_the_only_word_of_its_class_becomes_the_next_one():
+    assert change_of("altered(colours)")("It is red. So it is.", ITEM, lambda: "") == "It is green. So it is."
+    assert change_of("altered(numbers)")("It is 9. So it is.", ITEM, lambda: "") == "It is 10. So it is."
+    assert change_of("altered(numbers)")("", ITEM, lambda: "") == ""
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ Change = Callable[[str, Item, Foreign], str]
 PLACEBOS: Mapping[str, Change] = {
     change.__name__: change for change in (empty, shuffled, truncated, foreign, wrong, oracle)
 }
-CORRUPTED = "corrupted(SHARE)"
+CORRUPTED, ALTERED = "corrupted(SHARE)", "altered(CLASS)"
 
 
 def change_of(placebo: str) -> Change:
@@ -76,8 +76,12 @@ def change_of(placebo: str) -> Change:
         if not 0 < share <= 1:
             raise BadInput(f"{placebo}: {found[1]!r} is not above 0 and at most 1", f"write {CORRUPTED}")
         return _corrupted(share)
+    if found := re.fullmatch(r"altered\((.*)\)", placebo):
+        if found[1] not in CLASSES:
+            raise BadInput(f"{placebo}: there is no class {found[1]!r}", f"there are: {', '.join(CLASSES)}")
+        return _altered(found[1])
     if placebo not in PLACEBOS:
-        names = (*PLACEBOS, CORRUPTED)
+        names = (*PLACEBOS, CORRUPTED, ALTERED)
         near = get_close_matches(placebo, names, 1)
         raise BadInput(
             f"there is no placebo {placebo!r}", f"did you mean {near[0]}?" if near else f"there are: {', '.join(names)}"
@@ -129,6 +133,47 @@ def _corrupted(share: float) -> Change:
         return " ".join(new if at < share else word for word, (at, new) in zip(words, drawn, strict=True))
 
     return corrupted
+
+
+_COLOURS = "red green blue yellow orange purple pink black white grey gray brown teal cyan magenta"
+_PLACED = r"(?<=\bcell )|(?<=\brow )|(?<=\bcolumn )"
+CLASSES: Mapping[str, str] = {
+    "numbers": rf"(?<![\w.])(?!{_PLACED})\d+(?!\w)",
+    "places": rf"(?:{_PLACED})\d+",
+    "colours": rf"\b(?:{_COLOURS.replace(' ', '|')})\b",
+    "connectives": r"\b(?:so|now|then|and|or|which|therefore|because|since|but|if)\b",
+    "words": rf"\b(?!(?:{_COLOURS.replace(' ', '|')}|cell|row|column)\b)[^\W\d_]{{4,}}\b",
+}
+"""Patterns of the words that are altered: numbers that name no place, those that do, and so on."""
+
+
+def _altered(name: str) -> Change:
+    def altered(card: str, item: Item, foreign: Foreign) -> str:
+        """Every word of a class before the last sentence becomes another of its class, drawn for the item.
+
+        Others of a class are those of the card; where it has only one, the next number, or the word that comes next in
+        the list of colours.
+        """
+        *sentences, ending = re.split(r"(?<=[.!?])(\s+)", card.strip())
+        chance, pattern = Random(item.id), re.compile(CLASSES[name])
+        body = "".join(sentences)
+        every = sorted({match.group() for match in pattern.finditer(body)})
+
+        def another(match: re.Match[str]) -> str:
+            word = match.group()
+            others = [each for each in every if each != word] or [_next(word)]
+            return chance.choice(others)
+
+        return pattern.sub(another, body) + ending
+
+    return altered
+
+
+def _next(word: str) -> str:
+    colours = _COLOURS.split()
+    if word in colours:
+        return colours[(colours.index(word) + 1) % len(colours)]
+    return str(int(word) + 1) if word.isdigit() else word
 
 
 def _is_number(word: str) -> bool:
