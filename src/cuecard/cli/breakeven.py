@@ -90,12 +90,10 @@ def _asked(
     output_tokens: str,
     draws: int,
 ) -> points.Asked:
-    outputs = numbers(output_tokens)
-    workload = points.usual((one, other), visual, prompt, answer)
-    ranges = [fit.ranges["visual_tokens"] for fit in (one, other) if "visual_tokens" in fit.ranges]
-    ends = {max(low for low, _ in ranges), min(high for _, high in ranges)} if visual is None and ranges else set()
     Chances(agree or 0.0, confirm)  # refuses what is no rate, before anything is run
-    return points.Asked(workload, agree, confirm, outputs, max(0, draws), sorted(ends))
+    workload = points.usual((one, other), visual, prompt, answer)
+    outputs = numbers(output_tokens)
+    return points.asked((one, other), workload, agree=agree, confirm=confirm, outputs=outputs, draws=max(0, draws))
 
 
 def numbers(text: str) -> list[int]:

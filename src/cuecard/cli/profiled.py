@@ -62,7 +62,7 @@ def _pairs(run: Path, fits: Sequence[Fit]) -> list[breakeven.PairBreakEven]:
             both = pairs_of(fits, None, None)
         except BadInput:
             return []
-        found = [breakeven.pair(one, other, breakeven.Asked(breakeven.usual((one, other)))) for one, other in both]
+        found = [breakeven.pair(one, other, breakeven.asked((one, other))) for one, other in both]
         breakeven.write(found, path)
     return breakeven.read(path)
 

@@ -120,6 +120,12 @@ def usual(fits: Sequence[Fit], visual: int | None = None, prompt: int | None = N
     return Workload(visual, prompt, answer)
 
 
+def asked(fits: Sequence[Fit], workload: Workload | None = None, **settings: Any) -> Asked:
+    """What is usually looked at: a usual question, and the least and the largest image for the small model alone."""
+    common = sorted(set.intersection(*({visual for visual, _ in fit.images} for fit in fits)))
+    return Asked(workload or usual(fits), visuals=[*common[:1], *common[-1:]], **settings)
+
+
 def pair(small: Fit, large: Fit, asked: Asked) -> PairBreakEven:
     """Break-even points of two fitted models. Raises BadInput."""
     if small.setting.get("batch", 1) != large.setting.get("batch", 1):

@@ -146,6 +146,11 @@ def _break_even(pairs: Sequence[PairBreakEven], surfaces: Sequence[Drawing]) -> 
             " Estimated."
         )
         parts.append(wide(table(heads, rows), caption))
+        sizes = [each for each in pair.alone if each.output == pair.workload.answer]
+        if len(sizes) > 1:
+            shown = [[f"{each.visual:,}", wording.crossing(each.crossing)] for each in sizes]
+            caption = f"By image: tokens that {pair.small} writes while {pair.large} answers short. Estimated, 95%."
+            parts.append(wide(table(["visual tokens", "break-even"], shown), caption))
         if pair.extrapolated:
             parts.append(bullets([f"Extrapolated: {line}." for line in pair.extrapolated]))
     soft = (
