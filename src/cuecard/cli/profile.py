@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from cuecard.cli.stopping import stopping
+from cuecard.cli.stopping import Stopping, stopping
 from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.latency.grid import COMPILED, FUSED, USUAL, Grid, drifted
 from cuecard.report.machine import machine
@@ -26,7 +26,10 @@ T = TypeVar("T")
 
 def profile(
     models: Annotated[
-        list[str], typer.Argument(help="demo-small, hf:ORG/NAME, a directory, or a preset: qwen3-vl-2b, …-tiny.")
+        list[str],
+        typer.Argument(
+            help="demo-small, hf:ORG/NAME, a directory, a preset (qwen3-vl-2b, …-tiny), or http://HOST:PORT/v1#NAME."
+        ),
     ],
     out: Annotated[Path, Maybe(help="The profile's directory; one that is there already is gone on with.")],
     output_tokens: Annotated[str, Maybe(help="Tokens to write, exactly, with commas between.")] = "1,8,32,128",
@@ -56,37 +59,98 @@ def profile(
         float, Maybe(help="A point is done when its mean's 95% interval is this share of it, to each side.")
     ] = 0.03,
     max_minutes: Annotated[float | None, Maybe(help="Stop measuring after so long.")] = None,
+    rate: Annotated[
+        str | None, Maybe(help="Servers: requests a second that arrive at random (open loop), with commas between.")
+    ] = None,
+    concurrency: Annotated[
+        str | None, Maybe(help="Servers: requests at once, by itself 1; with --rate the most at once, by itself any.")
+    ] = None,
+    requests: Annotated[
+        int | None, Maybe(help="Servers: requests of a point in a round; by itself 8, or 4 for each at once.", min=1)
+    ] = None,
+    ignore_eos: Annotated[
+        bool,
+        Maybe("--ignore-eos/--heed-eos", help="Servers: write so many tokens, or stop where the model does."),
+    ] = True,
+    fresh: Annotated[
+        bool, Maybe("--fresh/--cached", help="Servers: each prompt is new to the server, or the same one again.")
+    ] = True,
+    timeout_s: Annotated[float, Maybe(help="Servers: the longest that one request may take.")] = 300.0,
+    api_key: Annotated[str | None, Maybe(help="Servers: their key, '${NAME}' is taken from the environment.")] = None,
     as_json: Annotated[bool, Maybe("--json", help="Print how it ended as one JSON object.")] = False,
 ) -> None:
-    """Time models component by component, in rounds of turning order, and store every reading."""
-    grid = Grid(
-        output_tokens=_numbers("--output-tokens", output_tokens, least=1),
-        image_px=tuple(px or None for px in _numbers("--image-size", image_size, least=0)),
-        text_tokens=_numbers("--text-tokens", text_tokens, least=1),
-        cached_text_tokens=_numbers("--cached-tokens", cached_tokens, least=0) if cached_tokens else (None,),
-        batch=_numbers("--batch", batch, least=1),
-        attention=_attention(attention, compiled),
-    )
-    inside = _inside()
-    wish = inside.Wish(
-        models=models,
-        grid=grid,
-        dtypes=_parts(dtype) if dtype else (),
-        device=device,
-        random=random_weights,
-        layers=layers,
-        repeats=repeats,
-        precision=precision,
-        max_s=None if max_minutes is None else 60 * max_minutes,
-    )
+    """Time models component by component, or servers under load, in rounds of turning order; store every reading."""
+    outputs = _numbers("--output-tokens", output_tokens, least=1)
+    images = tuple(px or None for px in _numbers("--image-size", image_size, least=0))
+    words = _numbers("--text-tokens", text_tokens, least=1)
+    limits: dict[str, Any] = {
+        "repeats": repeats,
+        "precision": precision,
+        "max_s": None if max_minutes is None else 60 * max_minutes,
+    }
     console = Console(stderr=True, highlight=False)
+    if served := _served(models):
+        _refuse(
+            {"--batch": batch != "1", "--attention": attention, "--compile": compiled, "--dtype": dtype,
+             "--layers": layers, "--random-weights": random_weights, "--device": device,
+             "--cached-tokens": cached_tokens}, "servers",
+        )  # fmt: skip
+        at_once = _numbers("--concurrency", concurrency, least=1) if concurrency else ()
+        there = served.wish(
+            models, rate, at_once, requests, api_key, output_tokens=outputs, image_px=images, text_tokens=words,
+            ignore_eos=ignore_eos, fresh=fresh, limit_s=timeout_s, **limits,
+        )  # fmt: skip
+        end = _measured(console, out, lambda say, stop: stop.run(served.profile(there, out, machine(), say)))
+    else:
+        only = {"--rate": rate, "--concurrency": concurrency, "--requests": requests, "--api-key": api_key}
+        _refuse({**only, "--heed-eos": not ignore_eos, "--cached": not fresh}, "models of this process")
+        inside = _inside()
+        cached = _numbers("--cached-tokens", cached_tokens, least=0) if cached_tokens else (None,)
+        batches = _numbers("--batch", batch, least=1)
+        here = inside.Wish(
+            models=models,
+            grid=Grid(outputs, images, words, cached, batches, _attention(attention, compiled)),
+            dtypes=_parts(dtype) if dtype else (),
+            device=device,
+            random=random_weights,
+            layers=layers,
+            **limits,
+        )
+        end = _measured(console, out, lambda say, stop: inside.profile(here, out, machine(), say))
+    if as_json:
+        typer.echo(json.dumps(_told(end) | ({"points": served.told(out)} if served else {}), indent=2))
+        return
+    if served:
+        served.show(Console(highlight=False), out)
+    _show(console, end, out)
+
+
+def _measured(console: Console, out: Path, work: Callable[[Callable[[Any], None], Stopping], Any]) -> Any:
+    """How it ended; where it is stopped, the process ends."""
     with stopping() as stop:
         try:
-            end = _watched(console, lambda say: inside.profile(wish, out, machine(), say))
+            return _watched(console, lambda say: work(say, stop))
         except KeyboardInterrupt:
             console.print(f"stopped; what is measured is kept in {out}, and the same command goes on from there")
             raise typer.Exit(stop.code) from None
-    typer.echo(json.dumps(_told(end), indent=2)) if as_json else _show(console, end, out)
+
+
+def _served(models: Sequence[str]) -> Any:
+    """What measures servers, if these models are behind some. Raises BadInput for a mixture."""
+    there = [model.startswith(("http://", "https://")) for model in models]
+    if not any(there):
+        return None
+    if not all(there):
+        raise BadInput("servers and models of this process are timed differently", "profile them apart, each in --out")
+    from cuecard.cli import served  # with it comes HTTP
+
+    return served
+
+
+def _refuse(given: Mapping[str, Any], of: str) -> None:
+    """Raises BadInput for an option that is given and says nothing about these models."""
+    if wrong := next((option for option, value in given.items() if value), None):
+        raise BadInput(f"{wrong} does not apply to {of}", f"leave {wrong} out")
 
 
 def _inside() -> Any:

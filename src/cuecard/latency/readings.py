@@ -71,9 +71,15 @@ class Reading:
     observed: Mapping[str, int] = field(default_factory=dict)
     """What was counted of the point's fields: prompt_tokens, cached_tokens, output_tokens, …"""
     token_times_s: tuple[float, ...] | None = None
-    """When output tokens (of a server: arrivals) came, from the request's start on, its time in the queue excluded."""
+    """When output tokens came, from the request's start on. Of a server see `events`."""
+    sent_s: float | None = None
+    """Of a server: when the request was sent, from the start of its round's load on. Below, seconds from then on."""
+    head_s: float | None = None
+    """When the head of the answer came."""
+    events: tuple[tuple[float, str, int | None], ...] | None = None
+    """Every event of the stream: when it came, what it brought (`server.events`), and how many tokens, where told."""
     first_answer_s: float | None = None
-    """When the first token of the answer came, after the reasoning; on the clock of `token_times_s`."""
+    """When the first token of the answer came, after the reasoning."""
     error: str | None = None
     """Why the request failed; its times then are those until it failed."""
 
@@ -220,8 +226,11 @@ def _parsed(line: bytes, where: str) -> Reading:
         }
         if unknown:
             raise BadInput(f"{where} holds {', '.join(sorted(unknown))}", "it was written by a newer cuecard")
-        times = told.get("token_times_s")
-        told |= {"point": Point(**told["point"]), "token_times_s": None if times is None else tuple(times)}
+        told["point"] = Point(**told["point"])
+        if "token_times_s" in told:
+            told["token_times_s"] = tuple(told["token_times_s"])
+        if "events" in told:
+            told["events"] = tuple(map(tuple, told["events"]))
         return Reading(**told)
     except (ValueError, TypeError, KeyError) as error:
         raise BadInput(f"{where} is no reading: {error}", "delete the line, its point is measured again") from error

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import takewhile
+from itertools import groupby
 from types import TracebackType
 from typing import Any
 
@@ -230,7 +230,7 @@ class MockServer:
         finally:
             self._tasks.discard(task)
             writer.close()
-            with suppress(ConnectionError):
+            with suppress(ConnectionError, asyncio.CancelledError):
                 await writer.wait_closed()
 
     async def _answer(self, request: Received, writer: asyncio.StreamWriter) -> None:
@@ -358,8 +358,9 @@ class _Saying:
         most = 1 if self.says.pace is None else self.says.pace.bundle
         place = 0
         while place < len(self.pieces):
-            name, taken = self.pieces[place][0], self.pieces[place : place + (most if place else 1)]
-            texts = [text for _, text in takewhile(lambda piece, name=name: piece[0] == name, taken)]
+            taken = self.pieces[place : place + (most if place else 1)]
+            name, group = next(groupby(taken, key=lambda piece: piece[0]))
+            texts = [text for _, text in group]
             yield place, name, texts
             place += len(texts)
 

@@ -1,0 +1,122 @@
+"""`cuecard profile` of servers: what their options mean, and the table at the end. HTTP comes with this module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from cuecard.domain.errors import BadInput
+from cuecard.latency.readings import Point
+from cuecard.latency.server.metrics import PERCENTILES, Spread, served
+from cuecard.latency.server.profile import LEAST_REQUESTS, Wish, profile
+from cuecard.models.spec import Served, parse, secret
+
+__all__ = ["profile", "show", "told", "wish"]
+EACH = 4
+"""Requests of a point and round for each that is open at a time."""
+SHOWN = {
+    "queue": "queue",
+    "TTFT": "TTFT",
+    "TTFO": "TTFO",
+    "TPOT, vLLM": "TPOT",
+    "ITL": "ITL",
+    "E2EL": "E2EL",
+}
+"""The metrics of the table, and what they are called there; all of them are in the report."""
+
+
+def wish(
+    models: Sequence[str],
+    rate: str | None,
+    at_once: Sequence[int],
+    requests: int | None,
+    api_key: str | None,
+    **more: Any,
+) -> Wish:
+    """Raises BadInput."""
+    rates = _rates(rate)
+    usual = (1,) if rate is None else (None,)
+    most = max(at_once, default=1)
+    return Wish(
+        models=[meant for model in models if isinstance(meant := parse(model), Served)],
+        rate=rates,
+        concurrency=tuple(at_once) or usual,
+        requests=requests or max(LEAST_REQUESTS, EACH * most),
+        api_key=None if api_key is None else secret(api_key),
+        **more,
+    )
+
+
+def _rates(text: str | None) -> tuple[float | None, ...]:
+    if text is None:
+        return (None,)
+    try:
+        found = tuple(dict.fromkeys(float(part) for part in text.split(",") if part.strip()))
+    except ValueError:
+        found = ()
+    if not found or not 0 < min(found) <= max(found) < float("inf"):
+        raise BadInput(f"--rate {text!r} are not requests a second", "for instance --rate 0.5,2")
+    return found
+
+
+def told(out: Path) -> list[dict[str, Any]]:
+    """Every point with its metrics, for JSON; seconds."""
+    return [
+        {
+            "model": each.model,
+            **{name: value for name, value in vars(each.point).items() if value is not None},
+            "requests": each.requests,
+            "failed": each.failed,
+            "prompt_tokens": each.prompt,
+            "output_tokens": each.output,
+            "cached_tokens": each.cached,
+            "metrics": {
+                name: {"mean": spread.mean, **{f"p{p}": value for p, value in spread.percentiles.items()}}
+                for name, spread in each.metrics.items()
+            },
+        }
+        for each in served(out)
+    ]
+
+
+def show(console: Console, out: Path) -> None:
+    """Of each point a line for each percentile, in milliseconds."""
+    points = served(out)
+    names = [name for name in SHOWN if any(name in each.metrics for each in points)]
+    heads = [Column(SHOWN[name], justify="right") for name in names]
+    first = (Column("model", overflow="fold"), "load", "image", "read", "wrote", "n", "ms")
+    shown = Table(*first, *heads, box=None)
+    for each in points:
+        shown.add_row(
+            Text(each.model),
+            load_of(each.point),
+            "" if each.point.image_px is None else f"{each.point.image_px}",
+            f"{each.prompt:.0f}" + (f" ({each.cached:.0f})" if each.cached else ""),
+            f"{each.output:.0f}",
+            f"{each.requests}" + (f" + {each.failed} failed" if each.failed else ""),
+            "\n".join(f"p{p}" for p in PERCENTILES),
+            *(_cell(each.metrics.get(name)) for name in names),
+        )
+    console.print(shown)
+    bundled = sorted({each.model for each in points if _bundle(each.metrics) > 1.05})
+    for model in bundled:
+        console.print(Text(f"{model}: some events bring several tokens: ITL is between events, TPOT between tokens"))
+
+
+def _bundle(metrics: Mapping[str, Spread]) -> float:
+    return metrics["tokens an event"].mean if "tokens an event" in metrics else 1.0
+
+
+def load_of(point: Point) -> str:
+    """`4 at once`, `2/s`, `2/s, 8 at once`."""
+    said = [f"{point.rate:g}/s"] if point.rate is not None else []
+    return ", ".join(said + ([f"{point.concurrency} at once"] if point.concurrency is not None else []))
+
+
+def _cell(spread: Spread | None) -> str:
+    return "" if spread is None else "\n".join(f"{1000 * spread.percentiles[p]:.4g}" for p in PERCENTILES)

@@ -1,0 +1,1 @@
+"""Timing of models behind OpenAI-compatible servers."""

@@ -1,0 +1,114 @@
+"""From bytes that arrived to events of a stream: what each brought, and how many tokens, where the server tells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from cuecard.domain.call import Usage
+from cuecard.domain.errors import BrokenStream
+from cuecard.latency.server.client import Raw
+from cuecard.models.openai.http import Lines, event, payload
+from cuecard.models.openai.wire import Chunk, chunk
+
+REASONING, ANSWER, SILENT = "reasoning", "answer", "silent"
+"""Events with tokens; silent ones bring tokens that are no text: special ones, halves of characters."""
+EMPTY, USAGE, DONE = "empty", "usage", "done"
+"""A choice without a token (a role, a finish reason); counts alone; the end of the stream."""
+TOKENS = (REASONING, ANSWER, SILENT)
+_CLOSES = "</think>"
+
+Event = tuple[float, str, int | None]
+"""Seconds from sending on, what it brought, tokens. None: not told."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One stream, taken apart."""
+
+    events: tuple[Event, ...]
+    usage: Usage
+    first_answer_s: float | None
+
+
+def heard(raw: Raw) -> Heard:
+    """Raises ErrorEvent, JSONDecodeError, UnicodeDecodeError, TooLong, BrokenStream where nothing was said."""
+    said = list(_said(raw))
+    counts = [each.usage for _, each, _ in said if each is not None and each.usage is not None]
+    events = _events(said)
+    if not any(kind in TOKENS for _, kind, _ in events):
+        raise BrokenStream("the stream brought no token")
+    usage = counts[-1] if counts else Usage()
+    return Heard(_counted(events, usage), usage, _first_answer(said))
+
+
+Said = tuple[float, Chunk | None, bool]
+"""When, what (None: the end), and whether there was a choice in it."""
+
+
+def _said(raw: Raw) -> Iterator[Said]:
+    lines = Lines()
+    ends = [(raw.end_s, b"\n")] if raw.end_s is not None else []
+    for at, data in [*raw.chunks, *ends]:
+        for line in lines.take(data):
+            text = payload(line)
+            if not text:
+                continue
+            since = at - raw.sent_s
+            if text.startswith("[DONE]"):
+                yield since, None, False
+                return
+            told = event(text)
+            yield since, chunk(told), isinstance(told, dict) and bool(told.get("choices"))
+
+
+def _events(said: Sequence[Said]) -> list[Event]:
+    """A running count of tokens, where each event has one, tells how many each brought."""
+    runs = all(each.usage is not None for _, each, choice in said if choice and each is not None)
+    found: list[Event] = []
+    before = 0
+    for since, each, choice in said:
+        if each is None:
+            found.append((since, DONE, None))
+        elif not choice:
+            found.append((since, USAGE, None))
+        else:
+            count = each.usage.completion_tokens if runs and each.usage is not None else None
+            brought = None if count is None else max(0, count - before)
+            before = before if count is None else max(before, count)
+            found.append((since, _kind(each, brought), brought))
+    return found
+
+
+def _kind(each: Chunk, brought: int | None) -> str:
+    if each.reasoning:
+        return REASONING
+    if each.content:
+        return ANSWER
+    return SILENT if brought else EMPTY
+
+
+def _counted(events: Sequence[Event], usage: Usage) -> tuple[Event, ...]:
+    """Without a running count, as many events as tokens are one each; the last token may be an end without text."""
+    texts = sum(kind in TOKENS for _, kind, _ in events)
+    told = any(brought is not None for _, kind, brought in events if kind in TOKENS)
+    if told or usage.completion_tokens not in (texts, texts + 1):
+        return tuple(events)
+    return tuple((since, kind, 1 if kind in TOKENS else None) for since, kind, _ in events)
+
+
+def _first_answer(said: Sequence[Said]) -> float | None:
+    """Behind the reasoning, be it in a field of its own or marked in the content."""
+    texts = [(since, each.content) for since, each, _ in said if each is not None and each.content]
+    whole = "".join(text for _, text in texts)
+    closed = whole.find(_CLOSES)
+    if closed < 0:
+        return None if not texts or whole.lstrip().startswith("<think>") else texts[0][0]
+    start = closed + len(_CLOSES)
+    start += len(whole) - start - len(whole[start:].lstrip())
+    place = 0
+    for since, text in texts:
+        place += len(text)
+        if place > start:
+            return since
+    return None

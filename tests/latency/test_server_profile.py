@@ -1,0 +1,194 @@
+"""A profile of a server: what is sent, what is stored, what goes on where it stopped, and what is told in one line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from threading import Thread
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from cuecard.cli import app
+from cuecard.domain.errors import BadInput, ModelError, ModelRefused, ModelUnreachable, Unsupported
+from cuecard.latency import readings
+from cuecard.latency.server.metrics import served
+from cuecard.latency.server.profile import End, Wish, profile
+from cuecard.models.mock_server import Count, Cut, HttpError, MockServer, Pace, Received, Reply, Says, Stall
+from cuecard.models.spec import Served
+
+SAYS = Says("four five six", reasoning="one two three", thinks=True, pace=Pace(bundle=2))
+MACHINE = {"date": "2026-11-25"}
+
+
+async def profiled(url: str, out: Path, **more: Any) -> End:
+    asked = {"output_tokens": (1, 6), "image_px": (None, 64), "requests": 3, "repeats": 2, "precision": 1e-9}
+    wish = Wish([Served(url, "mock")], **{**asked, "chance": Random(5), **more})
+    return await profile(wish, out, MACHINE, lambda progress: None)
+
+
+def stored(out: Path) -> list[readings.Reading]:
+    return [each for each in readings.read(out) if not each.warmup]
+
+
+async def test_readings_hold_every_event_with_its_tokens_and_what_the_server_counted(tmp_path: Path) -> None:
+    async with MockServer([SAYS], prefix_cache=True, visual_px=32, running_usage=True) as url:
+        end = await profiled(url, tmp_path)
+    made = stored(tmp_path)
+    assert len(made) == 2 * 2 * 3 * 2
+    assert end.readings == len(made) + 4  # of warm-up
+    for each in made:
+        assert each.error is None
+        assert each.seen.output_tokens == each.point.output_tokens
+        assert each.seen.visual_tokens == (4 if each.point.image_px else 0)
+        assert sum(each.parts_s.values()) == pytest.approx(each.total_s)
+        brought = [(kind, tokens) for _, kind, tokens in each.events or () if tokens]
+        longer = [("reasoning", 1), ("reasoning", 2), ("answer", 2), ("answer", 1)]
+        assert brought == (longer if each.point.output_tokens == 6 else [("reasoning", 1)])
+        assert (each.first_answer_s is None) == (each.point.output_tokens == 1)
+
+
+async def test_fresh_prompts_are_new_from_the_first_words_on_and_cached_ones_are_the_same(tmp_path: Path) -> None:
+    for fresh in (True, False):
+        async with MockServer([SAYS], prefix_cache=True, visual_px=32) as url:
+            await profiled(url, tmp_path / str(fresh), fresh=fresh)
+        for each in stored(tmp_path / str(fresh)):
+            cached, prompt = each.observed["cached_tokens"], each.observed["prompt_tokens"]
+            assert cached <= 2 if fresh else cached == prompt - 1
+
+
+async def test_lengths_are_forced_or_left_to_the_model(tmp_path: Path) -> None:
+    for forced in (True, False):
+        server = MockServer([SAYS], running_usage=True)
+        async with server as url:
+            await profiled(url, tmp_path / str(forced), output_tokens=(9,), ignore_eos=forced)
+        assert {each.seen.output_tokens for each in stored(tmp_path / str(forced))} == {9 if forced else 6}
+        assert all(body.get("min_tokens") == (body["max_tokens"] if forced else None) for body in server.bodies)
+
+
+async def test_what_the_server_refuses_is_left_out_and_told(tmp_path: Path) -> None:
+    refused = ("ignore_eos", "min_tokens", "continuous_usage_stats")
+    server = MockServer([SAYS], refuses=refused)
+    async with server as url:
+        end = await profiled(url, tmp_path, output_tokens=(9,))
+    assert not {*refused} & {*server.bodies[-1], *server.bodies[-1]["stream_options"]}
+    assert [note for note in end.notes if "refuses ignore_eos" in note]
+    assert [note for note in end.notes if "shorter than asked for" in note]
+
+
+async def test_an_open_loop_shows_waiting_at_the_client_apart(tmp_path: Path) -> None:
+    slow = replace(SAYS, pace=Pace(first_s=0.01))
+    async with MockServer([slow]) as url:
+        await profiled(url, tmp_path, rate=(1000.0,), concurrency=(1,), output_tokens=(1,), image_px=(None,))
+    for each in served(tmp_path):
+        assert each.metrics["queue"].percentiles[90] >= 0.01
+        assert each.metrics["TTFT"].percentiles[50] >= 0.01
+
+
+async def test_a_profile_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    server = MockServer([SAYS])
+    async with server as url:
+        await profiled(url, tmp_path, repeats=1)
+        first, asked = len(stored(tmp_path)), len(server.received)
+        assert (await profiled(url, tmp_path, repeats=1)).readings == 0
+        assert len(server.received) == asked + 2  # to meet the server again, with and without an image
+        await profiled(url, tmp_path, repeats=2)
+        assert len(stored(tmp_path)) == 2 * first
+        with pytest.raises(BadInput, match="requests"):
+            await profiled(url, tmp_path, requests=4)
+
+
+async def test_a_request_that_fails_is_stored_with_why_and_the_others_count(tmp_path: Path) -> None:
+    def script(request: Received) -> Reply:
+        count[0] += 1
+        return replace(SAYS, after=Cut(3)) if count[0] == 5 else SAYS
+
+    count = [0]
+    async with MockServer(script) as url:
+        end = await profiled(url, tmp_path, output_tokens=(6,), image_px=(None,), repeats=1)
+    assert [each.error is None for each in stored(tmp_path)].count(False) == 1
+    assert "1 requests failed" in end.notes[-1]
+    assert served(tmp_path)[0].failed == 1
+
+
+async def test_a_server_that_falls_silent_ends_the_profile_at_the_limit_of_a_request(tmp_path: Path) -> None:
+    def script(request: Received) -> Reply:
+        return SAYS if len(server.received) < 3 else Stall()
+
+    server = MockServer(script)
+    async with server as url:
+        with pytest.raises(ModelError, match="longer than its limit"):
+            await profiled(url, tmp_path, output_tokens=(6,), image_px=(None,), limit_s=0.2)
+
+
+async def test_what_cannot_be_profiled_is_said_at_once(tmp_path: Path) -> None:
+    async with MockServer([replace(SAYS, count=Count.MISSING)]) as url:
+        with pytest.raises(Unsupported, match="without telling how many tokens"):
+            await profiled(url, tmp_path)
+    async with MockServer([HttpError(401, {"error": {"message": "no key"}})]) as url:
+        with pytest.raises(ModelRefused, match="no key"):
+            await profiled(url, tmp_path)
+    with pytest.raises(ModelUnreachable):
+        await profiled("http://127.0.0.1:9/v1", tmp_path)
+    async with MockServer([SAYS]) as url:
+        with pytest.raises(BadInput, match="the same name"):
+            await profile(Wish([Served(url, "mock")] * 2, (1,), (None,)), tmp_path, MACHINE, lambda progress: None)
+    assert not readings.is_profile(tmp_path)
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """A server in a thread of its own: the command has its own event loop."""
+    loop = asyncio.new_event_loop()
+    thread = Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    server = MockServer([SAYS], visual_px=32, running_usage=True)
+    yield asyncio.run_coroutine_threadsafe(server.__aenter__(), loop).result(10)
+    asyncio.run_coroutine_threadsafe(server.__aexit__(None, None, None), loop).result(10)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(10)
+    loop.close()
+
+
+def run(*args: str) -> tuple[int, str]:
+    told = CliRunner().invoke(app, list(args))
+    return told.exit_code, told.output
+
+
+GRID = ("--output-tokens", "1,6", "--image-size", "0,64", "--repeats", "1", "--requests", "2")
+
+
+def test_the_command_prints_percentiles_and_the_report_defines_them(tmp_path: Path, url: str) -> None:
+    code, told = run("profile", f"{url}#mock", "--out", str(tmp_path), *GRID, "--concurrency", "2")
+    assert code == 0, told
+    assert all(head in told for head in ("TTFT", "TTFO", "TPOT", "ITL", "E2EL", "p99", "several tokens"))
+    code, told = run("profile", f"{url}#mock", "--out", str(tmp_path), *GRID, "--concurrency", "2", "--json")
+    assert code == 0, told
+    points = json.loads(told)["points"]
+    assert len(points) == 4
+    assert {*points[-1]["metrics"]["TPOT, vLLM"]} == {"mean", "p50", "p90", "p99"}
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("demo-small",), "timed differently"),
+        (("--dtype", "float32"), "--dtype does not apply to servers"),
+        (("--rate", "never"), "are not requests a second"),
+        (("--concurrency", "0"), "are not whole numbers"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(tmp_path: Path, url: str, args: tuple[str, ...], said: str) -> None:
+    told = CliRunner().invoke(app, ["profile", f"{url}#mock", *args, "--out", str(tmp_path)])
+    assert isinstance(told.exception, BadInput)
+    assert said in str(told.exception)
+
+
+def test_options_of_servers_are_refused_for_models_of_this_process(tmp_path: Path) -> None:
+    told = CliRunner().invoke(app, ["profile", "demo-small", "--rate", "2", "--out", str(tmp_path)])
+    assert isinstance(told.exception, BadInput)
