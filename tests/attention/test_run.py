@@ -145,6 +145,26 @@ async def test_a_question_without_reasoning_is_left_out_and_counted(
     assert found[f"large: {NONE}"].answers == 2
 
 
+async def test_without_a_card_the_large_model_s_other_answers_are_looked_at_still(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def too_long(model: Any, prompt: Any, limits: Limits) -> tuple[str, str]:
+        if model is small:
+            raise BadInput("the prompt has 5000 tokens")
+        return await said(model, prompt, limits)
+
+    said, small = runs.said, load("demo-small")
+    monkeypatch.setattr(runs, "said", too_long)
+    with Folder(tmp_path / "run", CONFIG, {}) as folder:
+        await runs.run(asked(1), {"large": load("demo-large"), "small": small}, folder, SETTINGS)
+    record = dict(store.records(tmp_path / "run"))[0]
+    skipped = {name: told["skipped"] for name, told in record.conditions.items() if "skipped" in told}
+    assert skipped == {
+        SMALL_OWN: "the prompt has 5000 tokens",
+        LARGE_CARD: "no reasoning to look at: the card is empty",
+    }
+
+
 async def test_when_no_question_has_reasoning_the_run_says_so(load: Load, tmp_path: Path) -> None:
     quiet = load("qwen3")
     said = without_images(asked(1)[0])

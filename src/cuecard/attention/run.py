@@ -110,7 +110,7 @@ async def _answered(
         cards[role] = thought
         return own(question, style, thought), answer
     if condition.endswith(CARD):
-        prompt = borrowed(question, style, cards["small"], model.abilities.card_formats[0])
+        prompt = borrowed(question, style, cards.get("small", ""), model.abilities.card_formats[0])
     else:
         prompt = short(question, style)
     return prompt, (await said(model, prompt, limits))[1]
