@@ -1,0 +1,63 @@
+"""Key tokens of a card hidden from the answer, against as many others:  python studies/attention/masking.py
+
+Writes `masking.jsonl` of the run's directory question by question (stopped, it goes on), then `tables/masking.csv`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from cuecard.attention import masking
+from cuecard.attention.run import Asked
+from cuecard.cli.tasks import open_named
+from cuecard.evals.run import chosen
+from cuecard.evals.scorers import scores
+from cuecard.models import spec
+from cuecard.models.base import Limits
+
+HERE = Path(__file__).parent
+
+
+def asked(task: str, limit: int | None) -> Iterator[Asked]:
+    for item in chosen(open_named(task), limit, None):
+        right = lambda answer, item=item: scores(answer, item)["ours"]  # noqa: E731
+        yield Asked(item.id, item.question, item.cluster, item.category, "; ".join(item.golds), right)
+
+
+async def work(args: argparse.Namespace) -> None:
+    models = {role: spec.load(getattr(args, role)) for role in ("small", "large")}
+    try:
+        await masking.run(asked(args.task, args.limit), models, args.out / "masking.jsonl", Limits())
+    finally:
+        for model in models.values():
+            await model.aclose()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--task", default="boards:count=300,seed=21,mix=jumps")
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--small", default="demo-small")
+    parser.add_argument("--large", default="demo-large")
+    parser.add_argument("--out", type=Path, default=Path("runs/masking"))
+    parser.add_argument("--tables", type=Path, default=HERE / "cards")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    args.out.mkdir(parents=True, exist_ok=True)
+    asyncio.run(work(args))
+    rows = masking.table(masking.read(args.out / "masking.jsonl"))
+    args.tables.mkdir(parents=True, exist_ok=True)
+    with (args.tables / "masking.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
