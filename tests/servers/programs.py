@@ -69,7 +69,7 @@ def gateway(models: Mapping[str, str], folder: Path) -> Iterator[openai.OpenAI]:
     command = [CUECARD, "serve", "--config", file, "--port", str(port)]
     base = f"http://127.0.0.1:{port}"
     with (
-        running(command, f"{base}/health", folder / "gateway", 30),
+        running(command, f"{base}/health", folder / "gateway", 180),
         openai.OpenAI(base_url=f"{base}/v1", api_key="none", max_retries=0, timeout=120) as client,
     ):
         yield client

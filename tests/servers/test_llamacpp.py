@@ -69,7 +69,7 @@ def test_a_pair_of_text_models_answers(strategy, stream, client):
         told = next(chunk.model_extra["cuecard"] for chunk in chunks if "cuecard" in (chunk.model_extra or {}))
         usage = chunks[-1].usage
     assert content
-    assert told["route"] in ("agreed", "confirmed", "transferred", "direct", "escalated")
+    assert told["route"] in ("agreed", "confirmed", "transferred", "direct", "escalated"), told["reason"]
     calls = told["calls"]
     assert usage.completion_tokens == sum(call["completion_tokens"] or 0 for call in calls)
     assert usage.prompt_tokens == sum(call["prompt_tokens"] or 0 for call in calls)
