@@ -79,7 +79,9 @@ async def test_a_cluster_that_is_not_there_is_said_in_one_line(tmp_path):
 
 
 async def test_a_model_that_does_not_load_on_a_worker_is_told_as_data():
-    told = await cluster.Hand({"small": {"model": "http://localhost:1/v1#small", "api_key": "${NOT_SET}"}}, True).load()
+    told = await cluster.Hand(
+        {"small": {"model": "http://localhost:1/v1#small", "api_key": "${NOT_SET}"}}, True, True
+    ).load()
     assert isinstance(told, dict)
     assert (told["class"], told["message"]) == ("BadInput", "the environment variable NOT_SET is not set")
 

@@ -17,12 +17,15 @@ from cuecard.domain.errors import BadInput, BrokenStream, ModelBusy, ModelRefuse
 from cuecard.domain.outcome import LatencyKind
 from cuecard.domain.question import Question
 from cuecard.evals.arms import parse_all
+from cuecard.evals.exchange.bounds import summary_of
 from cuecard.evals.ledger import LedgerError
 from cuecard.evals.run import Plan, asked, chosen, expected, run
 from cuecard.evals.store import Store
 from cuecard.evals.summary import quantile, summary
 from cuecard.models.recorded import Says, ScriptedModel
 from cuecard.strategies.policy import Policy
+
+SAID = {"small": SMALL, "large": LARGE}
 
 
 def summed(lab: Laboratory) -> dict:
@@ -331,6 +334,30 @@ def test_calls_that_found_the_question_computed_are_marked_and_know_what_it_save
     assert latency["reason:small"] > 0.1, "as if it had come first"
     assert latency["transfer/thrifty"] > 0.2, "both models compute the question, one after the other"
     assert latency["transfer/thrifty"] - latency["transfer"] > 0.05, "the reader computes while the card is written"
+
+
+def test_calls_decoded_together_have_no_latency_and_their_times_are_kept_apart(tmp_path):
+    both = {name: ScriptedModel(name, says(what, 0.001), prefix_sessions=True) for name, what in SAID.items()}
+    lab = Laboratory(tmp_path, task=MadeUp(6), arms=(*ARMS, "mutual/eager"), **both)
+    assert lab.run(at_once=4, batched=True).calls == 6 * 5
+    assert len(lab.small.prompts) + len(lab.large.prompts) == 6 * 5, "no call is repeated to be timed"
+    for answer in lab.answers().values():
+        assert answer["latency"] == {"total_s": None, "handoff_s": None, "kind": None}
+        assert {(call["start_s"], call["end_s"]) for call in answer["calls"]} == {(None, None)}
+    store = lab.store()
+    calls = [record for _, record in store.calls()]
+    told = summary_of({**lab.config, "batched": True}, store)
+    store.close()
+    assert {(call["end_s"], call["first_token_s"], call["hot_end_s"]) for call in calls} == {(None, None, None)}
+    assert all(call["batched"]["end_s"] > 0 for call in calls)
+    mutual = told["tasks"]["made-up"]["arms"]["mutual"]
+    assert (mutual["accuracy"], mutual["latency"]["mean_s"]) == (1.0, None)
+    assert {row["seconds"] for row in told["calls"]} == {None}
+    plain = Laboratory(tmp_path / "plain", task=MadeUp(6), arms=lab.arms)
+    plain.run()
+    said = [{key: answer["answer"] for key, answer in each.answers().items()} for each in (lab, plain)]
+    assert said[0] == said[1]
+    assert lab.run(at_once=4, batched=True).calls == 0
 
 
 def test_free_text_is_compared_by_the_large_model_and_its_scores_are_stored_calls_too(tmp_path):

@@ -294,3 +294,11 @@ def test_one_call_at_a_time_where_a_model_runs_in_this_process():
     mixed = both | {"large": served["large"]}
     assert [Study(models, ["boards"]).slots for models in (both, served, mixed)] == [1, 8, 1]
     assert Study(both, ["boards"], at_once=3).slots == 3
+
+
+def test_several_calls_at_once_on_a_local_model_are_decoded_together_and_live_is_refused_then():
+    both = {"small": "demo-small", "large": "http://localhost:1/v1#large"}
+    assert [Study(both, ["boards"], at_once=most).batched for most in (None, 1, 2)] == [False, False, True]
+    assert not Study(dict.fromkeys(both, both["large"]), ["boards"], at_once=9).batched
+    with pytest.raises(BadInput, match="times one question after the other"):
+        Study(both, ["boards"], at_once=2, live=True)

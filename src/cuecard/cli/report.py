@@ -16,10 +16,9 @@ from cuecard import disk
 from cuecard.cli import attended, profiled
 from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.evals import cases, folder
-from cuecard.evals.exchange.bounds import summed
+from cuecard.evals.exchange.bounds import summary_of
 from cuecard.evals.findings import MARGIN, Findings, TaskFound, findings
 from cuecard.evals.ledger import Price
-from cuecard.evals.summary import summary
 from cuecard.latency import readings
 
 Maybe = typer.Option
@@ -53,7 +52,7 @@ def report(
         if not any(task.arms for task in found.tasks):
             raise BadInput(f"{run} has no answers yet", "let it run first")
         known = cases.cases(config, store)
-        told = (summed if "imported" in config else summary)(config, store)
+        told = summary_of(config, store)
         shown = drawn.Evaluation(
             run.resolve().name,
             found,

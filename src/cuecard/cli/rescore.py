@@ -15,10 +15,9 @@ from rich.text import Text
 
 from cuecard import disk
 from cuecard.evals import folder
-from cuecard.evals.exchange.bounds import summed
+from cuecard.evals.exchange.bounds import summary_of
 from cuecard.evals.rescoring import Changed, Rescored, rescored
 from cuecard.evals.store import Store
-from cuecard.evals.summary import summary
 
 MOST_SHOWN = 20
 
@@ -39,7 +38,7 @@ def rescore(
             told, rows = rescored(store)
             if not dry_run:
                 store.replace(rows)
-                about = (summed if "imported" in config else summary)(config, store)
+                about = summary_of(config, store)
                 disk.save(run / "summary.json", about)
         finally:
             store.close()

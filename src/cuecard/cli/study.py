@@ -27,10 +27,10 @@ from cuecard.evals import cluster, extending, folder, studies
 from cuecard.evals import estimate as estimates
 from cuecard.evals.calls import Seat
 from cuecard.evals.crew import Crew
+from cuecard.evals.exchange.bounds import summary_of
 from cuecard.evals.items import Task
 from cuecard.evals.run import Plan, Progress, run_by
 from cuecard.evals.store import Record, Store
-from cuecard.evals.summary import summary
 from cuecard.models.base import Model
 from cuecard.report.machine import machine
 
@@ -137,7 +137,7 @@ async def _performed(
                 kept = f"{calls} calls and {answers} answers are stored in {out}"
                 console.print(f"stopped: {kept}; the same command goes on from there")
                 raise
-            told = summary(about.config, held.store)
+            told = summary_of(about.config, held.store)
             disk.save(out / "summary.json", told)
     return told
 
@@ -149,12 +149,15 @@ async def _crew(
     """Who makes the calls, and who sits there."""
     if how.on is None:
         try:
-            yield Crew.of(models, wanted.slots, time.perf_counter), wanted.seats(models)
+            yield (
+                Crew.of(models, wanted.slots, time.perf_counter, timed=not wanted.batched),
+                wanted.seats(models),
+            )
         finally:
             for model in models.values():
                 await model.aclose()
         return
-    there = cluster.Cluster(wanted.models, how.on, wanted.slots, console.print)
+    there = cluster.Cluster(wanted.models, how.on, wanted.slots, not wanted.batched, console.print)
     try:
         crew = await there.start()
         yield crew, there.seats

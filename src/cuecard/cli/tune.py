@@ -17,6 +17,7 @@ from cuecard.evals import tune as tuning
 from cuecard.evals.candidates import Candidate, base_of, candidates, failed, file_of, named, observations
 from cuecard.evals.ledger import Price
 from cuecard.evals.statistics import Interval, ratio_interval
+from cuecard.evals.timeless import is_timed
 from cuecard.evals.tune import Goal, Look, Tuning
 from cuecard.strategies import policy_file
 from cuecard.strategies.policy_file import Origin
@@ -69,9 +70,10 @@ def _seen(
 ) -> tuple[dict[str, Candidate], tuning.Table, str]:
     """What the run has answered, as candidates and as a table, and the run's own name of the baseline."""
     about, store = folder.opened(run)
-    if "imported" in about["config"]:
+    if not is_timed(about["config"]):
         store.close()
-        raise BadInput(f"{run} was imported, and nobody knows what its answers took", "tune a run of cuecard eval")
+        how = "imported" if "imported" in about["config"] else "made with several calls at once on a local model"
+        raise BadInput(f"{run} was {how}, and nobody knows what its answers took", "tune a run of cuecard eval")
     base = base_of(about["config"])
     try:
         items = [item for item in store.items() if not tasks or item["task"] in tasks]

@@ -14,6 +14,7 @@ from cuecard.evals.compose import Asked
 from cuecard.evals.crew import Place
 from cuecard.evals.maker import Before, Order
 from cuecard.evals.store import CallRow, Record
+from cuecard.evals.timeless import batched
 from cuecard.evals.writer import MOST_WAITING
 from cuecard.models import prompt as layouts
 
@@ -59,6 +60,8 @@ class Caller:
     keep: Callable[[CallRow], Awaitable[None]]
     backoff_s: float = 0.5
     """After a first failure; doubled with each further one, and never less than the server asks for."""
+    timed: bool = True
+    """Else calls were decoded together, and what one took is not kept as its latency."""
     made: int = 0
     _health: dict[str, Health] = field(default_factory=dict)
     _making: dict[str, asyncio.Future[Record]] = field(default_factory=dict)
@@ -121,7 +124,7 @@ class Caller:
             failed = record["error"]
             if not failed or not failed["retryable"] or len(failures) + 1 >= TRIES.get(failed["class"], OTHER_TRIES):
                 self._judge(wanted.seat, record)
-                return record
+                return record if self.timed else batched(record)
             failures.append(brief(record))
             await asyncio.sleep(max(failed["retry_after_s"] or 0.0, self.backoff_s * 2 ** (len(failures) - 1)))
 

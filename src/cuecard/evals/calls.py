@@ -11,6 +11,7 @@ from cuecard.domain import errors
 from cuecard.domain.call import FinishReason, Mode
 from cuecard.domain.errors import CuecardError, ModelError
 from cuecard.evals.store import Record
+from cuecard.evals.timeless import timeless
 from cuecard.models import recorded
 from cuecard.models.base import Abilities, Limits, Weighing
 from cuecard.models.prompt import Prompt
@@ -85,17 +86,17 @@ class Book:
         return Book(dict(self._known).get, self._budgets, self.pace)
 
     def add(self, key: str, record: Record) -> None:
-        self._known[key] = record
+        self._known[key] = timeless(record) or record
 
     def get(self, wanted: Wanted) -> tuple[str, Record] | None:
         """The call's key and record: its own, or a greedy reasoning under a larger budget that ended within this."""
-        if (own := self._of(wanted.key)) is not None:
+        if (own := self.call(wanted.key)) is not None:
             return wanted.key, own
         if wanted.mode is Mode.REASON and not wanted.limits.temperature:
             budget = wanted.limits.reasoning_tokens
             for larger in (each for each in self._budgets if each > budget):
                 other = replace(wanted, limits=replace(wanted.limits, reasoning_tokens=larger))
-                found = self._of(other.key)
+                found = self.call(other.key)
                 if found and found["finish_reason"] == FinishReason.STOP and _thought(found) < budget:
                     return other.key, found
         return None
@@ -108,8 +109,9 @@ class Book:
             raise Missing(wanted.key)
         return found
 
-    def _of(self, key: str) -> Record | None:
-        if key not in self._known and (stored := self._look(key)) is not None:
+    def call(self, key: str) -> Record | None:
+        """The call of this key, as it is replayed."""
+        if key not in self._known and (stored := timeless(self._look(key))) is not None:
             self._known[key] = stored
         return self._known.get(key)
 

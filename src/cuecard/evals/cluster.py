@@ -56,8 +56,8 @@ class Sizes:
 class Hand:
     """What runs in a process of the cluster: some of the models, at work."""
 
-    def __init__(self, models: Specifications, alone: bool) -> None:
-        self._specifications, self._alone = models, alone
+    def __init__(self, models: Specifications, alone: bool, timed: bool) -> None:
+        self._specifications, self._alone, self._timed = models, alone, timed
         self._maker: Maker
 
     async def load(self) -> tuple[str, dict[str, Seat]] | Record:
@@ -67,7 +67,7 @@ class Hand:
             seats = {role: identity.seat(role, self._specifications[role], model) for role, model in models.items()}
         except CuecardError as error:
             return told(error)
-        self._maker = Maker(models, alone=self._alone)
+        self._maker = Maker(models, alone=self._alone, timed=self._timed)
         return socket.gethostname(), seats
 
     async def make(self, order: Order) -> Record:
@@ -134,6 +134,7 @@ class Cluster:
     models: Specifications
     sizes: Sizes
     at_once: int
+    timed: bool
     tell: Callable[[str], None]
     """Of what became of workers, in words for a person."""
     seats: dict[str, Seat] = field(default_factory=dict)
@@ -175,7 +176,7 @@ class Cluster:
         kind, hands = self._ray.remote(**options)(Hand), dict[str, Any]()
         for roles in self._layout():
             given = {role: _anywhere(self.models[role]) for role in roles}
-            hands |= dict.fromkeys(roles, kind.remote(given, self.at_once == 1))
+            hands |= dict.fromkeys(roles, kind.remote(given, self.at_once == 1, self.timed))
         worker = RayWorker(self._ray, hands, self._lost)
         self._workers.append(worker)
         try:

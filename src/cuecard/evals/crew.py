@@ -43,10 +43,10 @@ class Crew:
         self._changed = asyncio.Condition()
 
     @classmethod
-    def of(cls, models: Mapping[str, Model], at_once: int, clock: Callable[[], float]) -> Crew:
-        """This process alone."""
+    def of(cls, models: Mapping[str, Model], at_once: int, clock: Callable[[], float], *, timed: bool = True) -> Crew:
+        """This process alone; `timed` as a maker takes it."""
         made = cls(at_once, clock)
-        made._places.append(made._place(Maker(models, alone=at_once == 1), ""))
+        made._places.append(made._place(Maker(models, alone=at_once == 1, timed=timed), ""))
         return made
 
     @property

@@ -59,19 +59,21 @@ def _cost(questions: int, calls: list[Record]) -> Cost:
         again = call["hot_end_s"] is not None
         sums["prompt"] += (call["prompt_tokens"] or 0) * (1 + again)
         sums["completion"] += call["completion_tokens"] or 0
-        sums["microseconds"] += round(1e6 * (call["end_s"] + (call["hot_end_s"] or 0.0)))
+        sums["microseconds"] += round(1e6 * ((call["end_s"] or 0.0) + (call["hot_end_s"] or 0.0)))
     return Cost(
         questions,
         len(calls) / questions,
         sums["prompt"] / questions,
         sums["completion"] / questions,
-        sums["microseconds"] / 1e6 / questions,
+        None if any(call["end_s"] is None for call in calls) else sums["microseconds"] / 1e6 / questions,
     )
 
 
 async def asked_now(plan: Plan, task: Task, models: Mapping[str, Model]) -> Cost | None:
     """A few questions of the task, asked of the models now; nothing of it is kept."""
-    few = replace(plan, tasks=[task], limit=min(plan.limit or ASKED, ASKED), sample=None, live=False)
+    few = replace(
+        plan, tasks=[task], limit=min(plan.limit or ASKED, ASKED), sample=None, live=False, at_once=1, batched=False
+    )
     with TemporaryDirectory() as folder:
         store = Store(Path(folder) / "run.sqlite")
         try:
@@ -124,7 +126,7 @@ async def estimate(plan: Plan, models: Mapping[str, Model], store: Store | None,
         questions = _questions(task, plan)
         left = max(0, questions - _done(store, task.name, plan))
         tasks[task.name] = {"questions": questions, "left": left, "basis": basis}
-        tasks[task.name] |= {} if cost is None else _times(cost, left, plan.at_once)
+        tasks[task.name] |= {} if cost is None else _times(cost, left, 1 if plan.batched else plan.at_once)
     names = ("calls", "prompt_tokens", "completion_tokens", "seconds")
     total = {name: _sum([told.get(name) for told in tasks.values()]) for name in names}
     return {"kind": LatencyKind.ESTIMATED, "at_once": plan.at_once, "tasks": tasks, "total": total}

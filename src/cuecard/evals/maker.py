@@ -72,10 +72,13 @@ class Visit:
 
 
 class Maker:
-    """Models in this process, at work. `alone`: one call runs at a time, and models forget between items."""
+    """Models in this process, at work. `alone`: one call runs at a time, and models forget between items.
 
-    def __init__(self, models: Mapping[str, Model], *, alone: bool) -> None:
-        self._models, self._alone = models, alone
+    `timed`: calls are repeated to see what computing the question costs.
+    """
+
+    def __init__(self, models: Mapping[str, Model], *, alone: bool, timed: bool = True) -> None:
+        self._models, self._alone, self._timed = models, alone, timed
         self._visits = OrderedDict[tuple[str, str], Visit]()
         self._at: dict[str, str] = {}
         """By role, the item that was asked about last."""
@@ -89,7 +92,7 @@ class Maker:
         warm = keeps and visit.begun
         made = await take(model, wanted, time.perf_counter)
         again: Take | None = None
-        if keeps and wanted.mode in HOT and made.error is None:
+        if self._timed and keeps and wanted.mode in HOT and made.error is None:
             again = await take(model, wanted, time.perf_counter)
         visit.begun = visit.begun or made.error is None
         facts: Record = {"warm": warm, "cold": cold(visit.first) if warm else None, "at_once": order.at_once}
@@ -125,7 +128,7 @@ class Maker:
         visit = self._visits[role, about] = Visit()
         if len(self._visits) > MOST_VISITS:
             self._visits.popitem(last=False)
-        if (before := order.before) is not None:
+        if self._timed and (before := order.before) is not None:
             # somebody else has made it: the question is computed again, so that times are as they would be
             with suppress(ModelError):
                 await self._models[role].warm(before.prompt)

@@ -27,6 +27,7 @@ from cuecard.evals.compose import Asked, Told, card_of, compose, record_of
 from cuecard.evals.crew import Crew, Place, WorkerLost
 from cuecard.evals.items import Item, Task
 from cuecard.evals.store import AnswerRow, ItemRow, Record, Store
+from cuecard.evals.timeless import untimed
 from cuecard.evals.writer import Writer
 from cuecard.models.base import Model
 from cuecard.strategies.policy import Schedule
@@ -53,6 +54,8 @@ class Plan:
     backoff_s: float = 0.5
     share_machine: bool = False
     """The models are slower at once than alone: how much is measured, for arms whose calls run at once."""
+    batched: bool = False
+    """A model in this process decodes several calls together: no call has a time, and no answer a latency."""
 
 
 @dataclass
@@ -75,13 +78,13 @@ Listen = Callable[[Progress, Sequence[Record]], None]
 
 async def run(plan: Plan, models: Mapping[str, Model], store: Store, listen: Listen) -> Progress:
     """`run_by` this process alone."""
-    return await run_by(Crew.of(models, plan.at_once, time.perf_counter), plan, store, listen)
+    return await run_by(Crew.of(models, plan.at_once, time.perf_counter, timed=not plan.batched), plan, store, listen)
 
 
 async def run_by(crew: Crew, plan: Plan, store: Store, listen: Listen) -> Progress:
     """Answer what is not answered yet. Raises CannotStore, ModelError (a model is lost), BadInput (broken data)."""
     writer = Writer(store)
-    caller = Caller(writer.put, plan.backoff_s)
+    caller = Caller(writer.put, plan.backoff_s, not plan.batched)
     runner = _Runner(plan, crew, store, writer, caller, listen, Progress(expected(plan)))
     writing = asyncio.create_task(writer.work())
     working = asyncio.create_task(runner.all())
@@ -163,7 +166,7 @@ class _Runner:
                 await self.caller.make(asked, book, place, lambda: self.crew.running(place.machine))
 
         await self._placed(asked, work)
-        return await self._keep(asked, [told[arm.name] for arm in arms])
+        return await self._keep(asked, [told[arm.name] for arm in arms], book)
 
     async def _placed(self, asked: Asked, work: Callable[[Place], Awaitable[None]]) -> None:
         """Work with one worker, or with another if that one is lost; what was made by then is there already."""
@@ -207,8 +210,10 @@ class _Runner:
             record = await place.worker.live(asked, arm, self.plan.seats, book.alone())
         await self.writer.put(AnswerRow(asked.task, asked.item.id, record["arm"], record))
 
-    async def _keep(self, asked: Asked, told: Sequence[Told]) -> list[Record]:
+    async def _keep(self, asked: Asked, told: Sequence[Told], book: Book) -> list[Record]:
         records = await asyncio.to_thread(lambda: [record_of(asked, each, LatencyKind.COMPOSED) for each in told])
+        if self.plan.batched:
+            records = [untimed(record, book.call) for record in records]
         for record in records:
             await self.writer.put(AnswerRow(asked.task, asked.item.id, record["arm"], record))
         return records

@@ -26,6 +26,7 @@ from cuecard.evals.arms import Arm, parse_all
 from cuecard.evals.calls import Seat
 from cuecard.evals.items import Task
 from cuecard.evals.run import Plan
+from cuecard.evals.timeless import BATCHED
 from cuecard.models import spec
 from cuecard.models.base import Model
 from cuecard.pair import policy_with
@@ -86,6 +87,9 @@ class Study:
             raise BadInput(f"no {min(missing)} model is named", "name a small and a large one")
         for given in self.models.values():
             identity.is_local(given)
+        if self.batched and self.live:
+            told = "--live times one question after the other, and several calls at once run together"
+            raise BadInput(told, "leave out one of live and at-once")
         _ = self.parsed
 
     @cached_property
@@ -110,8 +114,16 @@ class Study:
 
     @property
     def slots(self) -> int:
-        some_local = any(identity.is_local(given) for given in self.models.values())
-        return self.at_once or (1 if some_local else AT_ONCE_SERVED)
+        return self.at_once or (1 if self._some_local else AT_ONCE_SERVED)
+
+    @property
+    def batched(self) -> bool:
+        """Whether a model in this process has several calls at once, which it decodes together."""
+        return self._some_local and self.slots > 1
+
+    @property
+    def _some_local(self) -> bool:
+        return any(identity.is_local(given) for given in self.models.values())
 
     def load(self) -> dict[str, Model]:
         """Every model by its role. Raises BadInput, MissingExtra, ModelError."""
@@ -124,7 +136,17 @@ class Study:
     def plan(self, tasks: Sequence[Task], seats: Mapping[str, Seat]) -> Plan:
         """What `run` needs."""
         alone = self.local and self.slots == 1
-        return Plan(tasks, self.parsed, seats, self.limit, self.sample, self.slots, self.live, share_machine=alone)
+        return Plan(
+            tasks,
+            self.parsed,
+            seats,
+            self.limit,
+            self.sample,
+            self.slots,
+            self.live,
+            share_machine=alone,
+            batched=self.batched,
+        )
 
     def config(self, plan: Plan) -> dict[str, Any]:
         """All that decides a row of the run."""
@@ -139,6 +161,7 @@ class Study:
             "limit": self.limit,
             "sample": self.sample,
             "policy": {"accept": str(self.base.accept), "limits": limits},
+            **({BATCHED: True} if self.batched else {}),
         }
 
     def told(self) -> dict[str, Any]:

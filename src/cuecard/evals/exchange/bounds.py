@@ -1,7 +1,7 @@
-"""The summary of an imported run: what is not known is None, and an arm with unresolved questions has bounds.
+"""The summary of a run without times, an imported or a batched one: what is not known is None.
 
-Every unresolved question wrong, every one right: between these two lies the accuracy. The mean over the questions that
-were resolved is told apart, as these are the easy ones.
+An arm with unresolved questions has bounds: every unresolved question wrong, every one right, between these two lies
+the accuracy. The mean over the questions that were resolved is told apart, as these are the easy ones.
 """
 
 from __future__ import annotations
@@ -14,13 +14,19 @@ from cuecard.evals import scorers
 from cuecard.evals.acceptance import from_records, told
 from cuecard.evals.store import Record, Store
 from cuecard.evals.summary import FATES, interval, mean, summary
+from cuecard.evals.timeless import is_timed
 from cuecard.strategies.policy import Acceptance
 
 PAIR = ("short:small", "short:large")
 
 
+def summary_of(config: Mapping[str, Any], store: Store) -> Record:
+    """The summary of any run. Raises LedgerError where counts do not conserve."""
+    return summary(config, store) if is_timed(config) else summed(config, store)
+
+
 def summed(config: Mapping[str, Any], store: Store) -> Record:
-    """As of any run, less what no file tells. Raises LedgerError where counts do not conserve."""
+    """As of any run, less what nobody knows of it. Raises LedgerError where counts do not conserve."""
     whole = summary(config, cast(Store, _AtNoTime(store)))
     answers, notes = list(store.answers()), store.notes()
     for name, task in whole["tasks"].items():

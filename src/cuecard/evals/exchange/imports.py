@@ -28,6 +28,7 @@ from cuecard.evals.items import Item, Task
 from cuecard.evals.making import told
 from cuecard.evals.run import item_record
 from cuecard.evals.store import AnswerRow, CallRow, ItemRow, Record, Row, Store
+from cuecard.evals.timeless import timeless, untimed
 from cuecard.models import prompt as layouts
 from cuecard.models.base import Abilities, Model
 from cuecard.models.prompt import TAGS, CardFormat, Prompt
@@ -177,7 +178,7 @@ async def _fill_one(
         for wanted, record in (_call(made, each, item) for each in made.sources if item.id in each.replies)
     ]
     await asyncio.to_thread(store.put, rows)
-    book = Book(lambda key: _timeless(store.call(key)))
+    book = Book(lambda key: timeless(store.call(key)))
     answers = await asyncio.to_thread(compose, asked, made.arms, {}, made.seats, book)
     missing = dict(book.missing)
     book.missing = {key: each for key, each in missing.items() if each.mode is Mode.READ}
@@ -185,7 +186,7 @@ async def _fill_one(
         await read(asked, book)
         answers = await asyncio.to_thread(compose, asked, made.arms, answers, made.seats, book)
         missing = dict(book.missing)
-    records = [_untimed(record_of(asked, each, LatencyKind.COMPOSED), store) for each in answers.values()]
+    records = [untimed(record_of(asked, each, LatencyKind.COMPOSED), store.call) for each in answers.values()]
     await asyncio.to_thread(store.put, [AnswerRow(asked.task, item.id, each["arm"], each) for each in records])
     filled.questions += 1
     for arm in made.arms:
@@ -195,7 +196,7 @@ async def _fill_one(
 
 def _lacks(made: Import, asked: Asked, arm: Arm, store: Store) -> str:
     """What is missing for this arm, in words."""
-    book = Book(lambda key: _timeless(store.call(key)))
+    book = Book(lambda key: timeless(store.call(key)))
     compose(asked, [arm], {}, made.seats, book)
     lacking = sorted({"nobody read the card" if each.mode is Mode.READ else f"no {each.mode} reply of the "
                       f"{each.seat.role} model" for each in book.missing.values()})  # fmt: skip
@@ -252,24 +253,6 @@ def _turns(reply: Reply) -> list[Record]:
 def _card(reply: Reply, mode: Mode) -> str | None:
     """The reasoning: what stands between marks, or the whole of a reply that reasons without any."""
     return reply.reasoning or (reply.answer or None if mode is Mode.REASON else None)
-
-
-def _timeless(record: Record | None) -> Record | None:
-    """A call as it can be replayed: one of unknown length takes no time, and its times are taken out afterwards."""
-    if record is None or record["end_s"] is not None:
-        return record
-    return {**record, "end_s": 0.0, "finish_reason": record["finish_reason"] or FinishReason.STOP}
-
-
-def _untimed(answer: Record, store: Store) -> Record:
-    """The answer without times, as some of its calls have none, and each call's end as its file tells it."""
-    none = dict.fromkeys(("start_s", "first_token_s", "end_s"))
-    calls = []
-    for call in answer["calls"]:
-        made = store.call(call["key"]) or call
-        known = call["finish_reason"] if call["cancelled"] or call["error"] else made["finish_reason"]
-        calls.append({**call, **none, "finish_reason": known})
-    return {**answer, "calls": calls, "latency": {"total_s": None, "handoff_s": None, "kind": None}}
 
 
 def unresolved(filled: Filled) -> dict[str, dict[str, int]]:
