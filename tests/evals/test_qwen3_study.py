@@ -90,7 +90,7 @@ async def test_a_study_is_estimated_then_runs_whole_against_two_servers(tmp_path
         assert len(told["tasks"]) == 9
         assert told["total"]["calls"] > 100
         assert not any(server.received for server in servers.values()), "nothing is paid for an estimate"
-        code, out, said = await cuecard("study", file, "--limit", 1, "--json")
+        code, out, said = await cuecard("study", file, "--limit", 2, "--json")
         assert code == 0, said
     tasks = json.loads(out)["tasks"]
     for name, task in tasks.items():
