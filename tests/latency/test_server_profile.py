@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from random import Random
 from threading import Thread
@@ -17,7 +18,7 @@ from typer.testing import CliRunner
 from cuecard.cli import app
 from cuecard.domain.errors import BadInput, ModelError, ModelRefused, ModelUnreachable, Unsupported
 from cuecard.latency import readings
-from cuecard.latency.server.metrics import served
+from cuecard.latency.server.metrics import DEFINITIONS, served
 from cuecard.latency.server.profile import End, Wish, profile
 from cuecard.models.mock_server import Count, Cut, HttpError, MockServer, Pace, Received, Reply, Says, Stall
 from cuecard.models.spec import Served
@@ -163,7 +164,7 @@ def run(*args: str) -> tuple[int, str]:
 GRID = ("--output-tokens", "1,6", "--image-size", "0,64", "--repeats", "1", "--requests", "2")
 
 
-def test_the_command_prints_percentiles_and_the_report_defines_them(tmp_path: Path, url: str) -> None:
+def test_the_command_prints_percentiles(tmp_path: Path, url: str) -> None:
     code, told = run("profile", f"{url}#mock", "--out", str(tmp_path), *GRID, "--concurrency", "2")
     assert code == 0, told
     assert all(head in told for head in ("TTFT", "TTFO", "TPOT", "ITL", "E2EL", "p99", "several tokens"))
@@ -172,6 +173,23 @@ def test_the_command_prints_percentiles_and_the_report_defines_them(tmp_path: Pa
     points = json.loads(told)["points"]
     assert len(points) == 4
     assert {*points[-1]["metrics"]["TPOT, vLLM"]} == {"mean", "p50", "p90", "p99"}
+
+
+@pytest.mark.parametrize("lengths", ["6", "1,6"])
+def test_the_report_shows_and_defines_every_metric_be_there_a_fit_or_not(
+    tmp_path: Path, url: str, lengths: str
+) -> None:
+    grid = ("--output-tokens", lengths, "--image-size", "0", "--repeats", "1", "--requests", "2")
+    code, told = run("profile", f"{url}#mock", "--out", str(tmp_path), *grid)
+    assert code == 0, told
+    code, told = run("report", str(tmp_path))
+    assert code == 0, told
+    page, table = (tmp_path / "report.html").read_text(), (tmp_path / "tables" / "server.csv").read_text()
+    for name, definition in DEFINITIONS.items():
+        if name != "queue":  # of a closed loop
+            assert escape(definition) in page
+            assert name in table
+    assert (tmp_path / "fits").exists() == (lengths == "1,6")
 
 
 @pytest.mark.parametrize(

@@ -23,15 +23,18 @@ def report(run: Path, out: Path | None, as_json: bool) -> None:
     Raises BadInput, MissingExtra.
     """
     drawn = _room()
-    fits = fits_of(run)
+    about = readings.about(run)
+    served = _served(run) if about["config"].get("source") == "server" else []
+    fits = _fits(run, may_lack=bool(served))
     shown = drawn.Profiled(
         run.resolve().name,
         measured.points(run),
         [plainest(fits, model) for model in dict.fromkeys(fit.model for fit in fits)],
-        _pairs(run, fits),
+        _pairs(run, fits) if fits else [],
         measured.roofs(run),
         measured.devices(run),
-        facts(readings.about(run)),
+        facts(about),
+        served,
     )
     made = drawn.report(shown)
     written = made.save(out or run / "report.html")
@@ -43,6 +46,22 @@ def report(run: Path, out: Path | None, as_json: bool) -> None:
         console.print(Text(f"· {line}"))
     console.print(Text(f"report:  {written[0]}"))
     console.print(Text(f"tables:  {', '.join(path.name for path in written[1:])}", style="dim"))
+
+
+def _served(run: Path) -> list[Any]:
+    from cuecard.latency.server import metrics  # with it comes HTTP
+
+    return list(metrics.served(run))
+
+
+def _fits(run: Path, *, may_lack: bool) -> list[Fit]:
+    """Percentiles of a server are worth a page without a fit, where there is one output length. Raises BadInput."""
+    try:
+        return fits_of(run)
+    except BadInput:
+        if not may_lack:
+            raise
+        return []
 
 
 def _room() -> Any:

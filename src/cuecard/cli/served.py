@@ -11,7 +11,6 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from cuecard.domain.errors import BadInput
-from cuecard.latency.readings import Point
 from cuecard.latency.server.metrics import PERCENTILES, Spread, served
 from cuecard.latency.server.profile import LEAST_REQUESTS, Wish, profile
 from cuecard.models.spec import Served, parse, secret
@@ -94,7 +93,7 @@ def show(console: Console, out: Path) -> None:
     for each in points:
         shown.add_row(
             Text(each.model),
-            load_of(each.point),
+            each.load,
             "" if each.point.image_px is None else f"{each.point.image_px}",
             f"{each.prompt:.0f}" + (f" ({each.cached:.0f})" if each.cached else ""),
             f"{each.output:.0f}",
@@ -110,12 +109,6 @@ def show(console: Console, out: Path) -> None:
 
 def _bundle(metrics: Mapping[str, Spread]) -> float:
     return metrics["tokens an event"].mean if "tokens an event" in metrics else 1.0
-
-
-def load_of(point: Point) -> str:
-    """`4 at once`, `2/s`, `2/s, 8 at once`."""
-    said = [f"{point.rate:g}/s"] if point.rate is not None else []
-    return ", ".join(said + ([f"{point.concurrency} at once"] if point.concurrency is not None else []))
 
 
 def _cell(spread: Spread | None) -> str:

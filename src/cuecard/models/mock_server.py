@@ -150,12 +150,12 @@ class Received:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     sent: list[tuple[float, str, int]] = field(default_factory=list)
-    """What went out: when, the field that was filled ("" for none), and how many tokens."""
+    """What went out: when, the field that was filled (or role, finish, usage, done), and how many tokens."""
 
     def told(self) -> dict[str, Any]:
         """What happened, as JSON under /told: the truth for whoever measures this server."""
         counts = {"prompt_tokens": self.prompt_tokens, "cached_tokens": self.cached_tokens}
-        return {"at_s": self.at_s, "sent": self.sent, **counts}
+        return {"model": self.body.get("model"), "at_s": self.at_s, "sent": self.sent, **counts}
 
 
 class MockServer:
@@ -326,10 +326,10 @@ class _Saying:
         await writer.drain()
 
     async def _events(self) -> AsyncIterator[tuple[str | None, str, int]]:
-        """Server-sent events, the field each fills, its tokens; without a text: the connection breaks."""
+        """Server-sent events, what each fills, its tokens; without a text: the connection breaks."""
         role = self._event({"role": "assistant", "content": ""})
         if self.says.pace is None:
-            yield role, "", 0
+            yield role, "role", 0
         for place, name, texts in self._bundles():
             match self.says.after:
                 case Stall(tokens) if tokens == place:
@@ -339,19 +339,19 @@ class _Saying:
                         yield None, "", 0
                     return
                 case BadJson(tokens, junk) if tokens == place:
-                    yield f"data: {junk}\n\n", "", 0
+                    yield f"data: {junk}\n\n", "junk", 0
                 case ErrorEvent(tokens, error) if tokens == place:
-                    yield f"data: {json.dumps({'error': error})}\n\n", "", 0
+                    yield f"data: {json.dumps({'error': error})}\n\n", "error", 0
             sent = place + len(texts)
             await self._until_due(sent - 1)
             if self.says.pace is not None and not place:  # as vLLM does
-                yield role, "", 0
+                yield role, "role", 0
             yield self._event({name: "".join(texts)}, tokens=texts, sent=sent), name, len(texts)
         end = [END_OF_TURN] if self.finish == "stop" else []
-        yield self._event({}, tokens=end, sent=len(self.pieces), finish=self.finish), "", 0
+        yield self._event({}, tokens=end, sent=len(self.pieces), finish=self.finish), "finish", 0
         if self.include_usage:
-            yield f"data: {json.dumps({'choices': [], 'usage': self._usage(len(self.pieces))})}\n\n", "", 0
-        yield "data: [DONE]\n\n", "", 0
+            yield f"data: {json.dumps({'choices': [], 'usage': self._usage(len(self.pieces))})}\n\n", "usage", 0
+        yield "data: [DONE]\n\n", "done", 0
 
     def _bundles(self) -> Iterator[tuple[int, str, list[str]]]:
         """Number of the first token, field and texts of each event: as many tokens of one field as go out together."""

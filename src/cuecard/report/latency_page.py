@@ -12,7 +12,8 @@ from cuecard.latency.costs import TRANSFER
 from cuecard.latency.fitted import COEFFICIENTS, Fit
 from cuecard.latency.measured import Found, Roof, setting_of
 from cuecard.latency.roofline import Device
-from cuecard.report import latency_figures, latency_maps, wording
+from cuecard.latency.server.metrics import Served
+from cuecard.report import latency_figures, latency_maps, latency_server, wording
 from cuecard.report.evaluation import Report
 from cuecard.report.latency_figures import PARTS, at_answer, crossing_said
 from cuecard.report.parts import Drawing, bullets, document, figure, section, table, wide
@@ -44,6 +45,8 @@ class Profiled:
     roofs: Sequence[Roof]
     devices: Mapping[str, Mapping[str, Device]]
     about: Sequence[tuple[str, str]]
+    served: Sequence[Served] = ()
+    """Of a profile of servers: every point with its metrics."""
 
 
 def report(shown: Profiled) -> Report:
@@ -59,6 +62,7 @@ def report(shown: Profiled) -> Report:
         section("Summary", bullets(summary(shown))),
         section("Latency against output tokens", *map(figure, curves)),
         section("Where the time goes", *map(figure, stacked)),
+        latency_server.served_section(shown.served),
         _fits(shown.fits),
         _break_even(shown.pairs, surfaces[Schedule.OVERLAP]),
         _rooflines(shown.roofs, limits),
@@ -72,7 +76,8 @@ def report(shown: Profiled) -> Report:
 def _lead(shown: Profiled) -> str:
     if shown.pairs:
         return crossing_said(shown.pairs[0], at_answer(shown.pairs[0]))
-    return f"Where the time of a request goes: {', '.join(fit.model for fit in shown.fits)}."
+    models = dict.fromkeys(point.model for point in shown.points)
+    return f"Where the time of a request goes: {', '.join(models)}."
 
 
 def summary(shown: Profiled) -> list[str]:
@@ -247,6 +252,7 @@ def tables(shown: Profiled) -> dict[str, list[Mapping[str, Any]]]:
             for each in pair.spent
         ],
         "roofline": [_flat({**asdict(roof), "times": roof.times}) for roof in shown.roofs],
+        **({"server": latency_server.rows(shown.served)} if shown.served else {}),
     }
     return {name: rows for name, rows in made.items() if rows}
 

@@ -93,6 +93,13 @@ class Served:
     """None where the server does not tell."""
     metrics: Mapping[str, Spread]
 
+    @property
+    def load(self) -> str:
+        """`4 at once`, `2/s`, `2/s, 8 at once`."""
+        rate, at_once = self.point.rate, self.point.concurrency
+        said = [f"{rate:g}/s"] if rate is not None else []
+        return ", ".join(said + ([f"{at_once} at once"] if at_once is not None else []))
+
 
 def served(path: Path) -> list[Served]:
     """Every point of a profile of servers, in the order in which they were measured first. Raises BadInput."""
