@@ -21,7 +21,7 @@ from cuecard.models import images, spec
 from cuecard.models.base import Model
 from cuecard.models.prompt import CardFormat
 from cuecard.strategies.cuts import cut_with
-from cuecard.strategies.policy import Acceptance, Policy, Schedule
+from cuecard.strategies.policy import Acceptance, EarlyStop, Policy, Schedule
 from cuecard.strategies.run import answer, known, told
 from cuecard.strategies.team import Heard
 
@@ -182,6 +182,7 @@ def policy_with(
     card_keep: float | None = None,
     card_select: str | None = None,
     card_ending: str | None = None,
+    early_stop: str | None = None,
     budget: int | None = None,
     answer_tokens: int | None = None,
     temperature: float | None = None,
@@ -206,6 +207,7 @@ def policy_with(
         "accept": None if accept is None else Acceptance.parse(accept),
         "card": None if card is None else _member("card format", CardFormat, card),
         "cut": cut_with(policy.cut, card_keep, card_select, card_ending),
+        "early_stop": None if early_stop is None else EarlyStop.parse(early_stop),
         "deadline_s": deadline_s,
         "strict": strict,
         "samples": samples,

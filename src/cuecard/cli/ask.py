@@ -56,6 +56,12 @@ def ask(
         Maybe(help="Which words: attention, reader, surprise, first, last, content, sentences, random; or …-passage."),
     ] = None,
     card_ending: Annotated[str | None, Maybe(help="The reasoning's last sentence: free, kept or removed.")] = None,
+    early_stop: Annotated[
+        str | None,
+        Maybe(
+            help="TIMES[:WORDS]: the reasoning ends when the reader, asked every WORDS, says the same TIMES in a row."
+        ),
+    ] = None,
     budget: Annotated[int | None, Maybe(help="Most tokens of reasoning.")] = None,
     choice: Annotated[list[str] | None, Maybe(help="An option of a multiple-choice question (repeat it).")] = None,
     kind: Annotated[
@@ -88,6 +94,7 @@ def ask(
         card_keep=card_keep,
         card_select=card_select,
         card_ending=card_ending,
+        early_stop=early_stop,
         budget=budget,
         temperature=temperature,
         seed=seed,

@@ -1,5 +1,5 @@
 """Arms: what is compared. `strategy[:role][/schedule][/card][/budget=N][/accept=RULE][/placebo=NAME][/samples=N]
-[/keep=SHARE][/select=SELECTOR][/ending=WORD]`.
+[/keep=SHARE][/select=SELECTOR][/ending=WORD][/early-stop=TIMES:WORDS]`.
 
 `mutual/eager`, `transfer/notes/budget=128`, `transfer/placebo=shuffled`, `vote/equal=reason:large` (as many samples as
 generate no more tokens than that arm does on the same question), `policy:FILE` (as `cuecard tune` writes it).
@@ -17,14 +17,14 @@ from cuecard.evals.cards import change_of
 from cuecard.models.prompt import CardFormat
 from cuecard.strategies import policy_file
 from cuecard.strategies.cuts import cut_with
-from cuecard.strategies.policy import Acceptance, Policy, Schedule
+from cuecard.strategies.policy import Acceptance, EarlyStop, Policy, Schedule
 from cuecard.strategies.run import known
 
 FILE = "policy:"
 """What an arm begins with that stands in a policy file."""
 LIVE = "@live"
 """What a name ends with that was run end to end instead of being composed from stored calls."""
-OPTIONS = ("budget", "accept", "placebo", "samples", "equal", "keep", "select", "ending")
+OPTIONS = ("budget", "accept", "placebo", "samples", "equal", "keep", "select", "ending", "early-stop")
 ALIASES = {"short": "short:large", "reason": "reason:large"}
 
 
@@ -105,6 +105,8 @@ def _with_option(policy: Policy, option: str, value: str, text: str) -> Policy:
             return replace(policy, cut=cut_with(policy.cut, _share(value, text), None, None))
         case "select":
             return replace(policy, cut=cut_with(policy.cut, None, value, None))
+        case "early-stop":
+            return replace(policy, early_stop=EarlyStop.parse(value))
         case "ending":
             return replace(policy, cut=cut_with(policy.cut, None, None, value))
     try:

@@ -26,7 +26,7 @@ from cuecard.strategies.policy import Policy, Schedule
 from cuecard.strategies.run import answer
 
 MOST_SAMPLES = 64
-_READ_ROUTES = (Route.TRANSFERRED, Route.JUDGED)
+_READ_ROUTES = (Route.TRANSFERRED, Route.STOPPED, Route.JUDGED)
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _told(asked: Asked, arm: Arm, policy: Policy, seats: Mapping[str, Seat], boo
             notes,
             machine,
             streamed=overlapping and arm.placebo is None,
-            in_pieces=overlapping,
+            in_pieces=overlapping or policy.early_stop is not None,
             short=_short(asked, seat, policy, book) if overlapping else None,
         )
         for role, seat in seats.items()
@@ -213,9 +213,9 @@ def _scored(item: Item, outcome: Outcome | None, notes: Sequence[Note]) -> dict[
 
 def _reply(item: Item, outcome: Outcome, notes: Sequence[Note]) -> str:
     """The text that the answer was taken from: the reader's on its routes, else the last that says so."""
-    said = [note for note in notes if note.answer and note.mode in (Mode.SHORT, Mode.REASON, Mode.READ)]
+    said = [note for note in notes if note.answer and note.mode in (Mode.SHORT, Mode.REASON, Mode.READ, Mode.PROBE)]
     if outcome.route in _READ_ROUTES:
-        said = [note for note in said if note.mode is Mode.READ] or said
+        said = [note for note in said if note.mode in (Mode.READ, Mode.PROBE)] or said
     elif outcome.route in (Route.AGREED, Route.CONFIRMED):
         said = [note for note in said if note.mode is Mode.SHORT and note.role == "large"] or said
     for note in reversed(said):

@@ -68,7 +68,7 @@ READ = (
 KNOWN = (*READ, *HARMLESS, *IGNORED)
 REASONING = ("effort", "max_tokens", "exclude")
 STREAM_OPTIONS = ("include_usage", "include_obfuscation")
-TEXTS = ("schedule", "accept", "card", "card_select", "card_ending")
+TEXTS = ("schedule", "accept", "card", "card_select", "card_ending", "early_stop")
 OVERRIDES = ("strategy", *TEXTS, "card_keep", "budget", "kind", "options", "max_latency_ms", "strict")
 MOST_TOKENS, MOST_SEED = 2**31 - 1, 2**63 - 1
 """More than any model writes, and as much as servers can take."""

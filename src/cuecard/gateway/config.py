@@ -21,7 +21,7 @@ from cuecard.models.prompt import CardFormat
 from cuecard.pair import policy_with
 from cuecard.strategies import policy_file
 from cuecard.strategies.cuts import Ending, cut_with
-from cuecard.strategies.policy import Acceptance, Policy, Schedule
+from cuecard.strategies.policy import Acceptance, EarlyStop, Policy, Schedule
 from cuecard.strategies.run import STRATEGIES
 
 
@@ -98,6 +98,7 @@ class PairSettings(Strict):
     card_keep: float | None = None
     card_select: str | None = None
     card_ending: Ending | None = None
+    early_stop: str | None = None
     budget: int | None = Field(None, ge=1)
     answer_tokens: int | None = Field(None, ge=1)
     samples: int | None = Field(None, ge=1)
@@ -119,7 +120,8 @@ class PairSettings(Strict):
     @model_validator(mode="after")
     def _can_be_cut(self) -> PairSettings:
         try:
-            cut_with(None, self.card_keep, self.card_select, self.card_ending)
+            cut = cut_with(None, self.card_keep, self.card_select, self.card_ending)
+            Policy(cut=cut, early_stop=None if self.early_stop is None else EarlyStop.parse(self.early_stop))
         except BadInput as error:
             raise ValueError(f"{error} ({error.hint})") from error
         return self
@@ -256,6 +258,7 @@ class Config(Strict):
             card_keep=pair.card_keep,
             card_select=pair.card_select,
             card_ending=pair.card_ending,
+            early_stop=pair.early_stop,
             budget=pair.budget,
             answer_tokens=pair.answer_tokens,
             samples=pair.samples,

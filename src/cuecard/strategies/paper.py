@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cuecard.domain.outcome import Route
 from cuecard.domain.question import Question
+from cuecard.strategies.early import settled
 from cuecard.strategies.policy import Schedule
 from cuecard.strategies.team import Team
 from cuecard.strategies.verdicts import Verdict, accepted, same
@@ -24,6 +25,8 @@ async def transfer(question: Question, team: Team) -> Verdict:
     thought = team.small.think(question)
     if team.policy.schedule is not Schedule.THRIFTY:
         team.large.follow(question, thought)
+    if stands := await settled(question, team, thought):
+        return stands
     written = await thought
     return Verdict(
         await team.large.read(question, await team.card(question, written)),
@@ -44,6 +47,8 @@ async def mutual(question: Question, team: Team) -> Verdict:
     thought = thought or team.small.think(question)
     if team.policy.schedule is not Schedule.THRIFTY:
         team.large.follow(question, thought)
+    if stands := await settled(question, team, thought):
+        return stands
     written = await thought
     if await same(question, team, written, large):
         return Verdict(large, Route.CONFIRMED, "the small model's reasoning ends in the large model's short answer")

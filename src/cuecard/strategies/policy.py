@@ -57,6 +57,29 @@ DEFAULT_ACCEPTANCE = Acceptance(agreement=True, confidence=0.9)
 
 
 @dataclass(frozen=True)
+class EarlyStop:
+    """A reasoning is stopped when the reader, asked every so many words, has said the same so many times in a row."""
+
+    times: int = 2
+    every: int = 16
+
+    def __post_init__(self) -> None:
+        if self.times < 2 or self.every < 1:
+            raise BadInput(f"early stop {self} makes no sense", "write TIMES or TIMES:EVERY, such as 2:16; 2 at least")
+
+    def __str__(self) -> str:
+        return f"{self.times}:{self.every}"
+
+    @classmethod
+    def parse(cls, text: str) -> EarlyStop:
+        """`2` (times) or `2:16` (times, every so many words). Raises BadInput."""
+        found = re.fullmatch(r"(\d{1,6})(?::(\d{1,6}))?", text.strip())
+        if not found:
+            raise BadInput(f"early stop {text!r} makes no sense", "write TIMES or TIMES:EVERY, such as 2:16")
+        return cls(int(found[1]), *([int(found[2])] if found[2] else []))
+
+
+@dataclass(frozen=True)
 class Policy:
     """One request's settings."""
 
@@ -66,6 +89,8 @@ class Policy:
     """None: the best that the reader can do."""
     cut: CardCut | None = None
     """How cards are cut before they are read; None: they are read whole."""
+    early_stop: EarlyStop | None = None
+    """When a reasoning is stopped because the reader's answer stands; None: it goes to its end."""
     limits: Limits = field(default_factory=Limits)
     strict: bool = False
     """A model that fails fails the request, instead of leaving the other one's answer."""
@@ -95,6 +120,8 @@ class Policy:
             raise BadInput("a seed is a whole number of 64 bits", "take a smaller one")
         if self.rescue not in (Mode.SHORT, Mode.REASON):
             raise BadInput(f"a model that answers alone cannot {self.rescue}", "there are: short, reason")
+        if self.cut is not None and self.early_stop is not None:
+            raise BadInput("a card that is cut when it is whole cannot be read while it is written", "leave one out")
         if self.samples < 1:
             raise BadInput("vote and verdict need at least 1 sample")
 

@@ -16,7 +16,7 @@ from typing import Any
 from cuecard.domain.errors import BadInput
 from cuecard.models.prompt import CardFormat
 from cuecard.strategies.cuts import cut_with
-from cuecard.strategies.policy import Acceptance, Policy, Schedule
+from cuecard.strategies.policy import Acceptance, EarlyStop, Policy, Schedule
 from cuecard.strategies.run import known
 
 VERSION = 1
@@ -53,6 +53,7 @@ class PolicyFile:
     card_keep: float | None = None
     card_select: str | None = None
     card_ending: str | None = None
+    early_stop: str | None = None
     budget: int | None = None
     answer_tokens: int | None = None
     samples: int | None = None
@@ -77,6 +78,8 @@ class PolicyFile:
         if self.card is not None:
             made = replace(made, card=_member("card format", CardFormat, self.card))
         made = replace(made, cut=cut_with(made.cut, self.card_keep, self.card_select, self.card_ending))
+        if self.early_stop is not None:
+            made = replace(made, early_stop=EarlyStop.parse(self.early_stop))
         if self.budget is not None:
             made = replace(made, limits=replace(made.limits, reasoning_tokens=self.budget))
         if self.answer_tokens is not None:

@@ -67,19 +67,22 @@ class Thought:
         self.grown = asyncio.Event()
         self.task: asyncio.Task[Reply] | None = None
 
+    @property
+    def running(self) -> asyncio.Task[Reply]:
+        assert self.task is not None
+        return self.task
+
     def grow(self, piece: str) -> None:
         self.text += piece
         self.grown.set()
 
     def __await__(self) -> Any:
-        assert self.task is not None
-        return self.task.__await__()
+        return self.running.__await__()
 
     async def dismiss(self) -> None:
         """Stop it; its call ends, and its tokens are counted, before this returns."""
-        assert self.task is not None
-        self.task.cancel()
-        await asyncio.wait([self.task])
+        self.running.cancel()
+        await asyncio.wait([self.running])
 
 
 class Player:
@@ -104,12 +107,16 @@ class Player:
         """Answer at once, another model's reasoning in view."""
         return await self._call(question, layouts.read(question, card, self.card_format, self.model.abilities.style))
 
+    async def probe(self, question: Question, card: str) -> Reply:
+        """Answer at once from a card that is still being written."""
+        return await self._call(question, layouts.probe(question, card, self.card_format, self.model.abilities.style))
+
     def follow(self, question: Question, thought: Thought) -> None:
-        """Compute the card while it is written, if this model keeps what it has computed.
+        """Compute the card while it is written, if this model keeps what it has computed and no probe does it.
 
         Of a card that will be cut nobody knows yet what stays: only what stands before it is computed.
         """
-        if self.model.abilities.prefix_sessions:
+        if self.model.abilities.prefix_sessions and self.team.policy.early_stop is None:
             self.team.start(self._ahead(question) if self.team.policy.cut else self._follow(question, thought))
 
     async def score(self, question: Question, answer: str) -> float:
@@ -218,11 +225,11 @@ class Player:
     async def _follow(self, question: Question, thought: Thought) -> None:
         """Warm this model with the card as far as it goes; what comes meanwhile waits for the next turn."""
         style, computed = self.model.abilities.style, 0
-        while thought.task is not None and not thought.task.done():
+        while not thought.running.done():
             if len(thought.text) - computed < self.team.policy.follow_chars:
                 thought.grown.clear()
                 grown = self.team.start(thought.grown.wait())
-                await asyncio.wait([grown, thought.task], return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait([grown, thought.running], return_when=asyncio.FIRST_COMPLETED)
                 continue
             computed = len(thought.text)
             try:

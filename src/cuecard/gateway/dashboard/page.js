@@ -5,7 +5,7 @@ import { at, headers, lanes, make, percent, problem, rows, seconds, table } from
 
 const POLL_MS = 2000;
 const SHOWN = 12;
-const ROUTES = ["agreed", "confirmed", "transferred", "direct", "escalated", "judged", "voted", "degraded", "failed"];
+const ROUTES = ["agreed", "confirmed", "transferred", "stopped", "direct", "escalated", "judged", "voted", "degraded", "failed"];
 const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
 
 // --- totals ----------------------------------------------------------------------------------------------------------

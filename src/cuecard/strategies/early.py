@@ -1,0 +1,70 @@
+"""Early stop: while the small model reasons, the reader is asked what it would answer; once that stands, it ends.
+
+    every N words of the reasoning: the reader answers from what is written (a probe)
+    the same answer K times in a row: the reasoning is stopped, and that answer is given
+
+One probe at a time, beside the reasoning. What is written meanwhile is in the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from cuecard.answers import agree
+from cuecard.domain.errors import ModelError
+from cuecard.domain.outcome import Route
+from cuecard.domain.question import Question
+from cuecard.strategies.team import Reply, Team, Thought
+from cuecard.strategies.verdicts import Verdict
+
+_WHOLE_WORD = re.compile(r"\S+(?=\s)")
+
+
+async def settled(question: Question, team: Team, thought: Thought) -> Verdict | None:
+    """The answer that stood while the reasoning was written, which is stopped then; None where none did.
+
+    A probe that fails ends the probing, not the request. Without `early_stop` nobody is asked.
+    """
+    stop = team.policy.early_stop
+    if stop is None:
+        return None
+    said: list[Reply] = []
+    read = 0
+    while count := await _written(team, thought, read, stop.every):
+        read = count
+        probe = team.start(team.large.probe(question, _beginning(thought.text, read)))
+        await asyncio.wait([probe, thought.running], return_when=asyncio.FIRST_COMPLETED)
+        if thought.running.done():  # all is written: the reader gets the whole card instead
+            probe.cancel()
+            await asyncio.wait([probe])
+            return None
+        if isinstance(probe.exception(), ModelError):
+            return None
+        said.append(probe.result())
+        last = said[-stop.times :]
+        if len(last) == stop.times and all(agree(each.answer, last[-1].answer, question) for each in last):
+            await thought.dismiss()
+            why = f"the large model's answer was the same {stop.times} times, the last time at word {read} of the card"
+            return Verdict(last[-1], Route.STOPPED, why)
+    return None
+
+
+async def _written(team: Team, thought: Thought, read: int, every: int) -> int:
+    """The next multiple of `every` words that is written, as soon as it is; 0 when the reasoning is over.
+
+    Multiples, however fast it is written meanwhile, so that the same reasoning has the same probes.
+    """
+    while not thought.running.done():
+        count = len(_WHOLE_WORD.findall(thought.text)) // every * every
+        if count > read:
+            return count
+        thought.grown.clear()
+        grown = team.start(thought.grown.wait())
+        await asyncio.wait([grown, thought.running], return_when=asyncio.FIRST_COMPLETED)
+    return 0
+
+
+def _beginning(text: str, count: int) -> str:
+    """The first `count` words."""
+    return text[: [match.end() for match in _WHOLE_WORD.finditer(text)][count - 1]]
