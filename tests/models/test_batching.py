@@ -17,12 +17,12 @@ from cuecard.models.local import batching
 from cuecard.models.local.model import LocalModel
 from cuecard.models.prompt import reason, short
 
-QUESTIONS = [exercise.question for exercise in boards.exercises(6, 5)]
+QUESTIONS = [exercise.question for exercise in boards.exercises(4, 5)]
 
 
-@pytest.fixture(params=spec.EMBEDDED)
+@pytest.fixture
 async def model(request: pytest.FixtureRequest) -> AsyncIterator[LocalModel]:
-    loaded = spec.load(request.param)
+    loaded = spec.load(getattr(request, "param", "demo-small"))
     assert isinstance(loaded, LocalModel)
     yield loaded
     await loaded.aclose()
@@ -38,6 +38,7 @@ async def alone_and_at_once(model: LocalModel) -> tuple[list, list]:
     return alone, await asyncio.gather(*(hear(model, prompt, Limits()) for prompt in prompts(model)))
 
 
+@pytest.mark.parametrize("model", spec.EMBEDDED, indirect=True)
 async def test_greedy_calls_at_once_say_what_they_say_alone(model: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes, whole = [], batching.logits
     monkeypatch.setattr(batching, "logits", lambda *given: sizes.append(len(given[2])) or whole(*given))
