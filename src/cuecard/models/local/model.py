@@ -49,7 +49,7 @@ class Running:
 
 
 class LocalModel:
-    """A checkpoint in this process. Calls take turns, a token each, on a thread of the model's own."""
+    """A checkpoint in this process. Calls take turns, a token each, or all at once, on a thread of the model's own."""
 
     def __init__(
         self, name: str, model: PreTrainedModel, reader: Reader, card_formats: Sequence[CardFormat] | None = None
