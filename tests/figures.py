@@ -260,6 +260,20 @@ def held_out() -> str:
     return table(("model", "of", "points", "median error", "nine in ten below"), rows) + "\n" + profiled_on(fits[0])
 
 
+def mock_fit(told: Mapping[str, Any]) -> str:
+    figures = told["figures"]
+    rows = [
+        ("mock server", name, each["points"], percent(each["median"]), percent(each["p90"]))
+        for name, each in figures["held_out"].items()
+    ]
+    found = ", ".join(
+        f"{name.replace('_', ' ')} {1e6 * each['found_s']:,.0f} µs ({1e6 * each['known_s']:,.0f} are true)"
+        for name, each in figures["coefficients"].items()
+    )
+    head = ("model", "of", "points", "median error", "nine in ten below")
+    return table(head, rows) + f"\nFound: {found}.\n" + measured(told).capitalize()
+
+
 def profiled_on(fit: Fit) -> str:
     return measured({"machine": fit.measured["machine"]}).capitalize()
 
@@ -309,6 +323,7 @@ def roofline() -> str:
 
 FIGURES = {
     "figures held-out": held_out,
+    "figures mock-fit": of("mock_fit", mock_fit),
     "figures break-even": break_even,
     "figures roofline": roofline,
     "figures estimates": of("estimates", estimates),
