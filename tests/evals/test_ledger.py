@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cuecard.domain.errors import CuecardError
-from cuecard.evals.ledger import STAGES, LedgerError, Price, Spent, check, ledger
+from cuecard.domain.errors import BadInput, CuecardError
+from cuecard.evals.ledger import STAGES, LedgerError, Price, Spent, check, ledger, watts
 
 
 def call(
@@ -79,6 +79,20 @@ def test_a_price_is_the_sum_over_models_and_none_where_one_has_none():
     assert ledger([MUTUAL]).rows[0].price is None
 
 
+def test_energy_is_estimated_from_watts_and_seconds_of_work_and_none_where_a_model_s_are_not_known():
+    made = ledger([MUTUAL], powers={"large": 300.0, "small": 50.0})
+    by = {model: spent.seconds for model, spent in made.by("model").items()}
+    assert made.energy_j == pytest.approx(300 * by["large"] + 50 * by["small"])
+    assert sum(row.energy_j for row in made.rows) == pytest.approx(made.energy_j)
+    assert made.as_object()["total"]["energy_j"] == made.energy_j
+    assert ledger([MUTUAL], powers={"large": 300.0}).energy_j is None
+    assert ledger([MUTUAL]).energy_j is None
+    assert watts("ORG/NAME=350") == ("ORG/NAME", 350.0)
+    for wrong in ("large", "=3", "large=-1", "large=nan"):
+        with pytest.raises(BadInput, match="is no power"):
+            watts(wrong)
+
+
 @pytest.mark.parametrize(
     ("spoiled", "said"),
     [
@@ -107,12 +121,12 @@ def test_a_question_that_is_answered_twice_or_not_at_all_is_told():
 def test_a_total_that_is_not_the_sum_of_its_parts_is_found():
     made = ledger([MUTUAL])
     with pytest.raises(LedgerError, match="prompt_tokens: 640 in all, 740 in its parts"):
-        check(made, [MUTUAL, record(call(), id="2")], {})
+        check(made, [MUTUAL, record(call(), id="2")], {}, {})
     first, *rest = made.rows
     for field in ("calls", "wasted_tokens", "seconds"):
         swollen = replace(first, spent=replace(first.spent, **{field: getattr(first.spent, field) + 1}))
         with pytest.raises(LedgerError, match=f"{field} by route"):
-            check(replace(made, rows=(swollen, *rest)), [MUTUAL], {})
+            check(replace(made, rows=(swollen, *rest)), [MUTUAL], {}, {})
 
 
 @st.composite

@@ -18,7 +18,7 @@ from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.evals import cases, folder
 from cuecard.evals.exchange.bounds import summary_of
 from cuecard.evals.findings import MARGIN, Findings, TaskFound, findings
-from cuecard.evals.ledger import Price
+from cuecard.evals.ledger import Price, watts
 from cuecard.latency import readings
 
 Maybe = typer.Option
@@ -31,6 +31,9 @@ def report(
     margin: Annotated[float, Maybe(help="An arm that loses less is not worse: 0.01 is one point.")] = MARGIN,
     price: Annotated[
         list[str] | None, Maybe(help="MODEL=PROMPT,COMPLETION[,CACHED] per million tokens (one for each model).")
+    ] = None,
+    power: Annotated[
+        list[str] | None, Maybe("--watts", help="MODEL=WATTS while it works, for an estimate of energy.")
     ] = None,
     questions: Annotated[int, Maybe(help="Most questions of a task that are shown one by one.")] = 40,
     as_json: Annotated[bool, Maybe("--json", help="Print the findings as one JSON object.")] = False,
@@ -48,7 +51,9 @@ def report(
     about, store = folder.opened(run)
     config = about["config"]
     try:
-        found = findings(config, store, against, margin, dict(Price.parse(each) for each in price or ()))
+        found = findings(
+            config, store, against, margin, dict(map(Price.parse, price or ())), dict(map(watts, power or ()))
+        )
         if not any(task.arms for task in found.tasks):
             raise BadInput(f"{run} has no answers yet", "let it run first")
         known = cases.cases(config, store)

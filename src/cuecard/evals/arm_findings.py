@@ -81,14 +81,19 @@ class ArmFound:
 
 
 def described(
-    bench: Bench, names: tuple[str, str], answers: Sequence[Record], lacking: int, prices: Mapping[str, Price] | None
+    bench: Bench,
+    names: tuple[str, str],
+    answers: Sequence[Record],
+    lacking: int,
+    prices: Mapping[str, Price] | None,
+    powers: Mapping[str, float] | None = None,
 ) -> ArmFound:
     """`names`: the arm's and its family's. `lacking`: questions that nobody can resolve. Raises LedgerError."""
     scores, clusters = bench.graded(answers), bench.clusters_of(answers)
     given = [each for each in answers if each["status"] != "error"]
     known, numbered = timed(answers), counted(answers)
     took = latency(answers) if known else {}
-    books = ledger(answers, prices) if known else None
+    books = ledger(answers, prices, powers=powers) if known else None
     by = {extractor: mean(bench.graded(answers, extractor).values()) for extractor in EXTRACTORS}
     sure = share_interval(list(scores.values()), bench.clusters(scores)) if scores and not lacking else None
     return ArmFound(

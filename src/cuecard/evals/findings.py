@@ -94,6 +94,7 @@ def findings(
     against: str | None = None,
     margin: float = MARGIN,
     prices: Mapping[str, Price] | None = None,
+    powers: Mapping[str, float] | None = None,
 ) -> Findings:
     """`against`: the baseline, `reason:large` where the run has it. Raises BadInput, MissingExtra, LedgerError."""
     base, answers = base_of(config), list(store.answers())
@@ -106,7 +107,7 @@ def findings(
     for bench in benches(config["tasks"], store.items()):
         told = by_arm(answers, bench.name)
         lacking = {name: len(notes.get(f"unresolved {bench.name} {name}") or ()) for name in arms}
-        found.append(_task(bench, told, arms, lacking, prices))
+        found.append(_task(bench, told, arms, lacking, (prices, powers)))
         # what an arm has answered apart from questions that nobody can resolve are the easy ones: no comparison
         whole = {name: own for name, own in told.items() if not lacking[name]}
         compared += differences(bench, whole, arms, baseline, margin)
@@ -120,10 +121,10 @@ def _task(
     told: Mapping[str, Sequence[Record]],
     arms: Mapping[str, Arm],
     lacking: Mapping[str, int],
-    prices: Mapping[str, Price] | None,
+    rates: tuple[Mapping[str, Price] | None, Mapping[str, float] | None],
 ) -> TaskFound:
     plain = {
-        name: described(bench, (name, family(arms[name])), told[name], lacking[name], prices)
+        name: described(bench, (name, family(arms[name])), told[name], lacking[name], *rates)
         for name in arms
         if name in told
     }

@@ -56,6 +56,18 @@ class Price:
         return (fresh * self.prompt + spent.cached_tokens * cached + spent.completion_tokens * self.completion) / 1e6
 
 
+def watts(text: str) -> tuple[str, float]:
+    """A model and what it draws while it works, from MODEL=WATTS. Raises BadInput."""
+    model, _, number = text.rpartition("=")
+    try:
+        drawn = float(number)
+    except ValueError:
+        drawn = -1.0
+    if not model or not 0 <= drawn < math.inf:
+        raise BadInput(f"{text!r} is no power", "write MODEL=WATTS")
+    return model, drawn
+
+
 @dataclass(frozen=True)
 class Spent:
     """What was spent; adds up. Prompt tokens are cached, computed, or `unseen` where nobody counted the cached ones.
@@ -82,7 +94,10 @@ class Spent:
 
 @dataclass(frozen=True)
 class Row:
-    """What one route spent in one stage of one mode of one model; the price is None where there is none."""
+    """What one route spent in one stage of one mode of one model; price and energy are None where none is given.
+
+    `energy_j`, joules, is estimated: the model's stated power times its seconds of work.
+    """
 
     route: str
     model: str
@@ -90,6 +105,7 @@ class Row:
     stage: str
     spent: Spent
     price: float | None
+    energy_j: float | None
 
 
 @dataclass(frozen=True)
@@ -112,6 +128,8 @@ class Ledger:
     total: Spent
     price: float | None
     """None as soon as one model that was called has none: a part of a price is no price."""
+    energy_j: float | None
+    """Estimated; None as `price`."""
     answers: int
     latency_s: float
 
@@ -130,38 +148,54 @@ class Ledger:
             for row in self.rows
         ]
         routes, total = [asdict(route) for route in self.routes], asdict(self.total)
-        return {"rows": rows, "routes": routes, "total": total | {"price": self.price}, "answers": self.answers}
+        return {
+            "rows": rows,
+            "routes": routes,
+            "total": total | {"price": self.price, "energy_j": self.energy_j},
+            "answers": self.answers,
+        }
 
 
 def ledger(
-    records: Iterable[Record], prices: Mapping[str, Price] | None = None, questions: int | None = None
+    records: Iterable[Record],
+    prices: Mapping[str, Price] | None = None,
+    questions: int | None = None,
+    powers: Mapping[str, float] | None = None,
 ) -> Ledger:
-    """The ledger of answer records of one arm; `prices` by model; `questions`: how many there must be.
+    """The ledger of answer records of one arm; `prices` and `powers` (watts) by model; `questions`: how many must be.
 
     Raises LedgerError where a question was answered twice or not at all, a call contradicts itself, or a total differs
     from its parts.
     """
     kept = list(records)
     _check_answers(kept, questions)
-    prices, sums = prices or {}, dict[tuple[str, str, str, str], Spent]()
+    prices, powers, sums = prices or {}, powers or {}, dict[tuple[str, str, str, str], Spent]()
     for record in kept:
         for call in record["calls"]:
             for stage, spent in stages(call, record):
                 key = (route_of(record), call["model"], call["mode"], stage)
                 sums[key] = sums.get(key, Spent()) + spent
     rows = tuple(
-        Row(*key, spent, prices[key[1]].of(spent) if key[1] in prices else None) for key, spent in sorted(sums.items())
+        Row(
+            *key,
+            spent,
+            prices[key[1]].of(spent) if key[1] in prices else None,
+            powers[key[1]] * spent.seconds if key[1] in powers else None,
+        )
+        for key, spent in sorted(sums.items())
     )
     known = [row.price for row in rows if row.price is not None]
+    drawn = [row.energy_j for row in rows if row.energy_j is not None]
     made = Ledger(
         rows,
         tuple(_route(route, kept) for route in sorted({route_of(record) for record in kept})),
         sum((row.spent for row in rows), Spent()),
         math.fsum(known) if len(known) == len(rows) else None,
+        math.fsum(drawn) if len(drawn) == len(rows) and powers else None,
         len(kept),
         math.fsum(_latency_s(record) for record in kept),
     )
-    check(made, kept, prices)
+    check(made, kept, prices, powers)
     return made
 
 
@@ -201,7 +235,7 @@ def stages(call: Record, record: Record) -> Iterator[tuple[str, Spent]]:
             yield "decode", written
 
 
-def check(made: Ledger, records: Sequence[Record], prices: Mapping[str, Price]) -> None:
+def check(made: Ledger, records: Sequence[Record], prices: Mapping[str, Price], powers: Mapping[str, float]) -> None:
     """Raises LedgerError unless every total equals its parts, counted a second time straight from the records."""
     calls = [call for record in records for call in record["calls"]]
     straight: dict[str, float] = {
@@ -224,6 +258,9 @@ def check(made: Ledger, records: Sequence[Record], prices: Mapping[str, Price]) 
     if made.price is not None:
         by_model = [prices[model].of(spent) for model, spent in made.by("model").items()]
         _equal("price by model", made.price, math.fsum(by_model))
+    if made.energy_j is not None:
+        by_model = [powers[model] * spent.seconds for model, spent in made.by("model").items()]
+        _equal("energy by model", made.energy_j, math.fsum(by_model))
 
 
 def route_of(record: Record) -> str:

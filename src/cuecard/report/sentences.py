@@ -47,6 +47,12 @@ def times(interval: Interval) -> str:
     return f"{interval.estimate:.2f} times ({between(interval, 1, '.2f')})"
 
 
+def units(task: TaskFound) -> str:
+    """What is scored, counted: `6 groups of rotations`, `1 question`."""
+    first, _, rest = task.unit.partition(" ")
+    return f"{task.units:,} {first}{'' if task.units == 1 else 's'} {rest}".strip()
+
+
 def lead(found: Findings) -> str:
     """The whole run, in one sentence a task."""
     said = []
@@ -54,7 +60,7 @@ def lead(found: Findings) -> str:
         if not task.best:
             said.append(f"{task.task}: nothing is scored.")
             continue
-        told = f"On {task.task} ({task.units:,} {task.unit}s) {_best(task)}"
+        told = f"On {task.task} ({units(task)}) {_best(task)}"
         difference = task.difference(task.leading) if task.leading else None
         if difference is not None:
             told += f"; {difference.arm} reaches {share(accuracy(task.arms[difference.arm]))}"

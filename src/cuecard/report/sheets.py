@@ -120,7 +120,9 @@ def spending(task: TaskFound) -> Texts:
     """What every arm spent on the whole task."""
     books = [(arm, arm.ledger) for arm in task.composed if arm.ledger is not None]
     priced = any(arm.price is not None for arm, _ in books)
+    driven = any(made.energy_j is not None for _, made in books)
     heads = ["arm", "calls", *SPENT, "models' seconds", "askers' seconds", *(["price"] if priced else [])]
+    heads += ["joules, estimated"] if driven else []
     rows = [
         [
             arm.arm,
@@ -129,6 +131,7 @@ def spending(task: TaskFound) -> Texts:
             f"{made.total.seconds:,.1f}",
             f"{made.latency_s:,.1f}",
             *(["–" if made.price is None else f"{made.price:.4g}"] if priced else []),
+            *(["–" if made.energy_j is None else f"{made.energy_j:,.1f}"] if driven else []),
         ]
         for arm, made in books
     ]
