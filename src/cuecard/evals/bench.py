@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from cuecard.domain.errors import BadInput
@@ -112,6 +112,13 @@ def genuine(arms: Mapping[str, Arm], placebo: str) -> str | None:
     own = arms[placebo]
     there = (each for each, arm in arms.items() if arm.placebo is None and same(arm, own))
     return name if name in arms else next(there, None)
+
+
+def whole(arms: Mapping[str, Arm], cut: str) -> str | None:
+    """The arm that does the same with cards that are not cut; None if the run has none."""
+    own = replace(arms[cut], policy=replace(arms[cut].policy, cut=None))
+    there = (name for name, arm in arms.items() if not name.endswith(LIVE))
+    return next((name for name in there if arms[name].placebo is None and same(arms[name], own)), None)
 
 
 def same(one: Arm, other: Arm) -> bool:

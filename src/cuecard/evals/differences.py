@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from cuecard.domain.outcome import LatencyKind
 from cuecard.evals.arms import LIVE, Arm
-from cuecard.evals.bench import Bench, counted, family, generated, genuine, timed
+from cuecard.evals.bench import Bench, counted, family, generated, genuine, timed, whole
 from cuecard.evals.extractors import EXTRACTORS
 from cuecard.evals.statistics import (
     Comparison,
@@ -27,6 +27,7 @@ FAMILIES = {
     "arms": "every arm against the baseline",
     "cards": "every strategy of both models against the large model's short answer",
     "placebos": "every placebo against the same arm with the card that was written",
+    "cuts": "every cut card against the same arm with the whole card",
 }
 
 
@@ -96,6 +97,8 @@ def _wanted(arms: Mapping[str, Arm], baseline: str | None) -> list[tuple[str, st
     wanted = [("arms", name, baseline) for name, of in composed.items() if baseline and of != "placebo"]
     wanted += [("cards", name, NO_CARD) for name, of in composed.items() if of == "paper" and NO_CARD in composed]
     wanted += [("placebos", name, genuine(arms, name)) for name, of in composed.items() if of == "placebo"]
+    cut = (name for name, of in composed.items() if of != "placebo" and arms[name].policy.cut is not None)
+    wanted += [("cuts", name, whole(arms, name)) for name in cut]
     return [(which, arm, against) for which, arm, against in wanted if against and against != arm]
 
 

@@ -103,6 +103,14 @@ def _placebos(shown: Evaluation, drawn: Drawn) -> str:
     return section("Placebo cards", *_figures(shown, drawn, "placebos"), soft=soft)
 
 
+def _cuts(shown: Evaluation, drawn: Drawn) -> str:
+    soft = (
+        "What is left of a card's words when only a share is kept, by who chooses them. Differences are paired, against"
+        " the same arm with the whole card; they are in tables/differences.csv, family cuts."
+    )
+    return section("Cut cards", *_figures(shown, drawn, "cuts"), soft=soft)
+
+
 def _extraction(shown: Evaluation, drawn: Drawn) -> str:
     parts = []
     for task in shown.found.tasks:
@@ -202,6 +210,7 @@ CHAPTERS = (
     _routes,
     _fronts,
     _placebos,
+    _cuts,
     _extraction,
     _acceptance,
     _live,

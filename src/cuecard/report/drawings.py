@@ -11,6 +11,7 @@ from cuecard.evals.differences import NO_CARD
 from cuecard.evals.extractors import EXTRACTORS
 from cuecard.evals.findings import ArmFound, Findings, TaskFound, competes
 from cuecard.report import sentences, timeline, wording
+from cuecard.report.attention_cards import cut_cards
 from cuecard.report.lanes import handoff
 from cuecard.report.parts import Drawing, drawing
 from cuecard.report.scatter import Point, scatter
@@ -172,7 +173,7 @@ def _placebo(arm: str) -> str:
 
 
 def _asked(task: TaskFound) -> str:
-    return f"the same {task.units:,} {task.unit}s"
+    return f"the same {sentences.units(task)}"
 
 
 def _values(arms: Iterable[ArmFound]) -> str:
@@ -187,6 +188,7 @@ def all_of(found: Findings, asked: Sequence[Request]) -> dict[str, list[Drawing]
         made[f"tokens {task.task}"] = accuracy_against_tokens(task)
         made[f"fronts {task.task}"] = fronts(task)
         made[f"placebos {task.task}"] = placebos(task)
+        made[f"cuts {task.task}"] = cut_cards(task)
         made[f"extractors {task.task}"] = extractors(task)
         made[f"rules {task.task}"] = false_accepts(task)
     for each in asked:
