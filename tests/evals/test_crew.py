@@ -65,6 +65,20 @@ def test_items_of_lost_workers_are_answered_by_others_and_every_call_is_made_onc
     assert len(made) == len(set(made)) == 12 * 5
 
 
+def test_equal_questions_of_other_items_outlive_the_worker_that_was_asked_first(tmp_path):
+    class Twins(MadeUp):
+        def items(self):
+            for item in super().items():
+                yield type(item)(f"{item.id} a", item.question, ("A",), "exact", item.cluster)
+                yield type(item)(f"{item.id} b", item.question, ("A",), "exact", item.cluster)
+
+    lab = Laboratory(tmp_path, task=Twins(6))
+    run(lab, [3, 8, 10**9], [5, 10**9])
+    assert Counter(arm for _, arm in lab.answers()) == dict.fromkeys(lab.arms, 12)
+    made = lab.options["made"]
+    assert len(made) == len(set(made)) == 6 * 5
+
+
 def test_when_nobody_is_left_the_run_ends_and_goes_on_later(tmp_path):
     lab = Laboratory(tmp_path, task=MadeUp(12))
     with pytest.raises(ModelUnreachable, match="all workers died"):

@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import ModelBusy, ModelTimeout, ModelUnreachable, RateLimited
 from cuecard.evals.calls import Book, Seat, Wanted, failure
 from cuecard.evals.compose import Asked
-from cuecard.evals.crew import Place
+from cuecard.evals.crew import Place, WorkerLost
 from cuecard.evals.maker import Before, Order
 from cuecard.evals.store import CallRow, Record
 from cuecard.evals.timeless import batched
 from cuecard.evals.writer import MOST_WAITING
 from cuecard.models import prompt as layouts
 
-ORDER = {Mode.SHORT: 0, Mode.REASON: 1, Mode.READ: 2, Mode.SCORE: 3, Mode.WEIGH: 3}
+ORDER = {Mode.SHORT: 0, Mode.REASON: 1, Mode.READ: 2, Mode.PROBE: 2, Mode.SCORE: 3, Mode.WEIGH: 3}
 """Of the calls about one question: later ones find it computed, and the first has shown what that saves."""
 TRIES = {ModelBusy.__name__: 8, ModelUnreachable.__name__: 4}
 OTHER_TRIES = 2
@@ -86,8 +87,9 @@ class Caller:
                 at.book.add(wanted.key, await self._once(wanted, at))
 
     async def _once(self, wanted: Wanted, at: At) -> Record:
-        if (making := self._making.get(wanted.key)) is not None:
-            return await asyncio.shield(making)
+        while (making := self._making.get(wanted.key)) is not None:
+            with suppress(WorkerLost):  # then it is made here
+                return await asyncio.shield(making)
         if (recent := self._recent.get(wanted.key)) is not None:
             return recent
         future = self._making[wanted.key] = asyncio.get_running_loop().create_future()
@@ -95,7 +97,8 @@ class Caller:
             record = await self._made(wanted, at)
             await self.keep(CallRow(wanted.key, record))
         except BaseException as error:
-            future.set_exception(error)
+            # whoever makes it may be cancelled because its worker died, which is no reason for others to end
+            future.set_exception(WorkerLost() if isinstance(error, asyncio.CancelledError) else error)
             future.exception()  # looked at, as nobody else may be waiting for it
             raise
         else:

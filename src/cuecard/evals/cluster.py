@@ -86,7 +86,8 @@ class RayWorker:
 
     ray: Any
     hands: Mapping[str, Any]
-    lost: Callable[[Worker], Awaitable[None]]
+    lost: Callable[[Worker, str], Awaitable[None]]
+    """Hears of its death, and why."""
 
     async def make(self, order: Order) -> Record:
         made: Record = await self._of(self.hands[order.wanted.seat.role].make.remote(order))
@@ -123,8 +124,10 @@ class RayWorker:
         try:
             return await answer
         except (self.ray.exceptions.RayActorError, self.ray.exceptions.NodeDiedError) as error:
-            await self.lost(self)
+            await self.lost(self, _line(error, -1))
             raise WorkerLost from error
+        except self.ray.exceptions.RayError as error:
+            raise CuecardError(f"a worker failed: {_line(error, -1)}") from error
 
 
 @dataclass(eq=False)
@@ -189,16 +192,16 @@ class Cluster:
         except WorkerLost:
             return
         except CuecardError as error:
-            await self._gone(worker, error)
+            await self._gone(worker, error, str(error))
         else:
             await self.crew.join(worker, machine)
 
-    async def _lost(self, worker: Worker) -> None:
+    async def _lost(self, worker: Worker, why: str) -> None:
         if worker in self._workers:
             self.tell("a worker died: what it had in hand goes to others")
-            await self._gone(worker, None)
+            await self._gone(worker, None, why)
 
-    async def _gone(self, worker: Worker, error: CuecardError | None) -> None:
+    async def _gone(self, worker: Worker, error: CuecardError | None, why: str) -> None:
         self._workers = [each for each in self._workers if each is not worker]
         self.crew.lose(worker)
         if isinstance(worker, RayWorker):
@@ -206,7 +209,8 @@ class Cluster:
         if error is None and self._hired < self.sizes.workers * (1 + ONCE_MORE):
             self._hire()
         elif not self._workers:
-            await self.crew.end(error or ModelUnreachable(f"all {self._hired} workers died", "look at their machines"))
+            dead = ModelUnreachable(f"all {self._hired} workers died, the last one so: {why}", "look at their machines")
+            await self.crew.end(error or dead)
         elif error is not None:
             self.tell(f"a worker could not begin: {error}")
 
@@ -225,10 +229,8 @@ def _connected(sizes: Sizes, processes: int) -> Any:
     try:
         ray.init(sizes.address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
     except Exception as error:  # each way not to find a cluster is an error of its own
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BadInput(
-            f"no Ray cluster at {sizes.address}: {said}", "give --ray-address, or none for a local one"
-        ) from error
+        told = f"no Ray cluster at {sizes.address}: {_line(error, 0)}"
+        raise BadInput(told, "give --ray-address, or none for a local one") from error
     there = ray.cluster_resources()
     for what, each in {"CPU": 1.0, "GPU": sizes.gpus}.items():
         if there.get(what, 0) < needed * each:
@@ -236,6 +238,11 @@ def _connected(sizes: Sizes, processes: int) -> Any:
             told = f"{needed} processes with {each:g} {what} each do not fit: the cluster has {there.get(what, 0):g}"
             raise BadInput(told, "take fewer workers")
     return ray
+
+
+def _line(error: Exception, place: int) -> str:
+    """One line of what an error says: the first tells what Ray could not do, the last why."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[place].strip()[:300]
 
 
 def _anywhere(given: str | Mapping[str, Any]) -> str | dict[str, Any]:
