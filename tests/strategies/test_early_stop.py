@@ -76,6 +76,14 @@ def test_what_cannot_be_understood_never_stands():
     assert ask(reader({0: "no idea"})).route is Route.TRANSFERRED
 
 
+def test_an_answer_that_the_reader_is_not_sure_of_does_not_stand():
+    def says(prompt: Prompt) -> Script:
+        return Script("3", answer_logprob=-0.01 if words_read(prompt) >= 40 else -1.0)
+
+    outcome = ask(SimulatedModel("large", FAST, says, Random(0)), replace(POLICY, early_stop=EarlyStop(2, 10, 0.9)))
+    assert (outcome.route, len(probes(outcome))) == (Route.STOPPED, 5)
+
+
 def test_three_times_are_more_than_two():
     outcome = ask(reader({0: "3"}), replace(POLICY, early_stop=EarlyStop(3, 10)))
     assert probes(outcome) == ["3", "3", "3"]
@@ -132,7 +140,7 @@ def test_whatever_is_said_tokens_are_conserved_and_nothing_is_left_running(
         assert [said for said in probes(outcome) if said is not None][-times:] == [outcome.answer] * times
 
 
-@pytest.mark.parametrize("text", ["", "1", "2:0", "two", "2:16:1", "-2"])
+@pytest.mark.parametrize("text", ["", "1", "2:0", "two", "2:16:1.5", "2:16:0.9:1", "-2"])
 def test_what_makes_no_sense_is_refused(text):
     with pytest.raises(BadInput, match="early stop"):
         EarlyStop.parse(text)

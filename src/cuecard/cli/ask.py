@@ -59,7 +59,7 @@ def ask(
     early_stop: Annotated[
         str | None,
         Maybe(
-            help="TIMES[:WORDS]: the reasoning ends when the reader, asked every WORDS, says the same TIMES in a row."
+            help="TIMES[:WORDS[:CONFIDENCE]]: the reasoning ends when the reader, asked every WORDS, has said the same."
         ),
     ] = None,
     budget: Annotated[int | None, Maybe(help="Most tokens of reasoning.")] = None,

@@ -1,5 +1,5 @@
 """Arms: what is compared. `strategy[:role][/schedule][/card][/budget=N][/accept=RULE][/placebo=NAME][/samples=N]
-[/keep=SHARE][/select=SELECTOR][/ending=WORD][/early-stop=TIMES:WORDS]`.
+[/keep=SHARE][/select=SELECTOR][/ending=WORD][/early-stop=TIMES:WORDS:CONFIDENCE]`.
 
 `mutual/eager`, `transfer/notes/budget=128`, `transfer/placebo=shuffled`, `vote/equal=reason:large` (as many samples as
 generate no more tokens than that arm does on the same question), `policy:FILE` (as `cuecard tune` writes it).

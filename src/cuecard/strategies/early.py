@@ -15,6 +15,7 @@ from cuecard.answers import agree
 from cuecard.domain.errors import ModelError
 from cuecard.domain.outcome import Route
 from cuecard.domain.question import Question
+from cuecard.strategies.policy import EarlyStop
 from cuecard.strategies.team import Reply, Team, Thought
 from cuecard.strategies.verdicts import Verdict
 
@@ -43,11 +44,16 @@ async def settled(question: Question, team: Team, thought: Thought) -> Verdict |
             return None
         said.append(probe.result())
         last = said[-stop.times :]
-        if len(last) == stop.times and all(agree(each.answer, last[-1].answer, question) for each in last):
+        if len(last) == stop.times and all(_stands(each, last[-1], question, stop) for each in last):
             await thought.dismiss()
             why = f"the large model's answer was the same {stop.times} times, the last time at word {read} of the card"
             return Verdict(last[-1], Route.STOPPED, why)
     return None
+
+
+def _stands(one: Reply, last: Reply, question: Question, stop: EarlyStop) -> bool:
+    unsure = stop.confidence is not None and one.confidence is not None and one.confidence < stop.confidence
+    return not unsure and agree(one.answer, last.answer, question)
 
 
 async def _written(team: Team, thought: Thought, read: int, every: int) -> int:

@@ -12,6 +12,8 @@ from cuecard.models.base import Limits
 from cuecard.models.prompt import CardFormat
 from cuecard.strategies.cuts import CardCut
 
+_HOW_TO_STOP = "write TIMES, TIMES:WORDS or TIMES:WORDS:CONFIDENCE, such as 2:16:0.9; at least 2 times"
+
 
 class Schedule(StrEnum):
     """What runs at once; the answer is the same with each (greedy)."""
@@ -62,21 +64,24 @@ class EarlyStop:
 
     times: int = 2
     every: int = 16
+    confidence: float | None = None
+    """How probable the reader must have found each of these answers; not asked for where its engine does not tell."""
 
     def __post_init__(self) -> None:
-        if self.times < 2 or self.every < 1:
-            raise BadInput(f"early stop {self} makes no sense", "write TIMES or TIMES:EVERY, such as 2:16; 2 at least")
+        if self.times < 2 or self.every < 1 or not 0 <= (self.confidence or 0) <= 1:
+            raise BadInput(f"early stop {self} makes no sense", _HOW_TO_STOP)
 
     def __str__(self) -> str:
-        return f"{self.times}:{self.every}"
+        return f"{self.times}:{self.every}" + ("" if self.confidence is None else f":{self.confidence:g}")
 
     @classmethod
     def parse(cls, text: str) -> EarlyStop:
-        """`2` (times) or `2:16` (times, every so many words). Raises BadInput."""
-        found = re.fullmatch(r"(\d{1,6})(?::(\d{1,6}))?", text.strip())
+        """`2` (times), `2:16` (times, every so many words) or `2:16:0.9` (and how sure). Raises BadInput."""
+        found = re.fullmatch(r"(\d{1,6})(?::(\d{1,6})(?::(\d(?:\.\d{1,9})?))?)?", text.strip())
         if not found:
-            raise BadInput(f"early stop {text!r} makes no sense", "write TIMES or TIMES:EVERY, such as 2:16")
-        return cls(int(found[1]), *([int(found[2])] if found[2] else []))
+            raise BadInput(f"early stop {text!r} makes no sense", _HOW_TO_STOP)
+        times, every, confidence = found.groups()
+        return cls(int(times), int(every) if every else cls.every, float(confidence) if confidence else None)
 
 
 @dataclass(frozen=True)
