@@ -266,16 +266,21 @@ def mock_fit(told: Mapping[str, Any]) -> str:
         ("mock server", name, each["points"], percent(each["median"]), percent(each["p90"]))
         for name, each in figures["held_out"].items()
     ]
+    names = {
+        "fixed_s": "a request",
+        "prefill_s_per_token": "a prompt token",
+        "decode_s_per_token": "a token written",
+    }
     found = ", ".join(
-        f"{name.replace('_', ' ')} {1e6 * each['found_s']:,.0f} µs ({1e6 * each['known_s']:,.0f} are true)"
+        f"{names[name]} {1e6 * each['found_s']:,.0f} µs (true {1e6 * each['known_s']:,.0f})"
         for name, each in figures["coefficients"].items()
     )
     head = ("model", "of", "points", "median error", "nine in ten below")
-    return table(head, rows) + f"\nFound: {found}.\n" + measured(told).capitalize()
+    return table(head, rows) + f"\nFound: {found}.\nThe fit's readings were {measured(told)}"
 
 
 def profiled_on(fit: Fit) -> str:
-    return measured({"machine": fit.measured["machine"]}).capitalize()
+    return f"The fit's readings were {measured({'machine': fit.measured['machine']})}"
 
 
 def break_even() -> str:
