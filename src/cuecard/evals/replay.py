@@ -7,8 +7,8 @@ done before on that model: see `StoredModel`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -108,41 +108,32 @@ class WatchedModel:
     def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
         return noted(self.model.stream(prompt, limits), self._note(prompt.mode), self.clock)
 
-    async def warm(self, prompt: Prompt) -> Usage:
-        note = self._note(Mode.WARM)
+    @contextmanager
+    def _noted(self, mode: Mode) -> Iterator[Note]:
+        """A call that decodes nothing."""
+        note = self._note(mode)
         try:
-            note.usage = await self.model.warm(prompt)
+            yield note
             note.finish_reason = FinishReason.STOP
         except ModelError as failure:
             note.finish_reason, note.error = FinishReason.ERROR, str(failure)
             raise
         finally:
             note.end_s = self.clock()
+
+    async def warm(self, prompt: Prompt) -> Usage:
+        with self._noted(Mode.WARM) as note:
+            note.usage = await self.model.warm(prompt)
         return note.usage
 
     async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[Weighed, Usage]:
-        note = self._note(Mode.WEIGH)
-        try:
+        with self._noted(Mode.WEIGH) as note:
             weighed, note.usage = await cast(Weigher, self.model).weigh(prompt, answer, by)
-            note.finish_reason = FinishReason.STOP
-        except ModelError as failure:
-            note.finish_reason, note.error = FinishReason.ERROR, str(failure)
-            raise
-        finally:
-            note.end_s = self.clock()
         return weighed, note.usage
 
     async def score(self, prompt: Prompt, answer: str) -> float:
-        note = self._note(Mode.SCORE)
-        try:
-            value = await self.model.score(prompt, answer)
-            note.finish_reason = FinishReason.STOP
-        except ModelError as failure:
-            note.finish_reason, note.error = FinishReason.ERROR, str(failure)
-            raise
-        finally:
-            note.end_s = self.clock()
-        return value
+        with self._noted(Mode.SCORE):
+            return await self.model.score(prompt, answer)
 
     def forget(self) -> None:
         self.model.forget()
