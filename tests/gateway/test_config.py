@@ -54,6 +54,16 @@ def test_a_service_is_made_of_what_it_says_and_no_key_is_in_it(tmp_path, monkeyp
     assert "s3cret" not in repr(vars(service))
 
 
+@pytest.mark.parametrize("asks", ["card_keep = 0.3", 'card_select = "reader"'])
+def test_a_cut_by_what_servers_cannot_tell_is_refused_before_anything_is_served(asks, tmp_path, monkeypatch):
+    monkeypatch.setenv("KEY_OF_THREE", "s3cret")
+    with pytest.raises(BadInput, match="cannot tell what of a card matters") as refused:
+        Service.configured(config.read(written(PAIR.replace("budget = 77", asks), tmp_path)))
+    assert "first, last, content" in refused.value.hint
+    text_alone = PAIR.replace("budget = 77", 'card_keep = 0.3\ncard_select = "last"')
+    assert str(Service.configured(config.read(written(text_alone, tmp_path))).policy.cut) == "30% of the card by last"
+
+
 def test_a_secret_that_is_not_set_is_named(tmp_path, monkeypatch):
     monkeypatch.delenv("KEY_OF_THREE", raising=False)
     with pytest.raises(BadInput, match="KEY_OF_THREE is not set"):

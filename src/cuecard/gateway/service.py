@@ -21,6 +21,7 @@ from cuecard.gateway.probe import Findings
 from cuecard.models import spec
 from cuecard.models.base import Model
 from cuecard.pair import policy_with
+from cuecard.strategies import cuts
 from cuecard.strategies.policy import Policy
 from cuecard.strategies.run import known, stream
 from cuecard.strategies.team import Heard
@@ -79,12 +80,13 @@ class Service:
             role: Pool([_replica(one, role, known_of.get(one.model, {})) for one in upstreams])
             for role, upstreams in config.roles.items()
         }
-        pair = config.pair
+        pair, policy = config.pair, config.policy(Policy())
+        cuts.check(policy.cut, pools)
         return cls(
             pools,
             strategy=pair.strategy,
             free_form=pair.free_form,
-            policy=config.policy(Policy()),
+            policy=policy,
             pass_to=pair.pass_to,
             prices=config.prices,
         )

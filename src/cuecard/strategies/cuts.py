@@ -15,7 +15,7 @@ from enum import StrEnum
 from random import Random
 
 from cuecard.domain.errors import BadInput
-from cuecard.models.base import Weighing
+from cuecard.models.base import Model, Weighing
 
 Weighed = Sequence[tuple[str, float]]
 """Pieces of a text in order, and the weight of each."""
@@ -143,6 +143,18 @@ class CardCut:
         starts = range(len(weights) - count + 1)
         best = max(starts, key=lambda start: (sum(weights[start : start + count]), start), default=0)
         return set(range(best, best + count))
+
+
+def check(cut: CardCut | None, models: Mapping[str, Model]) -> None:
+    """Raises BadInput where the model that a cut asks cannot tell what matters to it."""
+    if cut is None or cut.asks is None:
+        return
+    asked = models.get("small" if cut.asks[0] == "writer" else "large")
+    if asked is not None and not asked.abilities.weighing:
+        raise BadInput(
+            f"{asked.name} cannot tell what of a card matters to it",
+            f"only models in this process can; what looks at the text alone works: {', '.join(TEXT_ONLY)}",
+        )
 
 
 def cut_with(cut: CardCut | None, keep: float | None, select: str | None, ending: str | None) -> CardCut | None:

@@ -29,7 +29,8 @@ from cuecard.models.base import (
     Weighing,
 )
 from cuecard.models.prompt import CardFormat, Prompt
-from cuecard.strategies.cuts import TEXT_ONLY, Weighed
+from cuecard.strategies import cuts
+from cuecard.strategies.cuts import Weighed
 from cuecard.strategies.policy import Policy, Schedule
 
 
@@ -264,8 +265,8 @@ class Team:
     ) -> None:
         self.policy = policy
         self.players = {role: Player(role, model, self) for role, model in models.items()}
-        if policy.cut is not None and policy.cut.asks is not None and {"small", "large"} <= self.players.keys():
-            self._weigher("small", policy.cut.asks[0])  # said before anything is spent
+        if {"small", "large"} <= models.keys():
+            cuts.check(policy.cut, models)  # said before anything is spent
         self.calls: list[Call] = []
         self.replies: list[tuple[Mode, Reply]] = []
         self._listen = listen
@@ -342,20 +343,11 @@ class Team:
         if cut.asks is None:
             return cut(card)
         who, by = cut.asks
-        player, answer = self._weigher(written.role, who), written.answer.text or written.text
+        player = self[written.role] if who == "writer" else self.large
+        answer = written.answer.text or written.text
         if not answer.strip():
             return card  # it has said nothing that could look back at its reasoning
         return cut(card, await player.weigh(question, card, answer, by, wrote=player.role == written.role))
-
-    def _weigher(self, writer: str, who: str) -> Player:
-        """Raises BadInput where the model that is to be asked cannot tell."""
-        player = self[writer] if who == "writer" else self.large
-        if not player.model.abilities.weighing:
-            raise BadInput(
-                f"{player.model.name} cannot tell what of a card matters to it",
-                f"only models in this process can; what looks at the text alone works: {', '.join(TEXT_ONLY)}",
-            )
-        return player
 
     def next_call(self) -> int:
         return next(self._numbers)
