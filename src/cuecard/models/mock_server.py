@@ -144,7 +144,7 @@ class Received:
     headers: dict[str, str]
     body: dict[str, Any]
     at_s: float = 0.0
-    """When its head was here, by the event loop's clock, as all times below."""
+    """When its connection came, by the event loop's clock, as all times below; each has a connection of its own."""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     """The client hung up before the answer was whole."""
     prompt_tokens: int = 0
@@ -213,7 +213,7 @@ class MockServer:
         assert task is not None
         self._tasks.add(task)
         try:
-            request = await _read(reader)
+            request = await _read(reader, asyncio.get_running_loop().time())
             answer = asyncio.ensure_future(self._answer(request, writer))
             gone = asyncio.ensure_future(reader.read())  # a client that is content sends nothing more
             try:
@@ -455,9 +455,8 @@ def _common(one: Sequence[str], other: Sequence[str]) -> int:
     return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-async def _read(reader: asyncio.StreamReader) -> Received:
+async def _read(reader: asyncio.StreamReader, at_s: float) -> Received:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-    at_s = asyncio.get_running_loop().time()
     first, *lines = head.strip().split("\r\n")
     method, path, _ = first.split(" ")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}

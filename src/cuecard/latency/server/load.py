@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import nullcontext
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from itertools import accumulate
 from random import Random
 
 from cuecard.latency.server.client import Ask, Raw
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Garbage is collected before, and not while others wait to be timed."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 async def closed(bodies: Sequence[bytes], at_once: int, ask: Ask) -> list[Raw]:

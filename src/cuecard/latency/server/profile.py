@@ -211,11 +211,13 @@ class Measuring:
     async def _load(self, case: Case, round: int, count: int, *, warmup: bool) -> list[float]:
         """Latencies of what went well. Raises the first error if nothing did; nothing is stored of a load cut short."""
         bodies, point = case.bodies(count, self._wish), case.point
-        start = asyncio.get_running_loop().time()
-        if point.rate is None or warmup:
-            seen = await load.closed(bodies, point.concurrency or 1, case.client.ask)
-        else:
-            seen = await load.opened(bodies, point.rate, point.concurrency, self._wish.chance, case.client.ask)
+        ask, chance = case.client.ask, self._wish.chance
+        with load.undisturbed():
+            start = asyncio.get_running_loop().time()
+            if point.rate is None or warmup:
+                seen = await load.closed(bodies, point.concurrency or 1, ask)
+            else:
+                seen = await load.opened(bodies, point.rate, point.concurrency, chance, ask)
         made = [self._reading(case, round, raw, start, warmup) for raw in seen]
         failed = [raw.error for raw in seen if raw.error is not None]
         if len(failed) == len(seen):

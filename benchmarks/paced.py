@@ -1,0 +1,33 @@
+"""A server with known latencies, which tells under /told what it did:  python benchmarks/paced.py
+
+Prints its address. Each model has a pace of its own; an image is a token a square of 32 pixels.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from cuecard.models.mock_server import MockServer, Pace, Received, Says
+
+LONG = " ".join(f"w{number}" for number in range(64))
+THOUGHT = " ".join(f"r{number}" for number in range(40))
+SAYS = {
+    "plain": Says(LONG, pace=Pace(first_s=0.1, token_s=0.01)),
+    "prefill": Says(LONG, pace=Pace(first_s=0.02, prompt_token_s=0.0005, token_s=0.01)),
+    "stalls": Says(LONG, THOUGHT, thinks=True, pace=Pace(first_s=0.1, token_s=0.008, stalls_s={8: 0.15, 24: 0.05})),
+    "bundles": Says(LONG, THOUGHT, thinks=True, pace=Pace(first_s=0.1, token_s=0.005, bundle=4)),
+}
+
+
+def script(request: Received) -> Says:
+    return SAYS[request.body["model"]]
+
+
+async def serve() -> None:
+    async with MockServer(script, models=list(SAYS), prefix_cache=True, visual_px=32, running_usage=True) as url:
+        print(url, flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve())
