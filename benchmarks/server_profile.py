@@ -190,6 +190,7 @@ def main(which: str) -> None:
     with opened() as url:
         loaded = {name: beside(url, load, knows=which == "mock") for name, load in loads.items()}
     told = {
+        "real_time_priority": first,
         "versions": versions(),
         "loads": {name: {**vars(loads[name]), "tools": found} for name, found in loaded.items()},
     }
