@@ -186,11 +186,11 @@ def versions() -> dict[str, str]:
 
 def main(which: str) -> None:
     opened, loads = (paced, MOCK) if which == "mock" else (real, REAL)
-    first = which == "mock" and undisturbed()  # a real server computes: it would take the machine for itself
+    priority = undisturbed(real_time=which == "mock")  # a real server computes: it would take the machine for itself
     with opened() as url:
         loaded = {name: beside(url, load, knows=which == "mock") for name, load in loads.items()}
     told = {
-        "real_time_priority": first,
+        "priority": priority,
         "versions": versions(),
         "loads": {name: {**vars(loads[name]), "tools": found} for name, found in loaded.items()},
     }
