@@ -147,7 +147,7 @@ async def one(name: str) -> dict[str, Any]:
 
 
 def undisturbed(*, real_time: bool) -> str:
-    """Ahead of other programs of this machine, children too, where root asks: how. `real_time`: ahead of all of them."""
+    """Ahead of other programs of this machine, children too, where root asks; says how. `real_time`: ahead of all."""
     try:
         if real_time:
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))
