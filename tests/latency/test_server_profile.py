@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from cuecard.cli import app
 from cuecard.domain.errors import BadInput, ModelError, ModelRefused, ModelUnreachable, Unsupported
 from cuecard.latency import readings
+from cuecard.latency.server.client import Client
 from cuecard.latency.server.metrics import DEFINITIONS, served
 from cuecard.latency.server.profile import End, Wish, profile
 from cuecard.models.mock_server import Count, Cut, HttpError, MockServer, Pace, Received, Reply, Says, Stall
@@ -52,6 +53,28 @@ async def test_readings_hold_every_event_with_its_tokens_and_what_the_server_cou
         longer = [("reasoning", 1), ("reasoning", 2), ("answer", 2), ("answer", 1)]
         assert brought == (longer if each.point.output_tokens == 6 else [("reasoning", 1)])
         assert (each.first_answer_s is None) == (each.point.output_tokens == 1)
+
+
+def test_the_mock_servers_schedule_is_prompt_tokens_then_tokens_then_stalls() -> None:
+    pace = Pace(first_s=0.1, prompt_token_s=0.001, token_s=0.01, stalls_s={0: 0.2, 2: 0.5})
+    assert [pace.due_s(100, token) for token in range(4)] == pytest.approx([0.4, 0.41, 0.92, 0.93])
+
+
+async def test_the_mock_server_tells_what_it_sent_and_never_before_it_was_due() -> None:
+    pace = Pace(first_s=0.01, token_s=0.002, stalls_s={3: 0.02}, bundle=2)
+    server = MockServer([replace(SAYS, pace=pace)])
+    async with server as url:
+        client = Client(url, None, 10.0)
+        assert (
+            await client.ask(b'{"model": "mock", "stream": true, "messages": [{"role": "user", "content": "a"}]}')
+        ).error is None
+        await client.aclose()
+    told = server.received[0].told()
+    assert [(kind, count) for _, kind, count in told["sent"]] == [
+        ("role", 0), ("reasoning", 1), ("reasoning", 2), ("content", 2), ("content", 1), ("finish", 0), ("done", 0)
+    ]  # fmt: skip
+    for (at, *_), token in zip(told["sent"][1:5], (0, 2, 4, 5), strict=True):
+        assert at - told["at_s"] >= pace.due_s(1, token) - 1e-6
 
 
 async def test_fresh_prompts_are_new_from_the_first_words_on_and_cached_ones_are_the_same(tmp_path: Path) -> None:

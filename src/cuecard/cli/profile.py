@@ -34,7 +34,7 @@ def profile(
     out: Annotated[Path, Maybe(help="The profile's directory; one that is there already is gone on with.")],
     output_tokens: Annotated[str, Maybe(help="Tokens to write, exactly, with commas between.")] = "1,8,32,128",
     image_size: Annotated[str, Maybe(help="Sides of the image in pixels; 0 is no image.")] = "128,448",
-    text_tokens: Annotated[str, Maybe(help="Prompt tokens behind the image.")] = "48",
+    text_tokens: Annotated[str, Maybe(help="Prompt tokens behind the image; for servers, words.")] = "48",
     cached_tokens: Annotated[
         str | None, Maybe(help="Tokens between image and text that are cached, and the image with them.")
     ] = None,
@@ -189,7 +189,8 @@ def _watched(console: Console, work: Callable[[Callable[[Any], None]], T]) -> T:
     """Run with a bar on a terminal, with a line now and then elsewhere."""
     told = time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    # drawn between readings only: a thread that draws meanwhile would be part of what is timed
+    with Bar(*columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal) as bar:
         task = bar.add_task("loading", total=None)
 
         def say(progress: Any) -> None:
@@ -198,7 +199,9 @@ def _watched(console: Console, work: Callable[[Callable[[Any], None]], T]) -> T:
             if not console.is_terminal and time.monotonic() - told > LINE_S:
                 console.print(about)
                 told = time.monotonic()
-            bar.update(task, completed=progress.done, total=progress.done + progress.left, description=about)
+            bar.update(
+                task, completed=progress.done, total=progress.done + progress.left, description=about, refresh=True
+            )
 
         return work(say)
 

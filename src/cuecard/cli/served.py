@@ -85,7 +85,8 @@ def told(out: Path) -> list[dict[str, Any]]:
 
 def show(console: Console, out: Path) -> None:
     """Of each point a line for each percentile, in milliseconds."""
-    points = served(out)
+    if not (points := served(out)):
+        return
     names = [name for name in SHOWN if any(name in each.metrics for each in points)]
     heads = [Column(SHOWN[name], justify="right") for name in names]
     first = (Column("model", overflow="fold"), "load", "image", "read", "wrote", "n", "ms")
@@ -95,7 +96,7 @@ def show(console: Console, out: Path) -> None:
             Text(each.model),
             each.load,
             "" if each.point.image_px is None else f"{each.point.image_px}",
-            f"{each.prompt:.0f}" + (f" ({each.cached:.0f})" if each.cached else ""),
+            f"{each.prompt:.0f}" + (f" ({each.cached:.0f} cached)" if (each.cached or 0) >= 0.5 else ""),
             f"{each.output:.0f}",
             f"{each.requests}" + (f" + {each.failed} failed" if each.failed else ""),
             "\n".join(f"p{p}" for p in PERCENTILES),

@@ -12,7 +12,6 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, quantiles
 
-from cuecard.domain.errors import BadInput
 from cuecard.latency import readings
 from cuecard.latency.readings import Point, Reading
 from cuecard.latency.server.events import DONE, TOKENS, USAGE
@@ -102,15 +101,12 @@ class Served:
 
 
 def served(path: Path) -> list[Served]:
-    """Every point of a profile of servers, in the order in which they were measured first. Raises BadInput."""
+    """Every point of a profile of servers, in the order in which they were measured first."""
     groups: dict[tuple[str, Point], list[Reading]] = {}
     for reading in readings.read(path):
         if reading.source == "server" and not reading.warmup:
             groups.setdefault((reading.model, reading.point), []).append(reading)
-    found = [each for group in groups.values() if (each := spread(group)) is not None]
-    if not found:
-        raise BadInput(f"{path} holds no readings but warm-up", "let the profile run first")
-    return found
+    return [each for group in groups.values() if (each := spread(group)) is not None]
 
 
 def spread(group: Sequence[Reading]) -> Served | None:
