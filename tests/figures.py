@@ -310,6 +310,46 @@ def estimates(told: Mapping[str, Any]) -> str:
     return table(("strategy", "schedule", "measured, ms", "times the estimate"), rows) + "\n" + said
 
 
+def server_truth(told: Mapping[str, Any]) -> str:
+    """By metric the worst over all loads."""
+    loads = told["figures"]["loads"].values()
+    rows = []
+    for metric in dict.fromkeys(name for load in loads for name in load):
+        own = [load[metric] for load in loads if metric in load]
+        shown = [max((each["shown"][what] for each in own), key=lambda e: e["error_s"]) for what in SHOWN]
+        cells = [f"{1000 * each['error_s']:.2f} ({percent(each['share'])})" for each in shown]
+        values = sum(each["values"] for each in own)
+        within = sum(each["within"] * each["values"] for each in own) / values
+        rows.append((metric, *cells, f"{values:,}", percent(within), "yes" if all(e["holds"] for e in own) else "no"))
+    head = ("ms (share)", *SHOWN, "single values", "of these within 1% or 1 ms", "mean and percentiles all within")
+    return table(head, rows) + "\n" + measured(told).capitalize()
+
+
+def server_profile(told: Mapping[str, Any]) -> str:
+    """By load and metric what each tool tells, and in brackets what the server did meanwhile, where it knows."""
+    rows = []
+    for name, load in told["figures"]["loads"].items():
+        tools = load["tools"]
+        for metric in tools["cuecard"]["told"]:
+            other = next((tool for tool in ("vllm", "guidellm") if metric in tools[tool]["told"]), None)
+            if other is not None:
+                cells = [_beside(tools[tool], metric) for tool in ("cuecard", other)]
+                rows.append((name, metric, cells[0], other, cells[1]))
+    versions = ", ".join(f"{tool} {version}" for tool, version in told["figures"]["versions"].items())
+    said = f"{versions}; {measured(told)}"
+    return table(("load", "metric", "`cuecard profile`", "the other", "tells"), rows) + "\n" + said
+
+
+def _beside(tool: Mapping[str, Any], metric: str) -> str:
+    def both(values: Mapping[str, float]) -> str:
+        return " / ".join(f"{1000 * values[p]:,.2f}" for p in ("p50", "p99"))
+
+    return both(tool["told"][metric]) + (f" ({both(tool['did'][metric])})" if "did" in tool else "")
+
+
+SHOWN = ("mean", "p50", "p90", "p99")
+
+
 def roofline() -> str:
     rows = [
         (
@@ -331,6 +371,9 @@ FIGURES = {
     "figures mock-fit": of("mock_fit", mock_fit),
     "figures break-even": break_even,
     "figures roofline": roofline,
+    "figures server-truth": of("server_truth", server_truth),
+    "figures server-mock": of("server_profile_mock", server_profile),
+    "figures server-vllm": of("server_profile_vllm", server_profile),
     "figures estimates": of("estimates", estimates),
     "figures headline": of("evaluation", headline),
     "figures evaluation": of("evaluation", headline),
