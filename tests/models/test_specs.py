@@ -94,7 +94,7 @@ def test_a_served_model_is_made_with_its_settings(monkeypatch: pytest.MonkeyPatc
     assert model.name == "qwen3-vl-8b"
     able = model.abilities
     assert (able.prefix_sessions, able.scoring, able.images, able.logprobs) == (True, True, True, False)
-    assert model._server._client.api_key == "sesame"
+    assert model._server._server._headers["authorization"] == "Bearer sesame"
     asyncio.run(model.aclose())
 
 
