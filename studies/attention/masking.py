@@ -1,13 +1,12 @@
 """Key tokens of a card hidden from the answer, against as many others:  python studies/attention/masking.py
 
-Writes `masking.jsonl` of the run's directory question by question (stopped, it goes on), then `tables/masking.csv`.
+Writes `masking.jsonl` of the run's directory question by question (stopped, it goes on), then the table and the figure.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +19,8 @@ from cuecard.evals.run import chosen
 from cuecard.evals.scorers import scores
 from cuecard.models import spec
 from cuecard.models.base import Limits
+from cuecard.report.attention_cards import masking as masking_figure
+from cuecard.report.tables import write_csv
 
 HERE = Path(__file__).parent
 
@@ -46,17 +47,18 @@ def main() -> None:
     parser.add_argument("--small", default="demo-small")
     parser.add_argument("--large", default="demo-large")
     parser.add_argument("--out", type=Path, default=Path("runs/masking"))
-    parser.add_argument("--tables", type=Path, default=HERE / "cards")
+    parser.add_argument("--to", type=Path, default=HERE / "cards", help="where masking.csv and masking.svg go")
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     asyncio.run(work(args))
     rows = masking.table(masking.read(args.out / "masking.jsonl"))
-    args.tables.mkdir(parents=True, exist_ok=True)
-    with (args.tables / "masking.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    args.to.mkdir(parents=True, exist_ok=True)
+    write_csv(args.to / "masking.csv", rows)
+    what = f"{args.task}, {rows[0]['questions']} questions, small {args.small}, large {args.large}"
+    drawn = masking_figure(rows, what)
+    (args.to / "masking.svg").write_text(drawn.svg, encoding="utf-8")
+    print(drawn.caption)
 
 
 if __name__ == "__main__":
