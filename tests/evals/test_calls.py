@@ -165,6 +165,17 @@ def test_a_card_that_ended_before_any_of_it_was_computed_is_read_from_the_beginn
     assert told("transfer", calls).outcome.total_s == pytest.approx(2.4 + 0.5 + 0.7)
 
 
+def test_of_a_card_that_is_cut_nothing_was_computed_ahead_but_the_question():
+    whole, cut = told("transfer", CALLS), told("transfer/keep=1/select=last", CALLS)
+    assert cut.outcome.handoff_s == pytest.approx(0.7 + 0.3)
+    assert cut.outcome.total_s - whole.outcome.total_s == pytest.approx(0.7 + 0.5 - 0.25)
+    calls = CALLS | {("large", Mode.SHORT): call(Mode.SHORT, "A", 1.0, 1.2, hot_first_token_s=0.3)}
+    warmed = told("transfer/keep=1/select=last", calls)
+    assert [note.end_s for note in warmed.notes if note.mode is Mode.WARM] == [pytest.approx(0.7 + 0.3)]
+    assert warmed.outcome.handoff_s == pytest.approx(0.3)
+    assert warmed.outcome.total_s == pytest.approx(2.4 + 0.5)
+
+
 def test_what_eager_reasoning_had_cost_when_it_was_cancelled_is_counted():
     calls = CALLS | {("small", Mode.SHORT): call(Mode.SHORT, "A", 0.5, 0.6)}
     agreed = told("mutual/eager", calls)

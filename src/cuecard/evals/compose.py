@@ -87,6 +87,7 @@ def _told(asked: Asked, arm: Arm, policy: Policy, seats: Mapping[str, Seat], boo
             streamed=overlapping and arm.placebo is None,
             in_pieces=overlapping or policy.early_stop is not None,
             short=_short(asked, seat, policy, book) if overlapping else None,
+            cut=policy.cut is not None,
         )
         for role, seat in seats.items()
     }

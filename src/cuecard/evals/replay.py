@@ -153,7 +153,7 @@ class StoredModel:
     `streamed`: the reader computes the card while it is written, so a READ takes what its repetition took, which is
     the least that this can come to. Each piece of the card that is computed takes what a call does that finds all else
     computed, `short`: the model's short answer to the question. A card that ends before a piece is computed takes what
-    was measured. All work is done on the `machine`.
+    was measured. Of a card that is `cut` nothing is computed ahead but the question. All work is done on the `machine`.
     """
 
     def __init__(
@@ -166,9 +166,10 @@ class StoredModel:
         streamed: bool,
         in_pieces: bool,
         short: Record | None = None,
+        cut: bool = False,
     ) -> None:
         self._seat, self._book, self._notes, self._machine = seat, book, notes, machine
-        self._streamed, self._in_pieces, self._short = streamed, in_pieces, short
+        self._streamed, self._in_pieces, self._short, self._cut = streamed, in_pieces, short, cut
         self._begun = False
         """This arm has had a token of this model: the question is computed."""
         self._followed = False
@@ -197,7 +198,7 @@ class StoredModel:
 
     async def _replayed(self, record: Record) -> AsyncGenerator[Event]:
         shift_s, hot, cached = self._times(record)
-        if hot:  # what is still being computed of its card is needed
+        if hot or self._cut:  # what is still being computed ahead is needed
             async with self._following:
                 pass
         first_s, end_s = (record["hot_first_token_s"], record["hot_end_s"]) if hot else _measured(record)
@@ -226,7 +227,8 @@ class StoredModel:
 
     def _times(self, record: Record) -> tuple[float, bool, int | None]:
         """Seconds later than measured, whether the repetition's times apply, and cached tokens as this arm has them."""
-        ahead = self._streamed and (self._followed or not self.abilities.prefix_sessions)
+        read_along = self._streamed and not self._cut
+        ahead = read_along and (self._followed or not self.abilities.prefix_sessions)
         if record["mode"] == Mode.READ and ahead and record["hot_end_s"] is not None:
             return 0.0, True, record["cached_tokens"]
         if not self._begun and (cold := record["cold"]) is not None:
