@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cuecard.domain.call import FinishReason, Mode, Usage
@@ -112,8 +112,11 @@ class Weighed:
 class Weigher(ScriptedModel):
     """A scripted model that weighs words by their length, in a tenth of a second."""
 
-    def __init__(self, name: str, *says: str, fails: bool = False, **more: bool) -> None:
-        super().__init__(name, lambda prompt: Says(says[0], REASONING if prompt.mode is Mode.REASON else ""), **more)
+    def __init__(self, name: str, said: str, *, fails: bool = False, token_s: float = 0.0, **more: bool) -> None:
+        def says(prompt: Prompt) -> Says:
+            return Says(said, REASONING if prompt.mode is Mode.REASON else "", token_s=token_s)
+
+        super().__init__(name, says, **more)
         self.weighed: list[Weighed] = []
         self._fails = fails
 
@@ -123,7 +126,11 @@ class Weigher(ScriptedModel):
 
     async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[tuple[tuple[str, float], ...], Usage]:
         self.weighed.append(Weighed(prompt, answer, by))
-        await asyncio.sleep(0.1)
+        self.running += 1
+        try:
+            await asyncio.sleep(0.1)
+        finally:
+            self.running -= 1
         if self._fails:
             raise ModelUnreachable("down")
         pieces = words(prompt.card or "")
@@ -183,6 +190,28 @@ def test_a_weighing_that_fails_leaves_the_other_models_answer():
     outcome = ask(small, large, CardCut(0.3, "attention"))
     assert (outcome.route, outcome.answer) == (Route.DEGRADED, "4")
     assert [call.error for call in outcome.calls if call.mode is Mode.WEIGH] == ["down"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(SELECTORS), st.sampled_from(Schedule), st.sampled_from([0.0, 0.01, 0.05]), st.floats(0, 1.5))
+def test_a_request_cancelled_at_any_moment_leaves_no_weighing_running(select, schedule, token_s, after_s):
+    pair = {name: Weigher(name, "3", token_s=token_s, prefix_sessions=True) for name in ("small", "large")}
+
+    async def work() -> None:
+        policy = Policy(schedule=schedule, accept=Acceptance.parse("agree"), cut=CardCut(0.3, select), follow_chars=8)
+        asking = asyncio.create_task(answer(HOW_MANY, pair, "transfer", policy))
+        await asyncio.wait([asking], timeout=after_s)
+        asking.cancel()
+        await asyncio.wait([asking])
+        assert all(model.running == 0 for model in pair.values())
+        assert len(asyncio.all_tasks()) == 1
+        if not asking.cancelled():
+            outcome = asking.result()
+            of_calls = [call.usage.prompt_tokens or 0 for call in outcome.calls]
+            assert sum(usage.prompt_tokens or 0 for usage in outcome.usage.values()) == sum(of_calls)
+            assert sum(call.mode is Mode.WEIGH for call in outcome.calls) == (select not in TEXT_ONLY)
+
+    virtual_time.run(work())
 
 
 @pytest.mark.parametrize("schedule", [Schedule.OVERLAP, Schedule.EAGER])
