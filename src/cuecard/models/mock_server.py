@@ -144,7 +144,7 @@ class Received:
     headers: dict[str, str]
     body: dict[str, Any]
     at_s: float = 0.0
-    """When its connection came, by the event loop's clock, as all times below; each has a connection of its own."""
+    """When its first byte was here, by the event loop's clock, as all times below."""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     """The client hung up before the answer was whole."""
     prompt_tokens: int = 0
@@ -209,22 +209,31 @@ class MockServer:
         return [request.body for request in self.received]
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One request after the other, until the client has gone or an answer is broken off."""
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        ahead = b""
         try:
-            request = await _read(reader, asyncio.get_running_loop().time())
-            answer = asyncio.ensure_future(self._answer(request, writer))
-            gone = asyncio.ensure_future(reader.read())  # a client that is content sends nothing more
-            try:
-                await asyncio.wait([answer, gone], return_when=asyncio.FIRST_COMPLETED)
-                # whoever has gone is seen by reading, or by writing, whichever comes first
-                if not answer.done() or isinstance(answer.exception(), ConnectionError):
-                    request.gone.set()
-            finally:
-                answer.cancel()
-                gone.cancel()
-                await asyncio.gather(answer, gone, return_exceptions=True)
+            while True:
+                ahead = ahead or await reader.readexactly(1)
+                request = await _read(reader, ahead, asyncio.get_running_loop().time())
+                answer = asyncio.ensure_future(self._answer(request, writer))
+                further = asyncio.ensure_future(_byte(reader))  # a client that is content sends nothing till the end
+                try:
+                    await asyncio.wait([answer, further], return_when=asyncio.FIRST_COMPLETED)
+                    if further.done() and further.result():
+                        await asyncio.wait([answer])
+                    # whoever has gone is seen by reading, or by writing, whichever comes first
+                    if not answer.done() or isinstance(answer.exception(), ConnectionError):
+                        request.gone.set()
+                    if not answer.done() or answer.exception() or not answer.result():
+                        return
+                    ahead = further.result() if further.done() else b""
+                finally:
+                    answer.cancel()
+                    further.cancel()
+                    await asyncio.gather(answer, further, return_exceptions=True)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # a client that leaves, or the end of the test
         finally:
@@ -233,7 +242,8 @@ class MockServer:
             with suppress(ConnectionError, asyncio.CancelledError):
                 await writer.wait_closed()
 
-    async def _answer(self, request: Received, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, request: Received, writer: asyncio.StreamWriter) -> bool:
+        """Whether the answer is whole."""
         path = request.path.removeprefix("/v1")
         if path == "/health":
             await _send(writer, 503 if self.loading else 200, {})
@@ -242,7 +252,7 @@ class MockServer:
         elif path == "/chat/completions":
             self.received.append(request)
             self.arrived.set()
-            await self._complete(request, writer)
+            return await self._complete(request, writer)
         elif path == "/told":
             await _send(writer, 200, {"requests": [each.told() for each in self.received]})
         elif path == "/metrics":
@@ -250,23 +260,24 @@ class MockServer:
             await _send(writer, 200, f'vllm:request_success_total{{finished_reason="abort"}} {gone}.0\n')
         else:
             await _send(writer, 404, {"detail": "Not Found"})
+        return True
 
-    async def _complete(self, request: Received, writer: asyncio.StreamWriter) -> None:
+    async def _complete(self, request: Received, writer: asyncio.StreamWriter) -> bool:
         body, reply = request.body, self._refusal(request) or self._next(request)
         match reply:
             case HttpError(status, error):
                 await _send(writer, status, error)
             case HangUp():
-                return
+                return False
             case Stall() | Says(after=Stall(None)):
                 await asyncio.Event().wait()
             case Says():
                 self._count(request)
                 saying = _Saying(reply, request, self._running_usage)
                 if body.get("stream"):
-                    await saying.stream(writer)
-                else:
-                    await _send(writer, 200, saying.whole())
+                    return await saying.stream(writer)
+                await _send(writer, 200, saying.whole())
+        return True
 
     def _refusal(self, request: Received) -> HttpError | None:
         body = request.body
@@ -312,18 +323,20 @@ class _Saying:
         self.pieces = pieces[:most]
         self.finish = "length" if len(pieces) >= most else says.finish_reason
 
-    async def stream(self, writer: asyncio.StreamWriter) -> None:
+    async def stream(self, writer: asyncio.StreamWriter) -> bool:
+        """Whether it came to its end."""
         clock = asyncio.get_running_loop().time
         writer.write(_head(200, "text/event-stream", "Transfer-Encoding: chunked"))
         async for text, name, tokens in self._events():
             if text is None:
-                return
+                return False
             data = text.encode()
             self.request.sent.append((clock(), name, tokens))
             writer.write(b"%x\r\n%s\r\n" % (len(data), data))
             await writer.drain()
         writer.write(b"0\r\n\r\n")
         await writer.drain()
+        return True
 
     async def _events(self) -> AsyncIterator[tuple[str | None, str, int]]:
         """Server-sent events, what each fills, its tokens; without a text: the connection breaks."""
@@ -455,8 +468,17 @@ def _common(one: Sequence[str], other: Sequence[str]) -> int:
     return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-async def _read(reader: asyncio.StreamReader, at_s: float) -> Received:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+async def _byte(reader: asyncio.StreamReader) -> bytes:
+    """The next one; none when the client has gone."""
+    try:
+        return await reader.read(1)
+    except ConnectionError:
+        return b""
+
+
+async def _read(reader: asyncio.StreamReader, ahead: bytes, at_s: float) -> Received:
+    """The request whose first byte is here."""
+    head = (ahead + await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     first, *lines = head.strip().split("\r\n")
     method, path, _ = first.split(" ")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -472,5 +494,5 @@ async def _send(writer: asyncio.StreamWriter, status: int, body: Mapping[str, An
 
 
 def _head(status: int, kind: str, *more: str) -> bytes:
-    lines = [f"HTTP/1.1 {status} Mock", f"Content-Type: {kind}", "Connection: close", *more]
+    lines = [f"HTTP/1.1 {status} Mock", f"Content-Type: {kind}", *more]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
