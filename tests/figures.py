@@ -317,11 +317,14 @@ def server_truth(told: Mapping[str, Any]) -> str:
     for metric in dict.fromkeys(name for load in loads for name in load):
         own = [load[metric] for load in loads if metric in load]
         shown = [max((each["shown"][what] for each in own), key=lambda e: e["error_s"]) for what in SHOWN]
-        cells = [f"{1000 * each['error_s']:.2f} ({percent(each['share'])})" for each in shown]
+        cells = [
+            f"{1000 * each['error_s']:.2f}" + (f" ({percent(each['share'])})" if each["error_s"] > 0.001 else "")
+            for each in shown
+        ]
         values = sum(each["values"] for each in own)
         within = sum(each["within"] * each["values"] for each in own) / values
         rows.append((metric, *cells, f"{values:,}", percent(within), "yes" if all(e["holds"] for e in own) else "no"))
-    head = ("ms (share)", *SHOWN, "single values", "of these within 1% or 1 ms", "mean and percentiles all within")
+    head = ("error, ms", *SHOWN, "single values", "of these within 1% or 1 ms", "mean and percentiles all within")
     return table(head, rows) + "\n" + measured(told).capitalize()
 
 
