@@ -114,6 +114,14 @@ async def test_an_open_loop_shows_waiting_at_the_client_apart(tmp_path: Path) ->
         assert each.metrics["TTFT"].percentiles[50] >= 0.01
 
 
+async def test_a_password_in_the_address_is_written_nowhere(tmp_path: Path) -> None:
+    server = MockServer([SAYS])
+    async with server as url:
+        await profiled(url.replace("://", "://me:secret@"), tmp_path, output_tokens=(1,), repeats=1)
+    assert server.received[0].headers["authorization"].startswith("Basic ")
+    assert "secret" not in json.dumps(readings.about(tmp_path))
+
+
 async def test_a_profile_goes_on_where_it_stopped(tmp_path: Path) -> None:
     server = MockServer([SAYS])
     async with server as url:

@@ -35,8 +35,9 @@ Ask = Callable[[bytes, float | None], Awaitable[Raw]]
 class Client:
     """Timed requests to one server. A connection that has idled for seconds is made anew, inside the measured time."""
 
-    def __init__(self, base_url: str, api_key: str | None, limit_s: float) -> None:
-        self._url, self._key, self._limit_s = base_url, api_key, limit_s
+    def __init__(self, base_url: str, api_key: str | None, limit_s: float, shown: str | None = None) -> None:
+        """`shown`: the address in errors, where `base_url` holds a password."""
+        self._url, self._key, self._limit_s = shown or base_url, api_key, limit_s
         self._server = Server(base_url, api_key, None)
 
     async def ask(self, body: bytes, due_s: float | None = None) -> Raw:

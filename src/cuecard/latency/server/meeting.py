@@ -29,6 +29,8 @@ class Met:
     """What is known of a model behind a server. `prompt_tokens`: by image size and words."""
 
     served: Served
+    url: str
+    """Without a user and password."""
     prompt_tokens: Mapping[tuple[int | None, int], int]
     refused: frozenset[str]
 
@@ -64,7 +66,7 @@ async def met(
                         "a server that heeds stream_options.include_usage is needed",
                     )
                 counted[size, count] = usage.prompt_tokens
-        return Met(served, counted, connection.refused)
+        return Met(served, connection.url, counted, connection.refused)
     finally:
         await connection.aclose()
 

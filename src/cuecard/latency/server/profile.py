@@ -109,7 +109,7 @@ async def profile(wish: Wish, out: Path, machine: Mapping[str, Any], say: Callab
                  for served in wish.models]  # fmt: skip
         cases = []
         for model in known:
-            client = Client(model.served.base_url, wish.api_key, wish.limit_s)
+            client = Client(model.served.base_url, wish.api_key, wish.limit_s, model.url)
             held.push_async_callback(client.aclose)
             cases += list(_cases(wish, model, client))
         with Readings(out, _asked(wish, known, machine)) as store:
@@ -119,7 +119,7 @@ async def profile(wish: Wish, out: Path, machine: Mapping[str, Any], say: Callab
 def _asked(wish: Wish, known: Sequence[Met], machine: Mapping[str, Any]) -> Asked:
     config = {
         "source": "server",
-        "models": {model.served.name: {"url": model.served.base_url} for model in known},
+        "models": {model.served.name: {"url": model.url} for model in known},
         "grid": wish.told(),
         "requests": wish.requests,
         "ignore_eos": wish.ignore_eos,
