@@ -18,9 +18,9 @@ from cuecard.latency import readings
 from cuecard.latency.grid import drifts, is_narrow, turned
 from cuecard.latency.readings import Asked, Point, Reading, Readings
 from cuecard.latency.server import asking, load
-from cuecard.latency.server.client import Client, Raw
-from cuecard.latency.server.events import TOKENS, heard
+from cuecard.latency.server.client import Client
 from cuecard.latency.server.meeting import Met, met
+from cuecard.latency.server.stored import filled
 from cuecard.models.spec import Served
 
 LEAST_REQUESTS = 8
@@ -218,55 +218,20 @@ class Measuring:
                 seen = await load.closed(bodies, point.concurrency or 1, ask)
             else:
                 seen = await load.opened(bodies, point.rate, point.concurrency, chance, ask)
-        made = [self._reading(case, round, raw, start, warmup) for raw in seen]
+        blank = Reading(case.model.served.name, "server", round, 0, warmup, point, {}, 0.0)
+        made = [filled(blank, raw, start, case.client.told) for raw in seen]
         failed = [raw.error for raw in seen if raw.error is not None]
         if len(failed) == len(seen):
             raise failed[0]
         self._failures += map(str, failed)
+        if point.ignore_eos and point.output_tokens:
+            self._short |= any(
+                each.observed.get("output_tokens", point.output_tokens) < point.output_tokens for each in made
+            )
         for reading in made:
             self._store.append(replace(reading, position=self._store.count()))
         self._made += len(made)
         return [_latency_s(reading) for reading in made if reading.error is None]
-
-    def _reading(self, case: Case, round: int, raw: Raw, start_s: float, warmup: bool) -> Reading:
-        assert raw.end_s is not None
-        queue, spent = raw.sent_s - raw.due_s, raw.end_s - raw.sent_s
-        plain = Reading(
-            model=case.model.served.name,
-            source="server",
-            round=round,
-            position=0,
-            warmup=warmup,
-            point=case.point,
-            parts_s={"queue": queue},
-            total_s=queue + spent,
-            sent_s=raw.sent_s - start_s,
-            head_s=None if raw.head_s is None else raw.head_s - raw.sent_s,
-        )
-        try:
-            if raw.error is not None:
-                raise raw.error
-            told = heard(raw)
-        except Exception as error:
-            raw.error = case.client.told(error, begun=True)
-            return replace(plain, error=str(raw.error))
-        times = [since for since, kind, _ in told.events if kind in TOKENS]
-        parts = {"ttft": times[0], "decode": times[-1] - times[0], "tail": spent - times[-1]}
-        counts = {
-            "prompt_tokens": told.usage.prompt_tokens,
-            "output_tokens": told.usage.completion_tokens,
-            "cached_tokens": told.usage.cached_tokens,
-        }
-        observed = {name: count for name, count in counts.items() if count is not None}
-        asked = case.point.output_tokens or 0
-        self._short |= bool(case.point.ignore_eos) and observed.get("output_tokens", asked) < asked
-        return replace(
-            plain,
-            parts_s={**plain.parts_s, **parts},
-            observed=observed,
-            events=told.events,
-            first_answer_s=told.first_answer_s,
-        )
 
     def _progress(self, case: Case, round: int) -> Progress:
         """What is left at most: the rounds of points that are not narrow, each as long as it took last."""
