@@ -14,10 +14,11 @@ from cuecard.latency.grid import Grid, Workload
 from cuecard.latency.inside import profile as profiles
 from cuecard.latency.inside import stepping, weights
 from cuecard.latency.inside.device import datasheet
-from cuecard.latency.inside.profile import End, Wish, profile
+from cuecard.latency.inside.profile import Wish, profile
 from cuecard.latency.inside.run import Runner
 from cuecard.latency.inside.subject import TooBig, loaded, plans
 from cuecard.latency.inside.watch import LostTime, Watch
+from cuecard.latency.progress import End
 
 CPU = torch.device("cpu")
 TINY = Wish(["qwen3-vl-tiny"], Grid((1, 3), (64,), text_tokens=(8,)), random=True, repeats=2)

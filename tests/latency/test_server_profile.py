@@ -7,20 +7,24 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from html import escape
+from io import StringIO
 from pathlib import Path
 from random import Random
 from threading import Thread
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from cuecard.cli import app
+from cuecard.cli.served import show
 from cuecard.domain.errors import BadInput, ModelError, ModelRefused, ModelUnreachable, Unsupported
 from cuecard.latency import readings
+from cuecard.latency.progress import End
 from cuecard.latency.server.client import Client
 from cuecard.latency.server.metrics import DEFINITIONS, served
-from cuecard.latency.server.profile import End, Wish, profile
+from cuecard.latency.server.profile import Wish, profile
 from cuecard.models.mock_server import Count, Cut, HttpError, MockServer, Pace, Received, Reply, Says, Stall
 from cuecard.models.spec import Served
 
@@ -120,6 +124,16 @@ async def test_a_password_in_the_address_is_written_nowhere(tmp_path: Path) -> N
         await profiled(url.replace("://", "://me:secret@"), tmp_path, output_tokens=(1,), repeats=1)
     assert server.received[0].headers["authorization"].startswith("Basic ")
     assert "secret" not in json.dumps(readings.about(tmp_path))
+
+
+async def test_the_table_of_a_narrow_terminal_cuts_no_figure(tmp_path: Path) -> None:
+    async with MockServer([replace(SAYS, pace=Pace(first_s=0.01))], prefix_cache=True) as url:
+        more: dict[str, Any] = {"rate": (1000.0,), "concurrency": (1,), "output_tokens": (6,), "fresh": False}
+        await profiled(url, tmp_path, **more, repeats=1)
+    told = StringIO()
+    show(Console(file=told, width=80), tmp_path)
+    assert "queue" in told.getvalue()
+    assert "…" not in told.getvalue()
 
 
 async def test_a_profile_goes_on_where_it_stopped(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from cuecard.latency.inside.device import probe
 from cuecard.latency.inside.feed import Prompt
 from cuecard.latency.inside.run import Runner
 from cuecard.latency.inside.subject import Plan, TooBig, loaded, plans
+from cuecard.latency.progress import End, Progress
 from cuecard.latency.readings import Asked, Point, Reading, Readings
 from cuecard.models.local.engine import first_line
 from cuecard.models.local.loading import DTYPES, best_device
@@ -44,29 +45,6 @@ class Wish:
     repeats: int = 12
     precision: float = 0.03
     max_s: float | None = None
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a profile is."""
-
-    done: int
-    left: int
-    """Readings at most; points that are narrow end earlier."""
-    left_s: float
-    now: str
-
-
-@dataclass(frozen=True)
-class End:
-    """How a profile ended."""
-
-    readings: int
-    wide: int
-    """Points that are not as narrow as wanted."""
-    out_of_time: bool
-    drift: dict[str, float]
-    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any
 from cuecard.domain.errors import BadInput
 from cuecard.latency import readings
 from cuecard.latency.grid import drifts, is_narrow, turned
+from cuecard.latency.progress import End, Progress
 from cuecard.latency.readings import Asked, Point, Reading, Readings
 from cuecard.latency.server import asking, load
 from cuecard.latency.server.client import Client
@@ -53,27 +54,6 @@ class Wish:
         """The grid, for `profile.json`."""
         names = ("output_tokens", "image_px", "text_tokens", "rate", "concurrency")
         return {name: list(getattr(self, name)) for name in names}
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a profile is, in requests."""
-
-    done: int
-    left: int
-    left_s: float
-    now: str
-
-
-@dataclass(frozen=True)
-class End:
-    """How a profile ended."""
-
-    readings: int
-    wide: int
-    out_of_time: bool
-    drift: dict[str, float]
-    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
