@@ -88,8 +88,8 @@ def show(console: Console, out: Path) -> None:
     if not (points := served(out)):
         return
     names = [name for name in SHOWN if any(name in each.metrics for each in points)]
-    heads = [Column(SHOWN[name], justify="right") for name in names]
-    first = (Column("model", overflow="fold"), "load", "image", "read", "wrote", "n", "ms")
+    heads = [Column(SHOWN[name], justify="right", no_wrap=True) for name in names]  # the others are folded before
+    first = [Column(name, overflow="fold") for name in ("model", "load", "image", "read", "wrote", "n", "ms")]
     shown = Table(*first, *heads, box=None)
     for each in points:
         shown.add_row(
