@@ -6,9 +6,9 @@ import asyncio
 import itertools
 import math
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import aclosing, contextmanager, suppress
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, cast
 
@@ -86,6 +86,13 @@ class Thought:
         await asyncio.wait([self.running])
 
 
+@dataclass
+class Spent:
+    """What a call has used, once that is known."""
+
+    usage: Usage = field(default_factory=Usage)
+
+
 class Player:
     """One model in its role."""
 
@@ -122,39 +129,17 @@ class Player:
 
     async def score(self, question: Question, answer: str) -> float:
         """Natural log of this model's probability of an answer, per token."""
-        prompt = layouts.short(question, self.model.abilities.style)
-        start = self.team.clock()
-        finish, error = FinishReason.CANCELLED, None
-        try:
-            value = await self.model.score(prompt, answer)
-            finish = FinishReason.STOP
-            return value
-        except ModelError as failure:
-            finish, error = FinishReason.ERROR, str(failure)
-            raise
-        finally:
-            self.team.record(
-                Call(
-                    self.role, self.model.name, Mode.SCORE, start, None, self.team.clock(), Usage(), finish, error=error
-                )
-            )
+        with self._prefill(Mode.SCORE):
+            return await self.model.score(layouts.short(question, self.model.abilities.style), answer)
 
     async def weigh(self, question: Question, card: str, answer: str, by: Weighing, *, wrote: bool) -> Weighed:
         """The pieces of a card and how much each matters to this model's answer. `wrote`: the card is its own."""
         style = self.model.abilities.style
         own = layouts.reason(question, style).closed_after(card)
         prompt = own if wrote else layouts.read(question, card, self.card_format, style)
-        start, usage, finish, error = self.team.clock(), Usage(), FinishReason.CANCELLED, None
-        try:
-            weighed, usage = await cast(Weigher, self.model).weigh(prompt, answer, by)
-            finish = FinishReason.STOP
-            return weighed
-        except ModelError as failure:
-            finish, error = FinishReason.ERROR, str(failure)
-            raise
-        finally:
-            end = self.team.clock()
-            self.team.record(Call(self.role, self.model.name, Mode.WEIGH, start, None, end, usage, finish, error=error))
+        with self._prefill(Mode.WEIGH) as spent:
+            weighed, spent.usage = await cast(Weigher, self.model).weigh(prompt, answer, by)
+        return weighed
 
     @property
     def card_format(self) -> CardFormat:
@@ -244,17 +229,22 @@ class Player:
             await self._warm(layouts.growing(question, "", self.card_format, self.model.abilities.style))
 
     async def _warm(self, prompt: Prompt) -> None:
-        start, usage, finish, error = self.team.clock(), Usage(), FinishReason.CANCELLED, None
+        with self._prefill(Mode.WARM) as spent:
+            spent.usage = await self.model.warm(prompt)
+
+    @contextmanager
+    def _prefill(self, mode: Mode) -> Iterator[Spent]:
+        """Records a call that decodes nothing, however it ends."""
+        start, spent, finish, error = self.team.clock(), Spent(), FinishReason.CANCELLED, None
         try:
-            usage = await self.model.warm(prompt)
+            yield spent
             finish = FinishReason.STOP
         except ModelError as failure:
             finish, error = FinishReason.ERROR, str(failure)
             raise
         finally:
-            self.team.record(
-                Call(self.role, self.model.name, Mode.WARM, start, None, self.team.clock(), usage, finish, error=error)
-            )
+            end = self.team.clock()
+            self.team.record(Call(self.role, self.model.name, mode, start, None, end, spent.usage, finish, error=error))
 
 
 class Team:
