@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from enum import StrEnum
+from itertools import accumulate
 from random import Random
 
 from cuecard.domain.errors import BadInput
@@ -140,8 +141,9 @@ class CardCut:
         if not self.select.endswith(PASSAGE):
             # of equal weights the later words: a reasoning goes towards its answer
             return set(sorted(range(len(weights)), key=lambda place: (weights[place], place))[len(weights) - count :])
+        sums = [0.0, *accumulate(weights)]
         starts = range(len(weights) - count + 1)
-        best = max(starts, key=lambda start: (sum(weights[start : start + count]), start), default=0)
+        best = max(starts, key=lambda start: (sums[start + count] - sums[start], start), default=0)
         return set(range(best, best + count))
 
 

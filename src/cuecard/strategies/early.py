@@ -31,10 +31,11 @@ async def settled(question: Question, team: Team, thought: Thought) -> Verdict |
     if stop is None:
         return None
     said: list[Reply] = []
+    ends: list[int] = []
     read = 0
-    while count := await _written(team, thought, read, stop.every):
+    while count := await _written(team, thought, ends, read, stop.every):
         read = count
-        probe = team.start(team.large.probe(question, _beginning(thought.text, read)))
+        probe = team.start(team.large.probe(question, thought.text[: ends[read - 1]]))
         await asyncio.wait([probe, thought.running], return_when=asyncio.FIRST_COMPLETED)
         if thought.running.done():  # all is written: the reader gets the whole card instead
             probe.cancel()
@@ -56,21 +57,18 @@ def _stands(one: Reply, last: Reply, question: Question, stop: EarlyStop) -> boo
     return not unsure and agree(one.answer, last.answer, question)
 
 
-async def _written(team: Team, thought: Thought, read: int, every: int) -> int:
+async def _written(team: Team, thought: Thought, ends: list[int], read: int, every: int) -> int:
     """The next multiple of `every` words that is written, as soon as it is; 0 when the reasoning is over.
 
-    Multiples, however fast it is written meanwhile, so that the same reasoning has the same probes.
+    Multiples, however fast it is written meanwhile, so that the same reasoning has the same probes. `ends`: where each
+    word ends, grown here by what is new.
     """
     while not thought.running.done():
-        count = len(_WHOLE_WORD.findall(thought.text)) // every * every
+        ends += [match.end() for match in _WHOLE_WORD.finditer(thought.text, ends[-1] if ends else 0)]
+        count = len(ends) // every * every
         if count > read:
             return count
         thought.grown.clear()
         grown = team.start(thought.grown.wait())
         await asyncio.wait([grown, thought.running], return_when=asyncio.FIRST_COMPLETED)
     return 0
-
-
-def _beginning(text: str, count: int) -> str:
-    """The first `count` words."""
-    return text[: [match.end() for match in _WHOLE_WORD.finditer(text)][count - 1]]
