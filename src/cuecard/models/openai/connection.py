@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -46,16 +46,17 @@ class Connection:
         try:
             yield Chunk()
             finished = False
-            async for line in self._lines(answer, deadline):
-                text = payload(line)
-                if not text:
-                    continue
-                if text.startswith(_DONE):
-                    await answer.settle()
-                    break
-                heard = chunk(self._event(text))
-                finished = finished or heard.finish_reason is not None
-                yield heard
+            async with aclosing(self._lines(answer, deadline)) as lines:
+                async for line in lines:
+                    text = payload(line)
+                    if not text:
+                        continue
+                    if text.startswith(_DONE):
+                        await answer.settle()
+                        break
+                    heard = chunk(self._event(text))
+                    finished = finished or heard.finish_reason is not None
+                    yield heard
             if not finished:
                 raise BrokenStream(
                     f"the answer of {self.url} ended without a finish reason (content type: {answer.kind})"
