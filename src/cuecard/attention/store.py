@@ -6,10 +6,8 @@ A question's file is written whole or not at all; one that cannot be read is mad
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -121,14 +119,5 @@ def _load(path: Path) -> Record | None:
 
 
 def _save(path: Path, arrays: Mapping[str, Any]) -> None:
-    beside = path.with_name(path.name + ".new")
-    try:
-        with beside.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            beside.unlink()
-        raise disk.CannotStore(f"cannot write {path}: {error.strerror}") from error
+    with disk.replacing(path) as file:
+        np.savez_compressed(file, **arrays)
