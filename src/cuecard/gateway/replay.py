@@ -153,7 +153,8 @@ class Remembering:
     @property
     def abilities(self) -> Abilities:
         able = self.living.abilities if self.living else Abilities(True, True, False, False, tuple(CardFormat), TAGS)
-        return replace(able, prefix_sessions=False)  # what computing ahead has saved is in the times already
+        # what computing ahead has saved is in the times already; weights of cards are in no journal
+        return replace(able, prefix_sessions=False, weighing=False)
 
     async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
         call = next((call for call in self.calls if _stands_for(call, prompt, limits, self.cards)), None)
@@ -187,8 +188,8 @@ class Remembering:
 
 
 def _stands_for(call: Mapping[str, Any], prompt: Prompt, limits: Limits, cards: Sequence[str]) -> bool:
-    if call["mode"] != prompt.mode or call["finish_reason"] not in USABLE:
-        return False
+    if call["mode"] != prompt.mode or call["finish_reason"] not in USABLE or prompt.mode is Mode.PROBE:
+        return False  # what a probe had read so far is in no journal
     if prompt.mode is Mode.REASON:
         thought = call["reasoning_tokens"] or 0
         return thought == limits.reasoning_tokens or (

@@ -62,7 +62,7 @@ class RecordingModel:
 
     @property
     def abilities(self) -> Abilities:
-        return self._model.abilities
+        return replace(self._model.abilities, weighing=False)  # what is weighed is not recorded
 
     async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
         clock = asyncio.get_running_loop().time
