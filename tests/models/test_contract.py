@@ -116,12 +116,13 @@ async def local(setting: Setting) -> Subject:
 
     def fail_later(*_: Any) -> None:
         fails.append(True)
-        if len(fails) > 1:  # the prompt, and the first token, by which the fused decoder is judged
+        if len(fails) > 1:  # the first one is the prompt
             fail()
 
     model._model.register_forward_pre_hook(slowly)
     broken._model.register_forward_pre_hook(fail)
     breaks_off._model.register_forward_pre_hook(fail_later)
+    breaks_off._may_fuse = False  # so that tokens too go by the layers, which the hook hears
     for each in (model, broken, breaks_off):
         setting.stack.push_async_callback(each.aclose)
 

@@ -33,9 +33,11 @@ LIMITS = Limits(answer_tokens=24, reasoning_tokens=24)
 def on_every_forward(model: LocalModel, act: Callable[[], Any]) -> Iterator[None]:
     """Something happens whenever the network computes: a slow machine, a fault, a count."""
     handle = model._model.register_forward_pre_hook(lambda *_: act() and None)
+    may, model._may_fuse = model._may_fuse, False  # tokens too go by the layers, which the hook hears
     try:
         yield
     finally:
+        model._may_fuse = may
         handle.remove()
 
 

@@ -81,6 +81,7 @@ class LocalModel:
             weighing=True,
             notes=notes,
         )
+        self._settle_on_a_decoder()
 
     @classmethod
     def load(
@@ -340,6 +341,14 @@ class LocalModel:
             sequence.ids = [*sequence.ids, *piece]
         sequence.logits = logits[-1:]
         return logits
+
+    def _settle_on_a_decoder(self) -> None:
+        """Take a first step, so that no request pays for making the fused decoder and looking at what it says."""
+        if self._may_fuse:
+            empty = growing(DynamicCache(config=self._model.config))
+            sequence = Running([], (), empty, 0, torch.empty(0), 0)
+            self._extend(sequence, [0, 1])
+            self._extend(sequence, [0])
 
     def _one(self, sequence: Running, token: int) -> torch.Tensor:
         """Append a token; -> (1, vocabulary) logits. By the fused decoder, if it says the same as the layers do."""
