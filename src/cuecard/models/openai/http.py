@@ -9,6 +9,7 @@ import asyncio
 import io
 import json
 import urllib.request
+import weakref
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, cast
@@ -156,18 +157,6 @@ class Server:
         if self._session is not None:
             await self._session.close()
 
-    def __del__(self) -> None:
-        """Who forgets to close a model is spared aiohttp's complaints; the sockets are closed all the same."""
-        if self._session is None or self._session.closed:
-            return
-        connector = self._session.connector
-        self._session.detach()
-        if connector is not None:
-            closing = cast(Coroutine[object, None, None], connector.close())
-            with suppress(Exception):
-                closing.send(None)  # closes the sockets, and would then wait for them to be closed
-            closing.close()
-
     async def _asked(self, method: str, url: str, data: bytes | None = None) -> Answer:
         response = await self._sent(method, url, data)
         if response.status == 200:
@@ -208,9 +197,23 @@ class Server:
             self._session = aiohttp.ClientSession(
                 connector=connector, timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar()
             )
+            weakref.finalize(self, _let_go, self._session)
         return self._session
 
 
 def _proxy(scheme: str, place: str) -> str | None:
     """The proxy that the environment names for this host (HTTPS_PROXY, NO_PROXY and the like), looked up once."""
     return None if urllib.request.proxy_bypass(place) else urllib.request.getproxies().get(scheme)
+
+
+def _let_go(session: aiohttp.ClientSession) -> None:
+    """Who forgets to close a model is spared aiohttp's complaints; the sockets are closed all the same."""
+    if session.closed:
+        return
+    connector = session.connector
+    session.detach()
+    if connector is not None:
+        closing = cast(Coroutine[object, None, None], connector.close())
+        with suppress(Exception):
+            closing.send(None)  # closes the sockets, and would then wait for them to be closed
+        closing.close()
