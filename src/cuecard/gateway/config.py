@@ -92,7 +92,8 @@ class PairSettings(Strict):
     """A policy file, as `cuecard tune` writes it; beside this file, if relative. What is said here goes before it."""
     strategy: str = "mutual"
     free_form: Literal["transfer", "short"] = "transfer"
-    schedule: Schedule = Schedule.OVERLAP
+    schedule: Schedule | None = None
+    """None: by where the models run."""
     accept: str | None = None
     card: CardFormat | None = None
     card_keep: float | None = None

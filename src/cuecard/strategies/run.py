@@ -74,7 +74,7 @@ async def answer(
         calls=tuple(sorted(team.calls, key=lambda call: (call.start_s, call.end_s))),
         total_s=ended,
         reason=verdict.reason,
-        schedule=policy.schedule,
+        schedule=team.schedule,
         confidence=verdict.reply.confidence,
         truncated=verdict.reply.truncated,
         latency_kind=latency_kind or (LatencyKind.ESTIMATED if team.in_virtual_time else LatencyKind.MEASURED),
@@ -138,6 +138,8 @@ async def _rescue(question: Question, team: Team, failure: ModelError) -> Verdic
             # a short answer is what the large model was wanted for; the small one needs to reason to be as good
             shortly = player.role == "large" and team.policy.rescue is Mode.SHORT
             fresh = at_hand[0][1] if at_hand and shortly else None
+            if fresh is None and player.thought is not None and player.thought.ended:
+                fresh = await player.read(question, player.thought.text)
             if fresh is None:
                 fresh = await (player.short(question) if shortly else player.think(question))
             return Verdict(fresh, Route.DEGRADED, why)

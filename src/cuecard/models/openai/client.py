@@ -7,12 +7,12 @@ import os
 import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
-from dataclasses import replace
 from typing import Any
 
 from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.errors import BrokenStream, Unsupported
-from cuecard.models.base import Abilities, AnswerDelta, Event, Finished, Limits, Progress, Started
+from cuecard.models import prompt as layouts
+from cuecard.models.base import Abilities, AnswerDelta, CallLimits, Event, Finished, Limits, Progress, Started
 from cuecard.models.openai.connection import Connection, Request
 from cuecard.models.openai.families import OPENAI_HOST, Family, family_of, named
 from cuecard.models.openai.likelihood import scored
@@ -20,7 +20,7 @@ from cuecard.models.openai.marks import Start
 from cuecard.models.openai.reasoning import Hearing
 from cuecard.models.openai.reply import Reply
 from cuecard.models.openai.wire import LOSSES, Body, body, merged, messages
-from cuecard.models.prompt import NOTES, CardFormat, Prompt, neutral
+from cuecard.models.prompt import CardFormat, Prompt, neutral
 
 OPENAI_KEY = "OPENAI_API_KEY"
 KEY_HINT = 'give its key as api_key = "${NAME}", NAME being the environment variable that holds it'
@@ -93,6 +93,7 @@ class OpenAIModel:
 
     async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
         """As `Model.stream`."""
+        limits = limits.of(prompt)
         deadline = None if limits.timeout_s is None else asyncio.get_running_loop().time() + limits.timeout_s
         first = Reply(self._hearing(prompt))
         async with aclosing(self._exchange(prompt, limits, first, deadline)) as events:
@@ -118,7 +119,7 @@ class OpenAIModel:
         if not self._prefix_cache:
             raise Unsupported(f"{self.name} is not known to keep what it has computed", hint=CACHE_HINT)
         reply = Reply(self._hearing(prompt))
-        request = self._request(prompt, Limits(), max_tokens=1, without=frozenset({"logprobs"}))
+        request = self._request(prompt, Limits().of(prompt), max_tokens=1, without=frozenset({"logprobs"}))
         async with aclosing(self._server.chunks(request, self._latest())) as chunks:
             async for chunk in chunks:
                 for _ in reply.take(chunk):
@@ -162,7 +163,7 @@ class OpenAIModel:
         await self._server.aclose()
 
     async def _exchange(
-        self, prompt: Prompt, limits: Limits, reply: Reply, deadline: float | None
+        self, prompt: Prompt, limits: CallLimits, reply: Reply, deadline: float | None
     ) -> AsyncGenerator[Event]:
         """One request and its answer, `reply` keeping the account; Started first, no Finished."""
         reasons = prompt.mode is Mode.REASON
@@ -218,12 +219,10 @@ class OpenAIModel:
 
     def _closed(self, prompt: Prompt, reasoning: str) -> Prompt:
         """The second stage of a reasoning call: nothing but the answer is left to say."""
-        if self._prefill:
+        if self._prefill or prompt.question is None:
             return prompt.closed_after(reasoning)
-        *before, user = prompt.turns
-        asked = user.text.replace(prompt.style.ask_to_reason, "") if prompt.style.ask_to_reason else user.text
-        noted = replace(user, text=f"{asked}\n\n{NOTES}\n{neutral(reasoning).strip()}")
-        return Prompt((*before, noted), prompt.style.none, prompt.style, Mode.READ, reasoning)
+        forms = [form for form in self.abilities.card_formats if form is not CardFormat.THINKING]
+        return layouts.read(prompt.question, reasoning, forms[0], prompt.style)
 
     def _hearing(self, prompt: Prompt) -> Hearing:
         reasons = prompt.mode is Mode.REASON

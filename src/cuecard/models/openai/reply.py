@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from cuecard.domain.call import FinishReason, Usage
 from cuecard.domain.errors import BrokenStream, ModelRefused
-from cuecard.models.base import Event, Limits, Progress
+from cuecard.models.base import CallLimits, Event, Progress
 from cuecard.models.openai.likelihood import answer_logprob
 from cuecard.models.openai.reasoning import Hearing
 from cuecard.models.openai.wire import Chunk, Token
@@ -43,7 +43,7 @@ class Reply:
         """The events of what was held back till the end."""
         yield from self.hearing.end(whole=self.finish is FinishReason.STOP)
 
-    def spent_out(self, limits: Limits) -> bool:
+    def spent_out(self, limits: CallLimits) -> bool:
         """A reasoning call has used up its tokens for reasoning, or, once it answers, those for the answer.
 
         Counted here because a server knows one limit only, for both together. Where it sends neither log probabilities
@@ -55,7 +55,7 @@ class Reply:
             return self._answer_tokens >= limits.answer_tokens
         return self._counted >= limits.reasoning_tokens
 
-    def runs_away(self, limits: Limits) -> bool:
+    def runs_away(self, limits: CallLimits) -> bool:
         """The server does not keep to the limit that it was given. The slack is for those that count otherwise."""
         return self.finish is None and self._counted > 2 * limits.answer_tokens + 64
 
