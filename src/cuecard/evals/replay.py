@@ -26,6 +26,7 @@ from cuecard.models.base import (
     Model,
     Progress,
     ReasoningDelta,
+    ReasoningEnded,
     Started,
     Weigher,
     Weighing,
@@ -215,11 +216,17 @@ class StoredModel:
                 yield event
         elif record["reasoning"]:
             yield ReasoningDelta(record["reasoning"])
+        ended: list[Event] = [ReasoningEnded()] if record["mode"] == Mode.REASON else []
         if record["answer"] and not record["reasoning"]:
-            yield AnswerDelta(record["answer"])
+            for event in [*ended, AnswerDelta(record["answer"])]:
+                yield event
         await self._machine.work(end_s - done_s + (shift_s if first_s is None else 0.0))
         if record["answer"] and record["reasoning"]:
-            yield AnswerDelta(record["answer"])
+            for event in [*ended, AnswerDelta(record["answer"])]:
+                yield event
+        elif not record["answer"] and record["status"] == "ok":
+            for event in ended:
+                yield event
         yield Progress(usage)
         if record["status"] != "ok":
             raise failure(record["error"])

@@ -36,6 +36,15 @@ class ReasoningDelta:
 
 
 @dataclass(frozen=True)
+class ReasoningEnded:
+    """The reasoning is closed; what follows is the answer.
+
+    Once in each finished REASON call, before the first AnswerDelta. A second block of reasoning directly behind the
+    first one is reasoning too, and comes after it.
+    """
+
+
+@dataclass(frozen=True)
 class AnswerDelta:
     """A piece of the answer."""
 
@@ -58,7 +67,7 @@ class Finished:
     answer_logprob: float | None = None
 
 
-Event = Started | ReasoningDelta | AnswerDelta | Progress | Finished
+Event = Started | ReasoningDelta | ReasoningEnded | AnswerDelta | Progress | Finished
 
 
 class Weighing(StrEnum):
@@ -98,7 +107,8 @@ class Model(Protocol):
     def abilities(self) -> Abilities: ...
 
     def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
-        """Started, then deltas, then Finished, exactly once each at the ends. Closing the generator cancels the call.
+        """Started, then deltas, then Finished, exactly once each at the ends; in REASON mode ReasoningEnded between
+        reasoning and answer. Closing the generator cancels the call.
 
         A REASON prompt that spends `reasoning_tokens` without closing its reasoning is closed, and the answer decoded
         in a second stage: finish reason `budget`.

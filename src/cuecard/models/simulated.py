@@ -11,7 +11,17 @@ from random import Random
 
 from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.errors import Unsupported
-from cuecard.models.base import Abilities, AnswerDelta, Event, Finished, Limits, Progress, ReasoningDelta, Started
+from cuecard.models.base import (
+    Abilities,
+    AnswerDelta,
+    Event,
+    Finished,
+    Limits,
+    Progress,
+    ReasoningDelta,
+    ReasoningEnded,
+    Started,
+)
 from cuecard.models.prompt import TAGS, CardFormat, Prompt, Turn
 
 
@@ -127,7 +137,8 @@ class SimulatedModel:
         usage = await self._read(prompt, pace)
         yield Progress(usage)
         said = self._says(prompt)
-        reasoning = words(said.reasoning) if prompt.mode is Mode.REASON else []
+        awaits_end = prompt.mode is Mode.REASON
+        reasoning = words(said.reasoning) if awaits_end else []
         answer = words(said.answer)
         for is_reasoning, piece in [
             *((True, w) for w in reasoning[: limits.reasoning_tokens]),
@@ -139,8 +150,13 @@ class SimulatedModel:
                 start_s = self._profile.start_s(context) if done == free else 0.0
                 await asyncio.sleep((start_s + self._profile.step_s(context)) * pace)
             usage = usage + Usage(0, 0, 1, int(is_reasoning))
+            if awaits_end and not is_reasoning:
+                awaits_end = False
+                yield ReasoningEnded()
             yield ReasoningDelta(piece) if is_reasoning else AnswerDelta(piece)
             yield Progress(usage)
+        if awaits_end:
+            yield ReasoningEnded()
         yield Finished(usage, finish_reason(reasoning, answer, limits), said.answer_logprob)
 
     async def warm(self, prompt: Prompt) -> Usage:

@@ -26,6 +26,7 @@ SERVED_KEYS: dict[str, tuple[str, type | tuple[type, ...]]] = {
     "scoring": SWITCH,
     "images": SWITCH,
     "logprobs": SWITCH,
+    "reasoning_tags": ("two tags in a list", list),
     "timeout_s": ("a number of seconds", (int, float)),
     "extra_body": ("a table", dict),
 }
