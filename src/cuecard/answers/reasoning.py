@@ -230,7 +230,8 @@ class ReasoningParser:
         tag = self._tags.any.leading(self._buffer, ended=ended)
         if not self._buffer or tag == "":
             return False
-        if tag is None:
+        outside = self._then is _At.ANSWER or self._closed
+        if tag is None or (outside and not self._tags.opens(tag) and not self._tags.opens_answer(tag)):
             self._at = self._then
             return True
         self._buffer, self._tagged = self._buffer[len(tag) :], True

@@ -41,7 +41,7 @@ class Decoder:
             if "\ufffd" not in (alone := self._tokenizer.decode([token])):
                 self._ids, self._told = [token], len(alone)
 
-    def rest(self, *, whole: bool) -> Iterator[Event]:
+    def rest(self, *, whole: bool = True) -> Iterator[Event]:
         """What was held back. `whole`: the model ended its turn by itself."""
         text = self._tokenizer.decode(self._ids)[self._told :]
         self._told += len(text)
