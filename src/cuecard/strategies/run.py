@@ -57,9 +57,11 @@ async def answer(
     decide, policy = known(strategy), policy or Policy()
     async with Team(models, policy, listen) as team:
         try:
-            async with asyncio.timeout(policy.deadline_s):
+            async with asyncio.timeout(policy.deadline_s) as deadline:
                 verdict: Verdict = await decide(question, team)
         except TimeoutError as late:
+            if not deadline.expired():  # not the deadline's: no model lets one through
+                raise
             verdict = _at_hand(team, policy, late)
         except ModelError as failure:
             if policy.strict:
