@@ -4,7 +4,7 @@ from cuecard.answers.agreement import agree, same_answer
 from cuecard.answers.answer import UNPARSED, Answer
 from cuecard.answers.extraction import extract
 from cuecard.answers.kinds import guess_kind
-from cuecard.answers.options import options_in
+from cuecard.answers.options import listed_in, options_in
 from cuecard.answers.scoring import score
 from cuecard.answers.similarity import anls, normalise
 
@@ -15,6 +15,7 @@ __all__ = [
     "anls",
     "extract",
     "guess_kind",
+    "listed_in",
     "normalise",
     "options_in",
     "same_answer",

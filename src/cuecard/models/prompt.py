@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from cuecard.answers import extract
 from cuecard.domain.call import Mode
 from cuecard.domain.question import AnswerKind, Image, Question, letter
 
@@ -173,6 +174,10 @@ class Prompt:
     def is_brief(self) -> bool:
         """The whole answer is a few tokens."""
         return self.question is None or self.question.kind in BRIEF_KINDS
+
+    def answered_by(self, text: str) -> bool:
+        """Whether a text holds an answer of the kind that the question asks for."""
+        return bool(text) if self.question is None else extract(text, self.question).parsed
 
     @property
     def constrained(self) -> bool:

@@ -316,6 +316,7 @@ class OpenAIModel:
             reasons=reasons,
             prose=reasons and style.in_prose,
             brief=prompt.is_brief,
+            readable=prompt.answered_by,
             may_think=not self._family.stops and not sent,
             closing=closing,
             tags=tags,
