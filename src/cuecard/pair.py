@@ -20,7 +20,9 @@ from cuecard.domain.outcome import Outcome
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.loop_thread import LoopThread
 from cuecard.models import images, spec
+from cuecard.models import probe as probes
 from cuecard.models.base import Model
+from cuecard.models.probe import Findings
 from cuecard.models.prompt import CardFormat
 from cuecard.strategies.cuts import cut_with
 from cuecard.strategies.policy import Acceptance, EarlyStop, Policy, Schedule
@@ -36,6 +38,10 @@ class Pair:
     Each is a specification (`demo-small`, `hf:ORG/NAME`, a directory, `http://host:port/v1#name`) or a Model. More
     drafters come as further roles: `Pair("a", "c", drafter="b")`. All calls run on an event loop of the pair's own, so
     `ask` works everywhere, notebooks included, and `aask` and `stream` in any loop.
+
+    Served models that are named by a specification are probed before the first question, once a model and machine
+    (`models.probe`): how they answer short, and how they read cards. `probe=False`, or the environment variable
+    CUECARD_NO_PROBE, leaves that out; `tell` is given lines for a person about it.
     """
 
     def __init__(
@@ -45,12 +51,18 @@ class Pair:
         *,
         strategy: str = "mutual",
         policy: Policy | None = None,
+        probe: bool = True,
+        tell: Callable[[str], None] = lambda text: None,
         **drafters: ModelLike,
     ) -> None:
         known(strategy)
         self.strategy, self.policy = strategy, policy or Policy()
         roles: dict[str, ModelLike] = {"small": small, "large": large, **drafters}
         self.models: dict[str, Model] = {role: _model(role, given) for role, given in roles.items()}
+        named = [role for role, given in roles.items() if isinstance(given, str | Mapping)]
+        self._unprobed = [self.models[role] for role in named] if probe and probes.wanted() else []
+        self._probing: asyncio.Task[list[asyncio.Task[Findings]]] | None = None
+        self._tell = tell
         self._thread: LoopThread | None = None
         self._open, self._lock = True, threading.Lock()
 
@@ -61,12 +73,12 @@ class Pair:
         """
         _refuse_to_block()
         asked, strategy, policy = self._prepare(text, image, options)
-        return self._running().run(answer(asked, self.models, strategy, policy))
+        return self._running().run(self._answered(asked, strategy, policy))
 
     async def aask(self, text: str | Question, image: Any = None, **options: Any) -> Outcome:
         """As `ask`, without blocking; cancelling it cancels every call."""
         asked, strategy, policy = await self._prepared(text, image, options)
-        return await self._running().arun(answer(asked, self.models, strategy, policy))
+        return await self._running().arun(self._answered(asked, strategy, policy))
 
     async def stream(self, text: str | Question, image: Any = None, **options: Any) -> AsyncGenerator[Heard | Outcome]:
         """Every piece of text as it comes from either model, and at last the outcome."""
@@ -77,7 +89,7 @@ class Pair:
             def pass_on(item: Heard) -> None:
                 here.call_soon_threadsafe(listen, item)
 
-            return self._running().arun(answer(asked, self.models, strategy, policy, pass_on))
+            return self._running().arun(self._answered(asked, strategy, policy, pass_on))
 
         async with aclosing(told(over_there)) as heard:
             async for item in heard:
@@ -101,7 +113,22 @@ class Pair:
         """As `close`, without blocking."""
         await asyncio.to_thread(self.close)
 
+    async def _answered(
+        self, asked: Question, strategy: str, policy: Policy, listen: Callable[[Heard], None] | None = None
+    ) -> Outcome:
+        if self._unprobed:
+            if self._probing is None:
+                self._probing = asyncio.create_task(probes.settle(self._unprobed, tell=self._tell))
+            await asyncio.shield(self._probing)
+        return await answer(asked, self.models, strategy, policy, listen)
+
     async def _close_models(self) -> list[Exception]:
+        if self._probing is not None:
+            late = self._probing.result() if self._probing.done() and not self._probing.cancelled() else []
+            for task in (self._probing, *late):
+                task.cancel()
+            await asyncio.gather(self._probing, *late, return_exceptions=True)
+            self._probing = None
         closing = (model.aclose() for model in self.models.values())
         settled = await asyncio.gather(*closing, return_exceptions=True)
         return [result for result in settled if isinstance(result, Exception)]
