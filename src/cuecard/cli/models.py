@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console, Group
@@ -23,19 +24,26 @@ def models(
             help="Models to look at: names, directories, hf:ORG/NAME or URL#NAME. Default: the embedded pair."
         ),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list, an object a model.")] = False,
 ) -> None:
     """Show models and what each can do."""
-    console = Console(highlight=False)
+    console, told_of = Console(highlight=False), []
     failed = 0
     for name in specs or list(spec.EMBEDDED):
         try:
             model = spec.load(name)
         except CuecardError as error:
             failed += 1
-            console.print(block(name, {"error": f"{error} ({error.hint})"}))
+            told_of.append({"model": name, "error": error.message, "hint": error.hint})
+            if not as_json:
+                console.print(block(name, {"error": str(error)}))
             continue
-        console.print(block(name, told(model.abilities)))
+        told_of.append({"model": name, **as_object(model.abilities)})
+        if not as_json:
+            console.print(block(name, told(model.abilities)))
         asyncio.run(model.aclose())
+    if as_json:
+        typer.echo(json.dumps(told_of, ensure_ascii=False, indent=2))
     if failed:
         raise typer.Exit(2)
 
@@ -50,6 +58,20 @@ def told(able: Abilities) -> dict[str, str]:
         "keeps prefixes": known[able.prefix_sessions],
         "cards": ", ".join(able.card_formats),
         "notes": "; ".join(able.notes) or "none",
+        "trained on": "not told" if able.scope is None else able.scope.about,
+    }
+
+
+def as_object(able: Abilities) -> dict[str, Any]:
+    """What a model can do, as plain data; null is not known."""
+    return {
+        "images": able.images,
+        "probabilities": able.logprobs,
+        "scoring": able.scoring,
+        "keeps_prefixes": able.prefix_sessions,
+        "cards": list(able.card_formats),
+        "notes": list(able.notes),
+        "trained_on": None if able.scope is None else able.scope.about,
     }
 
 

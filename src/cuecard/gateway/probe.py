@@ -85,7 +85,7 @@ async def probe(load: Callable[..., Model]) -> Findings:
         async with _open(load) as model:
             spoken = await _hear(model, short(NUMBER, model.abilities.style))
     except CuecardError as error:
-        found.problem = f"{error} ({error.hint})"
+        found.problem = str(error)
         return found
     found.reachable = True
     found.short_answers = bool(spoken.answer) and not spoken.reasoning
@@ -101,7 +101,7 @@ async def probe(load: Callable[..., Model]) -> Findings:
         try:
             await step(found, load)
         except CuecardError as error:
-            found.notes.append(f"{name}: {error}")
+            found.notes.append(f"{name}: {error.message}")
     return found
 
 
@@ -135,7 +135,7 @@ async def _images(found: Findings, load: Callable[..., Model]) -> None:
             found.images = False
         except ModelError as error:
             found.images = False
-            found.notes.append(f"images: {error}")
+            found.notes.append(f"images: {error.message}")
 
 
 async def _prefill(found: Findings, load: Callable[..., Model]) -> None:
@@ -145,7 +145,7 @@ async def _prefill(found: Findings, load: Callable[..., Model]) -> None:
             heard = await _hear(model, read(NUMBER, card, CardFormat.THINKING, model.abilities.style))
         except ModelError as error:
             found.prefill = False
-            found.notes.append(f"prefill: {error}")
+            found.notes.append(f"prefill: {error.message}")
         else:
             found.prefill = SECRET in heard.answer
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from cuecard.domain.call import FinishReason, Usage
 from cuecard.models.prompt import CardFormat, Prompt, Style
+from cuecard.models.scope import Scope
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ class Abilities:
     """It has `weigh`."""
     notes: tuple[str, ...] = ()
     """What falls back, and why, in words for a person."""
+    scope: Scope | None = None
+    """What it was trained on, where that is less than anything a person may ask."""
 
 
 class Model(Protocol):

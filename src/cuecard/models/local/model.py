@@ -17,6 +17,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, ModelError, Unsupported
+from cuecard.models import scope as scopes
 from cuecard.models.base import Abilities, Event, Finished, Limits, Progress, Started, Weighing
 from cuecard.models.local import batching, loading
 from cuecard.models.local.batching import Step
@@ -28,6 +29,7 @@ from cuecard.models.local.rows import Attended, Rows, listening
 from cuecard.models.local.spans import Span, spans
 from cuecard.models.local.static import StaticDecoder, applies, grown
 from cuecard.models.prompt import PROSE, TAGS, CardFormat, Prompt, neutral
+from cuecard.models.scope import Scope
 
 PREFILL_CHUNK = 8192
 SAME = 1e-4
@@ -52,7 +54,12 @@ class LocalModel:
     """A checkpoint in this process. Calls take turns, a token each, or all at once, on a thread of the model's own."""
 
     def __init__(
-        self, name: str, model: PreTrainedModel, reader: Reader, card_formats: Sequence[CardFormat] | None = None
+        self,
+        name: str,
+        model: PreTrainedModel,
+        reader: Reader,
+        card_formats: Sequence[CardFormat] | None = None,
+        scope: Scope | None = None,
     ) -> None:
         self._name, self._model, self._reader = name, model, reader
         self._engine, self._prefixes = Engine(name), Prefixes()
@@ -80,6 +87,7 @@ class LocalModel:
             style=style,
             weighing=True,
             notes=notes,
+            scope=scope,
         )
         self._settle_on_a_decoder()
 
@@ -95,7 +103,8 @@ class LocalModel:
     ) -> LocalModel:
         """Load a directory or a hub's repository. Raises BadInput, ModelRefused."""
         model, reader = loading.load(str(source), device, dtype, revision)
-        return cls(name or Path(source).name, model, reader)
+        told = Path(source) / scopes.FILE
+        return cls(name or Path(source).name, model, reader, scope=Scope.read(told) if told.is_file() else None)
 
     @property
     def name(self) -> str:
