@@ -14,16 +14,17 @@ class CuecardError(Exception):
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
-        self.hint = hint or type(self).hint
+        self.message, self.hint = message, hint or type(self).hint
 
     def __str__(self) -> str:
-        return super().__str__()
+        """The message and what to do about it; `message` is for those who put the hint elsewhere."""
+        return f"{self.message} ({self.hint})" if self.hint else self.message
 
 
 class BadInput(CuecardError):
     """The user's question, image, flag or file is not usable as it is."""
 
-    http_status, hint = 400, "mend the input and try again"
+    http_status, hint = 400, "correct what the message names"
 
 
 class BeyondAPair(BadInput):

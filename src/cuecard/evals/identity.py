@@ -11,6 +11,7 @@ from typing import Any
 from cuecard.evals.calls import Seat
 from cuecard.models import spec
 from cuecard.models.base import Model
+from cuecard.models.scope import FILE as SCOPE
 
 _ENDS = 2**20
 LOCAL = (spec.Embedded, spec.Checkpoint)
@@ -61,9 +62,12 @@ def _named(given: str | Mapping[str, Any]) -> str:
 
 
 def _files(folder: Path) -> str:
-    """Every file's path and size, and its content: of large ones the two ends, which tell weights apart."""
+    """Every file's path and size, and its content: of large ones the two ends, which tell weights apart.
+
+    What a model says of its scope changes none of its answers.
+    """
     told = hashlib.sha256()
-    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+    for path in sorted(each for each in folder.rglob("*") if each.is_file() and each.name != SCOPE):
         size = path.stat().st_size
         told.update(f"{path.relative_to(folder)} {size}\n".encode())
         with path.open("rb") as file:

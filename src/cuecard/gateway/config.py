@@ -69,7 +69,7 @@ class Upstream(Strict):
         try:
             spec.parse(text)
         except BadInput as error:
-            raise ValueError(f"{error} ({error.hint})") from error
+            raise ValueError(str(error)) from error
         return text
 
     @field_validator("family")
@@ -126,7 +126,7 @@ class PairSettings(Strict):
             cut = cut_with(None, self.card_keep, self.card_select, self.card_ending)
             Policy(cut=cut, early_stop=None if self.early_stop is None else EarlyStop.parse(self.early_stop))
         except BadInput as error:
-            raise ValueError(f"{error} ({error.hint})") from error
+            raise ValueError(str(error)) from error
         return self
 
     @field_validator("accept")
@@ -136,7 +136,7 @@ class PairSettings(Strict):
             try:
                 Acceptance.parse(rule)
             except BadInput as error:
-                raise ValueError(f"{error} ({error.hint})") from error
+                raise ValueError(str(error)) from error
         return rule
 
 

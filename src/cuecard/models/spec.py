@@ -171,7 +171,7 @@ def secret(text: str) -> str:
 
     def value(match: re.Match[str]) -> str:
         if match[1] not in os.environ:
-            raise BadInput(f"the environment variable {match[1]} is not set")
+            raise BadInput(f"the environment variable {match[1]} is not set", f"export {match[1]}=…")
         return os.environ[match[1]]
 
     return re.sub(r"\$\{(\w+)\}", value, text)

@@ -11,8 +11,9 @@ from typing import Any
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput, ModelError, ModelTimeout, NoAnswer
 from cuecard.domain.outcome import LatencyKind, Outcome, Route
-from cuecard.domain.question import Question
+from cuecard.domain.question import Question, labelled
 from cuecard.models.base import Model
+from cuecard.models.scope import outside
 from cuecard.strategies import baselines, paper
 from cuecard.strategies.policy import Policy, Schedule
 from cuecard.strategies.team import Heard, Reply, Team
@@ -80,6 +81,9 @@ async def answer(
         confidence=verdict.reply.confidence,
         truncated=verdict.reply.truncated,
         latency_kind=latency_kind or (LatencyKind.ESTIMATED if team.in_virtual_time else LatencyKind.MEASURED),
+        kind=question.kind,
+        answer_text=labelled(question, verdict.reply.answer.value),
+        outside_scope=outside(question, models.values()),
     )
 
 
@@ -131,7 +135,7 @@ def _best(team: Team) -> Reply | None:
 async def _rescue(question: Question, team: Team, failure: ModelError) -> Verdict:
     """The answer of a model that still works: the one it has reasoned for, else a new one, else what anybody said."""
     for player in sorted(team.survivors, key=lambda p: p.role != "large"):
-        why = f"{failure}; the {player.role} model answered alone"
+        why = f"{failure.message}; the {player.role} model answered alone"
         at_hand = [(mode, reply) for mode, reply in team.replies if reply.role == player.role and reply.answer.parsed]
         thorough: Reply | None = next((reply for mode, reply in at_hand if mode is not Mode.SHORT), None)
         if thorough is not None:
@@ -149,9 +153,9 @@ async def _rescue(question: Question, team: Team, failure: ModelError) -> Verdic
         except ModelError:
             continue
     if (reply := _best(team)) is not None:
-        why = f"{failure}; no model is left, what the {reply.role} model had said stands"
+        why = f"{failure.message}; no model is left, what the {reply.role} model had said stands"
         return Verdict(reply, Route.DEGRADED, why)
-    raise NoAnswer(f"no model is left to answer: {failure}", failure.hint) from failure
+    raise NoAnswer(f"no model is left to answer: {failure.message}", failure.hint) from failure
 
 
 __all__ = ["STRATEGIES", "Schedule", "answer", "known", "stream", "told"]
