@@ -19,6 +19,7 @@ from rich.text import Text
 from cuecard.cli.breakeven import fits_of
 from cuecard.domain.outcome import LatencyKind, Route
 from cuecard.domain.question import Question
+from cuecard.evals.identity import is_local
 from cuecard.latency.fitted import Fit, plainest
 from cuecard.latency.virtual import LEAST_TEXT, Way, Workload, outcomes
 from cuecard.models import prompt
@@ -36,7 +37,7 @@ def estimate(
     path: Path,
     question: Question,
     roles: Mapping[str, Any],
-    schedule: Schedule,
+    schedule: Schedule | None,
     budget: int | None,
     as_json: bool = False,
 ) -> None:
@@ -46,7 +47,7 @@ def estimate(
     workload = _workload(question, chosen["small"])
     lengths = (budget,) if budget is not None else LENGTHS
     profiles = {role: fit.profile for role, fit in chosen.items()}
-    rows = _ways(schedule)
+    rows = _ways(schedule or _usual(roles))
     ways = [replace(way, reasoning=length) for _, way in rows for length in lengths]
     took = iter(outcome.total_s for outcome in outcomes(profiles, workload, ways))
     found = {said: {length: next(took) for length in lengths} for said, _ in rows}
@@ -66,6 +67,11 @@ def estimate(
     console.print(shown)
     for line in notes:
         console.print(Text(line, style="dim"))
+
+
+def _usual(roles: Mapping[str, Any]) -> Schedule:
+    """Models in this process share its cores, or its device."""
+    return Schedule.THRIFTY if all(is_local(given) for given in roles.values()) else Schedule.OVERLAP
 
 
 def _ways(schedule: Schedule) -> list[tuple[str, Way]]:

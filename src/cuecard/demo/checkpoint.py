@@ -65,6 +65,7 @@ def architecture(name: str, tokenizer: PreTrainedTokenizerBase) -> Qwen3VLConfig
         vision_start_token_id=ids[tk.IMAGE_START],
         vision_end_token_id=ids[tk.IMAGE_END],
         tie_word_embeddings=True,
+        cuecard_wording="trained",
     )
 
 

@@ -206,7 +206,7 @@ class Writer:
         learned, stations, scenes = [], [], []
         for lesson in lessons:
             asked = lesson.question if not ids else replace(lesson.question, images=())
-            ids += self.ids(("\n" if ids else "") + render(self.tokenizer, layouts.short(asked, layouts.TAGS)))
+            ids += self.ids(("\n" if ids else "") + render(self.tokenizer, layouts.short(asked, layouts.EMBEDDED)))
             reply = self.ids(lesson.solution.answer + tk.END)
             if lesson.visited:
                 stations.append((len(ids) - 1, lesson.visited))
@@ -219,8 +219,8 @@ class Writer:
 
 def reason_row(writer: Writer, lesson: Lesson) -> Row:
     solution = lesson.solution
-    reply = solution.reasoning + layouts.TAGS.closing + solution.answer
-    return writer.row(layouts.reason(lesson.question, layouts.TAGS), reply, lesson.picture)
+    reply = solution.reasoning + layouts.EMBEDDED.closing + solution.answer
+    return writer.row(layouts.reason(lesson.question, layouts.EMBEDDED), reply, lesson.picture)
 
 
 def read_row(rng: Random, writer: Writer, lesson: Lesson, slips: float) -> Row:
@@ -232,7 +232,9 @@ def read_row(rng: Random, writer: Writer, lesson: Lesson, slips: float) -> Row:
     elif luck < slips + 0.1:
         words = card.split(" ")
         card = " ".join(words[: rng.randint(1, len(words))])
-    return writer.row(layouts.read(lesson.question, card, form, layouts.TAGS), lesson.solution.answer, lesson.picture)
+    return writer.row(
+        layouts.read(lesson.question, card, form, layouts.EMBEDDED), lesson.solution.answer, lesson.picture
+    )
 
 
 def look_up_row(rng: Random, writer: Writer, album: Album, disorder: float) -> Row:
@@ -242,7 +244,7 @@ def look_up_row(rng: Random, writer: Writer, album: Album, disorder: float) -> R
     if rng.random() < disorder:
         rng.shuffle(order)
     told = "; ".join(f"cell {c + 1} shows a {cells[c][0]} {cells[c][1]}" for c in order)
-    return writer.row(layouts.reason(lesson.question, layouts.TAGS), told, lesson.picture)
+    return writer.row(layouts.reason(lesson.question, layouts.EMBEDDED), told, lesson.picture)
 
 
 def drill_row(rng: Random, writer: Writer, album: Album, sorts: Sequence[str]) -> Row:
@@ -275,7 +277,7 @@ def drill_row(rng: Random, writer: Writer, album: Album, sorts: Sequence[str]) -
         case _:
             asked, seen = (rng.choices(boards.COLOURS, k=8) for _ in range(2))
             told = [_halves(boards.judged(*pair)[0], ",") for pair in zip(asked, seen, strict=True)]
-    return writer.drill(layouts.reason(lesson.question, layouts.TAGS), told, lesson.picture)
+    return writer.drill(layouts.reason(lesson.question, layouts.EMBEDDED), told, lesson.picture)
 
 
 def _recalled(rng: Random, cells: Sequence[boards.Cell], cell: int) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from cuecard.demo import boards, easyvqa
 from cuecard.domain.question import AnswerKind, letter
-from cuecard.models.prompt import FOLLOW_UP, INSTRUCTIONS, NOTES
+from cuecard.models.prompt import TRAINED
 
 IMAGE, VIDEO, IMAGE_START, IMAGE_END = "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"
 END, PAD = "<|im_end|>", "<|endoftext|>"
@@ -73,9 +73,9 @@ def corpus() -> Iterator[str]:
         if item.image_path in scenes:
             yield easyvqa.solve(item, scenes[item.image_path]).reasoning
     for _ in range(5):
-        yield from (NOTES, "\n\n", "user", "assistant", "system")
-        asked = [text for kind, text in INSTRUCTIONS.items() if kind is not AnswerKind.JSON]  # nothing here is JSON
-        yield from (text for instruction in asked for text in (instruction, f"{FOLLOW_UP} {instruction}"))
+        yield from ("Notes of another model, which may be wrong:", "\n\n", "user", "assistant", "system")
+        asked = [text for kind, text in TRAINED.short.items() if kind is not AnswerKind.JSON]  # nothing here is JSON
+        yield from (text for each in asked for text in (each, TRAINED.follow_up.format(instruction=each)))
         yield from (*boards.COLOURS, "yes", "no", "Yes", "No")
         yield from (f"cell {n} cell {n} Cell {n} Cell {n}" for n in range(1, boards.CELLS + 1))
         yield from (f"row {n} row {n} Row {n} Row {n}" for n in range(1, boards.SIDE + 1))

@@ -70,6 +70,8 @@ class Call:
     answer: str | None = None
     answer_logprob: float | None = None
     error: str | None = None
+    reasoning_end_s: float | None = None
+    """When its reasoning was closed; None where it did not reason, or was stopped before."""
 
     @property
     def cancelled(self) -> bool:

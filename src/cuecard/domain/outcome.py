@@ -80,7 +80,7 @@ class Outcome:
 
     @property
     def handoff_s(self) -> float | None:
-        """Seconds from the last token of the reasoning to the reader's first answer token; None if nobody read."""
-        read = next((c for c in self.calls if c.mode is Mode.READ and c.first_token_s is not None), None)
-        written = [c.end_s for c in self.calls if c.mode is Mode.REASON and c.reasoning]
-        return None if read is None or not written else read.first_token_s - max(written)  # type: ignore[operator]
+        """Seconds from the last token of the reasoning to the reader's first answer token; None if nothing was read."""
+        first = next((c.first_token_s for c in self.calls if c.mode is Mode.READ and c.first_token_s is not None), None)
+        ended = [c.reasoning_end_s for c in self.calls if c.reasoning_end_s is not None]
+        return None if first is None or not ended else first - max(ended)

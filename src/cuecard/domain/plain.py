@@ -39,6 +39,7 @@ def call_as_object(call: Call) -> dict[str, Any]:
         "mode": call.mode,
         "start_s": call.start_s,
         "first_token_s": call.first_token_s,
+        "reasoning_end_s": call.reasoning_end_s,
         "end_s": call.end_s,
         **usage_as_object(call.usage),
         "finish_reason": call.finish_reason,

@@ -97,7 +97,7 @@ def file_of(arm: Arm) -> PolicyFile:
     policy, plain = arm.policy, arm.strategy.partition(":")[0]
     return PolicyFile(
         arm.strategy,
-        schedule=str(policy.schedule),
+        schedule=None if policy.schedule is None else str(policy.schedule),
         accept=str(policy.accept) if plain == "mutual" else None,
         card=None if policy.card is None else str(policy.card),
         budget=None if plain == "short" else policy.limits.reasoning_tokens,

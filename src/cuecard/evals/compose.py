@@ -77,7 +77,7 @@ def _told(asked: Asked, arm: Arm, policy: Policy, seats: Mapping[str, Seat], boo
     # what a time-out has cost is in the stored call that ran into it
     unhurried = replace(policy, limits=replace(policy.limits, timeout_s=None))
     book.stumbled = False
-    machine, overlapping = Machine(book.pace), policy.schedule is not Schedule.THRIFTY
+    machine, overlapping = Machine(book.pace), policy.schedule_of(seats) is not Schedule.THRIFTY
     models: dict[str, Model] = {
         role: StoredModel(
             seat,

@@ -17,7 +17,7 @@ from cuecard.evals.items import Task
 from cuecard.evals.run import Plan, chosen, run
 from cuecard.evals.store import Record, Store
 from cuecard.models.base import Model
-from cuecard.models.prompt import INSTRUCTIONS, Prompt
+from cuecard.models.prompt import Prompt
 from cuecard.models.recorded import Says, ScriptedModel
 
 DISAGREEING: Mapping[AnswerKind | None, tuple[str, str]] = {
@@ -103,8 +103,7 @@ def _worst(role: str, plan: Plan) -> Any:
     budget = max(arm.policy.limits.reasoning_tokens for arm in plan.arms)
 
     def says(prompt: Prompt) -> Says:
-        text = "\n".join(turn.text for turn in prompt.turns)
-        kind = next((kind for kind, asked in INSTRUCTIONS.items() if asked and asked in text), None)
+        kind = None if prompt.question is None else prompt.question.kind
         answer = DISAGREEING.get(kind, ("this", "that"))[role == "large"]
         return Says(answer, " so" * budget if prompt.mode is Mode.REASON else "")
 

@@ -77,6 +77,7 @@ def record_of(wanted: Wanted, made: Take, again: Take | None, **facts: Any) -> R
         "error": None if error is None else told(error),
         "first_token_s": _rounded(note.first_token_s),
         "end_s": _rounded(note.end_s),
+        "reasoning_end_s": _rounded(note.reasoning_end_s),
         "hot_first_token_s": None if hot is None else _rounded(hot.first_token_s),
         "hot_end_s": None if hot is None else _rounded(hot.end_s),
         "pieces": _thinned(made.pieces),

@@ -26,6 +26,7 @@ from cuecard.models.base import (
     Model,
     Progress,
     ReasoningDelta,
+    ReasoningEnded,
     Started,
     Weigher,
     Weighing,
@@ -51,6 +52,7 @@ class Note:
     usage: Usage = field(default_factory=Usage)
     finish_reason: FinishReason = FinishReason.CANCELLED
     answer_logprob: float | None = None
+    reasoning_end_s: float | None = None
     reasoning: str = ""
     answer: str = ""
     error: str | None = None
@@ -60,6 +62,8 @@ class Note:
         match event:
             case ReasoningDelta(text):
                 self.reasoning += text
+            case ReasoningEnded():
+                self.reasoning_end_s = now_s
             case AnswerDelta(text):
                 self.answer += text
             case Progress(usage):
@@ -215,6 +219,13 @@ class StoredModel:
                 yield event
         elif record["reasoning"]:
             yield ReasoningDelta(record["reasoning"])
+        if record["mode"] == Mode.REASON and record["status"] == "ok":
+            closed_s = record.get("reasoning_end_s")  # records of earlier versions do not hold it
+            closed_s = end_s if closed_s is None else closed_s
+            await self._machine.work(closed_s - done_s)
+            done_s = max(done_s, closed_s)
+            yield Progress(replace(usage, completion_tokens=usage.reasoning_tokens))
+            yield ReasoningEnded()
         if record["answer"] and not record["reasoning"]:
             yield AnswerDelta(record["answer"])
         await self._machine.work(end_s - done_s + (shift_s if first_s is None else 0.0))

@@ -179,7 +179,8 @@ class _Runner:
 
     async def _pace(self, about: Asked, arms: Sequence[Arm]) -> float | None:
         """What a call keeps of its pace beside another, measured once a run; None where none runs beside another."""
-        if not self.plan.share_machine or all(arm.policy.schedule is Schedule.THRIFTY for arm in arms):
+        schedules = {arm.policy.schedule_of(self.plan.seats) for arm in arms}
+        if not self.plan.share_machine or schedules == {Schedule.THRIFTY}:
             return None
         async with self.pacing:
             if PACE not in (notes := self.store.notes()):

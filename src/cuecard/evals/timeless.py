@@ -13,7 +13,7 @@ from cuecard.evals.store import Record
 
 BATCHED = "batched"
 """The key under which a run's configuration, and a call's record, say so."""
-TIMES = ("first_token_s", "end_s", "hot_first_token_s", "hot_end_s")
+TIMES = ("first_token_s", "end_s", "hot_first_token_s", "hot_end_s", "reasoning_end_s")
 
 
 def is_timed(config: Mapping[str, Any]) -> bool:

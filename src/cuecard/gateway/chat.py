@@ -7,7 +7,7 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
@@ -16,7 +16,6 @@ from cuecard.domain.errors import BadInput, BeyondAPair, CuecardError
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.question import AnswerKind, Image, Message, Question
 from cuecard.gateway.account import Json, usage
-from cuecard.strategies.policy import Policy
 
 Fetch = Callable[[str], Image]
 """An image from the URL of a message part. Raises BadInput."""
@@ -354,15 +353,3 @@ def sse(data: Json | str) -> bytes:
     """One server-sent event."""
     text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     return f"data: {text}\n\n".encode()
-
-
-def with_policy(asked: Asked, policy: Policy) -> Policy:
-    """A policy with room for an answer of the kind that is asked for: a description is not cut to a few tokens."""
-    free = asked.question.kind in (AnswerKind.FREE_TEXT, AnswerKind.JSON)
-    if "answer_tokens" in asked.settings or not free:
-        return policy
-    return replace(policy, limits=replace(policy.limits, answer_tokens=max(FULL_ANSWER, policy.limits.answer_tokens)))
-
-
-FULL_ANSWER = 1024
-"""Most tokens of a free-form answer where the request does not say."""

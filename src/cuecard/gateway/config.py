@@ -58,6 +58,8 @@ class Upstream(Strict):
     scoring: bool | None = None
     images: bool | None = None
     logprobs: bool | None = None
+    reasoning_tags: list[str] | None = Field(None, min_length=2, max_length=2)
+    """What opens and what closes its reasoning, beside the tags that are known."""
     timeout_s: float | None = Field(None, gt=0)
     extra_body: dict[str, Any] | None = None
 
@@ -92,7 +94,8 @@ class PairSettings(Strict):
     """A policy file, as `cuecard tune` writes it; beside this file, if relative. What is said here goes before it."""
     strategy: str = "mutual"
     free_form: Literal["transfer", "short"] = "transfer"
-    schedule: Schedule = Schedule.OVERLAP
+    schedule: Schedule | None = None
+    """None: by where the models run."""
     accept: str | None = None
     card: CardFormat | None = None
     card_keep: float | None = None

@@ -14,7 +14,7 @@ from cuecard.domain.errors import BrokenStream, NoAnswer
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.gateway import names
-from cuecard.gateway.chat import Asked, with_policy
+from cuecard.gateway.chat import Asked
 from cuecard.gateway.config import Config, Prices, Upstream
 from cuecard.gateway.pool import Breaker, Pool, Replica
 from cuecard.gateway.probe import Findings
@@ -112,7 +112,7 @@ class Service:
         known(strategy)
         if strategy == "mutual" and asked.question.kind is AnswerKind.FREE_TEXT and not self._can_compare():
             strategy = "transfer"  # nobody could say whether two descriptions are the same
-        return Plan(strategy, with_policy(asked, policy_with(self.policy, **settings)))
+        return Plan(strategy, policy_with(self.policy, **settings))
 
     def _default(self, asked: Asked) -> str:
         return self.free_form if asked.question.kind is AnswerKind.FREE_TEXT else self.strategy

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from cuecard.domain.call import FinishReason, Usage
+from cuecard.domain.question import AnswerKind
 from cuecard.models.prompt import CardFormat, Prompt, Style
 
 
@@ -15,12 +16,38 @@ from cuecard.models.prompt import CardFormat, Prompt, Style
 class Limits:
     """How much a call may generate, and how it chooses tokens. Temperature 0 is greedy."""
 
-    answer_tokens: int = 64
+    answer_tokens: int | None = None
+    """None: by the kind of answer, as in `ANSWER_TOKENS`."""
     reasoning_tokens: int = 2048
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
     timeout_s: float | None = 120.0
+
+    def of(self, prompt: Prompt) -> CallLimits:
+        """The limits of one call, the answer's tokens by the kind of its question where nothing else is set."""
+        kind = AnswerKind.SHORT_TEXT if prompt.question is None else prompt.question.kind
+        tokens = ANSWER_TOKENS[kind] if self.answer_tokens is None else self.answer_tokens
+        return CallLimits(tokens, self.reasoning_tokens, self.temperature, self.top_p, self.seed, self.timeout_s)
+
+
+@dataclass(frozen=True)
+class CallLimits(Limits):
+    """Limits whose `answer_tokens` is a number."""
+
+    answer_tokens: int = 64
+
+
+ANSWER_TOKENS = {
+    AnswerKind.CHOICE: 24,
+    AnswerKind.YES_NO: 16,
+    AnswerKind.NUMBER: 24,
+    AnswerKind.SHORT_TEXT: 64,
+    AnswerKind.MATHS: 64,
+    AnswerKind.FREE_TEXT: 1024,
+    AnswerKind.JSON: 1024,
+}
+"""Most tokens of an answer. What needs more of a brief kind is an explanation, not an answer."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +60,15 @@ class ReasoningDelta:
     """A piece of reasoning."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class ReasoningEnded:
+    """The reasoning is closed; what follows is the answer.
+
+    Once in each finished REASON call, before the first AnswerDelta. A second block of reasoning directly behind the
+    first one is reasoning too, and comes after it.
+    """
 
 
 @dataclass(frozen=True)
@@ -58,7 +94,7 @@ class Finished:
     answer_logprob: float | None = None
 
 
-Event = Started | ReasoningDelta | AnswerDelta | Progress | Finished
+Event = Started | ReasoningDelta | ReasoningEnded | AnswerDelta | Progress | Finished
 
 
 class Weighing(StrEnum):
@@ -84,6 +120,8 @@ class Abilities:
     style: Style
     weighing: bool = False
     """It has `weigh`."""
+    place: str | None = None
+    """Where it computes, if that is known: models of one place slow each other down when they run at once."""
     notes: tuple[str, ...] = ()
     """What falls back, and why, in words for a person."""
 
@@ -98,7 +136,10 @@ class Model(Protocol):
     def abilities(self) -> Abilities: ...
 
     def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
-        """Started, then deltas, then Finished, exactly once each at the ends. Closing the generator cancels the call.
+        """Started, then deltas, then Finished, exactly once each at the ends; in REASON mode ReasoningEnded between
+        reasoning and answer. Closing the generator cancels the call.
+
+        A call that reasons says ReasoningEnded once, before the first AnswerDelta.
 
         A REASON prompt that spends `reasoning_tokens` without closing its reasoning is closed, and the answer decoded
         in a second stage: finish reason `budget`.

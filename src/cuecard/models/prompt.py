@@ -1,7 +1,7 @@
 """Prompt layouts: the longest possible prefix of one question is shared by all of its calls.
 
     [system][user: images, question, options]      shared by short, reason and read
-    [instruction][card of another model][opening]   what the mode adds
+    [card of another model][instruction][opening]   what the mode adds
 
 A `Prompt` is what every engine understands: turns, and the *opening* that the assistant's turn begins with. Texts of
 users and of other models are data: control tokens in them are broken before they enter a prompt.
@@ -10,6 +10,7 @@ users and of other models are data: control tokens in them are broken before the
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -34,30 +35,116 @@ class Turn:
     images: tuple[Image, ...] = ()
 
 
+_WHAT = {
+    AnswerKind.CHOICE: "the letter of the option only",
+    AnswerKind.YES_NO: "yes or no only",
+    AnswerKind.NUMBER: "the number only",
+    AnswerKind.SHORT_TEXT: "a word or a short phrase only",
+    AnswerKind.MATHS: "the final expression only",
+    AnswerKind.JSON: "JSON only",
+}
+"""What an answer of each kind consists of; free text has no such limit."""
+BRIEF_KINDS = (
+    AnswerKind.CHOICE,
+    AnswerKind.YES_NO,
+    AnswerKind.NUMBER,
+    AnswerKind.SHORT_TEXT,
+    AnswerKind.MATHS,
+)
+"""Kinds whose whole answer is a few tokens."""
+GRAMMAR_KINDS = (AnswerKind.CHOICE, AnswerKind.YES_NO, AnswerKind.NUMBER)
+"""Kinds whose every answer fits a small grammar."""
+
+
+@dataclass(frozen=True)
+class Wording:
+    """The instructions that a model is prompted with, by kind of answer, and the templates of the card formats."""
+
+    short: Mapping[AnswerKind, str]
+    """To answer at once."""
+    reason: Mapping[AnswerKind, str]
+    """To reason, then answer."""
+    read: Mapping[AnswerKind, str]
+    """To answer with a card in view."""
+    notes: str
+    """The user's turn of `notes`, with {question}, {card} and {instruction}."""
+    follow_up: str
+    """The user's turn behind the card in `turn`, with {instruction}."""
+
+
+def _plain(kind: AnswerKind) -> str:
+    return f"Answer with {_WHAT[kind]}." if kind in _WHAT else ""
+
+
+def _brief(kind: AnswerKind) -> str:
+    return _plain(kind) + (" Do not explain." if kind in BRIEF_KINDS else "")
+
+
+def _step_by_step(kind: AnswerKind) -> str:
+    if kind in BRIEF_KINDS:
+        return f'Think step by step. Then write a last line that begins with "Answer:" and gives {_WHAT[kind]}.'
+    what = "the complete answer" if kind is AnswerKind.FREE_TEXT else _WHAT[kind]
+    return f'First think step by step. Then write a line "Answer:" and, below it, {what}.'
+
+
+_WHOLE = "Now write the complete answer to the question yourself: the user sees only what you write."
+
+GENERAL = Wording(
+    short={kind: _brief(kind) for kind in AnswerKind},
+    reason={kind: _brief(kind) for kind in AnswerKind},
+    read={kind: _brief(kind) or _WHOLE for kind in AnswerKind},
+    notes=(
+        "{question}\n\nAnother model has written this draft. It may be wrong, and the user has not seen it:\n"
+        "{card}\n\nEnd of the draft. {instruction}"
+    ),
+    follow_up=(
+        "That was a draft, which may be wrong and which the user has not seen. "
+        "What is the final answer to the question? {instruction}"
+    ),
+)
+STEPWISE = replace(GENERAL, reason={kind: _step_by_step(kind) for kind in AnswerKind})
+"""For models that reason only where they are asked to."""
+TRAINED = Wording(
+    short={kind: _plain(kind) for kind in AnswerKind},
+    reason={kind: _plain(kind) for kind in AnswerKind},
+    read={kind: _plain(kind) for kind in AnswerKind},
+    notes="{question}\n{instruction}\n\nNotes of another model, which may be wrong:\n{card}",
+    follow_up="What is the final answer? {instruction}",
+)
+"""What the embedded pair was trained on."""
+WORDINGS: Mapping[str, Wording] = {"general": GENERAL, "stepwise": STEPWISE, "trained": TRAINED}
+
+
 @dataclass(frozen=True)
 class Style:
-    """How a model family marks reasoning: what opens it, what closes it, and what stands for none."""
+    """How a model is prompted: what opens and closes its reasoning, what stands for none, and the instructions.
+
+    `cue`: how the assistant's turn of a brief answer is opened, for engines that continue it. `constrained`: brief
+    answers are decoded under a grammar of their kind, by engines that can.
+    """
 
     opening: str
     closing: str
     none: str
-    ask_to_reason: str = ""
+    wording: str = "general"
+    """A key of WORDINGS."""
+    cue: str = ""
+    constrained: bool = False
+
+    @property
+    def words(self) -> Wording:
+        return WORDINGS[self.wording]
+
+    @property
+    def in_prose(self) -> bool:
+        """Reasoning is not marked by tags."""
+        return not self.opening
 
 
+CUE = "The answer is"
 TAGS = Style("<think>\n", "\n</think>\n\n", "<think>\n\n</think>\n\n")
-PROSE = Style("", "\n\nAnswer:", "", 'Think step by step. Then write "Answer:" and the final answer. ')
-
-INSTRUCTIONS = {
-    AnswerKind.CHOICE: "Answer with the letter of the option only.",
-    AnswerKind.YES_NO: "Answer with yes or no only.",
-    AnswerKind.NUMBER: "Answer with the number only.",
-    AnswerKind.SHORT_TEXT: "Answer with a word or a short phrase only.",
-    AnswerKind.MATHS: "Answer with the final expression only.",
-    AnswerKind.FREE_TEXT: "",
-    AnswerKind.JSON: "Answer with JSON only.",
-}
-NOTES = "Notes of another model, which may be wrong:"
-FOLLOW_UP = "What is the final answer?"
+PROSE = Style("", "\n\nAnswer:", "", "stepwise")
+EMBEDDED = replace(TAGS, wording="trained")
 
 
 @dataclass(frozen=True)
@@ -70,13 +157,28 @@ class Prompt:
     mode: Mode
     card: str | None = None
     unfinished: bool = False
-    """The text ends inside the card, which is still being written; nothing follows it yet."""
-    schema: str | None = None
-    """The JSON Schema that what follows has to fit, for engines that can see to it."""
+    """The last turn, or the opening, ends inside the card, which is still being written; nothing follows it yet."""
+    question: Question | None = None
 
     @property
     def images(self) -> tuple[Image, ...]:
         return tuple(image for turn in self.turns for image in turn.images)
+
+    @property
+    def schema(self) -> str | None:
+        """The JSON Schema that what follows has to fit, for engines that can see to it."""
+        return None if self.question is None or self.mode is Mode.REASON else self.question.schema
+
+    @property
+    def is_brief(self) -> bool:
+        """The whole answer is a few tokens."""
+        return self.question is None or self.question.kind in BRIEF_KINDS
+
+    @property
+    def constrained(self) -> bool:
+        """What follows is decoded under the grammar of the question's kind."""
+        brief = self.question is not None and self.question.kind in GRAMMAR_KINDS
+        return brief and self.style.constrained and self.mode is not Mode.REASON
 
     def closed_after(self, reasoning: str) -> Prompt:
         """The second stage: this prompt's reasoning so far, closed, so that only the answer is left to say."""
@@ -88,30 +190,35 @@ class Prompt:
         )
 
 
-def short(question: Question, style: Style) -> Prompt:
-    """Answer at once: the reasoning is closed before it begins."""
-    return Prompt(_asked(question, ""), style.none, style, Mode.SHORT, schema=question.schema)
+def short(question: Question, style: Style, *, strict: bool = False) -> Prompt:
+    """Answer at once: the reasoning is closed before it begins. `strict`: a system prompt forbids all else."""
+    asked = replace(question, system=_strict(question)) if strict else question
+    opening = style.none + _cue(question, style)
+    return Prompt(_turns(asked, style.words.short), opening, style, Mode.SHORT, question=question)
 
 
 def reason(question: Question, style: Style) -> Prompt:
     """Think, then answer."""
-    return Prompt(_asked(question, style.ask_to_reason), style.opening, style, Mode.REASON)
+    return Prompt(_turns(question, style.words.reason), style.opening, style, Mode.REASON, question=question)
 
 
-def read(question: Question, card: str, form: CardFormat, style: Style) -> Prompt:
-    """Answer at once, another model's reasoning in view."""
-    card_text, opening = neutral(card).strip(), style.none
+def read(question: Question, card: str, form: CardFormat, style: Style, *, strict: bool = False) -> Prompt:
+    """Answer at once, another model's reasoning in view. What the reader has to do stands behind the card."""
+    words, card_text = style.words, neutral(card).strip()
+    asked = replace(question, system=_strict(question)) if strict else question
+    instruction, opening = _instruction(question, words.read), style.none + _cue(question, style)
     match form:
         case CardFormat.THINKING:
-            turns = _asked(question, style.ask_to_reason)
+            turns = _turns(asked, words.reason)
             opening = style.opening + card_text + style.closing
         case CardFormat.NOTES:
-            *before, user = _asked(question, "")
-            turns = (*before, replace(user, text=f"{user.text}\n\n{NOTES}\n{card_text}"))
+            *before, user = _turns(asked, None)
+            text = _with_instruction(words.notes, instruction).format(question=user.text, card=card_text)
+            turns = (*before, replace(user, text=text))
         case CardFormat.TURN:
-            follow_up = Turn("user", f"{FOLLOW_UP} {_instruction(question)}".strip())
-            turns = (*_asked(question, style.ask_to_reason), Turn("assistant", card_text), follow_up)
-    return Prompt(turns, opening, style, Mode.READ, card, schema=question.schema)
+            follow_up = _with_instruction(words.follow_up, instruction).format()
+            turns = (*_turns(asked, words.reason), Turn("assistant", card_text), Turn("user", follow_up))
+    return Prompt(turns, opening, style, Mode.READ, card, question=question)
 
 
 def probe(question: Question, card: str, form: CardFormat, style: Style) -> Prompt:
@@ -121,25 +228,59 @@ def probe(question: Question, card: str, form: CardFormat, style: Style) -> Prom
 
 def growing(question: Question, card: str, form: CardFormat, style: Style) -> Prompt:
     """The beginning of `read` as far as the card is written, for engines that compute it ahead."""
-    whole = read(question, _settled(card), form, style)
-    opening = style.opening + neutral(_settled(card)).strip() if form is CardFormat.THINKING else whole.opening
-    return replace(whole, opening=opening, unfinished=True)
+    settled = _settled(card)
+    whole, card_text = read(question, settled, form, style), neutral(settled).strip()
+    if form is CardFormat.THINKING:
+        return replace(whole, opening=style.opening + card_text, unfinished=True)
+    *before, last = whole.turns[: -1 if form is CardFormat.TURN else None]
+    if form is CardFormat.NOTES:
+        notes = _with_instruction(style.words.notes, _instruction(question, style.words.read))
+        ahead, _, _ = notes.partition("{card}")
+        last = replace(last, text=ahead.format(question=_turns(question, None)[-1].text) + card_text)
+    return replace(whole, turns=(*before, last), opening=style.none, unfinished=True)
 
 
-def _asked(question: Question, lead: str) -> tuple[Turn, ...]:
+def suited(question: Question, formats: Sequence[CardFormat], style: Style) -> CardFormat:
+    """The first of a model's card formats that suits a question.
+
+    Prose that is continued after "Answer:" ends in a word or two, so a whole text is not asked for in this way.
+    """
+    whole_text = style.in_prose and question.kind not in BRIEF_KINDS
+    return next((form for form in formats if not (whole_text and form is CardFormat.THINKING)), formats[0])
+
+
+def _turns(question: Question, instructions: Mapping[AnswerKind, str] | None) -> tuple[Turn, ...]:
     """System, conversation and user turn: what every mode shares first, the mode's instruction last."""
     lines = [neutral(question.text).strip()]
     lines += [f"{letter(index)}. {neutral(option)}" for index, option in enumerate(question.options)]
-    instruction = (lead + _instruction(question)).strip()
+    instruction = "" if instructions is None else _instruction(question, instructions)
     text = "\n".join([*lines, instruction] if instruction else lines)
     system = (Turn("system", neutral(question.system)),) if question.system else ()
     before = (Turn(said.role, neutral(said.text), said.images) for said in question.history)
     return (*system, *before, Turn("user", text, question.images))
 
 
-def _instruction(question: Question) -> str:
-    plain = INSTRUCTIONS[question.kind]
+def _instruction(question: Question, instructions: Mapping[AnswerKind, str]) -> str:
+    plain = instructions[question.kind]
     return f"{plain} It has to fit this JSON Schema: {neutral(question.schema)}" if question.schema else plain
+
+
+def _with_instruction(template: str, instruction: str) -> str:
+    """A template with the instruction in its place, or, where there is none, without that line."""
+    if not instruction:
+        return template.replace("\n{instruction}", "").replace(" {instruction}", "")
+    return template.replace("{instruction}", instruction.replace("{", "{{").replace("}", "}}"))
+
+
+def _cue(question: Question, style: Style) -> str:
+    opened = question.kind in BRIEF_KINDS and not (style.constrained and question.kind in GRAMMAR_KINDS)
+    return style.cue if opened else ""
+
+
+def _strict(question: Question) -> str:
+    """The question's system prompt, and behind it that nothing but the answer may be written."""
+    only = f"Your whole reply is {_WHAT[question.kind]}: no explanation, no working, no other words."
+    return f"{question.system}\n\n{only}" if question.system else only
 
 
 # What opens or closes turns, think blocks and images in the templates of Qwen, Llama, Gemma, DeepSeek, Mistral, Phi,

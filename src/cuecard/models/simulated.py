@@ -11,7 +11,18 @@ from random import Random
 
 from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.errors import Unsupported
-from cuecard.models.base import Abilities, AnswerDelta, Event, Finished, Limits, Progress, ReasoningDelta, Started
+from cuecard.models.base import (
+    Abilities,
+    AnswerDelta,
+    CallLimits,
+    Event,
+    Finished,
+    Limits,
+    Progress,
+    ReasoningDelta,
+    ReasoningEnded,
+    Started,
+)
 from cuecard.models.prompt import TAGS, CardFormat, Prompt, Turn
 
 
@@ -98,7 +109,7 @@ def words(text: str) -> list[str]:
     return re.findall(r" *[^ ]+| +", text)
 
 
-def finish_reason(reasoning: Sequence[str], answer: Sequence[str], limits: Limits) -> FinishReason:
+def finish_reason(reasoning: Sequence[str], answer: Sequence[str], limits: CallLimits) -> FinishReason:
     """Why a call ends that has so many words to say."""
     if len(answer) > limits.answer_tokens:
         return FinishReason.LENGTH
@@ -123,25 +134,34 @@ class SimulatedModel:
 
     async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
         yield Started()
+        most = limits.of(prompt)
         pace = math.exp(self._rng.gauss(0, self._profile.spread)) if self._profile.spread else 1.0
         usage = await self._read(prompt, pace)
         yield Progress(usage)
         said = self._says(prompt)
-        reasoning = words(said.reasoning) if prompt.mode is Mode.REASON else []
+        awaits_end = prompt.mode is Mode.REASON
+        reasoning = words(said.reasoning) if awaits_end else []
         answer = words(said.answer)
-        for is_reasoning, piece in [
-            *((True, w) for w in reasoning[: limits.reasoning_tokens]),
-            *((False, w) for w in answer[: limits.answer_tokens]),
-        ]:
+        reasoning, whole = reasoning[: most.reasoning_tokens], finish_reason(reasoning, answer, most)
+        pieces = [*((True, w) for w in reasoning), *((False, w) for w in answer[: most.answer_tokens])]
+        for index, (is_reasoning, piece) in enumerate(pieces):
             done, free = usage.completion_tokens or 0, int(self._profile.first_with_prefill)
             if done >= free:
                 context = (usage.prompt_tokens or 0) + done
                 start_s = self._profile.start_s(context) if done == free else 0.0
                 await asyncio.sleep((start_s + self._profile.step_s(context)) * pace)
             usage = usage + Usage(0, 0, 1, int(is_reasoning))
+            if awaits_end and not is_reasoning:
+                awaits_end = False
+                yield ReasoningEnded()
             yield ReasoningDelta(piece) if is_reasoning else AnswerDelta(piece)
+            if index == len(reasoning) - 1:
+                awaits_end = False
+                yield ReasoningEnded()
             yield Progress(usage)
-        yield Finished(usage, finish_reason(reasoning, answer, limits), said.answer_logprob)
+        if awaits_end:
+            yield ReasoningEnded()
+        yield Finished(usage, whole, said.answer_logprob)
 
     async def warm(self, prompt: Prompt) -> Usage:
         if not self._abilities.prefix_sessions:

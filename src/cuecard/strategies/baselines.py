@@ -67,7 +67,7 @@ def repeated(player: Player, team: Team) -> list[tuple[Player, Limits]]:
 
 async def drafts(question: Question, team: Team, takes: Sequence[tuple[Player, Limits]]) -> list[Reply]:
     """Reasonings in the order of the takes: written at once, or one after the other on the thrifty schedule."""
-    if team.policy.schedule is Schedule.THRIFTY:
+    if team.schedule is Schedule.THRIFTY:
         return [await player.think(question, limits) for player, limits in takes]
     thoughts = [player.think(question, limits) for player, limits in takes]
     return [await thought for thought in thoughts]

@@ -16,7 +16,7 @@ from cuecard.domain.errors import ModelError
 from cuecard.domain.outcome import Route
 from cuecard.domain.question import Question
 from cuecard.strategies.policy import EarlyStop
-from cuecard.strategies.team import Reply, Team, Thought
+from cuecard.strategies.team import Reply, Team, Thought, cancelled
 from cuecard.strategies.verdicts import Verdict
 
 _WHOLE_WORD = re.compile(r"\S+(?=\s)")
@@ -36,10 +36,11 @@ async def settled(question: Question, team: Team, thought: Thought) -> Verdict |
     while count := await _written(team, thought, ends, read, stop.every):
         read = count
         probe = team.start(team.large.probe(question, thought.text[: ends[read - 1]]))
-        await asyncio.wait([probe, thought.running], return_when=asyncio.FIRST_COMPLETED)
-        if thought.running.done():  # all is written: the reader gets the whole card instead
-            probe.cancel()
-            await asyncio.wait([probe])
+        over = team.start(thought.closed(team))
+        await asyncio.wait([probe, over], return_when=asyncio.FIRST_COMPLETED)
+        over.cancel()
+        if thought.is_over:  # all is written: the reader gets the whole card instead
+            await cancelled(probe)
             return None
         if isinstance(probe.exception(), ModelError):
             return None
@@ -63,12 +64,10 @@ async def _written(team: Team, thought: Thought, ends: list[int], read: int, eve
     Multiples, however fast it is written meanwhile, so that the same reasoning has the same probes. `ends`: where each
     word ends, grown here by what is new.
     """
-    while not thought.running.done():
+    while not thought.is_over:
         ends += [match.end() for match in _WHOLE_WORD.finditer(thought.text, ends[-1] if ends else 0)]
         count = len(ends) // every * every
         if count > read:
             return count
-        thought.grown.clear()
-        grown = team.start(thought.grown.wait())
-        await asyncio.wait([grown, thought.running], return_when=asyncio.FIRST_COMPLETED)
+        await thought.more(team)
     return 0

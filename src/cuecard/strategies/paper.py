@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from cuecard.domain.errors import ModelError
 from cuecard.domain.outcome import Route
 from cuecard.domain.question import Question
 from cuecard.strategies.early import settled
 from cuecard.strategies.policy import Schedule
-from cuecard.strategies.team import Team
-from cuecard.strategies.verdicts import Verdict, accepted, same
+from cuecard.strategies.team import Reply, Team, Thought, cancelled
+from cuecard.strategies.verdicts import Verdict, accepted, comparable, same
 
 
 async def short(question: Question, team: Team, role: str = "large") -> Verdict:
@@ -21,23 +22,19 @@ async def reason(question: Question, team: Team, role: str = "large") -> Verdict
 
 
 async def transfer(question: Question, team: Team) -> Verdict:
-    """The small model writes the reasoning, the large model reads it and answers at once."""
+    """The small model writes the reasoning; as soon as it is closed, the large model reads it and answers at once."""
     thought = team.small.think(question)
-    if team.policy.schedule is not Schedule.THRIFTY:
-        team.large.follow(question, thought)
+    team.large.follow(question, thought)
     if stands := await settled(question, team, thought):
         return stands
-    written = await thought
-    return Verdict(
-        await team.large.read(question, await team.card(question, written)),
-        Route.TRANSFERRED,
-        "the large model read the small one's reasoning",
-    )
+    card = await team.card(question, thought)
+    await thought.dismiss()  # its own answer is not needed
+    return _transferred(await team.large.read(question, card))
 
 
 async def mutual(question: Question, team: Team) -> Verdict:
     """Both answer at once; only if that settles nothing, the small model reasons and the large model reads."""
-    thought = team.small.think(question) if team.policy.schedule is Schedule.EAGER else None
+    thought = team.small.think(question) if team.schedule is Schedule.EAGER else None
     small, large = await team.short_of(question, team.small, team.large)
     if why := await accepted(question, team, team.policy.accept, small, large):
         if thought is not None:
@@ -45,15 +42,30 @@ async def mutual(question: Question, team: Team) -> Verdict:
         return Verdict(large, Route.AGREED, why)
 
     thought = thought or team.small.think(question)
-    if team.policy.schedule is not Schedule.THRIFTY:
-        team.large.follow(question, thought)
+    team.large.follow(question, thought)
     if stands := await settled(question, team, thought):
         return stands
-    written = await thought
-    if await same(question, team, written, large):
+    card = await team.card(question, thought)
+    if not comparable(question, team, large):
+        await thought.dismiss()
+        return _transferred(await team.large.read(question, card))
+
+    # the small model's answer may confirm the large one's; beside it, unless on the thrifty schedule, the reader starts
+    reading = None if team.schedule is Schedule.THRIFTY else team.start(team.large.read(question, card))
+    if await confirms(question, team, thought, large):
+        if reading is not None:
+            await cancelled(reading)
         return Verdict(large, Route.CONFIRMED, "the small model's reasoning ends in the large model's short answer")
-    return Verdict(
-        await team.large.read(question, await team.card(question, written)),
-        Route.TRANSFERRED,
-        "the large model read the small one's reasoning",
-    )
+    return _transferred(await (reading or team.large.read(question, card)))
+
+
+async def confirms(question: Question, team: Team, thought: Thought, large: Reply) -> bool:
+    """Whether a reasoning ends in the large model's short answer; not where its answer is lost."""
+    try:
+        return await same(question, team, await thought, large)
+    except ModelError:
+        return False
+
+
+def _transferred(reply: Reply) -> Verdict:
+    return Verdict(reply, Route.TRANSFERRED, "the large model read the small one's reasoning")

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Protocol
 
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
-from cuecard.models.base import Limits
+from cuecard.models.base import Abilities, Limits
 from cuecard.models.prompt import CardFormat
 from cuecard.strategies.cuts import CardCut
 
 _HOW_TO_STOP = "write TIMES, TIMES:WORDS or TIMES:WORDS:CONFIDENCE, such as 2:16:0.9; at least 2 times"
+
+
+class Placed(Protocol):
+    """Something that knows where it computes: a Model, or what stands for one."""
+
+    @property
+    def abilities(self) -> Abilities: ...
 
 
 class Schedule(StrEnum):
@@ -88,7 +97,8 @@ class EarlyStop:
 class Policy:
     """One request's settings."""
 
-    schedule: Schedule = Schedule.OVERLAP
+    schedule: Schedule | None = None
+    """None: thrifty where the models share a device or a process's cores, overlap where each has its own."""
     accept: Acceptance = DEFAULT_ACCEPTANCE
     card: CardFormat | None = None
     """None: the best that the reader can do."""
@@ -112,7 +122,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         limits = self.limits
-        if limits.reasoning_tokens < 1 or limits.answer_tokens < 1:
+        if limits.reasoning_tokens < 1 or (limits.answer_tokens is not None and limits.answer_tokens < 1):
             raise BadInput("a budget must be at least 1 token", "leave the budget out for the default")
         if not 0 <= limits.temperature <= 2:
             raise BadInput(f"temperature {limits.temperature:g} is not between 0 and 2")
@@ -129,6 +139,14 @@ class Policy:
             raise BadInput("a card that is cut when it is whole cannot be read while it is written", "leave one out")
         if self.samples < 1:
             raise BadInput("vote and verdict need at least 1 sample")
+
+    def schedule_of(self, models: Mapping[str, Placed]) -> Schedule:
+        """The schedule for these models."""
+        if self.schedule is not None:
+            return self.schedule
+        places = [model.abilities.place for role, model in models.items() if role in ("small", "large")]
+        shared = len(places) == 2 and places[0] is not None and places[0] == places[1]
+        return Schedule.THRIFTY if shared else Schedule.OVERLAP
 
     def sampled(self, index: int) -> Limits:
         """The limits of the index-th of several samples: its own seed, so that samples differ and repeat."""

@@ -74,7 +74,7 @@ async def answer(
         calls=tuple(sorted(team.calls, key=lambda call: (call.start_s, call.end_s))),
         total_s=ended,
         reason=verdict.reason,
-        schedule=policy.schedule,
+        schedule=team.schedule,
         confidence=verdict.reply.confidence,
         truncated=verdict.reply.truncated,
         latency_kind=latency_kind or (LatencyKind.ESTIMATED if team.in_virtual_time else LatencyKind.MEASURED),
@@ -138,6 +138,9 @@ async def _rescue(question: Question, team: Team, failure: ModelError) -> Verdic
             # a short answer is what the large model was wanted for; the small one needs to reason to be as good
             shortly = player.role == "large" and team.policy.rescue is Mode.SHORT
             fresh = at_hand[0][1] if at_hand and shortly else None
+            if fresh is None and not shortly and (thought := player.thought) is not None:
+                dismissed = thought.running.cancelled()
+                fresh = await (player.read(question, thought.text) if dismissed else thought)
             if fresh is None:
                 fresh = await (player.short(question) if shortly else player.think(question))
             return Verdict(fresh, Route.DEGRADED, why)

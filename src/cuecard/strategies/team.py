@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, cast
 
-from cuecard.answers import Answer, extract
+from cuecard.answers import UNPARSED, Answer, extract
 from cuecard.domain.call import Call, FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, ModelError, ModelTimeout
 from cuecard.domain.question import Question
@@ -24,11 +24,12 @@ from cuecard.models.base import (
     Model,
     Progress,
     ReasoningDelta,
+    ReasoningEnded,
     Started,
     Weigher,
     Weighing,
 )
-from cuecard.models.prompt import CardFormat, Prompt
+from cuecard.models.prompt import BRIEF_KINDS, CardFormat, Prompt
 from cuecard.strategies import cuts
 from cuecard.strategies.cuts import Weighed
 from cuecard.strategies.policy import Policy, Schedule
@@ -45,7 +46,7 @@ class Reply:
     confidence: float | None
     """Probability of the answer's tokens, None where the engine does not tell."""
     truncated: bool = False
-    """It was cut by its limit."""
+    """It was cut by its limit: `answer` is unparseable, so that it never agrees with another one."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,14 @@ class Heard:
 
 
 class Thought:
-    """A reasoning under way: await it for the reply, watch it grow meanwhile."""
+    """A reasoning under way: watch it grow, await its end (`closed`), or await it for the whole reply."""
 
-    def __init__(self) -> None:
-        self.text = ""
+    def __init__(self, role: str) -> None:
+        self.role, self.text = role, ""
+        self.ended = False
+        """The reasoning is closed; the answer may still be under way."""
         self.grown = asyncio.Event()
+        """Set at each new piece of reasoning, and at its end."""
         self.task: asyncio.Task[Reply] | None = None
 
     @property
@@ -73,17 +77,45 @@ class Thought:
         assert self.task is not None
         return self.task
 
+    @property
+    def is_over(self) -> bool:
+        """No more reasoning will come."""
+        return self.ended or self.running.done()
+
     def grow(self, piece: str) -> None:
         self.text += piece
+        self.grown.set()
+
+    def end(self) -> None:
+        self.ended = True
         self.grown.set()
 
     def __await__(self) -> Any:
         return self.running.__await__()
 
+    async def more(self, team: Team) -> None:
+        """Wait for the next piece of reasoning, or its end."""
+        self.grown.clear()
+        if not self.is_over:
+            grown = team.start(self.grown.wait())
+            await asyncio.wait([grown, self.running], return_when=asyncio.FIRST_COMPLETED)
+            grown.cancel()
+
+    async def closed(self, team: Team) -> str:
+        """The whole reasoning, as soon as it is closed. Raises ModelError when its call fails before.
+
+        Where the model answers without reasoning, its answer.
+        """
+        while not self.is_over:
+            await self.more(team)
+        if self.ended and self.text.strip():
+            return self.text
+        written = await self.running
+        return written.reasoning or written.text
+
     async def dismiss(self) -> None:
         """Stop it; its call ends, and its tokens are counted, before this returns."""
-        self.running.cancel()
-        await asyncio.wait([self.running])
+        await cancelled(self.running)
 
 
 @dataclass
@@ -99,32 +131,47 @@ class Player:
     def __init__(self, role: str, model: Model, team: Team) -> None:
         self.role, self.model, self.team = role, model, team
         self.failed: ModelError | None = None
+        self.thought: Thought | None = None
+        """The reasoning that it began last."""
 
     async def short(self, question: Question) -> Reply:
-        """Answer at once."""
-        return await self._call(question, layouts.short(question, self.model.abilities.style))
+        """Answer at once; once more, strictly, where the first answer runs on."""
+        style = self.model.abilities.style
+        reply = await self._call(question, layouts.short(question, style))
+        if _ran_on(reply, question):
+            reply = await self._call(question, layouts.short(question, style, strict=True))
+        return reply
 
     def think(self, question: Question, limits: Limits | None = None) -> Thought:
         """Start to reason."""
-        thought = Thought()
+        self.thought = thought = Thought(self.role)
         prompt = layouts.reason(question, self.model.abilities.style)
         thought.task = self.team.start(self._call(question, prompt, thought, limits))
         return thought
 
     async def read(self, question: Question, card: str) -> Reply:
-        """Answer at once, another model's reasoning in view."""
-        return await self._call(question, layouts.read(question, card, self.card_format, self.model.abilities.style))
+        """Answer at once, another model's reasoning in view; once more, strictly, where the first answer runs on."""
+        form, style = self.card_format(question), self.model.abilities.style
+        reply = await self._call(question, layouts.read(question, card, form, style))
+        if _ran_on(reply, question):
+            reply = await self._call(question, layouts.read(question, card, form, style, strict=True))
+        return reply
 
     async def probe(self, question: Question, card: str) -> Reply:
         """Answer at once from a card that is still being written."""
-        return await self._call(question, layouts.probe(question, card, self.card_format, self.model.abilities.style))
+        form, style = self.card_format(question), self.model.abilities.style
+        return await self._call(question, layouts.probe(question, card, form, style))
 
     def follow(self, question: Question, thought: Thought) -> None:
         """Compute the card while it is written, if this model keeps what it has computed and no probe does it.
 
+        Nothing on the thrifty schedule, which makes one call after the other.
+
         Of a card that will be cut nobody knows yet what stays: only what stands before it is computed.
         """
-        if self.model.abilities.prefix_sessions and self.team.policy.early_stop is None:
+        if self.team.schedule is Schedule.THRIFTY or self.team.policy.early_stop is not None:
+            return
+        if self.model.abilities.prefix_sessions:
             self.team.start(self._ahead(question) if self.team.policy.cut else self._follow(question, thought))
 
     async def score(self, question: Question, answer: str) -> float:
@@ -136,16 +183,16 @@ class Player:
         """The pieces of a card and how much each matters to this model's answer. `wrote`: the card is its own."""
         style = self.model.abilities.style
         own = layouts.reason(question, style).closed_after(card)
-        prompt = own if wrote else layouts.read(question, card, self.card_format, style)
+        prompt = own if wrote else layouts.read(question, card, self.card_format(question), style)
         with self._prefill(Mode.WEIGH) as spent:
             weighed, spent.usage = await cast(Weigher, self.model).weigh(prompt, answer, by)
         return weighed
 
-    @property
-    def card_format(self) -> CardFormat:
+    def card_format(self, question: Question) -> CardFormat:
+        """The policy's, or the model's best for the question. Raises BadInput where the model cannot take it."""
         wanted, able = self.team.policy.card, self.model.abilities.card_formats
         if wanted is None:
-            return able[0]
+            return layouts.suited(question, able, self.model.abilities.style)
         if wanted not in able:
             raise BadInput(f"{self.model.name} cannot be given a card as {wanted}", f"it can take: {', '.join(able)}")
         return wanted
@@ -155,7 +202,7 @@ class Player:
     ) -> Reply:
         clock, limits = self.team.clock, limits or self.team.policy.limits
         start, first, usage, finish, logprob, error = clock(), None, Usage(), FinishReason.CANCELLED, None, None
-        reasoning, answer, number = "", "", self.team.next_call()
+        reasoning, answer, number, closed = "", "", self.team.next_call(), None
         try:
             async with asyncio.timeout(limits.timeout_s), aclosing(self.model.stream(prompt, limits)) as events:
                 async for event in events:
@@ -169,6 +216,10 @@ class Player:
                             if thought is not None and is_reasoning:
                                 thought.grow(text)
                             self.team.tell(Heard(self.role, prompt.mode, text, is_reasoning, number))
+                        case ReasoningEnded():
+                            closed = clock()
+                            if thought is not None:
+                                thought.end()
                         case Progress():
                             usage = event.usage
                         case Finished():
@@ -176,7 +227,8 @@ class Player:
                         case Started():
                             pass
         except TimeoutError as late:
-            self.failed = ModelTimeout(f"{self.model.name} took longer than {limits.timeout_s:g} s")
+            limit = "its own time limit" if limits.timeout_s is None else f"{limits.timeout_s:g} s"
+            self.failed = ModelTimeout(f"{self.model.name} took longer than {limit}")
             finish, error = FinishReason.ERROR, str(self.failed)
             raise self.failed from late
         except ModelError as failure:
@@ -195,38 +247,38 @@ class Player:
                 answer or None,
                 logprob,
                 error,
+                closed,
             )
             self.team.record(call)
+        cut = finish is FinishReason.LENGTH
         reply = Reply(
             self.role,
             answer.strip(),
-            extract(answer, question),
+            UNPARSED if cut else extract(answer, question),
             reasoning,
             None if logprob is None else math.exp(logprob),
-            finish is FinishReason.LENGTH,
+            cut,
         )
         self.team.replies.append((prompt.mode, reply))
         return reply
 
     async def _follow(self, question: Question, thought: Thought) -> None:
         """Warm this model with the card as far as it goes; what comes meanwhile waits for the next turn."""
-        style, computed = self.model.abilities.style, 0
-        while not thought.running.done():
+        form, style, computed = self.card_format(question), self.model.abilities.style, 0
+        while not thought.is_over:
             if len(thought.text) - computed < self.team.policy.follow_chars:
-                thought.grown.clear()
-                grown = self.team.start(thought.grown.wait())
-                await asyncio.wait([grown, thought.running], return_when=asyncio.FIRST_COMPLETED)
+                await thought.more(self.team)
                 continue
             computed = len(thought.text)
             try:
-                await self._warm(layouts.growing(question, thought.text, self.card_format, style))
+                await self._warm(layouts.growing(question, thought.text, form, style))
             except ModelError:
                 return  # only a head start is lost: the call that reads the card will say what is wrong
 
     async def _ahead(self, question: Question) -> None:
         """Compute what stands before the card."""
         with suppress(ModelError):  # as above
-            await self._warm(layouts.growing(question, "", self.card_format, self.model.abilities.style))
+            await self._warm(layouts.growing(question, "", self.card_format(question), self.model.abilities.style))
 
     async def _warm(self, prompt: Prompt) -> None:
         with self._prefill(Mode.WARM) as spent:
@@ -247,13 +299,24 @@ class Player:
             self.team.record(Call(self.role, self.model.name, mode, start, None, end, spent.usage, finish, error=error))
 
 
+async def cancelled(task: asyncio.Task[Any]) -> None:
+    """Cancel a call, and wait until it has ended and is accounted for."""
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def _ran_on(reply: Reply, question: Question) -> bool:
+    """A brief answer was cut by its limit: it was an explanation."""
+    return reply.truncated and question.kind in BRIEF_KINDS
+
+
 class Team:
     """The players of one request. Leaving the context cancels whatever still runs and waits for it to end."""
 
     def __init__(
         self, models: Mapping[str, Model], policy: Policy, listen: Callable[[Heard], None] | None = None
     ) -> None:
-        self.policy = policy
+        self.policy, self.schedule = policy, policy.schedule_of(models)
         self.players = {role: Player(role, model, self) for role, model in models.items()}
         if {"small", "large"} <= models.keys():
             cuts.check(policy.cut, models)  # said before anything is spent
@@ -316,7 +379,7 @@ class Team:
 
         A failure is raised when all have settled, so that the others' answers are there to fall back on.
         """
-        if self.policy.schedule is Schedule.THRIFTY:
+        if self.schedule is Schedule.THRIFTY:
             return [await player.short(question) for player in players]
         asked = (self.start(player.short(question)) for player in players)
         settled = await asyncio.gather(*asked, return_exceptions=True)
@@ -325,14 +388,15 @@ class Team:
                 raise result
         return [result for result in settled if isinstance(result, Reply)]
 
-    async def card(self, question: Question, written: Reply) -> str:
-        """What of a reasoning its reader is given: all, or what the policy's cut leaves of it."""
-        cut, card = self.policy.cut, written.reasoning
+    async def card(self, question: Question, thought: Thought) -> str:
+        """What of a closed reasoning its reader is given: all, or what the policy's cut leaves of it."""
+        cut, card = self.policy.cut, await thought.closed(self)
         if cut is None or not card.strip():
             return card
         if cut.asks is None:
             return cut(card)
         who, by = cut.asks
+        written = await thought  # its answer is what looks back at the reasoning
         player = self[written.role] if who == "writer" else self.large
         answer = written.answer.text or written.text
         if not answer.strip():

@@ -21,11 +21,18 @@ class Verdict:
     reason: str
 
 
+def comparable(question: Question, team: Team, large: Reply) -> bool:
+    """Whether a reasoned answer could be the same as this short one: free text needs a model that scores it."""
+    if question.kind is AnswerKind.FREE_TEXT:
+        return bool(large.text) and not large.truncated and team.large.model.abilities.scoring
+    return large.answer.parsed
+
+
 async def same(question: Question, team: Team, small: Reply, large: Reply) -> bool:
     """Do two replies say the same? Free text is judged by the large model: is the other answer as likely as its own?"""
     if question.kind is not AnswerKind.FREE_TEXT or agree(small.answer, large.answer, question):
         return agree(small.answer, large.answer, question)
-    if not (small.text and large.text and team.large.model.abilities.scoring):
+    if not small.text or small.truncated or not comparable(question, team, large):
         return False
     try:
         own, other = [await team.large.score(question, text) for text in (large.text, small.text)]

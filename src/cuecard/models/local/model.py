@@ -27,7 +27,7 @@ from cuecard.models.local.prefix import Computed, Prefixes, growing, shareable
 from cuecard.models.local.rows import Attended, Rows, listening
 from cuecard.models.local.spans import Span, spans
 from cuecard.models.local.static import StaticDecoder, applies, grown
-from cuecard.models.prompt import PROSE, TAGS, CardFormat, Prompt, neutral
+from cuecard.models.prompt import CUE, EMBEDDED, PROSE, TAGS, CardFormat, Prompt, Style, neutral
 
 PREFILL_CHUNK = 8192
 SAME = 1e-4
@@ -46,6 +46,14 @@ class Running:
     rope_delta: int
     logits: torch.Tensor
     reused: int
+
+
+def _style(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Style:
+    """How a checkpoint is prompted: its template tells whether it marks reasoning, its configuration the wording."""
+    if getattr(model.config, "cuecard_wording", None) == "trained":
+        return EMBEDDED
+    # a vocabulary may know the tags of a thinking sister model; only the template tells what this one was taught
+    return TAGS if "</think>" in str(tokenizer.chat_template) else replace(PROSE, cue=CUE)
 
 
 class LocalModel:
@@ -68,8 +76,6 @@ class LocalModel:
         # in half precision another order of sums is another answer now and then
         self._may_fuse = self._shares and model.dtype == torch.float32 and applies(model)
         self._fused: StaticDecoder | None = None
-        # a vocabulary may know the tags of a thinking sister model; only the template tells what this one was taught
-        style = TAGS if "</think>" in str(tokenizer.chat_template) else PROSE
         notes = () if self._shares else ("keeps no prefixes (its cache forgets): every call is computed whole",)
         self._abilities = Abilities(
             images=hasattr(model.config, "vision_config"),
@@ -77,8 +83,9 @@ class LocalModel:
             scoring=True,
             prefix_sessions=self._shares,
             card_formats=tuple(card_formats or CardFormat),
-            style=style,
+            style=_style(model, tokenizer),
             weighing=True,
+            place=f"this process, {model.device}",
             notes=notes,
         )
         self._settle_on_a_decoder()
@@ -226,6 +233,7 @@ class LocalModel:
 
     def _generate(self, prompt: Prompt, limits: Limits) -> Generator[Event | Step]:
         yield Started()
+        limits = limits.of(prompt)
         sequence = self._read(self._reader.inputs(prompt))
         self._hold(sequence)
         prompt_tokens, cached = len(sequence.ids), sequence.reused
@@ -239,15 +247,21 @@ class LocalModel:
         budget_spent, finish, logprob = False, FinishReason.LENGTH, 0.0
         # two stages: the reasoning within its budget, then the answer within its own
         while len(sequence.ids) < self._most:
-            in_reasoning = decoder.splitter.is_reasoning
+            in_reasoning = decoder.parser.inside
             token, likelihood = choose(sequence.logits[-1], limits, generator)
             if reasons and in_reasoning and (token in self._ends or spent_on_reasoning >= budget):
-                # its budget is spent, or the turn ended inside it: close it, so that no answer is taken from it
-                yield from decoder.rest()
+                # the budget is spent, or the turn ended: unless it is prose with a conclusion, the reasoning is closed
+                # here and the answer decoded behind it
+                ended = token in self._ends
+                yield from decoder.rest(whole=ended and not prompt.style.opening)
+                yield from decoder.close()
+                if decoder.parser.answering:
+                    finish = FinishReason.STOP
+                    break
                 prompt_tokens += len(closing)
                 self._extend(sequence, closing)
                 decoder = Decoder(self._reader.tokenizer, replace(prompt, mode=Mode.READ))
-                budget_spent = token not in self._ends
+                budget_spent = not ended
                 continue
             if token in self._ends:
                 finish = FinishReason.STOP
@@ -257,13 +271,14 @@ class LocalModel:
                 break
             spent += 1
             yield from decoder.feed(token)
-            if in_reasoning or decoder.splitter.is_reasoning:
+            if in_reasoning or decoder.parser.inside:
                 spent_on_reasoning += 1
             else:
                 logprob += likelihood
             yield Progress(Usage(prompt_tokens, cached, spent, spent_on_reasoning))
             yield Step(sequence, token, limits.temperature != 0, self._step)
-        yield from decoder.rest()
+        yield from decoder.rest(whole=finish is FinishReason.STOP)
+        yield from decoder.close()
         self._hold(sequence)
         reason = FinishReason.BUDGET if budget_spent and finish is FinishReason.STOP else finish
         answered = spent > spent_on_reasoning

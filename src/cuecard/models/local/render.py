@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from cuecard.models.prompt import FOLLOW_UP, Prompt, Turn, neutral
+from cuecard.models.prompt import Prompt, Turn
 
 _THINK_CUE = re.compile(r"<think>\s*(?:</think>\s*)?$")
 _CUT = "\ue000cut\ue000"
@@ -31,14 +31,7 @@ def render(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, parts: bool = Tru
     opening. Of a prompt whose card is still being written, the text ends with the card.
     """
     ends_in_turns = prompt.unfinished and prompt.opening == prompt.style.none
-    turns = _marked(prompt) if ends_in_turns else prompt.turns
+    *before, last = prompt.turns
+    turns = (*before, replace(last, text=last.text + _CUT)) if ends_in_turns else prompt.turns
     text = tokenizer.apply_chat_template(messages(turns, parts), tokenize=False, add_generation_prompt=True)
     return text.partition(_CUT)[0] if ends_in_turns else _THINK_CUE.sub("", text) + prompt.opening
-
-
-def _marked(prompt: Prompt) -> tuple[Turn, ...]:
-    """The turns with a mark behind the card, which ends one of them."""
-    turns, card = prompt.turns, neutral(prompt.card or "").strip()
-    is_turn = turns[-1].text.startswith(FOLLOW_UP) and turns[-2:-1] == (Turn("assistant", card),)
-    at = len(turns) - (2 if is_turn else 1)
-    return (*turns[:at], replace(turns[at], text=turns[at].text + _CUT), *turns[at + 1 :])

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from cuecard.domain.errors import BadInput
-from cuecard.models.prompt import FOLLOW_UP, NOTES, Prompt, neutral
+from cuecard.models.prompt import Prompt, Turn, neutral
 
 
 class Span(StrEnum):
@@ -63,8 +63,10 @@ def _regions(prompt: Prompt, text: str) -> list[tuple[Span, tuple[int, int]]]:
     if turns[0].role == "system":
         found.append((Span.SYSTEM, _place(text, turns[0].text)))
     found.append((Span.CUE, (_place(text, turns[-1].text)[1], len(text))))
-    asked = next(turn.text for turn in reversed(turns) if turn.role == "user" and not turn.text.startswith(FOLLOW_UP))
-    found.append((Span.QUESTION, _place(text, asked.partition(f"\n\n{NOTES}\n")[0])))
+    given_as_turn = turns[-2:-1] == (Turn("assistant", neutral(prompt.card or "").strip()),)
+    asked = turns[-3 if given_as_turn else -1].text
+    lead = prompt.style.words.notes.partition("{card}")[0].rpartition("\n\n")[2]
+    found.append((Span.QUESTION, _place(text, asked.partition(f"\n\n{lead}")[0])))
     if prompt.card is not None:
         found.append((Span.REASONING, _place(text, neutral(prompt.card))))
     return found
