@@ -33,7 +33,7 @@ FIGURES = (3, 4, 5)
 
 def attention(
     task: Annotated[str, Maybe(help="A task, as `cuecard tasks` lists them.")],
-    model: Annotated[str, Maybe(help="The model that answers: demo-large, hf:ORG/NAME, a directory.")],
+    model: Annotated[str, Maybe(help="The model that answers: demo-large, hf:ORG/NAME, a directory, a .gguf file.")],
     out: Annotated[Path, Maybe(help="The run's directory; one that is there already is gone on with.")],
     small: Annotated[
         str | None, Maybe(help="A model whose reasoning is the card; it is looked at with its own as well.")
