@@ -41,7 +41,7 @@ def asked(task: str, limit: int | None) -> Iterator[Asked]:
 
 def _is(answer: str, gold: str) -> bool:
     """Whether an answer is this number, however it is written: verifiers of reasoning-gym take no `65,600`."""
-    told, wanted = (extract(text, Question("", kind=AnswerKind.NUMBER)).value for text in (answer, gold))
+    told, wanted = (extract(text, Question("How many?", kind=AnswerKind.NUMBER)).value for text in (answer, gold))
     return told is not None and told == wanted
 
 
