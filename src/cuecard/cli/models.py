@@ -37,7 +37,8 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list, an object a model.")] = False,
 ) -> None:
     """Show models and what each can do."""
-    console, told_of = Console(highlight=False), []
+    console = Console(highlight=False)
+    told_of: list[dict[str, Any]] = []
     failed = 0
     for name in specs or list(spec.EMBEDDED):
         try:
