@@ -8,6 +8,8 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
+from cuecard.answers import extract
+from cuecard.answers.conclusion import conclusion
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput, ModelError, ModelTimeout, NoAnswer
 from cuecard.domain.outcome import LatencyKind, Outcome, Route
@@ -63,7 +65,7 @@ async def answer(
         except TimeoutError as late:
             if not deadline.expired():  # not the deadline's: no model lets one through
                 raise
-            verdict = _at_hand(team, policy, late)
+            verdict = _at_hand(question, team, policy, late)
         except ModelError as failure:
             if policy.strict:
                 raise
@@ -117,9 +119,9 @@ async def told(
             await asyncio.wait([working])
 
 
-def _at_hand(team: Team, policy: Policy, late: TimeoutError) -> Verdict:
+def _at_hand(question: Question, team: Team, policy: Policy, late: TimeoutError) -> Verdict:
     """The best answer there is by now."""
-    why, reply = f"{policy.deadline_s:g} s were over", _best(team)
+    why, reply = f"{policy.deadline_s:g} s were over", _best(team) or _concluded(question, team)
     if policy.strict or reply is None:
         raise ModelTimeout(f"{why} before any model had answered", "allow more time") from late
     return Verdict(reply, Route.DEGRADED, f"{why}; the {reply.role} model's answer by then stands")
@@ -130,6 +132,15 @@ def _best(team: Team) -> Reply | None:
     said = [(mode, reply) for mode, reply in team.replies if reply.text]
     ranks = [(reply.answer.parsed, mode is not Mode.SHORT, reply.role == "large") for mode, reply in said]
     return said[ranks.index(max(ranks))][1] if said else None
+
+
+def _concluded(question: Question, team: Team) -> Reply | None:
+    """What a reasoning that was not answered any more ends in, if that can be read."""
+    for player in team.players.values():
+        text = None if player.thought is None else conclusion(player.thought.text)
+        if player.thought is not None and text is not None and (found := extract(text, question)).parsed:
+            return Reply(player.role, text, found, player.thought.text, None)
+    return None
 
 
 async def _rescue(question: Question, team: Team, failure: ModelError) -> Verdict:
