@@ -16,6 +16,7 @@ from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
 from cuecard.gateway.keys import Gate, Key
 from cuecard.models import spec
+from cuecard.models.openai.constraints import Dialect
 from cuecard.models.openai.families import named
 from cuecard.models.prompt import CardFormat
 from cuecard.pair import policy_with
@@ -58,6 +59,10 @@ class Upstream(Strict):
     scoring: bool | None = None
     images: bool | None = None
     logprobs: bool | None = None
+    constraint: Dialect | None = None
+    cards: list[CardFormat] | None = Field(None, min_length=1)
+    """The formats that it reads well, the best first."""
+    prefix_cache_mib: float | None = Field(None, gt=0)
     reasoning_tags: list[str] | None = Field(None, min_length=2, max_length=2)
     """What opens and what closes its reasoning, beside the tags that are known."""
     timeout_s: float | None = Field(None, gt=0)
@@ -84,7 +89,7 @@ class Upstream(Strict):
 
     def table(self) -> dict[str, Any]:
         """What `spec.load` takes: only what was given."""
-        return self.model_dump(exclude={"weight", "most_at_once", "prices"}, exclude_none=True)
+        return self.model_dump(mode="json", exclude={"weight", "most_at_once", "prices"}, exclude_none=True)
 
 
 class PairSettings(Strict):
