@@ -14,10 +14,15 @@ class CuecardError(Exception):
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
-        self.message, self.hint = message, hint or type(self).hint
+        self.hint = hint or type(self).hint
+
+    @property
+    def message(self) -> str:
+        """What is wrong, without what to do about it."""
+        return str(self.args[0])  # where keys that servers repeat are blanked out
 
     def __str__(self) -> str:
-        """The message and what to do about it; `message` is for those who put the hint elsewhere."""
+        """The message and the hint."""
         return f"{self.message} ({self.hint})" if self.hint else self.message
 
 
