@@ -11,6 +11,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,10 @@ def says(text: str, number: str) -> bool:
     return value is not None and any(_value(found) == value for found in _NUMBER.findall(text))
 
 
-def _value(text: str) -> float | None:
+def _value(text: str) -> Fraction | None:
     try:
-        return float(text.replace(",", ""))
-    except ValueError:
+        return Fraction(text.replace(",", ""))
+    except (ValueError, ZeroDivisionError):
         return None
 
 
@@ -115,7 +116,6 @@ async def _one(asked: Asked, model: Model, seen: Record, limits: Limits) -> dict
         "words": len(words(whole)),
         "answer": value,
         "gold": asked.gold,
-        "says": ends(whole, value),
         "kept": {name: len(words(card)) for name, card in cut.items()},
         "answers": answers,
         "right": {name: (asked.right(answer) or 0) >= 1 for name, answer in answers.items()},
