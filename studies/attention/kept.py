@@ -55,7 +55,9 @@ def _looked(run: Path) -> list[store.Record]:
 async def work(args: argparse.Namespace) -> None:
     model = spec.load(args.model)
     try:
-        await kept.run(asked(args.task, args.limit), model, args.run, args.run / "kept.jsonl", Limits(), print)
+        await kept.run(
+            asked(args.task, args.limit), model, args.run, args.run / "kept.jsonl", Limits(), args.shares, print
+        )
     finally:
         await model.aclose()
 
@@ -102,6 +104,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--task", required=True)
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--shares", type=lambda text: [float(each) for each in text.split(",")], default=kept.SHARES)
     parser.add_argument("--to", type=Path, required=True, help="where the tables and the figure go")
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -33,7 +33,8 @@ from cuecard.planning.proportions import mcnemar, wilson
 from cuecard.strategies.cuts import CardCut, Ending, Weighed, words
 
 SHARES = (0.1, 0.2, 0.3, 0.5, 0.7)
-SELECTORS = ("attention", "last", "first", "random")
+SELECTORS = ("attention", "last", "random", "first")
+"""In the order in which cards are read: what follows `first` begins as it does, and is not computed again."""
 WHOLE, NOTHING, WITHOUT_END, WITHOUT_ANSWER = "whole", "none", "last sentence removed", "answer struck out"
 LAST = 0.3
 """The share at the end that is looked at for the answer, and that is also kept without the last sentence."""
@@ -41,17 +42,17 @@ LAST = 0.3
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 
-def cards(reasoning: str, weighed: Weighed, answer: str) -> Mapping[str, str]:
+def cards(reasoning: str, weighed: Weighed, answer: str, shares: Sequence[float] = SHARES) -> Mapping[str, str]:
     """Name -> card; `answer`, a number, is the one that is struck out."""
     made = {
         f"{select} {share:g}": CardCut(share, select)(reasoning, weighed if select == "attention" else None)
         for select in SELECTORS
-        for share in SHARES
+        for share in shares
     }
     made[WITHOUT_END] = CardCut(1, "last", Ending.REMOVED)(reasoning)
+    made[WITHOUT_ANSWER] = "".join(part for part in words(reasoning) if not says(part, answer)).strip()
     made[f"last {LAST:g}, {WITHOUT_END}"] = CardCut(LAST, "last", Ending.REMOVED)(reasoning)
     made[f"attention {LAST:g}, {WITHOUT_END}"] = CardCut(LAST, "attention", Ending.REMOVED)(reasoning, weighed)
-    made[WITHOUT_ANSWER] = "".join(part for part in words(reasoning) if not says(part, answer)).strip()
     return made
 
 
@@ -85,6 +86,7 @@ async def run(
     looked: Path,
     path: Path,
     limits: Limits,
+    shares: Sequence[float] = SHARES,
     listen: Callable[[int], None] = lambda count: None,
 ) -> None:
     """Questions of the attention run `looked` that the file `path` does not have yet, a line each."""
@@ -92,17 +94,17 @@ async def run(
     seen = {record.meta["id"]: record for _, record in store.records(looked)}
     for count, each in enumerate((one for one in asked if one.id in seen), start=1):
         if each.id not in done:
-            record = await _one(each, model, seen[each.id], limits)
+            record = await _one(each, model, seen[each.id], limits, shares)
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
         listen(count)
 
 
-async def _one(asked: Asked, model: Model, seen: Record, limits: Limits) -> dict[str, Any]:
+async def _one(asked: Asked, model: Model, seen: Record, limits: Limits, shares: Sequence[float]) -> dict[str, Any]:
     own = seen.conditions[LARGE_OWN]
     weights = seen.array(LARGE_OWN, "keys_mean")[QUERIES.index("all")].tolist()
     whole, value = "".join(own["pieces"]), _read(own["answer"], asked.question)
-    cut = cards(whole, list(zip(own["pieces"], weights, strict=True)), value)
+    cut = cards(whole, list(zip(own["pieces"], weights, strict=True)), value, shares)
 
     async def answered(card: str) -> str:
         prompt = layouts.read(asked.question, card, CardFormat.THINKING, model.abilities.style)
@@ -147,7 +149,8 @@ def differences(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     The interval is a percentile bootstrap over questions, p is McNemar's, exact, two-sided and not adjusted.
     """
     against = [(name, WHOLE) for name in records[0]["answers"] if name != WHOLE]
-    against += [(f"attention {share:g}", f"{other} {share:g}") for share in SHARES for other in SELECTORS[1:]]
+    shares = [name.removeprefix("first ") for name in records[0]["answers"] if name.startswith("first ")]
+    against += [(f"attention {share}", f"{other} {share}") for share in shares for other in SELECTORS[1:]]
     clusters = [record["cluster"] for record in records]
     made = []
     for name, other in against:
