@@ -53,10 +53,17 @@ def _looked(run: Path) -> list[store.Record]:
 
 
 async def work(args: argparse.Namespace) -> None:
-    model = spec.load(args.model)
+    model = spec.load({"model": args.model, **({"prefill": True} if "://" in args.model else {})})
     try:
         await kept.run(
-            asked(args.task, args.limit), model, args.run, args.run / "kept.jsonl", Limits(), args.shares, print
+            asked(args.task, args.limit),
+            model,
+            args.run,
+            args.run / "kept.jsonl",
+            Limits(),
+            args.shares,
+            args.at_once,
+            print,
         )
     finally:
         await model.aclose()
@@ -105,6 +112,7 @@ def main() -> None:
     parser.add_argument("--task", required=True)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--shares", type=lambda text: [float(each) for each in text.split(",")], default=kept.SHARES)
+    parser.add_argument("--at-once", type=int, default=16, help="cards of one question that are read at once")
     parser.add_argument("--to", type=Path, required=True, help="where the tables and the figure go")
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,7 +1,7 @@
 """Cards of which words are kept, read by a model: which answers stay right, and which stay the same.
 
-The reasonings, the attention to each of their tokens, and the answers from the whole and from none are those of a run
-of `cuecard attention`. Beside the shares, a card can be without its last sentence, or without every word that says its
+The reasonings, the attention to each of their tokens, and the answers without reasoning are those of a run of
+`cuecard attention`. Beside the shares, a card can be without its last sentence, or without every word that says its
 answer: both tell whether what is read is the conclusion or the way to it.
 """
 
@@ -50,6 +50,7 @@ def cards(reasoning: str, weighed: Weighed, answer: str, shares: Sequence[float]
         for share in shares
     }
     made[WITHOUT_END] = CardCut(1, "last", Ending.REMOVED)(reasoning)
+    made[WHOLE] = reasoning
     made[WITHOUT_ANSWER] = "".join(part for part in words(reasoning) if not says(part, answer)).strip()
     made[f"last {LAST:g}, {WITHOUT_END}"] = CardCut(LAST, "last", Ending.REMOVED)(reasoning)
     made[f"attention {LAST:g}, {WITHOUT_END}"] = CardCut(LAST, "attention", Ending.REMOVED)(reasoning, weighed)
@@ -87,20 +88,27 @@ async def run(
     path: Path,
     limits: Limits,
     shares: Sequence[float] = SHARES,
+    at_once: int = 16,
     listen: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Questions of the attention run `looked` that the file `path` does not have yet, a line each."""
+    """Questions of the attention run `looked` that the file `path` does not have yet, a line each.
+
+    `at_once`: most cards that are read at once, of one question.
+    """
+    places = asyncio.Semaphore(at_once)
     done = {record["id"] for record in read(path)}
     seen = {record.meta["id"]: record for _, record in store.records(looked)}
     for count, each in enumerate((one for one in asked if one.id in seen), start=1):
         if each.id not in done:
-            record = await _one(each, model, seen[each.id], limits, shares)
+            record = await _one(each, model, seen[each.id], limits, shares, places)
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
         listen(count)
 
 
-async def _one(asked: Asked, model: Model, seen: Record, limits: Limits, shares: Sequence[float]) -> dict[str, Any]:
+async def _one(
+    asked: Asked, model: Model, seen: Record, limits: Limits, shares: Sequence[float], places: asyncio.Semaphore
+) -> dict[str, Any]:
     own = seen.conditions[LARGE_OWN]
     weights = seen.array(LARGE_OWN, "keys_mean")[QUERIES.index("all")].tolist()
     whole, value = "".join(own["pieces"]), _read(own["answer"], asked.question)
@@ -108,20 +116,22 @@ async def _one(asked: Asked, model: Model, seen: Record, limits: Limits, shares:
 
     async def answered(card: str) -> str:
         prompt = layouts.read(asked.question, card, CardFormat.THINKING, model.abilities.style)
-        return (await said(model, prompt, limits))[1]
+        async with places:
+            return (await said(model, prompt, limits))[1]
 
     others = dict(zip(cut, await asyncio.gather(*map(answered, cut.values())), strict=True))
-    answers = {WHOLE: own["answer"], NOTHING: seen.conditions[f"large: {NONE}"]["answer"], **others}
+    answers = {**others, NOTHING: seen.conditions[f"large: {NONE}"]["answer"]}
+    told = _read(answers[WHOLE], asked.question)
     return {
         "id": asked.id,
         "cluster": asked.cluster,
         "words": len(words(whole)),
-        "answer": value,
+        "answer": told,
         "gold": asked.gold,
         "kept": {name: len(words(card)) for name, card in cut.items()},
         "answers": answers,
         "right": {name: (asked.right(answer) or 0) >= 1 for name, answer in answers.items()},
-        "same": {name: _read(answer, asked.question) == value for name, answer in answers.items()},
+        "same": {name: _read(answer, asked.question) == told for name, answer in answers.items()},
     }
 
 
@@ -138,7 +148,7 @@ def table(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             count = sum(record[what][name] for record in records)
             low, high = wilson(count, len(records))
             row |= {what: count / len(records), f"{what}_low": low, f"{what}_high": high}
-        kept = [record["kept"].get(name, record["words"] if name == WHOLE else 0) for record in records]
+        kept = [record["kept"].get(name, 0) for record in records]
         made.append({**row, "words": float(np.mean(kept))})
     return [_rounded(row) for row in made]
 
