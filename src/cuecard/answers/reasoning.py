@@ -12,7 +12,7 @@ its own closing tag (it ends there).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 
@@ -70,6 +70,7 @@ class ReasoningParser:
     `reasons`: reasoning was asked for; `prose`: as prose, which ends at the first line that begins with `Answer:` or
     `Final answer:`, whatever follows it. Where there is no such line, the answer is the `conclusion` of the text; or,
     where `brief` is false, the whole text, which is the reasoning too: a description has no line that concludes it.
+    `readable`: whether such a conclusion holds an answer of the kind that was asked for.
     `may_think`: a text that is cut while it is unsure is reasoning, not an answer. `closing`: the tags that close
     reasoning which is inside from the start; any, if none is given.
     """
@@ -82,11 +83,13 @@ class ReasoningParser:
         prose: bool = False,
         brief: bool = True,
         may_think: bool = False,
+        readable: Callable[[str], bool] = bool,
         closing: Sequence[str] = (),
         tags: TagTable | None = None,
     ) -> None:
         self._tags = tags or tag_table()
         self._reasons, self._in_prose, self._brief, self._may_think = reasons, prose, brief, may_think
+        self._readable = readable
         self._closing = finder(self._tags.closings(*closing))
         self._at = _At.LEADING
         if prose:
@@ -203,7 +206,8 @@ class ReasoningParser:
         if self._in_prose and not self._brief:
             return text
         plain = not self._tagged and not self._fields and len(text) <= _BRIEF and "\n" not in text
-        return text if plain else conclusion(text) or ""
+        said = text if plain else conclusion(text) or ""
+        return said if self._readable(said) else ""
 
     # --- the content --------------------------------------------------------------------------------------------------
 
@@ -380,10 +384,15 @@ class _TurnEnd:
 
 
 class _Marker:
-    """Finds the first line that begins with "Answer:" or "Final answer:", in bold face, a heading or a list or not."""
+    """Finds the first line that begins with "Answer:" or "Final answer:", in bold face, a heading or a list or not.
+
+    Lines of fenced code are none.
+    """
 
     MARKERS = ("answer:", "answer :", "final answer:", "final answer :")
     _LONGEST = 40
+    _FENCE = "```"
+    _UNDECIDED = (*MARKERS, _FENCE)
 
     def __init__(self) -> None:
         self.found = self.bold = False
@@ -392,6 +401,8 @@ class _Marker:
         """What of the present line is held back, because it may become a marker."""
         self._decided = False
         """The present line is no marker."""
+        self._fenced = False
+        """Inside a block of code, where nothing is a marker."""
 
     def feed(self, text: str) -> tuple[str, int]:
         """What is surely before a marker, and how many characters were looked at: up to the marker's colon."""
@@ -406,9 +417,10 @@ class _Marker:
             self._line += text[at]
             at += 1
             plain = self._line.lower().replace("：", ":").replace("*", "").replace("_", "").lstrip(" \t#>-")
-            if plain in self.MARKERS:
+            if plain in self.MARKERS and not self._fenced:
                 self.found, self.bold = True, _bold(self._line)
-            elif len(self._line) > self._LONGEST or not any(marker.startswith(plain) for marker in self.MARKERS):
+            elif len(self._line) > self._LONGEST or not any(mark.startswith(plain) for mark in self._UNDECIDED):
+                self._fenced ^= plain.startswith(self._FENCE)
                 before.append(self._line)
                 self._decided, self._line = self._line[-1] != "\n", ""
         return "".join(before), at

@@ -87,7 +87,7 @@ async def _one(index: int, asked: Asked, models: Mapping[str, Model], folder: Fo
                     told[condition]["as_decoded"] = False  # of a recording the tokens are not known, only the text
                 arrays |= {f"{condition}|{name}": value for name, value in made.items()}
             except BadInput as error:  # this answer has nothing to look at; others have
-                told[condition] = {"skipped": str(error)}
+                told[condition] = {"skipped": error.message}
     kept = {name: value for name, value in arrays.items() if not name.endswith("|raw")}
     if settings.raw:
         folder.write_raw(index, {name: value for name, value in arrays.items() if name.endswith("|raw")})

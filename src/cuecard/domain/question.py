@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import StrEnum
 from functools import cached_property
+
+from cuecard.domain.errors import BadInput
 
 
 class AnswerKind(StrEnum):
@@ -54,12 +57,31 @@ class Question:
     history: tuple[Message, ...] = ()
     schema: str | None = None
     """The JSON Schema that an answer of kind `json` has to fit, as JSON."""
+    labels: tuple[str, ...] = ()
+    """The numbers that the user gave the options; () for letters, which models are asked with in any case."""
 
     def __post_init__(self) -> None:
         if not self.text.strip():
             raise ValueError("a question needs a text")
         if self.kind is AnswerKind.CHOICE and not 2 <= len(self.options) <= 26:
             raise ValueError(f"a choice needs 2 to 26 options, got {len(self.options)}")
+
+
+def kind_named(name: object) -> AnswerKind:
+    """The kind of answer of this name. Raises BadInput with a suggestion."""
+    if isinstance(name, str) and name in set(AnswerKind):
+        return AnswerKind(name)
+    near = get_close_matches(str(name), AnswerKind, 1)
+    suggestion = f"; did you mean {near[0]}?" if near else ""
+    raise BadInput(f"unknown kind {str(name)[:40]!r}", f"kinds are: {', '.join(AnswerKind)}{suggestion}")
+
+
+def labelled(question: Question, value: object) -> str | None:
+    """The option of a letter, labelled as the user did: "B. Jupiter", or "2. Jupiter"; None for no option."""
+    for index, option in enumerate(question.options):
+        if letter(index) == value:
+            return f"{question.labels[index] if question.labels else letter(index)}. {option}"
+    return None
 
 
 def letter(index: int) -> str:

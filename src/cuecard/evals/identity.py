@@ -11,6 +11,7 @@ from typing import Any
 from cuecard.evals.calls import Seat
 from cuecard.models import spec
 from cuecard.models.base import Model
+from cuecard.models.scope import FILE as SCOPE
 
 _ENDS = 2**20
 LOCAL = (spec.Embedded, spec.Checkpoint, spec.GgufFile)
@@ -63,9 +64,12 @@ def _named(given: str | Mapping[str, Any]) -> str:
 
 
 def _files(folder: Path, some: Iterable[Path] | None = None) -> str:
-    """Each file's path and size, and its content: of large ones the two ends, which tell weights apart."""
-    told = hashlib.sha256()
-    for path in sorted(each for each in (folder.rglob("*") if some is None else some) if each.is_file()):
+    """Each file's path and size, and its content: of large ones the two ends, which tell weights apart.
+
+    What a model says of its scope changes none of its answers.
+    """
+    told, paths = hashlib.sha256(), folder.rglob("*") if some is None else some
+    for path in sorted(each for each in paths if each.is_file() and each.name != SCOPE):
         size = path.stat().st_size
         told.update(f"{path.relative_to(folder)} {size}\n".encode())
         with path.open("rb") as file:

@@ -10,6 +10,7 @@ from typing import Protocol
 from cuecard.domain.call import FinishReason, Usage
 from cuecard.domain.question import AnswerKind
 from cuecard.models.prompt import CardFormat, Prompt, Style
+from cuecard.models.scope import Scope
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,13 @@ class Limits:
     seed: int | None = None
     timeout_s: float | None = 120.0
 
+    def of_answer(self, kind: AnswerKind | None) -> int:
+        """Most tokens of an answer of this kind."""
+        return ANSWER_TOKENS[kind or AnswerKind.SHORT_TEXT] if self.answer_tokens is None else self.answer_tokens
+
     def of(self, prompt: Prompt) -> CallLimits:
         """The limits of one call, the answer's tokens by the kind of its question where nothing else is set."""
-        kind = AnswerKind.SHORT_TEXT if prompt.question is None else prompt.question.kind
-        tokens = ANSWER_TOKENS[kind] if self.answer_tokens is None else self.answer_tokens
+        tokens = self.of_answer(None if prompt.question is None else prompt.question.kind)
         return CallLimits(tokens, self.reasoning_tokens, self.temperature, self.top_p, self.seed, self.timeout_s)
 
 
@@ -124,6 +128,8 @@ class Abilities:
     """Where it computes, if that is known: models of one place slow each other down when they run at once."""
     notes: tuple[str, ...] = ()
     """What falls back, and why, in words for a person."""
+    scope: Scope | None = None
+    """What it was trained on, where that is less than anything a person may ask."""
 
 
 class Model(Protocol):

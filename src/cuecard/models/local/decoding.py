@@ -24,6 +24,7 @@ class Decoder:
             reasons=reasons,
             prose=reasons and style.in_prose,
             brief=prompt.is_brief,
+            readable=prompt.answered_by,
             closing=(style.closing.strip(),) if style.opening else (),
             tags=tags_of(style),
         )

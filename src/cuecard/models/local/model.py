@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 import sys
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing
@@ -17,6 +18,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, ModelError, Unsupported
+from cuecard.models import scope as scopes
 from cuecard.models.base import Abilities, Event, Finished, Limits, Progress, Started, Weighing
 from cuecard.models.local import batching, loading
 from cuecard.models.local.batching import Step
@@ -28,8 +30,11 @@ from cuecard.models.local.rows import Attended, Rows, listening
 from cuecard.models.local.spans import Span, spans
 from cuecard.models.local.static import StaticDecoder, applies, grown
 from cuecard.models.prompt import CUE, EMBEDDED, PROSE, TAGS, CardFormat, Prompt, Style, neutral
+from cuecard.models.scope import Scope
 
 PREFILL_CHUNK = 8192
+PREFIX_CACHE_MIB, ACCELERATED_PREFIX_CACHE_MIB = 1024, 4096
+"""Kept keys and values at most: on the CPU, and in an accelerator's memory."""
 SAME = 1e-4
 """By how much of the largest logit the fused decoder may differ from Transformers' layers."""
 
@@ -60,10 +65,19 @@ class LocalModel:
     """A checkpoint in this process. Calls take turns, a token each, or all at once, on a thread of the model's own."""
 
     def __init__(
-        self, name: str, model: PreTrainedModel, reader: Reader, card_formats: Sequence[CardFormat] | None = None
+        self,
+        name: str,
+        model: PreTrainedModel,
+        reader: Reader,
+        card_formats: Sequence[CardFormat] | None = None,
+        prefix_cache_mib: float | None = None,
+        scope: Scope | None = None,
     ) -> None:
+        """`prefix_cache_mib`: the most that is kept of computed prompts; None: as suits the device."""
         self._name, self._model, self._reader = name, model, reader
-        self._engine, self._prefixes = Engine(name), Prefixes()
+        usual = PREFIX_CACHE_MIB if model.device.type == "cpu" else ACCELERATED_PREFIX_CACHE_MIB
+        most = usual if prefix_cache_mib is None else prefix_cache_mib
+        self._engine, self._prefixes = Engine(name), Prefixes(int(most * 2**20))
         self._has_rope_delta = hasattr(getattr(model, "model", None), "rope_deltas")
         tokenizer = reader.tokenizer
         ends = model.generation_config.eos_token_id if model.generation_config is not None else None
@@ -87,6 +101,7 @@ class LocalModel:
             weighing=True,
             place=f"this process, {model.device}",
             notes=notes,
+            scope=scope,
         )
         self._settle_on_a_decoder()
 
@@ -99,10 +114,15 @@ class LocalModel:
         device: str | None = None,
         dtype: str | None = None,
         revision: str | None = None,
+        prefix_cache_mib: float | None = None,
     ) -> LocalModel:
         """Load a directory or a hub's repository. Raises BadInput, ModelRefused."""
+        if prefix_cache_mib is not None and not 0 < prefix_cache_mib < math.inf:
+            raise BadInput(f"prefix_cache_mib is {prefix_cache_mib:g}", "give a number of MiB above 0")
         model, reader = loading.load(str(source), device, dtype, revision)
-        return cls(name or Path(source).name, model, reader)
+        told = Path(source) / scopes.FILE
+        scope = Scope.read(told) if told.is_file() else None
+        return cls(name or Path(source).name, model, reader, prefix_cache_mib=prefix_cache_mib, scope=scope)
 
     @property
     def name(self) -> str:
