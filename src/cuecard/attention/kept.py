@@ -148,7 +148,7 @@ def table(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             count = sum(record[what][name] for record in records)
             low, high = wilson(count, len(records))
             row |= {what: count / len(records), f"{what}_low": low, f"{what}_high": high}
-        kept = [record["kept"].get(name, 0) for record in records]
+        kept = [record["kept"].get(name, record["words"] if name == WHOLE else 0) for record in records]
         made.append({**row, "words": float(np.mean(kept))})
     return [_rounded(row) for row in made]
 
