@@ -33,7 +33,7 @@ def identity(model: str, text: str, thinks: bool) -> tuple[str, str, str]:
     """(model, mode, question): which call it is."""
     number = re.search(r"number (\d+)", text)
     assert number
-    mode = "reason" if thinks else "read" if "Notes of another model" in text else "short"
+    mode = "reason" if thinks else "read" if "End of the draft." in text else "short"
     return model, mode, number[1]
 
 
