@@ -19,7 +19,17 @@ from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.errors import BrokenStream, ModelError, ModelUnreachable, Unsupported
 from cuecard.domain.question import AnswerKind, Image, Question
 from cuecard.models import mock_server
-from cuecard.models.base import AnswerDelta, Event, Finished, Limits, Model, Progress, ReasoningDelta, Started
+from cuecard.models.base import (
+    AnswerDelta,
+    Event,
+    Finished,
+    Limits,
+    Model,
+    Progress,
+    ReasoningDelta,
+    ReasoningEnded,
+    Started,
+)
 from cuecard.models.local.model import LocalModel
 from cuecard.models.mock_server import Cut, HttpError, MockServer
 from cuecard.models.openai import OpenAIModel
@@ -204,7 +214,7 @@ async def test_a_call_starts_once_then_tells_then_finishes_once(subject: Subject
         first, *told, last = (await hear(subject.model, prompt, LIMITS)).events
         assert isinstance(first, Started)
         assert isinstance(last, Finished)
-        assert all(is_delta(event) or isinstance(event, Progress) for event in told)
+        assert all(is_delta(event) or isinstance(event, Progress | ReasoningEnded) for event in told)
         assert all(event.text for event in told if isinstance(event, ReasoningDelta | AnswerDelta))
 
 
@@ -218,6 +228,17 @@ async def test_only_a_reasoning_call_tells_its_reasoning_and_before_the_answer(
         assert heard.end.finish_reason is FinishReason.STOP
         kinds = [type(event) for event in heard.events if is_delta(event)]
         assert kinds == sorted(kinds, key=[ReasoningDelta, AnswerDelta].index)
+
+
+@pytest.mark.parametrize("limits", [LIMITS, ONE_THOUGHT], ids=["whole", "cut"])
+async def test_the_end_of_the_reasoning_is_told_once_between_reasoning_and_answer(
+    subject: Subject, asked: Question, limits: Limits
+) -> None:
+    for prompt in prompts(subject.model, asked):
+        heard = await hear(subject.model, prompt, limits)
+        kinds = [type(event) for event in heard.events if is_delta(event) or isinstance(event, ReasoningEnded)]
+        assert kinds.count(ReasoningEnded) == int(prompt.mode is Mode.REASON)
+        assert kinds == sorted(kinds, key=[ReasoningDelta, ReasoningEnded, AnswerDelta].index)
 
 
 async def test_usage_is_what_was_told(subject: Subject, asked: Question) -> None:

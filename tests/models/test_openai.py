@@ -14,6 +14,7 @@ import pytest
 from hearing import LIMITS, Heard, hear
 from serving import QUESTION, REASON, SHORT, THOUGHT, served
 
+from cuecard.answers import extract
 from cuecard.domain.call import FinishReason, Usage
 from cuecard.domain.errors import (
     BadInput,
@@ -37,6 +38,8 @@ from cuecard.models.openai.families import FAMILIES, family_of
 from cuecard.models.prompt import NOTES, PROSE, TAGS, CardFormat, Prompt, growing, read, reason, short
 
 pytestmark = pytest.mark.timeout(20)
+
+LONG = Limits(answer_tokens=64, reasoning_tokens=200, timeout_s=5)
 
 
 # What is sent
@@ -209,17 +212,65 @@ async def test_a_short_call_that_thinks_anyway_gives_no_thinking_as_its_answer()
         assert any("told not to" in note for note in model.abilities.notes)
 
 
-@pytest.mark.parametrize("prefill", [True, None])
-async def test_unmarked_reasoning_in_a_short_answer_breaks_the_call_and_is_held_back_from_then_on(
-    prefill: bool | None,
-) -> None:
+async def test_a_reply_is_read_the_same_the_first_time_and_later() -> None:
+    text = "The `<think>` tag opens reasoning, `</think>` closes it.<|im_end|>"
+    shown = text.removesuffix("<|im_end|>")
+    for settings in ({}, {"prefill": True}, {"model": "large"}, {"model": "llava"}):
+        async with served(Says(text, piece=3), **settings) as (model, _):
+            short_prompt = short(QUESTION, model.abilities.style)
+            assert [(await hear(model, short_prompt, LONG)).answer for _ in range(3)] == [shown] * 3
+
+
+async def test_a_short_answer_of_an_unknown_family_is_held_back_until_it_is_whole() -> None:
     unmarked = Says("A", "So May", Framing.IMPLIED, thinks=True)
-    async with served(Says("B"), unmarked, unmarked, prefill=prefill) as (model, _):
-        assert (await hear(model, SHORT)).answer == "B"
-        with pytest.raises(BrokenStream, match="as if it were the answer"):
-            await hear(model, SHORT)
+    async with served(Says("B"), unmarked, Says("B"), unmarked, model="large") as (model, _):
+        heard = [await hear(model, short(QUESTION, PROSE)) for _ in range(4)]
+    assert [(one.reasoning, one.answer) for one in heard] == [("", "B"), ("So May", "A")] * 2
+
+
+async def test_a_closing_tag_alone_in_a_short_answer_of_a_known_family_stays_in_it_and_is_noted() -> None:
+    unmarked = Says("A", "So May", Framing.IMPLIED, thinks=True)
+    async with served(unmarked) as (model, _):
         heard = await hear(model, SHORT)
-    assert (heard.reasoning, heard.answer) == ("So May", "A")
+        assert heard.answer.startswith("So May")
+        assert any("the end of a reasoning" in note for note in model.abilities.notes)
+    assert extract(heard.answer, QUESTION).value == "A"
+
+
+async def test_configured_tags_mark_reasoning() -> None:
+    says = Says("<my>So May.</my>A", piece=2)
+    async with served(says, model="large", reasoning_tags=["<my>", "</my>"]) as (model, _):
+        heard = await hear(model, short(QUESTION, PROSE))
+    assert (heard.reasoning, heard.answer) == ("So May.", "A")
+
+
+@pytest.mark.parametrize("tags", [["<my>"], ["<my>", "<my>"], ["<my>", ""], ["<a>", "<b>", "<c>"]])
+def test_configured_tags_that_are_no_pair_are_refused(tags: list[str]) -> None:
+    with pytest.raises(BadInput, match="two tags"):
+        OpenAIModel("http://localhost:1/v1", "m", reasoning_tags=tags)
+
+
+async def test_a_field_of_an_unknown_family_is_the_reasoning_and_the_content_the_answer() -> None:
+    async with served(Says("56", "7*8 is 56", thinks=True), model="large") as (model, server):
+        heard = await hear(model, reason(QUESTION, PROSE))
+    assert (heard.reasoning, heard.answer) == ("7*8 is 56", "56")
+    assert len(server.received) == 1
+
+
+@pytest.mark.parametrize("said", ["\\boxed{6}", "The answer is 6.", "**Final Answer**\n6", "#### 6"])
+async def test_prose_that_ends_in_its_conclusion_needs_no_second_request(said: str) -> None:
+    async with served(Says(f"Two rows of 3.\n\n{said}", piece=5), family="plain") as (model, server):
+        heard = await hear(model, reason(QUESTION, PROSE), LONG)
+    assert (heard.reasoning, heard.answer) == (f"Two rows of 3.\n\n{said}", "6")
+    assert heard.end.finish_reason is FinishReason.STOP
+    assert len(server.received) == 1
+
+
+async def test_prose_without_a_conclusion_is_asked_for_its_answer() -> None:
+    async with served(Says("Two rows of 3.\nEach is full."), Says("6"), family="plain") as (model, server):
+        heard = await hear(model, reason(QUESTION, PROSE))
+    assert (heard.reasoning, heard.answer) == ("Two rows of 3.\nEach is full.", "6")
+    assert len(server.received) == 2
 
 
 async def test_a_short_answer_of_a_family_that_always_thinks_is_not_its_cut_thinking() -> None:

@@ -9,10 +9,10 @@ from functools import partial
 from cuecard.answers import choice, maths, number, short_text, structured, yes_no
 from cuecard.answers.answer import UNPARSED, Answer, Blank, Reading
 from cuecard.answers.patterns import any_of, pattern
+from cuecard.answers.reasoning import visible
 from cuecard.answers.refusals import after_taking_back, refuses
 from cuecard.answers.similarity import normalise
-from cuecard.answers.stated import Statement, Weight, conclusion, settle, stated
-from cuecard.answers.thinking import visible
+from cuecard.answers.stated import Statement, Weight, closing_clause, settle, stated
 from cuecard.answers.wording import plain, sentences
 from cuecard.domain.question import AnswerKind, Question
 
@@ -122,5 +122,5 @@ def _bold(shown: str, question: Question) -> str | None:
 def _concluded(shown: str, question: Question) -> str | None:
     """What the last line concludes with "so …"; for numbers only where it is put as a result."""
     numeric = question.kind in (AnswerKind.NUMBER, AnswerKind.MATHS)
-    last = conclusion(shown if question.kind is AnswerKind.MATHS else plain(shown))
+    last = closing_clause(shown if question.kind is AnswerKind.MATHS else plain(shown))
     return last if last is not None and (not numeric or _PUT_AS_RESULT.match(last.strip("$ "))) else None

@@ -128,7 +128,7 @@ def _rest(text: str, start: int) -> str:
     return line if following is None else line[: following.start()]
 
 
-def conclusion(text: str) -> str | None:
+def closing_clause(text: str) -> str | None:
     """What follows the last "so", "thus", "therefore" of the last line; None if it has none."""
     line = text.rstrip().rsplit("\n", 1)[-1][-600:]
     ends = [found.end() for found in _CONCLUSION.finditer(line)]

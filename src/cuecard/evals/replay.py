@@ -219,7 +219,7 @@ class StoredModel:
                 yield event
         elif record["reasoning"]:
             yield ReasoningDelta(record["reasoning"])
-        if record["reasoning"] and record["answer"]:
+        if record["mode"] == Mode.REASON and record["status"] == "ok":
             closed_s = record.get("reasoning_end_s")  # records of earlier versions do not hold it
             closed_s = end_s if closed_s is None else closed_s
             await self._machine.work(closed_s - done_s)

@@ -160,7 +160,8 @@ def application(
         plan = service.plan(asked)
         work = preview(asked.question, service.models, plan.strategy, plan.policy)
         route, reason, calls = await unless_gone(request.receive, work)
-        told = {"strategy": plan.strategy, "schedule": plan.policy.schedule, "route": route, "reason": reason}
+        schedule = plan.policy.schedule_of(service.models)
+        told = {"strategy": plan.strategy, "schedule": schedule, "route": route, "reason": reason}
         return JSONResponse(told | {"calls": [call_as_object(call) for call in calls]})
 
     async def models(request: Request) -> Response:

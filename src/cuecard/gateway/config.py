@@ -58,6 +58,8 @@ class Upstream(Strict):
     scoring: bool | None = None
     images: bool | None = None
     logprobs: bool | None = None
+    reasoning_tags: list[str] | None = Field(None, min_length=2, max_length=2)
+    """What opens and what closes its reasoning, beside the tags that are known."""
     timeout_s: float | None = Field(None, gt=0)
     extra_body: dict[str, Any] | None = None
 

@@ -33,6 +33,7 @@ from cuecard.models.base import (
     Model,
     Progress,
     ReasoningDelta,
+    ReasoningEnded,
     Started,
 )
 from cuecard.models.prompt import TAGS, CardFormat, Prompt
@@ -209,8 +210,12 @@ async def _again(call: Mapping[str, Any]) -> AsyncGenerator[Event]:
     first_s = call["end_s"] if call["first_token_s"] is None else call["first_token_s"]
     for event, at_s in zip(said, (first_s, call["end_s"]), strict=False):
         await asyncio.sleep(max(0.0, began + at_s - call["start_s"] - clock()))
+        if isinstance(event, AnswerDelta) and call["mode"] == Mode.REASON:
+            yield ReasoningEnded()
         yield event
     await asyncio.sleep(max(0.0, began + call["end_s"] - call["start_s"] - clock()))
+    if not call["answer"] and call["mode"] == Mode.REASON:
+        yield ReasoningEnded()
     yield Progress(usage)
     yield Finished(usage, FinishReason(call["finish_reason"]), call["answer_logprob"])
 

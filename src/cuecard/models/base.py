@@ -64,7 +64,11 @@ class ReasoningDelta:
 
 @dataclass(frozen=True)
 class ReasoningEnded:
-    """The reasoning is closed; what follows is the answer."""
+    """The reasoning is closed; what follows is the answer.
+
+    Once in each finished REASON call, before the first AnswerDelta. A second block of reasoning directly behind the
+    first one is reasoning too, and comes after it.
+    """
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,8 @@ class Model(Protocol):
     def abilities(self) -> Abilities: ...
 
     def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
-        """Started, then deltas, then Finished, exactly once each at the ends. Closing the generator cancels the call.
+        """Started, then deltas, then Finished, exactly once each at the ends; in REASON mode ReasoningEnded between
+        reasoning and answer. Closing the generator cancels the call.
 
         A call that reasons says ReasoningEnded once, before the first AnswerDelta.
 

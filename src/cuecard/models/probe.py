@@ -190,7 +190,7 @@ async def settle(
 async def adapted(
     model: OpenAIModel, *, fresh: bool = False, tell: Callable[[str], None] = lambda text: None
 ) -> Findings:
-    """Probe one model as far as it is not known, and have it behave accordingly. What is found is stored at each step."""
+    """Probe one model as far as it is not known, and have it behave accordingly. Each step is stored as it is done."""
     found = await _listing(model)
     if found.problem is not None:
         return found
@@ -235,9 +235,7 @@ async def _listing(model: OpenAIModel) -> Findings:
             found.problem = str(error)
         entries = []
     names = [str(entry.get("id")) for entry in entries]
-    own = next(
-        (entry for entry in entries if model.served_name in (entry.get("id"), *(entry.get("aliases") or ()))), None
-    )
+    own = next((entry for entry in entries if model.served_name in _names(entry)), None)
     if names:
         found.listed = own is not None
         found.served = [] if own else names
@@ -248,6 +246,12 @@ async def _listing(model: OpenAIModel) -> Findings:
     found.notes = []
     model.fingerprint = hashlib.sha256(json.dumps(steady, sort_keys=True, default=str).encode()).hexdigest()[:16]
     return found
+
+
+def _names(entry: Mapping[str, Any]) -> list[object]:
+    """What a model of the list can be called."""
+    aliases = entry.get("aliases")
+    return [entry.get("id"), *(aliases if isinstance(aliases, list) else ())]
 
 
 async def _short(model: OpenAIModel, found: Findings) -> None:
@@ -426,7 +430,7 @@ def store(key: str, found: Findings) -> None:
 def _findings(data: Mapping[str, Any]) -> Findings:
     known = {each.name for each in fields(Findings)}
     found = Findings(**{name: value for name, value in data.items() if name in known})
-    found.reads = {form: Reading(**each) for form, each in found.reads.items()}
+    found.reads = {str(form): Reading(**each) for form, each in data.get("reads", {}).items()}
     return found
 
 
@@ -437,11 +441,5 @@ def _key(model: OpenAIModel, found: Findings) -> str:
 
 def known(models: Sequence[OpenAIModel]) -> list[Findings | None]:
     """What is stored of these models, whichever version of them it was."""
-    stored = load()
-    return [
-        next(
-            (found for key, found in stored.items() if key.startswith(f"{VERSION} {model.url}#{model.served_name} ")),
-            None,
-        )
-        for model in models
-    ]
+    stored, starts = load(), [f"{VERSION} {model.url}#{model.served_name} " for model in models]
+    return [next((found for key, found in stored.items() if key.startswith(start)), None) for start in starts]

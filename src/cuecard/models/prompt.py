@@ -81,8 +81,10 @@ def _brief(kind: AnswerKind) -> str:
 
 
 def _step_by_step(kind: AnswerKind) -> str:
-    last = f'Then write a last line that begins with "Answer:" and gives {_WHAT[kind]}.' if kind in _WHAT else ""
-    return f"Think step by step. {last}".strip()
+    if kind in BRIEF_KINDS:
+        return f'Think step by step. Then write a last line that begins with "Answer:" and gives {_WHAT[kind]}.'
+    what = "the complete answer" if kind is AnswerKind.FREE_TEXT else _WHAT[kind]
+    return f'First think step by step. Then write a line "Answer:" and, below it, {what}.'
 
 
 _WHOLE = "Now write the complete answer to the question yourself: the user sees only what you write."
@@ -160,6 +162,11 @@ class Prompt:
     def schema(self) -> str | None:
         """The JSON Schema that what follows has to fit, for engines that can see to it."""
         return None if self.question is None or self.mode is Mode.REASON else self.question.schema
+
+    @property
+    def is_brief(self) -> bool:
+        """The whole answer is a few tokens."""
+        return self.question is None or self.question.kind in BRIEF_KINDS
 
     @property
     def constrained(self) -> bool:

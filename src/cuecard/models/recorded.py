@@ -153,8 +153,12 @@ class RecordedModel:
         events = self._find(self._calls, key(self._name, prompt, limits), prompt.mode)
         clock = asyncio.get_running_loop().time
         began = clock()
+        awaits_end = prompt.mode is Mode.REASON and not any(isinstance(event, ReasoningEnded) for _, event in events)
         for at_s, event in events:
             await asyncio.sleep(began + at_s - clock())
+            if awaits_end and isinstance(event, AnswerDelta | Finished):  # recordings of before there was this event
+                awaits_end = False
+                yield ReasoningEnded()
             yield event
 
     async def warm(self, prompt: Prompt) -> Usage:
@@ -257,19 +261,23 @@ class ScriptedModel:
             usage = Usage(sum(len(words(turn.text)) for turn in prompt.turns), 0, 0, 0)
             yield Progress(usage)
             await asyncio.sleep(said.first_token_s)
-            reasoning = words(said.reasoning) if prompt.mode is Mode.REASON else []
-            most = limits.of(prompt)
+            reasons, most = prompt.mode is Mode.REASON, limits.of(prompt)
+            reasoning = words(said.reasoning) if reasons else []
             thought = reasoning[: most.reasoning_tokens]
             tokens = [*((True, w) for w in thought), *((False, w) for w in words(said.answer)[: most.answer_tokens])]
             for index, (is_reasoning, text) in enumerate(tokens):
                 await self._fault(said, index)
                 await asyncio.sleep(said.token_s)
                 usage = usage + Usage(0, 0, 1, int(is_reasoning))
+                if reasons and not thought and index == 0:
+                    yield ReasoningEnded()
                 yield ReasoningDelta(text) if is_reasoning else AnswerDelta(text)
                 if index == len(thought) - 1:
                     yield ReasoningEnded()
                 yield Progress(usage)
             await self._fault(said, len(tokens))
+            if reasons and not tokens:
+                yield ReasoningEnded()
             yield Finished(usage, finish_reason(reasoning, words(said.answer), most), said.confidence_logprob)
         finally:
             self.running -= 1

@@ -139,7 +139,8 @@ class SimulatedModel:
         usage = await self._read(prompt, pace)
         yield Progress(usage)
         said = self._says(prompt)
-        reasoning = words(said.reasoning) if prompt.mode is Mode.REASON else []
+        awaits_end = prompt.mode is Mode.REASON
+        reasoning = words(said.reasoning) if awaits_end else []
         answer = words(said.answer)
         reasoning, whole = reasoning[: most.reasoning_tokens], finish_reason(reasoning, answer, most)
         pieces = [*((True, w) for w in reasoning), *((False, w) for w in answer[: most.answer_tokens])]
@@ -150,10 +151,16 @@ class SimulatedModel:
                 start_s = self._profile.start_s(context) if done == free else 0.0
                 await asyncio.sleep((start_s + self._profile.step_s(context)) * pace)
             usage = usage + Usage(0, 0, 1, int(is_reasoning))
+            if awaits_end and not is_reasoning:
+                awaits_end = False
+                yield ReasoningEnded()
             yield ReasoningDelta(piece) if is_reasoning else AnswerDelta(piece)
             if index == len(reasoning) - 1:
+                awaits_end = False
                 yield ReasoningEnded()
             yield Progress(usage)
+        if awaits_end:
+            yield ReasoningEnded()
         yield Finished(usage, whole, said.answer_logprob)
 
     async def warm(self, prompt: Prompt) -> Usage:

@@ -22,10 +22,13 @@ SERVED_KEYS: dict[str, tuple[str, type | tuple[type, ...]]] = {
     "api_key": TEXT,
     "family": TEXT,
     "prefill": SWITCH,
+    "constraint": TEXT,
+    "cards": ("a list of card formats", list),
     "prefix_cache": SWITCH,
     "scoring": SWITCH,
     "images": SWITCH,
     "logprobs": SWITCH,
+    "reasoning_tags": ("two tags in a list", list),
     "timeout_s": ("a number of seconds", (int, float)),
     "extra_body": ("a table", dict),
 }

@@ -102,12 +102,16 @@ class Thought:
             grown.cancel()
 
     async def closed(self, team: Team) -> str:
-        """The whole reasoning, as soon as it is closed. Raises ModelError when its call fails before."""
+        """The whole reasoning, as soon as it is closed. Raises ModelError when its call fails before.
+
+        Where the model answers without reasoning, its answer.
+        """
         while not self.is_over:
             await self.more(team)
-        if not self.ended:
-            await self.running
-        return self.text
+        if self.ended and self.text.strip():
+            return self.text
+        written = await self.running
+        return written.reasoning or written.text
 
     async def dismiss(self) -> None:
         """Stop it; its call ends, and its tokens are counted, before this returns."""

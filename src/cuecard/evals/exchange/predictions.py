@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cuecard.answers import normalise
-from cuecard.answers.thinking import visible
+from cuecard.answers.reasoning import parse
 from cuecard.domain.call import Mode, Usage
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import AnswerKind
@@ -18,9 +17,6 @@ from cuecard.evals.items import Item, Task
 from cuecard.evals.scorers import option_meant
 
 _STRICT = (AnswerKind.CHOICE, AnswerKind.YES_NO)
-_ENDS = re.compile(
-    r"\A\s*(?:<\s?think(?:ing)?\s?>|\[THINK\])\s*|\s*(?:</\s?think(?:ing)?\s?>|\[/THINK\])\s*\Z", re.IGNORECASE
-)
 
 
 NOT_COUNTED = Usage()
@@ -115,14 +111,8 @@ def source(role: str, mode: Mode, path: Path, read: Reader, known: Places) -> So
 
 def parted(text: str) -> tuple[str, str | None, bool]:
     """(what is said, the thinking before it, whether that was never closed) of a reply."""
-    shown = visible(text)
-    if shown is None:
-        return "", _ENDS.sub("", text).strip(), True
-    whole = text.strip()
-    if shown == whole:
-        return shown, None, False
-    before = whole[: len(whole) - len(shown)] if shown and whole.endswith(shown) else whole
-    return shown, _ENDS.sub("", before).strip() or None, False
+    parsed = parse(text)
+    return parsed.answer, parsed.reasoning if parsed.unclosed else parsed.reasoning or None, parsed.unclosed
 
 
 class Agreement:

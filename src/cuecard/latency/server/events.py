@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from cuecard.answers.reasoning import ReasoningParser, Start, parse
 from cuecard.domain.call import Usage
 from cuecard.domain.errors import BrokenStream
 from cuecard.latency.server.client import Raw
@@ -16,7 +17,6 @@ REASONING, ANSWER, SILENT = "reasoning", "answer", "silent"
 EMPTY, USAGE, DONE = "empty", "usage", "done"
 """A choice without a token (a role, a finish reason); counts alone; the end of the stream."""
 TOKENS = (REASONING, ANSWER, SILENT)
-_CLOSES = "</think>"
 
 Event = tuple[float, str, int | None]
 """Seconds from sending on, what it brought, tokens. None: not told."""
@@ -100,15 +100,6 @@ def _counted(events: Sequence[Event], usage: Usage) -> tuple[Event, ...]:
 def _first_answer(said: Sequence[Said]) -> float | None:
     """Behind the reasoning, be it in a field of its own or marked in the content."""
     texts = [(since, each.content) for since, each, _ in said if each is not None and each.content]
-    whole = "".join(text for _, text in texts)
-    closed = whole.find(_CLOSES)
-    if closed < 0:
-        return None if not texts or whole.lstrip().startswith("<think>") else texts[0][0]
-    start = closed + len(_CLOSES)
-    start += len(whole) - start - len(whole[start:].lstrip())
-    place = 0
-    for since, text in texts:
-        place += len(text)
-        if place > start:
-            return since
-    return None
+    behind_reasoning = bool(parse("".join(text for _, text in texts)).reasoning)
+    parser = ReasoningParser(Start.INSIDE if behind_reasoning else Start.OUTSIDE)
+    return next((since for since, text in texts if any(not piece.is_reasoning for piece in parser.feed(text))), None)

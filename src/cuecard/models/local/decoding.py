@@ -2,42 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-from cuecard.models.base import AnswerDelta, Event, Limits, ReasoningDelta
+from cuecard.answers.reasoning import ReasoningParser, Start
+from cuecard.domain.call import Mode
+from cuecard.models.base import Event, Limits
 from cuecard.models.prompt import Prompt
-from cuecard.models.thinking import Splitter
+from cuecard.models.reasoning_events import ReasoningEvents, tags_of
 
 
 class Decoder:
-    """Tokens to text as it becomes certain (a character may take several tokens), told apart by the splitter."""
+    """Tokens to text as it becomes certain (a character may take several tokens), told apart by the parser."""
 
     def __init__(self, tokenizer: Any, prompt: Prompt) -> None:
-        self.splitter, self._tokenizer = Splitter(prompt), tokenizer
+        style, reasons = prompt.style, prompt.mode is Mode.REASON
+        self.parser = ReasoningParser(
+            Start.INSIDE if reasons and style.opening else Start.OUTSIDE,
+            reasons=reasons,
+            prose=reasons and style.in_prose,
+            brief=prompt.is_brief,
+            closing=(style.closing.strip(),) if style.opening else (),
+            tags=tags_of(style),
+        )
+        self._events, self._tokenizer = ReasoningEvents(self.parser, reasons=reasons), tokenizer
         self._ids: list[int] = []
         self._told = 0
 
-    def feed(self, token: int) -> Generator[Event]:
+    def feed(self, token: int) -> Iterator[Event]:
         self._ids.append(token)
         text = self._tokenizer.decode(self._ids)
         if not text.endswith("\ufffd"):
             fresh, self._told = text[self._told :], len(text)
-            yield from map(_event, self.splitter.feed(fresh))
+            yield from self._events.of(self.parser.feed(fresh))
             # what came before a token that is text by itself does not change how the next ones are spelled
             if "\ufffd" not in (alone := self._tokenizer.decode([token])):
                 self._ids, self._told = [token], len(alone)
 
-    def rest(self) -> Generator[Event]:
+    def rest(self, *, whole: bool) -> Iterator[Event]:
+        """What was held back. `whole`: the model ended its turn by itself."""
         text = self._tokenizer.decode(self._ids)[self._told :]
         self._told += len(text)
-        yield from map(_event, [*self.splitter.feed(text), *self.splitter.rest()])
+        yield from self._events.of([*self.parser.feed(text), *self.parser.end(whole=whole)])
 
-
-def _event(piece: Any) -> Event:
-    return ReasoningDelta(piece.text) if piece.is_reasoning else AnswerDelta(piece.text)
+    def close(self) -> Iterator[Event]:
+        """The reasoning is over."""
+        yield from self._events.close()
 
 
 def chance(limits: Limits, device: torch.device) -> torch.Generator:

@@ -247,15 +247,21 @@ class LocalModel:
         budget_spent, finish, logprob = False, FinishReason.LENGTH, 0.0
         # two stages: the reasoning within its budget, then the answer within its own
         while len(sequence.ids) < self._most:
-            in_reasoning = decoder.splitter.is_reasoning
+            in_reasoning = decoder.parser.inside
             token, likelihood = choose(sequence.logits[-1], limits, generator)
             if reasons and in_reasoning and (token in self._ends or spent_on_reasoning >= budget):
-                # its budget is spent, or the turn ended inside it: close it, so that no answer is taken from it
-                yield from decoder.rest()
+                # the budget is spent, or the turn ended: unless it is prose with a conclusion, the reasoning is closed
+                # here and the answer decoded behind it
+                ended = token in self._ends
+                yield from decoder.rest(whole=ended and not prompt.style.opening)
+                yield from decoder.close()
+                if decoder.parser.answering:
+                    finish = FinishReason.STOP
+                    break
                 prompt_tokens += len(closing)
                 self._extend(sequence, closing)
                 decoder = Decoder(self._reader.tokenizer, replace(prompt, mode=Mode.READ))
-                budget_spent = token not in self._ends
+                budget_spent = not ended
                 continue
             if token in self._ends:
                 finish = FinishReason.STOP
@@ -265,13 +271,14 @@ class LocalModel:
                 break
             spent += 1
             yield from decoder.feed(token)
-            if in_reasoning or decoder.splitter.is_reasoning:
+            if in_reasoning or decoder.parser.inside:
                 spent_on_reasoning += 1
             else:
                 logprob += likelihood
             yield Progress(Usage(prompt_tokens, cached, spent, spent_on_reasoning))
             yield Step(sequence, token, limits.temperature != 0, self._step)
-        yield from decoder.rest()
+        yield from decoder.rest(whole=finish is FinishReason.STOP)
+        yield from decoder.close()
         self._hold(sequence)
         reason = FinishReason.BUDGET if budget_spent and finish is FinishReason.STOP else finish
         answered = spent > spent_on_reasoning

@@ -5,29 +5,35 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+from cuecard.answers.reasoning import ReasoningParser, Start, parse
 from cuecard.domain.call import FinishReason, Mode, Usage
-from cuecard.domain.errors import BrokenStream, Unsupported
+from cuecard.domain.errors import BadInput, BrokenStream, Unsupported
 from cuecard.models import prompt as layouts
 from cuecard.models.base import Abilities, AnswerDelta, CallLimits, Event, Finished, Limits, Progress, Started
+from cuecard.models.openai import constraints
 from cuecard.models.openai.connection import Connection, Request
+from cuecard.models.openai.constraints import Dialect
 from cuecard.models.openai.families import OPENAI_HOST, Family, family_of, named
 from cuecard.models.openai.likelihood import scored
-from cuecard.models.openai.marks import Start
-from cuecard.models.openai.reasoning import Hearing
 from cuecard.models.openai.reply import Reply
 from cuecard.models.openai.wire import LOSSES, Body, body, merged, messages
-from cuecard.models.prompt import CardFormat, Prompt, neutral
+from cuecard.models.prompt import CUE, CardFormat, Prompt, Style, neutral
+from cuecard.models.reasoning_events import tags_of
+
+if TYPE_CHECKING:
+    from cuecard.models.probe import Findings
 
 OPENAI_KEY = "OPENAI_API_KEY"
 KEY_HINT = 'give its key as api_key = "${NAME}", NAME being the environment variable that holds it'
 PREFILL_HINT = "set prefill if its server can, or give cards as notes"
 CACHE_HINT = "set prefix_cache if its server does"
 SCORING_HINT = "set scoring if its server gives prompt_logprobs"
-UNMARKED_HINT = "try again: from now on its short answers are held back until they are whole"
+TAGS_HINT = 'write the tag that opens reasoning and the one that closes it: reasoning_tags = ["<my>", "</my>"]'
 
 
 class OpenAIModel:
@@ -37,7 +43,10 @@ class OpenAIModel:
     longest silence of the server that is borne; `Limits.timeout_s` bounds a whole call. `prefill`: the server goes on
     with a last assistant message (`continue_final_message`) and its template keeps what stands in it, which only a look
     at the rendered prompt can tell. `prefix_cache`: what was computed once is kept, so that `warm` is worth its while.
-    `scoring`: the server gives `prompt_logprobs` (vLLM).
+    `scoring`: the server gives `prompt_logprobs` (vLLM). `constraint`: how it decodes under a grammar (a value of
+    `constraints.Dialect`). `cards`: the card formats that it reads well, the best first. What is not given of these
+    `adapt` sets to what a probe has found. `reasoning_tags`: what opens and what closes its reasoning,
+    beside the tags that are known.
     """
 
     def __init__(
@@ -51,26 +60,47 @@ class OpenAIModel:
         timeout_s: float | None = 120.0,
         extra_body: Mapping[str, Any] | None = None,
         prefill: bool | None = None,
-        prefix_cache: bool = False,
+        prefix_cache: bool | None = None,
         scoring: bool = False,
         images: bool | None = None,
         logprobs: bool | None = None,
+        reasoning_tags: Sequence[str] | None = None,
+        constraint: str | None = None,
+        cards: Sequence[str] | None = None,
     ) -> None:
+        self._made_with = {
+            "name": name,
+            "api_key": api_key,
+            "family": family,
+            "timeout_s": timeout_s,
+            "extra_body": extra_body,
+            "prefill": prefill,
+            "prefix_cache": prefix_cache,
+            "scoring": scoring,
+            "images": images,
+            "logprobs": logprobs,
+            "reasoning_tags": reasoning_tags,
+            "constraint": constraint,
+            "cards": cards,
+        }
         openai_itself = re.match(rf"https://{re.escape(OPENAI_HOST)}(?:/|$)", base_url) is not None
         key = api_key or (os.environ.get(OPENAI_KEY) if openai_itself else None)
         key_hint = f"is the environment variable {OPENAI_KEY} set, and right?" if openai_itself else KEY_HINT
+        self._base_url = base_url
         self._server = Connection(base_url, model, key, timeout_s, key_hint)
         self._model, self._name, self._timeout_s = model, name or model, timeout_s
         if family is None or family == "auto":
             family = family_of(model, base_url)
         self._family = named(family) if isinstance(family, str) else family
         self._extra_body = dict(extra_body or {})
-        self._prefill, self._prefix_cache, self._scoring = prefill, prefix_cache, scoring
+        self._prefill, self._prefix_cache, self._scoring = prefill, bool(prefix_cache), scoring
+        self._constraint, self._cards = _dialect(constraint), _formats(cards)
+        self._opens = self._family.opens or (None if self._family.name == "unknown" else False)
+        """Its template opens reasoning unasked. None: not known."""
+        self.served_name, self.fingerprint = model, ""
         self._images, self._logprobs = images, logprobs
         self._left_out = frozenset({"logprobs"} if logprobs is False else ())
-        self._opens = self._family.opens
-        self._shorts_proven: bool | None = None
-        """Short answers come without reasoning. None: not known, and until then they are held back till the end."""
+        self._reasoning_tags = None if reasoning_tags is None else tag_pair(reasoning_tags)
         self._seen: dict[str, None] = dict.fromkeys(self._first_notes())
 
     @property
@@ -79,7 +109,9 @@ class OpenAIModel:
 
     @property
     def abilities(self) -> Abilities:
-        formats = tuple(form for form in CardFormat if self._prefill or form is not CardFormat.THINKING)
+        formats = tuple(
+            form for form in self._cards or CardFormat if self._prefill or form is not CardFormat.THINKING
+        ) or (CardFormat.NOTES,)
         lost = [f"the server refuses {key}: {loss}" for key, loss in LOSSES.items() if key in self._server.refused]
         return Abilities(
             images=self._images,
@@ -87,24 +119,59 @@ class OpenAIModel:
             scoring=self._scoring,
             prefix_sessions=self._prefix_cache,
             card_formats=formats,
-            style=self._family.style,
+            style=self._style,
+            place=f"{self.url}#{self.served_name}",
             notes=(*self._seen, *lost),
         )
+
+    @property
+    def url(self) -> str:
+        """The server's address, without a user and password."""
+        return self._server.url
+
+    @property
+    def _style(self) -> Style:
+        style = self._family.style
+        cue = CUE if self._prefill and style.in_prose else ""
+        return replace(style, cue=cue, constrained=self._constraint is not None)
+
+    def variant(self, **changed: Any) -> OpenAIModel:
+        """The same model with other settings, and connections of its own."""
+        return OpenAIModel(self._base_url, self.served_name, **{**self._made_with, **changed})
+
+    def adapt(self, found: Findings) -> None:
+        """Behave as a probe has found, where nothing else was given."""
+        settings = {name: value for name, value in found.settings.items() if self._made_with.get(name) is None}
+        self._images = settings.get("images", self._images)
+        self._prefill = settings.get("prefill", self._prefill)
+        self._prefix_cache = settings.get("prefix_cache", self._prefix_cache)
+        self._constraint = _dialect(settings["constraint"]) if "constraint" in settings else self._constraint
+        self._cards = _formats(settings["cards"]) if "cards" in settings else self._cards
+        if self._opens is None and found.short_answers:
+            self._opens = False
+        self._seen = dict.fromkeys(self._first_notes())
+
+    async def listing(self) -> list[Mapping[str, Any]]:
+        """The entries of the server's list of models. Raises ModelError."""
+        return await self._server.listing()
 
     async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
         """As `Model.stream`."""
         limits = limits.of(prompt)
         deadline = None if limits.timeout_s is None else asyncio.get_running_loop().time() + limits.timeout_s
-        first = Reply(self._hearing(prompt))
+        reasons = prompt.mode is Mode.REASON
+        first = self._reply(prompt)
         async with aclosing(self._exchange(prompt, limits, first, deadline)) as events:
             async for event in events:
                 yield event
-        if prompt.mode is not Mode.REASON or first.hearing.answer or not first.hearing.reasoning:
+        for event in first.close():
+            yield event
+        if not reasons or first.parser.answering or not first.parser.reasoned:
             yield Finished(first.usage, first.finish or FinishReason.LENGTH, first.answer_logprob)
             return
-        # The reasoning was cut, or nothing came behind it: it is closed, and the answer asked for.
-        closing = self._closed(prompt, first.hearing.reasoning)
-        second = Reply(self._hearing(closing), first.usage)
+        # The reasoning was cut, or it ends in no answer: it is closed, and the answer asked for.
+        closing = self._closed(prompt, first.parser.reasoning)
+        second = self._reply(closing, first.usage)
         async with aclosing(self._exchange(closing, limits, second, deadline)) as events:
             async for event in events:
                 if isinstance(event, AnswerDelta | Progress):
@@ -118,7 +185,7 @@ class OpenAIModel:
         """As `Model.warm`: one token is asked for and thrown away."""
         if not self._prefix_cache:
             raise Unsupported(f"{self.name} is not known to keep what it has computed", hint=CACHE_HINT)
-        reply = Reply(self._hearing(prompt))
+        reply = self._reply(prompt)
         request = self._request(prompt, Limits().of(prompt), max_tokens=1, without=frozenset({"logprobs"}))
         async with aclosing(self._server.chunks(request, self._latest())) as chunks:
             async for chunk in chunks:
@@ -176,9 +243,6 @@ class OpenAIModel:
                     yield Started()
                 for event in reply.take(chunk):
                     yield event
-                if reply.hearing.betrayed:
-                    self._learn(prompt, reply)
-                    raise BrokenStream(f"{self.name} sent its reasoning as if it were the answer", hint=UNMARKED_HINT)
                 if reply.spent_out(limits) if reasons else reply.runs_away(limits):
                     break
         for event in reply.end():
@@ -198,6 +262,9 @@ class OpenAIModel:
             left_out = refused | without | self._left_out
             switched = {key: value for key, value in switch.items() if key not in left_out}
             plain = body(self._model, prompt, opening, limits, max_tokens, left_out)
+            if self._constraint is not None and prompt.constrained and prompt.question is not None:
+                grammar = constraints.fields(prompt.question, self._constraint)
+                plain |= {key: value for key, value in grammar.items() if key not in left_out}
             return merged(merged(plain, switched), self._extra_body)
 
         return request
@@ -210,7 +277,7 @@ class OpenAIModel:
             # an empty think block before an assistant message that does not close its own.
             native = self._family.on or self._family.opens
             return prompt.opening if self._prefill and not native else ""
-        if not self._prefill and prompt.opening != style.none:
+        if not self._prefill and prompt.opening not in (style.none, style.none + style.cue):
             raise Unsupported(f"{self.name} is not known to go on with a given reasoning", hint=PREFILL_HINT)
         if not self._prefill:
             return ""
@@ -224,33 +291,54 @@ class OpenAIModel:
         forms = [form for form in self.abilities.card_formats if form is not CardFormat.THINKING]
         return layouts.read(prompt.question, reasoning, forms[0], prompt.style)
 
-    def _hearing(self, prompt: Prompt) -> Hearing:
-        reasons = prompt.mode is Mode.REASON
-        sent = self._opening(prompt)
-        if not reasons:
-            closed = bool(sent) and self._shorts_proven is not False
-            start = Start.OUTSIDE if closed or self._shorts_proven else Start.UNSURE
-        elif not prompt.style.opening:  # all prose is reasoning till its last line, tagged or not
-            start = Start.OUTSIDE
-        else:
-            start = Start.INSIDE if sent or self._opens else Start.UNSURE
-        return Hearing(prompt.style, start, reasons=reasons, may_think=not self._family.stops and not sent)
+    def _reply(self, prompt: Prompt, spent: Usage | None = None) -> Reply:
+        wrapped = self._constraint is Dialect.JSON_SCHEMA and prompt.constrained
+        return Reply(
+            self._parser(prompt),
+            spent,
+            reasons=prompt.mode is Mode.REASON,
+            echo=self._opening(prompt),
+            unwrap=constraints.unwrapped if wrapped else None,
+        )
+
+    def _parser(self, prompt: Prompt) -> ReasoningParser:
+        style, reasons, sent = prompt.style, prompt.mode is Mode.REASON, bool(self._opening(prompt))
+        tags, more = tags_of(style, self._reasoning_tags), self._reasoning_tags
+        closing = (*([style.closing.strip()] if style.opening else []), *(more[1:] if more else []))
+        return ReasoningParser(
+            self._start(prompt, sent=sent),
+            reasons=reasons,
+            prose=reasons and style.in_prose,
+            brief=prompt.is_brief,
+            may_think=not self._family.stops and not sent,
+            closing=closing,
+            tags=tags,
+        )
+
+    def _start(self, prompt: Prompt, *, sent: bool) -> Start:
+        """Where the content begins: by the prompt and the family alone, so that every request is read alike.
+
+        With thinking on, all is reasoning until it closes, whether the template, this prompt or the model opens it. A
+        closing tag alone in a short answer is read only where the template opens reasoning unasked (`opens`), or may
+        (nothing is known of the family): such answers are held back until they are whole. Not covered: a model of a
+        known family that goes on thinking, behind an opening tag in its template, though it is told not to.
+        """
+        if prompt.mode is Mode.REASON:
+            return Start.INSIDE
+        unknown = self._opens is None and self._reasoning_tags is None
+        return Start.UNSURE if (unknown or self._opens) and not sent else Start.OUTSIDE
 
     def _learn(self, prompt: Prompt, reply: Reply) -> None:
-        """What an answer tells about its server, for the next ones."""
-        hearing, reasons = reply.hearing, prompt.mode is Mode.REASON
-        if reasons:
-            self._opens = self._opens or (hearing.stray and bool(prompt.style.opening))
-        elif hearing.stray or hearing.betrayed:
-            self._shorts_proven = False
-            self._note("the end of a reasoning appeared in a short answer: these are held back until they are whole")
-        elif reply.finish is FinishReason.STOP and not hearing.reasoning and self._shorts_proven is None:
-            self._shorts_proven = True
-        if not reasons and hearing.reasoning:
-            self._note("it thinks although it is told not to: short answers may come late, or empty")
-        if hearing.misfiled:
+        """What an answer tells about its server, in words for a person."""
+        parser = reply.parser
+        if prompt.mode is not Mode.REASON:
+            if parser.reasoned:
+                self._note("it thinks although it is told not to: short answers may come late, or empty")
+            if parse(parser.answer).reasoning:
+                self._note("the end of a reasoning appeared in a short answer: set family, always if it always thinks")
+        if parser.misfiled:
             self._note("its server puts short answers into the reasoning field: they are taken from there")
-        if hearing.answer and "logprobs" not in self._server.refused | self._left_out:
+        if parser.answering and "logprobs" not in self._server.refused | self._left_out:
             self._logprobs = reply.has_logprobs
 
     def _note(self, text: str) -> None:
@@ -258,8 +346,11 @@ class OpenAIModel:
 
     def _first_notes(self) -> list[str]:
         family, notes = self._family, []
-        if family.name == "unknown":
-            notes.append("its family is not known: thinking is switched off, reasoning asked for as prose; set family")
+        if family.name == "unknown" and self._opens is None:
+            notes.append(
+                "its family is not known: thinking is switched off, reasoning asked for as prose, and short answers "
+                "are held back until they are whole; set family"
+            )
         if not family.stops and not self._prefill:
             notes.append("its thinking cannot be switched off: short answers may come back empty; prefill would help")
         if self._prefill is None:
@@ -269,3 +360,25 @@ class OpenAIModel:
     def _latest(self) -> float | None:
         """When a call that has no limits of its own has to be over, on the event loop's clock."""
         return None if self._timeout_s is None else asyncio.get_running_loop().time() + self._timeout_s
+
+
+def _dialect(name: str | None) -> Dialect | None:
+    try:
+        return None if name is None else Dialect(name)
+    except ValueError:
+        raise BadInput(f"unknown constraint {name!r}", f"there are: {', '.join(Dialect)}") from None
+
+
+def _formats(names: Sequence[str] | None) -> tuple[CardFormat, ...]:
+    try:
+        return tuple(CardFormat(name) for name in names or ())
+    except ValueError:
+        raise BadInput(f"unknown card formats {list(names or ())!r}", f"there are: {', '.join(CardFormat)}") from None
+
+
+def tag_pair(tags: Sequence[str]) -> tuple[str, str]:
+    """The two tags of a setting `reasoning_tags`. Raises BadInput."""
+    pair = tuple(tag.strip() for tag in tags if isinstance(tag, str))
+    if len(pair) != 2 or len(tags) != 2 or not all(pair) or pair[0] == pair[1]:
+        raise BadInput(f"reasoning_tags are not two tags: {list(tags)!r}"[:200], TAGS_HINT)
+    return pair[0], pair[1]

@@ -97,6 +97,13 @@ class Connection:
         except Exception as error:
             raise self._translated(error, begun=True) from error
 
+    async def listing(self) -> list[Mapping[str, Any]]:
+        """The entries of the server's list of models. Raises ModelError."""
+        async with self._mapped(asyncio.get_running_loop().time() + 2 * _LISTING_S, begun=False):
+            data = json.loads(await self._server.page("/models", _LISTING_S))
+        entries = data.get("data") if isinstance(data, Mapping) else None
+        return [entry for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, list) else []
+
     async def aborted(self) -> float | None:
         """Requests that the server has given up because their clients had gone; None where it does not tell."""
         try:

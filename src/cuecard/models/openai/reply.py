@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from cuecard.answers.reasoning import ReasoningParser
 from cuecard.domain.call import FinishReason, Usage
 from cuecard.domain.errors import BrokenStream, ModelRefused
 from cuecard.models.base import CallLimits, Event, Progress
 from cuecard.models.openai.likelihood import answer_logprob
-from cuecard.models.openai.reasoning import Hearing
 from cuecard.models.openai.wire import Chunk, Token
+from cuecard.models.reasoning_events import ReasoningEvents
 
 
 class Reply:
     """One request's answer as it comes in."""
 
-    def __init__(self, hearing: Hearing, spent: Usage | None = None) -> None:
-        self.hearing = hearing
+    def __init__(
+        self,
+        parser: ReasoningParser,
+        spent: Usage | None = None,
+        *,
+        reasons: bool = False,
+        echo: str = "",
+        unwrap: Callable[[str], str] | None = None,
+    ) -> None:
+        """`echo`: the beginning of the answer that the request held, which some servers send again.
+
+        `unwrap`: takes the answer out of the whole content, which is held back till then.
+        """
+        self.parser = parser
+        self._events = ReasoningEvents(parser, reasons=reasons)
+        self._field_text: list[str] = []
+        self._content_text: list[str] = []
+        self._echo, self._unwrap = echo, unwrap
+        self._held = ""
         self.finish: FinishReason | None = None
         """As the server says; None while the answer runs, and for good if it was hung up on."""
         self._spent = spent or Usage()
@@ -30,9 +48,12 @@ class Reply:
         """The events of one chunk."""
         (self._field_tokens if chunk.reasoning else self._content_tokens).extend(chunk.tokens)
         if chunk.reasoning:
-            yield from self.hearing.field(chunk.reasoning)
+            self._field_text.append(chunk.reasoning)
+            yield from self._events.of(self.parser.field(chunk.reasoning))
         if chunk.content:
-            yield from self.hearing.content(chunk.content)
+            self._content_text.append(chunk.content)
+            if self._unwrap is None:
+                yield from self._events.of(self.parser.feed(self._without_echo(chunk.content)))
         self._count(chunk)
         if chunk.finish_reason is not None:
             self.finish = _finish(chunk.finish_reason)
@@ -41,7 +62,26 @@ class Reply:
 
     def end(self) -> Iterator[Event]:
         """The events of what was held back till the end."""
-        yield from self.hearing.end(whole=self.finish is FinishReason.STOP)
+        if self._unwrap is not None:
+            yield from self._events.of(self.parser.feed(self._unwrap("".join(self._content_text))))
+        elif self._held:
+            yield from self._events.of(self.parser.feed(self._held))
+        yield from self._events.of(self.parser.end(whole=self.finish is FinishReason.STOP))
+
+    def _without_echo(self, text: str) -> str:
+        """What of a piece of content is surely not the echo."""
+        if not self._echo:
+            return text
+        text, self._held = self._held + text, ""
+        if self._echo.startswith(text) and text != self._echo:
+            self._held = text
+            return ""
+        echo, self._echo = self._echo, ""
+        return text.removeprefix(echo)
+
+    def close(self) -> Iterator[Event]:
+        """The reasoning is over, even if its end was not seen."""
+        yield from self._events.close()
 
     def spent_out(self, limits: CallLimits) -> bool:
         """A reasoning call has used up its tokens for reasoning, or, once it answers, those for the answer.
@@ -51,7 +91,7 @@ class Reply:
         """
         if self.finish is not None:
             return False
-        if self.hearing.answering:
+        if self.parser.answering:
             return self._answer_tokens >= limits.answer_tokens
         return self._counted >= limits.reasoning_tokens
 
@@ -63,18 +103,18 @@ class Reply:
     def usage(self) -> Usage:
         """Tokens as the server counts them; of an answer that was hung up on, what is known."""
         usage = self._so_far if self.finish is None else self._said or Usage()
-        thought = bool(self.hearing.reasoning)
-        if thought and not usage.reasoning_tokens:  # 0 where reasoning was heard is a count that nobody made
-            usage = replace(usage, reasoning_tokens=None if self.hearing.answer else usage.completion_tokens)
+        if (
+            self.parser.reasoned and not usage.reasoning_tokens
+        ):  # 0 where reasoning was heard is a count that nobody made
+            usage = replace(usage, reasoning_tokens=None if self.parser.answering else usage.completion_tokens)
         return usage
 
     @property
     def answer_logprob(self) -> float | None:
         """Natural log of the probability of the answer's tokens, None if the server does not tell."""
-        hearing = self.hearing
-        if hearing.misfiled:
-            return answer_logprob(self._field_tokens, hearing.field_text, hearing.answer)
-        return answer_logprob(self._content_tokens, hearing.content_text, hearing.answer)
+        if self.parser.misfiled:
+            return answer_logprob(self._field_tokens, "".join(self._field_text), self.parser.answer)
+        return answer_logprob(self._content_tokens, "".join(self._content_text), self.parser.answer)
 
     @property
     def has_logprobs(self) -> bool:
@@ -84,7 +124,7 @@ class Reply:
     def _so_far(self) -> Usage:
         said = self._said or Usage()
         reasoning = said.reasoning_tokens
-        if not reasoning and self.hearing.reasoning:
+        if not reasoning and self.parser.reasoned:
             reasoning = self._counted - self._answer_tokens
         return replace(said, completion_tokens=self._counted, reasoning_tokens=reasoning)
 
@@ -94,7 +134,7 @@ class Reply:
         if chunk.usage is not None:
             self._said = chunk.usage
             total = max(total, chunk.usage.completion_tokens or 0)
-        if self.hearing.answering and (text or chunk.tokens):
+        if self.parser.answering and (text or chunk.tokens):
             self._answer_tokens += total - self._counted
         self._counted = total
 

@@ -24,6 +24,9 @@ LOSSES = {
     "top_p": "the server's own top_p holds",
     "seed": "answers cannot be repeated",
     "response_format": "answers may not fit their schema",
+    "grammar": "brief answers are not decoded under a grammar",
+    "structured_outputs": "brief answers are not decoded under a grammar",
+    "regex": "brief answers are not decoded under a grammar",
     "ignore_eos": "answers may be shorter than asked for",
     "min_tokens": "answers may be shorter than asked for",
     "max_tokens": "max_completion_tokens is sent in its place",
@@ -111,7 +114,7 @@ def chunk(event: object) -> Chunk:
     tokens = [_token(item) for item in listed] if isinstance(listed, list) else []
     finish = choice.get("finish_reason")
     return Chunk(
-        _text(delta.get("reasoning")) or _text(delta.get("reasoning_content")),
+        _reasoning(delta),
         _text(delta.get("content")),
         tuple(token for token in tokens if token),
         finish if isinstance(finish, str) and finish else None,
@@ -141,10 +144,19 @@ def _object(data: object) -> Mapping[str, Any]:
     return data if isinstance(data, Mapping) else {}
 
 
+def _reasoning(delta: Mapping[str, Any]) -> str:
+    """The first field that holds any (some servers fill two alike), else the `thinking` parts of the content."""
+    fields = (delta.get(name) for name in ("reasoning", "reasoning_content", "reasoning_details"))
+    content = delta.get("content")
+    parts = content if isinstance(content, list) else []
+    thinking = "".join(_text(_object(part).get("thinking")) for part in parts)
+    return next((text for text in map(_text, fields) if text), thinking)
+
+
 def _text(data: object) -> str:
-    """Text as it stands; lists of parts (some SGLang versions) are joined."""
+    """Text as it stands; lists of parts with a `text` or a `summary` are joined."""
     if isinstance(data, list):
-        return "".join(_text(_object(part).get("text")) for part in data)
+        return "".join(_text(_object(part).get("text")) or _text(_object(part).get("summary")) for part in data)
     return data if isinstance(data, str) else ""
 
 

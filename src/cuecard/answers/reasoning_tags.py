@@ -1,0 +1,122 @@
+"""The tags that models put around their reasoning, a family a row, and where a tag stands in a text."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+
+@dataclass(frozen=True)
+class TagFamily:
+    """Tags that open reasoning, and those that close it again. ASCII letters match in either case."""
+
+    opening: tuple[str, ...]
+    closing: tuple[str, ...]
+
+
+def _named(name: str) -> TagFamily:
+    """`<name>` and `</name>`, each space inside optional."""
+    inside = [f"{before}{name}{after}" for before in ("", " ") for after in ("", " ")]
+    return TagFamily(tuple(f"<{each}>" for each in inside), tuple(f"</{each}>" for each in inside))
+
+
+KNOWN = (
+    *map(_named, ("think", "thinking", "thought", "thoughts", "reasoning", "reflection")),  # Qwen, DeepSeek, GLM …
+    *map(_named, ("mm:think", "seed:think")),  # MiniMax, Seed-OSS
+    TagFamily(("[THINK]",), ("[/THINK]",)),  # Mistral
+    TagFamily(("◁think▷",), ("◁/think▷",)),  # Kimi
+    TagFamily(  # gpt-oss
+        ("<|channel|>analysis<|message|>", "<|start|>assistant<|channel|>analysis<|message|>"),
+        (
+            "<|channel|>final<|message|>",
+            "<|start|>assistant<|channel|>final<|message|>",
+            "<|end|><|start|>assistant<|channel|>final<|message|>",
+        ),
+    ),
+    TagFamily(("<|channel>thought",), ("<channel|>",)),  # Gemma 4
+    TagFamily(("<|begin_of_thought|>",), ("<|end_of_thought|>", "<|begin_of_solution|>")),  # Sky-T1, OpenThinker
+)
+
+END_OF_TURN = (
+    *("<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|end|>", "<|return|>"),
+    *("<|end_of_solution|>", "<|end_of_turn|>", "<end_of_turn>", "<turn|>", "<|eos|>", "<eos>", "</s>"),
+    "<｜end▁of▁sentence｜>",
+)
+"""Tokens that end a turn; some servers send them as text."""
+
+_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+
+
+def lowered(text: str) -> str:
+    """The text with its ASCII letters in lower case: as long as before, whatever else is in it."""
+    return text.translate(_LOWER)
+
+
+class Finder:
+    """Finds the first of several tags, or where one may have begun at the end of a text that goes on."""
+
+    def __init__(self, tags: Iterable[str]) -> None:
+        known = sorted({lowered(tag) for tag in tags}, key=len, reverse=True)
+        self._longest = len(known[0])
+        self._begun = {tag[:size] for tag in known for size in range(1, len(tag))}
+        self._starts = re.compile("|".join(re.escape(first) for first in sorted({tag[0] for tag in known})))
+        self._tag = re.compile("|".join(map(re.escape, known)))
+
+    def first(self, text: str, *, ended: bool) -> tuple[int, str]:
+        """(where, tag) of the first tag; (where, "") of what may become one, the text's length if nothing does."""
+        low = lowered(text)
+        for start in self._starts.finditer(low):
+            at = start.start()
+            if (tag := self._at(low, at, ended=ended)) is not None:
+                return at, tag
+        return len(text), ""
+
+    def leading(self, text: str, *, ended: bool) -> str | None:
+        """The tag that the text begins with; "" if it may become one, None if it does not begin with any."""
+        return self._at(lowered(text[: self._longest]), 0, ended=ended or len(text) > self._longest)
+
+    def _at(self, low: str, at: int, *, ended: bool) -> str | None:
+        if not ended and len(low) - at < self._longest and low[at:] in self._begun:
+            return ""
+        tag = self._tag.match(low, at)
+        return tag.group() if tag else None
+
+
+@dataclass(frozen=True)
+class TagTable:
+    """Families of tags, and finders over them."""
+
+    families: tuple[TagFamily, ...]
+
+    @cached_property
+    def family(self) -> dict[str, TagFamily]:
+        """The family of each tag in lower case; the first one has it."""
+        return {lowered(tag): each for each in reversed(self.families) for tag in (*each.opening, *each.closing)}
+
+    @cached_property
+    def any(self) -> Finder:
+        """Of openings and closings."""
+        return Finder(self.family)
+
+    def opens(self, tag: str) -> bool:
+        return any(tag == lowered(opening) for opening in self.family[tag].opening)
+
+    def closings(self, *tags: str) -> tuple[str, ...]:
+        """All spellings of the tags that close what these open or close; of every family if none is given."""
+        wanted = [self.family[lowered(tag)] for tag in tags] or self.families
+        return tuple(closing for each in wanted for closing in each.closing)
+
+
+@lru_cache(maxsize=64)
+def tag_table(*more: tuple[str, str]) -> TagTable:
+    """More pairs of tags (opening, closing), then the known families."""
+    return TagTable((*(TagFamily((opening,), (closing,)) for opening, closing in more), *KNOWN))
+
+
+@lru_cache(maxsize=64)
+def finder(tags: tuple[str, ...]) -> Finder:
+    """A finder, made once."""
+    return Finder(tags)
