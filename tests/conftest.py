@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
+
+# no test probes a server, nor reads what was found about one, unless it is about that
+os.environ["CUECARD_NO_PROBE"] = "1"
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cuecard-tests-")
 
 import pytest
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -59,7 +60,7 @@ def save(path: Path, value: Any) -> None:
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A file to write, which takes the place of the old one when it is whole. Raises CannotStore."""
-    beside = path.with_name(path.name + ".new")
+    beside = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.new")
     try:
         with beside.open("wb") as file:
             yield file

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import aclosing
@@ -11,21 +12,23 @@ from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from cuecard.answers import guess_kind, options_in
-from cuecard.domain.errors import BadInput
+from cuecard.domain.errors import BadInput, ModelClosed
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.question import AnswerKind, Question
+from cuecard.loop_thread import LoopThread
 from cuecard.models import images, spec
+from cuecard.models import probe as probes
 from cuecard.models.base import Model
+from cuecard.models.probe import Findings
 from cuecard.models.prompt import CardFormat
 from cuecard.strategies.cuts import cut_with
 from cuecard.strategies.policy import Acceptance, EarlyStop, Policy, Schedule
 from cuecard.strategies.run import answer, known, told
 from cuecard.strategies.team import Heard
 
-T = TypeVar("T")
 ModelLike = str | Mapping[str, Any] | Model
 
 
@@ -35,6 +38,10 @@ class Pair:
     Each is a specification (`demo-small`, `hf:ORG/NAME`, a directory, `http://host:port/v1#name`) or a Model. More
     drafters come as further roles: `Pair("a", "c", drafter="b")`. All calls run on an event loop of the pair's own, so
     `ask` works everywhere, notebooks included, and `aask` and `stream` in any loop.
+
+    Served models that are named by a specification are probed before the first question, once a model and machine
+    (`models.probe`): how they answer short, and how they read cards. `probe=False`, or the environment variable
+    CUECARD_NO_PROBE, leaves that out; `tell` is given lines for a person about it.
     """
 
     def __init__(
@@ -44,52 +51,87 @@ class Pair:
         *,
         strategy: str = "mutual",
         policy: Policy | None = None,
+        probe: bool = True,
+        tell: Callable[[str], None] = lambda text: None,
         **drafters: ModelLike,
     ) -> None:
         known(strategy)
         self.strategy, self.policy = strategy, policy or Policy()
         roles: dict[str, ModelLike] = {"small": small, "large": large, **drafters}
         self.models: dict[str, Model] = {role: _model(role, given) for role, given in roles.items()}
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
+        named = [role for role, given in roles.items() if isinstance(given, str | Mapping)]
+        self._unprobed = [self.models[role] for role in named] if probe and probes.wanted() else []
+        self._probing: asyncio.Task[list[asyncio.Task[Findings]]] | None = None
+        self._tell = tell
+        self._thread: LoopThread | None = None
+        self._open, self._lock = True, threading.Lock()
 
     def ask(self, text: str | Question, image: Any = None, **options: Any) -> Outcome:
-        """Answer one question. Options as of `question` (with a text) and `policy_with`; raises CuecardError."""
+        """Answer one question. Options as of `question` (with a text) and `policy_with`; raises CuecardError.
+
+        Ctrl-C cancels the calls. Inside a coroutine it is refused with BadInput: there, await `aask`.
+        """
+        _refuse_to_block()
         asked, strategy, policy = self._prepare(text, image, options)
-        return asyncio.run_coroutine_threadsafe(
-            answer(asked, self.models, strategy, policy), self._running_loop()
-        ).result()
+        return self._running().run(self._answered(asked, strategy, policy))
 
     async def aask(self, text: str | Question, image: Any = None, **options: Any) -> Outcome:
         """As `ask`, without blocking; cancelling it cancels every call."""
-        asked, strategy, policy = self._prepare(text, image, options)
-        return await self._here(answer(asked, self.models, strategy, policy))
+        asked, strategy, policy = await self._prepared(text, image, options)
+        return await self._running().arun(self._answered(asked, strategy, policy))
 
     async def stream(self, text: str | Question, image: Any = None, **options: Any) -> AsyncGenerator[Heard | Outcome]:
         """Every piece of text as it comes from either model, and at last the outcome."""
-        asked, strategy, policy = self._prepare(text, image, options)
+        asked, strategy, policy = await self._prepared(text, image, options)
         here = asyncio.get_running_loop()
 
         def over_there(listen: Callable[[Heard], None]) -> Coroutine[Any, Any, Outcome]:
             def pass_on(item: Heard) -> None:
                 here.call_soon_threadsafe(listen, item)
 
-            return self._here(answer(asked, self.models, strategy, policy, pass_on))
+            return self._running().arun(self._answered(asked, strategy, policy, pass_on))
 
         async with aclosing(told(over_there)) as heard:
             async for item in heard:
                 yield item
 
     def close(self) -> None:
-        """Free both models."""
-        if self._loop is not None and self._thread is not None:
-            for model in self.models.values():
-                asyncio.run_coroutine_threadsafe(model.aclose(), self._loop).result()
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
-            self._loop = self._thread = None
+        """End every question with ModelClosed and close every model. Asked again, the pair starts anew.
+
+        What models raise while they are closed is raised together when all are, as an ExceptionGroup.
+        """
+        with self._lock:
+            thread, self._thread = self._thread, None
+            was_open, self._open = self._open, False
+        if not was_open:
+            return
+        errors = (thread or _thread()).stop(self._close_models())
+        if errors:
+            raise ExceptionGroup("closing the pair's models failed", errors)
+
+    async def aclose(self) -> None:
+        """As `close`, without blocking."""
+        await asyncio.to_thread(self.close)
+
+    async def _answered(
+        self, asked: Question, strategy: str, policy: Policy, listen: Callable[[Heard], None] | None = None
+    ) -> Outcome:
+        if self._unprobed:
+            if self._probing is None:
+                self._probing = asyncio.create_task(probes.settle(self._unprobed, tell=self._tell))
+            await asyncio.shield(self._probing)
+        return await answer(asked, self.models, strategy, policy, listen)
+
+    async def _close_models(self) -> list[Exception]:
+        if self._probing is not None:
+            late = self._probing.result() if self._probing.done() and not self._probing.cancelled() else []
+            for task in (self._probing, *late):
+                task.cancel()
+            await asyncio.gather(self._probing, *late, return_exceptions=True)
+            self._probing = None
+        closing = (model.aclose() for model in self.models.values())
+        settled = await asyncio.gather(*closing, return_exceptions=True)
+        return [result for result in settled if isinstance(result, Exception)]
 
     def __enter__(self) -> Pair:
         return self
@@ -98,6 +140,22 @@ class Pair:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    async def __aenter__(self) -> Pair:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _prepared(
+        self, text: str | Question, image: Any, options: dict[str, Any]
+    ) -> tuple[Question, str, Policy]:
+        """As `_prepare`; images are fetched, read and decoded in a thread."""
+        if image is None:
+            return self._prepare(text, image, options)
+        return await asyncio.to_thread(self._prepare, text, image, options)
 
     def _prepare(self, text: str | Question, image: Any, options: dict[str, Any]) -> tuple[Question, str, Policy]:
         asking = {name: options.pop(name) for name in ("choices", "kind", "system", "allow_urls") if name in options}
@@ -111,31 +169,27 @@ class Pair:
         asked = text if isinstance(text, Question) else question(text, image, **asking)
         return asked, strategy, policy_with(self.policy, **options)
 
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
+    def _running(self) -> LoopThread:
         with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._loop.run_forever, name="cuecard pair", daemon=True)
-                self._thread.start()
-            return self._loop
+            self._open = True
+            if self._thread is None:
+                self._thread = _thread()
+            return self._thread
 
-    async def _here(self, work: Coroutine[Any, Any, T]) -> T:
-        """Work on the pair's own loop, awaited in this one; cancelled here, it is over there before this returns."""
-        here, there, ended = asyncio.get_running_loop(), self._running_loop(), asyncio.Event()
-        begun: list[asyncio.Task[T]] = []
 
-        def begin() -> None:
-            begun.append(there.create_task(work))
-            begun[0].add_done_callback(lambda _: here.call_soon_threadsafe(ended.set))
+def _thread() -> LoopThread:
+    return LoopThread("cuecard pair", lambda: ModelClosed("the pair was closed before it had answered", "ask again"))
 
-        there.call_soon_threadsafe(begin)
-        try:
-            await ended.wait()
-        except asyncio.CancelledError:
-            there.call_soon_threadsafe(lambda: begun[0].cancel())
-            await ended.wait()
-            raise
-        return begun[0].result()
+
+def _refuse_to_block() -> None:
+    """Raises BadInput in a thread whose event loop runs; a notebook's may be blocked, as it runs for nobody else."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    if "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None:
+        return
+    raise BadInput("ask would block the event loop that runs in this thread", "use `await pair.aask(...)`")
 
 
 def question(

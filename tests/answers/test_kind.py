@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cuecard.answers import guess_kind, options_in
-from cuecard.domain.question import AnswerKind
+from cuecard.answers import extract, guess_kind, listed_in, options_in
+from cuecard.domain.question import AnswerKind, Question
 
 KINDS = [
     ("How many red digits are there?", "number"),
@@ -152,3 +152,71 @@ def test_options_in_the_text_are_taken_out_of_it(text: str, stem: str, options: 
 @pytest.mark.parametrize("text", NO_LISTS)
 def test_a_text_without_a_list_of_options_stays_as_it_is(text: str) -> None:
     assert options_in(text) == (text, ())
+
+
+NUMBERED = [
+    ("Which planet is the largest? 1) Mars 2) Jupiter", "Which planet is the largest?", ("Mars", "Jupiter")),
+    ("Which planet is the largest?\n(1) Mars\n(2) Jupiter\n(3) Venus", None, ("Mars", "Jupiter", "Venus")),
+    ("Which planet is the largest?\n1. Mars\n2. Jupiter\nAnswer with the number.", None, ("Mars", "Jupiter")),
+    ("How many legs has a spider? 1. 6 2. 8 3. 10", "How many legs has a spider?", ("6", "8", "10")),
+    ("Choose the correct answer: 1) red 2) blue", None, ("red", "blue")),
+    ("Is the sky blue? 1) yes 2) no", "Is the sky blue?", ("yes", "no")),
+    ("What causes rain? 1) clouds 2) the moon", "What causes rain?", ("clouds", "the moon")),
+]
+STEPS = [
+    "How do I make tea?\n1. Boil water\n2. Add a bag",
+    "Is this recipe right?\n1. Boil water\n2. Add a bag",
+    "What do you think of my plan? 1) get up 2) go out",
+    "What is wrong with these steps?\n1. open the file\n2. delete the file\n3. read it",
+    "What is the difference between these? 1) TCP 2) UDP",
+    "Can you explain these terms? 1. TCP 2. UDP",
+    "Summarise:\n1. The cat sat.\n2. The dog ran.",
+    "My list:\n1. milk\n2. eggs\nWhat is missing?",
+    "What should we buy? My list:\n1. milk\n2. eggs",
+    "Answer both. What is X? 1. How does it work? 2. Why does it work?",
+    "Which is larger? 1) nine",
+    "Which is larger? 1) nine 3) ten",
+    "What is 1.5 plus 2.5?",
+    "Which version is newer, 1.2 or 2.1?",
+    "Which colour? 1) red 2) green\n\nHere is my code:\nx = 1",
+]
+
+
+@pytest.mark.parametrize(("text", "stem", "options"), NUMBERED)
+def test_numbered_options_are_options_too(text: str, stem: str | None, options: tuple[str, ...]) -> None:
+    found = listed_in(text)
+    assert found.options == options
+    assert found.labels == tuple(str(index + 1) for index in range(len(options)))
+    assert stem is None or found.text == stem
+
+
+@pytest.mark.parametrize("text", STEPS)
+def test_a_numbered_list_that_answers_no_question_is_part_of_the_text(text: str) -> None:
+    assert options_in(text) == (text, ())
+
+
+@pytest.mark.parametrize(
+    ("reply", "options", "picked"),
+    [
+        ("2", ("Mars", "Jupiter"), "B"),
+        ("2)", ("Mars", "Jupiter"), "B"),
+        ("(2) Jupiter", ("Mars", "Jupiter"), "B"),
+        ("2. Jupiter", ("Mars", "Jupiter"), "B"),
+        ("The answer is 2.", ("Mars", "Jupiter"), "B"),
+        ("Option 2 is correct.", ("Mars", "Jupiter"), "B"),
+        ("B", ("Mars", "Jupiter"), "B"),
+        ("Jupiter", ("Mars", "Jupiter"), "B"),
+        ("3", ("Mars", "Jupiter"), None),
+        ("2. Mars", ("Mars", "Jupiter"), "A"),
+        ("2", ("2", "4"), "A"),
+        ("2", ("6", "8"), "B"),
+        ("8", ("6", "8"), "B"),
+    ],
+)
+def test_a_reply_can_be_the_number_of_an_option(reply: str, options: tuple[str, ...], picked: str | None) -> None:
+    question = Question("Which?", options=options, kind=AnswerKind.CHOICE, labels=("1", "2"))
+    assert extract(reply, question).value == picked
+
+
+def test_without_numbered_options_a_number_picks_nothing() -> None:
+    assert not extract("2", Question("Which?", options=("Mars", "Jupiter"), kind=AnswerKind.CHOICE)).parsed

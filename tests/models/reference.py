@@ -55,7 +55,7 @@ class Reference:
         finish = finish if answer[-1] == self.end else FinishReason.LENGTH
         answer = answer[: limits.answer_tokens] if finish is FinishReason.LENGTH else answer[:-1]
         decode = self.tokenizer.decode
-        return Expected(decode(reasoning).rstrip(), decode(answer).lstrip(), spent + len(answer), finish, ids, answer)
+        return Expected(decode(reasoning).rstrip(), decode(answer).strip(), spent + len(answer), finish, ids, answer)
 
     def _split(self, said: list[int], prompt: Prompt) -> tuple[list[int], list[int], list[int]]:
         """Reasoning, the tokens that close it, and what follows; the mark must be a token of its own."""

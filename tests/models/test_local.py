@@ -164,8 +164,8 @@ async def test_a_spent_budget_closes_the_reasoning_and_the_answer_is_that_of_the
     thought = reference.greedy(inputs, inputs.ids, budget) if budget else []
     closing = reference.tokenizer(TAGS.closing).input_ids
     answer = reference.greedy(inputs, [*inputs.ids, *thought, *closing], limits.answer_tokens)
-    assert heard.reasoning == reference.tokenizer.decode(thought).rstrip()
-    assert heard.answer == reference.tokenizer.decode(answer, skip_special_tokens=True).lstrip()
+    assert heard.reasoning == reference.tokenizer.decode(thought).strip()
+    assert heard.answer == reference.tokenizer.decode(answer, skip_special_tokens=True).strip()
     assert heard.end.finish_reason in (FinishReason.BUDGET, FinishReason.LENGTH)
     assert heard.end.usage.reasoning_tokens == budget
     assert heard.end.usage.prompt_tokens == len(inputs.ids) + len(closing)

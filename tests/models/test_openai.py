@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from cuecard.domain.errors import (
     ModelRefused,
     Unsupported,
 )
+from cuecard.domain.question import AnswerKind
 from cuecard.models.base import Event, Finished, Limits, Progress, ReasoningDelta, Started
 from cuecard.models.mock_server import (
     Count,
@@ -35,7 +37,7 @@ from cuecard.models.mock_server import (
 )
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.openai.families import FAMILIES, family_of
-from cuecard.models.prompt import NOTES, PROSE, TAGS, CardFormat, Prompt, growing, read, reason, short
+from cuecard.models.prompt import PROSE, TAGS, CardFormat, Prompt, growing, read, reason, short
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -260,7 +262,7 @@ async def test_a_field_of_an_unknown_family_is_the_reasoning_and_the_content_the
 @pytest.mark.parametrize("said", ["\\boxed{6}", "The answer is 6.", "**Final Answer**\n6", "#### 6"])
 async def test_prose_that_ends_in_its_conclusion_needs_no_second_request(said: str) -> None:
     async with served(Says(f"Two rows of 3.\n\n{said}", piece=5), family="plain") as (model, server):
-        heard = await hear(model, reason(QUESTION, PROSE), LONG)
+        heard = await hear(model, reason(replace(QUESTION, options=(), kind=AnswerKind.NUMBER), PROSE), LONG)
     assert (heard.reasoning, heard.answer) == (f"Two rows of 3.\n\n{said}", "6")
     assert heard.end.finish_reason is FinishReason.STOP
     assert len(server.received) == 1
@@ -358,7 +360,9 @@ async def test_without_prefill_a_spent_reasoning_is_carried_on_as_notes_with_thi
     assert (heard.reasoning, heard.answer) == ("The bar of May", "A")
     assert heard.end.finish_reason is FinishReason.BUDGET
     second = server.bodies[1]
-    assert second["messages"][-1]["content"][-1]["text"].endswith(f"{NOTES}\nThe bar of May")
+    text = second["messages"][-1]["content"][-1]["text"]
+    assert "The bar of May" in text
+    assert text.endswith("Answer with the letter of the option only. Do not explain.")
     assert second["chat_template_kwargs"] == {"enable_thinking": False}
 
 

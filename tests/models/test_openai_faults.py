@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -74,32 +73,6 @@ async def test_cancelling_before_the_first_byte_hangs_up_too() -> None:
         await server.received[0].gone.wait()
 
 
-async def test_a_kept_connection_that_the_server_is_hanging_up_on_fails_no_call():
-    """llama.cpp's server hangs up behind each answer, without a word."""
-    answered = 0
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal answered
-        with suppress(asyncio.IncompleteReadError):
-            while head := await reader.readuntil(b"\r\n\r\n"):
-                await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split()[0]))
-                event = b'data: {"choices":[{"delta":{"content":"A"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
-                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(event), event))
-                answered += 1
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    model = OpenAIModel(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", "mock")
-    for _ in range(3):
-        assert (await hear(model, SHORT)).answer == "A"
-        (kept,) = model._server._server._session.connector._conns.values()
-        # by then the next call has taken the connection, and has written nothing yet
-        asyncio.get_running_loop().call_soon(kept[0][0].transport.close)
-    await model.aclose()
-    server.close()
-    assert answered == 3
-
-
 def test_a_model_that_nobody_closes_makes_no_noise_at_the_end():
     code = """
 import asyncio
@@ -115,19 +88,6 @@ print(Pair(f"{url}#mock", f"{url}#mock").ask("How many?").answer)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True)
     assert (done.stdout, done.stderr) == ("3\n", "")
-
-
-async def test_closing_the_model_ends_its_calls() -> None:
-    async with served(Says("A", THOUGHT, after=Stall(3))) as (model, server):
-        task = asyncio.create_task(hear(model, REASON))
-        await server.arrived.wait()
-        await asyncio.sleep(0.05)
-        await model.aclose()
-        with pytest.raises(ModelError):
-            await task
-        await server.received[0].gone.wait()
-        with pytest.raises(ModelError):
-            await hear(model, SHORT)
 
 
 STALLS: list[Reply] = [Stall(), Says("A", THOUGHT, after=Stall(0)), Says("A", THOUGHT, after=Stall(3))]

@@ -22,7 +22,7 @@ from cuecard.domain.question import AnswerKind, Image, Message, Question
 from cuecard.models.local.inputs import tokenized
 from cuecard.models.local.render import render
 from cuecard.models.prompt import (
-    INSTRUCTIONS,
+    EMBEDDED,
     PROSE,
     TAGS,
     CardFormat,
@@ -36,7 +36,7 @@ from cuecard.models.prompt import (
 )
 
 SNAPSHOTS = Path(__file__).with_name("prompts.json")
-STYLES = {"tags": TAGS, "prose": PROSE}
+STYLES = {"tags": TAGS, "prose": PROSE, "embedded": EMBEDDED}
 CARD = "Row 1 shows red (1) and blue.\n\nSo the answer is 2."
 
 
@@ -77,7 +77,8 @@ def test_prompts_are_what_they_were() -> None:
 
 
 def test_every_answer_kind_has_an_instruction_and_the_mode_says_what_is_wanted() -> None:
-    assert set(INSTRUCTIONS) == set(AnswerKind)
+    for style in STYLES.values():
+        assert set(style.words.short) == set(style.words.reason) == set(style.words.read) == set(AnswerKind)
     modes = {name: prompt.mode for name, prompt in every_prompt(asked(), CARD, TAGS).items()}
     assert modes == {"short": Mode.SHORT, "reason": Mode.REASON, **{f"read {form}": Mode.READ for form in CardFormat}}
 

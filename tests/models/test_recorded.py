@@ -395,7 +395,7 @@ def test_warming_moves_the_cost_of_a_card_ahead() -> None:
         lambda: hear(model, read(QUESTION, card + " blue", CardFormat.NOTES, TAGS), LIMITS),
     )
     assert warm > 0.1 + 1.5
-    assert call < 0.1 + 0.02 + 0.01
+    assert call < 0.1 + 0.02 + 0.05  # the instruction behind the card is read with the call
 
 
 def test_nothing_is_cached_before_it_is_computed() -> None:

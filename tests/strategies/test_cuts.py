@@ -223,7 +223,7 @@ def test_of_a_card_that_will_be_cut_only_what_stands_before_it_is_computed_ahead
 
 
 @pytest.mark.parametrize("select", ["attention", "last"])
-def test_a_model_that_wrote_no_reasoning_has_its_card_read_as_it_is(select):
+def test_of_a_model_that_wrote_no_reasoning_the_answer_is_read(select):
     class Silent(Weigher):
         async def stream(self, prompt, limits):
             async for event in ScriptedModel("tiny", [Says("3")]).stream(prompt, limits):
@@ -231,4 +231,4 @@ def test_a_model_that_wrote_no_reasoning_has_its_card_read_as_it_is(select):
 
     large = Weigher("huge", "3")
     assert ask(Silent("tiny", "3"), large, CardCut(0.3, select)).route is Route.TRANSFERRED
-    assert large.prompts[-1].card == ""
+    assert large.prompts[-1].card == "3"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 from cuecard.answers import number
@@ -10,6 +12,9 @@ from cuecard.answers.dates import date_of
 from cuecard.answers.similarity import similarity
 from cuecard.answers.verifier import same_expression
 from cuecard.domain.question import AnswerKind, Question
+
+_COMPARING = ThreadPoolExecutor(1, "cuecard maths")
+"""Threads of their own: comparisons that wait for the one worker process take none from the event loop's executor."""
 
 
 def agree(one: Answer, other: Answer, question: Question, *, tolerance: float = 0.0, similar: float = 1.0) -> bool:
@@ -33,6 +38,17 @@ def agree(one: Answer, other: Answer, question: Question, *, tolerance: float = 
             return one.value == other.value
 
 
+async def same_answer(one: Answer, other: Answer, question: Question) -> bool:
+    """As `agree`, without blocking the event loop while expressions are compared; in virtual time it does block."""
+    loop = asyncio.get_running_loop()
+    unread = one.value is None or other.value is None
+    if question.kind is not AnswerKind.MATHS or unread or _by_value(one, other) is not None:
+        return agree(one, other, question)
+    if getattr(loop, "virtual", False):  # its clock stands still while it waits for a thread
+        return agree(one, other, question)
+    return await loop.run_in_executor(_COMPARING, agree, one, other, question)
+
+
 def close(one: Fraction, other: Fraction, tolerance: float, scale: Fraction) -> bool:
     """Whether two numbers differ by at most `tolerance` times |scale|."""
     return one == other or abs(one - other) <= Fraction(str(tolerance)) * abs(scale)
@@ -40,11 +56,15 @@ def close(one: Fraction, other: Fraction, tolerance: float, scale: Fraction) -> 
 
 def same_maths(truth: Answer, given: Answer) -> bool:
     """Whether an expression is the true one: by its value or spelling, else by math-verify. Raises MissingExtra."""
-    if truth.value == given.value:
+    known = _by_value(truth, given)
+    return same_expression(_spelled(truth), _spelled(given)) if known is None else known
+
+
+def _by_value(one: Answer, other: Answer) -> bool | None:
+    """Whether two expressions are the same, where their values or spellings tell; None where only mathematics does."""
+    if one.value == other.value:
         return True
-    if isinstance(truth.value, Fraction) and isinstance(given.value, Fraction):
-        return False
-    return same_expression(_spelled(truth), _spelled(given))
+    return False if isinstance(one.value, Fraction) and isinstance(other.value, Fraction) else None
 
 
 def same_text(one: str, other: str) -> bool:

@@ -28,8 +28,33 @@ def read(text: str, question: Question) -> Reading:
         said = answerable(said)
         if not said.strip():
             return Blank.UNCLEAR
+    by_number = _by_label(said, question)
+    if by_number is not None:
+        return by_number
     by_letter = _by_letter(said, question)
     return by_letter if by_letter is not Blank.NOTHING else _by_words(said, question)
+
+
+# --- numbers of numbered options --------------------------------------------------------------------------------------
+
+_LABELLED = re.compile(
+    r"\W*(?:(?:the )?(?:correct |final )?(?:option|answer|choice|number)\s*(?:is|:)?\s*)?"
+    r"[(\[]?(?P<label>\d{1,2})\b[)\].:]?"
+    r"(?:\s+is (?:correct|right|the answer))?(?P<rest>(?:[\s\-–—:]+\D.*)?)\W*",
+    re.IGNORECASE,
+)
+
+
+def _by_label(said: str, question: Question) -> Answer | None:
+    """The option whose number a short reply is, where no option's text is that number itself."""
+    found = _LABELLED.fullmatch(said) if question.labels else None
+    if found is None or found["label"] not in question.labels or len(said.split()) > MOST_WORDS:
+        return None
+    index = question.labels.index(found["label"])
+    if any(number.whole(option) == int(found["label"]) for option in question.options):
+        return None
+    named = mentioned(found["rest"], question.options) if found["rest"].strip() else {index}
+    return Answer(said.strip().rstrip("."), letter(index)) if named == {index} else None
 
 
 # --- letters ----------------------------------------------------------------------------------------------------------

@@ -1,10 +1,14 @@
-"""Options written into a question's text: "… A. red B. green C. blue", on one line or several."""
+"""Options written into a question's text: "… A. red B. green C. blue", or numbered, on one line or several."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
+from cuecard.answers.kinds import guess_kind
 from cuecard.answers.patterns import any_of, pattern
+from cuecard.answers.wording import sentences
+from cuecard.domain.question import AnswerKind
 
 MOST_OPTIONS = 26
 _LAST_CHARS = 8_000  # options close a question, however long the document before them
@@ -22,33 +26,87 @@ _TOLD = any_of(
 _AFTERWARDS = pattern(rf"(?:\n|(?<=[.?!;])\s+)\s*(?={_TOLD}\b)")
 
 
+# A list with numbers is one of steps, facts or files far more often: it has to follow a question that it can answer.
+_NUMBERED_STYLES = (r"\({0}\)", r"\[{0}\]", r"{0}\)", r"{0}\.(?=\s)", r"{0}:(?=\s)", r"{0}、")
+_MOST_NUMBERED_CHARS = 200
+_CHOOSES = pattern(r"\b(?:which|choose|select|pick)\b")
+_QUIZ = pattern(r"^(?:who|whose|what|where|when|why)\b")
+_OF_A_TEXT = pattern(
+    r"\b(?:this|these|those|it|they|them|my|i|you|think|differences?|differ|mean|wrong|order|steps?|facts?|following)\b"
+)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A question without the options listed in it, the options, and their numbers where they were numbered."""
+
+    text: str
+    options: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+
+
 def options_in(text: str) -> tuple[str, tuple[str, ...]]:
+    """As `listed_in`, without the labels."""
+    found = listed_in(text)
+    return found.text, found.options
+
+
+def listed_in(text: str) -> Listed:
     """The question without the options listed in it, and the options; the text as it is and () if it lists none.
 
-    They must be lettered from A on without a gap, all in one style: "A. red B. green", "(a) red (b) green", "A) …".
-    What is said behind them ("Answer with the letter only.") stays with the question.
+    They must be lettered from A on, or numbered from 1 on, without a gap, all in one style: "A. red B. green", "(a) red
+    (b) green", "1) red 2) green". What is said behind them ("Answer with the letter only.") stays with the question.
+    Numbered ones must close the text, and answer the question right before them.
     """
     for style in _STYLES:
         for first in ("A", "a"):
-            marks = _marks(text, style, first)
+            marks = _marks(text, style, [chr(ord(first) + index) for index in range(MOST_OPTIONS)])
             split = _split(text, marks) if marks else None
             if split is not None:
-                return split
-    return text, ()
+                stem, after, options = split
+                return Listed(f"{stem}\n{after}" if after else stem, options)
+    numbers = [str(index + 1) for index in range(MOST_OPTIONS)]
+    for style in _NUMBERED_STYLES:
+        marks = _marks(text, style, numbers)
+        asks_on = marks and "?" in text[marks[0][0] :]  # a list of questions
+        split = _split(text, marks) if marks and not asks_on else None
+        if split is not None and _answers(*split):
+            stem, after, options = split
+            return Listed(f"{stem}\n{after}" if after else stem, options, tuple(numbers[: len(options)]))
+    return Listed(text)
 
 
-def _marks(text: str, style: str, first: str) -> list[tuple[int, int]]:
+def _answers(stem: str, after: str, options: tuple[str, ...]) -> bool:
+    """Whether numbered options are answers to the question before them, not steps or facts that it is about."""
+    asked = (sentences(stem) or [""])[-1]
+    if not asked.endswith(("?", "？")) and not _CHOOSES.search(asked):
+        return False
+    if after and not _AFTERWARDS.match(f"\n{after}"):
+        return False
+    if any(len(option) > _MOST_NUMBERED_CHARS for option in options):
+        return False
+    if _CHOOSES.search(asked):
+        return True
+    match guess_kind(asked):
+        case AnswerKind.NUMBER | AnswerKind.SHORT_TEXT:
+            return not _OF_A_TEXT.search(asked)
+        case AnswerKind.YES_NO:
+            return {option.lower() for option in options} == {"yes", "no"}
+    return bool(_QUIZ.search(asked)) and not _OF_A_TEXT.search(asked)
+
+
+def _marks(text: str, style: str, signs: list[str]) -> list[tuple[int, int]]:
     """Where the marks A, B, C … of the last list in one style begin and end; [] if there is none with two."""
     since = max(0, len(text) - _LAST_CHARS)
-    seconds = [found.start() for found in _mark(style, chr(ord(first) + 1), _NEXT).finditer(text, since)]
+    seconds = [found.start() for found in _mark(style, signs[1], _NEXT).finditer(text, since)]
     opening = None
-    for found in _mark(style, first, _OPENS).finditer(text, since, seconds[-1] if seconds else since):
+    for found in _mark(style, signs[0], _OPENS).finditer(text, since, seconds[-1] if seconds else since):
         opening = found
     if opening is None:
         return []
     marks = [(opening.start("mark"), opening.end())]
-    while len(marks) < MOST_OPTIONS:
-        following = _mark(style, chr(ord(first) + len(marks)), _NEXT).search(text, marks[-1][1])
+    for sign in signs[1:]:
+        following = _mark(style, sign, _NEXT).search(text, marks[-1][1])
         if following is None:
             break
         marks.append((following.start("mark"), following.end()))
@@ -59,7 +117,8 @@ def _mark(style: str, sign: str, place: str) -> re.Pattern[str]:
     return re.compile(rf"(?:{place})(?P<mark>{style.format(sign)})\**(?=\s|\S)")
 
 
-def _split(text: str, marks: list[tuple[int, int]]) -> tuple[str, tuple[str, ...]] | None:
+def _split(text: str, marks: list[tuple[int, int]]) -> tuple[str, str, tuple[str, ...]] | None:
+    """What stands before the options, what behind them, and the options; None where they are none."""
     ends = [start for start, _ in marks[1:]]
     pieces = [text[end:stop] for (_, end), stop in zip(marks, ends, strict=False)]
     last = text[marks[-1][1] :]
@@ -72,7 +131,7 @@ def _split(text: str, marks: list[tuple[int, int]]) -> tuple[str, tuple[str, ...
     stem = _HEADING.sub("", text[: marks[0][0]].rstrip(" \t\n-*•")).strip()
     if not stem or not all(options) or any(len(option) > 400 for option in options):
         return None
-    return f"{stem}\n{after}" if after else stem, options
+    return stem, after, options
 
 
 def _trimmed(option: str) -> str:

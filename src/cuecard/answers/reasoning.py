@@ -12,7 +12,7 @@ its own closing tag (it ends there).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 
@@ -70,6 +70,7 @@ class ReasoningParser:
     `reasons`: reasoning was asked for; `prose`: as prose, which ends at the first line that begins with `Answer:` or
     `Final answer:`, whatever follows it. Where there is no such line, the answer is the `conclusion` of the text; or,
     where `brief` is false, the whole text, which is the reasoning too: a description has no line that concludes it.
+    `readable`: whether such a conclusion holds an answer of the kind that was asked for.
     `may_think`: a text that is cut while it is unsure is reasoning, not an answer. `closing`: the tags that close
     reasoning which is inside from the start; any, if none is given.
     """
@@ -82,11 +83,13 @@ class ReasoningParser:
         prose: bool = False,
         brief: bool = True,
         may_think: bool = False,
+        readable: Callable[[str], bool] = bool,
         closing: Sequence[str] = (),
         tags: TagTable | None = None,
     ) -> None:
         self._tags = tags or tag_table()
         self._reasons, self._in_prose, self._brief, self._may_think = reasons, prose, brief, may_think
+        self._readable = readable
         self._closing = finder(self._tags.closings(*closing))
         self._at = _At.LEADING
         if prose:
@@ -203,7 +206,8 @@ class ReasoningParser:
         if self._in_prose and not self._brief:
             return text
         plain = not self._tagged and not self._fields and len(text) <= _BRIEF and "\n" not in text
-        return text if plain else conclusion(text) or ""
+        said = text if plain else conclusion(text) or ""
+        return said if self._readable(said) else ""
 
     # --- the content --------------------------------------------------------------------------------------------------
 
@@ -230,7 +234,8 @@ class ReasoningParser:
         tag = self._tags.any.leading(self._buffer, ended=ended)
         if not self._buffer or tag == "":
             return False
-        if tag is None:
+        outside = self._then is _At.ANSWER or self._closed
+        if tag is None or (outside and not self._tags.opens(tag) and not self._tags.opens_answer(tag)):
             self._at = self._then
             return True
         self._buffer, self._tagged = self._buffer[len(tag) :], True

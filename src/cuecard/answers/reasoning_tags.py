@@ -15,6 +15,13 @@ class TagFamily:
 
     opening: tuple[str, ...]
     closing: tuple[str, ...]
+    answer: tuple[str, ...] = ()
+    """Tags that open the answer, with or without reasoning before it."""
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """Tags that end the reasoning."""
+        return self.closing + self.answer
 
 
 def _named(name: str) -> TagFamily:
@@ -30,14 +37,11 @@ KNOWN = (
     TagFamily(("◁think▷",), ("◁/think▷",)),  # Kimi
     TagFamily(  # gpt-oss
         ("<|channel|>analysis<|message|>", "<|start|>assistant<|channel|>analysis<|message|>"),
-        (
-            "<|channel|>final<|message|>",
-            "<|start|>assistant<|channel|>final<|message|>",
-            "<|end|><|start|>assistant<|channel|>final<|message|>",
-        ),
+        ("<|end|><|start|>assistant<|channel|>final<|message|>",),
+        ("<|channel|>final<|message|>", "<|start|>assistant<|channel|>final<|message|>"),
     ),
     TagFamily(("<|channel>thought",), ("<channel|>",)),  # Gemma 4
-    TagFamily(("<|begin_of_thought|>",), ("<|end_of_thought|>", "<|begin_of_solution|>")),  # Sky-T1, OpenThinker
+    TagFamily(("<|begin_of_thought|>",), ("<|end_of_thought|>",), ("<|begin_of_solution|>",)),  # Sky-T1, OpenThinker
 )
 
 END_OF_TURN = (
@@ -94,7 +98,7 @@ class TagTable:
     @cached_property
     def family(self) -> dict[str, TagFamily]:
         """The family of each tag in lower case; the first one has it."""
-        return {lowered(tag): each for each in reversed(self.families) for tag in (*each.opening, *each.closing)}
+        return {lowered(tag): each for each in reversed(self.families) for tag in (*each.opening, *each.ends)}
 
     @cached_property
     def any(self) -> Finder:
@@ -102,12 +106,16 @@ class TagTable:
         return Finder(self.family)
 
     def opens(self, tag: str) -> bool:
+        """The tag, in lower case, opens reasoning."""
         return any(tag == lowered(opening) for opening in self.family[tag].opening)
+
+    def opens_answer(self, tag: str) -> bool:
+        return any(tag == lowered(opening) for opening in self.family[tag].answer)
 
     def closings(self, *tags: str) -> tuple[str, ...]:
         """All spellings of the tags that close what these open or close; of every family if none is given."""
         wanted = [self.family[lowered(tag)] for tag in tags] or self.families
-        return tuple(closing for each in wanted for closing in each.closing)
+        return tuple(end for each in wanted for end in each.ends)
 
 
 @lru_cache(maxsize=64)

@@ -3,7 +3,8 @@
 math-verify stops long work with SIGALRM, which works in the main thread only (its issue 55) and not inside one long
 integer operation (issue 65: 9^9^9^9). Here it runs in a child that is told no time-out and is killed when it takes
 longer than ours; the next question starts a fresh one. So this works in any thread and never hangs. The first call
-takes about a second (SymPy's import), later ones milliseconds; a caller is blocked meanwhile.
+takes about a second (SymPy's import), later ones milliseconds. A caller is blocked meanwhile: coroutines compare with
+`agreement.same_answer`, which awaits a thread.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cuecard.cli.study import RAY, RAY_ADDRESS, RAY_APART, RAY_GPUS, RAY_WORKERS, How, perform, workers
+from cuecard.cli.study import PROBE, RAY, RAY_ADDRESS, RAY_APART, RAY_GPUS, RAY_WORKERS, How, perform, workers
 from cuecard.evals.studies import ARMS, Study
 
 Maybe = typer.Option
@@ -36,6 +36,7 @@ def evaluate(
         bool, Maybe("--retry-errors", help="Make failed calls, and answers with such calls, again.")
     ] = False,
     dry_run: Annotated[bool, Maybe("--dry-run", help="Say what it will cost: calls, tokens, time. Estimated.")] = False,
+    probe: PROBE = True,
     ray: RAY = False,
     ray_workers: RAY_WORKERS = None,
     ray_address: RAY_ADDRESS = None,
@@ -57,4 +58,5 @@ def evaluate(
         accept=accept,
         timeout_s=timeout,
     )
-    perform(wanted, How(retry_errors, dry_run, as_json, workers(ray, ray_workers, ray_address, ray_apart, ray_gpus)))
+    on = workers(ray, ray_workers, ray_address, ray_apart, ray_gpus)
+    perform(wanted, How(retry_errors, dry_run, as_json, on, probe))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -16,6 +18,7 @@ from rich.progress import Progress as Bar
 from cuecard.cli.stopping import Stopping, stopping
 from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.latency.grid import COMPILED, FUSED, USUAL, Grid, drifted
+from cuecard.models import probe as probes
 from cuecard.report.machine import machine
 
 Maybe = typer.Option
@@ -76,6 +79,9 @@ def profile(
         bool, Maybe("--fresh/--cached", help="Servers: each prompt is new to the server, or the same one again.")
     ] = True,
     timeout_s: Annotated[float, Maybe(help="Servers: the longest that one request may take.")] = 300.0,
+    probe: Annotated[
+        bool, Maybe("--probe/--no-probe", help="Servers: probe models that are not known yet, before they are timed.")
+    ] = True,
     api_key: Annotated[str | None, Maybe(help="Servers: their key, '${NAME}' is taken from the environment.")] = None,
     as_json: Annotated[bool, Maybe("--json", help="Print how it ended as one JSON object.")] = False,
 ) -> None:
@@ -100,6 +106,8 @@ def profile(
             models, rate, at_once, requests, api_key, output_tokens=outputs, image_px=images, text_tokens=words,
             ignore_eos=ignore_eos, fresh=fresh, limit_s=timeout_s, **limits,
         )  # fmt: skip
+        if probe and probes.wanted():
+            asyncio.run(served.probe(there, partial(console.print, markup=False)))
         end = _measured(console, out, lambda say, stop: stop.run(served.profile(there, out, machine(), say)))
     else:
         only = {"--rate": rate, "--concurrency": concurrency, "--requests": requests, "--api-key": api_key}

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
+import sys
 import time
-from collections.abc import Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from cuecard.cli.check import told
-from cuecard.cli.models import block
 from cuecard.domain.errors import BadInput, MissingExtra
+from cuecard.models import probe as probes
 from cuecard.models import spec
 
 if TYPE_CHECKING:
     from cuecard.gateway.config import Config
-    from cuecard.gateway.probe import Findings
     from cuecard.gateway.traces import Traces
 
 ROLES = ("small", "large")
@@ -38,7 +36,7 @@ def serve(
         int | None, typer.Option(min=0, max=65535, help="The port; 0 takes a free one. [default: 8400]")
     ] = None,
     probe: Annotated[
-        bool, typer.Option(help="Ask servers that `cuecard check` has not asked yet what they can do, before serving.")
+        bool, typer.Option(help="Probe servers that are not known yet, in the background; else their defaults hold.")
     ] = True,
 ) -> None:
     """Serve a pair as one model to every OpenAI client."""
@@ -60,7 +58,7 @@ def serve(
     if not (chosen.keys or chosen.server.open or is_loopback(at)):
         raise BadInput(f"{at} is open to others, and there are no API keys", "`cuecard key` makes one for cuecard.toml")
     with closing(_listener(at, on)) as listener:
-        service = Service.configured(chosen, _found(chosen, config, probe))
+        service = Service.configured(chosen)
         address = "http://{}:{}/v1".format(*listener.getsockname()[:2])
         who = " and ".join(model.name for model in service.models.values())
         Console(stderr=True, highlight=False).print(f"{who} are served as cuecard at {address}")
@@ -74,24 +72,11 @@ def serve(
             most_images=chosen.images.most,
             most_bytes=chosen.server.most_body_mib * 2**20,
             ping_s=chosen.server.ping_s,
+            tell=partial(print, file=sys.stderr, flush=True) if probe and probes.wanted() else None,
         )
         drain_s = chosen.server.drain_s
         settings = uvicorn.Config(app, http=Guarded, log_level="warning", timeout_graceful_shutdown=drain_s)
         uvicorn.Server(settings).run(sockets=[listener])
-
-
-def _found(chosen: Config, file: Path | None, ask: bool) -> Mapping[str, Findings]:
-    """What the servers can do: what was found before, and, if it is to be asked, of those that are not known yet."""
-    from cuecard.gateway.probe import beside, of_servers, save, saved
-
-    known = saved(beside(file)) if file else {}
-    fresh = asyncio.run(of_servers(chosen, known)) if ask else {}
-    for name, findings in fresh.items():
-        Console(stderr=True, highlight=False).print(block(name, told(findings)))
-    known |= {name: each for name, each in fresh.items() if each.reachable}
-    if file and fresh:
-        save(beside(file), known)
-    return known
 
 
 def _traces() -> Traces | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ from rich.text import Text
 from cuecard.domain.errors import BadInput
 from cuecard.latency.server.metrics import PERCENTILES, Spread, served
 from cuecard.latency.server.profile import LEAST_REQUESTS, Wish, profile
+from cuecard.models import probe as probes
+from cuecard.models.openai import OpenAIModel
 from cuecard.models.spec import Served, parse, secret
 
-__all__ = ["profile", "show", "told", "wish"]
+__all__ = ["probe", "profile", "show", "told", "wish"]
 EACH = 4
 """Requests of a point and round for each that is open at a time."""
 SHOWN = {
@@ -49,6 +51,17 @@ def wish(
         api_key=None if api_key is None else secret(api_key),
         **more,
     )
+
+
+async def probe(wanted: Wish, tell: Callable[[str], None]) -> None:
+    """Probe the servers' models that are not known yet, before anything is timed."""
+    key = {} if wanted.api_key is None else {"api_key": wanted.api_key}
+    models = [OpenAIModel(each.base_url, each.name, **key) for each in wanted.models]
+    try:
+        await probes.settle(models, wait_s=None, tell=tell)
+    finally:
+        for model in models:
+            await model.aclose()
 
 
 def _rates(text: str | None) -> tuple[float | None, ...]:

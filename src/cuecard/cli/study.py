@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,9 +32,13 @@ from cuecard.evals.exchange.bounds import summary_of
 from cuecard.evals.items import Task
 from cuecard.evals.run import Plan, Progress, run_by
 from cuecard.evals.store import Record, Store
+from cuecard.models import probe as probes
 from cuecard.models.base import Model
 from cuecard.report.machine import machine
 
+PROBE = Annotated[
+    bool, typer.Option("--probe/--no-probe", help="Probe served models that are not known yet; else defaults hold.")
+]
 RAY = Annotated[bool, typer.Option("--ray", help="Make the calls on a Ray cluster; this process alone stores them.")]
 RAY_WORKERS = Annotated[
     int | None, typer.Option(help="How many workers of the cluster make calls, each with models of its own; 1 if not.")
@@ -58,6 +63,7 @@ def study(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it will cost: calls, tokens, time. Estimated.")
     ] = False,
+    probe: PROBE = True,
     ray: RAY = False,
     ray_workers: RAY_WORKERS = None,
     ray_address: RAY_ADDRESS = None,
@@ -69,7 +75,8 @@ def study(
     wanted = studies.read(file)
     changes = {"out": out, "limit": limit, "live": live or None}
     wanted = replace(wanted, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
-    perform(wanted, How(retry_errors, dry_run, as_json, workers(ray, ray_workers, ray_address, ray_apart, ray_gpus)))
+    on = workers(ray, ray_workers, ray_address, ray_apart, ray_gpus)
+    perform(wanted, How(retry_errors, dry_run, as_json, on, probe))
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,7 @@ class How:
     dry_run: bool = False
     as_json: bool = False
     on: cluster.Sizes | None = None
+    probe: bool = True
 
 
 def workers(
@@ -118,6 +126,8 @@ async def _performed(
     wanted: studies.Study, out: Path, how: How, tasks: Sequence[Task], models: Mapping[str, Model]
 ) -> Record:
     console = Console(stderr=True, highlight=False)
+    if how.probe and probes.wanted():  # to its end, so that all calls of a run are prompted alike
+        await probes.settle(models.values(), wait_s=None, tell=partial(console.print, markup=False))
     async with _crew(wanted, how, models, console) as (crew, seats):
         plan = wanted.plan(tasks, seats)
         if how.on is not None and how.on.apart:

@@ -80,6 +80,12 @@ class ModelUnreachable(ModelError):
     retryable, http_status, hint = True, 503, "is the server for this model running?"
 
 
+class ModelClosed(ModelError):
+    """The model was closed while it was asked, or before."""
+
+    http_status, hint = 503, "load it again"
+
+
 class ModelTimeout(ModelError):
     """The model took longer than its limit."""
 

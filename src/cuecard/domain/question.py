@@ -54,12 +54,22 @@ class Question:
     history: tuple[Message, ...] = ()
     schema: str | None = None
     """The JSON Schema that an answer of kind `json` has to fit, as JSON."""
+    labels: tuple[str, ...] = ()
+    """The numbers that the user gave the options; () for letters, which models are asked with in any case."""
 
     def __post_init__(self) -> None:
         if not self.text.strip():
             raise ValueError("a question needs a text")
         if self.kind is AnswerKind.CHOICE and not 2 <= len(self.options) <= 26:
             raise ValueError(f"a choice needs 2 to 26 options, got {len(self.options)}")
+
+
+def labelled(question: Question, value: object) -> str | None:
+    """The option of a letter, labelled as the user did: "B. Jupiter", or "2. Jupiter"; None for no option."""
+    for index, option in enumerate(question.options):
+        if letter(index) == value:
+            return f"{question.labels[index] if question.labels else letter(index)}. {option}"
+    return None
 
 
 def letter(index: int) -> str:

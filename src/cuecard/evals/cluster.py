@@ -26,7 +26,7 @@ from cuecard.evals.crew import Crew, WorkerLost
 from cuecard.evals.maker import Maker, Order, Worker
 from cuecard.evals.making import told
 from cuecard.evals.store import Record
-from cuecard.models import spec
+from cuecard.models import probe, spec
 from cuecard.models.base import Limits
 
 LOCAL = "local"
@@ -64,6 +64,8 @@ class Hand:
         """Which machine it is, and who sits here; or why the models cannot be loaded."""
         try:
             models = {role: spec.load(given, role) for role, given in self._specifications.items()}
+            if probe.wanted():
+                await probe.settle(models.values(), wait_s=None)
             seats = {role: identity.seat(role, self._specifications[role], model) for role, model in models.items()}
         except CuecardError as error:
             return told(error)

@@ -38,6 +38,7 @@ from cuecard.gateway.passing import Passage, given
 from cuecard.gateway.pool import Pool
 from cuecard.gateway.service import Service
 from cuecard.gateway.telling import Events, Relay, Telling, Writer
+from cuecard.models import probe
 from cuecard.strategies.preview import preview
 
 if TYPE_CHECKING:  # OpenTelemetry need not be there
@@ -46,6 +47,8 @@ if TYPE_CHECKING:  # OpenTelemetry need not be there
 Handler = Callable[[Request], Awaitable[Response]]
 MOST_BYTES = 48 * 2**20
 PING_S = 10.0
+PROBE_WAIT_S = 2.0
+"""How long the start waits for probes, which then go on in the background."""
 CONTENT_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:"
 log = logging.getLogger("cuecard.gateway")
 
@@ -61,15 +64,20 @@ def application(
     most_images: int = 16,
     most_bytes: int = MOST_BYTES,
     ping_s: float = PING_S,
+    tell: Callable[[str], None] | None = None,
 ) -> Starlette:
-    """The gateway as an ASGI application."""
+    """The gateway as an ASGI application. `tell`: where it says what its probes do; None: servers are not probed."""
     dashboard = (files("cuecard.gateway") / "dashboard" / "page.html").read_text(encoding="utf-8")
     seen, entrance = Observatory(service.models, service.prices), gate or Gate([], time.monotonic)
     second_look = audit or Audit(service, 0.0)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        probing = [] if tell is None else await probe.settle(service.served, wait_s=PROBE_WAIT_S, tell=tell)
         yield
+        for task in probing:
+            task.cancel()
+        await asyncio.gather(*probing, return_exceptions=True)
         await second_look.aclose()
         await service.aclose()
         if fetcher is not None:

@@ -7,7 +7,7 @@ import logging
 from collections import deque
 from random import Random
 
-from cuecard.answers import agree, extract
+from cuecard.answers import extract, same_answer
 from cuecard.domain.errors import CuecardError
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import Question
@@ -103,7 +103,7 @@ class Audit:
             elif second is None:
                 self.skipped += 1
             else:
-                self._note(question, outcome, second)
+                await self._note(question, outcome, second)
 
     async def _may_spend(self) -> None:
         """Wait until what was spent in the last hour is less than the budget."""
@@ -128,11 +128,12 @@ class Audit:
                 task.cancel()
             await asyncio.gather(looking, coming, return_exceptions=True)
 
-    def _note(self, question: Question, first: Outcome, second: Outcome) -> None:
+    async def _note(self, question: Question, first: Outcome, second: Outcome) -> None:
         tokens = sum((use.prompt_tokens or 0) + (use.completion_tokens or 0) for use in second.usage.values())
         self._spent.append((asyncio.get_running_loop().time(), tokens))
         was_alarming = self.alarming
         self.checked += 1
-        self.differed += not agree(extract(first.answer, question), extract(second.answer, question), question)
+        one, other = extract(first.answer, question), extract(second.answer, question)
+        self.differed += not await same_answer(one, other, question)
         if self.alarming and not was_alarming:
             log.warning("more than %.0f%% of the agreed answers are wrong: %s", 100 * self._warn_above, self.told())

@@ -17,7 +17,6 @@ from cuecard.gateway import names
 from cuecard.gateway.chat import Asked
 from cuecard.gateway.config import Config, Prices, Upstream
 from cuecard.gateway.pool import Breaker, Pool, Replica
-from cuecard.gateway.probe import Findings
 from cuecard.models import spec
 from cuecard.models.base import Model
 from cuecard.pair import policy_with
@@ -70,16 +69,12 @@ class Service:
         self._under_way = 0
 
     @classmethod
-    def configured(cls, config: Config, found: Mapping[str, Findings] | None = None) -> Service:
-        """The service that a configuration describes; what it does not say of a server is as a probe has found it.
+    def configured(cls, config: Config) -> Service:
+        """The service that a configuration describes.
 
         Loads models in this process. Raises BadInput, MissingExtra.
         """
-        known_of = {name: each.settings for name, each in (found or {}).items() if each.reachable}
-        pools = {
-            role: Pool([_replica(one, role, known_of.get(one.model, {})) for one in upstreams])
-            for role, upstreams in config.roles.items()
-        }
+        pools = {role: Pool([_replica(one, role) for one in upstreams]) for role, upstreams in config.roles.items()}
         pair, policy = config.pair, config.policy(Policy())
         cuts.check(policy.cut, pools)
         return cls(
@@ -90,6 +85,12 @@ class Service:
             pass_to=pair.pass_to,
             prices=config.prices,
         )
+
+    @property
+    def served(self) -> list[Model]:
+        """Every replica's model."""
+        pools = [model for model in self.models.values() if isinstance(model, Pool)]
+        return [replica.model for pool in pools for replica in pool.replicas]
 
     def plan(self, asked: Asked) -> Plan:
         """Strategy and policy of a request: of its `cuecard` object, its model's name, or the configuration.
@@ -183,6 +184,5 @@ def never_empty(question: Question, outcome: Outcome, *, strict: bool) -> Outcom
     return replace(outcome, answer=text, route=Route.DEGRADED, reason=reason, confidence=None, truncated=False)
 
 
-def _replica(upstream: Upstream, role: str, found: Mapping[str, bool]) -> Replica:
-    model = spec.load({**found, **upstream.table()}, role)
-    return Replica(model, Breaker(time.monotonic), upstream.weight, upstream.most_at_once)
+def _replica(upstream: Upstream, role: str) -> Replica:
+    return Replica(spec.load(upstream.table(), role), Breaker(time.monotonic), upstream.weight, upstream.most_at_once)

@@ -173,7 +173,10 @@ class MockServer:
         running_usage: bool = False,
         loading: bool = False,
         aborts: bool = True,
+        owner: str = "mock",
     ) -> None:
+        self._owner = owner
+        """What its list of models calls their owner, which tells servers apart."""
         self._aborts = aborts
         """Whether /metrics, in vLLM's words, tells of an abort when a client has gone."""
         self._script, self._models, self._refuses, self._api_key = script, models, refuses, api_key
@@ -248,7 +251,8 @@ class MockServer:
         if path == "/health":
             await _send(writer, 503 if self.loading else 200, {})
         elif path == "/models":
-            await _send(writer, 200, {"object": "list", "data": [{"id": m, "object": "model"} for m in self._models]})
+            listed = [{"id": name, "object": "model", "owned_by": self._owner} for name in self._models]
+            await _send(writer, 200, {"object": "list", "data": listed})
         elif path == "/chat/completions":
             self.received.append(request)
             self.arrived.set()

@@ -33,7 +33,7 @@ from PIL import Image as PilImage
 
 from cuecard import disk
 from cuecard.domain.call import FinishReason, Usage
-from cuecard.domain.errors import CuecardError, ModelError, Unsupported
+from cuecard.domain.errors import CuecardError, ModelBusy, ModelError, ModelTimeout, ModelUnreachable, Unsupported
 from cuecard.domain.question import AnswerKind, Image, Question
 from cuecard.models.base import AnswerDelta, Finished, Limits, Model, Progress, ReasoningDelta
 from cuecard.models.prompt import CardFormat, Prompt, Turn, read, reason, short
@@ -63,9 +63,11 @@ CARD = (
     f"Increased by 15, that is 7304 + 15 = {SECRET}. So the result is {SECRET}."
 )
 """What stands only in the card is in the answer of a model that reads it."""
-LIMITS = Limits(reasoning_tokens=192, timeout_s=60)
+LIMITS = Limits(reasoning_tokens=64, timeout_s=60)
 PREFILL_S = 1.5
 """About how long the prompt may take to compute that shows whether a prefix is kept."""
+TOKENS_A_NUMBER = 5
+"""About so many: many tokenizers spell each digit."""
 ABORT_S = 2
 
 
@@ -301,8 +303,11 @@ def _reads(form: CardFormat) -> Callable[[OpenAIModel, Findings], Any]:
 
 
 async def _reasoning(model: OpenAIModel, found: Findings) -> None:
-    heard = await _hear(model, reason(TEMPTING, model.abilities.style))
-    found.reasoning = bool(heard.reasoning)
+    style = model.abilities.style
+    if style.in_prose:  # it reasons where it is asked to, and all that it writes is reasoning
+        found.reasoning = True
+    else:
+        found.reasoning = bool((await _hear(model, reason(TEMPTING, style))).reasoning)
 
 
 async def _images(model: OpenAIModel, found: Findings) -> None:
@@ -313,15 +318,17 @@ async def _images(model: OpenAIModel, found: Findings) -> None:
         try:
             await _hear(seeing, short(asked, seeing.abilities.style))
             found.images = True
-        except ModelError:
-            found.images = False
+        except (ModelUnreachable, ModelTimeout, ModelBusy):
             raise
+        except ModelError as error:  # with whichever status a server refuses what it cannot see
+            found.images = False
+            found.notes.append(f"images: {error}")
 
 
 async def _cache(model: OpenAIModel, found: Findings) -> None:
     """A prompt that takes about PREFILL_S to compute, and the same prompt again."""
     pace = 60 / found.first_s if found.first_s else 1000.0  # tokens a second, from a prompt of about so many
-    count = max(60, min(400, round(PREFILL_S * pace / 3)))
+    count = max(24, min(400, round(PREFILL_S * pace / TOKENS_A_NUMBER)))
     numbers = ", ".join(str(7 * index % 1000) for index in range(count))
     fresh = Question(f"{time.time_ns()}. Which number comes next? {numbers}", kind=AnswerKind.NUMBER)
     prompt = short(fresh, model.abilities.style)

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from cuecard.answers import extract
 from cuecard.domain.call import Mode
 from cuecard.domain.question import AnswerKind, Image, Question, letter
 
@@ -112,6 +113,7 @@ TRAINED = Wording(
     follow_up="What is the final answer? {instruction}",
 )
 """What the embedded pair was trained on."""
+WORDINGS: Mapping[str, Wording] = {"general": GENERAL, "stepwise": STEPWISE, "trained": TRAINED}
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,14 @@ class Style:
     opening: str
     closing: str
     none: str
-    wording: Wording = GENERAL
+    wording: str = "general"
+    """A key of WORDINGS."""
     cue: str = ""
     constrained: bool = False
+
+    @property
+    def words(self) -> Wording:
+        return WORDINGS[self.wording]
 
     @property
     def in_prose(self) -> bool:
@@ -137,8 +144,8 @@ class Style:
 
 CUE = "The answer is"
 TAGS = Style("<think>\n", "\n</think>\n\n", "<think>\n\n</think>\n\n")
-PROSE = Style("", "\n\nAnswer:", "", STEPWISE)
-EMBEDDED = replace(TAGS, wording=TRAINED)
+PROSE = Style("", "\n\nAnswer:", "", "stepwise")
+EMBEDDED = replace(TAGS, wording="trained")
 
 
 @dataclass(frozen=True)
@@ -168,6 +175,10 @@ class Prompt:
         """The whole answer is a few tokens."""
         return self.question is None or self.question.kind in BRIEF_KINDS
 
+    def answered_by(self, text: str) -> bool:
+        """Whether a text holds an answer of the kind that the question asks for."""
+        return bool(text) if self.question is None else extract(text, self.question).parsed
+
     @property
     def constrained(self) -> bool:
         """What follows is decoded under the grammar of the question's kind."""
@@ -188,17 +199,17 @@ def short(question: Question, style: Style, *, strict: bool = False) -> Prompt:
     """Answer at once: the reasoning is closed before it begins. `strict`: a system prompt forbids all else."""
     asked = replace(question, system=_strict(question)) if strict else question
     opening = style.none + _cue(question, style)
-    return Prompt(_turns(asked, style.wording.short), opening, style, Mode.SHORT, question=question)
+    return Prompt(_turns(asked, style.words.short), opening, style, Mode.SHORT, question=question)
 
 
 def reason(question: Question, style: Style) -> Prompt:
     """Think, then answer."""
-    return Prompt(_turns(question, style.wording.reason), style.opening, style, Mode.REASON, question=question)
+    return Prompt(_turns(question, style.words.reason), style.opening, style, Mode.REASON, question=question)
 
 
 def read(question: Question, card: str, form: CardFormat, style: Style, *, strict: bool = False) -> Prompt:
     """Answer at once, another model's reasoning in view. What the reader has to do stands behind the card."""
-    words, card_text = style.wording, neutral(card).strip()
+    words, card_text = style.words, neutral(card).strip()
     asked = replace(question, system=_strict(question)) if strict else question
     instruction, opening = _instruction(question, words.read), style.none + _cue(question, style)
     match form:
@@ -207,11 +218,11 @@ def read(question: Question, card: str, form: CardFormat, style: Style, *, stric
             opening = style.opening + card_text + style.closing
         case CardFormat.NOTES:
             *before, user = _turns(asked, None)
-            text = words.notes.format(question=user.text, card=card_text, instruction=instruction).strip()
+            text = _with_instruction(words.notes, instruction).format(question=user.text, card=card_text)
             turns = (*before, replace(user, text=text))
         case CardFormat.TURN:
-            follow_up = Turn("user", words.follow_up.format(instruction=instruction).strip())
-            turns = (*_turns(asked, words.reason), Turn("assistant", card_text), follow_up)
+            follow_up = _with_instruction(words.follow_up, instruction).format()
+            turns = (*_turns(asked, words.reason), Turn("assistant", card_text), Turn("user", follow_up))
     return Prompt(turns, opening, style, Mode.READ, card, question=question)
 
 
@@ -228,10 +239,9 @@ def growing(question: Question, card: str, form: CardFormat, style: Style) -> Pr
         return replace(whole, opening=style.opening + card_text, unfinished=True)
     *before, last = whole.turns[: -1 if form is CardFormat.TURN else None]
     if form is CardFormat.NOTES:
-        ahead, _, _ = style.wording.notes.partition("{card}")
-        asked = _turns(question, None)[-1].text
-        text = ahead.format(question=asked, instruction=_instruction(question, style.wording.read)) + card_text
-        last = replace(last, text=text)
+        notes = _with_instruction(style.words.notes, _instruction(question, style.words.read))
+        ahead, _, _ = notes.partition("{card}")
+        last = replace(last, text=ahead.format(question=_turns(question, None)[-1].text) + card_text)
     return replace(whole, turns=(*before, last), opening=style.none, unfinished=True)
 
 
@@ -258,6 +268,13 @@ def _turns(question: Question, instructions: Mapping[AnswerKind, str] | None) ->
 def _instruction(question: Question, instructions: Mapping[AnswerKind, str]) -> str:
     plain = instructions[question.kind]
     return f"{plain} It has to fit this JSON Schema: {neutral(question.schema)}" if question.schema else plain
+
+
+def _with_instruction(template: str, instruction: str) -> str:
+    """A template with the instruction in its place, or, where there is none, without that line."""
+    if not instruction:
+        return template.replace("\n{instruction}", "").replace(" {instruction}", "")
+    return template.replace("{instruction}", instruction.replace("{", "{{").replace("}", "}}"))
 
 
 def _cue(question: Question, style: Style) -> str:

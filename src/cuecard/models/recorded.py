@@ -46,6 +46,7 @@ def key(model: str, prompt: Prompt, limits: Limits, extra: str = "") -> str:
         "mode": prompt.mode,
         "limits": asdict(replace(limits, timeout_s=None)),
         "extra": extra,
+        **({"constrained": True} if prompt.constrained else {}),
     }
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 

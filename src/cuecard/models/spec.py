@@ -32,7 +32,13 @@ SERVED_KEYS: dict[str, tuple[str, type | tuple[type, ...]]] = {
     "timeout_s": ("a number of seconds", (int, float)),
     "extra_body": ("a table", dict),
 }
-KEYS = {"model": TEXT, "device": TEXT, "dtype": TEXT, "revision": TEXT, **SERVED_KEYS}
+LOCAL_KEYS: dict[str, tuple[str, type | tuple[type, ...]]] = {
+    "device": TEXT,
+    "dtype": TEXT,
+    "revision": TEXT,
+    "prefix_cache_mib": ("a number of MiB", (int, float)),
+}
+KEYS = {"model": TEXT, **LOCAL_KEYS, **SERVED_KEYS}
 """What a model's table may hold, and of what type."""
 
 
@@ -127,11 +133,11 @@ def load(spec: str | Mapping[str, Any], role: str = "") -> Model:
         case Embedded() as embedded:
             if not (embedded.folder / "model.safetensors").exists():
                 raise BadInput(f"the weights of {embedded.name} are not here", "make them anew: make train")
-            return _local(str(embedded.folder), name=embedded.name, **_only(settings, "device", "dtype"))
-        case Checkpoint(source):
             return _local(
-                source, name=source.rstrip("/").split("/")[-1], **_only(settings, "device", "dtype", "revision")
+                str(embedded.folder), name=embedded.name, **_only(settings, "device", "dtype", "prefix_cache_mib")
             )
+        case Checkpoint(source):
+            return _local(source, name=source.rstrip("/").split("/")[-1], **_only(settings, *LOCAL_KEYS))
         case Served(url, name):
             from cuecard.models.openai import OpenAIModel
 

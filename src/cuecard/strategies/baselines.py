@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from cuecard.answers import agree
+from cuecard.answers import same_answer
 from cuecard.domain.outcome import Route
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.models.base import Limits
@@ -46,7 +46,7 @@ async def route(question: Question, team: Team) -> Verdict:
 async def vote(question: Question, team: Team) -> Verdict:
     """Self-consistency: the small model reasons several times, the most frequent answer wins (the first of equals)."""
     samples = await drafts(question, team, repeated(team.small, team))
-    groups = grouped(samples, question)
+    groups = await grouped(samples, question)
     most = max(groups, key=len, default=samples[:1])
     return Verdict(most[0], Route.VOTED, f"{len(most)} of {len(samples)} samples say so")
 
@@ -73,13 +73,17 @@ async def drafts(question: Question, team: Team, takes: Sequence[tuple[Player, L
     return [await thought for thought in thoughts]
 
 
-def grouped(replies: Sequence[Reply], question: Question) -> list[list[Reply]]:
+async def grouped(replies: Sequence[Reply], question: Question) -> list[list[Reply]]:
     """Replies by what they answer, in order of first appearance; unparseable ones are left out."""
     groups: list[list[Reply]] = []
     for reply in replies:
         if reply.answer.parsed:
-            group = next((g for g in groups if agree(g[0].answer, reply.answer, question)), None)
-            groups.append([reply]) if group is None else group.append(reply)
+            for group in groups:
+                if await same_answer(group[0].answer, reply.answer, question):
+                    group.append(reply)
+                    break
+            else:
+                groups.append([reply])
     return groups
 
 

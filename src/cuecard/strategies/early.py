@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 
-from cuecard.answers import agree
+from cuecard.answers import same_answer
 from cuecard.domain.errors import ModelError
 from cuecard.domain.outcome import Route
 from cuecard.domain.question import Question
@@ -46,16 +46,20 @@ async def settled(question: Question, team: Team, thought: Thought) -> Verdict |
             return None
         said.append(probe.result())
         last = said[-stop.times :]
-        if len(last) == stop.times and all(_stands(each, last[-1], question, stop) for each in last):
+        if len(last) == stop.times and await _stands(last, question, stop):
             await thought.dismiss()
             why = f"the large model's answer was the same {stop.times} times, the last time at word {read} of the card"
             return Verdict(last[-1], Route.STOPPED, why)
     return None
 
 
-def _stands(one: Reply, last: Reply, question: Question, stop: EarlyStop) -> bool:
-    unsure = stop.confidence is not None and one.confidence is not None and one.confidence < stop.confidence
-    return not unsure and agree(one.answer, last.answer, question)
+async def _stands(last: list[Reply], question: Question, stop: EarlyStop) -> bool:
+    """Whether these replies all give the last one's answer, sure enough of it."""
+    for one in last:
+        unsure = stop.confidence is not None and one.confidence is not None and one.confidence < stop.confidence
+        if unsure or not await same_answer(one.answer, last[-1].answer, question):
+            return False
+    return True
 
 
 async def _written(team: Team, thought: Thought, ends: list[int], read: int, every: int) -> int:

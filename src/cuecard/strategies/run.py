@@ -57,9 +57,11 @@ async def answer(
     decide, policy = known(strategy), policy or Policy()
     async with Team(models, policy, listen) as team:
         try:
-            async with asyncio.timeout(policy.deadline_s):
+            async with asyncio.timeout(policy.deadline_s) as deadline:
                 verdict: Verdict = await decide(question, team)
         except TimeoutError as late:
+            if not deadline.expired():  # not the deadline's: no model lets one through
+                raise
             verdict = _at_hand(team, policy, late)
         except ModelError as failure:
             if policy.strict:
@@ -138,8 +140,9 @@ async def _rescue(question: Question, team: Team, failure: ModelError) -> Verdic
             # a short answer is what the large model was wanted for; the small one needs to reason to be as good
             shortly = player.role == "large" and team.policy.rescue is Mode.SHORT
             fresh = at_hand[0][1] if at_hand and shortly else None
-            if fresh is None and player.thought is not None and player.thought.ended:
-                fresh = await player.read(question, player.thought.text)
+            if fresh is None and not shortly and (thought := player.thought) is not None:
+                dismissed = thought.running.cancelled()
+                fresh = await (player.read(question, thought.text) if dismissed else thought)
             if fresh is None:
                 fresh = await (player.short(question) if shortly else player.think(question))
             return Verdict(fresh, Route.DEGRADED, why)

@@ -204,7 +204,10 @@ class Player:
         start, first, usage, finish, logprob, error = clock(), None, Usage(), FinishReason.CANCELLED, None, None
         reasoning, answer, number, closed = "", "", self.team.next_call(), None
         try:
-            async with asyncio.timeout(limits.timeout_s), aclosing(self.model.stream(prompt, limits)) as events:
+            async with (
+                asyncio.timeout(limits.timeout_s) as limit,
+                aclosing(self.model.stream(prompt, limits)) as events,
+            ):
                 async for event in events:
                     match event:
                         case ReasoningDelta(text) | AnswerDelta(text):
@@ -227,8 +230,8 @@ class Player:
                         case Started():
                             pass
         except TimeoutError as late:
-            limit = "its own time limit" if limits.timeout_s is None else f"{limits.timeout_s:g} s"
-            self.failed = ModelTimeout(f"{self.model.name} took longer than {limit}")
+            took = f"took longer than {limits.timeout_s:g} s" if limit.expired() else "reports a time-out of its own"
+            self.failed = ModelTimeout(f"{self.model.name} {took}")
             finish, error = FinishReason.ERROR, str(self.failed)
             raise self.failed from late
         except ModelError as failure:
@@ -291,6 +294,10 @@ class Player:
         try:
             yield spent
             finish = FinishReason.STOP
+        except TimeoutError as late:
+            failure = ModelTimeout(f"{self.model.name} reports a time-out of its own")
+            finish, error = FinishReason.ERROR, str(failure)
+            raise failure from late
         except ModelError as failure:
             finish, error = FinishReason.ERROR, str(failure)
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cuecard.answers import agree
+from cuecard.answers import same_answer
 from cuecard.domain.errors import Unsupported
 from cuecard.domain.outcome import Route
 from cuecard.domain.question import AnswerKind, Question
@@ -30,8 +30,9 @@ def comparable(question: Question, team: Team, large: Reply) -> bool:
 
 async def same(question: Question, team: Team, small: Reply, large: Reply) -> bool:
     """Do two replies say the same? Free text is judged by the large model: is the other answer as likely as its own?"""
-    if question.kind is not AnswerKind.FREE_TEXT or agree(small.answer, large.answer, question):
-        return agree(small.answer, large.answer, question)
+    alike = await same_answer(small.answer, large.answer, question)
+    if alike or question.kind is not AnswerKind.FREE_TEXT:
+        return alike
     if not small.text or small.truncated or not comparable(question, team, large):
         return False
     try:

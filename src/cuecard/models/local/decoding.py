@@ -24,6 +24,7 @@ class Decoder:
             reasons=reasons,
             prose=reasons and style.in_prose,
             brief=prompt.is_brief,
+            readable=prompt.answered_by,
             closing=(style.closing.strip(),) if style.opening else (),
             tags=tags_of(style),
         )
@@ -41,7 +42,7 @@ class Decoder:
             if "\ufffd" not in (alone := self._tokenizer.decode([token])):
                 self._ids, self._told = [token], len(alone)
 
-    def rest(self, *, whole: bool) -> Iterator[Event]:
+    def rest(self, *, whole: bool = True) -> Iterator[Event]:
         """What was held back. `whole`: the model ended its turn by itself."""
         text = self._tokenizer.decode(self._ids)[self._told :]
         self._told += len(text)

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
-from cuecard.domain.errors import CuecardError, ModelError
+from cuecard.domain.errors import CuecardError, ModelClosed, ModelError
 from cuecard.models.local.batching import Step
 
 _END = object()
@@ -95,8 +95,8 @@ class Engine:
             jobs.append(job)
         return True
 
-    def _closed(self) -> ModelError:
-        return ModelError(f"{self.name} was closed", "load it again")
+    def _closed(self) -> ModelClosed:
+        return ModelClosed(f"{self.name} was closed")
 
     def _drop(self, job: Job) -> None:
         if job.running is not None:

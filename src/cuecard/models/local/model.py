@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 import sys
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing
@@ -30,6 +31,8 @@ from cuecard.models.local.static import StaticDecoder, applies, grown
 from cuecard.models.prompt import CUE, EMBEDDED, PROSE, TAGS, CardFormat, Prompt, Style, neutral
 
 PREFILL_CHUNK = 8192
+PREFIX_CACHE_MIB, ACCELERATED_PREFIX_CACHE_MIB = 1024, 4096
+"""Kept keys and values at most: on the CPU, and in an accelerator's memory."""
 SAME = 1e-4
 """By how much of the largest logit the fused decoder may differ from Transformers' layers."""
 
@@ -60,10 +63,18 @@ class LocalModel:
     """A checkpoint in this process. Calls take turns, a token each, or all at once, on a thread of the model's own."""
 
     def __init__(
-        self, name: str, model: PreTrainedModel, reader: Reader, card_formats: Sequence[CardFormat] | None = None
+        self,
+        name: str,
+        model: PreTrainedModel,
+        reader: Reader,
+        card_formats: Sequence[CardFormat] | None = None,
+        prefix_cache_mib: float | None = None,
     ) -> None:
+        """`prefix_cache_mib`: the most that is kept of computed prompts; None: as suits the device."""
         self._name, self._model, self._reader = name, model, reader
-        self._engine, self._prefixes = Engine(name), Prefixes()
+        usual = PREFIX_CACHE_MIB if model.device.type == "cpu" else ACCELERATED_PREFIX_CACHE_MIB
+        most = usual if prefix_cache_mib is None else prefix_cache_mib
+        self._engine, self._prefixes = Engine(name), Prefixes(int(most * 2**20))
         self._has_rope_delta = hasattr(getattr(model, "model", None), "rope_deltas")
         tokenizer = reader.tokenizer
         ends = model.generation_config.eos_token_id if model.generation_config is not None else None
@@ -99,10 +110,13 @@ class LocalModel:
         device: str | None = None,
         dtype: str | None = None,
         revision: str | None = None,
+        prefix_cache_mib: float | None = None,
     ) -> LocalModel:
         """Load a directory or a hub's repository. Raises BadInput, ModelRefused."""
+        if prefix_cache_mib is not None and not 0 < prefix_cache_mib < math.inf:
+            raise BadInput(f"prefix_cache_mib is {prefix_cache_mib:g}", "give a number of MiB above 0")
         model, reader = loading.load(str(source), device, dtype, revision)
-        return cls(name or Path(source).name, model, reader)
+        return cls(name or Path(source).name, model, reader, prefix_cache_mib=prefix_cache_mib)
 
     @property
     def name(self) -> str:

@@ -7,7 +7,7 @@ copy all of them with each), and sequences that begin alike share them.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,11 @@ class Room:
     keys: torch.Tensor
     values: torch.Tensor
     used: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the tensors, spare places included."""
+        return self.keys.nbytes + self.values.nbytes
 
     def with_more(self, length: int, end: int) -> Room:
         """A copy of the first `length` tokens, with room for `end` and some to spare."""
@@ -106,11 +111,20 @@ def shareable(cache: DynamicCache) -> bool:
 
 
 class Prefixes:
-    """The sequences computed last; the longest common prefix with a new prompt is reused."""
+    """The sequences used last; the longest common prefix with a new prompt is reused.
 
-    def __init__(self, most: int = 8) -> None:
-        self._most, self._held = most, OrderedDict[int, Computed]()
+    Bounded by bytes, those of a room that several sequences share counted once, and by number, as each is compared with
+    a new prompt. What was used least recently goes first.
+    """
+
+    def __init__(self, most_bytes: int, most: int = 8) -> None:
+        self._most_bytes, self._most, self._held = most_bytes, most, OrderedDict[int, Computed]()
         self._count = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all rooms that are held."""
+        return _size_bytes(self._held.values())
 
     def find(self, ids: Sequence[int], images: tuple[str, ...], needed: int) -> tuple[Computed, int] | None:
         """The sequence that shares most of `ids`, and how many; at least `needed`, so that no image is cut apart."""
@@ -124,7 +138,9 @@ class Prefixes:
         return self._held[best], min(longest, len(ids) - 1)
 
     def keep(self, computed: Computed) -> None:
-        """Hold on to a sequence; those that it continues, and the oldest, are let go."""
+        """Hold on to a sequence that fits; those that it continues, and the least recently used, are let go."""
+        if _size_bytes([computed]) > self._most_bytes:
+            return
         for key, held in list(self._held.items()):
             # of a text that is being written, the last word may be spelled otherwise when more of it is there
             if held.begins(computed, but=LAST_WORD if held.passing and computed.passing else 0):
@@ -133,11 +149,16 @@ class Prefixes:
                 return
         self._count += 1
         self._held[self._count] = computed
-        while len(self._held) > self._most:
+        while len(self._held) > self._most or self.size_bytes > self._most_bytes:
             self._held.popitem(last=False)
 
     def clear(self) -> None:
         self._held.clear()
+
+
+def _size_bytes(sequences: Iterable[Computed]) -> int:
+    rooms = {id(room): room for each in sequences for room in each.rooms}
+    return sum(room.size_bytes for room in rooms.values())
 
 
 def common(one: Sequence[int], other: Sequence[int]) -> int:

@@ -65,7 +65,7 @@ def _regions(prompt: Prompt, text: str) -> list[tuple[Span, tuple[int, int]]]:
     found.append((Span.CUE, (_place(text, turns[-1].text)[1], len(text))))
     given_as_turn = turns[-2:-1] == (Turn("assistant", neutral(prompt.card or "").strip()),)
     asked = turns[-3 if given_as_turn else -1].text
-    lead = prompt.style.wording.notes.partition("{card}")[0].rpartition("\n\n")[2]
+    lead = prompt.style.words.notes.partition("{card}")[0].rpartition("\n\n")[2]
     found.append((Span.QUESTION, _place(text, asked.partition(f"\n\n{lead}")[0])))
     if prompt.card is not None:
         found.append((Span.REASONING, _place(text, neutral(prompt.card))))

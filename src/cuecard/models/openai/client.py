@@ -197,7 +197,7 @@ class OpenAIModel:
         """As `Model.score`, from vLLM's `prompt_logprobs`; it computes the whole prompt, cached or not."""
         if not self._scoring:
             raise Unsupported(f"{self.name} is not known to score answers", hint=SCORING_HINT)
-        request: Body = {
+        plain: Body = {
             "model": self._model,
             "messages": messages(prompt.turns, prompt.opening + neutral(answer)),
             "continue_final_message": True,
@@ -206,8 +206,14 @@ class OpenAIModel:
             "temperature": 0,
             "prompt_logprobs": 0,
         }
-        switch = {key: value for key, value in self._family.off.items() if key not in self._server.refused}
-        request = merged(merged(request, switch), self._extra_body)
+
+        def request(refused: frozenset[str]) -> Body:
+            switch = {key: value for key, value in self._family.off.items() if key not in refused}
+            needed = {key: value for key, value in plain.items() if key not in refused}
+            if "max_tokens" in refused:
+                needed["max_completion_tokens"] = 1
+            return merged(merged(needed, switch), self._extra_body)
+
         data = await self._server.whole(request, self._latest())
         value = scored(data.get("prompt_logprobs") if isinstance(data, Mapping) else None, neutral(answer))
         if value is None:
@@ -310,6 +316,7 @@ class OpenAIModel:
             reasons=reasons,
             prose=reasons and style.in_prose,
             brief=prompt.is_brief,
+            readable=prompt.answered_by,
             may_think=not self._family.stops and not sent,
             closing=closing,
             tags=tags,

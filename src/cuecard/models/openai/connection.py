@@ -10,9 +10,9 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-from cuecard.domain.errors import BadInput, BrokenStream, ModelError, ModelRefused
+from cuecard.domain.errors import BadInput, BrokenStream, ModelClosed, ModelError, ModelRefused
 from cuecard.models.openai.faults import asks_for_too_much, refused_parameter, translated
-from cuecard.models.openai.http import Answer, Lines, Server, StatusError, event, payload
+from cuecard.models.openai.http import Answer, Server, StatusError, event, payload
 from cuecard.models.openai.wire import LOSSES, Body, Chunk, chunk
 
 _PATH = "/chat/completions"
@@ -39,6 +39,10 @@ class Connection:
         self.url, self._model, self._key_hint, self._key = _shown(base_url), model, key_hint, api_key
         self.refused: frozenset[str] = frozenset()
         self._server = Server(base_url, api_key, timeout_s)
+        self._closed = False
+        self._waits: set[asyncio.Timeout] = set()
+        """What is waited for at this moment, each within a limit that closing brings forward."""
+        self._no_waits = asyncio.Event()
 
     async def chunks(self, request: Request, deadline: float | None) -> AsyncGenerator[Chunk]:
         """An empty chunk when the server has taken the request on, then what it sends. Closing hangs up at once."""
@@ -64,10 +68,10 @@ class Connection:
         finally:
             answer.close()
 
-    async def whole(self, body: Body, deadline: float | None) -> object:
+    async def whole(self, request: Request, deadline: float | None) -> object:
         """The JSON of an answer that is not streamed."""
-        async with self._mapped(deadline, begun=False):
-            answer = await self._server.post(_PATH, body)
+        answer = await self._open(request, deadline)
+        async with self._mapped(deadline, begun=True):
             return json.loads(await answer.whole())
 
     @asynccontextmanager
@@ -81,7 +85,7 @@ class Connection:
             answer.close()
 
     async def _lines(self, answer: Answer, deadline: float | None) -> AsyncGenerator[str]:
-        lines = Lines()
+        lines = answer.lines()
         while True:
             async with self._mapped(deadline, begun=True):
                 data = await answer.read()
@@ -114,6 +118,14 @@ class Connection:
         return sum(counts) if counts else None
 
     async def aclose(self) -> None:
+        """End every call with ModelClosed, then close the sockets."""
+        self._closed = True
+        self._no_waits.clear()
+        if self._waits:
+            for wait in self._waits:
+                if not wait.expired():
+                    wait.reschedule(0.0)
+            await self._no_waits.wait()
         with suppress(Exception):
             await self._server.aclose()
 
@@ -124,21 +136,23 @@ class Connection:
         """
         most: int | None = None
         while True:
-            body = request(self.refused)
+            known = self.refused  # other calls may find more of them while this one waits
+            body = request(known)
+            limit = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
             if most is not None:
-                body = {**body, "max_tokens": most}
+                body = {**body, limit: most}
             async with self._mapped(deadline, begun=False):
                 try:
                     return await self._server.post(_PATH, body)
                 except StatusError as error:
                     if error.status == 404:
                         raise await self._not_served(error) from error
-                    if asks_for_too_much(error) and body.get("max_tokens", 0) >= 2 * _LEAST_TOKENS:
-                        most = body["max_tokens"] // 2
+                    if asks_for_too_much(error) and body.get(limit, 0) >= 2 * _LEAST_TOKENS:
+                        most = body[limit] // 2
                         continue
                     sent = {*body, *body.get("stream_options", ())}
                     refused = refused_parameter(error, [key for key in LOSSES if key in sent])
-                    if refused is None or refused in self.refused:
+                    if refused is None or refused in known:
                         raise
                     self.refused |= {refused}
 
@@ -160,14 +174,25 @@ class Connection:
 
     @asynccontextmanager
     async def _mapped(self, deadline: float | None, *, begun: bool) -> AsyncIterator[None]:
-        """No foreign error leaves, nor waits past the deadline (a time of the event loop's clock)."""
+        """No foreign error leaves, nor waits past the deadline (a time of the event loop's clock), nor past closing."""
         try:
-            async with asyncio.timeout_at(deadline):
-                yield
+            if self._closed:
+                raise self._was_closed()
+            async with asyncio.timeout_at(deadline) as wait:
+                self._waits.add(wait)
+                try:
+                    yield
+                finally:
+                    self._waits.discard(wait)
+                    if not self._waits:
+                        self._no_waits.set()
         except ModelError:
             raise
         except Exception as error:
-            raise self._translated(error, begun=begun) from error
+            raise (self._was_closed() if self._closed else self._translated(error, begun=begun)) from error
+
+    def _was_closed(self) -> ModelClosed:
+        return ModelClosed(f"the model at {self.url} was closed")
 
     def _translated(self, error: Exception, *, begun: bool) -> ModelError:
         """The error of ours, without the key, which some servers repeat when they refuse it."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import aiohttp
 
 from cuecard.domain.errors import BrokenStream, ModelBusy, ModelError, ModelRefused, ModelTimeout, ModelUnreachable
-from cuecard.models.openai.http import ErrorEvent, StatusError, TooLong
+from cuecard.models.openai.http import Disconnected, ErrorEvent, StatusError, TooLong
 
 _LONGEST = 300
 _TOO_MUCH = re.compile(
@@ -44,6 +44,8 @@ def translated(error: Exception, url: str, *, begun: bool, key_hint: str = "") -
             code = error.body.get("code") if isinstance(error.body, Mapping) else None
             status = int(code) if code and str(code).isdigit() else 500
             return _by_status(status, f"{url} says in its answer: {said(error.body) or error}", key_hint)
+        case Disconnected():
+            return ModelUnreachable(f"cannot reach {url}: {_line(str(error))}")
         case aiohttp.ClientError() | OSError() if not begun:
             return ModelUnreachable(f"cannot reach {url}: {_root(error)}")
         case aiohttp.ClientError() | OSError():

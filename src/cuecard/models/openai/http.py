@@ -12,6 +12,7 @@ import urllib.request
 import weakref
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -22,10 +23,12 @@ _IDLE_S = 4.0
 """Less than the 5 s after which uvicorn (vLLM, SGLang) hangs up, so that no request meets a closing connection."""
 _ENDING_S = 0.01
 _MOST_OF_AN_ERROR = 2**16
-_LONGEST_LINE = 2**26
-_COPIED = 2**20
-_STALE = 3
-"""Kept connections that may turn out to be closed, one after the other, before a call fails."""
+_MIB = 2**20
+LONGEST_EVENT = 8 * _MIB
+"""Bytes of a line of server-sent events: room for an image in a chunk, but a bound on what a server can fill."""
+LONGEST_BODY = 64 * _MIB
+"""Bytes of a line of other answers: a JSON body that is not streamed is one line."""
+_COPIED = _MIB
 _HEADERS = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": "cuecard"}
 
 
@@ -51,8 +54,16 @@ class ErrorEvent(Exception):
         self.body = body
 
 
+class Disconnected(aiohttp.ClientConnectionError):
+    """The connection ended before the head of an answer was here. `answered`: a part of it was."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.answered = isinstance(error, aiohttp.ServerDisconnectedError) and not isinstance(error.message, str)
+        super().__init__("the server closed the connection inside the head of its answer" if self.answered else error)
+
+
 class TooLong(Exception):
-    """A line without an end."""
+    """A line that is longer than the limit."""
 
 
 def _error_in(text: str) -> object:
@@ -64,16 +75,22 @@ def _error_in(text: str) -> object:
 
 
 class Lines:
-    """Bytes to lines, however they are cut."""
+    """Splits bytes into lines, in time linear in their number however they are cut into pieces."""
 
-    def __init__(self) -> None:
-        self._rest = b""
+    def __init__(self, limit: int = LONGEST_EVENT) -> None:
+        """`limit`: bytes of a line."""
+        self._limit, self._rest = limit, bytearray()
 
     def take(self, data: bytes) -> list[str]:
         """The lines that these bytes complete. Raises TooLong, UnicodeDecodeError."""
-        *whole, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > _LONGEST_LINE:
-            raise TooLong(f"a line of more than {_LONGEST_LINE >> 20} MiB")
+        first, *others = data.split(b"\n")
+        self._rest += first
+        if max((len(self._rest), *map(len, others))) > self._limit:
+            raise TooLong(f"a line of more than {self._limit / _MIB:g} MiB")
+        if not others:
+            return []
+        whole = [bytes(self._rest), *others[:-1]]
+        self._rest = bytearray(others[-1])
         return [line.removesuffix(b"\r").decode() for line in whole]
 
     def end(self) -> list[str]:
@@ -103,6 +120,10 @@ class Answer:
     @property
     def kind(self) -> str:
         return self._response.headers.get("content-type", "none")
+
+    def lines(self) -> Lines:
+        """What splits this answer into lines."""
+        return Lines(LONGEST_BODY if "json" in self.kind else LONGEST_EVENT)
 
     async def read(self) -> bytes:
         """What has come since, b"" at the end."""
@@ -137,7 +158,7 @@ class Server:
         self._headers = _HEADERS | ({"authorization": f"Bearer {api_key}"} if api_key and not parts.username else {})
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=silence_s)
         self._proxy = _proxy(parts.scheme, parts.netloc.rpartition("@")[2])
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: tuple[aiohttp.ClientSession, aiohttp.ClientSession] | None = None
         self._closed = False
 
     async def post(self, path: str, body: Mapping[str, Any] | bytes) -> Answer:
@@ -153,9 +174,10 @@ class Server:
             return await answer.whole()
 
     async def aclose(self) -> None:
+        """Close every socket, those in use too."""
         self._closed = True
-        if self._session is not None:
-            await self._session.close()
+        if self._sessions is not None:
+            await asyncio.gather(*(session.close() for session in self._sessions))
 
     async def _asked(self, method: str, url: str, data: bytes | None = None) -> Answer:
         response = await self._sent(method, url, data)
@@ -171,34 +193,83 @@ class Server:
         raise StatusError(response.status, text, told.get("retry-after", ""), told.get("location", ""))
 
     async def _sent(self, method: str, url: str, data: bytes | None) -> aiohttp.ClientResponse:
-        """Once more where the kept connection was hung up on before a byte was written, so that nobody has read it."""
-        for left in reversed(range(_STALE)):
-            try:
-                # aiohttp warns of plain bytes as large as images
-                return await self._opened().request(
-                    method,
-                    url,
-                    data=io.BytesIO(data) if data and len(data) >= _COPIED else data,
-                    headers=self._headers,
-                    proxy=self._proxy,
-                    allow_redirects=False,
-                )
-            except aiohttp.ClientOSError as error:
-                if not left or not isinstance(error.__cause__, aiohttp.ClientConnectionResetError):
-                    raise
-        raise AssertionError
+        """The answer's head. Sent again, once and on a new connection, where a kept one turns out to be closed.
 
-    def _opened(self) -> aiohttp.ClientSession:
-        """Made at the first request: a session belongs to the event loop that it is made in."""
+        A server may close an idle connection at any time, also while a request is on its way to it. On a new connection
+        the same is the server's failure, and raised. Raises Disconnected.
+        """
+        kept, fresh = self._opened()
+        trip = _Trip()
+        try:
+            return await self._send(kept, trip, method, url, data)
+        except Disconnected as lost:
+            if self._closed or not trip.reused or lost.answered:
+                raise
+        return await self._send(fresh, trip, method, url, data)
+
+    async def _send(
+        self, session: aiohttp.ClientSession, trip: _Trip, method: str, url: str, data: bytes | None
+    ) -> aiohttp.ClientResponse:
+        return await session.request(
+            method,
+            url,
+            # aiohttp warns of plain bytes as large as images
+            data=io.BytesIO(data) if data and len(data) >= _COPIED else data,
+            headers=self._headers,
+            proxy=self._proxy,
+            allow_redirects=False,
+            trace_request_ctx=trip,
+        )
+
+    def _opened(self) -> tuple[aiohttp.ClientSession, aiohttp.ClientSession]:
+        """A session that keeps its connections, and one that makes a new one for each request.
+
+        Made at the first request: a session belongs to the event loop that it is made in.
+        """
         if self._closed:
             raise RuntimeError("it has been closed")
-        if self._session is None:
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_S)
-            self._session = aiohttp.ClientSession(
-                connector=connector, timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar()
-            )
-            weakref.finalize(self, _let_go, self._session)
-        return self._session
+        if self._sessions is None:
+            kept = aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_S)
+            self._sessions = self._session(kept), self._session(aiohttp.TCPConnector(limit=0, force_close=True))
+            for session in self._sessions:
+                weakref.finalize(self, _let_go, session)
+        return self._sessions
+
+    def _session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=connector,
+            timeout=self._timeout,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            middlewares=(_sent_once,),
+            trace_configs=[_noting_reuse()],
+        )
+
+
+@dataclass
+class _Trip:
+    """A request under way."""
+
+    reused: bool = False
+    """It went out on a connection that an earlier request had opened."""
+
+
+def _noting_reuse() -> aiohttp.TraceConfig:
+    async def reused(session: aiohttp.ClientSession, context: Any, _: aiohttp.TraceConnectionReuseconnParams) -> None:
+        context.trace_request_ctx.reused = True
+
+    config = aiohttp.TraceConfig()
+    config.on_connection_reuseconn.append(reused)
+    return config
+
+
+async def _sent_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Raises Disconnected in place of the errors after which aiohttp sends a GET again, on a new connection too."""
+    try:
+        return await handler(request)
+    except (aiohttp.ClientConnectorError, TimeoutError):  # no connection, or silence on it
+        raise
+    except (aiohttp.ClientConnectionError, OSError) as error:
+        raise Disconnected(error) from error
 
 
 def _proxy(scheme: str, place: str) -> str | None:

@@ -1,0 +1,295 @@
+"""Connections to a server: kept ones that it closes, calls that closing a model ends, refused parameters, lines."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+from hearing import hear
+from serving import REASON, SHORT, THOUGHT, served
+
+from cuecard.domain.errors import BrokenStream, ModelClosed, ModelUnreachable
+from cuecard.models.base import Limits, ReasoningDelta
+from cuecard.models.mock_server import BadJson, MockServer, Reply, Says, Stall
+from cuecard.models.openai import OpenAIModel
+from cuecard.models.openai.http import Disconnected, Lines, Server, TooLong
+
+pytestmark = pytest.mark.timeout(20)
+
+ENDLESS = Limits(timeout_s=None)
+EVENT = b'data: {"choices":[{"delta":{"content":"A"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(EVENT), EVENT)
+
+
+# Kept connections
+
+Ending = Callable[[asyncio.StreamWriter], None]
+
+
+def closed(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+
+
+def half_closed(writer: asyncio.StreamWriter) -> None:
+    writer.write_eof()
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    at_once = struct.pack("ii", 1, 0)
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+    writer.transport.abort()
+
+
+def begun(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-le")
+    writer.close()
+
+
+class Hanging:
+    """A server that answers the first `answers` requests of a connection, and hangs up on the next."""
+
+    def __init__(
+        self, answers: int, ending: Ending = closed, *, at_once: bool = False, fails_from: int = 10**9
+    ) -> None:
+        """`at_once`: it hangs up right behind the last answer. `fails_from`: from this request on it answers none."""
+        self._answers, self._ending, self._at_once, self._fails_from = answers, ending, at_once, fails_from
+        self.requests = self.connections = 0
+        self._serving: set[asyncio.Task[None] | None] = set()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[str]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        server.close()
+        await asyncio.gather(*filter(None, self._serving))  # each ends when its client has gone
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self._serving.add(asyncio.current_task())
+        left = self._answers
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while left or not self._at_once:
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                if b"content-length: " in head:
+                    await reader.readexactly(int(head.split(b"content-length: ")[1].split()[0]))
+                self.requests += 1
+                if not left or self.requests >= self._fails_from:
+                    break
+                left -= 1
+                writer.write(ANSWER)
+            self._ending(writer)
+            await reader.read()
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def a_post(server: Server) -> None:
+    answer = await server.post("/chat/completions", {"stream": True})
+    assert await answer.whole() == EVENT
+
+
+async def a_page(server: Server) -> None:
+    assert await server.page("/models", 5) == EVENT
+
+
+Request = Callable[[Server], Awaitable[None]]
+both = pytest.mark.parametrize("request_one", [a_post, a_page])
+
+
+async def test_a_server_that_hangs_up_behind_each_answer_without_saying_so_fails_no_call_of_200():
+    async with (hanging := Hanging(1, at_once=True)).open() as url:
+        model = OpenAIModel(url, "mock")
+        for _ in range(200):
+            assert (await hear(model, SHORT)).answer == "A"
+        await model.aclose()
+    assert hanging.requests == 200
+
+
+async def test_calls_at_once_all_find_their_kept_connections_closed_and_all_answer():
+    async with Hanging(1).open() as url:
+        model = OpenAIModel(url, "mock")
+        for _ in range(10):
+            heard = await asyncio.gather(*(hear(model, SHORT) for _ in range(8)))
+            assert [each.answer for each in heard] == ["A"] * 8
+        await model.aclose()
+
+
+@both
+@pytest.mark.parametrize("ending", [closed, half_closed, reset])
+async def test_a_request_that_is_hung_up_on_on_a_kept_connection_is_sent_again_on_a_new_one(
+    ending: Ending, request_one: Request
+):
+    async with (hanging := Hanging(1, ending)).open() as url:
+        server = Server(url, None, None)
+        for _ in range(3):
+            await request_one(server)
+        await server.aclose()
+    assert hanging.requests in (4, 5)  # the new connection of the second request is not kept, so the third opens one
+
+
+@both
+async def test_a_request_that_is_hung_up_on_on_a_new_connection_is_not_sent_again(request_one: Request):
+    async with (hanging := Hanging(0)).open() as url:
+        server = Server(url, None, None)
+        with pytest.raises(Disconnected):
+            await request_one(server)
+        await server.aclose()
+    assert hanging.requests == 1
+
+
+@both
+async def test_a_request_is_sent_again_only_once(request_one: Request):
+    async with (hanging := Hanging(1, fails_from=2)).open() as url:
+        server = Server(url, None, None)
+        await request_one(server)
+        with pytest.raises(Disconnected):
+            await request_one(server)
+        await server.aclose()
+    assert (hanging.requests, hanging.connections) == (3, 2)
+
+
+@both
+async def test_a_request_whose_answer_has_begun_is_not_sent_again(request_one: Request):
+    async with (hanging := Hanging(1, begun)).open() as url:
+        server = Server(url, None, None)
+        await request_one(server)
+        with pytest.raises(Disconnected, match="inside the head"):
+            await request_one(server)
+        await server.aclose()
+    assert hanging.requests == 2
+
+
+async def test_a_server_that_hangs_up_on_a_new_connection_is_unreachable():
+    async with Hanging(0).open() as url:
+        model = OpenAIModel(url, "mock")
+        with pytest.raises(ModelUnreachable, match="Server disconnected"):
+            await hear(model, SHORT)
+        await model.aclose()
+
+
+async def test_a_kept_connection_that_is_closed_before_a_byte_is_written_fails_no_call():
+    async with (hanging := Hanging(9)).open() as url:
+        model = OpenAIModel(url, "mock")
+        for _ in range(2):
+            assert (await hear(model, SHORT)).answer == "A"
+            (kept,) = model._server._server._sessions[0].connector._conns.values()
+            # by then the next call has taken the connection, and has written nothing yet
+            asyncio.get_running_loop().call_soon(kept[0][0].transport.close)
+            assert (await hear(model, SHORT)).answer == "A"
+        await model.aclose()
+    assert hanging.requests == 4
+
+
+# Closing
+
+
+async def until_stalled(model: OpenAIModel, reply: Reply, waiting: asyncio.Event) -> None:
+    """Listen to a call; `waiting` is set when all that comes is here."""
+    pieces = 0
+    if not isinstance(reply, Says):
+        waiting.set()
+    async for event in model.stream(REASON, ENDLESS):
+        pieces += isinstance(event, ReasoningDelta)
+        if pieces == 3:
+            waiting.set()
+
+
+@pytest.mark.parametrize("reply", [Stall(), Says("A", THOUGHT, after=Stall(3))])
+async def test_closing_a_model_ends_its_streams_with_an_error_that_says_so(reply: Reply) -> None:
+    async with served(reply, timeout_s=None) as (model, server):
+        waiting = asyncio.Event()
+        call = asyncio.create_task(until_stalled(model, reply, waiting))
+        await asyncio.gather(server.arrived.wait(), waiting.wait())
+        await model.aclose()
+        with pytest.raises(ModelClosed, match="was closed"):
+            await call
+        await server.received[0].gone.wait()
+        with pytest.raises(ModelClosed, match="was closed"):
+            await hear(model, SHORT)
+        await model.aclose()
+
+
+async def passed_on(model: OpenAIModel) -> None:
+    async with model.passed({"messages": [{"role": "user", "content": "a"}]}) as lines:
+        [line async for line in lines]
+
+
+@pytest.mark.parametrize("call", [passed_on, lambda model: model.score(SHORT, "A"), lambda model: model.warm(SHORT)])
+async def test_closing_a_model_ends_calls_that_are_no_streams_too(call: Callable[[OpenAIModel], Any]) -> None:
+    async with served(Stall(), timeout_s=None, scoring=True, prefill=True, prefix_cache=True) as (model, server):
+        running = [asyncio.ensure_future(call(model)) for _ in range(3)]
+        await server.arrived.wait()
+        await asyncio.gather(model.aclose(), model.aclose())
+        for each in running:
+            with pytest.raises(ModelClosed):
+                await each
+
+
+async def test_a_stream_whose_listener_is_busy_while_the_model_is_closed_ends_when_it_goes_on() -> None:
+    async with served(Says("A", THOUGHT), timeout_s=None) as (model, _):
+        events = model.stream(REASON, ENDLESS)
+        await anext(events)
+        await model.aclose()
+        with pytest.raises(ModelClosed):
+            [event async for event in events]
+
+
+# Refused parameters
+
+
+@pytest.mark.parametrize("refuses", [["logprobs"], ["stream_options", "logprobs", "temperature", "max_tokens"]])
+async def test_calls_at_once_to_a_server_that_refuses_parameters_all_answer(refuses: list[str]) -> None:
+    async with served(server=MockServer([Says("A")], models=["qwen3-vl-8b"], refuses=refuses)) as (model, server):
+        heard = await asyncio.gather(*(hear(model, SHORT) for _ in range(4)))
+        assert [each.answer for each in heard] == ["A"] * 4
+        asked = len(server.received)
+        assert (await hear(model, SHORT)).answer == "A"
+        assert len(server.received) == asked + 1
+
+
+async def test_scores_at_once_from_a_server_that_refuses_parameters_all_come() -> None:
+    mock = MockServer([Says("A")], models=["qwen3-vl-8b"], refuses=["chat_template_kwargs", "max_tokens"])
+    async with served(server=mock, scoring=True) as (model, _):
+        assert len(set(await asyncio.gather(*(model.score(SHORT, "A") for _ in range(4))))) == 1
+
+
+# Lines
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+def test_lines_are_the_same_however_their_bytes_are_cut(size: int) -> None:
+    data = "data: é\r\n\n: ü\ndata: 漢\n\nlast".encode()
+    lines = Lines()
+    taken = [line for at in range(0, len(data), size) for line in lines.take(data[at : at + size])]
+    assert [*taken, *lines.end()] == ["data: é", "", ": ü", "data: 漢", "", "last"]
+    assert lines.end() == []
+
+
+def test_a_long_line_in_small_pieces_takes_time_linear_in_its_length() -> None:
+    lines, piece, began = Lines(), b"x" * 16, time.process_time()
+    for _ in range(2**17):
+        lines.take(piece)
+    (line,) = lines.take(b"\n")
+    assert len(line) == 2**21
+    assert time.process_time() - began < 2  # copied with each piece, it takes a quarter of a minute
+
+
+@pytest.mark.parametrize("data", [b"x" * 65, b"x" * 65 + b"\n", b"a\n" + b"x" * 65, b"a\n" + b"x" * 65 + b"\nb\n"])
+def test_a_line_longer_than_the_limit_is_refused_wherever_it_stands(data: bytes) -> None:
+    with pytest.raises(TooLong, match="a line of more than"):
+        Lines(64).take(data)
+    for at in range(64):
+        assert Lines(64).take(b"x" * at + b"\n") == ["x" * at]
+
+
+async def test_an_event_without_an_end_breaks_the_stream_and_says_so() -> None:
+    async with served(Says("A b c", after=BadJson(1, "x" * (9 << 20)))) as (model, _):
+        with pytest.raises(BrokenStream, match="a line of more than 8 MiB"):
+            await hear(model, SHORT)

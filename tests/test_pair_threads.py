@@ -1,0 +1,176 @@
+"""A pair between threads and event loops: closing, Ctrl-C, blocking, and what runs beside the caller's loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cuecard import Pair
+from cuecard.domain.errors import BadInput, ModelClosed
+from cuecard.domain.outcome import Outcome
+from cuecard.domain.question import Image
+from cuecard.models import images
+from cuecard.models.recorded import Says, ScriptedModel
+
+pytestmark = pytest.mark.timeout(20)
+
+HOW_MANY = "How many cats are there?"
+
+
+class Closable(ScriptedModel):
+    """Counts how often it is closed, and fails at it if it is to."""
+
+    def __init__(self, name: str, *, hangs: bool = False, fails: bool = False) -> None:
+        super().__init__(name, lambda _: Says("3", "One, two, three.", hangs=hangs))
+        self.closed, self._fails = 0, fails
+
+    async def aclose(self) -> None:
+        self.closed += 1
+        if self._fails:
+            raise RuntimeError(f"{self.name} does not close")
+
+
+def stuck() -> tuple[Closable, Closable]:
+    return Closable("small", hangs=True), Closable("large", hangs=True)
+
+
+def until_running(models: tuple[Closable, Closable], calls: int) -> None:
+    while sum(model.running for model in models) < calls:
+        time.sleep(0.001)
+
+
+def pair_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "cuecard pair"]
+
+
+# Closing
+
+
+def test_closing_ends_the_threads_that_are_inside_ask_with_an_error():
+    models = stuck()
+    pair = Pair(*models)
+    with ThreadPoolExecutor(4) as threads:
+        asking = [threads.submit(pair.ask, HOW_MANY) for _ in range(4)]
+        until_running(models, 8)
+        pair.close()
+        for each in asking:
+            with pytest.raises(ModelClosed, match="the pair was closed"):
+                each.result()
+    assert [(model.running, model.closed) for model in models] == [(0, 1), (0, 1)]
+    assert pair_threads() == []
+
+
+async def test_closing_ends_what_is_awaited_in_other_event_loops_with_an_error():
+    models = stuck()
+    pair = Pair(*models)
+
+    async def heard() -> list[Any]:
+        return [item async for item in pair.stream(HOW_MANY)]
+
+    asking = [asyncio.create_task(pair.aask(HOW_MANY)), asyncio.create_task(heard())]
+    await asyncio.to_thread(until_running, models, 4)
+    await pair.aclose()
+    for each in asking:
+        with pytest.raises(ModelClosed, match="the pair was closed"):
+            await each
+    assert [model.running for model in models] == [0, 0]
+
+
+@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize(("small", "large"), [(True, False), (False, True), (True, True)])
+def test_a_model_that_fails_to_close_leaves_no_other_open(small: bool, large: bool, asked: bool):
+    models = Closable("small", fails=small), Closable("large", fails=large)
+    pair = Pair(*models)
+    if asked:
+        pair.ask(HOW_MANY)
+    with pytest.raises(ExceptionGroup) as failed:
+        pair.close()
+    assert [model.closed for model in models] == [1, 1]
+    assert len(failed.value.exceptions) == small + large
+    assert pair_threads() == []
+    pair.close()  # there is nothing left to close
+    assert [model.closed for model in models] == [1, 1]
+
+
+def test_a_pair_that_was_closed_while_it_was_asked_answers_again():
+    models = stuck()
+    pair = Pair(*models)
+    with ThreadPoolExecutor(1) as threads:
+        asking = threads.submit(pair.ask, HOW_MANY)
+        until_running(models, 2)
+        pair.close()
+        assert isinstance(asking.exception(), ModelClosed)
+    for model in models:
+        model._next = lambda _: Says("3")
+    assert pair.ask(HOW_MANY).answer == "3"
+    pair.close()
+    assert [model.closed for model in models] == [2, 2]
+
+
+async def test_a_pair_is_an_async_context_manager_too():
+    models = Closable("small"), Closable("large")
+    async with Pair(*models) as pair:
+        assert (await pair.aask(HOW_MANY)).answer == "3"
+    assert [model.closed for model in models] == [1, 1]
+    assert pair_threads() == []
+
+
+def test_ctrl_c_while_it_asks_cancels_both_calls():
+    models = stuck()
+    pair = Pair(*models)
+
+    def interrupt() -> None:
+        until_running(models, 2)
+        time.sleep(0.05)  # by now the main thread waits for the answer
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        pair.ask(HOW_MANY)
+    assert [model.running for model in models] == [0, 0]
+    pair.close()
+
+
+# Blocking
+
+
+async def test_ask_inside_a_coroutine_is_refused_and_says_what_to_await():
+    with Pair(Closable("small"), Closable("large")) as pair, pytest.raises(BadInput) as refused:
+        pair.ask(HOW_MANY)
+    assert "await pair.aask" in refused.value.hint
+
+
+@pytest.mark.parametrize("shell", [object(), None])
+async def test_ask_blocks_in_a_notebook_whose_event_loop_runs(shell: object, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    with Pair(Closable("small"), Closable("large")) as pair:
+        if shell is None:  # IPython is imported, but nothing runs in it
+            with pytest.raises(BadInput):
+                pair.ask(HOW_MANY)
+        else:
+            assert pair.ask(HOW_MANY).answer == "3"
+
+
+async def test_images_are_loaded_beside_the_callers_event_loop(monkeypatch: pytest.MonkeyPatch):
+    loop = asyncio.get_running_loop()
+
+    async def nothing() -> None:
+        """Comes to its end if the event loop goes on."""
+
+    def load(image: object, allow_urls: bool) -> Image:
+        asyncio.run_coroutine_threadsafe(nothing(), loop).result(5)  # raises TimeoutError where the loop is blocked
+        return Image(b"png")
+
+    monkeypatch.setattr(images, "load", load)
+    async with Pair(Closable("small"), Closable("large")) as pair:
+        assert (await pair.aask(HOW_MANY, "board.png")).answer == "3"
+        assert isinstance([item async for item in pair.stream(HOW_MANY, ["one.png", "two.png"])][-1], Outcome)
