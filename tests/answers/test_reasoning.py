@@ -306,3 +306,13 @@ def test_a_long_text_in_single_characters_is_parsed() -> None:
             parser.feed(character)
         parser.end()
         assert (len(parser.reasoning), parser.answer) == (len("It is red. ") * 18_000 - 1, "red")
+
+
+def test_a_marker_inside_a_block_of_code_is_code():
+    text = "This prints it:\n```\nAnswer: 5\n```\nSo it works.\nAnswer: 6"
+    parser = ReasoningParser(Start.INSIDE, reasons=True, prose=True)
+    for character in text:
+        parser.feed(character)
+    parser.end()
+    assert parser.answer == "6"
+    assert "Answer: 5" in parser.reasoning

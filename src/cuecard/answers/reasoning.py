@@ -384,10 +384,15 @@ class _TurnEnd:
 
 
 class _Marker:
-    """Finds the first line that begins with "Answer:" or "Final answer:", in bold face, a heading or a list or not."""
+    """Finds the first line that begins with "Answer:" or "Final answer:", in bold face, a heading or a list or not.
+
+    Lines of fenced code are none.
+    """
 
     MARKERS = ("answer:", "answer :", "final answer:", "final answer :")
     _LONGEST = 40
+    _FENCE = "```"
+    _UNDECIDED = (*MARKERS, _FENCE)
 
     def __init__(self) -> None:
         self.found = self.bold = False
@@ -396,6 +401,8 @@ class _Marker:
         """What of the present line is held back, because it may become a marker."""
         self._decided = False
         """The present line is no marker."""
+        self._fenced = False
+        """Inside a block of code, where nothing is a marker."""
 
     def feed(self, text: str) -> tuple[str, int]:
         """What is surely before a marker, and how many characters were looked at: up to the marker's colon."""
@@ -410,9 +417,10 @@ class _Marker:
             self._line += text[at]
             at += 1
             plain = self._line.lower().replace("：", ":").replace("*", "").replace("_", "").lstrip(" \t#>-")
-            if plain in self.MARKERS:
+            if plain in self.MARKERS and not self._fenced:
                 self.found, self.bold = True, _bold(self._line)
-            elif len(self._line) > self._LONGEST or not any(marker.startswith(plain) for marker in self.MARKERS):
+            elif len(self._line) > self._LONGEST or not any(mark.startswith(plain) for mark in self._UNDECIDED):
+                self._fenced ^= plain.startswith(self._FENCE)
                 before.append(self._line)
                 self._decided, self._line = self._line[-1] != "\n", ""
         return "".join(before), at

@@ -55,8 +55,7 @@ def wish(
 
 async def probe(wanted: Wish, tell: Callable[[str], None]) -> None:
     """Probe the servers' models that are not known yet, before anything is timed."""
-    key = {} if wanted.api_key is None else {"api_key": wanted.api_key}
-    models = [OpenAIModel(each.base_url, each.name, **key) for each in wanted.models]
+    models = [OpenAIModel(each.base_url, each.name, api_key=wanted.api_key) for each in wanted.models]
     try:
         await probes.settle(models, wait_s=None, tell=tell)
     finally:

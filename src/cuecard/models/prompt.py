@@ -88,7 +88,12 @@ def _step_by_step(kind: AnswerKind) -> str:
     return f'First think step by step. Then write a line "Answer:" and, below it, {what}.'
 
 
-_WHOLE = "Now write the complete answer to the question yourself: the user sees only what you write."
+_WHOLE = (
+    "Use what is right in it, and answer the request as if there were no draft: in full, with all the text and code "
+    "that it asks for. The request: {request}"
+)
+_LONGEST_REPEATED = 600
+"""Characters of a request that is put a second time, behind the card."""
 
 GENERAL = Wording(
     short={kind: _brief(kind) for kind in AnswerKind},
@@ -211,7 +216,7 @@ def read(question: Question, card: str, form: CardFormat, style: Style, *, stric
     """Answer at once, another model's reasoning in view. What the reader has to do stands behind the card."""
     words, card_text = style.words, neutral(card).strip()
     asked = replace(question, system=_strict(question)) if strict else question
-    instruction, opening = _instruction(question, words.read), style.none + _cue(question, style)
+    instruction, opening = _read_instruction(question, words), style.none + _cue(question, style)
     match form:
         case CardFormat.THINKING:
             turns = _turns(asked, words.reason)
@@ -239,7 +244,7 @@ def growing(question: Question, card: str, form: CardFormat, style: Style) -> Pr
         return replace(whole, opening=style.opening + card_text, unfinished=True)
     *before, last = whole.turns[: -1 if form is CardFormat.TURN else None]
     if form is CardFormat.NOTES:
-        notes = _with_instruction(style.words.notes, _instruction(question, style.words.read))
+        notes = _with_instruction(style.words.notes, _read_instruction(question, style.words))
         ahead, _, _ = notes.partition("{card}")
         last = replace(last, text=ahead.format(question=_turns(question, None)[-1].text) + card_text)
     return replace(whole, turns=(*before, last), opening=style.none, unfinished=True)
@@ -268,6 +273,13 @@ def _turns(question: Question, instructions: Mapping[AnswerKind, str] | None) ->
 def _instruction(question: Question, instructions: Mapping[AnswerKind, str]) -> str:
     plain = instructions[question.kind]
     return f"{plain} It has to fit this JSON Schema: {neutral(question.schema)}" if question.schema else plain
+
+
+def _read_instruction(question: Question, words: Wording) -> str:
+    """What the reader has to do; a short request is put once more, as small models take a card for all there is."""
+    text = neutral(question.text).strip()
+    repeated = text if len(text) <= _LONGEST_REPEATED else "the one before the draft."
+    return _instruction(question, words.read).replace("{request}", repeated)
 
 
 def _with_instruction(template: str, instruction: str) -> str:
