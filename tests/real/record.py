@@ -39,44 +39,54 @@ from replaying import replayed
 from cuecard.domain.question import Question
 from cuecard.models.prompt import BRIEF_KINDS
 
+AT_ONCE = 3
+"""Questions; the servers have four slots."""
+
 
 class Recorder:
-    """Rows by (question, model, call), saved after each call."""
+    """Rows by (question, model, call), saved after each call. Each worker has proxies of its own: {model: proxy}."""
 
-    def __init__(self, proxies: dict[str, Proxy], rows: list[Row]) -> None:
-        self._proxies, self.rows = proxies, {row.key: row for row in rows}
+    def __init__(self, rows: list[Row]) -> None:
+        self.rows = {row.key: row for row in rows}
 
-    async def run(self) -> None:
-        """Question by question: the reasoning first, the reads while it is in the server's cache."""
-        for name, (question, _) in load_questions().items():
-            for model in self._proxies:
-                for call in (call for call in CALLS if applies(call, question)):
-                    row = await self._call(name, question, model, call)
-                    cut = row.requests[-1].finish_reason == "length"
-                    if cut and call != "reason" and question.kind in BRIEF_KINDS:
-                        await self._call(name, question, model, call + STRICT)
-                    else:
-                        self.rows.pop((name, model, call + STRICT), None)
-            print(f"{name}: {self.requests} requests", flush=True)
+    async def run(self, workers: list[dict[str, Proxy]]) -> None:
+        """All questions, each by one of the workers."""
+        left = iter(load_questions().items())
 
-    @property
-    def requests(self) -> int:
-        return sum(len(proxy.exchanges) for proxy in self._proxies.values())
+        async def work(proxies: dict[str, Proxy]) -> None:
+            for name, (question, _) in left:
+                await self._question(proxies, name, question)
+                print(f"{name}: {requests(workers)} requests", flush=True)
 
-    async def _call(self, name: str, question: Question, model: str, call: str) -> Row:
+        async with asyncio.TaskGroup() as group:
+            for proxies in workers:
+                group.create_task(work(proxies))
+
+    async def _question(self, proxies: dict[str, Proxy], name: str, question: Question) -> None:
+        """The reasoning first, the reads while it is in the server's cache."""
+        for model, proxy in proxies.items():
+            for call in (call for call in CALLS if applies(call, question)):
+                row = await self._call(proxy, name, question, model, call)
+                cut = row.requests[-1].finish_reason == "length"
+                if cut and call != "reason" and question.kind in BRIEF_KINDS:
+                    await self._call(proxy, name, question, model, call + STRICT)
+                else:
+                    self.rows.pop((name, model, call + STRICT), None)
+
+    async def _call(self, proxy: Proxy, name: str, question: Question, model: str, call: str) -> Row:
         old, now = self.rows.get((name, model, call)), digest(call, question, model)
         if old is not None and old.prompt == now:
             return old
-        made = tuple(map(_raw, await self._make(name, question, model, call)))
+        made = tuple(map(_raw, await self._make(proxy, name, question, model, call)))
         same = old is not None and [raw.content for raw in old.requests] == [raw.content for raw in made]
         row = Row(name, model, call, now, made, old.judged if same and old is not None else UNJUDGED)
         self.rows[row.key] = row
         save_rows(self.rows.values())
         return row
 
-    async def _make(self, name: str, question: Question, model: str, call: str) -> list[Exchange]:
+    async def _make(self, proxy: Proxy, name: str, question: Question, model: str, call: str) -> list[Exchange]:
         """The requests of one call, as the server has answered them."""
-        proxy, card = self._proxies[model], await self._card(name) if call.startswith("read") else ""
+        card = await self._card(name) if call.startswith("read") else ""
         server, before = client(proxy.url, model, call), len(proxy.exchanges)
         try:
             asked = prompt(call, question, card, server.abilities.style)
@@ -104,13 +114,17 @@ def _raw(exchange: Exchange) -> Raw:
     )
 
 
+def requests(workers: list[dict[str, Proxy]]) -> int:
+    return sum(len(proxy.exchanges) for proxies in workers for proxy in proxies.values())
+
+
 def main() -> None:
+    urls = dict(zip((QWEN, SMOLLM), sys.argv[1:], strict=True))
+    recorder = Recorder(load_rows())
     with ExitStack() as stack:
-        urls = dict(zip((QWEN, SMOLLM), sys.argv[1:], strict=True))
-        proxies = {model: stack.enter_context(recorded(url)) for model, url in urls.items()}
-        recorder = Recorder(proxies, load_rows())
-        asyncio.run(recorder.run())
-        save_rows(recorder.rows.values())
+        workers = [{model: stack.enter_context(recorded(url)) for model, url in urls.items()} for _ in range(AT_ONCE)]
+        asyncio.run(recorder.run(workers))
+    save_rows(recorder.rows.values())
 
 
 if __name__ == "__main__":

@@ -23,11 +23,6 @@ ROUNDS, REQUESTS, AT_ONCE = 20, 10, 3
 ALWAYS_READS = Policy(accept=Acceptance.parse("agree+confidence(1)"), limits=Limits(reasoning_tokens=8))
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 def test_pauses_longer_than_the_servers_keep_alive_degrade_nothing(tmp_path: Path):
     """200 requests of `mutual`; some pauses end just before the server hangs up, some just after."""
     pauses = [KEEP_ALIVE_S + (number % 5 - 1) / 5 for number in range(ROUNDS)]

@@ -34,9 +34,10 @@ def run_cuecard(*arguments: str | Path) -> str:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What is found out about the servers is kept for this module only."""
+def probed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Servers are probed, as they are for a user; what is found is kept for this module."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("CUECARD_NO_PROBE", raising=False)
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
 
