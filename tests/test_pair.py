@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import os
+import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
+import cuecard
 from cuecard import Pair
 from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.models.recorded import Says, ScriptedModel
+from cuecard.pair import policy_with, question
 from cuecard.strategies.policy import Policy, Schedule
 from cuecard.strategies.team import Heard
 
@@ -109,3 +117,57 @@ def test_a_policy_of_the_pair_holds_unless_a_question_says_otherwise():
     with Pair(model("small", "3"), model("large", "3"), policy=Policy(Schedule.THRIFTY)) as pair:
         assert pair.ask(HOW_MANY).schedule == "thrifty"
         assert pair.ask(HOW_MANY, schedule="eager").schedule == "eager"
+
+
+ASKED = """
+from cuecard import Pair
+
+pair = Pair("demo-small", "demo-large")
+print(pair.ask("How many?", budget=3, choices=["a", "b"]).answer)
+"""
+
+
+@pytest.mark.parametrize(("option", "refused"), [("budget=3", False), ("bugdet=3", True), ('budget="3"', True)])
+def test_a_type_checker_knows_the_options(tmp_path: Path, option: str, refused: bool) -> None:
+    (tmp_path / "asks.py").write_text(ASKED.replace("budget=3", option))
+    arguments = ("--strict", "--follow-imports=silent", "--no-error-summary", f"--cache-dir={tmp_path}", "asks.py")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *arguments],
+        cwd=tmp_path,
+        env=os.environ | {"MYPYPATH": str(Path(cuecard.__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    complaints = [line for line in done.stdout.splitlines() if line.startswith("asks.py")]
+    assert bool(complaints) is refused, done.stdout + done.stderr
+    assert not refused or "budget" in option or "bugdet" in complaints[0]
+
+
+def test_the_options_of_a_question_are_named_where_python_looks() -> None:
+    takes = {*inspect.signature(question).parameters, *inspect.signature(policy_with).parameters, "strategy"}
+    for function in (Pair.ask, Pair.aask, Pair.stream):
+        assert set(inspect.signature(function).parameters) - {"self"} == takes - {"policy"}
+
+
+def test_an_option_that_is_none_is_as_if_it_were_not_given() -> None:
+    with Pair(model("small", "3"), model("large", "3")) as pair:
+        assert pair.ask(HOW_MANY, kind=None, strategy=None, choices=None, allow_urls=None).kind is AnswerKind.NUMBER
+
+
+def test_numbered_options_are_labelled_as_they_were_given() -> None:
+    with Pair(model("small", "2"), model("large", "2")) as pair:
+        outcome = pair.ask("Which planet is the largest? 1) Mars 2) Jupiter")
+    assert (outcome.answer, outcome.answer_text, outcome.kind) == ("2", "2. Jupiter", AnswerKind.CHOICE)
+
+
+@pytest.mark.parametrize("reply", ["12", "The answer is 12.", "There are 12 cats.", "**12**"])
+def test_a_number_comes_without_prose(reply: str) -> None:
+    with Pair(model("small", reply), model("large", reply)) as pair:
+        assert pair.ask(HOW_MANY).answer == "12"
+
+
+def test_an_error_says_what_to_do_about_it() -> None:
+    error = BadInput("it is wrong", "do it right")
+    assert (str(error), error.message, error.hint) == ("it is wrong (do it right)", "it is wrong", "do it right")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)

@@ -12,12 +12,12 @@ from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypedDict, TypeVar, Unpack, get_type_hints
 
-from cuecard.answers import guess_kind, options_in
+from cuecard.answers import guess_kind, listed_in
 from cuecard.domain.errors import BadInput, ModelClosed
 from cuecard.domain.outcome import Outcome
-from cuecard.domain.question import AnswerKind, Question
+from cuecard.domain.question import AnswerKind, Question, kind_named
 from cuecard.loop_thread import LoopThread
 from cuecard.models import images, spec
 from cuecard.models import probe as probes
@@ -30,6 +30,47 @@ from cuecard.strategies.run import answer, known, told
 from cuecard.strategies.team import Heard
 
 ModelLike = str | Mapping[str, Any] | Model
+
+
+class AskOptions(TypedDict, total=False):
+    """What one question may vary, by keyword; None is as if it were not given. See docs/strategies.md."""
+
+    choices: Sequence[str] | None
+    kind: str | None
+    system: str | None
+    allow_urls: bool | None
+    strategy: str | None
+    schedule: str | None
+    accept: str | None
+    card: str | None
+    card_keep: float | None
+    card_select: str | None
+    card_ending: str | None
+    early_stop: str | None
+    budget: int | None
+    answer_tokens: int | None
+    temperature: float | None
+    top_p: float | None
+    seed: int | None
+    timeout_s: float | None
+    deadline_s: float | None
+    strict: bool | None
+    samples: int | None
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _names_its_options(function: F) -> F:
+    """Shows the options by name where Python's own tools look: in `help` and in completion."""
+    shown = inspect.signature(function)
+    fixed = [each for each in shown.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for name, annotation in get_type_hints(AskOptions).items()
+    ]
+    function.__signature__ = shown.replace(parameters=[*fixed, *options])  # type: ignore[attr-defined]
+    return function
 
 
 class Pair:
@@ -66,8 +107,9 @@ class Pair:
         self._thread: LoopThread | None = None
         self._open, self._lock = True, threading.Lock()
 
-    def ask(self, text: str | Question, image: Any = None, **options: Any) -> Outcome:
-        """Answer one question. Options as of `question` (with a text) and `policy_with`; raises CuecardError.
+    @_names_its_options
+    def ask(self, text: str | Question, image: Any = None, **options: Unpack[AskOptions]) -> Outcome:
+        """Answer one question. A Question holds its choices, kind and system itself. Raises CuecardError.
 
         Ctrl-C cancels the calls. Inside a coroutine it is refused with BadInput: there, await `aask`.
         """
@@ -75,12 +117,16 @@ class Pair:
         asked, strategy, policy = self._prepare(text, image, options)
         return self._running().run(self._answered(asked, strategy, policy))
 
-    async def aask(self, text: str | Question, image: Any = None, **options: Any) -> Outcome:
+    @_names_its_options
+    async def aask(self, text: str | Question, image: Any = None, **options: Unpack[AskOptions]) -> Outcome:
         """As `ask`, without blocking; cancelling it cancels every call."""
         asked, strategy, policy = await self._prepared(text, image, options)
         return await self._running().arun(self._answered(asked, strategy, policy))
 
-    async def stream(self, text: str | Question, image: Any = None, **options: Any) -> AsyncGenerator[Heard | Outcome]:
+    @_names_its_options
+    async def stream(
+        self, text: str | Question, image: Any = None, **options: Unpack[AskOptions]
+    ) -> AsyncGenerator[Heard | Outcome]:
         """Every piece of text as it comes from either model, and at last the outcome."""
         asked, strategy, policy = await self._prepared(text, image, options)
         here = asyncio.get_running_loop()
@@ -149,20 +195,19 @@ class Pair:
     ) -> None:
         await self.aclose()
 
-    async def _prepared(
-        self, text: str | Question, image: Any, options: dict[str, Any]
-    ) -> tuple[Question, str, Policy]:
+    async def _prepared(self, text: str | Question, image: Any, given: AskOptions) -> tuple[Question, str, Policy]:
         """As `_prepare`; images are fetched, read and decoded in a thread."""
         if image is None:
-            return self._prepare(text, image, options)
-        return await asyncio.to_thread(self._prepare, text, image, options)
+            return self._prepare(text, image, given)
+        return await asyncio.to_thread(self._prepare, text, image, given)
 
-    def _prepare(self, text: str | Question, image: Any, options: dict[str, Any]) -> tuple[Question, str, Policy]:
+    def _prepare(self, text: str | Question, image: Any, given: AskOptions) -> tuple[Question, str, Policy]:
+        options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         asking = {name: options.pop(name) for name in ("choices", "kind", "system", "allow_urls") if name in options}
         strategy = options.pop("strategy", self.strategy)
         known(strategy)
-        if unknown := set(options) - set(inspect.signature(policy_with).parameters):
-            near = get_close_matches(min(unknown), inspect.signature(policy_with).parameters, 1)
+        if unknown := set(options) - set(AskOptions.__annotations__):
+            near = get_close_matches(min(unknown), AskOptions.__annotations__, 1)
             raise BadInput(f"unknown option {min(unknown)!r}", f"did you mean {near[0]}?" if near else None)
         if isinstance(text, Question) and (asking or image is not None):
             raise BadInput("a Question holds its images and options itself", "give a text, or nothing but the Question")
@@ -213,11 +258,13 @@ def question(
     for each in (text, *choices, system or ""):
         if not _is_text(each):
             raise BadInput("the question is not text in UTF-8", "is it a file of another kind?")
+    labels: tuple[str, ...] = ()
     if not choices:
-        text, choices = options_in(text)
+        found = listed_in(text)
+        text, choices, labels = found.text, found.options, found.labels
+    wanted = kind_named(kind) if kind else AnswerKind.CHOICE if choices else guess_kind(text, ())
     try:
-        wanted = AnswerKind(kind) if kind else AnswerKind.CHOICE if choices else guess_kind(text, ())
-        return Question(text, pictures, tuple(choices), wanted, system)
+        return Question(text, pictures, tuple(choices), wanted, system, labels=labels)
     except ValueError as error:
         raise BadInput(str(error), f"kinds are: {', '.join(AnswerKind)}") from error
 

@@ -21,6 +21,7 @@ from cuecard.attention.looking import looks
 from cuecard.attention.run import Asked, Settings
 from cuecard.attention.store import Folder
 from cuecard.demo import boards
+from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput, CuecardError, Unsupported
 from cuecard.models.base import Limits
 from cuecard.models.local.model import LocalModel
@@ -143,6 +144,26 @@ async def test_a_question_without_reasoning_is_left_out_and_counted(
     assert found[LARGE_OWN].answers == 1
     assert found[LARGE_OWN].skipped == {"no reasoning to look at: the model gave none": 1}
     assert found[f"large: {NONE}"].answers == 2
+
+
+async def test_a_recorded_reasoning_is_looked_at_and_not_written_again(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thought = "Let us look . p1 red 1 ; p2 blue 2"
+    requested: list[Mode] = []
+
+    async def watched(model: Any, prompt: Any, limits: Limits) -> tuple[str, str]:
+        requested.append(prompt.mode)
+        return await said(model, prompt, limits)
+
+    said = runs.said
+    monkeypatch.setattr(runs, "said", watched)
+    with Folder(tmp_path / "run", CONFIG, {}) as folder:
+        await runs.run([replace(asked(1)[0], reasoning=thought)], {"large": load("demo-large")}, folder, SETTINGS)
+    seen = dict(store.records(tmp_path / "run"))[0].conditions[LARGE_OWN]
+    assert "".join(seen["pieces"]).split() == thought.split()
+    assert requested == [Mode.READ, Mode.SHORT]
+    assert not seen["as_decoded"]
 
 
 async def test_without_a_card_the_large_model_s_other_answers_are_looked_at_still(

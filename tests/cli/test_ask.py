@@ -8,9 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image as PilImage
+
+from cuecard.cli.ask import remarks, shown, write
+from cuecard.domain.call import Call, FinishReason, Mode, Usage
+from cuecard.domain.outcome import Outcome, Route
 
 COUNT = "How many red digits are there?"
 JUMP = "Start at cell 2 and jump three times. Which digit do you reach?"
@@ -47,7 +52,7 @@ def test_the_answer_goes_to_standard_output_and_the_rest_to_standard_error(board
 def test_reasoning_is_shown_while_it_is_written(board):
     done = cuecard("ask", JUMP, "--image", board, "--strategy", "transfer")
     assert "cell 2 shows a" in done.stderr
-    assert "ms estimated" in done.stderr
+    assert "with reasoning (estimated)" in done.stderr
 
 
 @pytest.mark.parametrize("schedule", ["thrifty", "overlap", "eager"])
@@ -70,7 +75,7 @@ def test_the_question_and_an_image_can_come_from_standard_input(board):
 
 def test_options_in_the_question_are_found(board):
     done = cuecard("ask", "What colour is the digit in cell 5? A. red B. green C. blue", "--image", board)
-    assert done.stdout.strip() in {"A", "B", "C"}
+    assert done.stdout.strip() in {"A. red", "B. green", "C. blue"}
 
 
 def test_a_pair_can_come_from_a_toml_file(board, tmp_path):
@@ -164,3 +169,77 @@ def test_models_names_what_does_not_load(tmp_path: Path):
     done = cuecard("models", "demo-small", tmp_path)
     assert done.returncode == 2
     assert "without a config.json" in " ".join(done.stdout.split())
+
+
+def test_the_assumed_kind_is_told_and_a_choice_comes_with_its_text(board):
+    asked = "What colour is the digit in cell 5? 1) red 2) green 3) blue"
+    done = cuecard("ask", asked, "--image", board)
+    assert done.stdout.strip() in {"1. red", "2. green", "3. blue"}
+    assert "answer taken as choice" in done.stderr
+    told = json.loads(cuecard("ask", asked, "--image", board, "--json").stdout)
+    assert told["answer"] in {"A", "B", "C"}
+    assert (told["kind"], told["answer_text"]) == ("choice", done.stdout.strip())
+
+
+def test_a_question_within_the_scope_of_the_pair_gets_no_warning(board):
+    done = cuecard("ask", COUNT, "--image", board)
+    assert "trained on" not in done.stderr
+
+
+def test_a_question_outside_the_scope_of_the_pair_gets_one(board, tmp_path):
+    PilImage.new("RGB", (640, 480)).save(tmp_path / "receipt.png")
+    for arguments, why in (
+        ([COUNT], "no image"),
+        (["Describe the image.", "--image", board], "a word that it was not trained on: 'Describe'"),
+        ([COUNT, "--image", tmp_path / "receipt.png"], "an image of 640x480"),
+    ):
+        done = cuecard("ask", *arguments, "--answer-tokens", 4)
+        (warning,) = [line for line in done.stderr.splitlines() if "trained on" in line]
+        assert warning.startswith("outside what demo-small and demo-large were trained on (boards of handwritten")
+        assert warning.endswith(f"{why}; the answer is a guess")
+
+
+def test_a_degraded_answer_has_an_exit_code_of_its_own(board):
+    gone = ["--small", "http://127.0.0.1:9/v1#gone"]
+    done = cuecard("ask", COUNT, "--image", board, *gone)
+    assert done.returncode == 3
+    assert done.stdout.strip().isdigit()
+    assert cuecard("ask", COUNT, "--image", board, *gone, "--allow-degraded").returncode == 0
+
+
+def test_models_can_be_told_as_json(tmp_path):
+    done = cuecard("models", "demo-small", tmp_path, "--json")
+    assert done.returncode == 2
+    works, fails = json.loads(done.stdout)
+    assert works["images"] is True
+    assert works["trained_on"] == "boards of handwritten digits and coloured shapes"
+    assert "config.json" in fails["error"]
+
+
+def test_an_environment_variable_that_is_not_set_gets_a_hint_that_helps(tmp_path):
+    (tmp_path / "pair.toml").write_text(
+        '[small]\nmodel = "demo-small"\n[large]\nmodel = "http://127.0.0.1:9/v1#a"\napi_key = "${NOT_SET_AT_ALL}"\n'
+    )
+    assert "export NOT_SET_AT_ALL=…" in refused("ask", COUNT, "--pair", tmp_path / "pair.toml")
+
+
+def test_a_kind_that_does_not_exist_gets_the_one_that_was_meant():
+    said = refused("ask", COUNT, "--kind", "numbr")
+    assert "unknown kind 'numbr'" in said
+    assert "did you mean number?" in said
+
+
+def outcome(answer: str, **more: Any) -> Outcome:
+    call = Call("large", "large", Mode.SHORT, 0, 0.1, 0.2, Usage(9, 0, 4, 0), FinishReason.LENGTH, None, answer)
+    return Outcome(answer, Route.DIRECT, "short", (call,), 0.2, "it was asked alone", **more)
+
+
+@pytest.mark.parametrize("answer", ["s[:x:2] [bold]", "word " * 60, "a\n\n  b\ttab", "half \ud83d", "[/] :smile:"])
+def test_the_answer_is_written_byte_for_byte(answer, capsysbinary):
+    write(shown(outcome(answer)))
+    assert capsysbinary.readouterr().out == (answer + "\n").encode("utf-8", "replace")
+
+
+def test_an_answer_that_was_cut_is_not_shown_as_whole():
+    assert remarks(outcome("half of", truncated=True))[0] == "the answer was cut at 4 tokens; raise --answer-tokens"
+    assert not any("cut" in line for line in remarks(outcome("whole")))

@@ -180,3 +180,12 @@ def test_the_schedule_follows_where_the_models_run(small, large, schedule):
         models[role]._abilities = replace(models[role].abilities, place=place)
     assert ask(models, "transfer", Policy()).schedule is schedule
     assert ask(models, "transfer", Policy(schedule=Schedule.EAGER)).schedule is Schedule.EAGER
+
+
+def test_when_the_reader_is_too_late_what_the_reasoning_concludes_is_given():
+    def small_says(prompt):
+        return Says("9", "One here, two there.\nSo the answer is 3.", token_s=0.1)
+
+    models = pair(first_token_s=100) | {"small": ScriptedModel("tiny", small_says)}
+    outcome = ask(models, "transfer", replace(OVERLAP, deadline_s=10))
+    assert (outcome.route, outcome.answer) == (Route.DEGRADED, "3")

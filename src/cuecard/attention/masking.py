@@ -100,7 +100,7 @@ async def run(
                 told = await masked(large, prompt, answer, each.id)
                 record = about | {"answer": answer, "right": each.right(answer)} | told
             except BadInput as error:
-                record = about | {"skipped": str(error)}
+                record = about | {"skipped": error.message}
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         listen(count)

@@ -28,6 +28,8 @@ class Asked:
     category: str | None
     gold: str
     right: Callable[[str], float | None]
+    reasoning: str | None = None
+    """The large model's, where it was recorded before; it then answers behind this, and does not reason again."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,13 @@ async def _one(index: int, asked: Asked, models: Mapping[str, Model], folder: Fo
     for role in sorted(models, reverse=True):  # the small one first: its reasoning is the card
         for condition in (name for name in conditions(models) if name.startswith(role)):
             try:
-                prompt, answer = await _answered(condition, role, asked.question, models, cards, settings.limits)
+                prompt, answer = await _answered(condition, role, asked, models, cards, settings.limits)
                 told[condition], made = await _seen(models[role], prompt, answer, asked, index, settings)
+                if condition == LARGE_OWN and asked.reasoning is not None:
+                    told[condition]["as_decoded"] = False  # of a recording the tokens are not known, only the text
                 arrays |= {f"{condition}|{name}": value for name, value in made.items()}
             except BadInput as error:  # this answer has nothing to look at; others have
-                told[condition] = {"skipped": str(error)}
+                told[condition] = {"skipped": error.message}
     kept = {name: value for name, value in arrays.items() if not name.endswith("|raw")}
     if settings.raw:
         folder.write_raw(index, {name: value for name, value in arrays.items() if name.endswith("|raw")})
@@ -101,10 +105,13 @@ async def _one(index: int, asked: Asked, models: Mapping[str, Model], folder: Fo
 
 
 async def _answered(
-    condition: str, role: str, question: Question, models: Mapping[str, Model], cards: dict[str, str], limits: Limits
+    condition: str, role: str, asked: Asked, models: Mapping[str, Model], cards: dict[str, str], limits: Limits
 ) -> tuple[Prompt, str]:
     """The prompt that the answer follows, and the answer, decoded as always. Raises BadInput without reasoning."""
-    model, style = models[role], models[role].abilities.style
+    model, style, question = models[role], models[role].abilities.style, asked.question
+    if condition == LARGE_OWN and asked.reasoning is not None:
+        prompt = own(question, style, asked.reasoning)
+        return prompt, (await said(model, prompt, limits))[1]
     if condition.endswith(OWN):
         thought, answer = await said(model, reason(question, style), limits)
         cards[role] = thought

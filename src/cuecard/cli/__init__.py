@@ -84,7 +84,7 @@ def main() -> None:
         # Typer turns an interrupt, and output that nobody reads any more, into exit codes by itself
         sys.exit(app(sys.argv[1:] or ["--help"], prog_name="cuecard", standalone_mode=False))
     except CuecardError as error:
-        _refuse(str(error), error.hint)
+        _refuse(error.message, error.hint)
     except UsageError as error:
         wrong: Any = error
         _refuse(wrong.format_message(), f"see {wrong.ctx.command_path if wrong.ctx else 'cuecard'} --help")

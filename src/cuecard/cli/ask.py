@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from cuecard.cli import estimate as estimates
+from cuecard.domain.call import FinishReason, Usage
 from cuecard.domain.errors import BadInput
-from cuecard.domain.estimate import reasoning_alone_s
-from cuecard.domain.outcome import Outcome
+from cuecard.domain.estimate import compared
+from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.plain import outcome_as_object
 from cuecard.domain.question import Question
 from cuecard.models import spec
@@ -25,6 +26,8 @@ from cuecard.strategies import policy_file
 from cuecard.strategies.team import Heard
 
 MOST_TEXT_BYTES = 2**20
+DEGRADED = 3
+"""The exit code when a model failed and the other one's answer stands."""
 
 Maybe = typer.Option
 
@@ -45,7 +48,7 @@ def ask(
     strategy: Annotated[
         str | None, Maybe(help="mutual (the default), transfer, short, reason, cascade, route, vote, verdict.")
     ] = None,
-    schedule: Annotated[str | None, Maybe(help="thrifty, overlap (the default) or eager.")] = None,
+    schedule: Annotated[str | None, Maybe(help="thrifty, overlap or eager; default: by where the models run.")] = None,
     accept: Annotated[
         str | None, Maybe(help="When short answers need no reasoning: agree, agree+confidence(t) or confidence(t).")
     ] = None,
@@ -63,6 +66,9 @@ def ask(
         ),
     ] = None,
     budget: Annotated[int | None, Maybe(help="Most tokens of reasoning.")] = None,
+    answer_tokens: Annotated[
+        int | None, Maybe(help="Most tokens of the answer; default: by the kind of answer, 1,024 for free text.")
+    ] = None,
     choice: Annotated[list[str] | None, Maybe(help="An option of a multiple-choice question (repeat it).")] = None,
     kind: Annotated[
         str | None, Maybe(help="choice, yes_no, number, short_text, maths or free_text; else guessed from the wording.")
@@ -74,6 +80,12 @@ def ask(
     strict: Annotated[
         bool, Maybe("--strict", help="Fail when a model fails, instead of giving the other one's answer.")
     ] = False,
+    allow_degraded: Annotated[
+        bool, Maybe("--allow-degraded", help="Exit with 0, not 3, when a model failed and the other one answered.")
+    ] = False,
+    probe: Annotated[
+        bool, Maybe("--probe/--no-probe", help="Probe served models that are not known yet; else defaults hold.")
+    ] = True,
     allow_urls: Annotated[bool, Maybe("--allow-urls", help="Fetch images given as http(s) URLs.")] = False,
     estimate: Annotated[
         Path | None,
@@ -96,6 +108,7 @@ def ask(
         card_ending=card_ending,
         early_stop=early_stop,
         budget=budget,
+        answer_tokens=answer_tokens,
         temperature=temperature,
         seed=seed,
         timeout_s=timeout,
@@ -105,12 +118,16 @@ def ask(
     if estimate is not None:
         estimates.estimate(estimate, asked, roles, chosen.schedule, budget, as_json)
         return
-    with Pair(**roles, strategy=strategy or told.strategy, policy=chosen) as models:
+    with Pair(**roles, strategy=strategy or told.strategy, policy=chosen, probe=probe, tell=_remark) as models:
         outcome = asyncio.run(_watch(models, asked, quiet=as_json))
     if as_json:
-        typer.echo(json.dumps(outcome_as_object(outcome), ensure_ascii=False, indent=2))
+        write(json.dumps(outcome_as_object(outcome), ensure_ascii=False, indent=2))
     else:
-        _tell(outcome)
+        write(shown(outcome))
+        for line in remarks(outcome):
+            _remark(line)
+    if outcome.route is Route.DEGRADED and not allow_degraded:
+        raise typer.Exit(DEGRADED)
 
 
 def _inputs(question: str, images: list[str]) -> tuple[str, list[Any]]:
@@ -129,28 +146,71 @@ def _read(most: int) -> bytes:
 
 async def _watch(pair: Pair, question: Question, quiet: bool) -> Outcome:
     """Show the small model's reasoning as it comes, dimmed, on standard error; give back the outcome."""
-    console, shown, outcome = Console(stderr=True, highlight=False), False, None
+    written, outcome = False, None
     async for item in pair.stream(question):
         match item:
             case Heard(_, _, piece, True) if not quiet:
-                console.print(piece, style="dim", end="", markup=False)
-                shown = True
+                _print(piece, dim=True)
+                written = True
             case Outcome():
                 outcome = item
-    if shown:
-        console.print()
+    if written:
+        _print("\n")
     assert outcome is not None
     return outcome
 
 
-def _tell(outcome: Outcome) -> None:
-    Console(highlight=False).print(outcome.answer, style="bold", markup=False)
-    tokens = ", ".join(f"{model} {usage.completion_tokens or 0}" for model, usage in outcome.usage.items())
+def shown(outcome: Outcome) -> str:
+    """The answer as a person reads it: of a choice its label and text."""
+    return outcome.answer_text or outcome.answer
+
+
+def remarks(outcome: Outcome) -> list[str]:
+    """What a person should know of an answer, a line each; the last one is how it came about."""
+    lines = [] if outcome.outside_scope is None else [f"{outcome.outside_scope}; the answer is a guess"]
+    if outcome.truncated:
+        tokens = _answer_tokens(outcome)
+        where = "at its limit" if tokens is None else f"at {tokens:,} tokens"
+        lines.append(f"the answer was cut {where}; raise --answer-tokens")
+    spent = ", ".join(f"{model} {usage.completion_tokens or 0}" for model, usage in outcome.usage.items())
     parts = [
         f"{outcome.route}: {outcome.reason}",
+        *([] if outcome.kind is None else [f"answer taken as {outcome.kind}"]),
         f"{outcome.total_s * 1000:.0f} ms {outcome.latency_kind}",
-        f"tokens generated: {tokens}",
+        f"tokens generated: {spent}",
     ]
-    if (seconds := reasoning_alone_s(outcome)) is not None:
-        parts.append(f"the large model reasoning by itself: {seconds * 1000:.0f} ms estimated")
-    Console(stderr=True, highlight=False, soft_wrap=True).print(" | ".join(parts), style="cyan", markup=False)
+    if (sentence := compared(outcome).sentence()) is not None:
+        parts.append(sentence)
+    return [*lines, " | ".join(parts)]
+
+
+def _answer_tokens(outcome: Outcome) -> int | None:
+    """The tokens of the answer that was cut."""
+    cut = [call for call in outcome.calls if call.finish_reason is FinishReason.LENGTH]
+    said = [call for call in cut if outcome.answer.strip() and outcome.answer.strip() in (call.answer or "")] or cut
+    used = said[-1].usage if said else Usage()
+    return None if used.completion_tokens is None else used.completion_tokens - (used.reasoning_tokens or 0)
+
+
+def write(text: str) -> None:
+    """To standard output as it is, byte for byte; what is no text in UTF-8 is replaced."""
+    sys.stdout.flush()
+    data = (text + "\n").encode("utf-8", "replace")
+    buffer = getattr(sys.stdout, "buffer", None)
+    if buffer is None:
+        sys.stdout.write(data.decode())
+    else:
+        buffer.write(data)
+    sys.stdout.flush()
+
+
+def _remark(text: str) -> None:
+    _print(" ".join(text.split()) + "\n")
+
+
+def _print(text: str, *, dim: bool = False) -> None:
+    """To standard error as it is; dimmed on a terminal that may show styles."""
+    styled = dim and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    text = text.encode("utf-8", "replace").decode()
+    sys.stderr.write(f"\x1b[2m{text}\x1b[0m" if styled else text)
+    sys.stderr.flush()

@@ -18,6 +18,7 @@ from cuecard import disk
 from cuecard.cli import attended
 from cuecard.cli.tasks import open_named
 from cuecard.domain.errors import BadInput, MissingExtra
+from cuecard.evals import recordings
 from cuecard.evals.identity import revision
 from cuecard.evals.items import Item, Task
 from cuecard.evals.run import chosen
@@ -32,10 +33,17 @@ FIGURES = (3, 4, 5)
 
 def attention(
     task: Annotated[str, Maybe(help="A task, as `cuecard tasks` lists them.")],
-    model: Annotated[str, Maybe(help="The model that answers: demo-large, hf:ORG/NAME, a directory.")],
+    model: Annotated[str, Maybe(help="The model that answers: demo-large, hf:ORG/NAME, a directory, a .gguf file.")],
     out: Annotated[Path, Maybe(help="The run's directory; one that is there already is gone on with.")],
     small: Annotated[
         str | None, Maybe(help="A model whose reasoning is the card; it is looked at with its own as well.")
+    ] = None,
+    reasonings: Annotated[
+        Path | None,
+        Maybe(
+            help="The model's reasonings, recorded before: JSONL with `id` and `reasoning`, or the directory of a"
+            " `cuecard eval` with the arm `reason:large`."
+        ),
     ] = None,
     limit: Annotated[int | None, Maybe(min=1, help="Most questions.")] = None,
     sample: Annotated[int | None, Maybe(help="Draw them by chance, with this seed, instead of the first.")] = None,
@@ -52,6 +60,7 @@ def attention(
     wanted, room = _numbers(figures), _room()
     settings = room.Settings(delta, Limits(reasoning_tokens=budget), browse, raw)
     opened, named = open_named(task), {"large": model, **({} if small is None else {"small": small})}
+    recorded = None if reasonings is None else recordings.read(reasonings, opened.name)
     models = {role: spec.load(each) for role, each in named.items()}
     config = {
         "task": opened.name,
@@ -61,11 +70,12 @@ def attention(
         "revisions": {role: revision(each) for role, each in named.items()},
         "delta": delta,
         "budget": budget,
+        **({} if recorded is None else {"reasonings": recordings.digest(recorded)}),
     }
     console = Console(stderr=True, highlight=False)
     with room.Folder(out, config, {"argv": sys.argv[1:], "machine": machine()}) as folder:
         try:
-            asked, count = _asked(room, opened, limit, sample), min(filter(None, (limit, opened.count)), default=None)
+            asked, count = _asked(room, opened, limit, sample, recorded), _count(limit, opened.count, recorded)
             asyncio.run(_run(room, asked, models, folder, settings, console, count))
         except KeyboardInterrupt:
             console.print(f"stopped; what is done is kept in {out}, and the same command goes on from there")
@@ -117,10 +127,19 @@ def _numbers(text: str) -> list[int]:
     return [int(part) for part in dict.fromkeys(found)]
 
 
-def _asked(room: Any, task: Task, limit: int | None, sample: int | None) -> Iterator[Any]:
-    """Items as questions that an attention run takes."""
+def _asked(
+    room: Any, task: Task, limit: int | None, sample: int | None, recorded: Mapping[str, str] | None
+) -> Iterator[Any]:
+    """Items as questions that an attention run takes; of recordings, those that have one."""
     for item in chosen(task, limit, sample):
-        yield room.Asked(item.id, item.question, item.cluster, item.category, "; ".join(item.golds), _score_of(item))
+        if recorded is None or item.id in recorded:
+            golds, thought = "; ".join(item.golds), None if recorded is None else recorded[item.id]
+            yield room.Asked(item.id, item.question, item.cluster, item.category, golds, _score_of(item), thought)
+
+
+def _count(limit: int | None, there: int | None, recorded: Mapping[str, str] | None) -> int | None:
+    """How many questions there will be, at most; None where nobody knows."""
+    return min(filter(None, (limit, there, len(recorded or ()))), default=None)
 
 
 def _score_of(item: Item) -> Any:

@@ -14,14 +14,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from cuecard.cli.models import block
+from cuecard.cli.models import block, facts
 from cuecard.domain.errors import MissingExtra
 from cuecard.models import probe as probes
 from cuecard.models import spec
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.probe import Findings
-
-ANSWERS = {True: "yes", False: "no", None: "could not be told"}
 
 
 def check(
@@ -58,33 +56,3 @@ async def _probed(models: Sequence[OpenAIModel]) -> list[Findings]:
     finally:
         for model in models:
             await model.aclose()
-
-
-def facts(found: Findings) -> dict[str, str]:
-    """What a server showed, in words."""
-    if not found.reachable:
-        return {"error": found.problem or "it does not answer"}
-    pace = ""
-    if found.first_s is not None and found.again_s is not None:
-        pace = f" (a prompt {found.first_s * 1000:.0f} ms, again {found.again_s * 1000:.0f} ms, measured)"
-    listed = "" if found.listed is not False else f"; it lists {', '.join(found.served[:8])}"
-    tokens = "" if found.short_tokens is None else f" ({found.short_tokens} tokens on a question that tempts to reason)"
-    reads = [
-        f"{form} {'right' if each.right else 'wrong'}, {each.tokens} tokens{'' if each.short else ', runs on'}"
-        for form, each in found.reads.items()
-    ]
-    return {
-        "listed": ANSWERS[found.listed] + listed,
-        "short answers": ANSWERS[found.short_answers] + tokens,
-        "decodes under a grammar": found.constraint or "no",
-        "reads cards": "; ".join(reads) or "could not be told",
-        "cards": ", ".join(found.cards) or "none was read well: notes",
-        "reasoning": ANSWERS[found.reasoning],
-        "continues given reasoning": ANSWERS[found.prefill],
-        "probabilities": ANSWERS[found.logprobs],
-        "images": ANSWERS[found.images],
-        "prefix cache": ANSWERS[found.prefix_cache] + pace,
-        "warming": "yes" if found.pays else "no: it is not clearly faster the second time",
-        "stops when its client has gone": ANSWERS[found.aborts],
-        "notes": "; ".join(found.notes) or "none",
-    }

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
 from collections.abc import Mapping
-from typing import Annotated
+from dataclasses import asdict
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console, Group
@@ -12,8 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from cuecard.domain.errors import CuecardError
+from cuecard.models import probe as probes
 from cuecard.models import spec
-from cuecard.models.base import Abilities
+from cuecard.models.base import Abilities, Model
+from cuecard.models.openai import OpenAIModel
+from cuecard.models.probe import Findings
+
+ANSWERS = {True: "yes", False: "no", None: "could not be told"}
 
 
 def models(
@@ -23,21 +31,75 @@ def models(
             help="Models to look at: names, directories, hf:ORG/NAME or URL#NAME. Default: the embedded pair."
         ),
     ] = None,
+    probe: Annotated[
+        bool, typer.Option("--probe/--no-probe", help="Probe served models that are not known yet.")
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list, an object a model.")] = False,
 ) -> None:
     """Show models and what each can do."""
     console = Console(highlight=False)
+    told_of: list[dict[str, Any]] = []
     failed = 0
     for name in specs or list(spec.EMBEDDED):
         try:
             model = spec.load(name)
         except CuecardError as error:
             failed += 1
-            console.print(block(name, {"error": f"{error} ({error.hint})"}))
+            told_of.append({"model": name, "error": error.message, "hint": error.hint})
+            if not as_json:
+                console.print(block(name, {"error": str(error)}))
             continue
-        console.print(block(name, told(model.abilities)))
-        asyncio.run(model.aclose())
+        found = asyncio.run(_found(model, probe and probes.wanted()))
+        probed = {} if found is None else {"probe": asdict(found)}
+        told_of.append({"model": name, **as_object(model.abilities), **probed})
+        if not as_json:
+            console.print(block(name, told(model.abilities) if found is None else facts(found)))
+    if as_json:
+        typer.echo(json.dumps(told_of, ensure_ascii=False, indent=2))
     if failed:
         raise typer.Exit(2)
+
+
+def facts(found: Findings) -> dict[str, str]:
+    """What a server showed, in words."""
+    if not found.reachable:
+        return {"error": found.problem or "it does not answer"}
+    pace = ""
+    if found.first_s is not None and found.again_s is not None:
+        pace = f" (a prompt {found.first_s * 1000:.0f} ms, again {found.again_s * 1000:.0f} ms, measured)"
+    listed = "" if found.listed is not False else f"; it lists {', '.join(found.served[:8])}"
+    tokens = "" if found.short_tokens is None else f" ({found.short_tokens} tokens on a question that tempts to reason)"
+    reads = [
+        f"{form} {'right' if each.right else 'wrong'}, {each.tokens} tokens{'' if each.short else ', runs on'}"
+        for form, each in found.reads.items()
+    ]
+    return {
+        "listed": ANSWERS[found.listed] + listed,
+        "short answers": ANSWERS[found.short_answers] + tokens,
+        "decodes under a grammar": found.constraint or "no",
+        "reads cards": "; ".join(reads) or "could not be told",
+        "cards": ", ".join(found.cards) or "none was read well: notes",
+        "reasoning": ANSWERS[found.reasoning],
+        "continues given reasoning": ANSWERS[found.prefill],
+        "probabilities": ANSWERS[found.logprobs],
+        "images": ANSWERS[found.images],
+        "prefix cache": ANSWERS[found.prefix_cache] + pace,
+        "warming": "yes" if found.pays else "no: it is not clearly faster the second time",
+        "stops when its client has gone": ANSWERS[found.aborts],
+        "notes": "; ".join(found.notes) or "none",
+    }
+
+
+async def _found(model: Model, probe: bool) -> Findings | None:
+    """What a probe finds, or has found before, of a served model."""
+    try:
+        return await probes.adapted(model, tell=_tell) if probe and isinstance(model, OpenAIModel) else None
+    finally:
+        await model.aclose()
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def told(able: Abilities) -> dict[str, str]:
@@ -50,6 +112,20 @@ def told(able: Abilities) -> dict[str, str]:
         "keeps prefixes": known[able.prefix_sessions],
         "cards": ", ".join(able.card_formats),
         "notes": "; ".join(able.notes) or "none",
+        "trained on": "not told" if able.scope is None else able.scope.about,
+    }
+
+
+def as_object(able: Abilities) -> dict[str, Any]:
+    """What a model can do, as plain data; null is not known."""
+    return {
+        "images": able.images,
+        "probabilities": able.logprobs,
+        "scoring": able.scoring,
+        "keeps_prefixes": able.prefix_sessions,
+        "cards": list(able.card_formats),
+        "notes": list(able.notes),
+        "trained_on": None if able.scope is None else able.scope.about,
     }
 
 

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 def replay(
     journal: Annotated[Path, typer.Argument(help="A journal of `cuecard serve` that keeps what was said.")],
     strategy: Annotated[str, typer.Option(help="mutual, transfer, short, reason, cascade, route.")] = "mutual",
-    schedule: Annotated[str | None, typer.Option(help="thrifty, overlap (the default) or eager.")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="thrifty, overlap or eager; default: by where the models run.")
+    ] = None,
     accept: Annotated[
         str | None,
         typer.Option(help="When short answers need no reasoning: agree, agree+confidence(t) or confidence(t)."),

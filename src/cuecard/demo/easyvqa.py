@@ -12,6 +12,7 @@ from cuecard.demo.boards import Solution
 from cuecard.domain.question import AnswerKind, Image, Question
 
 SHAPES = ("circle", "rectangle", "triangle")
+PIXELS = 64  # on each side of an image
 COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
 
 

@@ -297,7 +297,7 @@ def main() -> None:
         with Progress(*columns, console=console) as progress:
             result = asyncio.run(work(progress))
     except CuecardError as error:
-        console.print(f"[red]error:[/] {error} ({error.hint})")
+        console.print(f"[red]error:[/] {error}")
         sys.exit(2)
     if options.json:
         print(json.dumps(result, indent=2))

@@ -16,14 +16,20 @@ class CuecardError(Exception):
         super().__init__(message)
         self.hint = hint or type(self).hint
 
+    @property
+    def message(self) -> str:
+        """What is wrong, without what to do about it."""
+        return str(self.args[0])  # where keys that servers repeat are blanked out
+
     def __str__(self) -> str:
-        return super().__str__()
+        """The message and the hint."""
+        return f"{self.message} ({self.hint})" if self.hint else self.message
 
 
 class BadInput(CuecardError):
     """The user's question, image, flag or file is not usable as it is."""
 
-    http_status, hint = 400, "mend the input and try again"
+    http_status, hint = 400, "correct what the message names"
 
 
 class BeyondAPair(BadInput):

@@ -2,8 +2,62 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from cuecard.domain.call import Call, Mode
-from cuecard.domain.outcome import Outcome
+from cuecard.domain.outcome import Outcome, Route
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Seconds of a request, and of the large model alone: its short answer (measured), its reasoning (estimated)."""
+
+    took_s: float
+    short_s: float | None
+    reasoning_s: float | None
+
+    @property
+    def faster_than_short(self) -> bool | None:
+        return None if self.short_s is None else self.took_s < self.short_s
+
+    @property
+    def faster_than_reasoning(self) -> bool | None:
+        return None if self.reasoning_s is None else self.took_s < self.reasoning_s
+
+    def sentence(self) -> str | None:
+        """One line: what the large model alone takes, and whether this request gained; None where nothing is known."""
+        alone = [
+            *([] if self.short_s is None else [f"{seconds(self.short_s)} short (measured)"]),
+            *([] if self.reasoning_s is None else [f"{seconds(self.reasoning_s)} with reasoning (estimated)"]),
+        ]
+        gained = [
+            f"{'faster' if faster else 'slower'} than its {what}"
+            for faster, what in ((self.faster_than_reasoning, "reasoning"), (self.faster_than_short, "short answer"))
+            if faster is not None
+        ]
+        return f"the large model alone: {', '.join(alone)}: {', '.join(gained)}" if alone else None
+
+
+def compared(outcome: Outcome) -> Comparison:
+    """What a request took beside what the large model would have taken alone, as far as its own calls tell."""
+    short = next((c for c in outcome.calls if c.role == "large" and c.mode is Mode.SHORT and _whole(c)), None)
+    alone = len(outcome.calls) == 1 and short is not None  # this is the large model alone
+    return Comparison(
+        outcome.total_s,
+        None if short is None or alone else short.end_s - short.start_s,
+        None if outcome.route is Route.DEGRADED else reasoning_alone_s(outcome),
+    )
+
+
+def _whole(call: Call) -> bool:
+    return not call.cancelled and call.error is None
+
+
+def seconds(value: float) -> str:
+    """In a unit that leaves two digits: 12 ms, 0.34 s, 2.4 s, 31 s."""
+    if value < 0.1:
+        return f"{value * 1000:.0f} ms"
+    return f"{value:.2f} s" if value < 1 else f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
 
 
 def reasoning_alone_s(outcome: Outcome) -> float | None:

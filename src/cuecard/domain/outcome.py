@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from cuecard.domain.call import Call, Mode, Usage
+from cuecard.domain.question import AnswerKind
 
 
 class Route(StrEnum):
@@ -55,6 +56,12 @@ class Outcome:
     latency_kind: LatencyKind = LatencyKind.MEASURED
     truncated: bool = False
     """The answer was cut by its limit."""
+    kind: AnswerKind | None = None
+    """The kind of answer that was asked for, given or guessed; None where nobody asked for one."""
+    answer_text: str | None = None
+    """The option that was chosen, as the user labelled it: "B. Jupiter" or "2. Jupiter"; None for no choice."""
+    outside_scope: str | None = None
+    """Why the question is outside what the models were trained on, where they say what that is; None if it is not."""
 
     @property
     def usage(self) -> Mapping[str, Usage]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cuecard.domain.call import Call, Usage
+from cuecard.domain.estimate import Comparison, compared
 from cuecard.domain.outcome import Outcome
 
 
@@ -12,14 +13,29 @@ def outcome_as_object(outcome: Outcome) -> dict[str, Any]:
     """The outcome as plain data, every call included."""
     return {
         "answer": outcome.answer,
+        "answer_text": outcome.answer_text,
+        "kind": outcome.kind,
+        "truncated": outcome.truncated,
+        "outside_scope": outcome.outside_scope,
         "route": outcome.route,
         "reason": outcome.reason,
         "strategy": outcome.strategy,
         "schedule": outcome.schedule,
         "confidence": outcome.confidence,
         "latency": {"total_s": outcome.total_s, "handoff_s": outcome.handoff_s, "kind": outcome.latency_kind},
+        "gain": gain_as_object(compared(outcome)),
         "usage": {model: usage_as_object(usage) for model, usage in outcome.usage.items()},
         "calls": [call_as_object(call) for call in outcome.calls],
+    }
+
+
+def gain_as_object(comparison: Comparison) -> dict[str, Any]:
+    """What the large model alone takes: its short answer as measured, its reasoning as estimated; None is not known."""
+    return {
+        "short_s": comparison.short_s,
+        "reasoning_s": comparison.reasoning_s,
+        "faster_than_short": comparison.faster_than_short,
+        "faster_than_reasoning": comparison.faster_than_reasoning,
     }
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import StrEnum
 from functools import cached_property
+
+from cuecard.domain.errors import BadInput
 
 
 class AnswerKind(StrEnum):
@@ -62,6 +65,15 @@ class Question:
             raise ValueError("a question needs a text")
         if self.kind is AnswerKind.CHOICE and not 2 <= len(self.options) <= 26:
             raise ValueError(f"a choice needs 2 to 26 options, got {len(self.options)}")
+
+
+def kind_named(name: object) -> AnswerKind:
+    """The kind of answer of this name. Raises BadInput with a suggestion."""
+    if isinstance(name, str) and name in set(AnswerKind):
+        return AnswerKind(name)
+    near = get_close_matches(str(name), AnswerKind, 1)
+    suggestion = f"; did you mean {near[0]}?" if near else ""
+    raise BadInput(f"unknown kind {str(name)[:40]!r}", f"kinds are: {', '.join(AnswerKind)}{suggestion}")
 
 
 def labelled(question: Question, value: object) -> str | None:

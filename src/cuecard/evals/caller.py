@@ -140,10 +140,11 @@ class Caller:
         health.failed += 1
         error = failure(record["error"])
         if isinstance(error, ModelUnreachable):  # is no failure of a call, so nothing is stored
-            raise ModelUnreachable(f"{seat.name} is lost: {error}", "see to its server; the same command goes on then")
+            then = "see to its server; the same command goes on then"
+            raise ModelUnreachable(f"{seat.name} is lost: {error.message}", then)
         if not health.well and health.failed >= HOPELESS:
             hint = f"{error.hint}; then the same command with --retry-errors goes on"
-            raise type(error)(f"{seat.name} has failed all of its first {HOPELESS} calls: {error}", hint)
+            raise type(error)(f"{seat.name} has failed all of its first {HOPELESS} calls: {error.message}", hint)
 
 
 _OVERLOADED = (ModelBusy.__name__, RateLimited.__name__, ModelTimeout.__name__)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from cuecard.evals.calls import Seat
 from cuecard.models import spec
 from cuecard.models.base import Model
+from cuecard.models.scope import FILE as SCOPE
 
 _ENDS = 2**20
-LOCAL = (spec.Embedded, spec.Checkpoint)
+LOCAL = (spec.Embedded, spec.Checkpoint, spec.GgufFile)
 
 
 def is_local(given: str | Mapping[str, Any]) -> bool:
@@ -35,6 +36,8 @@ def revision(given: str | Mapping[str, Any]) -> str:
             settings["model"] = _files(embedded.folder)
         case spec.Checkpoint(source) if Path(source).is_dir():
             settings["model"] = _files(Path(source))
+        case spec.GgufFile(path):
+            settings["model"] = _files(path.parent, [path])
         case spec.Recording(path):
             settings["model"] = hashlib.sha256(path.read_bytes()).hexdigest()
         case spec.Served(_, name):  # the same model may be served from another address tomorrow
@@ -60,10 +63,13 @@ def _named(given: str | Mapping[str, Any]) -> str:
     return str(given["model"]) if isinstance(given, Mapping) else given
 
 
-def _files(folder: Path) -> str:
-    """Every file's path and size, and its content: of large ones the two ends, which tell weights apart."""
-    told = hashlib.sha256()
-    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+def _files(folder: Path, some: Iterable[Path] | None = None) -> str:
+    """Each file's path and size, and its content: of large ones the two ends, which tell weights apart.
+
+    What a model says of its scope changes none of its answers.
+    """
+    told, paths = hashlib.sha256(), folder.rglob("*") if some is None else some
+    for path in sorted(each for each in paths if each.is_file() and each.name != SCOPE):
         size = path.stat().st_size
         told.update(f"{path.relative_to(folder)} {size}\n".encode())
         with path.open("rb") as file:

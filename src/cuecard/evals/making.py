@@ -96,7 +96,7 @@ def told(error: CuecardError) -> Record:
     """An error as plain data."""
     return {
         "class": type(error).__name__,
-        "message": str(error),
+        "message": error.message,
         "hint": error.hint,
         "retryable": error.retryable,
         "retry_after_s": error.retry_after_s,

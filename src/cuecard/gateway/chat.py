@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
-from cuecard.answers import guess_kind, options_in
+from cuecard.answers import guess_kind, listed_in
 from cuecard.domain.errors import BadInput, BeyondAPair, CuecardError
 from cuecard.domain.outcome import Outcome
-from cuecard.domain.question import AnswerKind, Image, Message, Question
+from cuecard.domain.question import AnswerKind, Image, Message, Question, kind_named
 from cuecard.gateway.account import Json, usage
 
 Fetch = Callable[[str], Image]
@@ -212,13 +212,16 @@ def _question(body: Json, own: Json, fetch: Fetch) -> Question:
         raise BadInput("the last message is not the user's", "a pair answers a question; it goes on with no text")
     *history, last = turns
     text, options = last.text, tuple(_options(own))
+    labels: tuple[str, ...] = ()
     if not options:
-        text, options = options_in(text)
+        found = listed_in(text)
+        text, options, labels = found.text, found.options, found.labels
     schema, kind = _schema(body), own.get("kind")
+    told = "\n\n".join(system) or None
+    wanted = kind_named(kind) if kind is not None else AnswerKind.JSON if schema else guess_kind(text, options)
     try:
-        wanted = AnswerKind(kind) if kind is not None else AnswerKind.JSON if schema else guess_kind(text, options)
         return Question(
-            text or " ".join(options), last.images, options, wanted, "\n\n".join(system) or None, tuple(history), schema
+            text or " ".join(options), last.images, options, wanted, told, tuple(history), schema, labels=labels
         )
     except ValueError as error:
         raise BadInput(str(error), f"kinds are: {', '.join(AnswerKind)}") from error
@@ -345,8 +348,7 @@ def problem(error: CuecardError) -> Json:
     """An error's body as OpenAI's clients read it."""
     kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
     kind = kinds.get(error.http_status, "invalid_request_error" if error.http_status < 500 else "api_error")
-    message = f"{error} ({error.hint})" if error.hint else str(error)
-    return {"error": {"message": message, "type": kind, "param": None, "code": type(error).__name__}}
+    return {"error": {"message": str(error), "type": kind, "param": None, "code": type(error).__name__}}
 
 
 def sse(data: Json | str) -> bytes:

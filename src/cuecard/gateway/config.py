@@ -16,6 +16,7 @@ from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
 from cuecard.gateway.keys import Gate, Key
 from cuecard.models import spec
+from cuecard.models.openai.constraints import Dialect
 from cuecard.models.openai.families import named
 from cuecard.models.prompt import CardFormat
 from cuecard.pair import policy_with
@@ -58,6 +59,10 @@ class Upstream(Strict):
     scoring: bool | None = None
     images: bool | None = None
     logprobs: bool | None = None
+    constraint: Dialect | None = None
+    cards: list[CardFormat] | None = Field(None, min_length=1)
+    """The formats that it reads well, the best first."""
+    prefix_cache_mib: float | None = Field(None, gt=0)
     reasoning_tags: list[str] | None = Field(None, min_length=2, max_length=2)
     """What opens and what closes its reasoning, beside the tags that are known."""
     timeout_s: float | None = Field(None, gt=0)
@@ -69,7 +74,7 @@ class Upstream(Strict):
         try:
             spec.parse(text)
         except BadInput as error:
-            raise ValueError(f"{error} ({error.hint})") from error
+            raise ValueError(str(error)) from error
         return text
 
     @field_validator("family")
@@ -84,7 +89,7 @@ class Upstream(Strict):
 
     def table(self) -> dict[str, Any]:
         """What `spec.load` takes: only what was given."""
-        return self.model_dump(exclude={"weight", "most_at_once", "prices"}, exclude_none=True)
+        return self.model_dump(mode="json", exclude={"weight", "most_at_once", "prices"}, exclude_none=True)
 
 
 class PairSettings(Strict):
@@ -126,7 +131,7 @@ class PairSettings(Strict):
             cut = cut_with(None, self.card_keep, self.card_select, self.card_ending)
             Policy(cut=cut, early_stop=None if self.early_stop is None else EarlyStop.parse(self.early_stop))
         except BadInput as error:
-            raise ValueError(f"{error} ({error.hint})") from error
+            raise ValueError(str(error)) from error
         return self
 
     @field_validator("accept")
@@ -136,7 +141,7 @@ class PairSettings(Strict):
             try:
                 Acceptance.parse(rule)
             except BadInput as error:
-                raise ValueError(f"{error} ({error.hint})") from error
+                raise ValueError(str(error)) from error
         return rule
 
 

@@ -10,6 +10,7 @@ from typing import Protocol
 from cuecard.domain.call import FinishReason, Usage
 from cuecard.domain.question import AnswerKind
 from cuecard.models.prompt import CardFormat, Prompt, Style
+from cuecard.models.scope import Scope
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,8 @@ class Abilities:
     """Where it computes, if that is known: models of one place slow each other down when they run at once."""
     notes: tuple[str, ...] = ()
     """What falls back, and why, in words for a person."""
+    scope: Scope | None = None
+    """What it was trained on, where that is less than anything a person may ask."""
 
 
 class Model(Protocol):

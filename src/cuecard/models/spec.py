@@ -1,4 +1,4 @@
-"""Which model is meant: an embedded one, `hf:ORG/NAME`, a directory, `http://host:port/v1#name`, or a TOML file."""
+"""Which model is meant: embedded, `hf:ORG/NAME`, a directory, a GGUF file, `http://host:port/v1#name`, a TOML file."""
 
 from __future__ import annotations
 
@@ -61,6 +61,13 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class GgufFile:
+    """A language model in one file, as llama.cpp has them; its weights are dequantised when it is loaded."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
 class Served:
     """A model behind an OpenAI-compatible server."""
 
@@ -75,7 +82,7 @@ class Recording:
     path: Path
 
 
-Spec = Embedded | Checkpoint | Served | Recording
+Spec = Embedded | Checkpoint | GgufFile | Served | Recording
 
 
 def parse(text: str) -> Spec:
@@ -95,13 +102,15 @@ def parse(text: str) -> Spec:
                 f"{text} is a directory without a config.json", "give a directory in the Hugging Face layout"
             )
         return Checkpoint(text)
+    if text.endswith(".gguf") and _is(Path.is_file, text):
+        return GgufFile(Path(text))
     if text.endswith(".jsonl") and _is(Path.is_file, text):
         return Recording(Path(text))
     near = get_close_matches(text, EMBEDDED, 1)
     hint = (
         f"did you mean {near[0]}?"
         if near
-        else "use demo-small, demo-large, hf:ORG/NAME, a directory, or http://HOST:PORT/v1#NAME"
+        else "use demo-small, demo-large, hf:ORG/NAME, a directory, a .gguf file, or http://HOST:PORT/v1#NAME"
     )
     raise BadInput(f"unknown model {text[:200]!r}", hint)
 
@@ -138,6 +147,8 @@ def load(spec: str | Mapping[str, Any], role: str = "") -> Model:
             )
         case Checkpoint(source):
             return _local(source, name=source.rstrip("/").split("/")[-1], **_only(settings, *LOCAL_KEYS))
+        case GgufFile(path):
+            return _local(str(path), name=path.stem, **_only(settings, "device", "dtype", "prefix_cache_mib"))
         case Served(url, name):
             from cuecard.models.openai import OpenAIModel
 
@@ -171,7 +182,7 @@ def secret(text: str) -> str:
 
     def value(match: re.Match[str]) -> str:
         if match[1] not in os.environ:
-            raise BadInput(f"the environment variable {match[1]} is not set")
+            raise BadInput(f"the environment variable {match[1]} is not set", f"export {match[1]}=…")
         return os.environ[match[1]]
 
     return re.sub(r"\$\{(\w+)\}", value, text)

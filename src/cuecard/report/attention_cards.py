@@ -164,3 +164,44 @@ def masking(rows: Sequence[Mapping[str, Any]], what: str) -> Drawing:
     )
     said = "; ".join(f"{row['tokens']} {row['share']:.0%} {row['way']}: {row['unchanged']:.0%}" for row in rows)
     return drawing("masking", figure, said + ".", caption)
+
+
+def kept_words(rows: Sequence[Mapping[str, Any]], what: str) -> Drawing:
+    """Rows of `attention.kept.table`: answers that stay right, and that stay the same, by the share that is kept."""
+    figure, names = Figure(figsize=(WIDTH / 72, TALL / 72), dpi=72), list[str]()
+    told = {row["card"]: row for row in rows}
+    for place, (figured, title) in enumerate((("right", "right answers"), ("same", "the whole card's answer"))):
+        axes = _axes(figure, place, 2, title)
+        for card, dashes in (("whole", (4, 3)), ("none", (1, 2))):
+            axes.axhline(100 * told[card][figured], color=INK, alpha=0.6, linewidth=1, linestyle=(0, dashes))
+        for count, select in enumerate(STYLES):
+            line = [(float(share), row) for card, row in told.items() for share in _share(card, select)]
+            if line:
+                names += [select] if select not in names else []
+                _kept_line(axes, [(100 * share + 0.8 * (count % 4 - 1.5), row) for share, row in line], select, figured)
+        axes.set_xlim(0, 80)
+        axes.set_xlabel("words kept, %", color=INK, fontsize=TEXT)
+        if not place:
+            axes.set_ylabel("answers, %", color=INK, fontsize=TEXT)
+    marks = [Line2D([], [], color=STYLES[name][0], marker=STYLES[name][1], markersize=6, label=name) for name in names]
+    key(figure, marks, most=4)
+    caption = (
+        f"{what}: answers by the share of the card's words that is kept, with 95% intervals (Wilson; moved sideways to"
+        " be told apart). Dashed: the whole card; dotted: no card. Measured."
+    )
+    said = "; ".join(f"{row['card']}: {row['right']:.0%} right, {row['same']:.0%} the same" for row in rows)
+    return drawing("kept-words", figure, said + ".", caption)
+
+
+def _share(card: str, select: str) -> list[str]:
+    """The share in a card's name, where it is a plain share of this selector."""
+    name, _, share = card.partition(" ")
+    return [share] if name == select and share.replace(".", "", 1).isdigit() else []
+
+
+def _kept_line(axes: Axes, line: Sequence[tuple[float, Mapping[str, Any]]], select: str, figured: str) -> None:
+    colour, mark = STYLES[select]
+    axes.plot([x for x, _ in line], [100 * row[figured] for _, row in line], color=colour, marker=mark, markersize=5)
+    for x, row in line:
+        sides = [100 * row[f"{figured}_low"], 100 * row[f"{figured}_high"]]
+        axes.plot([x, x], sides, color=colour, alpha=0.35, linewidth=2)

@@ -81,7 +81,7 @@ def _line(axes: Axes, of: Found, band: Band) -> None:
 def by_head(found: Findings, shown: Sequence[Found], number: int, what: str, bands: Sequence[Band]) -> Drawing:
     """As figures 4 and 5: a heat map a condition, heads up, layers across, 0 to 100%."""
     values = [100 * band.mean[:, ALL].T for band in bands]  # (heads, layers)
-    cell = [26 if len(each) <= 8 else 9 for each in values]
+    cell = [26 if len(each) <= 8 else 16 if len(each) <= 16 else 9 for each in values]
     heights = [size * len(each) for size, each in zip(cell, values, strict=True)]
     height = sum(heights) + 62 * len(shown) + 44
     figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)
@@ -105,7 +105,7 @@ def _heat(axes: Axes, of: Found, shares: Array) -> None:
     axes.set_ylim(heads, 0)
     step = 1 if layers <= NUMBERED else 4
     axes.set_xticks([layer + 0.5 for layer in range(0, layers, step)], [str(layer) for layer in range(0, layers, step)])
-    rows = range(0, heads, 1 if heads <= 8 else 8)
+    rows = range(0, heads, 1 if heads <= 8 else 4 if heads <= 16 else 8)
     axes.set_yticks([head + 0.5 for head in rows], [str(head) for head in rows])
     axes.set_ylabel("head", color=INK, fontsize=TEXT)
     axes.set_xlabel("layer", color=INK, fontsize=TEXT, labelpad=1)

@@ -106,7 +106,7 @@ def read(path: Path) -> PolicyFile:
         found = None if origin is None else Origin(**_checked(origin, Origin, "origin."))
         return PolicyFile(**_checked(table, PolicyFile, ""), origin=found)
     except BadInput as error:
-        raise BadInput(f"{path}: {error}", error.hint) from error
+        raise BadInput(f"{path}: {error.message}", error.hint) from error
 
 
 def write(path: Path, policy: PolicyFile) -> None:

@@ -8,11 +8,14 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
+from cuecard.answers import extract
+from cuecard.answers.conclusion import conclusion
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput, ModelError, ModelTimeout, NoAnswer
 from cuecard.domain.outcome import LatencyKind, Outcome, Route
-from cuecard.domain.question import Question
+from cuecard.domain.question import Question, labelled
 from cuecard.models.base import Model
+from cuecard.models.scope import outside
 from cuecard.strategies import baselines, paper
 from cuecard.strategies.policy import Policy, Schedule
 from cuecard.strategies.team import Heard, Reply, Team
@@ -62,7 +65,7 @@ async def answer(
         except TimeoutError as late:
             if not deadline.expired():  # not the deadline's: no model lets one through
                 raise
-            verdict = _at_hand(team, policy, late)
+            verdict = _at_hand(question, team, policy, late)
         except ModelError as failure:
             if policy.strict:
                 raise
@@ -80,6 +83,9 @@ async def answer(
         confidence=verdict.reply.confidence,
         truncated=verdict.reply.truncated,
         latency_kind=latency_kind or (LatencyKind.ESTIMATED if team.in_virtual_time else LatencyKind.MEASURED),
+        kind=question.kind,
+        answer_text=labelled(question, verdict.reply.answer.value),
+        outside_scope=outside(question, models.values()),
     )
 
 
@@ -113,9 +119,9 @@ async def told(
             await asyncio.wait([working])
 
 
-def _at_hand(team: Team, policy: Policy, late: TimeoutError) -> Verdict:
+def _at_hand(question: Question, team: Team, policy: Policy, late: TimeoutError) -> Verdict:
     """The best answer there is by now."""
-    why, reply = f"{policy.deadline_s:g} s were over", _best(team)
+    why, reply = f"{policy.deadline_s:g} s were over", _best(team) or _concluded(question, team)
     if policy.strict or reply is None:
         raise ModelTimeout(f"{why} before any model had answered", "allow more time") from late
     return Verdict(reply, Route.DEGRADED, f"{why}; the {reply.role} model's answer by then stands")
@@ -128,10 +134,19 @@ def _best(team: Team) -> Reply | None:
     return said[ranks.index(max(ranks))][1] if said else None
 
 
+def _concluded(question: Question, team: Team) -> Reply | None:
+    """What a reasoning that was not answered any more ends in, if that can be read."""
+    for player in team.players.values():
+        text = None if player.thought is None else conclusion(player.thought.text)
+        if player.thought is not None and text is not None and (found := extract(text, question)).parsed:
+            return Reply(player.role, text, found, player.thought.text, None)
+    return None
+
+
 async def _rescue(question: Question, team: Team, failure: ModelError) -> Verdict:
     """The answer of a model that still works: the one it has reasoned for, else a new one, else what anybody said."""
     for player in sorted(team.survivors, key=lambda p: p.role != "large"):
-        why = f"{failure}; the {player.role} model answered alone"
+        why = f"{failure.message}; the {player.role} model answered alone"
         at_hand = [(mode, reply) for mode, reply in team.replies if reply.role == player.role and reply.answer.parsed]
         thorough: Reply | None = next((reply for mode, reply in at_hand if mode is not Mode.SHORT), None)
         if thorough is not None:
@@ -149,9 +164,9 @@ async def _rescue(question: Question, team: Team, failure: ModelError) -> Verdic
         except ModelError:
             continue
     if (reply := _best(team)) is not None:
-        why = f"{failure}; no model is left, what the {reply.role} model had said stands"
+        why = f"{failure.message}; no model is left, what the {reply.role} model had said stands"
         return Verdict(reply, Route.DEGRADED, why)
-    raise NoAnswer(f"no model is left to answer: {failure}", failure.hint) from failure
+    raise NoAnswer(f"no model is left to answer: {failure.message}", failure.hint) from failure
 
 
 __all__ = ["STRATEGIES", "Schedule", "answer", "known", "stream", "told"]

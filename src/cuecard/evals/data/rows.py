@@ -244,7 +244,7 @@ def checked(data: bytes) -> Image:
     try:
         return pictures.checked(data, "the image")
     except BadInput as error:
-        raise Unusable(Fault.BROKEN_IMAGE, str(error), error.hint) from error
+        raise Unusable(Fault.BROKEN_IMAGE, error.message, error.hint) from error
 
 
 def found(name: str, folders: Sequence[Path]) -> Image:
@@ -258,6 +258,6 @@ def found(name: str, folders: Sequence[Path]) -> Image:
         except OSError:
             continue
         except BadInput as error:
-            raise Unusable(Fault.BROKEN_IMAGE, str(error), error.hint) from error
+            raise Unusable(Fault.BROKEN_IMAGE, error.message, error.hint) from error
     looked = " and ".join(map(str, folders)) or "the path itself"
     raise Unusable(Fault.MISSING_IMAGE, f"there is no image {name[:200]}", f"looked for below {looked}")

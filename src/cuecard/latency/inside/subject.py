@@ -96,7 +96,7 @@ def _found(text: str, random: bool) -> tuple[Any, str | None]:
             case _:
                 raise BadInput(f"{text} does not run in this process", "give a checkpoint, or a preset's name")
     except BadInput as error:
-        is_nothing_known = str(error).startswith("unknown model") and "did you mean" not in error.hint
+        is_nothing_known = error.message.startswith("unknown model") and "did you mean" not in error.hint
         raise (near(text) if is_nothing_known else error) from None
     try:
         return AutoConfig.from_pretrained(source), source

@@ -80,5 +80,7 @@ async def _usage(connection: Connection, body: dict[str, Any], limit_s: float) -
             async for chunk in chunks:
                 found = chunk.usage or found
     except BrokenStream as error:
-        raise Unsupported(f"{connection.url} does not stream: {error}", "a server that streams is needed") from error
+        raise Unsupported(
+            f"{connection.url} does not stream: {error.message}", "a server that streams is needed"
+        ) from error
     return found

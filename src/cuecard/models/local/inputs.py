@@ -130,10 +130,10 @@ class ProcessorReader:
         """Nothing is kept."""
 
 
-def make_reader(source: str, config: PretrainedConfig, revision: str | None) -> Reader:
-    """The reader that fits a checkpoint."""
+def make_reader(source: str, config: PretrainedConfig, revision: str | None, **file: str) -> Reader:
+    """The reader that fits a checkpoint; `file`: `gguf_file`, where the tokenizer is in one."""
     if not hasattr(config, "vision_config"):
-        return TextReader(AutoTokenizer.from_pretrained(source, revision=revision), source)
+        return TextReader(AutoTokenizer.from_pretrained(source, revision=revision, **file), source)
     if config.model_type in QWEN:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
         return QwenReader(

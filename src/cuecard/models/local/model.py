@@ -18,6 +18,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, ModelError, Unsupported
+from cuecard.models import scope as scopes
 from cuecard.models.base import Abilities, Event, Finished, Limits, Progress, Started, Weighing
 from cuecard.models.local import batching, loading
 from cuecard.models.local.batching import Step
@@ -29,6 +30,7 @@ from cuecard.models.local.rows import Attended, Rows, listening
 from cuecard.models.local.spans import Span, spans
 from cuecard.models.local.static import StaticDecoder, applies, grown
 from cuecard.models.prompt import CUE, EMBEDDED, PROSE, TAGS, CardFormat, Prompt, Style, neutral
+from cuecard.models.scope import Scope
 
 PREFILL_CHUNK = 8192
 PREFIX_CACHE_MIB, ACCELERATED_PREFIX_CACHE_MIB = 1024, 4096
@@ -69,6 +71,7 @@ class LocalModel:
         reader: Reader,
         card_formats: Sequence[CardFormat] | None = None,
         prefix_cache_mib: float | None = None,
+        scope: Scope | None = None,
     ) -> None:
         """`prefix_cache_mib`: the most that is kept of computed prompts; None: as suits the device."""
         self._name, self._model, self._reader = name, model, reader
@@ -98,6 +101,7 @@ class LocalModel:
             weighing=True,
             place=f"this process, {model.device}",
             notes=notes,
+            scope=scope,
         )
         self._settle_on_a_decoder()
 
@@ -116,7 +120,9 @@ class LocalModel:
         if prefix_cache_mib is not None and not 0 < prefix_cache_mib < math.inf:
             raise BadInput(f"prefix_cache_mib is {prefix_cache_mib:g}", "give a number of MiB above 0")
         model, reader = loading.load(str(source), device, dtype, revision)
-        return cls(name or Path(source).name, model, reader, prefix_cache_mib=prefix_cache_mib)
+        told = Path(source) / scopes.FILE
+        scope = Scope.read(told) if told.is_file() else None
+        return cls(name or Path(source).name, model, reader, prefix_cache_mib=prefix_cache_mib, scope=scope)
 
     @property
     def name(self) -> str:

@@ -1,0 +1,88 @@
+"""What a pair of instruct models does with no option set, from a run of `cuecard eval`:
+
+    cuecard eval gym:gsm_symbolic,seed=20261128,count=60 --small URL#NAME --large URL#NAME \\
+        --strategies reason:small,transfer,short:large,mutual --out runs/real
+    python benchmarks/real_table.py runs/real
+
+Prints the figures, and stores them as benchmarks/results/real_table.json.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from common import save
+
+from cuecard.domain.call import FinishReason
+from cuecard.evals import folder
+
+Record = Mapping[str, Any]
+TWO_PROMPTS = 1.8
+"""A reasoning call that has read so many times the tokens of its question's short call has made a second request."""
+
+
+def by_arm(answers: Sequence[Record]) -> dict[str, dict[str, Record]]:
+    """Arm -> question -> its answer."""
+    arms: dict[str, dict[str, Record]] = {}
+    for each in answers:
+        arms.setdefault(each["arm"], {})[f"{each['task']}/{each['item']}"] = each
+    return arms
+
+
+def right(arm: Mapping[str, Record]) -> int:
+    return sum(each["score"] == 1 for each in arm.values())
+
+
+def second_requests(arms: Mapping[str, Mapping[str, Record]]) -> tuple[int, int]:
+    """Finished reasonings, and how many of them took a second request to get an answer."""
+    finished = again = 0
+    for question, answer in arms["reason:small"].items():
+        (call,) = [each for each in answer["calls"] if each["mode"] == "reason"]
+        short = next(each for each in arms["short:large"][question]["calls"] if each["mode"] == "short")
+        if call["finish_reason"] == FinishReason.STOP:
+            finished += 1
+            again += call["prompt_tokens"] > TWO_PROMPTS * short["prompt_tokens"]
+    return finished, again
+
+
+def figures(answers: Sequence[Record]) -> dict[str, Any]:
+    arms = by_arm(answers)
+    calls = {call["key"]: call for each in answers for call in each["calls"] if not call["cancelled"]}
+    brief = {mode: [call for call in calls.values() if call["mode"] == mode] for mode in ("short", "read")}
+    finished, again = second_requests(arms)
+    both = [(arms["reason:small"][each]["score"], arms["transfer"][each]["score"]) for each in arms["transfer"]]
+    return {
+        "questions": len(arms["transfer"]),
+        "right": {arm: right(of) for arm, of in arms.items()},
+        "right in reason:small only": sum(own > read for own, read in both),
+        "right in transfer only": sum(read > own for own, read in both),
+        "answers cut": sum(each["truncated"] for each in answers),
+        "routes of mutual": {
+            route: sum(each["route"] == route for each in arms["mutual"].values())
+            for route in sorted({each["route"] for each in arms["mutual"].values()})
+        },
+        **{f"calls: {mode}": len(of) for mode, of in brief.items()},
+        **{f"mean tokens: {mode}": round(mean(each["completion_tokens"] for each in of), 2) for mode, of in brief.items()},
+        **{f"run on: {mode}": sum(each["finish_reason"] != FinishReason.STOP for each in of) for mode, of in brief.items()},
+        "finished reasonings": finished,
+        "second requests": again,
+    }
+
+
+def main() -> None:
+    _, store = folder.opened(Path(sys.argv[1]))
+    try:
+        found = figures(list(store.answers()))
+    finally:
+        store.close()
+    for name, value in found.items():
+        print(f"{name}: {value}")
+    print(save("real_table", found))
+
+
+if __name__ == "__main__":
+    main()

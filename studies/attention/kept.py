@@ -1,0 +1,116 @@
+"""Cards cut short, read by the model that wrote them:  python studies/attention/kept.py --help
+
+RUN is a run of `cuecard attention` on that task. Writes `kept.jsonl` there question by question (stopped, it goes on),
+then tables and a figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cuecard.answers import extract
+from cuecard.attention import kept, masking, store
+from cuecard.attention.axes import LARGE_OWN, QUERIES
+from cuecard.attention.findings import REASONING
+from cuecard.attention.intervals import Band, band
+from cuecard.attention.run import Asked
+from cuecard.cli.tasks import open_named
+from cuecard.domain.question import AnswerKind, Question
+from cuecard.evals.run import chosen
+from cuecard.evals.statistics import holm
+from cuecard.models import spec
+from cuecard.models.base import Limits
+from cuecard.planning.proportions import wilson
+from cuecard.report.attention_cards import kept_words
+from cuecard.report.tables import write_csv
+
+
+def asked(task: str, limit: int | None) -> Iterator[Asked]:
+    for item in chosen(open_named(task), limit, None):
+        right = lambda answer, item=item: float(_is(answer, item.golds[0]))  # noqa: E731
+        yield Asked(item.id, item.question, item.cluster, item.category, "; ".join(item.golds), right)
+
+
+def _is(answer: str, gold: str) -> bool:
+    """Whether an answer is this number, however it is written: verifiers of reasoning-gym take no `65,600`."""
+    told, wanted = (extract(text, Question("How many?", kind=AnswerKind.NUMBER)).value for text in (answer, gold))
+    return told is not None and told == wanted
+
+
+async def work(args: argparse.Namespace) -> None:
+    model = spec.load(args.model)
+    try:
+        await kept.run(asked(args.task, args.limit), model, args.run, args.run / "kept.jsonl", Limits(), print)
+    finally:
+        await model.aclose()
+
+
+def adjusted(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of `kept.differences` with Holm's p over all of them."""
+    p = holm({f"{row['card']}|{row['against']}": row["p"] for row in rows})
+    return [{**row, "p (Holm)": round(p[f"{row['card']}|{row['against']}"], 4)} for row in rows]
+
+
+def places(records: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """How many cards say their own answer where."""
+    for name in records[0]["says"]:
+        count = sum(record["says"][name] for record in records)
+        low, high = wilson(count, len(records))
+        row = {"part": name, "cards": len(records), "say the answer": count}
+        yield {**row, "share": round(count / len(records), 4), "low": round(low, 4), "high": round(high, 4)}
+
+
+def by_answer(run: Path) -> Iterator[dict[str, Any]]:
+    """Attention to the reasoning, and sparsity, mean over layers and heads, behind right and behind wrong answers."""
+    seen = [record for _, record in store.records(run) if "right" in record.conditions.get(LARGE_OWN, {})]
+    for right in (True, False):
+        some = [each for each in seen if _is(each.conditions[LARGE_OWN]["answer"], each.meta["gold"]) == right]
+        clusters = [record.meta["cluster"] for record in some]
+        tokens = band(np.array([len(record.conditions[LARGE_OWN]["pieces"]) for record in some], float), clusters)
+        yield {"answers": ("wrong", "right")[right], "questions": len(some), "figure": "tokens", **_sides(tokens)}
+        for place, queries in enumerate(QUERIES):
+            for figure in ("mass", "sparsity"):
+                of = np.stack([record.array(LARGE_OWN, figure)[:, place].astype(float) for record in some])
+                each = np.nanmean(of[..., REASONING] if figure == "mass" else of, axis=(1, 2))
+                where = {"answers": ("wrong", "right")[right], "questions": len(some), "queries": queries}
+                yield {**where, "figure": figure, **_sides(band(each, clusters))}
+
+
+def _sides(of: Band) -> dict[str, float]:
+    return {name: round(float(getattr(of, name)), 4) for name in ("mean", "low", "high")}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", help="reads the cards; left out, what is there is summed up")
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--task", required=True)
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--to", type=Path, required=True, help="where the tables and the figure go")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if args.model:
+        asyncio.run(work(args))
+    records = masking.read(args.run / "kept.jsonl")
+    args.to.mkdir(parents=True, exist_ok=True)
+    rows = kept.table(records)
+    write_csv(args.to / "kept.csv", rows)
+    write_csv(args.to / "kept-differences.csv", adjusted(kept.differences(records)))
+    write_csv(args.to / "kept-answers.csv", list(places(records)))
+    write_csv(args.to / "by-answer.csv", list(by_answer(args.run)))
+    names = json.loads((args.run / "run.json").read_text(encoding="utf-8"))["config"]["models"]
+    drawn = kept_words(rows, f"{args.task}, {len(records)} questions, {names['large']} reads its own reasoning")
+    (args.to / "kept-words.svg").write_text(drawn.svg, encoding="utf-8")
+    print(drawn.caption)
+
+
+if __name__ == "__main__":
+    main()
