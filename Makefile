@@ -22,7 +22,7 @@ lint: .venv/ready     ## style, types, layers
 unit: .venv/ready     ## the tests
 	$(BIN)/pytest -n 2
 
-test-servers: .venv/ready ## the gateway before real vLLM and llama.cpp, asked by other people's clients
+test-servers: .venv/ready ## real vLLM and llama.cpp, a pretrained model, and clients of other projects
 	tests/servers/install.sh vllm
 	$(BIN)/pytest -m servers -n 0 --timeout 600 tests/servers
 

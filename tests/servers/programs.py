@@ -11,13 +11,17 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import openai
+from real_models import QWEN, SMOLLM, Weights
 
 HOME = Path(__file__).parents[2] / ".servers"
 """What install.sh has installed."""
 CUECARD = Path(sys.executable).parent / "cuecard"
+NAMES = {QWEN: "qwen2.5-coder-1.5b-instruct", SMOLLM: "smollm2-135m-instruct"}
+"""What the servers call the models; the library takes the model's family from it."""
 
 
 def free_port() -> int:
@@ -32,7 +36,7 @@ def running(
     command: Sequence[str | Path], health: str, log: Path, seconds: float, **env: str
 ) -> Iterator[subprocess.Popen]:
     """A server, once `health` answers; killed with all its children at the end."""
-    with log.open("wb") as out:
+    with log.open("ab") as out:
         process = subprocess.Popen(
             list(map(str, command)), stdout=out, stderr=out, env=os.environ | env, start_new_session=True
         )
@@ -59,6 +63,34 @@ def kill(process: subprocess.Popen) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model behind a server of its own: base URL, name in requests, the server's process."""
+
+    url: str
+    name: str
+    process: subprocess.Popen
+
+    @property
+    def spec(self) -> str:
+        """As `--small` and `--large` take it."""
+        return f"{self.url}#{self.name}"
+
+
+@contextmanager
+def llamacpp(
+    weights: Weights, folder: Path, *, port: int | None = None, slots: int = 4, context: int = 8192
+) -> Iterator[Served]:
+    """llama.cpp's server with one of the pretrained models, on one thread. Its log is written into `folder`."""
+    port, name = port or free_port(), NAMES[weights]
+    script, file = Path(__file__).parent / "llamacpp.py", HOME / "gguf" / weights.file
+    command = [HOME / "python" / "bin" / "python", script, file, str(port), "--alias", name]
+    sizes = ["--slots", str(slots), "--context", str(context)]
+    base = f"http://127.0.0.1:{port}"
+    with running([*command, *sizes], f"{base}/health", folder / f"{name}-{port}", 120) as process:
+        yield Served(f"{base}/v1", name, process)
 
 
 @contextmanager

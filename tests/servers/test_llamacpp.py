@@ -8,7 +8,8 @@ from pathlib import Path
 
 import openai
 import pytest
-from programs import HOME, free_port, gateway, kill, running
+from programs import Served, gateway, kill, llamacpp
+from real_models import SMOLLM
 
 pytestmark = pytest.mark.servers
 MODEL = "smollm2"
@@ -16,36 +17,22 @@ ASKED = [{"role": "user", "content": "What is the capital of France? Answer with
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[str, object]]]:
-    """Two servers: role -> base URL and process."""
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Served]]:
+    """A server for each role."""
     folder = tmp_path_factory.mktemp("llamacpp")
-    weights = next((HOME / "gguf").rglob("*.gguf"))
-    ports = {"small": free_port(), "large": free_port()}
-
-    def command(role: str) -> list[str | Path]:
-        script = Path(__file__).parent / "llamacpp.py"
-        return [HOME / "python" / "bin" / "python", script, weights, str(ports[role])]
-
-    def base(role: str) -> str:
-        return f"http://127.0.0.1:{ports[role]}"
-
-    with (
-        running(command("small"), f"{base('small')}/health", folder / "small", 120) as small,
-        running(command("large"), f"{base('large')}/health", folder / "large", 120) as large,
-    ):
-        yield {"small": (f"{base('small')}/v1", small), "large": (f"{base('large')}/v1", large)}
+    with llamacpp(SMOLLM, folder) as small, llamacpp(SMOLLM, folder) as large:
+        yield {"small": small, "large": large}
 
 
 @pytest.fixture
 def client(servers, tmp_path: Path) -> Iterator[openai.OpenAI]:
-    settings = {role: f'model = "{url}#{MODEL}-{role}"' for role, (url, _) in servers.items()}
+    settings = {role: f'model = "{served.url}#{MODEL}-{role}"' for role, served in servers.items()}
     with gateway(settings, tmp_path) as client:
         yield client
 
 
 def test_what_the_gateway_says_of_one_model_is_what_its_server_says(servers, client):
-    url, _ = servers["large"]
-    direct = openai.OpenAI(base_url=url, api_key="none").chat.completions.create(
+    direct = openai.OpenAI(base_url=servers["large"].url, api_key="none").chat.completions.create(
         model=MODEL, messages=ASKED, temperature=0, max_tokens=8
     )
     alone = client.chat.completions.create(
@@ -77,8 +64,7 @@ def test_a_pair_of_text_models_answers(strategy, stream, client):
 
 async def test_a_server_that_is_killed_while_it_speaks_leaves_an_answer_of_the_other(servers, tmp_path):
     """Last of this file: its large server does not come back."""
-    _, process = servers["large"]
-    settings = {role: f'model = "{at}#{MODEL}-{role}"' for role, (at, _) in servers.items()}
+    settings = {role: f'model = "{served.url}#{MODEL}-{role}"' for role, served in servers.items()}
     with gateway(settings, tmp_path) as blocking:
         async with openai.AsyncOpenAI(base_url=blocking.base_url, api_key="none", max_retries=0) as client:
             stream = await client.chat.completions.create(
@@ -89,7 +75,7 @@ async def test_a_server_that_is_killed_while_it_speaks_leaves_an_answer_of_the_o
                 delta = chunk.choices[0].delta if chunk.choices else None
                 shown += bool(delta and getattr(delta, "reasoning_content", None))
                 if shown == 3:
-                    await asyncio.to_thread(kill, process)
+                    await asyncio.to_thread(kill, servers["large"].process)
                 content += (delta.content or "") if delta else ""
                 route = (chunk.model_extra or {}).get("cuecard", {}).get("route", route)
     assert (bool(content), route) == (True, "degraded")

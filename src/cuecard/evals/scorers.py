@@ -86,6 +86,8 @@ def mathvista(said: str, item: Item) -> float:
 def gym(said: str, item: Item) -> float:
     """What reasoning-gym's own verifier gives, in [0, 1]; some of its tasks give a little for a well-formed answer."""
     told = _extra(item)
+    if item.question.kind is AnswerKind.YES_NO:  # found in lower case, and verifiers compare letter by letter
+        said = next((gold for gold in item.golds if gold.lower() == said), said)
     made = puzzles(told["name"], told["seed"], told["count"])
     return float(made.score_answer(said, made[told["index"]]))
 

@@ -55,12 +55,14 @@ class GymTask:
 
     @cached_property
     def kind(self) -> AnswerKind:
-        """The kind that all answers share, as far as the first twenty show: numbers, a few words, or anything."""
+        """The kind that all answers share, as far as the first twenty show: numbers, yes or no, a few words, any."""
         if self._kind is not None:
             return self._kind
         answers = [str(entry.get("answer")) for entry in islice(self._puzzles, min(LOOKED_AT, self._count))]
         if all(whole(answer) is not None for answer in answers):
             return AnswerKind.NUMBER
+        if {answer.lower() for answer in answers} == {"yes", "no"}:
+            return AnswerKind.YES_NO
         short = all("\n" not in answer and len(answer.split()) <= SHORT_WORDS for answer in answers)
         return AnswerKind.SHORT_TEXT if short else AnswerKind.FREE_TEXT
 

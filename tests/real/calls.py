@@ -1,0 +1,144 @@
+"""The calls that are recorded of each question: their prompts, the models' settings, and how they are stored."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cuecard.domain.question import AnswerKind, Question
+from cuecard.models import prompt as layouts
+from cuecard.models.base import Limits
+from cuecard.models.openai import OpenAIModel, constraints
+from cuecard.models.openai.constraints import Dialect
+from cuecard.models.prompt import BRIEF_KINDS, GRAMMAR_KINDS, CardFormat, Prompt, Style
+
+HERE = Path(__file__).parent
+QUESTIONS, REPLIES = HERE / "questions.jsonl", HERE / "replies.jsonl"
+QWEN, SMOLLM = "qwen2.5-coder-1.5b-instruct", "smollm2-135m-instruct"
+CARD_WRITER = QWEN
+"""Its reasoning is the card that both models read."""
+READS = tuple(f"read/{form}" for form in CardFormat)
+CALLS = ("reason", *READS, "short", "short/grammar", "short/plain")
+STRICT = "/strict"
+"""Ends the name of a call that is made because the one before it was cut."""
+LIMITS = Limits(reasoning_tokens=400, timeout_s=None)
+LONG_LIMITS = Limits(reasoning_tokens=400, answer_tokens=256, timeout_s=None)
+
+
+def settings(call: str) -> Mapping[str, Any]:
+    """What is known of the server: llama.cpp continues an assistant's turn; of a `plain` one nothing is known."""
+    if "plain" in call:
+        return {}
+    return {"prefill": True, **({"constraint": "grammar"} if "grammar" in call else {})}
+
+
+def client(url: str, model: str, call: str) -> OpenAIModel:
+    return OpenAIModel(url, model, **settings(call))
+
+
+def applies(call: str, question: Question) -> bool:
+    """Whether this call differs from the others for a question of this kind."""
+    if "grammar" in call:
+        return question.kind in GRAMMAR_KINDS
+    return question.kind in BRIEF_KINDS or "plain" not in call
+
+
+def limits(question: Question) -> Limits:
+    return LIMITS if question.kind in BRIEF_KINDS else LONG_LIMITS
+
+
+def prompt(call: str, question: Question, card: str, style: Style) -> Prompt:
+    """The prompt of a call. `card`: the reasoning that a `read` call is given."""
+    mode, *how = call.split("/")
+    strict = "strict" in how
+    match mode:
+        case "short":
+            return layouts.short(question, style, strict=strict)
+        case "reason":
+            return layouts.reason(question, style)
+        case _:
+            return layouts.read(question, card, CardFormat(how[0]), style, strict=strict)
+
+
+def digest(call: str, question: Question, model: str) -> str:
+    """Of all that decides on a reply: the prompt, for `read` with the one that its card comes from, and the grammar."""
+    server = client("http://127.0.0.1:1/v1", model, call)
+    made = prompt(call, question, "CARD", server.abilities.style)
+    text = [[turn.role, turn.text] for turn in made.turns], made.opening, made.schema
+    grammar = constraints.fields(question, Dialect.GRAMMAR) if made.constrained else None
+    card = digest("reason", question, CARD_WRITER) if call.startswith("read") else None
+    return hashlib.sha256(json.dumps([text, grammar, card]).encode()).hexdigest()[:12]
+
+
+# --- what is stored ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Raw:
+    """One reply as the server sent it."""
+
+    content: str
+    reasoning: str
+    finish_reason: str | None
+    """None: the client hung up, because the reasoning's budget was spent."""
+    prompt_tokens: int | None
+    completion_tokens: int | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One call of one model: its requests, and what a person reads in the last reply."""
+
+    question: str
+    model: str
+    call: str
+    prompt: str
+    """`digest` when it was recorded."""
+    requests: tuple[Raw, ...]
+    judged: Any
+    """The answer that the last reply gives, right or not: an option's letter, yes or no, a number, words, a JSON value;
+    for free text whether it answers at all. None: it gives none, or several."""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.question, self.model, self.call
+
+    @property
+    def completion_tokens(self) -> int | None:
+        counts = [each.completion_tokens for each in self.requests]
+        return None if None in counts else sum(counts)
+
+
+UNJUDGED = "?"
+"""In place of a judgement that nobody has made yet."""
+
+
+def load_questions() -> dict[str, tuple[Question, Any]]:
+    """Question and right answer (None for free text) by name."""
+    found = {}
+    for line in QUESTIONS.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        schema = json.dumps(row["schema"]) if "schema" in row else None
+        kind = AnswerKind(row["kind"])
+        asked = Question(row["question"], options=tuple(row.get("options", ())), kind=kind, schema=schema)
+        found[row["id"]] = asked, row.get("answer")
+    return found
+
+
+def load_rows() -> list[Row]:
+    if not REPLIES.exists():
+        return []
+    stored = map(json.loads, REPLIES.read_text(encoding="utf-8").splitlines())
+    return [Row(**{**row, "requests": tuple(Raw(**raw) for raw in row["requests"])}) for row in stored]
+
+
+def save_rows(rows: Iterable[Row]) -> None:
+    """Sorted as questions, models and calls are."""
+    questions = list(load_questions())
+    ordered = sorted(rows, key=lambda row: (questions.index(row.question), row.model, row.call))
+    text = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in ordered)
+    REPLIES.write_text(text, encoding="utf-8")

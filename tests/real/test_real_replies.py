@@ -1,0 +1,131 @@
+"""Recorded replies of two pretrained models: what is read in them, and strategies over them, without a model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from statistics import mean
+
+import pytest
+from calls import CALLS, QWEN, READS, REPLIES, SMOLLM, STRICT, UNJUDGED, Row, applies, client, digest, load_rows
+from judging import README, Found, final, read_all, says, table, written
+from replaying import QUESTIONS, replayed
+
+from cuecard.domain.outcome import Outcome
+from cuecard.domain.question import AnswerKind
+from cuecard.models.prompt import BRIEF_KINDS, CardFormat
+from cuecard.strategies.policy import Policy
+from cuecard.strategies.run import answer
+
+pytestmark = pytest.mark.skipif(not REPLIES.exists(), reason="nothing is recorded yet")
+RECORD = "record anew: python tests/real/record.py QWEN_URL SMOLLM_URL"
+JUDGE = "read them and write their answers into replies.jsonl: python tests/real/judging.py lists them"
+MODELS = (QWEN, SMOLLM)
+BRIEF = [name for name, (question, _) in QUESTIONS.items() if question.kind in BRIEF_KINDS]
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Row]:
+    return load_rows()
+
+
+@pytest.fixture(scope="module")
+def found(rows: list[Row]) -> Found:
+    return asyncio.run(read_all(rows))
+
+
+def test_there_are_ten_questions_of_each_of_six_kinds():
+    kinds = [question.kind for question, _ in QUESTIONS.values()]
+    assert {kind: kinds.count(kind) for kind in kinds} == dict.fromkeys(set(AnswerKind) - {AnswerKind.MATHS}, 10)
+
+
+def test_the_recording_is_of_todays_prompts(rows: list[Row]):
+    outdated = [row.key for row in rows if row.prompt != digest(row.call, QUESTIONS[row.question][0], row.model)]
+    there = {row.key for row in rows}
+    wanted = {
+        (name, model, call)
+        for name, (question, _) in QUESTIONS.items()
+        for model in MODELS
+        for call in CALLS
+        if applies(call, question)
+    }
+    assert (outdated, sorted(wanted - there)) == ([], []), RECORD
+
+
+def test_every_reply_is_judged(rows: list[Row]):
+    assert [row.key for row in rows if row.judged == UNJUDGED] == [], JUDGE
+
+
+@pytest.mark.parametrize("call", ["short", "short/grammar", *READS])
+def test_brief_answers_of_a_model_that_can_are_brief_and_whole(call: str, found: Found):
+    rows = [found[name, QWEN, call].row for name in BRIEF if (name, QWEN, call) in found]
+    assert [row.question for row in rows if row.requests[0].finish_reason != "stop"] == []
+    assert mean(row.requests[0].completion_tokens or 0 for row in rows) <= 10
+
+
+def test_a_grammar_keeps_a_model_brief_that_would_run_on(found: Found):
+    rows = [found[key].row for key in found if key[1:] == (SMOLLM, "short/grammar")]
+    assert mean(row.requests[0].completion_tokens or 0 for row in rows) <= 10
+
+
+def test_the_conclusion_of_a_finished_reasoning_is_read_without_a_second_request(found: Found):
+    written = [found[name, QWEN, "reason"] for name in BRIEF]
+    finished = [each for each in written if each.row.requests[0].finish_reason == "stop"]
+    assert len(finished) >= 35
+    assert sum(each.requests == 1 for each in finished) >= 0.95 * len(finished)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("call", CALLS)
+def test_extraction_finds_what_a_person_reads(call: str, model: str, found: Found):
+    replies = [each for key, each in found.items() if key[1:] in ((model, call), (model, call + STRICT))]
+    assert len(replies) >= 30
+    misread = [
+        (each.row.question, each.text, f"judged {each.row.judged!r}", f"found {each.answer.value!r}")
+        for each in replies
+        if not says(each.answer, each.row.judged, QUESTIONS[each.row.question][0])
+    ]
+    assert misread == []
+
+
+def test_the_table_of_the_readme_is_that_of_the_recording(found: Found):
+    page = README.read_text(encoding="utf-8")
+    assert page == written(page, table(found)), "write it anew: python tests/real/judging.py"
+
+
+async def outcomes(rows: list[Row], small: str, large: str, strategy: str, policy: Policy) -> dict[str, Outcome]:
+    """Every question through a strategy, over recorded replies."""
+    async with replayed(rows) as (replay, url, _):
+        models = {role: client(url, name, "short") for role, name in (("small", small), ("large", large))}
+        try:
+            answered = {name: await answer(asked, models, strategy, policy) for name, (asked, _) in QUESTIONS.items()}
+        finally:
+            for model in models.values():
+                await model.aclose()
+        assert replay.unknown == []
+        return answered
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def reader(request: pytest.FixtureRequest) -> Iterator[str]:
+    return request.param
+
+
+@pytest.mark.parametrize("form", CardFormat)
+async def test_transfer_gives_what_the_reader_says_of_the_card(form: CardFormat, reader: str, rows: list[Row], found):
+    policy = Policy(card=form)
+    for name, outcome in (await outcomes(rows, QWEN, reader, "transfer", policy)).items():
+        read = final(found, name, reader, f"read/{form}")
+        assert outcome.route == "transferred", outcome.reason
+        assert outcome.answer == (read.answer.text if read.answer.parsed else read.text.strip())
+
+
+async def test_mutual_accepts_what_both_say_and_else_reads(reader: str, rows: list[Row], found: Found):
+    answered = await outcomes(rows, QWEN, reader, "mutual", Policy(card=CardFormat.NOTES))
+    routes = [outcome.route for outcome in answered.values()]
+    assert set(routes) <= {"agreed", "confirmed", "transferred"}
+    assert "agreed" in routes
+    for name, outcome in answered.items():
+        call = "read/notes" if outcome.route == "transferred" else "short"
+        said = final(found, name, reader, call)
+        assert outcome.answer == (said.answer.text if said.answer.parsed else said.text.strip())
