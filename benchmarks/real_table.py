@@ -16,7 +16,6 @@ from statistics import mean
 from typing import Any
 
 from common import save
-
 from cuecard.domain.call import FinishReason
 from cuecard.evals import folder
 
@@ -66,8 +65,14 @@ def figures(answers: Sequence[Record]) -> dict[str, Any]:
             for route in sorted({each["route"] for each in arms["mutual"].values()})
         },
         **{f"calls: {mode}": len(of) for mode, of in brief.items()},
-        **{f"mean tokens: {mode}": round(mean(each["completion_tokens"] for each in of), 2) for mode, of in brief.items()},
-        **{f"run on: {mode}": sum(each["finish_reason"] != FinishReason.STOP for each in of) for mode, of in brief.items()},
+        **{
+            f"mean tokens: {mode}": round(mean(each["completion_tokens"] for each in of), 2)
+            for mode, of in brief.items()
+        },
+        **{
+            f"run on: {mode}": sum(each["finish_reason"] != FinishReason.STOP for each in of)
+            for mode, of in brief.items()
+        },
         "finished reasonings": finished,
         "second requests": again,
     }
