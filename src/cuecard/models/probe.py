@@ -111,6 +111,7 @@ async def adapted(
     """Probe one model as far as it is not known, and have it behave accordingly. Each step is stored as it is done."""
     found = await _listing(model)
     if found.problem is not None:
+        tell(f"{model.name} could not be probed ({found.problem}); defaults hold")
         return found
     key = _key(model, found)
     if not fresh and (stored := load().get(key)) is not None:
@@ -128,6 +129,7 @@ async def adapted(
         except CuecardError as error:
             if error.retryable or name == "short":
                 found.problem = str(error)
+                tell(f"the probe of {model.name} stopped ({error.message}): it goes on the next time")
                 return found
             found.notes.append(f"{name}: {error}")
         found.steps.append(name)
