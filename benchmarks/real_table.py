@@ -28,7 +28,7 @@ def by_arm(answers: Sequence[Record]) -> dict[str, dict[str, Record]]:
     """Arm -> question -> its answer."""
     arms: dict[str, dict[str, Record]] = {}
     for each in answers:
-        arms.setdefault(each["arm"], {})[f"{each['task']}/{each['item']}"] = each
+        arms.setdefault(each["arm"], {})[f"{each['task']}/{each['id']}"] = each
     return arms
 
 
