@@ -101,7 +101,7 @@ class Row:
     requests: tuple[Raw, ...]
     judged: Any
     """The answer that the last reply gives, right or not: an option's letter, yes or no, a number, words, a JSON value;
-    for free text whether it answers at all. None: it gives none, or several."""
+    for free text whether it answers at all. None: it gives none, or several, or is cut."""
 
     @property
     def key(self) -> tuple[str, str, str]:

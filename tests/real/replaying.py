@@ -10,9 +10,10 @@ from typing import Any
 
 from calls import CARD_WRITER, Raw, Row, client, limits, load_questions, prompt
 
-from cuecard.answers import Answer, extract
+from cuecard.answers import UNPARSED, Answer, extract
+from cuecard.domain.call import FinishReason
 from cuecard.domain.errors import ModelError
-from cuecard.models.base import AnswerDelta, ReasoningDelta
+from cuecard.models.base import AnswerDelta, Finished, ReasoningDelta
 from cuecard.models.mock_server import Framing, HttpError, MockServer, Received, Reply, Says
 
 QUESTIONS = load_questions()
@@ -27,12 +28,14 @@ class Replayed:
     row: Row
     reasoning: str
     text: str
+    cut: bool
     requests: int
     """How many requests it has made; those beyond the recorded ones are not answered."""
 
     @property
     def answer(self) -> Answer:
-        return extract(self.text, QUESTIONS[self.row.question][0])
+        """As strategies take it: none where the reply was cut."""
+        return UNPARSED if self.cut else extract(self.text, QUESTIONS[self.row.question][0])
 
 
 def says(raw: Raw) -> Says:
@@ -62,7 +65,7 @@ class ReplayServer:
     async def replay(self, url: str, row: Row, card: str) -> Replayed:
         """One recorded call, and what is read in it. `card`: what a `read` call is given."""
         question, before = QUESTIONS[row.question][0], len(self.server.received)
-        self._replaying, reasoning, text = list(row.requests), "", ""
+        self._replaying, reasoning, text, cut = list(row.requests), "", "", True
         model = client(url, row.model, row.call)
         try:
             asked = prompt(row.call, question, card, model.abilities.style)
@@ -74,6 +77,8 @@ class ReplayServer:
                             reasoning += piece
                         case AnswerDelta(piece):
                             text += piece
+                        case Finished():
+                            cut = event.finish_reason is FinishReason.LENGTH
         except ModelError:
             if self._replaying:
                 raise
@@ -81,7 +86,7 @@ class ReplayServer:
         finally:
             self._replaying = None
             await model.aclose()
-        return Replayed(row, reasoning, text, len(self.server.received) - before)
+        return Replayed(row, reasoning, text, cut, len(self.server.received) - before)
 
     def _reply(self, request: Received) -> Reply:
         key = _key(request.body)
