@@ -130,4 +130,5 @@ STUDIED: dict[str, Callable[[], str]] = {
     "studied attention bound": bound,
     "studied attention memory": memory,
     "studied attention smollm2": lambda: whole("smollm2"),
+    "studied attention qwen": lambda: whole("../qwen2.5-coder/tables"),
 }

@@ -22,7 +22,7 @@ from cuecard.loop_thread import LoopThread
 from cuecard.models import images, spec
 from cuecard.models import probe as probes
 from cuecard.models.base import Model
-from cuecard.models.probe import Findings
+from cuecard.models.findings import Findings
 from cuecard.models.prompt import CardFormat
 from cuecard.strategies.cuts import cut_with
 from cuecard.strategies.policy import Acceptance, EarlyStop, Policy, Schedule

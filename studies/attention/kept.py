@@ -41,14 +41,30 @@ def asked(task: str, limit: int | None) -> Iterator[Asked]:
 
 def _is(answer: str, gold: str) -> bool:
     """Whether an answer is this number, however it is written: verifiers of reasoning-gym take no `65,600`."""
-    told, wanted = (extract(text, Question("How many?", kind=AnswerKind.NUMBER)).value for text in (answer, gold))
-    return told is not None and told == wanted
+    return _number(answer) is not None and _number(answer) == _number(gold)
+
+
+def _number(text: str) -> str | None:
+    return extract(text, Question("How many?", kind=AnswerKind.NUMBER)).value
+
+
+def _looked(run: Path) -> list[store.Record]:
+    return [record for _, record in store.records(run) if "right" in record.conditions.get(LARGE_OWN, {})]
 
 
 async def work(args: argparse.Namespace) -> None:
-    model = spec.load(args.model)
+    model = spec.load({"model": args.model, **({"prefill": True} if "://" in args.model else {})})
     try:
-        await kept.run(asked(args.task, args.limit), model, args.run, args.run / "kept.jsonl", Limits(), print)
+        await kept.run(
+            asked(args.task, args.limit),
+            model,
+            args.run,
+            args.run / "kept.jsonl",
+            Limits(),
+            args.shares,
+            args.at_once,
+            print,
+        )
     finally:
         await model.aclose()
 
@@ -59,20 +75,21 @@ def adjusted(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{**row, "p (Holm)": round(p[f"{row['card']}|{row['against']}"], 4)} for row in rows]
 
 
-def places(records: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+def places(run: Path) -> Iterator[dict[str, Any]]:
     """How many cards say their own answer where."""
-    for name in records[0]["says"]:
-        count = sum(record["says"][name] for record in records)
-        low, high = wilson(count, len(records))
-        row = {"part": name, "cards": len(records), "say the answer": count}
-        yield {**row, "share": round(count / len(records), 4), "low": round(low, 4), "high": round(high, 4)}
+    own = [record.conditions[LARGE_OWN] for record in _looked(run)]
+    found = [kept.ends("".join(each["pieces"]), str(_number(each["answer"]))) for each in own]
+    for name in found[0]:
+        count = sum(each[name] for each in found)
+        low, high = wilson(count, len(found))
+        row = {"part": name, "cards": len(found), "say the answer": count}
+        yield {**row, "share": round(count / len(found), 4), "low": round(low, 4), "high": round(high, 4)}
 
 
 def by_answer(run: Path) -> Iterator[dict[str, Any]]:
     """Attention to the reasoning, and sparsity, mean over layers and heads, behind right and behind wrong answers."""
-    seen = [record for _, record in store.records(run) if "right" in record.conditions.get(LARGE_OWN, {})]
     for right in (True, False):
-        some = [each for each in seen if _is(each.conditions[LARGE_OWN]["answer"], each.meta["gold"]) == right]
+        some = [each for each in _looked(run) if _is(each.conditions[LARGE_OWN]["answer"], each.meta["gold"]) == right]
         clusters = [record.meta["cluster"] for record in some]
         tokens = band(np.array([len(record.conditions[LARGE_OWN]["pieces"]) for record in some], float), clusters)
         yield {"answers": ("wrong", "right")[right], "questions": len(some), "figure": "tokens", **_sides(tokens)}
@@ -94,6 +111,8 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--task", required=True)
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--shares", type=lambda text: [float(each) for each in text.split(",")], default=kept.SHARES)
+    parser.add_argument("--at-once", type=int, default=16, help="cards of one question that are read at once")
     parser.add_argument("--to", type=Path, required=True, help="where the tables and the figure go")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -104,7 +123,7 @@ def main() -> None:
     rows = kept.table(records)
     write_csv(args.to / "kept.csv", rows)
     write_csv(args.to / "kept-differences.csv", adjusted(kept.differences(records)))
-    write_csv(args.to / "kept-answers.csv", list(places(records)))
+    write_csv(args.to / "kept-answers.csv", list(places(args.run)))
     write_csv(args.to / "by-answer.csv", list(by_answer(args.run)))
     names = json.loads((args.run / "run.json").read_text(encoding="utf-8"))["config"]["models"]
     drawn = kept_words(rows, f"{args.task}, {len(records)} questions, {names['large']} reads its own reasoning")

@@ -125,7 +125,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path):
 def test_a_second_process_is_refused_while_the_first_is_at_work(tmp_path):
     with RunFolder(tmp_path / "run", ABOUT), multiprocessing.get_context("spawn").Pool(1) as other:
         told = other.apply(refusal, (tmp_path / "run",))
-    assert told == f"another process (process {os.getpid()}) is at work in {tmp_path / 'run'}"
+    assert told.startswith(f"another process (process {os.getpid()}) is at work in {tmp_path / 'run'}")
     with RunFolder(tmp_path / "run", ABOUT) as held:
         assert held.resumed
 

@@ -33,7 +33,7 @@ def identity(model: str, text: str, thinks: bool) -> tuple[str, str, str]:
     """(model, mode, question): which call it is."""
     number = re.search(r"number (\d+)", text)
     assert number
-    mode = "reason" if thinks else "read" if "Notes of another model" in text else "short"
+    mode = "reason" if thinks else "read" if "End of the draft." in text else "short"
     return model, mode, number[1]
 
 
@@ -202,7 +202,7 @@ async def test_a_run_grows_by_arms_and_questions_and_makes_only_the_calls_that_a
         code, out, said = await lab.end("--strategies=mutual", "--limit=15", "--json")
         assert code == 0, said
         assert f"going on with {lab.out}; new: arm mutual; new: 15 instead of 10 questions of each task" in said
-        assert len(lab.seen) == len(set(lab.seen)) == 15 * 3
+        assert len(lab.seen) == len(set(lab.seen)) == 15 * 4
         assert lab.answers() == Counter(dict.fromkeys(("short:small", "short:large", "mutual"), 15))
         [task] = json.loads(out)["tasks"].values()
         assert (task["items"], task["complete"]) == (15, True)

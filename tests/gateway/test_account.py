@@ -58,10 +58,10 @@ async def test_without_prices_nothing_is_said_of_a_cost():
 @pytest.mark.parametrize(
     ("asked", "limits"),
     [
-        (said(), {"answer_tokens": 64, "reasoning_tokens": 2048}),
+        (said(), {"answer_tokens": 24, "reasoning_tokens": 2048}),
         (said(DESCRIBE), {"answer_tokens": 1024, "reasoning_tokens": 2048}),
         (said(max_completion_tokens=9, reasoning_effort="low"), {"answer_tokens": 9, "reasoning_tokens": 512}),
-        (said(extra_body={"cuecard": {"budget": 33}}), {"answer_tokens": 64, "reasoning_tokens": 33}),
+        (said(extra_body={"cuecard": {"budget": 33}}), {"answer_tokens": 24, "reasoning_tokens": 33}),
     ],
 )
 async def test_the_bounds_of_answer_and_reasoning_are_both_told(asked, limits):

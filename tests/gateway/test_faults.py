@@ -130,6 +130,9 @@ async def test_when_both_fail_it_is_an_error_that_may_be_tried_again(fault, stre
         assert tidy(pools)
 
 
+RUNS_ON = "a huge answer"
+
+
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("odd", ["small", "large", "both"])
 @pytest.mark.parametrize("oddity", list(HARMLESS))
@@ -138,7 +141,11 @@ async def test_what_is_only_odd_is_put_right(oddity, odd, stream):
     replies = {"small": FINE, "large": FINE} | dict.fromkeys(odd_ones, HARMLESS[oddity])
     async with pair(**replies) as (client, pools):
         content, route = await answered(client, stream)
-        assert (content, route) == ("3", "agreed")
+        if oddity == RUNS_ON:  # cut, and a cut text agrees with nothing
+            assert content.startswith("3" if odd == "small" else "The answer is 3.")
+            assert route != "agreed"
+        else:
+            assert (content, route) == ("3", "agreed")
         assert tidy(pools)
 
 
@@ -230,7 +237,9 @@ async def test_a_server_that_has_vanished_by_the_hand_off_is_made_do_without(add
 )
 async def test_at_the_hand_off_what_is_odd_is_put_right(reply, route, stream):
     async with pair(later(FINE, "2"), later(reply, "5")) as (client, pools):
-        assert await answered(client, stream) == ("3", route)
+        content, took = await answered(client, stream)
+        assert content == "3" or (reply is HARMLESS[RUNS_ON] and content.startswith("The answer is 3."))
+        assert took == route
         assert tidy(pools)
 
 

@@ -41,7 +41,7 @@ def test_one_call_after_the_other_costs_their_sum() -> None:
     )
     card = transfer.calls[-1].usage.prompt_tokens
     assert card == pytest.approx(WORK.prompt + 100, abs=2)
-    assert transfer.total_s == pytest.approx(small.call_s(196, 240, 104) + large.call_s(196, card, 4))
+    assert transfer.total_s == pytest.approx(small.call_s(196, 240, 100) + large.call_s(196, card, 4))
     assert mutual.total_s == pytest.approx(small.call_s(196, 240, 4) + large.call_s(196, 240, 4))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from cuecard.models.base import AnswerDelta, Limits
 from cuecard.models.local.decoding import Decoder
 from cuecard.models.local.inputs import ProcessorReader, QwenReader, TextReader, for_stills
 from cuecard.models.local.model import LocalModel
-from cuecard.models.prompt import PROSE, TAGS, CardFormat, growing, read, reason, short
+from cuecard.models.prompt import CUE, EMBEDDED, PROSE, TAGS, CardFormat, growing, read, reason, short
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -137,8 +138,8 @@ def test_text_that_is_told_token_by_token_is_whole(
 
 
 def test_a_family_without_think_tags_reasons_in_prose(loaded: Callable[[str], LocalModel]) -> None:
-    assert loaded("llama").abilities.style == PROSE
-    assert loaded("qwen3_vl").abilities.style == TAGS
+    assert loaded("llama").abilities.style == replace(PROSE, cue=CUE)
+    assert loaded("qwen3_vl").abilities.style == EMBEDDED
 
 
 def test_each_family_has_its_reader(references: Callable[[str], Reference]) -> None:

@@ -16,7 +16,7 @@ from cuecard.evals.identity import is_local, revision
 from cuecard.models import spec
 from cuecard.models.base import Limits
 from cuecard.models.local import loading
-from cuecard.models.prompt import PROSE, short
+from cuecard.models.prompt import short
 
 HIDDEN, HEADS, HEAD_DIM, MLP, LAYERS = 32, 2, 16, 64, 2
 TEMPLATE = (
@@ -76,7 +76,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def test_a_gguf_file_answers_with_its_own_chat_template(path: Path) -> None:
     model = spec.load(str(path))
     assert model.name == "tiny-q8"
-    assert model.abilities.style == PROSE
+    assert model.abilities.style.in_prose
     prompt = short(Question("hello?"), model.abilities.style)
     ids, answered = await model.tokens(prompt, "yes")  # type: ignore[attr-defined]
     assert model.tokenizer.decode(ids).startswith("<|im_start|>user\nhello?")  # type: ignore[attr-defined]

@@ -566,3 +566,33 @@ async def test_a_limit_that_does_not_fit_into_the_servers_context_is_halved_unti
         heard = await hear(model, REASON, Limits(reasoning_tokens=1000, answer_tokens=64))
     assert heard.answer == "3"
     assert [body["max_tokens"] for body in server.bodies] == [1064, 532, 266]
+
+
+# What a server sends again, and grammars
+
+
+@pytest.mark.parametrize("piece", [None, 1, 7])
+async def test_a_server_that_sends_the_given_beginning_again_has_it_taken_off(piece: int | None) -> None:
+    number = replace(QUESTION, options=(), kind=AnswerKind.NUMBER)
+    for said, answer in (("The answer is 6.", "6."), ("6", "6"), ("The", "The")):
+        async with served(Says(said, piece=piece), family="plain", prefill=True) as (model, server):
+            heard = await hear(model, short(number, model.abilities.style))
+        assert server.bodies[0]["messages"][-1] == {"role": "assistant", "content": "The answer is"}
+        assert heard.answer == answer
+
+
+async def test_a_grammar_goes_with_brief_answers_only() -> None:
+    async with served(Says("6"), family="plain", constraint="grammar") as (model, server):
+        style = model.abilities.style
+        for kind in (AnswerKind.NUMBER, AnswerKind.FREE_TEXT):
+            await hear(model, short(replace(QUESTION, options=(), kind=kind), style))
+        await hear(model, reason(replace(QUESTION, options=(), kind=AnswerKind.NUMBER), style))
+    assert ["grammar" in body for body in server.bodies] == [True, False, False]
+
+
+async def test_a_server_that_refuses_a_grammar_answers_without_one() -> None:
+    server = MockServer([Says("6")], models=["m"], refuses=["structured_outputs"])
+    async with served(server=server, model="m", family="plain", constraint="structured_outputs") as (model, _):
+        heard = await hear(model, short(QUESTION, model.abilities.style))
+        assert heard.answer == "6"
+        assert any("grammar" in note for note in model.abilities.notes)

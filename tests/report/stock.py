@@ -18,7 +18,7 @@ def call(role: str, mode: Mode, start_s: float, end_s: float, tokens: int = 1, *
     made = Call(
         role, f"demo-{role}", mode, start_s, first, end_s, Usage(60, 0, tokens, 0), FinishReason.STOP, reasoning, "3"
     )
-    return replace(made, **changed)
+    return replace(made, **{"reasoning_end_s": end_s if reasoning else None} | changed)
 
 
 CALLS = (

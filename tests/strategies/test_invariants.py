@@ -108,7 +108,7 @@ def test_schedules_change_the_time_but_never_the_answer(pair, strategy, rule):
     thrifty, overlap, eager = (run(schedule) for schedule in Schedule)
     assert (thrifty.answer, thrifty.route) == (overlap.answer, overlap.route) == (eager.answer, eager.route)
     assert eager.total_s <= overlap.total_s + 1e-9 <= thrifty.total_s + 2e-9
-    assert _generated(eager) >= _generated(overlap) >= _generated(thrifty)
+    assert min(_generated(eager), _generated(overlap)) >= _generated(thrifty)
 
 
 @settings(max_examples=150, deadline=None)

@@ -1,7 +1,7 @@
 """Cards of which words are kept, read by a model: which answers stay right, and which stay the same.
 
-The reasonings, the attention to each of their tokens, and the answers from the whole and from none are those of a run
-of `cuecard attention`. Beside the shares, a card can be without its last sentence, or without every word that says its
+The reasonings, the attention to each of their tokens, and the answers without reasoning are those of a run of
+`cuecard attention`. Beside the shares, a card can be without its last sentence, or without every word that says its
 answer: both tell whether what is read is the conclusion or the way to it.
 """
 
@@ -11,6 +11,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ from cuecard.planning.proportions import mcnemar, wilson
 from cuecard.strategies.cuts import CardCut, Ending, Weighed, words
 
 SHARES = (0.1, 0.2, 0.3, 0.5, 0.7)
-SELECTORS = ("attention", "last", "first", "random")
+SELECTORS = ("attention", "last", "random", "first")
+"""In the order in which cards are read: what follows `first` begins as it does, and is not computed again."""
 WHOLE, NOTHING, WITHOUT_END, WITHOUT_ANSWER = "whole", "none", "last sentence removed", "answer struck out"
 LAST = 0.3
 """The share at the end that is looked at for the answer, and that is also kept without the last sentence."""
@@ -40,17 +42,18 @@ LAST = 0.3
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 
-def cards(reasoning: str, weighed: Weighed, answer: str) -> Mapping[str, str]:
+def cards(reasoning: str, weighed: Weighed, answer: str, shares: Sequence[float] = SHARES) -> Mapping[str, str]:
     """Name -> card; `answer`, a number, is the one that is struck out."""
     made = {
         f"{select} {share:g}": CardCut(share, select)(reasoning, weighed if select == "attention" else None)
         for select in SELECTORS
-        for share in SHARES
+        for share in shares
     }
     made[WITHOUT_END] = CardCut(1, "last", Ending.REMOVED)(reasoning)
+    made[WHOLE] = reasoning
+    made[WITHOUT_ANSWER] = "".join(part for part in words(reasoning) if not says(part, answer)).strip()
     made[f"last {LAST:g}, {WITHOUT_END}"] = CardCut(LAST, "last", Ending.REMOVED)(reasoning)
     made[f"attention {LAST:g}, {WITHOUT_END}"] = CardCut(LAST, "attention", Ending.REMOVED)(reasoning, weighed)
-    made[WITHOUT_ANSWER] = "".join(part for part in words(reasoning) if not says(part, answer)).strip()
     return made
 
 
@@ -60,10 +63,10 @@ def says(text: str, number: str) -> bool:
     return value is not None and any(_value(found) == value for found in _NUMBER.findall(text))
 
 
-def _value(text: str) -> float | None:
+def _value(text: str) -> Fraction | None:
     try:
-        return float(text.replace(",", ""))
-    except ValueError:
+        return Fraction(text.replace(",", ""))
+    except (ValueError, ZeroDivisionError):
         return None
 
 
@@ -84,42 +87,51 @@ async def run(
     looked: Path,
     path: Path,
     limits: Limits,
+    shares: Sequence[float] = SHARES,
+    at_once: int = 16,
     listen: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Questions of the attention run `looked` that the file `path` does not have yet, a line each."""
+    """Questions of the attention run `looked` that the file `path` does not have yet, a line each.
+
+    `at_once`: most cards that are read at once, of one question.
+    """
+    places = asyncio.Semaphore(at_once)
     done = {record["id"] for record in read(path)}
     seen = {record.meta["id"]: record for _, record in store.records(looked)}
     for count, each in enumerate((one for one in asked if one.id in seen), start=1):
         if each.id not in done:
-            record = await _one(each, model, seen[each.id], limits)
+            record = await _one(each, model, seen[each.id], limits, shares, places)
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
         listen(count)
 
 
-async def _one(asked: Asked, model: Model, seen: Record, limits: Limits) -> dict[str, Any]:
+async def _one(
+    asked: Asked, model: Model, seen: Record, limits: Limits, shares: Sequence[float], places: asyncio.Semaphore
+) -> dict[str, Any]:
     own = seen.conditions[LARGE_OWN]
     weights = seen.array(LARGE_OWN, "keys_mean")[QUERIES.index("all")].tolist()
     whole, value = "".join(own["pieces"]), _read(own["answer"], asked.question)
-    cut = cards(whole, list(zip(own["pieces"], weights, strict=True)), value)
+    cut = cards(whole, list(zip(own["pieces"], weights, strict=True)), value, shares)
 
     async def answered(card: str) -> str:
         prompt = layouts.read(asked.question, card, CardFormat.THINKING, model.abilities.style)
-        return (await said(model, prompt, limits))[1]
+        async with places:
+            return (await said(model, prompt, limits))[1]
 
     others = dict(zip(cut, await asyncio.gather(*map(answered, cut.values())), strict=True))
-    answers = {WHOLE: own["answer"], NOTHING: seen.conditions[f"large: {NONE}"]["answer"], **others}
+    answers = {**others, NOTHING: seen.conditions[f"large: {NONE}"]["answer"]}
+    told = _read(answers[WHOLE], asked.question)
     return {
         "id": asked.id,
         "cluster": asked.cluster,
         "words": len(words(whole)),
-        "answer": value,
+        "answer": told,
         "gold": asked.gold,
-        "says": ends(whole, value),
         "kept": {name: len(words(card)) for name, card in cut.items()},
         "answers": answers,
         "right": {name: (asked.right(answer) or 0) >= 1 for name, answer in answers.items()},
-        "same": {name: _read(answer, asked.question) == value for name, answer in answers.items()},
+        "same": {name: _read(answer, asked.question) == told for name, answer in answers.items()},
     }
 
 
@@ -147,7 +159,8 @@ def differences(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     The interval is a percentile bootstrap over questions, p is McNemar's, exact, two-sided and not adjusted.
     """
     against = [(name, WHOLE) for name in records[0]["answers"] if name != WHOLE]
-    against += [(f"attention {share:g}", f"{other} {share:g}") for share in SHARES for other in SELECTORS[1:]]
+    shares = [name.removeprefix("first ") for name in records[0]["answers"] if name.startswith("first ")]
+    against += [(f"attention {share}", f"{other} {share}") for share in shares for other in SELECTORS[1:]]
     clusters = [record["cluster"] for record in records]
     made = []
     for name, other in against:

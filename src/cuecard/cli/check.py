@@ -16,10 +16,10 @@ from rich.console import Console
 
 from cuecard.cli.models import block, facts
 from cuecard.domain.errors import MissingExtra
+from cuecard.models import findings, spec
 from cuecard.models import probe as probes
-from cuecard.models import spec
+from cuecard.models.findings import Findings
 from cuecard.models.openai import OpenAIModel
-from cuecard.models.probe import Findings
 
 
 def check(
@@ -43,7 +43,7 @@ def check(
         console = Console(highlight=False)
         for name, each in found.items():
             console.print(block(name, facts(each)))
-        console.print(f"{config} is in order" + (f"; what was found is in {probes.path()}" if found else ""))
+        console.print(f"{config} is in order" + (f"; what was found is in {findings.path()}" if found else ""))
     if not all(each.reachable for each in found.values()):
         raise typer.Exit(2)
 

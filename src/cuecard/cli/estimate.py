@@ -19,7 +19,6 @@ from rich.text import Text
 from cuecard.cli.breakeven import fits_of
 from cuecard.domain.outcome import LatencyKind, Route
 from cuecard.domain.question import Question
-from cuecard.evals.identity import is_local
 from cuecard.latency.fitted import Fit, plainest
 from cuecard.latency.virtual import LEAST_TEXT, Way, Workload, outcomes
 from cuecard.models import prompt
@@ -70,8 +69,9 @@ def estimate(
 
 
 def _usual(roles: Mapping[str, Any]) -> Schedule:
-    """Models in this process share its cores, or its device."""
-    return Schedule.THRIFTY if all(is_local(given) for given in roles.values()) else Schedule.OVERLAP
+    """Models in this process share its cores, or its device; a profile's model need not be there at all."""
+    served = any(_name_of(given).startswith(("http://", "https://")) for given in roles.values())
+    return Schedule.OVERLAP if served else Schedule.THRIFTY
 
 
 def _ways(schedule: Schedule) -> list[tuple[str, Way]]:
@@ -83,9 +83,13 @@ def _ways(schedule: Schedule) -> list[tuple[str, Way]]:
     ]
 
 
+def _name_of(given: Any) -> str:
+    return str(given["model"] if isinstance(given, Mapping) else given)
+
+
 def _name(given: Any) -> str:
     """As profiles call it: of a server what follows the #, else the last part."""
-    text = str(given["model"] if isinstance(given, Mapping) else given)
+    text = _name_of(given)
     return text.rpartition("#")[2].rstrip("/").rpartition("/")[2]
 
 

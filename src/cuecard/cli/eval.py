@@ -28,6 +28,9 @@ def evaluate(
         int | None, Maybe(help="Most calls at once; by itself 1 with a model in this process, else 8.")
     ] = None,
     budget: Annotated[int | None, Maybe(help="Most tokens of reasoning, where an arm does not say.")] = None,
+    answer_tokens: Annotated[
+        int | None, Maybe(help="Most tokens of an answer; by itself by its kind, 1,024 for free text.")
+    ] = None,
     accept: Annotated[
         str | None, Maybe(help="When short answers need no reasoning: agree, agree+confidence(t) or confidence(t).")
     ] = None,
@@ -55,6 +58,7 @@ def evaluate(
         at_once=at_once,
         live=live,
         budget=budget,
+        answer_tokens=answer_tokens,
         accept=accept,
         timeout_s=timeout,
     )

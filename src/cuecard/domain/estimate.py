@@ -66,7 +66,7 @@ def reasoning_alone_s(outcome: Outcome) -> float | None:
     Its time to first token in this request, and then as many tokens as the small model wrote, each at the large model's
     own pace as seen in its short answers.
     """
-    written = next((c for c in outcome.calls if c.mode is Mode.REASON and c.role == "small" and not c.cancelled), None)
+    written = next((c for c in outcome.calls if c.role == "small" and c.reasoning_end_s is not None), None)
     spoken = [
         c
         for c in outcome.calls

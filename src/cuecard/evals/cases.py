@@ -202,19 +202,17 @@ def outcome_of(arm: str, record: Record) -> Outcome:
 
 def _call(call: Record) -> Call:
     counts = (call[f"{name}_tokens"] for name in ("prompt", "cached", "completion", "reasoning"))
-    mode = Mode(call["mode"])
     return Call(
         call["role"],
         call["model"],
-        mode,
+        Mode(call["mode"]),
         call["start_s"],
         call["first_token_s"],
         call["end_s"],
         Usage(*counts),
         FinishReason(call["finish_reason"]),
-        # that there was reasoning is what the hand-off is measured from
-        reasoning=" " if mode is Mode.REASON and call["reasoning_tokens"] != 0 else None,
         error=call["error"] if isinstance(call["error"], str) else None,
+        reasoning_end_s=call.get("reasoning_end_s"),
     )
 
 

@@ -237,6 +237,7 @@ def _call(note: Note, total_s: float) -> Record:
         "key": note.key,
         "start_s": _round(min(note.start_s, end_s)),
         "first_token_s": None if first_s is None else _round(min(first_s, end_s)),
+        "reasoning_end_s": None if note.reasoning_end_s is None else _round(min(note.reasoning_end_s, end_s)),
         "end_s": _round(end_s),
         **{name: getattr(note.usage, name) for name in TOKENS},
         "finish_reason": note.finish_reason,

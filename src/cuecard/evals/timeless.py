@@ -36,7 +36,7 @@ def timeless(record: Record | None) -> Record | None:
 
 def untimed(answer: Record, look: Callable[[str], Record | None]) -> Record:
     """The answer without times, as some of its calls have none, and each call's end as it was told of it."""
-    none = dict.fromkeys(("start_s", "first_token_s", "end_s"))
+    none = dict.fromkeys(("start_s", "first_token_s", "reasoning_end_s", "end_s"))
     calls = []
     for call in answer["calls"]:
         made = look(call["key"]) or call

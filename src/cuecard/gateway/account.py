@@ -54,7 +54,7 @@ def account(outcome: Outcome, limits: Limits, prices: Mapping[str, Prices]) -> J
     for call in told["calls"]:
         del call["reasoning"], call["answer"]
     told["latency"]["overhead_s"] = outcome.overhead_s
-    told["limits"] = {"answer_tokens": limits.answer_tokens, "reasoning_tokens": limits.reasoning_tokens}
+    told["limits"] = {"answer_tokens": limits.of_answer(outcome.kind), "reasoning_tokens": limits.reasoning_tokens}
     by_role = costs(outcome, prices)
     told["cost"] = {"total": sum(by_role.values()), **by_role} if prices else None
     return told

@@ -25,10 +25,13 @@ class Limits:
     seed: int | None = None
     timeout_s: float | None = 120.0
 
+    def of_answer(self, kind: AnswerKind | None) -> int:
+        """Most tokens of an answer of this kind."""
+        return ANSWER_TOKENS[kind or AnswerKind.SHORT_TEXT] if self.answer_tokens is None else self.answer_tokens
+
     def of(self, prompt: Prompt) -> CallLimits:
         """The limits of one call, the answer's tokens by the kind of its question where nothing else is set."""
-        kind = AnswerKind.SHORT_TEXT if prompt.question is None else prompt.question.kind
-        tokens = ANSWER_TOKENS[kind] if self.answer_tokens is None else self.answer_tokens
+        tokens = self.of_answer(None if prompt.question is None else prompt.question.kind)
         return CallLimits(tokens, self.reasoning_tokens, self.temperature, self.top_p, self.seed, self.timeout_s)
 
 

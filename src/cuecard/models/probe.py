@@ -21,21 +21,19 @@ import hashlib
 import io
 import json
 import os
-import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image as PilImage
 
-from cuecard import disk
 from cuecard.domain.call import FinishReason, Usage
 from cuecard.domain.errors import CuecardError, ModelBusy, ModelError, ModelTimeout, ModelUnreachable, Unsupported
 from cuecard.domain.question import AnswerKind, Image, Question
 from cuecard.models.base import AnswerDelta, Finished, Limits, Model, Progress, ReasoningDelta
+from cuecard.models.findings import STEPS, Findings, Reading, load, store
 from cuecard.models.prompt import CardFormat, Prompt, Turn, read, reason, short
 
 if TYPE_CHECKING:
@@ -43,8 +41,6 @@ if TYPE_CHECKING:
 
 VERSION = 1
 """Of the questions below: the answers to other questions are other findings."""
-FRESH_S = 30 * 24 * 3600.0
-"""How long findings hold."""
 WAIT_S = 6.0
 """How long a request waits for a probe, which then goes on in the background."""
 OFF = "CUECARD_NO_PROBE"
@@ -69,86 +65,6 @@ PREFILL_S = 1.5
 TOKENS_A_NUMBER = 5
 """About so many: many tokenizers spell each digit."""
 ABORT_S = 2
-
-
-@dataclass
-class Reading:
-    """One card read: whether the answer was the card's, and whether it was short."""
-
-    right: bool
-    short: bool
-    tokens: int | None
-    seconds: float
-
-
-@dataclass
-class Findings:
-    """What one served model showed. None: it could not be told, or was not probed yet."""
-
-    steps: list[str] = field(default_factory=list)
-    """Those that are done."""
-    at: float = 0.0
-    """When, in seconds since 1970."""
-    problem: str | None = None
-    """Why the server does not answer."""
-    listed: bool | None = None
-    """The model's name is in the server's list."""
-    served: list[str] = field(default_factory=list)
-    """The names in the server's list, where the model's is not among them."""
-    owner: str | None = None
-    """What the list calls the owner of the model, which tells servers apart."""
-    short_answers: bool | None = None
-    """A short call brings a short answer, and no reasoning before it."""
-    short_tokens: int | None = None
-    logprobs: bool | None = None
-    constraint: str | None = None
-    """How the server is asked to decode under a grammar, one of `constraints.Dialect`."""
-    reads: dict[str, Reading] = field(default_factory=dict)
-    """By card format."""
-    prefill: bool | None = None
-    """It continues a given reasoning: what stands only there is in the answer."""
-    reasoning: bool | None = None
-    """A reasoning call brings reasoning that can be told from the answer."""
-    images: bool | None = None
-    prefix_cache: bool | None = None
-    """It reports tokens that it did not compute again."""
-    first_s: float | None = None
-    again_s: float | None = None
-    """Seconds to the first token of a prompt, and of the same prompt again."""
-    aborts: bool | None = None
-    """It stops when its client has gone, by its own count."""
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def reachable(self) -> bool:
-        return bool(self.steps) and self.problem is None
-
-    @property
-    def complete(self) -> bool:
-        return set(STEPS) <= set(self.steps)
-
-    @property
-    def pays(self) -> bool:
-        """Computing a prompt ahead pays: the second time is clearly faster."""
-        return bool(self.prefix_cache and self.first_s and self.again_s and self.again_s < 0.7 * self.first_s)
-
-    @property
-    def cards(self) -> list[str]:
-        """The formats that gave the short, right answer, the best first; empty where none did."""
-        return [form for form in CardFormat if (tried := self.reads.get(form)) and tried.right and tried.short]
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What follows for the model, under the names of its table."""
-        found = {
-            "images": self.images,
-            "logprobs": self.logprobs,
-            "prefill": self.prefill,
-            "prefix_cache": self.pays if "cache" in self.steps else None,
-            "constraint": self.constraint,
-            "cards": self.cards or None,
-        }
-        return {name: value for name, value in found.items() if value is not None}
 
 
 # --- probing ----------------------------------------------------------------------------------------------------------
@@ -208,7 +124,7 @@ async def adapted(
         if name in found.steps:
             continue
         try:
-            await STEPS[name](model, found)
+            await _STEPS[name](model, found)
         except CuecardError as error:
             if error.retryable or name == "short":
                 found.problem = str(error)
@@ -353,7 +269,7 @@ async def _aborts(model: OpenAIModel, found: Findings) -> None:
             break
 
 
-STEPS: Mapping[str, Callable[[OpenAIModel, Findings], Any]] = {
+_STEPS: Mapping[str, Callable[[OpenAIModel, Findings], Any]] = {
     "short": _short,
     "constraint": _constraint,
     **{str(form): _reads(form) for form in CardFormat},
@@ -405,48 +321,6 @@ async def _variant(model: OpenAIModel, **changed: Any) -> AsyncGenerator[OpenAIM
         await other.aclose()
 
 
-# --- what was found, in the user's cache directory --------------------------------------------------------------------
-
-
-def path() -> Path:
-    """The file of all findings: in XDG_CACHE_HOME, or where the system keeps a user's caches."""
-    if base := os.environ.get("XDG_CACHE_HOME"):
-        return Path(base) / "cuecard" / "probes.json"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "cuecard" / "probes.json"
-    return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "cuecard" / "probes.json"
-
-
-def load() -> dict[str, Findings]:
-    """What is stored and not too old, by server, model and version. A file that cannot be read is an empty one."""
-    try:
-        data = json.loads(path().read_text(encoding="utf-8"))
-        return {key: found for key, each in data.items() if time.time() - (found := _findings(each)).at < FRESH_S}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}
-
-
-def store(key: str, found: Findings) -> None:
-    """Add findings to the file. Raises OSError."""
-    file = path()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    known = {name: asdict(each) for name, each in load().items()}
-    disk.save(file, known | {key: asdict(found)})
-
-
-def _findings(data: Mapping[str, Any]) -> Findings:
-    known = {each.name for each in fields(Findings)}
-    found = Findings(**{name: value for name, value in data.items() if name in known})
-    found.reads = {str(form): Reading(**each) for form, each in data.get("reads", {}).items()}
-    return found
-
-
 def _key(model: OpenAIModel, found: Findings) -> str:
     """Server, model and version: another model under the same name at the same address is probed again."""
     return f"{VERSION} {model.url}#{model.served_name} {model.fingerprint}"
-
-
-def known(models: Sequence[OpenAIModel]) -> list[Findings | None]:
-    """What is stored of these models, whichever version of them it was."""
-    stored, starts = load(), [f"{VERSION} {model.url}#{model.served_name} " for model in models]
-    return [next((found for key, found in stored.items() if key.startswith(start)), None) for start in starts]

@@ -26,7 +26,7 @@ from cuecard.models.prompt import CUE, CardFormat, Prompt, Style, neutral
 from cuecard.models.reasoning_events import tags_of
 
 if TYPE_CHECKING:
-    from cuecard.models.probe import Findings
+    from cuecard.models.findings import Findings
 
 OPENAI_KEY = "OPENAI_API_KEY"
 KEY_HINT = 'give its key as api_key = "${NAME}", NAME being the environment variable that holds it'

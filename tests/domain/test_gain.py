@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from cuecard.domain.call import Call, FinishReason, Mode, Usage
@@ -10,6 +12,7 @@ from cuecard.domain.outcome import Outcome, Route
 
 SHORT = Call("large", "large", Mode.SHORT, 0.0, 0.2, 0.3, Usage(9, 0, 1, 0), FinishReason.STOP, answer="3")
 REASON = Call("small", "small", Mode.REASON, 0.0, 0.1, 0.8, Usage(9, 0, 44, 40), FinishReason.STOP, "one, two", "3")
+REASON = replace(REASON, reasoning_end_s=0.75)
 READ = Call("large", "large", Mode.READ, 0.8, 0.85, 0.9, Usage(60, 9, 1, 0), FinishReason.STOP, answer="3")
 
 
