@@ -16,7 +16,6 @@ from statistics import mean
 from typing import Any
 
 from common import save
-
 from cuecard.domain.call import FinishReason
 from cuecard.evals import folder
 
@@ -49,6 +48,14 @@ def second_requests(arms: Mapping[str, Mapping[str, Record]]) -> tuple[int, int]
     return finished, again
 
 
+def _brief(calls: Sequence[Record]) -> dict[str, Any]:
+    return {
+        "calls": len(calls),
+        "mean tokens": round(mean(each["completion_tokens"] for each in calls), 2),
+        "run on": sum(each["finish_reason"] != FinishReason.STOP for each in calls),
+    }
+
+
 def figures(answers: Sequence[Record]) -> dict[str, Any]:
     arms = by_arm(answers)
     calls = {call["key"]: call for each in answers for call in each["calls"] if not call["cancelled"]}
@@ -65,9 +72,7 @@ def figures(answers: Sequence[Record]) -> dict[str, Any]:
             route: sum(each["route"] == route for each in arms["mutual"].values())
             for route in sorted({each["route"] for each in arms["mutual"].values()})
         },
-        **{f"calls: {mode}": len(of) for mode, of in brief.items()},
-        **{f"mean tokens: {mode}": round(mean(each["completion_tokens"] for each in of), 2) for mode, of in brief.items()},
-        **{f"run on: {mode}": sum(each["finish_reason"] != FinishReason.STOP for each in of) for mode, of in brief.items()},
+        **{f"{mode} calls": _brief(of) for mode, of in brief.items()},
         "finished reasonings": finished,
         "second requests": again,
     }
