@@ -15,10 +15,12 @@ from hearing import hear
 from serving import REASON, SHORT, THOUGHT, served
 
 from cuecard.domain.errors import BrokenStream, ModelClosed, ModelUnreachable
+from cuecard.domain.question import AnswerKind, Question
 from cuecard.models.base import Limits, ReasoningDelta
-from cuecard.models.mock_server import BadJson, MockServer, Reply, Says, Stall
+from cuecard.models.mock_server import BadJson, Framing, HttpError, MockServer, Received, Reply, Says, Stall
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.openai.http import Disconnected, Lines, Server, TooLong
+from cuecard.models.prompt import CardFormat, read, short
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -258,6 +260,25 @@ async def test_scores_at_once_from_a_server_that_refuses_parameters_all_come() -
     mock = MockServer([Says("A")], models=["qwen3-vl-8b"], refuses=["chat_template_kwargs", "max_tokens"])
     async with served(server=mock, scoring=True) as (model, _):
         assert len(set(await asyncio.gather(*(model.score(SHORT, "A") for _ in range(4))))) == 1
+
+
+async def test_a_schema_that_cannot_be_enforced_behind_a_given_reasoning_is_left_out_of_that_request_alone() -> None:
+    """As llama.cpp does: a grammar made of the schema does not match the reasoning that the answer begins with."""
+
+    def reply(request: Received) -> Reply:
+        begun = request.body["messages"][-1]["role"] == "assistant"
+        if begun and "response_format" in request.body:
+            return HttpError(400, {"error": {"message": "Failed to initialize samplers: std::exception"}})
+        return Says('{"floor": 20}', framing=Framing.TAGS)
+
+    asked = Question("How large is it?", kind=AnswerKind.JSON, schema='{"type": "object"}')
+    server = MockServer(reply, models=["llama-3"])
+    async with served(server=server, model="llama-3", prefill=True) as (model, _):
+        style = model.abilities.style
+        behind = await hear(model, read(asked, "4 times 5 is 20.", CardFormat.THINKING, style))
+        alone = await hear(model, short(asked, style))
+    assert (behind.answer, alone.answer) == ('{"floor": 20}', '{"floor": 20}')
+    assert ["response_format" in body for body in server.bodies] == [True, False, True]
 
 
 # Lines

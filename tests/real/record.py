@@ -85,7 +85,7 @@ class Recorder:
         return row
 
     async def _make(self, proxy: Proxy, name: str, question: Question, model: str, call: str) -> list[Exchange]:
-        """The requests of one call, as the server has answered them."""
+        """The requests of one call that the server has answered, and how."""
         card = await self._card(name) if call.startswith("read") else ""
         server, before = client(proxy.url, model, call), len(proxy.exchanges)
         try:
@@ -95,7 +95,7 @@ class Recorder:
                     pass
         finally:
             await server.aclose()
-        return proxy.exchanges[before:]
+        return [each for each in proxy.exchanges[before:] if each.status == 200]
 
     async def _card(self, name: str) -> str:
         row = self.rows[name, CARD_WRITER, "reason"]

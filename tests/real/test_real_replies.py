@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from statistics import mean
 
 import pytest
-from calls import CALLS, QWEN, READS, REPLIES, SMOLLM, Row, applies, client, digest, load_rows
-from judging import Found, final, read_all
+from calls import CALLS, QWEN, READS, SMOLLM, STRICT, UNJUDGED, Row, applies, client, digest, load_rows
+from judging import README, Found, final, read_all, says, table, written
 from replaying import QUESTIONS, replayed
 
 from cuecard.domain.outcome import Outcome
@@ -17,7 +17,6 @@ from cuecard.models.prompt import BRIEF_KINDS, CardFormat
 from cuecard.strategies.policy import Policy
 from cuecard.strategies.run import answer
 
-pytestmark = pytest.mark.skipif(not REPLIES.exists(), reason="nothing is recorded yet")
 RECORD = "record anew: python tests/real/record.py QWEN_URL SMOLLM_URL"
 JUDGE = "read them and write their answers into replies.jsonl: python tests/real/judging.py lists them"
 MODELS = (QWEN, SMOLLM)
@@ -25,7 +24,7 @@ MODELS = (QWEN, SMOLLM)
 
 def _recorded() -> set[str]:
     """Questions of which every call is recorded: 52 of the 60 by now."""
-    there = {row.key for row in load_rows()} if REPLIES.exists() else set()
+    there = {row.key for row in load_rows()}
     return {
         name
         for name, (question, _) in QUESTIONS.items()
@@ -75,6 +74,49 @@ def test_the_conclusion_of_a_finished_reasoning_is_read_without_a_second_request
     finished = [each for each in written if each.row.requests[0].finish_reason == "stop"]
     assert len(finished) >= 35
     assert sum(each.requests == 1 for each in finished) >= 0.95 * len(finished)
+
+
+MISREAD = {
+    ("short_text-6", QWEN, "reason"),  # "The parcel was just before Madrid in Munich."
+    ("short_text-3", QWEN, "short/plain"),  # "Apple, River, Tree": the question's own words
+    ("short_text-6", SMOLLM, "read/notes"),
+    ("short_text-6", SMOLLM, "read/turn"),  # "Answer: Answer."
+    ("short_text-9", SMOLLM, "read/turn"),
+    ("short_text-9", SMOLLM, "reason"),
+    ("number-3", SMOLLM, "reason"),  # "… has read 84 pages in 18 days.": restated, no answer
+    ("short_text-4", SMOLLM, "reason"),
+    ("short_text-6", SMOLLM, "reason"),
+    ("free_text-2", SMOLLM, "reason"),  # "I'm sorry for your loss …": taken for a refusal
+    ("yes_no-3", SMOLLM, "short/plain"),  # "The milk is still good after the 14th.": yes, without the word
+    ("number-7", SMOLLM, "short/plain"),  # "A ride of 15 kilometres costs 1.80 euros."
+    ("short_text-4", SMOLLM, "short/plain"),
+    ("short_text-6", SMOLLM, "short/plain"),
+    ("short_text-9", SMOLLM, "short/plain"),
+    ("short_text-10", SMOLLM, "short/plain"),  # "Mia's clock is 20 minutes fast."
+}
+"""Where the extraction finds something else than a person; a statement of the question's words, mostly."""
+
+
+def test_every_reply_is_judged(rows: list[Row]):
+    assert [row.key for row in rows if row.judged == UNJUDGED] == [], JUDGE
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("call", CALLS)
+def test_extraction_finds_what_a_person_reads(call: str, model: str, found: Found):
+    replies = [each for key, each in found.items() if key[1:] in ((model, call), (model, call + STRICT))]
+    assert len(replies) >= 30
+    misread = {
+        each.row.key: f"judged {each.row.judged!r}, found {each.answer.value!r} in {each.text!r}"
+        for each in replies
+        if not says(each.answer, each.row.judged, QUESTIONS[each.row.question][0])
+    }
+    assert set(misread) == {key for key in MISREAD if key[1:] == (model, call)}, misread
+
+
+def test_the_table_of_the_readme_is_that_of_the_recording(found: Found):
+    page = README.read_text(encoding="utf-8")
+    assert page == written(page, table(found)), "write it anew: python tests/real/judging.py"
 
 
 async def outcomes(rows: list[Row], small: str, large: str, strategy: str, policy: Policy) -> dict[str, Outcome]:

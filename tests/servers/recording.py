@@ -18,9 +18,10 @@ HOP_BY_HOP = {"connection", "content-length", "host", "keep-alive", "transfer-en
 
 @dataclass
 class Exchange:
-    """One chat completion: the request's body, and the deltas of its stream joined."""
+    """One chat completion: the request's body, the answer's status, and the deltas of its stream joined."""
 
     body: dict[str, Any]
+    status: int = 0
     content: str = ""
     reasoning: str = ""
     finish_reason: str | None = None
@@ -76,6 +77,8 @@ class Proxy:
         async with self._upstream.request(
             request.method, self._root + request.path_qs, data=data, headers=headers
         ) as answer:
+            if exchange is not None:
+                exchange.status = answer.status
             kept = {name: value for name, value in answer.headers.items() if name.lower() not in HOP_BY_HOP}
             response = web.StreamResponse(status=answer.status, headers=kept)
             await response.prepare(request)

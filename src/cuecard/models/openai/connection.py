@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cuecard.domain.errors import BadInput, BrokenStream, ModelClosed, ModelError, ModelRefused
-from cuecard.models.openai.faults import asks_for_too_much, refused_parameter, translated
+from cuecard.models.openai.faults import asks_for_too_much, fails_on_schema, refused_parameter, translated
 from cuecard.models.openai.http import Answer, Server, StatusError, event, payload
 from cuecard.models.openai.wire import LOSSES, Body, Chunk, chunk
 
@@ -132,12 +132,14 @@ class Connection:
     async def _open(self, request: Request, deadline: float | None) -> Answer:
         """The opened stream. A parameter that the server refuses and can do without is left out from then on.
 
-        A limit of tokens that does not fit into the model's context is halved until it does.
+        A limit of tokens that does not fit into the model's context is halved until it does. A schema that the server
+        cannot enforce behind a beginning of the answer is left out of this request alone.
         """
         most: int | None = None
+        left_out: frozenset[str] = frozenset()
         while True:
             known = self.refused  # other calls may find more of them while this one waits
-            body = request(known)
+            body = request(known | left_out)
             limit = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
             if most is not None:
                 body = {**body, limit: most}
@@ -149,6 +151,9 @@ class Connection:
                         raise await self._not_served(error) from error
                     if asks_for_too_much(error) and body.get(limit, 0) >= 2 * _LEAST_TOKENS:
                         most = body[limit] // 2
+                        continue
+                    if fails_on_schema(error) and "response_format" in body:
+                        left_out = frozenset({"response_format"})
                         continue
                     sent = {*body, *body.get("stream_options", ())}
                     refused = refused_parameter(error, [key for key in LOSSES if key in sent])

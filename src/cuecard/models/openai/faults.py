@@ -111,6 +111,11 @@ def asks_for_too_much(error: StatusError) -> bool:
     return error.status == 400 and _TOO_MUCH.search(error.words) is not None
 
 
+def fails_on_schema(error: StatusError) -> bool:
+    """llama.cpp matches a JSON Schema against the given beginning of an answer too, and fails where that is no JSON."""
+    return error.status == 400 and "initialize samplers" in error.words
+
+
 def _unmarked(text: str) -> str:
     """What an HTML page says: its title, or else its text."""
     if not re.search(r"<(?:!doctype|html|head|body)\b", text, re.IGNORECASE):
