@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image as PilImage
 
 from cuecard.domain.call import FinishReason, Usage
-from cuecard.domain.errors import CuecardError, ModelBusy, ModelError, ModelTimeout, ModelUnreachable, Unsupported
+from cuecard.domain.errors import CuecardError, ModelBusy, ModelError, ModelTimeout, ModelUnreachable
 from cuecard.domain.question import AnswerKind, Image, Question
 from cuecard.models.base import AnswerDelta, Finished, Limits, Model, Progress, ReasoningDelta
 from cuecard.models.findings import STEPS, Findings, Reading, load, store
@@ -163,7 +163,6 @@ async def _listing(model: OpenAIModel) -> Findings:
     found.owner = str(about["owned_by"]) if about.get("owned_by") else None
     steady = {name: value for name, value in about.items() if name not in ("created", "permission", "status")}
     found.steps.append("listing")
-    found.notes = []
     model.fingerprint = hashlib.sha256(json.dumps(steady, sort_keys=True, default=str).encode()).hexdigest()[:16]
     return found
 
@@ -207,10 +206,10 @@ def _reads(form: CardFormat) -> Callable[[OpenAIModel, Findings], Any]:
             began = time.perf_counter()
             try:
                 heard = await _hear(reader, read(SLIP, CARD, form, reader.abilities.style))
-            except (ModelError, Unsupported) as error:
+            except ModelError:
                 if form is CardFormat.THINKING:
                     found.prefill = False
-                raise error
+                raise
         right, whole = SECRET in heard.answer.replace(",", ""), heard.finish is FinishReason.STOP
         tokens = heard.usage.completion_tokens
         found.reads[form] = Reading(right, whole, tokens, round(time.perf_counter() - began, 3))
