@@ -15,6 +15,7 @@ from cuecard.evals import cases, folder
 from cuecard.evals.contrast import contrast
 from cuecard.evals.findings import findings
 from cuecard.evals.ledger import Price
+from cuecard.report import sentences
 
 
 @pytest.fixture(scope="module")
@@ -239,3 +240,29 @@ def test_runs_without_a_common_question_are_refused(run, tmp_path):
     other = made(tmp_path / "run", Pictured(2, name="other"), ("short:large",))
     with pytest.raises(BadInput, match="in common"):
         contrasted(run, other)
+
+
+def made_of(path, small=(), large=(), read=(), count=40):
+    """A run of 40 questions; short and reasoning of the large model, short and reading are wrong on these."""
+    models = {
+        "small": model("tiny", {Mode.SHORT: small, Mode.REASON: small}, 0.0003),
+        "large": model("huge", {Mode.SHORT: large, Mode.REASON: large, Mode.READ: read}, 0.001),
+    }
+    return made(path, Pictured(count), ("short:small", "short:large", "reason:large", "transfer"), **models)
+
+
+@pytest.mark.parametrize(
+    ("large", "read", "pays"),
+    [(range(20), range(2), "pays"), (range(4), range(3), "is not shown to pay"), (range(4), range(20), "does not pay")],
+)
+def test_the_verdict_is_against_the_best_single_model_that_takes_no_longer(large, read, pays, tmp_path):
+    (task,) = found_in(made_of(tmp_path / "run", range(30), large, read)).tasks
+    shown = task.verdict.shown
+    assert task.verdict.pays == pays
+    assert (shown.arm, shown.against) == ("transfer", "short:large")
+    assert sentences.pays(task).startswith(f"On pictured the pair {pays}: transfer is right on")
+
+
+def test_a_run_without_a_single_model_has_no_verdict(tmp_path):
+    (task,) = found_in(made(tmp_path / "run", arms=("transfer", "mutual"))).tasks
+    assert task.verdict is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import mean
 
 from cuecard.domain.outcome import LatencyKind
 from cuecard.evals.arms import LIVE, Arm
@@ -28,6 +29,7 @@ FAMILIES = {
     "cards": "every strategy of both models against the large model's short answer",
     "placebos": "every placebo against the same arm with the card that was written",
     "cuts": "every cut card against the same arm with the whole card",
+    "single": "every strategy of both models against the most accurate single model that takes no longer",
 }
 
 
@@ -74,7 +76,7 @@ def differences(
 ) -> list[Difference]:
     """Every comparison that a task's arms allow; p-values not adjusted yet."""
     found = []
-    for which, arm, against in _wanted(arms, baseline):
+    for which, arm, against in [*_wanted(arms, baseline), *_singles(bench, told, arms)]:
         if arm in told and against in told:
             made = _difference(bench, which, (arm, against), told, margin)
             found += [made] if made is not None else []
@@ -100,6 +102,20 @@ def _wanted(arms: Mapping[str, Arm], baseline: str | None) -> list[tuple[str, st
     cut = (name for name, of in composed.items() if of != "placebo" and arms[name].policy.cut is not None)
     wanted += [("cuts", name, whole(arms, name)) for name in cut]
     return [(which, arm, against) for which, arm, against in wanted if against and against != arm]
+
+
+def _singles(bench: Bench, told: Mapping[str, Sequence[Record]], arms: Mapping[str, Arm]) -> list[tuple[str, str, str]]:
+    """Every strategy of both models, against the most accurate arm of one model whose mean latency is no greater."""
+    known = {name: own for name, own in told.items() if own and timed(own) and not name.endswith(LIVE)}
+    took = {name: mean(answer["latency"]["total_s"] for answer in own) for name, own in known.items()}
+    right = {name: mean(scores) for name, own in known.items() if (scores := bench.graded(own).values())}
+    alone = [name for name in right if family(arms[name]) in ("small", "large")]
+    wanted = []
+    for name in (name for name in right if family(arms[name]) == "paper"):
+        as_fast = [each for each in alone if took[each] <= took[name]]
+        if as_fast:
+            wanted.append(("single", name, max(as_fast, key=lambda each: (right[each], -took[each]))))
+    return wanted
 
 
 def _difference(

@@ -20,6 +20,7 @@ from cuecard.evals.candidates import base_of
 from cuecard.evals.differences import Difference, adjusted, differences
 from cuecard.evals.ledger import Price
 from cuecard.evals.store import Record, Store
+from cuecard.evals.verdict import Verdict, verdict
 from cuecard.strategies.policy import Acceptance
 
 VERSION = 1
@@ -56,6 +57,11 @@ class TaskFound:
         """The same without placebos."""
         return [arm for arm in self.composed if arm.family != "placebo"]
 
+    @property
+    def verdict(self) -> Verdict | None:
+        """Whether the pair pays."""
+        return verdict(self.differences)
+
     def difference(self, arm: str, which: str = "arms") -> Difference | None:
         return next((each for each in self.differences if (each.arm, each.family) == (arm, which)), None)
 
@@ -72,6 +78,8 @@ class Findings:
         """Plain data, for JSON."""
         told = asdict(self)
         for task, found in zip(told["tasks"], self.tasks, strict=True):
+            pays = found.verdict
+            task["verdict"] = pays and {"pays": pays.pays, "arm": pays.shown.arm, "against": pays.shown.against}
             for name, arm in found.arms.items():
                 task["arms"][name]["ledger"] = None if arm.ledger is None else arm.ledger.as_object()
             for each, made in zip(task["differences"], found.differences, strict=True):

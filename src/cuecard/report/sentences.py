@@ -60,6 +60,8 @@ def lead(found: Findings) -> str:
         if not task.best:
             said.append(f"{task.task}: nothing is scored.")
             continue
+        if task.verdict is not None:
+            said.append(f"{pays(task)}.")
         told = f"On {task.task} ({units(task)}) {_best(task)}"
         difference = task.difference(task.leading) if task.leading else None
         if difference is not None:
@@ -68,6 +70,18 @@ def lead(found: Findings) -> str:
                 told += f" at {times(difference.times_faster)} the speed of {difference.against}, {difference.kind}"
         said.append(told + ".")
     return " ".join(said)
+
+
+def pays(task: TaskFound) -> str:
+    """Whether the pair pays, of a task with a verdict."""
+    assert task.verdict is not None
+    made, shown = task.verdict.shown.accuracy, task.verdict.shown
+    ours, theirs = (share(accuracy(task.arms[name])) for name in (shown.arm, shown.against))
+    return (
+        f"On {task.task} the pair {task.verdict.pays}: {shown.arm} is right on {ours}, {shown.against}, the most"
+        f" accurate single model that takes no longer, on {theirs}: {points(made.difference.estimate)}"
+        f" ({between(made.difference)}), adjusted {p_value(shown.p_adjusted)}"
+    )
 
 
 def _best(task: TaskFound) -> str:
@@ -79,7 +93,8 @@ def _best(task: TaskFound) -> str:
 
 def summary(task: TaskFound, found: Findings) -> list[str]:
     """What a reader must know of one task, in sentences."""
-    said = [f"{_best(task)}."] if task.best else []
+    said = [f"{pays(task)}."] if task.verdict is not None else []
+    said += [f"{_best(task)}."] if task.best else []
     baseline = task.arms.get(found.baseline or "")
     if baseline is not None:
         said.append(f"The baseline, {baseline.arm}: {_right(baseline)}, in {_took(baseline)}.")
