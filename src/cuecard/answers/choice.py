@@ -19,7 +19,7 @@ from cuecard.answers.words import claimed, mentioned
 from cuecard.domain.question import Question, letter
 
 _ON_THE_WAY = re.compile(r"(?:let|let's|first|step|i'll|i will|i need|we need|start|looking)\b", re.IGNORECASE)
-_MOST_POLAR_CHARS = 200
+_MOST_POLAR_CHARS, _MOST_SAME_CHARS = 200, 400  # of an option that is yes or no; of a text that is an option
 SHORT_WORDS, MOST_WORDS = 8, 10  # of a text in which a letter, or an option's words, count wherever they stand
 
 
@@ -105,7 +105,10 @@ def _by_words(said: str, question: Question) -> Reading:
     options = [_core_of(option) for option in question.options]
     parts = sentences(before_reasons(said)) or [said]
     claim = claimed(parts[0], question.text) if len(parts) == 1 else parts[0]
+    longest = max(_MOST_SAME_CHARS, *(2 * len(option) for option in question.options))
     for candidate in (said, before_reasons(said), parts[0], claim):
+        if len(candidate) > longest:
+            continue
         same = [i for i, option in enumerate(options) if _core(unquoted(candidate)) == option]
         if len(same) == 1:
             return Answer(unquoted(candidate), letter(same[0]))

@@ -14,7 +14,7 @@ from cuecard.answers.reasoning import visible
 from cuecard.answers.refusals import after_taking_back, refuses
 from cuecard.answers.similarity import normalise
 from cuecard.answers.stated import MOST_READ, Statement, Weight, closing_clause, settle, stated
-from cuecard.answers.wording import plain, sentences, spaced
+from cuecard.answers.wording import plain, sentences, size, spaced
 from cuecard.domain.question import AnswerKind, Question
 
 Reader = Callable[[str, Question], Reading]
@@ -88,7 +88,7 @@ def _read(shown: str, question: Question) -> Reading:
         marked = settle(statements, read)
         return marked if isinstance(marked, Answer) else Blank.UNCLEAR
     marked = settle(statements, read)
-    if not whole or (marked is Blank.NOTHING and len(shown) > MOST_READ):
+    if not whole:
         return marked
     if isinstance(marked, Answer) and _opens_otherwise(shown, statements, marked, question):
         return Blank.UNCLEAR
@@ -112,7 +112,7 @@ def _opens_otherwise(shown: str, statements: list[Statement], marked: Answer, qu
 
 def _unmarked(shown: str, question: Question, read: Callable[[str], Reading]) -> Reading:
     """The reply read as a whole; where that is no answer, its one bold phrase, or what its last line concludes."""
-    direct = read(shown)
+    direct = read(shown) if size(shown) <= MOST_READ else Blank.UNCLEAR
     if isinstance(direct, Answer):
         return direct
     for candidate in (_bold(shown, question), _concluded(shown, question)):

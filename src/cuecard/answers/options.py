@@ -9,10 +9,10 @@ from functools import cache
 from cuecard.answers.kinds import guess_kind
 from cuecard.answers.patterns import any_of, pattern
 from cuecard.answers.wording import sentences
-from cuecard.domain.question import AnswerKind
+from cuecard.domain.question import MOST_OPTIONS, AnswerKind
 
-MOST_OPTIONS = 26
-_LAST_CHARS, _STEM_CHARS, _HEADING_CHARS = 8_000, 4_000, 100  # options close a question, however long the document before them
+_LAST_CHARS = 8_000  # options close a question, however long the document before them
+_STEM_CHARS, _HEADING_CHARS = 4_000, 100
 _STYLES = (r"\({0}\)", r"\[{0}\]", r"{0}\)", r"{0}\.", r"{0}:", r"{0}、")
 # The options begin on a line of their own, or behind the end of the question.
 _OPENS = r"(?:^|\n)[ \t]*+(?:[-*•]\s++)?\**+|(?<=[?:.!？：。])\s*+\**+"

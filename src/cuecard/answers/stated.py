@@ -15,11 +15,10 @@ from itertools import islice
 
 from cuecard.answers.answer import Blank, Reading, one_of
 from cuecard.answers.patterns import any_of, pattern
-from cuecard.answers.wording import boxes
+from cuecard.answers.wording import boxes, size
 
-
-MOST_MARKS, MOST_READ = 100, 8_000
-"""Marks of each form that a text may hold, and characters of marked answers that are read."""
+MOST_MARKS, MOST_READ = 100, 5_000
+"""Marks of each form that a text may hold, and characters in which a brief answer is looked for."""
 
 
 class Weight(IntEnum):
@@ -65,7 +64,7 @@ _FOREIGN = pattern(
     r"(?:الإجابة|الجواب)(?:\s(?:الصحيحة|الصحيح|النهائية|هي|هو)){0,3}\s?:?",
     r"(?:उत्तर|जवाब)(?:\s(?:है|होगा))?\s?:?",
 )
-_TAG = re.compile(r"<answer>(.{0,400}?)(?:</answer>|$)", re.IGNORECASE | re.DOTALL)
+_TAG = re.compile(r"<answer>((?:(?!<answer>).){0,400}?)(?:</answer>|$)", re.IGNORECASE | re.DOTALL)
 _HASHES = re.compile(r"^####\s+(?=\S)", re.MULTILINE)
 
 _UNSURE = any_of(
@@ -87,7 +86,7 @@ def stated(text: str) -> list[Statement] | None:
     """All marked answers, in the order of the text; None where there are too many to tell which one is meant."""
     forms = [list(islice(form.finditer(text), MOST_MARKS + 1)) for form in (_MARK, _FOREIGN, _TAG, _HASHES)]
     boxed = _boxed(text)
-    if max(map(len, (*forms, boxed))) > MOST_MARKS:
+    if max(len(boxed), *(len(form) for form in forms)) > MOST_MARKS:
         return None
     english, foreign, tags, hashes = forms
     starts = [mark.start() for mark in english]
@@ -149,7 +148,7 @@ def settle(statements: Sequence[Statement], read: Callable[[str], Reading]) -> R
 
     Unclear where they are too long to read.
     """
-    if sum(len(statement.text) for statement in statements) > MOST_READ:
+    if sum(size(statement.text) for statement in statements) > MOST_READ:
         return Blank.UNCLEAR
     read_out = [(statement.weight, read(statement.text)) for statement in statements]
     said = [(weight, reading) for weight, reading in read_out if reading is not Blank.NOTHING]

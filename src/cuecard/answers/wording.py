@@ -54,6 +54,11 @@ def nfkc(text: str) -> str:
     return text if text.isascii() else unicodedata.normalize("NFKC", _MARKS.sub(_stream_safe, text))
 
 
+def size(text: str) -> int:
+    """Characters of a text once it is plain: one of them can stand for eighteen."""
+    return len(nfkc(text))
+
+
 def _stream_safe(run: re.Match[str]) -> str:
     pieces, marks = [], 0
     for char in run.group():

@@ -54,8 +54,8 @@ def claimed(sentence: str, question: str, strict: bool = False) -> str:
         return unquoted(asked_for)
     found = _COPULA.match(said)
     while found is not None and _RELATIVE.search(found["subject"].strip()):
-        rest = found.start("rest")
-        found = _COPULA.match(said, rest - 1) if said.find(" ", rest) >= 0 else None
+        at = found.start("rest")
+        found = _COPULA.match(said, at - 1) if said.find(" ", at) >= 0 else None
     if found is None or not _is_subject(said[: found.start("rest")], question, strict):
         return "" if strict else unquoted(_positive(_FILLER.sub("", said, count=1) if _FILLER.match(said) else said))
     rest = found["rest"].strip()

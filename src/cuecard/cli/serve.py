@@ -71,6 +71,7 @@ def serve(
             traces=_traces(),
             most_images=chosen.images.most,
             most_bytes=chosen.server.most_body_mib * 2**20,
+            most_text=chosen.server.most_text,
             ping_s=chosen.server.ping_s,
             tell=partial(print, file=sys.stderr, flush=True) if probe and probes.wanted() else None,
         )

@@ -27,7 +27,7 @@ from cuecard.domain.plain import call_as_object
 from cuecard.gateway import account, chat, names, responses
 from cuecard.gateway.account import Json
 from cuecard.gateway.audit import Audit
-from cuecard.gateway.bodies import Body, Parse, json_of, trace_of, understood
+from cuecard.gateway.bodies import Body, Parse, json_of, trace_of, understood, within
 from cuecard.gateway.chat import Asked
 from cuecard.gateway.fetch import Fetcher
 from cuecard.gateway.journal import Journal
@@ -45,7 +45,7 @@ if TYPE_CHECKING:  # OpenTelemetry need not be there
     from cuecard.gateway.traces import Traces
 
 Handler = Callable[[Request], Awaitable[Response]]
-MOST_BYTES = 48 * 2**20
+MOST_BYTES, MOST_TEXT = 48 * 2**20, 400_000
 PING_S = 10.0
 PROBE_WAIT_S = 2.0
 """How long the start waits for probes, which then go on in the background."""
@@ -63,6 +63,7 @@ def application(
     traces: Traces | None = None,
     most_images: int = 16,
     most_bytes: int = MOST_BYTES,
+    most_text: int = MOST_TEXT,
     ping_s: float = PING_S,
     tell: Callable[[str], None] | None = None,
 ) -> Starlette:
@@ -93,7 +94,7 @@ def application(
         return client
 
     async def meant(body: Body, parse: Parse) -> Asked:
-        return await understood(body, parse, fetcher, most_images)
+        return await understood(body, within(most_text, parse), fetcher, most_images)
 
     def guarded(handler: Handler) -> Handler:
         """A path for those with a key; looking costs nothing of what the key allows."""
