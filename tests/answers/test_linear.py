@@ -131,6 +131,7 @@ def test_repeated_fragments_are_read_in_time(fragment: str, before: str, after: 
 SPACES = " " * 60_000
 LONG = {
     "spaces before options": f"What?x{SPACES}\nA) red\nB) blue",
+    "spaces before a word and options": f"What?x{SPACES}y\nA) red\nB) blue",
     "spaces behind options": f"What?\nA) red\nB) blue.{SPACES}x",
     "spaces and headings": f"What?{SPACES}x\nOptions:\nA) red\nB) blue",
     "a million option lines": "What?\n" + "A) x\n" * 1_000_000,

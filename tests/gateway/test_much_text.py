@@ -18,6 +18,8 @@ from cuecard.gateway.chat import Asked, parse
 MOST_S = 1.0
 SPACES = " " * 60_000
 HELD_UP = {
+    "spaces before a word and options": f"What?x{SPACES}y\nA) red\nB) blue",
+    "spaces before options of one line": f"What?x{SPACES}A) red B) blue",
     "spaces before options": f"What?x{SPACES}\nA) red\nB) blue",
     "spaces behind options": f"What?\nA) red\nB) blue.{SPACES}x",
     "a million option lines": "What?\n" + "A) x\n" * 1_000_000,
@@ -40,9 +42,10 @@ def test_no_question_holds_up_the_event_loop(name: str) -> None:
     assert time.thread_time() - began < MOST_S
 
 
-async def test_a_decision_about_many_spaces_is_given() -> None:
+@pytest.mark.parametrize("name", [name for name in HELD_UP if name.startswith("spaces")])
+async def test_a_decision_about_many_spaces_is_given(name: str) -> None:
     async with gateway() as client, httpx2.AsyncClient(base_url=str(client.base_url), timeout=10) as plain:
-        answer = await plain.post("decision", json=asking(HELD_UP["spaces before options"]))
+        answer = await plain.post("decision", json=asking(HELD_UP[name]))
     assert answer.status_code == 200
 
 
