@@ -22,12 +22,11 @@ from starlette.staticfiles import StaticFiles
 
 import cuecard
 from cuecard.domain.errors import BadInput, BeyondAPair, CuecardError, Unsupported
-from cuecard.domain.outcome import Outcome
-from cuecard.domain.plain import call_as_object
 from cuecard.gateway import account, chat, names, responses
 from cuecard.gateway.account import Json
 from cuecard.gateway.audit import Audit
 from cuecard.gateway.bodies import Body, Parse, json_of, trace_of, understood
+from cuecard.gateway.books import Books
 from cuecard.gateway.chat import Asked
 from cuecard.gateway.fetch import Fetcher
 from cuecard.gateway.journal import Journal
@@ -37,9 +36,8 @@ from cuecard.gateway.observe import Observatory
 from cuecard.gateway.passing import Passage, given
 from cuecard.gateway.pool import Pool
 from cuecard.gateway.service import Service
-from cuecard.gateway.telling import Events, Relay, Telling, Writer
+from cuecard.gateway.telling import Deciding, Events, Relay, Telling, Writer
 from cuecard.models import probe
-from cuecard.strategies.preview import preview
 
 if TYPE_CHECKING:  # OpenTelemetry need not be there
     from cuecard.gateway.traces import Traces
@@ -70,6 +68,7 @@ def application(
     dashboard = (files("cuecard.gateway") / "dashboard" / "page.html").read_text(encoding="utf-8")
     seen, entrance = Observatory(service.models, service.prices), gate or Gate([], time.monotonic)
     second_look = audit or Audit(service, 0.0)
+    books = Books(seen, second_look, journal, traces)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -117,7 +116,7 @@ def application(
                     raise
                 return await passed(request, body, client)
             asked = replace(asked, trace=trace_of(request))
-            telling, writer = Telling(service, asked, seen, client, over, failed), writer_of(asked)
+            telling, writer = Telling(service, asked, client, books), writer_of(asked)
             if asked.stream:
                 return Events(telling, writer, ping_s)
             outcome, reasoning = await unless_gone(request.receive, telling.whole())
@@ -128,49 +127,31 @@ def application(
 
     async def passed(request: Request, body: Body, client: Client) -> Response:
         """What is beyond a pair, answered by one model as it comes."""
-        model = service.models[service.pass_to or "large"]
-        if not isinstance(body.said, dict) or not isinstance(model, Pool):
-            raise Unsupported(f"{model.name} runs in this process, where only questions are answered")
+        assert isinstance(body.said, dict)  # who has understood it was told so
         asked = replace(given(body.said), trace=trace_of(request))
-        passage = Passage(asked, body.said, service.pass_to or "large", model.name)
-
-        def done() -> None:
-            outcome = passage.outcome
-            seen.answered(asked.id, asked.model, outcome, outcome.calls[0].first_token_s)
-            client.spend(account.usage(outcome)["total_tokens"])
-            if traces is not None:
-                traces.answered(asked, outcome)
-
+        if asked.model not in served():
+            raise names.unknown(asked.model, service.concrete)
+        role = service.concrete.get(asked.model, service.pass_to or "large")
+        if not isinstance(model := service.models[role], Pool):
+            raise Unsupported(f"{model.name} runs in this process, where only questions are answered")
+        passage = Passage(asked, body.said, role, model.name)
         async with AsyncExitStack() as held:
+            held.enter_context(service.at_work())
+            held.enter_context(passage.entered(books, client))
             opening = held.enter_async_context(model.passed(passage.body))
             lines = await unless_gone(request.receive, opening)
             if asked.stream:
-                return Relay(passage, lines, held.pop_all(), done, seen, client.headers())
+                return Relay(passage, lines, held.pop_all(), seen, client.headers())
             answer = await unless_gone(request.receive, passage.whole(lines))
-        done()
         return JSONResponse(answer, headers=account.headers(asked.id, passage.outcome) | client.headers())
 
-    def over(asked: Asked, outcome: Outcome) -> None:
-        second_look.consider(asked.question, outcome)
-        if journal is not None:
-            journal.write(asked, outcome)
-        if traces is not None:
-            traces.answered(asked, outcome)
-
-    def failed(asked: Asked, error: Exception, after_s: float) -> None:
-        if traces is not None:
-            traces.failed(asked, error, after_s)
-
     async def decision(request: Request) -> Response:
-        admit(request)
+        client = admit(request)
         body = await json_of(request, most_bytes)
         asked = await unless_gone(request.receive, meant(body, chat.parse))
-        plan = service.plan(asked)
-        work = preview(asked.question, service.models, plan.strategy, plan.policy)
-        route, reason, calls = await unless_gone(request.receive, work)
-        schedule = plan.policy.schedule_of(service.models)
-        told = {"strategy": plan.strategy, "schedule": schedule, "route": route, "reason": reason}
-        return JSONResponse(told | {"calls": [call_as_object(call) for call in calls]})
+        deciding = Deciding(service, asked, client, books)
+        told = await unless_gone(request.receive, deciding.told())
+        return JSONResponse(told, headers={"x-request-id": asked.id} | client.headers())
 
     async def models(request: Request) -> Response:
         return JSONResponse({"object": "list", "data": [_listed(name) for name in served()]})

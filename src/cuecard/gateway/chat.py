@@ -15,7 +15,7 @@ from cuecard.answers import guess_kind, listed_in
 from cuecard.domain.errors import BadInput, BeyondAPair, CuecardError
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.question import AnswerKind, Image, Message, Question, kind_named
-from cuecard.gateway.account import Json, usage
+from cuecard.gateway.account import Json, estimated_tokens, usage
 
 Fetch = Callable[[str], Image]
 """An image from the URL of a message part. Raises BadInput."""
@@ -85,6 +85,8 @@ class Given:
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     trace: Mapping[str, str] = field(default_factory=dict)
     """Headers of W3C's trace context, as far as there are any."""
+    prompt_tokens: int = 0
+    """About as many as a prompt of this request has, from its length."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,21 +106,29 @@ def parse(body: object, fetch: Fetch) -> Asked:
     if not isinstance(body, dict):
         raise BadInput("the body is not a JSON object", 'send {"model": "cuecard", "messages": […]}')
     _refuse_unknown(body)
-    model = body.get("model")
-    if not isinstance(model, str) or not model:
-        raise BadInput("model is missing", 'write "model": "cuecard"')
+    model = named(body)
     own = _object(body, "cuecard", OVERRIDES)
     options = _object(body, "stream_options", STREAM_OPTIONS)
     reasoning = _object(body, "reasoning", REASONING)
     hidden = _flag(reasoning, "exclude") or not _flag(body, "include_reasoning", default=True)
+    question = _question(body, own, fetch)
     return Asked(
         model=model,
-        question=_question(body, own, fetch),
+        question=question,
+        prompt_tokens=estimated_tokens(question),
         settings=_settings(body, own, reasoning),
         stream=_flag(body, "stream"),
         include_usage=_flag(options, "include_usage"),
         reasoning_field=None if hidden else "reasoning" if reasoning else "reasoning_content",
     )
+
+
+def named(body: Json) -> str:
+    """The model that a request names. Raises BadInput."""
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise BadInput("model is missing", 'write "model": "cuecard"')
+    return model
 
 
 def _refuse_unknown(body: Json) -> None:

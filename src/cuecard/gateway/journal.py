@@ -19,8 +19,8 @@ from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.plain import call_as_object
 from cuecard.domain.question import Image, Question
-from cuecard.gateway.account import usage
-from cuecard.gateway.chat import Asked
+from cuecard.gateway.account import End, Unanswered, usage
+from cuecard.gateway.chat import Asked, Given
 
 log = logging.getLogger("cuecard.gateway")
 
@@ -50,12 +50,12 @@ class Journal:
         self._writers = ThreadPoolExecutor(1, "journal")
         self._listener.start()
 
-    def write(self, asked: Asked, outcome: Outcome) -> None:
-        """One request that is over."""
-        question = asked.question
-        if self._content:
+    def write(self, asked: Given, ended: Outcome | Unanswered) -> None:
+        """One request that is over. Of one that was passed on as it came, nothing that was said is known here."""
+        question = asked.question if isinstance(asked, Asked) else None
+        if self._content and question is not None:
             self._keep(question)
-        calls = [call_as_object(call) for call in outcome.calls]
+        calls = [call_as_object(call) for call in ended.calls]
         for call in calls:
             call["reasoning"], call["answer"] = self._text(call["reasoning"]), self._text(call["answer"])
         told = {
@@ -63,15 +63,10 @@ class Journal:
             "content": self._content,
             "id": asked.id,
             "model": asked.model,
-            "strategy": outcome.strategy,
-            "schedule": outcome.schedule,
-            "route": outcome.route,
-            "reason": outcome.reason,
-            "confidence": outcome.confidence,
-            "question": self._question(question),
-            "answer": self._text(outcome.answer),
-            "latency": {"total_s": outcome.total_s, "handoff_s": outcome.handoff_s, "kind": outcome.latency_kind},
-            "usage": usage(outcome),
+            "strategy": ended.strategy,
+            "question": None if question is None else self._question(question),
+            **(self._answered(ended) if isinstance(ended, Outcome) else _unanswered(ended)),
+            "usage": usage(ended),
             "calls": calls,
         }
         line = json.dumps(told, ensure_ascii=False)
@@ -82,6 +77,17 @@ class Journal:
         self._writers.shutdown()
         self._listener.stop()
         self._file.close()
+
+    def _answered(self, outcome: Outcome) -> dict[str, Any]:
+        return {
+            "end": End.ANSWERED,
+            "schedule": outcome.schedule,
+            "route": outcome.route,
+            "reason": outcome.reason,
+            "confidence": outcome.confidence,
+            "answer": self._text(outcome.answer),
+            "latency": {"total_s": outcome.total_s, "handoff_s": outcome.handoff_s, "kind": outcome.latency_kind},
+        }
 
     def _question(self, question: Question) -> dict[str, Any]:
         return {
@@ -116,3 +122,8 @@ class Journal:
         if text is None or self._content:
             return text
         return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()[:32]
+
+
+def _unanswered(ended: Unanswered) -> dict[str, Any]:
+    error = None if ended.error is None else type(ended.error).__name__
+    return {"end": ended.end, "route": None, "error": error, "latency": {"total_s": ended.total_s}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter as Tally
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,7 +51,7 @@ class Observatory:
     tokens: Tally[tuple[str, str]] = field(default_factory=Tally)
     """(role, what) -> tokens."""
     failures: Tally[str] = field(default_factory=Tally)
-    spent: dict[str, float] = field(default_factory=dict)
+    cost: dict[str, float] = field(default_factory=dict)
     """role -> what its calls have cost, in the currency of the prices."""
     saved_s: float = 0.0
     """Against the large model reasoning by itself, estimated."""
@@ -59,6 +59,8 @@ class Observatory:
     """What that would have taken, estimated."""
     compared: int = 0
     """Requests of which that could be estimated."""
+    gone: int = 0
+    """Requests whose client left first."""
     minutes: dict[int, Tally[str]] = field(default_factory=dict)
     """Minute of Unix time -> how many requests took which route, or failed; the last hour's, the busy ones only."""
 
@@ -107,10 +109,14 @@ class Observatory:
         if alone is not None:
             self.saved_s, self.compared = self.saved_s + alone - outcome.total_s, self.compared + 1
             self.alone_s += alone
-        for role, price in costs(outcome, self.prices).items():
-            self.spent[role] = self.spent.get(role, 0.0) + price
+        self.spent(outcome.calls)
+
+    def spent(self, calls: Sequence[Call]) -> None:
+        """What these calls have cost; also of a request that was not answered."""
+        for role, price in costs(calls, self.prices).items():
+            self.cost[role] = self.cost.get(role, 0.0) + price
             self._cost.labels(role).inc(price)
-        for call in outcome.calls:
+        for call in calls:
             self._call(call)
 
     def failed(self, error: Exception) -> None:
@@ -119,6 +125,7 @@ class Observatory:
         self._tick("failed")
 
     def left(self) -> None:
+        self.gone += 1
         self._left.inc()
 
     def _tick(self, what: str) -> None:
@@ -166,8 +173,9 @@ class Observatory:
             "requests": served,
             "routes": {route: self.routes[route] for route in Route if self.routes[route]},
             "failures": dict(self.failures),
+            "clients_gone": self.gone,
             "tokens": [{"role": role, "what": what, "tokens": n} for (role, what), n in self.tokens.items() if n],
-            "cost": {"total": sum(self.spent.values()), **self.spent} if self.prices else None,
+            "cost": {"total": sum(self.cost.values()), **self.cost} if self.prices else None,
             "saved_s": {"estimated": self.saved_s, "alone": self.alone_s, "requests": self.compared},
             "minutes": [
                 {"at": 60 * at, "routes": dict(self.minutes.get(at, {}))}

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from cuecard.domain.call import Call, FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, BrokenStream
 from cuecard.domain.outcome import Outcome, Route
-from cuecard.gateway.account import Json
-from cuecard.gateway.chat import Given, sse
+from cuecard.gateway.account import CHARS_PER_TOKEN, End, Json, Unanswered
+from cuecard.gateway.books import Books
+from cuecard.gateway.chat import MOST_TOKENS, Given, named, sse
+from cuecard.gateway.keys import Client
+from cuecard.gateway.leaving import ClientGone
 
 PASSED = "passed"
 """What stands for the strategy of such a request."""
@@ -21,7 +25,21 @@ DATA = "data:"
 def given(body: Json) -> Given:
     """What is understood of a request that is passed on. Raises BadInput."""
     refuse_addresses(body)
-    return Given(model=str(body.get("model")), stream=body.get("stream") is True)
+    tokens = _characters(body.get("messages")) // CHARS_PER_TOKEN
+    return Given(model=named(body), stream=body.get("stream") is True, prompt_tokens=tokens)
+
+
+def _characters(said: object) -> int:
+    """Of all texts, images and other data apart."""
+    match said:
+        case str():
+            return 0 if said.startswith(DATA) else len(said)
+        case dict():
+            return sum(map(_characters, said.values()))
+        case list():
+            return sum(map(_characters, said))
+        case _:
+            return 0
 
 
 def refuse_addresses(part: object) -> None:
@@ -43,9 +61,12 @@ class Passage:
     """One such request on its way: its answer with the model's name as it was asked for, and what it used."""
 
     def __init__(self, asked: Given, body: Json, role: str, model: str) -> None:
-        self._asked, self._role, self._model = asked, role, model
+        self.asked, self._role, self._model = asked, role, model
         self._began, self._usage, self._finish = time.perf_counter(), Usage(), FinishReason.STOP
         self._first_s: float | None = None
+        self._pieces = 0
+        self.over = False
+        self.error: Exception | None = None
         options = body.get("stream_options")
         self._options = options if isinstance(options, dict) else {}
         self.body = body | {"stream_options": self._options | {"include_usage": True}} if asked.stream else body
@@ -54,14 +75,38 @@ class Passage:
     @property
     def outcome(self) -> Outcome:
         """The account, once the answer is whole."""
+        call = self._call(self._finish)
+        return Outcome("", Route.DIRECT, PASSED, (call,), call.end_s, f"beyond a pair: passed to {self._model}")
+
+    @contextmanager
+    def entered(self, books: Books, client: Client) -> Iterator[None]:
+        """Enters the request into the books at the end, whatever it is."""
+        try:
+            yield
+        except ClientGone:
+            raise
+        except Exception as error:
+            self.error = error
+            raise
+        finally:
+            if self.over:
+                books.answered(self.asked, client, self.outcome, self._first_s)
+            else:
+                call = self._call(FinishReason.ERROR if self.error else FinishReason.CANCELLED)
+                end = End.FAILED if self.error else End.LEFT
+                books.unanswered(self.asked, client, Unanswered(end, PASSED, (call,), call.end_s, self.error))
+
+    def _call(self, finish: FinishReason) -> Call:
         took_s = time.perf_counter() - self._began
-        call = Call(self._role, self._model, Mode.SHORT, 0.0, self._first_s, took_s, self._usage, self._finish)
-        return Outcome("", Route.DIRECT, PASSED, (call,), took_s, f"beyond a pair: passed to {self._model}")
+        usage = self._usage if self._usage.completion_tokens is not None else Usage(completion_tokens=self._pieces)
+        return Call(self._role, self._model, Mode.SHORT, 0.0, self._first_s, took_s, usage, finish)
 
     async def whole(self, lines: AsyncGenerator[str]) -> Json:
         """An answer that is not streamed. Raises BrokenStream."""
         text = "\n".join([line async for line in lines])
-        return self._heard(text)
+        heard = self._heard(text)
+        self.over = True
+        return heard
 
     async def events(self, lines: AsyncGenerator[str]) -> AsyncGenerator[bytes]:
         """A streamed answer, event by event. Raises BrokenStream."""
@@ -70,6 +115,7 @@ class Passage:
             if not line.startswith(DATA):
                 continue
             if said == "[DONE]":
+                self.over = True
                 yield sse(said)
                 return
             told = self._heard(said)
@@ -88,15 +134,17 @@ class Passage:
         if isinstance(used := said.get("usage"), dict):
             self._usage = _usage(used)
         for choice in said.get("choices") or ():
-            if isinstance(choice, dict) and choice.get("finish_reason") == "length":
-                self._finish = FinishReason.LENGTH
-        return said | {"model": self._asked.model} if "choices" in said else said
+            if isinstance(choice, dict):
+                self._pieces += 1  # a token at least, until the server counts them
+                if choice.get("finish_reason") == "length":
+                    self._finish = FinishReason.LENGTH
+        return said | {"model": self.asked.model} if "choices" in said else said
 
 
 def _usage(said: Mapping[str, Any]) -> Usage:
     def count(of: object, key: str) -> int | None:
         value = of.get(key) if isinstance(of, dict) else None
-        return value if isinstance(value, int) else None
+        return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
 
     return Usage(
         count(said, "prompt_tokens"),

@@ -102,6 +102,8 @@ def _entries(path: Path) -> Iterator[Entry]:
                 f"line {number} of {path} holds hashes instead of what was said",
                 "only a journal with content = true can be replayed",
             )
+        if told.get("route") is None or told.get("question") is None:
+            continue  # not answered, or passed on as it came
         try:
             yield _entry(told, pictures(path))
         except (KeyError, TypeError, ValueError) as error:
