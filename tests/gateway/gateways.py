@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -61,11 +61,14 @@ async def gateway(
     drain_s: int = 5,
     fetcher: Fetcher | None = None,
     clock: Callable[[], float] = time.monotonic,
+    hosts: Collection[str] | None = None,
+    origins: Collection[str] = (),
     **settings: Any,
 ) -> AsyncIterator[openai.AsyncOpenAI]:
     """A client of a gateway that listens on 127.0.0.1."""
     service, gate = Service(models or agreeing(), **settings), Gate(keys, clock)
     kept: dict[str, Any] = {"fetcher": fetcher, "traces": traces, "journal": journal}
+    kept |= {"hosts": hosts, "origins": origins}
     app = application(service, gate=gate, ping_s=ping_s, most_bytes=most_bytes, **kept)
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, http=http, log_level="warning", lifespan="on", timeout_graceful_shutdown=drain_s)

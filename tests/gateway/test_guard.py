@@ -68,7 +68,7 @@ async def test_an_address_or_headers_without_an_end_are_refused(head):
 
 async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch):
     monkeypatch.setattr(bodies, "BODY_S", 0.2)
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 1000\r\n\r\n{"
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n{"
     async with gateway() as client:
         answer = await said(client, head)
     assert answer.startswith(b"HTTP/1.1 408")
@@ -81,7 +81,7 @@ async def test_a_client_that_takes_nothing_is_given_up(monkeypatch):
     body = json.dumps(
         ASKED | {"model": "huge", "stream": True, "max_tokens": 200_000, "cuecard": {"kind": "free_text"}}
     )
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
     async with gateway(agreeing() | {"large": speaker}) as client:
         url = urlsplit(str(client.base_url))
         _, writer = await asyncio.open_connection(url.hostname, url.port, limit=1)

@@ -72,6 +72,8 @@ def serve(
             most_images=chosen.images.most,
             most_bytes=chosen.server.most_body_mib * 2**20,
             ping_s=chosen.server.ping_s,
+            hosts=chosen.hosts(at),
+            origins=chosen.server.origins,
             tell=partial(print, file=sys.stderr, flush=True) if probe and probes.wanted() else None,
         )
         drain_s = chosen.server.drain_s

@@ -56,6 +56,12 @@ class Unauthorised(BadInput):
     http_status, hint = 401, "give an API key"
 
 
+class Forbidden(BadInput):
+    """A page of another site asks, or the gateway is called by a name that is not its own."""
+
+    http_status, hint = 403, "ask from where that is allowed"
+
+
 class RateLimited(CuecardError):
     """A client asks for more than it may."""
 

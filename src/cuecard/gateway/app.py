@@ -6,15 +6,17 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
@@ -28,6 +30,7 @@ from cuecard.gateway.audit import Audit
 from cuecard.gateway.bodies import Body, Parse, json_of, trace_of, understood
 from cuecard.gateway.books import Books
 from cuecard.gateway.chat import Asked
+from cuecard.gateway.door import EXPOSED, Door
 from cuecard.gateway.fetch import Fetcher
 from cuecard.gateway.journal import Journal
 from cuecard.gateway.keys import Client, Gate
@@ -47,7 +50,16 @@ MOST_BYTES = 48 * 2**20
 PING_S = 10.0
 PROBE_WAIT_S = 2.0
 """How long the start waits for probes, which then go on in the background."""
-CONTENT_POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:"
+CONTENT_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:;"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+PAGE_HEADERS = {
+    "content-security-policy": CONTENT_POLICY,
+    "x-frame-options": "DENY",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
 log = logging.getLogger("cuecard.gateway")
 
 
@@ -62,9 +74,15 @@ def application(
     most_images: int = 16,
     most_bytes: int = MOST_BYTES,
     ping_s: float = PING_S,
+    hosts: Collection[str] | None = None,
+    origins: Collection[str] = (),
     tell: Callable[[str], None] | None = None,
 ) -> Starlette:
-    """The gateway as an ASGI application. `tell`: where it says what its probes do; None: servers are not probed."""
+    """The gateway as an ASGI application.
+
+    `hosts`: what it is called besides this machine's own names; None: anything where there are keys, else nothing.
+    `origins`: sites whose pages may ask. `tell`: where it says what its probes do; None: servers are not probed.
+    """
     dashboard = (files("cuecard.gateway") / "dashboard" / "page.html").read_text(encoding="utf-8")
     seen, entrance = Observatory(service.models, service.prices), gate or Gate([], time.monotonic)
     second_look = audit or Audit(service, 0.0)
@@ -179,8 +197,10 @@ def application(
         return JSONResponse(seen.stats() | {"audit": second_look.told(), "recent": seen.last(50)})
 
     async def page(request: Request) -> Response:
-        return HTMLResponse(dashboard, headers={"content-security-policy": CONTENT_POLICY})
+        return HTMLResponse(dashboard, headers=PAGE_HEADERS)
 
+    called = () if hosts is None and entrance.is_open else hosts
+    door = Middleware(Door, hosts=called, origins=origins, refused=seen.failed)
     return Starlette(
         routes=[
             Route("/v1/chat/completions", answering(chat.parse, chat.Writer), methods=["POST"]),
@@ -193,7 +213,7 @@ def application(
             Route("/metrics", guarded(metrics)),
             Route("/stats", guarded(stats)),
             Route("/dashboard", page),
-            Mount("/dashboard", StaticFiles(packages=[("cuecard.gateway", "dashboard")])),
+            Mount("/dashboard", Pages(packages=[("cuecard.gateway", "dashboard")])),
         ],
         exception_handlers={
             CuecardError: partial(_refused, seen=seen),
@@ -202,8 +222,32 @@ def application(
             405: partial(_http_error, message="this path does not take that method", hint="see the documentation"),
             Exception: partial(_broken, seen=seen),
         },
+        middleware=[*(_cors(origins) if origins else ()), door],
         lifespan=lifespan,
     )
+
+
+class Pages(StaticFiles):
+    """The dashboard's own files."""
+
+    def file_response(self, *args: Any, **more: Any) -> Response:
+        response = super().file_response(*args, **more)
+        response.headers.update(PAGE_HEADERS)
+        return response
+
+
+def _cors(origins: Collection[str]) -> list[Middleware]:
+    """Tells browsers that pages of these sites may ask and read."""
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED,
+            allow_private_network=True,
+        )
+    ]
 
 
 def _listed(name: str) -> Json:
