@@ -32,6 +32,7 @@ from cuecard.gateway.books import Books
 from cuecard.gateway.chat import Asked
 from cuecard.gateway.door import EXPOSED, Door
 from cuecard.gateway.fetch import Fetcher
+from cuecard.gateway.guard import ClosesUnread
 from cuecard.gateway.journal import Journal
 from cuecard.gateway.keys import Client, Gate
 from cuecard.gateway.leaving import ClientGone, unless_gone
@@ -222,7 +223,7 @@ def application(
             405: partial(_http_error, message="this path does not take that method", hint="see the documentation"),
             Exception: partial(_broken, seen=seen),
         },
-        middleware=[*(_cors(origins) if origins else ()), door],
+        middleware=[Middleware(ClosesUnread), *(_cors(origins) if origins else ()), door],
         lifespan=lifespan,
     )
 

@@ -1,15 +1,80 @@
-"""Connections whose clients are too slow or say too much before their request begins."""
+"""Connections whose clients are too slow, say too much before their request begins, or go on after it was refused."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 HEAD_S, BODY_S, SEND_S = 15.0, 60.0, 60.0
 """How long a client may take for its headers, for its body, and to take what it is sent."""
+LINGER_S = 2.0
+"""How long a client whose body was not read may take to read why."""
 MOST_HEAD_BYTES = 64 * 1024
 """Of the address and the headers of one request."""
+
+
+class ClosesUnread:
+    """Ends the connection with an answer that is given before the request's body was read: nobody reads the rest."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        unread = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+
+        async def reads() -> Message:
+            nonlocal unread
+            message = await receive()
+            unread = unread and (message["type"] != "http.request" or message.get("more_body", False))
+            return message
+
+        async def sends(message: Message) -> None:
+            if unread and message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"connection", b"close")]
+            await send(message)
+
+        await self._app(scope, reads, sends)
+
+
+class Lingering:
+    """A transport that, closed while its client still sends, lets it read the answer (RFC 9112, 9.6).
+
+    Closed at once, the client's system would be told that what it sent went nowhere, and might drop the answer.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self.sends_on = False
+        """The client has not sent its whole request yet."""
+        self._closing: asyncio.TimerHandle | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        return self._closing is not None or self._transport.is_closing()
+
+    def close(self) -> None:
+        if self._closing is not None:
+            return
+        if not self.sends_on or self._transport.is_closing() or not self._transport.can_write_eof():
+            self._transport.close()
+            return
+        self._closing = self._loop.call_later(LINGER_S, self._transport.close)
+        self._transport.write_eof()
+        self._transport.resume_reading()
+
+    def lost(self) -> None:
+        """The connection is over."""
+        if self._closing is not None:
+            self._closing.cancel()
 
 
 class Guarded(HttpToolsProtocol):
@@ -18,15 +83,19 @@ class Guarded(HttpToolsProtocol):
     head_s, most_head_bytes = HEAD_S, MOST_HEAD_BYTES
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
+        self._lingering = Lingering(transport, self.loop)
+        super().connection_made(self._lingering)  # type: ignore[arg-type]
         self._head_bytes, self._in_head = 0, True
         self._head_timer = self.loop.call_later(self.head_s, self._refuse, 408, b"the headers took too long")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_timer.cancel()
+        self._lingering.lost()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
         super().data_received(data)
         if not self._in_head:
             return
@@ -41,9 +110,13 @@ class Guarded(HttpToolsProtocol):
             self._head_timer = self.loop.call_later(self.head_s, self._refuse, 408, b"the headers took too long")
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._in_head, self._lingering.sends_on = False, True
         self._head_timer.cancel()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._lingering.sends_on = False
+        super().on_message_complete()
 
     def _refuse(self, status: int, why: bytes) -> None:
         if not self.transport.is_closing():
