@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
+import httpx2
 import openai
 import pytest
 from gateways import COUNT, agreeing, gateway
 
+from cuecard.gateway.journal import Journal
 from cuecard.gateway.pool import Breaker, Pool, Replica
 from cuecard.models.mock_server import HttpError, MockServer, Says, Stall
 from cuecard.models.openai import OpenAIModel
@@ -25,11 +29,11 @@ def body(**changed):
 
 
 @asynccontextmanager
-async def passing(server: MockServer) -> AsyncIterator[openai.AsyncOpenAI]:
+async def passing(server: MockServer, **how: Any) -> AsyncIterator[openai.AsyncOpenAI]:
     """A gateway whose large model is this server, and gets what a pair cannot do."""
     async with server as url:
         pool = Pool([Replica(OpenAIModel(url, "huge"), Breaker(asyncio.get_running_loop().time))])
-        async with gateway({"small": agreeing()["small"], "large": pool}, pass_to="large") as client:
+        async with gateway({"small": agreeing()["small"], "large": pool}, pass_to="large", **how) as client:
             yield client
         assert pool.replicas[0].running == 0
 
@@ -84,6 +88,45 @@ async def test_no_server_is_made_to_fetch_an_address(kind, nested):
         with pytest.raises(openai.BadRequestError, match=f"no {kind} is fetched from the web"):
             await client.chat.completions.create(**body(messages=[{"role": "user", "content": [image]}]))
     assert not server.received
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_made_up_names_are_not_found_and_leave_nothing_behind_but_a_line_each(stream, tmp_path):
+    journal = Journal(tmp_path / "log")
+    async with (
+        passing(server := MockServer([Says("x")], models=["huge"]), journal=journal) as client,
+        httpx2.AsyncClient(base_url=str(client.base_url).removesuffix("v1/")) as plain,
+    ):
+        before = await told(plain)
+        for number in range(5):
+            with pytest.raises(openai.NotFoundError, match="is not served here"):
+                await client.chat.completions.create(**body(model=f"made-up-{number}" + "x" * 10_000), stream=stream)
+        after = await told(plain)
+    assert not server.received
+    assert [len(text) for text in after] == pytest.approx([len(text) for text in before], abs=500)
+    assert "made-up" not in "".join(after)
+    lines = (tmp_path / "log").read_text().split("\n")[:-1]
+    assert [json.loads(line)["end"] for line in lines] == ["refused"] * 5
+    assert "made-up" not in "".join(lines)
+
+
+async def told(plain: httpx2.AsyncClient) -> list[str]:
+    return [(await plain.get(path)).text for path in ("metrics", "stats")]
+
+
+@pytest.mark.parametrize("model", [None, 7, ""])
+async def test_a_request_without_a_model_is_not_passed(model):
+    async with passing(MockServer([Says("x")], models=["huge"])) as client:
+        with pytest.raises(openai.BadRequestError, match="model is missing"):
+            await client.chat.completions.create(**body(model=model))
+
+
+async def test_a_model_that_is_named_gets_it_itself():
+    async with passing(server := MockServer([Says("x")], models=["huge"])) as client:
+        answer = await client.chat.completions.create(**body(model="huge"))
+        with pytest.raises(openai.BadRequestError, match="tiny runs in this process"):
+            await client.chat.completions.create(**body(model="tiny"))
+    assert (answer.model, len(server.received)) == ("huge", 1)
 
 
 async def test_a_model_in_this_process_cannot_take_what_is_passed():

@@ -29,6 +29,7 @@ class End(StrEnum):
     LEFT = "client_gone"
     """Its client left, or the gateway was stopped."""
     FAILED = "failed"
+    REFUSED = "refused"
 
 
 @dataclass(frozen=True)

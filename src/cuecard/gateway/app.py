@@ -108,6 +108,7 @@ def application(
     def admit(request: Request) -> Client:
         client = request.state.client = entrance.known(request.headers.get("authorization"))
         client.enter()
+        request.state.begun = False  # what ends before it has begun leaves a line in the journal all the same
         return client
 
     async def meant(body: Body, parse: Parse) -> Asked:
@@ -136,6 +137,7 @@ def application(
                 return await passed(request, body, client)
             asked = replace(asked, trace=trace_of(request))
             telling, writer = Telling(service, asked, client, books), writer_of(asked)
+            request.state.begun = True
             if asked.stream:
                 return Events(telling, writer, ping_s)
             outcome, reasoning = await unless_gone(request.receive, telling.whole())
@@ -154,6 +156,7 @@ def application(
         if not isinstance(model := service.models[role], Pool):
             raise Unsupported(f"{model.name} runs in this process, where only questions are answered")
         passage = Passage(asked, body.said, role, model.name)
+        request.state.begun = True
         async with AsyncExitStack() as held:
             held.enter_context(service.at_work())
             held.enter_context(passage.entered(books, client))
@@ -169,8 +172,14 @@ def application(
         body = await json_of(request, most_bytes)
         asked = await unless_gone(request.receive, meant(body, chat.parse))
         deciding = Deciding(service, asked, client, books)
+        request.state.begun = True
         told = await unless_gone(request.receive, deciding.told())
         return JSONResponse(told, headers={"x-request-id": asked.id} | client.headers())
+
+    async def refused(request: Request, error: Exception) -> Response:
+        if getattr(request.state, "begun", None) is False:
+            books.refused(error)
+        return await _refused(request, error, seen)
 
     async def models(request: Request) -> Response:
         return JSONResponse({"object": "list", "data": [_listed(name) for name in served()]})
@@ -217,7 +226,7 @@ def application(
             Mount("/dashboard", Pages(packages=[("cuecard.gateway", "dashboard")])),
         ],
         exception_handlers={
-            CuecardError: partial(_refused, seen=seen),
+            CuecardError: refused,
             ClientGone: partial(_silent, seen=seen),
             404: partial(_http_error, message="there is no such path", hint="the API is under /v1"),
             405: partial(_http_error, message="this path does not take that method", hint="see the documentation"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cuecard.domain.outcome import Outcome
 from cuecard.gateway import account
-from cuecard.gateway.account import Unanswered
+from cuecard.gateway.account import End, Unanswered
 from cuecard.gateway.audit import Audit
 from cuecard.gateway.chat import Asked, Given
 from cuecard.gateway.journal import Journal
@@ -37,6 +37,11 @@ class Books:
             self.journal.write(asked, outcome)
         if self.traces is not None:
             self.traces.answered(asked, outcome)
+
+    def refused(self, error: Exception) -> None:
+        """A request was refused before anything was done; of what it says, nothing is kept."""
+        if self.journal is not None:
+            self.journal.write(Given(model=""), Unanswered(End.REFUSED, "", (), 0.0, error))
 
     def unanswered(self, asked: Given, client: Client, ended: Unanswered) -> None:
         """A request has ended without an outcome; its calls have cost what they cost."""
