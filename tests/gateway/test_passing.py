@@ -14,6 +14,7 @@ import pytest
 from gateways import COUNT, agreeing, gateway
 
 from cuecard.gateway.journal import Journal
+from cuecard.gateway.passing import given
 from cuecard.gateway.pool import Breaker, Pool, Replica
 from cuecard.models.mock_server import HttpError, MockServer, Says, Stall
 from cuecard.models.openai import OpenAIModel
@@ -108,6 +109,110 @@ async def test_made_up_names_are_not_found_and_leave_nothing_behind_but_a_line_e
     lines = (tmp_path / "log").read_text().split("\n")[:-1]
     assert [json.loads(line)["end"] for line in lines] == ["refused"] * 5
     assert "made-up" not in "".join(lines)
+
+
+AWAY = "http://169.254.169.254/latest"
+PIXEL = "data:image/png;base64,aaaa"
+
+
+@pytest.mark.parametrize("passes", [True, False])
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image", "url": AWAY},
+        {"type": "image", "image": AWAY},
+        {"type": "image", "image": PIXEL},
+        {"image": AWAY},
+        {"video": AWAY},
+        {"url": AWAY},
+        {"type": "Image_URL", "image_url": {"url": AWAY}},
+        {"type": "IMAGE_URL", "image_url": {"url": PIXEL}},
+        {"type": ["image_url"], "image_url": {"url": PIXEL}},
+        {"type": "video", "video": [AWAY]},
+        {"type": "input_file", "file_url": AWAY},
+        {"type": None, "image_url": {"url": AWAY}},
+        AWAY,
+        7,
+        None,
+    ],
+    ids=str,
+)
+async def test_parts_of_unknown_types_are_refused_in_words_and_never_passed(part, passes):
+    messages = [{"role": "user", "content": [{"type": "text", "text": COUNT}, part]}]
+    asked = body(messages=messages) if passes else {"model": "cuecard", "messages": messages}
+    async with passing(server := MockServer([Says("x")], models=["huge"])) as client:
+        with pytest.raises(openai.BadRequestError, match=r"has a part of type .* image_url"):
+            await client.chat.completions.create(**asked)
+    assert not server.received
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "text", "text": "What is it?", "image": AWAY},
+        {"type": "text", "text": "What is it?", "image_url": {"url": AWAY}},
+        {"type": "text", "text": {"url": AWAY}},
+        {"type": "image_url", "image_url": {"url": PIXEL, "fallback": AWAY}},
+        {"type": "image_url", "image_url": {"url": PIXEL}, "video_url": {"url": AWAY}},
+        {"type": "image_url", "image_url": {"url": PIXEL}, "detail": AWAY},
+        {"type": "image_url", "image_url": {"url": "file:///etc/passwd"}},
+        {"type": "image_url", "image_url": {"url": "/etc/passwd"}},
+        {"type": "image_url", "image_url": {"url": " " + AWAY}},
+        {"type": "image_url", "image_url": [{"url": AWAY}]},
+        {"type": "input_audio", "input_audio": {"data": AWAY, "format": "wav"}},
+        {"type": "file", "file": {"file_data": AWAY}},
+        {"type": "file", "file": {"file_id": "file-1"}},
+        {"type": "thinking", "thinking": [{"type": "image_url", "image_url": AWAY}]},
+    ],
+    ids=str,
+)
+async def test_parts_of_known_types_bring_what_they_say_and_nothing_else(part):
+    async with passing(server := MockServer([Says("x")], models=["huge"])) as client:
+        with pytest.raises(openai.BadRequestError):
+            await client.chat.completions.create(**body(messages=[{"role": "user", "content": [part]}]))
+    assert not server.received
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"messages": [{"role": "user", "content": COUNT, "images": [AWAY]}]},
+        {"messages": [{"role": "user", "content": {"type": "image", "url": AWAY}}]},
+        {"messages": "hello"},
+        {"messages": ["hello"]},
+        {"tools": [{"type": "mcp", "server_url": AWAY}]},
+        {"tools": 7},
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"$ref": AWAY}}}]},
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": {"a": [{"$ref": AWAY}]}}}},
+        {"extra_body": {"images": [AWAY]}},
+        {"extra_body": {"vendor": {"deep": [{"er": AWAY}]}}},
+        {"extra_body": {"kv_transfer_params": {"remote_host": "10.0.0.1", "remote_port": 1}}},
+    ],
+    ids=str,
+)
+async def test_no_server_is_made_to_connect_elsewhere_by_anything_else(more):
+    async with passing(server := MockServer([Says("x")], models=["huge"])) as client:
+        with pytest.raises(openai.BadRequestError):
+            await client.chat.completions.create(**(body() | more))
+    assert not server.received
+
+
+def test_what_servers_read_and_what_only_looks_like_an_address_is_passed():
+    content = [
+        {"type": "text", "text": f"{AWAY} is what?", "image_url": None},
+        {"type": "image_url", "image_url": {"url": PIXEL, "detail": "low"}},
+        {"type": "video_url", "video_url": {"url": "DATA:video/mp4;base64,aaaa"}},
+        {"type": "input_audio", "input_audio": {"data": "//uQ", "format": "mp3"}},
+    ]
+    call = {"id": "1", "type": "function", "function": {"name": "look", "arguments": AWAY}}
+    messages = [
+        {"role": "user", "content": content},
+        {"role": "assistant", "content": None, "tool_calls": [call], "audio": None, "annotations": []},
+        {"role": "tool", "tool_call_id": "1", "content": AWAY},
+    ]
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$ref": "#/$defs/a"}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": schema, "description": AWAY}}]
+    assert given({"model": "cuecard", "messages": messages, "tools": tools, "user": AWAY}).model == "cuecard"
 
 
 async def told(plain: httpx2.AsyncClient) -> list[str]:

@@ -48,6 +48,7 @@ WHY_NOT = {
     "modalities": "text and images are what a pair reads and writes",
 }
 IGNORED = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "verbosity")
+PARTS = 'there are: text, image_url; an image is {"type": "image_url", "image_url": {"url": "data:image/png;base64,…"}}'
 READ = (
     "model",
     "messages",
@@ -292,7 +293,7 @@ def _content(content: object, where: str, fetch: Fetch) -> tuple[list[str], list
             case "refusal":
                 texts.append(str(part.get("refusal")))
             case _:
-                raise BeyondAPair(f"{where} has a part of type {kind!r}", "there are: text, image_url")
+                raise BeyondAPair(f"{where} has a part of type {str(kind)[:100]!r}", PARTS)
     return texts, images
 
 

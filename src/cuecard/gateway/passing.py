@@ -9,52 +9,26 @@ from contextlib import contextmanager
 from typing import Any
 
 from cuecard.domain.call import Call, FinishReason, Mode, Usage
-from cuecard.domain.errors import BadInput, BrokenStream
+from cuecard.domain.errors import BrokenStream
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.gateway.account import CHARS_PER_TOKEN, End, Json, Unanswered
 from cuecard.gateway.books import Books
 from cuecard.gateway.chat import MOST_TOKENS, Given, named, sse
 from cuecard.gateway.keys import Client
 from cuecard.gateway.leaving import ClientGone
+from cuecard.gateway.permitted import DATA, everything, permit
 
 PASSED = "passed"
 """What stands for the strategy of such a request."""
-DATA = "data:"
 
 
 def given(body: Json) -> Given:
     """What is understood of a request that is passed on. Raises BadInput."""
-    refuse_addresses(body)
-    tokens = _characters(body.get("messages")) // CHARS_PER_TOKEN
-    return Given(model=named(body), stream=body.get("stream") is True, prompt_tokens=tokens)
-
-
-def _characters(said: object) -> int:
-    """Of all texts, images and other data apart."""
-    match said:
-        case str():
-            return 0 if said.startswith(DATA) else len(said)
-        case dict():
-            return sum(map(_characters, said.values()))
-        case list():
-            return sum(map(_characters, said))
-        case _:
-            return 0
-
-
-def refuse_addresses(part: object) -> None:
-    """Nobody gets to have a server behind the gateway fetch what they please."""
-    match part:
-        case Mapping():
-            for key, value in part.items():
-                match value:
-                    # vLLM also takes video_url and audio_url
-                    case str(url) | {"url": str(url)} if key.endswith("_url") and not url.startswith(DATA):
-                        raise BadInput(f"no {key} is fetched from the web here", "send the data itself, as a data URL")
-                refuse_addresses(value)
-        case list():
-            for value in part:
-                refuse_addresses(value)
+    permit(body)
+    texts = [each for each in everything(body["messages"]) if isinstance(each, str)]
+    characters = sum(len(text) for text in texts if text[: len(DATA)].lower() != DATA)
+    stream = body.get("stream") is True
+    return Given(model=named(body), stream=stream, prompt_tokens=characters // CHARS_PER_TOKEN)
 
 
 class Passage:
