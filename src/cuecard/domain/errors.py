@@ -50,6 +50,12 @@ class TooSlow(BadInput):
     http_status, hint = 408, "send it faster"
 
 
+class WrongForm(BadInput):
+    """A request's body comes in a form that is not read: compressed, or in another encoding."""
+
+    http_status, hint = 415, "send JSON in UTF-8, not compressed"
+
+
 class Unauthorised(BadInput):
     """Nobody who is known asks."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -70,6 +69,8 @@ REASONING = ("effort", "max_tokens", "exclude")
 STREAM_OPTIONS = ("include_usage", "include_obfuscation")
 TEXTS = ("schedule", "accept", "card", "card_select", "card_ending", "early_stop")
 OVERRIDES = ("strategy", *TEXTS, "card_keep", "budget", "kind", "options", "max_latency_ms", "strict")
+MOST_NAME = 200
+"""Characters of what names something."""
 MOST_TOKENS, MOST_SEED = 2**31 - 1, 2**63 - 1
 """More than any model writes, and as much as servers can take."""
 EFFORTS = {"minimal": 256, "low": 512, "medium": 2048, "high": 8192, "xhigh": 16384}
@@ -134,14 +135,21 @@ def named(body: Json) -> str:
 
 def _refuse_unknown(body: Json) -> None:
     for key, value in body.items():
+        if value is None:
+            continue  # as if it were not there
         if key not in KNOWN:
-            raise BeyondAPair(f"unknown parameter {key!r}", _suggest(key, KNOWN))
-        if key in HARMLESS and value not in HARMLESS[key]:
+            raise BeyondAPair(f"unknown parameter {key[:100]!r}", _suggest(key, KNOWN))
+        if key in HARMLESS and not any(_is_same(value, harmless) for harmless in HARMLESS[key]):
             raise BeyondAPair(f"a pair of models cannot do {key}", WHY_NOT.get(key, "leave it out"))
 
 
+def _is_same(one: object, other: object) -> bool:
+    """As JSON has it, where true is not 1."""
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
 def _suggest(key: str, known: Sequence[str]) -> str:
-    near = get_close_matches(key, known, 1)
+    near = get_close_matches(key[:100], known, 1)
     return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
 
 
@@ -153,7 +161,7 @@ def _object(body: Json, key: str, known: Sequence[str] | None = None) -> Json:
     if not isinstance(value, dict):
         raise BadInput(f"{key} is not an object")
     if known is not None and (wrong := sorted(set(value) - set(known))):
-        raise BadInput(f"unknown key {wrong[0]!r} in {key}", _suggest(wrong[0], known))
+        raise BadInput(f"unknown key {wrong[0][:100]!r} in {key}", _suggest(wrong[0], known))
     return value
 
 
@@ -168,9 +176,9 @@ def _flag(body: Json, key: str, *, default: bool = False) -> bool:
 
 def _settings(body: Json, own: Json, reasoning: Json) -> Json:
     """Settings of the request: OpenAI's names first, the `cuecard` object has the last word."""
-    effort = body.get("reasoning_effort", reasoning.get("effort"))
+    effort = reasoning.get("effort") if body.get("reasoning_effort") is None else body["reasoning_effort"]
     if effort is not None and effort not in ("none", *EFFORTS):
-        raise BadInput(f"unknown reasoning_effort {effort!r}", f"there are: none, {', '.join(EFFORTS)}")
+        raise BadInput(f"unknown reasoning_effort {str(effort)[:100]!r}", f"there are: none, {', '.join(EFFORTS)}")
     found: Json = {
         "answer_tokens": _count(body, "max_completion_tokens") or _count(body, "max_tokens"),
         "temperature": _number(body, "temperature"),
@@ -184,8 +192,8 @@ def _settings(body: Json, own: Json, reasoning: Json) -> Json:
         **{key: own.get(key) for key in TEXTS},
     }
     for key in ("strategy", *TEXTS):
-        if found[key] is not None and not isinstance(found[key], str):
-            raise BadInput(f"{key} in cuecard is not a text")
+        if found[key] is not None and not (isinstance(found[key], str) and len(found[key]) <= MOST_NAME):
+            raise BadInput(f"{key} in cuecard is not a text of at most {MOST_NAME} characters")
     return {key: value for key, value in found.items() if value is not None}
 
 
@@ -193,8 +201,6 @@ def _number(body: Json, key: str) -> float | None:
     value = body.get(key)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise BadInput(f"{key} is not a number")
-    if isinstance(value, float) and not math.isfinite(value):  # JSON in Python has NaN, and 1e999 becomes infinite
-        raise BadInput(f"{key} is not a finite number")
     return value
 
 
@@ -228,6 +234,8 @@ def _question(body: Json, own: Json, fetch: Fetch) -> Question:
         found = listed_in(text)
         text, options, labels = found.text, found.options, found.labels
     schema, kind = _schema(body), own.get("kind")
+    if kind is not None and not (isinstance(kind, str) and len(kind) <= MOST_NAME):
+        raise BadInput("kind in cuecard is not a text", f"kinds are: {', '.join(AnswerKind)}")
     told = "\n\n".join(system) or None
     wanted = kind_named(kind) if kind is not None else AnswerKind.JSON if schema else guess_kind(text, options)
     try:
@@ -259,7 +267,7 @@ def _schema(body: Json) -> str | None:
                 raise BadInput("response_format has no json_schema.schema")
             return json.dumps(schema)
         case other:
-            raise BadInput(f"unknown response_format {other!r}", "there are: text, json_object, json_schema")
+            raise BadInput(f"unknown response_format {str(other)[:100]!r}", "there are: text, json_object, json_schema")
 
 
 def _message(message: object, index: int, fetch: Fetch) -> tuple[str, str, tuple[Image, ...]]:
@@ -270,7 +278,7 @@ def _message(message: object, index: int, fetch: Fetch) -> tuple[str, str, tuple
     if role in ("tool", "function") or message.get("tool_calls"):
         raise BeyondAPair(f"{where} belongs to a tool call, which a pair cannot do", WHY_NOT["tools"])
     if role not in ("system", "developer", "user", "assistant"):
-        raise BadInput(f"{where} has the role {role!r}", "there are: system, developer, user, assistant")
+        raise BadInput(f"{where} has the role {str(role)[:100]!r}", "there are: system, developer, user, assistant")
     texts, images = _content(message.get("content"), where, fetch)
     if images and role != "user":
         raise BadInput(f"{where} has an image, and is not the user's")

@@ -73,7 +73,7 @@ def _messages(body: Json) -> list[Json]:
         if kind == "message":
             messages.append({"role": item.get("role"), "content": item.get("content")})
         elif kind != "reasoning":  # an earlier answer's, sent back as it came: the model does without
-            raise BadInput(f"input has an item of type {kind!r}", "there are: message, reasoning")
+            raise BadInput(f"input has an item of type {str(kind)[:100]!r}", "there are: message, reasoning")
     return messages
 
 
