@@ -124,9 +124,10 @@ async def understood(body: Body, parse: Parse, fetcher: Fetcher | None, most_ima
 
 async def _image(url: str, fetcher: Fetcher | None) -> Image:
     """The image that a request gives; a decoder does not hold up the event loop. Raises BadInput."""
-    if url.startswith("data:"):
+    scheme = url[:8].lower()
+    if scheme.startswith("data:"):
         return await asyncio.to_thread(images.load, url)
-    if not url.startswith(("http://", "https://")):
+    if not scheme.startswith(("http://", "https://")):
         raise BadInput("an image is neither a data URL nor a web address", "send data:image/png;base64,…")
     if fetcher is None:
         raise BadInput("images are not fetched from the web here", "send the image itself, as a data URL")
