@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -49,6 +49,7 @@ if TYPE_CHECKING:  # OpenTelemetry need not be there
 Handler = Callable[[Request], Awaitable[Response]]
 MOST_BYTES = 48 * 2**20
 PING_S = 10.0
+READING = "GET, HEAD"
 PROBE_WAIT_S = 2.0
 """How long the start waits for probes, which then go on in the background."""
 CONTENT_POLICY = (
@@ -185,7 +186,7 @@ def application(
         return JSONResponse({"object": "list", "data": [_listed(name) for name in served()]})
 
     async def model(request: Request) -> Response:
-        if (name := request.path_params["name"]) not in served():
+        if (name := request.path_params["name"].rstrip("/")) not in served():
             raise names.unknown(name, service.concrete)
         return JSONResponse(_listed(name))
 
@@ -206,6 +207,9 @@ def application(
     async def stats(request: Request) -> Response:
         return JSONResponse(seen.stats() | {"audit": second_look.told(), "recent": seen.last(50)})
 
+    async def to_page(request: Request) -> Response:
+        return RedirectResponse("../dashboard")  # its links are relative
+
     async def page(request: Request) -> Response:
         return HTMLResponse(dashboard, headers=PAGE_HEADERS)
 
@@ -213,16 +217,17 @@ def application(
     door = Middleware(Door, hosts=called, origins=origins, refused=seen.failed)
     return Starlette(
         routes=[
-            Route("/v1/chat/completions", answering(chat.parse, chat.Writer), methods=["POST"]),
-            Route("/v1/responses", answering(responses.parse, responses.Writer), methods=["POST"]),
-            Route("/v1/decision", decision, methods=["POST"]),
-            Route("/v1/models", guarded(models)),
+            *_paths("/v1/chat/completions", answering(chat.parse, chat.Writer), "POST"),
+            *_paths("/v1/responses", answering(responses.parse, responses.Writer), "POST"),
+            *_paths("/v1/decision", decision, "POST"),
+            *_paths("/v1/models", guarded(models)),
             Route("/v1/models/{name:path}", guarded(model)),
-            Route("/health", health),
-            Route("/ready", ready),
-            Route("/metrics", guarded(metrics)),
-            Route("/stats", guarded(stats)),
+            *_paths("/health", health),
+            *_paths("/ready", ready),
+            *_paths("/metrics", guarded(metrics)),
+            *_paths("/stats", guarded(stats)),
             Route("/dashboard", page),
+            Route("/dashboard/", to_page),
             Mount("/dashboard", Pages(packages=[("cuecard.gateway", "dashboard")])),
         ],
         exception_handlers={
@@ -244,6 +249,11 @@ class Pages(StaticFiles):
         response = super().file_response(*args, **more)
         response.headers.update(PAGE_HEADERS)
         return response
+
+
+def _paths(path: str, handler: Handler, method: str = "GET") -> list[Route]:
+    """Clients add a slash now and then."""
+    return [Route(each, handler, methods=[method]) for each in (path, f"{path}/")]
 
 
 def _cors(origins: Collection[str]) -> list[Middleware]:
@@ -293,8 +303,9 @@ async def _silent(request: Request, error: Exception, seen: Observatory) -> Resp
 
 async def _http_error(request: Request, error: Exception, message: str, hint: str) -> Response:
     status = getattr(error, "status_code", 404)
-    told: Json = chat.problem(BadInput(f"{request.method} {request.url.path}: {message}", hint))
-    return JSONResponse(told, status)
+    told: Json = chat.problem(BadInput(f"{request.method} {request.url.path[:200]}: {message}", hint))
+    allowed = {"Allow": READING} if status == 405 else {}  # Starlette says nothing of it for files
+    return JSONResponse(told, status, headers=allowed | dict(getattr(error, "headers", None) or {}))
 
 
 async def _broken(request: Request, error: Exception, seen: Observatory) -> Response:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 HEAD_S, BODY_S, SEND_S = 15.0, 60.0, 60.0
 """How long a client may take for its headers, for its body, and to take what it is sent."""
@@ -113,6 +113,8 @@ class Guarded(HttpToolsProtocol):
         self._in_head, self._lingering.sends_on = False, True
         self._head_timer.cancel()
         super().on_headers_complete()
+        if self.scope.get("http_version") == "1.0":
+            _unframe(self.cycle)
 
     def on_message_complete(self) -> None:
         self._lingering.sends_on = False
@@ -123,3 +125,18 @@ class Guarded(HttpToolsProtocol):
             head = STATUS_LINE[status] + b"content-type: text/plain\r\nconnection: close\r\n"
             self.transport.write(head + b"content-length: %d\r\n\r\n%s" % (len(why), why))
             self.transport.close()
+
+
+def _unframe(cycle: RequestResponseCycle) -> None:
+    """For HTTP/1.0, which knows no chunks: a body of unknown length ends with the connection."""
+    framed = cycle.send
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            if not any(name.lower() == b"content-length" for name, _ in message.get("headers", ())):
+                cycle.chunked_encoding = False
+        elif cycle.expected_content_length == 0:
+            cycle.expected_content_length = len(message.get("body", b""))
+        await framed(message)
+
+    cast(Any, cycle).send = send
