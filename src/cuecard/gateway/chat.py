@@ -69,6 +69,7 @@ REASONING = ("effort", "max_tokens", "exclude")
 STREAM_OPTIONS = ("include_usage", "include_obfuscation")
 TEXTS = ("schedule", "accept", "card", "card_select", "card_ending", "early_stop")
 OVERRIDES = ("strategy", *TEXTS, "card_keep", "budget", "kind", "options", "max_latency_ms", "strict")
+GO_ON = "Go on from where your last message ends."
 MOST_NAME = 200
 """Characters of what names something."""
 MOST_TOKENS, MOST_SEED = 2**31 - 1, 2**63 - 1
@@ -221,14 +222,13 @@ def _question(body: Json, own: Json, fetch: Fetch) -> Question:
     system, turns = [], []
     for index, message in enumerate(messages):
         role, text, images = _message(message, index, fetch)
-        if role == "system":
-            system.append(text)
-        else:
+        if role != "system":
             turns.append(Message(role, text, images))
-    if not turns or turns[-1].role != "user":
-        raise BadInput("the last message is not the user's", "a pair answers a question; it goes on with no text")
-    *history, last = turns
-    text, options = last.text, tuple(_options(own))
+        elif text:
+            system.append(text)
+    *history, last = _ending_with_the_user(turns)
+    asked = next(turn.text for turn in reversed(turns) if turn.role == "user")
+    text, options = asked, tuple(_options(own))
     labels: tuple[str, ...] = ()
     if not options:
         found = listed_in(text)
@@ -239,11 +239,22 @@ def _question(body: Json, own: Json, fetch: Fetch) -> Question:
     told = "\n\n".join(system) or None
     wanted = kind_named(kind) if kind is not None else AnswerKind.JSON if schema else guess_kind(text, options)
     try:
+        said = text if last.text == asked else last.text
         return Question(
-            text or " ".join(options), last.images, options, wanted, told, tuple(history), schema, labels=labels
+            said or " ".join(options), last.images, options, wanted, told, tuple(history), schema, labels=labels
         )
     except ValueError as error:
         raise BadInput(str(error), f"kinds are: {', '.join(AnswerKind)}") from error
+
+
+def _ending_with_the_user(turns: Sequence[Message]) -> list[Message]:
+    """The conversation, in which the assistant is asked to go on where it has the last word. Raises BadInput."""
+    if not any(turn.role == "user" for turn in turns):
+        raise BadInput("the last message is not the user's, nor any other", "a pair answers a question")
+    ending = list(turns)
+    while ending[-1].role == "assistant" and not ending[-1].text.strip():
+        ending.pop()
+    return ending if ending[-1].role == "user" else [*ending, Message("user", GO_ON)]
 
 
 def _options(own: Json) -> list[str]:
@@ -279,13 +290,16 @@ def _message(message: object, index: int, fetch: Fetch) -> tuple[str, str, tuple
         raise BeyondAPair(f"{where} belongs to a tool call, which a pair cannot do", WHY_NOT["tools"])
     if role not in ("system", "developer", "user", "assistant"):
         raise BadInput(f"{where} has the role {str(role)[:100]!r}", "there are: system, developer, user, assistant")
-    texts, images = _content(message.get("content"), where, fetch)
+    content = message.get("content")
+    if content is None and role != "user":
+        content = message.get("refusal") or ""  # nothing, or nothing but a refusal
+    texts, images = _content(content, where, fetch, is_assistant=role == "assistant")
     if images and role != "user":
         raise BadInput(f"{where} has an image, and is not the user's")
     return "system" if role == "developer" else role, "\n".join(texts), tuple(images)
 
 
-def _content(content: object, where: str, fetch: Fetch) -> tuple[list[str], list[Image]]:
+def _content(content: object, where: str, fetch: Fetch, *, is_assistant: bool) -> tuple[list[str], list[Image]]:
     if isinstance(content, str):
         return [content], []
     if not isinstance(content, list):
@@ -300,6 +314,8 @@ def _content(content: object, where: str, fetch: Fetch) -> tuple[list[str], list
                 images.append(fetch(_url(part.get("image_url"), where)))
             case "refusal":
                 texts.append(str(part.get("refusal")))
+            case "thinking" | "redacted_thinking" | "reasoning" | "reasoning_text" if is_assistant:
+                pass  # of an earlier answer, sent back as it came: the model does without
             case _:
                 raise BeyondAPair(f"{where} has a part of type {str(kind)[:100]!r}", PARTS)
     return texts, images
