@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from contextlib import suppress
 from urllib.parse import urlsplit
@@ -26,6 +27,21 @@ class Impatient(Guarded):
     head_s = 0.2
 
 
+class Narrow(Guarded):
+    """Keeps little of what it sends, and knows how many connections are open."""
+
+    open = 0
+
+    def connection_made(self, transport):
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        Narrow.open += 1
+        super().connection_made(transport)
+
+    def connection_lost(self, exc):
+        Narrow.open -= 1
+        super().connection_lost(exc)
+
+
 async def said(client: openai.AsyncOpenAI, *pieces: bytes, every_s: float = 0.0) -> bytes:
     """What the gateway answers to raw bytes, sent piece by piece, until it closes the connection."""
     url = urlsplit(str(client.base_url))
@@ -43,9 +59,24 @@ async def said(client: openai.AsyncOpenAI, *pieces: bytes, every_s: float = 0.0)
     finally:
         speaking.cancel()
         await asyncio.gather(speaking, return_exceptions=True)
-        writer.transport.abort()
-        with suppress(ConnectionError):
-            await writer.wait_closed()
+        await hang_up(writer)
+
+
+async def deaf(client: openai.AsyncOpenAI) -> asyncio.StreamWriter:
+    """A connection that takes next to nothing."""
+    url = urlsplit(str(client.base_url))
+    ours = socket.socket()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    ours.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(ours, (url.hostname, url.port))
+    _, writer = await asyncio.open_connection(sock=ours, limit=1)
+    return writer
+
+
+async def hang_up(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+    with suppress(ConnectionError):
+        await writer.wait_closed()
 
 
 async def test_headers_that_come_a_byte_at_a_time_are_not_waited_for():
@@ -84,17 +115,32 @@ async def test_a_client_that_takes_nothing_is_given_up(monkeypatch):
         ASKED | {"model": "huge", "stream": True, "max_tokens": 200_000, "cuecard": {"kind": "free_text"}}
     )
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
-    async with gateway(agreeing() | {"large": speaker}) as client:
-        url = urlsplit(str(client.base_url))
-        _, writer = await asyncio.open_connection(url.hostname, url.port, limit=1)
+    async with gateway(agreeing() | {"large": speaker}, http=Narrow) as client:
+        writer = await deaf(client)
         writer.write((head + body).encode())
         async with asyncio.timeout(10):
             for begun in (True, False):
                 while bool(speaker.running) is not begun:  # noqa: ASYNC110 - a scripted model has no event for it
                     await asyncio.sleep(0.02)
-        writer.transport.abort()
-        with suppress(ConnectionError):
-            await writer.wait_closed()
+        await hang_up(writer)
+
+
+async def test_the_connection_of_a_client_that_takes_nothing_is_cut(monkeypatch):
+    monkeypatch.setattr(telling, "SEND_S", 0.2)
+    monkeypatch.setattr(guard, "SEND_S", 0.2)
+    body = json.dumps(
+        ASKED | {"model": "huge", "stream": True, "max_tokens": 200_000, "cuecard": {"kind": "free_text"}}
+    )
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
+    models = agreeing() | {"large": model("huge", "word " * 200_000)}
+    async with gateway(models, http=Narrow) as client:
+        writer = await deaf(client)
+        writer.write((head + body).encode())
+        async with asyncio.timeout(10):
+            for open_ones in (1, 0):
+                while Narrow.open != open_ones:  # noqa: ASYNC110 - a transport has no event for it
+                    await asyncio.sleep(0.02)
+        await hang_up(writer)
 
 
 async def test_a_server_that_stops_lets_requests_end():
@@ -164,7 +210,7 @@ async def test_what_a_refused_client_goes_on_sending_is_not_read_for_long(monkey
                     writer.write(b" " * 0x10000)
                     await writer.drain()
                     await asyncio.sleep(0.01)
-        writer.transport.abort()
+        await hang_up(writer)
 
 
 async def test_a_client_that_sends_its_whole_body_first_learns_why_it_was_refused():

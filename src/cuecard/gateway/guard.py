@@ -46,35 +46,37 @@ class ClosesUnread:
 class Lingering:
     """A transport that, closed while its client still sends, lets it read the answer (RFC 9112, 9.6).
 
-    Closed at once, the client's system would be told that what it sent went nowhere, and might drop the answer.
+    Closed at once, the client's system would be told that what it sent went nowhere, and might drop the answer. A
+    client that does not take what it was sent is cut off after a while.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport, self._loop = transport, loop
         self.sends_on = False
         """The client has not sent its whole request yet."""
-        self._closing: asyncio.TimerHandle | None = None
+        self._ends: list[asyncio.TimerHandle] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def is_closing(self) -> bool:
-        return self._closing is not None or self._transport.is_closing()
+        return bool(self._ends) or self._transport.is_closing()
 
     def close(self) -> None:
-        if self._closing is not None:
+        if self.is_closing():
             return
-        if not self.sends_on or self._transport.is_closing() or not self._transport.can_write_eof():
+        self._ends = [self._loop.call_later(SEND_S, self._transport.abort)]
+        if self.sends_on and self._transport.can_write_eof():
+            self._ends.append(self._loop.call_later(LINGER_S, self._transport.close))
+            self._transport.write_eof()
+            self._transport.resume_reading()
+        else:
             self._transport.close()
-            return
-        self._closing = self._loop.call_later(LINGER_S, self._transport.close)
-        self._transport.write_eof()
-        self._transport.resume_reading()
 
     def lost(self) -> None:
         """The connection is over."""
-        if self._closing is not None:
-            self._closing.cancel()
+        for end in self._ends:
+            end.cancel()
 
 
 class Guarded(HttpToolsProtocol):
