@@ -1,21 +1,21 @@
 """Images of requests, from data URLs and the web, within what an image, a request and the process may take.
 
 Of images that every model takes as they are, only the structure is read. The others are decoded in a child process
-with bounds on its time and memory, one at a time, which the event loop awaits.
+with bounds on its time and memory, which the event loop awaits: small ones one at a time, and the rest one at a time.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cuecard.domain.errors import BadInput, RateLimited, TooLarge
 from cuecard.domain.question import Image
 from cuecard.gateway.config import Images
 from cuecard.gateway.fetch import Fetcher
-from cuecard.models import image_headers, images
-from cuecard.models.decoder import DECODER, Bounds, Decoder, refuse_huge
+from cuecard.models import decoder, drawing, image_headers, images
+from cuecard.models.decoder import DECODER, QUICK_DECODER, QUICK_PIXELS, Bounds, Decoder
 from cuecard.models.drawing import Refused, Size
 from cuecard.models.image_headers import Header
 
@@ -30,13 +30,36 @@ class _Given:
     header: Header | None
 
 
+class _Lane:
+    """A decoder, and the images that wait for it."""
+
+    def __init__(self, its: Decoder) -> None:
+        self._decoder, self._turn = its, asyncio.Lock()
+
+    async def taken(self, given: _Given, bounds: Bounds) -> tuple[Image, Size]:
+        """Decode it in its turn. The turn of a request that is given up ends with the decode. Raises Refused."""
+        try:
+            async with asyncio.timeout(WAIT_S):
+                await self._turn.acquire()
+        except TimeoutError as late:
+            raise RateLimited(f"{given.name} waited {WAIT_S:g} s for other images to be decoded") from late
+        work = asyncio.ensure_future(asyncio.to_thread(self._decoder.taken, given.data, given.header, bounds))
+        work.add_done_callback(self._over)
+        return await asyncio.shield(work)
+
+    def _over(self, work: asyncio.Future[tuple[Image, Size]]) -> None:
+        self._turn.release()
+        if not work.cancelled():
+            work.exception()  # seen, also where nobody waits for it any more
+
+
 class Pictures:
     """Makes images of the addresses in a request."""
 
-    def __init__(self, limits: Images, fetcher: Fetcher | None, decoder: Decoder = DECODER) -> None:
+    def __init__(self, limits: Images, fetcher: Fetcher | None) -> None:
         self.most = limits.most
-        self._limits, self._fetcher, self._decoder = limits, fetcher, decoder
-        self._turn = asyncio.Lock()
+        self._limits, self._fetcher = limits, fetcher
+        self._lane, self._quick_lane = _Lane(DECODER), _Lane(QUICK_DECODER)
 
     async def images(self, urls: Sequence[str]) -> Mapping[str, Image]:
         """The images at these addresses, which differ. Raises BadInput, TooLarge, RateLimited."""
@@ -74,47 +97,33 @@ class Pictures:
         for each in given:
             if each.header is None:
                 continue
-            most = self._bounds().pixels
-            if each.header.pixels > most:
-                raise self._refusal(Refused("pixels", (each.header.width, each.header.height)), each.name)
+            try:
+                drawing.refuse_huge((each.header.width, each.header.height), self._bounds().pixels)
+                if not each.header.is_plain:
+                    decoder.refuse_hungry(each.header, self._bounds())
+            except Refused as refused:
+                raise self._refusal(refused, each.name) from refused
             left -= each.header.pixels
         if left < 0:
             raise self._too_many()
         return left
 
     async def _decoded(self, given: _Given, left: int) -> tuple[Image, Size]:
-        bounds = self._bounds()
+        bounds, lane = self._bounds(), self._lane
         if given.header is None:
-            bounds = self._bounds(min(bounds.pixels, left))
+            bounds = replace(bounds, pixels=min(bounds.pixels, left))
+        elif given.header.pixels <= QUICK_PIXELS:
+            lane = self._quick_lane
         try:
-            if given.header is not None:
-                refuse_huge(given.header, bounds)
-            return await self._in_turn(given, bounds)
+            return await lane.taken(given, bounds)
         except Refused as refused:
             if refused.why == "pixels" and bounds.pixels < self._bounds().pixels:
                 raise self._too_many() from refused
             raise self._refusal(refused, given.name) from refused
 
-    async def _in_turn(self, given: _Given, bounds: Bounds) -> tuple[Image, Size]:
-        """Decode it after those before it; when the request is given up meanwhile, the turn ends with the decode."""
-        try:
-            async with asyncio.timeout(WAIT_S):
-                await self._turn.acquire()
-        except TimeoutError as late:
-            raise RateLimited(f"{given.name} waited {WAIT_S:g} s for other images to be decoded") from late
-        work = asyncio.ensure_future(asyncio.to_thread(self._decoder.taken, given.data, given.header, bounds))
-        work.add_done_callback(self._over)
-        return await asyncio.shield(work)
-
-    def _over(self, work: asyncio.Future[tuple[Image, Size]]) -> None:
-        self._turn.release()
-        if not work.cancelled():
-            work.exception()  # seen, also where nobody waits for it any more
-
-    def _bounds(self, pixels: int | None = None) -> Bounds:
+    def _bounds(self) -> Bounds:
         limits = self._limits
-        most = round(limits.most_megapixels * 1e6) if pixels is None else pixels
-        return Bounds(most, limits.decode_mib * 2**20, limits.decode_s)
+        return Bounds(round(limits.most_megapixels * 1e6), limits.decode_mib * 2**20, limits.decode_s)
 
     def _refusal(self, refused: Refused, name: str) -> BadInput:
         limits = self._limits

@@ -1,4 +1,4 @@
-"""Images decoded in a child process that is bounded in memory and time, one at a time in the whole process."""
+"""Images decoded one at a time in a child process, which is bounded in memory and time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cuecard.models.image_headers import Header, read
 from cuecard.worker import Worker
 
 MOST_PIXELS = 50_000_000
-SMALL_PIXELS = 2**20
+SMALL_PIXELS, QUICK_PIXELS = 2**20, 2**22
 WEBP_BYTES_PER_PIXEL = 32
 _SCRIPT = Path(drawing.__file__)
 _ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "131072"}
@@ -41,16 +41,14 @@ class Decoder:
 
     def taken(self, data: bytes, header: Header | None, bounds: Bounds) -> tuple[Image, Size]:
         """The image as models can take it, and its size before; the same bytes if it is plain. Raises Refused."""
-        if header is not None:
-            refuse_huge(header, bounds)
         reply, made = self._done({"do": "taken", "keep": header is not None}, data, bounds)
         return Image(data if reply["same"] else made, reply["kind"]), (reply["size"][0], reply["size"][1])
 
     def rgb(self, data: bytes, bounds: Bounds | None = None) -> PilImage.Image:
         """The picture as a model in this process takes it; small ones are decoded right here. Raises Refused."""
         header = read(data)
-        # sound chunks, at most a megapixel and few scans: a few megabytes and milliseconds
-        if header is not None and header.pixels <= SMALL_PIXELS:
+        # whole, at most a megapixel, few scans, one ICC profile: a few megabytes and milliseconds
+        if header is not None and header.is_plain and header.pixels <= SMALL_PIXELS:
             return drawing.rgb(data, SMALL_PIXELS)
         reply, pixels = self._done({"do": "rgb"}, data, bounds or Bounds())
         return PilImage.frombuffer("RGB", tuple(reply["size"]), pixels, "raw", "RGB", 0, 1)
@@ -72,13 +70,13 @@ class Decoder:
         return reply, more
 
 
-def refuse_huge(header: Header, bounds: Bounds) -> None:
-    """Raises Refused for what would take too much to decode."""
-    drawing.refuse_huge((header.width, header.height), bounds.pixels)
+def refuse_hungry(header: Header, bounds: Bounds) -> None:
+    """Raises Refused for what needs too much memory to decode."""
     if header.media_type == "image/webp" and header.pixels * WEBP_BYTES_PER_PIXEL > bounds.memory_bytes:
         raise Refused("memory", (header.width, header.height))
 
 
-DECODER = Decoder()
-"""The one of this process."""
+DECODER, QUICK_DECODER = Decoder(), Decoder()
+"""Those of this process: for any image, and for those that are known to be small, which wait for no slow one."""
 atexit.register(DECODER.close)
+atexit.register(QUICK_DECODER.close)

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-MOST_PARTS, MOST_SCANS = 20_000, 32
+MOST_PARTS, MOST_SCANS, MOST_EXIFS = 20_000, 32, 256
 MOST_WEBP_PIXELS = 2**24
 """Decoders take several times the memory for WebP that they take for the other formats."""
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -60,18 +60,18 @@ def _png(data: bytes) -> Header:
     if kind != b"IHDR":
         raise ValueError("the first chunk is another")
     width, height, depth, colour = struct.unpack_from(">IIBB", body)
-    is_plain, has_pixels = colour == 2 or (colour in (0, 3) and depth <= 8), False
+    is_plain, seen = colour == 2 or (colour in (0, 3) and depth <= 8), {b"IHDR"}
     for kind, body in chunks:
-        if kind == b"IHDR":
-            raise ValueError("two headers")
-        has_pixels |= kind == b"IDAT"
+        if kind in seen and kind in (b"IHDR", b"iCCP", b"eXIf"):
+            raise ValueError("a chunk that there may be one of")
+        seen.add(kind)
         if kind in (b"tRNS", b"acTL"):
             is_plain = False
         elif kind == b"eXIf":
             is_plain &= _is_upright(bytes(body))
         elif kind in (b"iTXt", b"tEXt", b"zTXt"):
             is_plain &= _says_nothing(kind, bytes(body))
-    if not has_pixels:
+    if b"IDAT" not in seen:
         raise ValueError("no pixels")
     return Header("image/png", width, height, is_plain)
 
@@ -102,7 +102,7 @@ def _says_nothing(kind: bytes, text: bytes) -> bool:
 
 def _jpeg(data: bytes) -> Header:
     size: tuple[int, int] | None = None
-    is_plain, scans, at = True, 0, 2
+    is_plain, scans, exifs, at = True, 0, 0, 2
     for _ in range(MOST_PARTS):
         if (found := _MARKER_HERE.match(data, at)) is None:
             raise ValueError("no marker where one has to be")
@@ -126,6 +126,9 @@ def _jpeg(data: bytes) -> Header:
                 raise ValueError("broken off, or in too many scans")
             at = found.start()
         else:
+            exifs += marker == 0xE1
+            if exifs > MOST_EXIFS:
+                raise ValueError("too many pieces of EXIF or XMP data")
             is_plain &= _turns_nothing(marker, body)
     raise ValueError("too many segments")
 
@@ -143,7 +146,7 @@ def _webp(data: bytes) -> Header:
         raise ValueError("broken off")
     canvas: tuple[int, int] | None = None
     size: tuple[int, int] | None = None
-    is_plain, at = True, 12
+    is_plain, has_exif, at = True, False, 12
     for _ in range(MOST_PARTS):
         if at >= end:
             break
@@ -155,11 +158,12 @@ def _webp(data: bytes) -> Header:
         elif kind in (b"VP8 ", b"VP8L") and size is None:
             *frame, is_opaque = _vp8(body) if kind == b"VP8 " else _vp8l(body)
             size, is_plain = (frame[0], frame[1]), is_plain and is_opaque
-        elif kind == b"EXIF":
+        elif kind == b"EXIF" and not has_exif:
+            has_exif = True
             is_plain &= _is_upright(body.removeprefix(b"Exif\0\0"))
         elif kind == b"XMP ":
             is_plain &= _is_upright_by_xmp(body)
-        elif kind in (b"ANMF", b"ALPH"):
+        elif kind in (b"ANMF", b"ALPH", b"EXIF"):
             is_plain = False
     else:
         raise ValueError("too many chunks")
