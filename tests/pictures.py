@@ -87,6 +87,19 @@ def every_kind() -> Mapping[str, bytes]:
     }
 
 
+def jpeg_of_exif(entries: int, size: int, pieces: int = 1) -> bytes:
+    """A JPEG whose EXIF data has entries that all lie at one place."""
+    body = struct.pack("<H", entries)
+    for tag in range(entries):
+        body += struct.pack("<HHII", 1000 + tag, 7, size, 8)
+    whole = (b"II*\0" + struct.pack("<I", 8) + body + bytes(4)).ljust(size + 8, b"\0")
+    step = -(-len(whole) // pieces)
+    parts = [b"Exif\0\0" + whole[at : at + step] for at in range(0, len(whole), step)]
+    data = encoded(noise(), "JPEG")
+    jfif = 2 + 18
+    return data[:2] + b"".join(b"\xff\xe1" + struct.pack(">H", 2 + len(part)) + part for part in parts) + data[jfif:]
+
+
 def cut_jpeg(**options: Any) -> bytes:
     """Without its last 20 bytes."""
     return encoded(noise(640, 480), "JPEG", **options)[:-20]

@@ -30,6 +30,7 @@ def test_what_a_header_says_is_what_a_decoder_finds(kind: str) -> None:
             assert (header.width, header.height, header.is_plain) == (*picture.size, is_plain)
 
 
+@pytest.mark.filterwarnings("ignore")  # of decoders, about files that are readable all the same
 @given(st.sampled_from(sorted(KINDS)), st.lists(st.tuples(st.integers(0), st.integers(0, 255)), max_size=3), st.data())
 @settings(max_examples=200, deadline=None)
 def test_a_header_of_damaged_bytes_never_says_another_size(
@@ -65,6 +66,14 @@ def test_a_header_of_damaged_bytes_never_says_another_size(
 )
 def test_what_is_cut_damaged_or_odd_is_left_to_a_decoder(data: bytes) -> None:
     assert image_headers.read(data) is None
+
+
+@pytest.mark.parametrize(("entries", "size", "pieces"), [(4000, 50_000, 1), (3, 100_000, 2)])
+def test_exif_data_that_grows_when_it_is_read_is_left_to_a_decoder(entries: int, size: int, pieces: int) -> None:
+    header = image_headers.read(pictures.jpeg_of_exif(entries, size, pieces))
+    assert header == image_headers.Header("image/jpeg", 64, 48, False)
+    plain = image_headers.read(pictures.jpeg_of_exif(100, 10, 1))
+    assert plain == image_headers.Header("image/jpeg", 64, 48, True)
 
 
 def test_a_large_webp_is_not_kept_as_it_is() -> None:

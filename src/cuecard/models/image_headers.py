@@ -11,7 +11,9 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-MOST_PARTS, MOST_SCANS, MOST_EXIFS = 20_000, 32, 256
+MOST_PARTS, MOST_SCANS = 20_000, 32
+MOST_NOTES, MOST_EXIF_BYTES = 2000, 2**20
+"""Parts that hold no pixels, and bytes of EXIF data."""
 MOST_WEBP_PIXELS = 2**24
 """Decoders take several times the memory for WebP that they take for the other formats."""
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -60,8 +62,11 @@ def _png(data: bytes) -> Header:
     if kind != b"IHDR":
         raise ValueError("the first chunk is another")
     width, height, depth, colour = struct.unpack_from(">IIBB", body)
-    is_plain, seen = colour == 2 or (colour in (0, 3) and depth <= 8), {b"IHDR"}
+    is_plain, seen, notes = colour == 2 or (colour in (0, 3) and depth <= 8), {b"IHDR"}, 0
     for kind, body in chunks:
+        notes += kind != b"IDAT"
+        if notes > MOST_NOTES:
+            raise ValueError("too many chunks")
         if kind in seen and kind in (b"IHDR", b"iCCP", b"eXIf"):
             raise ValueError("a chunk that there may be one of")
         seen.add(kind)
@@ -103,7 +108,7 @@ def _says_nothing(kind: bytes, text: bytes) -> bool:
 def _jpeg(data: bytes) -> Header:
     size: tuple[int, int] | None = None
     is_plain, scans, exifs, at = True, 0, 0, 2
-    for _ in range(MOST_PARTS):
+    for _ in range(MOST_NOTES):
         if (found := _MARKER_HERE.match(data, at)) is None:
             raise ValueError("no marker where one has to be")
         at, marker = found.end(), data[found.end() - 1]
@@ -126,10 +131,8 @@ def _jpeg(data: bytes) -> Header:
                 raise ValueError("broken off, or in too many scans")
             at = found.start()
         else:
-            exifs += marker == 0xE1
-            if exifs > MOST_EXIFS:
-                raise ValueError("too many pieces of EXIF or XMP data")
-            is_plain &= _turns_nothing(marker, body)
+            exifs += marker == 0xE1 and body.startswith(b"Exif\0")
+            is_plain &= exifs <= 1 and _turns_nothing(marker, body)
     raise ValueError("too many segments")
 
 
@@ -147,7 +150,7 @@ def _webp(data: bytes) -> Header:
     canvas: tuple[int, int] | None = None
     size: tuple[int, int] | None = None
     is_plain, has_exif, at = True, False, 12
-    for _ in range(MOST_PARTS):
+    for _ in range(MOST_NOTES):
         if at >= end:
             break
         kind, length = struct.unpack_from("<4sI", data, at)
@@ -187,14 +190,18 @@ def _vp8l(body: bytes) -> tuple[int, int, bool]:
 
 
 def _is_upright(exif: bytes) -> bool:
-    """Whether EXIF data surely does not turn the picture."""
+    """Whether EXIF data surely does not turn the picture, and its entries do not overlap, each of which is copied."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
-    if order is None:
+    if order is None or len(exif) > MOST_EXIF_BYTES:
         return False
     (at,) = struct.unpack_from(f"{order}I", exif, 4)
     (count,) = struct.unpack_from(f"{order}H", exif, at)
+    left = len(exif)
     for index in range(count):
         tag, kind, number, value = struct.unpack_from(f"{order}HHIH", exif, at + 2 + 12 * index)
+        left -= number
+        if left < 0:
+            return False
         if tag == _ORIENTATION and (kind, number, value) != (_SHORT, 1, 1):
             return False
     return True
