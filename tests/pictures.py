@@ -115,6 +115,12 @@ def png_with(more: bytes) -> bytes:
     return data[:33] + more + data[33:]
 
 
+def huge_webps(count: int) -> list[bytes]:
+    """Transparent lossless images of 7000x7000 pixels in one colour, which differ in bytes that mean nothing."""
+    whole = bytes.fromhex("524946461e000000574542505650384c110000002f57dbd51607d0842634a1098188e87f0000")
+    return [whole + index.to_bytes(4, "little") for index in range(count)]
+
+
 def gif_of_comments(count: int) -> bytes:
     """A GIF with a comment in pieces of one byte before its picture."""
     data = encoded(noise(), "GIF")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import resource
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,7 @@ from cuecard.models.images import data_url
 pytestmark = pytest.mark.timeout(60)
 MIB = 2**20
 KINDS = pictures.every_kind()
-
-
-@pytest.fixture(scope="session")
-def huge_webps() -> list[bytes]:
-    """16 transparent lossless images of 7000x7000 pixels, of about 100 bytes each."""
-    whole = pictures.encoded(PilImage.new("RGBA", (7000, 7000), (9, 9, 9, 9)), "WEBP", lossless=True, method=0)
-    return [whole + b"more" + (4).to_bytes(4, "little") + n.to_bytes(4, "little") for n in range(16)]
+HUGE_WEBPS = pictures.huge_webps(16)
 
 
 def asked(*given: bytes) -> dict[str, Any]:
@@ -62,10 +57,10 @@ async def got(*given: bytes, limits: Images | None = None) -> tuple[bytes, ...]:
     return one
 
 
-async def test_images_of_very_many_pixels_together_are_refused_and_take_no_memory(huge_webps: list[bytes]) -> None:
+async def test_images_of_very_many_pixels_together_are_refused_and_take_no_memory() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for limits, words in ((Images(), "decode_mib"), (Images(decode_mib=8192), "200 megapixels (")):
-        status, message = await refusal(limits, *huge_webps)
+        status, message = await refusal(limits, *HUGE_WEBPS)
         assert (status, words in message) == (413, True)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024  # KiB
 
@@ -91,8 +86,8 @@ async def test_what_is_too_large_is_named_with_its_limit_and_setting(
         raise BadInput(message)
 
 
-async def test_what_needs_much_memory_is_refused(huge_webps: list[bytes]) -> None:
-    status, message = await refusal(Images(), huge_webps[0])
+async def test_what_needs_much_memory_is_refused() -> None:
+    status, message = await refusal(Images(), HUGE_WEBPS[0])
     assert (status, "768 MiB" in message, "7000x7000" in message, "decode_mib" in message) == (413, True, True, True)
     deep = pictures.encoded(PilImage.new("RGBA", (5000, 5000)), compress_level=1)
     status, message = await refusal(Images(decode_mib=64), KINDS["GIF"], deep)
@@ -144,17 +139,27 @@ async def test_plain_images_reach_the_models_without_being_decoded(monkeypatch: 
 
 
 async def test_images_wait_for_those_before_them_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(taking, "WAIT_S", 0.2)
-    slow = pictures.gif_of_comments(7_000_000)
-    async with gateway(images=Images(decode_s=2.0), most_bytes=20 * MIB) as client:
-        waiting = asyncio.create_task(client.chat.completions.create(**asked(slow)))
-        await asyncio.sleep(0.5)
-        with pytest.raises(openai.RateLimitError, match=r"waited 0\.2 s for other images"):
+    started, go_on, taken = threading.Event(), threading.Event(), DECODER.taken
+
+    def slow(*args: Any) -> Any:
+        started.set()
+        go_on.wait(20)
+        return taken(*args)
+
+    monkeypatch.setattr(DECODER, "taken", slow)
+    monkeypatch.setattr(taking, "WAIT_S", 0.1)
+    async with gateway() as client:
+        waiting = asyncio.create_task(client.chat.completions.create(**asked(KINDS["BMP"])))
+        await asyncio.to_thread(started.wait, 20)
+        with pytest.raises(openai.RateLimitError, match=r"waited 0\.1 s for other images"):
             await client.chat.completions.create(**asked(KINDS["GIF"]))
         waiting.cancel()  # the turn ends with the decode
         await asyncio.gather(waiting, return_exceptions=True)
         monkeypatch.setattr(taking, "WAIT_S", 20)
-        await client.chat.completions.create(**asked(KINDS["GIF"]))
+        behind = asyncio.create_task(client.chat.completions.create(**asked(KINDS["GIF"])))
+        await asyncio.sleep(0.1)
+        go_on.set()
+        await behind
 
 
 def test_the_limits_stand_in_the_configuration(tmp_path: Path) -> None:
