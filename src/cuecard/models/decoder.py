@@ -44,13 +44,13 @@ class Decoder:
         reply, made = self._done({"do": "taken", "keep": header is not None}, data, bounds)
         return Image(data if reply["same"] else made, reply["kind"]), (reply["size"][0], reply["size"][1])
 
-    def rgb(self, data: bytes, bounds: Bounds | None = None) -> PilImage.Image:
+    def rgb(self, data: bytes) -> PilImage.Image:
         """The picture as a model in this process takes it; small ones are decoded right here. Raises Refused."""
         header = read(data)
         # whole, at most a megapixel, few scans, one ICC profile: a few megabytes and milliseconds
         if header is not None and header.is_plain and header.pixels <= SMALL_PIXELS:
             return drawing.rgb(data, SMALL_PIXELS)
-        reply, pixels = self._done({"do": "rgb"}, data, bounds or Bounds())
+        reply, pixels = self._done({"do": "rgb"}, data, Bounds(seconds=30.0))
         return PilImage.frombuffer("RGB", tuple(reply["size"]), pixels, "raw", "RGB", 0, 1)
 
     def close(self) -> None:
