@@ -84,7 +84,7 @@ class Pictures:
     async def _given(self, url: str, name: str) -> _Given:
         if images.is_data_url(url):
             return await asyncio.to_thread(_read, url, name)
-        if not url.startswith(("http://", "https://")):
+        if not url[:8].lower().startswith(("http://", "https://")):
             raise BadInput("an image is neither a data URL nor a web address", "send data:image/png;base64,…")
         if self._fetcher is None:
             raise BadInput("images are not fetched from the web here", "send the image itself, as a data URL")
