@@ -181,7 +181,7 @@ class Images(Strict):
     request_megapixels: float = Field(200.0, gt=0)
     """Of all images of one request."""
     decode_mib: int = Field(768, ge=64)
-    """Memory for decoding, one image at a time in the whole process."""
+    """Memory for decoding one image."""
     decode_s: float = Field(10.0, gt=0)
     """Time for decoding one image."""
 
