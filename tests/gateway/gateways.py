@@ -14,6 +14,7 @@ import uvicorn
 
 from cuecard.domain.call import Mode
 from cuecard.gateway.app import application
+from cuecard.gateway.config import Images
 from cuecard.gateway.fetch import Fetcher
 from cuecard.gateway.guard import Guarded
 from cuecard.gateway.keys import Gate, Key
@@ -58,11 +59,14 @@ async def gateway(
     http: type[Guarded] = Guarded,
     drain_s: int = 5,
     fetcher: Fetcher | None = None,
+    images: Images | None = None,
     **settings: Any,
 ) -> AsyncIterator[openai.AsyncOpenAI]:
     """A client of a gateway that listens on 127.0.0.1."""
     service, gate = Service(models or agreeing(), **settings), Gate(keys, time.monotonic)
-    app = application(service, gate=gate, fetcher=fetcher, ping_s=ping_s, most_bytes=most_bytes, traces=traces)
+    app = application(
+        service, gate=gate, fetcher=fetcher, images=images, ping_s=ping_s, most_bytes=most_bytes, traces=traces
+    )
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, http=http, log_level="warning", lifespan="on", timeout_graceful_shutdown=drain_s)
     server = uvicorn.Server(config)

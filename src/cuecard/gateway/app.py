@@ -29,12 +29,14 @@ from cuecard.gateway.account import Json
 from cuecard.gateway.audit import Audit
 from cuecard.gateway.bodies import Body, Parse, json_of, trace_of, understood
 from cuecard.gateway.chat import Asked
+from cuecard.gateway.config import Images
 from cuecard.gateway.fetch import Fetcher
 from cuecard.gateway.journal import Journal
 from cuecard.gateway.keys import Client, Gate
 from cuecard.gateway.leaving import ClientGone, unless_gone
 from cuecard.gateway.observe import Observatory
 from cuecard.gateway.passing import Passage, given
+from cuecard.gateway.pictures import Pictures
 from cuecard.gateway.pool import Pool
 from cuecard.gateway.service import Service
 from cuecard.gateway.telling import Events, Relay, Telling, Writer
@@ -61,7 +63,7 @@ def application(
     audit: Audit | None = None,
     journal: Journal | None = None,
     traces: Traces | None = None,
-    most_images: int = 16,
+    images: Images | None = None,
     most_bytes: int = MOST_BYTES,
     ping_s: float = PING_S,
     tell: Callable[[str], None] | None = None,
@@ -69,7 +71,7 @@ def application(
     """The gateway as an ASGI application. `tell`: where it says what its probes do; None: servers are not probed."""
     dashboard = (files("cuecard.gateway") / "dashboard" / "page.html").read_text(encoding="utf-8")
     seen, entrance = Observatory(service.models, service.prices), gate or Gate([], time.monotonic)
-    second_look = audit or Audit(service, 0.0)
+    second_look, pictures = audit or Audit(service, 0.0), Pictures(images or Images(), fetcher)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -93,7 +95,7 @@ def application(
         return client
 
     async def meant(body: Body, parse: Parse) -> Asked:
-        return await understood(body, parse, fetcher, most_images)
+        return await understood(body, parse, pictures)
 
     def guarded(handler: Handler) -> Handler:
         """A path for those with a key; looking costs nothing of what the key allows."""

@@ -16,8 +16,7 @@ from urllib.parse import urljoin, urlsplit
 import httpcore
 
 from cuecard.domain.errors import BadInput
-from cuecard.domain.question import Image
-from cuecard.models import images
+from cuecard.models.images import MOST_BYTES
 
 PORTS = (80, 443)
 REDIRECTS = 3
@@ -84,24 +83,23 @@ class Fetcher:
         resolve: Resolve = resolved,
         is_allowed: Callable[[str], bool] = is_public,
         ports: Sequence[int] = PORTS,
-        most_bytes: int = images.MOST_BYTES,
+        most_bytes: int = MOST_BYTES,
     ) -> None:
         """`hosts`: only these, and what is under them; all if empty."""
         self._hosts, self._ports, self._most = tuple(host.lower() for host in hosts), ports, most_bytes
         backend = _Checked(resolve, is_allowed)
         self._pool = httpcore.AsyncConnectionPool(ssl.create_default_context(), network_backend=backend, retries=0)
 
-    async def image(self, url: str) -> Image:
-        """The image at a URL. Raises BadInput."""
+    async def data(self, url: str) -> bytes:
+        """What is at a URL. Raises BadInput."""
         name = url if len(url) <= 200 else f"{url[:199]}…"
         try:
             async with asyncio.timeout(SECONDS):
-                data = await self._bytes(url)
+                return await self._bytes(url)
         except TimeoutError as late:
             raise BadInput(f"{name} took longer than {SECONDS:g} s", "send the image itself, as a data URL") from late
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError) as error:
             raise BadInput(f"cannot fetch {name}: {type(error).__name__}", "is the URL right?") from error
-        return await asyncio.to_thread(images.checked, data, name)
 
     async def aclose(self) -> None:
         await self._pool.aclose()
