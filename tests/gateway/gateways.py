@@ -14,6 +14,7 @@ import uvicorn
 
 from cuecard.domain.call import Mode
 from cuecard.gateway.app import application
+from cuecard.gateway.config import Images
 from cuecard.gateway.fetch import Fetcher
 from cuecard.gateway.guard import Guarded
 from cuecard.gateway.journal import Journal
@@ -60,6 +61,7 @@ async def gateway(
     http: type[Guarded] = Guarded,
     drain_s: int = 5,
     fetcher: Fetcher | None = None,
+    images: Images | None = None,
     clock: Callable[[], float] = time.monotonic,
     hosts: Collection[str] | None = None,
     origins: Collection[str] = (),
@@ -68,7 +70,7 @@ async def gateway(
     """A client of a gateway that listens on 127.0.0.1."""
     service, gate = Service(models or agreeing(), **settings), Gate(keys, clock)
     kept: dict[str, Any] = {"fetcher": fetcher, "traces": traces, "journal": journal}
-    kept |= {"hosts": hosts, "origins": origins}
+    kept |= {"images": images, "hosts": hosts, "origins": origins}
     app = application(service, gate=gate, ping_s=ping_s, most_bytes=most_bytes, **kept)
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, http=http, log_level="warning", lifespan="on", timeout_graceful_shutdown=drain_s)

@@ -69,7 +69,7 @@ def serve(
             journal=None if (log := chosen.journal).path is None else Journal(**log.model_dump()),
             fetcher=Fetcher(hosts=chosen.images.hosts) if chosen.images.urls else None,
             traces=_traces(),
-            most_images=chosen.images.most,
+            images=chosen.images,
             most_bytes=chosen.server.most_body_mib * 2**20,
             ping_s=chosen.server.ping_s,
             hosts=chosen.hosts(at),

@@ -30,6 +30,7 @@ from cuecard.gateway.audit import Audit
 from cuecard.gateway.bodies import Body, Parse, json_of, trace_of, understood
 from cuecard.gateway.books import Books
 from cuecard.gateway.chat import Asked
+from cuecard.gateway.config import Images
 from cuecard.gateway.door import EXPOSED, Door
 from cuecard.gateway.fetch import Fetcher
 from cuecard.gateway.guard import ClosesUnread
@@ -38,6 +39,7 @@ from cuecard.gateway.keys import Client, Gate
 from cuecard.gateway.leaving import ClientGone, unless_gone
 from cuecard.gateway.observe import Observatory
 from cuecard.gateway.passing import Passage, given
+from cuecard.gateway.pictures import Pictures
 from cuecard.gateway.pool import Pool
 from cuecard.gateway.service import Service
 from cuecard.gateway.telling import Deciding, Events, Relay, Telling, Writer
@@ -73,7 +75,7 @@ def application(
     audit: Audit | None = None,
     journal: Journal | None = None,
     traces: Traces | None = None,
-    most_images: int = 16,
+    images: Images | None = None,
     most_bytes: int = MOST_BYTES,
     ping_s: float = PING_S,
     hosts: Collection[str] | None = None,
@@ -87,7 +89,7 @@ def application(
     """
     dashboard = (files("cuecard.gateway") / "dashboard" / "page.html").read_text(encoding="utf-8")
     seen, entrance = Observatory(service.models, service.prices), gate or Gate([], time.monotonic)
-    second_look = audit or Audit(service, 0.0)
+    second_look, pictures = audit or Audit(service, 0.0), Pictures(images or Images(), fetcher)
     books = Books(seen, second_look, journal, traces)
 
     @asynccontextmanager
@@ -113,7 +115,7 @@ def application(
         return client
 
     async def meant(body: Body, parse: Parse) -> Asked:
-        return await understood(body, parse, fetcher, most_images)
+        return await understood(body, parse, pictures)
 
     def guarded(handler: Handler) -> Handler:
         """A path for those with a key; looking costs nothing of what the key allows."""

@@ -14,10 +14,9 @@ from cuecard.domain.errors import BadInput, TooLarge, TooSlow, WrongForm
 from cuecard.domain.question import Image
 from cuecard.gateway.account import Json
 from cuecard.gateway.chat import Asked, Fetch
-from cuecard.gateway.fetch import Fetcher
 from cuecard.gateway.guard import BODY_S
 from cuecard.gateway.leaving import ClientGone
-from cuecard.models import images
+from cuecard.gateway.pictures import Pictures
 
 MARKS = {
     b"\x1f\x8b": "compressed (gzip)",
@@ -96,7 +95,7 @@ def trace_of(request: Request) -> Json:
     return {name: request.headers[name] for name in ("traceparent", "tracestate") if name in request.headers}
 
 
-async def understood(body: Body, parse: Parse, fetcher: Fetcher | None, most_images: int) -> Asked:
+async def understood(body: Body, parse: Parse, pictures: Pictures) -> Asked:
     """A request as it is meant. It is read twice if it has images: to see which, and when they are there."""
     if not body.may_have_images:
         return parse(body.said, _no_image)
@@ -104,34 +103,16 @@ async def understood(body: Body, parse: Parse, fetcher: Fetcher | None, most_ima
 
     def noted(url: str) -> Image:
         wanted.append(url)
-        if len(wanted) > most_images:
-            raise TooLarge(f"there are more than {most_images} images", "send fewer")
+        if len(wanted) > pictures.most:
+            told = "send fewer; the limit is most under [images] in cuecard.toml"
+            raise TooLarge(f"there are more than {pictures.most} images", told)
         return Image(b"")
 
     asked = parse(body.said, noted)
     if not wanted:
         return asked
-    distinct = list(dict.fromkeys(wanted))
-    getting = [asyncio.ensure_future(_image(url, fetcher)) for url in distinct]
-    try:
-        got = dict(zip(distinct, await asyncio.gather(*getting), strict=True))
-    finally:
-        for task in getting:
-            task.cancel()
-        await asyncio.gather(*getting, return_exceptions=True)
+    got = await pictures.images(list(dict.fromkeys(wanted)))
     return parse(body.said, got.__getitem__)
-
-
-async def _image(url: str, fetcher: Fetcher | None) -> Image:
-    """The image that a request gives; a decoder does not hold up the event loop. Raises BadInput."""
-    scheme = url[:8].lower()
-    if scheme.startswith("data:"):
-        return await asyncio.to_thread(images.load, url)
-    if not scheme.startswith(("http://", "https://")):
-        raise BadInput("an image is neither a data URL nor a web address", "send data:image/png;base64,…")
-    if fetcher is None:
-        raise BadInput("images are not fetched from the web here", "send the image itself, as a data URL")
-    return await fetcher.image(url)
 
 
 def _no_image(url: str) -> Image:
@@ -157,4 +138,5 @@ async def _body(request: Request, most_bytes: int) -> bytes:
 
 
 def _too_large(most: int) -> TooLarge:
-    return TooLarge(f"the body is larger than {most / 2**20:.0f} MiB", "send fewer or smaller images")
+    hint = "send fewer or smaller images; the limit is most_body_mib under [server] in cuecard.toml"
+    return TooLarge(f"the body is larger than {most / 2**20:.0f} MiB", hint)

@@ -191,6 +191,21 @@ class Images(Strict):
     """From these hosts only, and what is under them; from all if empty."""
     most: int = Field(16, ge=0)
     """Images of one request."""
+    most_megapixels: float = Field(50.0, gt=0, le=178)
+    """Of one image."""
+    request_megapixels: float = Field(200.0, gt=0)
+    """Of all images of one request."""
+    decode_mib: int = Field(768, ge=64)
+    """Memory for decoding one image."""
+    decode_s: float = Field(10.0, gt=0)
+    """Time for decoding one image."""
+
+    @field_validator("hosts")
+    @classmethod
+    def _are_names(cls, hosts: list[str]) -> list[str]:
+        for host in hosts:
+            host.encode("idna")  # raises a ValueError that says what is wrong
+        return hosts
 
 
 class AuditSettings(Strict):

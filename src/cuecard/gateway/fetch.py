@@ -16,8 +16,7 @@ from urllib.parse import quote, urljoin, urlsplit
 import httpcore
 
 from cuecard.domain.errors import BadInput
-from cuecard.domain.question import Image
-from cuecard.models import images
+from cuecard.models.images import MOST_BYTES
 
 PORTS = (80, 443)
 ASCII = "%/:=&?~#+!$,;'@()*[]|"
@@ -107,24 +106,23 @@ class Fetcher:
         resolve: Resolve = resolved,
         is_allowed: Callable[[str], bool] = is_public,
         ports: Sequence[int] = PORTS,
-        most_bytes: int = images.MOST_BYTES,
+        most_bytes: int = MOST_BYTES,
     ) -> None:
         """`hosts`: only these, and what is under them; all if empty."""
-        self._hosts, self._ports, self._most = tuple(host.lower() for host in hosts), ports, most_bytes
+        self._hosts, self._ports, self._most = tuple(map(_ascii, hosts)), ports, most_bytes
         backend = _Checked(resolve, is_allowed)
         self._pool = httpcore.AsyncConnectionPool(ssl.create_default_context(), network_backend=backend, retries=0)
 
-    async def image(self, url: str) -> Image:
-        """The image at a URL. Raises BadInput."""
+    async def data(self, url: str) -> bytes:
+        """What is at a URL. Raises BadInput."""
         name = url if len(url) <= 200 else f"{url[:199]}…"
         try:
             async with asyncio.timeout(SECONDS):
-                data = await self._bytes(url)
+                return await self._bytes(url)
         except TimeoutError as late:
             raise BadInput(f"{name} took longer than {SECONDS:g} s", "send the image itself, as a data URL") from late
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError) as error:
             raise BadInput(f"cannot fetch {name}: {type(error).__name__}", "is the URL right?") from error
-        return await asyncio.to_thread(images.checked, data, name)
 
     async def aclose(self) -> None:
         await self._pool.aclose()
@@ -153,7 +151,7 @@ class Fetcher:
         try:
             parts = urlsplit(url)
             port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-            host = (parts.hostname or "").encode("idna").decode().lower()
+            host = _ascii(parts.hostname or "")
         except ValueError as error:
             raise BadInput(f"{url[:200]!r} is not a URL", "write it like https://host/image.png") from error
         if parts.scheme not in ("http", "https") or not host or parts.username is not None:
@@ -164,6 +162,11 @@ class Fetcher:
             raise BadInput(f"images are not fetched from {host}", f"they are from: {', '.join(self._hosts)}")
         target = quote(parts.path or "/", ASCII) + (f"?{quote(parts.query, ASCII)}" if parts.query else "")
         return httpcore.URL(scheme=parts.scheme, host=host, port=parts.port, target=target)
+
+
+def _ascii(host: str) -> str:
+    """The name of a host as it is looked up. Raises ValueError."""
+    return host.encode("idna").decode().lower()
 
 
 def _authority(url: httpcore.URL) -> str:

@@ -143,6 +143,7 @@ class OpenAIModel:
         """Behave as a probe has found, where nothing else was given."""
         settings = {name: value for name, value in found.settings.items() if self._made_with.get(name) is None}
         self._images = settings.get("images", self._images)
+        self._logprobs = settings.get("logprobs", self._logprobs)
         self._prefill = settings.get("prefill", self._prefill)
         self._prefix_cache = settings.get("prefix_cache", self._prefix_cache)
         self._constraint = _dialect(settings["constraint"]) if "constraint" in settings else self._constraint
