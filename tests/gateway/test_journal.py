@@ -74,6 +74,7 @@ async def test_only_its_owner_may_read_it_and_its_images(outcome, tmp_path):
     data = io.BytesIO()
     PilImage.new("RGB", (4, 4)).save(data, "PNG")
     asked = replace(ASKED, question=replace(ASKED.question, images=(Image(data.getvalue()),)))
+    (tmp_path / "log.jsonl").touch(0o644)
     journal = Journal(tmp_path / "log.jsonl", content=True, most_mib=0.002)
     for _ in range(5):
         journal.write(asked, outcome)

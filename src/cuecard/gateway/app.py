@@ -23,7 +23,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 import cuecard
-from cuecard.domain.errors import BadInput, BeyondAPair, CuecardError, Unsupported, WrongForm
+from cuecard.domain.errors import BadInput, BeyondAPair, CuecardError, Unauthorised, Unsupported, WrongForm
 from cuecard.gateway import account, chat, names, responses
 from cuecard.gateway.account import Json
 from cuecard.gateway.audit import Audit
@@ -284,6 +284,8 @@ async def _refused(request: Request, error: Exception, seen: Observatory) -> Res
         told["retry-after"] = f"{math.ceil(wait_s(error))}"
     if isinstance(error, WrongForm):
         told["accept-encoding"] = "identity"
+    if isinstance(error, Unauthorised):
+        told["www-authenticate"] = "Bearer"
     if (client := getattr(request.state, "client", None)) is not None:
         told |= client.headers()
     return JSONResponse(chat.problem(error), error.http_status, headers=told)

@@ -40,8 +40,8 @@ HARMLESS: Mapping[str, tuple[Any, ...]] = {
 }
 WHY_NOT = {
     "n": "ask several times, or use cuecard/vote",
-    "tools": "send it to one model by its own name; GET /v1/models lists them",
-    "functions": "send it to one model by its own name; GET /v1/models lists them",
+    "tools": "set pass_to under [pair] in cuecard.toml: one model alone then answers it",
+    "functions": "set pass_to under [pair] in cuecard.toml: one model alone then answers it",
     "logprobs": "the confidence of the answer is in the cuecard object of the response",
     "audio": "text and images are what a pair reads and writes",
     "modalities": "text and images are what a pair reads and writes",

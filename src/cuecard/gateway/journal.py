@@ -55,6 +55,8 @@ class Lines(RotatingFileHandler):
     def _open(self) -> TextIOWrapper:
         """The file, whose last line may be torn: the process was killed, or the disk full, while it was written."""
         with open(self.baseFilename, "ab+", opener=private) as file:
+            if os.path.isfile(self.baseFilename):
+                os.chmod(self.baseFilename, 0o600)  # it may be there already
             if file.tell() > 0:
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":
