@@ -96,6 +96,13 @@ async def test_a_full_disk_stops_no_request_and_shows_nothing(outcome, capfd, ca
     assert not any(said in shown for said in (COUNT, THOUGHT, "Secret orders", "Traceback"))
 
 
+async def test_a_request_that_ends_after_the_journal_is_closed_is_left_out(outcome, tmp_path):
+    journal = Journal(tmp_path / "log.jsonl", content=True)
+    journal.close()
+    journal.write(ASKED, outcome)
+    assert lines(tmp_path / "log.jsonl") == []
+
+
 async def test_when_there_is_room_again_lines_are_written_whole(outcome, tmp_path, monkeypatch, caplog):
     journal = Journal(tmp_path / "log.jsonl")
     journal.write(ASKED, outcome)

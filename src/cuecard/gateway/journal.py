@@ -113,7 +113,8 @@ class Journal:
             "usage": usage(ended),
             "calls": calls,
         }
-        self._writers.submit(self._lines.append, json.dumps(told, ensure_ascii=False))
+        with suppress(RuntimeError):  # closed: the gateway stops, and has cancelled this request
+            self._writers.submit(self._lines.append, json.dumps(told, ensure_ascii=False))
 
     def close(self) -> None:
         """Everything is in the file when this returns."""
@@ -151,7 +152,8 @@ class Journal:
         for image in {image.digest: image for images in told for image in images}.values():
             if image.digest not in self._kept:
                 self._kept.add(image.digest)
-                self._writers.submit(self._write_image, image)
+                with suppress(RuntimeError):  # as for lines
+                    self._writers.submit(self._write_image, image)
 
     def _write_image(self, image: Image) -> None:
         file = self._pictures / image.digest
