@@ -209,6 +209,8 @@ def test_what_servers_read_and_what_only_looks_like_an_address_is_passed():
         {"role": "user", "content": content},
         {"role": "assistant", "content": None, "tool_calls": [call], "audio": None, "annotations": []},
         {"role": "tool", "tool_call_id": "1", "content": AWAY},
+        {"role": "assistant", "content": [{"type": "reasoning", "text": AWAY}, {"type": "text", "text": "Hm."}]},
+        {"role": "assistant", "content": [{"type": "redacted_thinking", "data": "c2VjcmV0"}]},
     ]
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$ref": "#/$defs/a"}
     tools = [{"type": "function", "function": {"name": "f", "parameters": schema, "description": AWAY}}]

@@ -25,7 +25,11 @@ EVERY_ADDRESS = ("0.0.0.0", "::")
 SAFE = ("GET", "HEAD", "OPTIONS")
 """Methods that change nothing and cost nothing."""
 PORTS = {"http": 80, "https": 443}
-EXPOSED = ("x-request-id", "x-cuecard-route", "x-cuecard-latency-ms", "x-cuecard-overhead-ms", "retry-after")
+EXPOSED = (
+    *("x-request-id", "x-cuecard-route", "x-cuecard-latency-ms", "x-cuecard-overhead-ms", "retry-after"),
+    *(f"x-ratelimit-{which}-{what}" for which in ("limit", "remaining", "reset") for what in ("requests", "tokens")),
+)
+"""Headers that pages of other sites may read."""
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^:\[\]]+)(:\d*)?")
 
 

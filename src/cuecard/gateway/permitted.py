@@ -83,6 +83,10 @@ def _text(value: object) -> bool:
     return isinstance(value, str)
 
 
+def _secret(value: object) -> bool:
+    return isinstance(value, str) and not _leads_away(value)
+
+
 def _data_url(value: object) -> bool:
     url = value.get("url") if isinstance(value, dict) and set(value) <= {"url", "detail", "format"} else value
     return isinstance(url, str) and url[: len(DATA)].lower() == DATA
@@ -108,6 +112,9 @@ PARTS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     "output_text": ("text", _text),
     "refusal": ("refusal", _text),
     "thinking": ("thinking", _thought),
+    "redacted_thinking": ("data", _secret),
+    "reasoning": ("text", _text),
+    "reasoning_text": ("text", _text),
     "image_url": ("image_url", _data_url),
     "input_image": ("image_url", _data_url),
     "video_url": ("video_url", _data_url),
