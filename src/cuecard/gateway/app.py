@@ -143,10 +143,10 @@ def application(
 
         async with AsyncExitStack() as held:
             opening = held.enter_async_context(model.passed(passage.body))
-            lines = await unless_gone(request.receive, opening)
+            events = await unless_gone(request.receive, opening)
             if asked.stream:
-                return Relay(passage, lines, held.pop_all(), done, seen, client.headers())
-            answer = await unless_gone(request.receive, passage.whole(lines))
+                return Relay(passage, events, held.pop_all(), done, seen, client.headers())
+            answer = await unless_gone(request.receive, passage.whole(events))
         done()
         return JSONResponse(answer, headers=account.headers(asked.id, passage.outcome) | client.headers())
 
@@ -233,7 +233,7 @@ async def _refused(request: Request, error: Exception, seen: Observatory) -> Res
     assert isinstance(error, CuecardError)
     seen.failed(error)
     told: dict[str, str] = {}
-    if error.http_status in (429, 503):
+    if error.retryable and error.http_status in (429, 503):
         told["retry-after"] = f"{math.ceil(wait_s(error))}"
     if (client := getattr(request.state, "client", None)) is not None:
         told |= client.headers()

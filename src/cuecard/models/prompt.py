@@ -9,6 +9,7 @@ users and of other models are data: control tokens in them are broken before the
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -298,6 +299,20 @@ def _strict(question: Question) -> str:
     """The question's system prompt, and behind it that nothing but the answer may be written."""
     only = f"Your whole reply is {_WHAT[question.kind]}: no explanation, no working, no other words."
     return f"{question.system}\n\n{only}" if question.system else only
+
+
+def conversation(prompt: Prompt) -> bytes:
+    """The identity of a conversation: its system prompt and first user turn, which all of its calls begin with."""
+    digest = hashlib.blake2b(digest_size=16)
+    for turn in prompt.turns:
+        digest.update(f"{turn.role}\0".encode())
+        for image in turn.images:
+            digest.update(image.digest.encode())
+        if turn.role == "user":
+            digest.update(turn.text.partition("\n")[0].encode())  # what a mode adds comes in lines of its own
+            break
+        digest.update(turn.text.encode())
+    return digest.digest()
 
 
 # What opens or closes turns, think blocks and images in the templates of Qwen, Llama, Gemma, DeepSeek, Mistral, Phi,

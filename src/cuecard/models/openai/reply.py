@@ -7,11 +7,14 @@ from dataclasses import replace
 
 from cuecard.answers.reasoning import ReasoningParser
 from cuecard.domain.call import FinishReason, Usage
-from cuecard.domain.errors import BrokenStream, ModelRefused
+from cuecard.domain.errors import BrokenStream, ContentFiltered
 from cuecard.models.base import CallLimits, Event, Progress
+from cuecard.models.openai.incoming import Chunk, Halves, Token
 from cuecard.models.openai.likelihood import answer_logprob
-from cuecard.models.openai.wire import Chunk, Token
 from cuecard.models.reasoning_events import ReasoningEvents
+
+_TOKEN, _ONE_TOKEN, _LONGEST_TOKEN = 4, 16, 64
+"""Characters of a token: on average, of a piece that is taken for one, and at most on the average of a text."""
 
 
 class Reply:
@@ -22,16 +25,21 @@ class Reply:
         parser: ReasoningParser,
         spent: Usage | None = None,
         *,
+        most_tokens: int,
         reasons: bool = False,
         echo: str = "",
         unwrap: Callable[[str], str] | None = None,
     ) -> None:
-        """`echo`: the beginning of the answer that the request held, which some servers send again.
+        """`most_tokens`: of reasoning and answer together; text that cannot be so many tokens is cut.
+
+        `echo`: the beginning of the answer that the request held, which some servers send again.
 
         `unwrap`: takes the answer out of the whole content, which is held back till then.
         """
         self.parser = parser
         self._events = ReasoningEvents(parser, reasons=reasons)
+        self._room = most_tokens * _LONGEST_TOKEN
+        self._field_halves, self._content_halves = Halves(), Halves()
         self._field_text: list[str] = []
         self._content_text: list[str] = []
         self._echo, self._unwrap = echo, unwrap
@@ -46,7 +54,8 @@ class Reply:
 
     def take(self, chunk: Chunk) -> Iterator[Event]:
         """The events of one chunk."""
-        (self._field_tokens if chunk.reasoning else self._content_tokens).extend(chunk.tokens)
+        chunk = self._fitting(chunk)
+        (self._content_tokens if _is_of_content(chunk) else self._field_tokens).extend(chunk.tokens)
         if chunk.reasoning:
             self._field_text.append(chunk.reasoning)
             yield from self._events.of(self.parser.field(chunk.reasoning))
@@ -55,18 +64,31 @@ class Reply:
             if self._unwrap is None:
                 yield from self._events.of(self.parser.feed(self._without_echo(chunk.content)))
         self._count(chunk)
-        if chunk.finish_reason is not None:
+        if chunk.finish_reason is not None and self.finish is None:
             self.finish = _finish(chunk.finish_reason)
         if chunk.reasoning or chunk.content or chunk.usage:
             yield Progress(self._spent + self._so_far)
 
     def end(self) -> Iterator[Event]:
         """The events of what was held back till the end."""
+        yield from self.take(Chunk(self._field_halves.end(), self._content_halves.end()))
         if self._unwrap is not None:
             yield from self._events.of(self.parser.feed(self._unwrap("".join(self._content_text))))
         elif self._held:
             yield from self._events.of(self.parser.feed(self._held))
         yield from self._events.of(self.parser.end(whole=self.finish is FinishReason.STOP))
+
+    def _fitting(self, chunk: Chunk) -> Chunk:
+        """The chunk with whole characters only, and cut where there is no more room."""
+        reasoning, content = chunk.reasoning, chunk.content
+        reasoning = self._field_halves.feed(reasoning) if reasoning or not content else self._field_halves.end()
+        content = self._content_halves.feed(content)
+        fitting = replace(chunk, reasoning=reasoning[: self._room])
+        self._room -= len(fitting.reasoning)
+        fitting = replace(fitting, content=content[: self._room])
+        self._room -= len(fitting.content)
+        is_cut = (reasoning, content) != (fitting.reasoning, fitting.content)
+        return replace(fitting, finish_reason="length") if is_cut else fitting
 
     def _without_echo(self, text: str) -> str:
         """What of a piece of content is surely not the echo."""
@@ -87,7 +109,7 @@ class Reply:
         """A reasoning call has used up its tokens for reasoning, or, once it answers, those for the answer.
 
         Counted here because a server knows one limit only, for both together. Where it sends neither log probabilities
-        nor running sums a piece counts as one token, and the server's limit is what holds.
+        nor running sums tokens are estimated from the text.
         """
         if self.finish is not None:
             return False
@@ -130,7 +152,7 @@ class Reply:
 
     def _count(self, chunk: Chunk) -> None:
         text = bool(chunk.reasoning or chunk.content)
-        total = self._counted + (len(chunk.tokens) or int(text))
+        total = self._counted + (len(chunk.tokens) or _tokens(chunk.reasoning) + _tokens(chunk.content))
         if chunk.usage is not None:
             self._said = chunk.usage
             total = max(total, chunk.usage.completion_tokens or 0)
@@ -139,12 +161,24 @@ class Reply:
         self._counted = total
 
 
+def _is_of_content(chunk: Chunk) -> bool:
+    """Whether a chunk's tokens are those of its content; a whole answer may give those of its reasoning too."""
+    if not chunk.reasoning or not chunk.content:
+        return not chunk.reasoning
+    return "".join(token.text for token in chunk.tokens).startswith(chunk.content)
+
+
+def _tokens(text: str) -> int:
+    """Tokens of a piece of text: one, unless it is too long for one."""
+    return 1 if 0 < len(text) <= _ONE_TOKEN else -(-len(text) // _TOKEN)
+
+
 def _finish(said: str) -> FinishReason:
     match said.lower():
         case "length" | "max_tokens":
             return FinishReason.LENGTH
         case "content_filter":
-            raise ModelRefused("the server's content filter stopped the answer", hint="another wording may pass")
+            raise ContentFiltered("the server's content filter stopped the answer")
         case "abort" | "error" | "cancelled":
             raise BrokenStream(f"the server gave the answer up ({said})")
         case _:  # stop, eos, tool_calls, …
