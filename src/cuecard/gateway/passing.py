@@ -59,9 +59,14 @@ class Passage:
 
     async def whole(self, events: AsyncGenerator[Json]) -> Json:
         """An answer that is not streamed. Raises ModelError."""
+        answer: Json | None = None
         async for event in events:
-            return self._heard(event)
-        raise BrokenStream(f"{self._model} sent no answer")
+            if answer is not None:
+                raise BrokenStream(f"{self._model} streamed an answer that was to come whole")
+            answer = self._heard(event)
+        if answer is None:
+            raise BrokenStream(f"{self._model} sent no answer")
+        return answer
 
     async def events(self, events: AsyncGenerator[Json]) -> AsyncGenerator[bytes]:
         """A streamed answer, event by event. Raises ModelError."""

@@ -210,7 +210,7 @@ def said(body: object) -> str:
             for key in ("message", "error", "detail", "msg"):
                 if text := said(body.get(key)):
                     return f"{place}: {text}" if place else text
-            return json.dumps(body) if body else ""
+            return json.dumps(body, ensure_ascii=False) if body else ""
         case _:
             return ""
 
