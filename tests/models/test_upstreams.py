@@ -286,6 +286,7 @@ async def test_an_error_keeps_its_meaning_and_its_words(
         (sse({"message": "no words", "code": "timeout"}), ModelTimeout),
         (b'event: error\ndata: {"message": "no words", "status": 503}\n\n', ModelBusy),
         (b"event: error\ndata: no words\n\n", ModelError),
+        (b"event: error\ndata:no words\ndata:at all\n\n", ModelError),
         (
             sse({"choices": [{"delta": {}, "error": {"message": "no words", "code": 429}, "finish_reason": "error"}]}),
             ModelBusy,
@@ -498,6 +499,32 @@ async def test_an_answer_is_read_in_whatever_way_it_is_framed(sent: bytes, cut: 
         pytest.skip("half a JSON object is none")
     heard = await answer(Raw((sent,), cut=cut))
     assert heard == "A"
+
+
+@pytest.mark.parametrize(
+    "deltas",
+    [
+        [{"choices": [{"text": "A"}]}],
+        [
+            {"choices": [{"delta": {"content": "A"}, "message": {"content": "A"}}]},
+            {"choices": [{"delta": {}, "message": {"content": "A"}}]},
+        ],
+        [{"choices": [{"delta": None, "message": {"content": "A"}}]}],
+        [{"choices": []}, {"choices": [{"delta": {"content": [{"type": "text", "text": "A"}]}}]}],
+    ],
+)
+async def test_an_answer_is_read_once_wherever_it_stands(deltas: list[Json]) -> None:
+    assert await answer(stream(*map(sse, deltas))) == "A"
+
+
+async def test_an_error_event_without_words_is_an_error() -> None:
+    assert type(await failure(stream(says("A"), b"event: error\ndata:\n\n"))) is ModelError
+
+
+async def test_names_of_served_models_can_be_shown() -> None:
+    server = MockServer(models=["a\ud83d"])
+    async with served(server=server, model="m") as (model, _):
+        assert [entry["id"] for entry in await model.listing()] == ["a\ufffd"]
 
 
 async def test_an_invalid_byte_spoils_one_character() -> None:

@@ -141,7 +141,7 @@ class Connection:
 
     def _validated(self, sent: SentEvent) -> list[Mapping[str, Any]]:
         try:
-            return objects(sent.data, sent.kind) if sent.data.strip() else []
+            return objects(sent.data, sent.kind) if sent.data.strip() or sent.kind == "error" else []
         except (ErrorEvent, ValueError) as error:
             raise self._faults.translated(error, begun=True) from error
 
@@ -167,7 +167,9 @@ class Connection:
             text = (await self._server.page("/models", _LISTING_S)).decode(errors="replace")
             data = decoded(self._faults.scrubbed(text))
         entries = data.get("data") if isinstance(data, Mapping) else None
-        return [entry for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, list) else []
+        return (
+            [Mended().of(entry) for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, list) else []
+        )
 
     async def aborted(self) -> float | None:
         """Requests that the server has given up because their clients had gone; None where it does not tell."""

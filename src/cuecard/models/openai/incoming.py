@@ -211,12 +211,12 @@ def chunk(event: object) -> Chunk:
     """What an event's JSON, or a whole completion, says."""
     data = _object(event)
     choice = _object(_first(data.get("choices")))
-    delta = _object(choice.get("delta") or choice.get("message"))
+    delta = _object(choice.get("message") if choice.get("delta") is None else choice["delta"])
     listed = _object(choice.get("logprobs")).get("content")
     finish = choice.get("finish_reason")
     return Chunk(
         _reasoning(delta),
-        _text(delta.get("content")) or _text(delta.get("refusal")),
+        _text(delta.get("content")) or _text(delta.get("refusal")) or _text(choice.get("text")),
         tuple(map(_token, listed)) if isinstance(listed, list) else (),
         finish if isinstance(finish, str) and finish else None,
         usage(data.get("usage")),
