@@ -254,7 +254,7 @@ class OpenAIModel:
                     yield Started()
                 for event in reply.take(chunk):
                     yield event
-                if reply.spent_out(limits) if reasons else reply.runs_away(limits):
+                if reply.is_spent:
                     break
         for event in reply.end():
             yield event
@@ -306,8 +306,8 @@ class OpenAIModel:
         wrapped = self._constraint is Dialect.JSON_SCHEMA and prompt.constrained
         return Reply(
             self._parser(prompt),
+            limits,
             spent,
-            most_tokens=limits.answer_tokens + limits.reasoning_tokens,
             reasons=prompt.mode is Mode.REASON,
             echo=self._opening(prompt),
             unwrap=constraints.unwrapped if wrapped else None,

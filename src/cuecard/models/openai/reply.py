@@ -15,6 +15,8 @@ from cuecard.models.reasoning_events import ReasoningEvents
 
 _TOKEN, _ONE_TOKEN, _LONGEST_TOKEN = 4, 16, 64
 """Characters of a token: on average, of a piece that is taken for one, and at most on the average of a text."""
+_SLACK = 64
+"""Tokens that a server may send beyond a limit, as it may count otherwise."""
 
 
 class Reply:
@@ -23,22 +25,22 @@ class Reply:
     def __init__(
         self,
         parser: ReasoningParser,
+        limits: CallLimits,
         spent: Usage | None = None,
         *,
-        most_tokens: int,
         reasons: bool = False,
         echo: str = "",
         unwrap: Callable[[str], str] | None = None,
     ) -> None:
-        """`most_tokens`: of reasoning and answer together; text that cannot be so many tokens is cut.
-
-        `echo`: the beginning of the answer that the request held, which some servers send again.
+        """`echo`: the beginning of the answer that the request held, which some servers send again.
 
         `unwrap`: takes the answer out of the whole content, which is held back till then.
         """
         self.parser = parser
         self._events = ReasoningEvents(parser, reasons=reasons)
-        self._room = most_tokens * _LONGEST_TOKEN
+        self._limits, self._reasons = limits, reasons
+        self._most = limits.answer_tokens + limits.reasoning_tokens if reasons else 2 * limits.answer_tokens + _SLACK
+        self._room = self._most * _LONGEST_TOKEN
         self._field_halves, self._content_halves = Halves(), Halves()
         self._field_text: list[str] = []
         self._content_text: list[str] = []
@@ -80,15 +82,14 @@ class Reply:
 
     def _fitting(self, chunk: Chunk) -> Chunk:
         """The chunk with whole characters only, and cut where there is no more room."""
-        reasoning, content = chunk.reasoning, chunk.content
+        reasoning, content = chunk.reasoning, self._content_halves.feed(chunk.content)
         reasoning = self._field_halves.feed(reasoning) if reasoning or not content else self._field_halves.end()
-        content = self._content_halves.feed(content)
-        fitting = replace(chunk, reasoning=reasoning[: self._room])
-        self._room -= len(fitting.reasoning)
-        fitting = replace(fitting, content=content[: self._room])
-        self._room -= len(fitting.content)
-        is_cut = (reasoning, content) != (fitting.reasoning, fitting.content)
-        return replace(fitting, finish_reason="length") if is_cut else fitting
+        fitting = reasoning[: self._room], content[: max(0, self._room - len(reasoning))]
+        self._room -= len(fitting[0]) + len(fitting[1])
+        if fitting == (chunk.reasoning, chunk.content):
+            return chunk
+        finish = chunk.finish_reason if fitting == (reasoning, content) else "length"
+        return replace(chunk, reasoning=fitting[0], content=fitting[1], finish_reason=finish)
 
     def _without_echo(self, text: str) -> str:
         """What of a piece of content is surely not the echo."""
@@ -105,21 +106,20 @@ class Reply:
         """The reasoning is over, even if its end was not seen."""
         yield from self._events.close()
 
-    def spent_out(self, limits: CallLimits) -> bool:
-        """A reasoning call has used up its tokens for reasoning, or, once it answers, those for the answer.
+    @property
+    def is_spent(self) -> bool:
+        """Its tokens are used up, though the server goes on: those for reasoning, or those for the answer.
 
-        Counted here because a server knows one limit only, for both together. Where it sends neither log probabilities
-        nor running sums tokens are estimated from the text.
+        Counted here because a server knows one limit only, for both together, and may not keep to it. Where it sends
+        neither log probabilities nor running sums tokens are estimated from the text.
         """
         if self.finish is not None:
             return False
+        if not self._reasons:
+            return self._counted > self._most
         if self.parser.answering:
-            return self._answer_tokens >= limits.answer_tokens
-        return self._counted >= limits.reasoning_tokens
-
-    def runs_away(self, limits: CallLimits) -> bool:
-        """The server does not keep to the limit that it was given. The slack is for those that count otherwise."""
-        return self.finish is None and self._counted > 2 * limits.answer_tokens + 64
+            return self._answer_tokens >= self._limits.answer_tokens
+        return self._counted >= self._limits.reasoning_tokens
 
     @property
     def usage(self) -> Usage:
