@@ -143,10 +143,10 @@ def application(
 
         async with AsyncExitStack() as held:
             opening = held.enter_async_context(model.passed(passage.body))
-            events = await unless_gone(request.receive, opening)
+            lines = await unless_gone(request.receive, opening)
             if asked.stream:
-                return Relay(passage, events, held.pop_all(), done, seen, client.headers())
-            answer = await unless_gone(request.receive, passage.whole(events))
+                return Relay(passage, lines, held.pop_all(), done, seen, client.headers())
+            answer = await unless_gone(request.receive, passage.whole(lines))
         done()
         return JSONResponse(answer, headers=account.headers(asked.id, passage.outcome) | client.headers())
 

@@ -149,7 +149,7 @@ class Relay(Response):
     def __init__(
         self,
         passage: Passage,
-        events: AsyncGenerator[Json],
+        lines: AsyncGenerator[Json],
         held: AsyncExitStack,
         done: Callable[[], None],
         seen: Observatory,
@@ -157,7 +157,7 @@ class Relay(Response):
     ) -> None:
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no", **own})
         del self.headers["content-length"]
-        self._passage, self._coming, self._held, self._done, self._seen = passage, events, held, done, seen
+        self._passage, self._lines, self._held, self._done, self._seen = passage, lines, held, done, seen
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._held:
@@ -169,7 +169,7 @@ class Relay(Response):
 
     async def _speak(self, send: Send) -> None:
         try:
-            async with aclosing(self._passage.events(self._coming)) as events:
+            async with aclosing(self._passage.events(self._lines)) as events:
                 async for event in events:
                     await _sent(send, event)
             self._done()
