@@ -164,7 +164,7 @@ class Connection:
     async def listing(self) -> list[Mapping[str, Any]]:
         """The entries of the server's list of models. Raises ModelError."""
         async with self._mapped(asyncio.get_running_loop().time() + 2 * _LISTING_S, begun=False):
-            text = (await self._server.page("/models", _LISTING_S)).decode(errors="replace")
+            text = (await self._server.page("/models", _LISTING_S)).decode("utf-8-sig", errors="replace")
             data = decoded(self._faults.scrubbed(text))
         entries = data.get("data") if isinstance(data, Mapping) else None
         return (

@@ -222,7 +222,7 @@ async def _beginning(response: aiohttp.ClientResponse) -> str:
         async with asyncio.timeout(_ERROR_S):
             while len(data) < _MOST_OF_AN_ERROR and (part := await response.content.readany()):
                 data += part
-    return data[:_MOST_OF_AN_ERROR].decode(errors="replace")
+    return data[:_MOST_OF_AN_ERROR].decode("utf-8-sig", errors="replace")
 
 
 def _wait_s(headers: Mapping[str, str]) -> float | None:

@@ -88,24 +88,24 @@ class Halves:
 # --- JSON ----------------------------------------------------------------------------------------------------------
 
 
-def decoded(text: str | bytes) -> object:
+def decoded(text: str) -> object:
     """JSON of bounded depth; NaN, infinities and endless numbers are null. Raises ValueError."""
     try:
         data = _loaded(text)
     except RecursionError:
         raise ValueError("JSON that is nested too deeply") from None
-    if not _is_shallow(data):
+    if text.count("[") + text.count("{") > _DEEPEST and not _is_shallow(data):
         raise ValueError("JSON that is nested too deeply")
     return data
 
 
-def _loaded(text: str | bytes) -> object:
+def _loaded(text: str) -> object:
     try:
-        return json.loads(text, parse_constant=_null)
+        return _DECODER.decode(text)
     except json.JSONDecodeError:
         raise
     except ValueError:  # more digits than Python converts
-        return json.loads(text, parse_constant=_null, parse_int=_short_int)
+        return _LENIENT.decode(text)
 
 
 def _null(name: str) -> None:
@@ -114,6 +114,10 @@ def _null(name: str) -> None:
 
 def _short_int(digits: str) -> int | None:
     return int(digits) if len(digits) < 20 else None
+
+
+_DECODER = json.JSONDecoder(parse_constant=_null)
+_LENIENT = json.JSONDecoder(parse_constant=_null, parse_int=_short_int)
 
 
 def _is_shallow(data: object) -> bool:
