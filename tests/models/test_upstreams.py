@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from email.utils import formatdate
 from typing import Any
 
 import pytest
 from hearing import LIMITS, hear
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from serving import QUESTION, REASON, SHORT, served
 
+from cuecard.answers.reasoning import ReasoningParser
 from cuecard.domain.call import FinishReason, Usage
 from cuecard.domain.errors import (
     BrokenStream,
@@ -23,17 +27,21 @@ from cuecard.domain.errors import (
     RequestRefused,
 )
 from cuecard.domain.question import Question
-from cuecard.models.base import Limits
+from cuecard.models.base import CallLimits, Limits
 from cuecard.models.mock_server import HttpError, MockServer, Raw, Received, Says
 from cuecard.models.openai import OpenAIModel
-from cuecard.models.openai.faults import Faults
-from cuecard.models.openai.incoming import Halves, Mended, decoded, mended
+from cuecard.models.openai.faults import Faults, refused_parameter
+from cuecard.models.openai.http import StatusError
+from cuecard.models.openai.incoming import ErrorEvent, Halves, Mended, chunk, decoded, mended, objects
+from cuecard.models.openai.likelihood import scored
+from cuecard.models.openai.reply import Reply
 from cuecard.models.prompt import PROSE, reason, short
 
 pytestmark = pytest.mark.timeout(20)
 
 Json = dict[str, Any]
 WIDE = Limits(answer_tokens=1000, reasoning_tokens=1000, timeout_s=5)
+KEY = "sk-proj-0123456789abcdefghijklmnop"
 DONE = b"data: [DONE]\n\n"
 STOP: Json = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
 
@@ -205,6 +213,41 @@ def test_json_is_decoded_within_bounds() -> None:
     assert decoded("[" * 100 + "]" * 100)
     with pytest.raises(ValueError, match="deeply"):
         decoded(DEEP)
+
+
+NAMES = re.findall(
+    r"\w+",
+    """choices delta message content reasoning reasoning_content reasoning_details thinking text summary
+    refusal logprobs token logprob finish_reason usage prompt_tokens completion_tokens prompt_tokens_details
+    cached_tokens index error code type object detail msg loc status tool_calls prompt_logprobs decoded_token""",
+)
+SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just("error") | st.just("\ud83d")
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(VALUES, st.sampled_from(["message", "error"]), st.integers(200, 599))
+@settings(max_examples=400, deadline=None)
+def test_json_of_any_form_is_read_or_is_a_typed_error(event: object, kind: str, status: int) -> None:
+    text, faults, limits = json.dumps(event), Faults("http://h", secrets=(KEY,)), CallLimits()
+    parser = ReasoningParser(reasons=True)
+    try:
+        for found in objects(text, kind):
+            json.dumps(Mended().of(found), allow_nan=False, ensure_ascii=False).encode()
+            reply = Reply(parser, limits, reasons=True)
+            told = [*reply.take(chunk(found)), *reply.end()]
+            str(told).encode()
+            scored(found.get("prompt_logprobs"), "A")
+    except (ErrorEvent, ValueError, ModelError) as error:
+        str(faults.translated(error, begun=True)).encode()
+    refused = StatusError(status, text)
+    refused_parameter(refused, ["logprobs"])
+    str(faults.translated(refused, begun=False)).encode()
 
 
 # What errors mean
@@ -425,9 +468,6 @@ async def test_a_large_chunk_is_cut_to_what_was_asked_for() -> None:
 
 
 # Keys
-
-
-KEY = "sk-proj-0123456789abcdefghijklmnop"
 
 
 @pytest.mark.parametrize(

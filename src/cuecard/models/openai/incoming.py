@@ -17,7 +17,7 @@ from cuecard.domain.call import Usage
 
 DONE = "[DONE]"
 """What ends a stream in place of JSON."""
-MOST_TOKENS = 2**31 - 1
+_MOST_TOKENS = 2**31 - 1
 _DEEPEST, _MOST_HELD = 128, 64
 _HALF = re.compile("[\ud800-\udfff]")
 _LEAST_LOGPROB, _MOST_LOGPROB = -1e6, 1e-3
@@ -157,7 +157,7 @@ class Mended:
             case dict():
                 return {mended(key): self._value(value, (*path, key)) for key, value in data.items()}
             case list():
-                return [self._value(item, (*path, _object(item).get("index", at))) for at, item in enumerate(data)]
+                return [self._value(item, (*path, _index(item, at))) for at, item in enumerate(data)]
             case _:
                 return data
 
@@ -166,6 +166,12 @@ class Mended:
         if "\ud800" <= text[-1:] <= "\udbff" and len(self._held) < _MOST_HELD:
             text, self._held[path] = text[:-1], text[-1]
         return mended(text)
+
+
+def _index(item: object, at: int) -> int:
+    """The number of a choice, or of a tool call, by itself; else its place in the list."""
+    index = _object(item).get("index")
+    return index if isinstance(index, int) else at
 
 
 def objects(text: str, kind: str = "message") -> list[Mapping[str, Any]]:
@@ -201,7 +207,7 @@ def _error_in(data: object, kind: str) -> object:
     if body.get("error"):
         return body["error"] if isinstance(body["error"], Mapping) else body
     if kind == "error" or "error" in (body.get("object"), body.get("type")):
-        return data
+        return data or kind
     if body.get("choices"):
         return _object(_first(body["choices"])).get("error") or None
     told = (body.get("detail"), body.get("message"), body.get("msg"))
@@ -288,4 +294,4 @@ def _part(data: object) -> str:
 
 
 def _count(data: object) -> int | None:
-    return data if isinstance(data, int) and not isinstance(data, bool) and 0 <= data <= MOST_TOKENS else None
+    return data if isinstance(data, int) and not isinstance(data, bool) and 0 <= data <= _MOST_TOKENS else None
