@@ -88,7 +88,8 @@ class Passage:
 def _streamed(event: Json) -> Json:
     """An event of a stream; a whole answer, from a server that does not stream, becomes one."""
     choices = event.get("choices")
-    if not isinstance(choices, list) or not any(isinstance(choice, dict) and "message" in choice for choice in choices):
+    whole = [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+    if not any("message" in choice for choice in whole):
         return event
-    deltas = [{"delta" if key == "message" else key: value for key, value in choice.items()} for choice in choices]
+    deltas = [{"delta" if key == "message" else key: value for key, value in choice.items()} for choice in whole]
     return event | {"object": "chat.completion.chunk", "choices": deltas}
