@@ -1,4 +1,4 @@
-"""Connections to a server: kept ones that it closes, calls that closing a model ends, refused parameters, lines."""
+"""Connections to a server: kept ones that it closes, calls that closing a model ends, refused parameters, events."""
 
 from __future__ import annotations
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import json
 import re
 import time
+from contextlib import nullcontext
 from email.utils import formatdate
 from typing import Any
 
@@ -594,6 +597,41 @@ async def test_a_whole_answer_brings_reasoning_usage_and_probabilities() -> None
 @pytest.mark.parametrize("sent", [b"", DONE, sse(STOP)[:20], b"{}", b"[]", b"{", b"<html></html>", b"data: {}\n\n"])
 async def test_nothing_is_no_answer(sent: bytes) -> None:
     assert type(await failure(Raw((sent or b"\n",)))) is BrokenStream
+
+
+EVENTS = says("A") + sse(STOP) + DONE
+PACKED = gzip.compress(EVENTS)
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        (b"hello\r\n\r\n", None),
+        (b"HTTP/9.9 hi\r\n\r\n", None),
+        (b"HTTP/1.1 200 OK\r\nx: " + b"a" * 100_000 + b"\r\n\r\n", None),
+        (b"HTTP/1.1 200 OK\r\n" + b"x: a\r\n" * 20_000 + b"\r\n", None),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 100, None),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: abc\r\n\r\n" + EVENTS, None),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", None),
+        (b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\n" + EVENTS, None),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", None),
+        (b"HTTP/1.1 999 What\r\n\r\n", None),
+        (b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\n" + PACKED, "A"),
+        (b"HTTP/1.1 200 OK\r\ncontent-type: text/x; charset=utf-99\r\n\r\n" + EVENTS, "A"),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + EVENTS, "A"),
+    ],
+)
+async def test_broken_http_is_a_typed_error_too(sent: bytes, expected: str | None) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(sent)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        model = OpenAIModel(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", "m")
+        with nullcontext() if expected else pytest.raises(ModelError):
+            assert (await hear(model, SHORT)).answer == expected
+        await model.aclose()
 
 
 # Reasoning and answers
