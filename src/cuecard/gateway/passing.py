@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any
 
 from cuecard.domain.call import Call, FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, BrokenStream
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.gateway.account import Json
 from cuecard.gateway.chat import Given, sse
+from cuecard.models.openai.incoming import chunk, usage
 
 PASSED = "passed"
 """What stands for the strategy of such a request."""
@@ -58,49 +57,39 @@ class Passage:
         call = Call(self._role, self._model, Mode.SHORT, 0.0, self._first_s, took_s, self._usage, self._finish)
         return Outcome("", Route.DIRECT, PASSED, (call,), took_s, f"beyond a pair: passed to {self._model}")
 
-    async def whole(self, lines: AsyncGenerator[str]) -> Json:
-        """An answer that is not streamed. Raises BrokenStream."""
-        text = "\n".join([line async for line in lines])
-        return self._heard(text)
+    async def whole(self, events: AsyncGenerator[Json]) -> Json:
+        """An answer that is not streamed. Raises ModelError."""
+        answer: Json | None = None
+        async for event in events:
+            if answer is not None:
+                raise BrokenStream(f"{self._model} streamed an answer that was to come whole")
+            answer = self._heard(event)
+        if answer is None:
+            raise BrokenStream(f"{self._model} sent no answer")
+        return answer
 
-    async def events(self, lines: AsyncGenerator[str]) -> AsyncGenerator[bytes]:
-        """A streamed answer, event by event. Raises BrokenStream."""
-        async for line in lines:
-            said = line.removeprefix(DATA).strip()
-            if not line.startswith(DATA):
-                continue
-            if said == "[DONE]":
-                yield sse(said)
-                return
-            told = self._heard(said)
+    async def events(self, events: AsyncGenerator[Json]) -> AsyncGenerator[bytes]:
+        """A streamed answer, event by event. Raises ModelError."""
+        async for event in events:
+            told = _streamed(self._heard(event))
             if self._options.get("include_usage") is True or told.get("choices") or "usage" not in told:
                 yield sse(told)
+        yield sse("[DONE]")
 
-    def _heard(self, text: str) -> Json:
+    def _heard(self, event: Json) -> Json:
         if self._first_s is None:
             self._first_s = time.perf_counter() - self._began
-        try:
-            said = json.loads(text)
-        except ValueError as error:
-            raise BrokenStream(f"{self._model} sent something that is not JSON: {text[:80]!r}") from error
-        if not isinstance(said, dict):
-            raise BrokenStream(f"{self._model} sent something that is no answer: {text[:80]!r}")
-        if isinstance(used := said.get("usage"), dict):
-            self._usage = _usage(used)
-        for choice in said.get("choices") or ():
-            if isinstance(choice, dict) and choice.get("finish_reason") == "length":
-                self._finish = FinishReason.LENGTH
-        return said | {"model": self._asked.model} if "choices" in said else said
+        self._usage = usage(event.get("usage")) or self._usage
+        if chunk(event).finish_reason == "length":
+            self._finish = FinishReason.LENGTH
+        return event | {"model": self._asked.model} if "choices" in event else event
 
 
-def _usage(said: Mapping[str, Any]) -> Usage:
-    def count(of: object, key: str) -> int | None:
-        value = of.get(key) if isinstance(of, dict) else None
-        return value if isinstance(value, int) else None
-
-    return Usage(
-        count(said, "prompt_tokens"),
-        count(said.get("prompt_tokens_details"), "cached_tokens"),
-        count(said, "completion_tokens"),
-        count(said.get("completion_tokens_details"), "reasoning_tokens"),
-    )
+def _streamed(event: Json) -> Json:
+    """An event of a stream; a whole answer, from a server that does not stream, becomes one."""
+    choices = event.get("choices")
+    whole = [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+    if not any("message" in choice for choice in whole):
+        return event
+    deltas = [{"delta" if key == "message" else key: value for key, value in choice.items()} for choice in whole]
+    return event | {"object": "chat.completion.chunk", "choices": deltas}

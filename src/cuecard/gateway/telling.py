@@ -149,7 +149,7 @@ class Relay(Response):
     def __init__(
         self,
         passage: Passage,
-        lines: AsyncGenerator[str],
+        lines: AsyncGenerator[Json],
         held: AsyncExitStack,
         done: Callable[[], None],
         seen: Observatory,
