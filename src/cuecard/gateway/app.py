@@ -280,7 +280,7 @@ async def _refused(request: Request, error: Exception, seen: Observatory) -> Res
     assert isinstance(error, CuecardError)
     seen.failed(error)
     told: dict[str, str] = {}
-    if error.http_status in (429, 503):
+    if error.retryable and error.http_status in (429, 503):
         told["retry-after"] = f"{math.ceil(wait_s(error))}"
     if isinstance(error, WrongForm):
         told["accept-encoding"] = "identity"

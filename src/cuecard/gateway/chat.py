@@ -383,7 +383,7 @@ def problem(error: CuecardError) -> Json:
     """An error's body as OpenAI's clients read it."""
     kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
     kind = kinds.get(error.http_status, "invalid_request_error" if error.http_status < 500 else "api_error")
-    return {"error": {"message": str(error), "type": kind, "param": None, "code": type(error).__name__}}
+    return {"error": {"message": str(error), "type": kind, "param": None, "code": error.code or type(error).__name__}}
 
 
 def sse(data: Json | str) -> bytes:

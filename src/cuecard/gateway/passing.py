@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from cuecard.domain.call import Call, FinishReason, Mode, Usage
 from cuecard.domain.errors import BrokenStream
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.gateway.account import CHARS_PER_TOKEN, End, Json, Unanswered
 from cuecard.gateway.books import Books
-from cuecard.gateway.chat import MOST_TOKENS, Given, named, sse
+from cuecard.gateway.chat import Given, named, sse
 from cuecard.gateway.keys import Client
 from cuecard.gateway.leaving import ClientGone
 from cuecard.gateway.permitted import DATA, everything, permit
+from cuecard.models.openai.incoming import chunk, usage
 
 PASSED = "passed"
 """What stands for the strategy of such a request."""
@@ -72,57 +71,45 @@ class Passage:
 
     def _call(self, finish: FinishReason) -> Call:
         took_s = time.perf_counter() - self._began
-        usage = self._usage if self._usage.completion_tokens is not None else Usage(completion_tokens=self._pieces)
-        return Call(self._role, self._model, Mode.SHORT, 0.0, self._first_s, took_s, usage, finish)
+        used = self._usage if self._usage.completion_tokens is not None else Usage(completion_tokens=self._pieces)
+        return Call(self._role, self._model, Mode.SHORT, 0.0, self._first_s, took_s, used, finish)
 
-    async def whole(self, lines: AsyncGenerator[str]) -> Json:
-        """An answer that is not streamed. Raises BrokenStream."""
-        text = "\n".join([line async for line in lines])
-        heard = self._heard(text)
+    async def whole(self, events: AsyncGenerator[Json]) -> Json:
+        """An answer that is not streamed. Raises ModelError."""
+        answer: Json | None = None
+        async for event in events:
+            if answer is not None:
+                raise BrokenStream(f"{self._model} streamed an answer that was to come whole")
+            answer = self._heard(event)
+        if answer is None:
+            raise BrokenStream(f"{self._model} sent no answer")
         self.over = True
-        return heard
+        return answer
 
-    async def events(self, lines: AsyncGenerator[str]) -> AsyncGenerator[bytes]:
-        """A streamed answer, event by event. Raises BrokenStream."""
-        async for line in lines:
-            said = line.removeprefix(DATA).strip()
-            if not line.startswith(DATA):
-                continue
-            if said == "[DONE]":
-                self.over = True
-                yield sse(said)
-                return
-            told = self._heard(said)
+    async def events(self, events: AsyncGenerator[Json]) -> AsyncGenerator[bytes]:
+        """A streamed answer, event by event. Raises ModelError."""
+        async for event in events:
+            told = _streamed(self._heard(event))
             if self._options.get("include_usage") is True or told.get("choices") or "usage" not in told:
                 yield sse(told)
+        self.over = True
+        yield sse("[DONE]")
 
-    def _heard(self, text: str) -> Json:
+    def _heard(self, event: Json) -> Json:
         if self._first_s is None:
             self._first_s = time.perf_counter() - self._began
-        try:
-            said = json.loads(text)
-        except ValueError as error:
-            raise BrokenStream(f"{self._model} sent something that is not JSON: {text[:80]!r}") from error
-        if not isinstance(said, dict):
-            raise BrokenStream(f"{self._model} sent something that is no answer: {text[:80]!r}")
-        if isinstance(used := said.get("usage"), dict):
-            self._usage = _usage(used)
-        for choice in said.get("choices") or ():
-            if isinstance(choice, dict):
-                self._pieces += 1  # a token at least, until the server counts them
-                if choice.get("finish_reason") == "length":
-                    self._finish = FinishReason.LENGTH
-        return said | {"model": self.asked.model} if "choices" in said else said
+        self._usage = usage(event.get("usage")) or self._usage
+        self._pieces += bool(event.get("choices"))  # a token at least, until the server counts them
+        if chunk(event).finish_reason == "length":
+            self._finish = FinishReason.LENGTH
+        return event | {"model": self.asked.model} if "choices" in event else event
 
 
-def _usage(said: Mapping[str, Any]) -> Usage:
-    def count(of: object, key: str) -> int | None:
-        value = of.get(key) if isinstance(of, dict) else None
-        return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
-
-    return Usage(
-        count(said, "prompt_tokens"),
-        count(said.get("prompt_tokens_details"), "cached_tokens"),
-        count(said, "completion_tokens"),
-        count(said.get("completion_tokens_details"), "reasoning_tokens"),
-    )
+def _streamed(event: Json) -> Json:
+    """An event of a stream; a whole answer, from a server that does not stream, becomes one."""
+    choices = event.get("choices")
+    whole = [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+    if not any("message" in choice for choice in whole):
+        return event
+    deltas = [{"delta" if key == "message" else key: value for key, value in choice.items()} for choice in whole]
+    return event | {"object": "chat.completion.chunk", "choices": deltas}

@@ -125,7 +125,7 @@ class Writer:
             "object": "response",
             "created_at": self._asked.created,
             "status": status,
-            "error": {"code": "server_error", "message": str(error)} if error else None,
+            "error": {"code": error.code or "server_error", "message": str(error)} if error else None,
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
             "instructions": None,
             "metadata": {},

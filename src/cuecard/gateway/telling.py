@@ -181,7 +181,7 @@ class Relay(Response):
     def __init__(
         self,
         passage: Passage,
-        lines: AsyncGenerator[str],
+        lines: AsyncGenerator[Json],
         held: AsyncExitStack,
         seen: Observatory,
         own: Mapping[str, str],
@@ -203,7 +203,6 @@ class Relay(Response):
             async with aclosing(self._passage.events(self._lines)) as events:
                 async for event in events:
                     await _sent(send, event)
-            self._passage.over = True
         except CuecardError as error:
             self._seen.failed(error)
             self._passage.error = error

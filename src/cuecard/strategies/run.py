@@ -173,7 +173,8 @@ async def _rescue(question: Question, team: Team, failure: ModelError) -> Verdic
     if (reply := _best(team)) is not None:
         why = f"{failure.message}; no model is left, what the {reply.role} model had said stands"
         return Verdict(reply, Route.DEGRADED, why)
-    raise NoAnswer(f"no model is left to answer: {failure.message}", failure.hint) from failure
+    failures = [player.failed for player in team.players.values() if player.failed is not None]
+    raise NoAnswer.after(failure, failures) from failure
 
 
 __all__ = ["STRATEGIES", "Schedule", "answer", "known", "stream", "told"]
