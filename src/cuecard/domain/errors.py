@@ -54,10 +54,22 @@ class TooSlow(BadInput):
     http_status, hint = 408, "send it faster"
 
 
+class WrongForm(BadInput):
+    """A request's body comes in a form that is not read: compressed, or in another encoding."""
+
+    http_status, hint = 415, "send JSON in UTF-8, not compressed"
+
+
 class Unauthorised(BadInput):
     """Nobody who is known asks."""
 
     http_status, hint = 401, "give an API key"
+
+
+class Forbidden(BadInput):
+    """A page of another site asks, or the gateway is called by a name that is not its own."""
+
+    http_status, hint = 403, "ask from where that is allowed"
 
 
 class RateLimited(CuecardError):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect, Request
 
-from cuecard.domain.errors import BadInput, TooLarge, TooSlow
+from cuecard.domain.errors import BadInput, TooLarge, TooSlow, WrongForm
 from cuecard.domain.question import Image
 from cuecard.gateway.account import Json
 from cuecard.gateway.chat import Asked, Fetch
@@ -17,6 +18,14 @@ from cuecard.gateway.guard import BODY_S
 from cuecard.gateway.leaving import ClientGone
 from cuecard.gateway.pictures import Pictures
 
+MARKS = {
+    b"\x1f\x8b": "compressed (gzip)",
+    b"\x28\xb5\x2f\xfd": "compressed (zstd)",
+    b"\xff\xfe": "not UTF-8, but UTF-16",
+    b"\xfe\xff": "not UTF-8, but UTF-16",
+}
+"""What bodies begin with that are not read."""
+MOST_DIGITS, MOST_DEPTH = 300, 100
 Parse = Callable[[object, Fetch], Asked]
 
 
@@ -29,16 +38,57 @@ class Body:
 
 
 async def json_of(request: Request, most_bytes: int) -> Body:
-    """The body of a request. Raises BadInput, TooLarge."""
+    """The body of a request. Raises BadInput, TooLarge, TooSlow, WrongForm."""
+    coding = request.headers.get("content-encoding", "")
+    if coding.strip().lower() not in ("", "identity"):
+        raise WrongForm(f"the body is compressed ({coding[:40]!r}), and is not unpacked here")
     data = await _body(request, most_bytes)
     escaped = b"\\u" in data
     try:
-        said = json.loads(data.decode())
+        said = json.loads(_text(data), parse_constant=_finite, parse_float=_finite, parse_int=_whole)
         if escaped:  # half a character, which no text that leaves here can hold
             json.dumps(said, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise BadInput(f"the body is not JSON: {error}", "send JSON in UTF-8") from error
+        why = "half a character" if isinstance(error, UnicodeEncodeError) else error
+        raise BadInput(f"the body is not JSON: {why}", "send JSON in UTF-8") from error
+    _refuse_deep(said)
     return Body(said, b"image" in data or escaped)  # the word could also be there escaped
+
+
+def _text(data: bytes) -> str:
+    for mark, what in MARKS.items():
+        if data.startswith(mark):
+            raise WrongForm(f"the body is {what}")
+    if not data.strip():
+        raise BadInput("the body is empty", "send JSON in UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput("the body is not JSON: it is no text in UTF-8", "send JSON in UTF-8") from error
+
+
+def _finite(text: str) -> float:
+    """JSON in Python has NaN and Infinity, and 1e999 becomes infinite."""
+    if not math.isfinite(value := float(text)):
+        raise BadInput(f"{text[:40]} is not a finite number", "send a smaller one")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > MOST_DIGITS:
+        raise BadInput(f"a number of {len(text)} digits is too large", "send a smaller one")
+    return int(text)
+
+
+def _refuse_deep(said: object) -> None:
+    """What is nested without an end would break whoever goes through it."""
+    level = [said]
+    for _ in range(MOST_DEPTH):
+        nested = [each for each in level if isinstance(each, dict | list)]
+        if not nested:
+            return
+        level = [inner for each in nested for inner in (each.values() if isinstance(each, dict) else each)]
+    raise BadInput(f"the body is nested more than {MOST_DEPTH} deep", "send less")
 
 
 def trace_of(request: Request) -> Json:
