@@ -56,7 +56,7 @@ def model(served: Served, warm: bool) -> Model:
     return spec.load({"model": served.spec, "prefill": True, "prefix_cache": warm, "timeout_s": 600})
 
 
-def told(outcomes: list[Outcome]) -> dict[str, Any]:
+def figures_of(outcomes: list[Outcome]) -> dict[str, Any]:
     """Medians of one way, and what its reader has taken from the cache."""
     written = [next(call for call in each.calls if call.mode is Mode.REASON) for each in outcomes]
     read = [next(call for call in each.calls if call.mode is Mode.READ) for each in outcomes]
@@ -89,7 +89,7 @@ async def measure() -> dict[str, Any]:
                     found[way].append(outcome)
         for each in (drafter, *readers.values()):
             await each.aclose()
-    figures: dict[str, Any] = {way: told(outcomes) for way, outcomes in found.items()}
+    figures: dict[str, Any] = {way: figures_of(outcomes) for way, outcomes in found.items()}
     return figures | {"ratio": figures["warmed"]["handoff_s"] / figures["not warmed"]["handoff_s"]}
 
 

@@ -62,7 +62,7 @@ async def measure() -> dict[str, Any]:
     models: dict[str, Any] = {role: Watched(model) for role, model in pair().items()}  # type: ignore[arg-type]
     figures: dict[str, Any] = {}
     for schedule in Schedule:
-        idle, shares, twice, counted = [], [], 0, 0
+        idle, totals, twice, counted = [], [], 0, 0
         for index, exercise in enumerate(boards.exercises(BOARDS, 7, "validation")):
             for watched in models.values():
                 watched.forget()
@@ -70,7 +70,7 @@ async def measure() -> dict[str, Any]:
             if index < 3:
                 continue  # warm-up
             idle.append(outcome.overhead_s)
-            shares.append(idle[-1] / outcome.total_s)
+            totals.append(outcome.total_s)
             for watched in models.values():
                 used = [call.usage for call in outcome.calls if call.model == watched.name and not call.cancelled]
                 computed = sum((u.prompt_tokens or 0) - (u.cached_tokens or 0) for u in used)
@@ -80,8 +80,8 @@ async def measure() -> dict[str, Any]:
             "questions": len(idle),
             "idle_ms_median": statistics.median(idle) * 1000,
             "idle_ms_worst": max(idle) * 1000,
-            "share_median": statistics.median(shares),
-            "share_of_total": sum(idle) / sum(i / s for i, s in zip(idle, shares, strict=True)),
+            "share_median": statistics.median(part / whole for part, whole in zip(idle, totals, strict=True)),
+            "share_of_total": sum(idle) / sum(totals),
             "prompt_tokens_computed_twice": twice,
             "model_questions_counted": counted,
         }

@@ -237,6 +237,23 @@ def warming(told: Mapping[str, Any]) -> str:
     return table(head, rows) + "\n" + measured(told)
 
 
+def handoff_servers(told: Mapping[str, Any]) -> str:
+    figures = {way: found for way, found in told["figures"].items() if way != "ratio"}
+    rows = [
+        (
+            way,
+            f"{f['card_tokens']:.0f}",
+            f"{f['handoff_s']:.2f}",
+            f"{f['handoffs_s'][0]:.2f} to {f['handoffs_s'][-1]:.2f}",
+            f"{f['cached_tokens_of_reader']:.0f} of {f['prompt_tokens_of_reader']:.0f}",
+            f["n"],
+        )
+        for way, f in figures.items()
+    ]
+    head = ("", "card, tokens", "hand-off, median s", "smallest to largest", "prompt tokens of the reader cached", "n")
+    return f"{table(head, rows)}\nWarmed / not warmed: {told['figures']['ratio']:.2f}; {measured(told)}"
+
+
 def of(name: str, draw: Callable[[Mapping[str, Any]], str]) -> Callable[[], str]:
     """A table of one result file."""
 
@@ -391,5 +408,6 @@ FIGURES = {
     "figures gateway": of("gateway", gateway),
     "figures soak": of("soak", soak),
     "figures warming": of("warming", warming),
+    "figures handoff-servers": of("handoff_llamacpp", handoff_servers),
     "figures schedules": of("strategies", schedules),
 }

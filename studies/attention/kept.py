@@ -60,7 +60,7 @@ async def work(args: argparse.Namespace) -> None:
             model,
             args.run,
             args.run / "kept.jsonl",
-            Limits(),
+            Limits(timeout_s=None),
             args.shares,
             args.at_once,
             print,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,8 +14,10 @@ import uvicorn
 
 from cuecard.domain.call import Mode
 from cuecard.gateway.app import application
+from cuecard.gateway.config import Images
 from cuecard.gateway.fetch import Fetcher
 from cuecard.gateway.guard import Guarded
+from cuecard.gateway.journal import Journal
 from cuecard.gateway.keys import Gate, Key
 from cuecard.gateway.service import Service
 from cuecard.models.base import Model
@@ -55,14 +57,21 @@ async def gateway(
     ping_s: float = 10.0,
     most_bytes: int = 2**20,
     traces: Any = None,
+    journal: Journal | None = None,
     http: type[Guarded] = Guarded,
     drain_s: int = 5,
     fetcher: Fetcher | None = None,
+    images: Images | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    hosts: Collection[str] | None = None,
+    origins: Collection[str] = (),
     **settings: Any,
 ) -> AsyncIterator[openai.AsyncOpenAI]:
     """A client of a gateway that listens on 127.0.0.1."""
-    service, gate = Service(models or agreeing(), **settings), Gate(keys, time.monotonic)
-    app = application(service, gate=gate, fetcher=fetcher, ping_s=ping_s, most_bytes=most_bytes, traces=traces)
+    service, gate = Service(models or agreeing(), **settings), Gate(keys, clock)
+    kept: dict[str, Any] = {"fetcher": fetcher, "traces": traces, "journal": journal}
+    kept |= {"images": images, "hosts": hosts, "origins": origins}
+    app = application(service, gate=gate, ping_s=ping_s, most_bytes=most_bytes, **kept)
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, http=http, log_level="warning", lifespan="on", timeout_graceful_shutdown=drain_s)
     server = uvicorn.Server(config)

@@ -224,6 +224,71 @@ async def test_system_prompt_and_conversation_reach_both_models_in_order(board):
         assert turns[2].text == "Digits."
 
 
+async def turns_of(*messages: dict[str, Any], **more: Any) -> list[tuple[str, str]]:
+    """The conversation as the large model is asked it, by role."""
+    models = disagreeing()
+    async with gateway(models) as client:
+        answer = await client.chat.completions.create(model="cuecard", messages=messages, extra_body=more)
+    assert answer.choices[0].message.content == "3"
+    return [(turn.role, turn.text) for turn in models["large"].prompts[0].turns]
+
+
+async def test_messages_without_content_are_read():
+    turns = await turns_of(
+        {"role": "system", "content": None},
+        {"role": "user", "content": "Look."},
+        {"role": "assistant", "content": None},
+        {"role": "user", "content": "Look again."},
+        {"role": "assistant", "content": None, "refusal": "I will not."},
+        {"role": "developer", "content": None},
+        {"role": "user", "content": COUNT},
+    )
+    assert [role for role, _ in turns] == ["user", "assistant", "user", "assistant", "user"]
+    assert [text for _, text in turns[:4]] == ["Look.", "", "Look again.", "I will not."]
+
+
+@pytest.mark.parametrize(
+    "thought",
+    [
+        {"type": "thinking", "thinking": "Two cats."},
+        {"type": "thinking", "thinking": [{"type": "text", "text": "Two cats."}]},
+        {"type": "redacted_thinking", "data": "Two cats."},
+        {"type": "reasoning", "text": "Two cats."},
+        {"type": "reasoning_text", "text": "Two cats."},
+    ],
+    ids=lambda thought: thought["type"],
+)
+async def test_what_an_assistant_has_thought_before_is_left_out(thought):
+    said_before = {"role": "assistant", "content": [thought, {"type": "text", "text": "Two."}]}
+    turns = await turns_of({"role": "user", "content": "How many?"}, said_before, {"role": "user", "content": COUNT})
+    assert turns[1] == ("assistant", "Two.")
+    assert "Two cats." not in str(turns)
+    async with gateway() as client:
+        with pytest.raises(openai.BadRequestError, match="a part of type"):
+            await client.chat.completions.create(model="cuecard", messages=[{"role": "user", "content": [thought]}])
+
+
+async def test_an_assistant_that_has_the_last_word_goes_on():
+    turns = await turns_of({"role": "user", "content": COUNT}, {"role": "assistant", "content": "I see one, and"})
+    assert [role for role, _ in turns] == ["user", "assistant", "user"]
+    assert turns[1][1] == "I see one, and"
+    assert turns[2][1].startswith("Go on")
+    assert "number" in turns[2][1]  # what is asked for is still a number
+
+
+async def test_an_assistants_empty_last_word_is_none():
+    asked = {"role": "user", "content": COUNT}
+    assert await turns_of(asked, {"role": "assistant", "content": ""}) == await turns_of(asked)
+    assert await turns_of(asked, {"role": "assistant", "content": None}) == await turns_of(asked)
+
+
+async def test_an_effort_that_is_null_is_not_given():
+    async with gateway(disagreeing()) as client:
+        own = {"reasoning": {"effort": "low"}, "reasoning_effort": None}
+        answer = await client.chat.completions.create(**said(), extra_body=own)
+    assert answer.model_extra["cuecard"]["limits"]["reasoning_tokens"] == 512
+
+
 async def test_an_image_whose_address_is_given_twice_is_fetched_once(board):
     asked_for = []
 
@@ -376,7 +441,7 @@ async def test_no_other_site_may_read_what_the_gateway_answers():
             await plain.post("chat/completions", json=said(), headers=elsewhere),
             await plain.options("chat/completions", headers=elsewhere | {"access-control-request-method": "POST"}),
         ]
-    assert [answer.status_code for answer in answers] == [200, 405]
+    assert [answer.status_code for answer in answers] == [403, 405]
     assert not [name for answer in answers for name in answer.headers if name.startswith("access-control")]
 
 

@@ -16,12 +16,13 @@ from browser import CHROMIUM, Tab, browser
 from gateways import COUNT, THOUGHT, gateway, model
 from PIL import Image
 
-from cuecard.domain.errors import ModelUnreachable
+from cuecard.domain.errors import ModelRefused, ModelUnreachable
 from cuecard.gateway.audit import Audit
 from cuecard.gateway.keys import Key, make
 from cuecard.gateway.observe import MINUTES, Observatory
 from cuecard.gateway.pool import Breaker, Pool, Replica
 from cuecard.models.base import Model
+from cuecard.models.recorded import Says, ScriptedModel
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium (chromium, chromium-browser, google-chrome)"),
@@ -120,13 +121,28 @@ async def test_requests_are_time_lines_and_routes_are_shown_over_time_as_they_co
             return boxes.every((box, i) => box.right <= right + 3 && (!i || box.left >= boxes[i - 1].right - 3));
         })""")  # noqa: E501
         shown = await tab.js("[...document.querySelectorAll('#chart i')].map((part) => part.className)")
-        assert {"transferred", "direct", "failed"} <= set(shown)
-        assert "5 requests in the last hour" in await tab.js("document.querySelector('#chart').ariaLabel")
+        assert set(shown) == {"transferred", "direct"}
+        assert "4 requests in the last hour" in await tab.js("document.querySelector('#chart').ariaLabel")
         tiles = await text(tab, "#tiles")
         assert "saved, estimated" in tiles
-        assert "UnknownModel 1" in tiles
+        assert "1: A request names a model that nobody serves." in tiles
+        assert "UnknownModel" not in tiles
         assert "tiny" in (servers := await text(tab, "#servers"))
         assert servers.count("up") == 2
+
+
+async def test_failures_are_shown_in_words(tmp_path):
+    def broken(name: str) -> Model:
+        return ScriptedModel(name, lambda _: Says(error=ModelRefused("out of order")))
+
+    async with dashboard(tmp_path, {"small": broken("tiny"), "large": broken("huge")}) as (tab, url, client):
+        with pytest.raises(openai.APIStatusError):
+            await ask(client, "cuecard")
+        await tab.open(url)
+        await tab.until("document.querySelector('#chart i.failed')")
+        tiles = await text(tab, "#tiles")
+        assert "1: No model of the pair is left to answer." in tiles
+        assert "NoAnswer" not in tiles
 
 
 async def test_a_request_that_is_opened_stays_open_and_focused_when_others_come(tmp_path):

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from contextlib import suppress
 from urllib.parse import urlsplit
 
+import httpx2
 import openai
 import pytest
 from gateways import COUNT, agreeing, gateway, model
 
-from cuecard.gateway import bodies, telling
+from cuecard.gateway import bodies, guard, telling
 from cuecard.gateway.guard import Guarded
+from cuecard.gateway.keys import Key, digest
 
 ASKED = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
 
@@ -22,6 +25,21 @@ class Impatient(Guarded):
     """Does not wait for tests."""
 
     head_s = 0.2
+
+
+class Narrow(Guarded):
+    """Keeps little of what it sends, and knows how many connections are open."""
+
+    open = 0
+
+    def connection_made(self, transport):
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        Narrow.open += 1
+        super().connection_made(transport)
+
+    def connection_lost(self, exc):
+        Narrow.open -= 1
+        super().connection_lost(exc)
 
 
 async def said(client: openai.AsyncOpenAI, *pieces: bytes, every_s: float = 0.0) -> bytes:
@@ -41,9 +59,24 @@ async def said(client: openai.AsyncOpenAI, *pieces: bytes, every_s: float = 0.0)
     finally:
         speaking.cancel()
         await asyncio.gather(speaking, return_exceptions=True)
-        writer.transport.abort()
-        with suppress(ConnectionError):
-            await writer.wait_closed()
+        await hang_up(writer)
+
+
+async def deaf(client: openai.AsyncOpenAI) -> asyncio.StreamWriter:
+    """A connection that takes next to nothing."""
+    url = urlsplit(str(client.base_url))
+    ours = socket.socket()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    ours.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(ours, (url.hostname, url.port))
+    _, writer = await asyncio.open_connection(sock=ours, limit=1)
+    return writer
+
+
+async def hang_up(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+    with suppress(ConnectionError):
+        await writer.wait_closed()
 
 
 async def test_headers_that_come_a_byte_at_a_time_are_not_waited_for():
@@ -68,7 +101,7 @@ async def test_an_address_or_headers_without_an_end_are_refused(head):
 
 async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch):
     monkeypatch.setattr(bodies, "BODY_S", 0.2)
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 1000\r\n\r\n{"
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n{"
     async with gateway() as client:
         answer = await said(client, head)
     assert answer.startswith(b"HTTP/1.1 408")
@@ -81,18 +114,33 @@ async def test_a_client_that_takes_nothing_is_given_up(monkeypatch):
     body = json.dumps(
         ASKED | {"model": "huge", "stream": True, "max_tokens": 200_000, "cuecard": {"kind": "free_text"}}
     )
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
-    async with gateway(agreeing() | {"large": speaker}) as client:
-        url = urlsplit(str(client.base_url))
-        _, writer = await asyncio.open_connection(url.hostname, url.port, limit=1)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
+    async with gateway(agreeing() | {"large": speaker}, http=Narrow) as client:
+        writer = await deaf(client)
         writer.write((head + body).encode())
         async with asyncio.timeout(10):
             for begun in (True, False):
                 while bool(speaker.running) is not begun:  # noqa: ASYNC110 - a scripted model has no event for it
                     await asyncio.sleep(0.02)
-        writer.transport.abort()
-        with suppress(ConnectionError):
-            await writer.wait_closed()
+        await hang_up(writer)
+
+
+async def test_the_connection_of_a_client_that_takes_nothing_is_cut(monkeypatch):
+    monkeypatch.setattr(telling, "SEND_S", 0.2)
+    monkeypatch.setattr(guard, "SEND_S", 0.2)
+    body = json.dumps(
+        ASKED | {"model": "huge", "stream": True, "max_tokens": 200_000, "cuecard": {"kind": "free_text"}}
+    )
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
+    models = agreeing() | {"large": model("huge", "word " * 200_000)}
+    async with gateway(models, http=Narrow) as client:
+        writer = await deaf(client)
+        writer.write((head + body).encode())
+        async with asyncio.timeout(10):
+            for open_ones in (1, 0):
+                while Narrow.open != open_ones:  # noqa: ASYNC110 - a transport has no event for it
+                    await asyncio.sleep(0.02)
+        await hang_up(writer)
 
 
 async def test_a_server_that_stops_lets_requests_end():
@@ -112,3 +160,72 @@ async def test_but_not_for_ever_and_cancels_their_calls():
     assert not any(each.running for each in models.values())
     with pytest.raises(openai.APIError):
         await asked
+
+
+# --- what is refused before it was read -------------------------------------------------------------------------------
+
+
+def begun(path: str = "/v1/chat/completions", *headers: str) -> bytes:
+    """A request whose body, of ten gigabytes, is still to come."""
+    lines = [f"POST {path} HTTP/1.1", "host: localhost", "content-length: 10000000000", *headers]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+CHUNKED = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
+PIECE = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+KEYS = [Key("app", digest("x"))]
+
+
+@pytest.mark.parametrize(
+    ("keys", "pieces", "status"),
+    [
+        (KEYS, [begun()], b"401"),
+        (KEYS, [begun("/v1/decision"), b"{" * 1000], b"401"),
+        (KEYS, [CHUNKED, PIECE], b"401"),
+        ([], [begun()], b"413"),
+        ([], [CHUNKED, *[PIECE] * 40], b"413"),
+        ([], [begun("/nowhere")], b"404"),
+        ([], [begun("/health")], b"405"),
+        ([], [begun("/v1/chat/completions", "origin: https://elsewhere.example")], b"403"),
+        ([], [begun().replace(b"POST /v1/chat/completions", b"GET /health")], b"200"),
+    ],
+)
+async def test_the_connection_ends_with_an_answer_that_does_not_wait_for_the_body(keys, pieces, status):
+    async with gateway(keys=keys) as client:
+        answer = await said(client, *pieces)
+    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert b"connection: close" in answer.partition(b"\r\n\r\n")[0].lower()
+
+
+async def test_what_a_refused_client_goes_on_sending_is_not_read_for_long(monkeypatch):
+    monkeypatch.setattr(guard, "LINGER_S", 0.1)
+    async with gateway(keys=KEYS) as client:
+        url = urlsplit(str(client.base_url))
+        reader, writer = await asyncio.open_connection(url.hostname, url.port)
+        writer.write(begun())
+        assert (await reader.read()).startswith(b"HTTP/1.1 401")
+        async with asyncio.timeout(5):
+            with suppress(ConnectionError):
+                while True:
+                    writer.write(b" " * 0x10000)
+                    await writer.drain()
+                    await asyncio.sleep(0.01)
+        await hang_up(writer)
+
+
+async def test_a_client_that_sends_its_whole_body_first_learns_why_it_was_refused():
+    body = b" " * 30_000_000
+    async with gateway() as client, httpx2.AsyncClient(base_url=str(client.base_url)) as plain:
+        answer = await plain.post("chat/completions", content=body)
+    assert answer.status_code == 413
+
+
+async def test_a_connection_whose_requests_were_read_stays_open():
+    body = json.dumps(ASKED).encode()
+    ask = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+    bad = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n[]"
+    async with gateway() as client:
+        answer = await said(
+            client, ask, bad, b"GET /health HTTP/1.1\r\nhost: x\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+        )
+    assert [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"200", b"400", b"403"]

@@ -68,8 +68,9 @@ def test_tokens_are_charged_at_the_end_and_may_overdraw():
 
 async def test_a_client_with_a_key_is_let_in_and_told_what_is_left():
     async with gateway(keys=[Key("app", digest(SECRET), 9, 999)]) as client:
-        with pytest.raises(openai.AuthenticationError, match="not known"):
+        with pytest.raises(openai.AuthenticationError, match="not known") as refused:
             await client.chat.completions.create(**ASKED)
+        assert refused.value.response.headers["www-authenticate"] == "Bearer"
         with pytest.raises(openai.AuthenticationError):
             await client.models.list()
         known = client.with_options(api_key=SECRET)

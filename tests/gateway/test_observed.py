@@ -13,7 +13,7 @@ import pytest
 from gateways import COUNT, agreeing, disagreeing, gateway, model
 from prometheus_client.parser import text_string_to_metric_families
 
-from cuecard.domain.errors import ModelBusy, ModelUnreachable
+from cuecard.domain.errors import BadInput, ModelBusy, ModelUnreachable, NoAnswer, RateLimited, TooLarge
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.gateway.audit import Audit
 from cuecard.gateway.observe import Observatory
@@ -70,6 +70,45 @@ async def test_failures_are_counted_and_said_to_be_temporary():
         assert (await plain.get("stats")).json()["failures"] == {"NoAnswer": 1}
     assert refused.value.status_code == 503
     assert refused.value.response.headers["retry-after"]
+
+
+async def test_clients_mistakes_are_refusals_and_no_failures():
+    async with both(agreeing()) as (client, plain):
+        for wrong in ({"model": "no-such"}, {"messages": []}, {"n": 2}):
+            with pytest.raises(openai.APIStatusError):
+                await client.chat.completions.create(**ASKED | wrong)
+        await plain.post("v1/chat/completions", content=b" " * 2**21)
+        await plain.post("v1/chat/completions", json=ASKED, headers={"origin": "https://elsewhere.example"})
+        told = (await plain.get("stats")).json()
+        counted = samples((await plain.get("metrics")).text)
+    assert told["failures"] == {}
+    assert sum(minute["routes"].get("failed", 0) for minute in told["minutes"]) == 0
+    assert told["refusals"] == {"UnknownModel": 1, "BadInput": 1, "BeyondAPair": 1, "TooLarge": 1, "Forbidden": 1}
+    assert counted["cuecard_refusals_total", "UnknownModel"] == 1
+    assert not [name for name in counted if name[0] == "cuecard_failures_total"]
+
+
+@pytest.mark.parametrize(
+    ("error", "clients"),
+    [
+        (BadInput("x"), True),
+        (TooLarge("x"), True),
+        (RateLimited("x"), True),
+        (ModelBusy("x"), False),
+        (NoAnswer("x"), False),
+        (ModelUnreachable("x"), False),
+        (KeyError("x"), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_errors_are_told_in_words_and_by_whose_they_are(error, clients):
+    seen = Observatory({})
+    seen.failed(error)
+    told = seen.stats()
+    assert (sum(told["refusals"].values()), sum(told["failures"].values())) == (int(clients), int(not clients))
+    (words,) = told["words"].values()
+    assert words.endswith((".", "…)"))
+    assert type(error).__name__ not in words
 
 
 async def test_when_to_try_again_is_what_the_models_say():

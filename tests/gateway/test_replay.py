@@ -15,9 +15,10 @@ from typer.testing import CliRunner
 from cuecard.cli import app
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
-from cuecard.domain.outcome import Outcome
+from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Image, Question
-from cuecard.gateway.chat import Asked
+from cuecard.gateway.account import End, Unanswered
+from cuecard.gateway.chat import Asked, Given
 from cuecard.gateway.journal import Journal
 from cuecard.gateway.replay import Told, entries, replay, summary
 from cuecard.models.base import Model
@@ -111,14 +112,66 @@ def test_a_journal_of_hashes_cannot_be_replayed(tmp_path):
         entries(tmp_path / "log")
 
 
-def test_a_torn_last_line_is_left_out_and_a_broken_one_is_an_error(tmp_path):
+@pytest.mark.parametrize("cut", [1, 100, -2])
+def test_torn_lines_are_left_out_with_a_warning(cut, tmp_path, caplog):
     written(tmp_path / "log")
-    whole = (tmp_path / "log").read_text()
-    (tmp_path / "log").write_text(whole + whole[:100])
-    assert len(entries(tmp_path / "log")) == 1
-    (tmp_path / "log").write_text(whole[:100] + "\n" + whole)
+    whole = (tmp_path / "log").read_bytes()
+    for told, number in (
+        (whole + whole[:cut], 2),
+        (whole[:cut] + b"\n" + whole, 1),
+        (whole[:cut] + b"\xe2\n" + whole, 1),
+    ):
+        (tmp_path / "log").write_bytes(told)
+        caplog.clear()
+        assert len(entries(tmp_path / "log")) == 1
+        assert f"line {number} of" in caplog.text
+        assert COUNT not in caplog.text
+
+
+def test_a_line_that_is_of_something_else_is_an_error(tmp_path):
+    (tmp_path / "log").write_text("[1]\n")
     with pytest.raises(BadInput, match="line 1 of"):
         entries(tmp_path / "log")
+
+
+def test_a_line_that_was_torn_by_a_kill_costs_no_other(tmp_path):
+    written(tmp_path / "log")
+    whole = (tmp_path / "log").read_bytes()
+    (tmp_path / "log").write_bytes(whole + whole[:100])  # and the gateway starts again
+    written(tmp_path / "log")
+    assert len(entries(tmp_path / "log")) == 2
+
+
+@pytest.mark.parametrize("odd", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c", "\r", "\n", "\ud83d"])
+def test_line_breaks_and_half_characters_in_texts_end_no_line(odd, tmp_path):
+    asked = Asked(model="cuecard", question=Question(f"How{odd}many?", kind=AnswerKind.NUMBER))
+    journal = Journal(tmp_path / "log", content=True)
+    for _ in range(2):
+        journal.write(asked, Outcome(f"3{odd}", Route.DIRECT, "short:large", (), 1.0, "it said so"))
+    journal.close()
+    assert [entry.question.text for entry in entries(tmp_path / "log")] == [f"How{odd}many?"] * 2
+
+
+def test_a_journal_names_no_file_outside_its_folder(tmp_path):
+    written(tmp_path / "log")
+    outside = tmp_path / "secret.png"
+    outside.write_bytes(picture().data)
+    for path in ("../secret.png", str(outside), "..", ""):
+        line = json.loads((tmp_path / "log").read_text())
+        line["question"]["images"] = [path]
+        (tmp_path / "other").write_text(json.dumps(line) + "\n")
+        (tmp_path / "other.images").mkdir(exist_ok=True)
+        with pytest.raises(BadInput, match="no line of a journal"):
+            entries(tmp_path / "other")
+
+
+def test_requests_that_were_not_answered_are_not_replayed(tmp_path):
+    written(tmp_path / "log")
+    journal = Journal(tmp_path / "log", content=True)
+    journal.write(ASKED, Unanswered(End.LEFT, "mutual", (), 0.1))
+    journal.write(Given(model="cuecard"), Outcome("", Route.DIRECT, "passed", (), 0.1, ""))
+    journal.close()
+    assert len(entries(tmp_path / "log")) == 1
 
 
 def test_the_command_tells_what_would_change(tmp_path):

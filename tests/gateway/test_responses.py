@@ -88,6 +88,7 @@ async def test_a_failure_in_the_midst_is_a_failed_response():
         ({"input": COUNT, "previous_response_id": "resp_1"}, "needs a memory"),
         ({"input": COUNT, "background": True}, "needs a memory"),
         ({"input": [{"type": "function_call_output", "call_id": "1", "output": "2"}]}, "function_call_output"),
+        ({"input": [{"type": "item_reference", "id": "rs_1"}]}, "send the item itself"),
         ({"input": COUNT, "tools": [{"type": "web_search"}]}, "cannot do tools"),
         ({"input": COUNT, "extra_body": {"inptu": 1}}, "unknown parameter 'inptu'"),
     ],

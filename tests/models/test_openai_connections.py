@@ -1,11 +1,10 @@
-"""Connections to a server: kept ones that it closes, calls that closing a model ends, refused parameters, lines."""
+"""Connections to a server: kept ones that it closes, calls that closing a model ends, refused parameters, events."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import struct
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -19,7 +18,7 @@ from cuecard.domain.question import AnswerKind, Question
 from cuecard.models.base import Limits, ReasoningDelta
 from cuecard.models.mock_server import BadJson, Framing, HttpError, MockServer, Received, Reply, Says, Stall
 from cuecard.models.openai import OpenAIModel
-from cuecard.models.openai.http import Disconnected, Lines, Server, TooLong
+from cuecard.models.openai.http import Disconnected, Server
 from cuecard.models.prompt import CardFormat, read, short
 
 pytestmark = pytest.mark.timeout(20)
@@ -281,36 +280,10 @@ async def test_a_schema_that_cannot_be_enforced_behind_a_given_reasoning_is_left
     assert ["response_format" in body for body in server.bodies] == [True, False, True]
 
 
-# Lines
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
-def test_lines_are_the_same_however_their_bytes_are_cut(size: int) -> None:
-    data = "data: é\r\n\n: ü\ndata: 漢\n\nlast".encode()
-    lines = Lines()
-    taken = [line for at in range(0, len(data), size) for line in lines.take(data[at : at + size])]
-    assert [*taken, *lines.end()] == ["data: é", "", ": ü", "data: 漢", "", "last"]
-    assert lines.end() == []
-
-
-def test_a_long_line_in_small_pieces_takes_time_linear_in_its_length() -> None:
-    lines, piece, began = Lines(), b"x" * 16, time.process_time()
-    for _ in range(2**17):
-        lines.take(piece)
-    (line,) = lines.take(b"\n")
-    assert len(line) == 2**21
-    assert time.process_time() - began < 2  # copied with each piece, it takes a quarter of a minute
-
-
-@pytest.mark.parametrize("data", [b"x" * 65, b"x" * 65 + b"\n", b"a\n" + b"x" * 65, b"a\n" + b"x" * 65 + b"\nb\n"])
-def test_a_line_longer_than_the_limit_is_refused_wherever_it_stands(data: bytes) -> None:
-    with pytest.raises(TooLong, match="a line of more than"):
-        Lines(64).take(data)
-    for at in range(64):
-        assert Lines(64).take(b"x" * at + b"\n") == ["x" * at]
+# Events
 
 
 async def test_an_event_without_an_end_breaks_the_stream_and_says_so() -> None:
     async with served(Says("A b c", after=BadJson(1, "x" * (9 << 20)))) as (model, _):
-        with pytest.raises(BrokenStream, match="a line of more than 8 MiB"):
+        with pytest.raises(BrokenStream, match="an event of more than 8 MiB"):
             await hear(model, SHORT)

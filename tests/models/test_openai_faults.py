@@ -16,11 +16,13 @@ from serving import REASON, SHORT, THOUGHT, served
 from cuecard.domain.errors import (
     BadInput,
     BrokenStream,
+    ContentFiltered,
     ModelBusy,
     ModelError,
     ModelRefused,
     ModelTimeout,
     ModelUnreachable,
+    RequestRefused,
 )
 from cuecard.models.base import Limits, ReasoningDelta
 from cuecard.models.mock_server import (
@@ -122,16 +124,16 @@ HTML = "<!DOCTYPE html><html><head><title>no such thing</title></head><body><h1>
 @pytest.mark.parametrize(
     ("reply", "kind", "words"),
     [
-        (HttpError(400, NESTED), ModelRefused, "no such thing"),
-        (HttpError(400, FLAT), ModelRefused, "no such thing"),
-        (HttpError(400, {"error": "no such thing"}), ModelRefused, "no such thing"),
-        (HttpError(422, FASTAPI), ModelRefused, "messages: no such thing"),
-        (HttpError(400, HTML), ModelRefused, "no such thing"),
+        (HttpError(400, NESTED), RequestRefused, "no such thing"),
+        (HttpError(400, FLAT), RequestRefused, "no such thing"),
+        (HttpError(400, {"error": "no such thing"}), RequestRefused, "no such thing"),
+        (HttpError(422, FASTAPI), RequestRefused, "messages: no such thing"),
+        (HttpError(400, HTML), RequestRefused, "no such thing"),
         (HttpError(401, NESTED), ModelRefused, "401"),
         (HttpError(403, NESTED), ModelRefused, "403"),
         (HttpError(404, {"detail": "Not Found"}), ModelRefused, "404"),
         (HttpError(408), ModelTimeout, "408"),
-        (HttpError(413, HTML), ModelRefused, "413"),
+        (HttpError(413, HTML), RequestRefused, "413"),
         (HttpError(429, NESTED), ModelBusy, "429"),
         (HttpError(500, HTML), ModelError, "no such thing"),
         (HttpError(502, "<html><style>b\n{}</style><body><b>Bad</b> Gateway</body></html>"), ModelError, "Bad Gateway"),
@@ -146,7 +148,7 @@ HTML = "<!DOCTYPE html><html><head><title>no such thing</title></head><body><h1>
         (Says("A b c", after=ErrorEvent()), ModelError, "engine died"),
         (Says("A b c", after=ErrorEvent(error={"message": "queue full", "code": 429})), ModelBusy, "queue full"),
         (Says("A b c", after=ErrorEvent(error="out of memory")), ModelError, "out of memory"),
-        (Says("A", finish_reason="content_filter"), ModelRefused, "filter"),
+        (Says("A", finish_reason="content_filter"), ContentFiltered, "filter"),
         (Says("A", finish_reason="abort"), BrokenStream, "abort"),
     ],
     ids=repr,

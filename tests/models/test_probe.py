@@ -143,6 +143,26 @@ async def test_what_was_found_is_stored_and_not_asked_again():
         assert stored.complete
 
 
+async def test_a_server_in_both_roles_is_probed_once_and_both_models_behave_as_found():
+    requests = []
+
+    def script(request: Received) -> Reply:
+        requests.append(request)
+        return reads(NOTES)(request)
+
+    counts = []
+    for roles in (1, 2):
+        requests.clear()
+        async with MockServer(script, models=["tiny-instruct"]) as url:
+            models = [spec.load(f"{url}#tiny-instruct") for _ in range(roles)]
+            await probe.settle(models, wait_s=None)
+            assert {model.abilities.card_formats for model in models} == {(CardFormat.NOTES,)}
+            for model in models:
+                await model.aclose()
+        counts.append(len(requests))
+    assert counts[0] == counts[1]
+
+
 async def test_another_model_under_the_same_name_is_probed_again():
     async with MockServer(reads(NOTES), models=["tiny-instruct"], owner="one") as url:
         model = spec.load(f"{url}#tiny-instruct")

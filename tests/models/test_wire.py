@@ -2,7 +2,7 @@
 
 import pytest
 
-from cuecard.models.openai.wire import chunk
+from cuecard.models.openai.incoming import chunk
 
 TEXT_PART = {"type": "text", "text": "6"}
 

@@ -1,4 +1,4 @@
-"""The child of `verifier`: reads {"truth": …, "given": …} a line, writes true or false a line. Needs no Cuecard."""
+"""The child of `verifier`: replies to {"truth": …, "given": …} with {"same": …}, a line each. Needs no Cuecard."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def main() -> None:
 
     for line in sys.stdin:
         pair = json.loads(line)
-        same = bool(pair) and maths.verify(parsed(pair["truth"]), parsed(pair["given"]), timeout_seconds=None)
-        print("true" if same else "false", flush=True)
+        same = "truth" in pair and maths.verify(parsed(pair["truth"]), parsed(pair["given"]), timeout_seconds=None)
+        print(json.dumps({"same": bool(same), "bytes": 0}), flush=True)
 
 
 if __name__ == "__main__":

@@ -10,80 +10,39 @@ takes about a second (SymPy's import), later ones milliseconds. A caller is bloc
 from __future__ import annotations
 
 import atexit
-import json
-import subprocess
-import sys
-import threading
-from contextlib import suppress
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from cuecard.domain.errors import MissingExtra
+from cuecard.worker import START_S, Worker
 
-START_S, LIMIT_S = 60.0, 5.0
+LIMIT_S = 5.0
 MOST_CHARS = 2_000
 """Of an expression; a longer one is the same as no other."""
-_WORKER = Path(__file__).with_name("maths_worker.py")
+_SCRIPT = Path(__file__).with_name("maths_worker.py")
 
 
 class Verifier:
     """A child process that compares expressions, one pair at a time, started when it is first asked."""
 
     def __init__(self, limit_s: float = LIMIT_S, start_s: float = START_S) -> None:
-        self.limit_s, self.start_s = limit_s, start_s
-        self._lock = threading.Lock()
-        self._child: subprocess.Popen[str] | None = None
+        self.limit_s = limit_s
+        self._worker = Worker(_SCRIPT, start_s, {"PYTHONIOENCODING": "utf-8"})
 
     def same(self, truth: str, given: str) -> bool:
         """Whether `given` is `truth`; False too where it cannot be told in time. Raises MissingExtra."""
-        with self._lock:
-            if self._child is None or self._child.poll() is not None:
-                self._child = _start()
-                self._ask({}, self.start_s)
-            return self._ask({"truth": truth, "given": given}, self.limit_s)
+        if find_spec("math_verify") is None:
+            raise MissingExtra("comparing expressions needs math-verify: install cuecard[maths]")
+        try:
+            reply, _ = self._worker.do({"truth": truth, "given": given}, self.limit_s)
+        except (TimeoutError, EOFError):
+            return False
+        return bool(reply["same"])
 
     def close(self) -> None:
         """End the child; a later question starts another."""
-        with self._lock:
-            self._end()
-
-    def _ask(self, pair: dict[str, str], limit_s: float) -> bool:
-        child = self._child
-        assert child is not None
-        assert child.stdin is not None
-        assert child.stdout is not None
-        watch = threading.Timer(limit_s, child.kill)
-        watch.start()
-        try:
-            child.stdin.write(json.dumps(pair) + "\n")
-            child.stdin.flush()
-            reply = child.stdout.readline()
-        except OSError:
-            reply = ""
-        finally:
-            watch.cancel()
-        if not reply:
-            self._end()
-        return reply.strip() == "true"
-
-    def _end(self) -> None:
-        if self._child is not None:
-            self._child.kill()
-            for pipe in (self._child.stdin, self._child.stdout):
-                if pipe is not None:
-                    with suppress(OSError):
-                        pipe.close()
-            self._child.wait()
-            self._child = None
-
-
-def _start() -> subprocess.Popen[str]:
-    if find_spec("math_verify") is None:
-        raise MissingExtra("comparing expressions needs math-verify: install cuecard[maths]")
-    command = [sys.executable, str(_WORKER)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, encoding="utf-8")
+        self._worker.close()
 
 
 _VERIFIER = Verifier()

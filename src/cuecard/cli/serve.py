@@ -59,9 +59,9 @@ def serve(
         raise BadInput(f"{at} is open to others, and there are no API keys", "`cuecard key` makes one for cuecard.toml")
     with closing(_listener(at, on)) as listener:
         service = Service.configured(chosen)
-        address = "http://{}:{}/v1".format(*listener.getsockname()[:2])
+        console, root = Console(stderr=True, highlight=False, soft_wrap=True), _root(listener)
         who = " and ".join(model.name for model in service.models.values())
-        Console(stderr=True, highlight=False).print(f"{who} are served as cuecard at {address}")
+        console.print(f"{who} are served as cuecard at {root}/v1\nthe dashboard is at {root}/dashboard", markup=False)
         app = application(
             service,
             gate=chosen.gate(time.monotonic),
@@ -69,10 +69,12 @@ def serve(
             journal=None if (log := chosen.journal).path is None else Journal(**log.model_dump()),
             fetcher=Fetcher(hosts=chosen.images.hosts) if chosen.images.urls else None,
             traces=_traces(),
-            most_images=chosen.images.most,
+            images=chosen.images,
             most_bytes=chosen.server.most_body_mib * 2**20,
             most_text=chosen.server.most_text,
             ping_s=chosen.server.ping_s,
+            hosts=chosen.hosts(at),
+            origins=chosen.server.origins,
             tell=partial(print, file=sys.stderr, flush=True) if probe and probes.wanted() else None,
         )
         drain_s = chosen.server.drain_s
@@ -103,6 +105,11 @@ def _chosen(file: Path | None, small: str | None, large: str | None) -> Config:
     for name in given.values():
         spec.parse(name)
     return base.model_copy(update={role: [Upstream(model=name)] for role, name in given.items()})
+
+
+def _root(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _listener(host: str, port: int) -> socket.socket:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class CuecardError(Exception):
     """Root of all errors that Cuecard raises on purpose."""
@@ -11,6 +13,8 @@ class CuecardError(Exception):
     hint: str = "this is a defect of cuecard: please report it"
     retry_after_s: float | None = None
     """When to try again, if whoever failed says so."""
+    code: str | None = None
+    """What OpenAI's clients know this failure by; None: the name of its class."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -50,10 +54,22 @@ class TooSlow(BadInput):
     http_status, hint = 408, "send it faster"
 
 
+class WrongForm(BadInput):
+    """A request's body comes in a form that is not read: compressed, or in another encoding."""
+
+    http_status, hint = 415, "send JSON in UTF-8, not compressed"
+
+
 class Unauthorised(BadInput):
     """Nobody who is known asks."""
 
     http_status, hint = 401, "give an API key"
+
+
+class Forbidden(BadInput):
+    """A page of another site asks, or the gateway is called by a name that is not its own."""
+
+    http_status, hint = 403, "ask from where that is allowed"
 
 
 class RateLimited(CuecardError):
@@ -110,6 +126,24 @@ class ModelRefused(ModelError):
     http_status, hint = 502, "check the model's name, key and abilities"
 
 
+class RequestRefused(ModelRefused):
+    """The model's server says that this very request is wrong: too long, an image it cannot read, …"""
+
+    http_status, hint = 400, "change the request as the message says"
+
+
+class ContentFiltered(RequestRefused):
+    """The model's server does not answer this for its content."""
+
+    code, hint = "content_filter", "another wording may pass"
+
+
+class QuotaExhausted(ModelRefused):
+    """What was paid for at the model's server is used up."""
+
+    http_status, code, hint = 429, "insufficient_quota", "raise the quota at the model's server"
+
+
 class BrokenStream(ModelError):
     """The answer broke off, or came in a form that nobody can read."""
 
@@ -126,3 +160,17 @@ class NoAnswer(CuecardError):
     """No model of the pair is left to answer."""
 
     retryable, http_status, hint = True, 503, "both models failed: see the reasons"
+
+    @classmethod
+    def after(cls, failure: ModelError, others: Iterable[ModelError] = ()) -> NoAnswer:
+        """The error of a request whose models have failed: retryable if one failure is, else what they mean."""
+        failures = [failure, *others]
+        meant = next((each for each in failures if each.http_status < 500), failure)
+        passing = [each for each in failures if each.retryable]
+        shown = failure if passing else meant
+        error = cls(f"no model is left to answer: {shown.message}", shown.hint)
+        if passing:
+            error.retry_after_s = min((each.retry_after_s for each in passing if each.retry_after_s), default=None)
+        else:
+            error.retryable, error.http_status, error.code = False, meant.http_status, meant.code
+        return error

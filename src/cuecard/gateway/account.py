@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
-from cuecard.domain.call import Usage
+from cuecard.domain.call import Call, Usage
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.plain import outcome_as_object
+from cuecard.domain.question import Message, Question
 from cuecard.gateway.config import Prices
 from cuecard.models.base import Limits
 
 Json = dict[str, Any]
 MILLION = 1e6
+CHARS_PER_TOKEN, TOKENS_PER_IMAGE = 4, 256
+"""Of prompts whose tokens no server has counted."""
 
 
-def usage(outcome: Outcome) -> Json:
+class End(StrEnum):
+    """How a request ended."""
+
+    ANSWERED = "answered"
+    DECIDED = "decided"
+    """Only its route was asked for."""
+    LEFT = "client_gone"
+    """Its client left, or the gateway was stopped."""
+    FAILED = "failed"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class Unanswered:
+    """A request that ended without an outcome, and every call that was made for it."""
+
+    end: End
+    strategy: str
+    calls: tuple[Call, ...]
+    total_s: float
+    error: Exception | None = None
+    """What went wrong."""
+
+
+def usage(outcome: Outcome | Unanswered) -> Json:
     """Tokens over all calls, cancelled ones included; what nobody observed is 0 here and null in the breakdown."""
     total = Usage()
     for call in outcome.calls:
@@ -38,13 +67,33 @@ def cost(used: Usage, prices: Prices) -> float:
     return (fresh * prices.prompt + cached * a_cached + (used.completion_tokens or 0) * prices.completion) / MILLION
 
 
-def costs(outcome: Outcome, prices: Mapping[str, Prices]) -> dict[str, float]:
-    """The price of a request by role, of the roles that have prices."""
+def costs(calls: Sequence[Call], prices: Mapping[str, Prices]) -> dict[str, float]:
+    """The price of a request's calls by role, of the roles that have prices."""
     total = dict.fromkeys(prices, 0.0)
-    for call in outcome.calls:
+    for call in calls:
         if call.role in prices:
             total[call.role] += cost(call.usage, prices[call.role])
     return total
+
+
+def charge(calls: Sequence[Call], prompt_tokens: int) -> int:
+    """Tokens that calls have used.
+
+    A server may tell the tokens of a prompt at the end only: calls that were cut before count `prompt_tokens` for it.
+    """
+    total = 0
+    for call in calls:
+        prompt = call.usage.prompt_tokens
+        total += prompt_tokens if prompt is None and call.cancelled else prompt or 0
+        total += call.usage.completion_tokens or 0
+    return total
+
+
+def estimated_tokens(question: Question) -> int:
+    """Tokens of a question, from its length."""
+    turns = [*question.history, Message("user", question.text, question.images)]
+    texts = [question.system or "", *question.options, *(turn.text for turn in turns)]
+    return sum(map(len, texts)) // CHARS_PER_TOKEN + TOKENS_PER_IMAGE * sum(len(turn.images) for turn in turns)
 
 
 def account(outcome: Outcome, limits: Limits, prices: Mapping[str, Prices]) -> Json:
@@ -55,7 +104,7 @@ def account(outcome: Outcome, limits: Limits, prices: Mapping[str, Prices]) -> J
         del call["reasoning"], call["answer"]
     told["latency"]["overhead_s"] = outcome.overhead_s
     told["limits"] = {"answer_tokens": limits.of_answer(outcome.kind), "reasoning_tokens": limits.reasoning_tokens}
-    by_role = costs(outcome, prices)
+    by_role = costs(outcome.calls, prices)
     told["cost"] = {"total": sum(by_role.values()), **by_role} if prices else None
     return told
 

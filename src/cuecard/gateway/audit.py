@@ -8,9 +8,11 @@ from collections import deque
 from random import Random
 
 from cuecard.answers import extract, same_answer
+from cuecard.domain.call import Call
 from cuecard.domain.errors import CuecardError
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import Question
+from cuecard.gateway.account import charge, estimated_tokens
 from cuecard.gateway.service import Service
 from cuecard.planning.proportions import wilson
 from cuecard.strategies.run import answer
@@ -24,7 +26,7 @@ class Audit:
     """Checks a share of the agreed requests by reasoning, one at a time, while no client's request runs.
 
     A client who comes meanwhile ends the look, which is taken anew later. No look begins in an hour in which those
-    before it have used `tokens_per_hour`.
+    before it have used `tokens_per_hour`, those that were cut short or failed included.
 
     A reasoned answer is no truth either: what is counted is how often it differs from the one that was accepted.
     """
@@ -118,8 +120,9 @@ class Audit:
 
     async def _unless_busy(self, question: Question) -> Outcome | None:
         """The second answer; None if a client came before it was there. Raises CuecardError."""
-        work = answer(question, self._service.models, self._strategy, self._service.policy)
-        looking, coming = asyncio.ensure_future(work), asyncio.ensure_future(self._service.busy.wait())
+        service, calls = self._service, list[Call]()
+        work = answer(question, service.models, self._strategy, service.policy, calls=calls)
+        looking, coming = asyncio.ensure_future(work), asyncio.ensure_future(service.busy.wait())
         try:
             await asyncio.wait([looking, coming], return_when=asyncio.FIRST_COMPLETED)
             return looking.result() if looking.done() else None
@@ -127,10 +130,10 @@ class Audit:
             for task in (looking, coming):
                 task.cancel()
             await asyncio.gather(looking, coming, return_exceptions=True)
+            if self._budget is not None:
+                self._spent.append((asyncio.get_running_loop().time(), charge(calls, estimated_tokens(question))))
 
     async def _note(self, question: Question, first: Outcome, second: Outcome) -> None:
-        tokens = sum((use.prompt_tokens or 0) + (use.completion_tokens or 0) for use in second.usage.values())
-        self._spent.append((asyncio.get_running_loop().time(), tokens))
         was_alarming = self.alarming
         self.checked += 1
         one, other = extract(first.answer, question), extract(second.answer, question)

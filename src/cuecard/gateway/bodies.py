@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect, Request
 
-from cuecard.domain.errors import BadInput, TooLarge, TooSlow
+from cuecard.domain.errors import BadInput, TooLarge, TooSlow, WrongForm
 from cuecard.domain.question import Image
 from cuecard.gateway.account import Json
 from cuecard.gateway.chat import Asked, Fetch
-from cuecard.gateway.fetch import Fetcher
 from cuecard.gateway.guard import BODY_S
 from cuecard.gateway.leaving import ClientGone
-from cuecard.models import images
+from cuecard.gateway.pictures import Pictures
 
+MARKS = {
+    b"\x1f\x8b": "compressed (gzip)",
+    b"\x28\xb5\x2f\xfd": "compressed (zstd)",
+    b"\xff\xfe": "not UTF-8, but UTF-16",
+    b"\xfe\xff": "not UTF-8, but UTF-16",
+}
+"""What bodies begin with that are not read."""
+MOST_DIGITS, MOST_DEPTH = 300, 100
 Parse = Callable[[object, Fetch], Asked]
 
 
@@ -30,16 +38,57 @@ class Body:
 
 
 async def json_of(request: Request, most_bytes: int) -> Body:
-    """The body of a request. Raises BadInput, TooLarge."""
+    """The body of a request. Raises BadInput, TooLarge, TooSlow, WrongForm."""
+    coding = request.headers.get("content-encoding", "")
+    if coding.strip().lower() not in ("", "identity"):
+        raise WrongForm(f"the body is compressed ({coding[:40]!r}), and is not unpacked here")
     data = await _body(request, most_bytes)
     escaped = b"\\u" in data
     try:
-        said = json.loads(data.decode())
+        said = json.loads(_text(data), parse_constant=_finite, parse_float=_finite, parse_int=_whole)
         if escaped:  # half a character, which no text that leaves here can hold
             json.dumps(said, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise BadInput(f"the body is not JSON: {error}", "send JSON in UTF-8") from error
+        why = "half a character" if isinstance(error, UnicodeEncodeError) else error
+        raise BadInput(f"the body is not JSON: {why}", "send JSON in UTF-8") from error
+    _refuse_deep(said)
     return Body(said, b"image" in data or escaped)  # the word could also be there escaped
+
+
+def _text(data: bytes) -> str:
+    for mark, what in MARKS.items():
+        if data.startswith(mark):
+            raise WrongForm(f"the body is {what}")
+    if not data.strip():
+        raise BadInput("the body is empty", "send JSON in UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput("the body is not JSON: it is no text in UTF-8", "send JSON in UTF-8") from error
+
+
+def _finite(text: str) -> float:
+    """JSON in Python has NaN and Infinity, and 1e999 becomes infinite."""
+    if not math.isfinite(value := float(text)):
+        raise BadInput(f"{text[:40]} is not a finite number", "send a smaller one")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > MOST_DIGITS:
+        raise BadInput(f"a number of {len(text)} digits is too large", "send a smaller one")
+    return int(text)
+
+
+def _refuse_deep(said: object) -> None:
+    """What is nested without an end would break whoever goes through it."""
+    level = [said]
+    for _ in range(MOST_DEPTH):
+        nested = [each for each in level if isinstance(each, dict | list)]
+        if not nested:
+            return
+        level = [inner for each in nested for inner in (each.values() if isinstance(each, dict) else each)]
+    raise BadInput(f"the body is nested more than {MOST_DEPTH} deep", "send less")
 
 
 def trace_of(request: Request) -> Json:
@@ -59,7 +108,7 @@ def within(most_text: int, parse: Parse) -> Parse:
     return parsed
 
 
-async def understood(body: Body, parse: Parse, fetcher: Fetcher | None, most_images: int) -> Asked:
+async def understood(body: Body, parse: Parse, pictures: Pictures) -> Asked:
     """A request as it is meant. It is read twice if it has images: to see which, and when they are there."""
     if not body.may_have_images:
         return parse(body.said, _no_image)
@@ -67,33 +116,16 @@ async def understood(body: Body, parse: Parse, fetcher: Fetcher | None, most_ima
 
     def noted(url: str) -> Image:
         wanted.append(url)
-        if len(wanted) > most_images:
-            raise TooLarge(f"there are more than {most_images} images", "send fewer")
+        if len(wanted) > pictures.most:
+            told = "send fewer; the limit is most under [images] in cuecard.toml"
+            raise TooLarge(f"there are more than {pictures.most} images", told)
         return Image(b"")
 
     asked = parse(body.said, noted)
     if not wanted:
         return asked
-    distinct = list(dict.fromkeys(wanted))
-    getting = [asyncio.ensure_future(_image(url, fetcher)) for url in distinct]
-    try:
-        got = dict(zip(distinct, await asyncio.gather(*getting), strict=True))
-    finally:
-        for task in getting:
-            task.cancel()
-        await asyncio.gather(*getting, return_exceptions=True)
+    got = await pictures.images(list(dict.fromkeys(wanted)))
     return parse(body.said, got.__getitem__)
-
-
-async def _image(url: str, fetcher: Fetcher | None) -> Image:
-    """The image that a request gives; a decoder does not hold up the event loop. Raises BadInput."""
-    if url.startswith("data:"):
-        return await asyncio.to_thread(images.load, url)
-    if not url.startswith(("http://", "https://")):
-        raise BadInput("an image is neither a data URL nor a web address", "send data:image/png;base64,…")
-    if fetcher is None:
-        raise BadInput("images are not fetched from the web here", "send the image itself, as a data URL")
-    return await fetcher.image(url)
 
 
 def _no_image(url: str) -> Image:
@@ -119,4 +151,5 @@ async def _body(request: Request, most_bytes: int) -> bytes:
 
 
 def _too_large(most: int) -> TooLarge:
-    return TooLarge(f"the body is larger than {most / 2**20:.0f} MiB", "send fewer or smaller images")
+    hint = "send fewer or smaller images; the limit is most_body_mib under [server] in cuecard.toml"
+    return TooLarge(f"the body is larger than {most / 2**20:.0f} MiB", hint)

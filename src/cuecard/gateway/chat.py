@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,7 @@ from cuecard.answers import guess_kind, listed_in
 from cuecard.domain.errors import BadInput, BeyondAPair, CuecardError
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.question import AnswerKind, Image, Message, Question, kind_named
-from cuecard.gateway.account import Json, usage
+from cuecard.gateway.account import Json, estimated_tokens, usage
 
 Fetch = Callable[[str], Image]
 """An image from the URL of a message part. Raises BadInput."""
@@ -41,13 +40,14 @@ HARMLESS: Mapping[str, tuple[Any, ...]] = {
 }
 WHY_NOT = {
     "n": "ask several times, or use cuecard/vote",
-    "tools": "send it to one model by its own name; GET /v1/models lists them",
-    "functions": "send it to one model by its own name; GET /v1/models lists them",
+    "tools": "set pass_to under [pair] in cuecard.toml: one model alone then answers it",
+    "functions": "set pass_to under [pair] in cuecard.toml: one model alone then answers it",
     "logprobs": "the confidence of the answer is in the cuecard object of the response",
     "audio": "text and images are what a pair reads and writes",
     "modalities": "text and images are what a pair reads and writes",
 }
 IGNORED = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "verbosity")
+PARTS = 'there are: text, image_url; an image is {"type": "image_url", "image_url": {"url": "data:image/png;base64,…"}}'
 READ = (
     "model",
     "messages",
@@ -69,6 +69,9 @@ REASONING = ("effort", "max_tokens", "exclude")
 STREAM_OPTIONS = ("include_usage", "include_obfuscation")
 TEXTS = ("schedule", "accept", "card", "card_select", "card_ending", "early_stop")
 OVERRIDES = ("strategy", *TEXTS, "card_keep", "budget", "kind", "options", "max_latency_ms", "strict")
+GO_ON = "Go on from where your last message ends."
+MOST_NAME = 200
+"""Characters of what names something."""
 MOST_TOKENS, MOST_SEED = 2**31 - 1, 2**63 - 1
 """More than any model writes, and as much as servers can take."""
 MOST_PARTS = 10_000
@@ -89,6 +92,8 @@ class Given:
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     trace: Mapping[str, str] = field(default_factory=dict)
     """Headers of W3C's trace context, as far as there are any."""
+    prompt_tokens: int = 0
+    """About as many as a prompt of this request has, from its length."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,16 +113,16 @@ def parse(body: object, fetch: Fetch) -> Asked:
     if not isinstance(body, dict):
         raise BadInput("the body is not a JSON object", 'send {"model": "cuecard", "messages": […]}')
     _refuse_unknown(body)
-    model = body.get("model")
-    if not isinstance(model, str) or not model:
-        raise BadInput("model is missing", 'write "model": "cuecard"')
+    model = named(body)
     own = _object(body, "cuecard", OVERRIDES)
     options = _object(body, "stream_options", STREAM_OPTIONS)
     reasoning = _object(body, "reasoning", REASONING)
     hidden = _flag(reasoning, "exclude") or not _flag(body, "include_reasoning", default=True)
+    question = _question(body, own, fetch)
     return Asked(
         model=model,
-        question=_question(body, own, fetch),
+        question=question,
+        prompt_tokens=estimated_tokens(question),
         settings=_settings(body, own, reasoning),
         stream=_flag(body, "stream"),
         include_usage=_flag(options, "include_usage"),
@@ -125,12 +130,27 @@ def parse(body: object, fetch: Fetch) -> Asked:
     )
 
 
+def named(body: Json) -> str:
+    """The model that a request names. Raises BadInput."""
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise BadInput("model is missing", 'write "model": "cuecard"')
+    return model
+
+
 def _refuse_unknown(body: Json) -> None:
     for key, value in body.items():
+        if value is None:
+            continue  # as if it were not there
         if key not in KNOWN:
-            raise BeyondAPair(f"unknown parameter {key!r}", _suggest(key, KNOWN))
-        if key in HARMLESS and value not in HARMLESS[key]:
+            raise BeyondAPair(f"unknown parameter {key[:100]!r}", _suggest(key, KNOWN))
+        if key in HARMLESS and not any(_is_same(value, harmless) for harmless in HARMLESS[key]):
             raise BeyondAPair(f"a pair of models cannot do {key}", WHY_NOT.get(key, "leave it out"))
+
+
+def _is_same(one: object, other: object) -> bool:
+    """As JSON has it, where true is not 1."""
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
 def _suggest(key: str, known: Sequence[str]) -> str:
@@ -146,7 +166,7 @@ def _object(body: Json, key: str, known: Sequence[str] | None = None) -> Json:
     if not isinstance(value, dict):
         raise BadInput(f"{key} is not an object")
     if known is not None and (wrong := sorted(set(value) - set(known))):
-        raise BadInput(f"unknown key {wrong[0]!r} in {key}", _suggest(wrong[0], known))
+        raise BadInput(f"unknown key {wrong[0][:100]!r} in {key}", _suggest(wrong[0], known))
     return value
 
 
@@ -161,9 +181,9 @@ def _flag(body: Json, key: str, *, default: bool = False) -> bool:
 
 def _settings(body: Json, own: Json, reasoning: Json) -> Json:
     """Settings of the request: OpenAI's names first, the `cuecard` object has the last word."""
-    effort = body.get("reasoning_effort", reasoning.get("effort"))
+    effort = reasoning.get("effort") if body.get("reasoning_effort") is None else body["reasoning_effort"]
     if effort is not None and effort not in ("none", *EFFORTS):
-        raise BadInput(f"unknown reasoning_effort {effort!r}", f"there are: none, {', '.join(EFFORTS)}")
+        raise BadInput(f"unknown reasoning_effort {str(effort)[:100]!r}", f"there are: none, {', '.join(EFFORTS)}")
     found: Json = {
         "answer_tokens": _count(body, "max_completion_tokens") or _count(body, "max_tokens"),
         "temperature": _number(body, "temperature"),
@@ -177,8 +197,8 @@ def _settings(body: Json, own: Json, reasoning: Json) -> Json:
         **{key: own.get(key) for key in TEXTS},
     }
     for key in ("strategy", *TEXTS):
-        if found[key] is not None and not isinstance(found[key], str):
-            raise BadInput(f"{key} in cuecard is not a text")
+        if found[key] is not None and not (isinstance(found[key], str) and len(found[key]) <= MOST_NAME):
+            raise BadInput(f"{key} in cuecard is not a text of at most {MOST_NAME} characters")
     return {key: value for key, value in found.items() if value is not None}
 
 
@@ -186,8 +206,6 @@ def _number(body: Json, key: str) -> float | None:
     value = body.get(key)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise BadInput(f"{key} is not a number")
-    if isinstance(value, float) and not math.isfinite(value):  # JSON in Python has NaN, and 1e999 becomes infinite
-        raise BadInput(f"{key} is not a finite number")
     return value
 
 
@@ -210,27 +228,39 @@ def _question(body: Json, own: Json, fetch: Fetch) -> Question:
     system, turns = [], []
     for index, message in enumerate(messages):
         role, text, images = _message(message, index, fetch)
-        if role == "system":
-            system.append(text)
-        else:
+        if role != "system":
             turns.append(Message(role, text, images))
-    if not turns or turns[-1].role != "user":
-        raise BadInput("the last message is not the user's", "a pair answers a question; it goes on with no text")
-    *history, last = turns
-    text, options = last.text, tuple(_options(own))
+        elif text:
+            system.append(text)
+    *history, last = _ending_with_the_user(turns)
+    asked = next(turn.text for turn in reversed(turns) if turn.role == "user")
+    text, options = asked, tuple(_options(own))
     labels: tuple[str, ...] = ()
     if not options:
         found = listed_in(text)
         text, options, labels = found.text, found.options, found.labels
     schema, kind = _schema(body), own.get("kind")
+    if kind is not None and not (isinstance(kind, str) and len(kind) <= MOST_NAME):
+        raise BadInput("kind in cuecard is not a text", f"kinds are: {', '.join(AnswerKind)}")
     told = "\n\n".join(system) or None
     wanted = kind_named(kind) if kind is not None else AnswerKind.JSON if schema else guess_kind(text, options)
     try:
+        said = text if last.text == asked else last.text
         return Question(
-            text or " ".join(options), last.images, options, wanted, told, tuple(history), schema, labels=labels
+            said or " ".join(options), last.images, options, wanted, told, tuple(history), schema, labels=labels
         )
     except ValueError as error:
         raise BadInput(str(error), f"kinds are: {', '.join(AnswerKind)}") from error
+
+
+def _ending_with_the_user(turns: Sequence[Message]) -> list[Message]:
+    """The conversation, in which the assistant is asked to go on where it has the last word. Raises BadInput."""
+    if not any(turn.role == "user" for turn in turns):
+        raise BadInput("the last message is not the user's, nor any other", "a pair answers a question")
+    ending = list(turns)
+    while ending[-1].role == "assistant" and not ending[-1].text.strip():
+        ending.pop()
+    return ending if ending[-1].role == "user" else [*ending, Message("user", GO_ON)]
 
 
 def _options(own: Json) -> list[str]:
@@ -256,7 +286,7 @@ def _schema(body: Json) -> str | None:
                 raise BadInput("response_format has no json_schema.schema")
             return json.dumps(schema)
         case other:
-            raise BadInput(f"unknown response_format {other!r}", "there are: text, json_object, json_schema")
+            raise BadInput(f"unknown response_format {str(other)[:100]!r}", "there are: text, json_object, json_schema")
 
 
 def _message(message: object, index: int, fetch: Fetch) -> tuple[str, str, tuple[Image, ...]]:
@@ -267,14 +297,17 @@ def _message(message: object, index: int, fetch: Fetch) -> tuple[str, str, tuple
     if role in ("tool", "function") or message.get("tool_calls"):
         raise BeyondAPair(f"{where} belongs to a tool call, which a pair cannot do", WHY_NOT["tools"])
     if role not in ("system", "developer", "user", "assistant"):
-        raise BadInput(f"{where} has the role {role!r}", "there are: system, developer, user, assistant")
-    texts, images = _content(message.get("content"), where, fetch)
+        raise BadInput(f"{where} has the role {str(role)[:100]!r}", "there are: system, developer, user, assistant")
+    content = message.get("content")
+    if content is None and role != "user":
+        content = message.get("refusal") or ""  # nothing, or nothing but a refusal
+    texts, images = _content(content, where, fetch, is_assistant=role == "assistant")
     if images and role != "user":
         raise BadInput(f"{where} has an image, and is not the user's")
     return "system" if role == "developer" else role, "\n".join(texts), tuple(images)
 
 
-def _content(content: object, where: str, fetch: Fetch) -> tuple[list[str], list[Image]]:
+def _content(content: object, where: str, fetch: Fetch, *, is_assistant: bool) -> tuple[list[str], list[Image]]:
     if isinstance(content, str):
         return [content], []
     if not isinstance(content, list):
@@ -291,8 +324,10 @@ def _content(content: object, where: str, fetch: Fetch) -> tuple[list[str], list
                 images.append(fetch(_url(part.get("image_url"), where)))
             case "refusal":
                 texts.append(str(part.get("refusal")))
+            case "thinking" | "redacted_thinking" | "reasoning" | "reasoning_text" if is_assistant:
+                pass  # of an earlier answer, sent back as it came: the model does without
             case _:
-                raise BeyondAPair(f"{where} has a part of type {kind!r}", "there are: text, image_url")
+                raise BeyondAPair(f"{where} has a part of type {str(kind)[:100]!r}", PARTS)
     return texts, images
 
 
@@ -358,7 +393,7 @@ def problem(error: CuecardError) -> Json:
     """An error's body as OpenAI's clients read it."""
     kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
     kind = kinds.get(error.http_status, "invalid_request_error" if error.http_status < 500 else "api_error")
-    return {"error": {"message": str(error), "type": kind, "param": None, "code": type(error).__name__}}
+    return {"error": {"message": str(error), "type": kind, "param": None, "code": error.code or type(error).__name__}}
 
 
 def sse(data: Json | str) -> bytes:

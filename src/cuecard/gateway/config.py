@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +25,8 @@ from cuecard.strategies import policy_file
 from cuecard.strategies.cuts import Ending, cut_with
 from cuecard.strategies.policy import Acceptance, EarlyStop, Policy, Schedule
 from cuecard.strategies.run import STRATEGIES
+
+ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 
 
 class Strict(BaseModel):
@@ -161,12 +164,24 @@ class Server(Strict):
     open: bool = False
     """Whether it may listen on other addresses than this machine's own without keys."""
     port: int = Field(8400, ge=0, le=65535)
+    hosts: list[str] | None = None
+    """Names that it goes by besides this machine's own and `host`; None: any where there are keys, else no others."""
+    origins: list[str] = []
+    """Sites whose pages may ask from a browser (CORS), as https://app.example.org; `*`: all."""
     most_body_mib: int = Field(48, ge=1)
     most_text: int = Field(400_000, ge=1)
     """Characters of all texts of a request."""
     ping_s: float = Field(10.0, gt=0)
     drain_s: int = Field(30, ge=0)
     """How long requests under way may go on when the server is told to stop."""
+
+    @field_validator("origins")
+    @classmethod
+    def _are_origins(cls, given: list[str]) -> list[str]:
+        for origin in given:
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no origin, write it like https://app.example.org")
+        return given
 
 
 class Images(Strict):
@@ -178,6 +193,21 @@ class Images(Strict):
     """From these hosts only, and what is under them; from all if empty."""
     most: int = Field(16, ge=0)
     """Images of one request."""
+    most_megapixels: float = Field(50.0, gt=0, le=178)
+    """Of one image."""
+    request_megapixels: float = Field(200.0, gt=0)
+    """Of all images of one request."""
+    decode_mib: int = Field(768, ge=64)
+    """Memory for decoding one image."""
+    decode_s: float = Field(10.0, gt=0)
+    """Time for decoding one image."""
+
+    @field_validator("hosts")
+    @classmethod
+    def _are_names(cls, hosts: list[str]) -> list[str]:
+        for host in hosts:
+            host.encode("idna")  # raises a ValueError that says what is wrong
+        return hosts
 
 
 class AuditSettings(Strict):
@@ -242,6 +272,8 @@ class Config(Strict):
                 raise ValueError(f"the servers of {role} have different prices: give each the same")
         if not (self.keys or self.server.open or is_loopback(self.server.host)):
             raise ValueError(f"server.host {self.server.host} is open to others, and there are no [[keys]]")
+        if "*" in self.server.origins and not (self.keys or self.server.open):
+            raise ValueError("server.origins lets pages of all sites ask, and there are no [[keys]]")
         return self
 
     @property
@@ -252,6 +284,11 @@ class Config(Strict):
     def prices(self) -> Mapping[str, Prices]:
         """Of the roles that have any."""
         return {role: upstreams[0].prices for role, upstreams in self.roles.items() if upstreams[0].prices}
+
+    def hosts(self, host: str) -> list[str] | None:
+        """The names that the gateway goes by where it listens on `host`; None: any."""
+        hosts = self.server.hosts
+        return None if hosts is None and self.keys else [host, *(hosts or ())]
 
     def gate(self, clock: Callable[[], float]) -> Gate:
         """Who may ask."""

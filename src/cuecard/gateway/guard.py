@@ -1,15 +1,82 @@
-"""Connections whose clients are too slow or say too much before their request begins."""
+"""Connections whose clients are too slow, say too much before their request begins, or go on after it was refused."""
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 HEAD_S, BODY_S, SEND_S = 15.0, 60.0, 60.0
 """How long a client may take for its headers, for its body, and to take what it is sent."""
+LINGER_S = 2.0
+"""How long a client whose body was not read may take to read why."""
 MOST_HEAD_BYTES = 64 * 1024
 """Of the address and the headers of one request."""
+
+
+class ClosesUnread:
+    """Ends the connection with an answer that is given before the request's body was read: nobody reads the rest."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        unread = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+
+        async def reads() -> Message:
+            nonlocal unread
+            message = await receive()
+            unread = unread and (message["type"] != "http.request" or message.get("more_body", False))
+            return message
+
+        async def sends(message: Message) -> None:
+            if unread and message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"connection", b"close")]
+            await send(message)
+
+        await self._app(scope, reads, sends)
+
+
+class Lingering:
+    """A transport that, closed while its client still sends, lets it read the answer (RFC 9112, 9.6).
+
+    Closed at once, the client's system would be told that what it sent went nowhere, and might drop the answer. A
+    client that does not take what it was sent is cut off after a while.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self.sends_on = False
+        """The client has not sent its whole request yet."""
+        self._ends: list[asyncio.TimerHandle] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        return bool(self._ends) or self._transport.is_closing()
+
+    def close(self) -> None:
+        if self.is_closing():
+            return
+        self._ends = [self._loop.call_later(SEND_S, self._transport.abort)]
+        if self.sends_on and self._transport.can_write_eof():
+            self._ends.append(self._loop.call_later(LINGER_S, self._transport.close))
+            self._transport.write_eof()
+            self._transport.resume_reading()
+        else:
+            self._transport.close()
+
+    def lost(self) -> None:
+        """The connection is over."""
+        for end in self._ends:
+            end.cancel()
 
 
 class Guarded(HttpToolsProtocol):
@@ -18,15 +85,19 @@ class Guarded(HttpToolsProtocol):
     head_s, most_head_bytes = HEAD_S, MOST_HEAD_BYTES
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
+        self._lingering = Lingering(transport, self.loop)
+        super().connection_made(self._lingering)  # type: ignore[arg-type]
         self._head_bytes, self._in_head = 0, True
         self._head_timer = self.loop.call_later(self.head_s, self._refuse, 408, b"the headers took too long")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_timer.cancel()
+        self._lingering.lost()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
         super().data_received(data)
         if not self._in_head:
             return
@@ -41,12 +112,33 @@ class Guarded(HttpToolsProtocol):
             self._head_timer = self.loop.call_later(self.head_s, self._refuse, 408, b"the headers took too long")
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._in_head, self._lingering.sends_on = False, True
         self._head_timer.cancel()
         super().on_headers_complete()
+        if self.scope.get("http_version") == "1.0":
+            _unframe(self.cycle)
+
+    def on_message_complete(self) -> None:
+        self._lingering.sends_on = False
+        super().on_message_complete()
 
     def _refuse(self, status: int, why: bytes) -> None:
         if not self.transport.is_closing():
             head = STATUS_LINE[status] + b"content-type: text/plain\r\nconnection: close\r\n"
             self.transport.write(head + b"content-length: %d\r\n\r\n%s" % (len(why), why))
             self.transport.close()
+
+
+def _unframe(cycle: RequestResponseCycle) -> None:
+    """For HTTP/1.0, which knows no chunks: a body of unknown length ends with the connection."""
+    framed = cycle.send
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            if not any(name.lower() == b"content-length" for name, _ in message.get("headers", ())):
+                cycle.chunked_encoding = False
+        elif cycle.expected_content_length == 0:
+            cycle.expected_content_length = len(message.get("body", b""))
+        await framed(message)
+
+    cast(Any, cycle).send = send

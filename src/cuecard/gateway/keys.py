@@ -102,9 +102,14 @@ class Gate:
         self._clients = [Client(key, bucket(key.requests_per_minute), bucket(key.tokens_per_minute)) for key in keys]
         self._anybody = Client(Key("anybody", ""), None, None)
 
+    @property
+    def is_open(self) -> bool:
+        """Everybody may ask."""
+        return not self._clients
+
     def known(self, authorization: str | None) -> Client:
         """The client with this `Authorization` header, who has still to enter. Raises Unauthorised."""
-        if not self._clients:
+        if self.is_open:
             return self._anybody
         scheme, _, secret = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not secret.strip():

@@ -31,6 +31,6 @@ VIRTUAL: Mapping[str, tuple[str | None, Schedule | None]] = virtual()
 def unknown(model: str, concrete: Iterable[str]) -> UnknownModel:
     """What to say of a model that is not served."""
     served = [*VIRTUAL, *concrete]
-    near = get_close_matches(model[:200], served, 1)
+    near = get_close_matches(model[:100], served, 1)
     hint = f"did you mean {near[0]}?" if near else f"GET /v1/models lists what is served, {PAIR} above all"
     return UnknownModel(f"the model {model[:200]!r} is not served here", hint)

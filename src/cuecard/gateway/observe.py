@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter as Tally
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from cuecard.domain.call import Call, Mode
+from cuecard.domain.errors import CuecardError, RateLimited
 from cuecard.domain.estimate import reasoning_alone_s
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.gateway.account import costs
@@ -51,7 +52,11 @@ class Observatory:
     tokens: Tally[tuple[str, str]] = field(default_factory=Tally)
     """(role, what) -> tokens."""
     failures: Tally[str] = field(default_factory=Tally)
-    spent: dict[str, float] = field(default_factory=dict)
+    refusals: Tally[str] = field(default_factory=Tally)
+    """Requests that were their clients' mistakes."""
+    words: dict[str, str] = field(default_factory=dict)
+    """What the errors say that have been seen."""
+    cost: dict[str, float] = field(default_factory=dict)
     """role -> what its calls have cost, in the currency of the prices."""
     saved_s: float = 0.0
     """Against the large model reasoning by itself, estimated."""
@@ -59,6 +64,8 @@ class Observatory:
     """What that would have taken, estimated."""
     compared: int = 0
     """Requests of which that could be estimated."""
+    gone: int = 0
+    """Requests whose client left first."""
     minutes: dict[int, Tally[str]] = field(default_factory=dict)
     """Minute of Unix time -> how many requests took which route, or failed; the last hour's, the busy ones only."""
 
@@ -68,6 +75,7 @@ class Observatory:
         made: dict[str, Any] = {"registry": self.registry, "namespace": "cuecard"}
         self._requests = Counter("requests", "Answered requests", ["model", "strategy", "route"], **made)
         self._failed = Counter("failures", "Requests that ended in an error", ["error"], **made)
+        self._refused = Counter("refusals", "Requests that were their clients' mistakes", ["error"], **made)
         self._left = Counter("clients_gone", "Requests whose client left first", **made)
         self._tokens = Counter("tokens", "Tokens of all calls", ["role", "model", "mode", "what"], **made)
         self._cost = Counter("cost", "Price of all calls, in the currency of the configuration", ["role"], **made)
@@ -107,18 +115,30 @@ class Observatory:
         if alone is not None:
             self.saved_s, self.compared = self.saved_s + alone - outcome.total_s, self.compared + 1
             self.alone_s += alone
-        for role, price in costs(outcome, self.prices).items():
-            self.spent[role] = self.spent.get(role, 0.0) + price
+        self.spent(outcome.calls)
+
+    def spent(self, calls: Sequence[Call]) -> None:
+        """What these calls have cost; also of a request that was not answered."""
+        for role, price in costs(calls, self.prices).items():
+            self.cost[role] = self.cost.get(role, 0.0) + price
             self._cost.labels(role).inc(price)
-        for call in outcome.calls:
+        for call in calls:
             self._call(call)
 
     def failed(self, error: Exception) -> None:
-        self.failures[type(error).__name__] += 1
-        self._failed.labels(type(error).__name__).inc()
+        """A request has ended in an error; one that is its client's mistake is refused, and no failure."""
+        name = type(error).__name__
+        self.words[name] = words(error)
+        if is_clients(error):
+            self.refusals[name] += 1
+            self._refused.labels(name).inc()
+            return
+        self.failures[name] += 1
+        self._failed.labels(name).inc()
         self._tick("failed")
 
     def left(self) -> None:
+        self.gone += 1
         self._left.inc()
 
     def _tick(self, what: str) -> None:
@@ -166,8 +186,11 @@ class Observatory:
             "requests": served,
             "routes": {route: self.routes[route] for route in Route if self.routes[route]},
             "failures": dict(self.failures),
+            "refusals": dict(self.refusals),
+            "words": self.words,
+            "clients_gone": self.gone,
             "tokens": [{"role": role, "what": what, "tokens": n} for (role, what), n in self.tokens.items() if n],
-            "cost": {"total": sum(self.spent.values()), **self.spent} if self.prices else None,
+            "cost": {"total": sum(self.cost.values()), **self.cost} if self.prices else None,
             "saved_s": {"estimated": self.saved_s, "alone": self.alone_s, "requests": self.compared},
             "minutes": [
                 {"at": 60 * at, "routes": dict(self.minutes.get(at, {}))}
@@ -218,3 +241,16 @@ class Observatory:
     def _replicas(self) -> list[tuple[str, int, Any]]:
         pools = [(role, model) for role, model in self.models.items() if isinstance(model, Pool)]
         return [(role, index, replica) for role, pool in pools for index, replica in enumerate(pool.replicas)]
+
+
+def is_clients(error: Exception) -> bool:
+    """Whether an error is a client's mistake. That a model's server takes no more is not."""
+    if not isinstance(error, CuecardError) or error.http_status >= 500:
+        return False
+    return error.http_status != 429 or isinstance(error, RateLimited)
+
+
+def words(error: Exception) -> str:
+    """What an error of this class says, for people."""
+    said = type(error).__doc__ if isinstance(error, CuecardError) else None
+    return (said or "A defect of the gateway: see its log.").partition("\n")[0]

@@ -25,7 +25,7 @@ from cuecard.models.base import (
     Weigher,
     Weighing,
 )
-from cuecard.models.prompt import Prompt
+from cuecard.models.prompt import Prompt, conversation
 
 T = TypeVar("T")
 Clock = Callable[[], float]
@@ -187,14 +187,14 @@ class Pool:
             return await cast(Weigher, replica.model).weigh(prompt, answer, by)
 
     @asynccontextmanager
-    async def passed(self, body: Mapping[str, Any]) -> AsyncGenerator[AsyncGenerator[str]]:
-        """The lines of a server's answer to a request that is not ours. Raises Unsupported if there is no server."""
+    async def passed(self, body: Mapping[str, Any]) -> AsyncGenerator[AsyncGenerator[dict[str, Any]]]:
+        """As `OpenAIModel.passed`, of one server. Raises Unsupported if there is none."""
         replica = min(self._up(), key=lambda replica: replica.load)
         passes = getattr(replica.model, "passed", None)
         if passes is None:
             raise Unsupported(f"{self.name} runs in this process, where only questions are answered")
-        async with _accounted(replica), passes(body) as lines:
-            yield lines
+        async with _accounted(replica), passes(body) as events:
+            yield events
 
     def forget(self) -> None:
         for replica in self.replicas:
@@ -252,20 +252,6 @@ async def _accounted(replica: Replica) -> AsyncGenerator[None]:
             raise
         finally:
             replica.breaker.end(failed)
-
-
-def conversation(prompt: Prompt) -> bytes:
-    """The identity of a conversation: its system prompt and first user turn, which all of its calls begin with."""
-    digest = hashlib.blake2b(digest_size=16)
-    for turn in prompt.turns:
-        digest.update(f"{turn.role}\0".encode())
-        for image in turn.images:
-            digest.update(image.digest.encode())
-        if turn.role == "user":
-            digest.update(turn.text.partition("\n")[0].encode())  # what a mode adds comes in lines of its own
-            break
-        digest.update(turn.text.encode())
-    return digest.digest()
 
 
 def _attraction(key: bytes, index: int, replica: Replica) -> float:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import re
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
@@ -40,6 +42,9 @@ from cuecard.models.prompt import TAGS, CardFormat, Prompt
 from cuecard.strategies.policy import Policy
 from cuecard.strategies.run import answer
 
+DIGEST = re.compile(r"[0-9a-f]{64}")
+"""Of an image: the name of its file, never a path that leads elsewhere."""
+log = logging.getLogger("cuecard.gateway")
 USABLE = (FinishReason.STOP, FinishReason.LENGTH, FinishReason.BUDGET)
 
 
@@ -86,32 +91,42 @@ def entries(path: Path) -> list[Entry]:
 
 def _entries(path: Path) -> Iterator[Entry]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = path.read_bytes().split(b"\n")  # other line breaks may stand in texts
+    except OSError as error:
         raise BadInput(f"cannot read the journal {path}: {error}") from error
+    torn = []
     for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
             told = json.loads(line)
-            hashed = told["content"] is False
-        except (ValueError, KeyError, TypeError) as error:
-            if number == len(lines) and isinstance(error, json.JSONDecodeError):
-                return  # torn: the process ended while it was written
-            raise BadInput(f"line {number} of {path} is no line of a journal") from error
-        if hashed:
+        except (ValueError, RecursionError):
+            torn.append(number)  # the process was killed, or the disk full, while it was written
+            continue
+        if not isinstance(told, dict) or "content" not in told:
+            raise BadInput(f"line {number} of {path} is no line of a journal")
+        if told["content"] is False:
             raise BadInput(
                 f"line {number} of {path} holds hashes instead of what was said",
                 "only a journal with content = true can be replayed",
             )
+        if told.get("route") is None or told.get("question") is None:
+            continue  # not answered, or passed on as it came
         try:
             yield _entry(told, pictures(path))
         except (KeyError, TypeError, ValueError) as error:
             raise BadInput(f"line {number} of {path} is no line of a journal: {error}") from error
+    if torn:
+        also = f" and {len(torn) - 1} more" if torn[1:] else ""
+        log.warning("line %d%s of %s cannot be read, and is left out", torn[0], also, path)
 
 
 def _entry(told: Mapping[str, Any], folder: Path) -> Entry:
     asked, lost = told["question"], []
 
     def image(digest: str) -> Image:
+        if not DIGEST.fullmatch(digest):
+            raise ValueError("an image has no digest")
         if (folder / digest).exists():
             return images.load(folder / digest)
         lost.append(digest)

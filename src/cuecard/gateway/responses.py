@@ -29,6 +29,7 @@ STATEFUL = {
     "background": "leave it out, or stream: nothing is kept here",
     "prompt": "send the prompt itself as input and instructions",
 }
+ITEMS = "there are: message, reasoning"
 READ = {"model", "input", "instructions", "stream", "max_output_tokens", "temperature", "top_p", "reasoning", "text"}
 SAME = ("model", "stream", "temperature", "top_p", "tools", "tool_choice", "cuecard", "top_logprobs", "max_tool_calls")
 
@@ -73,7 +74,8 @@ def _messages(body: Json) -> list[Json]:
         if kind == "message":
             messages.append({"role": item.get("role"), "content": item.get("content")})
         elif kind != "reasoning":  # an earlier answer's, sent back as it came: the model does without
-            raise BadInput(f"input has an item of type {kind!r}", "there are: message, reasoning")
+            hint = "send the item itself: nothing is kept here" if kind == "item_reference" else ITEMS
+            raise BadInput(f"input has an item of type {str(kind)[:100]!r}", hint)
     return messages
 
 
@@ -123,7 +125,7 @@ class Writer:
             "object": "response",
             "created_at": self._asked.created,
             "status": status,
-            "error": {"code": "server_error", "message": str(error)} if error else None,
+            "error": {"code": error.code or "server_error", "message": str(error)} if error else None,
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
             "instructions": None,
             "metadata": {},

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 
 from cuecard.answers import extract
-from cuecard.domain.call import Mode
+from cuecard.domain.call import Call, Mode
 from cuecard.domain.errors import BrokenStream, NoAnswer
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Question
@@ -121,29 +121,35 @@ class Service:
     def _can_compare(self) -> bool:
         return "large" in self.models and self.models["large"].abilities.scoring
 
-    async def listen(self, asked: Asked, plan: Plan) -> AsyncGenerator[Said | Outcome]:
+    async def listen(self, asked: Asked, plan: Plan, calls: list[Call]) -> AsyncGenerator[Said | Outcome]:
         """What a client may hear as it comes, and at last the outcome. Closing it ends every call.
 
         Reasoning is that of the first call that reasons. Of the answer nothing is said that might be replaced: a
-        free-form one as the last call speaks it, any other whole, at the end.
+        free-form one as the last call speaks it, any other whole, at the end. `calls`: as in `run.answer`.
         """
+        with self.at_work():
+            async with aclosing(self._listen(asked, plan, calls)) as heard:
+                async for item in heard:
+                    yield item
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """While a client's request is under way."""
         self._under_way += 1
         self.idle.clear()
         self.busy.set()
         try:
-            async with aclosing(self._listen(asked, plan)) as heard:
-                async for item in heard:
-                    yield item
+            yield
         finally:
             self._under_way -= 1
             if not self._under_way:
                 self.busy.clear()
                 self.idle.set()
 
-    async def _listen(self, asked: Asked, plan: Plan) -> AsyncGenerator[Said | Outcome]:
+    async def _listen(self, asked: Asked, plan: Plan, calls: list[Call]) -> AsyncGenerator[Said | Outcome]:
         thinker, told = None, ""
         alone = plan.strategy.startswith(("short", "reason"))
-        async with aclosing(stream(asked.question, self.models, plan.strategy, plan.policy)) as heard:
+        async with aclosing(stream(asked.question, self.models, plan.strategy, plan.policy, calls)) as heard:
             async for item in heard:
                 match item:
                     case Heard(is_reasoning=True, call=call) if thinker in (None, call):

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, aclosing
 from typing import Protocol
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from cuecard.domain.call import Call
 from cuecard.domain.errors import CuecardError
 from cuecard.domain.outcome import Outcome
+from cuecard.domain.plain import call_as_object
 from cuecard.gateway import account, chat
-from cuecard.gateway.account import Json
+from cuecard.gateway.account import End, Json, Unanswered
+from cuecard.gateway.books import Books
 from cuecard.gateway.chat import Asked
 from cuecard.gateway.guard import SEND_S
 from cuecard.gateway.keys import Client
@@ -23,6 +26,7 @@ from cuecard.gateway.leaving import ClientGone, unless_gone
 from cuecard.gateway.observe import Observatory
 from cuecard.gateway.passing import Passage
 from cuecard.gateway.service import Said, Service
+from cuecard.strategies.preview import preview
 
 log = logging.getLogger("cuecard.gateway")
 
@@ -45,30 +49,31 @@ class Telling:
         self,
         service: Service,
         asked: Asked,
-        seen: Observatory,
         client: Client,
-        over: Callable[[Asked, Outcome], None],
-        failed: Callable[[Asked, Exception, float], None],
+        books: Books,
     ) -> None:
-        self.asked, self.seen, self.client = asked, seen, client
-        self._service, self._plan, self._over, self._failed = service, service.plan(asked), over, failed
+        self.asked, self.client, self.seen = asked, client, books.seen
+        self._service, self._plan, self._books = service, service.plan(asked), books
 
     async def pieces(self) -> AsyncGenerator[Said | Outcome]:
-        """As `Service.listen`, counted."""
-        began, first = time.perf_counter(), None
+        """As `Service.listen`, entered into the books however it ends."""
+        began, first, calls, error, end = time.perf_counter(), None, list[Call](), None, End.LEFT
         try:
-            async with aclosing(self._service.listen(self.asked, self._plan)) as heard:
+            async with aclosing(self._service.listen(self.asked, self._plan, calls)) as heard:
                 async for item in heard:
                     if isinstance(item, Said):
                         first = time.perf_counter() - began if first is None else first
                     else:
-                        self.seen.answered(self.asked.id, self.asked.model, item, first)
-                        self.client.spend(account.usage(item)["total_tokens"])
-                        self._over(self.asked, item)
+                        end = End.ANSWERED
+                        self._books.answered(self.asked, self.client, item, first)
                     yield item
-        except Exception as error:
-            self._failed(self.asked, error, time.perf_counter() - began)
+        except Exception as failure:
+            error, end = failure, End.FAILED
             raise
+        finally:
+            if end is not End.ANSWERED:
+                ended = Unanswered(end, self._plan.strategy, tuple(calls), time.perf_counter() - began, error)
+                self._books.unanswered(self.asked, self.client, ended)
 
     def account(self, outcome: Outcome) -> Json:
         """What the client is told of the outcome beside the answer."""
@@ -83,6 +88,32 @@ class Telling:
                     return item, reasoning
                 reasoning += item.text if item.is_reasoning else ""
         raise AssertionError("a request ended without an outcome")
+
+
+class Deciding:
+    """The route that a request would take, without the expensive calls; charged for those that tell."""
+
+    def __init__(self, service: Service, asked: Asked, client: Client, books: Books) -> None:
+        self._asked, self._client, self._books = asked, client, books
+        self._service, self._plan = service, service.plan(asked)
+
+    async def told(self) -> Json:
+        """The route, and why."""
+        plan, models, error = self._plan, self._service.models, None
+        began, calls, end = time.perf_counter(), list[Call](), End.LEFT
+        try:
+            with self._service.at_work():
+                route, reason, _ = await preview(self._asked.question, models, plan.strategy, plan.policy, calls)
+            end = End.DECIDED
+        except Exception as failure:
+            error, end = failure, End.FAILED
+            raise
+        finally:
+            ended = Unanswered(end, plan.strategy, tuple(calls), time.perf_counter() - began, error)
+            self._books.unanswered(self._asked, self._client, ended)
+        schedule = plan.policy.schedule_of(models)
+        told = {"strategy": plan.strategy, "schedule": schedule, "route": route, "reason": reason}
+        return told | {"calls": [call_as_object(call) for call in calls]}
 
 
 class Events(Response):
@@ -104,8 +135,9 @@ class Events(Response):
             self._telling.seen.left()
 
     async def _speak(self, send: Send) -> None:
-        async for event in pinged(self._events(), self._ping_s):
-            await _sent(send, event)
+        async with aclosing(pinged(self._events(), self._ping_s)) as events:
+            async for event in events:
+                await _sent(send, event)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _events(self) -> AsyncGenerator[bytes]:
@@ -149,15 +181,14 @@ class Relay(Response):
     def __init__(
         self,
         passage: Passage,
-        lines: AsyncGenerator[str],
+        lines: AsyncGenerator[Json],
         held: AsyncExitStack,
-        done: Callable[[], None],
         seen: Observatory,
         own: Mapping[str, str],
     ) -> None:
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no", **own})
         del self.headers["content-length"]
-        self._passage, self._lines, self._held, self._done, self._seen = passage, lines, held, done, seen
+        self._passage, self._lines, self._held, self._seen = passage, lines, held, seen
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._held:
@@ -172,9 +203,9 @@ class Relay(Response):
             async with aclosing(self._passage.events(self._lines)) as events:
                 async for event in events:
                     await _sent(send, event)
-            self._done()
         except CuecardError as error:
             self._seen.failed(error)
+            self._passage.error = error
             told = chat.sse(chat.problem(error)) + chat.sse("[DONE]")
             await send({"type": "http.response.body", "body": told, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})

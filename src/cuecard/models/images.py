@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import base64
-import io
 import urllib.error
 import urllib.request
-import warnings
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
+from urllib.parse import unquote_to_bytes
 
-from PIL import ExifTags, ImageOps
 from PIL import Image as PilImage
 
-from cuecard.domain.errors import BadInput
+from cuecard.domain.errors import BadInput, TooLarge
 from cuecard.domain.question import Image
+from cuecard.models import drawing, image_headers
+from cuecard.models.decoder import DECODER, MOST_PIXELS
+from cuecard.models.drawing import FORMATS, Refused
 
-MOST_BYTES, MOST_PIXELS, FETCH_S = 32 * 2**20, 50_000_000, 15
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-SERVED = ("image/png", "image/jpeg", "image/webp")
-"""What every server takes."""
+MOST_BYTES, FETCH_S = 32 * 2**20, 15
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
 def load(source: Any, allow_urls: bool = False) -> Image:
@@ -34,8 +33,8 @@ def load(source: Any, allow_urls: bool = False) -> Image:
     name = str(source)
     if not name:
         raise BadInput("an image is given without a name", "give a path")
-    if name.startswith("data:"):
-        return checked(_decoded(name), "the data URL")
+    if is_data_url(name):
+        return checked(decoded(name), "the data URL")
     if name.startswith(("http://", "https://")):
         if not allow_urls:
             raise BadInput(f"{_short(name)} is a URL, and fetching is off", "download it, or allow URLs (--allow-urls)")
@@ -45,68 +44,63 @@ def load(source: Any, allow_urls: bool = False) -> Image:
 
 def checked(data: bytes, name: str) -> Image:
     """The image, if it is one that models can take; the same bytes where every model sees them alike."""
+    refuse_bytes(data, name)
+    header = image_headers.read(data)
+    try:
+        if header is not None:
+            drawing.refuse_huge((header.width, header.height), MOST_PIXELS)
+        _, kind, made = drawing.taken(data, MOST_PIXELS, keep=header is not None)
+    except Refused as refused:
+        raise _told(refused, name) from refused
+    return Image(made, kind)
+
+
+def opened(image: Image) -> PilImage.Image:
+    """The picture as a model in this process takes it. Raises BadInput."""
+    try:
+        return DECODER.rgb(image.data)
+    except Refused as refused:
+        raise _told(refused, "an image") from refused
+
+
+def refuse_bytes(data: bytes, name: str) -> None:
+    """Raises BadInput for a file that is empty or too long."""
     if not data:
         raise BadInput(f"{name} is empty", "give a PNG, JPEG or WebP image")
     if len(data) > MOST_BYTES:
         raise _too_large(name, f"{len(data) / 2**20:.0f} MiB")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of decoders, about files that are readable all the same
-            with PilImage.open(io.BytesIO(data), formats=FORMATS) as picture:
-                _refuse_huge(picture, name)
-                picture.load()
-                kind = picture.get_format_mimetype()
-                return Image(data, kind) if kind in SERVED and _is_plain(picture) else _drawn(picture, name)
-    except BadInput:
-        raise
-    except PilImage.DecompressionBombError as error:
-        raise _too_large(name, "too many pixels") from error
-    except Exception as error:  # a decoder may raise anything about broken data
-        raise BadInput(
-            f"{name} cannot be read: it is broken, or not an image", f"give one of {', '.join(FORMATS)}"
-        ) from error
 
 
-def _is_plain(picture: PilImage.Image) -> bool:
-    """One opaque picture, upright, 8 bits a channel: no model can see it otherwise than another."""
-    upright = picture.getexif().get(ExifTags.Base.Orientation, 1) == 1
-    still = getattr(picture, "n_frames", 1) == 1
-    return upright and still and picture.mode in ("RGB", "L", "P", "1") and not picture.has_transparency_data
+def broken(name: str, why: str = "it is broken, or not an image") -> BadInput:
+    """The error for what no decoder reads."""
+    return BadInput(f"{name} cannot be read: {why}", f"give one of {', '.join(FORMATS)}")
+
+
+def _told(refused: Refused, name: str) -> BadInput:
+    match refused.why:
+        case "pixels":
+            return _too_large(name, "{}x{} pixels".format(*refused.size) if refused.size else "too many pixels")
+        case "memory" | "slow":
+            return TooLarge(f"{name} takes too much memory or time to decode", "make it smaller")
+        case "pieces":
+            return broken(name, "it is cut into too many pieces")
+        case _:
+            return broken(name)
 
 
 def _drawn(picture: PilImage.Image, name: str) -> Image:
-    """The picture as a person sees it, as a PNG: upright, its first frame, on white, 8 bits a channel."""
-    _refuse_huge(picture, name)
     try:
-        upright = ImageOps.exif_transpose(picture)
-        if upright.mode.startswith(("I", "F")):
-            upright = _eight_bits(upright)
-        if upright.has_transparency_data:
-            paper = PilImage.new("RGBA", upright.size, "white")
-            upright = PilImage.alpha_composite(paper, upright.convert("RGBA"))
-        buffer = io.BytesIO()
-        upright.convert("RGB").save(buffer, "PNG")
+        drawing.refuse_huge(picture.size, MOST_PIXELS)
+        return Image(drawing.drawn(picture))
+    except Refused as refused:
+        raise _told(refused, name) from refused
     except Exception as error:  # a picture of no size, or of a mode that nothing else knows
         raise BadInput(f"{name} cannot be drawn: {error}", f"give one of {', '.join(FORMATS)}") from error
-    return Image(buffer.getvalue())
 
 
-def _eight_bits(picture: PilImage.Image) -> PilImage.Image:
-    """16 bits as 8, which a mere conversion would cut off at 255; 32 bits and floats between their own extremes."""
-    low, high = (0.0, 65535.0) if picture.mode.startswith("I;16") else cast(tuple[float, float], picture.getextrema())
-    scale = 255 / ((high - low) or 1)
-    return picture.convert("F").point(lambda value: value * scale - low * scale).convert("L")
-
-
-def _refuse_huge(picture: PilImage.Image, name: str) -> None:
-    wide, high = picture.size
-    if wide * high > MOST_PIXELS:
-        raise _too_large(name, f"{wide}x{high} pixels")
-
-
-def _too_large(name: str, size: str) -> BadInput:
+def _too_large(name: str, size: str) -> TooLarge:
     most = f"{MOST_BYTES // 2**20} MiB and {MOST_PIXELS // 10**6} megapixels are taken"
-    return BadInput(f"{name} has {size}; at most {most}", "make it smaller")
+    return TooLarge(f"{name} has {size}; at most {most}", "make it smaller")
 
 
 def _short(name: str) -> str:
@@ -132,12 +126,18 @@ def _file(path: Path) -> bytes:
         raise BadInput(f"{name!r} is not a path") from error
 
 
-def _decoded(url: str) -> bytes:
+def is_data_url(name: str) -> bool:
+    return name[:5].lower() == "data:"
+
+
+def decoded(url: str) -> bytes:
+    """The bytes in a data URL, in any spelling of base64 that browsers read. Raises BadInput."""
     head, comma, body = url.partition(",")
-    if not (comma and head.endswith(";base64")):
+    if not (comma and head.lower().endswith(";base64")):
         raise BadInput("a data URL must be base64", "use data:image/png;base64,…")
     try:
-        return base64.b64decode("".join(body.split()), validate=True)
+        text = b"".join(unquote_to_bytes(body).split()).rstrip(b"=")
+        return base64.b64decode(text.translate(_URL_SAFE) + b"=" * (-len(text) % 4), validate=True)
     except ValueError as error:
         raise BadInput("the data URL is not valid base64") from error
 

@@ -17,8 +17,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import groupby
-from types import TracebackType
+from itertools import chain, groupby, repeat
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 from PIL import Image as PilImage
@@ -125,6 +125,21 @@ class HttpError:
 
     status: int
     body: Mapping[str, Any] | str = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Raw:
+    """An answer byte for byte."""
+
+    parts: Sequence[bytes]
+    """Each sent by itself."""
+    status: int = 200
+    kind: str = "text/event-stream"
+    endless: bool = False
+    """The last part comes again and again."""
+    cut: bool = False
+    """The connection breaks where the answer would end."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +147,7 @@ class HangUp:
     """The connection is closed without a word."""
 
 
-Reply = Says | HttpError | HangUp | Stall
+Reply = Says | HttpError | HangUp | Stall | Raw
 
 
 @dataclass
@@ -174,7 +189,10 @@ class MockServer:
         loading: bool = False,
         aborts: bool = True,
         owner: str = "mock",
+        pages: Mapping[str, Raw] = MappingProxyType({}),
     ) -> None:
+        self._pages = pages
+        """What it sends in place of its own /models, /metrics and the like."""
         self._owner = owner
         """What its list of models calls their owner, which tells servers apart."""
         self._aborts = aborts
@@ -248,6 +266,8 @@ class MockServer:
     async def _answer(self, request: Received, writer: asyncio.StreamWriter) -> bool:
         """Whether the answer is whole."""
         path = request.path.removeprefix("/v1")
+        if path in self._pages:
+            return await _send_raw(writer, self._pages[path])
         if path == "/health":
             await _send(writer, 503 if self.loading else 200, {})
         elif path == "/models":
@@ -269,8 +289,10 @@ class MockServer:
     async def _complete(self, request: Received, writer: asyncio.StreamWriter) -> bool:
         body, reply = request.body, self._refusal(request) or self._next(request)
         match reply:
-            case HttpError(status, error):
-                await _send(writer, status, error)
+            case HttpError(status, error, headers):
+                await _send(writer, status, error, headers)
+            case Raw():
+                return await _send_raw(writer, reply)
             case HangUp():
                 return False
             case Stall() | Says(after=Stall(None)):
@@ -490,11 +512,30 @@ async def _read(reader: asyncio.StreamReader, ahead: bytes, at_s: float) -> Rece
     return Received(method, path, headers, json.loads(data) if data else {}, at_s)
 
 
-async def _send(writer: asyncio.StreamWriter, status: int, body: Mapping[str, Any] | str) -> None:
+async def _send(
+    writer: asyncio.StreamWriter,
+    status: int,
+    body: Mapping[str, Any] | str,
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     kind = "text/html" if isinstance(body, str) else "application/json"
     data = (body if isinstance(body, str) else json.dumps(body)).encode()
-    writer.write(_head(status, kind, f"Content-Length: {len(data)}") + data)
+    more = (f"{name}: {value}" for name, value in headers.items())
+    writer.write(_head(status, kind, f"Content-Length: {len(data)}", *more) + data)
     await writer.drain()
+
+
+async def _send_raw(writer: asyncio.StreamWriter, raw: Raw) -> bool:
+    """Whether the answer came to its end."""
+    writer.write(_head(raw.status, raw.kind, "Transfer-Encoding: chunked"))
+    for part in chain(raw.parts, repeat(raw.parts[-1]) if raw.endless else ()):
+        writer.write(b"%x\r\n%b\r\n" % (len(part), part))
+        await writer.drain()
+        await asyncio.sleep(0)
+    if not raw.cut:
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+    return not raw.cut
 
 
 def _head(status: int, kind: str, *more: str) -> bytes:

@@ -22,7 +22,7 @@ import io
 import json
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -89,8 +89,10 @@ async def settle(
     """
     from cuecard.models.openai import OpenAIModel
 
-    each = list({id(model): model for model in models if isinstance(model, OpenAIModel)}.values())
-    tasks = [asyncio.create_task(adapted(model, fresh=fresh, tell=tell)) for model in each]
+    alike: dict[tuple[str, str], list[OpenAIModel]] = {}
+    for model in {id(model): model for model in models if isinstance(model, OpenAIModel)}.values():
+        alike.setdefault((model.url, model.served_name), []).append(model)
+    tasks = [asyncio.create_task(_adapted(each, fresh, tell)) for each in alike.values()]
     if not tasks:
         return []
     try:
@@ -103,6 +105,16 @@ async def settle(
     if late:
         tell("probing goes on in the background; until it is over, unproven settings are the defaults")
     return list(late)
+
+
+async def _adapted(alike: Sequence[OpenAIModel], fresh: bool, tell: Callable[[str], None]) -> Findings:
+    """Probe a served model once, and have every object that stands for it behave accordingly."""
+    first, *others = alike
+    found = await adapted(first, fresh=fresh, tell=tell)
+    for other in others:
+        other.fingerprint = first.fingerprint
+        other.adapt(found)
+    return found
 
 
 async def adapted(

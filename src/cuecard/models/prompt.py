@@ -9,6 +9,7 @@ users and of other models are data: control tokens in them are broken before the
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,11 +30,14 @@ class CardFormat(StrEnum):
 
 @dataclass(frozen=True)
 class Turn:
-    """One message of the conversation."""
+    """One message of the conversation. Layouts put no control token into a turn, so none is left in its text."""
 
     role: str
     text: str
     images: tuple[Image, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", neutral(self.text))
 
 
 _WHAT = {
@@ -214,13 +218,13 @@ def reason(question: Question, style: Style) -> Prompt:
 
 def read(question: Question, card: str, form: CardFormat, style: Style, *, strict: bool = False) -> Prompt:
     """Answer at once, another model's reasoning in view. What the reader has to do stands behind the card."""
-    words, card_text = style.words, neutral(card).strip()
+    words, card_text = style.words, card.strip()
     asked = replace(question, system=_strict(question)) if strict else question
-    instruction, opening = _read_instruction(question, words), style.none + _cue(question, style)
+    instruction, opening = _instruction(question, words.read), style.none + _cue(question, style)
     match form:
         case CardFormat.THINKING:
             turns = _turns(asked, words.reason)
-            opening = style.opening + card_text + style.closing
+            opening = style.opening + neutral(card_text) + style.closing
         case CardFormat.NOTES:
             *before, user = _turns(asked, None)
             text = _with_instruction(words.notes, instruction).format(question=user.text, card=card_text)
@@ -239,12 +243,12 @@ def probe(question: Question, card: str, form: CardFormat, style: Style) -> Prom
 def growing(question: Question, card: str, form: CardFormat, style: Style) -> Prompt:
     """The beginning of `read` as far as the card is written, for engines that compute it ahead."""
     settled = _settled(card)
-    whole, card_text = read(question, settled, form, style), neutral(settled).strip()
+    whole, card_text = read(question, settled, form, style), settled.strip()
     if form is CardFormat.THINKING:
-        return replace(whole, opening=style.opening + card_text, unfinished=True)
+        return replace(whole, opening=style.opening + neutral(card_text), unfinished=True)
     *before, last = whole.turns[: -1 if form is CardFormat.TURN else None]
     if form is CardFormat.NOTES:
-        notes = _with_instruction(style.words.notes, _read_instruction(question, style.words))
+        notes = _with_instruction(style.words.notes, _instruction(question, style.words.read))
         ahead, _, _ = notes.partition("{card}")
         last = replace(last, text=ahead.format(question=_turns(question, None)[-1].text) + card_text)
     return replace(whole, turns=(*before, last), opening=style.none, unfinished=True)
@@ -261,25 +265,21 @@ def suited(question: Question, formats: Sequence[CardFormat], style: Style) -> C
 
 def _turns(question: Question, instructions: Mapping[AnswerKind, str] | None) -> tuple[Turn, ...]:
     """System, conversation and user turn: what every mode shares first, the mode's instruction last."""
-    lines = [neutral(question.text).strip()]
-    lines += [f"{letter(index)}. {neutral(option)}" for index, option in enumerate(question.options)]
+    lines = [question.text.strip()]
+    lines += [f"{letter(index)}. {option}" for index, option in enumerate(question.options)]
     instruction = "" if instructions is None else _instruction(question, instructions)
     text = "\n".join([*lines, instruction] if instruction else lines)
-    system = (Turn("system", neutral(question.system)),) if question.system else ()
-    before = (Turn(said.role, neutral(said.text), said.images) for said in question.history)
+    system = (Turn("system", question.system),) if question.system else ()
+    before = (Turn(said.role, said.text, said.images) for said in question.history)
     return (*system, *before, Turn("user", text, question.images))
 
 
 def _instruction(question: Question, instructions: Mapping[AnswerKind, str]) -> str:
     plain = instructions[question.kind]
-    return f"{plain} It has to fit this JSON Schema: {neutral(question.schema)}" if question.schema else plain
-
-
-def _read_instruction(question: Question, words: Wording) -> str:
-    """What the reader has to do; a short request is put once more, as small models take a card for all there is."""
-    text = neutral(question.text).strip()
-    repeated = text if len(text) <= _LONGEST_REPEATED else "the one before the draft."
-    return _instruction(question, words.read).replace("{request}", repeated)
+    if "{request}" in plain:  # a short one is put once more, as small models take a card for all there is
+        text = question.text.strip()
+        plain = plain.replace("{request}", text if len(text) <= _LONGEST_REPEATED else "the one before the draft.")
+    return f"{plain} It has to fit this JSON Schema: {question.schema}" if question.schema else plain
 
 
 def _with_instruction(template: str, instruction: str) -> str:
@@ -298,6 +298,20 @@ def _strict(question: Question) -> str:
     """The question's system prompt, and behind it that nothing but the answer may be written."""
     only = f"Your whole reply is {_WHAT[question.kind]}: no explanation, no working, no other words."
     return f"{question.system}\n\n{only}" if question.system else only
+
+
+def conversation(prompt: Prompt) -> bytes:
+    """The identity of a conversation: its system prompt and first user turn, which all of its calls begin with."""
+    digest = hashlib.blake2b(digest_size=16)
+    for turn in prompt.turns:
+        digest.update(f"{turn.role}\0".encode())
+        for image in turn.images:
+            digest.update(image.digest.encode())
+        if turn.role == "user":
+            digest.update(turn.text.partition("\n")[0].encode())  # what a mode adds comes in lines of its own
+            break
+        digest.update(turn.text.encode())
+    return digest.digest()
 
 
 # What opens or closes turns, think blocks and images in the templates of Qwen, Llama, Gemma, DeepSeek, Mistral, Phi,

@@ -23,9 +23,11 @@ CERTAIN = {
 
 
 async def preview(
-    question: Question, models: Mapping[str, Model], strategy: str, policy: Policy
+    question: Question, models: Mapping[str, Model], strategy: str, policy: Policy, calls: list[Call] | None = None
 ) -> tuple[Route, str, tuple[Call, ...]]:
     """The route, why, and the calls that it took to tell. Raises ModelError, BadInput.
+
+    `calls`: as in `run.answer`.
 
     Of `mutual` it is told whether the short answers are accepted; what is not may still turn out `confirmed`.
     """
@@ -36,7 +38,7 @@ async def preview(
         hard = difficulty(question)
         easy = hard < policy.route_difficulty
         return (Route.DIRECT if easy else Route.ESCALATED), f"difficulty {hard:.2f} from the wording", ()
-    async with Team(models, policy) as team:
+    async with Team(models, policy, calls=calls) as team:
         if plain == "cascade":
             enough, sureness = sure(await team.small.short(question), policy.cascade_confidence)
             route, why = (Route.DIRECT if enough else Route.ESCALATED), f"the small model {sureness}"

@@ -10,7 +10,7 @@ from typing import Any
 
 from cuecard.answers import extract
 from cuecard.answers.conclusion import conclusion
-from cuecard.domain.call import Mode
+from cuecard.domain.call import Call, Mode
 from cuecard.domain.errors import BadInput, ModelError, ModelTimeout, NoAnswer
 from cuecard.domain.outcome import LatencyKind, Outcome, Route
 from cuecard.domain.question import Question, labelled
@@ -53,12 +53,15 @@ async def answer(
     policy: Policy | None = None,
     listen: Callable[[Heard], None] | None = None,
     latency_kind: LatencyKind | None = None,
+    calls: list[Call] | None = None,
 ) -> Outcome:
     """One question, answered. In virtual time its latency is estimated, or what the caller says (composed).
 
+    `calls`: every call is recorded there, however the request ends.
+
     Raises BadInput, or ModelError when nobody is left (or `strict` is set)."""
     decide, policy = known(strategy), policy or Policy()
-    async with Team(models, policy, listen) as team:
+    async with Team(models, policy, listen, calls) as team:
         try:
             async with asyncio.timeout(policy.deadline_s) as deadline:
                 verdict: Verdict = await decide(question, team)
@@ -90,10 +93,14 @@ async def answer(
 
 
 def stream(
-    question: Question, models: Mapping[str, Model], strategy: str = "mutual", policy: Policy | None = None
+    question: Question,
+    models: Mapping[str, Model],
+    strategy: str = "mutual",
+    policy: Policy | None = None,
+    calls: list[Call] | None = None,
 ) -> AsyncGenerator[Heard | Outcome]:
     """As `answer`: every piece of text as it comes, and at last the outcome. Closing it ends every call."""
-    return told(lambda listen: answer(question, models, strategy, policy, listen))
+    return told(lambda listen: answer(question, models, strategy, policy, listen, calls=calls))
 
 
 async def told(
@@ -166,7 +173,8 @@ async def _rescue(question: Question, team: Team, failure: ModelError) -> Verdic
     if (reply := _best(team)) is not None:
         why = f"{failure.message}; no model is left, what the {reply.role} model had said stands"
         return Verdict(reply, Route.DEGRADED, why)
-    raise NoAnswer(f"no model is left to answer: {failure.message}", failure.hint) from failure
+    failures = [player.failed for player in team.players.values() if player.failed is not None]
+    raise NoAnswer.after(failure, failures) from failure
 
 
 __all__ = ["STRATEGIES", "Schedule", "answer", "known", "stream", "told"]

@@ -321,13 +321,18 @@ class Team:
     """The players of one request. Leaving the context cancels whatever still runs and waits for it to end."""
 
     def __init__(
-        self, models: Mapping[str, Model], policy: Policy, listen: Callable[[Heard], None] | None = None
+        self,
+        models: Mapping[str, Model],
+        policy: Policy,
+        listen: Callable[[Heard], None] | None = None,
+        calls: list[Call] | None = None,
     ) -> None:
+        """`calls`: where calls are recorded, for who needs them however the request ends."""
         self.policy, self.schedule = policy, policy.schedule_of(models)
         self.players = {role: Player(role, model, self) for role, model in models.items()}
         if {"small", "large"} <= models.keys():
             cuts.check(policy.cut, models)  # said before anything is spent
-        self.calls: list[Call] = []
+        self.calls: list[Call] = [] if calls is None else calls
         self.replies: list[tuple[Mode, Reply]] = []
         self._listen = listen
         self._tasks: set[asyncio.Task[Any]] = set()

@@ -28,7 +28,8 @@ function saved({ estimated, alone, requests }) {
 function tiles(stats) {
   const totals = stats.recent.map((request) => request.total_s).sort((a, b) => a - b);
   const [small, large] = [generated(stats, "small"), generated(stats, "large")];
-  const failures = Object.entries(stats.failures);
+  const counted = (errors) => Object.entries(errors).map(([name, count]) => `${count}: ${stats.words[name]}`).join(" ");
+  const refused = sum(Object.values(stats.refusals));
   const without = (stats.routes.agreed ?? 0) / stats.requests;
   at("tiles").replaceChildren(
     tile("requests answered", stats.requests.toLocaleString("en"), `since ${new Date(stats.since * 1000).toLocaleString()}`),
@@ -37,7 +38,8 @@ function tiles(stats) {
     tile("saved, estimated", ...saved(stats.saved_s)),
     tile("tokens generated", (small + large).toLocaleString("en"), `${small.toLocaleString("en")} small, ${large.toLocaleString("en")} large`),
     ...(stats.cost ? [tile("cost", stats.cost.total.toPrecision(3), "of all calls, by the prices of the configuration")] : []),
-    tile("failures", sum(failures.map(([, count]) => count)).toLocaleString("en"), failures.map(([name, count]) => `${name} ${count}`).join(", ")),
+    tile("failures", sum(Object.values(stats.failures)).toLocaleString("en"), counted(stats.failures)),
+    ...(refused ? [tile("refused", refused.toLocaleString("en"), counted(stats.refusals))] : []),
   );
 }
 

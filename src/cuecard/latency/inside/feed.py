@@ -15,7 +15,8 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image, Question
-from cuecard.models.local.inputs import ProcessorReader, QwenReader, Reader, opened
+from cuecard.models.images import opened
+from cuecard.models.local.inputs import ProcessorReader, QwenReader, Reader
 from cuecard.models.prompt import TAGS, short
 
 Tensors = dict[str, torch.Tensor]

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from cuecard.domain.errors import ModelError
-from cuecard.models.openai.faults import translated
+from cuecard.models.openai.faults import Faults
 from cuecard.models.openai.http import Server
 
 PATH = "/chat/completions"
@@ -37,7 +37,7 @@ class Client:
 
     def __init__(self, base_url: str, api_key: str | None, limit_s: float, shown: str | None = None) -> None:
         """`shown`: the address in errors, where `base_url` holds a password."""
-        self._url, self._key, self._limit_s = shown or base_url, api_key, limit_s
+        self._faults, self._limit_s = Faults(shown or base_url, secrets=(api_key,) if api_key else ()), limit_s
         self._server = Server(base_url, api_key, None)
 
     async def ask(self, body: bytes, due_s: float | None = None) -> Raw:
@@ -65,10 +65,7 @@ class Client:
 
     def told(self, error: Exception, *, begun: bool) -> ModelError:
         """The error of ours, without the key, which some servers repeat when they refuse it."""
-        meant = translated(error, self._url, begun=begun)
-        if self._key:
-            meant.args = tuple(str(part).replace(self._key, "…") for part in meant.args)
-        return meant
+        return self._faults.translated(error, begun=begun)
 
     async def aclose(self) -> None:
         await self._server.aclose()

@@ -9,8 +9,8 @@ from cuecard.answers.reasoning import ReasoningParser, Start, parse
 from cuecard.domain.call import Usage
 from cuecard.domain.errors import BrokenStream
 from cuecard.latency.server.client import Raw
-from cuecard.models.openai.http import Lines, event, payload
-from cuecard.models.openai.wire import Chunk, chunk
+from cuecard.models.openai.incoming import Chunk, chunk, objects
+from cuecard.models.openai.sse import EventStream
 
 REASONING, ANSWER, SILENT = "reasoning", "answer", "silent"
 """Events with tokens; silent ones bring tokens that are no text: special ones, halves of characters."""
@@ -32,7 +32,7 @@ class Heard:
 
 
 def heard(raw: Raw) -> Heard:
-    """Raises ErrorEvent, JSONDecodeError, UnicodeDecodeError, TooLong, BrokenStream where nothing was said."""
+    """Raises ErrorEvent, ValueError, TooLong, BrokenStream where nothing was said."""
     said = list(_said(raw))
     counts = [each.usage for _, each, _ in said if each is not None and each.usage is not None]
     events = _events(said)
@@ -47,19 +47,17 @@ Said = tuple[float, Chunk | None, bool]
 
 
 def _said(raw: Raw) -> Iterator[Said]:
-    lines = Lines()
-    ends = [(raw.end_s, b"\n")] if raw.end_s is not None else []
-    for at, data in [*raw.chunks, *ends]:
-        for line in lines.take(data):
-            text = payload(line)
-            if not text:
-                continue
+    stream = EventStream()
+    for at, data in [*raw.chunks, (raw.end_s, b"")]:
+        if at is None:
+            return
+        for sent in stream.take(data) if data else stream.end():
             since = at - raw.sent_s
-            if text.startswith("[DONE]"):
+            if sent.data.startswith("[DONE]"):
                 yield since, None, False
                 return
-            told = event(text)
-            yield since, chunk(told), isinstance(told, dict) and bool(told.get("choices"))
+            for told in objects(sent.data, sent.kind) if sent.data.strip() else ():
+                yield since, chunk(told), bool(told.get("choices"))
 
 
 def _events(said: Sequence[Said]) -> list[Event]:

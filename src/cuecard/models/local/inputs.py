@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
-from PIL import Image as PilImage
 from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
 from cuecard.domain.errors import BadInput, Unsupported
 from cuecard.domain.question import Image
+from cuecard.models.images import opened
 from cuecard.models.local.render import render
 from cuecard.models.prompt import Prompt
 
@@ -166,13 +165,3 @@ def for_stills(kind: Any) -> Any:
 def tokenized(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Ids of a rendered prompt, whose template has already put the special tokens in."""
     return tokenizer(text, add_special_tokens=False).input_ids
-
-
-def opened(image: Image) -> PilImage.Image:
-    """The decoded picture. Raises BadInput when it is broken."""
-    try:
-        return PilImage.open(io.BytesIO(image.data)).convert("RGB")
-    except Exception as error:
-        raise BadInput(
-            "an image cannot be read: it is broken, or not an image", "give PNG, JPEG or WebP files"
-        ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -22,7 +23,7 @@ from cuecard.models.openai.families import OPENAI_HOST, Family, family_of, named
 from cuecard.models.openai.likelihood import scored
 from cuecard.models.openai.reply import Reply
 from cuecard.models.openai.wire import LOSSES, Body, body, merged, messages
-from cuecard.models.prompt import CUE, CardFormat, Prompt, Style, neutral
+from cuecard.models.prompt import CUE, CardFormat, Prompt, Style, conversation, neutral
 from cuecard.models.reasoning_events import tags_of
 
 if TYPE_CHECKING:
@@ -143,6 +144,7 @@ class OpenAIModel:
         """Behave as a probe has found, where nothing else was given."""
         settings = {name: value for name, value in found.settings.items() if self._made_with.get(name) is None}
         self._images = settings.get("images", self._images)
+        self._logprobs = settings.get("logprobs", self._logprobs)
         self._prefill = settings.get("prefill", self._prefill)
         self._prefix_cache = settings.get("prefix_cache", self._prefix_cache)
         self._constraint = _dialect(settings["constraint"]) if "constraint" in settings else self._constraint
@@ -160,7 +162,7 @@ class OpenAIModel:
         limits = limits.of(prompt)
         deadline = None if limits.timeout_s is None else asyncio.get_running_loop().time() + limits.timeout_s
         reasons = prompt.mode is Mode.REASON
-        first = self._reply(prompt)
+        first = self._reply(prompt, limits)
         async with aclosing(self._exchange(prompt, limits, first, deadline)) as events:
             async for event in events:
                 yield event
@@ -171,7 +173,7 @@ class OpenAIModel:
             return
         # The reasoning was cut, or it ends in no answer: it is closed, and the answer asked for.
         closing = self._closed(prompt, first.parser.reasoning)
-        second = self._reply(closing, first.usage)
+        second = self._reply(closing, limits, first.usage)
         async with aclosing(self._exchange(closing, limits, second, deadline)) as events:
             async for event in events:
                 if isinstance(event, AnswerDelta | Progress):
@@ -185,9 +187,10 @@ class OpenAIModel:
         """As `Model.warm`: one token is asked for and thrown away."""
         if not self._prefix_cache:
             raise Unsupported(f"{self.name} is not known to keep what it has computed", hint=CACHE_HINT)
-        reply = self._reply(prompt)
-        request = self._request(prompt, Limits().of(prompt), max_tokens=1, without=frozenset({"logprobs"}))
-        async with aclosing(self._server.chunks(request, self._latest())) as chunks:
+        limits = Limits().of(prompt)
+        reply = self._reply(prompt, limits)
+        request = self._request(prompt, limits, max_tokens=1, without=frozenset({"logprobs"}))
+        async with aclosing(self._server.chunks(request, self._latest(), conversation(prompt))) as chunks:
             async for chunk in chunks:
                 for _ in reply.take(chunk):
                     pass
@@ -214,15 +217,17 @@ class OpenAIModel:
                 needed["max_completion_tokens"] = 1
             return merged(merged(needed, switch), self._extra_body)
 
-        data = await self._server.whole(request, self._latest())
-        value = scored(data.get("prompt_logprobs") if isinstance(data, Mapping) else None, neutral(answer))
+        data = await self._server.whole(request, self._latest(), conversation(prompt))
+        value = scored(data.get("prompt_logprobs"), neutral(answer))
         if value is None:
             raise BrokenStream(f"{self._server.url} gave no log probabilities for the answer {answer[:40]!r}")
         return value
 
-    def passed(self, body: Mapping[str, Any]) -> AbstractAsyncContextManager[AsyncGenerator[str]]:
-        """The lines of the server's answer to a request that is not ours: nothing of it is changed but the model."""
-        return self._server.passed({**body, "model": self._model}, self._latest())
+    def passed(self, body: Mapping[str, Any]) -> AbstractAsyncContextManager[AsyncGenerator[dict[str, Any]]]:
+        """The JSON objects of the server's answer to a request that is not ours, changed in nothing but the model."""
+        messages = body.get("messages")
+        beginning = json.dumps(messages[:2] if isinstance(messages, list) else None)
+        return self._server.passed({**body, "model": self._model}, self._latest(), beginning.encode())
 
     async def aborted(self) -> float | None:
         """Requests that the server says it has given up because their clients had gone; None where it does not tell."""
@@ -242,14 +247,15 @@ class OpenAIModel:
         reasons = prompt.mode is Mode.REASON
         most = limits.answer_tokens + (limits.reasoning_tokens if reasons else 0)
         began = False
-        async with aclosing(self._server.chunks(self._request(prompt, limits, most), deadline)) as chunks:
+        request = self._request(prompt, limits, most)
+        async with aclosing(self._server.chunks(request, deadline, conversation(prompt))) as chunks:
             async for chunk in chunks:
                 if not began:
                     began = True
                     yield Started()
                 for event in reply.take(chunk):
                     yield event
-                if reply.spent_out(limits) if reasons else reply.runs_away(limits):
+                if reply.is_spent:
                     break
         for event in reply.end():
             yield event
@@ -297,10 +303,11 @@ class OpenAIModel:
         forms = [form for form in self.abilities.card_formats if form is not CardFormat.THINKING]
         return layouts.read(prompt.question, reasoning, forms[0], prompt.style)
 
-    def _reply(self, prompt: Prompt, spent: Usage | None = None) -> Reply:
+    def _reply(self, prompt: Prompt, limits: CallLimits, spent: Usage | None = None) -> Reply:
         wrapped = self._constraint is Dialect.JSON_SCHEMA and prompt.constrained
         return Reply(
             self._parser(prompt),
+            limits,
             spent,
             reasons=prompt.mode is Mode.REASON,
             echo=self._opening(prompt),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import hashlib
+import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -11,9 +12,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cuecard.domain.errors import BadInput, BrokenStream, ModelClosed, ModelError, ModelRefused
-from cuecard.models.openai.faults import asks_for_too_much, fails_on_schema, refused_parameter, translated
-from cuecard.models.openai.http import Answer, Server, StatusError, event, payload
-from cuecard.models.openai.wire import LOSSES, Body, Chunk, chunk
+from cuecard.models.openai.faults import Faults, asks_for_too_much, fails_on_schema, refused_parameter
+from cuecard.models.openai.http import Answer, Server, StatusError
+from cuecard.models.openai.incoming import DONE, Chunk, ErrorEvent, Mended, chunk, decoded, finishes, objects
+from cuecard.models.openai.sse import AnswerBody, SentEvent
+from cuecard.models.openai.wire import LOSSES, Body
 
 _PATH = "/chat/completions"
 _LISTING_S = 2.0
@@ -24,7 +27,12 @@ _ABORTS = re.compile(
 """How vLLM and SGLang count, under /metrics, what they gave up because its client had gone."""
 _LISTED = 8
 _LEAST_TOKENS = 16
-_DONE = "[DONE]"
+_REST_S = 2.0
+"""Seconds that usage may come behind the finish reason."""
+_SESSION = "x-session-id"
+_SESSION_KEY = os.environ.get("CUECARD_SESSION_KEY", "").encode()[:64] or os.urandom(32)
+"""Hides what is asked in the header; several gateways before one router share it by the environment."""
+_TOOLS_HINT = "does its chat template, or its parser of tool calls, fit the model?"
 
 Request = Callable[[frozenset[str]], Body]
 """Makes a request's body without the parameters that the server refuses."""
@@ -36,7 +44,9 @@ class Connection:
     def __init__(self, base_url: str, model: str, api_key: str | None, timeout_s: float | None, key_hint: str) -> None:
         if not _is_address(base_url):
             raise BadInput(f"{base_url!r} is not the URL of a server", hint="write it like http://localhost:8000/v1")
-        self.url, self._model, self._key_hint, self._key = _shown(base_url), model, key_hint, api_key
+        self.url, self._model = _shown(base_url), model
+        secrets = (api_key, urlsplit(base_url).password)
+        self._faults = Faults(self.url, key_hint, tuple(filter(None, secrets)))
         self.refused: frozenset[str] = frozenset()
         self._server = Server(base_url, api_key, timeout_s)
         self._closed = False
@@ -44,77 +54,130 @@ class Connection:
         """What is waited for at this moment, each within a limit that closing brings forward."""
         self._no_waits = asyncio.Event()
 
-    async def chunks(self, request: Request, deadline: float | None) -> AsyncGenerator[Chunk]:
-        """An empty chunk when the server has taken the request on, then what it sends. Closing hangs up at once."""
-        answer = await self._open(request, deadline)
+    async def chunks(
+        self, request: Request, deadline: float | None, conversation: bytes = b""
+    ) -> AsyncGenerator[Chunk]:
+        """An empty chunk when the server has taken the request on, then what it sends. Closing hangs up at once.
+
+        `conversation`: the identity of the one that the request belongs to.
+        """
+        answer = await self._open(request, deadline, conversation)
         try:
             yield Chunk()
-            finished = False
-            async with aclosing(self._lines(answer, deadline)) as lines:
-                async for line in lines:
-                    text = payload(line)
-                    if not text:
-                        continue
-                    if text.startswith(_DONE):
-                        await answer.settle()
-                        break
-                    heard = chunk(self._event(text))
+            finished = said = calls_tools = False
+            async with aclosing(self._events(answer, deadline)) as events:
+                async for event in events:
+                    heard = chunk(event)
                     finished = finished or heard.finish_reason is not None
+                    said, calls_tools = said or heard.has_text, calls_tools or heard.calls_tools
                     yield heard
+            if not said and calls_tools:
+                raise _only_tools(self.url)
+            if not said and not finished:
+                raise self._unfinished(answer)
             if not finished:
-                raise BrokenStream(
-                    f"the answer of {self.url} ended without a finish reason (content type: {answer.kind})"
-                )
+                yield Chunk(finish_reason="stop")
         finally:
             answer.close()
 
-    async def whole(self, request: Request, deadline: float | None) -> object:
+    async def whole(self, request: Request, deadline: float | None, conversation: bytes) -> Mapping[str, Any]:
         """The JSON of an answer that is not streamed."""
-        answer = await self._open(request, deadline)
-        async with self._mapped(deadline, begun=True):
-            return json.loads(await answer.whole())
+        answer = await self._open(request, deadline, conversation)
+        try:
+            async with aclosing(self._events(answer, deadline)) as events:
+                return await anext(events, {})
+        finally:
+            answer.close()
 
     @asynccontextmanager
-    async def passed(self, body: Mapping[str, Any], deadline: float | None) -> AsyncIterator[AsyncGenerator[str]]:
-        """The lines of an answer to a body that is sent as it is, streamed or not."""
+    async def passed(
+        self, body: Mapping[str, Any], deadline: float | None, conversation: bytes
+    ) -> AsyncIterator[AsyncGenerator[dict[str, Any]]]:
+        """The JSON objects of an answer to a body that is sent as it is, streamed or not.
+
+        An error in place of the answer is raised before anything is given back.
+        """
         async with self._mapped(deadline, begun=False):
-            answer = await self._server.post(_PATH, body)
+            answer = await self._server.post(_PATH, body, self._session(conversation))
         try:
-            yield self._lines(answer, deadline)
+            async with aclosing(self._events(answer, deadline)) as events:
+                if (first := await anext(events, None)) is None:
+                    raise self._unfinished(answer)
+                yield _chained(first, events)
         finally:
             answer.close()
 
-    async def _lines(self, answer: Answer, deadline: float | None) -> AsyncGenerator[str]:
-        lines = answer.lines()
-        while True:
-            async with self._mapped(deadline, begun=True):
-                data = await answer.read()
-                whole = lines.take(data) if data else lines.end()
-            for line in whole:
-                yield line
-            if not data:
-                return
+    async def _events(self, answer: Answer, deadline: float | None) -> AsyncGenerator[Mapping[str, Any]]:
+        """The JSON objects of an answer. What fails behind its finish reason takes nothing back."""
+        body, finished = AnswerBody(), False
+        broken: ModelError | None = None
+        while broken is None:
+            try:
+                async with self._mapped(deadline, begun=True):
+                    data = await answer.read()
+                    sent = body.take(data) if data else body.end()
+            except ModelClosed:
+                raise
+            except ModelError as error:
+                sent, broken = body.end(), error
+            for each in sent:
+                if each.data.lstrip().startswith(DONE):
+                    await answer.settle()
+                    return
+                try:
+                    found = self._validated(each)
+                except ModelError as error:
+                    broken = broken or error
+                    break
+                for event in found:
+                    if not finished and finishes(event):
+                        finished, deadline = True, self._soon(deadline)
+                    yield event
+            if broken is None and not data:
+                broken = None if body.is_whole else self._unfinished(answer)
+                break
+        if broken is not None and not finished:
+            raise broken
 
-    def _event(self, text: str) -> object:
+    def _validated(self, sent: SentEvent) -> list[Mapping[str, Any]]:
         try:
-            return event(text)
-        except Exception as error:
-            raise self._translated(error, begun=True) from error
+            return objects(sent.data, sent.kind) if sent.data.strip() or sent.kind == "error" else []
+        except (ErrorEvent, ValueError) as error:
+            raise self._faults.translated(error, begun=True) from error
+
+    def _unfinished(self, answer: Answer) -> BrokenStream:
+        kind = self._faults.line(answer.kind)
+        return BrokenStream(f"the answer of {self.url} ended without a finish reason (content type: {kind})")
+
+    def _soon(self, deadline: float | None) -> float:
+        """By when what follows the finish reason has to be here."""
+        soon = asyncio.get_running_loop().time() + _REST_S
+        return soon if deadline is None else min(soon, deadline)
+
+    def _session(self, conversation: bytes) -> Mapping[str, str]:
+        """The header by which routers keep the calls about one conversation on one replica."""
+        if not conversation:
+            return {}
+        digest = hashlib.blake2b(self._model.encode() + b"\0" + conversation, key=_SESSION_KEY, digest_size=16)
+        return {_SESSION: digest.hexdigest()}
 
     async def listing(self) -> list[Mapping[str, Any]]:
         """The entries of the server's list of models. Raises ModelError."""
         async with self._mapped(asyncio.get_running_loop().time() + 2 * _LISTING_S, begun=False):
-            data = json.loads(await self._server.page("/models", _LISTING_S))
+            text = (await self._server.page("/models", _LISTING_S)).decode("utf-8-sig", errors="replace")
+            data = decoded(self._faults.scrubbed(text))
         entries = data.get("data") if isinstance(data, Mapping) else None
-        return [entry for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, list) else []
+        return (
+            [Mended().of(entry) for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, list) else []
+        )
 
     async def aborted(self) -> float | None:
         """Requests that the server has given up because their clients had gone; None where it does not tell."""
         try:
             told = await self._server.page("/metrics", _LISTING_S, at_root=True)
+            counts = [float(count) for count in _ABORTS.findall(told.decode(errors="replace"))]
         except Exception:  # many servers have no such page
             return None
-        counts = [float(count) for count in _ABORTS.findall(told.decode(errors="replace"))]
         return sum(counts) if counts else None
 
     async def aclose(self) -> None:
@@ -129,7 +192,7 @@ class Connection:
         with suppress(Exception):
             await self._server.aclose()
 
-    async def _open(self, request: Request, deadline: float | None) -> Answer:
+    async def _open(self, request: Request, deadline: float | None, conversation: bytes) -> Answer:
         """The opened stream. A parameter that the server refuses and can do without is left out from then on.
 
         A limit of tokens that does not fit into the model's context is halved until it does. A schema that the server
@@ -145,7 +208,7 @@ class Connection:
                 body = {**body, limit: most}
             async with self._mapped(deadline, begun=False):
                 try:
-                    return await self._server.post(_PATH, body)
+                    return await self._server.post(_PATH, body, self._session(conversation))
                 except StatusError as error:
                     if error.status == 404:
                         raise await self._not_served(error) from error
@@ -163,18 +226,17 @@ class Connection:
 
     async def _not_served(self, error: StatusError) -> ModelError:
         """What a 404 means, in the light of what the server says it has."""
+        plain = self._faults.translated(error, begun=False)
         try:
-            listing = json.loads(await self._server.page("/models", _LISTING_S))
-            names = [model["id"] for model in listing["data"]]
-        except Exception:  # a courtesy only: the 404 is the error
+            names = [name for model in await self.listing() if isinstance(name := model.get("id"), str)]
+        except ModelError:  # a courtesy only: the 404 is the error
             names = []
-        plain = self._translated(error, begun=False)
         if not names:
-            return ModelRefused(str(plain), hint=f"is {self._model!r} its name there, and does the URL end in /v1?")
+            return ModelRefused(plain.message, hint=f"is {self._model!r} its name there, and does the URL end in /v1?")
         if self._model in names:
             return plain
         more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-        served = ", ".join(names[:_LISTED]) + more
+        served = self._faults.line(", ".join(names[:_LISTED])) + more
         return ModelRefused(f"{self.url} does not serve {self._model!r}", hint=f"it serves: {served}")
 
     @asynccontextmanager
@@ -194,17 +256,25 @@ class Connection:
         except ModelError:
             raise
         except Exception as error:
-            raise (self._was_closed() if self._closed else self._translated(error, begun=begun)) from error
+            raise (self._was_closed() if self._closed else self._faults.translated(error, begun=begun)) from error
 
     def _was_closed(self) -> ModelClosed:
         return ModelClosed(f"the model at {self.url} was closed")
 
-    def _translated(self, error: Exception, *, begun: bool) -> ModelError:
-        """The error of ours, without the key, which some servers repeat when they refuse it."""
-        meant = translated(error, self.url, begun=begun, key_hint=self._key_hint)
-        if self._key:
-            meant.args = tuple(str(part).replace(self._key, "…") for part in meant.args)
-        return meant
+
+async def _chained(
+    first: Mapping[str, Any], others: AsyncGenerator[Mapping[str, Any]]
+) -> AsyncGenerator[dict[str, Any]]:
+    mended = Mended()
+    yield mended.of(first)
+    async for each in others:
+        yield mended.of(each)
+
+
+def _only_tools(url: str) -> BrokenStream:
+    error = BrokenStream(f"{url} answered with nothing but a call of a tool, and none was offered", _TOOLS_HINT)
+    error.retryable = False
+    return error
 
 
 def _shown(url: str) -> str:

@@ -1,4 +1,4 @@
-"""HTTP to one server: bodies out, lines and events in.
+"""HTTP to one server: bodies out, bytes in, each within a limit.
 
 On aiohttp, whose parser is compiled: a gateway that asks two models a request feels every tenth of a millisecond.
 """
@@ -8,50 +8,49 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
+import time
 import urllib.request
 import weakref
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import aiohttp
 
+from cuecard.models.openai.incoming import error_in
+from cuecard.models.openai.sse import TooLong
+
 CONNECT_S = 10.0
 _IDLE_S = 4.0
 """Less than the 5 s after which uvicorn (vLLM, SGLang) hangs up, so that no request meets a closing connection."""
 _ENDING_S = 0.01
-_MOST_OF_AN_ERROR = 2**16
+_MOST_OF_AN_ERROR, _ERROR_S = 2**16, 2.0
+"""Bytes of an error's body, and how long it is waited for."""
 _MIB = 2**20
-LONGEST_EVENT = 8 * _MIB
-"""Bytes of a line of server-sent events: room for an image in a chunk, but a bound on what a server can fill."""
-LONGEST_BODY = 64 * _MIB
-"""Bytes of a line of other answers: a JSON body that is not streamed is one line."""
+_LONGEST_PAGE = 8 * _MIB
 _COPIED = _MIB
+_MOST_WORDS = 2**13
+NO_HEADERS: Mapping[str, str] = {}
+_NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{0,9})?")
 _HEADERS = {"content-type": "application/json", "accept-encoding": "identity", "user-agent": "cuecard"}
 
 
 class StatusError(Exception):
     """The server answers with another status than 200. `body`: the error in its JSON, or its text."""
 
-    def __init__(self, status: int, text: str, retry_after: str = "", location: str = "") -> None:
+    def __init__(self, status: int, text: str, retry_after_s: float | None = None, location: str = "") -> None:
         super().__init__(f"status {status}")
-        self.status, self.retry_after, self.location = status, retry_after, location
-        self.body = _error_in(text)
+        self.status, self.retry_after_s, self.location = status, retry_after_s, location
+        self.body = error_in(text)
 
     @property
     def words(self) -> str:
-        """All that the server says, to look for words in."""
-        return self.body if isinstance(self.body, str) else json.dumps(self.body, default=str)
-
-
-class ErrorEvent(Exception):
-    """An error in the midst of a stream; `body` is its JSON."""
-
-    def __init__(self, body: object) -> None:
-        super().__init__("an error occurred in the stream")
-        self.body = body
+        """What the server says, to look for words in."""
+        return (self.body if isinstance(self.body, str) else json.dumps(self.body))[:_MOST_WORDS]
 
 
 class Disconnected(aiohttp.ClientConnectionError):
@@ -60,55 +59,6 @@ class Disconnected(aiohttp.ClientConnectionError):
     def __init__(self, error: BaseException) -> None:
         self.answered = isinstance(error, aiohttp.ServerDisconnectedError) and not isinstance(error.message, str)
         super().__init__("the server closed the connection inside the head of its answer" if self.answered else error)
-
-
-class TooLong(Exception):
-    """A line that is longer than the limit."""
-
-
-def _error_in(text: str) -> object:
-    try:
-        body = json.loads(text)
-    except ValueError:
-        return text
-    return body.get("error", body) if isinstance(body, dict) else body
-
-
-class Lines:
-    """Splits bytes into lines, in time linear in their number however they are cut into pieces."""
-
-    def __init__(self, limit: int = LONGEST_EVENT) -> None:
-        """`limit`: bytes of a line."""
-        self._limit, self._rest = limit, bytearray()
-
-    def take(self, data: bytes) -> list[str]:
-        """The lines that these bytes complete. Raises TooLong, UnicodeDecodeError."""
-        first, *others = data.split(b"\n")
-        self._rest += first
-        if max((len(self._rest), *map(len, others))) > self._limit:
-            raise TooLong(f"a line of more than {self._limit / _MIB:g} MiB")
-        if not others:
-            return []
-        whole = [bytes(self._rest), *others[:-1]]
-        self._rest = bytearray(others[-1])
-        return [line.removesuffix(b"\r").decode() for line in whole]
-
-    def end(self) -> list[str]:
-        """What came behind the last line break."""
-        return self.take(b"\n") if self._rest else []
-
-
-def payload(line: str) -> str | None:
-    """What a line of server-sent events carries; None where it carries no data (blank, comment, other fields)."""
-    return line[5:].strip() if line.startswith("data:") else None
-
-
-def event(text: str) -> object:
-    """The JSON of one event. Raises ErrorEvent, JSONDecodeError."""
-    data = json.loads(text)
-    if isinstance(data, dict) and data.get("error"):
-        raise ErrorEvent(data["error"])
-    return data
 
 
 class Answer:
@@ -121,17 +71,18 @@ class Answer:
     def kind(self) -> str:
         return self._response.headers.get("content-type", "none")
 
-    def lines(self) -> Lines:
-        """What splits this answer into lines."""
-        return Lines(LONGEST_BODY if "json" in self.kind else LONGEST_EVENT)
-
     async def read(self) -> bytes:
         """What has come since, b"" at the end."""
         return await self._response.content.readany()
 
-    async def whole(self) -> bytes:
-        """All of the body."""
-        return await self._response.read()
+    async def whole(self, most: int = _LONGEST_PAGE) -> bytes:
+        """All of the body that has not been read. Raises TooLong."""
+        data = bytearray()
+        while part := await self.read():
+            data += part
+            if len(data) > most:
+                raise TooLong(f"an answer of more than {most / _MIB:g} MiB")
+        return bytes(data)
 
     async def settle(self) -> None:
         """After the last event: the connection is kept where the end of the body is close behind it."""
@@ -161,17 +112,21 @@ class Server:
         self._sessions: tuple[aiohttp.ClientSession, aiohttp.ClientSession] | None = None
         self._closed = False
 
-    async def post(self, path: str, body: Mapping[str, Any] | bytes) -> Answer:
+    async def post(self, path: str, body: Mapping[str, Any] | bytes, headers: Mapping[str, str] = NO_HEADERS) -> Answer:
         """The answer once its head is here. Bytes go as they are. Raises StatusError and what aiohttp raises."""
         url = self._base._replace(path=self._base.path + path).geturl()
-        return await self._asked("POST", url, body if isinstance(body, bytes) else json.dumps(body).encode())
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return await self._asked("POST", url, data, headers)
 
     async def page(self, path: str, seconds: float, *, at_root: bool = False) -> bytes:
         """A page below the base address, or below the host's root. Raises as `post`, and TimeoutError."""
         url = self._base._replace(path=path if at_root else self._base.path + path).geturl()
         async with asyncio.timeout(seconds):
             answer = await self._asked("GET", url)
-            return await answer.whole()
+            try:
+                return await answer.whole()
+            finally:
+                answer.close()
 
     async def aclose(self) -> None:
         """Close every socket, those in use too."""
@@ -179,20 +134,21 @@ class Server:
         if self._sessions is not None:
             await asyncio.gather(*(session.close() for session in self._sessions))
 
-    async def _asked(self, method: str, url: str, data: bytes | None = None) -> Answer:
-        response = await self._sent(method, url, data)
+    async def _asked(
+        self, method: str, url: str, data: bytes | None = None, headers: Mapping[str, str] = NO_HEADERS
+    ) -> Answer:
+        response = await self._sent(method, url, data, headers)
         if response.status == 200:
             return Answer(response)
         try:
-            text = (await response.content.read(_MOST_OF_AN_ERROR)).decode(errors="replace")
-        except aiohttp.ClientError:
-            text = ""
+            text = await _beginning(response)
         finally:
             response.close()
-        told = response.headers
-        raise StatusError(response.status, text, told.get("retry-after", ""), told.get("location", ""))
+        raise StatusError(response.status, text, _wait_s(response.headers), response.headers.get("location", ""))
 
-    async def _sent(self, method: str, url: str, data: bytes | None) -> aiohttp.ClientResponse:
+    async def _sent(
+        self, method: str, url: str, data: bytes | None, headers: Mapping[str, str]
+    ) -> aiohttp.ClientResponse:
         """The answer's head. Sent again, once and on a new connection, where a kept one turns out to be closed.
 
         A server may close an idle connection at any time, also while a request is on its way to it. On a new connection
@@ -201,21 +157,27 @@ class Server:
         kept, fresh = self._opened()
         trip = _Trip()
         try:
-            return await self._send(kept, trip, method, url, data)
+            return await self._send(kept, trip, method, url, data, headers)
         except Disconnected as lost:
             if self._closed or not trip.reused or lost.answered:
                 raise
-        return await self._send(fresh, trip, method, url, data)
+        return await self._send(fresh, trip, method, url, data, headers)
 
     async def _send(
-        self, session: aiohttp.ClientSession, trip: _Trip, method: str, url: str, data: bytes | None
+        self,
+        session: aiohttp.ClientSession,
+        trip: _Trip,
+        method: str,
+        url: str,
+        data: bytes | None,
+        headers: Mapping[str, str],
     ) -> aiohttp.ClientResponse:
         return await session.request(
             method,
             url,
             # aiohttp warns of plain bytes as large as images
             data=io.BytesIO(data) if data and len(data) >= _COPIED else data,
-            headers=self._headers,
+            headers={**self._headers, **headers},
             proxy=self._proxy,
             allow_redirects=False,
             trace_request_ctx=trip,
@@ -251,6 +213,32 @@ class _Trip:
 
     reused: bool = False
     """It went out on a connection that an earlier request had opened."""
+
+
+async def _beginning(response: aiohttp.ClientResponse) -> str:
+    """An error's body as far as it comes in time and fits."""
+    data = bytearray()
+    with suppress(aiohttp.ClientError, TimeoutError):
+        async with asyncio.timeout(_ERROR_S):
+            while len(data) < _MOST_OF_AN_ERROR and (part := await response.content.readany()):
+                data += part
+    return data[:_MOST_OF_AN_ERROR].decode("utf-8-sig", errors="replace")
+
+
+def _wait_s(headers: Mapping[str, str]) -> float | None:
+    """When to try again, from `retry-after-ms`, or from `retry-after` in seconds or as a date; None: not said."""
+    for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        if _NUMBER.fullmatch(said := headers.get(name, "").strip()):
+            return float(said) * unit_s
+    try:
+        until = parsedate_to_datetime(headers["retry-after"]).timestamp()
+    except (KeyError, ValueError, OverflowError):
+        return None
+    try:  # by the server's own clock, which need not be ours
+        now = parsedate_to_datetime(headers["date"]).timestamp()
+    except (KeyError, ValueError, OverflowError):
+        now = time.time()
+    return max(0.0, until - now)
 
 
 def _noting_reuse() -> aiohttp.TraceConfig:

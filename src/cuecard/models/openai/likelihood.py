@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from cuecard.models.openai.wire import Token
+from cuecard.models.openai.incoming import Token, logprob
 
 _REACH = 8
 """Characters of text that may lie between two tokens: those of a token whose log probability was not sent."""
@@ -13,12 +13,14 @@ _REACH = 8
 def answer_logprob(tokens: Iterable[Token], text: str, answer: str) -> float | None:
     """Sum of the natural log probabilities of the tokens that the answer, at the end of the text, is made of.
 
-    Tokens that left nothing in the text (the end of the turn) do not count. None if no token can be placed.
+    Tokens that left nothing in the text (the end of the turn) do not count. None if no token can be placed, or the log
+    probability of one was not observed.
     """
     start = text.rfind(answer) if answer else -1
     if start < 0:
         return None
-    end, at, placed = start + len(answer), 0, []
+    end, at = start + len(answer), 0
+    placed: list[float] = []
     for token in tokens:
         spelled = token.text.replace("▁", " ")
         found = text.find(spelled, at, at + len(spelled) + _REACH) if spelled else -1
@@ -29,6 +31,8 @@ def answer_logprob(tokens: Iterable[Token], text: str, answer: str) -> float | N
         else:
             continue
         if begins < end and max(at, begins + 1) > start:
+            if token.logprob is None:
+                return None
             placed.append(token.logprob)
     return sum(placed) if placed else None
 
@@ -43,11 +47,11 @@ def scored(prompt_logprobs: object, answer: str) -> float | None:
         values = list(entry.values()) if isinstance(entry, Mapping) else []
         if not values or not isinstance(values[0], Mapping):
             return None
-        token, logprob = values[0].get("decoded_token"), values[0].get("logprob")
-        if not isinstance(token, str) or not isinstance(logprob, int | float):
+        token, value = values[0].get("decoded_token"), logprob(values[0].get("logprob"))
+        if not isinstance(token, str) or value is None:
             return None
         text = token.replace("▁", " ") + text
-        logprobs.append(float(logprob))
+        logprobs.append(value)
         if text.strip() == wanted:
             return sum(logprobs) / len(logprobs)
         if len(text) > len(wanted) + 2 * _REACH:

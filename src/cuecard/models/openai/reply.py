@@ -7,11 +7,16 @@ from dataclasses import replace
 
 from cuecard.answers.reasoning import ReasoningParser
 from cuecard.domain.call import FinishReason, Usage
-from cuecard.domain.errors import BrokenStream, ModelRefused
+from cuecard.domain.errors import BrokenStream, ContentFiltered
 from cuecard.models.base import CallLimits, Event, Progress
+from cuecard.models.openai.incoming import Chunk, Halves, Token
 from cuecard.models.openai.likelihood import answer_logprob
-from cuecard.models.openai.wire import Chunk, Token
 from cuecard.models.reasoning_events import ReasoningEvents
+
+_TOKEN, _ONE_TOKEN, _LONGEST_TOKEN = 4, 16, 64
+"""Characters of a token: on average, of a piece that is taken for one, and at most on the average of a text."""
+_SLACK = 64
+"""Tokens that a server may send beyond a limit, as it may count otherwise."""
 
 
 class Reply:
@@ -20,6 +25,7 @@ class Reply:
     def __init__(
         self,
         parser: ReasoningParser,
+        limits: CallLimits,
         spent: Usage | None = None,
         *,
         reasons: bool = False,
@@ -32,6 +38,10 @@ class Reply:
         """
         self.parser = parser
         self._events = ReasoningEvents(parser, reasons=reasons)
+        self._limits, self._reasons = limits, reasons
+        self._most = limits.answer_tokens + limits.reasoning_tokens if reasons else 2 * limits.answer_tokens + _SLACK
+        self._room = self._most * _LONGEST_TOKEN
+        self._field_halves, self._content_halves = Halves(), Halves()
         self._field_text: list[str] = []
         self._content_text: list[str] = []
         self._echo, self._unwrap = echo, unwrap
@@ -46,7 +56,8 @@ class Reply:
 
     def take(self, chunk: Chunk) -> Iterator[Event]:
         """The events of one chunk."""
-        (self._field_tokens if chunk.reasoning else self._content_tokens).extend(chunk.tokens)
+        chunk = self._fitting(chunk)
+        (self._content_tokens if _is_of_content(chunk) else self._field_tokens).extend(chunk.tokens)
         if chunk.reasoning:
             self._field_text.append(chunk.reasoning)
             yield from self._events.of(self.parser.field(chunk.reasoning))
@@ -55,18 +66,30 @@ class Reply:
             if self._unwrap is None:
                 yield from self._events.of(self.parser.feed(self._without_echo(chunk.content)))
         self._count(chunk)
-        if chunk.finish_reason is not None:
+        if chunk.finish_reason is not None and self.finish is None:
             self.finish = _finish(chunk.finish_reason)
         if chunk.reasoning or chunk.content or chunk.usage:
             yield Progress(self._spent + self._so_far)
 
     def end(self) -> Iterator[Event]:
         """The events of what was held back till the end."""
+        yield from self.take(Chunk(self._field_halves.end(), self._content_halves.end()))
         if self._unwrap is not None:
             yield from self._events.of(self.parser.feed(self._unwrap("".join(self._content_text))))
         elif self._held:
             yield from self._events.of(self.parser.feed(self._held))
         yield from self._events.of(self.parser.end(whole=self.finish is FinishReason.STOP))
+
+    def _fitting(self, chunk: Chunk) -> Chunk:
+        """The chunk with whole characters only, and cut where there is no more room."""
+        reasoning, content = chunk.reasoning, self._content_halves.feed(chunk.content)
+        reasoning = self._field_halves.feed(reasoning) if reasoning or not content else self._field_halves.end()
+        fitting = reasoning[: self._room], content[: max(0, self._room - len(reasoning))]
+        self._room -= len(fitting[0]) + len(fitting[1])
+        if fitting == (chunk.reasoning, chunk.content):
+            return chunk
+        finish = chunk.finish_reason if fitting == (reasoning, content) else "length"
+        return replace(chunk, reasoning=fitting[0], content=fitting[1], finish_reason=finish)
 
     def _without_echo(self, text: str) -> str:
         """What of a piece of content is surely not the echo."""
@@ -83,21 +106,20 @@ class Reply:
         """The reasoning is over, even if its end was not seen."""
         yield from self._events.close()
 
-    def spent_out(self, limits: CallLimits) -> bool:
-        """A reasoning call has used up its tokens for reasoning, or, once it answers, those for the answer.
+    @property
+    def is_spent(self) -> bool:
+        """Its tokens are used up, though the server goes on: those for reasoning, or those for the answer.
 
-        Counted here because a server knows one limit only, for both together. Where it sends neither log probabilities
-        nor running sums a piece counts as one token, and the server's limit is what holds.
+        Counted here because a server knows one limit only, for both together, and may not keep to it. Where it sends
+        neither log probabilities nor running sums tokens are estimated from the text.
         """
         if self.finish is not None:
             return False
+        if not self._reasons:
+            return self._counted > self._most
         if self.parser.answering:
-            return self._answer_tokens >= limits.answer_tokens
-        return self._counted >= limits.reasoning_tokens
-
-    def runs_away(self, limits: CallLimits) -> bool:
-        """The server does not keep to the limit that it was given. The slack is for those that count otherwise."""
-        return self.finish is None and self._counted > 2 * limits.answer_tokens + 64
+            return self._answer_tokens >= self._limits.answer_tokens
+        return self._counted >= self._limits.reasoning_tokens
 
     @property
     def usage(self) -> Usage:
@@ -130,7 +152,7 @@ class Reply:
 
     def _count(self, chunk: Chunk) -> None:
         text = bool(chunk.reasoning or chunk.content)
-        total = self._counted + (len(chunk.tokens) or int(text))
+        total = self._counted + (len(chunk.tokens) or _tokens(chunk.reasoning) + _tokens(chunk.content))
         if chunk.usage is not None:
             self._said = chunk.usage
             total = max(total, chunk.usage.completion_tokens or 0)
@@ -139,12 +161,24 @@ class Reply:
         self._counted = total
 
 
+def _is_of_content(chunk: Chunk) -> bool:
+    """Whether a chunk's tokens are those of its content; a whole answer may give those of its reasoning too."""
+    if not chunk.reasoning or not chunk.content:
+        return not chunk.reasoning
+    return "".join(token.text for token in chunk.tokens).startswith(chunk.content)
+
+
+def _tokens(text: str) -> int:
+    """Tokens of a piece of text: one, unless it is too long for one."""
+    return 1 if 0 < len(text) <= _ONE_TOKEN else -(-len(text) // _TOKEN)
+
+
 def _finish(said: str) -> FinishReason:
     match said.lower():
         case "length" | "max_tokens":
             return FinishReason.LENGTH
         case "content_filter":
-            raise ModelRefused("the server's content filter stopped the answer", hint="another wording may pass")
+            raise ContentFiltered("the server's content filter stopped the answer")
         case "abort" | "error" | "cancelled":
             raise BrokenStream(f"the server gave the answer up ({said})")
         case _:  # stop, eos, tool_calls, …

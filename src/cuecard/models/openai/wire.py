@@ -1,13 +1,11 @@
-"""The chat-completions wire: prompts and limits to request bodies, chunks to values."""
+"""The chat-completions wire, outgoing: prompts and limits to request bodies."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from cuecard.domain.call import Usage
 from cuecard.models.base import Limits
 from cuecard.models.images import data_url
 from cuecard.models.prompt import Prompt, Turn
@@ -83,82 +81,3 @@ def merged(request: Body, more: Mapping[str, Any]) -> Body:
         old = joined.get(key)
         joined[key] = {**old, **value} if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return joined
-
-
-@dataclass(frozen=True)
-class Token:
-    """One generated token, its text as the server spells it, and its natural log probability."""
-
-    text: str
-    logprob: float
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """What one event of the stream says. None: not said."""
-
-    reasoning: str = ""
-    content: str = ""
-    tokens: tuple[Token, ...] = ()
-    finish_reason: str | None = None
-    usage: Usage | None = None
-
-
-def chunk(event: object) -> Chunk:
-    """An event's JSON, read leniently: servers leave out, rename and null almost everything."""
-    data = _object(event)
-    choices = data.get("choices")
-    choice = _object(choices[0]) if isinstance(choices, list) and choices else {}
-    delta = _object(choice.get("delta") or choice.get("message"))
-    listed = _object(choice.get("logprobs")).get("content")
-    tokens = [_token(item) for item in listed] if isinstance(listed, list) else []
-    finish = choice.get("finish_reason")
-    return Chunk(
-        _reasoning(delta),
-        _text(delta.get("content")),
-        tuple(token for token in tokens if token),
-        finish if isinstance(finish, str) and finish else None,
-        usage(data.get("usage")),
-    )
-
-
-def usage(data: object) -> Usage | None:
-    """Token counts; None is not observed. SGLang puts reasoning tokens at the top level."""
-    counts = _object(data)
-    if not counts:
-        return None
-    cached = _count(_object(counts.get("prompt_tokens_details")).get("cached_tokens"))
-    reasoning = _count(_object(counts.get("completion_tokens_details")).get("reasoning_tokens"))
-    if reasoning is None:
-        reasoning = _count(counts.get("reasoning_tokens"))
-    return Usage(_count(counts.get("prompt_tokens")), cached, _count(counts.get("completion_tokens")), reasoning)
-
-
-def _token(data: object) -> Token | None:
-    item = _object(data)
-    logprob = item.get("logprob")
-    return Token(_text(item.get("token")), float(logprob)) if isinstance(logprob, int | float) else None
-
-
-def _object(data: object) -> Mapping[str, Any]:
-    return data if isinstance(data, Mapping) else {}
-
-
-def _reasoning(delta: Mapping[str, Any]) -> str:
-    """The first field that holds any (some servers fill two alike), else the `thinking` parts of the content."""
-    fields = (delta.get(name) for name in ("reasoning", "reasoning_content", "reasoning_details"))
-    content = delta.get("content")
-    parts = content if isinstance(content, list) else []
-    thinking = "".join(_text(_object(part).get("thinking")) for part in parts)
-    return next((text for text in map(_text, fields) if text), thinking)
-
-
-def _text(data: object) -> str:
-    """Text as it stands; lists of parts with a `text` or a `summary` are joined."""
-    if isinstance(data, list):
-        return "".join(_text(_object(part).get("text")) or _text(_object(part).get("summary")) for part in data)
-    return data if isinstance(data, str) else ""
-
-
-def _count(data: object) -> int | None:
-    return data if isinstance(data, int) and not isinstance(data, bool) and data >= 0 else None

@@ -1,0 +1,53 @@
+"""Where every request that is over is entered: its client's allowance, metrics, journal, traces, second looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cuecard.domain.outcome import Outcome
+from cuecard.gateway import account
+from cuecard.gateway.account import End, Unanswered
+from cuecard.gateway.audit import Audit
+from cuecard.gateway.chat import Asked, Given
+from cuecard.gateway.journal import Journal
+from cuecard.gateway.keys import Client
+from cuecard.gateway.observe import Observatory
+
+if TYPE_CHECKING:  # OpenTelemetry need not be there
+    from cuecard.gateway.traces import Traces
+
+
+@dataclass(frozen=True)
+class Books:
+    """What a request costs is entered however it ends: answered, decided only, left by its client, or failed."""
+
+    seen: Observatory
+    audit: Audit
+    journal: Journal | None
+    traces: Traces | None
+
+    def answered(self, asked: Given, client: Client, outcome: Outcome, first_shown_s: float | None) -> None:
+        """A request has ended in an outcome."""
+        self.seen.answered(asked.id, asked.model, outcome, first_shown_s)
+        client.spend(account.usage(outcome)["total_tokens"])
+        if isinstance(asked, Asked):
+            self.audit.consider(asked.question, outcome)
+        if self.journal is not None:
+            self.journal.write(asked, outcome)
+        if self.traces is not None:
+            self.traces.answered(asked, outcome)
+
+    def refused(self, error: Exception) -> None:
+        """A request was refused before anything was done; of what it says, nothing is kept."""
+        if self.journal is not None:
+            self.journal.write(Given(model=""), Unanswered(End.REFUSED, "", (), 0.0, error))
+
+    def unanswered(self, asked: Given, client: Client, ended: Unanswered) -> None:
+        """A request has ended without an outcome; its calls have cost what they cost."""
+        self.seen.spent(ended.calls)
+        client.spend(account.charge(ended.calls, asked.prompt_tokens))
+        if self.journal is not None:
+            self.journal.write(asked, ended)
+        if self.traces is not None and ended.error is not None:
+            self.traces.failed(asked, ended.error, ended.total_s)

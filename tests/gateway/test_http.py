@@ -1,0 +1,85 @@
+"""What HTTP asks of a server (RFC 9110), and what clients of all ages send."""
+
+from __future__ import annotations
+
+import json
+
+import httpx2
+import pytest
+from gateways import COUNT, DESCRIBE, disagreeing, gateway
+from test_guard import said
+
+pytestmark = pytest.mark.timeout(20)
+ASKED = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
+READ = ("health", "ready", "metrics", "stats", "v1/models", "v1/models/cuecard/mutual")
+WRITTEN = ("v1/chat/completions", "v1/responses", "v1/decision")
+
+
+def old(path: str, body: bytes = b"", method: str = "POST") -> bytes:
+    head = f"{method} {path} HTTP/1.0\r\ncontent-length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("text", [COUNT, DESCRIBE])
+async def test_a_client_of_http_1_0_gets_no_chunks(stream, text):
+    body = json.dumps({"model": "cuecard", "stream": stream, "messages": [{"role": "user", "content": text}]}).encode()
+    async with gateway(disagreeing(token_s=0.002)) as client:
+        head, _, told = (await said(client, old("/v1/chat/completions", body))).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    assert b"transfer-encoding" not in head.lower()
+    assert b"connection: close" in head.lower()
+    if stream:
+        lines = [line for line in told.split(b"\n\n") if line]
+        assert all(line.startswith(b"data: ") for line in lines)
+        assert lines[-1] == b"data: [DONE]"
+    else:
+        assert json.loads(told)["choices"][0]["message"]["content"] == "3"
+
+
+@pytest.mark.parametrize("path", ["/health", "/dashboard", "/dashboard/page.js", "/metrics", "/nowhere"])
+async def test_other_answers_to_http_1_0_are_whole_too(path):
+    async with gateway() as client:
+        head, _, told = (await said(client, old(path, method="GET"))).partition(b"\r\n\r\n")
+    length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
+    assert int(length.split(b":")[1]) == len(told) > 0
+
+
+async def test_head_is_get_without_a_body():
+    async with gateway() as client, httpx2.AsyncClient(base_url=str(client.base_url).removesuffix("v1/")) as plain:
+        for path in (*READ, "dashboard", "dashboard/page.css"):
+            there, head = await plain.get(path), await plain.head(path)
+            assert (head.status_code, head.content) == (200, b"")
+            assert head.headers["content-type"] == there.headers["content-type"]
+
+
+async def test_a_slash_at_the_end_changes_nothing():
+    async with gateway() as client, httpx2.AsyncClient(base_url=str(client.base_url).removesuffix("v1/")) as plain:
+        for path in READ:
+            answer = await plain.get(f"{path}/")
+            assert answer.status_code == 200
+            if path.startswith("v1"):
+                assert answer.json() == (await plain.get(path)).json()
+        for path in WRITTEN:
+            assert (await plain.post(f"{path}/", json=ASKED | {"input": COUNT})).status_code in (200, 400)
+        assert (await plain.post("v1/chat/completions/", json=ASKED)).status_code == 200
+        moved = await plain.get("dashboard/")
+        assert moved.is_redirect
+        assert moved.next_request.url.path == "/dashboard"
+        assert "<h1>Cuecard" in (await plain.get("dashboard/", follow_redirects=True)).text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        *[("GET", path, {"POST"}) for path in WRITTEN],
+        *[("OPTIONS", path, {"POST"}) for path in WRITTEN],
+        *[("POST", path, {"GET", "HEAD"}) for path in (*READ, "dashboard", "dashboard/page.css", "v1/models/")],
+        ("DELETE", "v1/models/cuecard", {"GET", "HEAD"}),
+    ],
+)
+async def test_what_a_path_does_not_take_it_says_what_it_takes(method, path, allowed):
+    async with gateway() as client, httpx2.AsyncClient(base_url=str(client.base_url).removesuffix("v1/")) as plain:
+        answer = await plain.request(method, path)
+    assert answer.status_code == 405
+    assert {each.strip() for each in answer.headers["allow"].split(",")} == allowed
