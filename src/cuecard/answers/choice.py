@@ -7,6 +7,7 @@ letters, the option's words count.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from cuecard.answers import number, yes_no
 from cuecard.answers.answer import Answer, Blank, Reading, one_of
@@ -18,6 +19,7 @@ from cuecard.answers.words import claimed, mentioned
 from cuecard.domain.question import Question, letter
 
 _ON_THE_WAY = re.compile(r"(?:let|let's|first|step|i'll|i will|i need|we need|start|looking)\b", re.IGNORECASE)
+_MOST_POLAR_CHARS, _MOST_SAME_CHARS = 200, 400  # of an option that is yes or no; of a text that is an option
 SHORT_WORDS, MOST_WORDS = 8, 10  # of a text in which a letter, or an option's words, count wherever they stand
 
 
@@ -38,9 +40,9 @@ def read(text: str, question: Question) -> Reading:
 # --- numbers of numbered options --------------------------------------------------------------------------------------
 
 _LABELLED = re.compile(
-    r"\W*(?:(?:the )?(?:correct |final )?(?:option|answer|choice|number)\s*(?:is|:)?\s*)?"
-    r"[(\[]?(?P<label>\d{1,2})\b[)\].:]?"
-    r"(?:\s+is (?:correct|right|the answer))?(?P<rest>(?:[\s\-–—:]+\D.*)?)\W*",
+    r"\W*+(?:(?:the )?(?:correct |final )?(?:option|answer|choice|number)\s*+(?:(?:is|:)\s*+)?[(\[]?)?"
+    r"(?P<label>\d{1,2})\b[)\].:]?"
+    r"(?:\s++is (?:correct|right|the answer))?(?P<rest>(?:(?:[\s\-–—:]{2,}+|[\s\-–—:]\D).*+)?)\W*+",
     re.IGNORECASE,
 )
 
@@ -62,6 +64,8 @@ def _by_label(said: str, question: Question) -> Answer | None:
 
 def _by_letter(said: str, question: Question) -> Reading:
     found = mentions(said, letter(len(question.options) - 1))
+    if found is None:
+        return Blank.UNCLEAR
     claim = len(before_reasons(said)) if len(before_reasons(said).split()) <= SHORT_WORDS else 0
     # in a few words a letter need not be decided on: what else could it be there for?
     decided = [one for one in found if one.decided] or [one for one in found if one.end <= claim and not one.described]
@@ -98,10 +102,13 @@ def _as_written(said: str, mention: Mention) -> str:
 
 def _by_words(said: str, question: Question) -> Reading:
     """The option whose words the text consists of, claims, or mentions; the last only in a short text."""
-    options = [_core(plain(option)) for option in question.options]
+    options = [_core_of(option) for option in question.options]
     parts = sentences(before_reasons(said)) or [said]
     claim = claimed(parts[0], question.text) if len(parts) == 1 else parts[0]
+    longest = max(_MOST_SAME_CHARS, *(2 * len(option) for option in question.options))
     for candidate in (said, before_reasons(said), parts[0], claim):
+        if len(candidate) > longest:
+            continue
         same = [i for i, option in enumerate(options) if _core(unquoted(candidate)) == option]
         if len(same) == 1:
             return Answer(unquoted(candidate), letter(same[0]))
@@ -122,10 +129,18 @@ def _core(text: str) -> str:
     return normalise(text).removeprefix("because ")
 
 
+@lru_cache(maxsize=256)
+def _core_of(option: str) -> str:
+    """An option's, kept for the next reply."""
+    return _core(plain(option))
+
+
 def _by_polarity(said: str, question: Question) -> Reading:
     """For options that are yes and no (and no more): the one that the text says."""
+    if len(question.options) != 2 or any(len(option) > _MOST_POLAR_CHARS for option in question.options):
+        return Blank.NOTHING
     values = [yes_no.read(option, question) for option in question.options]
-    if len(values) != 2 or {value.value for value in values if isinstance(value, Answer)} != {"yes", "no"}:
+    if {value.value for value in values if isinstance(value, Answer)} != {"yes", "no"}:
         return Blank.NOTHING
     reading = yes_no.read(said, question)
     return Answer(reading.text, letter(_index(values, reading))) if isinstance(reading, Answer) else reading

@@ -46,7 +46,7 @@ def conclusion(text: str) -> str | None:
 
 
 def _marked(tail: str) -> str | None:
-    for statement in reversed(stated(tail)):
+    for statement in reversed(stated(tail) or []):
         said = _bare(statement.text)
         if statement.weight is not Weight.HEDGED and said:
             return said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from cuecard.answers import choice, maths, number, short_text, structured, yes_no
@@ -12,8 +13,8 @@ from cuecard.answers.patterns import any_of, pattern
 from cuecard.answers.reasoning import visible
 from cuecard.answers.refusals import after_taking_back, refuses
 from cuecard.answers.similarity import normalise
-from cuecard.answers.stated import Statement, Weight, closing_clause, settle, stated
-from cuecard.answers.wording import plain, sentences
+from cuecard.answers.stated import MOST_READ, Statement, Weight, closing_clause, settle, stated
+from cuecard.answers.wording import plain, sentences, size, spaced
 from cuecard.domain.question import AnswerKind, Question
 
 Reader = Callable[[str, Question], Reading]
@@ -25,10 +26,13 @@ READERS: dict[AnswerKind, Reader] = {
     AnswerKind.MATHS: maths.read,
 }
 MOST_CHARS = 20_000
+"""Characters of a reply that may mark a brief answer, from its end; where that is not all, with a final mark only."""
+_OPENING_CHARS = 2_000
+_ASKED_CHARS = (2_000, 6_000)  # of a question, from its beginning and its end
 _BOLD = re.compile(r"\*\*(?!\s)([^*\n]{1,60}?)(?<!\s)\*\*")
 # What stands before an answer in bold, and how a conclusion puts a number.
 _BEFORE_BOLD = any_of("is are was were be says reads pick choose say so thus therefore with")
-_ANSWERED = pattern(rf"(?:\b{_BEFORE_BOLD}|[:,]|^|\n)\W*$")
+_ANSWERED = pattern(rf"(?:\b{_BEFORE_BOLD}|[:,\n])\W{{0,40}}$|^\W{{0,40}}$")
 _RESULT = any_of(
     """there_(?:are|is|were) (?:it|that)(?:'s|_is) we_(?:have|get|count|find) (?:that|this)_(?:makes|gives)
     the_\\w+(?:_\\w+){0,12}_(?:is|are|equals|=) [-$€£]?\\d"""
@@ -41,38 +45,51 @@ def extract(text: str, question: Question) -> Answer:
 
     Unfinished thinking, refusals, ranges and answers taken back are unparseable, never guessed at.
     """
-    shown = _shortened(visible(text) or "")
+    shown = visible(text) or ""
     if not shown:
         return UNPARSED
     if question.kind is AnswerKind.FREE_TEXT:
         return _free(shown)
     if question.kind is AnswerKind.JSON:
         return structured.read(shown)
-    reading = _read(shown, question)
+    reading = _read(spaced(shown), _shortened(question))
     return reading if isinstance(reading, Answer) else UNPARSED
 
 
-def _shortened(shown: str) -> str:
-    """A reply of ordinary length as it is; of a very long one the beginning and the end, where answers stand."""
-    return shown if len(shown) <= MOST_CHARS else f"{shown[:4_000]}\n\n{shown[4_000 - MOST_CHARS :]}"
+def _shortened(question: Question) -> Question:
+    """A question of ordinary length as it is; a very long one with the beginning and the end of its text."""
+    first, last = _ASKED_CHARS
+    text = question.text
+    return question if len(text) <= first + last else replace(question, text=f"{text[:first]}\n{text[-last:]}")
 
 
 def _free(shown: str) -> Answer:
-    """The whole reply; a short refusal is none."""
+    """The whole reply, of which a very long one is compared as it is; a short refusal is none."""
+    if len(shown) > MOST_CHARS:
+        return Answer(shown, shown)
     value = normalise(shown)
-    refusal = refuses(sentences(shown)[0]) and len(shown.split()) <= 40
+    refusal = len(shown.split()) <= 40 and refuses(sentences(shown)[0])
     return Answer(shown, value) if value and not refusal else UNPARSED
 
 
 def _read(shown: str, question: Question) -> Reading:
+    """What a reply says, or why that is not clear. Only the end of a very long one is looked at."""
     read = partial(_with, READERS[question.kind], question)
+    whole = len(shown) <= MOST_CHARS
+    shown = shown[-MOST_CHARS:]
     statements = stated(shown)
+    if statements is None:
+        return Blank.UNCLEAR
+    if not whole:
+        statements = [one for one in statements if one.weight is Weight.FINAL][-1:]
     later = after_taking_back(shown)
     if later is not None:
         statements = [one for one in statements if one.at >= len(shown) - len(later)]
         marked = settle(statements, read)
         return marked if isinstance(marked, Answer) else Blank.UNCLEAR
     marked = settle(statements, read)
+    if not whole:
+        return marked
     if isinstance(marked, Answer) and _opens_otherwise(shown, statements, marked, question):
         return Blank.UNCLEAR
     return marked if marked is not Blank.NOTHING else _unmarked(shown, question, read)
@@ -89,13 +106,13 @@ def _opens_otherwise(shown: str, statements: list[Statement], marked: Answer, qu
     first = (sentences(shown) or [""])[0]
     if (question.kind is not AnswerKind.YES_NO and len(first.split()) > 2) or statements[0].at < len(first):
         return False
-    opening = READERS[question.kind](first, question)
+    opening = READERS[question.kind](first[:_OPENING_CHARS], question)
     return isinstance(opening, Answer) and opening.value != marked.value
 
 
 def _unmarked(shown: str, question: Question, read: Callable[[str], Reading]) -> Reading:
     """The reply read as a whole; where that is no answer, its one bold phrase, or what its last line concludes."""
-    direct = read(shown)
+    direct = read(shown) if size(shown) <= MOST_READ else Blank.UNCLEAR
     if isinstance(direct, Answer):
         return direct
     for candidate in (_bold(shown, question), _concluded(shown, question)):

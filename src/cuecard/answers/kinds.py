@@ -129,7 +129,7 @@ _MEASURE = any_of(
     temperature population altitude elevation"""
 )
 _SPACE = any_of("area volume")
-_GIVEN = r"(?=.*\d)"
+_GIVEN, _WHICH = r"(?=.{0,200}\d)", r".{0,200}\b(?:that|where|which|who|in which)\b"
 _PLACED = any_of("between from in on at to outside limit")
 _EXTREME = any_of("highest lowest largest smallest maximum minimum max min greatest least oldest youngest tallest")
 _QUANTITIES = any_of("number count total sum percentage percent remainder quotient probability population")
@@ -155,7 +155,7 @@ _COUNTED = "|".join(
         r"age (?:of (?!reason|enlightenment|discovery|exploration|empires?|aquarius)|limit)",
         r"year (?:of|shown|written|printed|on|in which|when)\b(?! the \w+\W*$)",
         rf"{_MEASURE}(?:{_ENDS}| of (?:{_THE}|an?|one|light|sound|gravity|(?-i:[A-Z])\w*)\b| {_PLACED}\b)",
-        rf"{_SPACE}(?:{_ENDS}| (?:of|under) {_THE} (?!.*\b(?:that|where|which|who|in which)\b)| of an? {_GIVEN})",
+        rf"{_SPACE}(?:{_ENDS}| (?:of|under) {_THE} (?!{_WHICH})| of an? {_GIVEN})",
         r"(?:boiling|melting|freezing) point of\b",
         rf"digit\b|square root of\b|cube root of\b|(?:share|fraction|rate) of\b|{_RATES} rate\b",
     )
@@ -170,7 +170,7 @@ _MASS_NOUN = any_of("money time water milk sugar flour oil petrol gas energy pow
 _COSTS = any_of("cost costs weigh weighs earn earns pay pays spend spent measure charge charges sell_for")
 _NUMBER = pattern(
     r"\bhow many\b",
-    rf"\bhow much (?:is|are|was|were|(?:more|less|{_MASS_NOUN})\b|(?:do|does|did|will|would)\b.*\b{_COSTS}\b)",
+    rf"\bhow much (?:is|are|was|were|(?:more|less|{_MASS_NOUN})\b|(?:do|does|did|will|would)\b.{{0,200}}\b{_COSTS}\b)",
     r"\bhow old\b(?![- ]fashioned)",
     r"\bhow (?:tall|high|heavy|wide|deep|far|long)(?: away)? (?:is|are|was|were) (?!your|my|too|it (?!from|to))",
     rf"\b(?:what|which) {_QUANTITY}\b(?! (?:plate|sequence))",

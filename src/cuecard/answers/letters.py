@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 
 from cuecard.answers.patterns import any_of, pattern
 
@@ -64,7 +65,9 @@ _SHOWS = any_of(
 _DESCRIBED = pattern(rf"[\s)\]]{{1,2}}{_SHOWS}\b")
 
 _ONE = re.compile(r"[A-Z](?![A-Za-z])|(?<=[(\[])\s?[a-z](?=\s?[)\]])")
-_OPENS = pattern(r"[\W_]*(?:(?:the )?(?:correct |final )?(?:option|choice|answer|letter)\s?)?[\W_]*")
+_OPENS = pattern(r"[\W_]*+(?:(?:the )?(?:correct |final )?(?:option|choice|answer|letter)\s?)?[\W_]*+")
+_OPENING_CHARS = 80
+MOST_MENTIONS = 200
 _STOPS = pattern(r"[\s*\"'”]*(?:$|[.,:;)\]\n–—-]|because\b|since\b|as\b|\(|[^\x00-\x7f])")
 _CLOSES = re.compile(r"[\s*.!]*(?:$|\n)|[.!]\s")
 _LISTS = re.compile(r"\s?[.:)]\s*\S")
@@ -86,8 +89,8 @@ class Mention:
     described: bool = False
 
 
-def mentions(said: str, last: str) -> list[Mention]:
-    """The letters from A to `last` that a text mentions and does not rule out."""
+def mentions(said: str, last: str) -> list[Mention] | None:
+    """The letters from A to `last` that a text mentions and does not rule out; None if it is full of letters."""
     either = f"A-{last}a-{last.lower()}"
     alone = re.fullmatch(rf"\W*(?:(?:option|choice|answer|letter)\b[\s:]*)?[(\[]?([{either}])\W*", said, re.IGNORECASE)
     if alone is not None:
@@ -95,11 +98,10 @@ def mentions(said: str, last: str) -> list[Mention]:
     one, named = rf"(?:[(\[]\s?[{either}]\s?[)\]]|[A-{last}])", r"(?:(?<=[Oo]ption )|(?<=[Cc]hoice ))"
     free = r"(?![A-Za-zÀ-ÿ0-9_])"
     group = re.compile(rf"(?<![A-Za-zÀ-ÿ0-9_'\\])(?:{one}(?:{_JOIN}{one}{free})*|{named}[{either}]){free}(?!'[a-z])")
-    return [
-        _mention(said, found)
-        for found in group.finditer(said)
-        if _is_letter(said, found) and not _is_denied(said, found)
-    ]
+    found = list(islice(group.finditer(said), MOST_MENTIONS + 1))
+    if len(found) > MOST_MENTIONS:
+        return None
+    return [_mention(said, one) for one in found if _is_letter(said, one) and not _is_denied(said, one)]
 
 
 def _is_letter(said: str, found: re.Match[str]) -> bool:
@@ -122,7 +124,9 @@ def _is_denied(said: str, found: re.Match[str]) -> bool:
 def _mention(said: str, found: re.Match[str]) -> Mention:
     (start, end), bare = found.span(), found.group()[0] not in "(["
     sure = bool(_DECIDING.search(said[max(0, start - 40) : start]) or _DECIDED.match(said, end))
-    opens = _OPENS.fullmatch(said, said.rfind("\n", 0, start) + 1, start) and _STOPS.match(said, end)
+    line = said.rfind("\n", max(0, start - _OPENING_CHARS - 1), start) + 1
+    near = line > 0 or start <= _OPENING_CHARS
+    opens = near and _OPENS.fullmatch(said, line, start) and _STOPS.match(said, end)
     closes = not bare and _CLOSES.match(said, end)
     heads = _LISTS.match(said, end) or not (bare or closes)
     return Mention(

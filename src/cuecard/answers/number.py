@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import lru_cache
 
 from cuecard.answers.answer import Answer, Blank, Reading, one_of
-from cuecard.answers.numerals import Numeral, numerals
+from cuecard.answers.numerals import MOST_NUMERALS, Numeral, numerals
 from cuecard.answers.patterns import any_of, pattern
 from cuecard.answers.refusals import answerable
 from cuecard.answers.units import unit
@@ -44,7 +45,8 @@ _NO_SUCH = pattern(
     r"\b(?:aren't|isn't|are not|is not) any\s+(?P<any>\w+)",
 )
 # "row 2": the word before a number that only names a thing; these words make no name
-_LABEL = re.compile(r"([^\W\d_]+)[\s:#-]{0,2}$")
+_LABEL = re.compile(r"(?<![^\W\d_])([^\W\d_]+)[\s:#-]{0,2}$")
+_MOST_CHARS, _MOST_SENTENCES = 400, 200  # of a number with its unit; of a reply that gives one
 _SMALL = "is are was were has have had of the than and or to be equals by with a an plus minus times"
 _NO_LABEL = set(_SMALL.split())
 
@@ -55,6 +57,8 @@ def read(text: str, question: Question) -> Reading:
     if not said.strip():
         return Blank.UNCLEAR
     parts = sentences(before_reasons(said))
+    if len(parts) > _MOST_SENTENCES:
+        return Blank.UNCLEAR
     claims = [_claim(part, question) for part in parts]
     if Blank.UNCLEAR in claims:
         claims = [_claim(_ASIDE.sub("", part), question) for part in parts]
@@ -68,6 +72,8 @@ def read(text: str, question: Question) -> Reading:
 
 def whole(text: str) -> Fraction | None:
     """The value of a text that is nothing but a number and its unit."""
+    if len(text) > _MOST_CHARS:
+        return None
     said = unquoted(plain(text))
     found = numerals(said)
     if len(found) != 1:
@@ -78,7 +84,7 @@ def whole(text: str) -> Fraction | None:
 
 def unit_of(text: str) -> str | None:
     """The unit of the first number in a text, by its one name (12 centimetres -> cm); None if there is none."""
-    said = plain(text)
+    said = plain(text[:_MOST_CHARS])
     return next((unit(said, found.start, found.end)[2] for found in numerals(said)), None)
 
 
@@ -86,9 +92,10 @@ def _claim(sentence: str, question: Question) -> Reading:
     """The number of one sentence: its only one, or the result that it works out."""
     if _NONE.fullmatch(sentence):
         return Answer(sentence.rstrip(". "), Fraction(0))
-    found = list(_asserted(sentence, numerals(sentence)))
-    if _TIME_OR_DATE.search(sentence):
+    counted = numerals(sentence)
+    if len(counted) > MOST_NUMERALS or _TIME_OR_DATE.search(sentence):
         return Blank.UNCLEAR
+    found = list(_asserted(sentence, counted))
     totals = [numeral for numeral in found if _IN_TOTAL.match(sentence, numeral.end)]
     found = totals or found
     results = [end.end() for end in _RESULT.finditer(sentence) if found and end.end() <= found[-1].start]
@@ -123,7 +130,13 @@ def _is_bound(sentence: str, numeral: Numeral) -> bool:
 def _is_label(sentence: str, numeral: Numeral, question: Question) -> bool:
     """Whether the number only names a thing as the question does: the 2 of "row 2"."""
     label = _label(sentence, numeral)
-    return label is not None and label in {_label(question.text, one) for one in numerals(question.text)}
+    return label is not None and label in _labels(question.text)
+
+
+@lru_cache(maxsize=64)
+def _labels(text: str) -> frozenset[tuple[str, Fraction | None] | None]:
+    """All things of a question that have a number, kept for its next numeral."""
+    return frozenset(_label(text, one) for one in numerals(text))
 
 
 def _label(text: str, numeral: Numeral) -> tuple[str, Fraction | None] | None:
@@ -137,6 +150,12 @@ def _none_of(sentence: str, question: Question) -> str | None:
     """The words that say there is none of what the question asks for: "no red" for "How many red digits …"."""
     for found in _NO_SUCH.finditer(sentence):
         thing = (found["thing"] or found["any"]).lower()
-        if re.search(rf"\b{re.escape(thing)}", question.text, re.IGNORECASE):
+        if f" {thing}" in _spaced_words(question.text):
             return found.group().strip()
     return None
+
+
+@lru_cache(maxsize=64)
+def _spaced_words(text: str) -> str:
+    """A question's words, a space before each."""
+    return " " + " ".join(re.findall(r"\w+", text.lower()))

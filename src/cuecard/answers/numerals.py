@@ -6,10 +6,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 
 from cuecard.answers.patterns import pattern
 
 MOST_DIGITS, MOST_EXPONENT, MOST_POWER = 40, 300, 30
+MOST_NUMERALS = 500
+"""Numbers of a text that are looked at."""
 
 _TO_TWENTY = """zero one two three four five six seven eight nine ten
 eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"""
@@ -121,7 +124,7 @@ _WORDS = pattern(
     rf"\b(?P<alone>(?:half\s+)?(?:a\s+)?dozen|once|twice|thrice|{_PART_ALONE})\b",
     rf"\b(?:(?:(?:{_TO_999}|an?)\s+(?:{'|'.join(_BIG)})\b,?\s+(?:and\s+)?){{0,4}}{_TO_999}"
     rf"(?:\s+(?:{'|'.join(_BIG)}))?|an?\s+(?:{'|'.join(_BIG)}))\b(?:\s+(?P<dozen>dozen)\b)?"
-    rf"(?P<point>\s+point(?:\s+(?:{_ANY_UNIT}))+\b)?"
+    rf"(?P<point>\s+point(?:\s+(?:{_ANY_UNIT})){{1,{MOST_DIGITS}}}\b)?"
     rf"(?P<plus>\s+and\s+(?:a|one)\s+(?P<part>{'|'.join(_PARTS)})\b)?",
 )
 _ALONE: dict[str, int | Fraction] = {
@@ -181,5 +184,6 @@ def _worth(found: re.Match[str]) -> Fraction:
 
 
 def numerals(text: str) -> list[Numeral]:
-    """All numbers of a text, in its order; those in words too."""
-    return sorted([*_digits(text), *_words(text)], key=lambda numeral: numeral.start)
+    """The numbers of a text, in its order; those in words too. More than MOST_NUMERALS where it holds too many."""
+    found = [numeral for form in (_digits, _words) for numeral in islice(form(text), MOST_NUMERALS + 1)]
+    return sorted(found, key=lambda numeral: numeral.start)

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 
 from cuecard.answers.kinds import guess_kind
 from cuecard.answers.patterns import any_of, pattern
 from cuecard.answers.wording import sentences
-from cuecard.domain.question import AnswerKind
+from cuecard.domain.question import MOST_OPTIONS, AnswerKind
 
-MOST_OPTIONS = 26
 _LAST_CHARS = 8_000  # options close a question, however long the document before them
+_STEM_CHARS, _HEADING_CHARS = 4_000, 100
 _STYLES = (r"\({0}\)", r"\[{0}\]", r"{0}\)", r"{0}\.", r"{0}:", r"{0}、")
 # The options begin on a line of their own, or behind the end of the question.
-_OPENS = r"(?:^|\n)[ \t]*(?:[-*•]\s+)?\**|(?<=[?:.!？：。])\s*\**"
-_NEXT = r"(?:(?<=\n)|(?<=[\s,;、。]))(?:[-*•]\s+)?\**"
+_OPENS = r"(?:^|\n)[ \t]*+(?:[-*•]\s++)?\**+|(?<=[?:.!？：。])\s*+\**+"
+_NEXT = r"(?<=[\s,;、。])(?:[-*•]\s++)?\**+"
 _HEADING = re.compile(
-    r"\s*\**(?:(?:answer )?(?:options|choices)|select one|choose one|pick one|选项)\**\s*[:：]?\**\s*$", re.IGNORECASE
+    r"(?:(?:answer )?(?:options|choices)|select one|choose one|pick one|选项)\**+\s*+[:：]?\**+\s*$", re.IGNORECASE
 )
 _TOLD = any_of(
     """answer please choose select pick respond reply explain give think which what write output only note do_not
     your_answer the_answer"""
 )
-_AFTERWARDS = pattern(rf"(?:\n|(?<=[.?!;])\s+)\s*(?={_TOLD}\b)")
+_AFTERWARDS = pattern(rf"(?:(?<!\s)(?=[^\S\n]*+\n)|(?<=[.?!;]))\s++(?={_TOLD}\b)")
 
 
 # A list with numbers is one of steps, facts or files far more often: it has to follow a question that it can answer.
@@ -78,7 +79,7 @@ def listed_in(text: str) -> Listed:
 
 def _answers(stem: str, after: str, options: tuple[str, ...]) -> bool:
     """Whether numbered options are answers to the question before them, not steps or facts that it is about."""
-    asked = (sentences(stem) or [""])[-1]
+    asked = (sentences(stem[-_STEM_CHARS:]) or [""])[-1]
     if not asked.endswith(("?", "？")) and not _CHOOSES.search(asked):
         return False
     if after and not _AFTERWARDS.match(f"\n{after}"):
@@ -113,6 +114,7 @@ def _marks(text: str, style: str, signs: list[str]) -> list[tuple[int, int]]:
     return marks
 
 
+@cache
 def _mark(style: str, sign: str, place: str) -> re.Pattern[str]:
     return re.compile(rf"(?:{place})(?P<mark>{style.format(sign)})\**(?=\s|\S)")
 
@@ -128,14 +130,21 @@ def _split(text: str, marks: list[tuple[int, int]]) -> tuple[str, str, tuple[str
     pieces.append(last if cut is None else last[: cut.start()])
     after = "" if cut is None else last[cut.start() :].strip()
     options = tuple(_trimmed(piece) for piece in pieces)
-    stem = _HEADING.sub("", text[: marks[0][0]].rstrip(" \t\n-*•")).strip()
+    stem = _without_heading(text[: marks[0][0]].rstrip(" \t\n-*•"))
     if not stem or not all(options) or any(len(option) > 400 for option in options):
         return None
     return stem, after, options
 
 
+def _without_heading(stem: str) -> str:
+    """What stands before the options, less the heading "Options:" above them."""
+    at = max(0, len(stem) - _HEADING_CHARS)
+    heading = _HEADING.search(stem, at)
+    return (stem if heading is None else stem[: heading.start()].rstrip("*")).strip()
+
+
 def _trimmed(option: str) -> str:
     """An option's words, without what joins it to the next one or closes the list."""
-    option = re.sub(r"(?:\s*[,;、]\s*(?:and|or)?|\s+(?:and|or))\s*$", "", " ".join(option.split()))
+    option = re.sub(r"(?: ?[,;、] ?(?:and|or)?| (?:and|or)) ?$", "", " ".join(option.split()))
     option = option.rstrip("*-• ")
     return re.sub(r"(?<=\w)[.?;]$", "", option) if not re.search(r"\.\w+\.$", option) else option

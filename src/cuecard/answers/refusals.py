@@ -9,8 +9,8 @@ from cuecard.answers.wording import END
 
 _CHECK = any_of("re-?\\w+ double[-_]check check verify look think see")
 _TAKEN_BACK = pattern(
-    r"(?:(?<=[.!?…,;:\n—–-])|\bbut,?)\s*(?:no,?\s+)?(?:"
-    r"wait\b(?=\s*(?:[,.!?…:—–-]|$|(?:no|i|let|maybe|actually)\b))"
+    r"(?:(?<=[.!?…,;:—–-])\s*+|(?<!\s)(?=[^\S\n]*+\n)\s++|\bbut,?\s*+)(?:no,?\s++)?(?:"
+    r"wait\b(?=\s*+(?:[,.!?…:—–-]|$|(?:no|i|let|maybe|actually)\b))"
     r"|(?:hold on|hang on|on second thoughts?|scratch that|actually,? (?:no|wait)|i (?:made|misread|miscounted))\b"
     rf"|(?:let me|let's) {_CHECK}\b"
     r"|(?<=no, )that(?:'s| is) (?:wrong|not right|incorrect)(?=\s*[.!,;]))"

@@ -8,6 +8,10 @@ from collections.abc import Sequence
 
 from rapidfuzz.distance import Levenshtein
 
+from cuecard.answers.wording import nfkc
+
+MOST_COMPARED = 20_000
+"""Characters of the longest text whose distance to another one is computed, which takes the product of both lengths."""
 _ARTICLES = {"a", "an", "the"}
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _KEPT = set("%#&@+")
@@ -15,7 +19,7 @@ _KEPT = set("%#&@+")
 
 def folded(text: str) -> str:
     """NFKC, no case, single spaces; zero-width characters gone."""
-    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    text = nfkc(nfkc(text).casefold())
     return " ".join("".join(c for c in text if unicodedata.category(c) != "Cf").split())
 
 
@@ -42,7 +46,12 @@ def _kept(text: str, index: int) -> str:
 
 
 def similarity(one: str, other: str) -> float:
-    """1 - Levenshtein distance / length of the longer; 1 for two empty texts."""
+    """1 - Levenshtein distance / length of the longer; 1 for two empty texts.
+
+    Texts of more than MOST_COMPARED characters are the same (1) or not (0).
+    """
+    if max(len(one), len(other)) > MOST_COMPARED:
+        return float(one == other)
     return 1.0 - Levenshtein.normalized_distance(one, other)
 
 

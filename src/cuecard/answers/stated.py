@@ -7,13 +7,18 @@ final ("so the answer is", "final answer", "but … the answer is"): then what w
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import islice
 
 from cuecard.answers.answer import Blank, Reading, one_of
 from cuecard.answers.patterns import any_of, pattern
-from cuecard.answers.wording import boxes
+from cuecard.answers.wording import boxes, size
+
+MOST_MARKS, MOST_READ = 100, 5_000
+"""Marks of each form that a text may hold, and characters in which a brief answer is looked for."""
 
 
 class Weight(IntEnum):
@@ -59,7 +64,7 @@ _FOREIGN = pattern(
     r"(?:الإجابة|الجواب)(?:\s(?:الصحيحة|الصحيح|النهائية|هي|هو)){0,3}\s?:?",
     r"(?:उत्तर|जवाब)(?:\s(?:है|होगा))?\s?:?",
 )
-_TAG = re.compile(r"<answer>\s*(.{0,400}?)\s*(?:</answer>|$)", re.IGNORECASE | re.DOTALL)
+_TAG = re.compile(r"<answer>((?:(?!<answer>).){0,400}?)(?:</answer>|$)", re.IGNORECASE | re.DOTALL)
 _HASHES = re.compile(r"^####\s+(?=\S)", re.MULTILINE)
 
 _UNSURE = any_of(
@@ -77,22 +82,24 @@ _THEN = any_of("so thus therefore hence overall consequently in_conclusion in_to
 _CONCLUSION = pattern(rf"(?:^|[.,;:!\n]\s{{0,3}}|\band ){_THEN}\b,?\s")
 
 
-def stated(text: str) -> list[Statement]:
-    """All marked answers, in the order of the text."""
-    found = [_worded(text, mark, previous) for mark, previous in _with_previous(text)]
-    found += [Statement(tag.start(), Weight.FINAL, tag[1]) for tag in _TAG.finditer(text)]
-    found += [Statement(at.start(), Weight.FINAL, _rest(text, at.end())) for at in _HASHES.finditer(text)]
-    found += _boxed(text)
+def stated(text: str) -> list[Statement] | None:
+    """All marked answers, in the order of the text; None where there are too many to tell which one is meant."""
+    forms = [list(islice(form.finditer(text), MOST_MARKS + 1)) for form in (_MARK, _FOREIGN, _TAG, _HASHES)]
+    boxed = _boxed(text)
+    if max(len(boxed), *(len(form) for form in forms)) > MOST_MARKS:
+        return None
+    english, foreign, tags, hashes = forms
+    starts = [mark.start() for mark in english]
+    marks = sorted([*english, *foreign], key=lambda mark: mark.start())
+    ends = [0, *(mark.end() for mark in marks)]
+    found = [_worded(text, mark, previous, starts) for mark, previous in zip(marks, ends, strict=False)]
+    found += [Statement(tag.start(), Weight.FINAL, tag[1].strip()) for tag in tags]
+    found += [Statement(at.start(), Weight.FINAL, _rest(text, at.end(), starts)) for at in hashes]
+    found += boxed
     return sorted((one for one in found if one is not None), key=lambda statement: statement.at)
 
 
-def _with_previous(text: str) -> list[tuple[re.Match[str], int]]:
-    """Each worded mark with the end of the one before it."""
-    marks = sorted([*_MARK.finditer(text), *_FOREIGN.finditer(text)], key=lambda mark: mark.start())
-    return [(mark, before.end() if before else 0) for before, mark in zip([None, *marks], marks, strict=False)]
-
-
-def _worded(text: str, mark: re.Match[str], previous: int) -> Statement | None:
+def _worded(text: str, mark: re.Match[str], previous: int, starts: list[int]) -> Statement | None:
     start = max(previous, mark.start() - 80)
     lead = re.split(r"[.!?\n]", text[start : mark.start()])[-1]
     if _NOT_CLAIMED.search(re.sub(r"\b(?:the|my|that|a)\s+$", "", lead, flags=re.IGNORECASE)):
@@ -105,7 +112,7 @@ def _worded(text: str, mark: re.Match[str], previous: int) -> Statement | None:
     else:
         hedged = re.search(r"possible", quality, re.IGNORECASE) or re.match(r"might|may|could|can", verb, re.IGNORECASE)
         weight = Weight.HEDGED if hedged else Weight.PLAIN
-    return Statement(mark.start(), weight, _rest(text, mark.end()))
+    return Statement(mark.start(), weight, _rest(text, mark.end(), starts))
 
 
 def _boxed(text: str) -> list[Statement]:
@@ -120,12 +127,13 @@ def _boxed(text: str) -> list[Statement]:
     return [Statement(start, Weight.FINAL, inner) for start, _, inner in joined]
 
 
-def _rest(text: str, start: int) -> str:
-    """The rest of the line, or the next line that says something; it ends where the next mark begins."""
-    after = text[start : start + 600].lstrip()
-    line = after.split("\n", 1)[0]
-    following = _MARK.search(line)
-    return line if following is None else line[: following.start()]
+def _rest(text: str, start: int, starts: list[int]) -> str:
+    """The rest of the line, or the next line that says something; it ends where the next of the marks begins."""
+    after = text[start : start + 600]
+    line = after.lstrip().split("\n", 1)[0]
+    begin = start + len(after) - len(after.lstrip())
+    following = bisect_left(starts, begin)
+    return line[: starts[following] - begin] if following < len(starts) else line
 
 
 def closing_clause(text: str) -> str | None:
@@ -136,7 +144,12 @@ def closing_clause(text: str) -> str | None:
 
 
 def settle(statements: Sequence[Statement], read: Callable[[str], Reading]) -> Reading:
-    """What the marked answers come to: from the last final one on they must agree; hedged ones count only alone."""
+    """What the marked answers come to: from the last final one on they must agree; hedged ones count only alone.
+
+    Unclear where they are too long to read.
+    """
+    if sum(size(statement.text) for statement in statements) > MOST_READ:
+        return Blank.UNCLEAR
     read_out = [(statement.weight, read(statement.text)) for statement in statements]
     said = [(weight, reading) for weight, reading in read_out if reading is not Blank.NOTHING]
     firm = [(weight, reading) for weight, reading in said if weight is not Weight.HEDGED] or said

@@ -7,7 +7,7 @@ import re
 
 from cuecard.answers.answer import UNPARSED, Answer
 
-_FENCED = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL | re.IGNORECASE)
+_FENCE = re.compile(r"```(?:json)?[^\S\n]*+\n", re.IGNORECASE)
 _ATTEMPTS = 50
 _OPENS = re.compile(r"[\[{]")
 _BRACKET = re.compile(r"[\[\]{}]")
@@ -16,7 +16,7 @@ _KEYED = re.compile(r'\s*"[^"\n]{0,100}"\s*:')
 
 def read(shown: str) -> Answer:
     """The only JSON value of a reply: the whole of it, what is fenced, or the one object or list within its text."""
-    fenced = _FENCED.findall(shown)
+    fenced = _fenced(shown)
     if (whole := _parsed(shown)) is not None:
         return whole
     found = [_parsed(text) for text in fenced or _within(shown)]
@@ -24,17 +24,25 @@ def read(shown: str) -> Answer:
     return found[-1] if found and found[-1] is not None and len(values) == 1 and None not in found else UNPARSED
 
 
+def _fenced(text: str) -> list[str]:
+    """What stands between fences."""
+    found, at = [], 0
+    while (opening := _FENCE.search(text, at)) and (end := text.find("```", opening.end())) >= 0:
+        found.append(text[opening.end() : end])
+        at = end + 3
+    return found
+
+
 def _parsed(text: str) -> Answer | None:
     try:
-        value = json.loads(text)
+        return Answer(text.strip(), json.dumps(json.loads(text), sort_keys=True, ensure_ascii=False))
     except (ValueError, RecursionError):
         return None
-    return Answer(text.strip(), json.dumps(value, sort_keys=True, ensure_ascii=False))
 
 
 def _within(text: str) -> list[str]:
     """Every object or list in a text, outermost ones only, as far as a few attempts find them."""
-    found, at, decoder = [], 0, json.JSONDecoder()
+    found, at, decoder, closing = [], 0, json.JSONDecoder(), _closings(text)
     for _ in range(_ATTEMPTS):
         if not (opening := _OPENS.search(text, at)):
             break
@@ -42,22 +50,18 @@ def _within(text: str) -> list[str]:
             _, at = decoder.raw_decode(text, opening.start())
             found.append(text[opening.start() : at])
         except (ValueError, RecursionError):
-            at = _behind(text, opening.start())
+            # it opens no JSON: on behind all of a broken object, else behind the bracket
+            at = opening.start() + 1
+            at = closing.get(opening.start(), at) if opening[0] == "{" and _KEYED.match(text, at) else at
     return found
 
 
-def _behind(text: str, start: int) -> int:
-    """Where to look on behind a bracket that opens no JSON: behind all of a broken object, else behind the bracket."""
-    closing = _closing(text, start)
-    broken = text[start] == "{" and _KEYED.match(text, start + 1)
-    return closing if broken and closing else start + 1
-
-
-def _closing(text: str, start: int) -> int | None:
-    """Behind the bracket that closes the one at `start`; texts in quotes are not told apart."""
-    depth = 0
-    for found in _BRACKET.finditer(text, start):
-        depth += 1 if found[0] in "[{" else -1
-        if depth == 0:
-            return found.end()
-    return None
+def _closings(text: str) -> dict[int, int]:
+    """Where each bracket that is closed opens, and where its closing ends; texts in quotes are not told apart."""
+    closings, opened = {}, []
+    for bracket in _BRACKET.finditer(text):
+        if bracket[0] in "[{":
+            opened.append(bracket.start())
+        elif opened:
+            closings[opened.pop()] = bracket.end()
+    return closings

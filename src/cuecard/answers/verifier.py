@@ -18,6 +18,8 @@ from cuecard.domain.errors import MissingExtra
 from cuecard.worker import START_S, Worker
 
 LIMIT_S = 5.0
+MOST_CHARS = 2_000
+"""Of an expression; a longer one is the same as no other."""
 _SCRIPT = Path(__file__).with_name("maths_worker.py")
 
 
@@ -50,4 +52,4 @@ atexit.register(_VERIFIER.close)
 @lru_cache(maxsize=4096)
 def same_expression(truth: str, given: str) -> bool:
     """Whether an expression is the true one, by math-verify; not symmetric for intervals. Raises MissingExtra."""
-    return _VERIFIER.same(truth, given)
+    return max(len(truth), len(given)) <= MOST_CHARS and _VERIFIER.same(truth, given)

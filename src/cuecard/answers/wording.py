@@ -25,8 +25,11 @@ _MARKDOWN = (
     (re.compile(r"\*{1,3}(?=\S)|(?<=\S)\*{1,3}|`{1,3}|(?<!\w)__|__(?!\w)"), ""),
 )
 _REASONS = re.compile(
-    r",?\s+(?:because|since|given that|due to)\b|,\s+as\b|\s+as (?:it|there|the|this|that|they)\b", re.IGNORECASE
+    r"(?:,|(?<![\s,]))\s++(?:because|since|given that|due to|as (?:it|there|the|this|that|they))\b|,\s++as\b",
+    re.IGNORECASE,
 )
+_GAP = re.compile(r"\s{41,}")
+_MARKS = re.compile(r"[^\w\s!-~]{31,}")  # what may be a long run of combining marks
 _QUOTES = "\"'“”‘’«»„「」『』"
 END = re.compile(r"(?<=[.!?])[\"'”’)\]]?\s+|(?<=[。！？])|\n+")
 _ABBREVIATED = re.compile(r"(?:^|[\s(])(?:[A-Z]|St|Dr|Mr|Mrs|Ms|Mt|No|Jr|Sr|vs|ca|approx|e\.g|i\.e|[A-Z]\.[A-Z])\.$")
@@ -39,7 +42,37 @@ def plain(text: str) -> str:
     text = unboxed(text)
     for pattern, replacement in (*_LATEX, *_MARKDOWN):
         text = pattern.sub(replacement, text)
-    return unicodedata.normalize("NFKC", text).replace("−", "-").replace("’", "'").strip()
+    return nfkc(text).replace("−", "-").replace("’", "'").strip()
+
+
+def nfkc(text: str) -> str:
+    """The text with one form for each character.
+
+    Putting n combining marks in order takes n² steps, so that a run of them is cut in pieces of 30 by a joiner, as the
+    stream-safe format of Unicode Standard Annex 15 has it.
+    """
+    return text if text.isascii() else unicodedata.normalize("NFKC", _MARKS.sub(_stream_safe, text))
+
+
+def size(text: str) -> int:
+    """Characters of a text once it is plain: one of them can stand for eighteen."""
+    return len(nfkc(text))
+
+
+def _stream_safe(run: re.Match[str]) -> str:
+    pieces, marks = [], 0
+    for char in run.group():
+        marks = marks + 1 if unicodedata.combining(char) else 0
+        if marks > 30:
+            pieces.append("͏")
+            marks = 1
+        pieces.append(char)
+    return "".join(pieces)
+
+
+def spaced(text: str) -> str:
+    """The text with each gap of more than 40 white spaces shortened: to a blank line where it holds a line's end."""
+    return _GAP.sub(lambda gap: "\n\n" if "\n" in gap.group() else " ", text)
 
 
 def unboxed(text: str) -> str:
@@ -53,18 +86,16 @@ def unboxed(text: str) -> str:
 
 def boxes(text: str) -> list[tuple[int, int, str]]:
     r"""(start, end, content) of each outermost \boxed{…} that is closed."""
-    closed: list[tuple[int, int, str]] = []
+    closed: list[tuple[re.Match[str], re.Match[str]]] = []
     opened: list[re.Match[str]] = []
     for brace in _BRACE.finditer(text):
         if brace.group() != "}":
             opened.append(brace)
         elif opened and len((mark := opened.pop()).group()) > 1:
-            closed.append((mark.start(), brace.end(), text[mark.end() : brace.start()]))
-    outermost: list[tuple[int, int, str]] = []
-    for box in sorted(closed):
-        if not outermost or box[0] >= outermost[-1][1]:
-            outermost.append(box)
-    return outermost
+            while closed and closed[-1][0].start() > mark.start():  # inside this one
+                closed.pop()
+            closed.append((mark, brace))
+    return [(mark.start(), brace.end(), text[mark.end() : brace.start()]) for mark, brace in closed]
 
 
 def unquoted(text: str) -> str:
@@ -76,13 +107,13 @@ def unquoted(text: str) -> str:
 
 def sentences(text: str) -> list[str]:
     """The sentences and lines of a text; "Dr. Smith" and "B. red" are not cut in two."""
-    pieces: list[str] = []
-    for piece in END.split(text):
-        if pieces and _ABBREVIATED.search(pieces[-1][-12:]):
-            pieces[-1] += " " + piece.strip()
-        elif piece.strip():
-            pieces.append(piece.strip())
-    return pieces
+    pieces: list[list[str]] = []
+    for piece in map(str.strip, END.split(text)):
+        if pieces and _ABBREVIATED.search(pieces[-1][-1][-12:]):
+            pieces[-1].append(piece)
+        elif piece:
+            pieces.append([piece])
+    return [" ".join(parts) for parts in pieces]
 
 
 def before_reasons(text: str) -> str:

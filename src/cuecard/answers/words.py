@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from cuecard.answers.patterns import any_of, pattern
 from cuecard.answers.similarity import normalise
@@ -33,8 +34,10 @@ _LITTLE = (
     "is are was were what which who where when how of in on at to do does did it this that and or there with for by"
 )
 _SMALL = set(_LITTLE.split())
-_NOT_BUT = re.compile(r"^not\s+.{1,60}?,?\s+but\s+(?:rather\s+)?(?P<rest>.+)$", re.IGNORECASE)
-_BUT_NOT = re.compile(r"^(?P<rest>.+?),?\s+(?:(?:and|but)\s+)?(?:not|rather than|instead of)\s+.{1,60}$", re.IGNORECASE)
+_NOT_BUT = re.compile(r"^not\s++.{1,60}?,?(?<!\s)\s++but\s++(?:rather\s++)?(?P<rest>.++)$", re.IGNORECASE)
+_BUT_NOT = re.compile(
+    r"^(?P<rest>.+?)(?<!\s),?\s++(?:(?:and|but)\s++)?(?:not|rather than|instead of)\s++.{1,60}$", re.IGNORECASE
+)
 _BE = {"is", "are", "was", "were", "would", "cannot", "does", "do"}
 _DENIED = {"isnt", "arent", "wasnt", "wrong", "incorrect", "cannot", "doesnt", "impossible"}
 _DENIES = {"not", "isnt", "arent", "wasnt", "doesnt", "neither", "nor", "cannot", "dont", "without", "no"}
@@ -51,7 +54,8 @@ def claimed(sentence: str, question: str, strict: bool = False) -> str:
         return unquoted(asked_for)
     found = _COPULA.match(said)
     while found is not None and _RELATIVE.search(found["subject"].strip()):
-        found = _COPULA.match(said, found.start("rest") - 1) if " " in found["rest"] else None
+        at = found.start("rest")
+        found = _COPULA.match(said, at - 1) if said.find(" ", at) >= 0 else None
     if found is None or not _is_subject(said[: found.start("rest")], question, strict):
         return "" if strict else unquoted(_positive(_FILLER.sub("", said, count=1) if _FILLER.match(said) else said))
     rest = found["rest"].strip()
@@ -71,7 +75,7 @@ def _subject_asked_for(said: str, question: str) -> str:
 
 
 def _is_subject(subject: str, question: str, strict: bool) -> bool:
-    shared = set(normalise(subject).split()) & set(normalise(question).split()) - _SMALL - _IMAGERY
+    shared = set(normalise(subject).split()) & set(spoken(question)) - _SMALL - _IMAGERY
     return bool(shared) or (not strict and _PLAIN_SUBJECT.match(subject.strip()) is not None)
 
 
@@ -84,7 +88,7 @@ def _positive(said: str) -> str:
 def mentioned(text: str, options: Sequence[str]) -> set[int]:
     """The indices of the options whose words a text holds and does not deny; the longest wins where they overlap."""
     words = normalise(plain(text)).split()
-    spans = [(i, *span) for i, option in enumerate(options) for span in _spans(words, normalise(plain(option)).split())]
+    spans = [(i, *span) for i, option in enumerate(options) for span in _spans(words, list(spoken(option)))]
     ends = [end for _, _, end in spans]
     return {
         index
@@ -92,6 +96,12 @@ def mentioned(text: str, options: Sequence[str]) -> set[int]:
         if not any(a <= start and end <= b and b - a > end - start for _, a, b in spans)
         and not _denied(words, max([start - 3, 0, *(e for e in ends if e <= start)]), start, end)
     }
+
+
+@lru_cache(maxsize=256)
+def spoken(text: str) -> tuple[str, ...]:
+    """The words of a question or an option, kept for the next reply."""
+    return tuple(normalise(plain(text)).split())
 
 
 def _spans(words: list[str], sought: list[str]) -> list[tuple[int, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from cuecard.answers.answer import Answer, Blank, Reading, one_of
 from cuecard.answers.patterns import pattern
@@ -29,6 +30,7 @@ _ENDS = pattern(
 )
 _AUXILIARY = "is are was were am be do does did can could has have had will would should must may might"
 _AUXILIARIES = set(_AUXILIARY.split())
+_MOST_SENTENCES = 200
 
 
 def read(text: str, question: Question) -> Reading:
@@ -46,6 +48,8 @@ def read(text: str, question: Question) -> Reading:
     if refuses(said):
         left = answerable(said)
         return read(left, question) if left.strip() and not refuses(left) else Blank.UNCLEAR
+    if len(parts) > _MOST_SENTENCES:
+        return Blank.UNCLEAR
     return one_of([_sentence(part, question) for part in parts])
 
 
@@ -69,7 +73,7 @@ def _echo(sentence: str, question: Question) -> bool | None:
 
     The auxiliary may move, nothing else: "B is larger than A" does not answer "Is A larger than B?".
     """
-    asked = normalise((sentences(plain(question.text)) or [""])[-1]).split()
+    asked = _asked(question.text)
     if not asked or asked[0] not in _AUXILIARIES or len(asked) < 3:
         return None
     told = normalise(re.sub(r"n't\b", " not", sentence)).replace("cannot", "can not").split()
@@ -78,7 +82,13 @@ def _echo(sentence: str, question: Question) -> bool | None:
     told.remove(asked[0])
     negations = [word for word in told if word in ("not", "no")]
     rest = [word for word in told if word not in ("not", "no")]
-    return not negations if rest == asked[1:] and len(negations) <= 1 else None
+    return not negations if rest == list(asked[1:]) and len(negations) <= 1 else None
+
+
+@lru_cache(maxsize=64)
+def _asked(text: str) -> tuple[str, ...]:
+    """The words of a question's last sentence, kept for the next sentence of a reply."""
+    return tuple(normalise((sentences(plain(text)) or [""])[-1]).split())
 
 
 def _answer(text: str, value: bool) -> Answer:

@@ -71,6 +71,7 @@ def serve(
             traces=_traces(),
             images=chosen.images,
             most_bytes=chosen.server.most_body_mib * 2**20,
+            most_text=chosen.server.most_text,
             ping_s=chosen.server.ping_s,
             hosts=chosen.hosts(at),
             origins=chosen.server.origins,

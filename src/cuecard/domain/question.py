@@ -10,6 +10,9 @@ from functools import cached_property
 
 from cuecard.domain.errors import BadInput
 
+MOST_OPTIONS = 26
+"""One for each letter."""
+
 
 class AnswerKind(StrEnum):
     """How an answer is asked for, found in text, compared and scored."""
@@ -63,15 +66,21 @@ class Question:
     def __post_init__(self) -> None:
         if not self.text.strip():
             raise ValueError("a question needs a text")
-        if self.kind is AnswerKind.CHOICE and not 2 <= len(self.options) <= 26:
-            raise ValueError(f"a choice needs 2 to 26 options, got {len(self.options)}")
+        if len(self.options) > MOST_OPTIONS or (self.kind is AnswerKind.CHOICE and len(self.options) < 2):
+            raise ValueError(f"a choice needs 2 to {MOST_OPTIONS} options, got {len(self.options)}")
+
+    @property
+    def characters(self) -> int:
+        """Of all texts in it."""
+        said = (message.text for message in self.history)
+        return sum(map(len, (self.text, self.system or "", self.schema or "", *self.options, *said)))
 
 
 def kind_named(name: object) -> AnswerKind:
     """The kind of answer of this name. Raises BadInput with a suggestion."""
     if isinstance(name, str) and name in set(AnswerKind):
         return AnswerKind(name)
-    near = get_close_matches(str(name), AnswerKind, 1)
+    near = get_close_matches(str(name)[:40], AnswerKind, 1)
     suggestion = f"; did you mean {near[0]}?" if near else ""
     raise BadInput(f"unknown kind {str(name)[:40]!r}", f"kinds are: {', '.join(AnswerKind)}{suggestion}")
 

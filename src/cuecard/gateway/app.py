@@ -27,7 +27,7 @@ from cuecard.domain.errors import BadInput, BeyondAPair, CuecardError, Unauthori
 from cuecard.gateway import account, chat, names, responses
 from cuecard.gateway.account import Json
 from cuecard.gateway.audit import Audit
-from cuecard.gateway.bodies import Body, Parse, json_of, trace_of, understood
+from cuecard.gateway.bodies import Body, Parse, json_of, trace_of, understood, within
 from cuecard.gateway.books import Books
 from cuecard.gateway.chat import Asked
 from cuecard.gateway.config import Images
@@ -49,7 +49,7 @@ if TYPE_CHECKING:  # OpenTelemetry need not be there
     from cuecard.gateway.traces import Traces
 
 Handler = Callable[[Request], Awaitable[Response]]
-MOST_BYTES = 48 * 2**20
+MOST_BYTES, MOST_TEXT = 48 * 2**20, 400_000
 PING_S = 10.0
 READING = "GET, HEAD"
 PROBE_WAIT_S = 2.0
@@ -77,6 +77,7 @@ def application(
     traces: Traces | None = None,
     images: Images | None = None,
     most_bytes: int = MOST_BYTES,
+    most_text: int = MOST_TEXT,
     ping_s: float = PING_S,
     hosts: Collection[str] | None = None,
     origins: Collection[str] = (),
@@ -115,7 +116,7 @@ def application(
         return client
 
     async def meant(body: Body, parse: Parse) -> Asked:
-        return await understood(body, parse, pictures)
+        return await understood(body, within(most_text, parse), pictures)
 
     def guarded(handler: Handler) -> Handler:
         """A path for those with a key; looking costs nothing of what the key allows."""

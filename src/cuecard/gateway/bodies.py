@@ -95,6 +95,19 @@ def trace_of(request: Request) -> Json:
     return {name: request.headers[name] for name in ("traceparent", "tracestate") if name in request.headers}
 
 
+def within(most_text: int, parse: Parse) -> Parse:
+    """As `parse`, for requests of at most so many characters of text. Raises BadInput."""
+
+    def parsed(said: object, fetch: Fetch) -> Asked:
+        asked = parse(said, fetch)
+        if (given := asked.question.characters) > most_text:
+            more = f"{given} characters of text are more than the {most_text} that are taken"
+            raise BadInput(more, "send less, or raise server.most_text in cuecard.toml")
+        return asked
+
+    return parsed
+
+
 async def understood(body: Body, parse: Parse, pictures: Pictures) -> Asked:
     """A request as it is meant. It is read twice if it has images: to see which, and when they are there."""
     if not body.may_have_images:

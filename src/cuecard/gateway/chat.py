@@ -74,6 +74,8 @@ MOST_NAME = 200
 """Characters of what names something."""
 MOST_TOKENS, MOST_SEED = 2**31 - 1, 2**63 - 1
 """More than any model writes, and as much as servers can take."""
+MOST_PARTS = 10_000
+"""Messages of a request, and parts of a message."""
 EFFORTS = {"minimal": 256, "low": 512, "medium": 2048, "high": 8192, "xhigh": 16384}
 """Reasoning tokens for OpenAI's `reasoning_effort`; `none` is a short answer of the large model."""
 
@@ -219,6 +221,8 @@ def _question(body: Json, own: Json, fetch: Fetch) -> Question:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise BadInput("messages is empty", "the last message is the user's question")
+    if len(messages) > MOST_PARTS:
+        raise BadInput(f"there are more than {MOST_PARTS} messages", "send fewer")
     system, turns = [], []
     for index, message in enumerate(messages):
         role, text, images = _message(message, index, fetch)
@@ -304,6 +308,8 @@ def _content(content: object, where: str, fetch: Fetch, *, is_assistant: bool) -
         return [content], []
     if not isinstance(content, list):
         raise BadInput(f"{where} has no content", "a text, or a list of parts")
+    if len(content) > MOST_PARTS:
+        raise BadInput(f"{where} has more than {MOST_PARTS} parts", "send fewer")
     texts, images = [], []
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None

@@ -169,6 +169,8 @@ class Server(Strict):
     origins: list[str] = []
     """Sites whose pages may ask from a browser (CORS), as https://app.example.org; `*`: all."""
     most_body_mib: int = Field(48, ge=1)
+    most_text: int = Field(400_000, ge=1)
+    """Characters of all texts of a request."""
     ping_s: float = Field(10.0, gt=0)
     drain_s: int = Field(30, ge=0)
     """How long requests under way may go on when the server is told to stop."""

@@ -318,20 +318,21 @@ def conversation(prompt: Prompt) -> bytes:
 # LLaVA, InternVL, Idefics and their kin. The first character of a match is kept and a space put behind it, so nothing
 # is removed and no new token can come together.
 _CONTROL = re.compile(
-    r"<(?=[|｜])"  # <|im_end|>, <|eot_id|>, <｜User｜>, <|image_pad|>, <|turn> …
-    r"|<(?=/?\w{1,32}[|｜]>)"  # <turn|>, <image|> …
-    r"|<(?=/?[^\W_]{1,32}_\w{0,32}>)"  # <start_of_turn>, <im_start>, <row_1_col_2>, <IMG_CONTEXT>, <extra_id_0> …
-    r"|<(?=/?(?:think|thinking|thought|reasoning|answer|s|bos|eos|pad|unk|sep|cls|mask|sop|eop|eoa|eoh|image|img|video|"
-    r"audio|ref|box|quad|point|slice|unit|global-img|seed:\w{1,32}|mask:\d{1,4}|(?:unused|loc|seg)\d{1,4})\s{0,8}/?>)"
-    r"|\[(?=/?(?:INST|IMG|IMG_BREAK|IMG_END|AUDIO|BEGIN_AUDIO|THINK|SYSTEM_PROMPT|TOOL_CALLS|AVAILABLE_TOOLS|TOOL_RESULTS|"
-    r"TOOL_CONTENT|ARGS|CALL_ID|PREFIX|MIDDLE|SUFFIX|MODEL_SETTINGS|BOS|EOS|EOT|PAD|UNK|CLS|SEP|[gs]?MASK|control_\d{1,4}|"
+    r"<(?=[|｜]"  # <|im_end|>, <|eot_id|>, <｜User｜>, <|image_pad|>, <|turn> …
+    r"|<\s{0,8}/?SYS\s{0,8}>>"
+    r"|/?(?=\w)(?:\w{1,32}[|｜]>"  # <turn|>, <image|> …
+    r"|[^\W_]{1,32}_\w{0,32}>"  # <start_of_turn>, <im_start>, <row_1_col_2>, <IMG_CONTEXT>, <extra_id_0> …
+    r"|(?:think|thinking|thought|reasoning|answer|s|bos|eos|pad|unk|sep|cls|mask|sop|eop|eoa|eoh|image|img|video|"
+    r"audio|ref|box|quad|point|slice|unit|global-img|seed:\w{1,32}|mask:\d{1,4}|(?:unused|loc|seg)\d{1,4})\s{0,8}/?>))"
+    r"|\[(?=/?(?=[\w|])(?:INST|IMG|IMG_BREAK|IMG_END|AUDIO|BEGIN_AUDIO|THINK|SYSTEM_PROMPT|TOOL_CALLS|AVAILABLE_TOOLS|"
+    r"TOOL_RESULTS|TOOL_CONTENT|ARGS|CALL_ID|PREFIX|MIDDLE|SUFFIX|MODEL_SETTINGS|BOS|EOS|EOT|PAD|UNK|CLS|SEP|[gs]?MASK|control_\d{1,4}|"
     r"UNUSED_TOKEN_\d{1,4}|\|\w{1,32}\|)\])"
-    r"|<(?=<\s{0,8}/?SYS\s{0,8}>>)"
     r"|◁(?=/?\w{1,32}▷)",
     re.IGNORECASE,
 )
 # The end of a text that may become a control token when more is written: longer than any of the above.
 _UNSETTLED = re.compile(r"(?:<{1,2}|\[|◁)[^<>\[\]◁▷]{0,80}\Z")
+_LONGEST_UNSETTLED = 82
 
 
 def neutral(text: str) -> str:
@@ -341,4 +342,5 @@ def neutral(text: str) -> str:
 
 def _settled(text: str) -> str:
     """The text that is still being written, less an end that `neutral` cannot judge yet."""
-    return _UNSETTLED.sub("", text)
+    found = _UNSETTLED.search(text, max(0, len(text) - _LONGEST_UNSETTLED))
+    return text if found is None else text[: found.start()]

@@ -39,7 +39,7 @@ class Ending(StrEnum):
 
 def words(text: str) -> list[str]:
     """Words, each with the white space before it."""
-    return re.findall(r"\s*\S+", text)
+    return re.findall(r"\s*\S+", text.rstrip())
 
 
 def first(parts: Sequence[str]) -> list[float]:
@@ -107,7 +107,7 @@ class CardCut:
         if not 0 < self.keep <= 1:
             raise BadInput(f"a card cannot keep {self.keep:g} of itself", "write a share above 0 and at most 1")
         if self.selector not in SELECTORS:
-            near = get_close_matches(self.select, SELECTORS, 1)
+            near = get_close_matches(self.select[:100], SELECTORS, 1)
             every = f"there are: {', '.join(SELECTORS)}, each also with {PASSAGE}"
             hint = f"did you mean {near[0]}?" if near else every
             raise BadInput(f"nobody knows how to select a card's words by {self.select!r}", hint)

@@ -19,7 +19,7 @@ from cuecard.strategies.policy import EarlyStop
 from cuecard.strategies.team import Reply, Team, Thought, cancelled
 from cuecard.strategies.verdicts import Verdict
 
-_WHOLE_WORD = re.compile(r"\S+(?=\s)")
+_WHOLE_WORD = re.compile(r"(?<!\S)\S++(?=\s)")
 
 
 async def settled(question: Question, team: Team, thought: Thought) -> Verdict | None:

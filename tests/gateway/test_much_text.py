@@ -1,0 +1,103 @@
+"""Texts that are meant to keep the gateway busy."""
+
+from __future__ import annotations
+
+import time
+
+import httpx2
+import pytest
+from gateways import COUNT, gateway
+
+from cuecard.domain.errors import BadInput, CuecardError
+from cuecard.domain.question import Image
+from cuecard.gateway import chat, responses
+from cuecard.gateway.app import MOST_TEXT
+from cuecard.gateway.bodies import within
+from cuecard.gateway.chat import Asked, parse
+
+MOST_S = 1.0
+SPACES = " " * 60_000
+HELD_UP = {
+    "spaces before a word and options": f"What?x{SPACES}y\nA) red\nB) blue",
+    "spaces before options of one line": f"What?x{SPACES}A) red B) blue",
+    "spaces before options": f"What?x{SPACES}\nA) red\nB) blue",
+    "spaces behind options": f"What?\nA) red\nB) blue.{SPACES}x",
+    "a million option lines": "What?\n" + "A) x\n" * 1_000_000,
+    "four megabytes": "how much do " * 350_000,
+}
+
+
+def no_image(url: str) -> Image:
+    raise AssertionError(url)
+
+
+def asking(content: object, **more: object) -> dict[str, object]:
+    return {"model": "cuecard", "messages": [{"role": "user", "content": content}], **more}
+
+
+@pytest.mark.parametrize("name", HELD_UP)
+def test_no_question_holds_up_the_event_loop(name: str) -> None:
+    began = time.thread_time()
+    parse(asking(HELD_UP[name]), no_image)
+    assert time.thread_time() - began < MOST_S
+
+
+@pytest.mark.parametrize("name", [name for name in HELD_UP if name.startswith("spaces")])
+async def test_a_decision_about_many_spaces_is_given(name: str) -> None:
+    async with gateway() as client, httpx2.AsyncClient(base_url=str(client.base_url), timeout=10) as plain:
+        answer = await plain.post("decision", json=asking(HELD_UP[name]))
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "much",
+    [
+        asking("How many? " + "a" * MOST_TEXT),
+        asking([{"type": "text", "text": "a" * 1000}] * (MOST_TEXT // 1000 + 1)),
+        asking(COUNT, cuecard={"options": ["a" * MOST_TEXT, "b"]}),
+        asking(COUNT) | {"messages": [{"role": "system", "content": "a" * MOST_TEXT}, *asking(COUNT)["messages"]]},
+        asking(COUNT) | {"messages": [{"role": "user", "content": "a" * MOST_TEXT}, *asking(COUNT)["messages"]]},
+    ],
+    ids=["text", "parts", "options", "system", "history"],
+)
+def test_more_text_than_is_taken_is_refused_wherever_it_is(much: dict[str, object]) -> None:
+    with pytest.raises(BadInput, match=f"more than the {MOST_TEXT} that are taken") as refused:
+        within(MOST_TEXT, parse)(much, no_image)
+    assert "server.most_text" in refused.value.hint
+    assert within(2 * MOST_TEXT, parse)(much, no_image).question.characters > MOST_TEXT
+
+
+async def test_too_much_text_is_a_400() -> None:
+    async with gateway() as client, httpx2.AsyncClient(base_url=str(client.base_url)) as plain:
+        answers = [
+            await plain.post("chat/completions", json=asking("a" * (MOST_TEXT + 1))),
+            await plain.post("decision", json=asking("a" * (MOST_TEXT + 1))),
+            await plain.post("responses", json={"model": "cuecard", "input": "a" * (MOST_TEXT + 1)}),
+        ]
+    assert [answer.status_code for answer in answers] == [400, 400, 400]
+
+
+@pytest.mark.parametrize(
+    "much",
+    [
+        asking(COUNT) | {"messages": [{"role": "user", "content": "a"}] * 200_000},
+        asking([{"type": "text", "text": ""}] * 200_000),
+        asking(COUNT, cuecard={"options": ["a"] * 200_000}),
+        asking(COUNT, cuecard={"options": ["a"] * 27, "kind": "number"}),
+        asking(COUNT, cuecard={"kind": "n" * 4_000_000}),
+        asking(COUNT, **{"n" * 4_000_000: 1}),
+        asking(COUNT, cuecard={"k" * 4_000_000: 1}),
+    ],
+    ids=["messages", "parts", "options", "options of a number", "kind", "parameter", "setting"],
+)
+def test_many_small_things_and_long_names_are_refused_at_once(much: dict[str, object]) -> None:
+    began = time.thread_time()
+    with pytest.raises(CuecardError):
+        parse(much, no_image)
+    assert time.thread_time() - began < MOST_S
+
+
+def test_texts_within_the_bound_are_taken_by_both_wires() -> None:
+    for read, body in ((chat.parse, asking(COUNT)), (responses.parse, {"model": "cuecard", "input": COUNT})):
+        asked: Asked = within(MOST_TEXT, read)(body, no_image)
+        assert asked.question.text == COUNT
