@@ -153,6 +153,18 @@ def test_a_long_question_is_understood_in_time(name: str) -> None:
     assert timed(lambda: extract(REPLY, asked)) < MOST_S
 
 
+@pytest.mark.parametrize("option", ["a ", "nine hundred and ", "1", "yes no ", "I cannot tell. "])
+@pytest.mark.parametrize("reply", ["The answer is I can't tell what 7 is.\n", "The answer is A, not B.\n", "A "])
+def test_many_long_options_are_told_apart_in_time(reply: str, option: str) -> None:
+    options = tuple(f"{repeated(option, 1_990)}{index}" for index in range(26))
+    for question in (
+        Question("Which?", options=options, kind=AnswerKind.CHOICE),
+        Question("Which?", options=options, labels=tuple(map(str, range(1, 27))), kind=AnswerKind.CHOICE),
+        Question("Which?", options=options[:2], kind=AnswerKind.CHOICE),
+    ):
+        assert timed(lambda question=question: extract(reply * 90, question)) < MOST_S
+
+
 def test_as_much_text_as_the_gateway_takes_is_neutralised_in_time() -> None:
     for fragment in ("<", "[", "<|im_end|>", "<a_", "< "):
         text = repeated(fragment, 400_000)

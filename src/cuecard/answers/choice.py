@@ -22,11 +22,20 @@ _ON_THE_WAY = re.compile(r"(?:let|let's|first|step|i'll|i will|i need|we need|st
 _MOST_POLAR_CHARS, _MOST_SAME_CHARS = 200, 400  # of an option that is yes or no; of a text that is an option
 SHORT_WORDS, MOST_WORDS = 8, 10  # of a text in which a letter, or an option's words, count wherever they stand
 
+# What is read of options is kept for the other marked answers of a reply, and for other replies.
+_refuses = lru_cache(maxsize=256)(refuses)
+_value = lru_cache(maxsize=256)(number.whole)
+
+
+@lru_cache(maxsize=256)
+def _option_core(option: str) -> str:
+    return _core(plain(option))
+
 
 def read(text: str, question: Question) -> Reading:
     """The option that a text picks; unclear if it picks several, contradicts itself, or refuses."""
     said = plain(text)
-    if refuses(said) and not any(refuses(option) for option in question.options):
+    if refuses(said) and not any(map(_refuses, question.options)):
         said = answerable(said)
         if not said.strip():
             return Blank.UNCLEAR
@@ -53,7 +62,7 @@ def _by_label(said: str, question: Question) -> Answer | None:
     if found is None or found["label"] not in question.labels or len(said.split()) > MOST_WORDS:
         return None
     index = question.labels.index(found["label"])
-    if any(number.whole(option) == int(found["label"]) for option in question.options):
+    if any(_value(option) == int(found["label"]) for option in question.options):
         return None
     named = mentioned(found["rest"], question.options) if found["rest"].strip() else {index}
     return Answer(said.strip().rstrip("."), letter(index)) if named == {index} else None
@@ -102,20 +111,21 @@ def _as_written(said: str, mention: Mention) -> str:
 
 def _by_words(said: str, question: Question) -> Reading:
     """The option whose words the text consists of, claims, or mentions; the last only in a short text."""
-    options = [_core_of(option) for option in question.options]
+    options = [_option_core(option) for option in question.options]
     parts = sentences(before_reasons(said)) or [said]
     claim = claimed(parts[0], question.text) if len(parts) == 1 else parts[0]
     longest = max(_MOST_SAME_CHARS, *(2 * len(option) for option in question.options))
     for candidate in (said, before_reasons(said), parts[0], claim):
         if len(candidate) > longest:
             continue
-        same = [i for i, option in enumerate(options) if _core(unquoted(candidate)) == option]
+        core = _core(unquoted(candidate))
+        same = [i for i, option in enumerate(options) if core == option]
         if len(same) == 1:
             return Answer(unquoted(candidate), letter(same[0]))
     polar = _by_polarity(said, question)
     if polar is not Blank.NOTHING:
         return polar
-    if all(number.whole(option) is not None for option in question.options):
+    if all(_value(option) is not None for option in question.options):
         return _by_number(said, question)
     short = len(said.split()) <= MOST_WORDS and not _ON_THE_WAY.match(said)
     named = mentioned(before_reasons(said), question.options) if short else set()
@@ -127,12 +137,6 @@ def _by_words(said: str, question: Question) -> Reading:
 def _core(text: str) -> str:
     """The words to compare an option by: without a leading "because"."""
     return normalise(text).removeprefix("because ")
-
-
-@lru_cache(maxsize=256)
-def _core_of(option: str) -> str:
-    """An option's, kept for the next reply."""
-    return _core(plain(option))
 
 
 def _by_polarity(said: str, question: Question) -> Reading:
@@ -151,7 +155,7 @@ def _by_number(said: str, question: Question) -> Reading:
     reading = number.read(said, question)
     if not isinstance(reading, Answer):
         return reading
-    values = [number.whole(option) for option in question.options]
+    values = [_value(option) for option in question.options]
     return one_of([Answer(reading.text, letter(i)) for i, value in enumerate(values) if value == reading.value])
 
 

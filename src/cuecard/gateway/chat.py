@@ -76,6 +76,8 @@ MOST_TOKENS, MOST_SEED = 2**31 - 1, 2**63 - 1
 """More than any model writes, and as much as servers can take."""
 MOST_PARTS = 10_000
 """Messages of a request, and parts of a message."""
+MOST_OPTION = 2_000
+"""Characters of one option."""
 EFFORTS = {"minimal": 256, "low": 512, "medium": 2048, "high": 8192, "xhigh": 16384}
 """Reasoning tokens for OpenAI's `reasoning_effort`; `none` is a short answer of the large model."""
 
@@ -265,6 +267,8 @@ def _options(own: Json) -> list[str]:
     options = own.get("options") or []
     if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
         raise BadInput("options in cuecard is not a list of texts")
+    if any(len(option) > MOST_OPTION for option in options):
+        raise BadInput(f"an option has more than {MOST_OPTION} characters", "put what it is about into the question")
     return options
 
 
