@@ -6,6 +6,8 @@ import asyncio
 import json
 import sqlite3
 from collections import Counter
+from contextlib import aclosing
+from dataclasses import replace
 from itertools import count
 
 import pytest
@@ -22,6 +24,7 @@ from cuecard.evals.ledger import LedgerError
 from cuecard.evals.run import Plan, asked, chosen, expected, run
 from cuecard.evals.store import Store
 from cuecard.evals.summary import quantile, summary
+from cuecard.models.base import Finished, Progress
 from cuecard.models.recorded import Says, ScriptedModel
 from cuecard.strategies.policy import Policy
 
@@ -282,6 +285,29 @@ def test_votes_take_as_many_samples_as_the_tokens_of_another_arm_allow(tmp_path)
     answers = lab.answers()
     assert len(answers["0", "vote/equal=reason:large"]["calls"]) == 3
     assert len({call["key"] for call in answers["0", "vote/equal=reason:large"]["calls"]}) == 3
+
+
+class Uncounted(ScriptedModel):
+    """Counts the tokens of a whole reply, but not those of its reasoning, as many servers do."""
+
+    async def stream(self, prompt, limits):
+        async with aclosing(super().stream(prompt, limits)) as events:
+            async for event in events:
+                if isinstance(event, Progress | Finished):
+                    event = replace(event, usage=replace(event.usage, reasoning_tokens=None))
+                yield event
+
+
+def test_the_tokens_of_a_reasoning_that_is_handed_over_are_counted_whoever_counts_reasoning(tmp_path):
+    spoken = says(SMALL, token_s=0.005)
+    generated = []
+    for number, kind in enumerate((ScriptedModel, Uncounted)):
+        lab = Laboratory(tmp_path / str(number), arms=("transfer",), small=kind("small", spoken))
+        lab.run()
+        calls = [call for answer in lab.answers().values() for call in answer["calls"] if call["role"] == "small"]
+        assert {call["finish_reason"] for call in calls} == {"cancelled"}
+        generated.append(sum(call["completion_tokens"] for call in calls))
+    assert generated[0] == pytest.approx(generated[1], rel=0.3)
 
 
 def test_live_answers_are_measured_beside_the_composed_ones(tmp_path):

@@ -224,7 +224,7 @@ class StoredModel:
             closed_s = end_s if closed_s is None else closed_s
             await self._machine.work(closed_s - done_s)
             done_s = max(done_s, closed_s)
-            yield Progress(replace(usage, completion_tokens=usage.reasoning_tokens))
+            yield Progress(replace(usage, completion_tokens=_until(closed_s, first_s, end_s, usage)))
             yield ReasoningEnded()
         if record["answer"] and not record["reasoning"]:
             yield AnswerDelta(record["answer"])
@@ -301,6 +301,18 @@ def _measured(record: Record) -> tuple[float | None, float]:
 
 def _usage(record: Record) -> Usage:
     return Usage(*(record[name] for name in TOKENS))
+
+
+def _until(closed_s: float, first_s: float | None, end_s: float, usage: Usage) -> int | None:
+    """Tokens generated until the reasoning was closed.
+
+    Where the server does not count those of the reasoning, they are estimated by its share of the time of decoding.
+    """
+    if usage.reasoning_tokens or usage.completion_tokens is None:
+        return usage.reasoning_tokens or None
+    decoded_s = end_s - (first_s or 0.0)
+    share = (closed_s - (first_s or 0.0)) / decoded_s if decoded_s > 0 else 1.0
+    return round(usage.completion_tokens * min(1.0, max(0.0, share)))
 
 
 def _pieces(record: Record, usage: Usage) -> list[tuple[float, Event]]:
