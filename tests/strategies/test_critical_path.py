@@ -66,6 +66,16 @@ def test_the_small_models_own_answer_is_not_generated_in_transfer_and_its_call_i
     assert written.usage.completion_tokens in (4, 5)
 
 
+@pytest.mark.parametrize("schedule", Schedule)
+def test_a_verdict_waits_for_no_drafters_own_answer(schedule):
+    models = pair(reasoned="a long answer of nine words that nobody needs")
+    outcome = ask(models, "verdict", replace(OVERLAP, schedule=schedule, samples=3), DESCRIBE)
+    written = [call for call in outcome.calls if call.mode is Mode.REASON]
+    assert [call.finish_reason for call in written] == [FinishReason.CANCELLED] * 3
+    assert of(outcome, Mode.READ, "large").start_s == pytest.approx(12 if schedule is Schedule.THRIFTY else 4)
+    assert outcome.answer
+
+
 def test_in_mutual_the_reader_runs_beside_the_small_models_answer():
     outcome = ask(pair(reasoned="seven and seven"), "mutual")
     assert outcome.route is Route.TRANSFERRED

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 from cuecard.answers import same_answer
 from cuecard.domain.outcome import Route
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.models.base import Limits
 from cuecard.strategies.policy import Schedule
-from cuecard.strategies.team import Player, Reply, Team
+from cuecard.strategies.team import Player, Reply, Team, Thought
 from cuecard.strategies.verdicts import Verdict
+
+T = TypeVar("T")
 
 
 async def cascade(question: Question, team: Team) -> Verdict:
@@ -45,7 +49,7 @@ async def route(question: Question, team: Team) -> Verdict:
 
 async def vote(question: Question, team: Team) -> Verdict:
     """Self-consistency: the small model reasons several times, the most frequent answer wins (the first of equals)."""
-    samples = await drafts(question, team, repeated(team.small, team))
+    samples = await drafts(question, team, repeated(team.small, team), reply)
     groups = await grouped(samples, question)
     most = max(groups, key=len, default=samples[:1])
     return Verdict(most[0], Route.VOTED, f"{len(most)} of {len(samples)} samples say so")
@@ -55,8 +59,8 @@ async def verdict(question: Question, team: Team) -> Verdict:
     """Every drafter reasons, several times if there is but one; the large model reads all drafts and answers."""
     one, *more = team.drafters
     takes = [(drafter, team.policy.limits) for drafter in (one, *more)] if more else repeated(one, team)
-    written = await drafts(question, team, takes)
-    card = "\n\n".join(f"Draft {number}: {draft.reasoning}" for number, draft in enumerate(written, start=1))
+    written = await drafts(question, team, takes, partial(reasoning, team))
+    card = "\n\n".join(f"Draft {number}: {draft}" for number, draft in enumerate(written, start=1))
     return Verdict(await team.large.read(question, card), Route.JUDGED, f"the large model read {len(written)} drafts")
 
 
@@ -65,12 +69,29 @@ def repeated(player: Player, team: Team) -> list[tuple[Player, Limits]]:
     return [(player, team.policy.sampled(index)) for index in range(team.policy.samples)]
 
 
-async def drafts(question: Question, team: Team, takes: Sequence[tuple[Player, Limits]]) -> list[Reply]:
-    """Reasonings in the order of the takes: written at once, or one after the other on the thrifty schedule."""
+async def drafts(
+    question: Question,
+    team: Team,
+    takes: Sequence[tuple[Player, Limits]],
+    wanted: Callable[[Thought], Coroutine[Any, Any, T]],
+) -> list[T]:
+    """What is wanted of each draft, in order: written at once, or one after the other on the thrifty schedule."""
     if team.schedule is Schedule.THRIFTY:
-        return [await player.think(question, limits) for player, limits in takes]
+        return [await wanted(player.think(question, limits)) for player, limits in takes]
     thoughts = [player.think(question, limits) for player, limits in takes]
-    return [await thought for thought in thoughts]
+    return [await task for task in [team.start(wanted(thought)) for thought in thoughts]]
+
+
+async def reply(thought: Thought) -> Reply:
+    """The whole reply."""
+    return await thought.running
+
+
+async def reasoning(team: Team, thought: Thought) -> str:
+    """The reasoning, without the answer behind it, which is not waited for."""
+    written = await thought.closed(team)
+    await thought.dismiss()
+    return written
 
 
 async def grouped(replies: Sequence[Reply], question: Question) -> list[list[Reply]]:
