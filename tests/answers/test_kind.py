@@ -161,6 +161,8 @@ NUMBERED = [
     ("How many legs has a spider? 1. 6 2. 8 3. 10", "How many legs has a spider?", ("6", "8", "10")),
     ("Choose the correct answer: 1) red 2) blue", None, ("red", "blue")),
     ("Is the sky blue? 1) yes 2) no", "Is the sky blue?", ("yes", "no")),
+    ("Which is the largest planet 1) Mars 2) Jupiter", "Which is the largest planet", ("Mars", "Jupiter")),
+    ("Which planet is largest: 1) Mars, 2) Jupiter?", "Which planet is largest:", ("Mars", "Jupiter")),
     ("What causes rain? 1) clouds 2) the moon", "What causes rain?", ("clouds", "the moon")),
 ]
 STEPS = [
@@ -174,6 +176,9 @@ STEPS = [
     "My list:\n1. milk\n2. eggs\nWhat is missing?",
     "What should we buy? My list:\n1. milk\n2. eggs",
     "Answer both. What is X? 1. How does it work? 2. Why does it work?",
+    "Why does 1) fail and 2) pass?",
+    "Which of these is wrong? 1) Is it? 2) Was it?",
+    "Explain these steps 1) mix 2) bake 3) eat",
     "Which is larger? 1) nine",
     "Which is larger? 1) nine 3) ten",
     "What is 1.5 plus 2.5?",

@@ -52,7 +52,7 @@ _TOLD_AT_LENGTH = pattern(
     r"^if (?:so|not|yes|no)\b",
 )
 _WRITES = pattern(rf"^{any_of('write generate create compose draft implement')}\b")
-_AND_MORE = pattern(r"\band (?:for |in |by )?(?:how|why|what|who|where|when)\b")
+_AND_MORE = pattern(r"\band (?:for |in |by )?(?:how|why|what|which|who|where|when)\b")
 """A second question in the same sentence."""
 
 # --- how the question begins ------------------------------------------------------------------------------------------

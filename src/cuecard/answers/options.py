@@ -16,6 +16,8 @@ _STEM_CHARS, _HEADING_CHARS = 4_000, 100
 _STYLES = (r"\({0}\)", r"\[{0}\]", r"{0}\)", r"{0}\.", r"{0}:", r"{0}、")
 # The options begin on a line of their own, or behind the end of the question.
 _OPENS = r"(?:^|\n)[ \t]*+(?:[-*•]\s++)?\**+|(?<=[?:.!？：。])\s*+\**+"
+_OPENS_INLINE = rf"{_OPENS}|(?<=\w )"
+"""Numbers with a bracket may also follow a question without a mark: "Which is the largest 1) Mars 2) Venus"."""
 _NEXT = r"(?<=[\s,;、。])(?:[-*•]\s++)?\**+"
 _HEADING = re.compile(
     r"(?:(?:answer )?(?:options|choices)|select one|choose one|pick one|选项)\**+\s*+[:：]?\**+\s*$", re.IGNORECASE
@@ -69,7 +71,8 @@ def listed_in(text: str) -> Listed:
     numbers = [str(index + 1) for index in range(MOST_OPTIONS)]
     for style in _NUMBERED_STYLES:
         marks = _marks(text, style, numbers)
-        asks_on = marks and "?" in text[marks[0][0] :]  # a list of questions
+        listed = text[marks[0][0] :].rstrip() if marks else ""
+        asks_on = "?" in (listed if "?" in text[: -len(listed) or None] else listed[:-1])  # a list of questions
         split = _split(text, marks) if marks and not asks_on else None
         if split is not None and _answers(*split):
             stem, after, options = split
@@ -101,7 +104,8 @@ def _marks(text: str, style: str, signs: list[str]) -> list[tuple[int, int]]:
     since = max(0, len(text) - _LAST_CHARS)
     seconds = [found.start() for found in _mark(style, signs[1], _NEXT).finditer(text, since)]
     opening = None
-    for found in _mark(style, signs[0], _OPENS).finditer(text, since, seconds[-1] if seconds else since):
+    opens = _OPENS_INLINE if style == r"{0}\)" and signs[0] == "1" else _OPENS
+    for found in _mark(style, signs[0], opens).finditer(text, since, seconds[-1] if seconds else since):
         opening = found
     if opening is None:
         return []
