@@ -41,6 +41,19 @@ async def test_the_answer_of_an_agreeing_pair_is_that_of_one_model():
     assert answer.model_extra["cuecard"]["route"] == "agreed"
 
 
+@pytest.mark.parametrize(
+    ("options", "content"),
+    [("1) Mars 2) Jupiter", "2. Jupiter"), ("A) Mars B) Jupiter", "B")],
+    ids=["numbered", "lettered"],
+)
+async def test_a_choice_is_named_as_the_clients_options_name_it(options: str, content: str):
+    question = said(f"Which planet is the largest? {options}")
+    async with gateway({"small": model("tiny", "B"), "large": model("huge", "B")}) as client:
+        answer = await client.chat.completions.create(**question)
+        heard = await chunks(client, **question)
+    assert answer.choices[0].message.content == text(heard, "content") == content
+
+
 async def test_usage_is_the_sum_over_all_calls():
     async with gateway(disagreeing()) as client:
         answer = await client.chat.completions.create(**said())

@@ -164,13 +164,19 @@ class Service:
                         outcome = item if told else never_empty(asked.question, item, strict=plan.policy.strict)
                         if told and told.strip() != outcome.answer.strip():
                             raise BrokenStream(f"the answer broke off: {outcome.reason}")
+                        answer = told or written(asked.question, outcome)
                         if not told:
-                            yield Said(outcome.answer, False)
-                        yield replace(outcome, answer=told or outcome.answer)
+                            yield Said(answer, False)
+                        yield replace(outcome, answer=answer)
 
     async def aclose(self) -> None:
         for model in self.models.values():
             await model.aclose()
+
+
+def written(question: Question, outcome: Outcome) -> str:
+    """The answer as the client's options have it: of numbered ones the number and the text, as no letter stands there."""
+    return outcome.answer_text or outcome.answer if question.labels else outcome.answer
 
 
 def never_empty(question: Question, outcome: Outcome, *, strict: bool) -> Outcome:
