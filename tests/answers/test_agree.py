@@ -153,5 +153,5 @@ def test_without_math_verify_the_error_names_the_extra(monkeypatch: pytest.Monke
     verifier = Verifier()
     with pytest.raises(MissingExtra, match="math-verify") as raised:
         verifier.same("x", "2x")
-    assert "cuecard[maths]" in str(raised.value)
+    assert ".[maths]" in str(raised.value)
     assert agree(extract("0.5", MATHS), extract("1/2", MATHS), MATHS), "numbers need no extra"

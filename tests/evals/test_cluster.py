@@ -90,7 +90,7 @@ def test_without_ray_it_is_said_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtra, match="needs ray") as refused:
         cluster._connected(cluster.Sizes(), 1)
-    assert refused.value.hint == "pip install 'cuecard[ray]'"
+    assert refused.value.hint == "pip install '.[ray]' in a checkout"
 
 
 def test_options_of_a_cluster_are_refused_without_one():

@@ -229,4 +229,4 @@ def test_what_is_not_installed_is_told_with_the_extra_to_install(tmp_path, monke
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtra, match="needs") as caught:
         list(open_task(spec.format(path)).items())
-    assert "cuecard[evals]" in caught.value.hint
+    assert ".[evals]" in caught.value.hint

@@ -149,7 +149,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spec, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra) as caught:
         spec.load("demo-small")
-    assert "pip install 'cuecard[local]'" in caught.value.hint
+    assert "pip install '.[local]' in a checkout" in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ class Verifier:
     def same(self, truth: str, given: str) -> bool:
         """Whether `given` is `truth`; False too where it cannot be told in time. Raises MissingExtra."""
         if find_spec("math_verify") is None:
-            raise MissingExtra("comparing expressions needs math-verify: install cuecard[maths]")
+            raise MissingExtra("comparing expressions needs math-verify", "pip install '.[maths]' in a checkout")
         try:
             reply, _ = self._worker.do({"truth": truth, "given": given}, self.limit_s)
         except (TimeoutError, EOFError):

@@ -41,7 +41,7 @@ def drawing() -> Any:
     try:
         from cuecard.report import attention_page
     except ImportError as error:
-        raise MissingExtra(f"figures need {error.name}", "pip install 'cuecard[evals]'") from error
+        raise MissingExtra(f"figures need {error.name}", "pip install '.[evals]' in a checkout") from error
     return attention_page
 
 

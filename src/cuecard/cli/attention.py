@@ -116,7 +116,7 @@ def _room() -> Any:
     try:
         from cuecard.attention import laboratory
     except ImportError as error:
-        raise MissingExtra(f"attention needs {error.name}", "pip install 'cuecard[local,evals]'") from error
+        raise MissingExtra(f"attention needs {error.name}", "pip install '.[local,evals]' in a checkout") from error
     return laboratory
 
 

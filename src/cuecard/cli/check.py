@@ -31,7 +31,7 @@ def check(
     try:
         from cuecard.gateway.config import read
     except ImportError as error:
-        raise MissingExtra(f"the gateway needs {error.name}", "pip install 'cuecard[gateway]'") from error
+        raise MissingExtra(f"the gateway needs {error.name}", "pip install '.[gateway]' in a checkout") from error
     chosen = read(config)
     tables = {one.model: one.table() for ones in chosen.roles.values() for one in ones}
     served = {name: table for name, table in tables.items() if isinstance(spec.parse(name), spec.Served)}

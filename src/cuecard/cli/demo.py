@@ -69,7 +69,7 @@ def _page_maker() -> Callable[[Showcase], str]:
 
         from cuecard.report.html import page
     except ImportError as error:
-        raise MissingExtra(f"the demo needs {error.name}", "pip install 'cuecard[demo]'") from error
+        raise MissingExtra(f"the demo needs {error.name}", "pip install '.[demo]' in a checkout") from error
     return page
 
 

@@ -43,7 +43,7 @@ def fitting() -> Any:
     try:
         from cuecard.latency import fit
     except ImportError as error:
-        raise MissingExtra(f"fitting needs {error.name}", "pip install 'cuecard[evals]'") from error
+        raise MissingExtra(f"fitting needs {error.name}", "pip install '.[evals]' in a checkout") from error
     return fit
 
 

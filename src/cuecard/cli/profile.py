@@ -166,7 +166,9 @@ def _inside() -> Any:
     try:
         from cuecard.latency.inside import profile
     except ImportError as error:
-        raise MissingExtra(f"profiling in this process needs {error.name}", "pip install 'cuecard[local]'") from error
+        raise MissingExtra(
+            f"profiling in this process needs {error.name}", "pip install '.[local]' in a checkout"
+        ) from error
     return profile
 
 

@@ -69,7 +69,7 @@ def _room() -> Any:
     try:
         from cuecard.report import latency_page
     except ImportError as error:
-        raise MissingExtra(f"a report needs {error.name}", "pip install 'cuecard[evals]'") from error
+        raise MissingExtra(f"a report needs {error.name}", "pip install '.[evals]' in a checkout") from error
     return latency_page
 
 

@@ -45,7 +45,7 @@ def replay(
     try:
         from cuecard.gateway.replay import entries, summary
     except ImportError as error:
-        raise MissingExtra(f"the gateway needs {error.name}", "pip install 'cuecard[gateway]'") from error
+        raise MissingExtra(f"the gateway needs {error.name}", "pip install '.[gateway]' in a checkout") from error
     known(strategy)
     policy = policy_with(Policy(), schedule=schedule, accept=accept, budget=budget)
     found = entries(journal)

@@ -51,7 +51,7 @@ def serve(
         from cuecard.gateway.journal import Journal
         from cuecard.gateway.service import Service
     except ImportError as error:
-        raise MissingExtra(f"the gateway needs {error.name}", "pip install 'cuecard[gateway]'") from error
+        raise MissingExtra(f"the gateway needs {error.name}", "pip install '.[gateway]' in a checkout") from error
     # all that can be wrong is found before a model is loaded
     chosen = _chosen(config, small, large)
     at, on = host or chosen.server.host, chosen.server.port if port is None else port
@@ -88,7 +88,7 @@ def _traces() -> Traces | None:
         from cuecard.gateway import traces
     except ImportError:
         if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
-            raise MissingExtra("traces need OpenTelemetry's packages", "pip install 'cuecard[otel]'") from None
+            raise MissingExtra("traces need OpenTelemetry's packages", "pip install '.[otel]' in a checkout") from None
         return None
     return traces.to_collector() if traces.wanted() else None
 

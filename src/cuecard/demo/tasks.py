@@ -55,7 +55,7 @@ class BoardsTask:
 
             exercises = boards.exercises(count, self.seed, self.split, MIXES[self.mix])
         except ImportError as error:
-            raise MissingExtra(f"boards need {error.name}", "pip install 'cuecard[demo]'") from error
+            raise MissingExtra(f"boards need {error.name}", "pip install '.[demo]' in a checkout") from error
         for index, exercise in enumerate(exercises):
             yield Item(
                 id=str(index),
@@ -110,7 +110,7 @@ class EasyVqaTask:
 
             places = range(len(easyvqa.items(self.split)))
         except ImportError as error:
-            raise MissingExtra(f"easy-vqa needs {error.name}", "pip install 'cuecard[demo]'") from error
+            raise MissingExtra(f"easy-vqa needs {error.name}", "pip install '.[demo]' in a checkout") from error
         if not self._wanted or self._wanted >= len(places):
             return list(places)
         return sorted(Random(self.seed).sample(places, self._wanted))

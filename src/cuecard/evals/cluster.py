@@ -223,7 +223,7 @@ def _connected(sizes: Sizes, processes: int) -> Any:
         import ray
         import ray.exceptions
     except ImportError:
-        raise MissingExtra("running on a cluster needs ray", "pip install 'cuecard[ray]'") from None
+        raise MissingExtra("running on a cluster needs ray", "pip install '.[ray]' in a checkout") from None
     for name, value in {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}.items():
         os.environ.setdefault(name, value)  # a process that asks for no GPU of its own sees those that there are
     needed = sizes.workers * processes

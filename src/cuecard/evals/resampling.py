@@ -150,7 +150,7 @@ def numpy() -> Any:
     try:
         import numpy
     except ImportError as error:
-        raise MissingExtra("statistics need numpy", "pip install 'cuecard[evals]'") from error
+        raise MissingExtra("statistics need numpy", "pip install '.[evals]' in a checkout") from error
     return numpy
 
 
@@ -159,7 +159,7 @@ def special() -> Any:
     try:
         return import_module("scipy.special")
     except ImportError as error:
-        raise MissingExtra("statistics need scipy", "pip install 'cuecard[evals]'") from error
+        raise MissingExtra("statistics need scipy", "pip install '.[evals]' in a checkout") from error
 
 
 def checked(confidence: float) -> float:

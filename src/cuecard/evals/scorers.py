@@ -149,7 +149,7 @@ def puzzles(name: str, seed: int, count: int) -> Any:
     try:
         import reasoning_gym
     except ImportError as error:
-        raise MissingExtra(f"gym:{name} needs {error.name}", "pip install 'cuecard[evals]'") from error
+        raise MissingExtra(f"gym:{name} needs {error.name}", "pip install '.[evals]' in a checkout") from error
     return reasoning_gym.create_dataset(name, seed=seed, size=count)
 
 

@@ -175,8 +175,8 @@ class Service:
 
 
 def written(question: Question, outcome: Outcome) -> str:
-    """The answer as the client's options have it: of numbered ones the number and the text, as no letter stands there."""
-    return outcome.answer_text or outcome.answer if question.labels else outcome.answer
+    """The answer as the client's options have it: of numbered ones, the number and the text."""
+    return (outcome.answer_text if question.labels else None) or outcome.answer
 
 
 def never_empty(question: Question, outcome: Outcome, *, strict: bool) -> Outcome:

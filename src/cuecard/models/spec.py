@@ -192,7 +192,7 @@ def _local(source: str, **settings: Any) -> Model:
     if find_spec("torch") is None or find_spec("transformers") is None:
         raise MissingExtra(
             f"{settings['name']} runs in this process, which needs torch and transformers",
-            "pip install 'cuecard[local]'",
+            "pip install '.[local]' in a checkout",
         )
     from cuecard.models.local.model import LocalModel
 

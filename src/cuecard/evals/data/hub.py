@@ -182,7 +182,7 @@ def _datasets(name: str) -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise MissingExtra(f"{name} needs {error.name}", "pip install 'cuecard[evals]'") from error
+        raise MissingExtra(f"{name} needs {error.name}", "pip install '.[evals]' in a checkout") from error
     return datasets
 
 
@@ -193,5 +193,5 @@ def _pyarrow(module: str) -> Any:
         else:
             import pyarrow.ipc as found
     except ImportError as error:
-        raise MissingExtra(f"this file needs {error.name}", "pip install 'cuecard[evals]'") from error
+        raise MissingExtra(f"this file needs {error.name}", "pip install '.[evals]' in a checkout") from error
     return found

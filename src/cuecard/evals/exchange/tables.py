@@ -106,7 +106,9 @@ def excel() -> Any:
     try:
         import openpyxl
     except ImportError as error:
-        raise MissingExtra("Excel files need openpyxl", "pip install 'cuecard[evals]', or PRED_FORMAT=tsv") from error
+        raise MissingExtra(
+            "Excel files need openpyxl", "pip install '.[evals]' in a checkout, or PRED_FORMAT=tsv"
+        ) from error
     return openpyxl
 
 

@@ -70,7 +70,8 @@ def _find_gguf(source: str) -> None:
         raise BadInput(f"there is no file {source}", "give a GGUF file, a directory, or hf:ORG/NAME")
     if missing := [name for name in GGUF_PACKAGES if find_spec(name) is None]:
         raise MissingExtra(
-            f"{Path(source).name} is a GGUF file, which needs {' and '.join(missing)}", "pip install 'cuecard[local]'"
+            f"{Path(source).name} is a GGUF file, which needs {' and '.join(missing)}",
+            "pip install '.[local]' in a checkout",
         )
 
 
