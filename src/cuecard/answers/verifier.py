@@ -17,7 +17,7 @@ from pathlib import Path
 from cuecard.domain.errors import MissingExtra
 from cuecard.worker import START_S, Worker
 
-LIMIT_S = 5.0
+LIMIT_S = 2.0
 MOST_CHARS = 2_000
 """Of an expression; a longer one is the same as no other."""
 _SCRIPT = Path(__file__).with_name("maths_worker.py")
