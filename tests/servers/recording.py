@@ -31,7 +31,8 @@ class Exchange:
     @property
     def prompt(self) -> str:
         """The text of all messages."""
-        return "\n".join(message["content"] for message in self.body["messages"])
+        parts = (message["content"] for message in self.body["messages"])
+        return "\n".join(part if isinstance(part, str) else json.dumps(part) for part in parts)
 
     def take(self, line: bytes) -> None:
         """One line of the stream."""

@@ -236,10 +236,14 @@ class Store:
             raise _told(error, self._path) from error
 
     def close(self) -> None:
-        """Close the file; on a full disk too, as the next opening reads what the log holds."""
-        for connection in (self._reader, self._writer):
-            if connection is not None:
-                connection.close()
+        """Close the file; on a full disk too, as the next opening reads what the log holds.
+
+        Waits for rows that another thread is reading or writing; what it asks for later raises CannotStore.
+        """
+        with self._writing, self._reading:
+            for connection in (self._reader, self._writer):
+                if connection is not None:
+                    connection.close()
 
 
 class _Transaction:
