@@ -67,6 +67,13 @@ def test_the_small_models_own_answer_is_not_generated_in_transfer_and_its_call_i
 
 
 @pytest.mark.parametrize("schedule", Schedule)
+def test_free_text_that_nobody_can_compare_is_transferred_without_short_answers(schedule):
+    outcome = ask(pair(short="a short answer of six words"), "mutual", replace(OVERLAP, schedule=schedule), DESCRIBE)
+    assert {call.mode for call in outcome.calls} == {Mode.REASON, Mode.READ}
+    assert (outcome.route, outcome.answer) == (Route.TRANSFERRED, "4")
+
+
+@pytest.mark.parametrize("schedule", Schedule)
 def test_a_verdict_waits_for_no_drafters_own_answer(schedule):
     models = pair(reasoned="a long answer of nine words that nobody needs")
     outcome = ask(models, "verdict", replace(OVERLAP, schedule=schedule, samples=3), DESCRIBE)

@@ -21,10 +21,15 @@ class Verdict:
     reason: str
 
 
+def can_compare(question: Question, team: Team) -> bool:
+    """Whether two answers can be told to be the same: free text needs a large model that scores it."""
+    return question.kind is not AnswerKind.FREE_TEXT or team.large.model.abilities.scoring
+
+
 def comparable(question: Question, team: Team, large: Reply) -> bool:
-    """Whether a reasoned answer could be the same as this short one: free text needs a model that scores it."""
+    """Whether a reasoned answer could be the same as this short one."""
     if question.kind is AnswerKind.FREE_TEXT:
-        return bool(large.text) and not large.truncated and team.large.model.abilities.scoring
+        return bool(large.text) and not large.truncated and can_compare(question, team)
     return large.answer.parsed
 
 
