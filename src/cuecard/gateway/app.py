@@ -152,7 +152,7 @@ def application(
 
     async def passed(request: Request, body: Body, client: Client) -> Response:
         """What is beyond a pair, answered by one model as it comes."""
-        assert isinstance(body.said, dict)  # who has understood it was told so
+        assert isinstance(body.said, dict)
         asked = replace(given(body.said), trace=trace_of(request))
         if asked.model not in served():
             raise names.unknown(asked.model, service.concrete)
