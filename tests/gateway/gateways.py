@@ -14,12 +14,13 @@ import uvicorn
 
 from cuecard.domain.call import Mode
 from cuecard.gateway.app import application
-from cuecard.gateway.config import Images
 from cuecard.gateway.fetch import Fetcher
 from cuecard.gateway.guard import Guarded
 from cuecard.gateway.journal import Journal
 from cuecard.gateway.keys import Gate, Key
+from cuecard.gateway.pairs import Pairs
 from cuecard.gateway.service import Service
+from cuecard.gateway.settings import Images
 from cuecard.models.base import Model
 from cuecard.models.prompt import Prompt
 from cuecard.models.recorded import Says, ScriptedModel
@@ -68,10 +69,10 @@ async def gateway(
     **settings: Any,
 ) -> AsyncIterator[openai.AsyncOpenAI]:
     """A client of a gateway that listens on 127.0.0.1."""
-    service, gate = Service(models or agreeing(), **settings), Gate(keys, clock)
+    pairs, gate = Pairs([Service(models or agreeing(), **settings)]), Gate(keys, clock)
     kept: dict[str, Any] = {"fetcher": fetcher, "traces": traces, "journal": journal}
     kept |= {"images": images, "hosts": hosts, "origins": origins}
-    app = application(service, gate=gate, ping_s=ping_s, most_bytes=most_bytes, **kept)
+    app = application(pairs, gate=gate, ping_s=ping_s, most_bytes=most_bytes, **kept)
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, http=http, log_level="warning", lifespan="on", timeout_graceful_shutdown=drain_s)
     server = uvicorn.Server(config)

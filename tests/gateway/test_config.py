@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cuecard.domain.errors import BadInput
-from cuecard.gateway import config
-from cuecard.gateway.service import Service
+from cuecard.gateway import config_file
+from cuecard.gateway.pairs import Pairs
 from cuecard.strategies.policy import Policy, Schedule
 
 PAIR = """\
@@ -38,17 +38,17 @@ def written(text: str, folder: Path) -> Path:
 
 
 def test_one_server_or_several_a_role(tmp_path):
-    found = config.read(written(PAIR, tmp_path))
+    found = config_file.read(written(PAIR, tmp_path)).pairs["cuecard"]
     assert [len(upstreams) for upstreams in found.roles.values()] == [2, 1]
     assert found.large[0].prices.completion == 6
-    policy = found.policy(Policy())
+    policy = found.policy_of(Policy())
     assert (policy.schedule, policy.limits.reasoning_tokens, policy.deadline_s) == (Schedule.EAGER, 77, 300)
     assert list(found.prices) == ["large"]
 
 
 def test_a_service_is_made_of_what_it_says_and_no_key_is_in_it(tmp_path, monkeypatch):
     monkeypatch.setenv("KEY_OF_THREE", "s3cret")
-    service = Service.configured(config.read(written(PAIR, tmp_path)))
+    service = Pairs.configured(config_file.read(written(PAIR, tmp_path))).first
     assert service.strategy == "transfer"
     assert set(service.concrete) == {"tiny", "huge"}
     assert "s3cret" not in repr(vars(service))
@@ -58,16 +58,19 @@ def test_a_service_is_made_of_what_it_says_and_no_key_is_in_it(tmp_path, monkeyp
 def test_a_cut_by_what_servers_cannot_tell_is_refused_before_anything_is_served(asks, tmp_path, monkeypatch):
     monkeypatch.setenv("KEY_OF_THREE", "s3cret")
     with pytest.raises(BadInput, match="cannot tell what of a card matters") as refused:
-        Service.configured(config.read(written(PAIR.replace("budget = 77", asks), tmp_path)))
+        Pairs.configured(config_file.read(written(PAIR.replace("budget = 77", asks), tmp_path)))
     assert "first, last, content" in refused.value.hint
     text_alone = PAIR.replace("budget = 77", 'card_keep = 0.3\ncard_select = "last"')
-    assert str(Service.configured(config.read(written(text_alone, tmp_path))).policy.cut) == "30% of the card by last"
+    assert (
+        str(Pairs.configured(config_file.read(written(text_alone, tmp_path))).first.policy.cut)
+        == "30% of the card by last"
+    )
 
 
 def test_a_secret_that_is_not_set_is_named(tmp_path, monkeypatch):
     monkeypatch.delenv("KEY_OF_THREE", raising=False)
     with pytest.raises(BadInput, match="KEY_OF_THREE is not set"):
-        Service.configured(config.read(written(PAIR, tmp_path)))
+        Pairs.configured(config_file.read(written(PAIR, tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -93,7 +96,7 @@ def test_a_secret_that_is_not_set_is_named(tmp_path, monkeypatch):
 )
 def test_what_is_wrong_is_said_in_one_line(change, said, hint, tmp_path):
     with pytest.raises(BadInput) as refused:
-        config.read(written(PAIR.replace(*change), tmp_path))
+        config_file.read(written(PAIR.replace(*change), tmp_path))
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
     assert hint in refused.value.hint or hint == "report"
@@ -101,10 +104,10 @@ def test_what_is_wrong_is_said_in_one_line(change, said, hint, tmp_path):
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(BadInput, match="nowhere"):
-        config.read(tmp_path / "nowhere.toml")
+        config_file.read(tmp_path / "nowhere.toml")
 
 
 def test_a_family_that_nobody_knows_is_found_before_any_server_is_asked(tmp_path):
     told = "version = 1\n[small]\nmodel = 'http://a/v1#x'\nfamily = 'qwen3'\n[large]\nmodel = 'http://b/v1#y'\n"
     with pytest.raises(BadInput, match="no model family 'qwen3'"):
-        config.read(written(told, tmp_path))
+        config_file.read(written(told, tmp_path))

@@ -256,7 +256,7 @@ async def test_all_is_readable_reachable_by_tab_and_no_wider_than_the_window(tmp
 def test_minutes_past_the_hour_are_forgotten(monkeypatch):
     now = 0.0
     monkeypatch.setattr("time.time", lambda: now)
-    seen = Observatory({})
+    seen = Observatory()
     for minute in range(3 * MINUTES):
         now = 60.0 * minute
         seen.failed(ValueError())

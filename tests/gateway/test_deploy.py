@@ -16,7 +16,7 @@ from gateways import COUNT, disagreeing
 from prometheus_client.parser import text_string_to_metric_families
 
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.gateway import config
+from cuecard.gateway import config_file, settings
 from cuecard.gateway.audit import Audit
 from cuecard.gateway.observe import Observatory
 from cuecard.gateway.pool import Breaker, Pool, Replica
@@ -52,11 +52,11 @@ def test_the_manifests_are_kubernetes(release):
 
 def test_the_configuration_is_one(monkeypatch):
     monkeypatch.setenv("CUECARD_KEY_SHA256", "0" * 64)
-    assert config.read(DEPLOY / "cuecard.toml").keys[0].name == "first"
+    assert config_file.read(DEPLOY / "cuecard.toml").keys[0].name == "first"
 
 
 def test_pods_are_given_longer_than_requests_are():
-    drain_s = config.Server.model_validate({"host": "0.0.0.0", "drain_s": 60}).drain_s
+    drain_s = settings.Server.model_validate({"host": "0.0.0.0", "drain_s": 60}).drain_s
     pod = yaml.safe_load((DEPLOY / "kubernetes.yaml").read_text().split("---")[0])["spec"]["template"]["spec"]
     service = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["cuecard"]
     assert pod["terminationGracePeriodSeconds"] > drain_s
@@ -70,7 +70,8 @@ def test_a_query_of_the_dashboard_is_promql(query):
 
 async def test_every_metric_of_the_dashboard_is_given():
     models = disagreeing()
-    seen = Observatory({role: Pool([Replica(model, Breaker(lambda: 0.0))]) for role, model in models.items()})
+    pools = {role: Pool([Replica(model, Breaker(lambda: 0.0))]) for role, model in models.items()}
+    seen = Observatory([Service(pools)])
     seen.answered("id", "cuecard", await answer(Question(COUNT, kind=AnswerKind.NUMBER), models), 0.1)
     seen.failed(ValueError())
     given = {

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 from gateways import COUNT, agreeing, gateway
 
-from cuecard.gateway.config import Config, Upstream
+from cuecard.gateway.config import Config
 from cuecard.gateway.door import same_origin
 from cuecard.gateway.keys import Key, digest
 
@@ -136,8 +136,8 @@ async def test_where_there_are_keys_the_name_does_not_matter_unless_names_are_gi
 
 def config(**server: Any) -> Config:
     keys = server.pop("keys", [])
-    roles = {role: [Upstream(model=f"demo-{role}")] for role in ("small", "large")}
-    return Config(version=1, server=server, keys=keys, **roles)
+    roles = {role: {"model": f"demo-{role}"} for role in ("small", "large")}
+    return Config.model_validate({"version": 1, "server": server, "keys": keys, **roles})
 
 
 def test_the_configuration_names_what_the_gateway_goes_by():

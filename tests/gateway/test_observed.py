@@ -49,7 +49,7 @@ async def test_tokens_in_the_metrics_are_those_of_the_answers():
         told = (await plain.get("metrics")).text
     spent = sum(value for name, value in samples(told).items() if name[0] == "cuecard_tokens_total")
     assert spent == sum(answer.usage.total_tokens for answer in answers)
-    assert samples(told)["cuecard_requests_total", "cuecard", "mutual", "transferred"] == 3
+    assert samples(told)["cuecard_requests_total", "cuecard", "cuecard", "mutual", "transferred"] == 3
 
 
 async def test_routes_in_the_stats_sum_to_the_requests():
@@ -102,7 +102,7 @@ async def test_clients_mistakes_are_refusals_and_no_failures():
     ids=lambda value: type(value).__name__,
 )
 def test_errors_are_told_in_words_and_by_whose_they_are(error, clients):
-    seen = Observatory({})
+    seen = Observatory()
     seen.failed(error)
     told = seen.stats()
     assert (sum(told["refusals"].values()), sum(told["failures"].values())) == (int(clients), int(not clients))
@@ -135,7 +135,7 @@ async def test_breakers_retries_cached_tokens_and_false_accepts_are_in_the_metri
         counts = [s.value for s in found[f"cuecard_{name}_seconds"].samples if s.name.endswith("_count")]
         assert counts == [1], name
 
-    seen = Observatory({})
+    seen = Observatory()
     audit = {"checked": 10, "differed": 1, "low": 0.02, "high": 0.4}
     told = samples(seen.metrics(audit).decode())
     assert (told["cuecard_audit_interval", "low"], told["cuecard_audit_interval", "high"]) == (0.02, 0.4)
@@ -184,12 +184,12 @@ async def test_nothing_is_looked_at_again_while_a_client_waits():
     models = agreeing()
     service = Service(models)
     audit = Audit(service, 1.0)
-    service.idle.clear()
+    service.occupancy.idle.clear()
     asked = Question(COUNT, kind=AnswerKind.NUMBER)
     audit.consider(asked, await answer(asked, models))
     await asyncio.sleep(0.05)
     assert (audit.checked, audit.told()["waiting"]) == (0, 1)
-    service.idle.set()
+    service.occupancy.idle.set()
     await asyncio.sleep(0.05)
     assert audit.checked == 1
     await audit.aclose()
@@ -202,12 +202,12 @@ async def test_a_second_look_makes_way_for_a_client_and_is_taken_later():
     audit.consider(asked, await answer(asked, models))
     await asyncio.sleep(0.02)
     assert models["large"].running == 1
-    service.idle.clear()
-    service.busy.set()
+    service.occupancy.idle.clear()
+    service.occupancy.busy.set()
     await asyncio.sleep(0.02)
     assert (models["large"].running, audit.checked, audit.told()["waiting"]) == (0, 0, 1)
-    service.busy.clear()
-    service.idle.set()
+    service.occupancy.busy.clear()
+    service.occupancy.idle.set()
     await asyncio.sleep(0.1)
     assert audit.checked == 1
     await audit.aclose()

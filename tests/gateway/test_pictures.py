@@ -20,7 +20,8 @@ import pictures
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image
 from cuecard.gateway import pictures as taking
-from cuecard.gateway.config import Images, read
+from cuecard.gateway.config_file import read
+from cuecard.gateway.settings import Images
 from cuecard.models import images
 from cuecard.models.decoder import DECODER, QUICK_DECODER
 from cuecard.models.images import data_url

@@ -118,15 +118,15 @@ def asked(board, *options):
 
 
 def test_the_gateway_goes_by_the_policy_file_beside_its_own_and_by_its_own_settings_before_it(tmp_path):
-    config = pytest.importorskip("cuecard.gateway.config")
+    config = pytest.importorskip("cuecard.gateway.config_file")
     write(tmp_path / "policy.toml", TUNED)
     models = '[small]\nmodel = "demo-small"\n[large]\nmodel = "demo-large"\n'
     own = tmp_path / "cuecard.toml"
     own.write_text(f'version = 1\n[pair]\npolicy = "policy.toml"\nschedule = "overlap"\n{models}')
     found = config.read(own)
-    assert found.pair.strategy == "mutual"
+    assert found.pairs["cuecard"].strategy == "mutual"
     expected = replace(TUNED, schedule="overlap").policy()
-    assert replace(found.policy(Policy()), deadline_s=None) == expected
+    assert replace(found.pairs["cuecard"].policy_of(Policy()), deadline_s=None) == expected
     own.write_text(f'version = 1\n[pair]\npolicy = "none.toml"\n{models}')
     with pytest.raises(BadInput, match=r"cannot read .*none\.toml"):
         config.read(own)

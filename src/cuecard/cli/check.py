@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -21,6 +21,9 @@ from cuecard.models import probe as probes
 from cuecard.models.findings import Findings
 from cuecard.models.openai import OpenAIModel
 
+if TYPE_CHECKING:
+    from cuecard.gateway.config import KeyEntry
+
 
 def check(
     config: Annotated[Path, typer.Argument(help="The cuecard.toml.")] = Path("cuecard.toml"),
@@ -29,11 +32,12 @@ def check(
 ) -> None:
     """Read a cuecard.toml and probe its servers; all commands go by what is found."""
     try:
-        from cuecard.gateway.config import read
+        from cuecard.gateway.config_file import read
     except ImportError as error:
         raise MissingExtra(f"the gateway needs {error.name}", "pip install '.[gateway]' in a checkout") from error
     chosen = read(config)
-    tables = {one.model: one.table() for ones in chosen.roles.values() for one in ones}
+    roles = [(name, role, ones) for name, pair in chosen.pairs.items() for role, ones in pair.roles.items()]
+    tables = {one.model: one.table() for _, _, ones in roles for one in ones}
     served = {name: table for name, table in tables.items() if isinstance(spec.parse(name), spec.Served)}
     models = {name: model for name, table in served.items() if isinstance(model := spec.load(table), OpenAIModel)}
     found = dict(zip(models, asyncio.run(_probed(list(models.values()))), strict=True)) if probe else {}
@@ -43,9 +47,22 @@ def check(
         console = Console(highlight=False)
         for name, each in found.items():
             console.print(block(name, facts(each)))
+        for name, role, ones in roles:
+            console.print(f"{name}, {role}: {', '.join(one.model for one in ones)}", markup=False)
+        for key in chosen.keys:
+            console.print(_told(key), markup=False)
         console.print(f"{config} is in order" + (f"; what was found is in {findings.path()}" if found else ""))
     if not all(each.reachable for each in found.values()):
         raise typer.Exit(2)
+
+
+def _told(key: KeyEntry) -> str:
+    """What a key may do, in one line."""
+    limits = key.model_dump(exclude={"name", "sha256", "expires", "pairs"}, exclude_none=True)
+    told = [f"{limit} {value:,.10g}" for limit, value in limits.items()]
+    told += [] if key.expires is None else [f"expires {key.expires:%Y-%m-%d %H:%M %Z}"]
+    told += [] if key.pairs is None else [f"only {', '.join(key.pairs)}"]
+    return f"key {key.name}: {'; '.join(told) or 'no limits'}"
 
 
 async def _probed(models: Sequence[OpenAIModel]) -> list[Findings]:

@@ -45,11 +45,13 @@ def serve(
 
         from cuecard.gateway.app import application
         from cuecard.gateway.audit import Audit
-        from cuecard.gateway.config import is_loopback
+        from cuecard.gateway.budgets import Ledger
         from cuecard.gateway.fetch import Fetcher
         from cuecard.gateway.guard import Guarded
         from cuecard.gateway.journal import Journal
-        from cuecard.gateway.service import Service
+        from cuecard.gateway.pairs import Pairs
+        from cuecard.gateway.reload import Reloader
+        from cuecard.gateway.settings import is_loopback
     except ImportError as error:
         raise MissingExtra(f"the gateway needs {error.name}", "pip install '.[gateway]' in a checkout") from error
     # all that can be wrong is found before a model is loaded
@@ -58,14 +60,18 @@ def serve(
     if not (chosen.keys or chosen.server.open or is_loopback(at)):
         raise BadInput(f"{at} is open to others, and there are no API keys", "`cuecard key` makes one for cuecard.toml")
     with closing(_listener(at, on)) as listener:
-        service = Service.configured(chosen)
+        gate = chosen.gate(time.monotonic, ledger=Ledger(chosen.ledger_path))
+        pairs = Pairs.configured(chosen)
         console, root = Console(stderr=True, highlight=False, soft_wrap=True), _root(listener)
-        who = " and ".join(model.name for model in service.models.values())
-        console.print(f"{who} are served as cuecard at {root}/v1\nthe dashboard is at {root}/dashboard", markup=False)
+        for pair in pairs:
+            who = " and ".join(model.name for model in pair.models.values())
+            console.print(f"{who} are served as {pair.name} at {root}/v1", markup=False)
+        console.print(f"the dashboard is at {root}/dashboard", markup=False)
+        say, read = partial(print, file=sys.stderr, flush=True), partial(_chosen, config, small, large)
         app = application(
-            service,
-            gate=chosen.gate(time.monotonic),
-            audit=Audit(service, **chosen.audit.model_dump()),
+            pairs,
+            gate=gate,
+            audit=Audit(pairs.first, **chosen.audit.model_dump()),
             journal=None if (log := chosen.journal).path is None else Journal(**log.model_dump()),
             fetcher=Fetcher(hosts=chosen.images.hosts) if chosen.images.urls else None,
             traces=_traces(),
@@ -75,7 +81,8 @@ def serve(
             ping_s=chosen.server.ping_s,
             hosts=chosen.hosts(at),
             origins=chosen.server.origins,
-            tell=partial(print, file=sys.stderr, flush=True) if probe and probes.wanted() else None,
+            tell=say if probe and probes.wanted() else None,
+            reloader=None if config is None else Reloader(config, read, chosen, pairs, gate, tell=say),
         )
         drain_s = chosen.server.drain_s
         settings = uvicorn.Config(app, http=Guarded, log_level="warning", timeout_graceful_shutdown=drain_s)
@@ -94,17 +101,21 @@ def _traces() -> Traces | None:
 
 
 def _chosen(file: Path | None, small: str | None, large: str | None) -> Config:
-    from cuecard.gateway.config import Config, Upstream, read
+    from cuecard.gateway.config import Config, Upstream
+    from cuecard.gateway.config_file import read
+    from cuecard.gateway.names import PAIR
 
-    base = (
-        read(file)
-        if file
-        else Config(version=1, small=[Upstream(model="demo-small")], large=[Upstream(model="demo-large")])
-    )
+    demo = {"small": {"model": "demo-small"}, "large": {"model": "demo-large"}}
+    base = read(file) if file else Config.model_validate({"version": 1, **demo})
     given = {role: name for role, name in zip(ROLES, (small, large), strict=True) if name}
+    if not given:
+        return base
     for name in given.values():
         spec.parse(name)
-    return base.model_copy(update={role: [Upstream(model=name)] for role, name in given.items()})
+    if PAIR not in base.pairs:
+        raise BadInput(f"{file} has no pair {PAIR} whose models --small and --large would be", "leave them out")
+    pair = base.pairs[PAIR].model_copy(update={role: [Upstream(model=name)] for role, name in given.items()})
+    return base.model_copy(update={"pairs": {**base.pairs, PAIR: pair}})
 
 
 def _root(listener: socket.socket) -> str:

@@ -78,6 +78,18 @@ class RateLimited(CuecardError):
     retryable, http_status, hint = True, 429, "wait a little"
 
 
+class BudgetUsed(RateLimited):
+    """A client has used up its budget of the day or month."""
+
+    code, hint = "budget_exceeded", "wait until it resets"
+
+
+class PairForbidden(BadInput):
+    """A key asks for a pair that it is not for."""
+
+    http_status, hint = 403, "name a pair that the key is for"
+
+
 class UnknownModel(BadInput):
     """A request names a model that nobody serves."""
 
@@ -142,6 +154,12 @@ class QuotaExhausted(ModelRefused):
     """What was paid for at the model's server is used up."""
 
     http_status, code, hint = 429, "insufficient_quota", "raise the quota at the model's server"
+
+
+class CostLimit(ModelError):
+    """The next call could cost more than is left of what the request may cost."""
+
+    http_status, code, hint = 402, "max_cost_exceeded", "allow more by max_cost, or ask for fewer tokens"
 
 
 class BrokenStream(ModelError):

@@ -6,8 +6,8 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from importlib.resources import files
@@ -23,14 +23,13 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 import cuecard
-from cuecard.domain.errors import BadInput, BeyondAPair, CuecardError, Unauthorised, Unsupported, WrongForm
+from cuecard.domain.errors import BadInput, BeyondAPair, BudgetUsed, CuecardError, Unauthorised, Unsupported, WrongForm
 from cuecard.gateway import account, chat, names, responses
 from cuecard.gateway.account import Json
 from cuecard.gateway.audit import Audit
 from cuecard.gateway.bodies import Body, Parse, json_of, trace_of, understood, within
 from cuecard.gateway.books import Books
-from cuecard.gateway.chat import Asked
-from cuecard.gateway.config import Images
+from cuecard.gateway.chat import Asked, max_cost
 from cuecard.gateway.door import EXPOSED, Door
 from cuecard.gateway.fetch import Fetcher
 from cuecard.gateway.guard import ClosesUnread
@@ -38,12 +37,16 @@ from cuecard.gateway.journal import Journal
 from cuecard.gateway.keys import Client, Gate
 from cuecard.gateway.leaving import ClientGone, unless_gone
 from cuecard.gateway.observe import Observatory
+from cuecard.gateway.pairs import Pairs
 from cuecard.gateway.passing import Passage, given
 from cuecard.gateway.pictures import Pictures
 from cuecard.gateway.pool import Pool
-from cuecard.gateway.service import Service
+from cuecard.gateway.purse import check_passed
+from cuecard.gateway.reload import Reloader
+from cuecard.gateway.settings import Images
 from cuecard.gateway.telling import Deciding, Events, Relay, Telling, Writer
 from cuecard.models import probe
+from cuecard.models.base import Model
 
 if TYPE_CHECKING:  # OpenTelemetry need not be there
     from cuecard.gateway.traces import Traces
@@ -52,8 +55,8 @@ Handler = Callable[[Request], Awaitable[Response]]
 MOST_BYTES, MOST_TEXT = 48 * 2**20, 400_000
 PING_S = 10.0
 READING = "GET, HEAD"
-PROBE_WAIT_S = 2.0
-"""How long the start waits for probes, which then go on in the background."""
+KEEP_S = 1.0
+"""How often it is written down what keys have used."""
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:;"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -68,7 +71,7 @@ log = logging.getLogger("cuecard.gateway")
 
 
 def application(
-    service: Service,
+    pairs: Pairs,
     *,
     gate: Gate | None = None,
     fetcher: Fetcher | None = None,
@@ -82,26 +85,47 @@ def application(
     hosts: Collection[str] | None = None,
     origins: Collection[str] = (),
     tell: Callable[[str], None] | None = None,
+    reloader: Reloader | None = None,
 ) -> Starlette:
     """The gateway as an ASGI application.
 
     `hosts`: what it is called besides this machine's own names; None: anything where there are keys, else nothing.
     `origins`: sites whose pages may ask. `tell`: where it says what its probes do; None: servers are not probed.
+    `reloader`: follows the configuration's file.
     """
     dashboard = (files("cuecard.gateway") / "dashboard" / "page.html").read_text(encoding="utf-8")
-    seen, entrance = Observatory(service.models, service.prices), gate or Gate([], time.monotonic)
-    second_look, pictures = audit or Audit(service, 0.0), Pictures(images or Images(), fetcher)
+    seen, entrance = Observatory(pairs), gate or Gate([], time.monotonic)
+    second_look, pictures = audit or Audit(pairs.first, 0.0), Pictures(images or Images(), fetcher)
     books = Books(seen, second_look, journal, traces)
+    tasks: set[asyncio.Task[Any]] = set()
+
+    def start(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        tasks.add(task := asyncio.create_task(work))
+        task.add_done_callback(tasks.discard)
+        return task
+
+    def probed(models: Collection[Model]) -> asyncio.Task[Any] | None:
+        """Served models are probed in the background; until that is over, the defaults hold."""
+        return None if tell is None else start(probe.settle(models, wait_s=None, tell=tell))
+
+    async def keep_books() -> None:
+        while True:
+            await asyncio.sleep(KEEP_S)
+            await entrance.ledger.keep()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        probing = [] if tell is None else await probe.settle(service.served, wait_s=PROBE_WAIT_S, tell=tell)
+        app.state.probing = probed([model for pair in pairs for model in pair.served])
+        start(keep_books())
+        if reloader is not None:
+            start(reloader.follow(seen.reloaded, probed))
         yield
-        for task in probing:
+        for task in list(tasks):
             task.cancel()
-        await asyncio.gather(*probing, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await second_look.aclose()
-        await service.aclose()
+        await pairs.aclose()
+        await entrance.ledger.keep()
         if fetcher is not None:
             await fetcher.aclose()
         if journal is not None:
@@ -136,34 +160,44 @@ def application(
             try:
                 asked = await unless_gone(request.receive, meant(body, parse))
             except BeyondAPair:
-                if service.pass_to is None or parse is not chat.parse:
+                if parse is not chat.parse or not may_pass(body, client):
                     raise
                 return await passed(request, body, client)
             asked = replace(asked, trace=trace_of(request))
-            telling, writer = Telling(service, asked, client, books), writer_of(asked)
-            request.state.begun = True
-            if asked.stream:
-                return Events(telling, writer, ping_s)
-            outcome, reasoning = await unless_gone(request.receive, telling.whole())
+            with ExitStack() as held:
+                service = pairs.of(asked.model, client.key)
+                held.enter_context(service.at_work())
+                telling, writer = Telling(service, asked, client, books), writer_of(asked)
+                request.state.begun = True
+                if asked.stream:
+                    return Events(telling, writer, ping_s, held.pop_all())
+                outcome, reasoning = await unless_gone(request.receive, telling.whole())
             own = account.headers(asked.id, outcome) | client.headers()
             return JSONResponse(writer.whole(outcome, reasoning, telling.account(outcome)), headers=own)
 
         return answer
 
+    def may_pass(body: Body, client: Client) -> bool:
+        """Whether the pair that is named passes on what it cannot do."""
+        assert isinstance(body.said, dict)
+        return pairs.of(chat.named(body.said), client.key).pass_to is not None
+
     async def passed(request: Request, body: Body, client: Client) -> Response:
         """What is beyond a pair, answered by one model as it comes."""
         assert isinstance(body.said, dict)
-        asked = replace(given(body.said), trace=trace_of(request))
-        if asked.model not in served():
-            raise names.unknown(asked.model, service.concrete)
-        role = service.concrete.get(asked.model, service.pass_to or "large")
+        own, said = body.said.get("cuecard"), {key: value for key, value in body.said.items() if key != "cuecard"}
+        asked = replace(given(said), trace=trace_of(request))
+        service = pairs.of(asked.model, client.key)
+        role = service.role_of(asked.model) or service.pass_to or "large"
+        if (most := service.limited(max_cost(own if isinstance(own, dict) else {}))) is not None:
+            check_passed(said, service.prices[role], most)
         if not isinstance(model := service.models[role], Pool):
             raise Unsupported(f"{model.name} runs in this process, where only questions are answered")
-        passage = Passage(asked, body.said, role, model.name)
+        passage = Passage(asked, said, role, model.name)
         request.state.begun = True
         async with AsyncExitStack() as held:
             held.enter_context(service.at_work())
-            held.enter_context(passage.entered(books, client))
+            held.enter_context(passage.entered(books.of(service), client))
             opening = held.enter_async_context(model.passed(passage.body))
             lines = await unless_gone(request.receive, opening)
             if asked.stream:
@@ -175,9 +209,11 @@ def application(
         client = admit(request)
         body = await json_of(request, most_bytes)
         asked = await unless_gone(request.receive, meant(body, chat.parse))
-        deciding = Deciding(service, asked, client, books)
-        request.state.begun = True
-        told = await unless_gone(request.receive, deciding.told())
+        service = pairs.of(asked.model, client.key)
+        with service.at_work():
+            deciding = Deciding(service, asked, client, books)
+            request.state.begun = True
+            told = await unless_gone(request.receive, deciding.told())
         return JSONResponse(told, headers={"x-request-id": asked.id} | client.headers())
 
     async def refused(request: Request, error: Exception) -> Response:
@@ -186,22 +222,28 @@ def application(
         return await _refused(request, error, seen)
 
     async def models(request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [_listed(name) for name in served()]})
+        return JSONResponse({"object": "list", "data": [_listed(name) for name in served(request)]})
 
     async def model(request: Request) -> Response:
-        if (name := request.path_params["name"].rstrip("/")) not in served():
-            raise names.unknown(name, service.concrete)
+        if (name := request.path_params["name"].rstrip("/")) not in (known := served(request)):
+            raise names.unknown(name, known)
         return JSONResponse(_listed(name))
 
-    def served() -> list[str]:
-        return [*names.VIRTUAL, *service.concrete]
+    def served(request: Request) -> list[str]:
+        client: Client = request.state.client
+        return pairs.known_as(client.key)
 
     async def health(request: Request) -> Response:
         return JSONResponse({"status": "ok", "version": cuecard.__version__})
 
     async def ready(request: Request) -> Response:
-        down = [role for role, model in service.models.items() if isinstance(model, Pool) and not model.up]
-        told = {"status": "down" if len(down) == len(service.models) else "degraded" if down else "ok", "down": down}
+        probing: asyncio.Task[Any] | None = request.app.state.probing
+        if probing is not None and not probing.done():
+            return JSONResponse({"status": "probing", "down": []}, 503)
+        models = {(pair.name, role): model for pair in pairs for role, model in pair.models.items()}
+        dead = [place for place, model in models.items() if isinstance(model, Pool) and not model.up]
+        down = [role if pair == names.PAIR else f"{pair}/{role}" for pair, role in dead]
+        told = {"status": "down" if len(down) == len(models) else "degraded" if down else "ok", "down": down}
         return JSONResponse(told, 503 if told["status"] == "down" else 200)
 
     async def metrics(request: Request) -> Response:
@@ -283,6 +325,8 @@ async def _refused(request: Request, error: Exception, seen: Observatory) -> Res
     told: dict[str, str] = {}
     if error.retryable and error.http_status in (429, 503):
         told["retry-after"] = f"{math.ceil(wait_s(error))}"
+    if isinstance(error, BudgetUsed):
+        told["x-should-retry"] = "false"  # for OpenAI's clients, which would try again soon
     if isinstance(error, WrongForm):
         told["accept-encoding"] = "identity"
     if isinstance(error, Unauthorised):

@@ -44,19 +44,19 @@ class Audit:
         self._service, self._share, self._strategy = service, share, strategy
         self._warn_above, self._rng = warn_above, rng or Random()
         self._budget, self._spent = tokens_per_hour, deque[tuple[float, int]]()
-        self._waiting: asyncio.Queue[tuple[Question, Outcome]] = asyncio.Queue(WAITING)
+        self._waiting: asyncio.Queue[tuple[Question, Outcome, Service]] = asyncio.Queue(WAITING)
         self._working: asyncio.Task[None] | None = None
         self.checked = self.differed = self.failed = self.skipped = 0
-        """Skipped: more came than there was time for."""
+        """Skipped: more came than there was time for, or their pair is served no more."""
 
-    def consider(self, question: Question, outcome: Outcome) -> None:
-        """A request has been answered."""
+    def consider(self, question: Question, outcome: Outcome, pair: Service | None = None) -> None:
+        """A request has been answered, by this pair if by another than the first."""
         if outcome.route is not Route.AGREED or self._rng.random() >= self._share:
             return
         if self._waiting.full():
             self.skipped += 1
             return
-        self._waiting.put_nowait((question, outcome))
+        self._waiting.put_nowait((question, outcome, pair or self._service))
         if self._working is None or self._working.done():
             self._working = asyncio.create_task(self._work())
 
@@ -93,15 +93,18 @@ class Audit:
     async def _work(self) -> None:
         while not self._waiting.empty():
             await self._may_spend()
-            await self._service.idle.wait()
-            question, outcome = self._waiting.get_nowait()
+            await self._service.occupancy.idle.wait()
+            question, outcome, pair = self._waiting.get_nowait()
+            if pair.is_retired:
+                self.skipped += 1
+                continue
             try:
-                second = await self._unless_busy(question)
+                second = await self._unless_busy(question, pair)
             except CuecardError:
                 self.failed += 1
                 continue
             if second is None and not self._waiting.full():
-                self._waiting.put_nowait((question, outcome))
+                self._waiting.put_nowait((question, outcome, pair))
             elif second is None:
                 self.skipped += 1
             else:
@@ -118,11 +121,11 @@ class Audit:
             else:
                 return
 
-    async def _unless_busy(self, question: Question) -> Outcome | None:
+    async def _unless_busy(self, question: Question, service: Service) -> Outcome | None:
         """The second answer; None if a client came before it was there. Raises CuecardError."""
-        service, calls = self._service, list[Call]()
+        calls = list[Call]()
         work = answer(question, service.models, self._strategy, service.policy, calls=calls)
-        looking, coming = asyncio.ensure_future(work), asyncio.ensure_future(service.busy.wait())
+        looking, coming = asyncio.ensure_future(work), asyncio.ensure_future(service.occupancy.busy.wait())
         try:
             await asyncio.wait([looking, coming], return_when=asyncio.FIRST_COMPLETED)
             return looking.result() if looking.done() else None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from cuecard.domain.call import Call
 from cuecard.domain.outcome import Outcome
 from cuecard.gateway import account
 from cuecard.gateway.account import End, Unanswered
@@ -13,6 +15,7 @@ from cuecard.gateway.chat import Asked, Given
 from cuecard.gateway.journal import Journal
 from cuecard.gateway.keys import Client
 from cuecard.gateway.observe import Observatory
+from cuecard.gateway.service import Service
 
 if TYPE_CHECKING:  # OpenTelemetry need not be there
     from cuecard.gateway.traces import Traces
@@ -26,17 +29,24 @@ class Books:
     audit: Audit
     journal: Journal | None
     traces: Traces | None
+    pair: Service | None = None
+    """Which answers; None: nothing was asked of any yet."""
+
+    def of(self, pair: Service) -> Books:
+        """For the requests that a pair answers."""
+        return replace(self, pair=pair)
 
     def answered(self, asked: Given, client: Client, outcome: Outcome, first_shown_s: float | None) -> None:
         """A request has ended in an outcome."""
-        self.seen.answered(asked.id, asked.model, outcome, first_shown_s)
-        client.spend(account.usage(outcome)["total_tokens"])
+        pair = self._serving
+        self.seen.answered(asked.id, asked.model, outcome, first_shown_s, pair.name, pair.prices)
+        client.spend(account.usage(outcome)["total_tokens"], self._cost(outcome.calls))
         if isinstance(asked, Asked):
-            self.audit.consider(asked.question, outcome)
+            self.audit.consider(asked.question, outcome, pair)
         if self.journal is not None:
-            self.journal.write(asked, outcome)
+            self.journal.write(asked, outcome, pair.name)
         if self.traces is not None:
-            self.traces.answered(asked, outcome)
+            self.traces.answered(asked, outcome, pair.name)
 
     def refused(self, error: Exception) -> None:
         """A request was refused before anything was done; of what it says, nothing is kept."""
@@ -45,9 +55,18 @@ class Books:
 
     def unanswered(self, asked: Given, client: Client, ended: Unanswered) -> None:
         """A request has ended without an outcome; its calls have cost what they cost."""
-        self.seen.spent(ended.calls)
-        client.spend(account.charge(ended.calls, asked.prompt_tokens))
+        pair = self._serving
+        self.seen.spent(ended.calls, pair.name, pair.prices)
+        client.spend(account.charge(ended.calls, asked.prompt_tokens), self._cost(ended.calls))
         if self.journal is not None:
-            self.journal.write(asked, ended)
+            self.journal.write(asked, ended, pair.name)
         if self.traces is not None and ended.error is not None:
-            self.traces.failed(asked, ended.error, ended.total_s)
+            self.traces.failed(asked, ended.error, ended.total_s, pair.name)
+
+    @property
+    def _serving(self) -> Service:
+        assert self.pair is not None
+        return self.pair
+
+    def _cost(self, calls: Sequence[Call]) -> float:
+        return sum(account.costs(calls, self._serving.prices).values())

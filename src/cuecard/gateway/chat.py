@@ -68,7 +68,7 @@ KNOWN = (*READ, *HARMLESS, *IGNORED)
 REASONING = ("effort", "max_tokens", "exclude")
 STREAM_OPTIONS = ("include_usage", "include_obfuscation")
 TEXTS = ("schedule", "accept", "card", "card_select", "card_ending", "early_stop")
-OVERRIDES = ("strategy", *TEXTS, "card_keep", "budget", "kind", "options", "max_latency_ms", "strict")
+OVERRIDES = ("strategy", *TEXTS, "card_keep", "budget", "kind", "options", "max_latency_ms", "strict", "max_cost")
 GO_ON = "Go on from where your last message ends."
 MOST_NAME = 200
 """Characters of what names something."""
@@ -78,8 +78,6 @@ MOST_PARTS = 10_000
 """Messages of a request, and parts of a message."""
 MOST_OPTION = 2_000
 """Characters of one option."""
-EFFORTS = {"minimal": 256, "low": 512, "medium": 2048, "high": 8192, "xhigh": 16384}
-"""Reasoning tokens for OpenAI's `reasoning_effort`; `none` is a short answer of the large model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,14 +180,16 @@ def _flag(body: Json, key: str, *, default: bool = False) -> bool:
 def _settings(body: Json, own: Json, reasoning: Json) -> Json:
     """Settings of the request: OpenAI's names first, the `cuecard` object has the last word."""
     effort = reasoning.get("effort") if body.get("reasoning_effort") is None else body["reasoning_effort"]
-    if effort is not None and effort not in ("none", *EFFORTS):
-        raise BadInput(f"unknown reasoning_effort {str(effort)[:100]!r}", f"there are: none, {', '.join(EFFORTS)}")
+    if effort is not None and not (isinstance(effort, str) and len(effort) <= MOST_NAME):
+        raise BadInput("reasoning_effort is no name of an effort", "none, low, medium, high, …")
     found: Json = {
         "answer_tokens": _count(body, "max_completion_tokens") or _count(body, "max_tokens"),
         "temperature": _number(body, "temperature"),
         "top_p": _number(body, "top_p"),
         "seed": _count(body, "seed", -MOST_SEED, MOST_SEED),
-        "budget": _count(own, "budget") or _count(reasoning, "max_tokens") or EFFORTS.get(str(effort)),
+        "budget": _count(own, "budget") or _count(reasoning, "max_tokens"),
+        "effort": None if effort == "none" else effort,
+        "max_cost": max_cost(own),
         "strategy": own.get("strategy") or ("short:large" if effort == "none" else None),
         "deadline_s": None if own.get("max_latency_ms") is None else (_number(own, "max_latency_ms") or 0.0) / 1000,
         "strict": _flag(own, "strict") if own.get("strict") is not None else None,
@@ -200,6 +200,14 @@ def _settings(body: Json, own: Json, reasoning: Json) -> Json:
         if found[key] is not None and not (isinstance(found[key], str) and len(found[key]) <= MOST_NAME):
             raise BadInput(f"{key} in cuecard is not a text of at most {MOST_NAME} characters")
     return {key: value for key, value in found.items() if value is not None}
+
+
+def max_cost(own: Json) -> float | None:
+    """What a request may cost at most, from its `cuecard` object. Raises BadInput."""
+    value = _number(own, "max_cost")
+    if value is not None and not value > 0:
+        raise BadInput("max_cost is not more than 0", "it is in the currency of the prices in cuecard.toml")
+    return value
 
 
 def _number(body: Json, key: str) -> float | None:

@@ -1,38 +1,37 @@
-"""`cuecard.toml`: which servers are the pair, and how it is served. Read whole, refused whole."""
+"""`cuecard.toml` as a whole: which servers are the pairs, who may use them, and how they are served."""
 
 from __future__ import annotations
 
-import ipaddress
 import re
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AwareDatetime, Field, field_validator, model_validator
 
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
+from cuecard.gateway.budgets import Budget
 from cuecard.gateway.keys import Gate, Key
+from cuecard.gateway.names import PAIR
+from cuecard.gateway.settings import AuditSettings, Images, JournalSettings, Server, Strict, is_loopback, known_strategy
 from cuecard.models import spec
 from cuecard.models.openai.constraints import Dialect
 from cuecard.models.openai.families import named
 from cuecard.models.prompt import CardFormat
 from cuecard.pair import policy_with
-from cuecard.strategies import policy_file
 from cuecard.strategies.cuts import Ending, cut_with
 from cuecard.strategies.policy import Acceptance, EarlyStop, Policy, Schedule
-from cuecard.strategies.run import STRATEGIES
 
-ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#@\s]+")
-
-
-class Strict(BaseModel):
-    """A table whose unknown keys are an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+EFFORTS: Mapping[str, int] = {"minimal": 256, "low": 512, "medium": 2048, "high": 8192, "xhigh": 16384}
+"""Reasoning tokens for OpenAI's `reasoning_effort`; `none` is a short answer of the large model."""
+ROLES = ("small", "large", "third")
+MOST_ALIAS = 200
+"""Characters."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""Of a pair; a slash would begin the name of a strategy."""
 
 
 class Prices(Strict):
@@ -118,15 +117,29 @@ class PairSettings(Strict):
     deadline_s: float = Field(300.0, gt=0)
     """Of a request, shared by its calls: the best answer at hand is given then, or an error if there is none."""
     rescue: Literal["short", "reason"] = "short"
-    """How the large model answers alone when the small one has failed."""
+    """How the large model answers alone when the small one has failed, and the third when both have."""
     strict: bool = False
     pass_to: Literal["small", "large"] | None = None
     """Who answers alone what a pair cannot do; None: it is refused."""
+    efforts: dict[str, int] = Field(default_factory=lambda: dict(EFFORTS))
+    """`reasoning_effort` to reasoning tokens: what is given here, beside the defaults."""
+    max_cost: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """What a request may cost at most, in the currency of the prices."""
+    aliases: list[str] = Field(default_factory=list)
+    """Other names of the pair."""
 
     @field_validator("strategy")
     @classmethod
     def _is_known(cls, name: str) -> str:
         return known_strategy(name)
+
+    @field_validator("efforts")
+    @classmethod
+    def _are_budgets(cls, given: dict[str, int]) -> dict[str, int]:
+        for name, tokens in given.items():
+            if name == "none" or not 1 <= tokens < 2**31:
+                raise ValueError(f"{name} = {tokens} is no budget: names other than none, and at least 1 token each")
+        return {**EFFORTS, **given}
 
     @model_validator(mode="after")
     def _can_be_cut(self) -> PairSettings:
@@ -148,108 +161,13 @@ class PairSettings(Strict):
         return rule
 
 
-class KeyEntry(Strict):
-    """A client's API key: `cuecard key` makes one and shows its hash, which is all that is kept."""
+class PairTable(PairSettings):
+    """A pair: its settings, and its models."""
 
-    name: str = Field(min_length=1)
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    requests_per_minute: int | None = Field(None, ge=1)
-    tokens_per_minute: int | None = Field(None, ge=1)
-
-
-class Server(Strict):
-    """Where the gateway listens, and how much it takes."""
-
-    host: str = "127.0.0.1"
-    open: bool = False
-    """Whether it may listen on other addresses than this machine's own without keys."""
-    port: int = Field(8400, ge=0, le=65535)
-    hosts: list[str] | None = None
-    """Names that it goes by besides this machine's own and `host`; None: any where there are keys, else no others."""
-    origins: list[str] = []
-    """Sites whose pages may ask from a browser (CORS), as https://app.example.org; `*`: all."""
-    most_body_mib: int = Field(48, ge=1)
-    most_text: int = Field(400_000, ge=1)
-    """Characters of all texts of a request."""
-    ping_s: float = Field(10.0, gt=0)
-    drain_s: int = Field(30, ge=0)
-    """How long requests under way may go on when the server is told to stop."""
-
-    @field_validator("origins")
-    @classmethod
-    def _are_origins(cls, given: list[str]) -> list[str]:
-        for origin in given:
-            if not ORIGIN.fullmatch(origin):
-                raise ValueError(f"{origin!r} is no origin, write it like https://app.example.org")
-        return given
-
-
-class Images(Strict):
-    """What of images is taken."""
-
-    urls: bool = False
-    """Fetch images that are given as web addresses."""
-    hosts: list[str] = []
-    """From these hosts only, and what is under them; from all if empty."""
-    most: int = Field(16, ge=0)
-    """Images of one request."""
-    most_megapixels: float = Field(50.0, gt=0, le=178)
-    """Of one image."""
-    request_megapixels: float = Field(200.0, gt=0)
-    """Of all images of one request."""
-    decode_mib: int = Field(768, ge=64)
-    """Memory for decoding one image."""
-    decode_s: float = Field(10.0, gt=0)
-    """Time for decoding one image."""
-
-    @field_validator("hosts")
-    @classmethod
-    def _are_names(cls, hosts: list[str]) -> list[str]:
-        for host in hosts:
-            host.encode("idna")  # raises a ValueError that says what is wrong
-        return hosts
-
-
-class AuditSettings(Strict):
-    """How answers that were accepted without reasoning are looked at again."""
-
-    share: float = Field(0.0, ge=0, le=1)
-    """Of the agreed requests."""
-    strategy: str = "reason:large"
-    warn_above: float = Field(0.1, ge=0, le=1)
-    """Warn when false accepts are surely more than this share."""
-    tokens_per_hour: int | None = Field(None, ge=1)
-    """No second look begins in an hour in which those before it have used so many."""
-
-    @field_validator("strategy")
-    @classmethod
-    def _is_known(cls, name: str) -> str:
-        return known_strategy(name)
-
-
-class JournalSettings(Strict):
-    """The decision log; none if there is no path."""
-
-    path: Path | None = None
-    content: bool = False
-    """Keep what was said, instead of hashes of it."""
-    most_mib: float = Field(64.0, gt=0)
-    keep: int = Field(3, ge=1)
-    """Files that were full before."""
-
-
-class Config(Strict):
-    """The whole file."""
-
-    version: Literal[1]
-    server: Server = Server()
-    pair: PairSettings = PairSettings()
-    images: Images = Images()
-    audit: AuditSettings = AuditSettings()
-    journal: JournalSettings = JournalSettings()
-    keys: list[KeyEntry] = []
     small: list[Upstream]
     large: list[Upstream]
+    third: list[Upstream] | None = None
+    """Answers alone when both others have failed."""
 
     @model_validator(mode="before")
     @classmethod
@@ -257,10 +175,10 @@ class Config(Strict):
         """`[small]` is one server, `[[small]]` are several."""
         if not isinstance(given, dict):
             return given
-        return given | {role: [given[role]] for role in ("small", "large") if isinstance(given.get(role), dict)}
+        return given | {role: [given[role]] for role in ROLES if isinstance(given.get(role), dict | Upstream)}
 
     @model_validator(mode="after")
-    def _are_alike(self) -> Config:
+    def _are_alike(self) -> PairTable:
         for role, upstreams in self.roles.items():
             if not upstreams:
                 raise ValueError(f"{role} names no server")
@@ -270,145 +188,180 @@ class Config(Strict):
             if any(upstream.prices != upstreams[0].prices for upstream in upstreams):
                 # a call is known by its role, not by the server that took it
                 raise ValueError(f"the servers of {role} have different prices: give each the same")
+        if self.max_cost is not None and self.unpriced:
+            raise ValueError(f"max_cost needs prices for {' and '.join(self.unpriced)}")
+        return self
+
+    @property
+    def roles(self) -> Mapping[str, Sequence[Upstream]]:
+        there = {"small": self.small, "large": self.large}
+        return there if self.third is None else there | {"third": self.third}
+
+    @property
+    def prices(self) -> Mapping[str, Prices]:
+        """Of the roles that have any."""
+        return {
+            role: upstreams[0].prices for role, upstreams in self.roles.items() if upstreams and upstreams[0].prices
+        }
+
+    @property
+    def unpriced(self) -> list[str]:
+        """Roles without prices."""
+        return [role for role in self.roles if role not in self.prices]
+
+    def policy_of(self, base: Policy) -> Policy:
+        """The policy of requests that say nothing else."""
+        return policy_with(
+            replace(base, rescue=Mode(self.rescue)),
+            schedule=self.schedule,
+            accept=self.accept,
+            card=self.card,
+            card_keep=self.card_keep,
+            card_select=self.card_select,
+            card_ending=self.card_ending,
+            early_stop=self.early_stop,
+            budget=self.budget,
+            answer_tokens=self.answer_tokens,
+            samples=self.samples,
+            timeout_s=self.timeout_s,
+            deadline_s=self.deadline_s,
+            strict=self.strict,
+        )
+
+
+class KeyEntry(Strict):
+    """A client's API key: `cuecard key` makes one and shows its hash, which is all that is kept."""
+
+    name: str = Field(min_length=1)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    requests_per_minute: int | None = Field(None, ge=1)
+    tokens_per_minute: int | None = Field(None, ge=1)
+    tokens_per_day: int | None = Field(None, ge=1)
+    tokens_per_month: int | None = Field(None, ge=1)
+    cost_per_day: float | None = Field(None, gt=0, allow_inf_nan=False)
+    cost_per_month: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """In the currency of the prices."""
+    expires: AwareDatetime | None = None
+    """A date is valid to its end, in UTC."""
+    pairs: list[str] | None = Field(None, min_length=1)
+    """The only pairs that it may use; None: all."""
+
+    @field_validator("expires", mode="before")
+    @classmethod
+    def _is_a_time(cls, given: Any) -> Any:
+        how = "write a date, or a time with its zone, such as 2026-12-31T18:00:00Z"
+        if isinstance(given, str):
+            try:
+                given = date.fromisoformat(given) if len(given) == len("2026-12-31") else datetime.fromisoformat(given)
+            except ValueError:
+                raise ValueError(f"{given[:40]!r} is no time: {how}") from None
+        if isinstance(given, datetime) and given.tzinfo is None:
+            raise ValueError(f"{given} has no zone: {how}")
+        if isinstance(given, date) and not isinstance(given, datetime):
+            return datetime.combine(given + timedelta(days=1), time(), UTC)
+        return given
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        return tuple(each for each in Budget if getattr(self, each) is not None)
+
+    def key(self) -> Key:
+        told = self.model_dump(exclude={*Budget, "pairs"})
+        budgets = {each: float(getattr(self, each)) for each in self.budgets}
+        return Key(**told, budgets=budgets, pairs=None if self.pairs is None else frozenset(self.pairs))
+
+
+class Config(Strict):
+    """The whole file."""
+
+    version: Literal[1]
+    server: Server = Server()
+    images: Images = Images()
+    audit: AuditSettings = AuditSettings()
+    journal: JournalSettings = JournalSettings()
+    keys: list[KeyEntry] = Field(default_factory=list)
+    pairs: dict[str, PairTable]
+    """By name. `[pair]`, `[small]`, `[large]` and `[third]` at the top are the pair `cuecard`, the first."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pair_at_the_top(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        there, named = [key for key in ("pair", *ROLES) if key in given], given.get("pairs", {})
+        if ("pairs" in given and not there) or not isinstance(named, dict):
+            return given
+        if PAIR in named:
+            raise ValueError(f"the pair {PAIR} is given twice: by [pairs.{PAIR}], and by [{there[0]}]")
+        settings = given.get("pair", {})
+        if isinstance(settings, PairSettings):
+            settings = settings.model_dump()
+        if not isinstance(settings, dict):
+            raise ValueError("pair is not a table")
+        default = settings | {role: given[role] for role in ROLES if role in given}
+        return {key: value for key, value in given.items() if key not in there} | {"pairs": {PAIR: default, **named}}
+
+    @model_validator(mode="after")
+    def _can_be_served(self) -> Config:
         if not (self.keys or self.server.open or is_loopback(self.server.host)):
             raise ValueError(f"server.host {self.server.host} is open to others, and there are no [[keys]]")
         if "*" in self.server.origins and not (self.keys or self.server.open):
             raise ValueError("server.origins lets pages of all sites ask, and there are no [[keys]]")
         return self
 
-    @property
-    def roles(self) -> Mapping[str, Sequence[Upstream]]:
-        return {"small": self.small, "large": self.large}
+    @model_validator(mode="after")
+    def _are_told_apart(self) -> Config:
+        if not self.pairs:
+            raise ValueError("no pair is served: write [small] and [large]")
+        taken: dict[str, str] = {}
+        for name, pair in self.pairs.items():
+            if not NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no name for a pair: letters, digits, '.', '_' and '-'")
+            for alias in pair.aliases:
+                if not alias or len(alias) > MOST_ALIAS or alias.split("/")[0] in self.pairs:
+                    raise ValueError(
+                        f"{alias[:80]!r} cannot be an alias of {name}: it is empty, too long, or begins as a pair's name"
+                    )
+                if alias in taken:
+                    raise ValueError(f"{alias!r} is an alias of {taken[alias]} and of {name}")
+                taken[alias] = name
+        return self
+
+    @model_validator(mode="after")
+    def _keys_can_be_kept(self) -> Config:
+        for key in self.keys:
+            if wrong := sorted(set(key.pairs or ()) - set(self.pairs)):
+                raise ValueError(f"the key {key.name} is for the pair {wrong[0]!r}; there are: {', '.join(self.pairs)}")
+            costs = [each for each in key.budgets if each.is_cost]
+            unpriced = [f"{role} of {name}" for name in key.pairs or self.pairs for role in self.pairs[name].unpriced]
+            if costs and unpriced:
+                raise ValueError(f"{costs[0]} of the key {key.name} needs prices for {unpriced[0]}")
+            if key.budgets and self.state is None:
+                told = "write state = a file's path under [server], or a path under [journal]"
+                raise ValueError(f"{key.budgets[0]} of the key {key.name} must survive a restart: {told}")
+        if len({key.sha256 for key in self.keys}) < len(self.keys):
+            raise ValueError("two [[keys]] have the same sha256")
+        return self
 
     @property
-    def prices(self) -> Mapping[str, Prices]:
-        """Of the roles that have any."""
-        return {role: upstreams[0].prices for role, upstreams in self.roles.items() if upstreams[0].prices}
+    def state(self) -> Path | None:
+        """Where it can be kept what keys have used of their budgets: a file of its own, else one beside the journal."""
+        journal = self.journal.path
+        return self.server.state or (None if journal is None else journal.with_name(f"{journal.name}.state"))
+
+    @property
+    def ledger_path(self) -> Path | None:
+        """Where it is kept; None: no key has a budget."""
+        return self.state if any(key.budgets for key in self.keys) else None
 
     def hosts(self, host: str) -> list[str] | None:
         """The names that the gateway goes by where it listens on `host`; None: any."""
         hosts = self.server.hosts
         return None if hosts is None and self.keys else [host, *(hosts or ())]
 
-    def gate(self, clock: Callable[[], float]) -> Gate:
-        """Who may ask."""
-        return Gate([Key(**entry.model_dump()) for entry in self.keys], clock)
-
-    def policy(self, base: Policy) -> Policy:
-        """The policy of requests that say nothing else."""
-        pair = self.pair
-        return policy_with(
-            replace(base, rescue=Mode(pair.rescue)),
-            schedule=pair.schedule,
-            accept=pair.accept,
-            card=pair.card,
-            card_keep=pair.card_keep,
-            card_select=pair.card_select,
-            card_ending=pair.card_ending,
-            early_stop=pair.early_stop,
-            budget=pair.budget,
-            answer_tokens=pair.answer_tokens,
-            samples=pair.samples,
-            timeout_s=pair.timeout_s,
-            deadline_s=pair.deadline_s,
-            strict=pair.strict,
-        )
-
-
-def known_strategy(name: str) -> str:
-    """The name, if there is such a strategy. Raises ValueError."""
-    if name not in STRATEGIES:
-        raise ValueError(f"unknown strategy {name!r}{_nearest(name, list(STRATEGIES))}")
-    return name
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def read(path: Path) -> Config:
-    """The configuration in a file. Raises BadInput: one line that says what is wrong and where."""
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror}", "is the path right?") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is not valid TOML: {error}") from error
-    try:
-        return Config.model_validate(_with_policy(_filled(tables), path.parent))
-    except ValidationError as errors:
-        first, more = errors.errors()[0], errors.error_count() - 1
-        also = f" (and {more} more)" if more else ""
-        raise BadInput(f"{path}: {_told(first)}{also}", _advice(first)) from errors
-
-
-def _with_policy(tables: Any, beside: Path) -> Any:
-    """With what the policy file of `[pair]` says, where `[pair]` itself does not."""
-    pair = tables.get("pair")
-    if not (isinstance(pair, dict) and isinstance(pair.get("policy"), str)):
-        return tables
-    told = policy_file.read(beside / pair["policy"])
-    return tables | {"pair": {"strategy": told.strategy, **told.settings(), **pair}}
-
-
-def _filled(value: Any) -> Any:
-    """With `${NAME}` taken from the environment, but for keys of servers: those are looked up when they are needed."""
-    match value:
-        case str():
-            return spec.secret(value)
-        case dict():
-            return {key: each if key == "api_key" else _filled(each) for key, each in value.items()}
-        case list():
-            return [_filled(each) for each in value]
-        case _:
-            return value
-
-
-def _told(error: Mapping[str, Any]) -> str:
-    where = ".".join(str(part) for part in error["loc"] if not isinstance(part, int)) or "the file"
-    match error["type"]:
-        case "extra_forbidden":
-            return f"unknown key {where}"
-        case "missing":
-            return f"{where} is missing"
-        case "value_error":
-            return f"{where}: {error['ctx']['error']}" if error["loc"] else str(error["ctx"]["error"])
-        case _:
-            return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}, not {error['input']!r}"
-
-
-TABLES: Mapping[str, type[Strict]] = {
-    "server": Server,
-    "images": Images,
-    "audit": AuditSettings,
-    "journal": JournalSettings,
-    "keys": KeyEntry,
-    "pair": PairSettings,
-    "small": Upstream,
-    "large": Upstream,
-    "prices": Prices,
-}
-
-
-def _advice(error: Mapping[str, Any]) -> str | None:
-    if error["type"] == "missing" and error["loc"] == ("version",):
-        return "write version = 1 on its first line"
-    if error["type"] == "missing" and error["loc"][0] in ("small", "large"):
-        return f"write [{error['loc'][0]}] and, under it, model = …"
-    if error["type"] != "extra_forbidden":
-        return None
-    *tables, key = [part for part in error["loc"] if isinstance(part, str)]
-    known = (TABLES[tables[-1]] if tables else Config).model_fields
-    return _nearest(key, list(known)).strip(", ") or f"there are: {', '.join(known)}"
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    near = get_close_matches(name, known, 1)
-    return f", did you mean {near[0]}?" if near else ""
+    def gate(self, clock: Callable[[], float], **more: Any) -> Gate:
+        """Who may ask; `more` as `Gate`."""
+        return Gate([entry.key() for entry in self.keys], clock, **more)
 
 
 def _name(model: str) -> str:

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cuecard.domain.errors import CuecardError, Forbidden
 from cuecard.gateway import chat
-from cuecard.gateway.config import is_loopback
+from cuecard.gateway.settings import is_loopback
 
 ANY = "*"
 EVERY_ADDRESS = ("0.0.0.0", "::")

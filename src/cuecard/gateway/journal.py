@@ -94,7 +94,7 @@ class Journal:
         self._pictures, self._kept = pictures(path), set[str]()
         self._writers = ThreadPoolExecutor(1, "journal")
 
-    def write(self, asked: Given, ended: Outcome | Unanswered) -> None:
+    def write(self, asked: Given, ended: Outcome | Unanswered, pair: str | None = None) -> None:
         """One request that is over. Of one that was passed on as it came, nothing that was said is known here."""
         question = asked.question if isinstance(asked, Asked) else None
         if self._content and question is not None:
@@ -107,6 +107,7 @@ class Journal:
             "content": self._content,
             "id": asked.id,
             "model": asked.model,
+            "pair": pair,
             "strategy": ended.strategy,
             "question": None if question is None else self._question(question),
             **(self._answered(ended) if isinstance(ended, Outcome) else _unanswered(ended)),

@@ -1,4 +1,4 @@
-"""Who may ask, and how much: API keys, known by their hashes only, and limits a minute for each."""
+"""Who may ask, what and how much: API keys, known by their hashes only, with limits, budgets, and an end."""
 
 from __future__ import annotations
 
@@ -6,22 +6,32 @@ import hashlib
 import hmac
 import math
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 
-from cuecard.domain.errors import RateLimited, Unauthorised
+from cuecard.domain.errors import BudgetUsed, RateLimited, Unauthorised
+from cuecard.gateway.budgets import Budget, Ledger
 
 PREFIX = "cue-"
 
 
 @dataclass(frozen=True)
 class Key:
-    """A client's key: its name, the SHA-256 of its secret, and what it may do in a minute (None: no limit)."""
+    """A client's key: its name, the SHA-256 of its secret, and what it may do (None: no limit)."""
 
     name: str
     sha256: str
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    budgets: Mapping[Budget, float] = field(default_factory=dict)
+    expires: datetime | None = None
+    """From then on it is refused."""
+    pairs: frozenset[str] | None = None
+    """The only pairs that it may use; None: all."""
+
+    def may_use(self, pair: str) -> bool:
+        return self.pairs is None or pair in self.pairs
 
 
 def make() -> tuple[str, str]:
@@ -56,16 +66,28 @@ class Bucket:
         return max(0.0, (count - self.left) * 60 / self.most)
 
 
-@dataclass
 class Client:
-    """Whoever holds a key, and what is left of the minute's allowance."""
+    """Whoever holds a key, and what is left of the minute's allowance and of the budgets."""
 
-    key: Key
-    requests: Bucket | None
-    tokens: Bucket | None
+    def __init__(self, key: Key, clock: Callable[[], float], ledger: Ledger) -> None:
+        self.key, self._clock, self._ledger = key, clock, ledger
+        self.requests, self.tokens = self._bucket(key.requests_per_minute), self._bucket(key.tokens_per_minute)
+
+    def _bucket(self, per_minute: int | None) -> Bucket | None:
+        return None if per_minute is None else Bucket(per_minute, self._clock)
+
+    def renew(self, key: Key) -> None:
+        """The key's settings have changed; an allowance that has not is kept as far as it is used."""
+        before, self.key = self.key, key
+        if before.requests_per_minute != key.requests_per_minute:
+            self.requests = self._bucket(key.requests_per_minute)
+        if before.tokens_per_minute != key.tokens_per_minute:
+            self.tokens = self._bucket(key.tokens_per_minute)
 
     def enter(self) -> None:
-        """One request more. Raises RateLimited, and then takes nothing."""
+        """One request more. Raises RateLimited or BudgetUsed, and then takes nothing."""
+        for budget, most in self.key.budgets.items():
+            self._check(budget, most)
         for what, bucket, need in (("requests", self.requests, 1.0), ("tokens", self.tokens, 1.0)):
             if bucket is not None and (wait_s := bucket.wait_s(need)) > 0:
                 message = f"{self.key.name} has used its {bucket.most} {what} a minute"
@@ -75,10 +97,23 @@ class Client:
         if self.requests is not None:
             self.requests.take(1)
 
-    def spend(self, tokens: int) -> None:
+    def _check(self, budget: Budget, most: float) -> None:
+        if self._ledger.used(self.key.sha256, budget) < most:
+            return
+        now = self._ledger.now()
+        resets = budget.resets_at(now)
+        what, _, period = budget.partition("_per_")
+        message = f"{self.key.name} has used its budget, {what} of {most:,.10g} a {period}"
+        error = BudgetUsed(message, f"it resets at {resets:%Y-%m-%dT%H:%M:%SZ}")
+        error.retry_after_s = max(1.0, resets.timestamp() - now)
+        raise error
+
+    def spend(self, tokens: int, cost: float = 0.0) -> None:
         """What a request has cost, known at its end."""
         if self.tokens is not None:
             self.tokens.take(tokens)
+        if self.key.sha256:
+            self._ledger.add(self.key.sha256, tokens, cost)
 
     def headers(self) -> dict[str, str]:
         told: dict[str, str] = {}
@@ -95,12 +130,21 @@ class Client:
 class Gate:
     """Lets those in who hold a key; everybody where there are no keys."""
 
-    def __init__(self, keys: Sequence[Key], clock: Callable[[], float]) -> None:
-        def bucket(per_minute: int | None) -> Bucket | None:
-            return None if per_minute is None else Bucket(per_minute, clock)
+    def __init__(self, keys: Sequence[Key], clock: Callable[[], float], ledger: Ledger | None = None) -> None:
+        """`clock`: monotonic, of limits a minute; the ledger has a clock of its own, of the date."""
+        self._clock, self.ledger = clock, ledger or Ledger()
+        self._clients: list[Client] = []
+        self._anybody = Client(Key("anybody", ""), clock, self.ledger)
+        self.renew(keys)
 
-        self._clients = [Client(key, bucket(key.requests_per_minute), bucket(key.tokens_per_minute)) for key in keys]
-        self._anybody = Client(Key("anybody", ""), None, None)
+    def renew(self, keys: Sequence[Key]) -> None:
+        """Let in who holds one of these. Requests under way go on, and are charged to the client that began them."""
+        known = {client.key.sha256: client for client in self._clients}
+        self._clients = []
+        for key in keys:
+            client = known.get(key.sha256) or Client(key, self._clock, self.ledger)
+            client.renew(key)
+            self._clients.append(client)
 
     @property
     def is_open(self) -> bool:
@@ -120,4 +164,8 @@ class Gate:
                 found = client
         if found is None:
             raise Unauthorised("this API key is not known", "ask whoever runs this gateway for a key")
+        end = found.key.expires
+        if end is not None and self.ledger.now() >= end.timestamp():
+            message = f"the API key {found.key.name} has expired: it was valid until {end:%Y-%m-%d %H:%M %Z}"
+            raise Unauthorised(message, "ask whoever runs this gateway for a new one")
         return found

@@ -1,8 +1,8 @@
-"""Virtual models: what `model` in a request means. `cuecard`, `cuecard/mutual-eager`, or one model of the pair."""
+"""Virtual models: what `model` in a request means. `cuecard`, `cuecard/mutual-eager`, or one model of a pair."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from difflib import get_close_matches
 
 from cuecard.domain.errors import UnknownModel
@@ -15,22 +15,18 @@ SCHEDULED = ("mutual", "transfer")
 """Strategies whose name can be followed by a schedule: in the others it changes little."""
 
 
-def virtual() -> dict[str, tuple[str | None, Schedule | None]]:
-    """Every virtual model: name -> strategy and schedule, None where the configuration's own holds."""
-    names: dict[str, tuple[str | None, Schedule | None]] = {PAIR: (None, None)}
+def virtual(pair: str) -> dict[str, tuple[str | None, Schedule | None]]:
+    """Every virtual model of a pair: name -> strategy and schedule, None where the configuration's own holds."""
+    names: dict[str, tuple[str | None, Schedule | None]] = {pair: (None, None)}
     for strategy in PLAIN:
-        names[f"{PAIR}/{strategy}"] = strategy, None
+        names[f"{pair}/{strategy}"] = strategy, None
         if strategy in SCHEDULED:
-            names |= {f"{PAIR}/{strategy}-{schedule}": (strategy, schedule) for schedule in Schedule}
+            names |= {f"{pair}/{strategy}-{schedule}": (strategy, schedule) for schedule in Schedule}
     return names
 
 
-VIRTUAL: Mapping[str, tuple[str | None, Schedule | None]] = virtual()
-
-
-def unknown(model: str, concrete: Iterable[str]) -> UnknownModel:
-    """What to say of a model that is not served."""
-    served = [*VIRTUAL, *concrete]
+def unknown(model: str, served: Sequence[str]) -> UnknownModel:
+    """What to say of a model that is not served; the first of those that are is named."""
     near = get_close_matches(model[:100], served, 1)
-    hint = f"did you mean {near[0]}?" if near else f"GET /v1/models lists what is served, {PAIR} above all"
+    hint = f"did you mean {near[0]}?" if near else f"GET /v1/models lists what is served, {served[0]} above all"
     return UnknownModel(f"the model {model[:200]!r} is not served here", hint)

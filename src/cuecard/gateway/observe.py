@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter as Tally
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +17,9 @@ from cuecard.domain.estimate import reasoning_alone_s
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.gateway.account import costs
 from cuecard.gateway.config import Prices
-from cuecard.gateway.pool import Pool, State
-from cuecard.models.base import Model
+from cuecard.gateway.names import PAIR
+from cuecard.gateway.pool import Pool, Replica, State
+from cuecard.gateway.service import Service
 
 RECENT = 200
 MINUTES = 60
@@ -44,9 +45,8 @@ class Seen:
 class Observatory:
     """Everything that is counted. Totals are sums over the calls of all requests, cancelled ones included."""
 
-    models: Mapping[str, Model]
-    prices: Mapping[str, Prices] = field(default_factory=dict)
-    """By role; of roles that have any."""
+    pairs: Iterable[Service] = ()
+    """Those that are served by now."""
     recent: deque[Seen] = field(default_factory=lambda: deque(maxlen=RECENT))
     routes: Tally[str] = field(default_factory=Tally)
     tokens: Tally[tuple[str, str]] = field(default_factory=Tally)
@@ -73,14 +73,16 @@ class Observatory:
         self.registry = CollectorRegistry()
         self.began = time.time()
         made: dict[str, Any] = {"registry": self.registry, "namespace": "cuecard"}
-        self._requests = Counter("requests", "Answered requests", ["model", "strategy", "route"], **made)
+        self._requests = Counter("requests", "Answered requests", ["pair", "model", "strategy", "route"], **made)
         self._failed = Counter("failures", "Requests that ended in an error", ["error"], **made)
         self._refused = Counter("refusals", "Requests that were their clients' mistakes", ["error"], **made)
         self._left = Counter("clients_gone", "Requests whose client left first", **made)
-        self._tokens = Counter("tokens", "Tokens of all calls", ["role", "model", "mode", "what"], **made)
-        self._cost = Counter("cost", "Price of all calls, in the currency of the configuration", ["role"], **made)
-        self._calls = Counter("calls", "Calls to models", ["role", "model", "mode", "end"], **made)
-        self._latency = Histogram("latency_seconds", "Whole request", ["route"], buckets=SECONDS, **made)
+        self._tokens = Counter("tokens", "Tokens of all calls", ["pair", "role", "model", "mode", "what"], **made)
+        self._cost = Counter(
+            "cost", "Price of all calls, in the currency of the configuration", ["pair", "role"], **made
+        )
+        self._calls = Counter("calls", "Calls to models", ["pair", "role", "model", "mode", "end"], **made)
+        self._latency = Histogram("latency_seconds", "Whole request", ["pair", "route"], buckets=SECONDS, **made)
         self._first = Histogram("ttft_seconds", "To the first word shown, reasoning or not", buckets=SECONDS, **made)
         self._ttfo = Histogram("ttfo_seconds", "To the first token of the answer that stands", buckets=SECONDS, **made)
         self._handoff = Histogram(
@@ -91,18 +93,29 @@ class Observatory:
         self._differed = Gauge("audit_differed", "Those of them that reasoning answered differently", **made)
         self._false = Gauge("audit_interval", "False accepts, 95% Wilson interval of their share", ["end"], **made)
         self._breaker = Gauge(
-            "upstream_breaker", "1 at the state the circuit breaker is in", ["role", "replica", "state"], **made
+            "upstream_breaker", "1 at the state the circuit breaker is in", ["pair", "role", "replica", "state"], **made
         )
-        self._retries = Gauge("upstream_retries", "Calls that were tried again, since the start", ["role"], **made)
-        self._running = Gauge("upstream_running", "Calls under way", ["role", "replica"], **made)
+        self._retries = Gauge(
+            "upstream_retries", "Calls that were tried again, since the start", ["pair", "role"], **made
+        )
+        self._running = Gauge("upstream_running", "Calls under way", ["pair", "role", "replica"], **made)
+        self._reloads = Counter("config_reloads", "Times that the configuration was read again", ["result"], **made)
 
-    def answered(self, request: str, model: str, outcome: Outcome, first_shown_s: float | None) -> None:
-        """A request has ended in an outcome."""
+    def answered(
+        self,
+        request: str,
+        model: str,
+        outcome: Outcome,
+        first_shown_s: float | None,
+        pair: str = PAIR,
+        prices: Mapping[str, Prices] | None = None,
+    ) -> None:
+        """A request has ended in an outcome; `prices` as its pair's."""
         self.recent.append(Seen(request, time.time(), model, outcome, first_shown_s))
         self.routes[outcome.route] += 1
         self._tick(outcome.route)
-        self._requests.labels(model, outcome.strategy, outcome.route).inc()
-        self._latency.labels(outcome.route).observe(outcome.total_s)
+        self._requests.labels(pair, model, outcome.strategy, outcome.route).inc()
+        self._latency.labels(pair, outcome.route).observe(outcome.total_s)
         self._overhead.observe(outcome.overhead_s)
         if first_shown_s is not None:
             self._first.observe(first_shown_s)
@@ -115,15 +128,19 @@ class Observatory:
         if alone is not None:
             self.saved_s, self.compared = self.saved_s + alone - outcome.total_s, self.compared + 1
             self.alone_s += alone
-        self.spent(outcome.calls)
+        self.spent(outcome.calls, pair, prices)
 
-    def spent(self, calls: Sequence[Call]) -> None:
+    def spent(self, calls: Sequence[Call], pair: str = PAIR, prices: Mapping[str, Prices] | None = None) -> None:
         """What these calls have cost; also of a request that was not answered."""
-        for role, price in costs(calls, self.prices).items():
+        for role, price in costs(calls, prices or {}).items():
             self.cost[role] = self.cost.get(role, 0.0) + price
-            self._cost.labels(role).inc(price)
+            self._cost.labels(pair, role).inc(price)
         for call in calls:
-            self._call(call)
+            self._call(call, pair)
+
+    def reloaded(self, result: str) -> None:
+        """The configuration was read again: `ok` or `failed`."""
+        self._reloads.labels(result).inc()
 
     def failed(self, error: Exception) -> None:
         """A request has ended in an error; one that is its client's mistake is refused, and no failure."""
@@ -148,8 +165,8 @@ class Observatory:
             self.minutes = {at: seen for at, seen in self.minutes.items() if at > minute - MINUTES} | {minute: Tally()}
         self.minutes[minute][what] += 1
 
-    def _call(self, call: Call) -> None:
-        self._calls.labels(call.role, call.model, call.mode, call.finish_reason).inc()
+    def _call(self, call: Call, pair: str) -> None:
+        self._calls.labels(pair, call.role, call.model, call.mode, call.finish_reason).inc()
         usage, fate = call.usage, "wasted" if call.cancelled else "completion"
         cached, reasoning = usage.cached_tokens or 0, usage.reasoning_tokens or 0
         counts = {
@@ -160,7 +177,7 @@ class Observatory:
         }
         for what, count in counts.items():
             self.tokens[call.role, what] += count
-            self._tokens.labels(call.role, call.model, call.mode, what).inc(max(0, count))
+            self._tokens.labels(pair, call.role, call.model, call.mode, what).inc(max(0, count))
 
     def metrics(self, audit: Mapping[str, Any]) -> bytes:
         """The text that Prometheus scrapes; `audit` as `Audit.told`."""
@@ -169,13 +186,14 @@ class Observatory:
         for end in ("low", "high"):
             if audit[end] is not None:
                 self._false.labels(end).set(audit[end])
-        for role, model in self.models.items():
-            if isinstance(model, Pool):
-                self._retries.labels(role).set(model.retries)
-        for role, index, replica in self._replicas():
+        for gauge in (self._retries, self._breaker, self._running):
+            gauge.clear()  # of pairs that are served no more
+        for pair, role, pool in self._pools():
+            self._retries.labels(pair, role).set(pool.retries)
+        for pair, role, index, replica in self._replicas():
             for state in State:
-                self._breaker.labels(role, str(index), state).set(replica.breaker.state is state)
-            self._running.labels(role, str(index)).set(replica.running)
+                self._breaker.labels(pair, role, str(index), state).set(replica.breaker.state is state)
+            self._running.labels(pair, role, str(index)).set(replica.running)
         return generate_latest(self.registry)
 
     def stats(self) -> dict[str, Any]:
@@ -190,7 +208,9 @@ class Observatory:
             "words": self.words,
             "clients_gone": self.gone,
             "tokens": [{"role": role, "what": what, "tokens": n} for (role, what), n in self.tokens.items() if n],
-            "cost": {"total": sum(self.cost.values()), **self.cost} if self.prices else None,
+            "cost": {"total": sum(self.cost.values()), **self.cost}
+            if any(pair.prices for pair in self.pairs)
+            else None,
             "saved_s": {"estimated": self.saved_s, "alone": self.alone_s, "requests": self.compared},
             "minutes": [
                 {"at": 60 * at, "routes": dict(self.minutes.get(at, {}))}
@@ -198,6 +218,7 @@ class Observatory:
             ],
             "upstreams": [
                 {
+                    "pair": pair,
                     "role": role,
                     "replica": index,
                     "model": replica.model.name,
@@ -205,7 +226,7 @@ class Observatory:
                     "running": replica.running,
                     "waiting": len(replica.waiting),
                 }
-                for role, index, replica in self._replicas()
+                for pair, role, index, replica in self._replicas()
             ],
         }
 
@@ -238,9 +259,12 @@ class Observatory:
             for seen in newest
         ]
 
-    def _replicas(self) -> list[tuple[str, int, Any]]:
-        pools = [(role, model) for role, model in self.models.items() if isinstance(model, Pool)]
-        return [(role, index, replica) for role, pool in pools for index, replica in enumerate(pool.replicas)]
+    def _pools(self) -> list[tuple[str, str, Pool]]:
+        there = [(pair.name, role, model) for pair in self.pairs for role, model in pair.models.items()]
+        return [(pair, role, model) for pair, role, model in there if isinstance(model, Pool)]
+
+    def _replicas(self) -> list[tuple[str, str, int, Replica]]:
+        return [(pair, role, *each) for pair, role, pool in self._pools() for each in enumerate(pool.replicas)]
 
 
 def is_clients(error: Exception) -> bool:

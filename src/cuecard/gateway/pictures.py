@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 from cuecard.domain.errors import BadInput, RateLimited, TooLarge
 from cuecard.domain.question import Image
-from cuecard.gateway.config import Images
 from cuecard.gateway.fetch import Fetcher
+from cuecard.gateway.settings import Images
 from cuecard.models import decoder, drawing, image_headers, images
 from cuecard.models.decoder import DECODER, QUICK_DECODER, QUICK_PIXELS, Bounds, Decoder
 from cuecard.models.drawing import Refused, Size

@@ -148,7 +148,10 @@ class Pool:
         """Some server may be asked."""
         return any(replica.breaker.state is not State.OPEN for replica in self.replicas)
 
-    async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
+    async def stream(
+        self, prompt: Prompt, limits: Limits, again: Callable[[ModelError], None] | None = None
+    ) -> AsyncGenerator[Event]:
+        """As `Model.stream`. `again`: told before a call is tried again why it failed; may raise ModelError instead."""
         clock = asyncio.get_running_loop().time
         deadline = math.inf if limits.timeout_s is None else clock() + limits.timeout_s
         self._saved_retries = min(MOST_SAVED_RETRIES, self._saved_retries + RETRY_SHARE)
@@ -168,6 +171,8 @@ class Pool:
                 wait_s = self._wait_s(error, tried)
                 if spoken or not self._may_retry(error, tried) or clock() + wait_s >= deadline:
                     raise
+                if again is not None:
+                    again(error)
                 self.retries += 1
                 await asyncio.sleep(wait_s)
 

@@ -1,23 +1,22 @@
-"""The pair behind the wire: which strategy a request gets, and what of its work a client may hear."""
+"""A pair behind the wire: which strategy a request gets, and what of its work a client may hear."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 
 from cuecard.answers import extract
 from cuecard.domain.call import Call, Mode
-from cuecard.domain.errors import BrokenStream, NoAnswer
+from cuecard.domain.errors import BadInput, BrokenStream, NoAnswer
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.gateway import names
 from cuecard.gateway.chat import Asked
-from cuecard.gateway.config import Config, Prices, Upstream
-from cuecard.gateway.pool import Breaker, Pool, Replica
-from cuecard.models import spec
+from cuecard.gateway.config import EFFORTS, PairTable, Prices, Upstream
+from cuecard.gateway.pool import Pool
+from cuecard.gateway.purse import Purse
 from cuecard.models.base import Model
 from cuecard.pair import policy_with
 from cuecard.strategies import cuts
@@ -40,10 +39,36 @@ class Plan:
 
     strategy: str
     policy: Policy
+    max_cost: float | None = None
+    """In the currency of the prices."""
+
+
+class Occupancy:
+    """Whether clients' requests are under way, whichever pair answers them."""
+
+    def __init__(self) -> None:
+        self.idle, self.busy = asyncio.Event(), asyncio.Event()
+        """No client's request is under way; some are."""
+        self.idle.set()
+        self._under_way = 0
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """While a client's request is under way."""
+        self._under_way += 1
+        self.idle.clear()
+        self.busy.set()
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self.busy.clear()
+                self.idle.set()
 
 
 class Service:
-    """Models in their roles, and what holds where a request does not say."""
+    """One pair: models in their roles, and what holds where a request does not say."""
 
     def __init__(
         self,
@@ -54,43 +79,69 @@ class Service:
         policy: Policy | None = None,
         pass_to: str | None = None,
         prices: Mapping[str, Prices] | None = None,
+        name: str = names.PAIR,
+        aliases: Collection[str] = (),
+        efforts: Mapping[str, int] = EFFORTS,
+        max_cost: float | None = None,
+        occupancy: Occupancy | None = None,
     ) -> None:
         known(strategy), known(free_form)
+        self.name, self.aliases, self.virtual = name, aliases, names.virtual(name)
+        self.efforts, self.max_cost = efforts, max_cost
         self.pass_to = pass_to
         """The role that gets what is beyond a pair; None: it is refused."""
         self.prices = prices or {}
         """By role; of roles that have any."""
         self.models, self.strategy, self.free_form = models, strategy, free_form
         self.policy = policy or Policy()
-        self.concrete = {model.name: role for role, model in models.items()}
-        self.idle, self.busy = asyncio.Event(), asyncio.Event()
-        """No client's request is under way; some are."""
-        self.idle.set()
-        self._under_way = 0
+        self.concrete = {model.name: role for role, model in models.items() if role in ("small", "large")}
+        self.occupancy = occupancy or Occupancy()
+        self.under_way = 0
+        """Requests that hold this pair's models."""
+        self._when_over: Callable[[], None] | None = None
 
     @classmethod
-    def configured(cls, config: Config) -> Service:
-        """The service that a configuration describes.
+    def configured(
+        cls,
+        name: str,
+        table: PairTable,
+        pool: Callable[[Sequence[Upstream], str], Pool],
+        occupancy: Occupancy | None = None,
+    ) -> Service:
+        """The pair that a configuration describes; `pool` makes, or has, the model of a role.
 
-        Loads models in this process. Raises BadInput, MissingExtra.
+        Raises BadInput, MissingExtra.
         """
-        pools = {role: Pool([_replica(one, role) for one in upstreams]) for role, upstreams in config.roles.items()}
-        pair, policy = config.pair, config.policy(Policy())
+        pools, policy = {role: pool(ones, role) for role, ones in table.roles.items()}, table.policy_of(Policy())
         cuts.check(policy.cut, pools)
         return cls(
             pools,
-            strategy=pair.strategy,
-            free_form=pair.free_form,
+            strategy=table.strategy,
+            free_form=table.free_form,
             policy=policy,
-            pass_to=pair.pass_to,
-            prices=config.prices,
+            pass_to=table.pass_to,
+            prices=table.prices,
+            name=name,
+            aliases=table.aliases,
+            efforts=table.efforts,
+            max_cost=table.max_cost,
+            occupancy=occupancy,
         )
 
     @property
     def served(self) -> list[Model]:
-        """Every replica's model."""
-        pools = [model for model in self.models.values() if isinstance(model, Pool)]
-        return [replica.model for pool in pools for replica in pool.replicas]
+        """Every model itself; of a pool, every replica's."""
+        models = self.models.values()
+        return [one for model in models for one in (_replicas(model) if isinstance(model, Pool) else [model])]
+
+    def role_of(self, name: str) -> str | None:
+        """The role of the model that is named itself; None: the pair is."""
+        return None if name in self.virtual or name in self.aliases else self.concrete.get(name)
+
+    @property
+    def known_as(self) -> list[str]:
+        """Whatever a request may call this pair, and its models."""
+        return [*self.virtual, *self.aliases, *self.concrete]
 
     def plan(self, asked: Asked) -> Plan:
         """Strategy and policy of a request: of its `cuecard` object, its model's name, or the configuration.
@@ -100,20 +151,42 @@ class Service:
         settings, most_s = dict(asked.settings), self.policy.deadline_s
         if most_s is not None and "deadline_s" in settings:
             settings["deadline_s"] = min(most_s, settings["deadline_s"])
-        wanted = settings.pop("strategy", None)
-        if (role := self.concrete.get(asked.model)) is not None:
-            strategy = f"reason:{role}" if "budget" in settings else f"short:{role}"
-        elif asked.model in names.VIRTUAL:
-            named, schedule = names.VIRTUAL[asked.model]
+        wanted, max_cost = settings.pop("strategy", None), self.limited(settings.pop("max_cost", None))
+        if (effort := settings.pop("effort", None)) is not None:
+            settings.setdefault("budget", self._budget(effort))
+        if asked.model in self.virtual or asked.model in self.aliases:
+            named, schedule = self.virtual.get(asked.model, (None, None))
             strategy = wanted or named or self._default(asked)
             if schedule is not None:
                 settings.setdefault("schedule", schedule)
+        elif (role := self.role_of(asked.model)) is not None:
+            strategy = f"reason:{role}" if "budget" in settings else f"short:{role}"
         else:
-            raise names.unknown(asked.model, self.concrete)
+            raise names.unknown(asked.model, self.known_as)
         known(strategy)
         if strategy == "mutual" and asked.question.kind is AnswerKind.FREE_TEXT and not self._can_compare():
             strategy = "transfer"  # nobody could say whether two descriptions are the same
-        return Plan(strategy, policy_with(self.policy, **settings))
+        return Plan(strategy, policy_with(self.policy, **settings), max_cost)
+
+    def _budget(self, effort: str) -> int:
+        """The reasoning tokens of an effort. Raises BadInput."""
+        if effort not in self.efforts:
+            raise BadInput(f"unknown reasoning_effort {effort!r}", f"there are: none, {', '.join(self.efforts)}")
+        return self.efforts[effort]
+
+    def limited(self, wanted: float | None) -> float | None:
+        """What a request may cost, if anything limits it: the pair's limit, or its own. Raises BadInput."""
+        limits = [limit for limit in (self.max_cost, wanted) if limit is not None]
+        if limits and (unpriced := [role for role in self.models if role not in self.prices]):
+            message = f"max_cost needs the prices of all models, and there are none for: {', '.join(unpriced)}"
+            raise BadInput(message, "leave it out, or have prices written into cuecard.toml")
+        return min(limits, default=None)
+
+    def models_for(self, plan: Plan) -> Mapping[str, Model]:
+        """The models, held to what the request may cost."""
+        if plan.max_cost is None:
+            return self.models
+        return Purse(plan.max_cost, self.prices).models(self.models)
 
     def _default(self, asked: Asked) -> str:
         return self.free_form if asked.question.kind is AnswerKind.FREE_TEXT else self.strategy
@@ -134,22 +207,31 @@ class Service:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """While a client's request is under way."""
-        self._under_way += 1
-        self.idle.clear()
-        self.busy.set()
+        """While a client's request is under way: until it is over, the models stay open."""
+        self.under_way += 1
         try:
-            yield
+            with self.occupancy.at_work():
+                yield
         finally:
-            self._under_way -= 1
-            if not self._under_way:
-                self.busy.clear()
-                self.idle.set()
+            self.under_way -= 1
+            if not self.under_way and self._when_over is not None:
+                self._when_over()
+
+    @property
+    def is_retired(self) -> bool:
+        """The configuration has another pair instead, or none."""
+        return self._when_over is not None
+
+    def retire(self, when_over: Callable[[], None]) -> None:
+        """No more requests come; `when_over` is called when the last one has ended, at once if there is none."""
+        self._when_over = when_over
+        if not self.under_way:
+            when_over()
 
     async def _listen(self, asked: Asked, plan: Plan, calls: list[Call]) -> AsyncGenerator[Said | Outcome]:
         thinker, told = None, ""
         alone = plan.strategy.startswith(("short", "reason"))
-        async with aclosing(stream(asked.question, self.models, plan.strategy, plan.policy, calls)) as heard:
+        async with aclosing(stream(asked.question, self.models_for(plan), plan.strategy, plan.policy, calls)) as heard:
             async for item in heard:
                 match item:
                     case Heard(is_reasoning=True, call=call) if thinker in (None, call):
@@ -168,10 +250,6 @@ class Service:
                         if not told:
                             yield Said(answer, False)
                         yield replace(outcome, answer=answer)
-
-    async def aclose(self) -> None:
-        for model in self.models.values():
-            await model.aclose()
 
 
 def written(question: Question, outcome: Outcome) -> str:
@@ -196,5 +274,5 @@ def never_empty(question: Question, outcome: Outcome, *, strict: bool) -> Outcom
     return replace(outcome, answer=text, route=Route.DEGRADED, reason=reason, confidence=None, truncated=False)
 
 
-def _replica(upstream: Upstream, role: str) -> Replica:
-    return Replica(spec.load(upstream.table(), role), Breaker(time.monotonic), upstream.weight, upstream.most_at_once)
+def _replicas(pool: Pool) -> list[Model]:
+    return [replica.model for replica in pool.replicas]

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, ExitStack, aclosing
 from typing import Protocol
 
 from starlette.responses import Response
@@ -53,7 +53,7 @@ class Telling:
         books: Books,
     ) -> None:
         self.asked, self.client, self.seen = asked, client, books.seen
-        self._service, self._plan, self._books = service, service.plan(asked), books
+        self._service, self._plan, self._books = service, service.plan(asked), books.of(service)
 
     async def pieces(self) -> AsyncGenerator[Said | Outcome]:
         """As `Service.listen`, entered into the books however it ends."""
@@ -77,7 +77,10 @@ class Telling:
 
     def account(self, outcome: Outcome) -> Json:
         """What the client is told of the outcome beside the answer."""
-        return account.account(outcome, self._plan.policy.limits, self._service.prices)
+        told = account.account(outcome, self._plan.policy.limits, self._service.prices)
+        if self._plan.max_cost is not None:
+            told["limits"]["max_cost"] = self._plan.max_cost
+        return told | {"pair": self._service.name}
 
     async def whole(self) -> tuple[Outcome, str]:
         """The outcome and the reasoning."""
@@ -94,12 +97,12 @@ class Deciding:
     """The route that a request would take, without the expensive calls; charged for those that tell."""
 
     def __init__(self, service: Service, asked: Asked, client: Client, books: Books) -> None:
-        self._asked, self._client, self._books = asked, client, books
+        self._asked, self._client, self._books = asked, client, books.of(service)
         self._service, self._plan = service, service.plan(asked)
 
     async def told(self) -> Json:
         """The route, and why."""
-        plan, models, error = self._plan, self._service.models, None
+        plan, models, error = self._plan, self._service.models_for(self._plan), None
         began, calls, end = time.perf_counter(), list[Call](), End.LEFT
         try:
             with self._service.at_work():
@@ -121,18 +124,20 @@ class Events(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, telling: Telling, writer: Writer, ping_s: float) -> None:
+    def __init__(self, telling: Telling, writer: Writer, ping_s: float, held: ExitStack) -> None:
+        """`held` is closed when the answer is over."""
         own = {"cache-control": "no-cache", "x-accel-buffering": "no", "x-request-id": telling.asked.id}
         super().__init__(headers=own | telling.client.headers())
         del self.headers["content-length"]
-        self._telling, self._writer, self._ping_s = telling, writer, ping_s
+        self._telling, self._writer, self._ping_s, self._held = telling, writer, ping_s, held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        try:
-            await unless_gone(receive, self._speak(send))
-        except ClientGone:
-            self._telling.seen.left()
+        with self._held:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            try:
+                await unless_gone(receive, self._speak(send))
+            except ClientGone:
+                self._telling.seen.left()
 
     async def _speak(self, send: Send) -> None:
         async with aclosing(pinged(self._events(), self._ping_s)) as events:

@@ -36,7 +36,7 @@ class Traces:
         self._tracer = provider.get_tracer("cuecard.gateway", cuecard.__version__)
         self._headers = TraceContextTextMapPropagator()
 
-    def answered(self, asked: Given, outcome: Outcome) -> None:
+    def answered(self, asked: Given, outcome: Outcome, pair: str | None = None) -> None:
         """A request has ended in an outcome just now."""
         began = time.time_ns() - round(outcome.total_s * NS)
         told = usage(outcome)
@@ -44,6 +44,7 @@ class Traces:
         _set(
             span,
             {
+                "cuecard.pair": pair,
                 "cuecard.strategy": outcome.strategy,
                 "cuecard.schedule": outcome.schedule,
                 "cuecard.route": outcome.route,
@@ -58,9 +59,10 @@ class Traces:
             self._call(call, within, began)
         span.end(began + round(outcome.total_s * NS))
 
-    def failed(self, asked: Given, error: Exception, after_s: float) -> None:
+    def failed(self, asked: Given, error: Exception, after_s: float, pair: str | None = None) -> None:
         """A request has ended in an error just now."""
         span = self._request(asked, time.time_ns() - round(after_s * NS))
+        _set(span, {"cuecard.pair": pair})
         _fail(span, type(error).__name__, str(error))
         span.end()
 

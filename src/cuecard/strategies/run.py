@@ -18,7 +18,7 @@ from cuecard.models.base import Model
 from cuecard.models.scope import outside
 from cuecard.strategies import baselines, paper
 from cuecard.strategies.policy import Policy, Schedule
-from cuecard.strategies.team import Heard, Reply, Team
+from cuecard.strategies.team import LAST_RESORT, Heard, Reply, Team
 from cuecard.strategies.verdicts import Verdict
 
 STRATEGIES: Mapping[str, Callable[..., Any]] = {
@@ -152,7 +152,7 @@ def _concluded(question: Question, team: Team) -> Reply | None:
 
 async def _rescue(question: Question, team: Team, failure: ModelError) -> Verdict:
     """The answer of a model that still works: the one it has reasoned for, else a new one, else what anybody said."""
-    for player in sorted(team.survivors, key=lambda p: p.role != "large"):
+    for player in sorted(team.survivors, key=lambda p: (p.role == LAST_RESORT, p.role != "large")):
         why = f"{failure.message}; the {player.role} model answered alone"
         at_hand = [(mode, reply) for mode, reply in team.replies if reply.role == player.role and reply.answer.parsed]
         thorough: Reply | None = next((reply for mode, reply in at_hand if mode is not Mode.SHORT), None)
@@ -160,7 +160,7 @@ async def _rescue(question: Question, team: Team, failure: ModelError) -> Verdic
             return Verdict(thorough, Route.DEGRADED, why)
         try:
             # a short answer is what the large model was wanted for; the small one needs to reason to be as good
-            shortly = player.role == "large" and team.policy.rescue is Mode.SHORT
+            shortly = player.role in ("large", LAST_RESORT) and team.policy.rescue is Mode.SHORT
             fresh = at_hand[0][1] if at_hand and shortly else None
             if fresh is None and not shortly and (thought := player.thought) is not None:
                 dismissed = thought.running.cancelled()

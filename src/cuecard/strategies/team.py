@@ -34,6 +34,9 @@ from cuecard.strategies import cuts
 from cuecard.strategies.cuts import Weighed
 from cuecard.strategies.policy import Policy, Schedule
 
+LAST_RESORT = "third"
+"""The role of a model that answers alone when the others have failed, and does nothing else."""
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -364,8 +367,8 @@ class Team:
 
     @property
     def drafters(self) -> list[Player]:
-        """Everybody but the large model."""
-        return [player for role, player in self.players.items() if role != "large"]
+        """Everybody but the large model and the last resort."""
+        return [player for role, player in self.players.items() if role not in ("large", LAST_RESORT)]
 
     @property
     def in_virtual_time(self) -> bool:

@@ -1,0 +1,148 @@
+"""The pairs that are served: which one a request means, and how they change while others are under way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from cuecard.domain.errors import PairForbidden
+from cuecard.gateway import names
+from cuecard.gateway.config import Config, PairTable, Upstream
+from cuecard.gateway.keys import Key
+from cuecard.gateway.pool import Breaker, Pool, Replica
+from cuecard.gateway.service import Occupancy, Service
+from cuecard.models import spec
+from cuecard.models.base import Model
+
+log = logging.getLogger("cuecard.gateway")
+
+
+class Stock:
+    """Loaded models by what the configuration says of them: what it says twice, or says again, is one model."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, tuple[Model, Breaker]] = {}
+        self._pools: dict[tuple[tuple[str, float, int | None], ...], Pool] = {}
+
+    def pool(self, upstreams: Sequence[Upstream], role: str) -> Pool:
+        """The model of a role, with its connections and breakers. Raises BadInput, MissingExtra, ModelError."""
+        tables = [json.dumps(one.table(), sort_keys=True) for one in upstreams]
+        key = tuple((table, one.weight, one.most_at_once) for table, one in zip(tables, upstreams, strict=True))
+        if key not in self._pools:
+            for table, one in zip(tables, upstreams, strict=True):
+                if table not in self._models:
+                    self._models[table] = spec.load(one.table(), role), Breaker(time.monotonic)
+            self._pools[key] = Pool([Replica(*self._models[table], weight, most) for table, weight, most in key])
+        return self._pools[key]
+
+    def keep_for(self, pairs: Sequence[Service]) -> list[Model]:
+        """Forget the models that none of these pairs has, and give them back to be closed."""
+        pools = {id(model) for pair in pairs for model in pair.models.values()}
+        there = {id(model) for pair in pairs for model in pair.served}
+        unused = [model for model, _ in self._models.values() if id(model) not in there]
+        self._models = {table: kept for table, kept in self._models.items() if id(kept[0]) in there}
+        self._pools = {key: pool for key, pool in self._pools.items() if id(pool) in pools}
+        return unused
+
+
+class Pairs:
+    """The pairs by name, the first one first."""
+
+    def __init__(self, services: Sequence[Service], occupancy: Occupancy | None = None) -> None:
+        self._services = {service.name: service for service in services}
+        self._occupancy = occupancy or services[0].occupancy
+        self._tables: Mapping[str, PairTable] = {}
+        self._stock = Stock()
+        self._retired: list[Service] = []
+        self._changing = asyncio.Lock()
+        self._sweeps: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    def configured(cls, config: Config) -> Pairs:
+        """The pairs of a configuration. Loads models in this process. Raises BadInput, MissingExtra."""
+        pairs = cls([], Occupancy())
+        pairs._services, pairs._tables = pairs._made(config.pairs), config.pairs
+        return pairs
+
+    def __iter__(self) -> Iterator[Service]:
+        return iter(self._services.values())
+
+    @property
+    def first(self) -> Service:
+        return next(iter(self))
+
+    def of(self, model: str, key: Key) -> Service:
+        """The pair that a request means by its model: a pair's name first, then an alias, then a concrete model.
+
+        What several pairs go by means the first that the key may use. Raises UnknownModel, PairForbidden.
+        """
+        meant = [pair for way in ("virtual", "aliases", "concrete") for pair in self if model in getattr(pair, way)]
+        if not meant:
+            raise names.unknown(model, self.known_as(key))
+        allowed = [pair for pair in meant if key.may_use(pair.name)]
+        if not allowed:
+            hint = f"it is for: {', '.join(sorted(key.pairs or ()))}"
+            raise PairForbidden(f"the API key {key.name} is not for the model {model!r}", hint)
+        return allowed[0]
+
+    def known_as(self, key: Key) -> list[str]:
+        """Whatever a request with this key may name."""
+        return list(dict.fromkeys(name for pair in self if key.may_use(pair.name) for name in pair.known_as))
+
+    async def renew(self, config: Config) -> list[Model]:
+        """Serve the pairs of another configuration; requests under way go on with the models that they have.
+
+        What has not changed is kept. Gives back the models that are new. Raises as `configured`, and then all stays.
+        """
+        async with self._changing:
+            before = {id(model) for pair in self for model in pair.served}
+            try:
+                services = await asyncio.to_thread(self._made, config.pairs)
+            except BaseException:
+                await self._sweep()
+                raise
+            gone = [pair for pair in self if pair not in services.values()]
+            self._services, self._tables = services, config.pairs
+            self._retired += gone
+        for pair in gone:
+            pair.retire(self._over)
+        return [model for pair in self for model in pair.served if id(model) not in before]
+
+    def _made(self, tables: Mapping[str, PairTable]) -> dict[str, Service]:
+        """A service for each pair: the old one where nothing has changed."""
+        kept = {name: self._services[name] for name in self._services if tables.get(name) == self._tables.get(name)}
+        return {
+            name: kept.get(name) or Service.configured(name, table, self._stock.pool, self._occupancy)
+            for name, table in tables.items()
+        }
+
+    def _over(self) -> None:
+        """A pair that is served no more has had its last request."""
+        sweep = asyncio.create_task(self._swept())
+        self._sweeps.add(sweep)
+        sweep.add_done_callback(self._sweeps.discard)
+
+    async def _swept(self) -> None:
+        async with self._changing:
+            await self._sweep()
+
+    async def _sweep(self) -> None:
+        """Close the models that no pair has, nor any request."""
+        self._retired = [pair for pair in self._retired if pair.under_way]
+        await _closed(self._stock.keep_for([*self, *self._retired]))
+
+    async def aclose(self) -> None:
+        """Close every model."""
+        for sweep in list(self._sweeps):
+            await asyncio.wait([sweep])
+        served = [model for pair in (*self, *self._retired) for model in pair.served]
+        await _closed({id(model): model for model in served}.values())
+
+
+async def _closed(models: Collection[Model]) -> None:
+    for ended in await asyncio.gather(*(model.aclose() for model in models), return_exceptions=True):
+        if isinstance(ended, BaseException):
+            log.warning("a model could not be closed: %s", ended)
