@@ -103,6 +103,29 @@ def test_streamed_it_is_the_same_and_the_reasoning_comes_first(client):
     assert kinds.index("content") == kinds.count("reasoning")
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [({"kind": "yes_no"}, {"yes", "no"}), ({"kind": "choice", "options": ["a cat", "a dog"]}, {"A", "B"})],
+    ids=["yes-no", "choice"],
+)
+def test_brief_answers_are_decoded_under_a_grammar(more, words, servers, tmp_path: Path):
+    """A text outside everything that the model knows: only the grammar makes its answer one of the words."""
+    tables = settings(servers)
+    question = {
+        "model": "cuecard/short",
+        "messages": [{"role": "user", "content": "Write a poem about the sea."}],
+        "extra_body": {"cuecard": more},
+    }
+    with gateway(tables, tmp_path) as client:
+        free = client.chat.completions.create(**question).choices[0].message.content
+    with gateway(
+        {role: f"{table}\nconstraint = 'structured_outputs'" for role, table in tables.items()}, tmp_path
+    ) as client:
+        bound = client.chat.completions.create(**question).choices[0].message.content
+    assert bound in words
+    assert free not in words
+
+
 def test_a_client_that_leaves_ends_the_calls_of_its_request(servers, client):
     exercise = next(e for e in EXERCISES if e.task == "jump-5")
     stream = client.chat.completions.create(**asked(exercise, strategy="transfer"), stream=True)
