@@ -50,7 +50,7 @@ def served(stack: ExitStack, folder: Path, role: str, core: int) -> Model:
     env = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_OMP_THREADS_BIND": str(core)}
     base = f"http://127.0.0.1:{port}"
     stack.enter_context(running([*command, "--port", str(port)], f"{base}/health", folder / role, 600, **env))
-    known = {"family": "enable_thinking", "prefill": True, "images": True, "logprobs": True, "prefix_cache": True}
+    known = {"prefill": True, "images": True, "logprobs": True, "prefix_cache": True}
     return spec.load({"model": f"{base}/v1#demo-{role}", **known}, role)
 
 

@@ -52,7 +52,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tupl
 
 
 def settings(servers: dict[str, tuple[str, object]]) -> dict[str, str]:
-    known = "family = 'enable_thinking'\nprefill = true\nimages = true\nlogprobs = true\nprefix_cache = true"
+    known = "prefill = true\nimages = true\nlogprobs = true\nprefix_cache = true"
     return {role: f'model = "{url}#demo-{role}"\n{known}' for role, (url, _) in servers.items()}
 
 
