@@ -103,27 +103,21 @@ def test_streamed_it_is_the_same_and_the_reasoning_comes_first(client):
     assert kinds.index("content") == kinds.count("reasoning")
 
 
-@pytest.mark.parametrize(
-    ("more", "words"),
-    [({"kind": "yes_no"}, {"yes", "no"}), ({"kind": "choice", "options": ["a cat", "a dog"]}, {"A", "B"})],
-    ids=["yes-no", "choice"],
-)
-def test_brief_answers_are_decoded_under_a_grammar(more, words, servers, tmp_path: Path):
-    """A text outside everything that the model knows: only the grammar makes its answer one of the words."""
+def test_brief_answers_are_decoded_under_a_grammar(servers, tmp_path: Path):
+    """A text outside everything that the model knows: only the grammar makes its answer a letter."""
     tables = settings(servers)
     question = {
         "model": "cuecard/short",
         "messages": [{"role": "user", "content": "Write a poem about the sea."}],
-        "extra_body": {"cuecard": more},
+        "extra_body": {"cuecard": {"kind": "choice", "options": ["a cat", "a dog"]}},
     }
-    with gateway(tables, tmp_path) as client:
-        free = client.chat.completions.create(**question).choices[0].message.content
-    with gateway(
-        {role: f"{table}\nconstraint = 'structured_outputs'" for role, table in tables.items()}, tmp_path
-    ) as client:
-        bound = client.chat.completions.create(**question).choices[0].message.content
-    assert bound in words
-    assert free not in words
+    answers = []
+    for constraint in ("", "constraint = 'structured_outputs'"):
+        with gateway({role: f"{table}\n{constraint}" for role, table in tables.items()}, tmp_path) as client:
+            answers.append(client.chat.completions.create(**question).choices[0].message.content)
+    free, constrained = answers
+    assert constrained in ("A", "B")
+    assert free not in ("A", "B")
 
 
 def test_a_client_that_leaves_ends_the_calls_of_its_request(servers, client):
