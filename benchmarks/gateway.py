@@ -47,7 +47,7 @@ class Client:
         asked = {"model": model, "messages": [{"role": "user", "content": QUESTION}], **more}
         body = json.dumps(asked).encode()
         head = (
-            "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            f"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n"
             f"authorization: Bearer sk-bench\r\ncontent-length: {len(body)}\r\n\r\n"
         )
         self._port, self._request = port, head.encode() + body
