@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from cuecard.domain.errors import BadInput
 from cuecard.gateway import wire
 from cuecard.gateway.account import Json
+from cuecard.gateway.chat import MOST_PARTS
 
 BLOCKS = "there are: text, image, document (of text), thinking, tool_use, tool_result"
 MEDIA_TYPE = re.compile(r"image/[a-z0-9.+-]{1,60}", re.IGNORECASE)
@@ -21,6 +22,7 @@ def messages(body: Json) -> list[Json]:
     given = body.get("messages")
     if not isinstance(given, list) or not given:
         raise BadInput("messages is empty", "the last message is the user's")
+    _refuse_many(given, "messages")
     translated = []
     if body.get("system"):
         translated.append({"role": "system", "content": _texts(body["system"], "system")})
@@ -45,10 +47,16 @@ def _blocks(content: object, where: str) -> list[Json]:
         return [{"type": "text", "text": content}]
     if not isinstance(content, list):
         raise BadInput(f"{where} has no content", "a text, or a list of blocks")
+    _refuse_many(content, where)
     for block in content:
         if not isinstance(block, dict) or not isinstance(block.get("type"), str):
             raise BadInput(f"{where} has a block without a type", BLOCKS)
     return content
+
+
+def _refuse_many(given: Sequence[object], where: str) -> None:
+    if len(given) > MOST_PARTS:
+        raise BadInput(f"{where} has more than {MOST_PARTS} entries", "send fewer")
 
 
 def _texts(content: object, where: str) -> list[Json]:
@@ -154,6 +162,7 @@ def tools(body: Json) -> Json:
     given, choice = body.get("tools") or [], wire.object_of(body, "tool_choice")
     if not isinstance(given, list):
         raise BadInput("tools is not a list")
+    _refuse_many(given, "tools")
     if not given:
         return {}
     told: Json = {"tools": [_tool(tool, f"tools.{index}") for index, tool in enumerate(given)]}
