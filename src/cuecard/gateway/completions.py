@@ -22,16 +22,15 @@ OWN = ("prompt", "include_reasoning", "reasoning", *HARMLESS)
 
 def parse(body: object, fetch: Fetch) -> Asked:
     """What a request asks for, in the terms of chat completions. Raises BadInput."""
-    translated = wire.parameters(body, OWN, EXAMPLE)
-    assert isinstance(body, dict)
+    given, translated = wire.split(body, OWN, EXAMPLE)
     for key, harmless in HARMLESS.items():
-        if body.get(key) is not None and body[key] != harmless:
+        if given.get(key, harmless) != harmless:
             raise BadInput(f"a pair of models cannot do {key}", WHY_NOT[key])
     for key in OF_CHAT:
         if key in translated:
             raise BadInput(f"{key} is no parameter of completions", "use /v1/chat/completions")
-    translated["messages"] = [{"role": "user", "content": _prompt(body.get("prompt"))}]
-    translated["reasoning"] = wire.object_of(body, "reasoning") | {"exclude": True}
+    translated["messages"] = [{"role": "user", "content": _prompt(given.get("prompt"))}]
+    translated["reasoning"] = wire.object_of(given, "reasoning") | {"exclude": True}
     return wire.asked(translated, fetch, "cmpl")
 
 

@@ -48,19 +48,18 @@ def parse(body: object, fetch: Fetch) -> Asked:
 
 def parse_countable(body: object, fetch: Fetch) -> Asked:
     """As `parse`, of a request whose tokens are to be counted: it needs no `max_tokens`. Raises BadInput."""
-    translated = wire.parameters(body, OWN, EXAMPLE)
-    assert isinstance(body, dict)
+    given, translated = wire.split(body, OWN, EXAMPLE)
     for key, hint in ELSEWHERE.items():
-        if body.get(key):
+        if given.get(key):
             raise BadInput(f"{key} is not supported", hint)
-    config = wire.object_of(body, "output_config")
+    config = wire.object_of(given, "output_config")
     effort = config.get("effort")
-    translated["messages"] = message_blocks.messages(body)
-    translated["stop"] = _stop_sequences(body)
-    translated["reasoning"] = _reasoning(wire.object_of(body, "thinking"))
+    translated["messages"] = message_blocks.messages(given)
+    translated["stop"] = _stop_sequences(given)
+    translated["reasoning"] = _reasoning(wire.object_of(given, "thinking"))
     translated["reasoning_effort"] = EFFORTS.get(str(effort), effort)
     translated["response_format"] = _format(wire.object_of(config, "format"))
-    translated |= message_blocks.tools(body)
+    translated |= message_blocks.tools(given)
     return wire.asked(translated, fetch, "msg")
 
 
@@ -75,11 +74,11 @@ def _reasoning(thinking: Json) -> Json:
     return {"exclude": hidden} | ({"max_tokens": budget} if kind == "enabled" else {})
 
 
-def _stop_sequences(body: Json) -> list[object] | None:
-    given = body.get("stop_sequences")
-    if not isinstance(given, list | None):
+def _stop_sequences(given: Json) -> list[object] | None:
+    texts = given.get("stop_sequences")
+    if not isinstance(texts, list | None):
         raise BadInput("stop_sequences is not a list of texts")
-    return given or None
+    return texts or None
 
 
 def _format(wanted: Json) -> Json | None:

@@ -26,14 +26,13 @@ EXAMPLE = '{"model": "cuecard", "input": "…"}'
 
 def parse(body: object, fetch: Fetch) -> Asked:
     """What a request asks for, told as chat completions would put it. Raises BadInput."""
-    told = wire.parameters(body, OWN, EXAMPLE)
-    assert isinstance(body, dict)
+    given, told = wire.split(body, OWN, EXAMPLE)
     for key, hint in STATEFUL.items():
-        if body.get(key):
+        if given.get(key):
             raise BadInput(f"{key} needs a memory, which a pair has not", hint)
-    text, reasoning = wire.object_of(body, "text"), wire.object_of(body, "reasoning")
-    told["messages"] = _messages(body)
-    told["max_completion_tokens"] = body.get("max_output_tokens")
+    text, reasoning = wire.object_of(given, "text"), wire.object_of(given, "reasoning")
+    told["messages"] = _messages(given)
+    told["max_completion_tokens"] = given.get("max_output_tokens")
     told["response_format"] = _format(text.get("format"))
     told["reasoning_effort"] = reasoning.get("effort")
     return wire.asked(told, fetch, "resp")

@@ -13,16 +13,17 @@ from cuecard.gateway.account import Json
 from cuecard.gateway.chat import Asked, Fetch
 
 
-def parameters(body: object, own: Collection[str], example: str) -> Json:
-    """A request's parameters without `own`: those that chat completions read alike, or refuse. Raises BadInput."""
+def split(body: object, own: Collection[str], example: str) -> tuple[Json, Json]:
+    """A request's `own` parameters, and the others, which chat completions read alike or refuse. Raises BadInput."""
     if not isinstance(body, dict):
         raise BadInput("the body is not a JSON object", f"send {example}")
-    return {key: value for key, value in body.items() if key not in own and value is not None}
+    given = {key: value for key, value in body.items() if value is not None}
+    return {key: given[key] for key in own if key in given}, {key: given[key] for key in given if key not in own}
 
 
-def object_of(body: Json, key: str) -> Json:
+def object_of(given: Json, key: str) -> Json:
     """The object of this name, empty if there is none. Raises BadInput."""
-    value = body.get(key)
+    value = given.get(key)
     if not isinstance(value, dict | None):
         raise BadInput(f"{key} is not an object")
     return value or {}
