@@ -22,7 +22,7 @@ import time
 import urllib.request
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class Client:
         asked = {"model": model, "messages": [{"role": "user", "content": QUESTION}], **more}
         body = json.dumps(asked).encode()
         head = (
-            "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            f"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n"
             f"authorization: Bearer sk-bench\r\ncontent-length: {len(body)}\r\n\r\n"
         )
         self._port, self._request = port, head.encode() + body
@@ -76,7 +76,7 @@ class Client:
             self._open[1].close()
 
 
-def started(stack: AsyncExitStack, command: list[str], url: str, seconds: float = 90, **env: str) -> int:
+def started(stack: AsyncExitStack | ExitStack, command: list[str], url: str, seconds: float = 90, **env: str) -> int:
     """A server in a process of its own, once it answers; its pid."""
     log = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - it is the stack that closes it
     process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | env)

@@ -9,14 +9,13 @@ the chat template's first tokens, as no question is asked twice.
 from __future__ import annotations
 
 import asyncio
-import statistics
 import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from common import save
+from common import handoff_figures, save
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests" / "servers"))
@@ -24,7 +23,6 @@ sys.path.insert(0, str(HERE.parent / "tests" / "servers"))
 from programs import Served, llamacpp  # noqa: E402
 from real_models import QWEN  # noqa: E402
 
-from cuecard.domain.call import Mode  # noqa: E402
 from cuecard.domain.outcome import Outcome  # noqa: E402
 from cuecard.domain.question import AnswerKind, Question  # noqa: E402
 from cuecard.models import spec  # noqa: E402
@@ -56,24 +54,6 @@ def model(served: Served, warm: bool) -> Model:
     return spec.load({"model": served.spec, "prefill": True, "prefix_cache": warm, "timeout_s": 600})
 
 
-def figures_of(outcomes: list[Outcome]) -> dict[str, Any]:
-    """Medians of one way, and what its reader has taken from the cache."""
-    written = [next(call for call in each.calls if call.mode is Mode.REASON) for each in outcomes]
-    read = [next(call for call in each.calls if call.mode is Mode.READ) for each in outcomes]
-    handoffs = sorted(each.handoff_s for each in outcomes if each.handoff_s is not None)
-    card_s = [call.reasoning_end_s - call.start_s for call in written if call.reasoning_end_s is not None]
-    return {
-        "n": len(handoffs),
-        "handoff_s": statistics.median(handoffs),
-        "handoffs_s": [round(each, 3) for each in handoffs],
-        "card_s": statistics.median(card_s),
-        "card_tokens": statistics.mean(call.usage.completion_tokens or 0 for call in written),
-        "prompt_tokens_of_reader": statistics.mean(call.usage.prompt_tokens or 0 for call in read),
-        "cached_tokens_of_reader": statistics.mean(call.usage.cached_tokens or 0 for call in read),
-        "warming_calls": statistics.mean(sum(call.mode is Mode.WARM for call in each.calls) for each in outcomes),
-    }
-
-
 async def measure() -> dict[str, Any]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -89,7 +69,7 @@ async def measure() -> dict[str, Any]:
                     found[way].append(outcome)
         for each in (drafter, *readers.values()):
             await each.aclose()
-    figures: dict[str, Any] = {way: figures_of(outcomes) for way, outcomes in found.items()}
+    figures: dict[str, Any] = {way: handoff_figures(outcomes) for way, outcomes in found.items()}
     return figures | {"ratio": figures["warmed"]["handoff_s"] / figures["not warmed"]["handoff_s"]}
 
 

@@ -9,7 +9,6 @@ keeps whole blocks of 128 tokens on a CPU, so a long system prompt stands before
 from __future__ import annotations
 
 import asyncio
-import statistics
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -18,7 +17,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from common import save
+from common import handoff_figures, save
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests" / "servers"))
@@ -27,7 +26,6 @@ from programs import HOME, free_port, running  # noqa: E402
 
 import cuecard  # noqa: E402
 from cuecard.demo import boards  # noqa: E402
-from cuecard.domain.call import Mode  # noqa: E402
 from cuecard.domain.outcome import Outcome  # noqa: E402
 from cuecard.domain.question import Question  # noqa: E402
 from cuecard.models import spec  # noqa: E402
@@ -52,7 +50,7 @@ def served(stack: ExitStack, folder: Path, role: str, core: int) -> Model:
     env = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_OMP_THREADS_BIND": str(core)}
     base = f"http://127.0.0.1:{port}"
     stack.enter_context(running([*command, "--port", str(port)], f"{base}/health", folder / role, 600, **env))
-    known = {"family": "enable_thinking", "prefill": True, "images": True, "logprobs": True, "prefix_cache": True}
+    known = {"prefill": True, "images": True, "logprobs": True, "prefix_cache": True}
     return spec.load({"model": f"{base}/v1#demo-{role}", **known}, role)
 
 
@@ -61,24 +59,6 @@ def question(rng: Random) -> Question:
     asked = boards.question(boards.make_task(rng, board.cells, "jump-5"), board)
     words = " ".join(f"cell {rng.randint(1, 16)} shows a red {rng.randint(0, 9)}," for _ in range(SYSTEM_WORDS // 6))
     return replace(asked, system=words)
-
-
-def told(outcomes: list[Outcome]) -> dict[str, Any]:
-    """Medians of one way, and what its reader has taken from the cache."""
-    written = [next(call for call in each.calls if call.mode is Mode.REASON) for each in outcomes]
-    read = [next(call for call in each.calls if call.mode is Mode.READ) for each in outcomes]
-    handoffs = sorted(each.handoff_s or 0.0 for each in outcomes)
-    return {
-        "n": len(outcomes),
-        "first_reasoning_token_s": statistics.median(c.first_token_s - c.start_s for c in written if c.first_token_s),
-        "handoff_s": statistics.median(handoffs),
-        "handoff_quartiles_s": [handoffs[len(handoffs) // 4], handoffs[3 * len(handoffs) // 4]],
-        "total_s": statistics.median(each.total_s for each in outcomes),
-        "reasoning_tokens": statistics.mean(c.usage.reasoning_tokens or 0 for c in written),
-        "prompt_tokens_of_reader": statistics.mean(c.usage.prompt_tokens or 0 for c in read),
-        "cached_tokens_of_reader": statistics.mean(c.usage.cached_tokens or 0 for c in read),
-        "warming_calls": statistics.mean(sum(c.mode is Mode.WARM for c in each.calls) for each in outcomes),
-    }
 
 
 async def measure() -> dict[str, Any]:
@@ -95,7 +75,7 @@ async def measure() -> dict[str, Any]:
                     found[way].append(outcome)
         for model in models.values():
             await model.aclose()
-    return {way: told(outcomes) for way, outcomes in found.items()}
+    return {way: handoff_figures(outcomes) for way, outcomes in found.items()}
 
 
 if __name__ == "__main__":

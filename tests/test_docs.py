@@ -33,7 +33,7 @@ from cuecard.models import prompt as layouts
 from cuecard.models import spec
 from cuecard.models.base import Limits
 from cuecard.models.openai.families import FAMILIES, UNKNOWN, Family
-from cuecard.models.prompt import PROSE, TAGS, CardFormat, Prompt, Style, neutral
+from cuecard.models.prompt import EMBEDDED, PROSE, TAGS, CardFormat, Prompt, Style, neutral
 from cuecard.strategies.policy import Policy
 from cuecard.strategies.run import STRATEGIES
 from figures import FIGURES
@@ -171,7 +171,7 @@ def families() -> str:
 
 
 def _family(family: Family) -> str:
-    style = {TAGS: "tags", PROSE: "prose"}[family.style]
+    style = {TAGS: "tags", PROSE: "prose", EMBEDDED: "tags, worded as in the pair's training"}[family.style]
     patterns = re.split(r"\|(?![^()]*\))", family.models)
     names = "no name: chosen with `family`" if family.models == "(?!)" else ", ".join(f"`{p}`" for p in patterns)
     on, off = (f"`{json.dumps(switch)}`" if switch else "nothing" for switch in (family.on, family.off))

@@ -35,6 +35,9 @@ def test_the_sentence_says_what_was_gained_and_what_was_lost():
     assert Comparison(0.9, None, 0.5).sentence() == (
         "the large model alone: 0.50 s with reasoning (estimated): slower than its reasoning"
     )
+    assert Comparison(2.41, None, 2.43).sentence() == (
+        "the large model alone: 2.4 s with reasoning (estimated): as fast as its reasoning"
+    )
     assert Comparison(0.9, None, None).sentence() is None
 
 

@@ -69,7 +69,9 @@ async def test_no_such_number_is_passed_on_either():
                 assert answer.status_code == 400
 
 
-@pytest.mark.parametrize("path", ["chat/completions", "responses", "decision"])
+@pytest.mark.parametrize(
+    "path", ["chat/completions", "completions", "responses", "messages", "messages/count_tokens", "decision"]
+)
 @pytest.mark.parametrize(
     ("content", "headers", "status", "words"),
     [

@@ -15,7 +15,7 @@ from cuecard.gateway.keys import Key, digest
 
 pytestmark = pytest.mark.timeout(20)
 ASKED = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
-SPENDING = ("v1/chat/completions", "v1/responses", "v1/decision")
+SPENDING = ("v1/chat/completions", "v1/completions", "v1/responses", "v1/decision")
 APP = "https://app.example.org"
 
 

@@ -12,7 +12,10 @@ from test_guard import said
 pytestmark = pytest.mark.timeout(20)
 ASKED = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
 READ = ("health", "ready", "metrics", "stats", "v1/models", "v1/models/cuecard/mutual")
-WRITTEN = ("v1/chat/completions", "v1/responses", "v1/decision")
+WRITTEN = (
+    *("v1/chat/completions", "v1/completions", "v1/responses", "v1/decision", "v1/messages"),
+    "v1/messages/count_tokens",
+)
 
 
 def old(path: str, body: bytes = b"", method: str = "POST") -> bytes:

@@ -72,8 +72,10 @@ async def test_too_much_text_is_a_400() -> None:
             await plain.post("chat/completions", json=asking("a" * (MOST_TEXT + 1))),
             await plain.post("decision", json=asking("a" * (MOST_TEXT + 1))),
             await plain.post("responses", json={"model": "cuecard", "input": "a" * (MOST_TEXT + 1)}),
+            await plain.post("completions", json={"model": "cuecard", "prompt": "a" * (MOST_TEXT + 1)}),
+            await plain.post("messages", json=asking("a" * (MOST_TEXT + 1)) | {"max_tokens": 9}),
         ]
-    assert [answer.status_code for answer in answers] == [400, 400, 400]
+    assert [answer.status_code for answer in answers] == [400] * 5
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,7 @@ async def test_limits_become_the_requests_parameters() -> None:
     [
         ("Qwen/Qwen3-VL-8B", {"enable_thinking": True}, {"enable_thinking": False}),
         ("ibm-granite/granite-3.3-8b", {"thinking": True}, {"thinking": False}),
+        ("demo-large", {"enable_thinking": True}, {"enable_thinking": False}),
         ("Qwen/Qwen2.5-VL-7B-Instruct", None, None),
         ("large", {"enable_thinking": False, "thinking": False}, {"enable_thinking": False, "thinking": False}),
     ],
@@ -98,6 +99,7 @@ def test_every_family_can_be_named_and_a_wrong_name_is_answered_with_the_nearest
         ("Qwen/Qwen3-VL-8B-Instruct", "http://h:8000/v1", "plain"),
         ("deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "http://h:8000/v1", "always"),
         ("openai/gpt-oss-20b", "http://h:8000/v1", "gpt-oss"),
+        ("demo-small", "http://h:8000/v1", "embedded"),
         ("llava:7b", "http://localhost:11434/v1", "plain"),
         ("gpt-5-mini", "https://api.openai.com/v1", "hidden"),
         ("gpt-4o", "https://api.openai.com/v1", "plain"),

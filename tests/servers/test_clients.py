@@ -50,6 +50,7 @@ def truth(picture: Path) -> str:
 COMMANDS = {
     "ask.py": [sys.executable],
     "responses.py": [sys.executable],
+    "anthropic_messages.py": [HOME / "python" / "bin" / "python"],
     "langchain_chat.py": [HOME / "python" / "bin" / "python"],
     "ask.mjs": ["node"],
     "curl.sh": ["sh"],

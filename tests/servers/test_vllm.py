@@ -52,7 +52,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tupl
 
 
 def settings(servers: dict[str, tuple[str, object]]) -> dict[str, str]:
-    known = "family = 'enable_thinking'\nprefill = true\nimages = true\nlogprobs = true\nprefix_cache = true"
+    known = "prefill = true\nimages = true\nlogprobs = true\nprefix_cache = true"
     return {role: f'model = "{url}#demo-{role}"\n{known}' for role, (url, _) in servers.items()}
 
 
@@ -101,6 +101,23 @@ def test_streamed_it_is_the_same_and_the_reasoning_comes_first(client):
     assert reasoning.strip() == whole.choices[0].message.model_extra["reasoning_content"].strip()
     kinds = ["content" if delta.content else "reasoning" for delta in deltas[1:] if delta.content or delta.model_extra]
     assert kinds.index("content") == kinds.count("reasoning")
+
+
+def test_brief_answers_are_decoded_under_a_grammar(servers, tmp_path: Path):
+    """A text outside everything that the model knows: only the grammar makes its answer a letter."""
+    tables = settings(servers)
+    question = {
+        "model": "cuecard/short",
+        "messages": [{"role": "user", "content": "Write a poem about the sea."}],
+        "extra_body": {"cuecard": {"kind": "choice", "options": ["a cat", "a dog"]}},
+    }
+    answers = []
+    for constraint in ("", "constraint = 'structured_outputs'"):
+        with gateway({role: f"{table}\n{constraint}" for role, table in tables.items()}, tmp_path) as client:
+            answers.append(client.chat.completions.create(**question).choices[0].message.content)
+    free, constrained = answers
+    assert constrained in ("A", "B")
+    assert free not in ("A", "B")
 
 
 def test_a_client_that_leaves_ends_the_calls_of_its_request(servers, client):

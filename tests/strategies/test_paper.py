@@ -206,6 +206,12 @@ def test_a_card_format_that_the_reader_cannot_take_is_refused():
         ask(small("2"), reader, policy=replace(AGREE, card=CardFormat.THINKING))
 
 
+@pytest.mark.parametrize("card", [CardFormat.NOTES, CardFormat.TURN])
+def test_a_policy_may_set_a_card_format_that_a_probe_found_worse(card):
+    reader = ScriptedModel("huge", lambda prompt: Says("5"), card_formats=(CardFormat.THINKING,))
+    assert ask(small("2"), reader, "transfer", policy=replace(AGREE, card=card)).answer == "5"
+
+
 def test_a_spent_budget_is_told_in_the_calls():
     outcome = ask(small("2", "4"), large("5", "4"), policy=replace(AGREE, limits=Limits(reasoning_tokens=2)))
     reasoned = next(call for call in outcome.calls if call.mode is Mode.REASON)

@@ -13,6 +13,8 @@ from cuecard.domain.question import MOST_OPTIONS, AnswerKind
 
 _LAST_CHARS = 8_000  # options close a question, however long the document before them
 _STEM_CHARS, _HEADING_CHARS = 4_000, 100
+_LETTERS = tuple(tuple(chr(ord(first) + index) for index in range(MOST_OPTIONS)) for first in "Aa")
+_NUMBERS = tuple(str(index + 1) for index in range(MOST_OPTIONS))
 _STYLES = (r"\({0}\)", r"\[{0}\]", r"{0}\)", r"{0}\.", r"{0}:", r"{0}、")
 # The options begin on a line of their own, or behind the end of the question.
 _OPENS = r"(?:^|\n)[ \t]*+(?:[-*•]\s++)?\**+|(?<=[?:.!？：。])\s*+\**+"
@@ -62,21 +64,20 @@ def listed_in(text: str) -> Listed:
     Numbered ones must close the text, and answer the question right before them.
     """
     for style in _STYLES:
-        for first in ("A", "a"):
-            marks = _marks(text, style, [chr(ord(first) + index) for index in range(MOST_OPTIONS)])
+        for letters in _LETTERS:
+            marks = _marks(text, style, letters)
             split = _split(text, marks) if marks else None
             if split is not None:
                 stem, after, options = split
                 return Listed(f"{stem}\n{after}" if after else stem, options)
-    numbers = [str(index + 1) for index in range(MOST_OPTIONS)]
     for style in _NUMBERED_STYLES:
-        marks = _marks(text, style, numbers)
+        marks = _marks(text, style, _NUMBERS)
         listed = text[marks[0][0] :].rstrip() if marks else ""
         asks_on = "?" in (listed if "?" in text[: -len(listed) or None] else listed[:-1])  # a list of questions
         split = _split(text, marks) if marks and not asks_on else None
         if split is not None and _answers(*split):
             stem, after, options = split
-            return Listed(f"{stem}\n{after}" if after else stem, options, tuple(numbers[: len(options)]))
+            return Listed(f"{stem}\n{after}" if after else stem, options, _NUMBERS[: len(options)])
     return Listed(text)
 
 
@@ -99,13 +100,15 @@ def _answers(stem: str, after: str, options: tuple[str, ...]) -> bool:
     return bool(_QUIZ.search(asked)) and not _OF_A_TEXT.search(asked)
 
 
-def _marks(text: str, style: str, signs: list[str]) -> list[tuple[int, int]]:
+def _marks(text: str, style: str, signs: tuple[str, ...]) -> list[tuple[int, int]]:
     """Where the marks A, B, C … of the last list in one style begin and end; [] if there is none with two."""
     since = max(0, len(text) - _LAST_CHARS)
     seconds = [found.start() for found in _mark(style, signs[1], _NEXT).finditer(text, since)]
+    if not seconds:
+        return []
     opening = None
     opens = _OPENS_INLINE if style == r"{0}\)" and signs[0] == "1" else _OPENS
-    for found in _mark(style, signs[0], opens).finditer(text, since, seconds[-1] if seconds else since):
+    for found in _mark(style, signs[0], opens).finditer(text, since, seconds[-1]):
         opening = found
     if opening is None:
         return []

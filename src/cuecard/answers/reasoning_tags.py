@@ -114,8 +114,15 @@ class TagTable:
 
     def closings(self, *tags: str) -> tuple[str, ...]:
         """All spellings of the tags that close what these open or close; of every family if none is given."""
-        wanted = [self.family[lowered(tag)] for tag in tags] or self.families
-        return tuple(end for each in wanted for end in each.ends)
+        if tags not in self._closings:
+            wanted = [self.family[lowered(tag)] for tag in tags] or self.families
+            self._closings[tags] = tuple(end for each in wanted for end in each.ends)
+        return self._closings[tags]
+
+    @cached_property
+    def _closings(self) -> dict[tuple[str, ...], tuple[str, ...]]:
+        """What `closings` has found; the tags come from a model's style and settings, so there are few."""
+        return {}
 
 
 @lru_cache(maxsize=64)

@@ -14,7 +14,7 @@ import typer
 from cuecard.cli import estimate as estimates
 from cuecard.domain.call import FinishReason, Usage
 from cuecard.domain.errors import BadInput
-from cuecard.domain.estimate import compared
+from cuecard.domain.estimate import compared, seconds
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.plain import outcome_as_object
 from cuecard.domain.question import Question
@@ -176,7 +176,7 @@ def remarks(outcome: Outcome) -> list[str]:
     parts = [
         f"{outcome.route}: {outcome.reason}",
         *([] if outcome.kind is None else [f"answer taken as {outcome.kind}"]),
-        f"{outcome.total_s * 1000:.0f} ms {outcome.latency_kind}",
+        f"{seconds(outcome.total_s)} {outcome.latency_kind}",
         f"tokens generated: {spent}",
     ]
     if (sentence := compared(outcome).sentence()) is not None:

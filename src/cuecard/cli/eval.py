@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cuecard.cli.study import PROBE, RAY, RAY_ADDRESS, RAY_APART, RAY_GPUS, RAY_WORKERS, How, perform, workers
-from cuecard.evals.studies import ARMS, Study
+from cuecard.evals.studies import ARMS, CALL_S, Study
 
 Maybe = typer.Option
 
@@ -34,7 +34,7 @@ def evaluate(
     accept: Annotated[
         str | None, Maybe(help="When short answers need no reasoning: agree, agree+confidence(t) or confidence(t).")
     ] = None,
-    timeout: Annotated[float | None, Maybe(help="Most seconds a call may take.")] = None,
+    timeout: Annotated[float, Maybe(help="Most seconds a call may take, waiting at its server included.")] = CALL_S,
     retry_errors: Annotated[
         bool, Maybe("--retry-errors", help="Make failed calls, and answers with such calls, again.")
     ] = False,

@@ -31,11 +31,18 @@ class Comparison:
             *([] if self.reasoning_s is None else [f"{seconds(self.reasoning_s)} with reasoning (estimated)"]),
         ]
         gained = [
-            f"{'faster' if faster else 'slower'} than its {what}"
-            for faster, what in ((self.faster_than_reasoning, "reasoning"), (self.faster_than_short, "short answer"))
-            if faster is not None
+            f"{beside(self.took_s, other)} its {what}"
+            for other, what in ((self.reasoning_s, "reasoning"), (self.short_s, "short answer"))
+            if other is not None
         ]
         return f"the large model alone: {', '.join(alone)}: {', '.join(gained)}" if alone else None
+
+
+def beside(took_s: float, other_s: float) -> str:
+    """How one time compares with another, as both are printed."""
+    if seconds(took_s) == seconds(other_s):
+        return "as fast as"
+    return "faster than" if took_s < other_s else "slower than"
 
 
 def compared(outcome: Outcome) -> Comparison:

@@ -40,6 +40,8 @@ TEXTS, COUNT, SWITCH, TEXT = (
     ("true or false", bool),
     ("a text", str),
 )
+CALL_S = 600.0
+"""Most seconds of a call: calls of an evaluation queue at their server, and no person waits for one of them."""
 KEYS: Mapping[str, tuple[str, type]] = {
     "name": TEXT,
     "out": TEXT,
@@ -73,7 +75,7 @@ class Study:
     budget: int | None = None
     answer_tokens: int | None = None
     accept: str | None = None
-    timeout_s: float | None = None
+    timeout_s: float = CALL_S
 
     def __post_init__(self) -> None:
         for what in ("limit", "at_once"):

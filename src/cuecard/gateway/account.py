@@ -109,10 +109,15 @@ def account(outcome: Outcome, limits: Limits, prices: Mapping[str, Prices]) -> J
     return told
 
 
+def request_id(request: str) -> dict[str, str]:
+    """The headers in which OpenAI's and Anthropic's clients look for it."""
+    return {"x-request-id": request, "request-id": request}
+
+
 def headers(request: str, outcome: Outcome) -> dict[str, str]:
     """The most important part of the account, for those who log headers only."""
     return {
-        "x-request-id": request,
+        **request_id(request),
         "x-cuecard-route": outcome.route,
         "x-cuecard-latency-ms": f"{outcome.total_s * 1000:.1f}",
         "x-cuecard-overhead-ms": f"{outcome.overhead_s * 1000:.2f}",

@@ -24,7 +24,8 @@ from starlette.staticfiles import StaticFiles
 
 import cuecard
 from cuecard.domain.errors import BadInput, BeyondAPair, BudgetUsed, CuecardError, Unauthorised, Unsupported, WrongForm
-from cuecard.gateway import account, chat, names, responses
+from cuecard.domain.question import Image
+from cuecard.gateway import account, chat, completions, messages, names, problems, responses
 from cuecard.gateway.account import Json
 from cuecard.gateway.audit import Audit
 from cuecard.gateway.bodies import Body, Parse, json_of, trace_of, understood, within
@@ -133,8 +134,13 @@ def application(
         if traces is not None:
             await asyncio.to_thread(traces.close)
 
+    def known(request: Request) -> Client:
+        headers = request.headers
+        client = request.state.client = entrance.known(headers.get("authorization"), headers.get("x-api-key"))
+        return client
+
     def admit(request: Request) -> Client:
-        client = request.state.client = entrance.known(request.headers.get("authorization"))
+        client = known(request)
         client.enter()
         request.state.begun = False  # what ends before it has begun leaves a line in the journal all the same
         return client
@@ -146,7 +152,7 @@ def application(
         """A path for those with a key; looking costs nothing of what the key allows."""
 
         async def admitted(request: Request) -> Response:
-            request.state.client = entrance.known(request.headers.get("authorization"))
+            known(request)
             return await handler(request)
 
         return admitted
@@ -216,6 +222,13 @@ def application(
             told = await unless_gone(request.receive, deciding.told())
         return JSONResponse(told, headers={"x-request-id": asked.id} | client.headers())
 
+    async def count_tokens(request: Request) -> Response:
+        """An estimate: images are neither fetched nor decoded for it."""
+        body = await json_of(request, most_bytes)
+        asked = messages.parse_countable(body.said, lambda url: Image(b""))
+        pairs.of(asked.model, request.state.client.key).plan(asked)  # raises for an unknown model
+        return JSONResponse({"input_tokens": asked.prompt_tokens})
+
     async def refused(request: Request, error: Exception) -> Response:
         if getattr(request.state, "begun", None) is False:
             books.refused(error)
@@ -264,6 +277,9 @@ def application(
         routes=[
             *_paths("/v1/chat/completions", answering(chat.parse, chat.Writer), "POST"),
             *_paths("/v1/responses", answering(responses.parse, responses.Writer), "POST"),
+            *_paths("/v1/completions", answering(completions.parse, completions.Writer), "POST"),
+            *_paths(problems.MESSAGES, answering(messages.parse, messages.Writer), "POST"),
+            *_paths(f"{problems.MESSAGES}/count_tokens", guarded(count_tokens), "POST"),
             *_paths("/v1/decision", decision, "POST"),
             *_paths("/v1/models", guarded(models)),
             Route("/v1/models/{name:path}", guarded(model)),
@@ -333,7 +349,7 @@ async def _refused(request: Request, error: Exception, seen: Observatory) -> Res
         told["www-authenticate"] = "Bearer"
     if (client := getattr(request.state, "client", None)) is not None:
         told |= client.headers()
-    return JSONResponse(chat.problem(error), error.http_status, headers=told)
+    return problems.response(request.url.path, error, headers=told)
 
 
 def wait_s(error: BaseException | None) -> float:
@@ -352,11 +368,12 @@ async def _silent(request: Request, error: Exception, seen: Observatory) -> Resp
 
 async def _http_error(request: Request, error: Exception, message: str, hint: str) -> Response:
     status = getattr(error, "status_code", 404)
-    told: Json = chat.problem(BadInput(f"{request.method} {request.url.path[:200]}: {message}", hint))
+    told = BadInput(f"{request.method} {request.url.path[:200]}: {message}", hint)
     allowed = {"Allow": READING} if status == 405 else {}  # Starlette says nothing of it for files
-    return JSONResponse(told, status, headers=allowed | dict(getattr(error, "headers", None) or {}))
+    own = allowed | dict(getattr(error, "headers", None) or {})
+    return problems.response(request.url.path, told, status, own)
 
 
 async def _broken(request: Request, error: Exception, seen: Observatory) -> Response:
     seen.failed(error)
-    return JSONResponse(chat.problem(CuecardError("the gateway failed")), 500)
+    return problems.response(request.url.path, CuecardError("the gateway failed"))

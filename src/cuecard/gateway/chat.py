@@ -16,6 +16,8 @@ from cuecard.domain.outcome import Outcome
 from cuecard.domain.question import AnswerKind, Image, Message, Question, kind_named
 from cuecard.gateway.account import Json, estimated_tokens, usage
 
+PING = b": ping\n\n"
+"""A comment among server-sent events: it keeps a connection alive."""
 Fetch = Callable[[str], Image]
 """An image from the URL of a message part. Raises BadInput."""
 
@@ -356,6 +358,8 @@ def finish_reason(outcome: Outcome) -> str:
 
 class Writer:
     """A chat completion, whole or event by event."""
+
+    ping = PING
 
     def __init__(self, asked: Asked) -> None:
         self._asked = asked

@@ -13,11 +13,10 @@ from collections.abc import Callable, Collection
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cuecard.domain.errors import CuecardError, Forbidden
-from cuecard.gateway import chat
+from cuecard.gateway import problems
 from cuecard.gateway.settings import is_loopback
 
 ANY = "*"
@@ -26,7 +25,7 @@ SAFE = ("GET", "HEAD", "OPTIONS")
 """Methods that change nothing and cost nothing."""
 PORTS = {"http": 80, "https": 443}
 EXPOSED = (
-    *("x-request-id", "x-cuecard-route", "x-cuecard-latency-ms", "x-cuecard-overhead-ms", "retry-after"),
+    *("x-request-id", "request-id", "x-cuecard-route", "x-cuecard-latency-ms", "x-cuecard-overhead-ms", "retry-after"),
     *(f"x-ratelimit-{which}-{what}" for which in ("limit", "remaining", "reset") for what in ("requests", "tokens")),
 )
 """Headers that pages of other sites may read."""
@@ -54,7 +53,7 @@ class Door:
             await self._app(scope, receive, send)
             return
         self._refused(error)
-        await JSONResponse(chat.problem(error), error.http_status)(scope, receive, send)
+        await problems.response(scope["path"], error)(scope, receive, send)
 
     def _objection(self, headers: Headers, method: str) -> Forbidden | None:
         for host in headers.getlist("host"):

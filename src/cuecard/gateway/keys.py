@@ -151,17 +151,20 @@ class Gate:
         """Everybody may ask."""
         return not self._clients
 
-    def known(self, authorization: str | None) -> Client:
-        """The client with this `Authorization` header, who has still to enter. Raises Unauthorised."""
+    def known(self, authorization: str | None, api_key: str | None = None) -> Client:
+        """The client with this `Authorization` or `x-api-key` header, who has still to enter. Raises Unauthorised."""
         if self.is_open:
             return self._anybody
-        scheme, _, secret = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not secret.strip():
-            raise Unauthorised("no API key was given", "send Authorization: Bearer KEY")
-        given, found = digest(secret.strip()), None
+        scheme, _, bearer = (authorization or "").partition(" ")
+        sent = (bearer if scheme.lower() == "bearer" else "", api_key or "")
+        given = [digest(secret.strip()) for secret in sent if secret.strip()]
+        if not given:
+            raise Unauthorised("no API key was given", "send Authorization: Bearer KEY, or x-api-key: KEY")
+        found = None
         for client in self._clients:  # all of them, so that the time tells nothing
-            if hmac.compare_digest(given, client.key.sha256):
-                found = client
+            for each in given:
+                if hmac.compare_digest(each, client.key.sha256):
+                    found = client
         if found is None:
             raise Unauthorised("this API key is not known", "ask whoever runs this gateway for a key")
         end = found.key.expires

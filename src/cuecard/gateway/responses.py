@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from typing import Any
 
 from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.domain.outcome import Outcome
-from cuecard.gateway import account, chat
+from cuecard.gateway import account, chat, wire
 from cuecard.gateway.account import Json
 from cuecard.gateway.chat import Asked, Fetch
 
-IGNORED = {
-    "store",
-    "user",
-    "metadata",
-    "service_tier",
-    "truncation",
-    "parallel_tool_calls",
-    "prompt_cache_key",
-    "safety_identifier",
-    "include",
-}
+IGNORED = ("truncation", "include")
+"""Beside what chat completions ignore."""
 STATEFUL = {
     "previous_response_id": "send the whole conversation as input: nothing is kept here",
     "conversation": "send the whole conversation as input: nothing is kept here",
@@ -30,36 +20,22 @@ STATEFUL = {
     "prompt": "send the prompt itself as input and instructions",
 }
 ITEMS = "there are: message, reasoning"
-READ = {"model", "input", "instructions", "stream", "max_output_tokens", "temperature", "top_p", "reasoning", "text"}
-SAME = ("model", "stream", "temperature", "top_p", "tools", "tool_choice", "cuecard", "top_logprobs", "max_tool_calls")
+OWN = ("input", "instructions", "max_output_tokens", "reasoning", "text", *IGNORED, *STATEFUL)
+EXAMPLE = '{"model": "cuecard", "input": "…"}'
 
 
 def parse(body: object, fetch: Fetch) -> Asked:
     """What a request asks for, told as chat completions would put it. Raises BadInput."""
-    if not isinstance(body, dict):
-        raise BadInput("the body is not a JSON object", 'send {"model": "cuecard", "input": "…"}')
+    given, told = wire.split(body, OWN, EXAMPLE)
     for key, hint in STATEFUL.items():
-        if body.get(key):
+        if given.get(key):
             raise BadInput(f"{key} needs a memory, which a pair has not", hint)
-    unknown = {
-        key: value
-        for key, value in body.items()
-        if key not in READ | IGNORED | set(SAME) | set(STATEFUL) and value is not None
-    }
-    text, reasoning = _object(body, "text"), _object(body, "reasoning")
-    told: Json = {key: body[key] for key in SAME if key in body and body[key] is not None} | unknown
-    told["messages"] = _messages(body)
-    told["max_completion_tokens"] = body.get("max_output_tokens")
+    text, reasoning = wire.object_of(given, "text"), wire.object_of(given, "reasoning")
+    told["messages"] = _messages(given)
+    told["max_completion_tokens"] = given.get("max_output_tokens")
     told["response_format"] = _format(text.get("format"))
     told["reasoning_effort"] = reasoning.get("effort")
-    return chat.parse({key: value for key, value in told.items() if value is not None}, fetch)
-
-
-def _object(body: Json, key: str) -> Json:
-    value = body.get(key)
-    if not isinstance(value, dict | None):
-        raise BadInput(f"{key} is not an object")
-    return value or {}
+    return wire.asked(told, fetch, "resp")
 
 
 def _messages(body: Json) -> list[Json]:
@@ -100,9 +76,10 @@ def usage(outcome: Outcome) -> Json:
 class Writer:
     """One response, whole or event by event: a reasoning item if there is any reasoning, then the message."""
 
+    ping = chat.PING
+
     def __init__(self, asked: Asked) -> None:
-        self._asked, self._id = asked, f"resp_{uuid.uuid4().hex}"
-        self._number = 0
+        self._asked, self._number = asked, 0
         self._done: list[Json] = []
         self._open: Json | None = None
 
@@ -121,7 +98,7 @@ class Writer:
         cut = outcome is not None and outcome.truncated
         status = "failed" if error else "in_progress" if outcome is None else "incomplete" if cut else "completed"
         return {
-            "id": self._id,
+            "id": self._asked.id,
             "object": "response",
             "created_at": self._asked.created,
             "status": status,
@@ -202,5 +179,4 @@ class Writer:
 
     def _event(self, kind: str, **data: Any) -> bytes:
         number, self._number = self._number, self._number + 1
-        told = json.dumps({"type": kind, "sequence_number": number, **data}, ensure_ascii=False, separators=(",", ":"))
-        return f"event: {kind}\ndata: {told}\n\n".encode()
+        return wire.event(kind, {"sequence_number": number, **data})

@@ -34,6 +34,9 @@ log = logging.getLogger("cuecard.gateway")
 class Writer(Protocol):
     """How an answer is put on the wire: whole, or event by event."""
 
+    ping: bytes
+    """What is sent when nothing has come for a while."""
+
     def whole(self, outcome: Outcome, reasoning: str, account: Json) -> Json: ...
     def begin(self) -> list[bytes]: ...
     def reasoning(self, text: str) -> list[bytes]: ...
@@ -126,7 +129,7 @@ class Events(Response):
 
     def __init__(self, telling: Telling, writer: Writer, ping_s: float, held: ExitStack) -> None:
         """`held` is closed when the answer is over."""
-        own = {"cache-control": "no-cache", "x-accel-buffering": "no", "x-request-id": telling.asked.id}
+        own = {"cache-control": "no-cache", "x-accel-buffering": "no", **account.request_id(telling.asked.id)}
         super().__init__(headers=own | telling.client.headers())
         del self.headers["content-length"]
         self._telling, self._writer, self._ping_s, self._held = telling, writer, ping_s, held
@@ -140,14 +143,15 @@ class Events(Response):
                 self._telling.seen.left()
 
     async def _speak(self, send: Send) -> None:
-        async with aclosing(pinged(self._events(), self._ping_s)) as events:
+        async with aclosing(pinged(self._events(), self._ping_s, self._writer.ping)) as events:
             async for event in events:
                 await _sent(send, event)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _events(self) -> AsyncGenerator[bytes]:
         write = self._writer
-        yield b"".join(write.begin())
+        if opening := b"".join(write.begin()):
+            yield opening
         try:
             async with aclosing(self._telling.pieces()) as heard:
                 async for item in heard:
@@ -216,14 +220,14 @@ class Relay(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def pinged(events: AsyncGenerator[bytes], every_s: float) -> AsyncGenerator[bytes]:
-    """The events, and a comment whenever nothing has come for so long."""
+async def pinged(events: AsyncGenerator[bytes], every_s: float, ping: bytes) -> AsyncGenerator[bytes]:
+    """The events, and `ping` whenever nothing has come for so long."""
     async with aclosing(events):
         while True:
             coming = asyncio.ensure_future(anext(events, None))
             try:
                 while not (await asyncio.wait([coming], timeout=every_s))[0]:
-                    yield b": ping\n\n"
+                    yield ping
             finally:
                 if not coming.done():
                     coming.cancel()

@@ -192,11 +192,14 @@ class Player:
         return weighed
 
     def card_format(self, question: Question) -> CardFormat:
-        """The policy's, or the model's best for the question. Raises BadInput where the model cannot take it."""
+        """The policy's, or the model's best for the question. Raises BadInput where the model cannot take it.
+
+        Notes and turns are plain messages: a policy may set them although a probe found another format better.
+        """
         wanted, able = self.team.policy.card, self.model.abilities.card_formats
         if wanted is None:
             return layouts.suited(question, able, self.model.abilities.style)
-        if wanted not in able:
+        if wanted is CardFormat.THINKING and wanted not in able:
             raise BadInput(f"{self.model.name} cannot be given a card as {wanted}", f"it can take: {', '.join(able)}")
         return wanted
 

@@ -103,6 +103,8 @@ class OpenAIModel:
         self._left_out = frozenset({"logprobs"} if logprobs is False else ())
         self._reasoning_tags = None if reasoning_tags is None else tag_pair(reasoning_tags)
         self._seen: dict[str, None] = dict.fromkeys(self._first_notes())
+        self._abilities: tuple[tuple[object, ...], Abilities] | None = None
+        """Those of the state that they were made of: every call looks at them several times."""
 
     @property
     def name(self) -> str:
@@ -110,6 +112,13 @@ class OpenAIModel:
 
     @property
     def abilities(self) -> Abilities:
+        known = (self._images, self._logprobs, self._prefill, self._prefix_cache, self._constraint, self._cards)
+        state = (*known, self._server.refused, len(self._seen))
+        if self._abilities is None or self._abilities[0] != state:
+            self._abilities = state, self._found_abilities()
+        return self._abilities[1]
+
+    def _found_abilities(self) -> Abilities:
         formats = tuple(
             form for form in self._cards or CardFormat if self._prefill or form is not CardFormat.THINKING
         ) or (CardFormat.NOTES,)
@@ -151,7 +160,7 @@ class OpenAIModel:
         self._cards = _formats(settings["cards"]) if "cards" in settings else self._cards
         if self._opens is None and found.short_answers:
             self._opens = False
-        self._seen = dict.fromkeys(self._first_notes())
+        self._seen, self._abilities = dict.fromkeys(self._first_notes()), None
 
     async def listing(self) -> list[Mapping[str, Any]]:
         """The entries of the server's list of models. Raises ModelError."""

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cuecard.domain.errors import BadInput
-from cuecard.models.prompt import PROSE, TAGS, Style
+from cuecard.models.prompt import EMBEDDED, PROSE, TAGS, Style
 
 Switch = Mapping[str, Any]
 """What is added to a request's body."""
@@ -66,6 +66,13 @@ FAMILIES = (
         "enable_thinking",
         r"qwen-?3|glm-?4\.[5-9]|glm-?5|smollm3|nemotron|hunyuan|intern-?s1",
         TAGS,
+        _template(enable_thinking=True),
+        _template(enable_thinking=False),
+    ),
+    Family(
+        "embedded",  # the pair that ships with Cuecard, behind a server: its prompts are those of its training
+        r"^demo-(?:small|large)$",
+        EMBEDDED,
         _template(enable_thinking=True),
         _template(enable_thinking=False),
     ),

@@ -1,0 +1,262 @@
+"""Streaming clients that leave at random:  python benchmarks/aborts.py [--clients 200] [--seconds 600]
+
+Every request is about a ticket of its own, which the upstream repeats in its reasoning and in its answer, so that a
+word of another request would be seen. Some of the clients hang up after a random number of events. At the end the
+tokens of each request are compared: what its client was given as usage, what the gateway has written into its journal,
+and what the upstream has sent. The three are equal where no call was cancelled; of a cancelled call the upstream may
+have sent a few tokens that nobody has read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import aiohttp
+
+from common import save
+from cuecard.models.mock_server import MockServer, Pace, Received, Says
+from gateway import free_port, resident_mib, started
+
+TICKET = re.compile(r"t[0-9]{9}")
+PACE = Pace(first_s=0.005, token_s=0.001)
+STRATEGIES = ("transfer", "mutual", "short:large", "reason:small")
+LEAVING, MOST_EVENTS = 0.3, 40
+"""Share of the requests whose clients leave, and after how many events at most."""
+SWEEP_S = 1.0
+
+
+# --- the upstream, in a process of its own ----------------------------------------------------------------------------
+
+
+def answer(request: Received) -> Says:
+    [ticket] = set(TICKET.findall(json.dumps(request.body["messages"])))
+    thought = f"Let me see what {ticket} is about. " + f"It is {ticket} again. " * 4
+    return Says(f"Ticket {ticket} is open, and {ticket} waits for its owner.", thought, pace=PACE)
+
+
+class Ledger:
+    """Tokens of prompts and answers that were sent, by ticket; requests that are over are forgotten."""
+
+    def __init__(self, server: MockServer) -> None:
+        self._server, self.sent = server, Counter[str]()
+
+    async def keep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            self.sweep()
+
+    def sweep(self, *, all_of_them: bool = False) -> None:
+        under_way = []
+        for request in self._server.received:
+            if not (all_of_them or request.gone.is_set() or (request.sent and request.sent[-1][1] == "done")):
+                under_way.append(request)
+                continue
+            [ticket] = set(TICKET.findall(json.dumps(request.body["messages"])))
+            self.sent[ticket] += request.prompt_tokens + sum(tokens for *_, tokens in request.sent)
+        self._server.received[:] = under_way
+
+
+async def serve() -> Counter[str]:
+    server = MockServer(answer, models=["small", "large"], running_usage=True)
+    async with server as url:
+        ledger = Ledger(server)
+        keeping = asyncio.create_task(ledger.keep())
+        print(url, flush=True)
+        await asyncio.to_thread(sys.stdin.read)  # until the benchmark closes it
+        keeping.cancel()
+        ledger.sweep(all_of_them=True)
+        return ledger.sent
+
+
+# --- the clients ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Seen:
+    """What the clients have seen."""
+
+    usage: dict[str, int] = field(default_factory=dict)
+    """By ticket, of the requests that came to their end."""
+    left: set[str] = field(default_factory=set)
+    crossed: int = 0
+    """Requests with a word of another one."""
+    errors: Counter[str] = field(default_factory=Counter)
+
+
+async def ask(http: aiohttp.ClientSession, url: str, number: int, rng: Random, seen: Seen) -> None:
+    ticket, leaves = f"t{number:09}", rng.random() < LEAVING
+    events_until_it_leaves = rng.randint(1, MOST_EVENTS) if leaves else None
+    body = {
+        "model": "cuecard",
+        "messages": [{"role": "user", "content": f"Describe the state of ticket {ticket}."}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "cuecard": {"strategy": rng.choice(STRATEGIES), "kind": "free_text"},
+    }
+    text, usage, events = "", None, 0
+    async with http.post(url, json=body) as response:
+        async for line in response.content:
+            if not line.startswith(b"data: {"):
+                continue
+            event = json.loads(line[6:])
+            if "error" in event or response.status != 200:
+                seen.errors[str(event)[:200]] += 1
+                return
+            text += "".join(
+                piece
+                for choice in event["choices"]
+                for piece in (choice["delta"].get("content"), choice["delta"].get("reasoning_content"))
+                if piece
+            )
+            usage, events = event.get("usage") or usage, events + 1
+            if events == events_until_it_leaves:
+                seen.left.add(ticket)
+                response.close()
+                break
+    seen.crossed += bool(set(TICKET.findall(text)) - {ticket})
+    if ticket in seen.left:
+        return
+    if usage is None:
+        seen.errors["no usage"] += 1
+    else:
+        seen.usage[ticket] = usage["total_tokens"]
+
+
+async def crowd(port: int, pid: int, clients: int, seconds: float, seed: int) -> tuple[Seen, list[float]]:
+    seen, memory, until, numbers = Seen(), list[float](), time.perf_counter() + seconds, iter(range(10**9))
+    url = f"http://127.0.0.1:{port}/v1/chat/completions"
+
+    async def go_on(rng: Random) -> None:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=120)) as http:
+            while time.perf_counter() < until:
+                try:
+                    await ask(http, url, next(numbers), rng, seen)
+                except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+                    seen.errors[f"{type(error).__name__}: {error}"[:200]] += 1
+
+    async def watch() -> None:
+        while time.perf_counter() < until:
+            memory.append(resident_mib(pid))
+            await asyncio.sleep(min(5.0, seconds / 12))
+
+    await asyncio.gather(watch(), *(go_on(Random(f"{seed} {client}")) for client in range(clients)))
+    return seen, memory
+
+
+# --- the comparison ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One request in the journal."""
+
+    end: str
+    tokens: int
+    cancelled: bool
+    """A call of it was cancelled."""
+
+
+def journal_of(folder: Path) -> dict[str, Entry]:
+    """What the journal says of each request, by ticket."""
+    found = {}
+    for file in folder.glob("journal*"):
+        for line in file.read_text().splitlines():
+            entry = json.loads(line)
+            [ticket] = set(TICKET.findall(entry["question"]["text"]))
+            cancelled = any(call["cancelled"] for call in entry["calls"])
+            found[ticket] = Entry(entry["end"], entry["usage"]["total_tokens"], cancelled)
+    return found
+
+
+def compared(seen: Seen, journal: dict[str, Entry], sent: dict[str, int]) -> dict[str, Any]:
+    kinds: dict[str, list[str]] = {"whole": [], "whole, a call cancelled": [], "left by their clients": []}
+    for ticket, entry in journal.items():
+        is_whole = ticket in seen.usage
+        kinds["left by their clients" if not is_whole else list(kinds)[entry.cancelled]].append(ticket)
+    return {
+        "requests": len(seen.usage) + len(seen.left),
+        "left": len(seen.left),
+        "errors": dict(seen.errors),
+        "with_words_of_another": seen.crossed,
+        "not_in_the_journal": len((seen.usage.keys() | seen.left) - journal.keys()),
+        "ends": dict(Counter(entry.end for entry in journal.values())),
+        "usage_unlike_the_journal": sum(journal[t].tokens != tokens for t, tokens in seen.usage.items()),
+        "tokens": {
+            kind: {
+                "requests": len(tickets),
+                "journal": sum(journal[ticket].tokens for ticket in tickets),
+                "upstream": sum(sent.get(ticket, 0) for ticket in tickets),
+                "requests_that_differ": sum(journal[ticket].tokens != sent.get(ticket, 0) for ticket in tickets),
+                "largest_difference": max((abs(journal[t].tokens - sent.get(t, 0)) for t in tickets), default=0),
+            }
+            for kind, tickets in kinds.items()
+        },
+    }
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    with ExitStack() as stack:
+        folder, port = Path(stack.enter_context(tempfile.TemporaryDirectory())), free_port()
+        upstream = subprocess.Popen(
+            [sys.executable, __file__, "--upstream", str(folder / "totals.json")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        stack.callback(upstream.kill)
+        assert upstream.stdout is not None
+        assert upstream.stdin is not None
+        url = upstream.stdout.readline().strip()
+        model = f'model = "{url}#{{role}}"\nfamily = "enable_thinking"\nprefill = true'
+        (folder / "cuecard.toml").write_text(
+            f'version = 1\n[journal]\npath = "{folder / "journal"}"\ncontent = true\nkeep = 1000\n'
+            f"[small]\n{model.format(role='small')}\n[large]\n{model.format(role='large')}\n"
+        )
+        cuecard = [str(Path(sys.executable).parent / "cuecard"), "serve", "--no-probe"]
+        with ExitStack() as serving:
+            command = [*cuecard, "--config", str(folder / "cuecard.toml"), "--port", str(port)]
+            pid = started(serving, command, f"http://127.0.0.1:{port}/health")
+            seen, memory = asyncio.run(crowd(port, pid, args.clients, args.seconds, args.seed))
+            time.sleep(3 * SWEEP_S)
+        upstream.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            upstream.wait(60)
+        sent = json.loads((folder / "totals.json").read_text())
+        return {
+            "clients": args.clients,
+            "seconds": args.seconds,
+            **compared(seen, journal_of(folder), sent),
+            "resident_mib": {"after_a_sixth": memory[len(memory) // 6], "at_the_end": memory[-1]},
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Streaming clients that leave at random.")
+    parser.add_argument("--clients", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--upstream", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.upstream is not None:
+        args.upstream.write_text(json.dumps(asyncio.run(serve())))
+        return
+    figures = measure(args)
+    save("aborts", figures)
+    print(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()
