@@ -162,9 +162,11 @@ def priced(**settings: Any) -> dict[str, Any]:
 
 
 async def post(body: dict[str, Any], models: dict[str, Model] | None = None, **settings: Any) -> httpx2.Response:
-    async with gateway(models or disagreeing(), **settings) as client:
-        async with httpx2.AsyncClient(base_url=str(client.base_url)) as plain:
-            return await plain.post("chat/completions", json=asked() | body)
+    async with (
+        gateway(models or disagreeing(), **settings) as client,
+        httpx2.AsyncClient(base_url=str(client.base_url)) as plain,
+    ):
+        return await plain.post("chat/completions", json=asked() | body)
 
 
 def asked() -> dict[str, Any]:

@@ -1,0 +1,108 @@
+"""Budgets of keys by the day and month, and keys that expire."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import openai
+import pytest
+from gateways import COUNT, gateway
+
+from cuecard.domain.errors import BadInput, BudgetUsed, Unauthorised
+from cuecard.gateway.budgets import Budget, Ledger
+from cuecard.gateway.keys import Gate, Key, digest
+
+pytestmark = pytest.mark.timeout(20)
+SECRET = "cue-of-the-tests"
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+class Clock:
+    """A clock that tests set."""
+
+    def __init__(self, at: datetime = NOON) -> None:
+        self.at = at
+
+    def __call__(self) -> float:
+        return self.at.timestamp()
+
+
+def key(**settings) -> Key:
+    return Key("team", digest(SECRET), **settings)
+
+
+def gate(ledger: Ledger, **settings) -> Gate:
+    return Gate([key(**settings)], lambda: 0.0, ledger)
+
+
+def client(gate: Gate):
+    return gate.known(f"Bearer {SECRET}")
+
+
+@pytest.mark.parametrize(
+    ("budget", "resets"),
+    [
+        (Budget.TOKENS_PER_DAY, "2026-02-01T00:00:00Z"),
+        (Budget.COST_PER_DAY, "2026-02-01T00:00:00Z"),
+        (Budget.TOKENS_PER_MONTH, "2026-02-01T00:00:00Z"),
+    ],
+)
+def test_a_key_over_its_budget_is_refused_until_the_period_ends(budget, resets):
+    clock = Clock()
+    team = client(gate(Ledger(now=clock), budgets={budget: 100.0}))
+    team.enter()
+    team.spend(100, cost=100.0)
+    with pytest.raises(BudgetUsed, match=resets) as refused:
+        team.enter()
+    assert refused.value.http_status == 429
+    assert refused.value.retry_after_s == pytest.approx(12 * 3600)
+    clock.at += timedelta(hours=12)
+    team.enter()
+
+
+def test_a_month_does_not_end_with_the_day():
+    clock = Clock(datetime(2026, 3, 1, tzinfo=UTC))
+    team = client(gate(Ledger(now=clock), budgets={Budget.TOKENS_PER_MONTH: 100.0}))
+    team.spend(100)
+    clock.at += timedelta(days=30)
+    with pytest.raises(BudgetUsed, match="2026-04-01"):
+        team.enter()
+
+
+async def test_what_was_used_survives_a_restart(tmp_path):
+    file, limit = tmp_path / "budgets.json", {Budget.TOKENS_PER_DAY: 100.0}
+    before = Ledger(file, Clock())
+    client(gate(before, budgets=limit)).spend(100)
+    await before.keep()
+    with pytest.raises(BudgetUsed):
+        client(gate(Ledger(file, Clock()), budgets=limit)).enter()
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"version": 9, "used": {}}', '{"version": 1, "used": {"a": {"b": 1}}}'])
+def test_a_file_of_budgets_that_cannot_be_read_is_no_fresh_budget(content, tmp_path):
+    file = tmp_path / "budgets.json"
+    file.write_text(content)
+    with pytest.raises(BadInput, match=r"budgets\.json"):
+        Ledger(file, Clock())
+    assert file.read_text() == content
+
+
+def test_a_key_that_has_expired_is_not_let_in():
+    clock = Clock()
+    entrance = gate(Ledger(now=clock), expires=NOON + timedelta(seconds=1))
+    client(entrance)
+    clock.at += timedelta(seconds=1)
+    with pytest.raises(Unauthorised, match="expired: it was valid until 2026-01-31 12:00 UTC"):
+        client(entrance)
+
+
+async def test_a_request_that_follows_one_that_used_the_budget_up_is_429():
+    entrance = Gate([key(budgets={Budget.TOKENS_PER_DAY: 1.0})], lambda: 0.0, Ledger(now=Clock()))
+    async with gateway(gate=entrance) as plain:
+        asking = plain.with_options(api_key=SECRET)
+        question = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
+        await asking.chat.completions.create(**question)
+        with pytest.raises(openai.RateLimitError, match="has used its budget, tokens of 1 a day") as refused:
+            await asking.chat.completions.create(**question)
+    assert refused.value.code == "budget_exceeded"
+    assert int(refused.value.response.headers["retry-after"]) == 12 * 3600
