@@ -19,6 +19,7 @@ from cuecard.gateway.guard import Guarded
 from cuecard.gateway.journal import Journal
 from cuecard.gateway.keys import Gate, Key
 from cuecard.gateway.pairs import Pairs
+from cuecard.gateway.reload import Reloader
 from cuecard.gateway.service import Service
 from cuecard.gateway.settings import Images
 from cuecard.models.base import Model
@@ -66,12 +67,16 @@ async def gateway(
     clock: Callable[[], float] = time.monotonic,
     hosts: Collection[str] | None = None,
     origins: Collection[str] = (),
+    pairs: Pairs | None = None,
+    gate: Gate | None = None,
+    reloader: Reloader | None = None,
+    tell: Callable[[str], None] | None = None,
     **settings: Any,
 ) -> AsyncIterator[openai.AsyncOpenAI]:
     """A client of a gateway that listens on 127.0.0.1."""
-    pairs, gate = Pairs([Service(models or agreeing(), **settings)]), Gate(keys, clock)
+    pairs, gate = pairs or Pairs([Service(models or agreeing(), **settings)]), gate or Gate(keys, clock)
     kept: dict[str, Any] = {"fetcher": fetcher, "traces": traces, "journal": journal}
-    kept |= {"images": images, "hosts": hosts, "origins": origins}
+    kept |= {"images": images, "hosts": hosts, "origins": origins, "reloader": reloader, "tell": tell}
     app = application(pairs, gate=gate, ping_s=ping_s, most_bytes=most_bytes, **kept)
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, http=http, log_level="warning", lifespan="on", timeout_graceful_shutdown=drain_s)

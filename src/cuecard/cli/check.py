@@ -22,7 +22,7 @@ from cuecard.models.findings import Findings
 from cuecard.models.openai import OpenAIModel
 
 if TYPE_CHECKING:
-    from cuecard.gateway.config import KeyEntry
+    from cuecard.gateway.settings import KeyEntry
 
 
 def check(

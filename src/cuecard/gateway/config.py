@@ -5,18 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import AwareDatetime, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
-from cuecard.gateway.budgets import Budget
-from cuecard.gateway.keys import Gate, Key
+from cuecard.gateway.keys import Gate
 from cuecard.gateway.names import PAIR
-from cuecard.gateway.settings import AuditSettings, Images, JournalSettings, Server, Strict, is_loopback, known_strategy
+from cuecard.gateway.settings import (
+    AuditSettings,
+    Images,
+    JournalSettings,
+    KeyEntry,
+    Server,
+    Strict,
+    is_loopback,
+    known_strategy,
+)
 from cuecard.models import spec
 from cuecard.models.openai.constraints import Dialect
 from cuecard.models.openai.families import named
@@ -229,48 +236,6 @@ class PairTable(PairSettings):
         )
 
 
-class KeyEntry(Strict):
-    """A client's API key: `cuecard key` makes one and shows its hash, which is all that is kept."""
-
-    name: str = Field(min_length=1)
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    requests_per_minute: int | None = Field(None, ge=1)
-    tokens_per_minute: int | None = Field(None, ge=1)
-    tokens_per_day: int | None = Field(None, ge=1)
-    tokens_per_month: int | None = Field(None, ge=1)
-    cost_per_day: float | None = Field(None, gt=0, allow_inf_nan=False)
-    cost_per_month: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """In the currency of the prices."""
-    expires: AwareDatetime | None = None
-    """A date is valid to its end, in UTC."""
-    pairs: list[str] | None = Field(None, min_length=1)
-    """The only pairs that it may use; None: all."""
-
-    @field_validator("expires", mode="before")
-    @classmethod
-    def _is_a_time(cls, given: Any) -> Any:
-        how = "write a date, or a time with its zone, such as 2026-12-31T18:00:00Z"
-        if isinstance(given, str):
-            try:
-                given = date.fromisoformat(given) if len(given) == len("2026-12-31") else datetime.fromisoformat(given)
-            except ValueError:
-                raise ValueError(f"{given[:40]!r} is no time: {how}") from None
-        if isinstance(given, datetime) and given.tzinfo is None:
-            raise ValueError(f"{given} has no zone: {how}")
-        if isinstance(given, date) and not isinstance(given, datetime):
-            return datetime.combine(given + timedelta(days=1), time(), UTC)
-        return given
-
-    @property
-    def budgets(self) -> tuple[Budget, ...]:
-        return tuple(each for each in Budget if getattr(self, each) is not None)
-
-    def key(self) -> Key:
-        told = self.model_dump(exclude={*Budget, "pairs"})
-        budgets = {each: float(getattr(self, each)) for each in self.budgets}
-        return Key(**told, budgets=budgets, pairs=None if self.pairs is None else frozenset(self.pairs))
-
-
 class Config(Strict):
     """The whole file."""
 
@@ -319,9 +284,8 @@ class Config(Strict):
                 raise ValueError(f"{name!r} is no name for a pair: letters, digits, '.', '_' and '-'")
             for alias in pair.aliases:
                 if not alias or len(alias) > MOST_ALIAS or alias.split("/")[0] in self.pairs:
-                    raise ValueError(
-                        f"{alias[:80]!r} cannot be an alias of {name}: it is empty, too long, or begins as a pair's name"
-                    )
+                    why = "it is empty, too long, or begins with a pair's name"
+                    raise ValueError(f"{alias[:80]!r} cannot be an alias of {name}: {why}")
                 if alias in taken:
                     raise ValueError(f"{alias!r} is an alias of {taken[alias]} and of {name}")
                 taken[alias] = name

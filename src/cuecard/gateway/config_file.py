@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from cuecard.domain.errors import BadInput
-from cuecard.gateway.config import ROLES, Config, KeyEntry, PairSettings, PairTable, Prices, Upstream
+from cuecard.gateway.config import ROLES, Config, PairSettings, PairTable, Prices, Upstream
 from cuecard.gateway.names import PAIR
-from cuecard.gateway.settings import AuditSettings, Images, JournalSettings, Server, Strict, nearest
+from cuecard.gateway.settings import AuditSettings, Images, JournalSettings, KeyEntry, Server, Strict, nearest
 from cuecard.models import spec
 from cuecard.strategies import policy_file
 

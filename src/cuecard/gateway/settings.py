@@ -1,15 +1,19 @@
-"""Tables of `cuecard.toml` that hold for the whole server: where it listens, images, second looks, the journal."""
+"""Tables of `cuecard.toml` that are no pair's: where it listens, images, second looks, the journal, keys."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
 from collections.abc import Sequence
+from datetime import UTC, date, datetime, time, timedelta
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 
+from cuecard.gateway.budgets import Budget
+from cuecard.gateway.keys import Key
 from cuecard.strategies.run import STRATEGIES
 
 ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#@\s]+")
@@ -102,6 +106,51 @@ class JournalSettings(Strict):
     most_mib: float = Field(64.0, gt=0)
     keep: int = Field(3, ge=1)
     """Files that were full before."""
+
+
+class KeyEntry(Strict):
+    """A client's API key: `cuecard key` makes one and shows its hash, which is all that is kept."""
+
+    name: str = Field(min_length=1)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    requests_per_minute: int | None = Field(None, ge=1)
+    tokens_per_minute: int | None = Field(None, ge=1)
+    tokens_per_day: int | None = Field(None, ge=1)
+    tokens_per_month: int | None = Field(None, ge=1)
+    cost_per_day: float | None = Field(None, gt=0, allow_inf_nan=False)
+    cost_per_month: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """In the currency of the prices."""
+    expires: AwareDatetime | None = None
+    """A date is valid to its end, in UTC."""
+    pairs: list[str] | None = Field(None, min_length=1)
+    """The only pairs that it may use; None: all."""
+
+    @field_validator("expires", mode="before")
+    @classmethod
+    def _is_a_time(cls, given: Any) -> Any:
+        how = "write a date, or a time with its zone, such as 2026-12-31T18:00:00Z"
+        if isinstance(given, str):
+            try:
+                given = date.fromisoformat(given) if len(given) == len("2026-12-31") else datetime.fromisoformat(given)
+            except ValueError:
+                raise ValueError(f"{given[:40]!r} is no time: {how}") from None
+        if isinstance(given, datetime) and given.tzinfo is None:
+            raise ValueError(f"{given} has no zone: {how}")
+        if isinstance(given, date) and not isinstance(given, datetime):
+            try:
+                return datetime.combine(given + timedelta(days=1), time(), UTC)
+            except OverflowError:
+                raise ValueError(f"{given} is too late: leave it out") from None
+        return given
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        return tuple(each for each in Budget if getattr(self, each) is not None)
+
+    def key(self) -> Key:
+        told = self.model_dump(exclude={*Budget, "pairs"})
+        budgets = {each: float(getattr(self, each)) for each in self.budgets}
+        return Key(**told, budgets=budgets, pairs=None if self.pairs is None else frozenset(self.pairs))
 
 
 def known_strategy(name: str) -> str:
