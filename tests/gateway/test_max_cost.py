@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import httpx2
@@ -16,7 +17,7 @@ from cuecard.domain.question import AnswerKind, Image, Question
 from cuecard.gateway.account import costs
 from cuecard.gateway.config import Prices
 from cuecard.gateway.pool import Breaker, Pool, Replica
-from cuecard.gateway.purse import Purse, at_most, check_passed, tokens_of_image, tokens_of_text
+from cuecard.gateway.purse import Purse, check_passed, tokens_of_image, tokens_of_text
 from cuecard.gateway.service import Service
 from cuecard.models.base import Limits, Model
 from cuecard.models.prompt import TAGS, short
@@ -35,7 +36,13 @@ def disagreeing() -> dict[str, Model]:
     return {"small": model("tiny", "2", "4"), "large": model("huge", "5", "3")}
 
 
-def run(most: float, models: dict[str, Model] | None = None, strategy: str = "mutual", **policy: Any) -> Any:
+def run(
+    most: float,
+    models: dict[str, Model] | None = None,
+    strategy: str = "mutual",
+    prices: Mapping[str, Prices] = PRICES,
+    **policy: Any,
+) -> Any:
     """An outcome, or the error, and its calls, in virtual time."""
     calls: list[Call] = []
     models = models or disagreeing()
@@ -43,7 +50,7 @@ def run(most: float, models: dict[str, Model] | None = None, strategy: str = "mu
     async def one() -> Any:
         own = Policy(limits=LIMITS, **policy)
         try:
-            return await answer(ASKED, Purse(most, PRICES).models(models), strategy, own, calls=calls)
+            return await answer(ASKED, Purse(most, prices).models(models), strategy, own, calls=calls)
         except (ModelError, NoAnswer) as error:
             return error
 
@@ -72,10 +79,15 @@ def test_before_anything_is_spent_a_limit_that_is_too_low_is_an_error_that_says_
     assert "max_cost" in str(error)
 
 
+def worst(role: str) -> float:
+    """The worst case of a short answer."""
+    return Purse(1.0, PRICES).hold(role, short(ASKED, TAGS), LIMITS).most
+
+
 def test_when_the_next_call_does_not_fit_the_best_answer_at_hand_is_given():
-    prompt = tokens_of_text(COUNT) + 200
-    two_shorts = at_most(prompt, 10, PRICES["small"]) + at_most(prompt, 10, PRICES["large"])
-    outcome, calls = run(two_shorts, schedule=Schedule.THRIFTY)
+    dear = {"small": PRICES["large"], "large": PRICES["small"]}  # so that reasoning is what does not fit
+    most = 2 * worst("large")
+    outcome, calls = run(most, schedule=Schedule.THRIFTY, prices=dear)
     assert made(calls) == [("small", Mode.SHORT), ("large", Mode.SHORT)]
     assert (outcome.answer, outcome.route) == ("5", "degraded")
     assert "max_cost" in outcome.reason
@@ -88,9 +100,7 @@ def test_a_strict_request_that_does_not_fit_fails():
 
 def test_calls_at_once_do_not_fit_together_what_only_one_of_them_fits():
     slow = {role: model(role, "2", first_token_s=1.0) for role in ("small", "large")}
-    prompt = tokens_of_text(COUNT) + 200
-    most = at_most(prompt, 10, PRICES["large"])
-    _, calls = run(most, slow, schedule=Schedule.OVERLAP)
+    _, calls = run(worst("large"), slow, schedule=Schedule.OVERLAP)
     assert ("small", Mode.SHORT) in made(calls)
     assert ("large", Mode.SHORT) not in made(calls)
 
@@ -129,7 +139,8 @@ def test_a_retry_is_checked_and_the_failed_call_counts_its_prompt():
     attempts, spent, raised = virtual_time.run(tries(1.0))
     assert (attempts, raised) == (4, ModelTimeout)
     one = spent / 4
-    attempts, spent, raised = virtual_time.run(tries(2.5 * one + 10 * 10 / 1e6))
+    assert one > 0
+    attempts, spent, raised = virtual_time.run(tries(1.5 * one + worst("small")))
     assert (attempts, raised) == (2, CostLimit)
     assert spent == pytest.approx(2 * one)
 
@@ -162,11 +173,8 @@ def priced(**settings: Any) -> dict[str, Any]:
 
 
 async def post(body: dict[str, Any], models: dict[str, Model] | None = None, **settings: Any) -> httpx2.Response:
-    async with (
-        gateway(models or disagreeing(), **settings) as client,
-        httpx2.AsyncClient(base_url=str(client.base_url)) as plain,
-    ):
-        return await plain.post("chat/completions", json=asked() | body)
+    async with gateway(models or disagreeing(), **settings) as client, httpx2.AsyncClient() as plain:
+        return await plain.post(f"{client.base_url}chat/completions", json=asked() | body)
 
 
 def asked() -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 from gateways import COUNT, gateway, model
 from prometheus_client.parser import text_string_to_metric_families
 
+from cuecard.domain.call import Mode
 from cuecard.domain.errors import ModelUnreachable
 from cuecard.gateway.config import Prices
 from cuecard.gateway.journal import Journal
@@ -94,7 +95,7 @@ async def test_a_key_is_for_its_pairs_only():
         listed = {each["id"] for each in (await plain.get("v1/models")).json()["data"]}
         shared = await answered(plain, "huge-1")
         refused = [
-            await plain.post(f"v1/{path}", json=asked(name) | {"input": COUNT, "messages": asked(name)["messages"]})
+            await plain.post(f"v1/{path}", json=asked(name))
             for name in ("cuecard", "cuecard/vote", "gpt-4o", "tiny-1")
             for path in ("chat/completions", "decision")
         ]
@@ -152,7 +153,7 @@ def failing(name: str) -> ScriptedModel:
 async def test_a_third_model_answers_alone_when_both_others_have_failed(rescue, mode):
     models: dict[str, Model] = {"small": failing("tiny"), "large": failing("huge"), "third": model("spare", "3")}
     prices = {role: Prices(prompt=1e6, completion=1e6) for role in models}
-    async with served(Service(models, prices=prices, policy=Policy(rescue=rescue))) as plain:
+    async with served(Service(models, prices=prices, policy=Policy(rescue=Mode(rescue)))) as plain:
         told = await answered(plain, "cuecard")
         stats = (await plain.get("stats")).json()
         listed = [each["id"] for each in (await plain.get("v1/models")).json()["data"]]
