@@ -385,7 +385,7 @@ async def test_a_client_over_its_limit_is_told_so_in_the_form_of_the_wire():
         (ASKED | {"thinking": {"type": "enabled", "budget_tokens": True}}, "budget_tokens of thinking"),
         (ASKED | {"thinking": {"type": "deep"}}, "thinking has the type 'deep'"),
         (ASKED | {"thinking": True}, "thinking is not an object"),
-        (ASKED | {"output_config": {"effort": ["x"]}}, "unknown reasoning_effort"),
+        (ASKED | {"output_config": {"effort": ["x"]}}, "reasoning_effort is no name of an effort"),
         (ASKED | {"output_config": {"format": {"type": "json_schema"}}}, "has no json_schema.schema"),
         (ASKED | {"stop_sequences": "x"}, "stop_sequences is not a list"),
         (ASKED | {"mcp_servers": [{"url": "https://x"}]}, "mcp_servers is not supported"),
