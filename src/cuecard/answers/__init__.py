@@ -2,7 +2,7 @@
 
 from cuecard.answers.agreement import agree, same_answer
 from cuecard.answers.answer import UNPARSED, Answer
-from cuecard.answers.extraction import extract
+from cuecard.answers.extraction import extract, extract_soon, misfit_of, shape_of
 from cuecard.answers.kinds import guess_kind
 from cuecard.answers.options import listed_in, options_in
 from cuecard.answers.scoring import score
@@ -14,10 +14,13 @@ __all__ = [
     "agree",
     "anls",
     "extract",
+    "extract_soon",
     "guess_kind",
     "listed_in",
+    "misfit_of",
     "normalise",
     "options_in",
     "same_answer",
     "score",
+    "shape_of",
 ]

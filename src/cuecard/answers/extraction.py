@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from cuecard.answers import choice, maths, number, short_text, structured, yes_no
+from cuecard.answers import choice, maths, number, schemas, short_text, structured, yes_no
 from cuecard.answers.answer import UNPARSED, Answer, Blank, Reading
 from cuecard.answers.patterns import any_of, pattern
 from cuecard.answers.reasoning import visible
@@ -43,7 +43,8 @@ _PUT_AS_RESULT = pattern(rf"{_RESULT}\b")
 def extract(text: str, question: Question) -> Answer:
     """The answer that a careful reader would find in a reply; unparseable where there is none, or more than one.
 
-    Unfinished thinking, refusals, ranges and answers taken back are unparseable, never guessed at.
+    Unfinished thinking, refusals, ranges and answers taken back are unparseable, never guessed at. So is JSON that does
+    not fit the question's schema, which blocks while it is checked: coroutines use `extract_soon`.
     """
     shown = visible(text) or ""
     if not shown:
@@ -51,9 +52,35 @@ def extract(text: str, question: Question) -> Answer:
     if question.kind is AnswerKind.FREE_TEXT:
         return _free(shown)
     if question.kind is AnswerKind.JSON:
-        return structured.read(shown)
+        return _fitting(structured.read(shown), question)
     reading = _read(spaced(shown), _shortened(question))
     return reading if isinstance(reading, Answer) else UNPARSED
+
+
+async def extract_soon(text: str, question: Question) -> Answer:
+    """As `extract`, without blocking the event loop while JSON is held against its schema."""
+    found = extract(text, shape_of(question))
+    if question.schema is None or not found.parsed or question.kind is not AnswerKind.JSON:
+        return found
+    return found if await schemas.misfit_soon(question.schema, found.text) is None else UNPARSED
+
+
+async def misfit_of(text: str, question: Question) -> schemas.Misfit | None:
+    """Why the answer to a question in JSON cannot be given as it is; None where it can."""
+    found = extract(text, shape_of(question))
+    if not found.parsed:
+        return schemas.Misfit(structured.NO_JSON)
+    return None if question.schema is None else await schemas.misfit_soon(question.schema, found.text)
+
+
+def shape_of(question: Question) -> Question:
+    """The question without its schema: any JSON answers it."""
+    return question if question.schema is None else replace(question, schema=None)
+
+
+def _fitting(found: Answer, question: Question) -> Answer:
+    fits = question.schema is None or not found.parsed or schemas.misfit(question.schema, found.text) is None
+    return found if fits else UNPARSED
 
 
 def _shortened(question: Question) -> Question:

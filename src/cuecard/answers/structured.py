@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 from cuecard.answers.answer import UNPARSED, Answer
 
+NO_JSON = "it is not one JSON value, with no name twice in an object"
 _FENCE = re.compile(r"```(?:json)?[^\S\n]*+\n", re.IGNORECASE)
 _ATTEMPTS = 50
 _OPENS = re.compile(r"[\[{]")
@@ -35,9 +37,28 @@ def _fenced(text: str) -> list[str]:
 
 def _parsed(text: str) -> Answer | None:
     try:
-        return Answer(text.strip(), json.dumps(json.loads(text), sort_keys=True, ensure_ascii=False))
+        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_named_once)
+        return Answer(text.strip(), json.dumps(value, sort_keys=True, ensure_ascii=False))
     except (ValueError, RecursionError):
         return None
+
+
+def _no_constant(name: str) -> None:
+    """Python's reader takes NaN and Infinity, which JSON has not."""
+    raise ValueError(name)
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Readers differ in which of two values of one name they take."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name comes twice")
+    return found
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text is one JSON object, list or string and nothing else, so that no more of it can have been cut."""
+    return text.lstrip()[:1] in ("{", "[", '"') and _parsed(text.strip()) is not None
 
 
 def _within(text: str) -> list[str]:

@@ -14,6 +14,8 @@ class Mode(StrEnum):
     READ = "read"
     PROBE = "probe"
     """As `read`, of a card that is still being written: does the answer stand already?"""
+    REPAIR = "repair"
+    """An answer that is not the JSON that was asked for is given back, with what is wrong with it."""
     WARM = "warm"
     """Nothing is asked: the prompt, as far as it is known, is computed ahead of the call that will need it."""
     SCORE = "score"

@@ -168,6 +168,12 @@ class BrokenStream(ModelError):
     retryable, http_status, hint = True, 502, "try again; if it stays, look at the server's log"
 
 
+class InvalidAnswer(ModelError):
+    """No model's answer is the JSON that was asked for, also after it was asked to repair it."""
+
+    http_status, code, hint = 502, "invalid_answer", "try again, simplify the schema, or use a model that writes JSON"
+
+
 class Unsupported(ModelError):
     """This model cannot do this at all (images, scoring, an assistant prefill, …)."""
 

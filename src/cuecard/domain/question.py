@@ -62,6 +62,10 @@ class Question:
     """The JSON Schema that an answer of kind `json` has to fit, as JSON."""
     labels: tuple[str, ...] = ()
     """The numbers that the user gave the options; () for letters, which models are asked with in any case."""
+    schema_name: str = "answer"
+    """What servers are told that the schema is called."""
+    schema_strict: bool = False
+    """Servers that know OpenAI's `strict` are asked for it."""
 
     def __post_init__(self) -> None:
         if not self.text.strip():

@@ -19,7 +19,7 @@ from cuecard.evals.timeless import batched
 from cuecard.evals.writer import MOST_WAITING
 from cuecard.models import prompt as layouts
 
-ORDER = {Mode.SHORT: 0, Mode.REASON: 1, Mode.READ: 2, Mode.PROBE: 2, Mode.SCORE: 3, Mode.WEIGH: 3}
+ORDER = {Mode.SHORT: 0, Mode.REASON: 1, Mode.READ: 2, Mode.PROBE: 2, Mode.REPAIR: 3, Mode.SCORE: 3, Mode.WEIGH: 3}
 """Of the calls about one question: later ones find it computed, and the first has shown what that saves."""
 TRIES = {ModelBusy.__name__: 8, ModelUnreachable.__name__: 4}
 OTHER_TRIES = 2

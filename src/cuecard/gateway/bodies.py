@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect, Request
 
+from cuecard.answers.schemas import check_soon
 from cuecard.domain.errors import BadInput, TooLarge, TooSlow, WrongForm
 from cuecard.domain.question import Image
 from cuecard.gateway.account import Json
@@ -109,7 +110,15 @@ def within(most_text: int, parse: Parse) -> Parse:
 
 
 async def understood(body: Body, parse: Parse, pictures: Pictures) -> Asked:
-    """A request as it is meant. It is read twice if it has images: to see which, and when they are there."""
+    """A request as it is meant, whose schema can be used. Raises BadInput."""
+    asked = await _seen(body, parse, pictures)
+    if asked.question.schema is not None:
+        await check_soon(asked.question.schema)
+    return asked
+
+
+async def _seen(body: Body, parse: Parse, pictures: Pictures) -> Asked:
+    """It is read twice if it has images: to see which, and when they are there."""
     if not body.may_have_images:
         return parse(body.said, _no_image)
     wanted: list[str] = []

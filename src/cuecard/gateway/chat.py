@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
-from cuecard.answers import guess_kind, listed_in
+from cuecard.answers import guess_kind, listed_in, schemas
 from cuecard.domain.errors import BadInput, BeyondAPair, CuecardError
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.question import AnswerKind, Image, Message, Question, kind_named
@@ -74,6 +75,7 @@ OVERRIDES = ("strategy", *TEXTS, "card_keep", "budget", "kind", "options", "max_
 GO_ON = "Go on from where your last message ends."
 MOST_NAME = 200
 """Characters of what names something."""
+SCHEMA_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MOST_TOKENS, MOST_SEED = 2**31 - 1, 2**63 - 1
 """More than any model writes, and as much as servers can take."""
 MOST_PARTS = 10_000
@@ -249,15 +251,26 @@ def _question(body: Json, own: Json, fetch: Fetch) -> Question:
     if not options:
         found = listed_in(text)
         text, options, labels = found.text, found.options, found.labels
-    schema, kind = _schema(body), own.get("kind")
+    (schema, name, strict), kind = _schema(body), own.get("kind")
     if kind is not None and not (isinstance(kind, str) and len(kind) <= MOST_NAME):
         raise BadInput("kind in cuecard is not a text", f"kinds are: {', '.join(AnswerKind)}")
+    if schema and kind not in (None, AnswerKind.JSON):
+        raise BadInput(f"kind in cuecard is {kind}, and response_format asks for JSON", "leave one of them out")
     told = "\n\n".join(system) or None
     wanted = kind_named(kind) if kind is not None else AnswerKind.JSON if schema else guess_kind(text, options)
     try:
         said = text if last.text == asked else last.text
         return Question(
-            said or " ".join(options), last.images, options, wanted, told, tuple(history), schema, labels=labels
+            said or " ".join(options),
+            last.images,
+            options,
+            wanted,
+            told,
+            tuple(history),
+            schema,
+            labels=labels,
+            schema_name=name,
+            schema_strict=strict,
         )
     except ValueError as error:
         raise BadInput(str(error), f"kinds are: {', '.join(AnswerKind)}") from error
@@ -282,19 +295,24 @@ def _options(own: Json) -> list[str]:
     return options
 
 
-def _schema(body: Json) -> str | None:
-    """The schema that the answer has to fit, as JSON; None if it may be any text."""
+def _schema(body: Json) -> tuple[str | None, str, bool]:
+    """The schema that the answer has to fit, as JSON, its name and whether it is strict; None if it may be any text."""
     wanted = _object(body, "response_format")
     match wanted.get("type"):
         case None | "text":
-            return None
+            return None, "answer", False
         case "json_object":
-            return json.dumps({"type": "object"})
+            return schemas.ANY_OBJECT, "answer", False
         case "json_schema":
-            schema = _object(wanted, "json_schema").get("schema")
+            given = _object(wanted, "json_schema")
+            schema, name = given.get("schema"), given.get("name")
             if not isinstance(schema, dict):
-                raise BadInput("response_format has no json_schema.schema")
-            return json.dumps(schema)
+                raise BadInput("response_format has no json_schema.schema", "it is an object: a JSON Schema")
+            if name is not None and not (isinstance(name, str) and SCHEMA_NAME.fullmatch(name)):
+                raise BadInput("response_format's json_schema.name is no name", "up to 64 letters, digits, _ and -")
+            if (why := schemas.outline(schema)) is not None:
+                raise BadInput(f"the JSON schema {why}", "correct or simplify it")
+            return json.dumps(schema), name or "answer", _flag(given, "strict")
         case other:
             raise BadInput(f"unknown response_format {str(other)[:100]!r}", "there are: text, json_object, json_schema")
 

@@ -265,7 +265,7 @@ def never_empty(question: Question, outcome: Outcome, *, strict: bool) -> Outcom
     if outcome.answer.strip():
         return outcome
     spoken = [call for call in outcome.calls if call.answer and not (call.cancelled or call.error)]
-    if strict or not spoken:
+    if strict or not spoken or question.kind is AnswerKind.JSON:
         raise NoAnswer(f"the answer came back empty: {outcome.reason}", "allow more tokens")
     best = max(spoken, key=lambda call: (call.mode is not Mode.SHORT, call.role == "large"))
     found = extract(best.answer or "", question)

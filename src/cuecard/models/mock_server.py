@@ -182,6 +182,7 @@ class MockServer:
         *,
         models: Sequence[str] = ("mock",),
         refuses: Sequence[str] = (),
+        refuses_keywords: Sequence[str] = (),
         api_key: str | None = None,
         prefix_cache: bool = False,
         visual_px: int | None = None,
@@ -198,6 +199,8 @@ class MockServer:
         self._aborts = aborts
         """Whether /metrics, in vLLM's words, tells of an abort when a client has gone."""
         self._script, self._models, self._refuses, self._api_key = script, models, refuses, api_key
+        self._keywords = refuses_keywords
+        """Schemas with one of these keywords are refused, as by servers that decode under a subset of JSON Schema."""
         self._prefix_cache, self._running_usage, self.loading = prefix_cache, running_usage, loading
         self._visual_px = visual_px
         """The side of the square of an image that is one token; None: an image is one token."""
@@ -311,10 +314,13 @@ class MockServer:
             return HttpError(401, {"error": {"message": "Invalid API key", "type": "invalid_request_error"}})
         if body.get("model") not in self._models:
             return HttpError(404, {"error": {"message": f"The model `{body.get('model')}` does not exist."}})
-        sent = {*body, *(body.get("stream_options") or ())}
+        sent = body | (body.get("stream_options") or {})
         unknown = next((key for key in self._refuses if key in sent), None)
-        message = f"Unrecognized request argument supplied: {unknown}"
-        return HttpError(400, {"error": {"message": message, "param": None}}) if unknown else None
+        message = f"Unrecognized request argument supplied: {unknown}" if unknown else ""
+        schema = json.dumps(sent.get("response_format"))
+        if keyword := next((each for each in self._keywords if f'"{each}":' in schema), None):
+            message = f"Invalid schema for response_format 'answer': '{keyword}' is not permitted"
+        return HttpError(400, {"error": {"message": message, "param": None}}) if message else None
 
     def _next(self, request: Received) -> Reply:
         if callable(self._script):

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from cuecard.answers import extract
+from cuecard.answers import extract, shape_of
 from cuecard.domain.call import Mode
 from cuecard.domain.question import AnswerKind, Image, Question, letter
 
@@ -98,6 +98,9 @@ _WHOLE = (
 )
 _LONGEST_REPEATED = 600
 """Characters of a request that is put a second time, behind the card."""
+
+_LONGEST_REPAIRED = 8_000
+"""Characters of an answer that is to be repaired."""
 
 GENERAL = Wording(
     short={kind: _brief(kind) for kind in AnswerKind},
@@ -186,7 +189,7 @@ class Prompt:
 
     def answered_by(self, text: str) -> bool:
         """Whether a text holds an answer of the kind that the question asks for."""
-        return bool(text) if self.question is None else extract(text, self.question).parsed
+        return bool(text) if self.question is None else extract(text, shape_of(self.question)).parsed
 
     @property
     def constrained(self) -> bool:
@@ -240,6 +243,15 @@ def probe(question: Question, card: str, form: CardFormat, style: Style) -> Prom
     return replace(read(question, card, form, style), mode=Mode.PROBE)
 
 
+def repair(question: Question, answer: str, why: str, style: Style) -> Prompt:
+    """Answer once more: the answer so far is in view, and why it does not do."""
+    given = answer.strip()[:_LONGEST_REPAIRED] or "(nothing)"
+    instruction = _instruction(question, style.words.short)
+    asked = f"That answer cannot be used: {why}. Write the whole answer again. {instruction}"
+    turns = (*_turns(question, style.words.short), Turn("assistant", given), Turn("user", asked))
+    return Prompt(turns, style.none, style, Mode.REPAIR, question=question)
+
+
 def growing(question: Question, card: str, form: CardFormat, style: Style) -> Prompt:
     """The beginning of `read` as far as the card is written, for engines that compute it ahead."""
     settled = _settled(card)
@@ -257,10 +269,11 @@ def growing(question: Question, card: str, form: CardFormat, style: Style) -> Pr
 def suited(question: Question, formats: Sequence[CardFormat], style: Style) -> CardFormat:
     """The first of a model's card formats that suits a question.
 
-    Prose that is continued after "Answer:" ends in a word or two, so a whole text is not asked for in this way.
+    Prose that is continued after "Answer:" ends in a word or two, so a whole text is not asked for in this way. Nor is
+    JSON under a schema, which servers match from the beginning of the assistant's turn on.
     """
-    whole_text = style.in_prose and question.kind not in BRIEF_KINDS
-    return next((form for form in formats if not (whole_text and form is CardFormat.THINKING)), formats[0])
+    apart = question.schema is not None or (style.in_prose and question.kind not in BRIEF_KINDS)
+    return next((form for form in formats if not (apart and form is CardFormat.THINKING)), formats[0])
 
 
 def _turns(question: Question, instructions: Mapping[AnswerKind, str] | None) -> tuple[Turn, ...]:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from PIL import Image as PilImage
 
 from cuecard.domain.errors import BadInput
-from cuecard.domain.question import Image, Question
+from cuecard.domain.question import AnswerKind, Image, Question
 
 FILE = "scope.json"
 WORD = re.compile(r"[^\W\d_]+")
@@ -49,6 +49,8 @@ class Scope:
 
     def outside(self, question: Question) -> str | None:
         """Why this question is none of those that the model was trained on, in plain English; None if it is one."""
+        if question.kind is AnswerKind.JSON:
+            return "an answer in JSON"
         if not question.images:
             return "no image"
         if len(question.images) > 1 or any(said.images for said in question.history):

@@ -28,6 +28,7 @@ STYLES = {
     Mode.REASON: "yellow",
     Mode.READ: "green",
     Mode.PROBE: "bright_green",
+    Mode.REPAIR: "red",
     Mode.WARM: "bright_black",
     Mode.SCORE: "magenta",
     Mode.WEIGH: "cyan",

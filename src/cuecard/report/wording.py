@@ -17,6 +17,7 @@ MODES = {
     Mode.REASON: "#c14e00",
     Mode.READ: "#008060",
     Mode.PROBE: "#009e73",
+    Mode.REPAIR: "#a8323e",
     Mode.WARM: "#767d88",
     Mode.SCORE: "#b0568a",
     Mode.WEIGH: "#3f8f8b",

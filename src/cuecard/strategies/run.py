@@ -10,14 +10,16 @@ from typing import Any
 
 from cuecard.answers import extract
 from cuecard.answers.conclusion import conclusion
+from cuecard.answers.schemas import check_soon
 from cuecard.domain.call import Call, Mode
 from cuecard.domain.errors import BadInput, ModelError, ModelTimeout, NoAnswer
 from cuecard.domain.outcome import LatencyKind, Outcome, Route
-from cuecard.domain.question import Question, labelled
+from cuecard.domain.question import AnswerKind, Question, labelled
 from cuecard.models.base import Model
 from cuecard.models.scope import outside
 from cuecard.strategies import baselines, paper
 from cuecard.strategies.policy import Policy, Schedule
+from cuecard.strategies.structured import fitting
 from cuecard.strategies.team import LAST_RESORT, Heard, Reply, Team
 from cuecard.strategies.verdicts import Verdict
 
@@ -59,8 +61,11 @@ async def answer(
 
     `calls`: every call is recorded there, however the request ends.
 
-    Raises BadInput, or ModelError when nobody is left (or `strict` is set)."""
+    Raises BadInput, ModelError when nobody is left (or `strict` is set), InvalidAnswer where JSON is asked for and no
+    answer fits."""
     decide, policy = known(strategy), policy or Policy()
+    if question.schema is not None:
+        await check_soon(question.schema)
     async with Team(models, policy, listen, calls) as team:
         try:
             async with asyncio.timeout(policy.deadline_s) as deadline:
@@ -73,6 +78,7 @@ async def answer(
             if policy.strict:
                 raise
             verdict = await _rescue(question, team, failure)
+        verdict = await fitting(question, team, verdict, strategy)
         ended = team.clock()
     # leaving the team has ended every call, so the trace is whole
     return Outcome(
@@ -142,7 +148,9 @@ def _best(team: Team) -> Reply | None:
 
 
 def _concluded(question: Question, team: Team) -> Reply | None:
-    """What a reasoning that was not answered any more ends in, if that can be read."""
+    """What a reasoning that was not answered any more ends in, if that can be read; JSON is no such ending."""
+    if question.kind is AnswerKind.JSON:
+        return None
     for player in team.players.values():
         text = None if player.thought is None else conclusion(player.thought.text)
         if player.thought is not None and text is not None and (found := extract(text, question)).parsed:

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, cast
 
-from cuecard.answers import UNPARSED, Answer, extract
+from cuecard.answers import UNPARSED, Answer, extract_soon
+from cuecard.answers.structured import is_whole
 from cuecard.domain.call import Call, FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, ModelError, ModelTimeout
-from cuecard.domain.question import Question
+from cuecard.domain.question import AnswerKind, Question
 from cuecard.models import prompt as layouts
 from cuecard.models.base import (
     AnswerDelta,
@@ -165,6 +166,10 @@ class Player:
         form, style = self.card_format(question), self.model.abilities.style
         return await self._call(question, layouts.probe(question, card, form, style))
 
+    async def repair(self, question: Question, answer: str, why: str) -> Reply:
+        """Answer once more, where an answer is not the JSON that was asked for."""
+        return await self._call(question, layouts.repair(question, answer, why, self.model.abilities.style))
+
     def follow(self, question: Question, thought: Thought) -> None:
         """Compute the card while it is written, if this model keeps what it has computed and no probe does it.
 
@@ -259,11 +264,11 @@ class Player:
                 closed,
             )
             self.team.record(call)
-        cut = finish is FinishReason.LENGTH
+        cut = finish is FinishReason.LENGTH and not (question.kind is AnswerKind.JSON and is_whole(answer))
         reply = Reply(
             self.role,
             answer.strip(),
-            UNPARSED if cut else extract(answer, question),
+            UNPARSED if cut else await extract_soon(answer, question),
             reasoning,
             None if logprob is None else math.exp(logprob),
             cut,

@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from cuecard.answers import extract_soon
 from cuecard.answers.reasoning import ReasoningParser, Start, parse
 from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, BrokenStream, Unsupported
@@ -172,15 +173,25 @@ class OpenAIModel:
         deadline = None if limits.timeout_s is None else asyncio.get_running_loop().time() + limits.timeout_s
         reasons = prompt.mode is Mode.REASON
         first = self._reply(prompt, limits)
+        held: list[AnswerDelta] | None = [] if reasons and _is_structured(prompt) else None
         async with aclosing(self._exchange(prompt, limits, first, deadline)) as events:
             async for event in events:
-                yield event
+                if held is not None and isinstance(event, AnswerDelta):
+                    held.append(event)
+                else:
+                    yield event
         for event in first.close():
-            yield event
-        if not reasons or first.parser.answering or not first.parser.reasoned:
+            if held is not None and isinstance(event, AnswerDelta):
+                held.append(event)
+            else:
+                yield event
+        answered = first.parser.answering and (held is None or await _fits(held, prompt))
+        if not reasons or answered or not first.parser.reasoned:
+            for event in held or ():
+                yield event
             yield Finished(first.usage, first.finish or FinishReason.LENGTH, first.answer_logprob)
             return
-        # The reasoning was cut, or it ends in no answer: it is closed, and the answer asked for.
+        # The reasoning was cut, or it ends in no answer, or in none that fits: it is closed, and the answer asked for.
         closing = self._closed(prompt, first.parser.reasoning)
         second = self._reply(closing, limits, first.usage)
         async with aclosing(self._exchange(closing, limits, second, deadline)) as events:
@@ -257,7 +268,8 @@ class OpenAIModel:
         most = limits.answer_tokens + (limits.reasoning_tokens if reasons else 0)
         began = False
         request = self._request(prompt, limits, most)
-        async with aclosing(self._server.chunks(request, deadline, conversation(prompt))) as chunks:
+        once = frozenset() if prompt.schema is None else frozenset({"response_format"})
+        async with aclosing(self._server.chunks(request, deadline, conversation(prompt), once)) as chunks:
             async for chunk in chunks:
                 if not began:
                     began = True
@@ -298,6 +310,8 @@ class OpenAIModel:
             # an empty think block before an assistant message that does not close its own.
             native = self._family.on or self._family.opens
             return prompt.opening if self._prefill and not native else ""
+        if prompt.schema is not None and prompt.opening == style.none and self._family.off:
+            return ""  # thinking is switched off by a parameter, and a schema is matched from the turn's beginning on
         if not self._prefill and prompt.opening not in (style.none, style.none + style.cue):
             raise Unsupported(f"{self.name} is not known to go on with a given reasoning", hint=PREFILL_HINT)
         if not self._prefill:
@@ -307,9 +321,10 @@ class OpenAIModel:
 
     def _closed(self, prompt: Prompt, reasoning: str) -> Prompt:
         """The second stage of a reasoning call: nothing but the answer is left to say."""
-        if self._prefill or prompt.question is None:
+        # a schema is matched from the beginning of the assistant's turn on, which therefore holds no reasoning
+        if prompt.question is None or (self._prefill and not _is_structured(prompt)):
             return prompt.closed_after(reasoning)
-        forms = [form for form in self.abilities.card_formats if form is not CardFormat.THINKING]
+        forms = [form for form in self.abilities.card_formats if form is not CardFormat.THINKING] or [CardFormat.NOTES]
         return layouts.read(prompt.question, reasoning, forms[0], prompt.style)
 
     def _reply(self, prompt: Prompt, limits: CallLimits, spent: Usage | None = None) -> Reply:
@@ -383,6 +398,16 @@ class OpenAIModel:
     def _latest(self) -> float | None:
         """When a call that has no limits of its own has to be over, on the event loop's clock."""
         return None if self._timeout_s is None else asyncio.get_running_loop().time() + self._timeout_s
+
+
+def _is_structured(prompt: Prompt) -> bool:
+    """Its answer has to fit a schema, its reasoning not."""
+    return prompt.question is not None and prompt.question.schema is not None
+
+
+async def _fits(said: Sequence[AnswerDelta], prompt: Prompt) -> bool:
+    assert prompt.question is not None
+    return (await extract_soon("".join(piece.text for piece in said), prompt.question)).parsed
 
 
 def _dialect(name: str | None) -> Dialect | None:

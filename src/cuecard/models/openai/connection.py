@@ -12,7 +12,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cuecard.domain.errors import BadInput, BrokenStream, ModelClosed, ModelError, ModelRefused
-from cuecard.models.openai.faults import Faults, asks_for_too_much, fails_on_schema, refused_parameter
+from cuecard.models.openai.faults import (
+    Faults,
+    asks_for_too_much,
+    fails_on_schema,
+    refused_parameter,
+    refuses_schema,
+)
 from cuecard.models.openai.http import Answer, Server, StatusError
 from cuecard.models.openai.incoming import DONE, Chunk, ErrorEvent, Mended, chunk, decoded, finishes, objects
 from cuecard.models.openai.sse import AnswerBody, SentEvent
@@ -55,13 +61,18 @@ class Connection:
         self._no_waits = asyncio.Event()
 
     async def chunks(
-        self, request: Request, deadline: float | None, conversation: bytes = b""
+        self,
+        request: Request,
+        deadline: float | None,
+        conversation: bytes = b"",
+        once: frozenset[str] = frozenset(),
     ) -> AsyncGenerator[Chunk]:
         """An empty chunk when the server has taken the request on, then what it sends. Closing hangs up at once.
 
-        `conversation`: the identity of the one that the request belongs to.
+        `conversation`: the identity of the one that the request belongs to. `once`: parameters whose refusal holds for
+        this request alone, as their values are a client's.
         """
-        answer = await self._open(request, deadline, conversation)
+        answer = await self._open(request, deadline, conversation, once)
         try:
             yield Chunk()
             finished = said = calls_tools = False
@@ -192,11 +203,13 @@ class Connection:
         with suppress(Exception):
             await self._server.aclose()
 
-    async def _open(self, request: Request, deadline: float | None, conversation: bytes) -> Answer:
+    async def _open(
+        self, request: Request, deadline: float | None, conversation: bytes, once: frozenset[str] = frozenset()
+    ) -> Answer:
         """The opened stream. A parameter that the server refuses and can do without is left out from then on.
 
         A limit of tokens that does not fit into the model's context is halved until it does. A schema that the server
-        cannot enforce behind a beginning of the answer is left out of this request alone.
+        cannot enforce behind a beginning of the answer is left out of this request alone, and so is what is in `once`.
         """
         most: int | None = None
         left_out: frozenset[str] = frozenset()
@@ -215,13 +228,17 @@ class Connection:
                     if asks_for_too_much(error) and body.get(limit, 0) >= 2 * _LEAST_TOKENS:
                         most = body[limit] // 2
                         continue
-                    if fails_on_schema(error) and "response_format" in body:
-                        left_out = frozenset({"response_format"})
+                    its_own = "response_format" in once and refuses_schema(error)
+                    if "response_format" in body and (its_own or fails_on_schema(error)):
+                        left_out |= {"response_format"}
                         continue
                     sent = {*body, *body.get("stream_options", ())}
                     refused = refused_parameter(error, [key for key in LOSSES if key in sent])
-                    if refused is None or refused in known:
+                    if refused is None or refused in known | left_out:
                         raise
+                    if refused in once:
+                        left_out |= {refused}
+                        continue
                     self.refused |= {refused}
 
     async def _not_served(self, error: StatusError) -> ModelError:

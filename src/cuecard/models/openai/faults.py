@@ -38,6 +38,9 @@ _NOT_KNOWN = re.compile(
     r"|extra_forbidden|extra fields|extra inputs|input should be '|invalid value: '",
     re.IGNORECASE,
 )
+_SCHEMA = re.compile(
+    r"schema|response_?format|grammar|structured.?output|guided|guidance|outlines|initialize samplers", re.IGNORECASE
+)
 _QUOTA, _KEY, _FILTER, _TOO_LONG = 402, 401, "content_filter", "context_length_exceeded"
 _NAMED: tuple[tuple[str, int | str], ...] = (
     (r"content.?(?:filter|policy|management)|responsible.?ai|moderation|safety|prohibited.?content", _FILTER),
@@ -229,6 +232,11 @@ def refused_parameter(error: StatusError, optional: Iterable[str]) -> str | None
 def asks_for_too_much(error: StatusError) -> bool:
     """The prompt and as many tokens as are asked for do not fit into what the model can hold."""
     return error.status == 400 and _TOO_MUCH.search(error.words) is not None
+
+
+def refuses_schema(error: StatusError) -> bool:
+    """The server does not decode under the schema of this request, of which it may know a subset only."""
+    return error.status in (400, 422, 500, 501) and _SCHEMA.search(error.words) is not None
 
 
 def fails_on_schema(error: StatusError) -> bool:

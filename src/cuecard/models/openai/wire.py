@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from cuecard.answers.schemas import ANY_OBJECT
+from cuecard.domain.question import Question
 from cuecard.models.base import Limits
 from cuecard.models.images import data_url
 from cuecard.models.prompt import Prompt, Turn
@@ -63,8 +65,7 @@ def body(model: str, prompt: Prompt, opening: str, limits: Limits, max_tokens: i
     if limits.seed is not None:
         request["seed"] = limits.seed
     if prompt.schema is not None:
-        fitting = {"name": "answer", "schema": json.loads(prompt.schema)}
-        request["response_format"] = {"type": "json_schema", "json_schema": fitting}
+        request["response_format"] = _response_format(prompt.schema, prompt.question)
     if opening:
         request |= {"continue_final_message": True, "add_generation_prompt": False}
     if "max_tokens" in without:  # OpenAI's newer models know it by another name
@@ -72,6 +73,15 @@ def body(model: str, prompt: Prompt, opening: str, limits: Limits, max_tokens: i
     if "continuous_usage_stats" in without:
         request["stream_options"] = {"include_usage": True}
     return {key: value for key, value in request.items() if key not in without}
+
+
+def _response_format(schema: str, question: Question | None) -> Body:
+    if schema == ANY_OBJECT:
+        return {"type": "json_object"}
+    fitting: Body = {"name": "answer" if question is None else question.schema_name, "schema": json.loads(schema)}
+    if question is not None and question.schema_strict:
+        fitting["strict"] = True
+    return {"type": "json_schema", "json_schema": fitting}
 
 
 def merged(request: Body, more: Mapping[str, Any]) -> Body:

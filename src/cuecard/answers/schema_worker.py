@@ -1,0 +1,128 @@
+"""The child of `schemas`: checks JSON Schemas, and JSON texts against them. Needs no Cuecard; fetches nothing.
+
+A job is {"schema": …}, or {"schema": …, "text": …}; its reply {"why": …}, None where nothing is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import lru_cache
+from importlib import import_module
+from itertools import islice
+from typing import Any
+
+MEMORY_BYTES = 512 * 2**20
+MOST_ERRORS = 20
+"""Errors among which the most telling one is looked for."""
+_LONGEST = 240
+_TRIALS: tuple[Any, ...] = (None, True, 0, "", [], {})
+"""A schema that refers to itself without an end, or branches without one, fails on one of each type."""
+_DATA = ("const", "enum", "default", "examples")
+
+
+class Wrong(Exception):
+    """A schema cannot be used."""
+
+
+def main() -> None:
+    """Do one job after the other until the input ends."""
+    _limit()
+    for line in sys.stdin:
+        job = json.loads(line)
+        why = _done(job) if "schema" in job else import_module("jsonschema") and None
+        print(json.dumps({"why": why, "bytes": 0}), flush=True)
+
+
+def _done(job: dict[str, Any]) -> str | None:
+    try:
+        validator = _validator(job["schema"])
+        return None if "text" not in job else _misfit(validator, json.loads(job["text"]))
+    except Wrong as wrong:
+        return str(wrong)
+    except RecursionError:
+        return "it refers to itself without an end"
+    except Exception as error:
+        return _line(f"{type(error).__name__}: {error}")
+
+
+@lru_cache(maxsize=64)
+def _validator(text: str) -> Any:
+    """The validator of a schema, with no way to what is not in it. Raises Wrong."""
+    validators, referencing = import_module("jsonschema.validators"), import_module("referencing")
+    schema = json.loads(text)
+    if not isinstance(schema.get("$schema", ""), str):
+        raise Wrong("$schema is not a text")
+    kind = validators.validator_for(schema, default=validators.Draft202012Validator)
+    try:
+        kind.check_schema(schema)
+    except import_module("jsonschema.exceptions").SchemaError as error:
+        raise Wrong(_line(f"at {error.json_path}: {error.message}")) from error
+    _resolve(schema, referencing)
+    validator = kind(schema, registry=referencing.Registry())
+    for trial in _TRIALS:
+        validator.is_valid(trial)
+    return validator
+
+
+def _resolve(schema: Any, referencing: Any) -> None:
+    """Raises Wrong for a reference that leads nowhere; those below an `$id` of their own show when they are used."""
+    if _has_inner_id(schema):
+        return
+    resource = referencing.Resource.from_contents(
+        schema, default_specification=import_module("referencing.jsonschema").DRAFT202012
+    )
+    resolver = referencing.Registry().resolver_with_root(resource)
+    for reference in _references(schema):
+        try:
+            resolver.lookup(reference)
+        except referencing.exceptions.Unresolvable as error:
+            raise Wrong(_line(f"the reference {reference!r} leads nowhere")) from error
+
+
+def _has_inner_id(schema: Any) -> bool:
+    inner = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
+    return any((isinstance(each, dict) and isinstance(each.get("$id"), str)) or _has_inner_id(each) for each in inner)
+
+
+def _references(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        for key, value in schema.items():
+            if key == "$ref" and isinstance(value, str):
+                yield value
+            elif key not in _DATA:
+                yield from _references(value)
+    elif isinstance(schema, list):
+        for each in schema:
+            yield from _references(each)
+
+
+def _misfit(validator: Any, value: Any) -> str | None:
+    """What of a value does not fit, on one line."""
+    errors = list(islice(validator.iter_errors(value), MOST_ERRORS))
+    if not errors:
+        return None
+    error = import_module("jsonschema.exceptions").best_match(errors)
+    return _line(f"at {error.json_path}: {error.message}")
+
+
+def _line(text: str) -> str:
+    line = " ".join(text[: 20 * _LONGEST].split())
+    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
+
+
+def _limit() -> None:
+    """Bound the memory of this process, which goes first where that of the machine runs out."""
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
+        score.write("1000")
+    with suppress(ImportError, OSError, ValueError, AttributeError):
+        resource = import_module("resource")
+        if sys.platform == "linux":
+            hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, hard))
+
+
+if __name__ == "__main__":
+    main()
