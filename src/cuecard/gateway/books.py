@@ -31,7 +31,7 @@ class Books:
         """A request has ended in an outcome."""
         self.seen.answered(asked.id, asked.model, outcome, first_shown_s)
         client.spend(account.usage(outcome)["total_tokens"])
-        if isinstance(asked, Asked):
+        if isinstance(asked, Asked) and outcome.stopped_by is None:  # what is cut cannot be compared
             self.audit.consider(asked.question, outcome)
         if self.journal is not None:
             self.journal.write(asked, outcome)

@@ -122,6 +122,8 @@ class PairSettings(Strict):
     strict: bool = False
     pass_to: Literal["small", "large"] | None = None
     """Who answers alone what a pair cannot do; None: it is refused."""
+    unknown_parameters: Literal["ignore", "refuse", "pass"] = "ignore"
+    """What happens with parameters of requests that are not known; `pass`: they go into the bodies of all calls."""
 
     @field_validator("strategy")
     @classmethod

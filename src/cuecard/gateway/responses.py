@@ -12,17 +12,6 @@ from cuecard.gateway import account, chat
 from cuecard.gateway.account import Json
 from cuecard.gateway.chat import Asked, Fetch
 
-IGNORED = {
-    "store",
-    "user",
-    "metadata",
-    "service_tier",
-    "truncation",
-    "parallel_tool_calls",
-    "prompt_cache_key",
-    "safety_identifier",
-    "include",
-}
 STATEFUL = {
     "previous_response_id": "send the whole conversation as input: nothing is kept here",
     "conversation": "send the whole conversation as input: nothing is kept here",
@@ -42,9 +31,7 @@ def parse(body: object, fetch: Fetch) -> Asked:
         if body.get(key):
             raise BadInput(f"{key} needs a memory, which a pair has not", hint)
     unknown = {
-        key: value
-        for key, value in body.items()
-        if key not in READ | IGNORED | set(SAME) | set(STATEFUL) and value is not None
+        key: value for key, value in body.items() if key not in READ | set(SAME) | set(STATEFUL) and value is not None
     }
     text, reasoning = _object(body, "text"), _object(body, "reasoning")
     told: Json = {key: body[key] for key in SAME if key in body and body[key] is not None} | unknown

@@ -24,6 +24,7 @@ from cuecard.gateway.guard import SEND_S
 from cuecard.gateway.keys import Client
 from cuecard.gateway.leaving import ClientGone, unless_gone
 from cuecard.gateway.observe import Observatory
+from cuecard.gateway.parameters import header
 from cuecard.gateway.passing import Passage
 from cuecard.gateway.service import Said, Service
 from cuecard.strategies.preview import preview
@@ -79,6 +80,11 @@ class Telling:
         """What the client is told of the outcome beside the answer."""
         return account.account(outcome, self._plan.policy.limits, self._service.prices)
 
+    def headers(self, outcome: Outcome | None = None) -> dict[str, str]:
+        """The parameters that change nothing; of an answer that is known, its log probabilities where it has none."""
+        lost = self.asked.parameters.logprobs and outcome is not None and not outcome.tokens
+        return header(tuple(dict.fromkeys((*self._plan.ignored, *(("logprobs",) if lost else ())))))
+
     async def whole(self) -> tuple[Outcome, str]:
         """The outcome and the reasoning."""
         reasoning = ""
@@ -123,7 +129,7 @@ class Events(Response):
 
     def __init__(self, telling: Telling, writer: Writer, ping_s: float) -> None:
         own = {"cache-control": "no-cache", "x-accel-buffering": "no", "x-request-id": telling.asked.id}
-        super().__init__(headers=own | telling.client.headers())
+        super().__init__(headers=own | telling.headers() | telling.client.headers())
         del self.headers["content-length"]
         self._telling, self._writer, self._ping_s = telling, writer, ping_s
 

@@ -89,6 +89,7 @@ async def answer(
         kind=question.kind,
         answer_text=labelled(question, verdict.reply.answer.value),
         outside_scope=outside(question, models.values()),
+        tokens=verdict.reply.tokens,
     )
 
 

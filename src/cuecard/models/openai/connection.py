@@ -16,7 +16,7 @@ from cuecard.models.openai.faults import Faults, asks_for_too_much, fails_on_sch
 from cuecard.models.openai.http import Answer, Server, StatusError
 from cuecard.models.openai.incoming import DONE, Chunk, ErrorEvent, Mended, chunk, decoded, finishes, objects
 from cuecard.models.openai.sse import AnswerBody, SentEvent
-from cuecard.models.openai.wire import LOSSES, Body
+from cuecard.models.openai.wire import LOSSES, Body, client_part
 
 _PATH = "/chat/completions"
 _LISTING_S = 2.0
@@ -55,13 +55,14 @@ class Connection:
         self._no_waits = asyncio.Event()
 
     async def chunks(
-        self, request: Request, deadline: float | None, conversation: bytes = b""
+        self, request: Request, deadline: float | None, conversation: bytes = b"", free: frozenset[str] = frozenset()
     ) -> AsyncGenerator[Chunk]:
         """An empty chunk when the server has taken the request on, then what it sends. Closing hangs up at once.
 
-        `conversation`: the identity of the one that the request belongs to.
+        `conversation`: the identity of the one that the request belongs to. `free`: fields whose values a client
+        chose; where the server refuses one, it is left out of this request alone.
         """
-        answer = await self._open(request, deadline, conversation)
+        answer = await self._open(request, deadline, conversation, free)
         try:
             yield Chunk()
             finished = said = calls_tools = False
@@ -192,7 +193,9 @@ class Connection:
         with suppress(Exception):
             await self._server.aclose()
 
-    async def _open(self, request: Request, deadline: float | None, conversation: bytes) -> Answer:
+    async def _open(
+        self, request: Request, deadline: float | None, conversation: bytes, free: frozenset[str] = frozenset()
+    ) -> Answer:
         """The opened stream. A parameter that the server refuses and can do without is left out from then on.
 
         A limit of tokens that does not fit into the model's context is halved until it does. A schema that the server
@@ -216,12 +219,15 @@ class Connection:
                         most = body[limit] // 2
                         continue
                     if fails_on_schema(error) and "response_format" in body:
-                        left_out = frozenset({"response_format"})
+                        left_out |= {"response_format"}
                         continue
                     sent = {*body, *body.get("stream_options", ())}
-                    refused = refused_parameter(error, [key for key in LOSSES if key in sent])
+                    refused = refused_parameter(error, [key for key in dict.fromkeys((*LOSSES, *free)) if key in sent])
                     if refused is None or refused in known:
                         raise
+                    if refused in free and (part := client_part(refused)) not in left_out:
+                        left_out |= {part}
+                        continue
                     self.refused |= {refused}
 
     async def _not_served(self, error: StatusError) -> ModelError:
