@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from cuecard.domain.call import Call, Mode, Usage
 from cuecard.domain.question import AnswerKind
+from cuecard.domain.token import AnswerToken
 
 
 class Route(StrEnum):
@@ -62,6 +63,10 @@ class Outcome:
     """The option that was chosen, as the user labelled it: "B. Jupiter" or "2. Jupiter"; None for no choice."""
     outside_scope: str | None = None
     """Why the question is outside what the models were trained on, where they say what that is; None if it is not."""
+    tokens: tuple[AnswerToken, ...] = ()
+    """The answer's tokens, where a request wants them and the model gives them."""
+    stopped_by: str | None = None
+    """The client's stop text at which the answer was cut; None where nothing was cut, or a server did it."""
 
     @property
     def usage(self) -> Mapping[str, Usage]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, cast
 
 from cuecard.domain.call import FinishReason
@@ -72,7 +72,7 @@ def record_of(wanted: Wanted, made: Take, again: Take | None, **facts: Any) -> R
         "model": wanted.seat.name,
         "mode": wanted.mode,
         "prompt": {"turns": turns, "opening": wanted.prompt.opening, "answer": wanted.answer},
-        "limits": asdict(wanted.limits),
+        "limits": wanted.limits.as_object(),
         "status": "ok" if error is None else "error",
         "error": None if error is None else told(error),
         "first_token_s": _rounded(note.first_token_s),

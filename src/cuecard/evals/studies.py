@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -152,7 +152,7 @@ class Study:
 
     def config(self, plan: Plan) -> dict[str, Any]:
         """All that decides a row of the run."""
-        limits = asdict(self.base.limits)
+        limits = self.base.limits.as_object()
         limits.pop("timeout_s")
         return {
             "models": identity.configuration(plan.seats),

@@ -178,7 +178,7 @@ def application(
                 if asked.stream:
                     return Events(telling, writer, ping_s, held.pop_all())
                 outcome, reasoning = await unless_gone(request.receive, telling.whole())
-            own = account.headers(asked.id, outcome) | client.headers()
+            own = account.headers(asked.id, outcome) | telling.headers(outcome) | client.headers()
             return JSONResponse(writer.whole(outcome, reasoning, telling.account(outcome)), headers=own)
 
         return answer

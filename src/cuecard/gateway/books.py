@@ -41,7 +41,7 @@ class Books:
         pair = self._serving
         self.seen.answered(asked.id, asked.model, outcome, first_shown_s, pair.name, pair.prices)
         client.spend(account.usage(outcome)["total_tokens"], self._cost(outcome.calls))
-        if isinstance(asked, Asked):
+        if isinstance(asked, Asked) and outcome.stopped_by is None:  # what is cut cannot be compared
             self.audit.consider(asked.question, outcome, pair)
         if self.journal is not None:
             self.journal.write(asked, outcome, pair.name)

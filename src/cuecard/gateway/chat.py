@@ -8,76 +8,35 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 from cuecard.answers import guess_kind, listed_in, schemas
 from cuecard.domain.errors import BadInput, BeyondAPair, CuecardError
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.question import AnswerKind, Image, Message, Question, kind_named
+from cuecard.domain.token import AnswerToken
 from cuecard.gateway.account import Json, estimated_tokens, usage
+from cuecard.gateway.parameters import STREAM_OPTIONS, TO_ONE_MODEL, Parameters, read
+from cuecard.gateway.values import count as _count
+from cuecard.gateway.values import flag as _flag
+from cuecard.gateway.values import number as _number
+from cuecard.gateway.values import object_of as _object
 
 PING = b": ping\n\n"
 """A comment among server-sent events: it keeps a connection alive."""
 Fetch = Callable[[str], Image]
 """An image from the URL of a message part. Raises BadInput."""
 
-# What a client may send because it always does, as long as it asks for nothing that a pair cannot give.
-HARMLESS: Mapping[str, tuple[Any, ...]] = {
-    "n": (1, None),
-    "tools": ([], None),
-    "functions": ([], None),
-    "tool_choice": ("none", "auto", None),
-    "function_call": ("none", "auto", None),
-    "parallel_tool_calls": (True, False, None),
-    "logprobs": (False, None),
-    "top_logprobs": (0, None),
-    "logit_bias": ({}, None),
-    "frequency_penalty": (0, None),
-    "presence_penalty": (0, None),
-    "modalities": (["text"], None),
-    "audio": (None,),
-    "prediction": (None,),
-    "web_search_options": (None,),
-    "stop": ([], None),
-}
-WHY_NOT = {
-    "n": "ask several times, or use cuecard/vote",
-    "tools": "set pass_to under [pair] in cuecard.toml: one model alone then answers it",
-    "functions": "set pass_to under [pair] in cuecard.toml: one model alone then answers it",
-    "logprobs": "the confidence of the answer is in the cuecard object of the response",
-    "audio": "text and images are what a pair reads and writes",
-    "modalities": "text and images are what a pair reads and writes",
-}
-IGNORED = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "verbosity")
 PARTS = 'there are: text, image_url; an image is {"type": "image_url", "image_url": {"url": "data:image/png;base64,…"}}'
-READ = (
-    "model",
-    "messages",
-    "stream",
-    "stream_options",
-    "max_tokens",
-    "max_completion_tokens",
-    "temperature",
-    "top_p",
-    "seed",
-    "reasoning_effort",
-    "reasoning",
-    "include_reasoning",
-    "response_format",
-    "cuecard",
-)
-KNOWN = (*READ, *HARMLESS, *IGNORED)
-REASONING = ("effort", "max_tokens", "exclude")
-STREAM_OPTIONS = ("include_usage", "include_obfuscation")
+REASONING = ("effort", "max_tokens", "exclude", "enabled", "summary")
 TEXTS = ("schedule", "accept", "card", "card_select", "card_ending", "early_stop")
 OVERRIDES = ("strategy", *TEXTS, "card_keep", "budget", "kind", "options", "max_latency_ms", "strict", "max_cost")
 GO_ON = "Go on from where your last message ends."
 MOST_NAME = 200
 """Characters of what names something."""
 SCHEMA_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-MOST_TOKENS, MOST_SEED = 2**31 - 1, 2**63 - 1
-"""More than any model writes, and as much as servers can take."""
+MOST_SEED = 2**63 - 1
+"""As much as servers can take."""
 MOST_PARTS = 10_000
 """Messages of a request, and parts of a message."""
 MOST_OPTION = 2_000
@@ -108,14 +67,16 @@ class Asked(Given):
     include_usage: bool = False
     reasoning_field: str | None = "reasoning_content"
     """Where reasoning goes; None: it is not shown."""
+    parameters: Parameters = field(default_factory=Parameters)
+    """What the request asks for beside."""
 
 
 def parse(body: object, fetch: Fetch) -> Asked:
     """What a request asks for. Raises BadInput, which says what is wrong and what to do."""
     if not isinstance(body, dict):
         raise BadInput("the body is not a JSON object", 'send {"model": "cuecard", "messages": […]}')
-    _refuse_unknown(body)
     model = named(body)
+    parameters = read(body)
     own = _object(body, "cuecard", OVERRIDES)
     options = _object(body, "stream_options", STREAM_OPTIONS)
     reasoning = _object(body, "reasoning", REASONING)
@@ -128,6 +89,7 @@ def parse(body: object, fetch: Fetch) -> Asked:
         settings=_settings(body, own, reasoning),
         stream=_flag(body, "stream"),
         include_usage=_flag(options, "include_usage"),
+        parameters=parameters,
         reasoning_field=None if hidden else "reasoning" if reasoning else "reasoning_content",
     )
 
@@ -140,50 +102,11 @@ def named(body: Json) -> str:
     return model
 
 
-def _refuse_unknown(body: Json) -> None:
-    for key, value in body.items():
-        if value is None:
-            continue  # as if it were not there
-        if key not in KNOWN:
-            raise BeyondAPair(f"unknown parameter {key[:100]!r}", _suggest(key, KNOWN))
-        if key in HARMLESS and not any(_is_same(value, harmless) for harmless in HARMLESS[key]):
-            raise BeyondAPair(f"a pair of models cannot do {key}", WHY_NOT.get(key, "leave it out"))
-
-
-def _is_same(one: object, other: object) -> bool:
-    """As JSON has it, where true is not 1."""
-    return one == other and isinstance(one, bool) == isinstance(other, bool)
-
-
-def _suggest(key: str, known: Sequence[str]) -> str:
-    near = get_close_matches(key[:100], known, 1)
-    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
-
-
-def _object(body: Json, key: str, known: Sequence[str] | None = None) -> Json:
-    """The object of this name, empty if there is none; `known`: the keys that it may have."""
-    value = body.get(key)
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise BadInput(f"{key} is not an object")
-    if known is not None and (wrong := sorted(set(value) - set(known))):
-        raise BadInput(f"unknown key {wrong[0][:100]!r} in {key}", _suggest(wrong[0], known))
-    return value
-
-
-def _flag(body: Json, key: str, *, default: bool = False) -> bool:
-    value = body.get(key)
-    if value is None:
-        return default
-    if not isinstance(value, bool):
-        raise BadInput(f"{key} is neither true nor false")
-    return value
-
-
 def _settings(body: Json, own: Json, reasoning: Json) -> Json:
     """Settings of the request: OpenAI's names first, the `cuecard` object has the last word."""
     effort = reasoning.get("effort") if body.get("reasoning_effort") is None else body["reasoning_effort"]
+    if effort is None and reasoning.get("enabled") is not None and not _flag(reasoning, "enabled"):
+        effort = "none"
     if effort is not None and not (isinstance(effort, str) and len(effort) <= MOST_NAME):
         raise BadInput("reasoning_effort is no name of an effort", "none, low, medium, high, …")
     found: Json = {
@@ -212,20 +135,6 @@ def max_cost(own: Json) -> float | None:
     if value is not None and not value > 0:
         raise BadInput("max_cost is not more than 0", "it is in the currency of the prices in cuecard.toml")
     return value
-
-
-def _number(body: Json, key: str) -> float | None:
-    value = body.get(key)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-        raise BadInput(f"{key} is not a number")
-    return value
-
-
-def _count(body: Json, key: str, least: int = 1, most: int = MOST_TOKENS) -> int | None:
-    value = _number(body, key)
-    if value is not None and (value != int(value) or not least <= value <= most):
-        raise BadInput(f"{key} is not a whole number of at least {least} and at most {most}")
-    return None if value is None else int(value)
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------
@@ -323,7 +232,7 @@ def _message(message: object, index: int, fetch: Fetch) -> tuple[str, str, tuple
         raise BadInput(f"{where} is not an object")
     role = message.get("role")
     if role in ("tool", "function") or message.get("tool_calls"):
-        raise BeyondAPair(f"{where} belongs to a tool call, which a pair cannot do", WHY_NOT["tools"])
+        raise BeyondAPair(f"{where} belongs to a tool call, which a pair cannot do", TO_ONE_MODEL)
     if role not in ("system", "developer", "user", "assistant"):
         raise BadInput(f"{where} has the role {str(role)[:100]!r}", "there are: system, developer, user, assistant")
     content = message.get("content")
@@ -344,14 +253,16 @@ def _content(content: object, where: str, fetch: Fetch, *, is_assistant: bool) -
         raise BadInput(f"{where} has more than {MOST_PARTS} parts", "send fewer")
     texts, images = [], []
     for part in content:
+        if part is None:
+            continue  # as if it were not there
         kind = part.get("type") if isinstance(part, dict) else None
         match kind:
-            case "text" | "input_text" | "output_text" if isinstance(part.get("text"), str):
-                texts.append(part["text"])
+            case "text" | "input_text" | "output_text" if isinstance(part.get("text"), str | None):
+                texts.append(part.get("text") or "")
             case "image_url" | "input_image":
                 images.append(fetch(_url(part.get("image_url"), where)))
             case "refusal":
-                texts.append(str(part.get("refusal")))
+                texts.append(str(part.get("refusal") or ""))
             case "thinking" | "redacted_thinking" | "reasoning" | "reasoning_text" if is_assistant:
                 pass  # of an earlier answer, sent back as it came: the model does without
             case _:
@@ -374,6 +285,18 @@ def finish_reason(outcome: Outcome) -> str:
     return "length" if outcome.truncated else "stop"
 
 
+def logprobs(asked: Asked, outcome: Outcome) -> Json | None:
+    """The log probabilities of the visible answer's tokens, where they are asked for and known."""
+    if not asked.parameters.logprobs or not outcome.tokens:
+        return None
+    told = [_token(each) | {"top_logprobs": [_token(other) for other in each.top]} for each in outcome.tokens]
+    return {"content": told, "refusal": None}
+
+
+def _token(token: AnswerToken) -> Json:
+    return {"token": token.text, "logprob": token.logprob, "bytes": list(token.encoded)}
+
+
 class Writer:
     """A chat completion, whole or event by event."""
 
@@ -388,7 +311,8 @@ class Writer:
         message: Json = {"role": "assistant", "content": outcome.answer, "refusal": None}
         if asked.reasoning_field and reasoning:
             message[asked.reasoning_field] = reasoning
-        choice = {"index": 0, "message": message, "finish_reason": finish_reason(outcome), "logprobs": None}
+        told = logprobs(asked, outcome)
+        choice = {"index": 0, "message": message, "finish_reason": finish_reason(outcome), "logprobs": told}
         base = {"id": asked.id, "object": "chat.completion", "created": asked.created, "model": asked.model}
         return base | {"choices": [choice], "usage": usage(outcome), "cuecard": account}
 
@@ -403,8 +327,11 @@ class Writer:
         return [sse(self._chunk({"content": text}))]
 
     def end(self, outcome: Outcome, account: Json) -> list[bytes]:
-        """The finish reason, usage and nothing else if it was asked for, and the end."""
-        events = [sse(self._chunk({}, finish_reason(outcome)) | {"cuecard": account})]
+        """The tokens of the answer, the finish reason, usage and nothing else if it was asked for, and the end."""
+        events = []
+        if (told := logprobs(self._asked, outcome)) is not None:  # not before: only the whole answer can be compared
+            events.append(sse(self._chunk({"content": ""}, tokens=told)))
+        events.append(sse(self._chunk({}, finish_reason(outcome)) | {"cuecard": account}))
         if self._asked.include_usage:
             events.append(sse(self._chunk({}) | {"choices": [], "usage": usage(outcome)}))
         return [*events, sse("[DONE]")]
@@ -412,9 +339,9 @@ class Writer:
     def fail(self, error: CuecardError) -> list[bytes]:
         return [sse(problem(error)), sse("[DONE]")]
 
-    def _chunk(self, delta: Json, finish: str | None = None) -> Json:
+    def _chunk(self, delta: Json, finish: str | None = None, tokens: Json | None = None) -> Json:
         asked = self._asked
-        choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
+        choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": tokens}
         base = {"id": asked.id, "object": "chat.completion.chunk", "created": asked.created, "model": asked.model}
         return base | {"choices": [choice]} | ({"usage": None} if asked.include_usage else {})
 

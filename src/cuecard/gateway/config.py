@@ -134,6 +134,8 @@ class PairSettings(Strict):
     """What a request may cost at most, in the currency of the prices."""
     aliases: list[str] = Field(default_factory=list)
     """Other names of the pair."""
+    unknown_parameters: Literal["ignore", "refuse", "pass"] = "ignore"
+    """What happens with parameters of requests that are not known; `pass`: they go into the bodies of all calls."""
 
     @field_validator("strategy")
     @classmethod

@@ -26,6 +26,7 @@ SAFE = ("GET", "HEAD", "OPTIONS")
 PORTS = {"http": 80, "https": 443}
 EXPOSED = (
     *("x-request-id", "request-id", "x-cuecard-route", "x-cuecard-latency-ms", "x-cuecard-overhead-ms", "retry-after"),
+    "x-cuecard-ignored",
     *(f"x-ratelimit-{which}-{what}" for which in ("limit", "remaining", "reset") for what in ("requests", "tokens")),
 )
 """Headers that pages of other sites may read."""

@@ -12,7 +12,6 @@ from typing import Any
 
 from cuecard.domain.errors import BadInput
 from cuecard.gateway.account import Json
-from cuecard.gateway.chat import IGNORED
 
 DATA = "data:"
 ADDRESS = re.compile(r"\s*([a-z][a-z0-9+.-]*://|file:)", re.IGNORECASE)
@@ -24,12 +23,23 @@ MESSAGE = (
 )
 """What a message may have."""
 WORDS = (
-    *("messages", "tools", "functions", "response_format", "stop", "model", "prediction", *IGNORED),
+    *("messages", "tools", "functions", "response_format", "stop", "model", "prediction"),
+    *("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "verbosity"),
     *("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"),
 )
 """Where a text may begin like an address: it is for the model, or a grammar, or is looked at in another way."""
-CONNECTING = ("kv_transfer_params", "plugins", "web_search_options", "mcp_servers")
+CONNECTING = (
+    *("kv_transfer_params", "plugins", "web_search_options", "mcp_servers", "bootstrap_host", "fallbacks"),
+    *("api_key", "api_base", "base_url", "extra_headers", "extra_body", "custom_llm_provider", "user_config"),
+)
 """Parameters that have a server connect to others."""
+CONFIGURING = re.compile(
+    r"(?:api|access|secret|private|account).?key|credential|password|secret|auth|bearer|_token$|header|callback|webhook"
+    r"|(?:^|_)(?:url|uri|endpoint|host|port|base|proxy|region|project|organization)(?:$|_)"
+    r"|^(?:aws|azure|vertex|litellm|watsonx|hf)_",
+    re.IGNORECASE,
+)
+"""Names of parameters by which proxies let a request choose servers and credentials."""
 REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
 
@@ -49,6 +59,15 @@ def permit(body: Json) -> None:
         raise BadInput("messages is not a list")
     for index, message in enumerate(messages, start=1):
         _permit_message(message, f"message {index}")
+
+
+def permit_fields(fields: Json) -> None:
+    """Raises BadInput for unknown parameters that are not to be handed on."""
+    for key, value in fields.items():
+        if key in CONNECTING or CONFIGURING.search(key):
+            raise BadInput(f"{key[:100]!r} is not handed on: it may choose a server or its credentials", "leave it out")
+        if _leads_away(value) or _refers_away(value):
+            raise BadInput(f"no address is handed on, and {key[:100]!r} has one", HINT)
 
 
 def _permit_message(message: Any, where: str) -> None:

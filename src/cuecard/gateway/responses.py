@@ -11,8 +11,6 @@ from cuecard.gateway import account, chat, wire
 from cuecard.gateway.account import Json
 from cuecard.gateway.chat import Asked, Fetch
 
-IGNORED = ("truncation", "include")
-"""Beside what chat completions ignore."""
 STATEFUL = {
     "previous_response_id": "send the whole conversation as input: nothing is kept here",
     "conversation": "send the whole conversation as input: nothing is kept here",
@@ -20,7 +18,7 @@ STATEFUL = {
     "prompt": "send the prompt itself as input and instructions",
 }
 ITEMS = "there are: message, reasoning"
-OWN = ("input", "instructions", "max_output_tokens", "reasoning", "text", *IGNORED, *STATEFUL)
+OWN = ("input", "instructions", "max_output_tokens", "reasoning", "text", *STATEFUL)
 EXAMPLE = '{"model": "cuecard", "input": "…"}'
 
 

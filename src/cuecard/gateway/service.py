@@ -12,11 +12,14 @@ from cuecard.domain.call import Call, Mode
 from cuecard.domain.errors import BadInput, BrokenStream, NoAnswer
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Question
+from cuecard.domain.token import spelling
 from cuecard.gateway import names
 from cuecard.gateway.chat import Asked
 from cuecard.gateway.config import EFFORTS, PairTable, Prices, Upstream
+from cuecard.gateway.parameters import Unknown, settled
 from cuecard.gateway.pool import Pool
 from cuecard.gateway.purse import Purse
+from cuecard.gateway.stops import StopCutter
 from cuecard.models.base import Model
 from cuecard.pair import policy_with
 from cuecard.strategies import cuts
@@ -41,6 +44,8 @@ class Plan:
     policy: Policy
     max_cost: float | None = None
     """In the currency of the prices."""
+    ignored: tuple[str, ...] = ()
+    """Parameters of the request that change nothing."""
 
 
 class Occupancy:
@@ -84,7 +89,9 @@ class Service:
         efforts: Mapping[str, int] = EFFORTS,
         max_cost: float | None = None,
         occupancy: Occupancy | None = None,
+        unknown_parameters: str = Unknown.IGNORE,
     ) -> None:
+        self._unknown = Unknown(unknown_parameters)
         known(strategy), known(free_form)
         self.name, self.aliases, self.virtual = name, aliases, names.virtual(name)
         self.efforts, self.max_cost = efforts, max_cost
@@ -121,6 +128,7 @@ class Service:
             policy=policy,
             pass_to=table.pass_to,
             prices=table.prices,
+            unknown_parameters=table.unknown_parameters,
             name=name,
             aliases=table.aliases,
             efforts=table.efforts,
@@ -166,7 +174,8 @@ class Service:
         known(strategy)
         if strategy == "mutual" and asked.question.kind is AnswerKind.FREE_TEXT and not self._can_compare():
             strategy = "transfer"  # nobody could say whether two descriptions are the same
-        return Plan(strategy, policy_with(self.policy, **settings), max_cost)
+        policy, ignored = self._with_parameters(policy_with(self.policy, **settings), asked, strategy)
+        return Plan(strategy, policy, max_cost, ignored)
 
     def _budget(self, effort: str) -> int:
         """The reasoning tokens of an effort. Raises BadInput."""
@@ -187,6 +196,17 @@ class Service:
         if plan.max_cost is None:
             return self.models
         return Purse(plan.max_cost, self.prices).models(self.models)
+
+    def _with_parameters(self, policy: Policy, asked: Asked, strategy: str) -> tuple[Policy, tuple[str, ...]]:
+        """The policy with what the request's parameters ask of its calls, and those that change nothing."""
+        honoured = {name for model in self.models.values() for name in model.abilities.honours}
+        if strategy.endswith(":small") or strategy == "vote" or not self._honours("logit_bias"):
+            honoured.discard("logit_bias")
+        extras, ignored = settled(asked.parameters, self._unknown, honoured)
+        return replace(policy, limits=replace(policy.limits, extras=extras)), ignored
+
+    def _honours(self, name: str) -> bool:
+        return "large" in self.models and name in self.models["large"].abilities.honours
 
     def _default(self, asked: Asked) -> str:
         return self.free_form if asked.question.kind is AnswerKind.FREE_TEXT else self.strategy
@@ -229,7 +249,7 @@ class Service:
             when_over()
 
     async def _listen(self, asked: Asked, plan: Plan, calls: list[Call]) -> AsyncGenerator[Said | Outcome]:
-        thinker, told = None, ""
+        thinker, told, cutter = None, "", StopCutter(asked.parameters.stop)
         alone = plan.strategy.startswith(("short", "reason"))
         async with aclosing(stream(asked.question, self.models_for(plan), plan.strategy, plan.policy, calls)) as heard:
             async for item in heard:
@@ -241,15 +261,33 @@ class Service:
                         alone or mode is Mode.READ
                     ):
                         told += item.text
-                        yield Said(item.text, False)
+                        if shown := cutter.feed(item.text):
+                            yield Said(shown, False)
                     case Outcome():
-                        outcome = item if told else never_empty(asked.question, item, strict=plan.policy.strict)
+                        may_be_empty = bool(told) or stopped_at_once(asked, item)
+                        outcome = item if may_be_empty else never_empty(asked.question, item, strict=plan.policy.strict)
                         if told and told.strip() != outcome.answer.strip():
                             raise BrokenStream(f"the answer broke off: {outcome.reason}")
                         answer = told or written(asked.question, outcome)
-                        if not told:
-                            yield Said(answer, False)
-                        yield replace(outcome, answer=answer)
+                        if shown := ("" if told else cutter.feed(answer)) + cutter.end():
+                            yield Said(shown, False)
+                        yield cut(outcome, answer, cutter.stopped_by)
+
+
+def stopped_at_once(asked: Asked, outcome: Outcome) -> bool:
+    """Whether an empty answer is one that a server has ended at a stop text with which it began."""
+    whole = not outcome.truncated and outcome.route is not Route.DEGRADED
+    stops = bool(asked.parameters.stop) and asked.question.kind is AnswerKind.FREE_TEXT
+    return stops and whole and not outcome.answer.strip()
+
+
+def cut(outcome: Outcome, answer: str, stop: str | None) -> Outcome:
+    """The outcome with the answer as it is shown: up to the stop text, if it has one."""
+    if stop is not None:
+        answer = answer.partition(stop)[0]
+    truncated = outcome.truncated and stop is None
+    tokens = spelling(outcome.tokens, answer)
+    return replace(outcome, answer=answer, truncated=truncated, tokens=tokens, stopped_by=stop)
 
 
 def written(question: Question, outcome: Outcome) -> str:
@@ -271,7 +309,8 @@ def never_empty(question: Question, outcome: Outcome, *, strict: bool) -> Outcom
     found = extract(best.answer or "", question)
     reason = f"the answer came back empty; what the {best.role} model has said stands"
     text = found.text if found.parsed else best.answer or ""
-    return replace(outcome, answer=text, route=Route.DEGRADED, reason=reason, confidence=None, truncated=False)
+    whole = replace(outcome, answer=text, confidence=None, truncated=False, tokens=())
+    return replace(whole, route=Route.DEGRADED, reason=reason)
 
 
 def _replicas(pool: Pool) -> list[Model]:

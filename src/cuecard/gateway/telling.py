@@ -24,6 +24,7 @@ from cuecard.gateway.guard import SEND_S
 from cuecard.gateway.keys import Client
 from cuecard.gateway.leaving import ClientGone, unless_gone
 from cuecard.gateway.observe import Observatory
+from cuecard.gateway.parameters import header
 from cuecard.gateway.passing import Passage
 from cuecard.gateway.service import Said, Service
 from cuecard.strategies.preview import preview
@@ -85,6 +86,11 @@ class Telling:
             told["limits"]["max_cost"] = self._plan.max_cost
         return told | {"pair": self._service.name}
 
+    def headers(self, outcome: Outcome | None = None) -> dict[str, str]:
+        """The parameters that change nothing; of an answer that is known, its log probabilities where it has none."""
+        lost = self.asked.parameters.logprobs and outcome is not None and not outcome.tokens
+        return header(tuple(dict.fromkeys((*self._plan.ignored, *(("logprobs",) if lost else ())))))
+
     async def whole(self) -> tuple[Outcome, str]:
         """The outcome and the reasoning."""
         reasoning = ""
@@ -130,7 +136,7 @@ class Events(Response):
     def __init__(self, telling: Telling, writer: Writer, ping_s: float, held: ExitStack) -> None:
         """`held` is closed when the answer is over."""
         own = {"cache-control": "no-cache", "x-accel-buffering": "no", **account.request_id(telling.asked.id)}
-        super().__init__(headers=own | telling.client.headers())
+        super().__init__(headers=own | telling.headers() | telling.client.headers())
         del self.headers["content-length"]
         self._telling, self._writer, self._ping_s, self._held = telling, writer, ping_s, held
 

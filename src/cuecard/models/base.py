@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from cuecard.domain.call import FinishReason, Usage
 from cuecard.domain.question import AnswerKind
+from cuecard.domain.token import AnswerToken
+from cuecard.models.extras import Extras
 from cuecard.models.prompt import CardFormat, Prompt, Style
 from cuecard.models.scope import Scope
 
@@ -24,6 +26,8 @@ class Limits:
     top_p: float = 1.0
     seed: int | None = None
     timeout_s: float | None = 120.0
+    extras: Extras = field(default_factory=Extras)
+    """What a client's request adds."""
 
     def of_answer(self, kind: AnswerKind | None) -> int:
         """Most tokens of an answer of this kind."""
@@ -32,7 +36,16 @@ class Limits:
     def of(self, prompt: Prompt) -> CallLimits:
         """The limits of one call, the answer's tokens by the kind of its question where nothing else is set."""
         tokens = self.of_answer(None if prompt.question is None else prompt.question.kind)
-        return CallLimits(tokens, self.reasoning_tokens, self.temperature, self.top_p, self.seed, self.timeout_s)
+        return CallLimits(
+            tokens, self.reasoning_tokens, self.temperature, self.top_p, self.seed, self.timeout_s, self.extras
+        )
+
+    def as_object(self) -> dict[str, Any]:
+        """The limits as plain data; extras only where there are any, so that the keys of other calls stay."""
+        plain = asdict(self)
+        if self.extras == Extras():
+            del plain["extras"]
+        return plain
 
 
 @dataclass(frozen=True)
@@ -91,11 +104,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class Finished:
-    """The end of a call. `answer_logprob`: log of the probability of the answer's tokens, None if not observed."""
+    """The end of a call. `answer_logprob`: log of the probability of the answer's tokens, None if not observed.
+
+    `tokens`: those of the answer, where `Extras.top_logprobs` asks for them and all are observed.
+    """
 
     usage: Usage
     finish_reason: FinishReason
     answer_logprob: float | None = None
+    tokens: tuple[AnswerToken, ...] = ()
 
 
 Event = Started | ReasoningDelta | ReasoningEnded | AnswerDelta | Progress | Finished
@@ -130,6 +147,8 @@ class Abilities:
     """What falls back, and why, in words for a person."""
     scope: Scope | None = None
     """What it was trained on, where that is less than anything a person may ask."""
+    honours: frozenset[str] = frozenset()
+    """Names of `extras.NAMES` that calls take into account."""
 
 
 class Model(Protocol):

@@ -44,7 +44,7 @@ def key(model: str, prompt: Prompt, limits: Limits, extra: str = "") -> str:
         "turns": [[turn.role, turn.text, [image.digest for image in turn.images]] for turn in prompt.turns],
         "opening": prompt.opening,
         "mode": prompt.mode,
-        "limits": asdict(replace(limits, timeout_s=None)),
+        "limits": replace(limits, timeout_s=None).as_object(),
         "extra": extra,
         **({"constrained": True} if prompt.constrained else {}),
     }
@@ -71,7 +71,7 @@ class RecordingModel:
         began, events = clock(), []
         async with aclosing(self._model.stream(prompt, limits)) as stream:
             async for event in stream:
-                events.append([round(clock() - began, 6), type(event).__name__, asdict(event)])
+                events.append([round(clock() - began, 6), type(event).__name__, _fields(event)])
                 if isinstance(event, Finished):  # before it is passed on: who has it may listen no longer
                     self._append({"key": key(self.name, prompt, limits), "events": events})
                 yield event
@@ -195,6 +195,13 @@ def _header(model: Model) -> dict[str, Any]:
         "card_formats": list(able.card_formats),
         "style": asdict(able.style),
     }
+
+
+def _fields(event: Event) -> dict[str, Any]:
+    """An event as plain data; the answer's tokens are not recorded."""
+    fields = asdict(event)
+    fields.pop("tokens", None)
+    return fields
 
 
 def _event(kind: str, fields: dict[str, Any]) -> Event:

@@ -95,6 +95,7 @@ async def answer(
         kind=question.kind,
         answer_text=labelled(question, verdict.reply.answer.value),
         outside_scope=outside(question, models.values()),
+        tokens=verdict.reply.tokens,
     )
 
 

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from cuecard.answers.structured import is_whole
 from cuecard.domain.call import Call, FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, ModelError, ModelTimeout
 from cuecard.domain.question import AnswerKind, Question
+from cuecard.domain.token import AnswerToken
 from cuecard.models import prompt as layouts
 from cuecard.models.base import (
     AnswerDelta,
@@ -51,6 +52,8 @@ class Reply:
     """Probability of the answer's tokens, None where the engine does not tell."""
     truncated: bool = False
     """It was cut by its limit: `answer` is unparseable, so that it never agrees with another one."""
+    tokens: tuple[AnswerToken, ...] = ()
+    """The answer's tokens, where they are wanted and observed."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +182,8 @@ class Player:
         """
         if self.team.schedule is Schedule.THRIFTY or self.team.policy.early_stop is not None:
             return
+        if self.team.policy.limits.extras.template is not None:
+            return  # what is computed ahead is without the client's fields for the template, and may begin otherwise
         if self.model.abilities.prefix_sessions:
             self.team.start(self._ahead(question) if self.team.policy.cut else self._follow(question, thought))
 
@@ -211,7 +216,8 @@ class Player:
     async def _call(
         self, question: Question, prompt: Prompt, thought: Thought | None = None, limits: Limits | None = None
     ) -> Reply:
-        clock, limits = self.team.clock, limits or self.team.policy.limits
+        clock, limits = self.team.clock, self._own(limits or self.team.policy.limits, prompt.mode)
+        tokens: tuple[AnswerToken, ...] = ()
         start, first, usage, finish, logprob, error = clock(), None, Usage(), FinishReason.CANCELLED, None, None
         reasoning, answer, number, closed = "", "", self.team.next_call(), None
         try:
@@ -230,6 +236,9 @@ class Player:
                             if thought is not None and is_reasoning:
                                 thought.grow(text)
                             self.team.tell(Heard(self.role, prompt.mode, text, is_reasoning, number))
+                            if not is_reasoning and _is_stopped(answer, text, question, limits):
+                                finish = FinishReason.STOP
+                                break
                         case ReasoningEnded():
                             closed = clock()
                             if thought is not None:
@@ -238,6 +247,7 @@ class Player:
                             usage = event.usage
                         case Finished():
                             usage, finish, logprob = event.usage, event.finish_reason, event.answer_logprob
+                            tokens = event.tokens
                         case Started():
                             pass
         except TimeoutError as late:
@@ -272,9 +282,16 @@ class Player:
             reasoning,
             None if logprob is None else math.exp(logprob),
             cut,
+            tokens,
         )
         self.team.replies.append((prompt.mode, reply))
         return reply
+
+    def _own(self, limits: Limits, mode: Mode) -> Limits:
+        """The limits, with token ids where they are those of this model, and only where it answers."""
+        if not limits.extras.logit_bias or (self.role == "large" and mode is not Mode.PROBE):
+            return limits
+        return replace(limits, extras=replace(limits.extras, logit_bias=()))
 
     async def _follow(self, question: Question, thought: Thought) -> None:
         """Warm this model with the card as far as it goes; what comes meanwhile waits for the next turn."""
@@ -321,6 +338,15 @@ async def cancelled(task: asyncio.Task[Any]) -> None:
     """Cancel a call, and wait until it has ended and is accounted for."""
     task.cancel()
     await asyncio.wait([task])
+
+
+def _is_stopped(answer: str, piece: str, question: Question, limits: Limits) -> bool:
+    """Whether a text at which the answer is cut anyway stands in it, its last piece included."""
+    stops = limits.extras.stop
+    if not stops or question.kind is not AnswerKind.FREE_TEXT:
+        return False
+    fresh = answer[-(len(piece) + max(map(len, stops))) :]
+    return any(stop in fresh for stop in stops)
 
 
 def _ran_on(reply: Reply, question: Question) -> bool:

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -108,7 +108,7 @@ class Import:
     @property
     def config(self) -> dict[str, Any]:
         """All that decides a row of the run."""
-        limits = asdict(POLICY.limits)
+        limits = POLICY.limits.as_object()
         limits.pop("timeout_s")
         read_by = self.reader and {"name": self.reader.model.name, "revision": identity.revision(self.reader.spec)}
         return {

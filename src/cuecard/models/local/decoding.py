@@ -64,12 +64,19 @@ def chance(limits: Limits, device: torch.device) -> torch.Generator:
 
 
 def choose(logits: torch.Tensor, limits: Limits, generator: torch.Generator) -> tuple[int, float]:
-    """(vocabulary,) -> the next token and its log probability before temperature: greedy, or from the nucleus."""
+    """(vocabulary,) -> the next token and its log probability before temperature.
+
+    Greedy, or drawn from the `top_k` likeliest, those at least `min_p` times as likely as the first, and the nucleus.
+    """
     logits = logits.float()
     if limits.temperature == 0:
         token = int(logits.argmax())
     else:
         chances, order = torch.softmax(logits / limits.temperature, -1).sort(descending=True)
+        if wanted := dict(limits.extras.sampling):
+            chances[int(wanted.get("top_k", len(chances))) :] = 0
+            chances[chances < wanted.get("min_p", 0.0) * chances[0]] = 0
+            chances /= chances.sum()
         chances[chances.cumsum(0) - chances >= limits.top_p] = 0
         token = int(order[torch.multinomial(chances, 1, generator=generator)])
     return token, float(torch.log_softmax(logits, -1)[token])

@@ -20,6 +20,7 @@ from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, ModelError, Unsupported
 from cuecard.models import scope as scopes
 from cuecard.models.base import Abilities, Event, Finished, Limits, Progress, Started, Weighing
+from cuecard.models.extras import SAMPLING
 from cuecard.models.local import batching, loading
 from cuecard.models.local.batching import Step
 from cuecard.models.local.decoding import Decoder, chance, choose
@@ -102,6 +103,7 @@ class LocalModel:
             place=f"this process, {model.device}",
             notes=notes,
             scope=scope,
+            honours=frozenset(SAMPLING),
         )
         self._settle_on_a_decoder()
 

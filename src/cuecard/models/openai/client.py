@@ -15,15 +15,17 @@ from cuecard.answers import extract_soon
 from cuecard.answers.reasoning import ReasoningParser, Start, parse
 from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, BrokenStream, Unsupported
+from cuecard.domain.question import AnswerKind
 from cuecard.models import prompt as layouts
 from cuecard.models.base import Abilities, AnswerDelta, CallLimits, Event, Finished, Limits, Progress, Started
+from cuecard.models.extras import NAMES
 from cuecard.models.openai import constraints
 from cuecard.models.openai.connection import Connection, Request
 from cuecard.models.openai.constraints import Dialect
 from cuecard.models.openai.families import OPENAI_HOST, Family, family_of, named
 from cuecard.models.openai.likelihood import scored
 from cuecard.models.openai.reply import Reply
-from cuecard.models.openai.wire import LOSSES, Body, body, merged, messages
+from cuecard.models.openai.wire import LOSSES, Body, body, client_part, free_fields, merged, messages
 from cuecard.models.prompt import CUE, CardFormat, Prompt, Style, conversation, neutral
 from cuecard.models.reasoning_events import tags_of
 
@@ -133,6 +135,7 @@ class OpenAIModel:
             style=self._style,
             place=f"{self.url}#{self.served_name}",
             notes=(*self._seen, *lost),
+            honours=NAMES - self._server.refused - self._left_out,
         )
 
     @property
@@ -189,7 +192,7 @@ class OpenAIModel:
         if not reasons or answered or not first.parser.reasoned:
             for event in held or ():
                 yield event
-            yield Finished(first.usage, first.finish or FinishReason.LENGTH, first.answer_logprob)
+            yield Finished(first.usage, first.finish or FinishReason.LENGTH, first.answer_logprob, first.answer_tokens)
             return
         # The reasoning was cut, or it ends in no answer, or in none that fits: it is closed, and the answer asked for.
         closing = self._closed(prompt, first.parser.reasoning)
@@ -201,7 +204,7 @@ class OpenAIModel:
         finish = second.finish or FinishReason.LENGTH
         if finish is FinishReason.STOP and first.finish is not FinishReason.STOP:
             finish = FinishReason.BUDGET
-        yield Finished(first.usage + second.usage, finish, second.answer_logprob)
+        yield Finished(first.usage + second.usage, finish, second.answer_logprob, second.answer_tokens)
 
     async def warm(self, prompt: Prompt) -> Usage:
         """As `Model.warm`: one token is asked for and thrown away."""
@@ -267,9 +270,9 @@ class OpenAIModel:
         reasons = prompt.mode is Mode.REASON
         most = limits.answer_tokens + (limits.reasoning_tokens if reasons else 0)
         began = False
-        request = self._request(prompt, limits, most)
-        once = frozenset() if prompt.schema is None else frozenset({"response_format"})
-        async with aclosing(self._server.chunks(request, deadline, conversation(prompt), once)) as chunks:
+        request, free = self._request(prompt, limits, most), free_fields(limits.extras)
+        free |= frozenset() if prompt.schema is None else frozenset({"response_format"})
+        async with aclosing(self._server.chunks(request, deadline, conversation(prompt), free)) as chunks:
             async for chunk in chunks:
                 if not began:
                     began = True
@@ -290,6 +293,9 @@ class OpenAIModel:
             raise Unsupported(f"{self.name} takes no images")
         opening = self._opening(prompt)
         switch = self._family.on if prompt.mode is Mode.REASON else self._family.off
+        if not self._may_stop(prompt):
+            limits = replace(limits, extras=replace(limits.extras, stop=()))
+        without |= frozenset(client_part(key) for key in limits.extras.passed_fields if key in self._extra_body)
 
         def request(refused: frozenset[str]) -> Body:
             left_out = refused | without | self._left_out
@@ -301,6 +307,14 @@ class OpenAIModel:
             return merged(merged(plain, switched), self._extra_body)
 
         return request
+
+    def _may_stop(self, prompt: Prompt) -> bool:
+        """Whether the server may end a call at the client's stop texts: only where no reasoning can hold one."""
+        if prompt.mode not in (Mode.SHORT, Mode.READ) or prompt.question is None:
+            return False
+        sent = bool(self._opening(prompt))
+        outside = self._start(prompt, sent=sent) is Start.OUTSIDE and (self._family.stops or sent)
+        return outside and prompt.question.kind is AnswerKind.FREE_TEXT
 
     def _opening(self, prompt: Prompt) -> str:
         """What the assistant's turn is to begin with, as far as it must be sent. Raises Unsupported."""

@@ -22,7 +22,7 @@ from cuecard.models.openai.faults import (
 from cuecard.models.openai.http import Answer, Server, StatusError
 from cuecard.models.openai.incoming import DONE, Chunk, ErrorEvent, Mended, chunk, decoded, finishes, objects
 from cuecard.models.openai.sse import AnswerBody, SentEvent
-from cuecard.models.openai.wire import LOSSES, Body
+from cuecard.models.openai.wire import LOSSES, Body, client_part
 
 _PATH = "/chat/completions"
 _LISTING_S = 2.0
@@ -61,18 +61,14 @@ class Connection:
         self._no_waits = asyncio.Event()
 
     async def chunks(
-        self,
-        request: Request,
-        deadline: float | None,
-        conversation: bytes = b"",
-        once: frozenset[str] = frozenset(),
+        self, request: Request, deadline: float | None, conversation: bytes = b"", free: frozenset[str] = frozenset()
     ) -> AsyncGenerator[Chunk]:
         """An empty chunk when the server has taken the request on, then what it sends. Closing hangs up at once.
 
-        `conversation`: the identity of the one that the request belongs to. `once`: parameters whose refusal holds for
-        this request alone, as their values are a client's.
+        `conversation`: the identity of the one that the request belongs to. `free`: fields whose values a client
+        chose; where the server refuses one, it is left out of this request alone.
         """
-        answer = await self._open(request, deadline, conversation, once)
+        answer = await self._open(request, deadline, conversation, free)
         try:
             yield Chunk()
             finished = said = calls_tools = False
@@ -204,7 +200,7 @@ class Connection:
             await self._server.aclose()
 
     async def _open(
-        self, request: Request, deadline: float | None, conversation: bytes, once: frozenset[str] = frozenset()
+        self, request: Request, deadline: float | None, conversation: bytes, free: frozenset[str] = frozenset()
     ) -> Answer:
         """The opened stream. A parameter that the server refuses and can do without is left out from then on.
 
@@ -228,16 +224,18 @@ class Connection:
                     if asks_for_too_much(error) and body.get(limit, 0) >= 2 * _LEAST_TOKENS:
                         most = body[limit] // 2
                         continue
-                    its_own = "response_format" in once and refuses_schema(error)
-                    if "response_format" in body and (its_own or fails_on_schema(error)):
+                    if "response_format" in body and (
+                        fails_on_schema(error) or ("response_format" in free and refuses_schema(error))
+                    ):
                         left_out |= {"response_format"}
                         continue
                     sent = {*body, *body.get("stream_options", ())}
-                    refused = refused_parameter(error, [key for key in LOSSES if key in sent])
+                    refused = refused_parameter(error, [key for key in dict.fromkeys((*LOSSES, *free)) if key in sent])
                     if refused is None or refused in known | left_out:
                         raise
-                    if refused in once:
-                        left_out |= {refused}
+                    part = refused if refused == "response_format" else client_part(refused)
+                    if refused in free and part not in left_out:
+                        left_out |= {part}
                         continue
                     self.refused |= {refused}
 

@@ -224,7 +224,7 @@ def refused_parameter(error: StatusError, optional: Iterable[str]) -> str | None
         return None
     if not _NOT_KNOWN.search(error.words):
         return None
-    named = [key for key in optional if re.search(rf"\b{key}\b", error.words)]
+    named = [key for key in optional if re.search(rf"\b{re.escape(key)}\b", error.words)]
     param = error.body.get("param") if isinstance(error.body, Mapping) else None
     return next((key for key in named if key == param), named[0] if named else None)
 

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cuecard.domain.call import Usage
@@ -22,6 +22,8 @@ _DEEPEST, _MOST_HELD = 128, 64
 _HALF = re.compile("[\ud800-\udfff]")
 _LEAST_LOGPROB, _MOST_LOGPROB = -1e6, 1e-3
 """What a log probability can be, rounding included."""
+_MOST_TOP, _MOST_BYTES = 20, 256
+"""Alternatives of a token, and bytes of one."""
 
 
 class ErrorEvent(Exception):
@@ -38,6 +40,10 @@ class Token:
 
     text: str
     logprob: float | None
+    utf8: tuple[int, ...] | None = None
+    """Its bytes; None: not said."""
+    top: tuple[Token, ...] = ()
+    """The most probable tokens in its place."""
 
 
 @dataclass(frozen=True)
@@ -261,7 +267,21 @@ def logprob(data: object) -> float | None:
 
 def _token(data: object) -> Token:
     item = _object(data)
-    return Token(mended(_text(item.get("token"))), logprob(item.get("logprob")))
+    listed = item.get("top_logprobs")
+    top = tuple(map(_alone, listed[:_MOST_TOP])) if isinstance(listed, list) else ()
+    return replace(_alone(item), top=tuple(token for token in top if token.logprob is not None))
+
+
+def _alone(data: object) -> Token:
+    item = _object(data)
+    return Token(mended(_text(item.get("token"))), logprob(item.get("logprob")), _utf8(item.get("bytes")))
+
+
+def _utf8(data: object) -> tuple[int, ...] | None:
+    if not isinstance(data, list) or not 0 < len(data) <= _MOST_BYTES:
+        return None
+    whole = all(isinstance(each, int) and not isinstance(each, bool) and 0 <= each < 256 for each in data)
+    return tuple(data) if whole else None
 
 
 def _object(data: object) -> Mapping[str, Any]:

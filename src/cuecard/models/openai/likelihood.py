@@ -13,14 +13,23 @@ _REACH = 8
 def answer_logprob(tokens: Iterable[Token], text: str, answer: str) -> float | None:
     """Sum of the natural log probabilities of the tokens that the answer, at the end of the text, is made of.
 
-    Tokens that left nothing in the text (the end of the turn) do not count. None if no token can be placed, or the log
-    probability of one was not observed.
+    None if no token can be placed, or the log probability of one was not observed.
+    """
+    logprobs = [token.logprob for token in answer_tokens(tokens, text, answer)]
+    seen = [each for each in logprobs if each is not None]
+    return sum(seen) if seen and len(seen) == len(logprobs) else None
+
+
+def answer_tokens(tokens: Iterable[Token], text: str, answer: str) -> list[Token]:
+    """The tokens that the answer, at the end of the text, is made of.
+
+    Tokens that left nothing in the text (the end of the turn) do not count.
     """
     start = text.rfind(answer) if answer else -1
     if start < 0:
-        return None
+        return []
     end, at = start + len(answer), 0
-    placed: list[float] = []
+    placed: list[Token] = []
     for token in tokens:
         spelled = token.text.replace("▁", " ")
         found = text.find(spelled, at, at + len(spelled) + _REACH) if spelled else -1
@@ -31,10 +40,8 @@ def answer_logprob(tokens: Iterable[Token], text: str, answer: str) -> float | N
         else:
             continue
         if begins < end and max(at, begins + 1) > start:
-            if token.logprob is None:
-                return None
-            placed.append(token.logprob)
-    return sum(placed) if placed else None
+            placed.append(token)
+    return placed
 
 
 def scored(prompt_logprobs: object, answer: str) -> float | None:

@@ -8,9 +8,10 @@ from dataclasses import replace
 from cuecard.answers.reasoning import ReasoningParser
 from cuecard.domain.call import FinishReason, Usage
 from cuecard.domain.errors import BrokenStream, ContentFiltered
+from cuecard.domain.token import AnswerToken
 from cuecard.models.base import CallLimits, Event, Progress
 from cuecard.models.openai.incoming import Chunk, Halves, Token
-from cuecard.models.openai.likelihood import answer_logprob
+from cuecard.models.openai.likelihood import answer_logprob, answer_tokens
 from cuecard.models.reasoning_events import ReasoningEvents
 
 _TOKEN, _ONE_TOKEN, _LONGEST_TOKEN = 4, 16, 64
@@ -134,9 +135,21 @@ class Reply:
     @property
     def answer_logprob(self) -> float | None:
         """Natural log of the probability of the answer's tokens, None if the server does not tell."""
+        return answer_logprob(*self._tokens_and_text, self.parser.answer)
+
+    @property
+    def answer_tokens(self) -> tuple[AnswerToken, ...]:
+        """The answer's tokens, where they are wanted; () if the log probability of one is not observed."""
+        if self._limits.extras.top_logprobs is None:
+            return ()
+        found = [_observed(token) for token in answer_tokens(*self._tokens_and_text, self.parser.answer)]
+        return tuple(token for token in found if token is not None) if None not in found else ()
+
+    @property
+    def _tokens_and_text(self) -> tuple[list[Token], str]:
         if self.parser.misfiled:
-            return answer_logprob(self._field_tokens, "".join(self._field_text), self.parser.answer)
-        return answer_logprob(self._content_tokens, "".join(self._content_text), self.parser.answer)
+            return self._field_tokens, "".join(self._field_text)
+        return self._content_tokens, "".join(self._content_text)
 
     @property
     def has_logprobs(self) -> bool:
@@ -166,6 +179,13 @@ def _is_of_content(chunk: Chunk) -> bool:
     if not chunk.reasoning or not chunk.content:
         return not chunk.reasoning
     return "".join(token.text for token in chunk.tokens).startswith(chunk.content)
+
+
+def _observed(token: Token) -> AnswerToken | None:
+    if token.logprob is None:
+        return None
+    top = tuple(found for each in token.top if (found := _observed(each)) is not None)
+    return AnswerToken(token.text.replace("▁", " "), token.logprob, token.utf8, top)
 
 
 def _tokens(text: str) -> int:

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from cuecard.answers.schemas import ANY_OBJECT
+from cuecard.domain.call import Mode
 from cuecard.domain.question import Question
 from cuecard.models.base import Limits
+from cuecard.models.extras import PENALTIES, SAMPLING, TEMPLATE, Extras
 from cuecard.models.images import data_url
 from cuecard.models.prompt import Prompt, Turn
 
@@ -30,6 +32,10 @@ LOSSES = {
     "ignore_eos": "answers may be shorter than asked for",
     "min_tokens": "answers may be shorter than asked for",
     "max_tokens": "max_completion_tokens is sent in its place",
+    **dict.fromkeys((*SAMPLING, *PENALTIES), "answers are drawn without it"),
+    "logit_bias": "no token is made more or less probable",
+    "stop": "an answer is cut here, and written to its end there",
+    "top_logprobs": "the alternatives of an answer's tokens are not known",
 }
 """What a server may refuse without the call being lost, and what is lost instead."""
 
@@ -48,9 +54,36 @@ def _content(turn: Turn) -> str | list[Body]:
     return [*parts, {"type": "text", "text": turn.text}]
 
 
+def client_part(name: str) -> str:
+    """What stands, among parameters that are left out, for what a client has put into one."""
+    return f"the client's {name}"
+
+
+def free_fields(extras: Extras) -> frozenset[str]:
+    """Fields whose values a client chooses freely: that a server refuses one does not mean that it never takes it."""
+    return frozenset([*extras.passed_fields, *([TEMPLATE] if extras.template else [])])
+
+
+def of_client(prompt: Prompt, extras: Extras, without: frozenset[str]) -> Body:
+    """What a client's request adds to a body."""
+    added = extras.passed_fields | dict(extras.sampling)
+    if prompt.mode is Mode.REASON or not prompt.is_brief:
+        added |= dict(extras.penalties)
+    if extras.stop:
+        added["stop"] = list(extras.stop)
+    if extras.logit_bias:
+        added["logit_bias"] = dict(extras.logit_bias)
+    if extras.template:
+        added[TEMPLATE] = extras.template_fields
+    if extras.top_logprobs and "logprobs" not in without:
+        added["top_logprobs"] = extras.top_logprobs
+    return {key: value for key, value in added.items() if client_part(key) not in without}
+
+
 def body(model: str, prompt: Prompt, opening: str, limits: Limits, max_tokens: int, without: frozenset[str]) -> Body:
     """One streamed request, less the parameters that this server is known to refuse."""
     request: Body = {
+        **of_client(prompt, limits.extras, without),
         "model": model,
         "messages": messages(prompt.turns, opening),
         "stream": True,
