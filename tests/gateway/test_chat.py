@@ -373,8 +373,9 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
     [
         (said(tools=[TOOL]), "cannot do tools"),
         (said(n=2), "cannot do n"),
-        (said(logprobs=True), "cannot do logprobs"),
-        (said(extra_body={"temprature": 1}), "did you mean 'temperature'"),
+        (said(n=2), "send the request several times, or use the model cuecard/vote"),
+        (said(extra_body={"best_of": 2}), "cannot do best_of"),
+        (said(extra_body={"guided_choice": ["a", "b"]}), "options in the cuecard object"),
         (said(extra_body={"cuecard": {"stategy": "mutual"}}), "did you mean 'strategy'"),
         (said(extra_body={"cuecard": {"strategy": "mutal"}}), "did you mean mutual"),
         (said(extra_body={"cuecard": {"budget": 0}}), "whole number of at least 1"),

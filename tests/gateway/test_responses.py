@@ -90,10 +90,10 @@ async def test_a_failure_in_the_midst_is_a_failed_response():
         ({"input": [{"type": "function_call_output", "call_id": "1", "output": "2"}]}, "function_call_output"),
         ({"input": [{"type": "item_reference", "id": "rs_1"}]}, "send the item itself"),
         ({"input": COUNT, "tools": [{"type": "web_search"}]}, "cannot do tools"),
-        ({"input": COUNT, "extra_body": {"inptu": 1}}, "unknown parameter 'inptu'"),
+        ({"input": COUNT, "extra_body": {"temprature": 1}}, "did you mean 'temperature'"),
     ],
 )
 async def test_what_a_pair_cannot_do_is_refused(asked, words):
-    async with gateway() as client:
+    async with gateway(unknown_parameters="refuse") as client:
         with pytest.raises(openai.BadRequestError, match=words):
             await client.responses.create(model="cuecard", **asked)

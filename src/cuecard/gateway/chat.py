@@ -253,8 +253,6 @@ def _content(content: object, where: str, fetch: Fetch, *, is_assistant: bool) -
         raise BadInput(f"{where} has more than {MOST_PARTS} parts", "send fewer")
     texts, images = [], []
     for part in content:
-        if part is None:
-            continue  # as if it were not there
         kind = part.get("type") if isinstance(part, dict) else None
         match kind:
             case "text" | "input_text" | "output_text" if isinstance(part.get("text"), str | None):

@@ -82,19 +82,9 @@ PARAMETERS: Mapping[str, Parameter] = {
     "chat_template": Parameter(Use.REFUSED, (), "set it where the model is served"),
     "suffix": Parameter(Use.REFUSED, (), "put all of the text into the messages"),
     **dict.fromkeys(
-        [
-            "guided_json",
-            "guided_regex",
-            "guided_choice",
-            "guided_grammar",
-            "structured_outputs",
-            "grammar",
-            "json_schema",
-            "regex",
-            "ebnf",
-            "structural_tag",
-        ],
-        Parameter(Use.REFUSED, (False,), _GRAMMAR),
+        _rows(Use.REFUSED, "guided_json guided_regex guided_choice guided_grammar structured_outputs structural_tag")
+        | _rows(Use.REFUSED, "grammar json_schema regex ebnf"),
+        Parameter(Use.REFUSED, (False, True), _GRAMMAR),
     ),
     # OpenAI's
     **_rows(Use.IGNORED, "user metadata safety_identifier prompt_cache_key prompt_cache_retention prediction"),
@@ -163,6 +153,9 @@ RANGES = {
 }
 """Least and most of each number that is handed on."""
 HEADER, MOST_NAMED = "x-cuecard-ignored", 32
+MOST_UNKNOWN, MOST_NAME = 256, 200
+"""Unknown parameters of a request, and characters of a name."""
+_KNOWN = tuple(name for name, row in PARAMETERS.items() if row.use in (Use.READ, Use.HANDED_ON))
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
 
@@ -191,6 +184,11 @@ class Parameters:
 def read(body: Json) -> Parameters:
     """The parameters of a request. Raises BadInput, and BeyondAPair for what only one model could do."""
     given = {name: value for name, value in body.items() if value is not None}
+    unknown = {name: value for name, value in given.items() if name not in PARAMETERS}
+    if len(unknown) > MOST_UNKNOWN:
+        raise BadInput(f"there are more than {MOST_UNKNOWN} unknown parameters", "leave them out")
+    if long := next((name for name in unknown if len(name) > MOST_NAME), None):
+        raise BadInput(f"unknown parameter {long[:100]!r}", suggest(long, _KNOWN))
     wanted = {name: value for name, value in given.items() if name in PARAMETERS and not _asks_for_nothing(name, value)}
     for name in wanted:
         if PARAMETERS[name].use is Use.REFUSED:
@@ -216,7 +214,7 @@ def read(body: Json) -> Parameters:
         logprobs=logprobs,
         ignored=(*by_use[Use.IGNORED], *ignored),
         server={name: wanted[name] for name in by_use[Use.SERVER]},
-        unknown={name: value for name, value in given.items() if name not in PARAMETERS},
+        unknown=unknown,
     )
 
 
@@ -227,7 +225,7 @@ def settled(given: Parameters, unknown: Unknown, honoured: Collection[str]) -> t
     """
     if unknown is Unknown.REFUSE and given.unknown:
         name = next(iter(given.unknown))
-        raise BadInput(f"unknown parameter {name[:100]!r}", suggest(name, tuple(PARAMETERS)))
+        raise BadInput(f"unknown parameter {name[:100]!r}", suggest(name, _KNOWN))
     extras, others = given.extras, {**given.server, **given.unknown}
     passed = {name: others[name] for name in others if _FIELD.fullmatch(name)} if unknown is Unknown.PASS else {}
     if passed:

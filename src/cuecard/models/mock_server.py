@@ -352,8 +352,9 @@ class _Saying:
         most = body.get("max_tokens") or body.get("max_completion_tokens") or len(pieces) + 1
         if body.get("ignore_eos"):  # the end is written over, again and again
             pieces += pieces[-1:] * (most - len(pieces))
+        pieces, stopped = _until_stop(pieces, body.get("stop") or ())
         self.pieces = pieces[:most]
-        self.finish = "length" if len(pieces) >= most else says.finish_reason
+        self.finish = "length" if len(pieces) >= most and not stopped else says.finish_reason
 
     async def stream(self, writer: asyncio.StreamWriter) -> bool:
         """Whether it came to its end."""
@@ -435,7 +436,10 @@ class _Saying:
     ) -> str:
         choice: dict[str, Any] = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
         if self.body.get("logprobs") and self.says.logprob is not None and tokens:
-            choice["logprobs"] = {"content": [{"token": text, "logprob": self.says.logprob} for text in tokens]}
+            told = [{"token": text, "logprob": self.says.logprob} for text in tokens]
+            wanted = self.body.get("top_logprobs") or 0
+            others = [{"token": f"other{place}", "logprob": -5.0} for place in range(wanted)]
+            choice["logprobs"] = {"content": [token | {"top_logprobs": [token, *others][:-1]} for token in told]}
         event: dict[str, Any] = {"object": "chat.completion.chunk", "choices": [choice]}
         if self.running_usage:
             event["usage"] = self._usage(sent)
@@ -450,6 +454,20 @@ class _Saying:
         elif self.says.count is Count.SGLANG:
             usage["reasoning_tokens"] = thought
         return usage
+
+
+def _until_stop(pieces: list[tuple[str, str]], stops: str | Sequence[str]) -> tuple[list[tuple[str, str]], bool]:
+    """The tokens before the first stop text, be it in the reasoning or in the answer, and whether there is one."""
+    text = "".join(piece for _, piece in pieces)
+    found = [at for stop in ([stops] if isinstance(stops, str) else stops) if (at := text.find(stop)) >= 0]
+    if not found:
+        return pieces, False
+    room, kept = min(found), []
+    for name, piece in pieces:
+        if room > 0:
+            kept.append((name, piece[:room]))
+        room -= len(piece)
+    return kept, True
 
 
 def _framed(says: Says, thinks: bool) -> list[tuple[str, str]]:
