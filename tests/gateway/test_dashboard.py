@@ -20,7 +20,9 @@ from cuecard.domain.errors import ModelRefused, ModelUnreachable
 from cuecard.gateway.audit import Audit
 from cuecard.gateway.keys import Key, make
 from cuecard.gateway.observe import MINUTES, Observatory
+from cuecard.gateway.pairs import Pairs
 from cuecard.gateway.pool import Breaker, Pool, Replica
+from cuecard.gateway.service import Service
 from cuecard.models.base import Model
 from cuecard.models.recorded import Says, ScriptedModel
 
@@ -208,10 +210,27 @@ async def test_a_failure_is_told_in_the_playground_and_by_the_servers_state(tmp_
     async with gateway(models) as client, browser(tmp_path) as tab:
         await tab.open(str(client.base_url).replace("v1/", "dashboard"))
         await tab.until("document.querySelector('#model').options.length")
+        assert await tab.js("document.querySelector('#question').value") == ""  # nothing that a pair cannot answer
+        await tab.js(f"document.querySelector('#question').value = {COUNT!r}")
         await tab.js("document.querySelector('#go').click()")
         await tab.until("document.querySelector('#how').className === 'bad'")
         assert "no model is left" in await text(tab, "#how")
         await tab.until("document.querySelectorAll('#servers .down').length === 2")
+        await tab.js("document.querySelector('#example').click()")
+        await tab.until("document.querySelector('#reply').hidden")  # the error was about another image
+
+
+async def test_of_several_pairs_each_server_is_shown_with_its_own(tmp_path):
+    pairs = Pairs([Service(pair()), Service(pair(), name="vision")])
+    async with gateway(pairs=pairs) as client, browser(tmp_path) as tab:
+        await ask(client, "cuecard", "vision")
+        await tab.open(str(client.base_url).replace("v1/", "dashboard"), PHONE)
+        await tab.until("document.querySelectorAll('#servers tbody tr').length === 4")
+        servers = await text(tab, "#servers")
+        assert "cuecard, small" in servers
+        assert "vision, large" in servers
+        assert "vision, large 1" not in servers
+        assert await tab.js("document.documentElement.scrollWidth <= innerWidth")
 
 
 async def test_without_a_key_nothing_more_is_asked_until_one_is_typed(tmp_path):

@@ -19,6 +19,8 @@ from cuecard.gateway.audit import Audit
 from cuecard.gateway.observe import Observatory
 from cuecard.gateway.pool import Breaker, Pool, Replica
 from cuecard.gateway.service import Service
+from cuecard.models.mock_server import MockServer, Stall
+from cuecard.models.openai import OpenAIModel
 from cuecard.models.recorded import Says, ScriptedModel
 from cuecard.planning import virtual_time
 from cuecard.strategies.run import answer
@@ -145,6 +147,30 @@ async def test_health_and_readiness():
     async with both(agreeing()) as (_, plain):
         assert (await plain.get("health")).json()["status"] == "ok"
         assert (await plain.get("ready")).json() == {"status": "ok", "down": []}
+
+
+async def test_the_gateway_answers_at_once_and_is_ready_when_its_servers_are_probed(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    told: list[str] = []
+    async with MockServer([Stall()], models=["mock"]) as url:
+        models = {role: Pool([Replica(OpenAIModel(url, "mock"), Breaker(lambda: 0.0))]) for role in ("small", "large")}
+        async with gateway(models, tell=told.append) as client, httpx2.AsyncClient() as plain:
+            root = str(client.base_url).removesuffix("v1/")
+            ready, health = await plain.get(f"{root}ready"), await plain.get(f"{root}health")
+    assert (ready.status_code, ready.json()["status"], health.status_code) == (503, "probing", 200)
+
+
+async def test_when_no_server_can_be_probed_the_gateway_is_ready_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    models = {
+        role: Pool([Replica(OpenAIModel("http://127.0.0.1:9/v1", "mock"), Breaker(lambda: 0.0))])
+        for role in ("small", "large")
+    }
+    async with gateway(models, tell=lambda line: None) as client, httpx2.AsyncClient() as plain:
+        ready = str(client.base_url).replace("v1/", "ready")
+        while (answer := await plain.get(ready)).json()["status"] == "probing":  # noqa: ASYNC110 - asked from outside
+            await asyncio.sleep(0.05)
+    assert (answer.status_code, answer.json()["status"]) == (200, "ok")
 
 
 @pytest.mark.parametrize(

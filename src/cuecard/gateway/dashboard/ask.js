@@ -23,6 +23,7 @@ async function show(blob, name) {
   at("preview").hidden = at("remove").hidden = !picture;
   if (picture) at("preview").src = picture;
   at("preview").alt = name;
+  if (at("how").className === "bad") at("reply").hidden = true; // what went wrong was about another image
 }
 
 /** From a drop or the clipboard; false if there is no image. */

@@ -27,7 +27,8 @@ function saved({ estimated, alone, requests }) {
 
 function tiles(stats) {
   const totals = stats.recent.map((request) => request.total_s).sort((a, b) => a - b);
-  const [small, large] = [generated(stats, "small"), generated(stats, "large")];
+  const roles = ["small", "large", ...stats.tokens.some((row) => row.role === "third") ? ["third"] : []];
+  const written = roles.map((role) => generated(stats, role));
   const counted = (errors) => Object.entries(errors).map(([name, count]) => `${count}: ${stats.words[name]}`).join(" ");
   const refused = sum(Object.values(stats.refusals));
   const without = (stats.routes.agreed ?? 0) / stats.requests;
@@ -36,7 +37,7 @@ function tiles(stats) {
     tile("agreed", stats.requests ? percent(without) : "–", "answered without reasoning"),
     tile("median time", totals.length ? seconds(totals[Math.floor(totals.length / 2)]) : "–", `of the last ${totals.length}`),
     tile("saved, estimated", ...saved(stats.saved_s)),
-    tile("tokens generated", (small + large).toLocaleString("en"), `${small.toLocaleString("en")} small, ${large.toLocaleString("en")} large`),
+    tile("tokens generated", sum(written).toLocaleString("en"), roles.map((role, index) => `${written[index].toLocaleString("en")} ${role}`).join(", ")),
     ...(stats.cost ? [tile("cost", stats.cost.total.toPrecision(3), "of all calls, by the prices of the configuration")] : []),
     tile("failures", sum(Object.values(stats.failures)).toLocaleString("en"), counted(stats.failures)),
     ...(refused ? [tile("refused", refused.toLocaleString("en"), counted(stats.refusals))] : []),
@@ -114,10 +115,11 @@ const STATES = { closed: "● up", half_open: "◐ on trial", open: "✕ down" }
 
 function servers(upstreams) {
   if (!upstreams.length) return at("servers").replaceChildren(make("p", { className: "empty", textContent: "The models run in this process." }));
+  const several = new Set(upstreams.map((server) => server.pair)).size > 1;
   const lines = upstreams.map((server) => {
     const state = make("td", { textContent: STATES[server.state], className: server.state === "closed" ? "ok" : "down" });
-    const alone = upstreams.filter((other) => other.role === server.role).length === 1;
-    const name = make("td", { className: "long" }, `${server.role}${alone ? "" : ` ${server.replica + 1}`} `, make("span", { className: "empty", textContent: server.model }));
+    const alone = upstreams.filter((other) => other.pair === server.pair && other.role === server.role).length === 1;
+    const name = make("td", { className: "long" }, `${several ? `${server.pair}, ` : ""}${server.role}${alone ? "" : ` ${server.replica + 1}`} `, make("span", { className: "empty", textContent: server.model }));
     return [name, state, String(server.running), String(server.waiting)];
   });
   at("servers").replaceChildren(make("table", {}, ...rows(["server", "state", "running", "waiting"], lines, 2)));
