@@ -1,8 +1,9 @@
 """Answers under JSON schemas:  python benchmarks/structured.py [--url URL#MODEL] [--questions N] [--strategies a,b]
 
 Asks the gateway N questions under each of several schemas, by each strategy, streamed and not, and counts the answers
-that fit, the errors, and the answers that do not fit, which have to be none. Without --url both models are a mock server
-that gives prose, fences, wrong types, cut JSON, and errors in place of some schemas; with it both are that server's.
+that fit, the errors, and the answers that do not fit, which have to be none. Without --url both models are a mock
+server that gives prose, fences, wrong types, cut JSON, and errors in place of some schemas; with it both are that
+server's.
 """
 
 from __future__ import annotations

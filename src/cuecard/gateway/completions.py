@@ -9,12 +9,13 @@ from cuecard.gateway.account import Json
 from cuecard.gateway.chat import Asked, Fetch, sse
 
 EXAMPLE = '{"model": "cuecard", "prompt": "…"}'
-HARMLESS = {"suffix": "", "echo": False, "best_of": 1}
+HARMLESS = {"suffix": "", "echo": False, "best_of": 1, "logprobs": None}
 """Parameters that a pair cannot honour, and their values that change nothing."""
 WHY_NOT = {
     "suffix": "put all of the text into the prompt",
     "echo": "leave it out: only the answer comes back",
     "best_of": "leave it out, or use cuecard/vote",
+    "logprobs": "use /v1/chat/completions, or the confidence in the cuecard object",
 }
 OF_CHAT = ("messages", "tools", "functions")
 OWN = ("prompt", "include_reasoning", "reasoning", *HARMLESS)
