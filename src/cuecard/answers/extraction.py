@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from cuecard.answers import choice, maths, number, short_text, structured, yes_no
+from cuecard.answers import choice, maths, number, short_text, structured, tool_calls, yes_no
 from cuecard.answers.answer import UNPARSED, Answer, Blank, Reading
 from cuecard.answers.patterns import any_of, pattern
 from cuecard.answers.reasoning import visible
@@ -50,6 +50,8 @@ def extract(text: str, question: Question) -> Answer:
         return UNPARSED
     if question.kind is AnswerKind.FREE_TEXT:
         return _free(shown)
+    if question.calling is not None:
+        return tool_calls.read(shown, question)
     if question.kind is AnswerKind.JSON:
         return structured.read(shown)
     reading = _read(spaced(shown), _shortened(question))

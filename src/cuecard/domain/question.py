@@ -26,6 +26,15 @@ class AnswerKind(StrEnum):
     JSON = "json"
 
 
+class Calling(StrEnum):
+    """How a question offers tools; its schema is then the form of a reply, as `answers.tool_calls` reads it."""
+
+    AUTO = "auto"
+    """The reply calls tools, or is an answer."""
+    REQUIRED = "required"
+    """The reply calls at least one tool."""
+
+
 @dataclass(frozen=True)
 class Image:
     """One encoded image (PNG, JPEG, …), handed to every model as the same bytes."""
@@ -62,6 +71,8 @@ class Question:
     """The JSON Schema that an answer of kind `json` has to fit, as JSON."""
     labels: tuple[str, ...] = ()
     """The numbers that the user gave the options; () for letters, which models are asked with in any case."""
+    calling: Calling | None = None
+    """Whether the reply may, or must, call tools; None: there are none to call."""
 
     def __post_init__(self) -> None:
         if not self.text.strip():

@@ -14,7 +14,9 @@ from cuecard.answers import guess_kind, listed_in
 from cuecard.domain.errors import BadInput, BeyondAPair, CuecardError
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.question import AnswerKind, Image, Message, Question, kind_named
+from cuecard.gateway import tool_history, tools
 from cuecard.gateway.account import Json, estimated_tokens, usage
+from cuecard.gateway.tools import ToolCall, Tools
 
 Fetch = Callable[[str], Image]
 """An image from the URL of a message part. Raises BadInput."""
@@ -22,11 +24,6 @@ Fetch = Callable[[str], Image]
 # What a client may send because it always does, as long as it asks for nothing that a pair cannot give.
 HARMLESS: Mapping[str, tuple[Any, ...]] = {
     "n": (1, None),
-    "tools": ([], None),
-    "functions": ([], None),
-    "tool_choice": ("none", "auto", None),
-    "function_call": ("none", "auto", None),
-    "parallel_tool_calls": (True, False, None),
     "logprobs": (False, None),
     "top_logprobs": (0, None),
     "logit_bias": ({}, None),
@@ -40,8 +37,6 @@ HARMLESS: Mapping[str, tuple[Any, ...]] = {
 }
 WHY_NOT = {
     "n": "ask several times, or use cuecard/vote",
-    "tools": "set pass_to under [pair] in cuecard.toml: one model alone then answers it",
-    "functions": "set pass_to under [pair] in cuecard.toml: one model alone then answers it",
     "logprobs": "the confidence of the answer is in the cuecard object of the response",
     "audio": "text and images are what a pair reads and writes",
     "modalities": "text and images are what a pair reads and writes",
@@ -63,6 +58,7 @@ READ = (
     "include_reasoning",
     "response_format",
     "cuecard",
+    *tools.PARAMETERS,
 )
 KNOWN = (*READ, *HARMLESS, *IGNORED)
 REASONING = ("effort", "max_tokens", "exclude")
@@ -106,6 +102,8 @@ class Asked(Given):
     include_usage: bool = False
     reasoning_field: str | None = "reasoning_content"
     """Where reasoning goes; None: it is not shown."""
+    tools: Tools | None = None
+    """What may be called; None: nothing."""
 
 
 def parse(body: object, fetch: Fetch) -> Asked:
@@ -118,7 +116,9 @@ def parse(body: object, fetch: Fetch) -> Asked:
     options = _object(body, "stream_options", STREAM_OPTIONS)
     reasoning = _object(body, "reasoning", REASONING)
     hidden = _flag(reasoning, "exclude") or not _flag(body, "include_reasoning", default=True)
-    question = _question(body, own, fetch)
+    schema = _schema(body)
+    offered = tools.parse(body, None if schema is None else json.loads(schema))
+    question = _question(body, own, fetch, offered)
     return Asked(
         model=model,
         question=question,
@@ -127,6 +127,7 @@ def parse(body: object, fetch: Fetch) -> Asked:
         stream=_flag(body, "stream"),
         include_usage=_flag(options, "include_usage"),
         reasoning_field=None if hidden else "reasoning" if reasoning else "reasoning_content",
+        tools=offered,
     )
 
 
@@ -219,20 +220,22 @@ def _count(body: Json, key: str, least: int = 1, most: int = MOST_TOKENS) -> int
 # --- messages ---------------------------------------------------------------------------------------------------------
 
 
-def _question(body: Json, own: Json, fetch: Fetch) -> Question:
+def _question(body: Json, own: Json, fetch: Fetch, offered: Tools | None) -> Question:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise BadInput("messages is empty", "the last message is the user's question")
     if len(messages) > MOST_PARTS:
         raise BadInput(f"there are more than {MOST_PARTS} messages", "send fewer")
-    system, turns = [], []
+    system, turns, calls = [], [], tool_history.Calls()
     for index, message in enumerate(messages):
-        role, text, images = _message(message, index, fetch)
+        role, text, images = _message(message, index, fetch, calls)
         if role != "system":
             turns.append(Message(role, text, images))
         elif text:
             system.append(text)
-    *history, last = _ending_with_the_user(turns)
+    *history, last = tool_history.joined(_ending_with_the_user(turns))
+    if offered is not None:
+        return tools.question(offered, system, history, last)
     asked = next(turn.text for turn in reversed(turns) if turn.role == "user")
     text, options = asked, tuple(_options(own))
     labels: tuple[str, ...] = ()
@@ -260,7 +263,7 @@ def _ending_with_the_user(turns: Sequence[Message]) -> list[Message]:
     ending = list(turns)
     while ending[-1].role == "assistant" and not ending[-1].text.strip():
         ending.pop()
-    return ending if ending[-1].role == "user" else [*ending, Message("user", GO_ON)]
+    return ending if ending[-1].role in ("user", tool_history.RESULT) else [*ending, Message("user", GO_ON)]
 
 
 def _options(own: Json) -> list[str]:
@@ -289,21 +292,26 @@ def _schema(body: Json) -> str | None:
             raise BadInput(f"unknown response_format {str(other)[:100]!r}", "there are: text, json_object, json_schema")
 
 
-def _message(message: object, index: int, fetch: Fetch) -> tuple[str, str, tuple[Image, ...]]:
+def _message(
+    message: object, index: int, fetch: Fetch, calls: tool_history.Calls
+) -> tuple[str, str, tuple[Image, ...]]:
     where = f"message {index + 1}"
     if not isinstance(message, dict):
         raise BadInput(f"{where} is not an object")
     role = message.get("role")
-    if role in ("tool", "function") or message.get("tool_calls"):
-        raise BeyondAPair(f"{where} belongs to a tool call, which a pair cannot do", WHY_NOT["tools"])
+    if role in ("tool", "function"):
+        return tool_history.RESULT, calls.result(message, where), ()
     if role not in ("system", "developer", "user", "assistant"):
-        raise BadInput(f"{where} has the role {str(role)[:100]!r}", "there are: system, developer, user, assistant")
+        hint = "there are: system, developer, user, assistant, tool"
+        raise BadInput(f"{where} has the role {str(role)[:100]!r}", hint)
     content = message.get("content")
     if content is None and role != "user":
         content = message.get("refusal") or ""  # nothing, or nothing but a refusal
     texts, images = _content(content, where, fetch, is_assistant=role == "assistant")
     if images and role != "user":
         raise BadInput(f"{where} has an image, and is not the user's")
+    if role == "assistant" and (called := calls.written(message, where)):
+        texts = [text for text in texts if text] + [called]
     return "system" if role == "developer" else role, "\n".join(texts), tuple(images)
 
 
@@ -342,8 +350,21 @@ def _url(given: object, where: str) -> str:
 
 
 def finish_reason(outcome: Outcome) -> str:
-    """Why the visible answer ends, in OpenAI's words."""
+    """Why the visible answer ends, in OpenAI's words, if it calls no tool."""
     return "length" if outcome.truncated else "stop"
+
+
+def _called(calls: Sequence[ToolCall], *, legacy: bool) -> Json:
+    """Calls as a message has them."""
+    functions = [{"name": call.name, "arguments": call.arguments} for call in calls]
+    if legacy:
+        return {"function_call": functions[0]}
+    return {
+        "tool_calls": [
+            {"id": call.id, "type": "function", "function": function}
+            for call, function in zip(calls, functions, strict=True)
+        ]
+    }
 
 
 class Writer:
@@ -355,10 +376,14 @@ class Writer:
     def whole(self, outcome: Outcome, reasoning: str, account: Json) -> Json:
         """The answer, and of the reasoning what a client may read."""
         asked = self._asked
-        message: Json = {"role": "assistant", "content": outcome.answer, "refusal": None}
+        calls = tools.calls_of(asked, outcome)
+        content = tools.text_of(asked, outcome) if calls is None else None
+        message: Json = {"role": "assistant", "content": content, "refusal": None}
+        if calls is not None:
+            message |= _called(calls, legacy=self._legacy)
         if asked.reasoning_field and reasoning:
             message[asked.reasoning_field] = reasoning
-        choice = {"index": 0, "message": message, "finish_reason": finish_reason(outcome), "logprobs": None}
+        choice = {"index": 0, "message": message, "finish_reason": self._finish(outcome), "logprobs": None}
         base = {"id": asked.id, "object": "chat.completion", "created": asked.created, "model": asked.model}
         return base | {"choices": [choice], "usage": usage(outcome), "cuecard": account}
 
@@ -372,15 +397,38 @@ class Writer:
     def content(self, text: str) -> list[bytes]:
         return [sse(self._chunk({"content": text}))]
 
+    def calls(self, calls: Sequence[ToolCall]) -> list[bytes]:
+        """Of each call its id and name first, then its arguments piece by piece."""
+        deltas: list[Json] = []
+        for index, call in enumerate(calls):
+            named = {"name": call.name, "arguments": ""}
+            if self._legacy:
+                deltas += [{"function_call": named}]
+                deltas += [{"function_call": {"arguments": piece}} for piece in call.pieces]
+                continue
+            deltas += [{"tool_calls": [{"index": index, "id": call.id, "type": "function", "function": named}]}]
+            more = ({"index": index, "function": {"arguments": piece}} for piece in call.pieces)
+            deltas += [{"tool_calls": [each]} for each in more]
+        return [sse(self._chunk(delta)) for delta in deltas]
+
     def end(self, outcome: Outcome, account: Json) -> list[bytes]:
         """The finish reason, usage and nothing else if it was asked for, and the end."""
-        events = [sse(self._chunk({}, finish_reason(outcome)) | {"cuecard": account})]
+        events = [sse(self._chunk({}, self._finish(outcome)) | {"cuecard": account})]
         if self._asked.include_usage:
             events.append(sse(self._chunk({}) | {"choices": [], "usage": usage(outcome)}))
         return [*events, sse("[DONE]")]
 
     def fail(self, error: CuecardError) -> list[bytes]:
         return [sse(problem(error)), sse("[DONE]")]
+
+    @property
+    def _legacy(self) -> bool:
+        return self._asked.tools is not None and self._asked.tools.legacy
+
+    def _finish(self, outcome: Outcome) -> str:
+        if tools.calls_of(self._asked, outcome) is None:
+            return finish_reason(outcome)
+        return "function_call" if self._legacy else "tool_calls"
 
     def _chunk(self, delta: Json, finish: str | None = None) -> Json:
         asked = self._asked

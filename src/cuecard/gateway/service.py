@@ -13,10 +13,11 @@ from cuecard.domain.call import Call, Mode
 from cuecard.domain.errors import BrokenStream, NoAnswer
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.gateway import names
+from cuecard.gateway import names, tools
 from cuecard.gateway.chat import Asked
 from cuecard.gateway.config import Config, Prices, Upstream
 from cuecard.gateway.pool import Breaker, Pool, Replica
+from cuecard.gateway.tools import ToolCall
 from cuecard.models import spec
 from cuecard.models.base import Model
 from cuecard.pair import policy_with
@@ -32,6 +33,13 @@ class Said:
 
     text: str
     is_reasoning: bool
+
+
+@dataclass(frozen=True)
+class Called:
+    """Calls of tools that the client is to make."""
+
+    calls: tuple[ToolCall, ...]
 
 
 @dataclass(frozen=True)
@@ -121,7 +129,7 @@ class Service:
     def _can_compare(self) -> bool:
         return "large" in self.models and self.models["large"].abilities.scoring
 
-    async def listen(self, asked: Asked, plan: Plan, calls: list[Call]) -> AsyncGenerator[Said | Outcome]:
+    async def listen(self, asked: Asked, plan: Plan, calls: list[Call]) -> AsyncGenerator[Said | Called | Outcome]:
         """What a client may hear as it comes, and at last the outcome. Closing it ends every call.
 
         Reasoning is that of the first call that reasons. Of the answer nothing is said that might be replaced: a
@@ -146,7 +154,7 @@ class Service:
                 self.busy.clear()
                 self.idle.set()
 
-    async def _listen(self, asked: Asked, plan: Plan, calls: list[Call]) -> AsyncGenerator[Said | Outcome]:
+    async def _listen(self, asked: Asked, plan: Plan, calls: list[Call]) -> AsyncGenerator[Said | Called | Outcome]:
         thinker, told = None, ""
         alone = plan.strategy.startswith(("short", "reason"))
         async with aclosing(stream(asked.question, self.models, plan.strategy, plan.policy, calls)) as heard:
@@ -164,6 +172,11 @@ class Service:
                         outcome = item if told else never_empty(asked.question, item, strict=plan.policy.strict)
                         if told and told.strip() != outcome.answer.strip():
                             raise BrokenStream(f"the answer broke off: {outcome.reason}")
+                        if asked.tools is not None:
+                            for piece in answered(asked, outcome):
+                                yield piece
+                            yield outcome
+                            return
                         answer = told or written(asked.question, outcome)
                         if not told:
                             yield Said(answer, False)
@@ -172,6 +185,15 @@ class Service:
     async def aclose(self) -> None:
         for model in self.models.values():
             await model.aclose()
+
+
+def answered(asked: Asked, outcome: Outcome) -> Iterator[Said | Called]:
+    """The calls of tools in an answer, or its text piece by piece. Raises BrokenStream, as `tools.calls_of`."""
+    if (calls := tools.calls_of(asked, outcome)) is not None:
+        yield Called(calls)
+        return
+    for piece in tools.pieces(tools.text_of(asked, outcome)):
+        yield Said(piece, False)
 
 
 def written(question: Question, outcome: Outcome) -> str:
