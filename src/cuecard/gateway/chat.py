@@ -233,20 +233,23 @@ def _question(body: Json, own: Json, fetch: Fetch, offered: Tools | None) -> Que
             turns.append(Message(role, text, images))
         elif text:
             system.append(text)
-    *history, last = tool_history.joined(_ending_with_the_user(turns))
+    turns = _ending_with_the_user(turns)
+    *history, last = tool_history.joined(turns)
     if offered is not None:
         return tools.question(offered, system, history, last)
-    asked = next(turn.text for turn in reversed(turns) if turn.role == "user")
+    goes_on = turns[-1].role == tool_history.RESULT  # no question of its own, and what tools list are no options
+    asked = last.text if goes_on else next(turn.text for turn in reversed(turns) if turn.role == "user")
     text, options = asked, tuple(_options(own))
     labels: tuple[str, ...] = ()
-    if not options:
+    if not options and not goes_on:
         found = listed_in(text)
         text, options, labels = found.text, found.options, found.labels
     schema, kind = _schema(body), own.get("kind")
     if kind is not None and not (isinstance(kind, str) and len(kind) <= MOST_NAME):
         raise BadInput("kind in cuecard is not a text", f"kinds are: {', '.join(AnswerKind)}")
     told = "\n\n".join(system) or None
-    wanted = kind_named(kind) if kind is not None else AnswerKind.JSON if schema else guess_kind(text, options)
+    guessed = AnswerKind.JSON if schema else AnswerKind.FREE_TEXT if goes_on else guess_kind(text, options)
+    wanted = guessed if kind is None else kind_named(kind)
     try:
         said = text if last.text == asked else last.text
         return Question(

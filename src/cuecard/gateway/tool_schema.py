@@ -117,8 +117,8 @@ class _Lifting:
 def _at(schema: Any, pointer: str, where: str) -> Any:
     """What a JSON pointer in a fragment leads to. Raises BadInput."""
     place = schema
-    for part in pointer.split("/")[1:]:
-        key = unquote(part).replace("~1", "/").replace("~0", "~")
+    for part in unquote(pointer).split("/")[1:]:
+        key = part.replace("~1", "/").replace("~0", "~")
         if isinstance(place, list) and key.isdecimal() and len(key) < 6 and int(key) < len(place):
             place = place[int(key)]
         else:
