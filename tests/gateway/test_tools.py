@@ -322,7 +322,7 @@ async def test_words_where_a_call_is_required_are_told_in_the_stream():
 
 
 async def test_a_server_gets_the_schema_and_no_tools_of_its_own():
-    server = MockServer([Says(PARIS)], models=["tiny", "huge"])
+    server = MockServer([Says(PARIS, logprob=-0.001)], models=["tiny", "huge"])
     async with server as url:
         models = {"small": OpenAIModel(url, "tiny"), "large": OpenAIModel(url, "huge")}
         async with gateway(models) as client:
