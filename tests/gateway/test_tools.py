@@ -14,6 +14,9 @@ from cuecard.gateway.journal import Journal
 from cuecard.gateway.replay import entries
 from cuecard.models.mock_server import HttpError, MockServer, Says
 from cuecard.models.openai import OpenAIModel
+from cuecard.models.prompt import PROSE
+from cuecard.models.recorded import Says as Scripted
+from cuecard.models.recorded import ScriptedModel
 
 pytestmark = pytest.mark.timeout(20)
 WEATHER = {
@@ -85,14 +88,17 @@ async def test_where_they_differ_the_large_model_calls_after_reading_the_small_o
 
 
 async def test_models_are_told_of_the_tools_in_words_and_of_the_form_of_a_reply():
-    models = pair(SUNNY, PARIS)
+    models = {
+        "small": ScriptedModel("tiny", lambda _: Scripted(SUNNY, "No."), style=PROSE),
+        "large": model("huge", PARIS),
+    }
     await asked(models)
     for prompt in (*models["small"].prompts, *models["large"].prompts):
         assert prompt.turns[0].role == "system"
         assert "- get_weather: The weather in a city, now.\n  Arguments: {" in prompt.turns[0].text
         assert '{"tool_calls": [' in prompt.turns[-1].text
     reasoning = next(prompt for prompt in models["small"].prompts if prompt.mode is Mode.REASON)
-    assert "which tools to call and with which arguments" in reasoning.turns[-1].text
+    assert "in plain words, not in JSON: is a tool needed first" in reasoning.turns[-1].text
     assert reasoning.schema is None
     assert json.loads(models["large"].prompts[0].schema)["anyOf"]
 

@@ -234,7 +234,7 @@ def _question(body: Json, own: Json, fetch: Fetch, offered: Tools | None) -> Que
         elif text:
             system.append(text)
     turns = _ending_with_the_user(turns)
-    *history, last = tool_history.joined(turns)
+    *history, last = tool_history.joined(turns, may_call=offered is not None)
     if offered is not None:
         return tools.question(offered, system, history, last)
     goes_on = turns[-1].role == tool_history.RESULT  # no question of its own, and what tools list are no options

@@ -101,10 +101,11 @@ def _text(content: object, where: str) -> str:
     return "\n".join(texts) or "(nothing)"
 
 
-def joined(turns: Sequence[Message]) -> list[Message]:
+def joined(turns: Sequence[Message], *, may_call: bool) -> list[Message]:
     """The turns with results of tools as the user's, joined with what the user says next.
 
     Where nobody has said anything since, the user's request stands below them, so that it is what is answered.
+    `may_call`: tools may be called again.
     """
     plain: list[Message] = []
     results: list[str] = []
@@ -121,11 +122,12 @@ def joined(turns: Sequence[Message]) -> list[Message]:
             plain.append(turn)
         results = []
     if results:
-        plain.append(Message("user", "\n\n".join([*results, _go_on(request)])))
+        plain.append(Message("user", "\n\n".join([*results, _go_on(request, may_call=may_call)])))
     return plain
 
 
-def _go_on(request: str) -> str:
+def _go_on(request: str, *, may_call: bool) -> str:
     asked = request.strip()
     which = f": {asked}" if 0 < len(asked) <= MOST_REPEATED else " above."
-    return f"With these results, go on with the user's request{which}"
+    again = "\nCall a tool again only if something is still missing." if may_call else ""
+    return f"Use these results to answer the user's request{which}{again}"

@@ -48,7 +48,7 @@ _WHAT: Mapping[str, str] = {
     AnswerKind.SHORT_TEXT: "a word or a short phrase only",
     AnswerKind.MATHS: "the final expression only",
     AnswerKind.JSON: "JSON only",
-    Calling.AUTO: f'JSON only: {_CALLS} to call tools, or {{"answer": "…"}} to answer the user',
+    Calling.AUTO: f'JSON only: {_CALLS} to call tools, or {{"answer": "…"}} to answer',
     Calling.REQUIRED: f"JSON only: {_CALLS} to call tools",
 }
 """What an answer of each kind consists of; free text has no such limit."""
@@ -83,9 +83,8 @@ class Wording:
 
 
 def _plain(form: AnswerKind | Calling) -> str:
-    if isinstance(form, Calling):
-        return f"Decide which tools to call and with which arguments, if any. Answer with {_WHAT[form]}."
-    return f"Answer with {_WHAT[form]}." if form in _WHAT else ""
+    first = "If a tool is needed first, call it; otherwise answer the user. " if form is Calling.AUTO else ""
+    return f"{first}Answer with {_WHAT[form]}." if form in _WHAT else ""
 
 
 def _brief(form: AnswerKind | Calling) -> str:
@@ -98,7 +97,7 @@ def _step_by_step(form: AnswerKind | Calling) -> str:
     what = "the complete answer" if form is AnswerKind.FREE_TEXT else _WHAT[form]
     think = "think step by step"
     if isinstance(form, Calling):
-        think += " in plain words, not in JSON: which tools to call and with which arguments, if any"
+        think += " in plain words, not in JSON: is a tool needed first, which one, and with which arguments"
     return f'First {think}. Then write a line "Answer:" and, below it, {what}.'
 
 
