@@ -365,13 +365,13 @@ async def test_two_answers_that_fit_a_schema_agree_by_what_they_say():
 
 # --- what is refused --------------------------------------------------------------------------------------------------
 
-TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
+TOOL = {"type": "custom", "custom": {"name": "f"}}
 
 
 @pytest.mark.parametrize(
     ("request_", "words"),
     [
-        (said(tools=[TOOL]), "cannot do tools"),
+        (said(tools=[TOOL]), "cannot call a tool of type 'custom'"),
         (said(n=2), "cannot do n"),
         (said(n=2), "send the request several times, or use the model cuecard/vote"),
         (said(extra_body={"best_of": 2}), "cannot do best_of"),

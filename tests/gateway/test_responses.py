@@ -87,9 +87,9 @@ async def test_a_failure_in_the_midst_is_a_failed_response():
         ({"input": []}, "input is empty"),
         ({"input": COUNT, "previous_response_id": "resp_1"}, "needs a memory"),
         ({"input": COUNT, "background": True}, "needs a memory"),
-        ({"input": [{"type": "function_call_output", "call_id": "1", "output": "2"}]}, "function_call_output"),
+        ({"input": [{"type": "function_call_output", "call_id": "1", "output": "2"}]}, "no earlier message has"),
         ({"input": [{"type": "item_reference", "id": "rs_1"}]}, "send the item itself"),
-        ({"input": COUNT, "tools": [{"type": "web_search"}]}, "cannot do tools"),
+        ({"input": COUNT, "tools": [{"type": "web_search"}]}, "cannot call a tool of type .web_search"),
         ({"input": COUNT, "extra_body": {"temprature": 1}}, "did you mean 'temperature'"),
     ],
 )

@@ -33,7 +33,7 @@ from cuecard.planning import virtual_time
 pytestmark = pytest.mark.timeout(20)
 SECRET = "cue-of-the-tests"
 MOST = 10_000
-TOOLS = [{"type": "function", "function": {"name": "look"}}]
+TOOLS = [{"type": "custom", "custom": {"name": "look"}}]
 
 
 @asynccontextmanager

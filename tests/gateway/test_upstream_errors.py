@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(30)
 
 KEY = "sk-proj-0123456789abcdefghijklmnop"
 ASKED: dict[str, Any] = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
-TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
+TOOLS = [{"type": "custom", "custom": {"name": "look"}}]
 STREAMED = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 DONE = b"data: [DONE]\n\n"
 STOP = b'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\n'

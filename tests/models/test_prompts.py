@@ -18,7 +18,7 @@ from templates import FAMILIES
 from transformers import PreTrainedTokenizerFast
 
 from cuecard.domain.call import Mode
-from cuecard.domain.question import AnswerKind, Image, Message, Question
+from cuecard.domain.question import AnswerKind, Calling, Image, Message, Question
 from cuecard.models.local.inputs import tokenized
 from cuecard.models.local.render import render
 from cuecard.models.prompt import (
@@ -78,7 +78,7 @@ def test_prompts_are_what_they_were() -> None:
 
 def test_every_answer_kind_has_an_instruction_and_the_mode_says_what_is_wanted() -> None:
     for style in STYLES.values():
-        assert set(style.words.short) == set(style.words.reason) == set(style.words.read) == set(AnswerKind)
+        assert set(style.words.short) == set(style.words.reason) == set(style.words.read) == {*AnswerKind, *Calling}
     modes = {name: prompt.mode for name, prompt in every_prompt(asked(), CARD, TAGS).items()}
     assert modes == {"short": Mode.SHORT, "reason": Mode.REASON, **{f"read {form}": Mode.READ for form in CardFormat}}
 

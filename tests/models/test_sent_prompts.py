@@ -10,7 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_prompts import CONTROL
 
-from cuecard.domain.question import AnswerKind, Image, Message, Question
+from cuecard.domain.question import AnswerKind, Calling, Image, Message, Question
+from cuecard.gateway.tools import Tool, Tools
 from cuecard.models.base import Limits
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.openai.wire import messages
@@ -53,7 +54,12 @@ def questions(draw: st.DrawFn) -> Question:
     history = tuple(Message(role, draw(texts)) for role in draw(st.sampled_from([(), ("user", "assistant")])))
     schema = json.dumps({"title": draw(texts)}, ensure_ascii=draw(st.booleans())) if kind is AnswerKind.JSON else None
     text = draw(texts.filter(str.strip))
-    return Question(text, (Image(b"one"),), options, kind, draw(st.none() | texts), history, schema)
+    calling = draw(st.none() | st.sampled_from(Calling)) if kind is AnswerKind.JSON else None
+    if calling is not None:  # as the gateway describes tools, and calls of earlier turns
+        tool = draw(texts)
+        schema = Tools((Tool("look", tool, {"title": tool, "default": tool}),), calling).schema
+        history = (Message("assistant", json.dumps({"tool_calls": [tool]}, ensure_ascii=False)), *history)
+    return Question(text, (Image(b"one"),), options, kind, draw(st.none() | texts), history, schema, calling=calling)
 
 
 def prompts(question: Question, card: str, style: Style) -> Iterator[Prompt]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from cuecard.answers import choice, maths, number, schemas, short_text, structured, yes_no
+from cuecard.answers import choice, maths, number, schemas, short_text, structured, tool_calls, yes_no
 from cuecard.answers.answer import UNPARSED, Answer, Blank, Reading
 from cuecard.answers.patterns import any_of, pattern
 from cuecard.answers.reasoning import visible
@@ -51,6 +51,8 @@ def extract(text: str, question: Question) -> Answer:
         return UNPARSED
     if question.kind is AnswerKind.FREE_TEXT:
         return _free(shown)
+    if question.calling is not None:
+        return tool_calls.read(shown, question)
     if question.kind is AnswerKind.JSON:
         return _fitting(structured.read(shown), question)
     reading = _read(spaced(shown), _shortened(question))
@@ -74,8 +76,8 @@ async def misfit_of(text: str, question: Question) -> schemas.Misfit | None:
 
 
 def shape_of(question: Question) -> Question:
-    """The question without its schema: any JSON answers it."""
-    return question if question.schema is None else replace(question, schema=None)
+    """The question without its schema: any JSON answers it, and any call of its tools, which are in the schema."""
+    return question if question.schema is None or question.calling else replace(question, schema=None)
 
 
 def _fitting(found: Answer, question: Question) -> Answer:

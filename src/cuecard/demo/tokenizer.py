@@ -74,7 +74,7 @@ def corpus() -> Iterator[str]:
             yield easyvqa.solve(item, scenes[item.image_path]).reasoning
     for _ in range(5):
         yield from ("Notes of another model, which may be wrong:", "\n\n", "user", "assistant", "system")
-        asked = [text for kind, text in TRAINED.short.items() if kind is not AnswerKind.JSON]  # nothing here is JSON
+        asked = [TRAINED.short[kind] for kind in AnswerKind if kind is not AnswerKind.JSON]  # nothing here is JSON
         yield from (text for each in asked for text in (each, TRAINED.follow_up.format(instruction=each)))
         yield from (*boards.COLOURS, "yes", "no", "Yes", "No")
         yield from (f"cell {n} cell {n} Cell {n} Cell {n}" for n in range(1, boards.CELLS + 1))

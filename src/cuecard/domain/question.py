@@ -26,6 +26,15 @@ class AnswerKind(StrEnum):
     JSON = "json"
 
 
+class Calling(StrEnum):
+    """How a question offers tools; its schema is then the form of a reply, as `answers.tool_calls` reads it."""
+
+    AUTO = "auto"
+    """The reply calls tools, or is an answer."""
+    REQUIRED = "required"
+    """The reply calls at least one tool."""
+
+
 @dataclass(frozen=True)
 class Image:
     """One encoded image (PNG, JPEG, …), handed to every model as the same bytes."""
@@ -66,6 +75,8 @@ class Question:
     """What servers are told that the schema is called."""
     schema_strict: bool = False
     """Servers that know OpenAI's `strict` are asked for it."""
+    calling: Calling | None = None
+    """Whether the reply may, or must, call tools; None: there are none to call."""
 
     def __post_init__(self) -> None:
         if not self.text.strip():

@@ -15,8 +15,10 @@ from cuecard.domain.errors import BadInput, BeyondAPair, CuecardError
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.question import AnswerKind, Image, Message, Question, kind_named
 from cuecard.domain.token import AnswerToken
+from cuecard.gateway import tool_history, tools
 from cuecard.gateway.account import Json, estimated_tokens, usage
-from cuecard.gateway.parameters import STREAM_OPTIONS, TO_ONE_MODEL, Parameters, read
+from cuecard.gateway.parameters import STREAM_OPTIONS, Parameters, read
+from cuecard.gateway.tools import ToolCall, Tools
 from cuecard.gateway.values import count as _count
 from cuecard.gateway.values import flag as _flag
 from cuecard.gateway.values import number as _number
@@ -69,6 +71,8 @@ class Asked(Given):
     """Where reasoning goes; None: it is not shown."""
     parameters: Parameters = field(default_factory=Parameters)
     """What the request asks for beside."""
+    tools: Tools | None = None
+    """What may be called; None: nothing."""
 
 
 def parse(body: object, fetch: Fetch) -> Asked:
@@ -81,7 +85,9 @@ def parse(body: object, fetch: Fetch) -> Asked:
     options = _object(body, "stream_options", STREAM_OPTIONS)
     reasoning = _object(body, "reasoning", REASONING)
     hidden = _flag(reasoning, "exclude") or not _flag(body, "include_reasoning", default=True)
-    question = _question(body, own, fetch)
+    schema = _schema(body)[0]
+    offered = tools.parse(body, None if schema is None else json.loads(schema))
+    question = _question(body, own, fetch, offered)
     return Asked(
         model=model,
         question=question,
@@ -91,6 +97,7 @@ def parse(body: object, fetch: Fetch) -> Asked:
         include_usage=_flag(options, "include_usage"),
         parameters=parameters,
         reasoning_field=None if hidden else "reasoning" if reasoning else "reasoning_content",
+        tools=offered,
     )
 
 
@@ -140,24 +147,28 @@ def max_cost(own: Json) -> float | None:
 # --- messages ---------------------------------------------------------------------------------------------------------
 
 
-def _question(body: Json, own: Json, fetch: Fetch) -> Question:
+def _question(body: Json, own: Json, fetch: Fetch, offered: Tools | None) -> Question:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise BadInput("messages is empty", "the last message is the user's question")
     if len(messages) > MOST_PARTS:
         raise BadInput(f"there are more than {MOST_PARTS} messages", "send fewer")
-    system, turns = [], []
+    system, turns, calls = [], [], tool_history.Calls()
     for index, message in enumerate(messages):
-        role, text, images = _message(message, index, fetch)
+        role, text, images = _message(message, index, fetch, calls)
         if role != "system":
             turns.append(Message(role, text, images))
         elif text:
             system.append(text)
-    *history, last = _ending_with_the_user(turns)
-    asked = next(turn.text for turn in reversed(turns) if turn.role == "user")
+    turns = _ending_with_the_user(turns)
+    *history, last = tool_history.joined(turns, may_call=offered is not None)
+    if offered is not None:
+        return tools.question(offered, system, history, last)
+    goes_on = turns[-1].role == tool_history.RESULT  # no question of its own, and what tools list are no options
+    asked = last.text if goes_on else next(turn.text for turn in reversed(turns) if turn.role == "user")
     text, options = asked, tuple(_options(own))
     labels: tuple[str, ...] = ()
-    if not options:
+    if not options and not goes_on:
         found = listed_in(text)
         text, options, labels = found.text, found.options, found.labels
     (schema, name, strict), kind = _schema(body), own.get("kind")
@@ -166,7 +177,8 @@ def _question(body: Json, own: Json, fetch: Fetch) -> Question:
     if schema and kind not in (None, AnswerKind.JSON):
         raise BadInput(f"kind in cuecard is {kind}, and response_format asks for JSON", "leave one of them out")
     told = "\n\n".join(system) or None
-    wanted = kind_named(kind) if kind is not None else AnswerKind.JSON if schema else guess_kind(text, options)
+    guessed = AnswerKind.JSON if schema else AnswerKind.FREE_TEXT if goes_on else guess_kind(text, options)
+    wanted = guessed if kind is None else kind_named(kind)
     try:
         said = text if last.text == asked else last.text
         return Question(
@@ -192,7 +204,7 @@ def _ending_with_the_user(turns: Sequence[Message]) -> list[Message]:
     ending = list(turns)
     while ending[-1].role == "assistant" and not ending[-1].text.strip():
         ending.pop()
-    return ending if ending[-1].role == "user" else [*ending, Message("user", GO_ON)]
+    return ending if ending[-1].role in ("user", tool_history.RESULT) else [*ending, Message("user", GO_ON)]
 
 
 def _options(own: Json) -> list[str]:
@@ -226,21 +238,26 @@ def _schema(body: Json) -> tuple[str | None, str, bool]:
             raise BadInput(f"unknown response_format {str(other)[:100]!r}", "there are: text, json_object, json_schema")
 
 
-def _message(message: object, index: int, fetch: Fetch) -> tuple[str, str, tuple[Image, ...]]:
+def _message(
+    message: object, index: int, fetch: Fetch, calls: tool_history.Calls
+) -> tuple[str, str, tuple[Image, ...]]:
     where = f"message {index + 1}"
     if not isinstance(message, dict):
         raise BadInput(f"{where} is not an object")
     role = message.get("role")
-    if role in ("tool", "function") or message.get("tool_calls"):
-        raise BeyondAPair(f"{where} belongs to a tool call, which a pair cannot do", TO_ONE_MODEL)
+    if role in ("tool", "function"):
+        return tool_history.RESULT, calls.result(message, where), ()
     if role not in ("system", "developer", "user", "assistant"):
-        raise BadInput(f"{where} has the role {str(role)[:100]!r}", "there are: system, developer, user, assistant")
+        hint = "there are: system, developer, user, assistant, tool"
+        raise BadInput(f"{where} has the role {str(role)[:100]!r}", hint)
     content = message.get("content")
     if content is None and role != "user":
         content = message.get("refusal") or ""  # nothing, or nothing but a refusal
     texts, images = _content(content, where, fetch, is_assistant=role == "assistant")
     if images and role != "user":
         raise BadInput(f"{where} has an image, and is not the user's")
+    if role == "assistant" and (called := calls.written(message, where)):
+        texts = [text for text in texts if text] + [called]
     return "system" if role == "developer" else role, "\n".join(texts), tuple(images)
 
 
@@ -279,13 +296,13 @@ def _url(given: object, where: str) -> str:
 
 
 def finish_reason(outcome: Outcome) -> str:
-    """Why the visible answer ends, in OpenAI's words."""
+    """Why the visible answer ends, in OpenAI's words, if it calls no tool."""
     return "length" if outcome.truncated else "stop"
 
 
 def logprobs(asked: Asked, outcome: Outcome) -> Json | None:
     """The log probabilities of the visible answer's tokens, where they are asked for and known."""
-    if not asked.parameters.logprobs or not outcome.tokens:
+    if not asked.parameters.logprobs or not outcome.tokens or asked.tools is not None:
         return None
     told = [_token(each) | {"top_logprobs": [_token(other) for other in each.top]} for each in outcome.tokens]
     return {"content": told, "refusal": None}
@@ -293,6 +310,19 @@ def logprobs(asked: Asked, outcome: Outcome) -> Json | None:
 
 def _token(token: AnswerToken) -> Json:
     return {"token": token.text, "logprob": token.logprob, "bytes": list(token.encoded)}
+
+
+def _called(calls: Sequence[ToolCall], *, legacy: bool) -> Json:
+    """Calls as a message has them."""
+    functions = [{"name": call.name, "arguments": call.arguments} for call in calls]
+    if legacy:
+        return {"function_call": functions[0]}
+    return {
+        "tool_calls": [
+            {"id": call.id, "type": "function", "function": function}
+            for call, function in zip(calls, functions, strict=True)
+        ]
+    }
 
 
 class Writer:
@@ -306,11 +336,15 @@ class Writer:
     def whole(self, outcome: Outcome, reasoning: str, account: Json) -> Json:
         """The answer, and of the reasoning what a client may read."""
         asked = self._asked
-        message: Json = {"role": "assistant", "content": outcome.answer, "refusal": None}
+        calls = tools.calls_of(asked, outcome)
+        content = tools.text_of(asked, outcome) if calls is None else None
+        message: Json = {"role": "assistant", "content": content, "refusal": None}
+        if calls is not None:
+            message |= _called(calls, legacy=self._legacy)
         if asked.reasoning_field and reasoning:
             message[asked.reasoning_field] = reasoning
         told = logprobs(asked, outcome)
-        choice = {"index": 0, "message": message, "finish_reason": finish_reason(outcome), "logprobs": told}
+        choice = {"index": 0, "message": message, "finish_reason": self._finish(outcome), "logprobs": told}
         base = {"id": asked.id, "object": "chat.completion", "created": asked.created, "model": asked.model}
         return base | {"choices": [choice], "usage": usage(outcome), "cuecard": account}
 
@@ -324,18 +358,41 @@ class Writer:
     def content(self, text: str) -> list[bytes]:
         return [sse(self._chunk({"content": text}))]
 
+    def calls(self, calls: Sequence[ToolCall]) -> list[bytes]:
+        """Of each call its id and name first, then its arguments piece by piece."""
+        deltas: list[Json] = []
+        for index, call in enumerate(calls):
+            named = {"name": call.name, "arguments": ""}
+            if self._legacy:
+                deltas += [{"function_call": named}]
+                deltas += [{"function_call": {"arguments": piece}} for piece in call.pieces]
+                continue
+            deltas += [{"tool_calls": [{"index": index, "id": call.id, "type": "function", "function": named}]}]
+            more = ({"index": index, "function": {"arguments": piece}} for piece in call.pieces)
+            deltas += [{"tool_calls": [each]} for each in more]
+        return [sse(self._chunk(delta)) for delta in deltas]
+
     def end(self, outcome: Outcome, account: Json) -> list[bytes]:
         """The tokens of the answer, the finish reason, usage and nothing else if it was asked for, and the end."""
         events = []
         if (told := logprobs(self._asked, outcome)) is not None:  # not before: only the whole answer can be compared
             events.append(sse(self._chunk({"content": ""}, tokens=told)))
-        events.append(sse(self._chunk({}, finish_reason(outcome)) | {"cuecard": account}))
+        events.append(sse(self._chunk({}, self._finish(outcome)) | {"cuecard": account}))
         if self._asked.include_usage:
             events.append(sse(self._chunk({}) | {"choices": [], "usage": usage(outcome)}))
         return [*events, sse("[DONE]")]
 
     def fail(self, error: CuecardError) -> list[bytes]:
         return [sse(problem(error)), sse("[DONE]")]
+
+    @property
+    def _legacy(self) -> bool:
+        return self._asked.tools is not None and self._asked.tools.legacy
+
+    def _finish(self, outcome: Outcome) -> str:
+        if tools.calls_of(self._asked, outcome) is None:
+            return finish_reason(outcome)
+        return "function_call" if self._legacy else "tool_calls"
 
     def _chunk(self, delta: Json, finish: str | None = None, tokens: Json | None = None) -> Json:
         asked = self._asked

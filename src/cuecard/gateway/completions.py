@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.domain.outcome import Outcome
 from cuecard.gateway import account, chat, wire
 from cuecard.gateway.account import Json
 from cuecard.gateway.chat import Asked, Fetch, sse
+from cuecard.gateway.tools import ToolCall
 
 EXAMPLE = '{"model": "cuecard", "prompt": "…"}'
 HARMLESS = {"suffix": "", "echo": False, "best_of": 1, "logprobs": None}
@@ -67,6 +70,10 @@ class Writer:
 
     def content(self, text: str) -> list[bytes]:
         return [sse(self._chunk(text))]
+
+    def calls(self, calls: Sequence[ToolCall]) -> list[bytes]:
+        """None: this wire takes no tools."""
+        return []
 
     def end(self, outcome: Outcome, account_: Json) -> list[bytes]:
         events = [sse(self._chunk("", chat.finish_reason(outcome)) | {"cuecard": account_})]

@@ -140,6 +140,7 @@ class Journal:
             "options": [self._text(option) for option in question.options],
             "system": self._text(question.system),
             "schema": self._text(question.schema),
+            "calling": question.calling,
             "history": [[said.role, self._text(said.text), self._images(said.images)] for said in question.history],
             "images": self._images(question.images),
         }

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.domain.outcome import Outcome
-from cuecard.gateway import account, message_blocks, wire
+from cuecard.gateway import account, message_blocks, tools, wire
 from cuecard.gateway.account import Json
 from cuecard.gateway.chat import Asked, Fetch
+from cuecard.gateway.tools import ToolCall
 
 EXAMPLE = '{"model": "cuecard", "max_tokens": 1024, "messages": [{"role": "user", "content": "…"}]}'
 IGNORED = ("cache_control", "container", "context_management", "diagnostics", "inference_geo", "speed")
@@ -103,9 +105,19 @@ def usage(outcome: Outcome) -> Json:
     }
 
 
-def stop(outcome: Outcome) -> Json:
+def stop(outcome: Outcome, *, calls: Sequence[ToolCall] | None = None) -> Json:
     """Why the visible answer ends, and the stop sequence at which it does."""
-    return {"stop_reason": "max_tokens" if outcome.truncated else "end_turn", "stop_sequence": None}
+    if calls is not None:
+        reason = "tool_use"
+    elif outcome.stopped_by is not None:
+        reason = "stop_sequence"
+    else:
+        reason = "max_tokens" if outcome.truncated else "end_turn"
+    return {"stop_reason": reason, "stop_sequence": outcome.stopped_by}
+
+
+def _block(call: ToolCall, given: Json) -> Json:
+    return {"type": "tool_use", "id": call.id, "name": call.name, "input": given}
 
 
 def problem(error: CuecardError, status: int | None = None, request: str | None = None) -> Json:
@@ -131,9 +143,11 @@ class Writer:
         content: list[Json] = []
         if reasoning and self._asked.reasoning_field:
             content.append({"type": "thinking", "thinking": reasoning, "signature": SIGNATURE})
-        if outcome.answer:
-            content.append({"type": "text", "text": outcome.answer})
-        return self._message(content, stop(outcome), usage(outcome)) | {"cuecard": account_}
+        calls = tools.calls_of(self._asked, outcome)
+        if calls is None and (text := tools.text_of(self._asked, outcome)):
+            content.append({"type": "text", "text": text})
+        content += [_block(call, json.loads(call.arguments)) for call in calls or ()]
+        return self._message(content, stop(outcome, calls=calls), usage(outcome)) | {"cuecard": account_}
 
     def begin(self) -> list[bytes]:
         """The message without its blocks; until its calls have been counted, its usage is an estimate."""
@@ -156,8 +170,17 @@ class Writer:
         opening = self._begin({"type": "text", "text": ""})
         return [*opening, self._delta({"type": "text_delta", "text": text})]
 
+    def calls(self, calls: Sequence[ToolCall]) -> list[bytes]:
+        """A block for each call, its input piece by piece."""
+        events = []
+        for call in calls:
+            events += [*self._close(), *self._begin(_block(call, {}))]
+            events += [self._delta({"type": "input_json_delta", "partial_json": piece}) for piece in call.pieces]
+        return events
+
     def end(self, outcome: Outcome, account_: Json) -> list[bytes]:
-        ending = {"delta": stop(outcome), "usage": usage(outcome), "cuecard": account_}
+        stopped = stop(outcome, calls=tools.calls_of(self._asked, outcome))
+        ending = {"delta": stopped, "usage": usage(outcome), "cuecard": account_}
         return [*self._close(), wire.event("message_delta", ending), wire.event("message_stop", {})]
 
     def fail(self, error: CuecardError) -> list[bytes]:

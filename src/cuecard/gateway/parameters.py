@@ -55,15 +55,6 @@ TO_ONE_MODEL = "set pass_to under [pair] in cuecard.toml: one model alone then a
 _MEDIA = "text and images are what a pair reads and writes"
 _GRAMMAR = "use response_format with a JSON schema, or options in the cuecard object"
 _SEVERAL = "leave it out and send the request several times, or use the model cuecard/vote"
-TOOLS = {
-    "tools": Parameter(Use.REFUSED, (), TO_ONE_MODEL),
-    "functions": Parameter(Use.REFUSED, (), TO_ONE_MODEL),
-    "tool_choice": Parameter(Use.REFUSED, ("none", "auto")),
-    "function_call": Parameter(Use.REFUSED, ("none", "auto")),
-    "parallel_tool_calls": Parameter(Use.IGNORED, (True, False)),
-    "max_tool_calls": Parameter(Use.IGNORED),
-}
-"""Rows of what belongs to tools."""
 PARAMETERS: Mapping[str, Parameter] = {
     **_rows(Use.READ, "model messages stream stream_options max_tokens max_completion_tokens temperature top_p seed"),
     **_rows(
@@ -71,7 +62,8 @@ PARAMETERS: Mapping[str, Parameter] = {
     ),
     **_rows(Use.HANDED_ON, "logit_bias chat_template_kwargs"),
     **_neutral(Use.HANDED_ON, top_k=[0, -1], min_p=0, repetition_penalty=1, frequency_penalty=0, presence_penalty=0),
-    **TOOLS,
+    **_rows(Use.READ, "tools tool_choice functions function_call parallel_tool_calls"),
+    "max_tool_calls": Parameter(Use.IGNORED),
     "n": Parameter(Use.REFUSED, (1,), _SEVERAL),
     "best_of": Parameter(Use.REFUSED, (1,), _SEVERAL),
     "modalities": Parameter(Use.REFUSED, (["text"],), _MEDIA),

@@ -22,7 +22,7 @@ from cuecard.answers import agree, extract
 from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, ModelError, NoAnswer, Unsupported
 from cuecard.domain.outcome import Outcome, Route
-from cuecard.domain.question import AnswerKind, Image, Message, Question
+from cuecard.domain.question import AnswerKind, Calling, Image, Message, Question
 from cuecard.gateway.account import usage
 from cuecard.gateway.journal import pictures
 from cuecard.models import images
@@ -140,6 +140,7 @@ def _entry(told: Mapping[str, Any], folder: Path) -> Entry:
         asked["system"],
         tuple(Message(role, text, tuple(map(image, images))) for role, text, images in asked["history"]),
         asked["schema"],
+        calling=Calling(calling) if (calling := asked.get("calling")) else None,
     )
     return Entry(
         told["id"],

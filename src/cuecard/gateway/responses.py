@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.domain.outcome import Outcome
-from cuecard.gateway import account, chat, wire
+from cuecard.gateway import account, chat, tools, wire
 from cuecard.gateway.account import Json
 from cuecard.gateway.chat import Asked, Fetch
+from cuecard.gateway.tools import ToolCall, Tools
 
 STATEFUL = {
     "previous_response_id": "send the whole conversation as input: nothing is kept here",
@@ -17,7 +19,7 @@ STATEFUL = {
     "background": "leave it out, or stream: nothing is kept here",
     "prompt": "send the prompt itself as input and instructions",
 }
-ITEMS = "there are: message, reasoning"
+ITEMS = "there are: message, reasoning, function_call, function_call_output"
 OWN = ("input", "instructions", "max_output_tokens", "reasoning", "text", *STATEFUL)
 EXAMPLE = '{"model": "cuecard", "input": "…"}'
 
@@ -47,10 +49,24 @@ def _messages(body: Json) -> list[Json]:
         kind = item.get("type", "message") if isinstance(item, dict) else None
         if kind == "message":
             messages.append({"role": item.get("role"), "content": item.get("content")})
+        elif kind == "function_call":
+            _add_call(messages, item)
+        elif kind == "function_call_output":
+            result = {"role": "tool", "tool_call_id": item.get("call_id"), "content": item.get("output")}
+            messages.append(result)
         elif kind != "reasoning":  # an earlier answer's, sent back as it came: the model does without
             hint = "send the item itself: nothing is kept here" if kind == "item_reference" else ITEMS
             raise BadInput(f"input has an item of type {str(kind)[:100]!r}", hint)
     return messages
+
+
+def _add_call(messages: list[Json], item: Json) -> None:
+    """Into the assistant's message before it, if that is the last one: an item for each call makes one turn."""
+    call = {"id": item.get("call_id"), "function": {key: item.get(key) for key in ("name", "arguments")}}
+    if messages and messages[-1].get("role") == "assistant":
+        messages[-1].setdefault("tool_calls", []).append(call)
+    else:
+        messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
 
 
 def _format(wanted: object) -> Json | None:
@@ -71,6 +87,14 @@ def usage(outcome: Outcome) -> Json:
     }
 
 
+def _offered(offered: Tools | None) -> Json:
+    """What a response repeats of the request's tools, each in the flat form."""
+    if offered is None:
+        return {"parallel_tool_calls": False, "tool_choice": "none", "tools": []}
+    flat = [{"type": "function", "strict": None, **tool.get("function", tool)} for tool in offered.given]
+    return {"parallel_tool_calls": offered.parallel, "tool_choice": offered.choice, "tools": flat}
+
+
 class Writer:
     """One response, whole or event by event: a reasoning item if there is any reasoning, then the message."""
 
@@ -86,7 +110,11 @@ class Writer:
     def whole(self, outcome: Outcome, reasoning: str, account: Json) -> Json:
         if reasoning:
             self.reasoning(reasoning)
-        self.content(outcome.answer)
+        calls = tools.calls_of(self._asked, outcome)
+        if calls is None:
+            self.content(tools.text_of(self._asked, outcome))
+        else:
+            self.calls(calls)
         self._close()
         return self._response(outcome, account)
 
@@ -106,10 +134,8 @@ class Writer:
             "metadata": {},
             "model": self._asked.model,
             "output": self._done,
-            "parallel_tool_calls": False,
             "temperature": None,
-            "tool_choice": "none",
-            "tools": [],
+            **_offered(self._asked.tools),
             "top_p": None,
             "store": False,
             "usage": usage(outcome) if outcome else None,
@@ -128,6 +154,24 @@ class Writer:
 
     def content(self, text: str) -> list[bytes]:
         return self._say("message", "output_text", text)
+
+    def calls(self, calls: Sequence[ToolCall]) -> list[bytes]:
+        """An item for each call, its arguments piece by piece."""
+        return [event for call in calls for event in [*self._close(), *self._call(call)]]
+
+    def _call(self, call: ToolCall) -> list[bytes]:
+        identity, index = f"fc_{uuid.uuid4().hex}", len(self._done)
+        named = {"type": "function_call", "id": identity, "call_id": call.id, "name": call.name}
+        whole = named | {"arguments": call.arguments, "status": "completed"}
+        begun, where = whole | {"arguments": "", "status": "in_progress"}, {"item_id": identity, "output_index": index}
+        self._done.append(whole)
+        arguments = "response.function_call_arguments"
+        return [
+            self._event("response.output_item.added", output_index=index, item=begun),
+            *(self._event(f"{arguments}.delta", **where, delta=piece) for piece in call.pieces),
+            self._event(f"{arguments}.done", **where, name=call.name, arguments=call.arguments),
+            self._event("response.output_item.done", output_index=index, item=whole),
+        ]
 
     def end(self, outcome: Outcome, account: Json) -> list[bytes]:
         what = "incomplete" if outcome.truncated else "completed"

@@ -13,13 +13,14 @@ from cuecard.domain.errors import BadInput, BrokenStream, NoAnswer
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.domain.token import spelling
-from cuecard.gateway import names
+from cuecard.gateway import names, tools
 from cuecard.gateway.chat import Asked
 from cuecard.gateway.config import EFFORTS, PairTable, Prices, Upstream
 from cuecard.gateway.parameters import Unknown, settled
 from cuecard.gateway.pool import Pool
 from cuecard.gateway.purse import Purse
 from cuecard.gateway.stops import StopCutter
+from cuecard.gateway.tools import ToolCall
 from cuecard.models.base import Model
 from cuecard.pair import policy_with
 from cuecard.strategies import cuts
@@ -34,6 +35,13 @@ class Said:
 
     text: str
     is_reasoning: bool
+
+
+@dataclass(frozen=True)
+class Called:
+    """Calls of tools that the client is to make."""
+
+    calls: tuple[ToolCall, ...]
 
 
 @dataclass(frozen=True)
@@ -214,7 +222,7 @@ class Service:
     def _can_compare(self) -> bool:
         return "large" in self.models and self.models["large"].abilities.scoring
 
-    async def listen(self, asked: Asked, plan: Plan, calls: list[Call]) -> AsyncGenerator[Said | Outcome]:
+    async def listen(self, asked: Asked, plan: Plan, calls: list[Call]) -> AsyncGenerator[Said | Called | Outcome]:
         """What a client may hear as it comes, and at last the outcome. Closing it ends every call.
 
         Reasoning is that of the first call that reasons. Of the answer nothing is said that might be replaced: a
@@ -248,7 +256,7 @@ class Service:
         if not self.under_way:
             when_over()
 
-    async def _listen(self, asked: Asked, plan: Plan, calls: list[Call]) -> AsyncGenerator[Said | Outcome]:
+    async def _listen(self, asked: Asked, plan: Plan, calls: list[Call]) -> AsyncGenerator[Said | Called | Outcome]:
         thinker, told, cutter = None, "", StopCutter(asked.parameters.stop)
         alone = plan.strategy.startswith(("short", "reason"))
         async with aclosing(stream(asked.question, self.models_for(plan), plan.strategy, plan.policy, calls)) as heard:
@@ -268,6 +276,11 @@ class Service:
                         outcome = item if may_be_empty else never_empty(asked.question, item, strict=plan.policy.strict)
                         if told and told.strip() != outcome.answer.strip():
                             raise BrokenStream(f"the answer broke off: {outcome.reason}")
+                        if asked.tools is not None:
+                            for piece in answered(asked, outcome):
+                                yield piece
+                            yield outcome
+                            return
                         answer = told or written(asked.question, outcome)
                         if shown := ("" if told else cutter.feed(answer)) + cutter.end():
                             yield Said(shown, False)
@@ -288,6 +301,15 @@ def cut(outcome: Outcome, answer: str, stop: str | None) -> Outcome:
     truncated = outcome.truncated and stop is None
     tokens = spelling(outcome.tokens, answer)
     return replace(outcome, answer=answer, truncated=truncated, tokens=tokens, stopped_by=stop)
+
+
+def answered(asked: Asked, outcome: Outcome) -> Iterator[Said | Called]:
+    """The calls of tools in an answer, or its text piece by piece. Raises BrokenStream, as `tools.calls_of`."""
+    if (calls := tools.calls_of(asked, outcome)) is not None:
+        yield Called(calls)
+        return
+    for piece in tools.pieces(tools.text_of(asked, outcome)):
+        yield Said(piece, False)
 
 
 def written(question: Question, outcome: Outcome) -> str:

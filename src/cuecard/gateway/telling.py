@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, aclosing
 from typing import Protocol
 
@@ -26,7 +26,8 @@ from cuecard.gateway.leaving import ClientGone, unless_gone
 from cuecard.gateway.observe import Observatory
 from cuecard.gateway.parameters import header
 from cuecard.gateway.passing import Passage
-from cuecard.gateway.service import Said, Service
+from cuecard.gateway.service import Called, Said, Service
+from cuecard.gateway.tools import ToolCall
 from cuecard.strategies.preview import preview
 
 log = logging.getLogger("cuecard.gateway")
@@ -42,6 +43,7 @@ class Writer(Protocol):
     def begin(self) -> list[bytes]: ...
     def reasoning(self, text: str) -> list[bytes]: ...
     def content(self, text: str) -> list[bytes]: ...
+    def calls(self, calls: Sequence[ToolCall]) -> list[bytes]: ...
     def end(self, outcome: Outcome, account: Json) -> list[bytes]: ...
     def fail(self, error: CuecardError) -> list[bytes]: ...
 
@@ -59,13 +61,13 @@ class Telling:
         self.asked, self.client, self.seen = asked, client, books.seen
         self._service, self._plan, self._books = service, service.plan(asked), books.of(service)
 
-    async def pieces(self) -> AsyncGenerator[Said | Outcome]:
+    async def pieces(self) -> AsyncGenerator[Said | Called | Outcome]:
         """As `Service.listen`, entered into the books however it ends."""
         began, first, calls, error, end = time.perf_counter(), None, list[Call](), None, End.LEFT
         try:
             async with aclosing(self._service.listen(self.asked, self._plan, calls)) as heard:
                 async for item in heard:
-                    if isinstance(item, Said):
+                    if not isinstance(item, Outcome):
                         first = time.perf_counter() - began if first is None else first
                     else:
                         end = End.ANSWERED
@@ -98,7 +100,7 @@ class Telling:
             async for item in heard:
                 if isinstance(item, Outcome):
                     return item, reasoning
-                reasoning += item.text if item.is_reasoning else ""
+                reasoning += item.text if isinstance(item, Said) and item.is_reasoning else ""
         raise AssertionError("a request ended without an outcome")
 
 
@@ -166,6 +168,8 @@ class Events(Response):
                             events = write.reasoning(text)
                         case Said(text, False):
                             events = write.content(text)
+                        case Called(calls):
+                            events = write.calls(calls)
                         case Outcome():
                             events = write.end(item, self._telling.account(item))
                     if events:

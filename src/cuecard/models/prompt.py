@@ -17,7 +17,7 @@ from enum import StrEnum
 
 from cuecard.answers import extract, shape_of
 from cuecard.domain.call import Mode
-from cuecard.domain.question import AnswerKind, Image, Question, letter
+from cuecard.domain.question import AnswerKind, Calling, Image, Question, letter
 
 
 class CardFormat(StrEnum):
@@ -40,15 +40,20 @@ class Turn:
         object.__setattr__(self, "text", neutral(self.text))
 
 
-_WHAT = {
+_CALLS = '{"tool_calls": [{"name": "…", "arguments": {…}}]}'
+_WHAT: Mapping[str, str] = {
     AnswerKind.CHOICE: "the letter of the option only",
     AnswerKind.YES_NO: "yes or no only",
     AnswerKind.NUMBER: "the number only",
     AnswerKind.SHORT_TEXT: "a word or a short phrase only",
     AnswerKind.MATHS: "the final expression only",
     AnswerKind.JSON: "JSON only",
+    Calling.AUTO: f'JSON only: {_CALLS} to call tools, or {{"answer": "…"}} to answer',
+    Calling.REQUIRED: f"JSON only: {_CALLS} to call tools",
 }
 """What an answer of each kind consists of; free text has no such limit."""
+FORMS: tuple[AnswerKind | Calling, ...] = (*AnswerKind, *Calling)
+"""What instructions differ by: the kind of answer, or how tools are offered."""
 BRIEF_KINDS = (
     AnswerKind.CHOICE,
     AnswerKind.YES_NO,
@@ -63,13 +68,13 @@ GRAMMAR_KINDS = (AnswerKind.CHOICE, AnswerKind.YES_NO, AnswerKind.NUMBER)
 
 @dataclass(frozen=True)
 class Wording:
-    """The instructions that a model is prompted with, by kind of answer, and the templates of the card formats."""
+    """The instructions that a model is prompted with, by form of answer, and the templates of the card formats."""
 
-    short: Mapping[AnswerKind, str]
+    short: Mapping[AnswerKind | Calling, str]
     """To answer at once."""
-    reason: Mapping[AnswerKind, str]
+    reason: Mapping[AnswerKind | Calling, str]
     """To reason, then answer."""
-    read: Mapping[AnswerKind, str]
+    read: Mapping[AnswerKind | Calling, str]
     """To answer with a card in view."""
     notes: str
     """The user's turn of `notes`, with {question}, {card} and {instruction}."""
@@ -77,19 +82,23 @@ class Wording:
     """The user's turn behind the card in `turn`, with {instruction}."""
 
 
-def _plain(kind: AnswerKind) -> str:
-    return f"Answer with {_WHAT[kind]}." if kind in _WHAT else ""
+def _plain(form: AnswerKind | Calling) -> str:
+    first = "If a tool is needed first, call it; otherwise answer the user. " if form is Calling.AUTO else ""
+    return f"{first}Answer with {_WHAT[form]}." if form in _WHAT else ""
 
 
-def _brief(kind: AnswerKind) -> str:
-    return _plain(kind) + (" Do not explain." if kind in BRIEF_KINDS else "")
+def _brief(form: AnswerKind | Calling) -> str:
+    return _plain(form) + (" Do not explain." if form in BRIEF_KINDS else "")
 
 
-def _step_by_step(kind: AnswerKind) -> str:
-    if kind in BRIEF_KINDS:
-        return f'Think step by step. Then write a last line that begins with "Answer:" and gives {_WHAT[kind]}.'
-    what = "the complete answer" if kind is AnswerKind.FREE_TEXT else _WHAT[kind]
-    return f'First think step by step. Then write a line "Answer:" and, below it, {what}.'
+def _step_by_step(form: AnswerKind | Calling) -> str:
+    if form in BRIEF_KINDS:
+        return f'Think step by step. Then write a last line that begins with "Answer:" and gives {_WHAT[form]}.'
+    what = "the complete answer" if form is AnswerKind.FREE_TEXT else _WHAT[form]
+    think = "think step by step"
+    if isinstance(form, Calling):
+        think += " in plain words, not in JSON: is a tool needed first, which one, and with which arguments"
+    return f'First {think}. Then write a line "Answer:" and, below it, {what}.'
 
 
 _WHOLE = (
@@ -103,9 +112,9 @@ _LONGEST_REPAIRED = 8_000
 """Characters of an answer that is to be repaired."""
 
 GENERAL = Wording(
-    short={kind: _brief(kind) for kind in AnswerKind},
-    reason={kind: _brief(kind) for kind in AnswerKind},
-    read={kind: _brief(kind) or _WHOLE for kind in AnswerKind},
+    short={form: _brief(form) for form in FORMS},
+    reason={form: _brief(form) for form in FORMS},
+    read={form: _brief(form) or _WHOLE for form in FORMS},
     notes=(
         "{question}\n\nAnother model has written this draft. It may be wrong, and the user has not seen it:\n"
         "{card}\n\nEnd of the draft. {instruction}"
@@ -115,12 +124,12 @@ GENERAL = Wording(
         "What is the final answer to the question? {instruction}"
     ),
 )
-STEPWISE = replace(GENERAL, reason={kind: _step_by_step(kind) for kind in AnswerKind})
+STEPWISE = replace(GENERAL, reason={form: _step_by_step(form) for form in FORMS})
 """For models that reason only where they are asked to."""
 TRAINED = Wording(
-    short={kind: _plain(kind) for kind in AnswerKind},
-    reason={kind: _plain(kind) for kind in AnswerKind},
-    read={kind: _plain(kind) for kind in AnswerKind},
+    short={form: _plain(form) for form in FORMS},
+    reason={form: _plain(form) for form in FORMS},
+    read={form: _plain(form) for form in FORMS},
     notes="{question}\n{instruction}\n\nNotes of another model, which may be wrong:\n{card}",
     follow_up="What is the final answer? {instruction}",
 )
@@ -276,7 +285,7 @@ def suited(question: Question, formats: Sequence[CardFormat], style: Style) -> C
     return next((form for form in formats if not (apart and form is CardFormat.THINKING)), formats[0])
 
 
-def _turns(question: Question, instructions: Mapping[AnswerKind, str] | None) -> tuple[Turn, ...]:
+def _turns(question: Question, instructions: Mapping[AnswerKind | Calling, str] | None) -> tuple[Turn, ...]:
     """System, conversation and user turn: what every mode shares first, the mode's instruction last."""
     lines = [question.text.strip()]
     lines += [f"{letter(index)}. {option}" for index, option in enumerate(question.options)]
@@ -287,7 +296,9 @@ def _turns(question: Question, instructions: Mapping[AnswerKind, str] | None) ->
     return (*system, *before, Turn("user", text, question.images))
 
 
-def _instruction(question: Question, instructions: Mapping[AnswerKind, str]) -> str:
+def _instruction(question: Question, instructions: Mapping[AnswerKind | Calling, str]) -> str:
+    if question.calling is not None:  # what a call consists of stands in the system's text, tool by tool
+        return instructions[question.calling]
     plain = instructions[question.kind]
     if "{request}" in plain:  # a short one is put once more, as small models take a card for all there is
         text = question.text.strip()

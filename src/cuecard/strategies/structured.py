@@ -27,6 +27,8 @@ async def fitting(question: Question, team: Team, verdict: Verdict, strategy: st
     """
     if question.kind is not AnswerKind.JSON or verdict.reply.answer.parsed:
         return verdict
+    if question.calling is not None and verdict.reply.truncated:
+        return verdict  # a text is given as far as it goes, and a call that is cut is none
     wrong = await _wrong(verdict.reply, question)
     failed, player = "", _repairer(team, strategy)
     if wrong.repairable and player is not None:
