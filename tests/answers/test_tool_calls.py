@@ -59,6 +59,7 @@ def same(one: str, other: str) -> bool:
         f"```json\n{json.dumps(PARIS, indent=2)}\n```",
         f"<tool_call>\n{json.dumps(PARIS)}\n</tool_call>",
         json.dumps({"tool_calls": PARIS}),
+        json.dumps({"answer": "Let me look.", "tool_calls": [PARIS]}),
         json.dumps({"tool_calls": [{"id": "1", "type": "function", "function": PARIS}]}),
         json.dumps({"name": "get_weather", "parameters": {"city": "Paris"}}),
         json.dumps({"name": "get_weather", "arguments": '{"city": "Paris"}'}),
@@ -89,6 +90,11 @@ def test_several_calls_are_read_one_after_the_other(text):
 )
 def test_what_is_no_call_is_an_answer_where_one_may_be_given(text):
     assert said(text) == {"answer": text}
+
+
+@pytest.mark.parametrize("calls", [[], None])
+def test_an_answer_beside_no_calls_is_an_answer(calls):
+    assert said(json.dumps({"tool_calls": calls, "answer": "Sunny."})) == {"answer": "Sunny."}
 
 
 def test_a_call_within_prose_counts_only_where_a_tool_has_to_be_called():

@@ -298,6 +298,7 @@ async def test_the_clients_own_stream_helper_understands_it():
             pass
         message = (await stream.get_final_completion()).choices[0].message
     assert message.tool_calls[0].function.parsed_arguments == {"city": "Paris"}
+    assert message.content is None
 
 
 async def test_a_streamed_answer_in_words_comes_as_content():
@@ -386,6 +387,7 @@ def tool(**changed: Any) -> dict[str, Any]:
         ({"tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": []}}, "allows no tool"),
         ({"tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [7]}}, "what is no function"),
         ({"tools": [], "tool_choice": "required"}, "there are no tools"),
+        ({"cuecard": {"kind": "number"}}, "not for requests with tools"),
         ({"parallel_tool_calls": "yes"}, "neither true nor false"),
         ({"messages": [{"role": "user", "content": " "}]}, "no text"),
     ],

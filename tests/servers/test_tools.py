@@ -8,6 +8,7 @@ from typing import Any
 
 import openai
 import pytest
+from openai.lib.streaming.chat import ChatCompletionStreamState
 from programs import Served, gateway, llamacpp
 from real_models import QWEN
 
@@ -87,10 +88,10 @@ def ask(request: pytest.FixtureRequest, client: openai.OpenAI, strategy: str) ->
         settings |= {"messages": messages, "tools": TOOLS, "max_completion_tokens": 200} | how
         if not request.param:
             return client.chat.completions.create(**settings).choices[0]
-        with client.chat.completions.stream(**settings) as stream:
-            for _ in stream:
-                pass
-            return stream.get_final_completion().choices[0]
+        state = ChatCompletionStreamState()
+        for chunk in client.chat.completions.create(**settings, stream=True):
+            state.handle_chunk(chunk)
+        return state.get_final_completion().choices[0]
 
     return asked
 

@@ -84,7 +84,7 @@ def _read(shown: str, question: Question) -> Answer:
         return Answer(_json({CALLS: calls}), _compared({CALLS: sorted(_normal(call, allowed) for call in calls)}))
     if not may_answer:
         return UNPARSED
-    if found is not None and len(found) == 1 and _is_answer(found[0]):
+    if found is not None and len(found) == 1 and _is_form(found[0]) and ANSWER in found[0] and not found[0].get(CALLS):
         return _answer(found[0][ANSWER])
     if allowed.answer != TEXT:
         return UNPARSED if found is None or len(found) != 1 else _answer(found[0])
@@ -146,7 +146,7 @@ def _calls(found: Sequence[Any], allowed: Union) -> list[dict[str, Any]] | None:
     """The calls of tools that there are; None if it is anything else."""
     values: list[Any] = []
     for each in found:
-        listed = each[CALLS] if isinstance(each, dict) and set(each) == {CALLS} else each
+        listed = each[CALLS] if _is_form(each) and each.get(CALLS) else each
         values += listed if isinstance(listed, list) else [listed]
     calls = [_call(value, allowed) for value in values]
     return None if not calls or None in calls else [call for call in calls if call is not None]
@@ -169,8 +169,8 @@ def _claims_calls(found: Sequence[Any]) -> bool:
     return any(isinstance(each, dict) and (CALLS in each or (NAME in each and ARGUMENTS in each)) for each in found)
 
 
-def _is_answer(value: Any) -> bool:
-    return isinstance(value, dict) and set(value) == {ANSWER}
+def _is_form(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and set(value) <= {CALLS, ANSWER}
 
 
 # --- comparing --------------------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ class BadInput(CuecardError):
 
 
 class BeyondAPair(BadInput):
-    """One model could do this, two that answer as one cannot (tools, several choices, …)."""
+    """One model could do this, two that answer as one cannot (built-in tools, several choices, …)."""
 
     hint = "send it to one model by its own name"
 

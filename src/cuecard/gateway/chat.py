@@ -163,6 +163,8 @@ def _question(body: Json, own: Json, fetch: Fetch, offered: Tools | None) -> Que
     turns = _ending_with_the_user(turns)
     *history, last = tool_history.joined(turns, may_call=offered is not None)
     if offered is not None:
+        if own.get("kind") is not None or own.get("options"):
+            raise BadInput("kind and options in cuecard are not for requests with tools", "leave them out")
         return tools.question(offered, system, history, last)
     goes_on = turns[-1].role == tool_history.RESULT  # no question of its own, and what tools list are no options
     asked = last.text if goes_on else next(turn.text for turn in reversed(turns) if turn.role == "user")
@@ -349,7 +351,7 @@ class Writer:
         return base | {"choices": [choice], "usage": usage(outcome), "cuecard": account}
 
     def begin(self) -> list[bytes]:
-        return [sse(self._chunk({"role": "assistant", "content": ""}))]
+        return [sse(self._chunk({"role": "assistant", "content": "" if self._asked.tools is None else None}))]
 
     def reasoning(self, text: str) -> list[bytes]:
         field = self._asked.reasoning_field

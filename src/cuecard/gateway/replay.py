@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cuecard.answers import agree, extract
+from cuecard.answers.tool_calls import union
 from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, ModelError, NoAnswer, Unsupported
 from cuecard.domain.outcome import Outcome, Route
@@ -132,6 +133,8 @@ def _entry(told: Mapping[str, Any], folder: Path) -> Entry:
         lost.append(digest)
         return Image(digest.encode())
 
+    if (calling := asked.get("calling")) is not None:
+        union(asked["schema"])  # raises where it is not of the form that replies with calls have
     question = Question(
         asked["text"],
         tuple(map(image, asked["images"])),
@@ -140,7 +143,7 @@ def _entry(told: Mapping[str, Any], folder: Path) -> Entry:
         asked["system"],
         tuple(Message(role, text, tuple(map(image, images))) for role, text, images in asked["history"]),
         asked["schema"],
-        calling=Calling(calling) if (calling := asked.get("calling")) else None,
+        calling=None if calling is None else Calling(calling),
     )
     return Entry(
         told["id"],
