@@ -78,6 +78,12 @@ class RateLimited(CuecardError):
     retryable, http_status, hint = True, 429, "wait a little"
 
 
+class ChecksBusy(CuecardError):
+    """Too many JSON schemas are being checked."""
+
+    retryable, http_status, hint = True, 503, "try again in a few seconds"
+
+
 class UnknownModel(BadInput):
     """A request names a model that nobody serves."""
 
