@@ -2,8 +2,7 @@
 
 Asks the gateway N questions under each of several schemas, by each strategy, streamed and not, and counts the answers
 that fit, the errors, and the answers that do not fit, which have to be none. Without --url both models are a mock
-server that gives prose, fences, wrong types, cut JSON, and errors in place of some schemas; with it both are that
-server's.
+server that gives prose, fences, wrong types and cut JSON, and refuses some schemas; with it both are that server's.
 """
 
 from __future__ import annotations
@@ -32,6 +31,7 @@ from gateways import gateway  # noqa: E402
 from cuecard.models import spec  # noqa: E402
 from cuecard.models.mock_server import HttpError, MockServer, Received, Reply, Says  # noqa: E402
 
+PARTS = {"type": "array", "items": {"$ref": "#/$defs/part"}}
 SCHEMAS: dict[str, Any] = {
     "object": None,
     "count": {"type": "object", "properties": {"count": {"type": "integer"}}, "required": ["count"]},

@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from cuecard.domain.errors import BadInput, CuecardError
+from cuecard.domain.errors import BadInput, ChecksBusy
 from cuecard.worker import Worker
 
 LIMIT_S, BUSY_S = 2.0, 6.0
@@ -43,12 +43,6 @@ _SCRIPT = Path(__file__).with_name("schema_worker.py")
 _SIMPLER = "send a smaller or simpler one: no nested quantifiers in patterns, fewer combinators"
 
 
-class Busy(CuecardError):
-    """Too many schemas are being checked."""
-
-    retryable, http_status, hint = True, 503, "try again in a few seconds"
-
-
 @dataclass(frozen=True)
 class Misfit:
     """Why an answer does not fit its schema. `repairable`: another answer may."""
@@ -67,9 +61,9 @@ class Checker:
         self.threads = ThreadPoolExecutor(2, "cuecard schemas")
 
     def why(self, schema: str, text: str | None = None) -> str | None:
-        """What is wrong with a schema, or with a text for it; None: nothing. Raises TimeoutError, Busy."""
+        """What is wrong with a schema, or with a text for it; None: nothing. Raises TimeoutError, ChecksBusy."""
         if not self._turn.acquire(timeout=BUSY_S):
-            raise Busy(f"other JSON schemas have been checked for more than {BUSY_S:g} s")
+            raise ChecksBusy(f"other JSON schemas have been checked for more than {BUSY_S:g} s")
         try:
             job = {"schema": schema} if text is None else {"schema": schema, "text": text}
             reply, _ = self._worker.do(job, self._limit_s)
@@ -92,7 +86,7 @@ atexit.register(SLOW.close)
 
 
 def check(schema: str) -> None:
-    """Whether answers can be held against a schema. Blocks while it is checked. Raises BadInput, Busy."""
+    """Whether answers can be held against a schema. Blocks while it is checked. Raises BadInput, ChecksBusy."""
     _refuse(_checked(schema))
 
 
@@ -109,7 +103,7 @@ def misfit(schema: str, text: str) -> Misfit | None:
         why = _checker(schema, _parts(json.loads(text))).why(schema, text)
     except TimeoutError:
         return Misfit(f"holding it against the schema takes longer than {LIMIT_S:g} s", repairable=False)
-    except Busy as busy:
+    except ChecksBusy as busy:
         return Misfit(busy.message, repairable=False)
     except (ValueError, RecursionError):
         return Misfit("it is no JSON that can be read")
@@ -120,7 +114,7 @@ async def misfit_soon(schema: str, text: str) -> Misfit | None:
     """As `misfit`, without blocking the event loop."""
     try:
         found: Misfit | None = await _off_the_loop(_checker(schema, len(text)), misfit, schema, text)
-    except Busy as busy:
+    except ChecksBusy as busy:
         return Misfit(busy.message, repairable=False)
     return found
 
@@ -177,7 +171,7 @@ async def _off_the_loop(checker: Checker, work: Any, *given: str) -> Any:
         async with asyncio.timeout(_QUEUE_S):
             return await loop.run_in_executor(checker.threads, work, *given)
     except TimeoutError as error:
-        raise Busy(f"other JSON schemas have been checked for more than {_QUEUE_S:g} s") from error
+        raise ChecksBusy(f"other JSON schemas have been checked for more than {_QUEUE_S:g} s") from error
 
 
 def _checker(schema: str, parts: int) -> Checker:

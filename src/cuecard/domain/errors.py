@@ -90,6 +90,12 @@ class PairForbidden(BadInput):
     http_status, hint = 403, "name a pair that the key is for"
 
 
+class ChecksBusy(CuecardError):
+    """Too many JSON schemas are being checked."""
+
+    retryable, http_status, hint = True, 503, "try again in a few seconds"
+
+
 class UnknownModel(BadInput):
     """A request names a model that nobody serves."""
 
