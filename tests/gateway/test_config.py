@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from cuecard.domain.errors import BadInput
-from cuecard.gateway import config
+from cuecard.domain.question import Image
+from cuecard.gateway import chat, config
 from cuecard.gateway.service import Service
 from cuecard.strategies.policy import Policy, Schedule
 
@@ -52,6 +53,22 @@ def test_a_service_is_made_of_what_it_says_and_no_key_is_in_it(tmp_path, monkeyp
     assert service.strategy == "transfer"
     assert set(service.concrete) == {"tiny", "huge"}
     assert "s3cret" not in repr(vars(service))
+
+
+def test_unknown_parameters_are_treated_as_the_file_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("KEY_OF_THREE", "s3cret")
+    body = {"model": "cuecard", "messages": [{"role": "user", "content": "How many?"}], "temprature": 1}
+    asked = chat.parse(body, Image)
+    for setting, ignored in (("", ("temprature",)), ('unknown_parameters = "pass"', ())):
+        service = Service.configured(config.read(written(PAIR.replace("budget = 77", setting), tmp_path)))
+        assert service.plan(asked).ignored == ignored
+    strict = Service.configured(
+        config.read(written(PAIR.replace("budget = 77", 'unknown_parameters = "refuse"'), tmp_path))
+    )
+    with pytest.raises(BadInput, match="did you mean 'temperature'"):
+        strict.plan(asked)
+    with pytest.raises(BadInput, match=r"pair\.unknown_parameters"):
+        config.read(written(PAIR.replace("budget = 77", 'unknown_parameters = "drop"'), tmp_path))
 
 
 @pytest.mark.parametrize("asks", ["card_keep = 0.3", 'card_select = "reader"'])
