@@ -307,10 +307,22 @@ async def test_in_a_stream_they_come_before_the_finish_reason():
     assert [each["top_logprobs"] for each in found] == [[]] * 3
 
 
-async def test_of_an_answer_that_is_cut_only_the_tokens_that_are_shown_come():
-    request = asked(DESCRIBE, logprobs=True, stop="sat") | {"model": "cuecard/reason"}
-    _, _, raw = await sent(large=Replies("A cat.", "Hm."), **request)
-    assert [each["token"] for each in json.loads(raw.text)["choices"][0]["logprobs"]["content"]] == ["A", " cat."]
+@pytest.mark.parametrize("refuses", [(), ("stop",)], ids=["server", "gateway"])
+async def test_tokens_of_an_answer_that_is_cut_are_told_where_the_server_has_cut_it(refuses):
+    request = asked(DESCRIBE, logprobs=True, stop=" sat") | {"model": "cuecard/short"}
+    _, _, raw = await sent(large=Replies("A cat sat."), refuses=refuses, **request)
+    choice = json.loads(raw.text)["choices"][0]
+    told = [each["token"] for each in choice["logprobs"]["content"]] if choice["logprobs"] else None
+    assert (choice["message"]["content"], told) == ("A cat", None if refuses else ["A", " cat"])
+    assert raw.headers.get(HEADER) == ("logprobs" if refuses else None)
+
+
+async def test_tokens_of_a_brief_answer_that_is_cut_are_those_that_are_shown():
+    request = asked("Name a big cat. Answer with a short phrase.", logprobs=True, stop=" lion")
+    _, _, raw = await sent(large=Replies("mountain lion"), **(request | {"model": "cuecard/short"}))
+    choice = json.loads(raw.text)["choices"][0]
+    assert choice["message"]["content"] == "mountain"
+    assert [each["token"] for each in choice["logprobs"]["content"]] == ["mountain"]
 
 
 @pytest.mark.parametrize("logprob", [None, float("-inf"), float("nan")], ids=["none", "infinite", "no number"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 SAMPLING = ("top_k", "min_p")
@@ -33,6 +33,10 @@ class Extras:
     """Alternatives of each token of the answer; None: the answer's tokens are not wanted."""
     passed: str | None = None
     """A JSON object of further fields for every body; whatever else sets one of them has the last word."""
+
+    def __repr__(self) -> str:
+        given = [(each.name, getattr(self, each.name)) for each in fields(self)]
+        return f"Extras({', '.join(f'{name}={value!r}' for name, value in given if value not in ((), None))})"
 
     @property
     def passed_fields(self) -> dict[str, Any]:
