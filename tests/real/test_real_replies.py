@@ -76,10 +76,6 @@ def test_the_conclusion_of_a_finished_reasoning_is_read_without_a_second_request
 
 
 MISREAD = {
-    ("json-5", SMOLLM, "read/thinking"),  # the schema of the answer, filled in halfway
-    ("json-2", SMOLLM, "reason"),  # the schema of the answer, and no answer
-    ("json-5", SMOLLM, "reason"),
-    ("json-10", SMOLLM, "reason"),
     ("short_text-6", QWEN, "reason"),  # "The parcel was just before Madrid in Munich."
     ("short_text-3", QWEN, "short/plain"),  # "Apple, River, Tree": the question's own words
     ("short_text-6", SMOLLM, "read/notes"),

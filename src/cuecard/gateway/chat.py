@@ -160,13 +160,13 @@ def _question(body: Json, own: Json, fetch: Fetch, offered: Tools | None) -> Que
             turns.append(Message(role, text, images))
         elif text:
             system.append(text)
-    turns = _ending_with_the_user(turns)
-    *history, last = tool_history.joined(turns, may_call=offered is not None)
+    ending = _ending_with_the_user(turns)
+    *history, last = tool_history.joined(ending, may_call=offered is not None)
     if offered is not None:
         if own.get("kind") is not None or own.get("options"):
             raise BadInput("kind and options in cuecard are not for requests with tools", "leave them out")
         return tools.question(offered, system, history, last)
-    goes_on = turns[-1].role == tool_history.RESULT  # no question of its own, and what tools list are no options
+    goes_on = ending[-1].role == tool_history.RESULT  # no question of its own, and what tools list are no options
     asked = last.text if goes_on else next(turn.text for turn in reversed(turns) if turn.role == "user")
     text, options = asked, tuple(_options(own))
     labels: tuple[str, ...] = ()
