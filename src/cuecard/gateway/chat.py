@@ -161,7 +161,7 @@ def _question(body: Json, own: Json, fetch: Fetch, offered: Tools | None) -> Que
         elif text:
             system.append(text)
     ending = _ending_with_the_user(turns)
-    *history, last = tool_history.joined(ending, may_call=offered is not None)
+    *history, last = tool_history.joined(ending)
     if offered is not None:
         if own.get("kind") is not None or own.get("options"):
             raise BadInput("kind and options in cuecard are not for requests with tools", "leave them out")

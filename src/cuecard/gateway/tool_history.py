@@ -101,11 +101,10 @@ def _text(content: object, where: str) -> str:
     return "\n".join(texts) or "(nothing)"
 
 
-def joined(turns: Sequence[Message], *, may_call: bool) -> list[Message]:
+def joined(turns: Sequence[Message]) -> list[Message]:
     """The turns with results of tools as the user's, joined with what the user says next.
 
     Where nobody has said anything since, the user's request stands below them, so that it is what is answered.
-    `may_call`: tools may be called again.
     """
     plain: list[Message] = []
     results: list[str] = []
@@ -122,12 +121,10 @@ def joined(turns: Sequence[Message], *, may_call: bool) -> list[Message]:
             plain.append(turn)
         results = []
     if results:
-        plain.append(Message("user", "\n\n".join([*results, _go_on(request, may_call=may_call)])))
+        plain.append(Message("user", "\n\n".join([*results, _reminder(request)])))
     return plain
 
 
-def _go_on(request: str, *, may_call: bool) -> str:
+def _reminder(request: str) -> str:
     asked = request.strip()
-    which = f": {asked}" if 0 < len(asked) <= MOST_REPEATED else " above."
-    again = "\nCall a tool again only if something is still missing." if may_call else ""
-    return f"Use these results to answer the user's request{which}{again}"
+    return f"The user's request was: {asked}" if 0 < len(asked) <= MOST_REPEATED else "The user's request stands above."
