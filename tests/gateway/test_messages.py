@@ -180,6 +180,70 @@ async def test_what_other_parameters_there_are_is_ignored():
     assert answer.status_code == 200
 
 
+TOOLS = [{"name": "look", "description": "Looks.", "input_schema": {"type": "object", "properties": {"x": {}}}}]
+LOOKS = json.dumps({"tool_calls": [{"name": "look", "arguments": {"x": 1}}]})
+
+
+def looking() -> dict[str, Any]:
+    return {"small": model("tiny", LOOKS), "large": model("huge", LOOKS)}
+
+
+async def test_a_call_of_a_tool_is_a_tool_use_block():
+    async with plain(looking()) as http:
+        message = (await http.post("messages", json=ASKED | {"tools": TOOLS})).json()
+    [block] = message["content"]
+    assert (block["type"], block["name"], block["input"]) == ("tool_use", "look", {"x": 1})
+    assert message["stop_reason"] == "tool_use"
+    assert message["cuecard"]["route"] == "agreed"
+
+
+async def test_a_streamed_call_has_its_input_in_pieces():
+    async with plain(looking()) as http:
+        events = events_of(await http.post("messages", json=ASKED | {"tools": TOOLS, "stream": True}))
+    [start] = [data["content_block"] for name, data in events if name == "content_block_start"]
+    pieces = [data["delta"]["partial_json"] for name, data in events if name == "content_block_delta"]
+    assert (start["type"], start["name"], start["input"]) == ("tool_use", "look", {})
+    assert json.loads("".join(pieces)) == {"x": 1}
+    [ending] = [data["delta"] for name, data in events if name == "message_delta"]
+    assert ending["stop_reason"] == "tool_use"
+
+
+async def test_the_result_of_a_tool_goes_to_the_models_and_words_come_back():
+    called = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {"x": 1}}
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "four cats"}
+    turns = [
+        *ASKED["messages"],
+        {"role": "assistant", "content": [called]},
+        {"role": "user", "content": [result]},
+    ]
+    models = {"small": model("tiny", '{"answer": "Four."}'), "large": model("huge", '{"answer": "Four."}')}
+    async with plain(models) as http:
+        message = (await http.post("messages", json=ASKED | {"messages": turns, "tools": TOOLS})).json()
+    assert message["content"] == [{"type": "text", "text": "Four."}]
+    assert message["stop_reason"] == "end_turn"
+    assert "four cats" in models["large"].prompts[0].turns[-1].text
+
+
+@pytest.mark.parametrize("tools", [[], TOOLS], ids=["no tools", "tools"])
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_a_stop_sequence_ends_the_text_and_is_named(stream, tools):
+    written = '{"answer": "One cat. END Two cats."}' if tools else "One cat. END Two cats."
+    models = {"small": model("tiny", written), "large": model("huge", written)}
+    body = ASKED | {"stop_sequences": ["END"], "tools": tools, "stream": stream, "cuecard": {"strategy": "short:large"}}
+    body |= {"messages": [{"role": "user", "content": "Describe the picture."}]}
+    async with plain(models) as http:
+        answer = await http.post("messages", json=body)
+    if stream:
+        events = events_of(answer)
+        text = "".join(data["delta"].get("text", "") for name, data in events if name == "content_block_delta")
+        [ending] = [data["delta"] for name, data in events if name == "message_delta"]
+    else:
+        ending = answer.json()
+        text = "".join(block["text"] for block in ending["content"])
+    assert text.strip() == "One cat."
+    assert (ending["stop_reason"], ending["stop_sequence"]) == ("stop_sequence", "END")
+
+
 def test_tools_and_their_calls_and_results_become_those_of_chat_completions():
     schema = {"type": "object", "properties": {"x": {"type": "integer"}}}
     called = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {"x": 1}}

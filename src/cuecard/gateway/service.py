@@ -276,10 +276,15 @@ class Service:
                         outcome = item if may_be_empty else never_empty(asked.question, item, strict=plan.policy.strict)
                         if told and told.strip() != outcome.answer.strip():
                             raise BrokenStream(f"the answer broke off: {outcome.reason}")
-                        if asked.tools is not None:
-                            for piece in answered(asked, outcome):
-                                yield piece
+                        if (made := tools.calls_of(asked, outcome)) is not None:
+                            yield Called(made)
                             yield outcome
+                            return
+                        if asked.tools is not None:
+                            shown = cutter.feed(tools.text_of(asked, outcome)) + cutter.end()
+                            for piece in tools.pieces(shown):
+                                yield Said(piece, False)
+                            yield tools.cut(outcome, shown, cutter.stopped_by)
                             return
                         answer = told or written(asked.question, outcome)
                         if shown := ("" if told else cutter.feed(answer)) + cutter.end():
@@ -301,15 +306,6 @@ def cut(outcome: Outcome, answer: str, stop: str | None) -> Outcome:
     truncated = outcome.truncated and stop is None
     tokens = spelling(outcome.tokens, answer)
     return replace(outcome, answer=answer, truncated=truncated, tokens=tokens, stopped_by=stop)
-
-
-def answered(asked: Asked, outcome: Outcome) -> Iterator[Said | Called]:
-    """The calls of tools in an answer, or its text piece by piece. Raises BrokenStream, as `tools.calls_of`."""
-    if (calls := tools.calls_of(asked, outcome)) is not None:
-        yield Called(calls)
-        return
-    for piece in tools.pieces(tools.text_of(asked, outcome)):
-        yield Said(piece, False)
 
 
 def written(question: Question, outcome: Outcome) -> str:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from cuecard.answers import extract
@@ -139,11 +139,11 @@ def parse(body: Json, answer: Mapping[str, Any] | None = None) -> Tools | None:
 
 def question(offered: Tools, system: Sequence[str], history: Sequence[Message], last: Message) -> Question:
     """A conversation as a question whose answer calls tools, or may. Raises BadInput."""
-    told = "\n\n".join([*system, offered.words])
+    described = "\n\n".join([*system, offered.words])
     kind, schema, calling = AnswerKind.JSON, offered.schema, offered.calling
     if not last.text.strip():
         raise BadInput("the last message has no text", "a pair answers a question")
-    return Question(last.text, last.images, (), kind, told, tuple(history), schema, calling=calling)
+    return Question(last.text, last.images, (), kind, described, tuple(history), schema, calling=calling)
 
 
 def _tool(tool: object, at: int) -> Tool:
@@ -230,6 +230,13 @@ def text_of(asked: Asked, outcome: Outcome) -> str:
         return form.cut_answer(outcome.answer) if asked.tools.calling is Calling.AUTO else ""
     answer = reply[form.ANSWER]
     return answer if isinstance(answer, str) and asked.tools.answer is None else _json(answer)
+
+
+def cut(outcome: Outcome, shown: str, stop: str | None) -> Outcome:
+    """The outcome with what is shown of an answer in words: up to the stop text, if it has one."""
+    if stop is None:
+        return outcome
+    return replace(outcome, answer=_json({form.ANSWER: shown}), truncated=False, stopped_by=stop)
 
 
 def pieces(text: str) -> list[str]:
