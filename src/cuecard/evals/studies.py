@@ -12,7 +12,6 @@ model = "demo-large"
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -20,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cuecard.disk import toml_of
 from cuecard.domain.errors import BadInput
 from cuecard.evals import identity
 from cuecard.evals.arms import Arm, parse_all
@@ -186,12 +186,7 @@ def opened(study: Study, open_task: Callable[[str], Task]) -> list[Task]:
 
 def read(path: Path) -> Study:
     """The study of a TOML file. Raises BadInput."""
-    try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is not valid TOML: {error}") from error
+    told = toml_of(path)
     models = {role: table for role, table in told.items() if isinstance(table, dict)}
     options = {key: value for key, value in told.items() if key not in models}
     for key, value in options.items():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from cuecard.disk import toml_of
 from cuecard.domain.errors import BadInput
 from cuecard.gateway.config import ROLES, Config, PairSettings, PairTable, Prices, Upstream
 from cuecard.gateway.names import PAIR
@@ -19,12 +19,7 @@ from cuecard.strategies import policy_file
 
 def read(path: Path) -> Config:
     """The configuration in a file. Raises BadInput: one line that says what is wrong and where."""
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror}", "is the path right?") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is not valid TOML: {error}") from error
+    tables = toml_of(path)
     try:
         return Config.model_validate(_with_policy(_filled(tables), path.parent))
     except ValidationError as errors:

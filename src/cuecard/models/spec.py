@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -13,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from cuecard.disk import toml_of
 from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.models.base import Model
 
@@ -163,12 +163,7 @@ def load(spec: str | Mapping[str, Any], role: str = "") -> Model:
 
 def pair_file(path: Path) -> dict[str, dict[str, Any]]:
     """The models of a TOML file, by role: one table a role, `[small]` and `[large]` at least. Raises BadInput."""
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is not valid TOML: {error}") from error
+    tables = toml_of(path)
     if missing := {"small", "large"} - set(tables):
         raise BadInput(f"{path} has no [{min(missing)}] table", "one table a model: [small] and [large]")
     for role, table in tables.items():

@@ -6,13 +6,13 @@ TOML, for people to read and change. Settings that the file does not name stay a
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from cuecard.disk import toml_of
 from cuecard.domain.errors import BadInput
 from cuecard.models.prompt import CardFormat
 from cuecard.strategies.cuts import cut_with
@@ -89,12 +89,7 @@ class PolicyFile:
 
 def read(path: Path) -> PolicyFile:
     """The policy in a file. Raises BadInput: one line that says what is wrong, and where."""
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror}", "is the path right?") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is not valid TOML: {error}") from error
+    table = toml_of(path)
     version = table.pop("version", None)
     if version != VERSION or isinstance(version, bool):
         told = "says no version" if version is None else f"is of version {version!r}"
