@@ -182,7 +182,7 @@ def _checker(schema: str, parts: int) -> Checker:
 
 @lru_cache(maxsize=256)
 def _tree(schema: str) -> int | None:
-    """How many values a schema has whose keywords are all quick; None where one is not, or that cannot be told."""
+    """How many values a schema has whose keywords are all quick; None where one is not, or for no JSON."""
     try:
         found = json.loads(schema)
         return _parts(found) if len(schema) <= MOST_CHARS and _is_tree(found) else None

@@ -50,19 +50,19 @@ def check(
         for name, role, ones in roles:
             console.print(f"{name}, {role}: {', '.join(one.model for one in ones)}", markup=False)
         for key in chosen.keys:
-            console.print(_told(key), markup=False)
+            console.print(_described(key), markup=False)
         console.print(f"{config} is in order" + (f"; what was found is in {findings.path()}" if found else ""))
     if not all(each.reachable for each in found.values()):
         raise typer.Exit(2)
 
 
-def _told(key: KeyEntry) -> str:
+def _described(key: KeyEntry) -> str:
     """What a key may do, in one line."""
     limits = key.model_dump(exclude={"name", "sha256", "expires", "pairs"}, exclude_none=True)
-    told = [f"{limit} {value:,.10g}" for limit, value in limits.items()]
-    told += [] if key.expires is None else [f"expires {key.expires:%Y-%m-%d %H:%M %Z}"]
-    told += [] if key.pairs is None else [f"only {', '.join(key.pairs)}"]
-    return f"key {key.name}: {'; '.join(told) or 'no limits'}"
+    parts = [f"{limit} {value:,.10g}" for limit, value in limits.items()]
+    parts += [] if key.expires is None else [f"expires {key.expires:%Y-%m-%d %H:%M %Z}"]
+    parts += [] if key.pairs is None else [f"only {', '.join(key.pairs)}"]
+    return f"key {key.name}: {'; '.join(parts) or 'no limits'}"
 
 
 async def _probed(models: Sequence[OpenAIModel]) -> list[Findings]:

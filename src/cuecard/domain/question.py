@@ -72,7 +72,7 @@ class Question:
     labels: tuple[str, ...] = ()
     """The numbers that the user gave the options; () for letters, which models are asked with in any case."""
     schema_name: str = "answer"
-    """What servers are told that the schema is called."""
+    """The schema's name in requests to servers."""
     schema_strict: bool = False
     """Servers that know OpenAI's `strict` are asked for it."""
     calling: Calling | None = None

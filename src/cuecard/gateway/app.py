@@ -219,8 +219,8 @@ def application(
         with service.at_work():
             deciding = Deciding(service, asked, client, books)
             request.state.begun = True
-            told = await unless_gone(request.receive, deciding.told())
-        return JSONResponse(told, headers={"x-request-id": asked.id} | client.headers())
+            route = await unless_gone(request.receive, deciding.told())
+        return JSONResponse(route, headers=account.request_id(asked.id) | client.headers())
 
     async def count_tokens(request: Request) -> Response:
         """An estimate: images are neither fetched nor decoded for it."""

@@ -19,10 +19,7 @@ from cuecard.gateway import tool_history, tools
 from cuecard.gateway.account import Json, estimated_tokens, usage
 from cuecard.gateway.parameters import STREAM_OPTIONS, Parameters, read
 from cuecard.gateway.tools import ToolCall, Tools
-from cuecard.gateway.values import count as _count
-from cuecard.gateway.values import flag as _flag
-from cuecard.gateway.values import number as _number
-from cuecard.gateway.values import object_of as _object
+from cuecard.gateway.values import count, flag, number, object_of
 
 PING = b": ping\n\n"
 """A comment among server-sent events: it keeps a connection alive."""
@@ -81,20 +78,20 @@ def parse(body: object, fetch: Fetch) -> Asked:
         raise BadInput("the body is not a JSON object", 'send {"model": "cuecard", "messages": […]}')
     model = named(body)
     parameters = read(body)
-    own = _object(body, "cuecard", OVERRIDES)
-    options = _object(body, "stream_options", STREAM_OPTIONS)
-    reasoning = _object(body, "reasoning", REASONING)
-    hidden = _flag(reasoning, "exclude") or not _flag(body, "include_reasoning", default=True)
-    schema = _schema(body)[0]
-    offered = tools.parse(body, None if schema is None else json.loads(schema))
-    question = _question(body, own, fetch, offered)
+    own = object_of(body, "cuecard", OVERRIDES)
+    options = object_of(body, "stream_options", STREAM_OPTIONS)
+    reasoning = object_of(body, "reasoning", REASONING)
+    hidden = flag(reasoning, "exclude") or not flag(body, "include_reasoning", default=True)
+    wanted = _wanted(body)
+    offered = tools.parse(body, wanted.schema)
+    question = _question(body, own, fetch, wanted, offered)
     return Asked(
         model=model,
         question=question,
         prompt_tokens=estimated_tokens(question),
         settings=_settings(body, own, reasoning),
-        stream=_flag(body, "stream"),
-        include_usage=_flag(options, "include_usage"),
+        stream=flag(body, "stream"),
+        include_usage=flag(options, "include_usage"),
         parameters=parameters,
         reasoning_field=None if hidden else "reasoning" if reasoning else "reasoning_content",
         tools=offered,
@@ -112,22 +109,22 @@ def named(body: Json) -> str:
 def _settings(body: Json, own: Json, reasoning: Json) -> Json:
     """Settings of the request: OpenAI's names first, the `cuecard` object has the last word."""
     effort = reasoning.get("effort") if body.get("reasoning_effort") is None else body["reasoning_effort"]
-    if effort is None and reasoning.get("enabled") is not None and not _flag(reasoning, "enabled"):
+    if effort is None and reasoning.get("enabled") is not None and not flag(reasoning, "enabled"):
         effort = "none"
     if effort is not None and not (isinstance(effort, str) and len(effort) <= MOST_NAME):
         raise BadInput("reasoning_effort is no name of an effort", "none, low, medium, high, …")
     found: Json = {
-        "answer_tokens": _count(body, "max_completion_tokens") or _count(body, "max_tokens"),
-        "temperature": _number(body, "temperature"),
-        "top_p": _number(body, "top_p"),
-        "seed": _count(body, "seed", -MOST_SEED, MOST_SEED),
-        "budget": _count(own, "budget") or _count(reasoning, "max_tokens"),
+        "answer_tokens": count(body, "max_completion_tokens") or count(body, "max_tokens"),
+        "temperature": number(body, "temperature"),
+        "top_p": number(body, "top_p"),
+        "seed": count(body, "seed", -MOST_SEED, MOST_SEED),
+        "budget": count(own, "budget") or count(reasoning, "max_tokens"),
         "effort": None if effort == "none" else effort,
         "max_cost": max_cost(own),
         "strategy": own.get("strategy") or ("short:large" if effort == "none" else None),
-        "deadline_s": None if own.get("max_latency_ms") is None else (_number(own, "max_latency_ms") or 0.0) / 1000,
-        "strict": _flag(own, "strict") if own.get("strict") is not None else None,
-        "card_keep": _number(own, "card_keep"),
+        "deadline_s": None if own.get("max_latency_ms") is None else (number(own, "max_latency_ms") or 0.0) / 1000,
+        "strict": flag(own, "strict") if own.get("strict") is not None else None,
+        "card_keep": number(own, "card_keep"),
         **{key: own.get(key) for key in TEXTS},
     }
     for key in ("strategy", *TEXTS):
@@ -138,7 +135,7 @@ def _settings(body: Json, own: Json, reasoning: Json) -> Json:
 
 def max_cost(own: Json) -> float | None:
     """What a request may cost at most, from its `cuecard` object. Raises BadInput."""
-    value = _number(own, "max_cost")
+    value = number(own, "max_cost")
     if value is not None and not value > 0:
         raise BadInput("max_cost is not more than 0", "it is in the currency of the prices in cuecard.toml")
     return value
@@ -147,7 +144,16 @@ def max_cost(own: Json) -> float | None:
 # --- messages ---------------------------------------------------------------------------------------------------------
 
 
-def _question(body: Json, own: Json, fetch: Fetch, offered: Tools | None) -> Question:
+@dataclass(frozen=True)
+class Wanted:
+    """The JSON that `response_format` asks for. `schema`: None for any text."""
+
+    schema: Json | None = None
+    name: str = "answer"
+    strict: bool = False
+
+
+def _question(body: Json, own: Json, fetch: Fetch, wanted: Wanted, offered: Tools | None) -> Question:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise BadInput("messages is empty", "the last message is the user's question")
@@ -173,27 +179,30 @@ def _question(body: Json, own: Json, fetch: Fetch, offered: Tools | None) -> Que
     if not options and not goes_on:
         found = listed_in(text)
         text, options, labels = found.text, found.options, found.labels
-    (schema, name, strict), kind = _schema(body), own.get("kind")
+    kind = own.get("kind")
     if kind is not None and not (isinstance(kind, str) and len(kind) <= MOST_NAME):
         raise BadInput("kind in cuecard is not a text", f"kinds are: {', '.join(AnswerKind)}")
-    if schema and kind not in (None, AnswerKind.JSON):
+    if wanted.schema is not None and kind not in (None, AnswerKind.JSON):
         raise BadInput(f"kind in cuecard is {kind}, and response_format asks for JSON", "leave one of them out")
-    told = "\n\n".join(system) or None
-    guessed = AnswerKind.JSON if schema else AnswerKind.FREE_TEXT if goes_on else guess_kind(text, options)
-    wanted = guessed if kind is None else kind_named(kind)
+    if kind is not None:
+        answer_kind = kind_named(kind)
+    elif wanted.schema is not None:
+        answer_kind = AnswerKind.JSON
+    else:
+        answer_kind = AnswerKind.FREE_TEXT if goes_on else guess_kind(text, options)
     try:
         said = text if last.text == asked else last.text
         return Question(
             said or " ".join(options),
             last.images,
             options,
-            wanted,
-            told,
+            answer_kind,
+            "\n\n".join(system) or None,
             tuple(history),
-            schema,
+            None if wanted.schema is None else json.dumps(wanted.schema),
             labels=labels,
-            schema_name=name,
-            schema_strict=strict,
+            schema_name=wanted.name,
+            schema_strict=wanted.strict,
         )
     except ValueError as error:
         raise BadInput(str(error), f"kinds are: {', '.join(AnswerKind)}") from error
@@ -218,16 +227,16 @@ def _options(own: Json) -> list[str]:
     return options
 
 
-def _schema(body: Json) -> tuple[str | None, str, bool]:
-    """The schema that the answer has to fit, as JSON, its name and whether it is strict; None if it may be any text."""
-    wanted = _object(body, "response_format")
-    match wanted.get("type"):
+def _wanted(body: Json) -> Wanted:
+    """What `response_format` asks for. Raises BadInput."""
+    form = object_of(body, "response_format")
+    match form.get("type"):
         case None | "text":
-            return None, "answer", False
+            return Wanted()
         case "json_object":
-            return schemas.ANY_OBJECT, "answer", False
+            return Wanted(json.loads(schemas.ANY_OBJECT))
         case "json_schema":
-            given = _object(wanted, "json_schema")
+            given = object_of(form, "json_schema")
             schema, name = given.get("schema"), given.get("name")
             if not isinstance(schema, dict):
                 raise BadInput("response_format has no json_schema.schema", "it is an object: a JSON Schema")
@@ -235,7 +244,7 @@ def _schema(body: Json) -> tuple[str | None, str, bool]:
                 raise BadInput("response_format's json_schema.name is no name", "up to 64 letters, digits, _ and -")
             if (why := schemas.outline(schema)) is not None:
                 raise BadInput(f"the JSON schema {why}", "correct or simplify it")
-            return json.dumps(schema), name or "answer", _flag(given, "strict")
+            return Wanted(schema, name or "answer", flag(given, "strict"))
         case other:
             raise BadInput(f"unknown response_format {str(other)[:100]!r}", "there are: text, json_object, json_schema")
 
@@ -346,7 +355,8 @@ class Writer:
         if asked.reasoning_field and reasoning:
             message[asked.reasoning_field] = reasoning
         told = logprobs(asked, outcome)
-        choice = {"index": 0, "message": message, "finish_reason": self._finish(outcome), "logprobs": told}
+        finish = self._finish(outcome, calls)
+        choice = {"index": 0, "message": message, "finish_reason": finish, "logprobs": told}
         base = {"id": asked.id, "object": "chat.completion", "created": asked.created, "model": asked.model}
         return base | {"choices": [choice], "usage": usage(outcome), "cuecard": account}
 
@@ -379,7 +389,8 @@ class Writer:
         events = []
         if (told := logprobs(self._asked, outcome)) is not None:  # not before: only the whole answer can be compared
             events.append(sse(self._chunk({"content": ""}, tokens=told)))
-        events.append(sse(self._chunk({}, self._finish(outcome)) | {"cuecard": account}))
+        finish = self._finish(outcome, tools.calls_of(self._asked, outcome))
+        events.append(sse(self._chunk({}, finish) | {"cuecard": account}))
         if self._asked.include_usage:
             events.append(sse(self._chunk({}) | {"choices": [], "usage": usage(outcome)}))
         return [*events, sse("[DONE]")]
@@ -391,8 +402,8 @@ class Writer:
     def _legacy(self) -> bool:
         return self._asked.tools is not None and self._asked.tools.legacy
 
-    def _finish(self, outcome: Outcome) -> str:
-        if tools.calls_of(self._asked, outcome) is None:
+    def _finish(self, outcome: Outcome, calls: Sequence[ToolCall] | None) -> str:
+        if calls is None:
             return finish_reason(outcome)
         return "function_call" if self._legacy else "tool_calls"
 

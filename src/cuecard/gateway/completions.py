@@ -10,6 +10,7 @@ from cuecard.gateway import account, chat, wire
 from cuecard.gateway.account import Json
 from cuecard.gateway.chat import Asked, Fetch, sse
 from cuecard.gateway.tools import ToolCall
+from cuecard.gateway.values import object_of
 
 EXAMPLE = '{"model": "cuecard", "prompt": "…"}'
 HARMLESS = {"suffix": "", "echo": False, "best_of": 1, "logprobs": None}
@@ -34,7 +35,7 @@ def parse(body: object, fetch: Fetch) -> Asked:
         if key in translated:
             raise BadInput(f"{key} is no parameter of completions", "use /v1/chat/completions")
     translated["messages"] = [{"role": "user", "content": _prompt(given.get("prompt"))}]
-    translated["reasoning"] = wire.object_of(given, "reasoning") | {"exclude": True}
+    translated["reasoning"] = object_of(given, "reasoning") | {"exclude": True}
     return wire.asked(translated, fetch, "cmpl")
 
 
@@ -59,8 +60,8 @@ class Writer:
 
     def whole(self, outcome: Outcome, reasoning: str, account_: Json) -> Json:
         """The answer; the reasoning is left out."""
-        told = self._completion(outcome.answer, chat.finish_reason(outcome))
-        return told | {"usage": account.usage(outcome), "cuecard": account_}
+        completion = self._completion(outcome.answer, chat.finish_reason(outcome))
+        return completion | {"usage": account.usage(outcome), "cuecard": account_}
 
     def begin(self) -> list[bytes]:
         return []

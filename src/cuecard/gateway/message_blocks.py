@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 
 from cuecard.domain.errors import BadInput
-from cuecard.gateway import wire
 from cuecard.gateway.account import Json
 from cuecard.gateway.chat import MOST_PARTS
+from cuecard.gateway.values import object_of
 
 BLOCKS = "there are: text, image, document (of text), thinking, tool_use, tool_result"
 MEDIA_TYPE = re.compile(r"image/[a-z0-9.+-]{1,60}", re.IGNORECASE)
@@ -94,9 +94,9 @@ def _part(block: Json, where: str) -> Json:
         case "text":
             return _text(block, where)
         case "image":
-            return {"type": "image_url", "image_url": {"url": _image_url(wire.object_of(block, "source"), where)}}
+            return {"type": "image_url", "image_url": {"url": _image_url(object_of(block, "source"), where)}}
         case "document":
-            source = wire.object_of(block, "source")
+            source = object_of(block, "source")
             if source.get("type") != "text" or not isinstance(source.get("data"), str):
                 raise BadInput(f"{where} has a document that is not a text", "send its text, or images of its pages")
             title = f"{block['title']}\n" if isinstance(block.get("title"), str) else ""
@@ -159,7 +159,7 @@ def _call(block: Json, where: str) -> Json:
 
 def tools(body: Json) -> Json:
     """`tools` and `tool_choice` as parameters of chat completions. Raises BadInput."""
-    given, choice = body.get("tools") or [], wire.object_of(body, "tool_choice")
+    given, choice = body.get("tools") or [], object_of(body, "tool_choice")
     if not isinstance(given, list):
         raise BadInput("tools is not a list")
     _refuse_many(given, "tools")

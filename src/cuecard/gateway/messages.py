@@ -13,6 +13,7 @@ from cuecard.gateway import account, message_blocks, tools, wire
 from cuecard.gateway.account import Json
 from cuecard.gateway.chat import Asked, Fetch
 from cuecard.gateway.tools import ToolCall
+from cuecard.gateway.values import object_of
 
 EXAMPLE = '{"model": "cuecard", "max_tokens": 1024, "messages": [{"role": "user", "content": "…"}]}'
 IGNORED = ("cache_control", "container", "context_management", "diagnostics", "inference_geo", "speed")
@@ -54,13 +55,13 @@ def parse_countable(body: object, fetch: Fetch) -> Asked:
     for key, hint in ELSEWHERE.items():
         if given.get(key):
             raise BadInput(f"{key} is not supported", hint)
-    config = wire.object_of(given, "output_config")
+    config = object_of(given, "output_config")
     effort = config.get("effort")
     translated["messages"] = message_blocks.messages(given)
     translated["stop"] = _stop_sequences(given)
-    translated["reasoning"] = _reasoning(wire.object_of(given, "thinking"))
+    translated["reasoning"] = _reasoning(object_of(given, "thinking"))
     translated["reasoning_effort"] = EFFORTS.get(str(effort), effort)
-    translated["response_format"] = _format(wire.object_of(config, "format"))
+    translated["response_format"] = _format(object_of(config, "format"))
     translated |= message_blocks.tools(given)
     return wire.asked(translated, fetch, "msg")
 
@@ -124,8 +125,8 @@ def problem(error: CuecardError, status: int | None = None, request: str | None 
     """An error's body as Anthropic's clients read it; `status`: where it is not the error's own."""
     status = status or error.http_status
     kind = ERROR_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
-    told = {"type": kind, "message": str(error)}
-    return {"type": "error", "error": told, "request_id": request or f"req_{uuid.uuid4().hex}"}
+    body = {"type": kind, "message": str(error)}
+    return {"type": "error", "error": body, "request_id": request or f"req_{uuid.uuid4().hex}"}
 
 
 class Writer:

@@ -12,6 +12,7 @@ from cuecard.gateway import account, chat, tools, wire
 from cuecard.gateway.account import Json
 from cuecard.gateway.chat import Asked, Fetch
 from cuecard.gateway.tools import ToolCall, Tools
+from cuecard.gateway.values import object_of
 
 STATEFUL = {
     "previous_response_id": "send the whole conversation as input: nothing is kept here",
@@ -25,17 +26,17 @@ EXAMPLE = '{"model": "cuecard", "input": "…"}'
 
 
 def parse(body: object, fetch: Fetch) -> Asked:
-    """What a request asks for, told as chat completions would put it. Raises BadInput."""
-    given, told = wire.split(body, OWN, EXAMPLE)
+    """What a request asks for, in the terms of chat completions. Raises BadInput."""
+    given, translated = wire.split(body, OWN, EXAMPLE)
     for key, hint in STATEFUL.items():
         if given.get(key):
             raise BadInput(f"{key} needs a memory, which a pair has not", hint)
-    text, reasoning = wire.object_of(given, "text"), wire.object_of(given, "reasoning")
-    told["messages"] = _messages(given)
-    told["max_completion_tokens"] = given.get("max_output_tokens")
-    told["response_format"] = _format(text.get("format"))
-    told["reasoning_effort"] = reasoning.get("effort")
-    return wire.asked(told, fetch, "resp")
+    text, reasoning = object_of(given, "text"), object_of(given, "reasoning")
+    translated["messages"] = _messages(given)
+    translated["max_completion_tokens"] = given.get("max_output_tokens")
+    translated["response_format"] = _format(text.get("format"))
+    translated["reasoning_effort"] = reasoning.get("effort")
+    return wire.asked(translated, fetch, "resp")
 
 
 def _messages(body: Json) -> list[Json]:

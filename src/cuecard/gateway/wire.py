@@ -21,14 +21,6 @@ def split(body: object, own: Collection[str], example: str) -> tuple[Json, Json]
     return {key: given[key] for key in own if key in given}, {key: given[key] for key in given if key not in own}
 
 
-def object_of(given: Json, key: str) -> Json:
-    """The object of this name, empty if there is none. Raises BadInput."""
-    value = given.get(key)
-    if not isinstance(value, dict | None):
-        raise BadInput(f"{key} is not an object")
-    return value or {}
-
-
 def asked(translated: Json, fetch: Fetch, prefix: str) -> Asked:
     """The request that chat completions make of these parameters; its id begins with `prefix`. Raises BadInput."""
     parsed = chat.parse({key: value for key, value in translated.items() if value is not None}, fetch)

@@ -19,7 +19,7 @@ from cuecard.models.base import Model
 from cuecard.models.scope import outside
 from cuecard.strategies import baselines, paper
 from cuecard.strategies.policy import Policy, Schedule
-from cuecard.strategies.structured import fitting
+from cuecard.strategies.repair import fitting
 from cuecard.strategies.team import LAST_RESORT, Heard, Reply, Team
 from cuecard.strategies.verdicts import Verdict
 

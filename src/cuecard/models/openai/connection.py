@@ -233,8 +233,7 @@ class Connection:
                     refused = refused_parameter(error, [key for key in dict.fromkeys((*LOSSES, *free)) if key in sent])
                     if refused is None or refused in known | left_out:
                         raise
-                    part = refused if refused == "response_format" else client_part(refused)
-                    if refused in free and part not in left_out:
+                    if refused in free and (part := client_part(refused)) not in left_out:
                         left_out |= {part}
                         continue
                     self.refused |= {refused}

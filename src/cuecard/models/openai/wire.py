@@ -55,8 +55,8 @@ def _content(turn: Turn) -> str | list[Body]:
 
 
 def client_part(name: str) -> str:
-    """What stands, among parameters that are left out, for what a client has put into one."""
-    return f"the client's {name}"
+    """What stands, among parameters that are left out, for what a client has put into one: a schema is all of its."""
+    return name if name == "response_format" else f"the client's {name}"
 
 
 def free_fields(extras: Extras) -> frozenset[str]:
