@@ -165,19 +165,19 @@ def tools(body: Json) -> Json:
     _refuse_many(given, "tools")
     if not given:
         return {}
-    told: Json = {"tools": [_tool(tool, f"tools.{index}") for index, tool in enumerate(given)]}
+    translated: Json = {"tools": [_tool(tool, f"tools.{index}") for index, tool in enumerate(given)]}
     match choice.get("type"):
         case None:
             pass
         case "tool":
-            told["tool_choice"] = {"type": "function", "function": {"name": choice.get("name")}}
+            translated["tool_choice"] = {"type": "function", "function": {"name": choice.get("name")}}
         case str(kind) if kind in CHOICES:
-            told["tool_choice"] = CHOICES[kind]
+            translated["tool_choice"] = CHOICES[kind]
         case other:
             raise BadInput(f"tool_choice has the type {str(other)[:100]!r}", "there are: auto, any, tool, none")
     if choice.get("disable_parallel_tool_use") is True:
-        told["parallel_tool_calls"] = False
-    return told
+        translated["parallel_tool_calls"] = False
+    return translated
 
 
 def _tool(tool: object, where: str) -> Json:

@@ -205,7 +205,7 @@ class Connection:
         """The opened stream. A parameter that the server refuses and can do without is left out from then on.
 
         A limit of tokens that does not fit into the model's context is halved until it does. A schema that the server
-        cannot enforce behind a beginning of the answer is left out of this request alone, and so is what is in `once`.
+        cannot enforce behind a beginning of the answer is left out of this request alone, and so is what is in `free`.
         """
         most: int | None = None
         left_out: frozenset[str] = frozenset()
