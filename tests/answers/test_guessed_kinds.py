@@ -65,6 +65,10 @@ What kind of animal is this?
 """
 FREE_TEXT = """
 What is the difference between TCP and UDP?
+How many planets are there, and name them.
+How many planets are there, and list them?
+What is 17 times 23, and explain your steps.
+What number comes after ten, in German?
 What is the difference between a list and a tuple in Python?
 whats the difference between affect and effect
 What is the area of expertise of the author?

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -244,3 +245,19 @@ def test_the_answer_is_written_byte_for_byte(answer, capsysbinary):
 def test_an_answer_that_was_cut_is_not_shown_as_whole():
     assert remarks(outcome("half of", truncated=True))[0] == "the answer was cut at 4 tokens; raise --answer-tokens"
     assert not any("cut" in line for line in remarks(outcome("whole")))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_output_that_cannot_be_written_is_one_line_and_code_2(board):
+    command = [sys.executable, "-m", "cuecard", "ask", COUNT, "--image", str(board)]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: the output cannot be written")
+
+
+def test_a_closed_standard_output_is_no_error(board):
+    command = f"{shlex.quote(sys.executable)} -m cuecard ask {shlex.quote(COUNT)} --image {shlex.quote(str(board))} >&-"
+    done = subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)

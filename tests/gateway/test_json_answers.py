@@ -247,6 +247,18 @@ async def test_the_embedded_pair_says_that_it_writes_no_json() -> None:
     assert (error.value.status_code, error.value.code) == (502, "invalid_answer")
 
 
+async def test_the_embedded_pair_says_that_it_calls_no_tools() -> None:
+    from cuecard.models import spec
+
+    models = {role: spec.load(f"demo-{role}", role) for role in ("small", "large")}
+    tool = {"type": "function", "function": {"name": "look"}}
+    body: dict[str, Any] = {"model": "cuecard", "messages": [{"role": "user", "content": "Look."}], "tools": [tool]}
+    async with gateway(models) as client:
+        with pytest.raises(openai.InternalServerError, match="do not call tools") as error:
+            await client.chat.completions.create(**body)
+    assert (error.value.status_code, error.value.code) == (502, "invalid_answer")
+
+
 VALUES = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-2, 2), st.sampled_from(["a", "b"])),
     lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(st.sampled_from("ab"), inner, max_size=2)),

@@ -52,8 +52,13 @@ _TOLD_AT_LENGTH = pattern(
     r"^if (?:so|not|yes|no)\b",
 )
 _WRITES = pattern(rf"^{any_of('write generate create compose draft implement')}\b")
-_AND_MORE = pattern(r"\band (?:for |in |by )?(?:how|why|what|which|who|where|when)\b")
-"""A second question in the same sentence."""
+_AND_MORE = pattern(
+    r"\band (?:for |in |by )?(?:how|why|what|which|who|where|when)\b",
+    r"\band (?:please |then |also )?(?:name|list|explain|describe|justify|show|give|tell)"
+    r" (?:them|it|its|each|why|how|your|the|all|me|us|one|some|an?)\b",
+    r", in (?:german|french|spanish|italian|portuguese|dutch|russian|chinese|japanese|korean|arabic|hindi|latin)\W*$",
+)
+"""A second question in the same sentence, or a language for its answer."""
 
 # --- how the question begins ------------------------------------------------------------------------------------------
 

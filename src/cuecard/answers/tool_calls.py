@@ -93,6 +93,11 @@ def _read(shown: str, question: Question) -> Answer:
     return _answer(shown)
 
 
+def begun(shown: str) -> bool:
+    """Whether a reply that was cut begins as a call or an answer of the one form."""
+    return _BEGINS.match(shown.strip()) is not None
+
+
 def cut_answer(shown: str) -> str:
     """The text of an answer that was cut within its JSON; empty where it had not begun."""
     shown = shown.strip()

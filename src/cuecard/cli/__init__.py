@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from typing import Annotated, Any, NoReturn, cast
 
@@ -60,6 +62,7 @@ app.add_typer(imports, name="import")
 app.add_typer(exports_, name="export")
 
 # what Typer raises for a wrong option or command; it has no public name
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
 
 
@@ -88,6 +91,11 @@ def main() -> None:
     except UsageError as error:
         wrong: Any = error
         _refuse(wrong.format_message(), f"see {wrong.ctx.command_path if wrong.ctx else 'cuecard'} --help")
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else the interpreter fails once more when it ends
+        _refuse(f"the output cannot be written: {error.strerror}", "free some space, or write it elsewhere")
 
 
 def _refuse(what: str, hint: str) -> NoReturn:

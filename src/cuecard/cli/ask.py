@@ -194,6 +194,8 @@ def _answer_tokens(outcome: Outcome) -> int | None:
 
 def write(text: str) -> None:
     """To standard output as it is, byte for byte; what is no text in UTF-8 is replaced."""
+    if sys.stdout is None:  # it was closed before the start
+        return
     sys.stdout.flush()
     data = (text + "\n").encode("utf-8", "replace")
     buffer = getattr(sys.stdout, "buffer", None)

@@ -102,7 +102,7 @@ def named(body: Json) -> str:
     """The model that a request names. Raises BadInput."""
     model = body.get("model")
     if not isinstance(model, str) or not model:
-        raise BadInput("model is missing", 'write "model": "cuecard"')
+        raise BadInput("model is missing" if not model else "model is not a text", 'write "model": "cuecard"')
     return model
 
 
@@ -155,7 +155,9 @@ class Wanted:
 
 def _question(body: Json, own: Json, fetch: Fetch, wanted: Wanted, offered: Tools | None) -> Question:
     messages = body.get("messages")
-    if not isinstance(messages, list) or not messages:
+    if not isinstance(messages, list | None):
+        raise BadInput("messages is not a list", 'write "messages": [{"role": "user", "content": "…"}]')
+    if not messages:
         raise BadInput("messages is empty", "the last message is the user's question")
     if len(messages) > MOST_PARTS:
         raise BadInput(f"there are more than {MOST_PARTS} messages", "send fewer")

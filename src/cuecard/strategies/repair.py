@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-from cuecard.answers import misfit_of
+from cuecard.answers import misfit_of, tool_calls
 from cuecard.answers.schemas import Misfit
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import InvalidAnswer, ModelError
 from cuecard.domain.outcome import Route
-from cuecard.domain.question import AnswerKind, Question
+from cuecard.domain.question import AnswerKind, Calling, Question
 from cuecard.strategies.team import Player, Reply, Team
 from cuecard.strategies.verdicts import Verdict
 
@@ -27,7 +27,8 @@ async def fitting(question: Question, team: Team, verdict: Verdict, strategy: st
     """
     if question.kind is not AnswerKind.JSON or verdict.reply.answer.parsed:
         return verdict
-    if question.calling is not None and verdict.reply.truncated:
+    may_be_cut = question.calling is Calling.AUTO or tool_calls.begun(verdict.reply.text)
+    if question.calling is not None and verdict.reply.truncated and may_be_cut:
         return verdict  # a text is given as far as it goes, and a call that is cut is none
     wrong = await _wrong(verdict.reply, question)
     failed, player = "", _repairer(team, strategy)
@@ -41,7 +42,15 @@ async def fitting(question: Question, team: Team, verdict: Verdict, strategy: st
         why = f"the answer did not do ({wrong.why}); that of the {reply.role} model's {mode} call fits, and stands"
         return Verdict(reply, Route.DEGRADED, why)
     asked = "the JSON that was asked for" if question.schema is None else "JSON that fits the schema"
-    raise InvalidAnswer(f"the answer is not {asked}: {wrong.why}{failed}", _hint(team, verdict.reply, wrong))
+    raise InvalidAnswer(f"the answer is not {asked}: {wrong.why}{failed}", _hint(verdict.reply, wrong))
+
+
+def check_writers(question: Question, team: Team) -> None:
+    """Before any call: whether a model of the team could write the JSON that is asked for. Raises InvalidAnswer."""
+    if question.kind is AnswerKind.JSON and not any(map(_writes_json, team.players.values())):
+        names = " and ".join(player.model.name for player in team.players.values())
+        what = "call tools" if question.calling is not None else "write JSON"
+        raise InvalidAnswer(f"{names} do not {what}", NO_WRITER)
 
 
 async def _wrong(reply: Reply, question: Question) -> Misfit:
@@ -96,10 +105,7 @@ def _other(team: Team) -> tuple[Mode, Reply] | None:
     return max(found, key=lambda each: (each[0] is not Mode.SHORT, each[1].role == "large"), default=None)
 
 
-def _hint(team: Team, reply: Reply, wrong: Misfit) -> str | None:
-    if not any(map(_writes_json, team.players.values())):
-        names = " and ".join(player.model.name for player in team.players.values())
-        return f"{names} do not write JSON; {NO_WRITER}"
+def _hint(reply: Reply, wrong: Misfit) -> str | None:
     if not wrong.repairable:
         return SIMPLER
     return MORE_TOKENS if reply.truncated else None

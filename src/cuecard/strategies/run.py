@@ -19,7 +19,7 @@ from cuecard.models.base import Model
 from cuecard.models.scope import outside
 from cuecard.strategies import baselines, paper
 from cuecard.strategies.policy import Policy, Schedule
-from cuecard.strategies.repair import fitting
+from cuecard.strategies.repair import check_writers, fitting
 from cuecard.strategies.team import LAST_RESORT, Heard, Reply, Team
 from cuecard.strategies.verdicts import Verdict
 
@@ -67,6 +67,7 @@ async def answer(
     if question.schema is not None:
         await check_soon(question.schema)
     async with Team(models, policy, listen, calls) as team:
+        check_writers(question, team)
         try:
             async with asyncio.timeout(policy.deadline_s) as deadline:
                 verdict: Verdict = await decide(question, team)

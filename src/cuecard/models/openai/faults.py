@@ -92,6 +92,8 @@ class Faults:
                 return self._meant(_status_of(error.body), error.body, who)
             case Disconnected():
                 return ModelUnreachable(f"cannot reach {url}: {self.line(str(error))}")
+            case aiohttp.ClientPayloadError():  # what it holds is the parser's words, with a status of its own
+                return BrokenStream(f"the answer of {url} broke off: the connection was lost")
             case aiohttp.ClientError() | OSError() if not begun:
                 return ModelUnreachable(f"cannot reach {url}: {self._root(error)}")
             case aiohttp.ClientError() | OSError():
