@@ -102,7 +102,7 @@ def named(body: Json) -> str:
     """The model that a request names. Raises BadInput."""
     model = body.get("model")
     if not isinstance(model, str) or not model:
-        raise BadInput("model is missing" if not model else "model is not a text", 'write "model": "cuecard"')
+        raise BadInput("model is missing, or not a text", 'write "model": "cuecard"')
     return model
 
 
