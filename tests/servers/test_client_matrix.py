@@ -1,0 +1,57 @@
+"""Clients of other projects against gateways: Qwen2.5-Coder-1.5B behind llama.cpp, and the embedded pair.
+
+Each script of clients/ runs in its own environment and prints a line for each of its cases.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+from programs import CUECARD, HOME, free_port, gateway, llamacpp, running
+from real_models import QWEN
+
+from cuecard.demo import boards
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(1200)]
+HERE = Path(__file__).parent / "clients"
+SCRIPTS = sorted(path for path in HERE.iterdir() if path.stem != "cases")
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pictures") / "board.png"
+    path.write_bytes(boards.png(boards.draw(boards.make_board(Random(3), "test"))).data)
+    return path
+
+
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with llamacpp(QWEN, tmp_path_factory.mktemp("qwen"), context=32768) as served:
+        table = f'model = "{served.spec}"'
+        with gateway({"small": table, "large": table}, tmp_path_factory.mktemp("gateway")) as client:
+            yield str(client.base_url)
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    base = f"http://127.0.0.1:{(port := free_port())}"
+    log = tmp_path_factory.mktemp("logs") / "cuecard"
+    with running([CUECARD, "serve", "--port", str(port)], f"{base}/ready", log, 60):
+        yield f"{base}/v1"
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    ("models", "unable"), [("qwen", "images"), ("embedded", "json,logprobs")], ids=["qwen", "embedded"]
+)
+def test_a_client_works(
+    script: Path, models: str, unable: str, picture: Path, request: pytest.FixtureRequest, tmp_path: Path
+):
+    command = ["node"] if script.suffix == ".mjs" else [HOME / "clients" / script.stem / "bin" / "python"]
+    arguments = [request.getfixturevalue(models), "--picture", picture, "--without", unable]
+    run = subprocess.run([*command, script, *arguments], capture_output=True, text=True, timeout=900, cwd=tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
