@@ -98,7 +98,10 @@ async def test_models_are_told_of_the_tools_in_words_and_of_the_form_of_a_reply(
         assert "- get_weather: The weather in a city, now.\n  Arguments: {" in prompt.turns[0].text
         assert '{"tool_calls": [' in prompt.turns[-1].text
     reasoning = next(prompt for prompt in models["small"].prompts if prompt.mode is Mode.REASON)
-    assert "in plain words, not in JSON: is a tool needed first" in reasoning.turns[-1].text
+    assert (
+        "in plain words, not in JSON: is the answer known already; if not, which tool is needed"
+        in reasoning.turns[-1].text
+    )
     assert reasoning.schema is None
     assert json.loads(models["large"].prompts[0].schema)["anyOf"]
 

@@ -57,6 +57,15 @@ def test_an_answer_is_repaired_once_and_the_error_says_what_did_not_fit() -> Non
     assert [prompt.mode for prompt in large.prompts] == [Mode.SHORT, Mode.REPAIR]
 
 
+@pytest.mark.parametrize(("logprob", "route"), [(-0.2, Route.AGREED), (-0.3, Route.TRANSFERRED)])
+def test_how_sure_the_large_model_is_of_json_is_the_mean_over_its_tokens(logprob: float, route: Route) -> None:
+    sure = Says(FITS, confidence_logprob=logprob)
+    small, large = (model(name, short=sure, reason="none", read=FITS) for name in ("tiny", "huge"))
+    outcome, [first, *_] = asked("mutual", small, large)  # the default rule wants 0.9
+    assert first.usage.completion_tokens == len(FITS.split()) == 2
+    assert outcome.route is route
+
+
 def test_the_named_model_of_a_strategy_repairs_its_own_answer() -> None:
     small, large = model("tiny", repair=FITS), model("huge", always=FITS)
     outcome, _ = asked("short:small", small, large)

@@ -97,7 +97,8 @@ def _step_by_step(form: AnswerKind | Calling) -> str:
     what = "the complete answer" if form is AnswerKind.FREE_TEXT else _WHAT[form]
     think = "think step by step"
     if isinstance(form, Calling):
-        think += " in plain words, not in JSON: is a tool needed first, which one, and with which arguments"
+        known = "is the answer known already; if not, " if form is Calling.AUTO else ""
+        think += f" in plain words, not in JSON: {known}which tool is needed, and with which arguments"
     return f'First {think}. Then write a line "Answer:" and, below it, {what}.'
 
 

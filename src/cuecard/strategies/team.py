@@ -49,7 +49,7 @@ class Reply:
     answer: Answer
     reasoning: str
     confidence: float | None
-    """Probability of the answer's tokens, None where the engine does not tell."""
+    """Probability of the answer (of JSON: the geometric mean over its tokens), None where it is not observed."""
     truncated: bool = False
     """It was cut by its limit: `answer` is unparseable, so that it never agrees with another one."""
     tokens: tuple[AnswerToken, ...] = ()
@@ -280,7 +280,7 @@ class Player:
             answer.strip(),
             UNPARSED if cut else await extract_soon(answer, question),
             reasoning,
-            None if logprob is None else math.exp(logprob),
+            _confidence(question.kind, logprob, usage, reasoning),
             cut,
             tokens,
         )
@@ -338,6 +338,15 @@ async def cancelled(task: asyncio.Task[Any]) -> None:
     """Cancel a call, and wait until it has ended and is accounted for."""
     task.cancel()
     await asyncio.wait([task])
+
+
+def _confidence(kind: AnswerKind, logprob: float | None, usage: Usage, reasoning: str) -> float | None:
+    """The probability of an answer; of JSON per token, as its length says nothing about how sure the model is."""
+    if logprob is None or kind is not AnswerKind.JSON:
+        return None if logprob is None else math.exp(logprob)
+    if not usage.completion_tokens or (reasoning and usage.reasoning_tokens is None):
+        return None
+    return math.exp(logprob / max(1, usage.completion_tokens - (usage.reasoning_tokens or 0)))
 
 
 def _is_stopped(answer: str, piece: str, question: Question, limits: Limits) -> bool:
