@@ -404,6 +404,13 @@ async def test_every_error_has_the_form_of_the_wire(path, request_, status, kind
     assert told["request_id"] == answer.headers["request-id"]
 
 
+async def test_a_conversation_that_the_server_is_to_keep_ends_in_the_code_that_makes_clients_send_it_whole():
+    async with plain() as http:
+        answer = await http.post("messages", json=ASKED | {"thread": {"type": "create"}})
+    details = answer.json()["error"]["details"]
+    assert (answer.status_code, details) == (400, {"error_code": "thread_unsupported_request"})
+
+
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "messages", 405), ("POST", "messages/batches", 404)])
 async def test_so_has_an_error_about_the_path(method, path, status):
     async with plain() as http:
@@ -453,6 +460,7 @@ async def test_a_client_over_its_limit_is_told_so_in_the_form_of_the_wire():
         (ASKED | {"output_config": {"format": {"type": "json_schema"}}}, "has no json_schema.schema"),
         (ASKED | {"stop_sequences": "x"}, "stop_sequences is not a list"),
         (ASKED | {"mcp_servers": [{"url": "https://x"}]}, "mcp_servers is not supported"),
+        (ASKED | {"thread": {"type": "create"}}, "the gateway keeps no conversations"),
         (ASKED | {"tools": {"a": 1}}, "tools is not a list"),
         (ASKED | {"tools": [{"type": "web_search_20250305", "name": "search"}]}, "is of type 'web_search_20250305'"),
         (ASKED | {"tools": [{"name": "f"}], "tool_choice": {"type": "some"}}, "tool_choice has the type 'some'"),

@@ -21,7 +21,7 @@ IGNORED = ("cache_control", "container", "context_management", "diagnostics", "i
 ELSEWHERE = {"mcp_servers": "have the client call them, and offer what they do as tools"}
 OWN = (
     *("messages", "system", "stop_sequences", "thinking", "output_config", "tools", "tool_choice"),
-    *("reasoning", "reasoning_effort", "include_reasoning", "stop", *IGNORED, *ELSEWHERE),
+    *("reasoning", "reasoning_effort", "include_reasoning", "stop", "thread", *IGNORED, *ELSEWHERE),
 )
 THINKING = ("enabled", "adaptive", "between_tools", "disabled")
 EFFORTS = {"max": "xhigh"}
@@ -42,6 +42,15 @@ ERROR_TYPES: Mapping[int, str] = {
 """By HTTP status; others are `invalid_request_error` below 500 and `api_error` from there on."""
 
 
+class NoThreads(BadInput):
+    """The request continues, or begins, a conversation that the server is to keep.
+
+    Anthropic's client sends the whole conversation instead when it reads this code.
+    """
+
+    code, hint = "thread_unsupported_request", "send the whole conversation without thread"
+
+
 def parse(body: object, fetch: Fetch) -> Asked:
     """What a request asks for, in the terms of chat completions. Raises BadInput."""
     if isinstance(body, dict) and body.get("max_tokens") is None:
@@ -55,6 +64,8 @@ def parse_countable(body: object, fetch: Fetch) -> Asked:
     for key, hint in ELSEWHERE.items():
         if given.get(key):
             raise BadInput(f"{key} is not supported", hint)
+    if given.get("thread"):
+        raise NoThreads("the gateway keeps no conversations")
     config = object_of(given, "output_config")
     effort = config.get("effort")
     translated["messages"] = message_blocks.messages(given)
@@ -125,7 +136,9 @@ def problem(error: CuecardError, status: int | None = None, request: str | None 
     """An error's body as Anthropic's clients read it; `status`: where it is not the error's own."""
     status = status or error.http_status
     kind = ERROR_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
-    body = {"type": kind, "message": str(error)}
+    body: Json = {"type": kind, "message": str(error)}
+    if error.code is not None:
+        body["details"] = {"error_code": error.code}
     return {"type": "error", "error": body, "request_id": request or f"req_{uuid.uuid4().hex}"}
 
 
