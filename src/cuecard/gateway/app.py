@@ -164,12 +164,14 @@ def application(
             client = admit(request)
             body = await json_of(request, most_bytes)
             try:
-                asked = await unless_gone(request.receive, meant(body, parse))
+                return await unless_gone(request.receive, reply(request, body, client))
             except BeyondAPair:
                 if parse is not chat.parse or not may_pass(body, client):
                     raise
-                return await passed(request, body, client)
-            asked = replace(asked, trace=trace_of(request))
+            return await passed(request, body, client)
+
+        async def reply(request: Request, body: Body, client: Client) -> Response:
+            asked = replace(await meant(body, parse), trace=trace_of(request))
             with ExitStack() as held:
                 service = pairs.of(asked.model, client.key)
                 held.enter_context(service.at_work())
@@ -177,7 +179,7 @@ def application(
                 request.state.begun = True
                 if asked.stream:
                     return Events(telling, writer, ping_s, held.pop_all())
-                outcome, reasoning = await unless_gone(request.receive, telling.whole())
+                outcome, reasoning = await telling.whole()
             own = account.headers(asked.id, outcome) | telling.headers(outcome) | client.headers()
             return JSONResponse(writer.whole(outcome, reasoning, telling.account(outcome)), headers=own)
 

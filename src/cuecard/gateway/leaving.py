@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from starlette.types import Receive
 
@@ -15,20 +15,23 @@ class ClientGone(Exception):
     """The client left before its answer was whole."""
 
 
-async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+async def unless_gone(receive: Receive, work: Awaitable[T]) -> T:
     """The result of some work, which is cancelled, and over, when the client leaves first. Raises ClientGone."""
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_left(receive))
     try:
-        await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientGone
-        return working.result()
-    finally:
-        for task in (working, leaving):
-            task.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+        async with asyncio.timeout(None) as presence:
+            watching = asyncio.create_task(_watch(receive, presence))
+            try:
+                return await work
+            finally:
+                watching.cancel()
+    except TimeoutError as error:
+        if presence.expired():
+            raise ClientGone from error
+        raise
 
 
-async def _left(receive: Receive) -> None:
+async def _watch(receive: Receive, presence: asyncio.Timeout) -> None:
+    """Ends `presence` when the client leaves."""
     while (await receive())["type"] != "http.disconnect":
         pass
+    presence.reschedule(asyncio.get_running_loop().time())

@@ -3,45 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from cuecard.answers import extract
-from cuecard.domain.call import Call, Mode
-from cuecard.domain.errors import BadInput, BrokenStream, NoAnswer
-from cuecard.domain.outcome import Outcome, Route
-from cuecard.domain.question import AnswerKind, Question
-from cuecard.domain.token import spelling
-from cuecard.gateway import names, tools
+from cuecard.domain.call import Call
+from cuecard.domain.errors import BadInput
+from cuecard.domain.outcome import Outcome
+from cuecard.domain.question import AnswerKind
+from cuecard.gateway import names
 from cuecard.gateway.chat import Asked
 from cuecard.gateway.config import EFFORTS, PairTable, Prices, Upstream
 from cuecard.gateway.parameters import Unknown, settled
 from cuecard.gateway.pool import Pool
 from cuecard.gateway.purse import Purse
-from cuecard.gateway.stops import StopCutter
-from cuecard.gateway.tools import ToolCall
+from cuecard.gateway.visible import Hear, Visible
 from cuecard.models.base import Model
 from cuecard.pair import policy_with
 from cuecard.strategies import cuts
 from cuecard.strategies.policy import Policy
-from cuecard.strategies.run import known, stream
-from cuecard.strategies.team import Heard
-
-
-@dataclass(frozen=True)
-class Said:
-    """A piece of text for the client."""
-
-    text: str
-    is_reasoning: bool
-
-
-@dataclass(frozen=True)
-class Called:
-    """Calls of tools that the client is to make."""
-
-    calls: tuple[ToolCall, ...]
+from cuecard.strategies.run import answer as run
+from cuecard.strategies.run import known
 
 
 @dataclass(frozen=True)
@@ -222,16 +204,15 @@ class Service:
     def _can_compare(self) -> bool:
         return "large" in self.models and self.models["large"].abilities.scoring
 
-    async def listen(self, asked: Asked, plan: Plan, calls: list[Call]) -> AsyncGenerator[Said | Called | Outcome]:
-        """What a client may hear as it comes, and at last the outcome. Closing it ends every call.
+    async def answer(self, asked: Asked, plan: Plan, calls: list[Call], hear: Hear) -> Outcome:
+        """The outcome as the client sees it; `hear` gets each piece of its answer before. `calls`: as in `run.answer`.
 
-        Reasoning is that of the first call that reasons. Of the answer nothing is said that might be replaced: a
-        free-form one as the last call speaks it, any other whole, at the end. `calls`: as in `run.answer`.
+        Raises what `run.answer` raises, BrokenStream and NoAnswer.
         """
+        policy, models = plan.policy, self.models_for(plan)
+        visible = Visible(asked, plan.strategy, hear, strict=policy.strict)
         with self.at_work():
-            async with aclosing(self._listen(asked, plan, calls)) as heard:
-                async for item in heard:
-                    yield item
+            return visible.ended(await run(asked.question, models, plan.strategy, policy, visible.heard, calls=calls))
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -255,80 +236,6 @@ class Service:
         self._when_over = when_over
         if not self.under_way:
             when_over()
-
-    async def _listen(self, asked: Asked, plan: Plan, calls: list[Call]) -> AsyncGenerator[Said | Called | Outcome]:
-        thinker, told, cutter = None, "", StopCutter(asked.parameters.stop)
-        alone = plan.strategy.startswith(("short", "reason"))
-        async with aclosing(stream(asked.question, self.models_for(plan), plan.strategy, plan.policy, calls)) as heard:
-            async for item in heard:
-                match item:
-                    case Heard(is_reasoning=True, call=call) if thinker in (None, call):
-                        thinker = call
-                        yield Said(item.text, True)
-                    case Heard(is_reasoning=False, mode=mode) if asked.question.kind is AnswerKind.FREE_TEXT and (
-                        alone or mode is Mode.READ
-                    ):
-                        told += item.text
-                        if shown := cutter.feed(item.text):
-                            yield Said(shown, False)
-                    case Outcome():
-                        may_be_empty = bool(told) or stopped_at_once(asked, item)
-                        outcome = item if may_be_empty else never_empty(asked.question, item, strict=plan.policy.strict)
-                        if told and told.strip() != outcome.answer.strip():
-                            raise BrokenStream(f"the answer broke off: {outcome.reason}")
-                        if (made := tools.calls_of(asked, outcome)) is not None:
-                            yield Called(made)
-                            yield outcome
-                            return
-                        if asked.tools is not None:
-                            shown = cutter.feed(tools.text_of(asked, outcome)) + cutter.end()
-                            for piece in tools.pieces(shown):
-                                yield Said(piece, False)
-                            yield tools.cut(outcome, shown, cutter.stopped_by)
-                            return
-                        answer = told or written(asked.question, outcome)
-                        if shown := ("" if told else cutter.feed(answer)) + cutter.end():
-                            yield Said(shown, False)
-                        yield cut(outcome, answer, cutter.stopped_by)
-
-
-def stopped_at_once(asked: Asked, outcome: Outcome) -> bool:
-    """Whether an empty answer is one that a server has ended at a stop text with which it began."""
-    whole = not outcome.truncated and outcome.route is not Route.DEGRADED
-    stops = bool(asked.parameters.stop) and asked.question.kind is AnswerKind.FREE_TEXT
-    return stops and whole and not outcome.answer.strip()
-
-
-def cut(outcome: Outcome, answer: str, stop: str | None) -> Outcome:
-    """The outcome with the answer as it is shown: up to the stop text, if it has one."""
-    if stop is not None:
-        answer = answer.partition(stop)[0]
-    truncated = outcome.truncated and stop is None
-    tokens = spelling(outcome.tokens, answer)
-    return replace(outcome, answer=answer, truncated=truncated, tokens=tokens, stopped_by=stop)
-
-
-def written(question: Question, outcome: Outcome) -> str:
-    """The answer as the client's options have it: of numbered ones, the number and the text."""
-    return (outcome.answer_text if question.labels else None) or outcome.answer
-
-
-def never_empty(question: Question, outcome: Outcome, *, strict: bool) -> Outcome:
-    """The outcome, or what another call has said instead of nothing: reasoned before short, the large model's first.
-
-    Raises NoAnswer when there is nothing, or nobody else is to answer.
-    """
-    if outcome.answer.strip():
-        return outcome
-    spoken = [call for call in outcome.calls if call.answer and not (call.cancelled or call.error)]
-    if strict or not spoken or question.kind is AnswerKind.JSON:
-        raise NoAnswer(f"the answer came back empty: {outcome.reason}", "allow more tokens")
-    best = max(spoken, key=lambda call: (call.mode is not Mode.SHORT, call.role == "large"))
-    found = extract(best.answer or "", question)
-    reason = f"the answer came back empty; what the {best.role} model has said stands"
-    text = found.text if found.parsed else best.answer or ""
-    whole = replace(outcome, answer=text, confidence=None, truncated=False, tokens=())
-    return replace(whole, route=Route.DEGRADED, reason=reason)
 
 
 def _replicas(pool: Pool) -> list[Model]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, aclosing
 from typing import Protocol
 
@@ -26,11 +26,15 @@ from cuecard.gateway.leaving import ClientGone, unless_gone
 from cuecard.gateway.observe import Observatory
 from cuecard.gateway.parameters import header
 from cuecard.gateway.passing import Passage
-from cuecard.gateway.service import Called, Said, Service
+from cuecard.gateway.service import Service
 from cuecard.gateway.tools import ToolCall
+from cuecard.gateway.visible import Called, Hear, Said
 from cuecard.strategies.preview import preview
+from cuecard.strategies.team import cancelled
 
 log = logging.getLogger("cuecard.gateway")
+END = b""
+"""Behind the last event of a stream."""
 
 
 class Writer(Protocol):
@@ -61,20 +65,22 @@ class Telling:
         self.asked, self.client, self.seen = asked, client, books.seen
         self._service, self._plan, self._books = service, service.plan(asked), books.of(service)
 
-    async def pieces(self) -> AsyncGenerator[Said | Called | Outcome]:
-        """As `Service.listen`, entered into the books however it ends."""
+    async def answer(self, hear: Hear) -> Outcome:
+        """As `Service.answer`, entered into the books however it ends."""
         began, first, calls, error, end = time.perf_counter(), None, list[Call](), None, End.LEFT
+
+        def heard(piece: Said | Called) -> None:
+            nonlocal first
+            first = time.perf_counter() - began if first is None else first
+            hear(piece)
+
         try:
-            async with aclosing(self._service.listen(self.asked, self._plan, calls)) as heard:
-                async for item in heard:
-                    if not isinstance(item, Outcome):
-                        first = time.perf_counter() - began if first is None else first
-                    else:
-                        end = End.ANSWERED
-                        self._books.answered(self.asked, self.client, item, first)
-                    yield item
+            outcome = await self._service.answer(self.asked, self._plan, calls, heard)
+            end = End.ANSWERED
+            self._books.answered(self.asked, self.client, outcome, first)
+            return outcome
         except Exception as failure:
-            error, end = failure, End.FAILED
+            error, end = failure, End.FAILED if end is not End.ANSWERED else end
             raise
         finally:
             if end is not End.ANSWERED:
@@ -95,13 +101,9 @@ class Telling:
 
     async def whole(self) -> tuple[Outcome, str]:
         """The outcome and the reasoning."""
-        reasoning = ""
-        async with aclosing(self.pieces()) as heard:
-            async for item in heard:
-                if isinstance(item, Outcome):
-                    return item, reasoning
-                reasoning += item.text if isinstance(item, Said) and item.is_reasoning else ""
-        raise AssertionError("a request ended without an outcome")
+        pieces: list[Said | Called] = []
+        outcome = await self.answer(pieces.append)
+        return outcome, "".join(piece.text for piece in pieces if isinstance(piece, Said) and piece.is_reasoning)
 
 
 class Deciding:
@@ -151,36 +153,50 @@ class Events(Response):
                 self._telling.seen.left()
 
     async def _speak(self, send: Send) -> None:
-        async with aclosing(pinged(self._events(), self._ping_s, self._writer.ping)) as events:
-            async for event in events:
-                await _sent(send, event)
+        events = asyncio.Queue[bytes]()
+        working = asyncio.create_task(self._work(lambda written: events.put_nowait(b"".join(written))))
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(self._ping_s):
+                        ready = [await events.get()]
+                except TimeoutError:
+                    ready = [self._writer.ping]
+                while not events.empty():
+                    ready.append(events.get_nowait())
+                await _sent(send, b"".join(ready))
+                if END in ready:
+                    break
+        finally:
+            await cancelled(working)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _events(self) -> AsyncGenerator[bytes]:
-        write = self._writer
-        if opening := b"".join(write.begin()):
-            yield opening
+    async def _work(self, put: Callable[[Sequence[bytes]], None]) -> None:
+        """Write every event; `put` gets END at the end."""
+        write, telling = self._writer, self._telling
+
+        def hear(piece: Said | Called) -> None:
+            if isinstance(piece, Called):
+                written = write.calls(piece.calls)
+            else:
+                written = write.reasoning(piece.text) if piece.is_reasoning else write.content(piece.text)
+            if written:
+                put(written)
+
         try:
-            async with aclosing(self._telling.pieces()) as heard:
-                async for item in heard:
-                    match item:
-                        case Said(text, True):
-                            events = write.reasoning(text)
-                        case Said(text, False):
-                            events = write.content(text)
-                        case Called(calls):
-                            events = write.calls(calls)
-                        case Outcome():
-                            events = write.end(item, self._telling.account(item))
-                    if events:
-                        yield b"".join(events)
+            if opening := write.begin():
+                put(opening)
+            outcome = await telling.answer(hear)
+            put(write.end(outcome, telling.account(outcome)))
         except CuecardError as error:  # nothing can be unsaid: what went wrong is said in the stream
-            self._telling.seen.failed(error)
-            yield b"".join(write.fail(error))
+            telling.seen.failed(error)
+            put(write.fail(error))
         except Exception as error:
             log.exception("a streamed request failed")
-            self._telling.seen.failed(error)
-            yield b"".join(write.fail(CuecardError("the gateway failed")))
+            telling.seen.failed(error)
+            put(write.fail(CuecardError("the gateway failed")))
+        finally:
+            put([END])
 
 
 async def _sent(send: Send, event: bytes) -> None:
@@ -228,20 +244,3 @@ class Relay(Response):
             told = chat.sse(chat.problem(error)) + chat.sse("[DONE]")
             await send({"type": "http.response.body", "body": told, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def pinged(events: AsyncGenerator[bytes], every_s: float, ping: bytes) -> AsyncGenerator[bytes]:
-    """The events, and `ping` whenever nothing has come for so long."""
-    async with aclosing(events):
-        while True:
-            coming = asyncio.ensure_future(anext(events, None))
-            try:
-                while not (await asyncio.wait([coming], timeout=every_s))[0]:
-                    yield ping
-            finally:
-                if not coming.done():
-                    coming.cancel()
-                    await asyncio.wait([coming])
-            if (event := coming.result()) is None:
-                return
-            yield event
