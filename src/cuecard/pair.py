@@ -21,7 +21,7 @@ from cuecard.domain.question import AnswerKind, Question, kind_named
 from cuecard.loop_thread import LoopThread
 from cuecard.models import images, spec
 from cuecard.models import probe as probes
-from cuecard.models.base import Model
+from cuecard.models.base import Limits, Model
 from cuecard.models.findings import Findings
 from cuecard.models.prompt import CardFormat
 from cuecard.strategies.cuts import cut_with
@@ -58,6 +58,7 @@ class AskOptions(TypedDict, total=False):
     samples: int | None
 
 
+T = TypeVar("T", Policy, Limits)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -312,9 +313,15 @@ def policy_with(
         "deadline_s": deadline_s,
         "strict": strict,
         "samples": samples,
-        "limits": replace(policy.limits, **{name: value for name, value in limits.items() if value is not None}),  # type: ignore[arg-type]
+        "limits": _changed(policy.limits, limits),
     }
-    return replace(policy, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
+    return _changed(policy, changes)
+
+
+def _changed(settings: T, changes: Mapping[str, Any]) -> T:
+    """A dataclass with some of its fields changed; what is None stays."""
+    given = {name: value for name, value in changes.items() if value is not None}
+    return replace(settings, **given) if given else settings
 
 
 def _member(what: str, kind: Any, name: str) -> Any:

@@ -94,6 +94,8 @@ def _value(found: re.Match[str]) -> Fraction | None:
     if found["whole"]:
         bottom = int(found["bottom"])
         return int(found["whole"]) + Fraction(int(found["top"]), bottom) if bottom else None
+    if found.lastgroup == "body":
+        return literal(found["body"])
     value, tens, power = literal(found["body"]), found["tens"] or found["e"] or "0", found["power"]
     below = int(found["denominator"] or 1)
     if value is None or not below or len(tens) > 5 or abs(int(tens)) > MOST_EXPONENT:

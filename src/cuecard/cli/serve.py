@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import sys
@@ -85,7 +86,11 @@ def serve(
             reloader=None if config is None else Reloader(config, read, chosen, pairs, gate, tell=say),
         )
         drain_s = chosen.server.drain_s
-        settings = uvicorn.Config(app, http=Guarded, log_level="warning", timeout_graceful_shutdown=drain_s)
+        settings = uvicorn.Config(
+            app, http=Guarded, log_level="warning", access_log=False, timeout_graceful_shutdown=drain_s
+        )
+        gc.collect()
+        gc.freeze()  # what lives as long as the process need not be looked at again
         uvicorn.Server(settings).run(sockets=[listener])
 
 

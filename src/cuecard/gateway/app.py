@@ -171,7 +171,9 @@ def application(
             return await passed(request, body, client)
 
         async def reply(request: Request, body: Body, client: Client) -> Response:
-            asked = replace(await meant(body, parse), trace=trace_of(request))
+            asked = await meant(body, parse)
+            if trace := trace_of(request):
+                asked = replace(asked, trace=trace)
             with ExitStack() as held:
                 service = pairs.of(asked.model, client.key)
                 held.enter_context(service.at_work())

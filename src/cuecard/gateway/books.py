@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cuecard.domain.call import Call
@@ -34,7 +34,7 @@ class Books:
 
     def of(self, pair: Service) -> Books:
         """For the requests that a pair answers."""
-        return replace(self, pair=pair)
+        return Books(self.seen, self.audit, self.journal, self.traces, pair)
 
     def answered(self, asked: Given, client: Client, outcome: Outcome, first_shown_s: float | None) -> None:
         """A request has ended in an outcome."""

@@ -71,6 +71,7 @@ class Observatory:
 
     def __post_init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._children: dict[tuple[Any, tuple[str, ...]], Any] = {}
         self.began = time.time()
         made: dict[str, Any] = {"registry": self.registry, "namespace": "cuecard"}
         self._requests = Counter("requests", "Answered requests", ["pair", "model", "strategy", "route"], **made)
@@ -114,8 +115,8 @@ class Observatory:
         self.recent.append(Seen(request, time.time(), model, outcome, first_shown_s))
         self.routes[outcome.route] += 1
         self._tick(outcome.route)
-        self._requests.labels(pair, model, outcome.strategy, outcome.route).inc()
-        self._latency.labels(pair, outcome.route).observe(outcome.total_s)
+        self._of(self._requests, pair, model, outcome.strategy, outcome.route).inc()
+        self._of(self._latency, pair, outcome.route).observe(outcome.total_s)
         self._overhead.observe(outcome.overhead_s)
         if first_shown_s is not None:
             self._first.observe(first_shown_s)
@@ -166,7 +167,7 @@ class Observatory:
         self.minutes[minute][what] += 1
 
     def _call(self, call: Call, pair: str) -> None:
-        self._calls.labels(pair, call.role, call.model, call.mode, call.finish_reason).inc()
+        self._of(self._calls, pair, call.role, call.model, call.mode, call.finish_reason).inc()
         usage, fate = call.usage, "wasted" if call.cancelled else "completion"
         cached, reasoning = usage.cached_tokens or 0, usage.reasoning_tokens or 0
         counts = {
@@ -177,7 +178,13 @@ class Observatory:
         }
         for what, count in counts.items():
             self.tokens[call.role, what] += count
-            self._tokens.labels(pair, call.role, call.model, call.mode, what).inc(max(0, count))
+            self._of(self._tokens, pair, call.role, call.model, call.mode, what).inc(max(0, count))
+
+    def _of(self, metric: Any, *labels: str) -> Any:
+        """The metric with these labels, looked up once: prometheus_client takes a lock for it."""
+        if (child := self._children.get((metric, labels))) is None:
+            child = self._children[metric, labels] = metric.labels(*labels)
+        return child
 
     def metrics(self, audit: Mapping[str, Any]) -> bytes:
         """The text that Prometheus scrapes; `audit` as `Audit.told`."""

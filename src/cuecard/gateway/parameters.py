@@ -232,7 +232,7 @@ def settled(given: Parameters, unknown: Unknown, honoured: Collection[str]) -> t
     if extras.top_logprobs and "top_logprobs" not in honoured:
         lost.append("top_logprobs")
     text = _json(passed, "the unknown parameters") if passed else None
-    return replace(extras, passed=text), tuple(dict.fromkeys((*given.ignored, *lost)))
+    return replace(extras, passed=text) if passed else extras, tuple(dict.fromkeys((*given.ignored, *lost)))
 
 
 def header(ignored: Collection[str]) -> dict[str, str]:

@@ -158,7 +158,9 @@ class Pool:
         tried: list[Replica] = []
         while True:
             replica, spoken = self._choose(prompt, tried), False
-            left = replace(limits, timeout_s=None if deadline == math.inf else max(0.0, deadline - clock()))
+            left = limits
+            if tried and deadline != math.inf:
+                left = replace(limits, timeout_s=max(0.0, deadline - clock()))
             try:
                 async with _accounted(replica), aclosing(replica.model.stream(prompt, left)) as events:
                     async for event in events:

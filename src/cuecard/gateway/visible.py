@@ -96,10 +96,12 @@ def stopped_at_once(asked: Asked, outcome: Outcome) -> bool:
 
 def cut(outcome: Outcome, answer: str, stop: str | None) -> Outcome:
     """The outcome with the answer as it is shown: up to the stop text, if it has one."""
+    if stop is None and answer == outcome.answer and not outcome.tokens:
+        return outcome
     if stop is not None:
         answer = answer.partition(stop)[0]
     truncated = outcome.truncated and stop is None
-    tokens = spelling(outcome.tokens, answer) if outcome.tokens else ()
+    tokens = spelling(outcome.tokens, answer)
     return replace(outcome, answer=answer, truncated=truncated, tokens=tokens, stopped_by=stop)
 
 

@@ -293,7 +293,7 @@ class OpenAIModel:
             raise Unsupported(f"{self.name} takes no images")
         opening = self._opening(prompt)
         switch = self._family.on if prompt.mode is Mode.REASON else self._family.off
-        if not self._may_stop(prompt):
+        if limits.extras.stop and not self._may_stop(prompt):
             limits = replace(limits, extras=replace(limits.extras, stop=()))
         without |= frozenset(client_part(key) for key in limits.extras.passed_fields if key in self._extra_body)
 

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
+from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -253,27 +254,55 @@ class Connection:
         served = self._faults.line(", ".join(names[:_LISTED])) + more
         return ModelRefused(f"{self.url} does not serve {self._model!r}", hint=f"it serves: {served}")
 
-    @asynccontextmanager
-    async def _mapped(self, deadline: float | None, *, begun: bool) -> AsyncIterator[None]:
-        """No foreign error leaves, nor waits past the deadline (a time of the event loop's clock), nor past closing."""
-        try:
-            if self._closed:
-                raise self._was_closed()
-            async with asyncio.timeout_at(deadline) as wait:
-                self._waits.add(wait)
-                try:
-                    yield
-                finally:
-                    self._waits.discard(wait)
-                    if not self._waits:
-                        self._no_waits.set()
-        except ModelError:
-            raise
-        except Exception as error:
-            raise (self._was_closed() if self._closed else self._faults.translated(error, begun=begun)) from error
+    def _mapped(self, deadline: float | None, *, begun: bool) -> _Mapped:
+        return _Mapped(self, deadline, begun=begun)
+
+    async def entered(self, deadline: float | None) -> asyncio.Timeout:
+        """A wait that ends at the deadline, or when this is closed. Raises ModelClosed."""
+        if self._closed:
+            raise self._was_closed()
+        wait = asyncio.timeout_at(deadline)
+        await wait.__aenter__()
+        self._waits.add(wait)
+        return wait
+
+    def left(self, wait: asyncio.Timeout) -> None:
+        self._waits.discard(wait)
+        if not self._waits:
+            self._no_waits.set()
+
+    def translated(self, error: Exception, *, begun: bool) -> ModelError:
+        """An error as callers know it."""
+        return self._was_closed() if self._closed else self._faults.translated(error, begun=begun)
 
     def _was_closed(self) -> ModelClosed:
         return ModelClosed(f"the model at {self.url} was closed")
+
+
+class _Mapped:
+    """No foreign error leaves, nor waits past the deadline (a time of the event loop's clock), nor past closing.
+
+    A class, as it is entered several times a call and costs less than a generator.
+    """
+
+    __slots__ = ("_begun", "_connection", "_deadline", "_wait")
+
+    def __init__(self, connection: Connection, deadline: float | None, *, begun: bool) -> None:
+        self._connection, self._deadline, self._begun = connection, deadline, begun
+
+    async def __aenter__(self) -> None:
+        self._wait = await self._connection.entered(self._deadline)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.left(self._wait)
+        try:
+            await self._wait.__aexit__(kind, error, trace)
+        except TimeoutError as late:
+            error = late
+        if isinstance(error, Exception) and not isinstance(error, ModelError):
+            raise self._connection.translated(error, begun=self._begun) from error
 
 
 async def _chained(

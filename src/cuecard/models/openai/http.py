@@ -86,6 +86,8 @@ class Answer:
 
     async def settle(self) -> None:
         """After the last event: the connection is kept where the end of the body is close behind it."""
+        if self._response.content.at_eof():
+            return
         try:
             async with asyncio.timeout(_ENDING_S):
                 while await self.read():

@@ -269,7 +269,9 @@ def _token(data: object) -> Token:
     item = _object(data)
     listed = item.get("top_logprobs")
     top = tuple(map(_alone, listed[:_MOST_TOP])) if isinstance(listed, list) else ()
-    return replace(_alone(item), top=tuple(token for token in top if token.logprob is not None))
+    return (
+        replace(_alone(item), top=tuple(token for token in top if token.logprob is not None)) if top else _alone(item)
+    )
 
 
 def _alone(data: object) -> Token:
@@ -285,7 +287,7 @@ def _utf8(data: object) -> tuple[int, ...] | None:
 
 
 def _object(data: object) -> Mapping[str, Any]:
-    return data if isinstance(data, Mapping) else {}
+    return data if isinstance(data, dict) else {}
 
 
 def _first(data: object) -> object:

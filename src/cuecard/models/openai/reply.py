@@ -161,7 +161,7 @@ class Reply:
         reasoning = said.reasoning_tokens
         if not reasoning and self.parser.reasoned:
             reasoning = self._counted - self._answer_tokens
-        return replace(said, completion_tokens=self._counted, reasoning_tokens=reasoning)
+        return Usage(said.prompt_tokens, said.cached_tokens, self._counted, reasoning)
 
     def _count(self, chunk: Chunk) -> None:
         text = bool(chunk.reasoning or chunk.content)
