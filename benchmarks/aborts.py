@@ -4,7 +4,8 @@ Every request is about a ticket of its own, which the upstream repeats in its re
 word of another request would be seen. Some of the clients hang up after a random number of events. At the end the
 tokens of each request are compared: what its client was given as usage, what the gateway has written into its journal,
 and what the upstream has sent. The three are equal where no call was cancelled; of a cancelled call the upstream may
-have sent a few tokens that nobody has read.
+have sent a few tokens that nobody has read. Each client has an API key of its own with a monthly budget, and what each
+key was charged is compared with the journal's sum over its requests.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from typing import Any
 import aiohttp
 
 from common import save
+from cuecard.gateway.budgets import Budget
+from cuecard.gateway.keys import digest, make
 from cuecard.models.mock_server import MockServer, Pace, Received, Says
 from gateway import free_port, resident_mib, started
 
@@ -94,9 +97,11 @@ class Seen:
     crossed: int = 0
     """Requests with a word of another one."""
     errors: Counter[str] = field(default_factory=Counter)
+    key_of: dict[str, str] = field(default_factory=dict)
+    """By ticket."""
 
 
-async def ask(http: aiohttp.ClientSession, url: str, number: int, rng: Random, seen: Seen) -> None:
+async def ask(http: aiohttp.ClientSession, url: str, number: int, key: str, rng: Random, seen: Seen) -> None:
     ticket, leaves = f"t{number:09}", rng.random() < LEAVING
     events_until_it_leaves = rng.randint(1, MOST_EVENTS) if leaves else None
     body = {
@@ -107,7 +112,8 @@ async def ask(http: aiohttp.ClientSession, url: str, number: int, rng: Random, s
         "cuecard": {"strategy": rng.choice(STRATEGIES), "kind": "free_text"},
     }
     text, usage, events = "", None, 0
-    async with http.post(url, json=body) as response:
+    seen.key_of[ticket] = key
+    async with http.post(url, json=body, headers={"authorization": f"Bearer {key}"}) as response:
         async for line in response.content:
             if not line.startswith(b"data: {"):
                 continue
@@ -135,15 +141,15 @@ async def ask(http: aiohttp.ClientSession, url: str, number: int, rng: Random, s
         seen.usage[ticket] = usage["total_tokens"]
 
 
-async def crowd(port: int, pid: int, clients: int, seconds: float, seed: int) -> tuple[Seen, list[float]]:
+async def crowd(port: int, pid: int, keys: list[str], seconds: float, seed: int) -> tuple[Seen, list[float]]:
     seen, memory, until, numbers = Seen(), list[float](), time.perf_counter() + seconds, iter(range(10**9))
     url = f"http://127.0.0.1:{port}/v1/chat/completions"
 
-    async def go_on(rng: Random) -> None:
+    async def go_on(key: str, rng: Random) -> None:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=120)) as http:
             while time.perf_counter() < until:
                 try:
-                    await ask(http, url, next(numbers), rng, seen)
+                    await ask(http, url, next(numbers), key, rng, seen)
                 except (aiohttp.ClientError, TimeoutError, ValueError) as error:
                     seen.errors[f"{type(error).__name__}: {error}"[:200]] += 1
 
@@ -152,7 +158,7 @@ async def crowd(port: int, pid: int, clients: int, seconds: float, seed: int) ->
             memory.append(resident_mib(pid))
             await asyncio.sleep(min(5.0, seconds / 12))
 
-    await asyncio.gather(watch(), *(go_on(Random(f"{seed} {client}")) for client in range(clients)))
+    await asyncio.gather(watch(), *(go_on(key, Random(f"{seed} {client}")) for client, key in enumerate(keys)))
     return seen, memory
 
 
@@ -165,6 +171,7 @@ class Entry:
 
     end: str
     tokens: int
+    charged: int
     cancelled: bool
     """A call of it was cancelled."""
 
@@ -177,11 +184,21 @@ def journal_of(folder: Path) -> dict[str, Entry]:
             entry = json.loads(line)
             [ticket] = set(TICKET.findall(entry["question"]["text"]))
             cancelled = any(call["cancelled"] for call in entry["calls"])
-            found[ticket] = Entry(entry["end"], entry["usage"]["total_tokens"], cancelled)
+            found[ticket] = Entry(entry["end"], entry["usage"]["total_tokens"], entry["charged_tokens"], cancelled)
     return found
 
 
-def compared(seen: Seen, journal: dict[str, Entry], sent: dict[str, int]) -> dict[str, Any]:
+def charged(state: Path, keys: list[str]) -> dict[str, int]:
+    """Tokens that each key was charged this month."""
+    used = json.loads(state.read_text())["used"]
+    own = {key: used.get(digest(key), {}).get(Budget.TOKENS_PER_MONTH, ("", 0)) for key in keys}
+    return {key: round(amount) for key, (_, amount) in own.items()}
+
+
+def compared(seen: Seen, journal: dict[str, Entry], sent: dict[str, int], charges: dict[str, int]) -> dict[str, Any]:
+    used = Counter[str]()
+    for ticket, entry in journal.items():
+        used[seen.key_of[ticket]] += entry.charged
     kinds: dict[str, list[str]] = {"whole": [], "whole, a call cancelled": [], "left by their clients": []}
     for ticket, entry in journal.items():
         is_whole = ticket in seen.usage
@@ -194,6 +211,14 @@ def compared(seen: Seen, journal: dict[str, Entry], sent: dict[str, int]) -> dic
         "not_in_the_journal": len((seen.usage.keys() | seen.left) - journal.keys()),
         "ends": dict(Counter(entry.end for entry in journal.values())),
         "usage_unlike_the_journal": sum(journal[t].tokens != tokens for t, tokens in seen.usage.items()),
+        "charges": {
+            "keys": len(charges),
+            "tokens_charged": sum(charges.values()),
+            "tokens_in_the_journal": used.total(),
+            "of_them_estimated": sum(entry.charged - entry.tokens for entry in journal.values()),
+            "keys_that_differ": sum(charges[key] != used[key] for key in charges),
+            "largest_difference": max((abs(charges[key] - used[key]) for key in charges), default=0),
+        },
         "tokens": {
             kind: {
                 "requests": len(tickets),
@@ -209,6 +234,7 @@ def compared(seen: Seen, journal: dict[str, Entry], sent: dict[str, int]) -> dic
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     with ExitStack() as stack:
+        keys = [make()[0] for _ in range(args.clients)]
         folder, port = Path(stack.enter_context(tempfile.TemporaryDirectory())), free_port()
         upstream = subprocess.Popen(
             [sys.executable, __file__, "--upstream", str(folder / "totals.json")],
@@ -222,14 +248,19 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         url = upstream.stdout.readline().strip()
         model = f'model = "{url}#{{role}}"\nfamily = "enable_thinking"\nprefill = true'
         (folder / "cuecard.toml").write_text(
-            f'version = 1\n[journal]\npath = "{folder / "journal"}"\ncontent = true\nkeep = 1000\n'
+            f'version = 1\n[server]\nstate = "{folder / "state.json"}"\n'
+            f'[journal]\npath = "{folder / "journal"}"\ncontent = true\nkeep = 1000\n'
             f"[small]\n{model.format(role='small')}\n[large]\n{model.format(role='large')}\n"
+            + "".join(
+                f'[[keys]]\nname = "client {at}"\nsha256 = "{digest(key)}"\ntokens_per_month = 1_000_000_000\n'
+                for at, key in enumerate(keys)
+            )
         )
         cuecard = [str(Path(sys.executable).parent / "cuecard"), "serve", "--no-probe"]
         with ExitStack() as serving:
             command = [*cuecard, "--config", str(folder / "cuecard.toml"), "--port", str(port)]
             pid = started(serving, command, f"http://127.0.0.1:{port}/health")
-            seen, memory = asyncio.run(crowd(port, pid, args.clients, args.seconds, args.seed))
+            seen, memory = asyncio.run(crowd(port, pid, keys, args.seconds, args.seed))
             time.sleep(3 * SWEEP_S)
         upstream.stdin.close()
         with suppress(subprocess.TimeoutExpired):
@@ -238,7 +269,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         return {
             "clients": args.clients,
             "seconds": args.seconds,
-            **compared(seen, journal_of(folder), sent),
+            **compared(seen, journal_of(folder), sent, charged(folder / "state.json", keys)),
             "resident_mib": {"after_a_sixth": memory[len(memory) // 6], "at_the_end": memory[-1]},
         }
 

@@ -76,6 +76,13 @@ def costs(calls: Sequence[Call], prices: Mapping[str, Prices]) -> dict[str, floa
     return total
 
 
+def charged(ended: Outcome | Unanswered, prompt_tokens: int) -> int:
+    """Tokens that a request's key is charged: its usage; of one without an answer, what `charge` makes of its calls."""
+    if isinstance(ended, Outcome):
+        return int(usage(ended)["total_tokens"])
+    return charge(ended.calls, prompt_tokens)
+
+
 def charge(calls: Sequence[Call], prompt_tokens: int) -> int:
     """Tokens that calls have used.
 

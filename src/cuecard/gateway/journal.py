@@ -112,6 +112,7 @@ class Journal:
             "question": None if question is None else self._question(question),
             **(self._answered(ended) if isinstance(ended, Outcome) else _unanswered(ended)),
             "usage": usage(ended),
+            "charged_tokens": charge(ended, asked.prompt_tokens),
             "calls": calls,
         }
         with suppress(RuntimeError):  # closed: the gateway stops, and has cancelled this request
