@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import httpx2
 import pytest
@@ -14,6 +15,7 @@ from cuecard.gateway import chat, responses
 from cuecard.gateway.app import MOST_TEXT
 from cuecard.gateway.bodies import within
 from cuecard.gateway.chat import Asked, parse
+from cuecard.gateway.memory import Memory
 
 MOST_S = 1.0
 SPACES = " " * 60_000
@@ -100,6 +102,7 @@ def test_many_small_things_and_long_names_are_refused_at_once(much: dict[str, ob
 
 
 def test_texts_within_the_bound_are_taken_by_both_wires() -> None:
-    for read, body in ((chat.parse, asking(COUNT)), (responses.parse, {"model": "cuecard", "input": COUNT})):
+    read_response = partial(responses.parse, memory=Memory())
+    for read, body in ((chat.parse, asking(COUNT)), (read_response, {"model": "cuecard", "input": COUNT})):
         asked: Asked = within(MOST_TEXT, read)(body, no_image)
         assert asked.question.text == COUNT

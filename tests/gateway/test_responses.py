@@ -6,12 +6,18 @@ import openai
 import pytest
 from gateways import COUNT, DESCRIBE, THOUGHT, disagreeing, gateway, model
 
-from cuecard.domain.errors import ModelUnreachable
+from cuecard.domain.errors import BadInput, ModelUnreachable
 from cuecard.domain.question import Image
+from cuecard.gateway.memory import Memory
 from cuecard.models.images import data_url
 from cuecard.models.recorded import Says, ScriptedModel
 
 pytestmark = pytest.mark.timeout(20)
+USER = {"role": "user", "content": COUNT}
+
+
+def reference(identity: str) -> dict[str, str]:
+    return {"type": "item_reference", "id": identity}
 
 
 async def test_a_text_is_answered_with_reasoning_and_message():
@@ -67,6 +73,44 @@ async def test_an_answer_is_sent_back_with_the_next_question(board):
     assert (len(turns[0].images), turns[1].text) == (1, "3")
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_an_answer_is_referred_to_by_the_ids_of_its_items(streamed: bool):
+    models = disagreeing()
+    async with gateway(models) as client:
+        if streamed:
+            events = await client.responses.create(model="cuecard", input=COUNT, stream=True)
+            ids = [event.item.id async for event in events if event.type == "response.output_item.done"]
+        else:
+            ids = [item.id for item in (await client.responses.create(model="cuecard", input=COUNT)).output]
+        await client.responses.create(model="cuecard", input=[USER, *map(reference, ids), USER])
+    turns = models["large"].prompts[-1].turns
+    assert (len(ids), [turn.role for turn in turns[:3]], turns[1].text) == (2, ["user", "assistant", "user"], "3")
+
+
+async def test_an_answer_that_is_not_to_be_stored_is_not_kept():
+    async with gateway() as client:
+        answer = await client.responses.create(model="cuecard", input=COUNT, store=False)
+        with pytest.raises(openai.BadRequestError, match="not kept here"):
+            await client.responses.create(model="cuecard", input=[USER, reference(answer.output[-1].id), USER])
+
+
+async def test_a_short_request_does_not_become_a_long_one_by_references():
+    async with gateway() as client:
+        answer = await client.responses.create(model="cuecard", input=COUNT)
+        references = [reference(answer.output[-1].id)] * 2
+        with pytest.raises(openai.BadRequestError, match="twice"):
+            await client.responses.create(model="cuecard", input=[USER, *references, USER])
+
+
+def test_the_latest_items_are_kept():
+    memory = Memory(most_characters=100)
+    for number in range(10):
+        memory.keep({"id": str(number), "text": "x" * 10})
+    assert list(memory.resolved([reference("9")])) == [{"id": "9", "text": "x" * 10}]
+    with pytest.raises(BadInput, match="'0', which is not kept"):
+        list(memory.resolved([reference("0")]))
+
+
 async def test_a_cut_answer_is_incomplete():
     models = {"small": model("tiny", "x"), "large": model("huge", "y", "word " * 300)}
     async with gateway(models) as client:
@@ -88,7 +132,9 @@ async def test_a_failure_in_the_midst_is_a_failed_response():
         ({"input": COUNT, "previous_response_id": "resp_1"}, "needs a memory"),
         ({"input": COUNT, "background": True}, "needs a memory"),
         ({"input": [{"type": "function_call_output", "call_id": "1", "output": "2"}]}, "no earlier message has"),
-        ({"input": [{"type": "item_reference", "id": "rs_1"}]}, "send the item itself"),
+        ({"input": [{"type": "item_reference", "id": "rs_1"}]}, "'rs_1', which is not kept here .send the item itself"),
+        ({"input": [{"type": "item_reference"}]}, "not kept here"),
+        ({"input": [{"type": "computer_call", "id": "1"}]}, "an item of type 'computer_call'"),
         ({"input": COUNT, "tools": [{"type": "web_search"}]}, "cannot call a tool of type .web_search"),
         ({"input": COUNT, "extra_body": {"temprature": 1}}, "did you mean 'temperature'"),
     ],

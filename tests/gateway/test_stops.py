@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 from gateways import COUNT, DESCRIBE, THOUGHT, disagreeing, gateway, model
@@ -171,3 +172,15 @@ async def test_a_server_that_refuses_stop_loses_only_that():
 async def test_a_server_that_stops_at_the_very_beginning_gives_an_empty_answer():
     choice, _ = await served(Replies("STOP it"), **asked(model="cuecard/short", stop=["STOP"]))
     assert (choice.message.content, choice.finish_reason) == ("", "stop")
+
+
+async def test_the_stop_sequence_of_a_message_is_named_though_servers_do_not_tell():
+    server = MockServer([Replies(STORY)], models=["huge"])
+    async with server as url:
+        models = {"small": model("tiny", "x"), "large": OpenAIModel(url, "huge", family="enable_thinking")}
+        async with gateway(models) as client, httpx2.AsyncClient(base_url=str(client.base_url), timeout=10) as http:
+            body = asked(model="cuecard/short", stop_sequences=["END", "STOP"], max_tokens=100)
+            message = (await http.post("messages", json=body)).json()
+    assert ["stop" in body for body in server.bodies] == [False]
+    assert message["content"][0]["text"].rstrip() == "A cat sat on the mat."
+    assert (message["stop_reason"], message["stop_sequence"]) == ("stop_sequence", "STOP")

@@ -10,19 +10,13 @@ cd .servers
 if [[ ! -f python.ready ]]; then
   rm -rf python
   python3 -m venv python
-  python/bin/pip install --quiet anthropic==2.14.0 langchain-openai==1.7.4 llm==0.36 xllamacpp==2026.10.11549
+  python/bin/pip install --quiet langchain-openai==1.7.4 llm==0.36 xllamacpp==2026.10.11549
   touch python.ready
 fi
 
 if [[ ! -f gguf.ready ]]; then
   python/bin/python ../tests/servers/real_models.py gguf
   touch gguf.ready
-fi
-
-if [[ ! -f node.ready ]]; then
-  rm -rf node && mkdir node
-  npm install --silent --no-audit --no-fund --prefix node openai@7.57.0
-  touch node.ready
 fi
 
 for script in ../tests/servers/clients/*.py; do
@@ -34,6 +28,17 @@ for script in ../tests/servers/clients/*.py; do
     "$environment/bin/pip" install --quiet --upgrade pip
     "$environment/bin/pip" install --quiet --requirements-from-script "$script"
     sed -n '/^# \/\/\/ script/,/^# \/\/\/$/p' "$script" >"$environment/ready"
+  fi
+done
+
+# Node's packages are named in each script's first line, "// dependencies: PACKAGE@VERSION …".
+for script in ../tests/servers/clients/*.mjs; do
+  environment=clients/$(basename "$script" .mjs)
+  packages=$(sed -n '1s|^// dependencies: ||p' "$script")
+  if [[ -n "$packages" && "$packages" != "$(cat "$environment/ready" 2>/dev/null)" ]]; then
+    rm -rf "$environment" && mkdir -p "$environment"
+    npm install --silent --no-audit --no-fund --prefix "$environment" $packages
+    echo "$packages" >"$environment/ready"
   fi
 done
 

@@ -1,10 +1,11 @@
 """Clients of other projects against gateways: Qwen2.5-Coder-1.5B behind llama.cpp, and the embedded pair.
 
-Each script of clients/ runs in its own environment and prints a line for each of its cases.
+Each script of clients/, in Python or for Node, runs in its own environment and prints a line for each of its cases.
 """
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,14 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"{base}/v1"
 
 
+def command_of(script: Path, environment: Path) -> list[str | Path]:
+    """Node looks for packages beside the script, which is therefore copied into its environment."""
+    if script.suffix == ".py":
+        return [environment / "bin" / "python", script]
+    shutil.copy(HERE / "cases.mjs", environment)
+    return ["node", shutil.copy(script, environment)]
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 @pytest.mark.parametrize(
     ("models", "unable"), [("qwen", "images"), ("embedded", "json,logprobs")], ids=["qwen", "embedded"]
@@ -51,7 +60,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_a_client_works(
     script: Path, models: str, unable: str, picture: Path, request: pytest.FixtureRequest, tmp_path: Path
 ):
-    command = ["node"] if script.suffix == ".mjs" else [HOME / "clients" / script.stem / "bin" / "python"]
     arguments = [request.getfixturevalue(models), "--picture", picture, "--without", unable]
-    run = subprocess.run([*command, script, *arguments], capture_output=True, text=True, timeout=900, cwd=tmp_path)
+    command = [*command_of(script, HOME / "clients" / script.stem), *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=tmp_path)
     assert run.returncode == 0, run.stdout + run.stderr

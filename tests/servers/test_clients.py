@@ -50,7 +50,7 @@ def truth(picture: Path) -> str:
 COMMANDS = {
     "ask.py": [sys.executable],
     "responses.py": [sys.executable],
-    "anthropic_messages.py": [HOME / "python" / "bin" / "python"],
+    "anthropic_messages.py": [HOME / "clients" / "anthropic_messages" / "bin" / "python"],
     "langchain_chat.py": [HOME / "python" / "bin" / "python"],
     "ask.mjs": ["node"],
     "curl.sh": ["sh"],
@@ -66,7 +66,7 @@ def test_every_snippet_is_run():
 def test_a_snippet_prints_the_answer(name: str, url: str, picture: Path, truth: str, tmp_path: Path):
     script = CLIENTS / name
     if name.endswith(".mjs"):  # Node looks for packages beside the script
-        script = Path(shutil.copy(script, HOME / "node" / name))
+        script = Path(shutil.copy(script, HOME / "clients" / "openai_node" / name))
     path = f"{HOME / 'python' / 'bin'}:{os.environ['PATH']}"
     done = subprocess.run(
         [*COMMANDS[name], script, url, picture],

@@ -37,6 +37,7 @@ from cuecard.gateway.guard import ClosesUnread
 from cuecard.gateway.journal import Journal
 from cuecard.gateway.keys import Client, Gate
 from cuecard.gateway.leaving import ClientGone, unless_gone
+from cuecard.gateway.memory import Memory
 from cuecard.gateway.observe import Observatory
 from cuecard.gateway.pairs import Pairs
 from cuecard.gateway.passing import Passage, given
@@ -275,12 +276,14 @@ def application(
     async def page(request: Request) -> Response:
         return HTMLResponse(dashboard, headers=PAGE_HEADERS)
 
+    memory = Memory()
+    responding = answering(partial(responses.parse, memory=memory), partial(responses.Writer, memory=memory))
     called = () if hosts is None and entrance.is_open else hosts
     door = Middleware(Door, hosts=called, origins=origins, refused=seen.failed)
     return Starlette(
         routes=[
             *_paths("/v1/chat/completions", answering(chat.parse, chat.Writer), "POST"),
-            *_paths("/v1/responses", answering(responses.parse, responses.Writer), "POST"),
+            *_paths("/v1/responses", responding, "POST"),
             *_paths("/v1/completions", answering(completions.parse, completions.Writer), "POST"),
             *_paths(problems.MESSAGES, answering(messages.parse, messages.Writer), "POST"),
             *_paths(f"{problems.MESSAGES}/count_tokens", guarded(count_tokens), "POST"),

@@ -70,6 +70,8 @@ class Asked(Given):
     """What the request asks for beside."""
     tools: Tools | None = None
     """What may be called; None: nothing."""
+    is_kept: bool = True
+    """Whether later requests may refer to the answer, where they can."""
 
 
 def parse(body: object, fetch: Fetch) -> Asked:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cuecard.domain.errors import BadInput, CuecardError
@@ -74,7 +75,9 @@ def parse_countable(body: object, fetch: Fetch) -> Asked:
     translated["reasoning_effort"] = EFFORTS.get(str(effort), effort)
     translated["response_format"] = _format(object_of(config, "format"))
     translated |= message_blocks.tools(given)
-    return wire.asked(translated, fetch, "msg")
+    asked = wire.asked(translated, fetch, "msg")
+    extras = replace(asked.parameters.extras, stop_is_named=bool(asked.parameters.stop))
+    return replace(asked, parameters=replace(asked.parameters, extras=extras))
 
 
 def _reasoning(thinking: Json) -> Json:

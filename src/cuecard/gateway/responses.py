@@ -1,9 +1,13 @@
-"""The Responses wire, stateless: requests become those of chat completions, outcomes become items and events."""
+"""The Responses wire: requests become those of chat completions, outcomes become items and events.
+
+Of earlier responses only their latest items are kept, which a request may refer to.
+"""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from cuecard.domain.errors import BadInput, CuecardError
@@ -11,42 +15,43 @@ from cuecard.domain.outcome import Outcome
 from cuecard.gateway import account, chat, tools, wire
 from cuecard.gateway.account import Json
 from cuecard.gateway.chat import Asked, Fetch
+from cuecard.gateway.memory import Memory
 from cuecard.gateway.tools import ToolCall, Tools
-from cuecard.gateway.values import object_of
+from cuecard.gateway.values import flag, object_of
 
 STATEFUL = {
-    "previous_response_id": "send the whole conversation as input: nothing is kept here",
-    "conversation": "send the whole conversation as input: nothing is kept here",
-    "background": "leave it out, or stream: nothing is kept here",
+    "previous_response_id": "send the whole conversation as input",
+    "conversation": "send the whole conversation as input",
+    "background": "leave it out, or stream",
     "prompt": "send the prompt itself as input and instructions",
 }
-ITEMS = "there are: message, reasoning, function_call, function_call_output"
+ITEMS = "there are: message, reasoning, function_call, function_call_output, item_reference"
 OWN = ("input", "instructions", "max_output_tokens", "reasoning", "text", *STATEFUL)
 EXAMPLE = '{"model": "cuecard", "input": "…"}'
 
 
-def parse(body: object, fetch: Fetch) -> Asked:
+def parse(body: object, fetch: Fetch, memory: Memory) -> Asked:
     """What a request asks for, in the terms of chat completions. Raises BadInput."""
     given, translated = wire.split(body, OWN, EXAMPLE)
     for key, hint in STATEFUL.items():
         if given.get(key):
             raise BadInput(f"{key} needs a memory, which a pair has not", hint)
     text, reasoning = object_of(given, "text"), object_of(given, "reasoning")
-    translated["messages"] = _messages(given)
+    translated["messages"] = _messages(given, memory)
     translated["max_completion_tokens"] = given.get("max_output_tokens")
     translated["response_format"] = _format(text.get("format"))
     translated["reasoning_effort"] = reasoning.get("effort")
-    return wire.asked(translated, fetch, "resp")
+    return replace(wire.asked(translated, fetch, "resp"), is_kept=flag(translated, "store", default=True))
 
 
-def _messages(body: Json) -> list[Json]:
+def _messages(body: Json, memory: Memory) -> list[Json]:
     given, instructions = body.get("input"), body.get("instructions")
     if not isinstance(given, str | list) or not given:
         raise BadInput("input is empty", "a text, or a list of messages")
     messages: list[Json] = [{"role": "system", "content": instructions}] if instructions else []
     if isinstance(given, str):
         return [*messages, {"role": "user", "content": given}]
-    for item in given:
+    for item in memory.resolved(given):
         kind = item.get("type", "message") if isinstance(item, dict) else None
         if kind == "message":
             messages.append({"role": item.get("role"), "content": item.get("content")})
@@ -56,8 +61,7 @@ def _messages(body: Json) -> list[Json]:
             result = {"role": "tool", "tool_call_id": item.get("call_id"), "content": item.get("output")}
             messages.append(result)
         elif kind != "reasoning":  # an earlier answer's, sent back as it came: the model does without
-            hint = "send the item itself: nothing is kept here" if kind == "item_reference" else ITEMS
-            raise BadInput(f"input has an item of type {str(kind)[:100]!r}", hint)
+            raise BadInput(f"input has an item of type {str(kind)[:100]!r}", ITEMS)
     return messages
 
 
@@ -101,8 +105,8 @@ class Writer:
 
     ping = chat.PING
 
-    def __init__(self, asked: Asked) -> None:
-        self._asked, self._number = asked, 0
+    def __init__(self, asked: Asked, memory: Memory) -> None:
+        self._asked, self._memory, self._number = asked, memory, 0
         self._done: list[Json] = []
         self._open: Json | None = None
 
@@ -117,6 +121,7 @@ class Writer:
         else:
             self.calls(calls)
         self._close()
+        self._keep()
         return self._response(outcome, account)
 
     def _response(
@@ -176,7 +181,9 @@ class Writer:
 
     def end(self, outcome: Outcome, account: Json) -> list[bytes]:
         what = "incomplete" if outcome.truncated else "completed"
-        return [*self._close(), self._event(f"response.{what}", response=self._response(outcome, account))]
+        last = self._close()
+        self._keep()
+        return [*last, self._event(f"response.{what}", response=self._response(outcome, account))]
 
     def fail(self, error: CuecardError) -> list[bytes]:
         return [self._event("response.failed", response=self._response(error=error))]
@@ -214,6 +221,11 @@ class Writer:
         self._done.append(item)
         self._open = None
         return events
+
+    def _keep(self) -> None:
+        if self._asked.is_kept:
+            for item in self._done:
+                self._memory.keep(item)
 
     def _where(self) -> Json:
         assert self._open is not None

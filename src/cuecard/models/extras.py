@@ -25,6 +25,8 @@ class Extras:
     """Of calls that reason or write free text: a brief answer has to repeat words of its question."""
     stop: tuple[str, ...] = ()
     """Texts at which an answer in free text may end, as what follows is not shown."""
+    stop_is_named: bool = False
+    """Whether it has to be known which of them ends an answer. A server does not say: it is not told to stop."""
     logit_bias: Numbers = ()
     """By token id. Of the large model's calls alone, as ids are those of one tokenizer."""
     template: str | None = None
@@ -35,8 +37,10 @@ class Extras:
     """A JSON object of further fields for every body; whatever else sets one of them has the last word."""
 
     def __repr__(self) -> str:
-        given = [(each.name, getattr(self, each.name)) for each in fields(self)]
-        return f"Extras({', '.join(f'{name}={value!r}' for name, value in given if value not in ((), None))})"
+        given = [
+            (each.name, getattr(self, each.name)) for each in fields(self) if getattr(self, each.name) != each.default
+        ]
+        return f"Extras({', '.join(f'{name}={value!r}' for name, value in given)})"
 
     @property
     def passed_fields(self) -> dict[str, Any]:

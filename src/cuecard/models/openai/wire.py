@@ -69,7 +69,7 @@ def of_client(prompt: Prompt, extras: Extras, without: frozenset[str]) -> Body:
     added = extras.passed_fields | dict(extras.sampling)
     if prompt.mode is Mode.REASON or not prompt.is_brief:
         added |= dict(extras.penalties)
-    if extras.stop:
+    if extras.stop and not extras.stop_is_named:
         added["stop"] = list(extras.stop)
     if extras.logit_bias:
         added["logit_bias"] = dict(extras.logit_bias)
