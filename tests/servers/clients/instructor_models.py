@@ -20,13 +20,8 @@ OPENAI = openai.OpenAI(**SERVER)
 DEFAULT = instructor.from_provider(f"openai/{MODEL}", **SERVER)
 SENTENCE = "Anna is a cook. She is 31 years old, and has two dogs: Rex and Bo. Ben is a pilot. He is 27 years old."
 PEOPLE: Any = [{"role": "user", "content": f"Extract the people: {SENTENCE}"}]
+REVIEW: Any = [{"role": "user", "content": "Classify this review: I love this cheese."}]
 PRODUCT: Any = [{"role": "user", "content": COUNT}]
-
-
-class Job(StrEnum):
-    COOK = "cook"
-    PILOT = "pilot"
-    OTHER = "other"
 
 
 class Dog(BaseModel):
@@ -37,7 +32,7 @@ class Person(BaseModel):
     """A person, with what is known of it."""
 
     name: str
-    job: Job
+    job: Literal["cook", "pilot", "other"]
     age: int | None = None
     dogs: list[Dog] = Field(default_factory=list, description="The dogs that the person owns")
 
@@ -50,6 +45,16 @@ class Product(BaseModel):
     value: int
 
 
+class Mood(StrEnum):
+    GOOD = "good"
+    BAD = "bad"
+
+
+class Review(BaseModel):
+    about: str
+    mood: Mood
+
+
 def in_mode(mode: instructor.Mode) -> instructor.Instructor:
     return instructor.from_openai(OPENAI, mode=mode, model=MODEL)
 
@@ -57,8 +62,8 @@ def in_mode(mode: instructor.Mode) -> instructor.Instructor:
 def known(people: list[Person]) -> None:
     """They are those of the sentence."""
     assert [(person.name, person.job, person.age) for person in people] == [
-        ("Anna", Job.COOK, 31),
-        ("Ben", Job.PILOT, 27),
+        ("Anna", "cook", 31),
+        ("Ben", "pilot", 27),
     ]
     assert [dog.name for dog in people[0].dogs] == ["Rex", "Bo"]
 
@@ -150,14 +155,14 @@ def parallel_tools() -> None:
 def plain_types() -> None:
     assert isinstance(DEFAULT.create(response_model=int, messages=PRODUCT), int)
     known(DEFAULT.create(response_model=list[Person], messages=PEOPLE))
-    sentiment: Any = [{"role": "user", "content": "Classify: I love this cheese."}]
-    assert DEFAULT.create(response_model=Literal["good", "bad"], messages=sentiment) == "good"
+    assert DEFAULT.create(response_model=Mood, messages=REVIEW) is Mood.GOOD
 
 
 @case(needs="json")
 def with_completion() -> None:
-    product, completion = DEFAULT.create_with_completion(response_model=Product, messages=PRODUCT)
-    assert isinstance(product, Product)
+    review, completion = DEFAULT.create_with_completion(response_model=Review, messages=REVIEW)
+    assert review.mood is Mood.GOOD
+    assert "cheese" in review.about.lower()
     assert completion.choices[0].message.tool_calls
     assert completion.usage.completion_tokens > 0
 

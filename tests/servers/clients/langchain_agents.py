@@ -298,6 +298,7 @@ def tool_loop_by_responses() -> None:
     assert model.invoke([HumanMessage(WEATHER), message, get_weather.invoke(call)]).text
 
 
+FEW_STEPS: Any = {"recursion_limit": 10}
 ASKED: Any = {"messages": [{"role": "user", "content": WEATHER}]}
 
 
@@ -312,16 +313,16 @@ def answered(messages: list[Any]) -> None:
 @case(needs="json")
 def agent() -> None:
     made = create_agent(CHAT, tools=[get_weather, get_time], system_prompt="You are a helpful assistant.")
-    answered(made.invoke(ASKED)["messages"])
+    answered(made.invoke(ASKED, FEW_STEPS)["messages"])
 
 
 @case(needs="json")
 def agent_streamed() -> None:
     made = create_agent(CHAT, tools=[get_weather])
-    steps = [step for update in made.stream(ASKED, stream_mode="updates") for step in update]
+    steps = [step for update in made.stream(ASKED, FEW_STEPS, stream_mode="updates") for step in update]
     assert steps[:2] == ["model", "tools"]
     assert steps[-1] == "model"
-    *_, last = made.stream(ASKED, stream_mode="values")
+    *_, last = made.stream(ASKED, FEW_STEPS, stream_mode="values")
     answered(last["messages"])
 
 
@@ -329,7 +330,7 @@ def agent_streamed() -> None:
 async def agent_streamed_by_token() -> None:
     made = create_agent(CHAT, tools=[get_weather])
     written = ""
-    async for token, about in made.astream(ASKED, stream_mode="messages"):
+    async for token, about in made.astream(ASKED, FEW_STEPS, stream_mode="messages"):
         if about["langgraph_node"] == "model":
             written += token.text
     assert "Paris" in called[-1]
@@ -345,7 +346,7 @@ def agent_with_structured_answer() -> None:
         degrees: int
 
     made = create_agent(CHAT, tools=[get_weather], response_format=Weather)
-    answer = made.invoke(ASKED)["structured_response"]
+    answer = made.invoke(ASKED, FEW_STEPS)["structured_response"]
     assert isinstance(answer, Weather)
     assert "snow" in answer.sky.lower()
 
