@@ -38,7 +38,7 @@ class Animal(BaseModel):
     name: str = Field(description="What it is called")
     diet: Diet
     legs: int | None = None
-    sounds: list[str] = []
+    sounds: list[str] = Field(default_factory=list, max_length=3)
 
 
 class Product(BaseModel):
