@@ -38,6 +38,7 @@ Calculate 12 * (3 + 4).
 A train travels 60 km in 1.5 hours. What is its average speed?
 Multiply 12 by 7.
 Wie viele Äpfel liegen auf dem Tisch?
+How many JSON files are in the folder?
 Combien de chats y a-t-il ?
 这张图里有几只猫？
 """
@@ -117,6 +118,11 @@ What caused the First World War?
 In what ways do cats differ from dogs?
 Which programming language should I learn first?
 What is the time complexity of quicksort?
+What is 7 times 8? Answer as JSON: {"value": …}
+How many red digits are there? Return a JSON object with the key count.
+What is 7 times 8?\\n\\nHere's a JSON schema to follow:\\n{"type": "object"}\\n\\nOutput a valid JSON object.
+How many cats are there?\\nReturn the correct JSON response within a ```json codeblock.
+Is the light red? Respond in valid JSON.
 What is the language server protocol?
 What does the research say about coffee?
 Read the following text and summarise it.

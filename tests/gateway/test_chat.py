@@ -54,6 +54,19 @@ async def test_a_choice_is_named_as_the_clients_options_name_it(options: str, co
     assert answer.choices[0].message.content == text(heard, "content") == content
 
 
+@pytest.mark.parametrize(
+    ("system", "question"),
+    [("Be brief.", f"{COUNT} Answer as JSON."), ("Respond in JSON with the key count.", COUNT)],
+    ids=["question", "system"],
+)
+async def test_json_that_is_asked_for_in_words_is_not_cut_down_to_a_number(system: str, question: str):
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": question}]
+    async with gateway({"small": model("tiny", "3"), "large": model("huge", "3", '{"count": 3}')}) as client:
+        answer = await client.chat.completions.create(**said(messages=messages))
+    assert answer.choices[0].message.content == '{"count": 3}'
+    assert answer.model_extra["cuecard"]["kind"] == "free_text"
+
+
 async def test_usage_is_the_sum_over_all_calls():
     async with gateway(disagreeing()) as client:
         answer = await client.chat.completions.create(**said())

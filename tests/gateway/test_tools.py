@@ -187,6 +187,18 @@ async def test_with_none_the_question_is_an_ordinary_one():
     assert models["large"].prompts[0].schema is None
 
 
+@pytest.mark.parametrize("tools", [{}, {"tools": None}, {"tools": []}])
+async def test_a_call_that_is_required_of_no_tools_is_an_ordinary_question(tools):
+    """As servers answer it, and LlamaIndex sends it."""
+    request = {key: value for key, value in asking().items() if key != "tools"}
+    async with gateway(pair("sunny", "sunny")) as client:
+        raw = await client.chat.completions.with_raw_response.create(
+            **request, extra_body={"tool_choice": "required", **tools}
+        )
+    assert raw.parse().choices[0].message.content == "sunny"
+    assert raw.headers["x-cuecard-ignored"] == "tool_choice"
+
+
 async def test_a_response_format_holds_for_an_answer_in_words():
     schema = {"type": "object", "properties": {"it": {"$ref": "#/$defs/I"}}, "$defs": {"I": {"type": "string"}}}
     form = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
@@ -389,7 +401,6 @@ def tool(**changed: Any) -> dict[str, Any]:
         ({"tool_choice": {"type": "mcp"}}, "a tool of type 'mcp'"),
         ({"tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": []}}, "allows no tool"),
         ({"tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [7]}}, "what is no function"),
-        ({"tools": [], "tool_choice": "required"}, "there are no tools"),
         ({"cuecard": {"kind": "number"}}, "not for requests with tools"),
         ({"parallel_tool_calls": "yes"}, "neither true nor false"),
         ({"messages": [{"role": "user", "content": " "}]}, "no text"),

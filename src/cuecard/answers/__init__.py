@@ -3,7 +3,7 @@
 from cuecard.answers.agreement import agree, same_answer
 from cuecard.answers.answer import UNPARSED, Answer
 from cuecard.answers.extraction import extract, extract_soon, misfit_of, shape_of
-from cuecard.answers.kinds import guess_kind
+from cuecard.answers.kinds import asks_for_json, guess_kind
 from cuecard.answers.options import listed_in, options_in
 from cuecard.answers.scoring import score
 from cuecard.answers.similarity import anls, normalise
@@ -13,6 +13,7 @@ __all__ = [
     "Answer",
     "agree",
     "anls",
+    "asks_for_json",
     "extract",
     "extract_soon",
     "guess_kind",

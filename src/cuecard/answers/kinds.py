@@ -37,6 +37,11 @@ _TOLD_SHORT = pattern(
     r"(?! (?:limit|count|cloud|document|file|processor)\b)",
     r"\b(?:single|one) word\b|\bshort (?:phrase|answer)\b|\b(?:word|name) only\b",
 )
+_TOLD_JSON = pattern(
+    rf"\b(?:{_ANSWER}|return|produce|provide|give|write|generate|format(?:ted)?)\b[^.?!\n]{{0,40}}\bjson\b",
+    r"\b(?:in|as|only|just|valid) (?:an? |the )?(?:valid |correct |single )?json\b(?! (?:files?|documents?)\b)",
+    r"\bjson schema to follow\b|```json\b",
+)
 _LONG_VERBS = any_of(
     """describe explain why write summari[sz]e discuss elaborate justify compare contrast tell_me_about caption
     translate compose draft generate create list transcribe analy[sz]e comment interpret outline suggest prove show_that
@@ -240,6 +245,8 @@ def guess_kind(text: str, options: Sequence[str] = ()) -> AnswerKind:
     if len(options) >= 2:
         return AnswerKind.CHOICE
     text = text[-_LAST_CHARS:].replace("’", "'")
+    if asks_for_json(text):
+        return AnswerKind.FREE_TEXT
     parts = [_POLITE.sub("", part.strip("\"'“”*_ ")) for part in sentences(text)]
     questions = [part for part in parts[-_LAST_SENTENCES:] if _asks(part)]
     asking = next((part for part in reversed(parts) if _asks(part)), parts[-1] if parts else "")
@@ -255,6 +262,11 @@ def guess_kind(text: str, options: Sequence[str] = ()) -> AnswerKind:
     if wanted in (AnswerKind.FREE_TEXT, AnswerKind.SHORT_TEXT) and _TOLD_NUMBER.search(text):
         return AnswerKind.NUMBER
     return AnswerKind.SHORT_TEXT if wanted is AnswerKind.FREE_TEXT and _TOLD_SHORT.search(text) else wanted
+
+
+def asks_for_json(text: str) -> bool:
+    """Whether the end of a text wants an answer in JSON, which a bare number or word is not."""
+    return _TOLD_JSON.search(text[-_LAST_CHARS:]) is not None
 
 
 def _asks(sentence: str) -> bool:

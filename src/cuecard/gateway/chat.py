@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cuecard.answers import guess_kind, listed_in, schemas
+from cuecard.answers import asks_for_json, guess_kind, listed_in, schemas
 from cuecard.domain.errors import BadInput, BeyondAPair, CuecardError
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.question import AnswerKind, Image, Message, Question, kind_named
@@ -180,7 +180,8 @@ def _question(body: Json, own: Json, fetch: Fetch, wanted: Wanted, offered: Tool
     asked = last.text if goes_on else next(turn.text for turn in reversed(turns) if turn.role == "user")
     text, options = asked, tuple(_options(own))
     labels: tuple[str, ...] = ()
-    if not options and not goes_on:
+    in_words = goes_on or any(asks_for_json(each) for each in (*system, text))
+    if not options and not in_words:
         found = listed_in(text)
         text, options, labels = found.text, found.options, found.labels
     kind = own.get("kind")
@@ -193,7 +194,7 @@ def _question(body: Json, own: Json, fetch: Fetch, wanted: Wanted, offered: Tool
     elif wanted.schema is not None:
         answer_kind = AnswerKind.JSON
     else:
-        answer_kind = AnswerKind.FREE_TEXT if goes_on else guess_kind(text, options)
+        answer_kind = AnswerKind.FREE_TEXT if in_words and not options else guess_kind(text, options)
     try:
         said = text if last.text == asked else last.text
         return Question(

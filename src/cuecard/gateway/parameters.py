@@ -191,6 +191,8 @@ def read(body: Json) -> Parameters:
     top = count(given, "top_logprobs", 0, MOST_TOP)
     if top and not logprobs:
         ignored.append("top_logprobs")
+    if given.get("tool_choice") in ("required", "any") and not (given.get("tools") or given.get("functions")):
+        ignored.append("tool_choice")
     if flag(object_of(given, "stream_options"), "continuous_usage_stats"):
         ignored.append("stream_options.continuous_usage_stats")
     return Parameters(

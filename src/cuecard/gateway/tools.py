@@ -122,8 +122,6 @@ def parse(body: Json, answer: Mapping[str, Any] | None = None) -> Tools | None:
     parallel = body.get("parallel_tool_calls")
     if not isinstance(parallel, bool | None):
         raise BadInput("parallel_tool_calls is neither true nor false")
-    if mode == "required" and not offered:
-        raise BadInput("tool_choice wants a call, and there are no tools", "send tools")
     if mode == "none" or not offered:
         return None
     return Tools(

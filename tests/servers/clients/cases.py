@@ -69,15 +69,18 @@ def picture_url() -> str:
 def run() -> None:
     """Run every case, and exit with status 1 if one failed."""
     chosen = [(function, needs) for function, needs in CASES if given.only in (None, function.__name__)]
-    outcomes = [_passes(function, UNABLE[needs] if needs in WITHOUT else None) for function, needs in chosen]
+    with asyncio.Runner() as runner:  # one loop for all: clients keep their connections
+        outcomes = [
+            _passes(function, UNABLE[needs] if needs in WITHOUT else None, runner) for function, needs in chosen
+        ]
     sys.exit(not (outcomes and all(outcomes)))
 
 
-def _passes(function: Case, refusal: str | None) -> bool:
+def _passes(function: Case, refusal: str | None, runner: asyncio.Runner) -> bool:
     try:
         result = function()
         if inspect.isawaitable(result):
-            asyncio.run(_wait(result))
+            runner.run(_wait(result))
     except Exception as error:
         if refusal is not None and refusal in _words(error):
             print(f"refused {function.__name__}", flush=True)
