@@ -118,10 +118,13 @@ async def test_a_cut_answer_is_incomplete():
     assert (answer.status, answer.incomplete_details.reason) == ("incomplete", "max_output_tokens")
 
 
-async def test_a_failure_in_the_midst_is_a_failed_response():
+async def test_a_failure_in_the_midst_is_a_failed_response_and_an_error():
     broken = {name: ScriptedModel(name, [Says(error=ModelUnreachable("gone"))] * 9) for name in ("small", "large")}
+    events = []
     async with gateway(broken) as client:
-        events = [event async for event in await client.responses.create(model="cuecard", input=COUNT, stream=True)]
+        with pytest.raises(openai.APIError, match="gone"):
+            async for event in await client.responses.create(model="cuecard", input=COUNT, stream=True):
+                events.append(event)
     assert (events[-1].type, events[-1].response.error.code) == ("response.failed", "server_error")
 
 
