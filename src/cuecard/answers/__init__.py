@@ -2,6 +2,7 @@
 
 from cuecard.answers.agreement import agree, same_answer
 from cuecard.answers.answer import UNPARSED, Answer
+from cuecard.answers.asked_form import asked_form
 from cuecard.answers.extraction import extract, extract_soon, misfit_of, shape_of
 from cuecard.answers.kinds import guess_kind
 from cuecard.answers.options import listed_in, options_in
@@ -13,6 +14,7 @@ __all__ = [
     "Answer",
     "agree",
     "anls",
+    "asked_form",
     "extract",
     "extract_soon",
     "guess_kind",
