@@ -47,7 +47,7 @@ def get_weather() -> Tool:
 
 
 def evaluated(*samples: Sample, model_args: dict[str, Any] | None = None, **task: Any) -> list[EvalSample]:
-    """The samples as the log has them. Raises RuntimeError with the log's error."""
+    """The samples as the log has them. Raises RuntimeError with the traceback in the log."""
     [log] = eval(
         Task(dataset=list(samples), **task),
         model=CHAT,
@@ -58,7 +58,7 @@ def evaluated(*samples: Sample, model_args: dict[str, Any] | None = None, **task
         timeout=300,
     )
     if log.error is not None:
-        raise RuntimeError(log.error.message)
+        raise RuntimeError(log.error.traceback)
     assert log.status == "success"
     assert log.samples is not None
     assert len(log.samples) == len(samples)
