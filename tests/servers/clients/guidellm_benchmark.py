@@ -1,5 +1,5 @@
 # /// script
-# dependencies = ["guidellm==0.8.1", "torch==2.13.0"]
+# dependencies = ["guidellm[vision]==0.8.1", "torch==2.13.0"]
 # ///
 """GuideLLM's benchmarks: each of a few requests with made-up prompts is answered, and its tokens are counted."""
 
