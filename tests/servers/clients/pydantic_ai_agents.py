@@ -32,6 +32,17 @@ class Animal(BaseModel):
     legs: int
 
 
+class Product(BaseModel):
+    reason: str
+    value: int
+
+
+class Forecast(BaseModel):
+    city: str
+    sky: str
+    degrees: int
+
+
 @dataclass
 class Forecasts:
     """What an agent's tool looks into."""
@@ -142,15 +153,10 @@ async def output_type(model: Model) -> None:
     assert isinstance(result.output, Animal)
 
 
-@both(needs="json")
-async def tool_output(model: Model) -> None:
-    agent = Agent(model, output_type=[ToolOutput(Animal, name="animal"), ToolOutput(Product, name="product")])
+@case(needs="json")
+async def tool_output() -> None:
+    agent = Agent(chat(), output_type=[ToolOutput(Animal, name="animal"), ToolOutput(Product, name="product")])
     assert isinstance((await agent.run(ANIMAL)).output, Animal | Product)
-
-
-class Product(BaseModel):
-    reason: str
-    value: int
 
 
 @both(needs="json")
@@ -209,9 +215,9 @@ async def tool_streamed(model: Model) -> None:
     assert answer
 
 
-@both(needs="json")
-async def tool_events(model: Model) -> None:
-    async with forecaster(model).run_stream_events(WEATHER, deps=Forecasts(FORECAST, [])) as events:
+@case(needs="json")
+async def tool_events() -> None:
+    async with forecaster(chat()).run_stream_events(WEATHER, deps=Forecasts(FORECAST, [])) as events:
         seen = [event async for event in events]
     kinds = [type(event) for event in seen]
     assert kinds.index(FunctionToolCallEvent) < kinds.index(FunctionToolResultEvent)
@@ -234,12 +240,6 @@ async def tool_and_output_type(model: Model) -> None:
     result = await agent.run(WEATHER)
     assert "Paris" in asked[0]
     assert isinstance(result.output, Forecast)
-
-
-class Forecast(BaseModel):
-    city: str
-    sky: str
-    degrees: int
 
 
 @both()
