@@ -67,6 +67,30 @@ async def test_json_that_is_asked_for_in_words_is_not_cut_down_to_a_number(syste
     assert answer.model_extra["cuecard"]["kind"] == "free_text"
 
 
+@pytest.mark.parametrize(
+    ("question", "content"),
+    [
+        ("End with 'ANSWER: $LETTER', LETTER being one of A,B.\n\nLargest planet?\n\nA) Mars\nB) Jupiter", "ANSWER: B"),
+        ('Finish with "the answer is (X)".\nWhich planet is the largest?\nA. Mars\nB. Jupiter', "the answer is (B)"),
+        ("Which planet is the largest? 1) Mars 2) Jupiter\nWrite Answer: $NUMBER", "Answer: 2"),
+        ("Which planet is the largest? A) Mars B) Jupiter\nAnswer with the letter.", "B"),
+    ],
+)
+async def test_a_choice_is_written_in_the_form_that_the_question_asks_for(question: str, content: str):
+    async with gateway({"small": model("tiny", "B"), "large": model("huge", "B")}) as client:
+        answer = await client.chat.completions.create(**said(question))
+        heard = await chunks(client, **said(question))
+    assert answer.choices[0].message.content == text(heard, "content") == content
+
+
+async def test_a_number_is_boxed_where_the_question_or_the_system_asks_for_it():
+    boxed = {"role": "system", "content": r"Put your final answer within \boxed{}."}
+    async with gateway() as client:
+        messages = [boxed, *said()["messages"]]
+        answer = await client.chat.completions.create(**said(messages=messages))
+    assert answer.choices[0].message.content == r"\boxed{3}"
+
+
 async def test_usage_is_the_sum_over_all_calls():
     async with gateway(disagreeing()) as client:
         answer = await client.chat.completions.create(**said())

@@ -167,14 +167,13 @@ async def test_the_responses_wire_gives_json_or_an_error_too(kind: str) -> None:
     async with serving(prose) as (client, _):
         with pytest.raises(openai.InternalServerError, match="the answer is not"):
             await client.responses.create(model="cuecard", input="How many cats?", text={"format": form})
-        events = [
-            event
-            async for event in await client.responses.create(
-                model="cuecard", input="How many cats?", text={"format": form}, stream=True
-            )
-        ]
-    assert events[-1].type == "response.failed"
-    assert not any(event.type == "response.output_text.delta" for event in events)
+        streamed = client.responses.with_streaming_response.create(
+            model="cuecard", input="How many cats?", text={"format": form}, stream=True
+        )
+        async with streamed as response:
+            kinds = [line.removeprefix("event: ") async for line in response.iter_lines() if line.startswith("event: ")]
+    assert kinds[-2:] == ["response.failed", "error"]
+    assert "response.output_text.delta" not in kinds
 
 
 @pytest.mark.parametrize(

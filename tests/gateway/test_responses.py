@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import AsyncIterable
+from typing import Any
+
 import openai
 import pytest
 from gateways import COUNT, DESCRIBE, THOUGHT, disagreeing, gateway, model
@@ -118,11 +122,22 @@ async def test_a_cut_answer_is_incomplete():
     assert (answer.status, answer.incomplete_details.reason) == ("incomplete", "max_output_tokens")
 
 
-async def test_a_failure_in_the_midst_is_a_failed_response():
+async def test_a_failure_in_the_midst_is_a_failed_response_and_an_error():
     broken = {name: ScriptedModel(name, [Says(error=ModelUnreachable("gone"))] * 9) for name in ("small", "large")}
     async with gateway(broken) as client:
-        events = [event async for event in await client.responses.create(model="cuecard", input=COUNT, stream=True)]
-    assert (events[-1].type, events[-1].response.error.code) == ("response.failed", "server_error")
+        streamed = client.responses.with_streaming_response.create(model="cuecard", input=COUNT, stream=True)
+        async with streamed as response:
+            data = [json.loads(line[6:]) async for line in response.iter_lines() if line.startswith("data: ")]
+        events = await client.responses.create(model="cuecard", input=COUNT, stream=True)
+        with pytest.raises(openai.APIError, match="gone"):
+            await collected(events)
+    failed, error = data[-2:]
+    assert (failed["type"], failed["response"]["error"]["code"]) == ("response.failed", "server_error")
+    assert (error["type"], error["error"]["message"]) == ("error", error["message"])
+
+
+async def collected(events: AsyncIterable[Any]) -> list[Any]:
+    return [event async for event in events]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from cuecard.answers.agreement import agree, same_answer
 from cuecard.answers.answer import UNPARSED, Answer
+from cuecard.answers.asked_form import asked_form
 from cuecard.answers.extraction import extract, extract_soon, misfit_of, shape_of
 from cuecard.answers.kinds import asks_for_json, guess_kind
 from cuecard.answers.options import listed_in, options_in
@@ -14,6 +15,7 @@ __all__ = [
     "agree",
     "anls",
     "asks_for_json",
+    "asked_form",
     "extract",
     "extract_soon",
     "guess_kind",

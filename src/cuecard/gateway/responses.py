@@ -186,7 +186,11 @@ class Writer:
         return [*last, self._event(f"response.{what}", response=self._response(outcome, account))]
 
     def fail(self, error: CuecardError) -> list[bytes]:
-        return [self._event("response.failed", response=self._response(error=error))]
+        """The failed response, and the error, which clients raise that pass over the response."""
+        told = chat.problem(error)["error"]
+        failed = self._event("response.failed", response=self._response(error=error))
+        flat = {key: told[key] for key in ("code", "message", "param")}
+        return [failed, self._event("error", **flat, error=told)]
 
     def _say(self, item: str, part: str, text: str) -> list[bytes]:
         events = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from cuecard.answers import extract
+from cuecard.answers import asked_form, extract
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BrokenStream, NoAnswer
 from cuecard.domain.outcome import Outcome, Route
@@ -106,8 +106,14 @@ def cut(outcome: Outcome, answer: str, stop: str | None) -> Outcome:
 
 
 def in_the_clients_form(question: Question, outcome: Outcome) -> str:
-    """The answer as the client's options have it: of numbered ones, the number and the text."""
-    return (outcome.answer_text if question.labels else None) or outcome.answer
+    """The answer in the form that the question wants; else as its options have it: of numbered ones, with the text."""
+    numbered = outcome.answer_text if question.labels else None
+    bare = outcome.kind in (AnswerKind.FREE_TEXT, AnswerKind.JSON) or outcome.truncated
+    form = None if bare else asked_form(f"{question.system or ''}\n{question.text}")
+    if form is None or not extract(outcome.answer, question).parsed:
+        return numbered or outcome.answer
+    before, behind = form
+    return before + (numbered.partition(".")[0] if numbered else outcome.answer) + behind
 
 
 def never_empty(question: Question, outcome: Outcome, *, strict: bool) -> Outcome:
