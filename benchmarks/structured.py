@@ -136,7 +136,7 @@ async def main(given: argparse.Namespace) -> int:
                         row[end] += 1
                         if end == "error":
                             errors[said.partition(":")[0]] += 1
-                        if end == "invalid" or given.show:
+                        if end != "valid" or given.show:
                             print(f"{end}: {strategy}, {name}: {said[:300]!r}")
     for where, row in ends.items():
         print(f"{where:24}" + "  ".join(f"{end} {count}" for end, count in row.items()))

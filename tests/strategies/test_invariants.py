@@ -19,7 +19,8 @@ from cuecard.strategies.policy import Acceptance, Policy, Schedule
 from cuecard.strategies.run import STRATEGIES, answer
 
 HOW_MANY = Question("How many cats are there?", kind=AnswerKind.NUMBER)
-ANSWERS = st.sampled_from(["1", "2", "three", "no idea", ""])
+ANSWERS_GIVEN = ("1", "2", "three", "no idea", "")
+ANSWERS = st.sampled_from(ANSWERS_GIVEN)
 PACE = st.sampled_from([0.0, 0.01, 0.1, 0.7])
 RULES = st.sampled_from(["agree", "confidence(0.5)", "agree+confidence(0.5)"])
 
@@ -108,7 +109,9 @@ def test_schedules_change_the_time_but_never_the_answer(pair, strategy, rule):
     thrifty, overlap, eager = (run(schedule) for schedule in Schedule)
     assert (thrifty.answer, thrifty.route) == (overlap.answer, overlap.route) == (eager.answer, eager.route)
     assert eager.total_s <= overlap.total_s + 1e-9 <= thrifty.total_s + 2e-9
-    assert min(_generated(eager), _generated(overlap)) >= _generated(thrifty)
+    # what stands behind a closed reasoning is waited for only where it may settle the question
+    spared = max(len(each.split()) for each in ANSWERS_GIVEN)
+    assert min(_generated(eager), _generated(overlap)) >= _generated(thrifty) - spared
 
 
 @settings(max_examples=150, deadline=None)

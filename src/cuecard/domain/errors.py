@@ -99,7 +99,7 @@ class ChecksBusy(CuecardError):
 class UnknownModel(BadInput):
     """A request names a model that nobody serves."""
 
-    http_status, hint = 404, "name one that is served"
+    http_status, code, hint = 404, "model_not_found", "name one that is served"
 
 
 class MissingExtra(CuecardError):

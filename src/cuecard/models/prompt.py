@@ -82,9 +82,19 @@ class Wording:
     """The user's turn behind the card in `turn`, with {instruction}."""
 
 
+_FIRST: Mapping[AnswerKind | Calling, str] = {
+    Calling.AUTO: "If a tool is needed first, call it; otherwise answer the user. ",
+    Calling.REQUIRED: "Call the tool that is next: no call above is made twice. ",
+}
+_TO_SETTLE: Mapping[AnswerKind | Calling, str] = {
+    Calling.AUTO: "is the answer known already; if not, which tool is needed, and with which arguments",
+    Calling.REQUIRED: "what is known already, which tool is next, and with which arguments",
+}
+"""What to think about before a call."""
+
+
 def _plain(form: AnswerKind | Calling) -> str:
-    first = "If a tool is needed first, call it; otherwise answer the user. " if form is Calling.AUTO else ""
-    return f"{first}Answer with {_WHAT[form]}." if form in _WHAT else ""
+    return f"{_FIRST.get(form, '')}Answer with {_WHAT[form]}." if form in _WHAT else ""
 
 
 def _brief(form: AnswerKind | Calling) -> str:
@@ -97,8 +107,7 @@ def _step_by_step(form: AnswerKind | Calling) -> str:
     what = "the complete answer" if form is AnswerKind.FREE_TEXT else _WHAT[form]
     think = "think step by step"
     if isinstance(form, Calling):
-        known = "is the answer known already; if not, " if form is Calling.AUTO else ""
-        think += f" in plain words, not in JSON: {known}which tool is needed, and with which arguments"
+        think += f" in plain words, not in JSON: {_TO_SETTLE[form]}"
     return f'First {think}. Then write a line "Answer:" and, below it, {what}.'
 
 

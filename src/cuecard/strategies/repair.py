@@ -7,7 +7,7 @@ import asyncio
 from cuecard.answers import misfit_of, tool_calls
 from cuecard.answers.schemas import Misfit
 from cuecard.domain.call import Mode
-from cuecard.domain.errors import InvalidAnswer, ModelError
+from cuecard.domain.errors import InvalidAnswer, ModelError, Unsupported
 from cuecard.domain.outcome import Route
 from cuecard.domain.question import AnswerKind, Calling, Question
 from cuecard.strategies.team import Player, Reply, Team
@@ -46,11 +46,11 @@ async def fitting(question: Question, team: Team, verdict: Verdict, strategy: st
 
 
 def check_writers(question: Question, team: Team) -> None:
-    """Before any call: whether a model of the team could write the JSON that is asked for. Raises InvalidAnswer."""
+    """Before any call: whether a model of the team could write the JSON that is asked for. Raises Unsupported."""
     if question.kind is AnswerKind.JSON and not any(map(_writes_json, team.players.values())):
         names = " and ".join(player.model.name for player in team.players.values())
         what = "call tools" if question.calling is not None else "write JSON"
-        raise InvalidAnswer(f"{names} do not {what}", NO_WRITER)
+        raise Unsupported(f"{names} do not {what}", NO_WRITER)
 
 
 async def _wrong(reply: Reply, question: Question) -> Misfit:
