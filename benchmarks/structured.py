@@ -145,14 +145,16 @@ async def main(given: argparse.Namespace) -> int:
         "all: " + ", ".join(f"{end} {total[end]}" for end in ("valid", "error", "invalid")), "; errors:", dict(errors)
     )
     if given.save:
-        figures = {"upstream": given.url or "mock", "ends": {where: dict(row) for where, row in ends.items()}}
-        print(save("structured", figures | {"errors": dict(errors)}))
+        how = {"upstream": given.name, "schemas": given.schemas.split(","), "questions": given.questions}
+        figures = how | {"ends": {where: dict(row) for where, row in ends.items()}, "all": dict(total)}
+        print(save(f"structured_{given.name}", figures | {"errors": dict(errors)}))
     return int(total["invalid"] > 0)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--url", help="URL#MODEL of a server; default: a mock server with faults")
+    parser.add_argument("--name", default="mock", help="what the results call the upstream")
     parser.add_argument("--questions", type=int, default=8, help="of each schema, strategy and way")
     parser.add_argument("--strategies", default=",".join(STRATEGIES))
     parser.add_argument("--schemas", default=",".join(SCHEMAS))
