@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 COUNT = "What is 7 times 8? Answer with a number."
-DESCRIBE = "Describe what a cat is."
+DESCRIBE = "Describe what a cat is, in one short sentence."
 DIGITS = "How many red digits are there?"
 WEATHER = "What is the current weather in Paris?"
 FORECAST = "snow, -7 degrees"

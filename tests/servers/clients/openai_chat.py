@@ -15,7 +15,7 @@ from pydantic import BaseModel
 CLIENT = openai.OpenAI(base_url=URL, api_key=KEY, max_retries=0, timeout=300)
 ASYNC = openai.AsyncOpenAI(base_url=URL, api_key=KEY, max_retries=0, timeout=300)
 ASKED: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": COUNT}]}
-LONG = ASKED | {"messages": [{"role": "user", "content": DESCRIBE}], "max_tokens": 60}
+LONG = ASKED | {"messages": [{"role": "user", "content": DESCRIBE}], "max_tokens": 200}
 PARAMETERS = {
     "type": "object",
     "properties": {"city": {"type": "string"}},
@@ -148,7 +148,7 @@ def reasoning() -> None:
 
 @case()
 def completions() -> None:
-    asked: dict[str, Any] = {"model": MODEL, "prompt": COUNT, "max_tokens": 60}
+    asked: dict[str, Any] = {"model": MODEL, "prompt": COUNT, "max_tokens": 200}
     assert CLIENT.completions.create(**asked).choices[0].text
     assert "".join(chunk.choices[0].text for chunk in CLIENT.completions.create(**asked, stream=True) if chunk.choices)
 
@@ -224,7 +224,7 @@ def responses() -> None:
 
 @case()
 def responses_streamed() -> None:
-    with CLIENT.responses.stream(model=MODEL, input=DESCRIBE, max_output_tokens=60) as events:
+    with CLIENT.responses.stream(model=MODEL, input=DESCRIBE, max_output_tokens=200) as events:
         kinds = [event.type for event in events]
         final = events.get_final_response()
     assert kinds[0] == "response.created"
