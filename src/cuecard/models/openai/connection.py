@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 from cuecard.domain.errors import BadInput, BrokenStream, ModelClosed, ModelError, ModelRefused
 from cuecard.models.openai.faults import (
     Faults,
-    asks_for_too_much,
     fails_on_schema,
+    limit_that_fits,
     refused_parameter,
     refuses_schema,
 )
@@ -33,7 +33,8 @@ _ABORTS = re.compile(
 )
 """How vLLM and SGLang count, under /metrics, what they gave up because its client had gone."""
 _LISTED = 8
-_LEAST_TOKENS = 16
+_MOST_LIMITS = 3
+"""How many limits of tokens are tried."""
 _REST_S = 2.0
 """Seconds that usage may come behind the finish reason."""
 _SESSION = "x-session-id"
@@ -205,10 +206,10 @@ class Connection:
     ) -> Answer:
         """The opened stream. A parameter that the server refuses and can do without is left out from then on.
 
-        A limit of tokens that does not fit into the model's context is halved until it does. A schema that the server
+        A limit of tokens that does not fit into the model's context is lowered, twice at most. A schema that the server
         cannot enforce behind a beginning of the answer is left out of this request alone, and so is what is in `free`.
         """
-        most: int | None = None
+        most, limits = None, 1
         left_out: frozenset[str] = frozenset()
         while True:
             known = self.refused  # other calls may find more of them while this one waits
@@ -222,8 +223,9 @@ class Connection:
                 except StatusError as error:
                     if error.status == 404:
                         raise await self._not_served(error) from error
-                    if asks_for_too_much(error) and body.get(limit, 0) >= 2 * _LEAST_TOKENS:
-                        most = body[limit] // 2
+                    fits = limit_that_fits(error, body.get(limit, 0))
+                    if fits is not None and limits < _MOST_LIMITS:
+                        most, limits = fits, limits + 1
                         continue
                     if "response_format" in body and (
                         fails_on_schema(error) or ("response_format" in free and refuses_schema(error))
