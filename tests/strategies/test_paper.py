@@ -64,6 +64,14 @@ def test_when_the_reasoned_answer_is_the_large_models_short_one_it_is_confirmed(
     assert Mode.READ not in {call.mode for call in outcome.calls}
 
 
+def test_a_confirmation_by_a_reasoning_that_was_cut_says_so():
+    cut = replace(AGREE, limits=Limits(reasoning_tokens=3))
+    for policy, says in ((AGREE, False), (cut, True)):
+        outcome = ask(small("2", reasoned="3"), large("3"), policy=policy)
+        assert outcome.route is Route.CONFIRMED
+        assert ("cut by its budget" in outcome.reason) is says
+
+
 def test_otherwise_the_large_model_reads_the_card_and_answers():
     reader = large("5", read="4")
     outcome = ask(small("2", reasoned="3"), reader)

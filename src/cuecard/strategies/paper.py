@@ -60,7 +60,10 @@ async def mutual(question: Question, team: Team) -> Verdict:
     if await confirms(question, team, thought, large):
         if reading is not None:
             await cancelled(reading)
-        return Verdict(large, Route.CONFIRMED, "the small model's reasoning ends in the large model's short answer")
+        cut = ", though it was cut by its budget" if (await thought).spent_budget else ""
+        return Verdict(
+            large, Route.CONFIRMED, f"the small model's reasoning ends in the large model's short answer{cut}"
+        )
     return _transferred(await (reading or team.large.read(question, card)))
 
 
