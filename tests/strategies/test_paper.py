@@ -18,6 +18,7 @@ from cuecard.models.prompt import CardFormat
 from cuecard.models.recorded import Says, ScriptedModel
 from cuecard.planning import virtual_time
 from cuecard.strategies.policy import Acceptance, Policy, Schedule
+from cuecard.strategies.preview import preview
 from cuecard.strategies.run import answer
 
 HOW_MANY = Question("How many cats are there?", kind=AnswerKind.NUMBER)
@@ -268,6 +269,16 @@ def test_acceptance_rules_are_written_as_they_are_read(rule):
 def test_a_policy_that_makes_no_sense_is_refused(limits, said):
     with pytest.raises(BadInput, match=said):
         Policy(limits=limits)
+
+
+def test_of_free_text_that_nobody_can_compare_the_route_is_told_without_a_call():
+    tell = Question("Tell me what you see.", kind=AnswerKind.FREE_TEXT)
+    models = {"small": small("A cat."), "large": large("A dog.")}
+    route, _, calls = virtual_time.run(preview(tell, models, "mutual", AGREE))
+    assert (route, calls) == (Route.TRANSFERRED, ())
+    outcome = virtual_time.run(answer(tell, models, "mutual", AGREE))
+    assert [call.mode for call in outcome.calls] == [Mode.REASON, Mode.READ]
+    assert outcome.route is route
 
 
 def test_free_text_agrees_when_the_large_model_finds_the_other_answer_as_likely():
