@@ -70,6 +70,8 @@ class Asked(Given):
     """What the request asks for beside."""
     tools: Tools | None = None
     """What may be called; None: nothing."""
+    repeated: Mapping[str, Any] = field(default_factory=dict)
+    """What the answer repeats of the request."""
 
 
 def parse(body: object, fetch: Fetch) -> Asked:

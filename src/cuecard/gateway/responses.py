@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from cuecard.domain.errors import BadInput, CuecardError
@@ -11,7 +12,7 @@ from cuecard.domain.outcome import Outcome
 from cuecard.gateway import account, chat, tools, wire
 from cuecard.gateway.account import Json
 from cuecard.gateway.chat import Asked, Fetch
-from cuecard.gateway.tools import ToolCall, Tools
+from cuecard.gateway.tools import ToolCall
 from cuecard.gateway.values import object_of
 
 STATEFUL = {
@@ -22,6 +23,28 @@ STATEFUL = {
 }
 ITEMS = "there are: message, reasoning, function_call, function_call_output"
 OWN = ("input", "instructions", "max_output_tokens", "reasoning", "text", *STATEFUL)
+REPEATED: Json = {
+    "background": False,
+    "instructions": None,
+    "max_output_tokens": None,
+    "max_tool_calls": None,
+    "metadata": {},
+    "parallel_tool_calls": True,
+    "previous_response_id": None,
+    "prompt_cache_key": None,
+    "reasoning": {"effort": None, "summary": None},
+    "safety_identifier": None,
+    "service_tier": "default",
+    "temperature": 1.0,
+    "text": {"format": {"type": "text"}, "verbosity": "medium"},
+    "tool_choice": "auto",
+    "tools": [],
+    "top_logprobs": 0,
+    "top_p": 1.0,
+    "truncation": "disabled",
+    "user": None,
+}
+"""What a response repeats of its request, and OpenAI's defaults where that does not say."""
 EXAMPLE = '{"model": "cuecard", "input": "…"}'
 
 
@@ -36,7 +59,16 @@ def parse(body: object, fetch: Fetch) -> Asked:
     translated["max_completion_tokens"] = given.get("max_output_tokens")
     translated["response_format"] = _format(text.get("format"))
     translated["reasoning_effort"] = reasoning.get("effort")
-    return wire.asked(translated, fetch, "resp")
+    return replace(wire.asked(translated, fetch, "resp"), repeated=_repeated({**given, **translated}))
+
+
+def _repeated(body: Json) -> Json:
+    told = {key: default if body.get(key) is None else body[key] for key, default in REPEATED.items()}
+    told |= {key: REPEATED[key] | object_of(body, key) for key in ("reasoning", "text")}
+    # tools come nested too, as in chat completions
+    return told | {
+        "tools": [{"type": "function", "strict": None, **tool.get("function", tool)} for tool in told["tools"]]
+    }
 
 
 def _messages(body: Json) -> list[Json]:
@@ -88,14 +120,6 @@ def usage(outcome: Outcome) -> Json:
     }
 
 
-def _offered(offered: Tools | None) -> Json:
-    """What a response repeats of the request's tools, each in the flat form."""
-    if offered is None:
-        return {"parallel_tool_calls": False, "tool_choice": "none", "tools": []}
-    flat = [{"type": "function", "strict": None, **tool.get("function", tool)} for tool in offered.given]
-    return {"parallel_tool_calls": offered.parallel, "tool_choice": offered.choice, "tools": flat}
-
-
 class Writer:
     """One response, whole or event by event: a reasoning item if there is any reasoning, then the message."""
 
@@ -131,13 +155,9 @@ class Writer:
             "status": status,
             "error": {"code": error.code or "server_error", "message": str(error)} if error else None,
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
-            "instructions": None,
-            "metadata": {},
             "model": self._asked.model,
             "output": self._done,
-            "temperature": None,
-            **_offered(self._asked.tools),
-            "top_p": None,
+            **self._asked.repeated,
             "store": False,
             "usage": usage(outcome) if outcome else None,
             **({"cuecard": account} if account else {}),
