@@ -158,7 +158,14 @@ class Pool:
     @property
     def up(self) -> bool:
         """Some server may be asked."""
-        return any(replica.breaker.state is not State.OPEN for replica in self.replicas)
+        usable = (each for each in self.replicas if getattr(each.model, "wrong_path", None) is None)
+        return any(replica.breaker.state is not State.OPEN for replica in usable)
+
+    @property
+    def wrong_paths(self) -> list[str]:
+        """What is wrong with the addresses of servers."""
+        told = (getattr(replica.model, "wrong_path", None) for replica in self.replicas)
+        return [wrong for wrong in told if wrong is not None]
 
     async def stream(
         self, prompt: Prompt, limits: Limits, again: Callable[[ModelError], None] | None = None

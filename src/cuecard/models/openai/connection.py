@@ -40,6 +40,7 @@ _REST_S = 2.0
 _SESSION = "x-session-id"
 _SESSION_KEY = os.environ.get("CUECARD_SESSION_KEY", "").encode()[:64] or os.urandom(32)
 """Hides what is asked in the header; several gateways before one router share it by the environment."""
+_PATH_HINT = "write the base URL that the server documents, mostly http://HOST:PORT/v1"
 _TOOLS_HINT = "does its chat template, or its parser of tool calls, fit the model?"
 
 Request = Callable[[frozenset[str]], Body]
@@ -56,6 +57,8 @@ class Connection:
         secrets = (api_key, urlsplit(base_url).password)
         self._faults = Faults(self.url, key_hint, tuple(filter(None, secrets)))
         self.refused: frozenset[str] = frozenset()
+        self.wrong_path: str | None = None
+        """Why the address seems to have a wrong path; None once an answer has come."""
         self._server = Server(base_url, api_key, timeout_s)
         self._closed = False
         self._waits: set[asyncio.Timeout] = set()
@@ -219,7 +222,9 @@ class Connection:
                 body = {**body, limit: most}
             async with self._mapped(deadline, begun=False):
                 try:
-                    return await self._server.post(_PATH, body, self._session(conversation))
+                    answer = await self._server.post(_PATH, body, self._session(conversation))
+                    self.wrong_path = None
+                    return answer
                 except StatusError as error:
                     if error.status == 404:
                         raise await self._not_served(error) from error
@@ -246,8 +251,11 @@ class Connection:
         plain = self._faults.translated(error, begun=False)
         try:
             names = [name for model in await self.listing() if isinstance(name := model.get("id"), str)]
-        except ModelError:  # a courtesy only: the 404 is the error
-            names = []
+        except ModelError as unlisted:  # a courtesy only: the 404 is the error
+            names, cause = [], unlisted.__cause__
+            if isinstance(cause, StatusError) and cause.status == 404 and self._model not in error.words:
+                self.wrong_path = f"{self.url} has neither {_PATH} nor /models: the path of this address is wrong"
+                return ModelRefused(f"{self.wrong_path} (404)", hint=_PATH_HINT)
         if not names:
             return ModelRefused(plain.message, hint=f"is {self._model!r} its name there, and does the URL end in /v1?")
         if self._model in names:
