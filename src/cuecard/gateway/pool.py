@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from cuecard.domain.call import Usage
@@ -181,7 +182,10 @@ class Pool:
             if tried and deadline != math.inf:
                 left = replace(limits, timeout_s=max(0.0, deadline - clock()))
             try:
-                async with _accounted(replica, prompt), aclosing(replica.model.stream(prompt, left)) as events:
+                async with (
+                    _accounted(replica, partial(conversation, prompt)),
+                    aclosing(replica.model.stream(prompt, left)) as events,
+                ):
                     async for event in events:
                         spoken = spoken or isinstance(event, ReasoningDelta | AnswerDelta)
                         if not (isinstance(event, Started) and tried):
@@ -199,17 +203,17 @@ class Pool:
 
     async def warm(self, prompt: Prompt) -> Usage:
         replica = self._choose(prompt, [])
-        async with _accounted(replica, prompt):
+        async with _accounted(replica, partial(conversation, prompt)):
             return await replica.model.warm(prompt)
 
     async def score(self, prompt: Prompt, answer: str) -> float:
         replica = self._choose(prompt, [])
-        async with _accounted(replica, prompt):
+        async with _accounted(replica, partial(conversation, prompt)):
             return await replica.model.score(prompt, answer)
 
     async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[tuple[tuple[str, float], ...], Usage]:
         replica = self._choose(prompt, [])
-        async with _accounted(replica, prompt):
+        async with _accounted(replica, partial(conversation, prompt)):
             return await cast(Weigher, replica.model).weigh(prompt, answer, by)
 
     @asynccontextmanager
@@ -219,7 +223,7 @@ class Pool:
         passes = getattr(replica.model, "passed", None)
         if passes is None:
             raise Unsupported(f"{self.name} runs in this process, where only questions are answered")
-        async with _accounted(replica), passes(body) as events:
+        async with _accounted(replica, partial(_messages, body)), passes(body) as events:
             yield events
 
     def forget(self) -> None:
@@ -264,8 +268,8 @@ class Pool:
 
 
 @asynccontextmanager
-async def _accounted(replica: Replica, prompt: Prompt | None = None) -> AsyncGenerator[None]:
-    """A call on a replica, whose breaker hears how it ended."""
+async def _accounted(replica: Replica, conversing: Callable[[], bytes]) -> AsyncGenerator[None]:
+    """A call on a replica, whose breaker hears how it ended. `conversing`: tells the call's conversation."""
     failed: bool | None = None
     about: bytes | None = None
     async with replica.slot():
@@ -276,11 +280,16 @@ async def _accounted(replica: Replica, prompt: Prompt | None = None) -> AsyncGen
         except ModelError as error:
             # a server that is busy, or that refuses what it is asked, works
             failed = None if isinstance(error, ModelBusy | ModelRefused | Unsupported) else True
-            if prompt is not None and not isinstance(error, ModelUnreachable | ModelTimeout):
-                about = conversation(prompt)
+            if not isinstance(error, ModelUnreachable | ModelTimeout):
+                about = conversing()
             raise
         finally:
             replica.breaker.end(failed, about)
+
+
+def _messages(body: Mapping[str, Any]) -> bytes:
+    """The conversation of a request that is passed on."""
+    return hashlib.blake2b(repr(body.get("messages")).encode(errors="replace"), digest_size=16).digest()
 
 
 def _attraction(key: bytes, index: int, replica: Replica) -> float:
