@@ -108,6 +108,42 @@ def test_a_wrong_option_is_refused_with_what_would_work(option, said):
     assert said in refused.value.hint
 
 
+@pytest.mark.parametrize(
+    ("asked", "message", "hint"),
+    [
+        ({"choices": "red"}, "choices are not a list but str", 'choices=["red", "green"]'),
+        ({"choices": 3}, "choices are not a list but int", 'choices=["red", "green"]'),
+        ({"choices": ["red", 3]}, "a choice is not a text but int: 3", 'choices=["red", "green"]'),
+        ({"choices": ["red", "green", "red "]}, "the choice 'red ' is there twice", "each choice once"),
+        ({"text": 3}, "the question is not a text but int", "write it like"),
+        ({"text": None}, "the question is not a text but NoneType", "write it like"),
+        ({"system": 3}, "system is not a text but int", "write it like"),
+    ],
+)
+def test_a_question_of_the_wrong_type_is_refused_with_what_to_write(asked, message, hint):
+    with Pair(model("small", "3"), model("large", "3")) as pair, pytest.raises(BadInput) as refused:
+        pair.ask(**{"text": HOW_MANY, **asked})
+    assert message in refused.value.message
+    assert hint in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("given", "message", "hint"),
+    [
+        ({"stratgy": "transfer"}, "unknown option 'stratgy' of Pair", "did you mean strategy?"),
+        ({"budget": 300}, "'budget' is no option of Pair", "pair.ask(…, budget=…)"),
+        ({"drafter": 3}, "'drafter' is not a model but int", 'drafter="demo-small"'),
+        ({"policy": "eager"}, "policy is not a Policy: 'eager'", "policy=Policy(…)"),
+        ({"strategy": 3}, "unknown strategy 3", "mutual"),
+    ],
+)
+def test_a_wrong_option_of_the_pair_is_refused_with_what_to_write(given, message, hint):
+    with pytest.raises(BadInput) as refused:
+        Pair(model("small", "3"), model("large", "3"), **given)
+    assert message in refused.value.message
+    assert hint in refused.value.hint
+
+
 def test_the_strategy_is_looked_at_before_a_model_is_loaded():
     with pytest.raises(BadInput, match="unknown strategy"):
         Pair("no such model", "nor this", strategy="mutal")

@@ -30,6 +30,8 @@ from cuecard.strategies.run import answer, known, told
 from cuecard.strategies.team import Heard
 
 ModelLike = str | Mapping[str, Any] | Model
+CHOICES_HINT = 'write them like choices=["red", "green"]'
+OWN_OPTIONS = ("small", "large", "strategy", "policy", "probe", "tell")
 
 
 class AskOptions(TypedDict, total=False):
@@ -98,7 +100,13 @@ class Pair:
         **drafters: ModelLike,
     ) -> None:
         known(strategy)
+        if not isinstance(policy, Policy | None):
+            raise BadInput(
+                f"policy is not a Policy: {policy!r}"[:200], "write policy=Policy(…), or give options to ask"
+            )
         self.strategy, self.policy = strategy, policy or Policy()
+        for name in drafters:
+            _check_role(name)
         roles: dict[str, ModelLike] = {"small": small, "large": large, **drafters}
         self.models: dict[str, Model] = {role: _model(role, given) for role, given in roles.items()}
         named = [role for role, given in roles.items() if isinstance(given, str | Mapping)]
@@ -251,6 +259,19 @@ def question(
 
     Raises BadInput.
     """
+    if not isinstance(text, str):
+        raise BadInput(
+            f"the question is not a text but {_kind_of(text)}", 'write it like "How many red digits are there?"'
+        )
+    if isinstance(choices, str) or not isinstance(choices, Iterable):
+        raise BadInput(f"choices are not a list but {_kind_of(choices)}", CHOICES_HINT)
+    choices = tuple(choices)
+    if odd := [each for each in choices if not isinstance(each, str)]:
+        raise BadInput(f"a choice is not a text but {_kind_of(odd[0])}: {odd[0]!r}"[:200], CHOICES_HINT)
+    if doubled := [each for at, each in enumerate(choices) if each.strip() in map(str.strip, choices[:at])]:
+        raise BadInput(f"the choice {doubled[0]!r} is there twice"[:200], "write each choice once")
+    if not isinstance(system, str | None):
+        raise BadInput(f"system is not a text but {_kind_of(system)}", 'write it like system="Be brief."')
     several = isinstance(image, Iterable) and not isinstance(image, str | bytes | bytearray | memoryview | Path)
     given = [] if image is None else list(image) if several else [image]
     pictures = tuple(images.load(one, allow_urls) for one in given)
@@ -268,6 +289,18 @@ def question(
         return Question(text, pictures, tuple(choices), wanted, system, labels=labels)
     except ValueError as error:
         raise BadInput(str(error), f"kinds are: {', '.join(AnswerKind)}") from error
+
+
+def _kind_of(value: object) -> str:
+    return type(value).__name__
+
+
+def _check_role(name: str) -> None:
+    """A role of a further model. Raises BadInput if it is an option, or looks like one that is mistyped."""
+    if name in AskOptions.__annotations__:
+        raise BadInput(f"{name!r} is no option of Pair", f"give it to ask: pair.ask(…, {name}=…)")
+    if near := get_close_matches(name, OWN_OPTIONS, 1):
+        raise BadInput(f"unknown option {name!r} of Pair", f"did you mean {near[0]}?")
 
 
 def _is_text(text: str) -> bool:
@@ -332,4 +365,8 @@ def _member(what: str, kind: Any, name: str) -> Any:
 
 
 def _model(role: str, given: ModelLike) -> Model:
-    return spec.load(given, role) if isinstance(given, str | Mapping) else given
+    if isinstance(given, str | Mapping):
+        return spec.load(given, role)
+    if not hasattr(given, "stream"):
+        raise BadInput(f"{role!r} is not a model but {_kind_of(given)}", f'write {role}="demo-small", or a Model')
+    return given

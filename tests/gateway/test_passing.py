@@ -69,6 +69,14 @@ async def test_its_errors_come_as_they_are_from_a_server():
             await client.chat.completions.create(**body())
 
 
+async def test_one_request_that_its_server_fails_at_keeps_no_other_from_it():
+    async with passing(MockServer([HttpError(500)] * 6 + [Says("3")], models=["huge"])) as client:
+        for _ in range(6):
+            with pytest.raises(openai.APIStatusError, match="500"):
+                await client.chat.completions.create(**body())
+        assert (await client.chat.completions.create(**body())).choices[0].message.content == "3"
+
+
 async def test_a_client_that_leaves_takes_its_call_along():
     async with passing(
         server := MockServer([Says("One two.", delay_s=0.02, after=Stall(1))], models=["huge"])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from random import Random
 from typing import Any
 
 import pytest
 
-from cuecard.domain.errors import BrokenStream, ModelBusy, ModelError, ModelRefused, ModelUnreachable
+from cuecard.domain.errors import BrokenStream, ModelBusy, ModelError, ModelRefused, ModelTimeout, ModelUnreachable
 from cuecard.domain.question import Question
 from cuecard.gateway.pool import Breaker, Pool, Replica, State
 from cuecard.models.base import AnswerDelta, Limits
@@ -123,6 +124,44 @@ async def test_a_server_that_fails_again_and_again_is_left_alone_for_a_while():
         await answer(servers)  # one at a time while it is not known whether it is well
     assert await probe == "3"
     assert breaker.state is State.CLOSED
+
+
+BROKEN = Says("one two three", error=BrokenStream("cut"), after_tokens=1)
+
+
+@in_virtual_time
+async def test_a_request_that_a_server_fails_at_again_and_again_keeps_nobody_else_from_it():
+    servers = pool(BROKEN)
+    for number in range(20):
+        with pytest.raises(BrokenStream):
+            await answer(servers, short(Question(f"Question {number % 4}?"), TAGS))
+    assert servers.replicas[0].breaker.state is State.CLOSED
+
+
+@in_virtual_time
+async def test_a_server_that_fails_at_five_conversations_is_left_alone_until_one_goes_well():
+    servers = pool([BROKEN] * 6 + [FINE] * 9)
+    breaker = servers.replicas[0].breaker
+    for number in range(5):
+        with pytest.raises(BrokenStream):
+            await answer(servers, short(Question(f"Question {number}?"), TAGS))
+    assert breaker.state is State.OPEN
+    await asyncio.sleep(15)
+    with pytest.raises(BrokenStream):  # one of those that have failed before opens it again
+        await answer(servers, short(Question("Question 0?"), TAGS))
+    assert breaker.state is State.OPEN
+    await asyncio.sleep(15)
+    assert await answer(servers) == "3"
+    assert breaker.state is State.CLOSED
+
+
+@in_virtual_time
+async def test_time_outs_of_one_conversation_count_each():
+    servers = pool(Says(error=ModelTimeout("too slow")))
+    for _ in range(5):
+        with suppress(ModelTimeout):
+            await answer(servers, limits=Limits(timeout_s=0.01))
+    assert servers.replicas[0].breaker.state is State.OPEN
 
 
 @in_virtual_time

@@ -35,6 +35,64 @@ async def test_a_text_is_answered_with_reasoning_and_message():
     assert answer.model_extra["cuecard"]["route"] == "transferred"
 
 
+LOOK = {
+    "type": "function",
+    "name": "look",
+    "description": "Look.",
+    "parameters": {"type": "object", "properties": {}},
+    "strict": None,
+}
+WANTED = {
+    "instructions": "Be brief.",
+    "max_output_tokens": 100,
+    "metadata": {"run": "7"},
+    "parallel_tool_calls": False,
+    "reasoning": {"effort": "low", "summary": None},
+    "temperature": 0.5,
+    "text": {"format": {"type": "text"}, "verbosity": "low"},
+    "tool_choice": "none",
+    "tools": [LOOK],
+    "top_p": 0.9,
+    "truncation": "auto",
+    "user": "somebody",
+}
+DEFAULTS = {
+    "instructions": None,
+    "max_output_tokens": None,
+    "metadata": {},
+    "parallel_tool_calls": True,
+    "reasoning": {"effort": None, "summary": None},
+    "temperature": 1.0,
+    "text": {"format": {"type": "text"}, "verbosity": "medium"},
+    "tool_choice": "auto",
+    "tools": [],
+    "top_p": 1.0,
+    "truncation": "disabled",
+    "user": None,
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("given", "repeated"), [(WANTED, WANTED), ({}, DEFAULTS)], ids=["given", "defaults"])
+async def test_a_response_repeats_its_request(given, repeated):
+    async with gateway(disagreeing()) as client:
+        answer = await client.responses.create(model="cuecard", input=COUNT, **given)
+        events = [e async for e in await client.responses.create(model="cuecard", input=COUNT, stream=True, **given)]
+    for response in (answer, events[0].response, events[-1].response):
+        told = response.model_dump(warnings="error", exclude_unset=True)
+        assert {key: told[key] for key in repeated} == repeated
+
+
+@pytest.mark.filterwarnings("error")
+async def test_a_schema_is_repeated_as_it_came():
+    schema = {"type": "object", "properties": {"cats": {"type": "integer"}}, "required": ["cats"]}
+    form = {"type": "json_schema", "name": "cats", "schema": schema, "strict": True}
+    models = {name: model(name, '{"cats": 3}') for name in ("small", "large")}
+    async with gateway(models) as client:
+        answer = await client.responses.create(model="cuecard", input=COUNT, text={"format": form})
+    assert answer.model_dump(warnings="error", by_alias=True)["text"]["format"] == form | {"description": None}
+
+
 async def test_a_stream_tells_every_item_part_and_end():
     async with gateway(disagreeing()) as client:
         events = [event async for event in await client.responses.create(model="cuecard", input=COUNT, stream=True)]

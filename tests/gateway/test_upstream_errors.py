@@ -205,6 +205,24 @@ async def test_what_is_passed_on_is_framed_anew(end: tuple[bytes, ...]) -> None:
     assert "NaN" not in answer.text
 
 
+# A base URL with a wrong path
+
+
+async def test_a_wrong_path_of_a_servers_address_is_told_by_answers_and_ready() -> None:
+    async with MockServer([Says("3")], models=["tiny", "huge"]) as url:
+        right, wrong = OpenAIModel(url, "tiny"), OpenAIModel(url.replace("/v1", "/v2"), "huge")
+        clock = asyncio.get_running_loop().time
+        pools = {role: Pool([Replica(model, Breaker(clock))]) for role, model in (("small", right), ("large", wrong))}
+        async with gateway(pools) as client, httpx2.AsyncClient(base_url=str(client.base_url)) as plain:
+            assert (await plain.get("../ready")).json() == {"status": "ok", "down": []}
+            answer = await client.chat.completions.create(**ASKED)
+            ready = await plain.get("../ready")
+    said = f"{url.replace('/v1', '/v2')} has neither /chat/completions nor /models: the path of this address is wrong"
+    assert (answer.model_extra or {})["cuecard"]["route"] == "degraded"
+    assert said in (answer.model_extra or {})["cuecard"]["reason"]
+    assert ready.json() == {"status": "degraded", "down": ["large"], "wrong_paths": {"large": [said]}}
+
+
 # When to try again
 
 

@@ -21,6 +21,7 @@ from cuecard.domain.errors import (
     BadInput,
     BrokenStream,
     ModelRefused,
+    RequestRefused,
     Unsupported,
 )
 from cuecard.domain.question import AnswerKind
@@ -556,18 +557,84 @@ def test_the_mock_is_not_imported_with_the_model() -> None:
     assert subprocess.run([sys.executable, "-c", code], timeout=15).returncode == 0
 
 
-async def test_a_limit_that_does_not_fit_into_the_servers_context_is_halved_until_it_does():
-    def small_one(request: Received) -> Reply:
-        most = request.body["max_tokens"]
-        if most <= 300:
-            return Says("3", THOUGHT, thinks=True)
-        message = f"max_tokens={most} cannot be greater than max_model_len=300. Please request fewer output tokens."
-        return HttpError(400, {"error": {"message": message, "param": "max_tokens", "code": 400}})
+def holds(fits: int, words: str, **more: Any) -> MockServer:
+    """A server that takes limits of so many tokens, and says so in these words, MOST being what was asked for."""
 
-    async with served(server=MockServer(small_one, models=["qwen3"]), model="qwen3") as (model, server):
+    def answer(request: Received) -> Reply:
+        most = request.body["max_tokens"]
+        if most <= fits:
+            return Says("3", THOUGHT, thinks=True)
+        return HttpError(400, {"error": {"message": words.replace("MOST", str(most)), "code": 400, **more}})
+
+    return MockServer(answer, models=["qwen3"])
+
+
+HELD = "This model's maximum context length is 900 tokens. However, "
+
+
+@pytest.mark.parametrize(
+    ("fits", "words", "limits"),
+    [
+        # vLLM, through its versions
+        (400, HELD + "you requested 1564 tokens (500 in the messages, MOST in the completion). Please", [1064, 400]),
+        (400, HELD + "you requested MOST output tokens and your prompt contains 500 input tokens", [1064, 400]),
+        (
+            400,
+            "'max_tokens' or 'max_completion_tokens' is too large: MOST. This model's maximum context length is 900 "
+            "tokens and your request has 500 input tokens (MOST > 900 - 500).",
+            [1064, 400],
+        ),
+        (300, "max_tokens=MOST cannot be greater than max_model_len=300. Please request fewer tokens.", [1064, 75]),
+        (
+            90,
+            HELD + "you requested MOST output tokens and your prompt contains at least 201 input tokens",
+            [1064, 174, 43],
+        ),
+        # SGLang
+        (
+            400,
+            "Requested token count exceeds the model's maximum context length of 900 tokens. You requested a total of "
+            "1564 tokens: 500 tokens from the input messages and MOST tokens for the completion.",
+            [1064, 400],
+        ),
+        # OpenAI
+        (
+            512,
+            "max_tokens is too large: MOST. This model supports at most 512 completion tokens, whereas you gave MOST.",
+            [1064, 512],
+        ),
+        # without numbers
+        (300, "max_tokens is too large", [1064, 266]),
+    ],
+)
+async def test_a_limit_that_does_not_fit_into_the_servers_context_is_lowered_to_what_does(fits, words, limits):
+    async with served(server=holds(fits, words), model="qwen3") as (model, server):
         heard = await hear(model, REASON, Limits(reasoning_tokens=1000, answer_tokens=64))
     assert heard.answer == "3"
-    assert [body["max_tokens"] for body in server.bodies] == [1064, 532, 266]
+    assert [body["max_tokens"] for body in server.bodies] == limits
+
+
+@pytest.mark.parametrize(
+    ("words", "more", "attempts"),
+    [
+        (HELD + "your messages resulted in 1000 tokens. Please reduce the length of the messages.", {}, 1),
+        (HELD + "you requested 2064 tokens (1000 in the messages, MOST in the completion).", {}, 1),
+        (HELD + "you requested 0 output tokens and your prompt contains at least 901 input tokens", {}, 1),
+        ("The input (1000 tokens) is longer than the model's context length (900 tokens).", {}, 1),
+        ("The decoder prompt (length 1000) is longer than the maximum model length of 900.", {}, 1),
+        (
+            "request (1000 tokens) exceeds the available context size (900 tokens), try increasing it",
+            {"type": "exceed_context_size_error", "n_prompt_tokens": 1000, "n_ctx": 900},
+            1,
+        ),
+        ("max_tokens is too large", {}, 3),
+    ],
+)
+async def test_a_prompt_that_is_too_long_is_sent_once_where_the_server_says_so_else_three_times(words, more, attempts):
+    async with served(server=holds(0, words, **more), model="qwen3") as (model, server):
+        with pytest.raises(RequestRefused):
+            await hear(model, REASON, Limits(reasoning_tokens=1000, answer_tokens=64))
+    assert len(server.bodies) == attempts
 
 
 # What a server sends again, and grammars

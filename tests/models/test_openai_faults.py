@@ -32,6 +32,7 @@ from cuecard.models.mock_server import (
     HangUp,
     HttpError,
     MockServer,
+    Raw,
     Reply,
     Says,
     Stall,
@@ -183,6 +184,29 @@ async def test_a_model_that_is_not_served_is_answered_with_those_that_are() -> N
             await hear(model, SHORT)
         await model.aclose()
     assert caught.value.hint == "it serves: qwen3-2b, qwen3-32b"
+
+
+async def test_an_address_with_a_wrong_path_is_named_until_it_answers() -> None:
+    async with MockServer(models=["m"]) as url:
+        model = OpenAIModel(url.replace("/v1", "/v2"), "m")
+        with pytest.raises(ModelRefused, match="the path of this address is wrong") as caught:
+            await hear(model, SHORT)
+        assert model.wrong_path in caught.value.message
+        await model.aclose()
+        right = OpenAIModel(url, "m")
+        await hear(right, SHORT)
+        assert right.wrong_path is None
+        await right.aclose()
+
+
+async def test_a_server_without_a_list_that_does_not_know_the_model_has_the_right_path() -> None:
+    pages = {"/models": Raw((b"{}",), status=404)}
+    async with MockServer(models=["m"], pages=pages) as url:
+        model = OpenAIModel(url, "other")
+        with pytest.raises(ModelRefused, match="`other` does not exist"):
+            await hear(model, SHORT)
+        assert model.wrong_path is None
+        await model.aclose()
 
 
 async def test_a_wrong_key_is_refused_with_the_place_it_comes_from() -> None:

@@ -18,6 +18,7 @@ from cuecard.models.prompt import CardFormat
 from cuecard.models.recorded import Says, ScriptedModel
 from cuecard.planning import virtual_time
 from cuecard.strategies.policy import Acceptance, Policy, Schedule
+from cuecard.strategies.preview import preview
 from cuecard.strategies.run import answer
 
 HOW_MANY = Question("How many cats are there?", kind=AnswerKind.NUMBER)
@@ -62,6 +63,14 @@ def test_when_the_reasoned_answer_is_the_large_models_short_one_it_is_confirmed(
     outcome = ask(small("2", reasoned="3"), large("3"))
     assert (outcome.route, outcome.answer) == (Route.CONFIRMED, "3")
     assert Mode.READ not in {call.mode for call in outcome.calls}
+
+
+def test_a_confirmation_by_a_reasoning_that_was_cut_says_so():
+    cut = replace(AGREE, limits=Limits(reasoning_tokens=3))
+    for policy, says in ((AGREE, False), (cut, True)):
+        outcome = ask(small("2", reasoned="3"), large("3"), policy=policy)
+        assert outcome.route is Route.CONFIRMED
+        assert ("cut by its budget" in outcome.reason) is says
 
 
 def test_otherwise_the_large_model_reads_the_card_and_answers():
@@ -260,6 +269,16 @@ def test_acceptance_rules_are_written_as_they_are_read(rule):
 def test_a_policy_that_makes_no_sense_is_refused(limits, said):
     with pytest.raises(BadInput, match=said):
         Policy(limits=limits)
+
+
+def test_of_free_text_that_nobody_can_compare_the_route_is_told_without_a_call():
+    tell = Question("Tell me what you see.", kind=AnswerKind.FREE_TEXT)
+    models = {"small": small("A cat."), "large": large("A dog.")}
+    route, _, calls = virtual_time.run(preview(tell, models, "mutual", AGREE))
+    assert (route, calls) == (Route.TRANSFERRED, ())
+    outcome = virtual_time.run(answer(tell, models, "mutual", AGREE))
+    assert [call.mode for call in outcome.calls] == [Mode.REASON, Mode.READ]
+    assert outcome.route is route
 
 
 def test_free_text_agrees_when_the_large_model_finds_the_other_answer_as_likely():

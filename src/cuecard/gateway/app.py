@@ -258,10 +258,16 @@ def application(
         probing: asyncio.Task[Any] | None = request.app.state.probing
         if probing is not None and not probing.done():
             return JSONResponse({"status": "probing", "down": []}, 503)
-        models = {(pair.name, role): model for pair in pairs for role, model in pair.models.items()}
-        dead = [place for place, model in models.items() if isinstance(model, Pool) and not model.up]
-        down = [role if pair == names.PAIR else f"{pair}/{role}" for pair, role in dead]
-        told = {"status": "down" if len(down) == len(models) else "degraded" if down else "ok", "down": down}
+        models = {
+            role if pair.name == names.PAIR else f"{pair.name}/{role}": model
+            for pair in pairs
+            for role, model in pair.models.items()
+        }
+        pools = {place: model for place, model in models.items() if isinstance(model, Pool)}
+        down = [place for place, pool in pools.items() if not pool.up]
+        told: Json = {"status": "down" if len(down) == len(models) else "degraded" if down else "ok", "down": down}
+        if wrong := {place: pool.wrong_paths for place, pool in pools.items() if pool.wrong_paths}:
+            told["wrong_paths"] = wrong
         return JSONResponse(told, 503 if told["status"] == "down" else 200)
 
     async def metrics(request: Request) -> Response:

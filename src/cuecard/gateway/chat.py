@@ -72,6 +72,8 @@ class Asked(Given):
     """What may be called; None: nothing."""
     is_kept: bool = True
     """Whether later requests may refer to the answer, where they can."""
+    repeated: Mapping[str, Any] = field(default_factory=dict)
+    """What the answer repeats of the request."""
 
 
 def parse(body: object, fetch: Fetch) -> Asked:

@@ -10,10 +10,11 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from cuecard.domain.call import Usage
-from cuecard.domain.errors import ModelBusy, ModelError, ModelRefused, ModelUnreachable, Unsupported
+from cuecard.domain.errors import ModelBusy, ModelError, ModelRefused, ModelTimeout, ModelUnreachable, Unsupported
 from cuecard.models.base import (
     Abilities,
     AnswerDelta,
@@ -48,11 +49,16 @@ class State(StrEnum):
 
 
 class Breaker:
-    """Opens after so many failures in a row, and lets one call try again after a while."""
+    """Opens after so many failures in a row, and lets one call try again after a while.
+
+    What a server that is there fails at counts once for each conversation, as the request may be the cause.
+    """
 
     def __init__(self, clock: Clock, failures: int = 5, cooldown_s: float = 15.0) -> None:
         self._clock, self._most, self._cooldown_s = clock, failures, cooldown_s
         self._failures, self._opened_at, self._probing = 0, -math.inf, False
+        self._counted: set[bytes] = set()
+        """Conversations of failures in this row."""
 
     @property
     def state(self) -> State:
@@ -68,13 +74,20 @@ class Breaker:
     def begin(self) -> None:
         self._probing = self.state is State.HALF_OPEN
 
-    def end(self, failed: bool | None) -> None:
-        """A call is over; None: it tells nothing of the server (cancelled, refused)."""
+    def end(self, failed: bool | None, about: bytes | None = None) -> None:
+        """A call is over; None: it tells nothing of the server (cancelled, refused).
+
+        `about`: the conversation of a failure that counts once for it; None: this failure counts by itself.
+        """
         self._probing = False
-        if failed:
-            self._failures, self._opened_at = self._failures + 1, self._clock()
-        elif failed is not None:
+        if failed is False:
             self._failures = 0
+            self._counted.clear()
+        elif failed:
+            self._opened_at = self._clock()
+            if self._failures < self._most and about not in self._counted:
+                self._failures += 1
+                self._counted |= set() if about is None else {about}
 
 
 @dataclass
@@ -146,7 +159,14 @@ class Pool:
     @property
     def up(self) -> bool:
         """Some server may be asked."""
-        return any(replica.breaker.state is not State.OPEN for replica in self.replicas)
+        usable = (each for each in self.replicas if getattr(each.model, "wrong_path", None) is None)
+        return any(replica.breaker.state is not State.OPEN for replica in usable)
+
+    @property
+    def wrong_paths(self) -> list[str]:
+        """What is wrong with the addresses of servers."""
+        told = (getattr(replica.model, "wrong_path", None) for replica in self.replicas)
+        return [wrong for wrong in told if wrong is not None]
 
     async def stream(
         self, prompt: Prompt, limits: Limits, again: Callable[[ModelError], None] | None = None
@@ -162,7 +182,10 @@ class Pool:
             if tried and deadline != math.inf:
                 left = replace(limits, timeout_s=max(0.0, deadline - clock()))
             try:
-                async with _accounted(replica), aclosing(replica.model.stream(prompt, left)) as events:
+                async with (
+                    _accounted(replica, partial(conversation, prompt)),
+                    aclosing(replica.model.stream(prompt, left)) as events,
+                ):
                     async for event in events:
                         spoken = spoken or isinstance(event, ReasoningDelta | AnswerDelta)
                         if not (isinstance(event, Started) and tried):
@@ -180,17 +203,17 @@ class Pool:
 
     async def warm(self, prompt: Prompt) -> Usage:
         replica = self._choose(prompt, [])
-        async with _accounted(replica):
+        async with _accounted(replica, partial(conversation, prompt)):
             return await replica.model.warm(prompt)
 
     async def score(self, prompt: Prompt, answer: str) -> float:
         replica = self._choose(prompt, [])
-        async with _accounted(replica):
+        async with _accounted(replica, partial(conversation, prompt)):
             return await replica.model.score(prompt, answer)
 
     async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[tuple[tuple[str, float], ...], Usage]:
         replica = self._choose(prompt, [])
-        async with _accounted(replica):
+        async with _accounted(replica, partial(conversation, prompt)):
             return await cast(Weigher, replica.model).weigh(prompt, answer, by)
 
     @asynccontextmanager
@@ -200,7 +223,7 @@ class Pool:
         passes = getattr(replica.model, "passed", None)
         if passes is None:
             raise Unsupported(f"{self.name} runs in this process, where only questions are answered")
-        async with _accounted(replica), passes(body) as events:
+        async with _accounted(replica, partial(_messages, body)), passes(body) as events:
             yield events
 
     def forget(self) -> None:
@@ -245,9 +268,10 @@ class Pool:
 
 
 @asynccontextmanager
-async def _accounted(replica: Replica) -> AsyncGenerator[None]:
-    """A call on a replica, whose breaker hears how it ended."""
+async def _accounted(replica: Replica, conversing: Callable[[], bytes]) -> AsyncGenerator[None]:
+    """A call on a replica, whose breaker hears how it ended. `conversing`: tells the call's conversation."""
     failed: bool | None = None
+    about: bytes | None = None
     async with replica.slot():
         replica.breaker.begin()
         try:
@@ -256,9 +280,16 @@ async def _accounted(replica: Replica) -> AsyncGenerator[None]:
         except ModelError as error:
             # a server that is busy, or that refuses what it is asked, works
             failed = None if isinstance(error, ModelBusy | ModelRefused | Unsupported) else True
+            if not isinstance(error, ModelUnreachable | ModelTimeout):
+                about = conversing()
             raise
         finally:
-            replica.breaker.end(failed)
+            replica.breaker.end(failed, about)
+
+
+def _messages(body: Mapping[str, Any]) -> bytes:
+    """The conversation of a request that is passed on."""
+    return hashlib.blake2b(repr(body.get("messages")).encode(errors="replace"), digest_size=16).digest()
 
 
 def _attraction(key: bytes, index: int, replica: Replica) -> float:

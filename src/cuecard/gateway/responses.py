@@ -16,7 +16,7 @@ from cuecard.gateway import account, chat, tools, wire
 from cuecard.gateway.account import Json
 from cuecard.gateway.chat import Asked, Fetch
 from cuecard.gateway.memory import Memory
-from cuecard.gateway.tools import ToolCall, Tools
+from cuecard.gateway.tools import ToolCall
 from cuecard.gateway.values import flag, object_of
 
 STATEFUL = {
@@ -27,6 +27,28 @@ STATEFUL = {
 }
 ITEMS = "there are: message, reasoning, function_call, function_call_output, item_reference"
 OWN = ("input", "instructions", "max_output_tokens", "reasoning", "text", *STATEFUL)
+REPEATED: Json = {
+    "background": False,
+    "instructions": None,
+    "max_output_tokens": None,
+    "max_tool_calls": None,
+    "metadata": {},
+    "parallel_tool_calls": True,
+    "previous_response_id": None,
+    "prompt_cache_key": None,
+    "reasoning": {"effort": None, "summary": None},
+    "safety_identifier": None,
+    "service_tier": "default",
+    "temperature": 1.0,
+    "text": {"format": {"type": "text"}, "verbosity": "medium"},
+    "tool_choice": "auto",
+    "tools": [],
+    "top_logprobs": 0,
+    "top_p": 1.0,
+    "truncation": "disabled",
+    "user": None,
+}
+"""What a response repeats of its request, and OpenAI's defaults where that does not say."""
 EXAMPLE = '{"model": "cuecard", "input": "…"}'
 
 
@@ -41,7 +63,17 @@ def parse(body: object, fetch: Fetch, memory: Memory) -> Asked:
     translated["max_completion_tokens"] = given.get("max_output_tokens")
     translated["response_format"] = _format(text.get("format"))
     translated["reasoning_effort"] = reasoning.get("effort")
-    return replace(wire.asked(translated, fetch, "resp"), is_kept=flag(translated, "store", default=True))
+    asked, is_kept = wire.asked(translated, fetch, "resp"), flag(translated, "store", default=True)
+    return replace(asked, is_kept=is_kept, repeated=_repeated({**given, **translated}))
+
+
+def _repeated(body: Json) -> Json:
+    told = {key: default if body.get(key) is None else body[key] for key, default in REPEATED.items()}
+    told |= {key: REPEATED[key] | object_of(body, key) for key in ("reasoning", "text")}
+    # tools come nested too, as in chat completions
+    return told | {
+        "tools": [{"type": "function", "strict": None, **tool.get("function", tool)} for tool in told["tools"]]
+    }
 
 
 def _messages(body: Json, memory: Memory) -> list[Json]:
@@ -92,14 +124,6 @@ def usage(outcome: Outcome) -> Json:
     }
 
 
-def _offered(offered: Tools | None) -> Json:
-    """What a response repeats of the request's tools, each in the flat form."""
-    if offered is None:
-        return {"parallel_tool_calls": False, "tool_choice": "none", "tools": []}
-    flat = [{"type": "function", "strict": None, **tool.get("function", tool)} for tool in offered.given]
-    return {"parallel_tool_calls": offered.parallel, "tool_choice": offered.choice, "tools": flat}
-
-
 class Writer:
     """One response, whole or event by event: a reasoning item if there is any reasoning, then the message."""
 
@@ -136,13 +160,9 @@ class Writer:
             "status": status,
             "error": {"code": error.code or "server_error", "message": str(error)} if error else None,
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
-            "instructions": None,
-            "metadata": {},
             "model": self._asked.model,
             "output": self._done,
-            "temperature": None,
-            **_offered(self._asked.tools),
-            "top_p": None,
+            **self._asked.repeated,
             "store": False,
             "usage": usage(outcome) if outcome else None,
             **({"cuecard": account} if account else {}),

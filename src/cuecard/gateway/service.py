@@ -162,8 +162,6 @@ class Service:
         else:
             raise names.unknown(asked.model, self.known_as)
         known(strategy)
-        if strategy == "mutual" and asked.question.kind is AnswerKind.FREE_TEXT and not self._can_compare():
-            strategy = "transfer"  # nobody could say whether two descriptions are the same
         policy, ignored = self._with_parameters(policy_with(self.policy, **settings), asked, strategy)
         return Plan(strategy, policy, max_cost, ignored)
 
@@ -200,9 +198,6 @@ class Service:
 
     def _default(self, asked: Asked) -> str:
         return self.free_form if asked.question.kind is AnswerKind.FREE_TEXT else self.strategy
-
-    def _can_compare(self) -> bool:
-        return "large" in self.models and self.models["large"].abilities.scoring
 
     async def answer(self, asked: Asked, plan: Plan, calls: list[Call], hear: Hear) -> Outcome:
         """The outcome as the client sees it; `hear` gets each piece of its answer before. `calls`: as in `run.answer`.

@@ -68,10 +68,6 @@ class Tools:
     parallel: bool = True
     legacy: bool = False
     """They came as `functions`, and calls go out as `function_call`."""
-    given: Sequence[Json] = ()
-    """As the request has them."""
-    choice: object = "auto"
-    """As the request has it."""
     answer: Mapping[str, Any] | None = None
     """The schema that an answer has to fit which calls none; None: any text."""
 
@@ -129,8 +125,6 @@ def parse(body: Json, answer: Mapping[str, Any] | None = None) -> Tools | None:
         Calling(mode),
         parallel=parallel is not False and not legacy,
         legacy=legacy,
-        given=given,
-        choice="auto" if choice is None else choice,
         answer=answer,
     )
 

@@ -8,7 +8,7 @@ from cuecard.domain.question import Question
 from cuecard.strategies.early import settled
 from cuecard.strategies.policy import Schedule
 from cuecard.strategies.team import Reply, Team, Thought, cancelled
-from cuecard.strategies.verdicts import Verdict, accepted, can_compare, comparable, same
+from cuecard.strategies.verdicts import Verdict, accepted, comparable, may_agree, same
 
 
 async def short(question: Question, team: Team, role: str = "large") -> Verdict:
@@ -35,9 +35,9 @@ async def transfer(question: Question, team: Team) -> Verdict:
 async def mutual(question: Question, team: Team) -> Verdict:
     """Both answer at once; only if that settles nothing, the small model reasons and the large model reads.
 
-    Free text that nobody can compare is transferred at once: two short answers would be written for nothing.
+    Where agreement is wanted that nobody could find, all is transferred at once.
     """
-    if team.policy.accept.agreement and not can_compare(question, team):
+    if not may_agree(question, team):
         return await transfer(question, team)
     thought = team.small.think(question) if team.schedule is Schedule.EAGER else None
     small, large = await team.short_of(question, team.small, team.large)
@@ -60,7 +60,10 @@ async def mutual(question: Question, team: Team) -> Verdict:
     if await confirms(question, team, thought, large):
         if reading is not None:
             await cancelled(reading)
-        return Verdict(large, Route.CONFIRMED, "the small model's reasoning ends in the large model's short answer")
+        cut = ", though it was cut by its budget" if (await thought).spent_budget else ""
+        return Verdict(
+            large, Route.CONFIRMED, f"the small model's reasoning ends in the large model's short answer{cut}"
+        )
     return _transferred(await (reading or team.large.read(question, card)))
 
 

@@ -11,7 +11,7 @@ from cuecard.models.base import Model
 from cuecard.strategies.baselines import difficulty, sure
 from cuecard.strategies.policy import Policy
 from cuecard.strategies.team import Team
-from cuecard.strategies.verdicts import accepted
+from cuecard.strategies.verdicts import accepted, may_agree
 
 CERTAIN = {
     "short": Route.DIRECT,
@@ -42,6 +42,8 @@ async def preview(
         if plain == "cascade":
             enough, sureness = sure(await team.small.short(question), policy.cascade_confidence)
             route, why = (Route.DIRECT if enough else Route.ESCALATED), f"the small model {sureness}"
+        elif not may_agree(question, team):
+            route, why = Route.TRANSFERRED, "nobody could tell whether two such answers are the same"
         else:
             small, large = await team.short_of(question, team.small, team.large)
             agreed = await accepted(question, team, policy.accept, small, large)

@@ -41,8 +41,8 @@ STRATEGIES: Mapping[str, Callable[..., Any]] = {
 
 def known(strategy: str) -> Callable[..., Any]:
     """The strategy of this name. Raises BadInput with a suggestion."""
-    if strategy not in STRATEGIES:
-        near = get_close_matches(strategy[:100], STRATEGIES, 1)
+    if not isinstance(strategy, str) or strategy not in STRATEGIES:
+        near = get_close_matches(str(strategy)[:100], STRATEGIES, 1)
         hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(STRATEGIES)}"
         raise BadInput(f"unknown strategy {strategy!r}", hint)
     return STRATEGIES[strategy]

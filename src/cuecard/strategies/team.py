@@ -54,6 +54,8 @@ class Reply:
     """It was cut by its limit: `answer` is unparseable, so that it never agrees with another one."""
     tokens: tuple[AnswerToken, ...] = ()
     """The answer's tokens, where they are wanted and observed."""
+    spent_budget: bool = False
+    """Its reasoning was cut by its budget."""
 
 
 @dataclass(frozen=True)
@@ -283,6 +285,7 @@ class Player:
             _confidence(question.kind, logprob, usage, reasoning),
             cut,
             tokens,
+            finish is FinishReason.BUDGET,
         )
         self.team.replies.append((prompt.mode, reply))
         return reply

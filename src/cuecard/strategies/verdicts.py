@@ -26,6 +26,11 @@ def can_compare(question: Question, team: Team) -> bool:
     return question.kind is not AnswerKind.FREE_TEXT or team.large.model.abilities.scoring
 
 
+def may_agree(question: Question, team: Team) -> bool:
+    """Whether short answers could be accepted: if not, they would be written for nothing."""
+    return not team.policy.accept.agreement or can_compare(question, team)
+
+
 def comparable(question: Question, team: Team, large: Reply) -> bool:
     """Whether a reasoned answer could be the same as this short one."""
     if question.kind is AnswerKind.FREE_TEXT:

@@ -139,6 +139,11 @@ class OpenAIModel:
         )
 
     @property
+    def wrong_path(self) -> str | None:
+        """Why the server's address seems to have a wrong path."""
+        return self._server.wrong_path
+
+    @property
     def url(self) -> str:
         """The server's address, without a user and password."""
         return self._server.url

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 from cuecard.domain.errors import BadInput, BrokenStream, ModelClosed, ModelError, ModelRefused
 from cuecard.models.openai.faults import (
     Faults,
-    asks_for_too_much,
     fails_on_schema,
+    limit_that_fits,
     refused_parameter,
     refuses_schema,
 )
@@ -33,12 +33,14 @@ _ABORTS = re.compile(
 )
 """How vLLM and SGLang count, under /metrics, what they gave up because its client had gone."""
 _LISTED = 8
-_LEAST_TOKENS = 16
+_MOST_LIMITS = 3
+"""How many limits of tokens are tried."""
 _REST_S = 2.0
 """Seconds that usage may come behind the finish reason."""
 _SESSION = "x-session-id"
 _SESSION_KEY = os.environ.get("CUECARD_SESSION_KEY", "").encode()[:64] or os.urandom(32)
 """Hides what is asked in the header; several gateways before one router share it by the environment."""
+_PATH_HINT = "write the base URL that the server documents, mostly http://HOST:PORT/v1"
 _TOOLS_HINT = "does its chat template, or its parser of tool calls, fit the model?"
 
 Request = Callable[[frozenset[str]], Body]
@@ -55,6 +57,8 @@ class Connection:
         secrets = (api_key, urlsplit(base_url).password)
         self._faults = Faults(self.url, key_hint, tuple(filter(None, secrets)))
         self.refused: frozenset[str] = frozenset()
+        self.wrong_path: str | None = None
+        """Why the address seems to have a wrong path; None once an answer has come."""
         self._server = Server(base_url, api_key, timeout_s)
         self._closed = False
         self._waits: set[asyncio.Timeout] = set()
@@ -205,10 +209,10 @@ class Connection:
     ) -> Answer:
         """The opened stream. A parameter that the server refuses and can do without is left out from then on.
 
-        A limit of tokens that does not fit into the model's context is halved until it does. A schema that the server
+        A limit of tokens that does not fit into the model's context is lowered, twice at most. A schema that the server
         cannot enforce behind a beginning of the answer is left out of this request alone, and so is what is in `free`.
         """
-        most: int | None = None
+        most, limits = None, 1
         left_out: frozenset[str] = frozenset()
         while True:
             known = self.refused  # other calls may find more of them while this one waits
@@ -218,12 +222,15 @@ class Connection:
                 body = {**body, limit: most}
             async with self._mapped(deadline, begun=False):
                 try:
-                    return await self._server.post(_PATH, body, self._session(conversation))
+                    answer = await self._server.post(_PATH, body, self._session(conversation))
+                    self.wrong_path = None
+                    return answer
                 except StatusError as error:
                     if error.status == 404:
                         raise await self._not_served(error) from error
-                    if asks_for_too_much(error) and body.get(limit, 0) >= 2 * _LEAST_TOKENS:
-                        most = body[limit] // 2
+                    fits = limit_that_fits(error, body.get(limit, 0))
+                    if fits is not None and limits < _MOST_LIMITS:
+                        most, limits = fits, limits + 1
                         continue
                     if "response_format" in body and (
                         fails_on_schema(error) or ("response_format" in free and refuses_schema(error))
@@ -244,8 +251,11 @@ class Connection:
         plain = self._faults.translated(error, begun=False)
         try:
             names = [name for model in await self.listing() if isinstance(name := model.get("id"), str)]
-        except ModelError:  # a courtesy only: the 404 is the error
-            names = []
+        except ModelError as unlisted:  # a courtesy only: the 404 is the error
+            names, cause = [], unlisted.__cause__
+            if isinstance(cause, StatusError) and cause.status == 404 and self._model not in error.words:
+                self.wrong_path = f"{self.url} has neither {_PATH} nor /models: the path of this address is wrong"
+                return ModelRefused(f"{self.wrong_path} (404)", hint=_PATH_HINT)
         if not names:
             return ModelRefused(plain.message, hint=f"is {self._model!r} its name there, and does the URL end in /v1?")
         if self._model in names:

@@ -33,6 +33,17 @@ _TOO_MUCH = re.compile(
     r"|maximum context length|context size",
     re.IGNORECASE | re.DOTALL,
 )
+_PROMPT_ALONE = re.compile(r"messages resulted in|longer than|available context size", re.IGNORECASE)
+_HELD = re.compile(
+    r"(?:maximum context length|max_model_len)(?: is | of |=)(\d{1,9})|(supports at most )(\d{1,9})", re.IGNORECASE
+)
+"""What the model can hold, or write."""
+_TAKEN = re.compile(
+    r"(at least )?\b(\d{1,9}) (?:tokens )?(?:input tokens|in (?:the|your) (?:messages|prompt)|from the input messages)",
+    re.IGNORECASE,
+)
+"""Tokens of the prompt; vLLM counts no further than it has to, and says "at least"."""
+_LEAST_TOKENS = 16
 _NOT_KNOWN = re.compile(
     r"unknown|unrecogni[sz]ed|unsupported|unexpected|not supported|does not support|not permitted|not allowed"
     r"|extra_forbidden|extra fields|extra inputs|input should be '|invalid value: '",
@@ -231,9 +242,19 @@ def refused_parameter(error: StatusError, optional: Iterable[str]) -> str | None
     return next((key for key in named if key == param), named[0] if named else None)
 
 
-def asks_for_too_much(error: StatusError) -> bool:
-    """The prompt and as many tokens as are asked for do not fit into what the model can hold."""
-    return error.status == 400 and _TOO_MUCH.search(error.words) is not None
+def limit_that_fits(error: StatusError, asked: int) -> int | None:
+    """A limit of tokens that fits beside the prompt, if that is what the server misses.
+
+    From the numbers in the words of vLLM, SGLang and OpenAI, else a quarter. None: no limit can help.
+    """
+    words = error.words
+    if error.status != 400 or not _TOO_MUCH.search(words) or _PROMPT_ALONE.search(words):
+        return None
+    held, taken = _HELD.search(words), _TAKEN.search(words)
+    room = asked if held is None else int(held[1] or held[3]) - (int(taken[2]) if taken else 0)
+    is_exact = held is not None and (held[2] or (taken and not taken[1])) and room < asked
+    limit = room if is_exact else min(room, asked) // 4
+    return limit if limit >= _LEAST_TOKENS else None
 
 
 def refuses_schema(error: StatusError) -> bool:
