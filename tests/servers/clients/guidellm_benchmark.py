@@ -50,7 +50,7 @@ def benchmark(profile: str = SYNCHRONOUS, data: tuple[str, ...] = (TEXT,), **bac
     if errors := [request["info"]["error"] for run in runs for request in run["requests"]["errored"]]:
         raise RuntimeError("\n".join(map(str, errors)))
     answered = [request for run in runs for request in run["requests"]["successful"]]
-    assert len(answered) >= REQUESTS
+    assert len(answered) >= REQUESTS - 1  # the last one may be cancelled
     return answered
 
 
