@@ -115,6 +115,26 @@ async def test_a_stream_tells_every_item_part_and_end():
     assert events[-1].response.output_text == "3"
 
 
+async def test_where_a_summary_is_asked_for_the_reasoning_is_in_it():
+    asked = {"model": "cuecard", "input": COUNT, "reasoning": {"summary": "auto"}}
+    async with gateway(disagreeing()) as client:
+        whole = await client.responses.create(**asked)
+        events = [event async for event in await client.responses.create(**asked, stream=True)]
+    thought, _ = whole.output
+    assert [(part.type, part.text) for part in thought.summary] == [("summary_text", THOUGHT)]
+    assert not thought.content
+    kinds = [kind for kind in dict.fromkeys(event.type for event in events) if "reasoning" in kind]
+    assert kinds == [
+        "response.reasoning_summary_part.added",
+        "response.reasoning_summary_text.delta",
+        "response.reasoning_summary_text.done",
+        "response.reasoning_summary_part.done",
+    ]
+    said = [event for event in events if event.type == "response.reasoning_summary_text.delta"]
+    assert "".join(event.delta for event in said) == THOUGHT
+    assert {event.summary_index for event in said} == {0}
+
+
 async def test_the_clients_own_stream_helper_understands_it():
     async with gateway(disagreeing()) as client, client.responses.stream(model="cuecard", input=COUNT) as stream:
         async for _ in stream:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cuecard.domain.errors import BadInput, CuecardError
@@ -124,6 +124,24 @@ def usage(outcome: Outcome) -> Json:
     }
 
 
+@dataclass(frozen=True)
+class Form:
+    """How a text is put into an item, and what its events are called."""
+
+    item: str
+    place: str
+    """The item's list of parts that holds it."""
+    part: str
+    text: str
+    event: str
+
+
+MESSAGE = Form("message", "content", "output_text", "output_text", "content_part")
+REASONING = Form("reasoning", "content", "reasoning_text", "reasoning_text", "content_part")
+SUMMARY = Form("reasoning", "summary", "summary_text", "reasoning_summary_text", "reasoning_summary_part")
+"""Where the request asks for a summary of the reasoning, clients look for it there: the reasoning itself is in it."""
+
+
 class Writer:
     """One response, whole or event by event: a reasoning item if there is any reasoning, then the message."""
 
@@ -133,6 +151,8 @@ class Writer:
         self._asked, self._memory, self._number = asked, memory, 0
         self._done: list[Json] = []
         self._open: Json | None = None
+        self._form = MESSAGE
+        """Of the open item."""
 
     # --- whole --------------------------------------------------------------------------------------------------------
 
@@ -176,10 +196,10 @@ class Writer:
     def reasoning(self, text: str) -> list[bytes]:
         if self._asked.reasoning_field is None:
             return []
-        return self._say("reasoning", "reasoning_text", text)
+        return self._say(SUMMARY if self._asked.repeated["reasoning"]["summary"] else REASONING, text)
 
     def content(self, text: str) -> list[bytes]:
-        return self._say("message", "output_text", text)
+        return self._say(MESSAGE, text)
 
     def calls(self, calls: Sequence[ToolCall]) -> list[bytes]:
         """An item for each call, its arguments piece by piece."""
@@ -212,34 +232,33 @@ class Writer:
         flat = {key: told[key] for key in ("code", "message", "param")}
         return [failed, self._event("error", **flat, error=told)]
 
-    def _say(self, item: str, part: str, text: str) -> list[bytes]:
+    def _say(self, form: Form, text: str) -> list[bytes]:
         events = []
-        if self._open is None or self._open["type"] != item:
-            events += [*self._close(), *self._begin(item, part)]
+        if self._open is None or self._form is not form:
+            events += [*self._close(), *self._begin(form)]
         assert self._open is not None
-        self._open["content"][0]["text"] += text
-        return [*events, self._event(f"response.{part}.delta", **self._where(), delta=text)]
+        self._open[form.place][0]["text"] += text
+        return [*events, self._event(f"response.{form.text}.delta", **self._where(), delta=text)]
 
-    def _begin(self, item: str, part: str) -> list[bytes]:
-        begun: Json = {"type": item, "id": f"{item[:3]}_{uuid.uuid4().hex}", "status": "in_progress", "content": []}
-        more: Json = {"role": "assistant"} if item == "message" else {"summary": []}
-        begun |= more
+    def _begin(self, form: Form) -> list[bytes]:
+        identity = f"{form.item[:3]}_{uuid.uuid4().hex}"
+        begun: Json = {"type": form.item, "id": identity, "status": "in_progress", "content": []}
+        begun.update({"role": "assistant"} if form is MESSAGE else {"summary": []})
         added = self._event("response.output_item.added", output_index=len(self._done), item=begun)
-        self._open = begun
-        piece: Json = {"type": part, "text": ""}
-        if part == "output_text":
-            piece["annotations"] = []
-        begun["content"].append(piece)
-        return [added, self._event("response.content_part.added", **self._where(), part=piece)]
+        self._open, self._form = begun, form
+        more: Json = {"annotations": []} if form is MESSAGE else {}
+        piece: Json = {"type": form.part, "text": "", **more}
+        begun[form.place].append(piece)
+        return [added, self._event(f"response.{form.event}.added", **self._where(), part=piece)]
 
     def _close(self) -> list[bytes]:
         if (item := self._open) is None:
             return []
-        part = item["content"][0]
+        part = item[self._form.place][0]
         item["status"] = "completed"
         events = [
-            self._event(f"response.{part['type']}.done", **self._where(), text=part["text"]),
-            self._event("response.content_part.done", **self._where(), part=part),
+            self._event(f"response.{self._form.text}.done", **self._where(), text=part["text"]),
+            self._event(f"response.{self._form.event}.done", **self._where(), part=part),
             self._event("response.output_item.done", output_index=len(self._done), item=item),
         ]
         self._done.append(item)
@@ -253,8 +272,8 @@ class Writer:
 
     def _where(self) -> Json:
         assert self._open is not None
-        where: Json = {"item_id": self._open["id"], "output_index": len(self._done), "content_index": 0}
-        return where | ({"logprobs": []} if self._open["type"] == "message" else {})
+        where: Json = {"item_id": self._open["id"], "output_index": len(self._done), f"{self._form.place}_index": 0}
+        return where | ({"logprobs": []} if self._form is MESSAGE else {})
 
     def _event(self, kind: str, **data: Any) -> bytes:
         number, self._number = self._number, self._number + 1
