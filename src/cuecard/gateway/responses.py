@@ -243,11 +243,13 @@ class Writer:
     def _begin(self, form: Form) -> list[bytes]:
         identity = f"{form.item[:3]}_{uuid.uuid4().hex}"
         begun: Json = {"type": form.item, "id": identity, "status": "in_progress", "content": []}
-        begun.update({"role": "assistant"} if form is MESSAGE else {"summary": []})
+        more: Json = {"role": "assistant"} if form is MESSAGE else {"summary": []}
+        begun |= more
         added = self._event("response.output_item.added", output_index=len(self._done), item=begun)
         self._open, self._form = begun, form
-        more: Json = {"annotations": []} if form is MESSAGE else {}
-        piece: Json = {"type": form.part, "text": "", **more}
+        piece: Json = {"type": form.part, "text": ""}
+        if form is MESSAGE:
+            piece["annotations"] = []
         begun[form.place].append(piece)
         return [added, self._event(f"response.{form.event}.added", **self._where(), part=piece)]
 
