@@ -68,6 +68,15 @@ def test_more_text_than_is_taken_is_refused_wherever_it_is(much: dict[str, objec
     assert within(2 * MOST_TEXT, parse)(much, no_image).question.characters > MOST_TEXT
 
 
+def test_many_long_texts_of_the_system_are_refused_at_once() -> None:
+    long: dict[str, object] = {"role": "system", "content": "answer format " * 285}
+    messages = [*[long] * 9_000, {"role": "user", "content": COUNT}]
+    began = time.thread_time()
+    with pytest.raises(BadInput, match=f"more than the {MOST_TEXT} that are taken"):
+        within(MOST_TEXT, parse)({"model": "cuecard", "messages": messages}, no_image)
+    assert time.thread_time() - began < MOST_S
+
+
 async def test_too_much_text_is_a_400() -> None:
     async with gateway() as client, httpx2.AsyncClient(base_url=str(client.base_url)) as plain:
         answers = [
