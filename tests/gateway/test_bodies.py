@@ -125,6 +125,14 @@ async def test_a_name_without_an_end_is_refused_in_few_words_and_little_memory(m
     assert most < 16 * 2**20
 
 
+@pytest.mark.parametrize("value", [b"{},", b"[],", b"0,"], ids=["objects", "lists", "numbers"])
+async def test_a_body_of_very_many_small_values_is_refused(value):
+    body = b'{"metadata": [' + value * 1_000_001 + b"0], " + BODY[1:]
+    async with gateway(most_bytes=2**27) as client, plain_client(client) as plain:
+        answer = await plain.post("chat/completions", content=body)
+    assert (answer.status_code, "more than 1000000 values" in answer.json()["error"]["message"]) == (400, True)
+
+
 async def test_what_is_null_is_as_if_it_were_not_there():
     nothing = dict.fromkeys(("temperature", "seed", "reasoning_effort", "tools", "cuecard", "stop", "a_vendors_own"))
     async with gateway() as client, plain_client(client) as plain:

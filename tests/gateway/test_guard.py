@@ -14,9 +14,11 @@ import openai
 import pytest
 from gateways import COUNT, agreeing, gateway, model
 
-from cuecard.gateway import bodies, guard, telling
+from cuecard.gateway import bodies, guard
 from cuecard.gateway.guard import Guarded
 from cuecard.gateway.keys import Key, digest
+from cuecard.gateway.pairs import Pairs
+from cuecard.gateway.service import Service
 
 ASKED = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
 
@@ -64,13 +66,18 @@ async def said(client: openai.AsyncOpenAI, *pieces: bytes, every_s: float = 0.0)
 
 async def deaf(client: openai.AsyncOpenAI) -> asyncio.StreamWriter:
     """A connection that takes next to nothing."""
+    _, writer = await asyncio.open_connection(sock=await narrow_socket(client), limit=1)
+    return writer
+
+
+async def narrow_socket(client: openai.AsyncOpenAI) -> socket.socket:
+    """A connection that takes nothing unless it is told to."""
     url = urlsplit(str(client.base_url))
     ours = socket.socket()
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     ours.setblocking(False)
     await asyncio.get_running_loop().sock_connect(ours, (url.hostname, url.port))
-    _, writer = await asyncio.open_connection(sock=ours, limit=1)
-    return writer
+    return ours
 
 
 async def hang_up(writer: asyncio.StreamWriter) -> None:
@@ -108,16 +115,20 @@ async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch):
     assert b"the body took longer" in answer
 
 
-async def test_a_client_that_takes_nothing_is_given_up(monkeypatch):
-    monkeypatch.setattr(telling, "SEND_S", 0.2)
-    speaker = model("huge", "word " * 200_000)
-    body = json.dumps(
-        ASKED | {"model": "huge", "stream": True, "max_tokens": 200_000, "cuecard": {"kind": "free_text"}}
-    )
+def long_answer(**more: object) -> bytes:
+    """A request for an answer that is longer than what connections buffer."""
+    asked = ASKED | {"model": "huge", "max_tokens": 200_000, "cuecard": {"kind": "free_text"}} | more
+    body = json.dumps(asked)
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
+    return (head + body).encode()
+
+
+async def test_a_client_that_takes_nothing_is_given_up(monkeypatch):
+    monkeypatch.setattr(guard, "SEND_S", 0.2)
+    speaker = model("huge", "word " * 200_000)
     async with gateway(agreeing() | {"large": speaker}, http=Narrow) as client:
         writer = await deaf(client)
-        writer.write((head + body).encode())
+        writer.write(long_answer(stream=True))
         async with asyncio.timeout(10):
             for begun in (True, False):
                 while bool(speaker.running) is not begun:  # noqa: ASYNC110 - a scripted model has no event for it
@@ -125,22 +136,45 @@ async def test_a_client_that_takes_nothing_is_given_up(monkeypatch):
         await hang_up(writer)
 
 
-async def test_the_connection_of_a_client_that_takes_nothing_is_cut(monkeypatch):
-    monkeypatch.setattr(telling, "SEND_S", 0.2)
+@pytest.mark.parametrize(
+    "asked",
+    [long_answer(stream=True), long_answer(), long_answer() * 2, long_answer() + long_answer(stream=True)],
+    ids=["streamed", "whole", "the next request too", "the next stream too"],
+)
+async def test_the_connection_of_a_client_that_takes_nothing_is_cut(monkeypatch, asked):
     monkeypatch.setattr(guard, "SEND_S", 0.2)
-    body = json.dumps(
-        ASKED | {"model": "huge", "stream": True, "max_tokens": 200_000, "cuecard": {"kind": "free_text"}}
-    )
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
-    models = agreeing() | {"large": model("huge", "word " * 200_000)}
-    async with gateway(models, http=Narrow) as client:
+    pairs = Pairs([Service(agreeing() | {"large": model("huge", "word " * 20_000)})])
+    async with gateway(pairs=pairs, http=Narrow) as client:
         writer = await deaf(client)
-        writer.write((head + body).encode())
-        async with asyncio.timeout(10):
-            for open_ones in (1, 0):
-                while Narrow.open != open_ones:  # noqa: ASYNC110 - a transport has no event for it
-                    await asyncio.sleep(0.02)
+        writer.write(asked)
+        await cut(pairs)
         await hang_up(writer)
+
+
+async def cut(pairs: Pairs) -> None:
+    """Waits until a connection was open, and none is any more, nor any request under way."""
+    async with asyncio.timeout(10):
+        for open_ones in (1, 0):
+            while Narrow.open != open_ones:  # noqa: ASYNC110 - a transport has no event for it
+                await asyncio.sleep(0.02)
+        while pairs.first.under_way:  # noqa: ASYNC110 - a service has no event for it
+            await asyncio.sleep(0.02)
+
+
+async def test_a_client_that_takes_a_while_what_is_ready_and_then_nothing_is_cut_off(monkeypatch):
+    monkeypatch.setattr(guard, "SEND_S", 0.5)
+    speaker = model("huge", "word " * 5_000)
+    pairs = Pairs([Service(agreeing() | {"large": speaker})])
+    async with gateway(pairs=pairs, http=Narrow) as client:
+        ours = await narrow_socket(client)
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(ours, long_answer(stream=True))
+        await asyncio.sleep(0.3)
+        taken = 0
+        while taken < 150_000:
+            taken += len(await loop.sock_recv(ours, 4096))
+        await cut(pairs)
+        ours.close()
 
 
 async def test_a_server_that_stops_lets_requests_end():

@@ -68,6 +68,36 @@ def test_more_text_than_is_taken_is_refused_wherever_it_is(much: dict[str, objec
     assert within(2 * MOST_TEXT, parse)(much, no_image).question.characters > MOST_TEXT
 
 
+def test_many_long_texts_of_the_system_are_refused_at_once() -> None:
+    long: dict[str, object] = {"role": "system", "content": "answer format " * 285}
+    messages = [*[long] * 9_000, {"role": "user", "content": COUNT}]
+    began = time.thread_time()
+    with pytest.raises(BadInput, match=f"more than the {MOST_TEXT} that are taken"):
+        within(MOST_TEXT, parse)({"model": "cuecard", "messages": messages}, no_image)
+    assert time.thread_time() - began < MOST_S
+
+
+def with_calls(count: int, arguments: str = "{}") -> list[dict[str, object]]:
+    """A conversation in which the assistant calls tools."""
+    calls = [{"id": f"c{at}", "function": {"name": "look", "arguments": arguments}} for at in range(count)]
+    return [{"role": "user", "content": COUNT}, {"role": "assistant", "content": None, "tool_calls": calls}]
+
+
+def test_a_call_is_written_out_for_its_first_result_alone() -> None:
+    results: list[dict[str, object]] = [{"role": "tool", "tool_call_id": "c0", "content": "x"}] * 100
+    messages = [*with_calls(1, '{"at": "the mat"}'), *results]
+    text = parse({"model": "cuecard", "messages": messages}, no_image).question.text
+    assert text.startswith('Result of look({"at": "the mat"}):\nx\n\nResult of the same call:\nx\n\n')
+    assert text.count("the mat") == 1
+
+
+def test_more_calls_than_are_taken_are_refused_at_once() -> None:
+    began = time.thread_time()
+    with pytest.raises(BadInput, match="more than 10000 tool calls"):
+        parse({"model": "cuecard", "messages": with_calls(400_000)}, no_image)
+    assert time.thread_time() - began < MOST_S
+
+
 async def test_too_much_text_is_a_400() -> None:
     async with gateway() as client, httpx2.AsyncClient(base_url=str(client.base_url)) as plain:
         answers = [

@@ -26,7 +26,7 @@ MARKS = {
     b"\xfe\xff": "not UTF-8, but UTF-16",
 }
 """What bodies begin with that are not read."""
-MOST_DIGITS, MOST_DEPTH = 300, 100
+MOST_DIGITS, MOST_DEPTH, MOST_VALUES = 300, 100, 1_000_000
 Parse = Callable[[object, Fetch], Asked]
 
 
@@ -44,6 +44,8 @@ async def json_of(request: Request, most_bytes: int) -> Body:
     if coding.strip().lower() not in ("", "identity"):
         raise WrongForm(f"the body is compressed ({coding[:40]!r}), and is not unpacked here")
     data = await _body(request, most_bytes)
+    if sum(map(data.count, (b",", b"[", b"{"))) > MOST_VALUES:  # small ones take far more memory than bytes
+        raise BadInput(f"the body has more than {MOST_VALUES} values, or as many commas", "send less")
     escaped = b"\\u" in data
     try:
         said = json.loads(_text(data), parse_constant=_finite, parse_float=_finite, parse_int=_whole)

@@ -182,7 +182,7 @@ def _question(body: Json, own: Json, fetch: Fetch, wanted: Wanted, offered: Tool
     asked = last.text if goes_on else next(turn.text for turn in reversed(turns) if turn.role == "user")
     text, options = asked, tuple(_options(own))
     labels: tuple[str, ...] = ()
-    in_words = goes_on or any(asks_for_json(each) for each in (*system, text))
+    in_words = goes_on or asks_for_json("\n\n".join(system)) or asks_for_json(text)
     if not options and not in_words:
         found = listed_in(text)
         text, options, labels = found.text, found.options, found.labels

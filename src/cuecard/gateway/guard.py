@@ -80,7 +80,7 @@ class Lingering:
 
 
 class Guarded(HttpToolsProtocol):
-    """uvicorn's protocol with limits on the head of a request, which it has none of."""
+    """uvicorn's protocol with limits on the head of a request, and on how long a client takes nothing."""
 
     head_s, most_head_bytes = HEAD_S, MOST_HEAD_BYTES
 
@@ -89,9 +89,24 @@ class Guarded(HttpToolsProtocol):
         super().connection_made(self._lingering)  # type: ignore[arg-type]
         self._head_bytes, self._in_head = 0, True
         self._head_timer = self.loop.call_later(self.head_s, self._refuse, 408, b"the headers took too long")
+        self._taking_timer: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        """The client does not take what it is sent: it is cut off, unless it takes something in time."""
+        super().pause_writing()
+        self._taking_timer = self.loop.call_later(SEND_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_taking_timer()
+
+    def _stop_taking_timer(self) -> None:
+        if self._taking_timer is not None:
+            self._taking_timer.cancel()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_timer.cancel()
+        self._stop_taking_timer()
         self._lingering.lost()
         super().connection_lost(exc)
 

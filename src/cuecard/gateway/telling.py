@@ -20,7 +20,6 @@ from cuecard.gateway import account, chat
 from cuecard.gateway.account import End, Json, Unanswered
 from cuecard.gateway.books import Books
 from cuecard.gateway.chat import Asked
-from cuecard.gateway.guard import SEND_S
 from cuecard.gateway.keys import Client
 from cuecard.gateway.leaving import ClientGone, unless_gone
 from cuecard.gateway.observe import Observatory
@@ -164,7 +163,7 @@ class Events(Response):
                     ready = [self._writer.ping]
                 while not events.empty():
                     ready.append(events.get_nowait())
-                await _sent(send, b"".join(ready))
+                await send({"type": "http.response.body", "body": b"".join(ready), "more_body": True})
                 if END in ready:
                     break
         finally:
@@ -199,15 +198,6 @@ class Events(Response):
             put([END])
 
 
-async def _sent(send: Send, event: bytes) -> None:
-    """A client that does not take what it asked for is as good as gone. Raises ClientGone."""
-    try:
-        async with asyncio.timeout(SEND_S):
-            await send({"type": "http.response.body", "body": event, "more_body": True})
-    except TimeoutError as error:
-        raise ClientGone from error
-
-
 class Relay(Response):
     """A streamed answer of one model, passed on as it comes."""
 
@@ -237,7 +227,7 @@ class Relay(Response):
         try:
             async with aclosing(self._passage.events(self._lines)) as events:
                 async for event in events:
-                    await _sent(send, event)
+                    await send({"type": "http.response.body", "body": event, "more_body": True})
         except CuecardError as error:
             self._seen.failed(error)
             self._passage.error = error

@@ -16,6 +16,10 @@ RESULT = "result"
 """The role of a turn that gives results of tools, until `joined` makes it the user's."""
 MOST_REPEATED = 600
 """Characters of a request that is put once more, behind the results."""
+MOST_CALLS = 10_000
+"""Of a conversation."""
+SAME = "the same call"
+"""What a call is named behind its first result: a short request would become a very long one."""
 
 
 class Calls:
@@ -24,6 +28,7 @@ class Calls:
     def __init__(self) -> None:
         self._by_id: dict[str, str] = {}
         self._last: dict[str, str] = {}
+        self._count = 0
 
     def written(self, message: Json, where: str) -> str:
         """The calls of an assistant's message as the model would have written them; empty if there are none.
@@ -33,6 +38,9 @@ class Calls:
         given, legacy = message.get("tool_calls") or [], message.get("function_call")
         if not isinstance(given, list):
             raise BadInput(f"{where} has tool_calls that are not a list")
+        self._count += len(given)
+        if self._count > MOST_CALLS:
+            raise BadInput(f"there are more than {MOST_CALLS} tool calls", "send fewer")
         calls = [self._noted(call, where) for call in given]
         calls += [self._function(legacy, where)] if legacy is not None else []
         return json.dumps({CALLS: calls}, ensure_ascii=False) if calls else ""
@@ -44,12 +52,12 @@ class Calls:
             name = message.get("name")
             if not isinstance(name, str) or name not in self._last:
                 raise BadInput(f"{where} is of a function that no earlier message calls", "send the whole conversation")
-            return f"Result of {self._last[name]}:\n{text}"
+            return _result(self._last, name, text)
         identity = message.get("tool_call_id")
         if not isinstance(identity, str) or identity not in self._by_id:
             problem = f"{where} has the tool_call_id {str(identity)[:100]!r}, which no earlier message has"
             raise BadInput(problem, "send the assistant's message with its tool_calls before the results")
-        return f"Result of {self._by_id[identity]}:\n{text}"
+        return _result(self._by_id, identity, text)
 
     def _noted(self, call: object, where: str) -> Json:
         identity = call.get("id") if isinstance(call, dict) else None
@@ -68,6 +76,12 @@ class Calls:
         arguments = _arguments(function.get("arguments"), where)
         self._last[name] = f"{name}({json.dumps(arguments, ensure_ascii=False)})"
         return {NAME: name, ARGUMENTS: arguments}
+
+
+def _result(calls: dict[str, str], key: str, text: str) -> str:
+    """A result under the call that it answers, which is written out for its first result."""
+    call, calls[key] = calls[key], SAME
+    return f"Result of {call}:\n{text}"
 
 
 def _arguments(given: object, where: str) -> Any:
