@@ -76,15 +76,8 @@ def costs(calls: Sequence[Call], prices: Mapping[str, Prices]) -> dict[str, floa
     return total
 
 
-def charged(ended: Outcome | Unanswered, prompt_tokens: int) -> int:
-    """Tokens that a request's key is charged: its usage; of one without an answer, what `charge` makes of its calls."""
-    if isinstance(ended, Outcome):
-        return int(usage(ended)["total_tokens"])
-    return charge(ended.calls, prompt_tokens)
-
-
 def charge(calls: Sequence[Call], prompt_tokens: int) -> int:
-    """Tokens that calls have used.
+    """Tokens that calls have used: the request's usage, and prompts that nobody counted.
 
     A server may tell the tokens of a prompt at the end only: calls that were cut before count `prompt_tokens` for it.
     """

@@ -40,7 +40,7 @@ class Books:
         """A request has ended in an outcome."""
         pair = self._serving
         self.seen.answered(asked.id, asked.model, outcome, first_shown_s, pair.name, pair.prices)
-        client.spend(account.charged(outcome, asked.prompt_tokens), self._cost(outcome.calls))
+        client.spend(account.charge(outcome.calls, asked.prompt_tokens), self._cost(outcome.calls))
         if isinstance(asked, Asked) and outcome.stopped_by is None:  # what is cut cannot be compared
             self.audit.consider(asked.question, outcome, pair)
         if self.journal is not None:
@@ -57,7 +57,7 @@ class Books:
         """A request has ended without an outcome; its calls have cost what they cost."""
         pair = self._serving
         self.seen.spent(ended.calls, pair.name, pair.prices)
-        client.spend(account.charged(ended, asked.prompt_tokens), self._cost(ended.calls))
+        client.spend(account.charge(ended.calls, asked.prompt_tokens), self._cost(ended.calls))
         if self.journal is not None:
             self.journal.write(asked, ended, pair.name)
         if self.traces is not None and ended.error is not None:

@@ -22,7 +22,7 @@ from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.plain import call_as_object
 from cuecard.domain.question import Image, Question
-from cuecard.gateway.account import End, Unanswered, charged, usage
+from cuecard.gateway.account import End, Unanswered, charge, usage
 from cuecard.gateway.chat import Asked, Given
 
 log = logging.getLogger("cuecard.gateway")
@@ -112,7 +112,7 @@ class Journal:
             "question": None if question is None else self._question(question),
             **(self._answered(ended) if isinstance(ended, Outcome) else _unanswered(ended)),
             "usage": usage(ended),
-            "charged_tokens": charged(ended, asked.prompt_tokens),
+            "charged_tokens": charge(ended.calls, asked.prompt_tokens),
             "calls": calls,
         }
         with suppress(RuntimeError):  # closed: the gateway stops, and has cancelled this request
