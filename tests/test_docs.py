@@ -162,7 +162,7 @@ def error_tree() -> str:
         )
         for kind, depth in tree()
     ]
-    hints = [(f"`{kind.__name__}`", kind.hint) for kind, _ in tree()]
+    hints = [(f"`{kind.__name__}`", kind.hint) for kind, _ in tree() if kind.hint]
     return f"{table(('error', 'says', 'retry', 'HTTP'), rows)}\n{table(('error', 'hint'), hints)}"
 
 

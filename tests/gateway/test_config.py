@@ -89,9 +89,13 @@ def test_a_secret_that_is_not_set_is_named(tmp_path, monkeypatch):
         (("http://two:8000/v1#tiny", "http://two:8000/v1#other"), "different models: other, tiny", ""),
         (("weight = 2", "prices = { prompt = 1 }"), "different prices", ""),
         (("budget = 77", 'rescue = "shrt"'), "pair.rescue", ""),
-        (("[large]", "[larg]"), "large is missing", "write [large]"),
+        (("[large]", "[larg]"), "unknown key larg", "did you mean large"),
+        ((PAIR[PAIR.index("[large]") :], ""), "large is missing", "write [large]"),
         (("[pair]", "[pair"), "not valid TOML", ""),
-        (("[pair]", '[server]\nhost = "0.0.0.0"\n[pair]'), "open to others", ""),
+        (("[pair]", '[server]\nhost = "0.0.0.0"\n[pair]'), "open to others: add [[keys]] (`cuecard key`)", ""),
+        (("budget = 77", 'budget = "lots"'), "budget: input should be a valid integer, not 'lots'", ""),
+        (("[pair]", '[[keys]]\nname = "a"\nkey = "s"\n[pair]'), "unknown key keys.key", "there are: name, sha256"),
+        (("[pair]", '[[keys]]\nname = "a"\nsha256 = "s"\n[pair]'), "keys.sha256", "`cuecard key` makes a key"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(change, said, hint, tmp_path):

@@ -86,3 +86,21 @@ async def test_what_a_path_does_not_take_it_says_what_it_takes(method, path, all
         answer = await plain.request(method, path)
     assert answer.status_code == 405
     assert {each.strip() for each in answer.headers["allow"].split(",")} == allowed
+    assert answer.headers["allow"] in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("chat/completions", "did you mean /v1/chat/completions?"),
+        ("v1/v1/messages", "did you mean /v1/messages?"),
+        ("v1/chat/completions/chat/completions/", "did you mean /v1/chat/completions?"),
+        ("v1/embeddings", "the API is under /v1"),
+        ("", "the page is /dashboard"),
+    ],
+)
+async def test_whoever_has_written_the_address_wrongly_is_told_the_right_path(path, hint):
+    async with gateway() as client, httpx2.AsyncClient(base_url=str(client.base_url).removesuffix("v1/")) as plain:
+        answer = await plain.post(path)
+    assert answer.status_code == 404
+    assert hint in answer.json()["error"]["message"]

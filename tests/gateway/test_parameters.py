@@ -141,7 +141,7 @@ async def test_running_usage_is_taken_and_named():
         ({"chat_template_kwargs": {"a": "x" * 16_001}}, "more than 32 fields or 16000 characters"),
         ({"logprobs": 1}, "logprobs is neither true nor false"),
         ({"top_logprobs": 21, "logprobs": True}, "top_logprobs is not a whole number of at least 0 and at most 20"),
-        ({"n": 0}, "cannot do n"),
+        ({"n": 0}, "n is not supported"),
         ({"x" * 201: 1}, "unknown parameter"),
         ({f"x{number}": 1 for number in range(257)}, "more than 256 unknown"),
     ],

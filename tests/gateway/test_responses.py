@@ -222,8 +222,8 @@ async def collected(events: AsyncIterable[Any]) -> list[Any]:
     ("asked", "words"),
     [
         ({"input": []}, "input is empty"),
-        ({"input": COUNT, "previous_response_id": "resp_1"}, "needs a memory"),
-        ({"input": COUNT, "background": True}, "needs a memory"),
+        ({"input": COUNT, "previous_response_id": "resp_1"}, "keeps no conversations"),
+        ({"input": COUNT, "background": True}, "keeps no conversations"),
         ({"input": [{"type": "function_call_output", "call_id": "1", "output": "2"}]}, "no earlier message has"),
         ({"input": [{"type": "item_reference", "id": "rs_1"}]}, "'rs_1', which is not kept here .send the item itself"),
         ({"input": [{"type": "item_reference"}]}, "not kept here"),

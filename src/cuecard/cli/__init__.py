@@ -100,7 +100,7 @@ def main() -> None:
 
 def _refuse(what: str, hint: str) -> NoReturn:
     Console(stderr=True, highlight=False, soft_wrap=True).print(
-        f"[red]error:[/] {_plain(what)} [dim]({_plain(hint)})[/]"
+        f"[red]error:[/] {_plain(what)}" + (f" [dim]({_plain(hint)})[/]" if hint else "")
     )
     sys.exit(2)
 

@@ -41,6 +41,7 @@ def check(
     served = {name: table for name, table in tables.items() if isinstance(spec.parse(name), spec.Served)}
     models = {name: model for name, table in served.items() if isinstance(model := spec.load(table), OpenAIModel)}
     found = dict(zip(models, asyncio.run(_probed(list(models.values()))), strict=True)) if probe else {}
+    lost = [name for name, each in found.items() if not each.reachable]
     if as_json:
         typer.echo(json.dumps({name: asdict(each) | {"settings": each.settings} for name, each in found.items()}))
     else:
@@ -51,8 +52,10 @@ def check(
             console.print(f"{name}, {role}: {', '.join(one.model for one in ones)}", markup=False)
         for key in chosen.keys:
             console.print(_described(key), markup=False)
-        console.print(f"{config} is in order" + (f"; what was found is in {findings.path()}" if found else ""))
-    if not all(each.reachable for each in found.values()):
+        but = f", but these servers cannot be reached: {', '.join(lost)}" if lost else ""
+        where = f"; what was found is in {findings.path()}" if found else ""
+        console.print(f"{config} is in order{but}{where}", markup=False, soft_wrap=True)
+    if lost:
         raise typer.Exit(2)
 
 

@@ -138,7 +138,7 @@ def _report(task: Task, checked: Checked, as_json: bool) -> None:
     }
     console.print(block(task.name, facts))
     for flaw in checked.flaws:
-        console.print(Text(f"  row {flaw.row}: {flaw.what} ({flaw.hint})"))
+        console.print(Text(f"  row {flaw.row}: {flaw.what}" + (f" ({flaw.hint})" if flaw.hint else "")))
     left_out = sum(checked.faults.values()) - len(checked.flaws)
     if checked.flaws and left_out > 0:
         console.print(f"  [dim]and {left_out:,} more rows[/]")

@@ -11,6 +11,7 @@ class CuecardError(Exception):
     retryable: bool = False
     http_status: int = 500
     hint: str = "this is a defect of cuecard: please report it"
+    """What to do; empty where the message says it."""
     retry_after_s: float | None = None
     """When to try again, if whoever failed says so."""
     code: str | None = None
@@ -33,7 +34,7 @@ class CuecardError(Exception):
 class BadInput(CuecardError):
     """The user's question, image, flag or file is not usable as it is."""
 
-    http_status, hint = 400, "correct what the message names"
+    http_status, hint = 400, ""
 
 
 class BeyondAPair(BadInput):

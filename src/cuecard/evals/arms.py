@@ -92,12 +92,12 @@ def _with_word(policy: Policy, word: str, text: str) -> Policy:
     if word in tuple(CardFormat):
         return replace(policy, card=CardFormat(word))
     words = (*Schedule, *CardFormat, *(f"{option}=" for option in OPTIONS))
-    raise BadInput(f"{text}: nobody knows {word!r}", _nearest(word, words))
+    raise BadInput(f"{text}: unknown word {word!r}", _nearest(word, words))
 
 
 def _with_option(policy: Policy, option: str, value: str, text: str) -> Policy:
     if option not in OPTIONS:
-        raise BadInput(f"{text}: nobody knows {option!r}", _nearest(option, OPTIONS))
+        raise BadInput(f"{text}: unknown option {option!r}", _nearest(option, OPTIONS))
     match option:
         case "accept":
             return replace(policy, accept=Acceptance.parse(value))

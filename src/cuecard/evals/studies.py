@@ -193,7 +193,7 @@ def read(path: Path) -> Study:
         if key not in KEYS:
             near = get_close_matches(key, KEYS, 1)
             hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(KEYS)}, and a table a model"
-            raise BadInput(f"{path}: nobody knows {key!r}", hint)
+            raise BadInput(f"{path}: unknown key {key!r}", hint)
         what, kind = KEYS[key]
         fits = isinstance(value, (int, float) if kind is float else kind)
         texts = not isinstance(value, list) or all(isinstance(each, str) for each in value)

@@ -307,8 +307,8 @@ def application(
         exception_handlers={
             CuecardError: refused,
             ClientGone: partial(_silent, seen=seen),
-            404: partial(_http_error, message="there is no such path", hint="the API is under /v1"),
-            405: partial(_http_error, message="this path does not take that method", hint="see the documentation"),
+            404: _no_path,
+            405: _wrong_method,
             Exception: partial(_broken, seen=seen),
         },
         middleware=[Middleware(ClosesUnread), *(_cors(origins) if origins else ()), door],
@@ -379,12 +379,19 @@ async def _silent(request: Request, error: Exception, seen: Observatory) -> Resp
     return Response(status_code=499)  # nobody reads it
 
 
-async def _http_error(request: Request, error: Exception, message: str, hint: str) -> Response:
-    status = getattr(error, "status_code", 404)
-    told = BadInput(f"{request.method} {request.url.path[:200]}: {message}", hint)
-    allowed = {"Allow": READING} if status == 405 else {}  # Starlette says nothing of it for files
-    own = allowed | dict(getattr(error, "headers", None) or {})
-    return problems.response(request.url.path, told, status, own)
+async def _no_path(request: Request, error: Exception) -> Response:
+    path = request.url.path
+    api = [route.path for route in request.app.routes if route.path.startswith("/v1/")]
+    near = [each for each in api if path.rstrip("/").endswith(each.removeprefix("/v1"))]  # without /v1, or with two
+    hint = f"did you mean {max(near, key=len)}?" if near else "the API is under /v1, the page is /dashboard"
+    told = BadInput(f"{request.method} {path[:200]}: there is no such path", hint)
+    return problems.response(path, told, 404)
+
+
+async def _wrong_method(request: Request, error: Exception) -> Response:
+    headers = {"Allow": READING} | dict(getattr(error, "headers", None) or {})  # Starlette says nothing of it for files
+    told = BadInput(f"{request.method} {request.url.path[:200]}: wrong method", f"use {headers['Allow']}")
+    return problems.response(request.url.path, told, 405, headers)
 
 
 async def _broken(request: Request, error: Exception, seen: Observatory) -> Response:

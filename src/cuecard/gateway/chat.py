@@ -117,6 +117,8 @@ def _settings(body: Json, own: Json, reasoning: Json) -> Json:
         effort = "none"
     if effort is not None and not (isinstance(effort, str) and len(effort) <= MOST_NAME):
         raise BadInput("reasoning_effort is no name of an effort", "none, low, medium, high, …")
+    if (latency_ms := number(own, "max_latency_ms")) is not None and not latency_ms > 0:
+        raise BadInput("max_latency_ms in cuecard is not above 0", "leave it out for no limit of its own")
     found: Json = {
         "answer_tokens": count(body, "max_completion_tokens") or count(body, "max_tokens"),
         "temperature": number(body, "temperature"),
@@ -126,7 +128,7 @@ def _settings(body: Json, own: Json, reasoning: Json) -> Json:
         "effort": None if effort == "none" else effort,
         "max_cost": max_cost(own),
         "strategy": own.get("strategy") or ("short:large" if effort == "none" else None),
-        "deadline_s": None if own.get("max_latency_ms") is None else (number(own, "max_latency_ms") or 0.0) / 1000,
+        "deadline_s": None if latency_ms is None else latency_ms / 1000,
         "strict": flag(own, "strict") if own.get("strict") is not None else None,
         "card_keep": number(own, "card_keep"),
         **{key: own.get(key) for key in TEXTS},

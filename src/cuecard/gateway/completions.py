@@ -30,7 +30,7 @@ def parse(body: object, fetch: Fetch) -> Asked:
     given, translated = wire.split(body, OWN, EXAMPLE)
     for key, harmless in HARMLESS.items():
         if given.get(key, harmless) != harmless:
-            raise BadInput(f"a pair of models cannot do {key}", WHY_NOT[key])
+            raise BadInput(f"{key} is not supported by a pair of models", WHY_NOT[key])
     for key in OF_CHAT:
         if key in translated:
             raise BadInput(f"{key} is no parameter of completions", "use /v1/chat/completions")

@@ -271,9 +271,11 @@ class Config(Strict):
     @model_validator(mode="after")
     def _can_be_served(self) -> Config:
         if not (self.keys or self.server.open or is_loopback(self.server.host)):
-            raise ValueError(f"server.host {self.server.host} is open to others, and there are no [[keys]]")
+            raise ValueError(
+                f"server.host {self.server.host} is open to others: add [[keys]] (`cuecard key`), or open = true"
+            )
         if "*" in self.server.origins and not (self.keys or self.server.open):
-            raise ValueError("server.origins lets pages of all sites ask, and there are no [[keys]]")
+            raise ValueError("server.origins lets pages of all sites ask: add [[keys]] (`cuecard key`), or open = true")
         return self
 
     @model_validator(mode="after")

@@ -23,7 +23,8 @@ def read(path: Path) -> Config:
     try:
         return Config.model_validate(_with_policy(_filled(tables), path.parent))
     except ValidationError as errors:
-        first, more = errors.errors()[0], errors.error_count() - 1
+        found, more = errors.errors(), errors.error_count() - 1
+        first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])  # as the cause of others
         also = f" (and {more} more)" if more else ""
         raise BadInput(f"{path}: {_told(first)}{also}", _advice(first)) from errors
 
@@ -82,7 +83,8 @@ def _told(error: Mapping[str, Any]) -> str:
         case "value_error":
             return f"{where}: {error['ctx']['error']}" if _place(error) else str(error["ctx"]["error"])
         case _:
-            return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}, not {error['input']!r}"
+            wanted = error["msg"].partition(",")[0] if error["type"].endswith("_parsing") else error["msg"]
+            return f"{where}: {wanted[0].lower()}{wanted[1:]}, not {error['input']!r}"
 
 
 TABLES: Mapping[str, type[Strict]] = {
@@ -105,6 +107,8 @@ def _advice(error: Mapping[str, Any]) -> str | None:
         return "write version = 1 on its first line"
     if error["type"] == "missing" and place[-1] in ROLES:
         return f"write [{'.'.join(map(str, place))}] and, under it, model = …"
+    if place[-1:] == ("sha256",):
+        return "`cuecard key` makes a key and shows its hash"
     if error["type"] != "extra_forbidden":
         return None
     *tables, key = [part for part in place if isinstance(part, str)]

@@ -15,13 +15,14 @@ BLOCKS = "there are: text, image, document (of text), thinking, tool_use, tool_r
 MEDIA_TYPE = re.compile(r"image/[a-z0-9.+-]{1,60}", re.IGNORECASE)
 CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 """Types of `tool_choice` without a name."""
+ONLY_OWN_TOOLS = 'a tool that the client runs is {"name": "…", "description": "…", "input_schema": {…}}'
 
 
 def messages(body: Json) -> list[Json]:
     """`system` and `messages` as messages of chat completions. Raises BadInput."""
     given = body.get("messages")
     if not isinstance(given, list) or not given:
-        raise BadInput("messages is empty", "the last message is the user's")
+        raise BadInput("messages is not a list, or empty", "the last message is the user's")
     _refuse_many(given, "messages")
     translated = []
     if body.get("system"):
@@ -184,7 +185,7 @@ def _tool(tool: object, where: str) -> Json:
     if not isinstance(tool, dict):
         raise BadInput(f"{where} is not an object")
     if tool.get("type") not in (None, "custom"):
-        raise BadInput(f"{where} is of type {str(tool['type'])[:100]!r}", "only a client's own tools are supported")
+        raise BadInput(f"{where} is of type {str(tool['type'])[:100]!r}", ONLY_OWN_TOOLS)
     function = {
         "name": tool.get("name"),
         "description": tool.get("description"),

@@ -54,7 +54,7 @@ def _neutral(use: Use, **values: Any) -> dict[str, Parameter]:
 TO_ONE_MODEL = "set pass_to under [pair] in cuecard.toml: one model alone then answers it"
 _MEDIA = "text and images are what a pair reads and writes"
 _GRAMMAR = "use response_format with a JSON schema, or options in the cuecard object"
-_SEVERAL = "leave it out and send the request several times, or use the model cuecard/vote"
+_SEVERAL = "send the request several times; cuecard/vote takes several samples itself and gives one answer"
 PARAMETERS: Mapping[str, Parameter] = {
     **_rows(Use.READ, "model messages stream stream_options max_tokens max_completion_tokens temperature top_p seed"),
     **_rows(
@@ -184,7 +184,7 @@ def read(body: Json) -> Parameters:
     wanted = {name: value for name, value in given.items() if name in PARAMETERS and not _asks_for_nothing(name, value)}
     for name in wanted:
         if PARAMETERS[name].use is Use.REFUSED:
-            raise BeyondAPair(f"a pair of models cannot do {name}", PARAMETERS[name].hint or "leave it out")
+            raise BeyondAPair(f"{name} is not supported by a pair of models", PARAMETERS[name].hint or "leave it out")
     by_use = {use: [name for name in wanted if PARAMETERS[name].use is use] for use in Use}
     template, ignored = _template(given)
     stop, logprobs = _stops(given.get("stop")), flag(given, "logprobs")

@@ -87,7 +87,10 @@ class Pictures:
         if not url[:8].lower().startswith(("http://", "https://")):
             raise BadInput("an image is neither a data URL nor a web address", "send data:image/png;base64,…")
         if self._fetcher is None:
-            raise BadInput("images are not fetched from the web here", "send the image itself, as a data URL")
+            raise BadInput(
+                "images are not fetched from the web here",
+                "send the image itself, in base64, or set urls = true under [images]",
+            )
         data = await self._fetcher.data(url)
         return await asyncio.to_thread(_looked_at, data, name)
 

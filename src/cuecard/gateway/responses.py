@@ -22,7 +22,7 @@ from cuecard.gateway.values import flag, object_of
 STATEFUL = {
     "previous_response_id": "send the whole conversation as input",
     "conversation": "send the whole conversation as input",
-    "background": "leave it out, or stream",
+    "background": "leave it out; set stream for an answer that takes long",
     "prompt": "send the prompt itself as input and instructions",
 }
 ITEMS = "there are: message, reasoning, function_call, function_call_output, item_reference"
@@ -57,7 +57,7 @@ def parse(body: object, fetch: Fetch, memory: Memory) -> Asked:
     given, translated = wire.split(body, OWN, EXAMPLE)
     for key, hint in STATEFUL.items():
         if given.get(key):
-            raise BadInput(f"{key} needs a memory, which a pair has not", hint)
+            raise BadInput(f"{key} is not supported: the gateway keeps no conversations, prompts or jobs", hint)
     text, reasoning = object_of(given, "text"), object_of(given, "reasoning")
     translated["messages"] = _messages(given, memory)
     translated["max_completion_tokens"] = given.get("max_output_tokens")

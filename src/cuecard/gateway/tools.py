@@ -27,7 +27,9 @@ if TYPE_CHECKING:  # which imports this module
 MOST_TOOLS = 128
 NAME = re.compile(r"[a-zA-Z0-9_.-]{1,128}")
 """OpenAI takes 64 characters and no dots, Anthropic 128, and MCP's tools have dots."""
-ONLY_FUNCTIONS = "offer it as a tool of type function that the client runs, or set pass_to under [pair] in cuecard.toml"
+ONLY_FUNCTIONS = (
+    "offer it as a tool of type function that the client runs, or ask by chat completions and set pass_to under [pair]"
+)
 CHOICES = 'there are: none, auto, required, {"type": "function", "function": {"name": "…"}}'
 PARAMETERS = ("tools", "tool_choice", "functions", "function_call", "parallel_tool_calls")
 PIECE = 64

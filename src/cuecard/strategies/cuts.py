@@ -105,12 +105,12 @@ class CardCut:
 
     def __post_init__(self) -> None:
         if not 0 < self.keep <= 1:
-            raise BadInput(f"a card cannot keep {self.keep:g} of itself", "write a share above 0 and at most 1")
+            raise BadInput(f"card_keep = {self.keep:g} is no share of a card", "write a number above 0 and at most 1")
         if self.selector not in SELECTORS:
             near = get_close_matches(self.select[:100], SELECTORS, 1)
             every = f"there are: {', '.join(SELECTORS)}, each also with {PASSAGE}"
             hint = f"did you mean {near[0]}?" if near else every
-            raise BadInput(f"nobody knows how to select a card's words by {self.select!r}", hint)
+            raise BadInput(f"unknown card_select {self.select!r}", hint)
 
     def __str__(self) -> str:
         ending = "" if self.ending is Ending.FREE else f", its last sentence {self.ending}"
