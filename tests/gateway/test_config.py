@@ -84,6 +84,7 @@ def test_a_secret_that_is_not_set_is_named(tmp_path, monkeypatch):
         (('"transfer"', '"transfr"'), "did you mean transfer", ""),
         (('"eager"', '"egaer"'), "pair.schedule", ""),
         (("budget = 77", "budget = 0"), "pair.budget", ""),
+        (("budget = 77", 'strict = "yes"'), "pair.strict", "true or false, without quotes"),
         (("weight = 2", "weight = -2"), "small.weight", ""),
         (("http://two:8000/v1#tiny", "http://two:8000/v1"), "does not say which model", ""),
         (("http://two:8000/v1#tiny", "http://two:8000/v1#other"), "different models: other, tiny", ""),

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StrictBool, field_validator, model_validator
 
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
@@ -63,11 +63,11 @@ class Upstream(Strict):
     revision: str | None = None
     api_key: str | None = None
     family: str | None = None
-    prefill: bool | None = None
-    prefix_cache: bool | None = None
-    scoring: bool | None = None
-    images: bool | None = None
-    logprobs: bool | None = None
+    prefill: StrictBool | None = None
+    prefix_cache: StrictBool | None = None
+    scoring: StrictBool | None = None
+    images: StrictBool | None = None
+    logprobs: StrictBool | None = None
     constraint: Dialect | None = None
     cards: list[CardFormat] | None = Field(None, min_length=1)
     """The formats that it reads well, the best first."""
@@ -125,7 +125,7 @@ class PairSettings(Strict):
     """Of a request, shared by its calls: the best answer at hand is given then, or an error if there is none."""
     rescue: Literal["short", "reason"] = "short"
     """How the large model answers alone when the small one has failed, and the third when both have."""
-    strict: bool = False
+    strict: StrictBool = False
     pass_to: Literal["small", "large"] | None = None
     """Who answers alone what a pair cannot do; None: it is refused."""
     efforts: dict[str, int] = Field(default_factory=lambda: dict(EFFORTS))

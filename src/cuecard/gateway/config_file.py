@@ -109,6 +109,8 @@ def _advice(error: Mapping[str, Any]) -> str | None:
         return f"write [{'.'.join(map(str, place))}] and, under it, model = …"
     if place[-1:] == ("sha256",):
         return "`cuecard key` makes a key and shows its hash"
+    if error["type"] == "bool_type":
+        return "write true or false, without quotes"
     if error["type"] != "extra_forbidden":
         return None
     *tables, key = [part for part in place if isinstance(part, str)]

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, field_validator
 
 from cuecard.gateway.budgets import Budget
 from cuecard.gateway.keys import Key
@@ -29,7 +29,7 @@ class Server(Strict):
     """Where the gateway listens, and how much it takes."""
 
     host: str = "127.0.0.1"
-    open: bool = False
+    open: StrictBool = False
     """Whether it may listen on other addresses than this machine's own without keys."""
     port: int = Field(8400, ge=0, le=65535)
     hosts: list[str] | None = None
@@ -57,7 +57,7 @@ class Server(Strict):
 class Images(Strict):
     """What of images is taken."""
 
-    urls: bool = False
+    urls: StrictBool = False
     """Fetch images that are given as web addresses."""
     hosts: list[str] = []
     """From these hosts only, and what is under them; from all if empty."""
@@ -101,7 +101,7 @@ class JournalSettings(Strict):
     """The decision log; none if there is no path."""
 
     path: Path | None = None
-    content: bool = False
+    content: StrictBool = False
     """Keep what was said, instead of hashes of it."""
     most_mib: float = Field(64.0, gt=0)
     keep: int = Field(3, ge=1)
