@@ -176,7 +176,10 @@ class Service:
         limits = [limit for limit in (self.max_cost, wanted) if limit is not None]
         if limits and (unpriced := [role for role in self.models if role not in self.prices]):
             message = f"max_cost needs the prices of all models, and there are none for: {', '.join(unpriced)}"
-            raise BadInput(message, "leave it out, or have prices written into cuecard.toml")
+            raise BadInput(
+                message,
+                "leave it out, or write prices = { prompt = …, completion = … } under each model in cuecard.toml",
+            )
         return min(limits, default=None)
 
     def models_for(self, plan: Plan) -> Mapping[str, Model]:
