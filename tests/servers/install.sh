@@ -10,7 +10,7 @@ cd .servers
 if [[ ! -f python.ready ]]; then
   rm -rf python
   python3 -m venv python
-  python/bin/pip install --quiet langchain-openai==1.7.4 llm==0.36 xllamacpp==2026.10.11549
+  python/bin/pip install --quiet xllamacpp==2026.10.11549
   touch python.ready
 fi
 

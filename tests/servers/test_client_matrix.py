@@ -9,24 +9,14 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from random import Random
 
 import pytest
-from programs import CUECARD, HOME, free_port, gateway, llamacpp, running
+from programs import HOME, gateway, llamacpp
 from real_models import QWEN
 
-from cuecard.demo import boards
-
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(3600)]
 HERE = Path(__file__).parent / "clients"
-SCRIPTS = sorted(path for path in HERE.iterdir() if path.stem != "cases")
-
-
-@pytest.fixture(scope="module")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("pictures") / "board.png"
-    path.write_bytes(boards.png(boards.draw(boards.make_board(Random(3), "test"))).data)
-    return path
+SCRIPTS = sorted(path for path in HERE.iterdir() if path.suffix in (".py", ".mjs") and path.stem != "cases")
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +25,6 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         table = f'model = "{served.spec}"'
         with gateway({"small": table, "large": table}, tmp_path_factory.mktemp("gateway")) as client:
             yield str(client.base_url)
-
-
-@pytest.fixture(scope="module")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    base = f"http://127.0.0.1:{(port := free_port())}"
-    log = tmp_path_factory.mktemp("logs") / "cuecard"
-    with running([CUECARD, "serve", "--port", str(port)], f"{base}/ready", log, 60):
-        yield f"{base}/v1"
 
 
 def command_of(script: Path, environment: Path) -> list[str | Path]:
@@ -62,5 +44,5 @@ def test_a_client_works(
 ):
     arguments = [request.getfixturevalue(models), "--picture", picture, "--without", unable]
     command = [*command_of(script, HOME / "clients" / script.stem), *arguments]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=tmp_path)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=3000, cwd=tmp_path)
     assert run.returncode == 0, run.stdout + run.stderr

@@ -7,36 +7,16 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from random import Random
 
 import pytest
-from programs import CUECARD, HOME, free_port, running
+from programs import HOME
 
 from cuecard import Pair
-from cuecard.demo import boards
 from cuecard.domain.question import AnswerKind, Image, Question
 
 pytestmark = pytest.mark.servers
 CLIENTS = Path(__file__).parents[2] / "docs" / "clients"
-
-
-@pytest.fixture(scope="module")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("pictures") / "board.png"
-    board = boards.make_board(Random(3), "test")
-    path.write_bytes(boards.png(boards.draw(board)).data)
-    return path
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    port = free_port()
-    base = f"http://127.0.0.1:{port}"
-    log = tmp_path_factory.mktemp("logs") / "cuecard"
-    with running([CUECARD, "serve", "--port", str(port)], f"{base}/health", log, 60):
-        yield f"{base}/v1"
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +31,17 @@ COMMANDS = {
     "ask.py": [sys.executable],
     "responses.py": [sys.executable],
     "anthropic_messages.py": [HOME / "clients" / "anthropic_messages" / "bin" / "python"],
-    "langchain_chat.py": [HOME / "python" / "bin" / "python"],
+    "langchain_chat.py": [HOME / "clients" / "langchain_agents" / "bin" / "python"],
     "ask.mjs": ["node"],
     "curl.sh": ["sh"],
     "llm.sh": ["sh"],
 }
 
 
-def test_the_first_example_of_the_page_prints_what_it_says(url: str):
+def test_the_first_example_of_the_page_prints_what_it_says(embedded: str):
     """The board of docs/images has five red digits."""
     page = (CLIENTS.parent / "gateway.md").read_text(encoding="utf-8")
-    example = page.split("```py\n")[1].split("```")[0].replace("http://127.0.0.1:8400/v1", url)
+    example = page.split("```py\n")[1].split("```")[0].replace("http://127.0.0.1:8400/v1", embedded)
     root = CLIENTS.parents[1]
     done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, timeout=60, cwd=root)
     assert done.stdout == "5 transferred\n", done.stderr
@@ -73,13 +53,13 @@ def test_every_snippet_is_run():
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))
-def test_a_snippet_prints_the_answer(name: str, url: str, picture: Path, truth: str, tmp_path: Path):
+def test_a_snippet_prints_the_answer(name: str, embedded: str, picture: Path, truth: str, tmp_path: Path):
     script = CLIENTS / name
     if name.endswith(".mjs"):  # Node looks for packages beside the script
         script = Path(shutil.copy(script, HOME / "clients" / "openai_node" / name))
-    path = f"{HOME / 'python' / 'bin'}:{os.environ['PATH']}"
+    path = f"{HOME / 'clients' / 'llm_cli' / 'bin'}:{os.environ['PATH']}"
     done = subprocess.run(
-        [*COMMANDS[name], script, url, picture],
+        [*COMMANDS[name], script, embedded, picture],
         capture_output=True,
         text=True,
         timeout=60,
