@@ -265,10 +265,10 @@ def application(
         }
         pools = {place: model for place, model in models.items() if isinstance(model, Pool)}
         down = [place for place, pool in pools.items() if not pool.up]
-        told: Json = {"status": "down" if len(down) == len(models) else "degraded" if down else "ok", "down": down}
+        state: Json = {"status": "down" if len(down) == len(models) else "degraded" if down else "ok", "down": down}
         if wrong := {place: pool.wrong_paths for place, pool in pools.items() if pool.wrong_paths}:
-            told["wrong_paths"] = wrong
-        return JSONResponse(told, 503 if told["status"] == "down" else 200)
+            state["wrong_paths"] = wrong
+        return JSONResponse(state, 503 if state["status"] == "down" else 200)
 
     async def metrics(request: Request) -> Response:
         return Response(seen.metrics(second_look.told()), media_type=CONTENT_TYPE_LATEST)
@@ -384,14 +384,14 @@ async def _no_path(request: Request, error: Exception) -> Response:
     api = [route.path for route in request.app.routes if route.path.startswith("/v1/")]
     near = [each for each in api if path.rstrip("/").endswith(each.removeprefix("/v1"))]  # without /v1, or with two
     hint = f"did you mean {max(near, key=len)}?" if near else "the API is under /v1, the page is /dashboard"
-    told = BadInput(f"{request.method} {path[:200]}: there is no such path", hint)
-    return problems.response(path, told, 404)
+    problem = BadInput(f"{request.method} {path[:200]}: there is no such path", hint)
+    return problems.response(path, problem, 404)
 
 
 async def _wrong_method(request: Request, error: Exception) -> Response:
     headers = {"Allow": READING} | dict(getattr(error, "headers", None) or {})  # Starlette says nothing of it for files
-    told = BadInput(f"{request.method} {request.url.path[:200]}: wrong method", f"use {headers['Allow']}")
-    return problems.response(request.url.path, told, 405, headers)
+    problem = BadInput(f"{request.method} {request.url.path[:200]}: wrong method", f"use {headers['Allow']}")
+    return problems.response(request.url.path, problem, 405, headers)
 
 
 async def _broken(request: Request, error: Exception, seen: Observatory) -> Response:

@@ -165,8 +165,8 @@ class Pool:
     @property
     def wrong_paths(self) -> list[str]:
         """What is wrong with the addresses of servers."""
-        told = (getattr(replica.model, "wrong_path", None) for replica in self.replicas)
-        return [wrong for wrong in told if wrong is not None]
+        found = (getattr(replica.model, "wrong_path", None) for replica in self.replicas)
+        return [wrong for wrong in found if wrong is not None]
 
     async def stream(
         self, prompt: Prompt, limits: Limits, again: Callable[[ModelError], None] | None = None

@@ -269,9 +269,8 @@ def _token(data: object) -> Token:
     item = _object(data)
     listed = item.get("top_logprobs")
     top = tuple(map(_alone, listed[:_MOST_TOP])) if isinstance(listed, list) else ()
-    return (
-        replace(_alone(item), top=tuple(token for token in top if token.logprob is not None)) if top else _alone(item)
-    )
+    token = _alone(item)
+    return replace(token, top=tuple(each for each in top if each.logprob is not None)) if top else token
 
 
 def _alone(data: object) -> Token:
