@@ -100,17 +100,6 @@ async def answer(
     )
 
 
-def stream(
-    question: Question,
-    models: Mapping[str, Model],
-    strategy: str = "mutual",
-    policy: Policy | None = None,
-    calls: list[Call] | None = None,
-) -> AsyncGenerator[Heard | Outcome]:
-    """As `answer`: every piece of text as it comes, and at last the outcome. Closing it ends every call."""
-    return told(lambda listen: answer(question, models, strategy, policy, listen, calls=calls))
-
-
 async def told(
     answering: Callable[[Callable[[Heard], None]], Coroutine[Any, Any, Outcome]],
 ) -> AsyncGenerator[Heard | Outcome]:
@@ -187,4 +176,4 @@ async def _rescue(question: Question, team: Team, failure: ModelError) -> Verdic
     raise NoAnswer.after(failure, failures) from failure
 
 
-__all__ = ["STRATEGIES", "Schedule", "answer", "known", "stream", "told"]
+__all__ = ["STRATEGIES", "Schedule", "answer", "known", "told"]
