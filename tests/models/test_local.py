@@ -347,6 +347,14 @@ async def test_near_the_end_of_the_models_memory_the_reasoning_leaves_room_for_t
     await model.aclose()
 
 
+async def test_a_reasoning_that_repeats_itself_is_closed(tmp_path: Path, question: Question) -> None:
+    loop = ("\n", " green", " blue", " green")
+    model = LocalModel.load(tiny.taught(tmp_path / "taught", loop, ("\n\n", "7", " digits", "<|im_end|>")))
+    heard = await hear(model, reason(question, TAGS), Limits(reasoning_tokens=2048))
+    assert (heard.answer, heard.end.finish_reason) == ("7 digits", FinishReason.REPETITION)
+    await model.aclose()
+
+
 async def test_reasoning_that_nobody_asked_for_is_paid_from_the_answers_limit(
     tmp_path: Path, question: Question
 ) -> None:

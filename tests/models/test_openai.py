@@ -24,7 +24,7 @@ from cuecard.domain.errors import (
     RequestRefused,
     Unsupported,
 )
-from cuecard.domain.question import AnswerKind
+from cuecard.domain.question import AnswerKind, Question
 from cuecard.models.base import Event, Finished, Limits, Progress, ReasoningDelta, Started
 from cuecard.models.mock_server import (
     Count,
@@ -413,6 +413,23 @@ async def test_a_spent_reasoning_is_hung_up_on() -> None:
     async with served(Says("B", THOUGHT, after=Stall(5)), Says("A")) as (model, server):
         await hear(model, REASON, Limits(reasoning_tokens=4))
         await server.received[0].gone.wait()
+
+
+@pytest.mark.parametrize("framing", [Framing.REASONING, Framing.TAGS])
+async def test_a_reasoning_that_repeats_itself_is_hung_up_on_and_the_answer_asked_for(framing: Framing) -> None:
+    loop = "We have to multiply the two numbers. " * 60
+    async with served(Says("B", "First. " + loop, framing, after=Stall(500)), Says("A")) as (model, server):
+        heard = await hear(model, REASON, Limits(reasoning_tokens=5_000))
+        await server.received[0].gone.wait()
+    assert (heard.answer, heard.end.finish_reason) == ("A", FinishReason.REPETITION)
+    assert len(heard.reasoning) < len(loop) / 2
+
+
+async def test_a_short_answer_may_repeat_itself() -> None:
+    told = Question("Write a line thirty times.", kind=AnswerKind.FREE_TEXT)
+    async with served(Says("I shall not talk in class. " * 40)) as (model, _):
+        heard = await hear(model, short(told, model.abilities.style), Limits(answer_tokens=999))
+    assert heard.end.finish_reason is FinishReason.STOP
 
 
 async def test_the_tokens_of_both_stages_are_added() -> None:

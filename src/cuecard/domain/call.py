@@ -31,8 +31,14 @@ class FinishReason(StrEnum):
     LENGTH = "length"
     BUDGET = "budget"
     """The reasoning was closed for the model because its budget was spent; the answer is a second stage's."""
+    REPETITION = "repetition"
+    """As `budget`, because the reasoning repeated itself."""
     CANCELLED = "cancelled"
     ERROR = "error"
+
+
+REASONING_CUT = {FinishReason.BUDGET: "was cut by its budget", FinishReason.REPETITION: "repeated itself and was cut"}
+"""Why a reasoning was closed before its end, in words."""
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ class Book:
         self._known[key] = timeless(record) or record
 
     def get(self, wanted: Wanted) -> tuple[str, Record] | None:
-        """The call's key and record: its own, or a greedy reasoning under a larger budget that ended within this."""
+        """The call's key and record: its own, or a greedy reasoning under a larger budget that this does not cut."""
         if (own := self.call(wanted.key)) is not None:
             return wanted.key, own
         if wanted.mode is Mode.REASON and not wanted.limits.temperature:
@@ -97,7 +97,11 @@ class Book:
             for larger in (each for each in self._budgets if each > budget):
                 other = replace(wanted, limits=replace(wanted.limits, reasoning_tokens=larger))
                 found = self.call(other.key)
-                if found and found["finish_reason"] == FinishReason.STOP and _thought(found) < budget:
+                if (
+                    found
+                    and found["finish_reason"] in (FinishReason.STOP, FinishReason.REPETITION)
+                    and _thought(found) < budget
+                ):
                     return other.key, found
         return None
 

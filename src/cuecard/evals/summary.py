@@ -12,7 +12,7 @@ from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
-from cuecard.domain.call import FinishReason, Mode
+from cuecard.domain.call import REASONING_CUT, FinishReason, Mode
 from cuecard.domain.errors import MissingExtra
 from cuecard.domain.outcome import Route
 from cuecard.evals import balance, scorers
@@ -201,7 +201,7 @@ def _polarity(answer: Record, item: Record) -> tuple[str | None, str]:
 
 
 def _is_cut(answer: Record) -> bool:
-    cut = (FinishReason.BUDGET, FinishReason.LENGTH)
+    cut = (*REASONING_CUT, FinishReason.LENGTH)
     return any(call["mode"] == Mode.REASON and call["finish_reason"] in cut for call in answer["calls"])
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from cuecard.answers import agree, extract
 from cuecard.answers.tool_calls import union
-from cuecard.domain.call import FinishReason, Mode, Usage
+from cuecard.domain.call import REASONING_CUT, FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, ModelError, NoAnswer, Unsupported
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Calling, Image, Message, Question
@@ -46,7 +46,7 @@ from cuecard.strategies.run import answer
 DIGEST = re.compile(r"[0-9a-f]{64}")
 """Of an image: the name of its file, never a path that leads elsewhere."""
 log = logging.getLogger("cuecard.gateway")
-USABLE = (FinishReason.STOP, FinishReason.LENGTH, FinishReason.BUDGET)
+USABLE = (FinishReason.STOP, FinishReason.LENGTH, *REASONING_CUT)
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ class Wording:
 
 
 _FIRST: Mapping[AnswerKind | Calling, str] = {
-    Calling.AUTO: "If a tool is needed first, call it; otherwise answer the user. ",
+    Calling.AUTO: "If a tool is needed first, call it, but make no call above twice; otherwise answer the user. ",
     Calling.REQUIRED: "Call the tool that is next: no call above is made twice. ",
 }
 _TO_SETTLE: Mapping[AnswerKind | Calling, str] = {

@@ -21,6 +21,7 @@ ENDED = {
     FinishReason.CANCELLED: "cancelled",
     FinishReason.ERROR: "failed",
     FinishReason.BUDGET: "budget",
+    FinishReason.REPETITION: "repeats",
     FinishReason.LENGTH: "cut",
 }
 STYLES = {

@@ -18,7 +18,12 @@ from cuecard.report.sheet import TEXT, WIDTH, canvas, key, svg, write
 from cuecard.report.svg import INK
 
 HATCHES = ((FinishReason.CANCELLED, "////", "cancelled"), (FinishReason.ERROR, "xxxx", "failed"))
-NOTED = {FinishReason.CANCELLED: ", cancelled", FinishReason.ERROR: ", failed", FinishReason.BUDGET: ", budget spent"}
+NOTED = {
+    FinishReason.CANCELLED: ", cancelled",
+    FinishReason.ERROR: ", failed",
+    FinishReason.BUDGET: ", budget spent",
+    FinishReason.REPETITION: ", repeats itself",
+}
 
 
 def timeline(outcome: Outcome, until_s: float | None = None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cuecard.domain.call import REASONING_CUT
 from cuecard.domain.errors import ModelError
 from cuecard.domain.outcome import Route
 from cuecard.domain.question import Question
@@ -60,9 +61,10 @@ async def mutual(question: Question, team: Team) -> Verdict:
     if await confirms(question, team, thought, large):
         if reading is not None:
             await cancelled(reading)
-        cut = ", though it was cut by its budget" if (await thought).spent_budget else ""
+        cut = (await thought).reasoning_cut
+        caveat = f", though it {REASONING_CUT[cut]}" if cut is not None else ""
         return Verdict(
-            large, Route.CONFIRMED, f"the small model's reasoning ends in the large model's short answer{cut}"
+            large, Route.CONFIRMED, f"the small model's reasoning ends in the large model's short answer{caveat}"
         )
     return _transferred(await (reading or team.large.read(question, card)))
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from cuecard.answers import UNPARSED, Answer, extract_soon
 from cuecard.answers.structured import is_whole
-from cuecard.domain.call import Call, FinishReason, Mode, Usage
+from cuecard.domain.call import REASONING_CUT, Call, FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, ModelError, ModelTimeout
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.domain.token import AnswerToken
@@ -54,8 +54,8 @@ class Reply:
     """It was cut by its limit: `answer` is unparseable, so that it never agrees with another one."""
     tokens: tuple[AnswerToken, ...] = ()
     """The answer's tokens, where they are wanted and observed."""
-    spent_budget: bool = False
-    """Its reasoning was cut by its budget."""
+    reasoning_cut: FinishReason | None = None
+    """Why its reasoning was closed before its end."""
 
 
 @dataclass(frozen=True)
@@ -285,7 +285,7 @@ class Player:
             _confidence(question.kind, logprob, usage, reasoning),
             cut,
             tokens,
-            finish is FinishReason.BUDGET,
+            finish if finish in REASONING_CUT else None,
         )
         self.team.replies.append((prompt.mode, reply))
         return reply

@@ -12,6 +12,7 @@ from cuecard.domain.call import Mode
 from cuecard.models.base import Event, Limits
 from cuecard.models.prompt import Prompt
 from cuecard.models.reasoning_events import ReasoningEvents, tags_of
+from cuecard.models.repetition import RepetitionDetector
 
 
 class Decoder:
@@ -29,14 +30,22 @@ class Decoder:
             tags=tags_of(style),
         )
         self._events, self._tokenizer = ReasoningEvents(self.parser, reasons=reasons), tokenizer
+        self._repetition = RepetitionDetector() if reasons else None
         self._ids: list[int] = []
         self._told = 0
+
+    @property
+    def repeats(self) -> bool:
+        """The reasoning is a loop."""
+        return self._repetition is not None and self._repetition.found
 
     def feed(self, token: int) -> Iterator[Event]:
         self._ids.append(token)
         text = self._tokenizer.decode(self._ids)
         if not text.endswith("\ufffd"):
             fresh, self._told = text[self._told :], len(text)
+            if self._repetition is not None and not self.parser.answering:
+                self._repetition.feed(fresh)
             yield from self._events.of(self.parser.feed(fresh))
             # what came before a token that is text by itself does not change how the next ones are spelled
             if "\ufffd" not in (alone := self._tokenizer.decode([token])):

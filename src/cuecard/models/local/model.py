@@ -266,24 +266,26 @@ class LocalModel:
         reasons = prompt.mode is Mode.REASON
         decoder = Decoder(self._reader.tokenizer, prompt)
         spent_on_reasoning = spent = 0
-        budget_spent, finish, logprob = False, FinishReason.LENGTH, 0.0
+        cut: FinishReason | None = None
+        finish, logprob = FinishReason.LENGTH, 0.0
         # two stages: the reasoning within its budget, then the answer within its own
         while len(sequence.ids) < self._most:
             in_reasoning = decoder.parser.inside
             token, likelihood = choose(sequence.logits[-1], limits, generator)
-            if reasons and in_reasoning and (token in self._ends or spent_on_reasoning >= budget):
-                # the budget is spent, or the turn ended: unless it is prose with a conclusion, the reasoning is closed
-                # here and the answer decoded behind it
+            if reasons and in_reasoning and (token in self._ends or spent_on_reasoning >= budget or decoder.repeats):
+                # the budget is spent, the reasoning repeats itself, or the turn ended: unless it is prose with a
+                # conclusion, the reasoning is closed here and the answer decoded behind it
                 ended = token in self._ends
                 yield from decoder.rest(whole=ended and not prompt.style.opening)
                 yield from decoder.close()
                 if decoder.parser.answering:
                     finish = FinishReason.STOP
                     break
+                if not ended:
+                    cut = FinishReason.REPETITION if decoder.repeats else FinishReason.BUDGET
                 prompt_tokens += len(closing)
                 self._extend(sequence, closing)
                 decoder = Decoder(self._reader.tokenizer, replace(prompt, mode=Mode.READ))
-                budget_spent = not ended
                 continue
             if token in self._ends:
                 finish = FinishReason.STOP
@@ -302,7 +304,7 @@ class LocalModel:
         yield from decoder.rest(whole=finish is FinishReason.STOP)
         yield from decoder.close()
         self._hold(sequence)
-        reason = FinishReason.BUDGET if budget_spent and finish is FinishReason.STOP else finish
+        reason = cut if cut is not None and finish is FinishReason.STOP else finish
         answered = spent > spent_on_reasoning
         yield Finished(Usage(prompt_tokens, cached, spent, spent_on_reasoning), reason, logprob if answered else None)
 

@@ -208,7 +208,7 @@ class OpenAIModel:
                     yield event
         finish = second.finish or FinishReason.LENGTH
         if finish is FinishReason.STOP and first.finish is not FinishReason.STOP:
-            finish = FinishReason.BUDGET
+            finish = first.cut
         yield Finished(first.usage + second.usage, finish, second.answer_logprob, second.answer_tokens)
 
     async def warm(self, prompt: Prompt) -> Usage:

@@ -13,6 +13,7 @@ from cuecard.models.base import CallLimits, Event, Progress
 from cuecard.models.openai.incoming import Chunk, Halves, Token
 from cuecard.models.openai.likelihood import answer_logprob, answer_tokens
 from cuecard.models.reasoning_events import ReasoningEvents
+from cuecard.models.repetition import RepetitionDetector
 
 _TOKEN, _ONE_TOKEN, _LONGEST_TOKEN = 4, 16, 64
 """Characters of a token: on average, of a piece that is taken for one, and at most on the average of a text."""
@@ -52,6 +53,7 @@ class Reply:
         self._spent = spent or Usage()
         self._said: Usage | None = None
         self._counted = self._answer_tokens = 0
+        self._repetition = RepetitionDetector()
         self._field_tokens: list[Token] = []
         self._content_tokens: list[Token] = []
 
@@ -66,6 +68,8 @@ class Reply:
             self._content_text.append(chunk.content)
             if self._unwrap is None:
                 yield from self._events.of(self.parser.feed(self._without_echo(chunk.content)))
+        if self._reasons and not self.parser.answering:
+            self._repetition.feed(chunk.reasoning or chunk.content)
         self._count(chunk)
         if chunk.finish_reason is not None and self.finish is None:
             self.finish = _finish(chunk.finish_reason)
@@ -109,7 +113,8 @@ class Reply:
 
     @property
     def is_spent(self) -> bool:
-        """Its tokens are used up, though the server goes on: those for reasoning, or those for the answer.
+        """Enough has come, though the server goes on: the tokens for reasoning, or for the answer, are used up, or the
+        reasoning repeats itself.
 
         Counted here because a server knows one limit only, for both together, and may not keep to it. Where it sends
         neither log probabilities nor running sums tokens are estimated from the text.
@@ -120,7 +125,12 @@ class Reply:
             return self._counted > self._most
         if self.parser.answering:
             return self._answer_tokens >= self._limits.answer_tokens
-        return self._counted >= self._limits.reasoning_tokens
+        return self._repetition.found or self._counted >= self._limits.reasoning_tokens
+
+    @property
+    def cut(self) -> FinishReason:
+        """Why a reasoning was closed that did not end by itself."""
+        return FinishReason.REPETITION if self._repetition.found else FinishReason.BUDGET
 
     @property
     def usage(self) -> Usage:
