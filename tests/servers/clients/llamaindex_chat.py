@@ -211,7 +211,7 @@ def structured_llm() -> None:
 
 @case(needs="json")
 def structured_llm_streamed() -> None:
-    *_, last = LLM.as_structured_llm(Product).stream_chat(asking(COUNT))
+    *_, last = LLM.as_structured_llm(Product).stream_chat(asking(f"{COUNT} Call the tool Product."))
     assert Product.model_validate_json(last.message.content)
 
 
