@@ -28,9 +28,9 @@ from typing import Any
 import aiohttp
 
 from common import save
-from cuecard.gateway.budgets import Budget
-from cuecard.gateway.keys import digest, make
-from cuecard.models.mock_server import MockServer, Pace, Received, Says
+from cuecard.gateway.admission.budgets import Budget
+from cuecard.gateway.admission.keys import digest, make
+from cuecard.testing.mock_server import MockServer, Pace, Received, Says
 from gateway import free_port, resident_mib, started
 
 TICKET = re.compile(r"t[0-9]{9}")

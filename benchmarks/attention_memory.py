@@ -18,8 +18,8 @@ import torch
 from transformers import DynamicCache, Qwen3Config, Qwen3ForCausalLM
 
 from common import save
+from cuecard.models.local.attention_hook import Rows, listening
 from cuecard.models.local.prefix import GrowingLayer, growing
-from cuecard.models.local.rows import Rows, listening
 
 KEYS = (2048, 8192, 32768)
 QUERIES, HEADS, GROUPS, LAYERS, CHUNK = 4, 16, 4, 4, 1024

@@ -20,13 +20,13 @@ from typing import Any
 from common import save
 from cuecard.domain.call import Mode
 from cuecard.domain.question import AnswerKind, Image, Question
-from cuecard.evals.arms import parse_all
-from cuecard.evals.calls import Seat
-from cuecard.evals.items import Aggregate, Item
-from cuecard.evals.run import Plan, run
-from cuecard.evals.store import Store
+from cuecard.evals.arm import parse_all
+from cuecard.evals.item import Aggregate, Item
+from cuecard.evals.runner.run import Plan, run
+from cuecard.evals.storage.database import Store
+from cuecard.evals.storage.requests import Seat
 from cuecard.models.prompt import Prompt
-from cuecard.models.recorded import Says, ScriptedModel
+from cuecard.models.replay import Says, ScriptedModel
 
 ARMS = ("short:small", "short:large", "reason:small", "reason:large", "transfer", "mutual")
 SHORT_S, REASON_S, WORDS = 0.1, 0.4, 40

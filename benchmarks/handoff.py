@@ -22,7 +22,7 @@ import numpy as np
 from common import pair, save
 from cuecard.demo import boards
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.models.recorded import Says, ScriptedModel
+from cuecard.models.replay import Says, ScriptedModel
 from cuecard.strategies.policy import Policy, Schedule
 from cuecard.strategies.run import answer
 

@@ -9,11 +9,11 @@ from random import Random
 from typing import Any
 
 from common import save
-from cuecard.latency import fit
+from cuecard.latency.analysis import fit
 from cuecard.latency.server.profile import Wish, profile
-from cuecard.models.mock_server import MockServer, Pace, Says
 from cuecard.models.spec import Served
-from cuecard.report.machine import machine
+from cuecard.report.page.machine import machine
+from cuecard.testing.mock_server import MockServer, Pace, Says
 
 PACE = Pace(first_s=0.05, prompt_token_s=1e-4, token_s=0.008)
 KNOWN = {"fixed_s": PACE.first_s, "prefill_s_per_token": PACE.prompt_token_s, "decode_s_per_token": PACE.token_s}

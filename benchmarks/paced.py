@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-from cuecard.models.mock_server import MockServer, Pace, Received, Says
+from cuecard.testing.mock_server import MockServer, Pace, Received, Says
 
 LONG = " ".join(f"w{number}" for number in range(64))
 THOUGHT = " ".join(f"r{number}" for number in range(40))

@@ -18,7 +18,7 @@ from typing import Any
 
 from common import save
 from cuecard.domain.call import FinishReason
-from cuecard.evals import folder
+from cuecard.evals.study import folder
 
 Record = Mapping[str, Any]
 TWO_PROMPTS = 1.8

@@ -23,9 +23,9 @@ from typing import Any
 
 import cuecard
 from common import RESULTS, save
-from cuecard.latency.server.asking import WORDS
 from cuecard.latency.server.metrics import PERCENTILES, Spread, served
 from cuecard.latency.server.profile import Wish, profile
+from cuecard.latency.server.prompts import WORDS
 from cuecard.models.spec import Served
 from server_truth import paced, told, truth, undisturbed
 

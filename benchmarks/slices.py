@@ -14,8 +14,8 @@ import torch
 
 from common import save
 from cuecard.latency.grid import Grid, turned, whole, workloads
-from cuecard.latency.inside.run import Runner
-from cuecard.latency.inside.subject import loaded, plans
+from cuecard.latency.inside.checkpoint import loaded, plans
+from cuecard.latency.inside.request import Runner
 from cuecard.latency.readings import Reading
 
 NAME, DTYPE = "qwen3-vl-2b", "bfloat16"

@@ -29,7 +29,7 @@ sys.path.insert(0, str(HERE.parent / "tests" / "gateway"))
 from gateways import gateway  # noqa: E402
 
 from cuecard.models import spec  # noqa: E402
-from cuecard.models.mock_server import HttpError, MockServer, Received, Reply, Says  # noqa: E402
+from cuecard.testing.mock_server import HttpError, MockServer, Received, Reply, Says  # noqa: E402
 
 PARTS = {"type": "array", "items": {"$ref": "#/$defs/part"}}
 SCHEMAS: dict[str, Any] = {

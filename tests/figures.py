@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cuecard.latency import breakeven
-from cuecard.latency.fitted import Fit, read_all
-from cuecard.latency.measured import roofs as measured_roofs
-from cuecard.report import wording
-from cuecard.report.latency_page import largest
+from cuecard.latency.analysis.latency_model import Fit, read_all
+from cuecard.latency.analysis.measured import roofs as measured_roofs
+from cuecard.latency.simulate import breakeven
+from cuecard.report.latency.report import largest
+from cuecard.report.page import formatting
 from cuecard.strategies.policy import Schedule
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
@@ -308,7 +308,7 @@ def break_even() -> str:
     by = {(each.strategy, each.agree, each.schedule, each.output): each.crossing for each in pair.together}
     outputs = dict.fromkeys(each.output for each in pair.together)
     rows = [
-        (output, wording.crossing(alone[output]), *(wording.crossing(by[(*kind, output)]) for kind in kinds))
+        (output, formatting.crossing(alone[output]), *(formatting.crossing(by[(*kind, output)]) for kind in kinds))
         for output in outputs
     ]
     heads = [f"`{strategy}`, {schedule}" for strategy, _, schedule in kinds]

@@ -18,7 +18,7 @@ from cuecard import Pair
 from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.models.recorded import Says, ScriptedModel
+from cuecard.models.replay import Says, ScriptedModel
 from cuecard.pair import policy_with, question
 from cuecard.strategies.policy import Policy, Schedule
 from cuecard.strategies.team import Heard

@@ -18,8 +18,8 @@ from cuecard import Pair
 from cuecard.domain.errors import BadInput, ModelClosed
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.question import Image
-from cuecard.models import images
-from cuecard.models.recorded import Says, ScriptedModel
+from cuecard.models.images import images
+from cuecard.models.replay import Says, ScriptedModel
 
 pytestmark = pytest.mark.timeout(20)
 

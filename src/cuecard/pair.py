@@ -19,12 +19,13 @@ from cuecard.domain.errors import BadInput, ModelClosed
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.question import AnswerKind, Question, kind_named
 from cuecard.loop_thread import LoopThread
-from cuecard.models import images, spec
 from cuecard.models import probe as probes
+from cuecard.models import spec
 from cuecard.models.base import Limits, Model
-from cuecard.models.findings import Findings
+from cuecard.models.images import images
+from cuecard.models.probe_results import Findings
 from cuecard.models.prompt import CardFormat
-from cuecard.strategies.cuts import cut_with
+from cuecard.strategies.card_selection import cut_with
 from cuecard.strategies.policy import Acceptance, EarlyStop, Policy, Schedule
 from cuecard.strategies.run import answer, known, told
 from cuecard.strategies.team import Heard

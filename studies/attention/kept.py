@@ -17,20 +17,21 @@ import numpy as np
 import torch
 
 from cuecard.answers import extract
-from cuecard.attention import kept, masking, store
+from cuecard.attention import store
+from cuecard.attention.analysis.results import REASONING
 from cuecard.attention.axes import LARGE_OWN, QUERIES
-from cuecard.attention.findings import REASONING
-from cuecard.attention.intervals import Band, band
+from cuecard.attention.experiments import card_cuts, masking
 from cuecard.attention.run import Asked
-from cuecard.cli.tasks import open_named
+from cuecard.cli.evals.tasks import open_named
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.evals.run import chosen
-from cuecard.evals.statistics import holm
+from cuecard.evals.runner.run import chosen
 from cuecard.models import spec
 from cuecard.models.base import Limits
-from cuecard.planning.proportions import wilson
-from cuecard.report.attention_cards import kept_words
-from cuecard.report.tables import write_csv
+from cuecard.report.evaluation.csv_tables import write_csv
+from cuecard.report.evaluation.cut_cards import kept_words
+from cuecard.stats.array_intervals import Band, band
+from cuecard.stats.inference import holm
+from cuecard.stats.proportions import wilson
 
 
 def asked(task: str, limit: int | None) -> Iterator[Asked]:
@@ -55,7 +56,7 @@ def _looked(run: Path) -> list[store.Record]:
 async def work(args: argparse.Namespace) -> None:
     model = spec.load({"model": args.model, **({"prefill": True} if "://" in args.model else {})})
     try:
-        await kept.run(
+        await card_cuts.run(
             asked(args.task, args.limit),
             model,
             args.run,
@@ -78,7 +79,7 @@ def adjusted(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def places(run: Path) -> Iterator[dict[str, Any]]:
     """How many cards say their own answer where."""
     own = [record.conditions[LARGE_OWN] for record in _looked(run)]
-    found = [kept.ends("".join(each["pieces"]), str(_number(each["answer"]))) for each in own]
+    found = [card_cuts.ends("".join(each["pieces"]), str(_number(each["answer"]))) for each in own]
     for name in found[0]:
         count = sum(each[name] for each in found)
         low, high = wilson(count, len(found))
@@ -111,7 +112,9 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--task", required=True)
     parser.add_argument("--limit", type=int)
-    parser.add_argument("--shares", type=lambda text: [float(each) for each in text.split(",")], default=kept.SHARES)
+    parser.add_argument(
+        "--shares", type=lambda text: [float(each) for each in text.split(",")], default=card_cuts.SHARES
+    )
     parser.add_argument("--at-once", type=int, default=16, help="cards of one question that are read at once")
     parser.add_argument("--to", type=Path, required=True, help="where the tables and the figure go")
     args = parser.parse_args()
@@ -120,9 +123,9 @@ def main() -> None:
         asyncio.run(work(args))
     records = masking.read(args.run / "kept.jsonl")
     args.to.mkdir(parents=True, exist_ok=True)
-    rows = kept.table(records)
+    rows = card_cuts.table(records)
     write_csv(args.to / "kept.csv", rows)
-    write_csv(args.to / "kept-differences.csv", adjusted(kept.differences(records)))
+    write_csv(args.to / "kept-differences.csv", adjusted(card_cuts.differences(records)))
     write_csv(args.to / "kept-answers.csv", list(places(args.run)))
     write_csv(args.to / "by-answer.csv", list(by_answer(args.run)))
     names = json.loads((args.run / "run.json").read_text(encoding="utf-8"))["config"]["models"]

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from cuecard.answers import Answer, agree, extract
-from cuecard.answers import verifier as verifying
-from cuecard.answers.verifier import Verifier
+from cuecard.answers.readers import maths_verifier as verifying
+from cuecard.answers.readers.maths_verifier import Verifier
 from cuecard.domain.errors import MissingExtra
 from cuecard.domain.question import AnswerKind, Question
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cuecard.answers.conclusion import conclusion
+from cuecard.answers.text.conclusion import conclusion
 
 
 @pytest.mark.parametrize(

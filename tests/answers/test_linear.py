@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 import cuecard.answers
 from cuecard.answers import Answer, agree, extract, guess_kind, listed_in, normalise
-from cuecard.answers.conclusion import conclusion
-from cuecard.answers.reasoning import ReasoningParser, Start
+from cuecard.answers.reasoning_parser import ReasoningParser, Start
+from cuecard.answers.text.conclusion import conclusion
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.models import prompt as layouts
-from cuecard.strategies import baselines, cuts, early
+from cuecard.strategies import baselines, card_selection, early_stop
 
 LENGTH, MOST_S = 20_000, 0.25
 KINDS = list(AnswerKind)
@@ -182,8 +182,8 @@ def test_a_question_of_two_answers_is_compared_in_time() -> None:
 
 def test_words_of_a_text_without_spaces_or_with_many_are_found_in_time() -> None:
     for text in ("字" * LENGTH, "a" + " " * LENGTH, " a" * LENGTH):
-        assert timed(lambda text=text: list(early._WHOLE_WORD.finditer(text))) < MOST_S
-        assert timed(lambda text=text: cuts.words(text)) < MOST_S
+        assert timed(lambda text=text: list(early_stop._WHOLE_WORD.finditer(text))) < MOST_S
+        assert timed(lambda text=text: card_selection.words(text)) < MOST_S
 
 
 # --- what a bound costs -----------------------------------------------------------------------------------------------
@@ -243,7 +243,7 @@ def _patterns() -> Iterator[tuple[str, re.Pattern[str], bool]]:
             for each in value.values() if isinstance(value, dict) else value:
                 yield from within(each)
 
-    for found in pkgutil.iter_modules(cuecard.answers.__path__, "cuecard.answers."):
+    for found in pkgutil.walk_packages(cuecard.answers.__path__, "cuecard.answers."):
         module = importlib.import_module(found.name)
         source = inspect.getsource(module)
         for name, value in vars(module).items():

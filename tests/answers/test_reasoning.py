@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cuecard.answers import reasoning_tags
-from cuecard.answers.reasoning import Parsed, Piece, ReasoningParser, Start, parse, visible
+from cuecard.answers.reasoning_parser import Parsed, Piece, ReasoningParser, Start, parse, visible
 from cuecard.answers.reasoning_tags import tag_table
 
 pytestmark = pytest.mark.timeout(60)

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cuecard.answers import agree, extract
-from cuecard.answers.tool_calls import cut_answer
+from cuecard.answers.readers.tool_calls import cut_answer
 from cuecard.domain.question import AnswerKind, Calling, Question
-from cuecard.gateway.tools import Tool, Tools
+from cuecard.gateway.wire.tools.tools import Tool, Tools
 
 WEATHER = Tool(
     "get_weather",

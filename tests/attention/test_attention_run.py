@@ -15,9 +15,9 @@ import pytest
 
 from cuecard.attention import run as runs
 from cuecard.attention import store
+from cuecard.attention.analysis.examples import looks
+from cuecard.attention.analysis.results import findings
 from cuecard.attention.axes import LARGE_CARD, LARGE_OWN, NONE, QUERIES, SMALL_OWN, SPANS
-from cuecard.attention.findings import findings
-from cuecard.attention.looking import looks
 from cuecard.attention.run import Asked, Settings
 from cuecard.attention.store import Folder
 from cuecard.demo import boards
@@ -25,7 +25,7 @@ from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput, CuecardError, Unsupported
 from cuecard.models.base import Limits
 from cuecard.models.local.model import LocalModel
-from cuecard.models.local.spans import Span
+from cuecard.models.local.token_spans import Span
 
 Load = Callable[[str], LocalModel]
 COUNT = 4

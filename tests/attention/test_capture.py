@@ -14,11 +14,11 @@ from cuecard.attention.capture import borrowed, capture, own, said
 from cuecard.domain.errors import BadInput, ModelError, Unsupported
 from cuecard.domain.question import Question
 from cuecard.models.base import Limits
-from cuecard.models.local import rows as rows_module
+from cuecard.models.local import attention_hook as rows_module
+from cuecard.models.local.attention_hook import Rows
 from cuecard.models.local.model import LocalModel
 from cuecard.models.local.prefix import GrowingLayer, Room
-from cuecard.models.local.rows import Rows
-from cuecard.models.local.spans import Span, Spans
+from cuecard.models.local.token_spans import Span, Spans
 from cuecard.models.prompt import CardFormat, Prompt, reason, short
 from cuecard.models.simulated import Profile, Script, SimulatedModel
 

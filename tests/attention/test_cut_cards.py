@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from cuecard.attention import masking
 from cuecard.attention.capture import borrowed, capture, own, said
+from cuecard.attention.experiments import masking
 from cuecard.attention.run import Asked
 from cuecard.demo import boards
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Question
 from cuecard.models.base import Limits, Weighing
 from cuecard.models.local.model import LocalModel
-from cuecard.models.local.spans import Span, spans
+from cuecard.models.local.token_spans import Span, spans
 from cuecard.models.prompt import CardFormat, reason
-from cuecard.strategies.cuts import CardCut
+from cuecard.strategies.card_selection import CardCut
 
 Load = Callable[[str], LocalModel]
 CARD = "Let us look at cell 5: cell 5 shows a red 4. So the answer is 4."

@@ -10,15 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cuecard.attention.analysis.overlap import onto, other_text, same_text
 from cuecard.attention.axes import BINS, BOUND, CLASSES, READINGS, SPANS, TOP
 from cuecard.attention.bound import SLACK, bounded
-from cuecard.attention.classes import TokenClass, classes, conclusion
-from cuecard.attention.intervals import band
 from cuecard.attention.measure import Measure, agreement, sparsity, with_last
-from cuecard.attention.overlap import onto, other_text, same_text
+from cuecard.attention.token_classes import TokenClass, classes, conclusion
 from cuecard.domain.errors import CuecardError
-from cuecard.models.local.rows import Rows
-from cuecard.models.local.spans import Span, Spans
+from cuecard.models.local.attention_hook import Rows
+from cuecard.models.local.token_spans import Span, Spans
+from cuecard.stats.array_intervals import band
 
 PIECES = ("Cell", " 4", " shows", " a", " blue", " 6", ",", " so", " the", " answer", " is", " 6", ".")
 

@@ -19,8 +19,8 @@ from browser import CHROMIUM, Tab, browser
 
 from cuecard.cli import app
 from cuecard.domain.errors import BadInput, CuecardError, Unsupported
-from cuecard.report import attention_browser
-from cuecard.report.attention_page import opened, page
+from cuecard.report.attention import browser as attention_browser
+from cuecard.report.attention.report import opened, page
 
 COUNT = 3
 PAIR = ("--task", "boards", "--model", "demo-large", "--small", "demo-small")

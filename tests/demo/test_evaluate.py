@@ -9,8 +9,8 @@ from cuecard.demo.evaluate import ARMS, acceptance, examine, paired, report
 from cuecard.domain.call import Mode
 from cuecard.domain.outcome import Route
 from cuecard.models.prompt import Prompt
-from cuecard.models.recorded import Says, ScriptedModel
-from cuecard.planning.proportions import mcnemar, wilson
+from cuecard.models.replay import Says, ScriptedModel
+from cuecard.stats.proportions import mcnemar, wilson
 from cuecard.strategies.policy import DEFAULT_ACCEPTANCE
 
 SURE, UNSURE = -0.01, -1.5

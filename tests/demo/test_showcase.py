@@ -9,7 +9,7 @@ from random import Random
 import pytest
 from typer.testing import CliRunner
 
-from cuecard import cli
+from cuecard import cli, virtual_time
 from cuecard.demo import showcase as room
 from cuecard.domain.call import Call, FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, CuecardError
@@ -18,8 +18,7 @@ from cuecard.models import spec
 from cuecard.models.base import Model
 from cuecard.models.prompt import Prompt
 from cuecard.models.simulated import Profile, Says, Script, SimulatedModel
-from cuecard.planning import virtual_time
-from cuecard.report.records import Showcase
+from cuecard.report.page.records import Showcase
 
 BOARDS, PHOTOS = 10, 4
 

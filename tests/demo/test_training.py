@@ -10,10 +10,10 @@ import torch
 from rich.progress import Progress
 from transformers import Qwen3VLForConditionalGeneration
 
-from cuecard.demo import boards, checkpoint, lessons, train
+from cuecard.demo import boards, checkpoint, train, training_data
 from cuecard.demo import tokenizer as tk
-from cuecard.demo.lessons import Album, Writer
 from cuecard.demo.train import Phase, Recipe
+from cuecard.demo.training_data import Album, Writer
 
 torch.set_num_threads(1)
 
@@ -28,7 +28,7 @@ def album() -> Album:
     return Album(lambda pictures: pictures.float().mean((1, 2)), seed=0, count=32)
 
 
-def learned(writer: Writer, row: lessons.Row) -> list[str]:
+def learned(writer: Writer, row: training_data.Row) -> list[str]:
     return [writer.tokenizer.decode(row.ids[start:end]) for start, end in row.learned]
 
 
@@ -63,7 +63,7 @@ def test_what_is_copied_is_one_token_at_the_end_whatever_stands_before_it(writer
 
 def test_a_reasoning_row_learns_the_reasoning_the_mark_and_the_answer(writer: Writer, album: Album):
     lesson = album.board_lessons(Random(1), ["jump-2"])[0]
-    (told,) = learned(writer, lessons.reason_row(writer, lesson))
+    (told,) = learned(writer, training_data.reason_row(writer, lesson))
     solution = lesson.solution
     assert told == f"<think>\n{solution.reasoning}\n</think>\n\n{solution.answer}{tk.END}"
 
@@ -71,7 +71,7 @@ def test_a_reasoning_row_learns_the_reasoning_the_mark_and_the_answer(writer: Wr
 def test_a_reading_row_learns_nothing_but_the_true_answer_even_of_a_card_with_a_slip(writer: Writer, album: Album):
     for seed in range(20):
         lesson = album.board_lessons(Random(seed), ["jump-3"])[0]
-        row = lessons.read_row(Random(seed), writer, lesson, slips=1.0)
+        row = training_data.read_row(Random(seed), writer, lesson, slips=1.0)
         assert learned(writer, row) == [lesson.solution.answer + tk.END]
         assert lesson.slipped in writer.tokenizer.decode(row.ids)
 

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image as PilImage
 
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.evals.items import Item
+from cuecard.evals.item import Item
 
 
 def png(colour: str = "red", size: int = 8) -> bytes:

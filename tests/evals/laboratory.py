@@ -10,15 +10,15 @@ from typing import Any
 
 from cuecard.domain.call import Mode
 from cuecard.domain.question import AnswerKind, Image, Question
-from cuecard.evals.arms import parse_all
-from cuecard.evals.calls import Seat
-from cuecard.evals.identity import configuration
-from cuecard.evals.items import Aggregate, Item
-from cuecard.evals.run import Plan, Progress, run
-from cuecard.evals.store import Record, Store
+from cuecard.evals.arm import parse_all
+from cuecard.evals.item import Aggregate, Item
+from cuecard.evals.model_identity import configuration
+from cuecard.evals.runner.run import Plan, Progress, run
+from cuecard.evals.storage.database import Record, Store
+from cuecard.evals.storage.requests import Seat
 from cuecard.models.base import Model
 from cuecard.models.prompt import Prompt
-from cuecard.models.recorded import Says, ScriptedModel
+from cuecard.models.replay import Says, ScriptedModel
 from cuecard.strategies.policy import Policy
 
 ARMS = ("short:small", "short:large", "reason:small", "reason:large", "transfer", "mutual")

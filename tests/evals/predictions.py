@@ -13,12 +13,13 @@ import openpyxl
 from files import b64, tsv
 
 from cuecard.domain.call import Mode
-from cuecard.evals.exchange import bounds, lmms, vlmevalkit
-from cuecard.evals.exchange.imports import Filled, Import, Reader, fill
-from cuecard.evals.exchange.predictions import places, source
-from cuecard.evals.folder import About, RunFolder
-from cuecard.evals.store import Record
-from cuecard.evals.tasks import open_task
+from cuecard.evals.analysis import untimed_summary
+from cuecard.evals.interop import lmms, vlmevalkit
+from cuecard.evals.interop.imports import Filled, Import, Reader, fill
+from cuecard.evals.interop.predictions import places, source
+from cuecard.evals.storage.database import Record
+from cuecard.evals.study.folder import About, RunFolder
+from cuecard.evals.tasks.registry import open_task
 
 GOLDS = "ABCABC"
 COLOURS = ("red", "blue", "green", "black", "white", "grey")
@@ -110,7 +111,7 @@ def imported(
     made = Import(form, task, known, sources, {"small": "tiny", "large": "big"}, reader)
     with RunFolder(folder / "run", About(made.config, {})) as held:
         filled = asyncio.run(fill(made, held.store))
-        return filled, bounds.summed(json.loads(json.dumps(made.config)), held.store)
+        return filled, untimed_summary.summed(json.loads(json.dumps(made.config)), held.store)
 
 
 def only(summary: Record) -> Record:

@@ -8,12 +8,20 @@ from itertools import product
 
 import pytest
 
+from cuecard import virtual_time
 from cuecard.domain.call import Mode
 from cuecard.domain.outcome import Route
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.evals.acceptance import RULES, ShortAnswers, accepts, coincidence, from_records, shared_error, told
-from cuecard.models.recorded import Says, ScriptedModel
-from cuecard.planning import virtual_time
+from cuecard.evals.analysis.acceptance import (
+    RULES,
+    ShortAnswers,
+    accepts,
+    coincidence,
+    from_records,
+    shared_error,
+    told,
+)
+from cuecard.models.replay import Says, ScriptedModel
 from cuecard.strategies.policy import Acceptance, Policy
 from cuecard.strategies.run import answer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cuecard.domain.errors import BadInput
-from cuecard.evals.arms import budgets, parse, parse_all
+from cuecard.evals.arm import budgets, parse, parse_all
 from cuecard.models.prompt import CardFormat
 from cuecard.pair import policy_with
 from cuecard.strategies import policy_file

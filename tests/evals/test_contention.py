@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
+from cuecard import virtual_time
 from cuecard.domain.call import FinishReason, Usage
 from cuecard.domain.errors import ModelBusy
 from cuecard.domain.question import Question
-from cuecard.evals.contention import Machine, pace
+from cuecard.evals.runner.contention import Machine, pace
 from cuecard.models.base import AnswerDelta, Finished, Limits
-from cuecard.models.recorded import Says, ScriptedModel
-from cuecard.planning import virtual_time
+from cuecard.models.replay import Says, ScriptedModel
 
 QUESTIONS = [Question(f"Which, {number}?") for number in range(3)]
 

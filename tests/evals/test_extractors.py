@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.evals.extractors import EXTRACTORS, ours, strict, vlmevalkit
+from cuecard.evals.scoring.extractors import EXTRACTORS, ours, strict, vlmevalkit
 
 FRUIT = Question(
     "What is in the picture?", options=("a red apple", "a banana", "clouds", "a dog"), kind=AnswerKind.CHOICE

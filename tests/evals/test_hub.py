@@ -10,8 +10,8 @@ import pytest
 from files import b64, png, tsv
 
 from cuecard.domain.errors import BadInput, MissingExtra
-from cuecard.evals.data.benchmarks import PRESETS
-from cuecard.evals.tasks import check, open_task
+from cuecard.evals.tasks.presets import PRESETS
+from cuecard.evals.tasks.registry import check, open_task
 
 IMAGE = {"bytes": png(), "path": "1.png"}
 MATHVISTA = {

@@ -7,7 +7,7 @@ from files import jsonl, png
 
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import AnswerKind
-from cuecard.evals.tasks import check, open_task
+from cuecard.evals.tasks.registry import check, open_task
 
 
 def items_of(path, options=""):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cuecard.domain.errors import BadInput, CuecardError
-from cuecard.evals.ledger import STAGES, LedgerError, Price, Spent, check, ledger, watts
+from cuecard.evals.summary.ledger import STAGES, LedgerError, Price, Spent, check, ledger, watts
 
 
 def call(

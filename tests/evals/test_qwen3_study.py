@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from test_hub import ROWS, parquet
 
-from cuecard.evals.arms import parse_all
-from cuecard.evals.studies import read
-from cuecard.models.mock_server import MockServer, Received, Says
+from cuecard.evals.arm import parse_all
+from cuecard.evals.study.study import read
+from cuecard.testing.mock_server import MockServer, Received, Says
 
 FOLDER = Path(__file__).parents[2] / "studies" / "qwen3-vl"
 STUDIES = sorted(FOLDER.glob("*.toml"))

@@ -18,14 +18,14 @@ from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput, BrokenStream, ModelBusy, ModelRefused, ModelUnreachable
 from cuecard.domain.outcome import LatencyKind
 from cuecard.domain.question import Question
-from cuecard.evals.arms import parse_all
-from cuecard.evals.exchange.bounds import summary_of
-from cuecard.evals.ledger import LedgerError
-from cuecard.evals.run import Plan, asked, chosen, expected, run
-from cuecard.evals.store import Store
-from cuecard.evals.summary import quantile, summary
+from cuecard.evals.analysis.untimed_summary import summary_of
+from cuecard.evals.arm import parse_all
+from cuecard.evals.runner.run import Plan, asked, chosen, expected, run
+from cuecard.evals.storage.database import Store
+from cuecard.evals.summary.ledger import LedgerError
+from cuecard.evals.summary.summary import quantile, summary
 from cuecard.models.base import Finished, Progress
-from cuecard.models.recorded import Says, ScriptedModel
+from cuecard.models.replay import Says, ScriptedModel
 from cuecard.strategies.policy import Policy
 
 SAID = {"small": SMALL, "large": LARGE}

@@ -7,7 +7,7 @@ import json
 import pytest
 from files import item
 
-from cuecard.evals.scorers import circular, option_meant, pope, score, scores, sensitivity
+from cuecard.evals.scoring.scorers import circular, option_meant, pope, score, scores, sensitivity
 
 COLOURS = ("red", "green", "blue")
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from cuecard.domain.errors import BadInput
-from cuecard.evals import statistics
-from cuecard.evals.statistics import (
+from cuecard.stats import inference
+from cuecard.stats.inference import (
     compare,
     design_effect,
     difference_interval,
@@ -197,7 +197,7 @@ def test_a_wanted_half_width_is_reached_and_by_one_question_fewer_it_is_not():
 def test_a_planned_number_of_questions_has_the_planned_power():
     rng, count = np.random.default_rng(2), questions_for_difference(0.1, 0.04)
     better, worse = rng.multinomial(count, [0.07, 0.03, 0.9], size=600).T[:2]
-    power = np.mean([statistics.mcnemar(int(b), int(w)) <= 0.05 for b, w in zip(better, worse, strict=True)])
+    power = np.mean([inference.mcnemar(int(b), int(w)) <= 0.05 for b, w in zip(better, worse, strict=True)])
     assert 0.72 <= power <= 0.86  # exact McNemar is a little shy
     count = questions_for_non_inferiority(0.08, 0.02)
     better, worse = rng.multinomial(count, [0.04, 0.04, 0.92], size=600).T[:2]

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from cuecard.domain.errors import BadInput
-from cuecard.evals.studies import ARMS, Study, read
-from cuecard.models.mock_server import MockServer, Received, Says
+from cuecard.evals.study.study import ARMS, Study, read
+from cuecard.testing.mock_server import MockServer, Received, Says
 
 MODELS = ("qwen3-small", "qwen3-large")
 QUESTIONS = 40

@@ -9,12 +9,12 @@ from files import jsonl, png, tsv
 from typer.testing import CliRunner
 
 from cuecard.cli import app
-from cuecard.cli.tasks import open_named
+from cuecard.cli.evals.tasks import open_named
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import AnswerKind
-from cuecard.evals.data.benchmarks import PRESETS
-from cuecard.evals.scorers import score, scores
-from cuecard.evals.tasks import check
+from cuecard.evals.scoring.scorers import score, scores
+from cuecard.evals.tasks.presets import PRESETS
+from cuecard.evals.tasks.registry import check
 
 
 def run(*words: str):

@@ -12,9 +12,9 @@ from files import b64, png, tsv
 
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import AnswerKind
-from cuecard.evals.data.rows import Fault
-from cuecard.evals.data.tsv import TsvTask
-from cuecard.evals.tasks import check, open_task
+from cuecard.evals.tasks.registry import check, open_task
+from cuecard.evals.tasks.rows import Fault
+from cuecard.evals.tasks.tsv import TsvTask
 
 ROW = {"index": 1, "image": b64(), "question": "What is it?", "A": "cat", "B": "dog", "answer": "B"}
 
@@ -288,7 +288,7 @@ def test_the_revision_is_the_hash_of_the_file_and_reading_twice_gives_the_same(t
 READ_A_LARGE_FILE = """
 import resource, sys, time
 from pathlib import Path
-from cuecard.evals.data.tsv import TsvTask
+from cuecard.evals.tasks.tsv import TsvTask
 task = TsvTask("t", Path(sys.argv[1]))
 small = TsvTask("s", Path(sys.argv[2]))
 list(small.items())

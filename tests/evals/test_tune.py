@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cuecard.domain.errors import BadInput
-from cuecard.evals.tune import Goal, Observation, Table, bet_p, needed, table, tune
+from cuecard.evals.analysis.tune import Goal, Observation, Table, bet_p, needed, table, tune
 
 REPETITIONS = 1000
 GOAL = Goal(keep=0.97, confidence=0.95)

@@ -10,11 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from cuecard import disk
-from cuecard.cli.tune import tune as command
+from cuecard.cli.evals.tune import tune as command
 from cuecard.domain.errors import BadInput
-from cuecard.evals.candidates import base_of, candidates, file_of, named, observations
-from cuecard.evals.ledger import Price
-from cuecard.evals.store import AnswerRow, ItemRow, Store
+from cuecard.evals.analysis.candidates import base_of, candidates, file_of, named, observations
+from cuecard.evals.storage.database import AnswerRow, ItemRow, Store
+from cuecard.evals.summary.ledger import Price
 from cuecard.strategies.policy import Acceptance, Policy
 from cuecard.strategies.policy_file import read
 

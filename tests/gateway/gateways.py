@@ -13,18 +13,18 @@ import openai
 import uvicorn
 
 from cuecard.domain.call import Mode
+from cuecard.gateway.admission.image_fetcher import Fetcher
+from cuecard.gateway.admission.keys import Gate, Key
+from cuecard.gateway.admission.slow_clients import Guarded
 from cuecard.gateway.app import application
-from cuecard.gateway.fetch import Fetcher
-from cuecard.gateway.guard import Guarded
-from cuecard.gateway.journal import Journal
-from cuecard.gateway.keys import Gate, Key
+from cuecard.gateway.config.settings import Images
 from cuecard.gateway.pairs import Pairs
 from cuecard.gateway.reload import Reloader
 from cuecard.gateway.service import Service
-from cuecard.gateway.settings import Images
+from cuecard.gateway.telemetry.journal import Journal
 from cuecard.models.base import Model
 from cuecard.models.prompt import Prompt
-from cuecard.models.recorded import Says, ScriptedModel
+from cuecard.models.replay import Says, ScriptedModel
 
 THOUGHT = "One cat on the mat, two in the tree, so there are three."
 COUNT = "How many cats are there? Answer with a number."

@@ -9,8 +9,8 @@ import pytest
 from gateways import COUNT, gateway
 
 from cuecard.domain.errors import BadInput, BudgetUsed, Unauthorised
-from cuecard.gateway.budgets import Budget, Ledger
-from cuecard.gateway.keys import Gate, Key, digest
+from cuecard.gateway.admission.budgets import Budget, Ledger
+from cuecard.gateway.admission.keys import Gate, Key, digest
 
 pytestmark = pytest.mark.timeout(20)
 SECRET = "cue-of-the-tests"

@@ -14,12 +14,12 @@ from gateways import COUNT, DESCRIBE, THOUGHT, agreeing, disagreeing, gateway, m
 
 from cuecard.domain.errors import ModelUnreachable
 from cuecard.domain.question import Image
-from cuecard.gateway.fetch import Fetcher
-from cuecard.models.images import data_url
-from cuecard.models.mock_server import MockServer
-from cuecard.models.mock_server import Says as Replies
+from cuecard.gateway.admission.image_fetcher import Fetcher
+from cuecard.models.images.images import data_url
 from cuecard.models.openai import OpenAIModel
-from cuecard.models.recorded import Says, ScriptedModel
+from cuecard.models.replay import Says, ScriptedModel
+from cuecard.testing.mock_server import MockServer
+from cuecard.testing.mock_server import Says as Replies
 
 pytestmark = pytest.mark.timeout(20)
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from cuecard.domain.errors import BadInput, ModelUnreachable
 from cuecard.domain.question import Image
-from cuecard.gateway import completions
-from cuecard.models.recorded import Says, ScriptedModel
+from cuecard.gateway.wire import completions
+from cuecard.models.replay import Says, ScriptedModel
 
 pytestmark = pytest.mark.timeout(20)
 ASKED: dict[str, Any] = {"model": "cuecard", "prompt": COUNT}

@@ -17,14 +17,14 @@ from gateways import COUNT, THOUGHT, gateway, model
 from PIL import Image
 
 from cuecard.domain.errors import ModelRefused, ModelUnreachable
+from cuecard.gateway.admission.keys import Key, make
 from cuecard.gateway.audit import Audit
-from cuecard.gateway.keys import Key, make
-from cuecard.gateway.observe import MINUTES, Observatory
 from cuecard.gateway.pairs import Pairs
-from cuecard.gateway.pool import Breaker, Pool, Replica
 from cuecard.gateway.service import Service
+from cuecard.gateway.telemetry.metrics import MINUTES, Observatory
+from cuecard.gateway.upstream.pool import Breaker, Pool, Replica
 from cuecard.models.base import Model
-from cuecard.models.recorded import Says, ScriptedModel
+from cuecard.models.replay import Says, ScriptedModel
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium (chromium, chromium-browser, google-chrome)"),

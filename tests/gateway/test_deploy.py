@@ -16,11 +16,11 @@ from gateways import COUNT, disagreeing
 from prometheus_client.parser import text_string_to_metric_families
 
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.gateway import config_file, settings
 from cuecard.gateway.audit import Audit
-from cuecard.gateway.observe import Observatory
-from cuecard.gateway.pool import Breaker, Pool, Replica
+from cuecard.gateway.config import config_file, settings
 from cuecard.gateway.service import Service
+from cuecard.gateway.telemetry.metrics import Observatory
+from cuecard.gateway.upstream.pool import Breaker, Pool, Replica
 from cuecard.strategies.run import answer
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

@@ -15,9 +15,12 @@ from gateways import COUNT, gateway
 
 from cuecard.domain.call import FinishReason, Mode
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.gateway.pool import Breaker, Pool, Replica
+from cuecard.gateway.upstream.pool import Breaker, Pool, Replica
 from cuecard.models.base import AnswerDelta, Event, Limits
-from cuecard.models.mock_server import (
+from cuecard.models.openai import OpenAIModel
+from cuecard.models.prompt import PROSE, Prompt, short
+from cuecard.strategies.policy import Acceptance, Policy
+from cuecard.testing.mock_server import (
     BadJson,
     Cut,
     ErrorEvent,
@@ -31,9 +34,6 @@ from cuecard.models.mock_server import (
     Says,
     Stall,
 )
-from cuecard.models.openai import OpenAIModel
-from cuecard.models.prompt import PROSE, Prompt, short
-from cuecard.strategies.policy import Acceptance, Policy
 
 pytestmark = pytest.mark.timeout(30)
 

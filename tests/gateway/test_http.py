@@ -7,7 +7,7 @@ import json
 import httpx2
 import pytest
 from gateways import COUNT, DESCRIBE, disagreeing, gateway
-from test_guard import said
+from test_slow_clients import said
 
 pytestmark = pytest.mark.timeout(20)
 ASKED = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}

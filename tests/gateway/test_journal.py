@@ -15,8 +15,8 @@ from PIL import Image as PilImage
 from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.question import AnswerKind, Image, Question
-from cuecard.gateway.chat import Asked
-from cuecard.gateway.journal import Journal
+from cuecard.gateway.telemetry.journal import Journal
+from cuecard.gateway.wire.chat import Asked
 from cuecard.strategies.run import answer
 
 ASKED = Asked(model="cuecard", question=Question(COUNT, kind=AnswerKind.NUMBER, system="Secret orders."))

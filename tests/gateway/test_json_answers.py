@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from cuecard.models.mock_server import Framing, HttpError, MockServer, Received, Reply, Says
 from cuecard.models.openai import OpenAIModel
 from cuecard.strategies.run import STRATEGIES
+from cuecard.testing.mock_server import Framing, HttpError, MockServer, Received, Reply, Says
 
 COUNT = {
     "type": "object",

@@ -9,7 +9,7 @@ import pytest
 from gateways import COUNT, gateway
 
 from cuecard.domain.errors import RateLimited, Unauthorised
-from cuecard.gateway.keys import Gate, Key, digest, make
+from cuecard.gateway.admission.keys import Gate, Key, digest, make
 
 ASKED: dict[str, Any] = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
 SECRET = "cue-of-the-tests"

@@ -9,20 +9,20 @@ from typing import Any
 import httpx2
 import pytest
 from gateways import COUNT, gateway, model
-from test_passing import TOOLS
+from test_passthrough import TOOLS
 
+from cuecard import virtual_time
 from cuecard.domain.call import Call, Mode
 from cuecard.domain.errors import CostLimit, ModelError, ModelTimeout, NoAnswer
 from cuecard.domain.question import AnswerKind, Image, Question
-from cuecard.gateway.account import costs
-from cuecard.gateway.config import Prices
-from cuecard.gateway.pool import Breaker, Pool, Replica
-from cuecard.gateway.purse import Purse, check_passed, tokens_of_image, tokens_of_text
+from cuecard.gateway.config.config import Prices
 from cuecard.gateway.service import Service
+from cuecard.gateway.upstream.cost_limit import Purse, check_passed, tokens_of_image, tokens_of_text
+from cuecard.gateway.upstream.pool import Breaker, Pool, Replica
+from cuecard.gateway.wire.usage import costs
 from cuecard.models.base import Limits, Model
 from cuecard.models.prompt import TAGS, short
-from cuecard.models.recorded import Says, ScriptedModel
-from cuecard.planning import virtual_time
+from cuecard.models.replay import Says, ScriptedModel
 from cuecard.strategies.policy import Policy, Schedule
 from cuecard.strategies.run import answer
 

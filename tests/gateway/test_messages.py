@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from cuecard.domain.errors import BadInput, ModelUnreachable
 from cuecard.domain.question import Image
-from cuecard.gateway import message_blocks, messages
-from cuecard.gateway.keys import Key, digest
-from cuecard.models.images import decoded
-from cuecard.models.recorded import Says, ScriptedModel
+from cuecard.gateway.admission.keys import Key, digest
+from cuecard.gateway.wire.anthropic import blocks, messages
+from cuecard.models.images.images import decoded
+from cuecard.models.replay import Says, ScriptedModel
 
 pytestmark = pytest.mark.timeout(20)
 ASKED: dict[str, Any] = {"model": "cuecard", "max_tokens": 100, "messages": [{"role": "user", "content": COUNT}]}
@@ -258,7 +258,7 @@ def test_tools_and_their_calls_and_results_become_those_of_chat_completions():
         "tool_choice": {"type": "any", "disable_parallel_tool_use": True},
     }
     call = {"id": "toolu_1", "type": "function", "function": {"name": "look", "arguments": '{"x": 1}'}}
-    assert message_blocks.messages(body) == [
+    assert blocks.messages(body) == [
         {"role": "user", "content": [{"type": "text", "text": COUNT}]},
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "toolu_1", "content": "four"},
@@ -266,7 +266,7 @@ def test_tools_and_their_calls_and_results_become_those_of_chat_completions():
         {"role": "user", "content": [{"type": "text", "text": "So?"}]},
     ]
     function = {"name": "look", "description": "Looks.", "parameters": schema}
-    assert message_blocks.tools(body) == {
+    assert blocks.tools(body) == {
         "tools": [{"type": "function", "function": function}],
         "tool_choice": "required",
         "parallel_tool_calls": False,
@@ -284,7 +284,7 @@ def test_tools_and_their_calls_and_results_become_those_of_chat_completions():
 )
 def test_a_choice_of_tools_has_its_counterpart(choice, translated):
     tools = [{"name": "f", "input_schema": {"type": "object"}}]
-    assert message_blocks.tools({"tools": tools, "tool_choice": choice})["tool_choice"] == translated
+    assert blocks.tools({"tools": tools, "tool_choice": choice})["tool_choice"] == translated
 
 
 # --- events -----------------------------------------------------------------------------------------------------------

@@ -11,11 +11,11 @@ from gateways import COUNT, gateway
 
 from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.domain.question import Image
-from cuecard.gateway import chat, responses
 from cuecard.gateway.app import MOST_TEXT
-from cuecard.gateway.bodies import within
-from cuecard.gateway.chat import Asked, parse
-from cuecard.gateway.memory import Memory
+from cuecard.gateway.wire import chat, responses
+from cuecard.gateway.wire.body import within
+from cuecard.gateway.wire.chat import Asked, parse
+from cuecard.gateway.wire.response_memory import Memory
 
 MOST_S = 1.0
 SPACES = " " * 60_000

@@ -11,11 +11,20 @@ import openai
 import pytest
 from gateways import COUNT, DESCRIBE, agreeing, disagreeing, gateway, model
 
-from cuecard.gateway.parameters import HEADER, PARAMETERS, Parameters, Unknown, Use, header, read, settled
+from cuecard.gateway.wire.parameters.table import (
+    HEADER,
+    PARAMETERS,
+    Parameters,
+    Unknown,
+    Use,
+    header,
+    read,
+    settled,
+)
 from cuecard.models.extras import NAMES, PENALTIES, SAMPLING
-from cuecard.models.mock_server import MockServer
-from cuecard.models.mock_server import Says as Replies
 from cuecard.models.openai import OpenAIModel
+from cuecard.testing.mock_server import MockServer
+from cuecard.testing.mock_server import Says as Replies
 
 pytestmark = pytest.mark.timeout(20)
 DOCS = Path(__file__).parents[2] / "docs" / "gateway.md"

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from cuecard import virtual_time
 from cuecard.domain.errors import BrokenStream, ModelBusy, ModelError, ModelRefused, ModelTimeout, ModelUnreachable
 from cuecard.domain.question import Question
-from cuecard.gateway.pool import Breaker, Pool, Replica, State
+from cuecard.gateway.upstream.pool import Breaker, Pool, Replica, State
 from cuecard.models.base import AnswerDelta, Limits
 from cuecard.models.prompt import PROSE, TAGS, CardFormat, read, reason, short
-from cuecard.models.recorded import Says, ScriptedModel
-from cuecard.planning import virtual_time
+from cuecard.models.replay import Says, ScriptedModel
 
 ASK = short(Question("How many cats?"), TAGS)
 FINE, DOWN = Says("3", token_s=1), Says(error=ModelUnreachable("nobody there"))

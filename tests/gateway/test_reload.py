@@ -12,11 +12,11 @@ import httpx2
 import pytest
 from gateways import COUNT, gateway
 
-from cuecard.gateway.config_file import read
-from cuecard.gateway.keys import digest
+from cuecard.gateway.admission.keys import digest
+from cuecard.gateway.config.config_file import read
 from cuecard.gateway.pairs import Pairs
 from cuecard.gateway.reload import Reloader
-from cuecard.models.mock_server import MockServer, Pace, Says
+from cuecard.testing.mock_server import MockServer, Pace, Says
 
 pytestmark = pytest.mark.timeout(30)
 

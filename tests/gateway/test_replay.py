@@ -12,18 +12,18 @@ from gateways import COUNT, THOUGHT, disagreeing, model
 from PIL import Image as PilImage
 from typer.testing import CliRunner
 
+from cuecard import virtual_time
 from cuecard.cli import app
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Image, Question
-from cuecard.gateway.account import End, Unanswered
-from cuecard.gateway.chat import Asked, Given
-from cuecard.gateway.journal import Journal
 from cuecard.gateway.replay import Told, entries, replay, summary
+from cuecard.gateway.telemetry.journal import Journal
+from cuecard.gateway.wire.chat import Asked, Given
+from cuecard.gateway.wire.usage import End, Unanswered
 from cuecard.models.base import Model
 from cuecard.pair import policy_with
-from cuecard.planning import virtual_time
 from cuecard.strategies.policy import Policy
 from cuecard.strategies.run import answer
 

@@ -12,9 +12,9 @@ from gateways import COUNT, DESCRIBE, THOUGHT, disagreeing, gateway, model
 
 from cuecard.domain.errors import BadInput, ModelUnreachable
 from cuecard.domain.question import Image
-from cuecard.gateway.memory import Memory
-from cuecard.models.images import data_url
-from cuecard.models.recorded import Says, ScriptedModel
+from cuecard.gateway.wire.response_memory import Memory
+from cuecard.models.images.images import data_url
+from cuecard.models.replay import Says, ScriptedModel
 
 pytestmark = pytest.mark.timeout(20)
 USER = {"role": "user", "content": COUNT}

@@ -13,22 +13,22 @@ import httpx2
 import pytest
 from gateways import COUNT, DESCRIBE, disagreeing, gateway, model
 
+from cuecard import virtual_time
 from cuecard.domain.call import Call, FinishReason, Mode, Usage
 from cuecard.domain.errors import ModelRefused
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.gateway.account import charge
+from cuecard.gateway.admission.keys import Key, digest
 from cuecard.gateway.audit import Audit
-from cuecard.gateway.journal import Journal
-from cuecard.gateway.keys import Key, digest
-from cuecard.gateway.pool import Breaker, Pool, Replica
 from cuecard.gateway.service import Service
+from cuecard.gateway.telemetry.journal import Journal
+from cuecard.gateway.upstream.pool import Breaker, Pool, Replica
+from cuecard.gateway.wire.usage import charge
 from cuecard.models.base import Model
-from cuecard.models.mock_server import MockServer, Stall
-from cuecard.models.mock_server import Says as Replies
 from cuecard.models.openai import OpenAIModel
-from cuecard.models.recorded import Says, ScriptedModel
-from cuecard.planning import virtual_time
+from cuecard.models.replay import Says, ScriptedModel
+from cuecard.testing.mock_server import MockServer, Stall
+from cuecard.testing.mock_server import Says as Replies
 
 pytestmark = pytest.mark.timeout(20)
 SECRET = "cue-of-the-tests"

@@ -10,13 +10,13 @@ import pytest
 from gateways import gateway, model
 
 from cuecard.domain.call import Mode
-from cuecard.gateway.journal import Journal
 from cuecard.gateway.replay import entries
-from cuecard.models.mock_server import HttpError, MockServer, Says
+from cuecard.gateway.telemetry.journal import Journal
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.prompt import PROSE
-from cuecard.models.recorded import Says as Scripted
-from cuecard.models.recorded import ScriptedModel
+from cuecard.models.replay import Says as Scripted
+from cuecard.models.replay import ScriptedModel
+from cuecard.testing.mock_server import HttpError, MockServer, Says
 
 pytestmark = pytest.mark.timeout(20)
 WEATHER = {

@@ -10,9 +10,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 from cuecard.domain.errors import ModelRefused, NoAnswer
-from cuecard.gateway.traces import Traces
+from cuecard.gateway.telemetry.traces import Traces
 from cuecard.models.base import Model
-from cuecard.models.recorded import Says, ScriptedModel
+from cuecard.models.replay import Says, ScriptedModel
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 ASKED = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}

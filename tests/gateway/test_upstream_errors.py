@@ -14,9 +14,9 @@ import openai
 import pytest
 from gateways import COUNT, agreeing, gateway
 
-from cuecard.gateway.pool import Breaker, Pool, Replica
-from cuecard.models.mock_server import HttpError, MockServer, Raw, Reply, Says
+from cuecard.gateway.upstream.pool import Breaker, Pool, Replica
 from cuecard.models.openai import OpenAIModel
+from cuecard.testing.mock_server import HttpError, MockServer, Raw, Reply, Says
 
 pytestmark = pytest.mark.timeout(30)
 

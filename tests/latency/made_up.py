@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from cuecard.latency.fitted import profile_of
+from cuecard.latency.analysis.latency_model import profile_of
 from cuecard.latency.readings import Asked, Point, Reading, Readings
 
 SMALL = {

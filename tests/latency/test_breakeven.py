@@ -16,11 +16,12 @@ from typer.testing import CliRunner
 from cuecard.cli import app
 from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import Route
-from cuecard.latency import breakeven, fit
-from cuecard.latency.breakeven import Asked, tokens_alone
-from cuecard.latency.costs import TRANSFER, Costs
-from cuecard.latency.fitted import Fit, profile_of
-from cuecard.latency.virtual import Chances, Way, Workload, outcomes
+from cuecard.latency.analysis import fit
+from cuecard.latency.analysis.latency_model import Fit, profile_of
+from cuecard.latency.simulate import breakeven
+from cuecard.latency.simulate.breakeven import Asked, tokens_alone
+from cuecard.latency.simulate.costs import TRANSFER, Costs
+from cuecard.latency.simulate.simulation import Chances, Way, Workload, outcomes
 from cuecard.strategies.policy import Schedule
 
 WORK = Workload(visual=196, prompt=240, answer=4)

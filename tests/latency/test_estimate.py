@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from cuecard.cli import app
 from cuecard.domain.errors import BadInput
-from cuecard.latency import fitted
+from cuecard.latency.analysis import latency_model
 
 NAMES = ["--small", "tiny-2b", "--large", "http://nowhere.invalid/v1#tiny-8b"]
 
@@ -33,7 +33,7 @@ def test_strategies_are_estimated_for_the_image_and_the_text_that_are_asked_abou
     (tmp_path / "q.png").write_bytes(picture.getvalue())
     found = asked(tmp_path / "run", *NAMES, "--image", str(tmp_path / "q.png"), "--budget", "100")
     assert (found["label"], found["visual"]) == ("estimated", 196)
-    large = fitted.plainest(fitted.read_all(tmp_path / "run"), "tiny-8b")
+    large = latency_model.plainest(latency_model.read_all(tmp_path / "run"), "tiny-8b")
     assert found["seconds"]["short:large"]["100"] == pytest.approx(large.profile.call_s(196, found["prompt"], 4))
     assert found["seconds"]["transfer, overlap"]["100"] < found["seconds"]["reason:large"]["100"]
 

@@ -11,8 +11,9 @@ import pytest
 from made_up import LARGE, MODELS, SMALL, made, profiled
 
 from cuecard.domain.errors import BadInput
-from cuecard.latency import fit, fitted, readings
-from cuecard.latency.fitted import profile_of
+from cuecard.latency import readings
+from cuecard.latency.analysis import fit, latency_model
+from cuecard.latency.analysis.latency_model import profile_of
 from cuecard.latency.readings import Asked, Point, Reading, Readings
 
 
@@ -96,16 +97,16 @@ def test_each_setting_has_a_fit_of_its_own_and_a_file_named_by_it(tmp_path: Path
         for reading in made({"org/a": SMALL}, Random(1), 0.0, 0.0, (1, 8, 32)):
             held.append(reading)
             held.append(replace(reading, point=replace(reading.point, batch=8)))
-    written = fitted.write(fit.fits(tmp_path, draws=0), tmp_path / fitted.FOLDER)
+    written = latency_model.write(fit.fits(tmp_path, draws=0), tmp_path / latency_model.FOLDER)
     assert sorted(path.name for path in written) == ["org_a-batch=1.json", "org_a-batch=8.json"]
-    assert fitted.plainest(fitted.read_all(tmp_path), "org/a").setting["batch"] == 1
+    assert latency_model.plainest(latency_model.read_all(tmp_path), "org/a").setting["batch"] == 1
 
 
 def test_a_fit_comes_back_from_its_file_as_it_was_and_is_called_estimated(tmp_path: Path) -> None:
     profiled(tmp_path)
     made_ = fit.fits(tmp_path, draws=20)
-    paths = fitted.write(made_, tmp_path / fitted.FOLDER)
-    back = fitted.read_all(tmp_path)
+    paths = latency_model.write(made_, tmp_path / latency_model.FOLDER)
+    back = latency_model.read_all(tmp_path)
     assert [each.model for each in back] == list(MODELS)
     assert [each.profile for each in back] == [each.profile for each in made_]
     assert [each.held_out for each in back] == [each.held_out for each in made_]
@@ -114,10 +115,10 @@ def test_a_fit_comes_back_from_its_file_as_it_was_and_is_called_estimated(tmp_pa
 
 def test_fits_that_are_not_there_or_of_another_version_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="holds no fits"):
-        fitted.read_all(tmp_path)
+        latency_model.read_all(tmp_path)
     (tmp_path / "fit.json").write_text('{"version": 99}')
     with pytest.raises(BadInput, match="version 99"):
-        fitted.read(tmp_path / "fit.json")
+        latency_model.read(tmp_path / "fit.json")
 
 
 def test_the_parts_of_a_call_add_up_to_the_call(tmp_path: Path) -> None:

@@ -9,15 +9,16 @@ import pytest
 import torch
 
 from cuecard.domain.errors import BadInput, CuecardError
-from cuecard.latency import measured, readings
+from cuecard.latency import readings
+from cuecard.latency.analysis import measured
 from cuecard.latency.grid import Grid, Workload
+from cuecard.latency.inside import decoders, random_weights
 from cuecard.latency.inside import profile as profiles
-from cuecard.latency.inside import stepping, weights
+from cuecard.latency.inside.attribution import LostTime, Watch
+from cuecard.latency.inside.checkpoint import TooBig, loaded, plans
 from cuecard.latency.inside.device import datasheet
 from cuecard.latency.inside.profile import Wish, profile
-from cuecard.latency.inside.run import Runner
-from cuecard.latency.inside.subject import TooBig, loaded, plans
-from cuecard.latency.inside.watch import LostTime, Watch
+from cuecard.latency.inside.request import Runner
 from cuecard.latency.progress import End
 
 CPU = torch.device("cpu")
@@ -127,8 +128,8 @@ def test_every_way_to_decode_writes_the_same_tokens(tiny: Runner, attention: str
 def test_a_compiled_step_writes_the_same_tokens(tiny: Runner) -> None:
     prompt = tiny.prompt(work())
     plain = tiny.run(work(output_tokens=6, batch=2), prompt)
-    decoder = tiny._decoder or stepping.StaticDecoder(tiny.subject.model)
-    tiny._steppers[True, True, 2] = stepping.Compiled(decoder, 2, 64, backend="eager")
+    decoder = tiny._decoder or decoders.StaticDecoder(tiny.subject.model)
+    tiny._steppers[True, True, 2] = decoders.Compiled(decoder, 2, 64, backend="eager")
     for _ in range(2):  # begun anew, it has forgotten the first request
         assert tiny.run(work(output_tokens=6, batch=2, attention="fused", compiled=True), prompt).tokens == plain.tokens
 
@@ -174,7 +175,7 @@ def test_a_mixture_of_experts_is_made_and_runs() -> None:
     told["vision_config"] = {**told["vision_config"], **eye, "deepstack_visual_indexes": [0]}
     from transformers import AutoConfig
 
-    model = weights.made(AutoConfig.for_model(told.pop("model_type"), **told), CPU, "float32")
+    model = random_weights.made(AutoConfig.for_model(told.pop("model_type"), **told), CPU, "float32")
     with torch.inference_mode():
         assert torch.isfinite(model(input_ids=torch.tensor([[1, 2, 3]])).logits).all()
 

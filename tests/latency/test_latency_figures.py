@@ -14,7 +14,7 @@ from made_up import SMALL, profiled
 from typer.testing import CliRunner
 
 from cuecard.cli import app
-from cuecard.latency import breakeven
+from cuecard.latency.simulate import breakeven
 
 SIZES = {"layers": 2, "hidden": 64, "heads": 2, "kv_heads": 1, "head_dim": 32, "intermediate": 128}
 DIMENSIONS = {

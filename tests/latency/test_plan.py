@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from cuecard.cli import app
 from cuecard.domain.errors import BadInput
-from cuecard.latency import fit, fitted
-from cuecard.latency.plan import Line, plans
+from cuecard.latency.analysis import fit, latency_model
+from cuecard.latency.simulate.plan import Line, plans
 from cuecard.strategies.policy import Schedule
 
 FILE = """
@@ -47,7 +47,7 @@ large = "hosted"
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     profiled(tmp_path / "run")
-    fitted.write(fit.fits(tmp_path / "run", draws=0), tmp_path / "run" / fitted.FOLDER)
+    latency_model.write(fit.fits(tmp_path / "run", draws=0), tmp_path / "run" / latency_model.FOLDER)
     (tmp_path / "plan.toml").write_text(FILE)
     return tmp_path / "plan.toml"
 
@@ -67,7 +67,7 @@ def test_public_figures_give_the_latency_and_the_cost_that_they_say(file: Path) 
 
 def test_a_fit_gives_its_own_latency_and_its_devices_time_as_cost(file: Path) -> None:
     short = lines(file)["short:small", None]
-    known = fitted.plainest(fitted.read_all(file.parent / "run"), "tiny-2b").profile.call_s(196, 240, 4)
+    known = latency_model.plainest(latency_model.read_all(file.parent / "run"), "tiny-2b").profile.call_s(196, 240, 4)
     assert short.mean_s == pytest.approx(known)
     assert short.cost == pytest.approx(known * 3.6 / 3600)
 

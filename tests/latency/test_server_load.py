@@ -12,7 +12,7 @@ import pytest
 
 from cuecard.latency.server import load
 from cuecard.latency.server.client import Raw
-from cuecard.planning.virtual_time import run
+from cuecard.virtual_time import run
 
 
 def server(seconds: float, most: list[int]) -> Callable[[bytes, float | None], Awaitable[Raw]]:

@@ -12,7 +12,7 @@ from cuecard.latency.readings import Point, Reading
 from cuecard.latency.server.client import Raw
 from cuecard.latency.server.events import Heard, heard
 from cuecard.latency.server.metrics import Spread, figures, spread
-from cuecard.models.openai.incoming import ErrorEvent
+from cuecard.models.openai.response_body import ErrorEvent
 
 ROLE = {"role": "assistant", "content": ""}
 

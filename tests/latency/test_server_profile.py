@@ -18,15 +18,25 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from cuecard.cli import app
-from cuecard.cli.served import show
+from cuecard.cli.latency.server import show
 from cuecard.domain.errors import BadInput, ModelError, ModelRefused, ModelUnreachable, Unsupported
 from cuecard.latency import readings
 from cuecard.latency.progress import End
 from cuecard.latency.server.client import Client
 from cuecard.latency.server.metrics import DEFINITIONS, served
 from cuecard.latency.server.profile import Wish, profile
-from cuecard.models.mock_server import Count, Cut, HttpError, MockServer, Pace, Received, Reply, Says, Stall
 from cuecard.models.spec import Served
+from cuecard.testing.mock_server import (
+    Count,
+    Cut,
+    HttpError,
+    MockServer,
+    Pace,
+    Received,
+    Reply,
+    Says,
+    Stall,
+)
 
 SAYS = Says("four five six", reasoning="one two three", thinks=True, pace=Pace(bundle=2))
 MACHINE = {"date": "2026-11-25"}

@@ -18,7 +18,6 @@ from hearing import hear
 from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.errors import BrokenStream, ModelError, ModelUnreachable, Unsupported
 from cuecard.domain.question import AnswerKind, Image, Question
-from cuecard.models import mock_server
 from cuecard.models.base import (
     AnswerDelta,
     Event,
@@ -31,11 +30,12 @@ from cuecard.models.base import (
     Started,
 )
 from cuecard.models.local.model import LocalModel
-from cuecard.models.mock_server import Cut, HttpError, MockServer
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.prompt import TAGS, Prompt, growing, read, reason, short
-from cuecard.models.recorded import RecordedModel, RecordingModel, Says, ScriptedModel
+from cuecard.models.replay import RecordedModel, RecordingModel, Says, ScriptedModel
 from cuecard.models.simulated import Profile, Script, SimulatedModel, words
+from cuecard.testing import mock_server
+from cuecard.testing.mock_server import Cut, HttpError, MockServer
 
 pytestmark = pytest.mark.timeout(30)
 

@@ -15,11 +15,11 @@ from cuecard.models import prompt as layouts
 from cuecard.models.base import Limits
 from cuecard.models.extras import Extras
 from cuecard.models.local.decoding import chance, choose
-from cuecard.models.mock_server import MockServer, Says
 from cuecard.models.openai import OpenAIModel
-from cuecard.models.openai.incoming import Token, chunk
+from cuecard.models.openai.response_body import Token, chunk
 from cuecard.models.prompt import TAGS
-from cuecard.models.recorded import key
+from cuecard.models.replay import key
+from cuecard.testing.mock_server import MockServer, Says
 
 STORY = Question("Describe the picture.", kind=AnswerKind.FREE_TEXT)
 SHORT = layouts.short(STORY, TAGS)

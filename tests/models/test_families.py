@@ -174,7 +174,7 @@ def test_qwens_prompts_are_laid_out_as_qwens_own_processor_does(
 
 
 def saved(images: tuple[Image, ...]) -> list[str]:
-    from cuecard.models.images import data_url
+    from cuecard.models.images.images import data_url
 
     return [data_url(image) for image in images]
 

@@ -12,7 +12,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.domain.question import Question
-from cuecard.evals.identity import is_local, revision
+from cuecard.evals.model_identity import is_local, revision
 from cuecard.models import spec
 from cuecard.models.base import Limits
 from cuecard.models.local import loading

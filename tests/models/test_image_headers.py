@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image as PilImage
 
 import pictures
-from cuecard.models import drawing, image_headers
+from cuecard.models.images import image_headers, pillow_decoding
 
 KINDS = pictures.every_kind()
 JPEG, PNG, WEBP = KINDS["JPEG RGB 0"], KINDS["PNG RGB 0"], KINDS["WEBP RGB 0"]
@@ -22,7 +22,7 @@ JPEG, PNG, WEBP = KINDS["JPEG RGB 0"], KINDS["PNG RGB 0"], KINDS["WEBP RGB 0"]
 def test_what_a_header_says_is_what_a_decoder_finds(kind: str) -> None:
     header = image_headers.read(KINDS[kind])
     with PilImage.open(io.BytesIO(KINDS[kind])) as picture:
-        is_plain = picture.get_format_mimetype() in drawing.SERVED and drawing.is_plain(picture)
+        is_plain = picture.get_format_mimetype() in pillow_decoding.SERVED and pillow_decoding.is_plain(picture)
         if picture.format in ("GIF", "BMP", "TIFF"):
             assert header is None
         else:
@@ -43,7 +43,7 @@ def test_a_header_of_damaged_bytes_never_says_another_size(
     if header is None:
         return
     try:
-        with PilImage.open(io.BytesIO(damaged), formats=drawing.FORMATS) as picture:
+        with PilImage.open(io.BytesIO(damaged), formats=pillow_decoding.FORMATS) as picture:
             assert picture.size == (header.width, header.height)
     except (PilImage.UnidentifiedImageError, OSError, ValueError, SyntaxError):
         return  # it cannot be decoded at all

@@ -22,8 +22,8 @@ from PIL import Image as PilImage
 
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image
-from cuecard.models import images
-from cuecard.models.images import MOST_BYTES, data_url, load
+from cuecard.models.images import images
+from cuecard.models.images.images import MOST_BYTES, data_url, load
 
 pytestmark = pytest.mark.timeout(30)
 

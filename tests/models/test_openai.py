@@ -26,7 +26,10 @@ from cuecard.domain.errors import (
 )
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.models.base import Event, Finished, Limits, Progress, ReasoningDelta, Started
-from cuecard.models.mock_server import (
+from cuecard.models.openai import OpenAIModel
+from cuecard.models.openai.families import FAMILIES, family_of
+from cuecard.models.prompt import PROSE, TAGS, CardFormat, Prompt, growing, read, reason, short
+from cuecard.testing.mock_server import (
     Count,
     Framing,
     HttpError,
@@ -36,9 +39,6 @@ from cuecard.models.mock_server import (
     Says,
     Stall,
 )
-from cuecard.models.openai import OpenAIModel
-from cuecard.models.openai.families import FAMILIES, family_of
-from cuecard.models.prompt import PROSE, TAGS, CardFormat, Prompt, growing, read, reason, short
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -570,7 +570,7 @@ async def test_many_calls_run_at_once_on_one_model() -> None:
 
 
 def test_the_mock_is_not_imported_with_the_model() -> None:
-    code = "import sys, cuecard.models.openai; sys.exit('cuecard.models.mock_server' in sys.modules)"
+    code = "import sys, cuecard.models.openai; sys.exit('cuecard.testing.mock_server' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=15).returncode == 0
 
 

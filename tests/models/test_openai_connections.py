@@ -16,10 +16,19 @@ from serving import REASON, SHORT, THOUGHT, served
 from cuecard.domain.errors import BrokenStream, ModelClosed, ModelUnreachable
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.models.base import Limits, ReasoningDelta
-from cuecard.models.mock_server import BadJson, Framing, HttpError, MockServer, Received, Reply, Says, Stall
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.openai.http import Disconnected, Server
 from cuecard.models.prompt import CardFormat, read, short
+from cuecard.testing.mock_server import (
+    BadJson,
+    Framing,
+    HttpError,
+    MockServer,
+    Received,
+    Reply,
+    Says,
+    Stall,
+)
 
 pytestmark = pytest.mark.timeout(20)
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.models import findings, probe, spec
+from cuecard.models import probe, probe_results, spec
 from cuecard.models.base import Limits
-from cuecard.models.mock_server import HttpError, MockServer, Received, Reply, Says
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.prompt import CardFormat, short
+from cuecard.testing.mock_server import HttpError, MockServer, Received, Reply, Says
 
 pytestmark = pytest.mark.timeout(30)
 THINKING, NOTES, TURN = map(str, CardFormat)
@@ -139,7 +139,7 @@ async def test_what_was_found_is_stored_and_not_asked_again():
             asked.append(len(model.abilities.card_formats))
             await model.aclose()
         assert asked == [1, 1]
-        (stored,) = findings.load().values()
+        (stored,) = probe_results.load().values()
         assert stored.complete
 
 
@@ -169,24 +169,24 @@ async def test_another_model_under_the_same_name_is_probed_again():
         first = await probe.adapted(model)
         key = probe._key(model, first)
         model.fingerprint = "of another model"
-        assert probe._key(model, first) not in findings.load()
-        assert key in findings.load()
+        assert probe._key(model, first) not in probe_results.load()
+        assert key in probe_results.load()
         await model.aclose()
 
 
 async def test_findings_of_last_year_are_forgotten(monkeypatch):
     await found(reads(NOTES))
-    assert len(findings.load()) == 1
+    assert len(probe_results.load()) == 1
     now = time.time()
-    monkeypatch.setattr(findings.time, "time", lambda: now + 365 * 24 * 3600)
-    assert findings.load() == {}
+    monkeypatch.setattr(probe_results.time, "time", lambda: now + 365 * 24 * 3600)
+    assert probe_results.load() == {}
 
 
 async def test_a_cache_file_that_cannot_be_read_is_an_empty_one():
-    findings.path().parent.mkdir(parents=True)
+    probe_results.path().parent.mkdir(parents=True)
     for broken in ("{", "[]", '{"a": 1}', '{"a": {"reads": {"notes": {"x": 1}}}}'):
-        findings.path().write_text(broken)
-        assert findings.load() == {}
+        probe_results.path().write_text(broken)
+        assert probe_results.load() == {}
 
 
 async def test_what_the_table_says_goes_before_what_was_found():
@@ -221,7 +221,7 @@ async def test_a_probe_that_was_interrupted_goes_on_where_it_stopped():
         model = spec.load(f"{url}#tiny-instruct")
         whole = await probe.adapted(model)
         whole.steps = ["listing", "short", "constraint", "thinking"]
-        findings.store(probe._key(model, whole), whole)
+        probe_results.store(probe._key(model, whole), whole)
         server_calls: list[str] = []
         model.stream = _counted(model.stream, server_calls)  # type: ignore[method-assign]
         await probe.adapted(model)
@@ -266,8 +266,8 @@ async def test_a_prefix_cache_is_seen_by_what_the_server_counts():
 
 async def test_two_processes_that_store_at_once_leave_a_whole_file():
     seen, _ = await found(reads(NOTES))
-    await asyncio.gather(*(asyncio.to_thread(findings.store, f"{probe.VERSION} key {n}", seen) for n in range(8)))
-    assert json.loads(findings.path().read_text())
+    await asyncio.gather(*(asyncio.to_thread(probe_results.store, f"{probe.VERSION} key {n}", seen) for n in range(8)))
+    assert json.loads(probe_results.path().read_text())
 
 
 def test_models_in_this_process_are_not_probed(monkeypatch):

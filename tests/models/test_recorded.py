@@ -16,14 +16,14 @@ from hearing import Heard, hear
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cuecard import virtual_time
 from cuecard.domain.call import FinishReason
 from cuecard.domain.errors import BadInput, ModelError, ModelTimeout, Unsupported
 from cuecard.domain.question import AnswerKind, Image, Question
 from cuecard.models.base import Event, Finished, Limits, Model, ReasoningDelta
 from cuecard.models.prompt import PROSE, TAGS, CardFormat, Prompt, Style, growing, read, reason, short
-from cuecard.models.recorded import RecordedModel, RecordingModel, Says, ScriptedModel, key
+from cuecard.models.replay import RecordedModel, RecordingModel, Says, ScriptedModel, key
 from cuecard.models.simulated import Profile, Script, SimulatedModel, words
-from cuecard.planning import virtual_time
 
 pytestmark = pytest.mark.timeout(30)
 

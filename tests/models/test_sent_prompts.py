@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from test_prompts import CONTROL
 
 from cuecard.domain.question import AnswerKind, Calling, Image, Message, Question
-from cuecard.gateway.tools import Tool, Tools
+from cuecard.gateway.wire.tools.tools import Tool, Tools
 from cuecard.models.base import Limits
 from cuecard.models.openai import OpenAIModel
-from cuecard.models.openai.wire import messages
+from cuecard.models.openai.request_body import messages
 from cuecard.models.prompt import PROSE, TAGS, CardFormat, Prompt, Style, growing, neutral, probe, read, reason, short
-from cuecard.strategies.cuts import CardCut
+from cuecard.strategies.card_selection import CardCut
 
 LOWER = [token.lower() for token in CONTROL]
 LEADS = ["Think step by step.", "Answer:", "Do not explain.", "End of the draft.", "JSON Schema:", "The answer is"]

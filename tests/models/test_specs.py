@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.models import spec
 from cuecard.models.openai import OpenAIModel
-from cuecard.models.recorded import RecordedModel, RecordingModel, Says, ScriptedModel
+from cuecard.models.replay import RecordedModel, RecordingModel, Says, ScriptedModel
 
 pytestmark = pytest.mark.timeout(30)
 

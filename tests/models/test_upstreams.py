@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving import QUESTION, REASON, SHORT, served
 
-from cuecard.answers.reasoning import ReasoningParser
+from cuecard.answers.reasoning_parser import ReasoningParser
 from cuecard.domain.call import FinishReason, Usage
 from cuecard.domain.errors import (
     BrokenStream,
@@ -31,14 +31,14 @@ from cuecard.domain.errors import (
 )
 from cuecard.domain.question import Question
 from cuecard.models.base import CallLimits, Limits
-from cuecard.models.mock_server import HttpError, MockServer, Raw, Received, Says
 from cuecard.models.openai import OpenAIModel
-from cuecard.models.openai.faults import Faults, refused_parameter
+from cuecard.models.openai.errors import Faults, refused_parameter
 from cuecard.models.openai.http import StatusError
-from cuecard.models.openai.incoming import ErrorEvent, Halves, Mended, chunk, decoded, mended, objects
 from cuecard.models.openai.likelihood import scored
 from cuecard.models.openai.reply import Reply
+from cuecard.models.openai.response_body import ErrorEvent, Halves, Mended, chunk, decoded, mended, objects
 from cuecard.models.prompt import PROSE, reason, short
+from cuecard.testing.mock_server import HttpError, MockServer, Raw, Received, Says
 
 pytestmark = pytest.mark.timeout(20)
 

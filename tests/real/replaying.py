@@ -14,7 +14,7 @@ from cuecard.answers import UNPARSED, Answer, extract
 from cuecard.domain.call import FinishReason
 from cuecard.domain.errors import ModelError
 from cuecard.models.base import AnswerDelta, Finished, ReasoningDelta
-from cuecard.models.mock_server import Framing, HttpError, MockServer, Received, Reply, Says
+from cuecard.testing.mock_server import Framing, HttpError, MockServer, Received, Reply, Says
 
 QUESTIONS = load_questions()
 LOGPROB = -0.005

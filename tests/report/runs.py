@@ -15,10 +15,10 @@ from PIL import Image as Pictures
 from cuecard import disk
 from cuecard.domain.call import Mode
 from cuecard.domain.question import AnswerKind, Image, Question
-from cuecard.evals import folder
-from cuecard.evals.items import Aggregate, Item
+from cuecard.evals.item import Aggregate, Item
+from cuecard.evals.study import folder
 from cuecard.models.prompt import Prompt
-from cuecard.models.recorded import Says, ScriptedModel
+from cuecard.models.replay import Says, ScriptedModel
 
 sys.path.append(str(Path(__file__).parents[1] / "evals"))
 from laboratory import Laboratory

@@ -7,7 +7,7 @@ from dataclasses import replace
 from cuecard.domain.call import Call, FinishReason, Mode, Usage
 from cuecard.domain.outcome import LatencyKind, Outcome, Route
 from cuecard.domain.question import AnswerKind, Image, Question
-from cuecard.report.records import Answered, Exhibit, Row, Sample, Showcase
+from cuecard.report.page.records import Answered, Exhibit, Row, Sample, Showcase
 
 REASONING = "Let us start at cell 4. Now cell 7 shows a red 3."
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from runs import made
 
-from cuecard.attention import masking as masks
-from cuecard.evals import folder
-from cuecard.evals.findings import findings
-from cuecard.report.attention_cards import cut_cards, kept, masking
+from cuecard.attention.experiments import masking as masks
+from cuecard.evals.analysis.results import findings
+from cuecard.evals.study import folder
+from cuecard.report.evaluation.cut_cards import cut_cards, kept, masking
 
 CUTS = [f"transfer/keep={keep}/select={select}" for keep in ("0.2", "0.6") for select in ("last", "first")]
 ARMS = ("short:large", "reason:large", "transfer", "mutual", *CUTS, "mutual/keep=0.2/select=last")

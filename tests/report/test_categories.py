@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 from cuecard.cli import app
 from cuecard.domain.call import Mode
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.evals.items import Item
-from cuecard.evals.scorers import Pope
-from cuecard.models.recorded import Says, ScriptedModel
-from cuecard.report import categories
+from cuecard.evals.item import Item
+from cuecard.evals.scoring.scorers import Pope
+from cuecard.models.replay import Says, ScriptedModel
+from cuecard.report.evaluation import categories
 
 CATEGORIES = ("random", "popular", "adversarial")
 GOLDS = ("yes", "no")

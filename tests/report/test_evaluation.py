@@ -13,11 +13,11 @@ from runs import HOSTILE, made
 from typer.testing import CliRunner
 
 from cuecard.cli import app
-from cuecard.report import sentences
-from cuecard.report.parts import file_name, table, thumbnail
-from cuecard.report.scatter import Point, scatter
-from cuecard.report.sheet import svg
-from cuecard.report.tables import write_csv
+from cuecard.report.evaluation import sentences
+from cuecard.report.evaluation.csv_tables import write_csv
+from cuecard.report.evaluation.scatter import Point, scatter
+from cuecard.report.page.canvas import svg
+from cuecard.report.page.html import file_name, table, thumbnail
 
 HEADINGS = [
     "Summary",

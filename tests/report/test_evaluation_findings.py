@@ -11,11 +11,12 @@ from runs import ARMS, RIGHT, Pictured, made, model
 
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
-from cuecard.evals import cases, folder
-from cuecard.evals.contrast import contrast
-from cuecard.evals.findings import findings
-from cuecard.evals.ledger import Price
-from cuecard.report import sentences
+from cuecard.evals.analysis import examples
+from cuecard.evals.analysis.compare_runs import contrast
+from cuecard.evals.analysis.results import findings
+from cuecard.evals.study import folder
+from cuecard.evals.summary.ledger import Price
+from cuecard.report.evaluation import sentences
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def found_in(run, **options):
 def cases_in(run):
     about, store = folder.opened(run)
     try:
-        return findings(about["config"], store), cases.cases(about["config"], store)
+        return findings(about["config"], store), examples.cases(about["config"], store)
     finally:
         store.close()
 
@@ -168,7 +169,7 @@ def test_findings_are_json_without_anything_that_is_not_a_number(tmp_path):
 
 def test_the_gallery_holds_exactly_what_the_card_turned(run):
     found, known = cases_in(run)
-    (gallery,) = cases.galleries(found, known)
+    (gallery,) = examples.galleries(found, known)
     assert gallery.arm == "transfer"
     assert [case.id for case in gallery.helped] == ["0", "1", "2", "3"]
     assert [case.id for case in gallery.misled] == ["8"]
@@ -178,7 +179,7 @@ def test_the_gallery_holds_exactly_what_the_card_turned(run):
 
 def test_questions_on_which_arms_differ_come_first_and_no_more_than_asked_for(run):
     _, known = cases_in(run)
-    shown = cases.chosen(known["pictured"], ["short:large", "reason:large"], 6)
+    shown = examples.chosen(known["pictured"], ["short:large", "reason:large"], 6)
     assert [case.id for case in shown] == ["0", "1", "2", "3", "7", "4"]
 
 
@@ -186,7 +187,7 @@ def test_the_request_shown_was_transferred_by_both_strategies_and_has_their_call
     about, store = folder.opened(run)
     found, known = cases_in(run)
     (task,) = found.tasks
-    asked = cases.request(task, found.baseline, known["pictured"], store)
+    asked = examples.request(task, found.baseline, known["pictured"], store)
     record = store.answer("pictured", asked.case.id, "mutual")
     store.close()
     assert set(asked.outcomes) == {"short:large", "reason:large", "transfer", "mutual"}

@@ -12,8 +12,8 @@ from stock import CALLS, OUTCOME, ROWS, call, row
 
 from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.outcome import Outcome, Route
-from cuecard.report import figures
-from cuecard.report.placing import Spot, place
+from cuecard.report.page.label_placement import Spot, place
+from cuecard.report.showcase import figures
 
 ALL: dict[str, Callable[[], str]] = {
     "timeline": lambda: figures.timeline(OUTCOME),

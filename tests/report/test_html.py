@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from stock import CALLS, OUTCOME, QUESTION, showcase
 
 from cuecard.domain.question import Image
-from cuecard.report.html import page
+from cuecard.report.showcase.report import page
 
 EVIL = '<script>alert("1")</script><img src=x onerror=alert(2)>'
 

@@ -12,7 +12,7 @@ from stock import CALLS, OUTCOME, ROWS, call, row
 
 from cuecard.domain.call import FinishReason, Mode
 from cuecard.domain.outcome import Outcome, Route
-from cuecard.report import terminal
+from cuecard.report.showcase import terminal
 
 
 def shown(what: RenderableType, width: int = 80) -> list[str]:

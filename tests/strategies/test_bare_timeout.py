@@ -6,13 +6,13 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
+from cuecard import virtual_time
 from cuecard.domain.errors import ModelTimeout
 from cuecard.domain.outcome import Route
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.models.base import Event, Limits
 from cuecard.models.prompt import Prompt
-from cuecard.models.recorded import Says, ScriptedModel
-from cuecard.planning import virtual_time
+from cuecard.models.replay import Says, ScriptedModel
 from cuecard.strategies.policy import Policy
 from cuecard.strategies.run import answer
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from cuecard import virtual_time
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput, ModelError
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.models.recorded import Says, ScriptedModel
-from cuecard.planning import virtual_time
+from cuecard.models.replay import Says, ScriptedModel
 from cuecard.strategies.baselines import difficulty
 from cuecard.strategies.policy import Policy, Schedule
 from cuecard.strategies.preview import preview

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cuecard import virtual_time
 from cuecard.domain.call import Mode, Usage
 from cuecard.domain.errors import BadInput, ModelUnreachable
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.models.prompt import Prompt
 from cuecard.models.simulated import Profile, Script, SimulatedModel
-from cuecard.planning import virtual_time
-from cuecard.strategies.cuts import CardCut
+from cuecard.strategies.card_selection import CardCut
 from cuecard.strategies.policy import Acceptance, EarlyStop, Policy, Schedule
 from cuecard.strategies.run import answer
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cuecard import virtual_time
 from cuecard.domain.call import FinishReason, Mode
 from cuecard.domain.errors import BrokenStream, ModelError, ModelUnreachable, NoAnswer
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.models.base import Limits
-from cuecard.models.recorded import Says, ScriptedModel
-from cuecard.planning import virtual_time
+from cuecard.models.replay import Says, ScriptedModel
 from cuecard.strategies.policy import Acceptance, Policy, Schedule
 from cuecard.strategies.run import STRATEGIES, answer
 

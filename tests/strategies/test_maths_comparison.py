@@ -7,12 +7,12 @@ import threading
 
 import pytest
 
+from cuecard import virtual_time
 from cuecard.answers import agreement, extract, same_answer
-from cuecard.answers.verifier import Verifier
+from cuecard.answers.readers.maths_verifier import Verifier
 from cuecard.domain.outcome import Route
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.models.recorded import Says, ScriptedModel
-from cuecard.planning import virtual_time
+from cuecard.models.replay import Says, ScriptedModel
 from cuecard.strategies.policy import EarlyStop, Policy
 from cuecard.strategies.run import answer
 

@@ -9,14 +9,14 @@ from itertools import pairwise
 
 import pytest
 
+from cuecard import virtual_time
 from cuecard.domain.call import FinishReason, Mode
 from cuecard.domain.errors import BadInput, ModelTimeout, ModelUnreachable, NoAnswer
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.models.base import Limits
 from cuecard.models.prompt import CardFormat
-from cuecard.models.recorded import Says, ScriptedModel
-from cuecard.planning import virtual_time
+from cuecard.models.replay import Says, ScriptedModel
 from cuecard.strategies.policy import Acceptance, Policy, Schedule
 from cuecard.strategies.preview import preview
 from cuecard.strategies.run import answer

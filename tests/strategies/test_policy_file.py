@@ -118,7 +118,7 @@ def asked(board, *options):
 
 
 def test_the_gateway_goes_by_the_policy_file_beside_its_own_and_by_its_own_settings_before_it(tmp_path):
-    config = pytest.importorskip("cuecard.gateway.config_file")
+    config = pytest.importorskip("cuecard.gateway.config.config_file")
     write(tmp_path / "policy.toml", TUNED)
     models = '[small]\nmodel = "demo-small"\n[large]\nmodel = "demo-large"\n'
     own = tmp_path / "cuecard.toml"

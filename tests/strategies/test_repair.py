@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from cuecard import virtual_time
 from cuecard.domain.call import Call, FinishReason, Mode
 from cuecard.domain.errors import InvalidAnswer, ModelTimeout, ModelUnreachable
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.models.prompt import Prompt
-from cuecard.models.recorded import Says, ScriptedModel
-from cuecard.planning import virtual_time
+from cuecard.models.replay import Says, ScriptedModel
 from cuecard.strategies.policy import Policy
 from cuecard.strategies.run import answer
 

@@ -6,11 +6,11 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
-from cuecard.answers import number
 from cuecard.answers.answer import Answer
-from cuecard.answers.dates import date_of
-from cuecard.answers.similarity import similarity
-from cuecard.answers.verifier import same_expression
+from cuecard.answers.readers import number
+from cuecard.answers.readers.maths_verifier import same_expression
+from cuecard.answers.text.dates import date_of
+from cuecard.answers.text.similarity import similarity
 from cuecard.domain.question import AnswerKind, Question
 
 _COMPARING = ThreadPoolExecutor(1, "cuecard maths")

@@ -7,14 +7,23 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from cuecard.answers import choice, maths, number, schemas, short_text, structured, tool_calls, yes_no
+from cuecard.answers import schemas
 from cuecard.answers.answer import UNPARSED, Answer, Blank, Reading
-from cuecard.answers.patterns import any_of, pattern
-from cuecard.answers.reasoning import visible
-from cuecard.answers.refusals import after_taking_back, refuses
-from cuecard.answers.similarity import normalise
-from cuecard.answers.stated import MOST_READ, Statement, Weight, closing_clause, settle, stated
-from cuecard.answers.wording import plain, sentences, size, spaced
+from cuecard.answers.readers import (
+    choice,
+    json_value,
+    maths,
+    number,
+    short_text,
+    tool_calls,
+    yes_no,
+)
+from cuecard.answers.reasoning_parser import visible
+from cuecard.answers.text.marked_answers import MOST_READ, Statement, Weight, closing_clause, settle, stated
+from cuecard.answers.text.markup import plain, sentences, size, spaced
+from cuecard.answers.text.patterns import any_of, pattern
+from cuecard.answers.text.refusals import after_taking_back, refuses
+from cuecard.answers.text.similarity import normalise
 from cuecard.domain.question import AnswerKind, Question
 
 Reader = Callable[[str, Question], Reading]
@@ -54,7 +63,7 @@ def extract(text: str, question: Question) -> Answer:
     if question.calling is not None:
         return tool_calls.read(shown, question)
     if question.kind is AnswerKind.JSON:
-        return _fitting(structured.read(shown), question)
+        return _fitting(json_value.read(shown), question)
     reading = _read(spaced(shown), _shortened(question))
     return reading if isinstance(reading, Answer) else UNPARSED
 
@@ -71,7 +80,7 @@ async def misfit_of(text: str, question: Question) -> schemas.Misfit | None:
     """Why the answer to a question in JSON cannot be given as it is; None where it can."""
     found = extract(text, shape_of(question))
     if not found.parsed:
-        return schemas.Misfit(structured.NO_JSON)
+        return schemas.Misfit(json_value.NO_JSON)
     return None if question.schema is None else await schemas.misfit_soon(question.schema, found.text)
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cuecard.answers.patterns import any_of, pattern
-from cuecard.answers.wording import sentences
+from cuecard.answers.text.markup import sentences
+from cuecard.answers.text.patterns import any_of, pattern
 from cuecard.domain.question import AnswerKind
 
 _LAST_CHARS = 4_000  # the question closes a long text

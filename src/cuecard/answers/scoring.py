@@ -8,8 +8,8 @@ from fractions import Fraction
 from cuecard.answers.agreement import close, same_maths, same_text
 from cuecard.answers.answer import Answer
 from cuecard.answers.extraction import extract
-from cuecard.answers.similarity import anls, normalise
-from cuecard.answers.units import PERCENT_SIGN
+from cuecard.answers.text.similarity import anls, normalise
+from cuecard.answers.text.units import PERCENT_SIGN
 from cuecard.domain.question import AnswerKind, Question
 
 

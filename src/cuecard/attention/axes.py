@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cuecard.attention.classes import TokenClass
-from cuecard.models.local.spans import Span
+from cuecard.attention.token_classes import TokenClass
+from cuecard.models.local.token_spans import Span
 
 QUERIES = ("first", "all")
 """The query that predicts the answer's first token; the mean over it and the answer's own tokens."""

@@ -14,7 +14,7 @@ import torch
 
 from cuecard.attention.axes import BOUND, READINGS
 from cuecard.domain.errors import CuecardError
-from cuecard.models.local.rows import Rows, sums
+from cuecard.models.local.attention_hook import Rows, sums
 
 SLACK = 1e-4
 """Of rounding: relative, and as a share of c."""

@@ -1,7 +1,7 @@
 """Capture: what the answer's tokens look at, per layer and head, when a model answers from reasoning, a card, or none.
 
 The decode runs as always; one pass over the answer's tokens then computes their rows, and a reducer keeps of each
-layer what it needs (`models.local.rows`). The prompt is not computed again where the model holds prefixes.
+layer what it needs (`models.local.attention_hook`). The prompt is not computed again where the model holds prefixes.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import torch
 from cuecard.domain.errors import BadInput, Unsupported
 from cuecard.domain.question import Question
 from cuecard.models.base import AnswerDelta, Limits, Model, ReasoningDelta
+from cuecard.models.local.attention_hook import Rows
 from cuecard.models.local.model import LocalModel
-from cuecard.models.local.rows import Rows
-from cuecard.models.local.spans import Spans, spans
+from cuecard.models.local.token_spans import Spans, spans
 from cuecard.models.prompt import CardFormat, Prompt, Style, read, reason
 
 T = TypeVar("T")

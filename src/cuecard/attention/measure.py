@@ -15,9 +15,9 @@ import torch
 
 from cuecard.attention.axes import BINS, CLASSES, SPANS, TOP
 from cuecard.attention.bound import bounded
-from cuecard.attention.classes import TokenClass, classes, conclusion
-from cuecard.models.local.rows import Rows
-from cuecard.models.local.spans import Span, Spans
+from cuecard.attention.token_classes import TokenClass, classes, conclusion
+from cuecard.models.local.attention_hook import Rows
+from cuecard.models.local.token_spans import Span, Spans
 
 Array = np.ndarray[Any, Any]
 

@@ -14,23 +14,23 @@ from rich.markup import escape
 import cuecard
 from cuecard.cli.ask import ask
 from cuecard.cli.attention import attention
-from cuecard.cli.breakeven import breakeven
 from cuecard.cli.check import check
-from cuecard.cli.compare import compare
 from cuecard.cli.demo import demo
-from cuecard.cli.eval import evaluate
-from cuecard.cli.exchange import exports_, imports
-from cuecard.cli.fit import fit
+from cuecard.cli.evals.compare import compare
+from cuecard.cli.evals.eval import evaluate
+from cuecard.cli.evals.exchange import exports_, imports
+from cuecard.cli.evals.rescore import rescore
+from cuecard.cli.evals.study import study
+from cuecard.cli.evals.tasks import tasks
+from cuecard.cli.evals.tune import tune
+from cuecard.cli.latency.breakeven import breakeven
+from cuecard.cli.latency.fit import fit
+from cuecard.cli.latency.plan import plan
+from cuecard.cli.latency.profile import profile
 from cuecard.cli.models import models
-from cuecard.cli.plan import plan
-from cuecard.cli.profile import profile
 from cuecard.cli.replay import replay
 from cuecard.cli.report import report
-from cuecard.cli.rescore import rescore
 from cuecard.cli.serve import key, serve
-from cuecard.cli.study import study
-from cuecard.cli.tasks import tasks
-from cuecard.cli.tune import tune
 from cuecard.domain.errors import CuecardError
 
 app = typer.Typer(

@@ -11,15 +11,15 @@ from typing import Annotated, Any
 
 import typer
 
-from cuecard.cli import estimate as estimates
+from cuecard.cli.latency import estimate as estimates
 from cuecard.domain.call import FinishReason, Usage
 from cuecard.domain.errors import BadInput
 from cuecard.domain.estimate import compared, seconds
 from cuecard.domain.outcome import Outcome, Route
-from cuecard.domain.plain import outcome_as_object
 from cuecard.domain.question import Question
+from cuecard.domain.serialization import outcome_as_object
 from cuecard.models import spec
-from cuecard.models.images import MOST_BYTES
+from cuecard.models.images.images import MOST_BYTES
 from cuecard.pair import Pair, policy_with
 from cuecard.pair import question as ask_of
 from cuecard.strategies import policy_file

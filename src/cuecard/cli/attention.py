@@ -15,17 +15,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from cuecard import disk
-from cuecard.cli import attended
-from cuecard.cli.tasks import open_named
+from cuecard.cli import attention_report
+from cuecard.cli.evals.tasks import open_named
 from cuecard.domain.errors import BadInput, MissingExtra
-from cuecard.evals import recordings
-from cuecard.evals.identity import revision
-from cuecard.evals.items import Item, Task
-from cuecard.evals.run import chosen
-from cuecard.evals.scorers import scores
+from cuecard.evals.interop import recorded_reasonings
+from cuecard.evals.item import Item, Task
+from cuecard.evals.model_identity import revision
+from cuecard.evals.runner.run import chosen
+from cuecard.evals.scoring.scorers import scores
 from cuecard.models import spec
 from cuecard.models.base import Limits, Model
-from cuecard.report.machine import machine
+from cuecard.report.page.machine import machine
 
 Maybe = typer.Option
 FIGURES = (3, 4, 5)
@@ -60,7 +60,7 @@ def attention(
     wanted, room = _numbers(figures), _room()
     settings = room.Settings(delta, Limits(reasoning_tokens=budget), browse, raw)
     opened, named = open_named(task), {"large": model, **({} if small is None else {"small": small})}
-    recorded = None if reasonings is None else recordings.read(reasonings, opened.name)
+    recorded = None if reasonings is None else recorded_reasonings.read(reasonings, opened.name)
     models = {role: spec.load(each) for role, each in named.items()}
     config = {
         "task": opened.name,
@@ -70,7 +70,7 @@ def attention(
         "revisions": {role: revision(each) for role, each in named.items()},
         "delta": delta,
         "budget": budget,
-        **({} if recorded is None else {"reasonings": recordings.digest(recorded)}),
+        **({} if recorded is None else {"reasonings": recorded_reasonings.digest(recorded)}),
     }
     console = Console(stderr=True, highlight=False)
     with room.Folder(out, config, {"argv": sys.argv[1:], "machine": machine()}) as folder:
@@ -82,12 +82,14 @@ def attention(
             raise typer.Exit(130) from None
     found = room.findings(out)
     disk.save(out / "findings.json", found.as_object())
-    page = attended.drawing()
+    page = attention_report.drawing()
     written = page.save_parts(found, page.figures(found, wanted), out)
     if as_json:
         typer.echo(json.dumps(found.as_object(), indent=2, ensure_ascii=False))
     else:
-        attended.show(found, page, [*map(str, written[: len(wanted)]), f"`cuecard report {out}` makes a page of it"])
+        attention_report.show(
+            found, page, [*map(str, written[: len(wanted)]), f"`cuecard report {out}` makes a page of it"]
+        )
 
 
 async def _run(
@@ -114,10 +116,10 @@ async def _run(
 def _room() -> Any:
     """What looks at attention. Raises MissingExtra."""
     try:
-        from cuecard.attention import laboratory
+        from cuecard.attention import api
     except ImportError as error:
         raise MissingExtra(f"attention needs {error.name}", "pip install '.[local,evals]' in a checkout") from error
-    return laboratory
+    return api
 
 
 def _numbers(text: str) -> list[int]:

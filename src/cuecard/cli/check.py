@@ -16,13 +16,13 @@ from rich.console import Console
 
 from cuecard.cli.models import block, facts
 from cuecard.domain.errors import MissingExtra
-from cuecard.models import findings, spec
 from cuecard.models import probe as probes
-from cuecard.models.findings import Findings
+from cuecard.models import probe_results, spec
 from cuecard.models.openai import OpenAIModel
+from cuecard.models.probe_results import Findings
 
 if TYPE_CHECKING:
-    from cuecard.gateway.settings import KeyEntry
+    from cuecard.gateway.config.settings import KeyEntry
 
 
 def check(
@@ -32,7 +32,7 @@ def check(
 ) -> None:
     """Read a cuecard.toml and probe its servers; all commands go by what is found."""
     try:
-        from cuecard.gateway.config_file import read
+        from cuecard.gateway.config.config_file import read
     except ImportError as error:
         raise MissingExtra(f"the gateway needs {error.name}", "pip install '.[gateway]' in a checkout") from error
     chosen = read(config)
@@ -53,7 +53,7 @@ def check(
         for key in chosen.keys:
             console.print(_described(key), markup=False)
         but = f", but these servers cannot be reached: {', '.join(lost)}" if lost else ""
-        where = f"; what was found is in {findings.path()}" if found else ""
+        where = f"; what was found is in {probe_results.path()}" if found else ""
         console.print(f"{config} is in order{but}{where}", markup=False, soft_wrap=True)
     if lost:
         raise typer.Exit(2)

@@ -21,8 +21,9 @@ from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.domain.outcome import Route
 from cuecard.models import spec
 from cuecard.models.base import Model
-from cuecard.report import terminal, wording
-from cuecard.report.records import Showcase
+from cuecard.report.page import formatting
+from cuecard.report.page.records import Showcase
+from cuecard.report.showcase import terminal
 
 EASY_VQA_TEST = 9673
 
@@ -67,7 +68,7 @@ def _page_maker() -> Callable[[Showcase], str]:
         import easy_vqa  # noqa: F401
         import sklearn  # noqa: F401
 
-        from cuecard.report.html import page
+        from cuecard.report.showcase.report import page
     except ImportError as error:
         raise MissingExtra(f"the demo needs {error.name}", "pip install '.[demo]' in a checkout") from error
     return page
@@ -96,11 +97,13 @@ def _tell(shown: Showcase) -> None:
     console.print(terminal.routes([row for row in shown.rows if set(row.routes) != {Route.DIRECT}]))
     if (sample := shown.sample) is None:
         return
-    console.print(Text(f"\n{wording.plain(sample.question.text)} (right: {wording.plain(sample.truth)})", style="bold"))
+    console.print(
+        Text(f"\n{formatting.plain(sample.question.text)} (right: {formatting.plain(sample.truth)})", style="bold")
+    )
     until_s = max(call.end_s for outcome in sample.outcomes.values() for call in outcome.calls)
     for name, outcome in sample.outcomes.items():
         if name in ("reason:large", shown.headline):
-            console.print(Text(f"\n{name}: {wording.plain(outcome.answer)}"))
+            console.print(Text(f"\n{name}: {formatting.plain(outcome.answer)}"))
             console.print(terminal.timeline(outcome, until_s))
 
 

@@ -18,8 +18,8 @@ from cuecard.domain.errors import CuecardError
 from cuecard.models import probe as probes
 from cuecard.models import spec
 from cuecard.models.base import Abilities, Model
-from cuecard.models.findings import Findings
 from cuecard.models.openai import OpenAIModel
+from cuecard.models.probe_results import Findings
 
 ANSWERS = {True: "yes", False: "no", None: "could not be told"}
 

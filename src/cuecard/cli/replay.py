@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from cuecard import virtual_time
 from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.domain.outcome import Route
 from cuecard.models import spec
 from cuecard.models.base import Model
 from cuecard.pair import policy_with
-from cuecard.planning import virtual_time
 from cuecard.strategies.policy import Policy
 from cuecard.strategies.run import known
 

@@ -13,12 +13,14 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from cuecard import disk
-from cuecard.cli import attended, profiled
+from cuecard.cli import attention_report
+from cuecard.cli.latency import report as latency_report
 from cuecard.domain.errors import BadInput, MissingExtra
-from cuecard.evals import cases, folder
-from cuecard.evals.exchange.bounds import summary_of
-from cuecard.evals.findings import MARGIN, Findings, TaskFound, findings
-from cuecard.evals.ledger import Price, watts
+from cuecard.evals.analysis import examples
+from cuecard.evals.analysis.results import MARGIN, Findings, TaskFound, findings
+from cuecard.evals.analysis.untimed_summary import summary_of
+from cuecard.evals.study import folder
+from cuecard.evals.summary.ledger import Price, watts
 from cuecard.latency import readings
 
 Maybe = typer.Option
@@ -41,11 +43,11 @@ def report(
     """A page with figures and tables of a run: what it shows, and how sure that is."""
     if questions < 0:
         raise BadInput("--questions cannot be less than 0")
-    if attended.is_run(run):
-        attended.report(run, out, questions, as_json)
+    if attention_report.is_run(run):
+        attention_report.report(run, out, questions, as_json)
         return
     if readings.is_profile(run):
-        profiled.report(run, out, as_json)
+        latency_report.report(run, out, as_json)
         return
     drawn = _room()
     about, store = folder.opened(run)
@@ -56,7 +58,7 @@ def report(
         )
         if not any(task.arms for task in found.tasks):
             raise BadInput(f"{run} has no answers yet", "let it run first")
-        known = cases.cases(config, store)
+        known = examples.cases(config, store)
         told = summary_of(config, store)
         shown = drawn.Evaluation(
             run.resolve().name,
@@ -65,14 +67,14 @@ def report(
             [
                 asked
                 for task in found.tasks
-                if (asked := cases.request(task, found.baseline, known[task.task], store)) is not None
+                if (asked := examples.request(task, found.baseline, known[task.task], store)) is not None
             ],
-            cases.galleries(found, known),
+            examples.galleries(found, known),
             {
-                task.task: cases.chosen(known[task.task], [arm.arm for arm in task.plain], questions)
+                task.task: examples.chosen(known[task.task], [arm.arm for arm in task.plain], questions)
                 for task in found.tasks
             },
-            cases.rows(config, store),
+            examples.rows(config, store),
             store.image,
             facts(about),
         )
@@ -91,10 +93,10 @@ def report(
 def _room() -> Any:
     """What draws. Raises MissingExtra."""
     try:
-        from cuecard.report import evaluation
+        from cuecard.report.evaluation import report as evaluation_report
     except ImportError as error:
         raise MissingExtra(f"a report needs {error.name}", "pip install '.[evals]' in a checkout") from error
-    return evaluation
+    return evaluation_report
 
 
 def facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:

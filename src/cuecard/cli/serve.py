@@ -20,8 +20,8 @@ from cuecard.models import probe as probes
 from cuecard.models import spec
 
 if TYPE_CHECKING:
-    from cuecard.gateway.config import Config
-    from cuecard.gateway.traces import Traces
+    from cuecard.gateway.config.config import Config
+    from cuecard.gateway.telemetry.traces import Traces
 
 ROLES = ("small", "large")
 
@@ -44,15 +44,15 @@ def serve(
     try:
         import uvicorn
 
+        from cuecard.gateway.admission.budgets import Ledger
+        from cuecard.gateway.admission.image_fetcher import Fetcher
+        from cuecard.gateway.admission.slow_clients import Guarded
         from cuecard.gateway.app import application
         from cuecard.gateway.audit import Audit
-        from cuecard.gateway.budgets import Ledger
-        from cuecard.gateway.fetch import Fetcher
-        from cuecard.gateway.guard import Guarded
-        from cuecard.gateway.journal import Journal
+        from cuecard.gateway.config.settings import is_loopback
         from cuecard.gateway.pairs import Pairs
         from cuecard.gateway.reload import Reloader
-        from cuecard.gateway.settings import is_loopback
+        from cuecard.gateway.telemetry.journal import Journal
     except ImportError as error:
         raise MissingExtra(f"the gateway needs {error.name}", "pip install '.[gateway]' in a checkout") from error
     # all that can be wrong is found before a model is loaded
@@ -97,7 +97,7 @@ def serve(
 def _traces() -> Traces | None:
     """To the collector that OpenTelemetry's own environment variables name, if they do."""
     try:
-        from cuecard.gateway import traces
+        from cuecard.gateway.telemetry import traces
     except ImportError:
         if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
             raise MissingExtra("traces need OpenTelemetry's packages", "pip install '.[otel]' in a checkout") from None
@@ -106,9 +106,9 @@ def _traces() -> Traces | None:
 
 
 def _chosen(file: Path | None, small: str | None, large: str | None) -> Config:
-    from cuecard.gateway.config import Config, Upstream
-    from cuecard.gateway.config_file import read
-    from cuecard.gateway.names import PAIR
+    from cuecard.gateway.config.config import Config, Upstream
+    from cuecard.gateway.config.config_file import read
+    from cuecard.gateway.config.virtual_models import PAIR
 
     demo = {"small": {"model": "demo-small"}, "large": {"model": "demo-large"}}
     base = read(file) if file else Config.model_validate({"version": 1, **demo})
@@ -138,7 +138,7 @@ def _listener(host: str, port: int) -> socket.socket:
 
 def key() -> None:
     """Make an API key: the secret for a client, and its hash for cuecard.toml."""
-    from cuecard.gateway.keys import make
+    from cuecard.gateway.admission.keys import make
 
     secret, digest = make()
     typer.echo(f"give this to the client; it is kept nowhere:\n\n  {secret}\n\nand write this into cuecard.toml:\n")

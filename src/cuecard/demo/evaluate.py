@@ -28,8 +28,8 @@ from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import Question
 from cuecard.models import spec
 from cuecard.models.base import Model
-from cuecard.planning.proportions import mcnemar, wilson
-from cuecard.report.machine import machine
+from cuecard.report.page.machine import machine
+from cuecard.stats.proportions import mcnemar, wilson
 from cuecard.strategies.policy import Acceptance, Policy, Schedule
 from cuecard.strategies.run import answer
 

@@ -9,8 +9,8 @@ from importlib.metadata import version
 from random import Random
 
 from cuecard.domain.errors import MissingExtra
-from cuecard.evals.items import Aggregate, Item, Task
-from cuecard.evals.tasks import Opener, Options, one_of, register, whole_number
+from cuecard.evals.item import Aggregate, Item, Task
+from cuecard.evals.tasks.registry import Opener, Options, one_of, register, whole_number
 
 BOARDS = 1000
 _TASKS = ("look-up", "compare", "count", "sum", *(f"jump-{n}" for n in (1, 2, 3, 4, 5)))

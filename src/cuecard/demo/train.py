@@ -27,9 +27,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 from transformers import Qwen3VLForConditionalGeneration
 
-from cuecard.demo import boards, checkpoint, easyvqa, lessons
+from cuecard.demo import boards, checkpoint, easyvqa, training_data
 from cuecard.demo import tokenizer as tk
-from cuecard.demo.lessons import Row, Writer
+from cuecard.demo.training_data import Row, Writer
 
 BUNDLE = 16
 STATION_WEIGHT = 0.3
@@ -222,8 +222,8 @@ class Trainee:
         made = [boards.make_board(rng, "train") for _ in range(24)]
         scenes = easyvqa.scenes("train")
         paths = rng.sample(sorted(scenes), 12)
-        photos = torch.from_numpy(np.stack([lessons.vqa_picture(p) for p in paths]))
-        seen = self.see(torch.cat([lessons.lively(made, rng), photos]))[:, 0]
+        photos = torch.from_numpy(np.stack([training_data.vqa_picture(p) for p in paths]))
+        seen = self.see(torch.cat([training_data.lively(made, rng), photos]))[:, 0]
         tokens, images = seen[: len(made)].flatten(0, 1), seen[len(made) :].mean(1)
         cells = [cell for b in made for cell in b.cells]
         truth = {
@@ -255,7 +255,7 @@ class Trainee:
 
     def look_up_loss(self, rng: Random, phase: Phase, step: int) -> dict[str, float]:
         disorder = (step - 100) / (phase.steps * 0.4)
-        rows = [lessons.look_up_row(rng, self.writer, self.album, disorder) for _ in range(phase.look_up_rows)]
+        rows = [training_data.look_up_row(rng, self.writer, self.album, disorder) for _ in range(phase.look_up_rows)]
         return self.learn("look-up", rows, filler=0)
 
     @cached_property
@@ -269,18 +269,19 @@ class Trainee:
         return mask
 
     def modes_loss(self, rng: Random, phase: Phase) -> dict[str, float]:
-        def drawn(mix: Mapping[str, int], count: int) -> list[lessons.Lesson]:
+        def drawn(mix: Mapping[str, int], count: int) -> list[training_data.Lesson]:
             """One picture, several questions about it."""
             if rng.random() < phase.photos:
                 return self.album.photo_lessons(rng, count)
             return self.album.board_lessons(rng, rng.choices(list(mix), list(mix.values()), k=count))
 
         short = [self.writer.chain(drawn(phase.short_mix, CHAIN)) for _ in range(phase.chains)]
-        reason = [lessons.reason_row(self.writer, drawn(REASONED, 1)[0]) for _ in range(phase.reason_rows)]
+        reason = [training_data.reason_row(self.writer, drawn(REASONED, 1)[0]) for _ in range(phase.reason_rows)]
         read = [
-            lessons.read_row(rng, self.writer, drawn(REASONED, 1)[0], self.recipe.slips) for _ in range(phase.read_rows)
+            training_data.read_row(rng, self.writer, drawn(REASONED, 1)[0], self.recipe.slips)
+            for _ in range(phase.read_rows)
         ]
-        drill = [lessons.drill_row(rng, self.writer, self.album, phase.drills) for _ in range(phase.drill_rows)]
+        drill = [training_data.drill_row(rng, self.writer, self.album, phase.drills) for _ in range(phase.drill_rows)]
         return (
             self.learn("drill", drill, filler=0)
             | self.learn("short", short)
@@ -289,18 +290,18 @@ class Trainee:
         )
 
     @cached_property
-    def album(self) -> lessons.Album:
+    def album(self) -> training_data.Album:
         """Pictures as the vision tower sees them, which does not change any more."""
         self.model.model.visual.requires_grad_(False)
         with torch.no_grad():
-            return lessons.Album(self.see, self.seed, ALBUM)
+            return training_data.Album(self.see, self.seed, ALBUM)
 
     def see(self, pictures: torch.Tensor) -> torch.Tensor:
         """(n, 128, 128, 3) -> (n, 1 + d, 16, width): visual tokens, and d times what DeepStack adds to them later."""
-        grid = torch.tensor([lessons.GRID] * len(pictures))
-        out = self.model.model.visual(lessons.patches(pictures), grid)
+        grid = torch.tensor([training_data.GRID] * len(pictures))
+        out = self.model.model.visual(training_data.patches(pictures), grid)
         parts = [out.pooler_output, *out.deepstack_features]
-        return torch.stack([part.reshape(len(pictures), lessons.VISUAL_TOKENS, -1) for part in parts], 1)
+        return torch.stack([part.reshape(len(pictures), training_data.VISUAL_TOKENS, -1) for part in parts], 1)
 
     def learn(self, name: str, rows: list[Row], filler: float = 1.0) -> dict[str, float]:
         """Accumulate the gradient of the mean loss over the learned tokens, and return that loss.
@@ -310,7 +311,7 @@ class Trainee:
         """
         if not rows:
             return {}
-        batches = [self.batch(bundle, filler) for bundle in lessons.bundles(rows, BUNDLE)]
+        batches = [self.batch(bundle, filler) for bundle in training_data.bundles(rows, BUNDLE)]
         tokens = sum(float(weight.sum()) for *_, weight in batches)
         stops = sum(len(row.stations) + len(row.scenes) for row in rows)
         told = reached = 0.0
@@ -384,7 +385,7 @@ class Trainee:
         visual = ids == self.image_token
         seen = self.album.features[torch.tensor([row.picture for row in rows])].transpose(0, 1).flatten(1, 2)
         embedded = language.embed_tokens(ids).masked_scatter(visual[..., None], seen[0])
-        positions = lessons.mrope_positions(rows[0].ids.index(self.image_token), ids.shape[1])
+        positions = training_data.mrope_positions(rows[0].ids.index(self.image_token), ids.shape[1])
 
         def keep(index: int, *told: Any) -> None:
             layers[index] = told[-1]

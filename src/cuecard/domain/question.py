@@ -27,7 +27,7 @@ class AnswerKind(StrEnum):
 
 
 class Calling(StrEnum):
-    """How a question offers tools; its schema is then the form of a reply, as `answers.tool_calls` reads it."""
+    """How a question offers tools; its schema is then the form of a reply, as `answers.readers.tool_calls` reads it."""
 
     AUTO = "auto"
     """The reply calls tools, or is an answer."""

@@ -25,33 +25,35 @@ from starlette.staticfiles import StaticFiles
 import cuecard
 from cuecard.domain.errors import BadInput, BeyondAPair, BudgetUsed, CuecardError, Unauthorised, Unsupported, WrongForm
 from cuecard.domain.question import Image
-from cuecard.gateway import account, chat, completions, messages, names, problems, responses
-from cuecard.gateway.account import Json
+from cuecard.gateway.admission.disconnect import ClientGone, unless_gone
+from cuecard.gateway.admission.image_fetcher import Fetcher
+from cuecard.gateway.admission.keys import Client, Gate
+from cuecard.gateway.admission.slow_clients import ClosesUnread
 from cuecard.gateway.audit import Audit
-from cuecard.gateway.bodies import Body, Parse, json_of, trace_of, understood, within
-from cuecard.gateway.books import Books
-from cuecard.gateway.chat import Asked, max_cost
-from cuecard.gateway.door import EXPOSED, Door
-from cuecard.gateway.fetch import Fetcher
-from cuecard.gateway.guard import ClosesUnread
-from cuecard.gateway.journal import Journal
-from cuecard.gateway.keys import Client, Gate
-from cuecard.gateway.leaving import ClientGone, unless_gone
-from cuecard.gateway.memory import Memory
-from cuecard.gateway.observe import Observatory
+from cuecard.gateway.config import virtual_models
+from cuecard.gateway.config.settings import Images
+from cuecard.gateway.origin_check import EXPOSED, Door
 from cuecard.gateway.pairs import Pairs
-from cuecard.gateway.passing import Passage, given
-from cuecard.gateway.pictures import Pictures
-from cuecard.gateway.pool import Pool
-from cuecard.gateway.purse import check_passed
+from cuecard.gateway.passthrough import Passage, given
 from cuecard.gateway.reload import Reloader
-from cuecard.gateway.settings import Images
-from cuecard.gateway.telling import Deciding, Events, Relay, Telling, Writer
+from cuecard.gateway.streaming import Deciding, Events, Relay, Telling, Writer
+from cuecard.gateway.telemetry.accounting import Books
+from cuecard.gateway.telemetry.journal import Journal
+from cuecard.gateway.telemetry.metrics import Observatory
+from cuecard.gateway.upstream.cost_limit import check_passed
+from cuecard.gateway.upstream.pool import Pool
+from cuecard.gateway.wire import chat, completions, errors, responses, usage
+from cuecard.gateway.wire.anthropic import messages
+from cuecard.gateway.wire.body import Body, Parse, json_of, trace_of, understood, within
+from cuecard.gateway.wire.chat import Asked, max_cost
+from cuecard.gateway.wire.images import Pictures
+from cuecard.gateway.wire.response_memory import Memory
+from cuecard.gateway.wire.usage import Json
 from cuecard.models import probe
 from cuecard.models.base import Model
 
 if TYPE_CHECKING:  # OpenTelemetry need not be there
-    from cuecard.gateway.traces import Traces
+    from cuecard.gateway.telemetry.traces import Traces
 
 Handler = Callable[[Request], Awaitable[Response]]
 MOST_BYTES, MOST_TEXT = 48 * 2**20, 400_000
@@ -183,7 +185,7 @@ def application(
                 if asked.stream:
                     return Events(telling, writer, ping_s, held.pop_all())
                 outcome, reasoning = await telling.whole()
-            own = account.headers(asked.id, outcome) | telling.headers(outcome) | client.headers()
+            own = usage.headers(asked.id, outcome) | telling.headers(outcome) | client.headers()
             return JSONResponse(writer.whole(outcome, reasoning, telling.account(outcome)), headers=own)
 
         return answer
@@ -214,7 +216,7 @@ def application(
             if asked.stream:
                 return Relay(passage, lines, held.pop_all(), seen, client.headers())
             answer = await unless_gone(request.receive, passage.whole(lines))
-        return JSONResponse(answer, headers=account.headers(asked.id, passage.outcome) | client.headers())
+        return JSONResponse(answer, headers=usage.headers(asked.id, passage.outcome) | client.headers())
 
     async def decision(request: Request) -> Response:
         client = admit(request)
@@ -225,7 +227,7 @@ def application(
             deciding = Deciding(service, asked, client, books)
             request.state.begun = True
             route = await unless_gone(request.receive, deciding.told())
-        return JSONResponse(route, headers=account.request_id(asked.id) | client.headers())
+        return JSONResponse(route, headers=usage.request_id(asked.id) | client.headers())
 
     async def count_tokens(request: Request) -> Response:
         """An estimate: images are neither fetched nor decoded for it."""
@@ -244,7 +246,7 @@ def application(
 
     async def model(request: Request) -> Response:
         if (name := request.path_params["name"].rstrip("/")) not in (known := served(request)):
-            raise names.unknown(name, known)
+            raise virtual_models.unknown(name, known)
         return JSONResponse(_listed(name))
 
     def served(request: Request) -> list[str]:
@@ -259,7 +261,7 @@ def application(
         if probing is not None and not probing.done():
             return JSONResponse({"status": "probing", "down": []}, 503)
         models = {
-            role if pair.name == names.PAIR else f"{pair.name}/{role}": model
+            role if pair.name == virtual_models.PAIR else f"{pair.name}/{role}": model
             for pair in pairs
             for role, model in pair.models.items()
         }
@@ -291,8 +293,8 @@ def application(
             *_paths("/v1/chat/completions", answering(chat.parse, chat.Writer), "POST"),
             *_paths("/v1/responses", responding, "POST"),
             *_paths("/v1/completions", answering(completions.parse, completions.Writer), "POST"),
-            *_paths(problems.MESSAGES, answering(messages.parse, messages.Writer), "POST"),
-            *_paths(f"{problems.MESSAGES}/count_tokens", guarded(count_tokens), "POST"),
+            *_paths(errors.MESSAGES, answering(messages.parse, messages.Writer), "POST"),
+            *_paths(f"{errors.MESSAGES}/count_tokens", guarded(count_tokens), "POST"),
             *_paths("/v1/decision", decision, "POST"),
             *_paths("/v1/models", guarded(models)),
             Route("/v1/models/{name:path}", guarded(model)),
@@ -362,7 +364,7 @@ async def _refused(request: Request, error: Exception, seen: Observatory) -> Res
         told["www-authenticate"] = "Bearer"
     if (client := getattr(request.state, "client", None)) is not None:
         told |= client.headers()
-    return problems.response(request.url.path, error, headers=told)
+    return errors.response(request.url.path, error, headers=told)
 
 
 def wait_s(error: BaseException | None) -> float:
@@ -385,15 +387,15 @@ async def _no_path(request: Request, error: Exception) -> Response:
     near = [each for each in api if path.rstrip("/").endswith(each.removeprefix("/v1"))]  # without /v1, or with two
     hint = f"did you mean {max(near, key=len)}?" if near else "the API is under /v1, the page is /dashboard"
     problem = BadInput(f"{request.method} {path[:200]}: there is no such path", hint)
-    return problems.response(path, problem, 404)
+    return errors.response(path, problem, 404)
 
 
 async def _wrong_method(request: Request, error: Exception) -> Response:
     headers = {"Allow": READING} | dict(getattr(error, "headers", None) or {})  # Starlette says nothing of it for files
     problem = BadInput(f"{request.method} {request.url.path[:200]}: wrong method", f"use {headers['Allow']}")
-    return problems.response(request.url.path, problem, 405, headers)
+    return errors.response(request.url.path, problem, 405, headers)
 
 
 async def _broken(request: Request, error: Exception, seen: Observatory) -> Response:
     seen.failed(error)
-    return problems.response(request.url.path, CuecardError("the gateway failed"))
+    return errors.response(request.url.path, CuecardError("the gateway failed"))

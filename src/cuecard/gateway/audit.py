@@ -12,9 +12,9 @@ from cuecard.domain.call import Call
 from cuecard.domain.errors import CuecardError
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import Question
-from cuecard.gateway.account import charge, estimated_tokens
 from cuecard.gateway.service import Service
-from cuecard.planning.proportions import wilson
+from cuecard.gateway.wire.usage import charge, estimated_tokens
+from cuecard.stats.proportions import wilson
 from cuecard.strategies.run import answer
 
 WAITING = 100

@@ -9,11 +9,11 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from cuecard.domain.errors import PairForbidden
-from cuecard.gateway import names
-from cuecard.gateway.config import Config, PairTable, Upstream
-from cuecard.gateway.keys import Key
-from cuecard.gateway.pool import Breaker, Pool, Replica
+from cuecard.gateway.admission.keys import Key
+from cuecard.gateway.config import virtual_models
+from cuecard.gateway.config.config import Config, PairTable, Upstream
 from cuecard.gateway.service import Occupancy, Service
+from cuecard.gateway.upstream.pool import Breaker, Pool, Replica
 from cuecard.models import spec
 from cuecard.models.base import Model
 
@@ -81,7 +81,7 @@ class Pairs:
         """
         meant = [pair for way in ("virtual", "aliases", "concrete") for pair in self if model in getattr(pair, way)]
         if not meant:
-            raise names.unknown(model, self.known_as(key))
+            raise virtual_models.unknown(model, self.known_as(key))
         allowed = [pair for pair in meant if key.may_use(pair.name)]
         if not allowed:
             hint = f"it is for: {', '.join(sorted(key.pairs or ()))}"

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from cuecard.domain.errors import BadInput, CuecardError
-from cuecard.gateway.config import Config
-from cuecard.gateway.keys import Gate
+from cuecard.gateway.admission.keys import Gate
+from cuecard.gateway.config.config import Config
 from cuecard.gateway.pairs import Pairs
 from cuecard.models.base import Model
 

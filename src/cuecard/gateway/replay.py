@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from cuecard.answers import agree, extract
-from cuecard.answers.tool_calls import union
+from cuecard.answers.readers.tool_calls import union
 from cuecard.domain.call import REASONING_CUT, FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, ModelError, NoAnswer, Unsupported
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Calling, Image, Message, Question
-from cuecard.gateway.account import usage
-from cuecard.gateway.journal import pictures
-from cuecard.models import images
+from cuecard.gateway.telemetry.journal import pictures
+from cuecard.gateway.wire.usage import usage
 from cuecard.models.base import (
     Abilities,
     AnswerDelta,
@@ -39,6 +38,7 @@ from cuecard.models.base import (
     ReasoningEnded,
     Started,
 )
+from cuecard.models.images import images
 from cuecard.models.prompt import TAGS, CardFormat, Prompt
 from cuecard.strategies.policy import Policy
 from cuecard.strategies.run import answer

@@ -11,16 +11,16 @@ from cuecard.domain.call import Call
 from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.question import AnswerKind
-from cuecard.gateway import names
-from cuecard.gateway.chat import Asked
-from cuecard.gateway.config import EFFORTS, PairTable, Prices, Upstream
-from cuecard.gateway.parameters import Unknown, settled
-from cuecard.gateway.pool import Pool
-from cuecard.gateway.purse import Purse
-from cuecard.gateway.visible import Hear, Visible
+from cuecard.gateway.client_view import Hear, Visible
+from cuecard.gateway.config import virtual_models
+from cuecard.gateway.config.config import EFFORTS, PairTable, Prices, Upstream
+from cuecard.gateway.upstream.cost_limit import Purse
+from cuecard.gateway.upstream.pool import Pool
+from cuecard.gateway.wire.chat import Asked
+from cuecard.gateway.wire.parameters.table import Unknown, settled
 from cuecard.models.base import Model
 from cuecard.pair import policy_with
-from cuecard.strategies import cuts
+from cuecard.strategies import card_selection
 from cuecard.strategies.policy import Policy
 from cuecard.strategies.run import answer as run
 from cuecard.strategies.run import known
@@ -74,7 +74,7 @@ class Service:
         policy: Policy | None = None,
         pass_to: str | None = None,
         prices: Mapping[str, Prices] | None = None,
-        name: str = names.PAIR,
+        name: str = virtual_models.PAIR,
         aliases: Collection[str] = (),
         efforts: Mapping[str, int] = EFFORTS,
         max_cost: float | None = None,
@@ -83,7 +83,7 @@ class Service:
     ) -> None:
         self._unknown = Unknown(unknown_parameters)
         known(strategy), known(free_form)
-        self.name, self.aliases, self.virtual = name, aliases, names.virtual(name)
+        self.name, self.aliases, self.virtual = name, aliases, virtual_models.virtual(name)
         self.efforts, self.max_cost = efforts, max_cost
         self.pass_to = pass_to
         """The role that gets what is beyond a pair; None: it is refused."""
@@ -110,7 +110,7 @@ class Service:
         Raises BadInput, MissingExtra.
         """
         pools, policy = {role: pool(ones, role) for role, ones in table.roles.items()}, table.policy_of(Policy())
-        cuts.check(policy.cut, pools)
+        card_selection.check(policy.cut, pools)
         return cls(
             pools,
             strategy=table.strategy,
@@ -160,7 +160,7 @@ class Service:
         elif (role := self.role_of(asked.model)) is not None:
             strategy = f"reason:{role}" if "budget" in settings else f"short:{role}"
         else:
-            raise names.unknown(asked.model, self.known_as)
+            raise virtual_models.unknown(asked.model, self.known_as)
         known(strategy)
         policy, ignored = self._with_parameters(policy_with(self.policy, **settings), asked, strategy)
         return Plan(strategy, policy, max_cost, ignored)

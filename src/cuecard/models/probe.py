@@ -33,7 +33,7 @@ from cuecard.domain.call import FinishReason, Usage
 from cuecard.domain.errors import CuecardError, ModelBusy, ModelError, ModelTimeout, ModelUnreachable
 from cuecard.domain.question import AnswerKind, Image, Question
 from cuecard.models.base import AnswerDelta, Finished, Limits, Model, Progress, ReasoningDelta
-from cuecard.models.findings import STEPS, Findings, Reading, load, store
+from cuecard.models.probe_results import STEPS, Findings, Reading, load, store
 from cuecard.models.prompt import CardFormat, Prompt, Turn, read, reason, short
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from cuecard.answers.reasoning import Piece, ReasoningParser
+from cuecard.answers.reasoning_parser import Piece, ReasoningParser
 from cuecard.answers.reasoning_tags import TagTable, tag_table
 from cuecard.models.base import AnswerDelta, ReasoningDelta, ReasoningEnded
 from cuecard.models.prompt import Style

@@ -156,7 +156,7 @@ def load(spec: str | Mapping[str, Any], role: str = "") -> Model:
                 settings["api_key"] = secret(settings["api_key"])
             return OpenAIModel(url, name, **_only(settings, *SERVED_KEYS))
         case Recording(path):
-            from cuecard.models.recorded import RecordedModel
+            from cuecard.models.replay import RecordedModel
 
             return RecordedModel(path, **_only(settings))
 

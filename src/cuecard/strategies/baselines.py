@@ -11,9 +11,9 @@ from cuecard.answers import same_answer
 from cuecard.domain.outcome import Route
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.models.base import Limits
+from cuecard.strategies.acceptance import Verdict
 from cuecard.strategies.policy import Schedule
 from cuecard.strategies.team import Player, Reply, Team, Thought
-from cuecard.strategies.verdicts import Verdict
 
 T = TypeVar("T")
 

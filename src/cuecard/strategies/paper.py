@@ -6,10 +6,10 @@ from cuecard.domain.call import REASONING_CUT
 from cuecard.domain.errors import ModelError
 from cuecard.domain.outcome import Route
 from cuecard.domain.question import Question
-from cuecard.strategies.early import settled
+from cuecard.strategies.acceptance import Verdict, accepted, comparable, may_agree, same
+from cuecard.strategies.early_stop import settled
 from cuecard.strategies.policy import Schedule
 from cuecard.strategies.team import Reply, Team, Thought, cancelled
-from cuecard.strategies.verdicts import Verdict, accepted, comparable, may_agree, same
 
 
 async def short(question: Question, team: Team, role: str = "large") -> Verdict:

@@ -12,7 +12,7 @@ from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
 from cuecard.models.base import Abilities, Limits
 from cuecard.models.prompt import CardFormat
-from cuecard.strategies.cuts import CardCut
+from cuecard.strategies.card_selection import CardCut
 
 _HOW_TO_STOP = "write TIMES, TIMES:WORDS or TIMES:WORDS:CONFIDENCE, such as 2:16:0.9; at least 2 times"
 

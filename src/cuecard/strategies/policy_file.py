@@ -15,7 +15,7 @@ from typing import Any
 from cuecard.disk import toml_of
 from cuecard.domain.errors import BadInput
 from cuecard.models.prompt import CardFormat
-from cuecard.strategies.cuts import cut_with
+from cuecard.strategies.card_selection import cut_with
 from cuecard.strategies.policy import Acceptance, EarlyStop, Policy, Schedule
 from cuecard.strategies.run import known
 

@@ -8,10 +8,10 @@ from cuecard.domain.call import Call
 from cuecard.domain.outcome import Route
 from cuecard.domain.question import Question
 from cuecard.models.base import Model
+from cuecard.strategies.acceptance import accepted, may_agree
 from cuecard.strategies.baselines import difficulty, sure
 from cuecard.strategies.policy import Policy
 from cuecard.strategies.team import Team
-from cuecard.strategies.verdicts import accepted, may_agree
 
 CERTAIN = {
     "short": Route.DIRECT,

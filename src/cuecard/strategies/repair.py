@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
-from cuecard.answers import misfit_of, tool_calls
+from cuecard.answers import misfit_of
+from cuecard.answers.readers import tool_calls
 from cuecard.answers.schemas import Misfit
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import InvalidAnswer, ModelError, Unsupported
 from cuecard.domain.outcome import Route
 from cuecard.domain.question import AnswerKind, Calling, Question
+from cuecard.strategies.acceptance import Verdict
 from cuecard.strategies.team import Player, Reply, Team
-from cuecard.strategies.verdicts import Verdict
 
 MORE_TOKENS = "allow more tokens for the answer (max_tokens, answer_tokens), or ask for less"
 SIMPLER = "simplify the schema: patterns, uniqueItems and combinators can take very long"

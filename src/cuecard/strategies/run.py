@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any
 
 from cuecard.answers import extract
-from cuecard.answers.conclusion import conclusion
 from cuecard.answers.schemas import check_soon
+from cuecard.answers.text.conclusion import conclusion
 from cuecard.domain.call import Call, Mode
 from cuecard.domain.errors import BadInput, ModelError, ModelTimeout, NoAnswer
 from cuecard.domain.outcome import LatencyKind, Outcome, Route
@@ -18,10 +18,10 @@ from cuecard.domain.question import AnswerKind, Question, labelled
 from cuecard.models.base import Model
 from cuecard.models.scope import outside
 from cuecard.strategies import baselines, paper
+from cuecard.strategies.acceptance import Verdict
 from cuecard.strategies.policy import Policy, Schedule
 from cuecard.strategies.repair import check_writers, fitting
 from cuecard.strategies.team import LAST_RESORT, Heard, Reply, Team
-from cuecard.strategies.verdicts import Verdict
 
 STRATEGIES: Mapping[str, Callable[..., Any]] = {
     "mutual": paper.mutual,

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, cast
 
 from cuecard.answers import UNPARSED, Answer, extract_soon
-from cuecard.answers.structured import is_whole
+from cuecard.answers.readers.json_value import is_whole
 from cuecard.domain.call import REASONING_CUT, Call, FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, ModelError, ModelTimeout
 from cuecard.domain.question import AnswerKind, Question
@@ -32,8 +32,8 @@ from cuecard.models.base import (
     Weighing,
 )
 from cuecard.models.prompt import BRIEF_KINDS, CardFormat, Prompt
-from cuecard.strategies import cuts
-from cuecard.strategies.cuts import Weighed
+from cuecard.strategies import card_selection
+from cuecard.strategies.card_selection import Weighed
 from cuecard.strategies.policy import Policy, Schedule
 
 LAST_RESORT = "third"
@@ -380,7 +380,7 @@ class Team:
         self.policy, self.schedule = policy, policy.schedule_of(models)
         self.players = {role: Player(role, model, self) for role, model in models.items()}
         if {"small", "large"} <= models.keys():
-            cuts.check(policy.cut, models)  # said before anything is spent
+            card_selection.check(policy.cut, models)  # said before anything is spent
         self.calls: list[Call] = [] if calls is None else calls
         self.replies: list[tuple[Mode, Reply]] = []
         self._listen = listen

@@ -15,17 +15,17 @@ import transformers
 from cuecard.domain.errors import BadInput, CuecardError, ModelError
 from cuecard.latency import readings
 from cuecard.latency.grid import COMPILED, FUSED, USUAL, Grid, Workload, drifts, is_narrow, turned, workloads
-from cuecard.latency.inside import weights
+from cuecard.latency.inside import random_weights
+from cuecard.latency.inside.checkpoint import Plan, TooBig, loaded, plans
 from cuecard.latency.inside.device import probe
-from cuecard.latency.inside.feed import Prompt
-from cuecard.latency.inside.run import Runner
-from cuecard.latency.inside.subject import Plan, TooBig, loaded, plans
+from cuecard.latency.inside.inputs import Prompt
+from cuecard.latency.inside.request import Runner
 from cuecard.latency.progress import End, Progress
 from cuecard.latency.readings import Asked, Point, Reading, Readings
+from cuecard.models.local.attention_hook import free_bytes
 from cuecard.models.local.engine import first_line
+from cuecard.models.local.fused_decoder import applies
 from cuecard.models.local.loading import DTYPES, best_device
-from cuecard.models.local.rows import free_bytes
-from cuecard.models.local.static import applies
 
 SPARE = 0.9
 """The share of the free memory that estimates may fill."""
@@ -148,7 +148,7 @@ def _most_bytes(plan: Plan, dtype: str, grid: Grid) -> int:
 
 def _cases(plan: Plan, dtype: str, wish: Wish, device: torch.device) -> Iterator[Case]:
     """Every point of a model, which is loaded for it."""
-    fuses = applies(weights.outline(plan.config))
+    fuses = applies(random_weights.outline(plan.config))
     if not fuses and {FUSED, COMPILED} & set(wish.grid.attention):
         raise BadInput(f"{plan.name} cannot be decoded by fused weights", "give --attention sdpa")
     subject, works = loaded(plan, device, dtype), list[Workload]()

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from cuecard.domain.errors import ModelError
-from cuecard.models.openai.faults import Faults
+from cuecard.models.openai.errors import Faults
 from cuecard.models.openai.http import Server
 
 PATH = "/chat/completions"

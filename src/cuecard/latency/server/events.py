@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from cuecard.answers.reasoning import ReasoningParser, Start, parse
+from cuecard.answers.reasoning_parser import ReasoningParser, Start, parse
 from cuecard.domain.call import Usage
 from cuecard.domain.errors import BrokenStream
 from cuecard.latency.server.client import Raw
-from cuecard.models.openai.incoming import Chunk, chunk, objects
+from cuecard.models.openai.response_body import Chunk, chunk, objects
 from cuecard.models.openai.sse import EventStream
 
 REASONING, ANSWER, SILENT = "reasoning", "answer", "silent"

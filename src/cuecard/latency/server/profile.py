@@ -18,10 +18,10 @@ from cuecard.latency import readings
 from cuecard.latency.grid import drifts, is_narrow, turned
 from cuecard.latency.progress import End, Progress
 from cuecard.latency.readings import Asked, Point, Reading, Readings
-from cuecard.latency.server import asking, load
+from cuecard.latency.server import load, prompts
 from cuecard.latency.server.client import Client
-from cuecard.latency.server.meeting import Met, met
-from cuecard.latency.server.stored import filled
+from cuecard.latency.server.handshake import Met, met
+from cuecard.latency.server.request_reading import filled
 from cuecard.models.spec import Served
 
 LEAST_REQUESTS = 8
@@ -75,8 +75,8 @@ class Case:
     def _body(self, chance: Random) -> bytes:
         point, name = self.point, self.model.served.name
         output, eos = point.output_tokens or 1, bool(point.ignore_eos)
-        asked = asking.body(name, point.image_px, self.words, output, chance, ignore_eos=eos)
-        return asking.encoded(asking.without(asked, self.model.refused))
+        asked = prompts.body(name, point.image_px, self.words, output, chance, ignore_eos=eos)
+        return prompts.encoded(prompts.without(asked, self.model.refused))
 
 
 async def profile(wish: Wish, out: Path, machine: Mapping[str, Any], say: Callable[[Progress], None]) -> End:

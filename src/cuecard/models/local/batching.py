@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from cuecard.models.local.static import Growing, StaticDecoder
+from cuecard.models.local.fused_decoder import Growing, StaticDecoder
 
 CLOSE = 1e-4
 """Of the largest logit: two best tokens that are closer are decided alone."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from cuecard.answers.reasoning import ReasoningParser, Start
+from cuecard.answers.reasoning_parser import ReasoningParser, Start
 from cuecard.domain.call import Mode
 from cuecard.models.base import Event, Limits
 from cuecard.models.prompt import Prompt

@@ -12,7 +12,7 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
 from cuecard.domain.errors import BadInput, Unsupported
 from cuecard.domain.question import Image
-from cuecard.models.images import opened
+from cuecard.models.images.images import opened
 from cuecard.models.local.render import render
 from cuecard.models.prompt import Prompt
 

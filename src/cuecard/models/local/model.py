@@ -22,14 +22,14 @@ from cuecard.models import scope as scopes
 from cuecard.models.base import Abilities, Event, Finished, Limits, Progress, Started, Weighing
 from cuecard.models.extras import SAMPLING
 from cuecard.models.local import batching, loading
+from cuecard.models.local.attention_hook import Attended, Rows, listening
 from cuecard.models.local.batching import Step
 from cuecard.models.local.decoding import Decoder, chance, choose
 from cuecard.models.local.engine import Engine
+from cuecard.models.local.fused_decoder import StaticDecoder, applies, grown
 from cuecard.models.local.inputs import Inputs, Reader, tokenized
 from cuecard.models.local.prefix import Computed, Prefixes, growing, shareable
-from cuecard.models.local.rows import Attended, Rows, listening
-from cuecard.models.local.spans import Span, spans
-from cuecard.models.local.static import StaticDecoder, applies, grown
+from cuecard.models.local.token_spans import Span, spans
 from cuecard.models.prompt import CUE, EMBEDDED, PROSE, TAGS, CardFormat, Prompt, Style, neutral
 from cuecard.models.scope import Scope
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cuecard.answers import extract_soon
-from cuecard.answers.reasoning import ReasoningParser, Start, parse
+from cuecard.answers.reasoning_parser import ReasoningParser, Start, parse
 from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, BrokenStream, Unsupported
 from cuecard.domain.question import AnswerKind
@@ -25,12 +25,20 @@ from cuecard.models.openai.constraints import Dialect
 from cuecard.models.openai.families import OPENAI_HOST, Family, family_of, named
 from cuecard.models.openai.likelihood import scored
 from cuecard.models.openai.reply import Reply
-from cuecard.models.openai.wire import LOSSES, Body, body, client_part, free_fields, merged, messages
+from cuecard.models.openai.request_body import (
+    LOSSES,
+    Body,
+    body,
+    client_part,
+    free_fields,
+    merged,
+    messages,
+)
 from cuecard.models.prompt import CUE, CardFormat, Prompt, Style, conversation, neutral
 from cuecard.models.reasoning_events import tags_of
 
 if TYPE_CHECKING:
-    from cuecard.models.findings import Findings
+    from cuecard.models.probe_results import Findings
 
 OPENAI_KEY = "OPENAI_API_KEY"
 KEY_HINT = 'give its key as api_key = "${NAME}", NAME being the environment variable that holds it'

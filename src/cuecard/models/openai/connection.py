@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cuecard.domain.errors import BadInput, BrokenStream, ModelClosed, ModelError, ModelRefused
-from cuecard.models.openai.faults import (
+from cuecard.models.openai.errors import (
     Faults,
     fails_on_schema,
     limit_that_fits,
@@ -21,9 +21,18 @@ from cuecard.models.openai.faults import (
     refuses_schema,
 )
 from cuecard.models.openai.http import Answer, Server, StatusError
-from cuecard.models.openai.incoming import DONE, Chunk, ErrorEvent, Mended, chunk, decoded, finishes, objects
+from cuecard.models.openai.request_body import LOSSES, Body, client_part
+from cuecard.models.openai.response_body import (
+    DONE,
+    Chunk,
+    ErrorEvent,
+    Mended,
+    chunk,
+    decoded,
+    finishes,
+    objects,
+)
 from cuecard.models.openai.sse import AnswerBody, SentEvent
-from cuecard.models.openai.wire import LOSSES, Body, client_part
 
 _PATH = "/chat/completions"
 _LISTING_S = 2.0

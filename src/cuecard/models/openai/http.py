@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from cuecard.models.openai.incoming import error_in
+from cuecard.models.openai.response_body import error_in
 from cuecard.models.openai.sse import TooLong
 
 CONNECT_S = 10.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from cuecard.models.openai.incoming import Token, logprob
+from cuecard.models.openai.response_body import Token, logprob
 
 _REACH = 8
 """Characters of text that may lie between two tokens: those of a token whose log probability was not sent."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from cuecard.answers.reasoning import ReasoningParser
+from cuecard.answers.reasoning_parser import ReasoningParser
 from cuecard.domain.call import FinishReason, Usage
 from cuecard.domain.errors import BrokenStream, ContentFiltered
 from cuecard.domain.token import AnswerToken
 from cuecard.models.base import CallLimits, Event, Progress
-from cuecard.models.openai.incoming import Chunk, Halves, Token
 from cuecard.models.openai.likelihood import answer_logprob, answer_tokens
+from cuecard.models.openai.response_body import Chunk, Halves, Token
 from cuecard.models.reasoning_events import ReasoningEvents
 from cuecard.models.repetition import RepetitionDetector
 

@@ -1,0 +1,1 @@
+"""A reader for each kind of answer: the one value that a reply gives."""

@@ -1,0 +1,157 @@
+r"""Where a reply marks its answer: "The answer is …", "Answer: …", \boxed{…}, <answer>…</answer>, #### …
+
+A marked answer outweighs whatever else a reply mentions. Several marked ones must agree, unless one is marked as
+final ("so the answer is", "final answer", "but … the answer is"): then what was said before it no longer counts.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from itertools import islice
+
+from cuecard.answers.answer import Blank, Reading, one_of
+from cuecard.answers.text.markup import boxes, size
+from cuecard.answers.text.patterns import any_of, pattern
+
+MOST_MARKS, MOST_READ = 100, 5_000
+"""Marks of each form that a text may hold, and characters in which a brief answer is looked for."""
+
+
+class Weight(IntEnum):
+    """How firmly an answer is marked."""
+
+    HEDGED = 0
+    PLAIN = 1
+    FINAL = 2
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A marked answer: the text behind the mark, up to the end of its line."""
+
+    at: int
+    weight: Weight
+    text: str
+
+
+_QUALITY = any_of("final correct right best only short most_likely likely likeliest closest possible")
+_NOUN = r"(?:(?:answer|result)(?:\s+(?:choice|option))?|option|choice|solution|conclusion)"
+_OF_IT = r"(?:\s+(?:here|in this case|(?:to|for|of) (?:the|this|your) \w{1,20}))?"
+_VERB = any_of(
+    """is was would_be will_be should_be must_be has_to_be comes?_out_(?:to|as|at) appears?_to_be seems?_to_be might_be
+    may_be could_be can_be"""
+)
+_ADVERB = any_of(
+    """clearly therefore thus indeed definitely certainly actually probably most_likely likely simply just obviously
+    either_way still"""
+)
+_MARK = pattern(
+    rf"\b(?P<quality>(?:{_QUALITY}\s+){{0,3}}){_NOUN}{_OF_IT}"
+    rf"(?:[\"'*]{{0,3}}\s?[:：=→]|\s->|\s[–—-]\s|\s+(?P<verb>{_VERB})\b)"
+    rf"(?:[\s:]{{1,3}}{_ADVERB}\b,?){{0,2}}[\s:：*\"']{{0,6}}"
+)
+# The same in other languages, where the noun alone or with its verb says enough.
+_FOREIGN = pattern(
+    r"\b(?:antwort|lösung)(?:\s+(?:ist|lautet|wäre)\b|\s?:)",
+    r"\b(?:réponse(?:\s\w+)?(?:\s+est\b|\s?:)|respuesta(?:\s\w+)?(?:\s+es\b|\s?:)|risposta(?:\s\w+)?(?:\s+è|\s?:))",
+    r"\b(?:resposta(?:\s\w+)?(?:\s+é|\s?:)|antwoord\s?(?:is\b|:)|ответ(?:\s?[—–:-]|\s+это\b))",
+    r"(?:答案|选项|選項|正解|答え|回答)\s?(?:应该是|应为|是|为|為|は)?\s?[:：]?",
+    r"(?:정답|답변|답)\s?(?:은|는|[:：])",
+    r"(?:الإجابة|الجواب)(?:\s(?:الصحيحة|الصحيح|النهائية|هي|هو)){0,3}\s?:?",
+    r"(?:उत्तर|जवाब)(?:\s(?:है|होगा))?\s?:?",
+)
+_TAG = re.compile(r"<answer>((?:(?!<answer>).){0,400}?)(?:</answer>|$)", re.IGNORECASE | re.DOTALL)
+_HASHES = re.compile(r"^####\s+(?=\S)", re.MULTILINE)
+
+_UNSURE = any_of(
+    """thought believed assumed guessed suspected if whether suppose supposing assuming unless what why how until before
+    first initially doubt unsure find determine give provide choose not"""
+)
+_NOT_CLAIMED = pattern(rf"(?:\b{_UNSURE}|n't)\b\W+(?:\w+\W+){{0,2}}$")
+_SO = any_of(
+    """so thus therefore hence consequently finally ultimately overall actually but however conclusion conclude summary
+    means corrected correction"""
+)
+_CONCLUDES = pattern(rf"\b{_SO}\b")
+_FINAL_ABROAD = pattern(any_of("richtig korrekt endgültig final correct corr?eta corretta 正确 最终 正解 정답"))
+_THEN = any_of("so thus therefore hence overall consequently in_conclusion in_total in_summary")
+_CONCLUSION = pattern(rf"(?:^|[.,;:!\n]\s{{0,3}}|\band ){_THEN}\b,?\s")
+
+
+def stated(text: str) -> list[Statement] | None:
+    """All marked answers, in the order of the text; None where there are too many to tell which one is meant."""
+    forms = [list(islice(form.finditer(text), MOST_MARKS + 1)) for form in (_MARK, _FOREIGN, _TAG, _HASHES)]
+    boxed = _boxed(text)
+    if max(len(boxed), *(len(form) for form in forms)) > MOST_MARKS:
+        return None
+    english, foreign, tags, hashes = forms
+    starts = [mark.start() for mark in english]
+    marks = sorted([*english, *foreign], key=lambda mark: mark.start())
+    ends = [0, *(mark.end() for mark in marks)]
+    found = [_worded(text, mark, previous, starts) for mark, previous in zip(marks, ends, strict=False)]
+    found += [Statement(tag.start(), Weight.FINAL, tag[1].strip()) for tag in tags]
+    found += [Statement(at.start(), Weight.FINAL, _rest(text, at.end(), starts)) for at in hashes]
+    found += boxed
+    return sorted((one for one in found if one is not None), key=lambda statement: statement.at)
+
+
+def _worded(text: str, mark: re.Match[str], previous: int, starts: list[int]) -> Statement | None:
+    start = max(previous, mark.start() - 80)
+    lead = re.split(r"[.!?\n]", text[start : mark.start()])[-1]
+    if _NOT_CLAIMED.search(re.sub(r"\b(?:the|my|that|a)\s+$", "", lead, flags=re.IGNORECASE)):
+        return None
+    groups = mark.groupdict()
+    quality, verb = groups.get("quality") or "", groups.get("verb") or ""
+    abroad = not groups and _FINAL_ABROAD.search(text[max(0, mark.start() - 14) : mark.end()])
+    if re.search(r"final|correct|right", quality, re.IGNORECASE) or _CONCLUDES.search(lead) or abroad:
+        weight = Weight.FINAL
+    else:
+        hedged = re.search(r"possible", quality, re.IGNORECASE) or re.match(r"might|may|could|can", verb, re.IGNORECASE)
+        weight = Weight.HEDGED if hedged else Weight.PLAIN
+    return Statement(mark.start(), weight, _rest(text, mark.end(), starts))
+
+
+def _boxed(text: str) -> list[Statement]:
+    """Boxes; those joined by nothing but "or", "and" or a comma are one statement."""
+    joined: list[tuple[int, int, str]] = []
+    for start, end, inner in boxes(text):
+        between = text[joined[-1][1] : start] if joined else None
+        if between is not None and re.fullmatch(r"[\s$]*(?:,|and|or|,\s?(?:and|or))[\s$]*", between):
+            joined[-1] = (joined[-1][0], end, f"{joined[-1][2]}{between.replace('$', '')}{inner}")
+        else:
+            joined.append((start, end, inner))
+    return [Statement(start, Weight.FINAL, inner) for start, _, inner in joined]
+
+
+def _rest(text: str, start: int, starts: list[int]) -> str:
+    """The rest of the line, or the next line that says something; it ends where the next of the marks begins."""
+    after = text[start : start + 600]
+    line = after.lstrip().split("\n", 1)[0]
+    begin = start + len(after) - len(after.lstrip())
+    following = bisect_left(starts, begin)
+    return line[: starts[following] - begin] if following < len(starts) else line
+
+
+def closing_clause(text: str) -> str | None:
+    """What follows the last "so", "thus", "therefore" of the last line; None if it has none."""
+    line = text.rstrip().rsplit("\n", 1)[-1][-600:]
+    ends = [found.end() for found in _CONCLUSION.finditer(line)]
+    return line[ends[-1] :] if ends else None
+
+
+def settle(statements: Sequence[Statement], read: Callable[[str], Reading]) -> Reading:
+    """What the marked answers come to: from the last final one on they must agree; hedged ones count only alone.
+
+    Unclear where they are too long to read.
+    """
+    if sum(size(statement.text) for statement in statements) > MOST_READ:
+        return Blank.UNCLEAR
+    read_out = [(statement.weight, read(statement.text)) for statement in statements]
+    said = [(weight, reading) for weight, reading in read_out if reading is not Blank.NOTHING]
+    firm = [(weight, reading) for weight, reading in said if weight is not Weight.HEDGED] or said
+    finals = [index for index, (weight, _) in enumerate(firm) if weight is Weight.FINAL]
+    return one_of([reading for _, reading in firm[finals[-1] if finals else 0 :]])

@@ -1,0 +1,287 @@
+"""What a run found: means over questions with intervals, comparisons of readers, and how tight the bound is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cuecard.attention import store
+from cuecard.attention.analysis.overlap import onto, other_text, same_text
+from cuecard.attention.axes import BOUND, LARGE_CARD, LARGE_OWN, QUERIES, READINGS, SMALL_OWN, SPANS
+from cuecard.attention.store import Record
+from cuecard.domain.errors import BadInput
+from cuecard.models.local.token_spans import Span
+from cuecard.stats.array_intervals import Array, Band, band, plain
+from cuecard.stats.proportions import wilson
+
+REASONING = SPANS.index(Span.REASONING)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of answer: mass on the reasoning and sparsity, mean over layers and heads, (sets)."""
+
+    questions: int
+    mass: Band
+    sparsity: Band
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """One reading of the corollary over all heads and questions."""
+
+    quantiles: Array
+    """(BOUND, 3): 5%, half, 95%."""
+    by_layer: Array
+    """(layers, BOUND): half."""
+    empty: float
+    """The part of heads and questions whose bound is as long as the output or longer: it says nothing."""
+    worst: float
+    """The most of a bound that was ever used; above 1 by rounding at most."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """One condition. Mass is a part of a whole row; what is of the reasoning is a part of its mass."""
+
+    name: str
+    answers: int
+    skipped: Mapping[str, int]
+    right: Band | None
+    as_decoded: int
+    tokens: Band
+    """Of the reasoning."""
+    windows: tuple[int | None, ...]
+    """A layer's sliding window."""
+    spans: Band
+    """(sets, spans), mean over layers and heads."""
+    spans_full: Band | None
+    """The same over layers without a window; None where no layer, or every layer, has one."""
+    learned: Band | None
+    """(sets) what learned sinks take; None where there are none."""
+    without_learned: Band | None
+    """(sets) mass on the reasoning of what falls on tokens."""
+    layer_mass: Band
+    """(layers, sets) on the reasoning, mean over heads."""
+    layer_sparsity: Band
+    """(layers, sets), mean over heads."""
+    layer_sparsity_of_mean: Band
+    """(layers, sets) of the row that is the mean over heads."""
+    head_mass: Band
+    """(layers, sets, heads)."""
+    head_sparsity: Band
+    sparsity: Band
+    """(sets), mean over layers and heads."""
+    classes: Band
+    """(sets, classes and the last sentence) of the reasoning's mass."""
+    class_tokens: Band
+    """(classes and the last sentence) of the reasoning's tokens."""
+    positions: Band
+    """(sets, bins) of the reasoning's mass, by twentieths of its length."""
+    kinds: Mapping[str, Kind]
+    agree: Band
+    """(layers, sets) of a head's top tokens, the part that another head of the layer has too."""
+    last: Band
+    """(layers, sets) of a head's top tokens, the part that are the last ones."""
+    bound: Mapping[str, Bounded]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A whole run."""
+
+    config: Mapping[str, Any]
+    questions: int
+    conditions: Mapping[str, Found]
+    same_text: Band | None
+    """(sets, FIGURES): the small model, that wrote the card, and the large one, that reads it."""
+    other_text: Band | None
+    """(sets, FIGURES): each model with its own reasoning."""
+    alike: float | None
+    """The part of the questions on which both reasonings are the same, token for token."""
+
+    def as_object(self) -> dict[str, Any]:
+        """For JSON; lists follow `axes`."""
+        told: dict[str, Any] = _object(self)
+        return told
+
+
+def findings(path: Path) -> Findings:
+    """Of a run's directory. Raises BadInput."""
+    about = store.about(path)
+    stored = [record for _, record in store.records(path)]
+    if not stored:
+        raise BadInput(f"{path} has no questions yet", "let it run first")
+    names = list(dict.fromkeys(name for record in stored for name in record.conditions))
+    found = {name: made for name in names if (made := _found(name, stored)) is not None}
+    return Findings(
+        about["config"],
+        len(stored),
+        found,
+        _compared(stored, SMALL_OWN, LARGE_CARD, _same),
+        _compared(stored, SMALL_OWN, LARGE_OWN, _other),
+        _alike(_both(stored, SMALL_OWN, LARGE_OWN)),
+    )
+
+
+class _Values:
+    """One condition's arrays over the questions that have it."""
+
+    def __init__(self, name: str, records: Sequence[Record]) -> None:
+        self.name, self.records = name, records
+        self.clusters = [record.meta["cluster"] for record in records]
+
+    def stack(self, what: str) -> Array:
+        """(questions, …)."""
+        return np.stack([record.array(self.name, what) for record in self.records]).astype(np.float64)
+
+    def told(self, what: str) -> list[Any]:
+        return [record.conditions[self.name][what] for record in self.records]
+
+    def band(self, values: Any, of: Array | None = None) -> Band:
+        return band(np.asarray(values, dtype=np.float64), self.clusters, of)
+
+
+def _found(name: str, stored: Sequence[Record]) -> Found | None:
+    """None where no question has it."""
+    asked = [record for record in stored if name in record.conditions]
+    skipped = Counter(told["skipped"] for record in asked if "skipped" in (told := record.conditions[name]))
+    of = _Values(name, [record for record in asked if "skipped" not in record.conditions[name]])
+    if not of.records:
+        return None
+    mass, learned = of.stack("mass"), of.stack("learned")  # (questions, layers, sets, heads[, spans])
+    sparsity, classes = of.stack("sparsity"), of.stack("classes")
+    on_reasoning = mass[..., REASONING]
+    windows = tuple(None if np.isnan(each) else int(each) for each in of.records[0].array(name, "window"))
+    full = [place for place, window in enumerate(windows) if window is None]
+    some = 0 < len(full) < len(windows)
+    sorts = np.concatenate((classes, of.stack("conclusion")[..., None]), -1).mean((1, 3))
+    counts, tokens = np.array(of.told("classes"), dtype=np.float64), np.array([len(each) for each in of.told("pieces")])
+    total = on_reasoning.mean((1, 3))
+    return Found(
+        name=name,
+        answers=len(of.records),
+        skipped=skipped,
+        right=_right(of),
+        as_decoded=sum(of.told("as_decoded")),
+        tokens=of.band(tokens),
+        windows=windows,
+        spans=of.band(mass.mean((1, 3))),
+        spans_full=of.band(mass[:, full].mean((1, 3))) if some else None,
+        learned=of.band(learned.mean((1, 3))) if learned.any() else None,
+        without_learned=of.band((on_reasoning / (1 - learned)).mean((1, 3))) if learned.any() else None,
+        layer_mass=of.band(on_reasoning.mean(3)),
+        layer_sparsity=of.band(_mean(sparsity, 3)),
+        layer_sparsity_of_mean=of.band(of.stack("sparsity_of_mean")),
+        head_mass=of.band(on_reasoning),
+        head_sparsity=of.band(sparsity),
+        sparsity=of.band(_mean(sparsity, (1, 3))),
+        classes=of.band(sorts, total[..., None]),
+        class_tokens=of.band(counts, tokens[:, None]),
+        positions=of.band(of.stack("bins").mean(1), total[..., None]),
+        kinds={
+            kind: _kind(of, kind, total, sparsity) for kind in sorted({record.meta["kind"] for record in of.records})
+        },
+        agree=of.band(of.stack("agree")),
+        last=of.band(of.stack("last")),
+        bound={reading: _bounded(of, place) for place, reading in enumerate(READINGS)} if tokens.any() else {},
+    )
+
+
+def _right(of: _Values) -> Band | None:
+    """Wilson where answers are right or wrong, as a bootstrap knows nothing of answers that are all alike."""
+    known = [(score, each) for score, each in zip(of.told("right"), of.clusters, strict=True) if score is not None]
+    if not known:
+        return None
+    scores, clusters = zip(*known, strict=True)
+    if set(scores) <= {0, 1} and len(set(clusters)) == len(scores):
+        low, high = wilson(int(sum(scores)), len(scores))
+        return Band(np.array(np.mean(scores)), np.array(low), np.array(high), len(scores))
+    return band(np.array(scores), clusters)
+
+
+def _mean(values: Array, axis: int | tuple[int, ...]) -> Array:
+    """Of what is a number; not a number where nothing is."""
+    here = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        mean: Array = np.where(here, values, 0).sum(axis) / here.sum(axis)
+    return mean
+
+
+def _kind(of: _Values, kind: str, total: Array, sparsity: Array) -> Kind:
+    chosen = [place for place, record in enumerate(of.records) if record.meta["kind"] == kind]
+    clusters = [of.clusters[place] for place in chosen]
+    return Kind(len(chosen), band(total[chosen], clusters), band(_mean(sparsity[chosen], (1, 3)), clusters))
+
+
+def _bounded(of: _Values, place: int) -> Bounded:
+    figures = of.stack("bound")[:, :, place]  # (questions, layers, heads, BOUND)
+    flat = figures.reshape(-1, len(BOUND))
+    bounds = flat[:, BOUND.index("bound")]
+    return Bounded(
+        quantiles=np.nanquantile(flat, (0.05, 0.5, 0.95), axis=0).T,
+        by_layer=np.nanmedian(figures, axis=(0, 2)),
+        empty=float((bounds[np.isfinite(bounds)] >= 1).mean()),
+        worst=float(of.stack("worst")[:, :, place].max()),
+    )
+
+
+# --- two readers ------------------------------------------------------------------------------------------------------
+
+
+def _compared(
+    stored: Sequence[Record], one: str, other: str, compare: Callable[[Record, str, str, int, int], Array]
+) -> Band | None:
+    """(sets, FIGURES); None where no question has both."""
+    both = _both(stored, one, other)
+    if not both:
+        return None
+    values = [
+        [compare(record, one, other, queries, place) for queries in range(len(QUERIES))]
+        for place, record in enumerate(both)
+    ]
+    return band(np.array(values), [record.meta["cluster"] for record in both])
+
+
+def _both(stored: Sequence[Record], one: str, other: str) -> list[Record]:
+    """The questions that were looked at in both conditions."""
+    return [r for r in stored if all("pieces" in r.conditions.get(name, {}) for name in (one, other))]
+
+
+def _alike(both: Sequence[Record]) -> float | None:
+    same = [r.conditions[SMALL_OWN]["pieces"] == r.conditions[LARGE_OWN]["pieces"] for r in both]
+    return sum(same) / len(same) if same else None
+
+
+def _keys(record: Record, condition: str, queries: int) -> tuple[Array, Sequence[str]]:
+    return record.array(condition, "keys_mean")[queries], record.conditions[condition]["pieces"]
+
+
+def _same(record: Record, one: str, other: str, queries: int, _: int) -> Array:
+    (ones, pieces), (others, cut) = _keys(record, one, queries), _keys(record, other, queries)
+    return same_text(onto(pieces, ones, cut), others)
+
+
+def _other(record: Record, one: str, other: str, queries: int, seed: int) -> Array:
+    (ones, pieces), (others, cut) = _keys(record, one, queries), _keys(record, other, queries)
+    return other_text(ones, pieces, others, cut, seed)
+
+
+def _object(value: Any) -> Any:
+    match value:
+        case Band():
+            return value.as_object()
+        case np.ndarray():
+            return plain(value)
+        case Mapping():
+            return {str(key): _object(each) for key, each in value.items()}
+        case tuple() | list():
+            return [_object(each) for each in value]
+    if is_dataclass(value):
+        return {each.name: _object(getattr(value, each.name)) for each in fields(value)}
+    return value

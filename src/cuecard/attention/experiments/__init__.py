@@ -1,0 +1,1 @@
+"""Experiments on cards: words left out, tokens hidden from the answer."""

@@ -1,0 +1,273 @@
+"""`cuecard import` and `cuecard export`: other tools' predictions become a run, a run's answers their files."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, cast, get_args
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cuecard import disk
+from cuecard.cli.evals.tasks import open_named
+from cuecard.domain.call import Mode
+from cuecard.domain.errors import BadInput
+from cuecard.domain.question import Image
+from cuecard.evals import model_identity
+from cuecard.evals.analysis import untimed_summary
+from cuecard.evals.interop import exports, inspect, lmms, tables, vlmevalkit
+from cuecard.evals.interop.imports import Filled, Import, Reader, fill, unresolved
+from cuecard.evals.interop.predictions import Reader as FileReader
+from cuecard.evals.interop.predictions import Source, places, source
+from cuecard.evals.storage.database import Record
+from cuecard.evals.study import folder
+from cuecard.evals.study.study import AT_ONCE_SERVED
+from cuecard.models import spec
+from cuecard.report.page.machine import machine
+
+imports = typer.Typer(no_args_is_help=True, help="Turn predictions of two models, made elsewhere, into a run.")
+exports_ = typer.Typer(no_args_is_help=True, help="Write a run's answers as files that other tools read.")
+Option = typer.Option
+Task = Annotated[str, Option(help="The questions that the files answer: tsv:FILE, mmstar:path=FILE.tsv, mmstar, …")]
+Out = Annotated[Path, Option(help="The run's directory.")]
+SmallShort = Annotated[Path | None, Option(help="The small model's short answers.")]
+LargeShort = Annotated[Path | None, Option(help="The large model's short answers.")]
+SmallReason = Annotated[Path | None, Option(help="The small model's answers after reasoning, with the reasoning.")]
+LargeReason = Annotated[Path | None, Option(help="The large model's answers after reasoning.")]
+SmallName = Annotated[str | None, Option(help="The small model's name, if not as the files are called.")]
+LargeName = Annotated[str | None, Option(help="The large model's name, if not as the files are called.")]
+Large = Annotated[
+    str | None, Option(help="The large model, to read the reasoning where no file tells what it says then.")
+]
+AtOnce = Annotated[int | None, Option(min=1, help="Most calls of it at once; 1 in this process, else 8.")]
+AsJson = Annotated[bool, Option("--json", help="Print one JSON object.")]
+
+
+@imports.command("vlmevalkit")
+def import_vlmevalkit(
+    task: Task,
+    out: Out,
+    small_short: SmallShort = None,
+    large_short: LargeShort = None,
+    small_reason: SmallReason = None,
+    large_reason: LargeReason = None,
+    small_name: SmallName = None,
+    large_name: LargeName = None,
+    large: Large = None,
+    at_once: AtOnce = None,
+    as_json: AsJson = False,
+) -> None:
+    """VLMEvalKit's prediction files: MODEL_DATASET.xlsx, .tsv or .json."""
+    files = _files(small_short, large_short, small_reason, large_reason)
+    _import("vlmevalkit", vlmevalkit.read, task, out, files, (small_name, large_name), (large, at_once), as_json)
+
+
+@imports.command("lmms-eval")
+def import_lmms(
+    task: Task,
+    out: Out,
+    small_short: SmallShort = None,
+    large_short: LargeShort = None,
+    small_reason: SmallReason = None,
+    large_reason: LargeReason = None,
+    small_name: SmallName = None,
+    large_name: LargeName = None,
+    large: Large = None,
+    at_once: AtOnce = None,
+    as_json: AsJson = False,
+) -> None:
+    """lmms-eval's sample logs: DATETIME_samples_TASK.jsonl, written with --log_samples."""
+    files = _files(small_short, large_short, small_reason, large_reason)
+    _import("lmms-eval", lmms.read, task, out, files, (small_name, large_name), (large, at_once), as_json)
+
+
+def _files(*paths: Path | None) -> dict[tuple[str, Mode], Path]:
+    kinds = [(role, mode) for mode in (Mode.SHORT, Mode.REASON) for role in ("small", "large")]
+    return {kind: path for kind, path in zip(kinds, paths, strict=True) if path is not None}
+
+
+def _import(
+    form: str,
+    read: FileReader,
+    task: str,
+    out: Path,
+    files: dict[tuple[str, Mode], Path],
+    names: tuple[str | None, str | None],
+    reader: tuple[str | None, int | None],
+    as_json: bool,
+) -> None:
+    if not files:
+        raise BadInput("no file of predictions is given", "give --small-short, --large-short, --small-reason, …")
+    opened = open_named(task)
+    known = places(opened)
+    sources = [source(role, mode, path, read, known) for (role, mode), path in files.items()]
+    called = {
+        role: name or next((_model(form, path, task) for (of, _), path in files.items() if of == role), role)
+        for role, name in zip(("small", "large"), names, strict=True)
+    }
+    model = _reader(*reader)
+    made = Import(form, opened, known, sources, called, model)
+    facts = {
+        "models": {**called, **({"read_by": model.spec} if model else {})},
+        "files": {each.name: str(each.path) for each in sources},
+        "argv": sys.argv[1:],
+        "machine": machine(),
+    }
+    with folder.RunFolder(out, folder.About(made.config, facts)) as held:
+        filled = asyncio.run(_filled(made, held))
+        summary = untimed_summary.summed(json.loads(json.dumps(made.config)), held.store)
+        disk.save(out / "summary.json", summary)
+    if as_json:
+        typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
+    else:
+        _show(summary["tasks"][opened.name], sources, filled, out)
+
+
+async def _filled(made: Import, held: folder.RunFolder) -> Filled:
+    try:
+        return await fill(made, held.store)
+    finally:
+        if made.reader is not None:
+            await made.reader.model.aclose()
+
+
+def _reader(given: str | None, at_once: int | None) -> Reader | None:
+    if given is None:
+        return None
+    local = model_identity.is_local(given)
+    return Reader(spec.load(given, "large"), given, at_once or (1 if local else AT_ONCE_SERVED))
+
+
+def _model(form: str, path: Path, task: str) -> str:
+    """What a file is called after: lmms-eval's directory; VLMEvalKit's file, less the data set."""
+    if form == "lmms-eval":
+        return path.resolve().parent.name or path.stem
+    dataset = vlmevalkit.SETS.get(task) or exports.dataset_of({"name": task})
+    return path.stem.removesuffix(f"_{dataset}") or path.stem
+
+
+def _show(task: Record, sources: list[Source], filled: Filled, out: Path) -> None:
+    console = Console(highlight=False)
+    table = Table("arm", "accuracy", "95%", "resolved", "routes", box=None, title=task["name"])
+    table.columns[0].no_wrap = True
+    for arm, about in task["arms"].items():
+        table.add_row(arm, *_cells(about))
+    console.print(table)
+
+    def say(text: str) -> None:
+        console.print(text, style="dim", markup=False, soft_wrap=True)
+
+    for arm, lacks in unresolved(filled).items():
+        reasons = ", ".join(f"{count} × {what}" for what, count in lacks.items())
+        say(f"{arm}: {reasons}; from all of them wrong to all of them right")
+    if filled.left_out:
+        say(f"{filled.left_out} questions of the task are in no file, and no part of the run")
+    for each in sources:
+        if each.cut:
+            say(f"{each.path}: {each.cut} predictions fill a cell of Excel and are cut off: not used (PRED_FORMAT=tsv)")
+        if each.mode is Mode.SHORT and (thought := sum(reply.reasoning is not None for reply in each.replies.values())):
+            say(f"{each.path}: {thought} of {len(each.replies)} short answers come with reasoning")
+    if (accepted := task.get("acceptance")) and accepted["accepted"]:
+        say(f"agreement accepts {accepted['accepted']} of {accepted['questions']}, {accepted['wrong']} of them wrong")
+    say(f"seconds are not known, nor tokens where the files tell none; {out / 'summary.json'}")
+
+
+def _cells(about: Record) -> list[str]:
+    between = about["bounds"]["interval"] if "bounds" in about else about["interval"] or {}
+    if "bounds" in about:
+        low, high = about["bounds"]["low"], about["bounds"]["high"]
+        accuracy = "–" if low is None else f"{low:.3f} to {high:.3f}"
+    else:
+        accuracy = "–" if about["accuracy"] is None else f"{about['accuracy']:.3f}"
+    ends = [between.get(side) for side in ("low", "high")]
+    return [
+        accuracy,
+        "–" if None in ends else f"{ends[0]:.3f}–{ends[1]:.3f}",
+        f"{about['answered']} of {about['n']}",
+        ", ".join(f"{route} {count}" for route, count in about["routes"].items()),
+    ]
+
+
+# --- export -----------------------------------------------------------------------------------------------------------
+
+Run = Annotated[Path, typer.Argument(help="The directory of a run.")]
+ArmName = Annotated[str, Option(help="The arm whose answers are written.")]
+Into = Annotated[Path, Option(help="Where to write.")]
+OneTask = Annotated[str | None, Option(help="Only this task of the run.")]
+
+
+@exports_.command("vlmevalkit")
+def export_vlmevalkit(
+    run: Run,
+    arm: ArmName,
+    out: Into,
+    task: OneTask = None,
+    form: Annotated[str, Option("--format", help="xlsx, tsv or json.")] = "xlsx",
+    data: Annotated[Path | None, Option(help="The set's TSV file: every column is as there.")] = None,
+    dataset: Annotated[str | None, Option(help="What VLMEvalKit calls the set (MMBench_DEV_EN).")] = None,
+) -> None:
+    """MODEL_DATASET.xlsx with `prediction` and `thinking`, which its `dataset.evaluate` takes."""
+    chosen = cast(tables.Form, _one_of(form, get_args(tables.Form)))
+    for answers in exports.of_run(run, arm, task):
+        _tell(answers, vlmevalkit.write(answers, out, chosen, data, dataset))
+
+
+@exports_.command("lmms-eval")
+def export_lmms(
+    run: Run,
+    arm: ArmName,
+    out: Into,
+    task: OneTask = None,
+    name: Annotated[str | None, Option(help="What lmms-eval calls the task (mmstar).")] = None,
+) -> None:
+    """DATETIME_samples_TASK.jsonl and DATETIME_results.json, as --log_samples writes them."""
+    now = datetime.now(UTC)
+    for answers in exports.of_run(run, arm, task):
+        _tell(answers, *lmms.write(answers, out, now, name))
+        if answers.drawn:
+            _warn("the questions were drawn by chance: `doc_id` counts them, and not the data set's rows")
+
+
+@exports_.command("inspect")
+def export_inspect(
+    run: Run,
+    arm: ArmName,
+    out: Into,
+    task: OneTask = None,
+    form: Annotated[str, Option("--format", help="json, or eval (which needs inspect_ai).")] = "json",
+    images: Annotated[bool, Option("--images", help="Write the images too.")] = False,
+) -> None:
+    """A log that `inspect view` shows."""
+    chosen, now = cast(inspect.Form, _one_of(form, get_args(inspect.Form))), datetime.now(UTC)
+    found = exports.of_run(run, arm, task)
+    _, store = folder.opened(run)
+    picture: Callable[[str], Image | None] = store.image if images else (lambda digest: None)
+    try:
+        for answers in found:
+            _tell(answers, inspect.write(answers, out, now, chosen, picture))
+    finally:
+        store.close()
+
+
+def _one_of(text: str, names: tuple[Any, ...]) -> str:
+    if text not in names:
+        raise BadInput(f"there is no format {text!r}", f"there are: {', '.join(names)}")
+    return text
+
+
+def _tell(answers: exports.Answers, *paths: Path) -> None:
+    for path in paths:
+        typer.echo(path)
+    if answers.unanswered:
+        count = len(answers.rows) + answers.unanswered
+        _warn(f"{answers.unanswered} of {count} questions have no answer of {answers.arm} and are left out")
+
+
+def _warn(text: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)

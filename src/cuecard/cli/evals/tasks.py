@@ -1,0 +1,150 @@
+"""`cuecard tasks`: the questions that a pair can be evaluated on; samples of them, and a check of a whole file."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from itertools import islice
+from typing import Annotated, Any
+
+import typer
+from PIL import Image as PilImage
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cuecard.cli.models import block
+from cuecard.demo.tasks import offer
+from cuecard.domain.question import Image
+from cuecard.evals.item import Item, Task
+from cuecard.evals.tasks.registry import Checked, check, offered, open_task
+from cuecard.models.prompt import TAGS, short
+
+MOST_NAMES = 12
+
+
+def tasks(
+    spec: Annotated[
+        str | None,
+        typer.Argument(
+            help="A task: boards:seed=3,count=200, mmstar, tsv:FILE, jsonl:FILE, gym:NAME. Default: list all.",
+            show_default=False,
+        ),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=0, help="How many samples to show.")] = 3,
+    whole: Annotated[bool, typer.Option("--check", help="Read all of it and report what is wrong.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """List tasks; show what one asks, exactly as it is asked; check a whole file."""
+    if spec is None:
+        _list(as_json)
+        return
+    task = open_named(spec)
+    if whole:
+        checked = check(task)
+        _report(task, checked, as_json)
+        if not checked.usable:
+            raise typer.Exit(2)
+        return
+    shown = list(islice(task.items(), samples))
+    if as_json:
+        typer.echo(json.dumps({**_about(task), "samples": [_sample(item) for item in shown]}, ensure_ascii=False))
+        return
+    console = Console(highlight=False)
+    console.print(block(task.name, _about(task)))
+    for item in shown:
+        sample = _sample(item)
+        console.print()
+        console.print(
+            block(sample["id"], {name: _told(sample[name]) for name in ("kind", "scorer", "golds", "images")})
+        )
+        for turn in sample["turns"]:
+            console.print(f"  [dim]{turn['role']}[/]")
+            # as it is asked: no line is broken that is not broken there
+            console.print(Text("\n".join(f"  │ {line}" for line in turn["text"].split("\n"))), soft_wrap=True)
+
+
+def open_named(spec: str) -> Task:
+    """The task of a specification, boards and easy-VQA among them. Raises BadInput."""
+    offer()
+    return open_task(spec)
+
+
+def _list(as_json: bool) -> None:
+    offer()
+    if as_json:
+        rows = {
+            name: {"about": each.about, "kinds": each.kinds, "scorer": each.scorer, "options": dict(each.options)}
+            for name, each in offered().items()
+        }
+        typer.echo(json.dumps(rows, ensure_ascii=False))
+        return
+    console = Console(highlight=False)
+    table = Table("task", "kinds", "scorer", "about", box=None, pad_edge=False)
+    for name, each in offered().items():
+        table.add_row(Text(f"{name}:{each.argument}" if each.needed else name), each.kinds, each.scorer, each.about)
+    console.print(table)
+    console.print("[dim]cuecard tasks TASK shows samples, --check reads all of it[/]")
+
+
+def _about(task: Task) -> dict[str, str]:
+    told = {"revision": task.revision, "score": task.aggregate}
+    return told if task.count is None else {**told, "questions": f"{task.count:,}"}
+
+
+def _sample(item: Item) -> dict[str, Any]:
+    """An item as it is asked for a short answer: every turn, what is right, how large its images are."""
+    return {
+        "id": item.id,
+        "kind": str(item.question.kind),
+        "scorer": item.scorer,
+        "golds": list(item.golds),
+        "images": [_size(image) for image in item.question.images],
+        "category": item.category,
+        "group": item.group,
+        "turns": [{"role": turn.role, "text": turn.text} for turn in short(item.question, TAGS).turns],
+    }
+
+
+def _size(image: Image) -> str:
+    with PilImage.open(io.BytesIO(image.data)) as picture:
+        wide, high = picture.size
+    return f"{wide}x{high} {image.media_type.removeprefix('image/')}, {len(image.data) / 1024:.1f} KiB"
+
+
+def _told(value: Any) -> str:
+    return "; ".join(value) or "none" if isinstance(value, list) else str(value)
+
+
+def _report(task: Task, checked: Checked, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({**_about(task), **asdict(checked), "usable": checked.usable}, ensure_ascii=False))
+        return
+    console = Console(highlight=False)
+    facts = {
+        **_about(task),
+        "questions": f"{checked.items:,}" + (f", in {checked.groups:,} groups" if checked.groups else ""),
+        "right answer not known": f"{checked.unscored:,}",
+        "kinds": _counts(checked.kinds),
+        "scorers": _counts(checked.scorers),
+        "images": f"{checked.images:,}, questions without one {checked.without_image:,}",
+        "clusters": f"{checked.clusters:,}",
+        "asked again": f"{checked.repeated:,}",
+        "splits": _counts(checked.splits),
+        "categories": _counts(checked.categories),
+        "problems": _counts(checked.faults) if checked.faults else "none",
+    }
+    console.print(block(task.name, facts))
+    for flaw in checked.flaws:
+        console.print(Text(f"  row {flaw.row}: {flaw.what}" + (f" ({flaw.hint})" if flaw.hint else "")))
+    left_out = sum(checked.faults.values()) - len(checked.flaws)
+    if checked.flaws and left_out > 0:
+        console.print(f"  [dim]and {left_out:,} more rows[/]")
+
+
+def _counts(counts: Mapping[Any, int]) -> str:
+    most = sorted(counts.items(), key=lambda each: -each[1])
+    rest = f", and {len(most) - MOST_NAMES} more" if len(most) > MOST_NAMES else ""
+    return ", ".join(f"{name} {number:,}" for name, number in most[:MOST_NAMES]) + rest or "none"

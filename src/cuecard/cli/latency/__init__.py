@@ -1,0 +1,1 @@
+"""The commands around latency: profiles, fits, break-even points, estimates."""

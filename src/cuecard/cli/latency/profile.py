@@ -1,0 +1,238 @@
+"""`cuecard profile`: where the time of a request goes, component by component; stopped at any time, it goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from cuecard.cli.signals import Stopping, stopping
+from cuecard.domain.errors import BadInput, MissingExtra
+from cuecard.latency.grid import COMPILED, FUSED, USUAL, Grid, drifted
+from cuecard.models import probe as probes
+from cuecard.report.page.machine import machine
+
+Maybe = typer.Option
+LINE_S = 30
+ATTENTION = ("sdpa", "eager", FUSED, COMPILED, USUAL)
+T = TypeVar("T")
+
+
+def profile(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            help="demo-small, hf:ORG/NAME, a directory, a preset (qwen3-vl-2b, …-tiny), or http://HOST:PORT/v1#NAME."
+        ),
+    ],
+    out: Annotated[Path, Maybe(help="The profile's directory; one that is there already is gone on with.")],
+    output_tokens: Annotated[str, Maybe(help="Tokens to write, exactly, with commas between.")] = "1,8,32,128",
+    image_size: Annotated[str, Maybe(help="Sides of the image in pixels; 0 is no image.")] = "128,448",
+    text_tokens: Annotated[str, Maybe(help="Prompt tokens behind the image; for servers, words.")] = "48",
+    cached_tokens: Annotated[
+        str | None, Maybe(help="Tokens between image and text that are cached, and the image with them.")
+    ] = None,
+    batch: Annotated[str, Maybe(help="Requests at once, of the same shape.")] = "1",
+    attention: Annotated[
+        str | None,
+        Maybe(help="sdpa, eager, fused, compiled; by itself what local models do: fused in float32, else sdpa."),
+    ] = None,
+    compiled: Annotated[
+        bool, Maybe("--compile", help="--attention compiled: fused and compiled, on a GPU one CUDA graph a token.")
+    ] = False,
+    dtype: Annotated[str | None, Maybe(help="float32, bfloat16, float16; by itself float32 on a CPU.")] = None,
+    layers: Annotated[
+        int | None, Maybe(help="Time a slice of so many layers, and one of half; the whole is estimated from both.")
+    ] = None,
+    random_weights: Annotated[
+        bool, Maybe("--random-weights", help="Make weights up: latency does not depend on what they know.")
+    ] = False,
+    device: Annotated[str | None, Maybe(help="cpu, cuda, cuda:1, mps; by itself the best there is.")] = None,
+    repeats: Annotated[int, Maybe(help="Most rounds.", min=1)] = 12,
+    precision: Annotated[
+        float, Maybe(help="A point is done when its mean's 95% interval is this share of it, to each side.")
+    ] = 0.03,
+    max_minutes: Annotated[float | None, Maybe(help="Stop measuring after so long.")] = None,
+    rate: Annotated[
+        str | None, Maybe(help="Servers: requests a second that arrive at random (open loop), with commas between.")
+    ] = None,
+    concurrency: Annotated[
+        str | None, Maybe(help="Servers: requests at once, by itself 1; with --rate the most at once, by itself any.")
+    ] = None,
+    requests: Annotated[
+        int | None, Maybe(help="Servers: requests of a point in a round; by itself 8, or 4 for each at once.", min=1)
+    ] = None,
+    ignore_eos: Annotated[
+        bool,
+        Maybe("--ignore-eos/--heed-eos", help="Servers: write so many tokens, or stop where the model does."),
+    ] = True,
+    fresh: Annotated[
+        bool, Maybe("--fresh/--cached", help="Servers: each prompt is new to the server, or the same one again.")
+    ] = True,
+    timeout_s: Annotated[float, Maybe(help="Servers: the longest that one request may take.")] = 300.0,
+    probe: Annotated[
+        bool, Maybe("--probe/--no-probe", help="Servers: probe models that are not known yet, before they are timed.")
+    ] = True,
+    api_key: Annotated[str | None, Maybe(help="Servers: their key, '${NAME}' is taken from the environment.")] = None,
+    as_json: Annotated[bool, Maybe("--json", help="Print how it ended as one JSON object.")] = False,
+) -> None:
+    """Time models component by component, or servers under load, in rounds of turning order; store every reading."""
+    outputs = _numbers("--output-tokens", output_tokens, least=1)
+    images = tuple(px or None for px in _numbers("--image-size", image_size, least=0))
+    words = _numbers("--text-tokens", text_tokens, least=1)
+    limits: dict[str, Any] = {
+        "repeats": repeats,
+        "precision": precision,
+        "max_s": None if max_minutes is None else 60 * max_minutes,
+    }
+    console = Console(stderr=True, highlight=False)
+    if served := _served(models):
+        _refuse(
+            {"--batch": batch != "1", "--attention": attention, "--compile": compiled, "--dtype": dtype,
+             "--layers": layers, "--random-weights": random_weights, "--device": device,
+             "--cached-tokens": cached_tokens}, "servers",
+        )  # fmt: skip
+        at_once = _numbers("--concurrency", concurrency, least=1) if concurrency else ()
+        there = served.wish(
+            models, rate, at_once, requests, api_key, output_tokens=outputs, image_px=images, text_tokens=words,
+            ignore_eos=ignore_eos, fresh=fresh, limit_s=timeout_s, **limits,
+        )  # fmt: skip
+        if probe and probes.wanted():
+            asyncio.run(served.probe(there, partial(console.print, markup=False)))
+        end = _measured(console, out, lambda say, stop: stop.run(served.profile(there, out, machine(), say)))
+    else:
+        only = {"--rate": rate, "--concurrency": concurrency, "--requests": requests, "--api-key": api_key}
+        _refuse({**only, "--heed-eos": not ignore_eos, "--cached": not fresh}, "models of this process")
+        inside = _inside()
+        cached = _numbers("--cached-tokens", cached_tokens, least=0) if cached_tokens else (None,)
+        batches = _numbers("--batch", batch, least=1)
+        here = inside.Wish(
+            models=models,
+            grid=Grid(outputs, images, words, cached, batches, _attention(attention, compiled)),
+            dtypes=_parts(dtype) if dtype else (),
+            device=device,
+            random=random_weights,
+            layers=layers,
+            **limits,
+        )
+        end = _measured(console, out, lambda say, stop: inside.profile(here, out, machine(), say))
+    if as_json:
+        typer.echo(json.dumps(_told(end) | ({"points": served.told(out)} if served else {}), indent=2))
+        return
+    if served:
+        served.show(Console(highlight=False), out)
+    _show(console, end, out)
+
+
+def _measured(console: Console, out: Path, work: Callable[[Callable[[Any], None], Stopping], Any]) -> Any:
+    """How it ended; where it is stopped, the process ends."""
+    with stopping() as stop:
+        try:
+            return _watched(console, lambda say: work(say, stop))
+        except KeyboardInterrupt:
+            console.print(f"stopped; what is measured is kept in {out}, and the same command goes on from there")
+            raise typer.Exit(stop.code) from None
+
+
+def _served(models: Sequence[str]) -> Any:
+    """What measures servers, if these models are behind some. Raises BadInput for a mixture."""
+    there = [model.startswith(("http://", "https://")) for model in models]
+    if not any(there):
+        return None
+    if not all(there):
+        raise BadInput("servers and models of this process are timed differently", "profile them apart, each in --out")
+    from cuecard.cli.latency import server  # with it comes HTTP
+
+    return server
+
+
+def _refuse(given: Mapping[str, Any], of: str) -> None:
+    """Raises BadInput for an option that is given and says nothing about these models."""
+    if wrong := next((option for option, value in given.items() if value), None):
+        raise BadInput(f"{wrong} does not apply to {of}", f"leave {wrong} out")
+
+
+def _inside() -> Any:
+    """What measures in this process. Raises MissingExtra."""
+    try:
+        from cuecard.latency.inside import profile
+    except ImportError as error:
+        raise MissingExtra(
+            f"profiling in this process needs {error.name}", "pip install '.[local]' in a checkout"
+        ) from error
+    return profile
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _numbers(option: str, text: str, least: int) -> tuple[int, ...]:
+    """Whole numbers with commas between. Raises BadInput."""
+    try:
+        found = tuple(dict.fromkeys(int(part) for part in _parts(text)))
+    except ValueError:
+        found = ()
+    if not found or min(found) < least:
+        raise BadInput(f"{option} {text!r} are not whole numbers from {least} on", f"for instance {option} 1,8,32")
+    return found
+
+
+def _attention(text: str | None, compiled: bool) -> tuple[str, ...]:
+    """Raises BadInput."""
+    found = _parts(text or (COMPILED if compiled else USUAL))
+    if wrong := [each for each in found if each not in ATTENTION]:
+        raise BadInput(f"unknown attention {wrong[0]!r}", f"there are {', '.join(ATTENTION)}")
+    return found if COMPILED in found or not compiled else (*found, COMPILED)
+
+
+def _watched(console: Console, work: Callable[[Callable[[Any], None]], T]) -> T:
+    """Run with a bar on a terminal, with a line now and then elsewhere."""
+    told = time.monotonic()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # drawn between readings only: a thread that draws meanwhile would be part of what is timed
+    with Bar(*columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal) as bar:
+        task = bar.add_task("loading", total=None)
+
+        def say(progress: Any) -> None:
+            nonlocal told
+            about = f"{progress.now} · {progress.left_s:.0f} s left at most"
+            if not console.is_terminal and time.monotonic() - told > LINE_S:
+                console.print(about)
+                told = time.monotonic()
+            bar.update(
+                task, completed=progress.done, total=progress.done + progress.left, description=about, refresh=True
+            )
+
+        return work(say)
+
+
+def _told(end: Any) -> dict[str, Any]:
+    return {
+        "readings": end.readings,
+        "wide": end.wide,
+        "out_of_time": end.out_of_time,
+        "drift": end.drift,
+        "drifted": drifted(end.drift),
+    }
+
+
+def _show(console: Console, end: Any, out: Path) -> None:
+    for note in end.notes:
+        console.print(note)
+    console.print(f"{end.readings} readings made, in {out}")
+    if end.wide:
+        why = "the time is over" if end.out_of_time else "the rounds are over"
+        console.print(f"{end.wide} points have a wider interval than asked for: {why}; the same command goes on")
+    for model in drifted(end.drift):
+        console.print(f"[yellow]drift:[/] {model} ended at {end.drift[model]:.2f} times the time it began with")
+    console.print(f"next: cuecard fit {out}", style="dim")

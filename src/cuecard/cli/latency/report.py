@@ -1,0 +1,101 @@
+"""`cuecard report` of a latency profile: what is not derived yet is derived, then drawn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from cuecard.cli.latency.breakeven import fits_of, pairs_of
+from cuecard.domain.errors import BadInput, MissingExtra
+from cuecard.latency import readings
+from cuecard.latency.analysis import measured
+from cuecard.latency.analysis.latency_model import Fit, plainest
+from cuecard.latency.simulate import breakeven
+
+
+def report(run: Path, out: Path | None, as_json: bool) -> None:
+    """The page of a profile; fits and break-even points that are not there yet are made, with what is usual.
+
+    Raises BadInput, MissingExtra.
+    """
+    drawn = _room()
+    about = readings.about(run)
+    served = _served(run) if about["config"].get("source") == "server" else []
+    fits = _fits(run, may_lack=bool(served))
+    shown = drawn.Profiled(
+        run.resolve().name,
+        measured.points(run),
+        [plainest(fits, model) for model in dict.fromkeys(fit.model for fit in fits)],
+        _pairs(run, fits) if fits else [],
+        measured.roofs(run),
+        measured.devices(run),
+        facts(about),
+        served,
+    )
+    made = drawn.report(shown)
+    written = made.save(out or run / "report.html")
+    if as_json:
+        typer.echo(json.dumps({name: list(rows) for name, rows in made.tables.items()}, indent=2, default=str))
+        return
+    console = Console(highlight=False)
+    for line in drawn.summary(shown):
+        console.print(Text(f"· {line}"))
+    console.print(Text(f"report:  {written[0]}"))
+    console.print(Text(f"tables:  {', '.join(path.name for path in written[1:])}", style="dim"))
+
+
+def _served(run: Path) -> list[Any]:
+    from cuecard.latency.server import metrics  # with it comes HTTP
+
+    return list(metrics.served(run))
+
+
+def _fits(run: Path, *, may_lack: bool) -> list[Fit]:
+    """Percentiles of a server are worth a page without a fit, where there is one output length. Raises BadInput."""
+    try:
+        return fits_of(run)
+    except BadInput:
+        if not may_lack:
+            raise
+        return []
+
+
+def _room() -> Any:
+    """What draws. Raises MissingExtra."""
+    try:
+        from cuecard.report.latency import report as latency_report
+    except ImportError as error:
+        raise MissingExtra(f"a report needs {error.name}", "pip install '.[evals]' in a checkout") from error
+    return latency_report
+
+
+def _pairs(run: Path, fits: Sequence[Fit]) -> list[breakeven.PairBreakEven]:
+    """Those in the directory, or those of every model with the last one; none of a single model."""
+    path = run / breakeven.FILE
+    if not path.exists():
+        try:
+            both = pairs_of(fits, None, None)
+        except BadInput:
+            return []
+        found = [breakeven.pair(one, other, breakeven.asked((one, other))) for one, other in both]
+        breakeven.write(found, path)
+    return breakeven.read(path)
+
+
+def facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is known of a profile, for its foot."""
+    config, machine = about["config"], about.get("machine") or {}
+    told = [("command", " ".join(["cuecard", *about["argv"]]))] if about.get("argv") else []
+    told += [("models", ", ".join(config.get("models") or ())), ("timed", str(config.get("source") or "not told"))]
+    told += [(f"grid, {name.replace('_', ' ')}", _plain(value)) for name, value in (config.get("grid") or {}).items()]
+    return told + [(name.replace("_", " "), str(value)) for name, value in machine.items() if value is not None]
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

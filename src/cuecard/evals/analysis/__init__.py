@@ -1,0 +1,1 @@
+"""What the stored answers of a run show."""

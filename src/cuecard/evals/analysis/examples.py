@@ -1,0 +1,251 @@
+"""Single questions of a run: what every arm said, what the card was, where it helped and misled; and one request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cuecard.domain.call import Call, FinishReason, Mode, Usage
+from cuecard.domain.outcome import LatencyKind, Outcome, Route
+from cuecard.domain.question import AnswerKind, Question, letter
+from cuecard.evals.analysis.differences import NO_CARD
+from cuecard.evals.analysis.results import Findings, TaskFound
+from cuecard.evals.analysis.units import benches, counted, generated, spent
+from cuecard.evals.arm import LIVE
+from cuecard.evals.scoring.extractors import EXTRACTORS
+from cuecard.evals.storage.database import Record, Store
+
+
+@dataclass(frozen=True)
+class Said:
+    """One arm's answer. `score`: by our extractor, 0 to 1; None: not scored. An error has no answer."""
+
+    arm: str
+    answer: str | None
+    score: float | None
+    route: str | None
+    reason: str
+    total_s: float | None
+    kind: str | None
+    tokens: Mapping[str, int]
+    """Generated, by role."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One question. `card`: what the small model wrote, None if no arm of the run had it write."""
+
+    task: str
+    id: str
+    question: Question
+    """Without its images."""
+    images: tuple[str, ...]
+    """Digests."""
+    golds: tuple[str, ...]
+    category: str | None
+    card: str | None
+    told: Mapping[str, Said]
+
+    @property
+    def gold(self) -> str:
+        """What is right, an option with its words."""
+        options = self.question.options
+        letters = [letter(place) for place in range(len(options))]
+        words = [f"{each}. {options[letters.index(each)]}" if each in letters else each for each in self.golds]
+        return " or ".join(words) or "not known"
+
+    def wrong(self, arm: str) -> bool | None:
+        """Whether an arm's answer is less than right; None: it has none, or none is known to be right."""
+        said = self.told.get(arm)
+        return None if said is None or said.score is None else said.score < 1
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Where a card decided: the large model's short answer against `arm`, whose reader has the card."""
+
+    task: str
+    arm: str
+    helped: tuple[Case, ...]
+    """Wrong without the card, right with it."""
+    misled: tuple[Case, ...]
+    """Right without the card, wrong with it."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question of a task as several arms answered it, call by call."""
+
+    case: Case
+    outcomes: Mapping[str, Outcome]
+    about: str
+    """Why this question."""
+
+
+def cases(config: Mapping[str, Any], store: Store) -> dict[str, list[Case]]:
+    """Every question by task, in order, whole: of a long run this is as large as its answers."""
+    answers: dict[tuple[str, str], list[Record]] = {}
+    for answer in store.answers():
+        answers.setdefault((answer["task"], answer["id"]), []).append(answer)
+    return {
+        bench.name: [_case(item, answers.get((bench.name, id), ()), store) for id, item in bench.items.items()]
+        for bench in benches(config["tasks"], store.items())
+    }
+
+
+def _case(item: Record, answers: Sequence[Record], store: Store) -> Case:
+    return Case(
+        item["task"],
+        item["id"],
+        Question(item["text"], (), tuple(item["options"]), AnswerKind(item["kind"])),
+        tuple(item["images"]),
+        tuple(item["golds"]),
+        item["category"],
+        _card(answers, store),
+        {answer["arm"]: _said(answer) for answer in answers},
+    )
+
+
+def _card(answers: Iterable[Record], store: Store) -> str | None:
+    """The longest that any arm had the small model write: under a smaller budget it is the beginning of this one."""
+    keys = {
+        call["key"]
+        for answer in answers
+        for call in answer["calls"]
+        if call["role"] == "small" and call["mode"] == Mode.REASON and call["key"] is not None
+    }
+    written = [call["reasoning"] for key in sorted(keys) if (call := store.call(key)) and call["reasoning"]]
+    return max(written, key=len, default=None)
+
+
+def _said(answer: Record) -> Said:
+    by_role: dict[str, int] = {}
+    for call in answer["calls"] if counted([answer]) else ():
+        by_role[call["role"]] = by_role.get(call["role"], 0) + (call["completion_tokens"] or 0)
+    return Said(
+        answer["arm"],
+        answer["answer"],
+        answer["score"],
+        answer["route"],
+        answer["reason"],
+        answer["latency"]["total_s"],
+        answer["latency"]["kind"],
+        by_role,
+    )
+
+
+# --- a choice among them ----------------------------------------------------------------------------------------------
+
+
+def galleries(found: Findings, known: Mapping[str, Sequence[Case]]) -> list[Gallery]:
+    """For each task that has both: the first arm that always hands a card over, else the leading one."""
+    made = []
+    for task in found.tasks:
+        always = [name for name, arm in task.arms.items() if arm.family == "paper" and name.startswith("transfer")]
+        always = [name for name in always if not name.endswith(LIVE)]
+        arm = always[0] if always else task.leading
+        if arm is not None and NO_CARD in task.arms:
+            of = known[task.task]
+            helped = tuple(each for each in of if each.wrong(NO_CARD) is True and each.wrong(arm) is False)
+            misled = tuple(each for each in of if each.wrong(NO_CARD) is False and each.wrong(arm) is True)
+            made.append(Gallery(task.task, arm, helped, misled))
+    return made
+
+
+def chosen(known: Sequence[Case], arms: Sequence[str], most: int) -> list[Case]:
+    """At most so many: those first on which the arms' scores differ, each group in the order asked."""
+
+    def differs(case: Case) -> bool:
+        return len({case.told[arm].score for arm in arms if arm in case.told}) > 1
+
+    return [*filter(differs, known), *(case for case in known if not differs(case))][:most]
+
+
+def request(task: TaskFound, baseline: str | None, known: Sequence[Case], store: Store) -> Request | None:
+    """Of the questions that the paper's strategies all transferred, the one of median latency; else of all."""
+    first = task.leading or next(iter(task.arms), None)
+    if first is None:
+        return None
+    answered = [case for case in known if first in case.told and case.told[first].total_s is not None]
+    if not answered:
+        return None
+    handed = [case for case in answered if task.paper and all(_transferred(case, arm) for arm in task.paper)]
+    pool = sorted(handed or answered, key=lambda case: case.told[first].total_s or 0.0)
+    case = pool[(len(pool) - 1) // 2]
+    wanted = {name for name in (NO_CARD, baseline, first, *task.paper) if name in case.told}
+    records = {name: store.answer(task.task, case.id, name) for name in task.arms if name in wanted}
+    outcomes = {name: outcome_of(name, record) for name, record in records.items() if record and record["route"]}
+    which = f"that {' and '.join(task.paper)} transferred" if handed else f"that {first} answered"
+    return Request(case, outcomes, f"of the questions {which}, the one of median latency") if outcomes else None
+
+
+def _transferred(case: Case, arm: str) -> bool:
+    return arm in case.told and case.told[arm].route == Route.TRANSFERRED
+
+
+def outcome_of(arm: str, record: Record) -> Outcome:
+    """An answer as it is stored, as the outcome that it was; what calls said is in the store of calls."""
+    calls = tuple(_call(call) for call in record["calls"])
+    return Outcome(
+        record["answer"] or "",
+        Route(record["route"]),
+        arm,
+        calls,
+        record["latency"]["total_s"],
+        record["reason"],
+        confidence=record["confidence"],
+        latency_kind=LatencyKind(record["latency"]["kind"]),
+        truncated=record["truncated"],
+    )
+
+
+def _call(call: Record) -> Call:
+    counts = (call[f"{name}_tokens"] for name in ("prompt", "cached", "completion", "reasoning"))
+    return Call(
+        call["role"],
+        call["model"],
+        Mode(call["mode"]),
+        call["start_s"],
+        call["first_token_s"],
+        call["end_s"],
+        Usage(*counts),
+        FinishReason(call["finish_reason"]),
+        error=call["error"] if isinstance(call["error"], str) else None,
+        reasoning_end_s=call.get("reasoning_end_s"),
+    )
+
+
+# --- all of them, flat ------------------------------------------------------------------------------------------------
+
+
+def rows(config: Mapping[str, Any], store: Store) -> list[dict[str, Any]]:
+    """One row an answer, for a table."""
+    items = {(item["task"], item["id"]): item for item in store.items()}
+    return [
+        {
+            "task": answer["task"],
+            "id": answer["id"],
+            "arm": answer["arm"],
+            "question": items[answer["task"], answer["id"]]["text"],
+            "gold": " | ".join(items[answer["task"], answer["id"]]["golds"]),
+            "category": items[answer["task"], answer["id"]]["category"],
+            "status": answer["status"],
+            "route": answer["route"],
+            "answer": answer["answer"],
+            "reply": answer["reply"],
+            "score": answer["score"],
+            **{f"score_{name}": answer["scores"].get(name) for name in EXTRACTORS},
+            "parsed": answer["parsed"],
+            "truncated": answer["truncated"],
+            "confidence": answer["confidence"],
+            "total_s": answer["latency"]["total_s"],
+            "handoff_s": answer["latency"]["handoff_s"],
+            "latency": answer["latency"]["kind"],
+            "generated_tokens": generated(answer) if counted([answer]) else None,
+            "all_tokens": spent(answer) if counted([answer]) else None,
+            "calls": len(answer["calls"]),
+            "reason": answer["reason"],
+        }
+        for answer in store.answers()
+    ]

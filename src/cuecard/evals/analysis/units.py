@@ -1,0 +1,143 @@
+"""One task of a run as it is scored: its questions make units (one, or the rotations of one), and units clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from cuecard.domain.errors import BadInput
+from cuecard.evals.arm import LIVE, Arm, parse
+from cuecard.evals.storage.database import Record
+from cuecard.evals.summary.summary import LOST
+from cuecard.strategies.policy import Policy
+
+PAPER = ("transfer", "mutual")
+ALONE = ("short", "reason")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A task's items by their ids. `aggregate` as in `items.Task`."""
+
+    name: str
+    aggregate: str
+    items: Mapping[str, Record]
+
+    def unit(self, id: str) -> str:
+        """What is scored as one: under circular evaluation the group of rotations, else the question."""
+        group = self.items[id].get("group") if self.aggregate == "circular" else None
+        return f"group {group}" if group else id
+
+    def graded(self, answers: Iterable[Record], extractor: str | None = None) -> dict[str, float]:
+        """The score of each unit by our extractor, or by another; answers without a score are left out."""
+        found: dict[str, float] = {}
+        for answer in answers:
+            score = answer["score"] if extractor is None else answer["scores"].get(extractor)
+            if score is None:
+                continue
+            unit = self.unit(answer["id"])
+            if unit == answer["id"]:
+                found[unit] = float(score)
+            else:  # right only if every rotation is
+                found[unit] = min(found.get(unit, 1.0), float(score >= 1))
+        return found
+
+    @cached_property
+    def _clusters(self) -> Mapping[str, str]:
+        known: dict[str, str] = {}
+        for id, item in self.items.items():
+            known.setdefault(self.unit(id), item["cluster"])
+        return known
+
+    def clusters(self, units: Iterable[str]) -> list[str]:
+        """Of units, whose errors hang together with whose."""
+        return [self._clusters[unit] for unit in units]
+
+    def clusters_of(self, answers: Iterable[Record]) -> list[str]:
+        """The same of answers, question by question."""
+        return [self.items[answer["id"]]["cluster"] for answer in answers]
+
+
+def timed(answers: Iterable[Record]) -> bool:
+    """Whether their seconds are known: other tools' files do not tell them."""
+    return all(answer["latency"]["total_s"] is not None for answer in answers)
+
+
+def counted(answers: Iterable[Record]) -> bool:
+    """Whether what was generated is known of every call that ended as it was meant to."""
+    calls = (call for answer in answers for call in answer["calls"] if call["finish_reason"] not in LOST)
+    return all(call["completion_tokens"] is not None for call in calls)
+
+
+def generated(answer: Record) -> int:
+    """Tokens that all models together generated, those of cancelled and failed calls included."""
+    return sum(call["completion_tokens"] or 0 for call in answer["calls"])
+
+
+def spent(answer: Record) -> int:
+    """Prompt and generated tokens of all models together; prompt tokens count whether they were cached or not."""
+    return generated(answer) + sum(call["prompt_tokens"] or 0 for call in answer["calls"])
+
+
+def family(arm: Arm) -> str:
+    """What an arm is shown with: `small`, `large` (one model alone), `paper`, `baseline` or `placebo`."""
+    strategy, _, role = arm.strategy.partition(":")
+    if arm.placebo is not None:
+        return "placebo"
+    if strategy in PAPER:
+        return "paper"
+    return (role or "large") if strategy in ALONE else "baseline"
+
+
+def parsed(names: Iterable[str], base: Policy) -> dict[str, Arm]:
+    """The arms of a run by their names; a live one is the arm that was run end to end."""
+    return {name: parse(name.removesuffix(LIVE), base) for name in names}
+
+
+def named(arms: Mapping[str, Arm], wanted: str, base: Policy) -> str:
+    """The run's own name of an arm: `reason` may be `reason:large` there. Raises BadInput if there is none."""
+    if wanted in arms:
+        return wanted
+    arm = parse(wanted, base)
+    alike = [name for name, each in arms.items() if same(each, arm)]
+    if not alike:
+        raise BadInput(f"the run has no arm {wanted!r}", f"there are: {', '.join(arms) or 'none'}")
+    return alike[0]
+
+
+def genuine(arms: Mapping[str, Arm], placebo: str) -> str | None:
+    """The arm that does the same with the card that was written; None if the run has none."""
+    name = "/".join(part for part in placebo.split("/") if not part.startswith("placebo="))
+    own = arms[placebo]
+    there = (each for each, arm in arms.items() if arm.placebo is None and same(arm, own))
+    return name if name in arms else next(there, None)
+
+
+def whole(arms: Mapping[str, Arm], cut: str) -> str | None:
+    """The arm that does the same with cards that are not cut; None if the run has none."""
+    own = replace(arms[cut], policy=replace(arms[cut].policy, cut=None))
+    there = (name for name, arm in arms.items() if not name.endswith(LIVE))
+    return next((name for name in there if arms[name].placebo is None and same(arms[name], own)), None)
+
+
+def same(one: Arm, other: Arm) -> bool:
+    """Whether two arms do the same, placebos apart."""
+    return (one.strategy, one.policy, one.equal) == (other.strategy, other.policy, other.equal)
+
+
+def by_arm(answers: Iterable[Record], task: str) -> dict[str, list[Record]]:
+    """The answers to one task by arm, in the order of its items."""
+    found: dict[str, list[Record]] = {}
+    for answer in answers:
+        if answer["task"] == task:
+            found.setdefault(answer["arm"], []).append(answer)
+    return found
+
+
+def benches(tasks: Sequence[Record], items: Iterable[Record]) -> list[Bench]:
+    """The tasks of a run, from its configuration and its items."""
+    of: dict[str, dict[str, Record]] = {task["name"]: {} for task in tasks}
+    for item in items:
+        of[item["task"]][item["id"]] = item
+    return [Bench(task["name"], task["aggregate"], of[task["name"]]) for task in tasks]

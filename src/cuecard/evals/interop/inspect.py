@@ -1,0 +1,197 @@
+"""inspect_ai's logs, version 2: `.json` as documented, `.eval` through inspect_ai's own log API where it is installed.
+
+One sample a question: the pair as one model, the arm's answer as its output, and in the metadata the route, the calls
+and the seconds. A score of 1 is `C`, of 0 `I`, as inspect_ai's scorers write them; another one is its number.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import cuecard
+from cuecard.disk import CannotStore
+from cuecard.domain.errors import MissingExtra
+from cuecard.domain.question import Image
+from cuecard.evals.interop import exports
+from cuecard.evals.interop.exports import Answered, Answers
+from cuecard.evals.storage.database import Record
+
+Form = Literal["json", "eval"]
+SCORER = "cuecard"
+
+
+def write(answers: Answers, out: Path, now: datetime, form: Form, picture: Callable[[str], Image | None]) -> Path:
+    """Write a log; `picture` gives an image by its digest, None to leave it out. Raises MissingExtra, CannotStore."""
+    log = log_of(answers, now, picture)
+    stamp = now.strftime("%Y-%m-%dT%H-%M-%S%z")
+    stamp = f"{stamp[:-2]}-{stamp[-2:]}"  # +00-00, as inspect_ai writes a zone in a file's name
+    name = exports.named(f"{exports.dataset_of(answers.task)}-{answers.arm}").replace("_", "-")
+    path = exports.into(out) / f"{stamp}_{name}_{log['eval']['task_id']}.{form}"
+    if form == "json":
+        return exports.written(path, json.dumps(log, indent=2, ensure_ascii=False))
+    try:
+        from inspect_ai.log import EvalLog, write_eval_log
+    except ImportError as error:
+        raise MissingExtra(".eval needs inspect_ai", "pip install inspect-ai, or give --format json") from error
+    try:
+        write_eval_log(EvalLog.model_validate(log), str(path), "eval")
+    except OSError as error:
+        raise CannotStore(f"cannot write {path}: {error.strerror}") from error
+    return path
+
+
+def log_of(answers: Answers, now: datetime, picture: Callable[[str], Image | None]) -> Record:
+    """The whole log as plain data."""
+    samples = [_sample(row, answers, picture) for row in answers.rows]
+    scored = [float(row.answer["score"]) for row in answers.rows if row.answer["score"] is not None]
+    whole = [row for row in answers.rows if row.answer["status"] != "error"]
+    told, when = answers.config, now.isoformat(timespec="seconds")
+    return {
+        "version": 2,
+        "status": "success",
+        "eval": {
+            "eval_id": _id("eval", answers, when),
+            "run_id": _id("run", answers, when),
+            "created": when,
+            "task": exports.dataset_of(answers.task),
+            "task_id": _id("task", answers, answers.task["revision"]),
+            "task_args": {},
+            "model": f"cuecard/{answers.arm}",
+            "model_args": {role: model["name"] for role, model in told["models"].items()},
+            "dataset": {
+                "name": answers.task["name"],
+                "samples": len(samples),
+                "sample_ids": [sample["id"] for sample in samples],
+                "shuffled": answers.drawn,
+            },
+            "config": {"epochs": 1},
+            "packages": {"cuecard": cuecard.__version__},
+            "metadata": {
+                "revision": answers.task["revision"],
+                "policy": told.get("policy"),
+                "imported": told.get("imported"),
+                "unanswered": answers.unanswered,
+            },
+        },
+        "plan": {"name": "plan", "steps": [{"solver": "cuecard", "params": {"arm": answers.arm}}], "config": {}},
+        "results": {
+            "total_samples": len(samples) + answers.unanswered,
+            "completed_samples": len(whole),
+            "scores": [_score(scored, len(samples))] if scored else [],
+        },
+        "stats": {"started_at": when, "completed_at": when, "model_usage": _sum(samples), "role_usage": {}},
+        "samples": samples,
+    }
+
+
+def _sample(row: Answered, answers: Answers, picture: Callable[[str], Image | None]) -> Record:
+    item, answer = row.item, row.answer
+    question, hint = exports.question_of(item)
+    text = f"Hint: {hint}\n{question}" if hint else question
+    images = [_content(image) for digest in item["images"] if (image := picture(digest)) is not None]
+    content: Any = [{"type": "text", "text": text}, *images] if images else text
+    said = {"role": "assistant", "content": _said(row), "source": "generate"}
+    usage = _usage(answer)
+    metadata = {name: answer[name] for name in ("route", "reason", "confidence", "latency", "calls", "attempts")}
+    return {
+        "id": item["id"],
+        "epoch": 1,
+        "input": [{"role": "user", "content": content}],
+        "choices": list(item["options"]) or None,
+        "target": list(item["golds"]) if len(item["golds"]) != 1 else item["golds"][0],
+        "messages": [{"role": "user", "content": content}, said],
+        "output": {
+            "model": f"cuecard/{answers.arm}",
+            "choices": [{"message": said, "stop_reason": _stopped(answer)}],
+            "completion": answer["reply"] or "",
+            "usage": usage,
+            "time": answer["latency"]["total_s"],
+            "error": answer["reason"] if answer["status"] == "error" else None,
+        },
+        "scores": None if answer["score"] is None else {SCORER: _one_score(row)},
+        "metadata": {**metadata, "images": item["images"], "category": item["category"], "split": item["split"]},
+        "model_usage": {f"cuecard/{answers.arm}": usage} if usage else {},
+        "total_time": answer["latency"]["total_s"],
+        "error": _failure(answer),
+    }
+
+
+def _said(row: Answered) -> Any:
+    reply = row.answer["reply"] or ""
+    if row.thinking is None:
+        return reply
+    return [{"type": "reasoning", "reasoning": row.thinking}, {"type": "text", "text": reply}]
+
+
+def _content(image: Image) -> Record:
+    return {"type": "image", "image": f"data:{image.media_type};base64,{base64.b64encode(image.data).decode()}"}
+
+
+def _stopped(answer: Record) -> str:
+    if answer["truncated"]:
+        return "max_tokens"
+    return "stop" if any(call["finish_reason"] == "stop" for call in answer["calls"]) else "unknown"
+
+
+def _one_score(row: Answered) -> Record:
+    score = row.answer["score"]
+    value: Any = {1.0: "C", 0.0: "I"}.get(float(score), score)
+    about = {"scorer": row.item["scorer"], "scores": row.answer["scores"], "parsed": row.answer["parsed"]}
+    return {"value": value, "answer": row.answer["answer"], "metadata": about}
+
+
+def _usage(answer: Record) -> Record | None:
+    """Tokens of all calls, as inspect_ai counts them: cached ones are no part of the input; None where unknown."""
+    prompt, completion = (exports.tokens(answer, kind) for kind in ("prompt", "completion"))
+    if prompt is None or completion is None:
+        return None
+    cached = exports.tokens(answer, "cached")
+    return {
+        "input_tokens": prompt - (cached or 0),
+        "output_tokens": completion,
+        "total_tokens": prompt + completion,
+        "input_tokens_cache_read": cached,
+        "reasoning_tokens": exports.tokens(answer, "reasoning"),
+    }
+
+
+def _sum(samples: list[Record]) -> Record:
+    """Over samples whose tokens are all known; nothing where one's are not."""
+    usages = [usage for sample in samples for usage in sample["model_usage"].items()]
+    if not usages or len(usages) < len(samples):
+        return {}
+    names: Mapping[str, Any] = usages[0][1]
+    known = {name: [usage[name] for _, usage in usages] for name in names}
+    return {usages[0][0]: {name: None if None in each else sum(each) for name, each in known.items()}}
+
+
+def _score(scored: list[float], samples: int) -> Record:
+    mean = sum(scored) / len(scored)
+    # the standard error of a mean, as inspect_ai's `stderr`
+    spread = math.sqrt(sum((each - mean) ** 2 for each in scored) / (len(scored) - 1)) if len(scored) > 1 else 0.0
+    metrics = {"accuracy": mean, "stderr": spread / math.sqrt(len(scored))}
+    return {
+        "name": SCORER,
+        "scorer": SCORER,
+        "scored_samples": len(scored),
+        "unscored_samples": samples - len(scored),
+        "metrics": {name: {"name": name, "value": value} for name, value in metrics.items()},
+    }
+
+
+def _failure(answer: Record) -> Record | None:
+    if answer["status"] != "error":
+        return None
+    return {"message": answer["reason"], "traceback": "", "traceback_ansi": ""}
+
+
+def _id(what: str, answers: Answers, more: str) -> str:
+    """Twenty-two characters, the same for the same log."""
+    return hashlib.sha256(f"{what} {answers.task['name']} {answers.arm} {more}".encode()).hexdigest()[:22]

@@ -1,0 +1,195 @@
+"""lmms-eval's sample logs: `DATETIME_samples_TASK.jsonl`, one question a line, beside `DATETIME_results.json`.
+
+As `loggers/evaluation_tracker.py` and `evaluator.py` of 0.7.3 write them: `doc_id` counts the data set's rows from 0,
+`resps` is the raw reply and left out where `filtered_resps` is the same, `token_counts` holds what the engine told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import cuecard
+from cuecard.domain.call import Usage
+from cuecard.domain.errors import BadInput
+from cuecard.evals.interop import exports
+from cuecard.evals.interop.exports import Answered, Answers
+from cuecard.evals.interop.predictions import Agreement, Places, Read, Reply, counted, parted
+from cuecard.evals.storage.database import Record
+
+FAILED = "[LMMS_EVAL_REQUEST_FAILED"
+"""How a reply begins that is none."""
+MOST_PROMPT_CHARS = 20_000
+Sample = dict[str, Any]
+
+
+def read(path: Path, known: Places) -> Read:
+    """Every reply of a sample log. Raises BadInput."""
+    at = {place.at: place.item for place in known.values()}
+    found, answers = Read([]), Agreement(path, "target")
+    for number, sample in _samples(path):
+        where = f"line {number}"
+        doc = sample.get("doc_id")
+        if not isinstance(doc, int) or isinstance(doc, bool):
+            hint = "give a *_samples_*.jsonl that lmms-eval wrote with --log_samples"
+            raise BadInput(f"{path}, {where}: `doc_id` is {_shown(doc)}, not a whole number", hint)
+        item = at.get(doc)
+        if item is None:
+            what = f"{path}, {where}, `doc_id`: the task has no question at row {doc} (it has {len(at)} questions)"
+            raise BadInput(what, "is this the task that the file is about, and the same split?")
+        answers.see(_text(sample.get("target")), item, where)
+        said = _reply(path, where, sample)
+        usage = _usage(path, where, sample)
+        if said.startswith(FAILED):
+            found.replies.append(Reply(item.id, where, "", error=" ".join(said.split())[:300], usage=usage))
+            continue
+        answer, reasoning, unclosed = parted(said)
+        prompt = _text(sample.get("input"))
+        prompt = None if prompt is None or len(prompt) > MOST_PROMPT_CHARS else prompt
+        found.replies.append(Reply(item.id, where, answer, reasoning, unclosed, prompt=prompt, usage=usage))
+    answers.end()
+    return found
+
+
+def _samples(path: Path) -> Iterator[tuple[int, Sample]]:
+    """(line, counted from 1, sample) of every line that is not empty. Raises BadInput."""
+    number = 0
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, _sample(path, number, line)
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: behind line {number} the text is not UTF-8", "save the file as UTF-8") from error
+
+
+def _sample(path: Path, number: int, line: str) -> Sample:
+    try:
+        sample = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        hint = "the run may have been broken off: take its last line away" if number > 1 else "is this a samples file?"
+        raise BadInput(f"{path}, line {number} is not JSON: {error}", hint) from error
+    if not isinstance(sample, dict):
+        raise BadInput(f"{path}, line {number} is not an object", "give a *_samples_*.jsonl, not the results")
+    return sample
+
+
+def _reply(path: Path, where: str, sample: Sample) -> str:
+    """The raw reply; the filtered one where nothing was filtered. Raises BadInput."""
+    column = "resps" if "resps" in sample else "filtered_resps"
+    value = sample.get(column)
+    while isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, list):
+        what = f"{path}, {where}, `{column}` holds {len(value)} replies"
+        raise BadInput(what, "give a run with one reply a question (generate_until, repeats 1)")
+    if not isinstance(value, str):
+        raise BadInput(f"{path}, {where}, `{column}` is {_shown(value)}, not a reply", "run it with --log_samples")
+    return value
+
+
+def _usage(path: Path, where: str, sample: Sample) -> Usage:
+    """What the engine told; None where it told nothing. Raises BadInput."""
+    entries = sample.get("token_counts")
+    entries = entries if isinstance(entries, list) else []
+    if len(entries) != 1 or not isinstance(entries[0], dict):
+        return Usage()
+    prompt, completion, reasoning = (
+        counted(entries[0].get(f"{name}_tokens")) for name in ("input", "output", "reasoning")
+    )
+    if completion is not None and reasoning is not None and reasoning > completion:
+        what = f"{path}, {where}, `token_counts`: {reasoning} tokens are reasoning of {completion} that were generated"
+        raise BadInput(what, "take `reasoning_tokens` out of the file: what is not known may be left out")
+    return Usage(prompt, None, completion, reasoning)
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _shown(value: Any) -> str:
+    return "missing" if value is None else repr(value)[:40]
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def write(answers: Answers, out: Path, now: datetime, task: str | None = None) -> tuple[Path, Path]:
+    """Write the sample log and the results beside it, below a directory of the model's name. Raises CannotStore."""
+    task = task or exports.dataset_of(answers.task)
+    where, stamp = exports.into(out / answers.model), now.strftime("%Y%m%d_%H%M%S")
+    samples = [_written(row) for row in answers.rows]
+    lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
+    log = exports.written(where / f"{stamp}_samples_{task}.jsonl", lines)
+    whole = json.dumps(_results(answers, task, samples, stamp), indent=2, ensure_ascii=False)
+    return log, exports.written(where / f"{stamp}_results.json", whole)
+
+
+def _written(row: Answered) -> Sample:
+    item, answer = row.item, row.answer
+    reply = f"{FAILED} {answer['reason']}]" if answer["status"] == "error" else answer["reply"] or ""
+    raw = f"<think>\n{row.thinking}\n</think>\n\n{reply}" if row.thinking else reply
+    golds = item["golds"]
+    return {
+        "doc_id": item["ord"],
+        "target": golds[0] if len(golds) == 1 else str(golds),
+        **({"resps": [raw]} if raw != reply else {}),
+        "filtered_resps": reply,
+        "token_counts": _counts(answer["calls"]),
+        "doc_hash": _hash({name: item[name] for name in ("id", "text", "options", "golds", "images")}),
+        "input": item["text"],
+        **({} if answer["score"] is None else {"score": answer["score"]}),
+        "cuecard": {
+            "id": item["id"],
+            "route": answer["route"],
+            "status": answer["status"],
+            "parsed": answer["parsed"],
+            "latency": answer["latency"],
+        },
+    }
+
+
+def _counts(calls: list[Record]) -> list[Sample | None]:
+    """Tokens, one entry a call. lmms-eval adds up what is there, so calls of which one was not counted have none."""
+    if any(call["prompt_tokens"] is None or call["completion_tokens"] is None for call in calls):
+        return [None]
+    names = {"input": "prompt", "output": "completion", "reasoning": "reasoning"}
+    told = [{f"{there}_tokens": call[f"{here}_tokens"] for there, here in names.items()} for call in calls]
+    return [{name: count for name, count in each.items() if count is not None} for each in told]
+
+
+def _results(answers: Answers, task: str, samples: list[Sample], stamp: str) -> Sample:
+    scores = [float(sample["score"]) for sample in samples if "score" in sample]
+    told: Sample = {"alias": task, "samples": len(samples)}
+    if scores:
+        mean = sum(scores) / len(scores)
+        told |= {"score,none": mean, "score_stderr,none": None}
+        if len(scores) > 1:
+            spread = math.sqrt(sum((each - mean) ** 2 for each in scores) / (len(scores) - 1))
+            told["score_stderr,none"] = spread / math.sqrt(len(scores))
+    return {
+        "results": {task: told},
+        "group_subtasks": {task: []},
+        "configs": {task: {"task": task, "dataset_path": answers.task["name"], "score_key": "score"}},
+        "versions": {task: answers.task["revision"]},
+        "n-shot": {task: 0},
+        "higher_is_better": {task: {"score": True}},
+        "n-samples": {task: {"original": len(samples) + answers.unanswered, "effective": len(samples)}},
+        "config": {"model": "cuecard", "model_args": f"model={answers.model}", "arm": answers.arm, "limit": None},
+        "cuecard_version": cuecard.__version__,
+        "date": stamp,
+        "task_hashes": {task: _hash([sample["doc_hash"] for sample in samples])},
+        "model_source": "cuecard",
+        "model_name": answers.model,
+        "model_name_sanitized": answers.model,
+        "total_evaluation_time_seconds": None,
+    }
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,226 @@
+"""Placebo cards: what the reader gets instead of what the small model wrote, to tell what of a card it is that helps.
+
+A wrapper around the reader writes its READ prompts anew, so no strategy knows of it. What the small model itself
+answers after its reasoning stays as it is: in `mutual`, a question that it confirms needs no card.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from random import Random
+from typing import cast
+
+from cuecard.domain.call import Mode, Usage
+from cuecard.domain.errors import BadInput, Unsupported
+from cuecard.domain.question import AnswerKind, letter
+from cuecard.evals.item import Item
+from cuecard.models import prompt as layouts
+from cuecard.models.base import Abilities, Event, Limits, Model, Weigher, Weighing
+from cuecard.models.prompt import CardFormat, Prompt
+
+Foreign = Callable[[], str]
+"""Another question's card, looked up when it is needed."""
+
+
+def empty(card: str, item: Item, foreign: Foreign) -> str:
+    """No reasoning at all."""
+    return ""
+
+
+def shuffled(card: str, item: Item, foreign: Foreign) -> str:
+    """The same words in an order by chance (the same for the same item): all that was seen, no argument."""
+    words = card.split()
+    Random(item.id).shuffle(words)
+    return " ".join(words)
+
+
+def truncated(card: str, item: Item, foreign: Foreign) -> str:
+    """The first half of the words: the argument without its end."""
+    words = card.split(" ")
+    return " ".join(words[: len(words) // 2])
+
+
+def foreign(card: str, item: Item, foreign: Foreign) -> str:
+    """What the small model wrote about another question."""
+    return foreign()
+
+
+def wrong(card: str, item: Item, foreign: Foreign) -> str:
+    """The card with a wrong answer instead of its last sentence."""
+    sentences = re.split(r"(?<=[.!?])\s+", card.strip())
+    return " ".join([*sentences[:-1], _ending(wrong_answer(item))])
+
+
+def oracle(card: str, item: Item, foreign: Foreign) -> str:
+    """The true answer alone."""
+    return _ending(_known(item))
+
+
+Change = Callable[[str, Item, Foreign], str]
+PLACEBOS: Mapping[str, Change] = {
+    change.__name__: change for change in (empty, shuffled, truncated, foreign, wrong, oracle)
+}
+CORRUPTED, ALTERED = "corrupted(SHARE)", "altered(CLASS)"
+
+
+def change_of(placebo: str) -> Change:
+    """What a placebo does to a card, by its name. Raises BadInput with the nearest one."""
+    if found := re.fullmatch(r"corrupted\((.*)\)", placebo):
+        try:
+            share = float(found[1])
+        except ValueError:
+            share = -1.0
+        if not 0 < share <= 1:
+            raise BadInput(f"{placebo}: {found[1]!r} is not above 0 and at most 1", f"write {CORRUPTED}")
+        return _corrupted(share)
+    if found := re.fullmatch(r"altered\((.*)\)", placebo):
+        if found[1] not in CLASSES:
+            raise BadInput(f"{placebo}: there is no class {found[1]!r}", f"there are: {', '.join(CLASSES)}")
+        return _altered(found[1])
+    if placebo not in PLACEBOS:
+        names = (*PLACEBOS, CORRUPTED, ALTERED)
+        near = get_close_matches(placebo, names, 1)
+        raise BadInput(
+            f"there is no placebo {placebo!r}", f"did you mean {near[0]}?" if near else f"there are: {', '.join(names)}"
+        )
+    return PLACEBOS[placebo]
+
+
+def wrong_answer(item: Item) -> str:
+    """An answer of the kind wanted that is not right. Raises BadInput where none is known."""
+    gold, asked = _known(item), item.question
+    golds = {each.strip().casefold() for each in item.golds}
+    match asked.kind:
+        case AnswerKind.CHOICE:
+            others = [
+                letter(index)
+                for index, option in enumerate(asked.options)
+                if letter(index).casefold() not in golds and option.strip().casefold() not in golds
+            ]
+            if others:
+                return Random(item.id).choice(others)
+        case AnswerKind.YES_NO:
+            return "no" if "yes" in golds else "yes"
+        case AnswerKind.NUMBER:
+            if found := re.fullmatch(r"\s*(-?\d+)(\.\d+)?(.*)", gold, re.DOTALL):
+                # twice as much and one more: beyond every tolerance that a benchmark allows
+                return f"{2 * int(found[1]) + 1}{found[2] or ''}{found[3]}"
+    for other in ("red", "blue", "nothing"):
+        if asked.kind is AnswerKind.SHORT_TEXT and not any(other in each for each in golds):
+            return other
+    raise BadInput(f"item {item.id}: no wrong answer of kind {asked.kind} is known", "leave placebo=wrong out")
+
+
+def _known(item: Item) -> str:
+    if not item.golds:
+        raise BadInput(f"item {item.id} has no known answer", "leave placebo=wrong and placebo=oracle out")
+    return item.golds[0]
+
+
+def _corrupted(share: float) -> Change:
+    def corrupted(card: str, item: Item, foreign: Foreign) -> str:
+        """Of the card's words this share, drawn by chance, another number or another word of it in their place.
+
+        Drawn for the item, so that a smaller share's words are among a larger one's.
+        """
+        chance, words = Random(item.id), card.split(" ")
+        numbers = [word for word in words if _is_number(word)]
+        others = [word for word in words if not _is_number(word)]
+        drawn = [(chance.random(), chance.choice(numbers if _is_number(word) else others)) for word in words]
+        return " ".join(new if at < share else word for word, (at, new) in zip(words, drawn, strict=True))
+
+    return corrupted
+
+
+_COLOURS = "red green blue yellow orange purple pink black white grey gray brown teal cyan magenta"
+_PLACED = r"(?<=\bcell )|(?<=\brow )|(?<=\bcolumn )"
+CLASSES: Mapping[str, str] = {
+    "numbers": rf"(?<![\w.])(?!{_PLACED})\d+(?!\w)",
+    "places": rf"(?:{_PLACED})\d+",
+    "colours": rf"\b(?:{_COLOURS.replace(' ', '|')})\b",
+    "connectives": r"\b(?:so|now|then|and|or|which|therefore|because|since|but|if)\b",
+    "words": rf"\b(?!(?:{_COLOURS.replace(' ', '|')}|cell|row|column)\b)[^\W\d_]{{4,}}\b",
+}
+"""Patterns of the words that are altered: numbers that name no place, those that do, and so on."""
+
+
+def _altered(name: str) -> Change:
+    def altered(card: str, item: Item, foreign: Foreign) -> str:
+        """Every word of a class before the last sentence becomes another of its class, drawn for the item.
+
+        Others of a class are those of the card; where it has only one, the next number, or the word that comes next in
+        the list of colours.
+        """
+        *sentences, ending = re.split(r"(?<=[.!?])(\s+)", card.strip())
+        chance, pattern = Random(item.id), re.compile(CLASSES[name])
+        body = "".join(sentences)
+        every = sorted({match.group() for match in pattern.finditer(body)})
+
+        def another(match: re.Match[str]) -> str:
+            word = match.group()
+            others = [each for each in every if each != word] or [_next(word)]
+            return chance.choice(others)
+
+        return pattern.sub(another, body) + ending
+
+    return altered
+
+
+def _next(word: str) -> str:
+    colours = _COLOURS.split()
+    if word in colours:
+        return colours[(colours.index(word) + 1) % len(colours)]
+    return str(int(word) + 1) if word.isdigit() else word
+
+
+def _is_number(word: str) -> bool:
+    return any(character.isdigit() for character in word)
+
+
+def _ending(answer: str) -> str:
+    return f"So the answer is {answer}."
+
+
+@dataclass(frozen=True)
+class CardSwap:
+    """A reader that is given another card than the one that was written."""
+
+    model: Model
+    item: Item
+    placebo: str
+    form: CardFormat | None
+    foreign: Foreign
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    @property
+    def abilities(self) -> Abilities:
+        # nothing of a card that is not going to be read is worth computing ahead
+        return replace(self.model.abilities, prefix_sessions=False)
+
+    def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
+        if prompt.mode is Mode.READ and prompt.card is not None:
+            card = change_of(self.placebo)(prompt.card, self.item, self.foreign)
+            form = self.form or self.abilities.card_formats[0]
+            prompt = layouts.read(self.item.question, card, form, self.abilities.style)
+        return self.model.stream(prompt, limits)
+
+    async def warm(self, prompt: Prompt) -> Usage:
+        raise Unsupported(f"{self.name} reads another card than the one that is written")
+
+    async def score(self, prompt: Prompt, answer: str) -> float:
+        return await self.model.score(prompt, answer)
+
+    async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[tuple[tuple[str, float], ...], Usage]:
+        return await cast(Weigher, self.model).weigh(prompt, answer, by)
+
+    def forget(self) -> None:
+        self.model.forget()
+
+    async def aclose(self) -> None:
+        await self.model.aclose()

@@ -1,0 +1,1 @@
+"""Runs: calls are scheduled, made by workers, stored, and composed into answers."""

@@ -1,0 +1,258 @@
+"""Workers on a Ray cluster: processes that load the models themselves, make calls and send records back.
+
+They store nothing: the one writer is the process that evaluates. A worker that dies is replaced, and what it had in
+hand goes to others meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cuecard.domain.errors import BadInput, CuecardError, MissingExtra, ModelUnreachable
+from cuecard.domain.question import Question
+from cuecard.evals import model_identity
+from cuecard.evals.arm import Arm
+from cuecard.evals.runner.compose import Asked
+from cuecard.evals.runner.timed_call import told
+from cuecard.evals.runner.worker import Maker, Order, Worker
+from cuecard.evals.runner.workers import Crew, WorkerLost
+from cuecard.evals.storage.database import Record
+from cuecard.evals.storage.requests import Book, Seat, failure
+from cuecard.models import probe, spec
+from cuecard.models.base import Limits
+
+LOCAL = "local"
+ONCE_MORE = 3
+"""So many times as there are workers, dead ones are replaced in one run."""
+Specifications = Mapping[str, str | Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How a crew is laid out. `address`: a cluster's, `auto`, or `local`: one on this machine, for this run alone."""
+
+    workers: int = 1
+    address: str = LOCAL
+    apart: bool = False
+    """Each model in a process of its own, else a worker has all of them in one."""
+    gpus: float = 0.0
+    """That a process is given, as Ray counts them."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise BadInput(f"there must be at least 1 worker, not {self.workers}")
+        if self.gpus < 0:
+            raise BadInput(f"a process cannot have {self.gpus:g} GPUs")
+
+
+class Hand:
+    """What runs in a process of the cluster: some of the models, at work."""
+
+    def __init__(self, models: Specifications, alone: bool, timed: bool) -> None:
+        self._specifications, self._alone, self._timed = models, alone, timed
+        self._maker: Maker
+
+    async def load(self) -> tuple[str, dict[str, Seat]] | Record:
+        """Which machine it is, and who sits here; or why the models cannot be loaded."""
+        try:
+            models = {role: spec.load(given, role) for role, given in self._specifications.items()}
+            if probe.wanted():
+                await probe.settle(models.values(), wait_s=None)
+            seats = {
+                role: model_identity.seat(role, self._specifications[role], model) for role, model in models.items()
+            }
+        except CuecardError as error:
+            return told(error)
+        self._maker = Maker(models, alone=self._alone, timed=self._timed)
+        return socket.gethostname(), seats
+
+    async def make(self, order: Order) -> Record:
+        return await self._maker.make(order)
+
+    async def live(self, asked: Asked, arm: Arm, seats: Mapping[str, Seat], book: Book) -> Record:
+        return await self._maker.live(asked, arm, seats, book)
+
+    async def pace(self, questions: Sequence[Question], limits: Limits) -> float | None:
+        return await self._maker.pace(questions, limits)
+
+
+@dataclass(eq=False)
+class RayWorker:
+    """A worker as its run sees it: the processes of its models, by role."""
+
+    ray: Any
+    hands: Mapping[str, Any]
+    lost: Callable[[Worker, str], Awaitable[None]]
+    """Hears of its death, and why."""
+
+    async def make(self, order: Order) -> Record:
+        made: Record = await self._of(self.hands[order.wanted.seat.role].make.remote(order))
+        return made
+
+    async def live(self, asked: Asked, arm: Arm, seats: Mapping[str, Seat], book: Book) -> Record:
+        made: Record = await self._of(self._any.live.remote(asked, arm, seats, book))
+        return made
+
+    async def pace(self, questions: Sequence[Question], limits: Limits) -> float | None:
+        measured: float | None = await self._of(self._any.pace.remote(questions, limits))
+        return measured
+
+    async def load(self) -> tuple[str, dict[str, Seat]]:
+        """Raises CuecardError where a model cannot be loaded."""
+        machine, seats = "", dict[str, Seat]()
+        for each in await asyncio.gather(
+            *(self._of(hand.load.remote()) for hand in dict.fromkeys(self.hands.values()))
+        ):
+            if not isinstance(each, tuple):
+                raise failure(each)
+            machine, seats = each[0], seats | each[1]
+        return machine, seats
+
+    def end(self) -> None:
+        for hand in self.hands.values():
+            self.ray.kill(hand)
+
+    @property
+    def _any(self) -> Any:
+        return next(iter(self.hands.values()))
+
+    async def _of(self, answer: Awaitable[Any]) -> Any:
+        try:
+            return await answer
+        except (self.ray.exceptions.RayActorError, self.ray.exceptions.NodeDiedError) as error:
+            await self.lost(self, _line(error, -1))
+            raise WorkerLost from error
+        except self.ray.exceptions.RayError as error:
+            raise CuecardError(f"a worker failed: {_line(error, -1)}") from error
+
+
+@dataclass(eq=False)
+class Cluster:
+    """The workers of one run, from their start to their end."""
+
+    models: Specifications
+    sizes: Sizes
+    at_once: int
+    timed: bool
+    tell: Callable[[str], None]
+    """Of what became of workers, in words for a person."""
+    seats: dict[str, Seat] = field(default_factory=dict)
+    _ray: Any = None
+    _workers: list[RayWorker] = field(default_factory=list)
+    _hiring: set[asyncio.Task[None]] = field(default_factory=set)
+    _hired: int = 0
+
+    async def start(self) -> Crew:
+        """A crew of which one worker at least is ready. Raises MissingExtra, BadInput, CuecardError of a model."""
+        self._ray = await asyncio.to_thread(_connected, self.sizes, len(self._layout()))
+        self.crew = Crew(self.at_once, time.perf_counter, self.sizes.workers)
+        for _ in range(self.sizes.workers):
+            self._hire()
+        async with self.crew.place():  # or its error is raised
+            return self.crew
+
+    async def close(self) -> None:
+        """All workers end, and a cluster that is only this run's."""
+        for task in self._hiring:
+            task.cancel()
+        if self._ray is not None:
+            for worker in self._workers:
+                worker.end()
+            await asyncio.to_thread(self._ray.shutdown)
+
+    def _layout(self) -> list[tuple[str, ...]]:
+        """The roles in each process of a worker."""
+        return [(role,) for role in self.models] if self.sizes.apart else [tuple(self.models)]
+
+    def _hire(self) -> None:
+        self._hired += 1
+        task = asyncio.create_task(self._joined())
+        self._hiring.add(task)
+        task.add_done_callback(self._hiring.discard)
+
+    async def _joined(self) -> None:
+        options = {"num_cpus": 1, "num_gpus": self.sizes.gpus, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
+        kind, hands = self._ray.remote(**options)(Hand), dict[str, Any]()
+        for roles in self._layout():
+            given = {role: _anywhere(self.models[role]) for role in roles}
+            hands |= dict.fromkeys(roles, kind.remote(given, self.at_once == 1, self.timed))
+        worker = RayWorker(self._ray, hands, self._lost)
+        self._workers.append(worker)
+        try:
+            machine, seats = await worker.load()
+            self.seats = self.seats or seats
+            if seats != self.seats:
+                raise BadInput(
+                    f"the models on {machine} are others than on the first worker", "the same files everywhere"
+                )
+        except WorkerLost:
+            return
+        except CuecardError as error:
+            await self._gone(worker, error, str(error))
+        else:
+            await self.crew.join(worker, machine)
+
+    async def _lost(self, worker: Worker, why: str) -> None:
+        if worker in self._workers:
+            self.tell("a worker died: what it had in hand goes to others")
+            await self._gone(worker, None, why)
+
+    async def _gone(self, worker: Worker, error: CuecardError | None, why: str) -> None:
+        self._workers = [each for each in self._workers if each is not worker]
+        self.crew.lose(worker)
+        if isinstance(worker, RayWorker):
+            worker.end()
+        if error is None and self._hired < self.sizes.workers * (1 + ONCE_MORE):
+            self._hire()
+        elif not self._workers:
+            dead = ModelUnreachable(f"all {self._hired} workers died, the last one so: {why}", "look at their machines")
+            await self.crew.end(error or dead)
+        elif error is not None:
+            self.tell(f"a worker could not begin: {error}")
+
+
+def _connected(sizes: Sizes, processes: int) -> Any:
+    """Ray, connected to the cluster. Raises MissingExtra, BadInput."""
+    try:
+        import ray
+        import ray.exceptions
+    except ImportError:
+        raise MissingExtra("running on a cluster needs ray", "pip install '.[ray]' in a checkout") from None
+    for name, value in {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}.items():
+        os.environ.setdefault(name, value)  # a process that asks for no GPU of its own sees those that there are
+    needed = sizes.workers * processes
+    own = {"num_cpus": max(needed, os.cpu_count() or 1), "include_dashboard": False} if sizes.address == LOCAL else {}
+    try:
+        ray.init(sizes.address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
+    except Exception as error:  # each way not to find a cluster is an error of its own
+        told = f"no Ray cluster at {sizes.address}: {_line(error, 0)}"
+        raise BadInput(told, "give --ray-address, or none for a local one") from error
+    there = ray.cluster_resources()
+    for what, each in {"CPU": 1.0, "GPU": sizes.gpus}.items():
+        if there.get(what, 0) < needed * each:
+            ray.shutdown()
+            told = f"{needed} processes with {each:g} {what} each do not fit: the cluster has {there.get(what, 0):g}"
+            raise BadInput(told, "take fewer workers")
+    return ray
+
+
+def _line(error: Exception, place: int) -> str:
+    """One line of what an error says: the first tells what Ray could not do, the last why."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[place].strip()[:300]
+
+
+def _anywhere(given: str | Mapping[str, Any]) -> str | dict[str, Any]:
+    """A specification whose path does not depend on the directory that a process runs in."""
+    settings = dict(given) if isinstance(given, Mapping) else {"model": given}
+    if isinstance(spec.parse(settings["model"]), spec.Checkpoint | spec.Recording):
+        path = Path(settings["model"])
+        settings["model"] = str(path.absolute()) if path.exists() else settings["model"]
+    return settings

@@ -1,0 +1,318 @@
+"""A run: every arm answers every item from calls that are made once; it goes on where it stopped, however it stopped.
+
+What is missing for an item is made live, stored, and the arms are replayed until nothing is missing. At one call at
+once, one item is in work at a time and models forget between items, so that times are those of a first question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, islice
+from random import Random
+
+from cuecard.domain.errors import BadInput, ModelError
+from cuecard.domain.outcome import LatencyKind
+from cuecard.evals.arm import Arm, budgets
+from cuecard.evals.item import Item, Task
+from cuecard.evals.placebo import foreign
+from cuecard.evals.runner import contention
+from cuecard.evals.runner.compose import Asked, Told, card_of, compose, record_of
+from cuecard.evals.runner.scheduler import Caller, together
+from cuecard.evals.runner.workers import Crew, Place, WorkerLost
+from cuecard.evals.storage.database import AnswerRow, ItemRow, Record, Store
+from cuecard.evals.storage.requests import Book, Seat
+from cuecard.evals.storage.untimed import untimed
+from cuecard.evals.storage.writer import Writer
+from cuecard.models.base import Model
+from cuecard.strategies.policy import Schedule
+
+PACE = "pace"
+"""The note under which it is stored."""
+MOST_LOST = 5
+"""So many workers may die over one item before it is taken for the cause."""
+LOOK_BACK = 8
+"""Among so many items before it, an item's partner is looked for."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked, of whom, how. `limit` and `sample` choose items of each task."""
+
+    tasks: Sequence[Task]
+    arms: Sequence[Arm]
+    seats: Mapping[str, Seat]
+    limit: int | None = None
+    sample: int | None = None
+    at_once: int = 1
+    live: bool = False
+    backoff_s: float = 0.5
+    share_machine: bool = False
+    """The models are slower at once than alone: how much is measured, for arms whose calls run at once."""
+    batched: bool = False
+    """A model in this process decodes several calls together: no call has a time, and no answer a latency."""
+
+
+@dataclass
+class Progress:
+    """How far a run is. `answered` counts items, in this process and before."""
+
+    total: int | None
+    answered: int = 0
+    fresh: int = 0
+    """Items of which something was made in this process."""
+    calls: int = 0
+    began_s: float = field(default_factory=time.perf_counter)
+    busy_share: float | None = None
+    """Of the slots' time, what was spent in calls."""
+
+
+Listen = Callable[[Progress, Sequence[Record]], None]
+"""Hears of every item that is answered, with its answers' records."""
+
+
+async def run(plan: Plan, models: Mapping[str, Model], store: Store, listen: Listen) -> Progress:
+    """`run_by` this process alone."""
+    return await run_by(Crew.of(models, plan.at_once, time.perf_counter, timed=not plan.batched), plan, store, listen)
+
+
+async def run_by(crew: Crew, plan: Plan, store: Store, listen: Listen) -> Progress:
+    """Answer what is not answered yet. Raises CannotStore, ModelError (a model is lost), BadInput (broken data)."""
+    writer = Writer(store)
+    caller = Caller(writer.put, plan.backoff_s, not plan.batched)
+    runner = _Runner(plan, crew, store, writer, caller, listen, Progress(expected(plan)))
+    writing = asyncio.create_task(writer.work())
+    working = asyncio.create_task(runner.all())
+    try:
+        await asyncio.wait((writing, working), return_when=asyncio.FIRST_COMPLETED)
+        if writing.done():
+            writing.result()
+        await working
+    finally:
+        working.cancel()
+        await asyncio.wait((working,))
+        if not writing.done():  # what has been made is stored, whatever ended the run
+            writer.finish()
+            await writing
+    for task in plan.tasks:
+        store.note(f"complete {task.name}", True)
+    progress = runner.progress
+    progress.calls = caller.made
+    took_s = time.perf_counter() - progress.began_s
+    progress.busy_share = crew.busy_s / (crew.slots * took_s) if progress.calls else None
+    return progress
+
+
+@dataclass
+class _Runner:
+    plan: Plan
+    crew: Crew
+    store: Store
+    writer: Writer
+    caller: Caller
+    listen: Listen
+    progress: Progress
+    pacing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def all(self) -> None:
+        await self._each(self._compose)
+        if self.plan.live:
+            await self._each(self._live)
+
+    async def _each(self, work: Callable[[int, Asked], Awaitable[None]]) -> None:
+        """Work on every item, as many at once as the crew has room for."""
+        items, turn = asked(self.plan), asyncio.Lock()
+
+        async def worker() -> None:
+            while True:
+                async with turn:
+                    item = await asyncio.to_thread(next, items, None)
+                if item is None:
+                    return
+                await work(*item)
+
+        await together(*(worker() for _ in range(self.crew.room)))
+
+    async def _compose(self, ord: int, asked: Asked) -> None:
+        item, task = asked.item, asked.task
+        done = self.store.answered(task, item.id)
+        todo = [arm for arm in self.plan.arms if arm.name not in done]
+        if todo or self.plan.sample is not None:
+            images = item.question.images if todo else ()
+            await self.writer.put(ItemRow(task, item.id, ord, item_record(item), images))
+        records = [self._stored(asked, arm.name) for arm in self.plan.arms if arm.name in done]
+        if todo:
+            records += await self._told(asked, todo)
+        self.progress.answered += 1
+        self.progress.fresh += bool(todo)
+        self.listen(self.progress, records)
+
+    async def _told(self, asked: Asked, arms: Sequence[Arm]) -> list[Record]:
+        book = Book(self.store.call, budgets(self.plan.arms), await self._pace(asked, arms))
+        measures = {arm.equal for arm in arms}
+        needed = [arm for arm in self.plan.arms if arm in arms or arm.name in measures]
+        told: dict[str, Told] = {}
+
+        async def work(place: Place) -> None:
+            while True:  # on a thread, as virtual time is an event loop of its own
+                told.update(await asyncio.to_thread(compose, asked, needed, told, self.plan.seats, book))
+                if not book.missing:
+                    return
+                await self.caller.make(asked, book, place, lambda: self.crew.running(place.machine))
+
+        await self._placed(asked, work)
+        return await self._keep(asked, [told[arm.name] for arm in arms], book)
+
+    async def _placed(self, asked: Asked, work: Callable[[Place], Awaitable[None]]) -> None:
+        """Work with one worker, or with another if that one is lost; what was made by then is there already."""
+        for _ in range(MOST_LOST):
+            with suppress(WorkerLost):
+                async with self.crew.place() as place:
+                    return await work(place)
+        told = f"{MOST_LOST} workers died one after the other over {asked.name}"
+        raise ModelError(told, "look at their machines' memory and logs; the same command goes on then")
+
+    async def _pace(self, about: Asked, arms: Sequence[Arm]) -> float | None:
+        """What a call keeps of its pace beside another, measured once a run; None where none runs beside another."""
+        schedules = {arm.policy.schedule_of(self.plan.seats) for arm in arms}
+        if not self.plan.share_machine or schedules == {Schedule.THRIFTY}:
+            return None
+        async with self.pacing:
+            if PACE not in (notes := self.store.notes()):
+                first = [each.item.question for _, each in islice(asked(self.plan), contention.PAIRS)]
+
+                async def work(place: Place) -> None:
+                    self.store.note(PACE, await place.worker.pace(first, arms[0].policy.limits))
+
+                await self._placed(about, work)
+                notes = self.store.notes()
+        pace: float | None = notes[PACE]
+        return pace
+
+    async def _live(self, ord: int, asked: Asked) -> None:
+        done, arms = self.store.answered(asked.task, asked.item.id), self.plan.arms
+        turn = ord % len(arms)  # what a machine does over time meets every arm alike
+        for arm in (*arms[turn:], *arms[:turn]):
+            if arm.live not in done and arm.equal is None:
+                await self._placed(asked, partial(self._live_arm, asked, arm))
+        self.listen(self.progress, [])
+
+    async def _live_arm(self, asked: Asked, arm: Arm, place: Place) -> None:
+        book = Book(self.store.call, budgets(self.plan.arms))
+        if arm.placebo == foreign.__name__:
+            with suppress(BadInput):
+                card_of(asked, arm, self.plan.seats, book)
+        async with place.slots.use("live"):
+            record = await place.worker.live(asked, arm, self.plan.seats, book.alone())
+        await self.writer.put(AnswerRow(asked.task, asked.item.id, record["arm"], record))
+
+    async def _keep(self, asked: Asked, told: Sequence[Told], book: Book) -> list[Record]:
+        records = await asyncio.to_thread(lambda: [record_of(asked, each, LatencyKind.COMPOSED) for each in told])
+        if self.plan.batched:
+            records = [untimed(record, book.call) for record in records]
+        for record in records:
+            await self.writer.put(AnswerRow(asked.task, asked.item.id, record["arm"], record))
+        return records
+
+    def _stored(self, asked: Asked, arm: str) -> Record:
+        record = self.store.answer(asked.task, asked.item.id, arm)
+        assert record is not None
+        return record
+
+
+# --- items ------------------------------------------------------------------------------------------------------------
+
+
+def expected(plan: Plan) -> int | None:
+    """How many items there will be, where the tasks tell."""
+    total = 0
+    for task in plan.tasks:
+        if task.count is None and plan.limit is None:
+            return None
+        total += min(each for each in (task.count, plan.limit) if each is not None)
+    return total
+
+
+def asked(plan: Plan) -> Iterator[tuple[int, Asked]]:
+    """Every chosen item of every task with its place, and the item before it of the same kind about something else."""
+    return chain.from_iterable(_of_task(task, plan) for task in plan.tasks)
+
+
+def _of_task(task: Task, plan: Plan) -> Iterator[tuple[int, Asked]]:
+    items = chosen(task, plan.limit, plan.sample)
+    first = list(islice(items, 2))
+    before = deque(first[1:], LOOK_BACK)  # the first item has nothing before it, so it is given what comes after
+    for ord, item in enumerate(chain(first, items)):
+        yield ord, Asked(task.name, item, _partner(item, before))
+        before.append(item)
+
+
+def _partner(item: Item, before: Iterable[Item]) -> Item | None:
+    """The latest other item that is about something else, one of the same kind first."""
+    others = [each for each in before if each.cluster != item.cluster]
+    alike = [each for each in others if each.question.kind is item.question.kind]
+    found = alike or others
+    return found[-1] if found else None
+
+
+def chosen(task: Task, limit: int | None, sample: int | None) -> Iterator[Item]:
+    """All items, the first so many, or at most so many by chance; a circular group stays whole.
+
+    Raises BadInput where two items have the same id.
+    """
+    if limit is None:
+        picked: Iterable[Item] = task.items()
+    elif sample is None:
+        picked = _first(task.items(), limit)
+    else:
+        wanted = _by_chance(task, limit, sample)
+        picked = (item for item in task.items() if (item.group or item.id) in wanted)
+    seen: set[str] = set()
+    for item in picked:
+        if item.id in seen:
+            raise BadInput(f"{task.name} has two items {item.id!r}", "give every item an id of its own")
+        seen.add(item.id)
+        yield item
+
+
+def _first(items: Iterator[Item], limit: int) -> Iterator[Item]:
+    group = None
+    for count, item in enumerate(items):
+        if count >= limit and (item.group is None or item.group != group):
+            return
+        group = item.group
+        yield item
+
+
+def _by_chance(task: Task, limit: int, seed: int) -> set[str]:
+    sizes = Counter(item.group or item.id for item in task.items())
+    wanted, taken = set[str](), 0
+    for group in Random(seed).sample(sorted(sizes), len(sizes)):
+        if taken + sizes[group] <= limit:
+            wanted.add(group)
+            taken += sizes[group]
+    return wanted
+
+
+def item_record(item: Item) -> Record:
+    """The item as the store keeps it, its images by their digests."""
+    question = item.question
+    return {
+        "text": question.text,
+        "options": list(question.options),
+        "kind": question.kind,
+        "system": question.system,
+        "golds": list(item.golds),
+        "scorer": item.scorer,
+        "cluster": item.cluster,
+        "group": item.group,
+        "category": item.category,
+        "split": item.split,
+        "extra": item.extra,
+        "images": [image.digest for image in question.images],
+    }

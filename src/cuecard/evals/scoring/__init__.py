@@ -1,0 +1,1 @@
+"""Scorers, extractors, and stored replies scored again."""

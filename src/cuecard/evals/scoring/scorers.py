@@ -1,0 +1,253 @@
+"""Scorers: how right an extracted answer is, by the rule that a benchmark's authors published; what scores add up to.
+
+A scorer is a function (extracted text, item) -> [0, 1]. It compares and never extracts: what counts as the answer is
+the extractor's decision, so that the two can be told apart in a result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+from cuecard import answers
+from cuecard.answers import Answer, anls, extract, normalise
+from cuecard.answers import score as closeness
+from cuecard.answers.agreement import same_text
+from cuecard.answers.readers.maths import tidy
+from cuecard.answers.readers.number import whole
+from cuecard.domain.errors import MissingExtra
+from cuecard.domain.question import AnswerKind, Question, letter
+from cuecard.evals.item import Item
+from cuecard.evals.scoring import extractors
+from cuecard.evals.scoring.extractors import EXTRACTORS
+
+Scorer = Callable[[str, Item], float]
+
+_LIST = re.compile(r"-?\d+(?:\.\d+)?")
+
+
+# --- one answer -------------------------------------------------------------------------------------------------------
+
+
+def exact(said: str, item: Item) -> float:
+    """1 for the same option, the same of yes and no, the same words, number or date; else 0. MMBench, MMStar, …"""
+    question = item.question
+    if question.kind is AnswerKind.CHOICE:
+        return float(said in {option_meant(gold, question) for gold in item.golds})
+    if question.kind is AnswerKind.YES_NO:
+        return float(said.strip().lower() in {gold.strip().lower() for gold in item.golds})
+    return float(any(normalise(said) == normalise(gold) or same_text(said, gold) for gold in item.golds))
+
+
+def relaxed(said: str, item: Item) -> float:
+    """1 within 5% of a gold that is a number, or for the same words; else 0. Masry et al., "ChartQA", 2022, 5.1.
+
+    As in the code that everybody uses: "45%" is 0.45, numbers are what `float` reads, and "0" has to be written alike.
+    """
+    return float(any(_within(said.strip(), gold.strip(), 0.05) for gold in item.golds))
+
+
+def nearest(said: str, item: Item) -> float:
+    """ANLS of the nearest gold, 0 once the distance reaches 0.5. Mathew et al., "InfographicVQA", 2022."""
+    return anls(said, item.golds)
+
+
+def maths(said: str, item: Item) -> float:
+    """1 for an equal expression by math-verify, in a process of its own; else 0. Raises MissingExtra."""
+    given = Answer(said, whole(said) if whole(said) is not None else tidy(said) or None)
+    return closeness(given, item.golds, _as_maths(item.question))
+
+
+def mathvista(said: str, item: Item) -> float:
+    """By `answer_type`: the option; the integer part; equal once rounded to `precision` places; a list, each in order.
+
+    Lu et al., "MathVista", 2024. Numbers are compared as numbers: 1.40 is 1.4.
+    """
+    told = _extra(item)
+    match told.get("answer_type"):
+        case "integer":
+            return float(any(_rounded(said, None) == _rounded(gold, None) is not None for gold in item.golds))
+        case "float":
+            places = int(told.get("precision") or 0)
+            return float(any(_rounded(said, places) == _rounded(gold, places) is not None for gold in item.golds))
+        case "list":
+            given = [float(number) for number in _LIST.findall(said)]
+            return float(any(given == [float(number) for number in _LIST.findall(gold)] for gold in item.golds))
+        case _:
+            return exact(said, item)
+
+
+def gym(said: str, item: Item) -> float:
+    """What reasoning-gym's own verifier gives, in [0, 1]; some of its tasks give a little for a well-formed answer."""
+    told = _extra(item)
+    if item.question.kind is AnswerKind.YES_NO:  # found in lower case, and verifiers compare letter by letter
+        said = next((gold for gold in item.golds if gold.lower() == said), said)
+    made = puzzles(told["name"], told["seed"], told["count"])
+    return float(made.score_answer(said, made[told["index"]]))
+
+
+SCORERS: dict[str, Scorer] = {
+    "exact": exact,
+    "relaxed": relaxed,
+    "anls": nearest,
+    "maths": maths,
+    "mathvista": mathvista,
+    "gym": gym,
+}
+"""By the name that an item carries."""
+
+
+def score(said: str | None, item: Item) -> float | None:
+    """The score of an extracted answer: 0 where nothing was found, None where nobody knows what is right."""
+    if not item.golds:
+        return None
+    return 0.0 if said is None else SCORERS[item.scorer](said, item)
+
+
+def scores(reply: str, item: Item) -> dict[str, float | None]:
+    """The scores of a reply by every extractor."""
+    return {name: score(find(reply, item.question), item) for name, find in EXTRACTORS.items()}
+
+
+def scored(reply: str, item: Item) -> dict[str, Any]:
+    """A reply and its scores as the store keeps them with an answer: by every extractor, our own's is the answer's."""
+    by = scores(reply, item)
+    parsed = extract(reply, item.question).parsed
+    return {"reply": reply, "parsed": parsed, "score": by.get("ours"), "scores": by, "scorer": version()}
+
+
+@cache
+def version() -> str:
+    """What scores depend on, 12 hex digits: the sources of scorers, extractors, answers. No edit is forgotten."""
+    files = [Path(__file__), Path(extractors.__file__), *sorted(Path(answers.__file__).parent.rglob("*.py"))]
+    told = hashlib.sha256()
+    for file in files:
+        told.update(f"{file.name}\n{file.read_text(encoding='utf-8')}".encode())
+    return told.hexdigest()[:12]
+
+
+def option_meant(gold: str, question: Question) -> str | None:
+    """The letter of a gold that is a letter or an option's words; None if it is neither. A letter goes first."""
+    said, letters = gold.strip(), [letter(index) for index in range(len(question.options))]
+    if said.upper() in letters and len(said) == 1:
+        return said.upper()
+    return next(
+        (each for each, option in zip(letters, question.options, strict=True) if normalise(option) == normalise(said)),
+        None,
+    )
+
+
+@lru_cache(maxsize=32)
+def puzzles(name: str, seed: int, count: int) -> Any:
+    """A data set of reasoning-gym, which makes its entries when they are asked for. Raises MissingExtra, ValueError."""
+    try:
+        import reasoning_gym
+    except ImportError as error:
+        raise MissingExtra(f"gym:{name} needs {error.name}", "pip install '.[evals]' in a checkout") from error
+    return reasoning_gym.create_dataset(name, seed=seed, size=count)
+
+
+def _within(said: str, gold: str, tolerance: float) -> bool:
+    given, true = _as_float(said), _as_float(gold)
+    if given is not None and true:
+        return abs(given - true) / abs(true) <= tolerance
+    return said.lower() == gold.lower()
+
+
+def _as_float(text: str) -> float | None:
+    try:
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        return None
+
+
+def _rounded(text: str, places: int | None) -> float | None:
+    """A number rounded to so many places, or, for None, cut off to an integer; None if it is not a number."""
+    value = whole(text)
+    if value is None:
+        return None
+    return float(int(value)) if places is None else round(float(value), places)
+
+
+def _as_maths(question: Question) -> Question:
+    return question if question.kind is AnswerKind.MATHS else Question(question.text, kind=AnswerKind.MATHS)
+
+
+def _extra(item: Item) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(item.extra or "{}")
+    return told
+
+
+# --- what scores add up to --------------------------------------------------------------------------------------------
+
+
+def circular(scored: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """(group, score) of every rotation -> 1 for each group whose rotations are all right, else 0.
+
+    CircularEval of Liu et al., "MMBench", 2024. The task's score is the mean of the values.
+    """
+    right: dict[str, float] = {}
+    for group, value in scored:
+        right[group] = min(right.get(group, 1.0), float(value >= 1.0))
+    return right
+
+
+@dataclass(frozen=True)
+class Pope:
+    """POPE's five figures, yes being positive; None where there is nothing to divide by."""
+
+    accuracy: float | None
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    yes_ratio: float | None
+    """Of all answers, those that say yes; half of the questions are to be affirmed."""
+
+
+def pope(answered: Iterable[tuple[str | None, str]]) -> Pope:
+    """(what was said, gold) of every question -> the figures of Li et al., "Evaluating object hallucination", 2023.
+
+    An answer that cannot be parsed (None) is wrong and says neither. POPE's own script takes whatever holds no "no" or
+    "not" for a yes.
+    """
+    pairs = list(answered)
+    said_yes = sum(said == "yes" for said, _ in pairs)
+    gold_yes = sum(gold == "yes" for _, gold in pairs)
+    hits = sum(said == gold == "yes" for said, gold in pairs)
+    precision, recall = _share(hits, said_yes), _share(hits, gold_yes)
+    both = (precision or 0.0) + (recall or 0.0)
+    return Pope(
+        accuracy=_share(sum(said == gold for said, gold in pairs), len(pairs)),
+        precision=precision,
+        recall=recall,
+        f1=None if precision is None or recall is None else 2 * precision * recall / both if both else 0.0,
+        yes_ratio=_share(said_yes, len(pairs)),
+    )
+
+
+def _share(part: int, whole_: int) -> float | None:
+    return part / whole_ if whole_ else None
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """The mean score of the same replies by each extractor, and the interval that these means span."""
+
+    by_extractor: Mapping[str, float]
+    low: float
+    high: float
+
+
+def sensitivity(scored: Sequence[Mapping[str, float | None]]) -> Sensitivity | None:
+    """How much the extractor decides, over replies that all of them scored; None if there is none."""
+    known = [each for each in scored if each and None not in each.values()]
+    if not known:
+        return None
+    means = {name: sum(each[name] or 0.0 for each in known) / len(known) for name in known[0]}
+    return Sensitivity(means, min(means.values()), max(means.values()))

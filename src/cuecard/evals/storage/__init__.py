@@ -1,0 +1,1 @@
+"""A run's database: requests and their cache keys, calls, answers."""

@@ -1,0 +1,1 @@
+"""Studies: what is run, in which directory, and what it will cost."""

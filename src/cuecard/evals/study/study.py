@@ -1,0 +1,207 @@
+"""A study: models, tasks, arms, options, from a TOML file or a command line, checked whole before anything loads.
+
+out = "runs/embedded"
+tasks = ["boards:count=2000", "easy-vqa"]
+arms = ["short:small", "short:large", "reason:large", "transfer/placebo=empty", "mutual"]
+
+[small]
+model = "demo-small"
+[large]
+model = "demo-large"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from cuecard.disk import toml_of
+from cuecard.domain.errors import BadInput
+from cuecard.evals import model_identity
+from cuecard.evals.arm import Arm, parse_all
+from cuecard.evals.item import Task
+from cuecard.evals.runner.run import Plan
+from cuecard.evals.storage.requests import Seat
+from cuecard.evals.storage.untimed import BATCHED
+from cuecard.models import spec
+from cuecard.models.base import Model
+from cuecard.pair import policy_with
+from cuecard.strategies.policy import Policy
+
+ARMS = ("short:small", "short:large", "reason:small", "reason:large", "transfer", "mutual")
+AT_ONCE_SERVED = 8
+TEXTS, COUNT, SWITCH, TEXT = (
+    ("a list of texts", list),
+    ("a whole number", int),
+    ("true or false", bool),
+    ("a text", str),
+)
+CALL_S = 600.0
+"""Most seconds of a call: calls of an evaluation queue at their server, and no person waits for one of them."""
+KEYS: Mapping[str, tuple[str, type]] = {
+    "name": TEXT,
+    "out": TEXT,
+    "tasks": TEXTS,
+    "arms": TEXTS,
+    "limit": COUNT,
+    "sample": COUNT,
+    "at_once": COUNT,
+    "live": SWITCH,
+    "budget": COUNT,
+    "answer_tokens": COUNT,
+    "accept": TEXT,
+    "timeout_s": ("a number of seconds", float),
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is to be run. `limit` bounds the items of each task; with `sample`, a seed, they are drawn by chance."""
+
+    models: Mapping[str, str | Mapping[str, Any]]
+    tasks: Sequence[str]
+    arms: Sequence[str] = ARMS
+    out: Path | None = None
+    name: str | None = None
+    limit: int | None = None
+    sample: int | None = None
+    at_once: int | None = None
+    """None: one at a time where a model runs in this process, else 8."""
+    live: bool = False
+    budget: int | None = None
+    answer_tokens: int | None = None
+    accept: str | None = None
+    timeout_s: float = CALL_S
+
+    def __post_init__(self) -> None:
+        for what in ("limit", "at_once"):
+            if (value := getattr(self, what)) is not None and value < 1:
+                raise BadInput(f"{what.replace('_', ' ')} must be at least 1, not {value}")
+        if self.sample is not None and self.limit is None:
+            raise BadInput("a sample needs to know how many are drawn", "give a limit too")
+        if not self.tasks:
+            raise BadInput("there is no task", "`cuecard tasks` lists those that there are")
+        if missing := {"small", "large"} - set(self.models):
+            raise BadInput(f"no {min(missing)} model is named", "name a small and a large one")
+        for given in self.models.values():
+            model_identity.is_local(given)
+        if self.batched and self.live:
+            told = "--live times one question after the other, and several calls at once run together"
+            raise BadInput(told, "leave out one of live and at-once")
+        _ = self.parsed
+
+    @cached_property
+    def base(self) -> Policy:
+        """What every arm has in common."""
+        return policy_with(
+            Policy(),
+            accept=self.accept,
+            budget=self.budget,
+            answer_tokens=self.answer_tokens,
+            timeout_s=self.timeout_s,
+        )
+
+    @cached_property
+    def parsed(self) -> tuple[Arm, ...]:
+        return parse_all(self.arms, self.base)
+
+    @property
+    def local(self) -> bool:
+        """Whether every model runs in this process."""
+        return all(model_identity.is_local(given) for given in self.models.values())
+
+    @property
+    def slots(self) -> int:
+        return self.at_once or (1 if self._some_local else AT_ONCE_SERVED)
+
+    @property
+    def batched(self) -> bool:
+        """Whether a model in this process has several calls at once, which it decodes together."""
+        return self._some_local and self.slots > 1
+
+    @property
+    def _some_local(self) -> bool:
+        return any(model_identity.is_local(given) for given in self.models.values())
+
+    def load(self) -> dict[str, Model]:
+        """Every model by its role. Raises BadInput, MissingExtra, ModelError."""
+        return {role: spec.load(given, role) for role, given in self.models.items()}
+
+    def seats(self, models: Mapping[str, Model]) -> dict[str, Seat]:
+        """The models as their calls are stored."""
+        return {role: model_identity.seat(role, self.models[role], model) for role, model in models.items()}
+
+    def plan(self, tasks: Sequence[Task], seats: Mapping[str, Seat]) -> Plan:
+        """What `run` needs."""
+        alone = self.local and self.slots == 1
+        return Plan(
+            tasks,
+            self.parsed,
+            seats,
+            self.limit,
+            self.sample,
+            self.slots,
+            self.live,
+            share_machine=alone,
+            batched=self.batched,
+        )
+
+    def config(self, plan: Plan) -> dict[str, Any]:
+        """All that decides a row of the run."""
+        limits = self.base.limits.as_object()
+        limits.pop("timeout_s")
+        return {
+            "models": model_identity.configuration(plan.seats),
+            "tasks": [
+                {"name": task.name, "revision": task.revision, "aggregate": task.aggregate} for task in plan.tasks
+            ],
+            "arms": [arm.name for arm in self.parsed],
+            "limit": self.limit,
+            "sample": self.sample,
+            "policy": {"accept": str(self.base.accept), "limits": limits},
+            **({BATCHED: True} if self.batched else {}),
+        }
+
+    def told(self) -> dict[str, Any]:
+        """The models as they were named, less their secrets."""
+        return {
+            role: {key: value for key, value in given.items() if key != "api_key"}
+            if isinstance(given, Mapping)
+            else given
+            for role, given in self.models.items()
+        }
+
+
+def opened(study: Study, open_task: Callable[[str], Task]) -> list[Task]:
+    """Every task of the study, each once. Raises BadInput."""
+    tasks = {task.name: task for task in map(open_task, study.tasks)}
+    if len(tasks) < len(study.tasks):
+        raise BadInput("a task is named twice", "name each once")
+    return list(tasks.values())
+
+
+def read(path: Path) -> Study:
+    """The study of a TOML file. Raises BadInput."""
+    told = toml_of(path)
+    models = {role: table for role, table in told.items() if isinstance(table, dict)}
+    options = {key: value for key, value in told.items() if key not in models}
+    for key, value in options.items():
+        if key not in KEYS:
+            near = get_close_matches(key, KEYS, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(KEYS)}, and a table a model"
+            raise BadInput(f"{path}: unknown key {key!r}", hint)
+        what, kind = KEYS[key]
+        fits = isinstance(value, (int, float) if kind is float else kind)
+        texts = not isinstance(value, list) or all(isinstance(each, str) for each in value)
+        if not fits or not texts or (isinstance(value, bool) and kind is not bool):
+            raise BadInput(f"{path}: {key} is not {what}", f"write {key} as {what}")
+    if "out" in options:
+        options["out"] = Path(options["out"])
+    for role, table in models.items():
+        if "model" not in table:
+            raise BadInput(f"{path}: [{role}] names no model", 'write model = "…" under it')
+    return Study(models=models, tasks=options.pop("tasks", ()), arms=options.pop("arms", ARMS), **options)

@@ -1,0 +1,263 @@
+"""What all files of questions share: rows become items one at a time, or a flaw that names the row and what to do."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import binascii
+import hashlib
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from cuecard.domain.errors import BadInput
+from cuecard.domain.question import AnswerKind, Image, Question, letter
+from cuecard.evals.item import Aggregate, Item
+from cuecard.evals.scoring.scorers import SCORERS, option_meant
+from cuecard.models.images import images as pictures
+
+MOST_NAME_CHARS = 4096
+ROTATION = 1_000_000
+"""Rotation k of a question has the index base + k · 1,000,000."""
+
+
+class Fault(StrEnum):
+    """What can be wrong with a row."""
+
+    MISSING_IMAGE = "missing image"
+    BROKEN_IMAGE = "broken image"
+    DUPLICATE = "duplicate id"
+    UNSCORABLE = "cannot be scored"
+    MALFORMED = "malformed"
+    DROPPED = "dropped: no image"
+
+
+@dataclass(frozen=True)
+class Flaw:
+    """A row that is no item: which one, what is wrong, what to do. Dropped ones are as the format wants it."""
+
+    row: int
+    fault: Fault
+    what: str
+    hint: str
+
+    @property
+    def stops(self) -> bool:
+        """Whether a run on this file must not begin."""
+        return self.fault is not Fault.DROPPED
+
+
+class Unusable(Exception):
+    """Raised while a row is read; becomes a flaw."""
+
+    def __init__(self, fault: Fault, what: str, hint: str) -> None:
+        super().__init__(what)
+        self.fault, self.what, self.hint = fault, what, hint
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a row asks, before its images are read."""
+
+    id: str
+    text: str
+    kind: AnswerKind
+    golds: tuple[str, ...]
+    scorer: str
+    options: tuple[str, ...] = ()
+    images: tuple[Any, ...] = ()
+    """Encoded bytes, base64 text, or paths."""
+    group: str | None = None
+    category: str | None = None
+    split: str | None = None
+    extra: str | None = None
+
+
+class RowsTask(ABC):
+    """A task whose items are the rows of a file or a table; `where` names it in messages."""
+
+    def __init__(self, name: str, where: str) -> None:
+        self.name, self.where = name, where
+
+    @property
+    @abstractmethod
+    def revision(self) -> str:
+        """Identity of the data: a hash of the file, or what the table is called where it is kept."""
+
+    @property
+    @abstractmethod
+    def count(self) -> int | None:
+        """How many items there are; None where only reading all of them would tell."""
+
+    @property
+    def aggregate(self) -> Aggregate:
+        """How the items' scores become the task's."""
+        return "mean"
+
+    @abstractmethod
+    def asked(self) -> Iterator[tuple[int, Asked | Unusable]]:
+        """Every row's number, counted from 1 without a header, and what it asks."""
+
+    @abstractmethod
+    def image(self, source: Any) -> Image:
+        """One image of a row. Raises Unusable."""
+
+    def read(self) -> Iterator[Item | Flaw]:
+        """Every row, as an item or as what is wrong with it."""
+        seen: dict[str, int] = {}
+        for row, asked in self.asked():
+            try:
+                if isinstance(asked, Unusable):
+                    raise asked
+                if asked.id in seen:
+                    what = f"the id {asked.id[:80]!r} stands in row {seen[asked.id]} too"
+                    raise Unusable(Fault.DUPLICATE, what, "give every row an id of its own")
+                seen[asked.id] = row
+                yield item(asked, tuple(self.image(source) for source in asked.images))
+            except Unusable as problem:
+                yield Flaw(row, problem.fault, problem.what, problem.hint)
+
+    def items(self) -> Iterator[Item]:
+        """All items, from the first. Raises BadInput that names the row and what to do."""
+        for found in self.read():
+            if isinstance(found, Item):
+                yield found
+            elif found.stops:
+                raise BadInput(f"{self.where}, row {found.row}: {found.what}", found.hint)
+
+
+def item(asked: Asked, images: tuple[Image, ...]) -> Item:
+    """The item of a row and its images. Raises Unusable for what no scorer can score."""
+    if not asked.text.strip():
+        raise Unusable(Fault.MALFORMED, "the question is empty", "give every row a question")
+    if asked.scorer not in SCORERS:
+        raise Unusable(Fault.UNSCORABLE, f"there is no scorer {asked.scorer!r}", f"there are: {', '.join(SCORERS)}")
+    if asked.kind is AnswerKind.CHOICE and not 2 <= len(asked.options) <= 26:
+        raise Unusable(
+            Fault.UNSCORABLE, f"a choice with {len(asked.options)} options", "give 2 to 26, in columns A, B, C, …"
+        )
+    try:
+        "".join((asked.id, asked.text, *asked.options, *asked.golds)).encode()
+    except UnicodeEncodeError as error:
+        raise Unusable(Fault.MALFORMED, "half a character stands in the text", "write the text as UTF-8") from error
+    question = Question(asked.text, images, asked.options, asked.kind)
+    digests = [image.digest for image in images]
+    return Item(
+        id=asked.id,
+        question=question,
+        golds=_meant(asked.golds, question),
+        scorer=asked.scorer,
+        cluster=(digests[0] if len(digests) == 1 else _digest(digests)) if digests else asked.group or asked.id,
+        group=asked.group,
+        category=asked.category,
+        split=asked.split,
+        extra=asked.extra,
+    )
+
+
+def _meant(golds: tuple[str, ...], question: Question) -> tuple[str, ...]:
+    """The golds as they are compared: letters for a choice, yes or no in small letters."""
+    if question.kind is AnswerKind.CHOICE:
+        letters = [option_meant(gold, question) for gold in golds]
+        if None in letters:
+            told = ", ".join(letter(index) for index in range(len(question.options)))
+            what = f"the answer {golds[letters.index(None)][:80]!r} is none of the options {told}"
+            raise Unusable(Fault.UNSCORABLE, what, "write the letter of an option, or its words")
+        return tuple(each for each in letters if each)
+    if question.kind is AnswerKind.YES_NO:
+        lowered = tuple(gold.strip().lower() for gold in golds)
+        if wrong := [gold for gold in lowered if gold not in ("yes", "no")]:
+            raise Unusable(Fault.UNSCORABLE, f"the answer {wrong[0][:80]!r} is not yes or no", "write yes or no")
+        return lowered
+    return golds
+
+
+def _digest(parts: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+# --- cells ------------------------------------------------------------------------------------------------------------
+
+
+def filled(row: Mapping[str, Any], *names: str) -> str | None:
+    """The first of these columns that holds something, as text; None where all are empty or not a number (nan)."""
+    for name in names:
+        value = row.get(name)
+        if value is None or value != value:  # nan is unequal to itself
+            continue
+        text = str(value).strip()
+        if text and text.lower() != "nan":
+            return text
+    return None
+
+
+def base_of(index: str) -> str:
+    """The index of the question that this one is a rotation of, itself if it is none."""
+    return str(int(index) % ROTATION) if index.isdecimal() and 7 <= len(index) <= 18 else index
+
+
+def lettered(answer: str | None, letters: Sequence[str]) -> tuple[str, ...]:
+    """The gold of a choice: the letter at which its option is shown, which is another where letters are left out.
+
+    Options A, B and D are shown as A, B and C. None is not known; words stay words.
+    """
+    if answer is None:
+        return ()
+    return (letter(letters.index(answer.upper())) if answer.upper() in letters else answer,)
+
+
+def listed(value: str) -> list[str] | None:
+    """The members of a list that is written as text ("['a', 'b']"); None where it is no list."""
+    text = value.strip()
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            members = read(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(members, list | tuple):
+            return [str(member) for member in members]
+    return None
+
+
+def decoded(text: str) -> Image:
+    """The image of a base64 text, with or without the head of a data URL. Raises Unusable."""
+    body = text.partition(",")[2] if text.startswith("data:") else text
+    try:
+        data = base64.b64decode("".join(body.split()), validate=True)
+    except (ValueError, binascii.Error) as error:
+        what = f"the image is neither base64 nor a row's index ({len(text):,} characters)"
+        raise Unusable(
+            Fault.BROKEN_IMAGE, what, "write base64, a path in image_path, or another row's index"
+        ) from error
+    return checked(data)
+
+
+def checked(data: bytes) -> Image:
+    """The image of these bytes. Raises Unusable."""
+    try:
+        return pictures.checked(data, "the image")
+    except BadInput as error:
+        raise Unusable(Fault.BROKEN_IMAGE, error.message, error.hint) from error
+
+
+def found(name: str, folders: Sequence[Path]) -> Image:
+    """The image of a path, absolute or below the first folder that has it. Raises Unusable."""
+    if len(name) > MOST_NAME_CHARS or "\0" in name:
+        raise Unusable(Fault.MISSING_IMAGE, "the image's path is no path", "write a path, or base64 in `image`")
+    for path in [Path(name)] if os.path.isabs(name) else [folder / name for folder in folders]:
+        try:
+            if path.is_file():
+                return pictures.load(path)
+        except OSError:
+            continue
+        except BadInput as error:
+            raise Unusable(Fault.BROKEN_IMAGE, error.message, error.hint) from error
+    looked = " and ".join(map(str, folders)) or "the path itself"
+    raise Unusable(Fault.MISSING_IMAGE, f"there is no image {name[:200]}", f"looked for below {looked}")

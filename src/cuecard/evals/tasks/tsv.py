@@ -1,0 +1,300 @@
+"""VLMEvalKit's TSV files, as its Development.md and image_base.py describe them, read row by row and never whole.
+
+A first pass notes at which byte each row begins and hashes the file; a row whose `image` names another row's index
+(before or behind it) is then one seek away. Memory grows with the number of rows, not with their images.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from cuecard.answers import guess_kind
+from cuecard.domain.errors import BadInput
+from cuecard.domain.question import AnswerKind, Image
+from cuecard.evals.item import Aggregate
+from cuecard.evals.tasks import mathvista
+from cuecard.evals.tasks.rows import (
+    Asked,
+    Fault,
+    RowsTask,
+    Unusable,
+    base_of,
+    decoded,
+    filled,
+    found,
+    lettered,
+    listed,
+)
+
+POINTER_CHARS = 64
+"""An image value of at most so many characters is another row's index."""
+MOST_FIELD_BYTES = 256 * 2**20
+CIRCULAR_SETS = ("mmbench", "ccbench", "circular", "mmcr")
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Known:
+    """How a set without options, known by a part of its name, is asked and scored."""
+
+    kind: AnswerKind
+    scorer: str
+    aggregate: Aggregate = "mean"
+
+
+SETS = {
+    "pope": Known(AnswerKind.YES_NO, "exact", "pope"),
+    "mme": Known(AnswerKind.YES_NO, "exact"),
+    "hallusion": Known(AnswerKind.YES_NO, "exact"),
+    "chartqa": Known(AnswerKind.SHORT_TEXT, "relaxed"),
+    "infovqa": Known(AnswerKind.SHORT_TEXT, "anls"),
+    "docvqa": Known(AnswerKind.SHORT_TEXT, "anls"),
+}
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What the first pass tells: where each row begins, by its index; the columns; the file's hash."""
+
+    columns: tuple[str, ...]
+    offsets: Mapping[str, int]
+    rows: int
+    rotations: bool
+    sha256: str
+
+
+class TsvTask(RowsTask):
+    """The questions of one TSV file."""
+
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        *,
+        kind: AnswerKind | None = None,
+        scorer: str | None = None,
+        split: str | None = None,
+        images: Path | None = None,
+        circular: bool | None = None,
+    ) -> None:
+        super().__init__(name, str(path))
+        self.path = path
+        self.kind, self.scorer, self.split = kind, scorer, split
+        self._circular = circular
+        stem = path.stem.lower()
+        self._known = next((known for part, known in SETS.items() if part in stem), None)
+        home = os.environ.get("LMUData")  # noqa: SIM112, VLMEvalKit spells it so
+        below = Path(home or Path.home() / "LMUData") / "images" / path.stem
+        self._folders = [images] if images else [path.parent, below]
+
+    @cached_property
+    def scan(self) -> Scan:
+        """The first pass, made when it is first needed. Raises BadInput."""
+        return _scanned(self.path)
+
+    @property
+    def revision(self) -> str:
+        return f"sha256:{self.scan.sha256}"
+
+    @property
+    def count(self) -> int | None:
+        return None  # rows without an image are dropped, and only reading them tells
+
+    @property
+    def aggregate(self) -> Aggregate:
+        if self.circular:
+            return "circular"
+        return self._known.aggregate if self._known and not self.kind else "mean"
+
+    @property
+    def circular(self) -> bool:
+        """Whether rotations of one question count as one: told, or by the set's name, or because there are some."""
+        if self._circular is not None:
+            return self._circular
+        return any(part in self.path.stem.lower() for part in CIRCULAR_SETS) or self.scan.rotations
+
+    def asked(self) -> Iterator[tuple[int, Asked | Unusable]]:
+        shows_images = bool({"image", "image_path"} & set(self.scan.columns))
+        for number, _, cells in _rows(self.path):
+            try:
+                row = _named(cells, self.scan.columns)
+                if self.split and filled(row, "split") != self.split:
+                    continue
+                sources = self._sources(row)
+                if shows_images and not sources:
+                    raise Unusable(Fault.DROPPED, "there is no image", "VLMEvalKit leaves such rows out too")
+                yield number, self._asked(row, number, sources)
+            except Unusable as problem:
+                yield number, problem
+
+    def image(self, source: Any) -> Image:
+        where, value = source
+        return found(value, self._folders) if where == "image_path" else decoded(value)
+
+    def _asked(self, row: Row, number: int, images: tuple[Any, ...]) -> Asked:
+        """What a row asks, in VLMEvalKit's words; the closing instruction is the prompt's, a mode each."""
+        if filled(row, "question_type") and filled(row, "answer_type"):
+            return mathvista.asked(row, str(number), images)
+        question, hint = filled(row, "question"), filled(row, "hint")
+        if question is None:
+            raise Unusable(Fault.MALFORMED, "the question is empty", "fill the column `question`")
+        index = _index(filled(row, "index") or str(number))
+        letters = [name for name in self.scan.columns if len(name) == 1 and name.isascii() and name.isupper()]
+        options = {name: text for name in letters if (text := filled(row, name)) is not None}
+        lead, answer = f"Hint: {hint}\n" if hint else "", filled(row, "answer")
+        if options:
+            kind, scorer, text = AnswerKind.CHOICE, "exact", f"{lead}Question: {question}\nOptions:"
+        else:
+            kind, scorer = self._wanted(question)
+            text = lead + question
+        return Asked(
+            id=index,
+            text=text,
+            kind=kind,
+            golds=lettered(answer, list(options)) if options else _one_or_more(answer),
+            scorer=self.scorer or scorer,
+            options=tuple(options.values()),
+            images=images,
+            group=base_of(index) if self.circular else None,
+            category=filled(row, "category"),
+            split=filled(row, "split"),
+        )
+
+    def _wanted(self, question: str) -> tuple[AnswerKind, str]:
+        """Kind and scorer where there are no options: told, by the set's name, or from the question's own words."""
+        if self.kind is None and self._known:
+            return self._known.kind, self._known.scorer
+        guessed = guess_kind(question)
+        told = guessed if guessed in (AnswerKind.YES_NO, AnswerKind.NUMBER) else AnswerKind.SHORT_TEXT
+        kind = self.kind or told
+        return kind, "maths" if kind is AnswerKind.MATHS else "exact"
+
+    def _sources(self, row: Row) -> tuple[tuple[str, str], ...]:
+        """Where the images of a row are, pointers followed; `image` goes before `image_path`."""
+        image, path = row.get("image", "").strip(), filled(row, "image_path")
+        if image and image.lower() != "nan":
+            if len(image) <= POINTER_CHARS and not image.startswith("["):
+                image = self._pointed(image)
+            members = [self._pointed(each) if len(each) <= POINTER_CHARS else each for each in listed(image) or [image]]
+            return tuple(("image", each) for member in members for each in listed(member) or [member])
+        return tuple(("image_path", each) for each in (listed(path) or [path])) if path else ()
+
+    def _pointed(self, pointer: str) -> str:
+        """The image value of the row that a pointer names."""
+        at = self.scan.offsets.get(_index(pointer))
+        if at is None:
+            what = f"`image` is {pointer!r}, but no row has that index"
+            raise Unusable(Fault.MISSING_IMAGE, what, "write base64, or the index of a row that holds the image")
+        with self.path.open("rb") as file:
+            file.seek(at)
+            image = _named(next(_parsed(file))[1], self.scan.columns).get("image", "").strip()
+        if len(image) <= POINTER_CHARS:
+            what = f"`image` names row {pointer!r}, which holds no image itself"
+            raise Unusable(Fault.MISSING_IMAGE, what, "name a row that holds the image")
+        return image
+
+
+def _one_or_more(answer: str | None) -> tuple[str, ...]:
+    return () if answer is None else tuple(listed(answer) or [answer])
+
+
+def _index(text: str) -> str:
+    """An index as it is compared: "12.0", as pandas writes integers beside gaps, is 12."""
+    stem, dot, rest = text.strip().partition(".")
+    return stem if dot and stem.isdecimal() and not rest.strip("0") else text.strip()
+
+
+# --- bytes ------------------------------------------------------------------------------------------------------------
+
+
+def _scanned(path: Path) -> Scan:
+    columns, digest, offsets, rows, rotations = _header(path), hashlib.sha256(), dict[str, int](), 0, False
+    place = columns.index("index") if "index" in columns else None
+    for number, at, cells in _rows(path, digest):
+        rows = number
+        if place is not None and len(cells) > place:
+            index = _index(cells[place])
+            offsets.setdefault(index, at)
+            rotations = rotations or (base_of(index) != index and base_of(index) in offsets)
+    return Scan(columns, offsets, rows, rotations, digest.hexdigest())
+
+
+def _header(path: Path) -> tuple[str, ...]:
+    try:
+        with path.open("rb") as file:
+            first = next(_parsed(file), None)
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}", "is the path right?") from error
+    except Unusable as problem:
+        raise BadInput(f"{path}, the header: {problem.what}", problem.hint) from problem
+    columns = tuple(name.strip().removeprefix("\ufeff") for name in first[1]) if first else ()
+    if "question" not in columns:
+        told = ", ".join(columns)[:200] or "nothing"
+        raise BadInput(
+            f"{path} has no column `question` (its header: {told})",
+            "is it a VLMEvalKit TSV, with tabs between columns?",
+        )
+    if twice := {name for name in columns if columns.count(name) > 1}:
+        raise BadInput(f"{path} has the column {min(twice)!r} twice", "give every column a name of its own")
+    return columns
+
+
+def _rows(path: Path, digest: Any = None) -> Iterator[tuple[int, int, list[str]]]:
+    """(row number from 1, byte at which it begins, cells) of every row behind the header. Raises BadInput."""
+    number = 0
+    try:
+        with path.open("rb") as file:
+            for number, (at, cells) in enumerate(_parsed(file, digest)):
+                if number and cells:
+                    yield number, at, cells
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}", "is the path right?") from error
+    except Unusable as problem:
+        raise BadInput(f"{path}, row {number + 1}: {problem.what}", problem.hint) from problem
+
+
+def _parsed(file: BinaryIO, digest: Any = None) -> Iterator[tuple[int, list[str]]]:
+    """(byte at which it begins, cells) of every record from here on. Raises Unusable."""
+    at, ended = file.tell(), False
+
+    def lines() -> Iterator[str]:
+        nonlocal at, ended
+        while line := file.readline(MOST_FIELD_BYTES + 1):
+            if len(line) > MOST_FIELD_BYTES:
+                raise Unusable(Fault.MALFORMED, f"a line of over {MOST_FIELD_BYTES >> 20} MiB", "is this a TSV file?")
+            at += len(line)
+            if digest is not None:
+                digest.update(line)
+            yield line.decode("utf-8")
+        ended = True
+
+    csv.field_size_limit(max(csv.field_size_limit(), MOST_FIELD_BYTES))
+    reader = csv.reader(lines(), delimiter="\t")
+    while True:
+        begins = at
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except UnicodeDecodeError as error:
+            raise Unusable(Fault.MALFORMED, "the text is not UTF-8", "save the file as UTF-8") from error
+        except csv.Error as error:
+            raise Unusable(Fault.MALFORMED, f"it cannot be parsed: {error}", "is a quote left open?") from error
+        if ended:  # the record was not complete with its last line
+            raise Unusable(Fault.MALFORMED, "a quote that begins here is never closed", "close it, or write it twice")
+        yield begins, cells
+
+
+def _named(cells: list[str], columns: tuple[str, ...]) -> Row:
+    """Cells by their column. Raises Unusable where there are more or fewer than columns."""
+    if len(cells) != len(columns):
+        what = f"{len(cells)} cells for {len(columns)} columns"
+        raise Unusable(Fault.MALFORMED, what, "a tab, a line break or a quote inside a cell has to stand in quotes")
+    return dict(zip(columns, cells, strict=True))

@@ -1,0 +1,1 @@
+"""What the gateway keeps of requests: metrics, journal, traces."""

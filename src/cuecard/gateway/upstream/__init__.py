@@ -1,0 +1,1 @@
+"""Replicas of a model, and what a request may cost there."""

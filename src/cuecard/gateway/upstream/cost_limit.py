@@ -1,0 +1,219 @@
+"""What a request may cost at most: no call, retry or rescue begins whose worst case does not fit what is left.
+
+The worst case of a call is its prompt by its length, and every token that its limits allow. A prompt has a token for
+every three bytes of its texts (in UTF-8), 16 for each message, and one for every 28 by 28 pixels of an image, 256 at
+least. Where a server counts more than that in a call of the request, its later prompts are taken as so much longer.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+from cuecard.domain.call import Mode, Usage
+from cuecard.domain.errors import (
+    BadInput,
+    CostLimit,
+    ModelBusy,
+    ModelError,
+    ModelRefused,
+    ModelUnreachable,
+    Unsupported,
+)
+from cuecard.domain.question import Image
+from cuecard.gateway.config.config import Prices
+from cuecard.gateway.upstream.pool import Pool
+from cuecard.gateway.wire.parameters.addresses import DATA, everything
+from cuecard.gateway.wire.usage import TOKENS_PER_IMAGE, Json, cost
+from cuecard.models.base import Abilities, Event, Finished, Limits, Model, Progress, Weigher, Weighing
+from cuecard.models.images import image_headers
+from cuecard.models.prompt import Prompt
+
+BYTES_PER_TOKEN, TOKENS_PER_MESSAGE, PIXELS_PER_TOKEN, MOST_PIXELS = 3, 16, 28 * 28, 2**24
+FREE = (ModelBusy, ModelRefused, ModelUnreachable, Unsupported)
+"""Failures of calls that have computed nothing."""
+
+
+def tokens_of_text(text: str) -> int:
+    return math.ceil(len(text.encode(errors="replace")) / BYTES_PER_TOKEN)
+
+
+def tokens_of_image(image: Image) -> int:
+    header = image_headers.read(image.data)
+    return max(TOKENS_PER_IMAGE, math.ceil((header.pixels if header else MOST_PIXELS) / PIXELS_PER_TOKEN))
+
+
+@dataclass(eq=False)
+class Hold:
+    """What is held back for one call that is under way."""
+
+    role: str
+    prompt_tokens: int
+    most: float
+    usage: Usage = field(default_factory=Usage)
+    error: ModelError | None = None
+
+
+class Purse:
+    """What is left of the cost of one request."""
+
+    def __init__(self, most: float, prices: Mapping[str, Prices]) -> None:
+        self._most, self._prices = most, prices
+        self.spent = 0.0
+        self._held: list[Hold] = []
+        self._longer: dict[str, float] = {}
+        """Role -> how many times more tokens its server has counted than were estimated."""
+        self._images: dict[str, int] = {}
+
+    def models(self, models: Mapping[str, Model]) -> Mapping[str, Model]:
+        """Models in their roles, each held to this purse."""
+        return {role: Metered(model, role, self) for role, model in models.items()}
+
+    def hold(self, role: str, prompt: Prompt, limits: Limits | None, more: str = "") -> Hold:
+        """Hold back the worst case of a call; no limits: it decodes nothing. Raises CostLimit."""
+        prompt_tokens = self._tokens(role, prompt) + tokens_of_text(more)
+        hold = Hold(role, prompt_tokens, self._worst(role, prompt_tokens, prompt, limits))
+        self._held.append(hold)
+        self._check(hold)
+        return hold
+
+    def again(self, hold: Hold, error: ModelError) -> None:
+        """A call failed and is to be tried again. Raises CostLimit."""
+        self.spent += self._cost(replace(hold, error=error))
+        hold.usage = Usage()
+        self._check(hold, error)
+
+    def settle(self, hold: Hold) -> None:
+        """A call is over: what it has used is spent."""
+        if hold not in self._held:
+            return
+        self._held.remove(hold)
+        self.spent += self._cost(hold)
+        counted = hold.usage.prompt_tokens
+        if counted and hold.prompt_tokens and hold.usage.completion_tokens is not None:
+            longer = self._longer.get(hold.role, 1.0) * counted / hold.prompt_tokens
+            self._longer[hold.role] = max(self._longer.get(hold.role, 1.0), longer)
+
+    def _check(self, hold: Hold, cause: ModelError | None = None) -> None:
+        left = self._most - self.spent - sum(each.most for each in self._held if each is not hold)
+        if hold.most <= left * (1 + 1e-9):
+            return
+        self._held.remove(hold)
+        more = f"the next call of the {hold.role} model could cost {hold.most:.3g}"
+        raise CostLimit(f"{more}, and {max(0.0, left):.3g} of max_cost {self._most:.3g} is left") from cause
+
+    def _worst(self, role: str, prompt_tokens: int, prompt: Prompt, limits: Limits | None) -> float:
+        """In the currency of the prices. A reasoning that is cut is read again, closed, for its answer."""
+        if limits is None:
+            return at_most(prompt_tokens, 1, self._prices[role])
+        most = limits.of(prompt)
+        read, written = prompt_tokens, most.answer_tokens
+        if prompt.mode is Mode.REASON:
+            read, written = 2 * read + most.reasoning_tokens, 2 * written + most.reasoning_tokens
+        return at_most(read, written, self._prices[role])
+
+    def _cost(self, hold: Hold) -> float:
+        """What a call has used; a prompt that no server has counted is taken by its length."""
+        used = hold.usage
+        if used == Usage() and isinstance(hold.error, FREE):
+            return 0.0
+        prompt = hold.prompt_tokens if used.prompt_tokens is None else used.prompt_tokens
+        return cost(replace(used, prompt_tokens=prompt), self._prices[hold.role])
+
+    def _tokens(self, role: str, prompt: Prompt) -> int:
+        texts = sum(tokens_of_text(turn.text) for turn in prompt.turns) + tokens_of_text(prompt.opening)
+        images = sum(self._of_image(image) for image in prompt.images)
+        plain = texts + images + TOKENS_PER_MESSAGE * (len(prompt.turns) + 1)
+        return math.ceil(plain * self._longer.get(role, 1.0))
+
+    def _of_image(self, image: Image) -> int:
+        if image.digest not in self._images:
+            self._images[image.digest] = tokens_of_image(image)
+        return self._images[image.digest]
+
+
+def at_most(prompt_tokens: int, completion_tokens: int, prices: Prices) -> float:
+    """The price of these tokens, whether the prompt is cached or not."""
+    used = Usage(prompt_tokens, None, completion_tokens)
+    return max(cost(used, prices), cost(replace(used, cached_tokens=prompt_tokens), prices))
+
+
+class Metered:
+    """A model that makes no call whose worst case does not fit its purse. It reads nothing ahead: that might cost."""
+
+    def __init__(self, model: Model, role: str, purse: Purse) -> None:
+        self._model, self._role, self._purse = model, role, purse
+
+    @property
+    def name(self) -> str:
+        return self._model.name
+
+    @property
+    def abilities(self) -> Abilities:
+        return replace(self._model.abilities, prefix_sessions=False)
+
+    async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
+        """As `Model.stream`. Raises CostLimit."""
+        hold, purse, model = self._purse.hold(self._role, prompt, limits), self._purse, self._model
+        again: dict[str, Any] = {"again": lambda error: purse.again(hold, error)} if isinstance(model, Pool) else {}
+        try:
+            async with aclosing(model.stream(prompt, limits, **again)) as events:
+                async for event in events:
+                    if isinstance(event, Progress | Finished):
+                        hold.usage = event.usage
+                    yield event
+        except ModelError as error:
+            hold.error = error
+            raise
+        finally:
+            purse.settle(hold)
+
+    async def warm(self, prompt: Prompt) -> Usage:
+        """As `Model.warm`; always refused."""
+        raise Unsupported(f"{self.name} reads nothing ahead where max_cost is set")
+
+    async def score(self, prompt: Prompt, answer: str) -> float:
+        """As `Model.score`. Raises CostLimit."""
+        hold = self._purse.hold(self._role, prompt, None, answer)
+        try:
+            return await self._model.score(prompt, answer)
+        except ModelError as error:
+            hold.error = error
+            raise
+        finally:
+            self._purse.settle(hold)
+
+    async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[tuple[tuple[str, float], ...], Usage]:
+        """As `Weigher.weigh`. Raises CostLimit."""
+        hold = self._purse.hold(self._role, prompt, None, answer)
+        try:
+            weighed, hold.usage = await cast(Weigher, self._model).weigh(prompt, answer, by)
+            return weighed, hold.usage
+        finally:
+            self._purse.settle(hold)
+
+    def forget(self) -> None:
+        self._model.forget()
+
+    async def aclose(self) -> None:
+        """The model goes on: it is not this request's alone."""
+
+
+def check_passed(body: Json, prices: Prices, most: float) -> None:
+    """For a request that is passed on as it comes; an image counts as one of 16 megapixels.
+
+    Raises CostLimit, or BadInput where the request sets no limit of tokens.
+    """
+    tokens, several = body.get("max_completion_tokens") or body.get("max_tokens"), body.get("n") or 1
+    if not isinstance(tokens, int) or not isinstance(several, int) or tokens < 1 or several < 1:
+        raise BadInput("max_cost needs max_completion_tokens in what is passed on to one model", "give it")
+    data = [each for each in everything(body) if isinstance(each, str) and each[: len(DATA)].lower() == DATA]
+    text = len(json.dumps(body, ensure_ascii=False).encode(errors="replace")) - sum(map(len, data))
+    prompt_tokens = math.ceil(text / BYTES_PER_TOKEN) + len(data) * math.ceil(MOST_PIXELS / PIXELS_PER_TOKEN)
+    worst = at_most(prompt_tokens, several * tokens, prices)
+    if worst > most:
+        raise CostLimit(f"this could cost {worst:.3g}, and max_cost is {most:.3g}")

@@ -1,0 +1,1 @@
+"""The wires: requests' JSON to questions, outcomes to JSON and events."""

@@ -1,0 +1,166 @@
+"""Bodies of requests: read within limits, and understood together with their images."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from starlette.requests import ClientDisconnect, Request
+
+from cuecard.answers.schemas import check_soon
+from cuecard.domain.errors import BadInput, TooLarge, TooSlow, WrongForm
+from cuecard.domain.question import Image
+from cuecard.gateway.admission.disconnect import ClientGone
+from cuecard.gateway.admission.slow_clients import BODY_S
+from cuecard.gateway.wire.chat import Asked, Fetch
+from cuecard.gateway.wire.images import Pictures
+from cuecard.gateway.wire.usage import Json
+
+MARKS = {
+    b"\x1f\x8b": "compressed (gzip)",
+    b"\x28\xb5\x2f\xfd": "compressed (zstd)",
+    b"\xff\xfe": "not UTF-8, but UTF-16",
+    b"\xfe\xff": "not UTF-8, but UTF-16",
+}
+"""What bodies begin with that are not read."""
+MOST_DIGITS, MOST_DEPTH, MOST_VALUES = 300, 100, 1_000_000
+Parse = Callable[[object, Fetch], Asked]
+
+
+@dataclass(frozen=True)
+class Body:
+    """What a request says, as JSON."""
+
+    said: object
+    may_have_images: bool
+
+
+async def json_of(request: Request, most_bytes: int) -> Body:
+    """The body of a request. Raises BadInput, TooLarge, TooSlow, WrongForm."""
+    coding = request.headers.get("content-encoding", "")
+    if coding.strip().lower() not in ("", "identity"):
+        raise WrongForm(f"the body is compressed ({coding[:40]!r}), and is not unpacked here")
+    data = await _body(request, most_bytes)
+    if sum(map(data.count, (b",", b"[", b"{"))) > MOST_VALUES:  # small ones take far more memory than bytes
+        raise BadInput(f"the body has more than {MOST_VALUES} values, or as many commas", "send less")
+    escaped = b"\\u" in data
+    try:
+        said = json.loads(_text(data), parse_constant=_finite, parse_float=_finite, parse_int=_whole)
+        if escaped:  # half a character, which no text that leaves here can hold
+            json.dumps(said, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        why = "half a character" if isinstance(error, UnicodeEncodeError) else error
+        raise BadInput(f"the body is not JSON: {why}", "send JSON in UTF-8") from error
+    _refuse_deep(said)
+    return Body(said, b"image" in data or escaped)  # the word could also be there escaped
+
+
+def _text(data: bytes) -> str:
+    for mark, what in MARKS.items():
+        if data.startswith(mark):
+            raise WrongForm(f"the body is {what}")
+    if not data.strip():
+        raise BadInput("the body is empty", "send JSON in UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput("the body is not JSON: it is no text in UTF-8", "send JSON in UTF-8") from error
+
+
+def _finite(text: str) -> float:
+    """JSON in Python has NaN and Infinity, and 1e999 becomes infinite."""
+    if not math.isfinite(value := float(text)):
+        raise BadInput(f"{text[:40]} is not a finite number", "send a smaller one")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > MOST_DIGITS:
+        raise BadInput(f"a number of {len(text)} digits is too large", "send a smaller one")
+    return int(text)
+
+
+def _refuse_deep(said: object) -> None:
+    """What is nested without an end would break whoever goes through it."""
+    level = [said]
+    for _ in range(MOST_DEPTH):
+        nested = [each for each in level if isinstance(each, dict | list)]
+        if not nested:
+            return
+        level = [inner for each in nested for inner in (each.values() if isinstance(each, dict) else each)]
+    raise BadInput(f"the body is nested more than {MOST_DEPTH} deep", "send less")
+
+
+def trace_of(request: Request) -> Json:
+    return {name: request.headers[name] for name in ("traceparent", "tracestate") if name in request.headers}
+
+
+def within(most_text: int, parse: Parse) -> Parse:
+    """As `parse`, for requests of at most so many characters of text. Raises BadInput."""
+
+    def parsed(said: object, fetch: Fetch) -> Asked:
+        asked = parse(said, fetch)
+        if (given := asked.question.characters) > most_text:
+            more = f"{given} characters of text are more than the {most_text} that are taken"
+            raise BadInput(more, "send less, or raise server.most_text in cuecard.toml")
+        return asked
+
+    return parsed
+
+
+async def understood(body: Body, parse: Parse, pictures: Pictures) -> Asked:
+    """A request as it is meant, whose schema can be used. Raises BadInput."""
+    asked = await _seen(body, parse, pictures)
+    if asked.question.schema is not None:
+        await check_soon(asked.question.schema)
+    return asked
+
+
+async def _seen(body: Body, parse: Parse, pictures: Pictures) -> Asked:
+    """It is read twice if it has images: to see which, and when they are there."""
+    if not body.may_have_images:
+        return parse(body.said, _no_image)
+    wanted: list[str] = []
+
+    def noted(url: str) -> Image:
+        wanted.append(url)
+        if len(wanted) > pictures.most:
+            told = "send fewer; the limit is most under [images] in cuecard.toml"
+            raise TooLarge(f"there are more than {pictures.most} images", told)
+        return Image(b"")
+
+    asked = parse(body.said, noted)
+    if not wanted:
+        return asked
+    got = await pictures.images(list(dict.fromkeys(wanted)))
+    return parse(body.said, got.__getitem__)
+
+
+def _no_image(url: str) -> Image:
+    raise AssertionError("a request with an image has the word in it")
+
+
+async def _body(request: Request, most_bytes: int) -> bytes:
+    said = request.headers.get("content-length", "0")
+    if said.isdigit() and int(said) > most_bytes:
+        raise _too_large(most_bytes)
+    data = bytearray()
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for part in request.stream():
+                data += part
+                if len(data) > most_bytes:
+                    raise _too_large(most_bytes)
+    except TimeoutError as error:
+        raise TooSlow(f"the body took longer than {BODY_S:.0f} s") from error
+    except ClientDisconnect as error:
+        raise ClientGone from error
+    return bytes(data)
+
+
+def _too_large(most: int) -> TooLarge:
+    hint = "send fewer or smaller images; the limit is most_body_mib under [server] in cuecard.toml"
+    return TooLarge(f"the body is larger than {most / 2**20:.0f} MiB", hint)

@@ -1,0 +1,436 @@
+"""The chat-completions wire: a request's JSON to a question and a plan, outcomes to JSON and to chunks."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cuecard.answers import asks_for_json, guess_kind, listed_in, schemas
+from cuecard.domain.errors import BadInput, BeyondAPair, CuecardError
+from cuecard.domain.outcome import Outcome
+from cuecard.domain.question import AnswerKind, Image, Message, Question, kind_named
+from cuecard.domain.token import AnswerToken
+from cuecard.gateway.wire.parameters.table import STREAM_OPTIONS, Parameters, read
+from cuecard.gateway.wire.parameters.values import count, flag, number, object_of
+from cuecard.gateway.wire.tools import tool_history, tools
+from cuecard.gateway.wire.tools.tools import ToolCall, Tools
+from cuecard.gateway.wire.usage import Json, estimated_tokens, usage
+
+PING = b": ping\n\n"
+"""A comment among server-sent events: it keeps a connection alive."""
+Fetch = Callable[[str], Image]
+"""An image from the URL of a message part. Raises BadInput."""
+
+PARTS = 'there are: text, image_url; an image is {"type": "image_url", "image_url": {"url": "data:image/png;base64,…"}}'
+REASONING = ("effort", "max_tokens", "exclude", "enabled", "summary")
+TEXTS = ("schedule", "accept", "card", "card_select", "card_ending", "early_stop")
+OVERRIDES = ("strategy", *TEXTS, "card_keep", "budget", "kind", "options", "max_latency_ms", "strict", "max_cost")
+GO_ON = "Go on from where your last message ends."
+MOST_NAME = 200
+"""Characters of what names something."""
+SCHEMA_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+MOST_SEED = 2**63 - 1
+"""As much as servers can take."""
+MOST_PARTS = 10_000
+"""Messages of a request, and parts of a message."""
+MOST_OPTION = 2_000
+"""Characters of one option."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What every request says, whatever it asks for."""
+
+    model: str
+    stream: bool = False
+    created: int = field(default_factory=lambda: int(time.time()))
+    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    trace: Mapping[str, str] = field(default_factory=dict)
+    """Headers of W3C's trace context, as far as there are any."""
+    prompt_tokens: int = 0
+    """About as many as a prompt of this request has, from its length."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked(Given):
+    """One request, understood."""
+
+    question: Question
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of `policy_with`, and `strategy`."""
+    include_usage: bool = False
+    reasoning_field: str | None = "reasoning_content"
+    """Where reasoning goes; None: it is not shown."""
+    parameters: Parameters = field(default_factory=Parameters)
+    """What the request asks for beside."""
+    tools: Tools | None = None
+    """What may be called; None: nothing."""
+    is_kept: bool = True
+    """Whether later requests may refer to the answer, where they can."""
+    repeated: Mapping[str, Any] = field(default_factory=dict)
+    """What the answer repeats of the request."""
+
+
+def parse(body: object, fetch: Fetch) -> Asked:
+    """What a request asks for. Raises BadInput, which says what is wrong and what to do."""
+    if not isinstance(body, dict):
+        raise BadInput("the body is not a JSON object", 'send {"model": "cuecard", "messages": […]}')
+    model = named(body)
+    parameters = read(body)
+    own = object_of(body, "cuecard", OVERRIDES)
+    options = object_of(body, "stream_options", STREAM_OPTIONS)
+    reasoning = object_of(body, "reasoning", REASONING)
+    hidden = flag(reasoning, "exclude") or not flag(body, "include_reasoning", default=True)
+    wanted = _wanted(body)
+    offered = tools.parse(body, wanted.schema)
+    question = _question(body, own, fetch, wanted, offered)
+    return Asked(
+        model=model,
+        question=question,
+        prompt_tokens=estimated_tokens(question),
+        settings=_settings(body, own, reasoning),
+        stream=flag(body, "stream"),
+        include_usage=flag(options, "include_usage"),
+        parameters=parameters,
+        reasoning_field=None if hidden else "reasoning" if reasoning else "reasoning_content",
+        tools=offered,
+    )
+
+
+def named(body: Json) -> str:
+    """The model that a request names. Raises BadInput."""
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise BadInput("model is missing, or not a text", 'write "model": "cuecard"')
+    return model
+
+
+def _settings(body: Json, own: Json, reasoning: Json) -> Json:
+    """Settings of the request: OpenAI's names first, the `cuecard` object has the last word."""
+    effort = reasoning.get("effort") if body.get("reasoning_effort") is None else body["reasoning_effort"]
+    if effort is None and reasoning.get("enabled") is not None and not flag(reasoning, "enabled"):
+        effort = "none"
+    if effort is not None and not (isinstance(effort, str) and len(effort) <= MOST_NAME):
+        raise BadInput("reasoning_effort is no name of an effort", "none, low, medium, high, …")
+    if (latency_ms := number(own, "max_latency_ms")) is not None and not latency_ms > 0:
+        raise BadInput("max_latency_ms in cuecard is not above 0", "leave it out for no limit of its own")
+    found: Json = {
+        "answer_tokens": count(body, "max_completion_tokens") or count(body, "max_tokens"),
+        "temperature": number(body, "temperature"),
+        "top_p": number(body, "top_p"),
+        "seed": count(body, "seed", -MOST_SEED, MOST_SEED),
+        "budget": count(own, "budget") or count(reasoning, "max_tokens"),
+        "effort": None if effort == "none" else effort,
+        "max_cost": max_cost(own),
+        "strategy": own.get("strategy") or ("short:large" if effort == "none" else None),
+        "deadline_s": None if latency_ms is None else latency_ms / 1000,
+        "strict": flag(own, "strict") if own.get("strict") is not None else None,
+        "card_keep": number(own, "card_keep"),
+        **{key: own.get(key) for key in TEXTS},
+    }
+    for key in ("strategy", *TEXTS):
+        if found[key] is not None and not (isinstance(found[key], str) and len(found[key]) <= MOST_NAME):
+            raise BadInput(f"{key} in cuecard is not a text of at most {MOST_NAME} characters")
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def max_cost(own: Json) -> float | None:
+    """What a request may cost at most, from its `cuecard` object. Raises BadInput."""
+    value = number(own, "max_cost")
+    if value is not None and not value > 0:
+        raise BadInput("max_cost is not more than 0", "it is in the currency of the prices in cuecard.toml")
+    return value
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The JSON that `response_format` asks for. `schema`: None for any text."""
+
+    schema: Json | None = None
+    name: str = "answer"
+    strict: bool = False
+
+
+def _question(body: Json, own: Json, fetch: Fetch, wanted: Wanted, offered: Tools | None) -> Question:
+    messages = body.get("messages")
+    if not isinstance(messages, list | None):
+        raise BadInput("messages is not a list", 'write "messages": [{"role": "user", "content": "…"}]')
+    if not messages:
+        raise BadInput("messages is empty", "the last message is the user's question")
+    if len(messages) > MOST_PARTS:
+        raise BadInput(f"there are more than {MOST_PARTS} messages", "send fewer")
+    system, turns, calls = [], [], tool_history.Calls()
+    for index, message in enumerate(messages):
+        role, text, images = _message(message, index, fetch, calls)
+        if role != "system":
+            turns.append(Message(role, text, images))
+        elif text:
+            system.append(text)
+    ending = _ending_with_the_user(turns)
+    *history, last = tool_history.joined(ending)
+    if offered is not None:
+        if own.get("kind") is not None or own.get("options"):
+            raise BadInput("kind and options in cuecard are not for requests with tools", "leave them out")
+        return tools.question(offered, system, history, last)
+    goes_on = ending[-1].role == tool_history.RESULT  # no question of its own, and what tools list are no options
+    asked = last.text if goes_on else next(turn.text for turn in reversed(turns) if turn.role == "user")
+    text, options = asked, tuple(_options(own))
+    labels: tuple[str, ...] = ()
+    in_words = goes_on or asks_for_json("\n\n".join(system)) or asks_for_json(text)
+    if not options and not in_words:
+        found = listed_in(text)
+        text, options, labels = found.text, found.options, found.labels
+    kind = own.get("kind")
+    if kind is not None and not (isinstance(kind, str) and len(kind) <= MOST_NAME):
+        raise BadInput("kind in cuecard is not a text", f"kinds are: {', '.join(AnswerKind)}")
+    if wanted.schema is not None and kind not in (None, AnswerKind.JSON):
+        raise BadInput(f"kind in cuecard is {kind}, and response_format asks for JSON", "leave one of them out")
+    if kind is not None:
+        answer_kind = kind_named(kind)
+    elif wanted.schema is not None:
+        answer_kind = AnswerKind.JSON
+    else:
+        answer_kind = AnswerKind.FREE_TEXT if in_words and not options else guess_kind(text, options)
+    try:
+        said = text if last.text == asked else last.text
+        return Question(
+            said or " ".join(options),
+            last.images,
+            options,
+            answer_kind,
+            "\n\n".join(system) or None,
+            tuple(history),
+            None if wanted.schema is None else json.dumps(wanted.schema),
+            labels=labels,
+            schema_name=wanted.name,
+            schema_strict=wanted.strict,
+        )
+    except ValueError as error:
+        raise BadInput(str(error), f"kinds are: {', '.join(AnswerKind)}") from error
+
+
+def _ending_with_the_user(turns: Sequence[Message]) -> list[Message]:
+    """The conversation, in which the assistant is asked to go on where it has the last word. Raises BadInput."""
+    if not any(turn.role == "user" for turn in turns):
+        raise BadInput("the last message is not the user's, nor any other", "a pair answers a question")
+    ending = list(turns)
+    while ending[-1].role == "assistant" and not ending[-1].text.strip():
+        ending.pop()
+    return ending if ending[-1].role in ("user", tool_history.RESULT) else [*ending, Message("user", GO_ON)]
+
+
+def _options(own: Json) -> list[str]:
+    options = own.get("options") or []
+    if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
+        raise BadInput("options in cuecard is not a list of texts")
+    if any(len(option) > MOST_OPTION for option in options):
+        raise BadInput(f"an option has more than {MOST_OPTION} characters", "put what it is about into the question")
+    return options
+
+
+def _wanted(body: Json) -> Wanted:
+    """What `response_format` asks for. Raises BadInput."""
+    form = object_of(body, "response_format")
+    match form.get("type"):
+        case None | "text":
+            return Wanted()
+        case "json_object":
+            return Wanted(json.loads(schemas.ANY_OBJECT))
+        case "json_schema":
+            given = object_of(form, "json_schema")
+            schema, name = given.get("schema"), given.get("name")
+            if not isinstance(schema, dict):
+                raise BadInput("response_format has no json_schema.schema", "it is an object: a JSON Schema")
+            if name is not None and not (isinstance(name, str) and SCHEMA_NAME.fullmatch(name)):
+                raise BadInput("response_format's json_schema.name is no name", "up to 64 letters, digits, _ and -")
+            if (why := schemas.outline(schema)) is not None:
+                raise BadInput(f"the JSON schema {why}", "correct or simplify it")
+            return Wanted(schema, name or "answer", flag(given, "strict"))
+        case other:
+            raise BadInput(f"unknown response_format {str(other)[:100]!r}", "there are: text, json_object, json_schema")
+
+
+def _message(
+    message: object, index: int, fetch: Fetch, calls: tool_history.Calls
+) -> tuple[str, str, tuple[Image, ...]]:
+    where = f"message {index + 1}"
+    if not isinstance(message, dict):
+        raise BadInput(f"{where} is not an object")
+    role = message.get("role")
+    if role in ("tool", "function"):
+        return tool_history.RESULT, calls.result(message, where), ()
+    if role not in ("system", "developer", "user", "assistant"):
+        hint = "there are: system, developer, user, assistant, tool"
+        raise BadInput(f"{where} has the role {str(role)[:100]!r}", hint)
+    content = message.get("content")
+    if content is None and role != "user":
+        content = message.get("refusal") or ""  # nothing, or nothing but a refusal
+    texts, images = _content(content, where, fetch, is_assistant=role == "assistant")
+    if images and role != "user":
+        raise BadInput(f"{where} has an image, and is not the user's")
+    if role == "assistant" and (called := calls.written(message, where)):
+        texts = [text for text in texts if text] + [called]
+    return "system" if role == "developer" else role, "\n".join(texts), tuple(images)
+
+
+def _content(content: object, where: str, fetch: Fetch, *, is_assistant: bool) -> tuple[list[str], list[Image]]:
+    if isinstance(content, str):
+        return [content], []
+    if not isinstance(content, list):
+        raise BadInput(f"{where} has no content", "a text, or a list of parts")
+    if len(content) > MOST_PARTS:
+        raise BadInput(f"{where} has more than {MOST_PARTS} parts", "send fewer")
+    texts, images = [], []
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        match kind:
+            case "text" | "input_text" | "output_text" if isinstance(part.get("text"), str | None):
+                texts.append(part.get("text") or "")
+            case "image_url" | "input_image":
+                images.append(fetch(_url(part.get("image_url"), where)))
+            case "refusal":
+                texts.append(str(part.get("refusal") or ""))
+            case "thinking" | "redacted_thinking" | "reasoning" | "reasoning_text" if is_assistant:
+                pass  # of an earlier answer, sent back as it came: the model does without
+            case _:
+                raise BeyondAPair(f"{where} has a part of type {str(kind)[:100]!r}", PARTS)
+    return texts, images
+
+
+def _url(given: object, where: str) -> str:
+    url = given.get("url") if isinstance(given, dict) else given
+    if not isinstance(url, str) or not url:
+        raise BadInput(f"an image in {where} has no URL", 'write {"type": "image_url", "image_url": {"url": "data:…"}}')
+    return url
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+def finish_reason(outcome: Outcome) -> str:
+    """Why the visible answer ends, in OpenAI's words, if it calls no tool."""
+    return "length" if outcome.truncated else "stop"
+
+
+def logprobs(asked: Asked, outcome: Outcome) -> Json | None:
+    """The log probabilities of the visible answer's tokens, where they are asked for and known."""
+    if not asked.parameters.logprobs or not outcome.tokens or asked.tools is not None:
+        return None
+    told = [_token(each) | {"top_logprobs": [_token(other) for other in each.top]} for each in outcome.tokens]
+    return {"content": told, "refusal": None}
+
+
+def _token(token: AnswerToken) -> Json:
+    return {"token": token.text, "logprob": token.logprob, "bytes": list(token.encoded)}
+
+
+def _called(calls: Sequence[ToolCall], *, legacy: bool) -> Json:
+    """Calls as a message has them."""
+    functions = [{"name": call.name, "arguments": call.arguments} for call in calls]
+    if legacy:
+        return {"function_call": functions[0]}
+    return {
+        "tool_calls": [
+            {"id": call.id, "type": "function", "function": function}
+            for call, function in zip(calls, functions, strict=True)
+        ]
+    }
+
+
+class Writer:
+    """A chat completion, whole or event by event."""
+
+    ping = PING
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+
+    def whole(self, outcome: Outcome, reasoning: str, account: Json) -> Json:
+        """The answer, and of the reasoning what a client may read."""
+        asked = self._asked
+        calls = tools.calls_of(asked, outcome)
+        content = tools.text_of(asked, outcome) if calls is None else None
+        message: Json = {"role": "assistant", "content": content, "refusal": None}
+        if calls is not None:
+            message |= _called(calls, legacy=self._legacy)
+        if asked.reasoning_field and reasoning:
+            message[asked.reasoning_field] = reasoning
+        told = logprobs(asked, outcome)
+        finish = self._finish(outcome, calls)
+        choice = {"index": 0, "message": message, "finish_reason": finish, "logprobs": told}
+        base = {"id": asked.id, "object": "chat.completion", "created": asked.created, "model": asked.model}
+        return base | {"choices": [choice], "usage": usage(outcome), "cuecard": account}
+
+    def begin(self) -> list[bytes]:
+        return [sse(self._chunk({"role": "assistant", "content": "" if self._asked.tools is None else None}))]
+
+    def reasoning(self, text: str) -> list[bytes]:
+        field = self._asked.reasoning_field
+        return [sse(self._chunk({field: text}))] if field else []
+
+    def content(self, text: str) -> list[bytes]:
+        return [sse(self._chunk({"content": text}))]
+
+    def calls(self, calls: Sequence[ToolCall]) -> list[bytes]:
+        """Of each call its id and name first, then its arguments piece by piece."""
+        deltas: list[Json] = []
+        for index, call in enumerate(calls):
+            named = {"name": call.name, "arguments": ""}
+            if self._legacy:
+                deltas += [{"function_call": named}]
+                deltas += [{"function_call": {"arguments": piece}} for piece in call.pieces]
+                continue
+            deltas += [{"tool_calls": [{"index": index, "id": call.id, "type": "function", "function": named}]}]
+            more = ({"index": index, "function": {"arguments": piece}} for piece in call.pieces)
+            deltas += [{"tool_calls": [each]} for each in more]
+        return [sse(self._chunk(delta)) for delta in deltas]
+
+    def end(self, outcome: Outcome, account: Json) -> list[bytes]:
+        """The tokens of the answer, the finish reason, usage and nothing else if it was asked for, and the end."""
+        events = []
+        if (told := logprobs(self._asked, outcome)) is not None:  # not before: only the whole answer can be compared
+            events.append(sse(self._chunk({"content": ""}, tokens=told)))
+        finish = self._finish(outcome, tools.calls_of(self._asked, outcome))
+        events.append(sse(self._chunk({}, finish) | {"cuecard": account}))
+        if self._asked.include_usage:
+            events.append(sse(self._chunk({}) | {"choices": [], "usage": usage(outcome)}))
+        return [*events, sse("[DONE]")]
+
+    def fail(self, error: CuecardError) -> list[bytes]:
+        return [sse(problem(error)), sse("[DONE]")]
+
+    @property
+    def _legacy(self) -> bool:
+        return self._asked.tools is not None and self._asked.tools.legacy
+
+    def _finish(self, outcome: Outcome, calls: Sequence[ToolCall] | None) -> str:
+        if calls is None:
+            return finish_reason(outcome)
+        return "function_call" if self._legacy else "tool_calls"
+
+    def _chunk(self, delta: Json, finish: str | None = None, tokens: Json | None = None) -> Json:
+        asked = self._asked
+        choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": tokens}
+        base = {"id": asked.id, "object": "chat.completion.chunk", "created": asked.created, "model": asked.model}
+        return base | {"choices": [choice]} | ({"usage": None} if asked.include_usage else {})
+
+
+def problem(error: CuecardError) -> Json:
+    """An error's body as OpenAI's clients read it."""
+    kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+    kind = kinds.get(error.http_status, "invalid_request_error" if error.http_status < 500 else "api_error")
+    return {"error": {"message": str(error), "type": kind, "param": None, "code": error.code or type(error).__name__}}
+
+
+def sse(data: Json | str) -> bytes:
+    """One server-sent event."""
+    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return f"data: {text}\n\n".encode()

@@ -1,0 +1,164 @@
+"""Images of requests, from data URLs and the web, within what an image, a request and the process may take.
+
+Of images that every model takes as they are, only the structure is read. The others are decoded in a child process
+with bounds on its time and memory, which the event loop awaits: small ones one at a time, and the rest one at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from cuecard.domain.errors import BadInput, RateLimited, TooLarge
+from cuecard.domain.question import Image
+from cuecard.gateway.admission.image_fetcher import Fetcher
+from cuecard.gateway.config.settings import Images
+from cuecard.models.images import decoder, image_headers, images, pillow_decoding
+from cuecard.models.images.decoder import DECODER, QUICK_DECODER, QUICK_PIXELS, Bounds, Decoder
+from cuecard.models.images.image_headers import Header
+from cuecard.models.images.pillow_decoding import Refused, Size
+
+WAIT_S = 60.0
+"""How long an image waits for those before it."""
+
+
+@dataclass(frozen=True)
+class _Given:
+    name: str
+    data: bytes
+    header: Header | None
+
+
+class _Lane:
+    """A decoder, and the images that wait for it."""
+
+    def __init__(self, its: Decoder) -> None:
+        self._decoder, self._turn = its, asyncio.Lock()
+
+    async def taken(self, given: _Given, bounds: Bounds) -> tuple[Image, Size]:
+        """Decode it in its turn. The turn of a request that is given up ends with the decode. Raises Refused."""
+        try:
+            async with asyncio.timeout(WAIT_S):
+                await self._turn.acquire()
+        except TimeoutError as late:
+            raise RateLimited(f"{given.name} waited {WAIT_S:g} s for other images to be decoded") from late
+        work = asyncio.ensure_future(asyncio.to_thread(self._decoder.taken, given.data, given.header, bounds))
+        work.add_done_callback(self._over)
+        return await asyncio.shield(work)
+
+    def _over(self, work: asyncio.Future[tuple[Image, Size]]) -> None:
+        self._turn.release()
+        if not work.cancelled():
+            work.exception()  # seen, also where nobody waits for it any more
+
+
+class Pictures:
+    """Makes images of the addresses in a request."""
+
+    def __init__(self, limits: Images, fetcher: Fetcher | None) -> None:
+        self.most = limits.most
+        self._limits, self._fetcher = limits, fetcher
+        self._lane, self._quick_lane = _Lane(DECODER), _Lane(QUICK_DECODER)
+
+    async def images(self, urls: Sequence[str]) -> Mapping[str, Image]:
+        """The images at these addresses, which differ. Raises BadInput, TooLarge, RateLimited."""
+        names = [f"image {number}" if len(urls) > 1 else "the image" for number in range(1, len(urls) + 1)]
+        getting = [asyncio.ensure_future(self._given(*each)) for each in zip(urls, names, strict=True)]
+        try:
+            given = await asyncio.gather(*getting)
+        finally:
+            for task in getting:
+                task.cancel()
+            await asyncio.gather(*getting, return_exceptions=True)
+        left = self._left(given)
+        made = {}
+        for url, each in zip(urls, given, strict=True):
+            if each.header is not None and each.header.is_plain:
+                made[url] = Image(each.data, each.header.media_type)
+                continue
+            made[url], (wide, high) = await self._decoded(each, left)
+            left -= wide * high if each.header is None else 0
+        return made
+
+    async def _given(self, url: str, name: str) -> _Given:
+        if images.is_data_url(url):
+            return await asyncio.to_thread(_read, url, name)
+        if not url[:8].lower().startswith(("http://", "https://")):
+            raise BadInput("an image is neither a data URL nor a web address", "send data:image/png;base64,…")
+        if self._fetcher is None:
+            raise BadInput(
+                "images are not fetched from the web here",
+                "send the image itself, in base64, or set urls = true under [images]",
+            )
+        data = await self._fetcher.data(url)
+        return await asyncio.to_thread(_looked_at, data, name)
+
+    def _left(self, given: Sequence[_Given]) -> int:
+        """The pixels that images of unknown size may still have. Raises TooLarge."""
+        left = round(self._limits.request_megapixels * 1e6)
+        for each in given:
+            if each.header is None:
+                continue
+            try:
+                pillow_decoding.refuse_huge((each.header.width, each.header.height), self._bounds().pixels)
+                if not each.header.is_plain:
+                    decoder.refuse_hungry(each.header, self._bounds())
+            except Refused as refused:
+                raise self._refusal(refused, each.name) from refused
+            left -= each.header.pixels
+        if left < 0:
+            raise self._too_many()
+        return left
+
+    async def _decoded(self, given: _Given, left: int) -> tuple[Image, Size]:
+        bounds, lane = self._bounds(), self._lane
+        if given.header is None:
+            bounds = replace(bounds, pixels=min(bounds.pixels, left))
+        elif given.header.pixels <= QUICK_PIXELS:
+            lane = self._quick_lane
+        try:
+            return await lane.taken(given, bounds)
+        except Refused as refused:
+            if refused.why == "pixels" and bounds.pixels < self._bounds().pixels:
+                raise self._too_many() from refused
+            raise self._refusal(refused, given.name) from refused
+
+    def _bounds(self) -> Bounds:
+        limits = self._limits
+        return Bounds(round(limits.most_megapixels * 1e6), limits.decode_mib * 2**20, limits.decode_s)
+
+    def _refusal(self, refused: Refused, name: str) -> BadInput:
+        limits = self._limits
+        size = " (it has {}x{} pixels)".format(*refused.size) if refused.size else ""
+        match refused.why:
+            case "pixels":
+                told = f"{name} has more than {limits.most_megapixels:g} megapixels{size}"
+                return TooLarge(told, _limited("most_megapixels"))
+            case "memory":
+                told = f"{name} needs more than {limits.decode_mib} MiB to be decoded{size}"
+                return TooLarge(told, _limited("decode_mib"))
+            case "slow":
+                told = f"{name} takes longer than {limits.decode_s:g} s to be decoded"
+                return BadInput(told, _limited("decode_s"))
+            case "pieces":
+                return images.broken(name, "it is cut into too many pieces")
+            case _:
+                return images.broken(name)
+
+    def _too_many(self) -> TooLarge:
+        told = f"the images together have more than {self._limits.request_megapixels:g} megapixels"
+        return TooLarge(told, _limited("request_megapixels"))
+
+
+def _limited(setting: str) -> str:
+    return f"make it smaller; the limit is {setting} under [images] in cuecard.toml"
+
+
+def _read(url: str, name: str) -> _Given:
+    return _looked_at(images.decoded(url), name)
+
+
+def _looked_at(data: bytes, name: str) -> _Given:
+    images.refuse_bytes(data, name)
+    return _Given(name, data, image_headers.read(data))

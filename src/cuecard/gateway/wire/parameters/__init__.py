@@ -1,0 +1,1 @@
+"""The parameters of a request: what is read, handed on, or refused."""

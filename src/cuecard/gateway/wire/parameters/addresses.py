@@ -1,0 +1,167 @@
+"""What may be in a request that is passed to a server word for word: nothing that has the server fetch an address.
+
+Servers read many dialects: parts of messages with an address under `image_url`, `image`, `video`, `url`, in parts of
+whatever type. So parts and messages are held to what is known; whatever else a request has may hold no address.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from cuecard.domain.errors import BadInput
+from cuecard.gateway.wire.usage import Json
+
+DATA = "data:"
+ADDRESS = re.compile(r"\s*([a-z][a-z0-9+.-]*://|file:)", re.IGNORECASE)
+"""How the text of an address begins."""
+HINT = "send the data itself, as a data URL"
+MESSAGE = (
+    *("role", "content", "name", "refusal", "tool_calls", "tool_call_id", "function_call", "annotations"),
+    *("reasoning_content", "reasoning", "reasoning_details", "prefix"),
+)
+"""What a message may have."""
+WORDS = (
+    *("messages", "tools", "functions", "response_format", "stop", "model", "prediction"),
+    *("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "verbosity"),
+    *("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"),
+)
+"""Where a text may begin like an address: it is for the model, or a grammar, or is looked at in another way."""
+CONNECTING = (
+    *("kv_transfer_params", "plugins", "web_search_options", "mcp_servers", "bootstrap_host", "fallbacks"),
+    *("api_key", "api_base", "base_url", "extra_headers", "extra_body", "custom_llm_provider", "user_config"),
+)
+"""Parameters that have a server connect to others."""
+CONFIGURING = re.compile(
+    r"(?:api|access|secret|private|account).?key|credential|password|secret|auth|bearer|_token$|header|callback|webhook"
+    r"|(?:^|_)(?:url|uri|endpoint|host|port|base|proxy|region|project|organization)(?:$|_)"
+    r"|^(?:aws|azure|vertex|litellm|watsonx|hf)_",
+    re.IGNORECASE,
+)
+"""Names of parameters by which proxies let a request choose servers and credentials."""
+REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
+
+
+def permit(body: Json) -> None:
+    """Raises BadInput for a request that is not to be passed on."""
+    for key, value in body.items():
+        if key in CONNECTING and value is not None:
+            raise BadInput(f"{key} is not passed on: it has the server connect to others", "leave it out")
+        if (key not in WORDS and _leads_away(value)) or _refers_away(value):
+            raise BadInput(f"no address is passed on, and {key[:100]!r} has one", HINT)
+    tools = body.get("tools") or []
+    for tool in tools if isinstance(tools, list) else [tools]:
+        if not isinstance(tool, dict) or tool.get("type") not in ("function", "custom"):
+            raise BadInput("only tools of type 'function' are passed on", "have the client call the others")
+    messages = body.get("messages")
+    if not isinstance(messages, list):
+        raise BadInput("messages is not a list")
+    for index, message in enumerate(messages, start=1):
+        _permit_message(message, f"message {index}")
+
+
+def permit_fields(fields: Json) -> None:
+    """Raises BadInput for unknown parameters that are not to be handed on."""
+    for key, value in fields.items():
+        if key in CONNECTING or CONFIGURING.search(key):
+            raise BadInput(f"{key[:100]!r} is not handed on: it may choose a server or its credentials", "leave it out")
+        if _leads_away(value) or _refers_away(value):
+            raise BadInput(f"no address is handed on, and {key[:100]!r} has one", HINT)
+
+
+def _permit_message(message: Any, where: str) -> None:
+    if not isinstance(message, dict):
+        raise BadInput(f"{where} is not an object")
+    for key, value in message.items():
+        if key not in MESSAGE and value is not None:
+            raise BadInput(f"{where} has an unknown key {key[:100]!r}", f"there are: {', '.join(MESSAGE)}")
+    content = message.get("content")
+    if not isinstance(content, str | list | None):
+        raise BadInput(f"{where} has no content", "a text, or a list of parts")
+    for part in content if isinstance(content, list) else ():
+        _permit_part(part, where)
+
+
+def _permit_part(part: Any, where: str) -> None:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if not isinstance(kind, str) or kind not in PARTS:
+        raise BadInput(f"{where} has a part of type {str(kind)[:100]!r}", f"there are: {', '.join(PARTS)}")
+    holds, is_fine = PARTS[kind]
+    part = {key: value for key, value in part.items() if value is not None}
+    if strange := sorted(set(part) - {holds, *BESIDE}):
+        raise BadInput(f"{where} has a {kind} with an unknown key {strange[0][:100]!r}", f"write it as {holds}")
+    if not is_fine(part.get(holds)):
+        problem = f"no {holds} is fetched from the web here" if is_fine is _data_url else f"{where} has a bad {kind}"
+        raise BadInput(problem, HINT)
+    if _leads_away([part[key] for key in BESIDE if key in part]):
+        raise BadInput(f"{where} has a {kind} with an address", HINT)
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _secret(value: object) -> bool:
+    return isinstance(value, str) and not _leads_away(value)
+
+
+def _data_url(value: object) -> bool:
+    url = value.get("url") if isinstance(value, dict) and set(value) <= {"url", "detail", "format"} else value
+    return isinstance(url, str) and url[: len(DATA)].lower() == DATA
+
+
+def _sound(value: object) -> bool:
+    return isinstance(value, dict) and set(value) <= {"data", "format"} and not _leads_away(value)
+
+
+def _file(value: object) -> bool:
+    return isinstance(value, dict) and set(value) <= {"file_data", "filename"} and _data_url(value.get("file_data"))
+
+
+def _thought(value: object) -> bool:
+    if not isinstance(value, list):
+        return _text(value)
+    return all(isinstance(each, dict) and set(each) <= {"type", "text"} and _text(each.get("text")) for each in value)
+
+
+PARTS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
+    "text": ("text", _text),
+    "input_text": ("text", _text),
+    "output_text": ("text", _text),
+    "refusal": ("refusal", _text),
+    "thinking": ("thinking", _thought),
+    "redacted_thinking": ("data", _secret),
+    "reasoning": ("text", _text),
+    "reasoning_text": ("text", _text),
+    "image_url": ("image_url", _data_url),
+    "input_image": ("image_url", _data_url),
+    "video_url": ("video_url", _data_url),
+    "audio_url": ("audio_url", _data_url),
+    "input_audio": ("input_audio", _sound),
+    "file": ("file", _file),
+}
+"""By type: where a part has what it brings, and what that may be."""
+BESIDE = ("type", "detail", "annotations", "cache_control", "signature")
+
+
+def _leads_away(value: object) -> bool:
+    """Whether a text in it is an address."""
+    return any(isinstance(each, str) and ADDRESS.match(each) for each in everything(value))
+
+
+def _refers_away(value: object) -> bool:
+    """Whether a schema in it has a part elsewhere."""
+    schemas = (each for each in everything(value) if isinstance(each, dict))
+    return any(_leads_away([each.get(key) for key in REFERENCES]) for each in schemas)
+
+
+def everything(value: object) -> Iterator[object]:
+    """It, and whatever is in it."""
+    waiting = [value]
+    while waiting:
+        yield (each := waiting.pop())
+        if isinstance(each, dict):
+            waiting += each.values()
+        elif isinstance(each, list):
+            waiting += each

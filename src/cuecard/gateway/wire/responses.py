@@ -1,0 +1,284 @@
+"""The Responses wire: requests become those of chat completions, outcomes become items and events.
+
+Of earlier responses only their latest items are kept, which a request may refer to.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cuecard.domain.errors import BadInput, CuecardError
+from cuecard.domain.outcome import Outcome
+from cuecard.gateway.wire import chat, translation
+from cuecard.gateway.wire import usage as token_usage
+from cuecard.gateway.wire.chat import Asked, Fetch
+from cuecard.gateway.wire.parameters.values import flag, object_of
+from cuecard.gateway.wire.response_memory import Memory
+from cuecard.gateway.wire.tools import tools
+from cuecard.gateway.wire.tools.tools import ToolCall
+from cuecard.gateway.wire.usage import Json
+
+STATEFUL = {
+    "previous_response_id": "send the whole conversation as input",
+    "conversation": "send the whole conversation as input",
+    "background": "leave it out; set stream for an answer that takes long",
+    "prompt": "send the prompt itself as input and instructions",
+}
+ITEMS = "there are: message, reasoning, function_call, function_call_output, item_reference"
+OWN = ("input", "instructions", "max_output_tokens", "reasoning", "text", *STATEFUL)
+REPEATED: Json = {
+    "background": False,
+    "instructions": None,
+    "max_output_tokens": None,
+    "max_tool_calls": None,
+    "metadata": {},
+    "parallel_tool_calls": True,
+    "previous_response_id": None,
+    "prompt_cache_key": None,
+    "reasoning": {"effort": None, "summary": None},
+    "safety_identifier": None,
+    "service_tier": "default",
+    "temperature": 1.0,
+    "text": {"format": {"type": "text"}, "verbosity": "medium"},
+    "tool_choice": "auto",
+    "tools": [],
+    "top_logprobs": 0,
+    "top_p": 1.0,
+    "truncation": "disabled",
+    "user": None,
+}
+"""What a response repeats of its request, and OpenAI's defaults where that does not say."""
+EXAMPLE = '{"model": "cuecard", "input": "…"}'
+
+
+def parse(body: object, fetch: Fetch, memory: Memory) -> Asked:
+    """What a request asks for, in the terms of chat completions. Raises BadInput."""
+    given, translated = translation.split(body, OWN, EXAMPLE)
+    for key, hint in STATEFUL.items():
+        if given.get(key):
+            raise BadInput(f"{key} is not supported: the gateway keeps no conversations, prompts or jobs", hint)
+    text, reasoning = object_of(given, "text"), object_of(given, "reasoning")
+    translated["messages"] = _messages(given, memory)
+    translated["max_completion_tokens"] = given.get("max_output_tokens")
+    translated["response_format"] = _format(text.get("format"))
+    translated["reasoning_effort"] = reasoning.get("effort")
+    asked, is_kept = translation.asked(translated, fetch, "resp"), flag(translated, "store", default=True)
+    return replace(asked, is_kept=is_kept, repeated=_repeated({**given, **translated}))
+
+
+def _repeated(body: Json) -> Json:
+    told = {key: default if body.get(key) is None else body[key] for key, default in REPEATED.items()}
+    told |= {key: REPEATED[key] | object_of(body, key) for key in ("reasoning", "text")}
+    # tools come nested too, as in chat completions
+    return told | {
+        "tools": [{"type": "function", "strict": None, **tool.get("function", tool)} for tool in told["tools"]]
+    }
+
+
+def _messages(body: Json, memory: Memory) -> list[Json]:
+    given, instructions = body.get("input"), body.get("instructions")
+    if not isinstance(given, str | list) or not given:
+        raise BadInput("input is empty", "a text, or a list of messages")
+    messages: list[Json] = [{"role": "system", "content": instructions}] if instructions else []
+    if isinstance(given, str):
+        return [*messages, {"role": "user", "content": given}]
+    for item in memory.resolved(given):
+        kind = item.get("type", "message") if isinstance(item, dict) else None
+        if kind == "message":
+            messages.append({"role": item.get("role"), "content": item.get("content")})
+        elif kind == "function_call":
+            _add_call(messages, item)
+        elif kind == "function_call_output":
+            result = {"role": "tool", "tool_call_id": item.get("call_id"), "content": item.get("output")}
+            messages.append(result)
+        elif kind != "reasoning":  # an earlier answer's, sent back as it came: the model does without
+            raise BadInput(f"input has an item of type {str(kind)[:100]!r}", ITEMS)
+    return messages
+
+
+def _add_call(messages: list[Json], item: Json) -> None:
+    """Into the assistant's message before it, if that is the last one: an item for each call makes one turn."""
+    call = {"id": item.get("call_id"), "function": {key: item.get(key) for key in ("name", "arguments")}}
+    if messages and messages[-1].get("role") == "assistant":
+        messages[-1].setdefault("tool_calls", []).append(call)
+    else:
+        messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
+
+
+def _format(wanted: object) -> Json | None:
+    """`text.format` as chat completions nest it."""
+    if not isinstance(wanted, dict) or wanted.get("type") != "json_schema":
+        return wanted if isinstance(wanted, dict) else None
+    return {"type": "json_schema", "json_schema": {key: value for key, value in wanted.items() if key != "type"}}
+
+
+def usage(outcome: Outcome) -> Json:
+    told = token_usage.usage(outcome)
+    return {
+        "input_tokens": told["prompt_tokens"],
+        "input_tokens_details": told["prompt_tokens_details"],
+        "output_tokens": told["completion_tokens"],
+        "output_tokens_details": told["completion_tokens_details"],
+        "total_tokens": told["total_tokens"],
+    }
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a text is put into an item, and what its events are called."""
+
+    item: str
+    place: str
+    """The item's list of parts that holds it."""
+    part: str
+    text: str
+    event: str
+
+
+MESSAGE = Form("message", "content", "output_text", "output_text", "content_part")
+REASONING = Form("reasoning", "content", "reasoning_text", "reasoning_text", "content_part")
+SUMMARY = Form("reasoning", "summary", "summary_text", "reasoning_summary_text", "reasoning_summary_part")
+"""Where the request asks for a summary of the reasoning, clients look for it there: the reasoning itself is in it."""
+
+
+class Writer:
+    """One response, whole or event by event: a reasoning item if there is any reasoning, then the message."""
+
+    ping = chat.PING
+
+    def __init__(self, asked: Asked, memory: Memory) -> None:
+        self._asked, self._memory, self._number = asked, memory, 0
+        self._done: list[Json] = []
+        self._open: Json | None = None
+        self._form = MESSAGE
+        """Of the open item."""
+
+    # --- whole --------------------------------------------------------------------------------------------------------
+
+    def whole(self, outcome: Outcome, reasoning: str, account: Json) -> Json:
+        if reasoning:
+            self.reasoning(reasoning)
+        calls = tools.calls_of(self._asked, outcome)
+        if calls is None:
+            self.content(tools.text_of(self._asked, outcome))
+        else:
+            self.calls(calls)
+        self._close()
+        self._keep()
+        return self._response(outcome, account)
+
+    def _response(
+        self, outcome: Outcome | None = None, account: Json | None = None, error: CuecardError | None = None
+    ) -> Json:
+        cut = outcome is not None and outcome.truncated
+        status = "failed" if error else "in_progress" if outcome is None else "incomplete" if cut else "completed"
+        return {
+            "id": self._asked.id,
+            "object": "response",
+            "created_at": self._asked.created,
+            "status": status,
+            "error": {"code": error.code or "server_error", "message": str(error)} if error else None,
+            "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+            "model": self._asked.model,
+            "output": self._done,
+            **self._asked.repeated,
+            "store": False,
+            "usage": usage(outcome) if outcome else None,
+            **({"cuecard": account} if account else {}),
+        }
+
+    # --- event by event -----------------------------------------------------------------------------------------------
+
+    def begin(self) -> list[bytes]:
+        return [self._event(f"response.{what}", response=self._response()) for what in ("created", "in_progress")]
+
+    def reasoning(self, text: str) -> list[bytes]:
+        if self._asked.reasoning_field is None:
+            return []
+        return self._say(SUMMARY if self._asked.repeated["reasoning"]["summary"] else REASONING, text)
+
+    def content(self, text: str) -> list[bytes]:
+        return self._say(MESSAGE, text)
+
+    def calls(self, calls: Sequence[ToolCall]) -> list[bytes]:
+        """An item for each call, its arguments piece by piece."""
+        return [event for call in calls for event in [*self._close(), *self._call(call)]]
+
+    def _call(self, call: ToolCall) -> list[bytes]:
+        identity, index = f"fc_{uuid.uuid4().hex}", len(self._done)
+        named = {"type": "function_call", "id": identity, "call_id": call.id, "name": call.name}
+        whole = named | {"arguments": call.arguments, "status": "completed"}
+        begun, where = whole | {"arguments": "", "status": "in_progress"}, {"item_id": identity, "output_index": index}
+        self._done.append(whole)
+        arguments = "response.function_call_arguments"
+        return [
+            self._event("response.output_item.added", output_index=index, item=begun),
+            *(self._event(f"{arguments}.delta", **where, delta=piece) for piece in call.pieces),
+            self._event(f"{arguments}.done", **where, name=call.name, arguments=call.arguments),
+            self._event("response.output_item.done", output_index=index, item=whole),
+        ]
+
+    def end(self, outcome: Outcome, account: Json) -> list[bytes]:
+        what = "incomplete" if outcome.truncated else "completed"
+        last = self._close()
+        self._keep()
+        return [*last, self._event(f"response.{what}", response=self._response(outcome, account))]
+
+    def fail(self, error: CuecardError) -> list[bytes]:
+        """The failed response, and the error, which clients raise that pass over the response."""
+        told = chat.problem(error)["error"]
+        failed = self._event("response.failed", response=self._response(error=error))
+        flat = {key: told[key] for key in ("code", "message", "param")}
+        return [failed, self._event("error", **flat, error=told)]
+
+    def _say(self, form: Form, text: str) -> list[bytes]:
+        events = []
+        if self._open is None or self._form is not form:
+            events += [*self._close(), *self._begin(form)]
+        assert self._open is not None
+        self._open[form.place][0]["text"] += text
+        return [*events, self._event(f"response.{form.text}.delta", **self._where(), delta=text)]
+
+    def _begin(self, form: Form) -> list[bytes]:
+        identity = f"{form.item[:3]}_{uuid.uuid4().hex}"
+        begun: Json = {"type": form.item, "id": identity, "status": "in_progress", "content": []}
+        more: Json = {"role": "assistant"} if form is MESSAGE else {"summary": []}
+        begun |= more
+        added = self._event("response.output_item.added", output_index=len(self._done), item=begun)
+        self._open, self._form = begun, form
+        piece: Json = {"type": form.part, "text": ""}
+        if form is MESSAGE:
+            piece["annotations"] = []
+        begun[form.place].append(piece)
+        return [added, self._event(f"response.{form.event}.added", **self._where(), part=piece)]
+
+    def _close(self) -> list[bytes]:
+        if (item := self._open) is None:
+            return []
+        part = item[self._form.place][0]
+        item["status"] = "completed"
+        events = [
+            self._event(f"response.{self._form.text}.done", **self._where(), text=part["text"]),
+            self._event(f"response.{self._form.event}.done", **self._where(), part=part),
+            self._event("response.output_item.done", output_index=len(self._done), item=item),
+        ]
+        self._done.append(item)
+        self._open = None
+        return events
+
+    def _keep(self) -> None:
+        if self._asked.is_kept:
+            for item in self._done:
+                self._memory.keep(item)
+
+    def _where(self) -> Json:
+        assert self._open is not None
+        where: Json = {"item_id": self._open["id"], "output_index": len(self._done), f"{self._form.place}_index": 0}
+        return where | ({"logprobs": []} if self._form is MESSAGE else {})
+
+    def _event(self, kind: str, **data: Any) -> bytes:
+        number, self._number = self._number, self._number + 1
+        return translation.event(kind, {"sequence_number": number, **data})

@@ -1,0 +1,1 @@
+"""Tools of a request: schema, calls, history."""

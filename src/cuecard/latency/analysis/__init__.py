@@ -1,0 +1,1 @@
+"""From readings to medians, rooflines, and fitted latency models."""

@@ -1,0 +1,274 @@
+"""From readings to a latency model: vision(visual tokens) + prefill(tokens, cached) + decode(tokens, context).
+
+    vision   fixed + a·v + b·v²                     v visual tokens; the square is attention's
+    prefill  fixed + a·t + b·(t·c + t·(t + 1)/2)    t tokens computed behind c cached ones
+    decode   Σ over tokens after the first: a + b·context; and once, at the first of these: fixed + c·context
+    rest     fixed + a·tokens                       detokenising, orchestration
+
+All coefficients are 0 or more. Residuals are relative and count by soft-L1 (scipy's `least_squares`), so that an
+outlier pulls little. Intervals come from bootstrap draws of whole points, errors from points that were held out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+from statistics import median
+from typing import Any
+
+import numpy as np
+from scipy.optimize import least_squares, nnls
+
+from cuecard.domain.errors import BadInput
+from cuecard.latency import readings
+from cuecard.latency.analysis.latency_model import COEFFICIENTS, Fit, HeldOut
+from cuecard.latency.analysis.measured import setting_of, usable
+from cuecard.latency.readings import Point, Reading
+from cuecard.models.simulated import pairs_of
+
+DRAWS = 200
+FOLDS = 4
+WIDE = 8
+"""Different points from which on a component may have more than three coefficients."""
+USUAL_ERROR = 0.05
+"""Relative residuals beyond this count less than their square."""
+VISION = ("vision_fixed_s", "vision_s_per_token", "vision_s_per_pair")
+PREFILL = ("fixed_s", "prefill_s_per_token", "prefill_s_per_pair")
+DECODE = (
+    "decode_s_per_token",
+    "decode_start_s",
+    "decode_s_per_context_token",
+    "decode_start_s_per_context_token",
+)
+SHAPES: Mapping[str, Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
+    "in-process": {
+        "vision": (("preprocess", "vision", "projector"), VISION),
+        "prefill": (("prefill",), PREFILL),
+        "decode": (("decode",), DECODE),
+        "rest": (("detokenise", "gap"), ("fixed_s", "decode_s_per_token")),
+    },
+    "server": {
+        "first token": (("ttft",), (*PREFILL, *VISION)),
+        "decode": (("decode",), DECODE),
+        "rest": (("tail",), ("fixed_s",)),
+    },
+}
+"""By source and component: the parts of a reading that it explains, and the coefficients it does that with."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a reading says to the fit. `visual` are the visual tokens computed, `steps` the tokens after the first."""
+
+    point: tuple[Any, ...]
+    visual: int
+    computed: int
+    cached: int
+    context: int
+    steps: int
+    parts_s: Mapping[str, float]
+
+    @property
+    def before(self) -> float:
+        """Tokens of context that all steps together have seen."""
+        return self.steps * (self.context + (self.steps + 1) / 2)
+
+    def seconds(self, parts: Iterable[str]) -> float:
+        return sum(self.parts_s.get(part, 0.0) for part in parts)
+
+
+_AMOUNTS: Mapping[str, Callable[[Row], float]] = {
+    "fixed_s": lambda row: 1.0,
+    "prefill_s_per_token": lambda row: row.computed,
+    "prefill_s_per_pair": lambda row: pairs_of(row.computed, row.cached),
+    "decode_s_per_token": lambda row: row.steps,
+    "decode_s_per_context_token": lambda row: row.before,
+    "decode_start_s": lambda row: float(row.steps > 0),
+    "decode_start_s_per_context_token": lambda row: float(row.steps > 0) * (row.context + 1),
+    "vision_fixed_s": lambda row: float(row.visual > 0),
+    "vision_s_per_token": lambda row: row.visual,
+    "vision_s_per_pair": lambda row: row.visual**2,
+}
+"""How often each coefficient is spent in a reading."""
+
+
+def fits(path: Path, draws: int = DRAWS, seed: int = 0) -> list[Fit]:
+    """A fit of every model and setting of a profile, in the order of its models. Raises BadInput."""
+    told = readings.about(path)
+    groups: dict[tuple[str, str, tuple[Any, ...]], list[Reading]] = {}
+    for reading in usable(path):
+        setting = tuple(setting_of(reading.seen).items())
+        groups.setdefault((reading.model, reading.source, setting), []).append(reading)
+    where = {name: value for name, value in told.items() if name not in ("version", "config")}
+    where["models"] = list(told["config"].get("models") or dict.fromkeys(model for model, _, _ in groups))
+    made = [fit(group, where, draws, seed) for group in groups.values()]
+    return sorted(made, key=lambda each: where["models"].index(each.model) if each.model in where["models"] else -1)
+
+
+def fit(group: Sequence[Reading], measured: Mapping[str, Any], draws: int = DRAWS, seed: int = 0) -> Fit:
+    """Readings of one model in one setting. Raises BadInput where they cannot tell prefill from decoding."""
+    first, rows = group[0], [row for reading in group if (row := _row(reading)) is not None]
+    if len({row.steps for row in rows}) < 2:
+        raise BadInput(
+            f"the readings of {first.model} have one output length: decoding cannot be told apart",
+            "profile at least two, for instance --output-tokens 1,8,32",
+        )
+    seen = [reading.seen for reading in group]
+    sizes = [p.image_px**2 / p.visual_tokens for p in seen if p.image_px and p.visual_tokens]
+    spans = ((name, [v for p in seen if (v := getattr(p, name)) is not None]) for name in _RANGES)
+    designs = {name: Design.of(rows, *shape) for name, shape in SHAPES[first.source].items()}
+    groups = [[place for place, row in enumerate(rows) if row.point == point] for point in {r.point: 0 for r in rows}]
+    return Fit(
+        model=first.model,
+        source=first.source,
+        setting=setting_of(first.seen),
+        parts={name: design.solved(_joined(groups)) for name, design in designs.items()},
+        draws=list(_drawn(designs, groups, draws, seed)),
+        held_out=_held_out(designs, groups, seed),
+        ranges={name: (min(values), max(values)) for name, values in spans if values},
+        images=_images(seen),
+        readings=len(rows),
+        points=len(groups),
+        pixels_per_visual_token=median(sizes) if sizes else None,
+        measured=measured,
+    )
+
+
+_RANGES = ("visual_tokens", "prompt_tokens", "output_tokens")
+
+
+def _images(seen: Sequence[Point]) -> list[tuple[int, int]]:
+    least: dict[int, int] = {}
+    for point in seen:
+        if point.prompt_tokens is not None:
+            visual = point.visual_tokens or 0
+            least[visual] = min(point.prompt_tokens, least.get(visual, point.prompt_tokens))
+    return sorted(least.items())
+
+
+def _row(reading: Reading) -> Row | None:
+    """None where tokens were not observed."""
+    seen = reading.seen
+    if seen.prompt_tokens is None or not seen.output_tokens:
+        return None
+    cached, visual = seen.cached_tokens or 0, seen.visual_tokens or 0
+    return Row(
+        point=tuple(asdict(reading.point).values()),
+        visual=visual if cached < visual or not cached else 0,
+        computed=seen.prompt_tokens - cached,
+        cached=cached,
+        context=seen.context_tokens or seen.prompt_tokens,
+        steps=seen.output_tokens - 1,
+        parts_s=reading.parts_s,
+    )
+
+
+@dataclass(frozen=True)
+class Design:
+    """One component as a regression: (rows, coefficients) amounts, (rows,) seconds and what errors are relative to."""
+
+    coefficients: tuple[str, ...]
+    amounts: Any
+    seconds: Any
+    scale: Any
+    most: int
+    """Coefficients that may be told apart: three where the points are few, so that their noise is not followed."""
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], parts: Sequence[str], coefficients: tuple[str, ...]) -> Design:
+        amounts = np.array([[_AMOUNTS[name](row) for name in coefficients] for row in rows], float)
+        seconds = np.array([row.seconds(parts) for row in rows])
+        totals = np.array([sum(row.parts_s.values()) for row in rows])
+        # a part that is next to nothing of its request is not worth an exact fit
+        scale = np.maximum(np.maximum(seconds, 0.01 * totals), 1e-9)
+        most = len(coefficients) if len(np.unique(amounts, axis=0)) >= WIDE else 3
+        return cls(coefficients, amounts, seconds, scale, most)
+
+    def solved(self, rows: Any) -> dict[str, float]:
+        """The coefficients that these rows (indices) can tell apart."""
+        scale = self.scale[rows]
+        amounts = self.amounts[rows] / scale[:, None]
+        used = _told_apart(amounts, self.most)
+        if not used:
+            return {}
+        values = _robust(amounts[:, used], self.seconds[rows] / scale)
+        return {self.coefficients[place]: float(value) for place, value in zip(used, values, strict=True)}
+
+    def predicted(self, values: Mapping[str, float], row: int) -> float:
+        amounts = dict(zip(self.coefficients, self.amounts[row], strict=True))
+        return float(sum(value * amounts[name] for name, value in values.items()))
+
+
+def _told_apart(amounts: Any, most: int) -> list[int]:
+    """The columns, `most` of them, whose coefficients these rows tell apart: each raises the rank, in their order."""
+    used: list[int] = []
+    norms = np.linalg.norm(amounts, axis=0)
+    for place in np.flatnonzero(norms):
+        tried = [*used, int(place)]
+        if len(tried) <= most and np.linalg.matrix_rank(amounts[:, tried] / norms[tried], tol=1e-3) == len(tried):
+            used = tried
+    return used
+
+
+def _robust(amounts: Any, target: Any) -> Any:
+    """(columns,) of at least 0, by soft-L1 of the residuals, from the non-negative least squares on."""
+    norms = np.linalg.norm(amounts, axis=0)
+    scaled = amounts / norms
+    start, _ = nnls(scaled, target)
+    found = least_squares(
+        lambda values: scaled @ values - target,
+        np.maximum(start, 1e-6),
+        jac=lambda values: scaled,
+        bounds=(0, np.inf),
+        loss="soft_l1",
+        f_scale=USUAL_ERROR,
+    )
+    return np.where(found.x < 1e-5, 0.0, found.x) / norms
+
+
+def _drawn(
+    designs: Mapping[str, Design], groups: Sequence[Sequence[int]], draws: int, seed: int
+) -> Iterable[dict[str, float]]:
+    """Profiles of as many points as there are, drawn with replacement; a draw that tells less apart is drawn again."""
+    chance = Random(seed)
+    wanted = {name: set(design.solved(_joined(groups))) for name, design in designs.items()}
+    for _ in range(draws if len(groups) > 2 else 0):
+        for _ in range(20):
+            rows = _joined(chance.choices(groups, k=len(groups)))
+            parts = {name: design.solved(rows) for name, design in designs.items()}
+            if all(set(part) == wanted[name] for name, part in parts.items()):
+                yield {name: sum(part.get(name, 0.0) for part in parts.values()) for name in COEFFICIENTS}
+                break
+
+
+def _held_out(designs: Mapping[str, Design], groups: Sequence[Sequence[int]], seed: int) -> dict[str, HeldOut]:
+    """Errors of the points of each fold, predicted from the other folds, against the median of the point's readings."""
+    order = Random(seed).sample(groups, len(groups))
+    folds = [order[start::FOLDS] for start in range(min(FOLDS, len(order)))]
+    errors: dict[str, list[float]] = {name: [] for name in (*designs, "total")}
+    for fold in folds if len(folds) > 1 else ():
+        training = _joined([group for other in folds if other is not fold for group in other])
+        parts = {name: design.solved(training) for name, design in designs.items()}
+        for group in fold:
+            expected = {name: design.predicted(parts[name], group[0]) for name, design in designs.items()}
+            for name, design in designs.items():
+                if expected[name] or design.seconds[group].any():
+                    errors[name].append(_error(expected[name], design.seconds[group], design.scale[group]))
+            spent = sum(each.seconds[group] for each in designs.values())
+            errors["total"].append(_error(sum(expected.values()), spent, spent))
+    return {
+        name: HeldOut(float(np.median(each)), float(np.quantile(each, 0.9)), len(each))
+        for name, each in errors.items()
+        if each
+    }
+
+
+def _error(expected: float, observed: Any, scale: Any) -> float:
+    """Against the median of a point's readings, relative to it (of a part below 1% of its request: to that 1%)."""
+    return abs(expected - float(np.median(observed))) / float(np.median(scale))
+
+
+def _joined(groups: Sequence[Sequence[int]]) -> Any:
+    return np.array([row for group in groups for row in group])

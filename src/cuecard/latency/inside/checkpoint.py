@@ -1,0 +1,130 @@
+"""What is to be timed: a checkpoint, or random weights in published dimensions, whole or a slice of its layers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig
+
+from cuecard.domain.errors import BadInput, CuecardError
+from cuecard.latency import dimensions
+from cuecard.latency.dimensions import Dimensions
+from cuecard.latency.inside import random_weights
+from cuecard.latency.inside.inputs import Feed, made_up, of_reader
+from cuecard.latency.presets import PRESETS, near
+from cuecard.models import spec
+from cuecard.models.local import loading
+from cuecard.models.local.engine import first_line
+
+
+class TooBig(CuecardError):
+    """The models do not fit into the memory there is."""
+
+    http_status, hint = 507, "profile fewer models at once, a smaller dtype, or a slice of the layers (--layers)"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A model before it is in memory: where its weights come from, how much of it, its dimensions."""
+
+    name: str
+    config: Any
+    """Transformers' configuration, of the slice."""
+    source: str | None
+    """Where its weights are; None makes random ones."""
+    sizes: Dimensions
+    """Of what is timed: of the slice, if it is one."""
+    whole: Dimensions
+    layers: int | None = None
+    """Of a slice: as many layers of the decoder, and at most as many of the encoder."""
+
+    def told(self) -> dict[str, Any]:
+        """For `profile.json`."""
+        return {"weights": "random" if self.source is None else self.name, "dimensions": _plain(self.whole)}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model in memory, and what feeds it."""
+
+    plan: Plan
+    model: Any
+    feed: Feed
+
+    @property
+    def name(self) -> str:
+        return self.plan.name
+
+
+def plans(text: str, *, random: bool, layers: int | None) -> list[Plan]:
+    """What a specification means: one plan, or two slices of unequal depth. Raises BadInput."""
+    config, source = _found(text, random)
+    name = text.rstrip("/").split("/")[-1]
+    sizes = dimensions.of(config.to_dict())
+    whole = Plan(name, config, None if random else source, sizes, sizes)
+    if layers is None or layers >= sizes.text.layers:
+        return [whole]
+    if not random:
+        raise BadInput(f"{text} is not run in slices", "--layers goes with --random-weights")
+    least = max(2, 2 * (sizes.vision.mergers - 1)) if sizes.vision else 2
+    if layers < least:
+        raise BadInput(
+            f"--layers {layers} is too thin a slice of {name}", f"at least {least}: half of them are timed too"
+        )
+    return [_slice(whole, count) for count in (layers // 2, layers)]
+
+
+def _found(text: str, random: bool) -> tuple[Any, str | None]:
+    """Transformers' configuration, and where weights are; None of a preset."""
+    if text in PRESETS:
+        if not random:
+            raise BadInput(f"{text} is a preset without weights", "add --random-weights")
+        told = copy.deepcopy(PRESETS[text])
+        return AutoConfig.for_model(told.pop("model_type"), **told), None
+    try:
+        match spec.parse(text):
+            case spec.Embedded() as embedded:
+                source = str(embedded.folder)
+            case spec.Checkpoint(source):
+                if not Path(source).is_dir():
+                    loading.find_hub(source, None)
+            case _:
+                raise BadInput(f"{text} does not run in this process", "give a checkpoint, or a preset's name")
+    except BadInput as error:
+        is_nothing_known = error.message.startswith("unknown model") and "did you mean" not in error.hint
+        raise (near(text) if is_nothing_known else error) from None
+    try:
+        return AutoConfig.from_pretrained(source), source
+    except (OSError, ValueError) as error:
+        raise BadInput(f"no checkpoint at {source!r}: {first_line(error)}", "see `cuecard models`") from error
+
+
+def _slice(whole: Plan, layers: int) -> Plan:
+    """The first layers of the decoder, and as many of the encoder; the projector stays whole."""
+    config = copy.deepcopy(whole.config)
+    config.get_text_config().num_hidden_layers = layers
+    if getattr(config.get_text_config(), "layer_types", None):
+        config.get_text_config().layer_types = config.get_text_config().layer_types[:layers]
+    vision = getattr(config, "vision_config", None)
+    if vision is not None and hasattr(vision, "depth"):
+        vision.depth = min(layers, vision.depth)
+        if getattr(vision, "deepstack_visual_indexes", None):
+            vision.deepstack_visual_indexes = list(range(len(vision.deepstack_visual_indexes)))
+    return replace(whole, config=config, sizes=dimensions.of(config.to_dict()), layers=layers)
+
+
+def loaded(plan: Plan, device: torch.device, dtype: str) -> Subject:
+    """The model in memory. Raises BadInput, ModelRefused."""
+    if plan.source is None:
+        return Subject(plan, random_weights.made(plan.config, device, dtype), made_up(plan.config))
+    model, reader = loading.load(plan.source, str(device), dtype, None)
+    return Subject(plan, model, of_reader(reader, model.config))
+
+
+def _plain(sizes: Dimensions) -> Mapping[str, Any]:
+    return {"text": vars(sizes.text), "vision": vars(sizes.vision) if sizes.vision else None, "weights": sizes.weights}

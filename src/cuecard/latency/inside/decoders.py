@@ -1,0 +1,132 @@
+"""Ways to decode a token: by Transformers' layers, by fused weights, or by fused weights compiled for fixed shapes."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from transformers import DynamicCache
+
+from cuecard.models.local.fused_decoder import StaticDecoder, grown
+from cuecard.models.local.prefix import growing, shareable
+
+ROUND = 256
+"""Room for keys and values of a compiled step is a multiple of this."""
+SHAPES = 64
+"""So many models and batches may be compiled in one process."""
+
+
+class Stepper(Protocol):
+    """Decodes; begun anew for each request."""
+
+    def begin(self, cache: DynamicCache, tokens: torch.Tensor, delta: int) -> None:
+        """Go on behind what the cache holds with (batch,) tokens, at its length plus `delta`."""
+        ...
+
+    def step(self) -> torch.Tensor:
+        """-> (batch,) next tokens."""
+        ...
+
+
+def empty(model: Any) -> DynamicCache:
+    """A cache as local models have it: tokens are appended without a copy of those before, where that is possible."""
+    cache = DynamicCache(config=model.config)
+    return growing(cache) if shareable(cache) else cache
+
+
+class ByLayers:
+    """The checkpoint's own layers."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._has_delta = hasattr(getattr(model, "model", None), "rope_deltas")
+
+    def begin(self, cache: DynamicCache, tokens: torch.Tensor, delta: int) -> None:
+        self._cache, self._tokens = cache, tokens
+        self._at = cache.get_seq_length() + delta
+
+    def step(self) -> torch.Tensor:
+        batch, more = len(self._tokens), {}
+        if self._has_delta:
+            more["position_ids"] = torch.full((3, batch, 1), self._at, device=self._tokens.device)
+        out = self._model(input_ids=self._tokens[:, None], past_key_values=self._cache, use_cache=True, **more)
+        self._tokens, self._at = out.logits[:, -1].argmax(-1), self._at + 1
+        return self._tokens
+
+
+class ByFused:
+    """Fused weights, keys and values that grow."""
+
+    def __init__(self, decoder: StaticDecoder) -> None:
+        self._decoder = decoder
+
+    def begin(self, cache: DynamicCache, tokens: torch.Tensor, delta: int) -> None:
+        self._held, self._tokens = grown(cache), tokens
+        self._at = cache.get_seq_length() + delta
+
+    def step(self) -> torch.Tensor:
+        self._tokens = self._decoder.logits(self._tokens, self._at, self._held).argmax(-1)
+        self._at += 1
+        return self._tokens
+
+
+class Compiled:
+    """Fused weights and fixed shapes: layers compiled by `torch.compile`, and on a GPU one CUDA graph a step.
+
+    All that a step needs to know lies in tensors that it writes itself, so that a step is one replay.
+    """
+
+    def __init__(self, decoder: StaticDecoder, batch: int, capacity: int, backend: str = "inductor") -> None:
+        self._decoder, device = decoder, decoder.head.device
+        capacity = -(-capacity // ROUND) * ROUND
+        self._held = decoder.fixed(batch, capacity)
+        self._tokens = torch.zeros(batch, dtype=torch.long, device=device)
+        self._at = torch.zeros(1, dtype=torch.long, device=device)
+        torch._dynamo.config.recompile_limit = SHAPES
+        # without tuning, a product with one row reads its weights well below the bandwidth there is
+        tuned: Any = {"coordinate_descent_tuning": True} if backend == "inductor" and device.type == "cuda" else None
+        decoder.make_room(capacity)
+        # held here, as a captured graph reads where they lie
+        self._cos, self._sin = decoder.cos, decoder.sin
+        self._parts = tuple(
+            torch.compile(part, fullgraph=True, dynamic=False, backend=backend, options=tuned)
+            for part in (decoder.layer, decoder.last)
+        )
+        self._graph = self._captured() if device.type == "cuda" else None
+
+    def begin(self, cache: DynamicCache, tokens: torch.Tensor, delta: int) -> None:
+        length = cache.get_seq_length()
+        for place, layer in zip(self._held, cache.layers, strict=True):
+            place.keys[:, :, :length], place.values[:, :, :length] = layer.keys, layer.values
+        self._held[0].at.fill_(length)
+        self._tokens.copy_(tokens)
+        self._at.fill_(length + delta)
+
+    def step(self) -> torch.Tensor:
+        if self._graph is not None:
+            self._graph.replay()
+        else:
+            self._one()
+        return self._tokens
+
+    def _one(self) -> None:
+        logits = self._decoder.step(
+            self._tokens, self._cos[self._at][0], self._sin[self._at][0], self._held, self._parts
+        )
+        self._tokens.copy_(logits.argmax(-1))
+        self._held[0].at.add_(1)
+        self._at.add_(1)
+
+    def _captured(self) -> Any:
+        beside = torch.cuda.Stream()
+        beside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(beside):
+            for _ in range(3):  # compiles, and lets libraries choose and make their work space
+                self._held[0].at.zero_()
+                self._one()
+        torch.cuda.current_stream().wait_stream(beside)
+        self._held[0].at.zero_()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._one()
+        return graph

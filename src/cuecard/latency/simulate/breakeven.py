@@ -1,0 +1,280 @@
+"""Break-even: how many tokens the small model may write before the large one, answering by itself, is as fast.
+
+Of the small model alone from the formula of its profile, of strategies from runs in virtual time. Every number is
+estimated, its interval from bootstrap draws of both fits.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cuecard import disk
+from cuecard.domain.errors import BadInput
+from cuecard.domain.outcome import LatencyKind
+from cuecard.latency.analysis.latency_model import Fit, bounds
+from cuecard.latency.simulate.costs import MOST, TRANSFER, Costs
+from cuecard.latency.simulate.simulation import LEAST_TEXT, Chances, Workload
+from cuecard.models.simulated import Profile
+from cuecard.strategies.policy import Schedule
+
+VERSION = 1
+FILE = "breakeven.json"
+DRAWS = 50
+OUTPUTS = (1, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+"""Tokens that the large model writes by itself."""
+USUAL_VISUAL = 196
+RATES = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0)
+LENGTHS = (16, 64, 256)
+"""Tokens of reasoning for which mean seconds are told."""
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Tokens at which both sides are as fast. 0: the large model is at once; infinite: it never is."""
+
+    tokens: float
+    low: float | None
+    high: float | None
+    """Of 95%; None where nothing was drawn."""
+
+
+@dataclass(frozen=True)
+class Alone:
+    """The small model writing all by itself, against the large model writing `output` tokens by itself."""
+
+    visual: int
+    output: int
+    crossing: Crossing
+
+
+@dataclass(frozen=True)
+class Together:
+    """A strategy whose small model reasons, against the large model writing `output` tokens by itself."""
+
+    strategy: str
+    schedule: Schedule
+    agree: float | None
+    """Rate at which short answers are accepted; None of `transfer`, which asks for none."""
+    output: int
+    crossing: Crossing
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Estimated mean seconds of a strategy at a length of reasoning."""
+
+    strategy: str
+    schedule: Schedule
+    agree: float | None
+    reasoning: int
+    mean_s: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class PairBreakEven:
+    """All crossings of one pair of models for one kind of question."""
+
+    small: str
+    large: str
+    workload: Workload
+    agree: float | None
+    """The rate that was asked about."""
+    confirm: float
+    alone: tuple[Alone, ...]
+    together: tuple[Together, ...]
+    spent: tuple[Spent, ...]
+    extrapolated: tuple[str, ...] = ()
+    """What of this lies beyond what was measured, in words."""
+    draws: int = 0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is looked at: the question, rates of agreement and confirmation, lengths."""
+
+    workload: Workload
+    agree: float | None = None
+    confirm: float = 0.0
+    outputs: Sequence[int] = OUTPUTS
+    draws: int = DRAWS
+    visuals: Sequence[int] = field(default_factory=tuple)
+    """Further image sizes for the small model alone."""
+
+
+def usual(fits: Sequence[Fit], visual: int | None = None, prompt: int | None = None, answer: int = 4) -> Workload:
+    """A question that all fits have measured: an image of 448 × 448 (196 visual tokens) or the nearest to it."""
+    images = [dict(fit.images) for fit in fits]
+    if visual is None:
+        common = set.intersection(*map(set, images)) or set(images[0])
+        visual = min(common, key=lambda each: abs(each - USUAL_VISUAL), default=0)
+    if prompt is None:  # the shortest text that was measured with this image, or with the one nearest to it
+        nearest = [min(own.items(), key=lambda each: abs(each[0] - visual)) for own in images]
+        prompt = visual + max(LEAST_TEXT, *(least - size for size, least in nearest))
+    return Workload(visual, prompt, answer)
+
+
+def asked(fits: Sequence[Fit], workload: Workload | None = None, **settings: Any) -> Asked:
+    """What is usually looked at: a usual question, and the least and the largest image for the small model alone."""
+    common = sorted(set.intersection(*({visual for visual, _ in fit.images} for fit in fits)))
+    return Asked(workload or usual(fits), visuals=[*common[:1], *common[-1:]], **settings)
+
+
+def pair(small: Fit, large: Fit, asked: Asked) -> PairBreakEven:
+    """Break-even points of two fitted models. Raises BadInput."""
+    if small.setting.get("batch", 1) != large.setting.get("batch", 1):
+        raise BadInput(f"{small.described} and {large.described} are of different batches", "profile both alike")
+    drawn = list(zip(small.drawn, large.drawn, strict=False))[: asked.draws]
+    together, spent = _together(small.profile, large.profile, drawn, asked)
+    return PairBreakEven(
+        small.model,
+        large.model,
+        asked.workload,
+        asked.agree,
+        asked.confirm,
+        tuple(_alone(small.profile, large.profile, drawn, asked)),
+        tuple(together),
+        tuple(spent),
+        tuple(beyond(small, large, asked)),
+        len(drawn),
+    )
+
+
+def beyond(small: Fit, large: Fit, asked: Asked) -> list[str]:
+    """What is asked beyond the readings' ranges."""
+    wanted = {
+        "visual_tokens": (asked.workload.visual,),
+        "prompt_tokens": (asked.workload.prompt,),
+        "output_tokens": (max(asked.outputs), *LENGTHS[-1:]),
+    }
+    said = []
+    for fit in (small, large):
+        for name, values in wanted.items():
+            low, high = fit.ranges.get(name, (0, 0))
+            if not low <= min(values) or not max(values) <= high:
+                far = max(values) if max(values) > high else min(values)
+                said.append(f"{fit.model}: {far} {name.replace('_', ' ')}, measured {low} to {high}")
+    return said
+
+
+# --- the small model alone --------------------------------------------------------------------------------------------
+
+
+def _alone(small: Profile, large: Profile, drawn: Sequence[tuple[Profile, Profile]], asked: Asked) -> list[Alone]:
+    text = asked.workload.prompt - asked.workload.visual
+    found = []
+    for visual in sorted({asked.workload.visual, *asked.visuals}):
+        for output in sorted({*asked.outputs, asked.workload.answer}):
+            each = [tokens_alone(one, other, visual, visual + text, output) for one, other in drawn]
+            middle = tokens_alone(small, large, visual, visual + text, output)
+            found.append(Alone(visual, output, _crossing(middle, each)))
+    return found
+
+
+def tokens_alone(small: Profile, large: Profile, visual: int, prompt: int, output: int) -> float:
+    """Tokens that the small model writes in the time in which the large one writes `output`, all with the image."""
+    target = large.call_s(visual, prompt, output)
+    read_s = small.call_s(visual, prompt, 1)
+    if read_s > target:
+        return 0.0
+    # n tokens after the first take start + n·a + b·(n·(prompt + 1) + n·(n - 1)/2) seconds
+    a, b = small.decode_s_per_token, small.decode_s_per_context_token
+    left_s = target - read_s - small.start_s(prompt + 1)
+    return 1 + (_root(b / 2, a + b * (prompt + 0.5), -left_s) if left_s > 0 else 0.0)
+
+
+def _root(a: float, b: float, c: float) -> float:
+    """The n >= 0 at which the rising a·n² + b·n + c is 0, for c <= 0; infinite where there is none in reach."""
+    slope = b + math.sqrt(b * b - 4 * a * c)
+    n = -2 * c / slope if slope > 0 else math.inf
+    return n if n <= MOST else math.inf
+
+
+# --- strategies -------------------------------------------------------------------------------------------------------
+
+
+def _together(
+    small: Profile, large: Profile, drawn: Sequence[tuple[Profile, Profile]], asked: Asked
+) -> tuple[list[Together], list[Spent]]:
+    work = asked.workload
+    pairs = ((small, large), *drawn)
+    every = [Costs.of({"small": one, "large": other}, work, asked.confirm > 0) for one, other in pairs]
+    rates = sorted({*RATES, *([] if asked.agree is None else [asked.agree])})
+    found, spent = [], []
+    for strategy, schedule, agree in _kinds(rates):
+        chances = None if agree is None else Chances(agree, asked.confirm)
+        for output in asked.outputs:
+            each = [costs.crossing(strategy, schedule, chances, output) for costs in every]
+            found.append(Together(strategy, schedule, agree, output, _crossing(each[0], each[1:])))
+        if agree in (None, asked.agree):
+            for length in LENGTHS:
+                mean_s, *others = [costs.mean_s(strategy, schedule, chances, length) for costs in every]
+                low, high = bounds(others) or (None, None)
+                spent.append(Spent(strategy, schedule, agree, length, mean_s, low, high))
+    return found, spent
+
+
+def _kinds(rates: Sequence[float]) -> list[tuple[str, Schedule, float | None]]:
+    transfer: list[tuple[str, Schedule, float | None]] = [("transfer", schedule, None) for schedule in TRANSFER]
+    return transfer + [("mutual", schedule, rate) for schedule in Schedule for rate in rates]
+
+
+def _crossing(middle: float, drawn: Sequence[float]) -> Crossing:
+    low, high = bounds(drawn) or (None, None)
+    return Crossing(middle, low, high)
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
+def write(pairs: Sequence[PairBreakEven], path: Path) -> None:
+    """As JSON; `never` stands for an infinite number. Raises CannotStore."""
+    disk.save(path, {"version": VERSION, "label": LatencyKind.ESTIMATED, "pairs": [_finite(asdict(p)) for p in pairs]})
+
+
+def read(path: Path) -> list[PairBreakEven]:
+    """What `write` wrote. Raises BadInput."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        if told["version"] != VERSION:
+            raise BadInput(f"{path} is of version {told['version']}, this cuecard reads {VERSION}", "make it anew")
+        return [_pair(each) for each in told["pairs"]]
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{path} holds no break-even points: {error}", "`cuecard breakeven` writes them") from error
+
+
+def _pair(told: Mapping[str, Any]) -> PairBreakEven:
+    return PairBreakEven(
+        **{
+            **told,
+            "workload": Workload(**told["workload"]),
+            "alone": tuple(Alone(**{**each, "crossing": _read(each)}) for each in told["alone"]),
+            "together": tuple(Together(**{**_scheduled(each), "crossing": _read(each)}) for each in told["together"]),
+            "spent": tuple(Spent(**_scheduled(each)) for each in told["spent"]),
+            "extrapolated": tuple(told["extrapolated"]),
+        }
+    )
+
+
+def _scheduled(told: Mapping[str, Any]) -> dict[str, Any]:
+    return {**told, "schedule": Schedule(told["schedule"])}
+
+
+def _read(told: Mapping[str, Any]) -> Crossing:
+    return Crossing(**{name: math.inf if value == "never" else value for name, value in told["crossing"].items()})
+
+
+def _finite(told: Any) -> Any:
+    if isinstance(told, dict):
+        return {name: _finite(value) for name, value in told.items()}
+    if isinstance(told, list | tuple):
+        return [_finite(value) for value in told]
+    return "never" if told == math.inf else told

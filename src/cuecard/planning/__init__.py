@@ -1,1 +1,0 @@
-"""Virtual time: what a strategy would cost, without waiting for it."""

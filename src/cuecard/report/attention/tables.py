@@ -1,0 +1,257 @@
+"""Tables of an attention run: as files, a figure a row, and as they stand on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from cuecard.attention.analysis.overlap import FIGURES
+from cuecard.attention.analysis.results import REASONING, Findings, Found
+from cuecard.attention.axes import BINS, BOUND, CLASSES, QUERIES, SPANS
+from cuecard.stats.array_intervals import Band
+
+Rows = list[dict[str, Any]]
+Sheet = tuple[list[str], list[list[str]]]
+SORTS = (*(str(kind) for kind in CLASSES), "last sentence")
+
+
+def tables(found: Findings) -> Mapping[str, Rows]:
+    """File name -> rows; shares from 0 to 1."""
+    shown = [each for each in found.conditions.values() if each.tokens.mean > 0]
+    return {
+        "whole": [row for each in found.conditions.values() for row in _whole(each)],
+        "figure-3": [row for each in shown for row in _figure_3(each)],
+        "figure-4": [row for each in shown for row in _heads(each, "mass", each.head_mass)],
+        "figure-5": [row for each in shown for row in _heads(each, "sparsity", each.head_sparsity)],
+        "spans": [row for each in found.conditions.values() for row in _by_span(each)],
+        "classes": [row for each in shown for row in _by_class(each)],
+        "positions": [row for each in shown for row in _by_position(each)],
+        "kinds": [row for each in shown for row in _by_kind(each)],
+        "heads": [row for each in shown for row in _of_heads(each)],
+        "overlap": list(_overlap(found)),
+        "bound": [row for each in shown for row in _bound(each)],
+    }
+
+
+def _sides(band: Band, *place: int) -> dict[str, Any]:
+    sides = {"mean": band.mean[place], "low": band.low[place], "high": band.high[place]}
+    return {name: f"{float(side):.6g}" if np.isfinite(side) else "" for name, side in sides.items()}
+
+
+def _whole(of: Found) -> Iterator[dict[str, Any]]:
+    where = {"answer from": of.name, "answers": of.answers, "skipped": sum(of.skipped.values()), "queries": "all"}
+    if of.right is not None:
+        yield {**where, "figure": "right", **_sides(of.right)}
+    yield {**where, "figure": "reasoning tokens", **_sides(of.tokens)}
+    yield {**where, "figure": "as decoded", "mean": of.as_decoded / of.answers}
+    for place, queries in enumerate(QUERIES):
+        yield {**where, "queries": queries, "figure": "mass", **_sides(of.spans, place, REASONING)}
+        yield {**where, "queries": queries, "figure": "sparsity", **_sides(of.sparsity, place)}
+
+
+def _figure_3(of: Found) -> Iterator[dict[str, Any]]:
+    for figure, band in (
+        ("mass", of.layer_mass),
+        ("sparsity", of.layer_sparsity),
+        ("sparsity of the mean over heads", of.layer_sparsity_of_mean),
+    ):
+        for layer, (place, queries) in product(range(len(of.windows)), enumerate(QUERIES)):
+            yield {
+                "answer from": of.name,
+                "queries": queries,
+                "layer": layer,
+                "window": of.windows[layer],
+                "figure": figure,
+                **_sides(band, layer, place),
+            }
+
+
+def _heads(of: Found, figure: str, band: Band) -> Iterator[dict[str, Any]]:
+    layers, _, heads = band.mean.shape
+    for layer, (place, queries), head in product(range(layers), enumerate(QUERIES), range(heads)):
+        where = {"answer from": of.name, "queries": queries, "layer": layer, "head": head}
+        yield {**where, "figure": figure, **_sides(band, layer, place, head)}
+
+
+def _by_span(of: Found) -> Iterator[dict[str, Any]]:
+    for place, queries in enumerate(QUERIES):
+        where = {"answer from": of.name, "queries": queries}
+        for number, span in enumerate(SPANS):
+            yield {**where, "layers": "all", "span": str(span), **_sides(of.spans, place, number)}
+            if of.spans_full is not None:
+                yield {**where, "layers": "without window", "span": str(span), **_sides(of.spans_full, place, number)}
+        if of.learned is not None and of.without_learned is not None:
+            yield {**where, "layers": "all", "span": "learned sink", **_sides(of.learned, place)}
+            told = _sides(of.without_learned, place)
+            yield {**where, "layers": "all", "span": "reasoning, without the learned sink", **told}
+
+
+def _by_class(of: Found) -> Iterator[dict[str, Any]]:
+    for number, sort in enumerate(SORTS):
+        yield {"answer from": of.name, "class": sort, "part": "of tokens", **_sides(of.class_tokens, number)}
+        for place, queries in enumerate(QUERIES):
+            part = f"of the mass, {queries}"
+            yield {"answer from": of.name, "class": sort, "part": part, **_sides(of.classes, place, number)}
+
+
+def _by_position(of: Found) -> Iterator[dict[str, Any]]:
+    for (place, queries), number in product(enumerate(QUERIES), range(BINS)):
+        where = {"answer from": of.name, "queries": queries, "from": number / BINS, "to": (number + 1) / BINS}
+        yield {**where, **_sides(of.positions, place, number)}
+
+
+def _by_kind(of: Found) -> Iterator[dict[str, Any]]:
+    for (kind, each), (place, queries) in product(of.kinds.items(), enumerate(QUERIES)):
+        where = {"answer from": of.name, "kind": kind, "questions": each.questions, "queries": queries}
+        yield {**where, "figure": "mass", **_sides(each.mass, place)}
+        yield {**where, "figure": "sparsity", **_sides(each.sparsity, place)}
+
+
+def _of_heads(of: Found) -> Iterator[dict[str, Any]]:
+    for layer, (place, queries) in product(range(len(of.windows)), enumerate(QUERIES)):
+        where = {"answer from": of.name, "layer": layer, "queries": queries}
+        yield {**where, "figure": "shared with another head", **_sides(of.agree, layer, place)}
+        yield {**where, "figure": "among the last tokens", **_sides(of.last, layer, place)}
+
+
+def _overlap(found: Findings) -> Iterator[dict[str, Any]]:
+    readers = {"the card, by its writer and its reader": found.same_text, "each its own reasoning": found.other_text}
+    for name, band in readers.items():
+        if band is not None:
+            for (place, queries), (number, figure) in product(enumerate(QUERIES), enumerate(FIGURES)):
+                yield {"texts": name, "queries": queries, "figure": figure, **_sides(band, place, number)}
+    if found.alike is not None:
+        yield {"texts": "each its own reasoning", "figure": "the same text", "mean": found.alike}
+
+
+def _bound(of: Found) -> Iterator[dict[str, Any]]:
+    for reading, each in of.bound.items():
+        for number, figure in enumerate(BOUND):
+            where = {"answer from": of.name, "reading": reading, "figure": figure}
+            low, half, high = (f"{value:.6g}" for value in each.quantiles[number])
+            yield {**where, "layer": "all", "5%": low, "50%": half, "95%": high}
+            for layer, medians in enumerate(each.by_layer):
+                yield {**where, "layer": layer, "50%": f"{medians[number]:.6g}"}
+        yield {
+            "answer from": of.name,
+            "reading": reading,
+            "figure": "bound at least as long as the output",
+            "layer": "all",
+            "50%": f"{each.empty:.6g}",
+        }
+        yield {
+            "answer from": of.name,
+            "reading": reading,
+            "figure": "most of a bound used",
+            "layer": "all",
+            "50%": f"{each.worst:.6g}",
+        }
+
+
+# --- on the page ------------------------------------------------------------------------------------------------------
+
+
+def spans_sheet(shown: Sequence[Found], place: int) -> Sheet:
+    """Mass by span, % of a row."""
+    present = [n for n in range(len(SPANS)) if any(each.spans.mean[place, n] > 0 for each in shown)]
+    learned = any(each.learned is not None for each in shown)
+    heads = ["answer from", *(str(SPANS[n]) for n in present), *["learned sink"] * learned]
+    rows = [
+        [
+            each.name,
+            *(each.spans.at(place, n).told() for n in present),
+            *["–" if each.learned is None else each.learned.at(place).told()] * learned,
+        ]
+        for each in shown
+    ]
+    return heads, rows
+
+
+def whole_sheet(shown: Sequence[Found], place: int) -> Sheet:
+    """What was answered, and the two figures of the paper as one number each."""
+    heads = ["answer from", "answers", "right", "reasoning tokens", "attention to it", "sparsity"]
+    rows = [
+        [
+            each.name,
+            str(each.answers),
+            "–" if each.right is None else each.right.told(),
+            each.tokens.told(1),
+            each.spans.at(place, REASONING).told(),
+            each.sparsity.at(place).told(),
+            str(each.as_decoded),
+            str(sum(each.skipped.values())),
+        ]
+        for each in shown
+    ]
+    return [*heads, "as decoded", "skipped"], rows
+
+
+def classes_sheet(shown: Sequence[Found], place: int) -> Sheet:
+    """Each class of tokens: its part of the tokens, and of the mass."""
+    heads = ["class", *(f"{what}, {each.name}" for each in shown for what in ("tokens", "mass"))]
+    rows = [
+        [sort, *(cell for e in shown for cell in (e.class_tokens.at(n).told(), e.classes.at(place, n).told()))]
+        for n, sort in enumerate(SORTS)
+    ]
+    return heads, rows
+
+
+def kinds_sheet(shown: Sequence[Found], place: int) -> Sheet:
+    heads = ["answer from", "kind of answer", "questions", "attention to the reasoning", "sparsity"]
+    rows = [
+        [each.name, kind, str(of.questions), of.mass.at(place).told(), of.sparsity.at(place).told()]
+        for each in shown
+        for kind, of in each.kinds.items()
+    ]
+    return heads, rows
+
+
+def positions_sheet(shown: Sequence[Found], place: int) -> Sheet:
+    """Fifths of the reasoning's length."""
+    wide = BINS // 5
+    fifths = [f"{20 * n}–{20 * n + 20}%" for n in range(5)]
+    sums = [each.positions.mean[place].reshape(5, wide).sum(-1) for each in shown]
+    return ["answer from", *fifths], [
+        [each.name, *(f"{100 * share:.1f}" for share in some)] for each, some in zip(shown, sums, strict=True)
+    ]
+
+
+def overlap_sheet(found: Findings) -> Sheet:
+    rows = [
+        [name, queries, *(band.at(place, n).told() for n in range(len(FIGURES)))]
+        for name, band in (
+            ("card: writer, reader", found.same_text),
+            ("own reasonings: small, large", found.other_text),
+        )
+        if band is not None
+        for place, queries in enumerate(QUERIES)
+    ]
+    return ["texts and readers", "queries", *FIGURES], rows
+
+
+def heads_sheet(shown: Sequence[Found], place: int) -> Sheet:
+    """Heads of a layer with one another, mean over layers."""
+    rows = [
+        [each.name, *(f"{100 * np.nanmean(band.mean[:, place]):.1f}" for band in (each.agree, each.last))]
+        for each in shown
+    ]
+    return ["answer from", "shared with another head", "among the last tokens"], rows
+
+
+def bound_sheet(shown: Sequence[Found]) -> Sheet:
+    heads = ["answer from", "weights", "mass kept", "of 2(1−m)c", "of (1−m)c", "bound / output", "moved / output"]
+    rows = [
+        [
+            each.name,
+            reading,
+            *(f"{half:.2f} ({low:.2f}–{high:.2f})" for low, half, high in of.quantiles),
+            f"{100 * of.empty:.0f}%",
+            f"{of.worst:.2f}",
+        ]
+        for each in shown
+        for reading, of in each.bound.items()
+    ]
+    return [*heads, "bound ≥ output", "most used"], rows

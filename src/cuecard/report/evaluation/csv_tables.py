@@ -1,0 +1,172 @@
+"""The tables of an evaluation as files: rows of values, in CSV and Parquet."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cuecard.evals.analysis.results import Findings, TaskFound
+from cuecard.stats.bootstrap import Interval
+
+Row = Mapping[str, Any]
+
+
+def tables(found: Findings) -> dict[str, list[Row]]:
+    """Every table but the answers, by its name."""
+    return {name: [row for task in found.tasks for row in make(task)] for name, make in _MADE.items()}
+
+
+def _arms(task: TaskFound) -> list[Row]:
+    return [
+        {
+            "task": task.task,
+            "arm": arm.arm,
+            "family": arm.family,
+            "answered": arm.answered,
+            "errors": arm.errors,
+            "units": arm.units,
+            **_ends("accuracy", arm.accuracy),
+            "unresolved": arm.unresolved,
+            "bounds_low": arm.bounds and arm.bounds[0],
+            "bounds_high": arm.bounds and arm.bounds[1],
+            **_ends("generated_tokens", arm.generated),
+            "all_tokens": arm.spent,
+            **_ends("seconds", arm.latency),
+            "p50_s": arm.p50_s,
+            "p90_s": arm.p90_s,
+            "handoff_s": arm.handoff_mean_s,
+            "latency": arm.kind and str(arm.kind),
+            "price": arm.price,
+            "unparsed": arm.unparsed,
+            "truncated": arm.truncated,
+            "on_front": " ".join(arm.fronts),
+        }
+        for arm in task.arms.values()
+    ]
+
+
+def _differences(task: TaskFound) -> list[Row]:
+    return [
+        {
+            "task": task.task,
+            "family": each.family,
+            "arm": each.arm,
+            "against": each.against,
+            "pairs": each.pairs,
+            **_ends("difference", each.accuracy.difference),
+            "better": each.accuracy.better,
+            "worse": each.accuracy.worse,
+            "test": each.accuracy.test,
+            "p": each.accuracy.p,
+            "p_adjusted": each.p_adjusted,
+            "significant": each.significant,
+            "margin": each.not_worse.margin,
+            "not_worse_p": each.not_worse.p,
+            "not_worse_shown": each.not_worse.shown,
+            "survives_extractors": each.survives,
+            **{f"difference_{name}": one.difference for name, one in each.extractors.items()},
+            **_ends("times_faster", each.times_faster),
+            "latency": each.kind and str(each.kind),
+            **_ends("times_faster_live", each.times_faster_live),
+            **_ends("generated_tokens", each.tokens),
+        }
+        for each in task.differences
+    ]
+
+
+def _routes(task: TaskFound) -> list[Row]:
+    return [
+        {
+            "task": task.task,
+            "arm": arm.arm,
+            "route": route.route,
+            "questions": route.questions,
+            "share": route.share,
+            "accuracy": route.accuracy,
+            **{f"generated_{role}": route.tokens.get(role, 0.0) for role in arm.by_role},
+            "mean_s": route.mean_s,
+            "latency": arm.kind and str(arm.kind),
+        }
+        for arm in task.arms.values()
+        for route in arm.routes
+    ]
+
+
+def _extractors(task: TaskFound) -> list[Row]:
+    return [{"task": task.task, "arm": arm.arm, **arm.extractors} for arm in task.arms.values() if arm.extractors]
+
+
+def _rules(task: TaskFound) -> list[Row]:
+    return [
+        {
+            "task": task.task,
+            "rule": rule.rule,
+            "questions": rule.questions,
+            "accepted": rule.accepted,
+            "wrong": rule.wrong,
+            "shared": rule.shared,
+            **_ends("false_accepts", rule.false_accepts if rule.accepted else None),
+        }
+        for rule in task.rules
+    ]
+
+
+def _ledger(task: TaskFound) -> list[Row]:
+    return [
+        {"task": task.task, "arm": arm.arm, **row}
+        for arm in task.arms.values()
+        if arm.ledger is not None
+        for row in arm.ledger.as_object()["rows"]
+    ]
+
+
+_MADE: Mapping[str, Callable[[TaskFound], list[Row]]] = {
+    "arms": _arms,
+    "differences": _differences,
+    "routes": _routes,
+    "extractors": _extractors,
+    "acceptance": _rules,
+    "ledger": _ledger,
+}
+
+
+def _ends(name: str, interval: Interval | None) -> Row:
+    told = asdict(interval) if interval is not None else {}
+    return {name: told.get("estimate"), f"{name}_low": told.get("low"), f"{name}_high": told.get("high")}
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """All columns that any row has. A text that a spreadsheet would take for a formula gets a quote before it."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        written = csv.DictWriter(file, columns, restval="")
+        written.writeheader()
+        written.writerows({name: _harmless(value) for name, value in row.items()} for row in rows)
+
+
+def _harmless(value: Any) -> Any:
+    if not isinstance(value, str) or not value or value[0] not in "=+-@\t\r":
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+def write_parquet(path: Path, rows: Sequence[Row]) -> bool:
+    """False where pyarrow is not installed, or there is nothing to write."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        return False
+    if rows:
+        parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in rows]), path)
+    return bool(rows)

@@ -1,0 +1,197 @@
+"""The figures of an evaluation, a task at a time, from findings; nothing is computed here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from cuecard.domain.outcome import Outcome
+from cuecard.evals.analysis.differences import NO_CARD
+from cuecard.evals.analysis.examples import Request
+from cuecard.evals.analysis.results import ArmFound, Findings, TaskFound, competes
+from cuecard.evals.arm import LIVE
+from cuecard.evals.scoring.extractors import EXTRACTORS
+from cuecard.report.evaluation import sentences
+from cuecard.report.evaluation.cut_cards import cut_cards
+from cuecard.report.evaluation.scatter import Point, scatter
+from cuecard.report.evaluation.sentences import between, kinds, share
+from cuecard.report.page import formatting, timeline
+from cuecard.report.page.html import Drawing, drawing
+from cuecard.report.page.interval_rows import Span, spans
+from cuecard.report.page.lanes import handoff
+
+COUNTED = "Tokens are counted, those of cancelled calls included."
+COSTS = {
+    "latency": "mean seconds a question",
+    "tokens": "prompt and generated tokens a question, all models together",
+    "price": "price a question",
+}
+
+
+def accuracy_against_tokens(task: TaskFound) -> list[Drawing]:
+    """As figures 1(b) to (d) of the paper: each model short and with reasoning, joined, and the strategies."""
+    arms = [arm for arm in task.arms.values() if competes(arm) and arm.generated is not None]
+    if not arms:
+        return []
+    figure = scatter(
+        [_point(arm, arm.generated.estimate, on_front=True) for arm in arms if arm.generated is not None],
+        "generated tokens a question, all models together",
+        joined=[("short:small", "reason:small"), ("short:large", "reason:large")],
+    )
+    caption = (
+        f"{task.task}: accuracy against generated tokens, as figures 1(b) to (d) of the paper. A point is one arm on"
+        f" {_asked(task)}, with its 95% interval; a line joins a model's short answers and its reasoning. {COUNTED}"
+        " Accuracy is measured."
+    )
+    return [drawing(f"accuracy-tokens-{task.task}", figure, _values(arms), caption)]
+
+
+def fronts(task: TaskFound) -> list[Drawing]:
+    """Accuracy against latency, tokens, and price where there are prices."""
+    made = []
+    for measure, cost in COSTS.items():
+        arms = [arm for arm in task.arms.values() if competes(arm) and arm.cost(measure) is not None]
+        if not arms:
+            continue
+        points = [_point(arm, arm.cost(measure) or 0.0, on_front=measure in arm.fronts) for arm in arms]
+        how = f", {', '.join(dict.fromkeys(str(arm.kind) for arm in arms))}" if measure == "latency" else ""
+        figure = scatter(points, cost + how, front=True, may_be_log=True)
+        source = f"Seconds are {kinds(arms)}." if measure == "latency" else COUNTED
+        caption = (
+            f"{task.task}: accuracy against {cost}. On the front (full colour, joined by steps) are arms that no other"
+            f" one beats in both. With 95% intervals; a front of estimates is an estimate too. {source}"
+        )
+        made.append(drawing(f"front-{measure}-{task.task}", figure, _values(arms), caption))
+    return made
+
+
+def placebos(task: TaskFound) -> list[Drawing]:
+    """For every arm with placebos: what its accuracy is with each card."""
+    made = []
+    of: dict[str, list[str]] = {}
+    for each in task.differences:
+        if each.family == "placebos":
+            of.setdefault(each.against, []).append(each.arm)
+    references = {name: sentences.accuracy(task.arms[name]) for name in (NO_CARD, "reason:large") if name in task.arms}
+    for genuine, changed in of.items():
+        rows = [_span(task, genuine, "the card as it was written", strong=True)]
+        rows += [_span(task, arm, _placebo(arm)) for arm in changed]
+        figure = spans(rows, "right, %", references)
+        caption = (
+            f"{task.task}: {genuine} with other cards than the small model wrote (placebos), 95% intervals. At the"
+            " right the difference from the real card, in points, with Holm-adjusted p. Accuracy is measured."
+        )
+        values = "; ".join(f"{row.name} {row.said}" for row in rows)
+        made.append(drawing(f"placebos-{genuine}-{task.task}", figure, values, caption))
+    return made
+
+
+def extractors(task: TaskFound) -> list[Drawing]:
+    """How much of each accuracy is the extractor's."""
+    arms = [arm for arm in task.arms.values() if arm.extractors and not arm.arm.endswith(LIVE)]
+    if all(low == high for low, high in (arm.span for arm in arms)):
+        return []  # nothing to see: the table says it
+    rows = []
+    for arm in arms:
+        low, high = arm.span
+        rows.append(Span(arm.arm, arm.extractors, low, high, f"{100 * (high - low):.1f} points"))
+    figure = spans(rows, "right, %, the same replies read by each extractor")
+    caption = (
+        f"{task.task}: accuracy by {len(EXTRACTORS)} extractors, and the interval between them. A difference of two"
+        " arms that is smaller than their intervals may be the parser's. Accuracy is measured."
+    )
+    values = "; ".join(f"{row.name} {row.said}" for row in rows)
+    return [drawing(f"extractors-{task.task}", figure, values, caption)]
+
+
+def false_accepts(task: TaskFound) -> list[Drawing]:
+    """What each acceptance rule lets through."""
+    rules = [rule for rule in task.rules if rule.accepted]
+    if not rules:
+        return []
+    rows = [
+        Span(
+            rule.rule,
+            {"wrong among the accepted": rule.false_accepts.estimate},
+            rule.false_accepts.low,
+            rule.false_accepts.high,
+            f"{rule.wrong} of {rule.accepted}",
+        )
+        for rule in rules
+    ]
+    figure = spans(rows, "wrong, % of the short answers that the rule accepts")
+    caption = (
+        f"{task.task}: false accepts of every acceptance rule, with Wilson's 95% interval, on {rules[0].questions:,}"
+        " questions that both models answered short. Measured, from answers that are stored."
+    )
+    values = "; ".join(f"{row.name} {row.said}" for row in rows)
+    return [drawing(f"false-accepts-{task.task}", figure, values, caption)]
+
+
+def request(asked: Request) -> list[Drawing]:
+    """As figure 2(c) of the paper: a time line of every arm, on one scale."""
+    until_s = max(max((o.total_s, *(call.end_s for call in o.calls))) for o in asked.outcomes.values())
+    return [_line(asked, arm, outcome, until_s) for arm, outcome in asked.outcomes.items()]
+
+
+def _line(asked: Request, arm: str, outcome: Outcome, until_s: float) -> Drawing:
+    figure, label = timeline.drawn(outcome, until_s)
+    found = handoff(outcome)
+    handed = f" Hand-off {formatting.duration(found[1] - found[0])}." if found else ""
+    said = asked.case.told[arm]
+    verdict = {None: "", True: ", right", False: ", wrong"}[None if said.score is None else said.score >= 1]
+    caption = (
+        f"{arm}: answer “{outcome.answer}”{verdict}, after {formatting.duration(outcome.total_s)}"
+        f" ({outcome.latency_kind}). {str(outcome.route).capitalize()}: {outcome.reason}.{handed}"
+    )
+    return drawing(f"request-{arm}-{asked.case.task}", figure, label, caption)
+
+
+def _point(arm: ArmFound, cost: float, *, on_front: bool) -> Point:
+    accuracy = sentences.accuracy(arm)
+    low, high = (accuracy, accuracy) if arm.accuracy is None else (arm.accuracy.low, arm.accuracy.high)
+    return Point(
+        arm.arm,
+        arm.family,
+        cost,
+        accuracy,
+        accuracy if low is None else low,
+        accuracy if high is None else high,
+        on_front,
+    )
+
+
+def _span(task: TaskFound, name: str, shown: str, strong: bool = False) -> Span:
+    arm, each = task.arms[name], task.difference(name, "placebos")
+    low, high = (None, None) if arm.accuracy is None else (arm.accuracy.low, arm.accuracy.high)
+    said = share(sentences.accuracy(arm))
+    if each is not None:
+        said = f"{sentences.signed(100 * each.accuracy.difference.estimate)}, {sentences.p_value(each.p_adjusted)}"
+    return Span(shown, {"right": sentences.accuracy(arm)}, low, high, said, strong)
+
+
+def _placebo(arm: str) -> str:
+    return next((part.removeprefix("placebo=") for part in arm.split("/") if part.startswith("placebo=")), arm)
+
+
+def _asked(task: TaskFound) -> str:
+    return f"the same {sentences.units(task)}"
+
+
+def _values(arms: Iterable[ArmFound]) -> str:
+    said = (f"{arm.arm} {share(sentences.accuracy(arm))}, {between(arm.accuracy)}" for arm in arms if arm.accuracy)
+    return "; ".join(said) + "."
+
+
+def all_of(found: Findings, asked: Sequence[Request]) -> dict[str, list[Drawing]]:
+    """Every figure of the report, by the part that it stands in and the task."""
+    made: dict[str, list[Drawing]] = {}
+    for task in found.tasks:
+        made[f"tokens {task.task}"] = accuracy_against_tokens(task)
+        made[f"fronts {task.task}"] = fronts(task)
+        made[f"placebos {task.task}"] = placebos(task)
+        made[f"cuts {task.task}"] = cut_cards(task)
+        made[f"extractors {task.task}"] = extractors(task)
+        made[f"rules {task.task}"] = false_accepts(task)
+    for each in asked:
+        made[f"request {each.case.task}"] = request(each)
+    return made

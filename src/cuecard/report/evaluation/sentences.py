@@ -1,0 +1,256 @@
+"""Findings in sentences: which arm wins by how much, whether that is significant, and whether the parser did it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from cuecard.domain.outcome import LatencyKind
+from cuecard.evals.analysis.acceptance import SharedError
+from cuecard.evals.analysis.differences import NO_CARD, Difference
+from cuecard.evals.analysis.examples import Gallery
+from cuecard.evals.analysis.results import ArmFound, Findings, TaskFound
+from cuecard.report.page import formatting
+from cuecard.stats.bootstrap import Interval
+
+
+def share(value: float | None) -> str:
+    """0.9667 -> `96.7%`."""
+    return "–" if value is None else f"{100 * value:.1f}%"
+
+
+def points(value: float) -> str:
+    """A difference of shares: 0.0123 -> `+1.2 points`."""
+    return f"{signed(100 * value)} point{'' if abs(round(100 * value, 1)) == 1 else 's'}"
+
+
+def signed(value: float) -> str:
+    shown = f"{value:+.1f}".replace("-", "−")
+    return "0.0" if shown in ("+0.0", "−0.0") else shown
+
+
+def between(interval: Interval, scale: float = 100, form: str = ".1f") -> str:
+    """The ends of an interval: `91.1 to 99.7`; where the data say nothing of them, that."""
+    if interval.low is None or interval.high is None:
+        return "no interval"
+    if interval.low == interval.high:
+        return "no spread"  # all alike, so a bootstrap has nothing to draw from: that is no certainty
+    return f"{scale * interval.low:{form}} to {scale * interval.high:{form}}".replace("-", "−")
+
+
+def p_value(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
+def times(interval: Interval) -> str:
+    """`3.52 times (3.10 to 3.91)`."""
+    return f"{interval.estimate:.2f} times ({between(interval, 1, '.2f')})"
+
+
+def units(task: TaskFound) -> str:
+    """What is scored, counted: `6 groups of rotations`, `1 question`."""
+    first, _, rest = task.unit.partition(" ")
+    return f"{task.units:,} {first}{'' if task.units == 1 else 's'} {rest}".strip()
+
+
+def lead(found: Findings) -> str:
+    """The whole run, in one sentence a task."""
+    said = []
+    for task in found.tasks:
+        if not task.best:
+            said.append(f"{task.task}: nothing is scored.")
+            continue
+        if task.verdict is not None:
+            said.append(f"{pays(task)}.")
+        told = f"On {task.task} ({units(task)}) {_best(task)}"
+        difference = task.difference(task.leading) if task.leading else None
+        if difference is not None:
+            told += f"; {difference.arm} reaches {share(accuracy(task.arms[difference.arm]))}"
+            if difference.times_faster is not None:
+                told += f" at {times(difference.times_faster)} the speed of {difference.against}, {difference.kind}"
+        said.append(told + ".")
+    return " ".join(said)
+
+
+def pays(task: TaskFound) -> str:
+    """Whether the pair pays, of a task with a verdict."""
+    assert task.verdict is not None
+    made, shown = task.verdict.shown.accuracy, task.verdict.shown
+    ours, theirs = (share(accuracy(task.arms[name])) for name in (shown.arm, shown.against))
+    return (
+        f"On {task.task} the pair {task.verdict.pays}: {shown.arm} is right on {ours}, {shown.against}, the most"
+        f" accurate single model that takes no longer, on {theirs}: {points(made.difference.estimate)}"
+        f" ({between(made.difference)}), adjusted {p_value(shown.p_adjusted)}"
+    )
+
+
+def _best(task: TaskFound) -> str:
+    """Who is right most often, ties told."""
+    first, *others = task.best
+    tie = f", at a tie with {', '.join(others)}" if others else ""
+    return f"{first} is right most often{tie}: {_right(task.arms[first])}"
+
+
+def summary(task: TaskFound, found: Findings) -> list[str]:
+    """What a reader must know of one task, in sentences."""
+    said = [f"{pays(task)}."] if task.verdict is not None else []
+    said += [f"{_best(task)}."] if task.best else []
+    baseline = task.arms.get(found.baseline or "")
+    if baseline is not None:
+        said.append(f"The baseline, {baseline.arm}: {_right(baseline)}, in {_took(baseline)}.")
+    else:
+        said.append("The run has no baseline, so arms are not compared: name one with --against.")
+    said += [against(each, task) for arm in task.paper if (each := task.difference(arm)) is not None]
+    said += [_fastest(task, found)] if baseline is not None and baseline.latency is not None else []
+    said += [_cards(each) for each in task.differences if each.family == "cards" and each.arm == task.leading]
+    if unfinished := _unfinished(task):
+        said.append(unfinished)
+    return said
+
+
+def stale(scorer: Mapping[str, Any]) -> str | None:
+    """That answers were scored by other scorers than this version's; None where none was."""
+    if not scorer["stale"]:
+        return None
+    counts = ", ".join(f"{count:,} by {version}" for version, count in scorer["stale"].items())
+    return (
+        f"Scores are stale: scorers and extractors are at version {scorer['version']}, and answers were scored"
+        f" {counts}. `cuecard rescore` scores the stored replies again."
+    )
+
+
+def against(each: Difference, task: TaskFound) -> str:
+    """One comparison, whole."""
+    return f"{each.arm}: {_right(task.arms[each.arm])}. {_differs(each)} {swap(each)} {not_worse(each)} {faster(each)}"
+
+
+def _differs(each: Difference) -> str:
+    """By how much, and whether that is significant."""
+    made = each.accuracy
+    if not made.better and not made.worse:
+        return f"No question is scored otherwise than by {each.against}."
+    verdict = "significant" if each.significant else "not significant"
+    return (
+        f"Against {each.against} {points(made.difference.estimate)} ({between(made.difference)}; {made.better} better,"
+        f" {made.worse} worse), {verdict}: adjusted {p_value(each.p_adjusted)} ({made.test})."
+    )
+
+
+def swap(each: Difference) -> str:
+    """Whether another extractor would say the same."""
+    if not each.extractors:
+        return "By other extractors nothing is known."
+    differences = [one.difference for one in each.extractors.values()]
+    low, high = signed(100 * min(differences)), signed(100 * max(differences))
+    span = f"{points(differences[0])} by each of {len(differences)}" if low == high else f"{low} to {high} points"
+    return f"This {'survives' if each.survives else 'does not survive'} the swap of the extractor ({span})."
+
+
+def not_worse(each: Difference) -> str:
+    """Whether that it is not worse is shown."""
+    margin = f"{100 * each.not_worse.margin:g} point{'' if each.not_worse.margin == 0.01 else 's'}"
+    shown = "shown" if each.not_worse.shown else "not shown"
+    return f"That it loses less than {margin} is {shown} (one-sided {p_value(each.not_worse.p)})."
+
+
+def faster(each: Difference) -> str:
+    if each.times_faster is None:
+        return "Seconds are not known."
+    told = f"Its speed is {times(each.times_faster)} that of {each.against}, {each.kind}"
+    if each.times_faster_live is not None and each.kind is not LatencyKind.MEASURED:
+        told += f"; {times(each.times_faster_live)} measured end to end"
+    return told + "."
+
+
+def card(gallery: Gallery, task: TaskFound) -> str:
+    """How often the card decided."""
+    helped, misled = len(gallery.helped), len(gallery.misled)
+    each = task.difference(gallery.arm, "cards")
+    tested = f" ({each.accuracy.test}: {p_value(each.accuracy.p)})" if each is not None else ""
+    return (
+        f"Against the large model's short answer, the card that {gallery.arm} hands over turned {helped} wrong answers"
+        f" into right ones and {misled} right ones into wrong ones{tested}."
+    )
+
+
+def accuracy(arm: ArmFound) -> float:
+    return 0.0 if arm.accuracy is None else arm.accuracy.estimate
+
+
+def shared(error: SharedError) -> str:
+    """How far both models' errors hang together."""
+    explained = "" if error.explained is None else f", {share(error.explained)} of which chance explains"
+    return (
+        f"On {error.questions:,} questions the short answer of the small model is wrong on {share(error.small_wrong)},"
+        f" of the large one on {share(error.large_wrong)}, of both on {share(error.both_wrong)}, against"
+        f" {share(error.both_independent)} if their errors were independent. Both say the same wrong thing on"
+        f" {share(error.wrong_alike)}{explained}, an excess of {points(error.excess.estimate)}"
+        f" ({between(error.excess)})."
+    )
+
+
+def seconds(value: float | None) -> str:
+    return "–" if value is None else formatting.duration(value)
+
+
+def right(arm: ArmFound) -> str:
+    """Accuracy, or between which bounds it lies."""
+    if arm.bounds is not None:
+        return f"{share(arm.bounds[0])} to {share(arm.bounds[1])}"
+    return "–" if arm.accuracy is None else share(arm.accuracy.estimate)
+
+
+def kinds(arms: Iterable[ArmFound]) -> str:
+    """How these arms' seconds came about: `composed (put together from calls timed in this run)`."""
+    found = dict.fromkeys(arm.kind for arm in arms)
+    return "; ".join("not known" if kind is None else f"{kind} ({formatting.HOW[kind]})" for kind in found)
+
+
+def _right(arm: ArmFound) -> str:
+    if arm.accuracy is None:
+        return "not scored"
+    return f"{share(arm.accuracy.estimate)} (95% interval {between(arm.accuracy)})"
+
+
+def _took(arm: ArmFound) -> str:
+    spent = "" if arm.generated is None else f" and {arm.generated.estimate:.1f} generated tokens a question"
+    took = "seconds that are not known" if arm.latency is None else formatting.duration(arm.latency.estimate)
+    return f"{took}{spent}{f', {arm.kind}' if arm.kind else ''}"
+
+
+def _fastest(task: TaskFound, found: Findings) -> str:
+    shown = [each for each in task.differences if each.family == "arms" and each.not_worse.shown]
+    quicker = [(each.times_faster, each.arm) for each in shown if each.times_faster and each.times_faster.estimate > 1]
+    margin = f"{100 * found.margin:g} point{'' if found.margin == 0.01 else 's'}"
+    if not quicker:
+        return f"Of no arm that is faster than {found.baseline} is it shown that it loses less than {margin}."
+    best, arm = max(quicker, key=lambda each: each[0].estimate)
+    return f"Of the arms shown to lose less than {margin}, {arm} is the fastest: {times(best)}."
+
+
+def _cards(each: Difference) -> str:
+    verdict = "significant" if each.significant else "not significant"
+    difference = each.accuracy.difference
+    return (
+        f"What the card gives: {each.arm} differs from {NO_CARD}, the large model without a card, by"
+        f" {points(difference.estimate)} ({between(difference)}), {verdict} (adjusted {p_value(each.p_adjusted)})."
+    )
+
+
+def _unfinished(task: TaskFound) -> str | None:
+    absent = {arm.arm: task.items - arm.answered - arm.unresolved for arm in task.arms.values()}
+    lacking = {arm: count for arm, count in absent.items() if count > 0}
+    unknown = [
+        f"{arm.arm} {right(arm)} ({arm.unresolved} of {task.items} questions)" for arm in task.plain if arm.unresolved
+    ]
+    failed = {arm.arm: arm.errors for arm in task.arms.values() if arm.errors}
+    said = [
+        f"Not answered yet: {_counted(lacking)}." if lacking else "",
+        f"Between all that cannot be resolved wrong and all of it right: {', '.join(unknown)}." if unknown else "",
+        f"Answers that failed, and are in no accuracy but in all costs: {_counted(failed)}." if failed else "",
+    ]
+    return " ".join(filter(None, said)) or None
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{arm} {count}" for arm, count in counts.items())

@@ -1,0 +1,84 @@
+"""Numbers and texts as a person reads them; colours that tell modes, routes and roles apart."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Mapping
+
+from cuecard.domain.call import Mode
+from cuecard.domain.outcome import LatencyKind, Route
+from cuecard.latency.simulate.breakeven import Crossing
+from cuecard.report.page.records import NEITHER
+
+# After Okabe and Ito: told apart with any colour vision, and 3:1 or better against white and near-black pages.
+MODES = {
+    Mode.SHORT: "#0072b2",
+    Mode.REASON: "#c14e00",
+    Mode.READ: "#008060",
+    Mode.PROBE: "#009e73",
+    Mode.REPAIR: "#a8323e",
+    Mode.WARM: "#767d88",
+    Mode.SCORE: "#b0568a",
+    Mode.WEIGH: "#3f8f8b",
+}
+ROUTES = {
+    Route.AGREED: "#0072b2",
+    Route.CONFIRMED: "#008060",
+    Route.TRANSFERRED: "#c14e00",
+    Route.STOPPED: "#009e73",
+    Route.DIRECT: "#767d88",
+    Route.ESCALATED: "#b0568a",
+    Route.JUDGED: "#8a6d00",
+    Route.VOTED: "#6f5bb0",
+    Route.DEGRADED: "#a32020",
+}
+PARTS = {"small": "#56b4e9", "small + large": "#cc79a7", "large": "#e69f00", NEITHER: "#9aa0a6"}
+OTHER_PART = "#009e73"
+
+HOW = {
+    LatencyKind.MEASURED: "timed live in this run",
+    LatencyKind.COMPOSED: "put together from calls timed in this run",
+    LatencyKind.ESTIMATED: "from simulated models in virtual time",
+}
+
+
+def duration(seconds: float) -> str:
+    """0.0312 -> `31 ms`, 0.0042 -> `4.2 ms`, 2.417 -> `2.42 s`."""
+    if seconds >= 2:
+        return f"{seconds:.2f} s"
+    thousandths = seconds * 1000
+    return f"{thousandths:.1f} ms" if 0 < thousandths < 10 else f"{thousandths:.0f} ms"
+
+
+def crossing(point: Crossing) -> str:
+    """`83 (81 to 86)`; `any` where no number of tokens is too many."""
+    if point.low is None or point.high is None or amount(point.low) == amount(point.high):
+        return amount(point.tokens)
+    return f"{amount(point.tokens)} ({amount(point.low)} to {amount(point.high)})"
+
+
+def amount(tokens: float) -> str:
+    """4.74 -> `4.7`, 1305.6 -> `1,306`, infinite -> `any`."""
+    if math.isinf(tokens):
+        return "any"
+    return f"{tokens:.1f}" if 0 < tokens < 20 else f"{tokens:,.0f}"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.0f}%"
+
+
+def counted(routes: Mapping[Route, int]) -> str:
+    """`18 agreed, 6 transferred`, in the order of `Route`."""
+    return ", ".join(f"{routes[route]} {route}" for route in Route if routes.get(route))
+
+
+def tokens(mean: float) -> str:
+    return f"{mean:.1f}"
+
+
+def plain(text: str) -> str:
+    """One line without control characters, so that a model's text cannot steer a terminal."""
+    spaced = " ".join(text.split())
+    return "".join(c for c in spaced if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn"))

@@ -1,0 +1,139 @@
+"""The time line of one request, as figure 2(c) of the paper draws it, with real times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from cuecard.domain.call import Call, FinishReason, Mode
+from cuecard.domain.outcome import Outcome
+from cuecard.report.page import formatting
+from cuecard.report.page.canvas import TEXT, WIDTH, canvas, key, svg, write
+from cuecard.report.page.lanes import Lane, Track, handoff, tracks
+from cuecard.report.page.svg import INK
+
+HATCHES = ((FinishReason.CANCELLED, "////", "cancelled"), (FinishReason.ERROR, "xxxx", "failed"))
+NOTED = {
+    FinishReason.CANCELLED: ", cancelled",
+    FinishReason.ERROR: ", failed",
+    FinishReason.BUDGET: ", budget spent",
+    FinishReason.REPETITION: ", repeats itself",
+}
+
+
+def timeline(outcome: Outcome, until_s: float | None = None) -> str:
+    """A row a model, a bar a call, and the hand-off. `until_s` ends the axis, to compare several outcomes."""
+    return svg(*drawn(outcome, until_s))
+
+
+def drawn(outcome: Outcome, until_s: float | None = None) -> tuple[Figure, str]:
+    """The same as a figure, and what it shows in words."""
+    laid_out = tracks(outcome.calls)
+    lanes = sum(len(track.lanes) for track in laid_out)
+    figure, axes = canvas(height=106 + 46 * lanes, left=92, top=48, bottom=58)
+    end_s = until_s or max((outcome.total_s, *(call.end_s for call in outcome.calls)))
+    scale, unit = (1000, "ms") if end_s < 2 else (1, "s")
+    axes.set_xlim(0, end_s * scale * 1.02)
+    axes.set_ylim(lanes - 0.4, -0.75)
+    axes.set_yticks([])
+    row = 0
+    for track in laid_out:
+        _track(axes, track, row, scale)
+        row += len(track.lanes)
+    _totals(axes, outcome, lanes, scale)
+    axes.set_xlabel(
+        f"{unit} since the question was asked ({outcome.latency_kind})", color=INK, fontsize=TEXT, loc="left"
+    )
+    key(figure, [*_modes_of(outcome.calls)])
+    took = formatting.duration(outcome.total_s)
+    return figure, f"Time line of one request, {outcome.strategy}: {len(outcome.calls)} calls, answered after {took}."
+
+
+def _track(axes: Axes, track: Track, first: int, scale: float) -> None:
+    """The rows of one role: its name at the left, its calls, one lane under the other."""
+    middle = first + (len(track.lanes) - 1) / 2
+    at = axes.get_yaxis_transform()
+    model = track.model if len(track.model) <= 12 else track.model[:11] + "…"
+    write(axes, -0.015, middle, track.role, ha="right", va="bottom", weight="bold", transform=at)
+    write(axes, -0.015, middle, model, ha="right", va="top", alpha=0.75, fontsize=TEXT - 1.5, transform=at)
+    for y, lane in enumerate(track.lanes, start=first):
+        for call in lane:
+            _bar(axes, call, y, scale)
+        _names(axes, lane, y, scale)
+
+
+def _names(axes: Axes, lane: Lane, y: int, scale: float) -> None:
+    """What each call is, above its bar where there is room; the colours' key says it for the others."""
+    free_from = 0.0
+    for call in lane:
+        text = _said(call)
+        width = 6.2 * len(text)
+        start, end = (float(axes.transData.transform((s * scale, y))[0]) for s in (call.start_s, call.end_s))
+        # a reader's bar is short, begins where the hand-off's lines are drawn, and often ends at the margin
+        x = start - width - 5 if call.mode is Mode.READ else max(start, free_from)
+        fits = free_from <= x and x - start <= max(0.0, end - start - width) and x + width < WIDTH
+        if fits and call.mode is not Mode.WARM:
+            ends = call.mode is Mode.READ
+            above = axes.transData.inverted().transform((x + width if ends else x, 0))[0]
+            write(axes, above, y - 0.36, text, va="bottom", ha="right" if ends else "left", fontsize=TEXT - 1.5)
+            free_from = x + width + 8
+
+
+def _bar(axes: Axes, call: Call, y: int, scale: float) -> None:
+    """Pale until the first token, full from there; hatched if it was cancelled, crossed if it failed."""
+    start, end, colour = call.start_s * scale, call.end_s * scale, formatting.MODES[call.mode]
+    first = end if call.first_token_s is None else call.first_token_s * scale
+    hatch = next((hatch for reason, hatch, _ in HATCHES if reason is call.finish_reason), None)
+    paleness = 0.8 if call.first_token_s is None else 0.4
+    axes.barh(y, first - start, 0.56, left=start, color=colour, alpha=paleness, linewidth=0)
+    axes.barh(y, end - first, 0.56, left=first, color=colour, linewidth=0)
+    axes.barh(y, end - start, 0.56, left=start, fill=False, edgecolor=INK, linewidth=0.6, hatch=hatch)
+    if call.first_token_s is not None:
+        axes.plot([first, first], [y - 0.34, y + 0.34], color=INK, linewidth=1.6, solid_capstyle="butt", zorder=5)
+
+
+def _said(call: Call) -> str:
+    made = call.usage.completion_tokens
+    return (
+        f"{call.mode}{'' if made is None else f', {made} token' + 's' * (made != 1)}{NOTED.get(call.finish_reason, '')}"
+    )
+
+
+def _totals(axes: Axes, outcome: Outcome, lanes: int, scale: float) -> None:
+    """What the whole took, and the hand-off as a band over all rows with what it took."""
+    axes.axvline(outcome.total_s * scale, color=INK, linewidth=1, linestyle=(0, (2, 2)))
+    found = handoff(outcome)
+    _above(
+        axes, outcome.total_s * scale, 4 if found is None else 19, f"answered: {formatting.duration(outcome.total_s)}"
+    )
+    if found is not None:
+        start, end = (seconds * scale for seconds in found)
+        axes.axvspan(start, end, color=INK, alpha=0.16, linewidth=0)
+        for x in (start, end):
+            axes.plot([x, x], [-0.75, lanes - 0.4], color=INK, linewidth=0.8)
+        _above(axes, end, 4, f"hand-off: {formatting.duration(found[1] - found[0])}")
+
+
+def _above(axes: Axes, x: float, up: int, text: str) -> None:
+    """A text that ends at `x`, or begins there if the sheet's middle is still to come; `up` pixels over the rows."""
+    ends = axes.transData.transform((x, 0))[0] > WIDTH / 2
+    side: dict[str, Any] = {"ha": "right" if ends else "left", "color": INK, "fontsize": TEXT}
+    axes.annotate(text, (x, -0.75), (2 if ends else -2, up), textcoords="offset points", **side)
+
+
+def _modes_of(calls: Sequence[Call]) -> list[Patch | Line2D]:
+    """The key: the modes that occur, then the marks that occur."""
+    found = [mode for mode in Mode if any(call.mode is mode for call in calls)]
+    shown: list[Patch | Line2D] = [Patch(color=formatting.MODES[mode], label=str(mode)) for mode in found]
+    if any(call.first_token_s is not None for call in calls):
+        tick: dict[str, Any] = {"marker": "|", "linestyle": "", "markersize": 12, "markeredgewidth": 1.6}
+        shown.append(Line2D([], [], color=INK, label="first token", **tick))
+    for reason, hatch, name in HATCHES:
+        if any(call.finish_reason is reason for call in calls):
+            shown.append(Patch(fill=False, edgecolor=INK, linewidth=0.6, hatch=hatch, label=name))
+    return shown

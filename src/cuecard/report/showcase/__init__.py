@@ -1,0 +1,1 @@
+"""The report of a showcase: one page, and tables for a terminal."""

@@ -1,0 +1,152 @@
+"""The time line of a request, and the table of results, for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.cells import set_cell_size
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from cuecard.domain.call import Call, FinishReason, Mode
+from cuecard.domain.outcome import Outcome
+from cuecard.report.page import formatting
+from cuecard.report.page.lanes import handoff, ordered
+from cuecard.report.page.records import Row, roles_of
+
+ENDED = {
+    FinishReason.CANCELLED: "cancelled",
+    FinishReason.ERROR: "failed",
+    FinishReason.BUDGET: "budget",
+    FinishReason.REPETITION: "repeats",
+    FinishReason.LENGTH: "cut",
+}
+STYLES = {
+    Mode.SHORT: "blue",
+    Mode.REASON: "yellow",
+    Mode.READ: "green",
+    Mode.PROBE: "bright_green",
+    Mode.REPAIR: "red",
+    Mode.WARM: "bright_black",
+    Mode.SCORE: "magenta",
+    Mode.WEIGH: "cyan",
+}
+
+
+@dataclass(frozen=True)
+class Glyphs:
+    """What a bar is made of: nothing, before the first token, after it, of a call that was cancelled or failed."""
+
+    empty: str
+    pale: str
+    full: str
+    broken: str
+
+
+BLOCKS, ASCII = Glyphs(" ", "░", "█", "▒"), Glyphs(" ", ".", "#", "/")
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """A line a call, in order of time: who, mode, bar, start to end, tokens. As wide as the terminal, never wider."""
+
+    outcome: Outcome
+    until_s: float | None = None
+    """Where the bars' scale ends, to compare several outcomes; None: with this one's last call."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        calls = ordered(self.outcome.calls)
+        end_s = self.until_s or max((self.outcome.total_s, *(call.end_s for call in calls)))
+        facts = [_facts(call) for call in calls]
+        right = max(map(len, facts), default=0)
+        name = min(max((len(formatting.plain(call.role)) for call in calls), default=0), 12)
+        bar = max(8, options.max_width - name - right - 10)
+        glyphs = ASCII if options.ascii_only else BLOCKS
+        for call, fact in zip(calls, facts, strict=True):
+            line = Text(set_cell_size(formatting.plain(call.role), name) + " ")
+            line.append(f"{call.mode:<6} ", STYLES[call.mode])
+            line.append(bar_of(call, bar, end_s, glyphs), STYLES[call.mode])
+            line.append(f" {fact:>{right}}")
+            yield _fitted(line, options.max_width)
+        for said in _closing(self.outcome):
+            yield _fitted(Text(said), options.max_width, wrap=True)
+
+
+def timeline(outcome: Outcome, until_s: float | None = None) -> Timeline:
+    """The time line as something that Rich prints."""
+    return Timeline(outcome, until_s)
+
+
+def bar_of(call: Call, width: int, end_s: float, glyphs: Glyphs) -> str:
+    """`width` characters from 0 to `end_s`: pale until the first token, full from there; one at least is filled."""
+    scale = width / end_s if end_s else 0.0
+    start = min(int(call.start_s * scale), width - 1)
+    end = max(start + 1, min(round(call.end_s * scale), width))
+    first = end if call.first_token_s is None else min(max(start, round(call.first_token_s * scale)), end)
+    if call.finish_reason in (FinishReason.CANCELLED, FinishReason.ERROR):
+        body = glyphs.broken * (end - start)
+    elif call.mode is Mode.WARM:
+        body = glyphs.pale * (end - start)
+    else:
+        first = min(first, end - 1) if call.first_token_s is not None else end
+        body = glyphs.pale * (first - start) + glyphs.full * (end - first)
+    return glyphs.empty * start + body + glyphs.empty * (width - end)
+
+
+def _facts(call: Call) -> str:
+    made = call.usage.completion_tokens
+    ended = f"{ENDED[call.finish_reason]} " if call.finish_reason in ENDED else ""
+    tokens = "   - tok" if made is None else f"{made:>4} tok"
+    return f"{ended}{call.start_s * 1000:.0f}-{call.end_s * 1000:.0f} ms {tokens}"
+
+
+def _closing(outcome: Outcome) -> list[str]:
+    """What the whole took, and why it went the way it did."""
+    parts = [f"answered after {formatting.duration(outcome.total_s)} ({outcome.latency_kind})"]
+    if (found := handoff(outcome)) is not None:
+        parts.append(f"hand-off {formatting.duration(found[1] - found[0])}")
+    return [", ".join(parts), f"{outcome.route}: {formatting.plain(outcome.reason)}"]
+
+
+def _fitted(line: Text, width: int, wrap: bool = False) -> Text:
+    if wrap:
+        line.overflow = "fold"
+    else:
+        line.truncate(width)
+        line.no_wrap = True
+    return line
+
+
+def results(rows: Sequence[Row]) -> Table:
+    """Accuracy, tokens, latency and speed-up of each strategy."""
+    roles = roles_of(rows)
+    kinds = ", ".join(dict.fromkeys(row.latency for row in rows))
+    table = Table(title=f"{rows[0].questions} questions, latency {kinds}", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("strategy", overflow="fold")
+    for column in ("right", "95%", *(f"tokens,\n{role}" for role in roles), "latency", "speed-up"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        spent = [formatting.tokens(row.tokens.get(role, 0.0)) for role in roles]
+        between = f"{formatting.percent(row.low)}-{formatting.percent(row.high)}"
+        figures = (
+            formatting.percent(row.accuracy),
+            between,
+            *spent,
+            formatting.duration(row.mean_s),
+            f"{row.speed_up:.2f}×",
+        )
+        table.add_row(Text(row.name), *figures)
+    return table
+
+
+def routes(rows: Sequence[Row]) -> Table:
+    """How the answers came about; each row sums to the number of questions."""
+    table = Table(title="routes", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("strategy", overflow="fold")
+    table.add_column("questions by route", overflow="fold")
+    for row in rows:
+        table.add_row(Text(row.name), f"{formatting.counted(row.routes)} = {row.questions}")
+    return table

@@ -1,0 +1,1 @@
+"""Statistics: shares, intervals, bootstrap, paired tests. Knows nothing of evaluations."""

@@ -1,0 +1,254 @@
+"""Predictions of other tools become a run: routes follow, nothing is made up, what is not known is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from predictions import (
+    FILES,
+    LARGE_SHORT,
+    RESOLVED,
+    SMALL_REASON,
+    SMALL_SHORT,
+    imported,
+    only,
+    pets,
+    rows,
+    samples,
+    table,
+    written,
+)
+
+from cuecard.domain.call import Mode
+from cuecard.domain.errors import BadInput, ModelUnreachable
+from cuecard.evals.analysis.untimed_summary import bounds
+from cuecard.evals.interop.imports import Reader, unresolved
+from cuecard.evals.interop.predictions import parted
+from cuecard.evals.study import folder
+from cuecard.models.prompt import Prompt
+from cuecard.models.replay import Says, ScriptedModel
+
+FORMS = [("vlmevalkit", ".xlsx"), ("vlmevalkit", ".tsv"), ("vlmevalkit", ".json"), ("lmms-eval", "")]
+
+
+def answers(run: Path, arm: str):
+    _, store = folder.opened(run)
+    try:
+        return {each["id"]: each for each in store.answers(arm)}
+    finally:
+        store.close()
+
+
+def calls(run: Path):
+    _, store = folder.opened(run)
+    try:
+        return [call for _, call in store.calls()]
+    finally:
+        store.close()
+
+
+@pytest.mark.parametrize(("form", "suffix"), FORMS)
+def test_the_routes_of_mutual_follow_from_the_files_and_the_rest_is_left_unresolved(tmp_path, form, suffix):
+    pets(tmp_path)
+    filled, summary = imported(tmp_path, written(tmp_path, form, suffix), form)
+    found = answers(tmp_path / "run", "mutual")
+    assert {id: each["route"] for id, each in found.items()} == RESOLVED
+    assert all(each["score"] == 1 for each in found.values())
+    assert unresolved(filled) == {"mutual": {"nobody read the card": 3}}
+    arm = only(summary)["mutual"]
+    assert (arm["accuracy"], arm["unresolved"]) == (None, 3)
+    assert (arm["bounds"]["low"], arm["bounds"]["high"]) == (0.5, 1.0)
+    assert arm["bounds"]["interval"]["low"] < 0.5
+    assert arm["resolved"] == arm["resolved"] | {"n": 3, "accuracy": 1.0}
+    assert [only(summary)[name]["accuracy"] for name in ("short:small", "short:large", "reason:small")] == [
+        pytest.approx(value) for value in (3 / 6, 4 / 6, 4 / 6)
+    ]
+
+
+@pytest.mark.parametrize(("form", "suffix"), FORMS[1::2])
+def test_seconds_and_tokens_that_no_file_tells_are_none_and_never_zero(tmp_path, form, suffix):
+    pets(tmp_path)
+    _, summary = imported(tmp_path, written(tmp_path, form, suffix or ".tsv"), form)
+    for call in calls(tmp_path / "run"):
+        assert {call[name] for name in ("first_token_s", "end_s", "prompt_tokens", "completion_tokens")} == {None}
+    for each in answers(tmp_path / "run", "mutual").values():
+        assert set(each["latency"].values()) == {None}
+        assert all(call[name] is None for call in each["calls"] for name in ("start_s", "end_s", "prompt_tokens"))
+        assert {call["finish_reason"] for call in each["calls"]} == {None}
+    for arm in only(summary).values():
+        assert set(arm["latency"].values()) == {None}
+        assert arm["truncated"] is None
+        assert all(role["completion"] is None and role["calls"] for role in arm["tokens"].values())
+    assert all(row["seconds"] is None and row["prompt_tokens"] is None for row in summary["calls"])
+
+
+def test_tokens_that_a_file_tells_are_kept(tmp_path):
+    pets(tmp_path)
+    files = written(tmp_path, "lmms-eval")
+    told = [{"input_tokens": 900, "output_tokens": 40, "reasoning_tokens": 30}]
+    samples(files["small", Mode.REASON], SMALL_REASON, token_counts=told)
+    _, summary = imported(tmp_path, files, "lmms-eval")
+    assert only(summary)["reason:small"]["tokens"]["small"] == {
+        "prompt": 5400, "cached": None, "completion": 240, "reasoning": 180, "wasted": None, "calls": 6,
+    }  # fmt: skip
+    assert only(summary)["mutual"]["tokens"]["small"]["completion"] is None  # of the short ones nobody knows
+    assert calls(tmp_path / "run")[-1]["imported"]["where"].startswith("line ")
+
+
+def test_a_model_that_is_given_reads_the_cards_that_no_file_tells_of(tmp_path):
+    pets(tmp_path)
+    seen: list[str] = []
+
+    def read(prompt: Prompt) -> Says:
+        seen.append(prompt.card or "")
+        return Says("C", first_token_s=0.01)
+
+    reader = Reader(ScriptedModel("big", read), "demo-large", at_once=2)
+    filled, summary = imported(tmp_path, written(tmp_path), reader=reader)
+    found = answers(tmp_path / "run", "mutual")
+    assert {id: each["route"] for id, each in found.items()} == RESOLVED | dict.fromkeys("235", "transferred")
+    assert filled.calls_made == len(seen) == 6  # one card for each question: mutual and transfer share them
+    assert {"fur", "it barks", "it moos", "hm", "it is", "B"} == set(seen)
+    assert only(summary)["mutual"]["accuracy"] == pytest.approx(5 / 6)
+    assert "bounds" not in only(summary)["mutual"]
+    reads = [call for call in calls(tmp_path / "run") if call["mode"] == "read"]
+    assert all(call["end_s"] >= 0.01 for call in reads)
+    assert found["2"]["latency"]["total_s"] is None  # the other calls of this answer have no times
+    again, _ = imported(tmp_path, written(tmp_path), reader=Reader(ScriptedModel("big", []), "demo-large"))
+    assert again.calls_made == 0
+
+
+def test_a_reader_that_is_lost_ends_the_import_and_the_same_command_goes_on(tmp_path):
+    pets(tmp_path)
+    lost = ScriptedModel("big", lambda prompt: Says(error=ModelUnreachable("no route")))
+    with pytest.raises(ModelUnreachable, match="lost"):
+        imported(tmp_path, written(tmp_path), reader=Reader(lost, "demo-large"))
+    reads = ScriptedModel("big", lambda prompt: Says("C"))
+    filled, _ = imported(tmp_path, written(tmp_path), reader=Reader(reads, "demo-large"))
+    assert not unresolved(filled)
+
+
+def test_a_reply_that_one_file_lacks_leaves_the_question_unresolved_where_it_is_needed(tmp_path):
+    pets(tmp_path)
+    files = written(tmp_path)
+    table(files["large", Mode.SHORT], rows([None, *LARGE_SHORT[1:5], None]))
+    table(files["small", Mode.SHORT], rows([*SMALL_SHORT[:5], None]))
+    table(files["small", Mode.REASON], rows([*SMALL_REASON[:5], None]))
+    filled, summary = imported(tmp_path, files)
+    assert (filled.questions, filled.left_out) == (5, 1)
+    assert unresolved(filled)["short:large"] == {"no short reply of the large model": 1}
+    assert only(summary)["short:large"]["bounds"]["unresolved"] == 1
+    assert only(summary)["short:small"]["unresolved"] == 0
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ("vlmevalkit", "Failed to obtain answer via API."),
+        ("lmms-eval", "[LMMS_EVAL_REQUEST_FAILED after 3 retries] timeout"),
+    ],
+)
+def test_a_call_that_failed_there_is_a_failure_here_and_no_wrong_answer(tmp_path, form, said):
+    pets(tmp_path)
+    files = written(tmp_path, form)
+    failing = [said, *LARGE_SHORT[1:]]
+    path = files["large", Mode.SHORT]
+    table(path, rows(failing)) if form == "vlmevalkit" else samples(path, failing)
+    imported(tmp_path, files, form)
+    first = answers(tmp_path / "run", "mutual")["0"]
+    assert (first["status"], first["route"]) == ("degraded", "degraded")
+    assert said in first["reason"]
+
+
+def test_thinking_that_was_never_closed_is_no_answer_and_counts_as_cut(tmp_path):
+    pets(tmp_path)
+    imported(tmp_path, written(tmp_path))
+    last = answers(tmp_path / "run", "reason:small")["5"]
+    assert (last["parsed"], last["score"], last["truncated"]) == (False, 0.0, True)
+    assert parted("<think>it is") == ("", "it is", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("B", ("B", None, False)),
+        ("<think>\na dog\n</think>\n\nB", ("B", "a dog", False)),
+        ("a dog</think>B", ("B", "a dog", False)),
+        ("[THINK]a dog[/THINK]B.", ("B.", "a dog", False)),
+        ("<think></think>B", ("B", None, False)),
+        ("", ("", None, False)),
+    ],
+)
+def test_thinking_is_told_from_the_answer(text, expected):
+    assert parted(text) == expected
+
+
+def test_a_reply_that_reasons_without_marks_is_its_own_card(tmp_path):
+    pets(tmp_path)
+    files = written(tmp_path)
+    table(files["small", Mode.REASON], rows(["It moos, so the answer is C."] * 6))
+    cards: list[str] = []
+
+    def read(prompt: Prompt) -> Says:
+        cards.append(prompt.card or "")
+        return Says("C")
+
+    imported(tmp_path, files, reader=Reader(ScriptedModel("big", read), "demo-large"))
+    assert set(cards) == {"It moos, so the answer is C."}
+
+
+def test_questions_of_one_group_are_bounded_as_a_whole(tmp_path):
+    pets(tmp_path)
+    rotated = [row | {"index": row["index"] % 3 + (row["index"] // 3) * 1_000_000} for row in rows(SMALL_SHORT)]
+    source = (tmp_path / "Pets.tsv").read_text().split("\n")
+    for number in (4, 5, 6):
+        source[number] = f"{1_000_000 + number - 4}" + source[number][1:].replace(f"number {number - 1}", "number")
+    (tmp_path / "Pets.tsv").write_text("\n".join(source))
+    for row in rotated:
+        row.pop("question")
+    files = {}
+    for kind, said in FILES.items():
+        given = [row | {"prediction": text} for row, text in zip(rotated, said, strict=True)]
+        files[kind] = table(tmp_path / f"{'-'.join(kind)}.json", given)
+    _, summary = imported(tmp_path, files)
+    arm = only(summary)["mutual"]
+    # groups {0, 3}, {1, 4}, {2, 5}: the second is wholly resolved and right
+    assert arm["circular"]["bounds"] == {"low": pytest.approx(1 / 3), "high": 1.0}
+
+
+def test_bounds_hold_the_accuracy_whatever_the_unresolved_answers_are():
+    items = {str(number): {"golds": ["A"], "cluster": str(number)} for number in range(4)}
+    resolved = [{"id": "0", "score": 1.0}, {"id": "1", "score": 0.0}]
+    told = bounds(resolved, items, {"2": "", "3": ""})
+    assert (told["low"], told["high"]) == (0.25, 0.75)
+    items["3"]["golds"] = []  # what is right is not known, so it has no part in any accuracy
+    told = bounds(resolved, items, {"2": "", "3": ""})
+    assert (told["low"], told["high"]) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
+
+
+def test_agreement_is_told_with_what_it_lets_through(tmp_path):
+    pets(tmp_path)
+    files = written(tmp_path)
+    table(files["small", Mode.SHORT], rows(["A", "A", "B", "B", "B", "B"]))
+    _, summary = imported(tmp_path, files)
+    (task,) = summary["tasks"].values()
+    assert (task["acceptance"]["accepted"], task["acceptance"]["wrong"]) == (4, 2)
+
+
+def test_other_files_are_another_run(tmp_path):
+    pets(tmp_path)
+    files = written(tmp_path)
+    imported(tmp_path, files)
+    table(files["small", Mode.SHORT], rows(["C"] * 6))
+    with pytest.raises(BadInput, match="another run"):
+        imported(tmp_path, files)
+
+
+def test_one_file_cannot_be_two_things_and_both_models_are_needed(tmp_path):
+    pets(tmp_path)
+    files = written(tmp_path)
+    with pytest.raises(BadInput, match="given for two things"):
+        imported(tmp_path, files | {("large", Mode.SHORT): files["small", Mode.SHORT]})
+    with pytest.raises(BadInput, match="both models"):
+        imported(tmp_path, {("small", Mode.SHORT): files["small", Mode.SHORT]})

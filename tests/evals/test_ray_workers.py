@@ -1,0 +1,107 @@
+"""`--ray`: the same run on a cluster of this machine, its workers killed; and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from test_study import CALLS, MODELS, QUESTIONS, bench
+
+from cuecard.cli.evals.study import workers
+from cuecard.domain.errors import BadInput, MissingExtra
+from cuecard.evals.runner import ray_workers
+from cuecard.evals.study.study import ARMS
+
+TELLS = "a worker died: what it had in hand goes to others"
+
+
+def hands(driver: int) -> list[int]:
+    """The processes of workers that this one has started, by way of Ray's own."""
+    parents, found = dict[int, int](), []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            told = (folder / "stat").read_text()
+            name = (folder / "cmdline").read_bytes()
+        except OSError:  # it has ended meanwhile
+            continue
+        parents[int(folder.name)] = int(told.rpartition(")")[2].split()[1])
+        if name.startswith(b"ray::Hand"):
+            found.append(int(folder.name))
+
+    def descends(process: int) -> bool:
+        return process == driver or (process in parents and descends(parents[process]))
+
+    return sorted(filter(descends, found))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+async def test_workers_that_are_killed_lose_nothing_and_a_plain_run_goes_on_from_a_cluster_s(tmp_path):
+    async with bench(tmp_path, delay_s=0.02) as lab:
+        process = await lab.start("--ray", "--ray-workers=2", "--at-once=3")
+        killed: list[int] = []
+        for requests in (20, 60):
+            await lab.until(requests, process)
+            assert process.returncode is None, await process.communicate()
+            killed.append(hands(process.pid)[0])
+            os.kill(killed[-1], signal.SIGKILL)
+        await lab.until(100, process)
+        process.terminate()
+        _, said = await process.communicate()
+        assert process.returncode == 143, said
+        lines = [line.strip() for line in said.decode().splitlines() if line.strip()]
+        assert lines.count(TELLS) == 2
+        before, asked_before = lab.stored(), len(lab.seen)
+        assert lines[-1].startswith(f"stopped: {len(before)} calls and ")
+        again = asked_before - len(set(lab.seen))
+        assert again <= 2 * 3, "only what was in hand is asked again"
+        code, out, said_now = await lab.end("--ray", "--ray-apart", "--json")
+        assert code == 0, said_now
+        assert not before & set(lab.seen[asked_before:]), "what was stored is not asked again"
+    assert len(lab.stored()) == CALLS == len(set(lab.seen))
+    assert lab.answers() == Counter(dict.fromkeys(ARMS, QUESTIONS))
+    [task] = json.loads(out)["tasks"].values()
+    assert (task["complete"], task["arms"]["mutual"]["accuracy"]) == (True, 1.0)
+    calls = json.loads(out)["calls"]
+    assert sum(row["calls"] for row in calls) == CALLS, "each is counted once"
+    assert {row["model"] for row in calls} == set(MODELS)
+
+
+async def test_a_cluster_that_is_not_there_is_said_in_one_line(tmp_path):
+    async with bench(tmp_path) as lab:
+        code, _, said = await lab.end("--ray", "--ray-address=auto")
+        assert (code, said.count("\n"), "no Ray cluster at auto" in said) == (2, 1, True), said
+
+
+async def test_a_model_that_does_not_load_on_a_worker_is_told_as_data():
+    told = await ray_workers.Hand(
+        {"small": {"model": "http://localhost:1/v1#small", "api_key": "${NOT_SET}"}}, True, True
+    ).load()
+    assert isinstance(told, dict)
+    assert (told["class"], told["message"]) == ("BadInput", "the environment variable NOT_SET is not set")
+
+
+def test_without_ray_it_is_said_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtra, match="needs ray") as refused:
+        ray_workers._connected(ray_workers.Sizes(), 1)
+    assert refused.value.hint == "pip install '.[ray]' in a checkout"
+
+
+def test_options_of_a_cluster_are_refused_without_one():
+    assert workers(False, None, None, False, None) is None
+    assert workers(True, 3, "auto", True, 0.5) == ray_workers.Sizes(3, "auto", True, 0.5)
+    with pytest.raises(BadInput, match="--ray-workers is about a Ray cluster"):
+        workers(False, 3, None, False, None)
+    with pytest.raises(BadInput, match="at least 1 worker"):
+        workers(True, 0, None, False, None)
+
+
+def test_the_command_line_starts_without_ray():
+    code = "import cuecard.cli, sys; sys.exit('ray' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
