@@ -9,7 +9,6 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypedDict, TypeVar, Unpack, get_type_hints
@@ -18,6 +17,7 @@ from cuecard.answers import guess_kind, listed_in
 from cuecard.domain.errors import BadInput, ModelClosed
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.question import AnswerKind, Question, kind_named
+from cuecard.domain.suggestions import did_you_mean
 from cuecard.loop_thread import LoopThread
 from cuecard.models import probe as probes
 from cuecard.models import spec
@@ -217,8 +217,8 @@ class Pair:
         strategy = options.pop("strategy", self.strategy)
         known(strategy)
         if unknown := set(options) - set(AskOptions.__annotations__):
-            near = get_close_matches(min(unknown), AskOptions.__annotations__, 1)
-            raise BadInput(f"unknown option {min(unknown)!r}", f"did you mean {near[0]}?" if near else None)
+            near = did_you_mean(min(unknown), AskOptions.__annotations__, "")
+            raise BadInput(f"unknown option {min(unknown)!r}", near)
         if isinstance(text, Question) and (asking or image is not None):
             raise BadInput("a Question holds its images and options itself", "give a text, or nothing but the Question")
         asked = text if isinstance(text, Question) else question(text, image, **asking)
@@ -300,8 +300,8 @@ def _check_role(name: str) -> None:
     """A role of a further model. Raises BadInput if it is an option, or looks like one that is mistyped."""
     if name in AskOptions.__annotations__:
         raise BadInput(f"{name!r} is no option of Pair", f"give it to ask: pair.ask(…, {name}=…)")
-    if near := get_close_matches(name, OWN_OPTIONS, 1):
-        raise BadInput(f"unknown option {name!r} of Pair", f"did you mean {near[0]}?")
+    if near := did_you_mean(name, OWN_OPTIONS, ""):
+        raise BadInput(f"unknown option {name!r} of Pair", near)
 
 
 def _is_text(text: str) -> bool:

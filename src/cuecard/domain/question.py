@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from difflib import get_close_matches
 from enum import StrEnum
 from functools import cached_property
 
 from cuecard.domain.errors import BadInput
+from cuecard.domain.suggestions import did_you_mean
 
 MOST_OPTIONS = 26
 """One for each letter."""
@@ -95,9 +95,8 @@ def kind_named(name: object) -> AnswerKind:
     """The kind of answer of this name. Raises BadInput with a suggestion."""
     if isinstance(name, str) and name in set(AnswerKind):
         return AnswerKind(name)
-    near = get_close_matches(str(name)[:40], AnswerKind, 1)
-    suggestion = f"; did you mean {near[0]}?" if near else ""
-    raise BadInput(f"unknown kind {str(name)[:40]!r}", f"kinds are: {', '.join(AnswerKind)}{suggestion}")
+    near = did_you_mean(name, AnswerKind, "")
+    raise BadInput(f"unknown kind {str(name)[:40]!r}", f"kinds are: {', '.join(AnswerKind)}{near and f'; {near}'}")
 
 
 def labelled(question: Question, value: object) -> str | None:

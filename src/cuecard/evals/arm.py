@@ -7,12 +7,12 @@ generate no more tokens than that arm does on the same question), `policy:FILE` 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 
 from cuecard.domain.errors import BadInput
+from cuecard.domain.suggestions import did_you_mean
 from cuecard.evals.placebo import change_of
 from cuecard.models.prompt import CardFormat
 from cuecard.strategies import policy_file
@@ -92,12 +92,12 @@ def _with_word(policy: Policy, word: str, text: str) -> Policy:
     if word in tuple(CardFormat):
         return replace(policy, card=CardFormat(word))
     words = (*Schedule, *CardFormat, *(f"{option}=" for option in OPTIONS))
-    raise BadInput(f"{text}: unknown word {word!r}", _nearest(word, words))
+    raise BadInput(f"{text}: unknown word {word!r}", did_you_mean(word, words))
 
 
 def _with_option(policy: Policy, option: str, value: str, text: str) -> Policy:
     if option not in OPTIONS:
-        raise BadInput(f"{text}: unknown option {option!r}", _nearest(option, OPTIONS))
+        raise BadInput(f"{text}: unknown option {option!r}", did_you_mean(option, OPTIONS))
     match option:
         case "accept":
             return replace(policy, accept=Acceptance.parse(value))
@@ -123,8 +123,3 @@ def _share(value: str, text: str) -> float:
         return float(value)
     except ValueError:
         raise BadInput(f"{text}: {value!r} is not a share", "write keep=0.3") from None
-
-
-def _nearest(word: str, among: Iterable[str] | Mapping[str, object]) -> str:
-    near = get_close_matches(word, among := list(among), 1)
-    return f"did you mean {near[0]}?" if near else f"there are: {', '.join(among)}"

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from random import Random
 from typing import cast
 
 from cuecard.domain.call import Mode, Usage
 from cuecard.domain.errors import BadInput, Unsupported
 from cuecard.domain.question import AnswerKind, letter
+from cuecard.domain.suggestions import did_you_mean
 from cuecard.evals.item import Item
 from cuecard.models import prompt as layouts
 from cuecard.models.base import Abilities, Event, Limits, Model, Weigher, Weighing
@@ -81,11 +81,7 @@ def change_of(placebo: str) -> Change:
             raise BadInput(f"{placebo}: there is no class {found[1]!r}", f"there are: {', '.join(CLASSES)}")
         return _altered(found[1])
     if placebo not in PLACEBOS:
-        names = (*PLACEBOS, CORRUPTED, ALTERED)
-        near = get_close_matches(placebo, names, 1)
-        raise BadInput(
-            f"there is no placebo {placebo!r}", f"did you mean {near[0]}?" if near else f"there are: {', '.join(names)}"
-        )
+        raise BadInput(f"there is no placebo {placebo!r}", did_you_mean(placebo, (*PLACEBOS, CORRUPTED, ALTERED)))
     return PLACEBOS[placebo]
 
 

@@ -8,10 +8,10 @@ compared with torchtitan's table (2B, 8B, 30B-A3B: pytorch/torchtitan, torchtita
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from cuecard.domain.errors import BadInput
+from cuecard.domain.suggestions import did_you_mean
 
 _SMALL_EYE = {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "deepstack_visual_indexes": [5, 11, 17]}
 _LARGE_EYE = {"depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "deepstack_visual_indexes": [8, 16, 24]}
@@ -103,6 +103,5 @@ PRESETS: Mapping[str, dict[str, Any]] = {
 
 def near(name: str) -> BadInput:
     """What to say of a name that is no preset."""
-    found = get_close_matches(name, PRESETS, 1)
-    hint = f"did you mean {found[0]}?" if found else f"presets are {', '.join(PRESETS)}"
-    return BadInput(f"unknown model {name[:200]!r}", hint)
+    presets = f"presets are {', '.join(PRESETS)}"
+    return BadInput(f"unknown model {name[:200]!r}", did_you_mean(name, PRESETS, presets))

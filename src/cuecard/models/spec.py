@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from cuecard.disk import toml_of
 from cuecard.domain.errors import BadInput, MissingExtra
+from cuecard.domain.suggestions import did_you_mean
 from cuecard.models.base import Model
 
 EMBEDDED = ("demo-small", "demo-large")
@@ -106,13 +106,8 @@ def parse(text: str) -> Spec:
         return GgufFile(Path(text))
     if text.endswith(".jsonl") and _is(Path.is_file, text):
         return Recording(Path(text))
-    near = get_close_matches(text, EMBEDDED, 1)
-    hint = (
-        f"did you mean {near[0]}?"
-        if near
-        else "use demo-small, demo-large, hf:ORG/NAME, a directory, a .gguf file, or http://HOST:PORT/v1#NAME"
-    )
-    raise BadInput(f"unknown model {text[:200]!r}", hint)
+    forms = "use demo-small, demo-large, hf:ORG/NAME, a directory, a .gguf file, or http://HOST:PORT/v1#NAME"
+    raise BadInput(f"unknown model {text[:200]!r}", did_you_mean(text, EMBEDDED, forms))
 
 
 def _is(what: Callable[[Path], bool], text: str) -> bool:
@@ -127,11 +122,7 @@ def load(spec: str | Mapping[str, Any], role: str = "") -> Model:
     settings = dict(spec) if isinstance(spec, Mapping) else {"model": spec}
     where = f" for {role}" if role else ""
     if unknown := sorted(set(settings) - set(KEYS)):
-        near = get_close_matches(unknown[0], KEYS, 1)
-        raise BadInput(
-            f"unknown key {unknown[0]!r}{where}",
-            f"did you mean {near[0]}?" if near else f"there are: {', '.join(KEYS)}",
-        )
+        raise BadInput(f"unknown key {unknown[0]!r}{where}", did_you_mean(unknown[0], KEYS))
     if not settings.get("model"):
         raise BadInput(f"no model is named{where}", 'write model = "…"')
     for key, value in settings.items():

@@ -10,12 +10,12 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from enum import StrEnum
 from itertools import accumulate
 from random import Random
 
 from cuecard.domain.errors import BadInput
+from cuecard.domain.suggestions import did_you_mean
 from cuecard.models.base import Model, Weighing
 
 Weighed = Sequence[tuple[str, float]]
@@ -107,10 +107,8 @@ class CardCut:
         if not 0 < self.keep <= 1:
             raise BadInput(f"card_keep = {self.keep:g} is no share of a card", "write a number above 0 and at most 1")
         if self.selector not in SELECTORS:
-            near = get_close_matches(self.select[:100], SELECTORS, 1)
             every = f"there are: {', '.join(SELECTORS)}, each also with {PASSAGE}"
-            hint = f"did you mean {near[0]}?" if near else every
-            raise BadInput(f"unknown card_select {self.select!r}", hint)
+            raise BadInput(f"unknown card_select {self.select!r}", did_you_mean(self.select, SELECTORS, every))
 
     def __str__(self) -> str:
         ending = "" if self.ending is Ending.FREE else f", its last sentence {self.ending}"

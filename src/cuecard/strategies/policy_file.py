@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from cuecard.disk import toml_of
 from cuecard.domain.errors import BadInput
+from cuecard.domain.suggestions import did_you_mean
 from cuecard.models.prompt import CardFormat
 from cuecard.strategies.card_selection import cut_with
 from cuecard.strategies.policy import Acceptance, EarlyStop, Policy, Schedule
@@ -133,9 +133,7 @@ def _checked(table: dict[str, Any], kind: type[PolicyFile] | type[Origin], where
     known_keys = {field.name: str(field.type).split(" ")[0] for field in fields(kind) if field.name != "origin"}
     for key, value in table.items():
         if key not in known_keys:
-            near = get_close_matches(key, known_keys, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known_keys)}"
-            raise BadInput(f"unknown key {where}{key}", hint)
+            raise BadInput(f"unknown key {where}{key}", did_you_mean(key, known_keys))
         wanted = _KINDS[known_keys[key]]
         if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
             raise BadInput(f"{where}{key} is {value!r}, which is no {known_keys[key]}", "see docs/evaluation.md")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -15,6 +14,7 @@ from cuecard.domain.call import Call, Mode
 from cuecard.domain.errors import BadInput, ModelError, ModelTimeout, NoAnswer
 from cuecard.domain.outcome import LatencyKind, Outcome, Route
 from cuecard.domain.question import AnswerKind, Question, labelled
+from cuecard.domain.suggestions import did_you_mean
 from cuecard.models.base import Model
 from cuecard.models.scope import outside
 from cuecard.strategies import baselines, paper
@@ -42,9 +42,7 @@ STRATEGIES: Mapping[str, Callable[..., Any]] = {
 def known(strategy: str) -> Callable[..., Any]:
     """The strategy of this name. Raises BadInput with a suggestion."""
     if not isinstance(strategy, str) or strategy not in STRATEGIES:
-        near = get_close_matches(str(strategy)[:100], STRATEGIES, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(STRATEGIES)}"
-        raise BadInput(f"unknown strategy {strategy!r}", hint)
+        raise BadInput(f"unknown strategy {strategy!r}", did_you_mean(strategy, STRATEGIES))
     return STRATEGIES[strategy]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from cuecard.disk import CannotStore
 from cuecard.domain.call import FinishReason, Mode
 from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import Route
+from cuecard.domain.suggestions import did_you_mean
 from cuecard.evals.arm import LIVE
 from cuecard.evals.storage.database import Record, Store
 from cuecard.evals.study import folder
@@ -134,6 +134,4 @@ def tokens(answer: Record, kind: str) -> int | None:
 
 def _known(name: str, there: Sequence[str], what: str) -> None:
     if name not in there:
-        near = get_close_matches(name, there, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(there)}"
-        raise BadInput(f"{what} {name[:100]!r}", hint)
+        raise BadInput(f"{what} {name[:100]!r}", did_you_mean(name, there))

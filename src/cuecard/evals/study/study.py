@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from cuecard.disk import toml_of
 from cuecard.domain.errors import BadInput
+from cuecard.domain.suggestions import did_you_mean
 from cuecard.evals import model_identity
 from cuecard.evals.arm import Arm, parse_all
 from cuecard.evals.item import Task
@@ -191,8 +191,7 @@ def read(path: Path) -> Study:
     options = {key: value for key, value in told.items() if key not in models}
     for key, value in options.items():
         if key not in KEYS:
-            near = get_close_matches(key, KEYS, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(KEYS)}, and a table a model"
+            hint = did_you_mean(key, KEYS, f"there are: {', '.join(KEYS)}, and a table a model")
             raise BadInput(f"{path}: unknown key {key!r}", hint)
         what, kind = KEYS[key]
         fits = isinstance(value, (int, float) if kind is float else kind)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from difflib import get_close_matches
 from functools import cached_property
 from importlib.metadata import version
 from itertools import islice
@@ -13,6 +12,7 @@ from typing import Any
 from cuecard.answers.readers.number import whole
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import AnswerKind, Question
+from cuecard.domain.suggestions import did_you_mean
 from cuecard.evals.item import Aggregate, Item
 from cuecard.evals.scoring.scorers import puzzles
 
@@ -73,6 +73,6 @@ class GymTask:
         except (ValueError, AssertionError) as error:
             from reasoning_gym.factory import DATASETS
 
-            near = get_close_matches(self.puzzle, DATASETS, 1)
-            hint = f"did you mean gym:{near[0]}?" if near else f"there are {len(DATASETS)}: gym:{', '.join(DATASETS)}"
+            every = f"there are {len(DATASETS)}: gym:{', '.join(DATASETS)}"
+            hint = did_you_mean(self.puzzle, DATASETS, every, form="gym:{}")
             raise BadInput(f"reasoning-gym has no {self.puzzle!r}, or not so ({error})", hint[:2000]) from error

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import suppress
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from cuecard.answers import guess_kind
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import AnswerKind, Image
+from cuecard.domain.suggestions import did_you_mean
 from cuecard.evals.item import Aggregate
 from cuecard.evals.tasks.rows import Asked, Fault, RowsTask, Unusable, found
 
@@ -101,8 +101,7 @@ def _object(line: bytes) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise Unusable(Fault.MALFORMED, "it is not a JSON object", "write one JSON object a line")
     if unknown := sorted(set(row) - set(KEYS)):
-        near = get_close_matches(unknown[0], KEYS, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(KEYS)}"
+        hint = did_you_mean(unknown[0], KEYS, form="{!r}")
         raise Unusable(Fault.MALFORMED, f"unknown key {unknown[0]!r}", hint)
     return row
 

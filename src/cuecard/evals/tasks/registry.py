@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import AnswerKind
+from cuecard.domain.suggestions import did_you_mean
 from cuecard.evals.item import Item, Task
 from cuecard.evals.scoring.scorers import SCORERS
 from cuecard.evals.tasks.gym import GymTask
@@ -62,9 +62,7 @@ def open_task(spec: str) -> Task:
     name, _, rest = spec.partition(":")
     opener = _OPENERS.get(name)
     if opener is None:
-        near = get_close_matches(name, _OPENERS, 1)
-        told = f"did you mean {near[0]}?" if near else f"there are: {', '.join(_OPENERS)}"
-        raise BadInput(f"unknown task {name[:100]!r}", told)
+        raise BadInput(f"unknown task {name[:100]!r}", did_you_mean(name, _OPENERS))
     options = dict(_options(name, rest, opener))
     if opener.needed and opener.first not in options:
         raise BadInput(f"{name} needs {opener.options[opener.first or '']}", f"write {name}:{opener.argument}")
@@ -85,11 +83,8 @@ def _options(name: str, rest: str, opener: Opener) -> Iterator[tuple[str, str]]:
         elif equals and key in opener.options:
             raise BadInput(f"{name}: {key} has no value", f"it takes {opener.options[key]}")
         else:
-            near = get_close_matches(key, opener.options, 1)
-            there = ", ".join(opener.options) or "no options"
-            raise BadInput(
-                f"{name} has no option {key[:100]!r}", f"did you mean {near[0]}?" if near else f"it takes: {there}"
-            )
+            options = f"it takes: {', '.join(opener.options) or 'no options'}"
+            raise BadInput(f"{name} has no option {key[:100]!r}", did_you_mean(key, opener.options, options))
 
 
 def _is_file(text: str) -> bool:
@@ -114,10 +109,7 @@ def one_of(options: Options, key: str, names: Mapping[str, object] | tuple[str, 
     text = options.get(key)
     if text is None or text in names:
         return text
-    near = get_close_matches(text, names, 1)
-    raise BadInput(
-        f"{key}={text[:40]} is not known", f"did you mean {near[0]}?" if near else f"it is one of: {', '.join(names)}"
-    )
+    raise BadInput(f"{key}={text[:40]} is not known", did_you_mean(text, names, f"it is one of: {', '.join(names)}"))
 
 
 # --- the tasks of this room -------------------------------------------------------------------------------------------

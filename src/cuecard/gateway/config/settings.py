@@ -6,12 +6,12 @@ import ipaddress
 import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, field_validator
 
+from cuecard.domain.suggestions import did_you_mean
 from cuecard.gateway.admission.budgets import Budget
 from cuecard.gateway.admission.keys import Key
 from cuecard.strategies.run import STRATEGIES
@@ -169,5 +169,5 @@ def is_loopback(host: str) -> bool:
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    near = get_close_matches(name, known, 1)
-    return f", did you mean {near[0]}?" if near else ""
+    near = did_you_mean(name, known, "")
+    return f", {near}" if near else ""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 from cuecard.domain.errors import UnknownModel
+from cuecard.domain.suggestions import did_you_mean
 from cuecard.strategies.policy import Schedule
 from cuecard.strategies.run import STRATEGIES
 
@@ -27,7 +27,5 @@ def virtual(pair: str) -> dict[str, tuple[str | None, Schedule | None]]:
 
 def unknown(model: str, served: Sequence[str]) -> UnknownModel:
     """What to say of a model that is not served; the first of those that are is named."""
-    near = get_close_matches(model[:100], served, 1)
     listed = f"GET /v1/models lists what is served, as {served[0]}; aliases in the configuration add names to a pair"
-    hint = f"did you mean {near[0]}?" if near else listed
-    return UnknownModel(f"the model {model[:200]!r} is not served here", hint)
+    return UnknownModel(f"the model {model[:200]!r} is not served here", did_you_mean(model, served, listed))

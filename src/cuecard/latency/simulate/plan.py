@@ -8,13 +8,13 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from cuecard.domain.call import Call
 from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import Outcome, Route
+from cuecard.domain.suggestions import did_you_mean
 from cuecard.latency.analysis.latency_model import plainest, read_all
 from cuecard.latency.simulate.simulation import Chances, Way, Workload, outcomes
 from cuecard.models.simulated import Profile
@@ -262,8 +262,4 @@ def _made(kind: Any, told: Mapping[str, Any], where: str) -> Any:
 
 def _only(told: Mapping[str, Any], known: Sequence[str], where: str) -> None:
     if unknown := sorted(set(told) - set(known)):
-        near = get_close_matches(unknown[0], known, 1)
-        raise BadInput(
-            f"unknown key {unknown[0]!r} in {where}",
-            f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}",
-        )
+        raise BadInput(f"unknown key {unknown[0]!r} in {where}", did_you_mean(unknown[0], known))

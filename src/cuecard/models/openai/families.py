@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from typing import Any
 from urllib.parse import urlsplit
 
 from cuecard.domain.errors import BadInput
+from cuecard.domain.suggestions import did_you_mean
 from cuecard.models.prompt import EMBEDDED, PROSE, TAGS, Style
 
 Switch = Mapping[str, Any]
@@ -100,7 +100,6 @@ def named(name: str) -> Family:
     """The family of this name; a name that is none is refused with the nearest one."""
     rows = {row.name: row for row in (*FAMILIES, UNKNOWN)}
     if name not in rows:
-        near = get_close_matches(name, rows, n=1)
-        meant = f"; did you mean {near[0]!r}?" if near else ""
-        raise BadInput(f"no model family {name!r}{meant}", hint=f"one of: auto, {', '.join(rows)}")
+        near = did_you_mean(name, rows, "", form="{!r}")
+        raise BadInput(f"no model family {name!r}{near and f'; {near}'}", hint=f"one of: auto, {', '.join(rows)}")
     return rows[name]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 from cuecard.domain.errors import BadInput
+from cuecard.domain.suggestions import did_you_mean
 from cuecard.gateway.wire.usage import Json
 
 MOST_TOKENS = 2**31 - 1
@@ -19,8 +19,7 @@ def is_same(one: object, other: object) -> bool:
 
 def suggest(key: str, known: Sequence[str]) -> str:
     """What to write in place of an unknown name."""
-    near = get_close_matches(key[:100], known, 1)
-    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
+    return did_you_mean(key, known, form="{!r}")
 
 
 def object_of(body: Json, key: str, known: Sequence[str] | None = None) -> Json:
