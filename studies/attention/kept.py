@@ -29,9 +29,8 @@ from cuecard.models import spec
 from cuecard.models.base import Limits
 from cuecard.report.evaluation.csv_tables import write_csv
 from cuecard.report.evaluation.cut_cards import kept_words
-from cuecard.stats.array_intervals import Band, band
-from cuecard.stats.inference import holm
-from cuecard.stats.proportions import wilson
+from cuecard.stats.bootstrap import Band, band
+from cuecard.stats.inference import holm, wilson_bounds
 
 
 def asked(task: str, limit: int | None) -> Iterator[Asked]:
@@ -82,7 +81,7 @@ def places(run: Path) -> Iterator[dict[str, Any]]:
     found = [card_cuts.ends("".join(each["pieces"]), str(_number(each["answer"]))) for each in own]
     for name in found[0]:
         count = sum(each[name] for each in found)
-        low, high = wilson(count, len(found))
+        low, high = wilson_bounds(count, len(found))
         row = {"part": name, "cards": len(found), "say the answer": count}
         yield {**row, "share": round(count / len(found), 4), "low": round(low, 4), "high": round(high, 4)}
 

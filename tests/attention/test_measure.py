@@ -18,7 +18,7 @@ from cuecard.attention.token_classes import TokenClass, classes, conclusion
 from cuecard.domain.errors import CuecardError
 from cuecard.models.local.attention_hook import Rows
 from cuecard.models.local.token_spans import Span, Spans
-from cuecard.stats.array_intervals import band
+from cuecard.stats.bootstrap import band
 
 PIECES = ("Cell", " 4", " shows", " a", " blue", " 6", ",", " so", " the", " answer", " is", " 6", ".")
 
@@ -205,4 +205,4 @@ def test_intervals_hold_what_is_not_a_number_out_and_draw_clusters_whole() -> No
     assert np.isnan(band(np.full((3, 2), np.nan), ["a", "b", "c"]).mean).all()
     ratio = band(np.array([1.0, 1.0]), ["a", "b"], np.array([1.0, 3.0]))
     assert ratio.mean == 0.5
-    assert ratio.told() == "50.0 (33.3–100.0)"
+    assert ratio.text() == "50.0 (33.3–100.0)"

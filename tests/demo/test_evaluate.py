@@ -10,7 +10,7 @@ from cuecard.domain.call import Mode
 from cuecard.domain.outcome import Route
 from cuecard.models.prompt import Prompt
 from cuecard.models.replay import Says, ScriptedModel
-from cuecard.stats.proportions import mcnemar, wilson
+from cuecard.stats.inference import mcnemar, wilson_bounds
 from cuecard.strategies.policy import DEFAULT_ACCEPTANCE
 
 SURE, UNSURE = -0.01, -1.5
@@ -67,9 +67,9 @@ async def test_what_a_rule_would_do_is_what_it_did(result):
 
 
 def test_intervals_and_tests_are_those_of_the_books():
-    low, high = wilson(81, 263)  # Newcombe 1998, table I, method 3
+    low, high = wilson_bounds(81, 263)  # Newcombe 1998, table I, method 3
     assert (low, high) == (pytest.approx(0.2553, abs=5e-5), pytest.approx(0.3662, abs=5e-5))
-    assert wilson(0, 20)[0] == 0
+    assert wilson_bounds(0, 20)[0] == 0
     assert mcnemar(10, 2) == pytest.approx(0.0386, abs=5e-5)
     assert mcnemar(0, 0) == 1
 

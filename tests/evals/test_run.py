@@ -23,7 +23,7 @@ from cuecard.evals.arm import parse_all
 from cuecard.evals.runner.run import Plan, asked, chosen, expected, run
 from cuecard.evals.storage.database import Store
 from cuecard.evals.summary.ledger import LedgerError
-from cuecard.evals.summary.summary import quantile, summary
+from cuecard.evals.summary.summary import summary
 from cuecard.models.base import Finished, Progress
 from cuecard.models.replay import Says, ScriptedModel
 from cuecard.strategies.policy import Policy
@@ -496,8 +496,3 @@ def test_accepted_answers_that_are_wrong_are_counted(tmp_path):
     lab.run()
     told = summed(lab)["tasks"]["made-up"]["arms"]["mutual/accept=agree"]
     assert (told["accepted"], told["accepted_wrong"], told["accuracy"]) == (4, 4, 0.0)
-
-
-def test_quantiles_lie_between_neighbours():
-    assert [quantile([1.0, 2.0, 3.0], level) for level in (0, 0.5, 0.75, 1)] == [1.0, 2.0, 2.5, 3.0]
-    assert quantile([], 0.5) is None

@@ -29,7 +29,7 @@ from cuecard.domain.question import Question
 from cuecard.models import spec
 from cuecard.models.base import Model
 from cuecard.report.page.machine import machine
-from cuecard.stats.proportions import mcnemar, wilson
+from cuecard.stats.inference import mcnemar, wilson_bounds
 from cuecard.strategies.policy import Acceptance, Policy, Schedule
 from cuecard.strategies.run import answer
 
@@ -95,7 +95,7 @@ def summary(trials: Sequence[Trial]) -> dict[str, Any]:
     for arm in dict.fromkeys(trial.arm for trial in trials):
         own = [trial for trial in trials if trial.arm == arm]
         right = sum(trial.right for trial in own)
-        low, high = wilson(right, len(own))
+        low, high = wilson_bounds(right, len(own))
         arms[arm] = {
             "accuracy": right / len(own),
             "low": low,
@@ -208,7 +208,7 @@ async def easy_vqa_short(model: Model, count: int, seed: int, tick: Callable[[],
         outcome = await answer(asked, {"large": model}, "short:large", Policy())
         right += score(extract(outcome.answer, asked), [item.answer], asked) == 1
         tick()
-    low, high = wilson(right, len(chosen))
+    low, high = wilson_bounds(right, len(chosen))
     return {"questions": len(chosen), "accuracy": right / max(1, len(chosen)), "low": low, "high": high}
 
 

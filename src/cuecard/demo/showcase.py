@@ -14,7 +14,7 @@ from cuecard.domain.errors import CuecardError
 from cuecard.domain.outcome import LatencyKind, Outcome, Route
 from cuecard.models.base import Model
 from cuecard.report.page.records import NEITHER, Answered, Exhibit, Row, Sample, Showcase
-from cuecard.stats.proportions import wilson
+from cuecard.stats.inference import wilson_bounds
 from cuecard.strategies.policy import Policy, Schedule
 
 REFERENCE = "reason:large"
@@ -72,7 +72,7 @@ def row(name: str, own: Sequence[Trial], trials: Sequence[Trial], asked: int) ->
     strategy, schedule = ARMS[name]
     right, mean_s = sum(trial.right for trial in own), fmean(trial.seconds for trial in own)
     parts = [busy(trial.outcome) for trial in own]
-    low, high = wilson(right, asked)
+    low, high = wilson_bounds(right, asked)
     return Row(
         strategy=strategy,
         schedule=schedule,

@@ -14,7 +14,7 @@ from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import Question
 from cuecard.gateway.service import Service
 from cuecard.gateway.wire.usage import charge, estimated_tokens
-from cuecard.stats.proportions import wilson
+from cuecard.stats.inference import wilson_bounds
 from cuecard.strategies.run import answer
 
 WAITING = 100
@@ -63,7 +63,7 @@ class Audit:
     @property
     def interval(self) -> tuple[float, float]:
         """95% interval of the share of false accepts."""
-        return wilson(self.differed, self.checked)
+        return wilson_bounds(self.differed, self.checked)
 
     @property
     def alarming(self) -> bool:

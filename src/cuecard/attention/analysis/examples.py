@@ -12,7 +12,7 @@ import numpy as np
 from cuecard.attention import store
 from cuecard.attention.store import Record
 from cuecard.domain.question import Image
-from cuecard.stats.array_intervals import Array
+from cuecard.stats.bootstrap import Array
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from cuecard.attention.axes import BOUND, LARGE_CARD, LARGE_OWN, QUERIES, READIN
 from cuecard.attention.store import Record
 from cuecard.domain.errors import BadInput
 from cuecard.models.local.token_spans import Span
-from cuecard.stats.array_intervals import Array, Band, band, plain
-from cuecard.stats.proportions import wilson
+from cuecard.stats.bootstrap import Array, Band, band, plain
+from cuecard.stats.inference import wilson_bounds
 
 REASONING = SPANS.index(Span.REASONING)
 
@@ -200,7 +200,7 @@ def _right(of: _Values) -> Band | None:
         return None
     scores, clusters = zip(*known, strict=True)
     if set(scores) <= {0, 1} and len(set(clusters)) == len(scores):
-        low, high = wilson(int(sum(scores)), len(scores))
+        low, high = wilson_bounds(int(sum(scores)), len(scores))
         return Band(np.array(np.mean(scores)), np.array(low), np.array(high), len(scores))
     return band(np.array(scores), clusters)
 

@@ -28,8 +28,8 @@ from cuecard.domain.question import Question
 from cuecard.models import prompt as layouts
 from cuecard.models.base import Limits, Model
 from cuecard.models.prompt import CardFormat
-from cuecard.stats.array_intervals import Array, band
-from cuecard.stats.proportions import mcnemar, wilson
+from cuecard.stats.bootstrap import Array, band
+from cuecard.stats.inference import mcnemar, wilson_bounds
 from cuecard.strategies.card_selection import CardCut, Ending, Weighed, words
 
 SHARES = (0.1, 0.2, 0.3, 0.5, 0.7)
@@ -146,7 +146,7 @@ def table(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"card": name, "questions": len(records)}
         for what in ("right", "same"):
             count = sum(record[what][name] for record in records)
-            low, high = wilson(count, len(records))
+            low, high = wilson_bounds(count, len(records))
             row |= {what: count / len(records), f"{what}_low": low, f"{what}_high": high}
         kept = [record["kept"].get(name, record["words"] if name == WHOLE else 0) for record in records]
         made.append({**row, "words": float(np.mean(kept))})

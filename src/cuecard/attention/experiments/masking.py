@@ -23,7 +23,7 @@ from cuecard.models.base import Limits, Model
 from cuecard.models.local.attention_hook import Rows
 from cuecard.models.local.token_spans import Span, Spans
 from cuecard.models.prompt import Prompt, reason
-from cuecard.stats.array_intervals import Array, band
+from cuecard.stats.bootstrap import Array, band
 
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
 CHOICES = ("key", "other", "least", "last")

@@ -26,7 +26,7 @@ from cuecard.evals.analysis.tune import Goal, Look, Tuning
 from cuecard.evals.storage.untimed import is_timed
 from cuecard.evals.study import folder
 from cuecard.evals.summary.ledger import Price
-from cuecard.stats.inference import Interval, ratio_interval
+from cuecard.stats.bootstrap import Interval, ratio_interval
 from cuecard.strategies import policy_file
 from cuecard.strategies.policy_file import Origin
 

@@ -13,9 +13,9 @@ from cuecard.evals.arm import LIVE
 from cuecard.evals.scoring.extractors import EXTRACTORS
 from cuecard.evals.storage.database import Record
 from cuecard.evals.summary.ledger import Ledger, LedgerError, Price, ledger, route_of
-from cuecard.evals.summary.summary import latency, mean, share
+from cuecard.evals.summary.summary import latency
 from cuecard.stats.bootstrap import Interval, mean_interval
-from cuecard.stats.inference import share_interval
+from cuecard.stats.inference import mean, share, share_interval
 
 MEASURES = ("latency", "tokens", "price")
 

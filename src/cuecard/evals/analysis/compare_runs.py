@@ -13,14 +13,8 @@ from cuecard.evals.analysis.results import plain
 from cuecard.evals.analysis.units import Bench, benches, by_arm, counted, generated, timed
 from cuecard.evals.arm import LIVE
 from cuecard.evals.storage.database import Record, Store
-from cuecard.stats.inference import (
-    Comparison,
-    Interval,
-    compare,
-    difference_interval,
-    flip_p,
-    holm,
-)
+from cuecard.stats.bootstrap import Interval, flip_p
+from cuecard.stats.inference import PairedComparison, compare, difference_interval, holm
 
 VERSION = 1
 ALIKE = ("text", "options", "kind", "golds", "images", "scorer")
@@ -46,7 +40,7 @@ class ArmContrast:
     task: str
     arm: str
     questions: int
-    accuracy: Comparison | None
+    accuracy: PairedComparison | None
     """None where nothing is scored in both."""
     first_accuracy: float | None
     second_accuracy: float | None

@@ -11,15 +11,14 @@ from cuecard.evals.analysis.units import Bench, counted, family, generated, genu
 from cuecard.evals.arm import LIVE, Arm
 from cuecard.evals.scoring.extractors import EXTRACTORS
 from cuecard.evals.storage.database import Record
+from cuecard.stats.bootstrap import Interval, ratio_interval
 from cuecard.stats.inference import (
-    Comparison,
-    Interval,
     NonInferiority,
+    PairedComparison,
     compare,
     difference_interval,
     holm,
     non_inferiority,
-    ratio_interval,
 )
 
 LEVEL = 0.05
@@ -51,7 +50,7 @@ class Difference:
     arm: str
     against: str
     pairs: int
-    accuracy: Comparison
+    accuracy: PairedComparison
     p_adjusted: float
     """Holm's."""
     not_worse: NonInferiority
@@ -183,7 +182,7 @@ def clusters_of(bench: Bench, both: Sequence[tuple[Record, Record]]) -> list[str
 
 def by_extractor(bench: Bench, ones: Sequence[Record], others: Sequence[Record]) -> dict[str, ByExtractor]:
     """The comparison of accuracies by every extractor that scored both arms."""
-    found, known = {}, dict[tuple[tuple[float, float], ...], Comparison]()
+    found, known = {}, dict[tuple[tuple[float, float], ...], PairedComparison]()
     for name in EXTRACTORS:
         one, other = bench.graded(ones, name), bench.graded(others, name)
         units = [unit for unit in one if unit in other]
@@ -196,7 +195,7 @@ def by_extractor(bench: Bench, ones: Sequence[Record], others: Sequence[Record])
     return found
 
 
-def _agree(accuracy: Comparison, extractors: Mapping[str, ByExtractor]) -> bool:
+def _agree(accuracy: PairedComparison, extractors: Mapping[str, ByExtractor]) -> bool:
     estimate = accuracy.difference.estimate
     if accuracy.p > LEVEL:
         return all(each.p > LEVEL for each in extractors.values())

@@ -14,7 +14,8 @@ from cuecard.evals.analysis.acceptance import from_records, told
 from cuecard.evals.scoring import scorers
 from cuecard.evals.storage.database import Record, Store
 from cuecard.evals.storage.untimed import is_timed
-from cuecard.evals.summary.summary import FATES, interval, mean, summary
+from cuecard.evals.summary.summary import FATES, interval, summary
+from cuecard.stats.inference import mean
 from cuecard.strategies.policy import Acceptance
 
 PAIR = ("short:small", "short:large")

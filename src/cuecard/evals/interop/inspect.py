@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +21,7 @@ from cuecard.domain.question import Image
 from cuecard.evals.interop import exports
 from cuecard.evals.interop.exports import Answered, Answers
 from cuecard.evals.storage.database import Record
+from cuecard.stats.inference import standard_error
 
 Form = Literal["json", "eval"]
 SCORER = "cuecard"
@@ -173,10 +173,8 @@ def _sum(samples: list[Record]) -> Record:
 
 
 def _score(scored: list[float], samples: int) -> Record:
-    mean = sum(scored) / len(scored)
-    # the standard error of a mean, as inspect_ai's `stderr`
-    spread = math.sqrt(sum((each - mean) ** 2 for each in scored) / (len(scored) - 1)) if len(scored) > 1 else 0.0
-    metrics = {"accuracy": mean, "stderr": spread / math.sqrt(len(scored))}
+    error = standard_error(scored) if len(scored) > 1 else 0.0
+    metrics = {"accuracy": sum(scored) / len(scored), "stderr": error}
     return {
         "name": SCORER,
         "scorer": SCORER,

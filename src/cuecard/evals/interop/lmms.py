@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +20,7 @@ from cuecard.evals.interop import exports
 from cuecard.evals.interop.exports import Answered, Answers
 from cuecard.evals.interop.predictions import Agreement, Places, Read, Reply, counted, parted
 from cuecard.evals.storage.database import Record
+from cuecard.stats.inference import standard_error
 
 FAILED = "[LMMS_EVAL_REQUEST_FAILED"
 """How a reply begins that is none."""
@@ -170,8 +170,7 @@ def _results(answers: Answers, task: str, samples: list[Sample], stamp: str) -> 
         mean = sum(scores) / len(scores)
         told |= {"score,none": mean, "score_stderr,none": None}
         if len(scores) > 1:
-            spread = math.sqrt(sum((each - mean) ** 2 for each in scores) / (len(scores) - 1))
-            told["score_stderr,none"] = spread / math.sqrt(len(scores))
+            told["score_stderr,none"] = standard_error(scores)
     return {
         "results": {task: told},
         "group_subtasks": {task: []},

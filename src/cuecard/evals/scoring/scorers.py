@@ -26,6 +26,7 @@ from cuecard.domain.question import AnswerKind, Question, letter
 from cuecard.evals.item import Item
 from cuecard.evals.scoring import extractors
 from cuecard.evals.scoring.extractors import EXTRACTORS
+from cuecard.stats.inference import share
 
 Scorer = Callable[[str, Item], float]
 
@@ -220,19 +221,15 @@ def pope(answered: Iterable[tuple[str | None, str]]) -> Pope:
     said_yes = sum(said == "yes" for said, _ in pairs)
     gold_yes = sum(gold == "yes" for _, gold in pairs)
     hits = sum(said == gold == "yes" for said, gold in pairs)
-    precision, recall = _share(hits, said_yes), _share(hits, gold_yes)
+    precision, recall = share(hits, said_yes), share(hits, gold_yes)
     both = (precision or 0.0) + (recall or 0.0)
     return Pope(
-        accuracy=_share(sum(said == gold for said, gold in pairs), len(pairs)),
+        accuracy=share(sum(said == gold for said, gold in pairs), len(pairs)),
         precision=precision,
         recall=recall,
         f1=None if precision is None or recall is None else 2 * precision * recall / both if both else 0.0,
-        yes_ratio=_share(said_yes, len(pairs)),
+        yes_ratio=share(said_yes, len(pairs)),
     )
-
-
-def _share(part: int, whole_: int) -> float | None:
-    return part / whole_ if whole_ else None
 
 
 @dataclass(frozen=True)

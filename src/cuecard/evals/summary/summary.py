@@ -22,7 +22,7 @@ from cuecard.evals.scoring.rescore import item_of, stale
 from cuecard.evals.storage.database import Record, Store
 from cuecard.evals.summary import conservation
 from cuecard.stats.bootstrap import Interval
-from cuecard.stats.inference import share_interval, wilson
+from cuecard.stats.inference import mean, quantile, share, share_interval, wilson
 
 VERSION = 2
 LOST = (FinishReason.CANCELLED, FinishReason.ERROR)
@@ -118,8 +118,8 @@ def latency(answers: Sequence[Record]) -> Record:
     handoffs = [answer["latency"]["handoff_s"] for answer in answers if answer["latency"]["handoff_s"] is not None]
     return {
         "mean_s": mean(seconds),
-        "p50_s": quantile(seconds, 0.5),
-        "p90_s": quantile(seconds, 0.9),
+        "p50_s": quantile(seconds, 0.5) if seconds else None,
+        "p90_s": quantile(seconds, 0.9) if seconds else None,
         "handoff_mean_s": mean(handoffs),
         "kind": answers[0]["latency"]["kind"] if answers else None,
     }
@@ -204,23 +204,3 @@ def _polarity(answer: Record, item: Record) -> tuple[str | None, str]:
 def _is_cut(answer: Record) -> bool:
     cut = (*REASONING_CUT, FinishReason.LENGTH)
     return any(call["mode"] == Mode.REASON and call["finish_reason"] in cut for call in answer["calls"])
-
-
-def mean(values: Iterable[float]) -> float | None:
-    """None of nothing."""
-    known = list(values)
-    return sum(known) / len(known) if known else None
-
-
-def share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
-
-
-def quantile(ordered: Sequence[float], level: float) -> float | None:
-    """Of sorted values, between neighbours in proportion; None of nothing."""
-    if not ordered:
-        return None
-    at = level * (len(ordered) - 1)
-    low = int(at)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (at - low)

@@ -17,6 +17,7 @@ from cuecard.disk import CannotStore
 from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import LatencyKind
 from cuecard.models.simulated import Profile
+from cuecard.stats.inference import quantile
 
 VERSION = 1
 FOLDER = "fits"
@@ -91,16 +92,7 @@ def bounds(values: Sequence[float]) -> tuple[float, float] | None:
     if len(values) < 20:
         return None
     ordered, tail = sorted(values), (1 - CONFIDENCE) / 2
-    return _quantile(ordered, tail), _quantile(ordered, 1 - tail)
-
-
-def _quantile(ordered: Sequence[float], share: float) -> float:
-    place = share * (len(ordered) - 1)
-    below = int(place)
-    above = min(below + 1, len(ordered) - 1)
-    if ordered[below] == ordered[above]:
-        return ordered[below]  # also of two infinities
-    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+    return quantile(ordered, tail), quantile(ordered, 1 - tail)
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from cuecard.attention.axes import LARGE_CARD, LARGE_OWN, QUERIES, SMALL_OWN
 from cuecard.report.page.canvas import TEXT, WIDTH, canvas, key, styled, write
 from cuecard.report.page.html import Drawing, drawing
 from cuecard.report.page.svg import INK
-from cuecard.stats.array_intervals import Array, Band
+from cuecard.stats.bootstrap import Array, Band
 
 COLOURS = {LARGE_OWN: "#008060", LARGE_CARD: "#c14e00", SMALL_OWN: "#0072b2"}
 DASHES: dict[str, tuple[float, Sequence[float]]] = {
@@ -134,7 +134,7 @@ def _what(found: Findings) -> str:
 def _label(shown: Sequence[Found]) -> str:
     """In words, for those who cannot see it."""
     return "; ".join(
-        f"{each.name}: {each.spans.at(ALL, REASONING).told()}% of attention on the reasoning, sparsity"
-        f" {each.sparsity.at(ALL).told()}%"
+        f"{each.name}: {each.spans.at(ALL, REASONING).text()}% of attention on the reasoning, sparsity"
+        f" {each.sparsity.at(ALL).text()}%"
         for each in shown
     )

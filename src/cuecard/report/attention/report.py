@@ -114,8 +114,8 @@ def lead(found: Findings) -> str:
     if of is None:
         return f"{found.questions} questions; no answer of the large model had reasoning to look at."
     return (
-        f"On {of.answers} questions, {of.name}: {of.spans.at(ALL, REASONING).told()}% of the answer's attention is on"
-        f" the reasoning (mean over layers and heads), and {of.sparsity.at(ALL).told()}% of its tokens carry"
+        f"On {of.answers} questions, {of.name}: {of.spans.at(ALL, REASONING).text()}% of the answer's attention is on"
+        f" the reasoning (mean over layers and heads), and {of.sparsity.at(ALL).text()}% of its tokens carry"
         f" {100 * found.config['delta']:g}% of that; even attention would need {100 * found.config['delta']:g}%."
     )
 

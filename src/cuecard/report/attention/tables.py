@@ -11,7 +11,7 @@ import numpy as np
 from cuecard.attention.analysis.overlap import FIGURES
 from cuecard.attention.analysis.results import REASONING, Findings, Found
 from cuecard.attention.axes import BINS, BOUND, CLASSES, QUERIES, SPANS
-from cuecard.stats.array_intervals import Band
+from cuecard.stats.bootstrap import Band
 
 Rows = list[dict[str, Any]]
 Sheet = tuple[list[str], list[list[str]]]
@@ -162,8 +162,8 @@ def spans_sheet(shown: Sequence[Found], place: int) -> Sheet:
     rows = [
         [
             each.name,
-            *(each.spans.at(place, n).told() for n in present),
-            *["–" if each.learned is None else each.learned.at(place).told()] * learned,
+            *(each.spans.at(place, n).text() for n in present),
+            *["–" if each.learned is None else each.learned.at(place).text()] * learned,
         ]
         for each in shown
     ]
@@ -177,10 +177,10 @@ def whole_sheet(shown: Sequence[Found], place: int) -> Sheet:
         [
             each.name,
             str(each.answers),
-            "–" if each.right is None else each.right.told(),
-            each.tokens.told(1),
-            each.spans.at(place, REASONING).told(),
-            each.sparsity.at(place).told(),
+            "–" if each.right is None else each.right.text(),
+            each.tokens.text(1),
+            each.spans.at(place, REASONING).text(),
+            each.sparsity.at(place).text(),
             str(each.as_decoded),
             str(sum(each.skipped.values())),
         ]
@@ -193,7 +193,7 @@ def classes_sheet(shown: Sequence[Found], place: int) -> Sheet:
     """Each class of tokens: its part of the tokens, and of the mass."""
     heads = ["class", *(f"{what}, {each.name}" for each in shown for what in ("tokens", "mass"))]
     rows = [
-        [sort, *(cell for e in shown for cell in (e.class_tokens.at(n).told(), e.classes.at(place, n).told()))]
+        [sort, *(cell for e in shown for cell in (e.class_tokens.at(n).text(), e.classes.at(place, n).text()))]
         for n, sort in enumerate(SORTS)
     ]
     return heads, rows
@@ -202,7 +202,7 @@ def classes_sheet(shown: Sequence[Found], place: int) -> Sheet:
 def kinds_sheet(shown: Sequence[Found], place: int) -> Sheet:
     heads = ["answer from", "kind of answer", "questions", "attention to the reasoning", "sparsity"]
     rows = [
-        [each.name, kind, str(of.questions), of.mass.at(place).told(), of.sparsity.at(place).told()]
+        [each.name, kind, str(of.questions), of.mass.at(place).text(), of.sparsity.at(place).text()]
         for each in shown
         for kind, of in each.kinds.items()
     ]
@@ -221,7 +221,7 @@ def positions_sheet(shown: Sequence[Found], place: int) -> Sheet:
 
 def overlap_sheet(found: Findings) -> Sheet:
     rows = [
-        [name, queries, *(band.at(place, n).told() for n in range(len(FIGURES)))]
+        [name, queries, *(band.at(place, n).text() for n in range(len(FIGURES)))]
         for name, band in (
             ("card: writer, reader", found.same_text),
             ("own reasonings: small, large", found.other_text),
