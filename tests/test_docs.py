@@ -40,7 +40,7 @@ from figures import FIGURES
 from studied import STUDIED
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 WIDTH = 120
 PART = re.compile(r"(?P<begin><!-- generated: (?P<name>[^>]+?) -->\n)(?P<body>.*?)(?P<end><!-- end -->)", re.DOTALL)
@@ -421,13 +421,13 @@ def test_no_line_of_a_page_is_too_long_and_no_path_of_a_machine_is_named(page):
 def test_every_layer_of_the_import_contract_has_a_row_in_the_room_table_in_the_same_order():
     contracts = tomllib.loads(text_of("pyproject.toml"))["tool"]["importlinter"]["contracts"]
     layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
-    section = text_of("docs/architecture.md").split("## Rooms")[1].split("\n## ")[0]
+    section = text_of("docs/explanation/architecture.md").split("## Rooms")[1].split("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
     assert rows == [room.removeprefix("cuecard.") for layer in layers for room in layer.split(" | ")]
 
 
 def test_every_setting_of_a_policy_stands_in_the_docs_with_its_default():
-    text = text_of("docs/strategies.md")
+    text = text_of("docs/reference/policy.md")
     policy, limits = Policy(), Limits()
     settings = [(f.name, getattr(policy, f.name)) for f in fields(Policy) if f.name != "limits"]
     settings += [(f"limits.{f.name}", getattr(limits, f.name)) for f in fields(Limits)]
@@ -436,7 +436,7 @@ def test_every_setting_of_a_policy_stands_in_the_docs_with_its_default():
 
 
 def test_every_threat_names_a_test_that_exists():
-    section = text_of("docs/gateway.md").split("## Threats")[1].split("\n## ")[0]
+    section = text_of("docs/explanation/security.md")
     threats = re.findall(r"^- .*?(?=^- |^\n|\Z)", section, re.MULTILINE | re.DOTALL)
     there = {
         name for file in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", file.read_text())
@@ -448,8 +448,8 @@ def test_every_threat_names_a_test_that_exists():
 
 
 def test_every_strategy_and_every_key_of_a_pair_file_is_described():
-    assert not [name for name in STRATEGIES if f"`{name}`" not in text_of("docs/strategies.md")]
-    assert not [key for key in spec.KEYS if f"| `{key}` |" not in text_of("docs/models.md")]
+    assert not [name for name in STRATEGIES if f"`{name}`" not in text_of("docs/reference/strategies.md")]
+    assert not [key for key in spec.KEYS if f"| `{key}` |" not in text_of("docs/reference/configuration.md")]
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ OWN_OPTIONS = ("small", "large", "strategy", "policy", "probe", "tell")
 
 
 class AskOptions(TypedDict, total=False):
-    """What one question may vary, by keyword; None is as if it were not given. See docs/strategies.md."""
+    """What one question may vary, by keyword; None is as if it were not given. See docs/reference/policy.md."""
 
     choices: Sequence[str] | None
     kind: str | None

@@ -27,7 +27,7 @@ from cuecard.testing.mock_server import MockServer
 from cuecard.testing.mock_server import Says as Replies
 
 pytestmark = pytest.mark.timeout(20)
-DOCS = Path(__file__).parents[2] / "docs" / "gateway.md"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "gateway-api.md"
 
 
 def asked(text: str = COUNT, **more: Any) -> dict[str, Any]:

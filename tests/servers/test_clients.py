@@ -40,7 +40,7 @@ COMMANDS = {
 
 def test_the_first_example_of_the_page_prints_what_it_says(embedded: str):
     """The board of docs/images has five red digits."""
-    page = (CLIENTS.parent / "gateway.md").read_text(encoding="utf-8")
+    page = (CLIENTS.parent / "how-to" / "clients.md").read_text(encoding="utf-8")
     example = page.split("```py\n")[1].split("```")[0].replace("http://127.0.0.1:8400/v1", embedded)
     root = CLIENTS.parents[1]
     done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, timeout=60, cwd=root)

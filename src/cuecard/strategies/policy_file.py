@@ -136,7 +136,7 @@ def _checked(table: dict[str, Any], kind: type[PolicyFile] | type[Origin], where
             raise BadInput(f"unknown key {where}{key}", did_you_mean(key, known_keys))
         wanted = _KINDS[known_keys[key]]
         if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
-            raise BadInput(f"{where}{key} is {value!r}, which is no {known_keys[key]}", "see docs/evaluation.md")
+            raise BadInput(f"{where}{key} is {value!r}, which is no {known_keys[key]}", "see docs/reference/policy.md")
     if lacking := [f.name for f in fields(kind) if f.default is MISSING and f.name not in table]:
         raise BadInput(f"{where}{lacking[0]} is missing", f"write {lacking[0]} = …")
     return table

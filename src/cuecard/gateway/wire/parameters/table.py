@@ -21,7 +21,7 @@ class Use(StrEnum):
 
     READ = "read"
     HANDED_ON = "handed on"
-    """To the models' servers, as docs/gateway.md says."""
+    """To the models' servers, as docs/reference/gateway-api.md says."""
     IGNORED = "ignored"
     """It changes nothing here; named in the response header, unless it has a value that asks for nothing."""
     SERVER = "server"
