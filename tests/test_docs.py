@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 import shlex
+import shutil
 import struct
+import subprocess
 import sys
 import textwrap
 import tomllib
@@ -326,10 +329,17 @@ def test_every_generated_part_has_its_place_and_every_command_its_help():
     assert {part for _, part in PARTS} == set(GENERATORS)
 
 
+def board_in(folder: Path) -> None:
+    """The board of the examples, at its path from the root of a checkout."""
+    (folder / "docs" / "images").mkdir(parents=True)
+    shutil.copy(ROOT / "docs" / "images" / "board.png", folder / "docs" / "images")
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", [name for name in NAMES if blocks(name, "python")])
 def test_the_python_examples_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    board_in(tmp_path)
     names: dict[str, object] = {"__name__": "example"}
     for block in blocks(page, "python"):
         exec(compile(block, page, "exec"), names)
@@ -337,9 +347,9 @@ def test_the_python_examples_of_a_page_run_one_after_the_other(page, tmp_path, m
 
 def test_the_first_example_of_the_readme_answers_with_a_number_and_says_how(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    board_in(tmp_path)
     names: dict[str, object] = {"__name__": "example"}
-    for block in blocks("README.md", "python")[:2]:
-        exec(compile(block, "README.md", "exec"), names)
+    exec(compile(blocks("README.md", "python")[0], "README.md", "exec"), names)
     outcome = names["outcome"]
     assert isinstance(outcome, cuecard.Outcome)
     assert outcome.answer.isdigit()
@@ -450,6 +460,16 @@ def test_every_threat_names_a_test_that_exists():
 def test_every_strategy_and_every_key_of_a_pair_file_is_described():
     assert not [name for name in STRATEGIES if f"`{name}`" not in text_of("docs/reference/strategies.md")]
     assert not [key for key in spec.KEYS if f"| `{key}` |" not in text_of("docs/reference/configuration.md")]
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.skipif(not find_spec("mkdocstrings"), reason="mkdocs is not installed: `make docs` installs it")
+def test_the_site_builds_without_a_warning(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    )
+    assert done.returncode == 0, done.stderr
 
 
 if __name__ == "__main__":
