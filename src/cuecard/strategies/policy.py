@@ -63,7 +63,8 @@ class Acceptance:
 
 
 # Two keys: the paper's `agree` alone lets shared mistakes through. On the embedded pair's validation boards 0.9 is
-# where more confidence hardly keeps more wrong answers out (docs/reference/embedded-pair.md); another pair may want another.
+# where more confidence hardly keeps more wrong answers out (docs/reference/embedded-pair.md); another pair may want
+# another.
 DEFAULT_ACCEPTANCE = Acceptance(agreement=True, confidence=0.9)
 
 

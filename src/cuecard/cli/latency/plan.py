@@ -18,7 +18,9 @@ from cuecard.report.page import formatting
 
 
 def plan(
-    file: Annotated[Path, typer.Argument(help="A TOML file of models, pairs and questions: see docs/reference/latency.md.")],
+    file: Annotated[
+        Path, typer.Argument(help="A TOML file of models, pairs and questions: see docs/reference/latency.md.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Latency and cost of each strategy for pairs of models, on paper: estimated, all of it."""
