@@ -18,7 +18,7 @@ import textwrap
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from math import prod
 from pathlib import Path
@@ -30,8 +30,10 @@ from typer.testing import CliRunner
 
 import cuecard
 from cuecard.cli import app
+from cuecard.demo.tasks import offer
 from cuecard.domain import errors
 from cuecard.domain.question import AnswerKind, Image, Question
+from cuecard.evals.tasks.registry import offered
 from cuecard.models import prompt as layouts
 from cuecard.models import spec
 from cuecard.models.base import Limits
@@ -189,6 +191,24 @@ def _family(family: Family) -> str:
     return f"- **{family.name}**\n" + "".join(f"  {line}\n" for line in lines)
 
 
+def strategies() -> str:
+    rows = []
+    for name, strategy in STRATEGIES.items():
+        function = strategy.func if isinstance(strategy, partial) else strategy
+        about = (inspect.getdoc(function) or "").split("\n")[0]
+        role = f" The {strategy.keywords['role']} one." if isinstance(strategy, partial) else ""
+        rows.append((f"`{name}`", about + role))
+    return table(("name", "what it does"), rows)
+
+
+def tasks() -> str:
+    offer()
+    return table(
+        ("task", "about", "kinds", "scorer"),
+        [(f"`{name}`", opener.about, opener.kinds, opener.scorer) for name, opener in offered().items()],
+    )
+
+
 def parameters() -> str:
     """Parts of both checkpoints in parameters: of the shipped files, or as the code makes them where there are none."""
     from cuecard.demo import checkpoint
@@ -295,6 +315,8 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "control tokens": control_tokens,
     "errors": error_tree,
     "families": families,
+    "strategies": strategies,
+    "tasks": tasks,
     "parameters": parameters,
     "phases": phases,
     "mixes": mixes,

@@ -23,6 +23,7 @@ from cuecard.models.images.images import MOST_BYTES
 from cuecard.pair import Pair, policy_with
 from cuecard.pair import question as ask_of
 from cuecard.strategies import policy_file
+from cuecard.strategies.run import STRATEGIES
 from cuecard.strategies.team import Heard
 
 MOST_TEXT_BYTES = 2**20
@@ -46,7 +47,7 @@ def ask(
         Path | None, Maybe(help="A policy file, as `cuecard tune` writes it; other options go before what it says.")
     ] = None,
     strategy: Annotated[
-        str | None, Maybe(help="mutual (the default), transfer, short, reason, cascade, route, vote, verdict.")
+        str | None, Maybe(help=f"{', '.join(name for name in STRATEGIES if ':' not in name)}; default: mutual.")
     ] = None,
     schedule: Annotated[str | None, Maybe(help="thrifty, overlap or eager; default: by where the models run.")] = None,
     accept: Annotated[

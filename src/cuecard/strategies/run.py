@@ -23,7 +23,10 @@ from cuecard.strategies.policy import Policy, Schedule
 from cuecard.strategies.repair import check_writers, fitting
 from cuecard.strategies.team import LAST_RESORT, Heard, Reply, Team
 
-STRATEGIES: Mapping[str, Callable[..., Any]] = {
+Strategy = Callable[..., Coroutine[Any, Any, Verdict]]
+"""(question, team) -> verdict."""
+
+STRATEGIES: dict[str, Strategy] = {
     "mutual": paper.mutual,
     "transfer": paper.transfer,
     "short": paper.short,
@@ -39,7 +42,12 @@ STRATEGIES: Mapping[str, Callable[..., Any]] = {
 }
 
 
-def known(strategy: str) -> Callable[..., Any]:
+def register(name: str, strategy: Strategy) -> None:
+    """Offer a strategy under a name; a later one takes the place of an earlier one."""
+    STRATEGIES[name] = strategy
+
+
+def known(strategy: str) -> Strategy:
     """The strategy of this name. Raises BadInput with a suggestion."""
     if not isinstance(strategy, str) or strategy not in STRATEGIES:
         raise BadInput(f"unknown strategy {strategy!r}", did_you_mean(strategy, STRATEGIES))
@@ -174,4 +182,4 @@ async def _rescue(question: Question, team: Team, failure: ModelError) -> Verdic
     raise NoAnswer.after(failure, failures) from failure
 
 
-__all__ = ["STRATEGIES", "Schedule", "answer", "known", "told"]
+__all__ = ["STRATEGIES", "Schedule", "Strategy", "answer", "known", "register", "told"]

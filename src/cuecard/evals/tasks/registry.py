@@ -225,9 +225,16 @@ _FROM_HUB = {
     "split": "its split",
     "revision": "its commit",
 }
+
+
+def register_preset(name: str, preset: Preset) -> None:
+    """Offer a benchmark as a data set of the hub holds it, or a file of the same shape."""
+    score = preset.scorer if preset.aggregate == "mean" else f"{preset.scorer}, {preset.aggregate}"
+    register(name, Opener(partial(_preset, preset), preset.about, preset.kinds, score, _FROM_HUB, first="path"))
+
+
 for _name, _each in PRESETS.items():
-    _shown = f"{_each.scorer}, {_each.aggregate}" if _each.aggregate != "mean" else _each.scorer
-    register(_name, Opener(partial(_preset, _each), _each.about, _each.kinds, _shown, _FROM_HUB, first="path"))
+    register_preset(_name, _each)
 
 
 # --- reading a whole task ---------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ from cuecard.strategies.policy import Schedule
 from cuecard.strategies.run import STRATEGIES
 
 PAIR = "cuecard"
-PLAIN = tuple(name for name in STRATEGIES if ":" not in name)
 SCHEDULED = ("mutual", "transfer")
 """Strategies whose name can be followed by a schedule: in the others it changes little."""
 
@@ -18,7 +17,7 @@ SCHEDULED = ("mutual", "transfer")
 def virtual(pair: str) -> dict[str, tuple[str | None, Schedule | None]]:
     """Every virtual model of a pair: name -> strategy and schedule, None where the configuration's own holds."""
     names: dict[str, tuple[str | None, Schedule | None]] = {pair: (None, None)}
-    for strategy in PLAIN:
+    for strategy in (name for name in STRATEGIES if ":" not in name):
         names[f"{pair}/{strategy}"] = strategy, None
         if strategy in SCHEDULED:
             names |= {f"{pair}/{strategy}-{schedule}": (strategy, schedule) for schedule in Schedule}

@@ -40,7 +40,7 @@ def _template(**kwargs: bool) -> Switch:
 
 
 # The first row that matches is taken. Within Qwen3 a suffix decides: -Thinking always thinks, -Instruct never does.
-FAMILIES = (
+FAMILIES: list[Family] = [
     Family(
         "always",
         r"qwen-?3.*thinking|qwq|qvq|deepseek-?r1|r1-distill|kimi.*thinking",
@@ -79,10 +79,15 @@ FAMILIES = (
     # OpenAI's own thinkers show no reasoning: what a reader is to get has to be written in the open, as prose.
     Family("hidden", r"^(?:o[1-9]\b|gpt-5)", PROSE, off={"reasoning_effort": "none"}),
     Family("effort", r"(?!)", TAGS, off={"reasoning_effort": "none"}),
-)
+]
 # Nothing is known: thinking is switched off in both dialects, and reasoning, where it is wanted, asked for as prose.
 _OFF = _template(enable_thinking=False, thinking=False)
 UNKNOWN = Family("unknown", "", PROSE, _OFF, _OFF)
+
+
+def register(family: Family) -> None:
+    """Offer a family before all others; one of the same name is replaced."""
+    FAMILIES[:] = [family, *(row for row in FAMILIES if row.name != family.name)]
 
 
 def family_of(model: str, base_url: str) -> Family:
