@@ -10,7 +10,7 @@ from typing import Any
 from cuecard.latency.analysis.latency_model import Fit, read_all
 from cuecard.latency.analysis.measured import roofs as measured_roofs
 from cuecard.latency.simulate import breakeven
-from cuecard.report.latency.report import largest
+from cuecard.report.latency.tables import largest
 from cuecard.report.page import formatting
 from cuecard.strategies.policy import Schedule
 

@@ -17,20 +17,20 @@ import numpy as np
 import torch
 
 from cuecard.answers import extract
-from cuecard.attention import store
-from cuecard.attention.analysis.results import REASONING
-from cuecard.attention.axes import LARGE_OWN, QUERIES
-from cuecard.attention.experiments import card_cuts, masking
+from cuecard.attention import card_cuts, masking, store
+from cuecard.attention.results import REASONING
 from cuecard.attention.run import Asked
+from cuecard.attention.store import LARGE_OWN, QUERIES
 from cuecard.cli.evals.tasks import open_named
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.evals.runner.run import chosen
 from cuecard.models import spec
 from cuecard.models.base import Limits
-from cuecard.report.evaluation.csv_tables import write_csv
 from cuecard.report.evaluation.cut_cards import kept_words
 from cuecard.stats.bootstrap import Band, band
 from cuecard.stats.inference import holm, wilson_bounds
+from cuecard.report.page.report_files import write_csv
+from cuecard.stats.inference import holm
 
 
 def asked(task: str, limit: int | None) -> Iterator[Asked]:

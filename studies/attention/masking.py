@@ -12,15 +12,15 @@ from pathlib import Path
 
 import torch
 
-from cuecard.attention.experiments import masking
+from cuecard.attention import masking
 from cuecard.attention.run import Asked
 from cuecard.cli.evals.tasks import open_named
 from cuecard.evals.runner.run import chosen
 from cuecard.evals.scoring.scorers import scores
 from cuecard.models import spec
 from cuecard.models.base import Limits
-from cuecard.report.evaluation.csv_tables import write_csv
 from cuecard.report.evaluation.cut_cards import masking as masking_figure
+from cuecard.report.page.report_files import write_csv
 
 HERE = Path(__file__).parent
 

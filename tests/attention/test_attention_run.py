@@ -15,11 +15,10 @@ import pytest
 
 from cuecard.attention import run as runs
 from cuecard.attention import store
-from cuecard.attention.analysis.examples import looks
-from cuecard.attention.analysis.results import findings
-from cuecard.attention.axes import LARGE_CARD, LARGE_OWN, NONE, QUERIES, SMALL_OWN, SPANS
+from cuecard.attention.examples import looks
+from cuecard.attention.results import findings
 from cuecard.attention.run import Asked, Settings
-from cuecard.attention.store import Folder
+from cuecard.attention.store import LARGE_CARD, LARGE_OWN, NONE, QUERIES, SMALL_OWN, SPANS, Folder
 from cuecard.demo import boards
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput, CuecardError, Unsupported

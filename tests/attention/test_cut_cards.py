@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from cuecard.attention import masking
 from cuecard.attention.capture import borrowed, capture, own, said
-from cuecard.attention.experiments import masking
 from cuecard.attention.run import Asked
 from cuecard.demo import boards
 from cuecard.domain.errors import BadInput

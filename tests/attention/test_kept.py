@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from test_attention_run import CONFIG, SETTINGS, asked
 
+from cuecard.attention import card_cuts, masking
 from cuecard.attention import run as runs
-from cuecard.attention.experiments import card_cuts, masking
 from cuecard.attention.store import Folder
 from cuecard.models.base import Limits
 from cuecard.models.local.model import LocalModel

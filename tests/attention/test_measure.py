@@ -10,10 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cuecard.attention.analysis.overlap import onto, other_text, same_text
-from cuecard.attention.axes import BINS, BOUND, CLASSES, READINGS, SPANS, TOP
-from cuecard.attention.bound import SLACK, bounded
-from cuecard.attention.measure import Measure, agreement, sparsity, with_last
+from cuecard.attention.measure import SLACK, Measure, agreement, bounded, sparsity, with_last
+from cuecard.attention.results import onto, other_text, same_text
+from cuecard.attention.store import BINS, BOUND, CLASSES, READINGS, SPANS, TOP
 from cuecard.attention.token_classes import TokenClass, classes, conclusion
 from cuecard.domain.errors import CuecardError
 from cuecard.models.local.attention_hook import Rows

@@ -18,7 +18,7 @@ from cuecard.models import spec
 from cuecard.models.base import Model
 from cuecard.models.prompt import Prompt
 from cuecard.models.simulated import Profile, Says, Script, SimulatedModel
-from cuecard.report.page.records import Showcase
+from cuecard.report.showcase.records import Showcase
 
 BOARDS, PHOTOS = 10, 4
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
+
+from PIL import Image as Pictures
 
 from cuecard.domain.call import Call, FinishReason, Mode, Usage
 from cuecard.domain.outcome import LatencyKind, Outcome, Route
 from cuecard.domain.question import AnswerKind, Image, Question
-from cuecard.report.page.records import Answered, Exhibit, Row, Sample, Showcase
+from cuecard.report.showcase.records import Answered, Exhibit, Row, Sample, Showcase
+
+
+def _picture() -> bytes:
+    buffer = io.BytesIO()
+    Pictures.new("RGB", (8, 8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
 
 REASONING = "Let us start at cell 4. Now cell 7 shows a red 3."
 
@@ -29,7 +39,7 @@ CALLS = (
     call("large", Mode.READ, 0.2, 0.22),
 )
 OUTCOME = Outcome("3", Route.TRANSFERRED, "mutual", CALLS, 0.221, "the large model read", "eager")
-QUESTION = Question("Which digit do you reach?", (Image(b"\x89PNG stub"),), kind=AnswerKind.NUMBER)
+QUESTION = Question("Which digit do you reach?", (Image(_picture()),), kind=AnswerKind.NUMBER)
 
 
 def row(strategy: str, schedule: str | None = None, **changed: object) -> Row:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from runs import made
 
-from cuecard.attention.experiments import masking as masks
+from cuecard.attention import masking as masks
 from cuecard.evals.analysis.results import findings
 from cuecard.evals.study import folder
 from cuecard.report.evaluation.cut_cards import cut_cards, kept, masking

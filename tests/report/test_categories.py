@@ -17,7 +17,7 @@ from cuecard.domain.question import AnswerKind, Question
 from cuecard.evals.item import Item
 from cuecard.evals.scoring.scorers import Pope
 from cuecard.models.replay import Says, ScriptedModel
-from cuecard.report.evaluation import categories
+from cuecard.report.evaluation import html_tables
 
 CATEGORIES = ("random", "popular", "adversarial")
 GOLDS = ("yes", "no")
@@ -71,7 +71,7 @@ def test_popes_five_figures_are_told_of_all_questions_and_of_each_category(popes
 
 def test_the_page_and_a_table_show_them(popes):
     run, told, page = popes
-    heads, rows = categories.pope(told["tasks"]["popes"], ["short:large"])
+    heads, rows = html_tables.pope(told["tasks"]["popes"], ["short:large"])
     assert heads[3:] == ["accuracy", "precision", "recall", "f1", "yes ratio"]
     assert [row[1] for row in rows] == ["all", *sorted(CATEGORIES)]
     assert "By category" in page

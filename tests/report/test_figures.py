@@ -12,21 +12,28 @@ from stock import CALLS, OUTCOME, ROWS, call, row
 
 from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.outcome import Outcome, Route
+from cuecard.report.page.canvas import svg
 from cuecard.report.page.label_placement import Spot, place
-from cuecard.report.showcase import figures
+from cuecard.report.page.timeline import timeline
+from cuecard.report.showcase import report
+
+
+def line(outcome: Outcome) -> str:
+    return svg(*timeline(outcome))
+
 
 ALL: dict[str, Callable[[], str]] = {
-    "timeline": lambda: figures.timeline(OUTCOME),
-    "accuracy": lambda: figures.accuracy_against_tokens(ROWS),
-    "latency": lambda: figures.latency_bars(ROWS),
-    "routes": lambda: figures.routes({row.name: row.routes for row in ROWS}),
+    "timeline": lambda: line(OUTCOME),
+    "accuracy": lambda: report.accuracy_against_tokens(ROWS).svg,
+    "latency": lambda: report.latency_bars(ROWS).svg,
+    "routes": lambda: report.routes({row.name: row.routes for row in ROWS}).svg,
 }
 
 
-def texts(svg: str) -> list[str]:
+def texts(drawn: str) -> list[str]:
     return [
         "".join(node.itertext()).strip()
-        for node in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
+        for node in ElementTree.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")
     ]
 
 
@@ -39,9 +46,9 @@ def test_every_figure_is_valid_xml_with_a_label_for_those_who_cannot_see_it(name
 
 @pytest.mark.parametrize("name", ALL)
 def test_every_figure_takes_the_ink_of_its_page_and_points_nowhere(name: str) -> None:
-    svg = ALL[name]()
-    assert "currentColor" in svg
-    assert not re.search(r'(?:src|href)="(?!#)|url\((?!#)', svg)
+    drawn = ALL[name]()
+    assert "currentColor" in drawn
+    assert not re.search(r'(?:src|href)="(?!#)|url\((?!#)', drawn)
 
 
 def test_two_figures_in_one_page_share_no_id() -> None:
@@ -51,11 +58,11 @@ def test_two_figures_in_one_page_share_no_id() -> None:
 
 
 def test_the_same_record_draws_the_same_figure() -> None:
-    assert figures.timeline(OUTCOME) == figures.timeline(OUTCOME)
+    assert line(OUTCOME) == line(OUTCOME)
 
 
 def test_the_time_line_names_roles_calls_hand_off_and_how_its_times_were_got() -> None:
-    said = texts(figures.timeline(OUTCOME))
+    said = texts(line(OUTCOME))
     assert {"small", "large", "demo-small", "reason, 58 tokens", "hand-off: 5.0 ms", "answered: 221 ms"} <= set(said)
     assert "ms since the question was asked (measured)" in said
 
@@ -63,26 +70,26 @@ def test_the_time_line_names_roles_calls_hand_off_and_how_its_times_were_got() -
 def test_cancelled_and_failed_calls_are_in_the_key() -> None:
     cancelled = call("small", Mode.REASON, 0.0, 0.1, finish_reason=FinishReason.CANCELLED, first_token_s=None)
     failed = call("large", Mode.SHORT, 0.0, 0.1, finish_reason=FinishReason.ERROR, usage=Usage())
-    svg = figures.timeline(Outcome("3", Route.DEGRADED, "mutual", (cancelled, failed), 0.11, "it failed"))
-    assert {"cancelled", "failed"} <= set(texts(svg))
-    assert "<pattern" in svg
+    drawn = line(Outcome("3", Route.DEGRADED, "mutual", (cancelled, failed), 0.11, "it failed"))
+    assert {"cancelled", "failed"} <= set(texts(drawn))
+    assert "<pattern" in drawn
 
 
 def test_a_name_with_dollars_and_angle_brackets_is_drawn_as_it_is() -> None:
     odd = replace(OUTCOME, calls=tuple(replace(c, role="$x_1$ <b>&") for c in CALLS))
-    assert "$x_1$ <b>&" in texts(figures.timeline(odd))
+    assert "$x_1$ <b>&" in texts(line(odd))
     assert "$a$ <b>, eager" in texts(
-        figures.accuracy_against_tokens([*ROWS, row("$a$ <b>", "eager", right=3, low=0.1)])
+        report.accuracy_against_tokens([*ROWS, row("$a$ <b>", "eager", right=3, low=0.1)]).svg
     )
 
 
 def test_a_request_of_many_seconds_is_drawn_in_seconds() -> None:
     long = replace(OUTCOME, calls=(call("small", Mode.REASON, 0.0, 9.0),), total_s=9.0)
-    assert "s since the question was asked (measured)" in texts(figures.timeline(long))
+    assert "s since the question was asked (measured)" in texts(line(long))
 
 
 def test_nothing_generated_at_all_can_still_be_drawn() -> None:
-    ElementTree.fromstring(figures.accuracy_against_tokens([row("short", tokens={})]))
+    ElementTree.fromstring(report.accuracy_against_tokens([row("short", tokens={})]).svg)
 
 
 def test_names_of_points_close_together_do_not_cover_each_other() -> None:

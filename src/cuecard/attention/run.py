@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from cuecard.attention.axes import CARD, LARGE_CARD, LARGE_OWN, NONE, OWN, SMALL_OWN
 from cuecard.attention.capture import borrowed, capture, own, said
 from cuecard.attention.measure import Measure
-from cuecard.attention.store import Folder, Record
+from cuecard.attention.store import CARD, LARGE_CARD, LARGE_OWN, NONE, OWN, SMALL_OWN, Folder, Record
 from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.domain.question import Question
 from cuecard.models.base import Limits, Model

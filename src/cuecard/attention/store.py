@@ -1,6 +1,7 @@
-"""A run's directory: `run.json`, a compressed file a question, images of those that are looked at, raw rows if asked.
+"""A run's directory and the axes of its arrays.
 
-A question's file is written whole or not at all; one that cannot be read is made again.
+The directory holds `run.json`, a compressed file a question, images of the questions that the page shows, and raw rows
+on request. A question's file is written whole or not at all; one that cannot be read is computed again.
 """
 
 from __future__ import annotations
@@ -16,8 +17,27 @@ from typing import Any
 import numpy as np
 
 from cuecard import disk
+from cuecard.attention.token_classes import TokenClass
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image
+from cuecard.models.local.token_spans import Span
+
+QUERIES = ("first", "all")
+"""The query that predicts the answer's first token; the mean over it and the answer's own tokens."""
+SPANS = tuple(Span)
+CLASSES = tuple(TokenClass)
+BINS = 20
+TOP = 0.2
+"""The share of a reasoning's tokens that readers are compared by: those with the most mass."""
+READINGS = ("card", "row")
+"""Of the corollary: weights on the reasoning alone, made to sum to 1; or the whole row."""
+BOUND = ("kept", "tight", "tight_plain", "bound", "moved")
+"""Mass m that is kept; ||o - o_S|| as a share of its bound, renormalised and not; the renormalised bound, and
+||o - o_S||, as shares of ||o||."""
+
+OWN, CARD, NONE = "own reasoning", "small's card", "no reasoning"
+LARGE_OWN, LARGE_CARD, SMALL_OWN = f"large: {OWN}", f"large: {CARD}", f"small: {OWN}"
+
 
 VERSION, KIND = 1, "attention"
 

@@ -22,8 +22,8 @@ from cuecard.domain.outcome import Route
 from cuecard.models import spec
 from cuecard.models.base import Model
 from cuecard.report.page import formatting
-from cuecard.report.page.records import Showcase
 from cuecard.report.showcase import terminal
+from cuecard.report.showcase.records import Showcase
 
 EASY_VQA_TEST = 9673
 

@@ -1,11 +1,9 @@
-"""The tables of an evaluation as files: rows of values, in CSV and Parquet."""
+"""The tables of an evaluation as rows of values, for files."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from cuecard.evals.analysis.results import Findings, TaskFound
@@ -138,35 +136,24 @@ def _ends(name: str, interval: Interval | None) -> Row:
     return {name: told.get("estimate"), f"{name}_low": told.get("low"), f"{name}_high": told.get("high")}
 
 
-# --- files ------------------------------------------------------------------------------------------------------------
-
-
-def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """All columns that any row has. A text that a spreadsheet would take for a formula gets a quote before it."""
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    with path.open("w", encoding="utf-8", newline="") as file:
-        written = csv.DictWriter(file, columns, restval="")
-        written.writeheader()
-        written.writerows({name: _harmless(value) for name, value in row.items()} for row in rows)
-
-
-def _harmless(value: Any) -> Any:
-    if not isinstance(value, str) or not value or value[0] not in "=+-@\t\r":
-        return value
-    try:
-        float(value)
-    except ValueError:
-        return f"'{value}"
-    return value
-
-
-def write_parquet(path: Path, rows: Sequence[Row]) -> bool:
-    """False where pyarrow is not installed, or there is nothing to write."""
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        return False
-    if rows:
-        parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in rows]), path)
-    return bool(rows)
+def categories(tasks: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row an arm and category of every task of `summary.json`."""
+    return [
+        {
+            "task": task,
+            "arm": arm,
+            "category": name,
+            "answered": part["n"],
+            "scored": part["scored"],
+            "accuracy": part["accuracy"],
+            **(
+                {"groups": part["circular"]["groups"], "circular": part["circular"]["accuracy"]}
+                if part.get("circular")
+                else {}
+            ),
+            **(part.get("pope") or {}),
+        }
+        for task, told in tasks.items()
+        for arm, of_arm in told["arms"].items()
+        for name, part in of_arm["by_category"].items()
+    ]

@@ -13,9 +13,7 @@ from matplotlib.lines import Line2D
 from cuecard.evals.analysis.results import ArmFound, TaskFound
 from cuecard.evals.arm import LIVE, parse
 from cuecard.report.evaluation import sentences
-from cuecard.report.page.canvas import TEXT, WIDTH, key, styled, write
-from cuecard.report.page.html import Drawing, drawing
-from cuecard.report.page.svg import INK
+from cuecard.report.page.canvas import INK, TEXT, WIDTH, Drawing, drawing, key, styled, write
 from cuecard.strategies.card_selection import CardCut, Ending
 
 PANELS = (
@@ -135,7 +133,7 @@ MASKED: Mapping[str, tuple[str, str]] = {
 
 
 def masking(rows: Sequence[Mapping[str, Any]], what: str) -> Drawing:
-    """Rows of `attention.experiments.masking.table`: answers that stay as they were, by the share masked."""
+    """Rows of `attention.masking.table`: answers that stay as they were, by the share masked."""
     figure = Figure(figsize=(WIDTH / 72, TALL / 72), dpi=72)
     nothing = next(row for row in rows if row["tokens"] not in MASKED)
     for place, (way, title) in enumerate((("hidden", "these tokens hidden"), ("alone", "all of the card but these"))):
@@ -167,7 +165,7 @@ def masking(rows: Sequence[Mapping[str, Any]], what: str) -> Drawing:
 
 
 def kept_words(rows: Sequence[Mapping[str, Any]], what: str) -> Drawing:
-    """Rows of `attention.experiments.card_cuts.table`: answers that stay right, and the same, by the share kept."""
+    """Rows of `attention.card_cuts.table`: answers that stay right, and the same, by the share kept."""
     figure, names = Figure(figsize=(WIDTH / 72, TALL / 72), dpi=72), list[str]()
     told = {row["card"]: row for row in rows}
     for place, (figured, title) in enumerate((("right", "right answers"), ("same", "the whole card's answer"))):

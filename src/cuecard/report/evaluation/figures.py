@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from cuecard.domain.outcome import Outcome
 from cuecard.evals.analysis.differences import NO_CARD
 from cuecard.evals.analysis.examples import Request
 from cuecard.evals.analysis.results import ArmFound, Findings, TaskFound, competes
@@ -12,12 +11,11 @@ from cuecard.evals.arm import LIVE
 from cuecard.evals.scoring.extractors import EXTRACTORS
 from cuecard.report.evaluation import sentences
 from cuecard.report.evaluation.cut_cards import cut_cards
-from cuecard.report.evaluation.scatter import Point, scatter
 from cuecard.report.evaluation.sentences import between, kinds, share
-from cuecard.report.page import formatting, timeline
-from cuecard.report.page.html import Drawing, drawing
+from cuecard.report.page import timeline
+from cuecard.report.page.canvas import Drawing, drawing
 from cuecard.report.page.interval_rows import Span, spans
-from cuecard.report.page.lanes import handoff
+from cuecard.report.page.scatter import Point, scatter
 
 COUNTED = "Tokens are counted, those of cancelled calls included."
 COSTS = {
@@ -129,21 +127,9 @@ def false_accepts(task: TaskFound) -> list[Drawing]:
 
 def request(asked: Request) -> list[Drawing]:
     """As figure 2(c) of the paper: a time line of every arm, on one scale."""
-    until_s = max(max((o.total_s, *(call.end_s for call in o.calls))) for o in asked.outcomes.values())
-    return [_line(asked, arm, outcome, until_s) for arm, outcome in asked.outcomes.items()]
-
-
-def _line(asked: Request, arm: str, outcome: Outcome, until_s: float) -> Drawing:
-    figure, label = timeline.drawn(outcome, until_s)
-    found = handoff(outcome)
-    handed = f" Hand-off {formatting.duration(found[1] - found[0])}." if found else ""
-    said = asked.case.told[arm]
-    verdict = {None: "", True: ", right", False: ", wrong"}[None if said.score is None else said.score >= 1]
-    caption = (
-        f"{arm}: answer “{outcome.answer}”{verdict}, after {formatting.duration(outcome.total_s)}"
-        f" ({outcome.latency_kind}). {str(outcome.route).capitalize()}: {outcome.reason}.{handed}"
-    )
-    return drawing(f"request-{arm}-{asked.case.task}", figure, label, caption)
+    scores = {arm: asked.case.told[arm].score for arm in asked.outcomes}
+    verdicts = {arm: ", right" if score >= 1 else ", wrong" for arm, score in scores.items() if score is not None}
+    return timeline.requests(asked.outcomes, asked.case.task, verdicts)
 
 
 def _point(arm: ArmFound, cost: float, *, on_front: bool) -> Point:
@@ -182,7 +168,7 @@ def _values(arms: Iterable[ArmFound]) -> str:
     return "; ".join(said) + "."
 
 
-def all_of(found: Findings, asked: Sequence[Request]) -> dict[str, list[Drawing]]:
+def figures(found: Findings, asked: Sequence[Request]) -> dict[str, list[Drawing]]:
     """Every figure of the report, by the part that it stands in and the task."""
     made: dict[str, list[Drawing]] = {}
     for task in found.tasks:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from cuecard.evals.analysis.examples import Case
 from cuecard.evals.analysis.results import ArmFound, TaskFound
 from cuecard.evals.scoring.extractors import EXTRACTORS
+from cuecard.evals.scoring.scorers import Pope
 from cuecard.evals.summary.ledger import Ledger
 from cuecard.report.evaluation import sentences
 from cuecard.report.evaluation.sentences import between, share
+from cuecard.report.page import formatting
+from cuecard.report.page.html import clipped
 from cuecard.stats.bootstrap import Interval
 
 Texts = tuple[list[str], list[list[str]]]
+POPE = tuple(field.name for field in fields(Pope))
 SPENT = ("prompt", "cached", "computed", "completion", "reasoning", "wasted")
 
 
@@ -41,9 +50,11 @@ def results(task: TaskFound) -> Texts:
 
 
 def against(task: TaskFound, margin: float) -> Texts:
-    """Every arm against the baseline."""
+    """Every arm against the baseline; `end to end` where arms were run so too."""
     lost = f"loses < {100 * margin:g} point{'' if margin == 0.01 else 's'}"
-    heads = ["arm", "points", "95% interval", "+/−", "p", "extractors", lost, "speed, 95% interval", "end to end"]
+    compared = [each for each in task.differences if each.family == "arms"]
+    live = any(each.times_faster_live is not None for each in compared)
+    heads = ["arm", "points", "95% interval", "+/−", "p", "extractors", lost, "speed, 95% interval"]
     rows = [
         [
             each.arm,
@@ -54,12 +65,11 @@ def against(task: TaskFound, margin: float) -> Texts:
             "agree" if each.survives else "differ",
             "shown" if each.not_worse.shown else "not shown",
             _speed(each.times_faster),
-            "" if each.times_faster_live is None else f"{each.times_faster_live.estimate:.2f}×",
+            *(["–" if each.times_faster_live is None else f"{each.times_faster_live.estimate:.2f}×"] if live else []),
         ]
-        for each in task.differences
-        if each.family == "arms"
+        for each in compared
     ]
-    return heads, rows
+    return [*heads, *(["end to end"] if live else [])], rows
 
 
 def _speed(times: Interval | None) -> str:
@@ -101,17 +111,35 @@ def reading(task: TaskFound) -> Texts:
 
 
 def accepting(task: TaskFound) -> Texts:
+    """What each acceptance rule lets through; rules with the same counts share a row."""
     heads = ["rule", "accepted", "wrong", "false accepts", "95% interval", "wrong alike in both"]
-    rows = [
-        [
-            rule.rule,
+    rules: dict[tuple[str, ...], list[str]] = {}
+    for rule in task.rules:
+        cells = (
             f"{rule.accepted:,} of {rule.questions:,}",
             f"{rule.wrong:,}",
             share(rule.false_accepts.estimate) if rule.accepted else "–",
             between(rule.false_accepts) if rule.accepted else "–",
             f"{rule.shared:,}",
+        )
+        rules.setdefault(cells, []).append(rule.rule)
+    return heads, [[", ".join(names), *cells] for cells, names in rules.items()]
+
+
+def live(arms: Mapping[str, Mapping[str, Any]]) -> Texts:
+    """Composed against measured, of every arm that was run end to end too."""
+    heads = ["arm", "questions", "composed", "measured", "ratio", "same answer", "same route"]
+    rows = [
+        [
+            arm,
+            f"{each['questions']:,}",
+            sentences.seconds(each["composed_mean_s"]),
+            sentences.seconds(each["measured_mean_s"]),
+            "–" if each["ratio"] is None else f"{each['ratio']:.2f}",
+            share(each["same_answer"]),
+            share(each["same_route"]),
         ]
-        for rule in task.rules
+        for arm, each in arms.items()
     ]
     return heads, rows
 
@@ -120,25 +148,25 @@ def spending(task: TaskFound) -> Texts:
     """What every arm spent on the whole task."""
     books = [(arm, arm.ledger) for arm in task.composed if arm.ledger is not None]
     priced = any(arm.price is not None for arm, _ in books)
-    driven = any(made.energy_j is not None for _, made in books)
+    driven = any(ledger.energy_j is not None for _, ledger in books)
     heads = ["arm", "calls", *SPENT, "models' seconds", "askers' seconds", *(["price"] if priced else [])]
     heads += ["joules, estimated"] if driven else []
     rows = [
         [
             arm.arm,
-            f"{made.total.calls:,}",
-            *(f"{getattr(made.total, f'{name}_tokens'):,}" for name in SPENT),
-            f"{made.total.seconds:,.1f}",
-            f"{made.latency_s:,.1f}",
-            *(["–" if made.price is None else f"{made.price:.4g}"] if priced else []),
-            *(["–" if made.energy_j is None else f"{made.energy_j:,.1f}"] if driven else []),
+            f"{ledger.total.calls:,}",
+            *(f"{getattr(ledger.total, f'{name}_tokens'):,}" for name in SPENT),
+            f"{ledger.total.seconds:,.1f}",
+            f"{ledger.latency_s:,.1f}",
+            *(["–" if ledger.price is None else f"{ledger.price:.4g}"] if priced else []),
+            *(["–" if ledger.energy_j is None else f"{ledger.energy_j:,.1f}"] if driven else []),
         ]
-        for arm, made in books
+        for arm, ledger in books
     ]
     return heads, rows
 
 
-def booked(made: Ledger) -> Texts:
+def booked(ledger: Ledger) -> Texts:
     """One arm's ledger by route, model, mode and stage."""
     heads = ["route", "model", "mode", "stage", "calls", *SPENT, "seconds"]
     rows = [
@@ -151,8 +179,92 @@ def booked(made: Ledger) -> Texts:
             *(f"{getattr(row.spent, f'{name}_tokens'):,}" for name in SPENT),
             f"{row.spent.seconds:,.2f}",
         ]
-        for row in made.rows
+        for row in ledger.rows
     ]
-    total = made.total
+    total = ledger.total
     sums = [f"{getattr(total, f'{name}_tokens'):,}" for name in SPENT]
     return heads, [*rows, ["all", "", "", "", f"{total.calls:,}", *sums, f"{total.seconds:,.2f}"]]
+
+
+# --- one question -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scored:
+    """How many arms are right and wrong on a question, placebos left out. `kinds`: what it is filtered by."""
+
+    right: int
+    wrong: int
+    kinds: str
+
+
+def scored(case: Case, task: TaskFound) -> Scored:
+    arms = [arm.arm for arm in task.plain if arm.arm in case.told]
+    wrong = [case.wrong(arm) for arm in arms]
+    kinds = ["differs"] * (len({case.told[arm].score for arm in arms}) > 1) + ["wrong"] * any(wrong)
+    return Scored(wrong.count(False), wrong.count(True), " ".join(kinds))
+
+
+def answers(case: Case, task: TaskFound) -> Texts:
+    """What each arm answered."""
+    rows = [
+        [
+            given.arm,
+            "–" if given.answer is None else clipped(given.answer, 80),
+            "–" if given.score is None else f"{given.score:g}",
+            given.route or "error",
+            "–" if given.total_s is None else f"{formatting.duration(given.total_s)} {given.kind}",
+            ", ".join(f"{role} {count}" for role, count in given.tokens.items()),
+        ]
+        for arm in task.composed
+        if (given := case.told.get(arm.arm)) is not None
+    ]
+    return ["arm", "answer", "score", "route", "latency", "tokens"], rows
+
+
+# --- by category ------------------------------------------------------------------------------------------------------
+
+
+def accuracies(task: Mapping[str, Any], arms: Sequence[str]) -> Texts | None:
+    """Arms by categories, with how many questions each has; under circular evaluation by groups of rotations."""
+    counts = _counts(task, arms)
+    if len(counts) < 2:
+        return None
+    heads = ["arm", *(f"{name} ({count:,})" for name, count in counts.items()), "all"]
+    rows = [
+        [arm, *(share(_accuracy(of_arm["by_category"].get(name))) for name in counts), share(_accuracy(of_arm))]
+        for arm, of_arm in _of(task, arms)
+    ]
+    return heads, rows
+
+
+def pope(task: Mapping[str, Any], arms: Sequence[str]) -> Texts | None:
+    """POPE's five figures of every arm, over all questions and by category."""
+    heads = ["arm", "questions", "n", *(name.replace("_", " ") for name in POPE)]
+    rows = [
+        [arm, name, f"{part['scored']:,}", *(share((part["pope"] or {}).get(figure)) for figure in POPE)]
+        for arm, of_arm in _of(task, arms)
+        if "pope" in of_arm
+        for name, part in (("all", of_arm), *of_arm["by_category"].items())
+    ]
+    return (heads, rows) if rows else None
+
+
+def _of(task: Mapping[str, Any], arms: Sequence[str]) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(arm, task["arms"][arm]) for arm in arms if arm in task["arms"]]
+
+
+def _counts(task: Mapping[str, Any], arms: Sequence[str]) -> dict[str, int]:
+    """Answers to each category's questions, of the arm that has most."""
+    counts: dict[str, int] = {}
+    for _, of_arm in _of(task, arms):
+        for name, part in of_arm["by_category"].items():
+            counts[name] = max(counts.get(name, 0), part["n"])
+    return counts
+
+
+def _accuracy(part: Mapping[str, Any] | None) -> float | None:
+    if part is None:
+        return None
+    value: float | None = part["circular"]["accuracy"] if part.get("circular") else part["accuracy"]
+    return value

@@ -2,71 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from cuecard.domain.errors import BadInput
-from cuecard.report.evaluation import (
-    categories,
-    csv_tables,
-    sentences,
-)
-from cuecard.report.evaluation import (
-    figures as evaluation_figures,
-)
-from cuecard.report.evaluation.inputs import Evaluation
-from cuecard.report.evaluation.sections import CHAPTERS
-from cuecard.report.page.html import Drawing, document
+from cuecard.domain.question import Image
+from cuecard.evals.analysis.examples import Case, Gallery, Request
+from cuecard.evals.analysis.results import Findings
+from cuecard.report.evaluation import csv_tables, html_tables, sentences
+from cuecard.report.evaluation.figures import figures
+from cuecard.report.page import html
+from cuecard.report.page.report_files import Report
 
 
 @dataclass(frozen=True)
-class Report:
-    """The page and the files beside it."""
+class Evaluation:
+    """What a report is made of. `questions`: those shown one by one; `answers`: every answer, for the tables."""
 
-    page: str
-    figures: tuple[Drawing, ...]
-    tables: Mapping[str, Sequence[Mapping[str, Any]]]
-
-    def save(self, path: Path) -> list[Path]:
-        """The page, `figures/` and `tables/` beside it: what was written. Raises BadInput."""
-        written = [path]
-        try:
-            for folder in (path.parent / "figures", path.parent / "tables"):
-                folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(self.page, encoding="utf-8")
-            for each in self.figures:
-                at = path.parent / "figures" / each.name
-                at.with_suffix(".svg").write_text(each.svg, encoding="utf-8")
-                at.with_suffix(".png").write_bytes(each.png)
-            captions = "\n\n".join(f"{each.name}: {each.caption}" for each in self.figures)
-            (path.parent / "figures" / "captions.txt").write_text(captions + "\n", encoding="utf-8")
-            for name, rows in self.tables.items():
-                at = path.parent / "tables" / f"{name}.csv"
-                csv_tables.write_csv(at, rows)
-                written.append(at)
-            answers = self.tables.get("answers", ())
-            if csv_tables.write_parquet(at := path.parent / "tables" / "answers.parquet", answers):
-                written.append(at)
-        except OSError as error:
-            where = error.filename or path
-            raise BadInput(f"cannot write {where}: {error.strerror}", "give another --out") from error
-        return written
+    name: str
+    found: Findings
+    summary: Mapping[str, Any]
+    requests: Sequence[Request]
+    galleries: Sequence[Gallery]
+    questions: Mapping[str, Sequence[Case]]
+    answers: Sequence[Mapping[str, Any]]
+    picture: Callable[[str], Image | None]
+    """An image by its digest."""
+    about: Sequence[tuple[str, str]]
 
 
 def report(shown: Evaluation) -> Report:
-    """Drawn and put together."""
-    drawn = evaluation_figures.all_of(shown.found, shown.requests)
-    figures = tuple(each for some in drawn.values() for each in some)
-    rows = {"categories": categories.rows(shown.summary["tasks"]), "answers": shown.answers}
-    return Report(page(shown, drawn), figures, {**csv_tables.tables(shown.found), **rows})
+    """The page, its figures, and its tables as rows."""
+    drawings = figures(shown.found, shown.requests)
+    page = html.page(
+        "evaluation.html",
+        html.Heading(
+            f"Evaluation: {shown.name}",
+            sentences.lead(shown.found),
+            [sentences.verdict(task) for task in shown.found.tasks],
+            shown.about,
+        ),
+        shown=shown,
+        drawings=drawings,
+        sentences=sentences,
+        tables=html_tables,
+        stale=sentences.stale(shown.summary["scorer"]),
+    )
+    rows = {"categories": csv_tables.categories(shown.summary["tasks"]), "answers": shown.answers}
+    return Report(
+        page, [each for some in drawings.values() for each in some], {**csv_tables.tables(shown.found), **rows}
+    )
 
 
-def page(shown: Evaluation, drawn: Mapping[str, Sequence[Drawing]]) -> str:
-    """The whole report as one HTML document."""
-    sections = [part for make in CHAPTERS if (part := make(shown, drawn))]
-    return document(f"Evaluation: {shown.name}", sentences.lead(shown.found), sections)
-
-
-__all__ = ["Evaluation", "Report", "page", "report", "sentences"]
+__all__ = ["Evaluation", "Report", "report", "sentences"]

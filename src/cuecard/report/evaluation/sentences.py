@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from cuecard.domain.outcome import LatencyKind
 from cuecard.evals.analysis.acceptance import SharedError
 from cuecard.evals.analysis.differences import NO_CARD, Difference
 from cuecard.evals.analysis.examples import Gallery
 from cuecard.evals.analysis.results import ArmFound, Findings, TaskFound
+from cuecard.evals.analysis.verdict import Pays
 from cuecard.report.page import formatting
+from cuecard.report.page.html import Verdict
 from cuecard.stats.bootstrap import Interval
+
+VERDICTS: Mapping[Pays, tuple[str, Literal["good", "bad", "open"]]] = {
+    Pays.YES: ("It pays", "good"),
+    Pays.NO: ("It does not pay", "bad"),
+    Pays.OPEN: ("Not shown to pay", "open"),
+}
 
 
 def share(value: float | None) -> str:
@@ -84,8 +92,40 @@ def pays(task: TaskFound) -> str:
     )
 
 
+def verdict(task: TaskFound) -> Verdict:
+    """For the first screen: whether the pair pays, by how much, and how certain that is."""
+    question = f"Does the pair pay on {task.task}?"
+    if task.verdict is None:
+        why = "No single model of this run takes no longer, or seconds are not known." if task.best else "Not scored."
+        return Verdict(question, "No verdict", why, "")
+    shown = task.verdict.shown
+    answer, tone = VERDICTS[task.verdict.pays]
+    amount = f"{shown.arm} against {shown.against}: {points(shown.accuracy.difference.estimate)} of accuracy"
+    if shown.times_faster is not None:
+        amount += f", {shown.times_faster.estimate:.2f} times the speed"
+    whole = task.difference(shown.arm)
+    if whole is not None and whole.times_faster is not None:
+        difference = points(whole.accuracy.difference.estimate)
+        amount += f"; against {whole.against}: {difference}, {whole.times_faster.estimate:.2f} times the speed"
+    certainty = (
+        f"95% interval {between(shown.accuracy.difference)} points, not adjusted; adjusted {p_value(shown.p_adjusted)};"
+        f" {units(task)}; seconds are {shown.kind or 'not known'}"
+    )
+    return Verdict(question, answer, f"{amount}.", f"{certainty}.", tone)
+
+
+def comparison(found: Findings) -> str:
+    """The caption of the table of comparisons."""
+    return (
+        f"Against {found.baseline}: points of accuracy with their interval, which is not adjusted; questions that are"
+        " better and worse; p adjusted by Holm's method; whether all extractors agree; whether it is shown that the arm"
+        f" loses less than {100 * found.margin:g} in 100; the ratio of mean latencies, composed, and where arms were"
+        " run end to end of these too."
+    )
+
+
 def _best(task: TaskFound) -> str:
-    """Who is right most often, ties told."""
+    """The most accurate arm, with ties."""
     first, *others = task.best
     tie = f", at a tie with {', '.join(others)}" if others else ""
     return f"{first} is right most often{tie}: {_right(task.arms[first])}"

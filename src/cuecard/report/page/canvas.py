@@ -1,10 +1,14 @@
-"""The sheet that figures are drawn on: size, margins, ink, key, and the way to an SVG string."""
+"""The canvas of all figures: size, margins, ink, legend, and export to PNG and to SVG that can stand in a page."""
 
 from __future__ import annotations
 
+import hashlib
 import io
+import re
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import matplotlib
@@ -13,10 +17,26 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from cuecard.report.page.svg import INK, embeddable
-
 WIDTH, TEXT = 640, 12
 """Pixels."""
+INK = "#1f2328"
+"""Drawn in this colour, shown in the colour of the text around it."""
+
+STYLE = (
+    ".cuecard-figure{color:#1f2328}"
+    ".cuecard-figure text{font-family:system-ui,-apple-system,'Segoe UI','Noto Sans',sans-serif!important}"
+    "@media(prefers-color-scheme:dark){.cuecard-figure{color:#e6e9ee}}"
+)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure: for the page, and as files called `name`. The caption says whether it is measured or composed."""
+
+    name: str
+    svg: str
+    png: bytes
+    caption: str
 
 
 def canvas(height: int, left: int, top: int, bottom: int) -> tuple[Figure, Axes]:
@@ -79,3 +99,32 @@ def svg(figure: Figure, label: str) -> str:
         )  # only widths are estimated with it: the page's font draws the text
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     return embeddable(buffer.getvalue(), label)
+
+
+def embeddable(drawn: str, label: str) -> str:
+    """What a plotting library saved, for inlining: `label` is read to those who cannot see it."""
+    body = drawn[drawn.index("<svg") :]
+    body = re.sub(r"#1f2328", "currentColor", body)
+    body = _own_ids(body)
+    head, rest = body.split(">", 1)
+    head = re.sub(r'\s(?:width|height)="[^"]*"', "", head)
+    said = escape(label)
+    head += f' class="cuecard-figure" role="img" aria-label="{said}"'
+    return f"{head}><title>{said}</title><style>{STYLE}</style>{rest}"
+
+
+def _own_ids(body: str) -> str:
+    """Ids that nothing points to are dropped; the others are made this figure's own, as a page holds several."""
+    used, mark = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', body)), hashlib.sha256(body.encode()).hexdigest()[:8]
+    body = re.sub(r' id="([^"]+)"', lambda found: f' id="f{mark}-{found[1]}"' if found[1] in used else "", body)
+    return re.sub(r'(url\(#|href="#)', rf"\g<1>f{mark}-", body)
+
+
+def drawing(name: str, figure: Figure, label: str, caption: str) -> Drawing:
+    """`label` is the alternative text."""
+    return Drawing(file_name(name), svg(figure, f"{label} {caption}"), png(figure, caption), caption)
+
+
+def file_name(name: str) -> str:
+    """Letters, digits and dashes."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()[:80] or "figure"

@@ -1,4 +1,4 @@
-"""Numbers and texts as a person reads them; colours that tell modes, routes and roles apart."""
+"""Numbers and texts as a person reads them; colours of modes and routes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from cuecard.domain.call import Mode
 from cuecard.domain.outcome import LatencyKind, Route
 from cuecard.latency.simulate.breakeven import Crossing
-from cuecard.report.page.records import NEITHER
 
 # After Okabe and Ito: told apart with any colour vision, and 3:1 or better against white and near-black pages.
 MODES = {
@@ -33,8 +32,6 @@ ROUTES = {
     Route.VOTED: "#6f5bb0",
     Route.DEGRADED: "#a32020",
 }
-PARTS = {"small": "#56b4e9", "small + large": "#cc79a7", "large": "#e69f00", NEITHER: "#9aa0a6"}
-OTHER_PART = "#009e73"
 
 HOW = {
     LatencyKind.MEASURED: "timed live in this run",

@@ -1,116 +1,113 @@
-"""What pages are made of: figures with captions, tables, thumbnails. Every text that is not ours is escaped here."""
+"""Pages from the Jinja2 templates of this package.
+
+Autoescape is on: every text that a template prints is escaped, apart from SVG that this package draws. A page needs no
+network, and runs no script but its own, which its content policy names by its digest.
+"""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+from functools import cache
 from importlib.resources import files
+from typing import Any, Literal
 
-from matplotlib.figure import Figure
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from PIL import Image as Pictures
 from PIL import UnidentifiedImageError
 
-from cuecard.domain.question import Image
-from cuecard.report.page.canvas import png, svg
+from cuecard.domain.question import Image, letter
+from cuecard.report.page import formatting
+from cuecard.report.page.canvas import file_name
+from cuecard.report.page.glossary import terms_in
 
-STYLES = ("page.css", "evaluation.css")
-NO_OTHERS = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 THUMBNAIL = 320
 """Pixels of the longer side."""
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """One figure: for the page, and as files called `name`. The caption says whether it is measured or composed."""
+class Verdict:
+    """One result of the first screen: a question, its answer, by how much, and how certain that is."""
 
-    name: str
-    svg: str
-    png: bytes
-    caption: str
-
-
-def drawing(name: str, figure: Figure, label: str, caption: str) -> Drawing:
-    """`label` is read to those who cannot see it."""
-    return Drawing(file_name(name), svg(figure, f"{label} {caption}"), png(figure, caption), caption)
+    question: str
+    answer: str
+    amount: str
+    certainty: str
+    tone: Literal["good", "bad", "open"] = "open"
 
 
-def file_name(name: str) -> str:
-    """Letters, digits and dashes."""
-    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()[:80] or "figure"
+@dataclass(frozen=True)
+class Heading:
+    """The first screen of a page. `about`: facts about the run; models, task and date stand under the title too."""
+
+    title: str
+    lead: str
+    verdicts: Sequence[Verdict]
+    about: Sequence[tuple[str, str]]
 
 
-def document(title: str, lead: str, sections: Sequence[str]) -> str:
-    """A whole page that needs no network and no scripts."""
-    css = "".join((files("cuecard.report.page") / name).read_text(encoding="utf-8") for name in STYLES)
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small copy of an image as a data URL, with its alternative text; or why there is none."""
+
+    text: str
+    source: str | None = None
+
+
+def page(template: str, heading: Heading, *, script: str | None = None, **shown: Any) -> str:
+    """A whole HTML document. `script`: the name of the one script that runs on it."""
+    source = (files("cuecard.report") / "templates" / script).read_text(encoding="utf-8") if script else None
     return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{NO_OTHERS}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n<main>\n"
-        f'<h1>{escape(title)}</h1>\n<p class="lead">{escape(lead)}</p>\n' + "\n".join(sections) + "\n</main>\n"
-        "</body>\n</html>\n"
+        environment()
+        .get_template(template)
+        .render(heading=heading, policy=policy(source), script=source and Markup(source), sections=[], **shown)
     )
 
 
-def figure(drawn: Drawing) -> str:
-    return wide(drawn.svg, drawn.caption)
+def policy(script: str | None = None) -> str:
+    """The content policy of a page: nothing from elsewhere, and no script but this one."""
+    allowed = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    if script is None:
+        return allowed
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return f"{allowed}; script-src 'sha256-{digest}'"
 
 
-def wide(html: str, caption: str) -> str:
-    """What may be wider than a narrow screen scrolls by itself; the caption does not."""
-    said = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    return f'<figure><div class="wide" tabindex="0">{html}</div>{said}</figure>'
+@cache
+def environment() -> Environment:
+    """Templates with autoescape; an undefined name is an error."""
+    made = Environment(
+        loader=PackageLoader("cuecard.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.do"],
+    )
+    made.filters |= {"slug": file_name, "thumbnail": thumbnail, "clipped": clipped}
+    made.globals |= {"letter": letter, "formatting": formatting, "glossary": terms_in}
+    return made
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: Sequence[int] = (), total: bool = False) -> str:
-    """Plain texts; those columns of `texts` that are words stand at the left. `total`: the last row is a sum."""
-    left = {0, *texts}
-
-    def cells(row: Sequence[str], head: bool) -> str:
-        return "".join(_cell(cell, place in left, head, place == 0) for place, cell in enumerate(row))
-
-    marked = [' class="total"' if total and row is rows[-1] else "" for row in rows]
-    body = [f"<tr{mark}>{cells(row, False)}</tr>" for mark, row in zip(marked, rows, strict=True)]
-    return f"<table><thead><tr>{cells(heads, True)}</tr></thead>\n<tbody>\n" + "\n".join(body) + "\n</tbody></table>"
-
-
-def _cell(text: str, words: bool, head: bool, first: bool) -> str:
-    tag = "th" if head or first else "td"
-    scope = (' scope="col"' if head else ' scope="row"') if tag == "th" else ""
-    kind = ' class="words"' if words else ""
-    return f"<{tag}{scope}{kind}>{escape(text)}</{tag}>"
-
-
-def bullets(lines: Sequence[str]) -> str:
-    return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
-
-
-def section(title: str, *parts: str, soft: str = "") -> str:
-    """Nothing where there are no parts."""
-    body = "\n".join(filter(None, parts))
-    said = f'<p class="soft">{escape(soft)}</p>\n' if soft else ""
-    return f'<section><h2 id="{file_name(title)}">{escape(title)}</h2>\n{said}{body}</section>' if body else ""
-
-
-def of_task(name: str, several: bool) -> str:
-    """A heading, where the run has more than one task."""
-    return f"<h3>{escape(name)}</h3>" if several else ""
-
-
-def thumbnail(image: Image | None) -> str:
-    """At most 320 pixels long, so that a page of many stays small; a word where there is none to show."""
+def thumbnail(image: Image | None) -> Thumbnail:
+    """At most 320 pixels long, so that a page of many stays small."""
     if image is None:
-        return '<span class="soft">(image not kept)</span>'
+        return Thumbnail("(image not kept)")
     try:
         with Pictures.open(io.BytesIO(image.data)) as opened:
             opened.thumbnail((THUMBNAIL, THUMBNAIL))
             buffer = io.BytesIO()
             opened.convert("RGB").save(buffer, "PNG", optimize=True)
     except (UnidentifiedImageError, OSError, ValueError, Pictures.DecompressionBombError):
-        return '<span class="soft">(image cannot be shown)</span>'
+        return Thumbnail("(image cannot be shown)")
     data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img src="data:image/png;base64,{data}" alt="the image that the question is about" loading="lazy">'
+    return Thumbnail("the image that the question is about", f"data:image/png;base64,{data}")
+
+
+def clipped(text: str, length: int) -> str:
+    """At most so many characters, with an ellipsis where some are left out."""
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -9,8 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cuecard.report.page.canvas import TEXT, WIDTH, canvas, key
-from cuecard.report.page.svg import INK
+from cuecard.report.page.canvas import INK, TEXT, WIDTH, canvas, key
 
 COLOURS = ("#0072b2", "#c14e00", "#008060", "#b0568a")
 MARKS = ("o", "s", "D", "^")

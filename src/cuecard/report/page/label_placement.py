@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from matplotlib.axes import Axes
+
+from cuecard.report.page.canvas import INK, TEXT
+
 LETTER, LINE, MARK = 6.0, 14.0, 6.0
 """Pixels: the width of a letter, the height of a line, and half the size of a point."""
 
@@ -68,3 +72,29 @@ def _overlap(one: Box, other: Box) -> float:
     across = min(one[2], other[2]) - max(one[0], other[0])
     down = min(one[3], other[3]) - max(one[1], other[1])
     return across * down if across > 0 and down > 0 else 0.0
+
+
+def spot(axes: Axes, x: float, y: float, text: str) -> Spot:
+    """A point of the data in pixels, and its name."""
+    across, up = axes.transData.transform((x, y))
+    return Spot(float(across), float(up), text)
+
+
+def name_points(axes: Axes, spots: Sequence[Spot], avoid: Sequence[Box]) -> None:
+    """`avoid`: boxes in pixels that stay uncovered."""
+    left, bottom = axes.transAxes.transform((0, 0))
+    right, top = axes.transAxes.transform((1, 1))
+    for each, (x, y) in zip(spots, place(spots, (left, bottom, right, top), avoid), strict=True):
+        axes.annotate(
+            each.text,
+            xy=(each.x, each.y),
+            xytext=(x, y),
+            # points, of which a sheet has one a pixel, so that a picture of any resolution has names in their places
+            xycoords="figure points",
+            textcoords="figure points",
+            va="center",
+            color=INK,
+            fontsize=TEXT - 1,
+            parse_math=False,
+            arrowprops={"arrowstyle": "-", "color": INK, "linewidth": 0.6, "alpha": 0.6, "shrinkA": 1, "shrinkB": 5},
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -13,9 +13,8 @@ from matplotlib.patches import Patch
 from cuecard.domain.call import Call, FinishReason, Mode
 from cuecard.domain.outcome import Outcome
 from cuecard.report.page import formatting
-from cuecard.report.page.canvas import TEXT, WIDTH, canvas, key, svg, write
+from cuecard.report.page.canvas import INK, TEXT, WIDTH, Drawing, canvas, drawing, key, write
 from cuecard.report.page.lanes import Lane, Track, handoff, tracks
-from cuecard.report.page.svg import INK
 
 HATCHES = ((FinishReason.CANCELLED, "////", "cancelled"), (FinishReason.ERROR, "xxxx", "failed"))
 NOTED = {
@@ -26,13 +25,28 @@ NOTED = {
 }
 
 
-def timeline(outcome: Outcome, until_s: float | None = None) -> str:
-    """A row a model, a bar a call, and the hand-off. `until_s` ends the axis, to compare several outcomes."""
-    return svg(*drawn(outcome, until_s))
+def requests(outcomes: Mapping[str, Outcome], name: str, verdicts: Mapping[str, str] | None = None) -> list[Drawing]:
+    """A time line of one question under each arm, on one scale. `verdicts`: what follows an arm's answer."""
+    until_s = max(max(o.total_s, *(call.end_s for call in o.calls)) for o in outcomes.values())
+    drawings = []
+    for arm, outcome in outcomes.items():
+        figure, label = timeline(outcome, until_s)
+        band = handoff(outcome)
+        handed = f" Hand-off {formatting.duration(band[1] - band[0])}." if band else ""
+        caption = (
+            f"{arm}: answer “{outcome.answer}”{(verdicts or {}).get(arm, '')}, after"
+            f" {formatting.duration(outcome.total_s)} ({outcome.latency_kind})."
+            f" {str(outcome.route).capitalize()}: {outcome.reason}.{handed}"
+        )
+        drawings.append(drawing(f"request-{arm}-{name}", figure, label, caption))
+    return drawings
 
 
-def drawn(outcome: Outcome, until_s: float | None = None) -> tuple[Figure, str]:
-    """The same as a figure, and what it shows in words."""
+def timeline(outcome: Outcome, until_s: float | None = None) -> tuple[Figure, str]:
+    """A row a model, a bar a call, and the hand-off: the figure, and what it shows in words.
+
+    `until_s` ends the axis, to compare several outcomes.
+    """
     laid_out = tracks(outcome.calls)
     lanes = sum(len(track.lanes) for track in laid_out)
     figure, axes = canvas(height=106 + 46 * lanes, left=92, top=48, bottom=58)

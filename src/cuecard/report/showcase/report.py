@@ -1,64 +1,46 @@
-"""One page that holds a whole showcase: no network, no scripts, everything that models or users wrote escaped."""
+"""The page of a demo run: every strategy on the same questions, live."""
 
 from __future__ import annotations
 
-import base64
-import re
-from collections.abc import Iterable, Sequence
-from html import escape
-from importlib.resources import files
+from collections.abc import Iterable, Mapping, Sequence
 
-from cuecard.domain.call import Mode
-from cuecard.domain.outcome import Outcome, Route
-from cuecard.domain.question import Image, Question, letter
-from cuecard.report.page import formatting
-from cuecard.report.page.html import NO_OTHERS
-from cuecard.report.page.lanes import handoff
-from cuecard.report.page.records import Exhibit, Row, Sample, Showcase, roles_of
-from cuecard.report.showcase import figures
+from matplotlib.patches import Patch
+
+from cuecard.domain.outcome import Route
+from cuecard.report.page import formatting, html, timeline
+from cuecard.report.page.canvas import INK, TEXT, WIDTH, Drawing, canvas, drawing, key
+from cuecard.report.page.html import Verdict
+from cuecard.report.page.scatter import Point, scatter
+from cuecard.report.showcase.records import NEITHER, Row, Showcase, roles_of
 
 TITLE = "Cuecard: a small model reasons, a large one answers"
-IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/gif")
+FAMILIES = {
+    "short:small": "small",
+    "reason:small": "small",
+    "short:large": "large",
+    "reason:large": "large",
+    "transfer": "paper",
+    "mutual": "paper",
+}
+"""By strategy; all others are baselines."""
+PARTS = {"small": "#56b4e9", "small + large": "#cc79a7", "large": "#e69f00", NEITHER: "#9aa0a6"}
+OTHER_PART = "#009e73"
 
 
 def page(shown: Showcase) -> str:
     """The whole report as one HTML document."""
     choosing = [row for row in shown.rows if set(row.routes) != {Route.DIRECT}]
-    sections = [
-        _results(shown),
-        _figure(
-            "Accuracy against tokens",
-            figures.accuracy_against_tokens(shown.rows),
-            f"Each point is one strategy on the same {shown.questions} questions, with the 95% interval (Wilson) of its"
-            " accuracy. Tokens are counted, those of cancelled calls included.",
-        ),
-        _figure(
-            "Latency",
-            figures.latency_bars(shown.rows),
-            f"Mean latency of a question, {_how(shown.rows)}; split by which model worked meanwhile. The factor is the"
-            " speed-up over the large model's own reasoning in the same run.",
-        ),
-        _figure(
-            "Routes",
-            figures.routes({row.name: row.routes for row in choosing}),
-            f"How each answer came about, counted. Every question ends in exactly one route: each bar sums to"
-            f" {shown.questions}.",
-        )
-        if choosing
-        else "",
-        _time_lines(shown.sample) if shown.sample else "",
-        _gallery(shown.gallery),
-        _foot(shown.about),
-    ]
-    css = (files("cuecard.report.page") / "page.css").read_text(encoding="utf-8")
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{NO_OTHERS}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{TITLE}</title>\n<style>\n{css}</style>\n</head>\n<body>\n<main>\n"
-        f'<h1>{TITLE}</h1>\n<p class="lead">{_lead(shown)}</p>\n'
-        + "\n".join(sections)
-        + "\n</main>\n</body>\n</html>\n"
+    figures = [("Accuracy against tokens", accuracy_against_tokens(shown.rows)), ("Latency", latency_bars(shown.rows))]
+    if choosing:
+        figures.append(("Routes", routes({row.name: row.routes for row in choosing})))
+    return html.page(
+        "demo.html",
+        html.Heading(TITLE, _lead(shown), [_verdict(shown)], shown.about),
+        shown=shown,
+        results=results(shown.rows),
+        how=_how(shown.rows),
+        figures=figures,
+        lines=timeline.requests(shown.sample.outcomes, "sample") if shown.sample else [],
     )
 
 
@@ -66,146 +48,139 @@ def _lead(shown: Showcase) -> str:
     """The result in one sentence."""
     ours, alone = shown.row(shown.headline), shown.row("reason:large")
     return (
-        f"On {shown.questions} held-out questions, mutual verification ({escape(str(ours.schedule))}) was right"
-        f" {ours.right} times ({formatting.percent(ours.accuracy)}) in {formatting.duration(ours.mean_s)} a question;"
-        f" the large model with its own reasoning {alone.right} times ({formatting.percent(alone.accuracy)}) in"
+        f"On {shown.questions} held-out questions, mutual verification ({ours.schedule}) was right {ours.right} times"
+        f" ({formatting.percent(ours.accuracy)}) in {formatting.duration(ours.mean_s)} a question; the large model with"
+        f" its own reasoning {alone.right} times ({formatting.percent(alone.accuracy)}) in"
         f" {formatting.duration(alone.mean_s)}: {ours.speed_up:.2f} times the speed."
     )
 
 
-# --- the results ------------------------------------------------------------------------------------------
-
-
-def _results(shown: Showcase) -> str:
-    roles = roles_of(shown.rows)
-    heads = ["right", "95% interval", *(f"tokens, {role}" for role in roles), "latency", "speed-up"]
-    cells = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
-    body = "\n".join(_result(row, roles, row.name == shown.headline) for row in shown.rows)
-    caption = (
-        f"The same {shown.questions} questions for every strategy, in an order that rotates from question to question,"
-        f" each from cold. Tokens: generated a question, mean. Latency: mean, {_how(shown.rows)}."
+def _verdict(shown: Showcase) -> Verdict:
+    """The pair against the most accurate single model that takes no longer; a demo asks too few questions for more."""
+    ours = shown.row(shown.headline)
+    single = [row for row in shown.rows if FAMILIES.get(row.strategy) in ("small", "large")]
+    best = max((row for row in single if row.mean_s <= ours.mean_s), key=lambda row: row.accuracy, default=None)
+    question = "Does the pair pay on these questions?"
+    if best is None:
+        return Verdict(question, "It is the fastest", "No single model takes no longer.", "", "good")
+    gain = ours.right - best.right
+    answer, tone = ("More right answers", "good") if gain > 0 else ("No more right answers", "bad")
+    amount = (
+        f"{ours.name}: {ours.right} of {shown.questions} right ({_between(ours)}); {best.name}, the most accurate"
+        f" single model that takes no longer: {best.right} ({_between(best)})."
     )
-    table = (
-        f'<table>\n<thead><tr><th scope="col">strategy</th>{cells}'
-        f'<th scope="col" class="routes">routes</th></tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody>\n</table>"
-    )
-    return f"<h2>Results</h2>\n{_drawn(table, caption)}"
+    sure = "95% intervals (Wilson); so few questions show only large differences. `cuecard eval` tests them, paired."
+    return Verdict(question, answer, amount, sure, tone)  # type: ignore[arg-type]
 
 
-def _result(row: Row, roles: Sequence[str], headline: bool) -> str:
-    between = f"{formatting.percent(row.low)}–{formatting.percent(row.high)}"
-    spent = [formatting.tokens(row.tokens.get(role, 0.0)) for role in roles]
-    right = f"{row.right} ({formatting.percent(row.accuracy)})"
-    numbers = (right, between, *spent, formatting.duration(row.mean_s), f"{row.speed_up:.2f}×")
-    cells = "".join(f"<td>{number}</td>" for number in numbers)
-    marked = ' class="headline"' if headline else ""
-    routes = re.sub(r"(\d) ", r"\1&nbsp;", formatting.counted(row.routes))
-    return f'<tr{marked}><th scope="row">{escape(row.name)}</th>{cells}<td class="routes">{routes}</td></tr>'
+def results(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """A row a strategy."""
+    roles = roles_of(rows)
+    heads = ["right", "95% interval", *(f"tokens, {role}" for role in roles), "latency", "speed-up", "routes"]
+    return ["strategy", *heads], [
+        [
+            row.name,
+            f"{row.right} ({formatting.percent(row.accuracy)})",
+            _between(row),
+            *(formatting.tokens(row.tokens.get(role, 0.0)) for role in roles),
+            formatting.duration(row.mean_s),
+            f"{row.speed_up:.2f}×",
+            formatting.counted(row.routes),
+        ]
+        for row in rows
+    ]
+
+
+def _between(row: Row) -> str:
+    return f"{formatting.percent(row.low)}–{formatting.percent(row.high)}"
 
 
 def _how(rows: Iterable[Row]) -> str:
     kinds = dict.fromkeys(row.latency for row in rows)
-    return "; ".join(f"<strong>{kind}</strong> ({formatting.HOW[kind]})" for kind in kinds)
+    return "; ".join(f"{kind} ({formatting.HOW[kind]})" for kind in kinds)
 
 
-# --- figures ------------------------------------------------------------------------------------------
+# --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def _figure(title: str, svg: str, caption: str) -> str:
-    """`title` and `caption` are ours, and HTML already."""
-    return f"<h2>{title}</h2>\n{_drawn(svg, caption)}"
-
-
-def _drawn(drawing: str, caption: str) -> str:
-    """What may be wider than a narrow screen scrolls by itself; the caption does not."""
-    return f'<figure><div class="wide" tabindex="0">{drawing}</div><figcaption>{caption}</figcaption></figure>'
-
-
-def _time_lines(sample: Sample) -> str:
-    until_s = max(max(o.total_s, *(c.end_s for c in o.calls)) for o in sample.outcomes.values())
-    drawn = [_drawn(figures.timeline(o, until_s), _told(name, o, sample.truth)) for name, o in sample.outcomes.items()]
-    kinds = dict.fromkeys(outcome.latency_kind for outcome in sample.outcomes.values())
-    how = "; ".join(f"<strong>{kind}</strong> ({formatting.HOW[kind]})" for kind in kinds)
-    return (
-        "<h2>One request, call by call</h2>\n"
-        f"<p>{_asked(sample.question)} Right is <strong>{escape(sample.truth)}</strong>.</p>\n"
-        "<p>The same question under several strategies, on one scale: of the transferred questions, the one of median"
-        f" latency. Every time is {how}. A bar is pale until the call's first token; the grey band is the hand-off,"
-        " from the small model's last reasoning token to the large model's first answer token.</p>\n" + "".join(drawn)
-    )
-
-
-def _told(name: str, outcome: Outcome, truth: str) -> str:
-    found = handoff(outcome)
-    handed = f" Hand-off {formatting.duration(found[1] - found[0])}." if found else ""
-    return (
-        f"<strong>{escape(name)}</strong>: {formatting.duration(outcome.total_s)}, answer “{escape(outcome.answer)}”."
-        f" {escape(str(outcome.route).capitalize())}: {escape(outcome.reason)}.{handed}"
-    )
-
-
-# --- the gallery ------------------------------------------------------------------------------------------
-
-
-def _gallery(exhibits: Sequence[Exhibit]) -> str:
-    cards = "\n".join(map(_card, exhibits))
-    lead = (
-        "Each route, both sources, right and wrong answers, as far as the run has them; in the order asked within each."
-    )
-    return f'<h2>Some of the questions</h2>\n<p class="soft">{lead}</p>\n<div class="gallery">\n{cards}\n</div>'
-
-
-def _card(exhibit: Exhibit) -> str:
-    outcome, reasoned = exhibit.outcome, exhibit.call("small", Mode.REASON)
-    pictures = "".join(map(_picture, exhibit.question.images))
-    verdict = '<span class="good">right</span>' if exhibit.right else '<span class="bad">wrong</span>'
-    facts = [
-        ("short answers", f"small “{_short(exhibit, 'small')}”, large “{_short(exhibit, 'large')}”"),
-        ("reasoning", _reasoning(reasoned.reasoning if reasoned else None, bool(reasoned and reasoned.cancelled))),
-        ("final answer", f"<strong>{escape(outcome.answer)}</strong>, {verdict}"),
-        ("truth", escape(exhibit.truth)),
-        ("route", f"<strong>{outcome.route}</strong>: {escape(outcome.reason)}"),
-        (
-            "latency",
-            f"{formatting.duration(outcome.total_s)} {outcome.latency_kind}; the large model's own reasoning:"
-            f" {formatting.duration(exhibit.large_reasoning_s)}",
-        ),
+def accuracy_against_tokens(rows: Sequence[Row]) -> Drawing:
+    """Each strategy a labelled point with its 95% interval; rows that coincide share a label."""
+    points = [
+        Point(row.name, FAMILIES.get(row.strategy, "baseline"), row.all_tokens, row.accuracy, row.low, row.high)
+        for row in rows
     ]
-    told = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts)
-    return (
-        f'<article><header>{pictures}<div><p class="soft">{escape(exhibit.source)}</p>'
-        f"<h3>{_asked(exhibit.question)}</h3>{_options(exhibit.question)}</div></header><dl>{told}</dl></article>"
+    caption = (
+        f"Each point is one strategy on the same {rows[0].questions} questions, with the 95% interval (Wilson) of its"
+        " accuracy. Tokens are counted, those of cancelled calls included."
     )
+    values = "; ".join(f"{row.name} {formatting.percent(row.accuracy)}" for row in rows)
+    figure = scatter(points, "generated tokens a question, all models together")
+    return drawing("accuracy-tokens", figure, f"Accuracy against generated tokens: {values}", caption)
 
 
-def _short(exhibit: Exhibit, role: str) -> str:
-    call = exhibit.call(role, Mode.SHORT)
-    return escape((call.answer or "").strip() if call else "") or "—"
+def latency_bars(rows: Sequence[Row]) -> Drawing:
+    """Mean latency of each strategy, split by who worked meanwhile; its speed-up over the large model's reasoning."""
+    figure, axes = canvas(height=84 + 30 * len(rows), left=132, top=8, bottom=70)
+    scale, unit = (1000, "ms") if max(row.mean_s for row in rows) < 2 else (1, "s")
+    axes.set_xlim(0, 1.3 * scale * max(row.mean_s for row in rows))
+    axes.set_ylim(len(rows) - 0.45, -0.6)
+    order = [*PARTS, *sorted({part for row in rows for part in row.parts_s} - set(PARTS))]
+    order = [part for part in order if part != NEITHER] + [NEITHER]
+    for y, row in enumerate(rows):
+        left = 0.0
+        for part in order:
+            length = scale * row.parts_s.get(part, 0.0)
+            axes.barh(y, length, 0.62, left=left, color=PARTS.get(part, OTHER_PART), linewidth=0)
+            left += length
+        axes.barh(y, scale * row.mean_s, 0.62, fill=False, edgecolor=INK, linewidth=0.6)
+        label = f"{formatting.duration(row.mean_s)}, {row.speed_up:.2f}×"
+        axes.annotate(
+            label, (scale * row.mean_s, y), (6, 0), textcoords="offset points", va="center", color=INK, fontsize=TEXT
+        )
+    axes.set_yticks(range(len(rows)), [row.name for row in rows], parse_math=False)
+    kinds = ", ".join(dict.fromkeys(row.latency for row in rows))
+    axes.set_xlabel(f"mean {unit} a question ({kinds})", color=INK, fontsize=TEXT, loc="left")
+    present = [part for part in order if any(row.parts_s.get(part, 0) > 0.01 * row.mean_s for row in rows)]
+    key(
+        figure,
+        [Patch(color=PARTS.get(part, OTHER_PART), label=f"{part} at work") for part in present],
+    )
+    caption = (
+        f"Mean latency of a question, {_how(rows)}; split by which model worked meanwhile. The factor is the speed-up"
+        " over the large model's own reasoning in the same run."
+    )
+    values = "; ".join(f"{row.name} {formatting.duration(row.mean_s)}" for row in rows)
+    return drawing("latency", figure, f"Mean latency: {values}", caption)
 
 
-def _reasoning(text: str | None, cancelled: bool) -> str:
-    if not text:
-        return '<span class="soft">none</span>'
-    return f"<blockquote>{escape(text.strip())}{' … (cancelled)' if cancelled else ''}</blockquote>"
-
-
-def _asked(question: Question) -> str:
-    return escape(question.text)
-
-
-def _options(question: Question) -> str:
-    shown = "".join(f"<div>{letter(i)}. {escape(option)}</div>" for i, option in enumerate(question.options))
-    return f'<div class="soft">{shown}</div>' if shown else ""
-
-
-def _picture(image: Image) -> str:
-    if image.media_type not in IMAGE_TYPES:
-        return f'<span class="soft">an image ({escape(image.media_type)})</span>'
-    data = base64.b64encode(image.data).decode()
-    return f'<img src="data:{image.media_type};base64,{data}" alt="the image that the question is about">'
-
-
-def _foot(about: Sequence[tuple[str, str]]) -> str:
-    facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in about)
-    return f"<h2>About this run</h2>\n<dl>{facts}</dl>" if facts else ""
+def routes(counts: Mapping[str, Mapping[Route, int]]) -> Drawing:
+    """How the answers of each strategy came about: {strategy: {route: questions}}."""
+    figure, axes = canvas(height=84 + 32 * len(counts), left=132, top=8, bottom=70)
+    most = max(sum(count.values()) for count in counts.values())
+    axes.set_xlim(0, most)
+    axes.set_ylim(len(counts) - 0.45, -0.6)
+    room = (WIDTH - 132 - 16) / most
+    for y, count in enumerate(counts.values()):
+        left = 0
+        for route in Route:
+            if number := count.get(route, 0):
+                axes.barh(y, number, 0.66, left=left, color=formatting.ROUTES[route], edgecolor=INK, linewidth=0.6)
+                if room * number > 9 * len(str(number)):
+                    axes.text(
+                        left + number / 2,
+                        y,
+                        str(number),
+                        ha="center",
+                        va="center",
+                        color="white",
+                        fontsize=TEXT,
+                        weight="bold",
+                    )
+                left += number
+    axes.set_yticks(range(len(counts)), list(counts), parse_math=False)
+    axes.set_xlabel("questions", color=INK, fontsize=TEXT, loc="left")
+    present = [route for route in Route if any(count.get(route) for count in counts.values())]
+    key(figure, [Patch(color=formatting.ROUTES[route], label=str(route)) for route in present])
+    caption = f"How each answer came about, counted. Every question ends in exactly one route: each bar sums to {most}."
+    values = "; ".join(f"{name}: {formatting.counted(count)}" for name, count in counts.items())
+    return drawing("routes", figure, f"Routes: {values}", caption)

@@ -15,7 +15,7 @@ from cuecard.domain.call import Call, FinishReason, Mode
 from cuecard.domain.outcome import Outcome
 from cuecard.report.page import formatting
 from cuecard.report.page.lanes import handoff, ordered
-from cuecard.report.page.records import Row, roles_of
+from cuecard.report.showcase.records import Row, roles_of
 
 ENDED = {
     FinishReason.CANCELLED: "cancelled",

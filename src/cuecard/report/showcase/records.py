@@ -106,6 +106,11 @@ class Exhibit:
         """The last call of this role in this mode; None if there was none."""
         return next((c for c in reversed(self.outcome.calls) if (c.role, c.mode) == (role, mode)), None)
 
+    def short(self, role: str) -> str:
+        """The role's short answer; empty where there is none."""
+        call = self.call(role, Mode.SHORT)
+        return (call.answer or "").strip() if call else ""
+
 
 @dataclass(frozen=True)
 class Showcase:

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from cuecard.attention import store
-from cuecard.attention.analysis.overlap import onto, other_text, same_text
-from cuecard.attention.axes import BOUND, LARGE_CARD, LARGE_OWN, QUERIES, READINGS, SMALL_OWN, SPANS
-from cuecard.attention.store import Record
+from cuecard.attention.store import BOUND, LARGE_CARD, LARGE_OWN, QUERIES, READINGS, SMALL_OWN, SPANS, TOP, Record
 from cuecard.domain.errors import BadInput
 from cuecard.models.local.token_spans import Span
 from cuecard.stats.bootstrap import Array, Band, band, plain
 from cuecard.stats.inference import wilson_bounds
 
 REASONING = SPANS.index(Span.REASONING)
+DRAWS = 50
+FIGURES = ("key tokens", "by chance", "by position")
 
 
 @dataclass(frozen=True)
@@ -270,6 +270,53 @@ def _same(record: Record, one: str, other: str, queries: int, _: int) -> Array:
 def _other(record: Record, one: str, other: str, queries: int, seed: int) -> Array:
     (ones, pieces), (others, cut) = _keys(record, one, queries), _keys(record, other, queries)
     return other_text(ones, pieces, others, cut, seed)
+
+
+def key_tokens(mass: Array) -> Array:
+    """(tokens,) -> places of the share `TOP` of them with the most mass, at least one."""
+    return np.argsort(-mass, kind="stable")[: _kept(len(mass))]
+
+
+def onto(pieces: Sequence[str], mass: Array, others: Sequence[str]) -> Array:
+    """Mass per token of a text -> mass per token of the same text as another tokenizer cuts it.
+
+    A token's mass lies evenly on its characters.
+    """
+    if list(pieces) == list(others):
+        return mass
+    lengths = np.array([len(piece) for piece in pieces])
+    spread = np.repeat(mass / np.maximum(lengths, 1), lengths)
+    ends = np.cumsum([len(piece) for piece in others])
+    carried = np.concatenate(([0.0], np.cumsum(spread)))[np.minimum(ends, len(spread))]
+    return np.diff(carried, prepend=0.0)
+
+
+def same_text(one: Array, other: Array) -> Array:
+    """Two readers of one text, (tokens,) each -> FIGURES: the part of the key tokens that both have."""
+    kept = _kept(len(one))
+    of_other = set(key_tokens(other).tolist())
+    last = set(range(len(other) - kept, len(other)))
+    shared = len(of_other & set(key_tokens(one).tolist())) / kept
+    return np.array([shared, kept / len(one), len(of_other & last) / kept])
+
+
+def other_text(one: Array, pieces: Sequence[str], other: Array, others: Sequence[str], seed: int) -> Array:
+    """Two readers, each of a text of its own -> FIGURES: the words that both have among their key tokens (Dice)."""
+    chance, keys, kept = np.random.default_rng(seed), key_tokens(other), _kept(len(one))
+    drawn = [_dice(chance.choice(len(one), kept, False), pieces, keys, others) for _ in range(DRAWS)]
+    last = np.arange(len(one) - kept, len(one))
+    shared = _dice(key_tokens(one), pieces, keys, others)
+    return np.array([shared, float(np.mean(drawn)), _dice(last, pieces, keys, others)])
+
+
+def _dice(places: Array, pieces: Sequence[str], others_places: Array, others: Sequence[str]) -> float:
+    ones = Counter(pieces[place].strip().casefold() for place in places)
+    two = Counter(others[place].strip().casefold() for place in others_places)
+    return 2 * (ones & two).total() / (ones.total() + two.total())
+
+
+def _kept(count: int) -> int:
+    return max(1, round(TOP * count))
 
 
 def _object(value: Any) -> Any:

@@ -16,14 +16,21 @@
     return bytes.get(shades);
   };
 
+  // a thumbnail, or the text in its place
+  const picture = ({ source, text }) => {
+    const shown = document.createElement(source ? "img" : "span");
+    if (source) Object.assign(shown, { src: source, alt: text });
+    else Object.assign(shown, { className: "soft", textContent: text });
+    return shown;
+  };
+
   const question = () => looks[Number(at("question").value)];
   const shades = () => question().shades[at("condition").value];
 
   function ask() {
     const look = question();
     at("asked").textContent = look.asked;
-    // thumbnails are made by the page's writer: images with data addresses, or a word in their place
-    at("images").innerHTML = look.images.join("");
+    at("images").replaceChildren(...look.images.map(picture));
     options("condition", Object.keys(look.shades).map((name) => [name, name]), true);
     at("before").disabled = at("question").value === "0";
     at("after").disabled = Number(at("question").value) === looks.length - 1;

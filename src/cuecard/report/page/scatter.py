@@ -11,10 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
-from cuecard.report.page.canvas import TEXT, canvas, key
-from cuecard.report.page.label_placement import Box
-from cuecard.report.page.labels import name_points, spot
-from cuecard.report.page.svg import INK
+from cuecard.report.page.canvas import INK, TEXT, canvas, key
+from cuecard.report.page.label_placement import Box, name_points, spot
 
 FAMILIES = {
     "small": ("small model alone", "o", "#0072b2"),

@@ -19,11 +19,10 @@ import numpy as np
 
 from cuecard.answers import extract
 from cuecard.attention import store
-from cuecard.attention.axes import LARGE_OWN, NONE, QUERIES
 from cuecard.attention.capture import said
-from cuecard.attention.experiments.masking import read
+from cuecard.attention.masking import read
 from cuecard.attention.run import Asked
-from cuecard.attention.store import Record
+from cuecard.attention.store import LARGE_OWN, NONE, QUERIES, Record
 from cuecard.domain.question import Question
 from cuecard.models import prompt as layouts
 from cuecard.models.base import Limits, Model

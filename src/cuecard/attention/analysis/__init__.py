@@ -1,1 +1,0 @@
-"""What a run of attention shows: means with intervals, overlap of readers, examples."""

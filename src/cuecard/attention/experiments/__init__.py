@@ -1,1 +1,0 @@
-"""Experiments on cards: words left out, tokens hidden from the answer."""
