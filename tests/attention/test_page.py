@@ -6,6 +6,7 @@ import asyncio
 import csv
 import json
 import sys
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from browser import CHROMIUM, Tab, browser
 
 from cuecard.cli import app
 from cuecard.domain.errors import BadInput, CuecardError, Unsupported
-from cuecard.report.attention import browser as attention_browser
+from cuecard.report.attention import report
 from cuecard.report.attention.report import opened, page
+from cuecard.report.page import html
 
 COUNT = 3
 PAIR = ("--task", "boards", "--model", "demo-large", "--small", "demo-small")
@@ -107,7 +109,7 @@ def test_report_makes_a_page_that_asks_nobody_for_anything(ran: Path) -> None:
     text = (ran / "report.html").read_text(encoding="utf-8")
     assert 'src="http' not in text
     assert text.count("<script") == 2
-    assert attention_browser.policy() in text
+    assert html.policy((files("cuecard.report") / "templates" / report.SCRIPT).read_text(encoding="utf-8")) in text
 
 
 def test_what_models_and_users_wrote_is_never_markup(ran: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +126,7 @@ def test_what_models_and_users_wrote_is_never_markup(ran: Path, monkeypatch: pyt
 
 
 def test_a_page_holds_as_many_questions_as_fit(ran: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention_browser, "MOST_BYTES", 1)
+    monkeypatch.setattr(report, "MOST_BYTES", 1)
     text = page(opened(ran, 3), [])
     looks = json.loads(text.split('id="looks">')[1].split("</script>")[0])
     assert len(looks) == 1

@@ -48,7 +48,10 @@ def drawing() -> Any:
 def show(found: Any, page: Any, ends: Sequence[str]) -> None:
     console = Console(highlight=False)
     heads, rows = page.whole_sheet(list(found.conditions.values()))
-    shown = Table(*(Column(head, no_wrap=place == 0) for place, head in enumerate(heads[:6])), box=None)
+    # figures are never cut: the names in the first column wrap instead
+    widths = [max(len(word) for row in rows for word in (row[place] or "–").split()) for place in range(6)]
+    columns = (Column(head, min_width=widths[place] if place else None) for place, head in enumerate(heads[:6]))
+    shown = Table(*columns, box=None)
     for row in rows:
         shown.add_row(*map(Text, row[:6]))
     console.print(shown)

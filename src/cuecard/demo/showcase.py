@@ -13,8 +13,8 @@ from cuecard.demo.evaluate import Trial, examine
 from cuecard.domain.errors import CuecardError
 from cuecard.domain.outcome import LatencyKind, Outcome, Route
 from cuecard.models.base import Model
-from cuecard.stats.inference import wilson_bounds
 from cuecard.report.showcase.records import NEITHER, Answered, Exhibit, Row, Sample, Showcase
+from cuecard.stats.inference import wilson_bounds
 from cuecard.strategies.policy import Policy, Schedule
 
 REFERENCE = "reason:large"

@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from cuecard.stats.bootstrap import Array, Band
 from cuecard.attention.results import REASONING, Findings, Found
 from cuecard.attention.store import LARGE_CARD, LARGE_OWN, QUERIES, SMALL_OWN
 from cuecard.report.page.canvas import INK, TEXT, WIDTH, Drawing, canvas, drawing, key, styled, write
+from cuecard.stats.bootstrap import Array, Band
 
 COLOURS = {LARGE_OWN: "#008060", LARGE_CARD: "#c14e00", SMALL_OWN: "#0072b2"}
 DASHES: dict[str, tuple[float, Sequence[float]]] = {

@@ -116,17 +116,17 @@ def _verdicts(found: Findings) -> list[Verdict]:
         Verdict(
             "How much of the answer's attention is on the reasoning?",
             f"{100 * float(of.spans.mean[ALL, REASONING]):.1f}%",
-            f"{of.name}: {of.spans.at(ALL, REASONING).told()}%, mean over layers and heads.",
+            f"{of.name}: {of.spans.at(ALL, REASONING).text()}%, mean over layers and heads.",
             sure,
         ),
         Verdict(
             f"How few of its tokens carry {delta} of that?",
             f"{100 * float(of.sparsity.mean[ALL]):.1f}%",
-            f"{of.name}: {of.sparsity.at(ALL).told()}% of the tokens; even attention would need {delta}.",
+            f"{of.name}: {of.sparsity.at(ALL).text()}% of the tokens; even attention would need {delta}.",
             sure,
         ),
     ]
-    rights = [f"{each.name} {each.right.told()}%" for each in found.conditions.values() if each.right is not None]
+    rights = [f"{each.name} {each.right.text()}%" for each in found.conditions.values() if each.right is not None]
     if of.right is not None:
         answer = f"{100 * float(of.right.mean):.1f}%"
         verdicts.append(Verdict("How many answers are right?", answer, f"{'; '.join(rights)}.", sure))

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from cuecard.stats.bootstrap import Band
 from cuecard.attention.results import FIGURES, REASONING, Findings, Found
 from cuecard.attention.store import BINS, BOUND, CLASSES, QUERIES, SPANS
+from cuecard.stats.bootstrap import Band
 
 Rows = list[dict[str, Any]]
 Sheet = tuple[list[str], list[list[str]]]

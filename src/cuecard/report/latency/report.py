@@ -46,7 +46,9 @@ def report(shown: Profiled) -> Report:
     rooflines = [figures.roofline(own, shown.devices, dtype) for dtype, own in plain.items()]
     page = html.page(
         "latency.html",
-        html.Heading(f"Latency: {shown.name}", _lead(shown), [_verdict(pair) for pair in shown.pairs], shown.about),
+        html.Heading(
+            f"Latency: {shown.name}", _lead(shown), [_verdict(pair, shown.fits) for pair in shown.pairs], shown.about
+        ),
         shown=shown,
         summary=summary(shown),
         tables=tables,
@@ -66,11 +68,15 @@ def _lead(shown: Profiled) -> str:
     return f"Where the time of a request goes: {', '.join(models)}."
 
 
-def _verdict(pair: PairBreakEven) -> Verdict:
+def _verdict(pair: PairBreakEven, fits: Sequence[Fit]) -> Verdict:
     """Up to how many tokens of reasoning the small model pays, and how certain that is."""
     question = f"How much may {pair.small} write before {pair.large} is as fast, answering short?"
     crossing = at_answer(pair)
-    certainty = f"Estimated by the fits, from {pair.draws} draws."
+    errors = {fit.model: fit.held_out["total"].median for fit in fits if "total" in fit.held_out}
+    off = "; ".join(f"{model} off by {100 * error:.1f}%" for model, error in errors.items())
+    certainty = (
+        f"Estimated by the fits{f' (median on points not seen: {off})' if off else ''}, from {pair.draws} draws."
+    )
     if crossing.low is not None and crossing.high is not None:
         certainty = f"95% interval {formatting.amount(crossing.low)} to {formatting.amount(crossing.high)}. {certainty}"
     work = pair.workload
