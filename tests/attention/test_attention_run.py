@@ -15,7 +15,7 @@ import pytest
 
 from cuecard.attention import run as runs
 from cuecard.attention import store
-from cuecard.attention.examples import looks
+from cuecard.attention.examples import shaded_questions
 from cuecard.attention.results import findings
 from cuecard.attention.run import Asked, Settings
 from cuecard.attention.store import LARGE_CARD, LARGE_OWN, NONE, QUERIES, SMALL_OWN, SPANS, Folder
@@ -91,7 +91,7 @@ async def test_raw_rows_add_up_to_what_is_stored(ran: Path) -> None:
 
 
 async def test_the_first_questions_can_be_looked_at_token_by_token(ran: Path) -> None:
-    found = looks(ran, 0.8, 10)
+    found = shaded_questions(ran, 0.8, 10)
     assert len(found) == SETTINGS.kept
     shades = found[0].shades[LARGE_CARD]
     assert shades.rows.shape == (2, 13, 5, len(shades.pieces))

@@ -115,7 +115,7 @@ def test_report_makes_a_page_that_asks_nobody_for_anything(ran: Path) -> None:
 def test_what_models_and_users_wrote_is_never_markup(ran: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = opened(ran, 1)
     evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
-    look = shown.looks[0]
+    look = shown.questions[0]
     shades = next(iter(look.shades.values()))
     object.__setattr__(shades, "answer", evil)
     object.__setattr__(shades, "pieces", [evil, *shades.pieces[1:]])
@@ -134,7 +134,7 @@ def test_a_page_holds_as_many_questions_as_fit(ran: Path, monkeypatch: pytest.Mo
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
 CARD = "document.getElementById('card').textContent"
-TOLD = "document.getElementById('told').textContent"
+TOLD = "document.getElementById('status').textContent"
 
 
 async def choose(tab: Tab, name: str, value: str) -> None:

@@ -10,7 +10,7 @@ from PIL import Image as Pictures
 from cuecard.domain.call import Call, FinishReason, Mode, Usage
 from cuecard.domain.outcome import LatencyKind, Outcome, Route
 from cuecard.domain.question import AnswerKind, Image, Question
-from cuecard.report.showcase.records import Answered, Exhibit, Row, Sample, Showcase
+from cuecard.report.showcase.records import Exhibit, Sample, Showcase, StrategyAnswer, StrategyRow
 
 
 def _picture() -> bytes:
@@ -42,8 +42,8 @@ OUTCOME = Outcome("3", Route.TRANSFERRED, "mutual", CALLS, 0.221, "the large mod
 QUESTION = Question("Which digit do you reach?", (Image(_picture()),), kind=AnswerKind.NUMBER)
 
 
-def row(strategy: str, schedule: str | None = None, **changed: object) -> Row:
-    made = Row(
+def row(strategy: str, schedule: str | None = None, **changed: object) -> StrategyRow:
+    made = StrategyRow(
         strategy=strategy,
         schedule=schedule,
         questions=10,
@@ -77,7 +77,9 @@ def showcase(outcome: Outcome = OUTCOME, question: Question = QUESTION, truth: s
         sample=Sample(question, truth, {"mutual, overlap": outcome}),
         gallery=(Exhibit(question, "board, jump-3", truth, True, outcome, 0.36),),
         answers=(
-            Answered(0, "board", "mutual, overlap", outcome.answer, truth, True, outcome.route, 0.2, {"small": 58}),
+            StrategyAnswer(
+                0, "board", "mutual, overlap", outcome.answer, truth, True, outcome.route, 0.2, {"small": 58}
+            ),
         ),
         about=(("pair", "demo-small and demo-large"),),
     )

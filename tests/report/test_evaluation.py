@@ -17,7 +17,7 @@ from cuecard.report.evaluation import sentences
 from cuecard.report.page.canvas import file_name, svg
 from cuecard.report.page.html import environment, thumbnail
 from cuecard.report.page.report_files import write_csv
-from cuecard.report.page.scatter import Point, scatter
+from cuecard.report.page.scatter import ScatterPoint, scatter
 
 HEADINGS = [
     "Summary",
@@ -211,13 +211,15 @@ def test_a_table_marks_its_last_row_as_the_sum_and_escapes_its_cells():
 
 
 def test_arms_at_the_same_place_share_one_label():
-    points = [Point(name, "paper", 10.0, 0.9, 0.8, 0.95) for name in ("mutual", "mutual/overlap", "mutual/eager")]
-    drawn = svg(scatter([*points, Point("short:large", "large", 1.0, 0.5, 0.4, 0.6)], "tokens"), "said")
+    names = ("mutual", "mutual/overlap", "mutual/eager")
+    points = [ScatterPoint(name, "paper", 10.0, 0.9, 0.8, 0.95) for name in names]
+    drawn = svg(scatter([*points, ScatterPoint("short:large", "large", 1.0, 0.5, 0.4, 0.6)], "tokens"), "said")
     assert "mutual and 2 more" in drawn
 
 
 def test_one_arm_alone_and_costs_of_nothing_can_be_drawn():
-    assert "<svg" in svg(scatter([Point("a", "small", 0.0, 1.0, 1.0, 1.0)], "x", front=True, may_be_log=True), "said")
+    point = ScatterPoint("a", "small", 0.0, 1.0, 1.0, 1.0)
+    assert "<svg" in svg(scatter([point], "x", front=True, may_be_log=True), "said")
 
 
 @pytest.mark.parametrize("arms", [("short:large",), ("reason:large",), ("mutual",), ("vote", "cascade")])

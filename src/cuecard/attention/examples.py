@@ -29,7 +29,7 @@ class Shades:
 
 
 @dataclass(frozen=True)
-class Look:
+class ShadedQuestion:
     """One question."""
 
     meta: Mapping[str, Any]
@@ -37,14 +37,14 @@ class Look:
     shades: Mapping[str, Shades]
 
 
-def looks(path: Path, delta: float, most: int) -> list[Look]:
+def shaded_questions(path: Path, delta: float, most: int) -> list[ShadedQuestion]:
     """The first questions of a run whose tokens' mass was kept, at most so many."""
-    found: list[Look] = []
+    shown: list[ShadedQuestion] = []
     for index, record in store.records(path):
         shades = {name: made for name in record.conditions if (made := _shades(name, record, delta)) is not None}
-        if shades and len(found) < most:
-            found.append(Look(record.meta, store.images(path, index), shades))
-    return found
+        if shades and len(shown) < most:
+            shown.append(ShadedQuestion(record.meta, store.images(path, index), shades))
+    return shown
 
 
 def _shades(name: str, record: Record, delta: float) -> Shades | None:

@@ -46,7 +46,7 @@ class Bounded:
 
 
 @dataclass(frozen=True)
-class Found:
+class ConditionResults:
     """One condition. Mass is a part of a whole row; what is of the reasoning is a part of its mass."""
 
     name: str
@@ -97,7 +97,7 @@ class Findings:
 
     config: Mapping[str, Any]
     questions: int
-    conditions: Mapping[str, Found]
+    conditions: Mapping[str, ConditionResults]
     same_text: Band | None
     """(sets, FIGURES): the small model, that wrote the card, and the large one, that reads it."""
     other_text: Band | None
@@ -147,7 +147,7 @@ class _Values:
         return band(np.asarray(values, dtype=np.float64), self.clusters, of)
 
 
-def _found(name: str, stored: Sequence[Record]) -> Found | None:
+def _found(name: str, stored: Sequence[Record]) -> ConditionResults | None:
     """None where no question has it."""
     asked = [record for record in stored if name in record.conditions]
     skipped = Counter(told["skipped"] for record in asked if "skipped" in (told := record.conditions[name]))
@@ -163,7 +163,7 @@ def _found(name: str, stored: Sequence[Record]) -> Found | None:
     sorts = np.concatenate((classes, of.stack("conclusion")[..., None]), -1).mean((1, 3))
     counts, tokens = np.array(of.told("classes"), dtype=np.float64), np.array([len(each) for each in of.told("pieces")])
     total = on_reasoning.mean((1, 3))
-    return Found(
+    return ConditionResults(
         name=name,
         answers=len(of.records),
         skipped=skipped,

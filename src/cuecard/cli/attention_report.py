@@ -29,11 +29,11 @@ def report(run: Path, out: Path | None, questions: int, as_json: bool) -> None:
     page = drawing()
     shown = page.opened(run, questions)
     written = page.save(shown, out or run / "report.html")
-    disk.save(written[0].parent / "findings.json", shown.found.as_object())
+    disk.save(written[0].parent / "findings.json", shown.results.as_object())
     if as_json:
-        typer.echo(json.dumps(shown.found.as_object(), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(shown.results.as_object(), indent=2, ensure_ascii=False))
     else:
-        show(shown.found, page, [f"report:  {written[0]}"])
+        show(shown.results, page, [f"report:  {written[0]}"])
 
 
 def drawing() -> Any:
@@ -45,9 +45,9 @@ def drawing() -> Any:
     return attention_report
 
 
-def show(found: Any, page: Any, ends: Sequence[str]) -> None:
+def show(results: Any, page: Any, ends: Sequence[str]) -> None:
     console = Console(highlight=False)
-    heads, rows = page.whole_sheet(list(found.conditions.values()))
+    heads, rows = page.whole_sheet(list(results.conditions.values()))
     # figures are never cut: the names in the first column wrap instead
     widths = [max(len(word) for row in rows for word in (row[place] or "–").split()) for place in range(6)]
     columns = (Column(head, min_width=widths[place] if place else None) for place, head in enumerate(heads[:6]))
@@ -55,6 +55,6 @@ def show(found: Any, page: Any, ends: Sequence[str]) -> None:
     for row in rows:
         shown.add_row(*map(Text, row[:6]))
     console.print(shown)
-    console.print(Text(f"· {page.lead(found)}"))
+    console.print(Text(f"· {page.lead(results)}"))
     for end in ends:
         console.print(Text(end, style="dim"), soft_wrap=True)

@@ -13,7 +13,7 @@ from cuecard.demo.evaluate import Trial, examine
 from cuecard.domain.errors import CuecardError
 from cuecard.domain.outcome import LatencyKind, Outcome, Route
 from cuecard.models.base import Model
-from cuecard.report.showcase.records import NEITHER, Answered, Exhibit, Row, Sample, Showcase
+from cuecard.report.showcase.records import NEITHER, Exhibit, Sample, Showcase, StrategyAnswer, StrategyRow
 from cuecard.stats.inference import wilson_bounds
 from cuecard.strategies.policy import Policy, Schedule
 
@@ -65,7 +65,7 @@ def questions(boards_count: int, vqa_count: int, seed: int) -> list[boards.Exerc
     return [*boards.exercises(boards_count, seed), *photos]
 
 
-def row(name: str, own: Sequence[Trial], trials: Sequence[Trial], asked: int) -> Row:
+def row(name: str, own: Sequence[Trial], trials: Sequence[Trial], asked: int) -> StrategyRow:
     """One strategy's means. Raises CuecardError unless each question was answered once, by one route."""
     if sorted(trial.index for trial in own) != list(range(asked)):
         raise CuecardError(f"{name} did not answer each of the {asked} questions exactly once")
@@ -73,7 +73,7 @@ def row(name: str, own: Sequence[Trial], trials: Sequence[Trial], asked: int) ->
     right, mean_s = sum(trial.right for trial in own), fmean(trial.seconds for trial in own)
     parts = [busy(trial.outcome) for trial in own]
     low, high = wilson_bounds(right, asked)
-    return Row(
+    return StrategyRow(
         strategy=strategy,
         schedule=schedule,
         questions=asked,
@@ -133,10 +133,10 @@ def gallery(trials: Sequence[Trial], asked: Sequence[boards.Exercise]) -> tuple[
     )
 
 
-def _answered(trial: Trial, exercise: boards.Exercise) -> Answered:
+def _answered(trial: Trial, exercise: boards.Exercise) -> StrategyAnswer:
     outcome = trial.outcome
     shown = (_source(trial.task), trial.arm, outcome.answer, exercise.truth, trial.right)
-    return Answered(trial.index, *shown, outcome.route, outcome.total_s, _tokens(outcome))
+    return StrategyAnswer(trial.index, *shown, outcome.route, outcome.total_s, _tokens(outcome))
 
 
 def _tokens(outcome: Outcome) -> dict[str, int]:

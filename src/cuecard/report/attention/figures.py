@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from cuecard.attention.results import REASONING, Findings, Found
+from cuecard.attention.results import REASONING, ConditionResults, Findings
 from cuecard.attention.store import LARGE_CARD, LARGE_OWN, QUERIES, SMALL_OWN
 from cuecard.report.page.canvas import INK, TEXT, WIDTH, Drawing, canvas, drawing, key, styled, write
 from cuecard.stats.bootstrap import Array, Band
@@ -27,28 +27,28 @@ NUMBERED = 16
 """Most layers of a heat map whose cells say their number."""
 
 
-def figures(found: Findings, wanted: Sequence[int] = (3, 4, 5)) -> list[Drawing]:
+def figures(results: Findings, wanted: Sequence[int] = (3, 4, 5)) -> list[Drawing]:
     """Those that are wanted, of the conditions with reasoning."""
-    shown = [each for each in found.conditions.values() if each.name in COLOURS]
-    made: dict[int, Callable[[], Drawing]] = {
-        3: lambda: by_layer(found, shown),
-        4: lambda: by_head(found, shown, 4, "attention to the reasoning", [each.head_mass for each in shown]),
-        5: lambda: by_head(found, shown, 5, _sparsity(found), [each.head_sparsity for each in shown]),
+    shown = [each for each in results.conditions.values() if each.name in COLOURS]
+    draw: dict[int, Callable[[], Drawing]] = {
+        3: lambda: by_layer(results, shown),
+        4: lambda: by_head(results, shown, 4, "attention to the reasoning", [each.head_mass for each in shown]),
+        5: lambda: by_head(results, shown, 5, _sparsity(results), [each.head_sparsity for each in shown]),
     }
-    return [made[number]() for number in wanted]
+    return [draw[number]() for number in wanted]
 
 
-def _sparsity(found: Findings) -> str:
-    return f"reasoning tokens that carry {100 * found.config['delta']:g}% of it"
+def _sparsity(results: Findings) -> str:
+    return f"reasoning tokens that carry {100 * results.config['delta']:g}% of it"
 
 
-def by_layer(found: Findings, shown: Sequence[Found]) -> Drawing:
+def by_layer(results: Findings, shown: Sequence[ConditionResults]) -> Drawing:
     """As figure 3: total mass on the reasoning, and sparsity, by layer, averaged over heads."""
     figure, top = canvas(height=TALL, left=60, top=28, bottom=290)
     low = styled(figure.add_axes((60 / WIDTH, 76 / TALL, (WIDTH - 76) / WIDTH, 172 / TALL)))
     write(top, 0, 1.05, "attention to the reasoning, % of a row", transform=top.transAxes)
-    write(low, 0, 1.05, f"{_sparsity(found)}, %", transform=low.transAxes)
-    delta = 100 * found.config["delta"]
+    write(low, 0, 1.05, f"{_sparsity(results)}, %", transform=low.transAxes)
+    delta = 100 * results.config["delta"]
     low.axhline(delta, color=INK, alpha=0.5, linewidth=1, linestyle=(0, (1, 2)))
     for each in shown:
         _line(top, each, each.layer_mass)
@@ -60,14 +60,14 @@ def by_layer(found: Findings, shown: Sequence[Found]) -> Drawing:
     low.set_xlabel("layer", color=INK, fontsize=TEXT)
     key(figure, [Line2D([], [], color=COLOURS[e.name], linestyle=DASHES[e.name], label=e.name) for e in shown], most=3)
     caption = (
-        f"{_what(found)}, as figure 3 of the paper: by layer, averaged over heads, mean over questions with 95%"
+        f"{_what(results)}, as figure 3 of the paper: by layer, averaged over heads, mean over questions with 95%"
         " intervals (cluster bootstrap). Lines: all of the answer's queries; dots: the one that predicts its first"
         f" token. Even attention would need {delta:g}% of the tokens (dotted). Measured."
     )
     return drawing("attention-3", figure, _label(shown), caption)
 
 
-def _line(axes: Axes, of: Found, band: Band) -> None:
+def _line(axes: Axes, of: ConditionResults, band: Band) -> None:
     """(layers, sets) as a line with its interval, and dots for the first query."""
     layers, colour = range(len(of.windows)), COLOURS[of.name]
     mean, low, high = (100 * side[:, ALL] for side in (band.mean, band.low, band.high))
@@ -76,7 +76,9 @@ def _line(axes: Axes, of: Found, band: Band) -> None:
     axes.plot(layers, 100 * band.mean[:, FIRST], "o", color=colour, alpha=0.7, markersize=3.5)
 
 
-def by_head(found: Findings, shown: Sequence[Found], number: int, what: str, bands: Sequence[Band]) -> Drawing:
+def by_head(
+    results: Findings, shown: Sequence[ConditionResults], number: int, what: str, bands: Sequence[Band]
+) -> Drawing:
     """As figures 4 and 5: a heat map a condition, heads up, layers across, 0 to 100%."""
     values = [100 * band.mean[:, ALL].T for band in bands]  # (heads, layers)
     cell = [26 if len(each) <= 8 else 16 if len(each) <= 16 else 9 for each in values]
@@ -90,13 +92,13 @@ def by_head(found: Findings, shown: Sequence[Found], number: int, what: str, ban
         above += tall + 62
     _scale(figure, height)
     caption = (
-        f"{_what(found)}, as figure {number} of the paper: {what}, head by head and layer by layer, in %, mean over the"
-        " questions and the answer's queries. Measured; the intervals are in the table."
+        f"{_what(results)}, as figure {number} of the paper: {what}, head by head and layer by layer, in %, mean over"
+        " the questions and the answer's queries. Measured; the intervals are in the table."
     )
     return drawing(f"attention-{number}", figure, _label(shown), caption)
 
 
-def _heat(axes: Axes, of: Found, shares: Array) -> None:
+def _heat(axes: Axes, of: ConditionResults, shares: Array) -> None:
     heads, layers = shares.shape
     axes.pcolormesh(shares, cmap="viridis", vmin=0, vmax=100, linewidth=0, rasterized=False)
     axes.set_xlim(0, layers)
@@ -124,12 +126,12 @@ def _scale(figure: Figure, height: int) -> None:
     axes.set_xticks([0, 30.5, 61], ["0", "50", "100%"])
 
 
-def _what(found: Findings) -> str:
-    models = ", ".join(f"{role} {name}" for role, name in found.config["models"].items())
-    return f"{found.config['task']}, {found.questions} questions, {models}"
+def _what(results: Findings) -> str:
+    models = ", ".join(f"{role} {name}" for role, name in results.config["models"].items())
+    return f"{results.config['task']}, {results.questions} questions, {models}"
 
 
-def _label(shown: Sequence[Found]) -> str:
+def _label(shown: Sequence[ConditionResults]) -> str:
     """In words, for those who cannot see it."""
     return "; ".join(
         f"{each.name}: {each.spans.at(ALL, REASONING).text()}% of attention on the reasoning, sparsity"

@@ -17,8 +17,8 @@ import numpy as np
 from markupsafe import Markup
 
 from cuecard.attention import store
-from cuecard.attention.examples import Look, Shades, looks
-from cuecard.attention.results import REASONING, Findings, Found, findings
+from cuecard.attention.examples import ShadedQuestion, Shades, shaded_questions
+from cuecard.attention.results import REASONING, ConditionResults, Findings, findings
 from cuecard.attention.store import LARGE_CARD, LARGE_OWN, QUERIES
 from cuecard.domain.question import letter
 from cuecard.report.attention import tables
@@ -39,15 +39,16 @@ class Shown:
     """What the page is made from."""
 
     name: str
-    found: Findings
-    looks: Sequence[Look]
+    results: Findings
+    questions: Sequence[ShadedQuestion]
     about: Sequence[tuple[str, str]]
 
 
 def opened(run: Path, questions: int) -> Shown:
     """Of a run's directory, with at most so many questions to look at. Raises BadInput."""
-    found = findings(run)
-    return Shown(run.resolve().name, found, looks(run, found.config["delta"], questions), _facts(store.about(run)))
+    results = findings(run)
+    shaded = shaded_questions(run, results.config["delta"], questions)
+    return Shown(run.resolve().name, results, shaded, _facts(store.about(run)))
 
 
 def _facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -61,54 +62,54 @@ def _facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def save(shown: Shown, path: Path) -> list[Path]:
     """Write the page, and figures and tables beside it: the page and the tables. Raises BadInput."""
-    drawn = figures(shown.found)
-    return Report(page(shown, drawn), drawn, tables.tables(shown.found)).save(path)
+    drawn = figures(shown.results)
+    return Report(page(shown, drawn), drawn, tables.tables(shown.results)).save(path)
 
 
-def save_parts(found: Findings, drawn: Sequence[Drawing], folder: Path) -> list[Path]:
+def save_parts(results: Findings, drawn: Sequence[Drawing], folder: Path) -> list[Path]:
     """Write `figures/` and `tables/`: the SVG files, then the tables. Raises BadInput."""
-    return save_files(drawn, tables.tables(found), folder)
+    return save_files(drawn, tables.tables(results), folder)
 
 
 def page(shown: Shown, drawn: Sequence[Drawing]) -> str:
     """The whole report as one HTML document."""
-    conditions = list(shown.found.conditions.values())
-    packed = _fitting(shown.looks)
+    conditions = list(shown.results.conditions.values())
+    packed = _fitting(shown.questions)
     return html.page(
         "attention.html",
-        html.Heading(f"Attention: {shown.name}", lead(shown.found), _verdicts(shown.found), shown.about),
+        html.Heading(f"Attention: {shown.name}", lead(shown.results), _verdicts(shown.results), shown.about),
         script=SCRIPT,
-        found=shown.found,
-        delta=f"{100 * shown.found.config['delta']:g}%",
+        results=shown.results,
+        delta=f"{100 * shown.results.config['delta']:g}%",
         conditions=conditions,
         reasoned=[each for each in conditions if each.bound],
         drawings=drawn,
         tables=tables,
         ALL=ALL,
         packed=packed,
-        first=_first(shown.looks[0]) if packed else None,
+        first=_first(shown.questions[0]) if packed else None,
     )
 
 
-def _speaking(found: Findings) -> Found | None:
+def _speaking(results: Findings) -> ConditionResults | None:
     """The condition of the lead: the large model behind the card, or behind its own reasoning."""
-    return next((found.conditions[name] for name in (LARGE_CARD, LARGE_OWN) if name in found.conditions), None)
+    return next((results.conditions[name] for name in (LARGE_CARD, LARGE_OWN) if name in results.conditions), None)
 
 
-def lead(found: Findings) -> str:
+def lead(results: Findings) -> str:
     """The two figures of the paper in one sentence."""
-    of = _speaking(found)
+    of = _speaking(results)
     if of is None:
-        return f"{found.questions} questions; no answer of the large model had reasoning to look at."
+        return f"{results.questions} questions; no answer of the large model had reasoning to look at."
     return (
         f"On {of.answers} questions, {of.name}: {of.spans.at(ALL, REASONING).text()}% of the answer's attention is on"
         f" the reasoning (mean over layers and heads), and {of.sparsity.at(ALL).text()}% of its tokens carry"
-        f" {100 * found.config['delta']:g}% of that; even attention would need {100 * found.config['delta']:g}%."
+        f" {100 * results.config['delta']:g}% of that; even attention would need {100 * results.config['delta']:g}%."
     )
 
 
-def _verdicts(found: Findings) -> list[Verdict]:
-    of, delta = _speaking(found), f"{100 * found.config['delta']:g}%"
+def _verdicts(results: Findings) -> list[Verdict]:
+    of, delta = _speaking(results), f"{100 * results.config['delta']:g}%"
     if of is None:
         return []
     sure = f"95% intervals over {of.answers} questions."
@@ -126,14 +127,14 @@ def _verdicts(found: Findings) -> list[Verdict]:
             sure,
         ),
     ]
-    rights = [f"{each.name} {each.right.text()}%" for each in found.conditions.values() if each.right is not None]
+    rights = [f"{each.name} {each.right.text()}%" for each in results.conditions.values() if each.right is not None]
     if of.right is not None:
         answer = f"{100 * float(of.right.mean):.1f}%"
         verdicts.append(Verdict("How many answers are right?", answer, f"{'; '.join(rights)}.", sure))
     return verdicts
 
 
-def whole_sheet(shown: Sequence[Found]) -> tuple[list[str], list[list[str]]]:
+def whole_sheet(shown: Sequence[ConditionResults]) -> tuple[list[str], list[list[str]]]:
     """The table that comes first, of all queries."""
     return tables.whole_sheet(shown, ALL)
 
@@ -141,11 +142,11 @@ def whole_sheet(shown: Sequence[Found]) -> tuple[list[str], list[list[str]]]:
 # --- questions one by one ---------------------------------------------------------------------------------------------
 
 
-def _fitting(looks: Sequence[Look]) -> list[Markup]:
+def _fitting(shown: Sequence[ShadedQuestion]) -> list[Markup]:
     """The data of the browser's script: as many questions as fit into the page, as JSON without `<`."""
     packed: list[Markup] = []
     size = 0
-    for look in looks:
+    for look in shown:
         text = json.dumps(_packed(look), ensure_ascii=False).replace("<", "\\u003c")
         size += len(text)
         if packed and size > MOST_BYTES:
@@ -154,7 +155,7 @@ def _fitting(looks: Sequence[Look]) -> list[Markup]:
     return packed
 
 
-def _first(look: Look) -> Mapping[str, Any]:
+def _first(look: ShadedQuestion) -> Mapping[str, Any]:
     """What is shown without scripts: the first condition, the mean over layers and heads."""
     name, shades = next(iter(look.shades.items()))
     row = shades.rows[ALL, 0, 0]
@@ -165,18 +166,18 @@ def _first(look: Look) -> Mapping[str, Any]:
     return {"images": look.images, "asked": _asked(look), "answered": _answered(look, name, shades), "tokens": tokens}
 
 
-def _asked(look: Look) -> str:
+def _asked(look: ShadedQuestion) -> str:
     options = "".join(f"\n{letter(n)}. {option}" for n, option in enumerate(look.meta["options"]))
     return f"{look.meta['text']}{options}"
 
 
-def _answered(look: Look, name: str, shades: Shades) -> str:
+def _answered(look: ShadedQuestion, name: str, shades: Shades) -> str:
     wrong = f", wrong (right: {look.meta['gold']})"
     verdict = "" if shades.right is None else ", right" if shades.right >= 1 else wrong
     return f"{name}: “{shades.answer.strip()}”{verdict}"
 
 
-def _packed(look: Look) -> dict[str, Any]:
+def _packed(look: ShadedQuestion) -> dict[str, Any]:
     return {
         "name": f"{look.meta['id']}: {look.meta['category'] or look.meta['kind']}",
         "asked": _asked(look),
@@ -185,7 +186,7 @@ def _packed(look: Look) -> dict[str, Any]:
     }
 
 
-def _shades(look: Look, name: str, shades: Shades) -> dict[str, Any]:
+def _shades(look: ShadedQuestion, name: str, shades: Shades) -> dict[str, Any]:
     """Rows as bytes, 255 for a row's largest, with that and the row's sum beside them."""
     most, total = shades.rows.max(-1), shades.rows.sum(-1)
     scaled = np.rint(255 * shades.rows / np.maximum(most, 1e-12)[..., None]).astype(np.uint8)

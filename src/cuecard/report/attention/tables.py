@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cuecard.attention.results import FIGURES, REASONING, Findings, Found
+from cuecard.attention.results import FIGURES, REASONING, ConditionResults, Findings
 from cuecard.attention.store import BINS, BOUND, CLASSES, QUERIES, SPANS
 from cuecard.stats.bootstrap import Band
 
@@ -17,20 +17,20 @@ Sheet = tuple[list[str], list[list[str]]]
 SORTS = (*(str(kind) for kind in CLASSES), "last sentence")
 
 
-def tables(found: Findings) -> Mapping[str, Rows]:
+def tables(results: Findings) -> Mapping[str, Rows]:
     """File name -> rows; shares from 0 to 1."""
-    shown = [each for each in found.conditions.values() if each.tokens.mean > 0]
+    shown = [each for each in results.conditions.values() if each.tokens.mean > 0]
     return {
-        "whole": [row for each in found.conditions.values() for row in _whole(each)],
+        "whole": [row for each in results.conditions.values() for row in _whole(each)],
         "figure-3": [row for each in shown for row in _figure_3(each)],
         "figure-4": [row for each in shown for row in _heads(each, "mass", each.head_mass)],
         "figure-5": [row for each in shown for row in _heads(each, "sparsity", each.head_sparsity)],
-        "spans": [row for each in found.conditions.values() for row in _by_span(each)],
+        "spans": [row for each in results.conditions.values() for row in _by_span(each)],
         "classes": [row for each in shown for row in _by_class(each)],
         "positions": [row for each in shown for row in _by_position(each)],
         "kinds": [row for each in shown for row in _by_kind(each)],
         "heads": [row for each in shown for row in _of_heads(each)],
-        "overlap": list(_overlap(found)),
+        "overlap": list(_overlap(results)),
         "bound": [row for each in shown for row in _bound(each)],
     }
 
@@ -40,7 +40,7 @@ def _sides(band: Band, *place: int) -> dict[str, Any]:
     return {name: f"{float(side):.6g}" if np.isfinite(side) else "" for name, side in sides.items()}
 
 
-def _whole(of: Found) -> Iterator[dict[str, Any]]:
+def _whole(of: ConditionResults) -> Iterator[dict[str, Any]]:
     where = {"answer from": of.name, "answers": of.answers, "skipped": sum(of.skipped.values()), "queries": "all"}
     if of.right is not None:
         yield {**where, "figure": "right", **_sides(of.right)}
@@ -51,7 +51,7 @@ def _whole(of: Found) -> Iterator[dict[str, Any]]:
         yield {**where, "queries": queries, "figure": "sparsity", **_sides(of.sparsity, place)}
 
 
-def _figure_3(of: Found) -> Iterator[dict[str, Any]]:
+def _figure_3(of: ConditionResults) -> Iterator[dict[str, Any]]:
     for figure, band in (
         ("mass", of.layer_mass),
         ("sparsity", of.layer_sparsity),
@@ -68,14 +68,14 @@ def _figure_3(of: Found) -> Iterator[dict[str, Any]]:
             }
 
 
-def _heads(of: Found, figure: str, band: Band) -> Iterator[dict[str, Any]]:
+def _heads(of: ConditionResults, figure: str, band: Band) -> Iterator[dict[str, Any]]:
     layers, _, heads = band.mean.shape
     for layer, (place, queries), head in product(range(layers), enumerate(QUERIES), range(heads)):
         where = {"answer from": of.name, "queries": queries, "layer": layer, "head": head}
         yield {**where, "figure": figure, **_sides(band, layer, place, head)}
 
 
-def _by_span(of: Found) -> Iterator[dict[str, Any]]:
+def _by_span(of: ConditionResults) -> Iterator[dict[str, Any]]:
     for place, queries in enumerate(QUERIES):
         where = {"answer from": of.name, "queries": queries}
         for number, span in enumerate(SPANS):
@@ -84,11 +84,11 @@ def _by_span(of: Found) -> Iterator[dict[str, Any]]:
                 yield {**where, "layers": "without window", "span": str(span), **_sides(of.spans_full, place, number)}
         if of.learned is not None and of.without_learned is not None:
             yield {**where, "layers": "all", "span": "learned sink", **_sides(of.learned, place)}
-            told = _sides(of.without_learned, place)
-            yield {**where, "layers": "all", "span": "reasoning, without the learned sink", **told}
+            bounds = _sides(of.without_learned, place)
+            yield {**where, "layers": "all", "span": "reasoning, without the learned sink", **bounds}
 
 
-def _by_class(of: Found) -> Iterator[dict[str, Any]]:
+def _by_class(of: ConditionResults) -> Iterator[dict[str, Any]]:
     for number, sort in enumerate(SORTS):
         yield {"answer from": of.name, "class": sort, "part": "of tokens", **_sides(of.class_tokens, number)}
         for place, queries in enumerate(QUERIES):
@@ -96,37 +96,40 @@ def _by_class(of: Found) -> Iterator[dict[str, Any]]:
             yield {"answer from": of.name, "class": sort, "part": part, **_sides(of.classes, place, number)}
 
 
-def _by_position(of: Found) -> Iterator[dict[str, Any]]:
+def _by_position(of: ConditionResults) -> Iterator[dict[str, Any]]:
     for (place, queries), number in product(enumerate(QUERIES), range(BINS)):
         where = {"answer from": of.name, "queries": queries, "from": number / BINS, "to": (number + 1) / BINS}
         yield {**where, **_sides(of.positions, place, number)}
 
 
-def _by_kind(of: Found) -> Iterator[dict[str, Any]]:
+def _by_kind(of: ConditionResults) -> Iterator[dict[str, Any]]:
     for (kind, each), (place, queries) in product(of.kinds.items(), enumerate(QUERIES)):
         where = {"answer from": of.name, "kind": kind, "questions": each.questions, "queries": queries}
         yield {**where, "figure": "mass", **_sides(each.mass, place)}
         yield {**where, "figure": "sparsity", **_sides(each.sparsity, place)}
 
 
-def _of_heads(of: Found) -> Iterator[dict[str, Any]]:
+def _of_heads(of: ConditionResults) -> Iterator[dict[str, Any]]:
     for layer, (place, queries) in product(range(len(of.windows)), enumerate(QUERIES)):
         where = {"answer from": of.name, "layer": layer, "queries": queries}
         yield {**where, "figure": "shared with another head", **_sides(of.agree, layer, place)}
         yield {**where, "figure": "among the last tokens", **_sides(of.last, layer, place)}
 
 
-def _overlap(found: Findings) -> Iterator[dict[str, Any]]:
-    readers = {"the card, by its writer and its reader": found.same_text, "each its own reasoning": found.other_text}
+def _overlap(results: Findings) -> Iterator[dict[str, Any]]:
+    readers = {
+        "the card, by its writer and its reader": results.same_text,
+        "each its own reasoning": results.other_text,
+    }
     for name, band in readers.items():
         if band is not None:
             for (place, queries), (number, figure) in product(enumerate(QUERIES), enumerate(FIGURES)):
                 yield {"texts": name, "queries": queries, "figure": figure, **_sides(band, place, number)}
-    if found.alike is not None:
-        yield {"texts": "each its own reasoning", "figure": "the same text", "mean": found.alike}
+    if results.alike is not None:
+        yield {"texts": "each its own reasoning", "figure": "the same text", "mean": results.alike}
 
 
-def _bound(of: Found) -> Iterator[dict[str, Any]]:
+def _bound(of: ConditionResults) -> Iterator[dict[str, Any]]:
     for reading, each in of.bound.items():
         for number, figure in enumerate(BOUND):
             where = {"answer from": of.name, "reading": reading, "figure": figure}
@@ -153,7 +156,7 @@ def _bound(of: Found) -> Iterator[dict[str, Any]]:
 # --- on the page ------------------------------------------------------------------------------------------------------
 
 
-def spans_sheet(shown: Sequence[Found], place: int) -> Sheet:
+def spans_sheet(shown: Sequence[ConditionResults], place: int) -> Sheet:
     """Mass by span, % of a row."""
     present = [n for n in range(len(SPANS)) if any(each.spans.mean[place, n] > 0 for each in shown)]
     learned = any(each.learned is not None for each in shown)
@@ -169,7 +172,7 @@ def spans_sheet(shown: Sequence[Found], place: int) -> Sheet:
     return heads, rows
 
 
-def whole_sheet(shown: Sequence[Found], place: int) -> Sheet:
+def whole_sheet(shown: Sequence[ConditionResults], place: int) -> Sheet:
     """What was answered, and the two figures of the paper as one number each."""
     heads = ["answer from", "answers", "right", "reasoning tokens", "attention to it", "sparsity"]
     rows = [
@@ -188,7 +191,7 @@ def whole_sheet(shown: Sequence[Found], place: int) -> Sheet:
     return [*heads, "as decoded", "skipped"], rows
 
 
-def classes_sheet(shown: Sequence[Found], place: int) -> Sheet:
+def classes_sheet(shown: Sequence[ConditionResults], place: int) -> Sheet:
     """Each class of tokens: its part of the tokens, and of the mass."""
     heads = ["class", *(f"{what}, {each.name}" for each in shown for what in ("tokens", "mass"))]
     rows = [
@@ -198,7 +201,7 @@ def classes_sheet(shown: Sequence[Found], place: int) -> Sheet:
     return heads, rows
 
 
-def kinds_sheet(shown: Sequence[Found], place: int) -> Sheet:
+def kinds_sheet(shown: Sequence[ConditionResults], place: int) -> Sheet:
     heads = ["answer from", "kind of answer", "questions", "attention to the reasoning", "sparsity"]
     rows = [
         [each.name, kind, str(of.questions), of.mass.at(place).text(), of.sparsity.at(place).text()]
@@ -208,7 +211,7 @@ def kinds_sheet(shown: Sequence[Found], place: int) -> Sheet:
     return heads, rows
 
 
-def positions_sheet(shown: Sequence[Found], place: int) -> Sheet:
+def positions_sheet(shown: Sequence[ConditionResults], place: int) -> Sheet:
     """Fifths of the reasoning's length."""
     wide = BINS // 5
     fifths = [f"{20 * n}–{20 * n + 20}%" for n in range(5)]
@@ -218,12 +221,12 @@ def positions_sheet(shown: Sequence[Found], place: int) -> Sheet:
     ]
 
 
-def overlap_sheet(found: Findings) -> Sheet:
+def overlap_sheet(results: Findings) -> Sheet:
     rows = [
         [name, queries, *(band.at(place, n).text() for n in range(len(FIGURES)))]
         for name, band in (
-            ("card: writer, reader", found.same_text),
-            ("own reasonings: small, large", found.other_text),
+            ("card: writer, reader", results.same_text),
+            ("own reasonings: small, large", results.other_text),
         )
         if band is not None
         for place, queries in enumerate(QUERIES)
@@ -231,7 +234,7 @@ def overlap_sheet(found: Findings) -> Sheet:
     return ["texts and readers", "queries", *FIGURES], rows
 
 
-def heads_sheet(shown: Sequence[Found], place: int) -> Sheet:
+def heads_sheet(shown: Sequence[ConditionResults], place: int) -> Sheet:
     """Heads of a layer with one another, mean over layers."""
     rows = [
         [each.name, *(f"{100 * np.nanmean(band.mean[:, place]):.1f}" for band in (each.agree, each.last))]
@@ -240,7 +243,7 @@ def heads_sheet(shown: Sequence[Found], place: int) -> Sheet:
     return ["answer from", "shared with another head", "among the last tokens"], rows
 
 
-def bound_sheet(shown: Sequence[Found]) -> Sheet:
+def bound_sheet(shown: Sequence[ConditionResults]) -> Sheet:
     heads = ["answer from", "weights", "mass kept", "of 2(1−m)c", "of (1−m)c", "bound / output", "moved / output"]
     rows = [
         [

@@ -14,7 +14,7 @@ Row = Mapping[str, Any]
 
 def tables(found: Findings) -> dict[str, list[Row]]:
     """Every table but the answers, by its name."""
-    return {name: [row for task in found.tasks for row in make(task)] for name, make in _MADE.items()}
+    return {name: [row for task in found.tasks for row in rows_of(task)] for name, rows_of in TABLES.items()}
 
 
 def _arms(task: TaskFound) -> list[Row]:
@@ -121,7 +121,7 @@ def _ledger(task: TaskFound) -> list[Row]:
     ]
 
 
-_MADE: Mapping[str, Callable[[TaskFound], list[Row]]] = {
+TABLES: Mapping[str, Callable[[TaskFound], list[Row]]] = {
     "arms": _arms,
     "differences": _differences,
     "routes": _routes,

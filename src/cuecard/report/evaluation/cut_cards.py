@@ -41,24 +41,24 @@ class Kept:
     """One arm with a cut."""
 
     cut: CardCut
-    found: ArmFound
+    arm: ArmFound
 
     @property
     def base(self) -> str:
         """The arm that does the same with the whole card."""
-        parts = (part for part in self.found.arm.split("/") if not part.startswith(("keep=", "select=", "ending=")))
+        parts = (part for part in self.arm.arm.split("/") if not part.startswith(("keep=", "select=", "ending=")))
         return "/".join(parts)
 
 
 def cut_cards(task: TaskFound) -> list[Drawing]:
     """One for each arm that a run has with several shares of its card."""
     shown = [each for each in kept(task) if each.cut.ending is Ending.FREE and each.cut.select in STYLES]
-    made = []
+    drawings = []
     for base in dict.fromkeys(each.base for each in shown):
         cuts = [each for each in shown if each.base == base]
         if len({each.cut.keep for each in cuts}) > 1:
-            made.append(_drawn(task, base, cuts))
-    return made
+            drawings.append(_drawn(task, base, cuts))
+    return drawings
 
 
 def kept(task: TaskFound) -> list[Kept]:
@@ -112,16 +112,16 @@ def _panel(axes: Axes, task: TaskFound, base: str, cuts: Sequence[Kept]) -> None
     for select in dict.fromkeys(each.cut.select for each in cuts):
         line = sorted((each for each in cuts if each.cut.select == select), key=lambda each: each.cut.keep)
         colour, mark = STYLES[select]
-        x, y = [100 * each.cut.keep for each in line], [100 * sentences.accuracy(each.found) for each in line]
+        x, y = [100 * each.cut.keep for each in line], [100 * sentences.accuracy(each.arm) for each in line]
         axes.plot(x, y, color=colour, marker=mark, markersize=5, linewidth=1.6)
         for at, each in zip(x, line, strict=True):
-            if (sides := each.found.accuracy) is not None and sides.low is not None and sides.high is not None:
+            if (sides := each.arm.accuracy) is not None and sides.low is not None and sides.high is not None:
                 axes.plot([at, at], [100 * sides.low, 100 * sides.high], color=colour, alpha=0.35, linewidth=2)
 
 
 def _values(cuts: Sequence[Kept]) -> str:
-    said = (f"{each.cut} {sentences.share(sentences.accuracy(each.found))}" for each in cuts)
-    return "; ".join(said) + "."
+    values = (f"{each.cut} {sentences.share(sentences.accuracy(each.arm))}" for each in cuts)
+    return "; ".join(values) + "."
 
 
 MASKED: Mapping[str, tuple[str, str]] = {
@@ -160,20 +160,20 @@ def masking(rows: Sequence[Mapping[str, Any]], what: str) -> Drawing:
         f"{what}: the large model's answer behind the small one's card, said again while its tokens do not see some of"
         " the card's tokens; with 95% intervals. Dotted: none of the card is seen. Measured."
     )
-    said = "; ".join(f"{row['tokens']} {row['share']:.0%} {row['way']}: {row['unchanged']:.0%}" for row in rows)
-    return drawing("masking", figure, said + ".", caption)
+    values = "; ".join(f"{row['tokens']} {row['share']:.0%} {row['way']}: {row['unchanged']:.0%}" for row in rows)
+    return drawing("masking", figure, values + ".", caption)
 
 
 def kept_words(rows: Sequence[Mapping[str, Any]], what: str) -> Drawing:
     """Rows of `attention.card_cuts.table`: answers that stay right, and the same, by the share kept."""
     figure, names = Figure(figsize=(WIDTH / 72, TALL / 72), dpi=72), list[str]()
-    told = {row["card"]: row for row in rows}
+    by_card = {row["card"]: row for row in rows}
     for place, (figured, title) in enumerate((("right", "right answers"), ("same", "the whole card's answer"))):
         axes = _axes(figure, place, 2, title)
         for card, dashes in (("whole", (4, 3)), ("none", (1, 2))):
-            axes.axhline(100 * told[card][figured], color=INK, alpha=0.6, linewidth=1, linestyle=(0, dashes))
+            axes.axhline(100 * by_card[card][figured], color=INK, alpha=0.6, linewidth=1, linestyle=(0, dashes))
         for count, select in enumerate(STYLES):
-            line = [(float(share), row) for card, row in told.items() for share in _share(card, select)]
+            line = [(float(share), row) for card, row in by_card.items() for share in _share(card, select)]
             if line:
                 names += [select] if select not in names else []
                 _kept_line(axes, [(100 * share + 0.8 * (count % 4 - 1.5), row) for share, row in line], select, figured)
@@ -187,8 +187,8 @@ def kept_words(rows: Sequence[Mapping[str, Any]], what: str) -> Drawing:
         f"{what}: answers by the share of the card's words that is kept, with 95% intervals (Wilson; moved sideways to"
         " be told apart). Dashed: the whole card; dotted: no card. Measured."
     )
-    said = "; ".join(f"{row['card']}: {row['right']:.0%} right, {row['same']:.0%} the same" for row in rows)
-    return drawing("kept-words", figure, said + ".", caption)
+    values = "; ".join(f"{row['card']}: {row['right']:.0%} right, {row['same']:.0%} the same" for row in rows)
+    return drawing("kept-words", figure, values + ".", caption)
 
 
 def _share(card: str, select: str) -> list[str]:

@@ -14,8 +14,8 @@ from cuecard.report.evaluation.cut_cards import cut_cards
 from cuecard.report.evaluation.sentences import between, kinds, share
 from cuecard.report.page import timeline
 from cuecard.report.page.canvas import Drawing, drawing
-from cuecard.report.page.interval_rows import Span, spans
-from cuecard.report.page.scatter import Point, scatter
+from cuecard.report.page.interval_rows import IntervalRow, interval_rows
+from cuecard.report.page.scatter import ScatterPoint, scatter
 
 COUNTED = "Tokens are counted, those of cancelled calls included."
 COSTS = {
@@ -45,7 +45,7 @@ def accuracy_against_tokens(task: TaskFound) -> list[Drawing]:
 
 def fronts(task: TaskFound) -> list[Drawing]:
     """Accuracy against latency, tokens, and price where there are prices."""
-    made = []
+    drawings = []
     for measure, cost in COSTS.items():
         arms = [arm for arm in task.arms.values() if competes(arm) and arm.cost(measure) is not None]
         if not arms:
@@ -58,29 +58,29 @@ def fronts(task: TaskFound) -> list[Drawing]:
             f"{task.task}: accuracy against {cost}. On the front (full colour, joined by steps) are arms that no other"
             f" one beats in both. With 95% intervals; a front of estimates is an estimate too. {source}"
         )
-        made.append(drawing(f"front-{measure}-{task.task}", figure, _values(arms), caption))
-    return made
+        drawings.append(drawing(f"front-{measure}-{task.task}", figure, _values(arms), caption))
+    return drawings
 
 
 def placebos(task: TaskFound) -> list[Drawing]:
     """For every arm with placebos: what its accuracy is with each card."""
-    made = []
+    drawings = []
     of: dict[str, list[str]] = {}
     for each in task.differences:
         if each.family == "placebos":
             of.setdefault(each.against, []).append(each.arm)
     references = {name: sentences.accuracy(task.arms[name]) for name in (NO_CARD, "reason:large") if name in task.arms}
     for genuine, changed in of.items():
-        rows = [_span(task, genuine, "the card as it was written", strong=True)]
-        rows += [_span(task, arm, _placebo(arm)) for arm in changed]
-        figure = spans(rows, "right, %", references)
+        rows = [_interval_row(task, genuine, "the card as it was written", strong=True)]
+        rows += [_interval_row(task, arm, _placebo(arm)) for arm in changed]
+        figure = interval_rows(rows, "right, %", references)
         caption = (
             f"{task.task}: {genuine} with other cards than the small model wrote (placebos), 95% intervals. At the"
             " right the difference from the real card, in points, with Holm-adjusted p. Accuracy is measured."
         )
-        values = "; ".join(f"{row.name} {row.said}" for row in rows)
-        made.append(drawing(f"placebos-{genuine}-{task.task}", figure, values, caption))
-    return made
+        values = "; ".join(f"{row.name} {row.note}" for row in rows)
+        drawings.append(drawing(f"placebos-{genuine}-{task.task}", figure, values, caption))
+    return drawings
 
 
 def extractors(task: TaskFound) -> list[Drawing]:
@@ -91,13 +91,13 @@ def extractors(task: TaskFound) -> list[Drawing]:
     rows = []
     for arm in arms:
         low, high = arm.span
-        rows.append(Span(arm.arm, arm.extractors, low, high, f"{100 * (high - low):.1f} points"))
-    figure = spans(rows, "right, %, the same replies read by each extractor")
+        rows.append(IntervalRow(arm.arm, arm.extractors, low, high, f"{100 * (high - low):.1f} points"))
+    figure = interval_rows(rows, "right, %, the same replies read by each extractor")
     caption = (
         f"{task.task}: accuracy by {len(EXTRACTORS)} extractors, and the interval between them. A difference of two"
         " arms that is smaller than their intervals may be the parser's. Accuracy is measured."
     )
-    values = "; ".join(f"{row.name} {row.said}" for row in rows)
+    values = "; ".join(f"{row.name} {row.note}" for row in rows)
     return [drawing(f"extractors-{task.task}", figure, values, caption)]
 
 
@@ -107,7 +107,7 @@ def false_accepts(task: TaskFound) -> list[Drawing]:
     if not rules:
         return []
     rows = [
-        Span(
+        IntervalRow(
             rule.rule,
             {"wrong among the accepted": rule.false_accepts.estimate},
             rule.false_accepts.low,
@@ -116,12 +116,12 @@ def false_accepts(task: TaskFound) -> list[Drawing]:
         )
         for rule in rules
     ]
-    figure = spans(rows, "wrong, % of the short answers that the rule accepts")
+    figure = interval_rows(rows, "wrong, % of the short answers that the rule accepts")
     caption = (
         f"{task.task}: false accepts of every acceptance rule, with Wilson's 95% interval, on {rules[0].questions:,}"
         " questions that both models answered short. Measured, from answers that are stored."
     )
-    values = "; ".join(f"{row.name} {row.said}" for row in rows)
+    values = "; ".join(f"{row.name} {row.note}" for row in rows)
     return [drawing(f"false-accepts-{task.task}", figure, values, caption)]
 
 
@@ -132,10 +132,10 @@ def request(asked: Request) -> list[Drawing]:
     return timeline.requests(asked.outcomes, asked.case.task, verdicts)
 
 
-def _point(arm: ArmFound, cost: float, *, on_front: bool) -> Point:
+def _point(arm: ArmFound, cost: float, *, on_front: bool) -> ScatterPoint:
     accuracy = sentences.accuracy(arm)
     low, high = (accuracy, accuracy) if arm.accuracy is None else (arm.accuracy.low, arm.accuracy.high)
-    return Point(
+    return ScatterPoint(
         arm.arm,
         arm.family,
         cost,
@@ -146,13 +146,13 @@ def _point(arm: ArmFound, cost: float, *, on_front: bool) -> Point:
     )
 
 
-def _span(task: TaskFound, name: str, shown: str, strong: bool = False) -> Span:
+def _interval_row(task: TaskFound, name: str, shown: str, strong: bool = False) -> IntervalRow:
     arm, each = task.arms[name], task.difference(name, "placebos")
     low, high = (None, None) if arm.accuracy is None else (arm.accuracy.low, arm.accuracy.high)
-    said = share(sentences.accuracy(arm))
+    note = share(sentences.accuracy(arm))
     if each is not None:
-        said = f"{sentences.signed(100 * each.accuracy.difference.estimate)}, {sentences.p_value(each.p_adjusted)}"
-    return Span(shown, {"right": sentences.accuracy(arm)}, low, high, said, strong)
+        note = f"{sentences.signed(100 * each.accuracy.difference.estimate)}, {sentences.p_value(each.p_adjusted)}"
+    return IntervalRow(shown, {"right": sentences.accuracy(arm)}, low, high, note, strong)
 
 
 def _placebo(arm: str) -> str:
@@ -164,20 +164,20 @@ def _asked(task: TaskFound) -> str:
 
 
 def _values(arms: Iterable[ArmFound]) -> str:
-    said = (f"{arm.arm} {share(sentences.accuracy(arm))}, {between(arm.accuracy)}" for arm in arms if arm.accuracy)
-    return "; ".join(said) + "."
+    note = (f"{arm.arm} {share(sentences.accuracy(arm))}, {between(arm.accuracy)}" for arm in arms if arm.accuracy)
+    return "; ".join(note) + "."
 
 
-def figures(found: Findings, asked: Sequence[Request]) -> dict[str, list[Drawing]]:
+def figures(results: Findings, asked: Sequence[Request]) -> dict[str, list[Drawing]]:
     """Every figure of the report, by the part that it stands in and the task."""
-    made: dict[str, list[Drawing]] = {}
-    for task in found.tasks:
-        made[f"tokens {task.task}"] = accuracy_against_tokens(task)
-        made[f"fronts {task.task}"] = fronts(task)
-        made[f"placebos {task.task}"] = placebos(task)
-        made[f"cuts {task.task}"] = cut_cards(task)
-        made[f"extractors {task.task}"] = extractors(task)
-        made[f"rules {task.task}"] = false_accepts(task)
+    drawings: dict[str, list[Drawing]] = {}
+    for task in results.tasks:
+        drawings[f"tokens {task.task}"] = accuracy_against_tokens(task)
+        drawings[f"fronts {task.task}"] = fronts(task)
+        drawings[f"placebos {task.task}"] = placebos(task)
+        drawings[f"cuts {task.task}"] = cut_cards(task)
+        drawings[f"extractors {task.task}"] = extractors(task)
+        drawings[f"rules {task.task}"] = false_accepts(task)
     for each in asked:
-        made[f"request {each.case.task}"] = request(each)
-    return made
+        drawings[f"request {each.case.task}"] = request(each)
+    return drawings

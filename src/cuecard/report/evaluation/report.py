@@ -20,7 +20,7 @@ class Evaluation:
     """What a report is made of. `questions`: those shown one by one; `answers`: every answer, for the tables."""
 
     name: str
-    found: Findings
+    results: Findings
     summary: Mapping[str, Any]
     requests: Sequence[Request]
     galleries: Sequence[Gallery]
@@ -33,13 +33,13 @@ class Evaluation:
 
 def report(shown: Evaluation) -> Report:
     """The page, its figures, and its tables as rows."""
-    drawings = figures(shown.found, shown.requests)
+    drawings = figures(shown.results, shown.requests)
     page = html.page(
         "evaluation.html",
         html.Heading(
             f"Evaluation: {shown.name}",
-            sentences.lead(shown.found),
-            [sentences.verdict(task) for task in shown.found.tasks],
+            sentences.lead(shown.results),
+            [sentences.verdict(task) for task in shown.results.tasks],
             shown.about,
         ),
         shown=shown,
@@ -50,7 +50,7 @@ def report(shown: Evaluation) -> Report:
     )
     rows = {"categories": csv_tables.categories(shown.summary["tasks"]), "answers": shown.answers}
     return Report(
-        page, [each for some in drawings.values() for each in some], {**csv_tables.tables(shown.found), **rows}
+        page, [each for some in drawings.values() for each in some], {**csv_tables.tables(shown.results), **rows}
     )
 
 

@@ -61,23 +61,23 @@ def units(task: TaskFound) -> str:
     return f"{task.units:,} {first}{'' if task.units == 1 else 's'} {rest}".strip()
 
 
-def lead(found: Findings) -> str:
+def lead(results: Findings) -> str:
     """The whole run, in one sentence a task."""
-    said = []
-    for task in found.tasks:
+    lines = []
+    for task in results.tasks:
         if not task.best:
-            said.append(f"{task.task}: nothing is scored.")
+            lines.append(f"{task.task}: nothing is scored.")
             continue
         if task.verdict is not None:
-            said.append(f"{pays(task)}.")
+            lines.append(f"{pays(task)}.")
         told = f"On {task.task} ({units(task)}) {_best(task)}"
         difference = task.difference(task.leading) if task.leading else None
         if difference is not None:
             told += f"; {difference.arm} reaches {share(accuracy(task.arms[difference.arm]))}"
             if difference.times_faster is not None:
                 told += f" at {times(difference.times_faster)} the speed of {difference.against}, {difference.kind}"
-        said.append(told + ".")
-    return " ".join(said)
+        lines.append(told + ".")
+    return " ".join(lines)
 
 
 def pays(task: TaskFound) -> str:
@@ -114,12 +114,12 @@ def verdict(task: TaskFound) -> Verdict:
     return Verdict(question, answer, f"{amount}.", f"{certainty}.", tone)
 
 
-def comparison(found: Findings) -> str:
+def comparison(results: Findings) -> str:
     """The caption of the table of comparisons."""
     return (
-        f"Against {found.baseline}: points of accuracy with their interval, which is not adjusted; questions that are"
+        f"Against {results.baseline}: points of accuracy with their interval, which is not adjusted; questions that are"
         " better and worse; p adjusted by Holm's method; whether all extractors agree; whether it is shown that the arm"
-        f" loses less than {100 * found.margin:g} in 100; the ratio of mean latencies, composed, and where arms were"
+        f" loses less than {100 * results.margin:g} in 100; the ratio of mean latencies, composed, and where arms were"
         " run end to end of these too."
     )
 
@@ -131,21 +131,21 @@ def _best(task: TaskFound) -> str:
     return f"{first} is right most often{tie}: {_right(task.arms[first])}"
 
 
-def summary(task: TaskFound, found: Findings) -> list[str]:
+def summary(task: TaskFound, results: Findings) -> list[str]:
     """What a reader must know of one task, in sentences."""
-    said = [f"{pays(task)}."] if task.verdict is not None else []
-    said += [f"{_best(task)}."] if task.best else []
-    baseline = task.arms.get(found.baseline or "")
+    lines = [f"{pays(task)}."] if task.verdict is not None else []
+    lines += [f"{_best(task)}."] if task.best else []
+    baseline = task.arms.get(results.baseline or "")
     if baseline is not None:
-        said.append(f"The baseline, {baseline.arm}: {_right(baseline)}, in {_took(baseline)}.")
+        lines.append(f"The baseline, {baseline.arm}: {_right(baseline)}, in {_took(baseline)}.")
     else:
-        said.append("The run has no baseline, so arms are not compared: name one with --against.")
-    said += [against(each, task) for arm in task.paper if (each := task.difference(arm)) is not None]
-    said += [_fastest(task, found)] if baseline is not None and baseline.latency is not None else []
-    said += [_cards(each) for each in task.differences if each.family == "cards" and each.arm == task.leading]
+        lines.append("The run has no baseline, so arms are not compared: name one with --against.")
+    lines += [against(each, task) for arm in task.paper if (each := task.difference(arm)) is not None]
+    lines += [_fastest(task, results)] if baseline is not None and baseline.latency is not None else []
+    lines += [_cards(each) for each in task.differences if each.family == "cards" and each.arm == task.leading]
     if unfinished := _unfinished(task):
-        said.append(unfinished)
-    return said
+        lines.append(unfinished)
+    return lines
 
 
 def stale(scorer: Mapping[str, Any]) -> str | None:
@@ -242,8 +242,8 @@ def right(arm: ArmFound) -> str:
 
 def kinds(arms: Iterable[ArmFound]) -> str:
     """How these arms' seconds came about: `composed (put together from calls timed in this run)`."""
-    found = dict.fromkeys(arm.kind for arm in arms)
-    return "; ".join("not known" if kind is None else f"{kind} ({formatting.HOW[kind]})" for kind in found)
+    results = dict.fromkeys(arm.kind for arm in arms)
+    return "; ".join("not known" if kind is None else f"{kind} ({formatting.HOW[kind]})" for kind in results)
 
 
 def _right(arm: ArmFound) -> str:
@@ -258,12 +258,12 @@ def _took(arm: ArmFound) -> str:
     return f"{took}{spent}{f', {arm.kind}' if arm.kind else ''}"
 
 
-def _fastest(task: TaskFound, found: Findings) -> str:
+def _fastest(task: TaskFound, results: Findings) -> str:
     shown = [each for each in task.differences if each.family == "arms" and each.not_worse.shown]
     quicker = [(each.times_faster, each.arm) for each in shown if each.times_faster and each.times_faster.estimate > 1]
-    margin = f"{100 * found.margin:g} point{'' if found.margin == 0.01 else 's'}"
+    margin = f"{100 * results.margin:g} point{'' if results.margin == 0.01 else 's'}"
     if not quicker:
-        return f"Of no arm that is faster than {found.baseline} is it shown that it loses less than {margin}."
+        return f"Of no arm that is faster than {results.baseline} is it shown that it loses less than {margin}."
     best, arm = max(quicker, key=lambda each: each[0].estimate)
     return f"Of the arms shown to lose less than {margin}, {arm} is the fastest: {times(best)}."
 
@@ -284,12 +284,12 @@ def _unfinished(task: TaskFound) -> str | None:
         f"{arm.arm} {right(arm)} ({arm.unresolved} of {task.items} questions)" for arm in task.plain if arm.unresolved
     ]
     failed = {arm.arm: arm.errors for arm in task.arms.values() if arm.errors}
-    said = [
+    lines = [
         f"Not answered yet: {_counted(lacking)}." if lacking else "",
         f"Between all that cannot be resolved wrong and all of it right: {', '.join(unknown)}." if unknown else "",
         f"Answers that failed, and are in no accuracy but in all costs: {_counted(failed)}." if failed else "",
     ]
-    return " ".join(filter(None, said)) or None
+    return " ".join(filter(None, lines)) or None
 
 
 def _counted(counts: dict[str, int]) -> str:

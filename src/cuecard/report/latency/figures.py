@@ -163,8 +163,8 @@ def _measured(axes: Axes, points: Iterable[Found], scale: float) -> None:
 def _break_even(axes: Axes, crossing: Crossing, y: float, most: int, top: float) -> None:
     """The point where the small model's latency crosses the large one's short answer, with its interval."""
     if not 1 <= crossing.tokens <= most:
-        said = "slower from the first token" if crossing.tokens < 1 else "no break-even point in reach"
-        write(axes, 0.03 * most, y + 0.03 * top, said, fontsize=TEXT - 1)
+        text = "slower from the first token" if crossing.tokens < 1 else "no break-even point in reach"
+        write(axes, 0.03 * most, y + 0.03 * top, text, fontsize=TEXT - 1)
         return
     x = crossing.tokens
     if crossing.low is not None and crossing.high is not None:
@@ -176,8 +176,8 @@ def _break_even(axes: Axes, crossing: Crossing, y: float, most: int, top: float)
     place = max(x, 0.03 * most)
     above = y + (0.32 if y < 0.5 * top else 0.08) * top
     axes.plot([x, x], [y, above - 0.01 * top], color=INK, linewidth=0.8, zorder=5)
-    said = f"break-even: {formatting.crossing(crossing)} tokens"
-    write(axes, place, above, said, ha=side, va="bottom", fontsize=TEXT - 1)
+    text = f"break-even: {formatting.crossing(crossing)} tokens"
+    write(axes, place, above, text, ha=side, va="bottom", fontsize=TEXT - 1)
 
 
 def _points_said(own: Mapping[str, Sequence[Found]]) -> str:
@@ -215,8 +215,8 @@ def components(points: Sequence[Found], fits: Sequence[Fit]) -> list[Drawing]:
         _bar(axes, y, point)
     for output in sorted(ends):
         first = next(y for y, point in zip(places, bars, strict=True) if point.output == output)
-        said = "1 output token" if output == 1 else f"{output:,} output tokens"
-        write(axes, 0, first - 0.55, said, va="bottom", weight="bold")
+        text = "1 output token" if output == 1 else f"{output:,} output tokens"
+        write(axes, 0, first - 0.55, text, va="bottom", weight="bold")
     axes.set_yticks(places, names, parse_math=False)
     axes.set_xticks(range(0, 101, 20))
     kinds = ", ".join(dict.fromkeys(point.kind for point in bars))
@@ -227,10 +227,10 @@ def components(points: Sequence[Found], fits: Sequence[Fit]) -> list[Drawing]:
         "Where the time goes: the parts of a request by model and visual tokens, with the shortest text; medians of all"
         f" readings of a point, {kinds}; at the right the whole. Gap is what lies between the components."
     )
-    said = "; ".join(
+    text = "; ".join(
         f"{name}, {p.output} tokens: {formatting.duration(p.total_s)}" for name, p in zip(names, bars, strict=True)
     )
-    return [drawing("components", figure, f"Components of the latency. {said}.", caption)]
+    return [drawing("components", figure, f"Components of the latency. {text}.", caption)]
 
 
 def _least_text(points: Sequence[Found]) -> list[Found]:
@@ -299,11 +299,11 @@ def surface(pair: PairBreakEven, schedule: Schedule) -> Drawing:
 
 def _asked(pair: PairBreakEven) -> str:
     work = pair.workload
-    said = f"{work.visual} visual of {work.prompt} prompt tokens, answers of {work.answer}"
+    text = f"{work.visual} visual of {work.prompt} prompt tokens, answers of {work.answer}"
     return (
-        f"{said}; {formatting.percent(pair.confirm)} of what is not accepted is confirmed."
+        f"{text}; {formatting.percent(pair.confirm)} of what is not accepted is confirmed."
         if pair.confirm
-        else f"{said}."
+        else f"{text}."
     )
 
 
@@ -361,5 +361,5 @@ def roofline(roofs: Sequence[Roof], devices: Mapping[str, Mapping[str, Device]],
         f" do, with {point.visual_tokens or 0} visual of {point.prompt_tokens} prompt tokens and {point.output_tokens}"
         " output tokens. FLOP and bytes are the least that the dimensions ask for, computed."
     )
-    said = "; ".join(f"{roof.model} {roof.component} {roof.times:.1f} times its bound" for roof in roofs)
-    return drawing(f"roofline-{dtype}", figure, f"Roofline. {said}.", caption)
+    text = "; ".join(f"{roof.model} {roof.component} {roof.times:.1f} times its bound" for roof in roofs)
+    return drawing(f"roofline-{dtype}", figure, f"Roofline. {text}.", caption)

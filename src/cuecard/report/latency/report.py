@@ -118,8 +118,8 @@ def summary(shown: Profiled) -> list[str]:
             )
     for model in dict.fromkeys(roof.model for roof in shown.roofs):
         own = [roof for roof in largest(shown.roofs) if roof.model == model and _is_shown(roof, shown.fits)]
-        said = ", ".join(f"{roof.component} {roof.times:.1f}" for roof in own)
-        lines.append(f"{model}, times the least that the device allows at its largest point: {said}.")
+        times = ", ".join(f"{roof.component} {roof.times:.1f}" for roof in own)
+        lines.append(f"{model}, times the least that the device allows at its largest point: {times}.")
     return lines
 
 

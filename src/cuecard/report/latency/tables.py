@@ -137,8 +137,8 @@ def _metric(name: str, value: float) -> str:
 
 def _setting(roof: Roof) -> str:
     point = roof.point
-    said = [point.dtype, point.attention, "compiled" if point.compiled else None, f"batch {point.batch or 1}"]
-    return ", ".join(filter(None, said))
+    facts = [point.dtype, point.attention, "compiled" if point.compiled else None, f"batch {point.batch or 1}"]
+    return ", ".join(filter(None, facts))
 
 
 def largest(roofs: Sequence[Roof]) -> list[Roof]:

@@ -79,13 +79,13 @@ def key(figure: Figure, handles: Sequence[Patch | Line2D], most: int = 6) -> Non
     )
 
 
-def png(figure: Figure, said: str) -> bytes:
+def png(figure: Figure, text: str) -> bytes:
     """On white, two pixels a point; `said` goes with the file as its description."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")
         figure.savefig(
-            buffer, format="png", dpi=144, facecolor="white", metadata={"Software": None, "Description": said}
+            buffer, format="png", dpi=144, facecolor="white", metadata={"Software": None, "Description": text}
         )
     return buffer.getvalue()
 
@@ -108,15 +108,15 @@ def embeddable(drawn: str, label: str) -> str:
     body = _own_ids(body)
     head, rest = body.split(">", 1)
     head = re.sub(r'\s(?:width|height)="[^"]*"', "", head)
-    said = escape(label)
-    head += f' class="cuecard-figure" role="img" aria-label="{said}"'
-    return f"{head}><title>{said}</title><style>{STYLE}</style>{rest}"
+    text = escape(label)
+    head += f' class="cuecard-figure" role="img" aria-label="{text}"'
+    return f"{head}><title>{text}</title><style>{STYLE}</style>{rest}"
 
 
 def _own_ids(body: str) -> str:
     """Ids that nothing points to are dropped; the others are made this figure's own, as a page holds several."""
     used, mark = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', body)), hashlib.sha256(body.encode()).hexdigest()[:8]
-    body = re.sub(r' id="([^"]+)"', lambda found: f' id="f{mark}-{found[1]}"' if found[1] in used else "", body)
+    body = re.sub(r' id="([^"]+)"', lambda match: f' id="f{mark}-{match[1]}"' if match[1] in used else "", body)
     return re.sub(r'(url\(#|href="#)', rf"\g<1>f{mark}-", body)
 
 

@@ -80,7 +80,7 @@ def policy(script: str | None = None) -> str:
 @cache
 def environment() -> Environment:
     """Templates with autoescape; an undefined name is an error."""
-    made = Environment(
+    jinja = Environment(
         loader=PackageLoader("cuecard.report"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -88,9 +88,9 @@ def environment() -> Environment:
         lstrip_blocks=True,
         extensions=["jinja2.ext.do"],
     )
-    made.filters |= {"slug": file_name, "thumbnail": thumbnail, "clipped": clipped}
-    made.globals |= {"letter": letter, "formatting": formatting, "glossary": terms_in}
-    return made
+    jinja.filters |= {"slug": file_name, "thumbnail": thumbnail, "clipped": clipped}
+    jinja.globals |= {"letter": letter, "formatting": formatting, "glossary": terms_in}
+    return jinja
 
 
 def thumbnail(image: Image | None) -> Thumbnail:

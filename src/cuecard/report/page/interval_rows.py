@@ -16,22 +16,22 @@ MARKS = ("o", "s", "D", "^")
 
 
 @dataclass(frozen=True)
-class Span:
+class IntervalRow:
     """One row: values by the mark that shows them, and the ends of its line (None: no line), all shares of 1."""
 
     name: str
     values: Mapping[str, float]
     low: float | None
     high: float | None
-    said: str = ""
+    note: str = ""
     """At the right end of the row."""
     strong: bool = False
 
 
-def spans(rows: Sequence[Span], across: str, references: Mapping[str, float] | None = None) -> Figure:
+def interval_rows(rows: Sequence[IntervalRow], across: str, references: Mapping[str, float] | None = None) -> Figure:
     """A row each, in per cent. `references` are dashed lines over all rows, named in the key."""
     letters = max(len(row.name) for row in rows)
-    left, said = min(300, 24 + int(6.6 * letters)), max(len(row.said) for row in rows)
+    left, note = min(300, 24 + int(6.6 * letters)), max(len(row.note) for row in rows)
     marks = list(dict.fromkeys(mark for row in rows for mark in row.values))
     bottom = 72 if len(marks) > 1 or references else 44
     figure, axes = canvas(height=14 + bottom + 27 * len(rows), left=left, top=10, bottom=bottom)
@@ -39,7 +39,7 @@ def spans(rows: Sequence[Span], across: str, references: Mapping[str, float] | N
     ends += (references or {}).values()
     low, high = 100 * min(ends), 100 * max(ends)
     room = max(high - low, 2)
-    text = room * 1.2 * 6.6 * said / max(80, WIDTH - left - 6.6 * said)
+    text = room * 1.2 * 6.6 * note / max(80, WIDTH - left - 6.6 * note)
     axes.set_xlim(max(low - 0.06 * room, -2), high + 0.06 * room + text)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= 100 and tick <= high + 0.2 * room])
@@ -60,9 +60,9 @@ def spans(rows: Sequence[Span], across: str, references: Mapping[str, float] | N
                 style: dict[str, Any] = {"color": COLOURS[place], "markeredgecolor": INK, "markeredgewidth": 0.5}
                 size = 9 - 1.5 * place if len(marks) > 1 else 8
                 axes.plot([100 * row.values[mark]], [y], MARKS[place], markersize=size, zorder=4, **style)
-        if row.said:
+        if row.note:
             at = axes.get_yaxis_transform()
-            axes.text(1.0, y, row.said, color=INK, fontsize=TEXT - 1, ha="right", va="center", transform=at)
+            axes.text(1.0, y, row.note, color=INK, fontsize=TEXT - 1, ha="right", va="center", transform=at)
     axes.set_yticks(range(len(rows)), [row.name for row in rows], parse_math=False)
     for label, row in zip(axes.get_yticklabels(), rows, strict=True):
         label.set_fontweight("bold" if row.strong else "normal")

@@ -41,13 +41,13 @@ def place(spots: Sequence[Spot], within: Box, avoid: Sequence[Box] = ()) -> list
 
 def _candidates(spot: Spot) -> list[Box]:
     """Places around a spot: at its sides, and in lines over and under it, shifted left and right."""
-    width, found = LETTER * len(spot.text), []
+    width, boxes = LETTER * len(spot.text), []
     for step in range(9):
         for y in (spot.y + step * LINE, spot.y - step * LINE):
             lefts = [spot.x + 10, spot.x - width - 10]
             lefts += [spot.x - width * share for share in (0.0, 0.25, 0.5, 0.75, 1.0)] if step else []
-            found += [(left, y - LINE / 2, left + width, y + LINE / 2) for left in lefts]
-    return found
+            boxes += [(left, y - LINE / 2, left + width, y + LINE / 2) for left in lefts]
+    return boxes
 
 
 def _cost(spot: Spot, box: Box, taken: Sequence[Box]) -> float:

@@ -15,11 +15,11 @@ def machine() -> dict[str, Any]:
     """Date, processor, cores, threads, accelerator and versions; None is not known."""
     torch = sys.modules.get("torch")  # only if it has been used
     cuda = torch is not None and torch.cuda.is_available()
-    found = [line for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    models = [line for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": found[0].split(":", 1)[1].strip() if found else platform.processor() or None,
+        "processor": models[0].split(":", 1)[1].strip() if models else platform.processor() or None,
         "cores": os.cpu_count(),
         "accelerator": torch.cuda.get_device_name() if torch is not None and cuda else None,
         "torch_threads": torch.get_num_threads() if torch is not None else None,

@@ -25,7 +25,7 @@ WIDE = 20
 
 
 @dataclass(frozen=True)
-class Point:
+class ScatterPoint:
     """One arm: what it costs, its accuracy with its interval, 0 to 1; `on_front`: drawn full, else pale."""
 
     name: str
@@ -38,7 +38,7 @@ class Point:
 
 
 def scatter(
-    points: Sequence[Point],
+    points: Sequence[ScatterPoint],
     cost: str,
     *,
     joined: Sequence[tuple[str, str]] = (),
@@ -83,7 +83,7 @@ def scatter(
     return figure
 
 
-def _scales(axes: Axes, points: Sequence[Point], may_be_log: bool) -> None:
+def _scales(axes: Axes, points: Sequence[ScatterPoint], may_be_log: bool) -> None:
     costs = [point.cost for point in points]
     least, most = min(costs), max(costs)
     if may_be_log and least > 0 and most > WIDE * least:
@@ -102,7 +102,7 @@ def _scales(axes: Axes, points: Sequence[Point], may_be_log: bool) -> None:
     axes.set_ylim(*limits)
 
 
-def _along(axes: Axes, ends: Sequence[Point]) -> list[Box]:
+def _along(axes: Axes, ends: Sequence[ScatterPoint]) -> list[Box]:
     """A line between two points as boxes that names keep clear of."""
     if len(ends) < 2:
         return []
@@ -112,7 +112,7 @@ def _along(axes: Axes, ends: Sequence[Point]) -> list[Box]:
     return [(x - 4, y - 2, x + 4, y + 2) for x, y in middles]
 
 
-def _steps(axes: Axes, front: Sequence[Point]) -> None:
+def _steps(axes: Axes, front: Sequence[ScatterPoint]) -> None:
     """What accuracy is to be had for at most so much."""
     ordered = sorted(front, key=lambda point: (point.cost, point.accuracy))
     if len(ordered) > 1:
@@ -120,20 +120,20 @@ def _steps(axes: Axes, front: Sequence[Point]) -> None:
         axes.step(x, y, where="post", color=INK, alpha=0.5, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
 
 
-def _coinciding(points: Sequence[Point]) -> list[list[Point]]:
+def _coinciding(points: Sequence[ScatterPoint]) -> list[list[ScatterPoint]]:
     """Arms that make the same point share one label."""
-    groups: dict[tuple[str, str, str], list[Point]] = {}
+    groups: dict[tuple[str, str, str], list[ScatterPoint]] = {}
     for point in points:
         groups.setdefault((point.family, f"{point.cost:.4g}", f"{point.accuracy:.6f}"), []).append(point)
     return list(groups.values())
 
 
-def _shared(same: Sequence[Point]) -> str:
+def _shared(same: Sequence[ScatterPoint]) -> str:
     names = [point.name for point in same]
     return ", ".join(names) if len(names) <= 2 else f"{names[0]} and {len(names) - 1} more"
 
 
-def _key(figure: Figure, points: Sequence[Point], front: bool) -> None:
+def _key(figure: Figure, points: Sequence[ScatterPoint], front: bool) -> None:
     present = [each for name, each in FAMILIES.items() if any(point.family == name for point in points)]
     marks = [
         Line2D([], [], marker=mark, color=colour, linestyle="", markersize=8, label=name)

@@ -85,7 +85,7 @@ def _names(axes: Axes, lane: Lane, y: int, scale: float) -> None:
     """What each call is, above its bar where there is room; the colours' key says it for the others."""
     free_from = 0.0
     for call in lane:
-        text = _said(call)
+        text = _label(call)
         width = 6.2 * len(text)
         start, end = (float(axes.transData.transform((s * scale, y))[0]) for s in (call.start_s, call.end_s))
         # a reader's bar is short, begins where the hand-off's lines are drawn, and often ends at the margin
@@ -111,26 +111,25 @@ def _bar(axes: Axes, call: Call, y: int, scale: float) -> None:
         axes.plot([first, first], [y - 0.34, y + 0.34], color=INK, linewidth=1.6, solid_capstyle="butt", zorder=5)
 
 
-def _said(call: Call) -> str:
-    made = call.usage.completion_tokens
-    return (
-        f"{call.mode}{'' if made is None else f', {made} token' + 's' * (made != 1)}{NOTED.get(call.finish_reason, '')}"
-    )
+def _label(call: Call) -> str:
+    tokens = call.usage.completion_tokens
+    written = "" if tokens is None else f", {tokens} token{'' if tokens == 1 else 's'}"
+    return f"{call.mode}{written}{NOTED.get(call.finish_reason, '')}"
 
 
 def _totals(axes: Axes, outcome: Outcome, lanes: int, scale: float) -> None:
     """What the whole took, and the hand-off as a band over all rows with what it took."""
     axes.axvline(outcome.total_s * scale, color=INK, linewidth=1, linestyle=(0, (2, 2)))
-    found = handoff(outcome)
+    band = handoff(outcome)
     _above(
-        axes, outcome.total_s * scale, 4 if found is None else 19, f"answered: {formatting.duration(outcome.total_s)}"
+        axes, outcome.total_s * scale, 4 if band is None else 19, f"answered: {formatting.duration(outcome.total_s)}"
     )
-    if found is not None:
-        start, end = (seconds * scale for seconds in found)
+    if band is not None:
+        start, end = (seconds * scale for seconds in band)
         axes.axvspan(start, end, color=INK, alpha=0.16, linewidth=0)
         for x in (start, end):
             axes.plot([x, x], [-0.75, lanes - 0.4], color=INK, linewidth=0.8)
-        _above(axes, end, 4, f"hand-off: {formatting.duration(found[1] - found[0])}")
+        _above(axes, end, 4, f"hand-off: {formatting.duration(band[1] - band[0])}")
 
 
 def _above(axes: Axes, x: float, up: int, text: str) -> None:
@@ -142,8 +141,8 @@ def _above(axes: Axes, x: float, up: int, text: str) -> None:
 
 def _modes_of(calls: Sequence[Call]) -> list[Patch | Line2D]:
     """The key: the modes that occur, then the marks that occur."""
-    found = [mode for mode in Mode if any(call.mode is mode for call in calls)]
-    shown: list[Patch | Line2D] = [Patch(color=formatting.MODES[mode], label=str(mode)) for mode in found]
+    band = [mode for mode in Mode if any(call.mode is mode for call in calls)]
+    shown: list[Patch | Line2D] = [Patch(color=formatting.MODES[mode], label=str(mode)) for mode in band]
     if any(call.first_token_s is not None for call in calls):
         tick: dict[str, Any] = {"marker": "|", "linestyle": "", "markersize": 12, "markeredgewidth": 1.6}
         shown.append(Line2D([], [], color=INK, label="first token", **tick))

@@ -17,7 +17,7 @@ NEITHER = "neither"
 
 
 @dataclass(frozen=True)
-class Row:
+class StrategyRow:
     """One strategy over all questions. `low` and `high` bound its accuracy (95%); tokens are means a question, by role.
 
     `parts_s` splits the mean latency by who worked meanwhile: a role, several joined by " + ", or `NEITHER`.
@@ -60,14 +60,14 @@ class Row:
         return sum(self.tokens.values())
 
 
-def roles_of(rows: Iterable[Row]) -> list[str]:
+def roles_of(rows: Iterable[StrategyRow]) -> list[str]:
     """Every role that generated tokens: the small model first, the large one last."""
-    found = dict.fromkeys(role for row in rows for role in row.tokens)
-    return sorted(found, key=lambda role: (role == "large", role != "small"))
+    roles = dict.fromkeys(role for row in rows for role in row.tokens)
+    return sorted(roles, key=lambda role: (role == "large", role != "small"))
 
 
 @dataclass(frozen=True)
-class Answered:
+class StrategyAnswer:
     """One question answered by one strategy, in short. `asked` counts the questions from 0."""
 
     asked: int
@@ -117,14 +117,14 @@ class Showcase:
     """A whole run. `headline` is the name of the row to speak of; `about` are facts about the run, for its foot."""
 
     questions: int
-    rows: tuple[Row, ...]
+    rows: tuple[StrategyRow, ...]
     headline: str
     sample: Sample | None
     gallery: tuple[Exhibit, ...]
-    answers: tuple[Answered, ...]
+    answers: tuple[StrategyAnswer, ...]
     about: tuple[tuple[str, str], ...] = ()
 
-    def row(self, name: str) -> Row:
+    def row(self, name: str) -> StrategyRow:
         return next(row for row in self.rows if row.name == name)
 
     def json(self) -> str:

@@ -10,8 +10,8 @@ from cuecard.domain.outcome import Route
 from cuecard.report.page import formatting, html, timeline
 from cuecard.report.page.canvas import INK, TEXT, WIDTH, Drawing, canvas, drawing, key
 from cuecard.report.page.html import Verdict
-from cuecard.report.page.scatter import Point, scatter
-from cuecard.report.showcase.records import NEITHER, Row, Showcase, roles_of
+from cuecard.report.page.scatter import ScatterPoint, scatter
+from cuecard.report.showcase.records import NEITHER, Showcase, StrategyRow, roles_of
 
 TITLE = "Cuecard: a small model reasons, a large one answers"
 FAMILIES = {
@@ -73,7 +73,7 @@ def _verdict(shown: Showcase) -> Verdict:
     return Verdict(question, answer, amount, sure, tone)  # type: ignore[arg-type]
 
 
-def results(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+def results(rows: Sequence[StrategyRow]) -> tuple[list[str], list[list[str]]]:
     """A row a strategy."""
     roles = roles_of(rows)
     heads = ["right", "95% interval", *(f"tokens, {role}" for role in roles), "latency", "speed-up", "routes"]
@@ -91,11 +91,11 @@ def results(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     ]
 
 
-def _between(row: Row) -> str:
+def _between(row: StrategyRow) -> str:
     return f"{formatting.percent(row.low)}–{formatting.percent(row.high)}"
 
 
-def _how(rows: Iterable[Row]) -> str:
+def _how(rows: Iterable[StrategyRow]) -> str:
     kinds = dict.fromkeys(row.latency for row in rows)
     return "; ".join(f"{kind} ({formatting.HOW[kind]})" for kind in kinds)
 
@@ -103,10 +103,10 @@ def _how(rows: Iterable[Row]) -> str:
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def accuracy_against_tokens(rows: Sequence[Row]) -> Drawing:
+def accuracy_against_tokens(rows: Sequence[StrategyRow]) -> Drawing:
     """Each strategy a labelled point with its 95% interval; rows that coincide share a label."""
     points = [
-        Point(row.name, FAMILIES.get(row.strategy, "baseline"), row.all_tokens, row.accuracy, row.low, row.high)
+        ScatterPoint(row.name, FAMILIES.get(row.strategy, "baseline"), row.all_tokens, row.accuracy, row.low, row.high)
         for row in rows
     ]
     caption = (
@@ -118,7 +118,7 @@ def accuracy_against_tokens(rows: Sequence[Row]) -> Drawing:
     return drawing("accuracy-tokens", figure, f"Accuracy against generated tokens: {values}", caption)
 
 
-def latency_bars(rows: Sequence[Row]) -> Drawing:
+def latency_bars(rows: Sequence[StrategyRow]) -> Drawing:
     """Mean latency of each strategy, split by who worked meanwhile; its speed-up over the large model's reasoning."""
     figure, axes = canvas(height=84 + 30 * len(rows), left=132, top=8, bottom=70)
     scale, unit = (1000, "ms") if max(row.mean_s for row in rows) < 2 else (1, "s")

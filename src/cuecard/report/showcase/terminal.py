@@ -15,7 +15,7 @@ from cuecard.domain.call import Call, FinishReason, Mode
 from cuecard.domain.outcome import Outcome
 from cuecard.report.page import formatting
 from cuecard.report.page.lanes import handoff, ordered
-from cuecard.report.showcase.records import Row, roles_of
+from cuecard.report.showcase.records import StrategyRow, roles_of
 
 ENDED = {
     FinishReason.CANCELLED: "cancelled",
@@ -71,8 +71,8 @@ class Timeline:
             line.append(bar_of(call, bar, end_s, glyphs), STYLES[call.mode])
             line.append(f" {fact:>{right}}")
             yield _fitted(line, options.max_width)
-        for said in _closing(self.outcome):
-            yield _fitted(Text(said), options.max_width, wrap=True)
+        for line in _closing(self.outcome):
+            yield _fitted(Text(line), options.max_width, wrap=True)
 
 
 def timeline(outcome: Outcome, until_s: float | None = None) -> Timeline:
@@ -97,17 +97,17 @@ def bar_of(call: Call, width: int, end_s: float, glyphs: Glyphs) -> str:
 
 
 def _facts(call: Call) -> str:
-    made = call.usage.completion_tokens
+    tokens = call.usage.completion_tokens
     ended = f"{ENDED[call.finish_reason]} " if call.finish_reason in ENDED else ""
-    tokens = "   - tok" if made is None else f"{made:>4} tok"
+    tokens = "   - tok" if tokens is None else f"{tokens:>4} tok"
     return f"{ended}{call.start_s * 1000:.0f}-{call.end_s * 1000:.0f} ms {tokens}"
 
 
 def _closing(outcome: Outcome) -> list[str]:
     """What the whole took, and why it went the way it did."""
     parts = [f"answered after {formatting.duration(outcome.total_s)} ({outcome.latency_kind})"]
-    if (found := handoff(outcome)) is not None:
-        parts.append(f"hand-off {formatting.duration(found[1] - found[0])}")
+    if (band := handoff(outcome)) is not None:
+        parts.append(f"hand-off {formatting.duration(band[1] - band[0])}")
     return [", ".join(parts), f"{outcome.route}: {formatting.plain(outcome.reason)}"]
 
 
@@ -120,7 +120,7 @@ def _fitted(line: Text, width: int, wrap: bool = False) -> Text:
     return line
 
 
-def results(rows: Sequence[Row]) -> Table:
+def results(rows: Sequence[StrategyRow]) -> Table:
     """Accuracy, tokens, latency and speed-up of each strategy."""
     roles = roles_of(rows)
     kinds = ", ".join(dict.fromkeys(row.latency for row in rows))
@@ -142,7 +142,7 @@ def results(rows: Sequence[Row]) -> Table:
     return table
 
 
-def routes(rows: Sequence[Row]) -> Table:
+def routes(rows: Sequence[StrategyRow]) -> Table:
     """How the answers came about; each row sums to the number of questions."""
     table = Table(title="routes", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("strategy", overflow="fold")

@@ -65,7 +65,7 @@
       }),
     );
     const few = percent(some.carrying[row] / count, 0);
-    at("told").textContent =
+    at("status").textContent =
       `${percent(some.mass[row])} of the attention is on these ${count} tokens; underlined are the ` +
       `${some.carrying[row]} (${few}) that carry ${at("browser").dataset.delta} of that.`;
     at("most").textContent = percent(some.most[row]);
