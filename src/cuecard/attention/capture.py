@@ -1,4 +1,4 @@
-"""Capture: what the answer's tokens look at, per layer and head, when a model answers from reasoning, a card, or none.
+"""Capture the attention of an answer's tokens, per layer and head, behind reasoning, a card, or neither.
 
 The decode runs as always; one pass over the answer's tokens then computes their rows, and a reducer keeps of each
 layer what it needs (`models.local.attention_hook`). The prompt is not computed again where the model holds prefixes.
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Captured(Generic[T]):
-    """What was kept of each layer, what each key is, and the logits (queries, vocabulary) of the answer.
+    """The reduced value of each layer, the span of each key, and the logits (queries, vocabulary) of the answer.
 
     The queries are the prompt's last token, which predicts the answer's first, and the answer's tokens.
     """
@@ -42,9 +42,9 @@ class Captured(Generic[T]):
 async def capture(
     model: Model, prompt: Prompt, answer: str, reduce: Callable[[Rows, Spans], T], hidden: Sequence[int] = ()
 ) -> Captured[T]:
-    """What each layer looks at while `answer` follows the prompt, reduced layer by layer; keys are told by spans.
+    """The attention of each layer while `answer` follows the prompt, reduced layer by layer; `spans` names the keys.
 
-    `hidden` keys are seen by none of the queries. Raises BadInput for an empty answer or where the prompt's reasoning
+    No query sees the `hidden` keys. Raises BadInput for an empty answer or where the prompt's reasoning
     is not found, Unsupported for a model without a hook, ModelError where one layer's rows do not fit into memory.
     """
     local = in_process(model)
@@ -70,7 +70,7 @@ def borrowed(question: Question, style: Style, card: str, form: CardFormat) -> P
 
 
 async def said(model: Model, prompt: Prompt, limits: Limits) -> tuple[str, str]:
-    """The reasoning and the answer that a model gives, decoded as always."""
+    """Decode a prompt as always: the reasoning, and the answer."""
     reasoning, answer = "", ""
     async for event in model.stream(prompt, limits):
         match event:
@@ -82,7 +82,7 @@ async def said(model: Model, prompt: Prompt, limits: Limits) -> tuple[str, str]:
 
 
 def in_process(model: Model) -> LocalModel:
-    """Raises Unsupported for a model whose attention nobody can see."""
+    """Raises Unsupported for a model that does not run in this process, as its attention cannot be read."""
     if not isinstance(model, LocalModel):
         raise Unsupported(
             f"{model.name} does not run in this process: its attention cannot be seen",

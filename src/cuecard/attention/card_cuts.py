@@ -43,23 +43,23 @@ _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 def cards(reasoning: str, weighed: Weighed, answer: str, shares: Sequence[float] = SHARES) -> Mapping[str, str]:
     """Name -> card; `answer`, a number, is the one that is struck out."""
-    made = {
+    cut = {
         f"{select} {share:g}": CardCut(share, select)(reasoning, weighed if select == "attention" else None)
         for select in SELECTORS
         for share in shares
     }
-    made[WITHOUT_END] = CardCut(1, "last", Ending.REMOVED)(reasoning)
-    made[WHOLE] = reasoning
-    made[WITHOUT_ANSWER] = "".join(part for part in words(reasoning) if not says(part, answer)).strip()
-    made[f"last {LAST:g}, {WITHOUT_END}"] = CardCut(LAST, "last", Ending.REMOVED)(reasoning)
-    made[f"attention {LAST:g}, {WITHOUT_END}"] = CardCut(LAST, "attention", Ending.REMOVED)(reasoning, weighed)
-    return made
+    cut[WITHOUT_END] = CardCut(1, "last", Ending.REMOVED)(reasoning)
+    cut[WHOLE] = reasoning
+    cut[WITHOUT_ANSWER] = "".join(part for part in words(reasoning) if not says(part, answer)).strip()
+    cut[f"last {LAST:g}, {WITHOUT_END}"] = CardCut(LAST, "last", Ending.REMOVED)(reasoning)
+    cut[f"attention {LAST:g}, {WITHOUT_END}"] = CardCut(LAST, "attention", Ending.REMOVED)(reasoning, weighed)
+    return cut
 
 
 def says(text: str, number: str) -> bool:
     """Whether a number stands in a text, however its thousands are separated."""
     value = _value(number)
-    return value is not None and any(_value(found) == value for found in _NUMBER.findall(text))
+    return value is not None and any(_value(match) == value for match in _NUMBER.findall(text))
 
 
 def _value(text: str) -> Fraction | None:
@@ -120,17 +120,17 @@ async def _one(
 
     others = dict(zip(cut, await asyncio.gather(*map(answered, cut.values())), strict=True))
     answers = {**others, NOTHING: seen.conditions[f"large: {NONE}"]["answer"]}
-    told = _read(answers[WHOLE], asked.question)
+    whole_answer = _read(answers[WHOLE], asked.question)
     return {
         "id": asked.id,
         "cluster": asked.cluster,
         "words": len(words(whole)),
-        "answer": told,
+        "answer": whole_answer,
         "gold": asked.gold,
         "kept": {name: len(words(card)) for name, card in cut.items()},
         "answers": answers,
         "right": {name: (asked.right(answer) or 0) >= 1 for name, answer in answers.items()},
-        "same": {name: _read(answer, asked.question) == told for name, answer in answers.items()},
+        "same": {name: _read(answer, asked.question) == whole_answer for name, answer in answers.items()},
     }
 
 
@@ -140,7 +140,7 @@ def _read(answer: str, question: Question) -> str:
 
 def table(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A row for each card: right and the same answer as the whole card's (Wilson), and words kept."""
-    made = []
+    rows = []
     for name in records[0]["answers"]:
         row: dict[str, Any] = {"card": name, "questions": len(records)}
         for what in ("right", "same"):
@@ -148,8 +148,8 @@ def table(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             low, high = wilson_bounds(count, len(records))
             row |= {what: count / len(records), f"{what}_low": low, f"{what}_high": high}
         kept = [record["kept"].get(name, record["words"] if name == WHOLE else 0) for record in records]
-        made.append({**row, "words": float(np.mean(kept))})
-    return [_rounded(row) for row in made]
+        rows.append({**row, "words": float(np.mean(kept))})
+    return [_rounded(row) for row in rows]
 
 
 def differences(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -161,15 +161,15 @@ def differences(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     shares = [name.removeprefix("first ") for name in records[0]["answers"] if name.startswith("first ")]
     against += [(f"attention {share}", f"{other} {share}") for share in shares for other in SELECTORS[1:]]
     clusters = [record["cluster"] for record in records]
-    made = []
+    rows = []
     for name, other in against:
         ones, others = (np.array([record["right"][each] for record in records], float) for each in (name, other))
         better, worse = _count(ones > others), _count(ones < others)
         sides = band(ones - others, clusters)
         row = {"card": name, "against": other, "difference": float(sides.mean), "better": better, "worse": worse}
         row |= {"low": float(sides.low), "high": float(sides.high), "p": mcnemar(better, worse)}
-        made.append(_rounded(row))
-    return made
+        rows.append(_rounded(row))
+    return rows
 
 
 def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Questions to look at one by one: each token's part of a row, for every layer and head and their means."""
+"""Questions shown one by one: each token's part of a row, for every layer and head and their means."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def shaded_questions(path: Path, delta: float, most: int) -> list[ShadedQuestion
 
 
 def _shades(name: str, record: Record, delta: float) -> Shades | None:
-    keys, told = record.array(name, "keys"), record.conditions[name]
+    keys, condition = record.array(name, "keys"), record.conditions[name]
     if keys is None or not keys.shape[-1]:
         return None
     rows = keys.astype(np.float64).swapaxes(0, 1)  # (sets, layers, heads, tokens)
@@ -56,4 +56,5 @@ def _shades(name: str, record: Record, delta: float) -> Shades | None:
         rows = np.concatenate((rows.mean(axis, keepdims=True), rows), axis)
     carried = np.cumsum(-np.sort(-rows, -1), -1)
     needed = (carried < delta * rows.sum(-1, keepdims=True) * (1 - 1e-6)).sum(-1) + 1
-    return Shades(told["answer"], told["right"], told["pieces"], rows, np.minimum(needed, rows.shape[-1]))
+    carrying = np.minimum(needed, rows.shape[-1])
+    return Shades(condition["answer"], condition["right"], condition["pieces"], rows, carrying)

@@ -1,4 +1,4 @@
-"""Is it the key tokens? An answer said again while its tokens see all of a card but some, or some of it only.
+"""Whether the key tokens matter: an answer is computed again while some tokens of the card are hidden from it.
 
 Which tokens are hidden: those that the answer attends to most (`key`), as many of the others by chance (`other`), those
 it attends to least (`least`), the last ones (`last`). Nothing is hidden from the card's own tokens, so that what they
@@ -56,15 +56,15 @@ async def masked(model: Model, prompt: Prompt, answer: str, seed: str) -> dict[s
     ids = whole.ids[len(whole.ids) - whole.queries + 1 :]
 
     async def seen(hidden: Iterable[int]) -> list[float]:
-        told = await capture(model, prompt, answer, lambda rows, spans: None, [places[place] for place in hidden])
-        return _figures(told.logits, ids)
+        captured = await capture(model, prompt, answer, lambda rows, spans: None, [places[place] for place in hidden])
+        return _figures(captured.logits, ids)
 
-    made: list[list[list[list[float]]]] = []
+    figures: list[list[list[list[float]]]] = []
     for share in SHARES:
         sets = chosen(mass, share, seed)
         rest = {name: np.setdiff1d(np.arange(len(mass)), kept) for name, kept in sets.items()}
-        made.append([[await seen(sets[name]), await seen(rest[name])] for name in CHOICES])
-    return {"whole": _figures(whole.logits, ids), "nothing": await seen(range(len(mass))), "masked": made}
+        figures.append([[await seen(sets[name]), await seen(rest[name])] for name in CHOICES])
+    return {"whole": _figures(whole.logits, ids), "nothing": await seen(range(len(mass))), "masked": figures}
 
 
 def _mass(rows: Rows, spans: Spans) -> torch.Tensor:
@@ -74,9 +74,9 @@ def _mass(rows: Rows, spans: Spans) -> torch.Tensor:
 
 def _figures(logits: torch.Tensor, ids: Sequence[int]) -> list[float]:
     wanted = torch.tensor(ids, device=logits.device)
-    said = logits[: len(ids)].float()
-    logprob = torch.log_softmax(said, -1).gather(-1, wanted[:, None]).sum()
-    return [float((said.argmax(-1) == wanted).all()), float(logprob)]
+    predicted = logits[: len(ids)].float()
+    logprob = torch.log_softmax(predicted, -1).gather(-1, wanted[:, None]).sum()
+    return [float((predicted.argmax(-1) == wanted).all()), float(logprob)]
 
 
 async def run(
@@ -86,7 +86,7 @@ async def run(
     limits: Limits,
     listen: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Questions that the file does not have yet, a line each; those without a reasoning are told as skipped."""
+    """Questions that the file does not have yet, a line each; those without reasoning are stored as skipped."""
     done = {record["id"] for record in read(path)}
     small, large = models["small"], models["large"]
     for count, each in enumerate(asked, start=1):
@@ -97,8 +97,8 @@ async def run(
                 form, style = large.abilities.card_formats[0], large.abilities.style
                 prompt = borrowed(each.question, style, thought, form)
                 answer = (await said(large, prompt, limits))[1]
-                told = await masked(large, prompt, answer, each.id)
-                record = about | {"answer": answer, "right": each.right(answer)} | told
+                figures = await masked(large, prompt, answer, each.id)
+                record = about | {"answer": answer, "right": each.right(answer)} | figures
             except BadInput as error:
                 record = about | {"skipped": error.message}
             with path.open("a", encoding="utf-8") as file:
@@ -107,7 +107,7 @@ async def run(
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Records of a file; a last line that was broken off is left out, and made again."""
+    """Records of a file; an incomplete last line is left out, and computed again."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
@@ -122,11 +122,11 @@ def table(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     clusters = [record["cluster"] for record in kept]
     whole = np.array([record["whole"] for record in kept])
     rows = [_row("none of it", 1.0, "hidden", np.array([each["nothing"] for each in kept]), whole, clusters)]
-    made = np.array([record["masked"] for record in kept])
+    figures = np.array([record["masked"] for record in kept])
     for place, share in enumerate(SHARES):
         for which, choice in enumerate(CHOICES):
             for way, name in enumerate(WAYS):
-                rows.append(_row(choice, share, name, made[:, place, which, way], whole, clusters))
+                rows.append(_row(choice, share, name, figures[:, place, which, way], whole, clusters))
     return rows
 
 

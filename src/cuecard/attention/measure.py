@@ -40,7 +40,7 @@ class Measure:
         weights = torch.stack((rows.weights[:, 0], rows.weights.mean(1)))  # (sets, heads, keys)
         card = weights[..., self._places]  # (sets, heads, tokens)
         learned = torch.zeros_like(rows.outputs[..., 0]) if rows.sink is None else rows.sink
-        made = {
+        figures = {
             "mass": _by(weights, self._members(spans.names, SPANS)),
             "learned": torch.stack((learned[:, 0], learned.mean(1))),
             "sparsity": sparsity(card, self._delta),
@@ -56,8 +56,8 @@ class Measure:
             **bounded(rows, self._places, self._delta),
         }
         if self._raw:
-            made["raw"] = rows.weights
-        return {name: value.cpu().numpy() for name, value in made.items()}
+            figures["raw"] = rows.weights
+        return {name: value.cpu().numpy() for name, value in figures.items()}
 
     @cached_property
     def _places(self) -> list[int]:

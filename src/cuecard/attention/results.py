@@ -1,4 +1,4 @@
-"""What a run found: means over questions with intervals, comparisons of readers, and how tight the bound is."""
+"""The results of a run: means over questions with intervals, comparisons of readers, and how tight the bound is."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ class Findings:
 
     def as_object(self) -> dict[str, Any]:
         """For JSON; lists follow `axes`."""
-        told: dict[str, Any] = _object(self)
-        return told
+        data: dict[str, Any] = _object(self)
+        return data
 
 
 def findings(path: Path) -> Findings:
@@ -118,11 +118,11 @@ def findings(path: Path) -> Findings:
     if not stored:
         raise BadInput(f"{path} has no questions yet", "let it run first")
     names = list(dict.fromkeys(name for record in stored for name in record.conditions))
-    found = {name: made for name in names if (made := _found(name, stored)) is not None}
+    conditions = {name: condition for name in names if (condition := _condition(name, stored)) is not None}
     return Findings(
         about["config"],
         len(stored),
-        found,
+        conditions,
         _compared(stored, SMALL_OWN, LARGE_CARD, _same),
         _compared(stored, SMALL_OWN, LARGE_OWN, _other),
         _alike(_both(stored, SMALL_OWN, LARGE_OWN)),
@@ -140,17 +140,17 @@ class _Values:
         """(questions, …)."""
         return np.stack([record.array(self.name, what) for record in self.records]).astype(np.float64)
 
-    def told(self, what: str) -> list[Any]:
+    def facts(self, what: str) -> list[Any]:
         return [record.conditions[self.name][what] for record in self.records]
 
     def band(self, values: Any, of: Array | None = None) -> Band:
         return band(np.asarray(values, dtype=np.float64), self.clusters, of)
 
 
-def _found(name: str, stored: Sequence[Record]) -> ConditionResults | None:
+def _condition(name: str, stored: Sequence[Record]) -> ConditionResults | None:
     """None where no question has it."""
     asked = [record for record in stored if name in record.conditions]
-    skipped = Counter(told["skipped"] for record in asked if "skipped" in (told := record.conditions[name]))
+    skipped = Counter(facts["skipped"] for record in asked if "skipped" in (facts := record.conditions[name]))
     of = _Values(name, [record for record in asked if "skipped" not in record.conditions[name]])
     if not of.records:
         return None
@@ -161,14 +161,15 @@ def _found(name: str, stored: Sequence[Record]) -> ConditionResults | None:
     full = [place for place, window in enumerate(windows) if window is None]
     some = 0 < len(full) < len(windows)
     sorts = np.concatenate((classes, of.stack("conclusion")[..., None]), -1).mean((1, 3))
-    counts, tokens = np.array(of.told("classes"), dtype=np.float64), np.array([len(each) for each in of.told("pieces")])
+    counts = np.array(of.facts("classes"), dtype=np.float64)
+    tokens = np.array([len(each) for each in of.facts("pieces")])
     total = on_reasoning.mean((1, 3))
     return ConditionResults(
         name=name,
         answers=len(of.records),
         skipped=skipped,
         right=_right(of),
-        as_decoded=sum(of.told("as_decoded")),
+        as_decoded=sum(of.facts("as_decoded")),
         tokens=of.band(tokens),
         windows=windows,
         spans=of.band(mass.mean((1, 3))),
@@ -195,7 +196,7 @@ def _found(name: str, stored: Sequence[Record]) -> ConditionResults | None:
 
 def _right(of: _Values) -> Band | None:
     """Wilson where answers are right or wrong, as a bootstrap knows nothing of answers that are all alike."""
-    known = [(score, each) for score, each in zip(of.told("right"), of.clusters, strict=True) if score is not None]
+    known = [(score, each) for score, each in zip(of.facts("right"), of.clusters, strict=True) if score is not None]
     if not known:
         return None
     scores, clusters = zip(*known, strict=True)

@@ -1,4 +1,4 @@
-"""A run: question by question, what each model's answer looks at, stored at once, so that it can go on later."""
+"""A run: the attention of each model's answers, stored question by question, so that a run can be resumed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cuecard.models.prompt import Prompt, reason, short
 
 @dataclass(frozen=True)
 class Asked:
-    """One question; `right` scores an answer, None where nobody knows."""
+    """One question; `right` scores an answer, None where the right answer is not known."""
 
     id: str
     question: Question
@@ -33,7 +33,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run is done with. The first `kept` questions keep each token's mass, for looking at them one by one."""
+    """The settings of a run. Of the first `kept` questions each token's mass is stored, for the page to show them."""
 
     delta: float = 0.8
     limits: Limits = field(default_factory=Limits)
@@ -58,35 +58,35 @@ async def run(
     settings: Settings,
     listen: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """What is not stored yet. Raises BadInput when no question had any reasoning to look at."""
+    """Measure the questions that are not stored yet. Raises BadInput where no question has reasoning."""
     looked, skipped = 0, ""
     for index, each in enumerate(asked):
         record = folder.read(index, each.id)
         if record is None:
             record = await _one(index, each, models, folder, settings)
             folder.write(index, record, each.question.images if index < settings.kept else ())
-        with_reasoning = [told for name, told in record.conditions.items() if not name.endswith(NONE)]
-        looked += any("skipped" not in told for told in with_reasoning)
-        skipped = next((told["skipped"] for told in with_reasoning if "skipped" in told), skipped)
+        with_reasoning = [facts for name, facts in record.conditions.items() if not name.endswith(NONE)]
+        looked += any("skipped" not in facts for facts in with_reasoning)
+        skipped = next((facts["skipped"] for facts in with_reasoning if "skipped" in facts), skipped)
         listen(index + 1)
     if not looked:
         raise BadInput(f"no question had reasoning to look at: {skipped or 'there are none'}", "does the model reason?")
 
 
 async def _one(index: int, asked: Asked, models: Mapping[str, Model], folder: Folder, settings: Settings) -> Record:
-    told: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
     arrays: dict[str, Any] = {}
     cards: dict[str, str] = {}
     for role in sorted(models, reverse=True):  # the small one first: its reasoning is the card
         for condition in (name for name in conditions(models) if name.startswith(role)):
             try:
                 prompt, answer = await _answered(condition, role, asked, models, cards, settings.limits)
-                told[condition], made = await _seen(models[role], prompt, answer, asked, index, settings)
+                facts[condition], figures = await _seen(models[role], prompt, answer, asked, index, settings)
                 if condition == LARGE_OWN and asked.reasoning is not None:
-                    told[condition]["as_decoded"] = False  # of a recording the tokens are not known, only the text
-                arrays |= {f"{condition}|{name}": value for name, value in made.items()}
+                    facts[condition]["as_decoded"] = False  # a recording has the text, not the tokens
+                arrays |= {f"{condition}|{name}": value for name, value in figures.items()}
             except BadInput as error:  # this answer has nothing to look at; others have
-                told[condition] = {"skipped": error.message}
+                facts[condition] = {"skipped": error.message}
     kept = {name: value for name, value in arrays.items() if not name.endswith("|raw")}
     if settings.raw:
         folder.write_raw(index, {name: value for name, value in arrays.items() if name.endswith("|raw")})
@@ -100,7 +100,7 @@ async def _one(index: int, asked: Asked, models: Mapping[str, Model], folder: Fo
         "text": question.text,
         "options": list(question.options),
     }
-    return Record(meta, told, kept)
+    return Record(meta, facts, kept)
 
 
 async def _answered(
@@ -125,7 +125,7 @@ async def _answered(
 async def _seen(
     model: Model, prompt: Prompt, answer: str, asked: Asked, index: int, settings: Settings
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What is told of an answer, and its figures, arrays (layers, …)."""
+    """The facts of one answer, and its figures as arrays (layers, …)."""
     measure = Measure(settings.delta, answer, asked.question.text, settings.raw)
     seen = await capture(model, prompt, answer, measure)
     arrays: dict[str, Any] = {name: np.stack([layer[name] for layer in seen.layers]) for name in seen.layers[0]}
@@ -134,7 +134,7 @@ async def _seen(
     arrays["keys_mean"] = arrays["keys"].mean((0, 2))  # (sets, tokens)
     if index >= settings.kept:
         del arrays["keys"]
-    told = {
+    facts = {
         "answer": answer,
         "right": asked.right(answer),
         "tokens": len(seen.ids),
@@ -143,4 +143,4 @@ async def _seen(
         "pieces": measure.pieces,
         "classes": measure.class_counts,
     }
-    return told, {name: value.astype(np.float16 if name == "keys" else np.float32) for name, value in arrays.items()}
+    return facts, {name: value.astype(np.float16 if name == "keys" else np.float32) for name, value in arrays.items()}

@@ -30,7 +30,7 @@ BINS = 20
 TOP = 0.2
 """The share of a reasoning's tokens that readers are compared by: those with the most mass."""
 READINGS = ("card", "row")
-"""Of the corollary: weights on the reasoning alone, made to sum to 1; or the whole row."""
+"""Of the corollary: weights on the reasoning alone, normalised to sum to 1; or the whole row."""
 BOUND = ("kept", "tight", "tight_plain", "bound", "moved")
 """Mass m that is kept; ||o - o_S|| as a share of its bound, renormalised and not; the renormalised bound, and
 ||o - o_S||, as shares of ||o||."""
@@ -44,14 +44,14 @@ VERSION, KIND = 1, "attention"
 
 @dataclass(frozen=True)
 class Record:
-    """One question: what it is, what is told of each condition (or why it was skipped), arrays `CONDITION|NAME`."""
+    """One question: what it is, the facts of each condition (or why it was skipped), arrays `CONDITION|NAME`."""
 
     meta: Mapping[str, Any]
     conditions: Mapping[str, Any]
     arrays: Mapping[str, Any]
 
     def array(self, condition: str, name: str) -> Any:
-        """None where there is none."""
+        """None where it is not stored."""
         return self.arrays.get(f"{condition}|{name}")
 
 
@@ -80,15 +80,15 @@ class Folder:
         self._lock.close()
 
     def read(self, index: int, id: str) -> Record | None:
-        """What is stored of a question; None where nothing is, or something else, or what is there is damaged."""
-        found = _load(_place(self.path, index))
-        return found if found is not None and found.meta["id"] == id else None
+        """The record of a question; None where there is none, or another question's, or a damaged one."""
+        record = _load(_place(self.path, index))
+        return record if record is not None and record.meta["id"] == id else None
 
     def write(self, index: int, record: Record, images: Sequence[Image]) -> None:
         for place, image in enumerate(images):
             (self.path / "images" / f"{index:06d}-{place}").write_bytes(image.data)
-        told = json.dumps({"meta": record.meta, "conditions": record.conditions}, ensure_ascii=False)
-        _save(_place(self.path, index), {**record.arrays, "told": np.array(told)})
+        text = json.dumps({"meta": record.meta, "conditions": record.conditions}, ensure_ascii=False)
+        _save(_place(self.path, index), {**record.arrays, "told": np.array(text)})
 
     def write_raw(self, index: int, arrays: Mapping[str, Any]) -> None:
         """(layers, heads, queries, keys) of each condition, as fp32."""
@@ -104,20 +104,20 @@ def is_attention(path: Path) -> bool:
 
 
 def about(path: Path) -> dict[str, Any]:
-    """What `run.json` says. Raises BadInput."""
+    """The contents of `run.json`. Raises BadInput."""
     if not is_attention(path):
         raise BadInput(f"{path} is not the directory of an attention run", "`cuecard attention --out` makes one")
-    told: dict[str, Any] = json.loads((path / "run.json").read_text(encoding="utf-8"))
-    if told.get("version") != VERSION:
-        raise BadInput(f"{path} is of version {told.get('version')}, this cuecard reads {VERSION}")
-    return told
+    facts: dict[str, Any] = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    if facts.get("version") != VERSION:
+        raise BadInput(f"{path} is of version {facts.get('version')}, this cuecard reads {VERSION}")
+    return facts
 
 
 def records(path: Path) -> Iterator[tuple[int, Record]]:
     """Every question that is stored, in order."""
     for file in sorted((path / "questions").glob("*.npz")):
-        if (found := _load(file)) is not None:
-            yield int(file.stem), found
+        if (record := _load(file)) is not None:
+            yield int(file.stem), record
 
 
 def images(path: Path, index: int) -> list[Image]:
@@ -132,8 +132,10 @@ def _place(path: Path, index: int) -> Path:
 def _load(path: Path) -> Record | None:
     try:
         with np.load(path, allow_pickle=False) as file:
-            told = json.loads(str(file["told"]))
-            return Record(told["meta"], told["conditions"], {name: file[name] for name in file.files if name != "told"})
+            stored = json.loads(str(file["told"]))
+            return Record(
+                stored["meta"], stored["conditions"], {name: file[name] for name in file.files if name != "told"}
+            )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 

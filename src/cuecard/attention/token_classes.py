@@ -51,31 +51,28 @@ def classes(pieces: Sequence[str], answer: str, question: str) -> list[TokenClas
     """One class for each token of a reasoning."""
     text = "".join(pieces)
     words = list(_WORD.finditer(text))
-    told, starts = _classes(words, answer, question), [word.start() for word in words]
-    found, end = [], 0
+    word_classes, starts = _classes(words, answer, question), [word.start() for word in words]
+    token_classes, end = [], 0
     for piece in pieces:
         at = end + len(piece) - len(piece.lstrip())
         end += len(piece)
         place = bisect_right(starts, at) - 1
-        found.append(told[place] if place >= 0 and piece.strip() else TokenClass.MARK)
-    return found
+        token_classes.append(word_classes[place] if place >= 0 and piece.strip() else TokenClass.MARK)
+    return token_classes
 
 
 def _classes(words: Sequence[re.Match[str]], answer: str, question: str) -> list[TokenClass]:
-    said = {each.casefold() for each in _WORD.findall(answer)}
+    answer_words = {each.casefold() for each in _WORD.findall(answer)}
     named = {each for each in _WORD.findall(question)[1:] if each[0].isupper()}
-    found: list[TokenClass] = []
-    for place, match in enumerate(words):
-        before = words[place - 1].group() if place else "."
-        found.append(_class(match.group(), before, said, named))
-    return found
+    previous = [".", *(word.group() for word in words)]
+    return [_class(word.group(), before, answer_words, named) for word, before in zip(words, previous, strict=False)]
 
 
-def _class(word: str, before: str, said: set[str], named: set[str]) -> TokenClass:
+def _class(word: str, before: str, answer_words: set[str], named: set[str]) -> TokenClass:
     small = word.casefold()
     if word[0].isdigit() and before.casefold() in NUMBERED:
         return TokenClass.POSITION
-    if small in said and small not in FUNCTIONS:
+    if small in answer_words and small not in FUNCTIONS:
         return TokenClass.ANSWER if word[0].isalnum() else TokenClass.MARK
     if word[0].isdigit():
         return TokenClass.NUMBER

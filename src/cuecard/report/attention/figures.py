@@ -132,7 +132,7 @@ def _what(results: Findings) -> str:
 
 
 def _label(shown: Sequence[ConditionResults]) -> str:
-    """In words, for those who cannot see it."""
+    """The alternative text."""
     return "; ".join(
         f"{each.name}: {each.spans.at(ALL, REASONING).text()}% of attention on the reasoning, sparsity"
         f" {each.sparsity.at(ALL).text()}%"

@@ -36,7 +36,7 @@ MOST_BYTES = 12 * 2**20
 
 @dataclass(frozen=True)
 class Shown:
-    """What the page is made from."""
+    """The content of the page."""
 
     name: str
     results: Findings

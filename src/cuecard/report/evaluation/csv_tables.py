@@ -132,8 +132,8 @@ TABLES: Mapping[str, Callable[[TaskFound], list[Row]]] = {
 
 
 def _ends(name: str, interval: Interval | None) -> Row:
-    told = asdict(interval) if interval is not None else {}
-    return {name: told.get("estimate"), f"{name}_low": told.get("low"), f"{name}_high": told.get("high")}
+    ends = asdict(interval) if interval is not None else {}
+    return {name: ends.get("estimate"), f"{name}_low": ends.get("low"), f"{name}_high": ends.get("high")}
 
 
 def categories(tasks: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -153,7 +153,7 @@ def categories(tasks: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
             ),
             **(part.get("pope") or {}),
         }
-        for task, told in tasks.items()
-        for arm, of_arm in told["arms"].items()
+        for task, of_task in tasks.items()
+        for arm, of_arm in of_task["arms"].items()
         for name, part in of_arm["by_category"].items()
     ]

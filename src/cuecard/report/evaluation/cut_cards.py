@@ -1,4 +1,4 @@
-"""Cut cards: accuracy against the share of words that is kept, by who chooses them; and what hiding tokens does."""
+"""Figures of cut cards: accuracy against the share of words kept, by selector; and answers with tokens hidden."""
 
 from __future__ import annotations
 
@@ -157,8 +157,8 @@ def masking(rows: Sequence[Mapping[str, Any]], what: str) -> Drawing:
     ]
     key(figure, marks, most=4)
     caption = (
-        f"{what}: the large model's answer behind the small one's card, said again while its tokens do not see some of"
-        " the card's tokens; with 95% intervals. Dotted: none of the card is seen. Measured."
+        f"{what}: the large model's answer behind the small one's card, computed again while some of the card's"
+        " tokens are hidden from it; with 95% intervals. Dotted: none of the card is seen. Measured."
     )
     values = "; ".join(f"{row['tokens']} {row['share']:.0%} {row['way']}: {row['unchanged']:.0%}" for row in rows)
     return drawing("masking", figure, values + ".", caption)
@@ -185,7 +185,7 @@ def kept_words(rows: Sequence[Mapping[str, Any]], what: str) -> Drawing:
     key(figure, marks, most=4)
     caption = (
         f"{what}: answers by the share of the card's words that is kept, with 95% intervals (Wilson; moved sideways to"
-        " be told apart). Dashed: the whole card; dotted: no card. Measured."
+        " stay distinct). Dashed: the whole card; dotted: no card. Measured."
     )
     values = "; ".join(f"{row['card']}: {row['right']:.0%} right, {row['same']:.0%} the same" for row in rows)
     return drawing("kept-words", figure, values + ".", caption)

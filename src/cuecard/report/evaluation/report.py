@@ -17,7 +17,7 @@ from cuecard.report.page.report_files import Report
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a report is made of. `questions`: those shown one by one; `answers`: every answer, for the tables."""
+    """The content of a report. `questions`: those shown one by one; `answers`: every answer, for the tables."""
 
     name: str
     results: Findings

@@ -38,7 +38,7 @@ def signed(value: float) -> str:
 
 
 def between(interval: Interval, scale: float = 100, form: str = ".1f") -> str:
-    """The ends of an interval: `91.1 to 99.7`; where the data say nothing of them, that."""
+    """The ends of an interval: `91.1 to 99.7`; or why there are none."""
     if interval.low is None or interval.high is None:
         return "no interval"
     if interval.low == interval.high:
@@ -70,25 +70,25 @@ def lead(results: Findings) -> str:
             continue
         if task.verdict is not None:
             lines.append(f"{pays(task)}.")
-        told = f"On {task.task} ({units(task)}) {_best(task)}"
+        sentence = f"On {task.task} ({units(task)}) {_best(task)}"
         difference = task.difference(task.leading) if task.leading else None
         if difference is not None:
-            told += f"; {difference.arm} reaches {share(accuracy(task.arms[difference.arm]))}"
+            sentence += f"; {difference.arm} reaches {share(accuracy(task.arms[difference.arm]))}"
             if difference.times_faster is not None:
-                told += f" at {times(difference.times_faster)} the speed of {difference.against}, {difference.kind}"
-        lines.append(told + ".")
+                sentence += f" at {times(difference.times_faster)} the speed of {difference.against}, {difference.kind}"
+        lines.append(sentence + ".")
     return " ".join(lines)
 
 
 def pays(task: TaskFound) -> str:
     """Whether the pair pays, of a task with a verdict."""
     assert task.verdict is not None
-    made, shown = task.verdict.shown.accuracy, task.verdict.shown
+    shown, compared = task.verdict.shown, task.verdict.shown.accuracy
     ours, theirs = (share(accuracy(task.arms[name])) for name in (shown.arm, shown.against))
     return (
         f"On {task.task} the pair {task.verdict.pays}: {shown.arm} is right on {ours}, {shown.against}, the most"
-        f" accurate single model that takes no longer, on {theirs}: {points(made.difference.estimate)}"
-        f" ({between(made.difference)}), adjusted {p_value(shown.p_adjusted)}"
+        f" accurate single model that takes no longer, on {theirs}: {points(compared.difference.estimate)}"
+        f" ({between(compared.difference)}), adjusted {p_value(shown.p_adjusted)}"
     )
 
 
@@ -132,7 +132,7 @@ def _best(task: TaskFound) -> str:
 
 
 def summary(task: TaskFound, results: Findings) -> list[str]:
-    """What a reader must know of one task, in sentences."""
+    """The results of one task, a sentence a line."""
     lines = [f"{pays(task)}."] if task.verdict is not None else []
     lines += [f"{_best(task)}."] if task.best else []
     baseline = task.arms.get(results.baseline or "")
@@ -149,7 +149,7 @@ def summary(task: TaskFound, results: Findings) -> list[str]:
 
 
 def stale(scorer: Mapping[str, Any]) -> str | None:
-    """That answers were scored by other scorers than this version's; None where none was."""
+    """A warning where answers were scored by another version of the scorers; None where none was."""
     if not scorer["stale"]:
         return None
     counts = ", ".join(f"{count:,} by {version}" for version, count in scorer["stale"].items())
@@ -166,18 +166,19 @@ def against(each: Difference, task: TaskFound) -> str:
 
 def _differs(each: Difference) -> str:
     """By how much, and whether that is significant."""
-    made = each.accuracy
-    if not made.better and not made.worse:
+    compared = each.accuracy
+    if not compared.better and not compared.worse:
         return f"No question is scored otherwise than by {each.against}."
     verdict = "significant" if each.significant else "not significant"
     return (
-        f"Against {each.against} {points(made.difference.estimate)} ({between(made.difference)}; {made.better} better,"
-        f" {made.worse} worse), {verdict}: adjusted {p_value(each.p_adjusted)} ({made.test})."
+        f"Against {each.against} {points(compared.difference.estimate)} ({between(compared.difference)};"
+        f" {compared.better} better, {compared.worse} worse), {verdict}: adjusted {p_value(each.p_adjusted)}"
+        f" ({compared.test})."
     )
 
 
 def swap(each: Difference) -> str:
-    """Whether another extractor would say the same."""
+    """Whether the other extractors agree."""
     if not each.extractors:
         return "By other extractors nothing is known."
     differences = [one.difference for one in each.extractors.values()]
@@ -187,7 +188,7 @@ def swap(each: Difference) -> str:
 
 
 def not_worse(each: Difference) -> str:
-    """Whether that it is not worse is shown."""
+    """Whether non-inferiority is shown."""
     margin = f"{100 * each.not_worse.margin:g} point{'' if each.not_worse.margin == 0.01 else 's'}"
     shown = "shown" if each.not_worse.shown else "not shown"
     return f"That it loses less than {margin} is {shown} (one-sided {p_value(each.not_worse.p)})."
@@ -196,14 +197,14 @@ def not_worse(each: Difference) -> str:
 def faster(each: Difference) -> str:
     if each.times_faster is None:
         return "Seconds are not known."
-    told = f"Its speed is {times(each.times_faster)} that of {each.against}, {each.kind}"
+    sentence = f"Its speed is {times(each.times_faster)} that of {each.against}, {each.kind}"
     if each.times_faster_live is not None and each.kind is not LatencyKind.MEASURED:
-        told += f"; {times(each.times_faster_live)} measured end to end"
-    return told + "."
+        sentence += f"; {times(each.times_faster_live)} measured end to end"
+    return sentence + "."
 
 
 def card(gallery: Gallery, task: TaskFound) -> str:
-    """How often the card decided."""
+    """How many answers the card turned."""
     helped, misled = len(gallery.helped), len(gallery.misled)
     each = task.difference(gallery.arm, "cards")
     tested = f" ({each.accuracy.test}: {p_value(each.accuracy.p)})" if each is not None else ""
@@ -218,7 +219,7 @@ def accuracy(arm: ArmFound) -> float:
 
 
 def shared(error: SharedError) -> str:
-    """How far both models' errors hang together."""
+    """How far the errors of both models are correlated."""
     explained = "" if error.explained is None else f", {share(error.explained)} of which chance explains"
     return (
         f"On {error.questions:,} questions the short answer of the small model is wrong on {share(error.small_wrong)},"
@@ -234,14 +235,14 @@ def seconds(value: float | None) -> str:
 
 
 def right(arm: ArmFound) -> str:
-    """Accuracy, or between which bounds it lies."""
+    """Accuracy, or its bounds where answers are unresolved."""
     if arm.bounds is not None:
         return f"{share(arm.bounds[0])} to {share(arm.bounds[1])}"
     return "–" if arm.accuracy is None else share(arm.accuracy.estimate)
 
 
 def kinds(arms: Iterable[ArmFound]) -> str:
-    """How these arms' seconds came about: `composed (put together from calls timed in this run)`."""
+    """The origin of these arms' seconds: `composed (put together from calls timed in this run)`."""
     results = dict.fromkeys(arm.kind for arm in arms)
     return "; ".join("not known" if kind is None else f"{kind} ({formatting.HOW[kind]})" for kind in results)
 

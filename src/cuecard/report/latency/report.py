@@ -22,7 +22,7 @@ from cuecard.strategies.policy import Schedule
 
 @dataclass(frozen=True)
 class Profiled:
-    """What a report is made of. `fits`: one a model, in the setting that is shown."""
+    """The content of a report. `fits`: one a model, in the setting that is shown."""
 
     name: str
     points: Sequence[Found]

@@ -1,1 +1,1 @@
-"""What all pages are made of: HTML, canvas, labels, time lines, formats."""
+"""Shared by all pages: templates, canvas, labels, time lines, formats, files."""

@@ -40,7 +40,7 @@ class Drawing:
 
 
 def canvas(height: int, left: int, top: int, bottom: int) -> tuple[Figure, Axes]:
-    """A transparent sheet on which one point is one pixel, and its axes; margins in pixels."""
+    """A transparent figure on which one point is one pixel, and its axes; margins in pixels."""
     figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)
     axes = figure.add_axes(
         (left / WIDTH, bottom / height, (WIDTH - left - 16) / WIDTH, (height - top - bottom) / height)
@@ -49,7 +49,7 @@ def canvas(height: int, left: int, top: int, bottom: int) -> tuple[Figure, Axes]
 
 
 def styled(axes: Axes) -> Axes:
-    """The axes in ink, left and bottom only, on nothing."""
+    """The axes in ink, with spines at the left and the bottom only, and no background."""
     axes.patch.set_alpha(0)
     axes.tick_params(colors=INK, labelsize=TEXT - 0.5, length=3)
     for side, spine in axes.spines.items():
@@ -59,12 +59,12 @@ def styled(axes: Axes) -> Axes:
 
 
 def write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
-    """A text in ink, taken as it is: a `$` in somebody's name is no formula."""
+    """A text in ink, without math: a `$` in a name starts no formula."""
     axes.text(x, y, text, **{"color": INK, "fontsize": TEXT, "parse_math": False, **style})
 
 
 def key(figure: Figure, handles: Sequence[Patch | Line2D], most: int = 6) -> None:
-    """What colours and marks mean, along the foot, at most so many in a row."""
+    """The legend of colours and marks, at the foot, with at most `most` entries in a row."""
     columns = max(1, min(len(handles), most))
     figure.legend(
         handles=list(handles),
@@ -80,7 +80,7 @@ def key(figure: Figure, handles: Sequence[Patch | Line2D], most: int = 6) -> Non
 
 
 def png(figure: Figure, text: str) -> bytes:
-    """On white, two pixels a point; `said` goes with the file as its description."""
+    """On white, two pixels a point; `text` is the description in the file."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")
@@ -102,7 +102,7 @@ def svg(figure: Figure, label: str) -> str:
 
 
 def embeddable(drawn: str, label: str) -> str:
-    """What a plotting library saved, for inlining: `label` is read to those who cannot see it."""
+    """An SVG file as markup to inline in a page, with `label` as its alternative text."""
     body = drawn[drawn.index("<svg") :]
     body = re.sub(r"#1f2328", "currentColor", body)
     body = _own_ids(body)
@@ -114,7 +114,7 @@ def embeddable(drawn: str, label: str) -> str:
 
 
 def _own_ids(body: str) -> str:
-    """Ids that nothing points to are dropped; the others are made this figure's own, as a page holds several."""
+    """Drop ids without references, and make the others unique, as a page holds several figures."""
     used, mark = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', body)), hashlib.sha256(body.encode()).hexdigest()[:8]
     body = re.sub(r' id="([^"]+)"', lambda match: f' id="f{mark}-{match[1]}"' if match[1] in used else "", body)
     return re.sub(r'(url\(#|href="#)', rf"\g<1>f{mark}-", body)

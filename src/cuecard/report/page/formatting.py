@@ -10,7 +10,7 @@ from cuecard.domain.call import Mode
 from cuecard.domain.outcome import LatencyKind, Route
 from cuecard.latency.simulate.breakeven import Crossing
 
-# After Okabe and Ito: told apart with any colour vision, and 3:1 or better against white and near-black pages.
+# After Okabe and Ito: distinct with any colour vision, and 3:1 or better against white and near-black pages.
 MODES = {
     Mode.SHORT: "#0072b2",
     Mode.REASON: "#c14e00",

@@ -1,4 +1,4 @@
-"""Rows of values with what they lie between: arms with intervals, extractors side by side, rules with error rates."""
+"""Figures of values with intervals, a row each: arms, extractors side by side, rules with error rates."""
 
 from __future__ import annotations
 

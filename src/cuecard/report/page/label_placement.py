@@ -1,4 +1,4 @@
-"""Where to write the names of points so that none covers another name, a point, or the way to one."""
+"""Labels of points: placed so that none covers another label, a point, or a leader line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Spot:
 
 
 def place(spots: Sequence[Spot], within: Box, avoid: Sequence[Box] = ()) -> list[tuple[float, float]]:
-    """For each spot, where its name begins (left end, middle of the line). `avoid`: what else should stay uncovered."""
+    """For each spot, where its label begins (left end, middle of the line). `avoid`: boxes to leave uncovered."""
     taken: list[Box] = [*avoid, *((s.x - MARK, s.y - MARK, s.x + MARK, s.y + MARK) for s in spots)]
     placed = []
     for spot in spots:
@@ -51,7 +51,7 @@ def _candidates(spot: Spot) -> list[Box]:
 
 
 def _cost(spot: Spot, box: Box, taken: Sequence[Box]) -> float:
-    """What it covers weighs most, then what its line crosses, then how far away it is."""
+    """Covered area weighs most, then what the leader line crosses, then the distance."""
     covered = sum(_overlap(box, other) for other in taken)
     crossed = sum(_overlap(dot, other) for dot in _way(spot, box) for other in taken)
     away = abs((box[1] + box[3]) / 2 - spot.y) + 0.2 * abs((box[0] + box[2]) / 2 - spot.x)
@@ -59,7 +59,7 @@ def _cost(spot: Spot, box: Box, taken: Sequence[Box]) -> float:
 
 
 def _way(spot: Spot, box: Box) -> list[Box]:
-    """The line from a name to its point, as dots two pixels wide; none where they are side by side."""
+    """The leader line from a label to its point, as dots two pixels wide; none where they are side by side."""
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     shares = [i / 20 for i in range(1, 20)]
     dots = [(x + share * (spot.x - x), y + share * (spot.y - y)) for share in shares]

@@ -44,7 +44,7 @@ def _track(role: str, calls: Sequence[Call]) -> Track:
 
 
 def handoff(outcome: Outcome) -> tuple[float, float] | None:
-    """From the last reasoning token to the reader's first answer token, on the request's clock; None if nobody read."""
+    """From the last reasoning token to the reader's first answer token, on the request's clock; None if none read."""
     took = outcome.handoff_s
     read = next((c for c in outcome.calls if c.mode is Mode.READ and c.first_token_s is not None), None)
     if took is None or read is None or read.first_token_s is None:

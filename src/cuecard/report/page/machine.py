@@ -1,4 +1,4 @@
-"""What figures were measured on, and when."""
+"""The machine and the date of a measurement."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import cuecard
 
 
 def machine() -> dict[str, Any]:
-    """Date, processor, cores, threads, accelerator and versions; None is not known."""
+    """Date, processor, cores, threads, accelerator and versions; None: not known."""
     torch = sys.modules.get("torch")  # only if it has been used
     cuda = torch is not None and torch.cuda.is_available()
     models = [line for line in _lines("/proc/cpuinfo") if line.startswith("model name")]

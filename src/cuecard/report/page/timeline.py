@@ -69,7 +69,7 @@ def timeline(outcome: Outcome, until_s: float | None = None) -> tuple[Figure, st
 
 
 def _track(axes: Axes, track: Track, first: int, scale: float) -> None:
-    """The rows of one role: its name at the left, its calls, one lane under the other."""
+    """The rows of one role: its name at the left, and its calls, a row a lane."""
     middle = first + (len(track.lanes) - 1) / 2
     at = axes.get_yaxis_transform()
     model = track.model if len(track.model) <= 12 else track.model[:11] + "…"
@@ -82,7 +82,7 @@ def _track(axes: Axes, track: Track, first: int, scale: float) -> None:
 
 
 def _names(axes: Axes, lane: Lane, y: int, scale: float) -> None:
-    """What each call is, above its bar where there is room; the colours' key says it for the others."""
+    """Labels of the calls, above their bars where there is room; the legend of colours covers the others."""
     free_from = 0.0
     for call in lane:
         text = _label(call)
@@ -118,7 +118,7 @@ def _label(call: Call) -> str:
 
 
 def _totals(axes: Axes, outcome: Outcome, lanes: int, scale: float) -> None:
-    """What the whole took, and the hand-off as a band over all rows with what it took."""
+    """The time of the answer, and the hand-off as a band over all rows, with its duration."""
     axes.axvline(outcome.total_s * scale, color=INK, linewidth=1, linestyle=(0, (2, 2)))
     band = handoff(outcome)
     _above(
@@ -133,14 +133,14 @@ def _totals(axes: Axes, outcome: Outcome, lanes: int, scale: float) -> None:
 
 
 def _above(axes: Axes, x: float, up: int, text: str) -> None:
-    """A text that ends at `x`, or begins there if the sheet's middle is still to come; `up` pixels over the rows."""
+    """A text that ends at `x`, or begins there in the left half of the figure; `up` pixels over the rows."""
     ends = axes.transData.transform((x, 0))[0] > WIDTH / 2
     side: dict[str, Any] = {"ha": "right" if ends else "left", "color": INK, "fontsize": TEXT}
     axes.annotate(text, (x, -0.75), (2 if ends else -2, up), textcoords="offset points", **side)
 
 
 def _modes_of(calls: Sequence[Call]) -> list[Patch | Line2D]:
-    """The key: the modes that occur, then the marks that occur."""
+    """The legend: the modes that occur, then the marks that occur."""
     band = [mode for mode in Mode if any(call.mode is mode for call in calls)]
     shown: list[Patch | Line2D] = [Patch(color=formatting.MODES[mode], label=str(mode)) for mode in band]
     if any(call.first_token_s is not None for call in calls):

@@ -1,4 +1,4 @@
-"""What a report is drawn from: frozen records, checked when they are made."""
+"""The records of a demo run: frozen, and checked when they are created."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NEITHER = "neither"
 class StrategyRow:
     """One strategy over all questions. `low` and `high` bound its accuracy (95%); tokens are means a question, by role.
 
-    `parts_s` splits the mean latency by who worked meanwhile: a role, several joined by " + ", or `NEITHER`.
+    `parts_s` splits the mean latency by the roles at work: a role, several joined by " + ", or `NEITHER`.
     """
 
     strategy: str

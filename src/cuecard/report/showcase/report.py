@@ -119,7 +119,7 @@ def accuracy_against_tokens(rows: Sequence[StrategyRow]) -> Drawing:
 
 
 def latency_bars(rows: Sequence[StrategyRow]) -> Drawing:
-    """Mean latency of each strategy, split by who worked meanwhile; its speed-up over the large model's reasoning."""
+    """Mean latency of each strategy, split by the models at work; its speed-up over the large model's reasoning."""
     figure, axes = canvas(height=84 + 30 * len(rows), left=132, top=8, bottom=70)
     scale, unit = (1000, "ms") if max(row.mean_s for row in rows) < 2 else (1, "s")
     axes.set_xlim(0, 1.3 * scale * max(row.mean_s for row in rows))

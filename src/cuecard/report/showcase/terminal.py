@@ -38,7 +38,7 @@ STYLES = {
 
 @dataclass(frozen=True)
 class Glyphs:
-    """What a bar is made of: nothing, before the first token, after it, of a call that was cancelled or failed."""
+    """Characters of a bar: no call, before the first token, after it, a call that was cancelled or failed."""
 
     empty: str
     pale: str
@@ -51,7 +51,7 @@ BLOCKS, ASCII = Glyphs(" ", "░", "█", "▒"), Glyphs(" ", ".", "#", "/")
 
 @dataclass(frozen=True)
 class Timeline:
-    """A line a call, in order of time: who, mode, bar, start to end, tokens. As wide as the terminal, never wider."""
+    """A line a call, in order of time: role, mode, bar, start to end, tokens. At most as wide as the terminal."""
 
     outcome: Outcome
     until_s: float | None = None
@@ -104,7 +104,7 @@ def _facts(call: Call) -> str:
 
 
 def _closing(outcome: Outcome) -> list[str]:
-    """What the whole took, and why it went the way it did."""
+    """The latency of the request, its route and the reason for it."""
     parts = [f"answered after {formatting.duration(outcome.total_s)} ({outcome.latency_kind})"]
     if (band := handoff(outcome)) is not None:
         parts.append(f"hand-off {formatting.duration(band[1] - band[0])}")
