@@ -178,6 +178,15 @@ def test_the_summary_says_who_wins_by_how_much_and_whether_that_is_sure(html):
     assert "composed" in said
 
 
+def test_the_first_screen_says_whether_the_pair_pays_by_how_much_and_how_sure_that_is(html):
+    first = "".join(Tags(html.split("<nav")[0]).text)
+    assert "Does the pair pay on pictured?" in first
+    assert re.search(r"It pays|It does not pay|Not shown to pay", first)
+    assert "of accuracy" in first
+    assert "95% interval" in first
+    assert "adjusted p" in first
+
+
 def test_a_text_that_a_spreadsheet_takes_for_a_formula_is_made_harmless(tmp_path):
     write_csv(tmp_path / "a.csv", [{"a": "=1+1", "b": "-3.5", "c": "@x", "d": -2, "e": "plain"}])
     assert (tmp_path / "a.csv").read_text(encoding="utf-8").splitlines()[1] == "'=1+1,-3.5,'@x,-2,plain"

@@ -51,9 +51,24 @@ def test_the_page_says_how_its_latencies_were_got() -> None:
 
 def test_the_page_opens_with_the_result_in_one_sentence() -> None:
     made = page(showcase())
-    lead = made[made.index('<p class="lead">') : made.index("</p>")]
+    lead = made[made.index('<p class="lead">') : made.index("</header>")]
     assert "mutual verification (overlap) was right 9 times (90%) in 200 ms" in lead
     assert "1.80 times the speed" in lead
+
+
+def test_the_first_screen_compares_the_pair_with_the_best_single_model_that_takes_no_longer() -> None:
+    first = page(showcase()).split("<nav")[0]
+    assert "More right answers" in first
+    assert "mutual, overlap: 9 of 10 right (60%–98%); short:large, the most accurate" in first
+    assert "95% intervals" in first
+
+
+def test_the_contents_link_to_every_section_and_terms_are_explained() -> None:
+    made = page(showcase())
+    contents = made.split("<nav")[1].split("</nav>")[0]
+    assert re.findall(r'href="#([^"]+)"', contents) == re.findall(r'<h2 id="([^"]+)"', made)
+    assert "<dt>hand-off</dt>" in made
+    assert "<dt>sparsity</dt>" not in made
 
 
 def test_the_gallery_shows_both_short_answers_the_reasoning_and_the_route() -> None:
