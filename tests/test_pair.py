@@ -19,8 +19,8 @@ from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.models.replay import Says, ScriptedModel
-from cuecard.pair import policy_with, question
-from cuecard.strategies.policy import Policy, Schedule
+from cuecard.pair import question
+from cuecard.strategies.policy import OPTIONS, Policy, Schedule
 from cuecard.strategies.team import Heard
 
 HOW_MANY = "How many cats are there?"
@@ -181,9 +181,9 @@ def test_a_type_checker_knows_the_options(tmp_path: Path, option: str, refused: 
 
 
 def test_the_options_of_a_question_are_named_where_python_looks() -> None:
-    takes = {*inspect.signature(question).parameters, *inspect.signature(policy_with).parameters, "strategy"}
+    takes = {*inspect.signature(question).parameters, *OPTIONS, "strategy"}
     for function in (Pair.ask, Pair.aask, Pair.stream):
-        assert set(inspect.signature(function).parameters) - {"self"} == takes - {"policy"}
+        assert set(inspect.signature(function).parameters) - {"self"} == takes
 
 
 def test_an_option_that_is_none_is_as_if_it_were_not_given() -> None:

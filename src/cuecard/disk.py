@@ -1,4 +1,4 @@
-"""Files: TOML read, JSON written whole or not at all, directories of runs with one writer, configurations compared."""
+"""Files: JSON written whole or not at all, directories of runs with one writer, configurations compared."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import sys
 import threading
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,16 +18,6 @@ class CannotStore(CuecardError):
     """The run's directory takes or gives no rows; what it holds already stays."""
 
     http_status, hint = 507, "free some space, then give the same command again: it goes on from here"
-
-
-def toml_of(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file. Raises BadInput."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror}", "is the path right?") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is not valid TOML: {error}") from error
 
 
 def locked(path: Path) -> IO[str]:

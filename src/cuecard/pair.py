@@ -8,10 +8,9 @@ import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypedDict, TypeVar, Unpack, get_type_hints
+from typing import Any, TypeVar, Unpack, get_type_hints
 
 from cuecard.answers import guess_kind, listed_in
 from cuecard.domain.errors import BadInput, ModelClosed
@@ -21,12 +20,10 @@ from cuecard.domain.suggestions import did_you_mean
 from cuecard.loop_thread import LoopThread
 from cuecard.models import probe as probes
 from cuecard.models import spec
-from cuecard.models.base import Limits, Model
+from cuecard.models.base import Model
 from cuecard.models.images import images
 from cuecard.models.probe_results import Findings
-from cuecard.models.prompt import CardFormat
-from cuecard.strategies.card_selection import cut_with
-from cuecard.strategies.policy import Acceptance, EarlyStop, Policy, Schedule
+from cuecard.strategies.policy import Policy, PolicyOptions, policy_with
 from cuecard.strategies.run import answer, known, told
 from cuecard.strategies.team import Heard
 
@@ -35,7 +32,7 @@ CHOICES_HINT = 'write them like choices=["red", "green"]'
 OWN_OPTIONS = ("small", "large", "strategy", "policy", "probe", "tell")
 
 
-class AskOptions(TypedDict, total=False):
+class AskOptions(PolicyOptions, total=False):
     """What one question may vary, by keyword; None is as if it were not given. See docs/reference/policy.md."""
 
     choices: Sequence[str] | None
@@ -43,25 +40,9 @@ class AskOptions(TypedDict, total=False):
     system: str | None
     allow_urls: bool | None
     strategy: str | None
-    schedule: str | None
-    accept: str | None
-    card: str | None
-    card_keep: float | None
-    card_select: str | None
-    card_ending: str | None
-    early_stop: str | None
-    budget: int | None
-    answer_tokens: int | None
-    temperature: float | None
-    top_p: float | None
-    seed: int | None
-    timeout_s: float | None
-    deadline_s: float | None
-    strict: bool | None
-    samples: int | None
 
 
-T = TypeVar("T", Policy, Limits)
+OPTION_TYPES = get_type_hints(AskOptions)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -71,7 +52,7 @@ def _names_its_options(function: F) -> F:
     fixed = [each for each in shown.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
     options = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-        for name, annotation in get_type_hints(AskOptions).items()
+        for name, annotation in OPTION_TYPES.items()
     ]
     function.__signature__ = shown.replace(parameters=[*fixed, *options])  # type: ignore[attr-defined]
     return function
@@ -216,9 +197,8 @@ class Pair:
         asking = {name: options.pop(name) for name in ("choices", "kind", "system", "allow_urls") if name in options}
         strategy = options.pop("strategy", self.strategy)
         known(strategy)
-        if unknown := set(options) - set(AskOptions.__annotations__):
-            near = did_you_mean(min(unknown), AskOptions.__annotations__, "")
-            raise BadInput(f"unknown option {min(unknown)!r}", near)
+        if unknown := set(options) - set(OPTION_TYPES):
+            raise BadInput(f"unknown option {min(unknown)!r}", did_you_mean(min(unknown), OPTION_TYPES, ""))
         if isinstance(text, Question) and (asking or image is not None):
             raise BadInput("a Question holds its images and options itself", "give a text, or nothing but the Question")
         asked = text if isinstance(text, Question) else question(text, image, **asking)
@@ -298,7 +278,7 @@ def _kind_of(value: object) -> str:
 
 def _check_role(name: str) -> None:
     """A role of a further model. Raises BadInput if it is an option, or looks like one that is mistyped."""
-    if name in AskOptions.__annotations__:
+    if name in OPTION_TYPES:
         raise BadInput(f"{name!r} is no option of Pair", f"give it to ask: pair.ask(…, {name}=…)")
     if near := did_you_mean(name, OWN_OPTIONS, ""):
         raise BadInput(f"unknown option {name!r} of Pair", near)
@@ -307,62 +287,6 @@ def _check_role(name: str) -> None:
 def _is_text(text: str) -> bool:
     """Bytes that are no UTF-8 stand as lone surrogates in what Python reads."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def policy_with(
-    policy: Policy,
-    *,
-    schedule: str | None = None,
-    accept: str | None = None,
-    card: str | None = None,
-    card_keep: float | None = None,
-    card_select: str | None = None,
-    card_ending: str | None = None,
-    early_stop: str | None = None,
-    budget: int | None = None,
-    answer_tokens: int | None = None,
-    temperature: float | None = None,
-    top_p: float | None = None,
-    seed: int | None = None,
-    timeout_s: float | None = None,
-    deadline_s: float | None = None,
-    strict: bool | None = None,
-    samples: int | None = None,
-) -> Policy:
-    """A policy with some of its settings changed; what is None stays. Raises BadInput."""
-    limits = {
-        "reasoning_tokens": budget,
-        "answer_tokens": answer_tokens,
-        "temperature": temperature,
-        "top_p": top_p,
-        "seed": seed,
-        "timeout_s": timeout_s,
-    }
-    changes = {
-        "schedule": None if schedule is None else _member("schedule", Schedule, schedule),
-        "accept": None if accept is None else Acceptance.parse(accept),
-        "card": None if card is None else _member("card format", CardFormat, card),
-        "cut": cut_with(policy.cut, card_keep, card_select, card_ending),
-        "early_stop": None if early_stop is None else EarlyStop.parse(early_stop),
-        "deadline_s": deadline_s,
-        "strict": strict,
-        "samples": samples,
-        "limits": _changed(policy.limits, limits),
-    }
-    return _changed(policy, changes)
-
-
-def _changed(settings: T, changes: Mapping[str, Any]) -> T:
-    """A dataclass with some of its fields changed; what is None stays."""
-    given = {name: value for name, value in changes.items() if value is not None}
-    return replace(settings, **given) if given else settings
-
-
-def _member(what: str, kind: Any, name: str) -> Any:
-    try:
-        return kind(name)
-    except ValueError:
-        raise BadInput(f"unknown {what} {name!r}", f"there are: {', '.join(kind)}") from None
 
 
 def _model(role: str, given: ModelLike) -> Model:

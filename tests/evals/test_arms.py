@@ -7,9 +7,8 @@ import pytest
 from cuecard.domain.errors import BadInput
 from cuecard.evals.arm import budgets, parse, parse_all
 from cuecard.models.prompt import CardFormat
-from cuecard.pair import policy_with
 from cuecard.strategies import policy_file
-from cuecard.strategies.policy import Policy, Schedule
+from cuecard.strategies.policy import Policy, Schedule, policy_with
 from cuecard.strategies.policy_file import PolicyFile
 
 
@@ -61,7 +60,7 @@ def test_the_same_arm_twice_is_run_once():
 
 def test_a_policy_that_was_tuned_is_an_arm(tmp_path):
     file = tmp_path / "policy.toml"
-    policy_file.write(file, PolicyFile("mutual", schedule="eager", accept="agree+confidence(0.85)"))
+    policy_file.write(file, PolicyFile("mutual", {"schedule": "eager", "accept": "agree+confidence(0.85)"}))
     arm = parse(f"policy:{file}")
     assert (arm.strategy, arm.policy.schedule, str(arm.policy.accept)) == ("mutual", "eager", "agree+confidence(0.85)")
     with pytest.raises(BadInput, match="cannot read"):

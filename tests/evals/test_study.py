@@ -267,7 +267,7 @@ async def test_a_study_is_run_from_its_file_and_its_secrets_are_kept_out_of_the_
 @pytest.mark.parametrize(
     ("change", "message", "hint"),
     [
-        (("limit = 6", "limt = 6"), "unknown key 'limt'", "did you mean limit"),
+        (("limit = 6", "limt = 6"), "unknown key limt", "did you mean limit"),
         (("limit = 6", 'limit = "6"'), "limit is not a whole number", "write limit as"),
         (("limit = 6", "limit = 0"), "at least 1", ""),
         (("limit = 6", "sample = 6"), "how many are drawn", "limit"),

@@ -117,7 +117,8 @@ def test_a_policy_file_of_an_arm_makes_the_arms_policy(name):
 def test_what_a_runs_arms_have_in_common_stands_in_its_configuration():
     base = base_of({"policy": {"accept": "agree", "limits": {"reasoning_tokens": 99, "answer_tokens": 7}}})
     arm = candidates([answer("1", "mutual/eager")], base)["mutual/eager"].arm
-    assert (file_of(arm).budget, file_of(arm).answer_tokens, file_of(arm).accept) == (99, 7, "agree")
+    options = file_of(arm).options
+    assert (options["budget"], options["answer_tokens"], options["accept"]) == (99, 7, "agree")
     assert base_of({}) == Policy()
 
 
@@ -153,8 +154,8 @@ def test_the_command_writes_a_policy_with_its_guarantee(run):
     assert done.exit_code == 0, done.output
     policy = read(run / "policy.toml")
     assert policy.strategy == "mutual"
-    assert policy.schedule == "eager"
-    threshold = Acceptance.parse(policy.accept).confidence
+    assert policy.options["schedule"] == "eager"
+    threshold = Acceptance.parse(policy.options["accept"]).confidence
     assert threshold is not None
     assert 0.55 < threshold <= 0.85
     assert (policy.origin.questions, policy.origin.baseline, policy.origin.keep) == (600, "reason:large", 0.98)

@@ -23,8 +23,7 @@ from cuecard.gateway.telemetry.journal import Journal
 from cuecard.gateway.wire.chat import Asked, Given
 from cuecard.gateway.wire.usage import End, Unanswered
 from cuecard.models.base import Model
-from cuecard.pair import policy_with
-from cuecard.strategies.policy import Policy
+from cuecard.strategies.policy import Policy, policy_with
 from cuecard.strategies.run import answer
 
 SLOW = {"first_token_s": 0.1, "token_s": 0.01}

@@ -23,10 +23,9 @@ from cuecard.strategies.card_selection import (
     CardCut,
     Ending,
     by_word,
-    cut_with,
     words,
 )
-from cuecard.strategies.policy import Acceptance, Policy, Schedule
+from cuecard.strategies.policy import Acceptance, Policy, Schedule, policy_with
 from cuecard.strategies.run import answer
 
 HOW_MANY = Question("How many cats are there?", kind=AnswerKind.NUMBER)
@@ -73,7 +72,8 @@ def test_a_passage_is_a_piece_of_the_card(text, selector, keep):
     ],
 )
 def test_each_selector_keeps_what_its_name_says(select, ending, kept):
-    assert cut_with(None, 0.27, select, ending)(REASONING) == kept
+    cut = policy_with(Policy(), card_keep=0.27, card_select=select, card_ending=ending).cut
+    assert cut(REASONING) == kept
 
 
 def test_a_models_weights_of_its_pieces_become_weights_of_words():
@@ -101,7 +101,7 @@ def test_no_weight_is_lost_between_pieces_and_words(text, size):
 )
 def test_a_cut_that_means_nothing_is_refused_in_one_line(keep, select, ending, hint):
     with pytest.raises(BadInput) as refused:
-        cut_with(None, keep, select, ending)
+        policy_with(Policy(), card_keep=keep, card_select=select, card_ending=ending)
     assert hint in f"{refused.value.hint} {refused.value}"
 
 

@@ -15,17 +15,18 @@ from hypothesis import strategies as st
 
 from cuecard.domain.errors import BadInput
 from cuecard.models.prompt import CardFormat
-from cuecard.pair import policy_with
-from cuecard.strategies.policy import Acceptance, Policy, Schedule
+from cuecard.strategies.policy import Acceptance, Policy, Schedule, policy_with
 from cuecard.strategies.policy_file import Origin, PolicyFile, read, write
 
 TUNED = PolicyFile(
     "mutual",
-    schedule="eager",
-    accept="agree+confidence(0.85)",
-    card="notes",
-    budget=128,
-    answer_tokens=32,
+    {
+        "schedule": "eager",
+        "accept": "agree+confidence(0.85)",
+        "card": "notes",
+        "budget": 128,
+        "answer_tokens": 32,
+    },
     origin=Origin(run="runs/x", arm="mutual/eager", questions=2000, keep=0.99, p=0.003, guarantee='"kept"\nwith 95%'),
 )
 TEXT = 'version = 1\nstrategy = "mutual"\nschedule = "eager"\naccept = "agree"\nbudget = 5\n[origin]\nquestions = 7\n'
@@ -53,7 +54,7 @@ def test_it_becomes_a_policy_and_leaves_alone_what_it_does_not_say():
     assert policy.limits.answer_tokens == 32
     assert policy.accept == Acceptance(True, 0.85)
     assert (policy.strict, policy.samples) == (True, 9)
-    assert policy == policy_with(base, **TUNED.settings())
+    assert policy == policy_with(base, **TUNED.options)
 
 
 @pytest.mark.parametrize(
@@ -67,8 +68,8 @@ def test_it_becomes_a_policy_and_leaves_alone_what_it_does_not_say():
         (("schedule", "sched"), "unknown key sched", "did you mean schedule?"),
         (('"eager"', '"egaer"'), "unknown schedule 'egaer'", "overlap"),
         (('"agree"', '"agreed"'), "unknown acceptance rule", "agree+confidence"),
-        (("budget = 5", 'budget = "5"'), "budget is '5', which is no int", ""),
-        (("budget = 5", "budget = true"), "budget is True", ""),
+        (("budget = 5", 'budget = "5"'), "budget is not a whole number", "write budget as a whole number"),
+        (("budget = 5", "budget = true"), "budget is not a whole number", ""),
         (("budget = 5", "budget = 0"), "at least 1 token", ""),
         (("budget = 5", 'card = "note"'), "unknown card format", ""),
         (("questions", "question"), "unknown key origin.question", "did you mean questions?"),
@@ -94,7 +95,7 @@ def test_a_file_that_is_not_there_or_cannot_be_written_is_told(tmp_path):
 
 
 def test_ask_goes_by_a_policy_file_and_by_its_own_options_before_it(tmp_path, board):
-    write(tmp_path / "policy.toml", PolicyFile("transfer", schedule="thrifty"))
+    write(tmp_path / "policy.toml", PolicyFile("transfer", {"schedule": "thrifty"}))
     told = asked(board, "--policy", tmp_path / "policy.toml")
     assert (told["strategy"], told["schedule"]) == ("transfer", "thrifty")
     told = asked(board, "--policy", tmp_path / "policy.toml", "--strategy", "short:large")
@@ -125,7 +126,7 @@ def test_the_gateway_goes_by_the_policy_file_beside_its_own_and_by_its_own_setti
     own.write_text(f'version = 1\n[pair]\npolicy = "policy.toml"\nschedule = "overlap"\n{models}')
     found = config.read(own)
     assert found.pairs["cuecard"].strategy == "mutual"
-    expected = replace(TUNED, schedule="overlap").policy()
+    expected = replace(TUNED, options={**TUNED.options, "schedule": "overlap"}).policy()
     assert replace(found.pairs["cuecard"].policy_of(Policy()), deadline_s=None) == expected
     own.write_text(f'version = 1\n[pair]\npolicy = "none.toml"\n{models}')
     with pytest.raises(BadInput, match=r"cannot read .*none\.toml"):

@@ -6,12 +6,14 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from cuecard.cli.latency import estimate as estimates
+from cuecard.cli.options import takes_policy_options
 from cuecard.domain.call import FinishReason, Usage
 from cuecard.domain.errors import BadInput
 from cuecard.domain.estimate import compared, seconds
@@ -20,9 +22,10 @@ from cuecard.domain.question import Question
 from cuecard.domain.serialization import outcome_as_object
 from cuecard.models import spec
 from cuecard.models.images.images import MOST_BYTES
-from cuecard.pair import Pair, policy_with
+from cuecard.pair import Pair
 from cuecard.pair import question as ask_of
 from cuecard.strategies import policy_file
+from cuecard.strategies.policy import Place, policy_with
 from cuecard.strategies.run import STRATEGIES
 from cuecard.strategies.team import Heard
 
@@ -33,8 +36,10 @@ DEGRADED = 3
 Maybe = typer.Option
 
 
+@takes_policy_options(Place.ASK)
 def ask(
     question: Annotated[str, typer.Argument(help="What you want to know; `-` reads it from standard input.")],
+    *,
     image: Annotated[
         list[str] | None, Maybe(help="An image file (several: repeat it); `-` reads one from standard input.")
     ] = None,
@@ -49,38 +54,12 @@ def ask(
     strategy: Annotated[
         str | None, Maybe(help=f"{', '.join(name for name in STRATEGIES if ':' not in name)}; default: mutual.")
     ] = None,
-    schedule: Annotated[str | None, Maybe(help="thrifty, overlap or eager; default: by where the models run.")] = None,
-    accept: Annotated[
-        str | None, Maybe(help="When short answers need no reasoning: agree, agree+confidence(t) or confidence(t).")
-    ] = None,
-    card: Annotated[str | None, Maybe(help="How the reader is given the reasoning: thinking, notes or turn.")] = None,
-    card_keep: Annotated[float | None, Maybe(help="The share of the reasoning's words that the reader gets.")] = None,
-    card_select: Annotated[
-        str | None,
-        Maybe(help="Which words: attention, reader, surprise, first, last, content, sentences, random; or …-passage."),
-    ] = None,
-    card_ending: Annotated[str | None, Maybe(help="The reasoning's last sentence: free, kept or removed.")] = None,
-    early_stop: Annotated[
-        str | None,
-        Maybe(
-            help="TIMES[:WORDS[:CONFIDENCE]]: the reasoning ends when the reader, asked every WORDS, has said the same."
-        ),
-    ] = None,
-    budget: Annotated[int | None, Maybe(help="Most tokens of reasoning.")] = None,
-    answer_tokens: Annotated[
-        int | None, Maybe(help="Most tokens of the answer; default: by the kind of answer, 1,024 for free text.")
-    ] = None,
+    options: Mapping[str, Any],
     choice: Annotated[list[str] | None, Maybe(help="An option of a multiple-choice question (repeat it).")] = None,
     kind: Annotated[
         str | None, Maybe(help="choice, yes_no, number, short_text, maths or free_text; else guessed from the wording.")
     ] = None,
     system: Annotated[str | None, Maybe(help="A system prompt.")] = None,
-    temperature: Annotated[float | None, Maybe(help="0 is greedy.")] = None,
-    seed: Annotated[int | None, Maybe(help="Seed of sampling.")] = None,
-    timeout: Annotated[float | None, Maybe(help="Most seconds a call may take.")] = None,
-    strict: Annotated[
-        bool, Maybe("--strict", help="Fail when a model fails, instead of giving the other one's answer.")
-    ] = False,
     allow_degraded: Annotated[
         bool, Maybe("--allow-degraded", help="Exit with 0, not 3, when a model failed and the other one answered.")
     ] = False,
@@ -98,28 +77,13 @@ def ask(
     text, pictures = _inputs(question, image or [])
     # all that can be wrong with the input is found before a model is loaded
     asked = ask_of(text, pictures, choices=choice or (), kind=kind, system=system, allow_urls=allow_urls)
-    told = policy_file.read(policy) if policy else policy_file.PolicyFile("mutual")
-    chosen = policy_with(
-        told.policy(),
-        schedule=schedule,
-        accept=accept,
-        card=card,
-        card_keep=card_keep,
-        card_select=card_select,
-        card_ending=card_ending,
-        early_stop=early_stop,
-        budget=budget,
-        answer_tokens=answer_tokens,
-        temperature=temperature,
-        seed=seed,
-        timeout_s=timeout,
-        strict=strict or None,
-    )
+    base = policy_file.read(policy) if policy else policy_file.PolicyFile("mutual")
+    chosen = policy_with(base.policy(), **options)
     roles = {"small": small, "large": large} if pair is None else spec.pair_file(pair)
     if estimate is not None:
-        estimates.estimate(estimate, asked, roles, chosen.schedule, budget, as_json)
+        estimates.estimate(estimate, asked, roles, chosen.schedule, options.get("budget"), as_json)
         return
-    with Pair(**roles, strategy=strategy or told.strategy, policy=chosen, probe=probe, tell=_remark) as models:
+    with Pair(**roles, strategy=strategy or base.strategy, policy=chosen, probe=probe, tell=_remark) as models:
         outcome = asyncio.run(_watch(models, asked, quiet=as_json))
     if as_json:
         write(json.dumps(outcome_as_object(outcome), ensure_ascii=False, indent=2))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,29 +14,24 @@ from rich.progress import track
 from rich.table import Table
 
 from cuecard import virtual_time
+from cuecard.cli.options import takes_policy_options
 from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.domain.outcome import Route
 from cuecard.models import spec
 from cuecard.models.base import Model
-from cuecard.pair import policy_with
-from cuecard.strategies.policy import Policy
+from cuecard.strategies.policy import Place, Policy, policy_with
 from cuecard.strategies.run import known
 
 if TYPE_CHECKING:
     from cuecard.gateway.replay import Entry, Told
 
 
+@takes_policy_options(Place.REPLAY)
 def replay(
     journal: Annotated[Path, typer.Argument(help="A journal of `cuecard serve` that keeps what was said.")],
+    *,
     strategy: Annotated[str, typer.Option(help="mutual, transfer, short, reason, cascade, route.")] = "mutual",
-    schedule: Annotated[
-        str | None, typer.Option(help="thrifty, overlap or eager; default: by where the models run.")
-    ] = None,
-    accept: Annotated[
-        str | None,
-        typer.Option(help="When short answers need no reasoning: agree, agree+confidence(t) or confidence(t)."),
-    ] = None,
-    budget: Annotated[int | None, typer.Option(help="Most tokens of reasoning.")] = None,
+    options: Mapping[str, Any],
     small: Annotated[str | None, typer.Option(help="Ask this model for what the journal does not hold.")] = None,
     large: Annotated[str | None, typer.Option(help="Ask this model for what the journal does not hold.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -47,7 +42,7 @@ def replay(
     except ImportError as error:
         raise MissingExtra(f"the gateway needs {error.name}", "pip install '.[gateway]' in a checkout") from error
     known(strategy)
-    policy = policy_with(Policy(), schedule=schedule, accept=accept, budget=budget)
+    policy = policy_with(Policy(), **options)
     found = entries(journal)
     if not found:
         raise BadInput(f"{journal} holds no requests")

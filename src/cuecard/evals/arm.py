@@ -8,23 +8,25 @@ generate no more tokens than that arm does on the same question), `policy:FILE` 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
+from typing import cast
 
 from cuecard.domain.errors import BadInput
 from cuecard.domain.suggestions import did_you_mean
 from cuecard.evals.placebo import change_of
-from cuecard.models.prompt import CardFormat
+from cuecard.settings import KINDS
 from cuecard.strategies import policy_file
-from cuecard.strategies.card_selection import cut_with
-from cuecard.strategies.policy import Acceptance, EarlyStop, Policy, Schedule
+from cuecard.strategies.policy import Option, Place, Policy, options_at, policy_with
 from cuecard.strategies.run import known
 
 FILE = "policy:"
 """What an arm begins with that stands in a policy file."""
 LIVE = "@live"
 """What a name ends with that was run end to end instead of being composed from stored calls."""
-OPTIONS = ("budget", "accept", "placebo", "samples", "equal", "keep", "select", "ending", "early-stop")
+OWN = ("placebo", "equal")
+"""Options of an arm that are none of its policy."""
 ALIASES = {"short": "short:large", "reason": "reason:large"}
 
 
@@ -48,8 +50,8 @@ class Arm:
 def parse(text: str, base: Policy | None = None) -> Arm:
     """An arm as it is written, its other settings as in `base`. Raises BadInput with the nearest known word."""
     if (file := text.strip().removeprefix(FILE)) != text.strip():
-        told = policy_file.read(Path(file))
-        return Arm(text.strip(), told.strategy, told.policy(base))
+        read = policy_file.read(Path(file))
+        return Arm(text.strip(), read.strategy, read.policy(base))
     strategy, *parts = text.strip().split("/")
     strategy = ALIASES.get(strategy, strategy)
     known(strategy)
@@ -87,39 +89,31 @@ def budgets(arms: Sequence[Arm]) -> tuple[int, ...]:
 
 
 def _with_word(policy: Policy, word: str, text: str) -> Policy:
-    if word in tuple(Schedule):
-        return replace(policy, schedule=Schedule(word))
-    if word in tuple(CardFormat):
-        return replace(policy, card=CardFormat(word))
-    words = (*Schedule, *CardFormat, *(f"{option}=" for option in OPTIONS))
-    raise BadInput(f"{text}: unknown word {word!r}", did_you_mean(word, words))
+    """The policy with the option set that has such a value."""
+    words = {str(value): name for name, option in _bare().items() for value in cast(type[StrEnum], option.parse)}
+    if word not in words:
+        known = (*words, *(f"{option}=" for option in (*OWN, *_named())))
+        raise BadInput(f"{text}: unknown word {word!r}", did_you_mean(word, known))
+    return policy_with(policy, **{words[word]: word})
 
 
-def _with_option(policy: Policy, option: str, value: str, text: str) -> Policy:
-    if option not in OPTIONS:
-        raise BadInput(f"{text}: unknown option {option!r}", did_you_mean(option, OPTIONS))
-    match option:
-        case "accept":
-            return replace(policy, accept=Acceptance.parse(value))
-        case "keep":
-            return replace(policy, cut=cut_with(policy.cut, _share(value, text), None, None))
-        case "select":
-            return replace(policy, cut=cut_with(policy.cut, None, value, None))
-        case "early-stop":
-            return replace(policy, early_stop=EarlyStop.parse(value))
-        case "ending":
-            return replace(policy, cut=cut_with(policy.cut, None, None, value))
+def _with_option(policy: Policy, name: str, value: str, text: str) -> Policy:
+    named = _named()
+    if name not in named:
+        raise BadInput(f"{text}: unknown option {name!r}", did_you_mean(name, (*OWN, *named)))
+    option = named[name]
     try:
-        number = int(value)
-    except ValueError:
-        raise BadInput(f"{text}: {value!r} is not a number", f"write {option}=N") from None
-    if option == "samples":
-        return replace(policy, samples=number)
-    return replace(policy, limits=replace(policy.limits, reasoning_tokens=number))
+        given = {"true": True, "false": False}[value] if option.kind is bool else option.kind(value)
+    except (ValueError, KeyError):
+        raise BadInput(f"{text}: {value!r} is not {KINDS[option.kind][0]}", f"write {name}=N") from None
+    return policy_with(policy, **{option.name: given})
 
 
-def _share(value: str, text: str) -> float:
-    try:
-        return float(value)
-    except ValueError:
-        raise BadInput(f"{text}: {value!r} is not a share", "write keep=0.3") from None
+def _bare() -> dict[str, Option]:
+    """Options whose values stand alone."""
+    return {name: option for name, option in options_at(Place.ARM).items() if not option.arm_name}
+
+
+def _named() -> dict[str, Option]:
+    """Options that stand as NAME=VALUE, by that name."""
+    return {option.arm_name: option for option in options_at(Place.ARM).values() if option.arm_name}

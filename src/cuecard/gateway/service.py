@@ -19,9 +19,8 @@ from cuecard.gateway.upstream.pool import Pool
 from cuecard.gateway.wire.chat import Asked
 from cuecard.gateway.wire.parameters.table import Unknown, settled
 from cuecard.models.base import Model
-from cuecard.pair import policy_with
 from cuecard.strategies import card_selection
-from cuecard.strategies.policy import Policy
+from cuecard.strategies.policy import Policy, policy_with
 from cuecard.strategies.run import answer as run
 from cuecard.strategies.run import known
 

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from cuecard.disk import toml_of
+from cuecard import settings
 from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.domain.suggestions import did_you_mean
 from cuecard.models.base import Model
@@ -154,7 +154,7 @@ def load(spec: str | Mapping[str, Any], role: str = "") -> Model:
 
 def pair_file(path: Path) -> dict[str, dict[str, Any]]:
     """The models of a TOML file, by role: one table a role, `[small]` and `[large]` at least. Raises BadInput."""
-    tables = toml_of(path)
+    tables = settings.read(path)
     if missing := {"small", "large"} - set(tables):
         raise BadInput(f"{path} has no [{min(missing)}] table", "one table a model: [small] and [large]")
     for role, table in tables.items():

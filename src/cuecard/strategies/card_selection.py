@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import accumulate
 from random import Random
@@ -155,20 +155,6 @@ def check(cut: CardCut | None, models: Mapping[str, Model]) -> None:
             f"{asked.name} cannot tell what of a card matters to it",
             f"only models in this process can; what looks at the text alone works: {', '.join(TEXT_ONLY)}",
         )
-
-
-def cut_with(cut: CardCut | None, keep: float | None, select: str | None, ending: str | None) -> CardCut | None:
-    """A cut with some of its settings changed; what is None stays. Raises BadInput."""
-    changed = {"keep": keep, "select": select, "ending": None if ending is None else _ending(ending)}
-    said = {name: value for name, value in changed.items() if value is not None}
-    return replace(cut or CardCut(), **said) if said else cut  # type: ignore[arg-type]
-
-
-def _ending(word: str) -> Ending:
-    try:
-        return Ending(word)
-    except ValueError:
-        raise BadInput(f"a card's last sentence cannot be {word!r}", f"there are: {', '.join(Ending)}") from None
 
 
 def by_word(parts: Sequence[str], weighed: Weighed) -> list[float]:

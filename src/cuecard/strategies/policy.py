@@ -1,18 +1,24 @@
-"""What a request may vary: schedule, acceptance rule, card format, budgets. Checked whole when it is made."""
+"""What a request may vary: schedule, acceptance rule, card format, budgets. Checked whole when it is made.
+
+`PolicyOptions` is the one declaration of the options of a policy. Policy files, the gateway's `[pair]` table and the
+`cuecard` object of its requests, arms, studies, the command line and Python's keywords are all made from it.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from typing import Protocol
+from enum import EnumType, Flag, StrEnum, auto
+from typing import Annotated, Any, Protocol, TypedDict, get_args, get_type_hints
 
+from cuecard import settings
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
 from cuecard.models.base import Abilities, Limits
 from cuecard.models.prompt import CardFormat
-from cuecard.strategies.card_selection import CardCut
+from cuecard.strategies.card_selection import CardCut, Ending
 
 _HOW_TO_STOP = "write TIMES, TIMES:WORDS or TIMES:WORDS:CONFIDENCE, such as 2:16:0.9; at least 2 times"
 
@@ -153,3 +159,211 @@ class Policy:
         """The limits of the index-th of several samples: its own seed, so that samples differ and repeat."""
         temperature = self.limits.temperature or self.sample_temperature
         return replace(self.limits, temperature=temperature, seed=(self.limits.seed or 0) + index)
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+class Place(Flag):
+    """Where an option may be set, besides Python's keywords, which take every option."""
+
+    POLICY_FILE = auto()
+    PAIR_TABLE = auto()
+    """`[pair]` in a cuecard.toml."""
+    REQUEST = auto()
+    """The `cuecard` object of a request to the gateway."""
+    ARM = auto()
+    STUDY = auto()
+    """A study's file, and `cuecard eval`."""
+    ASK = auto()
+    """`cuecard ask`."""
+    REPLAY = auto()
+    """`cuecard replay`."""
+
+
+EVERYWHERE = ~Place(0)
+_ONE_REQUEST = EVERYWHERE & ~Place.STUDY & ~Place.REPLAY
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a policy. `name` and `kind` (str, int, float or bool) are those of its line in `PolicyOptions`."""
+
+    field: str
+    """Of a Policy, or of a part of one: `samples`, `limits.seed`, `cut.keep`."""
+    help: str
+    places: Place = EVERYWHERE
+    parse: Callable[[str], Any] | None = None
+    """From text to the field's value, with `str` as its inverse; None: the field takes the value as it is given."""
+    in_arms: str | None = None
+    """Its name in arms, "" where its values stand alone there; None: `name` with hyphens."""
+    on_command_line: str | None = None
+    """Its name there; None: `name` with hyphens."""
+    name: str = ""
+    kind: type = str
+
+    @property
+    def arm_name(self) -> str:
+        return self.name.replace("_", "-") if self.in_arms is None else self.in_arms
+
+    @property
+    def flag(self) -> str:
+        return f"--{self.on_command_line or self.name.replace('_', '-')}"
+
+    def value(self, given: Any) -> Any:
+        """The field's value. Raises BadInput where `given` has another type than `kind`, or cannot be parsed."""
+        settings.check_kind(self.name, given, self.kind)
+        if self.parse is None:
+            return given
+        try:
+            return self.parse(given)
+        except ValueError:
+            if not isinstance(self.parse, EnumType):
+                raise
+            what = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", self.parse.__name__).lower()
+            hint = f"there are: {', '.join(self.parse)}"
+            raise BadInput(f"unknown {what} {given!r}", hint) from None
+
+    def of(self, policy: Policy) -> Any:
+        """What `value` makes the policy's field from; None where the policy leaves it open."""
+        found: Any = policy
+        for part in self.field.split("."):
+            found = None if found is None else getattr(found, part)
+        return found if found is None or self.parse is None else str(found)
+
+
+class PolicyOptions(TypedDict, total=False):
+    """Every option of a policy; None is as if it were not given. A new one is added here, and nowhere else."""
+
+    schedule: Annotated[
+        str | None,
+        Option(
+            "schedule",
+            "thrifty, overlap or eager; default: by where the models run.",
+            EVERYWHERE & ~Place.STUDY,
+            Schedule,
+            in_arms="",
+        ),
+    ]
+    accept: Annotated[
+        str | None,
+        Option(
+            "accept",
+            "When short answers need no reasoning: agree, agree+confidence(t) or confidence(t).",
+            parse=Acceptance.parse,
+        ),
+    ]
+    card: Annotated[
+        str | None,
+        Option(
+            "card",
+            "How the reader is given the reasoning: thinking, notes or turn.",
+            _ONE_REQUEST,
+            CardFormat,
+            in_arms="",
+        ),
+    ]
+    card_keep: Annotated[
+        float | None,
+        Option("cut.keep", "The share of the reasoning's words that the reader gets.", _ONE_REQUEST, in_arms="keep"),
+    ]
+    card_select: Annotated[
+        str | None,
+        Option(
+            "cut.select",
+            "Which words: attention, reader, surprise, first, last, content, sentences, random; or …-passage.",
+            _ONE_REQUEST,
+            in_arms="select",
+        ),
+    ]
+    card_ending: Annotated[
+        str | None,
+        Option(
+            "cut.ending",
+            "The reasoning's last sentence: free, kept or removed.",
+            _ONE_REQUEST,
+            Ending,
+            in_arms="ending",
+        ),
+    ]
+    early_stop: Annotated[
+        str | None,
+        Option(
+            "early_stop",
+            "TIMES[:WORDS[:CONFIDENCE]]: the reasoning ends when the reader, asked every WORDS, has said the same.",
+            _ONE_REQUEST,
+            EarlyStop.parse,
+        ),
+    ]
+    budget: Annotated[int | None, Option("limits.reasoning_tokens", "Most tokens of reasoning.")]
+    answer_tokens: Annotated[
+        int | None,
+        Option(
+            "limits.answer_tokens",
+            "Most tokens of the answer; default: by the kind of answer, 1,024 for free text.",
+            Place.POLICY_FILE | Place.PAIR_TABLE | Place.STUDY | Place.ASK,
+        ),
+    ]
+    temperature: Annotated[float | None, Option("limits.temperature", "0 is greedy.", Place.ASK)]
+    top_p: Annotated[float | None, Option("limits.top_p", "Nucleus of sampling.", Place(0))]
+    seed: Annotated[int | None, Option("limits.seed", "Seed of sampling.", Place.ASK)]
+    timeout_s: Annotated[
+        float | None,
+        Option(
+            "limits.timeout_s",
+            "Most seconds a call may take.",
+            Place.PAIR_TABLE | Place.STUDY | Place.ASK,
+            on_command_line="timeout",
+        ),
+    ]
+    deadline_s: Annotated[
+        float | None,
+        Option("deadline_s", "After so many seconds the best answer at hand is given.", Place.PAIR_TABLE),
+    ]
+    strict: Annotated[
+        bool | None,
+        Option(
+            "strict",
+            "Fail when a model fails, instead of giving the other one's answer.",
+            Place.PAIR_TABLE | Place.REQUEST | Place.ASK,
+        ),
+    ]
+    samples: Annotated[
+        int | None,
+        Option(
+            "samples",
+            "Samples of vote, and of verdict with a single drafter.",
+            Place.POLICY_FILE | Place.PAIR_TABLE | Place.ARM,
+        ),
+    ]
+
+
+def _declared() -> dict[str, Option]:
+    options = {}
+    for name, hint in get_type_hints(PolicyOptions, include_extras=True).items():
+        kind, option = get_args(hint)
+        options[name] = replace(option, name=name, kind=get_args(kind)[0])
+    return options
+
+
+OPTIONS: Mapping[str, Option] = _declared()
+"""By name, in the order of `PolicyOptions`."""
+
+
+def options_at(place: Place) -> dict[str, Option]:
+    """The options that may be set at a place, by name."""
+    return {name: option for name, option in OPTIONS.items() if place in option.places}
+
+
+def policy_with(policy: Policy, **options: Any) -> Policy:
+    """A policy with some of `PolicyOptions` set; what is None stays. Raises BadInput."""
+    changes: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+    for name, given in options.items():
+        if given is not None:
+            option = OPTIONS[name]
+            part, _, attribute = option.field.rpartition(".")
+            changes[part][attribute] = option.value(given)
+    own = changes.pop("", {})
+    for part, changed in changes.items():
+        own[part] = replace(getattr(policy, part) or CardCut(), **changed)
+    return replace(policy, **own) if own else policy

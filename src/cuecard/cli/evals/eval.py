@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,13 +19,24 @@ from cuecard.cli.evals.study import (
     perform,
     workers,
 )
+from cuecard.cli.options import takes_policy_options
 from cuecard.evals.study.study import ARMS, CALL_S, Study
+from cuecard.strategies.policy import Place
 
 Maybe = typer.Option
 
 
+@takes_policy_options(
+    Place.STUDY,
+    {
+        "budget": "Most tokens of reasoning, where an arm does not say.",
+        "timeout_s": "Most seconds a call may take, waiting at its server included.",
+    },
+    timeout_s=CALL_S,
+)
 def evaluate(
     tasks: Annotated[list[str], typer.Argument(help="Tasks, as `cuecard tasks` lists them.")],
+    *,
     out: Annotated[Path, Maybe(help="The run's directory; one that is there already is gone on with.")],
     strategies: Annotated[
         str, Maybe(help="Arms, with commas between: mutual, transfer/notes/budget=128, transfer/placebo=empty.")
@@ -37,14 +49,7 @@ def evaluate(
     at_once: Annotated[
         int | None, Maybe(help="Most calls at once; by itself 1 with a model in this process, else 8.")
     ] = None,
-    budget: Annotated[int | None, Maybe(help="Most tokens of reasoning, where an arm does not say.")] = None,
-    answer_tokens: Annotated[
-        int | None, Maybe(help="Most tokens of an answer; by itself by its kind, 1,024 for free text.")
-    ] = None,
-    accept: Annotated[
-        str | None, Maybe(help="When short answers need no reasoning: agree, agree+confidence(t) or confidence(t).")
-    ] = None,
-    timeout: Annotated[float, Maybe(help="Most seconds a call may take, waiting at its server included.")] = CALL_S,
+    options: Mapping[str, Any],
     retry_errors: Annotated[
         bool, Maybe("--retry-errors", help="Make failed calls, and answers with such calls, again.")
     ] = False,
@@ -67,10 +72,7 @@ def evaluate(
         sample=sample,
         at_once=at_once,
         live=live,
-        budget=budget,
-        answer_tokens=answer_tokens,
-        accept=accept,
-        timeout_s=timeout,
+        options=options,
     )
     on = workers(ray, ray_workers, ray_address, ray_apart, ray_gpus)
     perform(wanted, How(retry_errors, dry_run, as_json, on, probe))

@@ -18,7 +18,7 @@ from cuecard.evals.analysis.tune import Observation
 from cuecard.evals.arm import LIVE, Arm, parse
 from cuecard.evals.summary.ledger import Price, ledger
 from cuecard.models.base import Limits
-from cuecard.strategies.policy import Acceptance, Policy
+from cuecard.strategies.policy import Acceptance, Place, Policy, options_at
 from cuecard.strategies.policy_file import PolicyFile
 
 Record = Mapping[str, Any]
@@ -94,16 +94,19 @@ def named(found: Mapping[str, Candidate], wanted: str, base: Policy | None = Non
 
 def file_of(arm: Arm) -> PolicyFile:
     """The arm as a policy file, all that matters to its strategy written out."""
-    policy, plain = arm.policy, arm.strategy.partition(":")[0]
-    return PolicyFile(
-        arm.strategy,
-        schedule=None if policy.schedule is None else str(policy.schedule),
-        accept=str(policy.accept) if plain == "mutual" else None,
-        card=None if policy.card is None else str(policy.card),
-        budget=None if plain == "short" else policy.limits.reasoning_tokens,
-        answer_tokens=policy.limits.answer_tokens,
-        samples=policy.samples if plain in ("vote", "verdict") else None,
-    )
+    options = {
+        name: value
+        for name, option in options_at(Place.POLICY_FILE).items()
+        if (value := option.of(arm.policy)) is not None
+    }
+    plain = arm.strategy.partition(":")[0]
+    if plain != "mutual":
+        del options["accept"]
+    if plain not in ("vote", "verdict"):
+        del options["samples"]
+    if plain == "short":
+        del options["budget"]
+    return PolicyFile(arm.strategy, options)
 
 
 def _between(run: Iterable[Candidate]) -> list[Candidate]:

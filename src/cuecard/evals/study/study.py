@@ -13,14 +13,13 @@ model = "demo-large"
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cuecard.disk import toml_of
+from cuecard import settings
 from cuecard.domain.errors import BadInput
-from cuecard.domain.suggestions import did_you_mean
 from cuecard.evals import model_identity
 from cuecard.evals.arm import Arm, parse_all
 from cuecard.evals.item import Task
@@ -29,33 +28,23 @@ from cuecard.evals.storage.requests import Seat
 from cuecard.evals.storage.untimed import BATCHED
 from cuecard.models import spec
 from cuecard.models.base import Model
-from cuecard.pair import policy_with
-from cuecard.strategies.policy import Policy
+from cuecard.strategies.policy import Place, Policy, options_at, policy_with
 
 ARMS = ("short:small", "short:large", "reason:small", "reason:large", "transfer", "mutual")
 AT_ONCE_SERVED = 8
-TEXTS, COUNT, SWITCH, TEXT = (
-    ("a list of texts", list),
-    ("a whole number", int),
-    ("true or false", bool),
-    ("a text", str),
-)
 CALL_S = 600.0
 """Most seconds of a call: calls of an evaluation queue at their server, and no person waits for one of them."""
-KEYS: Mapping[str, tuple[str, type]] = {
-    "name": TEXT,
-    "out": TEXT,
-    "tasks": TEXTS,
-    "arms": TEXTS,
-    "limit": COUNT,
-    "sample": COUNT,
-    "at_once": COUNT,
-    "live": SWITCH,
-    "budget": COUNT,
-    "answer_tokens": COUNT,
-    "accept": TEXT,
-    "timeout_s": ("a number of seconds", float),
+KEYS: Mapping[str, type] = {
+    "name": str,
+    "out": str,
+    "tasks": list,
+    "arms": list,
+    "limit": int,
+    "sample": int,
+    "at_once": int,
+    "live": bool,
 }
+"""Of a study's file, besides the options of its policy and a table for each model."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +61,8 @@ class Study:
     at_once: int | None = None
     """None: one at a time where a model runs in this process, else 8."""
     live: bool = False
-    budget: int | None = None
-    answer_tokens: int | None = None
-    accept: str | None = None
-    timeout_s: float = CALL_S
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of the policy that every arm begins with: some of `PolicyOptions`."""
 
     def __post_init__(self) -> None:
         for what in ("limit", "at_once"):
@@ -97,13 +84,7 @@ class Study:
     @cached_property
     def base(self) -> Policy:
         """What every arm has in common."""
-        return policy_with(
-            Policy(),
-            accept=self.accept,
-            budget=self.budget,
-            answer_tokens=self.answer_tokens,
-            timeout_s=self.timeout_s,
-        )
+        return policy_with(Policy(), **{"timeout_s": CALL_S, **self.options})
 
     @cached_property
     def parsed(self) -> tuple[Arm, ...]:
@@ -186,21 +167,15 @@ def opened(study: Study, open_task: Callable[[str], Task]) -> list[Task]:
 
 def read(path: Path) -> Study:
     """The study of a TOML file. Raises BadInput."""
-    told = toml_of(path)
+    told = settings.read(path)
     models = {role: table for role, table in told.items() if isinstance(table, dict)}
     options = {key: value for key, value in told.items() if key not in models}
-    for key, value in options.items():
-        if key not in KEYS:
-            hint = did_you_mean(key, KEYS, f"there are: {', '.join(KEYS)}, and a table a model")
-            raise BadInput(f"{path}: unknown key {key!r}", hint)
-        what, kind = KEYS[key]
-        fits = isinstance(value, (int, float) if kind is float else kind)
-        texts = not isinstance(value, list) or all(isinstance(each, str) for each in value)
-        if not fits or not texts or (isinstance(value, bool) and kind is not bool):
-            raise BadInput(f"{path}: {key} is not {what}", f"write {key} as {what}")
+    of_policy = {name: option.kind for name, option in options_at(Place.STUDY).items()}
+    settings.check(options, {**KEYS, **of_policy}, f"{path}: ")
     if "out" in options:
         options["out"] = Path(options["out"])
     for role, table in models.items():
         if "model" not in table:
             raise BadInput(f"{path}: [{role}] names no model", 'write model = "…" under it')
-    return Study(models=models, tasks=options.pop("tasks", ()), arms=options.pop("arms", ARMS), **options)
+    policy = {name: options.pop(name) for name in of_policy if name in options}
+    return Study(models, options.pop("tasks", ()), options.pop("arms", ARMS), options=policy, **options)

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, StrictBool, field_validator, model_validator
+from pydantic import AfterValidator, Field, StrictBool, create_model, field_validator, model_validator
 
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
@@ -28,9 +28,7 @@ from cuecard.models import spec
 from cuecard.models.openai.constraints import Dialect
 from cuecard.models.openai.families import named
 from cuecard.models.prompt import CardFormat
-from cuecard.pair import policy_with
-from cuecard.strategies.card_selection import Ending, cut_with
-from cuecard.strategies.policy import Acceptance, EarlyStop, Policy, Schedule
+from cuecard.strategies.policy import Option, Place, Policy, options_at, policy_with
 
 EFFORTS: Mapping[str, int] = {"minimal": 256, "low": 512, "medium": 2048, "high": 8192, "xhigh": 16384}
 """Reasoning tokens for OpenAI's `reasoning_effort`; `none` is a short answer of the large model."""
@@ -101,31 +99,45 @@ class Upstream(Strict):
         return self.model_dump(mode="json", exclude={"weight", "most_at_once", "prices"}, exclude_none=True)
 
 
-class PairSettings(Strict):
-    """What holds where a request does not say."""
+def _policy_fields() -> dict[str, Any]:
+    """A field an option of a policy: its type and its default."""
+    defaults = {"timeout_s": 120.0, "deadline_s": 300.0, "strict": False}
+
+    def checked(option: Option) -> AfterValidator:
+        def check(given: Any) -> Any:
+            try:
+                if given is not None:
+                    policy_with(Policy(), **{option.name: given})
+            except BadInput as error:
+                raise ValueError(str(error)) from error
+            return given
+
+        return AfterValidator(check)
+
+    return {
+        name: (
+            Annotated[(StrictBool if option.kind is bool else option.kind) | None, checked(option)],
+            defaults.get(name),
+        )
+        for name, option in options_at(Place.PAIR_TABLE).items()
+    }
+
+
+if TYPE_CHECKING:
+    PolicySettings = Strict
+else:
+    PolicySettings = create_model("PolicySettings", __base__=Strict, **_policy_fields())
+
+
+class PairSettings(PolicySettings):
+    """What holds where a request does not say: the options of a policy (`PolicyOptions`), and what is the gateway's."""
 
     policy: Path | None = None
     """A policy file, as `cuecard tune` writes it; beside this file, if relative. What is said here goes before it."""
     strategy: str = "mutual"
     free_form: Literal["transfer", "short"] = "transfer"
-    schedule: Schedule | None = None
-    """None: by where the models run."""
-    accept: str | None = None
-    card: CardFormat | None = None
-    card_keep: float | None = None
-    card_select: str | None = None
-    card_ending: Ending | None = None
-    early_stop: str | None = None
-    budget: int | None = Field(None, ge=1)
-    answer_tokens: int | None = Field(None, ge=1)
-    samples: int | None = Field(None, ge=1)
-    timeout_s: float = Field(120.0, gt=0)
-    """Of one call."""
-    deadline_s: float = Field(300.0, gt=0)
-    """Of a request, shared by its calls: the best answer at hand is given then, or an error if there is none."""
     rescue: Literal["short", "reason"] = "short"
     """How the large model answers alone when the small one has failed, and the third when both have."""
-    strict: StrictBool = False
     pass_to: Literal["small", "large"] | None = None
     """Who answers alone what a pair cannot do; None: it is refused."""
     efforts: dict[str, int] = Field(default_factory=lambda: dict(EFFORTS))
@@ -151,23 +163,17 @@ class PairSettings(Strict):
         return {**EFFORTS, **given}
 
     @model_validator(mode="after")
-    def _can_be_cut(self) -> PairSettings:
+    def _fit_together(self) -> PairSettings:
         try:
-            cut = cut_with(None, self.card_keep, self.card_select, self.card_ending)
-            Policy(cut=cut, early_stop=None if self.early_stop is None else EarlyStop.parse(self.early_stop))
+            self.policy_of(Policy())
         except BadInput as error:
             raise ValueError(str(error)) from error
         return self
 
-    @field_validator("accept")
-    @classmethod
-    def _is_a_rule(cls, rule: str | None) -> str | None:
-        if rule is not None:
-            try:
-                Acceptance.parse(rule)
-            except BadInput as error:
-                raise ValueError(str(error)) from error
-        return rule
+    def policy_of(self, base: Policy) -> Policy:
+        """The policy of requests that set no option themselves."""
+        options = {name: getattr(self, name) for name in options_at(Place.PAIR_TABLE)}
+        return policy_with(replace(base, rescue=Mode(self.rescue)), **options)
 
 
 class PairTable(PairSettings):
@@ -217,25 +223,6 @@ class PairTable(PairSettings):
     def unpriced(self) -> list[str]:
         """Roles without prices."""
         return [role for role in self.roles if role not in self.prices]
-
-    def policy_of(self, base: Policy) -> Policy:
-        """The policy of requests that say nothing else."""
-        return policy_with(
-            replace(base, rescue=Mode(self.rescue)),
-            schedule=self.schedule,
-            accept=self.accept,
-            card=self.card,
-            card_keep=self.card_keep,
-            card_select=self.card_select,
-            card_ending=self.card_ending,
-            early_stop=self.early_stop,
-            budget=self.budget,
-            answer_tokens=self.answer_tokens,
-            samples=self.samples,
-            timeout_s=self.timeout_s,
-            deadline_s=self.deadline_s,
-            strict=self.strict,
-        )
 
 
 class Config(Strict):

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cuecard.disk import toml_of
+from cuecard import settings
 from cuecard.domain.errors import BadInput
 from cuecard.gateway.config.config import ROLES, Config, PairSettings, PairTable, Prices, Upstream
 from cuecard.gateway.config.settings import (
@@ -27,7 +27,7 @@ from cuecard.strategies import policy_file
 
 def read(path: Path) -> Config:
     """The configuration in a file. Raises BadInput: one line that says what is wrong and where."""
-    tables = toml_of(path)
+    tables = settings.read(path)
     try:
         return Config.model_validate(_with_policy(_filled(tables), path.parent))
     except ValidationError as errors:
@@ -54,8 +54,8 @@ def _with_policy(tables: Any, beside: Path) -> Any:
 def _informed(pair: Any, beside: Path) -> Any:
     if not (isinstance(pair, dict) and isinstance(pair.get("policy"), str)):
         return pair
-    told = policy_file.read(beside / pair["policy"])
-    return {"strategy": told.strategy, **told.settings(), **pair}
+    policy = policy_file.read(beside / pair["policy"])
+    return {"strategy": policy.strategy, **policy.options, **pair}
 
 
 def _filled(value: Any) -> Any:

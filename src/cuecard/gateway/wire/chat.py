@@ -20,6 +20,7 @@ from cuecard.gateway.wire.parameters.values import count, flag, number, object_o
 from cuecard.gateway.wire.tools import tool_history, tools
 from cuecard.gateway.wire.tools.tools import ToolCall, Tools
 from cuecard.gateway.wire.usage import Json, estimated_tokens, usage
+from cuecard.strategies.policy import Place, options_at
 
 PING = b": ping\n\n"
 """A comment among server-sent events: it keeps a connection alive."""
@@ -28,8 +29,8 @@ Fetch = Callable[[str], Image]
 
 PARTS = 'there are: text, image_url; an image is {"type": "image_url", "image_url": {"url": "data:image/png;base64,…"}}'
 REASONING = ("effort", "max_tokens", "exclude", "enabled", "summary")
-TEXTS = ("schedule", "accept", "card", "card_select", "card_ending", "early_stop")
-OVERRIDES = ("strategy", *TEXTS, "card_keep", "budget", "kind", "options", "max_latency_ms", "strict", "max_cost")
+OPTIONS = options_at(Place.REQUEST)
+OVERRIDES = ("strategy", *OPTIONS, "kind", "options", "max_latency_ms", "max_cost")
 GO_ON = "Go on from where your last message ends."
 MOST_NAME = 200
 """Characters of what names something."""
@@ -124,19 +125,26 @@ def _settings(body: Json, own: Json, reasoning: Json) -> Json:
         "temperature": number(body, "temperature"),
         "top_p": number(body, "top_p"),
         "seed": count(body, "seed", -MOST_SEED, MOST_SEED),
-        "budget": count(own, "budget") or count(reasoning, "max_tokens"),
+        "budget": count(reasoning, "max_tokens"),
         "effort": None if effort == "none" else effort,
         "max_cost": max_cost(own),
-        "strategy": own.get("strategy") or ("short:large" if effort == "none" else None),
+        "strategy": short_text(own, "strategy") or ("short:large" if effort == "none" else None),
         "deadline_s": None if latency_ms is None else latency_ms / 1000,
-        "strict": flag(own, "strict") if own.get("strict") is not None else None,
-        "card_keep": number(own, "card_keep"),
-        **{key: own.get(key) for key in TEXTS},
+        **{name: READERS[option.kind](own, name) for name, option in OPTIONS.items() if name in own},
     }
-    for key in ("strategy", *TEXTS):
-        if found[key] is not None and not (isinstance(found[key], str) and len(found[key]) <= MOST_NAME):
-            raise BadInput(f"{key} in cuecard is not a text of at most {MOST_NAME} characters")
     return {key: value for key, value in found.items() if value is not None}
+
+
+def short_text(own: Json, key: str) -> str | None:
+    """A short text of the `cuecard` object. Raises BadInput."""
+    value = own.get(key)
+    if value is not None and not (isinstance(value, str) and len(value) <= MOST_NAME):
+        raise BadInput(f"{key} in cuecard is not a text of at most {MOST_NAME} characters")
+    return value
+
+
+READERS: Mapping[type, Callable[[Json, str], Any]] = {str: short_text, int: count, float: number, bool: flag}
+"""Of the options of a policy, by their kind."""
 
 
 def max_cost(own: Json) -> float | None:

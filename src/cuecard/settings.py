@@ -1,0 +1,49 @@
+"""TOML files: read, unknown keys refused with a suggestion, types checked. Every error names the key."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+from cuecard.domain.errors import BadInput
+from cuecard.domain.suggestions import did_you_mean
+
+KINDS: Mapping[type, tuple[str, type]] = {
+    str: ("a text", str),
+    int: ("a whole number", Integral),
+    float: ("a number", Real),
+    bool: ("true or false", bool),
+    list: ("a list of texts", list),
+    dict: ("a table", dict),
+}
+"""How an error names a type, and what may stand for it: a whole number is a number."""
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file. Raises BadInput."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}", "is the path right?") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is not valid TOML: {error}") from error
+
+
+def check(table: Mapping[str, Any], kinds: Mapping[str, type], where: str = "") -> None:
+    """Raises BadInput for an unknown key, or a value of another type than its key's; `where` goes before the key."""
+    for key in table:
+        if key not in kinds:
+            raise BadInput(f"unknown key {where}{key}"[:200], did_you_mean(key, kinds))
+    for key, value in table.items():
+        check_kind(f"{where}{key}", value, kinds[key])
+
+
+def check_kind(name: str, value: object, kind: type) -> None:
+    """Raises BadInput where a value is not of a type in KINDS; the value, perhaps a secret, is not in the message."""
+    what, wanted = KINDS[kind]
+    fits = isinstance(value, wanted) and (kind is bool or not isinstance(value, bool))
+    if not fits or (kind is list and not all(isinstance(each, str) for each in value)):  # type: ignore[attr-defined]
+        raise BadInput(f"{name} is not {what}", f"write {name.rpartition('.')[2]} as {what}")
