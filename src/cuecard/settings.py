@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from cuecard.domain.errors import BadInput
 from cuecard.domain.suggestions import did_you_mean
 
+T = TypeVar("T")
 KINDS: Mapping[type, tuple[str, type]] = {
     str: ("a text", str),
     int: ("a whole number", Integral),
@@ -39,6 +42,20 @@ def check(table: Mapping[str, Any], kinds: Mapping[str, type], where: str = "") 
             raise BadInput(f"unknown key {where}{key}"[:200], did_you_mean(key, kinds))
     for key, value in table.items():
         check_kind(f"{where}{key}", value, kinds[key])
+
+
+def build(kind: type[T], table: Mapping[str, Any], where: str = "") -> T:
+    """The dataclass `kind` from a table of its fields. Raises BadInput as `check`, and for a field that is missing."""
+    check(table, {name: _plain(hint) for name, hint in get_type_hints(kind).items()}, where)
+    for each in fields(kind):  # type: ignore[arg-type]
+        if each.default is MISSING and each.name not in table:
+            raise BadInput(f"{where}{each.name} is missing", f"write {each.name} = …")
+    return kind(**table)
+
+
+def _plain(hint: Any) -> type:
+    """`int` of `int | None`."""
+    return next((each for each in get_args(hint) if each is not NoneType), hint)
 
 
 def check_kind(name: str, value: object, kind: type) -> None:

@@ -103,14 +103,14 @@ def test_what_a_plan_rests_on_is_told(file: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("agree = 0.5", "agreee = 0.5", "unknown key 'agreee'"),
+        ("agree = 0.5", "agreee = 0.5", "unknown key workload.agreee"),
         ("agree = 0.5", "agree = 1.5", "between 0 and 1"),
         ('source = "https://example.org/speeds, 2026-11-01"', "", "where its figures come from"),
         ("decode_tokens_per_s = 100", "decode_tokens_per_s = 0", "is 0"),
         ('fit = "run"', "", "needs a fit or decode_tokens_per_s"),
         ('large = "hosted"', 'large = "nobody"', "'nobody', has no table"),
-        ("reasoning_tokens = 100\n", "", "incomplete"),
-        ("text_tokens = 44", 'text_tokens = "44"', "not a number"),
+        ("reasoning_tokens = 100\n", "", "workload.reasoning_tokens is missing"),
+        ("text_tokens = 44", 'text_tokens = "44"', "not a whole number"),
         ('[[pairs]]\nsmall = "tiny-2b"\nlarge = "hosted"', "", "no pairs"),
         ("questions = 1000", "questions = 0", "whole number"),
         ("[workload]", "[workload", "not valid TOML"),

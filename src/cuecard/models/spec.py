@@ -17,28 +17,22 @@ from cuecard.domain.suggestions import did_you_mean
 from cuecard.models.base import Model
 
 EMBEDDED = ("demo-small", "demo-large")
-TEXT, SWITCH = ("a text in quotes", str), ("true or false", bool)
-SERVED_KEYS: dict[str, tuple[str, type | tuple[type, ...]]] = {
-    "api_key": TEXT,
-    "family": TEXT,
-    "prefill": SWITCH,
-    "constraint": TEXT,
-    "cards": ("a list of card formats", list),
-    "prefix_cache": SWITCH,
-    "scoring": SWITCH,
-    "images": SWITCH,
-    "logprobs": SWITCH,
-    "reasoning_tags": ("two tags in a list", list),
-    "timeout_s": ("a number of seconds", (int, float)),
-    "extra_body": ("a table", dict),
+SERVED_KEYS: Mapping[str, type] = {
+    "api_key": str,
+    "family": str,
+    "prefill": bool,
+    "constraint": str,
+    "cards": list,
+    "prefix_cache": bool,
+    "scoring": bool,
+    "images": bool,
+    "logprobs": bool,
+    "reasoning_tags": list,
+    "timeout_s": float,
+    "extra_body": dict,
 }
-LOCAL_KEYS: dict[str, tuple[str, type | tuple[type, ...]]] = {
-    "device": TEXT,
-    "dtype": TEXT,
-    "revision": TEXT,
-    "prefix_cache_mib": ("a number of MiB", (int, float)),
-}
-KEYS = {"model": TEXT, **LOCAL_KEYS, **SERVED_KEYS}
+LOCAL_KEYS: Mapping[str, type] = {"device": str, "dtype": str, "revision": str, "prefix_cache_mib": float}
+KEYS: Mapping[str, type] = {"model": str, **LOCAL_KEYS, **SERVED_KEYS}
 """What a model's table may hold, and of what type."""
 
 
@@ -119,37 +113,31 @@ def _is(what: Callable[[Path], bool], text: str) -> bool:
 
 def load(spec: str | Mapping[str, Any], role: str = "") -> Model:
     """The model that a specification, or a table of a TOML file, names. Raises BadInput, MissingExtra, ModelError."""
-    settings = dict(spec) if isinstance(spec, Mapping) else {"model": spec}
-    where = f" for {role}" if role else ""
-    if unknown := sorted(set(settings) - set(KEYS)):
-        raise BadInput(f"unknown key {unknown[0]!r}{where}", did_you_mean(unknown[0], KEYS))
-    if not settings.get("model"):
-        raise BadInput(f"no model is named{where}", 'write model = "…"')
-    for key, value in settings.items():
-        wanted, kind = KEYS[key]
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise BadInput(f"{key!r}{where} is not {wanted}", f"write {key} as {wanted}")
-    match parse(settings.pop("model")):
+    table = dict(spec) if isinstance(spec, Mapping) else {"model": spec}
+    settings.check(table, KEYS, f"{role}." if role else "")
+    if not table.get("model"):
+        raise BadInput(f"no model is named{f' for {role}' if role else ''}", 'write model = "…"')
+    match parse(table.pop("model")):
         case Embedded() as embedded:
             if not (embedded.folder / "model.safetensors").exists():
                 raise BadInput(f"the weights of {embedded.name} are not here", "make them anew: make train")
             return _local(
-                str(embedded.folder), name=embedded.name, **_only(settings, "device", "dtype", "prefix_cache_mib")
+                str(embedded.folder), name=embedded.name, **_only(table, "device", "dtype", "prefix_cache_mib")
             )
         case Checkpoint(source):
-            return _local(source, name=source.rstrip("/").split("/")[-1], **_only(settings, *LOCAL_KEYS))
+            return _local(source, name=source.rstrip("/").split("/")[-1], **_only(table, *LOCAL_KEYS))
         case GgufFile(path):
-            return _local(str(path), name=path.stem, **_only(settings, "device", "dtype", "prefix_cache_mib"))
+            return _local(str(path), name=path.stem, **_only(table, "device", "dtype", "prefix_cache_mib"))
         case Served(url, name):
             from cuecard.models.openai import OpenAIModel
 
-            if "api_key" in settings:
-                settings["api_key"] = secret(settings["api_key"])
-            return OpenAIModel(url, name, **_only(settings, *SERVED_KEYS))
+            if "api_key" in table:
+                table["api_key"] = secret(table["api_key"])
+            return OpenAIModel(url, name, **_only(table, *SERVED_KEYS))
         case Recording(path):
             from cuecard.models.replay import RecordedModel
 
-            return RecordedModel(path, **_only(settings))
+            return RecordedModel(path, **_only(table))
 
 
 def pair_file(path: Path) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from cuecard.strategies.policy import Place, Policy, options_at, policy_with
 from cuecard.strategies.run import known
 
 VERSION = 1
-_KINDS = {"str": str, "int": int, "float": float}
 
 
 @dataclass(frozen=True)
@@ -68,16 +67,13 @@ def read(path: Path) -> PolicyFile:
     if not (origin is None or isinstance(origin, dict)):
         raise BadInput(f"{path}: origin is not a table", "write [origin]")
     try:
-        if origin is not None:
-            settings.check(
-                origin, {each.name: _KINDS[str(each.type).split(" ")[0]] for each in fields(Origin)}, "origin."
-            )
+        shown = None if origin is None else settings.build(Origin, origin, "origin.")
         options = {name: option.kind for name, option in options_at(Place.POLICY_FILE).items()}
         settings.check(table, {"strategy": str, **options})
         if "strategy" not in table:
             raise BadInput("strategy is missing", "write strategy = …")
         strategy = table.pop("strategy")
-        return PolicyFile(strategy, table, None if origin is None else Origin(**origin))
+        return PolicyFile(strategy, table, shown)
     except BadInput as error:
         raise BadInput(f"{path}: {error.message}", error.hint) from error
 

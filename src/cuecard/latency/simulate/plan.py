@@ -5,12 +5,12 @@ Every number is estimated. A model is either a fit (`cuecard fit`) or figures th
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from cuecard import settings
 from cuecard.domain.call import Call
 from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import Outcome, Route
@@ -19,6 +19,9 @@ from cuecard.latency.analysis.latency_model import plainest, read_all
 from cuecard.latency.simulate.simulation import Chances, Way, Workload, outcomes
 from cuecard.models.simulated import Profile
 from cuecard.strategies.policy import Schedule
+
+TABLES = ("questions", "workload", "models", "pairs")
+"""Of the file."""
 
 
 @dataclass(frozen=True)
@@ -105,10 +108,12 @@ class PairPlan:
 
 def plans(path: Path) -> tuple[int, list[PairPlan]]:
     """The number of questions that costs are told for, and each pair of the file. Raises BadInput."""
-    told = _toml(path)
-    _only(told, ("questions", "workload", "models", "pairs"), str(path))
+    told = settings.read(path)
+    if unknown := sorted(set(told) - {*TABLES}):
+        raise BadInput(f"{path}: unknown key {unknown[0]}", did_you_mean(unknown[0], TABLES))
     members = {
-        name: _made(Member, {"name": name, **_table(table)}, name) for name, table in _of(told, "models").items()
+        name: settings.build(Member, {"name": name, **_table(table)}, f"{name}.")
+        for name, table in _of(told, "models").items()
     }
     speeds = {name: _speed(member, path.parent) for name, member in members.items()}
     load = _table(told.get("workload") or {})
@@ -129,7 +134,7 @@ def _plan(
         if name not in members:
             raise BadInput(f"the {role} model of a pair, {name!r}, has no table", f"there are: {', '.join(members)}")
     own = {name: value for name, value in pair.items() if name not in roles}
-    asked: Load = _made(Load, {**load, **own}, "workload")
+    asked = settings.build(Load, {**load, **own}, "workload.")
     profiles = {role: speeds[name].profile for role, name in roles.items()}
     priced = {role: members[name] for role, name in roles.items()}
     lines = tuple(_line(profiles, priced, asked, strategy, schedule) for strategy, schedule in _KINDS)
@@ -225,15 +230,6 @@ def _speed(member: Member, folder: Path) -> Speed:
     return Speed(profile, f"public figures: {member.source}")
 
 
-def _toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is not valid TOML: {error}") from error
-
-
 def _of(told: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if not (found := _table(told.get(name) or {})):
         raise BadInput(f"the file has no [{name}.NAME] table", "one table a model")
@@ -244,22 +240,3 @@ def _table(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise BadInput(f"{value!r} is not a table")
     return value
-
-
-def _made(kind: Any, told: Mapping[str, Any], where: str) -> Any:
-    """A value of a table whose keys and types are those of the dataclass. Raises BadInput."""
-    _only(told, [each.name for each in fields(kind)], where)
-    for each in fields(kind):
-        value = told.get(each.name)
-        wanted = str if "str" in str(each.type) else int if "int" in str(each.type) else (int, float)
-        if value is not None and (not isinstance(value, wanted) or isinstance(value, bool)):
-            raise BadInput(f"{each.name} in {where} is {value!r}, not a {'text' if wanted is str else 'number'}")
-    try:
-        return kind(**told)
-    except TypeError as error:
-        raise BadInput(f"{where} is incomplete: {error}") from None
-
-
-def _only(told: Mapping[str, Any], known: Sequence[str], where: str) -> None:
-    if unknown := sorted(set(told) - set(known)):
-        raise BadInput(f"unknown key {unknown[0]!r} in {where}", did_you_mean(unknown[0], known))
