@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from numbers import Integral, Real
 from pathlib import Path
@@ -33,6 +34,15 @@ def read(path: Path) -> dict[str, Any]:
         raise BadInput(f"cannot read {path}: {error.strerror}", "is the path right?") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} is not valid TOML: {error}") from error
+
+
+@contextmanager
+def in_file(path: Path) -> Iterator[None]:
+    """Puts the file's path before the message of a BadInput."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(f"{path}: {error.message}", error.hint) from error
 
 
 def check(table: Mapping[str, Any], kinds: Mapping[str, type], where: str = "") -> None:

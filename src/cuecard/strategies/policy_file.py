@@ -63,19 +63,16 @@ def read(path: Path) -> PolicyFile:
     if version != VERSION or isinstance(version, bool):
         wrong = "says no version" if version is None else f"is of version {version!r}"
         raise BadInput(f"{path} {wrong}; this cuecard reads version {VERSION}", f"write version = {VERSION} at its top")
-    origin = table.pop("origin", None)
-    if not (origin is None or isinstance(origin, dict)):
-        raise BadInput(f"{path}: origin is not a table", "write [origin]")
-    try:
+    with settings.in_file(path):
+        origin = table.pop("origin", None)
+        if not (origin is None or isinstance(origin, dict)):
+            raise BadInput("origin is not a table", "write [origin]")
         shown = None if origin is None else settings.build(Origin, origin, "origin.")
         options = {name: option.kind for name, option in options_at(Place.POLICY_FILE).items()}
         settings.check(table, {"strategy": str, **options})
         if "strategy" not in table:
             raise BadInput("strategy is missing", "write strategy = …")
-        strategy = table.pop("strategy")
-        return PolicyFile(strategy, table, shown)
-    except BadInput as error:
-        raise BadInput(f"{path}: {error.message}", error.hint) from error
+        return PolicyFile(table.pop("strategy"), table, shown)
 
 
 def write(path: Path, policy: PolicyFile) -> None:

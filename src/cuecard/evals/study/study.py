@@ -167,15 +167,16 @@ def opened(study: Study, open_task: Callable[[str], Task]) -> list[Task]:
 
 def read(path: Path) -> Study:
     """The study of a TOML file. Raises BadInput."""
-    told = settings.read(path)
-    models = {role: table for role, table in told.items() if isinstance(table, dict)}
-    options = {key: value for key, value in told.items() if key not in models}
+    tables = settings.read(path)
+    models = {role: table for role, table in tables.items() if isinstance(table, dict)}
+    options = {key: value for key, value in tables.items() if key not in models}
     of_policy = {name: option.kind for name, option in options_at(Place.STUDY).items()}
-    settings.check(options, {**KEYS, **of_policy}, f"{path}: ")
+    with settings.in_file(path):
+        settings.check(options, {**KEYS, **of_policy})
+        for role, table in models.items():
+            if "model" not in table:
+                raise BadInput(f"[{role}] names no model", 'write model = "…" under it')
     if "out" in options:
         options["out"] = Path(options["out"])
-    for role, table in models.items():
-        if "model" not in table:
-            raise BadInput(f"{path}: [{role}] names no model", 'write model = "…" under it')
     policy = {name: options.pop(name) for name in of_policy if name in options}
     return Study(models, options.pop("tasks", ()), options.pop("arms", ARMS), options=policy, **options)
