@@ -65,7 +65,8 @@ def build(kind: type[T], table: Mapping[str, Any], where: str = "") -> T:
 
 def _plain(hint: Any) -> type:
     """`int` of `int | None`."""
-    return next((each for each in get_args(hint) if each is not NoneType), hint)
+    plain: type = next((each for each in get_args(hint) if each is not NoneType), hint)
+    return plain
 
 
 def check_kind(name: str, value: object, kind: type) -> None:
