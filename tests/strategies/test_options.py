@@ -81,7 +81,7 @@ def test_an_option_that_is_declared_in_one_line_can_be_set_everywhere(tmp_path: 
     head, begin, rest = source.partition("    schedule: Annotated[\n")
     (tmp_path / "policy.py").write_text(f"{head}{NEW_OPTION}\n{begin}{rest}", encoding="utf-8")
     command = [sys.executable, "-c", ASKED_EVERYWHERE, str(tmp_path / "policy.py"), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr
 
 
