@@ -24,7 +24,7 @@ from cuecard.models.base import Model
 from cuecard.models.images import images
 from cuecard.models.probe_results import Findings
 from cuecard.strategies.policy import Policy, PolicyOptions, policy_with
-from cuecard.strategies.run import answer, known, told
+from cuecard.strategies.run import answer, known, streamed
 from cuecard.strategies.team import Heard
 
 ModelLike = str | Mapping[str, Any] | Model
@@ -128,8 +128,8 @@ class Pair:
 
             return self._running().arun(self._answered(asked, strategy, policy, pass_on))
 
-        async with aclosing(told(over_there)) as heard:
-            async for item in heard:
+        async with aclosing(streamed(over_there)) as pieces:
+            async for item in pieces:
                 yield item
 
     def close(self) -> None:
@@ -217,7 +217,7 @@ def _thread() -> LoopThread:
 
 
 def _refuse_to_block() -> None:
-    """Raises BadInput in a thread whose event loop runs; a notebook's may be blocked, as it runs for nobody else."""
+    """Raises BadInput in a thread whose event loop runs; a notebook's may be blocked: it has no other user."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

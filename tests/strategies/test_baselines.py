@@ -14,8 +14,7 @@ from cuecard.domain.question import AnswerKind, Question
 from cuecard.models.replay import Says, ScriptedModel
 from cuecard.strategies.baselines import difficulty
 from cuecard.strategies.policy import Policy, Schedule
-from cuecard.strategies.preview import preview
-from cuecard.strategies.run import answer
+from cuecard.strategies.run import answer, preview
 
 HOW_MANY = Question("How many cats are there?", kind=AnswerKind.NUMBER)
 

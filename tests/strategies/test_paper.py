@@ -18,8 +18,7 @@ from cuecard.models.base import Limits
 from cuecard.models.prompt import CardFormat
 from cuecard.models.replay import Says, ScriptedModel
 from cuecard.strategies.policy import Acceptance, Policy, Schedule
-from cuecard.strategies.preview import preview
-from cuecard.strategies.run import answer
+from cuecard.strategies.run import answer, preview
 
 HOW_MANY = Question("How many cats are there?", kind=AnswerKind.NUMBER)
 AGREE = Policy(accept=Acceptance.parse("agree"), schedule=Schedule.THRIFTY)
@@ -188,7 +187,7 @@ def test_when_no_model_is_left_what_was_said_before_stands(schedule):
     down = ScriptedModel("huge", lambda prompt: Says(error=ModelUnreachable("huge is down"), first_token_s=1.0))
     outcome = ask(ScriptedModel("tiny", says), down, policy=replace(AGREE, schedule=schedule))
     assert (outcome.route, outcome.answer) == (Route.DEGRADED, "3")
-    assert outcome.reason == "huge is down; no model is left, what the small model had said stands"
+    assert outcome.reason == "huge is down; no model is left, the small model's last answer stands"
 
 
 def test_when_both_are_down_nobody_answers():

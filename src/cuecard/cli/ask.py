@@ -25,7 +25,7 @@ from cuecard.models.images.images import MOST_BYTES
 from cuecard.pair import Pair
 from cuecard.pair import question as ask_of
 from cuecard.strategies import policy_file
-from cuecard.strategies.policy import Place, policy_with
+from cuecard.strategies.policy import Surface, policy_with
 from cuecard.strategies.run import STRATEGIES
 from cuecard.strategies.team import Heard
 
@@ -36,7 +36,7 @@ DEGRADED = 3
 Maybe = typer.Option
 
 
-@takes_policy_options(Place.ASK)
+@takes_policy_options(Surface.ASK)
 def ask(
     question: Annotated[str, typer.Argument(help="What you want to know; `-` reads it from standard input.")],
     *,

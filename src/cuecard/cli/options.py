@@ -10,26 +10,26 @@ from typing import Annotated, Any
 
 import typer
 
-from cuecard.strategies.policy import Option, Place, options_at
+from cuecard.strategies.policy import Option, Surface, options_at
 
 
 def takes_policy_options(
-    place: Place, texts: Mapping[str, str] = MappingProxyType({}), **defaults: Any
+    surface: Surface, texts: Mapping[str, str] = MappingProxyType({}), **defaults: Any
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command the policy options of a place, in the place of its parameter `options`, some of `PolicyOptions`.
+    """Gives a command the policy options of a surface, instead of its parameter `options`, some of `PolicyOptions`.
 
     `texts`: help texts where a command has its own. Options that are not given are left out, but for `defaults`.
     """
-    return partial(_WithPolicyOptions, place, texts, defaults)
+    return partial(_WithPolicyOptions, surface, texts, defaults)
 
 
 class _WithPolicyOptions:
     """A command as Typer sees it."""
 
     def __init__(
-        self, place: Place, texts: Mapping[str, str], defaults: Mapping[str, Any], command: Callable[..., None]
+        self, surface: Surface, texts: Mapping[str, str], defaults: Mapping[str, Any], command: Callable[..., None]
     ) -> None:
-        self._place, self._texts, self._defaults, self._command = place, texts, defaults, command
+        self._surface, self._texts, self._defaults, self._command = surface, texts, defaults, command
         update_wrapper(self, command)
 
     @property
@@ -38,14 +38,14 @@ class _WithPolicyOptions:
         own = inspect.signature(self._command, eval_str=True)
         options = [
             _parameter(each, self._texts.get(name, each.help), self._defaults.get(name))
-            for name, each in options_at(self._place).items()
+            for name, each in options_at(self._surface).items()
         ]
         parameters = list(own.parameters.values())
         at = list(own.parameters).index("options")
         return own.replace(parameters=[*parameters[:at], *options, *parameters[at + 1 :]])
 
     def __call__(self, **given: Any) -> None:
-        values = {name: given.pop(name) for name in options_at(self._place)}
+        values = {name: given.pop(name) for name in options_at(self._surface)}
         is_set = {name: value for name, value in values.items() if value is not None and value is not False}
         self._command(**given, options=is_set)
 

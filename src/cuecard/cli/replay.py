@@ -19,14 +19,14 @@ from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.domain.outcome import Route
 from cuecard.models import spec
 from cuecard.models.base import Model
-from cuecard.strategies.policy import Place, Policy, policy_with
+from cuecard.strategies.policy import Policy, Surface, policy_with
 from cuecard.strategies.run import known
 
 if TYPE_CHECKING:
     from cuecard.gateway.replay import Entry, Told
 
 
-@takes_policy_options(Place.REPLAY)
+@takes_policy_options(Surface.REPLAY)
 def replay(
     journal: Annotated[Path, typer.Argument(help="A journal of `cuecard serve` that keeps what was said.")],
     *,

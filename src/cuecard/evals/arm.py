@@ -18,7 +18,7 @@ from cuecard.domain.suggestions import did_you_mean
 from cuecard.evals.placebo import change_of
 from cuecard.settings import KINDS
 from cuecard.strategies import policy_file
-from cuecard.strategies.policy import Option, Place, Policy, options_at, policy_with
+from cuecard.strategies.policy import Option, Policy, Surface, options_at, policy_with
 from cuecard.strategies.run import known
 
 FILE = "policy:"
@@ -111,9 +111,9 @@ def _with_option(policy: Policy, name: str, value: str, text: str) -> Policy:
 
 def _bare() -> dict[str, Option]:
     """Options whose values stand alone."""
-    return {name: option for name, option in options_at(Place.ARM).items() if not option.arm_name}
+    return {name: option for name, option in options_at(Surface.ARM).items() if not option.arm_name}
 
 
 def _named() -> dict[str, Option]:
     """Options that stand as NAME=VALUE, by that name."""
-    return {option.arm_name: option for option in options_at(Place.ARM).values() if option.arm_name}
+    return {option.arm_name: option for option in options_at(Surface.ARM).values() if option.arm_name}

@@ -28,7 +28,7 @@ from cuecard.gateway.wire.chat import Asked
 from cuecard.gateway.wire.parameters.table import header
 from cuecard.gateway.wire.tools.tools import ToolCall
 from cuecard.gateway.wire.usage import End, Json, Unanswered
-from cuecard.strategies.preview import preview
+from cuecard.strategies.run import preview
 from cuecard.strategies.team import cancelled
 
 log = logging.getLogger("cuecard.gateway")

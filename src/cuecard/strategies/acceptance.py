@@ -1,4 +1,4 @@
-"""What a strategy decides: an answer, the route it took, and why. And whether two answers are as good as one."""
+"""The verdict of a strategy, and the rules by which two short answers are accepted as one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Verdict:
 
 
 def can_compare(question: Question, team: Team) -> bool:
-    """Whether two answers can be told to be the same: free text needs a large model that scores it."""
+    """Whether two answers can be compared: free text needs a large model that scores it."""
     return question.kind is not AnswerKind.FREE_TEXT or team.large.model.abilities.scoring
 
 
@@ -64,7 +64,7 @@ async def accepted(question: Question, team: Team, rule: Acceptance, small: Repl
         return None
     if unseen:
         return "the short answers agree; the large model gives no probabilities, so agreement alone decided"
-    said = ["the short answers agree"] if rule.agreement else []
+    reasons = ["the short answers agree"] if rule.agreement else []
     if rule.confidence is not None:
-        said.append(f"the large model is sure of its own ({sure:.2f}, at least {rule.confidence:g} wanted)")
-    return " and ".join(said)
+        reasons.append(f"the large model is sure of its own ({sure:.2f}, at least {rule.confidence:g} wanted)")
+    return " and ".join(reasons)

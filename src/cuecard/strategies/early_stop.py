@@ -1,4 +1,4 @@
-"""Early stop: while the small model reasons, the reader is asked what it would answer; once that stands, it ends.
+"""Early stop: while the small model reasons, the reader is probed for its answer; once it stands, reasoning ends.
 
     every N words of the reasoning: the reader answers from what is written (a probe)
     the same answer K times in a row: the reasoning is stopped, and that answer is given
@@ -25,12 +25,12 @@ _WHOLE_WORD = re.compile(r"(?<!\S)\S++(?=\s)")
 async def settled(question: Question, team: Team, thought: Thought) -> Verdict | None:
     """The answer that stood while the reasoning was written, which is stopped then; None where none did.
 
-    A probe that fails ends the probing, not the request. Without `early_stop` nobody is asked.
+    A probe that fails ends the probing, not the request. Without `early_stop` nothing is probed.
     """
     stop = team.policy.early_stop
     if stop is None:
         return None
-    said: list[Reply] = []
+    replies: list[Reply] = []
     ends: list[int] = []
     read = 0
     while count := await _written(team, thought, ends, read, stop.every):
@@ -44,8 +44,8 @@ async def settled(question: Question, team: Team, thought: Thought) -> Verdict |
             return None
         if isinstance(probe.exception(), ModelError):
             return None
-        said.append(probe.result())
-        last = said[-stop.times :]
+        replies.append(probe.result())
+        last = replies[-stop.times :]
         if len(last) == stop.times and await _stands(last, question, stop):
             await thought.dismiss()
             why = f"the large model's answer was the same {stop.times} times, the last time at word {read} of the card"

@@ -1,4 +1,4 @@
-"""The paper's strategies: who speaks when."""
+"""The paper's strategies: which model is called, in which mode, and whose answer is given."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def transfer(question: Question, team: Team) -> Verdict:
 async def mutual(question: Question, team: Team) -> Verdict:
     """Both answer at once; only if that settles nothing, the small model reasons and the large model reads.
 
-    Where agreement is wanted that nobody could find, all is transferred at once.
+    Where agreement is wanted and answers cannot be compared, every question is transferred.
     """
     if not may_agree(question, team):
         return await transfer(question, team)

@@ -76,12 +76,12 @@ DEFAULT_ACCEPTANCE = Acceptance(agreement=True, confidence=0.9)
 
 @dataclass(frozen=True)
 class EarlyStop:
-    """A reasoning is stopped when the reader, asked every so many words, has said the same so many times in a row."""
+    """Stops a reasoning when the reader's answer, probed `every` so many words, is the same `times` times in a row."""
 
     times: int = 2
     every: int = 16
     confidence: float | None = None
-    """How probable the reader must have found each of these answers; not asked for where its engine does not tell."""
+    """Least probability of each of these answers; ignored where the engine gives no probabilities."""
 
     def __post_init__(self) -> None:
         if self.times < 2 or self.every < 1 or not 0 <= (self.confidence or 0) <= 1:
@@ -164,8 +164,8 @@ class Policy:
 # --- options ----------------------------------------------------------------------------------------------------------
 
 
-class Place(Flag):
-    """Where an option may be set, besides Python's keywords, which take every option."""
+class Surface(Flag):
+    """A public place to set options, besides Python's keywords, which take every option."""
 
     POLICY_FILE = auto()
     PAIR_TABLE = auto()
@@ -181,8 +181,8 @@ class Place(Flag):
     """`cuecard replay`."""
 
 
-EVERYWHERE = ~Place(0)
-_ONE_REQUEST = EVERYWHERE & ~Place.STUDY & ~Place.REPLAY
+EVERYWHERE = ~Surface(0)
+_ONE_REQUEST = EVERYWHERE & ~Surface.STUDY & ~Surface.REPLAY
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ class Option:
     field: str
     """Of a Policy, or of a part of one: `samples`, `limits.seed`, `cut.keep`."""
     help: str
-    places: Place = EVERYWHERE
+    surfaces: Surface = EVERYWHERE
     parse: Callable[[str], Any] | None = None
     """From text to the field's value, with `str` as its inverse; None: the field takes the value as it is given."""
     in_arms: str | None = None
@@ -240,7 +240,7 @@ class PolicyOptions(TypedDict, total=False):
         Option(
             "schedule",
             "thrifty, overlap or eager; default: by where the models run.",
-            EVERYWHERE & ~Place.STUDY,
+            EVERYWHERE & ~Surface.STUDY,
             Schedule,
             in_arms="",
         ),
@@ -301,31 +301,31 @@ class PolicyOptions(TypedDict, total=False):
         Option(
             "limits.answer_tokens",
             "Most tokens of the answer; default: by the kind of answer, 1,024 for free text.",
-            Place.POLICY_FILE | Place.PAIR_TABLE | Place.STUDY | Place.ASK,
+            Surface.POLICY_FILE | Surface.PAIR_TABLE | Surface.STUDY | Surface.ASK,
         ),
     ]
-    temperature: Annotated[float | None, Option("limits.temperature", "0 is greedy.", Place.ASK)]
-    top_p: Annotated[float | None, Option("limits.top_p", "Nucleus of sampling.", Place(0))]
-    seed: Annotated[int | None, Option("limits.seed", "Seed of sampling.", Place.ASK)]
+    temperature: Annotated[float | None, Option("limits.temperature", "0 is greedy.", Surface.ASK)]
+    top_p: Annotated[float | None, Option("limits.top_p", "Nucleus of sampling.", Surface(0))]
+    seed: Annotated[int | None, Option("limits.seed", "Seed of sampling.", Surface.ASK)]
     timeout_s: Annotated[
         float | None,
         Option(
             "limits.timeout_s",
             "Most seconds a call may take.",
-            Place.PAIR_TABLE | Place.STUDY | Place.ASK,
+            Surface.PAIR_TABLE | Surface.STUDY | Surface.ASK,
             on_command_line="timeout",
         ),
     ]
     deadline_s: Annotated[
         float | None,
-        Option("deadline_s", "After so many seconds the best answer at hand is given.", Place.PAIR_TABLE),
+        Option("deadline_s", "After so many seconds the best answer at hand is given.", Surface.PAIR_TABLE),
     ]
     strict: Annotated[
         bool | None,
         Option(
             "strict",
             "Fail when a model fails, instead of giving the other one's answer.",
-            Place.PAIR_TABLE | Place.REQUEST | Place.ASK,
+            Surface.PAIR_TABLE | Surface.REQUEST | Surface.ASK,
         ),
     ]
     samples: Annotated[
@@ -333,7 +333,7 @@ class PolicyOptions(TypedDict, total=False):
         Option(
             "samples",
             "Samples of vote, and of verdict with a single drafter.",
-            Place.POLICY_FILE | Place.PAIR_TABLE | Place.ARM,
+            Surface.POLICY_FILE | Surface.PAIR_TABLE | Surface.ARM,
         ),
     ]
 
@@ -350,9 +350,9 @@ OPTIONS: Mapping[str, Option] = _declared()
 """By name, in the order of `PolicyOptions`."""
 
 
-def options_at(place: Place) -> dict[str, Option]:
-    """The options that may be set at a place, by name."""
-    return {name: option for name, option in OPTIONS.items() if place in option.places}
+def options_at(surface: Surface) -> dict[str, Option]:
+    """The options that may be set there, by name."""
+    return {name: option for name, option in OPTIONS.items() if surface in option.surfaces}
 
 
 def policy_with(policy: Policy, **options: Any) -> Policy:

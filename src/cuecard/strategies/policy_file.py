@@ -13,7 +13,7 @@ from typing import Any
 
 from cuecard import settings
 from cuecard.domain.errors import BadInput
-from cuecard.strategies.policy import Place, Policy, options_at, policy_with
+from cuecard.strategies.policy import Policy, Surface, options_at, policy_with
 from cuecard.strategies.run import known
 
 VERSION = 1
@@ -68,7 +68,7 @@ def read(path: Path) -> PolicyFile:
         if not (origin is None or isinstance(origin, dict)):
             raise BadInput("origin is not a table", "write [origin]")
         shown = None if origin is None else settings.build(Origin, origin, "origin.")
-        options = {name: option.kind for name, option in options_at(Place.POLICY_FILE).items()}
+        options = {name: option.kind for name, option in options_at(Surface.POLICY_FILE).items()}
         settings.check(table, {"strategy": str, **options})
         if "strategy" not in table:
             raise BadInput("strategy is missing", "write strategy = …")

@@ -61,7 +61,7 @@ async def _wrong(reply: Reply, question: Question) -> Misfit:
 
 
 def _repairer(team: Team, strategy: str) -> Player | None:
-    """Who repairs; None where nobody is left who could, or may."""
+    """The player that repairs; None where none is able, or allowed, to."""
     only = strategy.partition(":")[2]
     able = [player for player in team.survivors if _writes_json(player) and only in ("", player.role)]
     chosen = min(able, key=lambda player: player.role != "large", default=None)

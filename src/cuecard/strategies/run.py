@@ -1,4 +1,4 @@
-"""Answer one question with one strategy; what is left of it when a model fails; and the whole trace."""
+"""Answer one question with one strategy, with what is left of it when a model fails, or preview its route."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from cuecard.domain.suggestions import did_you_mean
 from cuecard.models.base import Model
 from cuecard.models.scope import outside
 from cuecard.strategies import baselines, paper
-from cuecard.strategies.acceptance import Verdict
-from cuecard.strategies.policy import Policy, Schedule
+from cuecard.strategies.acceptance import Verdict, accepted, may_agree
+from cuecard.strategies.policy import Policy
 from cuecard.strategies.repair import check_writers, fitting
 from cuecard.strategies.team import LAST_RESORT, Heard, Reply, Team
 
@@ -67,7 +67,7 @@ async def answer(
 
     `calls`: every call is recorded there, however the request ends.
 
-    Raises BadInput, ModelError when nobody is left (or `strict` is set), InvalidAnswer where JSON is asked for and no
+    Raises BadInput, ModelError when no model is left (or `strict` is set), InvalidAnswer where JSON is asked for and no
     answer fits."""
     decide, policy = known(strategy), policy or Policy()
     if question.schema is not None:
@@ -106,10 +106,10 @@ async def answer(
     )
 
 
-async def told(
+async def streamed(
     answering: Callable[[Callable[[Heard], None]], Coroutine[Any, Any, Outcome]],
 ) -> AsyncGenerator[Heard | Outcome]:
-    """What an answering tells its listener, and at last its outcome. Closing it cancels the answering, and waits."""
+    """The pieces of text that `answering` gives its listener, then its outcome. Closing it cancels and waits."""
     heard = asyncio.Queue[Heard | None]()
 
     async def work() -> Outcome:
@@ -138,14 +138,14 @@ def _at_hand(question: Question, team: Team, policy: Policy, late: TimeoutError)
 
 
 def _best(team: Team) -> Reply | None:
-    """What was said so far: what can be read first, reasoned before short, the large model's before another's."""
-    said = [(mode, reply) for mode, reply in team.replies if reply.text]
-    ranks = [(reply.answer.parsed, mode is not Mode.SHORT, reply.role == "large") for mode, reply in said]
-    return said[ranks.index(max(ranks))][1] if said else None
+    """The best reply so far: parsed first, reasoned before short, the large model's before another's."""
+    replies = [(mode, reply) for mode, reply in team.replies if reply.text]
+    ranks = [(reply.answer.parsed, mode is not Mode.SHORT, reply.role == "large") for mode, reply in replies]
+    return replies[ranks.index(max(ranks))][1] if replies else None
 
 
 def _concluded(question: Question, team: Team) -> Reply | None:
-    """What a reasoning that was not answered any more ends in, if that can be read; JSON is no such ending."""
+    """The conclusion of a reasoning that was cut before its answer, if it can be parsed; None for JSON."""
     if question.kind is AnswerKind.JSON:
         return None
     for player in team.players.values():
@@ -156,7 +156,7 @@ def _concluded(question: Question, team: Team) -> Reply | None:
 
 
 async def _rescue(question: Question, team: Team, failure: ModelError) -> Verdict:
-    """The answer of a model that still works: the one it has reasoned for, else a new one, else what anybody said."""
+    """The answer of a model that still works: its reasoned one, else a new one, else the best reply so far."""
     for player in sorted(team.survivors, key=lambda p: (p.role == LAST_RESORT, p.role != "large")):
         why = f"{failure.message}; the {player.role} model answered alone"
         at_hand = [(mode, reply) for mode, reply in team.replies if reply.role == player.role and reply.answer.parsed]
@@ -176,10 +176,45 @@ async def _rescue(question: Question, team: Team, failure: ModelError) -> Verdic
         except ModelError:
             continue
     if (reply := _best(team)) is not None:
-        why = f"{failure.message}; no model is left, what the {reply.role} model had said stands"
+        why = f"{failure.message}; no model is left, the {reply.role} model's last answer stands"
         return Verdict(reply, Route.DEGRADED, why)
     failures = [player.failed for player in team.players.values() if player.failed is not None]
     raise NoAnswer.after(failure, failures) from failure
 
 
-__all__ = ["STRATEGIES", "Schedule", "Strategy", "answer", "known", "register", "told"]
+CERTAIN_ROUTES: Mapping[str, Route] = {
+    "short": Route.DIRECT,
+    "reason": Route.DIRECT,
+    "transfer": Route.TRANSFERRED,
+    "vote": Route.VOTED,
+    "verdict": Route.JUDGED,
+}
+
+
+async def preview(
+    question: Question, models: Mapping[str, Model], strategy: str, policy: Policy, calls: list[Call] | None = None
+) -> tuple[Route, str, tuple[Call, ...]]:
+    """The route that a question would take without reasoning or reading: the route, why, and the calls made for it.
+
+    `calls`: as in `answer`. Of `mutual` it decides whether the short answers are accepted; where they are not, the
+    route may still be `confirmed`. Raises ModelError, BadInput.
+    """
+    plain = strategy.partition(":")[0]
+    if plain in CERTAIN_ROUTES:
+        return CERTAIN_ROUTES[plain], f"{plain} always takes this route", ()
+    if plain == "route":
+        hard = baselines.difficulty(question)
+        easy = hard < policy.route_difficulty
+        return (Route.DIRECT if easy else Route.ESCALATED), f"difficulty {hard:.2f} from the wording", ()
+    async with Team(models, policy, calls=calls) as team:
+        if plain == "cascade":
+            enough, sureness = baselines.sure(await team.small.short(question), policy.cascade_confidence)
+            route, why = (Route.DIRECT if enough else Route.ESCALATED), f"the small model {sureness}"
+        elif not may_agree(question, team):
+            route, why = Route.TRANSFERRED, "two such answers cannot be compared"
+        else:
+            small, large = await team.short_of(question, team.small, team.large)
+            agreed = await accepted(question, team, policy.accept, small, large)
+            route = Route.AGREED if agreed else Route.TRANSFERRED
+            why = agreed or "the short answers settle nothing: the small model would reason and the large one read"
+    return route, why, tuple(team.calls)

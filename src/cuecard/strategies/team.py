@@ -21,6 +21,7 @@ from cuecard.domain.token import AnswerToken
 from cuecard.models import prompt as layouts
 from cuecard.models.base import (
     AnswerDelta,
+    Event,
     Finished,
     Limits,
     Model,
@@ -42,7 +43,7 @@ LAST_RESORT = "third"
 
 @dataclass(frozen=True)
 class Reply:
-    """What one call said."""
+    """What one call answered."""
 
     role: str
     text: str
@@ -128,10 +129,18 @@ class Thought:
 
 
 @dataclass
-class Spent:
-    """What a call has used, once that is known."""
+class _Received:
+    """What a call has received so far."""
 
+    reasoning: str = ""
+    answer: str = ""
+    first_s: float | None = None
+    reasoning_end_s: float | None = None
     usage: Usage = field(default_factory=Usage)
+    finish: FinishReason = FinishReason.CANCELLED
+    logprob: float | None = None
+    tokens: tuple[AnswerToken, ...] = ()
+    error: str | None = None
 
 
 class Player:
@@ -180,7 +189,7 @@ class Player:
 
         Nothing on the thrifty schedule, which makes one call after the other.
 
-        Of a card that will be cut nobody knows yet what stays: only what stands before it is computed.
+        Of a card that will be cut only what stands before it is computed: what stays is not known yet.
         """
         if self.team.schedule is Schedule.THRIFTY or self.team.policy.early_stop is not None:
             return
@@ -199,8 +208,8 @@ class Player:
         style = self.model.abilities.style
         own = layouts.reason(question, style).closed_after(card)
         prompt = own if wrote else layouts.read(question, card, self.card_format(question), style)
-        with self._prefill(Mode.WEIGH) as spent:
-            weighed, spent.usage = await cast(Weigher, self.model).weigh(prompt, answer, by)
+        with self._prefill(Mode.WEIGH) as received:
+            weighed, received.usage = await cast(Weigher, self.model).weigh(prompt, answer, by)
         return weighed
 
     def card_format(self, question: Question) -> CardFormat:
@@ -218,77 +227,88 @@ class Player:
     async def _call(
         self, question: Question, prompt: Prompt, thought: Thought | None = None, limits: Limits | None = None
     ) -> Reply:
-        clock, limits = self.team.clock, self._own(limits or self.team.policy.limits, prompt.mode)
-        tokens: tuple[AnswerToken, ...] = ()
-        start, first, usage, finish, logprob, error = clock(), None, Usage(), FinishReason.CANCELLED, None, None
-        reasoning, answer, number, closed = "", "", self.team.next_call(), None
+        limits = self._own(limits or self.team.policy.limits, prompt.mode)
+        start, number, received = self.team.clock(), self.team.next_call(), _Received()
         try:
             async with (
                 asyncio.timeout(limits.timeout_s) as limit,
                 aclosing(self.model.stream(prompt, limits)) as events,
             ):
                 async for event in events:
-                    match event:
-                        case ReasoningDelta(text) | AnswerDelta(text):
-                            first = clock() if first is None else first
-                            is_reasoning = isinstance(event, ReasoningDelta)
-                            reasoning, answer = (
-                                (reasoning + text, answer) if is_reasoning else (reasoning, answer + text)
-                            )
-                            if thought is not None and is_reasoning:
-                                thought.grow(text)
-                            self.team.tell(Heard(self.role, prompt.mode, text, is_reasoning, number))
-                            if not is_reasoning and _is_stopped(answer, text, question, limits):
-                                finish = FinishReason.STOP
-                                break
-                        case ReasoningEnded():
-                            closed = clock()
-                            if thought is not None:
-                                thought.end()
-                        case Progress():
-                            usage = event.usage
-                        case Finished():
-                            usage, finish, logprob = event.usage, event.finish_reason, event.answer_logprob
-                            tokens = event.tokens
-                        case Started():
-                            pass
+                    self._receive(event, received, thought, prompt.mode, number)
+                    if isinstance(event, AnswerDelta) and _is_stopped(received.answer, event.text, question, limits):
+                        received.finish = FinishReason.STOP
+                        break
         except TimeoutError as late:
             took = f"took longer than {limits.timeout_s:g} s" if limit.expired() else "reports a time-out of its own"
             self.failed = ModelTimeout(f"{self.model.name} {took}")
-            finish, error = FinishReason.ERROR, str(self.failed)
+            received.finish, received.error = FinishReason.ERROR, str(self.failed)
             raise self.failed from late
         except ModelError as failure:
-            finish, error, self.failed = FinishReason.ERROR, str(failure), failure
+            received.finish, received.error, self.failed = FinishReason.ERROR, str(failure), failure
             raise
         finally:
-            times = (start, first, clock())
-            call = Call(
-                self.role,
-                self.model.name,
-                prompt.mode,
-                *times,
-                usage,
-                finish,
-                reasoning or None,
-                answer or None,
-                logprob,
-                error,
-                closed,
-            )
-            self.team.record(call)
-        cut = finish is FinishReason.LENGTH and not (question.kind is AnswerKind.JSON and is_whole(answer))
-        reply = Reply(
-            self.role,
-            answer.strip(),
-            UNPARSED if cut else await extract_soon(answer, question),
-            reasoning,
-            _confidence(question.kind, logprob, usage, reasoning),
-            cut,
-            tokens,
-            finish if finish in REASONING_CUT else None,
-        )
+            self.team.record(self._recorded(received, prompt.mode, start))
+        reply = await self._reply(received, question)
         self.team.replies.append((prompt.mode, reply))
         return reply
+
+    def _receive(self, event: Event, received: _Received, thought: Thought | None, mode: Mode, number: int) -> None:
+        """Adds an event to what a call has received; the listener and the reasoning under way get each piece."""
+        match event:
+            case ReasoningDelta(text) | AnswerDelta(text):
+                if received.first_s is None:
+                    received.first_s = self.team.clock()
+                is_reasoning = isinstance(event, ReasoningDelta)
+                if is_reasoning:
+                    received.reasoning += text
+                    if thought is not None:
+                        thought.grow(text)
+                else:
+                    received.answer += text
+                self.team.tell(Heard(self.role, mode, text, is_reasoning, number))
+            case ReasoningEnded():
+                received.reasoning_end_s = self.team.clock()
+                if thought is not None:
+                    thought.end()
+            case Progress():
+                received.usage = event.usage
+            case Finished():
+                received.usage, received.finish, received.tokens = event.usage, event.finish_reason, event.tokens
+                received.logprob = event.answer_logprob
+            case Started():
+                pass
+
+    def _recorded(self, received: _Received, mode: Mode, start_s: float) -> Call:
+        return Call(
+            self.role,
+            self.model.name,
+            mode,
+            start_s,
+            received.first_s,
+            self.team.clock(),
+            received.usage,
+            received.finish,
+            received.reasoning or None,
+            received.answer or None,
+            received.logprob,
+            received.error,
+            received.reasoning_end_s,
+        )
+
+    async def _reply(self, received: _Received, question: Question) -> Reply:
+        whole_json = question.kind is AnswerKind.JSON and is_whole(received.answer)
+        cut = received.finish is FinishReason.LENGTH and not whole_json
+        return Reply(
+            self.role,
+            received.answer.strip(),
+            UNPARSED if cut else await extract_soon(received.answer, question),
+            received.reasoning,
+            _confidence(question.kind, received.logprob, received.usage, received.reasoning),
+            cut,
+            received.tokens,
+            received.finish if received.finish in REASONING_CUT else None,
+        )
 
     def _own(self, limits: Limits, mode: Mode) -> Limits:
         """The limits, with token ids where they are those of this model, and only where it answers."""
@@ -315,26 +335,25 @@ class Player:
             await self._warm(layouts.growing(question, "", self.card_format(question), self.model.abilities.style))
 
     async def _warm(self, prompt: Prompt) -> None:
-        with self._prefill(Mode.WARM) as spent:
-            spent.usage = await self.model.warm(prompt)
+        with self._prefill(Mode.WARM) as received:
+            received.usage = await self.model.warm(prompt)
 
     @contextmanager
-    def _prefill(self, mode: Mode) -> Iterator[Spent]:
+    def _prefill(self, mode: Mode) -> Iterator[_Received]:
         """Records a call that decodes nothing, however it ends."""
-        start, spent, finish, error = self.team.clock(), Spent(), FinishReason.CANCELLED, None
+        start, received = self.team.clock(), _Received()
         try:
-            yield spent
-            finish = FinishReason.STOP
+            yield received
+            received.finish = FinishReason.STOP
         except TimeoutError as late:
             failure = ModelTimeout(f"{self.model.name} reports a time-out of its own")
-            finish, error = FinishReason.ERROR, str(failure)
+            received.finish, received.error = FinishReason.ERROR, str(failure)
             raise failure from late
         except ModelError as failure:
-            finish, error = FinishReason.ERROR, str(failure)
+            received.finish, received.error = FinishReason.ERROR, str(failure)
             raise
         finally:
-            end = self.team.clock()
-            self.team.record(Call(self.role, self.model.name, mode, start, None, end, spent.usage, finish, error=error))
+            self.team.record(self._recorded(received, mode, start))
 
 
 async def cancelled(task: asyncio.Task[Any]) -> None:
@@ -380,7 +399,7 @@ class Team:
         self.policy, self.schedule = policy, policy.schedule_of(models)
         self.players = {role: Player(role, model, self) for role, model in models.items()}
         if {"small", "large"} <= models.keys():
-            card_selection.check(policy.cut, models)  # said before anything is spent
+            card_selection.check(policy.cut, models)  # before any call is made
         self.calls: list[Call] = [] if calls is None else calls
         self.replies: list[tuple[Mode, Reply]] = []
         self._listen = listen
@@ -461,7 +480,7 @@ class Team:
         player = self[written.role] if who == "writer" else self.large
         answer = written.answer.text or written.text
         if not answer.strip():
-            return card  # it has said nothing that could look back at its reasoning
+            return card  # no answer that could look back at the reasoning
         return cut(card, await player.weigh(question, card, answer, by, wrote=player.role == written.role))
 
     def next_call(self) -> int:

@@ -21,13 +21,13 @@ from cuecard.cli.evals.study import (
 )
 from cuecard.cli.options import takes_policy_options
 from cuecard.evals.study.study import ARMS, CALL_S, Study
-from cuecard.strategies.policy import Place
+from cuecard.strategies.policy import Surface
 
 Maybe = typer.Option
 
 
 @takes_policy_options(
-    Place.STUDY,
+    Surface.STUDY,
     {
         "budget": "Most tokens of reasoning, where an arm does not say.",
         "timeout_s": "Most seconds a call may take, waiting at its server included.",

@@ -18,7 +18,7 @@ from cuecard.evals.analysis.tune import Observation
 from cuecard.evals.arm import LIVE, Arm, parse
 from cuecard.evals.summary.ledger import Price, ledger
 from cuecard.models.base import Limits
-from cuecard.strategies.policy import Acceptance, Place, Policy, options_at
+from cuecard.strategies.policy import Acceptance, Policy, Surface, options_at
 from cuecard.strategies.policy_file import PolicyFile
 
 Record = Mapping[str, Any]
@@ -96,7 +96,7 @@ def file_of(arm: Arm) -> PolicyFile:
     """The arm as a policy file, all that matters to its strategy written out."""
     options = {
         name: value
-        for name, option in options_at(Place.POLICY_FILE).items()
+        for name, option in options_at(Surface.POLICY_FILE).items()
         if (value := option.of(arm.policy)) is not None
     }
     plain = arm.strategy.partition(":")[0]

@@ -28,7 +28,7 @@ from cuecard.evals.storage.requests import Seat
 from cuecard.evals.storage.untimed import BATCHED
 from cuecard.models import spec
 from cuecard.models.base import Model
-from cuecard.strategies.policy import Place, Policy, options_at, policy_with
+from cuecard.strategies.policy import Policy, Surface, options_at, policy_with
 
 ARMS = ("short:small", "short:large", "reason:small", "reason:large", "transfer", "mutual")
 AT_ONCE_SERVED = 8
@@ -170,7 +170,7 @@ def read(path: Path) -> Study:
     tables = settings.read(path)
     models = {role: table for role, table in tables.items() if isinstance(table, dict)}
     options = {key: value for key, value in tables.items() if key not in models}
-    of_policy = {name: option.kind for name, option in options_at(Place.STUDY).items()}
+    of_policy = {name: option.kind for name, option in options_at(Surface.STUDY).items()}
     with settings.in_file(path):
         settings.check(options, {**KEYS, **of_policy})
         for role, table in models.items():

@@ -28,7 +28,7 @@ from cuecard.models import spec
 from cuecard.models.openai.constraints import Dialect
 from cuecard.models.openai.families import named
 from cuecard.models.prompt import CardFormat
-from cuecard.strategies.policy import Option, Place, Policy, options_at, policy_with
+from cuecard.strategies.policy import Option, Policy, Surface, options_at, policy_with
 
 EFFORTS: Mapping[str, int] = {"minimal": 256, "low": 512, "medium": 2048, "high": 8192, "xhigh": 16384}
 """Reasoning tokens for OpenAI's `reasoning_effort`; `none` is a short answer of the large model."""
@@ -119,7 +119,7 @@ def _policy_fields() -> dict[str, Any]:
             Annotated[(StrictBool if option.kind is bool else option.kind) | None, checked(option)],
             defaults.get(name),
         )
-        for name, option in options_at(Place.PAIR_TABLE).items()
+        for name, option in options_at(Surface.PAIR_TABLE).items()
     }
 
 
@@ -172,7 +172,7 @@ class PairSettings(PolicySettings):
 
     def policy_of(self, base: Policy) -> Policy:
         """The policy of requests that set no option themselves."""
-        options = {name: getattr(self, name) for name in options_at(Place.PAIR_TABLE)}
+        options = {name: getattr(self, name) for name in options_at(Surface.PAIR_TABLE)}
         return policy_with(replace(base, rescue=Mode(self.rescue)), **options)
 
 

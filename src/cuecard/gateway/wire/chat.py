@@ -20,7 +20,7 @@ from cuecard.gateway.wire.parameters.values import count, flag, number, object_o
 from cuecard.gateway.wire.tools import tool_history, tools
 from cuecard.gateway.wire.tools.tools import ToolCall, Tools
 from cuecard.gateway.wire.usage import Json, estimated_tokens, usage
-from cuecard.strategies.policy import Place, options_at
+from cuecard.strategies.policy import Surface, options_at
 
 PING = b": ping\n\n"
 """A comment among server-sent events: it keeps a connection alive."""
@@ -29,7 +29,7 @@ Fetch = Callable[[str], Image]
 
 PARTS = 'there are: text, image_url; an image is {"type": "image_url", "image_url": {"url": "data:image/png;base64,…"}}'
 REASONING = ("effort", "max_tokens", "exclude", "enabled", "summary")
-OPTIONS = options_at(Place.REQUEST)
+OPTIONS = options_at(Surface.REQUEST)
 OVERRIDES = ("strategy", *OPTIONS, "kind", "options", "max_latency_ms", "max_cost")
 GO_ON = "Go on from where your last message ends."
 MOST_NAME = 200
