@@ -30,7 +30,8 @@ import aiohttp
 from common import save
 from cuecard.gateway.admission.budgets import Budget
 from cuecard.gateway.admission.keys import digest, make
-from cuecard.testing.mock_server import MockServer, Pace, Received, Says
+from cuecard.testing.mock_server import MockServer
+from cuecard.testing.replies import Completion, Pace, Received
 from gateway import free_port, resident_mib, started
 
 TICKET = re.compile(r"t[0-9]{9}")
@@ -44,10 +45,10 @@ SWEEP_S = 1.0
 # --- the upstream, in a process of its own ----------------------------------------------------------------------------
 
 
-def answer(request: Received) -> Says:
+def answer(request: Received) -> Completion:
     [ticket] = set(TICKET.findall(json.dumps(request.body["messages"])))
     thought = f"Let me see what {ticket} is about. " + f"It is {ticket} again. " * 4
-    return Says(f"Ticket {ticket} is open, and {ticket} waits for its owner.", thought, pace=PACE)
+    return Completion(f"Ticket {ticket} is open, and {ticket} waits for its owner.", thought, pace=PACE)
 
 
 class Ledger:

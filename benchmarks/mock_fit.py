@@ -13,14 +13,15 @@ from cuecard.latency.analysis import fit
 from cuecard.latency.server.profile import Wish, profile
 from cuecard.models.spec import Served
 from cuecard.report.page.machine import machine
-from cuecard.testing.mock_server import MockServer, Pace, Says
+from cuecard.testing.mock_server import MockServer
+from cuecard.testing.replies import Completion, Pace
 
 PACE = Pace(first_s=0.05, prompt_token_s=1e-4, token_s=0.008)
 KNOWN = {"fixed_s": PACE.first_s, "prefill_s_per_token": PACE.prompt_token_s, "decode_s_per_token": PACE.token_s}
 
 
 async def measure(out: Path) -> None:
-    async with MockServer([Says("four five six", pace=PACE)], visual_px=32, running_usage=True) as url:
+    async with MockServer([Completion("four five six", pace=PACE)], visual_px=32, running_usage=True) as url:
         wish = Wish(
             [Served(url, "mock")],
             output_tokens=(1, 8, 32, 64),

@@ -1,4 +1,4 @@
-"""A server with known latencies, which tells under /told what it did:  python benchmarks/paced.py
+"""A server with known latencies, which tells under /received what it did:  python benchmarks/paced.py
 
 Prints its address. Each model has a pace of its own; an image is a token a square of 32 pixels.
 """
@@ -7,24 +7,27 @@ from __future__ import annotations
 
 import asyncio
 
-from cuecard.testing.mock_server import MockServer, Pace, Received, Says
+from cuecard.testing.mock_server import MockServer
+from cuecard.testing.replies import Completion, Pace, Received
 
 LONG = " ".join(f"w{number}" for number in range(64))
 THOUGHT = " ".join(f"r{number}" for number in range(40))
-SAYS = {
-    "plain": Says(LONG, pace=Pace(first_s=0.1, token_s=0.01)),
-    "prefill": Says(LONG, pace=Pace(first_s=0.02, prompt_token_s=0.0005, token_s=0.01)),
-    "stalls": Says(LONG, THOUGHT, thinks=True, pace=Pace(first_s=0.1, token_s=0.008, stalls_s={8: 0.15, 24: 0.05})),
-    "bundles": Says(LONG, THOUGHT, thinks=True, pace=Pace(first_s=0.1, token_s=0.005, bundle=4)),
+COMPLETIONS = {
+    "plain": Completion(LONG, pace=Pace(first_s=0.1, token_s=0.01)),
+    "prefill": Completion(LONG, pace=Pace(first_s=0.02, prompt_token_s=0.0005, token_s=0.01)),
+    "stalls": Completion(
+        LONG, THOUGHT, thinks=True, pace=Pace(first_s=0.1, token_s=0.008, stalls_s={8: 0.15, 24: 0.05})
+    ),
+    "bundles": Completion(LONG, THOUGHT, thinks=True, pace=Pace(first_s=0.1, token_s=0.005, bundle=4)),
 }
 
 
-def script(request: Received) -> Says:
-    return SAYS[request.body["model"]]
+def script(request: Received) -> Completion:
+    return COMPLETIONS[request.body["model"]]
 
 
 async def serve() -> None:
-    async with MockServer(script, models=list(SAYS), prefix_cache=True, visual_px=32, running_usage=True) as url:
+    async with MockServer(script, models=list(COMPLETIONS), prefix_cache=True, visual_px=32, running_usage=True) as url:
         print(url, flush=True)
         await asyncio.Event().wait()
 

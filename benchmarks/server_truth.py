@@ -57,7 +57,7 @@ def paced() -> Iterator[str]:
 
 def told(url: str, model: str) -> list[dict[str, Any]]:
     """What the server did for a model, in the order in which requests came."""
-    with urllib.request.urlopen(f"{url}/told", timeout=30) as answer:
+    with urllib.request.urlopen(f"{url}/received", timeout=30) as answer:
         found = json.load(answer)["requests"]
     return sorted((each for each in found if each["model"] == model), key=lambda each: each["at_s"])
 

@@ -29,7 +29,8 @@ sys.path.insert(0, str(HERE.parent / "tests" / "gateway"))
 from gateways import gateway  # noqa: E402
 
 from cuecard.models import spec  # noqa: E402
-from cuecard.testing.mock_server import HttpError, MockServer, Received, Reply, Says  # noqa: E402
+from cuecard.testing.mock_server import MockServer  # noqa: E402
+from cuecard.testing.replies import Completion, HttpError, Received, Reply  # noqa: E402
 
 PARTS = {"type": "array", "items": {"$ref": "#/$defs/part"}}
 SCHEMAS: dict[str, Any] = {
@@ -72,7 +73,7 @@ def faulty(rng: Random) -> Any:
     """What a server without constrained decoding may say; it knows no patterns, and fails at times."""
 
     def reply(request: Received) -> Reply:
-        return HttpError(500) if rng.random() < 0.03 else Says(rng.choice(ANSWERS), "One after the other.")
+        return HttpError(500) if rng.random() < 0.03 else Completion(rng.choice(ANSWERS), "One after the other.")
 
     return reply
 

@@ -16,7 +16,8 @@ from test_hub import ROWS, parquet
 
 from cuecard.evals.arm import parse_all
 from cuecard.evals.study.study import read
-from cuecard.testing.mock_server import MockServer, Received, Says
+from cuecard.testing.mock_server import MockServer
+from cuecard.testing.replies import Completion, Received
 
 FOLDER = Path(__file__).parents[2] / "studies" / "qwen3-vl"
 STUDIES = sorted(FOLDER.glob("*.toml"))
@@ -24,13 +25,13 @@ ANSWERS = {"letter": "A", "yes or no": "yes", "number": "4", "word": "spain"}
 REASONING = "The picture shows it. It is plain to see."
 
 
-def says(request: Received) -> Says:
+def says(request: Received) -> Completion:
     """Prose, as an Instruct model is asked for it, or an answer at once; of the kind that the instruction names."""
     text = json.dumps(request.body["messages"][-1])
     answer = next((said for words, said in ANSWERS.items() if words in text), "none")
     if "Think step by step" in text and REASONING not in text:
-        return Says(f"{REASONING}\n\nAnswer: {answer}")
-    return Says(answer)
+        return Completion(f"{REASONING}\n\nAnswer: {answer}")
+    return Completion(answer)
 
 
 def rows(name: str) -> list[dict[str, Any]]:

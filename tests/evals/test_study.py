@@ -21,7 +21,8 @@ import pytest
 
 from cuecard.domain.errors import BadInput
 from cuecard.evals.study.study import ARMS, Study, read
-from cuecard.testing.mock_server import MockServer, Received, Says
+from cuecard.testing.mock_server import MockServer
+from cuecard.testing.replies import Completion, Received
 
 MODELS = ("qwen3-small", "qwen3-large")
 QUESTIONS = 40
@@ -98,13 +99,13 @@ async def bench(folder: Path, questions: int = QUESTIONS, delay_s: float = 0.004
     ]
     (folder / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))
 
-    def reply(request: Received) -> Says:
+    def reply(request: Received) -> Completion:
         body: dict[str, Any] = request.body
         text = " ".join(str(message["content"]) for message in body["messages"] if message["role"] == "user")
         thinks = bool((body.get("chat_template_kwargs") or {}).get("enable_thinking"))
         made.seen.append(identity(body["model"], text, thinks))
         short = "B" if body["model"] == MODELS[0] else "A"
-        return Says("A" if thinks else short, "It is red, so it is A." if thinks else "", delay_s=delay_s)
+        return Completion("A" if thinks else short, "It is red, so it is A." if thinks else "", delay_s=delay_s)
 
     server = MockServer(reply, models=MODELS)
     async with server as url:

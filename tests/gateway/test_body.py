@@ -13,7 +13,8 @@ from gateways import COUNT, agreeing, gateway
 
 from cuecard.gateway.upstream.pool import Breaker, Pool, Replica
 from cuecard.models.openai import OpenAIModel
-from cuecard.testing.mock_server import MockServer, Says
+from cuecard.testing.mock_server import MockServer
+from cuecard.testing.replies import Completion
 
 pytestmark = pytest.mark.timeout(20)
 ASKED = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
@@ -59,7 +60,7 @@ async def test_numbers_are_numbers_and_within_bounds():
 
 
 async def test_no_such_number_is_passed_on_either():
-    async with MockServer([Says("x")]) as url:
+    async with MockServer([Completion("x")]) as url:
         pool = Pool([Replica(OpenAIModel(url, "mock"), Breaker(lambda: 0.0))])
         models = {"small": agreeing()["small"], "large": pool}
         async with gateway(models, pass_to="large") as client, plain_client(client) as plain:

@@ -19,7 +19,7 @@ from cuecard.models.images.images import data_url
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.replay import Says, ScriptedModel
 from cuecard.testing.mock_server import MockServer
-from cuecard.testing.mock_server import Says as Replies
+from cuecard.testing.replies import Completion
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -372,7 +372,7 @@ async def test_more_images_than_are_taken_are_refused_before_any_is_looked_at():
 
 async def test_control_tokens_of_users_and_of_a_models_reasoning_reach_no_server():
     token, thought = "<|im_end|>", "One cat. <|im_start|>system"
-    replies = {"small": Replies("2", thought), "large": Replies("5")}
+    replies = {"small": Completion("2", thought), "large": Completion("5")}
     servers = {role: MockServer([reply], models=[role]) for role, reply in replies.items()}
     async with servers["small"] as small, servers["large"] as large:
         models = {role: OpenAIModel(url, role, family="plain") for role, url in (("small", small), ("large", large))}

@@ -14,7 +14,8 @@ from gateways import COUNT, gateway
 
 from cuecard.gateway.upstream.pool import Breaker, Pool, Replica
 from cuecard.models.openai import OpenAIModel
-from cuecard.testing.mock_server import MockServer, Received, Reply, Says
+from cuecard.testing.mock_server import MockServer
+from cuecard.testing.replies import Completion, Received, Reply
 
 pytestmark = pytest.mark.timeout(60)
 ASKED: dict[str, Any] = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
@@ -28,7 +29,7 @@ def says(short: str, reasoned: str) -> Any:
     def script(request: Received) -> Reply:
         said = str(request.body["messages"])
         later = "step by step" in said or THOUGHT in said
-        return Says(reasoned, THOUGHT, delay_s=0.03) if later else Says(short, delay_s=0.03)
+        return Completion(reasoned, THOUGHT, delay_s=0.03) if later else Completion(short, delay_s=0.03)
 
     return script
 

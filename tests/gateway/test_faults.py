@@ -20,26 +20,26 @@ from cuecard.models.base import AnswerDelta, Event, Limits
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.prompt import PROSE, Prompt, short
 from cuecard.strategies.policy import Acceptance, Policy
-from cuecard.testing.mock_server import (
+from cuecard.testing.mock_server import MockServer
+from cuecard.testing.replies import (
     BadJson,
+    Completion,
     Cut,
-    ErrorEvent,
     Framing,
     HangUp,
     HttpError,
-    MockServer,
-    Raw,
+    RawResponse,
     Received,
     Reply,
-    Says,
     Stall,
+    StreamError,
 )
 
 pytestmark = pytest.mark.timeout(30)
 
 Script = Reply | str | Sequence[Reply] | Callable[[Received], Reply]
 THOUGHT = "One cat, two cats, three."
-FINE = Says("3", THOUGHT)
+FINE = Completion("3", THOUGHT)
 POLICY = Policy(accept=Acceptance.parse("agree"), limits=replace(Limits(), timeout_s=0.8))
 UNHURRIED = replace(POLICY.limits, timeout_s=5)
 """Where nothing is to time out, however busy the machine is."""
@@ -64,9 +64,9 @@ REASONS = sse(delta(reasoning=THOUGHT))
 SAYS_3 = sse(delta(content="3"))
 
 
-def streamed(*parts: bytes) -> Raw:
+def streamed(*parts: bytes) -> RawResponse:
     """The reasoning, and what comes in place of a plain answer behind it."""
-    return Raw((REASONS, *parts))
+    return RawResponse((REASONS, *parts))
 
 
 def whole(message: dict[str, Any]) -> HttpError:
@@ -85,21 +85,21 @@ FATAL: dict[str, Reply | str] = {
     "no such host": "http://name.invalid/v1",
     "hangs up": HangUp(),
     "never answers": Stall(),
-    "stalls in the midst": Says("3", THOUGHT, after=Stall(1), piece=1),
-    "is cut": Says("3", THOUGHT, after=Cut(1), piece=1),
-    "is cut cleanly": Says("3", THOUGHT, after=Cut(1, clean=True), piece=1),
-    "never ends": Says("3 " * 10**5, THOUGHT, delay_s=0.3),
-    "bad JSON": Says("3", THOUGHT, after=BadJson(1), piece=1),
-    "an error in the stream": Says("3", THOUGHT, after=ErrorEvent(1), piece=1),
+    "stalls in the midst": Completion("3", THOUGHT, after=Stall(1), piece=1),
+    "is cut": Completion("3", THOUGHT, after=Cut(1), piece=1),
+    "is cut cleanly": Completion("3", THOUGHT, after=Cut(1, clean=True), piece=1),
+    "never ends": Completion("3 " * 10**5, THOUGHT, delay_s=0.3),
+    "bad JSON": Completion("3", THOUGHT, after=BadJson(1), piece=1),
+    "an error in the stream": Completion("3", THOUGHT, after=StreamError(1), piece=1),
     "an error with status 200": HttpError(200, {"error": {"message": "the engine died"}}),
     "an object that is an error": streamed(sse({"object": "error", "message": "the engine died"})),
     "a detail": streamed(sse({"detail": "the engine died"})),
     "an error event": streamed(SAYS_3, b"event: error\ndata: the engine died\n\n"),
     "a prompt that is too long": refused(400, "maximum context length is 9 tokens", "context_length_exceeded"),
     "a filter": refused(400, "it violates the policy", "content_filter"),
-    "a filter of the answer": Says("3", THOUGHT, finish_reason="content_filter"),
+    "a filter of the answer": Completion("3", THOUGHT, finish_reason="content_filter"),
     "a wrong key": refused(401, "Incorrect API key", "invalid_api_key"),
-    "only tool calls": Raw((sse(delta(tool_calls=[CALL])), sse(STOP), DONE)),
+    "only tool calls": RawResponse((sse(delta(tool_calls=[CALL])), sse(STOP), DONE)),
     "a page": HttpError(200, "<html><title>Welcome</title></html>"),
     **{str(status): HttpError(status, {"error": {"message": "no"}}) for status in (400, 401, 404, 408, 429, 500, 503)},
 }
@@ -130,15 +130,17 @@ HARMLESS: dict[str, Reply] = {
         for number in ("-Infinity", "NaN", "900.0")
     },
     "half characters": streamed(sse(delta(content="3 \ud83d")), sse(delta(content="\ude00\udcaf")), sse(STOP), DONE),
-    "a byte order mark": Raw((b"\xef\xbb\xbf" + REASONS, SAYS_3, sse(STOP), DONE)),
-    "lone carriage returns": Raw(tuple(part.replace(b"\n", b"\r") for part in (REASONS, SAYS_3, sse(STOP), DONE))),
+    "a byte order mark": RawResponse((b"\xef\xbb\xbf" + REASONS, SAYS_3, sse(STOP), DONE)),
+    "lone carriage returns": RawResponse(
+        tuple(part.replace(b"\n", b"\r") for part in (REASONS, SAYS_3, sse(STOP), DONE))
+    ),
     "an invalid byte": streamed(sse(delta(content="3 N")).replace(b"N", b"\xff"), sse(STOP), DONE),
     "data over several lines": streamed(SAYS_3.replace(b", ", b",\ndata: "), sse(STOP), DONE),
     "no finish reason": streamed(SAYS_3, DONE),
-    "a mention of tags": Says("The `<think>` tag holds 3.", THOUGHT),
-    "an end of turn": Says("3<|im_end|>", THOUGHT),
+    "a mention of tags": Completion("The `<think>` tag holds 3.", THOUGHT),
+    "an end of turn": Completion("3<|im_end|>", THOUGHT),
     **{
-        f"reasoning behind {opens}": Says(f"{opens}{THOUGHT}{closes}3")
+        f"reasoning behind {opens}": Completion(f"{opens}{THOUGHT}{closes}3")
         for opens, closes in (
             ("<mm:think>", "</mm:think>"),
             ("<seed:think>", "</seed:think>"),
@@ -148,14 +150,14 @@ HARMLESS: dict[str, Reply] = {
             ("<ponder>", "</ponder>"),
         )
     },
-    "unknown tags in the reasoning": Says("3", f"<ponder>{THOUGHT}</ponder>"),
-    "the wrong field": Says("3", framing=Framing.MISFILED),
-    "a huge answer": Says("The answer is 3. " + "Indeed. " * 10**4),
+    "unknown tags in the reasoning": Completion("3", f"<ponder>{THOUGHT}</ponder>"),
+    "the wrong field": Completion("3", framing=Framing.MISFILED),
+    "a huge answer": Completion("The answer is 3. " + "Indeed. " * 10**4),
     "a refusal": streamed(sse(delta(refusal="I cannot help with that.")), sse(STOP), DONE),
 }
 SCRIPTED = {name: reply for name, reply in FATAL.items() if not isinstance(reply, str)}
-EMPTY = Says("", "")
-ONLY_REASONING = Says("", THOUGHT, thinks=True)
+EMPTY = Completion("", "")
+ONLY_REASONING = Completion("", THOUGHT, thinks=True)
 
 
 def replica(url: str, name: str) -> Replica:
@@ -264,7 +266,7 @@ async def test_when_neither_says_anything_it_is_an_error_that_may_be_tried_again
 
 def later(reply: Reply, at_first: str) -> Script:
     """A short answer, and what the server does when it is to reason or to read."""
-    return [Says(at_first), reply]
+    return [Completion(at_first), reply]
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
@@ -343,7 +345,7 @@ async def test_the_large_model_reasons_where_it_is_told_to_stand_in_for_the_smal
 async def test_a_server_that_does_not_stop_where_it_is_told_is_hung_up_on():
     def deaf(request: Received) -> Reply:
         del request.body["max_tokens"]
-        return Says("3 " * 10**5)
+        return Completion("3 " * 10**5)
 
     async with MockServer(deaf, models=["large"]) as url:
         model = OpenAIModel(url, "large", family="plain")
@@ -354,7 +356,7 @@ async def test_a_server_that_does_not_stop_where_it_is_told_is_hung_up_on():
 
 
 async def test_what_failed_by_itself_is_tried_elsewhere():
-    async with MockServer([HttpError(500)]) as one, MockServer([Says("3")]) as other:
+    async with MockServer([HttpError(500)]) as one, MockServer([Completion("3")]) as other:
         pool = Pool([replica(one, "mock"), replica(other, "mock")])
         for _ in range(4):
             events = [event async for event in pool.stream(PROMPT, Limits())]

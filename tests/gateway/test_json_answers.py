@@ -16,7 +16,8 @@ from jsonschema import Draft202012Validator
 
 from cuecard.models.openai import OpenAIModel
 from cuecard.strategies.run import STRATEGIES
-from cuecard.testing.mock_server import Framing, HttpError, MockServer, Received, Reply, Says
+from cuecard.testing.mock_server import MockServer
+from cuecard.testing.replies import Completion, Framing, HttpError, Received, Reply
 
 COUNT = {
     "type": "object",
@@ -34,24 +35,24 @@ def is_repair(request: Received) -> bool:
 
 
 def repairs(request: Received) -> Reply:
-    return Says(FITS if is_repair(request) else '{"count": "three"}', "One, two, three.")
+    return Completion(FITS if is_repair(request) else '{"count": "three"}', "One, two, three.")
 
 
 def prose(request: Received) -> Reply:
-    return Says(PROSE, "One, two, three.")
+    return Completion(PROSE, "One, two, three.")
 
 
 def fences(request: Received) -> Reply:
-    return Says(f"Here it is:\n```json\n{FITS}\n```\nDone.", "One, two, three.")
+    return Completion(f"Here it is:\n```json\n{FITS}\n```\nDone.", "One, two, three.")
 
 
 def constrained(request: Received) -> Reply:
-    return Says(FITS if "response_format" in request.body else PROSE, "One, two, three.")
+    return Completion(FITS if "response_format" in request.body else PROSE, "One, two, three.")
 
 
 def tagged(request: Received) -> Reply:
     answer = FITS if "response_format" in request.body else PROSE
-    return Says(answer, "One, {two}, three.", framing=Framing.TAGS)
+    return Completion(answer, "One, {two}, three.", framing=Framing.TAGS)
 
 
 @asynccontextmanager
@@ -136,7 +137,7 @@ async def test_where_the_large_model_has_failed_the_small_one_repairs() -> None:
 
 
 async def test_an_answer_of_another_call_that_fits_is_preferred_to_an_error() -> None:
-    async with serving(lambda _: Says(FITS, "Three."), prose) as (client, _):
+    async with serving(lambda _: Completion(FITS, "Three."), prose) as (client, _):
         text, done = await answered(client, stream=False, **asking(strategy="mutual"))
     assert text == FITS
     assert done.cuecard["route"] == "degraded"
@@ -144,7 +145,7 @@ async def test_an_answer_of_another_call_that_fits_is_preferred_to_an_error() ->
 
 async def test_a_cut_answer_that_stays_cut_is_an_error_that_says_so() -> None:
     def long(request: Received) -> Reply:
-        return Says(json.dumps({"count": 3, "why": "because " * 50}), "Three.")
+        return Completion(json.dumps({"count": 3, "why": "because " * 50}), "Three.")
 
     async with serving(long) as (client, _):
         text, _ = await answered(client, stream=False, **asking({"type": "object"}, "short", max_tokens=10))
@@ -292,7 +293,7 @@ ANSWERS = st.one_of(
 )
 async def test_whatever_is_said_a_served_answer_fits(schema: Any, said: list[str], strategy: str, stream: bool) -> None:
     turns = iter(said * 40)
-    async with serving(lambda _: Says(next(turns), "Hm.")) as (client, _):
+    async with serving(lambda _: Completion(next(turns), "Hm.")) as (client, _):
         text, _ = await answered(client, stream=stream, **asking(schema, strategy))
     if not text.startswith("error: "):
         assert Draft202012Validator(schema).is_valid(json.loads(text))

@@ -23,7 +23,8 @@ from cuecard.gateway.upstream.pool import Breaker, Pool, Replica
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.replay import Says, ScriptedModel
 from cuecard.strategies.run import answer
-from cuecard.testing.mock_server import MockServer, Stall
+from cuecard.testing.mock_server import MockServer
+from cuecard.testing.replies import Stall
 
 pytestmark = pytest.mark.timeout(20)
 ASKED: dict[str, Any] = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}

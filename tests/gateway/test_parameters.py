@@ -24,7 +24,7 @@ from cuecard.gateway.wire.parameters.table import (
 from cuecard.models.extras import NAMES, PENALTIES, SAMPLING
 from cuecard.models.openai import OpenAIModel
 from cuecard.testing.mock_server import MockServer
-from cuecard.testing.mock_server import Says as Replies
+from cuecard.testing.replies import Completion
 
 pytestmark = pytest.mark.timeout(20)
 DOCS = Path(__file__).parents[2] / "docs" / "reference" / "gateway-api.md"
@@ -43,8 +43,8 @@ async def ignored(client: openai.AsyncOpenAI, **request: Any) -> str | None:
 
 
 async def sent(
-    small: Replies = Replies("2", "Two."),
-    large: Replies = Replies("3"),
+    small: Completion = Completion("2", "Two."),
+    large: Completion = Completion("3"),
     *,
     refuses: tuple[str, ...] = (),
     settings: dict[str, Any] | None = None,
@@ -237,7 +237,7 @@ async def test_sampling_parameters_reach_all_calls_and_penalties_those_that_writ
     assert len(reasoned) == 1  # the reasoning
     assert not any(set(PENALTIES) & set(body) for body in large)
     assert HEADER not in raw.headers
-    _, large, _ = await sent(large=Replies("A cat."), **asked(DESCRIBE, **more))
+    _, large, _ = await sent(large=Completion("A cat."), **asked(DESCRIBE, **more))
     assert large[-1].items() >= more.items()
 
 
@@ -260,13 +260,15 @@ async def test_the_thinking_switch_has_the_last_word_in_the_template():
 @pytest.mark.parametrize("name", [*SAMPLING, *PENALTIES, "logit_bias"])
 async def test_a_server_that_refuses_a_parameter_loses_only_it(name):
     value = {"5": 1} if name == "logit_bias" else 1 if name == "top_k" else 0.5
-    _, large, raw = await sent(Replies("x"), Replies("A cat."), refuses=(name,), **asked(DESCRIBE, **{name: value}))
+    _, large, raw = await sent(
+        Completion("x"), Completion("A cat."), refuses=(name,), **asked(DESCRIBE, **{name: value})
+    )
     assert [name in body for body in large] == [True, False]
     assert json.loads(raw.text)["choices"][0]["message"]["content"] == "A cat."
 
 
 async def test_what_a_server_says_of_one_clients_template_costs_no_other_client_the_thinking_switch():
-    server = MockServer([Replies("A cat.")], models=["huge"], refuses=("chat_template_kwargs",))
+    server = MockServer([Completion("A cat.")], models=["huge"], refuses=("chat_template_kwargs",))
     async with server as url:
         models = {"small": model("tiny", "x"), "large": OpenAIModel(url, "huge", family="plain")}
         async with gateway(models) as client:
@@ -290,7 +292,7 @@ def test_a_parameter_that_a_server_refuses_is_reported():
 
 async def test_the_answers_tokens_come_with_their_log_probabilities():
     request = asked(DESCRIBE, logprobs=True, top_logprobs=2)
-    _, large, raw = await sent(large=Replies("A cat sat."), **request)
+    _, large, raw = await sent(large=Completion("A cat sat."), **request)
     found = json.loads(raw.text)["choices"][0]["logprobs"]["content"]
     assert "".join(each["token"] for each in found) == "A cat sat."
     assert found[1] == {
@@ -307,7 +309,7 @@ async def test_the_answers_tokens_come_with_their_log_probabilities():
 
 
 async def test_in_a_stream_they_come_before_the_finish_reason():
-    _, _, raw = await sent(large=Replies("A cat sat."), **asked(DESCRIBE, logprobs=True, stream=True))
+    _, _, raw = await sent(large=Completion("A cat sat."), **asked(DESCRIBE, logprobs=True, stream=True))
     events = [json.loads(line[6:]) for line in raw.text.splitlines() if line.startswith("data: {")]
     choices = [event["choices"][0] for event in events]
     assert [choice["finish_reason"] for choice in choices][-1] == "stop"
@@ -319,7 +321,7 @@ async def test_in_a_stream_they_come_before_the_finish_reason():
 @pytest.mark.parametrize("refuses", [(), ("stop",)], ids=["server", "gateway"])
 async def test_tokens_of_an_answer_that_is_cut_are_told_where_the_server_has_cut_it(refuses):
     request = asked(DESCRIBE, logprobs=True, stop=" sat") | {"model": "cuecard/short"}
-    _, _, raw = await sent(large=Replies("A cat sat."), refuses=refuses, **request)
+    _, _, raw = await sent(large=Completion("A cat sat."), refuses=refuses, **request)
     choice = json.loads(raw.text)["choices"][0]
     told = [each["token"] for each in choice["logprobs"]["content"]] if choice["logprobs"] else None
     assert (choice["message"]["content"], told) == ("A cat", None if refuses else ["A", " cat"])
@@ -328,7 +330,7 @@ async def test_tokens_of_an_answer_that_is_cut_are_told_where_the_server_has_cut
 
 async def test_tokens_of_a_brief_answer_that_is_cut_are_those_that_are_shown():
     request = asked("Name a big cat. Answer with a short phrase.", logprobs=True, stop=" lion")
-    _, _, raw = await sent(large=Replies("mountain lion"), **(request | {"model": "cuecard/short"}))
+    _, _, raw = await sent(large=Completion("mountain lion"), **(request | {"model": "cuecard/short"}))
     choice = json.loads(raw.text)["choices"][0]
     assert choice["message"]["content"] == "mountain"
     assert [each["token"] for each in choice["logprobs"]["content"]] == ["mountain"]
@@ -336,21 +338,21 @@ async def test_tokens_of_a_brief_answer_that_is_cut_are_those_that_are_shown():
 
 @pytest.mark.parametrize("logprob", [None, float("-inf"), float("nan")], ids=["none", "infinite", "no number"])
 async def test_log_probabilities_that_are_not_observed_are_null_and_named(logprob):
-    large = Replies("A cat.", logprob=logprob)
+    large = Completion("A cat.", logprob=logprob)
     _, _, raw = await sent(large=large, **asked(DESCRIBE, logprobs=True))
     assert json.loads(raw.text)["choices"][0]["logprobs"] is None
     assert raw.headers[HEADER] == "logprobs"
 
 
 async def test_tokens_of_another_text_than_the_visible_answer_are_not_told():
-    _, _, raw = await sent(large=Replies("The answer is 3."), small=Replies("3"), **asked(logprobs=True))
+    _, _, raw = await sent(large=Completion("The answer is 3."), small=Completion("3"), **asked(logprobs=True))
     choice = json.loads(raw.text)["choices"][0]
     assert (choice["message"]["content"], choice["logprobs"]) == ("3", None)
     assert raw.headers[HEADER] == "logprobs"
 
 
 async def test_without_being_asked_for_no_alternatives_are_asked_of_servers():
-    _, large, raw = await sent(large=Replies("A cat."), **asked(DESCRIBE, top_logprobs=3))
+    _, large, raw = await sent(large=Completion("A cat."), **asked(DESCRIBE, top_logprobs=3))
     assert not any("top_logprobs" in body for body in large)
     assert raw.headers[HEADER] == "top_logprobs"
 

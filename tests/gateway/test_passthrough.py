@@ -17,7 +17,8 @@ from cuecard.gateway.passthrough import given
 from cuecard.gateway.telemetry.journal import Journal
 from cuecard.gateway.upstream.pool import Breaker, Pool, Replica
 from cuecard.models.openai import OpenAIModel
-from cuecard.testing.mock_server import HttpError, MockServer, Says, Stall
+from cuecard.testing.mock_server import MockServer
+from cuecard.testing.replies import Completion, HttpError, Stall
 
 TOOLS = [{"type": "custom", "custom": {"name": "look"}}]
 ASKED = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}], "tools": TOOLS, "vendor_option": 7}
@@ -46,7 +47,7 @@ async def test_unless_told_it_is_refused():
 
 
 async def test_the_model_gets_every_word_and_the_client_its_answer():
-    async with passing(server := MockServer([Says("Let me look.")], models=["huge"])) as client:
+    async with passing(server := MockServer([Completion("Let me look.")], models=["huge"])) as client:
         answer = await client.chat.completions.create(**body())
     assert (answer.choices[0].message.content, answer.model) == ("Let me look.", "cuecard")
     sent = server.received[0].body
@@ -55,7 +56,7 @@ async def test_the_model_gets_every_word_and_the_client_its_answer():
 
 @pytest.mark.parametrize("wanted", [True, False])
 async def test_streamed_it_comes_as_it_is_spoken_and_usage_only_where_it_is_asked_for(wanted):
-    async with passing(MockServer([Says("One two three.")], models=["huge"])) as client:
+    async with passing(MockServer([Completion("One two three.")], models=["huge"])) as client:
         options = {"stream_options": {"include_usage": True}} if wanted else {}
         chunks = [chunk async for chunk in await client.chat.completions.create(**body(), stream=True, **options)]
     assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == "One two three."
@@ -70,7 +71,7 @@ async def test_its_errors_come_as_they_are_from_a_server():
 
 
 async def test_one_request_that_its_server_fails_at_keeps_no_other_from_it():
-    async with passing(MockServer([HttpError(500)] * 6 + [Says("3")], models=["huge"])) as client:
+    async with passing(MockServer([HttpError(500)] * 6 + [Completion("3")], models=["huge"])) as client:
         for _ in range(6):
             with pytest.raises(openai.APIStatusError, match="500"):
                 await client.chat.completions.create(**body())
@@ -79,7 +80,7 @@ async def test_one_request_that_its_server_fails_at_keeps_no_other_from_it():
 
 async def test_a_client_that_leaves_takes_its_call_along():
     async with passing(
-        server := MockServer([Says("One two.", delay_s=0.02, after=Stall(1))], models=["huge"])
+        server := MockServer([Completion("One two.", delay_s=0.02, after=Stall(1))], models=["huge"])
     ) as client:
         stream = await client.chat.completions.create(**body(), stream=True)
         await anext(aiter(stream))
@@ -93,7 +94,7 @@ async def test_a_client_that_leaves_takes_its_call_along():
 async def test_no_server_is_made_to_fetch_an_address(kind, nested):
     url = "http://169.254.169.254/latest"
     image = {"type": kind, kind: {"url": url} if nested else url}
-    async with passing(server := MockServer([Says("x")], models=["huge"])) as client:
+    async with passing(server := MockServer([Completion("x")], models=["huge"])) as client:
         with pytest.raises(openai.BadRequestError, match=f"no {kind} is fetched from the web"):
             await client.chat.completions.create(**body(messages=[{"role": "user", "content": [image]}]))
     assert not server.received
@@ -103,7 +104,7 @@ async def test_no_server_is_made_to_fetch_an_address(kind, nested):
 async def test_made_up_names_are_not_found_and_leave_nothing_behind_but_a_line_each(stream, tmp_path):
     journal = Journal(tmp_path / "log")
     async with (
-        passing(server := MockServer([Says("x")], models=["huge"]), journal=journal) as client,
+        passing(server := MockServer([Completion("x")], models=["huge"]), journal=journal) as client,
         httpx2.AsyncClient(base_url=str(client.base_url).removesuffix("v1/")) as plain,
     ):
         before = await told(plain)
@@ -148,7 +149,7 @@ PIXEL = "data:image/png;base64,aaaa"
 async def test_parts_of_unknown_types_are_refused_in_words_and_never_passed(part, passes):
     messages = [{"role": "user", "content": [{"type": "text", "text": COUNT}, part]}]
     asked = body(messages=messages) if passes else {"model": "cuecard", "messages": messages}
-    async with passing(server := MockServer([Says("x")], models=["huge"])) as client:
+    async with passing(server := MockServer([Completion("x")], models=["huge"])) as client:
         with pytest.raises(openai.BadRequestError, match=r"has a part of type .* image_url"):
             await client.chat.completions.create(**asked)
     assert not server.received
@@ -175,7 +176,7 @@ async def test_parts_of_unknown_types_are_refused_in_words_and_never_passed(part
     ids=str,
 )
 async def test_parts_of_known_types_bring_what_they_say_and_nothing_else(part):
-    async with passing(server := MockServer([Says("x")], models=["huge"])) as client:
+    async with passing(server := MockServer([Completion("x")], models=["huge"])) as client:
         with pytest.raises(openai.BadRequestError):
             await client.chat.completions.create(**body(messages=[{"role": "user", "content": [part]}]))
     assert not server.received
@@ -199,7 +200,7 @@ async def test_parts_of_known_types_bring_what_they_say_and_nothing_else(part):
     ids=str,
 )
 async def test_no_server_is_made_to_connect_elsewhere_by_anything_else(more):
-    async with passing(server := MockServer([Says("x")], models=["huge"])) as client:
+    async with passing(server := MockServer([Completion("x")], models=["huge"])) as client:
         with pytest.raises(openai.BadRequestError):
             await client.chat.completions.create(**(body() | more))
     assert not server.received
@@ -231,13 +232,13 @@ async def told(plain: httpx2.AsyncClient) -> list[str]:
 
 @pytest.mark.parametrize("model", [None, 7, ""])
 async def test_a_request_without_a_model_is_not_passed(model):
-    async with passing(MockServer([Says("x")], models=["huge"])) as client:
+    async with passing(MockServer([Completion("x")], models=["huge"])) as client:
         with pytest.raises(openai.BadRequestError, match="model is missing"):
             await client.chat.completions.create(**body(model=model))
 
 
 async def test_a_model_that_is_named_gets_it_itself():
-    async with passing(server := MockServer([Says("x")], models=["huge"])) as client:
+    async with passing(server := MockServer([Completion("x")], models=["huge"])) as client:
         answer = await client.chat.completions.create(**body(model="huge"))
         with pytest.raises(openai.BadRequestError, match="tiny runs in this process"):
             await client.chat.completions.create(**body(model="tiny"))

@@ -16,7 +16,8 @@ from cuecard.gateway.admission.keys import digest
 from cuecard.gateway.config.config_file import read
 from cuecard.gateway.pairs import Pairs
 from cuecard.gateway.reload import Reloader
-from cuecard.testing.mock_server import MockServer, Pace, Says
+from cuecard.testing.mock_server import MockServer
+from cuecard.testing.replies import Completion, Pace
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -66,7 +67,7 @@ async def following(tmp_path: Path, text: str) -> AsyncIterator[Running]:
 
 
 async def test_a_new_file_brings_new_pairs_and_keys(tmp_path):
-    async with MockServer([Says("3")]) as url, following(tmp_path, table(url, "vision")) as running:
+    async with MockServer([Completion("3")]) as url, following(tmp_path, table(url, "vision")) as running:
         assert (await running.ask("vision")).status_code == 200
         running.write(table(url, "sight", key="two"))
         await running.until(lambda: bool(running.said))
@@ -80,7 +81,7 @@ async def test_a_new_file_brings_new_pairs_and_keys(tmp_path):
 
 @pytest.mark.parametrize("broken", ["version = 1\n[pair", "version = 1\n", 'version = 1\n[pair]\nstrategy = "x"\n'])
 async def test_a_broken_file_changes_nothing_and_leaves_one_line(broken, tmp_path):
-    async with MockServer([Says("3")]) as url, following(tmp_path, table(url, "vision")) as running:
+    async with MockServer([Completion("3")]) as url, following(tmp_path, table(url, "vision")) as running:
         running.write(broken)
         await running.until(lambda: bool(running.said))
         assert (await running.ask("vision")).status_code == 200
@@ -92,7 +93,7 @@ async def test_a_broken_file_changes_nothing_and_leaves_one_line(broken, tmp_pat
 
 
 async def test_a_request_under_way_ends_on_the_models_that_it_began_with(tmp_path):
-    slow, fast = MockServer([Says("3", pace=Pace(first_s=1.0))]), MockServer([Says("4")])
+    slow, fast = MockServer([Completion("3", pace=Pace(first_s=1.0))]), MockServer([Completion("4")])
     async with slow as old, fast as new, following(tmp_path, table(old, "vision")) as running:
         under_way = asyncio.create_task(running.ask("vision"))
         await slow.arrived.wait()
@@ -105,7 +106,7 @@ async def test_a_request_under_way_ends_on_the_models_that_it_began_with(tmp_pat
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
 async def test_a_hang_up_reads_the_file_at_once(tmp_path):
-    async with MockServer([Says("3")]) as url, following(tmp_path, table(url, "vision")) as running:
+    async with MockServer([Completion("3")]) as url, following(tmp_path, table(url, "vision")) as running:
         await running.ask("vision")
         signal.raise_signal(signal.SIGHUP)
         await running.until(lambda: bool(running.said))

@@ -27,8 +27,8 @@ from cuecard.gateway.wire.usage import charge
 from cuecard.models.base import Model
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.replay import Says, ScriptedModel
-from cuecard.testing.mock_server import MockServer, Stall
-from cuecard.testing.mock_server import Says as Replies
+from cuecard.testing.mock_server import MockServer
+from cuecard.testing.replies import Completion, Stall
 
 pytestmark = pytest.mark.timeout(20)
 SECRET = "cue-of-the-tests"
@@ -138,7 +138,7 @@ async def test_a_decision_is_charged_counted_and_noted(tmp_path):
 
 @pytest.mark.parametrize("whole", [True, False])
 async def test_what_is_passed_on_is_charged_whether_it_is_heard_to_its_end_or_not(whole, tmp_path):
-    server = MockServer([Replies("one two three four five", delay_s=0.01, **({} if whole else {"after": Stall(4)}))])
+    server = MockServer([Completion("one two three four five", delay_s=0.01, **({} if whole else {"after": Stall(4)}))])
     async with server as url:
         pool = Pool([Replica(OpenAIModel(url, "mock"), Breaker(time.monotonic))])
         models: dict[str, Model] = {"small": model("tiny", "2"), "large": pool}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cuecard.gateway.wire.stop_texts import StopCutter
 from cuecard.models.openai import OpenAIModel
 from cuecard.testing.mock_server import MockServer
-from cuecard.testing.mock_server import Says as Replies
+from cuecard.testing.replies import Completion
 
 pytestmark = pytest.mark.timeout(20)
 STORY = "A cat sat on the mat. STOP Then it slept. END It woke."
@@ -133,7 +133,7 @@ async def test_what_is_no_stop_text_is_refused(stop):
 # --- to servers -------------------------------------------------------------------------------------------------------
 
 
-async def served(replies: Replies, family: str = "enable_thinking", refuses: tuple[str, ...] = (), **request: Any):
+async def served(replies: Completion, family: str = "enable_thinking", refuses: tuple[str, ...] = (), **request: Any):
     """The answer of a server to a request, and the bodies that it got."""
     server = MockServer([replies], models=["huge"], refuses=refuses)
     async with server as url:
@@ -145,13 +145,13 @@ async def served(replies: Replies, family: str = "enable_thinking", refuses: tup
 
 async def test_calls_that_write_the_answer_alone_are_stopped_by_the_server():
     for name in ("cuecard", "cuecard/short"):
-        choice, bodies = await served(Replies(STORY), **asked(model=name, stop=["STOP"]))
+        choice, bodies = await served(Completion(STORY), **asked(model=name, stop=["STOP"]))
         assert [body["stop"] for body in bodies] == [["STOP"]]
         assert (choice.message.content.rstrip(), choice.finish_reason) == ("A cat sat on the mat.", "stop")
 
 
 async def test_no_stop_text_reaches_a_call_that_may_reason_or_answers_briefly():
-    thinking = Replies("Done.", reasoning="We STOP here to think.")
+    thinking = Completion("Done.", reasoning="We STOP here to think.")
     choice, bodies = await served(thinking, **asked(model="cuecard/reason", stop=["STOP"]))
     assert "stop" not in bodies[0]
     assert (choice.message.content, choice.message.model_extra["reasoning_content"]) == (
@@ -159,23 +159,23 @@ async def test_no_stop_text_reaches_a_call_that_may_reason_or_answers_briefly():
         "We STOP here to think.",
     )
     for family, text in (("always", DESCRIBE), ("unknown", DESCRIBE), ("enable_thinking", COUNT)):
-        _, bodies = await served(Replies("3"), family, **asked(text, model="cuecard/short", stop=["STOP"]))
+        _, bodies = await served(Completion("3"), family, **asked(text, model="cuecard/short", stop=["STOP"]))
         assert all("stop" not in body for body in bodies)
 
 
 async def test_a_server_that_refuses_stop_loses_only_that():
-    choice, bodies = await served(Replies(STORY), refuses=("stop",), **asked(model="cuecard/short", stop=["STOP"]))
+    choice, bodies = await served(Completion(STORY), refuses=("stop",), **asked(model="cuecard/short", stop=["STOP"]))
     assert ["stop" in body for body in bodies] == [True, False]
     assert (choice.message.content, choice.finish_reason) == ("A cat sat on the mat. ", "stop")
 
 
 async def test_a_server_that_stops_at_the_very_beginning_gives_an_empty_answer():
-    choice, _ = await served(Replies("STOP it"), **asked(model="cuecard/short", stop=["STOP"]))
+    choice, _ = await served(Completion("STOP it"), **asked(model="cuecard/short", stop=["STOP"]))
     assert (choice.message.content, choice.finish_reason) == ("", "stop")
 
 
 async def test_the_stop_sequence_of_a_message_is_named_though_servers_do_not_tell():
-    server = MockServer([Replies(STORY)], models=["huge"])
+    server = MockServer([Completion(STORY)], models=["huge"])
     async with server as url:
         models = {"small": model("tiny", "x"), "large": OpenAIModel(url, "huge", family="enable_thinking")}
         async with gateway(models) as client, httpx2.AsyncClient(base_url=str(client.base_url), timeout=10) as http:

@@ -14,9 +14,10 @@ from cuecard.gateway.replay import entries
 from cuecard.gateway.telemetry.journal import Journal
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.prompt import PROSE
-from cuecard.models.replay import Says as Scripted
+from cuecard.models.replay import Completion as Scripted
 from cuecard.models.replay import ScriptedModel
-from cuecard.testing.mock_server import HttpError, MockServer, Says
+from cuecard.testing.mock_server import MockServer
+from cuecard.testing.replies import Completion, HttpError
 
 pytestmark = pytest.mark.timeout(20)
 WEATHER = {
@@ -344,7 +345,7 @@ async def test_words_where_a_call_is_required_are_told_in_the_stream():
 
 
 async def test_a_server_gets_the_schema_and_no_tools_of_its_own():
-    server = MockServer([Says(PARIS, logprob=-0.001)], models=["tiny", "huge"])
+    server = MockServer([Completion(PARIS, logprob=-0.001)], models=["tiny", "huge"])
     async with server as url:
         models = {"small": OpenAIModel(url, "tiny"), "large": OpenAIModel(url, "huge")}
         async with gateway(models) as client:
@@ -360,7 +361,7 @@ async def test_a_server_without_schemas_still_calls_tools():
         lambda request: (
             HttpError(400, {"error": {"message": "response_format is not supported"}})
             if "response_format" in request.body
-            else Says(f"<tool_call>\n{json.dumps(json.loads(PARIS)['tool_calls'][0])}\n</tool_call>")
+            else Completion(f"<tool_call>\n{json.dumps(json.loads(PARIS)['tool_calls'][0])}\n</tool_call>")
         ),
         models=["tiny", "huge"],
     )

@@ -16,7 +16,8 @@ from gateways import COUNT, agreeing, gateway
 
 from cuecard.gateway.upstream.pool import Breaker, Pool, Replica
 from cuecard.models.openai import OpenAIModel
-from cuecard.testing.mock_server import HttpError, MockServer, Raw, Reply, Says
+from cuecard.testing.mock_server import MockServer
+from cuecard.testing.replies import Completion, HttpError, RawResponse, Reply
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -81,7 +82,7 @@ CASES = [
         "cannot read this image",
     ),
     (error(400, message="filtered away", code="content_filter"), 400, "content_filter", "filtered away"),
-    (Says("3", finish_reason="content_filter"), 400, "content_filter", "filter"),
+    (Completion("3", finish_reason="content_filter"), 400, "content_filter", "filter"),
     (error(401, message=f"wrong key {KEY}", code="invalid_api_key"), 502, "NoAnswer", "wrong key …"),
     (error(403, message=f"no access with {KEY[:14]}"), 502, "NoAnswer", "no access with …"),
     (error(429, message="pay first", code="insufficient_quota"), 429, "insufficient_quota", "pay first"),
@@ -91,12 +92,12 @@ CASES = [
         "context_length_exceeded",
         "only 9",
     ),
-    (Raw((sse({"object": "error", "message": "only 9", "code": 400}),)), 400, "NoAnswer", "only 9"),
-    (Raw((says("3"), b"event: error\ndata: it died\n\n")), 503, "NoAnswer", "it died"),
-    (Raw((sse({"detail": "it died"}),)), 503, "NoAnswer", "it died"),
+    (RawResponse((sse({"object": "error", "message": "only 9", "code": 400}),)), 400, "NoAnswer", "only 9"),
+    (RawResponse((says("3"), b"event: error\ndata: it died\n\n")), 503, "NoAnswer", "it died"),
+    (RawResponse((sse({"detail": "it died"}),)), 503, "NoAnswer", "it died"),
     (error(503, message="loading"), 503, "NoAnswer", "loading"),
-    (Raw((b"[" * 900 + b"]" * 900,)), 503, "NoAnswer", "deeply"),
-    (Raw((sse({"error": {"code": "²", "loc": 5}}),)), 503, "NoAnswer", "²"),
+    (RawResponse((b"[" * 900 + b"]" * 900,)), 503, "NoAnswer", "deeply"),
+    (RawResponse((sse({"error": {"code": "²", "loc": 5}}),)), 503, "NoAnswer", "²"),
 ]
 
 
@@ -124,7 +125,7 @@ async def test_a_failure_that_passes_is_worth_another_try(stream: bool) -> None:
 @pytest.mark.parametrize("at_fault", ["small", "large"])
 @pytest.mark.parametrize("reply", [case[0] for case in (*CASES[:5], *CASES[7:10], *CASES[12:])])
 async def test_the_other_model_answers(reply: Reply, at_fault: str) -> None:
-    replies = {"small": Says("3"), "large": Says("3")} | {at_fault: reply}
+    replies = {"small": Completion("3"), "large": Completion("3")} | {at_fault: reply}
     async with before(**replies) as client:
         answer = await client.chat.completions.create(**ASKED)
     assert answer.choices[0].message.content == "3"
@@ -137,7 +138,7 @@ ODD = '{"choices": [{"delta": {"content": "3"}, "logprobs": {"content": [{"token
 @pytest.mark.parametrize("number", ["-Infinity", "NaN", "900.0", "1" + "0" * 400])
 async def test_numbers_that_are_none_reach_no_client(number: str, stream: bool) -> None:
     counts = sse('{"choices": [], "usage": {"prompt_tokens": N, "completion_tokens": N}}'.replace("N", number))
-    reply = Raw((sse(ODD.replace("NUMBER", number)), STOP, counts, DONE))
+    reply = RawResponse((sse(ODD.replace("NUMBER", number)), STOP, counts, DONE))
     async with before(reply, reply) as client, httpx2.AsyncClient(base_url=str(client.base_url)) as plain:
         answer = await plain.post("chat/completions", json={**ASKED, "stream": stream})
         assert answer.status_code == 200
@@ -147,7 +148,7 @@ async def test_numbers_that_are_none_reach_no_client(number: str, stream: bool) 
 
 @STREAMED
 async def test_halves_of_characters_reach_clients_whole(stream: bool) -> None:
-    reply = Raw((says("3 \ud83d"), says("\ude00\udcaf"), STOP, DONE))
+    reply = RawResponse((says("3 \ud83d"), says("\ude00\udcaf"), STOP, DONE))
     story = {**ASKED, "messages": [{"role": "user", "content": "Describe the picture."}]}
     async with before(reply, reply) as client, httpx2.AsyncClient(base_url=str(client.base_url)) as plain:
         answer = await plain.post("chat/completions", json={**story, "stream": stream})
@@ -169,7 +170,7 @@ async def passing(reply: Reply) -> AsyncIterator[tuple[openai.AsyncOpenAI, dict[
 
 @STREAMED
 @pytest.mark.parametrize(
-    ("reply", "status", "code", "words"), [case for case in CASES if not isinstance(case[0], Says)]
+    ("reply", "status", "code", "words"), [case for case in CASES if not isinstance(case[0], Completion)]
 )
 async def test_what_is_passed_on_fails_with_its_words(
     reply: Reply, status: int, code: str, words: str, stream: bool
@@ -178,7 +179,7 @@ async def test_what_is_passed_on_fails_with_its_words(
         seen, body, waits = await failure(client, stream, **more)
     assert words in body["message"]
     assert KEY[:8] not in str(body)
-    late = isinstance(reply, Raw) and reply.parts[0] == says("3")
+    late = isinstance(reply, RawResponse) and reply.parts[0] == says("3")
     assert (seen is None) is (late and stream)
     assert seen in (status, None) or status == 503
     assert not waits or seen in (429, 503)
@@ -195,7 +196,7 @@ async def test_a_whole_answer_to_a_stream_that_is_passed_on_becomes_one() -> Non
 @pytest.mark.parametrize("end", [(STOP, DONE), (STOP,), (DONE,)])
 async def test_what_is_passed_on_is_framed_anew(end: tuple[bytes, ...]) -> None:
     odd = b'\xef\xbb\xbfdata: {"choices": [{"index": 0,\rdata: "delta": {"content": "a\\ud83d"}, "x": NaN}]}\r\r'
-    async with passing(Raw((odd, says("\ude00"), *end))) as (client, more), httpx2.AsyncClient() as plain:
+    async with passing(RawResponse((odd, says("\ude00"), *end))) as (client, more), httpx2.AsyncClient() as plain:
         url = f"{client.base_url}chat/completions"
         answer = await plain.post(url, json={**ASKED, "stream": True, **more})
     events = answer.text.split("\n\n")
@@ -209,7 +210,7 @@ async def test_what_is_passed_on_is_framed_anew(end: tuple[bytes, ...]) -> None:
 
 
 async def test_a_wrong_path_of_a_servers_address_is_told_by_answers_and_ready() -> None:
-    async with MockServer([Says("3")], models=["tiny", "huge"]) as url:
+    async with MockServer([Completion("3")], models=["tiny", "huge"]) as url:
         right, wrong = OpenAIModel(url, "tiny"), OpenAIModel(url.replace("/v1", "/v2"), "huge")
         clock = asyncio.get_running_loop().time
         pools = {role: Pool([Replica(model, Breaker(clock))]) for role, model in (("small", right), ("large", wrong))}
@@ -228,7 +229,7 @@ async def test_a_wrong_path_of_a_servers_address_is_told_by_answers_and_ready() 
 
 async def test_a_busy_server_is_asked_again_when_it_says() -> None:
     soon = {"Retry-After-Ms": "300"}
-    async with MockServer([HttpError(429, {}, soon), Says("3")], models=["huge"]) as url:
+    async with MockServer([HttpError(429, {}, soon), Completion("3")], models=["huge"]) as url:
         model = OpenAIModel(url, "huge")
         pool = Pool([Replica(model, Breaker(asyncio.get_running_loop().time))])
         began = time.monotonic()

@@ -26,19 +26,10 @@ from cuecard.latency.server.client import Client
 from cuecard.latency.server.metrics import DEFINITIONS, served
 from cuecard.latency.server.profile import Wish, profile
 from cuecard.models.spec import Served
-from cuecard.testing.mock_server import (
-    Count,
-    Cut,
-    HttpError,
-    MockServer,
-    Pace,
-    Received,
-    Reply,
-    Says,
-    Stall,
-)
+from cuecard.testing.mock_server import MockServer
+from cuecard.testing.replies import Completion, Count, Cut, HttpError, Pace, Received, Reply, Stall
 
-SAYS = Says("four five six", reasoning="one two three", thinks=True, pace=Pace(bundle=2))
+SAYS = Completion("four five six", reasoning="one two three", thinks=True, pace=Pace(bundle=2))
 MACHINE = {"date": "2026-11-25"}
 
 
@@ -83,7 +74,7 @@ async def test_the_mock_server_tells_what_it_sent_and_never_before_it_was_due() 
             await client.ask(b'{"model": "mock", "stream": true, "messages": [{"role": "user", "content": "a"}]}')
         ).error is None
         await client.aclose()
-    told = server.received[0].told()
+    told = server.received[0].as_object()
     assert [(kind, count) for _, kind, count in told["sent"]] == [
         ("role", 0), ("reasoning", 1), ("reasoning", 2), ("content", 2), ("content", 1), ("finish", 0), ("done", 0)
     ]  # fmt: skip

@@ -9,7 +9,8 @@ from typing import Any
 from cuecard.domain.question import AnswerKind, Image, Question
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.prompt import TAGS, reason, short
-from cuecard.testing.mock_server import MockServer, Reply
+from cuecard.testing.mock_server import MockServer
+from cuecard.testing.replies import Reply
 
 IMAGES = (Image(b"png one"), Image(b"jpg two", "image/jpeg"))
 QUESTION = Question("Which bar?", IMAGES, ("May", "June"), AnswerKind.CHOICE)

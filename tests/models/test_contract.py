@@ -35,7 +35,8 @@ from cuecard.models.prompt import TAGS, Prompt, growing, read, reason, short
 from cuecard.models.replay import RecordedModel, RecordingModel, Says, ScriptedModel
 from cuecard.models.simulated import Profile, Script, SimulatedModel, words
 from cuecard.testing import mock_server
-from cuecard.testing.mock_server import Cut, HttpError, MockServer
+from cuecard.testing.mock_server import MockServer
+from cuecard.testing.replies import Cut, HttpError
 
 pytestmark = pytest.mark.timeout(30)
 

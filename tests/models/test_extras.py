@@ -19,7 +19,8 @@ from cuecard.models.openai import OpenAIModel
 from cuecard.models.openai.response_body import Token, chunk
 from cuecard.models.prompt import TAGS
 from cuecard.models.replay import key
-from cuecard.testing.mock_server import MockServer, Says
+from cuecard.testing.mock_server import MockServer
+from cuecard.testing.replies import Completion
 
 STORY = Question("Describe the picture.", kind=AnswerKind.FREE_TEXT)
 SHORT = layouts.short(STORY, TAGS)
@@ -27,7 +28,7 @@ SHORT = layouts.short(STORY, TAGS)
 
 async def bodies(extras: Extras, refuses: tuple[str, ...] = (), **how: Any) -> tuple[list[dict[str, Any]], OpenAIModel]:
     """What a server gets of two calls, and the model that made them."""
-    server = MockServer([Says("A cat.")], refuses=refuses)
+    server = MockServer([Completion("A cat.")], refuses=refuses)
     async with server as url:
         model = OpenAIModel(url, "mock", **({"family": "plain"} | how))
         for _ in range(2):

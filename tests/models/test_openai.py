@@ -29,16 +29,8 @@ from cuecard.models.base import Event, Finished, Limits, Progress, ReasoningDelt
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.openai.families import FAMILIES, family_of
 from cuecard.models.prompt import PROSE, TAGS, CardFormat, Prompt, growing, read, reason, short
-from cuecard.testing.mock_server import (
-    Count,
-    Framing,
-    HttpError,
-    MockServer,
-    Received,
-    Reply,
-    Says,
-    Stall,
-)
+from cuecard.testing.mock_server import MockServer
+from cuecard.testing.replies import Completion, Count, Framing, HttpError, Received, Reply, Stall
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -49,7 +41,7 @@ LONG = Limits(answer_tokens=64, reasoning_tokens=200, timeout_s=5)
 
 
 async def test_images_go_first_in_the_user_turn_as_data_urls() -> None:
-    async with served(Says("A")) as (model, server):
+    async with served(Completion("A")) as (model, server):
         await hear(model, SHORT)
     [message] = server.bodies[0]["messages"]
     kinds = [part["type"] for part in message["content"]]
@@ -60,7 +52,7 @@ async def test_images_go_first_in_the_user_turn_as_data_urls() -> None:
 
 
 async def test_limits_become_the_requests_parameters() -> None:
-    async with served(Says("A")) as (model, server):
+    async with served(Completion("A")) as (model, server):
         await hear(model, SHORT, Limits(answer_tokens=7, temperature=0.5, top_p=0.9, seed=3))
         await hear(model, REASON, Limits(answer_tokens=7, reasoning_tokens=50))
     first, second = server.bodies
@@ -80,7 +72,7 @@ async def test_limits_become_the_requests_parameters() -> None:
     ],
 )
 async def test_thinking_is_switched_as_the_family_takes_it(model: str, on: Any, off: Any) -> None:
-    async with served(Says("Answer: A"), model=model) as (client, server):
+    async with served(Completion("Answer: A"), model=model) as (client, server):
         await hear(client, reason(QUESTION, client.abilities.style))
         await hear(client, short(QUESTION, client.abilities.style))
     assert [body.get("chat_template_kwargs") for body in server.bodies] == [on, off]
@@ -117,7 +109,7 @@ def test_ollama_is_told_by_effort_since_it_reads_no_template_switches() -> None:
 
 @pytest.mark.parametrize("key", ["chat_template_kwargs", "continuous_usage_stats", "stream_options", "logprobs"])
 async def test_a_parameter_that_the_server_does_not_know_is_left_out_from_then_on(key: str) -> None:
-    server = MockServer([Says("A")], models=["qwen3"], refuses=[key])
+    server = MockServer([Completion("A")], models=["qwen3"], refuses=[key])
     async with served(server=server, model="qwen3") as (model, _):
         assert (await hear(model, SHORT)).answer == "A"
         assert (await hear(model, SHORT)).answer == "A"
@@ -143,7 +135,7 @@ async def test_a_refusal_about_a_parameters_value_is_not_taken_for_an_unknown_pa
 
 async def test_extra_body_is_joined_with_what_is_sent_and_has_the_last_word() -> None:
     extra = {"chat_template_kwargs": {"tools": False}, "temperature": 0.2, "cache_salt": "x"}
-    async with served(Says("A"), extra_body=extra) as (model, server):
+    async with served(Completion("A"), extra_body=extra) as (model, server):
         await hear(model, SHORT)
     body = server.bodies[0]
     assert body["chat_template_kwargs"] == {"enable_thinking": False, "tools": False}
@@ -153,7 +145,7 @@ async def test_extra_body_is_joined_with_what_is_sent_and_has_the_last_word() ->
 async def test_no_key_of_the_environment_is_shown_to_a_server_that_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     monkeypatch.setenv("OPENAI_ADMIN_KEY", "sk-admin")
-    async with served(Says("A")) as (model, server):
+    async with served(Completion("A")) as (model, server):
         await hear(model, SHORT)
     assert "sk-" not in str(server.received[0].headers)
 
@@ -164,7 +156,7 @@ async def test_no_key_of_the_environment_is_shown_to_a_server_that_has_none(monk
 @pytest.mark.parametrize("piece", [None, 1, 3])
 @pytest.mark.parametrize("framing", [Framing.REASONING, Framing.REASONING_CONTENT, Framing.TAGS, Framing.IMPLIED])
 async def test_reasoning_is_found_wherever_the_server_puts_it(framing: Framing, piece: int | None) -> None:
-    async with served(Says("A", THOUGHT, framing, piece=piece)) as (model, _):
+    async with served(Completion("A", THOUGHT, framing, piece=piece)) as (model, _):
         heard = await hear(model, REASON, Limits(reasoning_tokens=200))
     assert (heard.reasoning, heard.answer) == (THOUGHT, "A")
     assert heard.end.finish_reason is FinishReason.STOP
@@ -172,7 +164,7 @@ async def test_reasoning_is_found_wherever_the_server_puts_it(framing: Framing, 
 
 @pytest.mark.parametrize("prompt", [SHORT, REASON])
 async def test_a_call_starts_once_and_finishes_once_at_its_ends(prompt: Prompt) -> None:
-    async with served(Says("A", THOUGHT)) as (model, _):
+    async with served(Completion("A", THOUGHT)) as (model, _):
         heard = await hear(model, prompt)
     kinds = [type(event) for event in heard.events]
     assert kinds.count(Started) == kinds.count(Finished) == 1
@@ -180,7 +172,7 @@ async def test_a_call_starts_once_and_finishes_once_at_its_ends(prompt: Prompt) 
 
 
 async def test_reasoning_comes_while_it_is_written() -> None:
-    says = Says("A", THOUGHT, Framing.TAGS, after=Stall(5))
+    says = Completion("A", THOUGHT, Framing.TAGS, after=Stall(5))
     async with served(says) as (model, _), aclosing(model.stream(REASON, LIMITS)) as events:
         first = [event async for event in _until_reasoning(events)][-1]
     assert first == ReasoningDelta("The")
@@ -194,7 +186,7 @@ async def _until_reasoning(events: AsyncIterator[Event]) -> AsyncIterator[Event]
 
 
 async def test_thinking_in_prose_ends_at_the_answer_line() -> None:
-    says = Says("May is tall.\nJune is not.\n\n**Answer:** A")
+    says = Completion("May is tall.\nJune is not.\n\n**Answer:** A")
     async with served(says, model="llava", family="plain") as (model, server):
         heard = await hear(model, reason(QUESTION, PROSE))
     assert (heard.reasoning, heard.answer) == ("May is tall.\nJune is not.", "A")
@@ -203,7 +195,7 @@ async def test_thinking_in_prose_ends_at_the_answer_line() -> None:
 
 @pytest.mark.parametrize("prefill", [True, None])
 async def test_a_short_answer_in_the_reasoning_field_is_found(prefill: bool | None) -> None:
-    async with served(Says("A", framing=Framing.MISFILED), prefill=prefill) as (model, _):
+    async with served(Completion("A", framing=Framing.MISFILED), prefill=prefill) as (model, _):
         heard = await hear(model, SHORT)
         assert (heard.reasoning, heard.answer) == ("", "A")
         assert heard.end.answer_logprob == pytest.approx(-0.1)
@@ -211,7 +203,7 @@ async def test_a_short_answer_in_the_reasoning_field_is_found(prefill: bool | No
 
 
 async def test_a_short_call_that_thinks_anyway_gives_no_thinking_as_its_answer() -> None:
-    async with served(Says("A", THOUGHT, thinks=True)) as (model, _):
+    async with served(Completion("A", THOUGHT, thinks=True)) as (model, _):
         heard = await hear(model, SHORT, Limits(answer_tokens=4))
         assert (heard.answer, heard.end.finish_reason) == ("", FinishReason.LENGTH)
         assert any("told not to" in note for note in model.abilities.notes)
@@ -221,20 +213,20 @@ async def test_a_reply_is_read_the_same_the_first_time_and_later() -> None:
     text = "The `<think>` tag opens reasoning, `</think>` closes it.<|im_end|>"
     shown = text.removesuffix("<|im_end|>")
     for settings in ({}, {"prefill": True}, {"model": "large"}, {"model": "llava"}):
-        async with served(Says(text, piece=3), **settings) as (model, _):
+        async with served(Completion(text, piece=3), **settings) as (model, _):
             short_prompt = short(QUESTION, model.abilities.style)
             assert [(await hear(model, short_prompt, LONG)).answer for _ in range(3)] == [shown] * 3
 
 
 async def test_a_short_answer_of_an_unknown_family_is_held_back_until_it_is_whole() -> None:
-    unmarked = Says("A", "So May", Framing.IMPLIED, thinks=True)
-    async with served(Says("B"), unmarked, Says("B"), unmarked, model="large") as (model, _):
+    unmarked = Completion("A", "So May", Framing.IMPLIED, thinks=True)
+    async with served(Completion("B"), unmarked, Completion("B"), unmarked, model="large") as (model, _):
         heard = [await hear(model, short(QUESTION, PROSE)) for _ in range(4)]
     assert [(one.reasoning, one.answer) for one in heard] == [("", "B"), ("So May", "A")] * 2
 
 
 async def test_a_closing_tag_alone_in_a_short_answer_of_a_known_family_stays_in_it_and_is_noted() -> None:
-    unmarked = Says("A", "So May", Framing.IMPLIED, thinks=True)
+    unmarked = Completion("A", "So May", Framing.IMPLIED, thinks=True)
     async with served(unmarked) as (model, _):
         heard = await hear(model, SHORT)
         assert heard.answer.startswith("So May")
@@ -243,7 +235,7 @@ async def test_a_closing_tag_alone_in_a_short_answer_of_a_known_family_stays_in_
 
 
 async def test_configured_tags_mark_reasoning() -> None:
-    says = Says("<my>So May.</my>A", piece=2)
+    says = Completion("<my>So May.</my>A", piece=2)
     async with served(says, model="large", reasoning_tags=["<my>", "</my>"]) as (model, _):
         heard = await hear(model, short(QUESTION, PROSE))
     assert (heard.reasoning, heard.answer) == ("So May.", "A")
@@ -256,7 +248,7 @@ def test_configured_tags_that_are_no_pair_are_refused(tags: list[str]) -> None:
 
 
 async def test_a_field_of_an_unknown_family_is_the_reasoning_and_the_content_the_answer() -> None:
-    async with served(Says("56", "7*8 is 56", thinks=True), model="large") as (model, server):
+    async with served(Completion("56", "7*8 is 56", thinks=True), model="large") as (model, server):
         heard = await hear(model, reason(QUESTION, PROSE))
     assert (heard.reasoning, heard.answer) == ("7*8 is 56", "56")
     assert len(server.received) == 1
@@ -264,7 +256,7 @@ async def test_a_field_of_an_unknown_family_is_the_reasoning_and_the_content_the
 
 @pytest.mark.parametrize("said", ["\\boxed{6}", "The answer is 6.", "**Final Answer**\n6", "#### 6"])
 async def test_prose_that_ends_in_its_conclusion_needs_no_second_request(said: str) -> None:
-    async with served(Says(f"Two rows of 3.\n\n{said}", piece=5), family="plain") as (model, server):
+    async with served(Completion(f"Two rows of 3.\n\n{said}", piece=5), family="plain") as (model, server):
         heard = await hear(model, reason(replace(QUESTION, options=(), kind=AnswerKind.NUMBER), PROSE), LONG)
     assert (heard.reasoning, heard.answer) == (f"Two rows of 3.\n\n{said}", "6")
     assert heard.end.finish_reason is FinishReason.STOP
@@ -272,14 +264,14 @@ async def test_prose_that_ends_in_its_conclusion_needs_no_second_request(said: s
 
 
 async def test_prose_without_a_conclusion_is_asked_for_its_answer() -> None:
-    async with served(Says("Two rows of 3.\nEach is full."), Says("6"), family="plain") as (model, server):
+    async with served(Completion("Two rows of 3.\nEach is full."), Completion("6"), family="plain") as (model, server):
         heard = await hear(model, reason(QUESTION, PROSE))
     assert (heard.reasoning, heard.answer) == ("Two rows of 3.\nEach is full.", "6")
     assert len(server.received) == 2
 
 
 async def test_a_short_answer_of_a_family_that_always_thinks_is_not_its_cut_thinking() -> None:
-    unmarked = Says("A", THOUGHT, Framing.IMPLIED, thinks=True)
+    unmarked = Completion("A", THOUGHT, Framing.IMPLIED, thinks=True)
     async with served(unmarked, model="deepseek-r1") as (model, _):
         assert (await hear(model, SHORT, Limits(answer_tokens=4))).answer == ""
         assert (await hear(model, SHORT)).answer == "A"
@@ -287,13 +279,13 @@ async def test_a_short_answer_of_a_family_that_always_thinks_is_not_its_cut_thin
 
 
 async def test_empty_content_is_an_empty_answer() -> None:
-    async with served(Says("")) as (model, _):
+    async with served(Completion("")) as (model, _):
         heard = await hear(model, SHORT)
     assert (heard.answer, heard.end.finish_reason, heard.end.answer_logprob) == ("", FinishReason.STOP, None)
 
 
 async def test_an_answer_cut_by_its_length_says_so() -> None:
-    async with served(Says("one two three four")) as (model, _):
+    async with served(Completion("one two three four")) as (model, _):
         heard = await hear(model, SHORT, Limits(answer_tokens=2))
     assert (heard.answer, heard.end.finish_reason) == ("one two", FinishReason.LENGTH)
 
@@ -303,7 +295,7 @@ async def test_an_answer_cut_by_its_length_says_so() -> None:
 
 async def test_with_prefill_the_opening_is_the_last_assistant_message() -> None:
     prompt = read(QUESTION, THOUGHT, CardFormat.THINKING, TAGS)
-    async with served(Says("A"), prefill=True) as (model, server):
+    async with served(Completion("A"), prefill=True) as (model, server):
         assert (await hear(model, prompt)).answer == "A"
         assert (await hear(model, SHORT)).answer == "A"
     body = server.bodies[0]
@@ -313,7 +305,7 @@ async def test_with_prefill_the_opening_is_the_last_assistant_message() -> None:
 
 
 async def test_an_open_think_block_is_left_to_the_template_of_a_family_that_opens_it() -> None:
-    async with served(Says("A", THOUGHT), prefill=True) as (model, server):
+    async with served(Completion("A", THOUGHT), prefill=True) as (model, server):
         await hear(model, REASON)
     assert server.bodies[0]["messages"][-1]["role"] == "user"
     assert "continue_final_message" not in server.bodies[0]
@@ -321,7 +313,7 @@ async def test_an_open_think_block_is_left_to_the_template_of_a_family_that_open
 
 @pytest.mark.parametrize("prefill", [None, False])
 async def test_without_prefill_a_card_as_thinking_is_refused_and_not_offered(prefill: bool | None) -> None:
-    async with served(Says("A"), prefill=prefill) as (model, server):
+    async with served(Completion("A"), prefill=prefill) as (model, server):
         assert model.abilities.card_formats == (CardFormat.NOTES, CardFormat.TURN)
         with pytest.raises(Unsupported):
             await hear(model, read(QUESTION, THOUGHT, CardFormat.THINKING, TAGS))
@@ -336,7 +328,7 @@ def test_with_prefill_the_card_goes_best_as_thinking() -> None:
 
 
 async def test_images_are_refused_where_they_are_known_not_to_be_taken() -> None:
-    async with served(Says("A"), images=False) as (model, server):
+    async with served(Completion("A"), images=False) as (model, server):
         with pytest.raises(Unsupported, match="no images"):
             await hear(model, SHORT)
     assert server.received == []
@@ -347,7 +339,7 @@ async def test_images_are_refused_where_they_are_known_not_to_be_taken() -> None
 
 @pytest.mark.parametrize("framing", [Framing.REASONING, Framing.TAGS, Framing.IMPLIED])
 async def test_with_prefill_a_spent_reasoning_is_closed_and_the_answer_decoded(framing: Framing) -> None:
-    async with served(Says("B", THOUGHT, framing), Says("A"), prefill=True) as (model, server):
+    async with served(Completion("B", THOUGHT, framing), Completion("A"), prefill=True) as (model, server):
         heard = await hear(model, REASON, Limits(answer_tokens=3, reasoning_tokens=4))
     assert heard.end.finish_reason is FinishReason.BUDGET
     assert heard.answer == "A"
@@ -358,7 +350,7 @@ async def test_with_prefill_a_spent_reasoning_is_closed_and_the_answer_decoded(f
 
 
 async def test_without_prefill_a_spent_reasoning_is_carried_on_as_notes_with_thinking_off() -> None:
-    async with served(Says("B", THOUGHT), Says("A")) as (model, server):
+    async with served(Completion("B", THOUGHT), Completion("A")) as (model, server):
         heard = await hear(model, REASON, Limits(answer_tokens=3, reasoning_tokens=4))
     assert (heard.reasoning, heard.answer) == ("The bar of May", "A")
     assert heard.end.finish_reason is FinishReason.BUDGET
@@ -370,47 +362,47 @@ async def test_without_prefill_a_spent_reasoning_is_carried_on_as_notes_with_thi
 
 
 async def test_prose_that_is_cut_is_asked_for_its_answer_without_being_told_to_think_again() -> None:
-    async with served(Says("One two three four five"), Says("A"), family="plain") as (model, server):
+    async with served(Completion("One two three four five"), Completion("A"), family="plain") as (model, server):
         heard = await hear(model, reason(QUESTION, PROSE), Limits(answer_tokens=1, reasoning_tokens=3))
     assert (heard.reasoning, heard.answer) == ("One two three", "A")
     assert "step by step" not in server.bodies[1]["messages"][-1]["content"][-1]["text"]
 
 
 async def test_a_reasoning_that_ends_without_an_answer_is_asked_for_it() -> None:
-    async with served(Says("", THOUGHT), Says("A"), prefill=True) as (model, _):
+    async with served(Completion("", THOUGHT), Completion("A"), prefill=True) as (model, _):
         heard = await hear(model, REASON)
     assert (heard.reasoning, heard.answer, heard.end.finish_reason) == (THOUGHT, "A", FinishReason.STOP)
 
 
 async def test_a_server_that_cuts_within_the_reasoning_leads_to_the_second_stage() -> None:
-    cut = Says("", THOUGHT, finish_reason="length")
-    async with served(cut, Says("A")) as (model, _):
+    cut = Completion("", THOUGHT, finish_reason="length")
+    async with served(cut, Completion("A")) as (model, _):
         heard = await hear(model, REASON)
     assert (heard.answer, heard.end.finish_reason) == ("A", FinishReason.BUDGET)
 
 
 async def test_thinking_in_the_second_stage_is_no_answer_either() -> None:
-    async with served(Says("B", THOUGHT, thinks=True)) as (model, _):
+    async with served(Completion("B", THOUGHT, thinks=True)) as (model, _):
         heard = await hear(model, REASON, Limits(answer_tokens=4, reasoning_tokens=4))
     assert (heard.reasoning, heard.answer) == ("The bar of May", "")
 
 
 async def test_a_reasoning_that_closes_on_its_last_token_still_gets_its_whole_answer() -> None:
-    async with served(Says("one two three", THOUGHT)) as (model, server):
+    async with served(Completion("one two three", THOUGHT)) as (model, server):
         heard = await hear(model, REASON, Limits(answer_tokens=5, reasoning_tokens=len(THOUGHT.split()) + 1))
     assert (heard.answer, heard.end.finish_reason) == ("one two three", FinishReason.STOP)
     assert len(server.received) == 1
 
 
 async def test_after_a_reasoning_the_answer_gets_at_most_its_tokens() -> None:
-    async with served(Says("one two three four five", THOUGHT, after=Stall(13))) as (model, server):
+    async with served(Completion("one two three four five", THOUGHT, after=Stall(13))) as (model, server):
         heard = await hear(model, REASON, Limits(answer_tokens=3, reasoning_tokens=60))
         assert (heard.answer, heard.end.finish_reason) == ("one two three", FinishReason.LENGTH)
         await server.received[0].gone.wait()
 
 
 async def test_a_spent_reasoning_is_hung_up_on() -> None:
-    async with served(Says("B", THOUGHT, after=Stall(5)), Says("A")) as (model, server):
+    async with served(Completion("B", THOUGHT, after=Stall(5)), Completion("A")) as (model, server):
         await hear(model, REASON, Limits(reasoning_tokens=4))
         await server.received[0].gone.wait()
 
@@ -418,7 +410,7 @@ async def test_a_spent_reasoning_is_hung_up_on() -> None:
 @pytest.mark.parametrize("framing", [Framing.REASONING, Framing.TAGS])
 async def test_a_reasoning_that_repeats_itself_is_hung_up_on_and_the_answer_asked_for(framing: Framing) -> None:
     loop = "We have to multiply the two numbers. " * 60
-    async with served(Says("B", "First. " + loop, framing, after=Stall(500)), Says("A")) as (model, server):
+    async with served(Completion("B", "First. " + loop, framing, after=Stall(500)), Completion("A")) as (model, server):
         heard = await hear(model, REASON, Limits(reasoning_tokens=5_000))
         await server.received[0].gone.wait()
     assert (heard.answer, heard.end.finish_reason) == ("A", FinishReason.REPETITION)
@@ -427,13 +419,13 @@ async def test_a_reasoning_that_repeats_itself_is_hung_up_on_and_the_answer_aske
 
 async def test_a_short_answer_may_repeat_itself() -> None:
     told = Question("Write a line thirty times.", kind=AnswerKind.FREE_TEXT)
-    async with served(Says("I shall not talk in class. " * 40)) as (model, _):
+    async with served(Completion("I shall not talk in class. " * 40)) as (model, _):
         heard = await hear(model, short(told, model.abilities.style), Limits(answer_tokens=999))
     assert heard.end.finish_reason is FinishReason.STOP
 
 
 async def test_the_tokens_of_both_stages_are_added() -> None:
-    server = MockServer([Says("B", THOUGHT), Says("A")], models=["qwen3"], running_usage=True)
+    server = MockServer([Completion("B", THOUGHT), Completion("A")], models=["qwen3"], running_usage=True)
     async with served(server=server, model="qwen3", prefill=True) as (model, _):
         heard = await hear(model, REASON, Limits(reasoning_tokens=4))
     prompts = [len(" ".join(_texts(body)).split()) + 2 for body in server.bodies]
@@ -455,24 +447,24 @@ def _texts(body: dict[str, Any]) -> list[str]:
     [(Count.DETAILED, 0, 9), (Count.SGLANG, None, 9), (Count.BARE, None, None)],
 )
 async def test_usage_is_read_in_every_dialect(count: Count, cached: int | None, reasoning: int | None) -> None:
-    async with served(Says("A", THOUGHT, count=count)) as (model, _):
+    async with served(Completion("A", THOUGHT, count=count)) as (model, _):
         usage = (await hear(model, REASON)).end.usage
     assert (usage.cached_tokens, usage.completion_tokens, usage.reasoning_tokens) == (cached, 10, reasoning)
     assert usage.prompt_tokens is not None
 
 
 async def test_missing_usage_is_not_observed_rather_than_zero() -> None:
-    async with served(Says("A", count=Count.MISSING)) as (model, _):
+    async with served(Completion("A", count=Count.MISSING)) as (model, _):
         assert (await hear(model, SHORT)).end.usage == Usage()
 
 
 async def test_no_reasoning_tokens_where_reasoning_was_heard_is_no_observation() -> None:
-    async with served(Says("A", THOUGHT, Framing.TAGS)) as (model, _):
+    async with served(Completion("A", THOUGHT, Framing.TAGS)) as (model, _):
         assert (await hear(model, REASON)).end.usage.reasoning_tokens is None
 
 
 async def test_progress_tells_a_cancelled_call_what_it_has_cost() -> None:
-    async with served(Says("A", THOUGHT, after=Stall(4))) as (model, _):
+    async with served(Completion("A", THOUGHT, after=Stall(4))) as (model, _):
         seen = []
         async with aclosing(model.stream(REASON, LIMITS)) as events:
             async for event in events:
@@ -486,20 +478,20 @@ async def test_progress_tells_a_cancelled_call_what_it_has_cost() -> None:
 
 async def test_the_logprob_is_that_of_the_answers_tokens_only() -> None:
     for framing in (Framing.REASONING, Framing.TAGS, Framing.IMPLIED):
-        async with served(Says("May and June", THOUGHT, framing, logprob=-0.25)) as (model, _):
+        async with served(Completion("May and June", THOUGHT, framing, logprob=-0.25)) as (model, _):
             heard = await hear(model, REASON)
         assert heard.end.answer_logprob == pytest.approx(3 * -0.25), framing
         assert model.abilities.logprobs is True
 
 
 async def test_no_logprob_where_the_server_gives_none() -> None:
-    async with served(Says("A", logprob=None)) as (model, _):
+    async with served(Completion("A", logprob=None)) as (model, _):
         assert (await hear(model, SHORT)).end.answer_logprob is None
         assert model.abilities.logprobs is False
 
 
 async def test_logprobs_are_not_asked_for_where_they_are_known_not_to_come() -> None:
-    async with served(Says("A"), logprobs=False) as (model, server):
+    async with served(Completion("A"), logprobs=False) as (model, server):
         await hear(model, SHORT)
     assert "logprobs" not in server.bodies[0]
 
@@ -508,7 +500,7 @@ async def test_logprobs_are_not_asked_for_where_they_are_known_not_to_come() -> 
 
 
 async def test_warming_asks_for_one_token_and_a_later_call_finds_the_prefix_computed() -> None:
-    server = MockServer([Says("A")], models=["qwen3"], prefix_cache=True)
+    server = MockServer([Completion("A")], models=["qwen3"], prefix_cache=True)
     async with served(server=server, model="qwen3", prefill=True, prefix_cache=True) as (model, _):
         assert model.abilities.prefix_sessions
         usage = await model.warm(growing(QUESTION, "The bar of May", CardFormat.THINKING, TAGS))
@@ -528,7 +520,7 @@ async def test_warming_is_refused_where_nothing_is_known_to_be_kept() -> None:
 
 
 async def test_scoring_gives_the_logprob_per_token_of_the_answer() -> None:
-    async with served(Says("x", logprob=-0.5), scoring=True) as (model, server):
+    async with served(Completion("x", logprob=-0.5), scoring=True) as (model, server):
         assert await model.score(SHORT, "two words") == pytest.approx(-0.5)
     body = server.bodies[0]
     assert body["messages"][-1]["content"] == f"{TAGS.none}two words"
@@ -552,7 +544,7 @@ async def test_scoring_is_refused_or_broken_where_the_server_does_not_do_it() ->
 
 async def test_the_mock_answers_as_a_function_of_the_request() -> None:
     def script(request: Received) -> Reply:
-        return Says("yes" if request.body["max_tokens"] > 3 else "no")
+        return Completion("yes" if request.body["max_tokens"] > 3 else "no")
 
     async with MockServer(script) as url:
         model = OpenAIModel(url, "mock")
@@ -562,7 +554,7 @@ async def test_the_mock_answers_as_a_function_of_the_request() -> None:
 
 
 async def test_many_calls_run_at_once_on_one_model() -> None:
-    async with served(Says("A", THOUGHT, delay_s=0.002)) as (model, server):
+    async with served(Completion("A", THOUGHT, delay_s=0.002)) as (model, server):
         heard: Sequence[Heard] = await asyncio.gather(*(hear(model, REASON) for _ in range(16)))
     assert {(one.reasoning, one.answer) for one in heard} == {(THOUGHT, "A")}
     assert len(server.received) == 16
@@ -580,7 +572,7 @@ def holds(fits: int, words: str, **more: Any) -> MockServer:
     def answer(request: Received) -> Reply:
         most = request.body["max_tokens"]
         if most <= fits:
-            return Says("3", THOUGHT, thinks=True)
+            return Completion("3", THOUGHT, thinks=True)
         return HttpError(400, {"error": {"message": words.replace("MOST", str(most)), "code": 400, **more}})
 
     return MockServer(answer, models=["qwen3"])
@@ -661,14 +653,14 @@ async def test_a_prompt_that_is_too_long_is_sent_once_where_the_server_says_so_e
 async def test_a_server_that_sends_the_given_beginning_again_has_it_taken_off(piece: int | None) -> None:
     number = replace(QUESTION, options=(), kind=AnswerKind.NUMBER)
     for said, answer in (("The answer is 6.", "6."), ("6", "6"), ("The", "The")):
-        async with served(Says(said, piece=piece), family="plain", prefill=True) as (model, server):
+        async with served(Completion(said, piece=piece), family="plain", prefill=True) as (model, server):
             heard = await hear(model, short(number, model.abilities.style))
         assert server.bodies[0]["messages"][-1] == {"role": "assistant", "content": "The answer is"}
         assert heard.answer == answer
 
 
 async def test_a_grammar_goes_with_brief_answers_only() -> None:
-    async with served(Says("6"), family="plain", constraint="grammar") as (model, server):
+    async with served(Completion("6"), family="plain", constraint="grammar") as (model, server):
         style = model.abilities.style
         for kind in (AnswerKind.NUMBER, AnswerKind.FREE_TEXT):
             await hear(model, short(replace(QUESTION, options=(), kind=kind), style))
@@ -677,7 +669,7 @@ async def test_a_grammar_goes_with_brief_answers_only() -> None:
 
 
 async def test_a_server_that_refuses_a_grammar_answers_without_one() -> None:
-    server = MockServer([Says("6")], models=["m"], refuses=["structured_outputs"])
+    server = MockServer([Completion("6")], models=["m"], refuses=["structured_outputs"])
     async with served(server=server, model="m", family="plain", constraint="structured_outputs") as (model, _):
         heard = await hear(model, short(QUESTION, model.abilities.style))
         assert heard.answer == "6"

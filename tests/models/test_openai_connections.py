@@ -19,16 +19,8 @@ from cuecard.models.base import Limits, ReasoningDelta
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.openai.http import Disconnected, Server
 from cuecard.models.prompt import CardFormat, read, short
-from cuecard.testing.mock_server import (
-    BadJson,
-    Framing,
-    HttpError,
-    MockServer,
-    Received,
-    Reply,
-    Says,
-    Stall,
-)
+from cuecard.testing.mock_server import MockServer
+from cuecard.testing.replies import BadJson, Completion, Framing, HttpError, Received, Reply, Stall
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -203,7 +195,7 @@ async def test_a_kept_connection_that_is_closed_before_a_byte_is_written_fails_n
 async def until_stalled(model: OpenAIModel, reply: Reply, waiting: asyncio.Event) -> None:
     """Listen to a call; `waiting` is set when all that comes is here."""
     pieces = 0
-    if not isinstance(reply, Says):
+    if not isinstance(reply, Completion):
         waiting.set()
     async for event in model.stream(REASON, ENDLESS):
         pieces += isinstance(event, ReasoningDelta)
@@ -211,7 +203,7 @@ async def until_stalled(model: OpenAIModel, reply: Reply, waiting: asyncio.Event
             waiting.set()
 
 
-@pytest.mark.parametrize("reply", [Stall(), Says("A", THOUGHT, after=Stall(3))])
+@pytest.mark.parametrize("reply", [Stall(), Completion("A", THOUGHT, after=Stall(3))])
 async def test_closing_a_model_ends_its_streams_with_an_error_that_says_so(reply: Reply) -> None:
     async with served(reply, timeout_s=None) as (model, server):
         waiting = asyncio.Event()
@@ -243,7 +235,7 @@ async def test_closing_a_model_ends_calls_that_are_no_streams_too(call: Callable
 
 
 async def test_a_stream_whose_listener_is_busy_while_the_model_is_closed_ends_when_it_goes_on() -> None:
-    async with served(Says("A", THOUGHT), timeout_s=None) as (model, _):
+    async with served(Completion("A", THOUGHT), timeout_s=None) as (model, _):
         events = model.stream(REASON, ENDLESS)
         await anext(events)
         await model.aclose()
@@ -256,7 +248,7 @@ async def test_a_stream_whose_listener_is_busy_while_the_model_is_closed_ends_wh
 
 @pytest.mark.parametrize("refuses", [["logprobs"], ["stream_options", "logprobs", "temperature", "max_tokens"]])
 async def test_calls_at_once_to_a_server_that_refuses_parameters_all_answer(refuses: list[str]) -> None:
-    async with served(server=MockServer([Says("A")], models=["qwen3-vl-8b"], refuses=refuses)) as (model, server):
+    async with served(server=MockServer([Completion("A")], models=["qwen3-vl-8b"], refuses=refuses)) as (model, server):
         heard = await asyncio.gather(*(hear(model, SHORT) for _ in range(4)))
         assert [each.answer for each in heard] == ["A"] * 4
         asked = len(server.received)
@@ -265,7 +257,7 @@ async def test_calls_at_once_to_a_server_that_refuses_parameters_all_answer(refu
 
 
 async def test_scores_at_once_from_a_server_that_refuses_parameters_all_come() -> None:
-    mock = MockServer([Says("A")], models=["qwen3-vl-8b"], refuses=["chat_template_kwargs", "max_tokens"])
+    mock = MockServer([Completion("A")], models=["qwen3-vl-8b"], refuses=["chat_template_kwargs", "max_tokens"])
     async with served(server=mock, scoring=True) as (model, _):
         assert len(set(await asyncio.gather(*(model.score(SHORT, "A") for _ in range(4))))) == 1
 
@@ -277,7 +269,7 @@ async def test_a_schema_that_cannot_be_enforced_behind_a_given_reasoning_is_left
         begun = request.body["messages"][-1]["role"] == "assistant"
         if begun and "response_format" in request.body:
             return HttpError(400, {"error": {"message": "Failed to initialize samplers: std::exception"}})
-        return Says('{"floor": 20}', framing=Framing.TAGS)
+        return Completion('{"floor": 20}', framing=Framing.TAGS)
 
     asked = Question("How large is it?", kind=AnswerKind.JSON, schema='{"type": "object"}')
     server = MockServer(reply, models=["llama-3"])
@@ -293,6 +285,6 @@ async def test_a_schema_that_cannot_be_enforced_behind_a_given_reasoning_is_left
 
 
 async def test_an_event_without_an_end_breaks_the_stream_and_says_so() -> None:
-    async with served(Says("A b c", after=BadJson(1, "x" * (9 << 20)))) as (model, _):
+    async with served(Completion("A b c", after=BadJson(1, "x" * (9 << 20)))) as (model, _):
         with pytest.raises(BrokenStream, match="an event of more than 8 MiB"):
             await hear(model, SHORT)

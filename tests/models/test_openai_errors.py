@@ -26,18 +26,8 @@ from cuecard.domain.errors import (
 )
 from cuecard.models.base import Limits, ReasoningDelta
 from cuecard.models.openai import OpenAIModel
-from cuecard.testing.mock_server import (
-    BadJson,
-    Cut,
-    ErrorEvent,
-    HangUp,
-    HttpError,
-    MockServer,
-    Raw,
-    Reply,
-    Says,
-    Stall,
-)
+from cuecard.testing.mock_server import MockServer
+from cuecard.testing.replies import BadJson, Completion, Cut, HangUp, HttpError, RawResponse, Reply, Stall, StreamError
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -63,8 +53,12 @@ async def until_closed(model: OpenAIModel, server: MockServer) -> None:
 
 
 @pytest.mark.parametrize("leave", [until_cancelled, until_closed])
-@pytest.mark.parametrize("says", [Says("A", THOUGHT * 50, delay_s=0.01), Says("A", THOUGHT, after=Stall(3))])
-async def test_leaving_a_call_hangs_up_at_once(says: Says, leave: Callable[[OpenAIModel, MockServer], Any]) -> None:
+@pytest.mark.parametrize(
+    "says", [Completion("A", THOUGHT * 50, delay_s=0.01), Completion("A", THOUGHT, after=Stall(3))]
+)
+async def test_leaving_a_call_hangs_up_at_once(
+    says: Completion, leave: Callable[[OpenAIModel, MockServer], Any]
+) -> None:
     async with served(says) as (model, server):
         await leave(model, server)
         await server.received[0].gone.wait()
@@ -93,7 +87,7 @@ print(Pair(f"{url}#mock", f"{url}#mock").ask("How many?").answer)
     assert (done.stdout, done.stderr) == ("3\n", "")
 
 
-STALLS: list[Reply] = [Stall(), Says("A", THOUGHT, after=Stall(0)), Says("A", THOUGHT, after=Stall(3))]
+STALLS: list[Reply] = [Stall(), Completion("A", THOUGHT, after=Stall(0)), Completion("A", THOUGHT, after=Stall(3))]
 
 
 @pytest.mark.parametrize("stall", STALLS, ids=["before the first byte", "before the first token", "mid-stream"])
@@ -108,7 +102,7 @@ async def test_a_server_that_stalls_is_a_time_out(stall: Reply, bound: str) -> N
 
 
 async def test_the_time_limit_holds_for_both_stages_together() -> None:
-    async with served(Says("B", THOUGHT), Stall()) as (model, _):
+    async with served(Completion("B", THOUGHT), Stall()) as (model, _):
         with pytest.raises(ModelTimeout):
             await hear(model, REASON, Limits(reasoning_tokens=4, timeout_s=0.2))
 
@@ -142,15 +136,15 @@ HTML = "<!DOCTYPE html><html><head><title>no such thing</title></head><body><h1>
         (HttpError(504, ""), ModelTimeout, "504"),
         (HangUp(), ModelUnreachable, "cannot reach"),
         (HttpError(200, HTML), BrokenStream, "text/html"),
-        (Says("A b c", after=Cut(1)), BrokenStream, "broke off"),
-        (Says("A b c", after=Cut(1, clean=True)), BrokenStream, "without a finish reason"),
-        (Says("A b c", after=BadJson()), BrokenStream, "not JSON"),
-        (Says("A b c", after=BadJson(text="[1]")), None, ""),
-        (Says("A b c", after=ErrorEvent()), ModelError, "engine died"),
-        (Says("A b c", after=ErrorEvent(error={"message": "queue full", "code": 429})), ModelBusy, "queue full"),
-        (Says("A b c", after=ErrorEvent(error="out of memory")), ModelError, "out of memory"),
-        (Says("A", finish_reason="content_filter"), ContentFiltered, "filter"),
-        (Says("A", finish_reason="abort"), BrokenStream, "abort"),
+        (Completion("A b c", after=Cut(1)), BrokenStream, "broke off"),
+        (Completion("A b c", after=Cut(1, clean=True)), BrokenStream, "without a finish reason"),
+        (Completion("A b c", after=BadJson()), BrokenStream, "not JSON"),
+        (Completion("A b c", after=BadJson(text="[1]")), None, ""),
+        (Completion("A b c", after=StreamError()), ModelError, "engine died"),
+        (Completion("A b c", after=StreamError(error={"message": "queue full", "code": 429})), ModelBusy, "queue full"),
+        (Completion("A b c", after=StreamError(error="out of memory")), ModelError, "out of memory"),
+        (Completion("A", finish_reason="content_filter"), ContentFiltered, "filter"),
+        (Completion("A", finish_reason="abort"), BrokenStream, "abort"),
     ],
     ids=repr,
 )
@@ -200,7 +194,7 @@ async def test_an_address_with_a_wrong_path_is_named_until_it_answers() -> None:
 
 
 async def test_a_server_without_a_list_that_does_not_know_the_model_has_the_right_path() -> None:
-    pages = {"/models": Raw((b"{}",), status=404)}
+    pages = {"/models": RawResponse((b"{}",), status=404)}
     async with MockServer(models=["m"], pages=pages) as url:
         model = OpenAIModel(url, "other")
         with pytest.raises(ModelRefused, match="`other` does not exist"):
@@ -226,7 +220,7 @@ def test_what_is_no_address_is_bad_input(url: str) -> None:
 
 
 async def test_a_fault_is_not_tried_again_here() -> None:
-    async with served(HttpError(500), Says("A")) as (model, server):
+    async with served(HttpError(500), Completion("A")) as (model, server):
         with pytest.raises(ModelError):
             await hear(model, SHORT)
         assert len(server.received) == 1

@@ -15,7 +15,8 @@ from cuecard.models import probe, probe_results, spec
 from cuecard.models.base import Limits
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.prompt import CardFormat, short
-from cuecard.testing.mock_server import HttpError, MockServer, Received, Reply, Says
+from cuecard.testing.mock_server import MockServer
+from cuecard.testing.replies import Completion, HttpError, Received, Reply
 
 pytestmark = pytest.mark.timeout(30)
 THINKING, NOTES, TURN = map(str, CardFormat)
@@ -43,8 +44,8 @@ def reads(*forms: str) -> Callable[[Received], Reply]:
     def script(request: Received) -> Reply:
         form = form_of(request)
         if form is None:
-            return Says("8")
-        return Says(probe.SECRET) if form in forms else Says("Let me think about this again. " * 20)
+            return Completion("8")
+        return Completion(probe.SECRET) if form in forms else Completion("Let me think about this again. " * 20)
 
     return script
 
@@ -89,7 +90,7 @@ async def test_a_server_that_decodes_under_a_grammar_is_given_one(owner, paramet
 
     def script(request: Received) -> Reply:
         sent.append(request.body)
-        return Says("7") if parameter in request.body else Says("hello")
+        return Completion("7") if parameter in request.body else Completion("hello")
 
     async with MockServer(script, models=["tiny-instruct"], owner=owner) as url:
         model = spec.load(f"{url}#tiny-instruct")
@@ -103,14 +104,14 @@ async def test_a_server_that_decodes_under_a_grammar_is_given_one(owner, paramet
 
 
 async def test_a_server_that_ignores_a_grammar_is_given_none():
-    seen, model = await found(lambda request: Says("hello"), owner="llamacpp")
+    seen, model = await found(lambda request: Completion("hello"), owner="llamacpp")
     assert seen.constraint is None
     assert not model.abilities.style.constrained
 
 
 async def test_where_nothing_else_keeps_answers_short_a_json_schema_does_and_the_answer_is_taken_out_of_it():
     def script(request: Received) -> Reply:
-        return Says('{"answer": 7}') if "response_format" in request.body else Says("well " * 50)
+        return Completion('{"answer": 7}') if "response_format" in request.body else Completion("well " * 50)
 
     async with MockServer(script, models=["tiny-instruct"], owner="somebody") as url:
         model = spec.load(f"{url}#tiny-instruct")
@@ -205,7 +206,7 @@ async def test_a_server_that_is_not_there_stops_nothing():
 
 async def test_a_slow_server_does_not_hold_a_request_up_and_its_probe_goes_on():
     def script(request: Received) -> Reply:
-        return Says(probe.SECRET if form_of(request) else "8", delay_s=0.05)
+        return Completion(probe.SECRET if form_of(request) else "8", delay_s=0.05)
 
     told: list[str] = []
     async with MockServer(script, models=["tiny-instruct"]) as url:
@@ -253,7 +254,7 @@ async def test_a_server_that_refuses_images_says_so_in_the_notes():
 async def test_whether_a_server_stops_when_its_client_has_gone_is_what_it_counts(aborts):
     def script(request: Received) -> Reply:
         long = "every number" in str(request.body)
-        return Says("1 2 3 4 5 6 7 8 9 " * 50, delay_s=0.05) if long else reads(NOTES)(request)
+        return Completion("1 2 3 4 5 6 7 8 9 " * 50, delay_s=0.05) if long else reads(NOTES)(request)
 
     seen, _ = await found(script, aborts=aborts)
     assert seen.aborts is aborts

@@ -38,7 +38,8 @@ from cuecard.models.openai.likelihood import scored
 from cuecard.models.openai.reply import Reply
 from cuecard.models.openai.response_body import ErrorEvent, Halves, Mended, chunk, decoded, mended, objects
 from cuecard.models.prompt import PROSE, reason, short
-from cuecard.testing.mock_server import HttpError, MockServer, Raw, Received, Says
+from cuecard.testing.mock_server import MockServer
+from cuecard.testing.replies import Completion, HttpError, RawResponse, Received
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -62,16 +63,16 @@ def whole(message: Json | str, **more: Any) -> Json:
     return {"object": "chat.completion", "choices": [{"message": message, "finish_reason": "stop"}], **more}
 
 
-def stream(*parts: bytes, **how: Any) -> Raw:
-    return Raw((*parts, sse(STOP), DONE), **how)
+def stream(*parts: bytes, **how: Any) -> RawResponse:
+    return RawResponse((*parts, sse(STOP), DONE), **how)
 
 
-async def answer(reply: Raw | HttpError | Says, **settings: Any) -> str:
+async def answer(reply: RawResponse | HttpError | Completion, **settings: Any) -> str:
     async with served(reply, **settings) as (model, _):
         return (await hear(model, SHORT, WIDE)).answer
 
 
-async def failure(reply: Raw | HttpError | Says, **settings: Any) -> ModelError:
+async def failure(reply: RawResponse | HttpError | Completion, **settings: Any) -> ModelError:
     async with served(reply, **settings) as (model, _):
         with pytest.raises(ModelError) as caught:
             await hear(model, SHORT, WIDE)
@@ -145,7 +146,7 @@ async def test_one_token_that_is_not_observed_leaves_the_answer_unobserved() -> 
 async def test_counts_that_are_none_are_not_observed(value: str) -> None:
     fields = ", ".join(f'"{name}": {value}' for name in ("prompt_tokens", "completion_tokens", "reasoning_tokens"))
     counts = f'{{"choices": [], "usage": {{{fields}, "prompt_tokens_details": {{"cached_tokens": {value}}}}}}}'
-    async with served(Raw((says("A"), sse(STOP), sse(counts), DONE))) as (model, _):
+    async with served(RawResponse((says("A"), sse(STOP), sse(counts), DONE))) as (model, _):
         heard = await hear(model, SHORT)
     assert (heard.answer, heard.end.usage) == ("A", Usage())
 
@@ -179,7 +180,7 @@ DEEPER = '{"a":' * 200_000
 @pytest.mark.parametrize("body", [DEEP, DEEPER, f'{{"error": {DEEP}}}', f'{{"choices": [{{"delta": {DEEP}}}]}}'])
 @pytest.mark.parametrize("status", [200, 400, 500])
 async def test_json_of_any_depth_is_an_error_of_the_server(body: str, status: int) -> None:
-    assert isinstance(await failure(Raw((body.encode(),), status, "application/json")), ModelError)
+    assert isinstance(await failure(RawResponse((body.encode(),), status, "application/json")), ModelError)
     if status == 200:
         assert isinstance(await failure(stream(sse(body))), BrokenStream)
 
@@ -205,7 +206,7 @@ async def test_json_of_any_depth_is_an_error_of_the_server(body: str, status: in
 @pytest.mark.parametrize("status", [200, 400, 404, 429, 500])
 async def test_an_error_of_any_form_is_a_typed_error(error: object, status: int) -> None:
     body = json.dumps({"error": error}).encode()
-    for reply in (Raw((body,), status, "application/json"), stream(b"data: " + body + b"\n\n")):
+    for reply in (RawResponse((body,), status, "application/json"), stream(b"data: " + body + b"\n\n")):
         raised = await failure(reply)
         str(raised).encode()
         assert raised.http_status in (400, 429, 502)
@@ -343,7 +344,7 @@ async def test_an_error_keeps_its_meaning_and_its_words(
 async def test_an_error_in_an_answer_has_its_words_and_its_meaning(
     event: bytes, kind: type[ModelError], at: int
 ) -> None:
-    raised = await failure(Raw([says("A")] * at + [event]))
+    raised = await failure(RawResponse([says("A")] * at + [event]))
     assert type(raised) is kind
     assert "no words" in raised.message
 
@@ -358,7 +359,7 @@ async def test_an_error_with_status_200_in_place_of_an_answer_is_an_error(body: 
 
 
 async def test_a_content_filter_that_stops_an_answer_says_so() -> None:
-    raised = await failure(Says("A", finish_reason="content_filter"))
+    raised = await failure(Completion("A", finish_reason="content_filter"))
     assert (type(raised), raised.http_status, raised.code) == (ContentFiltered, 400, "content_filter")
 
 
@@ -398,20 +399,22 @@ async def test_a_date_without_the_servers_clock_is_by_ours() -> None:
 
 
 async def test_an_error_body_without_an_end_is_read_to_its_limit() -> None:
-    raised = await failure(Raw((b'{"error": {"message": "no', b"x" * 2**16), 500, "application/json", endless=True))
+    raised = await failure(
+        RawResponse((b'{"error": {"message": "no', b"x" * 2**16), 500, "application/json", endless=True)
+    )
     assert len(str(raised)) < 500
 
 
 async def test_an_error_body_that_stays_open_is_not_waited_for() -> None:
     began = time.monotonic()
-    raised = await failure(Raw((b"no words", b" "), 400, "text/plain", endless=True))
+    raised = await failure(RawResponse((b"no words", b" "), 400, "text/plain", endless=True))
     assert "no words" in raised.message
     assert time.monotonic() - began < 8
 
 
 @pytest.mark.parametrize("path", ["/models", "/metrics"])
 async def test_a_page_without_an_end_is_read_to_its_limit(path: str) -> None:
-    server = MockServer(pages={path: Raw((b"x" * 2**20,), endless=True)})
+    server = MockServer(pages={path: RawResponse((b"x" * 2**20,), endless=True)})
     async with served(server=server) as (model, _):
         if path == "/models":
             with pytest.raises(BrokenStream, match="more than 8 MiB"):
@@ -433,7 +436,7 @@ async def test_a_page_without_an_end_is_read_to_its_limit(path: str) -> None:
 )
 @pytest.mark.parametrize("prompt", [SHORT, REASON])
 async def test_an_answer_without_an_end_is_hung_up_on(part: bytes, prompt: Any) -> None:
-    async with served(Raw((part,), endless=True), Says("A"), prefill=True) as (model, server):
+    async with served(RawResponse((part,), endless=True), Completion("A"), prefill=True) as (model, server):
         heard = await hear(model, prompt, LIMITS)
         assert len(heard.answer) + len(heard.reasoning) <= 2 * 64 * (16 + 64)
         await server.received[0].gone.wait()
@@ -441,7 +444,7 @@ async def test_an_answer_without_an_end_is_hung_up_on(part: bytes, prompt: Any) 
 
 @pytest.mark.parametrize("prompt", [SHORT, REASON])
 async def test_a_piece_of_many_tokens_counts_as_many(prompt: Any) -> None:
-    async with served(stream(says("one two three four " * 200)), Says("A"), prefill=True) as (model, _):
+    async with served(stream(says("one two three four " * 200)), Completion("A"), prefill=True) as (model, _):
         heard = await hear(model, prompt, LIMITS)
     assert heard.end.finish_reason in (FinishReason.LENGTH, FinishReason.BUDGET)
 
@@ -449,13 +452,13 @@ async def test_a_piece_of_many_tokens_counts_as_many(prompt: Any) -> None:
 @pytest.mark.parametrize(
     "reply",
     [
-        Raw((b"data: ", b"x" * 2**20), endless=True),
-        Raw((b"data: a\n" * 2**17,), endless=True),
-        Raw((b"{", b" " * 2**22), endless=True),
-        Raw((says("a" * 10 * 2**20),)),
+        RawResponse((b"data: ", b"x" * 2**20), endless=True),
+        RawResponse((b"data: a\n" * 2**17,), endless=True),
+        RawResponse((b"{", b" " * 2**22), endless=True),
+        RawResponse((says("a" * 10 * 2**20),)),
     ],
 )
-async def test_an_event_without_an_end_breaks_the_stream(reply: Raw) -> None:
+async def test_an_event_without_an_end_breaks_the_stream(reply: RawResponse) -> None:
     began = time.process_time()
     assert "MiB" in (await failure(reply)).message
     assert time.process_time() - began < 8
@@ -481,10 +484,10 @@ async def test_a_large_chunk_is_cut_to_what_was_asked_for() -> None:
 async def test_no_part_of_a_key_is_in_an_error(words: str, form: str) -> None:
     replies = {
         "error": HttpError(401, {"error": {"message": words}}),
-        "text": Raw((words.encode(),), 500, "text/plain"),
+        "text": RawResponse((words.encode(),), 500, "text/plain"),
         "html": HttpError(500, f"<html><title>{words}</title></html>"),
         "event": stream(sse({"error": {"message": words, "code": words}})),
-        "junk": Raw((sse(words),), kind=f"text/{KEY}"),
+        "junk": RawResponse((sse(words),), kind=f"text/{KEY}"),
         "moved": HttpError(302, {}, {"Location": f"http://x/?key={words.split()[-1]}"}),
         "detail": HttpError(400, {"detail": [{"loc": [words], "msg": "m"}]}),
     }
@@ -532,7 +535,7 @@ END = json.dumps(STOP)
 )
 @pytest.mark.parametrize("cut", [False, True])
 async def test_a_stream_is_read_in_whatever_way_it_is_framed(sent: bytes, cut: bool) -> None:
-    assert await answer(Raw((sent,), cut=cut)) == "A"
+    assert await answer(RawResponse((sent,), cut=cut)) == "A"
 
 
 @pytest.mark.parametrize(
@@ -545,8 +548,8 @@ async def test_a_stream_is_read_in_whatever_way_it_is_framed(sent: bytes, cut: b
     ],
 )
 async def test_a_whole_answer_to_a_stream_is_read(sent: bytes) -> None:
-    assert await answer(Raw((sent,), kind="application/json")) == "A"
-    assert type(await failure(Raw((sent[:-2],), cut=True))) is BrokenStream
+    assert await answer(RawResponse((sent,), kind="application/json")) == "A"
+    assert type(await failure(RawResponse((sent[:-2],), cut=True))) is BrokenStream
 
 
 @pytest.mark.parametrize(
@@ -581,7 +584,7 @@ async def test_an_invalid_byte_spoils_one_character() -> None:
 
 
 async def test_a_connection_that_stalls_behind_the_finish_reason_gives_its_answer() -> None:
-    assert await answer(Raw((says("A"), sse(STOP), b": ping\n\n"), endless=True)) == "A"
+    assert await answer(RawResponse((says("A"), sse(STOP), b": ping\n\n"), endless=True)) == "A"
 
 
 async def test_a_whole_answer_brings_reasoning_usage_and_probabilities() -> None:
@@ -596,7 +599,7 @@ async def test_a_whole_answer_brings_reasoning_usage_and_probabilities() -> None
 
 @pytest.mark.parametrize("sent", [b"", DONE, sse(STOP)[:20], b"{}", b"[]", b"{", b"<html></html>", b"data: {}\n\n"])
 async def test_nothing_is_no_answer(sent: bytes) -> None:
-    assert type(await failure(Raw((sent or b"\n",)))) is BrokenStream
+    assert type(await failure(RawResponse((sent or b"\n",)))) is BrokenStream
 
 
 EVENTS = says("A") + sse(STOP) + DONE
@@ -684,7 +687,7 @@ async def test_nothing_but_a_tool_call_is_an_error_that_says_so(call: Json) -> N
     ],
 )
 async def test_a_line_break_parts_the_reasoning_field_from_the_content(deltas: list[Any], reasoning: str) -> None:
-    async with served(stream(*map(says, deltas)), Says("56"), model="large") as (model, _):
+    async with served(stream(*map(says, deltas)), Completion("56"), model="large") as (model, _):
         heard = await hear(model, reason(QUESTION, PROSE), WIDE)
     assert heard.reasoning == reasoning
     assert heard.answer in ("56", "B")
@@ -708,7 +711,7 @@ async def test_an_answer_that_mentions_tags_is_text_each_time(text: str, end: st
 
 
 async def test_the_calls_about_one_question_carry_one_session_and_others_another() -> None:
-    async with served(Says("A"), prefill=True, prefix_cache=True, scoring=True) as (model, server):
+    async with served(Completion("A"), prefill=True, prefix_cache=True, scoring=True) as (model, server):
         await hear(model, SHORT)
         await hear(model, REASON)
         await model.warm(SHORT)
@@ -731,9 +734,9 @@ async def test_the_calls_about_one_question_carry_one_session_and_others_another
 async def test_one_question_has_another_session_at_another_model() -> None:
     seen: list[str] = []
 
-    def note(request: Received) -> Says:
+    def note(request: Received) -> Completion:
         seen.append(request.headers["x-session-id"])
-        return Says("A")
+        return Completion("A")
 
     async with MockServer(note, models=["one", "two"]) as url:
         for name in ("one", "two", "one"):

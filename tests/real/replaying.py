@@ -14,7 +14,8 @@ from cuecard.answers import UNPARSED, Answer, extract
 from cuecard.domain.call import FinishReason
 from cuecard.domain.errors import ModelError
 from cuecard.models.base import AnswerDelta, Finished, ReasoningDelta
-from cuecard.testing.mock_server import Framing, HttpError, MockServer, Received, Reply, Says
+from cuecard.testing.mock_server import MockServer
+from cuecard.testing.replies import Completion, Framing, HttpError, Received, Reply
 
 QUESTIONS = load_questions()
 LOGPROB = -0.005
@@ -38,8 +39,8 @@ class Replayed:
         return UNPARSED if self.cut else extract(self.text, QUESTIONS[self.row.question][0])
 
 
-def says(raw: Raw) -> Says:
-    return Says(
+def says(raw: Raw) -> Completion:
+    return Completion(
         raw.content,
         raw.reasoning,
         framing=Framing.REASONING_CONTENT,
