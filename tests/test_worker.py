@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cuecard.worker import Worker
+from cuecard.worker import ChildWorker
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -34,22 +34,22 @@ for line in sys.stdin.buffer:
 
 
 @pytest.fixture
-def worker(tmp_path: Path) -> Iterator[Worker]:
+def worker(tmp_path: Path) -> Iterator[ChildWorker]:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    made = Worker(script)
+    made = ChildWorker(script)
     yield made
     made.close()
 
 
-def test_jobs_go_to_one_child_with_their_bytes(worker: Worker) -> None:
+def test_jobs_go_to_one_child_with_their_bytes(worker: ChildWorker) -> None:
     large = bytes(range(256)) * 10_000
     replies = [worker.do({}, 20, data) for data in (b"abc", b"", large)]
     assert [data for _, data in replies] == [b"cba", b"", large[::-1]]
     assert len({reply["pid"] for reply, _ in replies}) == 1
 
 
-def test_a_late_job_ends_its_child_and_the_next_one_has_another(worker: Worker) -> None:
+def test_a_late_job_ends_its_child_and_the_next_one_has_another(worker: ChildWorker) -> None:
     before, _ = worker.do({}, 20)
     with pytest.raises(TimeoutError):
         worker.do({"do": "sleep"}, 0.2, b"x" * 1_000_000)
@@ -58,13 +58,13 @@ def test_a_late_job_ends_its_child_and_the_next_one_has_another(worker: Worker) 
 
 
 @pytest.mark.parametrize("end", ["exit", "half", "nonsense"])
-def test_a_child_that_ends_or_talks_nonsense_is_replaced(worker: Worker, end: str) -> None:
+def test_a_child_that_ends_or_talks_nonsense_is_replaced(worker: ChildWorker, end: str) -> None:
     with pytest.raises(EOFError):
         worker.do({"do": end}, 20)
     assert worker.do({}, 20, b"ab")[1] == b"ba"
 
 
-def test_threads_take_turns(worker: Worker) -> None:
+def test_threads_take_turns(worker: ChildWorker) -> None:
     replies: list[bytes] = []
     threads = [threading.Thread(target=lambda: replies.append(worker.do({}, 20, b"ab")[1])) for _ in range(8)]
     for thread in threads:
@@ -74,7 +74,7 @@ def test_threads_take_turns(worker: Worker) -> None:
     assert replies == [b"ba"] * 8
 
 
-def test_a_closed_worker_starts_again(worker: Worker) -> None:
+def test_a_closed_worker_starts_again(worker: ChildWorker) -> None:
     worker.do({}, 20)
     worker.close()
     worker.close()

@@ -22,7 +22,7 @@ from cuecard.models import probe as probes
 from cuecard.models import spec
 from cuecard.models.base import Model
 from cuecard.models.images import images
-from cuecard.models.probe_results import Findings
+from cuecard.models.probe_results import ProbeResults
 from cuecard.strategies.policy import Policy, PolicyOptions, policy_with
 from cuecard.strategies.run import answer, known, streamed
 from cuecard.strategies.team import Heard
@@ -93,7 +93,7 @@ class Pair:
         self.models: dict[str, Model] = {role: _model(role, given) for role, given in roles.items()}
         named = [role for role, given in roles.items() if isinstance(given, str | Mapping)]
         self._unprobed = [self.models[role] for role in named] if probe and probes.wanted() else []
-        self._probing: asyncio.Task[list[asyncio.Task[Findings]]] | None = None
+        self._probing: asyncio.Task[list[asyncio.Task[ProbeResults]]] | None = None
         self._tell = tell
         self._thread: LoopThread | None = None
         self._open, self._lock = True, threading.Lock()

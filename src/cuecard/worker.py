@@ -19,7 +19,7 @@ START_S = 60.0
 Reply = tuple[Mapping[str, Any], bytes]
 
 
-class Worker:
+class ChildWorker:
     """Runs a script, which answers `{}` once it is ready; started by the first job, and blocks its callers."""
 
     def __init__(self, script: Path, start_s: float = START_S, environment: Mapping[str, str] | None = None) -> None:

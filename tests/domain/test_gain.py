@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cuecard.domain.call import Call, FinishReason, Mode, Usage
-from cuecard.domain.estimate import Comparison, compared
+from cuecard.domain.estimate import LatencyComparison, compare_with_large
 from cuecard.domain.outcome import Outcome, Route
 
 SHORT = Call("large", "large", Mode.SHORT, 0.0, 0.2, 0.3, Usage(9, 0, 1, 0), FinishReason.STOP, answer="3")
@@ -21,30 +21,30 @@ def outcome(*calls: Call, total_s: float = 0.9, route: Route = Route.TRANSFERRED
 
 
 def test_a_request_is_compared_with_both_ways_of_the_large_model_alone():
-    found = compared(outcome(SHORT, REASON, READ))
+    found = compare_with_large(outcome(SHORT, REASON, READ))
     assert found.short_s == pytest.approx(0.3)
     assert found.reasoning_s is not None
     assert (found.faster_than_short, found.faster_than_reasoning) == (False, True)
 
 
 def test_the_sentence_says_what_was_gained_and_what_was_lost():
-    assert Comparison(0.9, 0.3, 2.4).sentence() == (
+    assert LatencyComparison(0.9, 0.3, 2.4).sentence() == (
         "the large model alone: 0.30 s short (measured), 2.4 s with reasoning (estimated):"
         " faster than its reasoning, slower than its short answer"
     )
-    assert Comparison(0.9, None, 0.5).sentence() == (
+    assert LatencyComparison(0.9, None, 0.5).sentence() == (
         "the large model alone: 0.50 s with reasoning (estimated): slower than its reasoning"
     )
-    assert Comparison(2.41, None, 2.43).sentence() == (
+    assert LatencyComparison(2.41, None, 2.43).sentence() == (
         "the large model alone: 2.4 s with reasoning (estimated): as fast as its reasoning"
     )
-    assert Comparison(0.9, None, None).sentence() is None
+    assert LatencyComparison(0.9, None, None).sentence() is None
 
 
 def test_the_large_model_alone_is_not_compared_with_itself():
-    assert compared(outcome(SHORT, total_s=0.3, route=Route.DIRECT)).sentence() is None
+    assert compare_with_large(outcome(SHORT, total_s=0.3, route=Route.DIRECT)).sentence() is None
 
 
 def test_a_short_answer_that_was_cancelled_or_failed_was_not_measured():
     cancelled = Call("large", "large", Mode.SHORT, 0, None, 0.1, Usage(), FinishReason.CANCELLED)
-    assert compared(outcome(cancelled, REASON, READ)).short_s is None
+    assert compare_with_large(outcome(cancelled, REASON, READ)).short_s is None

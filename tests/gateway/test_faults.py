@@ -25,6 +25,7 @@ from cuecard.testing.replies import (
     BadJson,
     Completion,
     Cut,
+    ErrorInStream,
     Framing,
     HangUp,
     HttpError,
@@ -32,7 +33,6 @@ from cuecard.testing.replies import (
     Received,
     Reply,
     Stall,
-    StreamError,
 )
 
 pytestmark = pytest.mark.timeout(30)
@@ -90,7 +90,7 @@ FATAL: dict[str, Reply | str] = {
     "is cut cleanly": Completion("3", THOUGHT, after=Cut(1, clean=True), piece=1),
     "never ends": Completion("3 " * 10**5, THOUGHT, delay_s=0.3),
     "bad JSON": Completion("3", THOUGHT, after=BadJson(1), piece=1),
-    "an error in the stream": Completion("3", THOUGHT, after=StreamError(1), piece=1),
+    "an error in the stream": Completion("3", THOUGHT, after=ErrorInStream(1), piece=1),
     "an error with status 200": HttpError(200, {"error": {"message": "the engine died"}}),
     "an object that is an error": streamed(sse({"object": "error", "message": "the engine died"})),
     "a detail": streamed(sse({"detail": "the engine died"})),

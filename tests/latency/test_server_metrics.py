@@ -12,7 +12,7 @@ from cuecard.latency.readings import Point, Reading
 from cuecard.latency.server.client import Raw
 from cuecard.latency.server.events import Heard, heard
 from cuecard.latency.server.metrics import Spread, figures, spread
-from cuecard.models.openai.response_body import ErrorEvent
+from cuecard.models.openai.response_body import StreamError
 
 ROLE = {"role": "assistant", "content": ""}
 
@@ -118,7 +118,7 @@ def test_the_first_token_of_the_answer_comes_behind_reasoning_that_is_marked(
 def test_a_stream_without_a_token_and_one_with_an_error_are_no_answers() -> None:
     with pytest.raises(BrokenStream, match="no token"):
         heard(stream((0.1, event(ROLE)), (0.2, DONE)))
-    with pytest.raises(ErrorEvent):
+    with pytest.raises(StreamError):
         heard(stream((0.1, event({"content": "a"})), (0.2, b'data: {"error": {"message": "engine died"}}\n\n')))
 
 

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 
 from cuecard.domain.call import FinishReason, Mode
 from cuecard.models.base import Limits
-from cuecard.models.local.inputs import Inputs, make_reader, tokenized
+from cuecard.models.local.inputs import Inputs, prompt_reader, tokenized
 from cuecard.models.prompt import Prompt
 
 
@@ -34,7 +34,7 @@ class Reference:
         config = AutoConfig.from_pretrained(folder)
         auto = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
         self.model = auto.from_pretrained(folder, dtype=torch.float32).eval()
-        self.reader = make_reader(str(folder), config, None)
+        self.reader = prompt_reader(str(folder), config, None)
         self.tokenizer = self.reader.tokenizer
         self.end = self.tokenizer.eos_token_id
 

@@ -12,7 +12,7 @@ import pictures
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image
 from cuecard.models.images import image_headers, images, pillow_decoding
-from cuecard.models.images.decoder import SMALL_PIXELS, Bounds, Decoder
+from cuecard.models.images.decoder import SMALL_PIXELS, Bounds, ImageDecoder
 from cuecard.models.images.pillow_decoding import Refused
 
 pytestmark = pytest.mark.timeout(60)
@@ -21,30 +21,30 @@ MIB = 2**20
 
 
 @pytest.fixture(scope="module")
-def decoder() -> Iterator[Decoder]:
-    made = Decoder()
+def decoder() -> Iterator[ImageDecoder]:
+    made = ImageDecoder()
     yield made
     made.close()
 
 
-def taken(decoder: Decoder, data: bytes, bounds: Bounds | None = None) -> Image:
+def taken(decoder: ImageDecoder, data: bytes, bounds: Bounds | None = None) -> Image:
     return decoder.taken(data, image_headers.read(data), bounds or Bounds())[0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_child_makes_of_an_image_what_this_process_makes_of_it(kind: str, decoder: Decoder) -> None:
+def test_a_child_makes_of_an_image_what_this_process_makes_of_it(kind: str, decoder: ImageDecoder) -> None:
     assert taken(decoder, KINDS[kind]) == images.load(KINDS[kind])
 
 
 @pytest.mark.parametrize("progressive", [False, True])
-def test_a_jpeg_without_its_last_bytes_is_read(decoder: Decoder, progressive: bool) -> None:
+def test_a_jpeg_without_its_last_bytes_is_read(decoder: ImageDecoder, progressive: bool) -> None:
     image = taken(decoder, pictures.cut_jpeg(progressive=progressive))
     with PilImage.open(io.BytesIO(image.data)) as picture:
         picture.load()
         assert (picture.format, picture.size) == ("PNG", (640, 480))
 
 
-def test_half_a_jpeg_is_refused(decoder: Decoder) -> None:
+def test_half_a_jpeg_is_refused(decoder: ImageDecoder) -> None:
     whole = pictures.cut_jpeg()
     for data in (whole[: len(whole) // 2], whole[:700], pictures.cut_jpeg(progressive=True)[:700]):
         with pytest.raises(Refused, match="broken"):
@@ -52,19 +52,19 @@ def test_half_a_jpeg_is_refused(decoder: Decoder) -> None:
 
 
 @pytest.mark.parametrize("data", [b"nothing", b"%PDF-1.7", KINDS["TIFF"][:50], KINDS["PNG RGB 0"][:80]])
-def test_what_is_broken_is_refused(decoder: Decoder, data: bytes) -> None:
+def test_what_is_broken_is_refused(decoder: ImageDecoder, data: bytes) -> None:
     with pytest.raises(Refused, match="broken"):
         taken(decoder, data)
 
 
-def test_too_many_pixels_are_refused_with_their_size(decoder: Decoder) -> None:
+def test_too_many_pixels_are_refused_with_their_size(decoder: ImageDecoder) -> None:
     for kind in ("GIF", "BMP", "TIFF", "PNG transparent"):
         with pytest.raises(Refused, match="pixels") as caught:
             taken(decoder, KINDS[kind], Bounds(pixels=64 * 48 - 1))
         assert caught.value.size == (64, 48)
 
 
-def test_a_decode_is_bounded_in_memory_and_the_next_one_works(decoder: Decoder) -> None:
+def test_a_decode_is_bounded_in_memory_and_the_next_one_works(decoder: ImageDecoder) -> None:
     wide = pictures.encoded(PilImage.new("RGBA", (4000, 4000)), compress_level=1)
     for data in (wide, pictures.encoded(PilImage.new("RGB", (4000, 4000)), "TIFF", compression="tiff_lzw")):
         with pytest.raises(Refused, match="memory"):
@@ -72,13 +72,13 @@ def test_a_decode_is_bounded_in_memory_and_the_next_one_works(decoder: Decoder) 
     assert taken(decoder, KINDS["GIF"]) == images.load(KINDS["GIF"])
 
 
-def test_a_decode_is_bounded_in_time_and_the_next_one_works(decoder: Decoder) -> None:
+def test_a_decode_is_bounded_in_time_and_the_next_one_works(decoder: ImageDecoder) -> None:
     with pytest.raises(Refused, match="slow"):
         taken(decoder, pictures.gif_of_comments(2_000_000), Bounds(seconds=0.2))
     assert taken(decoder, KINDS["GIF"]) == images.load(KINDS["GIF"])
 
 
-def test_a_tiff_in_very_many_pieces_is_refused(decoder: Decoder) -> None:
+def test_a_tiff_in_very_many_pieces_is_refused(decoder: ImageDecoder) -> None:
     assert pillow_decoding.taken(pictures.tiff_of_tiles(30), 10**6, True)[0] == (30, 30)
     with pytest.raises(Refused, match="pieces"):
         taken(decoder, pictures.tiff_of_tiles(1000))
@@ -101,7 +101,7 @@ def test_a_large_picture_that_is_drawn_anew_becomes_smaller(mode: str, monkeypat
         assert min(small.getpixel((50, 280))) > 200
 
 
-def test_large_pictures_for_models_in_this_process_are_decoded_in_the_child(decoder: Decoder) -> None:
+def test_large_pictures_for_models_in_this_process_are_decoded_in_the_child(decoder: ImageDecoder) -> None:
     side = int(SMALL_PIXELS**0.5) + 1
     for size in ((64, 48), (side, side)):
         picture = PilImage.linear_gradient("L").resize(size).convert("RGB")

@@ -16,7 +16,7 @@ from reference import Reference
 from cuecard.domain.errors import ModelRefused, Unsupported
 from cuecard.domain.question import AnswerKind, Image, Question
 from cuecard.models.base import AnswerDelta, Limits
-from cuecard.models.local.decoding import Decoder
+from cuecard.models.local.decoding import TokenDecoder
 from cuecard.models.local.inputs import ProcessorReader, QwenReader, TextReader, for_stills
 from cuecard.models.local.model import LocalModel
 from cuecard.models.prompt import CUE, EMBEDDED, PROSE, TAGS, CardFormat, growing, read, reason, short
@@ -130,7 +130,7 @@ def test_text_that_is_told_token_by_token_is_whole(
     """Spaces at the beginning of words, and characters that take several tokens."""
     tokenizer = references(family).tokenizer
     ids = tokenizer(text, add_special_tokens=False).input_ids
-    decoder = Decoder(tokenizer, short(Question("Which?"), TAGS))
+    decoder = TokenDecoder(tokenizer, short(Question("Which?"), TAGS))
     events = [*(event for token in ids for event in decoder.feed(token)), *decoder.rest()]
     told = [event.text for event in events if isinstance(event, AnswerDelta)]
     assert "".join(told) == tokenizer.decode(ids).strip() == text.strip()

@@ -17,7 +17,7 @@ from cuecard.domain.errors import BrokenStream, ModelClosed, ModelUnreachable
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.models.base import Limits, ReasoningDelta
 from cuecard.models.openai import OpenAIModel
-from cuecard.models.openai.http import Disconnected, Server
+from cuecard.models.openai.http import Disconnected, HttpClient
 from cuecard.models.prompt import CardFormat, read, short
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import BadJson, Completion, Framing, HttpError, Received, Reply, Stall
@@ -92,16 +92,16 @@ class Hanging:
             await writer.wait_closed()
 
 
-async def a_post(server: Server) -> None:
+async def a_post(server: HttpClient) -> None:
     answer = await server.post("/chat/completions", {"stream": True})
     assert await answer.whole() == EVENT
 
 
-async def a_page(server: Server) -> None:
+async def a_page(server: HttpClient) -> None:
     assert await server.page("/models", 5) == EVENT
 
 
-Request = Callable[[Server], Awaitable[None]]
+Request = Callable[[HttpClient], Awaitable[None]]
 both = pytest.mark.parametrize("request_one", [a_post, a_page])
 
 
@@ -129,7 +129,7 @@ async def test_a_request_that_is_hung_up_on_on_a_kept_connection_is_sent_again_o
     ending: Ending, request_one: Request
 ):
     async with (hanging := Hanging(1, ending)).open() as url:
-        server = Server(url, None, None)
+        server = HttpClient(url, None, None)
         for _ in range(3):
             await request_one(server)
         await server.aclose()
@@ -139,7 +139,7 @@ async def test_a_request_that_is_hung_up_on_on_a_kept_connection_is_sent_again_o
 @both
 async def test_a_request_that_is_hung_up_on_on_a_new_connection_is_not_sent_again(request_one: Request):
     async with (hanging := Hanging(0)).open() as url:
-        server = Server(url, None, None)
+        server = HttpClient(url, None, None)
         with pytest.raises(Disconnected):
             await request_one(server)
         await server.aclose()
@@ -149,7 +149,7 @@ async def test_a_request_that_is_hung_up_on_on_a_new_connection_is_not_sent_agai
 @both
 async def test_a_request_is_sent_again_only_once(request_one: Request):
     async with (hanging := Hanging(1, fails_from=2)).open() as url:
-        server = Server(url, None, None)
+        server = HttpClient(url, None, None)
         await request_one(server)
         with pytest.raises(Disconnected):
             await request_one(server)
@@ -160,7 +160,7 @@ async def test_a_request_is_sent_again_only_once(request_one: Request):
 @both
 async def test_a_request_whose_answer_has_begun_is_not_sent_again(request_one: Request):
     async with (hanging := Hanging(1, begun)).open() as url:
-        server = Server(url, None, None)
+        server = HttpClient(url, None, None)
         await request_one(server)
         with pytest.raises(Disconnected, match="inside the head"):
             await request_one(server)

@@ -27,7 +27,17 @@ from cuecard.domain.errors import (
 from cuecard.models.base import Limits, ReasoningDelta
 from cuecard.models.openai import OpenAIModel
 from cuecard.testing.mock_server import MockServer
-from cuecard.testing.replies import BadJson, Completion, Cut, HangUp, HttpError, RawResponse, Reply, Stall, StreamError
+from cuecard.testing.replies import (
+    BadJson,
+    Completion,
+    Cut,
+    ErrorInStream,
+    HangUp,
+    HttpError,
+    RawResponse,
+    Reply,
+    Stall,
+)
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -140,9 +150,13 @@ HTML = "<!DOCTYPE html><html><head><title>no such thing</title></head><body><h1>
         (Completion("A b c", after=Cut(1, clean=True)), BrokenStream, "without a finish reason"),
         (Completion("A b c", after=BadJson()), BrokenStream, "not JSON"),
         (Completion("A b c", after=BadJson(text="[1]")), None, ""),
-        (Completion("A b c", after=StreamError()), ModelError, "engine died"),
-        (Completion("A b c", after=StreamError(error={"message": "queue full", "code": 429})), ModelBusy, "queue full"),
-        (Completion("A b c", after=StreamError(error="out of memory")), ModelError, "out of memory"),
+        (Completion("A b c", after=ErrorInStream()), ModelError, "engine died"),
+        (
+            Completion("A b c", after=ErrorInStream(error={"message": "queue full", "code": 429})),
+            ModelBusy,
+            "queue full",
+        ),
+        (Completion("A b c", after=ErrorInStream(error="out of memory")), ModelError, "out of memory"),
         (Completion("A", finish_reason="content_filter"), ContentFiltered, "filter"),
         (Completion("A", finish_reason="abort"), BrokenStream, "abort"),
     ],

@@ -32,11 +32,19 @@ from cuecard.domain.errors import (
 from cuecard.domain.question import Question
 from cuecard.models.base import CallLimits, Limits
 from cuecard.models.openai import OpenAIModel
-from cuecard.models.openai.errors import Faults, refused_parameter
+from cuecard.models.openai.errors import ErrorMapper, refused_parameter
 from cuecard.models.openai.http import StatusError
 from cuecard.models.openai.likelihood import scored
-from cuecard.models.openai.reply import Reply
-from cuecard.models.openai.response_body import ErrorEvent, Halves, Mended, chunk, decoded, mended, objects
+from cuecard.models.openai.reply import StreamedReply
+from cuecard.models.openai.response_body import (
+    JsonSanitiser,
+    StreamError,
+    SurrogateJoiner,
+    chunk,
+    decoded,
+    joined_surrogates,
+    objects,
+)
 from cuecard.models.prompt import PROSE, reason, short
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion, HttpError, RawResponse, Received
@@ -101,12 +109,12 @@ async def test_halves_of_a_character_are_joined_and_a_lone_one_is_replaced(
     async with served(stream(*deltas, says("."))) as (model, _):
         heard = await hear(model, REASON if field == "reasoning" else SHORT, WIDE)
     assert (heard.reasoning if field == "reasoning" else heard.answer.removesuffix(".")) == text
-    assert "".join(map(Halves().feed, [*pieces, "."])) == text + "."
+    assert "".join(map(SurrogateJoiner().feed, [*pieces, "."])) == text + "."
 
 
 def test_what_is_passed_on_can_be_written_anew() -> None:
     event = {"choices": [{"index": 1, "delta": {"content": "a\ud83d"}, "x": float("inf")}], "id\udc00": "\ud800"}
-    mending = Mended()
+    mending = JsonSanitiser()
     first, other, second = (
         mending.of(each)
         for each in (
@@ -117,7 +125,7 @@ def test_what_is_passed_on_can_be_written_anew() -> None:
     )
     assert first == {"choices": [{"index": 1, "delta": {"content": "a"}, "x": None}], "id\ufffd": "\ufffd"}
     assert [each["choices"][0]["delta"]["content"] for each in (other, second)] == ["b", "😀"]
-    assert mended("\ud83d\ude00\ud83d") == "😀\ufffd"
+    assert joined_surrogates("\ud83d\ude00\ud83d") == "😀\ufffd"
 
 
 # Numbers that are none
@@ -238,16 +246,16 @@ VALUES = st.recursive(
 @given(VALUES, st.sampled_from(["message", "error"]), st.integers(200, 599))
 @settings(max_examples=400, deadline=None)
 def test_json_of_any_form_is_read_or_is_a_typed_error(event: object, kind: str, status: int) -> None:
-    text, faults, limits = json.dumps(event), Faults("http://h", secrets=(KEY,)), CallLimits()
+    text, faults, limits = json.dumps(event), ErrorMapper("http://h", secrets=(KEY,)), CallLimits()
     parser = ReasoningParser(reasons=True)
     try:
         for found in objects(text, kind):
-            json.dumps(Mended().of(found), allow_nan=False, ensure_ascii=False).encode()
-            reply = Reply(parser, limits, reasons=True)
+            json.dumps(JsonSanitiser().of(found), allow_nan=False, ensure_ascii=False).encode()
+            reply = StreamedReply(parser, limits, reasons=True)
             told = [*reply.take(chunk(found)), *reply.end()]
             str(told).encode()
             scored(found.get("prompt_logprobs"), "A")
-    except (ErrorEvent, ValueError, ModelError) as error:
+    except (StreamError, ValueError, ModelError) as error:
         str(faults.translated(error, begun=True)).encode()
     refused = StatusError(status, text)
     refused_parameter(refused, ["logprobs"])
@@ -507,7 +515,7 @@ async def test_no_key_is_in_the_list_of_what_a_server_serves() -> None:
 
 
 def test_only_parts_of_the_key_are_blanked_out() -> None:
-    faults = Faults("http://h", secrets=(KEY, "abc"))
+    faults = ErrorMapper("http://h", secrets=(KEY, "abc"))
     assert faults.line(f"a {KEY[3:12]} b sk-proj c {KEY} abc") == "a … b sk-proj c … abc"
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cuecard.domain.errors import BadInput, ChecksBusy
-from cuecard.worker import Worker
+from cuecard.worker import ChildWorker
 
 LIMIT_S, BUSY_S = 2.0, 6.0
 """Seconds that a check may take, and that it may wait for others."""
@@ -56,7 +56,7 @@ class Checker:
 
     def __init__(self, limit_s: float = LIMIT_S) -> None:
         self._limit_s = limit_s
-        self._worker = Worker(_SCRIPT, environment={"PYTHONIOENCODING": "utf-8"})
+        self._worker = ChildWorker(_SCRIPT, environment={"PYTHONIOENCODING": "utf-8"})
         self._turn = threading.Lock()
         self.threads = ThreadPoolExecutor(2, "cuecard schemas")
 

@@ -16,7 +16,7 @@ from cuecard.cli.latency import estimate as estimates
 from cuecard.cli.options import takes_policy_options
 from cuecard.domain.call import FinishReason, Usage
 from cuecard.domain.errors import BadInput
-from cuecard.domain.estimate import compared, seconds
+from cuecard.domain.estimate import compare_with_large, seconds
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import Question
 from cuecard.domain.serialization import outcome_as_object
@@ -144,7 +144,7 @@ def remarks(outcome: Outcome) -> list[str]:
         f"{seconds(outcome.total_s)} {outcome.latency_kind}",
         f"tokens generated: {spent}",
     ]
-    if (sentence := compared(outcome).sentence()) is not None:
+    if (sentence := compare_with_large(outcome).sentence()) is not None:
         parts.append(sentence)
     return [*lines, " | ".join(parts)]
 

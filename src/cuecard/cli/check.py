@@ -19,7 +19,7 @@ from cuecard.domain.errors import MissingExtra
 from cuecard.models import probe as probes
 from cuecard.models import probe_results, spec
 from cuecard.models.openai import OpenAIModel
-from cuecard.models.probe_results import Findings
+from cuecard.models.probe_results import ProbeResults
 
 if TYPE_CHECKING:
     from cuecard.gateway.config.settings import KeyEntry
@@ -68,7 +68,7 @@ def _described(key: KeyEntry) -> str:
     return f"key {key.name}: {'; '.join(parts) or 'no limits'}"
 
 
-async def _probed(models: Sequence[OpenAIModel]) -> list[Findings]:
+async def _probed(models: Sequence[OpenAIModel]) -> list[ProbeResults]:
     """Fresh findings of each, whatever is stored."""
     tell = partial(print, file=sys.stderr, flush=True)
     try:

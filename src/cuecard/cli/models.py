@@ -19,7 +19,7 @@ from cuecard.models import probe as probes
 from cuecard.models import spec
 from cuecard.models.base import Abilities, Model
 from cuecard.models.openai import OpenAIModel
-from cuecard.models.probe_results import Findings
+from cuecard.models.probe_results import ProbeResults
 
 ANSWERS = {True: "yes", False: "no", None: "could not be told"}
 
@@ -60,7 +60,7 @@ def models(
         raise typer.Exit(2)
 
 
-def facts(found: Findings) -> dict[str, str]:
+def facts(found: ProbeResults) -> dict[str, str]:
     """What a server showed, in words."""
     if not found.reachable:
         return {"error": found.problem or "it does not answer"}
@@ -90,7 +90,7 @@ def facts(found: Findings) -> dict[str, str]:
     }
 
 
-async def _found(model: Model, probe: bool) -> Findings | None:
+async def _found(model: Model, probe: bool) -> ProbeResults | None:
     """What a probe finds, or has found before, of a served model."""
     try:
         return await probes.adapted(model, tell=_tell) if probe and isinstance(model, OpenAIModel) else None

@@ -9,7 +9,7 @@ from cuecard.domain.outcome import Outcome, Route
 
 
 @dataclass(frozen=True)
-class Comparison:
+class LatencyComparison:
     """Seconds of a request, and of the large model alone: its short answer (measured), its reasoning (estimated)."""
 
     took_s: float
@@ -45,11 +45,11 @@ def beside(took_s: float, other_s: float) -> str:
     return "faster than" if took_s < other_s else "slower than"
 
 
-def compared(outcome: Outcome) -> Comparison:
+def compare_with_large(outcome: Outcome) -> LatencyComparison:
     """What a request took beside what the large model would have taken alone, as far as its own calls tell."""
     short = next((c for c in outcome.calls if c.role == "large" and c.mode is Mode.SHORT and _whole(c)), None)
     alone = len(outcome.calls) == 1 and short is not None  # this is the large model alone
-    return Comparison(
+    return LatencyComparison(
         outcome.total_s,
         None if short is None or alone else short.end_s - short.start_s,
         None if outcome.route is Route.DEGRADED else reasoning_alone_s(outcome),

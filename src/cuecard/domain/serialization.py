@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cuecard.domain.call import Call, Usage
-from cuecard.domain.estimate import Comparison, compared
+from cuecard.domain.estimate import LatencyComparison, compare_with_large
 from cuecard.domain.outcome import Outcome
 
 
@@ -23,13 +23,13 @@ def outcome_as_object(outcome: Outcome) -> dict[str, Any]:
         "schedule": outcome.schedule,
         "confidence": outcome.confidence,
         "latency": {"total_s": outcome.total_s, "handoff_s": outcome.handoff_s, "kind": outcome.latency_kind},
-        "gain": gain_as_object(compared(outcome)),
+        "gain": gain_as_object(compare_with_large(outcome)),
         "usage": {model: usage_as_object(usage) for model, usage in outcome.usage.items()},
         "calls": [call_as_object(call) for call in outcome.calls],
     }
 
 
-def gain_as_object(comparison: Comparison) -> dict[str, Any]:
+def gain_as_object(comparison: LatencyComparison) -> dict[str, Any]:
     """What the large model alone takes: its short answer as measured, its reasoning as estimated; None is not known."""
     return {
         "short_s": comparison.short_s,

@@ -33,7 +33,7 @@ from cuecard.domain.call import FinishReason, Usage
 from cuecard.domain.errors import CuecardError, ModelBusy, ModelError, ModelTimeout, ModelUnreachable
 from cuecard.domain.question import AnswerKind, Image, Question
 from cuecard.models.base import AnswerDelta, Finished, Limits, Model, Progress, ReasoningDelta
-from cuecard.models.probe_results import STEPS, Findings, Reading, load, store
+from cuecard.models.probe_results import STEPS, CardTrial, ProbeResults, load, store
 from cuecard.models.prompt import CardFormat, Prompt, Turn, read, reason, short
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ async def settle(
     wait_s: float | None = WAIT_S,
     fresh: bool = False,
     tell: Callable[[str], None] = lambda text: None,
-) -> list[asyncio.Task[Findings]]:
+) -> list[asyncio.Task[ProbeResults]]:
     """Have the served models among these behave as probes find, or have found before.
 
     Waits `wait_s` for probes that are under way; the tasks of those that go on are given back, for the caller to cancel
@@ -107,7 +107,7 @@ async def settle(
     return list(late)
 
 
-async def _adapted(alike: Sequence[OpenAIModel], fresh: bool, tell: Callable[[str], None]) -> Findings:
+async def _adapted(alike: Sequence[OpenAIModel], fresh: bool, tell: Callable[[str], None]) -> ProbeResults:
     """Probe a served model once, and have every object that stands for it behave accordingly."""
     first, *others = alike
     found = await adapted(first, fresh=fresh, tell=tell)
@@ -119,7 +119,7 @@ async def _adapted(alike: Sequence[OpenAIModel], fresh: bool, tell: Callable[[st
 
 async def adapted(
     model: OpenAIModel, *, fresh: bool = False, tell: Callable[[str], None] = lambda text: None
-) -> Findings:
+) -> ProbeResults:
     """Probe one model as far as it is not known, and have it behave accordingly. Each step is stored as it is done."""
     found = await _listing(model)
     if found.problem is not None:
@@ -152,14 +152,14 @@ async def adapted(
     return found
 
 
-def _not_listed(model: OpenAIModel, found: Findings) -> str:
+def _not_listed(model: OpenAIModel, found: ProbeResults) -> str:
     names = ", ".join(found.served[:8])
     return f"{model.url} does not list {model.served_name!r}; it lists: {names}. It may answer with another model"
 
 
-async def _listing(model: OpenAIModel) -> Findings:
+async def _listing(model: OpenAIModel) -> ProbeResults:
     """What the server's list of models says. Servers without one are asked all the same."""
-    found = Findings(at=time.time())
+    found = ProbeResults(at=time.time())
     try:
         entries = await model.listing()
     except ModelError as error:
@@ -185,7 +185,7 @@ def _names(entry: Mapping[str, Any]) -> list[object]:
     return [entry.get("id"), *(aliases if isinstance(aliases, list) else ())]
 
 
-async def _short(model: OpenAIModel, found: Findings) -> None:
+async def _short(model: OpenAIModel, found: ProbeResults) -> None:
     heard = await _hear(model, short(TEMPTING, model.abilities.style))
     found.logprobs = heard.logprob is not None
     found.short_answers = bool(heard.answer) and not heard.reasoning and heard.finish is FinishReason.STOP
@@ -193,7 +193,7 @@ async def _short(model: OpenAIModel, found: Findings) -> None:
     found.first_s = heard.first_s
 
 
-async def _constraint(model: OpenAIModel, found: Findings) -> None:
+async def _constraint(model: OpenAIModel, found: ProbeResults) -> None:
     """A grammar of numbers, where the model is asked for a word: only a server that decodes under it gives a number."""
     from cuecard.models.openai.constraints import Dialect
 
@@ -211,8 +211,8 @@ async def _constraint(model: OpenAIModel, found: Findings) -> None:
         found.constraint = str(dialect)
 
 
-def _reads(form: CardFormat) -> Callable[[OpenAIModel, Findings], Any]:
-    async def step(model: OpenAIModel, found: Findings) -> None:
+def _reads(form: CardFormat) -> Callable[[OpenAIModel, ProbeResults], Any]:
+    async def step(model: OpenAIModel, found: ProbeResults) -> None:
         changed = {"prefill": True} if form is CardFormat.THINKING else {}
         async with _variant(model, **changed) as reader:
             began = time.perf_counter()
@@ -224,14 +224,14 @@ def _reads(form: CardFormat) -> Callable[[OpenAIModel, Findings], Any]:
                 raise
         right, whole = SECRET in heard.answer.replace(",", ""), heard.finish is FinishReason.STOP
         tokens = heard.usage.completion_tokens
-        found.reads[form] = Reading(right, whole, tokens, round(time.perf_counter() - began, 3))
+        found.reads[form] = CardTrial(right, whole, tokens, round(time.perf_counter() - began, 3))
         if form is CardFormat.THINKING:
             found.prefill = right
 
     return step
 
 
-async def _reasoning(model: OpenAIModel, found: Findings) -> None:
+async def _reasoning(model: OpenAIModel, found: ProbeResults) -> None:
     style = model.abilities.style
     if style.in_prose:  # it reasons where it is asked to, and all that it writes is reasoning
         found.reasoning = True
@@ -239,7 +239,7 @@ async def _reasoning(model: OpenAIModel, found: Findings) -> None:
         found.reasoning = bool((await _hear(model, reason(TEMPTING, style))).reasoning)
 
 
-async def _images(model: OpenAIModel, found: Findings) -> None:
+async def _images(model: OpenAIModel, found: ProbeResults) -> None:
     buffer = io.BytesIO()
     PilImage.new("RGB", (64, 64), (220, 30, 30)).save(buffer, "PNG")
     asked = Question("What colour is this?", (Image(buffer.getvalue()),), kind=AnswerKind.SHORT_TEXT)
@@ -254,7 +254,7 @@ async def _images(model: OpenAIModel, found: Findings) -> None:
             found.notes.append(f"images: {error}")
 
 
-async def _cache(model: OpenAIModel, found: Findings) -> None:
+async def _cache(model: OpenAIModel, found: ProbeResults) -> None:
     """A prompt that takes about PREFILL_S to compute, and the same prompt again."""
     pace = 60 / found.first_s if found.first_s else 1000.0  # tokens a second, from a prompt of about so many
     count = max(24, min(400, round(PREFILL_S * pace / TOKENS_A_NUMBER)))
@@ -267,7 +267,7 @@ async def _cache(model: OpenAIModel, found: Findings) -> None:
     found.prefix_cache = None if cached is None else cached > 0
 
 
-async def _aborts(model: OpenAIModel, found: Findings) -> None:
+async def _aborts(model: OpenAIModel, found: ProbeResults) -> None:
     if (before := await model.aborted()) is None:
         return
     asked = Question("Count from 1 to 2000, and write every number down.", kind=AnswerKind.FREE_TEXT)
@@ -282,7 +282,7 @@ async def _aborts(model: OpenAIModel, found: Findings) -> None:
             break
 
 
-_STEPS: Mapping[str, Callable[[OpenAIModel, Findings], Any]] = {
+_STEPS: Mapping[str, Callable[[OpenAIModel, ProbeResults], Any]] = {
     "short": _short,
     "constraint": _constraint,
     **{str(form): _reads(form) for form in CardFormat},
@@ -334,6 +334,6 @@ async def _variant(model: OpenAIModel, **changed: Any) -> AsyncGenerator[OpenAIM
         await other.aclose()
 
 
-def _key(model: OpenAIModel, found: Findings) -> str:
+def _key(model: OpenAIModel, found: ProbeResults) -> str:
     """Server, model and version: another model under the same name at the same address is probed again."""
     return f"{VERSION} {model.url}#{model.served_name} {model.fingerprint}"

@@ -21,7 +21,7 @@ STEPS = ("short", "constraint", *map(str, CardFormat), "reasoning", "cache", "im
 
 
 @dataclass
-class Reading:
+class CardTrial:
     """One card read: whether the answer was the card's, and whether it was short."""
 
     right: bool
@@ -31,7 +31,7 @@ class Reading:
 
 
 @dataclass
-class Findings:
+class ProbeResults:
     """What one served model showed. None: it could not be told, or was not probed yet."""
 
     steps: list[str] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Findings:
     logprobs: bool | None = None
     constraint: str | None = None
     """How the server is asked to decode under a grammar, one of `constraints.Dialect`."""
-    reads: dict[str, Reading] = field(default_factory=dict)
+    reads: dict[str, CardTrial] = field(default_factory=dict)
     """By card format."""
     prefill: bool | None = None
     """It continues a given reasoning: what stands only there is in the answer."""
@@ -109,16 +109,16 @@ def path() -> Path:
     return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "cuecard" / "probes.json"
 
 
-def load() -> dict[str, Findings]:
+def load() -> dict[str, ProbeResults]:
     """What is stored and not too old, by server, model and version. A file that cannot be read is an empty one."""
     try:
         data = json.loads(path().read_text(encoding="utf-8"))
-        return {key: found for key, each in data.items() if time.time() - (found := _findings(each)).at < FRESH_S}
+        return {key: found for key, each in data.items() if time.time() - (found := _probe_results(each)).at < FRESH_S}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
 
-def store(key: str, found: Findings) -> None:
+def store(key: str, found: ProbeResults) -> None:
     """Add findings to the file. Raises OSError."""
     file = path()
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -126,8 +126,8 @@ def store(key: str, found: Findings) -> None:
     disk.save(file, known | {key: asdict(found)})
 
 
-def _findings(data: Mapping[str, Any]) -> Findings:
-    known = {each.name for each in fields(Findings)}
-    found = Findings(**{name: value for name, value in data.items() if name in known})
-    found.reads = {str(form): Reading(**each) for form, each in data.get("reads", {}).items()}
+def _probe_results(data: Mapping[str, Any]) -> ProbeResults:
+    known = {each.name for each in fields(ProbeResults)}
+    found = ProbeResults(**{name: value for name, value in data.items() if name in known})
+    found.reads = {str(form): CardTrial(**each) for form, each in data.get("reads", {}).items()}
     return found

@@ -76,7 +76,7 @@ class Completion:
     pace: Pace | None = None
     """In place of `delay_s`."""
     piece: int | None = None
-    after: Stall | Cut | BadJson | StreamError | None = None
+    after: Stall | Cut | BadJson | ErrorInStream | None = None
     """What happens in the midst of it."""
 
 
@@ -104,7 +104,7 @@ class BadJson:
 
 
 @dataclass(frozen=True)
-class StreamError:
+class ErrorInStream:
     """An error inside the stream."""
 
     tokens: int = 1
@@ -201,7 +201,7 @@ class RenderedCompletion:
                     return
                 case BadJson(tokens, junk) if tokens == place:
                     yield f"data: {junk}\n\n", "junk", 0
-                case StreamError(tokens, error) if tokens == place:
+                case ErrorInStream(tokens, error) if tokens == place:
                     yield f"data: {json.dumps({'error': error})}\n\n", "error", 0
             sent = place + len(texts)
             await self._until_due(sent - 1)

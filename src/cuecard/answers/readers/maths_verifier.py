@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from cuecard.domain.errors import MissingExtra
-from cuecard.worker import START_S, Worker
+from cuecard.worker import START_S, ChildWorker
 
 LIMIT_S = 2.0
 MOST_CHARS = 2_000
@@ -28,7 +28,7 @@ class Verifier:
 
     def __init__(self, limit_s: float = LIMIT_S, start_s: float = START_S) -> None:
         self.limit_s = limit_s
-        self._worker = Worker(_SCRIPT, start_s, {"PYTHONIOENCODING": "utf-8"})
+        self._worker = ChildWorker(_SCRIPT, start_s, {"PYTHONIOENCODING": "utf-8"})
 
     def same(self, truth: str, given: str) -> bool:
         """Whether `given` is `truth`; False too where it cannot be told in time. Raises MissingExtra."""

@@ -15,7 +15,7 @@ from cuecard.domain.question import Image
 from cuecard.gateway.admission.image_fetcher import Fetcher
 from cuecard.gateway.config.settings import Images
 from cuecard.models.images import decoder, image_headers, images, pillow_decoding
-from cuecard.models.images.decoder import DECODER, QUICK_DECODER, QUICK_PIXELS, Bounds, Decoder
+from cuecard.models.images.decoder import DECODER, QUICK_DECODER, QUICK_PIXELS, Bounds, ImageDecoder
 from cuecard.models.images.image_headers import Header
 from cuecard.models.images.pillow_decoding import Refused, Size
 
@@ -33,7 +33,7 @@ class _Given:
 class _Lane:
     """A decoder, and the images that wait for it."""
 
-    def __init__(self, its: Decoder) -> None:
+    def __init__(self, its: ImageDecoder) -> None:
         self._decoder, self._turn = its, asyncio.Lock()
 
     async def taken(self, given: _Given, bounds: Bounds) -> tuple[Image, Size]:

@@ -16,7 +16,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image, Question
 from cuecard.models.images.images import opened
-from cuecard.models.local.inputs import ProcessorReader, QwenReader, Reader
+from cuecard.models.local.inputs import ProcessorReader, PromptReader, QwenReader
 from cuecard.models.prompt import TAGS, short
 
 Tensors = dict[str, torch.Tensor]
@@ -98,7 +98,7 @@ class QwenFeed:
 class ReaderFeed:
     """For other vision models: their own processor makes the prompt's head, the image's size is theirs to change."""
 
-    def __init__(self, reader: Reader, config: Any) -> None:
+    def __init__(self, reader: PromptReader, config: Any) -> None:
         self.tokenizer, self._reader, self._config = reader.tokenizer, reader, config
 
     def prompt(self, image_px: int | None, text_tokens: int) -> Prompt:
@@ -126,7 +126,7 @@ class ReaderFeed:
         return short(Question("What is this?", (image,)), TAGS)
 
 
-def of_reader(reader: Reader, config: Any) -> Feed:
+def of_reader(reader: PromptReader, config: Any) -> Feed:
     """The feed of a checkpoint."""
     match reader:
         case QwenReader():

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from cuecard.domain.errors import ModelError
-from cuecard.models.openai.errors import Faults
-from cuecard.models.openai.http import Server
+from cuecard.models.openai.errors import ErrorMapper
+from cuecard.models.openai.http import HttpClient
 
 PATH = "/chat/completions"
 _DONE = b"data: [DONE]"
@@ -37,8 +37,8 @@ class Client:
 
     def __init__(self, base_url: str, api_key: str | None, limit_s: float, shown: str | None = None) -> None:
         """`shown`: the address in errors, where `base_url` holds a password."""
-        self._faults, self._limit_s = Faults(shown or base_url, secrets=(api_key,) if api_key else ()), limit_s
-        self._server = Server(base_url, api_key, None)
+        self._faults, self._limit_s = ErrorMapper(shown or base_url, secrets=(api_key,) if api_key else ()), limit_s
+        self._server = HttpClient(base_url, api_key, None)
 
     async def ask(self, body: bytes, due_s: float | None = None) -> Raw:
         """Send, listen to the end. What fails is told in `error`; only cancelling raises."""

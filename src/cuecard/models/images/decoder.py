@@ -14,7 +14,7 @@ from cuecard.domain.question import Image
 from cuecard.models.images import pillow_decoding
 from cuecard.models.images.image_headers import Header, read
 from cuecard.models.images.pillow_decoding import Refused, Size
-from cuecard.worker import Worker
+from cuecard.worker import ChildWorker
 
 MOST_PIXELS = 50_000_000
 SMALL_PIXELS, QUICK_PIXELS = 2**20, 2**22
@@ -33,11 +33,11 @@ class Bounds:
     seconds: float = 10.0
 
 
-class Decoder:
+class ImageDecoder:
     """A child process that decodes, started by the first image and replaced when it exceeds its bounds."""
 
     def __init__(self) -> None:
-        self._worker = Worker(_SCRIPT, environment=_ALLOCATOR)
+        self._worker = ChildWorker(_SCRIPT, environment=_ALLOCATOR)
 
     def taken(self, data: bytes, header: Header | None, bounds: Bounds) -> tuple[Image, Size]:
         """The image as models can take it, and its size before; the same bytes if it is plain. Raises Refused."""
@@ -76,7 +76,7 @@ def refuse_hungry(header: Header, bounds: Bounds) -> None:
         raise Refused("memory", (header.width, header.height))
 
 
-DECODER, QUICK_DECODER = Decoder(), Decoder()
+DECODER, QUICK_DECODER = ImageDecoder(), ImageDecoder()
 """Those of this process: for any image, and for those that are known to be small, which wait for no slow one."""
 atexit.register(DECODER.close)
 atexit.register(QUICK_DECODER.close)

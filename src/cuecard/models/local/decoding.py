@@ -15,7 +15,7 @@ from cuecard.models.reasoning_events import ReasoningEvents, tags_of
 from cuecard.models.repetition import RepetitionDetector
 
 
-class Decoder:
+class TokenDecoder:
     """Tokens to text as it becomes certain (a character may take several tokens), told apart by the parser."""
 
     def __init__(self, tokenizer: Any, prompt: Prompt) -> None:

@@ -35,7 +35,7 @@ class Inputs:
         return replace(self, ids=self.ids[:count], tensors=cut)
 
 
-class Reader(Protocol):
+class PromptReader(Protocol):
     """Turns prompts into inputs."""
 
     tokenizer: PreTrainedTokenizerBase
@@ -129,7 +129,7 @@ class ProcessorReader:
         """Nothing is kept."""
 
 
-def make_reader(source: str, config: PretrainedConfig, revision: str | None, **file: str) -> Reader:
+def prompt_reader(source: str, config: PretrainedConfig, revision: str | None, **file: str) -> PromptReader:
     """The reader that fits a checkpoint; `file`: `gguf_file`, where the tokenizer is in one."""
     if not hasattr(config, "vision_config"):
         return TextReader(AutoTokenizer.from_pretrained(source, revision=revision, **file), source)

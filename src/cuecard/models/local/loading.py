@@ -13,14 +13,16 @@ from transformers.utils import logging
 
 from cuecard.domain.errors import BadInput, CuecardError, MissingExtra, ModelRefused
 from cuecard.models.local.engine import first_line
-from cuecard.models.local.inputs import Reader, make_reader
+from cuecard.models.local.inputs import PromptReader, prompt_reader
 
 DTYPES = ("float32", "bfloat16", "float16")
 GGUF_PACKAGES = ("gguf", "accelerate")
 HUB_S = 10
 
 
-def load(source: str, device: str | None, dtype: str | None, revision: str | None) -> tuple[PreTrainedModel, Reader]:
+def load(
+    source: str, device: str | None, dtype: str | None, revision: str | None
+) -> tuple[PreTrainedModel, PromptReader]:
     """Weights, and the reader of their prompts.
 
     Raises BadInput without a checkpoint, ModelRefused if it is broken, MissingExtra where nothing reads a GGUF file.
@@ -55,7 +57,7 @@ def load(source: str, device: str | None, dtype: str | None, revision: str | Non
         model, found = auto.from_pretrained(place, revision=revision, dtype=chosen, output_loading_info=True, **file)
         if missing := sorted(found["missing_keys"]):  # they would be random
             raise ModelRefused(f"{source} lacks {len(missing)} of its weights: {missing[0]} …", "is it whole?")
-        return model.to(device).eval(), make_reader(place, config, revision, **file)
+        return model.to(device).eval(), prompt_reader(place, config, revision, **file)
     except CuecardError:
         raise
     except Exception as error:  # files, formats, packages and memory: each fails in its own way

@@ -24,10 +24,10 @@ from cuecard.models.extras import SAMPLING
 from cuecard.models.local import batching, loading
 from cuecard.models.local.attention_hook import Attended, Rows, listening
 from cuecard.models.local.batching import Step
-from cuecard.models.local.decoding import Decoder, chance, choose
+from cuecard.models.local.decoding import TokenDecoder, chance, choose
 from cuecard.models.local.engine import Engine
 from cuecard.models.local.fused_decoder import StaticDecoder, applies, grown
-from cuecard.models.local.inputs import Inputs, Reader, tokenized
+from cuecard.models.local.inputs import Inputs, PromptReader, tokenized
 from cuecard.models.local.prefix import Computed, Prefixes, growing, shareable
 from cuecard.models.local.token_spans import Span, spans
 from cuecard.models.prompt import CUE, EMBEDDED, PROSE, TAGS, CardFormat, Prompt, Style, neutral
@@ -69,7 +69,7 @@ class LocalModel:
         self,
         name: str,
         model: PreTrainedModel,
-        reader: Reader,
+        reader: PromptReader,
         card_formats: Sequence[CardFormat] | None = None,
         prefix_cache_mib: float | None = None,
         scope: Scope | None = None,
@@ -264,7 +264,7 @@ class LocalModel:
         closing = tokenized(self._reader.tokenizer, prompt.style.closing)
         budget = min(limits.reasoning_tokens, self._most - prompt_tokens - len(closing) - limits.answer_tokens)
         reasons = prompt.mode is Mode.REASON
-        decoder = Decoder(self._reader.tokenizer, prompt)
+        decoder = TokenDecoder(self._reader.tokenizer, prompt)
         spent_on_reasoning = spent = 0
         cut: FinishReason | None = None
         finish, logprob = FinishReason.LENGTH, 0.0
@@ -285,7 +285,7 @@ class LocalModel:
                     cut = FinishReason.REPETITION if decoder.repeats else FinishReason.BUDGET
                 prompt_tokens += len(closing)
                 self._extend(sequence, closing)
-                decoder = Decoder(self._reader.tokenizer, replace(prompt, mode=Mode.READ))
+                decoder = TokenDecoder(self._reader.tokenizer, replace(prompt, mode=Mode.READ))
                 continue
             if token in self._ends:
                 finish = FinishReason.STOP

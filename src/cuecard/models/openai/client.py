@@ -24,7 +24,7 @@ from cuecard.models.openai.connection import Connection, Request
 from cuecard.models.openai.constraints import Dialect
 from cuecard.models.openai.families import OPENAI_HOST, Family, family_of, named
 from cuecard.models.openai.likelihood import scored
-from cuecard.models.openai.reply import Reply
+from cuecard.models.openai.reply import StreamedReply
 from cuecard.models.openai.request_body import (
     LOSSES,
     Body,
@@ -38,7 +38,7 @@ from cuecard.models.prompt import CUE, CardFormat, Prompt, Style, conversation, 
 from cuecard.models.reasoning_events import tags_of
 
 if TYPE_CHECKING:
-    from cuecard.models.probe_results import Findings
+    from cuecard.models.probe_results import ProbeResults
 
 OPENAI_KEY = "OPENAI_API_KEY"
 KEY_HINT = 'give its key as api_key = "${NAME}", NAME being the environment variable that holds it'
@@ -166,7 +166,7 @@ class OpenAIModel:
         """The same model with other settings, and connections of its own."""
         return OpenAIModel(self._base_url, self.served_name, **{**self._made_with, **changed})
 
-    def adapt(self, found: Findings) -> None:
+    def adapt(self, found: ProbeResults) -> None:
         """Behave as a probe has found, where nothing else was given."""
         settings = {name: value for name, value in found.settings.items() if self._made_with.get(name) is None}
         self._images = settings.get("images", self._images)
@@ -277,7 +277,7 @@ class OpenAIModel:
         await self._server.aclose()
 
     async def _exchange(
-        self, prompt: Prompt, limits: CallLimits, reply: Reply, deadline: float | None
+        self, prompt: Prompt, limits: CallLimits, reply: StreamedReply, deadline: float | None
     ) -> AsyncGenerator[Event]:
         """One request and its answer, `reply` keeping the account; Started first, no Finished."""
         reasons = prompt.mode is Mode.REASON
@@ -354,9 +354,9 @@ class OpenAIModel:
         forms = [form for form in self.abilities.card_formats if form is not CardFormat.THINKING] or [CardFormat.NOTES]
         return layouts.read(prompt.question, reasoning, forms[0], prompt.style)
 
-    def _reply(self, prompt: Prompt, limits: CallLimits, spent: Usage | None = None) -> Reply:
+    def _reply(self, prompt: Prompt, limits: CallLimits, spent: Usage | None = None) -> StreamedReply:
         wrapped = self._constraint is Dialect.JSON_SCHEMA and prompt.constrained
-        return Reply(
+        return StreamedReply(
             self._parser(prompt),
             limits,
             spent,
@@ -393,7 +393,7 @@ class OpenAIModel:
         unknown = self._opens is None and self._reasoning_tags is None
         return Start.UNSURE if (unknown or self._opens) and not sent else Start.OUTSIDE
 
-    def _learn(self, prompt: Prompt, reply: Reply) -> None:
+    def _learn(self, prompt: Prompt, reply: StreamedReply) -> None:
         """What an answer tells about its server, in words for a person."""
         parser = reply.parser
         if prompt.mode is not Mode.REASON:

@@ -14,19 +14,19 @@ from urllib.parse import urlsplit
 
 from cuecard.domain.errors import BadInput, BrokenStream, ModelClosed, ModelError, ModelRefused
 from cuecard.models.openai.errors import (
-    Faults,
+    ErrorMapper,
     fails_on_schema,
     limit_that_fits,
     refused_parameter,
     refuses_schema,
 )
-from cuecard.models.openai.http import Answer, Server, StatusError
+from cuecard.models.openai.http import HttpClient, HttpResponse, StatusError
 from cuecard.models.openai.request_body import LOSSES, Body, client_part
 from cuecard.models.openai.response_body import (
     DONE,
     Chunk,
-    ErrorEvent,
-    Mended,
+    JsonSanitiser,
+    StreamError,
     chunk,
     decoded,
     finishes,
@@ -64,11 +64,11 @@ class Connection:
             raise BadInput(f"{base_url!r} is not the URL of a server", hint="write it like http://localhost:8000/v1")
         self.url, self._model = _shown(base_url), model
         secrets = (api_key, urlsplit(base_url).password)
-        self._faults = Faults(self.url, key_hint, tuple(filter(None, secrets)))
+        self._faults = ErrorMapper(self.url, key_hint, tuple(filter(None, secrets)))
         self.refused: frozenset[str] = frozenset()
         self.wrong_path: str | None = None
         """Why the address seems to have a wrong path; None once an answer has come."""
-        self._server = Server(base_url, api_key, timeout_s)
+        self._server = HttpClient(base_url, api_key, timeout_s)
         self._closed = False
         self._waits: set[asyncio.Timeout] = set()
         """What is waited for at this moment, each within a limit that closing brings forward."""
@@ -128,7 +128,7 @@ class Connection:
         finally:
             answer.close()
 
-    async def _events(self, answer: Answer, deadline: float | None) -> AsyncGenerator[Mapping[str, Any]]:
+    async def _events(self, answer: HttpResponse, deadline: float | None) -> AsyncGenerator[Mapping[str, Any]]:
         """The JSON objects of an answer. What fails behind its finish reason takes nothing back."""
         body, finished = AnswerBody(), False
         broken: ModelError | None = None
@@ -163,10 +163,10 @@ class Connection:
     def _validated(self, sent: SentEvent) -> list[Mapping[str, Any]]:
         try:
             return objects(sent.data, sent.kind) if sent.data.strip() or sent.kind == "error" else []
-        except (ErrorEvent, ValueError) as error:
+        except (StreamError, ValueError) as error:
             raise self._faults.translated(error, begun=True) from error
 
-    def _unfinished(self, answer: Answer) -> BrokenStream:
+    def _unfinished(self, answer: HttpResponse) -> BrokenStream:
         kind = self._faults.line(answer.kind)
         return BrokenStream(f"the answer of {self.url} ended without a finish reason (content type: {kind})")
 
@@ -189,7 +189,9 @@ class Connection:
             data = decoded(self._faults.scrubbed(text))
         entries = data.get("data") if isinstance(data, Mapping) else None
         return (
-            [Mended().of(entry) for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, list) else []
+            [JsonSanitiser().of(entry) for entry in entries if isinstance(entry, Mapping)]
+            if isinstance(entries, list)
+            else []
         )
 
     async def aborted(self) -> float | None:
@@ -215,7 +217,7 @@ class Connection:
 
     async def _open(
         self, request: Request, deadline: float | None, conversation: bytes, free: frozenset[str] = frozenset()
-    ) -> Answer:
+    ) -> HttpResponse:
         """The opened stream. A parameter that the server refuses and can do without is left out from then on.
 
         A limit of tokens that does not fit into the model's context is lowered, twice at most. A schema that the server
@@ -327,7 +329,7 @@ class _Mapped:
 async def _chained(
     first: Mapping[str, Any], others: AsyncGenerator[Mapping[str, Any]]
 ) -> AsyncGenerator[dict[str, Any]]:
-    mended = Mended()
+    mended = JsonSanitiser()
     yield mended.of(first)
     async for each in others:
         yield mended.of(each)

@@ -21,7 +21,7 @@ from cuecard.domain.errors import (
     RequestRefused,
 )
 from cuecard.models.openai.http import Disconnected, StatusError
-from cuecard.models.openai.response_body import ErrorEvent, mended
+from cuecard.models.openai.response_body import StreamError, joined_surrogates
 from cuecard.models.openai.sse import TooLong
 
 _LONGEST, _MOST_READ = 300, 2**13
@@ -74,7 +74,7 @@ _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Faults:
+class ErrorMapper:
     """The errors of one server, made ours. `secrets`: what stands in no message, though servers repeat it."""
 
     url: str
@@ -98,8 +98,8 @@ class Faults:
                 meant = self._meant(error.status, error.body, f"{url} says: {error.status}")
                 meant.retry_after_s = error.retry_after_s
                 return meant
-            case ErrorEvent():
-                who = f"{url} says in its answer:" if said(error.body) else f"{url}: {error}"
+            case StreamError():
+                who = f"{url} says in its answer:" if error_text(error.body) else f"{url}: {error}"
                 return self._meant(_status_of(error.body), error.body, who)
             case Disconnected():
                 return ModelUnreachable(f"cannot reach {url}: {self.line(str(error))}")
@@ -118,11 +118,11 @@ class Faults:
 
     def line(self, text: str) -> str:
         """The text on one line of limited length, without secrets and halves of characters."""
-        line = " ".join(self.scrubbed(mended(text[:_MOST_READ])).split())
+        line = " ".join(self.scrubbed(joined_surrogates(text[:_MOST_READ])).split())
         return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
 
     def _meant(self, status: int, body: object, who: str) -> ModelError:
-        words = said(body)
+        words = error_text(body)
         message = f"{who} {self.line(words)}".rstrip()
         match kind := _kind(status, body, words):
             case "content_filter":
@@ -212,19 +212,19 @@ def _without(text: str, secret: str) -> str:
     return "".join([*kept, text[end:]])
 
 
-def said(body: object) -> str:
+def error_text(body: object) -> str:
     """The server's own words: nested or flat objects, FastAPI details, bare strings, HTML pages."""
     match body:
         case str():
             return _unmarked(body)
         case list():
-            return "; ".join(filter(None, map(said, body)))
+            return "; ".join(filter(None, map(error_text, body)))
         case Mapping():
             where = body.get("loc")
             parts = where if isinstance(where, list) else []
             place = ".".join(str(part) for part in parts if part != "body")
             for key in ("message", "error", "detail", "msg"):
-                if text := said(body.get(key)):
+                if text := error_text(body.get(key)):
                     return f"{place}: {text}" if place else text
             return json.dumps(body, ensure_ascii=False) if body else ""
         case _:

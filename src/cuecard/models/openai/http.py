@@ -61,7 +61,7 @@ class Disconnected(aiohttp.ClientConnectionError):
         super().__init__("the server closed the connection inside the head of its answer" if self.answered else error)
 
 
-class Answer:
+class HttpResponse:
     """An answer whose head is here."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
@@ -100,7 +100,7 @@ class Answer:
         self._response.close()
 
 
-class Server:
+class HttpClient:
     """Connections to one server, kept open. Redirects are not followed: a key goes where it was told to go."""
 
     def __init__(self, base_url: str, api_key: str | None, silence_s: float | None) -> None:
@@ -114,7 +114,9 @@ class Server:
         self._sessions: tuple[aiohttp.ClientSession, aiohttp.ClientSession] | None = None
         self._closed = False
 
-    async def post(self, path: str, body: Mapping[str, Any] | bytes, headers: Mapping[str, str] = NO_HEADERS) -> Answer:
+    async def post(
+        self, path: str, body: Mapping[str, Any] | bytes, headers: Mapping[str, str] = NO_HEADERS
+    ) -> HttpResponse:
         """The answer once its head is here. Bytes go as they are. Raises StatusError and what aiohttp raises."""
         url = self._base._replace(path=self._base.path + path).geturl()
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -138,10 +140,10 @@ class Server:
 
     async def _asked(
         self, method: str, url: str, data: bytes | None = None, headers: Mapping[str, str] = NO_HEADERS
-    ) -> Answer:
+    ) -> HttpResponse:
         response = await self._sent(method, url, data, headers)
         if response.status == 200:
-            return Answer(response)
+            return HttpResponse(response)
         try:
             text = await _beginning(response)
         finally:
@@ -157,7 +159,7 @@ class Server:
         the same is the server's failure, and raised. Raises Disconnected.
         """
         kept, fresh = self._opened()
-        trip = _Trip()
+        trip = RequestTrace()
         try:
             return await self._send(kept, trip, method, url, data, headers)
         except Disconnected as lost:
@@ -168,7 +170,7 @@ class Server:
     async def _send(
         self,
         session: aiohttp.ClientSession,
-        trip: _Trip,
+        trip: RequestTrace,
         method: str,
         url: str,
         data: bytes | None,
@@ -196,7 +198,7 @@ class Server:
             kept = aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_S)
             self._sessions = self._session(kept), self._session(aiohttp.TCPConnector(limit=0, force_close=True))
             for session in self._sessions:
-                weakref.finalize(self, _let_go, session)
+                weakref.finalize(self, _close_leaked, session)
         return self._sessions
 
     def _session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
@@ -204,13 +206,13 @@ class Server:
             connector=connector,
             timeout=self._timeout,
             cookie_jar=aiohttp.DummyCookieJar(),
-            middlewares=(_sent_once,),
-            trace_configs=[_noting_reuse()],
+            middlewares=(_without_resend,),
+            trace_configs=[_reuse_tracing()],
         )
 
 
 @dataclass
-class _Trip:
+class RequestTrace:
     """A request under way."""
 
     reused: bool = False
@@ -243,7 +245,7 @@ def _wait_s(headers: Mapping[str, str]) -> float | None:
     return max(0.0, until - now)
 
 
-def _noting_reuse() -> aiohttp.TraceConfig:
+def _reuse_tracing() -> aiohttp.TraceConfig:
     async def reused(session: aiohttp.ClientSession, context: Any, _: aiohttp.TraceConnectionReuseconnParams) -> None:
         context.trace_request_ctx.reused = True
 
@@ -252,7 +254,7 @@ def _noting_reuse() -> aiohttp.TraceConfig:
     return config
 
 
-async def _sent_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+async def _without_resend(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
     """Raises Disconnected in place of the errors after which aiohttp sends a GET again, on a new connection too."""
     try:
         return await handler(request)
@@ -267,7 +269,7 @@ def _proxy(scheme: str, place: str) -> str | None:
     return None if urllib.request.proxy_bypass(place) else urllib.request.getproxies().get(scheme)
 
 
-def _let_go(session: aiohttp.ClientSession) -> None:
+def _close_leaked(session: aiohttp.ClientSession) -> None:
     """Who forgets to close a model is spared aiohttp's complaints; the sockets are closed all the same."""
     if session.closed:
         return

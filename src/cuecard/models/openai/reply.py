@@ -11,7 +11,7 @@ from cuecard.domain.errors import BrokenStream, ContentFiltered
 from cuecard.domain.token import AnswerToken
 from cuecard.models.base import CallLimits, Event, Progress
 from cuecard.models.openai.likelihood import answer_logprob, answer_tokens
-from cuecard.models.openai.response_body import Chunk, Halves, Token
+from cuecard.models.openai.response_body import Chunk, SurrogateJoiner, Token
 from cuecard.models.reasoning_events import ReasoningEvents
 from cuecard.models.repetition import RepetitionDetector
 
@@ -21,7 +21,7 @@ _SLACK = 64
 """Tokens that a server may send beyond a limit, as it may count otherwise."""
 
 
-class Reply:
+class StreamedReply:
     """One request's answer as it comes in."""
 
     def __init__(
@@ -43,7 +43,7 @@ class Reply:
         self._limits, self._reasons = limits, reasons
         self._most = limits.answer_tokens + limits.reasoning_tokens if reasons else 2 * limits.answer_tokens + _SLACK
         self._room = self._most * _LONGEST_TOKEN
-        self._field_halves, self._content_halves = Halves(), Halves()
+        self._field_halves, self._content_halves = SurrogateJoiner(), SurrogateJoiner()
         self._field_text: list[str] = []
         self._content_text: list[str] = []
         self._echo, self._unwrap = echo, unwrap

@@ -26,7 +26,7 @@ _MOST_TOP, _MOST_BYTES = 20, 256
 """Alternatives of a token, and bytes of one."""
 
 
-class ErrorEvent(Exception):
+class StreamError(Exception):
     """An error with status 200, in a stream or in place of an answer; `body` is its JSON."""
 
     def __init__(self, body: object) -> None:
@@ -65,14 +65,14 @@ class Chunk:
 # --- text ----------------------------------------------------------------------------------------------------------
 
 
-def mended(text: str) -> str:
+def joined_surrogates(text: str) -> str:
     """The text with halves of characters joined; a lone half is U+FFFD."""
     if _HALF.search(text) is None:
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-class Halves:
+class SurrogateJoiner:
     """Joins the halves of characters that come in two pieces of a text."""
 
     def __init__(self) -> None:
@@ -83,12 +83,12 @@ class Halves:
         text, self._held = self._held + text, ""
         if "\ud800" <= text[-1:] <= "\udbff":
             text, self._held = text[:-1], text[-1]
-        return mended(text)
+        return joined_surrogates(text)
 
     def end(self) -> str:
         """What stands for a half that stays alone."""
         held, self._held = self._held, ""
-        return mended(held)
+        return joined_surrogates(held)
 
 
 # --- JSON ----------------------------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ def _inside(item: object) -> Iterator[object]:
         yield from item
 
 
-class Mended:
+class JsonSanitiser:
     """Makes the JSON of one answer's events fit to be written anew: finite numbers, and texts of whole characters.
 
     Halves of a character in two deltas of one field come together in the second.
@@ -152,16 +152,16 @@ class Mended:
         self._held: dict[tuple[object, ...], str] = {}
 
     def of(self, event: Mapping[str, Any]) -> dict[str, Any]:
-        return {mended(key): self._value(value, (key,)) for key, value in event.items()}
+        return {joined_surrogates(key): self._value(value, (key,)) for key, value in event.items()}
 
     def _value(self, data: object, path: tuple[object, ...]) -> object:
         match data:
             case str():
-                return self._text(data, path) if "delta" in path else mended(data)
+                return self._text(data, path) if "delta" in path else joined_surrogates(data)
             case float():
                 return data if math.isfinite(data) else None
             case dict():
-                return {mended(key): self._value(value, (*path, key)) for key, value in data.items()}
+                return {joined_surrogates(key): self._value(value, (*path, key)) for key, value in data.items()}
             case list():
                 return [self._value(item, (*path, _index(item, at))) for at, item in enumerate(data)]
             case _:
@@ -171,7 +171,7 @@ class Mended:
         text = self._held.pop(path, "") + text
         if "\ud800" <= text[-1:] <= "\udbff" and len(self._held) < _MOST_HELD:
             text, self._held[path] = text[:-1], text[-1]
-        return mended(text)
+        return joined_surrogates(text)
 
 
 def _index(item: object, at: int) -> int:
@@ -186,14 +186,14 @@ def objects(text: str, kind: str = "message") -> list[Mapping[str, Any]]:
         found = [decoded(text)]
     except ValueError:
         if kind == "error":
-            raise ErrorEvent(text) from None
+            raise StreamError(text) from None
         if "\n" not in text:
             raise
         lines = [line.strip() for line in text.split("\n")]  # of events that no blank line parts
         found = [decoded(line) for line in lines if line and not line.startswith(DONE)]
     for data in found:
         if (problem := _error_in(data, kind)) is not None:
-            raise ErrorEvent(problem)
+            raise StreamError(problem)
     return [data for data in found if isinstance(data, Mapping)]
 
 
@@ -275,7 +275,7 @@ def _token(data: object) -> Token:
 
 def _alone(data: object) -> Token:
     item = _object(data)
-    return Token(mended(_text(item.get("token"))), logprob(item.get("logprob")), _utf8(item.get("bytes")))
+    return Token(joined_surrogates(_text(item.get("token"))), logprob(item.get("logprob")), _utf8(item.get("bytes")))
 
 
 def _utf8(data: object) -> tuple[int, ...] | None:
