@@ -17,7 +17,7 @@ from common import pair, save
 from cuecard.demo import boards
 from cuecard.domain.question import Question
 from cuecard.models.base import AnswerDelta, Finished, Limits, Model, ReasoningDelta
-from cuecard.models.local import batching
+from cuecard.models.local import fused_decoder
 from cuecard.models.prompt import reason
 
 SIZES = (1, 2, 4, 8, 16)
@@ -54,14 +54,14 @@ async def all_of(model: Model, questions: list[Question], size: int) -> tuple[fl
 
 def counted() -> Counter[str]:
     """Counts, from now on, tokens decoded in batches, and those decided alone."""
-    counts, whole = Counter[str](), batching.close
+    counts, whole = Counter[str](), fused_decoder.are_close
 
     def close(logits: Any) -> list[bool]:
         near = whole(logits)
         counts.update(tokens=len(near), alone=sum(near))
         return near
 
-    batching.close = close
+    fused_decoder.are_close = close
     return counts
 
 

@@ -104,7 +104,7 @@ def renderer():
 
 
 def rendered(prompt: Prompt) -> str:
-    from cuecard.models.local.render import render
+    from cuecard.models.local.inputs import render
 
     return render(renderer(), prompt)
 

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from cuecard.answers import Answer, agree, extract
-from cuecard.answers.readers import maths_verifier as verifying
-from cuecard.answers.readers.maths_verifier import Verifier
+from cuecard.answers.readers import maths
+from cuecard.answers.readers.maths import Verifier
 from cuecard.domain.errors import MissingExtra
 from cuecard.domain.question import AnswerKind, Question
 
@@ -149,7 +149,7 @@ def test_an_expression_that_never_ends_is_given_up_and_the_next_one_is_compared(
 
 
 def test_without_math_verify_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verifying, "find_spec", lambda name: None)
+    monkeypatch.setattr(maths, "find_spec", lambda name: None)
     verifier = Verifier()
     with pytest.raises(MissingExtra, match="math-verify") as raised:
         verifier.same("x", "2x")

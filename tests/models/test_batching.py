@@ -13,7 +13,7 @@ from cuecard.demo import boards
 from cuecard.domain.errors import ModelError
 from cuecard.models import spec
 from cuecard.models.base import Limits
-from cuecard.models.local import batching
+from cuecard.models.local import fused_decoder
 from cuecard.models.local.model import LocalModel
 from cuecard.models.prompt import reason, short
 
@@ -40,8 +40,8 @@ async def alone_and_at_once(model: LocalModel) -> tuple[list, list]:
 
 @pytest.mark.parametrize("model", spec.EMBEDDED, indirect=True)
 async def test_greedy_calls_at_once_say_what_they_say_alone(model: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes, whole = [], batching.logits
-    monkeypatch.setattr(batching, "logits", lambda *given: sizes.append(len(given[2])) or whole(*given))
+    sizes, whole = [], fused_decoder.batched_logits
+    monkeypatch.setattr(fused_decoder, "batched_logits", lambda *given: sizes.append(len(given[2])) or whole(*given))
     alone, at_once = await alone_and_at_once(model)
     for one, other in zip(alone, at_once, strict=True):
         assert (other.reasoning, other.answer, other.end.finish_reason) == (
@@ -57,16 +57,16 @@ async def test_greedy_calls_at_once_say_what_they_say_alone(model: LocalModel, m
 async def test_where_the_two_best_tokens_are_close_the_step_is_done_alone(
     model: LocalModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batching, "close", lambda logits: [True] * len(logits))
-    whole = batching.logits
-    monkeypatch.setattr(batching, "logits", lambda *given: torch.zeros_like(whole(*given)))
+    monkeypatch.setattr(fused_decoder, "are_close", lambda logits: [True] * len(logits))
+    whole = fused_decoder.batched_logits
+    monkeypatch.setattr(fused_decoder, "batched_logits", lambda *given: torch.zeros_like(whole(*given)))
     alone, at_once = await alone_and_at_once(model)
     assert [one.answer for one in alone] == [other.answer for other in at_once], "none is taken from the batch"
 
 
 def test_close_is_what_another_order_of_sums_could_turn_round() -> None:
     logits = torch.tensor([[10.0, 9.9995, 0.0], [10.0, 9.5, 0.0], [-10.0, 1.0, 1.0]])
-    assert batching.close(logits) == [True, False, True]
+    assert fused_decoder.are_close(logits) == [True, False, True]
 
 
 async def test_a_sampled_call_draws_the_same_beside_others(model: LocalModel) -> None:
@@ -81,7 +81,7 @@ async def test_a_step_that_fails_ends_the_calls_in_it_and_the_model_goes_on(
     model: LocalModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr(batching, "logits", lambda *given: 1 / 0)
+        broken.setattr(fused_decoder, "batched_logits", lambda *given: 1 / 0)
         await hear(model, prompts(model)[0], Limits())
         failed = await asyncio.gather(*(hear(model, each, Limits()) for each in prompts(model)), return_exceptions=True)
         assert any(isinstance(each, ModelError) and "ZeroDivisionError" in str(each) for each in failed)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cuecard.answers import extract
 from cuecard.domain.question import AnswerKind, Question, letter
-from cuecard.models.openai.constraints import Dialect, fields, unwrapped
+from cuecard.models.openai.request_body import Dialect, constraint_fields, unwrapped
 
 NUMBER = Question("How many?", kind=AnswerKind.NUMBER)
 YES_NO = Question("Is it?", kind=AnswerKind.YES_NO)
@@ -23,7 +23,7 @@ def choice(options: int) -> Question:
 
 
 def regex(question: Question) -> re.Pattern[str]:
-    return re.compile(fields(question, Dialect.REGEX)["regex"])
+    return re.compile(constraint_fields(question, Dialect.REGEX)["regex"])
 
 
 NUMBERS = ["0", "-5", "−5", "1,250", "$1,250.50", "3.14", "1/3", "6.02e23", "45%", "12 km", "12:30", "€ 7", "1 000 000"]
@@ -59,7 +59,7 @@ def test_yes_and_no_can_both_be_given():
 @pytest.mark.parametrize("question", [NUMBER, YES_NO, choice(4)])
 @pytest.mark.parametrize("dialect", Dialect)
 def test_each_dialect_is_plain_json(question, dialect):
-    body: dict[str, Any] = dict(fields(question, dialect))
+    body: dict[str, Any] = dict(constraint_fields(question, dialect))
     assert len(body) == 1
     json.dumps(body)
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from hearing import hear
 
+from cuecard.domain.call import AnswerToken, spelling
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.domain.token import AnswerToken, spelling
 from cuecard.models import prompt as layouts
 from cuecard.models.base import Limits
 from cuecard.models.extras import Extras

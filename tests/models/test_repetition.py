@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cuecard.models.repetition import COPIES, LONGEST_PERIOD, SHORTEST, RepetitionDetector
+from cuecard.models.reasoning_events import COPIES, LONGEST_PERIOD, SHORTEST, RepetitionDetector
 
 PASSAGES = st.text("abcdefg .,\n09é", min_size=1, max_size=LONGEST_PERIOD)
 

@@ -34,8 +34,7 @@ from cuecard.models.base import CallLimits, Limits
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.openai.errors import ErrorMapper, refused_parameter
 from cuecard.models.openai.http import StatusError
-from cuecard.models.openai.likelihood import scored
-from cuecard.models.openai.reply import StreamedReply
+from cuecard.models.openai.reply import StreamedReply, scored
 from cuecard.models.openai.response_body import (
     JsonSanitiser,
     StreamError,

@@ -12,8 +12,8 @@ from typing import Any
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.models import prompt as layouts
 from cuecard.models.base import Limits
-from cuecard.models.openai import OpenAIModel, constraints
-from cuecard.models.openai.constraints import Dialect
+from cuecard.models.openai import OpenAIModel
+from cuecard.models.openai.request_body import Dialect, constraint_fields
 from cuecard.models.prompt import BRIEF_KINDS, GRAMMAR_KINDS, CardFormat, Prompt, Style
 
 HERE = Path(__file__).parent
@@ -69,7 +69,7 @@ def digest(call: str, question: Question, model: str) -> str:
     server = client("http://127.0.0.1:1/v1", model, call)
     made = prompt(call, question, "CARD", server.abilities.style)
     text = [[turn.role, turn.text] for turn in made.turns], made.opening, made.schema
-    grammar = constraints.fields(question, Dialect.GRAMMAR) if made.constrained else None
+    grammar = constraint_fields(question, Dialect.GRAMMAR) if made.constrained else None
     card = digest("reason", question, CARD_WRITER) if call.startswith("read") else None
     return hashlib.sha256(json.dumps([text, grammar, card]).encode()).hexdigest()[:12]
 

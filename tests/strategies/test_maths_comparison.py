@@ -9,7 +9,7 @@ import pytest
 
 from cuecard import virtual_time
 from cuecard.answers import agreement, extract, same_answer
-from cuecard.answers.readers.maths_verifier import Verifier
+from cuecard.answers.readers.maths import Verifier
 from cuecard.domain.outcome import Route
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.models.replay import Says, ScriptedModel

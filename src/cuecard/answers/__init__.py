@@ -2,9 +2,8 @@
 
 from cuecard.answers.agreement import agree, same_answer
 from cuecard.answers.answer import UNPARSED, Answer
-from cuecard.answers.answer_format import asked_form
 from cuecard.answers.extraction import extract, extract_soon, misfit_of, shape_of
-from cuecard.answers.kinds import asks_for_json, guess_kind
+from cuecard.answers.kinds import asked_form, asks_for_json, guess_kind
 from cuecard.answers.options import listed_in, options_in
 from cuecard.answers.scoring import score
 from cuecard.answers.text.similarity import anls, normalise

@@ -20,8 +20,7 @@ from cuecard.answers.readers import (
 )
 from cuecard.answers.reasoning_parser import visible
 from cuecard.answers.text.marked_answers import MOST_READ, Statement, Weight, closing_clause, settle, stated
-from cuecard.answers.text.markup import plain, sentences, size, spaced
-from cuecard.answers.text.patterns import any_of, pattern
+from cuecard.answers.text.markup import any_of, pattern, plain, sentences, size, spaced
 from cuecard.answers.text.refusals import after_taking_back, refuses
 from cuecard.answers.text.similarity import normalise
 from cuecard.domain.question import AnswerKind, Question

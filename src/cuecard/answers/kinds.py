@@ -1,4 +1,4 @@
-"""The kind of answer that a question asks for, from its wording.
+"""The kind and the form of answer that a question asks for, from its wording.
 
 What is not surely a number, yes or no, or a short text is free text: an answer that is too long is read all the same,
 one that is cut down to the first number is wrong. Maths is never guessed: comparing expressions needs an extra, so a
@@ -7,10 +7,10 @@ caller asks for it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
-from cuecard.answers.text.markup import sentences
-from cuecard.answers.text.patterns import any_of, pattern
+from cuecard.answers.text.markup import any_of, pattern, sentences
 from cuecard.domain.question import AnswerKind
 
 _LAST_CHARS = 4_000  # the question closes a long text
@@ -288,3 +288,26 @@ def _wanted(question: str) -> AnswerKind:
     asked = _SETTING.sub("", question)
     short = _SHORT.search(asked) and not _OUR_CHOICE.search(asked)
     return AnswerKind.SHORT_TEXT if short else AnswerKind.FREE_TEXT
+
+
+# "answer", then the place of the answer: `$LETTER`; in quotes also `[letter]`, `<letter>`, `{letter}` and `(X)`.
+_PLACE = r"\$[A-Za-z]{1,30}"
+_BRACKETED = r"<[\w ]{1,30}>|\[[\w ]{1,30}\]|\{[\w ]{1,30}\}"
+_BEFORE = r"(?:[A-Za-z]{1,20} ){0,3}answer(?: is)?[ \t]?:?[ \t]?"
+_FORM = re.compile(
+    rf"""['"`“‘](?P<quoted>{_BEFORE})(?:{_PLACE}|{_BRACKETED}|(?P<round>\([\w ]{{1,30}}\)))\.?['"`”’]"""
+    rf"""|(?<!\w)(?P<plain>answer:[ \t]?){_PLACE}\b"""
+    r"|(?P<boxed>\\boxed)\{[^{}\n]{0,30}\}",
+    re.IGNORECASE,
+)
+
+
+def asked_form(text: str) -> tuple[str, str] | None:
+    """What a question's text wants before and behind the answer, where it says so last; None where it does not."""
+    if not (forms := list(_FORM.finditer(text))):
+        return None
+    found = forms[-1]
+    if found["boxed"]:
+        return "\\boxed{", "}"
+    before = found["quoted"] or found["plain"]
+    return (f"{before}(", ")") if found["round"] else (before, "")

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from cuecard.answers.kinds import guess_kind
-from cuecard.answers.text.markup import sentences
-from cuecard.answers.text.patterns import any_of, pattern
+from cuecard.answers.text.markup import any_of, pattern, sentences
 from cuecard.domain.question import MOST_OPTIONS, AnswerKind
 
 _LAST_CHARS = 8_000  # options close a question, however long the document before them

@@ -20,7 +20,7 @@ from cuecard.demo import tokenizer as tk
 from cuecard.domain.call import Mode
 from cuecard.domain.question import AnswerKind, Image, Question
 from cuecard.models import prompt as layouts
-from cuecard.models.local.render import render
+from cuecard.models.local.inputs import render
 from cuecard.models.prompt import CardFormat, Prompt
 
 VISUAL_TOKENS, GRID = 16, (1, 8, 8)

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from cuecard.domain.call import Call, Mode, Usage
+from cuecard.domain.call import AnswerToken, Call, Mode, Usage
 from cuecard.domain.question import AnswerKind
-from cuecard.domain.token import AnswerToken
 
 
 class Route(StrEnum):

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from cuecard.answers import asked_form, extract
-from cuecard.domain.call import Mode
+from cuecard.domain.call import Mode, spelling
 from cuecard.domain.errors import BrokenStream, NoAnswer
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.domain.token import spelling
 from cuecard.gateway.wire.chat import Asked
 from cuecard.gateway.wire.stop_texts import StopCutter
 from cuecard.gateway.wire.tools import tools

@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from cuecard.domain.call import FinishReason, Usage
+from cuecard.domain.call import AnswerToken, FinishReason, Usage
 from cuecard.domain.question import AnswerKind
-from cuecard.domain.token import AnswerToken
 from cuecard.models.extras import Extras
 from cuecard.models.prompt import CardFormat, Prompt, Style
 from cuecard.models.scope import Scope

@@ -195,7 +195,7 @@ async def _short(model: OpenAIModel, found: ProbeResults) -> None:
 
 async def _constraint(model: OpenAIModel, found: ProbeResults) -> None:
     """A grammar of numbers, where the model is asked for a word: only a server that decodes under it gives a number."""
-    from cuecard.models.openai.constraints import Dialect
+    from cuecard.models.openai.request_body import Dialect
 
     dialects = {"llamacpp": Dialect.GRAMMAR, "vllm": Dialect.STRUCTURED_OUTPUTS, "sglang": Dialect.REGEX}
     dialect = dialects.get((found.owner or "").lower())

@@ -51,7 +51,7 @@ class ProbeResults:
     short_tokens: int | None = None
     logprobs: bool | None = None
     constraint: str | None = None
-    """How the server is asked to decode under a grammar, one of `constraints.Dialect`."""
+    """How the server is asked to decode under a grammar, one of `request_body.Dialect`."""
     reads: dict[str, CardTrial] = field(default_factory=dict)
     """By card format."""
     prefill: bool | None = None

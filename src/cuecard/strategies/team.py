@@ -14,10 +14,9 @@ from typing import Any, cast
 
 from cuecard.answers import UNPARSED, Answer, extract_soon
 from cuecard.answers.readers.json_value import is_whole
-from cuecard.domain.call import REASONING_CUT, Call, FinishReason, Mode, Usage
+from cuecard.domain.call import REASONING_CUT, AnswerToken, Call, FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, ModelError, ModelTimeout
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.domain.token import AnswerToken
 from cuecard.models import prompt as layouts
 from cuecard.models.base import (
     AnswerDelta,

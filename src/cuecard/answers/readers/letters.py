@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from itertools import islice
 
-from cuecard.answers.text.patterns import any_of, pattern
+from cuecard.answers.text.markup import any_of, pattern
 
 _AND = any_of("and or und oder et ou y o e en of и или أو و")
 _MAYBE = r"(?:(?:maybe|perhaps|even|also)\s+)?(?:option\s+)?"

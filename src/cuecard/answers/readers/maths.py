@@ -1,15 +1,28 @@
-"""Mathematical answers: the expression that a reply ends in, as a number if it is one, else in compact LaTeX."""
+"""Mathematical answers: the expression that a reply ends in, and whether two expressions are the same.
+
+An expression is a number if it is one, else compact LaTeX. Two that differ are compared by math-verify, in a process of
+its own: math-verify stops long work with SIGALRM, which works in the main thread only (its issue 55) and not inside one
+long integer operation (issue 65: 9^9^9^9). Here it runs without a time-out in a child that is killed when it exceeds
+LIMIT_S; the next comparison starts a new child. The first one takes about a second (SymPy's import), later ones
+milliseconds. It blocks its caller: coroutines compare with `agreement.same_answer`, which awaits a thread.
+"""
 
 from __future__ import annotations
 
+import atexit
 import re
+from functools import lru_cache
+from importlib.util import find_spec
 from itertools import pairwise
+from pathlib import Path
 
 from cuecard.answers.answer import Answer, Blank, Reading
 from cuecard.answers.readers import number
 from cuecard.answers.text.markup import before_reasons, plain, sentences, unboxed
 from cuecard.answers.text.refusals import refuses
+from cuecard.domain.errors import MissingExtra
 from cuecard.domain.question import Question
+from cuecard.worker import START_S, ChildWorker
 
 _FORMULA = re.compile(
     r"\$\$(.{1,400}?)\$\$|\\\[((?:(?!\\\[).){1,400}?)\\\]|\\\(((?:(?!\\\().){1,400}?)\\\)|\$([^$\n]{1,400})\$",
@@ -83,3 +96,41 @@ def tidy(expression: str) -> str:
     for pattern, replacement in _TIDY:
         expression = pattern.sub(replacement, expression)
     return expression.strip().rstrip(".")
+
+
+LIMIT_S = 2.0
+MOST_CHARS = 2_000
+"""Of an expression; a longer one is the same as no other."""
+_SCRIPT = Path(__file__).with_name("maths_worker.py")
+
+
+class Verifier:
+    """A child process that compares expressions, one pair at a time, started when it is first asked."""
+
+    def __init__(self, limit_s: float = LIMIT_S, start_s: float = START_S) -> None:
+        self.limit_s = limit_s
+        self._worker = ChildWorker(_SCRIPT, start_s, {"PYTHONIOENCODING": "utf-8"})
+
+    def same(self, truth: str, given: str) -> bool:
+        """Whether `given` is `truth`; False too where it cannot be told in time. Raises MissingExtra."""
+        if find_spec("math_verify") is None:
+            raise MissingExtra("comparing expressions needs math-verify", "pip install '.[maths]' in a checkout")
+        try:
+            reply, _ = self._worker.do({"truth": truth, "given": given}, self.limit_s)
+        except (TimeoutError, EOFError):
+            return False
+        return bool(reply["same"])
+
+    def close(self) -> None:
+        """End the child; a later question starts another."""
+        self._worker.close()
+
+
+_VERIFIER = Verifier()
+atexit.register(_VERIFIER.close)
+
+
+@lru_cache(maxsize=4096)
+def same_expression(truth: str, given: str) -> bool:
+    """Whether an expression is the true one, by math-verify; not symmetric for intervals. Raises MissingExtra."""
+    return max(len(truth), len(given)) <= MOST_CHARS and _VERIFIER.same(truth, given)

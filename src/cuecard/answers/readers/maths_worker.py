@@ -1,4 +1,4 @@
-"""Child of `maths_verifier`: replies to {"truth": …, "given": …} with {"same": …}, a line each. Needs no Cuecard."""
+"""Child of `maths`: replies to {"truth": …, "given": …} with {"same": …}, a line each. Needs no Cuecard."""
 
 from __future__ import annotations
 

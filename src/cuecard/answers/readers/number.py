@@ -8,9 +8,8 @@ from fractions import Fraction
 from functools import lru_cache
 
 from cuecard.answers.answer import Answer, Blank, Reading, one_of
-from cuecard.answers.text.markup import before_reasons, plain, sentences, unquoted
+from cuecard.answers.text.markup import any_of, before_reasons, pattern, plain, sentences, unquoted
 from cuecard.answers.text.numerals import MOST_NUMERALS, Numeral, numerals
-from cuecard.answers.text.patterns import any_of, pattern
 from cuecard.answers.text.refusals import answerable
 from cuecard.answers.text.units import unit
 from cuecard.domain.question import Question

@@ -6,8 +6,7 @@ import re
 
 from cuecard.answers.answer import Answer, Blank, Reading
 from cuecard.answers.text.claims import claimed
-from cuecard.answers.text.markup import before_reasons, plain, sentences, unquoted
-from cuecard.answers.text.patterns import any_of, pattern
+from cuecard.answers.text.markup import any_of, before_reasons, pattern, plain, sentences, unquoted
 from cuecard.answers.text.refusals import answerable
 from cuecard.answers.text.similarity import normalise
 from cuecard.domain.question import Question

@@ -6,8 +6,7 @@ import re
 from functools import lru_cache
 
 from cuecard.answers.answer import Answer, Blank, Reading, one_of
-from cuecard.answers.text.markup import plain, sentences
-from cuecard.answers.text.patterns import pattern
+from cuecard.answers.text.markup import pattern, plain, sentences
 from cuecard.answers.text.polarity import polarity
 from cuecard.answers.text.refusals import answerable, refuses
 from cuecard.answers.text.similarity import normalise

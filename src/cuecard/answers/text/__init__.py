@@ -1,1 +1,1 @@
-"""What readers look for in a text: markup, numerals, dates, units, refusals, marked answers."""
+"""What readers look for in a text: markup, numerals, units, refusals, marked answers."""

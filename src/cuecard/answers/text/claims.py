@@ -6,8 +6,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from cuecard.answers.text.markup import plain, unquoted
-from cuecard.answers.text.patterns import any_of, pattern
+from cuecard.answers.text.markup import any_of, pattern, plain, unquoted
 from cuecard.answers.text.similarity import normalise
 
 _SAYS = any_of("""is are was were would_be appears?_to_be seems?_to_be looks? shows? says? said reads? displays?""")

@@ -6,8 +6,7 @@ import re
 from itertools import pairwise
 
 from cuecard.answers.text.marked_answers import Weight, stated
-from cuecard.answers.text.markup import sentences
-from cuecard.answers.text.patterns import any_of, pattern
+from cuecard.answers.text.markup import any_of, pattern, sentences
 from cuecard.answers.text.refusals import after_taking_back, refuses
 
 _REACH, _MOST_CHARS, _LAST_LINES = 1200, 400, 3

@@ -14,8 +14,7 @@ from enum import IntEnum
 from itertools import islice
 
 from cuecard.answers.answer import Blank, Reading, one_of
-from cuecard.answers.text.markup import boxes, size
-from cuecard.answers.text.patterns import any_of, pattern
+from cuecard.answers.text.markup import any_of, boxes, pattern, size
 
 MOST_MARKS, MOST_READ = 100, 5_000
 """Marks of each form that a text may hold, and characters in which a brief answer is looked for."""

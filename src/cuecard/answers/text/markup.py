@@ -1,9 +1,20 @@
-"""Plain words out of Markdown and LaTeX, and their sentences."""
+"""Plain words out of Markdown and LaTeX, their sentences, and regular expressions made of word lists."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+
+
+def any_of(words: str) -> str:
+    """A pattern for any one of the words, separated by spaces; `_` is a space within one."""
+    return f"(?:{'|'.join(word.replace('_', ' ') for word in words.split())})"
+
+
+def pattern(*alternatives: str) -> re.Pattern[str]:
+    """Any of the patterns, whatever the case."""
+    return re.compile("|".join(alternatives), re.IGNORECASE)
+
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _RAISED = re.compile(r"(?<=[\d)])[⁰¹²³⁴-⁹⁻]+")
@@ -40,8 +51,8 @@ def plain(text: str) -> str:
     text = _RAISED.sub(lambda raised: "^" + raised.group().translate(_SUPERSCRIPTS), text)
     text = _VULGAR.sub(lambda part: " " + unicodedata.normalize("NFKC", part[1]).replace("⁄", "/"), text)
     text = unboxed(text)
-    for pattern, replacement in (*_LATEX, *_MARKDOWN):
-        text = pattern.sub(replacement, text)
+    for markup, replacement in (*_LATEX, *_MARKDOWN):
+        text = markup.sub(replacement, text)
     return nfkc(text).replace("−", "-").replace("’", "'").strip()
 
 

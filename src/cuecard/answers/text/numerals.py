@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 
-from cuecard.answers.text.patterns import pattern
+from cuecard.answers.text.markup import pattern
 
 MOST_DIGITS, MOST_EXPONENT, MOST_POWER = 40, 300, 30
 MOST_NUMERALS = 500

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from cuecard.answers.text.patterns import any_of, pattern
+from cuecard.answers.text.markup import any_of, pattern
 
 # What a reply may begin with to say yes or no, whatever follows.
 _YES = """yes yeah yep yup yea sim sí oui ouais ja jawohl evet igen ναι kyllä joo áno да так

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cuecard.answers.text.markup import END
-from cuecard.answers.text.patterns import any_of, pattern
+from cuecard.answers.text.markup import END, any_of, pattern
 
 _CHECK = any_of("re-?\\w+ double[-_]check check verify look think see")
 _TAKEN_BACK = pattern(

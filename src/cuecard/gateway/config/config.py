@@ -25,8 +25,8 @@ from cuecard.gateway.config.settings import (
 )
 from cuecard.gateway.config.virtual_models import PAIR
 from cuecard.models import spec
-from cuecard.models.openai.constraints import Dialect
 from cuecard.models.openai.families import named
+from cuecard.models.openai.request_body import Dialect
 from cuecard.models.prompt import CardFormat
 from cuecard.strategies.policy import Option, Policy, Surface, options_at, policy_with
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cuecard.answers import asks_for_json, guess_kind, listed_in, schemas
+from cuecard.domain.call import AnswerToken
 from cuecard.domain.errors import BadInput, BeyondAPair, CuecardError
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.question import AnswerKind, Image, Message, Question, kind_named
-from cuecard.domain.token import AnswerToken
 from cuecard.gateway.wire.parameters.table import STREAM_OPTIONS, Parameters, read
 from cuecard.gateway.wire.parameters.values import count, flag, number, object_of
 from cuecard.gateway.wire.tools import tool_history, tools

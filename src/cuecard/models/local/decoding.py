@@ -11,8 +11,7 @@ from cuecard.answers.reasoning_parser import ReasoningParser, Start
 from cuecard.domain.call import Mode
 from cuecard.models.base import Event, Limits
 from cuecard.models.prompt import Prompt
-from cuecard.models.reasoning_events import ReasoningEvents, tags_of
-from cuecard.models.repetition import RepetitionDetector
+from cuecard.models.reasoning_events import ReasoningEvents, RepetitionDetector, tags_of
 
 
 class TokenDecoder:

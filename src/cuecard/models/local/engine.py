@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cuecard.domain.errors import CuecardError, ModelClosed, ModelError
-from cuecard.models.local.batching import Step
+from cuecard.models.local.fused_decoder import Step
 
 _END = object()
 

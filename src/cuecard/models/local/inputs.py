@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -13,8 +14,7 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from cuecard.domain.errors import BadInput, Unsupported
 from cuecard.domain.question import Image
 from cuecard.models.images.images import opened
-from cuecard.models.local.render import render
-from cuecard.models.prompt import Prompt
+from cuecard.models.prompt import Prompt, Turn
 
 QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 
@@ -165,3 +165,30 @@ def for_stills(kind: Any) -> Any:
 def tokenized(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Ids of a rendered prompt, whose template has already put the special tokens in."""
     return tokenizer(text, add_special_tokens=False).input_ids
+
+
+_THINK_CUE = re.compile(r"<think>\s*(?:</think>\s*)?$")
+_CUT = "\ue000cut\ue000"
+
+
+def messages(turns: tuple[Turn, ...], parts: bool) -> list[dict[str, Any]]:
+    """Turns in the form that chat templates take: images first, then the text; or text alone, as language models do."""
+    if not parts:
+        return [{"role": turn.role, "content": turn.text} for turn in turns]
+    return [
+        {"role": turn.role, "content": [*({"type": "image"} for _ in turn.images), {"type": "text", "text": turn.text}]}
+        for turn in turns
+    ]
+
+
+def render(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, parts: bool = True) -> str:
+    """The prompt's text up to the point where the model goes on, one placeholder an image.
+
+    What a template itself puts behind the assistant's cue (an open or empty think block) gives way to the prompt's own
+    opening. Of a prompt whose card is still being written, the text ends with the card.
+    """
+    ends_in_turns = prompt.unfinished and prompt.opening == prompt.style.none
+    *before, last = prompt.turns
+    turns = (*before, replace(last, text=last.text + _CUT)) if ends_in_turns else prompt.turns
+    text = tokenizer.apply_chat_template(messages(turns, parts), tokenize=False, add_generation_prompt=True)
+    return text.partition(_CUT)[0] if ends_in_turns else _THINK_CUE.sub("", text) + prompt.opening

@@ -21,12 +21,11 @@ from cuecard.domain.errors import BadInput, ModelError, Unsupported
 from cuecard.models import scope as scopes
 from cuecard.models.base import Abilities, Event, Finished, Limits, Progress, Started, Weighing
 from cuecard.models.extras import SAMPLING
-from cuecard.models.local import batching, loading
+from cuecard.models.local import fused_decoder, loading
 from cuecard.models.local.attention_hook import Attended, Rows, listening
-from cuecard.models.local.batching import Step
 from cuecard.models.local.decoding import TokenDecoder, chance, choose
 from cuecard.models.local.engine import Engine
-from cuecard.models.local.fused_decoder import StaticDecoder, applies, grown
+from cuecard.models.local.fused_decoder import StaticDecoder, Step, applies, grown
 from cuecard.models.local.inputs import Inputs, PromptReader, tokenized
 from cuecard.models.local.prefix import Computed, Prefixes, growing, shareable
 from cuecard.models.local.token_spans import Span, spans
@@ -360,8 +359,8 @@ class LocalModel:
         sequences = [step.sequence for step in steps]
         positions = [len(each.ids) + each.rope_delta for each in sequences]
         tokens = torch.tensor([step.token for step in steps], device=self._model.device)
-        found = batching.logits(decoder, tokens, positions, [each.cache for each in sequences])
-        for step, row, near in zip(steps, found, batching.close(found), strict=True):
+        found = fused_decoder.batched_logits(decoder, tokens, positions, [each.cache for each in sequences])
+        for step, row, near in zip(steps, found, fused_decoder.are_close(found), strict=True):
             sequence = step.sequence
             if near:
                 sequence.cache.crop(-1)

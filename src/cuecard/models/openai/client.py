@@ -19,20 +19,20 @@ from cuecard.domain.question import AnswerKind
 from cuecard.models import prompt as layouts
 from cuecard.models.base import Abilities, AnswerDelta, CallLimits, Event, Finished, Limits, Progress, Started
 from cuecard.models.extras import NAMES
-from cuecard.models.openai import constraints
 from cuecard.models.openai.connection import Connection, Request
-from cuecard.models.openai.constraints import Dialect
 from cuecard.models.openai.families import OPENAI_HOST, Family, family_of, named
-from cuecard.models.openai.likelihood import scored
-from cuecard.models.openai.reply import StreamedReply
+from cuecard.models.openai.reply import StreamedReply, scored
 from cuecard.models.openai.request_body import (
     LOSSES,
     Body,
+    Dialect,
     body,
     client_part,
+    constraint_fields,
     free_fields,
     merged,
     messages,
+    unwrapped,
 )
 from cuecard.models.prompt import CUE, CardFormat, Prompt, Style, conversation, neutral
 from cuecard.models.reasoning_events import tags_of
@@ -56,7 +56,7 @@ class OpenAIModel:
     with a last assistant message (`continue_final_message`) and its template keeps what stands in it, which only a look
     at the rendered prompt can tell. `prefix_cache`: what was computed once is kept, so that `warm` is worth its while.
     `scoring`: the server gives `prompt_logprobs` (vLLM). `constraint`: how it decodes under a grammar (a value of
-    `constraints.Dialect`). `cards`: the card formats that it reads well, the best first. What is not given of these
+    `request_body.Dialect`). `cards`: the card formats that it reads well, the best first. What is not given of these
     `adapt` sets to what a probe has found. `reasoning_tags`: what opens and what closes its reasoning,
     beside the tags that are known.
     """
@@ -315,7 +315,7 @@ class OpenAIModel:
             switched = {key: value for key, value in switch.items() if key not in left_out}
             plain = body(self._model, prompt, opening, limits, max_tokens, left_out)
             if self._constraint is not None and prompt.constrained and prompt.question is not None:
-                grammar = constraints.fields(prompt.question, self._constraint)
+                grammar = constraint_fields(prompt.question, self._constraint)
                 plain |= {key: value for key, value in grammar.items() if key not in left_out}
             return merged(merged(plain, switched), self._extra_body)
 
@@ -362,7 +362,7 @@ class OpenAIModel:
             spent,
             reasons=prompt.mode is Mode.REASON,
             echo=self._opening(prompt),
-            unwrap=constraints.unwrapped if wrapped else None,
+            unwrap=unwrapped if wrapped else None,
         )
 
     def _parser(self, prompt: Prompt) -> ReasoningParser:
