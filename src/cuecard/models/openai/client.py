@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from cuecard.answers import extract_soon
 from cuecard.answers.reasoning_parser import ReasoningParser, Start, parse
 from cuecard.domain.call import FinishReason, Mode, Usage
-from cuecard.domain.errors import BadInput, BrokenStream, Unsupported
+from cuecard.domain.errors import BrokenStream, Unsupported
 from cuecard.domain.question import AnswerKind
 from cuecard.models import prompt as layouts
 from cuecard.models.base import Abilities, AnswerDelta, CallLimits, Event, Finished, Limits, Progress, Started
 from cuecard.models.extras import NAMES
 from cuecard.models.openai.connection import Connection, Request
-from cuecard.models.openai.families import OPENAI_HOST, Family, family_of, named
+from cuecard.models.openai.families import OPENAI_HOST
 from cuecard.models.openai.reply import StreamedReply, scored
 from cuecard.models.openai.request_body import (
     LOSSES,
@@ -34,6 +34,7 @@ from cuecard.models.openai.request_body import (
     messages,
     unwrapped,
 )
+from cuecard.models.openai.settings import ServerSettings, tag_pair
 from cuecard.models.prompt import CUE, CardFormat, Prompt, Style, conversation, neutral
 from cuecard.models.reasoning_events import tags_of
 
@@ -45,77 +46,32 @@ KEY_HINT = 'give its key as api_key = "${NAME}", NAME being the environment vari
 PREFILL_HINT = "set prefill if its server can, or give cards as notes"
 CACHE_HINT = "set prefix_cache if its server does"
 SCORING_HINT = "set scoring if its server gives prompt_logprobs"
-TAGS_HINT = 'write the tag that opens reasoning and the one that closes it: reasoning_tags = ["<my>", "</my>"]'
 
 
 class OpenAIModel:
-    """A model behind HTTP. What is not known of its server is None, and done without.
+    """A model behind HTTP."""
 
-    `family` is a row of `families.FAMILIES`, by default the one that the model's name tells of. `timeout_s` is the
-    longest silence of the server that is borne; `Limits.timeout_s` bounds a whole call. `prefill`: the server goes on
-    with a last assistant message (`continue_final_message`) and its template keeps what stands in it, which only a look
-    at the rendered prompt can tell. `prefix_cache`: what was computed once is kept, so that `warm` is worth its while.
-    `scoring`: the server gives `prompt_logprobs` (vLLM). `constraint`: how it decodes under a grammar (a value of
-    `request_body.Dialect`). `cards`: the card formats that it reads well, the best first. What is not given of these
-    `adapt` sets to what a probe has found. `reasoning_tags`: what opens and what closes its reasoning,
-    beside the tags that are known.
-    """
-
-    def __init__(
-        self,
-        base_url: str,
-        model: str,
-        *,
-        name: str | None = None,
-        api_key: str | None = None,
-        family: str | Family | None = None,
-        timeout_s: float | None = 120.0,
-        extra_body: Mapping[str, Any] | None = None,
-        prefill: bool | None = None,
-        prefix_cache: bool | None = None,
-        scoring: bool = False,
-        images: bool | None = None,
-        logprobs: bool | None = None,
-        reasoning_tags: Sequence[str] | None = None,
-        constraint: str | None = None,
-        cards: Sequence[str] | None = None,
-    ) -> None:
-        self._made_with = {
-            "name": name,
-            "api_key": api_key,
-            "family": family,
-            "timeout_s": timeout_s,
-            "extra_body": extra_body,
-            "prefill": prefill,
-            "prefix_cache": prefix_cache,
-            "scoring": scoring,
-            "images": images,
-            "logprobs": logprobs,
-            "reasoning_tags": reasoning_tags,
-            "constraint": constraint,
-            "cards": cards,
-        }
-        openai_itself = re.match(rf"https://{re.escape(OPENAI_HOST)}(?:/|$)", base_url) is not None
-        key = api_key or (os.environ.get(OPENAI_KEY) if openai_itself else None)
-        key_hint = f"is the environment variable {OPENAI_KEY} set, and right?" if openai_itself else KEY_HINT
-        self._base_url = base_url
-        self._server = Connection(base_url, model, key, timeout_s, key_hint)
-        self._model, self._name, self._timeout_s = model, name or model, timeout_s
-        if family is None or family == "auto":
-            family = family_of(model, base_url)
-        self._family = named(family) if isinstance(family, str) else family
-        self._extra_body = dict(extra_body or {})
-        self._prefill, self._prefix_cache, self._scoring = prefill, bool(prefix_cache), scoring
-        self._constraint, self._cards = _dialect(constraint), _formats(cards)
+    def __init__(self, base_url: str, model: str, settings: ServerSettings | None = None, **given: Any) -> None:
+        """`given`: fields of `ServerSettings`, in place of those of `settings`. Raises BadInput."""
+        self._given = self._settings = replace(settings or ServerSettings(), **given)
+        at_openai = re.match(rf"https://{re.escape(OPENAI_HOST)}(?:/|$)", base_url) is not None
+        key = self._given.api_key or (os.environ.get(OPENAI_KEY) if at_openai else None)
+        key_hint = f"is the environment variable {OPENAI_KEY} set, and right?" if at_openai else KEY_HINT
+        self._base_url, self._timeout_s = base_url, self._given.timeout_s
+        self._server = Connection(base_url, model, key, self._timeout_s, key_hint)
+        self._name = self._given.name or model
+        self.served_name, self.fingerprint = model, ""
+        self._family = self._given.family_of(model, base_url)
         self._opens = self._family.opens or (None if self._family.name == "unknown" else False)
         """Its template opens reasoning unasked. None: not known."""
-        self.served_name, self.fingerprint = model, ""
-        self._images, self._logprobs = images, logprobs
-        self._left_out = frozenset({"logprobs"} if logprobs is False else ())
-        self._reasoning_tags = None if reasoning_tags is None else tag_pair(reasoning_tags)
+        self._extra_body = dict(self._given.extra_body or {})
+        self._left_out = frozenset({"logprobs"} if self._given.logprobs is False else ())
+        tags = self._given.reasoning_tags
+        self._reasoning_tags = None if tags is None else tag_pair(tags)
         self._seen: dict[str, None] = dict.fromkeys(self._first_notes())
+        """Notes for a person, in the order in which they were made."""
         self._abilities: tuple[tuple[object, ...], Abilities] | None = None
-        """Those of the state that they were made of: every call looks at them several times."""
+        """The state that they follow from, and the abilities: every call reads them several times."""
 
     @property
     def name(self) -> str:
@@ -123,27 +79,24 @@ class OpenAIModel:
 
     @property
     def abilities(self) -> Abilities:
-        known = (self._images, self._logprobs, self._prefill, self._prefix_cache, self._constraint, self._cards)
-        state = (*known, self._server.refused, len(self._seen))
+        state = (self._settings, self._server.refused, len(self._seen))
         if self._abilities is None or self._abilities[0] != state:
-            self._abilities = state, self._found_abilities()
+            self._abilities = state, self._derived_abilities()
         return self._abilities[1]
 
-    def _found_abilities(self) -> Abilities:
-        formats = tuple(
-            form for form in self._cards or CardFormat if self._prefill or form is not CardFormat.THINKING
-        ) or (CardFormat.NOTES,)
-        lost = [f"the server refuses {key}: {loss}" for key, loss in LOSSES.items() if key in self._server.refused]
+    def _derived_abilities(self) -> Abilities:
+        settings, refused = self._settings, self._server.refused
+        lost = [f"the server refuses {key}: {loss}" for key, loss in LOSSES.items() if key in refused]
         return Abilities(
-            images=self._images,
-            logprobs=False if "logprobs" in self._server.refused else self._logprobs,
-            scoring=self._scoring,
-            prefix_sessions=self._prefix_cache,
-            card_formats=formats,
+            images=settings.images,
+            logprobs=False if "logprobs" in refused else settings.logprobs,
+            scoring=settings.scoring,
+            prefix_sessions=bool(settings.prefix_cache),
+            card_formats=settings.card_formats,
             style=self._style,
             place=f"{self.url}#{self.served_name}",
             notes=(*self._seen, *lost),
-            honours=NAMES - self._server.refused - self._left_out,
+            honours=NAMES - refused - self._left_out,
         )
 
     @property
@@ -159,22 +112,16 @@ class OpenAIModel:
     @property
     def _style(self) -> Style:
         style = self._family.style
-        cue = CUE if self._prefill and style.in_prose else ""
-        return replace(style, cue=cue, constrained=self._constraint is not None)
+        cue = CUE if self._settings.prefill and style.in_prose else ""
+        return replace(style, cue=cue, constrained=self._settings.constraint is not None)
 
     def variant(self, **changed: Any) -> OpenAIModel:
         """The same model with other settings, and connections of its own."""
-        return OpenAIModel(self._base_url, self.served_name, **{**self._made_with, **changed})
+        return OpenAIModel(self._base_url, self.served_name, self._given, **changed)
 
     def adapt(self, found: ProbeResults) -> None:
-        """Behave as a probe has found, where nothing else was given."""
-        settings = {name: value for name, value in found.settings.items() if self._made_with.get(name) is None}
-        self._images = settings.get("images", self._images)
-        self._logprobs = settings.get("logprobs", self._logprobs)
-        self._prefill = settings.get("prefill", self._prefill)
-        self._prefix_cache = settings.get("prefix_cache", self._prefix_cache)
-        self._constraint = _dialect(settings["constraint"]) if "constraint" in settings else self._constraint
-        self._cards = _formats(settings["cards"]) if "cards" in settings else self._cards
+        """Behave as a probe has found, where the settings leave it open."""
+        self._settings = self._settings.adapted(self._given, found)
         if self._opens is None and found.short_answers:
             self._opens = False
         self._seen, self._abilities = dict.fromkeys(self._first_notes()), None
@@ -221,7 +168,7 @@ class OpenAIModel:
 
     async def warm(self, prompt: Prompt) -> Usage:
         """As `Model.warm`: one token is asked for and thrown away."""
-        if not self._prefix_cache:
+        if not self._settings.prefix_cache:
             raise Unsupported(f"{self.name} is not known to keep what it has computed", hint=CACHE_HINT)
         limits = Limits().of(prompt)
         reply = self._reply(prompt, limits)
@@ -234,10 +181,10 @@ class OpenAIModel:
 
     async def score(self, prompt: Prompt, answer: str) -> float:
         """As `Model.score`, from vLLM's `prompt_logprobs`; it computes the whole prompt, cached or not."""
-        if not self._scoring:
+        if not self._settings.scoring:
             raise Unsupported(f"{self.name} is not known to score answers", hint=SCORING_HINT)
         plain: Body = {
-            "model": self._model,
+            "model": self.served_name,
             "messages": messages(prompt.turns, prompt.opening + neutral(answer)),
             "continue_final_message": True,
             "add_generation_prompt": False,
@@ -263,7 +210,7 @@ class OpenAIModel:
         """The JSON objects of the server's answer to a request that is not ours, changed in nothing but the model."""
         messages = body.get("messages")
         beginning = json.dumps(messages[:2] if isinstance(messages, list) else None)
-        return self._server.passed({**body, "model": self._model}, self._latest(), beginning.encode())
+        return self._server.passed({**body, "model": self.served_name}, self._latest(), beginning.encode())
 
     async def aborted(self) -> float | None:
         """Requests that the server says it has given up because their clients had gone; None where it does not tell."""
@@ -302,9 +249,9 @@ class OpenAIModel:
         self, prompt: Prompt, limits: Limits, max_tokens: int, without: frozenset[str] = frozenset()
     ) -> Request:
         """Makes the bodies of one call. Raises Unsupported."""
-        if prompt.images and self._images is False:
+        if prompt.images and self._settings.images is False:
             raise Unsupported(f"{self.name} takes no images")
-        opening = self._opening(prompt)
+        opening, dialect = self._opening(prompt), self._settings.dialect
         switch = self._family.on if prompt.mode is Mode.REASON else self._family.off
         if limits.extras.stop and not self._may_stop(prompt):
             limits = replace(limits, extras=replace(limits.extras, stop=()))
@@ -313,9 +260,9 @@ class OpenAIModel:
         def request(refused: frozenset[str]) -> Body:
             left_out = refused | without | self._left_out
             switched = {key: value for key, value in switch.items() if key not in left_out}
-            plain = body(self._model, prompt, opening, limits, max_tokens, left_out)
-            if self._constraint is not None and prompt.constrained and prompt.question is not None:
-                grammar = constraint_fields(prompt.question, self._constraint)
+            plain = body(self.served_name, prompt, opening, limits, max_tokens, left_out)
+            if dialect is not None and prompt.constrained and prompt.question is not None:
+                grammar = constraint_fields(prompt.question, dialect)
                 plain |= {key: value for key, value in grammar.items() if key not in left_out}
             return merged(merged(plain, switched), self._extra_body)
 
@@ -336,12 +283,12 @@ class OpenAIModel:
             # Templates open the reasoning by themselves when thinking is on. Sent along, it would do harm: Qwen3's puts
             # an empty think block before an assistant message that does not close its own.
             native = self._family.on or self._family.opens
-            return prompt.opening if self._prefill and not native else ""
+            return prompt.opening if self._settings.prefill and not native else ""
         if prompt.schema is not None and prompt.opening == style.none and self._family.off:
             return ""  # thinking is switched off by a parameter, and a schema is matched from the turn's beginning on
-        if not self._prefill and prompt.opening not in (style.none, style.none + style.cue):
+        if not self._settings.prefill and prompt.opening not in (style.none, style.none + style.cue):
             raise Unsupported(f"{self.name} is not known to go on with a given reasoning", hint=PREFILL_HINT)
-        if not self._prefill:
+        if not self._settings.prefill:
             return ""
         # for the same reason a card that is still being written is sent closed: only its last block is computed again
         return prompt.opening + style.closing if prompt.unfinished and prompt.opening != style.none else prompt.opening
@@ -349,13 +296,13 @@ class OpenAIModel:
     def _closed(self, prompt: Prompt, reasoning: str) -> Prompt:
         """The second stage of a reasoning call: nothing but the answer is left to say."""
         # a schema is matched from the beginning of the assistant's turn on, which therefore holds no reasoning
-        if prompt.question is None or (self._prefill and not _is_structured(prompt)):
+        if prompt.question is None or (self._settings.prefill and not _is_structured(prompt)):
             return prompt.closed_after(reasoning)
         forms = [form for form in self.abilities.card_formats if form is not CardFormat.THINKING] or [CardFormat.NOTES]
         return layouts.read(prompt.question, reasoning, forms[0], prompt.style)
 
     def _reply(self, prompt: Prompt, limits: CallLimits, spent: Usage | None = None) -> StreamedReply:
-        wrapped = self._constraint is Dialect.JSON_SCHEMA and prompt.constrained
+        wrapped = self._settings.dialect is Dialect.JSON_SCHEMA and prompt.constrained
         return StreamedReply(
             self._parser(prompt),
             limits,
@@ -403,8 +350,9 @@ class OpenAIModel:
                 self._note("the end of a reasoning appeared in a short answer: set family, always if it always thinks")
         if parser.misfiled:
             self._note("its server puts short answers into the reasoning field: they are taken from there")
-        if parser.answering and "logprobs" not in self._server.refused | self._left_out:
-            self._logprobs = reply.has_logprobs
+        known = "logprobs" in self._server.refused | self._left_out or self._settings.logprobs is reply.has_logprobs
+        if parser.answering and not known:
+            self._settings = replace(self._settings, logprobs=reply.has_logprobs)
 
     def _note(self, text: str) -> None:
         self._seen[text] = None
@@ -416,9 +364,9 @@ class OpenAIModel:
                 "its family is not known: thinking is switched off, reasoning asked for as prose, and short answers "
                 "are held back until they are whole; set family"
             )
-        if not family.stops and not self._prefill:
+        if not family.stops and not self._settings.prefill:
             notes.append("its thinking cannot be switched off: short answers may come back empty; prefill would help")
-        if self._prefill is None:
+        if self._settings.prefill is None:
             notes.append("its server is not known to go on with a given reasoning: cards come as notes; set prefill")
         return notes
 
@@ -435,25 +383,3 @@ def _is_structured(prompt: Prompt) -> bool:
 async def _fits(said: Sequence[AnswerDelta], prompt: Prompt) -> bool:
     assert prompt.question is not None
     return (await extract_soon("".join(piece.text for piece in said), prompt.question)).parsed
-
-
-def _dialect(name: str | None) -> Dialect | None:
-    try:
-        return None if name is None else Dialect(name)
-    except ValueError:
-        raise BadInput(f"unknown constraint {name!r}", f"there are: {', '.join(Dialect)}") from None
-
-
-def _formats(names: Sequence[str] | None) -> tuple[CardFormat, ...]:
-    try:
-        return tuple(CardFormat(name) for name in names or ())
-    except ValueError:
-        raise BadInput(f"unknown card formats {list(names or ())!r}", f"there are: {', '.join(CardFormat)}") from None
-
-
-def tag_pair(tags: Sequence[str]) -> tuple[str, str]:
-    """The two tags of a setting `reasoning_tags`. Raises BadInput."""
-    pair = tuple(tag.strip() for tag in tags if isinstance(tag, str))
-    if len(pair) != 2 or len(tags) != 2 or not all(pair) or pair[0] == pair[1]:
-        raise BadInput(f"reasoning_tags are not two tags: {list(tags)!r}"[:200], TAGS_HINT)
-    return pair[0], pair[1]
