@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, which coroutines are handed to from threads and from other event loops."""
+"""An event loop in a thread of its own, which runs coroutines of other threads and of other event loops."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class LoopThread:
             if not here.done():
                 cancel()
                 await asyncio.wait([here])
-            here.exception()  # looked at: its caller is told that it was cancelled
+            here.exception()  # retrieved: the caller gets CancelledError
             raise
 
     def stop(self, last: Coroutine[Any, Any, T]) -> T:
@@ -62,7 +62,7 @@ class LoopThread:
             self._loop.close()
 
     def _begin(self, work: Coroutine[Any, Any, T]) -> tuple[futures.Future[T], Callable[[], object]]:
-        """What tells how the coroutine has ended, and what cancels it, from any thread."""
+        """The coroutine's future, and a function that cancels it from any thread."""
         ended: futures.Future[T] = futures.Future()
         begun: list[asyncio.Task[T]] = []
 

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Deadlock(RuntimeError):
-    """Everybody waits for somebody else, and no timer is left that could wake them."""
+    """All tasks wait for each other, and no timer is left that could wake one."""
 
 
 class _JumpingSelector(selectors.DefaultSelector):

@@ -17,7 +17,7 @@ from cuecard.domain.outcome import LatencyKind, Outcome, Route
 from cuecard.models import spec
 from cuecard.models.base import Model
 from cuecard.models.prompt import Prompt
-from cuecard.models.simulated import Profile, Says, Script, SimulatedModel
+from cuecard.models.simulated import Profile, Script, ScriptFor, SimulatedModel
 from cuecard.report.showcase.records import Showcase
 
 BOARDS, PHOTOS = 10, 4
@@ -28,7 +28,7 @@ def pair(seed: int = 0) -> dict[str, Model]:
     asked = room.questions(BOARDS, PHOTOS, seed)
     known = {(e.question.text, e.question.images[0].digest): e for e in asked}
 
-    def says(role: str) -> Says:
+    def says(role: str) -> ScriptFor:
         def said(prompt: Prompt) -> Script:
             text, image = prompt.turns[-1].text, prompt.images[0].digest
             exercise = next((e for (asked, seen), e in known.items() if seen == image and text.startswith(asked)), None)

@@ -117,9 +117,9 @@ _FORMS = (
 
 def date_of(text: str) -> date | None:
     """The day that a text names, if it is nothing but a date."""
-    said = " ".join(text.lower().split()).strip(" .")
+    compact = " ".join(text.lower().split()).strip(" .")
     for form in _FORMS:
-        found = form.fullmatch(said)
+        found = form.fullmatch(compact)
         if found is not None:
             month = int(found["month"]) if found["month"].isdigit() else _MONTHS[found["month"]]
             try:

@@ -26,7 +26,7 @@ UNPARSED = Answer("", None)
 
 
 class Blank(Enum):
-    """Why a piece of text gives no answer. What is unclear stays so; where nothing is said, one may look elsewhere."""
+    """Why a piece of text gives no answer. UNCLEAR is final; with NOTHING another piece may hold the answer."""
 
     NOTHING = "nothing is stated"
     UNCLEAR = "several answers, a refusal, or one taken back"
@@ -36,9 +36,9 @@ Reading = Answer | Blank
 
 
 def one_of(readings: list[Reading]) -> Reading:
-    """The answer that all readings share; unclear if they differ, nothing if none says anything."""
-    said = [reading for reading in readings if reading is not Blank.NOTHING]
-    answers = [reading for reading in said if isinstance(reading, Answer)]
-    if len(answers) < len(said) or len({answer.value for answer in answers}) > 1:
+    """The answer that all readings share; UNCLEAR if they differ, NOTHING if there is none."""
+    stated = [reading for reading in readings if reading is not Blank.NOTHING]
+    answers = [reading for reading in stated if isinstance(reading, Answer)]
+    if len(answers) < len(stated) or len({answer.value for answer in answers}) > 1:
         return Blank.UNCLEAR
     return answers[0] if answers else Blank.NOTHING

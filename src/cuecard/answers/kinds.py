@@ -16,7 +16,7 @@ from cuecard.domain.question import AnswerKind
 _LAST_CHARS = 4_000  # the question closes a long text
 _LAST_SENTENCES = 3  # of which several may ask
 
-# --- told how to answer -----------------------------------------------------------------------------------------------
+# --- instructions for the answer --------------------------------------------------------------------------------------
 
 _ANSWER = any_of("answer reply respond say output")
 _YES_OR_NO = r"(?:yes|true)[\s'\"]{0,2}(?:/|or)[\s'\"]{0,2}(?:no|false)\b"
@@ -250,9 +250,9 @@ def guess_kind(text: str, options: Sequence[str] = ()) -> AnswerKind:
     parts = [_POLITE.sub("", part.strip("\"'“”*_ ")) for part in sentences(text)]
     questions = [part for part in parts[-_LAST_SENTENCES:] if _asks(part)]
     asking = next((part for part in reversed(parts) if _asks(part)), parts[-1] if parts else "")
-    told = [part for part in parts if part is asking or not _asks(part)]
-    at_length = any(_TOLD_AT_LENGTH.search(part) for part in told) and not _TOLD_SHORT.search(text)
-    if _TOLD_YES_NO.search(text) and not (at_length and any(_WRITES.search(part) for part in told)):
+    instructions = [part for part in parts if part is asking or not _asks(part)]
+    at_length = any(_TOLD_AT_LENGTH.search(part) for part in instructions) and not _TOLD_SHORT.search(text)
+    if _TOLD_YES_NO.search(text) and not (at_length and any(_WRITES.search(part) for part in instructions)):
         return AnswerKind.YES_NO
     if at_length:
         return AnswerKind.FREE_TEXT

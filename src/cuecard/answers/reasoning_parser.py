@@ -5,7 +5,7 @@ stood in the prompt and is not seen, or, with models that do not think by themse
 `Answer:`. Only what stands at the beginning is reasoning: a tag that is mentioned later is text. The parse depends on
 the text and on the parser's settings alone, not on how the text is cut into pieces nor on earlier replies.
 
-Not covered: a closing tag alone where the parser was told that the text begins outside of reasoning (it stays in the
+Not covered: a closing tag alone where the parser is set to begin outside of reasoning (it stays in the
 answer); an answer that begins with a tag it wants to talk about (it is taken for a tag); a reasoning that spells out
 its own closing tag (it ends there).
 """
@@ -65,7 +65,7 @@ class _At(Enum):
 
 
 class ReasoningParser:
-    """Takes a reply in pieces and gives back reasoning and answer as soon as they can be told apart.
+    """Takes a reply in pieces and gives back reasoning and answer as soon as they can be separated.
 
     `reasons`: reasoning was asked for; `prose`: as prose, which ends at the first line that begins with `Answer:` or
     `Final answer:`, whatever follows it. Where there is no such line, the answer is the `conclusion` of the text; or,
@@ -100,7 +100,7 @@ class ReasoningParser:
         self._buffer, self._previous = "", ""
         self._held: list[str] = []
         self._mentioned: set[int] = set()
-        self._said: dict[bool, list[str]] = {True: [], False: []}
+        self._written: dict[bool, list[str]] = {True: [], False: []}
         self._spaces: list[str] = []
         self._breaks = self._closed = self._tagged = self._has_content = False
         self._fields: list[str] = []
@@ -119,12 +119,12 @@ class ReasoningParser:
     @property
     def reasoned(self) -> bool:
         """There is reasoning."""
-        return bool(self._said[True])
+        return bool(self._written[True])
 
     @property
     def answering(self) -> bool:
         """The answer has begun."""
-        return bool(self._said[False])
+        return bool(self._written[False])
 
     @property
     def closed(self) -> bool:
@@ -144,14 +144,14 @@ class ReasoningParser:
         self._has_content = self._has_content or bool(text.strip())
         for portion in _portions(text):
             self._take(self._turn_end.feed(portion))
-        return self._taken()
+        return self._emitted()
 
     def field(self, text: str) -> list[Piece]:
         """The pieces that this text of the reasoning field completes."""
         self._fields.append(text)
         if self._reasons:  # else a short answer may have been put here by mistake: `end` tells
-            self._tell(text, is_reasoning=True)
-        return self._taken()
+            self._emit(text, is_reasoning=True)
+        return self._emitted()
 
     def end(self, *, whole: bool = True) -> list[Piece]:
         """What was held back, and the conclusion where no answer was marked. `whole`: the reply was not cut."""
@@ -159,9 +159,9 @@ class ReasoningParser:
         self._step(ended=True)
         match self._at:
             case _At.UNSURE:
-                self._tell("".join(self._held), is_reasoning=self._may_think and not whole)
+                self._emit("".join(self._held), is_reasoning=self._may_think and not whole)
             case _At.PROSE:
-                self._tell(self._marker.end(), is_reasoning=True)
+                self._emit(self._marker.end(), is_reasoning=True)
             case _At.BEHIND:
                 self._end_behind("".join([*self._held, self._marker.end()]), whole=whole)
             case _:
@@ -170,15 +170,15 @@ class ReasoningParser:
         if not self._reasons:
             self._end_fields(whole=whole)
         elif whole and not self.answering:
-            self._tell(self._concluded(), is_reasoning=False)
-        return self._taken()
+            self._emit(self._concluded(), is_reasoning=False)
+        return self._emitted()
 
     # --- the fields of a message --------------------------------------------------------------------------------------
 
     def _leave_fields(self) -> None:
         """Content follows a reasoning field: the server has taken the reasoning out of it."""
         if not self._reasons:
-            self._tell("".join(self._fields), is_reasoning=True)
+            self._emit("".join(self._fields), is_reasoning=True)
         if self._at is _At.LEADING:
             self._then = _At.BEHIND if self._in_prose else _At.ANSWER
         self._breaks, self._closed = True, not self._in_prose
@@ -188,26 +188,26 @@ class ReasoningParser:
             text = "".join(self._fields)
             answer = parse(text).answer if whole else ""
             self.misfiled = bool(answer)
-            self._tell(answer or text, is_reasoning=not answer)
+            self._emit(answer or text, is_reasoning=not answer)
 
     # --- the ends of prose --------------------------------------------------------------------------------------------
 
     def _end_behind(self, text: str, *, whole: bool) -> None:
         concluded = conclusion(text) if "\n" in text.strip() else None
         if whole and concluded is None:
-            self._tell(text, is_reasoning=False)
+            self._emit(text, is_reasoning=False)
             return
-        self._tell(text, is_reasoning=True)
+        self._emit(text, is_reasoning=True)
         if whole:
-            self._tell(concluded or "", is_reasoning=False)
+            self._emit(concluded or "", is_reasoning=False)
 
     def _concluded(self) -> str:
         text = self.reasoning
         if self._in_prose and not self._brief:
             return text
         plain = not self._tagged and not self._fields and len(text) <= _BRIEF and "\n" not in text
-        said = text if plain else conclusion(text) or ""
-        return said if self._readable(said) else ""
+        written = text if plain else conclusion(text) or ""
+        return written if self._readable(written) else ""
 
     # --- the content --------------------------------------------------------------------------------------------------
 
@@ -217,7 +217,7 @@ class ReasoningParser:
             self._step(ended=False)
 
     def _step(self, *, ended: bool) -> None:
-        """As far as the text can be told apart."""
+        """Parse the buffer as far as its parts are certain."""
         steps = {
             _At.LEADING: self._leading,
             _At.INSIDE: self._inside,
@@ -247,7 +247,7 @@ class ReasoningParser:
 
     def _inside(self, ended: bool) -> bool:
         at, tag = self._closing.first(self._buffer, ended=ended)
-        self._tell(self._buffer[:at], is_reasoning=True)
+        self._emit(self._buffer[:at], is_reasoning=True)
         self._buffer = self._buffer[at + len(tag) :]
         if tag:
             self._close()
@@ -257,7 +257,7 @@ class ReasoningParser:
         at, tag = self._tags.any.first(self._buffer, ended=ended)
         self._hold(self._buffer[:at])
         if self._ends_reasoning(tag):
-            self._tell("".join(self._held), is_reasoning=True)
+            self._emit("".join(self._held), is_reasoning=True)
             self._held.clear()
             self._close()
         else:
@@ -272,7 +272,7 @@ class ReasoningParser:
             self._buffer = self._buffer[used:]
             return True
         if self._ends_reasoning(tag):
-            self._tell("".join([*self._held, self._marker.end()]), is_reasoning=True)
+            self._emit("".join([*self._held, self._marker.end()]), is_reasoning=True)
             self._held.clear()
             self._close()
         elif tag:
@@ -284,7 +284,7 @@ class ReasoningParser:
         text = self._buffer
         if not self.answering and self._marker.bold:
             text = text.lstrip(" \t\r\n*_")
-        self._tell(text, is_reasoning=False)
+        self._emit(text, is_reasoning=False)
         self._buffer = ""
         return False
 
@@ -295,9 +295,9 @@ class ReasoningParser:
         if self._at is _At.BEHIND:
             self._held.append(thought)
         else:
-            self._tell(thought, is_reasoning=True)
+            self._emit(thought, is_reasoning=True)
         if self._marker.found:
-            self._tell("".join(self._held), is_reasoning=True)
+            self._emit("".join(self._held), is_reasoning=True)
             self._held.clear()
             self._at, self._closed = _At.ANSWER, True
         return used
@@ -324,32 +324,32 @@ class ReasoningParser:
 
     # --- what comes out -----------------------------------------------------------------------------------------------
 
-    def _tell(self, text: str, *, is_reasoning: bool) -> None:
+    def _emit(self, text: str, *, is_reasoning: bool) -> None:
         """A piece, without white space at the outer ends of the reasoning and of the answer."""
-        said = self._said[is_reasoning]
+        written = self._written[is_reasoning]
         if is_reasoning and self.answering:  # thinking again after the answer: not the card's
             return
-        if not said or (is_reasoning and self._breaks):
+        if not written or (is_reasoning and self._breaks):
             text = text.lstrip()
             if text:
-                self._spaces = ["\n\n"] if said else []
+                self._spaces = ["\n\n"] if written else []
                 self._breaks = False
         shown = text.rstrip()
         if shown:
             piece = "".join([*self._spaces, shown])
-            said.append(piece)
+            written.append(piece)
             self._fresh.append(Piece(piece, is_reasoning))
             self._spaces = []
-        if said:
+        if written:
             self._spaces.append(text[len(shown) :])
 
-    def _taken(self) -> list[Piece]:
+    def _emitted(self) -> list[Piece]:
         pieces, self._fresh = self._fresh, []
         return pieces
 
     def _whole(self, is_reasoning: bool) -> str:
-        text = "".join(self._said[is_reasoning])
-        self._said[is_reasoning] = [text] if text else []
+        text = "".join(self._written[is_reasoning])
+        self._written[is_reasoning] = [text] if text else []
         return text
 
 

@@ -13,7 +13,7 @@ class CuecardError(Exception):
     hint: str = "this is a defect of cuecard: please report it"
     """What to do; empty where the message says it."""
     retry_after_s: float | None = None
-    """When to try again, if whoever failed says so."""
+    """When to try again, if the failing server says so."""
     code: str | None = None
     """What OpenAI's clients know this failure by; None: the name of its class."""
 
@@ -50,7 +50,7 @@ class TooLarge(BadInput):
 
 
 class TooSlow(BadInput):
-    """The client takes too long to say what it wants."""
+    """The client takes too long to send its request."""
 
     http_status, hint = 408, "send it faster"
 
@@ -62,13 +62,13 @@ class WrongForm(BadInput):
 
 
 class Unauthorised(BadInput):
-    """Nobody who is known asks."""
+    """The API key is missing or unknown."""
 
     http_status, hint = 401, "give an API key"
 
 
 class Forbidden(BadInput):
-    """A page of another site asks, or the gateway is called by a name that is not its own."""
+    """The request comes from a page of another site, or names the gateway by a host name that is not its own."""
 
     http_status, hint = 403, "ask from where that is allowed"
 
@@ -98,7 +98,7 @@ class ChecksBusy(CuecardError):
 
 
 class UnknownModel(BadInput):
-    """A request names a model that nobody serves."""
+    """A request names a model that is not served."""
 
     http_status, code, hint = 404, "model_not_found", "name one that is served"
 
@@ -116,13 +116,13 @@ class ModelError(CuecardError):
 
 
 class ModelUnreachable(ModelError):
-    """Nobody answers where the model should be."""
+    """The model's server cannot be reached."""
 
     retryable, http_status, hint = True, 503, "is the server for this model running?"
 
 
 class ModelClosed(ModelError):
-    """The model was closed while it was asked, or before."""
+    """The model was closed during the call, or before it."""
 
     http_status, hint = 503, "load it again"
 
@@ -170,7 +170,7 @@ class CostLimit(ModelError):
 
 
 class BrokenStream(ModelError):
-    """The answer broke off, or came in a form that nobody can read."""
+    """The answer broke off, or came in a form that cannot be read."""
 
     retryable, http_status, hint = True, 502, "try again; if it stays, look at the server's log"
 
@@ -182,7 +182,7 @@ class InvalidAnswer(ModelError):
 
 
 class Unsupported(ModelError):
-    """This model cannot do this at all (images, scoring, an assistant prefill, …)."""
+    """The model does not support this at all (images, scoring, an assistant prefill, …)."""
 
     http_status, hint = 400, "`cuecard models` shows what each model can do"
 

@@ -57,7 +57,7 @@ class Outcome:
     truncated: bool = False
     """The answer was cut by its limit."""
     kind: AnswerKind | None = None
-    """The kind of answer that was asked for, given or guessed; None where nobody asked for one."""
+    """The kind of answer that was asked for, given or guessed; None where the call names none."""
     answer_text: str | None = None
     """The option that was chosen, as the user labelled it: "B. Jupiter" or "2. Jupiter"; None for no choice."""
     outside_scope: str | None = None

@@ -50,7 +50,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Message:
-    """What was said before a question: by the `user` or the `assistant`."""
+    """An earlier message of the conversation: of the `user` or the `assistant`."""
 
     role: str
     text: str
@@ -87,8 +87,8 @@ class Question:
     @property
     def characters(self) -> int:
         """Of all texts in it."""
-        said = (message.text for message in self.history)
-        return sum(map(len, (self.text, self.system or "", self.schema or "", *self.options, *said)))
+        earlier = (message.text for message in self.history)
+        return sum(map(len, (self.text, self.system or "", self.schema or "", *self.options, *earlier)))
 
 
 def kind_named(name: object) -> AnswerKind:

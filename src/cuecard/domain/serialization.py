@@ -48,7 +48,7 @@ def usage_as_object(usage: Usage) -> dict[str, int | None]:
 
 
 def call_as_object(call: Call) -> dict[str, Any]:
-    """One call: who, when, what it cost, how it ended, and what it said."""
+    """One call: role and model, times, usage, finish reason, and its texts."""
     return {
         "role": call.role,
         "model": call.model,

@@ -128,7 +128,7 @@ class Weighing(StrEnum):
 
 @dataclass(frozen=True)
 class Abilities:
-    """What a model can do. None: not known yet (nobody has probed)."""
+    """What a model can do. None: not known yet (not probed)."""
 
     images: bool | None
     logprobs: bool | None
@@ -163,7 +163,7 @@ class Model(Protocol):
         """Started, then deltas, then Finished, exactly once each at the ends; in REASON mode ReasoningEnded between
         reasoning and answer. Closing the generator cancels the call.
 
-        A call that reasons says ReasoningEnded once, before the first AnswerDelta.
+        A call that reasons yields ReasoningEnded once, before the first AnswerDelta.
 
         A REASON prompt that spends `reasoning_tokens` without closing its reasoning is closed, and the answer decoded
         in a second stage: finish reason `budget`.
@@ -193,7 +193,7 @@ class Model(Protocol):
 
 
 class Weigher(Protocol):
-    """A model that can say what of a card matters; `Abilities.weighing` tells whether one can."""
+    """A model that weighs the pieces of a card; `Abilities.weighing` shows whether one does."""
 
     async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[tuple[tuple[str, float], ...], Usage]:
         """The pieces of the prompt's card in order, the weight of each, and what finding it out has cost.

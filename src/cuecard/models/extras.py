@@ -1,4 +1,4 @@
-"""What a client's request adds to the calls that are made for it."""
+"""Fields that a client's request adds to the calls made for it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Extras:
     stop: tuple[str, ...] = ()
     """Texts at which an answer in free text may end, as what follows is not shown."""
     stop_is_named: bool = False
-    """Whether it has to be known which of them ends an answer. A server does not say: it is not told to stop."""
+    """Whether the text that ends an answer has to be known. Servers do not report it, so they get no stop texts."""
     logit_bias: Numbers = ()
     """By token id. Of the large model's calls alone, as ids are those of one tokenizer."""
     template: str | None = None

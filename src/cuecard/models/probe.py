@@ -1,11 +1,11 @@
-"""What a served model does when it is prompted, found out by short requests, and kept in the user's cache directory.
+"""How a served model answers prompts: probed by short requests, and cached in the user's cache directory.
 
     listing    is the name in the server's list
     short      does a short answer stay short, on a question that tempts to reason; are there log probabilities
     constraint does the server decode under a grammar
     thinking, notes, turn
                does the model give the short, right answer from a card in this format
-    reasoning  can reasoning be told from the answer
+    reasoning  can reasoning be separated from the answer
     cache      is a prompt that was computed before clearly faster
     images     are images taken
     aborts     does the server stop when its client has gone
@@ -71,7 +71,7 @@ ABORT_S = 2
 
 
 def wanted() -> bool:
-    """Whether served models are probed where nobody says otherwise."""
+    """Whether served models are probed by default."""
     return not os.environ.get(OFF)
 
 
@@ -82,7 +82,7 @@ async def settle(
     fresh: bool = False,
     tell: Callable[[str], None] = lambda text: None,
 ) -> list[asyncio.Task[ProbeResults]]:
-    """Have the served models among these behave as probes find, or have found before.
+    """Adapt the served models among these to the results of probes, cached or new.
 
     Waits `wait_s` for probes that are under way; the tasks of those that go on are given back, for the caller to cancel
     or await. `fresh`: probe again, whatever is stored. Never raises for a server that fails: its calls will say why.
@@ -108,75 +108,75 @@ async def settle(
 
 
 async def _adapted(alike: Sequence[OpenAIModel], fresh: bool, tell: Callable[[str], None]) -> ProbeResults:
-    """Probe a served model once, and have every object that stands for it behave accordingly."""
+    """Probe a served model once, and adapt every object that stands for it."""
     first, *others = alike
-    found = await adapted(first, fresh=fresh, tell=tell)
+    results = await adapted(first, fresh=fresh, tell=tell)
     for other in others:
         other.fingerprint = first.fingerprint
-        other.adapt(found)
-    return found
+        other.adapt(results)
+    return results
 
 
 async def adapted(
     model: OpenAIModel, *, fresh: bool = False, tell: Callable[[str], None] = lambda text: None
 ) -> ProbeResults:
-    """Probe one model as far as it is not known, and have it behave accordingly. Each step is stored as it is done."""
-    found = await _listing(model)
-    if found.problem is not None:
-        tell(f"{model.name} could not be probed ({found.problem}); defaults hold")
-        return found
-    key = _key(model, found)
+    """Probe one model as far as it is not known, and adapt it. Each step is stored as it is done."""
+    results = await _listing(model)
+    if results.problem is not None:
+        tell(f"{model.name} could not be probed ({results.problem}); defaults hold")
+        return results
+    key = _key(model, results)
     if not fresh and (stored := load().get(key)) is not None:
-        found = stored
-    model.adapt(found)
-    if found.listed is False:
-        tell(_not_listed(model, found))
-    if not found.complete:
+        results = stored
+    model.adapt(results)
+    if results.listed is False:
+        tell(_not_listed(model, results))
+    if not results.complete:
         tell(f"probing {model.name} at {model.url}, once: how it answers, and how it reads cards")
     for name in STEPS:
-        if name in found.steps:
+        if name in results.steps:
             continue
         try:
-            await _STEPS[name](model, found)
+            await _STEPS[name](model, results)
         except CuecardError as error:
             if error.retryable or name == "short":
-                found.problem = str(error)
+                results.problem = str(error)
                 tell(f"the probe of {model.name} stopped ({error.message}): it goes on the next time")
-                return found
-            found.notes.append(f"{name}: {error}")
-        found.steps.append(name)
-        found.at = time.time()
-        model.adapt(found)
+                return results
+            results.notes.append(f"{name}: {error}")
+        results.steps.append(name)
+        results.at = time.time()
+        model.adapt(results)
         with suppress(OSError, CuecardError):  # it is a cache
-            await asyncio.to_thread(store, key, found)
-    return found
+            await asyncio.to_thread(store, key, results)
+    return results
 
 
-def _not_listed(model: OpenAIModel, found: ProbeResults) -> str:
-    names = ", ".join(found.served[:8])
+def _not_listed(model: OpenAIModel, results: ProbeResults) -> str:
+    names = ", ".join(results.served[:8])
     return f"{model.url} does not list {model.served_name!r}; it lists: {names}. It may answer with another model"
 
 
 async def _listing(model: OpenAIModel) -> ProbeResults:
     """What the server's list of models says. Servers without one are asked all the same."""
-    found = ProbeResults(at=time.time())
+    results = ProbeResults(at=time.time())
     try:
         entries = await model.listing()
     except ModelError as error:
         if error.retryable:
-            found.problem = str(error)
+            results.problem = str(error)
         entries = []
     names = [str(entry.get("id")) for entry in entries]
     own = next((entry for entry in entries if model.served_name in _names(entry)), None)
     if names:
-        found.listed = own is not None
-        found.served = [] if own else names
+        results.listed = own is not None
+        results.served = [] if own else names
     about = own or (entries[0] if entries else {})
-    found.owner = str(about["owned_by"]) if about.get("owned_by") else None
+    results.owner = str(about["owned_by"]) if about.get("owned_by") else None
     steady = {name: value for name, value in about.items() if name not in ("created", "permission", "status")}
-    found.steps.append("listing")
+    results.steps.append("listing")
     model.fingerprint = hashlib.sha256(json.dumps(steady, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    return found
+    return results
 
 
 def _names(entry: Mapping[str, Any]) -> list[object]:
@@ -185,100 +185,100 @@ def _names(entry: Mapping[str, Any]) -> list[object]:
     return [entry.get("id"), *(aliases if isinstance(aliases, list) else ())]
 
 
-async def _short(model: OpenAIModel, found: ProbeResults) -> None:
-    heard = await _hear(model, short(TEMPTING, model.abilities.style))
-    found.logprobs = heard.logprob is not None
-    found.short_answers = bool(heard.answer) and not heard.reasoning and heard.finish is FinishReason.STOP
-    found.short_tokens = heard.usage.completion_tokens
-    found.first_s = heard.first_s
+async def _short(model: OpenAIModel, results: ProbeResults) -> None:
+    call = await _collect(model, short(TEMPTING, model.abilities.style))
+    results.logprobs = call.logprob is not None
+    results.short_answers = bool(call.answer) and not call.reasoning and call.finish is FinishReason.STOP
+    results.short_tokens = call.usage.completion_tokens
+    results.first_s = call.first_s
 
 
-async def _constraint(model: OpenAIModel, found: ProbeResults) -> None:
+async def _constraint(model: OpenAIModel, results: ProbeResults) -> None:
     """A grammar of numbers, where the model is asked for a word: only a server that decodes under it gives a number."""
     from cuecard.models.openai.request_body import Dialect
 
     dialects = {"llamacpp": Dialect.GRAMMAR, "vllm": Dialect.STRUCTURED_OUTPUTS, "sglang": Dialect.REGEX}
-    dialect = dialects.get((found.owner or "").lower())
-    if dialect is None and not found.short_answers:
+    dialect = dialects.get((results.owner or "").lower())
+    if dialect is None and not results.short_answers:
         dialect = Dialect.JSON_SCHEMA
     if dialect is None:
         return
     asked = Question("Write the word hello.", kind=AnswerKind.NUMBER)
     async with _variant(model, constraint=str(dialect)) as constrained:
         prompt = replace(short(asked, constrained.abilities.style), turns=(Turn("user", asked.text),))
-        heard = await _hear(constrained, prompt)
-    if heard.answer.strip()[:1].isdigit() or heard.answer.strip()[:1] in "-+−$€£¥":
-        found.constraint = str(dialect)
+        call = await _collect(constrained, prompt)
+    if call.answer.strip()[:1].isdigit() or call.answer.strip()[:1] in "-+−$€£¥":
+        results.constraint = str(dialect)
 
 
 def _reads(form: CardFormat) -> Callable[[OpenAIModel, ProbeResults], Any]:
-    async def step(model: OpenAIModel, found: ProbeResults) -> None:
+    async def step(model: OpenAIModel, results: ProbeResults) -> None:
         changed = {"prefill": True} if form is CardFormat.THINKING else {}
         async with _variant(model, **changed) as reader:
             began = time.perf_counter()
             try:
-                heard = await _hear(reader, read(SLIP, CARD, form, reader.abilities.style))
+                call = await _collect(reader, read(SLIP, CARD, form, reader.abilities.style))
             except ModelError:
                 if form is CardFormat.THINKING:
-                    found.prefill = False
+                    results.prefill = False
                 raise
-        right, whole = SECRET in heard.answer.replace(",", ""), heard.finish is FinishReason.STOP
-        tokens = heard.usage.completion_tokens
-        found.reads[form] = CardTrial(right, whole, tokens, round(time.perf_counter() - began, 3))
+        right, whole = SECRET in call.answer.replace(",", ""), call.finish is FinishReason.STOP
+        tokens = call.usage.completion_tokens
+        results.reads[form] = CardTrial(right, whole, tokens, round(time.perf_counter() - began, 3))
         if form is CardFormat.THINKING:
-            found.prefill = right
+            results.prefill = right
 
     return step
 
 
-async def _reasoning(model: OpenAIModel, found: ProbeResults) -> None:
+async def _reasoning(model: OpenAIModel, results: ProbeResults) -> None:
     style = model.abilities.style
     if style.in_prose:  # it reasons where it is asked to, and all that it writes is reasoning
-        found.reasoning = True
+        results.reasoning = True
     else:
-        found.reasoning = bool((await _hear(model, reason(TEMPTING, style))).reasoning)
+        results.reasoning = bool((await _collect(model, reason(TEMPTING, style))).reasoning)
 
 
-async def _images(model: OpenAIModel, found: ProbeResults) -> None:
+async def _images(model: OpenAIModel, results: ProbeResults) -> None:
     buffer = io.BytesIO()
     PilImage.new("RGB", (64, 64), (220, 30, 30)).save(buffer, "PNG")
     asked = Question("What colour is this?", (Image(buffer.getvalue()),), kind=AnswerKind.SHORT_TEXT)
     async with _variant(model, images=True) as seeing:
         try:
-            await _hear(seeing, short(asked, seeing.abilities.style))
-            found.images = True
+            await _collect(seeing, short(asked, seeing.abilities.style))
+            results.images = True
         except (ModelUnreachable, ModelTimeout, ModelBusy):
             raise
         except ModelError as error:  # with whichever status a server refuses what it cannot see
-            found.images = False
-            found.notes.append(f"images: {error}")
+            results.images = False
+            results.notes.append(f"images: {error}")
 
 
-async def _cache(model: OpenAIModel, found: ProbeResults) -> None:
+async def _cache(model: OpenAIModel, results: ProbeResults) -> None:
     """A prompt that takes about PREFILL_S to compute, and the same prompt again."""
-    pace = 60 / found.first_s if found.first_s else 1000.0  # tokens a second, from a prompt of about so many
+    pace = 60 / results.first_s if results.first_s else 1000.0  # tokens a second, from a prompt of about so many
     count = max(24, min(400, round(PREFILL_S * pace / TOKENS_A_NUMBER)))
     numbers = ", ".join(str(7 * index % 1000) for index in range(count))
     fresh = Question(f"{time.time_ns()}. Which number comes next? {numbers}", kind=AnswerKind.NUMBER)
     prompt = short(fresh, model.abilities.style)
-    first, again = await _hear(model, prompt), await _hear(model, prompt)
-    found.first_s, found.again_s = first.first_s, again.first_s
+    first, again = await _collect(model, prompt), await _collect(model, prompt)
+    results.first_s, results.again_s = first.first_s, again.first_s
     cached = again.usage.cached_tokens
-    found.prefix_cache = None if cached is None else cached > 0
+    results.prefix_cache = None if cached is None else cached > 0
 
 
-async def _aborts(model: OpenAIModel, found: ProbeResults) -> None:
+async def _aborts(model: OpenAIModel, results: ProbeResults) -> None:
     if (before := await model.aborted()) is None:
         return
     asked = Question("Count from 1 to 2000, and write every number down.", kind=AnswerKind.FREE_TEXT)
     async with aclosing(model.stream(short(asked, model.abilities.style), LIMITS)) as events:
         await anext(events)  # the server has taken it on
         await asyncio.sleep(0.2)
-    found.aborts = False
+    results.aborts = False
     for _ in range(ABORT_S * 10):
         await asyncio.sleep(0.1)
         if ((await model.aborted()) or 0) > before:
-            found.aborts = True
+            results.aborts = True
             break
 
 
@@ -294,7 +294,7 @@ _STEPS: Mapping[str, Callable[[OpenAIModel, ProbeResults], Any]] = {
 
 
 @dataclass
-class _Heard:
+class _CollectedCall:
     """One call, whole."""
 
     reasoning: str = ""
@@ -305,23 +305,23 @@ class _Heard:
     first_s: float | None = None
 
 
-async def _hear(model: Model, prompt: Prompt) -> _Heard:
+async def _collect(model: Model, prompt: Prompt) -> _CollectedCall:
     clock = asyncio.get_running_loop().time
-    began, heard = clock(), _Heard()
+    began, call = clock(), _CollectedCall()
     async with aclosing(model.stream(prompt, LIMITS)) as events:
         async for event in events:
             match event:
                 case ReasoningDelta(text):
-                    heard.reasoning += text
+                    call.reasoning += text
                 case AnswerDelta(text):
-                    heard.answer += text
+                    call.answer += text
                 case Progress(usage):
-                    heard.usage = usage
+                    call.usage = usage
                 case Finished(usage, finish, logprob):
-                    heard.usage, heard.finish, heard.logprob = usage, finish, logprob
-            if isinstance(event, ReasoningDelta | AnswerDelta) and heard.first_s is None:
-                heard.first_s = clock() - began
-    return heard
+                    call.usage, call.finish, call.logprob = usage, finish, logprob
+            if isinstance(event, ReasoningDelta | AnswerDelta) and call.first_s is None:
+                call.first_s = clock() - began
+    return call
 
 
 @asynccontextmanager
@@ -334,6 +334,6 @@ async def _variant(model: OpenAIModel, **changed: Any) -> AsyncGenerator[OpenAIM
         await other.aclose()
 
 
-def _key(model: OpenAIModel, found: ProbeResults) -> str:
+def _key(model: OpenAIModel, results: ProbeResults) -> str:
     """Server, model and version: another model under the same name at the same address is probed again."""
     return f"{VERSION} {model.url}#{model.served_name} {model.fingerprint}"

@@ -1,4 +1,4 @@
-"""What probes find of served models, and the file in the user's cache directory that keeps it."""
+"""Results of probes of served models, and the file in the user's cache directory that keeps them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class CardTrial:
 
 @dataclass
 class ProbeResults:
-    """What one served model showed. None: it could not be told, or was not probed yet."""
+    """What one served model showed. None: it could not be decided, or was not probed yet."""
 
     steps: list[str] = field(default_factory=list)
     """Those that are done."""
@@ -57,7 +57,7 @@ class ProbeResults:
     prefill: bool | None = None
     """It continues a given reasoning: what stands only there is in the answer."""
     reasoning: bool | None = None
-    """A reasoning call brings reasoning that can be told from the answer."""
+    """A reasoning call brings reasoning that can be separated from the answer."""
     images: bool | None = None
     prefix_cache: bool | None = None
     """It reports tokens that it did not compute again."""

@@ -302,7 +302,7 @@ def _turns(question: Question, instructions: Mapping[AnswerKind | Calling, str] 
     instruction = "" if instructions is None else _instruction(question, instructions)
     text = "\n".join([*lines, instruction] if instruction else lines)
     system = (Turn("system", question.system),) if question.system else ()
-    before = (Turn(said.role, said.text, said.images) for said in question.history)
+    before = (Turn(message.role, message.text, message.images) for message in question.history)
     return (*system, *before, Turn("user", text, question.images))
 
 

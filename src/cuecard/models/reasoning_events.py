@@ -36,7 +36,7 @@ class ReasoningEvents:
             yield from self.close()
 
     def close(self) -> Iterator[ParserEvent]:
-        """The reasoning is over, whoever has ended it."""
+        """The reasoning is over, whatever has ended it."""
         if self._awaits_end:
             self._awaits_end = False
             yield ReasoningEnded()

@@ -33,9 +33,9 @@ class Scope:
     def read(cls, path: Path) -> Scope:
         """Raises BadInput."""
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            sizes = tuple((int(width), int(height)) for width, height in told["image_sizes"])
-            return cls(str(told["about"]), sizes, frozenset(map(str, told["words"])))
+            table = json.loads(path.read_text(encoding="utf-8"))
+            sizes = tuple((int(width), int(height)) for width, height in table["image_sizes"])
+            return cls(str(table["about"]), sizes, frozenset(map(str, table["words"])))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BadInput(f"{path} is not a scope: {error}", "it holds about, image_sizes and words") from error
 
@@ -53,7 +53,7 @@ class Scope:
             return "an answer in JSON"
         if not question.images:
             return "no image"
-        if len(question.images) > 1 or any(said.images for said in question.history):
+        if len(question.images) > 1 or any(message.images for message in question.history):
             return "several images"
         if (size := _size(question.images[0])) is not None and size not in self.image_sizes:
             return f"an image of {size[0]}x{size[1]}"
@@ -83,11 +83,11 @@ def outside(question: Question, models: Iterable[Scoped]) -> str | None:
         scope: Scope | None = model.abilities.scope
         if scope is not None and (why := scope.outside(question)) is not None:
             reasons.setdefault((scope.about, why), []).append(model.name)
-    told = [
+    table = [
         f"outside what {' and '.join(names)} {'were' if len(names) > 1 else 'was'} trained on ({about}): {why}"
         for (about, why), names in reasons.items()
     ]
-    return "; ".join(told) or None
+    return "; ".join(table) or None
 
 
 def _size(image: Image) -> tuple[int, int] | None:

@@ -99,8 +99,8 @@ class Script:
     answer_logprob: float | None = None
 
 
-Says = Callable[[Prompt], Script]
-Known = dict[str, "Known"]
+ScriptFor = Callable[[Prompt], Script]
+PrefixTree = dict[str, "PrefixTree"]
 """The prompts read so far, as a tree of their words and images."""
 
 
@@ -117,12 +117,14 @@ def finish_reason(reasoning: Sequence[str], answer: Sequence[str], limits: CallL
 
 
 class SimulatedModel:
-    """Says what `says` tells it to, at the speed of its profile."""
+    """Answers by script, at the speed of its profile."""
 
-    def __init__(self, name: str, profile: Profile, says: Says, rng: Random, *, prefix_sessions: bool = True) -> None:
-        self._name, self._profile, self._says, self._rng = name, profile, says, rng
+    def __init__(
+        self, name: str, profile: Profile, script_for: ScriptFor, rng: Random, *, prefix_sessions: bool = True
+    ) -> None:
+        self._name, self._profile, self._script_for, self._rng = name, profile, script_for, rng
         self._abilities = Abilities(True, True, True, prefix_sessions, tuple(CardFormat), TAGS)
-        self._known: Known = {}
+        self._known: PrefixTree = {}
 
     @property
     def name(self) -> str:
@@ -138,10 +140,10 @@ class SimulatedModel:
         pace = math.exp(self._rng.gauss(0, self._profile.spread)) if self._profile.spread else 1.0
         usage = await self._read(prompt, pace)
         yield Progress(usage)
-        said = self._says(prompt)
+        script = self._script_for(prompt)
         awaits_end = prompt.mode is Mode.REASON
-        reasoning = words(said.reasoning) if awaits_end else []
-        answer = words(said.answer)
+        reasoning = words(script.reasoning) if awaits_end else []
+        answer = words(script.answer)
         reasoning, whole = reasoning[: most.reasoning_tokens], finish_reason(reasoning, answer, most)
         pieces = [*((True, w) for w in reasoning), *((False, w) for w in answer[: most.answer_tokens])]
         for index, (is_reasoning, piece) in enumerate(pieces):
@@ -161,7 +163,7 @@ class SimulatedModel:
             yield Progress(usage)
         if awaits_end:
             yield ReasoningEnded()
-        yield Finished(usage, whole, said.answer_logprob)
+        yield Finished(usage, whole, script.answer_logprob)
 
     async def warm(self, prompt: Prompt) -> Usage:
         if not self._abilities.prefix_sessions:
@@ -170,8 +172,8 @@ class SimulatedModel:
 
     async def score(self, prompt: Prompt, answer: str) -> float:
         await self._read(prompt, 1.0)
-        said = self._says(prompt)
-        return 0.0 if answer.strip() == said.answer.strip() else -5.0
+        script = self._script_for(prompt)
+        return 0.0 if answer.strip() == script.answer.strip() else -5.0
 
     def forget(self) -> None:
         self._known.clear()

@@ -34,16 +34,16 @@ def _option_core(option: str) -> str:
 
 def read(text: str, question: Question) -> Reading:
     """The option that a text picks; unclear if it picks several, contradicts itself, or refuses."""
-    said = plain(text)
-    if refuses(said) and not any(map(_refuses, question.options)):
-        said = answerable(said)
-        if not said.strip():
+    reply = plain(text)
+    if refuses(reply) and not any(map(_refuses, question.options)):
+        reply = answerable(reply)
+        if not reply.strip():
             return Blank.UNCLEAR
-    by_number = _by_label(said, question)
+    by_number = _by_label(reply, question)
     if by_number is not None:
         return by_number
-    by_letter = _by_letter(said, question)
-    return by_letter if by_letter is not Blank.NOTHING else _by_words(said, question)
+    by_letter = _by_letter(reply, question)
+    return by_letter if by_letter is not Blank.NOTHING else _by_words(reply, question)
 
 
 # --- numbers of numbered options --------------------------------------------------------------------------------------
@@ -56,26 +56,26 @@ _LABELLED = re.compile(
 )
 
 
-def _by_label(said: str, question: Question) -> Answer | None:
+def _by_label(reply: str, question: Question) -> Answer | None:
     """The option whose number a short reply is, where no option's text is that number itself."""
-    found = _LABELLED.fullmatch(said) if question.labels else None
-    if found is None or found["label"] not in question.labels or len(said.split()) > MOST_WORDS:
+    found = _LABELLED.fullmatch(reply) if question.labels else None
+    if found is None or found["label"] not in question.labels or len(reply.split()) > MOST_WORDS:
         return None
     index = question.labels.index(found["label"])
     if any(_value(option) == int(found["label"]) for option in question.options):
         return None
     named = mentioned(found["rest"], question.options) if found["rest"].strip() else {index}
-    return Answer(said.strip().rstrip("."), letter(index)) if named == {index} else None
+    return Answer(reply.strip().rstrip("."), letter(index)) if named == {index} else None
 
 
 # --- letters ----------------------------------------------------------------------------------------------------------
 
 
-def _by_letter(said: str, question: Question) -> Reading:
-    found = mentions(said, letter(len(question.options) - 1))
+def _by_letter(reply: str, question: Question) -> Reading:
+    found = mentions(reply, letter(len(question.options) - 1))
     if found is None:
         return Blank.UNCLEAR
-    claim = len(before_reasons(said)) if len(before_reasons(said).split()) <= SHORT_WORDS else 0
+    claim = len(before_reasons(reply)) if len(before_reasons(reply).split()) <= SHORT_WORDS else 0
     # in a few words a letter need not be decided on: what else could it be there for?
     decided = [one for one in found if one.decided] or [one for one in found if one.end <= claim and not one.described]
     picked = {one for mention in decided for one in mention.letters}
@@ -84,53 +84,53 @@ def _by_letter(said: str, question: Question) -> Reading:
     chosen = decided[0]
     listed = {one for mention in found if mention.listed and mention is not chosen for one in mention.letters}
     enumerated = chosen.listed and listed - picked and not picked & listed
-    if enumerated or _contradicts(said, chosen, question):
+    if enumerated or _contradicts(reply, chosen, question):
         return Blank.UNCLEAR
-    return Answer(_as_written(said, chosen), picked.pop())
+    return Answer(_as_written(reply, chosen), picked.pop())
 
 
-def _contradicts(said: str, mention: Mention, question: Question) -> bool:
+def _contradicts(reply: str, mention: Mention, question: Question) -> bool:
     """Whether the words beside the letter are another option's: "B. red" where red is A."""
-    before, after = said[: mention.start].rsplit("\n", 1)[-1], said[mention.end :].split("\n", 1)[0]
+    before, after = reply[: mention.start].rsplit("\n", 1)[-1], reply[mention.end :].split("\n", 1)[0]
     beside = before_reasons(f"{before} {after}")
     meant = mentioned(beside, question.options) if len(beside.split()) <= SHORT_WORDS else set()
     return len(meant) == 1 and not {letter(index) for index in meant} & mention.letters
 
 
-def _as_written(said: str, mention: Mention) -> str:
+def _as_written(reply: str, mention: Mention) -> str:
     """The letter, with its option's words where they follow it on the same line."""
-    line = said[mention.start :].split("\n", 1)[0]
+    line = reply[mention.start :].split("\n", 1)[0]
     followed = len(line.split()) <= 12 and re.match(r".{1,3}?[.):]\s*\S", line)
-    if not followed or said[: mention.start].endswith(("(", "[")):
-        return said[mention.start : mention.end]
+    if not followed or reply[: mention.start].endswith(("(", "[")):
+        return reply[mention.start : mention.end]
     return line.strip().rstrip(".")
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
 
 
-def _by_words(said: str, question: Question) -> Reading:
+def _by_words(reply: str, question: Question) -> Reading:
     """The option whose words the text consists of, claims, or mentions; the last only in a short text."""
     options = [_option_core(option) for option in question.options]
-    parts = sentences(before_reasons(said)) or [said]
+    parts = sentences(before_reasons(reply)) or [reply]
     claim = claimed(parts[0], question.text) if len(parts) == 1 else parts[0]
     longest = max(_MOST_SAME_CHARS, *(2 * len(option) for option in question.options))
-    for candidate in (said, before_reasons(said), parts[0], claim):
+    for candidate in (reply, before_reasons(reply), parts[0], claim):
         if len(candidate) > longest:
             continue
         core = _core(unquoted(candidate))
         same = [i for i, option in enumerate(options) if core == option]
         if len(same) == 1:
             return Answer(unquoted(candidate), letter(same[0]))
-    polar = _by_polarity(said, question)
+    polar = _by_polarity(reply, question)
     if polar is not Blank.NOTHING:
         return polar
     if all(_value(option) is not None for option in question.options):
-        return _by_number(said, question)
-    short = len(said.split()) <= MOST_WORDS and not _ON_THE_WAY.match(said)
-    named = mentioned(before_reasons(said), question.options) if short else set()
+        return _by_number(reply, question)
+    short = len(reply.split()) <= MOST_WORDS and not _ON_THE_WAY.match(reply)
+    named = mentioned(before_reasons(reply), question.options) if short else set()
     if named:
-        return Answer(unquoted(said), letter(named.pop())) if len(named) == 1 else Blank.UNCLEAR
+        return Answer(unquoted(reply), letter(named.pop())) if len(named) == 1 else Blank.UNCLEAR
     return Blank.NOTHING
 
 
@@ -139,20 +139,20 @@ def _core(text: str) -> str:
     return normalise(text).removeprefix("because ")
 
 
-def _by_polarity(said: str, question: Question) -> Reading:
+def _by_polarity(reply: str, question: Question) -> Reading:
     """For options that are yes and no (and no more): the one that the text says."""
     if len(question.options) != 2 or any(len(option) > _MOST_POLAR_CHARS for option in question.options):
         return Blank.NOTHING
     values = [yes_no.read(option, question) for option in question.options]
     if {value.value for value in values if isinstance(value, Answer)} != {"yes", "no"}:
         return Blank.NOTHING
-    reading = yes_no.read(said, question)
+    reading = yes_no.read(reply, question)
     return Answer(reading.text, letter(_index(values, reading))) if isinstance(reading, Answer) else reading
 
 
-def _by_number(said: str, question: Question) -> Reading:
+def _by_number(reply: str, question: Question) -> Reading:
     """For options that are numbers: the one of the same value."""
-    reading = number.read(said, question)
+    reading = number.read(reply, question)
     if not isinstance(reading, Answer):
         return reading
     values = [_value(option) for option in question.options]

@@ -78,7 +78,7 @@ def _within(text: str) -> list[str]:
 
 
 def _closings(text: str) -> dict[int, int]:
-    """Where each bracket that is closed opens, and where its closing ends; texts in quotes are not told apart."""
+    """Where each bracket that is closed opens, and where its closing ends; brackets inside quoted texts count too."""
     closings, opened = {}, []
     for bracket in _BRACKET.finditer(text):
         if bracket[0] in "[{":

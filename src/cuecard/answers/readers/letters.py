@@ -89,51 +89,51 @@ class Mention:
     described: bool = False
 
 
-def mentions(said: str, last: str) -> list[Mention] | None:
+def mentions(reply: str, last: str) -> list[Mention] | None:
     """The letters from A to `last` that a text mentions and does not rule out; None if it is full of letters."""
     either = f"A-{last}a-{last.lower()}"
-    alone = re.fullmatch(rf"\W*(?:(?:option|choice|answer|letter)\b[\s:]*)?[(\[]?([{either}])\W*", said, re.IGNORECASE)
+    alone = re.fullmatch(rf"\W*(?:(?:option|choice|answer|letter)\b[\s:]*)?[(\[]?([{either}])\W*", reply, re.IGNORECASE)
     if alone is not None:
         return [Mention(*alone.span(1), frozenset(alone[1].upper()), decided=True)]
     one, named = rf"(?:[(\[]\s?[{either}]\s?[)\]]|[A-{last}])", r"(?:(?<=[Oo]ption )|(?<=[Cc]hoice ))"
     free = r"(?![A-Za-zÀ-ÿ0-9_])"
     group = re.compile(rf"(?<![A-Za-zÀ-ÿ0-9_'\\])(?:{one}(?:{_JOIN}{one}{free})*|{named}[{either}]){free}(?!'[a-z])")
-    found = list(islice(group.finditer(said), MOST_MENTIONS + 1))
+    found = list(islice(group.finditer(reply), MOST_MENTIONS + 1))
     if len(found) > MOST_MENTIONS:
         return None
-    return [_mention(said, one) for one in found if _is_letter(said, one) and not _is_denied(said, one)]
+    return [_mention(reply, one) for one in found if _is_letter(reply, one) and not _is_denied(reply, one)]
 
 
-def _is_letter(said: str, found: re.Match[str]) -> bool:
+def _is_letter(reply: str, found: re.Match[str]) -> bool:
     """Whether a bare letter is one, and no article, no pronoun and no name."""
     if found.group()[0] in "([":
         return True
-    before = said[max(0, found.start() - 40) : found.start()]
+    before = reply[max(0, found.start() - 40) : found.start()]
     named = _NAMED.search(before) is not None
-    if found.group() == "A" and not _AFTER_A.match(said, found.end()):
-        return named and not said[found.end() : found.end() + 2].strip().islower()
+    if found.group() == "A" and not _AFTER_A.match(reply, found.end()):
+        return named and not reply[found.end() : found.end() + 2].strip().islower()
     return found.group() != "I" and (named or not _OWNED.search(before))
 
 
-def _is_denied(said: str, found: re.Match[str]) -> bool:
-    before = _NAMED.sub("", said[max(0, found.start() - 40) : found.start()])
+def _is_denied(reply: str, found: re.Match[str]) -> bool:
+    before = _NAMED.sub("", reply[max(0, found.start() - 40) : found.start()])
     before = re.sub(r"[(\[\"'“]+$", "", re.sub(r"\b(?:the|both|either)\s+$", "", before))
-    return bool(_DENYING.search(before) or _DENIED.match(said, found.end()))
+    return bool(_DENYING.search(before) or _DENIED.match(reply, found.end()))
 
 
-def _mention(said: str, found: re.Match[str]) -> Mention:
+def _mention(reply: str, found: re.Match[str]) -> Mention:
     (start, end), bare = found.span(), found.group()[0] not in "(["
-    sure = bool(_DECIDING.search(said[max(0, start - 40) : start]) or _DECIDED.match(said, end))
-    line = said.rfind("\n", max(0, start - _OPENING_CHARS - 1), start) + 1
+    sure = bool(_DECIDING.search(reply[max(0, start - 40) : start]) or _DECIDED.match(reply, end))
+    line = reply.rfind("\n", max(0, start - _OPENING_CHARS - 1), start) + 1
     near = line > 0 or start <= _OPENING_CHARS
-    opens = near and _OPENS.fullmatch(said, line, start) and _STOPS.match(said, end)
-    closes = not bare and _CLOSES.match(said, end)
-    heads = _LISTS.match(said, end) or not (bare or closes)
+    opens = near and _OPENS.fullmatch(reply, line, start) and _STOPS.match(reply, end)
+    closes = not bare and _CLOSES.match(reply, end)
+    heads = _LISTS.match(reply, end) or not (bare or closes)
     return Mention(
         *found.span(),
         letters=frozenset(one.strip().upper() for one in _ONE.findall(found.group()))
         or frozenset(found.group().upper()),
         decided=sure or bool(opens or closes),
         listed=bool(heads) and not sure,
-        described=_DESCRIBED.match(said, end) is not None,
+        described=_DESCRIBED.match(reply, end) is not None,
     )

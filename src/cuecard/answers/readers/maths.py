@@ -56,18 +56,22 @@ _TIDY = (
 
 def read(text: str, question: Question) -> Reading:
     """The expression of a text: its only formula, or the text itself where it is one; unclear in prose."""
-    said = unboxed(text).strip().strip("*").strip()
-    if refuses(said):
+    trimmed = unboxed(text).strip().strip("*").strip()
+    if refuses(trimmed):
         return Blank.UNCLEAR
-    formulas = list(_FORMULA.finditer(said))
+    formulas = list(_FORMULA.finditer(trimmed))
     if formulas:
-        between = [said[a.end() : b.start()] for a, b in pairwise(formulas)]
+        between = [trimmed[a.end() : b.start()] for a, b in pairwise(formulas)]
         if all(_JOINS.fullmatch(gap) for gap in between) or len({_inner(one) for one in formulas}) == 1:
             return _expression(", ".join(dict.fromkeys(_inner(one) for one in formulas)), question)
         return Blank.UNCLEAR
-    parts = sentences(before_reasons(said))
+    parts = sentences(before_reasons(trimmed))
     return (
-        _expression(parts[0], question) if len(parts) == 1 else number.read(said, question) if parts else Blank.NOTHING
+        _expression(parts[0], question)
+        if len(parts) == 1
+        else number.read(trimmed, question)
+        if parts
+        else Blank.NOTHING
     )
 
 
@@ -76,19 +80,19 @@ def _inner(formula: re.Match[str]) -> str:
 
 
 def _expression(text: str, question: Question) -> Reading:
-    said = text.strip().rstrip(".,;").strip()
-    value = number.whole(said)
-    if value is not None and not re.search(r"[A-Za-z]\s*=|\\(?:circ|pi)|°|%", said):
-        return Answer(said, value)
+    trimmed = text.strip().rstrip(".,;").strip()
+    value = number.whole(trimmed)
+    if value is not None and not re.search(r"[A-Za-z]\s*=|\\(?:circ|pi)|°|%", trimmed):
+        return Answer(trimmed, value)
     prose = [
         word
-        for word in _PROSE.findall(re.sub(r"\\(?:text|mathrm)\{[^{}]*\}", "", said))
+        for word in _PROSE.findall(re.sub(r"\\(?:text|mathrm)\{[^{}]*\}", "", trimmed))
         if word.lower() not in _KNOWN_WORDS
     ]
     if prose:
-        return number.read(plain(said), question)
-    compact = tidy(said)
-    return Answer(said, compact) if re.search(r"[^\W_]|[∞∅]", compact) else Blank.NOTHING
+        return number.read(plain(trimmed), question)
+    compact = tidy(trimmed)
+    return Answer(trimmed, compact) if re.search(r"[^\W_]|[∞∅]", compact) else Blank.NOTHING
 
 
 def tidy(expression: str) -> str:
@@ -112,7 +116,7 @@ class Verifier:
         self._worker = ChildWorker(_SCRIPT, start_s, {"PYTHONIOENCODING": "utf-8"})
 
     def same(self, truth: str, given: str) -> bool:
-        """Whether `given` is `truth`; False too where it cannot be told in time. Raises MissingExtra."""
+        """Whether `given` is `truth`; False too where that is not decided in time. Raises MissingExtra."""
         if find_spec("math_verify") is None:
             raise MissingExtra("comparing expressions needs math-verify", "pip install '.[maths]' in a checkout")
         try:

@@ -52,10 +52,10 @@ _NO_LABEL = set(_SMALL.split())
 
 def read(text: str, question: Question) -> Reading:
     """The number that a text comes to; unclear where it gives several, a range, a bound, a date or a time."""
-    said = answerable(plain(text))
-    if not said.strip():
+    reply = answerable(plain(text))
+    if not reply.strip():
         return Blank.UNCLEAR
-    parts = sentences(before_reasons(said))
+    parts = sentences(before_reasons(reply))
     if len(parts) > _MOST_SENTENCES:
         return Blank.UNCLEAR
     claims = [_claim(part, question) for part in parts]
@@ -73,18 +73,18 @@ def whole(text: str) -> Fraction | None:
     """The value of a text that is nothing but a number and its unit."""
     if len(text) > _MOST_CHARS:
         return None
-    said = unquoted(plain(text))
-    found = numerals(said)
+    reply = unquoted(plain(text))
+    found = numerals(reply)
     if len(found) != 1:
         return None
-    start, end, _ = unit(said, found[0].start, found[0].end)
-    return found[0].value if (start, end) == (0, len(said)) else None
+    start, end, _ = unit(reply, found[0].start, found[0].end)
+    return found[0].value if (start, end) == (0, len(reply)) else None
 
 
 def unit_of(text: str) -> str | None:
     """The unit of the first number in a text, by its one name (12 centimetres -> cm); None if there is none."""
-    said = plain(text[:_MOST_CHARS])
-    return next((unit(said, found.start, found.end)[2] for found in numerals(said)), None)
+    reply = plain(text[:_MOST_CHARS])
+    return next((unit(reply, found.start, found.end)[2] for found in numerals(reply)), None)
 
 
 def _claim(sentence: str, question: Question) -> Reading:

@@ -30,10 +30,10 @@ _EITHER = pattern(r"\beither\b|\bor\b")
 
 def read(text: str, question: Question) -> Reading:
     """The few words that a text answers with; unclear if it says more than that, offers two, or refuses."""
-    said = _PLEASANTRY.sub("", plain(text), count=1)
-    said = answerable(said) if normalise(said) else said
-    parts = sentences(said)
-    if not parts or _NOT_SEEN.search(said):
+    phrase = _PLEASANTRY.sub("", plain(text), count=1)
+    phrase = answerable(phrase) if normalise(phrase) else phrase
+    parts = sentences(phrase)
+    if not parts or _NOT_SEEN.search(phrase):
         return Blank.UNCLEAR
     if len(parts) == 1:
         return _claim(before_reasons(parts[0]), question)
@@ -54,17 +54,17 @@ def _claim(sentence: str, question: Question) -> Reading:
 
 
 def _answer(text: str, question: Question) -> Reading:
-    said = _IN_COLOUR.sub("", unquoted(text))
-    words = said.split()
-    if not words or not normalise(said):
+    phrase = _IN_COLOUR.sub("", unquoted(text))
+    words = phrase.split()
+    if not words or not normalise(phrase):
         return Blank.NOTHING
-    if len(words) > MOST_WORDS or _offers_two(said, question):
+    if len(words) > MOST_WORDS or _offers_two(phrase, question):
         return Blank.UNCLEAR
-    return Answer(said, normalise(said))
+    return Answer(phrase, normalise(phrase))
 
 
-def _offers_two(said: str, question: Question) -> bool:
+def _offers_two(phrase: str, question: Question) -> bool:
     """Whether the text leaves it open: "red or blue", but not a title ("Trick or Treat") nor words of the question."""
-    if not _EITHER.search(said) or said.lower() in question.text.lower():
+    if not _EITHER.search(phrase) or phrase.lower() in question.text.lower():
         return False
-    return not all(word[0].isupper() or word.lower() in ("or", "the", "a") for word in said.split())
+    return not all(word[0].isupper() or word.lower() in ("or", "the", "a") for word in phrase.split())

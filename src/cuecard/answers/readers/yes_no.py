@@ -34,18 +34,18 @@ _MOST_SENTENCES = 200
 
 def read(text: str, question: Question) -> Reading:
     """Yes or no as a text begins or ends; unclear if it says both, or refuses."""
-    said = plain(text)
-    parts = sentences(said)
+    reply = plain(text)
+    parts = sentences(reply)
     if not parts:
         return Blank.NOTHING
-    if _BOTH.search(said) or _DENIED.search(said):
+    if _BOTH.search(reply) or _DENIED.search(reply):
         return Blank.UNCLEAR
-    first = polarity(said)
+    first = polarity(reply)
     if first is not None:
-        doubtful = (not first and refuses(parts[0])) or _ALONE[not first].search(said)
+        doubtful = (not first and refuses(parts[0])) or _ALONE[not first].search(reply)
         return Blank.UNCLEAR if doubtful else _answer(parts[0], first)
-    if refuses(said):
-        left = answerable(said)
+    if refuses(reply):
+        left = answerable(reply)
         return read(left, question) if left.strip() and not refuses(left) else Blank.UNCLEAR
     if len(parts) > _MOST_SENTENCES:
         return Blank.UNCLEAR
@@ -75,12 +75,12 @@ def _echo(sentence: str, question: Question) -> bool | None:
     asked = _asked(question.text)
     if not asked or asked[0] not in _AUXILIARIES or len(asked) < 3:
         return None
-    told = normalise(re.sub(r"n't\b", " not", sentence)).replace("cannot", "can not").split()
-    if asked[0] not in told:
+    stated = normalise(re.sub(r"n't\b", " not", sentence)).replace("cannot", "can not").split()
+    if asked[0] not in stated:
         return None
-    told.remove(asked[0])
-    negations = [word for word in told if word in ("not", "no")]
-    rest = [word for word in told if word not in ("not", "no")]
+    stated.remove(asked[0])
+    negations = [word for word in stated if word in ("not", "no")]
+    rest = [word for word in stated if word not in ("not", "no")]
     return not negations if rest == list(asked[1:]) and len(negations) <= 1 else None
 
 

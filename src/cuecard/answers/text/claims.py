@@ -47,27 +47,27 @@ def claimed(sentence: str, question: str, strict: bool = False) -> str:
 
     Strict wants a subject that the question names, and "" otherwise.
     """
-    said = sentence.strip()
-    asked_for = _subject_asked_for(said, question)
+    claim = sentence.strip()
+    asked_for = _subject_asked_for(claim, question)
     if asked_for:
         return unquoted(asked_for)
-    found = _COPULA.match(said)
+    found = _COPULA.match(claim)
     while found is not None and _RELATIVE.search(found["subject"].strip()):
         at = found.start("rest")
-        found = _COPULA.match(said, at - 1) if said.find(" ", at) >= 0 else None
-    if found is None or not _is_subject(said[: found.start("rest")], question, strict):
-        return "" if strict else unquoted(_positive(_FILLER.sub("", said, count=1) if _FILLER.match(said) else said))
+        found = _COPULA.match(claim, at - 1) if claim.find(" ", at) >= 0 else None
+    if found is None or not _is_subject(claim[: found.start("rest")], question, strict):
+        return "" if strict else unquoted(_positive(_FILLER.sub("", claim, count=1) if _FILLER.match(claim) else claim))
     rest = found["rest"].strip()
     filler = _FILLER.match(rest)
     return unquoted(_positive(rest[filler.end() :] if filler else rest))
 
 
-def _subject_asked_for(said: str, question: str) -> str:
+def _subject_asked_for(claim: str, question: str) -> str:
     """B, from "B is the tallest." for "Who is the tallest, A or B?"; "" where a sentence goes on otherwise."""
     asked = _ASKS_WHO.search(question)
     if asked is None:
         return ""
-    found = re.match(rf"(?P<subject>.{{1,80}}?)\s{asked['verb']}\s(?P<rest>.+)", said, re.IGNORECASE)
+    found = re.match(rf"(?P<subject>.{{1,80}}?)\s{asked['verb']}\s(?P<rest>.+)", claim, re.IGNORECASE)
     if found is None or not set(normalise(found["rest"]).split()) <= set(normalise(asked["of"]).split()):
         return ""
     return found["subject"].strip()
@@ -78,10 +78,10 @@ def _is_subject(subject: str, question: str, strict: bool) -> bool:
     return bool(shared) or (not strict and _PLAIN_SUBJECT.match(subject.strip()) is not None)
 
 
-def _positive(said: str) -> str:
+def _positive(claim: str) -> str:
     """Blue, from "not red but blue" and from "blue, not red"."""
-    found = _NOT_BUT.match(said) or _BUT_NOT.match(said)
-    return found["rest"] if found else said
+    found = _NOT_BUT.match(claim) or _BUT_NOT.match(claim)
+    return found["rest"] if found else claim
 
 
 def mentioned(text: str, options: Sequence[str]) -> set[int]:

@@ -46,9 +46,9 @@ def conclusion(text: str) -> str | None:
 
 def _marked(tail: str) -> str | None:
     for statement in reversed(stated(tail) or []):
-        said = _bare(statement.text)
-        if statement.weight is not Weight.HEDGED and said:
-            return said
+        phrase = _bare(statement.text)
+        if statement.weight is not Weight.HEDGED and phrase:
+            return phrase
     return None
 
 
@@ -61,14 +61,14 @@ def _under_heading(lines: list[str]) -> str | None:
 
 
 def _last_sentence(line: str) -> str | None:
-    said = sentences(line)
-    return said[-1] if said and _CONCLUDES.match(said[-1]) else None
+    phrase = sentences(line)
+    return phrase[-1] if phrase and _CONCLUDES.match(phrase[-1]) else None
 
 
-def _bare(said: str) -> str:
+def _bare(phrase: str) -> str:
     """Without bold face, formula marks and the full stop around it."""
-    said = said.strip().strip("*").strip()
-    said = re.sub(r"^(?:\\[(\[]|\${1,2})\s*(.*?)\s*(?:\\[)\]]|\${1,2})?\.?$", r"\1", said)
-    said = said.strip("*").removesuffix(".").strip("* ")
-    text = _TEXT.match(said)
-    return text[1].strip() if text else said
+    phrase = phrase.strip().strip("*").strip()
+    phrase = re.sub(r"^(?:\\[(\[]|\${1,2})\s*(.*?)\s*(?:\\[)\]]|\${1,2})?\.?$", r"\1", phrase)
+    phrase = phrase.strip("*").removesuffix(".").strip("* ")
+    text = _TEXT.match(phrase)
+    return text[1].strip() if text else phrase

@@ -1,7 +1,7 @@
 r"""Where a reply marks its answer: "The answer is …", "Answer: …", \boxed{…}, <answer>…</answer>, #### …
 
 A marked answer outweighs whatever else a reply mentions. Several marked ones must agree, unless one is marked as
-final ("so the answer is", "final answer", "but … the answer is"): then what was said before it no longer counts.
+final ("so the answer is", "final answer", "but … the answer is"): then earlier ones no longer count.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def settle(statements: Sequence[Statement], read: Callable[[str], Reading]) -> R
     if sum(size(statement.text) for statement in statements) > MOST_READ:
         return Blank.UNCLEAR
     read_out = [(statement.weight, read(statement.text)) for statement in statements]
-    said = [(weight, reading) for weight, reading in read_out if reading is not Blank.NOTHING]
-    firm = [(weight, reading) for weight, reading in said if weight is not Weight.HEDGED] or said
+    readable = [(weight, reading) for weight, reading in read_out if reading is not Blank.NOTHING]
+    firm = [(weight, reading) for weight, reading in readable if weight is not Weight.HEDGED] or readable
     finals = [index for index, (weight, _) in enumerate(firm) if weight is Weight.FINAL]
     return one_of([reading for _, reading in firm[finals[-1] if finals else 0 :]])

@@ -27,7 +27,7 @@ _PARTS = {"half": Fraction(1, 2), "third": Fraction(1, 3), "quarter": Fraction(1
 
 @dataclass(frozen=True)
 class Numeral:
-    """A number as it stands in a text. A value of None: digits that nobody can read for sure, as 1,2,3 or 1.2.3."""
+    """A number as it stands in a text. A value of None: digits that are ambiguous, as 1,2,3 or 1.2.3."""
 
     start: int
     end: int

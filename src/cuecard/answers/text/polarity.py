@@ -53,15 +53,15 @@ _LEAD = pattern(
 
 def polarity(text: str) -> bool | None:
     """True or False where a text begins with a yes or a no, None where it begins with neither."""
-    said = _start(text)
+    opening = _start(text)
     for _ in range(3):
-        found = _first(said)
+        found = _first(opening)
         if found is not None:
             return found
-        lead = _LEAD.match(said)
+        lead = _LEAD.match(opening)
         if lead is None:
             return None
-        said = _start(said[lead.end() :])
+        opening = _start(opening[lead.end() :])
     return None
 
 
@@ -71,34 +71,34 @@ def _start(text: str) -> str:
     return re.sub(r"^[^\w]+", "", text)
 
 
-def _first(said: str) -> bool | None:
-    bare = _BARE.match(said)
+def _first(opening: str) -> bool | None:
+    bare = _BARE.match(opening)
     if bare is not None:
         return bare["not"] is None
-    if _NOT.match(said):
+    if _NOT.match(opening):
         return False
-    if _SO.match(said):
+    if _SO.match(opening):
         return True
-    word, rest = _word(said)
+    word, rest = _word(opening)
     if word in _CLEAR:
         empty = not _CLEAR[word] and (_NO_WHAT.match(rest) or _DONT_KNOW.match(rest))
         return None if empty or rest.startswith("-") else _CLEAR[word]
-    return _ALONE[word] if word in _ALONE and _stops(rest) else _spaceless(said)
+    return _ALONE[word] if word in _ALONE and _stops(rest) else _spaceless(opening)
 
 
-def _spaceless(said: str) -> bool | None:
+def _spaceless(opening: str) -> bool | None:
     """Chinese, Japanese and Thai write no spaces: 是的 and 不是 count as beginnings, 是 and 不 only alone."""
-    if not _SPACELESS.match(said):
+    if not _SPACELESS.match(opening):
         return None
     for word in sorted(_CLEAR, key=len, reverse=True):
-        if _SPACELESS.match(word) and said.startswith(word):
-            return None if _UNSAID.match(said) else _CLEAR[word]
-    return True if re.match(r"是(?![否不])", said) else None
+        if _SPACELESS.match(word) and opening.startswith(word):
+            return None if _UNSAID.match(opening) else _CLEAR[word]
+    return True if re.match(r"是(?![否不])", opening) else None
 
 
-def _word(said: str) -> tuple[str, str]:
-    end = next((i for i, char in enumerate(said) if not _is_letter(char)), len(said))
-    return said[:end], said[end:]
+def _word(opening: str) -> tuple[str, str]:
+    end = next((i for i, char in enumerate(opening) if not _is_letter(char)), len(opening))
+    return opening[:end], opening[end:]
 
 
 def _is_letter(char: str) -> bool:

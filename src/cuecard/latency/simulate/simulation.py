@@ -17,7 +17,7 @@ from cuecard.domain.question import AnswerKind, Image, Question
 from cuecard.models import prompt as layouts
 from cuecard.models.base import Limits
 from cuecard.models.prompt import TAGS, Prompt
-from cuecard.models.simulated import Profile, Says, Script, SimulatedModel, words
+from cuecard.models.simulated import Profile, Script, ScriptFor, SimulatedModel, words
 from cuecard.strategies.policy import Acceptance, Policy, Schedule
 from cuecard.strategies.run import answer
 
@@ -89,7 +89,7 @@ async def _outcome(profiles: Profiles, workload: Workload, way: Way) -> Outcome:
     return await answer(workload.question, models, way.strategy, policy)
 
 
-def _says(role: str, workload: Workload, way: Way) -> Says:
+def _says(role: str, workload: Workload, way: Way) -> ScriptFor:
     """What lets the strategy come out as wanted: who agrees with whom."""
     reasoning = (_WORD * way.reasoning).strip()
     shorts = {"small": "red" if way.route is Route.AGREED else "blue", "large": "red"}

@@ -1,7 +1,7 @@
-"""What the last queries of a pass look at: softmax(QKᵀ), layer by layer, through Transformers' attention interface.
+"""Attention rows of a pass's last queries: softmax(QKᵀ), layer by layer, by Transformers' attention interface.
 
 Only the queries that a pass is made for are in it (all earlier keys lie in the cache), so one layer's rows take
-heads x queries x keys numbers; whoever listens takes of them what it needs before the next layer is computed.
+heads x queries x keys numbers; the listener reduces them before the next layer is computed.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class _Listener:
     reduce: Callable[[Rows], Any]
     keys: int
     hidden: tuple[int, ...]
-    heard: list[Any] = field(default_factory=list)
+    reduced: list[Any] = field(default_factory=list)
 
 
 _listener: ContextVar[_Listener | None] = ContextVar("listener", default=None)
@@ -89,7 +89,7 @@ def listening(
     token = _listener.set(listener)
     config._attn_implementation = NAME
     try:
-        yield listener.heard
+        yield listener.reduced
     except RuntimeError as error:  # each device's allocator has words of its own
         if "memory" not in str(error):
             raise
@@ -97,7 +97,7 @@ def listening(
     finally:
         config._attn_implementation = usual
         _listener.reset(token)
-    if not listener.heard:
+    if not listener.reduced:
         raise Unsupported(
             f"{type(model).__name__} has no hook for its attention",
             "models of Transformers that go through its AttentionInterface have one",
@@ -119,7 +119,7 @@ def attend(
     if strange := [name for name in STRANGE if more.get(name) is not None]:
         raise Unsupported(f"{type(module).__name__} computes attention with {strange[0]}, which is not understood here")
     listener = _listener.get()
-    assert listener is not None, "this attention function only works while somebody listens"
+    assert listener is not None, "this attention function only works inside `listening`"
     heads, queries, size = query.shape[1:]
     groups, seen = key.shape[1:3]
     if query.shape[0] != 1 or seen > listener.keys:
@@ -143,8 +143,8 @@ def attend(
     outputs = sums(grouped, value[0]).view(heads, queries, -1)
     window = more.get("sliding_window") or getattr(module, "sliding_window", None)
     layer = getattr(module, "layer_idx", None)
-    told = len(listener.heard) if layer is None else layer
-    listener.heard.append(listener.reduce(Rows(told, weights, sink, window, value[0], outputs)))
+    index = len(listener.reduced) if layer is None else layer
+    listener.reduced.append(listener.reduce(Rows(index, weights, sink, window, value[0], outputs)))
     return outputs.transpose(0, 1)[None].to(query.dtype), None
 
 
@@ -196,7 +196,7 @@ def _too_small(keys: int) -> ModelError:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that can still be had on a device; None where nobody tells."""
+    """Memory that can still be had on a device; None where the system does not report it."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     table = Path("/proc/meminfo")

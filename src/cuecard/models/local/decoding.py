@@ -1,4 +1,4 @@
-"""Choosing the next token, and telling tokens as text."""
+"""Sampling of the next token, and tokens as text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cuecard.models.reasoning_events import ReasoningEvents, RepetitionDetector,
 
 
 class TokenDecoder:
-    """Tokens to text as it becomes certain (a character may take several tokens), told apart by the parser."""
+    """Tokens to text as it becomes certain (a character may take several), split into reasoning and answer."""
 
     def __init__(self, tokenizer: Any, prompt: Prompt) -> None:
         style, reasons = prompt.style, prompt.mode is Mode.REASON
@@ -31,7 +31,7 @@ class TokenDecoder:
         self._events, self._tokenizer = ReasoningEvents(self.parser, reasons=reasons), tokenizer
         self._repetition = RepetitionDetector() if reasons else None
         self._ids: list[int] = []
-        self._told = 0
+        self._shown = 0
 
     @property
     def repeats(self) -> bool:
@@ -42,18 +42,18 @@ class TokenDecoder:
         self._ids.append(token)
         text = self._tokenizer.decode(self._ids)
         if not text.endswith("\ufffd"):
-            fresh, self._told = text[self._told :], len(text)
+            fresh, self._shown = text[self._shown :], len(text)
             if self._repetition is not None and not self.parser.answering:
                 self._repetition.feed(fresh)
             yield from self._events.of(self.parser.feed(fresh))
             # what came before a token that is text by itself does not change how the next ones are spelled
             if "\ufffd" not in (alone := self._tokenizer.decode([token])):
-                self._ids, self._told = [token], len(alone)
+                self._ids, self._shown = [token], len(alone)
 
     def rest(self, *, whole: bool = True) -> Iterator[Event]:
         """What was held back. `whole`: the model ended its turn by itself."""
-        text = self._tokenizer.decode(self._ids)[self._told :]
-        self._told += len(text)
+        text = self._tokenizer.decode(self._ids)[self._shown :]
+        self._shown += len(text)
         yield from self._events.of([*self.parser.feed(text), *self.parser.end(whole=whole)])
 
     def close(self) -> Iterator[Event]:

@@ -1,8 +1,7 @@
 """One thread per model that advances its calls in turn, a token each, so that the event loop stays free.
 
 A call is a generator of events, and of the steps that it wants to have computed: those of all calls are computed
-together. Whoever waits for it closes the stream to cancel it: the engine drops the call before
-its next token.
+together. Closing the stream cancels the call: the engine drops it before its next token.
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ class Job:
     def post(self, item: Any) -> None:
         try:
             self.loop.call_soon_threadsafe(self.out.put_nowait, item)
-        except RuntimeError:  # the loop is closed: nobody waits any more
+        except RuntimeError:  # the loop is closed
             self.cancelled = True
 
 
 class Engine:
-    """Runs jobs in a thread of its own, round robin; it holds no model, so that one that nobody holds is freed."""
+    """Runs jobs in a thread of its own, round robin; it holds no model, so that a model without references is freed."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -117,7 +116,7 @@ class Engine:
         except StopIteration:
             job.post(_END)
         except Exception as error:
-            job.post(self._told(error))
+            job.post(self._mapped(error))
         return False
 
     def _stepped(self, jobs: list[Job]) -> list[Job]:
@@ -128,14 +127,14 @@ class Engine:
         except Exception as error:
             for job in jobs:
                 self._drop(job)
-                job.post(self._told(error))
+                job.post(self._mapped(error))
             return []
         for job in jobs:
             job.step = None
         return jobs
 
-    def _told(self, error: Exception) -> CuecardError:
-        """Whatever torch or a tokenizer raises is this model's failure, told in one line."""
+    def _mapped(self, error: Exception) -> CuecardError:
+        """Errors of torch or a tokenizer as ModelError, in one line."""
         if isinstance(error, CuecardError):
             return error
         problem = ModelError(f"{self.name}: {type(error).__name__}: {first_line(error)}")

@@ -121,8 +121,8 @@ class LocalModel:
         if prefix_cache_mib is not None and not 0 < prefix_cache_mib < math.inf:
             raise BadInput(f"prefix_cache_mib is {prefix_cache_mib:g}", "give a number of MiB above 0")
         model, reader = loading.load(str(source), device, dtype, revision)
-        told = Path(source) / scopes.FILE
-        scope = Scope.read(told) if told.is_file() else None
+        file = Path(source) / scopes.FILE
+        scope = Scope.read(file) if file.is_file() else None
         return cls(name or Path(source).name, model, reader, prefix_cache_mib=prefix_cache_mib, scope=scope)
 
     @property
@@ -163,7 +163,7 @@ class LocalModel:
     async def attend(
         self, prompt: Prompt, answer: str, reduce: Callable[[Rows], T], hidden: Sequence[int] = ()
     ) -> Attended[T]:
-        """What each layer looks at while this answer is said: one pass over its tokens alone, reduced layer by layer.
+        """Each layer's attention over this answer: one pass over its tokens alone, reduced layer by layer.
 
         What earlier calls computed of the prompt is not computed again. `hidden` keys are seen by none of the queries.
         Raises BadInput for an empty answer, Unsupported for a model without a hook, ModelError without memory.
@@ -289,7 +289,7 @@ class LocalModel:
             if token in self._ends:
                 finish = FinishReason.STOP
                 break
-            # reasoning that nobody asked for is paid from the answer's limit
+            # reasoning that was not requested is paid from the answer's limit
             if spent - (spent_on_reasoning if reasons else 0) >= limits.answer_tokens:
                 break
             spent += 1

@@ -48,8 +48,8 @@ def _empty(like: torch.Tensor, tokens: int) -> torch.Tensor:
 class GrowingLayer(DynamicLayer):
     """The first `length` tokens of a room.
 
-    Whoever goes on first from where a room's tokens end writes there. Who goes on from an earlier place gets a room of
-    its own, as what follows in the shared one is another's.
+    Append in place, copy on write: the first sequence that continues at the end of a room's tokens writes there; others
+    get a copy.
     """
 
     def __init__(self, room: Room | None = None, length: int = 0) -> None:

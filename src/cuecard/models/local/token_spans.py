@@ -15,7 +15,7 @@ class Span(StrEnum):
     """What a key belongs to; each to exactly one."""
 
     SINK = "sink"
-    """The first token, which heads that look for nothing rest on; a learned sink's share is told with it."""
+    """The first token, which heads that look for nothing rest on; a learned sink's share is added to it."""
     SYSTEM = "system"
     IMAGE = "image"
     QUESTION = "question"
@@ -85,18 +85,18 @@ def spelled(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     """The text of each token; of a character in several tokens, all of it with the last."""
     pieces: list[str] = []
     window: list[int] = []
-    text, told = "", 0
+    text, shown = "", 0
     for token in ids:
         window.append(token)
         text = tokenizer.decode(window, clean_up_tokenization_spaces=False)
-        if text.endswith("\ufffd"):  # a character's first bytes; or this very character, told with what follows
+        if text.endswith("\ufffd"):  # a character's first bytes; or this very character, spelled with what follows
             pieces.append("")
             continue
-        pieces.append(text[told:])
+        pieces.append(text[shown:])
         # the token before tells how the next one is spelled: with a space or without
         alone = tokenizer.decode([token], clean_up_tokenization_spaces=False)
-        window, told = ([token], len(alone)) if "\ufffd" not in alone else ([], 0)
+        window, shown = ([token], len(alone)) if "\ufffd" not in alone else ([], 0)
         text = alone if window else ""
-    if pieces and len(text) > told:
-        pieces[-1] += text[told:]
+    if pieces and len(text) > shown:
+        pieces[-1] += text[shown:]
     return pieces

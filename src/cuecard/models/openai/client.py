@@ -333,7 +333,7 @@ class OpenAIModel:
         With thinking on, all is reasoning until it closes, whether the template, this prompt or the model opens it. A
         closing tag alone in a short answer is read only where the template opens reasoning unasked (`opens`), or may
         (nothing is known of the family): such answers are held back until they are whole. Not covered: a model of a
-        known family that goes on thinking, behind an opening tag in its template, though it is told not to.
+        known family that goes on thinking, behind an opening tag in its template, though thinking is switched off.
         """
         if prompt.mode is Mode.REASON:
             return Start.INSIDE
@@ -341,11 +341,11 @@ class OpenAIModel:
         return Start.UNSURE if (unknown or self._opens) and not sent else Start.OUTSIDE
 
     def _learn(self, prompt: Prompt, reply: StreamedReply) -> None:
-        """What an answer tells about its server, in words for a person."""
+        """Note what an answer shows about its server."""
         parser = reply.parser
         if prompt.mode is not Mode.REASON:
             if parser.reasoned:
-                self._note("it thinks although it is told not to: short answers may come late, or empty")
+                self._note("it thinks although thinking is switched off: short answers may come late, or empty")
             if parse(parser.answer).reasoning:
                 self._note("the end of a reasoning appeared in a short answer: set family, always if it always thinks")
         if parser.misfiled:
@@ -380,6 +380,6 @@ def _is_structured(prompt: Prompt) -> bool:
     return prompt.question is not None and prompt.question.schema is not None
 
 
-async def _fits(said: Sequence[AnswerDelta], prompt: Prompt) -> bool:
+async def _fits(deltas: Sequence[AnswerDelta], prompt: Prompt) -> bool:
     assert prompt.question is not None
-    return (await extract_soon("".join(piece.text for piece in said), prompt.question)).parsed
+    return (await extract_soon("".join(piece.text for piece in deltas), prompt.question)).parsed

@@ -85,16 +85,16 @@ class Connection:
         answer = await self._open(request, deadline, conversation, free)
         try:
             yield Chunk()
-            finished = said = calls_tools = False
+            finished = has_text = calls_tools = False
             async with aclosing(self._events(answer, deadline)) as events:
                 async for event in events:
-                    heard = chunk(event)
-                    finished = finished or heard.finish_reason is not None
-                    said, calls_tools = said or heard.has_text, calls_tools or heard.calls_tools
-                    yield heard
-            if not said and calls_tools:
+                    parsed = chunk(event)
+                    finished = finished or parsed.finish_reason is not None
+                    has_text, calls_tools = has_text or parsed.has_text, calls_tools or parsed.calls_tools
+                    yield parsed
+            if not has_text and calls_tools:
                 raise _only_tools(self.url)
-            if not said and not finished:
+            if not has_text and not finished:
                 raise self._unfinished(answer)
             if not finished:
                 yield Chunk(finish_reason="stop")
@@ -197,8 +197,8 @@ class Connection:
     async def aborted(self) -> float | None:
         """Requests that the server has given up because their clients had gone; None where it does not tell."""
         try:
-            told = await self._server.page("/metrics", _LISTING_S, at_root=True)
-            counts = [float(count) for count in _ABORTS.findall(told.decode(errors="replace"))]
+            page = await self._server.page("/metrics", _LISTING_S, at_root=True)
+            counts = [float(count) for count in _ABORTS.findall(page.decode(errors="replace"))]
         except Exception:  # many servers have no such page
             return None
         return sum(counts) if counts else None

@@ -1,4 +1,4 @@
-"""Foreign errors made ours, in one place: whose fault it is, and one clear line of what the server said."""
+"""Maps errors of aiohttp and of servers to ModelError, in one place, with one line of the server's words."""
 
 from __future__ import annotations
 

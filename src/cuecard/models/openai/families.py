@@ -1,4 +1,4 @@
-"""How model families are told to think or not to think, as data: one row a family."""
+"""How thinking is switched on and off in each model family, as data: one row a family."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def family_of(model: str, base_url: str) -> Family:
     family = next((row for row in FAMILIES if re.search(row.models, model, re.IGNORECASE)), UNKNOWN)
     if url.hostname == OPENAI_HOST:
         return family if family.name == "hidden" else named("plain")
-    if url.port == OLLAMA_PORT and family.off:  # it leaves chat_template_kwargs unread; thinking is on unless told
+    if url.port == OLLAMA_PORT and family.off:  # it leaves chat_template_kwargs unread; thinking is on by default
         return replace(family, on={}, off={"reasoning_effort": "none"})
     return family
 

@@ -1,6 +1,6 @@
 """HTTP to one server: bodies out, bytes in, each within a limit.
 
-On aiohttp, whose parser is compiled: a gateway that asks two models a request feels every tenth of a millisecond.
+On aiohttp, whose parser is compiled: a gateway that calls two models a request pays for every tenth of a millisecond.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class HttpResponse:
 
 
 class HttpClient:
-    """Connections to one server, kept open. Redirects are not followed: a key goes where it was told to go."""
+    """Connections to one server, kept open. Redirects are not followed: a key goes to its own server only."""
 
     def __init__(self, base_url: str, api_key: str | None, silence_s: float | None) -> None:
         """`silence_s`: the longest time without a byte."""
@@ -230,10 +230,10 @@ async def _beginning(response: aiohttp.ClientResponse) -> str:
 
 
 def _wait_s(headers: Mapping[str, str]) -> float | None:
-    """When to try again, from `retry-after-ms`, or from `retry-after` in seconds or as a date; None: not said."""
+    """When to try again, from `retry-after-ms`, or from `retry-after` in seconds or as a date; None: not given."""
     for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        if _NUMBER.fullmatch(said := headers.get(name, "").strip()):
-            return float(said) * unit_s
+        if _NUMBER.fullmatch(value := headers.get(name, "").strip()):
+            return float(value) * unit_s
     try:
         until = parsedate_to_datetime(headers["retry-after"]).timestamp()
     except (KeyError, ValueError, OverflowError):
@@ -270,7 +270,7 @@ def _proxy(scheme: str, place: str) -> str | None:
 
 
 def _close_leaked(session: aiohttp.ClientSession) -> None:
-    """Who forgets to close a model is spared aiohttp's complaints; the sockets are closed all the same."""
+    """Close a session that is garbage-collected unclosed: its sockets, without aiohttp's warnings."""
     if session.closed:
         return
     connector = session.connector

@@ -1,4 +1,4 @@
-"""The account of one streamed answer: what was said, what it cost, how it ended."""
+"""One streamed answer: its events, usage, finish reason and log probabilities."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class StreamedReply:
         self.finish: FinishReason | None = None
         """As the server says; None while the answer runs, and for good if it was hung up on."""
         self._spent = spent or Usage()
-        self._said: Usage | None = None
+        self._reported: Usage | None = None
         self._counted = self._answer_tokens = 0
         self._repetition = RepetitionDetector()
         self._field_tokens: list[Token] = []
@@ -132,10 +132,8 @@ class StreamedReply:
     @property
     def usage(self) -> Usage:
         """Tokens as the server counts them; of an answer that was hung up on, what is known."""
-        usage = self._so_far if self.finish is None else self._said or Usage()
-        if (
-            self.parser.reasoned and not usage.reasoning_tokens
-        ):  # 0 where reasoning was heard is a count that nobody made
+        usage = self._so_far if self.finish is None else self._reported or Usage()
+        if self.parser.reasoned and not usage.reasoning_tokens:  # 0 where there is reasoning was not counted
             usage = replace(usage, reasoning_tokens=None if self.parser.answering else usage.completion_tokens)
         return usage
 
@@ -164,17 +162,17 @@ class StreamedReply:
 
     @property
     def _so_far(self) -> Usage:
-        said = self._said or Usage()
-        reasoning = said.reasoning_tokens
+        reported = self._reported or Usage()
+        reasoning = reported.reasoning_tokens
         if not reasoning and self.parser.reasoned:
             reasoning = self._counted - self._answer_tokens
-        return Usage(said.prompt_tokens, said.cached_tokens, self._counted, reasoning)
+        return Usage(reported.prompt_tokens, reported.cached_tokens, self._counted, reasoning)
 
     def _count(self, chunk: Chunk) -> None:
         text = bool(chunk.reasoning or chunk.content)
         total = self._counted + (len(chunk.tokens) or _tokens(chunk.reasoning) + _tokens(chunk.content))
         if chunk.usage is not None:
-            self._said = chunk.usage
+            self._reported = chunk.usage
             total = max(total, chunk.usage.completion_tokens or 0)
         if self.parser.answering and (text or chunk.tokens):
             self._answer_tokens += total - self._counted
@@ -200,14 +198,14 @@ def _tokens(text: str) -> int:
     return 1 if 0 < len(text) <= _ONE_TOKEN else -(-len(text) // _TOKEN)
 
 
-def _finish(said: str) -> FinishReason:
-    match said.lower():
+def _finish(reported: str) -> FinishReason:
+    match reported.lower():
         case "length" | "max_tokens":
             return FinishReason.LENGTH
         case "content_filter":
             raise ContentFiltered("the server's content filter stopped the answer")
         case "abort" | "error" | "cancelled":
-            raise BrokenStream(f"the server gave the answer up ({said})")
+            raise BrokenStream(f"the server gave the answer up ({reported})")
         case _:  # stop, eos, tool_calls, …
             return FinishReason.STOP
 

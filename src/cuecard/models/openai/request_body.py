@@ -52,8 +52,8 @@ LOSSES = {
 
 def messages(turns: tuple[Turn, ...], opening: str) -> list[Body]:
     """Turns, then the beginning of the assistant's turn if there is one."""
-    said = [{"role": turn.role, "content": _content(turn)} for turn in turns]
-    return [*said, {"role": "assistant", "content": opening}] if opening else said
+    sent = [{"role": turn.role, "content": _content(turn)} for turn in turns]
+    return [*sent, {"role": "assistant", "content": opening}] if opening else sent
 
 
 def _content(turn: Turn) -> str | list[Body]:

@@ -41,14 +41,14 @@ class Token:
     text: str
     logprob: float | None
     utf8: tuple[int, ...] | None = None
-    """Its bytes; None: not said."""
+    """Its bytes; None: not given."""
     top: tuple[Token, ...] = ()
     """The most probable tokens in its place."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """What one event of the stream says. None: not said."""
+    """One event of the stream. None: not given."""
 
     reasoning: str = ""
     content: str = ""
@@ -216,8 +216,8 @@ def _error_in(data: object, kind: str) -> object:
         return data or kind
     if body.get("choices"):
         return _object(_first(body["choices"])).get("error") or None
-    told = (body.get("detail"), body.get("message"), body.get("msg"))
-    return data if told[0] or any(isinstance(each, str) and each for each in told) else None
+    details = (body.get("detail"), body.get("message"), body.get("msg"))
+    return data if details[0] or any(isinstance(each, str) and each for each in details) else None
 
 
 # --- values --------------------------------------------------------------------------------------------------------
