@@ -206,7 +206,7 @@ async def test_a_short_call_that_thinks_anyway_gives_no_thinking_as_its_answer()
     async with served(Completion("A", THOUGHT, thinks=True)) as (model, _):
         heard = await hear(model, SHORT, Limits(answer_tokens=4))
         assert (heard.answer, heard.end.finish_reason) == ("", FinishReason.LENGTH)
-        assert any("switched off" in note for note in model.abilities.notes)
+        assert any("although thinking is switched off" in note for note in model.abilities.notes)
 
 
 async def test_a_reply_is_read_the_same_the_first_time_and_later() -> None:
