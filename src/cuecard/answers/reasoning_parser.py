@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 
-from cuecard.answers.reasoning_tags import END_OF_TURN, TagTable, finder, tag_table
+from cuecard.answers.reasoning_tags import AnswerMarker, TagTable, TurnEndFilter, finder, tag_table
 from cuecard.answers.text.conclusion import conclusion
 
 _BRIEF = 60
@@ -96,7 +96,7 @@ class ReasoningParser:
             self._then = _At.PROSE
         else:
             self._then = {Start.INSIDE: _At.INSIDE, Start.UNSURE: _At.UNSURE, Start.OUTSIDE: _At.ANSWER}[start]
-        self._turn_end, self._marker = _TurnEnd(), _Marker()
+        self._turn_end, self._marker = TurnEndFilter(), AnswerMarker()
         self._buffer, self._previous = "", ""
         self._held: list[str] = []
         self._mentioned: set[int] = set()
@@ -296,7 +296,7 @@ class ReasoningParser:
             self._held.append(thought)
         else:
             self._emit(thought, is_reasoning=True)
-        if self._marker.found:
+        if self._marker.is_complete:
             self._emit("".join(self._held), is_reasoning=True)
             self._held.clear()
             self._at, self._closed = _At.ANSWER, True
@@ -320,7 +320,7 @@ class ReasoningParser:
     def _close(self) -> None:
         self._closed = self._breaks = self._tagged = True
         self._at, self._then = _At.LEADING, _At.BEHIND if self._in_prose else _At.ANSWER
-        self._marker = _Marker()
+        self._marker = AnswerMarker()
 
     # --- what comes out -----------------------------------------------------------------------------------------------
 
@@ -353,91 +353,8 @@ class ReasoningParser:
         return text
 
 
-class _TurnEnd:
-    """Holds back tokens that end a turn, and drops them if nothing but white space follows."""
-
-    _FINDER = finder(END_OF_TURN)
-
-    def __init__(self) -> None:
-        self._held: list[str] = []
-        self._begun = ""
-
-    def feed(self, text: str, *, ended: bool = False) -> str:
-        """What is surely not the end of the turn."""
-        text, sure = self._begun + text, []
-        while True:
-            at, tag = self._FINDER.first(text, ended=ended)
-            before = text[:at]
-            if before.strip() or not self._held:
-                sure += [*self._held, before]
-                self._held.clear()
-            else:
-                self._held.append(before)
-            if not tag:
-                self._begun = text[at:]
-                return "".join(sure)
-            self._held.append(text[at : at + len(tag)])
-            text = text[at + len(tag) :]
-
-    def end(self) -> str:
-        return self.feed("", ended=True)
-
-
-class _Marker:
-    """Finds the first line that begins with "Answer:" or "Final answer:", in bold face, a heading or a list or not.
-
-    Lines of fenced code are none.
-    """
-
-    MARKERS = ("answer:", "answer :", "final answer:", "final answer :")
-    _LONGEST = 40
-    _FENCE = "```"
-    _UNDECIDED = (*MARKERS, _FENCE)
-
-    def __init__(self) -> None:
-        self.found = self.bold = False
-        """bold: the bold face that begins before the marker goes on behind it."""
-        self._line = ""
-        """What of the present line is held back, because it may become a marker."""
-        self._decided = False
-        """The present line is no marker."""
-        self._fenced = False
-        """Inside a block of code, where nothing is a marker."""
-
-    def feed(self, text: str) -> tuple[str, int]:
-        """What is surely before a marker, and how many characters were looked at: up to the marker's colon."""
-        before: list[str] = []
-        at = 0
-        while at < len(text) and not self.found:
-            if self._decided:
-                end = text.find("\n", at) + 1
-                before.append(text[at : end or len(text)])
-                at, self._decided = end or len(text), not end
-                continue
-            self._line += text[at]
-            at += 1
-            plain = self._line.lower().replace("：", ":").replace("*", "").replace("_", "").lstrip(" \t#>-")
-            if plain in self.MARKERS and not self._fenced:
-                self.found, self.bold = True, _bold(self._line)
-            elif len(self._line) > self._LONGEST or not any(mark.startswith(plain) for mark in self._UNDECIDED):
-                self._fenced ^= plain.startswith(self._FENCE)
-                before.append(self._line)
-                self._decided, self._line = self._line[-1] != "\n", ""
-        return "".join(before), at
-
-    def end(self) -> str:
-        """What was held back."""
-        line, self._line = self._line, ""
-        return line
-
-
 def _portions(text: str) -> Iterator[str]:
     return (text[at : at + _PORTION] for at in range(0, len(text), _PORTION))
-
-
-def _bold(marker: str) -> bool:
-    """Whether a marker's bold face begins before its word and does not end behind it."""
-    return marker.lstrip(" \t#>-")[0] in "*_" and marker.rstrip(" :：")[-1] not in "*_"
 
 
 def parse(text: str, start: Start = Start.UNSURE) -> Parsed:
