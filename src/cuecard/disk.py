@@ -41,9 +41,9 @@ def _held(path: Path) -> IO[str]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            who = file.read().strip()
+            holder = file.read().strip()
             file.close()
-            by = f" (process {who})" if who else ""
+            by = f" (process {holder})" if holder else ""
             raise BadInput(f"another process{by} is at work in {path}", "wait for it, or give another --out") from None
     file.truncate(0)
     file.write(str(os.getpid()))

@@ -1,4 +1,4 @@
-"""Answers: find the final one in a reply, tell whether two are the same, and score it. Knows no prompts, no models."""
+"""Answers: find the final one in a reply, compare two, and score one. Knows no prompts, no models."""
 
 from cuecard.answers.agreement import agree, same_answer
 from cuecard.answers.answer import UNPARSED, Answer

@@ -1,4 +1,4 @@
-"""Whether two answers are the same answer. What cannot be parsed is the same as nothing, not even as itself."""
+"""Whether two answers are the same answer. An unparseable one is equal to none, not even to itself."""
 
 from __future__ import annotations
 

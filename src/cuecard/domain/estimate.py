@@ -46,7 +46,7 @@ def beside(took_s: float, other_s: float) -> str:
 
 
 def compare_with_large(outcome: Outcome) -> LatencyComparison:
-    """What a request took beside what the large model would have taken alone, as far as its own calls tell."""
+    """What a request took beside what the large model would have taken alone, as far as its own calls show."""
     short = next((c for c in outcome.calls if c.role == "large" and c.mode is Mode.SHORT and _whole(c)), None)
     alone = len(outcome.calls) == 1 and short is not None  # this is the large model alone
     return LatencyComparison(
@@ -68,7 +68,7 @@ def seconds(value: float) -> str:
 
 
 def reasoning_alone_s(outcome: Outcome) -> float | None:
-    """Estimated seconds of the large model reasoning by itself, None where this request does not tell.
+    """Estimated seconds of the large model reasoning by itself, None where this request does not show it.
 
     Its time to first token in this request, and then as many tokens as the small model wrote, each at the large model's
     own pace as seen in its short answers.

@@ -68,7 +68,7 @@ ANSWER_TOKENS = {
 
 @dataclass(frozen=True)
 class Started:
-    """The model has taken the prompt on."""
+    """The model has accepted the prompt."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class Heard:
 
 
 def heard(raw: Raw) -> Heard:
-    """Raises ErrorEvent, ValueError, TooLong, BrokenStream where nothing was said."""
+    """Raises StreamError, ValueError, TooLong, BrokenStream where nothing was said."""
     said = list(_said(raw))
     counts = [each.usage for _, each, _ in said if each is not None and each.usage is not None]
     events = _events(said)

@@ -207,17 +207,17 @@ class OpenAIModel:
         return value
 
     def passed(self, body: Mapping[str, Any]) -> AbstractAsyncContextManager[AsyncGenerator[dict[str, Any]]]:
-        """The JSON objects of the server's answer to a request that is not ours, changed in nothing but the model."""
+        """The JSON objects of the answer to a client's own body, sent unchanged except for the model's name."""
         messages = body.get("messages")
         beginning = json.dumps(messages[:2] if isinstance(messages, list) else None)
         return self._server.passed({**body, "model": self.served_name}, self._latest(), beginning.encode())
 
     async def aborted(self) -> float | None:
-        """Requests that the server says it has given up because their clients had gone; None where it does not tell."""
+        """Requests that the server counts as aborted by their clients; None where it reports no count."""
         return await self._server.aborted()
 
     def forget(self) -> None:
-        """The server keeps what it likes."""
+        """Does nothing: the server's cache cannot be dropped from here."""
 
     async def aclose(self) -> None:
         """As `Model.aclose`."""
@@ -226,7 +226,7 @@ class OpenAIModel:
     async def _exchange(
         self, prompt: Prompt, limits: CallLimits, reply: StreamedReply, deadline: float | None
     ) -> AsyncGenerator[Event]:
-        """One request and its answer, `reply` keeping the account; Started first, no Finished."""
+        """The events of one request, made by `reply`; Started first, no Finished."""
         reasons = prompt.mode is Mode.REASON
         most = limits.answer_tokens + (limits.reasoning_tokens if reasons else 0)
         began = False
@@ -371,7 +371,7 @@ class OpenAIModel:
         return notes
 
     def _latest(self) -> float | None:
-        """When a call that has no limits of its own has to be over, on the event loop's clock."""
+        """The deadline of a call without limits, on the event loop's clock; None: there is none."""
         return None if self._timeout_s is None else asyncio.get_running_loop().time() + self._timeout_s
 
 

@@ -1,4 +1,4 @@
-"""One server: requests go out, chunks come in, and no foreign error gets through."""
+"""The connection to one server: requests, the chunks of streamed answers, and errors as ModelError."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _ABORTS = re.compile(
     r"^(?:vllm:request_success_total\{[^}]*finished_reason=\"abort\"[^}]*\}|sglang:num_aborted_requests_total\S*)\s+(\S+)$",
     re.MULTILINE,
 )
-"""How vLLM and SGLang count, under /metrics, what they gave up because its client had gone."""
+"""How vLLM and SGLang count, under /metrics, requests that their clients aborted."""
 _LISTED = 8
 _MOST_LIMITS = 3
 """How many limits of tokens are tried."""
@@ -48,7 +48,7 @@ _REST_S = 2.0
 """Seconds that usage may come behind the finish reason."""
 _SESSION = "x-session-id"
 _SESSION_KEY = os.environ.get("CUECARD_SESSION_KEY", "").encode()[:64] or os.urandom(32)
-"""Hides what is asked in the header; several gateways before one router share it by the environment."""
+"""The key of the hash in the header; gateways in front of one router share it by the environment variable."""
 _PATH_HINT = "write the base URL that the server documents, mostly http://HOST:PORT/v1"
 _TOOLS_HINT = "does its chat template, or its parser of tool calls, fit the model?"
 
@@ -71,7 +71,7 @@ class Connection:
         self._server = HttpClient(base_url, api_key, timeout_s)
         self._closed = False
         self._waits: set[asyncio.Timeout] = set()
-        """What is waited for at this moment, each within a limit that closing brings forward."""
+        """Waits under way, each within a limit that closing brings forward."""
         self._no_waits = asyncio.Event()
 
     async def chunks(
@@ -129,7 +129,7 @@ class Connection:
             answer.close()
 
     async def _events(self, answer: HttpResponse, deadline: float | None) -> AsyncGenerator[Mapping[str, Any]]:
-        """The JSON objects of an answer. What fails behind its finish reason takes nothing back."""
+        """The JSON objects of an answer. Errors behind its finish reason are ignored."""
         body, finished = AnswerBody(), False
         broken: ModelError | None = None
         while broken is None:
@@ -195,7 +195,7 @@ class Connection:
         )
 
     async def aborted(self) -> float | None:
-        """Requests that the server has given up because their clients had gone; None where it does not tell."""
+        """Requests that the server counts as aborted by their clients; None where it reports no count."""
         try:
             page = await self._server.page("/metrics", _LISTING_S, at_root=True)
             counts = [float(count) for count in _ABORTS.findall(page.decode(errors="replace"))]
@@ -258,7 +258,7 @@ class Connection:
                     self.refused |= {refused}
 
     async def _not_served(self, error: StatusError) -> ModelError:
-        """What a 404 means, in the light of what the server says it has."""
+        """The error of a 404, with the models that the server lists."""
         plain = self._faults.translated(error, begun=False)
         try:
             names = [name for model in await self.listing() if isinstance(name := model.get("id"), str)]
@@ -301,7 +301,7 @@ class Connection:
 
 
 class _Mapped:
-    """No foreign error leaves, nor waits past the deadline (a time of the event loop's clock), nor past closing.
+    """Maps errors to ModelError; bounds a wait by the deadline (a time of the event loop's clock) and by closing.
 
     A class, as it is entered several times a call and costs less than a generator.
     """

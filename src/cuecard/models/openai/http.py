@@ -62,7 +62,7 @@ class Disconnected(aiohttp.ClientConnectionError):
 
 
 class HttpResponse:
-    """An answer whose head is here."""
+    """A response whose head has arrived."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
@@ -72,7 +72,7 @@ class HttpResponse:
         return self._response.headers.get("content-type", "none")
 
     async def read(self) -> bytes:
-        """What has come since, b"" at the end."""
+        """The bytes received since the last read, b"" at the end."""
         return await self._response.content.readany()
 
     async def whole(self, most: int = _LONGEST_PAGE) -> bytes:
@@ -96,7 +96,7 @@ class HttpResponse:
             self.close()
 
     def close(self) -> None:
-        """Hang up, unless the whole answer is here."""
+        """Close the connection, unless the response is complete."""
         self._response.close()
 
 
@@ -117,7 +117,7 @@ class HttpClient:
     async def post(
         self, path: str, body: Mapping[str, Any] | bytes, headers: Mapping[str, str] = NO_HEADERS
     ) -> HttpResponse:
-        """The answer once its head is here. Bytes go as they are. Raises StatusError and what aiohttp raises."""
+        """The response once its head has arrived. Bytes are sent as they are. Raises StatusError and what aiohttp raises."""
         url = self._base._replace(path=self._base.path + path).geturl()
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         return await self._asked("POST", url, data, headers)
@@ -213,7 +213,7 @@ class HttpClient:
 
 @dataclass
 class RequestTrace:
-    """A request under way."""
+    """The state of one request, for aiohttp's trace callbacks."""
 
     reused: bool = False
     """It went out on a connection that an earlier request had opened."""

@@ -19,7 +19,7 @@ _SLACK = 64
 
 
 class StreamedReply:
-    """One request's answer as it comes in."""
+    """Turns the chunks of one request into events, and keeps its usage."""
 
     def __init__(
         self,
@@ -110,8 +110,8 @@ class StreamedReply:
 
     @property
     def is_spent(self) -> bool:
-        """Enough has come, though the server goes on: the tokens for reasoning, or for the answer, are used up, or the
-        reasoning repeats itself.
+        """Whether to close the connection while the server goes on: the tokens for reasoning, or for the answer, are used
+        up, or the reasoning repeats itself.
 
         Counted here because a server knows one limit only, for both together, and may not keep to it. Where it sends
         neither log probabilities nor running sums tokens are estimated from the text.

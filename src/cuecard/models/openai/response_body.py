@@ -181,7 +181,7 @@ def _index(item: object, at: int) -> int:
 
 
 def objects(text: str, kind: str = "message") -> list[Mapping[str, Any]]:
-    """The JSON objects of one server-sent event: one, or one a line. Raises ErrorEvent, ValueError."""
+    """The JSON objects of one server-sent event: one, or one a line. Raises StreamError, ValueError."""
     try:
         found = [decoded(text)]
     except ValueError:
