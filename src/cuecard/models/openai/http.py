@@ -117,7 +117,7 @@ class HttpClient:
     async def post(
         self, path: str, body: Mapping[str, Any] | bytes, headers: Mapping[str, str] = NO_HEADERS
     ) -> HttpResponse:
-        """The response once its head has arrived. Bytes are sent as they are. Raises StatusError and what aiohttp raises."""
+        """The response once its head has arrived. Bytes go as they are. Raises StatusError and what aiohttp raises."""
         url = self._base._replace(path=self._base.path + path).geturl()
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         return await self._asked("POST", url, data, headers)

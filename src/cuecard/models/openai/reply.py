@@ -110,10 +110,10 @@ class StreamedReply:
 
     @property
     def is_spent(self) -> bool:
-        """Whether to close the connection while the server goes on: the tokens for reasoning, or for the answer, are used
-        up, or the reasoning repeats itself.
+        """Whether to close the connection although the server goes on.
 
-        Counted here because a server knows one limit only, for both together, and may not keep to it. Where it sends
+        That is where the tokens for reasoning, or for the answer, are used up, or the reasoning repeats itself. Counted
+        here because a server knows one limit only, for both together, and may not keep to it. Where it sends
         neither log probabilities nor running sums tokens are estimated from the text.
         """
         if self.finish is not None:
