@@ -84,12 +84,13 @@ def test_a_model_that_nobody_closes_makes_no_noise_at_the_end():
     code = """
 import asyncio
 from cuecard import Pair
-from cuecard.testing.mock_server import MockServer, Says
+from cuecard.testing.mock_server import MockServer
+from cuecard.testing.replies import Completion
 from threading import Thread
 
 loop = asyncio.new_event_loop()
 Thread(target=loop.run_forever, daemon=True).start()
-server = MockServer([Says("3")])
+server = MockServer([Completion("3")])
 url = asyncio.run_coroutine_threadsafe(server.__aenter__(), loop).result()
 print(Pair(f"{url}#mock", f"{url}#mock").ask("How many?").answer)
 """
