@@ -14,7 +14,7 @@ from cuecard.gateway.replay import entries
 from cuecard.gateway.telemetry.journal import Journal
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.prompt import PROSE
-from cuecard.models.replay import Completion as Scripted
+from cuecard.models.replay import Says as Scripted
 from cuecard.models.replay import ScriptedModel
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion, HttpError

@@ -451,7 +451,8 @@ async def test_an_answer_without_an_end_is_hung_up_on(part: bytes, prompt: Any) 
 
 @pytest.mark.parametrize("prompt", [SHORT, REASON])
 async def test_a_piece_of_many_tokens_counts_as_many(prompt: Any) -> None:
-    async with served(stream(says(" ".join(f"word{place}" for place in range(800)))), Completion("A"), prefill=True) as (model, _):
+    piece = " ".join(f"word{place}" for place in range(800))
+    async with served(stream(says(piece)), Completion("A"), prefill=True) as (model, _):
         heard = await hear(model, prompt, LIMITS)
     assert heard.end.finish_reason in (FinishReason.LENGTH, FinishReason.BUDGET)
 
