@@ -23,7 +23,7 @@ ITEM = Item("7", Question("Which?", (), ("red", "blue"), AnswerKind.CHOICE), ("A
 
 
 def card(placebo: str, item: Item = ITEM) -> str:
-    return change_of(placebo)(CARD, item, lambda: "Another question's card.")
+    return change_of(placebo)(CARD, item, "Another question's card.")
 
 
 def test_each_placebo_takes_away_what_its_name_says():
@@ -42,7 +42,7 @@ def test_a_corrupted_card_has_that_share_of_other_words_and_those_of_a_smaller_s
     long = " ".join(f"cell {number} shows a red {number % 7}" for number in range(400))
 
     def changed(share: float) -> set[int]:
-        said = change_of(f"corrupted({share})")(long, ITEM, lambda: "")
+        said = change_of(f"corrupted({share})")(long, ITEM, "")
         pairs = list(zip(long.split(" "), said.split(" "), strict=True))
         assert all(old.isdigit() == new.isdigit() for old, new in pairs)
         return {place for place, (old, new) in enumerate(pairs) if old != new}
@@ -66,19 +66,19 @@ STEPS = "Let us start at cell 1, as cell 4 is red and cell 2 is blue. It shows a
     ],
 )
 def test_an_altered_card_has_all_words_of_one_class_changed_but_in_its_last_sentence(name, touched):
-    said = change_of(f"altered({name})")(STEPS, ITEM, lambda: "")
+    said = change_of(f"altered({name})")(STEPS, ITEM, "")
     assert said.endswith(" So the answer is 7.")
     pairs = zip(re.findall(r"\w+", STEPS), re.findall(r"\w+", said), strict=True)
     changed = [(old, new) for old, new in pairs if old != new]
     assert {old for old, _ in changed} == touched
     assert {new for _, new in changed} <= touched
-    assert said == change_of(f"altered({name})")(STEPS, ITEM, lambda: "")
+    assert said == change_of(f"altered({name})")(STEPS, ITEM, "")
 
 
 def test_the_only_word_of_its_class_becomes_the_next_one():
-    assert change_of("altered(colours)")("It is red. So it is.", ITEM, lambda: "") == "It is green. So it is."
-    assert change_of("altered(numbers)")("It is 9. So it is.", ITEM, lambda: "") == "It is 10. So it is."
-    assert change_of("altered(numbers)")("", ITEM, lambda: "") == ""
+    assert change_of("altered(colours)")("It is red. So it is.", ITEM, "") == "It is green. So it is."
+    assert change_of("altered(numbers)")("It is 9. So it is.", ITEM, "") == "It is 10. So it is."
+    assert change_of("altered(numbers)")("", ITEM, "") == ""
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,11 @@ def test_where_nobody_knows_what_is_right_nobody_can_say_what_is_wrong():
 @pytest.mark.parametrize("form", list(CardFormat))
 async def test_the_reader_gets_the_placebo_in_its_card_format_and_all_else_as_it_was(form):
     model = ScriptedModel("large", [Says("A"), Says("A")])
-    swapped = CardSwap(model, ITEM, "oracle", form, lambda: "")
+
+    async def foreign() -> str:
+        raise AssertionError("this placebo needs no other card")
+
+    swapped = CardSwap(model, ITEM, "oracle", form, foreign)
     for prompt in (layouts.read(ITEM.question, CARD, form, TAGS), layouts.short(ITEM.question, TAGS)):
         async for _ in swapped.stream(prompt, Limits()):
             pass

@@ -31,7 +31,7 @@ def hands(driver: int) -> list[int]:
         except OSError:  # it has ended meanwhile
             continue
         parents[int(folder.name)] = int(told.rpartition(")")[2].split()[1])
-        if name.startswith(b"ray::Hand"):
+        if name.startswith(b"ray::RayActor"):
             found.append(int(folder.name))
 
     def descends(process: int) -> bool:
@@ -79,7 +79,7 @@ async def test_a_cluster_that_is_not_there_is_said_in_one_line(tmp_path):
 
 
 async def test_a_model_that_does_not_load_on_a_worker_is_told_as_data():
-    told = await ray_workers.Hand(
+    told = await ray_workers.RayActor(
         {"small": {"model": "http://localhost:1/v1#small", "api_key": "${NOT_SET}"}}, True, True
     ).load()
     assert isinstance(told, dict)

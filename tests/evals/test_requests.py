@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -9,13 +10,12 @@ import pytest
 from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.errors import ModelBusy, ModelTimeout
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.evals.arm import parse
+from cuecard.evals.arm import Arm, parse
 from cuecard.evals.item import Item
-from cuecard.evals.runner.compose import Asked, Told, compose
-from cuecard.evals.runner.timed_call import Take, record_of
-from cuecard.evals.runner.timed_call import take as make
+from cuecard.evals.runner.compose import ArmOutcome, Composition, TaskItem
+from cuecard.evals.runner.worker import TimedCall, call_record, timed_call
 from cuecard.evals.storage.database import Record
-from cuecard.evals.storage.requests import Book, Seat, Wanted
+from cuecard.evals.storage.requests import CallRequest, Seat, StoredCalls
 from cuecard.models import prompt as layouts
 from cuecard.models.base import Abilities, Limits
 from cuecard.models.prompt import TAGS, CardFormat
@@ -23,7 +23,7 @@ from cuecard.models.replay import Says, ScriptedModel
 from cuecard.strategies.policy import Policy
 
 ITEM = Item("1", Question("Which?", (), ("red", "blue"), AnswerKind.CHOICE), ("A",), "exact", "1")
-ASKED = Asked("t", ITEM, None)
+AT = TaskItem("t", ITEM, None)
 ABLE = Abilities(True, True, False, True, tuple(CardFormat), TAGS)
 SEATS = {role: Seat(role, role, "1", ABLE) for role in ("small", "large")}
 SHORT, REASON = layouts.short(ITEM.question, TAGS), layouts.reason(ITEM.question, TAGS)
@@ -59,13 +59,17 @@ def call(mode: Mode, answer: str, first_s: float, end_s: float, **changes: objec
     }
 
 
-def told(arm: str, calls: dict[tuple[str, Mode], Record], pace: float | None = None) -> Told:
+def outcome(arm: Arm, stored: StoredCalls) -> ArmOutcome:
+    """The arm, composed from stored calls, all of which are there."""
+    with closing(Composition(AT, [arm], SEATS, stored)) as composition:
+        assert composition.advance() == {}
+    return composition.outcomes[arm.name]
+
+
+def told(arm: str, calls: dict[tuple[str, Mode], Record], pace: float | None = None) -> ArmOutcome:
     """An arm, composed from these calls."""
-    stored = {Wanted(SEATS[role], PROMPTS[mode], Limits()).key: record for (role, mode), record in calls.items()}
-    book = Book(stored.get, pace=pace)
-    found = compose(ASKED, [parse(arm)], {}, SEATS, book)
-    assert not book.missing
-    return found[arm]
+    stored = {CallRequest(SEATS[role], PROMPTS[mode], Limits()).key: record for (role, mode), record in calls.items()}
+    return outcome(parse(arm), StoredCalls(stored.get, pace=pace))
 
 
 CALLS = {
@@ -82,7 +86,7 @@ CALLS = {
 
 
 def key(prompt=SHORT, limits=Limits(), seat=SEATS["small"], answer=None) -> str:
-    return Wanted(seat, prompt, limits, answer).key
+    return CallRequest(seat, prompt, limits, answer).key
 
 
 def test_what_decides_an_answer_decides_the_key():
@@ -107,13 +111,13 @@ def test_what_does_not_decide_it_does_not():
 
 
 def test_a_reasoning_that_ended_within_a_smaller_budget_is_that_budget_s_too():
-    large, small = (Wanted(SEATS["small"], REASON, Limits(reasoning_tokens=count)) for count in (2048, 11))
+    large, small = (CallRequest(SEATS["small"], REASON, Limits(reasoning_tokens=count)) for count in (2048, 11))
     stored = {large.key: call(Mode.REASON, "A", 0.1, 1.0)}
-    assert Book(stored.get, (2048, 11)).get(small) == (large.key, stored[large.key])
+    assert StoredCalls(stored.get, (2048, 11)).get(small) == (large.key, stored[large.key])
     tight = replace(small, limits=Limits(reasoning_tokens=10))
-    assert Book(stored.get, (2048, 10)).get(tight) is None, "it may have been cut there"
+    assert StoredCalls(stored.get, (2048, 10)).get(tight) is None, "it may have been cut there"
     sampled = replace(small, limits=Limits(reasoning_tokens=11, temperature=0.7))
-    assert Book(stored.get, (2048, 11)).get(sampled) is None
+    assert StoredCalls(stored.get, (2048, 11)).get(sampled) is None
 
 
 # --- replay -----------------------------------------------------------------------------------------------------------
@@ -142,7 +146,7 @@ def test_a_card_that_was_read_while_it_was_written_costs_what_a_computed_prompt_
 def test_calls_at_once_take_longer_on_a_machine_that_they_share():
     overlap = told("mutual", CALLS, pace=0.5)  # 0.6 s and 1.2 s of work side by side: both done after 1.8 s
     assert overlap.outcome.total_s == pytest.approx(1.8 + 2.0 + 0.25)
-    small, large = (next(note for note in overlap.notes if note.role == role) for role in ("small", "large"))
+    small, large = (next(note for note in overlap.calls if note.role == role) for role in ("small", "large"))
     assert (small.end_s, large.end_s) == (pytest.approx(1.2), pytest.approx(1.8))
     assert told("mutual/thrifty", CALLS, pace=0.5).outcome.total_s == told("mutual/thrifty", CALLS).outcome.total_s
 
@@ -152,9 +156,9 @@ def test_a_card_that_is_computed_while_it_is_written_costs_a_step_for_each_of_it
     calls = CALLS | {("small", Mode.REASON): written}
     calls["large", Mode.SHORT] = call(Mode.SHORT, "A", 1.0, 1.2, hot_first_token_s=0.3)
     arm = replace(parse("transfer"), policy=Policy(follow_chars=8))
-    stored = {Wanted(SEATS[role], PROMPTS[mode], Limits()).key: record for (role, mode), record in calls.items()}
-    alone, beside = (compose(ASKED, [arm], {}, SEATS, Book(stored.get, pace=pace))["transfer"] for pace in (None, 0.5))
-    [warm] = [note for note in alone.notes if note.mode is Mode.WARM]
+    stored = {CallRequest(SEATS[role], PROMPTS[mode], Limits()).key: record for (role, mode), record in calls.items()}
+    alone, beside = (outcome(arm, StoredCalls(stored.get, pace=pace)) for pace in (None, 0.5))
+    [warm] = [note for note in alone.calls if note.mode is Mode.WARM]
     assert (warm.start_s, warm.end_s) == (pytest.approx(1.0), pytest.approx(1.0 + 0.7 + 0.3)), "the question too"
     assert alone.outcome.total_s == pytest.approx(2.0 + 0.25)
     assert beside.outcome.total_s == pytest.approx(2.0 + 1.0 + 0.25), "a second of work of each beside the other's"
@@ -171,7 +175,7 @@ def test_of_a_card_that_is_cut_nothing_was_computed_ahead_but_the_question():
     assert cut.outcome.total_s - whole.outcome.total_s == pytest.approx(0.7 + 0.5 - 0.25)
     calls = CALLS | {("large", Mode.SHORT): call(Mode.SHORT, "A", 1.0, 1.2, hot_first_token_s=0.3)}
     warmed = told("transfer/keep=1/select=last", calls)
-    assert [note.end_s for note in warmed.notes if note.mode is Mode.WARM] == [pytest.approx(0.7 + 0.3)]
+    assert [note.end_s for note in warmed.calls if note.mode is Mode.WARM] == [pytest.approx(0.7 + 0.3)]
     assert warmed.outcome.handoff_s == pytest.approx(0.3)
     assert warmed.outcome.total_s == pytest.approx(2.4 + 0.5)
 
@@ -180,7 +184,7 @@ def test_what_eager_reasoning_had_cost_when_it_was_cancelled_is_counted():
     calls = CALLS | {("small", Mode.SHORT): call(Mode.SHORT, "A", 0.5, 0.6)}
     agreed = told("mutual/eager", calls)
     assert agreed.outcome.total_s == pytest.approx(1.2)
-    [cancelled] = [note for note in agreed.notes if note.finish_reason is FinishReason.CANCELLED]
+    [cancelled] = [note for note in agreed.calls if note.finish_reason is FinishReason.CANCELLED]
     assert cancelled.usage == Usage(100, 2, 5, 5), "half of the reasoning, and the whole prompt"
     assert cancelled.end_s == pytest.approx(1.2)
 
@@ -188,11 +192,18 @@ def test_what_eager_reasoning_had_cost_when_it_was_cancelled_is_counted():
 def test_an_arm_that_only_began_a_call_needs_it_all_the_same():
     calls = CALLS | {("small", Mode.SHORT): call(Mode.SHORT, "A", 0.5, 0.6)}
     stored = {
-        Wanted(SEATS[role], SHORT, Limits()).key: record for (role, mode), record in calls.items() if mode is Mode.SHORT
+        CallRequest(SEATS[role], SHORT, Limits()).key: record
+        for (role, mode), record in calls.items()
+        if mode is Mode.SHORT
     }
-    book = Book(stored.get)
-    assert compose(ASKED, [parse("mutual/eager")], {}, SEATS, book) == {}
-    assert [wanted.mode for wanted in book.missing.values()] == [Mode.REASON]
+    calls = StoredCalls(stored.get)
+    with closing(Composition(AT, [parse("mutual/eager")], SEATS, calls)) as composition:
+        [request] = composition.advance().values()
+        assert (request.mode, composition.outcomes) == (Mode.REASON, {})
+        calls.add(request.key, call(Mode.REASON, "B", 0.1, 2.0))
+        assert composition.advance() == {}
+    [cancelled] = [each for each in composition.outcomes["mutual/eager"].calls if each.cancelled]
+    assert (cancelled.key, cancelled.end_s) == (request.key, pytest.approx(1.2))
 
 
 def test_a_failure_is_replayed_as_it_was_and_the_arm_degrades_at_its_time():
@@ -208,13 +219,15 @@ def test_a_failure_is_replayed_as_it_was_and_the_arm_degrades_at_its_time():
 # --- making -----------------------------------------------------------------------------------------------------------
 
 
-async def made(says: Says, prompt=REASON, limits=Limits()) -> Take:
-    return await make(ScriptedModel("small", [says]), Wanted(SEATS["small"], prompt, limits), iter(range(99)).__next__)
+async def made(says: Says, prompt=REASON, limits=Limits()) -> TimedCall:
+    return await timed_call(
+        ScriptedModel("small", [says]), CallRequest(SEATS["small"], prompt, limits), iter(range(99)).__next__
+    )
 
 
 async def test_a_call_is_kept_with_its_times_pieces_and_prompt():
     taken = await made(Says("A", "one two", confidence_logprob=-0.5))
-    record = record_of(Wanted(SEATS["small"], REASON, Limits()), taken, None, at_once=1)
+    record = call_record(CallRequest(SEATS["small"], REASON, Limits()), taken, None, at_once=1)
     assert (record["reasoning"], record["answer"], record["answer_logprob"]) == ("one two", "A", -0.5)
     assert [size for _, size in record["pieces"]] == [3, 4]
     assert record["prompt"]["turns"][0]["text"].startswith("Which?")
@@ -223,7 +236,7 @@ async def test_a_call_is_kept_with_its_times_pieces_and_prompt():
 
 async def test_a_failed_call_keeps_what_it_had_said_and_cost():
     taken = await made(Says("A", "one two", error=ModelBusy("no"), after_tokens=1))
-    record = record_of(Wanted(SEATS["small"], REASON, Limits()), taken, None)
+    record = call_record(CallRequest(SEATS["small"], REASON, Limits()), taken, None)
     assert (record["status"], record["error"]["class"], record["reasoning"]) == ("error", "ModelBusy", "one")
     assert record["completion_tokens"] == 1
 
@@ -231,3 +244,41 @@ async def test_a_failed_call_keeps_what_it_had_said_and_cost():
 async def test_a_call_that_hangs_ends_at_its_time_out():
     taken = await made(Says(hangs=True), limits=Limits(timeout_s=0.01))
     assert isinstance(taken.error, ModelTimeout)
+
+
+# --- collecting -------------------------------------------------------------------------------------------------------
+
+
+def collected(arm: str, calls: dict[tuple[str, Mode], Record]) -> tuple[list[list[Mode]], ArmOutcome]:
+    """The modes of the calls that an arm requests at each pause, and what it does once they are stored."""
+    stored, rounds = StoredCalls({}.get), []
+    with closing(Composition(AT, [parse(arm)], SEATS, stored)) as composition:
+        while requests := composition.advance():
+            rounds.append([request.mode for request in requests.values()])
+            for key, request in requests.items():
+                stored.add(key, calls[request.seat.role, request.mode])
+    return rounds, composition.outcomes[arm]
+
+
+@pytest.mark.parametrize(
+    "arm", ["mutual", "mutual/thrifty", "mutual/eager", "transfer", "cascade", "verdict/samples=2"]
+)
+def test_an_arm_that_waited_for_its_calls_has_the_figures_of_one_whose_calls_were_stored(arm):
+    rounds, waited = collected(arm, CALLS | {("large", Mode.REASON): CALLS["small", Mode.REASON]})
+    calls = {call.key: CALLS.get((call.role, call.mode), CALLS["small", Mode.REASON]) for call in waited.calls}
+    at_once = outcome(parse(arm), StoredCalls(calls.get))
+    assert (waited.outcome.total_s, waited.calls) == (at_once.outcome.total_s, at_once.calls)
+    assert sum(map(len, rounds)) == len(calls.keys() - {None})
+
+
+def test_calls_that_begin_at_once_are_requested_at_once_and_others_when_they_are_needed():
+    assert collected("mutual", CALLS)[0] == [[Mode.SHORT, Mode.SHORT], [Mode.REASON], [Mode.READ]]
+    assert collected("mutual/eager", CALLS)[0] == [[Mode.REASON, Mode.SHORT, Mode.SHORT], [Mode.READ]]
+
+
+def test_an_arm_whose_calls_are_never_made_ends_without_an_outcome():
+    composition = Composition(AT, [parse("mutual"), parse("short:large")], SEATS, StoredCalls({}.get))
+    assert len(composition.advance()) == 2
+    assert {arm: len(requests) for arm, requests in composition.waiting.items()} == {"mutual": 2, "short:large": 1}
+    composition.close()
+    assert composition.outcomes == {}

@@ -20,7 +20,7 @@ from cuecard.domain.outcome import LatencyKind
 from cuecard.domain.question import Question
 from cuecard.evals.analysis.untimed_summary import summary_of
 from cuecard.evals.arm import parse_all
-from cuecard.evals.runner.run import Plan, asked, chosen, expected, run
+from cuecard.evals.runner.run import Plan, chosen, expected, run, task_items
 from cuecard.evals.storage.database import Store
 from cuecard.evals.summary.ledger import LedgerError
 from cuecard.evals.summary.summary import summary
@@ -441,7 +441,7 @@ def test_two_items_of_one_id_are_refused():
 
 def test_every_item_has_a_partner_about_something_else():
     plan = Plan([MadeUp(5)], parse_all(["mutual"]), {})
-    partners = [(each.item.id, each.partner.id) for _, each in asked(plan)]
+    partners = [(each.item.id, each.partner.id) for _, each in task_items(plan)]
     assert partners == [("0", "1"), ("1", "0"), ("2", "1"), ("3", "2"), ("4", "3")]
     assert expected(plan) == 5
 

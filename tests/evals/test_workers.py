@@ -1,4 +1,4 @@
-"""A crew: who gets an item, what becomes of the items of a worker that is lost, and when a run has to end."""
+"""A pool: who gets an item, what becomes of the items of a worker that is lost, and when a run has to end."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ from laboratory import LARGE, SMALL, Laboratory, MadeUp, says
 from cuecard.domain.errors import ModelError, ModelUnreachable
 from cuecard.evals.arm import parse_all
 from cuecard.evals.runner.run import MOST_LOST, Plan, run_by
-from cuecard.evals.runner.worker import Maker
-from cuecard.evals.runner.workers import Crew, WorkerLost
+from cuecard.evals.runner.worker import LocalWorker
+from cuecard.evals.runner.workers import WorkerLost, WorkerPool
 from cuecard.models.replay import ScriptedModel
 
 
-class Mortal(Maker):
-    """Dies at its so many-th call, and tells the crew; a replacement joins if there is one."""
+class Mortal(LocalWorker):
+    """Dies at its so many-th call, and tells the pool; a replacement joins if there is one."""
 
-    def __init__(self, crew: Crew, lab: Laboratory, dies_at: int, heirs: list[int]) -> None:
+    def __init__(self, pool: WorkerPool, lab: Laboratory, dies_at: int, heirs: list[int]) -> None:
         models = {
             "small": ScriptedModel("small", says(SMALL, 0.001)),
             "large": ScriptedModel("large", says(LARGE, 0.001)),
         }
         super().__init__(models, alone=True)
-        self.crew, self.lab, self.heirs, self.left = crew, lab, heirs, dies_at
+        self.pool, self.lab, self.heirs, self.left = pool, lab, heirs, dies_at
         self.made = Counter[str]()
 
     async def make(self, order):
         self.left -= 1
         if self.left < 0:
-            if self.crew.lose(self):
+            if self.pool.lose(self):
                 if self.heirs:
-                    await self.crew.join(Mortal(self.crew, self.lab, self.heirs.pop(0), self.heirs), "here")
-                elif self.crew.is_empty:
-                    await self.crew.end(ModelUnreachable("all workers died"))
+                    await self.pool.join(Mortal(self.pool, self.lab, self.heirs.pop(0), self.heirs), "here")
+                elif self.pool.is_empty:
+                    await self.pool.end(ModelUnreachable("all workers died"))
             raise WorkerLost
-        self.lab.options.setdefault("made", []).append(order.wanted.key)
+        self.lab.options.setdefault("made", []).append(order.request.key)
         return await super().make(order)
 
 
 def run(lab: Laboratory, dying: list[int], heirs: list[int]) -> None:
     async def work() -> None:
-        crew = Crew(1, time.perf_counter, len(dying))
+        pool = WorkerPool(1, time.perf_counter, len(dying))
         for dies_at in dying:
-            await crew.join(Mortal(crew, lab, dies_at, heirs), "here")
-        await run_by(crew, Plan([lab.task], parse_all(lab.arms), lab.seats), store, lambda *_: None)
+            await pool.join(Mortal(pool, lab, dies_at, heirs), "here")
+        await run_by(pool, Plan([lab.task], parse_all(lab.arms), lab.seats), store, lambda *_: None)
 
     store = lab.store()
     try:
@@ -96,21 +96,21 @@ def test_an_item_over_which_workers_die_one_after_the_other_ends_the_run(tmp_pat
 
 
 async def test_an_item_goes_to_the_worker_with_fewest_and_waits_for_room():
-    crew, order = Crew(1, time.perf_counter, 2), count()
-    first, second = (Maker({}, alone=True) for _ in range(2))
-    await crew.join(first, "one")
-    await crew.join(second, "two")
-    assert (crew.room, crew.slots) == (2, 2)
-    async with crew.place() as one:
-        async with crew.place() as other:
+    pool, order = WorkerPool(1, time.perf_counter, 2), count()
+    first, second = (LocalWorker({}, alone=True) for _ in range(2))
+    await pool.join(first, "one")
+    await pool.join(second, "two")
+    assert (pool.room, pool.slots) == (2, 2)
+    async with pool.worker() as one:
+        async with pool.worker() as other:
             assert {one.worker, other.worker} == {first, second}
-            waiting = asyncio.create_task(_placed(crew, order))
+            waiting = asyncio.create_task(_placed(pool, order))
             await asyncio.sleep(0)
             assert not waiting.done()
         assert await waiting is other.worker
 
 
-async def _placed(crew: Crew, order) -> object:
-    async with crew.place() as place:
+async def _placed(pool: WorkerPool, order) -> object:
+    async with pool.worker() as place:
         next(order)
         return place.worker

@@ -119,6 +119,10 @@ class Call:
     error: str | None = None
     reasoning_end_s: float | None = None
     """When its reasoning was closed; None where it did not reason, or was stopped before."""
+    key: str | None = None
+    """The cache key of the stored call that it replays."""
+    retries: int = 0
+    """Failed tries before it, where they are counted."""
 
     @property
     def cancelled(self) -> bool:

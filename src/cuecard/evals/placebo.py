@@ -7,7 +7,8 @@ answers after its reasoning stays as it is: in `mutual`, a question that it conf
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from random import Random
 from typing import cast
@@ -21,45 +22,46 @@ from cuecard.models import prompt as layouts
 from cuecard.models.base import Abilities, Event, Limits, Model, Weigher, Weighing
 from cuecard.models.prompt import CardFormat, Prompt
 
-Foreign = Callable[[], str]
-"""Another question's card, looked up when it is needed."""
+Foreign = Callable[[], Awaitable[str]]
+"""Looks up another question's card. May raise BadInput."""
 
 
-def empty(card: str, item: Item, foreign: Foreign) -> str:
+def empty(card: str, item: Item, foreign: str) -> str:
     """No reasoning at all."""
     return ""
 
 
-def shuffled(card: str, item: Item, foreign: Foreign) -> str:
+def shuffled(card: str, item: Item, foreign: str) -> str:
     """The same words in an order by chance (the same for the same item): all that was seen, no argument."""
     words = card.split()
     Random(item.id).shuffle(words)
     return " ".join(words)
 
 
-def truncated(card: str, item: Item, foreign: Foreign) -> str:
+def truncated(card: str, item: Item, foreign: str) -> str:
     """The first half of the words: the argument without its end."""
     words = card.split(" ")
     return " ".join(words[: len(words) // 2])
 
 
-def foreign(card: str, item: Item, foreign: Foreign) -> str:
+def foreign(card: str, item: Item, foreign: str) -> str:
     """What the small model wrote about another question."""
-    return foreign()
+    return foreign
 
 
-def wrong(card: str, item: Item, foreign: Foreign) -> str:
+def wrong(card: str, item: Item, foreign: str) -> str:
     """The card with a wrong answer instead of its last sentence."""
     sentences = re.split(r"(?<=[.!?])\s+", card.strip())
     return " ".join([*sentences[:-1], _ending(wrong_answer(item))])
 
 
-def oracle(card: str, item: Item, foreign: Foreign) -> str:
+def oracle(card: str, item: Item, foreign: str) -> str:
     """The true answer alone."""
     return _ending(_known(item))
 
 
-Change = Callable[[str, Item, Foreign], str]
+Change = Callable[[str, Item, str], str]
+"""From a card, its item and another question's card to the card that is read."""
 PLACEBOS: Mapping[str, Change] = {
     change.__name__: change for change in (empty, shuffled, truncated, foreign, wrong, oracle)
 }
@@ -117,7 +119,7 @@ def _known(item: Item) -> str:
 
 
 def _corrupted(share: float) -> Change:
-    def corrupted(card: str, item: Item, foreign: Foreign) -> str:
+    def corrupted(card: str, item: Item, foreign: str) -> str:
         """Of the card's words this share, drawn by chance, another number or another word of it in their place.
 
         Drawn for the item, so that a smaller share's words are among a larger one's.
@@ -144,7 +146,7 @@ CLASSES: Mapping[str, str] = {
 
 
 def _altered(name: str) -> Change:
-    def altered(card: str, item: Item, foreign: Foreign) -> str:
+    def altered(card: str, item: Item, foreign: str) -> str:
         """Every word of a class before the last sentence becomes another of its class, drawn for the item.
 
         Others of a class are those of the card; where it has only one, the next number, or the word that comes next in
@@ -199,12 +201,15 @@ class CardSwap:
         # nothing of a card that is not going to be read is worth computing ahead
         return replace(self.model.abilities, prefix_sessions=False)
 
-    def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
+    async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
         if prompt.mode is Mode.READ and prompt.card is not None:
-            card = change_of(self.placebo)(prompt.card, self.item, self.foreign)
+            other = await self.foreign() if self.placebo == foreign.__name__ else ""
+            card = change_of(self.placebo)(prompt.card, self.item, other)
             form = self.form or self.abilities.card_formats[0]
             prompt = layouts.read(self.item.question, card, form, self.abilities.style)
-        return self.model.stream(prompt, limits)
+        async with aclosing(self.model.stream(prompt, limits)) as events:
+            async for event in events:
+                yield event
 
     async def warm(self, prompt: Prompt) -> Usage:
         raise Unsupported(f"{self.name} reads another card than the one that is written")

@@ -28,7 +28,7 @@ from cuecard.evals.analysis.untimed_summary import summary_of
 from cuecard.evals.item import Task
 from cuecard.evals.runner import ray_workers
 from cuecard.evals.runner.run import Plan, Progress, run_by
-from cuecard.evals.runner.workers import Crew
+from cuecard.evals.runner.workers import WorkerPool
 from cuecard.evals.storage.database import Record, Store
 from cuecard.evals.storage.requests import Seat
 from cuecard.evals.study import cost_estimate as estimates
@@ -130,12 +130,12 @@ async def _performed(
     console = Console(stderr=True, highlight=False)
     if how.probe and probes.wanted():  # to its end, so that all calls of a run are prompted alike
         await probes.settle(models.values(), wait_s=None, tell=partial(console.print, markup=False))
-    async with _crew(wanted, how, models, console) as (crew, seats):
+    async with _pool(wanted, how, models, console) as (pool, seats):
         plan = wanted.plan(tasks, seats)
         if how.on is not None and how.on.apart:
             plan = replace(plan, share_machine=False)
         if how.dry_run:
-            return await _estimated(wanted, out, replace(plan, at_once=crew.slots), models)
+            return await _estimated(wanted, out, replace(plan, at_once=pool.slots), models)
         about = folder.About(wanted.config(plan), _facts(wanted, how))
         with folder.RunFolder(out, about) as held:
             _tell_beginning(console, held)
@@ -143,7 +143,7 @@ async def _performed(
                 again = held.store.drop_errors()
                 console.print(f"{again.calls} failed calls and {again.answers} answers are made again")
             try:
-                await _run(crew, plan, held.store, console)
+                await _run(pool, plan, held.store, console)
             except asyncio.CancelledError:
                 calls, answers = held.store.counts()
                 kept = f"{calls} calls and {answers} answers are stored in {out}"
@@ -155,14 +155,14 @@ async def _performed(
 
 
 @asynccontextmanager
-async def _crew(
+async def _pool(
     wanted: studies.Study, how: How, models: Mapping[str, Model], console: Console
-) -> AsyncIterator[tuple[Crew, Mapping[str, Seat]]]:
+) -> AsyncIterator[tuple[WorkerPool, Mapping[str, Seat]]]:
     """Who makes the calls, and who sits there."""
     if how.on is None:
         try:
             yield (
-                Crew.of(models, wanted.slots, time.perf_counter, timed=not wanted.batched),
+                WorkerPool.of(models, wanted.slots, time.perf_counter, timed=not wanted.batched),
                 wanted.seats(models),
             )
         finally:
@@ -171,13 +171,13 @@ async def _crew(
         return
     there = ray_workers.Cluster(wanted.models, how.on, wanted.slots, not wanted.batched, console.print)
     try:
-        crew = await there.start()
-        yield crew, there.seats
+        pool = await there.start()
+        yield pool, there.seats
     finally:
         await there.close()
 
 
-async def _run(crew: Crew, plan: Plan, store: Store, console: Console) -> None:
+async def _run(pool: WorkerPool, plan: Plan, store: Store, console: Console) -> None:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -193,7 +193,7 @@ async def _run(crew: Crew, plan: Plan, store: Store, console: Console) -> None:
             far.take(records)
             bar.update(line, total=progress.total, completed=progress.answered, so_far=far.told())
 
-        done = await run_by(crew, plan, store, listen)
+        done = await run_by(pool, plan, store, listen)
     busy = "" if done.busy_share is None else f", slots busy {100 * done.busy_share:.0f}% of the time"
     console.print(f"{done.answered} questions, {done.fresh} of them now; {done.calls} calls made{busy}")
 

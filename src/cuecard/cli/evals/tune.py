@@ -23,7 +23,7 @@ from cuecard.evals.analysis.candidates import (
     observations,
 )
 from cuecard.evals.analysis.tune import Goal, Look, Tuning
-from cuecard.evals.storage.untimed import is_timed
+from cuecard.evals.storage.requests import is_timed
 from cuecard.evals.study import folder
 from cuecard.evals.summary.ledger import Price
 from cuecard.stats.bootstrap import Interval, ratio_interval

@@ -13,7 +13,7 @@ from typing import Any, cast
 from cuecard.evals.analysis.acceptance import from_records, told
 from cuecard.evals.scoring import scorers
 from cuecard.evals.storage.database import Record, Store
-from cuecard.evals.storage.untimed import is_timed
+from cuecard.evals.storage.requests import is_timed
 from cuecard.evals.summary.summary import FATES, interval, summary
 from cuecard.stats.inference import mean
 from cuecard.strategies.policy import Acceptance

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 from cuecard.domain.call import FinishReason, Mode
@@ -21,14 +22,12 @@ from cuecard.evals import model_identity
 from cuecard.evals.arm import Arm, parse_all
 from cuecard.evals.interop.predictions import Places, Reply, Source, asks
 from cuecard.evals.item import Item, Task
-from cuecard.evals.runner.compose import Asked, compose, record_of
+from cuecard.evals.runner.compose import Composition, TaskItem, answer_record
 from cuecard.evals.runner.run import item_record
-from cuecard.evals.runner.scheduler import Caller, together
-from cuecard.evals.runner.timed_call import told
-from cuecard.evals.runner.workers import Crew
+from cuecard.evals.runner.scheduler import Scheduler, together
+from cuecard.evals.runner.workers import PooledWorker, WorkerPool
 from cuecard.evals.storage.database import AnswerRow, CallRow, ItemRow, Record, Row, Store
-from cuecard.evals.storage.requests import TOKENS, Book, Seat, Wanted
-from cuecard.evals.storage.untimed import timeless, untimed
+from cuecard.evals.storage.requests import TOKENS, CallRequest, Seat, StoredCalls, error_record, untimed
 from cuecard.models import prompt as layouts
 from cuecard.models.base import Abilities, Model
 from cuecard.models.prompt import TAGS, CardFormat, Prompt
@@ -142,7 +141,7 @@ class Filled:
 
 async def fill(made: Import, store: Store) -> Filled:
     """Store calls and answers; what is there already stays. Raises CannotStore, BadInput, ModelError (lost reader)."""
-    filled, items = Filled(), _asked(made)
+    filled, items = Filled(), _task_items(made)
     filled.left_out = len(made.known) - len(asks(made.sources))
 
     async def keep(row: CallRow) -> None:
@@ -150,7 +149,7 @@ async def fill(made: Import, store: Store) -> Filled:
 
     at_once = made.reader.at_once if made.reader else 1
     models = {"large": made.reader.model} if made.reader else {}
-    caller, crew = Caller(keep), Crew.of(models, at_once, asyncio.get_running_loop().time)
+    scheduler, pool = Scheduler(keep), WorkerPool.of(models, at_once, asyncio.get_running_loop().time)
     turn = asyncio.Lock()
 
     async def work() -> None:
@@ -159,12 +158,11 @@ async def fill(made: Import, store: Store) -> Filled:
                 item = await asyncio.to_thread(next, items, None)
             if item is None:
                 return
-            async with crew.place() as place:
-                read = partial(caller.make, place=place, running=partial(crew.running, place.machine))
-                await _fill_one(made, store, read, *item, filled)
+            async with pool.worker() as worker:
+                await _fill_one(made, store, scheduler, worker, *item, filled)
 
     await together(*(work() for _ in range(at_once)))
-    filled.calls_made = caller.made
+    filled.calls_made = scheduler.calls
     for arm in made.arms:
         store.note(f"unresolved {made.task.name} {arm.name}", filled.unresolved[arm.name])
     store.note(f"complete {made.task.name}", not any(filled.unresolved.values()))
@@ -172,56 +170,49 @@ async def fill(made: Import, store: Store) -> Filled:
 
 
 async def _fill_one(
-    made: Import, store: Store, read: Callable[[Asked, Book], Awaitable[None]], at: int, asked: Asked, filled: Filled
+    made: Import, store: Store, scheduler: Scheduler, worker: PooledWorker, ord: int, at: TaskItem, filled: Filled
 ) -> None:
-    item = asked.item
-    rows: list[Row] = [ItemRow(asked.task, item.id, at, item_record(item), item.question.images)]
+    item = at.item
+    rows: list[Row] = [ItemRow(at.task, item.id, ord, item_record(item), item.question.images)]
     rows += [
-        CallRow(wanted.key, record)
-        for wanted, record in (_call(made, each, item) for each in made.sources if item.id in each.replies)
+        CallRow(request.key, record)
+        for request, record in (_call(made, each, item) for each in made.sources if item.id in each.replies)
     ]
     await asyncio.to_thread(store.put, rows)
-    book = Book(lambda key: timeless(store.call(key)))
-    answers = await asyncio.to_thread(compose, asked, made.arms, {}, made.seats, book)
-    missing = dict(book.missing)
-    book.missing = {key: each for key, each in missing.items() if each.mode is Mode.READ}
-    if made.reader is not None and book.missing:
-        await read(asked, book)
-        answers = await asyncio.to_thread(compose, asked, made.arms, answers, made.seats, book)
-        missing = dict(book.missing)
-    records = [untimed(record_of(asked, each, LatencyKind.COMPOSED), store.call) for each in answers.values()]
-    await asyncio.to_thread(store.put, [AnswerRow(asked.task, item.id, each["arm"], each) for each in records])
+    calls = StoredCalls(store.call)
+    async with aclosing(Composition(at, made.arms, made.seats, calls)) as composition:
+        requests = await asyncio.to_thread(composition.advance)
+        reads = {key: each for key, each in requests.items() if each.mode is Mode.READ}
+        if made.reader is not None and reads:
+            await scheduler.make(reads, at, calls, worker)
+            await asyncio.to_thread(composition.advance)
+    records = [
+        untimed(answer_record(at, each, LatencyKind.COMPOSED), store.call) for each in composition.outcomes.values()
+    ]
+    await asyncio.to_thread(store.put, [AnswerRow(at.task, item.id, each["arm"], each) for each in records])
     filled.questions += 1
-    for arm in made.arms:
-        if arm.name not in answers:
-            filled.unresolved[arm.name][item.id] = await asyncio.to_thread(_lacks, made, asked, arm, store)
+    for arm, waiting in composition.waiting.items():
+        lacking = sorted({"nobody read the card" if each.mode is Mode.READ else f"no {each.mode} reply of the "
+                          f"{each.seat.role} model" for each in waiting.values()})  # fmt: skip
+        filled.unresolved[arm][item.id] = ", ".join(lacking)
 
 
-def _lacks(made: Import, asked: Asked, arm: Arm, store: Store) -> str:
-    """What is missing for this arm, in words."""
-    book = Book(lambda key: timeless(store.call(key)))
-    compose(asked, [arm], {}, made.seats, book)
-    lacking = sorted({"nobody read the card" if each.mode is Mode.READ else f"no {each.mode} reply of the "
-                      f"{each.seat.role} model" for each in book.missing.values()})  # fmt: skip
-    return ", ".join(lacking)
-
-
-def _asked(made: Import) -> Iterator[tuple[int, Asked]]:
+def _task_items(made: Import) -> Iterator[tuple[int, TaskItem]]:
     """Every question that some file answers, with its images."""
     wanted = asks(made.sources)
     for item in made.task.items():
         if item.id in wanted:
-            yield made.known[item.id].at, Asked(made.task.name, item, None)
+            yield made.known[item.id].at, TaskItem(made.task.name, item, None)
 
 
 # --- calls ------------------------------------------------------------------------------------------------------------
 
 
-def _call(made: Import, source: Source, item: Item) -> tuple[Wanted, Record]:
+def _call(made: Import, source: Source, item: Item) -> tuple[CallRequest, Record]:
     """The call as the store keeps it, under the key by which strategies ask for it."""
     seat, reply = made.seats[source.role], source.replies[item.id]
     layout: Callable[..., Prompt] = layouts.short if source.mode is Mode.SHORT else layouts.reason
-    wanted = Wanted(seat, layout(item.question, seat.abilities.style), POLICY.limits)
+    request = CallRequest(seat, layout(item.question, seat.abilities.style), POLICY.limits)
     failed = ModelError(reply.error, "the file tells no more") if reply.error else None
     record: Record = {
         "model": seat.name,
@@ -230,7 +221,7 @@ def _call(made: Import, source: Source, item: Item) -> tuple[Wanted, Record]:
         "prompt": {"turns": _turns(reply), "opening": None, "answer": None},
         "limits": None,
         "status": "ok" if failed is None else "error",
-        "error": None if failed is None else told(failed),
+        "error": None if failed is None else error_record(failed),
         **dict.fromkeys(("first_token_s", "end_s", "hot_first_token_s", "hot_end_s")),
         "pieces": [],
         "reasoning": _card(reply, source.mode),
@@ -246,7 +237,7 @@ def _call(made: Import, source: Source, item: Item) -> tuple[Wanted, Record]:
         "made_at": None,
         "imported": {"format": made.form, "file": source.path.name, "sha256": source.sha256, "where": reply.where},
     }
-    return wanted, record
+    return request, record
 
 
 def _turns(reply: Reply) -> list[Record]:

@@ -1,25 +1,35 @@
-"""One item answered by every arm in virtual time, from stored calls; or end to end, live; and the records of both."""
+"""One item answered by every arm: from stored calls in virtual time, or end to end with live models.
+
+    collect   every arm runs once; where it needs calls that are not stored, it pauses and requests them
+    make      the requests of all arms of the item are made, stored, and the arms go on where they paused
+    compose   an arm that has paused is replayed from the beginning, all of its calls being stored now
+
+A pause takes no virtual time, so an arm requests exactly the calls that its replay needs, those that it begins and then
+cancels included.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from cuecard import virtual_time
 from cuecard.answers import extract
-from cuecard.domain.call import FinishReason, Mode
+from cuecard.domain.call import Call, Mode
 from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.domain.outcome import LatencyKind, Outcome, Route
 from cuecard.evals.arm import Arm
 from cuecard.evals.item import Item
-from cuecard.evals.placebo import CardSwap
+from cuecard.evals.placebo import CardSwap, Foreign
 from cuecard.evals.runner.contention import Machine
-from cuecard.evals.runner.replay import Note, StoredModel, WatchedModel
+from cuecard.evals.runner.replay import ArmCalls, CallRecorder, RecordedLive, StoredModel
 from cuecard.evals.scoring import scorers
 from cuecard.evals.storage.database import Record
-from cuecard.evals.storage.requests import TOKENS, Book, Missing, Seat, Wanted
+from cuecard.evals.storage.requests import TOKENS, CallRequest, Seat, StoredCalls
 from cuecard.models import prompt as layouts
 from cuecard.models.base import Model
 from cuecard.strategies.policy import Policy, Schedule
@@ -27,25 +37,27 @@ from cuecard.strategies.run import answer
 
 MOST_SAMPLES = 64
 _READ_ROUTES = (Route.TRANSFERRED, Route.STOPPED, Route.JUDGED)
+Requests = dict[str, CallRequest]
+"""Calls by their cache keys."""
 
 
 @dataclass(frozen=True)
-class Told:
+class ArmOutcome:
     """What an arm did with an item. `outcome` is None where it failed, then `error` says why."""
 
     arm: str
     outcome: Outcome | None
     error: CuecardError | None
-    notes: tuple[Note, ...]
+    calls: tuple[Call, ...]
 
     @property
-    def generated(self) -> int:
-        return sum(note.usage.completion_tokens or 0 for note in self.notes)
+    def generated_tokens(self) -> int:
+        return sum(call.usage.completion_tokens or 0 for call in self.calls)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """An item as the arms are asked it; `partner` is another item, whose card is the foreign one."""
+class TaskItem:
+    """An item of a task as arms answer it; `partner` is another item, whose card is the foreign one."""
 
     task: str
     item: Item
@@ -56,147 +68,180 @@ class Asked:
         return f"{self.task}/{self.item.id}"
 
 
-def compose(
-    asked: Asked, arms: Sequence[Arm], known: Mapping[str, Told], seats: Mapping[str, Seat], book: Book
-) -> dict[str, Told]:
-    """`known` and the arms that could be told from what is stored; the book tells what is missing for the others."""
-    told = dict(known)
-    for arm in (arm for arm in arms if arm.name not in told):
+class Composition:
+    """The arms of one item, each in virtual time of its own, so that its times do not depend on others.
+
+    It has to be closed. An arm with `equal` follows the arm that it names.
+    """
+
+    def __init__(self, item: TaskItem, arms: Iterable[Arm], seats: Mapping[str, Seat], stored: StoredCalls) -> None:
+        self._item, self._seats, self._stored = item, seats, stored
+        self.outcomes: dict[str, ArmOutcome] = {}
+        """Of the arms that are done, by name."""
+        self.waiting: dict[str, Requests] = {}
+        """Of the arms that are not, by name: the calls that each waits for."""
+        self._running = {arm.name: self._arm(arm) for arm in arms}
+        self._lock = threading.Lock()
+        """Held while arms run, as a thread goes on after its run was cancelled."""
+
+    def advance(self) -> Requests:
+        """Run each arm until it is done or waits for calls; all calls that are waited for, none when all are done.
+
+        Once some of them are stored, it can be called again, from any thread.
+        """
+        with self._lock:
+            for name, running in list(self._running.items()):
+                try:
+                    self.waiting[name] = next(running)
+                except StopIteration as done:
+                    self.outcomes[name] = done.value
+                    self.waiting.pop(name, None)
+                    del self._running[name]
+        return {key: request for requests in self.waiting.values() for key, request in requests.items()}
+
+    def close(self) -> None:
+        """Arms that are not done end without an outcome. Not while an event loop runs in this thread."""
+        with self._lock:
+            for running in self._running.values():
+                running.close()
+
+    async def aclose(self) -> None:
+        """As `close`."""
+        await asyncio.to_thread(self.close)
+
+    def _arm(self, arm: Arm) -> Generator[Requests, None, ArmOutcome]:
+        """Yields the calls that it waits for, and returns what the arm did."""
         if arm.equal is None:
-            found = _told(asked, arm, arm.policy, seats, book)
-        else:
-            found = _as_many_as_fit(asked, arm, told.get(arm.equal), seats, book)
-        if found is not None:
-            told[arm.name] = found
-    return told
+            return (yield from self._composed(arm, arm.policy))
+        while (measure := self.outcomes.get(arm.equal)) is None:
+            yield {}
+        for samples in range(1, MOST_SAMPLES + 1):
+            outcome = yield from self._composed(arm, replace(arm.policy, samples=samples))
+            # as many samples as are expected to generate no more tokens than the arm that this one is measured by
+            more = outcome.generated_tokens * (samples + 1) / samples
+            if outcome.error is not None or more > measure.generated_tokens:
+                break
+        return outcome
+
+    def _composed(self, arm: Arm, policy: Policy) -> Generator[Requests, None, ArmOutcome]:
+        """The arm replayed from stored calls alone, after as many runs with pauses as that takes: one, as a rule."""
+        while True:
+            calls, has_paused = ArmCalls(self._stored), False
+            run = virtual_time.Run(self._answer(arm, policy, calls))
+            try:
+                # a call that an arm began and then did without is part of its cost all the same
+                while not run.resume() or calls.requests:
+                    requests, calls.requests, has_paused = calls.requests, {}, True
+                    yield requests
+                if not has_paused:
+                    return _outcome(arm.name, run.result, calls.recorders)
+            finally:
+                run.close()
+
+    async def _answer(self, arm: Arm, policy: Policy, calls: ArmCalls) -> Outcome:
+        # what a time-out has cost is in the stored call that ran into it
+        policy = replace(policy, limits=replace(policy.limits, timeout_s=None))
+        machine, overlaps = Machine(self._stored.pace), policy.schedule_of(self._seats) is not Schedule.THRIFTY
+        models: dict[str, Model] = {
+            role: StoredModel(
+                seat,
+                calls,
+                machine,
+                streamed=overlaps and arm.placebo is None,
+                in_pieces=overlaps or policy.early_stop is not None,
+                short=self._short(seat, policy) if overlaps else None,
+                cut=policy.cut is not None,
+            )
+            for role, seat in self._seats.items()
+        }
+
+        async def foreign() -> str:
+            _, record = await calls.fetch(foreign_request(self._item, arm, self._seats))
+            return record["reasoning"] or ""
+
+        models = _with_placebo(models, self._item, arm, foreign)
+        question = self._item.item.question
+        return await answer(question, models, arm.strategy, policy, latency_kind=LatencyKind.COMPOSED)
+
+    def _short(self, seat: Seat, policy: Policy) -> Record | None:
+        """The model's short call about the item, if it is stored."""
+        prompt = layouts.short(self._item.item.question, seat.abilities.style)
+        stored = self._stored.get(CallRequest(seat, prompt, policy.limits))
+        return None if stored is None else stored[1]
 
 
-def _told(asked: Asked, arm: Arm, policy: Policy, seats: Mapping[str, Seat], book: Book) -> Told | None:
-    """One arm, on an event loop of its own, so that its times do not depend on others. None: calls are missing."""
-    notes: list[Note] = []
-    # what a time-out has cost is in the stored call that ran into it
-    unhurried = replace(policy, limits=replace(policy.limits, timeout_s=None))
-    book.stumbled = False
-    machine, overlapping = Machine(book.pace), policy.schedule_of(seats) is not Schedule.THRIFTY
-    models: dict[str, Model] = {
-        role: StoredModel(
-            seat,
-            book,
-            notes,
-            machine,
-            streamed=overlapping and arm.placebo is None,
-            in_pieces=overlapping or policy.early_stop is not None,
-            short=_short(asked, seat, policy, book) if overlapping else None,
-            cut=policy.cut is not None,
-        )
-        for role, seat in seats.items()
-    }
-    models = with_placebo(models, asked, arm, seats, book)
+def _outcome(arm: str, result: Callable[[], Outcome], recorders: Iterable[CallRecorder]) -> ArmOutcome:
+    calls = tuple(recorder.call for recorder in recorders)
     try:
-        outcome, error = virtual_time.run(_answered(asked, arm, unhurried, models, LatencyKind.COMPOSED)), None
-    except Missing:
-        return None
+        return ArmOutcome(arm, result(), None, calls)
     except CuecardError as failure:
-        outcome, error = None, failure
-    # a call that an arm began and then did without is part of its cost all the same
-    if book.stumbled:
-        return None
-    return Told(arm.name, outcome, error, tuple(notes))
+        return ArmOutcome(arm, None, failure, calls)
 
 
-def _short(asked: Asked, seat: Seat, policy: Policy, book: Book) -> Record | None:
-    """The model's short call about the item, if it is stored."""
-    found = book.get(Wanted(seat, layouts.short(asked.item.question, seat.abilities.style), policy.limits))
-    return None if found is None else found[1]
-
-
-async def _answered(
-    asked: Asked, arm: Arm, policy: Policy, models: Mapping[str, Model], kind: LatencyKind | None
-) -> Outcome:
-    return await answer(asked.item.question, models, arm.strategy, policy, latency_kind=kind)
-
-
-def _as_many_as_fit(asked: Asked, arm: Arm, measure: Told | None, seats: Mapping[str, Seat], book: Book) -> Told | None:
-    """As many samples as are expected to generate no more tokens than the arm that this one is measured by."""
-    if measure is None:
-        return None
-    for samples in range(1, MOST_SAMPLES + 1):
-        found = _told(asked, arm, replace(arm.policy, samples=samples), seats, book)
-        if found is None or found.error is not None:
-            return found
-        if found.generated * (samples + 1) / samples > measure.generated:
-            break
-    return found
-
-
-def with_placebo(
-    models: Mapping[str, Model], asked: Asked, arm: Arm, seats: Mapping[str, Seat], book: Book
-) -> dict[str, Model]:
+def _with_placebo(models: Mapping[str, Model], item: TaskItem, arm: Arm, foreign: Foreign) -> dict[str, Model]:
     """The models, the reader's cards changed if the arm wants it so."""
     given = dict(models)
     if arm.placebo is not None and "large" in given:
-
-        def foreign() -> str:
-            return card_of(asked, arm, seats, book)
-
-        given["large"] = CardSwap(given["large"], asked.item, arm.placebo, arm.policy.card, foreign)
+        given["large"] = CardSwap(given["large"], item.item, arm.placebo, arm.policy.card, foreign)
     return given
 
 
-def card_of(asked: Asked, arm: Arm, seats: Mapping[str, Seat], book: Book) -> str:
-    """What the small model wrote about the partner. Raises Missing, BadInput where there is none."""
-    if asked.partner is None:
+def foreign_request(item: TaskItem, arm: Arm, seats: Mapping[str, Seat]) -> CallRequest:
+    """The small model's reasoning about the partner. Raises BadInput where there is none."""
+    if item.partner is None:
         raise BadInput("a foreign card needs another question", "give the task more than one item")
-    style = seats["small"].abilities.style
-    prompt = layouts.reason(asked.partner.question, style)
-    _, record = book.find(Wanted(seats["small"], prompt, arm.policy.limits, about=f"{asked.task}/{asked.partner.id}"))
-    return record["reasoning"] or ""
+    prompt = layouts.reason(item.partner.question, seats["small"].abilities.style)
+    return CallRequest(seats["small"], prompt, arm.policy.limits, about=f"{item.task}/{item.partner.id}")
 
 
-async def live(asked: Asked, arm: Arm, models: Mapping[str, Model], seats: Mapping[str, Seat], book: Book) -> Told:
-    """One arm end to end with living models."""
-    notes: list[Note] = []
+async def live(item: TaskItem, arm: Arm, models: Mapping[str, Model], foreign_card: str | None) -> ArmOutcome:
+    """One arm end to end with live models. `foreign_card`: what the small model wrote about the partner, if known."""
+    recorders: list[CallRecorder] = []
     began = time.perf_counter()
 
     def clock() -> float:
         return time.perf_counter() - began
 
-    watched: dict[str, Model] = {role: WatchedModel(role, model, notes, clock) for role, model in models.items()}
-    watched = with_placebo(watched, asked, arm, seats, book)
+    async def foreign() -> str:
+        if foreign_card is None:
+            raise BadInput("a foreign card needs another question", "give the task more than one item")
+        return foreign_card
+
+    recorded: dict[str, Model] = {role: RecordedLive(role, model, recorders, clock) for role, model in models.items()}
+    recorded = _with_placebo(recorded, item, arm, foreign)
     try:
-        outcome, error = await _answered(asked, arm, arm.policy, watched, None), None
+        outcome = await answer(item.item.question, recorded, arm.strategy, arm.policy)
+        return ArmOutcome(arm.live, outcome, None, tuple(each.call for each in recorders))
     except CuecardError as failure:
-        outcome, error = None, failure
-    return Told(arm.live, outcome, error, tuple(notes))
+        return ArmOutcome(arm.live, None, failure, tuple(each.call for each in recorders))
 
 
 # --- records ----------------------------------------------------------------------------------------------------------
 
 
-def record_of(asked: Asked, told: Told, kind: LatencyKind) -> Record:
+def answer_record(item: TaskItem, done: ArmOutcome, kind: LatencyKind) -> Record:
     """The answer as the store keeps it, scored. An error has no answer and no score; what it cost is there."""
-    item, outcome = asked.item, told.outcome
-    notes = sorted(told.notes, key=lambda note: (note.start_s, note.end_s))
-    latest = max((note.end_s for note in notes), default=0.0)
-    total_s = outcome.total_s if outcome is not None else latest
+    outcome = done.outcome
+    calls = sorted(done.calls, key=lambda call: (call.start_s, call.end_s))
+    total_s = outcome.total_s if outcome is not None else max((call.end_s for call in calls), default=0.0)
     record: Record = {
-        "task": asked.task,
-        "id": item.id,
-        "arm": told.arm,
+        "task": item.task,
+        "id": item.item.id,
+        "arm": done.arm,
         "status": "error" if outcome is None else "degraded" if outcome.route is Route.DEGRADED else "ok",
         "route": None if outcome is None else outcome.route,
-        "reason": str(told.error) if outcome is None else outcome.reason,
+        "reason": str(done.error) if outcome is None else outcome.reason,
         "answer": None if outcome is None else outcome.answer,
-        **_scored(item, outcome, notes),
+        **_scored(item.item, outcome, calls),
         "truncated": outcome is not None and outcome.truncated,
         "confidence": None if outcome is None else outcome.confidence,
         "latency": {
-            "total_s": _round(total_s),
-            "handoff_s": None if outcome is None else _round(outcome.handoff_s),
+            "total_s": _rounded(total_s),
+            "handoff_s": None if outcome is None else _rounded(outcome.handoff_s),
             "kind": kind,
         },
-        "calls": [_call(note, total_s) for note in notes],
-        "attempts": len(notes) + sum(note.retries for note in notes),
+        "calls": [_call_record(call, total_s) for call in calls],
+        "attempts": len(calls) + sum(call.retries for call in calls),
     }
     if outcome is not None:  # counted by the team, and checked against the calls when the summary is made
         record["usage"] = {
@@ -205,47 +250,49 @@ def record_of(asked: Asked, told: Told, kind: LatencyKind) -> Record:
     return record
 
 
-def _scored(item: Item, outcome: Outcome | None, notes: Sequence[Note]) -> dict[str, Any]:
+def _scored(item: Item, outcome: Outcome | None, calls: Sequence[Call]) -> dict[str, Any]:
     """From the raw reply; a failure has none."""
     if outcome is None:
         return {"reply": None, "parsed": False, "score": None, "scores": {}, "scorer": scorers.version()}
-    return scorers.scored(_reply(item, outcome, notes), item)
+    return scorers.scored(_reply(item, outcome, calls), item)
 
 
-def _reply(item: Item, outcome: Outcome, notes: Sequence[Note]) -> str:
-    """The text that the answer was taken from: the reader's on its routes, else the last that says so."""
-    said = [note for note in notes if note.answer and note.mode in (Mode.SHORT, Mode.REASON, Mode.READ, Mode.PROBE)]
+def _reply(item: Item, outcome: Outcome, calls: Sequence[Call]) -> str:
+    """The text that the answer was taken from: the reader's on its routes, else the last that gives this answer."""
+    modes = (Mode.SHORT, Mode.REASON, Mode.READ, Mode.PROBE)
+    replies = [call for call in calls if call.answer and call.mode in modes]
     if outcome.route in _READ_ROUTES:
-        said = [note for note in said if note.mode in (Mode.READ, Mode.PROBE)] or said
+        replies = [call for call in replies if call.mode in (Mode.READ, Mode.PROBE)] or replies
     elif outcome.route in (Route.AGREED, Route.CONFIRMED):
-        said = [note for note in said if note.mode is Mode.SHORT and note.role == "large"] or said
-    for note in reversed(said):
-        found = extract(note.answer, item.question)
-        if outcome.answer in (found.text if found.parsed else note.answer.strip(),):
-            return note.answer.strip()
+        replies = [call for call in replies if call.mode is Mode.SHORT and call.role == "large"] or replies
+    for call in reversed(replies):
+        text = call.answer or ""
+        answer = extract(text, item.question)
+        if outcome.answer == (answer.text if answer.parsed else text.strip()):
+            return text.strip()
     return outcome.answer
 
 
-def _call(note: Note, total_s: float) -> Record:
-    # live: what is cancelled as the answer is given ends a moment after it, by the clock of whoever cleans up
-    end_s = min(note.end_s, total_s)
-    first_s = note.first_token_s
+def _call_record(call: Call, total_s: float) -> Record:
+    # live: what is cancelled as the answer is given ends a moment after it, by the clock of its own clean-up
+    end_s = min(call.end_s, total_s)
+    first_s = call.first_token_s
     return {
-        "role": note.role,
-        "model": note.model,
-        "mode": note.mode,
-        "key": note.key,
-        "start_s": _round(min(note.start_s, end_s)),
-        "first_token_s": None if first_s is None else _round(min(first_s, end_s)),
-        "reasoning_end_s": None if note.reasoning_end_s is None else _round(min(note.reasoning_end_s, end_s)),
-        "end_s": _round(end_s),
-        **{name: getattr(note.usage, name) for name in TOKENS},
-        "finish_reason": note.finish_reason,
-        "cancelled": note.finish_reason is FinishReason.CANCELLED,
-        "error": note.error,
-        "retries": note.retries,
+        "role": call.role,
+        "model": call.model,
+        "mode": call.mode,
+        "key": call.key,
+        "start_s": _rounded(min(call.start_s, end_s)),
+        "first_token_s": None if first_s is None else _rounded(min(first_s, end_s)),
+        "reasoning_end_s": None if call.reasoning_end_s is None else _rounded(min(call.reasoning_end_s, end_s)),
+        "end_s": _rounded(end_s),
+        **{name: getattr(call.usage, name) for name in TOKENS},
+        "finish_reason": call.finish_reason,
+        "cancelled": call.cancelled,
+        "error": call.error,
+        "retries": call.retries,
     }
 
 
-def _round(seconds: float | None) -> float | None:
+def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 7)

@@ -1,7 +1,7 @@
 """Workers on a Ray cluster: processes that load the models themselves, make calls and send records back.
 
-They store nothing: the one writer is the process that evaluates. A worker that dies is replaced, and what it had in
-hand goes to others meanwhile.
+They store nothing: the one writer is the process that evaluates. A worker that dies is replaced, and the items that it
+had in hand go to others meanwhile.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ from cuecard.domain.errors import BadInput, CuecardError, MissingExtra, ModelUnr
 from cuecard.domain.question import Question
 from cuecard.evals import model_identity
 from cuecard.evals.arm import Arm
-from cuecard.evals.runner.compose import Asked
-from cuecard.evals.runner.timed_call import told
-from cuecard.evals.runner.worker import Maker, Order, Worker
-from cuecard.evals.runner.workers import Crew, WorkerLost
+from cuecard.evals.runner.compose import TaskItem
+from cuecard.evals.runner.worker import LocalWorker, Worker, WorkOrder
+from cuecard.evals.runner.workers import WorkerLost, WorkerPool
 from cuecard.evals.storage.database import Record
-from cuecard.evals.storage.requests import Book, Seat, failure
+from cuecard.evals.storage.requests import Seat, error_of, error_record
 from cuecard.models import probe, spec
 from cuecard.models.base import Limits
 
@@ -37,7 +36,7 @@ Specifications = Mapping[str, str | Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Sizes:
-    """How a crew is laid out. `address`: a cluster's, `auto`, or `local`: one on this machine, for this run alone."""
+    """How workers are laid out. `address`: a cluster's, `auto`, or `local`: one on this machine, for this run alone."""
 
     workers: int = 1
     address: str = LOCAL
@@ -53,15 +52,15 @@ class Sizes:
             raise BadInput(f"a process cannot have {self.gpus:g} GPUs")
 
 
-class Hand:
-    """What runs in a process of the cluster: some of the models, at work."""
+class RayActor:
+    """A process of the cluster: makes the calls of some of the models."""
 
     def __init__(self, models: Specifications, alone: bool, timed: bool) -> None:
         self._specifications, self._alone, self._timed = models, alone, timed
-        self._maker: Maker
+        self._worker: LocalWorker
 
     async def load(self) -> tuple[str, dict[str, Seat]] | Record:
-        """Which machine it is, and who sits here; or why the models cannot be loaded."""
+        """Its machine and its models; or the error record of why they cannot be loaded."""
         try:
             models = {role: spec.load(given, role) for role, given in self._specifications.items()}
             if probe.wanted():
@@ -70,18 +69,18 @@ class Hand:
                 role: model_identity.seat(role, self._specifications[role], model) for role, model in models.items()
             }
         except CuecardError as error:
-            return told(error)
-        self._maker = Maker(models, alone=self._alone, timed=self._timed)
+            return error_record(error)
+        self._worker = LocalWorker(models, alone=self._alone, timed=self._timed)
         return socket.gethostname(), seats
 
-    async def make(self, order: Order) -> Record:
-        return await self._maker.make(order)
+    async def make(self, order: WorkOrder) -> Record:
+        return await self._worker.make(order)
 
-    async def live(self, asked: Asked, arm: Arm, seats: Mapping[str, Seat], book: Book) -> Record:
-        return await self._maker.live(asked, arm, seats, book)
+    async def live(self, item: TaskItem, arm: Arm, foreign_card: str | None) -> Record:
+        return await self._worker.live(item, arm, foreign_card)
 
     async def pace(self, questions: Sequence[Question], limits: Limits) -> float | None:
-        return await self._maker.pace(questions, limits)
+        return await self._worker.pace(questions, limits)
 
 
 @dataclass(eq=False)
@@ -89,17 +88,17 @@ class RayWorker:
     """A worker as its run sees it: the processes of its models, by role."""
 
     ray: Any
-    hands: Mapping[str, Any]
+    actors: Mapping[str, Any]
     lost: Callable[[Worker, str], Awaitable[None]]
-    """Hears of its death, and why."""
+    """Called when it has died, with the reason."""
 
-    async def make(self, order: Order) -> Record:
-        made: Record = await self._of(self.hands[order.wanted.seat.role].make.remote(order))
-        return made
+    async def make(self, order: WorkOrder) -> Record:
+        record: Record = await self._of(self.actors[order.request.seat.role].make.remote(order))
+        return record
 
-    async def live(self, asked: Asked, arm: Arm, seats: Mapping[str, Seat], book: Book) -> Record:
-        made: Record = await self._of(self._any.live.remote(asked, arm, seats, book))
-        return made
+    async def live(self, item: TaskItem, arm: Arm, foreign_card: str | None) -> Record:
+        record: Record = await self._of(self._any.live.remote(item, arm, foreign_card))
+        return record
 
     async def pace(self, questions: Sequence[Question], limits: Limits) -> float | None:
         measured: float | None = await self._of(self._any.pace.remote(questions, limits))
@@ -109,20 +108,20 @@ class RayWorker:
         """Raises CuecardError where a model cannot be loaded."""
         machine, seats = "", dict[str, Seat]()
         for each in await asyncio.gather(
-            *(self._of(hand.load.remote()) for hand in dict.fromkeys(self.hands.values()))
+            *(self._of(actor.load.remote()) for actor in dict.fromkeys(self.actors.values()))
         ):
             if not isinstance(each, tuple):
-                raise failure(each)
+                raise error_of(each)
             machine, seats = each[0], seats | each[1]
         return machine, seats
 
     def end(self) -> None:
-        for hand in self.hands.values():
-            self.ray.kill(hand)
+        for actor in self.actors.values():
+            self.ray.kill(actor)
 
     @property
     def _any(self) -> Any:
-        return next(iter(self.hands.values()))
+        return next(iter(self.actors.values()))
 
     async def _of(self, answer: Awaitable[Any]) -> Any:
         try:
@@ -143,21 +142,21 @@ class Cluster:
     at_once: int
     timed: bool
     tell: Callable[[str], None]
-    """Of what became of workers, in words for a person."""
+    """Called with what became of workers, in words for a person."""
     seats: dict[str, Seat] = field(default_factory=dict)
     _ray: Any = None
     _workers: list[RayWorker] = field(default_factory=list)
     _hiring: set[asyncio.Task[None]] = field(default_factory=set)
     _hired: int = 0
 
-    async def start(self) -> Crew:
-        """A crew of which one worker at least is ready. Raises MissingExtra, BadInput, CuecardError of a model."""
+    async def start(self) -> WorkerPool:
+        """A pool in which at least one worker is ready. Raises MissingExtra, BadInput, CuecardError of a model."""
         self._ray = await asyncio.to_thread(_connected, self.sizes, len(self._layout()))
-        self.crew = Crew(self.at_once, time.perf_counter, self.sizes.workers)
+        self.pool = WorkerPool(self.at_once, time.perf_counter, self.sizes.workers)
         for _ in range(self.sizes.workers):
             self._hire()
-        async with self.crew.place():  # or its error is raised
-            return self.crew
+        async with self.pool.worker():  # or its error is raised
+            return self.pool
 
     async def close(self) -> None:
         """All workers end, and a cluster that is only this run's."""
@@ -180,11 +179,11 @@ class Cluster:
 
     async def _joined(self) -> None:
         options = {"num_cpus": 1, "num_gpus": self.sizes.gpus, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
-        kind, hands = self._ray.remote(**options)(Hand), dict[str, Any]()
+        kind, actors = self._ray.remote(**options)(RayActor), dict[str, Any]()
         for roles in self._layout():
             given = {role: _anywhere(self.models[role]) for role in roles}
-            hands |= dict.fromkeys(roles, kind.remote(given, self.at_once == 1, self.timed))
-        worker = RayWorker(self._ray, hands, self._lost)
+            actors |= dict.fromkeys(roles, kind.remote(given, self.at_once == 1, self.timed))
+        worker = RayWorker(self._ray, actors, self._lost)
         self._workers.append(worker)
         try:
             machine, seats = await worker.load()
@@ -198,7 +197,7 @@ class Cluster:
         except CuecardError as error:
             await self._gone(worker, error, str(error))
         else:
-            await self.crew.join(worker, machine)
+            await self.pool.join(worker, machine)
 
     async def _lost(self, worker: Worker, why: str) -> None:
         if worker in self._workers:
@@ -207,14 +206,14 @@ class Cluster:
 
     async def _gone(self, worker: Worker, error: CuecardError | None, why: str) -> None:
         self._workers = [each for each in self._workers if each is not worker]
-        self.crew.lose(worker)
+        self.pool.lose(worker)
         if isinstance(worker, RayWorker):
             worker.end()
         if error is None and self._hired < self.sizes.workers * (1 + ONCE_MORE):
             self._hire()
         elif not self._workers:
             dead = ModelUnreachable(f"all {self._hired} workers died, the last one so: {why}", "look at their machines")
-            await self.crew.end(error or dead)
+            await self.pool.end(error or dead)
         elif error is not None:
             self.tell(f"a worker could not begin: {error}")
 
@@ -233,14 +232,14 @@ def _connected(sizes: Sizes, processes: int) -> Any:
     try:
         ray.init(sizes.address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
     except Exception as error:  # each way not to find a cluster is an error of its own
-        told = f"no Ray cluster at {sizes.address}: {_line(error, 0)}"
-        raise BadInput(told, "give --ray-address, or none for a local one") from error
+        problem = f"no Ray cluster at {sizes.address}: {_line(error, 0)}"
+        raise BadInput(problem, "give --ray-address, or none for a local one") from error
     there = ray.cluster_resources()
     for what, each in {"CPU": 1.0, "GPU": sizes.gpus}.items():
         if there.get(what, 0) < needed * each:
             ray.shutdown()
-            told = f"{needed} processes with {each:g} {what} each do not fit: the cluster has {there.get(what, 0):g}"
-            raise BadInput(told, "take fewer workers")
+            problem = f"{needed} processes with {each:g} {what} each do not fit: the cluster has {there.get(what, 0):g}"
+            raise BadInput(problem, "take fewer workers")
     return ray
 
 

@@ -1,4 +1,4 @@
-"""Models in one arm: stored calls replayed in virtual time, or living models; every call noted as the arm saw it.
+"""The models of one arm: stored calls replayed in virtual time, or live models; every call recorded as the arm saw it.
 
 A replayed call takes as long as it took alone. Which of the times measured for it applies depends on what its arm has
 done before on that model: see `StoredModel`.
@@ -12,11 +12,12 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-from cuecard.domain.call import FinishReason, Mode, Usage
-from cuecard.domain.errors import CuecardError, ModelError, Unsupported
+from cuecard import virtual_time
+from cuecard.domain.call import Call, FinishReason, Mode, Usage
+from cuecard.domain.errors import CuecardError, Unsupported
 from cuecard.evals.runner.contention import Machine
 from cuecard.evals.storage.database import Record
-from cuecard.evals.storage.requests import TOKENS, Book, Seat, Wanted, failure
+from cuecard.evals.storage.requests import TOKENS, CallRequest, Seat, StoredCalls, error_of
 from cuecard.models.base import (
     Abilities,
     AnswerDelta,
@@ -35,66 +36,94 @@ from cuecard.models.prompt import Prompt
 
 Weighed = tuple[tuple[str, float], ...]
 
-# --- what a team of one arm did ---------------------------------------------------------------------------------------
+# --- recording --------------------------------------------------------------------------------------------------------
 
 
 @dataclass
-class Note:
-    """One call as its arm saw it; seconds since the arm began."""
+class CallRecorder:
+    """Builds a `Call` from its events. Clocks count seconds since the arm began."""
 
     role: str
     model: str
     mode: Mode
     start_s: float
     key: str | None = None
-    first_token_s: float | None = None
-    end_s: float = 0.0
+    retries: int = 0
     usage: Usage = field(default_factory=Usage)
     finish_reason: FinishReason = FinishReason.CANCELLED
-    answer_logprob: float | None = None
-    reasoning_end_s: float | None = None
-    reasoning: str = ""
-    answer: str = ""
     error: str | None = None
-    retries: int = 0
+    end_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.first_token_s: float | None = None
+        self.reasoning_end_s: float | None = None
+        self._logprob: float | None = None
+        self._reasoning, self._answer = list[str](), list[str]()
 
     def take(self, event: Event, now_s: float) -> None:
+        """What the event tells of the call."""
         match event:
             case ReasoningDelta(text):
-                self.reasoning += text
+                self._reasoning.append(text)
             case ReasoningEnded():
                 self.reasoning_end_s = now_s
             case AnswerDelta(text):
-                self.answer += text
+                self._answer.append(text)
             case Progress(usage):
                 self.usage = usage
             case Finished(usage, reason, logprob):
-                self.usage, self.finish_reason, self.answer_logprob = usage, reason, logprob
+                self.usage, self.finish_reason, self._logprob = usage, reason, logprob
         if isinstance(event, ReasoningDelta | AnswerDelta) and self.first_token_s is None:
             self.first_token_s = now_s
 
+    @contextmanager
+    def until_it_ends(self, clock: Callable[[], float]) -> Iterator[None]:
+        """Records when the call ends, and the error that ends it."""
+        try:
+            yield
+        except CuecardError as failure:
+            self.finish_reason, self.error = FinishReason.ERROR, str(failure)
+            raise
+        finally:
+            self.end_s = clock()
 
-async def noted(events: AsyncGenerator[Event], note: Note, clock: Callable[[], float]) -> AsyncGenerator[Event]:
-    """The events as they come, and the note kept of them, whatever becomes of the call."""
-    try:
-        async with aclosing(events):
-            async for event in events:
-                note.take(event, clock())
-                yield event
-    except CuecardError as failure:
-        note.finish_reason, note.error = FinishReason.ERROR, str(failure)
-        raise
-    finally:
-        note.end_s = clock()
+    async def watch(self, events: AsyncGenerator[Event], clock: Callable[[], float]) -> AsyncGenerator[Event]:
+        """The events as they come, recorded however the call ends."""
+        with self.until_it_ends(clock):
+            async with aclosing(events):
+                async for event in events:
+                    self.take(event, clock())
+                    yield event
+
+    @property
+    def call(self) -> Call:
+        """The call, once it has ended."""
+        return Call(
+            self.role,
+            self.model,
+            self.mode,
+            self.start_s,
+            self.first_token_s,
+            self.end_s,
+            self.usage,
+            self.finish_reason,
+            "".join(self._reasoning) or None,
+            "".join(self._answer) or None,
+            self._logprob,
+            self.error,
+            self.reasoning_end_s,
+            self.key,
+            self.retries,
+        )
 
 
 @dataclass(frozen=True)
-class WatchedModel:
-    """A living model in one arm, each of its calls noted."""
+class RecordedLive:
+    """A live model in one arm, each of its calls recorded."""
 
     role: str
     model: Model
-    notes: list[Note]
+    recorders: list[CallRecorder]
     clock: Callable[[], float]
 
     @property
@@ -105,52 +134,68 @@ class WatchedModel:
     def abilities(self) -> Abilities:
         return self.model.abilities
 
-    def _note(self, mode: Mode) -> Note:
-        self.notes.append(Note(self.role, self.name, mode, self.clock()))
-        return self.notes[-1]
+    def _recorder(self, mode: Mode) -> CallRecorder:
+        self.recorders.append(CallRecorder(self.role, self.name, mode, self.clock()))
+        return self.recorders[-1]
 
     def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
-        return noted(self.model.stream(prompt, limits), self._note(prompt.mode), self.clock)
+        return self._recorder(prompt.mode).watch(self.model.stream(prompt, limits), self.clock)
 
     @contextmanager
-    def _noted(self, mode: Mode) -> Iterator[Note]:
+    def _prefill(self, mode: Mode) -> Iterator[CallRecorder]:
         """A call that decodes nothing."""
-        note = self._note(mode)
-        try:
-            yield note
-            note.finish_reason = FinishReason.STOP
-        except ModelError as failure:
-            note.finish_reason, note.error = FinishReason.ERROR, str(failure)
-            raise
-        finally:
-            note.end_s = self.clock()
+        recorder = self._recorder(mode)
+        with recorder.until_it_ends(self.clock):
+            yield recorder
+            recorder.finish_reason = FinishReason.STOP
 
     async def warm(self, prompt: Prompt) -> Usage:
-        with self._noted(Mode.WARM) as note:
-            note.usage = await self.model.warm(prompt)
-        return note.usage
+        with self._prefill(Mode.WARM) as recorder:
+            recorder.usage = await self.model.warm(prompt)
+        return recorder.usage
 
     async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[Weighed, Usage]:
-        with self._noted(Mode.WEIGH) as note:
-            weighed, note.usage = await cast(Weigher, self.model).weigh(prompt, answer, by)
-        return weighed, note.usage
+        with self._prefill(Mode.WEIGH) as recorder:
+            weighed, recorder.usage = await cast(Weigher, self.model).weigh(prompt, answer, by)
+        return weighed, recorder.usage
 
     async def score(self, prompt: Prompt, answer: str) -> float:
-        with self._noted(Mode.SCORE):
+        with self._prefill(Mode.SCORE):
             return await self.model.score(prompt, answer)
 
     def forget(self) -> None:
         self.model.forget()
 
     async def aclose(self) -> None:
-        """Whoever has given the model closes it."""
+        """The caller closes the model."""
 
 
 # --- replay -----------------------------------------------------------------------------------------------------------
 
 
+@dataclass
+class ArmCalls:
+    """The calls of one arm: the stored ones that it replays, those it waits for, and each as the arm saw it."""
+
+    stored: StoredCalls
+    requests: dict[str, CallRequest] = field(default_factory=dict)
+    """Calls that are not stored, by their cache keys."""
+    recorders: list[CallRecorder] = field(default_factory=list)
+
+    async def fetch(self, request: CallRequest) -> tuple[str, Record]:
+        """The call's key and record. A call that is not stored is requested, and waited for in no virtual time."""
+        while (stored := self.stored.get(request)) is None:
+            self.requests[request.key] = request
+            await virtual_time.outside()
+        return stored
+
+    def recorder(self, seat: Seat, mode: Mode, key: str | None = None, retries: int = 0) -> CallRecorder:
+        self.recorders.append(CallRecorder(seat.role, seat.name, mode, _now(), key, retries))
+        return self.recorders[-1]
+
+
 class StoredModel:
-    """A model in one arm, in virtual time, that says what it has said before. Raises Missing.
+    """A model in one arm, in virtual time, whose calls are stored ones; the arm pauses until they are.
 
     Calls about one question were made one after the other, so all but the first found the question computed. An arm's
     own first call on this model has to compute it: it takes the difference more that the first one's repetition showed.
@@ -163,8 +208,7 @@ class StoredModel:
     def __init__(
         self,
         seat: Seat,
-        book: Book,
-        notes: list[Note],
+        calls: ArmCalls,
         machine: Machine,
         *,
         streamed: bool,
@@ -172,7 +216,7 @@ class StoredModel:
         short: Record | None = None,
         cut: bool = False,
     ) -> None:
-        self._seat, self._book, self._notes, self._machine = seat, book, notes, machine
+        self._seat, self._calls, self._machine = seat, calls, machine
         self._streamed, self._in_pieces, self._short, self._cut = streamed, in_pieces, short, cut
         self._begun = False
         """This arm has had a token of this model: the question is computed."""
@@ -187,25 +231,23 @@ class StoredModel:
     @property
     def abilities(self) -> Abilities:
         able, short = self._seat.abilities, self._short
-        told = short is not None and short["hot_first_token_s"] is not None
-        return replace(able, prefix_sessions=able.prefix_sessions and self._streamed and told)
+        is_timed = short is not None and short["hot_first_token_s"] is not None
+        return replace(able, prefix_sessions=able.prefix_sessions and self._streamed and is_timed)
 
-    def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
-        key, record = self._book.find(Wanted(self._seat, prompt, limits))
-        note = self._note(prompt.mode, key, record)
-        return noted(self._replayed(record), note, _now)
-
-    def _note(self, mode: Mode, key: str, record: Record) -> Note:
-        note = Note(self._seat.role, self.name, mode, _now(), key, retries=len(record["failures"]))
-        self._notes.append(note)
-        return note
+    async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
+        key, record = await self._calls.fetch(CallRequest(self._seat, prompt, limits))
+        recorder = self._calls.recorder(self._seat, prompt.mode, key, len(record["failures"]))
+        async with aclosing(recorder.watch(self._replayed(record), _now)) as events:
+            async for event in events:
+                yield event
 
     async def _replayed(self, record: Record) -> AsyncGenerator[Event]:
         shift_s, hot, cached = self._times(record)
         if hot or self._cut:  # what is still being computed ahead is needed
             async with self._following:
                 pass
-        first_s, end_s = (record["hot_first_token_s"], record["hot_end_s"]) if hot else _measured(record)
+        times = ("hot_first_token_s", "hot_end_s") if hot else ("first_token_s", "end_s")
+        first_s, end_s = (record[name] for name in times)
         usage, done_s = replace(_usage(record), cached_tokens=cached), 0.0
         yield Started()
         yield Progress(replace(usage, completion_tokens=0, reasoning_tokens=0))
@@ -233,7 +275,7 @@ class StoredModel:
             yield AnswerDelta(record["answer"])
         yield Progress(usage)
         if record["status"] != "ok":
-            raise failure(record["error"])
+            raise error_of(record["error"])
         yield Finished(usage, FinishReason(record["finish_reason"]), record["answer_logprob"])
 
     def _times(self, record: Record) -> tuple[float, bool, int | None]:
@@ -249,39 +291,33 @@ class StoredModel:
     async def warm(self, prompt: Prompt) -> Usage:
         if (short := self._short) is None or (step_s := short["hot_first_token_s"]) is None:
             raise Unsupported(f"nothing tells what {self.name} takes to compute ahead")
-        note = Note(self._seat.role, self.name, Mode.WARM, _now())
-        self._notes.append(note)
+        recorder = self._calls.recorder(self._seat, Mode.WARM)
         cold_s = short["cold"]["extra_s"] if short["cold"] else max(0.0, short["first_token_s"] - step_s)
         extra_s, self._begun, self._followed = 0.0 if self._begun else cold_s, True, True
-        try:
+        with recorder.until_it_ends(_now):
             async with self._following:
                 await self._machine.work(extra_s + step_s)
-            note.usage, note.finish_reason = Usage(completion_tokens=0), FinishReason.STOP
-        finally:
-            note.end_s = _now()
-        return note.usage
+            recorder.usage, recorder.finish_reason = Usage(completion_tokens=0), FinishReason.STOP
+        return recorder.usage
 
     async def score(self, prompt: Prompt, answer: str) -> float:
-        record = await self._prefilled(Wanted(self._seat, prompt, Limits(), answer))
+        record = await self._prefilled(CallRequest(self._seat, prompt, Limits(), answer))
         return float(record["score"])
 
     async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[Weighed, Usage]:
-        record = await self._prefilled(Wanted(self._seat, prompt, Limits(), answer, by))
+        record = await self._prefilled(CallRequest(self._seat, prompt, Limits(), answer, by))
         return tuple((text, weight) for text, weight in record["weighed"]), _usage(record)
 
-    async def _prefilled(self, wanted: Wanted) -> Record:
-        """A call that decodes nothing, once it is over. Raises Missing, and the error it ended in."""
-        key, record = self._book.find(wanted)
-        note = self._note(wanted.mode, key, record)
-        try:
+    async def _prefilled(self, request: CallRequest) -> Record:
+        """A call that decodes nothing, once it is over. Raises the error it ended in."""
+        key, record = await self._calls.fetch(request)
+        recorder = self._calls.recorder(self._seat, request.mode, key, len(record["failures"]))
+        with recorder.until_it_ends(_now):
             await self._machine.work(record["end_s"])
-            note.usage = _usage(record)
-            note.finish_reason = FinishReason.STOP if record["status"] == "ok" else FinishReason.ERROR
-        finally:
-            note.end_s = _now()
+            recorder.usage, recorder.finish_reason = _usage(record), FinishReason.STOP
         if record["status"] != "ok":
-            note.error = record["error"]["message"]
-            raise failure(record["error"])
+            recorder.finish_reason, recorder.error = FinishReason.ERROR, record["error"]["message"]
+            raise error_of(record["error"])
         return record
 
     def forget(self) -> None:
@@ -293,10 +329,6 @@ class StoredModel:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _measured(record: Record) -> tuple[float | None, float]:
-    return record["first_token_s"], record["end_s"]
 
 
 def _usage(record: Record) -> Usage:
@@ -318,12 +350,12 @@ def _until(closed_s: float, first_s: float | None, end_s: float, usage: Usage) -
 def _pieces(record: Record, usage: Usage) -> list[tuple[float, Event]]:
     """The reasoning as it came; tokens so far by the share of its characters."""
     events: list[tuple[float, Event]] = []
-    text, said = record["reasoning"] or "", 0
-    thought = usage.reasoning_tokens
+    text, sent = record["reasoning"] or "", 0
+    reasoned = usage.reasoning_tokens
     for at_s, characters in record["pieces"]:
-        events.append((at_s, ReasoningDelta(text[said : said + characters])))
-        said += characters
-        if thought is not None:
-            so_far = round(thought * said / len(text))
-            events.append((at_s, Progress(replace(usage, completion_tokens=so_far, reasoning_tokens=so_far))))
+        events.append((at_s, ReasoningDelta(text[sent : sent + characters])))
+        sent += characters
+        if reasoned is not None:
+            so_far = round(reasoned * sent / len(text))
+            events.append((at_s, Progress(Usage(usage.prompt_tokens, usage.cached_tokens, so_far, so_far))))
     return events

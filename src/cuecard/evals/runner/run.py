@@ -1,7 +1,8 @@
 """A run: every arm answers every item from calls that are made once; it goes on where it stopped, however it stopped.
 
-What is missing for an item is made live, stored, and the arms are replayed until nothing is missing. At one call at
-once, one item is in work at a time and models forget between items, so that times are those of a first question.
+An item's arms request the calls that are not stored, these are made, and the answers are composed from them: see
+`compose`. At one call at once, one item is in work at a time and models forget between items, so that times are those
+of a first question.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
@@ -22,13 +23,11 @@ from cuecard.evals.arm import Arm, budgets
 from cuecard.evals.item import Item, Task
 from cuecard.evals.placebo import foreign
 from cuecard.evals.runner import contention
-from cuecard.evals.runner.compose import Asked, Told, card_of, compose, record_of
-from cuecard.evals.runner.scheduler import Caller, together
-from cuecard.evals.runner.workers import Crew, Place, WorkerLost
-from cuecard.evals.storage.database import AnswerRow, ItemRow, Record, Store
-from cuecard.evals.storage.requests import Book, Seat
-from cuecard.evals.storage.untimed import untimed
-from cuecard.evals.storage.writer import Writer
+from cuecard.evals.runner.compose import ArmOutcome, Composition, TaskItem, answer_record, foreign_request
+from cuecard.evals.runner.scheduler import Scheduler, together
+from cuecard.evals.runner.workers import PooledWorker, WorkerLost, WorkerPool
+from cuecard.evals.storage.database import AnswerRow, ItemRow, Record, RowWriter, Store
+from cuecard.evals.storage.requests import Seat, StoredCalls, untimed
 from cuecard.models.base import Model
 from cuecard.strategies.policy import Schedule
 
@@ -42,7 +41,7 @@ LOOK_BACK = 8
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked, of whom, how. `limit` and `sample` choose items of each task."""
+    """Tasks, arms and models of a run. `limit` and `sample` choose items of each task."""
 
     tasks: Sequence[Task]
     arms: Sequence[Arm]
@@ -65,7 +64,7 @@ class Progress:
     total: int | None
     answered: int = 0
     fresh: int = 0
-    """Items of which something was made in this process."""
+    """Items that were answered by some arm in this process."""
     calls: int = 0
     began_s: float = field(default_factory=time.perf_counter)
     busy_share: float | None = None
@@ -73,19 +72,20 @@ class Progress:
 
 
 Listen = Callable[[Progress, Sequence[Record]], None]
-"""Hears of every item that is answered, with its answers' records."""
+"""Called after every item, with its answers' records."""
 
 
 async def run(plan: Plan, models: Mapping[str, Model], store: Store, listen: Listen) -> Progress:
     """`run_by` this process alone."""
-    return await run_by(Crew.of(models, plan.at_once, time.perf_counter, timed=not plan.batched), plan, store, listen)
+    pool = WorkerPool.of(models, plan.at_once, time.perf_counter, timed=not plan.batched)
+    return await run_by(pool, plan, store, listen)
 
 
-async def run_by(crew: Crew, plan: Plan, store: Store, listen: Listen) -> Progress:
+async def run_by(pool: WorkerPool, plan: Plan, store: Store, listen: Listen) -> Progress:
     """Answer what is not answered yet. Raises CannotStore, ModelError (a model is lost), BadInput (broken data)."""
-    writer = Writer(store)
-    caller = Caller(writer.put, plan.backoff_s, not plan.batched)
-    runner = _Runner(plan, crew, store, writer, caller, listen, Progress(expected(plan)))
+    writer = RowWriter(store)
+    scheduler = Scheduler(writer.put, plan.backoff_s, not plan.batched)
+    runner = _Runner(plan, pool, store, writer, scheduler, listen, Progress(expected(plan)))
     writing = asyncio.create_task(writer.work())
     working = asyncio.create_task(runner.all())
     try:
@@ -102,19 +102,19 @@ async def run_by(crew: Crew, plan: Plan, store: Store, listen: Listen) -> Progre
     for task in plan.tasks:
         store.note(f"complete {task.name}", True)
     progress = runner.progress
-    progress.calls = caller.made
+    progress.calls = scheduler.calls
     took_s = time.perf_counter() - progress.began_s
-    progress.busy_share = crew.busy_s / (crew.slots * took_s) if progress.calls else None
+    progress.busy_share = pool.busy_s / (pool.slots * took_s) if progress.calls else None
     return progress
 
 
 @dataclass
 class _Runner:
     plan: Plan
-    crew: Crew
+    pool: WorkerPool
     store: Store
-    writer: Writer
-    caller: Caller
+    writer: RowWriter
+    scheduler: Scheduler
     listen: Listen
     progress: Progress
     pacing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -124,11 +124,11 @@ class _Runner:
         if self.plan.live:
             await self._each(self._live)
 
-    async def _each(self, work: Callable[[int, Asked], Awaitable[None]]) -> None:
-        """Work on every item, as many at once as the crew has room for."""
-        items, turn = asked(self.plan), asyncio.Lock()
+    async def _each(self, work: Callable[[int, TaskItem], Awaitable[None]]) -> None:
+        """Work on every item, as many at once as the pool has room for."""
+        items, turn = task_items(self.plan), asyncio.Lock()
 
-        async def worker() -> None:
+        async def work_on() -> None:
             while True:
                 async with turn:
                     item = await asyncio.to_thread(next, items, None)
@@ -136,100 +136,95 @@ class _Runner:
                     return
                 await work(*item)
 
-        await together(*(worker() for _ in range(self.crew.room)))
+        await together(*(work_on() for _ in range(self.pool.room)))
 
-    async def _compose(self, ord: int, asked: Asked) -> None:
-        item, task = asked.item, asked.task
-        done = self.store.answered(task, item.id)
-        todo = [arm for arm in self.plan.arms if arm.name not in done]
+    async def _compose(self, ord: int, at: TaskItem) -> None:
+        answered = self.store.answered(at.task, at.item.id)
+        todo = [arm for arm in self.plan.arms if arm.name not in answered]
         if todo or self.plan.sample is not None:
-            images = item.question.images if todo else ()
-            await self.writer.put(ItemRow(task, item.id, ord, item_record(item), images))
-        records = [self._stored(asked, arm.name) for arm in self.plan.arms if arm.name in done]
+            images = at.item.question.images if todo else ()
+            await self.writer.put(ItemRow(at.task, at.item.id, ord, item_record(at.item), images))
+        stored = (self.store.answer(at.task, at.item.id, arm.name) for arm in self.plan.arms if arm.name in answered)
+        records = [record for record in stored if record is not None]
         if todo:
-            records += await self._told(asked, todo)
+            records += await self._answers(at, todo)
         self.progress.answered += 1
         self.progress.fresh += bool(todo)
         self.listen(self.progress, records)
 
-    async def _told(self, asked: Asked, arms: Sequence[Arm]) -> list[Record]:
-        book = Book(self.store.call, budgets(self.plan.arms), await self._pace(asked, arms))
+    async def _answers(self, at: TaskItem, arms: Sequence[Arm]) -> list[Record]:
+        """These arms' answers, stored too."""
+        calls = StoredCalls(self.store.call, budgets(self.plan.arms), await self._pace(at, arms))
         measures = {arm.equal for arm in arms}
         needed = [arm for arm in self.plan.arms if arm in arms or arm.name in measures]
-        told: dict[str, Told] = {}
+        async with aclosing(Composition(at, needed, self.plan.seats, calls)) as composition:
 
-        async def work(place: Place) -> None:
-            while True:  # on a thread, as virtual time is an event loop of its own
-                told.update(await asyncio.to_thread(compose, asked, needed, told, self.plan.seats, book))
-                if not book.missing:
-                    return
-                await self.caller.make(asked, book, place, lambda: self.crew.running(place.machine))
+            async def work(worker: PooledWorker) -> None:
+                # on a thread, as virtual time is an event loop of its own
+                while requests := await asyncio.to_thread(composition.advance):
+                    await self.scheduler.make(requests, at, calls, worker)
 
-        await self._placed(asked, work)
-        return await self._keep(asked, [told[arm.name] for arm in arms], book)
+            await self._by_a_worker(at, work)
+        outcomes = [composition.outcomes[arm.name] for arm in arms]
+        records = await asyncio.to_thread(self._records, at, outcomes, calls)
+        for record in records:
+            await self.writer.put(AnswerRow(at.task, at.item.id, record["arm"], record))
+        return records
 
-    async def _placed(self, asked: Asked, work: Callable[[Place], Awaitable[None]]) -> None:
-        """Work with one worker, or with another if that one is lost; what was made by then is there already."""
+    def _records(self, at: TaskItem, outcomes: Sequence[ArmOutcome], calls: StoredCalls) -> list[Record]:
+        records = [answer_record(at, each, LatencyKind.COMPOSED) for each in outcomes]
+        return [untimed(record, calls.call) for record in records] if self.plan.batched else records
+
+    async def _by_a_worker(self, at: TaskItem, work: Callable[[PooledWorker], Awaitable[None]]) -> None:
+        """Work with one worker, or with another if that one is lost; the calls made by then are stored already."""
         for _ in range(MOST_LOST):
             with suppress(WorkerLost):
-                async with self.crew.place() as place:
-                    return await work(place)
-        told = f"{MOST_LOST} workers died one after the other over {asked.name}"
-        raise ModelError(told, "look at their machines' memory and logs; the same command goes on then")
+                async with self.pool.worker() as worker:
+                    return await work(worker)
+        why = f"{MOST_LOST} workers died one after the other over {at.name}"
+        raise ModelError(why, "look at their machines' memory and logs; the same command goes on then")
 
-    async def _pace(self, about: Asked, arms: Sequence[Arm]) -> float | None:
+    async def _pace(self, at: TaskItem, arms: Sequence[Arm]) -> float | None:
         """What a call keeps of its pace beside another, measured once a run; None where none runs beside another."""
         schedules = {arm.policy.schedule_of(self.plan.seats) for arm in arms}
         if not self.plan.share_machine or schedules == {Schedule.THRIFTY}:
             return None
         async with self.pacing:
             if PACE not in (notes := self.store.notes()):
-                first = [each.item.question for _, each in islice(asked(self.plan), contention.PAIRS)]
+                first = [each.item.question for _, each in islice(task_items(self.plan), contention.PAIRS)]
 
-                async def work(place: Place) -> None:
-                    self.store.note(PACE, await place.worker.pace(first, arms[0].policy.limits))
+                async def work(pooled: PooledWorker) -> None:
+                    self.store.note(PACE, await pooled.worker.pace(first, arms[0].policy.limits))
 
-                await self._placed(about, work)
+                await self._by_a_worker(at, work)
                 notes = self.store.notes()
         pace: float | None = notes[PACE]
         return pace
 
-    async def _live(self, ord: int, asked: Asked) -> None:
-        done, arms = self.store.answered(asked.task, asked.item.id), self.plan.arms
+    async def _live(self, ord: int, at: TaskItem) -> None:
+        answered, arms = self.store.answered(at.task, at.item.id), self.plan.arms
         turn = ord % len(arms)  # what a machine does over time meets every arm alike
         for arm in (*arms[turn:], *arms[:turn]):
-            if arm.live not in done and arm.equal is None:
-                await self._placed(asked, partial(self._live_arm, asked, arm))
+            if arm.live not in answered and arm.equal is None:
+                await self._by_a_worker(at, partial(self._live_arm, at, arm))
         self.listen(self.progress, [])
 
-    async def _live_arm(self, asked: Asked, arm: Arm, place: Place) -> None:
-        book = Book(self.store.call, budgets(self.plan.arms))
-        if arm.placebo == foreign.__name__:
-            with suppress(BadInput):
-                card_of(asked, arm, self.plan.seats, book)
-        async with place.slots.use("live"):
-            record = await place.worker.live(asked, arm, self.plan.seats, book.alone())
-        await self.writer.put(AnswerRow(asked.task, asked.item.id, record["arm"], record))
-
-    async def _keep(self, asked: Asked, told: Sequence[Told], book: Book) -> list[Record]:
-        records = await asyncio.to_thread(lambda: [record_of(asked, each, LatencyKind.COMPOSED) for each in told])
-        if self.plan.batched:
-            records = [untimed(record, book.call) for record in records]
-        for record in records:
-            await self.writer.put(AnswerRow(asked.task, asked.item.id, record["arm"], record))
-        return records
-
-    def _stored(self, asked: Asked, arm: str) -> Record:
-        record = self.store.answer(asked.task, asked.item.id, arm)
-        assert record is not None
-        return record
+    async def _live_arm(self, at: TaskItem, arm: Arm, pooled: PooledWorker) -> None:
+        card = None
+        if arm.placebo == foreign.__name__ and at.partner is not None:
+            calls = StoredCalls(self.store.call, budgets(self.plan.arms))
+            if (stored := calls.get(foreign_request(at, arm, self.plan.seats))) is not None:
+                card = stored[1]["reasoning"] or ""
+        async with pooled.slots.use("live"):
+            record = await pooled.worker.live(at, arm, card)
+        await self.writer.put(AnswerRow(at.task, at.item.id, record["arm"], record))
 
 
 # --- items ------------------------------------------------------------------------------------------------------------
 
 
 def expected(plan: Plan) -> int | None:
-    """How many items there will be, where the tasks tell."""
+    """How many items there will be, where the tasks know it."""
     total = 0
     for task in plan.tasks:
         if task.count is None and plan.limit is None:
@@ -238,17 +233,17 @@ def expected(plan: Plan) -> int | None:
     return total
 
 
-def asked(plan: Plan) -> Iterator[tuple[int, Asked]]:
+def task_items(plan: Plan) -> Iterator[tuple[int, TaskItem]]:
     """Every chosen item of every task with its place, and the item before it of the same kind about something else."""
     return chain.from_iterable(_of_task(task, plan) for task in plan.tasks)
 
 
-def _of_task(task: Task, plan: Plan) -> Iterator[tuple[int, Asked]]:
+def _of_task(task: Task, plan: Plan) -> Iterator[tuple[int, TaskItem]]:
     items = chosen(task, plan.limit, plan.sample)
     first = list(islice(items, 2))
     before = deque(first[1:], LOOK_BACK)  # the first item has nothing before it, so it is given what comes after
     for ord, item in enumerate(chain(first, items)):
-        yield ord, Asked(task.name, item, _partner(item, before))
+        yield ord, TaskItem(task.name, item, _partner(item, before))
         before.append(item)
 
 
@@ -256,8 +251,8 @@ def _partner(item: Item, before: Iterable[Item]) -> Item | None:
     """The latest other item that is about something else, one of the same kind first."""
     others = [each for each in before if each.cluster != item.cluster]
     alike = [each for each in others if each.question.kind is item.question.kind]
-    found = alike or others
-    return found[-1] if found else None
+    partners = alike or others
+    return partners[-1] if partners else None
 
 
 def chosen(task: Task, limit: int | None, sample: int | None) -> Iterator[Item]:

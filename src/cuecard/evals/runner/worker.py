@@ -1,58 +1,54 @@
-"""A worker: models, and what they hold computed of the questions that they were asked about last."""
+"""A worker: makes calls of its models, timed, and keeps account of the questions that each model has computed."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, cast
 
-from cuecard.domain.call import Mode
-from cuecard.domain.errors import ModelError
+from cuecard.domain.call import Call, FinishReason, Mode
+from cuecard.domain.errors import BadInput, CuecardError, ModelError, ModelTimeout
 from cuecard.domain.outcome import LatencyKind
 from cuecard.domain.question import Question
 from cuecard.evals.arm import Arm
 from cuecard.evals.runner import compose, contention
-from cuecard.evals.runner.timed_call import Take, record_of, take
+from cuecard.evals.runner.compose import TaskItem
+from cuecard.evals.runner.replay import CallRecorder
 from cuecard.evals.storage.database import Record
-from cuecard.evals.storage.requests import Book, Seat, Wanted
-from cuecard.models.base import Limits, Model
+from cuecard.evals.storage.requests import TOKENS, CallRequest, error_record
+from cuecard.models.base import Limits, Model, ReasoningDelta, Weigher
 from cuecard.models.prompt import Prompt
 
 HOT = (Mode.SHORT, Mode.READ)
+"""Calls that are repeated to see what they take with their prompt computed."""
 MOST_VISITS = 4096
+MOST_PIECES = 256
 
 
 @dataclass(frozen=True)
-class Before:
-    """The short call about a question, made by another worker or an earlier process."""
-
-    prompt: Prompt
-    record: Record
-
-
-@dataclass(frozen=True)
-class Order:
+class WorkOrder:
     """A call to be made. `about`: the item that it is about; `at_once`: calls that run on the machine meanwhile."""
 
-    wanted: Wanted
+    request: CallRequest
     about: str
-    before: Before | None
+    short: tuple[Prompt, Record] | None
+    """The model's short call about the item, where one is stored: another worker or process may have made it."""
     at_once: int
     failures: tuple[Record, ...] = ()
 
 
 class Worker(Protocol):
-    """Where calls are made. What it gives back are records: it stores nothing. Each may raise `crew.WorkerLost`."""
+    """Where calls are made. It returns records and stores nothing. Each method may raise `workers.WorkerLost`."""
 
-    async def make(self, order: Order) -> Record:
+    async def make(self, order: WorkOrder) -> Record:
         """One call, tried once; its failure is part of the record."""
         ...
 
-    async def live(self, asked: compose.Asked, arm: Arm, seats: Mapping[str, Seat], book: Book) -> Record:
+    async def live(self, item: TaskItem, arm: Arm, foreign_card: str | None) -> Record:
         """One arm end to end: the answer's record, measured."""
         ...
 
@@ -71,8 +67,8 @@ class Visit:
     """The short call that found nothing computed, and its repetition."""
 
 
-class Maker:
-    """Models in this process, at work. `alone`: one call runs at a time, and models forget between items.
+class LocalWorker:
+    """Models in this process. `alone`: one call runs at a time, and models forget between items.
 
     `timed`: calls are repeated to see what computing the question costs.
     """
@@ -81,44 +77,44 @@ class Maker:
         self._models, self._alone, self._timed = models, alone, timed
         self._visits = OrderedDict[tuple[str, str], Visit]()
         self._at: dict[str, str] = {}
-        """By role, the item that was asked about last."""
+        """By role, the item of the latest call."""
 
-    async def make(self, order: Order) -> Record:
+    async def make(self, order: WorkOrder) -> Record:
         """As `Worker.make`."""
-        wanted = order.wanted
-        seat, model = wanted.seat, self._models[wanted.seat.role]
+        request = order.request
+        seat, model = request.seat, self._models[request.seat.role]
         visit = await self._visit(order)
         keeps = seat.abilities.prefix_sessions
         warm = keeps and visit.begun
-        made = await take(model, wanted, time.perf_counter)
-        again: Take | None = None
-        if self._timed and keeps and wanted.mode in HOT and made.error is None:
-            again = await take(model, wanted, time.perf_counter)
-        visit.begun = visit.begun or made.error is None
+        first = await timed_call(model, request, time.perf_counter)
+        again: TimedCall | None = None
+        if self._timed and keeps and request.mode in HOT and first.error is None:
+            again = await timed_call(model, request, time.perf_counter)
+        visit.begun = visit.begun or first.error is None
         facts: Record = {"warm": warm, "cold": cold(visit.first) if warm else None, "at_once": order.at_once}
         facts |= {"failures": list(order.failures), "made_at": round(time.time(), 3)}
-        record = record_of(wanted, made, again, **facts)
-        if record["status"] == "ok" and wanted.mode is Mode.SHORT and not warm:
+        record = call_record(request, first, again, **facts)
+        if record["status"] == "ok" and request.mode is Mode.SHORT and not warm:
             visit.first = record
         return record
 
-    async def live(self, asked: compose.Asked, arm: Arm, seats: Mapping[str, Seat], book: Book) -> Record:
+    async def live(self, item: TaskItem, arm: Arm, foreign_card: str | None) -> Record:
         """As `Worker.live`."""
         if self._alone:
             self._at.clear()
             for model in self._models.values():
                 model.forget()
-        told = await compose.live(asked, arm, self._models, seats, book)
-        return await asyncio.to_thread(compose.record_of, asked, told, LatencyKind.MEASURED)
+        outcome = await compose.live(item, arm, self._models, foreign_card)
+        return await asyncio.to_thread(compose.answer_record, item, outcome, LatencyKind.MEASURED)
 
     async def pace(self, questions: Sequence[Question], limits: Limits) -> float | None:
         """As `Worker.pace`."""
         self._at.clear()
         return await contention.pace(self._models, questions, limits, time.perf_counter)
 
-    async def _visit(self, order: Order) -> Visit:
+    async def _visit(self, order: WorkOrder) -> Visit:
         """The calls about this item on this model, the model being as if they had just been made."""
-        role, about = order.wanted.seat.role, order.wanted.about or order.about
+        role, about = order.request.seat.role, order.request.about or order.about
         if self._alone and self._at.get(role) != about:  # with others under way nothing may be forgotten
             self._models[role].forget()
             self._visits.pop((role, about), None)
@@ -128,11 +124,12 @@ class Maker:
         visit = self._visits[role, about] = Visit()
         if len(self._visits) > MOST_VISITS:
             self._visits.popitem(last=False)
-        if self._timed and (before := order.before) is not None:
-            # somebody else has made it: the question is computed again, so that times are as they would be
+        if self._timed and order.short is not None:
+            # the question is computed again, so that times are as if the short call had been made here
+            prompt, record = order.short
             with suppress(ModelError):
-                await self._models[role].warm(before.prompt)
-                visit.begun, visit.first = True, None if before.record["warm"] else before.record
+                await self._models[role].warm(prompt)
+                visit.begun, visit.first = True, None if record["warm"] else record
         return visit
 
 
@@ -142,3 +139,94 @@ def cold(first: Record | None) -> Record | None:
         return None
     extra_s = max(0.0, first["first_token_s"] - first["hot_first_token_s"])
     return {"extra_s": extra_s, "cached_tokens": first["cached_tokens"]}
+
+
+# --- one call ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TimedCall:
+    """One call, made alone; seconds since it began. `pieces`: when how many characters of reasoning came."""
+
+    call: Call
+    pieces: list[tuple[float, int]]
+    score: float | None
+    weighed: list[tuple[str, float]] | None
+    error: CuecardError | None
+
+
+async def timed_call(model: Model, request: CallRequest, clock: Callable[[], float]) -> TimedCall:
+    """Make a call of a live model. Its failure is part of the result; everything else is raised."""
+    began, pieces, score, weighed = clock(), list[tuple[float, int]](), None, None
+    error: CuecardError | None = None
+    recorder = CallRecorder(request.seat.role, request.seat.name, request.mode, 0.0)
+    try:
+        async with asyncio.timeout(request.limits.timeout_s):
+            if request.by is not None:
+                weights, recorder.usage = await cast(Weigher, model).weigh(
+                    request.prompt, request.answer or "", request.by
+                )
+                weighed = [(text, round(weight, 6)) for text, weight in weights]
+                recorder.finish_reason = FinishReason.STOP
+            elif request.answer is not None:
+                score = await model.score(request.prompt, request.answer)
+                recorder.finish_reason = FinishReason.STOP
+            else:
+                async with aclosing(model.stream(request.prompt, request.limits)) as events:
+                    async for event in events:
+                        recorder.take(event, now_s := clock() - began)
+                        if isinstance(event, ReasoningDelta):
+                            pieces.append((round(now_s, 6), len(event.text)))
+    except TimeoutError:
+        error = ModelTimeout(f"{request.seat.name} took longer than {request.limits.timeout_s:g} s")
+    except (ModelError, BadInput) as failed:
+        error = failed
+    recorder.end_s = clock() - began
+    return TimedCall(recorder.call, pieces, score, weighed, error)
+
+
+def call_record(request: CallRequest, first: TimedCall, again: TimedCall | None, **facts: Any) -> Record:
+    """What the store keeps of a call and of its repetition with the prompt computed.
+
+    `facts`: `warm` (it found the question computed), `cold` (what it would have cost more without), `at_once` (calls
+    that ran then), `failures` (tries before it), `made_at`.
+    """
+    call, error = first.call, first.error
+    hot = again.call if again is not None and again.error is None else None
+    turns = [
+        {"role": turn.role, "text": turn.text, "images": [image.digest for image in turn.images]}
+        for turn in request.prompt.turns
+    ]
+    return {
+        "model": request.seat.name,
+        "mode": request.mode,
+        "prompt": {"turns": turns, "opening": request.prompt.opening, "answer": request.answer},
+        "limits": request.limits.as_object(),
+        "status": "ok" if error is None else "error",
+        "error": None if error is None else error_record(error),
+        "first_token_s": _rounded(call.first_token_s),
+        "end_s": _rounded(call.end_s),
+        "reasoning_end_s": _rounded(call.reasoning_end_s),
+        "hot_first_token_s": None if hot is None else _rounded(hot.first_token_s),
+        "hot_end_s": None if hot is None else _rounded(hot.end_s),
+        "pieces": _thinned(first.pieces),
+        "reasoning": call.reasoning,
+        "answer": call.answer,
+        "answer_logprob": call.answer_logprob,
+        "score": first.score,
+        **({} if first.weighed is None else {"weighed": first.weighed}),
+        **{name: getattr(call.usage, name) for name in TOKENS},
+        "finish_reason": FinishReason.ERROR if error is not None else call.finish_reason,
+        **facts,
+    }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 6)
+
+
+def _thinned(pieces: list[tuple[float, int]]) -> list[tuple[float, int]]:
+    """At most so many pieces, neighbours joined at the time of the later one."""
+    size = -(-len(pieces) // MOST_PIECES) or 1
+    groups = [pieces[start : start + size] for start in range(0, len(pieces), size)]
+    return [(group[-1][0], sum(characters for _, characters in group)) for group in groups]

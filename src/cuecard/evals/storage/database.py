@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -21,6 +22,9 @@ from cuecard.domain.question import Image
 
 Record = dict[str, Any]
 MOST_IMAGE_BYTES = 2**30
+MOST_WAITING = 1024
+MOST_AT_ONCE = 256
+"""Rows that wait for the writer, and rows of one transaction."""
 TABLES = """
 CREATE TABLE IF NOT EXISTS items(task TEXT, id TEXT, ord INTEGER, record TEXT, PRIMARY KEY(task, id));
 CREATE TABLE IF NOT EXISTS images(digest TEXT PRIMARY KEY, media_type TEXT, data BLOB);
@@ -244,6 +248,36 @@ class Store:
             for connection in (self._reader, self._writer):
                 if connection is not None:
                     connection.close()
+
+
+class RowWriter:
+    """Rows are written in the order in which they come, so an answer is never there before its calls."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._queue, self._room = asyncio.Queue[Row | None](), asyncio.Semaphore(MOST_WAITING)
+
+    async def put(self, row: Row) -> None:
+        """Leave a row to be written; waits while too many are waiting already."""
+        await self._room.acquire()
+        self._queue.put_nowait(row)
+
+    async def work(self) -> None:
+        """Write until `finish`. Raises CannotStore."""
+        is_open = True
+        while is_open:
+            rows = [await self._queue.get()]
+            while len(rows) < MOST_AT_ONCE and not self._queue.empty():
+                rows.append(self._queue.get_nowait())
+            is_open = None not in rows
+            held = [row for row in rows if row is not None]
+            await asyncio.to_thread(self._store.put, held)
+            for _ in held:
+                self._room.release()
+
+    def finish(self) -> None:
+        """What waits is still written, then `work` ends."""
+        self._queue.put_nowait(None)
 
 
 class _Transaction:

@@ -1,26 +1,29 @@
-"""Calls and their identity: what an arm wants to have said, whether it is stored, and what is missing."""
+"""Requests of calls and their cache keys; the stored calls that answer them, with times and without.
+
+A call without times comes from an imported file, or was decoded by a local model together with others. What a call took
+in a batch is no request's latency, so it is stored under a name of its own.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from cuecard.domain import errors
 from cuecard.domain.call import FinishReason, Mode
 from cuecard.domain.errors import CuecardError, ModelError
 from cuecard.evals.storage.database import Record
-from cuecard.evals.storage.untimed import timeless
 from cuecard.models import replay
 from cuecard.models.base import Abilities, Limits, Weighing
 from cuecard.models.prompt import Prompt
 
 TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
-
-
-class Missing(Exception):
-    """A call is not stored. No ModelError, so that no strategy takes it for a model that failed."""
+BATCHED = "batched"
+"""The key of a run's configuration, and of a call's record, for calls that were decoded together."""
+TIMES = ("first_token_s", "end_s", "hot_first_token_s", "hot_end_s", "reasoning_end_s")
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,8 @@ class Seat:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A call to be had: of the store, or else of the model.
+class CallRequest:
+    """A call that an arm needs: from the store, or else from the model.
 
     `answer`: the text to score, for a score; or the one by which a card is weighed, and `by` what it is.
     """
@@ -56,7 +59,7 @@ class Wanted:
 
     @cached_property
     def key(self) -> str:
-        """SHA-256 of all that decides what is said, and of nothing else, so that arms share what they can."""
+        """SHA-256 of all that decides the reply, and of nothing else, so that arms share what they can."""
         limits = replace(
             self.limits,
             reasoning_tokens=self.limits.reasoning_tokens if self.mode is Mode.REASON else 0,
@@ -66,10 +69,10 @@ class Wanted:
         return replay.key(f"{self.seat.name}@{self.seat.revision}", self.prompt, limits, extra)
 
 
-class Book:
-    """The calls about one item that arms ask for, and those among them that are not there yet.
+class StoredCalls:
+    """The stored calls about one item, as arms look them up.
 
-    `pace`: what each of two calls at once gets done in a second; None where they do not meet, or nobody measured it.
+    `pace`: what each of two calls at once gets done in a second; None where they do not meet, or it was not measured.
     """
 
     def __init__(
@@ -77,58 +80,89 @@ class Book:
     ) -> None:
         self._look, self._budgets, self.pace = look, budgets, pace
         self._known: dict[str, Record] = {}
-        self.missing: dict[str, Wanted] = {}
-        self.stumbled = False
-        """A call was looked for that is not there."""
-
-    def alone(self) -> Book:
-        """The calls that it knows, without a store behind them, to be sent elsewhere."""
-        return Book(dict(self._known).get, self._budgets, self.pace)
 
     def add(self, key: str, record: Record) -> None:
-        self._known[key] = timeless(record) or record
-
-    def get(self, wanted: Wanted) -> tuple[str, Record] | None:
-        """The call's key and record: its own, or a greedy reasoning under a larger budget that this does not cut."""
-        if (own := self.call(wanted.key)) is not None:
-            return wanted.key, own
-        if wanted.mode is Mode.REASON and not wanted.limits.temperature:
-            budget = wanted.limits.reasoning_tokens
-            for larger in (each for each in self._budgets if each > budget):
-                other = replace(wanted, limits=replace(wanted.limits, reasoning_tokens=larger))
-                found = self.call(other.key)
-                if (
-                    found
-                    and found["finish_reason"] in (FinishReason.STOP, FinishReason.REPETITION)
-                    and _thought(found) < budget
-                ):
-                    return other.key, found
-        return None
-
-    def find(self, wanted: Wanted) -> tuple[str, Record]:
-        """As `get`. Raises Missing, and notes what is."""
-        found = self.get(wanted)
-        if found is None:
-            self.missing[wanted.key], self.stumbled = wanted, True
-            raise Missing(wanted.key)
-        return found
+        self._known[key] = replayable(record)
 
     def call(self, key: str) -> Record | None:
         """The call of this key, as it is replayed."""
-        if key not in self._known and (stored := timeless(self._look(key))) is not None:
-            self._known[key] = stored
+        if key not in self._known and (stored := self._look(key)) is not None:
+            self.add(key, stored)
         return self._known.get(key)
 
+    def get(self, request: CallRequest) -> tuple[str, Record] | None:
+        """The call's key and record: its own, or a greedy reasoning under a larger budget that this does not cut."""
+        if (own := self.call(request.key)) is not None:
+            return request.key, own
+        if request.mode is Mode.REASON and not request.limits.temperature:
+            budget = request.limits.reasoning_tokens
+            for larger in (each for each in self._budgets if each > budget):
+                other = replace(request, limits=replace(request.limits, reasoning_tokens=larger))
+                record = self.call(other.key)
+                if (
+                    record
+                    and record["finish_reason"] in (FinishReason.STOP, FinishReason.REPETITION)
+                    and _reasoning_tokens(record) < budget
+                ):
+                    return other.key, record
+        return None
 
-def _thought(record: Record) -> float:
-    """Tokens of its reasoning; beyond every budget if nobody counted them."""
+
+def _reasoning_tokens(record: Record) -> float:
+    """Tokens of its reasoning; beyond every budget if they were not counted."""
     counts = [record[name] for name in ("reasoning_tokens", "completion_tokens") if record[name] is not None]
     return counts[0] if counts else float("inf")
 
 
-def failure(told: Record) -> CuecardError:
-    """The error that a record tells of, as it was raised."""
-    kind = getattr(errors, told["class"], ModelError)
-    again: CuecardError = kind(told["message"], told["hint"])
-    again.retryable = told["retryable"]
-    return again
+# --- errors as records ------------------------------------------------------------------------------------------------
+
+
+def error_record(error: CuecardError) -> Record:
+    """An error as plain data."""
+    return {
+        "class": type(error).__name__,
+        "message": error.message,
+        "hint": error.hint,
+        "retryable": error.retryable,
+        "retry_after_s": error.retry_after_s,
+    }
+
+
+def error_of(record: Record) -> CuecardError:
+    """The error of an `error_record`, as it was raised."""
+    kind = getattr(errors, record["class"], ModelError)
+    error: CuecardError = kind(record["message"], record["hint"])
+    error.retryable = record["retryable"]
+    return error
+
+
+# --- calls without times ----------------------------------------------------------------------------------------------
+
+
+def is_timed(config: Mapping[str, Any]) -> bool:
+    """Whether a run's answers have latencies."""
+    return "imported" not in config and not config.get(BATCHED)
+
+
+def batched(record: Record) -> Record:
+    """The call less its times, which stand under a name of their own."""
+    own = {name: record[name] for name in TIMES[:2]}
+    return {**record, **dict.fromkeys(TIMES), "pieces": [], "cold": None, BATCHED: own}
+
+
+def replayable(record: Record) -> Record:
+    """A call as it can be replayed: one of unknown length takes no time, and `untimed` takes its times out again."""
+    if record["end_s"] is not None:
+        return record
+    return {**record, "end_s": 0.0, "finish_reason": record["finish_reason"] or FinishReason.STOP}
+
+
+def untimed(answer: Record, look: Callable[[str], Record | None]) -> Record:
+    """The answer without times, as some of its calls have none, and with each call's finish reason as stored."""
+    none = dict.fromkeys(("start_s", "first_token_s", "reasoning_end_s", "end_s"))
+    calls = []
+    for call in answer["calls"]:
+        stored = look(call["key"]) or call
+        known = call["finish_reason"] if call["cancelled"] or call["error"] else stored["finish_reason"]
+        calls.append({**call, **none, "finish_reason": known})
+    return {**answer, "calls": calls, "latency": {"total_s": None, "handoff_s": None, "kind": None}}

@@ -24,8 +24,7 @@ from cuecard.evals import model_identity
 from cuecard.evals.arm import Arm, parse_all
 from cuecard.evals.item import Task
 from cuecard.evals.runner.run import Plan
-from cuecard.evals.storage.requests import Seat
-from cuecard.evals.storage.untimed import BATCHED
+from cuecard.evals.storage.requests import BATCHED, Seat
 from cuecard.models import spec
 from cuecard.models.base import Model
 from cuecard.strategies.policy import Policy, Surface, options_at, policy_with
