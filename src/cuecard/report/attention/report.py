@@ -25,7 +25,7 @@ from cuecard.report.attention import tables
 from cuecard.report.attention.figures import figures
 from cuecard.report.page import html
 from cuecard.report.page.canvas import Drawing
-from cuecard.report.page.html import Verdict, thumbnail
+from cuecard.report.page.html import KeyResult, thumbnail
 from cuecard.report.page.report_files import Report, save_files
 
 ALL = QUERIES.index("all")
@@ -108,19 +108,19 @@ def lead(results: Findings) -> str:
     )
 
 
-def _verdicts(results: Findings) -> list[Verdict]:
+def _verdicts(results: Findings) -> list[KeyResult]:
     of, delta = _speaking(results), f"{100 * results.config['delta']:g}%"
     if of is None:
         return []
     sure = f"95% intervals over {of.answers} questions."
     verdicts = [
-        Verdict(
+        KeyResult(
             "How much of the answer's attention is on the reasoning?",
             f"{100 * float(of.spans.mean[ALL, REASONING]):.1f}%",
             f"{of.name}: {of.spans.at(ALL, REASONING).text()}%, mean over layers and heads.",
             sure,
         ),
-        Verdict(
+        KeyResult(
             f"How few of its tokens carry {delta} of that?",
             f"{100 * float(of.sparsity.mean[ALL]):.1f}%",
             f"{of.name}: {of.sparsity.at(ALL).text()}% of the tokens; even attention would need {delta}.",
@@ -130,7 +130,7 @@ def _verdicts(results: Findings) -> list[Verdict]:
     rights = [f"{each.name} {each.right.text()}%" for each in results.conditions.values() if each.right is not None]
     if of.right is not None:
         answer = f"{100 * float(of.right.mean):.1f}%"
-        verdicts.append(Verdict("How many answers are right?", answer, f"{'; '.join(rights)}.", sure))
+        verdicts.append(KeyResult("How many answers are right?", answer, f"{'; '.join(rights)}.", sure))
     return verdicts
 
 

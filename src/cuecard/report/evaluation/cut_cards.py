@@ -32,8 +32,19 @@ STYLES: Mapping[str, tuple[str, str]] = {
     "sentences": ("#56b4e9", "s"),
     "random": ("#767d88", "x"),
 }
+MASKED: Mapping[str, tuple[str, str, str]] = {
+    "key": ("most attended to", "#0072b2", "o"),
+    "last": ("last", "#c14e00", "D"),
+    "other": ("others by chance", "#767d88", "x"),
+    "least": ("least attended to", "#8a6d00", "v"),
+}
+"""Of an experiment with masks: name, colour and mark of each choice of tokens."""
 TALL, TOP, FOOT = 330, 30, 96
 """Pixels."""
+DASHED, DOTTED = (4, 3), (1, 2)
+ENDS = ("", "_low", "_high")
+Point = tuple[float, float, float | None, float | None]
+"""Across, up, and the ends of its interval."""
 
 
 @dataclass(frozen=True)
@@ -69,93 +80,94 @@ def kept(task: TaskFound) -> list[Kept]:
 
 
 def _drawn(task: TaskFound, base: str, cuts: Sequence[Kept]) -> Drawing:
-    figure, panels = Figure(figsize=(WIDTH / 72, TALL / 72), dpi=72), []
-    for title, selectors in PANELS:
-        if any(each.cut.select in selectors for each in cuts):
-            panels.append((title, [each for each in cuts if each.cut.select in (*selectors, BOTH)]))
-    for place, (title, some) in enumerate(panels):
-        axes = _axes(figure, place, len(panels), title)
-        _panel(axes, task, base, some)
-        axes.set_xlim(0, 100)
-        axes.set_xlabel("words kept, %", color=INK, fontsize=TEXT)
-        if not place:
-            axes.set_ylabel("right, %", color=INK, fontsize=TEXT)
-    names = [name for name in STYLES if any(each.cut.select == name for each in cuts)]
-    marks = [Line2D([], [], color=STYLES[name][0], marker=STYLES[name][1], markersize=6, label=name) for name in names]
-    key(figure, marks, most=4)
+    figure = Figure(figsize=(WIDTH / 72, TALL / 72), dpi=72)
+    panels = [(title, own) for title, own in PANELS if any(each.cut.select in own for each in cuts)]
+    for place, (title, selectors) in enumerate(panels):
+        axes = _axes(figure, (place, len(panels)), title, ("words kept, %", "right, %"), 100)
+        _panel(axes, task, base, [each for each in cuts if each.cut.select in (*selectors, BOTH)])
+    _key(figure, {name: style for name, style in STYLES.items() if any(each.cut.select == name for each in cuts)})
     caption = (
         f"{task.task}: accuracy of {base} by the share of the card's words that its reader gets, with 95% intervals, on"
         f" the same {task.units:,} questions. Dashed: the whole card; dotted: the large model without a card. Accuracy"
         " is measured."
     )
-    return drawing(f"cut-cards-{base}-{task.task}", figure, _values(cuts), caption)
-
-
-def _axes(figure: Figure, place: int, count: int, title: str) -> Axes:
-    """One of `count` panels side by side, 0 to 100% up; only the first says its numbers."""
-    wide = (WIDTH - 76 - 24 * (count - 1)) / count
-    box = ((60 + place * (wide + 24)) / WIDTH, FOOT / TALL, wide / WIDTH, (TALL - TOP - FOOT) / TALL)
-    axes = styled(figure.add_axes(box))
-    axes.set_ylim(0, 102)
-    axes.grid(color=INK, alpha=0.14, linewidth=0.8)
-    if place:
-        axes.tick_params(labelleft=False)
-    write(axes, 0, 1.04, title, transform=axes.transAxes)
-    return axes
+    values = (f"{each.cut} {sentences.share(sentences.accuracy(each.arm))}" for each in cuts)
+    return drawing(f"cut-cards-{base}-{task.task}", figure, "; ".join(values) + ".", caption)
 
 
 def _panel(axes: Axes, task: TaskFound, base: str, cuts: Sequence[Kept]) -> None:
     whole, none = task.arms.get(base), task.arms.get("short:large")
-    for arm, dashes in ((whole, (4, 3)), (none, (1, 2))):
+    for arm, dashes in ((whole, DASHED), (none, DOTTED)):
         if arm is not None:
-            axes.axhline(100 * sentences.accuracy(arm), color=INK, alpha=0.6, linewidth=1, linestyle=(0, dashes))
+            _reference(axes, sentences.accuracy(arm), dashes)
     for select in dict.fromkeys(each.cut.select for each in cuts):
         line = sorted((each for each in cuts if each.cut.select == select), key=lambda each: each.cut.keep)
-        colour, mark = STYLES[select]
-        x, y = [100 * each.cut.keep for each in line], [100 * sentences.accuracy(each.arm) for each in line]
-        axes.plot(x, y, color=colour, marker=mark, markersize=5, linewidth=1.6)
-        for at, each in zip(x, line, strict=True):
-            if (sides := each.arm.accuracy) is not None and sides.low is not None and sides.high is not None:
-                axes.plot([at, at], [100 * sides.low, 100 * sides.high], color=colour, alpha=0.35, linewidth=2)
+        points = []
+        for each in line:
+            sides = each.arm.accuracy
+            ends = (None, None) if sides is None else (sides.low, sides.high)
+            points.append((each.cut.keep, sentences.accuracy(each.arm), *ends))
+        _line(axes, STYLES[select], points, linewidth=1.6)
 
 
-def _values(cuts: Sequence[Kept]) -> str:
-    values = (f"{each.cut} {sentences.share(sentences.accuracy(each.arm))}" for each in cuts)
-    return "; ".join(values) + "."
+# --- what two panels share; all values are shares of 1 ----------------------------------------------------------------
 
 
-MASKED: Mapping[str, tuple[str, str]] = {
-    "key": ("#0072b2", "o"),
-    "last": ("#c14e00", "D"),
-    "other": ("#767d88", "x"),
-    "least": ("#8a6d00", "v"),
-}
+def _axes(figure: Figure, panel: tuple[int, int], title: str, labels: tuple[str, str], most: float) -> Axes:
+    """Panel `panel` of so many side by side, 0 to `most`% across and to 100% up; only the first says its numbers."""
+    place, count = panel
+    wide = (WIDTH - 76 - 24 * (count - 1)) / count
+    box = ((60 + place * (wide + 24)) / WIDTH, FOOT / TALL, wide / WIDTH, (TALL - TOP - FOOT) / TALL)
+    axes = styled(figure.add_axes(box))
+    axes.set_xlim(0, most)
+    axes.set_ylim(0, 102)
+    axes.grid(color=INK, alpha=0.14, linewidth=0.8)
+    axes.set_xlabel(labels[0], color=INK, fontsize=TEXT)
+    if place:
+        axes.tick_params(labelleft=False)
+    else:
+        axes.set_ylabel(labels[1], color=INK, fontsize=TEXT)
+    write(axes, 0, 1.04, title, transform=axes.transAxes)
+    return axes
+
+
+def _line(axes: Axes, style: tuple[str, str], points: Sequence[Point], **more: Any) -> None:
+    """A line through points, each with its interval."""
+    colour, mark = style
+    x, y = [100 * point[0] for point in points], [100 * point[1] for point in points]
+    axes.plot(x, y, color=colour, marker=mark, markersize=5, **more)
+    for at, (_, _, low, high) in zip(x, points, strict=True):
+        if low is not None and high is not None:
+            axes.plot([at, at], [100 * low, 100 * high], color=colour, alpha=0.35, linewidth=2)
+
+
+def _reference(axes: Axes, value: float, dashes: tuple[int, int]) -> None:
+    axes.axhline(100 * value, color=INK, alpha=0.6, linewidth=1, linestyle=(0, dashes))
+
+
+def _key(figure: Figure, styles: Mapping[str, tuple[str, str]]) -> None:
+    marks = [
+        Line2D([], [], color=colour, marker=mark, markersize=6, label=name) for name, (colour, mark) in styles.items()
+    ]
+    key(figure, marks, most=4)
+
+
+# --- experiments of the attention laboratory --------------------------------------------------------------------------
 
 
 def masking(rows: Sequence[Mapping[str, Any]], what: str) -> Drawing:
     """Rows of `attention.masking.table`: answers that stay as they were, by the share masked."""
     figure = Figure(figsize=(WIDTH / 72, TALL / 72), dpi=72)
     nothing = next(row for row in rows if row["tokens"] not in MASKED)
+    labels = ("share of the card's tokens, %", "answers unchanged, %")
     for place, (way, title) in enumerate((("hidden", "these tokens hidden"), ("alone", "all of the card but these"))):
-        axes = _axes(figure, place, 2, title)
-        axes.axhline(100 * nothing["unchanged"], color=INK, alpha=0.6, linewidth=1, linestyle=(0, (1, 2)))
-        for choice, (colour, mark) in MASKED.items():
+        axes = _axes(figure, (place, 2), title, labels, 55)
+        _reference(axes, nothing["unchanged"], DOTTED)
+        for choice, (_, *style) in MASKED.items():
             line = [row for row in rows if (row["tokens"], row["way"]) == (choice, way)]
-            x = [100 * row["share"] for row in line]
-            axes.plot(x, [100 * row["unchanged"] for row in line], color=colour, marker=mark, markersize=5)
-            for at, row in zip(x, line, strict=True):
-                sides = [100 * row["unchanged_low"], 100 * row["unchanged_high"]]
-                axes.plot([at, at], sides, color=colour, alpha=0.35, linewidth=2)
-        axes.set_xlim(0, 55)
-        axes.set_xlabel("share of the card's tokens, %", color=INK, fontsize=TEXT)
-        if not place:
-            axes.set_ylabel("answers unchanged, %", color=INK, fontsize=TEXT)
-    names = {"key": "most attended to", "last": "last", "other": "others by chance", "least": "least attended to"}
-    marks = [
-        Line2D([], [], color=colour, marker=mark, markersize=6, label=names[name])
-        for name, (colour, mark) in MASKED.items()
-    ]
-    key(figure, marks, most=4)
+            points = [(row["share"], *(row[f"unchanged{end}"] for end in ENDS)) for row in line]
+            _line(axes, (style[0], style[1]), points)
+    _key(figure, {name: (colour, mark) for name, colour, mark in MASKED.values()})
     caption = (
         f"{what}: the large model's answer behind the small one's card, computed again while some of the card's"
         " tokens are hidden from it; with 95% intervals. Dotted: none of the card is seen. Measured."
@@ -166,23 +178,19 @@ def masking(rows: Sequence[Mapping[str, Any]], what: str) -> Drawing:
 
 def kept_words(rows: Sequence[Mapping[str, Any]], what: str) -> Drawing:
     """Rows of `attention.card_cuts.table`: answers that stay right, and the same, by the share kept."""
-    figure, names = Figure(figsize=(WIDTH / 72, TALL / 72), dpi=72), list[str]()
+    figure = Figure(figsize=(WIDTH / 72, TALL / 72), dpi=72)
     by_card = {row["card"]: row for row in rows}
-    for place, (figured, title) in enumerate((("right", "right answers"), ("same", "the whole card's answer"))):
-        axes = _axes(figure, place, 2, title)
-        for card, dashes in (("whole", (4, 3)), ("none", (1, 2))):
-            axes.axhline(100 * by_card[card][figured], color=INK, alpha=0.6, linewidth=1, linestyle=(0, dashes))
-        for count, select in enumerate(STYLES):
-            line = [(float(share), row) for card, row in by_card.items() for share in _share(card, select)]
+    lines = {select: _shares(by_card, select) for select in STYLES}
+    for place, (measure, title) in enumerate((("right", "right answers"), ("same", "the whole card's answer"))):
+        axes = _axes(figure, (place, 2), title, ("words kept, %", "answers, %"), 80)
+        for card, dashes in (("whole", DASHED), ("none", DOTTED)):
+            _reference(axes, by_card[card][measure], dashes)
+        for count, (select, line) in enumerate(lines.items()):
             if line:
-                names += [select] if select not in names else []
-                _kept_line(axes, [(100 * share + 0.8 * (count % 4 - 1.5), row) for share, row in line], select, figured)
-        axes.set_xlim(0, 80)
-        axes.set_xlabel("words kept, %", color=INK, fontsize=TEXT)
-        if not place:
-            axes.set_ylabel("answers, %", color=INK, fontsize=TEXT)
-    marks = [Line2D([], [], color=STYLES[name][0], marker=STYLES[name][1], markersize=6, label=name) for name in names]
-    key(figure, marks, most=4)
+                aside = 0.008 * (count % 4 - 1.5)
+                points = [(share + aside, *(row[f"{measure}{end}"] for end in ENDS)) for share, row in line]
+                _line(axes, STYLES[select], points)
+    _key(figure, {select: STYLES[select] for select, line in lines.items() if line})
     caption = (
         f"{what}: answers by the share of the card's words that is kept, with 95% intervals (Wilson; moved sideways to"
         " stay distinct). Dashed: the whole card; dotted: no card. Measured."
@@ -191,15 +199,9 @@ def kept_words(rows: Sequence[Mapping[str, Any]], what: str) -> Drawing:
     return drawing("kept-words", figure, values + ".", caption)
 
 
-def _share(card: str, select: str) -> list[str]:
-    """The share in a card's name, where it is a plain share of this selector."""
-    name, _, share = card.partition(" ")
-    return [share] if name == select and share.replace(".", "", 1).isdigit() else []
-
-
-def _kept_line(axes: Axes, line: Sequence[tuple[float, Mapping[str, Any]]], select: str, figured: str) -> None:
-    colour, mark = STYLES[select]
-    axes.plot([x for x, _ in line], [100 * row[figured] for _, row in line], color=colour, marker=mark, markersize=5)
-    for x, row in line:
-        sides = [100 * row[f"{figured}_low"], 100 * row[f"{figured}_high"]]
-        axes.plot([x, x], sides, color=colour, alpha=0.35, linewidth=2)
+def _shares(by_card: Mapping[str, Mapping[str, Any]], select: str) -> list[tuple[float, Mapping[str, Any]]]:
+    """The cards that are a plain share of one selector, with their shares."""
+    named = ((card.partition(" "), row) for card, row in by_card.items())
+    return [
+        (float(share), row) for (name, _, share), row in named if name == select and share.replace(".", "", 1).isdigit()
+    ]

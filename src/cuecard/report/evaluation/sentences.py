@@ -12,7 +12,7 @@ from cuecard.evals.analysis.examples import Gallery
 from cuecard.evals.analysis.results import ArmFound, Findings, TaskFound
 from cuecard.evals.analysis.verdict import Pays
 from cuecard.report.page import formatting
-from cuecard.report.page.html import Verdict
+from cuecard.report.page.html import KeyResult
 from cuecard.stats.bootstrap import Interval
 
 VERDICTS: Mapping[Pays, tuple[str, Literal["good", "bad", "open"]]] = {
@@ -92,12 +92,12 @@ def pays(task: TaskFound) -> str:
     )
 
 
-def verdict(task: TaskFound) -> Verdict:
+def verdict(task: TaskFound) -> KeyResult:
     """For the first screen: whether the pair pays, by how much, and how certain that is."""
     question = f"Does the pair pay on {task.task}?"
     if task.verdict is None:
         why = "No single model of this run takes no longer, or seconds are not known." if task.best else "Not scored."
-        return Verdict(question, "No verdict", why, "")
+        return KeyResult(question, "No verdict", why, "")
     shown = task.verdict.shown
     answer, tone = VERDICTS[task.verdict.pays]
     amount = f"{shown.arm} against {shown.against}: {points(shown.accuracy.difference.estimate)} of accuracy"
@@ -111,7 +111,7 @@ def verdict(task: TaskFound) -> Verdict:
         f"95% interval {between(shown.accuracy.difference)} points, not adjusted; adjusted {p_value(shown.p_adjusted)};"
         f" {units(task)}; seconds are {shown.kind or 'not known'}"
     )
-    return Verdict(question, answer, f"{amount}.", f"{certainty}.", tone)
+    return KeyResult(question, answer, f"{amount}.", f"{certainty}.", tone)
 
 
 def comparison(results: Findings) -> str:

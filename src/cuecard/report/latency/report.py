@@ -15,7 +15,7 @@ from cuecard.report.latency import figures, tables
 from cuecard.report.latency.figures import at_answer, crossing_said
 from cuecard.report.latency.tables import largest
 from cuecard.report.page import formatting, html
-from cuecard.report.page.html import Verdict
+from cuecard.report.page.html import KeyResult
 from cuecard.report.page.report_files import Report
 from cuecard.strategies.policy import Schedule
 
@@ -68,7 +68,7 @@ def _lead(shown: Profiled) -> str:
     return f"Where the time of a request goes: {', '.join(models)}."
 
 
-def _verdict(pair: PairBreakEven, fits: Sequence[Fit]) -> Verdict:
+def _verdict(pair: PairBreakEven, fits: Sequence[Fit]) -> KeyResult:
     """Up to how many tokens of reasoning the small model pays, and how certain that is."""
     question = f"How much may {pair.small} write before {pair.large} is as fast, answering short?"
     crossing = at_answer(pair)
@@ -84,10 +84,10 @@ def _verdict(pair: PairBreakEven, fits: Sequence[Fit]) -> Verdict:
         f"At {work.visual} visual of {work.prompt} prompt tokens, an answer of {work.answer} tokens.{_transfer(pair)}"
     )
     if crossing.tokens < 1:
-        return Verdict(question, "It does not pay", amount, certainty, "bad")
+        return KeyResult(question, "It does not pay", amount, certainty, "bad")
     if math.isinf(crossing.tokens):
-        return Verdict(question, "It pays at any length", amount, certainty, "good")
-    return Verdict(question, f"{formatting.amount(crossing.tokens)} tokens", amount, certainty)
+        return KeyResult(question, "It pays at any length", amount, certainty, "good")
+    return KeyResult(question, f"{formatting.amount(crossing.tokens)} tokens", amount, certainty)
 
 
 def _transfer(pair: PairBreakEven) -> str:

@@ -30,7 +30,7 @@ THUMBNAIL = 320
 
 
 @dataclass(frozen=True)
-class Verdict:
+class KeyResult:
     """One result of the first screen: a question, its answer, by how much, and how certain that is."""
 
     question: str
@@ -46,7 +46,7 @@ class Heading:
 
     title: str
     lead: str
-    verdicts: Sequence[Verdict]
+    verdicts: Sequence[KeyResult]
     about: Sequence[tuple[str, str]]
 
 

@@ -9,7 +9,7 @@ from matplotlib.patches import Patch
 from cuecard.domain.outcome import Route
 from cuecard.report.page import formatting, html, timeline
 from cuecard.report.page.canvas import INK, TEXT, WIDTH, Drawing, canvas, drawing, key
-from cuecard.report.page.html import Verdict
+from cuecard.report.page.html import KeyResult
 from cuecard.report.page.scatter import ScatterPoint, scatter
 from cuecard.report.showcase.records import NEITHER, Showcase, StrategyRow, roles_of
 
@@ -55,14 +55,14 @@ def _lead(shown: Showcase) -> str:
     )
 
 
-def _verdict(shown: Showcase) -> Verdict:
+def _verdict(shown: Showcase) -> KeyResult:
     """The pair against the most accurate single model that takes no longer; a demo asks too few questions for more."""
     ours = shown.row(shown.headline)
     single = [row for row in shown.rows if FAMILIES.get(row.strategy) in ("small", "large")]
     best = max((row for row in single if row.mean_s <= ours.mean_s), key=lambda row: row.accuracy, default=None)
     question = "Does the pair pay on these questions?"
     if best is None:
-        return Verdict(question, "It is the fastest", "No single model takes no longer.", "", "good")
+        return KeyResult(question, "It is the fastest", "No single model takes no longer.", "", "good")
     gain = ours.right - best.right
     answer, tone = ("More right answers", "good") if gain > 0 else ("No more right answers", "bad")
     amount = (
@@ -70,7 +70,7 @@ def _verdict(shown: Showcase) -> Verdict:
         f" single model that takes no longer: {best.right} ({_between(best)})."
     )
     sure = "95% intervals (Wilson); so few questions show only large differences. `cuecard eval` tests them, paired."
-    return Verdict(question, answer, amount, sure, tone)  # type: ignore[arg-type]
+    return KeyResult(question, answer, amount, sure, tone)  # type: ignore[arg-type]
 
 
 def results(rows: Sequence[StrategyRow]) -> tuple[list[str], list[list[str]]]:
