@@ -103,5 +103,5 @@ def test_options_of_a_cluster_are_refused_without_one():
 
 
 def test_the_command_line_starts_without_ray():
-    code = "import cuecard.cli, sys; sys.exit('ray' in sys.modules)"
+    code = "import cuecard.cli.evals.study, sys; sys.exit('ray' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -5,65 +5,132 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import Annotated, Any, NoReturn, cast
 
 import typer
+import typer.main
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperCommand, TyperGroup
 
 import cuecard
-from cuecard.cli.ask import ask
-from cuecard.cli.attention import attention
-from cuecard.cli.check import check
-from cuecard.cli.demo import demo
-from cuecard.cli.evals.compare import compare
-from cuecard.cli.evals.eval import evaluate
-from cuecard.cli.evals.exchange import exports_, imports
-from cuecard.cli.evals.rescore import rescore
-from cuecard.cli.evals.study import study
-from cuecard.cli.evals.tasks import tasks
-from cuecard.cli.evals.tune import tune
-from cuecard.cli.latency.breakeven import breakeven
-from cuecard.cli.latency.fit import fit
-from cuecard.cli.latency.plan import plan
-from cuecard.cli.latency.profile import profile
-from cuecard.cli.models import models
-from cuecard.cli.replay import replay
-from cuecard.cli.report import report
-from cuecard.cli.serve import key, serve
 from cuecard.domain.errors import CuecardError
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "ask": ("ask:ask", "Answer one question with a pair of models."),
+    "demo": (
+        "demo:demo",
+        "Every strategy on real questions, live: a table, a time line, and a report to open in a browser.",
+    ),
+    "models": ("models:models", "Show models and what each can do."),
+    "serve": ("serve:serve", "Serve a pair as one model to every OpenAI client."),
+    "check": ("check:check", "Read a cuecard.toml and probe its servers; all commands go by what is found."),
+    "key": ("serve:key", "Make an API key: the secret for a client, and its hash for cuecard.toml."),
+    "replay": (
+        "replay:replay",
+        "Answer a journal's requests again by another policy or pair; who has answered already is not asked again.",
+    ),
+    "tasks": ("evals.tasks:tasks", "List tasks; show what one asks, exactly as it is asked; check a whole file."),
+    "tune": (
+        "evals.tune:tune",
+        "Choose the fastest or cheapest policy that surely keeps the accuracy. Exit code 1: no cheaper one surely does.",  # noqa: E501
+    ),
+    "eval": ("evals.eval:evaluate", "Evaluate strategies on tasks: go on where it stopped, then sum up."),
+    "study": ("evals.study:study", "Run a study: go on where it stopped, then sum up."),
+    "report": ("report:report", "A page with figures and tables of a run: what it shows, and how sure that is."),
+    "attention": (
+        "attention:attention",
+        "Look at the attention that answers pay to reasoning: total mass, sparsity, which tokens, how tight the bound.",
+    ),
+    "rescore": (
+        "evals.rescore:rescore",
+        "Score stored replies with this version's extractors and scorers, and say which questions change.",
+    ),
+    "compare": (
+        "evals.compare:compare",
+        "Two runs, arm by arm: paired differences with intervals and tests, and what differs between the runs.",
+    ),
+    "profile": (
+        "latency.profile:profile",
+        "Time models component by component, or servers under load, in rounds of turning order; store every reading.",
+    ),
+    "fit": (
+        "latency.fit:fit",
+        "Fit latency models to a profile's readings, and say how far they are off on points that they had not seen.",
+    ),
+    "breakeven": (
+        "latency.breakeven:breakeven",
+        "How many tokens a small model may write before a large one, answering by itself, is as fast: estimated.",
+    ),
+    "plan": (
+        "latency.plan:plan",
+        "Latency and cost of each strategy for pairs of models, on paper: estimated, all of it.",
+    ),
+    "import": ("evals.exchange:imports", "Turn predictions of two models, made elsewhere, into a run."),
+    "export": ("evals.exchange:exports_", "Write a run's answers as files that other tools read."),
+}
+"""Where each command is, and the first paragraph of its help, so that the list of commands imports none of them."""
+
+
+class LoadedCommands(Mapping[str, Any]):
+    """The commands by name, each imported when it is looked up."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._loaded:
+            module, _, attribute = COMMANDS[name][0].partition(":")
+            found = getattr(import_module(f"cuecard.cli.{module}"), attribute)
+            if not isinstance(found, typer.Typer):
+                alone = typer.Typer(add_completion=False)
+                alone.command(name)(found)
+                found = alone
+            self._loaded[name] = typer.main.get_command(found)
+            self._loaded[name].name = name
+        return self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class CommandGroup(TyperGroup):
+    """`cuecard`: imports the command that is called, and none for its own help."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = cast(Any, LoadedCommands())
+        self._lists = False
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        self._lists = True
+        super().format_help(ctx, formatter)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if self._lists and cmd_name in COMMANDS:
+            return TyperCommand(cmd_name, help=COMMANDS[cmd_name][1])
+        return super().get_command(ctx, cmd_name)
+
 
 app = typer.Typer(
     name="cuecard",
+    cls=CommandGroup,
     help="A small vision-language model writes the reasoning, a large one reads it and answers short.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command()(ask)
-app.command()(demo)
-app.command()(models)
-app.command()(serve)
-app.command()(check)
-app.command()(key)
-app.command()(replay)
-app.command()(tasks)
-app.command()(tune)
-app.command("eval")(evaluate)
-app.command()(study)
-app.command()(report)
-app.command()(attention)
-app.command()(rescore)
-app.command()(compare)
-app.command()(profile)
-app.command()(fit)
-app.command()(breakeven)
-app.command()(plan)
-app.add_typer(imports, name="import")
-app.add_typer(exports_, name="export")
 
-# what Typer raises for a wrong option or command; it has no public name
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
+# Typer raises its own copy of Click's UsageError, which has no public name
+UsageError = cast(type[Exception], typer.BadParameter.__base__)
 
 
 def _version(wanted: bool) -> None:

@@ -31,8 +31,12 @@ from cuecard.evals.study.study import AT_ONCE_SERVED
 from cuecard.models import spec
 from cuecard.report.page.machine import machine
 
-imports = typer.Typer(no_args_is_help=True, help="Turn predictions of two models, made elsewhere, into a run.")
-exports_ = typer.Typer(no_args_is_help=True, help="Write a run's answers as files that other tools read.")
+imports = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Turn predictions of two models, made elsewhere, into a run."
+)
+exports_ = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Write a run's answers as files that other tools read."
+)
 Option = typer.Option
 Task = Annotated[str, Option(help="The questions that the files answer: tsv:FILE, mmstar:path=FILE.tsv, mmstar, …")]
 Out = Annotated[Path, Option(help="The run's directory.")]
