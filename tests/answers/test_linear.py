@@ -155,7 +155,7 @@ def test_a_long_question_is_understood_in_time(name: str) -> None:
 
 @pytest.mark.parametrize("option", ["a ", "nine hundred and ", "1", "yes no ", "I cannot tell. "])
 @pytest.mark.parametrize("reply", ["The answer is I can't tell what 7 is.\n", "The answer is A, not B.\n", "A "])
-def test_many_long_options_are_told_apart_in_time(reply: str, option: str) -> None:
+def test_many_long_options_are_compared_in_time(reply: str, option: str) -> None:
     options = tuple(f"{repeated(option, 1_990)}{index}" for index in range(26))
     for question in (
         Question("Which?", options=options, kind=AnswerKind.CHOICE),
@@ -203,7 +203,7 @@ def test_a_long_reply_without_a_mark_gives_no_answer() -> None:
     assert not extract(f"There are 7. {FILLER[:6_000]}", QUESTIONS["number"]).parsed
 
 
-def test_more_marks_than_can_be_told_apart_give_no_answer() -> None:
+def test_more_marks_than_are_compared_give_no_answer() -> None:
     assert extract("The answer is 7.\n" * 90, QUESTIONS["number"]).value == 7
     assert not extract("The answer is 7.\n" * 200, QUESTIONS["number"]).parsed
 

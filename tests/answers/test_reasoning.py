@@ -130,7 +130,7 @@ def test_a_tag_that_is_mentioned_later_is_text(setting: str, text: str) -> None:
         ("prose", "Answer: 2\nbecause", "", "2\nbecause"),
     ],
 )
-def test_reasoning_and_answer_are_told_apart_at_any_borders(
+def test_reasoning_and_answer_are_separated_at_any_borders(
     setting: str, text: str, reasoning: str, answer: str
 ) -> None:
     assert told_at_any_size(setting, text) == (reasoning, answer)

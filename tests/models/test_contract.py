@@ -232,7 +232,7 @@ async def test_only_a_reasoning_call_tells_its_reasoning_and_before_the_answer(
 
 
 @pytest.mark.parametrize("limits", [LIMITS, ONE_THOUGHT], ids=["whole", "cut"])
-async def test_the_end_of_the_reasoning_is_told_once_between_reasoning_and_answer(
+async def test_the_end_of_the_reasoning_comes_once_between_reasoning_and_answer(
     subject: Subject, asked: Question, limits: Limits
 ) -> None:
     for prompt in prompts(subject.model, asked):
@@ -242,7 +242,7 @@ async def test_the_end_of_the_reasoning_is_told_once_between_reasoning_and_answe
         assert kinds == sorted(kinds, key=[ReasoningDelta, ReasoningEnded, AnswerDelta].index)
 
 
-async def test_usage_is_what_was_told(subject: Subject, asked: Question) -> None:
+async def test_usage_is_what_the_events_counted(subject: Subject, asked: Question) -> None:
     for prompt in prompts(subject.model, asked):
         heard = await hear(subject.model, prompt, LIMITS)
         usage, reasons = heard.end.usage, prompt.mode is Mode.REASON
@@ -330,7 +330,7 @@ async def test_a_cancelled_task_leaves_nothing_running(subject: Subject, asked: 
     assert (await hear(subject.model, reason(asked, TAGS), LIMITS)).answer == SAID
 
 
-async def test_a_call_that_nobody_listens_to_does_nothing(subject: Subject, asked: Question) -> None:
+async def test_a_call_that_is_not_iterated_does_nothing(subject: Subject, asked: Question) -> None:
     stream: AsyncGenerator[Event] = subject.model.stream(short(asked, TAGS), LIMITS)
     await stream.aclose()
     assert (await hear(subject.model, short(asked, TAGS), LIMITS)).answer == SAID

@@ -124,7 +124,7 @@ async def test_a_language_model_reads_the_question_and_refuses_images(
         "",
     ],
 )
-def test_text_that_is_told_token_by_token_is_whole(
+def test_text_that_is_decoded_token_by_token_is_whole(
     family: str, text: str, references: Callable[[str], Reference]
 ) -> None:
     """Spaces at the beginning of words, and characters that take several tokens."""

@@ -86,7 +86,7 @@ async def test_a_gguf_file_answers_with_its_own_chat_template(path: Path) -> Non
     await model.aclose()
 
 
-def test_a_gguf_file_is_told_from_another_by_its_content(path: Path, tmp_path: Path) -> None:
+def test_a_gguf_file_differs_from_another_by_its_content(path: Path, tmp_path: Path) -> None:
     other = tmp_path / path.name
     other.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
     assert is_local(str(path))

@@ -243,7 +243,7 @@ async def test_the_same_text_with_another_image_shares_nothing(
     assert first.answer != second.answer
 
 
-async def test_two_images_are_told_apart_by_their_order(
+async def test_the_order_of_two_images_changes_the_answer(
     qwen: LocalModel, truth: Callable[[Prompt], Expected], question: Question, pictures: tuple[Image, Image]
 ) -> None:
     for images in (pictures, pictures[::-1], pictures):
@@ -355,9 +355,7 @@ async def test_a_reasoning_that_repeats_itself_is_closed(tmp_path: Path, questio
     await model.aclose()
 
 
-async def test_reasoning_that_nobody_asked_for_is_paid_from_the_answers_limit(
-    tmp_path: Path, question: Question
-) -> None:
+async def test_unrequested_reasoning_counts_against_the_answers_limit(tmp_path: Path, question: Question) -> None:
     ruminates = tiny.taught(tmp_path / "taught", ("\n\n", "<think>", " red", " blue", " red"))
     model = LocalModel.load(ruminates)
     heard = await hear(model, short(question, TAGS), Limits(answer_tokens=10, reasoning_tokens=5))

@@ -160,7 +160,7 @@ async def test_the_loop_stays_free_while_a_model_closes(checkpoints: Callable[[s
         await waiting
 
 
-async def test_a_model_that_nobody_holds_is_freed_even_if_it_was_never_closed(
+async def test_a_model_without_references_is_freed_even_if_it_was_never_closed(
     checkpoints: Callable[[str], Path], question: Question
 ) -> None:
     model = LocalModel.load(checkpoints("taught"))

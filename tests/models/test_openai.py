@@ -99,11 +99,11 @@ def test_every_family_can_be_named_and_a_wrong_name_is_answered_with_the_nearest
         ("small", "http://h:8000/v1", "unknown"),
     ],
 )
-def test_the_family_is_told_by_name_and_address(model: str, url: str, family: str) -> None:
+def test_the_family_follows_from_name_and_address(model: str, url: str, family: str) -> None:
     assert family_of(model, url).name == family
 
 
-def test_ollama_is_told_by_effort_since_it_reads_no_template_switches() -> None:
+def test_ollama_is_switched_by_effort_since_it_reads_no_template_switches() -> None:
     assert family_of("qwen3-vl:8b", "http://localhost:11434/v1").off == {"reasoning_effort": "none"}
 
 
@@ -361,7 +361,7 @@ async def test_without_prefill_a_spent_reasoning_is_carried_on_as_notes_with_thi
     assert second["chat_template_kwargs"] == {"enable_thinking": False}
 
 
-async def test_prose_that_is_cut_is_asked_for_its_answer_without_being_told_to_think_again() -> None:
+async def test_prose_that_is_cut_gets_a_second_stage_without_the_instruction_to_think() -> None:
     async with served(Completion("One two three four five"), Completion("A"), family="plain") as (model, server):
         heard = await hear(model, reason(QUESTION, PROSE), Limits(answer_tokens=1, reasoning_tokens=3))
     assert (heard.reasoning, heard.answer) == ("One two three", "A")

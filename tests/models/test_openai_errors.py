@@ -80,7 +80,7 @@ async def test_cancelling_before_the_first_byte_hangs_up_too() -> None:
         await server.received[0].gone.wait()
 
 
-def test_a_model_that_nobody_closes_makes_no_noise_at_the_end():
+def test_an_unclosed_model_gives_no_warning_at_exit():
     code = """
 import asyncio
 from cuecard import Pair
@@ -175,7 +175,7 @@ async def test_every_fault_has_its_error(reply: Reply, kind: type[ModelError] | 
     assert len(str(caught.value)) < 500
 
 
-async def test_nobody_listening_is_unreachable_and_names_the_address() -> None:
+async def test_a_closed_port_is_unreachable_and_names_the_address() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"

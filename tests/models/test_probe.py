@@ -122,7 +122,7 @@ async def test_where_nothing_else_keeps_answers_short_a_json_schema_does_and_the
     assert said == "7"
 
 
-async def test_a_name_that_the_server_does_not_list_is_said_so():
+async def test_a_name_that_the_server_does_not_list_is_reported():
     told: list[str] = []
     async with MockServer(reads(NOTES), models=["tiny-instruct", "other"]) as url:
         model = spec.load(f"{url}#typo")

@@ -54,7 +54,7 @@ def test_all_that_the_pair_is_examined_on_is_inside() -> None:
         (Question("What colour is the digit in cell 2?", BOARD, ("red", "pink")), "a word that it was not trained on:"),
     ],
 )
-def test_what_is_outside_is_said_in_plain_english(question: Question, why: str) -> None:
+def test_the_reason_outside_the_scope_is_plain_english(question: Question, why: str) -> None:
     assert (SCOPE.outside(question) or "").startswith(why)
 
 

@@ -17,7 +17,7 @@ _PLEASANTRY = pattern(
     r"|i(?:'d| would)? (?:think|believe|guess|say)(?: that)?,?\s+|in my opinion,?\s+|it seems(?: that)?\s+)+"
 )
 _IN_COLOUR = pattern(r"(?<!\s)\s++in colou?r$")
-_QUOTED = re.compile(r"[\"“«「„](?P<said>[^\"“”«»「」„]{1,200})[\"”»」“]")
+_QUOTED = re.compile(r"[\"“«「„](?P<text>[^\"“”«»「」„]{1,200})[\"”»」“]")
 _SAYING = any_of("says? said reads? written word text title name called is displays? shows? answer")
 _QUOTES_IT = pattern(rf"\b{_SAYING}\b\W*$")
 # How a reply begins that looks before it answers.
