@@ -180,7 +180,7 @@ def test_the_command_tells_what_would_change(tmp_path):
     assert (found["told"], found["answers_changed"], found["calls_asked"]) == (1, 1, 0)
     assert found["routes"] == {"before": {"transferred": 1}, "after": {"direct": 1}}
     for_people = CliRunner().invoke(app, ["replay", str(tmp_path / "log"), "--strategy", "transfer"])
-    assert "1 of 1 requests can be told by transfer; 0 answers change" in for_people.stdout
+    assert "1 of 1 requests can be replayed by transfer; 0 answers change" in for_people.stdout
 
 
 async def test_images_of_a_conversation_are_kept_once(tmp_path):

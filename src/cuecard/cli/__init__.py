@@ -30,7 +30,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "key": ("serve:key", "Make an API key: the secret for a client, and its hash for cuecard.toml."),
     "replay": (
         "replay:replay",
-        "Answer a journal's requests again by another policy or pair; who has answered already is not asked again.",
+        "Answer a journal's requests again by another policy or pair; calls that the journal holds are not made again.",
     ),
     "tasks": ("evals.tasks:tasks", "List tasks; show what one asks, exactly as it is asked; check a whole file."),
     "tune": (
@@ -151,7 +151,7 @@ def _options(
 def main() -> None:
     """Run the command line: 0 when all went well, 2 with one line of what was wrong, 130 when interrupted."""
     try:
-        # Typer turns an interrupt, and output that nobody reads any more, into exit codes by itself
+        # Typer turns an interrupt, and a closed output into exit codes by itself
         sys.exit(app(sys.argv[1:] or ["--help"], prog_name="cuecard", standalone_mode=False))
     except CuecardError as error:
         _refuse(error.message, error.hint)

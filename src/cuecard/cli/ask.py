@@ -69,7 +69,7 @@ def ask(
     allow_urls: Annotated[bool, Maybe("--allow-urls", help="Fetch images given as http(s) URLs.")] = False,
     estimate: Annotated[
         Path | None,
-        Maybe(help="A profile's directory: print what each strategy would take by its fits, and ask nobody."),
+        Maybe(help="A profile's directory: print what each strategy would take by its fits, without a call."),
     ] = None,
     as_json: Annotated[bool, Maybe("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -152,8 +152,8 @@ def remarks(outcome: Outcome) -> list[str]:
 def _answer_tokens(outcome: Outcome) -> int | None:
     """The tokens of the answer that was cut."""
     cut = [call for call in outcome.calls if call.finish_reason is FinishReason.LENGTH]
-    said = [call for call in cut if outcome.answer.strip() and outcome.answer.strip() in (call.answer or "")] or cut
-    used = said[-1].usage if said else Usage()
+    answered = [call for call in cut if outcome.answer.strip() and outcome.answer.strip() in (call.answer or "")] or cut
+    used = answered[-1].usage if answered else Usage()
     return None if used.completion_tokens is None else used.completion_tokens - (used.reasoning_tokens or 0)
 
 

@@ -140,7 +140,7 @@ def _asked(
 
 
 def _count(limit: int | None, there: int | None, recorded: Mapping[str, str] | None) -> int | None:
-    """How many questions there will be, at most; None where nobody knows."""
+    """Most questions that there are; None where it is not known."""
     return min(filter(None, (limit, there, len(recorded or ()))), default=None)
 
 

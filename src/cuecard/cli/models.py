@@ -21,7 +21,7 @@ from cuecard.models.base import Abilities, Model
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.probe_results import ProbeResults
 
-ANSWERS = {True: "yes", False: "no", None: "could not be told"}
+ANSWERS = {True: "yes", False: "no", None: "not known"}
 
 
 def models(
@@ -53,7 +53,7 @@ def models(
         probed = {} if found is None else {"probe": asdict(found)}
         told_of.append({"model": name, **as_object(model.abilities), **probed})
         if not as_json:
-            console.print(block(name, told(model.abilities) if found is None else facts(found)))
+            console.print(block(name, described(model.abilities) if found is None else facts(found)))
     if as_json:
         typer.echo(json.dumps(told_of, ensure_ascii=False, indent=2))
     if failed:
@@ -77,7 +77,7 @@ def facts(found: ProbeResults) -> dict[str, str]:
         "listed": ANSWERS[found.listed] + listed,
         "short answers": ANSWERS[found.short_answers] + tokens,
         "decodes under a grammar": found.constraint or "no",
-        "reads cards": "; ".join(reads) or "could not be told",
+        "reads cards": "; ".join(reads) or "not known",
         "cards": ", ".join(found.cards) or "none was read well: notes",
         "reasoning": ANSWERS[found.reasoning],
         "continues given reasoning": ANSWERS[found.prefill],
@@ -102,7 +102,7 @@ def _tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def told(able: Abilities) -> dict[str, str]:
+def described(able: Abilities) -> dict[str, str]:
     """What a model can do, in words."""
     known = {True: "yes", False: "no", None: "not known"}
     return {
@@ -112,7 +112,7 @@ def told(able: Abilities) -> dict[str, str]:
         "keeps prefixes": known[able.prefix_sessions],
         "cards": ", ".join(able.card_formats),
         "notes": "; ".join(able.notes) or "none",
-        "trained on": "not told" if able.scope is None else able.scope.about,
+        "trained on": "not known" if able.scope is None else able.scope.about,
     }
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @takes_policy_options(Surface.REPLAY)
 def replay(
-    journal: Annotated[Path, typer.Argument(help="A journal of `cuecard serve` that keeps what was said.")],
+    journal: Annotated[Path, typer.Argument(help="A journal of `cuecard serve` that keeps content.")],
     *,
     strategy: Annotated[str, typer.Option(help="mutual, transfer, short, reason, cascade, route.")] = "mutual",
     options: Mapping[str, Any],
@@ -36,7 +36,7 @@ def replay(
     large: Annotated[str | None, typer.Option(help="Ask this model for what the journal does not hold.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Answer a journal's requests again by another policy or pair; who has answered already is not asked again."""
+    """Answer a journal's requests again by another policy or pair; calls that the journal holds are not made again."""
     try:
         from cuecard.gateway.replay import entries, summary
     except ImportError as error:
@@ -48,42 +48,42 @@ def replay(
         raise BadInput(f"{journal} holds no requests")
     living = {role: spec.load(name, role) for role, name in (("small", small), ("large", large)) if name}
     work: Coroutine[Any, Any, list[Told]] = _all(found, strategy, policy, living, quiet=as_json)
-    # where nobody has to be asked, nobody has to be waited for
-    told = summary(asyncio.run(work) if living else virtual_time.run(work))
+    # without models to call, virtual time needs no waiting
+    totals = summary(asyncio.run(work) if living else virtual_time.run(work))
     if as_json:
-        typer.echo(json.dumps({"strategy": strategy, **told}, indent=2))
+        typer.echo(json.dumps({"strategy": strategy, **totals}, indent=2))
     else:
-        _show(told, strategy)
+        _show(totals, strategy)
 
 
 async def _all(found: list[Entry], strategy: str, policy: Policy, living: dict[str, Model], quiet: bool) -> list[Told]:
     from cuecard.gateway.replay import replay
 
-    told: list[Told] = []
+    replayed: list[Told] = []
     bar = iter(track(range(len(found)), "replaying", console=Console(stderr=True), disable=quiet, transient=True))
     try:
         async for each in replay(found, strategy, policy, living):
             next(bar, None)
-            told.append(each)
+            replayed.append(each)
     finally:
         for model in living.values():
             await model.aclose()
-    return told
+    return replayed
 
 
-def _show(told: dict[str, Any], strategy: str) -> None:
+def _show(totals: dict[str, Any], strategy: str) -> None:
     console = Console(highlight=False)
-    console.print(f"{told['told']} of {told['requests']} requests can be told by [bold]{strategy}[/]", end="")
-    console.print(f"; {told['answers_changed']} answers change; {told['calls_asked']} calls were made")
+    console.print(f"{totals['told']} of {totals['requests']} requests can be replayed by [bold]{strategy}[/]", end="")
+    console.print(f"; {totals['answers_changed']} answers change; {totals['calls_asked']} calls were made")
     table = Table("", "before", "after", box=None)
     for route in Route:
-        if any(counts := [told["routes"][when].get(route, 0) for when in ("before", "after")]):
+        if any(counts := [totals["routes"][when].get(route, 0) for when in ("before", "after")]):
             table.add_row(route, *map(str, counts))
-    table.add_row("seconds, mean", *(_seconds(told["mean_s"][when]) for when in ("before", "after")))
-    table.add_row("tokens", *(f"{told['tokens'][when]:,}" for when in ("before", "after")))
+    table.add_row("seconds, mean", *(_seconds(totals["mean_s"][when]) for when in ("before", "after")))
+    table.add_row("tokens", *(f"{totals['tokens'][when]:,}" for when in ("before", "after")))
     console.print(table)
-    if told["missing"]:
-        lacking = ", ".join(f"{call} ({count})" for call, count in told["missing"].items())
+    if totals["missing"]:
+        lacking = ", ".join(f"{call} ({count})" for call, count in totals["missing"].items())
         console.print(f"not in the journal: {lacking}. [dim]--small and --large name models to ask[/]")
     console.print("[dim]seconds before are measured, seconds after are composed of the journal's calls[/]")
 

@@ -59,11 +59,11 @@ def report(
         if not any(task.arms for task in found.tasks):
             raise BadInput(f"{run} has no answers yet", "let it run first")
         known = examples.cases(config, store)
-        told = summary_of(config, store)
+        summary = summary_of(config, store)
         shown = drawn.Evaluation(
             run.resolve().name,
             found,
-            told,
+            summary,
             [
                 asked
                 for task in found.tasks
@@ -82,12 +82,12 @@ def report(
         written = drawn.report(shown).save(page)
     finally:
         store.close()
-    disk.save(page.parent / "summary.json", told)
+    disk.save(page.parent / "summary.json", summary)
     disk.save(page.parent / "findings.json", found.as_object())
     if as_json:
         typer.echo(json.dumps(found.as_object(), indent=2, ensure_ascii=False))
     else:
-        _show(found, drawn, written, drawn.sentences.stale(told["scorer"]))
+        _show(found, drawn, written, drawn.sentences.stale(summary["scorer"]))
 
 
 def _room() -> Any:
@@ -102,14 +102,14 @@ def _room() -> Any:
 def facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What is known of a run, for its foot."""
     config, machine = about["config"], about.get("machine") or {}
-    told = [("command", " ".join(["cuecard", *about["argv"]]))] if about.get("argv") else []
-    told += [
+    lines = [("command", " ".join(["cuecard", *about["argv"]]))] if about.get("argv") else []
+    lines += [
         (role, f"{model['name']}, revision {model['revision']}") for role, model in (config.get("models") or {}).items()
     ]
-    told += [("task", f"{task['name']}, revision {task['revision']}") for task in config["tasks"]]
+    lines += [("task", f"{task['name']}, revision {task['revision']}") for task in config["tasks"]]
     chosen = [f"{name} {config[name]}" for name in ("limit", "sample") if config.get(name) is not None]
-    told += [("questions", ", ".join(chosen))] if chosen else []
-    return told + [(name.replace("_", " "), str(value)) for name, value in machine.items() if value is not None]
+    lines += [("questions", ", ".join(chosen))] if chosen else []
+    return lines + [(name.replace("_", " "), str(value)) for name, value in machine.items() if value is not None]
 
 
 def _show(found: Findings, drawn: Any, written: list[Path], stale: str | None) -> None:

@@ -20,7 +20,7 @@ MOST_NAMED = 8
 
 def compare(
     first: Annotated[Path, typer.Argument(help="The directory of a run.")],
-    second: Annotated[Path, typer.Argument(help="The directory of another, whose gain over the first is told.")],
+    second: Annotated[Path, typer.Argument(help="The directory of another, whose gain over the first is shown.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Two runs, arm by arm: paired differences with intervals and tests, and what differs between the runs."""
@@ -28,21 +28,21 @@ def compare(
     try:
         other, another = folder.opened(second)
         try:
-            told = contrast((about["config"], store), (other["config"], another))
+            compared = contrast((about["config"], store), (other["config"], another))
         finally:
             another.close()
     finally:
         store.close()
     if as_json:
-        typer.echo(json.dumps(told.as_object(), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(compared.as_object(), indent=2, ensure_ascii=False))
     else:
-        _show(told, first, second)
+        _show(compared, first, second)
 
 
-def _show(told: Contrast, first: Path, second: Path) -> None:
+def _show(compared: Contrast, first: Path, second: Path) -> None:
     console = Console(highlight=False)
-    for task in dict.fromkeys(each.task for each in told.arms):
-        arms = [each for each in told.arms if each.task == task]
+    for task in dict.fromkeys(each.task for each in compared.arms):
+        arms = [each for each in compared.arms if each.task == task]
         counts = sorted({each.questions for each in arms})
         asked = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
         kinds = " and ".join(dict.fromkeys(kind or "not known" for each in arms for kind in each.kinds))
@@ -55,14 +55,14 @@ def _show(told: Contrast, first: Path, second: Path) -> None:
                 Text(f"{each.arm}: {unknown} questions cannot be resolved; compared are the others, the easy ones")
             )
     console.print("p: two-sided, adjusted by Holm's method over all arms and tasks; intervals are 95%", style="dim")
-    for what, names in (("first", told.only_first), ("second", told.only_second)):
+    for what, names in (("first", compared.only_first), ("second", compared.only_second)):
         if names:
             console.print(Text(f"only in the {what}: {_some(names)}", style="dim"))
-    for task, count in told.left_out.items():
+    for task, count in compared.left_out.items():
         console.print(Text(f"{task}: {count} questions are not the same in both runs, and are left out"))
-    if told.configuration:
+    if compared.configuration:
         console.print(Text(f"\nconfiguration (there: {first}, here: {second})", style="bold"))
-        for line in told.configuration:
+        for line in compared.configuration:
             console.print(Text(f"  {line}"))
     else:
         console.print(Text("the configurations are the same", style="dim"))
@@ -73,16 +73,16 @@ def _accuracies(arms: list[ArmContrast]) -> Table:
     shown = Table(Column("arm", overflow="fold"), *heads, box=None)
     for each in arms:
         made = each.accuracy
-        told = ["–"] * 5
+        cells = ["–"] * 5
         if made is not None:
-            told = [
+            cells = [
                 _percent(each.first_accuracy),
                 _percent(each.second_accuracy),
                 f"{100 * made.difference.estimate:+.1f}",
                 _between(made.difference, 100, ".1f"),
                 f"{made.better}/{made.worse}",
             ]
-        shown.add_row(Text(each.arm), *told, _p(each, "accuracy"), f"{100 * each.same_answer:.0f}%")
+        shown.add_row(Text(each.arm), *cells, _p(each, "accuracy"), f"{100 * each.same_answer:.0f}%")
     return shown
 
 

@@ -35,33 +35,33 @@ def rescore(
     with disk.locked(run):
         store = Store(run / "run.sqlite")
         try:
-            told, rows = rescored(store)
+            result, rows = rescored(store)
             if not dry_run:
                 store.replace(rows)
                 about = summary_of(config, store)
                 disk.save(run / "summary.json", about)
         finally:
             store.close()
-    typer.echo(json.dumps(asdict(told), indent=2, ensure_ascii=False)) if as_json else _show(told, dry_run)
+    typer.echo(json.dumps(asdict(result), indent=2, ensure_ascii=False)) if as_json else _show(result, dry_run)
 
 
-def _show(told: Rescored, dry_run: bool) -> None:
+def _show(result: Rescored, dry_run: bool) -> None:
     console = Console(highlight=False)
-    before = ", ".join(f"{version} {count:,}" for version, count in told.earlier.items())
-    console.print(f"{told.answers:,} answers, scored by {before or 'nothing'}; this is {told.version}")
-    if not told.changed:
+    before = ", ".join(f"{version} {count:,}" for version, count in result.earlier.items())
+    console.print(f"{result.answers:,} answers, scored by {before or 'nothing'}; this is {result.version}")
+    if not result.changed:
         console.print("no score changes")
         return
-    questions = len({(each.task, each.id) for each in told.changed})
-    console.print(f"{len(told.changed):,} answers to {questions:,} questions have another score")
-    console.print(_by_arm(told.changed))
+    questions = len({(each.task, each.id) for each in result.changed})
+    console.print(f"{len(result.changed):,} answers to {questions:,} questions have another score")
+    console.print(_by_arm(result.changed))
     shown = Table("task", "question", "arm", Column("reply", overflow="fold"), "taken", "score", box=None)
-    for each in told.changed[:MOST_SHOWN]:
+    for each in result.changed[:MOST_SHOWN]:
         taken, score = (" → ".join(map(_cell, pair)) for pair in (each.answers, each.scores))
         reply = each.reply if len(each.reply) <= 80 else "…" + each.reply[-79:]
         shown.add_row(*map(Text, (each.task, each.id, each.arm, reply, taken, score)))
     console.print(shown)
-    if (more := len(told.changed) - MOST_SHOWN) > 0:
+    if (more := len(result.changed) - MOST_SHOWN) > 0:
         console.print(f"and {more:,} more: --json has all of them", style="dim")
     if dry_run:
         console.print("nothing is changed: without --dry-run it is", style="dim")

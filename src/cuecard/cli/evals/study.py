@@ -115,13 +115,13 @@ def perform(wanted: studies.Study, how: How) -> None:
     with stopping() as stop:
         try:
             models = wanted.load() if how.on is None else {}
-            told = stop.run(_performed(wanted, out, how, tasks, models))
+            summary = stop.run(_performed(wanted, out, how, tasks, models))
         except KeyboardInterrupt:
             raise typer.Exit(stop.code) from None
     if how.as_json:
-        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
     else:
-        _show_estimate(told) if how.dry_run else _show(told, out)
+        _show_estimate(summary) if how.dry_run else _show(summary, out)
 
 
 async def _performed(
@@ -149,9 +149,9 @@ async def _performed(
                 kept = f"{calls} calls and {answers} answers are stored in {out}"
                 console.print(f"stopped: {kept}; the same command goes on from there")
                 raise
-            told = summary_of(about.config, held.store)
-            disk.save(out / "summary.json", told)
-    return told
+            summary = summary_of(about.config, held.store)
+            disk.save(out / "summary.json", summary)
+    return summary
 
 
 @asynccontextmanager
@@ -191,7 +191,7 @@ async def _run(pool: WorkerPool, plan: Plan, store: Store, console: Console) -> 
 
         def listen(progress: Progress, records: Sequence[Record]) -> None:
             far.take(records)
-            bar.update(line, total=progress.total, completed=progress.answered, so_far=far.told())
+            bar.update(line, total=progress.total, completed=progress.answered, so_far=far.text())
 
         done = await run_by(pool, plan, store, listen)
     busy = "" if done.busy_share is None else f", slots busy {100 * done.busy_share:.0f}% of the time"
@@ -215,7 +215,7 @@ class SoFar:
             if record["route"] not in (None, "direct"):
                 self.routes[record["route"]] += 1
 
-    def told(self) -> str:
+    def text(self) -> str:
         arms = [f"{arm} {self.right[arm] / count:.2f}" for arm, count in self.scored.items()]
         routes = [f"{route} {count}" for route, count in self.routes.most_common()]
         errors = [f"errors {self.errors}"] if self.errors else []
@@ -243,25 +243,25 @@ def _tell_beginning(console: Console, held: folder.RunFolder) -> None:
     if held.resumed:
         console.print(f"going on with {held.path}" + "".join(f"; new: {each}" for each in held.added))
     if held.mended.calls or held.mended.answers:
-        told = f"{held.mended.calls} calls and {held.mended.answers} answers"
-        console.print(f"{told} were damaged: they are made again")
+        damaged = f"{held.mended.calls} calls and {held.mended.answers} answers"
+        console.print(f"{damaged} were damaged: they are made again")
 
 
-def _show_estimate(told: Record) -> None:
+def _show_estimate(summary: Record) -> None:
     console = Console(highlight=False)
     table = Table("task", "questions left", "calls", "prompt tokens", "completion tokens", "time", box=None)
-    for name, task in told["tasks"].items():
+    for name, task in summary["tasks"].items():
         table.add_row(name, _count(task["left"]), *_costs(task))
-    if len(told["tasks"]) > 1:
-        table.add_row("all", "", *_costs(told["total"]))
+    if len(summary["tasks"]) > 1:
+        table.add_row("all", "", *_costs(summary["total"]))
     console.print(table)
-    for name, task in told["tasks"].items():
+    for name, task in summary["tasks"].items():
         console.print(f"[dim]{name}: estimated from {task['basis']}[/]")
 
 
-def _costs(told: Record) -> list[str]:
-    seconds = told.get("seconds")
-    counts = [_count(told.get(name)) for name in ("calls", "prompt_tokens", "completion_tokens")]
+def _costs(summary: Record) -> list[str]:
+    seconds = summary.get("seconds")
+    counts = [_count(summary.get(name)) for name in ("calls", "prompt_tokens", "completion_tokens")]
     return [*counts, "not known" if seconds is None else _duration(seconds)]
 
 
@@ -274,9 +274,9 @@ def _duration(seconds: float) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}" if whole >= 60 else f"{seconds:.1f} s"
 
 
-def _show(told: Record, out: Path) -> None:
+def _show(summary: Record, out: Path) -> None:
     console = Console(highlight=False)
-    for name, task in told["tasks"].items():
+    for name, task in summary["tasks"].items():
         table = Table("arm", "accuracy", "95%", "latency", "kind", "tokens", "routes", box=None, title=name)
         table.columns[0].no_wrap = True
         for arm, each in task["arms"].items():

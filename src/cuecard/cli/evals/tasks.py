@@ -90,8 +90,8 @@ def _list(as_json: bool) -> None:
 
 
 def _about(task: Task) -> dict[str, str]:
-    told = {"revision": task.revision, "score": task.aggregate}
-    return told if task.count is None else {**told, "questions": f"{task.count:,}"}
+    facts = {"revision": task.revision, "score": task.aggregate}
+    return facts if task.count is None else {**facts, "questions": f"{task.count:,}"}
 
 
 def _sample(item: Item) -> dict[str, Any]:

@@ -53,23 +53,23 @@ def tune(
         raise BadInput(f"nothing can be chosen for {chosen_for!r}", f"there are: {', '.join(WANTED)}")
     goal, prices = Goal(keep, margin, confidence), dict(Price.parse(each) for each in price or ())
     found, seen, baseline = _seen(run, against, chosen_for, prices, set(task or ()))
-    told = tuning.tune(seen, baseline, goal)
-    if told.chosen is not None and out is not None:
-        policy = file_of(found[told.chosen.arm].arm)
-        policy_file.write(out, replace(policy, origin=_origin(run, told, told.chosen, chosen_for, found)))
+    tuned = tuning.tune(seen, baseline, goal)
+    if tuned.chosen is not None and out is not None:
+        policy = file_of(found[tuned.chosen.arm].arm)
+        policy_file.write(out, replace(policy, origin=_origin(run, tuned, tuned.chosen, chosen_for, found)))
     if as_json:
-        kept = None if told.chosen is None else asdict(_speed_up(seen, told, told.chosen))
+        kept = None if tuned.chosen is None else asdict(_speed_up(seen, tuned, tuned.chosen))
         typer.echo(
-            json.dumps(asdict(told) | {"times_cheaper": kept, "for": chosen_for, "method": tuning.METHOD}, indent=2)
+            json.dumps(asdict(tuned) | {"times_cheaper": kept, "for": chosen_for, "method": tuning.METHOD}, indent=2)
         )
     else:
         kinds = {str(answer["latency"]["kind"]) for each in found.values() for answer in each.answers.values()}
         unit = f"seconds, {' or '.join(sorted(kinds))}" if chosen_for == "latency" else chosen_for
-        _show(told, seen, unit, out)
+        _show(tuned, seen, unit, out)
         if lost := {name: failed(each) for name, each in found.items() if failed(each)}:
             counts = ", ".join(f"{name} {count}" for name, count in lost.items())
             Console(stderr=True, highlight=False).print(f"answers that failed, and count as wrong: {counts}")
-    if told.chosen is None:
+    if tuned.chosen is None:
         raise typer.Exit(1)
 
 
@@ -81,7 +81,7 @@ def _seen(
     if not is_timed(about["config"]):
         store.close()
         how = "imported" if "imported" in about["config"] else "made with several calls at once on a local model"
-        raise BadInput(f"{run} was {how}, and nobody knows what its answers took", "tune a run of cuecard eval")
+        raise BadInput(f"{run} was {how}, and the times of its answers are not known", "tune a run of cuecard eval")
     base = base_of(about["config"])
     try:
         items = [item for item in store.items() if not tasks or item["task"] in tasks]
@@ -95,60 +95,61 @@ def _seen(
     return found, tuning.table(observations(found, items, baseline, prices), by), baseline
 
 
-def guarantee(told: Tuning) -> str:
+def guarantee(tuned: Tuning) -> str:
     """What was shown, in words."""
     return (
-        f"with {100 * told.goal.confidence:g}% confidence at least {told.goal} of {told.baseline.arm}, "
-        f"on questions drawn like these {told.questions}"
+        f"with {100 * tuned.goal.confidence:g}% confidence at least {tuned.goal} of {tuned.baseline.arm}, "
+        f"on questions drawn like these {tuned.questions}"
     )
 
 
-def _origin(run: Path, told: Tuning, chosen: Look, chosen_for: str, found: dict[str, Candidate]) -> Origin:
+def _origin(run: Path, tuned: Tuning, chosen: Look, chosen_for: str, found: dict[str, Candidate]) -> Origin:
     tasks = sorted({task for task, _ in found[chosen.arm].answers})
     return Origin(
         run=run.name,
         arm=chosen.arm,
-        baseline=told.baseline.arm,
-        questions=told.questions,
-        clusters=told.clusters,
-        keep=told.goal.keep,
-        margin=told.goal.margin,
-        confidence=told.goal.confidence,
+        baseline=tuned.baseline.arm,
+        questions=tuned.questions,
+        clusters=tuned.clusters,
+        keep=tuned.goal.keep,
+        margin=tuned.goal.margin,
+        confidence=tuned.goal.confidence,
         p=chosen.p,
         method=tuning.METHOD,
         chosen_for=chosen_for,
-        guarantee=f"{guarantee(told)} ({', '.join(tasks)})",
+        guarantee=f"{guarantee(tuned)} ({', '.join(tasks)})",
     )
 
 
-def _speed_up(seen: tuning.Table, told: Tuning, chosen: Look) -> Interval:
-    base, best = (seen.costs[seen.arms.index(arm)] for arm in (told.baseline.arm, chosen.arm))
-    return ratio_interval(base, best, seen.clusters, told.goal.confidence)
+def _speed_up(seen: tuning.Table, tuned: Tuning, chosen: Look) -> Interval:
+    base, best = (seen.costs[seen.arms.index(arm)] for arm in (tuned.baseline.arm, chosen.arm))
+    return ratio_interval(base, best, seen.clusters, tuned.goal.confidence)
 
 
-def _show(told: Tuning, seen: tuning.Table, unit: str, out: Path | None) -> None:
+def _show(tuned: Tuning, seen: tuning.Table, unit: str, out: Path | None) -> None:
     console = Console(highlight=False, soft_wrap=True)
     shown = Table(Column(overflow="fold"), "accuracy", unit, "test", "needs", box=None)
-    shown.add_row(told.baseline.arm, f"{told.baseline.accuracy:.3f}", f"{told.baseline.cost:.4g}", "the baseline", "")
-    rows = [look for look in told.candidates if look.p is not None or (look.needs and look.cost < told.baseline.cost)]
+    baseline = tuned.baseline
+    shown.add_row(baseline.arm, f"{baseline.accuracy:.3f}", f"{baseline.cost:.4g}", "the baseline", "")
+    rows = [look for look in tuned.candidates if look.p is not None or (look.needs and look.cost < baseline.cost)]
     for look in rows:
         needs = f"{look.needs:,}" if look.needs else "–"
         shown.add_row(look.arm, f"{look.accuracy:.3f}", f"{look.cost:.4g}", _tested(look), needs)
     console.print(shown)
     console.print("needs: about how many questions would show it, if it is what it looks like", style="dim")
-    third = f"{told.explored} of {told.questions} questions ({told.clusters} clusters) set the order of the tests"
+    third = f"{tuned.explored} of {tuned.questions} questions ({tuned.clusters} clusters) set the order of the tests"
     console.print(third, style="dim")
-    if left := len(told.candidates) - len(rows):
+    if left := len(tuned.candidates) - len(rows):
         console.print(f"and {left} that cost more than the baseline or look as if they lost too much", style="dim")
-    if (chosen := told.chosen) is not None:
-        times = _speed_up(seen, told, chosen)
+    if (chosen := tuned.chosen) is not None:
+        times = _speed_up(seen, tuned, chosen)
         span = f", {100 * times.confidence:g}% interval {times.low:.2f} to {times.high:.2f}" if times.low else ""
-        console.print(f"[bold]{chosen.arm}[/]: {guarantee(told)}")
-        console.print(f"{unit}, a question: {told.baseline.cost:.4g} → {chosen.cost:.4g} ({times.estimate:.2f}x{span})")
+        console.print(f"[bold]{chosen.arm}[/]: {guarantee(tuned)}")
+        console.print(f"{unit}, a question: {baseline.cost:.4g} → {chosen.cost:.4g} ({times.estimate:.2f}x{span})")
         console.print(f"written to {out}" if out else "--out FILE writes it down", markup=False, style="dim")
         return
     wanted = [look for look in rows if look.needs]
-    console.print(f"no cheaper policy is sure to keep {told.goal} of {told.baseline.arm}: the data do not suffice")
+    console.print(f"no cheaper policy is sure to keep {tuned.goal} of {baseline.arm}: the data do not suffice")
     if wanted:
         least = min(wanted, key=lambda look: look.needs or 0)
         console.print(f"about {least.needs:,} questions would show it of {least.arm}")

@@ -49,19 +49,25 @@ def estimate(
     rows = _ways(schedule or _usual(roles))
     ways = [replace(way, reasoning=length) for _, way in rows for length in lengths]
     took = iter(outcome.total_s for outcome in outcomes(profiles, workload, ways))
-    found = {said: {length: next(took) for length in lengths} for said, _ in rows}
+    found = {name: {length: next(took) for length in lengths} for name, _ in rows}
     notes = [line for fit in chosen.values() for line in _beyond(fit, workload)]
     if as_json:
-        told = {"label": LatencyKind.ESTIMATED, "models": names, **asdict(workload), "seconds": found, "notes": notes}
-        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        estimated = {
+            "label": LatencyKind.ESTIMATED,
+            "models": names,
+            **asdict(workload),
+            "seconds": found,
+            "notes": notes,
+        }
+        typer.echo(json.dumps(estimated, indent=2, ensure_ascii=False))
         return
     title = (
         f"{names['small']} and {names['large']}, estimated: about {workload.visual} visual of {workload.prompt} prompt"
         f" tokens, answers of {workload.answer}"
     )
     shown = Table("strategy", *(f"{length:,} tokens of reasoning" for length in lengths), box=None, title=title)
-    for said, seconds in found.items():
-        shown.add_row(said, *map(formatting.duration, seconds.values()))
+    for name, seconds in found.items():
+        shown.add_row(name, *map(formatting.duration, seconds.values()))
     console = Console(highlight=False)
     console.print(shown)
     for line in notes:

@@ -29,8 +29,8 @@ def fit(
     fits = fitting().fits(run, draws, seed)
     written = write(fits, run / FOLDER)
     if as_json:
-        told = {path.stem: _errors(each) for path, each in zip(written, fits, strict=True)}
-        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        errors = {path.stem: _errors(each) for path, each in zip(written, fits, strict=True)}
+        typer.echo(json.dumps(errors, indent=2, ensure_ascii=False))
         return
     console = Console(highlight=False)
     console.print(_table(fits))

@@ -26,8 +26,8 @@ def plan(
     """Latency and cost of each strategy for pairs of models, on paper: estimated, all of it."""
     questions, found = plans(file)
     if as_json:
-        told = {"label": "estimated", "questions": questions, "pairs": [asdict(each) for each in found]}
-        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        printed = {"label": "estimated", "questions": questions, "pairs": [asdict(each) for each in found]}
+        typer.echo(json.dumps(printed, indent=2, ensure_ascii=False))
         return
     console = Console(highlight=False)
     for each in found:
@@ -52,7 +52,7 @@ def _table(found: PairPlan, questions: int) -> Table:
             formatting.duration(line.mean_s),
             _tokens(line.prompt_tokens, line.completion_tokens, "small"),
             _tokens(line.prompt_tokens, line.completion_tokens, "large"),
-            "not told" if line.cost is None else f"{line.cost * questions:,.3g}",
+            "not known" if line.cost is None else f"{line.cost * questions:,.3g}",
         )
     return shown
 

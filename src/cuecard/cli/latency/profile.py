@@ -197,18 +197,18 @@ def _attention(text: str | None, compiled: bool) -> tuple[str, ...]:
 
 def _watched(console: Console, work: Callable[[Callable[[Any], None]], T]) -> T:
     """Run with a bar on a terminal, with a line now and then elsewhere."""
-    told = time.monotonic()
+    printed_s = time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # drawn between readings only: a thread that draws meanwhile would be part of what is timed
     with Bar(*columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal) as bar:
         task = bar.add_task("loading", total=None)
 
         def say(progress: Any) -> None:
-            nonlocal told
+            nonlocal printed_s
             about = f"{progress.now} · {progress.left_s:.0f} s left at most"
-            if not console.is_terminal and time.monotonic() - told > LINE_S:
+            if not console.is_terminal and time.monotonic() - printed_s > LINE_S:
                 console.print(about)
-                told = time.monotonic()
+                printed_s = time.monotonic()
             bar.update(
                 task, completed=progress.done, total=progress.done + progress.left, description=about, refresh=True
             )

@@ -91,10 +91,10 @@ def _pairs(run: Path, fits: Sequence[Fit]) -> list[breakeven.PairBreakEven]:
 def facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What is known of a profile, for its foot."""
     config, machine = about["config"], about.get("machine") or {}
-    told = [("command", " ".join(["cuecard", *about["argv"]]))] if about.get("argv") else []
-    told += [("models", ", ".join(config.get("models") or ())), ("timed", str(config.get("source") or "not told"))]
-    told += [(f"grid, {name.replace('_', ' ')}", _plain(value)) for name, value in (config.get("grid") or {}).items()]
-    return told + [(name.replace("_", " "), str(value)) for name, value in machine.items() if value is not None]
+    lines = [("command", " ".join(["cuecard", *about["argv"]]))] if about.get("argv") else []
+    lines += [("models", ", ".join(config.get("models") or ())), ("timed", str(config.get("source") or "not told"))]
+    lines += [(f"grid, {name.replace('_', ' ')}", _plain(value)) for name, value in (config.get("grid") or {}).items()]
+    return lines + [(name.replace("_", " "), str(value)) for name, value in machine.items() if value is not None]
 
 
 def _plain(value: Any) -> str:
