@@ -220,7 +220,7 @@ async def test_rows_that_do_not_sum_to_one_are_a_defect(
         await runs.run(asked(1), {"large": load("demo-small")}, folder, SETTINGS)
 
 
-async def test_sinks_and_windows_are_told_with_and_without(load: Load, tmp_path: Path) -> None:
+async def test_results_with_sinks_and_windows_are_also_given_without_them(load: Load, tmp_path: Path) -> None:
     said = without_images(asked(1)[0])
     with Folder(tmp_path / "run", CONFIG, {}) as folder:
         await runs.run(

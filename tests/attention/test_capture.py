@@ -87,7 +87,7 @@ async def test_a_row_and_its_sink_sum_to_one_and_without_the_sink_the_row_does(l
         torch.testing.assert_close(rows.without_sink.sum(-1), torch.ones_like(rows.sink))
 
 
-async def test_a_sliding_window_is_told_and_nothing_outside_of_it_is_seen(load: Load) -> None:
+async def test_a_sliding_window_is_recorded_and_has_no_attention_outside(load: Load) -> None:
     model = load("gemma3")
     seen = await capture(model, borrowed(ASKED, model.abilities.style, CARD, CardFormat.NOTES), "7", everything)
     assert [rows.window for rows in seen.layers] == [24, None, 24, None]
@@ -217,7 +217,7 @@ NO_MEMORY = (
 
 
 @pytest.mark.parametrize(("free", "error"), [(0, None), (None, NO_MEMORY[0]), (None, NO_MEMORY[1])])
-async def test_too_little_memory_is_said_in_one_line(
+async def test_too_little_memory_is_a_one_line_error(
     load: Load, monkeypatch: pytest.MonkeyPatch, free: int | None, error: Exception | None
 ) -> None:
     def full(rows: Rows, spans: Spans) -> None:

@@ -84,7 +84,7 @@ def test_more_questions_go_on_from_those_that_are_there(ran: Path, tmp_path: Pat
         (("--task", "bords"), BadInput, "unknown task 'bords'"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(
+def test_an_impossible_request_is_a_one_line_error(
     tmp_path: Path, argv: tuple[str, str], kind: type[CuecardError], said: str
 ) -> None:
     options = {"--task": "boards", "--model": "demo-small", "--limit": "1", "--out": str(tmp_path / "run")}
@@ -104,7 +104,7 @@ def test_a_checkpoint_without_a_hook_is_refused_in_one_line(tmp_path: Path) -> N
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
-def test_report_makes_a_page_that_asks_nobody_for_anything(ran: Path) -> None:
+def test_the_page_of_a_report_needs_no_network(ran: Path) -> None:
     cuecard("report", ran)
     text = (ran / "report.html").read_text(encoding="utf-8")
     assert 'src="http' not in text

@@ -43,7 +43,7 @@ async def test_a_card_is_found_whole_wherever_it_stands(
     assert spans.names[-4] is Span.CUE or form is not CardFormat.THINKING
 
 
-async def test_own_reasoning_and_none_are_told_apart(load: Load, question: Question) -> None:
+async def test_own_reasoning_is_distinct_from_no_reasoning(load: Load, question: Question) -> None:
     model = load("demo-small")
     style = model.abilities.style
     assert text(await of(model, own(question, style, CARD)), Span.REASONING) == CARD

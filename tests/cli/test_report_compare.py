@@ -11,12 +11,12 @@ import pytest
 from test_ask import cuecard, refused
 
 sys.path.append(str(Path(__file__).parents[1] / "report"))
-from runs import Pictured, made
+from runs import Pictured, run_directory
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return made(tmp_path_factory.mktemp("told") / "run")
+    return run_directory(tmp_path_factory.mktemp("told") / "run")
 
 
 def test_a_report_is_told_in_short_and_its_files_are_named(run, tmp_path):
@@ -41,7 +41,7 @@ def test_the_findings_are_printed_as_one_json_object(run, tmp_path):
 
 
 def test_a_run_that_is_not_done_says_what_is_missing(tmp_path):
-    run = made(tmp_path / "run")
+    run = run_directory(tmp_path / "run")
     with sqlite3.connect(run / "run.sqlite") as rows:
         rows.execute("DELETE FROM answers WHERE arm = 'mutual' AND id IN ('0', '1')")
     done = cuecard("report", run)
@@ -67,7 +67,7 @@ def test_a_page_that_cannot_be_written_is_refused(run, tmp_path):
 
 
 def test_two_runs_are_compared_arm_by_arm_with_what_differs(run, tmp_path):
-    other = made(tmp_path / "run", Pictured(8), ("short:large", "mutual"))
+    other = run_directory(tmp_path / "run", Pictured(8), ("short:large", "mutual"))
     done = cuecard("compare", run, other)
     assert done.returncode == 0, done.stderr
     assert "pictured, 8 questions" in done.stdout
@@ -83,7 +83,7 @@ def test_a_comparison_is_printed_as_one_json_object(run):
 
 
 def test_a_run_that_an_earlier_version_has_scored_says_so_until_it_is_scored_again(tmp_path):
-    run = made(tmp_path / "run")
+    run = run_directory(tmp_path / "run")
     with sqlite3.connect(run / "run.sqlite") as rows:
         ((text, checksum),) = rows.execute("SELECT record, checksum FROM answers WHERE arm = 'mutual' AND id = '0'")
         record = {**json.loads(text), "scorer": "earlier"}

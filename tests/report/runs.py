@@ -73,13 +73,13 @@ def model(name: str, wrong: dict[Mode, Sequence[int]], token_s: float, reply: st
     return ScriptedModel(name, says)
 
 
-def made(path: Path, task: Any = None, arms: Sequence[str] = ARMS, **changes: Any) -> Path:
-    """A run's directory, done. Wrong: short, small on 2 to 6, large on 0 to 3; reasoning on 7; reading on 8."""
+def run_directory(path: Path, task: Any = None, arms: Sequence[str] = ARMS, **changes: Any) -> Path:
+    """The directory of a finished run. Wrong: short, small on 2 to 6, large on 0 to 3; reasoning on 7; reading on 8."""
     small = changes.pop("small", None) or model("tiny", {Mode.SHORT: range(2, 7), Mode.REASON: [7]}, 0.0003)
     large = changes.pop("large", None) or model("huge", {Mode.SHORT: range(4), Mode.REASON: [7], Mode.READ: [8]}, 0.001)
     laboratory = Laboratory(path, task or Pictured(), arms, small, large, **changes)
     laboratory.run()
     machine = {"processor": "a <b>test</b>"}
-    told = {"version": folder.VERSION, "config": laboratory.config, "argv": ["eval", "pictured"], "machine": machine}
-    disk.save(path / "run.json", told)
+    facts = {"version": folder.VERSION, "config": laboratory.config, "argv": ["eval", "pictured"], "machine": machine}
+    disk.save(path / "run.json", facts)
     return path

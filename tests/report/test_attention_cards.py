@@ -1,9 +1,9 @@
-"""What a report tells of cut cards: each against the whole one, and a figure of accuracy by the share that is kept."""
+"""Cut cards in a report: each against the whole one, and a figure of accuracy by the share that is kept."""
 
 from __future__ import annotations
 
 import pytest
-from runs import made
+from runs import run_directory
 
 from cuecard.attention import masking as masks
 from cuecard.evals.analysis.results import findings
@@ -17,7 +17,7 @@ ODD = ("transfer/keep=0.6/select=last/placebo=wrong", "transfer/keep=0.6/select=
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory):
-    path = made(tmp_path_factory.mktemp("cuts") / "run", arms=(*ARMS, *ODD))
+    path = run_directory(tmp_path_factory.mktemp("cuts") / "run", arms=(*ARMS, *ODD))
     about, store = folder.opened(path)
     try:
         return findings(about["config"], store).tasks[0]
@@ -39,7 +39,7 @@ def test_the_figure_shows_each_share_and_says_which_arm_it_is_of(task):
 
 
 def test_without_cuts_there_is_no_figure(task, tmp_path):
-    path = made(tmp_path / "run", arms=ARMS[:4])
+    path = run_directory(tmp_path / "run", arms=ARMS[:4])
     about, store = folder.opened(path)
     try:
         assert cut_cards(findings(about["config"], store).tasks[0]) == []

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from runs import Pictured, made, picture
+from runs import Pictured, picture, run_directory
 from typer.testing import CliRunner
 
 from cuecard.cli import app
@@ -55,11 +55,11 @@ def reported(run):
 @pytest.fixture(scope="module")
 def popes(tmp_path_factory):
     models = {role: ScriptedModel(role, says) for role in ("small", "large")}
-    run = made(tmp_path_factory.mktemp("popes") / "run", Popes(), ("short:large", "mutual"), **models)
+    run = run_directory(tmp_path_factory.mktemp("popes") / "run", Popes(), ("short:large", "mutual"), **models)
     return run, *reported(run)
 
 
-def test_popes_five_figures_are_told_of_all_questions_and_of_each_category(popes):
+def test_popes_five_figures_cover_all_questions_and_each_category(popes):
     _, told, _ = popes
     arm = told["tasks"]["popes"]["arms"]["short:large"]
     of = {name: Pope(**arm["by_category"][name]["pope"]) for name in CATEGORIES}
@@ -96,7 +96,7 @@ class Rotated(Pictured):
 
 
 def test_under_circular_evaluation_a_category_counts_groups_that_are_wholly_right(tmp_path):
-    told, page = reported(made(tmp_path / "run", Rotated(), ("short:large",)))  # wrong on questions 0 to 3
+    told, page = reported(run_directory(tmp_path / "run", Rotated(), ("short:large",)))  # wrong on questions 0 to 3
     arm = told["tasks"]["pictured"]["arms"]["short:large"]
     assert arm["circular"] == {"groups": 6, "accuracy": pytest.approx(4 / 6)}
     assert arm["by_category"]["colours"]["circular"] == {"groups": 3, "accuracy": pytest.approx(1 / 3)}

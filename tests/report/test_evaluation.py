@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
-from runs import HOSTILE, made
+from runs import HOSTILE, run_directory
 from typer.testing import CliRunner
 
 from cuecard.cli import app
@@ -45,7 +45,7 @@ def reported(run, *options):
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    run = made(tmp_path_factory.mktemp("reported") / "run")
+    run = run_directory(tmp_path_factory.mktemp("reported") / "run")
     prices = [part for model in ("tiny", "huge") for part in ("--price", f"{model}=1,2")]
     return reported(run, "--questions", "5", *prices)
 
@@ -156,9 +156,9 @@ def test_the_tables_hold_every_answer_and_agree_with_the_page(page):
 
 def test_parquet_holds_the_same_answers(page):
     parquet = pytest.importorskip("pyarrow.parquet")
-    told = parquet.read_table(page.parent / "tables" / "answers.parquet").to_pylist()
-    assert len(told) == 12 * 7
-    assert told[0]["question"].startswith("Question 0")
+    shown = parquet.read_table(page.parent / "tables" / "answers.parquet").to_pylist()
+    assert len(shown) == 12 * 7
+    assert shown[0]["question"].startswith("Question 0")
 
 
 def test_summary_and_findings_lie_beside_the_page_as_json(page):
@@ -168,14 +168,14 @@ def test_summary_and_findings_lie_beside_the_page_as_json(page):
     assert findings["tasks"][0]["arms"]["mutual"]["accuracy"]["estimate"] == pytest.approx(10 / 12)
 
 
-def test_the_summary_says_who_wins_by_how_much_and_whether_that_is_sure(html):
-    said = "".join(Tags(html.split("Results</h2>")[0]).text)
-    assert "right most often" in said
-    assert "95% interval" in said
-    assert "significant: adjusted p" in said
-    assert "the swap of the extractor" in said
-    assert "times" in said
-    assert "composed" in said
+def test_the_summary_names_the_most_accurate_arm_with_interval_and_significance(html):
+    text = "".join(Tags(html.split("Results</h2>")[0]).text)
+    assert "right most often" in text
+    assert "95% interval" in text
+    assert "significant: adjusted p" in text
+    assert "the swap of the extractor" in text
+    assert "times" in text
+    assert "composed" in text
 
 
 def test_the_first_screen_says_whether_the_pair_pays_by_how_much_and_how_sure_that_is(html):
@@ -192,7 +192,7 @@ def test_a_text_that_a_spreadsheet_takes_for_a_formula_is_made_harmless(tmp_path
     assert (tmp_path / "a.csv").read_text(encoding="utf-8").splitlines()[1] == "'=1+1,-3.5,'@x,-2,plain"
 
 
-def test_what_is_no_image_is_said_and_does_not_stop_the_report():
+def test_an_unreadable_image_is_reported_and_does_not_stop_the_report():
     from cuecard.domain.question import Image
 
     assert "cannot be shown" in thumbnail(Image(b"no picture")).text
@@ -205,7 +205,7 @@ def test_names_of_files_hold_nothing_that_a_file_system_minds():
     )
 
 
-def test_differences_are_told_in_points_with_a_true_minus():
+def test_differences_are_in_points_with_a_true_minus():
     assert sentences.points(-0.0123) == "−1.2 points"
     assert sentences.points(0.01) == "+1.0 point"
     assert sentences.points(-0.0001) == "0.0 points"
@@ -214,9 +214,9 @@ def test_differences_are_told_in_points_with_a_true_minus():
 
 def test_a_table_marks_its_last_row_as_the_sum_and_escapes_its_cells():
     module = environment().get_template("macros.html").module
-    told = module.table((["a", "b"], [["<x>", "1"], ["all", "1"]]), total=True)
-    assert "&lt;x&gt;" in told
-    assert told.count('class="total"') == 1
+    shown = module.table((["a", "b"], [["<x>", "1"], ["all", "1"]]), total=True)
+    assert "&lt;x&gt;" in shown
+    assert shown.count('class="total"') == 1
 
 
 def test_arms_at_the_same_place_share_one_label():
@@ -233,6 +233,6 @@ def test_one_arm_alone_and_costs_of_nothing_can_be_drawn():
 
 @pytest.mark.parametrize("arms", [("short:large",), ("reason:large",), ("mutual",), ("vote", "cascade")])
 def test_a_run_of_few_arms_has_a_page_with_what_there_is(tmp_path, arms):
-    text = reported(made(tmp_path / "run", arms=arms)).read_text(encoding="utf-8")
+    text = reported(run_directory(tmp_path / "run", arms=arms)).read_text(encoding="utf-8")
     assert Tags(text).open == []
     assert "Results" in text

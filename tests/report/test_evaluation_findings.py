@@ -7,7 +7,7 @@ import sqlite3
 from dataclasses import replace
 
 import pytest
-from runs import ARMS, RIGHT, Pictured, made, model
+from runs import ARMS, RIGHT, Pictured, model, run_directory
 
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
@@ -21,7 +21,7 @@ from cuecard.report.evaluation import sentences
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return made(tmp_path_factory.mktemp("found") / "run")
+    return run_directory(tmp_path_factory.mktemp("found") / "run")
 
 
 def found_in(run, **options):
@@ -133,7 +133,7 @@ def test_a_price_is_known_only_where_every_model_has_one(run):
 
 def test_a_difference_that_only_one_extractor_sees_does_not_survive(tmp_path):
     large = model("huge", {Mode.SHORT: []}, 0.0, "My answer is clearly {} because the others are not.")
-    run = made(tmp_path / "run", Pictured(16), ("short:small", "short:large"), large=large)
+    run = run_directory(tmp_path / "run", Pictured(16), ("short:small", "short:large"), large=large)
     (task,) = found_in(run, against="short:small").tasks
     arm, each = task.arms["short:large"], task.difference("short:large")
     assert arm.span[0] < arm.span[1]
@@ -141,7 +141,9 @@ def test_a_difference_that_only_one_extractor_sees_does_not_survive(tmp_path):
 
 
 def test_rotations_of_a_question_are_one_unit_right_if_all_of_them_are(tmp_path):
-    run = made(tmp_path / "run", Pictured(12, aggregate="circular", rotations=True), ("short:large", "reason:large"))
+    run = run_directory(
+        tmp_path / "run", Pictured(12, aggregate="circular", rotations=True), ("short:large", "reason:large")
+    )
     (task,) = found_in(run).tasks
     assert (task.units, task.unit) == (6, "group of rotations")
     assert task.arms["short:large"].accuracy.estimate == pytest.approx(4 / 6)  # wrong on 0 to 3: two groups
@@ -151,7 +153,7 @@ def test_rotations_of_a_question_are_one_unit_right_if_all_of_them_are(tmp_path)
 def test_findings_are_json_without_anything_that_is_not_a_number(tmp_path):
     # answers that took no time at all: a speed is a ratio to nothing
     none = {"small": model("tiny", {}, 0.0), "large": model("huge", {}, 0.0)}
-    run = made(tmp_path / "run", arms=("short:large", "reason:large"), **none)
+    run = run_directory(tmp_path / "run", arms=("short:large", "reason:large"), **none)
     about, store = folder.opened(run)
     store.close()
     with sqlite3.connect(run / "run.sqlite") as rows:
@@ -208,7 +210,7 @@ def test_a_run_compared_with_itself_differs_in_nothing(run):
 
 def test_another_large_model_shows_in_its_arms_and_in_the_configuration(run, tmp_path):
     better = model("giant", {}, 0.0002)
-    other = made(tmp_path / "run", arms=("short:large", "reason:large"), large=better)
+    other = run_directory(tmp_path / "run", arms=("short:large", "reason:large"), large=better)
     told = contrasted(run, other)
     assert [each.arm for each in told.arms] == ["short:large", "reason:large"]
     short = told.arms[0]
@@ -227,7 +229,7 @@ def test_questions_that_only_share_a_number_are_left_out(run, tmp_path):
             for item in Pictured.items(self):
                 yield item if int(item.id) % 2 else _with_other_options(item)
 
-    other = made(tmp_path / "run", Others(), ("short:large",))
+    other = run_directory(tmp_path / "run", Others(), ("short:large",))
     told = contrasted(run, other)
     assert told.left_out == {"pictured": 6}
     assert told.arms[0].questions == 6
@@ -238,7 +240,7 @@ def _with_other_options(item):
 
 
 def test_runs_without_a_common_question_are_refused(run, tmp_path):
-    other = made(tmp_path / "run", Pictured(2, name="other"), ("short:large",))
+    other = run_directory(tmp_path / "run", Pictured(2, name="other"), ("short:large",))
     with pytest.raises(BadInput, match="in common"):
         contrasted(run, other)
 
@@ -249,7 +251,7 @@ def made_of(path, small=(), large=(), read=(), count=40):
         "small": model("tiny", {Mode.SHORT: small, Mode.REASON: small}, 0.0003),
         "large": model("huge", {Mode.SHORT: large, Mode.REASON: large, Mode.READ: read}, 0.001),
     }
-    return made(path, Pictured(count), ("short:small", "short:large", "reason:large", "transfer"), **models)
+    return run_directory(path, Pictured(count), ("short:small", "short:large", "reason:large", "transfer"), **models)
 
 
 @pytest.mark.parametrize(
@@ -265,5 +267,5 @@ def test_the_verdict_is_against_the_best_single_model_that_takes_no_longer(large
 
 
 def test_a_run_without_a_single_model_has_no_verdict(tmp_path):
-    (task,) = found_in(made(tmp_path / "run", arms=("transfer", "mutual"))).tasks
+    (task,) = found_in(run_directory(tmp_path / "run", arms=("transfer", "mutual"))).tasks
     assert task.verdict is None

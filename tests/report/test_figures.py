@@ -38,7 +38,7 @@ def texts(drawn: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_every_figure_is_valid_xml_with_a_label_for_those_who_cannot_see_it(name: str) -> None:
+def test_every_figure_is_valid_xml_with_an_alternative_text(name: str) -> None:
     root = ElementTree.fromstring(ALL[name]())
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert root.get("aria-label")

@@ -30,28 +30,28 @@ def test_a_script_in_an_answer_a_reasoning_or_a_question_stays_text() -> None:
     calls = tuple(replace(c, answer=EVIL, reasoning=EVIL if c.reasoning else None, model=EVIL) for c in CALLS)
     outcome = replace(OUTCOME, answer=EVIL, reason=EVIL, calls=calls)
     question = replace(QUESTION, text=EVIL, options=(EVIL, "b"), images=(Image(b"x", 'image/png" onload="x'),))
-    made = page(replace(showcase(outcome, question, EVIL), about=((EVIL, EVIL),)))
-    elements = Tags(made).found
+    html = page(replace(showcase(outcome, question, EVIL), about=((EVIL, EVIL),)))
+    elements = Tags(html).found
     assert not [tag for tag, _ in elements if tag in ("script", "img", "iframe", "object")]
     assert not [name for _, attributes in elements for name in attributes if name.startswith("on")]
-    assert "&lt;script&gt;" in made
+    assert "&lt;script&gt;" in html
 
 
 def test_the_page_refers_to_nothing_outside_itself() -> None:
-    made = page(showcase())
-    for _, attributes in Tags(made).found:
+    html = page(showcase())
+    for _, attributes in Tags(html).found:
         for name in ("src", "href", "xlink:href", "action", "data"):
             assert (attributes.get(name) or "#").startswith(("#", "data:"))
-    assert not re.search(r"url\((?!#)|@import", made)
+    assert not re.search(r"url\((?!#)|@import", html)
 
 
-def test_the_page_says_how_its_latencies_were_got() -> None:
+def test_the_page_names_the_origin_of_its_latencies() -> None:
     assert "measured (timed live in this run)" in page(showcase())
 
 
 def test_the_page_opens_with_the_result_in_one_sentence() -> None:
-    made = page(showcase())
-    lead = made[made.index('<p class="lead">') : made.index("</header>")]
+    html = page(showcase())
+    lead = html[html.index('<p class="lead">') : html.index("</header>")]
     assert "mutual verification (overlap) was right 9 times (90%) in 200 ms" in lead
     assert "1.80 times the speed" in lead
 
@@ -64,19 +64,19 @@ def test_the_first_screen_compares_the_pair_with_the_best_single_model_that_take
 
 
 def test_the_contents_link_to_every_section_and_terms_are_explained() -> None:
-    made = page(showcase())
-    contents = made.split("<nav")[1].split("</nav>")[0]
-    assert re.findall(r'href="#([^"]+)"', contents) == re.findall(r'<h2 id="([^"]+)"', made)
-    assert "<dt>hand-off</dt>" in made
-    assert "<dt>sparsity</dt>" not in made
+    html = page(showcase())
+    contents = html.split("<nav")[1].split("</nav>")[0]
+    assert re.findall(r'href="#([^"]+)"', contents) == re.findall(r'<h2 id="([^"]+)"', html)
+    assert "<dt>hand-off</dt>" in html
+    assert "<dt>sparsity</dt>" not in html
 
 
 def test_the_gallery_shows_both_short_answers_the_reasoning_and_the_route() -> None:
-    made = page(showcase())
-    assert "small “3”, large “3”" in made
-    assert "Now cell 7 shows a red 3." in made
-    assert "<strong>transferred</strong>: the large model read" in made
-    assert 'src="data:image/png;base64,' in made
+    html = page(showcase())
+    assert "small “3”, large “3”" in html
+    assert "Now cell 7 shows a red 3." in html
+    assert "<strong>transferred</strong>: the large model read" in html
+    assert 'src="data:image/png;base64,' in html
 
 
 def test_a_run_in_which_nothing_was_transferred_has_a_page_without_time_lines() -> None:

@@ -26,8 +26,8 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     wordy = replace(OUTCOME, reason="a long story " * 30, calls=tuple(replace(c, role="名前" * 20) for c in CALLS))
     long_names = [row("strategy" * 12, "overlap"), *ROWS]
     drawn = [
-        terminal.timeline(OUTCOME),
-        terminal.timeline(wordy),
+        terminal.Timeline(OUTCOME),
+        terminal.Timeline(wordy),
         terminal.results(long_names),
         terminal.routes(long_names),
     ]
@@ -36,7 +36,7 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
 
 
 def test_calls_come_in_order_of_time_with_their_times_and_tokens() -> None:
-    lines = shown(terminal.timeline(replace(OUTCOME, calls=tuple(reversed(CALLS)))))
+    lines = shown(terminal.Timeline(replace(OUTCOME, calls=tuple(reversed(CALLS)))))
     assert [line.split()[:2] for line in lines[:5]] == [
         ["small", "short"],
         ["large", "short"],
@@ -58,7 +58,7 @@ def test_the_shortest_call_still_shows() -> None:
 
 def test_a_cancelled_call_says_so() -> None:
     cancelled = call("small", Mode.REASON, 0.0, 0.1, finish_reason=FinishReason.CANCELLED)
-    line = shown(terminal.timeline(Outcome("3", Route.AGREED, "mutual", (cancelled,), 0.1, "agreed")))[0]
+    line = shown(terminal.Timeline(Outcome("3", Route.AGREED, "mutual", (cancelled,), 0.1, "agreed")))[0]
     assert "▒" in line
     assert "cancelled" in line
 
@@ -67,7 +67,7 @@ def test_a_role_or_reason_cannot_steer_the_terminal() -> None:
     steering = replace(
         OUTCOME, reason="\x1b[31mred\x07 [bold]markup[/]", calls=tuple(replace(c, role="\x1b]0;x") for c in CALLS)
     )
-    text = "\n".join(shown(terminal.timeline(steering)))
+    text = "\n".join(shown(terminal.Timeline(steering)))
     assert "\x1b" not in text
     assert "\x07" not in text
     assert "[bold]markup[/]" in text

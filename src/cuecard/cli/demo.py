@@ -104,7 +104,7 @@ def _tell(shown: Showcase) -> None:
     for name, outcome in sample.outcomes.items():
         if name in ("reason:large", shown.headline):
             console.print(Text(f"\n{name}: {formatting.plain(outcome.answer)}"))
-            console.print(terminal.timeline(outcome, until_s))
+            console.print(terminal.Timeline(outcome, until_s))
 
 
 def _prepare(out: Path) -> None:

@@ -71,13 +71,8 @@ class Timeline:
             line.append(bar_of(call, bar, end_s, glyphs), STYLES[call.mode])
             line.append(f" {fact:>{right}}")
             yield _fitted(line, options.max_width)
-        for line in _closing(self.outcome):
-            yield _fitted(Text(line), options.max_width, wrap=True)
-
-
-def timeline(outcome: Outcome, until_s: float | None = None) -> Timeline:
-    """The time line as something that Rich prints."""
-    return Timeline(outcome, until_s)
+        for text in _closing(self.outcome):
+            yield _fitted(Text(text), options.max_width, wrap=True)
 
 
 def bar_of(call: Call, width: int, end_s: float, glyphs: Glyphs) -> str:
@@ -97,9 +92,9 @@ def bar_of(call: Call, width: int, end_s: float, glyphs: Glyphs) -> str:
 
 
 def _facts(call: Call) -> str:
-    tokens = call.usage.completion_tokens
+    count = call.usage.completion_tokens
     ended = f"{ENDED[call.finish_reason]} " if call.finish_reason in ENDED else ""
-    tokens = "   - tok" if tokens is None else f"{tokens:>4} tok"
+    tokens = "   - tok" if count is None else f"{count:>4} tok"
     return f"{ended}{call.start_s * 1000:.0f}-{call.end_s * 1000:.0f} ms {tokens}"
 
 
