@@ -36,7 +36,7 @@ bench: .venv/ready    ## the benchmarks, side by side
 	$(BIN)/python benchmarks/run.py
 
 docs: .venv/docs      ## the documentation as a site, under site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	PATH=$(BIN):$$PATH NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

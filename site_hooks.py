@@ -18,6 +18,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parent
 OUTSIDE = ("CONTRIBUTING.md", "CHANGELOG.md", "studies/**/README.md", "studies/**/*.svg", "tests/real/README.md")
+FENCED = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?P<image>!?)\[(?P<text>(?:[^\[\]]|\[[^\[\]]*\])*)\]\((?P<target>[^)\s]+)\)")
 
 
@@ -37,10 +38,12 @@ def on_page_markdown(markdown: str, page: Page, files: Files, **_: Any) -> str:
         if not path or re.match(r"[a-z]+:", path):
             return found[0]
         target = posixpath.normpath(posixpath.join(posixpath.dirname(place), path)).removeprefix("docs/")
-        target = "index.md" if target == "README.md" else target
+        if target == "README.md":  # the site's first page, which has other headings
+            target, hash_, anchor = "index.md", "", ""
         if files.get_file_from_path(target) is None:
             return found["text"]
         relative = posixpath.relpath(target, posixpath.dirname(name) or ".")
         return f"{found['image']}[{found['text']}]({relative}{hash_}{anchor})"
 
-    return LINK.sub(link, markdown)
+    parts = FENCED.split(markdown)  # every second one is code
+    return "".join(part if index % 2 else LINK.sub(link, part) for index, part in enumerate(parts))

@@ -184,7 +184,7 @@ def _family(family: Family) -> str:
         f"Names: {names if family.models else 'all others'}.",
         f"Style: {style}.",
         f"Sent to reason: {on}; to answer at once: {off}.",
-        *(["Cannot be told not to think."] if not family.stops else []),
+        *(["Thinking cannot be switched off."] if not family.stops else []),
         *(["Its template opens the reasoning itself."] if family.opens else []),
     ]
     lines = textwrap.wrap(" ".join(said), WIDTH - 2, break_long_words=False, break_on_hyphens=False)
@@ -450,6 +450,13 @@ def test_no_line_of_a_page_is_too_long_and_no_path_of_a_machine_is_named(page):
     assert not re.search(r"(?<![\w.~}])/(?:home|root|work|Users|tmp)/", text)
 
 
+@pytest.mark.parametrize("page", NAMES)
+def test_the_prose_of_a_page_names_its_subjects(page):
+    text = text_of(page).split("\n## [0.1.0]")[0]  # of the changelog what is not released yet
+    prose = re.sub(r"<!-- generated.*?<!-- end -->|^```.*?^```|`[^`\n]+`", "", text, flags=re.DOTALL | re.MULTILINE)
+    assert not re.findall(r"\b(?:told|said|whoever|nobody|somebody|everybody)\b", prose, re.IGNORECASE)
+
+
 def test_every_layer_of_the_import_contract_has_a_row_in_the_room_table_in_the_same_order():
     contracts = tomllib.loads(text_of("pyproject.toml"))["tool"]["importlinter"]["contracts"]
     layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
@@ -487,7 +494,7 @@ def test_every_strategy_and_every_key_of_a_pair_file_is_described():
 @pytest.mark.timeout(400)
 @pytest.mark.skipif(not find_spec("mkdocstrings"), reason="mkdocs is not installed: `make docs` installs it")
 def test_the_site_builds_without_a_warning(tmp_path):
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     )
