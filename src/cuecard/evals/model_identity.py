@@ -1,4 +1,4 @@
-"""Which model it is: what its stored calls are found by, so that calls of other weights are never taken for its own."""
+"""The identity of a model: part of its calls' cache keys, so that calls of other weights are not taken for its own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def seat(role: str, given: str | Mapping[str, Any], model: Model) -> Seat:
 
 
 def revision(given: str | Mapping[str, Any]) -> str:
-    """The identity of a model's weights or settings, 16 hex digits; of a server, no more than what it is told to be."""
+    """The identity of a model's weights or settings, 16 hex digits; of a server, only its settings."""
     settings = dict(given) if isinstance(given, Mapping) else {"model": given}
     settings.pop("api_key", None)
     match spec.parse(_named(given)):
@@ -68,13 +68,13 @@ def _files(folder: Path, some: Iterable[Path] | None = None) -> str:
 
     What a model says of its scope changes none of its answers.
     """
-    told, paths = hashlib.sha256(), folder.rglob("*") if some is None else some
+    digest, paths = hashlib.sha256(), folder.rglob("*") if some is None else some
     for path in sorted(each for each in paths if each.is_file() and each.name != SCOPE):
         size = path.stat().st_size
-        told.update(f"{path.relative_to(folder)} {size}\n".encode())
+        digest.update(f"{path.relative_to(folder)} {size}\n".encode())
         with path.open("rb") as file:
-            told.update(file.read(_ENDS))
+            digest.update(file.read(_ENDS))
             if size > _ENDS:
                 file.seek(max(_ENDS, size - _ENDS))
-                told.update(file.read())
-    return told.hexdigest()
+                digest.update(file.read())
+    return digest.hexdigest()

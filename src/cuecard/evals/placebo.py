@@ -1,4 +1,4 @@
-"""Placebo cards: what the reader gets instead of what the small model wrote, to tell what of a card it is that helps.
+"""Placebo cards: read instead of what the small model wrote, to show what of a card it is that helps.
 
 A wrapper around the reader writes its READ prompts anew, so no strategy knows of it. What the small model itself
 answers after its reasoning stays as it is: in `mutual`, a question that it confirms needs no card.
@@ -70,18 +70,18 @@ CORRUPTED, ALTERED = "corrupted(SHARE)", "altered(CLASS)"
 
 def change_of(placebo: str) -> Change:
     """What a placebo does to a card, by its name. Raises BadInput with the nearest one."""
-    if found := re.fullmatch(r"corrupted\((.*)\)", placebo):
+    if match := re.fullmatch(r"corrupted\((.*)\)", placebo):
         try:
-            share = float(found[1])
+            share = float(match[1])
         except ValueError:
             share = -1.0
         if not 0 < share <= 1:
-            raise BadInput(f"{placebo}: {found[1]!r} is not above 0 and at most 1", f"write {CORRUPTED}")
+            raise BadInput(f"{placebo}: {match[1]!r} is not above 0 and at most 1", f"write {CORRUPTED}")
         return _corrupted(share)
-    if found := re.fullmatch(r"altered\((.*)\)", placebo):
-        if found[1] not in CLASSES:
-            raise BadInput(f"{placebo}: there is no class {found[1]!r}", f"there are: {', '.join(CLASSES)}")
-        return _altered(found[1])
+    if match := re.fullmatch(r"altered\((.*)\)", placebo):
+        if match[1] not in CLASSES:
+            raise BadInput(f"{placebo}: there is no class {match[1]!r}", f"there are: {', '.join(CLASSES)}")
+        return _altered(match[1])
     if placebo not in PLACEBOS:
         raise BadInput(f"there is no placebo {placebo!r}", did_you_mean(placebo, (*PLACEBOS, CORRUPTED, ALTERED)))
     return PLACEBOS[placebo]
@@ -103,9 +103,9 @@ def wrong_answer(item: Item) -> str:
         case AnswerKind.YES_NO:
             return "no" if "yes" in golds else "yes"
         case AnswerKind.NUMBER:
-            if found := re.fullmatch(r"\s*(-?\d+)(\.\d+)?(.*)", gold, re.DOTALL):
+            if match := re.fullmatch(r"\s*(-?\d+)(\.\d+)?(.*)", gold, re.DOTALL):
                 # twice as much and one more: beyond every tolerance that a benchmark allows
-                return f"{2 * int(found[1]) + 1}{found[2] or ''}{found[3]}"
+                return f"{2 * int(match[1]) + 1}{match[2] or ''}{match[3]}"
     for other in ("red", "blue", "nothing"):
         if asked.kind is AnswerKind.SHORT_TEXT and not any(other in each for each in golds):
             return other

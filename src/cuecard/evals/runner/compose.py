@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +25,7 @@ from cuecard.evals.arm import Arm
 from cuecard.evals.item import Item
 from cuecard.evals.placebo import CardSwap, Foreign
 from cuecard.evals.runner.contention import Machine
-from cuecard.evals.runner.replay import ArmCalls, CallRecorder, RecordedLive, StoredModel
+from cuecard.evals.runner.replay import ArmCalls, StoredModel
 from cuecard.evals.scoring import scorers
 from cuecard.evals.storage.database import Record
 from cuecard.evals.storage.requests import TOKENS, CallRequest, Seat, StoredCalls
@@ -134,7 +133,9 @@ class Composition:
                     requests, calls.requests, has_paused = calls.requests, {}, True
                     yield requests
                 if not has_paused:
-                    return _outcome(arm.name, run.result, calls.recorders)
+                    return ArmOutcome(arm.name, run.result(), None, calls.ended)
+            except CuecardError as failure:
+                return ArmOutcome(arm.name, None, failure, calls.ended)
             finally:
                 run.close()
 
@@ -170,14 +171,6 @@ class Composition:
         return None if stored is None else stored[1]
 
 
-def _outcome(arm: str, result: Callable[[], Outcome], recorders: Iterable[CallRecorder]) -> ArmOutcome:
-    calls = tuple(recorder.call for recorder in recorders)
-    try:
-        return ArmOutcome(arm, result(), None, calls)
-    except CuecardError as failure:
-        return ArmOutcome(arm, None, failure, calls)
-
-
 def _with_placebo(models: Mapping[str, Model], item: TaskItem, arm: Arm, foreign: Foreign) -> dict[str, Model]:
     """The models, the reader's cards changed if the arm wants it so."""
     given = dict(models)
@@ -196,24 +189,19 @@ def foreign_request(item: TaskItem, arm: Arm, seats: Mapping[str, Seat]) -> Call
 
 async def live(item: TaskItem, arm: Arm, models: Mapping[str, Model], foreign_card: str | None) -> ArmOutcome:
     """One arm end to end with live models. `foreign_card`: what the small model wrote about the partner, if known."""
-    recorders: list[CallRecorder] = []
-    began = time.perf_counter()
-
-    def clock() -> float:
-        return time.perf_counter() - began
+    calls: list[Call] = []
 
     async def foreign() -> str:
         if foreign_card is None:
             raise BadInput("a foreign card needs another question", "give the task more than one item")
         return foreign_card
 
-    recorded: dict[str, Model] = {role: RecordedLive(role, model, recorders, clock) for role, model in models.items()}
-    recorded = _with_placebo(recorded, item, arm, foreign)
+    models = _with_placebo(models, item, arm, foreign)
     try:
-        outcome = await answer(item.item.question, recorded, arm.strategy, arm.policy)
-        return ArmOutcome(arm.live, outcome, None, tuple(each.call for each in recorders))
+        outcome = await answer(item.item.question, models, arm.strategy, arm.policy, calls=calls)
+        return ArmOutcome(arm.live, outcome, None, tuple(calls))
     except CuecardError as failure:
-        return ArmOutcome(arm.live, None, failure, tuple(each.call for each in recorders))
+        return ArmOutcome(arm.live, None, failure, tuple(calls))
 
 
 # --- records ----------------------------------------------------------------------------------------------------------

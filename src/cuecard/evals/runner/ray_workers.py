@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cuecard.domain.errors import BadInput, CuecardError, MissingExtra, ModelUnreachable
 from cuecard.domain.question import Question
@@ -28,6 +28,7 @@ from cuecard.evals.storage.requests import Seat, error_of, error_record
 from cuecard.models import probe, spec
 from cuecard.models.base import Limits
 
+T = TypeVar("T")
 LOCAL = "local"
 ONCE_MORE = 3
 """So many times as there are workers, dead ones are replaced in one run."""
@@ -65,9 +66,7 @@ class RayActor:
             models = {role: spec.load(given, role) for role, given in self._specifications.items()}
             if probe.wanted():
                 await probe.settle(models.values(), wait_s=None)
-            seats = {
-                role: model_identity.seat(role, self._specifications[role], model) for role, model in models.items()
-            }
+            seats = {role: model_identity.seat(role, self._specifications[role], models[role]) for role in models}
         except CuecardError as error:
             return error_record(error)
         self._worker = LocalWorker(models, alone=self._alone, timed=self._timed)
@@ -93,23 +92,19 @@ class RayWorker:
     """Called when it has died, with the reason."""
 
     async def make(self, order: WorkOrder) -> Record:
-        record: Record = await self._of(self.actors[order.request.seat.role].make.remote(order))
-        return record
+        return await self._of(self.actors[order.request.seat.role].make.remote(order))
 
     async def live(self, item: TaskItem, arm: Arm, foreign_card: str | None) -> Record:
-        record: Record = await self._of(self._any.live.remote(item, arm, foreign_card))
-        return record
+        return await self._of(next(iter(self.actors.values())).live.remote(item, arm, foreign_card))
 
     async def pace(self, questions: Sequence[Question], limits: Limits) -> float | None:
-        measured: float | None = await self._of(self._any.pace.remote(questions, limits))
-        return measured
+        return await self._of(next(iter(self.actors.values())).pace.remote(questions, limits))
 
     async def load(self) -> tuple[str, dict[str, Seat]]:
         """Raises CuecardError where a model cannot be loaded."""
         machine, seats = "", dict[str, Seat]()
-        for each in await asyncio.gather(
-            *(self._of(actor.load.remote()) for actor in dict.fromkeys(self.actors.values()))
-        ):
+        loading = [self._of(actor.load.remote()) for actor in dict.fromkeys(self.actors.values())]
+        for each in await asyncio.gather(*loading):
             if not isinstance(each, tuple):
                 raise error_of(each)
             machine, seats = each[0], seats | each[1]
@@ -119,13 +114,10 @@ class RayWorker:
         for actor in self.actors.values():
             self.ray.kill(actor)
 
-    @property
-    def _any(self) -> Any:
-        return next(iter(self.actors.values()))
-
-    async def _of(self, answer: Awaitable[Any]) -> Any:
+    async def _of(self, result: Awaitable[T]) -> T:
+        """What a process returns. Raises WorkerLost, CuecardError."""
         try:
-            return await answer
+            return await result
         except (self.ray.exceptions.RayActorError, self.ray.exceptions.NodeDiedError) as error:
             await self.lost(self, _line(error, -1))
             raise WorkerLost from error

@@ -1,4 +1,4 @@
-"""The models of one arm: stored calls replayed in virtual time, or live models; every call recorded as the arm saw it.
+"""The models of one arm: stored calls replayed in virtual time, each recorded as the arm saw it.
 
 A replayed call takes as long as it took alone. Which of the times measured for it applies depends on what its arm has
 done before on that model: see `StoredModel`.
@@ -7,10 +7,9 @@ done before on that model: see `StoredModel`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import cast
 
 from cuecard import virtual_time
 from cuecard.domain.call import Call, FinishReason, Mode, Usage
@@ -24,12 +23,10 @@ from cuecard.models.base import (
     Event,
     Finished,
     Limits,
-    Model,
     Progress,
     ReasoningDelta,
     ReasoningEnded,
     Started,
-    Weigher,
     Weighing,
 )
 from cuecard.models.prompt import Prompt
@@ -41,7 +38,7 @@ Weighed = tuple[tuple[str, float], ...]
 
 @dataclass
 class CallRecorder:
-    """Builds a `Call` from its events. Clocks count seconds since the arm began."""
+    """Builds a `Call` from its events; times are seconds since the arm began, or since the call did."""
 
     role: str
     model: str
@@ -77,23 +74,15 @@ class CallRecorder:
             self.first_token_s = now_s
 
     @contextmanager
-    def until_it_ends(self, clock: Callable[[], float]) -> Iterator[None]:
-        """Records when the call ends, and the error that ends it."""
+    def until_it_ends(self) -> Iterator[None]:
+        """Records when the call ends on the event loop's clock, and the error that ends it."""
         try:
             yield
         except CuecardError as failure:
             self.finish_reason, self.error = FinishReason.ERROR, str(failure)
             raise
         finally:
-            self.end_s = clock()
-
-    async def watch(self, events: AsyncGenerator[Event], clock: Callable[[], float]) -> AsyncGenerator[Event]:
-        """The events as they come, recorded however the call ends."""
-        with self.until_it_ends(clock):
-            async with aclosing(events):
-                async for event in events:
-                    self.take(event, clock())
-                    yield event
+            self.end_s = _now()
 
     @property
     def call(self) -> Call:
@@ -117,59 +106,6 @@ class CallRecorder:
         )
 
 
-@dataclass(frozen=True)
-class RecordedLive:
-    """A live model in one arm, each of its calls recorded."""
-
-    role: str
-    model: Model
-    recorders: list[CallRecorder]
-    clock: Callable[[], float]
-
-    @property
-    def name(self) -> str:
-        return self.model.name
-
-    @property
-    def abilities(self) -> Abilities:
-        return self.model.abilities
-
-    def _recorder(self, mode: Mode) -> CallRecorder:
-        self.recorders.append(CallRecorder(self.role, self.name, mode, self.clock()))
-        return self.recorders[-1]
-
-    def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
-        return self._recorder(prompt.mode).watch(self.model.stream(prompt, limits), self.clock)
-
-    @contextmanager
-    def _prefill(self, mode: Mode) -> Iterator[CallRecorder]:
-        """A call that decodes nothing."""
-        recorder = self._recorder(mode)
-        with recorder.until_it_ends(self.clock):
-            yield recorder
-            recorder.finish_reason = FinishReason.STOP
-
-    async def warm(self, prompt: Prompt) -> Usage:
-        with self._prefill(Mode.WARM) as recorder:
-            recorder.usage = await self.model.warm(prompt)
-        return recorder.usage
-
-    async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[Weighed, Usage]:
-        with self._prefill(Mode.WEIGH) as recorder:
-            weighed, recorder.usage = await cast(Weigher, self.model).weigh(prompt, answer, by)
-        return weighed, recorder.usage
-
-    async def score(self, prompt: Prompt, answer: str) -> float:
-        with self._prefill(Mode.SCORE):
-            return await self.model.score(prompt, answer)
-
-    def forget(self) -> None:
-        self.model.forget()
-
-    async def aclose(self) -> None:
-        """The caller closes the model."""
-
-
 # --- replay -----------------------------------------------------------------------------------------------------------
 
 
@@ -188,6 +124,11 @@ class ArmCalls:
             self.requests[request.key] = request
             await virtual_time.outside()
         return stored
+
+    @property
+    def ended(self) -> tuple[Call, ...]:
+        """Calls as the arm saw them, once it is done."""
+        return tuple(recorder.call for recorder in self.recorders)
 
     def recorder(self, seat: Seat, mode: Mode, key: str | None = None, retries: int = 0) -> CallRecorder:
         self.recorders.append(CallRecorder(seat.role, seat.name, mode, _now(), key, retries))
@@ -237,9 +178,11 @@ class StoredModel:
     async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
         key, record = await self._calls.fetch(CallRequest(self._seat, prompt, limits))
         recorder = self._calls.recorder(self._seat, prompt.mode, key, len(record["failures"]))
-        async with aclosing(recorder.watch(self._replayed(record), _now)) as events:
-            async for event in events:
-                yield event
+        with recorder.until_it_ends():
+            async with aclosing(self._replayed(record)) as events:
+                async for event in events:
+                    recorder.take(event, _now())
+                    yield event
 
     async def _replayed(self, record: Record) -> AsyncGenerator[Event]:
         shift_s, hot, cached = self._times(record)
@@ -294,7 +237,7 @@ class StoredModel:
         recorder = self._calls.recorder(self._seat, Mode.WARM)
         cold_s = short["cold"]["extra_s"] if short["cold"] else max(0.0, short["first_token_s"] - step_s)
         extra_s, self._begun, self._followed = 0.0 if self._begun else cold_s, True, True
-        with recorder.until_it_ends(_now):
+        with recorder.until_it_ends():
             async with self._following:
                 await self._machine.work(extra_s + step_s)
             recorder.usage, recorder.finish_reason = Usage(completion_tokens=0), FinishReason.STOP
@@ -312,7 +255,7 @@ class StoredModel:
         """A call that decodes nothing, once it is over. Raises the error it ended in."""
         key, record = await self._calls.fetch(request)
         recorder = self._calls.recorder(self._seat, request.mode, key, len(record["failures"]))
-        with recorder.until_it_ends(_now):
+        with recorder.until_it_ends():
             await self._machine.work(record["end_s"])
             recorder.usage, recorder.finish_reason = _usage(record), FinishReason.STOP
         if record["status"] != "ok":

@@ -37,7 +37,7 @@ CREATE TABLE IF NOT EXISTS notes(key TEXT PRIMARY KEY, value TEXT);
 
 @dataclass(frozen=True)
 class CallRow:
-    """One call, found by what was asked."""
+    """One call, by its cache key."""
 
     key: str
     record: Record
@@ -69,7 +69,7 @@ Row = CallRow | AnswerRow | ItemRow
 
 @dataclass(frozen=True)
 class Mended:
-    """Rows whose checksum was wrong: deleted, to be made again; answers of deleted calls among them."""
+    """Rows with a wrong checksum, deleted so that they are made again; answers of deleted calls among them."""
 
     calls: int
     answers: int
@@ -92,7 +92,7 @@ class Store:
             self._reader = self._writer if read_only else self._connect(read_only)
             (held,) = self._reader.execute("SELECT coalesce(sum(length(data)), 0) FROM images").fetchone()
         except sqlite3.Error as error:
-            raise _told(error, path) from error
+            raise _cannot_store(error, path) from error
         self._image_bytes = int(held)
 
     def _connect(self, read_only: bool) -> sqlite3.Connection:
@@ -129,7 +129,7 @@ class Store:
     def _put_images(self, images: Sequence[Image]) -> None:
         for image in images:
             if self._image_bytes + len(image.data) > self._most_image_bytes:
-                continue  # the item tells its digest all the same, and the task has the image
+                continue  # the item has its digest all the same, and the task has the image
             values = (image.digest, image.media_type, image.data)
             new = self._writer.execute("INSERT OR IGNORE INTO images VALUES (?, ?, ?)", values).rowcount
             self._image_bytes += len(image.data) * new
@@ -151,11 +151,11 @@ class Store:
     def mend(self) -> Mended:
         """Delete rows whose checksum is wrong, and answers that were put together from such calls."""
         rows = self._all("calls", "key, record, checksum")
-        bad_calls = {key for key, text, told in rows if checksum(text, key) != told}
+        bad_calls = {key for key, text, stored in rows if checksum(text, key) != stored}
         bad_answers = [
             (task, id, arm)
-            for task, id, arm, text, told in self._all("answers", "task, id, arm, record, checksum")
-            if checksum(text, task, id, arm) != told
+            for task, id, arm, text, stored in self._all("answers", "task, id, arm, record, checksum")
+            if checksum(text, task, id, arm) != stored
             or (bad_calls and bad_calls & {call["key"] for call in json.loads(text)["calls"]})
         ]
         self._delete([(key,) for key in bad_calls], bad_answers)
@@ -212,8 +212,8 @@ class Store:
 
     def image(self, digest: str) -> Image | None:
         """An image by its digest; None if it was left out."""
-        found = self._rows("SELECT data, media_type FROM images WHERE digest = ?", digest)
-        return Image(*found[0]) if found else None
+        rows = self._rows("SELECT data, media_type FROM images WHERE digest = ?", digest)
+        return Image(*rows[0]) if rows else None
 
     def counts(self) -> tuple[int, int]:
         """Calls and answers."""
@@ -224,8 +224,8 @@ class Store:
         return {key: json.loads(text) for key, text in self._all("notes", "key, value")}
 
     def _one(self, query: str, *given: str) -> Record | None:
-        found = self._rows(query, *given)
-        record: Record | None = json.loads(found[0][0]) if found else None
+        rows = self._rows(query, *given)
+        record: Record | None = json.loads(rows[0][0]) if rows else None
         return record
 
     def _all(self, table: str, columns: str, order: str | None = None) -> list[tuple[Any, ...]]:
@@ -237,12 +237,12 @@ class Store:
             with self._reading:
                 return self._reader.execute(query, given).fetchall()
         except sqlite3.Error as error:
-            raise _told(error, self._path) from error
+            raise _cannot_store(error, self._path) from error
 
     def close(self) -> None:
         """Close the file; on a full disk too, as the next opening reads what the log holds.
 
-        Waits for rows that another thread is reading or writing; what it asks for later raises CannotStore.
+        Waits for rows that another thread is reading or writing; its later reads and writes raise CannotStore.
         """
         with self._writing, self._reading:
             for connection in (self._reader, self._writer):
@@ -298,14 +298,14 @@ class _Transaction:
                 raise
         self._roll_back()
         if isinstance(error, sqlite3.Error):
-            raise _told(error, self._path) from error
+            raise _cannot_store(error, self._path) from error
         return None
 
     def _execute(self, statement: str) -> None:
         try:
             self._connection.execute(statement)
         except sqlite3.Error as error:
-            raise _told(error, self._path) from error
+            raise _cannot_store(error, self._path) from error
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:  # SQLite itself may have rolled back, as it does on a full disk
@@ -321,7 +321,7 @@ def _text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _told(error: sqlite3.Error, path: Path) -> CannotStore:
+def _cannot_store(error: sqlite3.Error, path: Path) -> CannotStore:
     """What SQLite means, and what to do."""
     name = getattr(error, "sqlite_errorname", "") or ""
     match name.partition("_")[2].partition("_")[0]:
