@@ -26,7 +26,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     ),
     "models": ("models:models", "Show models and what each can do."),
     "serve": ("serve:serve", "Serve a pair as one model to every OpenAI client."),
-    "check": ("check:check", "Read a cuecard.toml and probe its servers; all commands go by what is found."),
+    "check": ("models:check", "Read a cuecard.toml and probe its servers; all commands go by what is found."),
     "key": ("serve:key", "Make an API key: the secret for a client, and its hash for cuecard.toml."),
     "replay": (
         "replay:replay",
@@ -37,7 +37,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "evals.tune:tune",
         "Choose the fastest or cheapest policy that surely keeps the accuracy. Exit code 1: no cheaper one surely does.",  # noqa: E501
     ),
-    "eval": ("evals.eval:evaluate", "Evaluate strategies on tasks: go on where it stopped, then sum up."),
+    "eval": ("evals.study:evaluate", "Evaluate strategies on tasks: go on where it stopped, then sum up."),
     "study": ("evals.study:study", "Run a study: go on where it stopped, then sum up."),
     "report": ("report:report", "A page with figures and tables of a run: what it shows, and how sure that is."),
     "attention": (

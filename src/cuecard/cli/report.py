@@ -19,6 +19,7 @@ from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.evals.analysis import examples
 from cuecard.evals.analysis.results import MARGIN, Findings, TaskFound, findings
 from cuecard.evals.analysis.untimed_summary import summary_of
+from cuecard.evals.storage.database import Record, Store
 from cuecard.evals.study import folder
 from cuecard.evals.summary.ledger import Price, watts
 from cuecard.latency import readings
@@ -58,26 +59,8 @@ def report(
         )
         if not any(task.arms for task in found.tasks):
             raise BadInput(f"{run} has no answers yet", "let it run first")
-        known = examples.cases(config, store)
         summary = summary_of(config, store)
-        shown = drawn.Evaluation(
-            run.resolve().name,
-            found,
-            summary,
-            [
-                asked
-                for task in found.tasks
-                if (asked := examples.request(task, found.baseline, known[task.task], store)) is not None
-            ],
-            examples.galleries(found, known),
-            {
-                task.task: examples.chosen(known[task.task], [arm.arm for arm in task.plain], questions)
-                for task in found.tasks
-            },
-            examples.rows(config, store),
-            store.image,
-            facts(about),
-        )
+        shown = _evaluation(drawn, run, about, store, found, summary, questions)
         page = out or run / "report.html"
         written = drawn.report(shown).save(page)
     finally:
@@ -88,6 +71,28 @@ def report(
         typer.echo(json.dumps(found.as_object(), indent=2, ensure_ascii=False))
     else:
         _show(found, drawn, written, drawn.sentences.stale(summary["scorer"]))
+
+
+def _evaluation(
+    drawn: Any, run: Path, about: Record, store: Store, found: Findings, summary: Record, questions: int
+) -> Any:
+    """What the page shows: at most `questions` of each task one by one."""
+    known = examples.cases(about["config"], store)
+    requests = [examples.request(task, found.baseline, known[task.task], store) for task in found.tasks]
+    return drawn.Evaluation(
+        run.resolve().name,
+        found,
+        summary,
+        [request for request in requests if request is not None],
+        examples.galleries(found, known),
+        {
+            task.task: examples.chosen(known[task.task], [arm.arm for arm in task.plain], questions)
+            for task in found.tasks
+        },
+        examples.rows(about["config"], store),
+        store.image,
+        facts(about),
+    )
 
 
 def _room() -> Any:

@@ -21,6 +21,7 @@ from cuecard.models import spec
 
 if TYPE_CHECKING:
     from cuecard.gateway.config.config import Config
+    from cuecard.gateway.pairs import Pairs
     from cuecard.gateway.telemetry.traces import Traces
 
 ROLES = ("small", "large")
@@ -63,11 +64,7 @@ def serve(
     with closing(_listener(at, on)) as listener:
         gate = chosen.gate(time.monotonic, ledger=Ledger(chosen.ledger_path))
         pairs = Pairs.configured(chosen)
-        console, root = Console(stderr=True, highlight=False, soft_wrap=True), _root(listener)
-        for pair in pairs:
-            who = " and ".join(model.name for model in pair.models.values())
-            console.print(f"{who} are served as {pair.name} at {root}/v1", markup=False)
-        console.print(f"the dashboard is at {root}/dashboard", markup=False)
+        _announce(pairs, _root(listener))
         say, read = partial(print, file=sys.stderr, flush=True), partial(_chosen, config, small, large)
         app = application(
             pairs,
@@ -85,13 +82,24 @@ def serve(
             tell=say if probe and probes.wanted() else None,
             reloader=None if config is None else Reloader(config, read, chosen, pairs, gate, tell=say),
         )
-        drain_s = chosen.server.drain_s
         settings = uvicorn.Config(
-            app, http=Guarded, log_level="warning", access_log=False, timeout_graceful_shutdown=drain_s
+            app,
+            http=Guarded,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=chosen.server.drain_s,
         )
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again
         uvicorn.Server(settings).run(sockets=[listener])
+
+
+def _announce(pairs: Pairs, root: str) -> None:
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for pair in pairs:
+        models = " and ".join(model.name for model in pair.models.values())
+        console.print(f"{models} are served as {pair.name} at {root}/v1", markup=False)
+    console.print(f"the dashboard is at {root}/dashboard", markup=False)
 
 
 def _traces() -> Traces | None:
