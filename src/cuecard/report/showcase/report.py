@@ -64,13 +64,13 @@ def _verdict(shown: Showcase) -> KeyResult:
     if best is None:
         return KeyResult(question, "It is the fastest", "No single model takes no longer.", "", "good")
     gain = ours.right - best.right
-    answer, tone = ("More right answers", "good") if gain > 0 else ("No more right answers", "bad")
+    answer = "More right answers" if gain > 0 else "No more right answers"
     amount = (
         f"{ours.name}: {ours.right} of {shown.questions} right ({_between(ours)}); {best.name}, the most accurate"
         f" single model that takes no longer: {best.right} ({_between(best)})."
     )
     sure = "95% intervals (Wilson); so few questions show only large differences. `cuecard eval` tests them, paired."
-    return KeyResult(question, answer, amount, sure, tone)  # type: ignore[arg-type]
+    return KeyResult(question, answer, amount, sure)  # too few questions for a verdict
 
 
 def results(rows: Sequence[StrategyRow]) -> tuple[list[str], list[list[str]]]:
