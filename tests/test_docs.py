@@ -244,20 +244,20 @@ def made_shapes(name: str) -> dict[str, list[int]]:
 
 
 def wordings() -> str:
-    from cuecard.demo.boards import Task, wording
+    from cuecard.demo.boards import BoardTask, wording
 
     kinds = AnswerKind
     asked = [
-        (Task("look-up", "digit", kinds.NUMBER, (4,)), "number"),
-        (Task("look-up", "colour", kinds.SHORT_TEXT, (4,)), "short_text; choice of colours"),
-        (Task("look-up", "colour", kinds.YES_NO, (4,), "red"), "yes_no"),
-        (Task("compare", "larger", kinds.YES_NO, (2, 6)), "yes_no"),
-        (Task("count", "count", kinds.NUMBER, (), "red"), "number; choice of numbers"),
-        (Task("sum", "sum", kinds.NUMBER, (1,)), "number; choice of numbers"),
-        (Task("jump-1", "digit", kinds.NUMBER, (4,)), "number"),
-        (Task("jump-3", "digit", kinds.NUMBER, (4,)), "number"),
-        (Task("jump-3", "colour", kinds.SHORT_TEXT, (4,)), "short_text; choice of colours"),
-        (Task("jump-3", "colour", kinds.YES_NO, (4,), "red"), "yes_no"),
+        (BoardTask("look-up", "digit", kinds.NUMBER, (4,)), "number"),
+        (BoardTask("look-up", "colour", kinds.SHORT_TEXT, (4,)), "short_text; choice of colours"),
+        (BoardTask("look-up", "colour", kinds.YES_NO, (4,), "red"), "yes_no"),
+        (BoardTask("compare", "larger", kinds.YES_NO, (2, 6)), "yes_no"),
+        (BoardTask("count", "count", kinds.NUMBER, (), "red"), "number; choice of numbers"),
+        (BoardTask("sum", "sum", kinds.NUMBER, (1,)), "number; choice of numbers"),
+        (BoardTask("jump-1", "digit", kinds.NUMBER, (4,)), "number"),
+        (BoardTask("jump-3", "digit", kinds.NUMBER, (4,)), "number"),
+        (BoardTask("jump-3", "colour", kinds.SHORT_TEXT, (4,)), "short_text; choice of colours"),
+        (BoardTask("jump-3", "colour", kinds.YES_NO, (4,), "red"), "yes_no"),
     ]
     rows = [(f"`{task.task}`", wording(task), said) for task, said in asked]
     return table(("task", "wording", "kind"), rows)

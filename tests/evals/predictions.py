@@ -13,9 +13,9 @@ import openpyxl
 from files import b64, tsv
 
 from cuecard.domain.call import Mode
-from cuecard.evals.analysis import untimed_summary
+from cuecard.evals.analysis.summary import summary as summary_of
 from cuecard.evals.interop import lmms, vlmevalkit
-from cuecard.evals.interop.imports import Filled, Import, Reader, fill
+from cuecard.evals.interop.imports import CardReader, Import, ImportResult, fill
 from cuecard.evals.interop.predictions import places, source
 from cuecard.evals.storage.database import Record
 from cuecard.evals.study.folder import About, RunFolder
@@ -101,8 +101,8 @@ def written(folder: Path, form: str = "vlmevalkit", suffix: str = ".tsv") -> dic
 
 
 def imported(
-    folder: Path, files: Mapping[tuple[str, Mode], Path], form: str = "vlmevalkit", reader: Reader | None = None
-) -> tuple[Filled, Record]:
+    folder: Path, files: Mapping[tuple[str, Mode], Path], form: str = "vlmevalkit", reader: CardReader | None = None
+) -> tuple[ImportResult, Record]:
     """The run of these files in `folder/run`: what became of it, and its summary."""
     read = {"vlmevalkit": vlmevalkit.read, "lmms-eval": lmms.read}[form]
     task = open_task(f"tsv:{folder / 'Pets.tsv'}")
@@ -111,7 +111,7 @@ def imported(
     made = Import(form, task, known, sources, {"small": "tiny", "large": "big"}, reader)
     with RunFolder(folder / "run", About(made.config, {})) as held:
         filled = asyncio.run(fill(made, held.store))
-        return filled, untimed_summary.summed(json.loads(json.dumps(made.config)), held.store)
+        return filled, summary_of(json.loads(json.dumps(made.config)), held.store)
 
 
 def only(summary: Record) -> Record:

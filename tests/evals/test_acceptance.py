@@ -17,9 +17,9 @@ from cuecard.evals.analysis.acceptance import (
     ShortAnswers,
     accepts,
     coincidence,
-    from_records,
+    rule_results,
     shared_error,
-    told,
+    short_answers,
 )
 from cuecard.models.replay import Says, ScriptedModel
 from cuecard.strategies.policy import Acceptance, Policy
@@ -33,13 +33,13 @@ def test_false_accepts_are_the_wrong_ones_among_the_accepted():
     wrong = replace(SURE, small_right=False, large_right=False)
     differ = replace(SURE, same=False, small_right=False)
     unsure = replace(wrong, confidence=0.3)
-    found = told(AGREE, [SURE, SURE, wrong, differ, unsure])
+    found = rule_results(AGREE, [SURE, SURE, wrong, differ, unsure])
     assert (found.accepted, found.wrong, found.shared) == (4, 2, 2)
     assert (found.false_accepts.estimate, found.false_accepts.method) == (0.5, "Wilson")
-    assert told(Acceptance(True, 0.8), [SURE, SURE, wrong, differ, unsure]).wrong == 1
-    alone = told(Acceptance(False, 0.8), [replace(differ, large_right=False), SURE])
+    assert rule_results(Acceptance(True, 0.8), [SURE, SURE, wrong, differ, unsure]).wrong == 1
+    alone = rule_results(Acceptance(False, 0.8), [replace(differ, large_right=False), SURE])
     assert (alone.accepted, alone.wrong, alone.shared) == (2, 1, 0)
-    assert told(AGREE, []).false_accepts.high == 1
+    assert rule_results(AGREE, []).false_accepts.high == 1
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_rule_accepts_here_what_mutual_accepts(small, large, logprob):
         found = outcome(strategy)
         return {"task": "t", "id": "1", "score": 1.0, "answer": found.answer, "confidence": found.confidence}
 
-    (both,) = from_records([item], [record("short:small")], [record("short:large")])
+    (both,) = short_answers([item], [record("short:small")], [record("short:large")])
     for rule in RULES:
         assert accepts(rule, both) == (outcome("mutual", rule).route is Route.AGREED), rule
     assert Mode.SHORT in {call.mode for call in outcome("mutual").calls}
@@ -78,14 +78,14 @@ def test_records_become_short_answers_and_unscored_ones_are_left_out():
         for id, s in zip("123", (1, 0, None), strict=True)
     ]
     large = [{"task": "t", "id": id, "score": 1.0, "answer": "(A)", "confidence": 0.7} for id in "123"]
-    one, other = from_records(items, small, large)
-    assert one == ShortAnswers("c", True, True, True, True, 0.7, 2, one.small_says, one.large_says, "choice")
-    assert one.small_says == one.large_says != ""
+    one, other = short_answers(items, small, large)
+    assert one == ShortAnswers("c", True, True, True, True, 0.7, 2, one.small_text, one.large_text, "choice")
+    assert one.small_text == one.large_text != ""
     assert not other.small_right
     yes = [item | {"id": "1", "options": [], "kind": "yes_no"}]
-    assert from_records(yes, small, large)[0].others == 1
+    assert short_answers(yes, small, large)[0].others == 1
     number = [item | {"id": "1", "options": [], "kind": "number"}]
-    assert from_records(number, small, large)[0].others is None
+    assert short_answers(number, small, large)[0].others is None
 
 
 def guesses(count: int, shared: float, others: int | None = 3) -> list[ShortAnswers]:

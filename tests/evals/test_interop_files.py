@@ -16,7 +16,7 @@ from cuecard import disk
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image
-from cuecard.evals.interop import exports, inspect, lmms, tables, vlmevalkit
+from cuecard.evals.interop import exports, inspect, lmms, vlmevalkit
 from cuecard.evals.interop.predictions import places, source
 from cuecard.evals.study import folder
 from cuecard.evals.tasks.registry import open_task
@@ -165,7 +165,7 @@ def test_what_is_exported_for_vlmevalkit_is_read_as_it_was(tmp_path, form, with_
     (answers,) = exports.of_run(where, "reason:small")
     path = vlmevalkit.write(answers, tmp_path / "out", form, tmp_path / "Pets.tsv" if with_data else None)
     assert path.name == f"cuecard-reason-small_Pets.{form}"
-    (_, first), *_ = tables.rows(path)
+    (_, first), *_ = vlmevalkit.table_rows(path)
     assert list(first) == ["index", "question", "A", "B", "C", "answer", "category", "prediction", "thinking"]
     assert (first["question"], first["answer"], first["thinking"]) == ("Which pet is number 0?", "A", "fur")
     there = places(open_task(f"tsv:{tmp_path / 'Pets.tsv'}"))
@@ -175,7 +175,9 @@ def test_what_is_exported_for_vlmevalkit_is_read_as_it_was(tmp_path, form, with_
 
 
 def test_a_text_that_begins_like_a_formula_stays_a_text_in_excel(tmp_path):
-    path = tables.write(tmp_path / "a.xlsx", ["index", "prediction"], [{"index": 0, "prediction": "=1+1"}], "xlsx")
+    path = vlmevalkit.write_table(
+        tmp_path / "a.xlsx", ["index", "prediction"], [{"index": 0, "prediction": "=1+1"}], "xlsx"
+    )
     cell = openpyxl.load_workbook(path).active["B2"]
     assert (cell.value, cell.data_type) == ("=1+1", "s")
 
@@ -184,10 +186,10 @@ def test_a_text_that_begins_like_a_formula_stays_a_text_in_excel(tmp_path):
 def test_what_excel_cannot_hold_is_refused_and_fits_into_the_other_formats(tmp_path, text):
     given = [{"index": 0, "prediction": text}]
     with pytest.raises(BadInput, match="row 1, column `prediction`"):
-        tables.write(tmp_path / "a.xlsx", ["index", "prediction"], given, "xlsx")
+        vlmevalkit.write_table(tmp_path / "a.xlsx", ["index", "prediction"], given, "xlsx")
     for form in ("tsv", "json"):
-        path = tables.write(tmp_path / f"a.{form}", ["index", "prediction"], given, form)
-        assert next(tables.rows(path))[1]["prediction"] == text
+        path = vlmevalkit.write_table(tmp_path / f"a.{form}", ["index", "prediction"], given, form)
+        assert next(vlmevalkit.table_rows(path))[1]["prediction"] == text
 
 
 def test_a_letter_that_had_closed_up_is_written_as_the_data_have_it(tmp_path):
@@ -203,7 +205,7 @@ def test_a_letter_that_had_closed_up_is_written_as_the_data_have_it(tmp_path):
     imported(tmp_path, files)
     (answers,) = exports.of_run(tmp_path / "run", "short:large")
     path = vlmevalkit.write(answers, tmp_path / "out", "tsv", tmp_path / "Pets.tsv")
-    assert [(row["answer"], row["prediction"]) for _, row in tables.rows(path)] == [("C", "C")] * 2
+    assert [(row["answer"], row["prediction"]) for _, row in vlmevalkit.table_rows(path)] == [("C", "C")] * 2
 
 
 def test_the_data_for_an_export_have_to_hold_its_questions(tmp_path):

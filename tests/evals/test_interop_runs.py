@@ -22,8 +22,8 @@ from predictions import (
 
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput, ModelUnreachable
-from cuecard.evals.analysis.untimed_summary import bounds
-from cuecard.evals.interop.imports import Reader, unresolved
+from cuecard.evals.analysis.summary import bounds
+from cuecard.evals.interop.imports import CardReader, unresolved
 from cuecard.evals.interop.predictions import parted
 from cuecard.evals.study import folder
 from cuecard.models.prompt import Prompt
@@ -104,7 +104,7 @@ def test_a_model_that_is_given_reads_the_cards_that_no_file_tells_of(tmp_path):
         seen.append(prompt.card or "")
         return Says("C", first_token_s=0.01)
 
-    reader = Reader(ScriptedModel("big", read), "demo-large", at_once=2)
+    reader = CardReader(ScriptedModel("big", read), "demo-large", at_once=2)
     filled, summary = imported(tmp_path, written(tmp_path), reader=reader)
     found = answers(tmp_path / "run", "mutual")
     assert {id: each["route"] for id, each in found.items()} == RESOLVED | dict.fromkeys("235", "transferred")
@@ -115,7 +115,7 @@ def test_a_model_that_is_given_reads_the_cards_that_no_file_tells_of(tmp_path):
     reads = [call for call in calls(tmp_path / "run") if call["mode"] == "read"]
     assert all(call["end_s"] >= 0.01 for call in reads)
     assert found["2"]["latency"]["total_s"] is None  # the other calls of this answer have no times
-    again, _ = imported(tmp_path, written(tmp_path), reader=Reader(ScriptedModel("big", []), "demo-large"))
+    again, _ = imported(tmp_path, written(tmp_path), reader=CardReader(ScriptedModel("big", []), "demo-large"))
     assert again.calls_made == 0
 
 
@@ -123,9 +123,9 @@ def test_a_reader_that_is_lost_ends_the_import_and_the_same_command_goes_on(tmp_
     pets(tmp_path)
     lost = ScriptedModel("big", lambda prompt: Says(error=ModelUnreachable("no route")))
     with pytest.raises(ModelUnreachable, match="lost"):
-        imported(tmp_path, written(tmp_path), reader=Reader(lost, "demo-large"))
+        imported(tmp_path, written(tmp_path), reader=CardReader(lost, "demo-large"))
     reads = ScriptedModel("big", lambda prompt: Says("C"))
-    filled, _ = imported(tmp_path, written(tmp_path), reader=Reader(reads, "demo-large"))
+    filled, _ = imported(tmp_path, written(tmp_path), reader=CardReader(reads, "demo-large"))
     assert not unresolved(filled)
 
 
@@ -194,7 +194,7 @@ def test_a_reply_that_reasons_without_marks_is_its_own_card(tmp_path):
         cards.append(prompt.card or "")
         return Says("C")
 
-    imported(tmp_path, files, reader=Reader(ScriptedModel("big", read), "demo-large"))
+    imported(tmp_path, files, reader=CardReader(ScriptedModel("big", read), "demo-large"))
     assert set(cards) == {"It moos, so the answer is C."}
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cuecard.domain.errors import BadInput, CuecardError
-from cuecard.evals.summary.ledger import STAGES, LedgerError, Price, Spent, check, ledger, watts
+from cuecard.evals.analysis.ledger import STAGES, LedgerError, Price, Spending, check, ledger, watts
 
 
 def call(
@@ -39,10 +39,10 @@ MUTUAL = record(
 
 def test_a_call_is_divided_at_its_first_token():
     rows = {(row.model, row.mode, row.stage): row.spent for row in ledger([MUTUAL]).rows}
-    assert rows["small", "reason", "prefill"] == Spent(
+    assert rows["small", "reason", "prefill"] == Spending(
         calls=1, prompt_tokens=100, cached_tokens=90, computed_tokens=10, seconds=0.5
     )
-    assert rows["small", "reason", "decode"] == Spent(completion_tokens=50, reasoning_tokens=45, seconds=4.5)
+    assert rows["small", "reason", "decode"] == Spending(completion_tokens=50, reasoning_tokens=45, seconds=4.5)
     assert rows["large", "warm", "warm"].computed_tokens == 20
     assert {row.stage for row in ledger([MUTUAL]).rows} <= set(STAGES)
 

@@ -6,10 +6,10 @@ import pytest
 from laboratory import LARGE, Laboratory, says
 
 from cuecard.domain.call import Mode
+from cuecard.evals.analysis.summary import summary
 from cuecard.evals.scoring import extractors, scorers
 from cuecard.evals.scoring.rescore import NOT_KNOWN, rescored
 from cuecard.evals.storage.database import AnswerRow
-from cuecard.evals.summary.summary import summary
 from cuecard.models.replay import ScriptedModel
 
 

@@ -18,12 +18,11 @@ from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput, BrokenStream, ModelBusy, ModelRefused, ModelUnreachable
 from cuecard.domain.outcome import LatencyKind
 from cuecard.domain.question import Question
-from cuecard.evals.analysis.untimed_summary import summary_of
+from cuecard.evals.analysis.ledger import LedgerError
+from cuecard.evals.analysis.summary import summary
 from cuecard.evals.arm import parse_all
 from cuecard.evals.runner.run import Plan, chosen, expected, run, task_items
 from cuecard.evals.storage.database import Store
-from cuecard.evals.summary.ledger import LedgerError
-from cuecard.evals.summary.summary import summary
 from cuecard.models.base import Finished, Progress
 from cuecard.models.replay import Says, ScriptedModel
 from cuecard.strategies.policy import Policy
@@ -372,7 +371,7 @@ def test_calls_decoded_together_have_no_latency_and_their_times_are_kept_apart(t
         assert {(call["start_s"], call["end_s"]) for call in answer["calls"]} == {(None, None)}
     store = lab.store()
     calls = [record for _, record in store.calls()]
-    told = summary_of({**lab.config, "batched": True}, store)
+    told = summary({**lab.config, "batched": True}, store)
     store.close()
     assert {(call["end_s"], call["first_token_s"], call["hot_end_s"]) for call in calls} == {(None, None, None)}
     assert all(call["batched"]["end_s"] > 0 for call in calls)

@@ -1,4 +1,4 @@
-"""Intervals cover, and tests keep their level."""
+"""Intervals cover, tests keep their level, sample sizes reach their power."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ from cuecard.domain.errors import BadInput
 from cuecard.stats.bootstrap import flip_p, mean_interval, ratio_interval
 from cuecard.stats.inference import (
     compare,
+    design_effect,
     difference_interval,
     holm,
+    mcnemar,
     non_inferiority,
     quantile,
+    questions_for_difference,
+    questions_for_half_width,
+    questions_for_non_inferiority,
     share_interval,
     tango_p,
     wilson,
@@ -184,6 +189,31 @@ def test_non_inferiority_says_its_method():
 def test_quantiles_lie_between_neighbours():
     assert [quantile([1.0, 2.0, 3.0], level) for level in (0, 0.5, 0.75, 1)] == [1.0, 2.0, 2.5, 3.0]
     assert quantile([1.0, math.inf, math.inf], 0.75) == math.inf
+
+
+def test_a_wanted_half_width_is_reached_and_by_one_question_fewer_it_is_not():
+    count = questions_for_half_width(0.02, 0.8)
+    reached = [wilson(round(0.8 * n), n) for n in (count, count - 40)]
+    assert (reached[0].high - reached[0].low) / 2 <= 0.02 < (reached[1].high - reached[1].low) / 2
+    assert questions_for_half_width(0.05) == pytest.approx(384, abs=6)  # the textbook's 384
+
+
+def test_a_planned_number_of_questions_has_the_planned_power():
+    rng, count = np.random.default_rng(2), questions_for_difference(0.1, 0.04)
+    better, worse = rng.multinomial(count, [0.07, 0.03, 0.9], size=600).T[:2]
+    power = np.mean([mcnemar(int(b), int(w)) <= 0.05 for b, w in zip(better, worse, strict=True)])
+    assert 0.72 <= power <= 0.86  # exact McNemar is a little shy
+    count = questions_for_non_inferiority(0.08, 0.02)
+    better, worse = rng.multinomial(count, [0.04, 0.04, 0.92], size=600).T[:2]
+    power = np.mean([tango_p(int(b), int(w), count, 0.02) <= 0.05 for b, w in zip(better, worse, strict=True)])
+    assert 0.75 <= power <= 0.87
+    with pytest.raises(BadInput, match="no number"):
+        questions_for_non_inferiority(0.08, 0.02, -0.03)
+
+
+def test_six_questions_an_image_need_more_questions():
+    assert design_effect(6, 0.2) == pytest.approx(2.0)
+    assert design_effect(1, 0.9) == 1.0
 
 
 def test_arms_of_different_length_are_refused():

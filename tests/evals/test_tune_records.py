@@ -12,9 +12,11 @@ from typer.testing import CliRunner
 from cuecard import disk
 from cuecard.cli.evals.tune import tune as command
 from cuecard.domain.errors import BadInput
-from cuecard.evals.analysis.candidates import base_of, candidates, file_of, named, observations
+from cuecard.evals.analysis.ledger import Price
+from cuecard.evals.analysis.tune import base_of, candidates, file_of, observations
+from cuecard.evals.analysis.units import arm_named
+from cuecard.evals.arm import parse
 from cuecard.evals.storage.database import AnswerRow, ItemRow, Store
-from cuecard.evals.summary.ledger import Price
 from cuecard.strategies.policy import Acceptance, Policy
 from cuecard.strategies.policy_file import read
 
@@ -98,11 +100,11 @@ def test_the_rotations_of_a_question_are_one_question_that_is_right_if_all_are()
 
 
 def test_an_arm_is_found_by_any_way_to_write_it():
-    found = candidates([answer("1", "reason"), answer("1", "mutual/eager/budget=5")])
-    assert named(found, "reason:large") == "reason"
-    assert named(found, "mutual/budget=5/eager") == "mutual/eager/budget=5"
+    arms = {name: parse(name) for name in ("reason", "mutual/eager/budget=5")}
+    assert arm_named(arms, "reason:large") == "reason"
+    assert arm_named(arms, "mutual/budget=5/eager") == "mutual/eager/budget=5"
     with pytest.raises(BadInput, match="no arm 'transfer'"):
-        named(found, "transfer")
+        arm_named(arms, "transfer")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from runs import run_directory
 
 from cuecard.attention import masking as masks
-from cuecard.evals.analysis.results import findings
+from cuecard.evals.analysis.results import run_results
 from cuecard.evals.study import folder
 from cuecard.report.evaluation.cut_cards import cut_cards, kept, masking
 
@@ -20,7 +20,7 @@ def task(tmp_path_factory):
     path = run_directory(tmp_path_factory.mktemp("cuts") / "run", arms=(*ARMS, *ODD))
     about, store = folder.opened(path)
     try:
-        return findings(about["config"], store).tasks[0]
+        return run_results(about["config"], store).tasks[0]
     finally:
         store.close()
 
@@ -42,7 +42,7 @@ def test_without_cuts_there_is_no_figure(task, tmp_path):
     path = run_directory(tmp_path / "run", arms=ARMS[:4])
     about, store = folder.opened(path)
     try:
-        assert cut_cards(findings(about["config"], store).tasks[0]) == []
+        assert cut_cards(run_results(about["config"], store).tasks[0]) == []
     finally:
         store.close()
 

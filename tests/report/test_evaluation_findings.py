@@ -12,10 +12,10 @@ from runs import ARMS, RIGHT, Pictured, model, run_directory
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
 from cuecard.evals.analysis import examples
-from cuecard.evals.analysis.compare_runs import contrast
-from cuecard.evals.analysis.results import findings
+from cuecard.evals.analysis.compare_runs import compare_runs
+from cuecard.evals.analysis.ledger import Price
+from cuecard.evals.analysis.results import run_results
 from cuecard.evals.study import folder
-from cuecard.evals.summary.ledger import Price
 from cuecard.report.evaluation import sentences
 
 
@@ -27,7 +27,7 @@ def run(tmp_path_factory):
 def found_in(run, **options):
     about, store = folder.opened(run)
     try:
-        return findings(about["config"], store, **options)
+        return run_results(about["config"], store, **options)
     finally:
         store.close()
 
@@ -35,7 +35,7 @@ def found_in(run, **options):
 def cases_in(run):
     about, store = folder.opened(run)
     try:
-        return findings(about["config"], store), examples.cases(about["config"], store)
+        return run_results(about["config"], store), examples.all_examples(about["config"], store)
     finally:
         store.close()
 
@@ -43,7 +43,7 @@ def cases_in(run):
 def contrasted(one, other):
     opened = [folder.opened(each) for each in (one, other)]
     try:
-        return contrast(*((about["config"], store) for about, store in opened))
+        return compare_runs(*((about["config"], store) for about, store in opened))
     finally:
         for _, store in opened:
             store.close()
@@ -181,7 +181,7 @@ def test_the_gallery_holds_exactly_what_the_card_turned(run):
 
 def test_questions_on_which_arms_differ_come_first_and_no_more_than_asked_for(run):
     _, known = cases_in(run)
-    shown = examples.chosen(known["pictured"], ["short:large", "reason:large"], 6)
+    shown = examples.most_telling(known["pictured"], ["short:large", "reason:large"], 6)
     assert [case.id for case in shown] == ["0", "1", "2", "3", "7", "4"]
 
 
@@ -190,7 +190,7 @@ def test_the_request_shown_was_transferred_by_both_strategies_and_has_their_call
     found, known = cases_in(run)
     (task,) = found.tasks
     asked = examples.request(task, found.baseline, known["pictured"], store)
-    record = store.answer("pictured", asked.case.id, "mutual")
+    record = store.answer("pictured", asked.example.id, "mutual")
     store.close()
     assert set(asked.outcomes) == {"short:large", "reason:large", "transfer", "mutual"}
     assert asked.outcomes["mutual"].route == asked.outcomes["transfer"].route == "transferred"

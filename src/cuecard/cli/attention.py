@@ -18,7 +18,7 @@ from cuecard import disk
 from cuecard.cli import attention_report
 from cuecard.cli.evals.tasks import open_named
 from cuecard.domain.errors import BadInput, MissingExtra
-from cuecard.evals.interop import recorded_reasonings
+from cuecard.evals.interop.predictions import reasonings_digest, recorded_reasonings
 from cuecard.evals.item import Item, Task
 from cuecard.evals.model_identity import revision
 from cuecard.evals.runner.run import chosen
@@ -60,7 +60,7 @@ def attention(
     wanted, room = _numbers(figures), _room()
     settings = room.Settings(delta, Limits(reasoning_tokens=budget), browse, raw)
     opened, named = open_named(task), {"large": model, **({} if small is None else {"small": small})}
-    recorded = None if reasonings is None else recorded_reasonings.read(reasonings, opened.name)
+    recorded = None if reasonings is None else recorded_reasonings(reasonings, opened.name)
     models = {role: spec.load(each) for role, each in named.items()}
     config = {
         "task": opened.name,
@@ -70,7 +70,7 @@ def attention(
         "revisions": {role: revision(each) for role, each in named.items()},
         "delta": delta,
         "budget": budget,
-        **({} if recorded is None else {"reasonings": recorded_reasonings.digest(recorded)}),
+        **({} if recorded is None else {"reasonings": reasonings_digest(recorded)}),
     }
     console = Console(stderr=True, highlight=False)
     with room.Folder(out, config, {"argv": sys.argv[1:], "machine": machine()}) as folder:

@@ -17,11 +17,11 @@ from cuecard.cli import attention_report
 from cuecard.cli.latency import report as latency_report
 from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.evals.analysis import examples
-from cuecard.evals.analysis.results import MARGIN, Findings, TaskFound, findings
-from cuecard.evals.analysis.untimed_summary import summary_of
+from cuecard.evals.analysis.ledger import Price, watts
+from cuecard.evals.analysis.results import MARGIN, RunResults, TaskResults, run_results
+from cuecard.evals.analysis.summary import summary as summary_of
 from cuecard.evals.storage.database import Record, Store
 from cuecard.evals.study import folder
-from cuecard.evals.summary.ledger import Price, watts
 from cuecard.latency import readings
 
 Maybe = typer.Option
@@ -54,7 +54,7 @@ def report(
     about, store = folder.opened(run)
     config = about["config"]
     try:
-        found = findings(
+        found = run_results(
             config, store, against, margin, dict(map(Price.parse, price or ())), dict(map(watts, power or ()))
         )
         if not any(task.arms for task in found.tasks):
@@ -74,10 +74,10 @@ def report(
 
 
 def _evaluation(
-    drawn: Any, run: Path, about: Record, store: Store, found: Findings, summary: Record, questions: int
+    drawn: Any, run: Path, about: Record, store: Store, found: RunResults, summary: Record, questions: int
 ) -> Any:
     """What the page shows: at most `questions` of each task one by one."""
-    known = examples.cases(about["config"], store)
+    known = examples.all_examples(about["config"], store)
     requests = [examples.request(task, found.baseline, known[task.task], store) for task in found.tasks]
     return drawn.Evaluation(
         run.resolve().name,
@@ -86,7 +86,7 @@ def _evaluation(
         [request for request in requests if request is not None],
         examples.galleries(found, known),
         {
-            task.task: examples.chosen(known[task.task], [arm.arm for arm in task.plain], questions)
+            task.task: examples.most_telling(known[task.task], [arm.arm for arm in task.plain], questions)
             for task in found.tasks
         },
         examples.rows(about["config"], store),
@@ -117,7 +117,7 @@ def facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
     return lines + [(name.replace("_", " "), str(value)) for name, value in machine.items() if value is not None]
 
 
-def _show(found: Findings, drawn: Any, written: list[Path], stale: str | None) -> None:
+def _show(found: RunResults, drawn: Any, written: list[Path], stale: str | None) -> None:
     console = Console(highlight=False)
     if stale:
         console.print(Text(stale, style="yellow"))
@@ -131,7 +131,7 @@ def _show(found: Findings, drawn: Any, written: list[Path], stale: str | None) -
     console.print(Text(f"tables:  {', '.join(path.name for path in written[1:])}", style="dim"))
 
 
-def _table(task: TaskFound, drawn: Any) -> Table:
+def _table(task: TaskResults, drawn: Any) -> Table:
     shown = Table(Column("arm", overflow="fold"), "right", "95%", "against", "p", "latency", box=None, title=task.task)
     for arm in task.plain:
         each, sure = task.difference(arm.arm), arm.accuracy

@@ -105,7 +105,7 @@ def png(picture: np.ndarray) -> Image:
 
 
 @dataclass(frozen=True)
-class Task:
+class BoardTask:
     """What is asked of a board: `task` names the computation, `about` the property wanted, `cells` where to look."""
 
     task: str
@@ -141,17 +141,17 @@ def path(cells: Sequence[Cell], start: int, jumps: int) -> list[int]:
     return visited
 
 
-def make_task(rng: Random, cells: Sequence[Cell], task: str, wander: bool = False) -> Task:
+def make_task(rng: Random, cells: Sequence[Cell], task: str, wander: bool = False) -> BoardTask:
     """A random question of this task. Unless they `wander`, jumps reach a new cell each time: guesses differ."""
     if task == "compare":
         first, second = rng.sample(range(CELLS), 2)
         while cells[first][1] == cells[second][1]:
             first, second = rng.sample(range(CELLS), 2)
-        return Task(task, "larger", AnswerKind.YES_NO, (first, second))
+        return BoardTask(task, "larger", AnswerKind.YES_NO, (first, second))
     if task == "count":
-        return Task(task, task, AnswerKind.NUMBER, (), rng.choice(COLOURS))
+        return BoardTask(task, task, AnswerKind.NUMBER, (), rng.choice(COLOURS))
     if task == "sum":
-        return Task(task, task, AnswerKind.NUMBER, (rng.randrange(SIDE),))
+        return BoardTask(task, task, AnswerKind.NUMBER, (rng.randrange(SIDE),))
     start, jumps = rng.randrange(CELLS), int(task.removeprefix("jump-")) if task.startswith("jump-") else 0
     for _ in range(1000):
         if wander or len(set(path(cells, start, jumps))) == jumps + 1:
@@ -167,7 +167,7 @@ def make_task(rng: Random, cells: Sequence[Cell], task: str, wander: bool = Fals
             ("colour", AnswerKind.CHOICE),
         )
     )
-    made = Task(task, about, kind, (start,))
+    made = BoardTask(task, about, kind, (start,))
     if kind is AnswerKind.CHOICE:
         return replace(made, options=tuple(rng.sample(COLOURS, 3)))
     if kind is AnswerKind.YES_NO:
@@ -177,7 +177,7 @@ def make_task(rng: Random, cells: Sequence[Cell], task: str, wander: bool = Fals
     return made
 
 
-def _value(task: Task, cells: Sequence[Cell]) -> str:
+def _value(task: BoardTask, cells: Sequence[Cell]) -> str:
     """The answer before it is put as yes or no, or as a letter."""
     match task.task:
         case "compare":
@@ -192,7 +192,7 @@ def _value(task: Task, cells: Sequence[Cell]) -> str:
             return str(digit) if task.about == "digit" else colour
 
 
-def wording(task: Task) -> str:
+def wording(task: BoardTask) -> str:
     """The question as a person would ask it."""
     match task.task, task.kind:
         case "compare", _:
@@ -210,12 +210,12 @@ def wording(task: Task) -> str:
     return f"{lead}What colour is the digit {place}?"
 
 
-def question(task: Task, board: Board, image: Image | None = None) -> Question:
+def question(task: BoardTask, board: Board, image: Image | None = None) -> Question:
     """The task as a question with its picture."""
     return Question(wording(task), (image or png(draw(board)),), task.options, task.kind)
 
 
-def solve(task: Task, cells: Sequence[Cell]) -> Solution:
+def solve(task: BoardTask, cells: Sequence[Cell]) -> Solution:
     """The reasoning over these cells as they were seen, every step a local look-up, and its answer.
 
     Cells read wrongly give reasoning with a slip: consistent from there on, and often wrong in the end.
@@ -260,7 +260,7 @@ def shows(cells: Sequence[Cell], cell: int) -> str:
     return f"cell {cell + 1} shows a {colour} {digit}"
 
 
-def _steps(task: Task, cells: Sequence[Cell]) -> str:
+def _steps(task: BoardTask, cells: Sequence[Cell]) -> str:
     match task.task:
         case "compare":
             return f"Let us look at both cells: {' and '.join(shows(cells, c) for c in task.cells)}."
@@ -292,7 +292,7 @@ def _steps(task: Task, cells: Sequence[Cell]) -> str:
     return " ".join(lines) + f" Now {shows(cells, visited[-1])}."
 
 
-def misread(rng: Random, task: Task, cells: Sequence[Cell]) -> list[Cell]:
+def misread(rng: Random, task: BoardTask, cells: Sequence[Cell]) -> list[Cell]:
     """The cells as a careless reader sees them: one of those that the reasoning looks at is taken for another."""
     match task.task:
         case "compare":

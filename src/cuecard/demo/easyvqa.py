@@ -17,7 +17,7 @@ COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
 
 
 @dataclass(frozen=True)
-class Item:
+class PhotoQuestion:
     """One question of the data set."""
 
     text: str
@@ -33,13 +33,13 @@ class Item:
 
 
 @cache
-def items(split: str) -> tuple[Item, ...]:
+def items(split: str) -> tuple[PhotoQuestion, ...]:
     """All questions of `train` (38,575) or `test` (9,673)."""
     import easy_vqa
 
     folder = Path(easy_vqa.__file__).parent / "data" / split
     rows = json.loads((folder / "questions.json").read_text())
-    return tuple(Item(text, answer, folder / "images" / f"{image}.png") for text, answer, image in rows)
+    return tuple(PhotoQuestion(text, answer, folder / "images" / f"{image}.png") for text, answer, image in rows)
 
 
 @cache
@@ -63,28 +63,28 @@ def scenes(split: str) -> dict[Path, tuple[str, str]]:
 
 
 @cache
-def asked_about(split: str) -> dict[Path, tuple[Item, ...]]:
+def asked_about(split: str) -> dict[Path, tuple[PhotoQuestion, ...]]:
     """The questions of a split by their image."""
-    found: dict[Path, list[Item]] = {}
+    found: dict[Path, list[PhotoQuestion]] = {}
     for item in items(split):
         found.setdefault(item.image_path, []).append(item)
     return {image: tuple(asked) for image, asked in found.items()}
 
 
-def asked_for(item: Item) -> str | None:
+def asked_for(item: PhotoQuestion) -> str | None:
     """The colour or shape that a yes/no question asks for."""
     if item.kind is not AnswerKind.YES_NO:
         return None
     return next(word for word in item.text.rstrip("?").split() if word in (*COLOURS, *SHAPES))
 
 
-def is_there(item: Item, scene: tuple[str, str]) -> bool | None:
+def is_there(item: PhotoQuestion, scene: tuple[str, str]) -> bool | None:
     """Whether the image shows what a yes/no question asks for, negated or not."""
     word = asked_for(item)
     return None if word is None else word in scene
 
 
-def varied(item: Item, scene: tuple[str, str], rng: Random) -> Item:
+def varied(item: PhotoQuestion, scene: tuple[str, str], rng: Random) -> PhotoQuestion:
     """A yes/no question in the same words that asks for what is there half the time; in the data set it is a fifth."""
     word = asked_for(item)
     if word is None:
@@ -97,7 +97,7 @@ def varied(item: Item, scene: tuple[str, str], rng: Random) -> Item:
     return replace(item, text=item.text.replace(word, wanted), answer=answer)
 
 
-def solve(item: Item, scene: tuple[str, str]) -> Solution:
+def solve(item: PhotoQuestion, scene: tuple[str, str]) -> Solution:
     """The reasoning from what the image shows to the answer."""
     colour, shape = scene
     seen = f"Let us look at the image. It shows a {colour} {shape}."

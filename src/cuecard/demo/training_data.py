@@ -126,7 +126,7 @@ class Album:
         items = {easyvqa.varied(item, scene, rng) for item in rng.sample(asked, min(count, len(asked)))}
         return [self._photo_lesson(rng, item) for item in sorted(items, key=lambda item: item.text)]
 
-    def _photo_lesson(self, rng: Random, item: easyvqa.Item) -> Lesson:
+    def _photo_lesson(self, rng: Random, item: easyvqa.PhotoQuestion) -> Lesson:
         scene = easyvqa.scenes("train")[item.image_path]
         wrong = rng.choice(easyvqa.COLOURS), rng.choice(easyvqa.SHAPES)
         solution, slipped = easyvqa.solve(item, scene), easyvqa.solve(item, wrong).reasoning
@@ -258,10 +258,10 @@ def drill_row(rng: Random, writer: Writer, album: Album, sorts: Sequence[str]) -
     cells = album.boards[lesson.picture].cells
     match sort:
         case "sum":
-            about = [boards.Task("sum", "sum", AnswerKind.NUMBER, (row,)) for row in range(boards.SIDE)]
+            about = [boards.BoardTask("sum", "sum", AnswerKind.NUMBER, (row,)) for row in range(boards.SIDE)]
             told = [_halves(boards.solve(task, cells).reasoning, ":") for task in rng.sample(about, boards.SIDE)]
         case "count":
-            about = [boards.Task("count", "count", AnswerKind.NUMBER, (), colour) for colour in boards.COLOURS]
+            about = [boards.BoardTask("count", "count", AnswerKind.NUMBER, (), colour) for colour in boards.COLOURS]
             told = [_halves(boards.solve(task, cells).reasoning, ".") for task in rng.sample(about, 3)]
         case "choose":
             while not lesson.question.options:
@@ -270,7 +270,7 @@ def drill_row(rng: Random, writer: Writer, album: Album, sorts: Sequence[str]) -
             told = [_halves(boards.chosen(options, rng.choice(options))[0], ".") for _ in range(6)]
         case "compare":
             pairs = [rng.sample(range(boards.CELLS), 2) for _ in range(5)]
-            about = [boards.Task("compare", "larger", AnswerKind.YES_NO, tuple(pair)) for pair in pairs]
+            about = [boards.BoardTask("compare", "larger", AnswerKind.YES_NO, tuple(pair)) for pair in pairs]
             told = [_halves(boards.solve(task, cells).reasoning, ".") for task in about]
         case "recall":
             told = [_recalled(rng, cells, cell) for cell in rng.sample(range(boards.CELLS), 5)]

@@ -1,4 +1,4 @@
-"""Means, quantiles, intervals and paired tests: pure functions over numbers, clustered where answers are.
+"""Means, quantiles, intervals, paired tests and sample sizes: pure functions over numbers, clustered where answers are.
 
 Whatever draws at random (bootstraps, sign flips) is in `bootstrap`.
 """
@@ -192,6 +192,49 @@ def _robust_p(differences: Sequence[float], clusters: Clusters, margin: float) -
     if not error:  # no spread at all: the least that is known is known of clusters without a difference
         return (tango_p(0, 0, count, margin) if mean >= 0 else 1.0), "Tango's score test over clusters"
     return 1 - float(special().stdtr(count - 1, (mean + margin) / error)), "t test, cluster-robust"
+
+
+def questions_for_half_width(half_width: float, share: float = 0.5, confidence: float = 0.95) -> int:
+    """Least number of independent questions whose Wilson interval reaches at most so far from its middle."""
+    if not 0 < half_width < 0.5:
+        raise BadInput(f"a half-width of {half_width:g} is not between 0 and 0.5", "0.02 is two points of accuracy")
+    z = z_of(confidence)
+    least, most = 1, math.ceil((z / (2 * half_width)) ** 2) + 1
+    while least < most:
+        middle = (least + most) // 2
+        spread = math.sqrt(share * (1 - share) / middle + (z / (2 * middle)) ** 2)
+        if z * spread / (1 + z * z / middle) <= half_width:
+            most = middle
+        else:
+            least = middle + 1
+    return least
+
+
+def questions_for_difference(differing: float, difference: float, power: float = 0.8, level: float = 0.05) -> int:
+    """Questions for a two-sided McNemar test, of which a share `differing` is right for one arm only (Connor 1987)."""
+    if not 0 < abs(difference) <= differing <= 1:
+        raise BadInput("the arms must differ on at least as many questions as their accuracies differ by")
+    z_level, z_power = NormalDist().inv_cdf(1 - level / 2), NormalDist().inv_cdf(power)
+    root = z_level * math.sqrt(differing) + z_power * math.sqrt(differing - difference**2)
+    return math.ceil((root / difference) ** 2)
+
+
+def questions_for_non_inferiority(
+    differing: float, margin: float, difference: float = 0.0, power: float = 0.8, level: float = 0.05
+) -> int:
+    """Questions to show, one-sided, that an arm is at most `margin` worse when it truly differs by `difference`.
+
+    Normal approximation with the variance of a paired difference, differing - difference^2 (Liu et al. 2002).
+    """
+    if not (abs(difference) <= differing <= 1 and difference + margin > 0):
+        raise BadInput("no number of questions shows this: the true difference must lie above -margin")
+    z = NormalDist().inv_cdf(1 - level) + NormalDist().inv_cdf(power)
+    return math.ceil(z**2 * max(differing - difference**2, 1e-12) / (difference + margin) ** 2)
+
+
+def design_effect(questions_per_cluster: float, correlation: float) -> float:
+    """Factor by which clusters of equal size raise the number of questions needed (Kish 1965)."""
+    return 1 + (questions_per_cluster - 1) * correlation
 
 
 def _pairs(ones: Sequence[float], others: Sequence[float]) -> list[tuple[float, float]]:

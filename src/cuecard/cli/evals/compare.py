@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from cuecard.evals.analysis.compare_runs import ArmContrast, Contrast, contrast
+from cuecard.evals.analysis.compare_runs import ArmComparison, RunComparison, compare_runs
 from cuecard.evals.study import folder
 from cuecard.stats.bootstrap import Interval
 
@@ -28,7 +28,7 @@ def compare(
     try:
         other, another = folder.opened(second)
         try:
-            compared = contrast((about["config"], store), (other["config"], another))
+            compared = compare_runs((about["config"], store), (other["config"], another))
         finally:
             another.close()
     finally:
@@ -39,7 +39,7 @@ def compare(
         _show(compared, first, second)
 
 
-def _show(compared: Contrast, first: Path, second: Path) -> None:
+def _show(compared: RunComparison, first: Path, second: Path) -> None:
     console = Console(highlight=False)
     for task in dict.fromkeys(each.task for each in compared.arms):
         arms = [each for each in compared.arms if each.task == task]
@@ -68,7 +68,7 @@ def _show(compared: Contrast, first: Path, second: Path) -> None:
         console.print(Text("the configurations are the same", style="dim"))
 
 
-def _accuracies(arms: list[ArmContrast]) -> Table:
+def _accuracies(arms: list[ArmComparison]) -> Table:
     heads = ("first, %", "second", "points", "95%", "+/−", "p", "same")
     shown = Table(Column("arm", overflow="fold"), *heads, box=None)
     for each in arms:
@@ -86,7 +86,7 @@ def _accuracies(arms: list[ArmContrast]) -> Table:
     return shown
 
 
-def _costs(arms: list[ArmContrast], kinds: str) -> Table:
+def _costs(arms: list[ArmComparison], kinds: str) -> Table:
     heads = ("first, s", "second", "speed", "95%", "p", "tokens", "p")
     shown = Table(Column("arm", overflow="fold"), *heads, box=None, caption=f"seconds are {kinds}")
     for each in arms:
@@ -100,7 +100,7 @@ def _costs(arms: list[ArmContrast], kinds: str) -> Table:
     return shown
 
 
-def _seconds(each: ArmContrast) -> list[str]:
+def _seconds(each: ArmComparison) -> list[str]:
     if each.seconds is None or each.times_faster is None:
         return ["–"] * 4
     return [
@@ -121,7 +121,7 @@ def _between(interval: Interval, scale: float, form: str) -> str:
     return f"{scale * interval.low:{form}} to {scale * interval.high:{form}}"
 
 
-def _p(each: ArmContrast, what: str) -> str:
+def _p(each: ArmComparison, what: str) -> str:
     p = each.p_adjusted.get(what)
     return "–" if p is None else f"{p:.2g}"
 

@@ -20,11 +20,10 @@ from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image
 from cuecard.evals import model_identity
-from cuecard.evals.analysis import untimed_summary
-from cuecard.evals.interop import exports, inspect, lmms, tables, vlmevalkit
-from cuecard.evals.interop.imports import Filled, Import, Reader, fill, unresolved
-from cuecard.evals.interop.predictions import Reader as FileReader
-from cuecard.evals.interop.predictions import Source, places, source
+from cuecard.evals.analysis.summary import summary as summary_of
+from cuecard.evals.interop import exports, inspect, lmms, vlmevalkit
+from cuecard.evals.interop.imports import CardReader, Import, ImportResult, fill, unresolved
+from cuecard.evals.interop.predictions import FileReader, Source, places, source
 from cuecard.evals.storage.database import Record
 from cuecard.evals.study import folder
 from cuecard.evals.study.study import AT_ONCE_SERVED
@@ -125,7 +124,7 @@ def _import(
     }
     with folder.RunFolder(out, folder.About(made.config, facts)) as held:
         filled = asyncio.run(_filled(made, held))
-        summary = untimed_summary.summed(json.loads(json.dumps(made.config)), held.store)
+        summary = summary_of(json.loads(json.dumps(made.config)), held.store)
         disk.save(out / "summary.json", summary)
     if as_json:
         typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
@@ -133,7 +132,7 @@ def _import(
         _show(summary["tasks"][opened.name], sources, filled, out)
 
 
-async def _filled(made: Import, held: folder.RunFolder) -> Filled:
+async def _filled(made: Import, held: folder.RunFolder) -> ImportResult:
     try:
         return await fill(made, held.store)
     finally:
@@ -141,11 +140,11 @@ async def _filled(made: Import, held: folder.RunFolder) -> Filled:
             await made.reader.model.aclose()
 
 
-def _reader(given: str | None, at_once: int | None) -> Reader | None:
+def _reader(given: str | None, at_once: int | None) -> CardReader | None:
     if given is None:
         return None
     local = model_identity.is_local(given)
-    return Reader(spec.load(given, "large"), given, at_once or (1 if local else AT_ONCE_SERVED))
+    return CardReader(spec.load(given, "large"), given, at_once or (1 if local else AT_ONCE_SERVED))
 
 
 def _model(form: str, path: Path, task: str) -> str:
@@ -156,7 +155,7 @@ def _model(form: str, path: Path, task: str) -> str:
     return path.stem.removesuffix(f"_{dataset}") or path.stem
 
 
-def _show(task: Record, sources: list[Source], filled: Filled, out: Path) -> None:
+def _show(task: Record, sources: list[Source], filled: ImportResult, out: Path) -> None:
     console = Console(highlight=False)
     table = Table("arm", "accuracy", "95%", "resolved", "routes", box=None, title=task["name"])
     table.columns[0].no_wrap = True
@@ -217,7 +216,7 @@ def export_vlmevalkit(
     dataset: Annotated[str | None, Option(help="What VLMEvalKit calls the set (MMBench_DEV_EN).")] = None,
 ) -> None:
     """MODEL_DATASET.xlsx with `prediction` and `thinking`, which its `dataset.evaluate` takes."""
-    chosen = cast(tables.Form, _one_of(form, get_args(tables.Form)))
+    chosen = cast(vlmevalkit.Form, _one_of(form, get_args(vlmevalkit.Form)))
     for answers in exports.of_run(run, arm, task):
         _tell(answers, vlmevalkit.write(answers, out, chosen, data, dataset))
 
@@ -265,7 +264,7 @@ def _one_of(text: str, names: tuple[Any, ...]) -> str:
     return text
 
 
-def _tell(answers: exports.Answers, *paths: Path) -> None:
+def _tell(answers: exports.ArmExport, *paths: Path) -> None:
     for path in paths:
         typer.echo(path)
     if answers.unanswered:

@@ -14,7 +14,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from cuecard import disk
-from cuecard.evals.analysis.untimed_summary import summary_of
+from cuecard.evals.analysis.summary import summary
 from cuecard.evals.scoring.rescore import Changed, Rescored, rescored
 from cuecard.evals.storage.database import Store
 from cuecard.evals.study import folder
@@ -38,7 +38,7 @@ def rescore(
             result, rows = rescored(store)
             if not dry_run:
                 store.replace(rows)
-                about = summary_of(config, store)
+                about = summary(config, store)
                 disk.save(run / "summary.json", about)
         finally:
             store.close()

@@ -25,7 +25,7 @@ from cuecard.cli.evals.tasks import open_named
 from cuecard.cli.options import takes_policy_options
 from cuecard.cli.signals import stopping
 from cuecard.domain.errors import BadInput
-from cuecard.evals.analysis.untimed_summary import summary_of
+from cuecard.evals.analysis.summary import summary as summary_of
 from cuecard.evals.item import Task
 from cuecard.evals.runner import ray_workers
 from cuecard.evals.runner.run import Plan, Progress, run_by
@@ -33,7 +33,7 @@ from cuecard.evals.runner.workers import WorkerPool
 from cuecard.evals.storage.database import Record, Store
 from cuecard.evals.storage.requests import Seat
 from cuecard.evals.study import cost_estimate as estimates
-from cuecard.evals.study import extend, folder
+from cuecard.evals.study import folder
 from cuecard.evals.study import study as studies
 from cuecard.models import probe as probes
 from cuecard.models.base import Model
@@ -163,7 +163,7 @@ def perform(wanted: studies.Study, how: How) -> None:
     if (out := wanted.out) is None:
         raise BadInput("a run needs a directory", "give --out, or out in the study's file")
     if (out / "run.json").exists():
-        wanted = extend.joined(wanted, folder.read(out)["config"])
+        wanted = wanted.joined(folder.read(out)["config"])
     if wanted.live and how.on is not None and how.on.apart:
         raise BadInput("--live needs all models in one process", "leave out --ray-apart, or --live")
     tasks = studies.opened(wanted, open_named)  # all that can be wrong is found before a model is loaded
@@ -282,7 +282,7 @@ async def _estimated(wanted: studies.Study, out: Path, plan: Plan, models: Mappi
     try:
         if (out / "run.json").exists():
             there, store = folder.opened(out)
-            extend.added(there["config"], wanted.config(plan), out)
+            folder.added(there["config"], wanted.config(plan), out)
         return await estimates.estimate(plan, models, store, wanted.local and bool(models))
     finally:
         if store is not None:
@@ -291,7 +291,7 @@ async def _estimated(wanted: studies.Study, out: Path, plan: Plan, models: Mappi
 
 def _facts(wanted: studies.Study, how: How) -> dict[str, Any]:
     workers = {} if how.on is None else {"ray": asdict(how.on)}
-    return {"models": wanted.told(), "argv": sys.argv[1:], "machine": machine(), **workers}
+    return {"models": wanted.given_models(), "argv": sys.argv[1:], "machine": machine(), **workers}
 
 
 def _tell_beginning(console: Console, held: folder.RunFolder) -> None:

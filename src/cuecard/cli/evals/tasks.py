@@ -19,7 +19,7 @@ from cuecard.cli.models import block
 from cuecard.demo.tasks import offer
 from cuecard.domain.question import Image
 from cuecard.evals.item import Item, Task
-from cuecard.evals.tasks.registry import Checked, check, offered, open_task
+from cuecard.evals.tasks.registry import TaskCheck, check, offered, open_task
 from cuecard.models.prompt import TAGS, short
 
 MOST_NAMES = 12
@@ -118,7 +118,7 @@ def _told(value: Any) -> str:
     return "; ".join(value) or "none" if isinstance(value, list) else str(value)
 
 
-def _report(task: Task, checked: Checked, as_json: bool) -> None:
+def _report(task: Task, checked: TaskCheck, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({**_about(task), **asdict(checked), "usable": checked.usable}, ensure_ascii=False))
         return

@@ -13,19 +13,20 @@ from rich.table import Column, Table
 
 from cuecard.domain.errors import BadInput
 from cuecard.evals.analysis import tune as tuning
-from cuecard.evals.analysis.candidates import (
+from cuecard.evals.analysis.ledger import Price
+from cuecard.evals.analysis.tune import (
     Candidate,
+    CandidateResult,
+    Goal,
+    Tuning,
     base_of,
     candidates,
-    failed,
     file_of,
-    named,
     observations,
 )
-from cuecard.evals.analysis.tune import Goal, Look, Tuning
+from cuecard.evals.analysis.units import arm_named
 from cuecard.evals.storage.requests import is_timed
 from cuecard.evals.study import folder
-from cuecard.evals.summary.ledger import Price
 from cuecard.stats.bootstrap import Interval, ratio_interval
 from cuecard.strategies import policy_file
 from cuecard.strategies.policy_file import Origin
@@ -66,7 +67,7 @@ def tune(
         kinds = {str(answer["latency"]["kind"]) for each in found.values() for answer in each.answers.values()}
         unit = f"seconds, {' or '.join(sorted(kinds))}" if chosen_for == "latency" else chosen_for
         _show(tuned, seen, unit, out)
-        if lost := {name: failed(each) for name, each in found.items() if failed(each)}:
+        if lost := {name: each.failed for name, each in found.items() if each.failed}:
             counts = ", ".join(f"{name} {count}" for name, count in lost.items())
             Console(stderr=True, highlight=False).print(f"answers that failed, and count as wrong: {counts}")
     if tuned.chosen is None:
@@ -90,7 +91,7 @@ def _seen(
         store.close()
     if not items:
         raise BadInput(f"{run} has no items" + (f" of {', '.join(sorted(tasks))}" if tasks else ""), "let it run first")
-    baseline = named(found, against, base)
+    baseline = arm_named({name: each.arm for name, each in found.items()}, against, base)
     by = cast(Literal["latency", "cost", "tokens"], chosen_for)
     return found, tuning.table(observations(found, items, baseline, prices), by), baseline
 
@@ -103,7 +104,7 @@ def guarantee(tuned: Tuning) -> str:
     )
 
 
-def _origin(run: Path, tuned: Tuning, chosen: Look, chosen_for: str, found: dict[str, Candidate]) -> Origin:
+def _origin(run: Path, tuned: Tuning, chosen: CandidateResult, chosen_for: str, found: dict[str, Candidate]) -> Origin:
     tasks = sorted({task for task, _ in found[chosen.arm].answers})
     return Origin(
         run=run.name,
@@ -121,7 +122,7 @@ def _origin(run: Path, tuned: Tuning, chosen: Look, chosen_for: str, found: dict
     )
 
 
-def _speed_up(seen: tuning.Table, tuned: Tuning, chosen: Look) -> Interval:
+def _speed_up(seen: tuning.Table, tuned: Tuning, chosen: CandidateResult) -> Interval:
     base, best = (seen.costs[seen.arms.index(arm)] for arm in (tuned.baseline.arm, chosen.arm))
     return ratio_interval(base, best, seen.clusters, tuned.goal.confidence)
 
@@ -157,7 +158,7 @@ def _show(tuned: Tuning, seen: tuning.Table, unit: str, out: Path | None) -> Non
         console.print("none looks as if it did, so more questions would hardly help")
 
 
-def _tested(look: Look) -> str:
+def _tested(look: CandidateResult) -> str:
     if look.p is None:
         return "not tested"
     return f"{'passed' if look.passed else 'failed'}, p = {look.p:.2g}"

@@ -33,14 +33,14 @@ class ShortAnswers:
     """Of the large model in its own; None where it gives no probabilities."""
     others: int | None = None
     """How many wrong answers there are to choose from: options less one; None: no such number is known."""
-    small_says: str = ""
-    large_says: str = ""
+    small_text: str = ""
+    large_text: str = ""
     pool: str = ""
     """Questions of one pool take the same sort of answer: a category, else a kind."""
 
 
 @dataclass(frozen=True)
-class RuleTold:
+class RuleResults:
     """One rule on all questions: accepted ones, wrong ones among them, and wrong ones that the small model shares."""
 
     rule: str
@@ -75,13 +75,13 @@ class SharedError:
     """The part of what is wrong alike that chance explains; None where nothing is wrong alike."""
 
 
-def told(rule: Acceptance, answers: Sequence[ShortAnswers], confidence: float = 0.95) -> RuleTold:
+def rule_results(rule: Acceptance, answers: Sequence[ShortAnswers], confidence: float = 0.95) -> RuleResults:
     """What a rule accepts, and how much of that is wrong."""
     taken = [each for each in answers if accepts(rule, each)]
     wrong = [each for each in taken if not each.large_right]
     shared = sum(each.same for each in wrong)
     interval = wilson(len(wrong), len(taken), confidence)
-    return RuleTold(str(rule), len(answers), len(taken), len(wrong), shared, interval)
+    return RuleResults(str(rule), len(answers), len(taken), len(wrong), shared, interval)
 
 
 def accepts(rule: Acceptance, answers: ShortAnswers) -> bool:
@@ -128,8 +128,8 @@ def coincidence(answers: Sequence[ShortAnswers]) -> float:
     """The mean chance that wrong answers of the two models are the same one, if they have nothing else in common."""
     small, large = defaultdict[str, Counter[str]](Counter), defaultdict[str, Counter[str]](Counter)
     for each in answers:
-        small[each.pool][each.small_says] += not each.small_right
-        large[each.pool][each.large_says] += not each.large_right
+        small[each.pool][each.small_text] += not each.small_right
+        large[each.pool][each.large_text] += not each.large_right
 
     def of_pool(name: str) -> float:
         pairs = small[name].total() * large[name].total()
@@ -139,7 +139,7 @@ def coincidence(answers: Sequence[ShortAnswers]) -> float:
     return sum(1 / each.others if each.others else pools[each.pool] for each in answers) / len(answers)
 
 
-def from_records(items: Iterable[Record], small: Iterable[Record], large: Iterable[Record]) -> list[ShortAnswers]:
+def short_answers(items: Iterable[Record], small: Iterable[Record], large: Iterable[Record]) -> list[ShortAnswers]:
     """From the answers of `short:small` and `short:large` to the same items; those without a score are left out."""
     of_item = {(item["task"], item["id"]): item for item in items}
     of_small = {(each["task"], each["id"]): each for each in small if each["score"] is not None}

@@ -1,4 +1,4 @@
-"""What one arm's answers to one task show: accuracy, tokens, seconds, routes, ledger, and the fronts that it is on."""
+"""Results of one arm on one task: accuracy, tokens, seconds, routes, ledger, and the fronts that it is on."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 from cuecard.domain.outcome import LatencyKind, Route
 from cuecard.evals.analysis.differences import kind_of
-from cuecard.evals.analysis.units import Bench, counted, generated, spent, timed
+from cuecard.evals.analysis.ledger import Ledger, Price, ledger, route_of
+from cuecard.evals.analysis.summary import latency
+from cuecard.evals.analysis.units import ScoredTask, counted, generated, spent, timed
 from cuecard.evals.arm import LIVE
 from cuecard.evals.scoring.extractors import EXTRACTORS
 from cuecard.evals.storage.database import Record
-from cuecard.evals.summary.ledger import Ledger, LedgerError, Price, ledger, route_of
-from cuecard.evals.summary.summary import latency
 from cuecard.stats.bootstrap import Interval, mean_interval
 from cuecard.stats.inference import mean, share, share_interval
 
@@ -21,7 +21,7 @@ MEASURES = ("latency", "tokens", "price")
 
 
 @dataclass(frozen=True)
-class RouteFound:
+class RouteResults:
     """One route of an arm; routes sum to the arm's answers. Tokens: generated a question, by role."""
 
     route: str
@@ -33,7 +33,7 @@ class RouteFound:
 
 
 @dataclass(frozen=True)
-class ArmFound:
+class ArmResults:
     """One arm on one task. Means are a question."""
 
     arm: str
@@ -44,11 +44,11 @@ class ArmFound:
     """That have a score."""
     accuracy: Interval | None
     unresolved: int
-    """Questions whose answer cannot be known from the files that a run was imported from."""
+    """Questions whose answer does not follow from the files that a run was imported from."""
     bounds: tuple[float, float] | None
     """Accuracy with all of them wrong and all of them right; None where there are none, then `accuracy` is known."""
     generated: Interval | None
-    """Tokens; None where nobody counted them."""
+    """Tokens; None where they were not counted."""
     by_role: Mapping[str, float]
     """Generated tokens."""
     spent: float | None
@@ -65,7 +65,7 @@ class ArmFound:
     truncated: float | None
     extractors: Mapping[str, float]
     """Accuracy by extractor."""
-    routes: tuple[RouteFound, ...]
+    routes: tuple[RouteResults, ...]
     fronts: tuple[str, ...]
     """Of `MEASURES` those by which no other arm is at least as accurate and costs no more."""
     ledger: Ledger | None
@@ -80,30 +80,30 @@ class ArmFound:
         return {"latency": seconds, "tokens": self.spent, "price": self.price}[measure]
 
 
-def described(
-    bench: Bench,
+def arm_results(
+    task: ScoredTask,
     names: tuple[str, str],
     answers: Sequence[Record],
     lacking: int,
     prices: Mapping[str, Price] | None,
     powers: Mapping[str, float] | None = None,
-) -> ArmFound:
-    """`names`: the arm's and its family's. `lacking`: questions that nobody can resolve. Raises LedgerError."""
-    scores, clusters = bench.graded(answers), bench.clusters_of(answers)
+) -> ArmResults:
+    """`names`: the arm's and its family's. `lacking`: how many questions are unresolved. Raises LedgerError."""
+    scores, clusters = task.graded(answers), task.clusters_of(answers)
     given = [each for each in answers if each["status"] != "error"]
     known, numbered = timed(answers), counted(answers)
     took = latency(answers) if known else {}
-    books = ledger(answers, prices, powers=powers) if known else None
-    by = {extractor: mean(bench.graded(answers, extractor).values()) for extractor in EXTRACTORS}
-    sure = share_interval(list(scores.values()), bench.clusters(scores)) if scores and not lacking else None
-    return ArmFound(
+    costs = ledger(answers, prices, powers=powers) if known else None
+    by = {extractor: mean(task.graded(answers, extractor).values()) for extractor in EXTRACTORS}
+    sure = share_interval(list(scores.values()), task.clusters(scores)) if scores and not lacking else None
+    return ArmResults(
         *names,
         len(answers),
         len(answers) - len(given),
         len(scores),
         sure,
         lacking,
-        _bounds(scores.values(), lacking) if lacking else None,
+        _bounds(sum(scores.values()), len(scores), lacking) if lacking else None,
         mean_interval([generated(answer) for answer in answers], clusters) if numbered else None,
         {role: tokens_of(answers, role) for role in roles_of(answers) if numbered},
         mean(spent(answer) for answer in answers) if numbered else None,
@@ -112,49 +112,43 @@ def described(
         took.get("p90_s"),
         took.get("handoff_mean_s"),
         kind_of(answers[0]),
-        None if books is None or books.price is None or not prices else books.price / len(answers),
+        None if costs is None or costs.price is None or not prices else costs.price / len(answers),
         share(sum(not answer["parsed"] for answer in given), len(given)),
         share(sum(bool(answer["truncated"]) for answer in given), len(given)),
         {extractor: value for extractor, value in by.items() if value is not None and not lacking},
         routes(answers),
         (),
-        books,
+        costs,
     )
 
 
-def _bounds(scores: Iterable[float], lacking: int) -> tuple[float, float]:
-    known = list(scores)
-    return sum(known) / (len(known) + lacking), (sum(known) + lacking) / (len(known) + lacking)
+def _bounds(right: float, known: int, lacking: int) -> tuple[float, float]:
+    return right / (known + lacking), (right + lacking) / (known + lacking)
 
 
-def routes(answers: Sequence[Record]) -> tuple[RouteFound, ...]:
-    """Every route that occurs, in the order of `Route`, then errors. Raises LedgerError if they do not sum up."""
+def routes(answers: Sequence[Record]) -> tuple[RouteResults, ...]:
+    """Every route that occurs, in the order of `Route`, then errors."""
     of: dict[str, list[Record]] = {route: [] for route in (*map(str, Route), "error")}
     for answer in answers:
         of[route_of(answer)].append(answer)
-    found = tuple(_route(route, own, len(answers)) for route, own in of.items() if own)
-    if sum(each.questions for each in found) != len(answers):
-        raise LedgerError(f"routes sum to {sum(each.questions for each in found)}, not to {len(answers)} answers")
-    return found
+    return tuple(_route(route, own, len(answers)) for route, own in of.items() if own)
 
 
-def _route(route: str, own: Sequence[Record], whole: int) -> RouteFound:
-    roles = roles_of(own)
-    seconds = [answer["latency"]["total_s"] for answer in own]
-    return RouteFound(
+def _route(route: str, own: Sequence[Record], whole: int) -> RouteResults:
+    return RouteResults(
         route,
         len(own),
         len(own) / whole,
         mean(answer["score"] for answer in own if answer["score"] is not None),
-        {role: tokens_of(own, role) for role in roles if counted(own)},
-        mean(seconds) if timed(own) else None,
+        {role: tokens_of(own, role) for role in roles_of(own) if counted(own)},
+        mean(answer["latency"]["total_s"] for answer in own) if timed(own) else None,
     )
 
 
 def roles_of(answers: Iterable[Record]) -> list[str]:
-    """Who was called: the small model first, the large one last."""
-    found = {call["role"] for answer in answers for call in answer["calls"]}
-    return sorted(found, key=lambda role: (role == "large", role != "small", role))
+    """The roles that were called: small first, large last."""
+    roles = {call["role"] for answer in answers for call in answer["calls"]}
+    return sorted(roles, key=lambda role: (role == "large", role != "small", role))
 
 
 def tokens_of(answers: Sequence[Record], role: str) -> float:
@@ -163,19 +157,19 @@ def tokens_of(answers: Sequence[Record], role: str) -> float:
     return sum(call["completion_tokens"] or 0 for call in calls) / len(answers)
 
 
-def with_fronts(arm: ArmFound, arms: Mapping[str, ArmFound]) -> ArmFound:
+def with_fronts(arm: ArmResults, arms: Mapping[str, ArmResults]) -> ArmResults:
     """With the fronts that it is on among these arms."""
     rivals = [other for other in arms.values() if competes(other)]
     fronts = tuple(measure for measure in MEASURES if competes(arm) and on_front(arm, rivals, measure))
     return replace(arm, fronts=fronts)
 
 
-def competes(arm: ArmFound) -> bool:
+def competes(arm: ArmResults) -> bool:
     """Whether it is one of the arms to choose from: no placebo, composed, scored."""
     return arm.family != "placebo" and not arm.arm.endswith(LIVE) and arm.accuracy is not None
 
 
-def on_front(arm: ArmFound, rivals: Iterable[ArmFound], measure: str) -> bool:
+def on_front(arm: ArmResults, rivals: Iterable[ArmResults], measure: str) -> bool:
     """No rival is at least as accurate for no more, and better in one of the two."""
     cost = arm.cost(measure)
     if cost is None or arm.accuracy is None:
@@ -190,11 +184,11 @@ def on_front(arm: ArmFound, rivals: Iterable[ArmFound], measure: str) -> bool:
     return True
 
 
-def most_accurate(arms: Iterable[ArmFound]) -> tuple[str, ...]:
+def most_accurate(arms: Iterable[ArmResults]) -> tuple[str, ...]:
     """Of the arms to choose from; at a tie all of them, the faster ones first."""
-    found = sorted((-arm.accuracy.estimate, _seconds(arm), arm.arm) for arm in arms if arm.accuracy and competes(arm))
-    return tuple(name for least, _, name in found if least == found[0][0])
+    ranked = sorted((-arm.accuracy.estimate, _seconds(arm), arm.arm) for arm in arms if arm.accuracy and competes(arm))
+    return tuple(name for least, _, name in ranked if least == ranked[0][0])
 
 
-def _seconds(arm: ArmFound) -> float:
+def _seconds(arm: ArmResults) -> float:
     return math.inf if arm.latency is None else arm.latency.estimate

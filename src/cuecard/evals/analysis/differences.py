@@ -1,4 +1,4 @@
-"""One arm against another on the questions that both answered: accuracy, speed, tokens; and if the parser did it."""
+"""One arm against another on the questions that both answered: accuracy by every extractor, speed, tokens."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import mean
 
 from cuecard.domain.outcome import LatencyKind
-from cuecard.evals.analysis.units import Bench, counted, family, generated, genuine, timed, whole
+from cuecard.evals.analysis.units import ScoredTask, counted, family, generated, original_arm, timed, uncut_arm
 from cuecard.evals.arm import LIVE, Arm
 from cuecard.evals.scoring.extractors import EXTRACTORS
 from cuecard.evals.storage.database import Record
@@ -71,25 +71,29 @@ class Difference:
 
 
 def differences(
-    bench: Bench, told: Mapping[str, Sequence[Record]], arms: Mapping[str, Arm], baseline: str | None, margin: float
+    task: ScoredTask,
+    answers: Mapping[str, Sequence[Record]],
+    arms: Mapping[str, Arm],
+    baseline: str | None,
+    margin: float,
 ) -> list[Difference]:
     """Every comparison that a task's arms allow; p-values not adjusted yet."""
     found = []
-    for which, arm, against in [*_wanted(arms, baseline), *_singles(bench, told, arms)]:
-        if arm in told and against in told:
-            made = _difference(bench, which, (arm, against), told, margin)
-            found += [made] if made is not None else []
+    for which, arm, against in [*_wanted(arms, baseline), *_singles(task, answers, arms)]:
+        if arm in answers and against in answers:
+            difference = _difference(task, which, (arm, against), answers, margin)
+            found += [difference] if difference is not None else []
     return found
 
 
 def adjusted(found: Sequence[Difference]) -> list[Difference]:
     """With the p-values of each family adjusted."""
     p = {(each.family, each.task, each.arm): each for each in found}
-    told = {}
+    adjusted_p = {}
     for which in FAMILIES:
         members = {"\n".join(key): each.accuracy.p for key, each in p.items() if key[0] == which}
-        told.update(holm(members))
-    return [replace(each, p_adjusted=told["\n".join(key)]) for key, each in p.items()]
+        adjusted_p.update(holm(members))
+    return [replace(each, p_adjusted=adjusted_p["\n".join(key)]) for key, each in p.items()]
 
 
 def _wanted(arms: Mapping[str, Arm], baseline: str | None) -> list[tuple[str, str, str]]:
@@ -97,17 +101,19 @@ def _wanted(arms: Mapping[str, Arm], baseline: str | None) -> list[tuple[str, st
     wanted: list[tuple[str, str, str | None]]
     wanted = [("arms", name, baseline) for name, of in composed.items() if baseline and of != "placebo"]
     wanted += [("cards", name, NO_CARD) for name, of in composed.items() if of == "paper" and NO_CARD in composed]
-    wanted += [("placebos", name, genuine(arms, name)) for name, of in composed.items() if of == "placebo"]
+    wanted += [("placebos", name, original_arm(arms, name)) for name, of in composed.items() if of == "placebo"]
     cut = (name for name, of in composed.items() if of != "placebo" and arms[name].policy.cut is not None)
-    wanted += [("cuts", name, whole(arms, name)) for name in cut]
+    wanted += [("cuts", name, uncut_arm(arms, name)) for name in cut]
     return [(which, arm, against) for which, arm, against in wanted if against and against != arm]
 
 
-def _singles(bench: Bench, told: Mapping[str, Sequence[Record]], arms: Mapping[str, Arm]) -> list[tuple[str, str, str]]:
+def _singles(
+    task: ScoredTask, answers: Mapping[str, Sequence[Record]], arms: Mapping[str, Arm]
+) -> list[tuple[str, str, str]]:
     """Every strategy of both models, against the most accurate arm of one model whose mean latency is no greater."""
-    known = {name: own for name, own in told.items() if own and timed(own) and not name.endswith(LIVE)}
+    known = {name: own for name, own in answers.items() if own and timed(own) and not name.endswith(LIVE)}
     took = {name: mean(answer["latency"]["total_s"] for answer in own) for name, own in known.items()}
-    right = {name: mean(scores) for name, own in known.items() if (scores := bench.graded(own).values())}
+    right = {name: mean(scores) for name, own in known.items() if (scores := task.graded(own).values())}
     alone = [name for name in right if family(arms[name]) in ("small", "large")]
     wanted = []
     for name in (name for name in right if family(arms[name]) == "paper"):
@@ -118,21 +124,21 @@ def _singles(bench: Bench, told: Mapping[str, Sequence[Record]], arms: Mapping[s
 
 
 def _difference(
-    bench: Bench, which: str, names: tuple[str, str], told: Mapping[str, Sequence[Record]], margin: float
+    task: ScoredTask, which: str, names: tuple[str, str], answers: Mapping[str, Sequence[Record]], margin: float
 ) -> Difference | None:
     arm, against = names
-    scores = [bench.graded(told[name]) for name in names]
+    scores = [task.graded(answers[name]) for name in names]
     units = [unit for unit in scores[0] if unit in scores[1]]
-    both = paired(told[arm], told[against])
+    both = paired(answers[arm], answers[against])
     if not units or not both:
         return None
     ones, others = ([side[unit] for unit in units] for side in scores)
-    clusters = bench.clusters(units)
+    clusters = task.clusters(units)
     accuracy = compare(ones, others, clusters)
-    extractors = by_extractor(bench, told[arm], told[against])
-    live = [told.get(name + LIVE, ()) for name in names]
+    extractors = by_extractor(task, answers[arm], answers[against])
+    live = [answers.get(name + LIVE, ()) for name in names]
     return Difference(
-        bench.name,
+        task.name,
         which,
         arm,
         against,
@@ -142,10 +148,10 @@ def _difference(
         non_inferiority(ones, others, margin, clusters),
         extractors,
         _agree(accuracy, extractors),
-        times_faster(bench, both),
+        times_faster(task, both),
         kind_of(both[0][0]),
-        times_faster(bench, paired(*live)) if all(live) and paired(*live) else None,
-        more_tokens(bench, both),
+        times_faster(task, paired(*live)) if all(live) and paired(*live) else None,
+        more_tokens(task, both),
     )
 
 
@@ -160,39 +166,36 @@ def kind_of(answer: Record) -> LatencyKind | None:
     return None if kind is None else LatencyKind(kind)
 
 
-def more_tokens(bench: Bench, both: Sequence[tuple[Record, Record]]) -> Interval | None:
+def more_tokens(task: ScoredTask, both: Sequence[tuple[Record, Record]]) -> Interval | None:
     """What the first generated a question more than the second."""
     if not counted(answer for pair in both for answer in pair):
         return None
     ones, others = [generated(one) for one, _ in both], [generated(other) for _, other in both]
-    return difference_interval(ones, others, clusters_of(bench, both))
+    return difference_interval(ones, others, task.clusters_of(one for one, _ in both))
 
 
-def times_faster(bench: Bench, both: Sequence[tuple[Record, Record]]) -> Interval | None:
+def times_faster(task: ScoredTask, both: Sequence[tuple[Record, Record]]) -> Interval | None:
     """Mean seconds of the second over those of the first."""
     if not timed(answer for pair in both for answer in pair):
         return None
     tops = [other["latency"]["total_s"] for _, other in both]
-    return ratio_interval(tops, [one["latency"]["total_s"] for one, _ in both], clusters_of(bench, both))
+    return ratio_interval(
+        tops, [one["latency"]["total_s"] for one, _ in both], task.clusters_of(one for one, _ in both)
+    )
 
 
-def clusters_of(bench: Bench, both: Sequence[tuple[Record, Record]]) -> list[str]:
-    return bench.clusters_of(one for one, _ in both)
-
-
-def by_extractor(bench: Bench, ones: Sequence[Record], others: Sequence[Record]) -> dict[str, ByExtractor]:
+def by_extractor(task: ScoredTask, ones: Sequence[Record], others: Sequence[Record]) -> dict[str, ByExtractor]:
     """The comparison of accuracies by every extractor that scored both arms."""
-    found, known = {}, dict[tuple[tuple[float, float], ...], PairedComparison]()
+    result, known = {}, dict[tuple[tuple[float, float], ...], PairedComparison]()
     for name in EXTRACTORS:
-        one, other = bench.graded(ones, name), bench.graded(others, name)
+        one, other = task.graded(ones, name), task.graded(others, name)
         units = [unit for unit in one if unit in other]
         if units:
             pairs = tuple((one[unit], other[unit]) for unit in units)
-            if pairs not in known:  # most replies are read alike by all
-                known[pairs] = compare([a for a, _ in pairs], [b for _, b in pairs], bench.clusters(units))
-            made = known[pairs]
-            found[name] = ByExtractor(made.difference.estimate, made.p)
-    return found
+            if pairs not in known:  # the scores of most extractors are the same
+                known[pairs] = compare([a for a, _ in pairs], [b for _, b in pairs], task.clusters(units))
+            result[name] = ByExtractor(known[pairs].difference.estimate, known[pairs].p)
+    return result
 
 
 def _agree(accuracy: PairedComparison, extractors: Mapping[str, ByExtractor]) -> bool:

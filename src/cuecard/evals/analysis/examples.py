@@ -1,4 +1,4 @@
-"""Single questions of a run: what every arm said, what the card was, where it helped and misled; and one request."""
+"""Single questions of a run: every arm's answer, the card, where it helped and misled; and one request."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from cuecard.domain.call import Call, FinishReason, Mode, Usage
 from cuecard.domain.outcome import LatencyKind, Outcome, Route
 from cuecard.domain.question import AnswerKind, Question, letter
 from cuecard.evals.analysis.differences import NO_CARD
-from cuecard.evals.analysis.results import Findings, TaskFound
-from cuecard.evals.analysis.units import benches, counted, generated, spent
-from cuecard.evals.arm import LIVE
+from cuecard.evals.analysis.results import RunResults, TaskResults
+from cuecard.evals.analysis.units import counted, generated, scored_tasks, spent
 from cuecard.evals.scoring.extractors import EXTRACTORS
 from cuecard.evals.storage.database import Record, Store
 
 
 @dataclass(frozen=True)
-class Said:
+class ArmAnswer:
     """One arm's answer. `score`: by our extractor, 0 to 1; None: not scored. An error has no answer."""
 
     arm: str
@@ -33,8 +32,8 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Case:
-    """One question. `card`: what the small model wrote, None if no arm of the run had it write."""
+class Example:
+    """One question. `card`: the small model's reasoning, None if no arm of the run asked for one."""
 
     task: str
     id: str
@@ -45,7 +44,8 @@ class Case:
     golds: tuple[str, ...]
     category: str | None
     card: str | None
-    told: Mapping[str, Said]
+    answers: Mapping[str, ArmAnswer]
+    """By arm."""
 
     @property
     def gold(self) -> str:
@@ -57,8 +57,8 @@ class Case:
 
     def wrong(self, arm: str) -> bool | None:
         """Whether an arm's answer is less than right; None: it has none, or none is known to be right."""
-        said = self.told.get(arm)
-        return None if said is None or said.score is None else said.score < 1
+        answer = self.answers.get(arm)
+        return None if answer is None or answer.score is None else answer.score < 1
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ class Gallery:
 
     task: str
     arm: str
-    helped: tuple[Case, ...]
+    helped: tuple[Example, ...]
     """Wrong without the card, right with it."""
-    misled: tuple[Case, ...]
+    misled: tuple[Example, ...]
     """Right without the card, wrong with it."""
 
 
@@ -77,25 +77,25 @@ class Gallery:
 class Request:
     """One question of a task as several arms answered it, call by call."""
 
-    case: Case
+    example: Example
     outcomes: Mapping[str, Outcome]
     about: str
     """Why this question."""
 
 
-def cases(config: Mapping[str, Any], store: Store) -> dict[str, list[Case]]:
+def all_examples(config: Mapping[str, Any], store: Store) -> dict[str, list[Example]]:
     """Every question by task, in order, whole: of a long run this is as large as its answers."""
     answers: dict[tuple[str, str], list[Record]] = {}
     for answer in store.answers():
         answers.setdefault((answer["task"], answer["id"]), []).append(answer)
     return {
-        bench.name: [_case(item, answers.get((bench.name, id), ()), store) for id, item in bench.items.items()]
-        for bench in benches(config["tasks"], store.items())
+        task.name: [_example(item, answers.get((task.name, id), ()), store) for id, item in task.items.items()]
+        for task in scored_tasks(config["tasks"], store.items())
     }
 
 
-def _case(item: Record, answers: Sequence[Record], store: Store) -> Case:
-    return Case(
+def _example(item: Record, answers: Sequence[Record], store: Store) -> Example:
+    return Example(
         item["task"],
         item["id"],
         Question(item["text"], (), tuple(item["options"]), AnswerKind(item["kind"])),
@@ -103,12 +103,12 @@ def _case(item: Record, answers: Sequence[Record], store: Store) -> Case:
         tuple(item["golds"]),
         item["category"],
         _card(answers, store),
-        {answer["arm"]: _said(answer) for answer in answers},
+        {answer["arm"]: _arm_answer(answer) for answer in answers},
     )
 
 
 def _card(answers: Iterable[Record], store: Store) -> str | None:
-    """The longest that any arm had the small model write: under a smaller budget it is the beginning of this one."""
+    """The longest card of the question's arms: one under a smaller budget is its beginning."""
     keys = {
         call["key"]
         for answer in answers
@@ -119,11 +119,11 @@ def _card(answers: Iterable[Record], store: Store) -> str | None:
     return max(written, key=len, default=None)
 
 
-def _said(answer: Record) -> Said:
+def _arm_answer(answer: Record) -> ArmAnswer:
     by_role: dict[str, int] = {}
     for call in answer["calls"] if counted([answer]) else ():
         by_role[call["role"]] = by_role.get(call["role"], 0) + (call["completion_tokens"] or 0)
-    return Said(
+    return ArmAnswer(
         answer["arm"],
         answer["answer"],
         answer["score"],
@@ -138,54 +138,53 @@ def _said(answer: Record) -> Said:
 # --- a choice among them ----------------------------------------------------------------------------------------------
 
 
-def galleries(found: Findings, known: Mapping[str, Sequence[Case]]) -> list[Gallery]:
+def galleries(found: RunResults, known: Mapping[str, Sequence[Example]]) -> list[Gallery]:
     """For each task that has both: the first arm that always hands a card over, else the leading one."""
-    made = []
+    result = []
     for task in found.tasks:
-        always = [name for name, arm in task.arms.items() if arm.family == "paper" and name.startswith("transfer")]
-        always = [name for name in always if not name.endswith(LIVE)]
+        always = [arm.arm for arm in task.composed if arm.family == "paper" and arm.arm.startswith("transfer")]
         arm = always[0] if always else task.leading
         if arm is not None and NO_CARD in task.arms:
             of = known[task.task]
             helped = tuple(each for each in of if each.wrong(NO_CARD) is True and each.wrong(arm) is False)
             misled = tuple(each for each in of if each.wrong(NO_CARD) is False and each.wrong(arm) is True)
-            made.append(Gallery(task.task, arm, helped, misled))
-    return made
+            result.append(Gallery(task.task, arm, helped, misled))
+    return result
 
 
-def chosen(known: Sequence[Case], arms: Sequence[str], most: int) -> list[Case]:
-    """At most so many: those first on which the arms' scores differ, each group in the order asked."""
+def most_telling(known: Sequence[Example], arms: Sequence[str], most: int) -> list[Example]:
+    """At most `most`, those first on which the arms' scores differ, each group in the order asked."""
 
-    def differs(case: Case) -> bool:
-        return len({case.told[arm].score for arm in arms if arm in case.told}) > 1
+    def differs(example: Example) -> bool:
+        return len({example.answers[arm].score for arm in arms if arm in example.answers}) > 1
 
-    return [*filter(differs, known), *(case for case in known if not differs(case))][:most]
+    return [*filter(differs, known), *(example for example in known if not differs(example))][:most]
 
 
-def request(task: TaskFound, baseline: str | None, known: Sequence[Case], store: Store) -> Request | None:
+def request(task: TaskResults, baseline: str | None, known: Sequence[Example], store: Store) -> Request | None:
     """Of the questions that the paper's strategies all transferred, the one of median latency; else of all."""
     first = task.leading or next(iter(task.arms), None)
     if first is None:
         return None
-    answered = [case for case in known if first in case.told and case.told[first].total_s is not None]
+    answered = [example for example in known if first in example.answers and example.answers[first].total_s is not None]
     if not answered:
         return None
-    handed = [case for case in answered if task.paper and all(_transferred(case, arm) for arm in task.paper)]
-    pool = sorted(handed or answered, key=lambda case: case.told[first].total_s or 0.0)
-    case = pool[(len(pool) - 1) // 2]
-    wanted = {name for name in (NO_CARD, baseline, first, *task.paper) if name in case.told}
-    records = {name: store.answer(task.task, case.id, name) for name in task.arms if name in wanted}
+    handed = [example for example in answered if task.paper and all(_transferred(example, arm) for arm in task.paper)]
+    pool = sorted(handed or answered, key=lambda example: example.answers[first].total_s or 0.0)
+    example = pool[(len(pool) - 1) // 2]
+    wanted = {name for name in (NO_CARD, baseline, first, *task.paper) if name in example.answers}
+    records = {name: store.answer(task.task, example.id, name) for name in task.arms if name in wanted}
     outcomes = {name: outcome_of(name, record) for name, record in records.items() if record and record["route"]}
     which = f"that {' and '.join(task.paper)} transferred" if handed else f"that {first} answered"
-    return Request(case, outcomes, f"of the questions {which}, the one of median latency") if outcomes else None
+    return Request(example, outcomes, f"of the questions {which}, the one of median latency") if outcomes else None
 
 
-def _transferred(case: Case, arm: str) -> bool:
-    return arm in case.told and case.told[arm].route == Route.TRANSFERRED
+def _transferred(example: Example, arm: str) -> bool:
+    return arm in example.answers and example.answers[arm].route == Route.TRANSFERRED
 
 
 def outcome_of(arm: str, record: Record) -> Outcome:
-    """An answer as it is stored, as the outcome that it was; what calls said is in the store of calls."""
+    """The outcome of a stored answer; the texts of its calls are in the store of calls."""
     calls = tuple(_call(call) for call in record["calls"])
     return Outcome(
         record["answer"] or "",
@@ -219,33 +218,29 @@ def _call(call: Record) -> Call:
 # --- all of them, flat ------------------------------------------------------------------------------------------------
 
 
-def rows(config: Mapping[str, Any], store: Store) -> list[dict[str, Any]]:
+def rows(store: Store) -> list[dict[str, Any]]:
     """One row an answer, for a table."""
     items = {(item["task"], item["id"]): item for item in store.items()}
-    return [
-        {
-            "task": answer["task"],
-            "id": answer["id"],
-            "arm": answer["arm"],
-            "question": items[answer["task"], answer["id"]]["text"],
-            "gold": " | ".join(items[answer["task"], answer["id"]]["golds"]),
-            "category": items[answer["task"], answer["id"]]["category"],
-            "status": answer["status"],
-            "route": answer["route"],
-            "answer": answer["answer"],
-            "reply": answer["reply"],
-            "score": answer["score"],
-            **{f"score_{name}": answer["scores"].get(name) for name in EXTRACTORS},
-            "parsed": answer["parsed"],
-            "truncated": answer["truncated"],
-            "confidence": answer["confidence"],
-            "total_s": answer["latency"]["total_s"],
-            "handoff_s": answer["latency"]["handoff_s"],
-            "latency": answer["latency"]["kind"],
-            "generated_tokens": generated(answer) if counted([answer]) else None,
-            "all_tokens": spent(answer) if counted([answer]) else None,
-            "calls": len(answer["calls"]),
-            "reason": answer["reason"],
-        }
-        for answer in store.answers()
-    ]
+    return [_row(answer, items[answer["task"], answer["id"]]) for answer in store.answers()]
+
+
+def _row(answer: Record, item: Record) -> dict[str, Any]:
+    known = counted([answer])
+    return {
+        "task": answer["task"],
+        "id": answer["id"],
+        "arm": answer["arm"],
+        "question": item["text"],
+        "gold": " | ".join(item["golds"]),
+        "category": item["category"],
+        **{name: answer[name] for name in ("status", "route", "answer", "reply", "score")},
+        **{f"score_{name}": answer["scores"].get(name) for name in EXTRACTORS},
+        **{name: answer[name] for name in ("parsed", "truncated", "confidence")},
+        "total_s": answer["latency"]["total_s"],
+        "handoff_s": answer["latency"]["handoff_s"],
+        "latency": answer["latency"]["kind"],
+        "generated_tokens": generated(answer) if known else None,
+        "all_tokens": spent(answer) if known else None,
+        "calls": len(answer["calls"]),
+        "reason": answer["reason"],
+    }

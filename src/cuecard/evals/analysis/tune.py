@@ -6,23 +6,37 @@ exploring: which candidates look cheaper and safe. On the other two thirds these
 cheapest, each at the full level, until one fails (fixed-sequence testing), so that the chance that any policy passes
 that does not keep the accuracy is at most 1 - confidence, however many there were to choose from. No approximation is
 made for large samples; what is assumed is that clusters are drawn alike from what the policy will meet.
+
+Candidates are the arms that were run, and thresholds between two that were run: where `mutual` was run with a low and
+with a high threshold of confidence, its answer with any threshold between them is known. Where the low one accepts and
+the confidence reaches the threshold it is the low one's, else the high one's.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any, Literal
 
 from cuecard.domain.errors import BadInput
+from cuecard.domain.outcome import Route
+from cuecard.evals.analysis.ledger import Price, ledger
+from cuecard.evals.arm import LIVE, Arm, parse
+from cuecard.evals.storage.database import Record
+from cuecard.models.base import Limits
 from cuecard.stats.bootstrap import by_cluster, checked, numpy
+from cuecard.strategies.policy import Acceptance, Policy, Surface, options_at
+from cuecard.strategies.policy_file import PolicyFile
 
-Price = Literal["latency", "cost", "tokens"]
+Measure = Literal["latency", "cost", "tokens"]
 EXPLORE = 1 / 3
 POWER = 0.8
+Key = tuple[str, str]
+THRESHOLDS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995)
 METHOD = "learn then test: fixed sequence of betting tests, ordered on a third of the clusters"
 
 
@@ -82,8 +96,8 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Look:
-    """A candidate: means over all questions, and its test, if it came so far."""
+class CandidateResult:
+    """A candidate's means over all questions, and its test, if it was tested."""
 
     arm: str
     accuracy: float
@@ -96,12 +110,12 @@ class Look:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What was found. `chosen` is None where no cheaper candidate surely meets the goal: then the baseline stays."""
+    """`chosen` is None where no cheaper candidate surely meets the goal: then the baseline stays."""
 
     goal: Goal
-    baseline: Look
-    chosen: Look | None
-    candidates: tuple[Look, ...]
+    baseline: CandidateResult
+    chosen: CandidateResult | None
+    candidates: tuple[CandidateResult, ...]
     """The cheapest first."""
     tested: tuple[str, ...]
     """In the order of the tests."""
@@ -111,7 +125,7 @@ class Tuning:
     """Questions that only set the order of the tests."""
 
 
-def table(observations: Iterable[Observation], by: Price = "latency") -> Table:
+def table(observations: Iterable[Observation], by: Measure = "latency") -> Table:
     """The questions that every arm has answered. Raises BadInput when there are none, or costs are not known."""
     found: dict[str, dict[str, Observation]] = {}
     for each in observations:
@@ -145,13 +159,13 @@ def tune(seen: Table, baseline: str, goal: Goal) -> Tuning:
         if p_of[arm] > 1 - goal.confidence:
             break
     passed = [arm for arm, p in p_of.items() if p <= 1 - goal.confidence]
-    looks = {arm: _look(seen, arm, losses[arm], p_of.get(arm), goal) for arm in range(len(seen.arms))}
-    cheapest = min(passed, key=lambda arm: looks[arm].cost, default=None)
+    results = {arm: _result(seen, arm, losses[arm], p_of.get(arm), goal) for arm in range(len(seen.arms))}
+    cheapest = min(passed, key=lambda arm: results[arm].cost, default=None)
     return Tuning(
         goal,
-        looks[base],
-        None if cheapest is None or looks[cheapest].cost >= looks[base].cost else looks[cheapest],
-        tuple(sorted((look for arm, look in looks.items() if arm != base), key=lambda look: look.cost)),
+        results[base],
+        None if cheapest is None or results[cheapest].cost >= results[base].cost else results[cheapest],
+        tuple(sorted((each for arm, each in results.items() if arm != base), key=lambda each: each.cost)),
         tuple(seen.arms[arm] for arm in p_of),
         len(seen.items),
         len(set(seen.clusters)),
@@ -189,7 +203,7 @@ def _tested(losses: Any, clusters: Sequence[str], explored: Sequence[int], rest:
 def _parts(clusters: Sequence[str]) -> tuple[list[int], list[int]]:
     """Places of the questions to explore, and of the rest, in an order by the hash of clusters' names.
 
-    Nobody can draw again until the result pleases, and the order of a file has no say.
+    No other draw can be chosen to please, and the order of a file does not matter.
     """
     known = {name: hashlib.sha256(name.encode()).digest() for name in set(clusters)}
     order = sorted(range(len(clusters)), key=lambda place: known[clusters[place]])
@@ -202,10 +216,10 @@ def _parts(clusters: Sequence[str]) -> tuple[list[int], list[int]]:
 def bet_p(losses: Sequence[float], most: float, spread: float, goal: Goal) -> float:
     """P-value that sums of losses (one a cluster, at most `most`) have a mean above 0; valid at any number of them.
 
-    Whoever bets on every gain the same share of what is left would hardly ever grow rich if the mean were above 0: the
-    chance that a fortune of 1 ever reaches f is at most 1 / f (Ville 1939; Waudby-Smith & Ramdas 2024, J. R. Stat. Soc.
-    B 86, "betting"). `spread`, their standard deviation as it is known beforehand, sets the share that is best for this
-    many clusters at this confidence; a wrong one costs power, never validity.
+    A bet of the same share of a fortune on every gain hardly ever grows if the mean is above 0: the chance that a
+    fortune of 1 ever reaches f is at most 1 / f (Ville 1939; Waudby-Smith & Ramdas 2024, J. R. Stat. Soc. B 86,
+    "betting"). `spread`, the standard deviation as known beforehand, sets the share that is best for this many clusters
+    at this confidence; a wrong one costs power, never validity.
     """
     np = numpy()
     if not len(losses):
@@ -238,14 +252,151 @@ def needed(losses: Any, clusters: Sequence[str], goal: Goal) -> int | None:
     return math.ceil(count / (1 - EXPLORE) * len(losses) / len(sums))
 
 
-def _look(seen: Table, arm: int, losses: Any, p: float | None, goal: Goal) -> Look:
+def _result(seen: Table, arm: int, losses: Any, p: float | None, goal: Goal) -> CandidateResult:
     passed = p is not None and p <= 1 - goal.confidence
     accuracy, cost = float(seen.scores[arm].mean()), float(seen.costs[arm].mean())
-    return Look(seen.arms[arm], accuracy, cost, p, passed, needed(losses, seen.clusters, goal))
+    return CandidateResult(seen.arms[arm], accuracy, cost, p, passed, needed(losses, seen.clusters, goal))
 
 
-def _cost(seen: Observation, by: Price) -> float:
+def _cost(seen: Observation, by: Measure) -> float:
     value: Mapping[str, float | None] = {"latency": seen.latency_s, "cost": seen.cost, "tokens": seen.tokens}
     if (found := value[by]) is None:
         raise BadInput(f"no price is known of all that {seen.arm} calls", "give --price MODEL=PROMPT,COMPLETION")
     return found
+
+
+# --- candidates from records ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An arm and its answers, by task and item."""
+
+    arm: Arm
+    answers: Mapping[Key, Record]
+
+    @property
+    def failed(self) -> int:
+        """How many of its answers failed."""
+        return sum(answer["status"] == "error" for answer in self.answers.values())
+
+
+def candidates(answers: Iterable[Record], base: Policy | None = None) -> dict[str, Candidate]:
+    """By name: arms that a policy file can describe (no placebos, nothing live), and thresholds between them."""
+    found: dict[str, dict[Key, Record]] = defaultdict(dict)
+    for answer in answers:
+        found[answer["arm"]][answer["task"], answer["id"]] = answer
+    run = {name: Candidate(parse(name, base), own) for name, own in found.items() if not name.endswith(LIVE)}
+    run = {name: each for name, each in run.items() if each.arm.placebo is None and each.arm.equal is None}
+    return {**{each.arm.name: each for each in _between(run.values())}, **run}
+
+
+def base_of(config: Mapping[str, Any]) -> Policy:
+    """The policy that every arm of a run starts from, by `run.json`."""
+    policy = config.get("policy", {})
+    accept = Acceptance.parse(policy["accept"]) if "accept" in policy else Policy().accept
+    return Policy(accept=accept, limits=Limits(**policy.get("limits", {})))
+
+
+def observations(
+    found: Mapping[str, Candidate], items: Iterable[Record], baseline: str, prices: Mapping[str, Price] | None = None
+) -> list[Observation]:
+    """Scored questions; the rotations of one question are one, right if all of them are, at their mean cost.
+
+    An answer that failed is wrong, but where the baseline's failed there is nothing to keep: left out, as are items of
+    which an answer has no score.
+    """
+    of_item = {(item["task"], item["id"]): item for item in items}
+    out = {
+        key
+        for each in found.values()
+        for key, answer in each.answers.items()
+        if answer["score"] is None and answer["status"] != "error"
+    }
+    out |= {key for key, answer in found[baseline].answers.items() if answer["status"] == "error"}
+    seen, known = list[Observation](), dict[int, Observation]()
+    for name, each in found.items():
+        units: dict[str, list[Observation]] = defaultdict(list)
+        for key, answer in each.answers.items():
+            if key in of_item and key not in out:
+                item = of_item[key]
+                unit = f"{key[0]}/group {item['group']}" if item.get("group") else "/".join(key)
+                if (at := id(answer)) not in known:  # thresholds share most of their answers
+                    known[at] = _observed(unit, item["cluster"], answer, prices)
+                units[unit].append(known[at])
+        seen += [replace(_as_one(parts), arm=name) for parts in units.values()]
+    return seen
+
+
+def file_of(arm: Arm) -> PolicyFile:
+    """The arm as a policy file, all that matters to its strategy written out."""
+    options = {
+        name: value
+        for name, option in options_at(Surface.POLICY_FILE).items()
+        if (value := option.of(arm.policy)) is not None
+    }
+    plain = arm.strategy.partition(":")[0]
+    if plain != "mutual":
+        del options["accept"]
+    if plain not in ("vote", "verdict"):
+        del options["samples"]
+    if plain == "short":
+        del options["budget"]
+    return PolicyFile(arm.strategy, options)
+
+
+def _between(run: Iterable[Candidate]) -> list[Candidate]:
+    """Candidates for the thresholds between two that were run."""
+    families: dict[Any, list[Candidate]] = defaultdict(list)
+    for each in run:
+        if each.arm.strategy == "mutual":
+            rule = each.arm.policy.accept
+            alike = replace(each.arm.policy, accept=Acceptance(rule.agreement, 0.0))
+            families[alike].append(each)
+    result = list[Candidate]()
+    for family in families.values():
+        low, high = min(family, key=_threshold), max(family, key=_threshold)
+        within = [level for level in THRESHOLDS if _threshold(low) < level < _threshold(high)]
+        result += [_spliced(low, high, level) for level in within]
+    return result
+
+
+def _spliced(low: Candidate, high: Candidate, threshold: float) -> Candidate:
+    rule = Acceptance(low.arm.policy.accept.agreement, threshold)
+    words = [part for part in low.arm.name.split("/") if not part.startswith("accept=")]
+    name = "/".join([*words, f"accept={rule}"])
+    answers = {
+        key: low.answers[key] if _accepts(low.answers[key], threshold) else high.answers[key]
+        for key in low.answers
+        if key in high.answers
+    }
+    return Candidate(replace(low.arm, name=name, policy=replace(low.arm.policy, accept=rule)), answers)
+
+
+def _accepts(answer: Record, threshold: float) -> bool:
+    """Without probabilities agreement alone decides, whatever the threshold."""
+    sure = answer["confidence"]
+    return answer["route"] == Route.AGREED and (sure is None or sure >= threshold)
+
+
+def _threshold(each: Candidate) -> float:
+    return each.arm.policy.accept.confidence or 0.0
+
+
+def _observed(item: str, cluster: str, answer: Record, prices: Mapping[str, Price] | None) -> Observation:
+    spent = ledger([answer], prices)
+    tokens = spent.total.prompt_tokens + spent.total.completion_tokens
+    cost = spent.price if answer["calls"] else 0.0
+    return Observation(item, cluster, answer["arm"], float(answer["score"] or 0.0), spent.latency_s, tokens, cost)
+
+
+def _as_one(parts: Sequence[Observation]) -> Observation:
+    """The rotations of a question as one."""
+    count, costs = len(parts), [part.cost for part in parts if part.cost is not None]
+    return replace(
+        parts[0],
+        score=min(part.score for part in parts),
+        latency_s=sum(part.latency_s for part in parts) / count,
+        tokens=sum(part.tokens for part in parts) / count,
+        cost=sum(costs) / count if len(costs) == count else None,
+    )

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from cuecard.domain.errors import BadInput
+from cuecard.evals.analysis.ledger import LOST
 from cuecard.evals.arm import LIVE, Arm, parse
 from cuecard.evals.storage.database import Record
-from cuecard.evals.summary.summary import LOST
 from cuecard.strategies.policy import Policy
 
 PAPER = ("transfer", "mutual")
@@ -17,31 +17,31 @@ ALONE = ("short", "reason")
 
 
 @dataclass(frozen=True)
-class Bench:
-    """A task's items by their ids. `aggregate` as in `items.Task`."""
+class ScoredTask:
+    """A task's items by their ids. `aggregate` as in `item.Task`."""
 
     name: str
     aggregate: str
     items: Mapping[str, Record]
 
     def unit(self, id: str) -> str:
-        """What is scored as one: under circular evaluation the group of rotations, else the question."""
+        """The unit of a question: under circular evaluation its group of rotations, else itself."""
         group = self.items[id].get("group") if self.aggregate == "circular" else None
         return f"group {group}" if group else id
 
     def graded(self, answers: Iterable[Record], extractor: str | None = None) -> dict[str, float]:
-        """The score of each unit by our extractor, or by another; answers without a score are left out."""
-        found: dict[str, float] = {}
+        """The score of each unit by the extractor, `ours` by default; answers without a score are left out."""
+        scores: dict[str, float] = {}
         for answer in answers:
             score = answer["score"] if extractor is None else answer["scores"].get(extractor)
             if score is None:
                 continue
             unit = self.unit(answer["id"])
             if unit == answer["id"]:
-                found[unit] = float(score)
+                scores[unit] = float(score)
             else:  # right only if every rotation is
-                found[unit] = min(found.get(unit, 1.0), float(score >= 1))
-        return found
+                scores[unit] = min(scores.get(unit, 1.0), float(score >= 1))
+        return scores
 
     @cached_property
     def _clusters(self) -> Mapping[str, str]:
@@ -51,16 +51,16 @@ class Bench:
         return known
 
     def clusters(self, units: Iterable[str]) -> list[str]:
-        """Of units, whose errors hang together with whose."""
+        """The cluster of each unit: errors within a cluster are correlated."""
         return [self._clusters[unit] for unit in units]
 
     def clusters_of(self, answers: Iterable[Record]) -> list[str]:
-        """The same of answers, question by question."""
+        """The cluster of each answer's question."""
         return [self.items[answer["id"]]["cluster"] for answer in answers]
 
 
 def timed(answers: Iterable[Record]) -> bool:
-    """Whether their seconds are known: other tools' files do not tell them."""
+    """Whether their seconds are known: other tools' files do not hold them."""
     return all(answer["latency"]["total_s"] is not None for answer in answers)
 
 
@@ -81,7 +81,7 @@ def spent(answer: Record) -> int:
 
 
 def family(arm: Arm) -> str:
-    """What an arm is shown with: `small`, `large` (one model alone), `paper`, `baseline` or `placebo`."""
+    """The group that an arm is shown in: `small`, `large` (one model alone), `paper`, `baseline` or `placebo`."""
     strategy, _, role = arm.strategy.partition(":")
     if arm.placebo is not None:
         return "placebo"
@@ -90,38 +90,33 @@ def family(arm: Arm) -> str:
     return (role or "large") if strategy in ALONE else "baseline"
 
 
-def parsed(names: Iterable[str], base: Policy) -> dict[str, Arm]:
-    """The arms of a run by their names; a live one is the arm that was run end to end."""
-    return {name: parse(name.removesuffix(LIVE), base) for name in names}
-
-
-def named(arms: Mapping[str, Arm], wanted: str, base: Policy) -> str:
+def arm_named(arms: Mapping[str, Arm], wanted: str, base: Policy | None = None) -> str:
     """The run's own name of an arm: `reason` may be `reason:large` there. Raises BadInput if there is none."""
     if wanted in arms:
         return wanted
     arm = parse(wanted, base)
-    alike = [name for name, each in arms.items() if same(each, arm)]
+    alike = [name for name, each in arms.items() if same_arm(each, arm)]
     if not alike:
         raise BadInput(f"the run has no arm {wanted!r}", f"there are: {', '.join(arms) or 'none'}")
     return alike[0]
 
 
-def genuine(arms: Mapping[str, Arm], placebo: str) -> str | None:
+def original_arm(arms: Mapping[str, Arm], placebo: str) -> str | None:
     """The arm that does the same with the card that was written; None if the run has none."""
     name = "/".join(part for part in placebo.split("/") if not part.startswith("placebo="))
     own = arms[placebo]
-    there = (each for each, arm in arms.items() if arm.placebo is None and same(arm, own))
+    there = (each for each, arm in arms.items() if arm.placebo is None and same_arm(arm, own))
     return name if name in arms else next(there, None)
 
 
-def whole(arms: Mapping[str, Arm], cut: str) -> str | None:
+def uncut_arm(arms: Mapping[str, Arm], cut: str) -> str | None:
     """The arm that does the same with cards that are not cut; None if the run has none."""
     own = replace(arms[cut], policy=replace(arms[cut].policy, cut=None))
     there = (name for name, arm in arms.items() if not name.endswith(LIVE))
-    return next((name for name in there if arms[name].placebo is None and same(arms[name], own)), None)
+    return next((name for name in there if arms[name].placebo is None and same_arm(arms[name], own)), None)
 
 
-def same(one: Arm, other: Arm) -> bool:
+def same_arm(one: Arm, other: Arm) -> bool:
     """Whether two arms do the same, placebos apart."""
     return (one.strategy, one.policy, one.equal) == (other.strategy, other.policy, other.equal)
 
@@ -135,9 +130,9 @@ def by_arm(answers: Iterable[Record], task: str) -> dict[str, list[Record]]:
     return found
 
 
-def benches(tasks: Sequence[Record], items: Iterable[Record]) -> list[Bench]:
+def scored_tasks(tasks: Sequence[Record], items: Iterable[Record]) -> list[ScoredTask]:
     """The tasks of a run, from its configuration and its items."""
     of: dict[str, dict[str, Record]] = {task["name"]: {} for task in tasks}
     for item in items:
         of[item["task"]][item["id"]] = item
-    return [Bench(task["name"], task["aggregate"], of[task["name"]]) for task in tasks]
+    return [ScoredTask(task["name"], task["aggregate"], of[task["name"]]) for task in tasks]

@@ -1,4 +1,4 @@
-"""What all exports share: one arm's answers of a run, with what was thought before them."""
+"""Shared by all exports: one arm's answers of a run, with the reasoning before them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from cuecard.disk import CannotStore
-from cuecard.domain.call import FinishReason, Mode
+from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import Route
 from cuecard.domain.suggestions import did_you_mean
+from cuecard.evals.analysis.ledger import LOST
 from cuecard.evals.arm import LIVE
 from cuecard.evals.storage.database import Record, Store
 from cuecard.evals.study import folder
@@ -22,8 +23,8 @@ _UNNAMED = re.compile(r"[^\w.+@-]+")
 
 
 @dataclass(frozen=True)
-class Answered:
-    """A question and what the arm answered. `thinking`: the reasoning that was written before; None: none, or lost."""
+class ExportedAnswer:
+    """A question and the arm's answer. `thinking`: the reasoning before it; None: none, or lost."""
 
     item: Record
     answer: Record
@@ -31,18 +32,18 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Answers:
+class ArmExport:
     """One arm's answers to one task. `unanswered`: questions of the run to which the arm has no answer."""
 
     task: Record
     arm: str
     config: Record
-    rows: Sequence[Answered]
+    rows: Sequence[ExportedAnswer]
     unanswered: int
 
     @property
     def model(self) -> str:
-        """What other tools are to call the arm: a file name."""
+        """The arm's name in other tools: a file name."""
         return f"cuecard-{named(self.arm)}"
 
     @property
@@ -51,7 +52,7 @@ class Answers:
         return self.config.get("sample") is not None
 
 
-def of_run(run: Path, arm: str, task: str | None = None) -> list[Answers]:
+def of_run(run: Path, arm: str, task: str | None = None) -> list[ArmExport]:
     """One arm's answers, task by task. Raises BadInput with the nearest arm or task that there is."""
     about, store = folder.opened(run)
     config = about["config"]
@@ -69,24 +70,23 @@ def of_run(run: Path, arm: str, task: str | None = None) -> list[Answers]:
     return [each for each in found if each.rows]
 
 
-def _of_task(task: Record, arm: str, config: Record, store: Store) -> Answers:
+def _of_task(task: Record, arm: str, config: Record, store: Store) -> ArmExport:
     answers = {each["id"]: each for each in store.answers(arm) if each["task"] == task["name"]}
     items = list(store.items(task["name"]))
-    rows = [Answered(each, answers[each["id"]], _thought(answers[each["id"]], store)) for each in items
+    rows = [ExportedAnswer(each, answers[each["id"]], _thought(answers[each["id"]], store)) for each in items
             if each["id"] in answers]  # fmt: skip
-    return Answers(task, arm, config, rows, len(items) - len(rows))
+    return ArmExport(task, arm, config, rows, len(items) - len(rows))
 
 
 def _thought(answer: Record, store: Store) -> str | None:
     """The reasoning that the answer came from: none where the short answers settled it."""
     if answer["route"] == Route.AGREED:
         return None
-    lost = (FinishReason.CANCELLED, FinishReason.ERROR)
     keys = [
-        call["key"] for call in answer["calls"] if call["mode"] == Mode.REASON and call["finish_reason"] not in lost
+        call["key"] for call in answer["calls"] if call["mode"] == Mode.REASON and call["finish_reason"] not in LOST
     ]
     texts = [call["reasoning"] for key in keys if key and (call := store.call(key)) and call["reasoning"]]
-    # a reply that reasons without marks is its own reasoning, and need not be told twice
+    # a reply that reasons without marks is its own reasoning, and is not repeated
     return "\n\n".join(text for text in texts if text != answer.get("reply")) or None
 
 

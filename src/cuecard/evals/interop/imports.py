@@ -20,7 +20,7 @@ from cuecard.domain.errors import BadInput, ModelError
 from cuecard.domain.outcome import LatencyKind
 from cuecard.evals import model_identity
 from cuecard.evals.arm import Arm, parse_all
-from cuecard.evals.interop.predictions import Places, Reply, Source, asks
+from cuecard.evals.interop.predictions import LocatedItems, RecordedReply, Source, asks
 from cuecard.evals.item import Item, Task
 from cuecard.evals.runner.compose import Composition, TaskItem, answer_record
 from cuecard.evals.runner.run import item_record
@@ -28,6 +28,7 @@ from cuecard.evals.runner.scheduler import Scheduler, together
 from cuecard.evals.runner.workers import PooledWorker, WorkerPool
 from cuecard.evals.storage.database import AnswerRow, CallRow, ItemRow, Record, Row, Store
 from cuecard.evals.storage.requests import TOKENS, CallRequest, Seat, StoredCalls, error_record, untimed
+from cuecard.evals.study.study import run_config
 from cuecard.models import prompt as layouts
 from cuecard.models.base import Abilities, Model
 from cuecard.models.prompt import TAGS, CardFormat, Prompt
@@ -49,7 +50,7 @@ _NEEDS = {
 
 
 @dataclass(frozen=True)
-class Reader:
+class CardReader:
     """A model that reads cards, as it was named: what no file can tell."""
 
     model: Model
@@ -63,11 +64,11 @@ class Import:
 
     form: str
     task: Task
-    known: Places
+    known: LocatedItems
     sources: Sequence[Source]
     names: Mapping[str, str]
     """Of the models, by role."""
-    reader: Reader | None = None
+    reader: CardReader | None = None
 
     def __post_init__(self) -> None:
         hashes = [each.sha256 for each in self.sources]
@@ -107,29 +108,17 @@ class Import:
     @property
     def config(self) -> dict[str, Any]:
         """All that decides a row of the run."""
-        limits = POLICY.limits.as_object()
-        limits.pop("timeout_s")
-        read_by = self.reader and {
-            "name": self.reader.model.name,
-            "revision": model_identity.revision(self.reader.spec),
+        reader = self.reader
+        imported = {
+            "format": self.form,
+            "files": {each.name: each.sha256 for each in self.sources},
+            "read_by": reader and {"name": reader.model.name, "revision": model_identity.revision(reader.spec)},
         }
-        return {
-            "models": model_identity.configuration(self.seats),
-            "tasks": [{"name": self.task.name, "revision": self.task.revision, "aggregate": self.task.aggregate}],
-            "arms": [arm.name for arm in self.arms],
-            "limit": None,
-            "sample": None,
-            "policy": {"accept": str(POLICY.accept), "limits": limits},
-            "imported": {
-                "format": self.form,
-                "files": {each.name: each.sha256 for each in self.sources},
-                "read_by": read_by,
-            },
-        }
+        return {**run_config(self.seats, [self.task], self.arms, POLICY), "imported": imported}
 
 
 @dataclass
-class Filled:
+class ImportResult:
     """What became of an import. `unresolved`: by arm, the questions without an answer and what is missing for them."""
 
     questions: int = 0
@@ -139,9 +128,9 @@ class Filled:
     unresolved: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
 
 
-async def fill(made: Import, store: Store) -> Filled:
+async def fill(made: Import, store: Store) -> ImportResult:
     """Store calls and answers; what is there already stays. Raises CannotStore, BadInput, ModelError (lost reader)."""
-    filled, items = Filled(), _task_items(made)
+    filled, items = ImportResult(), _task_items(made)
     filled.left_out = len(made.known) - len(asks(made.sources))
 
     async def keep(row: CallRow) -> None:
@@ -170,7 +159,7 @@ async def fill(made: Import, store: Store) -> Filled:
 
 
 async def _fill_one(
-    made: Import, store: Store, scheduler: Scheduler, worker: PooledWorker, ord: int, at: TaskItem, filled: Filled
+    made: Import, store: Store, scheduler: Scheduler, worker: PooledWorker, ord: int, at: TaskItem, filled: ImportResult
 ) -> None:
     item = at.item
     rows: list[Row] = [ItemRow(at.task, item.id, ord, item_record(item), item.question.images)]
@@ -240,15 +229,15 @@ def _call(made: Import, source: Source, item: Item) -> tuple[CallRequest, Record
     return request, record
 
 
-def _turns(reply: Reply) -> list[Record]:
+def _turns(reply: RecordedReply) -> list[Record]:
     return [] if reply.prompt is None else [{"role": "user", "text": reply.prompt, "images": []}]
 
 
-def _card(reply: Reply, mode: Mode) -> str | None:
+def _card(reply: RecordedReply, mode: Mode) -> str | None:
     """The reasoning: what stands between marks, or the whole of a reply that reasons without any."""
     return reply.reasoning or (reply.answer or None if mode is Mode.REASON else None)
 
 
-def unresolved(filled: Filled) -> dict[str, dict[str, int]]:
+def unresolved(filled: ImportResult) -> dict[str, dict[str, int]]:
     """By arm: how many questions lack what."""
     return {arm: dict(Counter(each.values())) for arm, each in filled.unresolved.items() if each}

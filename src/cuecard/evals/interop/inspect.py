@@ -19,7 +19,7 @@ from cuecard.disk import CannotStore
 from cuecard.domain.errors import MissingExtra
 from cuecard.domain.question import Image
 from cuecard.evals.interop import exports
-from cuecard.evals.interop.exports import Answered, Answers
+from cuecard.evals.interop.exports import ArmExport, ExportedAnswer
 from cuecard.evals.storage.database import Record
 from cuecard.stats.inference import standard_error
 
@@ -27,7 +27,7 @@ Form = Literal["json", "eval"]
 SCORER = "cuecard"
 
 
-def write(answers: Answers, out: Path, now: datetime, form: Form, picture: Callable[[str], Image | None]) -> Path:
+def write(answers: ArmExport, out: Path, now: datetime, form: Form, picture: Callable[[str], Image | None]) -> Path:
     """Write a log; `picture` gives an image by its digest, None to leave it out. Raises MissingExtra, CannotStore."""
     log = log_of(answers, now, picture)
     stamp = now.strftime("%Y-%m-%dT%H-%M-%S%z")
@@ -47,12 +47,12 @@ def write(answers: Answers, out: Path, now: datetime, form: Form, picture: Calla
     return path
 
 
-def log_of(answers: Answers, now: datetime, picture: Callable[[str], Image | None]) -> Record:
+def log_of(answers: ArmExport, now: datetime, picture: Callable[[str], Image | None]) -> Record:
     """The whole log as plain data."""
     samples = [_sample(row, answers, picture) for row in answers.rows]
     scored = [float(row.answer["score"]) for row in answers.rows if row.answer["score"] is not None]
     whole = [row for row in answers.rows if row.answer["status"] != "error"]
-    told, when = answers.config, now.isoformat(timespec="seconds")
+    config, when = answers.config, now.isoformat(timespec="seconds")
     return {
         "version": 2,
         "status": "success",
@@ -64,7 +64,7 @@ def log_of(answers: Answers, now: datetime, picture: Callable[[str], Image | Non
             "task_id": _id("task", answers, answers.task["revision"]),
             "task_args": {},
             "model": f"cuecard/{answers.arm}",
-            "model_args": {role: model["name"] for role, model in told["models"].items()},
+            "model_args": {role: model["name"] for role, model in config["models"].items()},
             "dataset": {
                 "name": answers.task["name"],
                 "samples": len(samples),
@@ -75,8 +75,8 @@ def log_of(answers: Answers, now: datetime, picture: Callable[[str], Image | Non
             "packages": {"cuecard": cuecard.__version__},
             "metadata": {
                 "revision": answers.task["revision"],
-                "policy": told.get("policy"),
-                "imported": told.get("imported"),
+                "policy": config.get("policy"),
+                "imported": config.get("imported"),
                 "unanswered": answers.unanswered,
             },
         },
@@ -91,13 +91,13 @@ def log_of(answers: Answers, now: datetime, picture: Callable[[str], Image | Non
     }
 
 
-def _sample(row: Answered, answers: Answers, picture: Callable[[str], Image | None]) -> Record:
+def _sample(row: ExportedAnswer, answers: ArmExport, picture: Callable[[str], Image | None]) -> Record:
     item, answer = row.item, row.answer
     question, hint = exports.question_of(item)
     text = f"Hint: {hint}\n{question}" if hint else question
-    images = [_content(image) for digest in item["images"] if (image := picture(digest)) is not None]
+    images = [_image_content(image) for digest in item["images"] if (image := picture(digest)) is not None]
     content: Any = [{"type": "text", "text": text}, *images] if images else text
-    said = {"role": "assistant", "content": _said(row), "source": "generate"}
+    message = {"role": "assistant", "content": _content_of(row), "source": "generate"}
     usage = _usage(answer)
     metadata = {name: answer[name] for name in ("route", "reason", "confidence", "latency", "calls", "attempts")}
     return {
@@ -106,10 +106,10 @@ def _sample(row: Answered, answers: Answers, picture: Callable[[str], Image | No
         "input": [{"role": "user", "content": content}],
         "choices": list(item["options"]) or None,
         "target": list(item["golds"]) if len(item["golds"]) != 1 else item["golds"][0],
-        "messages": [{"role": "user", "content": content}, said],
+        "messages": [{"role": "user", "content": content}, message],
         "output": {
             "model": f"cuecard/{answers.arm}",
-            "choices": [{"message": said, "stop_reason": _stopped(answer)}],
+            "choices": [{"message": message, "stop_reason": _stopped(answer)}],
             "completion": answer["reply"] or "",
             "usage": usage,
             "time": answer["latency"]["total_s"],
@@ -123,14 +123,14 @@ def _sample(row: Answered, answers: Answers, picture: Callable[[str], Image | No
     }
 
 
-def _said(row: Answered) -> Any:
+def _content_of(row: ExportedAnswer) -> Any:
     reply = row.answer["reply"] or ""
     if row.thinking is None:
         return reply
     return [{"type": "reasoning", "reasoning": row.thinking}, {"type": "text", "text": reply}]
 
 
-def _content(image: Image) -> Record:
+def _image_content(image: Image) -> Record:
     return {"type": "image", "image": f"data:{image.media_type};base64,{base64.b64encode(image.data).decode()}"}
 
 
@@ -140,7 +140,7 @@ def _stopped(answer: Record) -> str:
     return "stop" if any(call["finish_reason"] == "stop" for call in answer["calls"]) else "unknown"
 
 
-def _one_score(row: Answered) -> Record:
+def _one_score(row: ExportedAnswer) -> Record:
     score = row.answer["score"]
     value: Any = {1.0: "C", 0.0: "I"}.get(float(score), score)
     about = {"scorer": row.item["scorer"], "scores": row.answer["scores"], "parsed": row.answer["parsed"]}
@@ -190,6 +190,6 @@ def _failure(answer: Record) -> Record | None:
     return {"message": answer["reason"], "traceback": "", "traceback_ansi": ""}
 
 
-def _id(what: str, answers: Answers, more: str) -> str:
+def _id(what: str, answers: ArmExport, more: str) -> str:
     """Twenty-two characters, the same for the same log."""
     return hashlib.sha256(f"{what} {answers.task['name']} {answers.arm} {more}".encode()).hexdigest()[:22]

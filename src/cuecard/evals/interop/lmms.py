@@ -1,7 +1,7 @@
 """lmms-eval's sample logs: `DATETIME_samples_TASK.jsonl`, one question a line, beside `DATETIME_results.json`.
 
 As `loggers/evaluation_tracker.py` and `evaluator.py` of 0.7.3 write them: `doc_id` counts the data set's rows from 0,
-`resps` is the raw reply and left out where `filtered_resps` is the same, `token_counts` holds what the engine told.
+`resps` is the raw reply and left out where `filtered_resps` is the same, `token_counts` holds the counts of the engine.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ import cuecard
 from cuecard.domain.call import Usage
 from cuecard.domain.errors import BadInput
 from cuecard.evals.interop import exports
-from cuecard.evals.interop.exports import Answered, Answers
-from cuecard.evals.interop.predictions import Agreement, Places, Read, Reply, counted, parted
+from cuecard.evals.interop.exports import ArmExport, ExportedAnswer
+from cuecard.evals.interop.predictions import Agreement, LocatedItems, ParsedFile, RecordedReply, counted, parted
 from cuecard.evals.storage.database import Record
 from cuecard.stats.inference import standard_error
 
 FAILED = "[LMMS_EVAL_REQUEST_FAILED"
-"""How a reply begins that is none."""
+"""The beginning of what stands for a reply of a failed request."""
 MOST_PROMPT_CHARS = 20_000
 Sample = dict[str, Any]
 
 
-def read(path: Path, known: Places) -> Read:
+def read(path: Path, known: LocatedItems) -> ParsedFile:
     """Every reply of a sample log. Raises BadInput."""
     at = {place.at: place.item for place in known.values()}
-    found, answers = Read([]), Agreement(path, "target")
+    found, answers = ParsedFile([]), Agreement(path, "target")
     for number, sample in _samples(path):
         where = f"line {number}"
         doc = sample.get("doc_id")
@@ -43,15 +43,15 @@ def read(path: Path, known: Places) -> Read:
             what = f"{path}, {where}, `doc_id`: the task has no question at row {doc} (it has {len(at)} questions)"
             raise BadInput(what, "is this the task that the file is about, and the same split?")
         answers.see(_text(sample.get("target")), item, where)
-        said = _reply(path, where, sample)
+        reply = _reply(path, where, sample)
         usage = _usage(path, where, sample)
-        if said.startswith(FAILED):
-            found.replies.append(Reply(item.id, where, "", error=" ".join(said.split())[:300], usage=usage))
+        if reply.startswith(FAILED):
+            found.replies.append(RecordedReply(item.id, where, "", error=" ".join(reply.split())[:300], usage=usage))
             continue
-        answer, reasoning, unclosed = parted(said)
+        answer, reasoning, unclosed = parted(reply)
         prompt = _text(sample.get("input"))
         prompt = None if prompt is None or len(prompt) > MOST_PROMPT_CHARS else prompt
-        found.replies.append(Reply(item.id, where, answer, reasoning, unclosed, prompt=prompt, usage=usage))
+        found.replies.append(RecordedReply(item.id, where, answer, reasoning, unclosed, prompt=prompt, usage=usage))
     answers.end()
     return found
 
@@ -94,7 +94,7 @@ def _reply(path: Path, where: str, sample: Sample) -> str:
 
 
 def _usage(path: Path, where: str, sample: Sample) -> Usage:
-    """What the engine told; None where it told nothing. Raises BadInput."""
+    """The token counts of a sample; None where they are not given. Raises BadInput."""
     entries = sample.get("token_counts")
     entries = entries if isinstance(entries, list) else []
     if len(entries) != 1 or not isinstance(entries[0], dict):
@@ -119,7 +119,7 @@ def _shown(value: Any) -> str:
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def write(answers: Answers, out: Path, now: datetime, task: str | None = None) -> tuple[Path, Path]:
+def write(answers: ArmExport, out: Path, now: datetime, task: str | None = None) -> tuple[Path, Path]:
     """Write the sample log and the results beside it, below a directory of the model's name. Raises CannotStore."""
     task = task or exports.dataset_of(answers.task)
     where, stamp = exports.into(out / answers.model), now.strftime("%Y%m%d_%H%M%S")
@@ -130,7 +130,7 @@ def write(answers: Answers, out: Path, now: datetime, task: str | None = None) -
     return log, exports.written(where / f"{stamp}_results.json", whole)
 
 
-def _written(row: Answered) -> Sample:
+def _written(row: ExportedAnswer) -> Sample:
     item, answer = row.item, row.answer
     reply = f"{FAILED} {answer['reason']}]" if answer["status"] == "error" else answer["reply"] or ""
     raw = f"<think>\n{row.thinking}\n</think>\n\n{reply}" if row.thinking else reply
@@ -159,20 +159,20 @@ def _counts(calls: list[Record]) -> list[Sample | None]:
     if any(call["prompt_tokens"] is None or call["completion_tokens"] is None for call in calls):
         return [None]
     names = {"input": "prompt", "output": "completion", "reasoning": "reasoning"}
-    told = [{f"{there}_tokens": call[f"{here}_tokens"] for there, here in names.items()} for call in calls]
-    return [{name: count for name, count in each.items() if count is not None} for each in told]
+    counts = [{f"{there}_tokens": call[f"{here}_tokens"] for there, here in names.items()} for call in calls]
+    return [{name: count for name, count in each.items() if count is not None} for each in counts]
 
 
-def _results(answers: Answers, task: str, samples: list[Sample], stamp: str) -> Sample:
+def _results(answers: ArmExport, task: str, samples: list[Sample], stamp: str) -> Sample:
     scores = [float(sample["score"]) for sample in samples if "score" in sample]
-    told: Sample = {"alias": task, "samples": len(samples)}
+    result: Sample = {"alias": task, "samples": len(samples)}
     if scores:
         mean = sum(scores) / len(scores)
-        told |= {"score,none": mean, "score_stderr,none": None}
+        result |= {"score,none": mean, "score_stderr,none": None}
         if len(scores) > 1:
-            told["score_stderr,none"] = standard_error(scores)
+            result["score_stderr,none"] = standard_error(scores)
     return {
-        "results": {task: told},
+        "results": {task: result},
         "group_subtasks": {task: []},
         "configs": {task: {"task": task, "dataset_path": answers.task["name"], "score_key": "score"}},
         "versions": {task: answers.task["revision"]},

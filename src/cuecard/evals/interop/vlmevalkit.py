@@ -6,34 +6,44 @@ that Excel cannot hold cut at 32,767 characters, and a fixed phrase where no ans
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cuecard.answers import extract
-from cuecard.domain.errors import BadInput
+from cuecard.disk import CannotStore
+from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.domain.question import AnswerKind, Question, letter
-from cuecard.evals.interop import exports, tables
-from cuecard.evals.interop.exports import Answered, Answers
-from cuecard.evals.interop.predictions import Agreement, Places, Read, Reply, parted
-from cuecard.evals.interop.tables import CELL_CHARS, LETTERS, Form, Row, text_of
+from cuecard.evals.interop import exports
+from cuecard.evals.interop.exports import ArmExport, ExportedAnswer
+from cuecard.evals.interop.predictions import Agreement, LocatedItems, ParsedFile, RecordedReply, parted
 from cuecard.evals.item import Item
-from cuecard.evals.tasks.rows import lettered
+from cuecard.evals.tasks.rows import index_of, lettered
 
+Form = Literal["xlsx", "tsv", "json"]
+CELL_CHARS = 32_767
+"""More than this a cell of an Excel file does not hold."""
+MOST_FIELD_CHARS = 256 * 2**20
+LETTERS = tuple(map(letter, range(26)))
+Row = dict[str, Any]
 FAILED = "Failed to obtain answer"
-"""How a prediction begins that is none."""
+"""The beginning of what stands for a prediction of a failed request."""
 
 
-def read(path: Path, known: Places) -> Read:
+def read(path: Path, known: LocatedItems) -> ParsedFile:
     """Every reply of a prediction file. Raises BadInput, MissingExtra (Excel)."""
-    found, answers = Read([]), Agreement(path, "answer")
-    for number, row in tables.rows(path):
+    found, answers = ParsedFile([]), Agreement(path, "answer")
+    for number, row in table_rows(path):
         where = f"row {number}"
         for column in ("index", "prediction"):
             if column not in row:
-                told = ", ".join(map(str, row))[:200]
-                raise BadInput(f"{path}, {where}: there is no column `{column}` (there are: {told})", _WHICH)
+                there = ", ".join(map(str, row))[:200]
+                raise BadInput(f"{path}, {where}: there is no column `{column}` (there are: {there})", _WHICH)
         item = _item(path, where, row, known)
         answers.see(_gold(row, item), item, where)
         _same_question(path, where, row, item)
@@ -48,17 +58,17 @@ def read(path: Path, known: Places) -> Read:
 _WHICH = "give the prediction file, which has `index` and `prediction`, not the data or a judge's result"
 
 
-def _reply(row: Row, item: Item, where: str) -> Reply:
-    said, thinking = text_of(row["prediction"]), text_of(row.get("thinking")).strip()
-    if said.startswith(FAILED):
-        return Reply(item.id, where, "", error=" ".join(said.split())[:300])
-    answer, reasoning, unclosed = parted(said)
+def _reply(row: Row, item: Item, where: str) -> RecordedReply:
+    prediction, thinking = text_of(row["prediction"]), text_of(row.get("thinking")).strip()
+    if prediction.startswith(FAILED):
+        return RecordedReply(item.id, where, "", error=" ".join(prediction.split())[:300])
+    answer, reasoning, unclosed = parted(prediction)
     both = "\n".join(part for part in (parted(thinking)[1] or thinking, reasoning) if part)
-    return Reply(item.id, where, _closed_up(answer, row, item), both or None, unclosed)
+    return RecordedReply(item.id, where, _closed_up(answer, row, item), both or None, unclosed)
 
 
-def _item(path: Path, where: str, row: Row, known: Places) -> Item:
-    index = _index(row["index"])
+def _item(path: Path, where: str, row: Row, known: LocatedItems) -> Item:
+    index = index_of(text_of(row["index"]))
     place = known.get(index)
     if place is None:
         first = ", ".join(list(known)[:3])
@@ -80,8 +90,8 @@ def _plain(text: str) -> str:
 
 
 def _gold(row: Row, item: Item) -> str | None:
-    told = text_of(row.get("answer")).strip() or None
-    return (lettered(told, gapped) or (None,))[0] if (gapped := gap(row, item)) else told
+    gold = text_of(row.get("answer")).strip() or None
+    return (lettered(gold, gapped) or (None,))[0] if (gapped := gap(row, item)) else gold
 
 
 def gap(row: Mapping[str, Any], item: Item) -> list[str]:
@@ -93,23 +103,16 @@ def gap(row: Mapping[str, Any], item: Item) -> list[str]:
     return filled if len(filled) == options and filled != list(LETTERS[:options]) else []
 
 
-def _closed_up(said: str, row: Row, item: Item) -> str:
+def _closed_up(reply: str, row: Row, item: Item) -> str:
     """The reply; where letters were left out, the letter that it comes to when they close up."""
     letters = gap(row, item)
     if not letters:
-        return said
+        return reply
     shown = LETTERS[: LETTERS.index(letters[-1]) + 1]
     texts = dict(zip(letters, item.question.options, strict=True))
     options = tuple(texts.get(name, f"(no option {name})") for name in shown)
-    found = extract(said, Question(item.question.text, (), options, AnswerKind.CHOICE))
-    return letter(letters.index(str(found.value))) if found.parsed and found.value in letters else said
-
-
-def _index(value: Any) -> str:
-    """An index as text; 12.0, as pandas writes whole numbers beside gaps, is 12."""
-    text = text_of(value).strip()
-    stem, dot, rest = text.partition(".")
-    return stem if dot and stem.isdecimal() and not rest.strip("0") else text
+    found = extract(reply, Question(item.question.text, (), options, AnswerKind.CHOICE))
+    return letter(letters.index(str(found.value))) if found.parsed and found.value in letters else reply
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -129,23 +132,27 @@ SETS = {
 _LAST = ("answer", "category", "split", "prediction", "thinking")
 
 
-def write(answers: Answers, out: Path, form: Form = "xlsx", data: Path | None = None, name: str | None = None) -> Path:
+def write(
+    answers: ArmExport, out: Path, form: Form = "xlsx", data: Path | None = None, name: str | None = None
+) -> Path:
     """Write MODEL_DATASET.xlsx; with `data`, the TSV file of the set, in its columns. Raises BadInput, CannotStore."""
     dataset = name or (data.stem if data else SETS.get(answers.task["name"]) or exports.dataset_of(answers.task))
-    there = {} if data is None else {_index(row.get("index")): _less_image(row) for _, row in tables.rows(data)}
+    there = (
+        {} if data is None else {index_of(text_of(row.get("index"))): _less_image(row) for _, row in table_rows(data)}
+    )
     table = [_row(each, there if data else None, data) for each in answers.rows]
     columns = list(dict.fromkeys(name for row in table for name in row if name not in _LAST))
     columns.sort(key=lambda name: name in LETTERS and LETTERS.index(name) + 1)
     columns = [name for name in columns if name not in LETTERS] + [name for name in columns if name in LETTERS]
     columns += [name for name in _LAST if any(text_of(row.get(name)) for row in table) or name == "prediction"]
     path = exports.into(out) / f"{answers.model}_{exports.named(dataset)}.{form}"
-    return tables.write(path, columns, table, form)
+    return write_table(path, columns, table, form)
 
 
-def _row(each: Answered, there: Mapping[str, Row] | None, data: Path | None) -> Row:
+def _row(each: ExportedAnswer, there: Mapping[str, Row] | None, data: Path | None) -> Row:
     item, answer = each.item, each.answer
     failed = f"{FAILED} via API. {answer['reason']}" if answer["status"] == "error" else None
-    said = {"prediction": failed or answer["reply"] or "", "thinking": each.thinking or ""}
+    texts = {"prediction": failed or answer["reply"] or "", "thinking": each.thinking or ""}
     if there is None:
         question, hint = exports.question_of(item)
         golds = item["golds"]
@@ -157,7 +164,7 @@ def _row(each: Answered, there: Mapping[str, Row] | None, data: Path | None) -> 
             "answer": golds[0] if len(golds) == 1 else str(golds) if golds else "",
             "category": item["category"],
             "split": item["split"],
-            **said,
+            **texts,
         }
     row = there.get(item["id"])
     if row is None:
@@ -166,12 +173,146 @@ def _row(each: Answered, there: Mapping[str, Row] | None, data: Path | None) -> 
     filled = [name for name in LETTERS if text_of(row.get(name)).strip()]
     if answer["parsed"] and len(filled) == len(item["options"]) and filled != list(LETTERS[: len(filled)]):
         # the letters had closed up where the file leaves one out, so the answer is given in the file's letters
-        said["prediction"] = (
-            filled[LETTERS.index(answer["answer"])] if answer["answer"] in LETTERS else said["prediction"]
+        texts["prediction"] = (
+            filled[LETTERS.index(answer["answer"])] if answer["answer"] in LETTERS else texts["prediction"]
         )
-    return row | said
+    return row | texts
 
 
 def _less_image(row: Row) -> Row:
     """As prediction files have it."""
     return {name: value for name, value in row.items() if name != "image"}
+
+
+# --- tables: .xlsx, .tsv, .json; rows count from 1, without the header ------------------------------------------------
+
+
+def table_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    """(number, cells by column) of every row of a file. Raises BadInput, MissingExtra (Excel)."""
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        pickle = "load it with pandas and save it as .tsv: a pickle may run code"
+        hint = pickle if path.suffix == ".pkl" else "give the file that VLMEvalKit wrote"
+        raise BadInput(f"{path} is not .xlsx, .tsv or .json", hint)
+    if not path.is_file():
+        raise BadInput(f"cannot read {path}: there is no such file", "is the path right?")
+    return reader(path)
+
+
+def text_of(value: Any) -> str:
+    """A cell as text; empty for None and NaN."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return str(value)
+
+
+def _named(columns: Sequence[Any]) -> list[str]:
+    """Columns as VLMEvalKit compares them: in small letters, but for the options' letters."""
+    return [name if name in LETTERS else name.lower() for name in (text_of(each).strip() for each in columns)]
+
+
+def _of_tsv(path: Path) -> Iterator[tuple[int, Row]]:
+    csv.field_size_limit(max(csv.field_size_limit(), MOST_FIELD_CHARS))
+    number, columns = 0, None
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            for cells in csv.reader(file, delimiter="\t", strict=True):
+                if columns is None:
+                    columns = _named(cells)
+                elif cells:
+                    number += 1
+                    if len(cells) != len(columns):
+                        what = f"{path}, row {number}: {len(cells)} cells for {len(columns)} columns"
+                        raise BadInput(what, "a tab, a line break or a quote inside a cell has to stand in quotes")
+                    yield number, dict(zip(columns, cells, strict=True))
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: behind row {number} the text is not UTF-8", "save the file as UTF-8") from error
+    except csv.Error as error:
+        raise BadInput(f"{path}, row {number + 1} cannot be parsed: {error}", "is a quote left open?") from error
+
+
+def _of_json(path: Path) -> Iterator[tuple[int, Row]]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path} is not JSON: {error}", "give the file as VLMEvalKit wrote it") from error
+    if not isinstance(rows, list):
+        raise BadInput(f"{path} is not a list of rows", "write [{'index': …, 'prediction': …}, …]")
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise BadInput(f"{path}, row {number} is not an object", "write {'index': …, 'prediction': …}")
+        yield number, dict(zip(_named(list(row)), row.values(), strict=True))
+
+
+def _of_xlsx(path: Path) -> Iterator[tuple[int, Row]]:
+    openpyxl = excel()
+    try:
+        book = openpyxl.load_workbook(path, read_only=True)  # what begins with = is text
+        rows = list(book.worksheets[0].iter_rows(values_only=True)) if book.worksheets else []
+        book.close()
+    except Exception as error:  # what a broken file makes it raise is of no one class
+        raise BadInput(f"{path} is not an Excel file: {error}", "give it as .xlsx, or PRED_FORMAT=tsv") from error
+    columns = _named(rows[0]) if rows else []
+    for number, cells in enumerate(rows[1:], 1):
+        if any(cell is not None for cell in cells):
+            yield number, {name: cell for name, cell in zip(columns, cells, strict=False) if name}
+
+
+_READERS: Mapping[str, Callable[[Path], Iterator[tuple[int, Row]]]] = {
+    ".tsv": _of_tsv,
+    ".json": _of_json,
+    ".xlsx": _of_xlsx,
+}
+
+
+def excel() -> Any:
+    """openpyxl. Raises MissingExtra."""
+    try:
+        import openpyxl
+    except ImportError as error:
+        raise MissingExtra(
+            "Excel files need openpyxl", "pip install '.[evals]' in a checkout, or PRED_FORMAT=tsv"
+        ) from error
+    return openpyxl
+
+
+def write_table(path: Path, columns: Sequence[str], table: Sequence[Row], form: Form) -> Path:
+    """Write rows, a cell for each column. Raises BadInput where Excel cannot hold a text, MissingExtra, CannotStore."""
+    match form:
+        case "tsv":
+            buffer = io.StringIO(newline="")
+            writer = csv.writer(buffer, delimiter="\t", quoting=csv.QUOTE_ALL, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows([text_of(row.get(name)) for name in columns] for row in table)
+            return exports.written(path, buffer.getvalue())
+        case "json":
+            plain = [{name: row.get(name) for name in columns} for row in table]
+            return exports.written(path, json.dumps(plain, indent=4, ensure_ascii=False))
+        case "xlsx":
+            return _to_xlsx(path, columns, table)
+
+
+def _to_xlsx(path: Path, columns: Sequence[str], table: Sequence[Row]) -> Path:
+    openpyxl = excel()
+    from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
+
+    for number, row in enumerate(table, 1):
+        for name in columns:
+            text, where = text_of(row.get(name)), f"{path.name}, row {number}, column `{name}`"
+            if len(text) > CELL_CHARS:
+                what = f"{where}: {len(text):,} characters, and Excel holds {CELL_CHARS:,}"
+                raise BadInput(what, "give --format tsv or json")
+            if ILLEGAL_CHARACTERS_RE.search(text):
+                raise BadInput(f"{where}: a control character that Excel does not hold", "give --format tsv or json")
+    book = openpyxl.Workbook()
+    book.active.append(list(columns))
+    for number, row in enumerate(table, 2):
+        for place, name in enumerate(columns, 1):
+            cell = book.active.cell(number, place, row.get(name))
+            if isinstance(row.get(name), str):
+                cell.data_type = "s"  # what begins with = is a text all the same
+    try:
+        book.save(path)
+    except OSError as error:
+        raise CannotStore(f"cannot write {path}: {error.strerror}") from error
+    return path

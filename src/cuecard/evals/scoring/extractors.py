@@ -1,4 +1,4 @@
-"""Extractors: what a reply is taken to answer. Scores of one reply by several of them show how much the parser decides.
+"""Extractors: the answer in a reply. Scores of one reply by several of them show how much the parser decides.
 
 Each is a function (reply, question) -> the text that a scorer compares, or None where it finds none: a letter for a
 choice, "yes" or "no", else words as they were written.
@@ -23,22 +23,22 @@ _MOST_WORDS = 15
 
 def strict(reply: str, question: Question) -> str | None:
     """The reply, where it is an answer and nothing else: a letter or an option's words, yes or no, a number, a line."""
-    said = reply.strip()
+    text = reply.strip()
     match question.kind:
         case AnswerKind.CHOICE:
-            alone = _LETTER_ALONE.fullmatch(said)
+            alone = _LETTER_ALONE.fullmatch(text)
             if alone and ord(alone[1]) - ord("A") < len(question.options):
                 return alone[1]
-            return _the_option(said.rstrip("."), question.options)
+            return _the_option(text.rstrip("."), question.options)
         case AnswerKind.YES_NO:
-            word = said.rstrip(".!").lower()
+            word = text.rstrip(".!").lower()
             return word if word in ("yes", "no") else None
         case AnswerKind.NUMBER:
-            return said.rstrip(".") if whole(said.rstrip(".")) is not None else None
+            return text.rstrip(".") if whole(text.rstrip(".")) is not None else None
         case AnswerKind.SHORT_TEXT:
-            return said.rstrip(".") if said and "\n" not in said and len(said.split()) <= _MOST_WORDS else None
+            return text.rstrip(".") if text and "\n" not in text and len(text.split()) <= _MOST_WORDS else None
         case _:
-            return said or None
+            return text or None
 
 
 def ours(reply: str, question: Question) -> str | None:
@@ -71,9 +71,9 @@ EXTRACTORS: dict[str, Extractor] = {"strict": strict, "ours": ours, "vlmevalkit"
 """By the name under which their scores are stored."""
 
 
-def _the_option(said: str, options: Sequence[str]) -> str | None:
+def _the_option(text: str, options: Sequence[str]) -> str | None:
     """The letter of the one option that these words are."""
-    same = [letter(index) for index, option in enumerate(options) if said.lower() == option.strip().rstrip(".").lower()]
+    same = [letter(index) for index, option in enumerate(options) if text.lower() == option.strip().rstrip(".").lower()]
     return same[0] if len(same) == 1 else None
 
 

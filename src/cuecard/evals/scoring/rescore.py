@@ -1,6 +1,6 @@
 """Stored replies scored again by the scorers as they are now: no model is called, routes and calls stay.
 
-What an arm did with an answer (whether two agreed, whom it asked next) was decided when it ran and is not done again.
+What an arm did with an answer (whether two agreed, which call came next) was decided in the run and is not done again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NOT_KNOWN = "not known"
 
 @dataclass(frozen=True)
 class Changed:
-    """An answer whose score is another now; what was taken from the reply and its score, before and after."""
+    """An answer whose score changes; the extracted text and the score, before and after."""
 
     task: str
     id: str
@@ -45,7 +45,7 @@ class Rescored:
 
 
 def rescored(store: Store) -> tuple[Rescored, list[AnswerRow]]:
-    """What changes, and the rows to be replaced for it: answers that another version has scored."""
+    """The changes, and the rows that replace the answers which another version has scored."""
     items = {(each["task"], each["id"]): item_of(each) for each in store.items()}
     changed, rows, earlier = list[Changed](), list[AnswerRow](), Counter[str]()
     for answer in store.answers():
@@ -75,8 +75,8 @@ def version_of(answer: Mapping[str, Any]) -> str:
 
 def stale(answers: Iterable[Record]) -> dict[str, int]:
     """How many answers each other version of the scorers has scored."""
-    told = Counter(version_of(answer) for answer in answers)
-    return {version: count for version, count in told.items() if version != scorers.version()}
+    counts = Counter(version_of(answer) for answer in answers)
+    return {version: count for version, count in counts.items() if version != scorers.version()}
 
 
 def item_of(stored: Mapping[str, Any]) -> Item:
@@ -90,8 +90,8 @@ def _again(answer: Record, item: Item) -> Record:
     if answer["reply"] is None:
         return {**answer, "scorer": scorers.version()}
     found = extract(answer["reply"], item.question)
-    said = found.text if found.parsed else answer["answer"]
-    return {**answer, "answer": said, **scorers.scored(answer["reply"], item)}
+    text = found.text if found.parsed else answer["answer"]
+    return {**answer, "answer": text, **scorers.scored(answer["reply"], item)}
 
 
 def _differing(answer: Record, fresh: Record) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Scorers: how right an extracted answer is, by the rule that a benchmark's authors published; what scores add up to.
 
 A scorer is a function (extracted text, item) -> [0, 1]. It compares and never extracts: what counts as the answer is
-the extractor's decision, so that the two can be told apart in a result.
+the extractor's decision, so that a result shows the two apart.
 """
 
 from __future__ import annotations
@@ -36,61 +36,61 @@ _LIST = re.compile(r"-?\d+(?:\.\d+)?")
 # --- one answer -------------------------------------------------------------------------------------------------------
 
 
-def exact(said: str, item: Item) -> float:
+def exact(answer: str, item: Item) -> float:
     """1 for the same option, the same of yes and no, the same words, number or date; else 0. MMBench, MMStar, …"""
     question = item.question
     if question.kind is AnswerKind.CHOICE:
-        return float(said in {option_meant(gold, question) for gold in item.golds})
+        return float(answer in {option_meant(gold, question) for gold in item.golds})
     if question.kind is AnswerKind.YES_NO:
-        return float(said.strip().lower() in {gold.strip().lower() for gold in item.golds})
-    return float(any(normalise(said) == normalise(gold) or same_text(said, gold) for gold in item.golds))
+        return float(answer.strip().lower() in {gold.strip().lower() for gold in item.golds})
+    return float(any(normalise(answer) == normalise(gold) or same_text(answer, gold) for gold in item.golds))
 
 
-def relaxed(said: str, item: Item) -> float:
+def relaxed(answer: str, item: Item) -> float:
     """1 within 5% of a gold that is a number, or for the same words; else 0. Masry et al., "ChartQA", 2022, 5.1.
 
     As in the code that everybody uses: "45%" is 0.45, numbers are what `float` reads, and "0" has to be written alike.
     """
-    return float(any(_within(said.strip(), gold.strip(), 0.05) for gold in item.golds))
+    return float(any(_within(answer.strip(), gold.strip(), 0.05) for gold in item.golds))
 
 
-def nearest(said: str, item: Item) -> float:
+def nearest(answer: str, item: Item) -> float:
     """ANLS of the nearest gold, 0 once the distance reaches 0.5. Mathew et al., "InfographicVQA", 2022."""
-    return anls(said, item.golds)
+    return anls(answer, item.golds)
 
 
-def maths(said: str, item: Item) -> float:
+def maths(answer: str, item: Item) -> float:
     """1 for an equal expression by math-verify, in a process of its own; else 0. Raises MissingExtra."""
-    given = Answer(said, whole(said) if whole(said) is not None else tidy(said) or None)
+    given = Answer(answer, whole(answer) if whole(answer) is not None else tidy(answer) or None)
     return closeness(given, item.golds, _as_maths(item.question))
 
 
-def mathvista(said: str, item: Item) -> float:
+def mathvista(answer: str, item: Item) -> float:
     """By `answer_type`: the option; the integer part; equal once rounded to `precision` places; a list, each in order.
 
     Lu et al., "MathVista", 2024. Numbers are compared as numbers: 1.40 is 1.4.
     """
-    told = _extra(item)
-    match told.get("answer_type"):
+    extra = _extra(item)
+    match extra.get("answer_type"):
         case "integer":
-            return float(any(_rounded(said, None) == _rounded(gold, None) is not None for gold in item.golds))
+            return float(any(_rounded(answer, None) == _rounded(gold, None) is not None for gold in item.golds))
         case "float":
-            places = int(told.get("precision") or 0)
-            return float(any(_rounded(said, places) == _rounded(gold, places) is not None for gold in item.golds))
+            places = int(extra.get("precision") or 0)
+            return float(any(_rounded(answer, places) == _rounded(gold, places) is not None for gold in item.golds))
         case "list":
-            given = [float(number) for number in _LIST.findall(said)]
+            given = [float(number) for number in _LIST.findall(answer)]
             return float(any(given == [float(number) for number in _LIST.findall(gold)] for gold in item.golds))
         case _:
-            return exact(said, item)
+            return exact(answer, item)
 
 
-def gym(said: str, item: Item) -> float:
+def gym(answer: str, item: Item) -> float:
     """What reasoning-gym's own verifier gives, in [0, 1]; some of its tasks give a little for a well-formed answer."""
-    told = _extra(item)
+    extra = _extra(item)
     if item.question.kind is AnswerKind.YES_NO:  # found in lower case, and verifiers compare letter by letter
-        said = next((gold for gold in item.golds if gold.lower() == said), said)
-    made = puzzles(told["name"], told["seed"], told["count"])
-    return float(made.score_answer(said, made[told["index"]]))
+        answer = next((gold for gold in item.golds if gold.lower() == answer), answer)
+    data = puzzles(extra["name"], extra["seed"], extra["count"])
+    return float(data.score_answer(answer, data[extra["index"]]))
 
 
 SCORERS: dict[str, Scorer] = {
@@ -104,11 +104,11 @@ SCORERS: dict[str, Scorer] = {
 """By the name that an item carries."""
 
 
-def score(said: str | None, item: Item) -> float | None:
-    """The score of an extracted answer: 0 where nothing was found, None where nobody knows what is right."""
+def score(answer: str | None, item: Item) -> float | None:
+    """The score of an extracted answer: 0 where nothing was found, None where no right answer is known."""
     if not item.golds:
         return None
-    return 0.0 if said is None else SCORERS[item.scorer](said, item)
+    return 0.0 if answer is None else SCORERS[item.scorer](answer, item)
 
 
 def scores(reply: str, item: Item) -> dict[str, float | None]:
@@ -125,28 +125,28 @@ def scored(reply: str, item: Item) -> dict[str, Any]:
 
 @cache
 def version() -> str:
-    """What scores depend on, 12 hex digits: the sources of scorers, extractors, answers. No edit is forgotten."""
+    """Hash of all that scores depend on, 12 hex digits: the sources of scorers, extractors and answers."""
     files = [Path(__file__), Path(extractors.__file__), *sorted(Path(answers.__file__).parent.rglob("*.py"))]
-    told = hashlib.sha256()
+    digest = hashlib.sha256()
     for file in files:
-        told.update(f"{file.name}\n{file.read_text(encoding='utf-8')}".encode())
-    return told.hexdigest()[:12]
+        digest.update(f"{file.name}\n{file.read_text(encoding='utf-8')}".encode())
+    return digest.hexdigest()[:12]
 
 
 def option_meant(gold: str, question: Question) -> str | None:
     """The letter of a gold that is a letter or an option's words; None if it is neither. A letter goes first."""
-    said, letters = gold.strip(), [letter(index) for index in range(len(question.options))]
-    if said.upper() in letters and len(said) == 1:
-        return said.upper()
+    text, letters = gold.strip(), [letter(index) for index in range(len(question.options))]
+    if text.upper() in letters and len(text) == 1:
+        return text.upper()
     return next(
-        (each for each, option in zip(letters, question.options, strict=True) if normalise(option) == normalise(said)),
+        (each for each, option in zip(letters, question.options, strict=True) if normalise(option) == normalise(text)),
         None,
     )
 
 
 @lru_cache(maxsize=32)
 def puzzles(name: str, seed: int, count: int) -> Any:
-    """A data set of reasoning-gym, which makes its entries when they are asked for. Raises MissingExtra, ValueError."""
+    """A data set of reasoning-gym, whose entries are generated on access. Raises MissingExtra, ValueError."""
     try:
         import reasoning_gym
     except ImportError as error:
@@ -154,11 +154,11 @@ def puzzles(name: str, seed: int, count: int) -> Any:
     return reasoning_gym.create_dataset(name, seed=seed, size=count)
 
 
-def _within(said: str, gold: str, tolerance: float) -> bool:
-    given, true = _as_float(said), _as_float(gold)
+def _within(answer: str, gold: str, tolerance: float) -> bool:
+    given, true = _as_float(answer), _as_float(gold)
     if given is not None and true:
         return abs(given - true) / abs(true) <= tolerance
-    return said.lower() == gold.lower()
+    return answer.lower() == gold.lower()
 
 
 def _as_float(text: str) -> float | None:
@@ -181,8 +181,8 @@ def _as_maths(question: Question) -> Question:
 
 
 def _extra(item: Item) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(item.extra or "{}")
-    return told
+    extra: dict[str, Any] = json.loads(item.extra or "{}")
+    return extra
 
 
 # --- what scores add up to --------------------------------------------------------------------------------------------
@@ -208,27 +208,27 @@ class Pope:
     recall: float | None
     f1: float | None
     yes_ratio: float | None
-    """Of all answers, those that say yes; half of the questions are to be affirmed."""
+    """Of all answers, those that are yes; half of the golds are."""
 
 
 def pope(answered: Iterable[tuple[str | None, str]]) -> Pope:
-    """(what was said, gold) of every question -> the figures of Li et al., "Evaluating object hallucination", 2023.
+    """(answer, gold) of every question -> the figures of Li et al., "Evaluating object hallucination", 2023.
 
-    An answer that cannot be parsed (None) is wrong and says neither. POPE's own script takes whatever holds no "no" or
-    "not" for a yes.
+    An answer that cannot be parsed (None) is wrong and counts as neither. POPE's own script
+    takes whatever holds no "no" or "not" for a yes.
     """
     pairs = list(answered)
-    said_yes = sum(said == "yes" for said, _ in pairs)
+    answered_yes = sum(answer == "yes" for answer, _ in pairs)
     gold_yes = sum(gold == "yes" for _, gold in pairs)
-    hits = sum(said == gold == "yes" for said, gold in pairs)
-    precision, recall = share(hits, said_yes), share(hits, gold_yes)
+    hits = sum(answer == gold == "yes" for answer, gold in pairs)
+    precision, recall = share(hits, answered_yes), share(hits, gold_yes)
     both = (precision or 0.0) + (recall or 0.0)
     return Pope(
-        accuracy=share(sum(said == gold for said, gold in pairs), len(pairs)),
+        accuracy=share(sum(answer == gold for answer, gold in pairs), len(pairs)),
         precision=precision,
         recall=recall,
         f1=None if precision is None or recall is None else 2 * precision * recall / both if both else 0.0,
-        yes_ratio=share(said_yes, len(pairs)),
+        yes_ratio=share(answered_yes, len(pairs)),
     )
 
 

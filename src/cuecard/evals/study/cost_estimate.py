@@ -1,4 +1,4 @@
-"""What a run will cost, before it is paid: from questions that are stored, a few asked now, or a rehearsal."""
+"""The cost of a run before it starts: from stored questions, from a few asked now, or from a rehearsal."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class Cost:
 
 
 def of_stored(store: Store, task: str, arms: Sequence[Arm], skip: int = 0) -> Cost | None:
-    """What questions of this task that every arm has answered have cost, but for the first few; None without any."""
+    """Of the questions of this task that every arm has answered, without the first `skip`; None without any."""
     keys: dict[str, dict[str, None]] = {}
-    wanted, told = {arm.name for arm in arms}, Counter[str]()
+    wanted, answered = {arm.name for arm in arms}, Counter[str]()
     for answer in store.answers():
         if answer["task"] == task and answer["arm"] in wanted:
-            told[answer["id"]] += 1
+            answered[answer["id"]] += 1
             keys.setdefault(answer["id"], {}).update({call["key"]: None for call in answer["calls"] if call["key"]})
-    chosen = [own for id, own in keys.items() if told[id] == len(wanted)][skip:]
+    chosen = [own for id, own in keys.items() if answered[id] == len(wanted)][skip:]
     calls = [call for key in {key: None for own in chosen for key in own} if (call := store.call(key))]
     return _cost(len(chosen), calls) if calls else None
 
@@ -84,7 +84,7 @@ async def asked_now(plan: Plan, task: Task, models: Mapping[str, Model]) -> Cost
 
 
 async def rehearsed(plan: Plan, task: Task) -> Cost | None:
-    """The most that a question can cost: nobody agrees, every budget is spent. Tokens are words, without images."""
+    """The most that a question can cost: no answers agree, every budget is spent. Tokens are words, without images."""
     models: dict[str, Model] = {
         role: ScriptedModel(
             seat.name,
@@ -111,7 +111,7 @@ def _worst(role: str, plan: Plan) -> Any:
 
 
 async def estimate(plan: Plan, models: Mapping[str, Model], store: Store | None, local: bool) -> Record:
-    """What the rest of a run will cost, by task and in all, and where the figures come from. All are estimated."""
+    """The cost of the rest of a run, by task and in all, with the basis of each figure. All are estimated."""
     tasks: dict[str, Any] = {}
     for task in plan.tasks:
         cost = of_stored(store, task.name, plan.arms) if store is not None else None
@@ -127,7 +127,7 @@ async def estimate(plan: Plan, models: Mapping[str, Model], store: Store | None,
         tasks[task.name] = {"questions": questions, "left": left, "basis": basis}
         tasks[task.name] |= {} if cost is None else _times(cost, left, 1 if plan.batched else plan.at_once)
     names = ("calls", "prompt_tokens", "completion_tokens", "seconds")
-    total = {name: _sum([told.get(name) for told in tasks.values()]) for name in names}
+    total = {name: _sum([of.get(name) for of in tasks.values()]) for name in names}
     return {"kind": LatencyKind.ESTIMATED, "at_once": plan.at_once, "tasks": tasks, "total": total}
 
 

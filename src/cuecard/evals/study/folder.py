@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -12,19 +12,19 @@ from typing import Any
 from cuecard import disk
 from cuecard.domain.errors import BadInput
 from cuecard.evals.storage.database import Mended, Store
-from cuecard.evals.study import extend
 
 VERSION = 1
+Config = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class About:
-    """What a run is. `config` decides every row, so a run goes on only under one that agrees with it on what is stored.
+    """What a run is: `config` decides every row, so a run goes on only under one that agrees with it on stored rows.
 
-    `facts` are told with it.
+    `facts` are stored beside it.
     """
 
-    config: Mapping[str, Any]
+    config: Config
     facts: Mapping[str, Any]
 
 
@@ -33,13 +33,13 @@ class RunFolder:
 
     def __init__(self, path: Path, about: About) -> None:
         self.path, self.added = path, list[str]()
-        """In words, what the run has become larger by."""
+        """What the run has grown by, in words."""
         self._lock = disk.locked(path)
         try:
             self.resumed = (path / "run.json").exists()
             there = read(path) if self.resumed else None
             if there is not None:
-                self.added = extend.added(there["config"], about.config, path)
+                self.added = added(there["config"], about.config, path)
             else:
                 disk.save(path / "run.json", {"version": VERSION, "config": about.config, **about.facts})
             self.store = Store(path / "run.sqlite")
@@ -67,20 +67,51 @@ class RunFolder:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What `run.json` says. Raises BadInput."""
+    """The content of `run.json`. Raises BadInput."""
     try:
-        told = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        version, _ = told["version"], told["config"]
+        run: dict[str, Any] = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        version, _ = run["version"], run["config"]
     except FileNotFoundError:
         raise BadInput(f"{path} is not the directory of a run", "it has no run.json") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path / 'run.json'} cannot be read: {error}", "start in another directory") from error
     if version != VERSION:
         raise BadInput(f"{path} is a run of version {version}, this cuecard reads {VERSION}", "use the other cuecard")
-    found: dict[str, Any] = told
-    return found
+    return run
 
 
 def opened(path: Path) -> tuple[dict[str, Any], Store]:
-    """A run to read: what `run.json` says, and the rows. Others may be writing. Raises BadInput, CannotStore."""
+    """A run to read: the content of `run.json`, and the rows. Others may be writing. Raises BadInput, CannotStore."""
     return read(path), Store(path / "run.sqlite", read_only=True)
+
+
+# --- a run that grows -------------------------------------------------------------------------------------------------
+
+
+def added(there: Config, wanted: Config, path: Path) -> list[str]:
+    """The arms, tasks and questions that `wanted` adds to a run, in words.
+
+    Raises BadInput where stored rows would change their meaning: another model, other data, another sample.
+    """
+    wanted = json.loads(json.dumps(wanted))
+    shared = {name: task for name, task in _tasks(wanted).items() if name in _tasks(there)}
+    arms = [arm for arm in wanted["arms"] if arm in there["arms"]]
+    disk.same(_core(there, _tasks(there), there["arms"]), _core(wanted, shared, arms), path)
+    most, limit = there.get("limit"), wanted.get("limit")
+    if limit is not None and (most is None or limit < most):
+        has = "all questions of each task" if most is None else f"{most} questions of each task"
+        raise BadInput(f"{path} asks {has}, not only {limit}", "a run can grow only: give another --out, or that limit")
+    words = [f"arm {arm}" for arm in wanted["arms"] if arm not in arms]
+    words += [f"task {name}" for name in _tasks(wanted) if name not in shared]
+    if limit != most:
+        words.append(f"{'all' if limit is None else limit} instead of {most} questions of each task")
+    return words
+
+
+def _core(config: Config, tasks: Config, arms: Iterable[str]) -> dict[str, Any]:
+    """What has to be the same; arms in no order."""
+    return {**config, "tasks": dict(tasks), "arms": sorted(arms), "limit": None}
+
+
+def _tasks(config: Config) -> dict[str, Any]:
+    return {task["name"]: task for task in config.get("tasks", [])}

@@ -13,7 +13,7 @@ model = "demo-large"
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -73,11 +73,9 @@ class Study:
             raise BadInput("there is no task", "`cuecard tasks` lists those that there are")
         if missing := {"small", "large"} - set(self.models):
             raise BadInput(f"no {min(missing)} model is named", "name a small and a large one")
-        for given in self.models.values():
-            model_identity.is_local(given)
         if self.batched and self.live:
-            told = "--live times one question after the other, and several calls at once run together"
-            raise BadInput(told, "leave out one of live and at-once")
+            why = "--live times one question after the other, and several calls at once run together"
+            raise BadInput(why, "leave out one of live and at-once")
         _ = self.parsed
 
     @cached_property
@@ -89,23 +87,23 @@ class Study:
     def parsed(self) -> tuple[Arm, ...]:
         return parse_all(self.arms, self.base)
 
+    @cached_property
+    def _local(self) -> tuple[bool, ...]:
+        return tuple(model_identity.is_local(given) for given in self.models.values())
+
     @property
     def local(self) -> bool:
         """Whether every model runs in this process."""
-        return all(model_identity.is_local(given) for given in self.models.values())
+        return all(self._local)
 
     @property
     def slots(self) -> int:
-        return self.at_once or (1 if self._some_local else AT_ONCE_SERVED)
+        return self.at_once or (1 if any(self._local) else AT_ONCE_SERVED)
 
     @property
     def batched(self) -> bool:
         """Whether a model in this process has several calls at once, which it decodes together."""
-        return self._some_local and self.slots > 1
-
-    @property
-    def _some_local(self) -> bool:
-        return any(model_identity.is_local(given) for given in self.models.values())
+        return any(self._local) and self.slots > 1
 
     def load(self) -> dict[str, Model]:
         """Every model by its role. Raises BadInput, MissingExtra, ModelError."""
@@ -132,21 +130,16 @@ class Study:
 
     def config(self, plan: Plan) -> dict[str, Any]:
         """All that decides a row of the run."""
-        limits = self.base.limits.as_object()
-        limits.pop("timeout_s")
-        return {
-            "models": model_identity.configuration(plan.seats),
-            "tasks": [
-                {"name": task.name, "revision": task.revision, "aggregate": task.aggregate} for task in plan.tasks
-            ],
-            "arms": [arm.name for arm in self.parsed],
-            "limit": self.limit,
-            "sample": self.sample,
-            "policy": {"accept": str(self.base.accept), "limits": limits},
-            **({BATCHED: True} if self.batched else {}),
-        }
+        config = run_config(plan.seats, plan.tasks, self.parsed, self.base)
+        return {**config, "limit": self.limit, "sample": self.sample, **({BATCHED: True} if self.batched else {})}
 
-    def told(self) -> dict[str, Any]:
+    def joined(self, there: Mapping[str, Any]) -> Study:
+        """With the arms and tasks that a run with this configuration already has: they stay part of it."""
+        arms = dict.fromkeys((*there["arms"], *(arm.name for arm in self.parsed)))
+        tasks = dict.fromkeys((*(task["name"] for task in there["tasks"]), *self.tasks))
+        return replace(self, arms=tuple(arms), tasks=tuple(tasks))
+
+    def given_models(self) -> dict[str, Any]:
         """The models as they were named, less their secrets."""
         return {
             role: {key: value for key, value in given.items() if key != "api_key"}
@@ -154,6 +147,20 @@ class Study:
             else given
             for role, given in self.models.items()
         }
+
+
+def run_config(seats: Mapping[str, Seat], tasks: Sequence[Task], arms: Sequence[Arm], base: Policy) -> dict[str, Any]:
+    """The configuration of a run that asks every question of its tasks."""
+    limits = base.limits.as_object()
+    limits.pop("timeout_s")
+    return {
+        "models": model_identity.configuration(seats),
+        "tasks": [{"name": task.name, "revision": task.revision, "aggregate": task.aggregate} for task in tasks],
+        "arms": [arm.name for arm in arms],
+        "limit": None,
+        "sample": None,
+        "policy": {"accept": str(base.accept), "limits": limits},
+    }
 
 
 def opened(study: Study, open_task: Callable[[str], Task]) -> list[Task]:

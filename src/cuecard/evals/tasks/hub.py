@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,10 @@ from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.domain.question import Image
 from cuecard.evals.item import Aggregate
 from cuecard.evals.tasks.presets import Preset, Row
-from cuecard.evals.tasks.rows import Asked, RowsTask, Unusable, checked, decoded, found
+from cuecard.evals.tasks.rows import QuestionRow, RowsTask, Unusable, checked, decoded, found, reading
 
 READ_AHEAD = 16
 """Rows of a parquet file that are decoded at a time."""
-BLOCK_BYTES = 2**20
 
 
 class PresetTask(RowsTask):
@@ -35,7 +35,7 @@ class PresetTask(RowsTask):
         """Every row, from the first. Raises BadInput."""
         raise NotImplementedError
 
-    def asked(self) -> Iterator[tuple[int, Asked | Unusable]]:
+    def questions(self) -> Iterator[tuple[int, QuestionRow | Unusable]]:
         for number, row in enumerate(self.rows(), 1):
             try:
                 if number == 1:
@@ -88,7 +88,7 @@ class HubTask(PresetTask):
 
     @cached_property
     def _table(self) -> Any:
-        datasets = _datasets(self.name)
+        datasets = _imported("datasets", self.name)
         try:
             table = datasets.load_dataset(self.where, self._config, split=self._split, revision=self._commit)
         except Exception as error:  # of the network, the hub, its formats: a wide family without a root of its own
@@ -124,14 +124,8 @@ class FileTask(PresetTask):
 
     @cached_property
     def revision(self) -> str:
-        digest = hashlib.sha256()
-        try:
-            with self.path.open("rb") as file:
-                while block := file.read(BLOCK_BYTES):
-                    digest.update(block)
-        except OSError as error:
-            raise BadInput(f"cannot read {self.path}: {error.strerror}", "is the path right?") from error
-        return f"sha256:{digest.hexdigest()}"
+        with reading(self.path), self.path.open("rb") as file:
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
     @property
     def count(self) -> int | None:
@@ -142,15 +136,14 @@ class FileTask(PresetTask):
         if read is None:
             raise BadInput(f"{self.path} is not .parquet, .arrow, .jsonl or .tsv", "name one of those")
         try:
-            yield from read(self.path)
-        except OSError as error:  # pyarrow's errors about files are among these
-            raise BadInput(f"cannot read {self.path}: {error.strerror or error}", "is the path right?") from error
-        except ValueError as error:  # so are those about their contents, and JSON's
+            with reading(self.path):
+                yield from read(self.path)
+        except ValueError as error:  # pyarrow's and JSON's errors about contents are among these
             raise BadInput(f"{self.path} cannot be read: {' '.join(str(error).split())[:300]}") from error
 
 
 def _parquet(path: Path) -> Iterator[Row]:
-    parquet = _pyarrow("parquet")
+    parquet = _imported("pyarrow.parquet", "this file")
     with parquet.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=READ_AHEAD):
             yield from batch.to_pylist()
@@ -158,7 +151,7 @@ def _parquet(path: Path) -> Iterator[Row]:
 
 def _arrow(path: Path) -> Iterator[Row]:
     """A stream, as `datasets` writes it, or a file with an index at its end."""
-    ipc = _pyarrow("ipc")
+    ipc = _imported("pyarrow.ipc", "this file")
     with path.open("rb") as file:
         indexed = file.read(6) == b"ARROW1"
         file.seek(0)
@@ -178,20 +171,8 @@ def _jsonl(path: Path) -> Iterator[Row]:
             yield row
 
 
-def _datasets(name: str) -> Any:
+def _imported(module: str, what: str) -> Any:
     try:
-        import datasets
+        return import_module(module)
     except ImportError as error:
-        raise MissingExtra(f"{name} needs {error.name}", "pip install '.[evals]' in a checkout") from error
-    return datasets
-
-
-def _pyarrow(module: str) -> Any:
-    try:
-        if module == "parquet":
-            import pyarrow.parquet as found
-        else:
-            import pyarrow.ipc as found
-    except ImportError as error:
-        raise MissingExtra(f"this file needs {error.name}", "pip install '.[evals]' in a checkout") from error
-    return found
+        raise MissingExtra(f"{what} needs {error.name}", "pip install '.[evals]' in a checkout") from error

@@ -15,7 +15,7 @@ from cuecard.domain.errors import BadInput
 from cuecard.domain.question import AnswerKind, Image
 from cuecard.domain.suggestions import did_you_mean
 from cuecard.evals.item import Aggregate
-from cuecard.evals.tasks.rows import Asked, Fault, RowsTask, Unusable, found
+from cuecard.evals.tasks.rows import Fault, QuestionRow, RowsTask, Unusable, found, reading
 
 KEYS = {
     "id": "text or number; the line's number if there is none",
@@ -64,7 +64,7 @@ class JsonlTask(RowsTask):
     def aggregate(self) -> Aggregate:
         return "circular" if self._scan[1] else "mean"
 
-    def asked(self) -> Iterator[tuple[int, Asked | Unusable]]:
+    def questions(self) -> Iterator[tuple[int, QuestionRow | Unusable]]:
         for number, line in _lines(self.path):
             if not line.strip():
                 continue
@@ -82,15 +82,12 @@ class JsonlTask(RowsTask):
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     number = 0
-    try:
-        with path.open("rb") as file:
-            while line := file.readline(MOST_LINE_BYTES + 1):
-                number += 1
-                if len(line) > MOST_LINE_BYTES:
-                    raise BadInput(f"{path}, row {number}: over {MOST_LINE_BYTES >> 20} MiB", "one object a line")
-                yield number, line
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror}", "is the path right?") from error
+    with reading(path), path.open("rb") as file:
+        while line := file.readline(MOST_LINE_BYTES + 1):
+            number += 1
+            if len(line) > MOST_LINE_BYTES:
+                raise BadInput(f"{path}, row {number}: over {MOST_LINE_BYTES >> 20} MiB", "one object a line")
+            yield number, line
 
 
 def _object(line: bytes) -> dict[str, Any]:
@@ -106,16 +103,16 @@ def _object(line: bytes) -> dict[str, Any]:
     return row
 
 
-def _asked(row: dict[str, Any], number: int) -> Asked:
+def _asked(row: dict[str, Any], number: int) -> QuestionRow:
     question, hint = _text(row, "question"), _text(row, "hint")
     if question is None:
         raise Unusable(Fault.MALFORMED, "there is no question", 'write "question": "…"')
     options = tuple(_texts(row, "options"))
-    told = _text(row, "kind")
-    if told is not None and told not in set(AnswerKind) - {AnswerKind.JSON}:
-        raise Unusable(Fault.MALFORMED, f"unknown kind {told!r}", f"it is {KEYS['kind']}")
-    kind = AnswerKind(told) if told else guess_kind(question, options)
-    return Asked(
+    given = _text(row, "kind")
+    if given is not None and given not in set(AnswerKind) - {AnswerKind.JSON}:
+        raise Unusable(Fault.MALFORMED, f"unknown kind {given!r}", f"it is {KEYS['kind']}")
+    kind = AnswerKind(given) if given else guess_kind(question, options)
+    return QuestionRow(
         id=_text(row, "id") or str(number),
         text=f"{hint}\n{question}" if hint else question,
         kind=kind,

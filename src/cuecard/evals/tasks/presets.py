@@ -1,4 +1,4 @@
-"""Presets: benchmarks as their data sets on the Hugging Face hub hold them, asked and scored as their authors do.
+"""Presets: benchmarks as their data sets on the Hugging Face hub hold them, with their authors' questions and scores.
 
 Each says which data set, which columns (looked up in the data sets' cards, 2026) and how a row is asked. Options are
 handed over apart from the text, and the closing instruction is the prompt's: each mode has its own.
@@ -6,16 +6,16 @@ handed over apart from the text, and the closing instruction is the prompt's: ea
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from cuecard.answers import guess_kind, options_in
-from cuecard.domain.question import AnswerKind
+from cuecard.domain.question import AnswerKind, letter
 from cuecard.evals.item import Aggregate
-from cuecard.evals.tasks import mathvista
-from cuecard.evals.tasks.rows import Asked, Fault, Unusable, base_of, filled, lettered
+from cuecard.evals.tasks.rows import Fault, QuestionRow, Unusable, base_of, filled, lettered, listed
 
 Row = Mapping[str, Any]
 _CLOSING = re.compile(r"\s*Please answer directly with [^\n]*\.\s*$")
@@ -31,19 +31,19 @@ class Preset:
     split: str
     kinds: str
     scorer: str
-    read: Callable[[Row, str], Asked]
-    """(row, its number) -> what it asks. Raises Unusable."""
+    read: Callable[[Row, str], QuestionRow]
+    """(row, its number) -> its question. Raises Unusable."""
     columns: tuple[str, ...]
     """Columns that must be there; a|b: one of the two."""
     aggregate: Aggregate = "mean"
 
 
-def _mmbench(row: Row, number: str) -> Asked:
+def _mmbench(row: Row, number: str) -> QuestionRow:
     """Liu et al., 2024: hint, question, up to five options; rotations of one question count as one (CircularEval)."""
     index, hint = filled(row, "index") or number, filled(row, "hint")
     options = {name: text for name in "ABCDE" if (text := filled(row, name)) is not None}
     answer = filled(row, "answer")
-    return Asked(
+    return QuestionRow(
         id=index,
         text=f"{hint}\n{_question(row)}" if hint else _question(row),
         kind=AnswerKind.CHOICE,
@@ -57,10 +57,10 @@ def _mmbench(row: Row, number: str) -> Asked:
     )
 
 
-def _mmstar(row: Row, number: str) -> Asked:
+def _mmstar(row: Row, number: str) -> QuestionRow:
     """Chen et al., 2024: the options stand in the question's text ("Options: A: …, B: …")."""
     text, options = options_in(_question(row))
-    return Asked(
+    return QuestionRow(
         id=filled(row, "index") or number,
         text=text,
         kind=AnswerKind.CHOICE,
@@ -72,9 +72,9 @@ def _mmstar(row: Row, number: str) -> Asked:
     )
 
 
-def _pope(row: Row, number: str) -> Asked:
-    """Li et al., 2023: is there such an object in the image? Asked as it is. The three categories count anew."""
-    return Asked(
+def _pope(row: Row, number: str) -> QuestionRow:
+    """Li et al., 2023: is there such an object in the image? QuestionRow as it is. The three categories count anew."""
+    return QuestionRow(
         id=number,
         text=_question(row),
         kind=AnswerKind.YES_NO,
@@ -85,11 +85,11 @@ def _pope(row: Row, number: str) -> Asked:
     )
 
 
-def _chartqa(row: Row, number: str) -> Asked:
+def _chartqa(row: Row, number: str) -> QuestionRow:
     """Masry et al., 2022: human and augmented questions, answered with a word or a number."""
     origin = row.get("human_or_machine")
     named = {0: "human", 1: "machine"}.get(origin) if isinstance(origin, int) else None
-    return Asked(
+    return QuestionRow(
         id=number,
         text=_question(row, "question", "query"),
         kind=AnswerKind.SHORT_TEXT,
@@ -100,12 +100,12 @@ def _chartqa(row: Row, number: str) -> Asked:
     )
 
 
-def _realworldqa(row: Row, number: str) -> Asked:
+def _realworldqa(row: Row, number: str) -> QuestionRow:
     """xAI, 2024: options, if any, stand in the text, which closes with how to answer; the prompt says that itself."""
     text, options = options_in(_question(row))
     text = _CLOSING.sub("", text)
     kind = AnswerKind.CHOICE if options else guess_kind(text)
-    return Asked(
+    return QuestionRow(
         id=number,
         text=text,
         kind=AnswerKind.SHORT_TEXT if kind is AnswerKind.FREE_TEXT else kind,
@@ -116,9 +116,9 @@ def _realworldqa(row: Row, number: str) -> Asked:
     )
 
 
-def _infovqa(row: Row, number: str) -> Asked:
+def _infovqa(row: Row, number: str) -> QuestionRow:
     """Mathew et al., 2022: several answers may be right; the nearest counts."""
-    return Asked(
+    return QuestionRow(
         id=filled(row, "questionId") or number,
         text=_question(row),
         kind=AnswerKind.SHORT_TEXT,
@@ -130,10 +130,10 @@ def _infovqa(row: Row, number: str) -> Asked:
     )
 
 
-def _scienceqa(row: Row, number: str) -> Asked:
+def _scienceqa(row: Row, number: str) -> QuestionRow:
     """Lu et al., 2022: context, question, two to five choices; the answer is a choice's place, from 0."""
     hint, choices = filled(row, "hint"), _texts(row, "choices")
-    return Asked(
+    return QuestionRow(
         id=number,
         text=f"Context: {hint}\n{_question(row)}" if hint else _question(row),
         kind=AnswerKind.CHOICE,
@@ -145,10 +145,10 @@ def _scienceqa(row: Row, number: str) -> Asked:
     )
 
 
-def _ai2d(row: Row, number: str) -> Asked:
+def _ai2d(row: Row, number: str) -> QuestionRow:
     """Kembhavi et al., 2016: a diagram, a question, four options; the answer is an option's place, from 0."""
     options = _texts(row, "options")
-    return Asked(
+    return QuestionRow(
         id=number,
         text=_question(row),
         kind=AnswerKind.CHOICE,
@@ -159,8 +159,55 @@ def _ai2d(row: Row, number: str) -> Asked:
     )
 
 
-def _mathvista(row: Row, number: str) -> Asked:
-    return mathvista.asked(row, number, _images(row, "decoded_image", "image"))
+_MATHVISTA_KINDS = {"integer": AnswerKind.NUMBER, "float": AnswerKind.NUMBER, "list": AnswerKind.SHORT_TEXT}
+
+
+def mathvista(row: Row, row_id: str, images: tuple[Any, ...]) -> QuestionRow:
+    """A row of `AI4Math/MathVista`, or of VLMEvalKit's copy of it. Raises Unusable.
+
+    `query` holds the authors' hint, the question, its unit, and for a choice the options, which are cut off here
+    because every prompt layout writes them itself. Gold answers of choices are the option's words.
+    """
+    query = filled(row, "query", "question")
+    if query is None:
+        raise Unusable(Fault.MALFORMED, "neither `query` nor `question` is filled", "is this MathVista?")
+    chooses = filled(row, "question_type") == "multi_choice"
+    text, _, _ = query.partition("\nChoices:")
+    gold, options = filled(row, "answer"), _choices(row) if chooses else ()
+    if gold in options:
+        gold = letter(options.index(gold))
+    elif chooses:
+        gold = filled(row, "answer_option") or gold
+    answer_type = filled(row, "answer_type") or "text"
+    about = row.get("metadata") if isinstance(row.get("metadata"), dict) else row
+    return QuestionRow(
+        id=filled(row, "pid", "index") or row_id,
+        text=text,
+        kind=AnswerKind.CHOICE if chooses else _MATHVISTA_KINDS.get(answer_type, AnswerKind.SHORT_TEXT),
+        golds=() if gold is None else (gold,),
+        scorer="mathvista",
+        options=options,
+        images=images,
+        category=filled(about or {}, "task", "category"),
+        split=filled(about or {}, "split"),
+        extra=json.dumps({"answer_type": answer_type, "precision": _precision(row)}),
+    )
+
+
+def _choices(row: Row) -> tuple[str, ...]:
+    value = row.get("choices")
+    if isinstance(value, list | tuple):
+        return tuple(map(str, value))
+    return tuple(listed(str(value)) or ())
+
+
+def _precision(row: Row) -> int:
+    """How many decimal places count; 0 where the row does not say."""
+    text = filled(row, "precision") or "0"
+    try:
+        return int(float(text))
+    except (ValueError, OverflowError) as error:
+        raise Unusable(Fault.UNSCORABLE, f"the precision {text[:40]!r} is no number", "write 1, 2, …") from error
 
 
 _CHOICE, _SHORT, _YES_NO = "choice", "short_text", "yes_no"
@@ -191,7 +238,8 @@ PRESETS: dict[str, Preset] = {
     ),
     "mathvista": Preset(
         "mathematics in pictures", "AI4Math/MathVista", None, "testmini", "choice, number, list", "mathvista",
-        _mathvista, ("query|question", "answer", "question_type", "answer_type", "decoded_image|image"),
+        lambda row, number: mathvista(row, number, _images(row, "decoded_image", "image")),
+        ("query|question", "answer", "question_type", "answer_type", "decoded_image|image"),
     ),
     "scienceqa": Preset(
         "school science, questions with an image", "lmms-lab/ScienceQA", "ScienceQA-IMG", "test", _CHOICE, "exact",
@@ -231,21 +279,21 @@ def _texts(row: Row, name: str) -> tuple[str, ...]:
 
 
 def _golds(row: Row, *names: str) -> tuple[str, ...]:
-    """What is right, one or a list; () where it is kept back."""
+    """The right answers; () where they are not published."""
     value = next((row[name] for name in names if row.get(name) is not None), None)
     members = value if isinstance(value, list | tuple) else [value]
     return tuple(str(each) for each in members if each is not None and str(each).strip())
 
 
 def _placed(row: Row, options: tuple[str, ...]) -> tuple[str, ...]:
-    """The letter of an answer that is told by its place, from 0."""
+    """The letter of an answer that is given as its place, from 0."""
     answer = filled(row, "answer")
     if answer is None:
         return ()
     if not answer.isdecimal() or int(answer) >= len(options):
         what = f"the answer {answer[:40]!r} is no place among {len(options)} options"
         raise Unusable(Fault.UNSCORABLE, what, "places are counted from 0")
-    return (chr(ord("A") + int(answer)),)
+    return (letter(int(answer)),)
 
 
 def _first(row: Row, name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Tasks by name: `mmstar`, `tsv:FILE`, `gym:NAME,seed=1`. Whoever has items to offer registers an opener."""
+"""Tasks by name: `mmstar`, `tsv:FILE`, `gym:NAME,seed=1`. Other packages register openers of their own."""
 
 from __future__ import annotations
 
@@ -241,8 +241,8 @@ for _name, _each in PRESETS.items():
 
 
 @dataclass(frozen=True)
-class Checked:
-    """What a task turned out to hold when all of it was read."""
+class TaskCheck:
+    """The content of a task, all of it read."""
 
     items: int
     unscored: int
@@ -267,7 +267,7 @@ class Checked:
         return self.items > 0 and all(fault is Fault.DROPPED for fault in self.faults)
 
 
-def check(task: Task, shown: int = 20) -> Checked:
+def check(task: Task, shown: int = 20) -> TaskCheck:
     """Read all of a task and count; flaws of its rows are counted too, and the first `shown` kept. Raises BadInput."""
     counts: dict[str, dict[str, int]] = {name: {} for name in ("kinds", "scorers", "categories", "splits", "faults")}
 
@@ -295,7 +295,7 @@ def check(task: Task, shown: int = 20) -> Checked:
             count("faults", found.fault)
             if found.stops and len(flaws) < shown:
                 flaws.append(found)
-    return Checked(
+    return TaskCheck(
         items=items,
         unscored=unscored,
         kinds=counts["kinds"],

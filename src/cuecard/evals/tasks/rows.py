@@ -1,4 +1,4 @@
-"""What all files of questions share: rows become items one at a time, or a flaw that names the row and what to do."""
+"""Shared by all files of questions: rows become items one at a time, or a flaw that names the row and what to do."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -61,8 +62,8 @@ class Unusable(Exception):
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a row asks, before its images are read."""
+class QuestionRow:
+    """The question of a row, before its images are read."""
 
     id: str
     text: str
@@ -100,8 +101,8 @@ class RowsTask(ABC):
         return "mean"
 
     @abstractmethod
-    def asked(self) -> Iterator[tuple[int, Asked | Unusable]]:
-        """Every row's number, counted from 1 without a header, and what it asks."""
+    def questions(self) -> Iterator[tuple[int, QuestionRow | Unusable]]:
+        """Every row's number, counted from 1 without a header, and its question."""
 
     @abstractmethod
     def image(self, source: Any) -> Image:
@@ -110,7 +111,7 @@ class RowsTask(ABC):
     def read(self) -> Iterator[Item | Flaw]:
         """Every row, as an item or as what is wrong with it."""
         seen: dict[str, int] = {}
-        for row, asked in self.asked():
+        for row, asked in self.questions():
             try:
                 if isinstance(asked, Unusable):
                     raise asked
@@ -131,7 +132,7 @@ class RowsTask(ABC):
                 raise BadInput(f"{self.where}, row {found.row}: {found.what}", found.hint)
 
 
-def item(asked: Asked, images: tuple[Image, ...]) -> Item:
+def item(asked: QuestionRow, images: tuple[Image, ...]) -> Item:
     """The item of a row and its images. Raises Unusable for what no scorer can score."""
     if not asked.text.strip():
         raise Unusable(Fault.MALFORMED, "the question is empty", "give every row a question")
@@ -152,7 +153,7 @@ def item(asked: Asked, images: tuple[Image, ...]) -> Item:
         question=question,
         golds=_meant(asked.golds, question),
         scorer=asked.scorer,
-        cluster=(digests[0] if len(digests) == 1 else _digest(digests)) if digests else asked.group or asked.id,
+        cluster=_digest(digests) if digests else asked.group or asked.id,
         group=asked.group,
         category=asked.category,
         split=asked.split,
@@ -165,8 +166,8 @@ def _meant(golds: tuple[str, ...], question: Question) -> tuple[str, ...]:
     if question.kind is AnswerKind.CHOICE:
         letters = [option_meant(gold, question) for gold in golds]
         if None in letters:
-            told = ", ".join(letter(index) for index in range(len(question.options)))
-            what = f"the answer {golds[letters.index(None)][:80]!r} is none of the options {told}"
+            there = ", ".join(letter(index) for index in range(len(question.options)))
+            what = f"the answer {golds[letters.index(None)][:80]!r} is none of the options {there}"
             raise Unusable(Fault.UNSCORABLE, what, "write the letter of an option, or its words")
         return tuple(each for each in letters if each)
     if question.kind is AnswerKind.YES_NO:
@@ -178,6 +179,9 @@ def _meant(golds: tuple[str, ...], question: Question) -> tuple[str, ...]:
 
 
 def _digest(parts: Sequence[str]) -> str:
+    """One digest for all images of an item."""
+    if len(parts) == 1:
+        return parts[0]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -194,6 +198,21 @@ def filled(row: Mapping[str, Any], *names: str) -> str | None:
         if text and text.lower() != "nan":
             return text
     return None
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Errors of the operating system as BadInput."""
+    try:
+        yield
+    except OSError as error:  # pyarrow's errors about files are among these
+        raise BadInput(f"cannot read {path}: {error.strerror or error}", "is the path right?") from error
+
+
+def index_of(text: str) -> str:
+    """An index as it is compared: "12.0", as pandas writes integers beside gaps, is 12."""
+    stem, dot, rest = text.strip().partition(".")
+    return stem if dot and stem.isdecimal() and not rest.strip("0") else text.strip()
 
 
 def base_of(index: str) -> str:

@@ -19,18 +19,20 @@ from cuecard.answers import guess_kind
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import AnswerKind, Image
 from cuecard.evals.item import Aggregate
-from cuecard.evals.tasks import mathvista
+from cuecard.evals.tasks.presets import mathvista
 from cuecard.evals.tasks.rows import (
-    Asked,
     Fault,
+    QuestionRow,
     RowsTask,
     Unusable,
     base_of,
     decoded,
     filled,
     found,
+    index_of,
     lettered,
     listed,
+    reading,
 )
 
 POINTER_CHARS = 64
@@ -61,7 +63,7 @@ SETS = {
 
 @dataclass(frozen=True)
 class Scan:
-    """What the first pass tells: where each row begins, by its index; the columns; the file's hash."""
+    """The result of the first pass: where each row begins, by its index; the columns; the file's hash."""
 
     columns: tuple[str, ...]
     offsets: Mapping[str, int]
@@ -105,7 +107,7 @@ class TsvTask(RowsTask):
 
     @property
     def count(self) -> int | None:
-        return None  # rows without an image are dropped, and only reading them tells
+        return None  # known only after reading all rows: those without an image are dropped
 
     @property
     def aggregate(self) -> Aggregate:
@@ -115,12 +117,12 @@ class TsvTask(RowsTask):
 
     @property
     def circular(self) -> bool:
-        """Whether rotations of one question count as one: told, or by the set's name, or because there are some."""
+        """Whether rotations of one question count as one: as set, by the file's name, or because there are some."""
         if self._circular is not None:
             return self._circular
         return any(part in self.path.stem.lower() for part in CIRCULAR_SETS) or self.scan.rotations
 
-    def asked(self) -> Iterator[tuple[int, Asked | Unusable]]:
+    def questions(self) -> Iterator[tuple[int, QuestionRow | Unusable]]:
         shows_images = bool({"image", "image_path"} & set(self.scan.columns))
         for number, _, cells in _rows(self.path):
             try:
@@ -138,14 +140,14 @@ class TsvTask(RowsTask):
         where, value = source
         return found(value, self._folders) if where == "image_path" else decoded(value)
 
-    def _asked(self, row: Row, number: int, images: tuple[Any, ...]) -> Asked:
+    def _asked(self, row: Row, number: int, images: tuple[Any, ...]) -> QuestionRow:
         """What a row asks, in VLMEvalKit's words; the closing instruction is the prompt's, a mode each."""
         if filled(row, "question_type") and filled(row, "answer_type"):
-            return mathvista.asked(row, str(number), images)
+            return mathvista(row, str(number), images)
         question, hint = filled(row, "question"), filled(row, "hint")
         if question is None:
             raise Unusable(Fault.MALFORMED, "the question is empty", "fill the column `question`")
-        index = _index(filled(row, "index") or str(number))
+        index = index_of(filled(row, "index") or str(number))
         letters = [name for name in self.scan.columns if len(name) == 1 and name.isascii() and name.isupper()]
         options = {name: text for name in letters if (text := filled(row, name)) is not None}
         lead, answer = f"Hint: {hint}\n" if hint else "", filled(row, "answer")
@@ -154,7 +156,7 @@ class TsvTask(RowsTask):
         else:
             kind, scorer = self._wanted(question)
             text = lead + question
-        return Asked(
+        return QuestionRow(
             id=index,
             text=text,
             kind=kind,
@@ -168,12 +170,11 @@ class TsvTask(RowsTask):
         )
 
     def _wanted(self, question: str) -> tuple[AnswerKind, str]:
-        """Kind and scorer where there are no options: told, by the set's name, or from the question's own words."""
+        """Kind and scorer where there are no options: as set, by the file's name, or from the question's own words."""
         if self.kind is None and self._known:
             return self._known.kind, self._known.scorer
         guessed = guess_kind(question)
-        told = guessed if guessed in (AnswerKind.YES_NO, AnswerKind.NUMBER) else AnswerKind.SHORT_TEXT
-        kind = self.kind or told
+        kind = self.kind or (guessed if guessed in (AnswerKind.YES_NO, AnswerKind.NUMBER) else AnswerKind.SHORT_TEXT)
         return kind, "maths" if kind is AnswerKind.MATHS else "exact"
 
     def _sources(self, row: Row) -> tuple[tuple[str, str], ...]:
@@ -188,7 +189,7 @@ class TsvTask(RowsTask):
 
     def _pointed(self, pointer: str) -> str:
         """The image value of the row that a pointer names."""
-        at = self.scan.offsets.get(_index(pointer))
+        at = self.scan.offsets.get(index_of(pointer))
         if at is None:
             what = f"`image` is {pointer!r}, but no row has that index"
             raise Unusable(Fault.MISSING_IMAGE, what, "write base64, or the index of a row that holds the image")
@@ -205,12 +206,6 @@ def _one_or_more(answer: str | None) -> tuple[str, ...]:
     return () if answer is None else tuple(listed(answer) or [answer])
 
 
-def _index(text: str) -> str:
-    """An index as it is compared: "12.0", as pandas writes integers beside gaps, is 12."""
-    stem, dot, rest = text.strip().partition(".")
-    return stem if dot and stem.isdecimal() and not rest.strip("0") else text.strip()
-
-
 # --- bytes ------------------------------------------------------------------------------------------------------------
 
 
@@ -220,7 +215,7 @@ def _scanned(path: Path) -> Scan:
     for number, at, cells in _rows(path, digest):
         rows = number
         if place is not None and len(cells) > place:
-            index = _index(cells[place])
+            index = index_of(cells[place])
             offsets.setdefault(index, at)
             rotations = rotations or (base_of(index) != index and base_of(index) in offsets)
     return Scan(columns, offsets, rows, rotations, digest.hexdigest())
@@ -228,17 +223,15 @@ def _scanned(path: Path) -> Scan:
 
 def _header(path: Path) -> tuple[str, ...]:
     try:
-        with path.open("rb") as file:
+        with reading(path), path.open("rb") as file:
             first = next(_parsed(file), None)
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror}", "is the path right?") from error
     except Unusable as problem:
         raise BadInput(f"{path}, the header: {problem.what}", problem.hint) from problem
     columns = tuple(name.strip().removeprefix("\ufeff") for name in first[1]) if first else ()
     if "question" not in columns:
-        told = ", ".join(columns)[:200] or "nothing"
+        header = ", ".join(columns)[:200] or "nothing"
         raise BadInput(
-            f"{path} has no column `question` (its header: {told})",
+            f"{path} has no column `question` (its header: {header})",
             "is it a VLMEvalKit TSV, with tabs between columns?",
         )
     if twice := {name for name in columns if columns.count(name) > 1}:
@@ -250,12 +243,10 @@ def _rows(path: Path, digest: Any = None) -> Iterator[tuple[int, int, list[str]]
     """(row number from 1, byte at which it begins, cells) of every row behind the header. Raises BadInput."""
     number = 0
     try:
-        with path.open("rb") as file:
+        with reading(path), path.open("rb") as file:
             for number, (at, cells) in enumerate(_parsed(file, digest)):
                 if number and cells:
                     yield number, at, cells
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror}", "is the path right?") from error
     except Unusable as problem:
         raise BadInput(f"{path}, row {number + 1}: {problem.what}", problem.hint) from problem
 

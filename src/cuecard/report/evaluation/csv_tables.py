@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from cuecard.evals.analysis.results import Findings, TaskFound
+from cuecard.evals.analysis.results import RunResults, TaskResults
 from cuecard.stats.bootstrap import Interval
 
 Row = Mapping[str, Any]
 
 
-def tables(found: Findings) -> dict[str, list[Row]]:
+def tables(found: RunResults) -> dict[str, list[Row]]:
     """Every table but the answers, by its name."""
     return {name: [row for task in found.tasks for row in rows_of(task)] for name, rows_of in TABLES.items()}
 
 
-def _arms(task: TaskFound) -> list[Row]:
+def _arms(task: TaskResults) -> list[Row]:
     return [
         {
             "task": task.task,
@@ -46,7 +46,7 @@ def _arms(task: TaskFound) -> list[Row]:
     ]
 
 
-def _differences(task: TaskFound) -> list[Row]:
+def _differences(task: TaskResults) -> list[Row]:
     return [
         {
             "task": task.task,
@@ -75,7 +75,7 @@ def _differences(task: TaskFound) -> list[Row]:
     ]
 
 
-def _routes(task: TaskFound) -> list[Row]:
+def _routes(task: TaskResults) -> list[Row]:
     return [
         {
             "task": task.task,
@@ -93,11 +93,11 @@ def _routes(task: TaskFound) -> list[Row]:
     ]
 
 
-def _extractors(task: TaskFound) -> list[Row]:
+def _extractors(task: TaskResults) -> list[Row]:
     return [{"task": task.task, "arm": arm.arm, **arm.extractors} for arm in task.arms.values() if arm.extractors]
 
 
-def _rules(task: TaskFound) -> list[Row]:
+def _rules(task: TaskResults) -> list[Row]:
     return [
         {
             "task": task.task,
@@ -112,7 +112,7 @@ def _rules(task: TaskFound) -> list[Row]:
     ]
 
 
-def _ledger(task: TaskFound) -> list[Row]:
+def _ledger(task: TaskResults) -> list[Row]:
     return [
         {"task": task.task, "arm": arm.arm, **row}
         for arm in task.arms.values()
@@ -121,7 +121,7 @@ def _ledger(task: TaskFound) -> list[Row]:
     ]
 
 
-TABLES: Mapping[str, Callable[[TaskFound], list[Row]]] = {
+TABLES: Mapping[str, Callable[[TaskResults], list[Row]]] = {
     "arms": _arms,
     "differences": _differences,
     "routes": _routes,

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cuecard.evals.analysis.results import ArmFound, TaskFound
+from cuecard.evals.analysis.arm_results import ArmResults
+from cuecard.evals.analysis.results import TaskResults
 from cuecard.evals.arm import LIVE, parse
 from cuecard.report.evaluation import sentences
 from cuecard.report.page.canvas import INK, TEXT, WIDTH, Drawing, drawing, key, styled, write
@@ -52,7 +53,7 @@ class Kept:
     """One arm with a cut."""
 
     cut: CardCut
-    arm: ArmFound
+    arm: ArmResults
 
     @property
     def base(self) -> str:
@@ -61,7 +62,7 @@ class Kept:
         return "/".join(parts)
 
 
-def cut_cards(task: TaskFound) -> list[Drawing]:
+def cut_cards(task: TaskResults) -> list[Drawing]:
     """One for each arm that a run has with several shares of its card."""
     shown = [each for each in kept(task) if each.cut.ending is Ending.FREE and each.cut.select in STYLES]
     drawings = []
@@ -72,14 +73,14 @@ def cut_cards(task: TaskFound) -> list[Drawing]:
     return drawings
 
 
-def kept(task: TaskFound) -> list[Kept]:
+def kept(task: TaskResults) -> list[Kept]:
     """A task's arms with cut cards, placebos and what was run end to end left out."""
     named = [arm for arm in task.arms.values() if arm.family != "placebo" and LIVE not in arm.arm and "=" in arm.arm]
     cuts = [(parse(arm.arm).policy.cut, arm) for arm in named]
     return [Kept(cut, arm) for cut, arm in cuts if cut is not None]
 
 
-def _drawn(task: TaskFound, base: str, cuts: Sequence[Kept]) -> Drawing:
+def _drawn(task: TaskResults, base: str, cuts: Sequence[Kept]) -> Drawing:
     figure = Figure(figsize=(WIDTH / 72, TALL / 72), dpi=72)
     panels = [(title, own) for title, own in PANELS if any(each.cut.select in own for each in cuts)]
     for place, (title, selectors) in enumerate(panels):
@@ -95,7 +96,7 @@ def _drawn(task: TaskFound, base: str, cuts: Sequence[Kept]) -> Drawing:
     return drawing(f"cut-cards-{base}-{task.task}", figure, "; ".join(values) + ".", caption)
 
 
-def _panel(axes: Axes, task: TaskFound, base: str, cuts: Sequence[Kept]) -> None:
+def _panel(axes: Axes, task: TaskResults, base: str, cuts: Sequence[Kept]) -> None:
     whole, none = task.arms.get(base), task.arms.get("short:large")
     for arm, dashes in ((whole, DASHED), (none, DOTTED)):
         if arm is not None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from cuecard.evals.analysis.arm_results import ArmResults, competes
 from cuecard.evals.analysis.differences import NO_CARD
 from cuecard.evals.analysis.examples import Request
-from cuecard.evals.analysis.results import ArmFound, Findings, TaskFound, competes
+from cuecard.evals.analysis.results import RunResults, TaskResults
 from cuecard.evals.arm import LIVE
 from cuecard.evals.scoring.extractors import EXTRACTORS
 from cuecard.report.evaluation import sentences
@@ -25,7 +26,7 @@ COSTS = {
 }
 
 
-def accuracy_against_tokens(task: TaskFound) -> list[Drawing]:
+def accuracy_against_tokens(task: TaskResults) -> list[Drawing]:
     """As figures 1(b) to (d) of the paper: each model short and with reasoning, joined, and the strategies."""
     arms = [arm for arm in task.arms.values() if competes(arm) and arm.generated is not None]
     if not arms:
@@ -43,7 +44,7 @@ def accuracy_against_tokens(task: TaskFound) -> list[Drawing]:
     return [drawing(f"accuracy-tokens-{task.task}", figure, _values(arms), caption)]
 
 
-def fronts(task: TaskFound) -> list[Drawing]:
+def fronts(task: TaskResults) -> list[Drawing]:
     """Accuracy against latency, tokens, and price where there are prices."""
     drawings = []
     for measure, cost in COSTS.items():
@@ -62,7 +63,7 @@ def fronts(task: TaskFound) -> list[Drawing]:
     return drawings
 
 
-def placebos(task: TaskFound) -> list[Drawing]:
+def placebos(task: TaskResults) -> list[Drawing]:
     """For every arm with placebos: what its accuracy is with each card."""
     drawings = []
     of: dict[str, list[str]] = {}
@@ -83,7 +84,7 @@ def placebos(task: TaskFound) -> list[Drawing]:
     return drawings
 
 
-def extractors(task: TaskFound) -> list[Drawing]:
+def extractors(task: TaskResults) -> list[Drawing]:
     """How much of each accuracy is the extractor's."""
     arms = [arm for arm in task.arms.values() if arm.extractors and not arm.arm.endswith(LIVE)]
     if all(low == high for low, high in (arm.span for arm in arms)):
@@ -101,7 +102,7 @@ def extractors(task: TaskFound) -> list[Drawing]:
     return [drawing(f"extractors-{task.task}", figure, values, caption)]
 
 
-def false_accepts(task: TaskFound) -> list[Drawing]:
+def false_accepts(task: TaskResults) -> list[Drawing]:
     """What each acceptance rule lets through."""
     rules = [rule for rule in task.rules if rule.accepted]
     if not rules:
@@ -127,12 +128,12 @@ def false_accepts(task: TaskFound) -> list[Drawing]:
 
 def request(asked: Request) -> list[Drawing]:
     """As figure 2(c) of the paper: a time line of every arm, on one scale."""
-    scores = {arm: asked.case.told[arm].score for arm in asked.outcomes}
+    scores = {arm: asked.example.answers[arm].score for arm in asked.outcomes}
     verdicts = {arm: ", right" if score >= 1 else ", wrong" for arm, score in scores.items() if score is not None}
-    return timeline.requests(asked.outcomes, asked.case.task, verdicts)
+    return timeline.requests(asked.outcomes, asked.example.task, verdicts)
 
 
-def _point(arm: ArmFound, cost: float, *, on_front: bool) -> ScatterPoint:
+def _point(arm: ArmResults, cost: float, *, on_front: bool) -> ScatterPoint:
     accuracy = sentences.accuracy(arm)
     low, high = (accuracy, accuracy) if arm.accuracy is None else (arm.accuracy.low, arm.accuracy.high)
     return ScatterPoint(
@@ -146,7 +147,7 @@ def _point(arm: ArmFound, cost: float, *, on_front: bool) -> ScatterPoint:
     )
 
 
-def _interval_row(task: TaskFound, name: str, shown: str, strong: bool = False) -> IntervalRow:
+def _interval_row(task: TaskResults, name: str, shown: str, strong: bool = False) -> IntervalRow:
     arm, each = task.arms[name], task.difference(name, "placebos")
     low, high = (None, None) if arm.accuracy is None else (arm.accuracy.low, arm.accuracy.high)
     note = share(sentences.accuracy(arm))
@@ -159,16 +160,16 @@ def _placebo(arm: str) -> str:
     return next((part.removeprefix("placebo=") for part in arm.split("/") if part.startswith("placebo=")), arm)
 
 
-def _asked(task: TaskFound) -> str:
+def _asked(task: TaskResults) -> str:
     return f"the same {sentences.units(task)}"
 
 
-def _values(arms: Iterable[ArmFound]) -> str:
+def _values(arms: Iterable[ArmResults]) -> str:
     note = (f"{arm.arm} {share(sentences.accuracy(arm))}, {between(arm.accuracy)}" for arm in arms if arm.accuracy)
     return "; ".join(note) + "."
 
 
-def figures(results: Findings, asked: Sequence[Request]) -> dict[str, list[Drawing]]:
+def figures(results: RunResults, asked: Sequence[Request]) -> dict[str, list[Drawing]]:
     """Every figure of the report, by the part that it stands in and the task."""
     drawings: dict[str, list[Drawing]] = {}
     for task in results.tasks:
@@ -179,5 +180,5 @@ def figures(results: Findings, asked: Sequence[Request]) -> dict[str, list[Drawi
         drawings[f"extractors {task.task}"] = extractors(task)
         drawings[f"rules {task.task}"] = false_accepts(task)
     for each in asked:
-        drawings[f"request {each.case.task}"] = request(each)
+        drawings[f"request {each.example.task}"] = request(each)
     return drawings

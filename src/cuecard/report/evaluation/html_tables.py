@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from cuecard.evals.analysis.examples import Case
-from cuecard.evals.analysis.results import ArmFound, TaskFound
+from cuecard.evals.analysis.arm_results import ArmResults
+from cuecard.evals.analysis.examples import Example
+from cuecard.evals.analysis.ledger import Ledger
+from cuecard.evals.analysis.results import TaskResults
 from cuecard.evals.scoring.extractors import EXTRACTORS
 from cuecard.evals.scoring.scorers import Pope
-from cuecard.evals.summary.ledger import Ledger
 from cuecard.report.evaluation import sentences
 from cuecard.report.evaluation.sentences import between, share
 from cuecard.report.page import formatting
@@ -22,7 +23,7 @@ POPE = tuple(field.name for field in fields(Pope))
 SPENT = ("prompt", "cached", "computed", "completion", "reasoning", "wasted")
 
 
-def results(task: TaskFound) -> Texts:
+def results(task: TaskResults) -> Texts:
     """Every arm but placebos and those run end to end."""
     roles = list(dict.fromkeys(role for arm in task.plain for role in arm.by_role))
     heads = [
@@ -49,7 +50,7 @@ def results(task: TaskFound) -> Texts:
     return heads, rows
 
 
-def against(task: TaskFound, margin: float) -> Texts:
+def against(task: TaskResults, margin: float) -> Texts:
     """Every arm against the baseline; `end to end` where arms were run so too."""
     lost = f"loses < {100 * margin:g} point{'' if margin == 0.01 else 's'}"
     compared = [each for each in task.differences if each.family == "arms"]
@@ -76,7 +77,7 @@ def _speed(times: Interval | None) -> str:
     return "–" if times is None else f"{times.estimate:.2f}× ({between(times, 1, '.2f')})"
 
 
-def routes(arm: ArmFound) -> Texts:
+def routes(arm: ArmResults) -> Texts:
     """As table 10 of the paper, with the sum below."""
     roles = list(arm.by_role)
     heads = ["route", "questions", "share", "right", *(f"tokens, {role}" for role in roles), "latency"]
@@ -97,7 +98,7 @@ def routes(arm: ArmFound) -> Texts:
     return heads, rows
 
 
-def reading(task: TaskFound) -> Texts:
+def reading(task: TaskResults) -> Texts:
     """What each extractor makes of the same replies, and what could not be read."""
     heads = ["arm", *EXTRACTORS, "between", "not parsed", "cut off"]
     rows = []
@@ -110,7 +111,7 @@ def reading(task: TaskFound) -> Texts:
     return heads, rows
 
 
-def accepting(task: TaskFound) -> Texts:
+def accepting(task: TaskResults) -> Texts:
     """What each acceptance rule lets through; rules with the same counts share a row."""
     heads = ["rule", "accepted", "wrong", "false accepts", "95% interval", "wrong alike in both"]
     rules: dict[tuple[str, ...], list[str]] = {}
@@ -144,7 +145,7 @@ def live(arms: Mapping[str, Mapping[str, Any]]) -> Texts:
     return heads, rows
 
 
-def spending(task: TaskFound) -> Texts:
+def spending(task: TaskResults) -> Texts:
     """What every arm spent on the whole task."""
     books = [(arm, arm.ledger) for arm in task.composed if arm.ledger is not None]
     priced = any(arm.price is not None for arm, _ in books)
@@ -198,14 +199,14 @@ class Scored:
     kinds: str
 
 
-def scored(case: Case, task: TaskFound) -> Scored:
-    arms = [arm.arm for arm in task.plain if arm.arm in case.told]
-    wrong = [case.wrong(arm) for arm in arms]
-    kinds = ["differs"] * (len({case.told[arm].score for arm in arms}) > 1) + ["wrong"] * any(wrong)
+def scored(example: Example, task: TaskResults) -> Scored:
+    arms = [arm.arm for arm in task.plain if arm.arm in example.answers]
+    wrong = [example.wrong(arm) for arm in arms]
+    kinds = ["differs"] * (len({example.answers[arm].score for arm in arms}) > 1) + ["wrong"] * any(wrong)
     return Scored(wrong.count(False), wrong.count(True), " ".join(kinds))
 
 
-def answers(case: Case, task: TaskFound) -> Texts:
+def answers(example: Example, task: TaskResults) -> Texts:
     """What each arm answered."""
     rows = [
         [
@@ -217,7 +218,7 @@ def answers(case: Case, task: TaskFound) -> Texts:
             ", ".join(f"{role} {count}" for role, count in given.tokens.items()),
         ]
         for arm in task.composed
-        if (given := case.told.get(arm.arm)) is not None
+        if (given := example.answers.get(arm.arm)) is not None
     ]
     return ["arm", "answer", "score", "route", "latency", "tokens"], rows
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cuecard.domain.question import Image
-from cuecard.evals.analysis.examples import Case, Gallery, Request
-from cuecard.evals.analysis.results import Findings
+from cuecard.evals.analysis.examples import Example, Gallery, Request
+from cuecard.evals.analysis.results import RunResults
 from cuecard.report.evaluation import csv_tables, html_tables, sentences
 from cuecard.report.evaluation.figures import figures
 from cuecard.report.page import html
@@ -20,11 +20,11 @@ class Evaluation:
     """The content of a report. `questions`: those shown one by one; `answers`: every answer, for the tables."""
 
     name: str
-    results: Findings
+    results: RunResults
     summary: Mapping[str, Any]
     requests: Sequence[Request]
     galleries: Sequence[Gallery]
-    questions: Mapping[str, Sequence[Case]]
+    questions: Mapping[str, Sequence[Example]]
     answers: Sequence[Mapping[str, Any]]
     picture: Callable[[str], Image | None]
     """An image by its digest."""

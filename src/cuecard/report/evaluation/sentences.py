@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from cuecard.domain.outcome import LatencyKind
 from cuecard.evals.analysis.acceptance import SharedError
+from cuecard.evals.analysis.arm_results import ArmResults
 from cuecard.evals.analysis.differences import NO_CARD, Difference
 from cuecard.evals.analysis.examples import Gallery
-from cuecard.evals.analysis.results import ArmFound, Findings, TaskFound
-from cuecard.evals.analysis.verdict import Pays
+from cuecard.evals.analysis.results import Pays, RunResults, TaskResults
 from cuecard.report.page import formatting
 from cuecard.report.page.html import KeyResult
 from cuecard.stats.bootstrap import Interval
@@ -55,13 +55,13 @@ def times(interval: Interval) -> str:
     return f"{interval.estimate:.2f} times ({between(interval, 1, '.2f')})"
 
 
-def units(task: TaskFound) -> str:
+def units(task: TaskResults) -> str:
     """What is scored, counted: `6 groups of rotations`, `1 question`."""
     first, _, rest = task.unit.partition(" ")
     return f"{task.units:,} {first}{'' if task.units == 1 else 's'} {rest}".strip()
 
 
-def lead(results: Findings) -> str:
+def lead(results: RunResults) -> str:
     """The whole run, in one sentence a task."""
     lines = []
     for task in results.tasks:
@@ -80,7 +80,7 @@ def lead(results: Findings) -> str:
     return " ".join(lines)
 
 
-def pays(task: TaskFound) -> str:
+def pays(task: TaskResults) -> str:
     """Whether the pair pays, of a task with a verdict."""
     assert task.verdict is not None
     shown, compared = task.verdict.shown, task.verdict.shown.accuracy
@@ -92,7 +92,7 @@ def pays(task: TaskFound) -> str:
     )
 
 
-def verdict(task: TaskFound) -> KeyResult:
+def verdict(task: TaskResults) -> KeyResult:
     """For the first screen: whether the pair pays, by how much, and how certain that is."""
     question = f"Does the pair pay on {task.task}?"
     if task.verdict is None:
@@ -114,7 +114,7 @@ def verdict(task: TaskFound) -> KeyResult:
     return KeyResult(question, answer, f"{amount}.", f"{certainty}.", tone)
 
 
-def comparison(results: Findings) -> str:
+def comparison(results: RunResults) -> str:
     """The caption of the table of comparisons."""
     return (
         f"Against {results.baseline}: points of accuracy with their interval, which is not adjusted; questions that are"
@@ -124,14 +124,14 @@ def comparison(results: Findings) -> str:
     )
 
 
-def _best(task: TaskFound) -> str:
+def _best(task: TaskResults) -> str:
     """The most accurate arm, with ties."""
     first, *others = task.best
     tie = f", at a tie with {', '.join(others)}" if others else ""
     return f"{first} is right most often{tie}: {_right(task.arms[first])}"
 
 
-def summary(task: TaskFound, results: Findings) -> list[str]:
+def summary(task: TaskResults, results: RunResults) -> list[str]:
     """The results of one task, a sentence a line."""
     lines = [f"{pays(task)}."] if task.verdict is not None else []
     lines += [f"{_best(task)}."] if task.best else []
@@ -159,7 +159,7 @@ def stale(scorer: Mapping[str, Any]) -> str | None:
     )
 
 
-def against(each: Difference, task: TaskFound) -> str:
+def against(each: Difference, task: TaskResults) -> str:
     """One comparison, whole."""
     return f"{each.arm}: {_right(task.arms[each.arm])}. {_differs(each)} {swap(each)} {not_worse(each)} {faster(each)}"
 
@@ -203,7 +203,7 @@ def faster(each: Difference) -> str:
     return sentence + "."
 
 
-def card(gallery: Gallery, task: TaskFound) -> str:
+def card(gallery: Gallery, task: TaskResults) -> str:
     """How many answers the card turned."""
     helped, misled = len(gallery.helped), len(gallery.misled)
     each = task.difference(gallery.arm, "cards")
@@ -214,7 +214,7 @@ def card(gallery: Gallery, task: TaskFound) -> str:
     )
 
 
-def accuracy(arm: ArmFound) -> float:
+def accuracy(arm: ArmResults) -> float:
     return 0.0 if arm.accuracy is None else arm.accuracy.estimate
 
 
@@ -234,32 +234,32 @@ def seconds(value: float | None) -> str:
     return "–" if value is None else formatting.duration(value)
 
 
-def right(arm: ArmFound) -> str:
+def right(arm: ArmResults) -> str:
     """Accuracy, or its bounds where answers are unresolved."""
     if arm.bounds is not None:
         return f"{share(arm.bounds[0])} to {share(arm.bounds[1])}"
     return "–" if arm.accuracy is None else share(arm.accuracy.estimate)
 
 
-def kinds(arms: Iterable[ArmFound]) -> str:
+def kinds(arms: Iterable[ArmResults]) -> str:
     """The origin of these arms' seconds: `composed (put together from calls timed in this run)`."""
     results = dict.fromkeys(arm.kind for arm in arms)
     return "; ".join("not known" if kind is None else f"{kind} ({formatting.HOW[kind]})" for kind in results)
 
 
-def _right(arm: ArmFound) -> str:
+def _right(arm: ArmResults) -> str:
     if arm.accuracy is None:
         return "not scored"
     return f"{share(arm.accuracy.estimate)} (95% interval {between(arm.accuracy)})"
 
 
-def _took(arm: ArmFound) -> str:
+def _took(arm: ArmResults) -> str:
     spent = "" if arm.generated is None else f" and {arm.generated.estimate:.1f} generated tokens a question"
     took = "seconds that are not known" if arm.latency is None else formatting.duration(arm.latency.estimate)
     return f"{took}{spent}{f', {arm.kind}' if arm.kind else ''}"
 
 
-def _fastest(task: TaskFound, results: Findings) -> str:
+def _fastest(task: TaskResults, results: RunResults) -> str:
     shown = [each for each in task.differences if each.family == "arms" and each.not_worse.shown]
     quicker = [(each.times_faster, each.arm) for each in shown if each.times_faster and each.times_faster.estimate > 1]
     margin = f"{100 * results.margin:g} point{'' if results.margin == 0.01 else 's'}"
@@ -278,7 +278,7 @@ def _cards(each: Difference) -> str:
     )
 
 
-def _unfinished(task: TaskFound) -> str | None:
+def _unfinished(task: TaskResults) -> str | None:
     absent = {arm.arm: task.items - arm.answered - arm.unresolved for arm in task.arms.values()}
     lacking = {arm: count for arm, count in absent.items() if count > 0}
     unknown = [

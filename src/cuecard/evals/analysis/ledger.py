@@ -1,8 +1,8 @@
-"""The ledger: what every route spent on every model, mode and stage, from stored answers; every total equals its parts.
+"""The ledger: spending by route, model, mode and stage, from stored answers; every total equals its parts.
 
 A call is divided at its first token: the prompt is computed before it (prefill), the rest is decode. Calls that warm or
 score have one stage. Seconds of a stage are the model's, so calls that ran at once count twice; seconds of an answer
-are the asker's, divided into those in which some call ran and those in which none did.
+are those of the request, divided into those in which some call ran and those in which none did.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cuecard.domain.outcome import Route
 Record = Mapping[str, Any]
 STAGES = ("prefill", "decode", "score", "weigh", "warm")
 _NEAR_S = 1e-6
-_LOST = (FinishReason.CANCELLED, FinishReason.ERROR)
+LOST = (FinishReason.CANCELLED, FinishReason.ERROR)
 
 
 class LedgerError(CuecardError):
@@ -49,15 +49,15 @@ class Price:
             raise BadInput(f"{text!r} is no price", "write MODEL=PROMPT,COMPLETION per million tokens") from None
         return model, cls(prompt, completion, *cached)
 
-    def of(self, spent: Spent) -> float:
-        """Prompt tokens of which nobody counted the cached ones cost the full price."""
+    def of(self, spent: Spending) -> float:
+        """Prompt tokens whose cached part is unknown cost the full price."""
         fresh = spent.computed_tokens + spent.unseen_tokens
         cached = self.prompt if self.cached is None else self.cached
         return (fresh * self.prompt + spent.cached_tokens * cached + spent.completion_tokens * self.completion) / 1e6
 
 
 def watts(text: str) -> tuple[str, float]:
-    """A model and what it draws while it works, from MODEL=WATTS. Raises BadInput."""
+    """A model and its power while it works, from MODEL=WATTS. Raises BadInput."""
     model, _, number = text.rpartition("=")
     try:
         drawn = float(number)
@@ -69,11 +69,11 @@ def watts(text: str) -> tuple[str, float]:
 
 
 @dataclass(frozen=True)
-class Spent:
-    """What was spent; adds up. Prompt tokens are cached, computed, or `unseen` where nobody counted the cached ones.
+class Spending:
+    """Calls, tokens and seconds, which add up. Prompt tokens are cached, computed, or `unseen`: cached part unknown.
 
-    `wasted_tokens` are those of the computed, unseen and completion tokens whose call was cancelled or failed, so that
-    nobody used them. `uncounted` calls gave no token counts at all: their tokens are in none of the sums.
+    `wasted_tokens` are those of the computed, unseen and completion tokens whose call was cancelled or failed and
+    whose result is not used. `uncounted` calls gave no token counts at all: their tokens are in none of the sums.
     """
 
     calls: int = 0
@@ -88,13 +88,13 @@ class Spent:
     wasted_tokens: int = 0
     seconds: float = 0.0
 
-    def __add__(self, other: Spent) -> Spent:
-        return Spent(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(Spent)))
+    def __add__(self, other: Spending) -> Spending:
+        return Spending(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(Spending)))
 
 
 @dataclass(frozen=True)
-class Row:
-    """What one route spent in one stage of one mode of one model; price and energy are None where none is given.
+class LedgerRow:
+    """Spending of one route in one stage of one mode of one model; price and energy are None where none is given.
 
     `energy_j`, joules, is estimated: the model's stated power times its seconds of work.
     """
@@ -103,14 +103,14 @@ class Row:
     model: str
     mode: str
     stage: str
-    spent: Spent
+    spent: Spending
     price: float | None
     energy_j: float | None
 
 
 @dataclass(frozen=True)
-class Answers:
-    """The answers of one route, in the asker's seconds: those in which a call ran, and those in which none did."""
+class RouteTotals:
+    """The answers of one route, in seconds of the request: those in which a call ran, and those in which none did."""
 
     route: str
     answers: int
@@ -121,11 +121,11 @@ class Answers:
 
 @dataclass(frozen=True)
 class Ledger:
-    """All rows of one arm (or of what else the records were chosen by), and its routes."""
+    """All rows of a set of records, usually of one arm, and its routes."""
 
-    rows: tuple[Row, ...]
-    routes: tuple[Answers, ...]
-    total: Spent
+    rows: tuple[LedgerRow, ...]
+    routes: tuple[RouteTotals, ...]
+    total: Spending
     price: float | None
     """None as soon as one model that was called has none: a part of a price is no price."""
     energy_j: float | None
@@ -133,12 +133,12 @@ class Ledger:
     answers: int
     latency_s: float
 
-    def by(self, what: str) -> dict[str, Spent]:
+    def by(self, what: str) -> dict[str, Spending]:
         """Sums over all but one of route, model, mode, stage."""
-        sums: dict[str, Spent] = {}
+        sums: dict[str, Spending] = {}
         for row in self.rows:
             name = getattr(row, what)
-            sums[name] = sums.get(name, Spent()) + row.spent
+            sums[name] = sums.get(name, Spending()) + row.spent
         return sums
 
     def as_object(self) -> dict[str, Any]:
@@ -169,14 +169,14 @@ def ledger(
     """
     kept = list(records)
     _check_answers(kept, questions)
-    prices, powers, sums = prices or {}, powers or {}, dict[tuple[str, str, str, str], Spent]()
+    prices, powers, sums = prices or {}, powers or {}, dict[tuple[str, str, str, str], Spending]()
     for record in kept:
         for call in record["calls"]:
             for stage, spent in stages(call, record):
                 key = (route_of(record), call["model"], call["mode"], stage)
-                sums[key] = sums.get(key, Spent()) + spent
+                sums[key] = sums.get(key, Spending()) + spent
     rows = tuple(
-        Row(
+        LedgerRow(
             *key,
             spent,
             prices[key[1]].of(spent) if key[1] in prices else None,
@@ -189,7 +189,7 @@ def ledger(
     made = Ledger(
         rows,
         tuple(_route(route, kept) for route in sorted({route_of(record) for record in kept})),
-        sum((row.spent for row in rows), Spent()),
+        sum((row.spent for row in rows), Spending()),
         math.fsum(known) if len(known) == len(rows) else None,
         math.fsum(drawn) if len(drawn) == len(rows) and powers else None,
         len(kept),
@@ -199,8 +199,8 @@ def ledger(
     return made
 
 
-def stages(call: Record, record: Record) -> Iterator[tuple[str, Spent]]:
-    """What a call spent, by stage. Raises LedgerError where the call contradicts itself."""
+def stages(call: Record, record: Record) -> Iterator[tuple[str, Spending]]:
+    """The spending of a call, by stage. Raises LedgerError where the call contradicts itself."""
     start, first, end = call["start_s"], call.get("first_token_s"), call["end_s"]
     prompt, cached, completion = (call.get(f"{name}_tokens") for name in ("prompt", "cached", "completion"))
     reasoning = call.get("reasoning_tokens") or 0
@@ -209,9 +209,9 @@ def stages(call: Record, record: Record) -> Iterator[tuple[str, Spent]]:
     _must(end <= _latency_s(record) + _NEAR_S, record, "a call ends after its answer")
     _must((cached or 0) <= (prompt or 0), record, "more prompt tokens are cached than there are")
     _must(reasoning <= (completion or 0), record, "more tokens are reasoning than were generated")
-    lost = call["finish_reason"] in _LOST
+    lost = call["finish_reason"] in LOST
     fresh = (prompt or 0) - (cached or 0)
-    read = Spent(
+    read = Spending(
         calls=1,
         uncounted=int(prompt is None and completion is None),
         prompt_tokens=prompt or 0,
@@ -221,7 +221,7 @@ def stages(call: Record, record: Record) -> Iterator[tuple[str, Spent]]:
         wasted_tokens=fresh if lost else 0,
         seconds=(end if first is None else first) - start,
     )
-    written = Spent(
+    written = Spending(
         completion_tokens=completion or 0,
         reasoning_tokens=reasoning,
         wasted_tokens=(completion or 0) if lost else 0,
@@ -248,8 +248,8 @@ def check(made: Ledger, records: Sequence[Record], prices: Mapping[str, Price], 
     total = made.total
     _equal("prompt tokens", total.prompt_tokens, total.cached_tokens + total.computed_tokens + total.unseen_tokens)
     for what in ("route", "model", "mode", "stage"):
-        parts = sum(made.by(what).values(), Spent())
-        for field in fields(Spent):
+        parts = sum(made.by(what).values(), Spending())
+        for field in fields(Spending):
             _equal(f"{field.name} by {what}", getattr(total, field.name), getattr(parts, field.name))
     _equal("answers by route", made.answers, sum(route.answers for route in made.routes))
     _equal("seconds by route", made.latency_s, math.fsum(route.latency_s for route in made.routes))
@@ -282,12 +282,12 @@ def _check_answers(records: Sequence[Record], questions: int | None) -> None:
         raise LedgerError(f"{questions} questions have {len(records)} answers")
 
 
-def _route(route: str, records: Sequence[Record]) -> Answers:
+def _route(route: str, records: Sequence[Record]) -> RouteTotals:
     own = [record for record in records if route_of(record) == route]
     latency_s = math.fsum(_latency_s(record) for record in own)
     busy_s = math.fsum(_busy_s(record["calls"]) for record in own)
     idle_s = math.fsum(_latency_s(record) - _busy_s(record["calls"]) for record in own)
-    return Answers(route, len(own), latency_s, busy_s, idle_s)
+    return RouteTotals(route, len(own), latency_s, busy_s, idle_s)
 
 
 def _busy_s(calls: Iterable[Record]) -> float:

@@ -1,1 +1,0 @@
-"""A run's totals by task and arm, refused where they do not add up."""
