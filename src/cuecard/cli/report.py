@@ -89,7 +89,7 @@ def _evaluation(
             task.task: examples.most_telling(known[task.task], [arm.arm for arm in task.plain], questions)
             for task in found.tasks
         },
-        examples.rows(about["config"], store),
+        examples.rows(store),
         store.image,
         facts(about),
     )
