@@ -17,7 +17,7 @@ from cuecard.demo import boards
 from cuecard.domain.call import Mode
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.latency.analysis.latency_model import plainest, read_all
-from cuecard.latency.simulate.simulation import Profiles, Way, Workload, outcomes
+from cuecard.latency.simulate.simulation import Profiles, RequestSize, Way, outcomes
 from cuecard.models.base import Model
 from cuecard.strategies.policy import Policy, Schedule
 from cuecard.strategies.run import answer
@@ -35,7 +35,7 @@ def estimated_s(profiles: Profiles, strategy: str, schedule: Schedule, live: Out
     asked = [call for call in live.calls if call.mode in (Mode.SHORT, Mode.REASON) and not call.cancelled]
     spoken = next((call for call in asked if call.mode is Mode.REASON), asked[0])
     reasoning = spoken.usage.reasoning_tokens or 0
-    work = Workload(VISUAL, asked[0].usage.prompt_tokens or 0, (spoken.usage.completion_tokens or 1) - reasoning)
+    work = RequestSize(VISUAL, asked[0].usage.prompt_tokens or 0, (spoken.usage.completion_tokens or 1) - reasoning)
     route = live.route if live.route in (Route.AGREED, Route.CONFIRMED) else Route.TRANSFERRED
     (outcome,) = outcomes(profiles, work, [Way(strategy, schedule, reasoning, route)])
     return outcome.total_s

@@ -56,7 +56,7 @@ def test_an_interrupted_profile_keeps_what_it_has(tmp_path: Path, monkeypatch: p
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(profiles.Measuring, "_measure", interrupted)
+    monkeypatch.setattr(profiles.InProcessMeasurement, "_measure", interrupted)
     ended = invoked(*TINY, str(tmp_path / "p"))
     assert ended.exit_code == 130
     assert "goes on from there" in ended.stderr

@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from cuecard.latency.analysis.latency_model import profile_of
-from cuecard.latency.readings import Asked, Point, Reading, Readings
+from cuecard.latency.readings import Point, ProfileConfig, Reading, Readings
 
 SMALL = {
     "fixed_s": 0.012,
@@ -31,7 +31,9 @@ SIZES, OUTPUTS = (128, 448, 1024), (1, 8, 32, 128)
 def profiled(path: Path, noise: float = 0.0, outliers: float = 0.0, **settings: Any) -> Path:
     """A profile's directory: three rounds over three image sizes and four output lengths."""
     models: Mapping[str, Mapping[str, float]] = settings.get("models", MODELS)
-    asked = Asked({"source": "in-process", "models": {name: {} for name in models}, "grid": {}}, {"machine": MACHINE})
+    asked = ProfileConfig(
+        {"source": "in-process", "models": {name: {} for name in models}, "grid": {}}, {"machine": MACHINE}
+    )
     with Readings(path, asked) as held:
         for reading in made(models, Random(7), noise, outliers, settings.get("outputs", OUTPUTS)):
             held.append(reading)

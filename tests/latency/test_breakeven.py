@@ -19,12 +19,12 @@ from cuecard.domain.outcome import Route
 from cuecard.latency.analysis import fit
 from cuecard.latency.analysis.latency_model import Fit, profile_of
 from cuecard.latency.simulate import breakeven
-from cuecard.latency.simulate.breakeven import Asked, tokens_alone
+from cuecard.latency.simulate.breakeven import BreakEvenQuery, tokens_alone
 from cuecard.latency.simulate.costs import TRANSFER, Costs
-from cuecard.latency.simulate.simulation import Chances, Way, Workload, outcomes
+from cuecard.latency.simulate.simulation import Chances, RequestSize, Way, outcomes
 from cuecard.strategies.policy import Schedule
 
-WORK = Workload(visual=196, prompt=240, answer=4)
+WORK = RequestSize(visual=196, prompt=240, answer=4)
 PROFILES = {"small": profile_of(SMALL), "large": profile_of(LARGE)}
 
 
@@ -37,7 +37,7 @@ def fits() -> tuple[Fit, Fit]:
 
 @cache
 def found() -> breakeven.PairBreakEven:
-    return breakeven.pair(*fits(), Asked(WORK, 0.86, 0.4, (1, 8, 64, 256), 22, (16, 1024)))
+    return breakeven.pair(*fits(), BreakEvenQuery(WORK, 0.86, 0.4, (1, 8, 64, 256), 22, (16, 1024)))
 
 
 @pytest.mark.parametrize("output", [2, 16, 300])
@@ -117,7 +117,7 @@ def test_break_even_points_come_back_from_their_file_as_they_were(tmp_path: Path
 def test_models_of_different_batches_are_not_compared() -> None:
     small, large = fits()
     with pytest.raises(BadInput, match="different batches"):
-        breakeven.pair(replace(small, setting={"batch": 8}), large, Asked(WORK))
+        breakeven.pair(replace(small, setting={"batch": 8}), large, BreakEvenQuery(WORK))
 
 
 def test_the_command_fits_what_is_not_fitted_yet_and_writes_beside_the_readings(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from cuecard.domain.errors import BadInput
 from cuecard.latency import readings
 from cuecard.latency.analysis import fit, latency_model
 from cuecard.latency.analysis.latency_model import profile_of
-from cuecard.latency.readings import Asked, Point, Reading, Readings
+from cuecard.latency.readings import Point, ProfileConfig, Reading, Readings
 
 
 def test_without_noise_the_fit_is_what_made_the_readings(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_one_output_length_is_refused_with_what_to_do(tmp_path: Path) -> None:
 
 
 def test_warm_up_and_failed_requests_are_left_out(tmp_path: Path) -> None:
-    with Readings(tmp_path, Asked({"models": {"a": {}}})) as held:
+    with Readings(tmp_path, ProfileConfig({"models": {"a": {}}})) as held:
         for reading in made({"a": SMALL}, Random(1), 0.0, 0.0, (1, 8, 32, 128)):
             held.append(reading)
             held.append(replace(reading, warmup=True, parts_s={"decode": 9.0}, total_s=9.0))
@@ -81,7 +81,7 @@ def test_few_points_are_not_followed_into_their_noise(tmp_path: Path) -> None:
 
 
 def test_readings_of_a_server_are_fitted_by_their_first_token(tmp_path: Path) -> None:
-    with Readings(tmp_path, Asked({"models": {"served": {}}})) as held:
+    with Readings(tmp_path, ProfileConfig({"models": {"served": {}}})) as held:
         for prompt in (100, 400, 1600):
             for output in (8, 64):
                 parts = {"queue": 0.5, "ttft": 0.05 + 1e-4 * prompt, "decode": 0.01 * (output - 1), "tail": 0.002}
@@ -93,7 +93,7 @@ def test_readings_of_a_server_are_fitted_by_their_first_token(tmp_path: Path) ->
 
 
 def test_each_setting_has_a_fit_of_its_own_and_a_file_named_by_it(tmp_path: Path) -> None:
-    with Readings(tmp_path, Asked({"models": {"org/a": {}}})) as held:
+    with Readings(tmp_path, ProfileConfig({"models": {"org/a": {}}})) as held:
         for reading in made({"org/a": SMALL}, Random(1), 0.0, 0.0, (1, 8, 32)):
             held.append(reading)
             held.append(replace(reading, point=replace(reading.point, batch=8)))
@@ -127,7 +127,7 @@ def test_the_parts_of_a_call_add_up_to_the_call(tmp_path: Path) -> None:
 
 
 def test_a_profile_with_nothing_but_warm_up_is_refused(tmp_path: Path) -> None:
-    Readings(tmp_path, Asked({"models": {}})).close()
+    Readings(tmp_path, ProfileConfig({"models": {}})).close()
     with pytest.raises(BadInput, match="no readings"):
         fit.fits(tmp_path)
     assert readings.is_profile(tmp_path)

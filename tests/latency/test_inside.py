@@ -17,12 +17,12 @@ from cuecard.latency.inside import profile as profiles
 from cuecard.latency.inside.attribution import LostTime, Watch
 from cuecard.latency.inside.checkpoint import TooBig, loaded, plans
 from cuecard.latency.inside.device import datasheet
-from cuecard.latency.inside.profile import Wish, profile
+from cuecard.latency.inside.profile import InProcessProfile, profile
 from cuecard.latency.inside.request import Runner
-from cuecard.latency.progress import End
+from cuecard.latency.progress import ProfileEnd
 
 CPU = torch.device("cpu")
-TINY = Wish(["qwen3-vl-tiny"], Grid((1, 3), (64,), text_tokens=(8,)), random=True, repeats=2)
+TINY = InProcessProfile(["qwen3-vl-tiny"], Grid((1, 3), (64,), text_tokens=(8,)), random=True, repeats=2)
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profiles, "probe", lambda *_: {"device": "cpu", "dtypes": {}})
 
 
-def profiled(wish: Wish, out: Path) -> End:
+def profiled(wish: InProcessProfile, out: Path) -> ProfileEnd:
     return profile(wish, out, {"date": "2026-11-25"}, lambda progress: None)
 
 
@@ -76,14 +76,14 @@ def test_a_profile_stores_every_component_of_every_reading(tmp_path: Path) -> No
 
 
 def test_rounds_turn_and_models_alternate(tmp_path: Path) -> None:
-    wish = Wish(["demo-small", "demo-large"], Grid((1, 2), (64,), text_tokens=(8,)), repeats=2)
+    wish = InProcessProfile(["demo-small", "demo-large"], Grid((1, 2), (64,), text_tokens=(8,)), repeats=2)
     profiled(wish, tmp_path)
     order = [(r.round, r.model, r.point.output_tokens) for r in readings.read(tmp_path) if not r.warmup]
     assert [each[1:] for each in order[4:]] == [each[1:] for each in order[:4]][::-1]
 
 
 def test_a_profile_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    late = profiled(Wish(**{**vars(TINY), "max_s": 0.0}), tmp_path)
+    late = profiled(InProcessProfile(**{**vars(TINY), "max_s": 0.0}), tmp_path)
     assert late.out_of_time
     assert profiled(TINY, tmp_path).readings == 6 - late.readings + (1 if late.readings else 0)
     again = profiled(TINY, tmp_path)
@@ -95,11 +95,11 @@ def test_a_profile_goes_on_where_it_stopped(tmp_path: Path) -> None:
 def test_another_grid_is_refused_in_the_same_directory(tmp_path: Path) -> None:
     profiled(TINY, tmp_path)
     with pytest.raises(BadInput, match="holds another run"):
-        profiled(Wish(**{**vars(TINY), "grid": Grid((5,), (64,))}), tmp_path)
+        profiled(InProcessProfile(**{**vars(TINY), "grid": Grid((5,), (64,))}), tmp_path)
 
 
 def test_slices_are_timed_twice_and_estimate_the_whole(tmp_path: Path) -> None:
-    profiled(Wish(**{**vars(TINY), "layers": 2}), tmp_path)
+    profiled(InProcessProfile(**{**vars(TINY), "layers": 2}), tmp_path)
     timed = {(r.point.layers_timed, r.point.layers_total) for r in readings.read(tmp_path)}
     assert timed == {(1, 4), (2, 4)}
     assert len(measured.usable(tmp_path)) == 4
@@ -152,10 +152,10 @@ def test_a_language_model_is_timed_and_has_no_image(tmp_path: Path) -> None:
         num_key_value_heads=1, head_dim=16,
     )  # fmt: skip
     config.save_pretrained(tmp_path / "text")
-    wish = Wish([str(tmp_path / "text")], Grid((2,), (None,), text_tokens=(8,)), random=True, repeats=1)
+    wish = InProcessProfile([str(tmp_path / "text")], Grid((2,), (None,), text_tokens=(8,)), random=True, repeats=1)
     profiled(wish, tmp_path / "p")
     assert all("vision" not in each.parts_s for each in readings.read(tmp_path / "p"))
-    seeing = Wish(**{**vars(wish), "grid": Grid((2,), (64,))})
+    seeing = InProcessProfile(**{**vars(wish), "grid": Grid((2,), (64,))})
     with pytest.raises(BadInput, match="no images"):
         profiled(seeing, tmp_path / "q")
 
@@ -219,7 +219,7 @@ def test_a_known_gpu_has_a_datasheet_and_a_longer_name_is_not_taken_for_a_shorte
 def test_what_does_not_fit_is_refused_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profiles, "free_bytes", lambda device: 20 << 30)
     monkeypatch.setattr(profiles, "loaded", lambda *_: pytest.fail("it was loaded"))
-    wish = Wish(["qwen3-vl-2b", "qwen3-vl-8b"], Grid((8,), (448,)), random=True, dtypes=["bfloat16"])
+    wish = InProcessProfile(["qwen3-vl-2b", "qwen3-vl-8b"], Grid((8,), (448,)), random=True, dtypes=["bfloat16"])
     with pytest.raises(TooBig, match=r"qwen3-vl-8b 1[789]\.\d GB"):
         profiled(wish, tmp_path / "p")
     assert not (tmp_path / "p").exists()
@@ -228,20 +228,20 @@ def test_what_does_not_fit_is_refused_before_anything_is_made(tmp_path: Path, mo
 @pytest.mark.parametrize(
     ("wish", "said"),
     [
-        (Wish(["qwen3-vl-2b"], TINY.grid), "preset without weights"),
-        (Wish(["qwen3-vl-3b"], TINY.grid, random=True), "unknown model"),
-        (Wish(["demo-smal"], TINY.grid), "unknown model"),
-        (Wish(["http://localhost:1/v1#a"], TINY.grid), "does not run in this process"),
-        (Wish(["demo-small"], TINY.grid, dtypes=["int4"]), "unknown dtype"),
-        (Wish(["demo-small"], TINY.grid, device="abacus"), "no device 'abacus'"),
-        (Wish(["demo-small"], TINY.grid, device="cuda:77"), "no device 'cuda:77'"),
-        (Wish(["demo-small", "demo-small"], TINY.grid), "same name"),
-        (Wish(["demo-small"], TINY.grid, layers=2), "not run in slices"),
-        (Wish(["qwen3-vl-2b"], TINY.grid, random=True, layers=4), "too thin"),
-        (Wish(["demo-small"], Grid((5000,), (64,))), "more than demo-small reads at once"),
+        (InProcessProfile(["qwen3-vl-2b"], TINY.grid), "preset without weights"),
+        (InProcessProfile(["qwen3-vl-3b"], TINY.grid, random=True), "unknown model"),
+        (InProcessProfile(["demo-smal"], TINY.grid), "unknown model"),
+        (InProcessProfile(["http://localhost:1/v1#a"], TINY.grid), "does not run in this process"),
+        (InProcessProfile(["demo-small"], TINY.grid, dtypes=["int4"]), "unknown dtype"),
+        (InProcessProfile(["demo-small"], TINY.grid, device="abacus"), "no device 'abacus'"),
+        (InProcessProfile(["demo-small"], TINY.grid, device="cuda:77"), "no device 'cuda:77'"),
+        (InProcessProfile(["demo-small", "demo-small"], TINY.grid), "same name"),
+        (InProcessProfile(["demo-small"], TINY.grid, layers=2), "not run in slices"),
+        (InProcessProfile(["qwen3-vl-2b"], TINY.grid, random=True, layers=4), "too thin"),
+        (InProcessProfile(["demo-small"], Grid((5000,), (64,))), "more than demo-small reads at once"),
     ],
 )
-def test_what_cannot_be_profiled_is_refused_in_one_line(wish: Wish, said: str, tmp_path: Path) -> None:
+def test_what_cannot_be_profiled_is_refused_in_one_line(wish: InProcessProfile, said: str, tmp_path: Path) -> None:
     with pytest.raises(CuecardError, match=said):
         profiled(wish, tmp_path / "p")
     assert not (tmp_path / "p").exists()

@@ -10,9 +10,11 @@ import pytest
 
 from cuecard.domain.errors import BadInput
 from cuecard.latency import readings
-from cuecard.latency.readings import Asked, Point, Reading, Readings
+from cuecard.latency.readings import Point, ProfileConfig, Reading, Readings
 
-ASKED = Asked({"source": "in-process", "models": {"a": {}}, "grid": {"output_tokens": [1, 8]}}, {"date": "2026-11-25"})
+ASKED = ProfileConfig(
+    {"source": "in-process", "models": {"a": {}}, "grid": {"output_tokens": [1, 8]}}, {"date": "2026-11-25"}
+)
 POINT = Point(batch=1, image_px=128, output_tokens=8, dtype="float32")
 READING = Reading(
     model="a",
@@ -87,7 +89,7 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
 
 def test_another_configuration_is_refused_with_what_differs(tmp_path: Path) -> None:
     Readings(tmp_path, ASKED).close()
-    other = Asked({**ASKED.config, "grid": {"output_tokens": [1, 16]}})
+    other = ProfileConfig({**ASKED.config, "grid": {"output_tokens": [1, 16]}})
     with pytest.raises(BadInput, match=r"grid\.output_tokens"):
         Readings(tmp_path, other)
     Readings(tmp_path, ASKED).close()

@@ -10,7 +10,7 @@ import pytest
 from cuecard.domain.errors import BrokenStream
 from cuecard.latency.readings import Point, Reading
 from cuecard.latency.server.client import Raw
-from cuecard.latency.server.events import Heard, heard
+from cuecard.latency.server.events import StreamEvents, stream_events
 from cuecard.latency.server.metrics import Spread, figures, spread
 from cuecard.models.openai.response_body import StreamError
 
@@ -36,7 +36,7 @@ def stream(*chunks: tuple[float, bytes], sent_s: float = 100.0) -> Raw:
     return raw
 
 
-def reading(told: Heard, end_s: float, queue_s: float = 0.0) -> Reading:
+def reading(told: StreamEvents, end_s: float, queue_s: float = 0.0) -> Reading:
     counts = {"output_tokens": told.usage.completion_tokens or 0}
     return Reading(
         "m", "server", 0, 0, False, Point(), {"queue": queue_s}, queue_s + end_s, counts, events=told.events,
@@ -56,7 +56,7 @@ REASONED = stream(
 
 
 def test_every_metric_is_as_its_tool_defines_it() -> None:
-    found = figures(reading(heard(REASONED), 0.42, queue_s=0.5))
+    found = figures(reading(stream_events(REASONED), 0.42, queue_s=0.5))
     assert found["queue"] == [0.5]
     assert found["TTFT"] == pytest.approx([0.21])
     assert found["TTFT, vLLM"] == pytest.approx([0.20])
@@ -72,8 +72,13 @@ def test_every_metric_is_as_its_tool_defines_it() -> None:
 
 
 def test_the_tokens_of_bundles_are_told_by_a_running_count_and_by_nothing_else() -> None:
-    assert [tokens for _, kind, tokens in heard(REASONED).events if kind in ("reasoning", "answer")] == [1, 2, 1, 2]
-    bundled = heard(stream((0.1, event({"content": "one two"})), (0.2, event(None, total=4)), (0.2, DONE)))
+    assert [tokens for _, kind, tokens in stream_events(REASONED).events if kind in ("reasoning", "answer")] == [
+        1,
+        2,
+        1,
+        2,
+    ]
+    bundled = stream_events(stream((0.1, event({"content": "one two"})), (0.2, event(None, total=4)), (0.2, DONE)))
     assert [tokens for *_, tokens in bundled.events] == [None, None, None]
     assert bundled.usage.completion_tokens == 4
 
@@ -81,11 +86,11 @@ def test_the_tokens_of_bundles_are_told_by_a_running_count_and_by_nothing_else()
 @pytest.mark.parametrize("total", [2, 3])
 def test_without_a_running_count_as_many_events_as_tokens_are_one_each_save_an_end_without_text(total: int) -> None:
     chunks = [(0.1, event({"content": "one"})), (0.2, event({"content": " two"})), (0.3, event(None, total=total))]
-    assert [tokens for *_, tokens in heard(stream(*chunks)).events] == [1, 1, None]
+    assert [tokens for *_, tokens in stream_events(stream(*chunks)).events] == [1, 1, None]
 
 
 def test_tokens_without_text_are_tokens_where_the_server_counts_them() -> None:
-    told = heard(stream((0.1, event({"content": ""}, 1)), (0.2, event({"content": "é"}, 2)), (0.2, DONE)))
+    told = stream_events(stream((0.1, event({"content": ""}, 1)), (0.2, event({"content": "é"}, 2)), (0.2, DONE)))
     assert [kind for _, kind, _ in told.events] == ["silent", "answer", "done"]
     assert figures(reading(told, 0.2))["TTFT"] == pytest.approx([0.1])
     assert told.first_answer_s == pytest.approx(0.2)
@@ -94,7 +99,7 @@ def test_tokens_without_text_are_tokens_where_the_server_counts_them() -> None:
 def test_bytes_may_be_cut_anywhere() -> None:
     whole = event({"content": "é"}) + event({"content": " two"}) + event(None, total=2) + DONE
     pieces = [(0.1 + at / 1000, whole[at : at + 1]) for at in range(len(whole))]
-    told, at_once = heard(stream(*pieces)), heard(stream((0.1, whole)))
+    told, at_once = stream_events(stream(*pieces)), stream_events(stream((0.1, whole)))
     assert [kind for _, kind, _ in told.events] == [kind for _, kind, _ in at_once.events]
     assert told.events[0][0] == pytest.approx(0.1 + (len(event({"content": "é"})) - 1) / 1000)
 
@@ -112,14 +117,16 @@ def test_the_first_token_of_the_answer_comes_behind_reasoning_that_is_marked(
     texts: list[str], first: float | None
 ) -> None:
     chunks = [(place / 10, event({"content": text})) for place, text in enumerate(texts)]
-    assert heard(stream(*chunks, (1.0, DONE))).first_answer_s == (None if first is None else pytest.approx(first))
+    assert stream_events(stream(*chunks, (1.0, DONE))).first_answer_s == (
+        None if first is None else pytest.approx(first)
+    )
 
 
 def test_a_stream_without_a_token_and_one_with_an_error_are_no_answers() -> None:
     with pytest.raises(BrokenStream, match="no token"):
-        heard(stream((0.1, event(ROLE)), (0.2, DONE)))
+        stream_events(stream((0.1, event(ROLE)), (0.2, DONE)))
     with pytest.raises(StreamError):
-        heard(stream((0.1, event({"content": "a"})), (0.2, b'data: {"error": {"message": "engine died"}}\n\n')))
+        stream_events(stream((0.1, event({"content": "a"})), (0.2, b'data: {"error": {"message": "engine died"}}\n\n')))
 
 
 def test_percentiles_are_between_values_as_numpy_has_them() -> None:
@@ -134,7 +141,7 @@ def test_percentiles_are_between_values_as_numpy_has_them() -> None:
 
 
 def test_requests_that_failed_are_counted_and_left_out() -> None:
-    good = reading(heard(REASONED), 0.42)
+    good = reading(stream_events(REASONED), 0.42)
     bad = Reading("m", "server", 0, 1, False, Point(), {"queue": 0.0}, 9.0, error="it broke off")
     found = spread([good, bad])
     assert found is not None

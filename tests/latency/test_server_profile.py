@@ -21,10 +21,10 @@ from cuecard.cli import app
 from cuecard.cli.latency.server import show
 from cuecard.domain.errors import BadInput, ModelError, ModelRefused, ModelUnreachable, Unsupported
 from cuecard.latency import readings
-from cuecard.latency.progress import End
-from cuecard.latency.server.client import Client
+from cuecard.latency.progress import ProfileEnd
+from cuecard.latency.server.client import TimedClient
 from cuecard.latency.server.metrics import DEFINITIONS, served
-from cuecard.latency.server.profile import Wish, profile
+from cuecard.latency.server.profile import ServerProfile, profile
 from cuecard.models.spec import Served
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion, Count, Cut, HttpError, Pace, Received, Reply, Stall
@@ -33,9 +33,9 @@ SAYS = Completion("four five six", reasoning="one two three", thinks=True, pace=
 MACHINE = {"date": "2026-11-25"}
 
 
-async def profiled(url: str, out: Path, **more: Any) -> End:
+async def profiled(url: str, out: Path, **more: Any) -> ProfileEnd:
     asked = {"output_tokens": (1, 6), "image_px": (None, 64), "requests": 3, "repeats": 2, "precision": 1e-9}
-    wish = Wish([Served(url, "mock")], **{**asked, "chance": Random(5), **more})
+    wish = ServerProfile([Served(url, "mock")], **{**asked, "chance": Random(5), **more})
     return await profile(wish, out, MACHINE, lambda progress: None)
 
 
@@ -69,7 +69,7 @@ async def test_the_mock_server_tells_what_it_sent_and_never_before_it_was_due() 
     pace = Pace(first_s=0.01, token_s=0.002, stalls_s={3: 0.02}, bundle=2)
     server = MockServer([replace(SAYS, pace=pace)])
     async with server as url:
-        client = Client(url, None, 10.0)
+        client = TimedClient(url, None, 10.0)
         assert (
             await client.ask(b'{"model": "mock", "stream": true, "messages": [{"role": "user", "content": "a"}]}')
         ).error is None
@@ -184,7 +184,9 @@ async def test_what_cannot_be_profiled_is_said_at_once(tmp_path: Path) -> None:
         await profiled("http://127.0.0.1:9/v1", tmp_path)
     async with MockServer([SAYS]) as url:
         with pytest.raises(BadInput, match="the same name"):
-            await profile(Wish([Served(url, "mock")] * 2, (1,), (None,)), tmp_path, MACHINE, lambda progress: None)
+            await profile(
+                ServerProfile([Served(url, "mock")] * 2, (1,), (None,)), tmp_path, MACHINE, lambda progress: None
+            )
     assert not readings.is_profile(tmp_path)
 
 

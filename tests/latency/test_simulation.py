@@ -8,16 +8,16 @@ from made_up import LARGE, SMALL
 from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import LatencyKind, Route
 from cuecard.latency.analysis.latency_model import profile_of
-from cuecard.latency.simulate.simulation import Chances, Way, Workload, outcomes
+from cuecard.latency.simulate.simulation import Chances, RequestSize, Way, outcomes
 from cuecard.strategies.policy import Schedule
 
 PROFILES = {"small": profile_of(SMALL), "large": profile_of(LARGE)}
-WORK = Workload(visual=196, prompt=240, answer=4)
+WORK = RequestSize(visual=196, prompt=240, answer=4)
 
 
 @pytest.mark.parametrize("role", ["small", "large"])
-@pytest.mark.parametrize("work", [WORK, Workload(0, 44, 1), Workload(1024, 1100, 16)])
-def test_a_model_alone_costs_one_call_of_its_profile(role: str, work: Workload) -> None:
+@pytest.mark.parametrize("work", [WORK, RequestSize(0, 44, 1), RequestSize(1024, 1100, 16)])
+def test_a_model_alone_costs_one_call_of_its_profile(role: str, work: RequestSize) -> None:
     short, reason = outcomes(PROFILES, work, [Way(f"short:{role}"), Way(f"reason:{role}", reasoning=50)])
     assert short.total_s == pytest.approx(PROFILES[role].call_s(work.visual, work.prompt, work.answer))
     assert reason.total_s == pytest.approx(PROFILES[role].call_s(work.visual, work.prompt, 50 + work.answer))
@@ -65,4 +65,4 @@ def test_routes_of_mutual_verification_sum_to_one() -> None:
 
 def test_a_prompt_that_has_no_room_for_its_question_is_refused() -> None:
     with pytest.raises(BadInput, match="a prompt of 200 tokens"):
-        Workload(visual=196, prompt=200)
+        RequestSize(visual=196, prompt=200)

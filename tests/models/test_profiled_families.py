@@ -10,7 +10,7 @@ import pytest
 from cuecard.latency import readings
 from cuecard.latency.grid import Grid
 from cuecard.latency.inside import profile as profiles
-from cuecard.latency.inside.profile import Wish, profile
+from cuecard.latency.inside.profile import InProcessProfile, profile
 
 SEEING = {"qwen3_vl": "fused", "qwen2_5_vl": "fused", "llava": "fused", "idefics3": "sdpa", "gemma3": "sdpa"}
 """Families, and how their tokens are decoded when nothing is said."""
@@ -22,7 +22,12 @@ def test_every_family_has_all_parts_and_exact_counts(
 ) -> None:
     monkeypatch.setattr(profiles, "probe", lambda *_: {})
     grid = Grid((3,), (64,), text_tokens=(8,), cached_text_tokens=(None, 4), batch=(1, 2))
-    profile(Wish([str(checkpoints(family))], grid, repeats=1), tmp_path, {"date": "2026-11-25"}, lambda progress: None)
+    profile(
+        InProcessProfile([str(checkpoints(family))], grid, repeats=1),
+        tmp_path,
+        {"date": "2026-11-25"},
+        lambda progress: None,
+    )
     made = [each for each in readings.read(tmp_path) if not each.warmup]
     assert len(made) == 4
     for each in made:

@@ -1,7 +1,7 @@
 """What is measured, in which order, and for how long: a grid, rounds that turn, readings until they are narrow.
 
 A round takes every point of every model once; the next round takes them in the opposite order (A B, B A), so that a
-drift of the machine falls on all alike. What is left of it is told by `drifts`.
+drift of the machine falls on all alike. `drifts` reports what is left of it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Grid:
     batch: tuple[int, ...] = (1,)
     attention: tuple[str, ...] = (USUAL,)
 
-    def told(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """For `profile.json`."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
 

@@ -2,7 +2,7 @@
 
 The values are those of the `config.json` of Qwen/Qwen3-VL-{2B,4B,8B,32B,30B-A3B}-Instruct on the Hugging Face hub,
 compared with torchtitan's table (2B, 8B, 30B-A3B: pytorch/torchtitan, torchtitan/experiments/qwen3_vl/__init__.py).
-`qwen3-vl-tiny` and `-tiny-deep` are nobody's: the same architecture at the sizes of the embedded pair, for any machine.
+`qwen3-vl-tiny` and `-tiny-deep` are unpublished: the same architecture at the sizes of the embedded pair.
 """
 
 from __future__ import annotations

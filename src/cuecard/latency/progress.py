@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Progress:
+class ProfileProgress:
     """How far a profile is, in readings (of a server: requests)."""
 
     done: int
@@ -17,7 +17,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class End:
+class ProfileEnd:
     """How a profile ended."""
 
     readings: int

@@ -77,7 +77,7 @@ class Reading:
     head_s: float | None = None
     """When the head of the answer came."""
     events: tuple[tuple[float, str, int | None], ...] | None = None
-    """Every event of the stream: when it came, what it brought (`server.events`), and how many tokens, where told."""
+    """Every event of the stream: its time, what it brought (`server.events`), and how many tokens, where reported."""
     first_answer_s: float | None = None
     """When the first token of the answer came, after the reasoning."""
     error: str | None = None
@@ -94,7 +94,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ProfileConfig:
     """What a profile is. `config` decides every reading, so a profile goes on only under the same one.
 
     `config` holds `source`, `models` (by name) and `grid`; `facts` the device, its probe, versions, date, command line.
@@ -107,7 +107,7 @@ class Asked:
 class Readings:
     """A profile opened for writing by this process alone. Raises BadInput (held, another profile), CannotStore."""
 
-    def __init__(self, path: Path, asked: Asked) -> None:
+    def __init__(self, path: Path, asked: ProfileConfig) -> None:
         self.path = path
         self.notes: list[str] = []
         """What was mended on opening."""
@@ -154,7 +154,7 @@ class Readings:
         return self._count.total()
 
     def close(self) -> None:
-        """Close the file; a full disk is told when it is written to, not here."""
+        """Close the file; a full disk is reported by the write, not here."""
         try:
             self._file.close()
         finally:
@@ -177,15 +177,15 @@ def is_profile(path: Path) -> bool:
 def about(path: Path) -> dict[str, Any]:
     """What `profile.json` says. Raises BadInput."""
     try:
-        told = json.loads((path / ABOUT).read_text(encoding="utf-8"))
-        version, _ = told["version"], told["config"]
+        data = json.loads((path / ABOUT).read_text(encoding="utf-8"))
+        version, _ = data["version"], data["config"]
     except FileNotFoundError:
         raise BadInput(f"{path} is not the directory of a profile", f"it has no {ABOUT}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path / ABOUT} cannot be read: {error}", "start in another directory") from error
     if version != VERSION:
         raise BadInput(f"{path} is a profile of version {version}, this cuecard reads {VERSION}", "use the other one")
-    found: dict[str, Any] = told
+    found: dict[str, Any] = data
     return found
 
 
@@ -214,23 +214,23 @@ def _key(reading: Reading) -> tuple[str, Point, int, bool]:
 
 def _plain(reading: Reading) -> dict[str, Any]:
     """A reading as plain data; what is None is left out."""
-    told = {key: value for key, value in asdict(reading).items() if value is not None}
-    return {**told, "point": {key: value for key, value in told["point"].items() if value is not None}}
+    data = {key: value for key, value in asdict(reading).items() if value is not None}
+    return {**data, "point": {key: value for key, value in data["point"].items() if value is not None}}
 
 
 def _parsed(line: bytes, where: str) -> Reading:
     try:
-        told = json.loads(line)
-        unknown = {*told} - {each.name for each in fields(Reading)} | {*told["point"]} - {
+        data = json.loads(line)
+        unknown = {*data} - {each.name for each in fields(Reading)} | {*data["point"]} - {
             each.name for each in fields(Point)
         }
         if unknown:
             raise BadInput(f"{where} holds {', '.join(sorted(unknown))}", "it was written by a newer cuecard")
-        told["point"] = Point(**told["point"])
-        if "token_times_s" in told:
-            told["token_times_s"] = tuple(told["token_times_s"])
-        if "events" in told:
-            told["events"] = tuple(map(tuple, told["events"]))
-        return Reading(**told)
+        data["point"] = Point(**data["point"])
+        if "token_times_s" in data:
+            data["token_times_s"] = tuple(data["token_times_s"])
+        if "events" in data:
+            data["events"] = tuple(map(tuple, data["events"]))
+        return Reading(**data)
     except (ValueError, TypeError, KeyError) as error:
         raise BadInput(f"{where} is no reading: {error}", "delete the line, its point is measured again") from error

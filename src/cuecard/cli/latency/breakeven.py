@@ -89,7 +89,7 @@ def _asked(
     answer: int,
     output_tokens: str,
     draws: int,
-) -> points.Asked:
+) -> points.BreakEvenQuery:
     Chances(agree or 0.0, confirm)  # refuses what is no rate, before anything is run
     workload = points.usual((one, other), visual, prompt, answer)
     outputs = numbers(output_tokens)

@@ -20,7 +20,7 @@ from cuecard.cli.latency.breakeven import fits_of
 from cuecard.domain.outcome import LatencyKind, Route
 from cuecard.domain.question import Question
 from cuecard.latency.analysis.latency_model import Fit, plainest
-from cuecard.latency.simulate.simulation import LEAST_TEXT, Way, Workload, outcomes
+from cuecard.latency.simulate.simulation import LEAST_TEXT, RequestSize, Way, outcomes
 from cuecard.models import prompt
 from cuecard.report.page import formatting
 from cuecard.strategies.policy import Schedule
@@ -99,12 +99,12 @@ def _name(given: Any) -> str:
     return text.rpartition("#")[2].rstrip("/").rpartition("/")[2]
 
 
-def _workload(question: Question, fit: Fit) -> Workload:
+def _workload(question: Question, fit: Fit) -> RequestSize:
     """The question in tokens, estimated from characters and pixels."""
     visual = sum(_visual(image.data, fit.pixels_per_visual_token or PIXELS) for image in question.images)
     turns = prompt.short(question, prompt.TAGS).turns
     text = math.ceil(sum(len(turn.text) for turn in turns) / CHARACTERS)
-    return Workload(visual, visual + max(text, LEAST_TEXT))
+    return RequestSize(visual, visual + max(text, LEAST_TEXT))
 
 
 def _visual(data: bytes, pixels: float) -> int:
@@ -112,7 +112,7 @@ def _visual(data: bytes, pixels: float) -> int:
         return max(1, round(picture.width * picture.height / pixels))
 
 
-def _beyond(fit: Fit, workload: Workload) -> list[str]:
+def _beyond(fit: Fit, workload: RequestSize) -> list[str]:
     """Where the question lies outside of what was measured."""
     wanted = {"visual_tokens": workload.visual, "prompt_tokens": workload.prompt}
     return [

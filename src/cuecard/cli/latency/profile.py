@@ -115,7 +115,7 @@ def profile(
         inside = _inside()
         cached = _numbers("--cached-tokens", cached_tokens, least=0) if cached_tokens else (None,)
         batches = _numbers("--batch", batch, least=1)
-        here = inside.Wish(
+        here = inside.InProcessProfile(
             models=models,
             grid=Grid(outputs, images, words, cached, batches, _attention(attention, compiled)),
             dtypes=_parts(dtype) if dtype else (),

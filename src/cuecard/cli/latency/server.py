@@ -12,7 +12,7 @@ from rich.text import Text
 
 from cuecard.domain.errors import BadInput
 from cuecard.latency.server.metrics import PERCENTILES, Spread, served
-from cuecard.latency.server.profile import LEAST_REQUESTS, Wish, profile
+from cuecard.latency.server.profile import LEAST_REQUESTS, ServerProfile, profile
 from cuecard.models import probe as probes
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.spec import Served, parse, secret
@@ -38,12 +38,12 @@ def wish(
     requests: int | None,
     api_key: str | None,
     **more: Any,
-) -> Wish:
+) -> ServerProfile:
     """Raises BadInput."""
     rates = _rates(rate)
     usual = (1,) if rate is None else (None,)
     most = max(at_once, default=1)
-    return Wish(
+    return ServerProfile(
         models=[meant for model in models if isinstance(meant := parse(model), Served)],
         rate=rates,
         concurrency=tuple(at_once) or usual,
@@ -53,7 +53,7 @@ def wish(
     )
 
 
-async def probe(wanted: Wish, tell: Callable[[str], None]) -> None:
+async def probe(wanted: ServerProfile, tell: Callable[[str], None]) -> None:
     """Probe the servers' models that are not known yet, before anything is timed."""
     models = [OpenAIModel(each.base_url, each.name, api_key=wanted.api_key) for each in wanted.models]
     try:

@@ -59,7 +59,7 @@ SHAPES: Mapping[str, Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
 
 
 @dataclass(frozen=True)
-class Row:
+class FitRow:
     """What a reading says to the fit. `visual` are the visual tokens computed, `steps` the tokens after the first."""
 
     point: tuple[Any, ...]
@@ -79,7 +79,7 @@ class Row:
         return sum(self.parts_s.get(part, 0.0) for part in parts)
 
 
-_AMOUNTS: Mapping[str, Callable[[Row], float]] = {
+_AMOUNTS: Mapping[str, Callable[[FitRow], float]] = {
     "fixed_s": lambda row: 1.0,
     "prefill_s_per_token": lambda row: row.computed,
     "prefill_s_per_pair": lambda row: pairs_of(row.computed, row.cached),
@@ -96,13 +96,13 @@ _AMOUNTS: Mapping[str, Callable[[Row], float]] = {
 
 def fits(path: Path, draws: int = DRAWS, seed: int = 0) -> list[Fit]:
     """A fit of every model and setting of a profile, in the order of its models. Raises BadInput."""
-    told = readings.about(path)
+    data = readings.about(path)
     groups: dict[tuple[str, str, tuple[Any, ...]], list[Reading]] = {}
     for reading in usable(path):
         setting = tuple(setting_of(reading.seen).items())
         groups.setdefault((reading.model, reading.source, setting), []).append(reading)
-    where = {name: value for name, value in told.items() if name not in ("version", "config")}
-    where["models"] = list(told["config"].get("models") or dict.fromkeys(model for model, _, _ in groups))
+    where = {name: value for name, value in data.items() if name not in ("version", "config")}
+    where["models"] = list(data["config"].get("models") or dict.fromkeys(model for model, _, _ in groups))
     made = [fit(group, where, draws, seed) for group in groups.values()]
     return sorted(made, key=lambda each: where["models"].index(each.model) if each.model in where["models"] else -1)
 
@@ -112,7 +112,7 @@ def fit(group: Sequence[Reading], measured: Mapping[str, Any], draws: int = DRAW
     first, rows = group[0], [row for reading in group if (row := _row(reading)) is not None]
     if len({row.steps for row in rows}) < 2:
         raise BadInput(
-            f"the readings of {first.model} have one output length: decoding cannot be told apart",
+            f"the readings of {first.model} have one output length: decoding cannot be separated",
             "profile at least two, for instance --output-tokens 1,8,32",
         )
     seen = [reading.seen for reading in group]
@@ -148,13 +148,13 @@ def _images(seen: Sequence[Point]) -> list[tuple[int, int]]:
     return sorted(least.items())
 
 
-def _row(reading: Reading) -> Row | None:
+def _row(reading: Reading) -> FitRow | None:
     """None where tokens were not observed."""
     seen = reading.seen
     if seen.prompt_tokens is None or not seen.output_tokens:
         return None
     cached, visual = seen.cached_tokens or 0, seen.visual_tokens or 0
-    return Row(
+    return FitRow(
         point=tuple(asdict(reading.point).values()),
         visual=visual if cached < visual or not cached else 0,
         computed=seen.prompt_tokens - cached,
@@ -174,10 +174,10 @@ class Design:
     seconds: Any
     scale: Any
     most: int
-    """Coefficients that may be told apart: three where the points are few, so that their noise is not followed."""
+    """Coefficients that the points identify: three where the points are few, so that their noise is not followed."""
 
     @classmethod
-    def of(cls, rows: Sequence[Row], parts: Sequence[str], coefficients: tuple[str, ...]) -> Design:
+    def of(cls, rows: Sequence[FitRow], parts: Sequence[str], coefficients: tuple[str, ...]) -> Design:
         amounts = np.array([[_AMOUNTS[name](row) for name in coefficients] for row in rows], float)
         seconds = np.array([row.seconds(parts) for row in rows])
         totals = np.array([sum(row.parts_s.values()) for row in rows])
@@ -190,7 +190,7 @@ class Design:
         """The coefficients that these rows (indices) can tell apart."""
         scale = self.scale[rows]
         amounts = self.amounts[rows] / scale[:, None]
-        used = _told_apart(amounts, self.most)
+        used = _identifiable(amounts, self.most)
         if not used:
             return {}
         values = _robust(amounts[:, used], self.seconds[rows] / scale)
@@ -201,7 +201,7 @@ class Design:
         return float(sum(value * amounts[name] for name, value in values.items()))
 
 
-def _told_apart(amounts: Any, most: int) -> list[int]:
+def _identifiable(amounts: Any, most: int) -> list[int]:
     """The columns, `most` of them, whose coefficients these rows tell apart: each raises the rank, in their order."""
     used: list[int] = []
     norms = np.linalg.norm(amounts, axis=0)

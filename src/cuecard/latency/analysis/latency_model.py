@@ -115,14 +115,14 @@ def write(fits: Sequence[Fit], folder: Path) -> list[Path]:
         apart = [f"{name}={value}" for name, value in fit.setting.items() if any(s.get(name) != value for s in alike)]
         name = re.sub(r"[^\w.=-]+", "_", "-".join([fit.model, *apart]))
         path = folder / f"{name}.json"
-        told = {"version": VERSION, "label": LatencyKind.ESTIMATED, **asdict(fit), "profile": _coefficients(fit)}
-        disk.save(path, told)
+        data = {"version": VERSION, "label": LatencyKind.ESTIMATED, **asdict(fit), "profile": _coefficients(fit)}
+        disk.save(path, data)
         written.append(path)
     return written
 
 
 def _coefficients(fit: Fit) -> dict[str, Any]:
-    """For whoever reads the file: the sum of the parts, with intervals."""
+    """For readers of the file: the sum of the parts, with intervals."""
     profile = fit.profile
     return {name: {"estimate": getattr(profile, name), "interval": fit.interval(name)} for name in COEFFICIENTS}
 
@@ -130,14 +130,14 @@ def _coefficients(fit: Fit) -> dict[str, Any]:
 def read(path: Path) -> Fit:
     """One fit from its file. Raises BadInput."""
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        version = told.pop("version")
+        data = json.loads(path.read_text(encoding="utf-8"))
+        version = data.pop("version")
         if version != VERSION:
             raise BadInput(f"{path} is a fit of version {version}, this cuecard reads {VERSION}", "fit it anew")
-        held_out = {name: HeldOut(**each) for name, each in told["held_out"].items()}
-        ranges = {name: (low, high) for name, (low, high) in told["ranges"].items()}
-        made = {"held_out": held_out, "ranges": ranges, "images": [(one, other) for one, other in told["images"]]}
-        return Fit(**{each.name: told[each.name] for each in fields(Fit)} | made)
+        held_out = {name: HeldOut(**each) for name, each in data["held_out"].items()}
+        ranges = {name: (low, high) for name, (low, high) in data["ranges"].items()}
+        made = {"held_out": held_out, "ranges": ranges, "images": [(one, other) for one, other in data["images"]]}
+        return Fit(**{each.name: data[each.name] for each in fields(Fit)} | made)
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -66,7 +66,7 @@ class Roof:
 def usable(path: Path) -> list[Reading]:
     """Readings of whole models that count. Raises BadInput where there are none."""
     models = readings.about(path)["config"].get("models") or {}
-    seeing = {name: sizes.vision.layers for name, told in models.items() if (sizes := _sizes(told)) and sizes.vision}
+    seeing = {name: sizes.vision.layers for name, data in models.items() if (sizes := _sizes(data)) and sizes.vision}
     found = [each for each in whole(readings.read(path), seeing) if not each.warmup and each.error is None]
     if not found:
         raise BadInput(f"{path} holds no readings but warm-up", "let the profile run first")
@@ -149,9 +149,9 @@ def _roofs(group: Sequence[Reading], sizes: Dimensions, by_kind: Mapping[str, De
     return found
 
 
-def _sizes(told: Mapping[str, Any]) -> Dimensions | None:
+def _sizes(data: Mapping[str, Any]) -> Dimensions | None:
     """A model's dimensions as its profile tells them; None where it does not."""
-    sizes = told.get("dimensions")
+    sizes = data.get("dimensions")
     if not sizes:
         return None
     return Dimensions(Text(**sizes["text"]), Vision(**sizes["vision"]) if sizes.get("vision") else None)

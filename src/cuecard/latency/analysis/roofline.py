@@ -97,12 +97,12 @@ def _read(sizes: Dimensions, tokens: int) -> float:
 def devices(probe: Mapping[str, Any]) -> dict[str, dict[str, Device]]:
     """From a profile's probe: by dtype, the device as `measured` and, where it is known, as on its `datasheet`."""
     found: dict[str, dict[str, Device]] = {}
-    for dtype, told in (probe.get("dtypes") or {}).items():
+    for dtype, data in (probe.get("dtypes") or {}).items():
         found[dtype] = {
-            kind: Device(probe["device"], told[kind]["flops_per_s"], told[kind]["bytes_per_s"]) for kind in _kinds(told)
+            kind: Device(probe["device"], data[kind]["flops_per_s"], data[kind]["bytes_per_s"]) for kind in _kinds(data)
         }
     return found
 
 
-def _kinds(told: Mapping[str, Any]) -> Iterable[str]:
-    return (kind for kind in ("measured", "datasheet") if told.get(kind))
+def _kinds(data: Mapping[str, Any]) -> Iterable[str]:
+    return (kind for kind in ("measured", "datasheet") if data.get(kind))

@@ -29,7 +29,7 @@ class TooBig(CuecardError):
 
 
 @dataclass(frozen=True)
-class Plan:
+class CheckpointPlan:
     """A model before it is in memory: where its weights come from, how much of it, its dimensions."""
 
     name: str
@@ -43,7 +43,7 @@ class Plan:
     layers: int | None = None
     """Of a slice: as many layers of the decoder, and at most as many of the encoder."""
 
-    def told(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """For `profile.json`."""
         return {"weights": "random" if self.source is None else self.name, "dimensions": _plain(self.whole)}
 
@@ -52,7 +52,7 @@ class Plan:
 class Subject:
     """A model in memory, and what feeds it."""
 
-    plan: Plan
+    plan: CheckpointPlan
     model: Any
     feed: Feed
 
@@ -61,12 +61,12 @@ class Subject:
         return self.plan.name
 
 
-def plans(text: str, *, random: bool, layers: int | None) -> list[Plan]:
+def plans(text: str, *, random: bool, layers: int | None) -> list[CheckpointPlan]:
     """What a specification means: one plan, or two slices of unequal depth. Raises BadInput."""
     config, source = _found(text, random)
     name = text.rstrip("/").split("/")[-1]
     sizes = dimensions.of(config.to_dict())
-    whole = Plan(name, config, None if random else source, sizes, sizes)
+    whole = CheckpointPlan(name, config, None if random else source, sizes, sizes)
     if layers is None or layers >= sizes.text.layers:
         return [whole]
     if not random:
@@ -84,8 +84,8 @@ def _found(text: str, random: bool) -> tuple[Any, str | None]:
     if text in PRESETS:
         if not random:
             raise BadInput(f"{text} is a preset without weights", "add --random-weights")
-        told = copy.deepcopy(PRESETS[text])
-        return AutoConfig.for_model(told.pop("model_type"), **told), None
+        data = copy.deepcopy(PRESETS[text])
+        return AutoConfig.for_model(data.pop("model_type"), **data), None
     try:
         match spec.parse(text):
             case spec.Embedded() as embedded:
@@ -104,7 +104,7 @@ def _found(text: str, random: bool) -> tuple[Any, str | None]:
         raise BadInput(f"no checkpoint at {source!r}: {first_line(error)}", "see `cuecard models`") from error
 
 
-def _slice(whole: Plan, layers: int) -> Plan:
+def _slice(whole: CheckpointPlan, layers: int) -> CheckpointPlan:
     """The first layers of the decoder, and as many of the encoder; the projector stays whole."""
     config = copy.deepcopy(whole.config)
     config.get_text_config().num_hidden_layers = layers
@@ -118,7 +118,7 @@ def _slice(whole: Plan, layers: int) -> Plan:
     return replace(whole, config=config, sizes=dimensions.of(config.to_dict()), layers=layers)
 
 
-def loaded(plan: Plan, device: torch.device, dtype: str) -> Subject:
+def loaded(plan: CheckpointPlan, device: torch.device, dtype: str) -> Subject:
     """The model in memory. Raises BadInput, ModelRefused."""
     if plan.source is None:
         return Subject(plan, random_weights.made(plan.config, device, dtype), made_up(plan.config))

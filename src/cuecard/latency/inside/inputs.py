@@ -23,7 +23,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Prompt:
+class PromptIds:
     """One prompt: its ids, those of the image first, and the picture, as it comes from a user."""
 
     ids: tuple[int, ...]
@@ -40,11 +40,11 @@ class Feed(Protocol):
 
     tokenizer: Any
 
-    def prompt(self, image_px: int | None, text_tokens: int) -> Prompt:
+    def prompt(self, image_px: int | None, text_tokens: int) -> PromptIds:
         """An image of that many pixels a side, or none, and so many tokens behind it."""
         ...
 
-    def tensors(self, prompt: Prompt) -> Tensors:
+    def tensors(self, prompt: PromptIds) -> Tensors:
         """From the picture as it comes to what the model takes: what is timed as `preprocess`."""
         ...
 
@@ -55,12 +55,12 @@ class TextFeed:
     def __init__(self, tokenizer: Any, vocabulary: int) -> None:
         self.tokenizer, self._vocabulary = tokenizer, vocabulary
 
-    def prompt(self, image_px: int | None, text_tokens: int) -> Prompt:
+    def prompt(self, image_px: int | None, text_tokens: int) -> PromptIds:
         if image_px is not None:
             raise BadInput("a language model has no images", "give --image-size 0")
-        return Prompt(_filling(self.tokenizer, self._vocabulary, text_tokens), 0, 0, None)
+        return PromptIds(_filling(self.tokenizer, self._vocabulary, text_tokens), 0, 0, None)
 
-    def tensors(self, prompt: Prompt) -> Tensors:
+    def tensors(self, prompt: PromptIds) -> Tensors:
         return {}
 
 
@@ -70,17 +70,17 @@ class QwenFeed:
     def __init__(self, tokenizer: Any, processor: Any, config: Any) -> None:
         self.tokenizer, self._processor, self._config = tokenizer, processor, config
 
-    def prompt(self, image_px: int | None, text_tokens: int) -> Prompt:
+    def prompt(self, image_px: int | None, text_tokens: int) -> PromptIds:
         config = self._config
         filling = _filling(self.tokenizer, config.get_text_config().vocab_size, text_tokens, _marks(config))
         if image_px is None:
-            return Prompt(filling, 0, 0, None)
+            return PromptIds(filling, 0, 0, None)
         image = picture(image_px)
         visual = int(self._made(image)["image_grid_thw"].prod()) // self._processor.merge_size**2
         head = (config.vision_start_token_id, *[config.image_token_id] * visual, config.vision_end_token_id)
-        return Prompt((*head, *filling), visual, len(head), image, ("mm_token_type_ids",))
+        return PromptIds((*head, *filling), visual, len(head), image, ("mm_token_type_ids",))
 
-    def tensors(self, prompt: Prompt) -> Tensors:
+    def tensors(self, prompt: PromptIds) -> Tensors:
         if prompt.image is None:
             return {}
         made = self._made(prompt.image)
@@ -101,17 +101,17 @@ class ReaderFeed:
     def __init__(self, reader: PromptReader, config: Any) -> None:
         self.tokenizer, self._reader, self._config = reader.tokenizer, reader, config
 
-    def prompt(self, image_px: int | None, text_tokens: int) -> Prompt:
+    def prompt(self, image_px: int | None, text_tokens: int) -> PromptIds:
         vocabulary, marks = self._config.get_text_config().vocab_size, _marks(self._config)
         filling = _filling(self.tokenizer, vocabulary, text_tokens, marks)
         if image_px is None:
-            return Prompt(filling, 0, 0, None)
+            return PromptIds(filling, 0, 0, None)
         image = picture(image_px)
         made = self._reader.inputs(self._asked(image))
         kinds = tuple(name for name, part in made.tensors.items() if part.shape[:2] == (1, len(made.ids)))
-        return Prompt((*made.ids, *filling), sum(i in marks for i in made.ids), len(made.ids), image, kinds)
+        return PromptIds((*made.ids, *filling), sum(i in marks for i in made.ids), len(made.ids), image, kinds)
 
-    def tensors(self, prompt: Prompt) -> Tensors:
+    def tensors(self, prompt: PromptIds) -> Tensors:
         if prompt.image is None:
             return {}
         self._reader.forget()

@@ -16,12 +16,12 @@ from cuecard.domain.errors import BadInput, CuecardError, ModelError
 from cuecard.latency import readings
 from cuecard.latency.grid import COMPILED, FUSED, USUAL, Grid, Workload, drifts, is_narrow, turned, workloads
 from cuecard.latency.inside import random_weights
-from cuecard.latency.inside.checkpoint import Plan, TooBig, loaded, plans
+from cuecard.latency.inside.checkpoint import CheckpointPlan, TooBig, loaded, plans
 from cuecard.latency.inside.device import probe
-from cuecard.latency.inside.inputs import Prompt
+from cuecard.latency.inside.inputs import PromptIds
 from cuecard.latency.inside.request import Runner
-from cuecard.latency.progress import End, Progress
-from cuecard.latency.readings import Asked, Point, Reading, Readings
+from cuecard.latency.progress import ProfileEnd, ProfileProgress
+from cuecard.latency.readings import Point, ProfileConfig, Reading, Readings
 from cuecard.models.local.attention_hook import free_bytes
 from cuecard.models.local.engine import first_line
 from cuecard.models.local.fused_decoder import applies
@@ -32,7 +32,7 @@ SPARE = 0.9
 
 
 @dataclass(frozen=True)
-class Wish:
+class InProcessProfile:
     """What a profile is to be."""
 
     models: Sequence[str]
@@ -48,12 +48,12 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Case:
+class InProcessCase:
     """One point of one model, ready to run."""
 
     runner: Runner
     workload: Workload
-    prompt: Prompt
+    prompt: PromptIds
     point: Point
 
     @property
@@ -61,7 +61,9 @@ class Case:
         return self.runner.subject.name
 
 
-def profile(wish: Wish, out: Path, machine: dict[str, Any], say: Callable[[Progress], None]) -> End:
+def profile(
+    wish: InProcessProfile, out: Path, machine: dict[str, Any], say: Callable[[ProfileProgress], None]
+) -> ProfileEnd:
     """Measure until every point is narrow, or a limit is reached. Raises BadInput, TooBig, ModelError, CannotStore."""
     device = _device(wish.device or best_device())
     dtypes = list(wish.dtypes) or ["float32" if device.type == "cpu" else "bfloat16"]
@@ -73,13 +75,13 @@ def profile(wish: Wish, out: Path, machine: dict[str, Any], say: Callable[[Progr
         raise BadInput("two models have the same name", "profile them into two directories")
     _refuse_what_does_not_fit(planned, dtypes, wish.grid, device)
     asked = _asked(wish, planned, dtypes, device, machine)
-    if readings.is_profile(out):  # another one, or another process in it, is told before anything is loaded
+    if readings.is_profile(out):  # a conflict is reported before anything is loaded
         Readings(out, asked).close()
     try:
         # not in inference mode: with weights made in it, PyTorch copies the whole head before it multiplies
         cases = [case for plan in planned for dtype in dtypes for case in _cases(plan, dtype, wish, device)]
         with Readings(out, asked) as held:  # a grid that no model can run has left no directory behind
-            return Measuring(wish, held, cases, say).all()
+            return InProcessMeasurement(wish, held, cases, say).all()
     except torch.OutOfMemoryError as error:
         raise TooBig(f"out of memory: {first_line(error)}") from error
     except CuecardError:
@@ -99,12 +101,16 @@ def _device(name: str) -> torch.device:
 
 
 def _asked(
-    wish: Wish, planned: Sequence[Plan], dtypes: list[str], device: torch.device, machine: dict[str, Any]
-) -> Asked:
+    wish: InProcessProfile,
+    planned: Sequence[CheckpointPlan],
+    dtypes: list[str],
+    device: torch.device,
+    machine: dict[str, Any],
+) -> ProfileConfig:
     config = {
         "source": "in-process",
-        "models": {plan.name: plan.told() for plan in planned},
-        "grid": {**wish.grid.told(), "dtype": dtypes},
+        "models": {plan.name: plan.as_dict() for plan in planned},
+        "grid": {**wish.grid.as_dict(), "dtype": dtypes},
         "layers": wish.layers,
         "device": str(device),
     }
@@ -114,10 +120,12 @@ def _asked(
         "probe": probe(device, dtypes),
         "transformers": transformers.__version__,
     }
-    return Asked(config, facts)
+    return ProfileConfig(config, facts)
 
 
-def _refuse_what_does_not_fit(planned: Sequence[Plan], dtypes: Sequence[str], grid: Grid, device: torch.device) -> None:
+def _refuse_what_does_not_fit(
+    planned: Sequence[CheckpointPlan], dtypes: Sequence[str], grid: Grid, device: torch.device
+) -> None:
     """Before anything is allocated: all weights together, and the widest moment of each."""
     free = free_bytes(device)
     needed = sum(_most_bytes(plan, dtype, grid) for plan in planned for dtype in dtypes)
@@ -126,7 +134,7 @@ def _refuse_what_does_not_fit(planned: Sequence[Plan], dtypes: Sequence[str], gr
         raise TooBig(f"estimated {needed / 1e9:.1f} GB do not fit into {free / 1e9:.1f} GB free on {device}: {each}")
 
 
-def _most_bytes(plan: Plan, dtype: str, grid: Grid) -> int:
+def _most_bytes(plan: CheckpointPlan, dtype: str, grid: Grid) -> int:
     """Estimated for the largest point; an encoder of an unknown kind is taken to make 1,024 tokens of an image."""
     vision = plan.sizes.vision
 
@@ -146,7 +154,7 @@ def _most_bytes(plan: Plan, dtype: str, grid: Grid) -> int:
     )
 
 
-def _cases(plan: Plan, dtype: str, wish: Wish, device: torch.device) -> Iterator[Case]:
+def _cases(plan: CheckpointPlan, dtype: str, wish: InProcessProfile, device: torch.device) -> Iterator[InProcessCase]:
     """Every point of a model, which is loaded for it."""
     fuses = applies(random_weights.outline(plan.config))
     if not fuses and {FUSED, COMPILED} & set(wish.grid.attention):
@@ -165,13 +173,19 @@ def _cases(plan: Plan, dtype: str, wish: Wish, device: torch.device) -> Iterator
         if room > most:
             raise BadInput(f"{room} tokens are more than {plan.name} reads at once, {most}", "make the grid smaller")
         capacities[work.batch] = max(capacities.get(work.batch, 0), room)
-        yield Case(runner, work, prompt, work.point(prompt.visual, prompt.head, dtype=dtype, **sliced))
+        yield InProcessCase(runner, work, prompt, work.point(prompt.visual, prompt.head, dtype=dtype, **sliced))
 
 
-class Measuring:
+class InProcessMeasurement:
     """The rounds over all cases."""
 
-    def __init__(self, wish: Wish, held: Readings, cases: Sequence[Case], say: Callable[[Progress], None]) -> None:
+    def __init__(
+        self,
+        wish: InProcessProfile,
+        held: Readings,
+        cases: Sequence[InProcessCase],
+        say: Callable[[ProfileProgress], None],
+    ) -> None:
         self._wish, self._held, self._cases, self._say = wish, held, cases, say
         self._until = None if wish.max_s is None else time.monotonic() + wish.max_s
         self._totals: dict[tuple[str, Point], list[float]] = defaultdict(list)
@@ -182,7 +196,7 @@ class Measuring:
         self._cost_s: dict[tuple[str, Point], float] = {}
         self._made = 0
 
-    def all(self) -> End:
+    def all(self) -> ProfileEnd:
         """Round after round, each in the other order, over the points that are not narrow yet."""
         late = False
         for round in range(self._wish.repeats):
@@ -199,12 +213,12 @@ class Measuring:
         drift = drifts(readings.read(self._held.path))
         keys = [(case.model, case.point) for case in self._cases]
         wide = sum(not self._is_narrow(key) for key in keys)
-        return End(self._made, wide, late, drift, tuple(self._held.notes))
+        return ProfileEnd(self._made, wide, late, drift, tuple(self._held.notes))
 
     def _is_narrow(self, key: tuple[str, Point]) -> bool:
         return is_narrow(self._totals[key], self._wish.precision)
 
-    def _measure(self, case: Case, round: int) -> None:
+    def _measure(self, case: InProcessCase, round: int) -> None:
         """One reading; before the first one of this process a run with the same shapes, kept apart."""
         key = (case.model, case.point)
         if key not in self._warm:
@@ -213,7 +227,7 @@ class Measuring:
         self._cost_s[key] = self._one(case, round, warmup=False)
         self._totals[key].append(self._cost_s[key])
 
-    def _one(self, case: Case, round: int, *, warmup: bool) -> float:
+    def _one(self, case: InProcessCase, round: int, *, warmup: bool) -> float:
         timed = case.runner.run(case.workload, case.prompt)
         self._held.append(
             Reading(
@@ -232,7 +246,7 @@ class Measuring:
         self._made += 1
         return timed.total_s
 
-    def _progress(self, case: Case, round: int) -> Progress:
+    def _progress(self, case: InProcessCase, round: int) -> ProfileProgress:
         """What is left at most: the rounds of points that are not narrow, each as long as it took last."""
         rounds = {
             (each.model, each.point): max(0, self._wish.repeats - len(self._totals[each.model, each.point]))
@@ -246,4 +260,4 @@ class Measuring:
             seconds = min(seconds, max(0.0, self._until - time.monotonic()))
         point = case.point
         now = f"round {round + 1}: {case.model}, {point.prompt_tokens} tokens, {point.output_tokens} to write"
-        return Progress(self._made, sum(rounds.values()), seconds, now)
+        return ProfileProgress(self._made, sum(rounds.values()), seconds, now)

@@ -13,7 +13,7 @@ from cuecard.latency.grid import FUSED, Workload
 from cuecard.latency.inside.attribution import Inner, Watch
 from cuecard.latency.inside.checkpoint import Subject
 from cuecard.latency.inside.decoders import ByFused, ByLayers, Compiled, Stepper, empty
-from cuecard.latency.inside.inputs import Prompt, Tensors
+from cuecard.latency.inside.inputs import PromptIds, Tensors
 from cuecard.models.local.fused_decoder import StaticDecoder
 
 EYES = ("visual", "vision_tower", "vision_model")
@@ -46,19 +46,19 @@ class Runner:
         self._inner = Inner(self._device, eye, projectors) if eye is not None else None
         self._attention = self._model.config._attn_implementation
 
-    def prompt(self, workload: Workload) -> Prompt:
+    def prompt(self, workload: Workload) -> PromptIds:
         return self.subject.feed.prompt(workload.image_px, (workload.cached_text_tokens or 0) + workload.text_tokens)
 
     @torch.inference_mode()
-    def run(self, workload: Workload, prompt: Prompt) -> Timed:
-        """Exactly so many output tokens, whatever they say; each is read by the host, and told as text, as it comes."""
+    def run(self, workload: Workload, prompt: PromptIds) -> Timed:
+        """Exactly so many output tokens, each read by the host and decoded to text as it comes."""
         stepper = self._stepper(workload)
         cache, cached = empty(self._model), 0
         if workload.cached_text_tokens is not None:
             cached = prompt.head + workload.cached_text_tokens
             self._forward(prompt.ids[:cached], self._tensors(prompt, workload.batch, cached), cache, workload.batch, 0)
         decode, batch = self.subject.feed.tokenizer.decode, workload.batch
-        watch, times, said = Watch(self._device), [], []
+        watch, times, ids_out = Watch(self._device), [], []
         with watch.part("preprocess"):
             tensors = {} if cached else self._tensors(prompt, batch, len(prompt.ids))
         with watch.part("prefill"):
@@ -66,7 +66,7 @@ class Runner:
             ids = tokens.tolist()
         watch.split("prefill", spans())
         times.append(watch.elapsed())
-        said.append(ids[0])
+        ids_out.append(ids[0])
         with watch.part("detokenise"):
             for each in ids:
                 decode([each])
@@ -77,14 +77,14 @@ class Runner:
             with watch.part("decode"):
                 ids = stepper.step().tolist()
             times.append(watch.elapsed())
-            said.append(ids[0])
+            ids_out.append(ids[0])
             with watch.part("detokenise"):
                 for each in ids:
                     decode([each])
         total = watch.stop()
-        return Timed(watch.parts_s, total, tuple(round(each, 7) for each in times), tuple(said))
+        return Timed(watch.parts_s, total, tuple(round(each, 7) for each in times), tuple(ids_out))
 
-    def _prefill(self, prompt: Prompt, cached: int, tensors: Tensors, cache: Any, batch: int) -> Any:
+    def _prefill(self, prompt: PromptIds, cached: int, tensors: Tensors, cache: Any, batch: int) -> Any:
         """(batch,) first tokens, and what tells the seconds of vision and projector among it."""
         ids, delta = prompt.ids[cached:], self._delta(prompt) if cached else 0
         if self._inner is None or "pixel_values" not in tensors:
@@ -103,7 +103,7 @@ class Runner:
         out = self._model(input_ids=given, past_key_values=cache, use_cache=True, **more, **tensors)
         return out.logits[:, -1].argmax(-1)
 
-    def _tensors(self, prompt: Prompt, batch: int, tokens: int) -> Tensors:
+    def _tensors(self, prompt: PromptIds, batch: int, tokens: int) -> Tensors:
         """The images of a batch on the device, each made from its own picture."""
         rows = [self.subject.feed.tensors(prompt) for _ in range(batch)]
         made = {}
@@ -113,7 +113,7 @@ class Runner:
             made[name] = part.to(self._model.dtype) if part.is_floating_point() else part
         return made
 
-    def _delta(self, prompt: Prompt) -> int:
+    def _delta(self, prompt: PromptIds) -> int:
         """How many positions the tokens fall short of their number: images of Qwen's models take fewer."""
         return int(self._model.model.rope_deltas[0, 0]) if self._has_delta and prompt.image is not None else 0
 

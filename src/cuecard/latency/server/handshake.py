@@ -21,7 +21,7 @@ from cuecard.models.openai.request_body import LOSSES
 from cuecard.models.spec import Served
 
 _ENOUGH = 4
-"""Tokens to write, so that a stream can be told from an answer in one piece."""
+"""Tokens to write, so that a stream differs from an answer in one piece."""
 
 
 @dataclass(frozen=True)

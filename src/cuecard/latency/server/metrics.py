@@ -79,7 +79,7 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Served:
+class PointMetrics:
     """One point of a model. `output` and `prompt` are the mean numbers of tokens that were observed."""
 
     model: str
@@ -96,11 +96,11 @@ class Served:
     def load(self) -> str:
         """`4 at once`, `2/s`, `2/s, 8 at once`."""
         rate, at_once = self.point.rate, self.point.concurrency
-        said = [f"{rate:g}/s"] if rate is not None else []
-        return ", ".join(said + ([f"{at_once} at once"] if at_once is not None else []))
+        parts = [f"{rate:g}/s"] if rate is not None else []
+        return ", ".join(parts + ([f"{at_once} at once"] if at_once is not None else []))
 
 
-def served(path: Path) -> list[Served]:
+def served(path: Path) -> list[PointMetrics]:
     """Every point of a profile of servers, in the order in which they were measured first."""
     groups: dict[tuple[str, Point], list[Reading]] = {}
     for reading in readings.read(path):
@@ -109,7 +109,7 @@ def served(path: Path) -> list[Served]:
     return [each for group in groups.values() if (each := spread(group)) is not None]
 
 
-def spread(group: Sequence[Reading]) -> Served | None:
+def spread(group: Sequence[Reading]) -> PointMetrics | None:
     """The readings of one point; None where all of them failed."""
     good = [reading for reading in group if reading.error is None]
     if not good:
@@ -121,7 +121,7 @@ def spread(group: Sequence[Reading]) -> Served | None:
     if not any(values["queue"]):
         del values["queue"]
     cached = [each for reading in good if (each := reading.observed.get("cached_tokens")) is not None]
-    return Served(
+    return PointMetrics(
         good[0].model,
         good[0].point,
         len(good),

@@ -16,19 +16,19 @@ from typing import Any
 from cuecard.domain.errors import BadInput
 from cuecard.latency import readings
 from cuecard.latency.grid import drifts, is_narrow, turned
-from cuecard.latency.progress import End, Progress
-from cuecard.latency.readings import Asked, Point, Reading, Readings
-from cuecard.latency.server import load, prompts
-from cuecard.latency.server.client import Client
+from cuecard.latency.progress import ProfileEnd, ProfileProgress
+from cuecard.latency.readings import Point, ProfileConfig, Reading, Readings
+from cuecard.latency.server import prompts
+from cuecard.latency.server.client import TimedClient, closed_loop, open_loop, undisturbed
+from cuecard.latency.server.events import reading_of
 from cuecard.latency.server.handshake import Met, met
-from cuecard.latency.server.request_reading import filled
 from cuecard.models.spec import Served
 
 LEAST_REQUESTS = 8
 
 
 @dataclass(frozen=True)
-class Wish:
+class ServerProfile:
     """What a profile is to be. Without a rate the loop is closed; with one, `concurrency` is the most at once."""
 
     models: Sequence[Served]
@@ -50,23 +50,23 @@ class Wish:
     api_key: str | None = None
     chance: Random = field(default_factory=Random)
 
-    def told(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """The grid, for `profile.json`."""
         names = ("output_tokens", "image_px", "text_tokens", "rate", "concurrency")
         return {name: list(getattr(self, name)) for name in names}
 
 
 @dataclass(frozen=True)
-class Case:
+class ServerCase:
     """One point of one model."""
 
     model: Met
-    client: Client
+    client: TimedClient
     words: int
     point: Point
     """As asked for; its prompt is counted by the server."""
 
-    def bodies(self, count: int, wish: Wish) -> list[bytes]:
+    def bodies(self, count: int, wish: ServerProfile) -> list[bytes]:
         """Prompts of this point: all anew, or one again and again."""
         if wish.fresh:
             return [self._body(Random(wish.chance.random())) for _ in range(count)]
@@ -79,7 +79,9 @@ class Case:
         return prompts.encoded(prompts.without(asked, self.model.refused))
 
 
-async def profile(wish: Wish, out: Path, machine: Mapping[str, Any], say: Callable[[Progress], None]) -> End:
+async def profile(
+    wish: ServerProfile, out: Path, machine: Mapping[str, Any], say: Callable[[ProfileProgress], None]
+) -> ProfileEnd:
     """Measure until every point is narrow, or a limit is reached. Raises BadInput, ModelError, CannotStore."""
     names = [served.name for served in wish.models]
     if len(set(names)) < len(names):
@@ -89,26 +91,26 @@ async def profile(wish: Wish, out: Path, machine: Mapping[str, Any], say: Callab
                  for served in wish.models]  # fmt: skip
         cases = []
         for model in known:
-            client = Client(model.served.base_url, wish.api_key, wish.limit_s, model.url)
+            client = TimedClient(model.served.base_url, wish.api_key, wish.limit_s, model.url)
             held.push_async_callback(client.aclose)
             cases += list(_cases(wish, model, client))
         with Readings(out, _asked(wish, known, machine)) as store:
-            return await Measuring(wish, store, cases, say).all()
+            return await ServerMeasurement(wish, store, cases, say).all()
 
 
-def _asked(wish: Wish, known: Sequence[Met], machine: Mapping[str, Any]) -> Asked:
+def _asked(wish: ServerProfile, known: Sequence[Met], machine: Mapping[str, Any]) -> ProfileConfig:
     config = {
         "source": "server",
         "models": {model.served.name: {"url": model.url} for model in known},
-        "grid": wish.told(),
+        "grid": wish.as_dict(),
         "requests": wish.requests,
         "ignore_eos": wish.ignore_eos,
         "prompts": "fresh" if wish.fresh else "cached",
     }
-    return Asked(config, {"machine": machine, "date": machine["date"]})
+    return ProfileConfig(config, {"machine": machine, "date": machine["date"]})
 
 
-def _cases(wish: Wish, model: Met, client: Client) -> Iterator[Case]:
+def _cases(wish: ServerProfile, model: Met, client: TimedClient) -> Iterator[ServerCase]:
     factors = product(wish.image_px, wish.text_tokens, wish.rate, wish.concurrency, wish.output_tokens)
     for px, words, rate, at_once, output in factors:
         point = Point(
@@ -121,13 +123,15 @@ def _cases(wish: Wish, model: Met, client: Client) -> Iterator[Case]:
             rate=rate,
             ignore_eos=wish.ignore_eos,
         )
-        yield Case(model, client, words, point)
+        yield ServerCase(model, client, words, point)
 
 
-class Measuring:
+class ServerMeasurement:
     """The rounds over all cases."""
 
-    def __init__(self, wish: Wish, store: Readings, cases: Sequence[Case], say: Callable[[Progress], None]) -> None:
+    def __init__(
+        self, wish: ServerProfile, store: Readings, cases: Sequence[ServerCase], say: Callable[[ProfileProgress], None]
+    ) -> None:
         self._wish, self._store, self._cases, self._say = wish, store, cases, say
         self._start_s = asyncio.get_running_loop().time()
         self._means: dict[tuple[str, Point], list[float]] = defaultdict(list)
@@ -144,7 +148,7 @@ class Measuring:
         self._failures: list[str] = []
         self._short = False
 
-    async def all(self) -> End:
+    async def all(self) -> ProfileEnd:
         """Round after round, each in the other order, over the points that are not narrow yet."""
         late = False
         for round in range(self._wish.repeats):
@@ -159,7 +163,7 @@ class Measuring:
                 break
         drift = drifts(replace(each, total_s=_latency_s(each), parts_s={}) for each in readings.read(self._store.path))
         wide = sum(not self._is_narrow(case) for case in self._cases)
-        return End(self._made, wide, late, drift, (*self._store.notes, *self._notes()))
+        return ProfileEnd(self._made, wide, late, drift, (*self._store.notes, *self._notes()))
 
     def _notes(self) -> Iterator[str]:
         yield from dict.fromkeys(note for case in self._cases for note in case.model.notes)
@@ -172,13 +176,13 @@ class Measuring:
         spent = asyncio.get_running_loop().time() - self._start_s
         return float("inf") if self._wish.max_s is None else self._wish.max_s - spent
 
-    def _is_narrow(self, case: Case) -> bool:
+    def _is_narrow(self, case: ServerCase) -> bool:
         return is_narrow(self._means[_key(case)], self._wish.precision)
 
-    def _done(self, case: Case, round: int) -> bool:
+    def _done(self, case: ServerCase, round: int) -> bool:
         return self._store.done(case.model.served.name, case.point, round, self._wish.requests)
 
-    async def _measure(self, case: Case, round: int) -> None:
+    async def _measure(self, case: ServerCase, round: int) -> None:
         """One load; before the first one of this process a request for each slot, which also fills the cache."""
         if _key(case) not in self._warm:
             await self._load(case, round, min(self._wish.requests, case.point.concurrency or 1), warmup=True)
@@ -188,18 +192,18 @@ class Measuring:
         self._cost_s[_key(case)] = asyncio.get_running_loop().time() - begun
         self._means[_key(case)].append(fmean(latencies))
 
-    async def _load(self, case: Case, round: int, count: int, *, warmup: bool) -> list[float]:
+    async def _load(self, case: ServerCase, round: int, count: int, *, warmup: bool) -> list[float]:
         """Latencies of what went well. Raises the first error if nothing did; nothing is stored of a load cut short."""
         bodies, point = case.bodies(count, self._wish), case.point
         ask, chance = case.client.ask, self._wish.chance
-        with load.undisturbed():
+        with undisturbed():
             start = asyncio.get_running_loop().time()
             if point.rate is None or warmup:
-                seen = await load.closed(bodies, point.concurrency or 1, ask)
+                seen = await closed_loop(bodies, point.concurrency or 1, ask)
             else:
-                seen = await load.opened(bodies, point.rate, point.concurrency, chance, ask)
+                seen = await open_loop(bodies, point.rate, point.concurrency, chance, ask)
         blank = Reading(case.model.served.name, "server", round, 0, warmup, point, {}, 0.0)
-        made = [filled(blank, raw, start, case.client.told) for raw in seen]
+        made = [reading_of(blank, raw, start, case.client.translated) for raw in seen]
         failed = [raw.error for raw in seen if raw.error is not None]
         if len(failed) == len(seen):
             raise failed[0]
@@ -213,7 +217,7 @@ class Measuring:
         self._made += len(made)
         return [_latency_s(reading) for reading in made if reading.error is None]
 
-    def _progress(self, case: Case, round: int) -> Progress:
+    def _progress(self, case: ServerCase, round: int) -> ProfileProgress:
         """What is left at most: the rounds of points that are not narrow, each as long as it took last."""
         rounds = {
             _key(each): max(0, self._wish.repeats - len(self._means[_key(each)]))
@@ -227,10 +231,10 @@ class Measuring:
         how = f"{point.rate:g}/s" if point.rate is not None else f"{point.concurrency} at once"
         now = f"round {round + 1}: {case.model.served.name}, {size}, {point.output_tokens} to write, {how}"
         left = self._wish.requests * sum(rounds.values())
-        return Progress(self._made, left, min(seconds, self._left_s()), now)
+        return ProfileProgress(self._made, left, min(seconds, self._left_s()), now)
 
 
-def _key(case: Case) -> tuple[str, Point]:
+def _key(case: ServerCase) -> tuple[str, Point]:
     return case.model.served.name, case.point
 
 

@@ -18,7 +18,7 @@ from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import LatencyKind
 from cuecard.latency.analysis.latency_model import Fit, bounds
 from cuecard.latency.simulate.costs import MOST, TRANSFER, Costs
-from cuecard.latency.simulate.simulation import LEAST_TEXT, Chances, Workload
+from cuecard.latency.simulate.simulation import LEAST_TEXT, Chances, RequestSize
 from cuecard.models.simulated import Profile
 from cuecard.strategies.policy import Schedule
 
@@ -30,7 +30,7 @@ OUTPUTS = (1, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 USUAL_VISUAL = 196
 RATES = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0)
 LENGTHS = (16, 64, 256)
-"""Tokens of reasoning for which mean seconds are told."""
+"""Tokens of reasoning for which mean seconds are given."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Together:
 
 
 @dataclass(frozen=True)
-class Spent:
+class MeanTime:
     """Estimated mean seconds of a strategy at a length of reasoning."""
 
     strategy: str
@@ -83,23 +83,23 @@ class PairBreakEven:
 
     small: str
     large: str
-    workload: Workload
+    workload: RequestSize
     agree: float | None
     """The rate that was asked about."""
     confirm: float
     alone: tuple[Alone, ...]
     together: tuple[Together, ...]
-    spent: tuple[Spent, ...]
+    spent: tuple[MeanTime, ...]
     extrapolated: tuple[str, ...] = ()
     """What of this lies beyond what was measured, in words."""
     draws: int = 0
 
 
 @dataclass(frozen=True)
-class Asked:
+class BreakEvenQuery:
     """What is looked at: the question, rates of agreement and confirmation, lengths."""
 
-    workload: Workload
+    workload: RequestSize
     agree: float | None = None
     confirm: float = 0.0
     outputs: Sequence[int] = OUTPUTS
@@ -108,7 +108,7 @@ class Asked:
     """Further image sizes for the small model alone."""
 
 
-def usual(fits: Sequence[Fit], visual: int | None = None, prompt: int | None = None, answer: int = 4) -> Workload:
+def usual(fits: Sequence[Fit], visual: int | None = None, prompt: int | None = None, answer: int = 4) -> RequestSize:
     """A question that all fits have measured: an image of 448 × 448 (196 visual tokens) or the nearest to it."""
     images = [dict(fit.images) for fit in fits]
     if visual is None:
@@ -117,16 +117,16 @@ def usual(fits: Sequence[Fit], visual: int | None = None, prompt: int | None = N
     if prompt is None:  # the shortest text that was measured with this image, or with the one nearest to it
         nearest = [min(own.items(), key=lambda each: abs(each[0] - visual)) for own in images]
         prompt = visual + max(LEAST_TEXT, *(least - size for size, least in nearest))
-    return Workload(visual, prompt, answer)
+    return RequestSize(visual, prompt, answer)
 
 
-def asked(fits: Sequence[Fit], workload: Workload | None = None, **settings: Any) -> Asked:
+def asked(fits: Sequence[Fit], workload: RequestSize | None = None, **settings: Any) -> BreakEvenQuery:
     """What is usually looked at: a usual question, and the least and the largest image for the small model alone."""
     common = sorted(set.intersection(*({visual for visual, _ in fit.images} for fit in fits)))
-    return Asked(workload or usual(fits), visuals=[*common[:1], *common[-1:]], **settings)
+    return BreakEvenQuery(workload or usual(fits), visuals=[*common[:1], *common[-1:]], **settings)
 
 
-def pair(small: Fit, large: Fit, asked: Asked) -> PairBreakEven:
+def pair(small: Fit, large: Fit, asked: BreakEvenQuery) -> PairBreakEven:
     """Break-even points of two fitted models. Raises BadInput."""
     if small.setting.get("batch", 1) != large.setting.get("batch", 1):
         raise BadInput(f"{small.described} and {large.described} are of different batches", "profile both alike")
@@ -146,27 +146,29 @@ def pair(small: Fit, large: Fit, asked: Asked) -> PairBreakEven:
     )
 
 
-def beyond(small: Fit, large: Fit, asked: Asked) -> list[str]:
+def beyond(small: Fit, large: Fit, asked: BreakEvenQuery) -> list[str]:
     """What is asked beyond the readings' ranges."""
     wanted = {
         "visual_tokens": (asked.workload.visual,),
         "prompt_tokens": (asked.workload.prompt,),
         "output_tokens": (max(asked.outputs), *LENGTHS[-1:]),
     }
-    said = []
+    notes = []
     for fit in (small, large):
         for name, values in wanted.items():
             low, high = fit.ranges.get(name, (0, 0))
             if not low <= min(values) or not max(values) <= high:
                 far = max(values) if max(values) > high else min(values)
-                said.append(f"{fit.model}: {far} {name.replace('_', ' ')}, measured {low} to {high}")
-    return said
+                notes.append(f"{fit.model}: {far} {name.replace('_', ' ')}, measured {low} to {high}")
+    return notes
 
 
 # --- the small model alone --------------------------------------------------------------------------------------------
 
 
-def _alone(small: Profile, large: Profile, drawn: Sequence[tuple[Profile, Profile]], asked: Asked) -> list[Alone]:
+def _alone(
+    small: Profile, large: Profile, drawn: Sequence[tuple[Profile, Profile]], asked: BreakEvenQuery
+) -> list[Alone]:
     text = asked.workload.prompt - asked.workload.visual
     found = []
     for visual in sorted({asked.workload.visual, *asked.visuals}):
@@ -200,8 +202,8 @@ def _root(a: float, b: float, c: float) -> float:
 
 
 def _together(
-    small: Profile, large: Profile, drawn: Sequence[tuple[Profile, Profile]], asked: Asked
-) -> tuple[list[Together], list[Spent]]:
+    small: Profile, large: Profile, drawn: Sequence[tuple[Profile, Profile]], asked: BreakEvenQuery
+) -> tuple[list[Together], list[MeanTime]]:
     work = asked.workload
     pairs = ((small, large), *drawn)
     every = [Costs.of({"small": one, "large": other}, work, asked.confirm > 0) for one, other in pairs]
@@ -216,7 +218,7 @@ def _together(
             for length in LENGTHS:
                 mean_s, *others = [costs.mean_s(strategy, schedule, chances, length) for costs in every]
                 low, high = bounds(others) or (None, None)
-                spent.append(Spent(strategy, schedule, agree, length, mean_s, low, high))
+                spent.append(MeanTime(strategy, schedule, agree, length, mean_s, low, high))
     return found, spent
 
 
@@ -241,40 +243,40 @@ def write(pairs: Sequence[PairBreakEven], path: Path) -> None:
 def read(path: Path) -> list[PairBreakEven]:
     """What `write` wrote. Raises BadInput."""
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        if told["version"] != VERSION:
-            raise BadInput(f"{path} is of version {told['version']}, this cuecard reads {VERSION}", "make it anew")
-        return [_pair(each) for each in told["pairs"]]
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["version"] != VERSION:
+            raise BadInput(f"{path} is of version {data['version']}, this cuecard reads {VERSION}", "make it anew")
+        return [_pair(each) for each in data["pairs"]]
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path} holds no break-even points: {error}", "`cuecard breakeven` writes them") from error
 
 
-def _pair(told: Mapping[str, Any]) -> PairBreakEven:
+def _pair(data: Mapping[str, Any]) -> PairBreakEven:
     return PairBreakEven(
         **{
-            **told,
-            "workload": Workload(**told["workload"]),
-            "alone": tuple(Alone(**{**each, "crossing": _read(each)}) for each in told["alone"]),
-            "together": tuple(Together(**{**_scheduled(each), "crossing": _read(each)}) for each in told["together"]),
-            "spent": tuple(Spent(**_scheduled(each)) for each in told["spent"]),
-            "extrapolated": tuple(told["extrapolated"]),
+            **data,
+            "workload": RequestSize(**data["workload"]),
+            "alone": tuple(Alone(**{**each, "crossing": _read(each)}) for each in data["alone"]),
+            "together": tuple(Together(**{**_scheduled(each), "crossing": _read(each)}) for each in data["together"]),
+            "spent": tuple(MeanTime(**_scheduled(each)) for each in data["spent"]),
+            "extrapolated": tuple(data["extrapolated"]),
         }
     )
 
 
-def _scheduled(told: Mapping[str, Any]) -> dict[str, Any]:
-    return {**told, "schedule": Schedule(told["schedule"])}
+def _scheduled(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {**data, "schedule": Schedule(data["schedule"])}
 
 
-def _read(told: Mapping[str, Any]) -> Crossing:
-    return Crossing(**{name: math.inf if value == "never" else value for name, value in told["crossing"].items()})
+def _read(data: Mapping[str, Any]) -> Crossing:
+    return Crossing(**{name: math.inf if value == "never" else value for name, value in data["crossing"].items()})
 
 
-def _finite(told: Any) -> Any:
-    if isinstance(told, dict):
-        return {name: _finite(value) for name, value in told.items()}
-    if isinstance(told, list | tuple):
-        return [_finite(value) for value in told]
-    return "never" if told == math.inf else told
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {name: _finite(value) for name, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return "never" if data == math.inf else data

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cuecard.domain.outcome import Route
-from cuecard.latency.simulate.simulation import Chances, Profiles, Way, Workload, outcomes
+from cuecard.latency.simulate.simulation import Chances, Profiles, RequestSize, Way, outcomes
 from cuecard.strategies.policy import Policy, Schedule
 
 TRANSFER = (Schedule.THRIFTY, Schedule.OVERLAP)
@@ -34,12 +34,12 @@ class Costs:
     """What strategies take by two profiles: `extra_s` beyond the small model reasoning by itself."""
 
     profiles: Profiles
-    workload: Workload
+    workload: RequestSize
     agreed_s: Mapping[Schedule, float]
     extra_s: Mapping[Key, Line]
 
     @classmethod
-    def of(cls, profiles: Profiles, workload: Workload, confirmed: bool = True) -> Costs:
+    def of(cls, profiles: Profiles, workload: RequestSize, confirmed: bool = True) -> Costs:
         """From runs in virtual time, on all routes, or all but `confirmed`."""
         routes = (Route.CONFIRMED, Route.TRANSFERRED) if confirmed else (Route.TRANSFERRED,)
         keys = [("transfer", schedule, Route.TRANSFERRED) for schedule in TRANSFER]
@@ -85,21 +85,21 @@ class Costs:
         return low
 
 
-def _reasoning_s(profiles: Profiles, workload: Workload, reasoning: float) -> float:
+def _reasoning_s(profiles: Profiles, workload: RequestSize, reasoning: float) -> float:
     """The small model reasoning and answering by itself."""
     profile, prompt = profiles["small"], workload.prompt
     tokens = reasoning + workload.answer
     return profile.call_s(workload.visual, prompt, 1) + profile.decode_s(tokens, prompt)
 
 
-def _lengths(profiles: Profiles, workload: Workload, key: Key) -> tuple[int, ...]:
+def _lengths(profiles: Profiles, workload: RequestSize, key: Key) -> tuple[int, ...]:
     """Where a strategy is run: closest around the length at which the reader has caught up with what is written."""
     _, schedule, route = key
     first_s = profiles["large"].call_s(workload.visual, workload.prompt, 1)
     step_s = profiles["small"].step_s(workload.prompt)
     caught_up = FOLLOWED + (min(MOST_RUN, math.ceil(first_s / step_s)) if step_s > 0 else MOST_RUN)
     last = max(256, 2 * caught_up)
-    if schedule is Schedule.THRIFTY or route is Route.CONFIRMED:  # nobody reads ahead
+    if schedule is Schedule.THRIFTY or route is Route.CONFIRMED:  # no prefill ahead of the read
         return 16, last // 2, last
     around = (round(share * caught_up) for share in (0.85, 1, 1.25, 1.6))
     return tuple(sorted({16, 64, *around, last}))

@@ -16,7 +16,7 @@ from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.suggestions import did_you_mean
 from cuecard.latency.analysis.latency_model import plainest, read_all
-from cuecard.latency.simulate.simulation import Chances, Way, Workload, outcomes
+from cuecard.latency.simulate.simulation import Chances, RequestSize, Way, outcomes
 from cuecard.models.simulated import Profile
 from cuecard.strategies.policy import Schedule
 
@@ -40,7 +40,7 @@ class Member:
     cached_price: float | None = None
     completion_price: float | None = None
     price_per_hour: float | None = None
-    """Of the device that it runs on, while it works: what it costs where no price of tokens is told."""
+    """Of the device that it runs on, while it works: what it costs where no price of tokens is set."""
 
     def __post_init__(self) -> None:
         if (self.fit is None) == (self.decode_tokens_per_s is None):
@@ -76,13 +76,13 @@ class Load:
     confirm: float = 0.0
 
     @property
-    def workload(self) -> Workload:
-        return Workload(self.visual_tokens, self.visual_tokens + self.text_tokens, self.answer_tokens)
+    def workload(self) -> RequestSize:
+        return RequestSize(self.visual_tokens, self.visual_tokens + self.text_tokens, self.answer_tokens)
 
 
 @dataclass(frozen=True)
 class Line:
-    """One way of answering: means a question. The cost is None where a price is not told."""
+    """One way of answering: means a question. The cost is None where a price is not set."""
 
     strategy: str
     schedule: Schedule | None
@@ -107,20 +107,20 @@ class PairPlan:
 
 
 def plans(path: Path) -> tuple[int, list[PairPlan]]:
-    """The number of questions that costs are told for, and each pair of the file. Raises BadInput."""
-    told = settings.read(path)
-    if unknown := sorted(set(told) - {*TABLES}):
+    """The number of questions that costs are given for, and each pair of the file. Raises BadInput."""
+    data = settings.read(path)
+    if unknown := sorted(set(data) - {*TABLES}):
         raise BadInput(f"{path}: unknown key {unknown[0]}", did_you_mean(unknown[0], TABLES))
     members = {
         name: settings.build(Member, {"name": name, **_table(table)}, f"{name}.")
-        for name, table in _of(told, "models").items()
+        for name, table in _of(data, "models").items()
     }
     speeds = {name: _speed(member, path.parent) for name, member in members.items()}
-    load = _table(told.get("workload") or {})
-    pairs = told.get("pairs") or []
+    load = _table(data.get("workload") or {})
+    pairs = data.get("pairs") or []
     if not pairs:
         raise BadInput(f"{path} names no pairs", 'write [[pairs]] with small = "…" and large = "…"')
-    questions = told.get("questions", 1000)
+    questions = data.get("questions", 1000)
     if not isinstance(questions, int) or questions < 1:
         raise BadInput("questions is not a whole number above 0")
     return questions, [_plan(_table(pair), load, members, speeds) for pair in pairs]
@@ -213,12 +213,12 @@ def _sum(costs: Sequence[float | None]) -> float | None:
 
 
 def _speed(member: Member, folder: Path) -> Speed:
-    """By its fit, or by figures: what is not told of reading costs nothing beyond the first token's time."""
+    """By its fit, or by figures: what is not given of prefill costs nothing beyond the first token's time."""
     if member.fit is not None:
         fits = read_all(folder / member.fit)
         fit = fits[0] if len(fits) == 1 else plainest(fits, member.name)
         where = fit.measured.get("machine") or {}
-        on = where.get("accelerator") or where.get("processor") or "a machine that is not told"
+        on = where.get("accelerator") or where.get("processor") or "an unnamed machine"
         return Speed(fit.profile, f"fit of {fit.described}, measured on {on}, {where.get('date', 'no date')}")
     assert member.decode_tokens_per_s is not None
     profile = Profile(
@@ -230,8 +230,8 @@ def _speed(member: Member, folder: Path) -> Speed:
     return Speed(profile, f"public figures: {member.source}")
 
 
-def _of(told: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    if not (found := _table(told.get(name) or {})):
+def _of(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    if not (found := _table(data.get(name) or {})):
         raise BadInput(f"the file has no [{name}.NAME] table", "one table a model")
     return found
 

@@ -32,7 +32,7 @@ LEAST_TEXT = _ADDED + 1
 
 
 @dataclass(frozen=True)
-class Workload:
+class RequestSize:
     """A question in tokens: its image (0: none), the whole prompt of a short answer, and a short answer."""
 
     visual: int
@@ -68,7 +68,7 @@ Profiles = Mapping[str, Profile]
 """By role: `small`, `large`."""
 
 
-def outcomes(profiles: Profiles, workload: Workload, ways: Iterable[Way]) -> list[Outcome]:
+def outcomes(profiles: Profiles, workload: RequestSize, ways: Iterable[Way]) -> list[Outcome]:
     """Each way of answering, from cold."""
 
     async def all_of_them() -> list[Outcome]:
@@ -77,7 +77,7 @@ def outcomes(profiles: Profiles, workload: Workload, ways: Iterable[Way]) -> lis
     return virtual_time.run(all_of_them())
 
 
-async def _outcome(profiles: Profiles, workload: Workload, way: Way) -> Outcome:
+async def _outcome(profiles: Profiles, workload: RequestSize, way: Way) -> Outcome:
     models = {
         role: SimulatedModel(
             role, replace(profile, image_tokens=workload.visual), _says(role, workload, way), Random(0)
@@ -89,7 +89,7 @@ async def _outcome(profiles: Profiles, workload: Workload, way: Way) -> Outcome:
     return await answer(workload.question, models, way.strategy, policy)
 
 
-def _says(role: str, workload: Workload, way: Way) -> ScriptFor:
+def _says(role: str, workload: RequestSize, way: Way) -> ScriptFor:
     """What lets the strategy come out as wanted: who agrees with whom."""
     reasoning = (_WORD * way.reasoning).strip()
     shorts = {"small": "red" if way.route is Route.AGREED else "blue", "large": "red"}

@@ -16,7 +16,7 @@ from cuecard.latency.analysis.latency_model import Fit, bounds
 from cuecard.latency.analysis.measured import Found, Roof
 from cuecard.latency.analysis.roofline import Device
 from cuecard.latency.simulate.breakeven import Crossing, PairBreakEven
-from cuecard.latency.simulate.simulation import Workload
+from cuecard.latency.simulate.simulation import RequestSize
 from cuecard.report.page import formatting
 from cuecard.report.page.canvas import INK, TEXT, WIDTH, Drawing, canvas, drawing, key, styled, write
 from cuecard.strategies.policy import Schedule
@@ -114,7 +114,7 @@ def _of(point: Found, fit: Fit) -> bool:
     return point.model == fit.model and point.setting == fit.setting and not point.cached
 
 
-def _alike(point: Found, work: Workload) -> bool:
+def _alike(point: Found, work: RequestSize) -> bool:
     return point.visual == work.visual and abs(point.prompt - work.prompt) <= 0.02 * work.prompt
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from cuecard.latency.analysis.latency_model import Fit
 from cuecard.latency.analysis.measured import Found, Roof, setting_of
 from cuecard.latency.analysis.roofline import Device
-from cuecard.latency.server.metrics import Served
+from cuecard.latency.server.metrics import PointMetrics
 from cuecard.latency.simulate.breakeven import PairBreakEven
 from cuecard.report.latency import figures, tables
 from cuecard.report.latency.figures import at_answer, crossing_said
@@ -31,7 +31,7 @@ class Profiled:
     roofs: Sequence[Roof]
     devices: Mapping[str, Mapping[str, Device]]
     about: Sequence[tuple[str, str]]
-    served: Sequence[Served] = ()
+    served: Sequence[PointMetrics] = ()
     """Of a profile of servers: every point with its metrics."""
 
 

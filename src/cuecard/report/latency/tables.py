@@ -8,7 +8,7 @@ from typing import Any
 
 from cuecard.latency.analysis.latency_model import COEFFICIENTS, Fit
 from cuecard.latency.analysis.measured import Found, Roof
-from cuecard.latency.server.metrics import DEFINITIONS, PERCENTILES, Served, Spread
+from cuecard.latency.server.metrics import DEFINITIONS, PERCENTILES, PointMetrics, Spread
 from cuecard.latency.simulate.breakeven import PairBreakEven
 from cuecard.latency.simulate.costs import TRANSFER
 from cuecard.report.latency.figures import PARTS
@@ -34,7 +34,7 @@ COSTS = {
 # --- on the page ------------------------------------------------------------------------------------------------------
 
 
-def percentiles(points: Sequence[Served]) -> Texts:
+def percentiles(points: Sequence[PointMetrics]) -> Texts:
     """Percentiles of every metric of a server at every point, in milliseconds."""
     heads = ["model", "load", "image", "read", "cached", "wrote", "requests", "metric", "mean"]
     rows = [
@@ -45,7 +45,7 @@ def percentiles(points: Sequence[Served]) -> Texts:
     return [*heads, *(f"p{p}" for p in PERCENTILES)], rows
 
 
-def definitions(points: Sequence[Served]) -> Texts:
+def definitions(points: Sequence[PointMetrics]) -> Texts:
     """What each metric is that a profile has."""
     used = {name for each in points for name in each.metrics}
     return ["metric", "is"], [[name, text] for name, text in DEFINITIONS.items() if name in used]
@@ -123,7 +123,7 @@ def _micros(seconds: float) -> str:
     return f"{1e6 * seconds:,.0f}" if seconds >= 1e-4 else f"{1e6 * seconds:.2g}"
 
 
-def _point(each: Served) -> list[str]:
+def _point(each: PointMetrics) -> list[str]:
     point, failed = each.point, f" + {each.failed} failed" if each.failed else ""
     image = "" if point.image_px is None else f"{point.image_px} px"
     cached = "not known" if each.cached is None else f"{each.cached:,.0f}"
@@ -166,7 +166,7 @@ def tables(
     fits: Sequence[Fit],
     pairs: Sequence[PairBreakEven],
     roofs: Sequence[Roof],
-    served: Sequence[Served],
+    served: Sequence[PointMetrics],
 ) -> dict[str, list[Mapping[str, Any]]]:
     """What the figures show, as rows, by the file's name; empty tables are left out."""
     named: dict[str, list[Mapping[str, Any]]] = {
@@ -215,7 +215,7 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _server_rows(points: Sequence[Served]) -> list[Mapping[str, Any]]:
+def _server_rows(points: Sequence[PointMetrics]) -> list[Mapping[str, Any]]:
     """A row a point and metric, seconds."""
     return [
         {
