@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -169,7 +169,7 @@ async def _fill_one(
     ]
     await asyncio.to_thread(store.put, rows)
     calls = StoredCalls(store.call)
-    async with aclosing(Composition(at, made.arms, made.seats, calls)) as composition:
+    with closing(Composition(at, made.arms, made.seats, calls)) as composition:
         requests = await asyncio.to_thread(composition.advance)
         reads = {key: each for key, each in requests.items() if each.mode is Mode.READ}
         if made.reader is not None and reads:

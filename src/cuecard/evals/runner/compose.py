@@ -10,7 +10,6 @@ cancels included.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -99,14 +98,17 @@ class Composition:
         return {key: request for requests in self.waiting.values() for key, request in requests.items()}
 
     def close(self) -> None:
-        """Arms that are not done end without an outcome. Not while an event loop runs in this thread."""
+        """Arms that are not done end without an outcome."""
+        # waited for, whatever is cancelled; on a thread, as an event loop may run in this one
+        thread = threading.Thread(target=self._close)
+        thread.start()
+        thread.join()
+
+    def _close(self) -> None:
         with self._lock:
             for running in self._running.values():
                 running.close()
-
-    async def aclose(self) -> None:
-        """As `close`."""
-        await asyncio.to_thread(self.close)
+            self._running.clear()
 
     def _arm(self, arm: Arm) -> Generator[Requests, None, ArmOutcome]:
         """Yields the calls that it waits for, and returns what the arm did."""

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
@@ -157,7 +157,7 @@ class _Runner:
         calls = StoredCalls(self.store.call, budgets(self.plan.arms), await self._pace(at, arms))
         measures = {arm.equal for arm in arms}
         needed = [arm for arm in self.plan.arms if arm in arms or arm.name in measures]
-        async with aclosing(Composition(at, needed, self.plan.seats, calls)) as composition:
+        with closing(Composition(at, needed, self.plan.seats, calls)) as composition:
 
             async def work(worker: PooledWorker) -> None:
                 # on a thread, as virtual time is an event loop of its own
