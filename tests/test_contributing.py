@@ -17,7 +17,7 @@ from cuecard.answers.extraction import READERS
 from cuecard.cli import app
 from cuecard.evals import arm
 from cuecard.evals.tasks import registry
-from cuecard.gateway.config.virtual_models import virtual
+from cuecard.gateway.config.config import virtual_models
 from cuecard.models.base import ANSWER_TOKENS
 from cuecard.models.openai import OpenAIModel, families
 from cuecard.models.prompt import _WHAT, BRIEF_KINDS, TAGS, short
@@ -59,7 +59,7 @@ def cuecard(*words: str) -> str:
 def test_a_strategy_is_found_by_the_command_line_arms_the_gateway_and_the_docs():
     walk("A strategy")
     assert arm.parse("hint/eager").strategy == "hint"
-    assert "cuecard/hint" in virtual("cuecard")
+    assert "cuecard/hint" in virtual_models("cuecard")
     assert "| `hint` | The small model answers at once; the large model reads that answer as a card. |" in (
         GENERATORS["strategies"]()
     )

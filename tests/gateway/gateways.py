@@ -13,14 +13,15 @@ import openai
 import uvicorn
 
 from cuecard.domain.call import Mode
+from cuecard.gateway.admission.connections import LimitedProtocol
 from cuecard.gateway.admission.image_fetcher import Fetcher
 from cuecard.gateway.admission.keys import Gate, Key
-from cuecard.gateway.admission.slow_clients import Guarded
-from cuecard.gateway.app import application
-from cuecard.gateway.config.settings import Images
+from cuecard.gateway.app import AppSettings, application
+from cuecard.gateway.config.settings import ImageSettings
+from cuecard.gateway.endpoints import RequestLimits
 from cuecard.gateway.pairs import Pairs
 from cuecard.gateway.reload import Reloader
-from cuecard.gateway.service import Service
+from cuecard.gateway.service import Occupancy, PairDefaults, Service
 from cuecard.gateway.telemetry.journal import Journal
 from cuecard.models.base import Model
 from cuecard.models.prompt import Prompt
@@ -51,6 +52,18 @@ def disagreeing(**how: Any) -> dict[str, Model]:
     return {"small": model("tiny", "2", "4", **how), "large": model("huge", "5", "3", **how)}
 
 
+def service(
+    models: Mapping[str, Model],
+    *,
+    name: str = "cuecard",
+    aliases: Collection[str] = (),
+    occupancy: Occupancy | None = None,
+    **defaults: Any,
+) -> Service:
+    """A pair with these defaults."""
+    return Service(models, PairDefaults(**defaults), name=name, aliases=aliases, occupancy=occupancy)
+
+
 @asynccontextmanager
 async def gateway(
     models: Mapping[str, Model] | None = None,
@@ -60,10 +73,10 @@ async def gateway(
     most_bytes: int = 2**20,
     traces: Any = None,
     journal: Journal | None = None,
-    http: type[Guarded] = Guarded,
+    http: type[LimitedProtocol] = LimitedProtocol,
     drain_s: int = 5,
     fetcher: Fetcher | None = None,
-    images: Images | None = None,
+    images: ImageSettings | None = None,
     clock: Callable[[], float] = time.monotonic,
     hosts: Collection[str] | None = None,
     origins: Collection[str] = (),
@@ -74,10 +87,11 @@ async def gateway(
     **settings: Any,
 ) -> AsyncIterator[openai.AsyncOpenAI]:
     """A client of a gateway that listens on 127.0.0.1."""
-    pairs, gate = pairs or Pairs([Service(models or agreeing(), **settings)]), gate or Gate(keys, clock)
+    pairs, gate = pairs or Pairs([service(models or agreeing(), **settings)]), gate or Gate(keys, clock)
     kept: dict[str, Any] = {"fetcher": fetcher, "traces": traces, "journal": journal}
-    kept |= {"images": images, "hosts": hosts, "origins": origins, "reloader": reloader, "tell": tell}
-    app = application(pairs, gate=gate, ping_s=ping_s, most_bytes=most_bytes, **kept)
+    kept |= {"hosts": hosts, "origins": origins, "reloader": reloader, "tell": tell}
+    limits = RequestLimits(most_bytes=most_bytes, ping_s=ping_s)
+    app = application(pairs, AppSettings(gate=gate, images=images or ImageSettings(), limits=limits, **kept))
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, http=http, log_level="warning", lifespan="on", timeout_graceful_shutdown=drain_s)
     server = uvicorn.Server(config)

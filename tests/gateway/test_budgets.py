@@ -9,7 +9,7 @@ import pytest
 from gateways import COUNT, gateway
 
 from cuecard.domain.errors import BadInput, BudgetUsed, Unauthorised
-from cuecard.gateway.admission.budgets import Budget, Ledger
+from cuecard.gateway.admission.budgets import Budget, BudgetLedger
 from cuecard.gateway.admission.keys import Gate, Key, digest
 
 pytestmark = pytest.mark.timeout(20)
@@ -31,7 +31,7 @@ def key(**settings) -> Key:
     return Key("team", digest(SECRET), **settings)
 
 
-def gate(ledger: Ledger, **settings) -> Gate:
+def gate(ledger: BudgetLedger, **settings) -> Gate:
     return Gate([key(**settings)], lambda: 0.0, ledger)
 
 
@@ -49,7 +49,7 @@ def client(gate: Gate):
 )
 def test_a_key_over_its_budget_is_refused_until_the_period_ends(budget, resets):
     clock = Clock()
-    team = client(gate(Ledger(now=clock), budgets={budget: 100.0}))
+    team = client(gate(BudgetLedger(now=clock), budgets={budget: 100.0}))
     team.enter()
     team.spend(100, cost=100.0)
     with pytest.raises(BudgetUsed, match=resets) as refused:
@@ -62,7 +62,7 @@ def test_a_key_over_its_budget_is_refused_until_the_period_ends(budget, resets):
 
 def test_a_month_does_not_end_with_the_day():
     clock = Clock(datetime(2026, 3, 1, tzinfo=UTC))
-    team = client(gate(Ledger(now=clock), budgets={Budget.TOKENS_PER_MONTH: 100.0}))
+    team = client(gate(BudgetLedger(now=clock), budgets={Budget.TOKENS_PER_MONTH: 100.0}))
     team.spend(100)
     clock.at += timedelta(days=30)
     with pytest.raises(BudgetUsed, match="2026-04-01"):
@@ -71,11 +71,11 @@ def test_a_month_does_not_end_with_the_day():
 
 async def test_what_was_used_survives_a_restart(tmp_path):
     file, limit = tmp_path / "budgets.json", {Budget.TOKENS_PER_DAY: 100.0}
-    before = Ledger(file, Clock())
+    before = BudgetLedger(file, Clock())
     client(gate(before, budgets=limit)).spend(100)
     await before.keep()
     with pytest.raises(BudgetUsed):
-        client(gate(Ledger(file, Clock()), budgets=limit)).enter()
+        client(gate(BudgetLedger(file, Clock()), budgets=limit)).enter()
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"version": 9, "used": {}}', '{"version": 1, "used": {"a": {"b": 1}}}'])
@@ -83,13 +83,13 @@ def test_a_file_of_budgets_that_cannot_be_read_is_no_fresh_budget(content, tmp_p
     file = tmp_path / "budgets.json"
     file.write_text(content)
     with pytest.raises(BadInput, match=r"budgets\.json"):
-        Ledger(file, Clock())
+        BudgetLedger(file, Clock())
     assert file.read_text() == content
 
 
 def test_a_key_that_has_expired_is_not_let_in():
     clock = Clock()
-    entrance = gate(Ledger(now=clock), expires=NOON + timedelta(seconds=1))
+    entrance = gate(BudgetLedger(now=clock), expires=NOON + timedelta(seconds=1))
     client(entrance)
     clock.at += timedelta(seconds=1)
     with pytest.raises(Unauthorised, match="expired: it was valid until 2026-01-31 12:00 UTC"):
@@ -97,7 +97,7 @@ def test_a_key_that_has_expired_is_not_let_in():
 
 
 async def test_a_request_that_follows_one_that_used_the_budget_up_is_429():
-    entrance = Gate([key(budgets={Budget.TOKENS_PER_DAY: 1.0})], lambda: 0.0, Ledger(now=Clock()))
+    entrance = Gate([key(budgets={Budget.TOKENS_PER_DAY: 1.0})], lambda: 0.0, BudgetLedger(now=Clock()))
     async with gateway(gate=entrance) as plain:
         asking = plain.with_options(api_key=SECRET)
         question = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}

@@ -63,7 +63,7 @@ async def test_an_answer_that_is_cut_ends_with_length():
     assert answer.choices[0].finish_reason == "length"
 
 
-async def test_a_failure_in_the_midst_is_told_in_the_stream():
+async def test_a_failure_in_the_midst_is_an_event_of_the_stream():
     broken = {name: ScriptedModel(name, [Says(error=ModelUnreachable("gone"))] * 9) for name in ("small", "large")}
     async with gateway(broken) as client:
         with pytest.raises(openai.APIError, match="gone"):

@@ -49,7 +49,7 @@ def test_one_server_or_several_a_role(tmp_path):
 def test_a_service_is_made_of_what_it_says_and_no_key_is_in_it(tmp_path, monkeypatch):
     monkeypatch.setenv("KEY_OF_THREE", "s3cret")
     service = Pairs.configured(config_file.read(written(PAIR, tmp_path))).first
-    assert service.strategy == "transfer"
+    assert service.defaults.strategy == "transfer"
     assert set(service.concrete) == {"tiny", "huge"}
     assert "s3cret" not in repr(vars(service))
 
@@ -62,7 +62,7 @@ def test_a_cut_by_what_servers_cannot_tell_is_refused_before_anything_is_served(
     assert "first, last, content" in refused.value.hint
     text_alone = PAIR.replace("budget = 77", 'card_keep = 0.3\ncard_select = "last"')
     assert (
-        str(Pairs.configured(config_file.read(written(text_alone, tmp_path))).first.policy.cut)
+        str(Pairs.configured(config_file.read(written(text_alone, tmp_path))).first.defaults.policy.cut)
         == "30% of the card by last"
     )
 
@@ -99,7 +99,7 @@ def test_a_secret_that_is_not_set_is_named(tmp_path, monkeypatch):
         (("[pair]", '[[keys]]\nname = "a"\nsha256 = "s"\n[pair]'), "keys.sha256", "`cuecard key` makes a key"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(change, said, hint, tmp_path):
+def test_an_error_is_one_line(change, said, hint, tmp_path):
     with pytest.raises(BadInput) as refused:
         config_file.read(written(PAIR.replace(*change), tmp_path))
     assert said in str(refused.value)
@@ -112,7 +112,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         config_file.read(tmp_path / "nowhere.toml")
 
 
-def test_a_family_that_nobody_knows_is_found_before_any_server_is_asked(tmp_path):
+def test_an_unknown_family_is_refused_before_any_call(tmp_path):
     told = "version = 1\n[small]\nmodel = 'http://a/v1#x'\nfamily = 'qwen3'\n[large]\nmodel = 'http://b/v1#y'\n"
     with pytest.raises(BadInput, match="no model family 'qwen3'"):
         config_file.read(written(told, tmp_path))

@@ -21,7 +21,7 @@ from cuecard.gateway.admission.keys import Key, make
 from cuecard.gateway.audit import Audit
 from cuecard.gateway.pairs import Pairs
 from cuecard.gateway.service import Service
-from cuecard.gateway.telemetry.metrics import MINUTES, Observatory
+from cuecard.gateway.telemetry.metrics import MINUTES, GatewayMetrics
 from cuecard.gateway.upstream.pool import Breaker, Pool, Replica
 from cuecard.models.base import Model
 from cuecard.models.replay import Says, ScriptedModel
@@ -203,7 +203,7 @@ async def test_the_example_is_asked_and_an_answer_can_be_stopped_by_keyboard(tmp
         assert await tab.js(FOCUSED) == "go"
 
 
-async def test_a_failure_is_told_in_the_playground_and_by_the_servers_state(tmp_path):
+async def test_the_playground_and_the_servers_state_show_a_failure(tmp_path):
     models = pooled({name: model(name, "3", error=ModelUnreachable("gone")) for name in ("small", "large")})
     for pool in models.values():
         pool.replicas[0].breaker = Breaker(lambda: 0.0, failures=1)  # type: ignore[attr-defined]
@@ -249,7 +249,7 @@ async def test_without_a_key_nothing_more_is_asked_until_one_is_typed(tmp_path):
 @pytest.mark.parametrize(("width", "scheme"), [(DESK, "light"), (DESK, "dark"), (PHONE, "light"), (PHONE, "dark")])
 async def test_all_is_readable_reachable_by_tab_and_no_wider_than_the_window(tmp_path, monkeypatch, width, scheme):
     found = {"checked": 40, "differed": 9, "rate": 0.225, "low": 0.123, "high": 0.375, "waiting": 1, "alarming": True}
-    monkeypatch.setattr(Audit, "told", lambda audit: found | {"failed": 0, "skipped": 0})
+    monkeypatch.setattr(Audit, "as_dict", lambda audit: found | {"failed": 0, "skipped": 0})
     async with dashboard(tmp_path, pair()) as (tab, url, client):
         await ask(client, "cuecard", "cuecard/mutual-thrifty", "huge")
         await tab.open(url, width, scheme=scheme)
@@ -275,7 +275,7 @@ async def test_all_is_readable_reachable_by_tab_and_no_wider_than_the_window(tmp
 def test_minutes_past_the_hour_are_forgotten(monkeypatch):
     now = 0.0
     monkeypatch.setattr("time.time", lambda: now)
-    seen = Observatory()
+    seen = GatewayMetrics()
     for minute in range(3 * MINUTES):
         now = 60.0 * minute
         seen.failed(ValueError())

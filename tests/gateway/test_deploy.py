@@ -19,7 +19,7 @@ from cuecard.domain.question import AnswerKind, Question
 from cuecard.gateway.audit import Audit
 from cuecard.gateway.config import config_file, settings
 from cuecard.gateway.service import Service
-from cuecard.gateway.telemetry.metrics import Observatory
+from cuecard.gateway.telemetry.metrics import GatewayMetrics
 from cuecard.gateway.upstream.pool import Breaker, Pool, Replica
 from cuecard.strategies.run import answer
 
@@ -56,7 +56,7 @@ def test_the_configuration_is_one(monkeypatch):
 
 
 def test_pods_are_given_longer_than_requests_are():
-    drain_s = settings.Server.model_validate({"host": "0.0.0.0", "drain_s": 60}).drain_s
+    drain_s = settings.ServerSettings.model_validate({"host": "0.0.0.0", "drain_s": 60}).drain_s
     pod = yaml.safe_load((DEPLOY / "kubernetes.yaml").read_text().split("---")[0])["spec"]["template"]["spec"]
     service = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["cuecard"]
     assert pod["terminationGracePeriodSeconds"] > drain_s
@@ -71,12 +71,12 @@ def test_a_query_of_the_dashboard_is_promql(query):
 async def test_every_metric_of_the_dashboard_is_given():
     models = disagreeing()
     pools = {role: Pool([Replica(model, Breaker(lambda: 0.0))]) for role, model in models.items()}
-    seen = Observatory([Service(pools)])
+    seen = GatewayMetrics([Service(pools)])
     seen.answered("id", "cuecard", await answer(Question(COUNT, kind=AnswerKind.NUMBER), models), 0.1)
     seen.failed(ValueError())
     given = {
         sample.name
-        for family in text_string_to_metric_families(seen.metrics(Audit(Service(models), 0.0).told()).decode())
+        for family in text_string_to_metric_families(seen.exposition(Audit(Service(models), 0.0).as_dict()).decode())
         for sample in family.samples
     }
     drawn = {name for query in QUERIES for name in re.findall(r"cuecard_\w+", query)}

@@ -330,7 +330,7 @@ async def test_a_reader_that_says_nothing_is_made_do_without(stream):
         assert tidy(pools)
 
 
-async def test_the_large_model_reasons_where_it_is_told_to_stand_in_for_the_small():
+async def test_the_large_model_reasons_where_the_rescue_is_to_reason():
     asked = []
 
     def large(request: Received) -> Reply:
@@ -342,7 +342,7 @@ async def test_the_large_model_reasons_where_it_is_told_to_stand_in_for_the_smal
     assert asked[:2] == [False, True]  # at once, and when the other one has failed
 
 
-async def test_a_server_that_does_not_stop_where_it_is_told_is_hung_up_on():
+async def test_a_server_that_does_not_stop_at_a_stop_text_is_disconnected():
     def deaf(request: Received) -> Reply:
         del request.body["max_tokens"]
         return Completion("3 " * 10**5)
@@ -364,7 +364,7 @@ async def test_what_failed_by_itself_is_tried_elsewhere():
         await pool.aclose()
 
 
-async def test_a_key_that_a_server_repeats_is_told_to_nobody():
+async def test_a_key_that_a_server_repeats_reaches_no_client():
     words = HttpError(401, {"error": {"message": "Incorrect API key provided: s3cret-of-ours"}})
     async with MockServer([words], models=["large"]) as url:
         address = url.replace("//", "//user:passw0rd@")

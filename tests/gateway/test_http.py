@@ -99,7 +99,7 @@ async def test_what_a_path_does_not_take_it_says_what_it_takes(method, path, all
         ("", "the page is /dashboard"),
     ],
 )
-async def test_whoever_has_written_the_address_wrongly_is_told_the_right_path(path, hint):
+async def test_an_error_about_an_unknown_path_names_the_right_one(path, hint):
     async with gateway() as client, httpx2.AsyncClient(base_url=str(client.base_url).removesuffix("v1/")) as plain:
         answer = await plain.post(path)
     assert answer.status_code == 404

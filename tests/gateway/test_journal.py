@@ -16,10 +16,10 @@ from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.question import AnswerKind, Image, Question
 from cuecard.gateway.telemetry.journal import Journal
-from cuecard.gateway.wire.chat import Asked
+from cuecard.gateway.wire.chat import ParsedRequest
 from cuecard.strategies.run import answer
 
-ASKED = Asked(model="cuecard", question=Question(COUNT, kind=AnswerKind.NUMBER, system="Secret orders."))
+ASKED = ParsedRequest(model="cuecard", question=Question(COUNT, kind=AnswerKind.NUMBER, system="Secret orders."))
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-async def test_a_request_leaves_its_decision_and_nothing_that_was_said(outcome, tmp_path):
+async def test_a_request_leaves_its_decision_and_no_text(outcome, tmp_path):
     journal = Journal(tmp_path / "log.jsonl")
     journal.write(ASKED, outcome)
     journal.write(ASKED, outcome)
@@ -56,7 +56,7 @@ async def test_hashes_of_two_runs_cannot_be_joined(outcome, tmp_path):
     assert lines(tmp_path / "one")[0]["question"] != lines(tmp_path / "two")[0]["question"]
 
 
-async def test_what_was_said_is_kept_where_that_is_wanted(outcome, tmp_path):
+async def test_texts_are_kept_with_content(outcome, tmp_path):
     journal = Journal(tmp_path / "log.jsonl", content=True)
     journal.write(ASKED, outcome)
     journal.close()

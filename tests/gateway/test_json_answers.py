@@ -291,7 +291,7 @@ ANSWERS = st.one_of(
     strategy=st.sampled_from(["mutual", "transfer", "short", "reason", "vote"]),
     stream=st.booleans(),
 )
-async def test_whatever_is_said_a_served_answer_fits(schema: Any, said: list[str], strategy: str, stream: bool) -> None:
+async def test_every_served_answer_fits_its_schema(schema: Any, said: list[str], strategy: str, stream: bool) -> None:
     turns = iter(said * 40)
     async with serving(lambda _: Completion(next(turns), "Hm.")) as (client, _):
         text, _ = await answered(client, stream=stream, **asking(schema, strategy))

@@ -66,7 +66,7 @@ def test_tokens_are_charged_at_the_end_and_may_overdraw():
     client.enter()
 
 
-async def test_a_client_with_a_key_is_let_in_and_told_what_is_left():
+async def test_a_client_with_a_key_is_admitted_and_sees_what_is_left():
     async with gateway(keys=[Key("app", digest(SECRET), 9, 999)]) as client:
         with pytest.raises(openai.AuthenticationError, match="not known") as refused:
             await client.chat.completions.create(**ASKED)
@@ -80,7 +80,7 @@ async def test_a_client_with_a_key_is_let_in_and_told_what_is_left():
         assert int(raw.headers["x-ratelimit-remaining-tokens"]) in (999 - spent, 999 - spent + 1)
 
 
-async def test_a_client_that_asks_too_much_is_told_to_wait():
+async def test_a_client_over_its_limit_gets_the_time_to_wait():
     async with gateway(keys=[Key("app", digest(SECRET), requests_per_minute=1)]) as client:
         known = client.with_options(api_key=SECRET)
         await known.chat.completions.create(**ASKED)

@@ -17,7 +17,7 @@ from cuecard.domain.errors import CostLimit, ModelError, ModelTimeout, NoAnswer
 from cuecard.domain.question import AnswerKind, Image, Question
 from cuecard.gateway.config.config import Prices
 from cuecard.gateway.service import Service
-from cuecard.gateway.upstream.cost_limit import Purse, check_passed, tokens_of_image, tokens_of_text
+from cuecard.gateway.upstream.cost_limit import CostBudget, check_passed, tokens_of_image, tokens_of_text
 from cuecard.gateway.upstream.pool import Breaker, Pool, Replica
 from cuecard.gateway.wire.usage import costs
 from cuecard.models.base import Limits, Model
@@ -50,7 +50,7 @@ def run(
     async def one() -> Any:
         own = Policy(limits=LIMITS, **policy)
         try:
-            return await answer(ASKED, Purse(most, prices).models(models), strategy, own, calls=calls)
+            return await answer(ASKED, CostBudget(most, prices).models(models), strategy, own, calls=calls)
         except (ModelError, NoAnswer) as error:
             return error
 
@@ -81,7 +81,7 @@ def test_before_anything_is_spent_a_limit_that_is_too_low_is_an_error_that_says_
 
 def worst(role: str) -> float:
     """The worst case of a short answer."""
-    return Purse(1.0, PRICES).hold(role, short(ASKED, TAGS), LIMITS).most
+    return CostBudget(1.0, PRICES).hold(role, short(ASKED, TAGS), LIMITS).most
 
 
 def test_when_the_next_call_does_not_fit_the_best_answer_at_hand_is_given():
@@ -107,7 +107,7 @@ def test_calls_at_once_do_not_fit_together_what_only_one_of_them_fits():
 
 def test_a_call_that_is_cut_counts_what_it_has_used():
     async def spends() -> float:
-        purse = Purse(1.0, PRICES)
+        purse = CostBudget(1.0, PRICES)
         models = purse.models({"small": model("tiny", "word " * 50, token_s=1.0)})
         events = models["small"].stream(short(ASKED, TAGS), Limits(answer_tokens=60))
         told = 0
@@ -126,7 +126,7 @@ def test_a_call_that_is_cut_counts_what_it_has_used():
 def test_a_retry_is_checked_and_the_failed_call_counts_its_prompt():
     async def tries(most: float) -> tuple[int, float, type[Exception] | None]:
         failing = ScriptedModel("tiny", lambda _: Says(error=ModelTimeout("late")))
-        purse = Purse(most, PRICES)
+        purse = CostBudget(most, PRICES)
         pool = Pool([Replica(failing, Breaker(lambda: 0.0))])
         metered, raised = purse.models({"small": pool})["small"], None
         try:
@@ -147,7 +147,7 @@ def test_a_retry_is_checked_and_the_failed_call_counts_its_prompt():
 
 def test_a_server_that_counts_more_tokens_makes_later_calls_longer():
     async def second() -> float:
-        purse = Purse(1.0, PRICES)
+        purse = CostBudget(1.0, PRICES)
         heavy = ScriptedModel("tiny", lambda _: Says("2"))
         metered = purse.models({"small": heavy})["small"]
         long = Question("a " * 3000, kind=AnswerKind.NUMBER)  # a token for every word, of two bytes

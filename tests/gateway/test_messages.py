@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from cuecard.domain.errors import BadInput, ModelUnreachable
 from cuecard.domain.question import Image
 from cuecard.gateway.admission.keys import Key, digest
-from cuecard.gateway.wire.anthropic import blocks, messages
+from cuecard.gateway.wire import message_blocks as blocks
+from cuecard.gateway.wire import messages
 from cuecard.models.images.images import decoded
 from cuecard.models.replay import Says, ScriptedModel
 
@@ -418,7 +419,7 @@ async def test_so_has_an_error_about_the_path(method, path, status):
     assert (answer.status_code, answer.json()["type"]) == (status, "error")
 
 
-async def test_a_client_over_its_limit_is_told_so_in_the_form_of_the_wire():
+async def test_a_client_over_its_limit_gets_an_error_of_the_wire():
     async with plain(keys=[Key("app", digest(SECRET), requests_per_minute=1)]) as http:
         first, second = [await http.post("messages", json=ASKED, headers={"x-api-key": SECRET}) for _ in range(2)]
     assert (first.status_code, second.status_code) == (200, 429)
@@ -468,7 +469,7 @@ async def test_a_client_over_its_limit_is_told_so_in_the_form_of_the_wire():
         (ASKED | {"stream": "yes"}, "stream is neither true nor false"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_a_request_is_said(asked, words):
+def test_an_error_names_what_is_wrong_with_a_request(asked, words):
     with pytest.raises(BadInput, match=words):
         messages.parse(asked, lambda url: Image(decoded(url)))
 

@@ -18,7 +18,7 @@ from cuecard.domain.errors import BadInput, ModelBusy, ModelUnreachable, NoAnswe
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.gateway.audit import Audit
 from cuecard.gateway.service import Service
-from cuecard.gateway.telemetry.metrics import Observatory
+from cuecard.gateway.telemetry.metrics import GatewayMetrics
 from cuecard.gateway.upstream.pool import Breaker, Pool, Replica
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.replay import Says, ScriptedModel
@@ -65,7 +65,7 @@ async def test_routes_in_the_stats_sum_to_the_requests():
     assert COUNT not in str(told)
 
 
-async def test_failures_are_counted_and_said_to_be_temporary():
+async def test_failures_are_counted_and_reported_as_temporary():
     broken = {name: ScriptedModel(name, lambda _: Says(error=ModelUnreachable("gone"))) for name in ("small", "large")}
     async with both(broken) as (client, plain):
         with pytest.raises(openai.APIStatusError) as refused:
@@ -104,8 +104,8 @@ async def test_clients_mistakes_are_refusals_and_no_failures():
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_errors_are_told_in_words_and_by_whose_they_are(error, clients):
-    seen = Observatory()
+def test_errors_are_described_and_counted_by_their_cause(error, clients):
+    seen = GatewayMetrics()
     seen.failed(error)
     told = seen.stats()
     assert (sum(told["refusals"].values()), sum(told["failures"].values())) == (int(clients), int(not clients))
@@ -138,9 +138,9 @@ async def test_breakers_retries_cached_tokens_and_false_accepts_are_in_the_metri
         counts = [s.value for s in found[f"cuecard_{name}_seconds"].samples if s.name.endswith("_count")]
         assert counts == [1], name
 
-    seen = Observatory()
+    seen = GatewayMetrics()
     audit = {"checked": 10, "differed": 1, "low": 0.02, "high": 0.4}
-    told = samples(seen.metrics(audit).decode())
+    told = samples(seen.exposition(audit).decode())
     assert (told["cuecard_audit_interval", "low"], told["cuecard_audit_interval", "high"]) == (0.02, 0.4)
 
 
@@ -184,7 +184,7 @@ async def test_when_no_server_can_be_probed_the_gateway_is_ready_all_the_same(tm
         (agreeing, "cuecard/route", "direct", 0),
     ],
 )
-async def test_a_decision_is_told_without_the_expensive_calls(models, name, route, calls):
+async def test_a_decision_needs_no_expensive_calls(models, name, route, calls):
     async with both(models()) as (_, plain):
         told = (await plain.post("v1/decision", json=ASKED | {"model": name})).json()
     assert (told["route"], len(told["calls"])) == (route, calls)
@@ -193,16 +193,16 @@ async def test_a_decision_is_told_without_the_expensive_calls(models, name, rout
 
 
 @pytest.mark.parametrize(("reasoned", "differed"), [("3", 0), ("4", 6)])
-async def test_agreed_answers_are_looked_at_again_when_nobody_waits(reasoned, differed):
+async def test_agreed_answers_are_audited_while_no_request_runs(reasoned, differed):
     models = {"small": model("tiny", "3"), "large": model("huge", "3", reasoned)}
     service = Service(models)
     audit = Audit(service, 1.0, warn_above=0.3)
     for _ in range(6):
         asked = Question(COUNT, kind=AnswerKind.NUMBER)
         audit.consider(asked, await answer(asked, models))
-    while audit.told()["waiting"] or not audit._working.done():  # noqa: ASYNC110
+    while audit.as_dict()["waiting"] or not audit._working.done():  # noqa: ASYNC110
         await asyncio.sleep(0.01)
-    told = audit.told()
+    told = audit.as_dict()
     assert (told["checked"], told["differed"], told["alarming"]) == (6, differed, differed > 0)
     await audit.aclose()
 
@@ -215,7 +215,7 @@ async def test_nothing_is_looked_at_again_while_a_client_waits():
     asked = Question(COUNT, kind=AnswerKind.NUMBER)
     audit.consider(asked, await answer(asked, models))
     await asyncio.sleep(0.05)
-    assert (audit.checked, audit.told()["waiting"]) == (0, 1)
+    assert (audit.checked, audit.as_dict()["waiting"]) == (0, 1)
     service.occupancy.idle.set()
     await asyncio.sleep(0.05)
     assert audit.checked == 1
@@ -232,7 +232,7 @@ async def test_a_second_look_makes_way_for_a_client_and_is_taken_later():
     service.occupancy.idle.clear()
     service.occupancy.busy.set()
     await asyncio.sleep(0.02)
-    assert (models["large"].running, audit.checked, audit.told()["waiting"]) == (0, 0, 1)
+    assert (models["large"].running, audit.checked, audit.as_dict()["waiting"]) == (0, 0, 1)
     service.occupancy.busy.clear()
     service.occupancy.idle.set()
     await asyncio.sleep(0.1)

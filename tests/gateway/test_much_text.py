@@ -11,13 +11,14 @@ from gateways import COUNT, gateway
 
 from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.domain.question import Image
-from cuecard.gateway.app import MOST_TEXT
+from cuecard.gateway.endpoints import RequestLimits
 from cuecard.gateway.wire import chat, responses
 from cuecard.gateway.wire.body import within
-from cuecard.gateway.wire.chat import Asked, parse
-from cuecard.gateway.wire.response_memory import Memory
+from cuecard.gateway.wire.chat import ParsedRequest, parse
+from cuecard.gateway.wire.responses import ItemMemory
 
 MOST_S = 1.0
+MOST_TEXT = RequestLimits().most_text
 SPACES = " " * 60_000
 HELD_UP = {
     "spaces before a word and options": f"What?x{SPACES}y\nA) red\nB) blue",
@@ -132,7 +133,7 @@ def test_many_small_things_and_long_names_are_refused_at_once(much: dict[str, ob
 
 
 def test_texts_within_the_bound_are_taken_by_both_wires() -> None:
-    read_response = partial(responses.parse, memory=Memory())
+    read_response = partial(responses.parse, memory=ItemMemory())
     for read, body in ((chat.parse, asking(COUNT)), (read_response, {"model": "cuecard", "input": COUNT})):
-        asked: Asked = within(MOST_TEXT, read)(body, no_image)
+        asked: ParsedRequest = within(MOST_TEXT, read)(body, no_image)
         assert asked.question.text == COUNT

@@ -10,8 +10,8 @@ import pytest
 from gateways import COUNT, agreeing, gateway
 
 from cuecard.gateway.admission.keys import Key, digest
+from cuecard.gateway.admission.origin_check import same_origin
 from cuecard.gateway.config.config import Config
-from cuecard.gateway.origin_check import same_origin
 
 pytestmark = pytest.mark.timeout(20)
 ASKED = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}

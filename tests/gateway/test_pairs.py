@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from gateways import COUNT, gateway, model
+from gateways import COUNT, gateway, model, service
 from prometheus_client.parser import text_string_to_metric_families
 
 from cuecard.domain.call import Mode
@@ -30,7 +30,7 @@ SECRET = "cue-of-the-tests"
 def pair(small: str, large: str, **settings: Any) -> Service:
     """A pair whose models answer with their own numbers, which are in their names."""
     models = {role: model(name, name[-1]) for role, name in (("small", small), ("large", large))}
-    return Service(models | settings.pop("more", {}), **settings)
+    return service(models | settings.pop("more", {}), **settings)
 
 
 @asynccontextmanager
@@ -112,7 +112,7 @@ async def test_a_key_is_for_its_pairs_only():
 
 async def test_metrics_and_stats_tell_pairs_apart_by_names_of_the_configuration(tmp_path):
     pools = {role: Pool([Replica(model(role, "7"), Breaker(lambda: 0.0))]) for role in ("small", "large")}
-    pairs = [pair("tiny-1", "huge-1"), Service(pools, name="vision", prices={"large": Prices(prompt=1e6)})]
+    pairs = [pair("tiny-1", "huge-1"), service(pools, name="vision", prices={"large": Prices(prompt=1e6)})]
     async with served(*pairs, journal=Journal(tmp_path / "log")) as plain:
         for name in ("cuecard", "vision", "vision", "made-up"):
             await plain.post("v1/chat/completions", json=asked(name))
@@ -153,7 +153,7 @@ def failing(name: str) -> ScriptedModel:
 async def test_a_third_model_answers_alone_when_both_others_have_failed(rescue, mode):
     models: dict[str, Model] = {"small": failing("tiny"), "large": failing("huge"), "third": model("spare", "3")}
     prices = {role: Prices(prompt=1e6, completion=1e6) for role in models}
-    async with served(Service(models, prices=prices, policy=Policy(rescue=Mode(rescue)))) as plain:
+    async with served(service(models, prices=prices, policy=Policy(rescue=Mode(rescue)))) as plain:
         told = await answered(plain, "cuecard")
         stats = (await plain.get("stats")).json()
         listed = [each["id"] for each in (await plain.get("v1/models")).json()["data"]]

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 from gateways import COUNT, DESCRIBE, agreeing, disagreeing, gateway, model
@@ -319,7 +320,7 @@ async def test_in_a_stream_they_come_before_the_finish_reason():
 
 
 @pytest.mark.parametrize("refuses", [(), ("stop",)], ids=["server", "gateway"])
-async def test_tokens_of_an_answer_that_is_cut_are_told_where_the_server_has_cut_it(refuses):
+async def test_tokens_of_a_cut_answer_are_sent_where_the_server_has_cut_it(refuses):
     request = asked(DESCRIBE, logprobs=True, stop=" sat") | {"model": "cuecard/short"}
     _, _, raw = await sent(large=Completion("A cat sat."), refuses=refuses, **request)
     choice = json.loads(raw.text)["choices"][0]
@@ -344,7 +345,7 @@ async def test_log_probabilities_that_are_not_observed_are_null_and_named(logpro
     assert raw.headers[HEADER] == "logprobs"
 
 
-async def test_tokens_of_another_text_than_the_visible_answer_are_not_told():
+async def test_tokens_of_another_text_than_the_visible_answer_are_not_sent():
     _, _, raw = await sent(large=Completion("The answer is 3."), small=Completion("3"), **asked(logprobs=True))
     choice = json.loads(raw.text)["choices"][0]
     assert (choice["message"]["content"], choice["logprobs"]) == ("3", None)
@@ -387,3 +388,64 @@ async def test_reasoning_that_is_switched_off_as_openrouter_has_it_is_none():
     async with gateway(agreeing()) as client:
         answer = await client.chat.completions.create(**asked(reasoning={"enabled": False}))
     assert answer.model_extra["cuecard"]["strategy"] == "short:large"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "param"),
+    [
+        ({"temperature": "warm"}, "temperature"),
+        ({"temperature": 9}, "temperature"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"top_k": 0.5}, "top_k"),
+        ({"min_p": 2}, "min_p"),
+        ({"stop": [""]}, "stop"),
+        ({"logit_bias": {"1": "much"}}, "logit_bias.1"),
+        ({"logit_bias": {"x": 1}}, "logit_bias"),
+        ({"n": 2}, "n"),
+        ({"stream": 1}, "stream"),
+        ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
+        ({"stream_options": {"usage": True}}, "stream_options.usage"),
+        ({"reasoning_effort": "huge"}, "reasoning_effort"),
+        ({"reasoning": {"max_tokens": -1}}, "reasoning.max_tokens"),
+        ({"response_format": {"type": "xml"}}, "response_format"),
+        ({"tools": "look"}, "tools"),
+        ({"tools": [{"type": "function", "function": {"name": "look"}}], "tool_choice": "some"}, "tool_choice"),
+        ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs"),
+        ({"cuecard": {"budget": 0.5}}, "cuecard.budget"),
+        ({"cuecard": {"bugdet": 100}}, "cuecard.bugdet"),
+        ({"cuecard": {"strategy": "mutal"}}, "cuecard.strategy"),
+        ({"cuecard": {"schedule": "slow", "budget": 100}}, "cuecard.schedule"),
+        ({"cuecard": {"max_latency_ms": -1}}, "cuecard.max_latency_ms"),
+        ({"cuecard": {"max_cost": 1}}, "cuecard.max_cost"),
+        ({"cuecard": {"kind": "poem"}}, "cuecard.kind"),
+        ({"cuecard": []}, "cuecard"),
+        ({"model": "cuecard/mutul"}, "model"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "user", "content": COUNT}, {"role": "user", "content": 1}]}, "messages[1]"),
+    ],
+)
+async def test_an_error_names_the_parameter_that_is_wrong(wrong: dict[str, Any], param: str) -> None:
+    async with gateway() as client, httpx2.AsyncClient(base_url=str(client.base_url)) as plain:
+        body = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}], **wrong}
+        response = await plain.post("chat/completions", json=body)
+    assert (response.status_code // 100, response.json()["error"]["param"]) == (4, param)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("responses", {"input": COUNT, "max_output_tokens": -1}, "max_output_tokens"),
+        ("responses", {"input": [{"type": "video"}]}, "input"),
+        ("responses", {"input": [{"role": "user", "content": 1}]}, "input"),
+        ("responses", {"input": COUNT, "text": {"format": {"type": "xml"}}}, "text.format"),
+        ("responses", {"input": COUNT, "previous_response_id": "resp_1"}, "previous_response_id"),
+        ("completions", {"prompt": ""}, "prompt"),
+        ("completions", {"prompt": COUNT, "echo": True}, "echo"),
+        ("chat/completions", [], None),
+    ],
+)
+async def test_each_wire_names_parameters_as_it_knows_them(path: str, body: Any, param: str | None) -> None:
+    async with gateway() as client, httpx2.AsyncClient(base_url=str(client.base_url)) as plain:
+        sent_ = body | {"model": "cuecard"} if isinstance(body, dict) else body
+        response = await plain.post(path, json=sent_)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, param)

@@ -40,7 +40,7 @@ async def passing(server: MockServer, **how: Any) -> AsyncIterator[openai.AsyncO
         assert pool.replicas[0].running == 0
 
 
-async def test_unless_told_it_is_refused():
+async def test_without_pass_to_it_is_refused():
     async with gateway() as client:
         with pytest.raises(openai.BadRequestError, match="cannot call a tool of type 'custom'"):
             await client.chat.completions.create(**body())

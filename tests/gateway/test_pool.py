@@ -13,7 +13,7 @@ import pytest
 from cuecard import virtual_time
 from cuecard.domain.errors import BrokenStream, ModelBusy, ModelError, ModelRefused, ModelTimeout, ModelUnreachable
 from cuecard.domain.question import Question
-from cuecard.gateway.upstream.pool import Breaker, Pool, Replica, State
+from cuecard.gateway.upstream.pool import Breaker, BreakerState, Pool, Replica
 from cuecard.models.base import AnswerDelta, Limits
 from cuecard.models.prompt import PROSE, TAGS, CardFormat, read, reason, short
 from cuecard.models.replay import Says, ScriptedModel
@@ -62,7 +62,7 @@ async def test_what_fails_before_its_first_word_is_tried_elsewhere_at_once():
 
 
 @in_virtual_time
-async def test_what_breaks_after_its_first_word_is_not_said_again():
+async def test_a_call_that_breaks_after_its_first_word_is_not_retried():
     servers = pool(*[Says("one two three", error=BrokenStream("cut"), after_tokens=1)] * 2)
     with pytest.raises(BrokenStream):
         await answer(servers)
@@ -110,32 +110,32 @@ async def test_retries_are_a_share_of_the_calls():
 async def test_a_server_that_fails_again_and_again_is_left_alone_for_a_while():
     servers = pool([DOWN] * 5 + [FINE] * 9)
     breaker = servers.replicas[0].breaker
-    while breaker.state is State.CLOSED:
+    while breaker.state is BreakerState.CLOSED:
         with pytest.raises(ModelUnreachable):
             await answer(servers, limits=Limits(timeout_s=0.01))
     with pytest.raises(ModelUnreachable, match="failed of late"):
         await answer(servers)
     assert asked(servers) == [5]
     await asyncio.sleep(15)
-    assert breaker.state is State.HALF_OPEN
+    assert breaker.state is BreakerState.HALF_OPEN
     probe = asyncio.create_task(answer(servers))
     await asyncio.sleep(0.5)
     with pytest.raises(ModelUnreachable):
         await answer(servers)  # one at a time while it is not known whether it is well
     assert await probe == "3"
-    assert breaker.state is State.CLOSED
+    assert breaker.state is BreakerState.CLOSED
 
 
 BROKEN = Says("one two three", error=BrokenStream("cut"), after_tokens=1)
 
 
 @in_virtual_time
-async def test_a_request_that_a_server_fails_at_again_and_again_keeps_nobody_else_from_it():
+async def test_a_request_that_fails_repeatedly_blocks_no_other_requests():
     servers = pool(BROKEN)
     for number in range(20):
         with pytest.raises(BrokenStream):
             await answer(servers, short(Question(f"Question {number % 4}?"), TAGS))
-    assert servers.replicas[0].breaker.state is State.CLOSED
+    assert servers.replicas[0].breaker.state is BreakerState.CLOSED
 
 
 @in_virtual_time
@@ -145,14 +145,14 @@ async def test_a_server_that_fails_at_five_conversations_is_left_alone_until_one
     for number in range(5):
         with pytest.raises(BrokenStream):
             await answer(servers, short(Question(f"Question {number}?"), TAGS))
-    assert breaker.state is State.OPEN
+    assert breaker.state is BreakerState.OPEN
     await asyncio.sleep(15)
     with pytest.raises(BrokenStream):  # one of those that have failed before opens it again
         await answer(servers, short(Question("Question 0?"), TAGS))
-    assert breaker.state is State.OPEN
+    assert breaker.state is BreakerState.OPEN
     await asyncio.sleep(15)
     assert await answer(servers) == "3"
-    assert breaker.state is State.CLOSED
+    assert breaker.state is BreakerState.CLOSED
 
 
 @in_virtual_time
@@ -161,7 +161,7 @@ async def test_time_outs_of_one_conversation_count_each():
     for _ in range(5):
         with suppress(ModelTimeout):
             await answer(servers, limits=Limits(timeout_s=0.01))
-    assert servers.replicas[0].breaker.state is State.OPEN
+    assert servers.replicas[0].breaker.state is BreakerState.OPEN
 
 
 @in_virtual_time
@@ -170,7 +170,7 @@ async def test_a_call_that_is_cancelled_tells_nothing_of_its_server():
     for _ in range(9):
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(answer(servers), timeout=1)
-    assert servers.replicas[0].breaker.state is State.CLOSED
+    assert servers.replicas[0].breaker.state is BreakerState.CLOSED
     assert servers.replicas[0].running == 0
 
 

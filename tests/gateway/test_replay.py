@@ -18,10 +18,10 @@ from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Image, Question
-from cuecard.gateway.replay import Told, entries, replay, summary
+from cuecard.gateway.replay import ReplayedRequest, entries, replay, summary
 from cuecard.gateway.telemetry.journal import Journal
-from cuecard.gateway.wire.chat import Asked, Given
-from cuecard.gateway.wire.usage import End, Unanswered
+from cuecard.gateway.wire.chat import ParsedRequest, RequestInfo
+from cuecard.gateway.wire.usage import RequestEnd, Unanswered
 from cuecard.models.base import Model
 from cuecard.strategies.policy import Policy, policy_with
 from cuecard.strategies.run import answer
@@ -35,7 +35,7 @@ def picture() -> Image:
     return Image(data.getvalue())
 
 
-ASKED = Asked(model="cuecard", question=Question(COUNT, (picture(),), kind=AnswerKind.NUMBER))
+ASKED = ParsedRequest(model="cuecard", question=Question(COUNT, (picture(),), kind=AnswerKind.NUMBER))
 
 
 def written(path: Path, strategy: str = "mutual", content: bool = True) -> Outcome:
@@ -47,8 +47,8 @@ def written(path: Path, strategy: str = "mutual", content: bool = True) -> Outco
     return outcome
 
 
-def replayed(path: Path, strategy: str, living: dict[str, Model] | None = None, **settings) -> Told:
-    async def first() -> Told:
+def replayed(path: Path, strategy: str, living: dict[str, Model] | None = None, **settings) -> ReplayedRequest:
+    async def first() -> ReplayedRequest:
         return await anext(replay(entries(path), strategy, policy_with(Policy(), **settings), living or {}))
 
     return virtual_time.run(first())
@@ -66,14 +66,14 @@ def test_the_same_policy_tells_the_same_again(tmp_path):
 @pytest.mark.parametrize(
     ("strategy", "answered"), [("short:small", "2"), ("short:large", "5"), ("reason:small", "4"), ("transfer", "3")]
 )
-def test_another_strategy_is_told_of_the_calls_that_were_made(strategy, answered, tmp_path):
+def test_another_strategy_is_replayed_from_the_calls_that_were_made(strategy, answered, tmp_path):
     written(tmp_path / "log")
     told = replayed(tmp_path / "log", strategy)
     assert told.after is not None
     assert (told.after.answer, told.asked) == (answered, 0)
 
 
-def test_what_nobody_has_asked_is_not_told_but_said_to_be_missing(tmp_path):
+def test_calls_that_were_not_made_are_listed_as_missing(tmp_path):
     written(tmp_path / "log", "short:small")
     told = replayed(tmp_path / "log", "transfer")
     assert told.after is None
@@ -143,7 +143,7 @@ def test_a_line_that_was_torn_by_a_kill_costs_no_other(tmp_path):
 
 @pytest.mark.parametrize("odd", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c", "\r", "\n", "\ud83d"])
 def test_line_breaks_and_half_characters_in_texts_end_no_line(odd, tmp_path):
-    asked = Asked(model="cuecard", question=Question(f"How{odd}many?", kind=AnswerKind.NUMBER))
+    asked = ParsedRequest(model="cuecard", question=Question(f"How{odd}many?", kind=AnswerKind.NUMBER))
     journal = Journal(tmp_path / "log", content=True)
     for _ in range(2):
         journal.write(asked, Outcome(f"3{odd}", Route.DIRECT, "short:large", (), 1.0, "it said so"))
@@ -167,8 +167,8 @@ def test_a_journal_names_no_file_outside_its_folder(tmp_path):
 def test_requests_that_were_not_answered_are_not_replayed(tmp_path):
     written(tmp_path / "log")
     journal = Journal(tmp_path / "log", content=True)
-    journal.write(ASKED, Unanswered(End.LEFT, "mutual", (), 0.1))
-    journal.write(Given(model="cuecard"), Outcome("", Route.DIRECT, "passed", (), 0.1, ""))
+    journal.write(ASKED, Unanswered(RequestEnd.LEFT, "mutual", (), 0.1))
+    journal.write(RequestInfo(model="cuecard"), Outcome("", Route.DIRECT, "passed", (), 0.1, ""))
     journal.close()
     assert len(entries(tmp_path / "log")) == 1
 

@@ -20,7 +20,7 @@ import pictures
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image
 from cuecard.gateway.config.config_file import read
-from cuecard.gateway.config.settings import Images
+from cuecard.gateway.config.settings import ImageSettings
 from cuecard.gateway.wire import images as taking
 from cuecard.models.images import images
 from cuecard.models.images.decoder import DECODER, QUICK_DECODER
@@ -40,7 +40,7 @@ def asked(*given: bytes) -> dict[str, Any]:
     }
 
 
-async def refusal(limits: Images, *given: bytes) -> tuple[int, str]:
+async def refusal(limits: ImageSettings, *given: bytes) -> tuple[int, str]:
     async with gateway(images=limits) as client:
         with pytest.raises(openai.APIStatusError) as caught:
             await client.chat.completions.create(**asked(*given))
@@ -48,7 +48,7 @@ async def refusal(limits: Images, *given: bytes) -> tuple[int, str]:
     return caught.value.status_code, caught.value.body["message"]
 
 
-async def got(*given: bytes, limits: Images | None = None) -> tuple[bytes, ...]:
+async def got(*given: bytes, limits: ImageSettings | None = None) -> tuple[bytes, ...]:
     """What the models of a gateway get to see."""
     models = agreeing()
     async with gateway(models, images=limits) as client:
@@ -60,7 +60,7 @@ async def got(*given: bytes, limits: Images | None = None) -> tuple[bytes, ...]:
 
 async def test_images_of_very_many_pixels_together_are_refused_and_take_no_memory() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for limits, words in ((Images(), "decode_mib"), (Images(decode_mib=8192), "200 megapixels (")):
+    for limits, words in ((ImageSettings(), "decode_mib"), (ImageSettings(decode_mib=8192), "200 megapixels (")):
         status, message = await refusal(limits, *HUGE_WEBPS)
         assert (status, words in message) == (413, True)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024  # KiB
@@ -69,17 +69,21 @@ async def test_images_of_very_many_pixels_together_are_refused_and_take_no_memor
 @pytest.mark.parametrize(
     ("limits", "kinds", "words"),
     [
-        (Images(most=1), ["GIF", "BMP"], "more than 1 images .*most under"),
-        (Images(most_megapixels=0.003), ["GIF"], r"0.003 megapixels \(it has 64x48.*most_megapixels under \[images\]"),
-        (Images(most_megapixels=0.003), ["PNG RGB 0"], r"0.003 megapixels \(it has 64x48.*most_megapixels"),
-        (Images(most_megapixels=0.003), ["WEBP animated"], "0.003 megapixels .*most_megapixels"),
-        (Images(request_megapixels=0.008), ["GIF", "BMP", "TIFF"], "0.008 megapixels .*request_megapixels"),
-        (Images(request_megapixels=0.008), ["PNG RGB 0", "JPEG RGB 0", "WEBP RGB 0"], "request_megapixels"),
-        (Images(request_megapixels=0.008), ["PNG transparent", "JPEG RGB 0", "TIFF"], "request_megapixels"),
+        (ImageSettings(most=1), ["GIF", "BMP"], "more than 1 images .*most under"),
+        (
+            ImageSettings(most_megapixels=0.003),
+            ["GIF"],
+            r"0.003 megapixels \(it has 64x48.*most_megapixels under \[images\]",
+        ),
+        (ImageSettings(most_megapixels=0.003), ["PNG RGB 0"], r"0.003 megapixels \(it has 64x48.*most_megapixels"),
+        (ImageSettings(most_megapixels=0.003), ["WEBP animated"], "0.003 megapixels .*most_megapixels"),
+        (ImageSettings(request_megapixels=0.008), ["GIF", "BMP", "TIFF"], "0.008 megapixels .*request_megapixels"),
+        (ImageSettings(request_megapixels=0.008), ["PNG RGB 0", "JPEG RGB 0", "WEBP RGB 0"], "request_megapixels"),
+        (ImageSettings(request_megapixels=0.008), ["PNG transparent", "JPEG RGB 0", "TIFF"], "request_megapixels"),
     ],
 )
 async def test_what_is_too_large_is_named_with_its_limit_and_setting(
-    limits: Images, kinds: list[str], words: str
+    limits: ImageSettings, kinds: list[str], words: str
 ) -> None:
     status, message = await refusal(limits, *(KINDS[kind] for kind in kinds))
     assert status == 413
@@ -88,16 +92,16 @@ async def test_what_is_too_large_is_named_with_its_limit_and_setting(
 
 
 async def test_what_needs_much_memory_is_refused() -> None:
-    status, message = await refusal(Images(), HUGE_WEBPS[0])
+    status, message = await refusal(ImageSettings(), HUGE_WEBPS[0])
     assert (status, "768 MiB" in message, "7000x7000" in message, "decode_mib" in message) == (413, True, True, True)
     deep = pictures.encoded(PilImage.new("RGBA", (5000, 5000)), compress_level=1)
-    status, message = await refusal(Images(decode_mib=64), KINDS["GIF"], deep)
+    status, message = await refusal(ImageSettings(decode_mib=64), KINDS["GIF"], deep)
     assert (status, "image 2 needs more than 64 MiB" in message) == (413, True)
 
 
 async def test_a_slow_image_is_given_up_while_others_are_answered() -> None:
     slow = pictures.gif_of_comments(7_000_000)
-    async with gateway(images=Images(decode_s=0.5), most_bytes=20 * MIB) as client:
+    async with gateway(images=ImageSettings(decode_s=0.5), most_bytes=20 * MIB) as client:
         waiting = asyncio.create_task(client.chat.completions.create(**asked(slow)))
         await asyncio.sleep(0.2)
         began = time.monotonic()
@@ -111,7 +115,7 @@ async def test_a_slow_image_is_given_up_while_others_are_answered() -> None:
 
 
 async def test_a_tiff_in_tiles_of_one_pixel_is_refused() -> None:
-    status, message = await refusal(Images(), pictures.tiff_of_tiles(200))
+    status, message = await refusal(ImageSettings(), pictures.tiff_of_tiles(200))
     assert (status, "too many pieces" in message) == (400, True)
 
 

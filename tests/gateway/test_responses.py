@@ -12,7 +12,7 @@ from gateways import COUNT, DESCRIBE, THOUGHT, disagreeing, gateway, model
 
 from cuecard.domain.errors import BadInput, ModelUnreachable
 from cuecard.domain.question import Image
-from cuecard.gateway.wire.response_memory import Memory
+from cuecard.gateway.wire.responses import ItemMemory
 from cuecard.models.images.images import data_url
 from cuecard.models.replay import Says, ScriptedModel
 
@@ -185,7 +185,7 @@ async def test_a_short_request_does_not_become_a_long_one_by_references():
 
 
 def test_the_latest_items_are_kept():
-    memory = Memory(most_characters=100)
+    memory = ItemMemory(most_characters=100)
     for number in range(10):
         memory.keep({"id": str(number), "text": "x" * 10})
     assert list(memory.resolved([reference("9")])) == [{"id": "9", "text": "x" * 10}]

@@ -14,9 +14,9 @@ import openai
 import pytest
 from gateways import COUNT, agreeing, gateway, model
 
-from cuecard.gateway.admission import slow_clients
+from cuecard.gateway.admission import connections
+from cuecard.gateway.admission.connections import LimitedProtocol
 from cuecard.gateway.admission.keys import Key, digest
-from cuecard.gateway.admission.slow_clients import Guarded
 from cuecard.gateway.pairs import Pairs
 from cuecard.gateway.service import Service
 from cuecard.gateway.wire import body
@@ -24,13 +24,13 @@ from cuecard.gateway.wire import body
 ASKED = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
 
 
-class Impatient(Guarded):
+class Impatient(LimitedProtocol):
     """Does not wait for tests."""
 
     head_s = 0.2
 
 
-class Narrow(Guarded):
+class Narrow(LimitedProtocol):
     """Keeps little of what it sends, and knows how many connections are open."""
 
     open = 0
@@ -96,7 +96,7 @@ async def test_headers_that_come_a_byte_at_a_time_are_not_waited_for():
         assert (await client.chat.completions.create(**ASKED)).choices[0].message.content == "3"
 
 
-async def test_a_connection_on_which_nothing_is_said_is_closed():
+async def test_an_idle_connection_is_closed():
     async with gateway(http=Impatient) as client:
         assert (await said(client)).startswith(b"HTTP/1.1 408")
 
@@ -125,7 +125,7 @@ def long_answer(**more: object) -> bytes:
 
 
 async def test_a_client_that_takes_nothing_is_given_up(monkeypatch):
-    monkeypatch.setattr(slow_clients, "SEND_S", 0.2)
+    monkeypatch.setattr(connections, "SEND_S", 0.2)
     speaker = model("huge", "word " * 200_000)
     async with gateway(agreeing() | {"large": speaker}, http=Narrow) as client:
         writer = await deaf(client)
@@ -143,7 +143,7 @@ async def test_a_client_that_takes_nothing_is_given_up(monkeypatch):
     ids=["streamed", "whole", "the next request too", "the next stream too"],
 )
 async def test_the_connection_of_a_client_that_takes_nothing_is_cut(monkeypatch, asked):
-    monkeypatch.setattr(slow_clients, "SEND_S", 0.2)
+    monkeypatch.setattr(connections, "SEND_S", 0.2)
     pairs = Pairs([Service(agreeing() | {"large": model("huge", "word " * 20_000)})])
     async with gateway(pairs=pairs, http=Narrow) as client:
         writer = await deaf(client)
@@ -163,7 +163,7 @@ async def cut(pairs: Pairs) -> None:
 
 
 async def test_a_client_that_takes_a_while_what_is_ready_and_then_nothing_is_cut_off(monkeypatch):
-    monkeypatch.setattr(slow_clients, "SEND_S", 0.5)
+    monkeypatch.setattr(connections, "SEND_S", 0.5)
     speaker = model("huge", "word " * 5_000)
     pairs = Pairs([Service(agreeing() | {"large": speaker})])
     async with gateway(pairs=pairs, http=Narrow) as client:
@@ -233,7 +233,7 @@ async def test_the_connection_ends_with_an_answer_that_does_not_wait_for_the_bod
 
 
 async def test_what_a_refused_client_goes_on_sending_is_not_read_for_long(monkeypatch):
-    monkeypatch.setattr(slow_clients, "LINGER_S", 0.1)
+    monkeypatch.setattr(connections, "LINGER_S", 0.1)
     async with gateway(keys=KEYS) as client:
         url = urlsplit(str(client.base_url))
         reader, writer = await asyncio.open_connection(url.hostname, url.port)

@@ -95,7 +95,7 @@ async def test_a_stream_that_is_left_is_charged_counted_and_noted(events, tmp_pa
     assert sum(call["completion_tokens"] for call in line["calls"]) > 0
 
 
-async def test_whoever_leaves_again_and_again_has_used_up_the_key():
+async def test_a_client_that_leaves_repeatedly_uses_up_its_key():
     models = {"small": model("tiny", "2"), "large": model("huge", "word " * 400, token_s=0.002)}
     async with charged(models, most=100) as plain:
         await leaves(plain, asked("huge", DESCRIBE), 150)

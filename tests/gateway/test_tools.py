@@ -88,7 +88,7 @@ async def test_where_they_differ_the_large_model_calls_after_reading_the_small_o
     assert [prompt.mode for prompt in models["large"].prompts] == [Mode.SHORT, Mode.READ]
 
 
-async def test_models_are_told_of_the_tools_in_words_and_of_the_form_of_a_reply():
+async def test_prompts_describe_the_tools_and_the_form_of_a_reply():
     models = {
         "small": ScriptedModel("tiny", lambda _: Scripted(SUNNY, "No."), style=PROSE),
         "large": model("huge", PARIS),
@@ -334,7 +334,7 @@ async def test_a_streamed_function_call_has_the_old_form():
     assert chunks[-1].choices[0].finish_reason == "function_call"
 
 
-async def test_words_where_a_call_is_required_are_told_in_the_stream():
+async def test_words_where_a_call_is_required_are_an_error_of_the_stream():
     async with gateway(pair("Sunny.", "Sunny.")) as client:
         stream = await client.chat.completions.create(**asking(tool_choice="required"), stream=True)
         with pytest.raises(openai.APIError, match="not JSON that fits the schema"):
@@ -407,7 +407,7 @@ def tool(**changed: Any) -> dict[str, Any]:
         ({"messages": [{"role": "user", "content": " "}]}, "no text"),
     ],
 )
-async def test_what_is_wrong_with_tools_is_said(changed, words):
+async def test_an_error_names_what_is_wrong_with_tools(changed, words):
     with pytest.raises(openai.BadRequestError, match=words):
         await asked(pair(PARIS, PARIS), extra_body=changed)
 
@@ -429,7 +429,7 @@ async def test_what_is_wrong_with_tools_is_said(changed, words):
         ([{"role": "function", "name": "f", "content": "x"}], "no earlier message calls"),
     ],
 )
-async def test_what_is_wrong_with_calls_and_results_is_said(more, words):
+async def test_an_error_names_what_is_wrong_with_calls_and_results(more, words):
     with pytest.raises(openai.BadRequestError, match=words):
         await asked(pair(PARIS, PARIS), *more)
 

@@ -209,7 +209,7 @@ async def test_what_is_passed_on_is_framed_anew(end: tuple[bytes, ...]) -> None:
 # A base URL with a wrong path
 
 
-async def test_a_wrong_path_of_a_servers_address_is_told_by_answers_and_ready() -> None:
+async def test_answers_and_ready_report_a_wrong_path_of_a_server() -> None:
     async with MockServer([Completion("3")], models=["tiny", "huge"]) as url:
         right, wrong = OpenAIModel(url, "tiny"), OpenAIModel(url.replace("/v1", "/v2"), "huge")
         clock = asyncio.get_running_loop().time

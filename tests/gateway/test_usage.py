@@ -49,7 +49,7 @@ async def test_the_price_of_a_request_is_that_of_all_its_calls_in_answer_stats_a
     assert counted == pytest.approx({"large": 2 * price})
 
 
-async def test_without_prices_nothing_is_said_of_a_cost():
+async def test_without_prices_there_is_no_cost():
     async with gateway(disagreeing()) as client:
         answer = await client.chat.completions.create(**said())
     assert answer.model_extra["cuecard"]["cost"] is None
@@ -64,7 +64,7 @@ async def test_without_prices_nothing_is_said_of_a_cost():
         (said(extra_body={"cuecard": {"budget": 33}}), {"answer_tokens": 24, "reasoning_tokens": 33}),
     ],
 )
-async def test_the_bounds_of_answer_and_reasoning_are_both_told(asked, limits):
+async def test_the_limits_of_answer_and_reasoning_are_both_shown(asked, limits):
     async with gateway(disagreeing()) as client:
         whole = await client.chat.completions.create(**asked)
         streamed = [chunk async for chunk in await client.chat.completions.create(**asked, stream=True)]

@@ -23,7 +23,7 @@ from cuecard.strategies.policy import Policy, Surface, policy_with
 from cuecard.strategies.run import known
 
 if TYPE_CHECKING:
-    from cuecard.gateway.replay import Entry, Told
+    from cuecard.gateway.replay import JournalEntry, ReplayedRequest
 
 
 @takes_policy_options(Surface.REPLAY)
@@ -47,7 +47,7 @@ def replay(
     if not found:
         raise BadInput(f"{journal} holds no requests")
     living = {role: spec.load(name, role) for role, name in (("small", small), ("large", large)) if name}
-    work: Coroutine[Any, Any, list[Told]] = _all(found, strategy, policy, living, quiet=as_json)
+    work: Coroutine[Any, Any, list[ReplayedRequest]] = _all(found, strategy, policy, living, quiet=as_json)
     # without models to call, virtual time needs no waiting
     totals = summary(asyncio.run(work) if living else virtual_time.run(work))
     if as_json:
@@ -56,10 +56,12 @@ def replay(
         _show(totals, strategy)
 
 
-async def _all(found: list[Entry], strategy: str, policy: Policy, living: dict[str, Model], quiet: bool) -> list[Told]:
+async def _all(
+    found: list[JournalEntry], strategy: str, policy: Policy, living: dict[str, Model], quiet: bool
+) -> list[ReplayedRequest]:
     from cuecard.gateway.replay import replay
 
-    replayed: list[Told] = []
+    replayed: list[ReplayedRequest] = []
     bar = iter(track(range(len(found)), "replaying", console=Console(stderr=True), disable=quiet, transient=True))
     try:
         async for each in replay(found, strategy, policy, living):

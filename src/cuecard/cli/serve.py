@@ -45,12 +45,13 @@ def serve(
     try:
         import uvicorn
 
-        from cuecard.gateway.admission.budgets import Ledger
+        from cuecard.gateway.admission.budgets import BudgetLedger
+        from cuecard.gateway.admission.connections import LimitedProtocol
         from cuecard.gateway.admission.image_fetcher import Fetcher
-        from cuecard.gateway.admission.slow_clients import Guarded
-        from cuecard.gateway.app import application
+        from cuecard.gateway.admission.origin_check import is_loopback
+        from cuecard.gateway.app import AppSettings, application
         from cuecard.gateway.audit import Audit
-        from cuecard.gateway.config.settings import is_loopback
+        from cuecard.gateway.endpoints import RequestLimits
         from cuecard.gateway.pairs import Pairs
         from cuecard.gateway.reload import Reloader
         from cuecard.gateway.telemetry.journal import Journal
@@ -62,36 +63,33 @@ def serve(
     if not (chosen.keys or chosen.server.open or is_loopback(at)):
         raise BadInput(f"{at} is open to others, and there are no API keys", "`cuecard key` makes one for cuecard.toml")
     with closing(_listener(at, on)) as listener:
-        gate = chosen.gate(time.monotonic, ledger=Ledger(chosen.ledger_path))
+        gate = chosen.gate(time.monotonic, ledger=BudgetLedger(chosen.ledger_path))
         pairs = Pairs.configured(chosen)
         _announce(pairs, _root(listener))
         say, read = partial(print, file=sys.stderr, flush=True), partial(_chosen, config, small, large)
-        app = application(
-            pairs,
+        settings = AppSettings(
             gate=gate,
             audit=Audit(pairs.first, **chosen.audit.model_dump()),
             journal=None if (log := chosen.journal).path is None else Journal(**log.model_dump()),
             fetcher=Fetcher(hosts=chosen.images.hosts) if chosen.images.urls else None,
             traces=_traces(),
             images=chosen.images,
-            most_bytes=chosen.server.most_body_mib * 2**20,
-            most_text=chosen.server.most_text,
-            ping_s=chosen.server.ping_s,
+            limits=RequestLimits(chosen.server.most_body_mib * 2**20, chosen.server.most_text, chosen.server.ping_s),
             hosts=chosen.hosts(at),
             origins=chosen.server.origins,
             tell=say if probe and probes.wanted() else None,
             reloader=None if config is None else Reloader(config, read, chosen, pairs, gate, tell=say),
         )
-        settings = uvicorn.Config(
-            app,
-            http=Guarded,
+        served = uvicorn.Config(
+            application(pairs, settings),
+            http=LimitedProtocol,
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=chosen.server.drain_s,
         )
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again
-        uvicorn.Server(settings).run(sockets=[listener])
+        uvicorn.Server(served).run(sockets=[listener])
 
 
 def _announce(pairs: Pairs, root: str) -> None:
@@ -114,9 +112,8 @@ def _traces() -> Traces | None:
 
 
 def _chosen(file: Path | None, small: str | None, large: str | None) -> Config:
-    from cuecard.gateway.config.config import Config, Upstream
+    from cuecard.gateway.config.config import PAIR, Config, Upstream
     from cuecard.gateway.config.config_file import read
-    from cuecard.gateway.config.virtual_models import PAIR
 
     demo = {"small": {"model": "demo-small"}, "large": {"model": "demo-large"}}
     base = read(file) if file else Config.model_validate({"version": 1, **demo})

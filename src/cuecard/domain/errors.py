@@ -16,6 +16,8 @@ class CuecardError(Exception):
     """When to try again, if the failing server says so."""
     code: str | None = None
     """What OpenAI's clients know this failure by; None: the name of its class."""
+    param: str | None = None
+    """The parameter of a request that is wrong, as `cuecard.budget`; None: not known, or not one alone."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -35,6 +37,10 @@ class BadInput(CuecardError):
     """The user's question, image, flag or file is not usable as it is."""
 
     http_status, hint = 400, ""
+
+    def __init__(self, message: str, hint: str | None = None, *, param: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.param = param
 
 
 class BeyondAPair(BadInput):

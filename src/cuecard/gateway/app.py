@@ -1,54 +1,54 @@
-"""The HTTP application: routes, errors, and what happens when a client leaves."""
+"""The gateway as an ASGI application: its routes, its lifecycle, and the responses to errors.
+
+The path of a chat completion from its route to a model's server, a function call a line:
+
+    endpoints.Endpoints.answer            admit the client, read the body
+    → admission.connections.unless_gone   cancel the work when the client leaves
+    → endpoints.Endpoints._by_pair        parse the request, choose the pair; a stream begins here
+    → streaming.Exchange.answer           plan, charge and account
+    → strategies.run.answer               run the strategy, rescue what can be rescued
+    → strategies.paper.short              or another strategy
+    → strategies.team.Player.short
+    → strategies.team.Player._call        time and record the call
+    → upstream.pool.Pool.stream           choose a replica, retry; under `max_cost`, by way of cost_limit
+
+A streamed answer takes the same path from `Exchange.answer` on, in a task of `streaming.StreamedAnswer`.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
-from dataclasses import replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from functools import partial
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
 
-import cuecard
-from cuecard.domain.errors import BadInput, BeyondAPair, BudgetUsed, CuecardError, Unauthorised, Unsupported, WrongForm
-from cuecard.domain.question import Image
-from cuecard.gateway.admission.disconnect import ClientGone, unless_gone
+from cuecard.domain.errors import BadInput, BudgetUsed, CuecardError, Unauthorised, WrongForm
+from cuecard.gateway.admission.connections import ClientGone, CloseUnread
 from cuecard.gateway.admission.image_fetcher import Fetcher
-from cuecard.gateway.admission.keys import Client, Gate
-from cuecard.gateway.admission.slow_clients import ClosesUnread
+from cuecard.gateway.admission.keys import Gate
+from cuecard.gateway.admission.origin_check import EXPOSED, OriginCheck
 from cuecard.gateway.audit import Audit
-from cuecard.gateway.config import virtual_models
-from cuecard.gateway.config.settings import Images
-from cuecard.gateway.origin_check import EXPOSED, Door
+from cuecard.gateway.config.settings import ImageSettings
+from cuecard.gateway.endpoints import CHAT, Endpoints, RequestLimits, WireFormat
 from cuecard.gateway.pairs import Pairs
-from cuecard.gateway.passthrough import Passage, given
 from cuecard.gateway.reload import Reloader
-from cuecard.gateway.streaming import Deciding, Events, Relay, Telling, Writer
-from cuecard.gateway.telemetry.accounting import Books
+from cuecard.gateway.status import Status, dashboard
+from cuecard.gateway.telemetry.accounting import Accounting
 from cuecard.gateway.telemetry.journal import Journal
-from cuecard.gateway.telemetry.metrics import Observatory
-from cuecard.gateway.upstream.cost_limit import check_passed
-from cuecard.gateway.upstream.pool import Pool
-from cuecard.gateway.wire import chat, completions, errors, responses, usage
-from cuecard.gateway.wire.anthropic import messages
-from cuecard.gateway.wire.body import Body, Parse, json_of, trace_of, understood, within
-from cuecard.gateway.wire.chat import Asked, max_cost
-from cuecard.gateway.wire.images import Pictures
-from cuecard.gateway.wire.response_memory import Memory
-from cuecard.gateway.wire.usage import Json
+from cuecard.gateway.telemetry.metrics import GatewayMetrics
+from cuecard.gateway.wire import chat, completions, messages, responses, usage
+from cuecard.gateway.wire.images import ImageLoader
 from cuecard.models import probe
 from cuecard.models.base import Model
 
@@ -56,284 +56,88 @@ if TYPE_CHECKING:  # OpenTelemetry need not be there
     from cuecard.gateway.telemetry.traces import Traces
 
 Handler = Callable[[Request], Awaitable[Response]]
-MOST_BYTES, MOST_TEXT = 48 * 2**20, 400_000
-PING_S = 10.0
+MESSAGES = "/v1/messages"
 READING = "GET, HEAD"
 KEEP_S = 1.0
-"""How often it is written down what keys have used."""
-CONTENT_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:;"
-    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-PAGE_HEADERS = {
-    "content-security-policy": CONTENT_POLICY,
-    "x-frame-options": "DENY",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-}
-log = logging.getLogger("cuecard.gateway")
+"""Seconds between two writes of what keys have used."""
 
 
-def application(
-    pairs: Pairs,
-    *,
-    gate: Gate | None = None,
-    fetcher: Fetcher | None = None,
-    audit: Audit | None = None,
-    journal: Journal | None = None,
-    traces: Traces | None = None,
-    images: Images | None = None,
-    most_bytes: int = MOST_BYTES,
-    most_text: int = MOST_TEXT,
-    ping_s: float = PING_S,
-    hosts: Collection[str] | None = None,
-    origins: Collection[str] = (),
-    tell: Callable[[str], None] | None = None,
-    reloader: Reloader | None = None,
-) -> Starlette:
-    """The gateway as an ASGI application.
+@dataclass(frozen=True, kw_only=True)
+class AppSettings:
+    """What an application is made of, beside its pairs."""
 
-    `hosts`: what it is called besides this machine's own names; None: anything where there are keys, else nothing.
-    `origins`: sites whose pages may ask. `tell`: where it says what its probes do; None: servers are not probed.
-    `reloader`: follows the configuration's file.
-    """
-    dashboard = (files("cuecard.gateway") / "dashboard" / "page.html").read_text(encoding="utf-8")
-    seen, entrance = Observatory(pairs), gate or Gate([], time.monotonic)
-    second_look, pictures = audit or Audit(pairs.first, 0.0), Pictures(images or Images(), fetcher)
-    books = Books(seen, second_look, journal, traces)
-    tasks: set[asyncio.Task[Any]] = set()
+    gate: Gate | None = None
+    """None: no key is needed."""
+    fetcher: Fetcher | None = None
+    """None: images are not fetched from the web."""
+    audit: Audit | None = None
+    journal: Journal | None = None
+    traces: Traces | None = None
+    images: ImageSettings = field(default_factory=ImageSettings)
+    limits: RequestLimits = field(default_factory=RequestLimits)
+    hosts: Collection[str] | None = None
+    """Names of the gateway besides this machine's own; None: any where there are keys, else no others."""
+    origins: Collection[str] = ()
+    """Sites whose pages may send requests."""
+    tell: Callable[[str], None] | None = None
+    """Gets lines about probes; None: servers are not probed."""
+    reloader: Reloader | None = None
+    """Follows the configuration's file."""
 
-    def start(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        tasks.add(task := asyncio.create_task(work))
-        task.add_done_callback(tasks.discard)
-        return task
 
-    def probed(models: Collection[Model]) -> asyncio.Task[Any] | None:
-        """Served models are probed in the background; until that is over, the defaults hold."""
-        return None if tell is None else start(probe.settle(models, wait_s=None, tell=tell))
-
-    async def keep_books() -> None:
-        while True:
-            await asyncio.sleep(KEEP_S)
-            await entrance.ledger.keep()
-
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        app.state.probing = probed([model for pair in pairs for model in pair.served])
-        start(keep_books())
-        if reloader is not None:
-            start(reloader.follow(seen.reloaded, probed))
-        yield
-        for task in list(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await second_look.aclose()
-        await pairs.aclose()
-        await entrance.ledger.keep()
-        if fetcher is not None:
-            await fetcher.aclose()
-        if journal is not None:
-            journal.close()
-        if traces is not None:
-            await asyncio.to_thread(traces.close)
-
-    def known(request: Request) -> Client:
-        headers = request.headers
-        client = request.state.client = entrance.known(headers.get("authorization"), headers.get("x-api-key"))
-        return client
-
-    def admit(request: Request) -> Client:
-        client = known(request)
-        client.enter()
-        request.state.begun = False  # what ends before it has begun leaves a line in the journal all the same
-        return client
-
-    async def meant(body: Body, parse: Parse) -> Asked:
-        return await understood(body, within(most_text, parse), pictures)
-
-    def guarded(handler: Handler) -> Handler:
-        """A path for those with a key; looking costs nothing of what the key allows."""
-
-        async def admitted(request: Request) -> Response:
-            known(request)
-            return await handler(request)
-
-        return admitted
-
-    def answering(parse: Parse, writer_of: Callable[[Asked], Writer]) -> Handler:
-        """A path of the API on which questions are answered."""
-
-        async def answer(request: Request) -> Response:
-            client = admit(request)
-            body = await json_of(request, most_bytes)
-            try:
-                return await unless_gone(request.receive, reply(request, body, client))
-            except BeyondAPair:
-                if parse is not chat.parse or not may_pass(body, client):
-                    raise
-            return await passed(request, body, client)
-
-        async def reply(request: Request, body: Body, client: Client) -> Response:
-            asked = await meant(body, parse)
-            if trace := trace_of(request):
-                asked = replace(asked, trace=trace)
-            with ExitStack() as held:
-                service = pairs.of(asked.model, client.key)
-                held.enter_context(service.at_work())
-                telling, writer = Telling(service, asked, client, books), writer_of(asked)
-                request.state.begun = True
-                if asked.stream:
-                    return Events(telling, writer, ping_s, held.pop_all())
-                outcome, reasoning = await telling.whole()
-            own = usage.headers(asked.id, outcome) | telling.headers(outcome) | client.headers()
-            return JSONResponse(writer.whole(outcome, reasoning, telling.account(outcome)), headers=own)
-
-        return answer
-
-    def may_pass(body: Body, client: Client) -> bool:
-        """Whether the pair that is named passes on what it cannot do."""
-        assert isinstance(body.said, dict)
-        return pairs.of(chat.named(body.said), client.key).pass_to is not None
-
-    async def passed(request: Request, body: Body, client: Client) -> Response:
-        """What is beyond a pair, answered by one model as it comes."""
-        assert isinstance(body.said, dict)
-        own, said = body.said.get("cuecard"), {key: value for key, value in body.said.items() if key != "cuecard"}
-        asked = replace(given(said), trace=trace_of(request))
-        service = pairs.of(asked.model, client.key)
-        role = service.role_of(asked.model) or service.pass_to or "large"
-        if (most := service.limited(max_cost(own if isinstance(own, dict) else {}))) is not None:
-            check_passed(said, service.prices[role], most)
-        if not isinstance(model := service.models[role], Pool):
-            raise Unsupported(f"{model.name} runs in this process, where only questions are answered")
-        passage = Passage(asked, said, role, model.name)
-        request.state.begun = True
-        async with AsyncExitStack() as held:
-            held.enter_context(service.at_work())
-            held.enter_context(passage.entered(books.of(service), client))
-            opening = held.enter_async_context(model.passed(passage.body))
-            lines = await unless_gone(request.receive, opening)
-            if asked.stream:
-                return Relay(passage, lines, held.pop_all(), seen, client.headers())
-            answer = await unless_gone(request.receive, passage.whole(lines))
-        return JSONResponse(answer, headers=usage.headers(asked.id, passage.outcome) | client.headers())
-
-    async def decision(request: Request) -> Response:
-        client = admit(request)
-        body = await json_of(request, most_bytes)
-        asked = await unless_gone(request.receive, meant(body, chat.parse))
-        service = pairs.of(asked.model, client.key)
-        with service.at_work():
-            deciding = Deciding(service, asked, client, books)
-            request.state.begun = True
-            route = await unless_gone(request.receive, deciding.told())
-        return JSONResponse(route, headers=usage.request_id(asked.id) | client.headers())
-
-    async def count_tokens(request: Request) -> Response:
-        """An estimate: images are neither fetched nor decoded for it."""
-        body = await json_of(request, most_bytes)
-        asked = messages.parse_countable(body.said, lambda url: Image(b""))
-        pairs.of(asked.model, request.state.client.key).plan(asked)  # raises for an unknown model
-        return JSONResponse({"input_tokens": asked.prompt_tokens})
-
-    async def refused(request: Request, error: Exception) -> Response:
-        if getattr(request.state, "begun", None) is False:
-            books.refused(error)
-        return await _refused(request, error, seen)
-
-    async def models(request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [_listed(name) for name in served(request)]})
-
-    async def model(request: Request) -> Response:
-        if (name := request.path_params["name"].rstrip("/")) not in (known := served(request)):
-            raise virtual_models.unknown(name, known)
-        return JSONResponse(_listed(name))
-
-    def served(request: Request) -> list[str]:
-        client: Client = request.state.client
-        return pairs.known_as(client.key)
-
-    async def health(request: Request) -> Response:
-        return JSONResponse({"status": "ok", "version": cuecard.__version__})
-
-    async def ready(request: Request) -> Response:
-        probing: asyncio.Task[Any] | None = request.app.state.probing
-        if probing is not None and not probing.done():
-            return JSONResponse({"status": "probing", "down": []}, 503)
-        models = {
-            role if pair.name == virtual_models.PAIR else f"{pair.name}/{role}": model
-            for pair in pairs
-            for role, model in pair.models.items()
-        }
-        pools = {place: model for place, model in models.items() if isinstance(model, Pool)}
-        down = [place for place, pool in pools.items() if not pool.up]
-        state: Json = {"status": "down" if len(down) == len(models) else "degraded" if down else "ok", "down": down}
-        if wrong := {place: pool.wrong_paths for place, pool in pools.items() if pool.wrong_paths}:
-            state["wrong_paths"] = wrong
-        return JSONResponse(state, 503 if state["status"] == "down" else 200)
-
-    async def metrics(request: Request) -> Response:
-        return Response(seen.metrics(second_look.told()), media_type=CONTENT_TYPE_LATEST)
-
-    async def stats(request: Request) -> Response:
-        return JSONResponse(seen.stats() | {"audit": second_look.told(), "recent": seen.last(50)})
-
-    async def to_page(request: Request) -> Response:
-        return RedirectResponse("../dashboard")  # its links are relative
-
-    async def page(request: Request) -> Response:
-        return HTMLResponse(dashboard, headers=PAGE_HEADERS)
-
-    memory = Memory()
-    responding = answering(partial(responses.parse, memory=memory), partial(responses.Writer, memory=memory))
-    called = () if hosts is None and entrance.is_open else hosts
-    door = Middleware(Door, hosts=called, origins=origins, refused=seen.failed)
+def application(pairs: Pairs, settings: AppSettings | None = None) -> Starlette:
+    """The gateway as an ASGI application."""
+    settings = settings or AppSettings()
+    gate, audit = settings.gate or Gate([], time.monotonic), settings.audit or Audit(pairs.first, 0.0)
+    accounting = Accounting(GatewayMetrics(pairs), audit, settings.journal, settings.traces)
+    images = ImageLoader(settings.images, settings.fetcher)
+    endpoints = Endpoints(pairs, gate, accounting, images, settings.limits)
+    errors = ErrorHandlers(accounting)
+    hosts = () if settings.hosts is None and gate.is_open else settings.hosts
+    check = Middleware(OriginCheck, hosts=hosts, origins=settings.origins, refuse=errors.forbidden)
     return Starlette(
-        routes=[
-            *_paths("/v1/chat/completions", answering(chat.parse, chat.Writer), "POST"),
-            *_paths("/v1/responses", responding, "POST"),
-            *_paths("/v1/completions", answering(completions.parse, completions.Writer), "POST"),
-            *_paths(errors.MESSAGES, answering(messages.parse, messages.Writer), "POST"),
-            *_paths(f"{errors.MESSAGES}/count_tokens", guarded(count_tokens), "POST"),
-            *_paths("/v1/decision", decision, "POST"),
-            *_paths("/v1/models", guarded(models)),
-            Route("/v1/models/{name:path}", guarded(model)),
-            *_paths("/health", health),
-            *_paths("/ready", ready),
-            *_paths("/metrics", guarded(metrics)),
-            *_paths("/stats", guarded(stats)),
-            Route("/dashboard", page),
-            Route("/dashboard/", to_page),
-            Mount("/dashboard", Pages(packages=[("cuecard.gateway", "dashboard")])),
-        ],
+        routes=_routes(endpoints, Status(pairs, accounting, endpoints.authenticate)),
         exception_handlers={
-            CuecardError: refused,
-            ClientGone: partial(_silent, seen=seen),
+            CuecardError: errors.refused,
+            ClientGone: errors.client_gone,
             404: _no_path,
             405: _wrong_method,
-            Exception: partial(_broken, seen=seen),
+            Exception: errors.broken,
         },
-        middleware=[Middleware(ClosesUnread), *(_cors(origins) if origins else ()), door],
-        lifespan=lifespan,
+        middleware=[Middleware(CloseUnread), *(_cors(settings.origins) if settings.origins else ()), check],
+        lifespan=Lifecycle(pairs, gate, accounting, settings),
     )
 
 
-class Pages(StaticFiles):
-    """The dashboard's own files."""
-
-    def file_response(self, *args: Any, **more: Any) -> Response:
-        response = super().file_response(*args, **more)
-        response.headers.update(PAGE_HEADERS)
-        return response
+def _routes(endpoints: Endpoints, status: Status) -> list[BaseRoute]:
+    memory = responses.ItemMemory()
+    response = WireFormat(partial(responses.parse, memory=memory), partial(responses.ResponseWriter, memory=memory))
+    completion = WireFormat(completions.parse, completions.CompletionWriter)
+    message = WireFormat(messages.parse, messages.MessageWriter)
+    return [
+        *_paths("/v1/chat/completions", partial(endpoints.answer, CHAT), "POST"),
+        *_paths("/v1/responses", partial(endpoints.answer, response), "POST"),
+        *_paths("/v1/completions", partial(endpoints.answer, completion), "POST"),
+        *_paths(MESSAGES, partial(endpoints.answer, message), "POST"),
+        *_paths(f"{MESSAGES}/count_tokens", endpoints.count_tokens, "POST"),
+        *_paths("/v1/decision", endpoints.decision, "POST"),
+        *_paths("/v1/models", status.models),
+        Route("/v1/models/{name:path}", status.model),
+        *_paths("/health", status.health),
+        *_paths("/ready", status.ready),
+        *_paths("/metrics", status.metrics),
+        *_paths("/stats", status.stats),
+        *dashboard(),
+    ]
 
 
 def _paths(path: str, handler: Handler, method: str = "GET") -> list[Route]:
-    """Clients add a slash now and then."""
+    """Routes of a path with and without a slash at its end, as clients send both."""
     return [Route(each, handler, methods=[method]) for each in (path, f"{path}/")]
 
 
 def _cors(origins: Collection[str]) -> list[Middleware]:
-    """Tells browsers that pages of these sites may ask and read."""
+    """Allows pages of these sites to send requests and to read responses."""
     return [
         Middleware(
             CORSMiddleware,
@@ -346,39 +150,112 @@ def _cors(origins: Collection[str]) -> list[Middleware]:
     ]
 
 
-def _listed(name: str) -> Json:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "cuecard"}
+class Lifecycle:
+    """Runs the application's background tasks, and closes all it holds at the end."""
+
+    def __init__(self, pairs: Pairs, gate: Gate, accounting: Accounting, settings: AppSettings) -> None:
+        self._pairs, self._ledger, self._accounting, self._settings = pairs, gate.ledger, accounting, settings
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @asynccontextmanager
+    async def __call__(self, app: Starlette) -> AsyncIterator[None]:
+        app.state.probing = self._probe([model for pair in self._pairs for model in pair.served])
+        self._start(self._keep_ledger())
+        if (reloader := self._settings.reloader) is not None:
+            self._start(reloader.follow(self._accounting.metrics.reloaded, self._probe))
+        yield
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._close()
+
+    def _start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        self._tasks.add(task := asyncio.create_task(work))
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _probe(self, models: Collection[Model]) -> asyncio.Task[Any] | None:
+        """Probe served models in the background; until that ends, the defaults hold."""
+        tell = self._settings.tell
+        return None if tell is None else self._start(probe.settle(models, wait_s=None, tell=tell))
+
+    async def _keep_ledger(self) -> None:
+        while True:
+            await asyncio.sleep(KEEP_S)
+            await self._ledger.keep()
+
+    async def _close(self) -> None:
+        settings, accounting = self._settings, self._accounting
+        await accounting.audit.aclose()
+        await self._pairs.aclose()
+        await self._ledger.keep()
+        if settings.fetcher is not None:
+            await settings.fetcher.aclose()
+        if accounting.journal is not None:
+            accounting.journal.close()
+        if accounting.traces is not None:
+            await asyncio.to_thread(accounting.traces.close)
 
 
-async def _refused(request: Request, error: Exception, seen: Observatory) -> Response:
-    assert isinstance(error, CuecardError)
-    seen.failed(error)
-    told: dict[str, str] = {}
-    if error.retryable and error.http_status in (429, 503):
-        told["retry-after"] = f"{math.ceil(wait_s(error))}"
-    if isinstance(error, BudgetUsed):
-        told["x-should-retry"] = "false"  # for OpenAI's clients, which would try again soon
-    if isinstance(error, WrongForm):
-        told["accept-encoding"] = "identity"
-    if isinstance(error, Unauthorised):
-        told["www-authenticate"] = "Bearer"
-    if (client := getattr(request.state, "client", None)) is not None:
-        told |= client.headers()
-    return errors.response(request.url.path, error, headers=told)
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+
+class ErrorHandlers:
+    """Count errors, and turn them into responses."""
+
+    def __init__(self, accounting: Accounting) -> None:
+        self._accounting, self._metrics = accounting, accounting.metrics
+
+    async def refused(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, CuecardError)
+        if getattr(request.state, "begun", None) is False:
+            self._accounting.refused(error)
+        self._metrics.failed(error)
+        headers: dict[str, str] = {}
+        if error.retryable and error.http_status in (429, 503):
+            headers["retry-after"] = f"{math.ceil(wait_s(error))}"
+        if isinstance(error, BudgetUsed):
+            headers["x-should-retry"] = "false"  # for OpenAI's clients, which would try again soon
+        if isinstance(error, WrongForm):
+            headers["accept-encoding"] = "identity"
+        if isinstance(error, Unauthorised):
+            headers["www-authenticate"] = "Bearer"
+        if (client := getattr(request.state, "client", None)) is not None:
+            headers |= client.headers()
+        return error_response(request.url.path, error, headers=headers)
+
+    async def client_gone(self, request: Request, error: Exception) -> Response:
+        self._metrics.left()
+        return Response(status_code=499)  # reaches no one
+
+    async def broken(self, request: Request, error: Exception) -> Response:
+        self._metrics.failed(error)
+        return error_response(request.url.path, CuecardError("the gateway failed"))
+
+    def forbidden(self, path: str, error: CuecardError) -> Response:
+        """The response to a request that the origin check refuses."""
+        self._metrics.failed(error)
+        return error_response(path, error)
+
+
+def error_response(
+    path: str, error: CuecardError, status: int | None = None, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """An error in the form that clients of the path read. `status`: where it is not the error's own."""
+    status, own = status or error.http_status, dict(headers or {})
+    if path == MESSAGES or path.startswith(f"{MESSAGES}/"):
+        body = messages.problem(error, status)
+        return JSONResponse(body, status, headers=own | usage.request_id(body["request_id"]))
+    return JSONResponse(chat.problem(error), status, headers=own)
 
 
 def wait_s(error: BaseException | None) -> float:
-    """When to try again: as whoever failed in the first place says, else soon."""
+    """Seconds until the client may try again: as the first cause has it, else 1."""
     while error is not None:
         if isinstance(error, CuecardError) and error.retry_after_s is not None:
             return error.retry_after_s
         error = error.__cause__
     return 1.0
-
-
-async def _silent(request: Request, error: Exception, seen: Observatory) -> Response:
-    seen.left()
-    return Response(status_code=499)  # nobody reads it
 
 
 async def _no_path(request: Request, error: Exception) -> Response:
@@ -387,15 +264,10 @@ async def _no_path(request: Request, error: Exception) -> Response:
     near = [each for each in api if path.rstrip("/").endswith(each.removeprefix("/v1"))]  # without /v1, or with two
     hint = f"did you mean {max(near, key=len)}?" if near else "the API is under /v1, the page is /dashboard"
     problem = BadInput(f"{request.method} {path[:200]}: there is no such path", hint)
-    return errors.response(path, problem, 404)
+    return error_response(path, problem, 404)
 
 
 async def _wrong_method(request: Request, error: Exception) -> Response:
-    headers = {"Allow": READING} | dict(getattr(error, "headers", None) or {})  # Starlette says nothing of it for files
+    headers = {"Allow": READING} | dict(getattr(error, "headers", None) or {})  # Starlette sets none for files
     problem = BadInput(f"{request.method} {request.url.path[:200]}: wrong method", f"use {headers['Allow']}")
-    return errors.response(request.url.path, problem, 405, headers)
-
-
-async def _broken(request: Request, error: Exception, seen: Observatory) -> Response:
-    seen.failed(error)
-    return errors.response(request.url.path, CuecardError("the gateway failed"))
+    return error_response(request.url.path, problem, 405, headers)

@@ -1,4 +1,4 @@
-"""A second look at answers that were accepted without reasoning, when nobody waits: how many were wrong?"""
+"""Audit of answers that were accepted without reasoning: checked by reasoning while no request runs."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ log = logging.getLogger("cuecard.gateway")
 class Audit:
     """Checks a share of the agreed requests by reasoning, one at a time, while no client's request runs.
 
-    A client who comes meanwhile ends the look, which is taken anew later. No look begins in an hour in which those
-    before it have used `tokens_per_hour`, those that were cut short or failed included.
+    A request that comes meanwhile cancels the check, which is made again later. No check begins in an hour in which
+    earlier ones, cancelled and failed ones included, have used `tokens_per_hour`.
 
-    A reasoned answer is no truth either: what is counted is how often it differs from the one that was accepted.
+    A reasoned answer may be wrong, too: what is counted is how often it differs from the accepted one.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class Audit:
         self._waiting: asyncio.Queue[tuple[Question, Outcome, Service]] = asyncio.Queue(WAITING)
         self._working: asyncio.Task[None] | None = None
         self.checked = self.differed = self.failed = self.skipped = 0
-        """Skipped: more came than there was time for, or their pair is served no more."""
+        """Skipped: the queue was full, or their pair is no longer served."""
 
     def consider(self, question: Question, outcome: Outcome, pair: Service | None = None) -> None:
-        """A request has been answered, by this pair if by another than the first."""
+        """Queue a share of the agreed requests. `pair`: the one that answered; None: the first."""
         if outcome.route is not Route.AGREED or self._rng.random() >= self._share:
             return
         if self._waiting.full():
@@ -67,11 +67,11 @@ class Audit:
 
     @property
     def alarming(self) -> bool:
-        """False accepts are surely more than they may be."""
+        """Whether false accepts exceed `warn_above` with 97.5% confidence."""
         return self.checked > 0 and self.interval[0] > self._warn_above
 
-    def told(self) -> dict[str, float | int | bool | None]:
-        """What has been found, as plain data."""
+    def as_dict(self) -> dict[str, float | int | bool | None]:
+        """The counts, and the interval of the share of false accepts."""
         low, high = self.interval
         return {
             "checked": self.checked,
@@ -92,14 +92,14 @@ class Audit:
 
     async def _work(self) -> None:
         while not self._waiting.empty():
-            await self._may_spend()
+            await self._wait_for_budget()
             await self._service.occupancy.idle.wait()
             question, outcome, pair = self._waiting.get_nowait()
             if pair.is_retired:
                 self.skipped += 1
                 continue
             try:
-                second = await self._unless_busy(question, pair)
+                second = await self._check_while_idle(question, pair)
             except CuecardError:
                 self.failed += 1
                 continue
@@ -110,7 +110,7 @@ class Audit:
             else:
                 await self._note(question, outcome, second)
 
-    async def _may_spend(self) -> None:
+    async def _wait_for_budget(self) -> None:
         """Wait until what was spent in the last hour is less than the budget."""
         clock = asyncio.get_running_loop().time
         while self._budget is not None and self._spent:
@@ -121,10 +121,10 @@ class Audit:
             else:
                 return
 
-    async def _unless_busy(self, question: Question, service: Service) -> Outcome | None:
-        """The second answer; None if a client came before it was there. Raises CuecardError."""
+    async def _check_while_idle(self, question: Question, service: Service) -> Outcome | None:
+        """The second answer; None if a request came before it was complete. Raises CuecardError."""
         calls = list[Call]()
-        work = answer(question, service.models, self._strategy, service.policy, calls=calls)
+        work = answer(question, service.models, self._strategy, service.defaults.policy, calls=calls)
         looking, coming = asyncio.ensure_future(work), asyncio.ensure_future(service.occupancy.busy.wait())
         try:
             await asyncio.wait([looking, coming], return_when=asyncio.FIRST_COMPLETED)
@@ -142,4 +142,4 @@ class Audit:
         one, other = extract(first.answer, question), extract(second.answer, question)
         self.differed += not await same_answer(one, other, question)
         if self.alarming and not was_alarming:
-            log.warning("more than %.0f%% of the agreed answers are wrong: %s", 100 * self._warn_above, self.told())
+            log.warning("more than %.0f%% of the agreed answers are wrong: %s", 100 * self._warn_above, self.as_dict())

@@ -1,8 +1,8 @@
-"""What a client sees of the work on its request: pieces as they come, and at last the outcome."""
+"""The text that a client sees of its request's calls: pieces as they come, and the outcome."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from cuecard.answers import asked_form, extract
@@ -10,15 +10,14 @@ from cuecard.domain.call import Mode, spelling
 from cuecard.domain.errors import BrokenStream, NoAnswer
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.gateway.wire.chat import Asked
-from cuecard.gateway.wire.stop_texts import StopCutter
+from cuecard.gateway.wire.chat import ParsedRequest
 from cuecard.gateway.wire.tools import tools
 from cuecard.gateway.wire.tools.tools import ToolCall
 from cuecard.strategies.team import Heard
 
 
 @dataclass(frozen=True)
-class Said:
+class VisibleText:
     """A piece of text for the client."""
 
     text: str
@@ -26,70 +25,70 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Called:
+class VisibleCalls:
     """Calls of tools that the client is to make."""
 
     calls: tuple[ToolCall, ...]
 
 
-Hear = Callable[[Said | Called], None]
+OnPiece = Callable[[VisibleText | VisibleCalls], None]
 
 
-class Visible:
-    """Passes on the pieces of a request's calls that its client may see.
+class ClientView:
+    """Shows the pieces of a request's calls that its client may see.
 
-    Reasoning is that of the first call that reasons. Of the answer nothing is passed on that might be replaced: a
-    free-form one as the last call writes it, any other whole, at the end.
+    Reasoning is that of the first call that reasons. No part of an answer is shown that might be replaced: a free-form
+    answer is shown as the last call writes it, any other whole, at the end.
     """
 
-    def __init__(self, asked: Asked, strategy: str, hear: Hear, *, strict: bool) -> None:
-        self._asked, self._hear, self._strict = asked, hear, strict
+    def __init__(self, parsed: ParsedRequest, strategy: str, show: OnPiece, *, strict: bool) -> None:
+        self._parsed, self._show, self._strict = parsed, show, strict
         self._alone = strategy.startswith(("short", "reason"))
-        self._free = asked.question.kind is AnswerKind.FREE_TEXT
+        self._free = parsed.question.kind is AnswerKind.FREE_TEXT
         self._thinker: int | None = None
-        self._written, self._cutter = "", StopCutter(asked.parameters.stop)
+        self._written, self._cutter = "", StopCutter(parsed.parameters.stop)
 
-    def heard(self, piece: Heard) -> None:
+    def piece(self, piece: Heard) -> None:
         """A piece of a call's text."""
         if piece.is_reasoning:
             if self._thinker in (None, piece.call):
                 self._thinker = piece.call
-                self._hear(Said(piece.text, True))
+                self._show(VisibleText(piece.text, True))
         elif self._free and (self._alone or piece.mode is Mode.READ):
             self._written += piece.text
-            self._say(self._cutter.feed(piece.text))
+            self._show_text(self._cutter.feed(piece.text))
 
-    def ended(self, outcome: Outcome) -> Outcome:
-        """The rest of the answer is passed on; the outcome as the client sees it. Raises BrokenStream, NoAnswer."""
-        asked, written = self._asked, self._written
-        if not written and not stopped_at_once(asked, outcome):
-            outcome = never_empty(asked.question, outcome, strict=self._strict)
+    def finish(self, outcome: Outcome) -> Outcome:
+        """Show the rest of the answer; the outcome as the client sees it. Raises BrokenStream, NoAnswer."""
+        parsed, written = self._parsed, self._written
+        if not written and not stopped_at_once(parsed, outcome):
+            outcome = never_empty(parsed.question, outcome, strict=self._strict)
         if written and written.strip() != outcome.answer.strip():
             raise BrokenStream(f"the answer broke off: {outcome.reason}")
-        if asked.tools is not None:
+        if parsed.tools is not None:
             return self._with_tools(outcome)
-        answer = written or in_the_clients_form(asked.question, outcome)
-        self._say(("" if written else self._cutter.feed(answer)) + self._cutter.end())
+        answer = written or in_the_clients_form(parsed.question, outcome)
+        self._show_text(("" if written else self._cutter.feed(answer)) + self._cutter.end())
         return cut(outcome, answer, self._cutter.stopped_by)
 
     def _with_tools(self, outcome: Outcome) -> Outcome:
-        if (calls := tools.calls_of(self._asked, outcome)) is not None:
-            self._hear(Called(calls))
+        if (calls := tools.calls_of(self._parsed, outcome)) is not None:
+            self._show(VisibleCalls(calls))
             return outcome
-        shown = self._cutter.feed(tools.text_of(self._asked, outcome)) + self._cutter.end()
+        shown = self._cutter.feed(tools.text_of(self._parsed, outcome)) + self._cutter.end()
         for piece in tools.pieces(shown):
-            self._say(piece)
+            self._show_text(piece)
         return tools.cut(outcome, shown, self._cutter.stopped_by)
 
-    def _say(self, text: str) -> None:
+    def _show_text(self, text: str) -> None:
         if text:
-            self._hear(Said(text, False))
+            self._show(VisibleText(text, False))
 
 
-def stopped_at_once(asked: Asked, outcome: Outcome) -> bool:
-    """Whether an empty answer is one that a server has ended at a stop text with which it began."""
+def stopped_at_once(parsed: ParsedRequest, outcome: Outcome) -> bool:
+    """Whether an answer is empty because it began with a stop text, at which the server ended it."""
     whole = not outcome.truncated and outcome.route is not Route.DEGRADED
-    stops = bool(asked.parameters.stop) and asked.question.kind is AnswerKind.FREE_TEXT
+    stops = bool(parsed.parameters.stop) and parsed.question.kind is AnswerKind.FREE_TEXT
     return stops and whole and not outcome.answer.strip()
 
 
@@ -105,7 +104,7 @@ def cut(outcome: Outcome, answer: str, stop: str | None) -> Outcome:
 
 
 def in_the_clients_form(question: Question, outcome: Outcome) -> str:
-    """The answer in the form that the question wants; else as its options have it: of numbered ones, with the text."""
+    """The answer in the form that the question asks for; else as its option is listed, with its number and text."""
     numbered = outcome.answer_text if question.labels else None
     bare = outcome.kind in (AnswerKind.FREE_TEXT, AnswerKind.JSON) or outcome.truncated
     form = None if bare else asked_form(f"{question.system or ''}\n{question.text}")
@@ -116,18 +115,58 @@ def in_the_clients_form(question: Question, outcome: Outcome) -> str:
 
 
 def never_empty(question: Question, outcome: Outcome, *, strict: bool) -> Outcome:
-    """The outcome, or what another call has said instead of nothing: reasoned before short, the large model's first.
+    """The outcome, or where its answer is empty another call's answer: a reasoned one, the large model's, first.
 
-    Raises NoAnswer when there is nothing, or nobody else is to answer.
+    Raises NoAnswer when no call has an answer, or `strict` allows no other.
     """
     if outcome.answer.strip():
         return outcome
-    spoken = [call for call in outcome.calls if call.answer and not (call.cancelled or call.error)]
-    if strict or not spoken or question.kind is AnswerKind.JSON:
+    answered = [call for call in outcome.calls if call.answer and not (call.cancelled or call.error)]
+    if strict or not answered or question.kind is AnswerKind.JSON:
         raise NoAnswer(f"the answer came back empty: {outcome.reason}", "allow more tokens")
-    best = max(spoken, key=lambda call: (call.mode is not Mode.SHORT, call.role == "large"))
+    best = max(answered, key=lambda call: (call.mode is not Mode.SHORT, call.role == "large"))
     found = extract(best.answer or "", question)
-    reason = f"the answer came back empty; what the {best.role} model has said stands"
+    reason = f"the answer came back empty; the {best.role} model's answer stands"
     text = found.text if found.parsed else best.answer or ""
     whole = replace(outcome, answer=text, confidence=None, truncated=False, tokens=())
     return replace(whole, route=Route.DEGRADED, reason=reason)
+
+
+# --- stop texts -------------------------------------------------------------------------------------------------------
+
+
+class StopCutter:
+    """Cuts a text that comes in pieces before the first complete stop text.
+
+    Of two that end in the same place the longer one counts. Only what may begin a stop text is held back.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops, self._held = stops, ""
+        self.stopped_by: str | None = None
+        """The text at which it was cut."""
+
+    def feed(self, piece: str) -> str:
+        """The text that can be shown now, and was not before."""
+        if self.stopped_by is not None:
+            return ""
+        text = self._held + piece
+        found = [(at + len(stop), at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]
+        if found:
+            _, at, self.stopped_by = min(found)
+            self._held = ""
+            return text[:at]
+        held = max((_begun(text, stop) for stop in self._stops), default=0)
+        shown = len(text) - held
+        self._held = text[shown:]
+        return text[:shown]
+
+    def end(self) -> str:
+        """The text that was held back, once the text is whole."""
+        held, self._held = self._held, ""
+        return held
+
+
+def _begun(text: str, stop: str) -> int:
+    """Characters at the end of the text that are the beginning of a stop text, at most."""
+    return next((size for size in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:size])), 0)

@@ -1,4 +1,4 @@
-"""The pairs that are served: which one a request means, and how they change while others are under way."""
+"""The pairs that are served: which one a request names, and how they are replaced while requests are under way."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from cuecard.domain.errors import PairForbidden
 from cuecard.gateway.admission.keys import Key
-from cuecard.gateway.config import virtual_models
-from cuecard.gateway.config.config import Config, PairTable, Upstream
+from cuecard.gateway.config.config import Config, PairTable, Upstream, unknown_model
 from cuecard.gateway.service import Occupancy, Service
 from cuecard.gateway.upstream.pool import Breaker, Pool, Replica
 from cuecard.models import spec
@@ -20,8 +19,8 @@ from cuecard.models.base import Model
 log = logging.getLogger("cuecard.gateway")
 
 
-class Stock:
-    """Loaded models by what the configuration says of them: what it says twice, or says again, is one model."""
+class ModelCache:
+    """Loaded models by their tables in the configuration: equal tables share one model."""
 
     def __init__(self) -> None:
         self._models: dict[str, tuple[Model, Breaker]] = {}
@@ -55,7 +54,7 @@ class Pairs:
         self._services = {service.name: service for service in services}
         self._occupancy = occupancy or services[0].occupancy
         self._tables: Mapping[str, PairTable] = {}
-        self._stock = Stock()
+        self._cache = ModelCache()
         self._retired: list[Service] = []
         self._changing = asyncio.Lock()
         self._sweeps: set[asyncio.Task[None]] = set()
@@ -75,21 +74,21 @@ class Pairs:
         return next(iter(self))
 
     def of(self, model: str, key: Key) -> Service:
-        """The pair that a request means by its model: a pair's name first, then an alias, then a concrete model.
+        """The pair that a request's model names: a pair's name first, then an alias, then a concrete model.
 
-        What several pairs go by means the first that the key may use. Raises UnknownModel, PairForbidden.
+        Of several pairs with this name it is the first that the key may use. Raises UnknownModel, PairForbidden.
         """
         meant = [pair for way in ("virtual", "aliases", "concrete") for pair in self if model in getattr(pair, way)]
         if not meant:
-            raise virtual_models.unknown(model, self.known_as(key))
+            raise unknown_model(model, self.known_as(key))
         allowed = [pair for pair in meant if key.may_use(pair.name)]
         if not allowed:
             hint = f"it is for: {', '.join(sorted(key.pairs or ()))}"
-            raise PairForbidden(f"the API key {key.name} is not for the model {model!r}", hint)
+            raise PairForbidden(f"the API key {key.name} is not for the model {model!r}", hint, param="model")
         return allowed[0]
 
     def known_as(self, key: Key) -> list[str]:
-        """Whatever a request with this key may name."""
+        """The model names that a request with this key may use."""
         return list(dict.fromkeys(name for pair in self if key.may_use(pair.name) for name in pair.known_as))
 
     async def renew(self, config: Config) -> list[Model]:
@@ -115,12 +114,12 @@ class Pairs:
         """A service for each pair: the old one where nothing has changed."""
         kept = {name: self._services[name] for name in self._services if tables.get(name) == self._tables.get(name)}
         return {
-            name: kept.get(name) or Service.configured(name, table, self._stock.pool, self._occupancy)
+            name: kept.get(name) or Service.configured(name, table, self._cache.pool, self._occupancy)
             for name, table in tables.items()
         }
 
     def _over(self) -> None:
-        """A pair that is served no more has had its last request."""
+        """The last request of a retired pair has ended."""
         sweep = asyncio.create_task(self._swept())
         self._sweeps.add(sweep)
         sweep.add_done_callback(self._sweeps.discard)
@@ -130,9 +129,9 @@ class Pairs:
             await self._sweep()
 
     async def _sweep(self) -> None:
-        """Close the models that no pair has, nor any request."""
+        """Close the models that no pair and no request uses."""
         self._retired = [pair for pair in self._retired if pair.under_way]
-        await _closed(self._stock.keep_for([*self, *self._retired]))
+        await _closed(self._cache.keep_for([*self, *self._retired]))
 
     async def aclose(self) -> None:
         """Close every model."""

@@ -1,40 +1,44 @@
-"""Requests that a pair cannot answer, passed to one model word for word, with an account of what they cost."""
+"""Requests that a pair cannot answer, passed to one model unchanged, and charged."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import AsyncExitStack, aclosing, contextmanager
+
+from starlette.types import Send
 
 from cuecard.domain.call import Call, FinishReason, Mode, Usage
-from cuecard.domain.errors import BrokenStream
+from cuecard.domain.errors import BrokenStream, CuecardError
 from cuecard.domain.outcome import Outcome, Route
-from cuecard.gateway.admission.disconnect import ClientGone
-from cuecard.gateway.admission.keys import Client
-from cuecard.gateway.telemetry.accounting import Books
-from cuecard.gateway.wire.chat import Given, named, sse
+from cuecard.gateway.admission.connections import ClientGone
+from cuecard.gateway.admission.keys import ApiClient
+from cuecard.gateway.streaming import ClientStream
+from cuecard.gateway.telemetry.accounting import Accounting
+from cuecard.gateway.telemetry.metrics import GatewayMetrics
+from cuecard.gateway.wire.chat import RequestInfo, named, problem, sse
 from cuecard.gateway.wire.parameters.addresses import DATA, everything, permit
-from cuecard.gateway.wire.usage import CHARS_PER_TOKEN, End, Json, Unanswered
+from cuecard.gateway.wire.usage import CHARS_PER_TOKEN, Json, RequestEnd, Unanswered
 from cuecard.models.openai.response_body import chunk, usage
 
 PASSED = "passed"
-"""What stands for the strategy of such a request."""
+"""The strategy of such a request, in metrics and the journal."""
 
 
-def given(body: Json) -> Given:
-    """What is understood of a request that is passed on. Raises BadInput."""
+def given(body: Json) -> RequestInfo:
+    """What is read of a request that is passed on. Raises BadInput."""
     permit(body)
     texts = [each for each in everything(body["messages"]) if isinstance(each, str)]
     characters = sum(len(text) for text in texts if text[: len(DATA)].lower() != DATA)
     stream = body.get("stream") is True
-    return Given(model=named(body), stream=stream, prompt_tokens=characters // CHARS_PER_TOKEN)
+    return RequestInfo(model=named(body), stream=stream, prompt_tokens=characters // CHARS_PER_TOKEN)
 
 
-class Passage:
-    """One such request on its way: its answer with the model's name as it was asked for, and what it used."""
+class PassedExchange:
+    """One such request: its answer under the model name that it requested, and its usage."""
 
-    def __init__(self, asked: Given, body: Json, role: str, model: str) -> None:
-        self.asked, self._role, self._model = asked, role, model
+    def __init__(self, info: RequestInfo, body: Json, role: str, model: str) -> None:
+        self.info, self._role, self._model = info, role, model
         self._began, self._usage, self._finish = time.perf_counter(), Usage(), FinishReason.STOP
         self._first_s: float | None = None
         self._pieces = 0
@@ -42,18 +46,18 @@ class Passage:
         self.error: Exception | None = None
         options = body.get("stream_options")
         self._options = options if isinstance(options, dict) else {}
-        self.body = body | {"stream_options": self._options | {"include_usage": True}} if asked.stream else body
-        """What is sent: streamed usage is always asked for, as somebody has to pay."""
+        self.body = body | {"stream_options": self._options | {"include_usage": True}} if info.stream else body
+        """The body that is sent: a stream always includes its usage, which is charged."""
 
     @property
     def outcome(self) -> Outcome:
-        """The account, once the answer is whole."""
+        """The outcome, once the answer is whole."""
         call = self._call(self._finish)
         return Outcome("", Route.DIRECT, PASSED, (call,), call.end_s, f"beyond a pair: passed to {self._model}")
 
     @contextmanager
-    def entered(self, books: Books, client: Client) -> Iterator[None]:
-        """Enters the request into the books at the end, whatever it is."""
+    def entered(self, books: Accounting, client: ApiClient) -> Iterator[None]:
+        """Account for the request at its end, however it ends."""
         try:
             yield
         except ClientGone:
@@ -63,11 +67,11 @@ class Passage:
             raise
         finally:
             if self.over:
-                books.answered(self.asked, client, self.outcome, self._first_s)
+                books.answered(self.info, client, self.outcome, self._first_s)
             else:
                 call = self._call(FinishReason.ERROR if self.error else FinishReason.CANCELLED)
-                end = End.FAILED if self.error else End.LEFT
-                books.unanswered(self.asked, client, Unanswered(end, PASSED, (call,), call.end_s, self.error))
+                end = RequestEnd.FAILED if self.error else RequestEnd.LEFT
+                books.unanswered(self.info, client, Unanswered(end, PASSED, (call,), call.end_s, self.error))
 
     def _call(self, finish: FinishReason) -> Call:
         took_s = time.perf_counter() - self._began
@@ -80,7 +84,7 @@ class Passage:
         async for event in events:
             if answer is not None:
                 raise BrokenStream(f"{self._model} streamed an answer that was to come whole")
-            answer = self._heard(event)
+            answer = self._observed(event)
         if answer is None:
             raise BrokenStream(f"{self._model} sent no answer")
         self.over = True
@@ -89,20 +93,20 @@ class Passage:
     async def events(self, events: AsyncGenerator[Json]) -> AsyncGenerator[bytes]:
         """A streamed answer, event by event. Raises ModelError."""
         async for event in events:
-            told = _streamed(self._heard(event))
-            if self._options.get("include_usage") is True or told.get("choices") or "usage" not in told:
-                yield sse(told)
+            shown = _streamed(self._observed(event))
+            if self._options.get("include_usage") is True or shown.get("choices") or "usage" not in shown:
+                yield sse(shown)
         self.over = True
         yield sse("[DONE]")
 
-    def _heard(self, event: Json) -> Json:
+    def _observed(self, event: Json) -> Json:
         if self._first_s is None:
             self._first_s = time.perf_counter() - self._began
         self._usage = usage(event.get("usage")) or self._usage
-        self._pieces += bool(event.get("choices"))  # a token at least, until the server counts them
+        self._pieces += bool(event.get("choices"))  # one token at least, until the server counts them
         if chunk(event).finish_reason == "length":
             self._finish = FinishReason.LENGTH
-        return event | {"model": self.asked.model} if "choices" in event else event
+        return event | {"model": self.info.model} if "choices" in event else event
 
 
 def _streamed(event: Json) -> Json:
@@ -113,3 +117,30 @@ def _streamed(event: Json) -> Json:
         return event
     deltas = [{"delta" if key == "message" else key: value for key, value in choice.items()} for choice in whole]
     return event | {"object": "chat.completion.chunk", "choices": deltas}
+
+
+class PassedStream(ClientStream):
+    """A streamed answer of one model, passed on as it comes."""
+
+    def __init__(
+        self,
+        exchange: PassedExchange,
+        events: AsyncGenerator[Json],
+        metrics: GatewayMetrics,
+        headers: Mapping[str, str],
+        held: AsyncExitStack,
+    ) -> None:
+        super().__init__(headers, metrics, held)
+        self._exchange, self._events = exchange, events
+
+    async def send_events(self, send: Send) -> None:
+        try:
+            async with aclosing(self._exchange.events(self._events)) as events:
+                async for event in events:
+                    await send({"type": "http.response.body", "body": event, "more_body": True})
+        except CuecardError as error:
+            self.metrics.failed(error)
+            self._exchange.error = error
+            last = sse(problem(error)) + sse("[DONE]")
+            await send({"type": "http.response.body", "body": last, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

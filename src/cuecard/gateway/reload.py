@@ -1,4 +1,4 @@
-"""The configuration's file is followed: keys and pairs change while requests go on, at SIGHUP or when the file does."""
+"""Reloads the configuration's file at SIGHUP, or when it changes; requests under way continue."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from cuecard.models.base import Model
 
 POLL_S = 1.0
 RESTART = ("server", "images", "audit", "journal")
-"""Tables that are read once, when the gateway starts."""
+"""Tables whose settings hold from the start of the gateway."""
 Stamp = tuple[int, int, int] | None
 
 
 class Reloader:
-    """Applies what has changed in a file. One that cannot be read, or served, changes nothing and leaves a line."""
+    """Applies changes of a file. One that cannot be read, or served, changes nothing, and a line says so."""
 
     def __init__(
         self,
@@ -35,27 +35,27 @@ class Reloader:
         tell: Callable[[str], None],
         poll_s: float = POLL_S,
     ) -> None:
-        """`read` gives what the file says by now; `running` is what the gateway was started with."""
+        """`read` reads the file; `running` is the configuration that the gateway started with."""
         self._file, self._read, self._started = file, read, running
         self._pairs, self._gate, self._tell, self._poll_s = pairs, gate, tell, poll_s
         self._applied = self._seen = stamp(file)
 
     async def follow(self, count: Callable[[str], None], arrived: Callable[[Collection[Model]], Any]) -> None:
-        """Reload whenever it is time, until this is cancelled.
+        """Reload at each signal or change, until this is cancelled.
 
-        `count` is told each result, `ok` or `failed`; `arrived` the models that are new.
+        `count` gets each result, `ok` or `failed`; `arrived` gets the models that are new.
         """
-        asked, loop = asyncio.Event(), asyncio.get_running_loop()
+        signalled, loop = asyncio.Event(), asyncio.get_running_loop()
         hang_up = getattr(signal, "SIGHUP", None)
         if hang_up is not None:
-            with suppress(ValueError, RuntimeError):  # not in the main thread: the file alone tells
-                loop.add_signal_handler(hang_up, asked.set)
+            with suppress(ValueError, RuntimeError):  # not in the main thread: only the file is watched
+                loop.add_signal_handler(hang_up, signalled.set)
         try:
             while True:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(asked.wait(), self._poll_s)
-                if asked.is_set() or self._has_changed():
-                    asked.clear()
+                    await asyncio.wait_for(signalled.wait(), self._poll_s)
+                if signalled.is_set() or self._has_changed():
+                    signalled.clear()
                     await self._reload(count, arrived)
         finally:
             if hang_up is not None:
@@ -63,7 +63,7 @@ class Reloader:
                     loop.remove_signal_handler(hang_up)
 
     def _has_changed(self) -> bool:
-        """The file is another one, and has been the same for two looks: it is not being written."""
+        """The file has changed, and was the same in two polls: it is not being written."""
         before, self._seen = self._seen, stamp(self._file)
         return self._seen == before != self._applied
 
@@ -93,7 +93,7 @@ class Reloader:
 
 
 def restarting(one: Config, other: Config) -> list[str]:
-    """Settings that differ, and that hold from a start on."""
+    """Names of settings that differ and need a restart."""
     tables: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {
         name: (getattr(one, name).model_dump(), getattr(other, name).model_dump()) for name in RESTART
     }

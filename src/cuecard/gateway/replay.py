@@ -1,8 +1,8 @@
-"""Answering the requests of a journal again by another policy or pair; whoever has answered already is not asked again.
+"""Replays the requests of a journal with another policy or pair; calls that the journal holds are not made again.
 
-A call of the journal stands for a new one of the same model and mode about the same question: a reading besides only
-if the card is the same, and a reasoning only if it fits into the budget. What the journal does not hold is asked of the
-models that are given; without them such a request is not told.
+A call of the journal stands for a new one of the same model and mode about the same question: a reading only if the
+card is the same, and a reasoning only if it fits into the budget. Calls that the journal does not hold are made of the
+models that are given; without them the result of such a request is not known.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ USABLE = (FinishReason.STOP, FinishReason.LENGTH, *REASONING_CUT)
 
 
 @dataclass(frozen=True)
-class Entry:
+class JournalEntry:
     """One request of a journal."""
 
     id: str
@@ -65,16 +65,16 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Told:
+class ReplayedRequest:
     """One request, as it was and as it would be."""
 
-    before: Entry
+    before: JournalEntry
     after: Outcome | None
-    """None: it cannot be told."""
+    """None: not known, as calls are missing."""
     asked: int
-    """Calls that were made of models."""
+    """Number of calls that were made."""
     missing: tuple[str, ...]
-    """Calls that nobody has made: `role mode`."""
+    """Calls that are neither in the journal nor made: `role mode`."""
 
     @property
     def same_answer(self) -> bool:
@@ -85,12 +85,12 @@ class Told:
         return agree(extract(self.before.answer, question), extract(self.after.answer, question), question)
 
 
-def entries(path: Path) -> list[Entry]:
-    """The requests of a journal that holds what was said. Raises BadInput."""
+def entries(path: Path) -> list[JournalEntry]:
+    """The requests of a journal with content. Raises BadInput."""
     return list(_entries(path))
 
 
-def _entries(path: Path) -> Iterator[Entry]:
+def _entries(path: Path) -> Iterator[JournalEntry]:
     try:
         lines = path.read_bytes().split(b"\n")  # other line breaks may stand in texts
     except OSError as error:
@@ -100,21 +100,21 @@ def _entries(path: Path) -> Iterator[Entry]:
         if not line.strip():
             continue
         try:
-            told = json.loads(line)
+            record = json.loads(line)
         except (ValueError, RecursionError):
             torn.append(number)  # the process was killed, or the disk full, while it was written
             continue
-        if not isinstance(told, dict) or "content" not in told:
+        if not isinstance(record, dict) or "content" not in record:
             raise BadInput(f"line {number} of {path} is no line of a journal")
-        if told["content"] is False:
+        if record["content"] is False:
             raise BadInput(
-                f"line {number} of {path} holds hashes instead of what was said",
+                f"line {number} of {path} holds hashes instead of texts",
                 "only a journal with content = true can be replayed",
             )
-        if told.get("route") is None or told.get("question") is None:
+        if record.get("route") is None or record.get("question") is None:
             continue  # not answered, or passed on as it came
         try:
-            yield _entry(told, pictures(path))
+            yield _entry(record, pictures(path))
         except (KeyError, TypeError, ValueError) as error:
             raise BadInput(f"line {number} of {path} is no line of a journal: {error}") from error
     if torn:
@@ -122,8 +122,8 @@ def _entries(path: Path) -> Iterator[Entry]:
         log.warning("line %d%s of %s cannot be read, and is left out", torn[0], also, path)
 
 
-def _entry(told: Mapping[str, Any], folder: Path) -> Entry:
-    asked, lost = told["question"], []
+def _entry(record: Mapping[str, Any], folder: Path) -> JournalEntry:
+    shown, lost = record["question"], []
 
     def image(digest: str) -> Image:
         if not DIGEST.fullmatch(digest):
@@ -133,46 +133,46 @@ def _entry(told: Mapping[str, Any], folder: Path) -> Entry:
         lost.append(digest)
         return Image(digest.encode())
 
-    if (calling := asked.get("calling")) is not None:
-        union(asked["schema"])  # raises where it is not of the form that replies with calls have
+    if (calling := shown.get("calling")) is not None:
+        union(shown["schema"])  # raises where it is not of the form that replies with calls have
     question = Question(
-        asked["text"],
-        tuple(map(image, asked["images"])),
-        tuple(asked["options"]),
-        AnswerKind(asked["kind"]),
-        asked["system"],
-        tuple(Message(role, text, tuple(map(image, images))) for role, text, images in asked["history"]),
-        asked["schema"],
+        shown["text"],
+        tuple(map(image, shown["images"])),
+        tuple(shown["options"]),
+        AnswerKind(shown["kind"]),
+        shown["system"],
+        tuple(Message(role, text, tuple(map(image, images))) for role, text, images in shown["history"]),
+        shown["schema"],
         calling=None if calling is None else Calling(calling),
     )
-    return Entry(
-        told["id"],
+    return JournalEntry(
+        record["id"],
         question,
-        Route(told["route"]),
-        told["answer"],
-        told["latency"]["total_s"],
-        told["usage"]["total_tokens"],
-        told["calls"],
+        Route(record["route"]),
+        record["answer"],
+        record["latency"]["total_s"],
+        record["usage"]["total_tokens"],
+        record["calls"],
         not lost,
     )
 
 
 @dataclass
-class Remembering:
-    """A model that says again what it has said about one question, and asks the living one for the rest."""
+class JournalModel:
+    """A model that replays the journal's calls about one question, and makes the others with the live model."""
 
     role: str
     name: str
     calls: Sequence[Mapping[str, Any]]
     cards: Sequence[str]
     """The reasonings of the request: what a reader has read."""
-    living: Model | None
+    live: Model | None
     asked: int = 0
     missing: list[str] = field(default_factory=list)
 
     @property
     def abilities(self) -> Abilities:
-        able = self.living.abilities if self.living else Abilities(True, True, False, False, tuple(CardFormat), TAGS)
+        able = self.live.abilities if self.live else Abilities(True, True, False, False, tuple(CardFormat), TAGS)
         # what computing ahead has saved is in the times already; weights of cards are in no journal
         return replace(able, prefix_sessions=False, weighing=False)
 
@@ -180,9 +180,9 @@ class Remembering:
         call = next((call for call in self.calls if _stands_for(call, prompt, limits, self.cards)), None)
         if call is not None:
             events = _again(call)
-        elif self.living is not None:
+        elif self.live is not None:
             self.asked += 1
-            events = self.living.stream(prompt, limits)
+            events = self.live.stream(prompt, limits)
         else:
             self.missing.append(f"{self.role} {prompt.mode}")
             raise ModelError(f"the journal holds no {prompt.mode} call of {self.name} for this question")
@@ -194,17 +194,17 @@ class Remembering:
         raise Unsupported(f"{self.name} computes nothing ahead in a replay")
 
     async def score(self, prompt: Prompt, answer: str) -> float:
-        if self.living is None:
+        if self.live is None:
             self.missing.append(f"{self.role} {Mode.SCORE}")
             raise Unsupported(f"the journal holds no scores of {self.name}")
         self.asked += 1
-        return await self.living.score(prompt, answer)
+        return await self.live.score(prompt, answer)
 
     def forget(self) -> None:
         """Nothing is held."""
 
     async def aclose(self) -> None:
-        """Whoever has given the living model closes it."""
+        """Nothing: the caller closes the live model."""
 
 
 def _stands_for(call: Mapping[str, Any], prompt: Prompt, limits: Limits, cards: Sequence[str]) -> bool:
@@ -225,9 +225,9 @@ async def _again(call: Mapping[str, Any]) -> AsyncGenerator[Event]:
     yield Started()
     usage = Usage(*(call[f"{what}_tokens"] for what in ("prompt", "cached", "completion", "reasoning")))
     pieces = [ReasoningDelta(call["reasoning"])] if call["reasoning"] else []
-    said: list[Event] = [*pieces, *([AnswerDelta(call["answer"])] if call["answer"] else [])]
+    events: list[Event] = [*pieces, *([AnswerDelta(call["answer"])] if call["answer"] else [])]
     first_s = call["end_s"] if call["first_token_s"] is None else call["first_token_s"]
-    for event, at_s in zip(said, (first_s, call["end_s"]), strict=False):
+    for event, at_s in zip(events, (first_s, call["end_s"]), strict=False):
         await asyncio.sleep(max(0.0, began + at_s - call["start_s"] - clock()))
         if isinstance(event, AnswerDelta) and call["mode"] == Mode.REASON:
             yield ReasoningEnded()
@@ -239,10 +239,10 @@ async def _again(call: Mapping[str, Any]) -> AsyncGenerator[Event]:
     yield Finished(usage, FinishReason(call["finish_reason"]), call["answer_logprob"])
 
 
-async def again(entry: Entry, strategy: str, policy: Policy, living: Mapping[str, Model]) -> Told:
+async def again(entry: JournalEntry, strategy: str, policy: Policy, live: Mapping[str, Model]) -> ReplayedRequest:
     """One request by another strategy or policy, or with another pair."""
-    shown = living if entry.has_images else {}
-    models = {role: _remembering(role, entry, shown.get(role)) for role in ("small", "large")}
+    shown = live if entry.has_images else {}
+    models = {role: _journal_model(role, entry, shown.get(role)) for role in ("small", "large")}
     strict = replace(policy, strict=True)  # a call that is not there must not look like a model that failed
     try:
         after = await answer(entry.question, models, strategy, strict)
@@ -250,27 +250,27 @@ async def again(entry: Entry, strategy: str, policy: Policy, living: Mapping[str
         after = None
     missing = [call for model in models.values() for call in model.missing]
     asked = sum(model.asked for model in models.values())
-    return Told(entry, None if missing else after, asked, tuple(missing))
+    return ReplayedRequest(entry, None if missing else after, asked, tuple(missing))
 
 
-def _remembering(role: str, entry: Entry, living: Model | None) -> Remembering:
+def _journal_model(role: str, entry: JournalEntry, live: Model | None) -> JournalModel:
     """With the calls of the model in this role, unless another one has taken it."""
-    name = living.name if living else next((call["model"] for call in entry.calls if call["role"] == role), role)
+    name = live.name if live else next((call["model"] for call in entry.calls if call["role"] == role), role)
     calls = [call for call in entry.calls if call["role"] == role and call["model"] == name]
     cards = [call["reasoning"].strip() for call in entry.calls if call["mode"] == Mode.REASON and call["reasoning"]]
-    return Remembering(role, name, calls, cards, living)
+    return JournalModel(role, name, calls, cards, live)
 
 
-def summary(told: Sequence[Told]) -> dict[str, Any]:
-    """What changes over all requests that can be told: routes, answers, seconds and tokens, before and after."""
-    known = [(each, each.after) for each in told if each.after is not None]
-    missing = Counter(call for each in told for call in each.missing)
+def summary(replayed: Sequence[ReplayedRequest]) -> dict[str, Any]:
+    """What changes over all requests whose result is known: routes, answers, seconds and tokens."""
+    known = [(each, each.after) for each in replayed if each.after is not None]
+    missing = Counter(call for each in replayed for call in each.missing)
     count = len(known)
     return {
-        "requests": len(told),
+        "requests": len(replayed),
         "told": count,
         "missing": dict(missing.most_common()),
-        "calls_asked": sum(each.asked for each in told),
+        "calls_asked": sum(each.asked for each in replayed),
         "answers_changed": sum(not each.same_answer for each, _ in known),
         "routes": {
             "before": dict(Counter(each.before.route for each, _ in known)),
@@ -288,10 +288,10 @@ def summary(told: Sequence[Told]) -> dict[str, Any]:
 
 
 async def replay(
-    found: Sequence[Entry], strategy: str, policy: Policy, living: Mapping[str, Model], at_once: int = 8
-) -> AsyncIterator[Told]:
-    """All requests, in order; so many at once where models have to be asked."""
-    for start in range(0, len(found), at_once):
-        part = found[start : start + at_once]
-        for told in await asyncio.gather(*(again(entry, strategy, policy, living) for entry in part)):
-            yield told
+    entries: Sequence[JournalEntry], strategy: str, policy: Policy, live: Mapping[str, Model], at_once: int = 8
+) -> AsyncIterator[ReplayedRequest]:
+    """All requests, in order; `at_once` of them at a time."""
+    for start in range(0, len(entries), at_once):
+        part = entries[start : start + at_once]
+        for replayed in await asyncio.gather(*(again(entry, strategy, policy, live) for entry in part)):
+            yield replayed

@@ -1,33 +1,37 @@
-"""A pair behind the wire: which strategy a request gets, and what of its work a client may hear."""
+"""A pair behind the wire: its models, and the strategy and policy of each request."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from cuecard.domain.call import Call
 from cuecard.domain.errors import BadInput
-from cuecard.domain.outcome import Outcome
 from cuecard.domain.question import AnswerKind
-from cuecard.gateway.client_view import Hear, Visible
-from cuecard.gateway.config import virtual_models
-from cuecard.gateway.config.config import EFFORTS, PairTable, Prices, Upstream
-from cuecard.gateway.upstream.cost_limit import Purse
+from cuecard.gateway.config.config import EFFORTS, PAIR, PairTable, Prices, Upstream, unknown_model, virtual_models
+from cuecard.gateway.upstream.cost_limit import CostBudget
 from cuecard.gateway.upstream.pool import Pool
-from cuecard.gateway.wire.chat import Asked
+from cuecard.gateway.wire.chat import ParsedRequest
 from cuecard.gateway.wire.parameters.table import Unknown, settled
+from cuecard.gateway.wire.parameters.values import reading
 from cuecard.models.base import Model
 from cuecard.strategies import card_selection
 from cuecard.strategies.policy import Policy, policy_with
-from cuecard.strategies.run import answer as run
 from cuecard.strategies.run import known
+
+PARAMS = {
+    "answer_tokens": "max_completion_tokens",
+    "deadline_s": "cuecard.max_latency_ms",
+    **{name: name for name in ("temperature", "top_p", "seed")},
+}
+"""Parameters by the settings that they give; the other settings are those of the `cuecard` object."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How a request is going to be answered."""
+class RequestPlan:
+    """How a request will be answered."""
 
     strategy: str
     policy: Policy
@@ -37,8 +41,27 @@ class Plan:
     """Parameters of the request that change nothing."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PairDefaults:
+    """A pair's settings for requests that have none of their own."""
+
+    strategy: str = "mutual"
+    free_form: str = "transfer"
+    """The strategy of questions whose answer is free text."""
+    policy: Policy = field(default_factory=Policy)
+    pass_to: str | None = None
+    """The role that gets what a pair cannot do; None: refused."""
+    prices: Mapping[str, Prices] = field(default_factory=dict)
+    efforts: Mapping[str, int] = field(default_factory=lambda: EFFORTS)
+    """Reasoning tokens by name of `reasoning_effort`."""
+    max_cost: float | None = None
+    """In the currency of the prices; None: no limit."""
+    unknown_parameters: str = Unknown.IGNORE
+    """A value of `Unknown`."""
+
+
 class Occupancy:
-    """Whether clients' requests are under way, whichever pair answers them."""
+    """Whether clients' requests are under way, over all pairs."""
 
     def __init__(self) -> None:
         self.idle, self.busy = asyncio.Event(), asyncio.Event()
@@ -62,34 +85,21 @@ class Occupancy:
 
 
 class Service:
-    """One pair: models in their roles, and what holds where a request does not say."""
+    """One pair: models in their roles, and the settings of requests that have none of their own."""
 
     def __init__(
         self,
         models: Mapping[str, Model],
+        defaults: PairDefaults | None = None,
         *,
-        strategy: str = "mutual",
-        free_form: str = "transfer",
-        policy: Policy | None = None,
-        pass_to: str | None = None,
-        prices: Mapping[str, Prices] | None = None,
-        name: str = virtual_models.PAIR,
+        name: str = PAIR,
         aliases: Collection[str] = (),
-        efforts: Mapping[str, int] = EFFORTS,
-        max_cost: float | None = None,
         occupancy: Occupancy | None = None,
-        unknown_parameters: str = Unknown.IGNORE,
     ) -> None:
-        self._unknown = Unknown(unknown_parameters)
-        known(strategy), known(free_form)
-        self.name, self.aliases, self.virtual = name, aliases, virtual_models.virtual(name)
-        self.efforts, self.max_cost = efforts, max_cost
-        self.pass_to = pass_to
-        """The role that gets what is beyond a pair; None: it is refused."""
-        self.prices = prices or {}
-        """By role; of roles that have any."""
-        self.models, self.strategy, self.free_form = models, strategy, free_form
-        self.policy = policy or Policy()
+        """Raises BadInput for an unknown strategy."""
+        self.models, self.defaults = models, defaults or PairDefaults()
+        known(self.defaults.strategy), known(self.defaults.free_form)
+        self.name, self.aliases, self.virtual = name, aliases, virtual_models(name)
         self.concrete = {model.name: role for role, model in models.items() if role in ("small", "large")}
         self.occupancy = occupancy or Occupancy()
         self.under_way = 0
@@ -110,106 +120,110 @@ class Service:
         """
         pools, policy = {role: pool(ones, role) for role, ones in table.roles.items()}, table.policy_of(Policy())
         card_selection.check(policy.cut, pools)
-        return cls(
-            pools,
+        defaults = PairDefaults(
             strategy=table.strategy,
             free_form=table.free_form,
             policy=policy,
             pass_to=table.pass_to,
             prices=table.prices,
-            unknown_parameters=table.unknown_parameters,
-            name=name,
-            aliases=table.aliases,
             efforts=table.efforts,
             max_cost=table.max_cost,
-            occupancy=occupancy,
+            unknown_parameters=table.unknown_parameters,
         )
+        return cls(pools, defaults, name=name, aliases=table.aliases, occupancy=occupancy)
+
+    @property
+    def prices(self) -> Mapping[str, Prices]:
+        """By role, of roles that have prices."""
+        return self.defaults.prices
 
     @property
     def served(self) -> list[Model]:
-        """Every model itself; of a pool, every replica's."""
+        """Every model; of a pool, the models of its replicas."""
         models = self.models.values()
         return [one for model in models for one in (_replicas(model) if isinstance(model, Pool) else [model])]
 
     def role_of(self, name: str) -> str | None:
-        """The role of the model that is named itself; None: the pair is."""
+        """The role of a model by its own name; None: the name is the pair's."""
         return None if name in self.virtual or name in self.aliases else self.concrete.get(name)
 
     @property
     def known_as(self) -> list[str]:
-        """Whatever a request may call this pair, and its models."""
+        """All names of this pair, and of its models."""
         return [*self.virtual, *self.aliases, *self.concrete]
 
-    def plan(self, asked: Asked) -> Plan:
+    def plan(self, parsed: ParsedRequest) -> RequestPlan:
         """Strategy and policy of a request: of its `cuecard` object, its model's name, or the configuration.
 
         Raises BadInput, UnknownModel.
         """
-        settings, most_s = dict(asked.settings), self.policy.deadline_s
+        settings, most_s = dict(parsed.settings), self.defaults.policy.deadline_s
         if most_s is not None and "deadline_s" in settings:
             settings["deadline_s"] = min(most_s, settings["deadline_s"])
         wanted, max_cost = settings.pop("strategy", None), self.limited(settings.pop("max_cost", None))
         if (effort := settings.pop("effort", None)) is not None:
             settings.setdefault("budget", self._budget(effort))
-        if asked.model in self.virtual or asked.model in self.aliases:
-            named, schedule = self.virtual.get(asked.model, (None, None))
-            strategy = wanted or named or self._default(asked)
+        if parsed.model in self.virtual or parsed.model in self.aliases:
+            named, schedule = self.virtual.get(parsed.model, (None, None))
+            is_free = parsed.question.kind is AnswerKind.FREE_TEXT
+            strategy = wanted or named or (self.defaults.free_form if is_free else self.defaults.strategy)
             if schedule is not None:
                 settings.setdefault("schedule", schedule)
-        elif (role := self.role_of(asked.model)) is not None:
+        elif (role := self.role_of(parsed.model)) is not None:
             strategy = f"reason:{role}" if "budget" in settings else f"short:{role}"
         else:
-            raise virtual_models.unknown(asked.model, self.known_as)
-        known(strategy)
-        policy, ignored = self._with_parameters(policy_with(self.policy, **settings), asked, strategy)
-        return Plan(strategy, policy, max_cost, ignored)
+            raise unknown_model(parsed.model, self.known_as)
+        with reading("cuecard.strategy"):
+            known(strategy)
+        policy, ignored = self._with_parameters(self._policy(settings), parsed, strategy)
+        return RequestPlan(strategy, policy, max_cost, ignored)
+
+    def _policy(self, settings: Mapping[str, Any]) -> Policy:
+        """The policy with a request's settings. Raises BadInput; its `param` is the setting without which all works."""
+        try:
+            return policy_with(self.defaults.policy, **settings)
+        except BadInput as error:
+            wrong = (name for name in settings if self._works(settings, without=name))
+            error.param = next((PARAMS.get(name, f"cuecard.{name}") for name in wrong), None)
+            raise
+
+    def _works(self, settings: Mapping[str, Any], without: str) -> bool:
+        try:
+            policy_with(self.defaults.policy, **{name: settings[name] for name in settings if name != without})
+        except BadInput:
+            return False
+        return True
 
     def _budget(self, effort: str) -> int:
         """The reasoning tokens of an effort. Raises BadInput."""
-        if effort not in self.efforts:
-            raise BadInput(f"unknown reasoning_effort {effort!r}", f"there are: none, {', '.join(self.efforts)}")
-        return self.efforts[effort]
+        if effort not in self.defaults.efforts:
+            hint = f"there are: none, {', '.join(self.defaults.efforts)}"
+            raise BadInput(f"unknown reasoning_effort {effort!r}", hint, param="reasoning_effort")
+        return self.defaults.efforts[effort]
 
     def limited(self, wanted: float | None) -> float | None:
-        """What a request may cost, if anything limits it: the pair's limit, or its own. Raises BadInput."""
-        limits = [limit for limit in (self.max_cost, wanted) if limit is not None]
+        """The most that a request may cost: the lower of the pair's limit and its own. Raises BadInput."""
+        limits = [limit for limit in (self.defaults.max_cost, wanted) if limit is not None]
         if limits and (unpriced := [role for role in self.models if role not in self.prices]):
             message = f"max_cost needs the prices of all models, and there are none for: {', '.join(unpriced)}"
-            raise BadInput(
-                message,
-                "leave it out, or write prices = { prompt = …, completion = … } under each model in cuecard.toml",
-            )
+            hint = "leave it out, or write prices = { prompt = …, completion = … } under each model in cuecard.toml"
+            raise BadInput(message, hint, param="cuecard.max_cost")
         return min(limits, default=None)
 
-    def models_for(self, plan: Plan) -> Mapping[str, Model]:
-        """The models, held to what the request may cost."""
+    def models_for(self, plan: RequestPlan) -> Mapping[str, Model]:
+        """The models, limited to what the request may cost."""
         if plan.max_cost is None:
             return self.models
-        return Purse(plan.max_cost, self.prices).models(self.models)
+        return CostBudget(plan.max_cost, self.prices).models(self.models)
 
-    def _with_parameters(self, policy: Policy, asked: Asked, strategy: str) -> tuple[Policy, tuple[str, ...]]:
-        """The policy with what the request's parameters ask of its calls, and those that change nothing."""
+    def _with_parameters(self, policy: Policy, parsed: ParsedRequest, strategy: str) -> tuple[Policy, tuple[str, ...]]:
+        """The policy with the request's parameters, and the names of parameters that change nothing."""
+        large_honours = "large" in self.models and "logit_bias" in self.models["large"].abilities.honours
         honoured = {name for model in self.models.values() for name in model.abilities.honours}
-        if strategy.endswith(":small") or strategy == "vote" or not self._honours("logit_bias"):
+        if strategy.endswith(":small") or strategy == "vote" or not large_honours:
             honoured.discard("logit_bias")
-        extras, ignored = settled(asked.parameters, self._unknown, honoured)
+        extras, ignored = settled(parsed.parameters, Unknown(self.defaults.unknown_parameters), honoured)
         return replace(policy, limits=replace(policy.limits, extras=extras)), ignored
-
-    def _honours(self, name: str) -> bool:
-        return "large" in self.models and name in self.models["large"].abilities.honours
-
-    def _default(self, asked: Asked) -> str:
-        return self.free_form if asked.question.kind is AnswerKind.FREE_TEXT else self.strategy
-
-    async def answer(self, asked: Asked, plan: Plan, calls: list[Call], hear: Hear) -> Outcome:
-        """The outcome as the client sees it; `hear` gets each piece of its answer before. `calls`: as in `run.answer`.
-
-        Raises what `run.answer` raises, BrokenStream and NoAnswer.
-        """
-        policy, models = plan.policy, self.models_for(plan)
-        visible = Visible(asked, plan.strategy, hear, strict=policy.strict)
-        with self.at_work():
-            return visible.ended(await run(asked.question, models, plan.strategy, policy, visible.heard, calls=calls))
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -225,7 +239,7 @@ class Service:
 
     @property
     def is_retired(self) -> bool:
-        """The configuration has another pair instead, or none."""
+        """Whether the pair is no longer served."""
         return self._when_over is not None
 
     def retire(self, when_over: Callable[[], None]) -> None:

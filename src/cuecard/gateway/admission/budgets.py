@@ -52,7 +52,7 @@ Used = dict[str, dict[Budget, tuple[str, float]]]
 """Hash of a key -> budget -> the period it was used in, and how much."""
 
 
-class Ledger:
+class BudgetLedger:
     """What keys have used, by their hashes. Written to a file by `keep`, whole or not at all."""
 
     def __init__(self, path: Path | None = None, now: Callable[[], float] = time.time) -> None:
@@ -64,7 +64,7 @@ class Ledger:
             self.keep_in(path)
 
     def keep_in(self, path: Path) -> None:
-        """Go on from what the file holds, and keep it there from now on.
+        """Continue from what the file holds, and keep it there from now on.
 
         Raises BadInput when the file cannot be read or written, or holds something else.
         """
@@ -118,21 +118,21 @@ def _current(used: Used, sha256: str, budget: Budget, now: float) -> float:
 def _as_object(used: Used, now: float) -> dict[str, Any]:
     """Of the periods that run; what was used before counts no more."""
     there = {
-        sha256: {str(each): list(told) for each, told in own.items() if told[0] == each.period(now)}
+        sha256: {str(each): list(stored) for each, stored in own.items() if stored[0] == each.period(now)}
         for sha256, own in used.items()
     }
     return {"version": VERSION, "used": {sha256: own for sha256, own in there.items() if own}}
 
 
 def _read(path: Path) -> Used:
-    """To begin anew would give everybody a full budget again, so what cannot be read is an error. Raises BadInput."""
+    """What the file holds. Raises BadInput where it cannot be read: to begin anew would reset all budgets."""
     try:
         if not path.exists():
             return {}
-        told = json.loads(path.read_bytes())
-        if told["version"] != VERSION:
-            raise ValueError(f"it is of version {told['version']!r}, not {VERSION}")
-        used: Mapping[str, Mapping[str, tuple[str, float]]] = told["used"]
+        stored = json.loads(path.read_bytes())
+        if stored["version"] != VERSION:
+            raise ValueError(f"it is of version {stored['version']!r}, not {VERSION}")
+        used: Mapping[str, Mapping[str, tuple[str, float]]] = stored["used"]
         return {
             str(sha256): {Budget(name): (str(period), float(amount)) for name, (period, amount) in own.items()}
             for sha256, own in used.items()

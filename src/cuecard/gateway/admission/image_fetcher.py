@@ -37,7 +37,7 @@ CLOSED = [
         "3fff::/20",  # documentation
         "192.0.0.0/24",  # protocols between networks, and Oracle's metadata of old
         "192.88.99.0/24",  # relays of 6to4
-        "168.63.129.16/32",  # Azure's own services, told to its machines only
+        "168.63.129.16/32",  # Azure's own services, for its machines only
         "192.80.8.124/32",  # Equinix Metal's metadata
         "161.26.0.0/16",  # IBM Cloud's services, for its machines only
         "166.8.0.0/14",
@@ -49,13 +49,13 @@ SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple
 
 
 async def resolved(host: str, port: int) -> Sequence[str]:
-    """Every address of a name."""
+    """All addresses of a name."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(address[0]) for *_, address in found]
 
 
 def is_public(address: str) -> bool:
-    """Whether an address is somebody's on the Internet, in whatever form it is written."""
+    """Whether an address is public, in any form of writing it."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -176,10 +176,10 @@ def _authority(url: httpcore.URL) -> str:
 
 def _redirected(url: str, headers: Iterable[tuple[bytes, bytes]]) -> str:
     """Where an answer leads. Raises BadInput."""
-    told = next((value for name, value in headers if name.lower() == b"location"), b"")
+    location = next((value for name, value in headers if name.lower() == b"location"), b"")
     try:
-        if not told:
+        if not location:
             raise ValueError("it names no place")
-        return urljoin(url, told.decode("utf-8", "replace"))
+        return urljoin(url, location.decode("utf-8", "replace"))
     except ValueError as error:
         raise BadInput(f"{url[:200]} redirects to what is not a URL", "send the image itself, as a data URL") from error

@@ -1,4 +1,4 @@
-"""Who may ask, what and how much: API keys, known by their hashes only, with limits, budgets, and an end."""
+"""API keys: hashes, limits a minute, budgets, expiry, and the pairs that a key may use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from cuecard.domain.errors import BudgetUsed, RateLimited, Unauthorised
-from cuecard.gateway.admission.budgets import Budget, Ledger
+from cuecard.gateway.admission.budgets import Budget, BudgetLedger
 
 PREFIX = "cue-"
 
@@ -45,7 +45,7 @@ def digest(secret: str) -> str:
 
 
 class Bucket:
-    """A minute's allowance that refills steadily; it may be overdrawn by what was not known beforehand."""
+    """An allowance a minute that refills steadily; it may be overdrawn, as tokens are known at the end."""
 
     def __init__(self, per_minute: int, clock: Callable[[], float]) -> None:
         self.most, self._clock = per_minute, clock
@@ -66,10 +66,10 @@ class Bucket:
         return max(0.0, (count - self.left) * 60 / self.most)
 
 
-class Client:
-    """Whoever holds a key, and what is left of the minute's allowance and of the budgets."""
+class ApiClient:
+    """The holder of a key, with what is left of its allowances a minute and of its budgets."""
 
-    def __init__(self, key: Key, clock: Callable[[], float], ledger: Ledger) -> None:
+    def __init__(self, key: Key, clock: Callable[[], float], ledger: BudgetLedger) -> None:
         self.key, self._clock, self._ledger = key, clock, ledger
         self.requests, self.tokens = self._bucket(key.requests_per_minute), self._bucket(key.tokens_per_minute)
 
@@ -85,7 +85,7 @@ class Client:
             self.tokens = self._bucket(key.tokens_per_minute)
 
     def enter(self) -> None:
-        """One request more. Raises RateLimited or BudgetUsed, and then takes nothing."""
+        """Count a request. Raises RateLimited or BudgetUsed, and then counts nothing."""
         for budget, most in self.key.budgets.items():
             self._check(budget, most)
         for what, bucket, need in (("requests", self.requests, 1.0), ("tokens", self.tokens, 1.0)):
@@ -109,66 +109,67 @@ class Client:
         raise error
 
     def spend(self, tokens: int, cost: float = 0.0) -> None:
-        """What a request has cost, known at its end."""
+        """Charge a request, at its end."""
         if self.tokens is not None:
             self.tokens.take(tokens)
         if self.key.sha256:
             self._ledger.add(self.key.sha256, tokens, cost)
 
     def headers(self) -> dict[str, str]:
-        told: dict[str, str] = {}
+        """Rate limits, as OpenAI's response headers."""
+        headers: dict[str, str] = {}
         for what, bucket in (("requests", self.requests), ("tokens", self.tokens)):
             if bucket is not None:
-                told |= {
+                headers |= {
                     f"x-ratelimit-limit-{what}": str(bucket.most),
                     f"x-ratelimit-remaining-{what}": str(max(0, math.floor(bucket.left))),
                     f"x-ratelimit-reset-{what}": f"{bucket.wait_s(bucket.most):.1f}s",
                 }
-        return told
+        return headers
 
 
 class Gate:
-    """Lets those in who hold a key; everybody where there are no keys."""
+    """Finds the client of a key; without any keys, all requests are one client's."""
 
-    def __init__(self, keys: Sequence[Key], clock: Callable[[], float], ledger: Ledger | None = None) -> None:
+    def __init__(self, keys: Sequence[Key], clock: Callable[[], float], ledger: BudgetLedger | None = None) -> None:
         """`clock`: monotonic, of limits a minute; the ledger has a clock of its own, of the date."""
-        self._clock, self.ledger = clock, ledger or Ledger()
-        self._clients: list[Client] = []
-        self._anybody = Client(Key("anybody", ""), clock, self.ledger)
+        self._clock, self.ledger = clock, ledger or BudgetLedger()
+        self._clients: list[ApiClient] = []
+        self._anonymous = ApiClient(Key("anybody", ""), clock, self.ledger)
         self.renew(keys)
 
     def renew(self, keys: Sequence[Key]) -> None:
-        """Let in who holds one of these. Requests under way go on, and are charged to the client that began them."""
+        """Replace the keys. Requests under way continue, charged to the client that began them."""
         known = {client.key.sha256: client for client in self._clients}
         self._clients = []
         for key in keys:
-            client = known.get(key.sha256) or Client(key, self._clock, self.ledger)
+            client = known.get(key.sha256) or ApiClient(key, self._clock, self.ledger)
             client.renew(key)
             self._clients.append(client)
 
     @property
     def is_open(self) -> bool:
-        """Everybody may ask."""
+        """Whether requests need no key."""
         return not self._clients
 
-    def known(self, authorization: str | None, api_key: str | None = None) -> Client:
-        """The client with this `Authorization` or `x-api-key` header, who has still to enter. Raises Unauthorised."""
+    def known(self, authorization: str | None, api_key: str | None = None) -> ApiClient:
+        """The client of this `Authorization` or `x-api-key` header; not counted yet. Raises Unauthorised."""
         if self.is_open:
-            return self._anybody
+            return self._anonymous
         scheme, _, bearer = (authorization or "").partition(" ")
         sent = (bearer if scheme.lower() == "bearer" else "", api_key or "")
         given = [digest(secret.strip()) for secret in sent if secret.strip()]
         if not given:
             raise Unauthorised("no API key was given", "send Authorization: Bearer KEY, or x-api-key: KEY")
-        found = None
-        for client in self._clients:  # all of them, so that the time tells nothing
+        client = None
+        for each_client in self._clients:  # all of them, so that the time shows nothing
             for each in given:
-                if hmac.compare_digest(each, client.key.sha256):
-                    found = client
-        if found is None:
-            raise Unauthorised("this API key is not known", "ask whoever runs this gateway for a key")
-        end = found.key.expires
+                if hmac.compare_digest(each, each_client.key.sha256):
+                    client = each_client
+        if client is None:
+            raise Unauthorised("this API key is not known", "ask the operator of this gateway for a key")
+        end = client.key.expires
         if end is not None and self.ledger.now() >= end.timestamp():
-            message = f"the API key {found.key.name} has expired: it was valid until {end:%Y-%m-%d %H:%M %Z}"
-            raise Unauthorised(message, "ask whoever runs this gateway for a new one")
-        return found
+            message = f"the API key {client.key.name} has expired: it was valid until {end:%Y-%m-%d %H:%M %Z}"
+            raise Unauthorised(message, "ask the operator of this gateway for a new one")
+        return client

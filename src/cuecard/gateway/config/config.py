@@ -11,25 +11,29 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, Field, StrictBool, create_model, field_validator, model_validator
 
 from cuecard.domain.call import Mode
-from cuecard.domain.errors import BadInput
+from cuecard.domain.errors import BadInput, UnknownModel
+from cuecard.domain.suggestions import did_you_mean
 from cuecard.gateway.admission.keys import Gate
+from cuecard.gateway.admission.origin_check import is_loopback
 from cuecard.gateway.config.settings import (
     AuditSettings,
-    Images,
+    ImageSettings,
     JournalSettings,
     KeyEntry,
-    Server,
-    Strict,
-    is_loopback,
+    ServerSettings,
+    StrictTable,
     known_strategy,
 )
-from cuecard.gateway.config.virtual_models import PAIR
 from cuecard.models import spec
 from cuecard.models.openai.families import named
 from cuecard.models.openai.request_body import Dialect
 from cuecard.models.prompt import CardFormat
-from cuecard.strategies.policy import Option, Policy, Surface, options_at, policy_with
+from cuecard.strategies.policy import Option, Policy, Schedule, Surface, options_at, policy_with
+from cuecard.strategies.run import STRATEGIES
 
+PAIR = "cuecard"
+SCHEDULED = ("mutual", "transfer")
+"""Strategies whose name can be followed by a schedule: in the others it changes little."""
 EFFORTS: Mapping[str, int] = {"minimal": 256, "low": 512, "medium": 2048, "high": 8192, "xhigh": 16384}
 """Reasoning tokens for OpenAI's `reasoning_effort`; `none` is a short answer of the large model."""
 ROLES = ("small", "large", "third")
@@ -39,7 +43,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """Of a pair; a slash would begin the name of a strategy."""
 
 
-class Prices(Strict):
+class Prices(StrictTable):
     """Per million tokens, in any one currency."""
 
     prompt: float = Field(0.0, ge=0)
@@ -48,7 +52,7 @@ class Prices(Strict):
     completion: float = Field(0.0, ge=0)
 
 
-class Upstream(Strict):
+class Upstream(StrictTable):
     """One server of a model, or a model in this process: what `models/spec.py` loads, and how much it takes."""
 
     model: str
@@ -124,22 +128,22 @@ def _policy_fields() -> dict[str, Any]:
 
 
 if TYPE_CHECKING:
-    PolicySettings = Strict
+    PolicySettings = StrictTable
 else:
-    PolicySettings = create_model("PolicySettings", __base__=Strict, **_policy_fields())
+    PolicySettings = create_model("PolicySettings", __base__=StrictTable, **_policy_fields())
 
 
 class PairSettings(PolicySettings):
-    """What holds where a request does not say: the options of a policy (`PolicyOptions`), and what is the gateway's."""
+    """Settings of a pair, which hold where a request has none of its own: a policy's options, and the gateway's."""
 
     policy: Path | None = None
-    """A policy file, as `cuecard tune` writes it; beside this file, if relative. What is said here goes before it."""
+    """A policy file, as `cuecard tune` writes it; beside this file, if relative. Settings of this table override it."""
     strategy: str = "mutual"
     free_form: Literal["transfer", "short"] = "transfer"
     rescue: Literal["short", "reason"] = "short"
     """How the large model answers alone when the small one has failed, and the third when both have."""
     pass_to: Literal["small", "large"] | None = None
-    """Who answers alone what a pair cannot do; None: it is refused."""
+    """The model that answers alone what a pair cannot do; None: refused."""
     efforts: dict[str, int] = Field(default_factory=lambda: dict(EFFORTS))
     """`reasoning_effort` to reasoning tokens: what is given here, beside the defaults."""
     max_cost: float | None = Field(None, gt=0, allow_inf_nan=False)
@@ -225,12 +229,12 @@ class PairTable(PairSettings):
         return [role for role in self.roles if role not in self.prices]
 
 
-class Config(Strict):
+class Config(StrictTable):
     """The whole file."""
 
     version: Literal[1]
-    server: Server = Server()
-    images: Images = Images()
+    server: ServerSettings = ServerSettings()
+    images: ImageSettings = ImageSettings()
     audit: AuditSettings = AuditSettings()
     journal: JournalSettings = JournalSettings()
     keys: list[KeyEntry] = Field(default_factory=list)
@@ -266,7 +270,7 @@ class Config(Strict):
         return self
 
     @model_validator(mode="after")
-    def _are_told_apart(self) -> Config:
+    def _have_distinct_names(self) -> Config:
         if not self.pairs:
             raise ValueError("no pair is served: write [small] and [large]")
         taken: dict[str, str] = {}
@@ -292,30 +296,30 @@ class Config(Strict):
             if costs and unpriced:
                 raise ValueError(f"{costs[0]} of the key {key.name} needs prices for {unpriced[0]}")
             if key.budgets and self.state is None:
-                told = "write state = a file's path under [server], or a path under [journal]"
-                raise ValueError(f"{key.budgets[0]} of the key {key.name} must survive a restart: {told}")
+                hint = "write state = a file's path under [server], or a path under [journal]"
+                raise ValueError(f"{key.budgets[0]} of the key {key.name} must survive a restart: {hint}")
         if len({key.sha256 for key in self.keys}) < len(self.keys):
             raise ValueError("two [[keys]] have the same sha256")
         return self
 
     @property
     def state(self) -> Path | None:
-        """Where it can be kept what keys have used of their budgets: a file of its own, else one beside the journal."""
+        """The file for what keys have used of their budgets: its own, else one beside the journal."""
         journal = self.journal.path
         return self.server.state or (None if journal is None else journal.with_name(f"{journal.name}.state"))
 
     @property
     def ledger_path(self) -> Path | None:
-        """Where it is kept; None: no key has a budget."""
+        """The file of the ledger; None: no key has a budget."""
         return self.state if any(key.budgets for key in self.keys) else None
 
     def hosts(self, host: str) -> list[str] | None:
-        """The names that the gateway goes by where it listens on `host`; None: any."""
+        """The host names that the gateway accepts where it listens on `host`; None: any."""
         hosts = self.server.hosts
         return None if hosts is None and self.keys else [host, *(hosts or ())]
 
     def gate(self, clock: Callable[[], float], **more: Any) -> Gate:
-        """Who may ask; `more` as `Gate`."""
+        """The gate for the keys; `more`: as in `Gate`."""
         return Gate([entry.key() for entry in self.keys], clock, **more)
 
 
@@ -325,3 +329,23 @@ def _name(model: str) -> str:
             return name
         case _:
             return model
+
+
+# --- virtual models: what `model` in a request names ------------------------------------------------------------------
+
+
+def virtual_models(pair: str) -> dict[str, tuple[str | None, Schedule | None]]:
+    """Every virtual model of a pair: name -> strategy and schedule, None where the configuration's own holds."""
+    names: dict[str, tuple[str | None, Schedule | None]] = {pair: (None, None)}
+    for strategy in (name for name in STRATEGIES if ":" not in name):
+        names[f"{pair}/{strategy}"] = strategy, None
+        if strategy in SCHEDULED:
+            names |= {f"{pair}/{strategy}-{schedule}": (strategy, schedule) for schedule in Schedule}
+    return names
+
+
+def unknown_model(model: str, served: Sequence[str]) -> UnknownModel:
+    """The error for a model that is not served; names a near one, or the first that is served."""
+    listed = f"GET /v1/models lists what is served, as {served[0]}; aliases in the configuration add names to a pair"
+    hint = did_you_mean(model, served, listed)
+    return UnknownModel(f"the model {model[:200]!r} is not served here", hint, param="model")

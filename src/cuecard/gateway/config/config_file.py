@@ -10,17 +10,16 @@ from pydantic import ValidationError
 
 from cuecard import settings
 from cuecard.domain.errors import BadInput
-from cuecard.gateway.config.config import ROLES, Config, PairSettings, PairTable, Prices, Upstream
+from cuecard.gateway.config.config import PAIR, ROLES, Config, PairSettings, PairTable, Prices, Upstream
 from cuecard.gateway.config.settings import (
     AuditSettings,
-    Images,
+    ImageSettings,
     JournalSettings,
     KeyEntry,
-    Server,
-    Strict,
+    ServerSettings,
+    StrictTable,
     nearest,
 )
-from cuecard.gateway.config.virtual_models import PAIR
 from cuecard.models import spec
 from cuecard.strategies import policy_file
 
@@ -38,20 +37,20 @@ def read(path: Path) -> Config:
 
 
 def _with_policy(tables: Any, beside: Path) -> Any:
-    """With what the policy files of pairs say, where the pairs' own tables do not."""
+    """The tables with the settings of their policy files, which the pairs' own settings override."""
     named = tables.get("pairs")
     return (
         tables
-        | ({"pair": _informed(tables["pair"], beside)} if "pair" in tables else {})
+        | ({"pair": _with_its_policy(tables["pair"], beside)} if "pair" in tables else {})
         | (
-            {"pairs": {name: _informed(pair, beside) for name, pair in named.items()}}
+            {"pairs": {name: _with_its_policy(pair, beside) for name, pair in named.items()}}
             if isinstance(named, dict)
             else {}
         )
     )
 
 
-def _informed(pair: Any, beside: Path) -> Any:
+def _with_its_policy(pair: Any, beside: Path) -> Any:
     if not (isinstance(pair, dict) and isinstance(pair.get("policy"), str)):
         return pair
     policy = policy_file.read(beside / pair["policy"])
@@ -59,7 +58,7 @@ def _informed(pair: Any, beside: Path) -> Any:
 
 
 def _filled(value: Any) -> Any:
-    """With `${NAME}` taken from the environment, but for keys of servers: those are looked up when they are needed."""
+    """The value with `${NAME}` taken from the environment; keys of servers are looked up when they are needed."""
     match value:
         case str():
             return spec.secret(value)
@@ -95,9 +94,9 @@ def _told(error: Mapping[str, Any]) -> str:
             return f"{where}: {wanted[0].lower()}{wanted[1:]}, not {error['input']!r}"
 
 
-TABLES: Mapping[str, type[Strict]] = {
-    "server": Server,
-    "images": Images,
+TABLES: Mapping[str, type[StrictTable]] = {
+    "server": ServerSettings,
+    "images": ImageSettings,
     "audit": AuditSettings,
     "journal": JournalSettings,
     "keys": KeyEntry,
@@ -125,5 +124,5 @@ def _advice(error: Mapping[str, Any]) -> str | None:
     if not tables:
         known = [*(name for name in Config.model_fields if name != "pairs"), "pair", *ROLES, "pairs"]
     else:
-        known = list(TABLES.get(tables[-1], PairTable).model_fields)  # the others are named by whoever writes the file
+        known = list(TABLES.get(tables[-1], PairTable).model_fields)  # other tables are pairs
     return nearest(key, known).strip(", ") or f"there are: {', '.join(known)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
@@ -19,13 +18,13 @@ from cuecard.strategies.run import STRATEGIES
 ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 
 
-class Strict(BaseModel):
+class StrictTable(BaseModel):
     """A table whose unknown keys are an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Server(Strict):
+class ServerSettings(StrictTable):
     """Where the gateway listens, and how much it takes."""
 
     host: str = "127.0.0.1"
@@ -33,15 +32,15 @@ class Server(Strict):
     """Whether it may listen on other addresses than this machine's own without keys."""
     port: int = Field(8400, ge=0, le=65535)
     hosts: list[str] | None = None
-    """Names that it goes by besides this machine's own and `host`; None: any where there are keys, else no others."""
+    """Host names that it accepts besides this machine's own and `host`; None: any where there are keys, else none."""
     origins: list[str] = []
-    """Sites whose pages may ask from a browser (CORS), as https://app.example.org; `*`: all."""
+    """Sites whose pages may send requests from a browser (CORS), as https://app.example.org; `*`: all."""
     most_body_mib: int = Field(48, ge=1)
     most_text: int = Field(400_000, ge=1)
     """Characters of all texts of a request."""
     ping_s: float = Field(10.0, gt=0)
     drain_s: int = Field(30, ge=0)
-    """How long requests under way may go on when the server is told to stop."""
+    """How long requests under way may continue when the server stops."""
     state: Path | None = None
     """What keys have used of their budgets; None: beside the journal."""
 
@@ -54,8 +53,8 @@ class Server(Strict):
         return given
 
 
-class Images(Strict):
-    """What of images is taken."""
+class ImageSettings(StrictTable):
+    """Limits of images in requests."""
 
     urls: StrictBool = False
     """Fetch images that are given as web addresses."""
@@ -80,8 +79,8 @@ class Images(Strict):
         return hosts
 
 
-class AuditSettings(Strict):
-    """How answers that were accepted without reasoning are looked at again."""
+class AuditSettings(StrictTable):
+    """The audit: how answers that were accepted without reasoning are checked."""
 
     share: float = Field(0.0, ge=0, le=1)
     """Of the agreed requests."""
@@ -97,18 +96,18 @@ class AuditSettings(Strict):
         return known_strategy(name)
 
 
-class JournalSettings(Strict):
+class JournalSettings(StrictTable):
     """The decision log; none if there is no path."""
 
     path: Path | None = None
     content: StrictBool = False
-    """Keep what was said, instead of hashes of it."""
+    """Keep texts and images instead of hashes."""
     most_mib: float = Field(64.0, gt=0)
     keep: int = Field(3, ge=1)
     """Files that were full before."""
 
 
-class KeyEntry(Strict):
+class KeyEntry(StrictTable):
     """A client's API key: `cuecard key` makes one and shows its hash, which is all that is kept."""
 
     name: str = Field(min_length=1)
@@ -148,9 +147,9 @@ class KeyEntry(Strict):
         return tuple(each for each in Budget if getattr(self, each) is not None)
 
     def key(self) -> Key:
-        told = self.model_dump(exclude={*Budget, "pairs"})
+        fields = self.model_dump(exclude={*Budget, "pairs"})
         budgets = {each: float(getattr(self, each)) for each in self.budgets}
-        return Key(**told, budgets=budgets, pairs=None if self.pairs is None else frozenset(self.pairs))
+        return Key(**fields, budgets=budgets, pairs=None if self.pairs is None else frozenset(self.pairs))
 
 
 def known_strategy(name: str) -> str:
@@ -158,14 +157,6 @@ def known_strategy(name: str) -> str:
     if name not in STRATEGIES:
         raise ValueError(f"unknown strategy {name!r}{nearest(name, list(STRATEGIES))}")
     return name
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

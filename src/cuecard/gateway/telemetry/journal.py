@@ -1,4 +1,4 @@
-"""The decision log: a line of JSON a request, rotated by size; what was said only if that is asked for."""
+"""The decision log: a line of JSON a request, rotated by size; texts only where the configuration asks for them."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.question import Image, Question
 from cuecard.domain.serialization import call_as_object
-from cuecard.gateway.wire.chat import Asked, Given
-from cuecard.gateway.wire.usage import End, Unanswered, charge, usage
+from cuecard.gateway.wire.chat import ParsedRequest, RequestInfo
+from cuecard.gateway.wire.usage import RequestEnd, Unanswered, charge, usage
 
 log = logging.getLogger("cuecard.gateway")
 
 
 def pictures(path: Path) -> Path:
-    """Where the images of a journal are that keeps what was said."""
+    """The folder of images beside a journal that keeps content."""
     return path.with_name(f"{path.name}.images")
 
 
 def private(path: str, flags: int) -> int:
-    """Opens a file that only its owner may read."""
+    """Open a file that only its owner may read."""
     return os.open(path, flags, 0o600)
 
 
-class Lines(RotatingFileHandler):
-    """A file of lines. One that cannot be written is lost: nothing else is, and nothing of it is shown."""
+class LineFile(RotatingFileHandler):
+    """A rotating file of lines. A line that cannot be written is dropped, with a warning that shows none of it."""
 
     def __init__(self, path: Path, most_bytes: int, keep: int) -> None:
         self._is_failing = False
         super().__init__(path, maxBytes=most_bytes, backupCount=keep, encoding="utf-8")
 
     def append(self, line: str) -> None:
-        """One line more."""
+        """Write a line."""
         self.handle(logging.LogRecord("cuecard.journal", logging.INFO, "", 0, line, None, None))
         if self._is_failing and self.stream is not None:
             log.warning("the journal is written again")
             self._is_failing = False
 
     def _open(self) -> TextIOWrapper:
-        """The file, whose last line may be torn: the process was killed, or the disk full, while it was written."""
+        """Open the file, and end a last line that an earlier process left incomplete."""
         with open(self.baseFilename, "ab+", opener=private) as file:
             if os.path.isfile(self.baseFilename):
                 os.chmod(self.baseFilename, 0o600)  # it may be there already
@@ -66,7 +66,7 @@ class Lines(RotatingFileHandler):
         return open(self.baseFilename, "a", encoding="utf-8", errors=odd, newline="\n", opener=private)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """What is left of the line is thrown away, so that the next one begins a line of its own."""
+        """Drop the rest of the line, so that the next one begins on a line of its own."""
         error, stream = sys.exception(), self.stream
         self.stream = None
         with suppress(OSError):
@@ -80,43 +80,43 @@ class Lines(RotatingFileHandler):
 class Journal:
     """Appends what was decided, off the event loop's thread.
 
-    Without `content`, texts are kept as keyed hashes whose key is forgotten at the end of the process: equal texts can
-    be told to be equal within one run, and none can be guessed.
+    Without `content`, texts are kept as keyed hashes whose key ends with the process: equal texts have equal hashes
+    within one run, and no text can be guessed.
     """
 
     def __init__(self, path: Path, *, content: bool = False, most_mib: float = 64, keep: int = 3) -> None:
         """Raises BadInput when the file cannot be written."""
         self._content, self._key = content, secrets.token_bytes(32)
         try:
-            self._lines = Lines(path, int(most_mib * 2**20), keep)
+            self._lines = LineFile(path, int(most_mib * 2**20), keep)
         except OSError as error:
             raise BadInput(f"cannot write the journal {path}: {error.strerror}", "give another path") from error
         self._pictures, self._kept = pictures(path), set[str]()
         self._writers = ThreadPoolExecutor(1, "journal")
 
-    def write(self, asked: Given, ended: Outcome | Unanswered, pair: str | None = None) -> None:
-        """One request that is over. Of one that was passed on as it came, nothing that was said is known here."""
-        question = asked.question if isinstance(asked, Asked) else None
+    def write(self, info: RequestInfo, ended: Outcome | Unanswered, pair: str | None = None) -> None:
+        """Write a request that has ended. Of one that was passed on, no text is kept."""
+        question = info.question if isinstance(info, ParsedRequest) else None
         if self._content and question is not None:
             self._keep(question)
         calls = [call_as_object(call) for call in ended.calls]
         for call in calls:
             call["reasoning"], call["answer"] = self._text(call["reasoning"]), self._text(call["answer"])
-        told = {
+        line = {
             "at": time.time(),
             "content": self._content,
-            "id": asked.id,
-            "model": asked.model,
+            "id": info.id,
+            "model": info.model,
             "pair": pair,
             "strategy": ended.strategy,
             "question": None if question is None else self._question(question),
             **(self._answered(ended) if isinstance(ended, Outcome) else _unanswered(ended)),
             "usage": usage(ended),
-            "charged_tokens": charge(ended.calls, asked.prompt_tokens),
+            "charged_tokens": charge(ended.calls, info.prompt_tokens),
             "calls": calls,
         }
         with suppress(RuntimeError):  # closed: the gateway stops, and has cancelled this request
-            self._writers.submit(self._lines.append, json.dumps(told, ensure_ascii=False))
+            self._writers.submit(self._lines.append, json.dumps(line, ensure_ascii=False))
 
     def close(self) -> None:
         """Everything is in the file when this returns."""
@@ -125,7 +125,7 @@ class Journal:
 
     def _answered(self, outcome: Outcome) -> dict[str, Any]:
         return {
-            "end": End.ANSWERED,
+            "end": RequestEnd.ANSWERED,
             "schedule": outcome.schedule,
             "route": outcome.route,
             "reason": outcome.reason,
@@ -142,7 +142,7 @@ class Journal:
             "system": self._text(question.system),
             "schema": self._text(question.schema),
             "calling": question.calling,
-            "history": [[said.role, self._text(said.text), self._images(said.images)] for said in question.history],
+            "history": [[turn.role, self._text(turn.text), self._images(turn.images)] for turn in question.history],
             "images": self._images(question.images),
         }
 
@@ -150,9 +150,9 @@ class Journal:
         return [self._text(image.digest) for image in images]
 
     def _keep(self, question: Question) -> None:
-        """Images that have not been seen before go into a folder of their own, off the event loop's thread."""
-        told = [question.images, *(said.images for said in question.history)]
-        for image in {image.digest: image for images in told for image in images}.values():
+        """Write images that are not kept yet into the folder, off the event loop's thread."""
+        shown = [question.images, *(turn.images for turn in question.history)]
+        for image in {image.digest: image for images in shown for image in images}.values():
             if image.digest not in self._kept:
                 self._kept.add(image.digest)
                 with suppress(RuntimeError):  # as for lines
@@ -165,7 +165,7 @@ class Journal:
             with open(part := file.with_suffix(".part"), "wb", opener=private) as opened:
                 opened.write(image.data)
             part.replace(file)
-        except OSError as error:  # as for lines: who asks is answered all the same
+        except OSError as error:  # as for lines: the request is answered all the same
             self._kept.discard(image.digest)
             log.warning("cannot keep an image beside the journal: %s", error.strerror)
 

@@ -1,4 +1,4 @@
-"""What the gateway has seen: Prometheus metrics, sums since the start, and the last requests as time lines."""
+"""Prometheus metrics, sums since the start, and the last requests as time lines."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ from cuecard.domain.call import Call, Mode
 from cuecard.domain.errors import CuecardError, RateLimited
 from cuecard.domain.estimate import reasoning_alone_s
 from cuecard.domain.outcome import Outcome, Route
-from cuecard.gateway.config.config import Prices
-from cuecard.gateway.config.virtual_models import PAIR
+from cuecard.gateway.config.config import PAIR, Prices
 from cuecard.gateway.service import Service
-from cuecard.gateway.upstream.pool import Pool, Replica, State
+from cuecard.gateway.upstream.pool import BreakerState, Pool, Replica
 from cuecard.gateway.wire.usage import costs
 
 RECENT = 200
 MINUTES = 60
-"""How far back routes are told minute by minute."""
+"""How many minutes of routes are kept."""
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160)
 OVERHEAD = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128)
 
 
 @dataclass(frozen=True)
-class Seen:
+class RecentRequest:
     """One request that is over."""
 
     id: str
@@ -38,16 +37,16 @@ class Seen:
     model: str
     outcome: Outcome
     first_shown_s: float | None
-    """Seconds until the client was sent its first word."""
+    """Seconds until the first piece of text was sent to the client."""
 
 
 @dataclass
-class Observatory:
-    """Everything that is counted. Totals are sums over the calls of all requests, cancelled ones included."""
+class GatewayMetrics:
+    """All counts of the gateway. Totals are sums over the calls of all requests, cancelled ones included."""
 
     pairs: Iterable[Service] = ()
-    """Those that are served by now."""
-    recent: deque[Seen] = field(default_factory=lambda: deque(maxlen=RECENT))
+    """The pairs that are served."""
+    recent: deque[RecentRequest] = field(default_factory=lambda: deque(maxlen=RECENT))
     routes: Tally[str] = field(default_factory=Tally)
     tokens: Tally[tuple[str, str]] = field(default_factory=Tally)
     """(role, what) -> tokens."""
@@ -55,7 +54,7 @@ class Observatory:
     refusals: Tally[str] = field(default_factory=Tally)
     """Requests that were their clients' mistakes."""
     words: dict[str, str] = field(default_factory=dict)
-    """What the errors say that have been seen."""
+    """Class of an error -> its description."""
     cost: dict[str, float] = field(default_factory=dict)
     """role -> what its calls have cost, in the currency of the prices."""
     saved_s: float = 0.0
@@ -65,7 +64,7 @@ class Observatory:
     compared: int = 0
     """Requests of which that could be estimated."""
     gone: int = 0
-    """Requests whose client left first."""
+    """Requests whose client disconnected first."""
     minutes: dict[int, Tally[str]] = field(default_factory=dict)
     """Minute of Unix time -> how many requests took which route, or failed; the last hour's, the busy ones only."""
 
@@ -112,7 +111,7 @@ class Observatory:
         prices: Mapping[str, Prices] | None = None,
     ) -> None:
         """A request has ended in an outcome; `prices` as its pair's."""
-        self.recent.append(Seen(request, time.time(), model, outcome, first_shown_s))
+        self.recent.append(RecentRequest(request, time.time(), model, outcome, first_shown_s))
         self.routes[outcome.route] += 1
         self._tick(outcome.route)
         self._of(self._requests, pair, model, outcome.strategy, outcome.route).inc()
@@ -132,7 +131,7 @@ class Observatory:
         self.spent(outcome.calls, pair, prices)
 
     def spent(self, calls: Sequence[Call], pair: str = PAIR, prices: Mapping[str, Prices] | None = None) -> None:
-        """What these calls have cost; also of a request that was not answered."""
+        """Count the calls of a request and their cost, whether it was answered or not."""
         for role, price in costs(calls, prices or {}).items():
             self.cost[role] = self.cost.get(role, 0.0) + price
             self._cost.labels(pair, role).inc(price)
@@ -160,7 +159,7 @@ class Observatory:
         self._left.inc()
 
     def _tick(self, what: str) -> None:
-        """Count it for the minute that is running, and forget what is long past."""
+        """Count it for the current minute, and drop the minutes before the last hour."""
         minute = int(time.time() // 60)
         if minute not in self.minutes:
             self.minutes = {at: seen for at, seen in self.minutes.items() if at > minute - MINUTES} | {minute: Tally()}
@@ -186,8 +185,8 @@ class Observatory:
             child = self._children[metric, labels] = metric.labels(*labels)
         return child
 
-    def metrics(self, audit: Mapping[str, Any]) -> bytes:
-        """The text that Prometheus scrapes; `audit` as `Audit.told`."""
+    def exposition(self, audit: Mapping[str, Any]) -> bytes:
+        """The text that Prometheus scrapes; `audit` as `Audit.as_dict`."""
         self._checked.set(audit["checked"])
         self._differed.set(audit["differed"])
         for end in ("low", "high"):
@@ -198,7 +197,7 @@ class Observatory:
         for pair, role, pool in self._pools():
             self._retries.labels(pair, role).set(pool.retries)
         for pair, role, index, replica in self._replicas():
-            for state in State:
+            for state in BreakerState:
                 self._breaker.labels(pair, role, str(index), state).set(replica.breaker.state is state)
             self._running.labels(pair, role, str(index)).set(replica.running)
         return generate_latest(self.registry)
@@ -238,7 +237,7 @@ class Observatory:
         }
 
     def last(self, count: int) -> list[dict[str, Any]]:
-        """The last requests, newest first: who spoke when. No texts: what was asked and answered stays out of sight."""
+        """The last requests, newest first: the times of their calls, and no texts."""
         newest = list(self.recent)[::-1][:count]
         return [
             {
@@ -275,13 +274,13 @@ class Observatory:
 
 
 def is_clients(error: Exception) -> bool:
-    """Whether an error is a client's mistake. That a model's server takes no more is not."""
+    """Whether an error is a client's mistake; that a model's server is busy is not."""
     if not isinstance(error, CuecardError) or error.http_status >= 500:
         return False
     return error.http_status != 429 or isinstance(error, RateLimited)
 
 
 def words(error: Exception) -> str:
-    """What an error of this class says, for people."""
-    said = type(error).__doc__ if isinstance(error, CuecardError) else None
-    return (said or "A defect of the gateway: see its log.").partition("\n")[0]
+    """The description of an error's class."""
+    doc = type(error).__doc__ if isinstance(error, CuecardError) else None
+    return (doc or "A defect of the gateway: see its log.").partition("\n")[0]

@@ -1,7 +1,8 @@
 """OpenTelemetry: one trace a request, one span a call, in the words of the conventions for generative AI.
 
-Spans are written when a request is over, from the times that its calls have kept, so that nobody waits for them. Texts
-are left out. Names of attributes: semantic conventions for GenAI spans, opentelemetry.io/docs/specs/semconv/gen-ai.
+Spans are written when a request is over, from the times that its calls have kept, so that no request waits for them.
+They have no texts. Names of attributes: semantic conventions for GenAI spans,
+opentelemetry.io/docs/specs/semconv/gen-ai.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 import cuecard
 from cuecard.domain.call import Call
 from cuecard.domain.outcome import Outcome
-from cuecard.gateway.wire.chat import Given
+from cuecard.gateway.wire.chat import RequestInfo
 from cuecard.gateway.wire.usage import usage
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -36,11 +37,11 @@ class Traces:
         self._tracer = provider.get_tracer("cuecard.gateway", cuecard.__version__)
         self._headers = TraceContextTextMapPropagator()
 
-    def answered(self, asked: Given, outcome: Outcome, pair: str | None = None) -> None:
+    def answered(self, info: RequestInfo, outcome: Outcome, pair: str | None = None) -> None:
         """A request has ended in an outcome just now."""
         began = time.time_ns() - round(outcome.total_s * NS)
-        told = usage(outcome)
-        span = self._request(asked, began)
+        tokens = usage(outcome)
+        span = self._request(info, began)
         _set(
             span,
             {
@@ -50,8 +51,8 @@ class Traces:
                 "cuecard.route": outcome.route,
                 "cuecard.reason": outcome.reason,
                 "cuecard.handoff_s": outcome.handoff_s,
-                "gen_ai.usage.input_tokens": told["prompt_tokens"],
-                "gen_ai.usage.output_tokens": told["completion_tokens"],
+                "gen_ai.usage.input_tokens": tokens["prompt_tokens"],
+                "gen_ai.usage.output_tokens": tokens["completion_tokens"],
             },
         )
         within = trace.set_span_in_context(span)
@@ -59,9 +60,9 @@ class Traces:
             self._call(call, within, began)
         span.end(began + round(outcome.total_s * NS))
 
-    def failed(self, asked: Given, error: Exception, after_s: float, pair: str | None = None) -> None:
+    def failed(self, info: RequestInfo, error: Exception, after_s: float, pair: str | None = None) -> None:
         """A request has ended in an error just now."""
-        span = self._request(asked, time.time_ns() - round(after_s * NS))
+        span = self._request(info, time.time_ns() - round(after_s * NS))
         _set(span, {"cuecard.pair": pair})
         _fail(span, type(error).__name__, str(error))
         span.end()
@@ -70,17 +71,17 @@ class Traces:
         """Everything is sent, or given up, when this returns."""
         self._provider.shutdown()
 
-    def _request(self, asked: Given, began: int) -> Span:
-        parent = self._headers.extract(asked.trace)
-        span = self._tracer.start_span(f"invoke_workflow {asked.model}", parent, SpanKind.SERVER, start_time=began)
+    def _request(self, info: RequestInfo, began: int) -> Span:
+        parent = self._headers.extract(info.trace)
+        span = self._tracer.start_span(f"invoke_workflow {info.model}", parent, SpanKind.SERVER, start_time=began)
         _set(
             span,
             {
                 "gen_ai.operation.name": "invoke_workflow",
-                "gen_ai.workflow.name": asked.model,
-                "gen_ai.request.model": asked.model,
-                "gen_ai.request.stream": asked.stream,
-                "gen_ai.response.id": asked.id,
+                "gen_ai.workflow.name": info.model,
+                "gen_ai.request.model": info.model,
+                "gen_ai.request.stream": info.stream,
+                "gen_ai.response.id": info.id,
             },
         )
         return span

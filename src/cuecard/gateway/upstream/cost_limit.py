@@ -1,4 +1,4 @@
-"""What a request may cost at most: no call, retry or rescue begins whose worst case does not fit what is left.
+"""Limits the cost of a request: no call, retry or rescue begins whose worst case does not fit what is left.
 
 The worst case of a call is its prompt by its length, and every token that its limits allow. A prompt has a token for
 every three bytes of its texts (in UTF-8), 16 for each message, and one for every 28 by 28 pixels of an image, 256 at
@@ -48,8 +48,8 @@ def tokens_of_image(image: Image) -> int:
 
 
 @dataclass(eq=False)
-class Hold:
-    """What is held back for one call that is under way."""
+class Reservation:
+    """The worst case of one call that is under way, held back from the budget."""
 
     role: str
     prompt_tokens: int
@@ -58,36 +58,36 @@ class Hold:
     error: ModelError | None = None
 
 
-class Purse:
-    """What is left of the cost of one request."""
+class CostBudget:
+    """The cost that one request may still have."""
 
     def __init__(self, most: float, prices: Mapping[str, Prices]) -> None:
         self._most, self._prices = most, prices
         self.spent = 0.0
-        self._held: list[Hold] = []
+        self._held: list[Reservation] = []
         self._longer: dict[str, float] = {}
         """Role -> how many times more tokens its server has counted than were estimated."""
         self._images: dict[str, int] = {}
 
     def models(self, models: Mapping[str, Model]) -> Mapping[str, Model]:
-        """Models in their roles, each held to this purse."""
-        return {role: Metered(model, role, self) for role, model in models.items()}
+        """The models, each limited by this budget."""
+        return {role: CostLimitedModel(model, role, self) for role, model in models.items()}
 
-    def hold(self, role: str, prompt: Prompt, limits: Limits | None, more: str = "") -> Hold:
+    def hold(self, role: str, prompt: Prompt, limits: Limits | None, more: str = "") -> Reservation:
         """Hold back the worst case of a call; no limits: it decodes nothing. Raises CostLimit."""
         prompt_tokens = self._tokens(role, prompt) + tokens_of_text(more)
-        hold = Hold(role, prompt_tokens, self._worst(role, prompt_tokens, prompt, limits))
+        hold = Reservation(role, prompt_tokens, self._worst(role, prompt_tokens, prompt, limits))
         self._held.append(hold)
         self._check(hold)
         return hold
 
-    def again(self, hold: Hold, error: ModelError) -> None:
+    def again(self, hold: Reservation, error: ModelError) -> None:
         """A call failed and is to be tried again. Raises CostLimit."""
         self.spent += self._cost(replace(hold, error=error))
         hold.usage = Usage()
         self._check(hold, error)
 
-    def settle(self, hold: Hold) -> None:
+    def settle(self, hold: Reservation) -> None:
         """A call is over: what it has used is spent."""
         if hold not in self._held:
             return
@@ -98,7 +98,7 @@ class Purse:
             longer = self._longer.get(hold.role, 1.0) * counted / hold.prompt_tokens
             self._longer[hold.role] = max(self._longer.get(hold.role, 1.0), longer)
 
-    def _check(self, hold: Hold, cause: ModelError | None = None) -> None:
+    def _check(self, hold: Reservation, cause: ModelError | None = None) -> None:
         left = self._most - self.spent - sum(each.most for each in self._held if each is not hold)
         if hold.most <= left * (1 + 1e-9):
             return
@@ -116,7 +116,7 @@ class Purse:
             read, written = 2 * read + most.reasoning_tokens, 2 * written + most.reasoning_tokens
         return at_most(read, written, self._prices[role])
 
-    def _cost(self, hold: Hold) -> float:
+    def _cost(self, hold: Reservation) -> float:
         """What a call has used; a prompt that no server has counted is taken by its length."""
         used = hold.usage
         if used == Usage() and isinstance(hold.error, FREE):
@@ -142,11 +142,11 @@ def at_most(prompt_tokens: int, completion_tokens: int, prices: Prices) -> float
     return max(cost(used, prices), cost(replace(used, cached_tokens=prompt_tokens), prices))
 
 
-class Metered:
-    """A model that makes no call whose worst case does not fit its purse. It reads nothing ahead: that might cost."""
+class CostLimitedModel:
+    """A model that makes no call whose worst case exceeds its budget, and never warms a prompt."""
 
-    def __init__(self, model: Model, role: str, purse: Purse) -> None:
-        self._model, self._role, self._purse = model, role, purse
+    def __init__(self, model: Model, role: str, budget: CostBudget) -> None:
+        self._model, self._role, self._budget = model, role, budget
 
     @property
     def name(self) -> str:
@@ -158,8 +158,8 @@ class Metered:
 
     async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
         """As `Model.stream`. Raises CostLimit."""
-        hold, purse, model = self._purse.hold(self._role, prompt, limits), self._purse, self._model
-        again: dict[str, Any] = {"again": lambda error: purse.again(hold, error)} if isinstance(model, Pool) else {}
+        hold, budget, model = self._budget.hold(self._role, prompt, limits), self._budget, self._model
+        again: dict[str, Any] = {"again": lambda error: budget.again(hold, error)} if isinstance(model, Pool) else {}
         try:
             async with aclosing(model.stream(prompt, limits, **again)) as events:
                 async for event in events:
@@ -170,7 +170,7 @@ class Metered:
             hold.error = error
             raise
         finally:
-            purse.settle(hold)
+            budget.settle(hold)
 
     async def warm(self, prompt: Prompt) -> Usage:
         """As `Model.warm`; always refused."""
@@ -178,29 +178,29 @@ class Metered:
 
     async def score(self, prompt: Prompt, answer: str) -> float:
         """As `Model.score`. Raises CostLimit."""
-        hold = self._purse.hold(self._role, prompt, None, answer)
+        hold = self._budget.hold(self._role, prompt, None, answer)
         try:
             return await self._model.score(prompt, answer)
         except ModelError as error:
             hold.error = error
             raise
         finally:
-            self._purse.settle(hold)
+            self._budget.settle(hold)
 
     async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[tuple[tuple[str, float], ...], Usage]:
         """As `Weigher.weigh`. Raises CostLimit."""
-        hold = self._purse.hold(self._role, prompt, None, answer)
+        hold = self._budget.hold(self._role, prompt, None, answer)
         try:
             weighed, hold.usage = await cast(Weigher, self._model).weigh(prompt, answer, by)
             return weighed, hold.usage
         finally:
-            self._purse.settle(hold)
+            self._budget.settle(hold)
 
     def forget(self) -> None:
         self._model.forget()
 
     async def aclose(self) -> None:
-        """The model goes on: it is not this request's alone."""
+        """Nothing: the model serves other requests too."""
 
 
 def check_passed(body: Json, prices: Prices, most: float) -> None:
@@ -210,7 +210,8 @@ def check_passed(body: Json, prices: Prices, most: float) -> None:
     """
     tokens, several = body.get("max_completion_tokens") or body.get("max_tokens"), body.get("n") or 1
     if not isinstance(tokens, int) or not isinstance(several, int) or tokens < 1 or several < 1:
-        raise BadInput("max_cost needs max_completion_tokens in what is passed on to one model", "give it")
+        message = "max_cost needs max_completion_tokens in what is passed on to one model"
+        raise BadInput(message, "give it", param="max_completion_tokens")
     data = [each for each in everything(body) if isinstance(each, str) and each[: len(DATA)].lower() == DATA]
     text = len(json.dumps(body, ensure_ascii=False).encode(errors="replace")) - sum(map(len, data))
     prompt_tokens = math.ceil(text / BYTES_PER_TOKEN) + len(data) * math.ceil(MOST_PIXELS / PIXELS_PER_TOKEN)

@@ -34,24 +34,24 @@ ATTEMPTS = 4
 BACKOFF_S, LONGEST_WAIT_S = 0.2, 5.0
 RETRY_SHARE, MOST_SAVED_RETRIES = 0.2, 10.0
 LOAD_BOUND = 1.25
-"""A replica that has more than so many times its share of the calls gets none for the sake of its cache."""
+"""A replica with more than this many times its share of the calls is not chosen for its cache."""
 
 
-class State(StrEnum):
+class BreakerState(StrEnum):
     """Of a circuit breaker."""
 
     CLOSED = "closed"
-    """Calls go through."""
+    """Calls are made."""
     OPEN = "open"
-    """No calls: too many have failed of late."""
+    """No calls are made: too many have failed."""
     HALF_OPEN = "half_open"
-    """One call at a time is let through, to see."""
+    """One call at a time is made, as a test."""
 
 
 class Breaker:
-    """Opens after so many failures in a row, and lets one call try again after a while.
+    """Opens after `failures` in a row, and lets one call through after `cooldown_s` seconds.
 
-    What a server that is there fails at counts once for each conversation, as the request may be the cause.
+    Failures of a reachable server count once for each conversation, as the request may be the cause.
     """
 
     def __init__(self, clock: Clock, failures: int = 5, cooldown_s: float = 15.0) -> None:
@@ -61,10 +61,10 @@ class Breaker:
         """Conversations of failures in this row."""
 
     @property
-    def state(self) -> State:
+    def state(self) -> BreakerState:
         if self._failures < self._most:
-            return State.CLOSED
-        return State.OPEN if self._probing or self.opens_in_s > 0 else State.HALF_OPEN
+            return BreakerState.CLOSED
+        return BreakerState.OPEN if self._probing or self.opens_in_s > 0 else BreakerState.HALF_OPEN
 
     @property
     def opens_in_s(self) -> float:
@@ -72,10 +72,10 @@ class Breaker:
         return max(0.0, self._opened_at + self._cooldown_s - self._clock())
 
     def begin(self) -> None:
-        self._probing = self.state is State.HALF_OPEN
+        self._probing = self.state is BreakerState.HALF_OPEN
 
     def end(self, failed: bool | None, about: bytes | None = None) -> None:
-        """A call is over; None: it tells nothing of the server (cancelled, refused).
+        """A call is over; None: its end shows nothing about the server (cancelled, refused).
 
         `about`: the conversation of a failure that counts once for it; None: this failure counts by itself.
         """
@@ -92,7 +92,7 @@ class Breaker:
 
 @dataclass
 class Replica:
-    """One server of a model, and how it does."""
+    """One server of a model, with its circuit breaker and its calls."""
 
     model: Model
     breaker: Breaker
@@ -104,7 +104,7 @@ class Replica:
 
     @asynccontextmanager
     async def slot(self) -> AsyncGenerator[None]:
-        """A place among the calls at once, in order of arrival."""
+        """A place among the calls at once, given in order of arrival."""
         if self.most is not None and self.running >= self.most:
             turn = asyncio.Event()
             self.waiting.append(turn)
@@ -124,7 +124,7 @@ class Replica:
             self._leave()
 
     def _leave(self) -> None:
-        """The place goes to whoever waits longest."""
+        """Give the place to the call that waits longest."""
         if self.waiting:
             self.waiting.pop(0).set()
         else:
@@ -158,20 +158,20 @@ class Pool:
 
     @property
     def up(self) -> bool:
-        """Some server may be asked."""
+        """Whether some server takes calls."""
         usable = (each for each in self.replicas if getattr(each.model, "wrong_path", None) is None)
-        return any(replica.breaker.state is not State.OPEN for replica in usable)
+        return any(replica.breaker.state is not BreakerState.OPEN for replica in usable)
 
     @property
     def wrong_paths(self) -> list[str]:
-        """What is wrong with the addresses of servers."""
-        found = (getattr(replica.model, "wrong_path", None) for replica in self.replicas)
-        return [wrong for wrong in found if wrong is not None]
+        """Errors in the addresses of servers."""
+        paths = (getattr(replica.model, "wrong_path", None) for replica in self.replicas)
+        return [wrong for wrong in paths if wrong is not None]
 
     async def stream(
         self, prompt: Prompt, limits: Limits, again: Callable[[ModelError], None] | None = None
     ) -> AsyncGenerator[Event]:
-        """As `Model.stream`. `again`: told before a call is tried again why it failed; may raise ModelError instead."""
+        """As `Model.stream`. `again`: called with the failure before each retry; may raise ModelError to stop it."""
         clock = asyncio.get_running_loop().time
         deadline = math.inf if limits.timeout_s is None else clock() + limits.timeout_s
         self._saved_retries = min(MOST_SAVED_RETRIES, self._saved_retries + RETRY_SHARE)
@@ -243,8 +243,8 @@ class Pool:
         return min(fresh, key=lambda replica: replica.load) if full or home.load > LOAD_BOUND * share else home
 
     def _up(self) -> list[Replica]:
-        """The replicas that may be asked. Raises ModelUnreachable if there is none."""
-        up = [replica for replica in self.replicas if replica.breaker.state is not State.OPEN]
+        """The replicas that take calls. Raises ModelUnreachable if there is none."""
+        up = [replica for replica in self.replicas if replica.breaker.state is not BreakerState.OPEN]
         if not up:
             soon = min(replica.breaker.opens_in_s for replica in self.replicas)
             gone = ModelUnreachable(f"every server of {self.name} has failed of late", f"try again in {soon:.0f} s")
@@ -259,7 +259,7 @@ class Pool:
         return True
 
     def _wait_s(self, error: ModelError, tried: Sequence[Replica]) -> float:
-        """Elsewhere at once; on the same server when it says, or after a while that doubles, with jitter."""
+        """Seconds until a retry: none on another server; else as the server says, or doubling, with jitter."""
         if len(set(map(id, tried))) < len(self.replicas):
             return 0.0
         if error.retry_after_s is not None:
@@ -288,7 +288,7 @@ async def _accounted(replica: Replica, conversing: Callable[[], bytes]) -> Async
 
 
 def _messages(body: Mapping[str, Any]) -> bytes:
-    """The conversation of a request that is passed on."""
+    """A hash of the conversation of a request that is passed on."""
     return hashlib.blake2b(repr(body.get("messages")).encode(errors="replace"), digest_size=16).digest()
 
 

@@ -1,4 +1,4 @@
-"""Bodies of requests: read within limits, and understood together with their images."""
+"""Bodies of requests: read within limits, and parsed together with their images."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from starlette.requests import ClientDisconnect, Request
 from cuecard.answers.schemas import check_soon
 from cuecard.domain.errors import BadInput, TooLarge, TooSlow, WrongForm
 from cuecard.domain.question import Image
-from cuecard.gateway.admission.disconnect import ClientGone
-from cuecard.gateway.admission.slow_clients import BODY_S
-from cuecard.gateway.wire.chat import Asked, Fetch
-from cuecard.gateway.wire.images import Pictures
+from cuecard.gateway.admission.connections import BODY_S, ClientGone
+from cuecard.gateway.wire.chat import Fetch, ParsedRequest
+from cuecard.gateway.wire.images import ImageLoader
+from cuecard.gateway.wire.parameters.values import reading
 from cuecard.gateway.wire.usage import Json
 
 MARKS = {
@@ -25,37 +25,43 @@ MARKS = {
     b"\xff\xfe": "not UTF-8, but UTF-16",
     b"\xfe\xff": "not UTF-8, but UTF-16",
 }
-"""What bodies begin with that are not read."""
+"""First bytes of bodies that are refused."""
 MOST_DIGITS, MOST_DEPTH, MOST_VALUES = 300, 100, 1_000_000
-Parse = Callable[[object, Fetch], Asked]
+Parse = Callable[[object, Fetch], ParsedRequest]
 
 
 @dataclass(frozen=True)
-class Body:
-    """What a request says, as JSON."""
+class RequestBody:
+    """A request's JSON."""
 
-    said: object
+    value: object
     may_have_images: bool
 
+    @property
+    def object(self) -> Json:
+        """The JSON of a request that was parsed, which is an object."""
+        assert isinstance(self.value, dict)
+        return self.value
 
-async def json_of(request: Request, most_bytes: int) -> Body:
+
+async def json_of(request: Request, most_bytes: int) -> RequestBody:
     """The body of a request. Raises BadInput, TooLarge, TooSlow, WrongForm."""
     coding = request.headers.get("content-encoding", "")
     if coding.strip().lower() not in ("", "identity"):
         raise WrongForm(f"the body is compressed ({coding[:40]!r}), and is not unpacked here")
     data = await _body(request, most_bytes)
-    if sum(map(data.count, (b",", b"[", b"{"))) > MOST_VALUES:  # small ones take far more memory than bytes
+    if sum(map(data.count, (b",", b"[", b"{"))) > MOST_VALUES:  # values take far more memory than bytes
         raise BadInput(f"the body has more than {MOST_VALUES} values, or as many commas", "send less")
     escaped = b"\\u" in data
     try:
-        said = json.loads(_text(data), parse_constant=_finite, parse_float=_finite, parse_int=_whole)
-        if escaped:  # half a character, which no text that leaves here can hold
-            json.dumps(said, ensure_ascii=False).encode()
+        value = json.loads(_text(data), parse_constant=_finite, parse_float=_finite, parse_int=_whole)
+        if escaped:  # half a surrogate pair, which UTF-8 cannot encode
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         why = "half a character" if isinstance(error, UnicodeEncodeError) else error
         raise BadInput(f"the body is not JSON: {why}", "send JSON in UTF-8") from error
-    _refuse_deep(said)
-    return Body(said, b"image" in data or escaped)  # the word could also be there escaped
+    _refuse_deep(value)
+    return RequestBody(value, b"image" in data or escaped)  # the word could also be there escaped
 
 
 def _text(data: bytes) -> str:
@@ -71,7 +77,7 @@ def _text(data: bytes) -> str:
 
 
 def _finite(text: str) -> float:
-    """JSON in Python has NaN and Infinity, and 1e999 becomes infinite."""
+    """A finite float: Python reads NaN, Infinity and 1e999 as well. Raises BadInput."""
     if not math.isfinite(value := float(text)):
         raise BadInput(f"{text[:40]} is not a finite number", "send a smaller one")
     return value
@@ -83,9 +89,9 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _refuse_deep(said: object) -> None:
-    """What is nested without an end would break whoever goes through it."""
-    level = [said]
+def _refuse_deep(value: object) -> None:
+    """Raises BadInput for JSON whose depth would exhaust the recursion of its readers."""
+    level = [value]
     for _ in range(MOST_DEPTH):
         nested = [each for each in level if isinstance(each, dict | list)]
         if not nested:
@@ -95,48 +101,50 @@ def _refuse_deep(said: object) -> None:
 
 
 def trace_of(request: Request) -> Json:
+    """The request's headers of W3C's trace context."""
     return {name: request.headers[name] for name in ("traceparent", "tracestate") if name in request.headers}
 
 
 def within(most_text: int, parse: Parse) -> Parse:
-    """As `parse`, for requests of at most so many characters of text. Raises BadInput."""
+    """As `parse`; refuses requests with more than `most_text` characters of text. Raises BadInput."""
 
-    def parsed(said: object, fetch: Fetch) -> Asked:
-        asked = parse(said, fetch)
-        if (given := asked.question.characters) > most_text:
+    def checked(value: object, fetch: Fetch) -> ParsedRequest:
+        parsed = parse(value, fetch)
+        if (given := parsed.question.characters) > most_text:
             more = f"{given} characters of text are more than the {most_text} that are taken"
             raise BadInput(more, "send less, or raise server.most_text in cuecard.toml")
-        return asked
+        return parsed
 
+    return checked
+
+
+async def understood(body: RequestBody, parse: Parse, pictures: ImageLoader) -> ParsedRequest:
+    """A parsed request, with its images, whose schema is valid. Raises BadInput."""
+    parsed = await _seen(body, parse, pictures)
+    if parsed.question.schema is not None:
+        with reading("response_format" if parsed.tools is None else "tools"):
+            await check_soon(parsed.question.schema)
     return parsed
 
 
-async def understood(body: Body, parse: Parse, pictures: Pictures) -> Asked:
-    """A request as it is meant, whose schema can be used. Raises BadInput."""
-    asked = await _seen(body, parse, pictures)
-    if asked.question.schema is not None:
-        await check_soon(asked.question.schema)
-    return asked
-
-
-async def _seen(body: Body, parse: Parse, pictures: Pictures) -> Asked:
-    """It is read twice if it has images: to see which, and when they are there."""
+async def _seen(body: RequestBody, parse: Parse, pictures: ImageLoader) -> ParsedRequest:
+    """Parse the body: twice if it has images, for their addresses and, once they are fetched, with them."""
     if not body.may_have_images:
-        return parse(body.said, _no_image)
+        return parse(body.value, _no_image)
     wanted: list[str] = []
 
     def noted(url: str) -> Image:
         wanted.append(url)
         if len(wanted) > pictures.most:
-            told = "send fewer; the limit is most under [images] in cuecard.toml"
-            raise TooLarge(f"there are more than {pictures.most} images", told)
+            hint = "send fewer; the limit is most under [images] in cuecard.toml"
+            raise TooLarge(f"there are more than {pictures.most} images", hint)
         return Image(b"")
 
-    asked = parse(body.said, noted)
+    parsed = parse(body.value, noted)
     if not wanted:
-        return asked
+        return parsed
     got = await pictures.images(list(dict.fromkeys(wanted)))
-    return parse(body.said, got.__getitem__)
+    return parse(body.value, got.__getitem__)
 
 
 def _no_image(url: str) -> Image:
@@ -144,8 +152,8 @@ def _no_image(url: str) -> Image:
 
 
 async def _body(request: Request, most_bytes: int) -> bytes:
-    said = request.headers.get("content-length", "0")
-    if said.isdigit() and int(said) > most_bytes:
+    value = request.headers.get("content-length", "0")
+    if value.isdigit() and int(value) > most_bytes:
         raise _too_large(most_bytes)
     data = bytearray()
     try:

@@ -1,4 +1,4 @@
-"""The chat-completions wire: a request's JSON to a question and a plan, outcomes to JSON and to chunks."""
+"""The chat-completions wire: a request's JSON as a question and settings, outcomes as JSON and as chunks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cuecard.domain.errors import BadInput, BeyondAPair, CuecardError
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.question import AnswerKind, Image, Message, Question, kind_named
 from cuecard.gateway.wire.parameters.table import STREAM_OPTIONS, Parameters, read
-from cuecard.gateway.wire.parameters.values import count, flag, number, object_of
+from cuecard.gateway.wire.parameters.values import count, flag, number, object_of, reading
 from cuecard.gateway.wire.tools import tool_history, tools
 from cuecard.gateway.wire.tools.tools import ToolCall, Tools
 from cuecard.gateway.wire.usage import Json, estimated_tokens, usage
@@ -29,14 +29,16 @@ Fetch = Callable[[str], Image]
 
 PARTS = 'there are: text, image_url; an image is {"type": "image_url", "image_url": {"url": "data:image/png;base64,…"}}'
 REASONING = ("effort", "max_tokens", "exclude", "enabled", "summary")
+KINDS = f"kinds are: {', '.join(AnswerKind)}"
+EFFORT = "reasoning_effort"
 OPTIONS = options_at(Surface.REQUEST)
 OVERRIDES = ("strategy", *OPTIONS, "kind", "options", "max_latency_ms", "max_cost")
 GO_ON = "Go on from where your last message ends."
 MOST_NAME = 200
-"""Characters of what names something."""
+"""Characters of a name."""
 SCHEMA_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MOST_SEED = 2**63 - 1
-"""As much as servers can take."""
+"""The most that servers take."""
 MOST_PARTS = 10_000
 """Messages of a request, and parts of a message."""
 MOST_OPTION = 2_000
@@ -44,8 +46,8 @@ MOST_OPTION = 2_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
-    """What every request says, whatever it asks for."""
+class RequestInfo:
+    """What every request has, also one that is passed on."""
 
     model: str
     stream: bool = False
@@ -54,31 +56,31 @@ class Given:
     trace: Mapping[str, str] = field(default_factory=dict)
     """Headers of W3C's trace context, as far as there are any."""
     prompt_tokens: int = 0
-    """About as many as a prompt of this request has, from its length."""
+    """Estimated from the request's length."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked(Given):
-    """One request, understood."""
+class ParsedRequest(RequestInfo):
+    """One request of any wire, with its question."""
 
     question: Question
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Of `policy_with`, and `strategy`."""
+    """Arguments of `policy_with`, `strategy`, `effort` and `max_cost`."""
     include_usage: bool = False
     reasoning_field: str | None = "reasoning_content"
     """Where reasoning goes; None: it is not shown."""
     parameters: Parameters = field(default_factory=Parameters)
-    """What the request asks for beside."""
+    """The other parameters."""
     tools: Tools | None = None
-    """What may be called; None: nothing."""
+    """Tools that may be called; None: none."""
     is_kept: bool = True
-    """Whether later requests may refer to the answer, where they can."""
+    """Whether later requests may refer to the answer, in wires that allow it."""
     repeated: Mapping[str, Any] = field(default_factory=dict)
     """What the answer repeats of the request."""
 
 
-def parse(body: object, fetch: Fetch) -> Asked:
-    """What a request asks for. Raises BadInput, which says what is wrong and what to do."""
+def parse(body: object, fetch: Fetch) -> ParsedRequest:
+    """A chat completion's request. Raises BadInput."""
     if not isinstance(body, dict):
         raise BadInput("the body is not a JSON object", 'send {"model": "cuecard", "messages": […]}')
     model = named(body)
@@ -86,17 +88,20 @@ def parse(body: object, fetch: Fetch) -> Asked:
     own = object_of(body, "cuecard", OVERRIDES)
     options = object_of(body, "stream_options", STREAM_OPTIONS)
     reasoning = object_of(body, "reasoning", REASONING)
-    hidden = flag(reasoning, "exclude") or not flag(body, "include_reasoning", default=True)
-    wanted = _wanted(body)
-    offered = tools.parse(body, wanted.schema)
-    question = _question(body, own, fetch, wanted, offered)
-    return Asked(
+    hidden = flag(reasoning, "exclude", of="reasoning") or not flag(body, "include_reasoning", default=True)
+    with reading("response_format"):
+        wanted = _wanted(body)
+    with reading("tools"):
+        offered = tools.parse(body, wanted.schema)
+    with reading("messages"):
+        question = _question(body, own, fetch, wanted, offered)
+    return ParsedRequest(
         model=model,
         question=question,
         prompt_tokens=estimated_tokens(question),
         settings=_settings(body, own, reasoning),
         stream=flag(body, "stream"),
-        include_usage=flag(options, "include_usage"),
+        include_usage=flag(options, "include_usage", of="stream_options"),
         parameters=parameters,
         reasoning_field=None if hidden else "reasoning" if reasoning else "reasoning_content",
         tools=offered,
@@ -107,51 +112,54 @@ def named(body: Json) -> str:
     """The model that a request names. Raises BadInput."""
     model = body.get("model")
     if not isinstance(model, str) or not model:
-        raise BadInput("model is missing, or not a text", 'write "model": "cuecard"')
+        raise BadInput("model is missing, or not a text", 'write "model": "cuecard"', param="model")
     return model
 
 
 def _settings(body: Json, own: Json, reasoning: Json) -> Json:
     """Settings of the request: OpenAI's names first, the `cuecard` object has the last word."""
     effort = reasoning.get("effort") if body.get("reasoning_effort") is None else body["reasoning_effort"]
-    if effort is None and reasoning.get("enabled") is not None and not flag(reasoning, "enabled"):
+    if effort is None and reasoning.get("enabled") is not None and not flag(reasoning, "enabled", of="reasoning"):
         effort = "none"
     if effort is not None and not (isinstance(effort, str) and len(effort) <= MOST_NAME):
-        raise BadInput("reasoning_effort is no name of an effort", "none, low, medium, high, …")
-    if (latency_ms := number(own, "max_latency_ms")) is not None and not latency_ms > 0:
-        raise BadInput("max_latency_ms in cuecard is not above 0", "leave it out for no limit of its own")
+        raise BadInput("reasoning_effort is no name of an effort", "none, low, medium, high, …", param=EFFORT)
+    if (latency_ms := number(own, "max_latency_ms", of="cuecard")) is not None and not latency_ms > 0:
+        hint = "leave it out for no limit of its own"
+        raise BadInput("max_latency_ms in cuecard is not above 0", hint, param="cuecard.max_latency_ms")
     found: Json = {
         "answer_tokens": count(body, "max_completion_tokens") or count(body, "max_tokens"),
         "temperature": number(body, "temperature"),
         "top_p": number(body, "top_p"),
         "seed": count(body, "seed", -MOST_SEED, MOST_SEED),
-        "budget": count(reasoning, "max_tokens"),
+        "budget": count(reasoning, "max_tokens", of="reasoning"),
         "effort": None if effort == "none" else effort,
         "max_cost": max_cost(own),
         "strategy": short_text(own, "strategy") or ("short:large" if effort == "none" else None),
         "deadline_s": None if latency_ms is None else latency_ms / 1000,
-        **{name: READERS[option.kind](own, name) for name, option in OPTIONS.items() if name in own},
+        **{name: READERS[option.kind](own, name, of="cuecard") for name, option in OPTIONS.items() if name in own},
     }
     return {key: value for key, value in found.items() if value is not None}
 
 
-def short_text(own: Json, key: str) -> str | None:
-    """A short text of the `cuecard` object. Raises BadInput."""
+def short_text(own: Json, key: str, *, of: str = "cuecard") -> str | None:
+    """A short text of the `cuecard` object. Raises BadInput. `of`: as in `flag`."""
     value = own.get(key)
     if value is not None and not (isinstance(value, str) and len(value) <= MOST_NAME):
-        raise BadInput(f"{key} in cuecard is not a text of at most {MOST_NAME} characters")
+        message = f"{key} in cuecard is not a text of at most {MOST_NAME} characters"
+        raise BadInput(message, param=f"{of}.{key}")
     return value
 
 
-READERS: Mapping[type, Callable[[Json, str], Any]] = {str: short_text, int: count, float: number, bool: flag}
+READERS: Mapping[type, Callable[..., Any]] = {str: short_text, int: count, float: number, bool: flag}
 """Of the options of a policy, by their kind."""
 
 
 def max_cost(own: Json) -> float | None:
-    """What a request may cost at most, from its `cuecard` object. Raises BadInput."""
-    value = number(own, "max_cost")
+    """The most that a request may cost, from its `cuecard` object. Raises BadInput."""
+    value = number(own, "max_cost", of="cuecard")
     if value is not None and not value > 0:
-        raise BadInput("max_cost is not more than 0", "it is in the currency of the prices in cuecard.toml")
+        hint = "it is in the currency of the prices in cuecard.toml"
+        raise BadInput("max_cost is not more than 0", hint, param="cuecard.max_cost")
     return value
 
 
@@ -159,7 +167,7 @@ def max_cost(own: Json) -> float | None:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ResponseFormat:
     """The JSON that `response_format` asks for. `schema`: None for any text."""
 
     schema: Json | None = None
@@ -167,7 +175,7 @@ class Wanted:
     strict: bool = False
 
 
-def _question(body: Json, own: Json, fetch: Fetch, wanted: Wanted, offered: Tools | None) -> Question:
+def _question(body: Json, own: Json, fetch: Fetch, wanted: ResponseFormat, offered: Tools | None) -> Question:
     messages = body.get("messages")
     if not isinstance(messages, list | None):
         raise BadInput("messages is not a list", 'write "messages": [{"role": "user", "content": "…"}]')
@@ -175,9 +183,10 @@ def _question(body: Json, own: Json, fetch: Fetch, wanted: Wanted, offered: Tool
         raise BadInput("messages is empty", "the last message is the user's question")
     if len(messages) > MOST_PARTS:
         raise BadInput(f"there are more than {MOST_PARTS} messages", "send fewer")
-    system, turns, calls = [], [], tool_history.Calls()
+    system, turns, calls = [], [], tool_history.CallHistory()
     for index, message in enumerate(messages):
-        role, text, images = _message(message, index, fetch, calls)
+        with reading(f"messages[{index}]"):
+            role, text, images = _message(message, f"message {index + 1}", fetch, calls)
         if role != "system":
             turns.append(Message(role, text, images))
         elif text:
@@ -186,11 +195,12 @@ def _question(body: Json, own: Json, fetch: Fetch, wanted: Wanted, offered: Tool
     *history, last = tool_history.joined(ending)
     if offered is not None:
         if own.get("kind") is not None or own.get("options"):
-            raise BadInput("kind and options in cuecard are not for requests with tools", "leave them out")
+            message = "kind and options in cuecard are not for requests with tools"
+            raise BadInput(message, "leave them out", param="cuecard")
         return tools.question(offered, system, history, last)
     goes_on = ending[-1].role == tool_history.RESULT  # no question of its own, and what tools list are no options
-    asked = last.text if goes_on else next(turn.text for turn in reversed(turns) if turn.role == "user")
-    text, options = asked, tuple(_options(own))
+    asked_text = last.text if goes_on else next(turn.text for turn in reversed(turns) if turn.role == "user")
+    text, options = asked_text, tuple(_options(own))
     labels: tuple[str, ...] = ()
     in_words = goes_on or asks_for_json("\n\n".join(system)) or asks_for_json(text)
     if not options and not in_words:
@@ -198,19 +208,21 @@ def _question(body: Json, own: Json, fetch: Fetch, wanted: Wanted, offered: Tool
         text, options, labels = found.text, found.options, found.labels
     kind = own.get("kind")
     if kind is not None and not (isinstance(kind, str) and len(kind) <= MOST_NAME):
-        raise BadInput("kind in cuecard is not a text", f"kinds are: {', '.join(AnswerKind)}")
+        raise BadInput("kind in cuecard is not a text", KINDS, param="cuecard.kind")
     if wanted.schema is not None and kind not in (None, AnswerKind.JSON):
-        raise BadInput(f"kind in cuecard is {kind}, and response_format asks for JSON", "leave one of them out")
+        message = f"kind in cuecard is {kind}, and response_format asks for JSON"
+        raise BadInput(message, "leave one of them out", param="cuecard.kind")
     if kind is not None:
-        answer_kind = kind_named(kind)
+        with reading("cuecard.kind"):
+            answer_kind = kind_named(kind)
     elif wanted.schema is not None:
         answer_kind = AnswerKind.JSON
     else:
         answer_kind = AnswerKind.FREE_TEXT if in_words and not options else guess_kind(text, options)
     try:
-        said = text if last.text == asked else last.text
+        shown = text if last.text == asked_text else last.text
         return Question(
-            said or " ".join(options),
+            shown or " ".join(options),
             last.images,
             options,
             answer_kind,
@@ -222,11 +234,11 @@ def _question(body: Json, own: Json, fetch: Fetch, wanted: Wanted, offered: Tool
             schema_strict=wanted.strict,
         )
     except ValueError as error:
-        raise BadInput(str(error), f"kinds are: {', '.join(AnswerKind)}") from error
+        raise BadInput(str(error), KINDS) from error
 
 
 def _ending_with_the_user(turns: Sequence[Message]) -> list[Message]:
-    """The conversation, in which the assistant is asked to go on where it has the last word. Raises BadInput."""
+    """The conversation, with a request to continue where its last message is the assistant's. Raises BadInput."""
     if not any(turn.role == "user" for turn in turns):
         raise BadInput("the last message is not the user's, nor any other", "a pair answers a question")
     ending = list(turns)
@@ -238,20 +250,21 @@ def _ending_with_the_user(turns: Sequence[Message]) -> list[Message]:
 def _options(own: Json) -> list[str]:
     options = own.get("options") or []
     if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
-        raise BadInput("options in cuecard is not a list of texts")
+        raise BadInput("options in cuecard is not a list of texts", param="cuecard.options")
     if any(len(option) > MOST_OPTION for option in options):
-        raise BadInput(f"an option has more than {MOST_OPTION} characters", "put what it is about into the question")
+        message, hint = f"an option has more than {MOST_OPTION} characters", "put what it is about into the question"
+        raise BadInput(message, hint, param="cuecard.options")
     return options
 
 
-def _wanted(body: Json) -> Wanted:
+def _wanted(body: Json) -> ResponseFormat:
     """What `response_format` asks for. Raises BadInput."""
     form = object_of(body, "response_format")
     match form.get("type"):
         case None | "text":
-            return Wanted()
+            return ResponseFormat()
         case "json_object":
-            return Wanted(json.loads(schemas.ANY_OBJECT))
+            return ResponseFormat(json.loads(schemas.ANY_OBJECT))
         case "json_schema":
             given = object_of(form, "json_schema")
             schema, name = given.get("schema"), given.get("name")
@@ -261,15 +274,14 @@ def _wanted(body: Json) -> Wanted:
                 raise BadInput("response_format's json_schema.name is no name", "up to 64 letters, digits, _ and -")
             if (why := schemas.outline(schema)) is not None:
                 raise BadInput(f"the JSON schema {why}", "correct or simplify it")
-            return Wanted(schema, name or "answer", flag(given, "strict"))
+            return ResponseFormat(schema, name or "answer", flag(given, "strict", of="response_format.json_schema"))
         case other:
             raise BadInput(f"unknown response_format {str(other)[:100]!r}", "there are: text, json_object, json_schema")
 
 
 def _message(
-    message: object, index: int, fetch: Fetch, calls: tool_history.Calls
+    message: object, where: str, fetch: Fetch, calls: tool_history.CallHistory
 ) -> tuple[str, str, tuple[Image, ...]]:
-    where = f"message {index + 1}"
     if not isinstance(message, dict):
         raise BadInput(f"{where} is not an object")
     role = message.get("role")
@@ -307,7 +319,7 @@ def _content(content: object, where: str, fetch: Fetch, *, is_assistant: bool) -
             case "refusal":
                 texts.append(str(part.get("refusal") or ""))
             case "thinking" | "redacted_thinking" | "reasoning" | "reasoning_text" if is_assistant:
-                pass  # of an earlier answer, sent back as it came: the model does without
+                pass  # of an earlier answer: models do not need it
             case _:
                 raise BeyondAPair(f"{where} has a part of type {str(kind)[:100]!r}", PARTS)
     return texts, images
@@ -328,12 +340,12 @@ def finish_reason(outcome: Outcome) -> str:
     return "length" if outcome.truncated else "stop"
 
 
-def logprobs(asked: Asked, outcome: Outcome) -> Json | None:
+def logprobs(parsed: ParsedRequest, outcome: Outcome) -> Json | None:
     """The log probabilities of the visible answer's tokens, where they are asked for and known."""
-    if not asked.parameters.logprobs or not outcome.tokens or asked.tools is not None:
+    if not parsed.parameters.logprobs or not outcome.tokens or parsed.tools is not None:
         return None
-    told = [_token(each) | {"top_logprobs": [_token(other) for other in each.top]} for each in outcome.tokens]
-    return {"content": told, "refusal": None}
+    tokens = [_token(each) | {"top_logprobs": [_token(other) for other in each.top]} for each in outcome.tokens]
+    return {"content": tokens, "refusal": None}
 
 
 def _token(token: AnswerToken) -> Json:
@@ -353,42 +365,42 @@ def _called(calls: Sequence[ToolCall], *, legacy: bool) -> Json:
     }
 
 
-class Writer:
+class ChatWriter:
     """A chat completion, whole or event by event."""
 
     ping = PING
 
-    def __init__(self, asked: Asked) -> None:
-        self._asked = asked
+    def __init__(self, parsed: ParsedRequest) -> None:
+        self._parsed = parsed
 
     def whole(self, outcome: Outcome, reasoning: str, account: Json) -> Json:
-        """The answer, and of the reasoning what a client may read."""
-        asked = self._asked
-        calls = tools.calls_of(asked, outcome)
-        content = tools.text_of(asked, outcome) if calls is None else None
+        """The answer, with the reasoning where the request asks for it."""
+        parsed = self._parsed
+        calls = tools.calls_of(parsed, outcome)
+        content = tools.text_of(parsed, outcome) if calls is None else None
         message: Json = {"role": "assistant", "content": content, "refusal": None}
         if calls is not None:
             message |= _called(calls, legacy=self._legacy)
-        if asked.reasoning_field and reasoning:
-            message[asked.reasoning_field] = reasoning
-        told = logprobs(asked, outcome)
+        if parsed.reasoning_field and reasoning:
+            message[parsed.reasoning_field] = reasoning
+        tokens = logprobs(parsed, outcome)
         finish = self._finish(outcome, calls)
-        choice = {"index": 0, "message": message, "finish_reason": finish, "logprobs": told}
-        base = {"id": asked.id, "object": "chat.completion", "created": asked.created, "model": asked.model}
+        choice = {"index": 0, "message": message, "finish_reason": finish, "logprobs": tokens}
+        base = {"id": parsed.id, "object": "chat.completion", "created": parsed.created, "model": parsed.model}
         return base | {"choices": [choice], "usage": usage(outcome), "cuecard": account}
 
     def begin(self) -> list[bytes]:
-        return [sse(self._chunk({"role": "assistant", "content": "" if self._asked.tools is None else None}))]
+        return [sse(self._chunk({"role": "assistant", "content": "" if self._parsed.tools is None else None}))]
 
     def reasoning(self, text: str) -> list[bytes]:
-        field = self._asked.reasoning_field
+        field = self._parsed.reasoning_field
         return [sse(self._chunk({field: text}))] if field else []
 
     def content(self, text: str) -> list[bytes]:
         return [sse(self._chunk({"content": text}))]
 
     def calls(self, calls: Sequence[ToolCall]) -> list[bytes]:
-        """Of each call its id and name first, then its arguments piece by piece."""
+        """Chunks of each call: its id and name first, then its arguments."""
         deltas: list[Json] = []
         for index, call in enumerate(calls):
             named = {"name": call.name, "arguments": ""}
@@ -402,13 +414,13 @@ class Writer:
         return [sse(self._chunk(delta)) for delta in deltas]
 
     def end(self, outcome: Outcome, account: Json) -> list[bytes]:
-        """The tokens of the answer, the finish reason, usage and nothing else if it was asked for, and the end."""
+        """Log probabilities, the finish reason, and usage if it is requested; then the end of the stream."""
         events = []
-        if (told := logprobs(self._asked, outcome)) is not None:  # not before: only the whole answer can be compared
-            events.append(sse(self._chunk({"content": ""}, tokens=told)))
-        finish = self._finish(outcome, tools.calls_of(self._asked, outcome))
+        if (tokens := logprobs(self._parsed, outcome)) is not None:
+            events.append(sse(self._chunk({"content": ""}, tokens=tokens)))
+        finish = self._finish(outcome, tools.calls_of(self._parsed, outcome))
         events.append(sse(self._chunk({}, finish) | {"cuecard": account}))
-        if self._asked.include_usage:
+        if self._parsed.include_usage:
             events.append(sse(self._chunk({}) | {"choices": [], "usage": usage(outcome)}))
         return [*events, sse("[DONE]")]
 
@@ -417,7 +429,7 @@ class Writer:
 
     @property
     def _legacy(self) -> bool:
-        return self._asked.tools is not None and self._asked.tools.legacy
+        return self._parsed.tools is not None and self._parsed.tools.legacy
 
     def _finish(self, outcome: Outcome, calls: Sequence[ToolCall] | None) -> str:
         if calls is None:
@@ -425,17 +437,18 @@ class Writer:
         return "function_call" if self._legacy else "tool_calls"
 
     def _chunk(self, delta: Json, finish: str | None = None, tokens: Json | None = None) -> Json:
-        asked = self._asked
+        parsed = self._parsed
         choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": tokens}
-        base = {"id": asked.id, "object": "chat.completion.chunk", "created": asked.created, "model": asked.model}
-        return base | {"choices": [choice]} | ({"usage": None} if asked.include_usage else {})
+        base = {"id": parsed.id, "object": "chat.completion.chunk", "created": parsed.created, "model": parsed.model}
+        return base | {"choices": [choice]} | ({"usage": None} if parsed.include_usage else {})
 
 
 def problem(error: CuecardError) -> Json:
     """An error's body as OpenAI's clients read it."""
     kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
     kind = kinds.get(error.http_status, "invalid_request_error" if error.http_status < 500 else "api_error")
-    return {"error": {"message": str(error), "type": kind, "param": None, "code": error.code or type(error).__name__}}
+    code = error.code or type(error).__name__
+    return {"error": {"message": str(error), "type": kind, "param": error.param, "code": code}}
 
 
 def sse(data: Json | str) -> bytes:

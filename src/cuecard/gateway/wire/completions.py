@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.domain.outcome import Outcome
 from cuecard.gateway.wire import chat, translation, usage
-from cuecard.gateway.wire.chat import Asked, Fetch, sse
-from cuecard.gateway.wire.parameters.values import object_of
+from cuecard.gateway.wire.chat import Fetch, ParsedRequest, sse
+from cuecard.gateway.wire.parameters.values import object_of, reading
 from cuecard.gateway.wire.tools.tools import ToolCall
 from cuecard.gateway.wire.usage import Json
 
@@ -25,18 +25,19 @@ OF_CHAT = ("messages", "tools", "functions")
 OWN = ("prompt", "include_reasoning", "reasoning", *HARMLESS)
 
 
-def parse(body: object, fetch: Fetch) -> Asked:
-    """What a request asks for, in the terms of chat completions. Raises BadInput."""
+def parse(body: object, fetch: Fetch) -> ParsedRequest:
+    """A request in the terms of chat completions. Raises BadInput."""
     given, translated = translation.split(body, OWN, EXAMPLE)
     for key, harmless in HARMLESS.items():
         if given.get(key, harmless) != harmless:
-            raise BadInput(f"{key} is not supported by a pair of models", WHY_NOT[key])
+            raise BadInput(f"{key} is not supported by a pair of models", WHY_NOT[key], param=key)
     for key in OF_CHAT:
         if key in translated:
-            raise BadInput(f"{key} is no parameter of completions", "use /v1/chat/completions")
-    translated["messages"] = [{"role": "user", "content": _prompt(given.get("prompt"))}]
+            raise BadInput(f"{key} is no parameter of completions", "use /v1/chat/completions", param=key)
+    with reading("prompt"):
+        translated["messages"] = [{"role": "user", "content": _prompt(given.get("prompt"))}]
     translated["reasoning"] = object_of(given, "reasoning") | {"exclude": True}
-    return translation.asked(translated, fetch, "cmpl")
+    return translation.parse(translated, fetch, "cmpl", {"messages": "prompt"})
 
 
 def _prompt(given: object) -> str:
@@ -50,13 +51,13 @@ def _prompt(given: object) -> str:
     return texts[0]
 
 
-class Writer:
+class CompletionWriter:
     """A text completion, whole or chunk by chunk."""
 
     ping = chat.PING
 
-    def __init__(self, asked: Asked) -> None:
-        self._asked = asked
+    def __init__(self, parsed: ParsedRequest) -> None:
+        self._parsed = parsed
 
     def whole(self, outcome: Outcome, reasoning: str, account_: Json) -> Json:
         """The answer; the reasoning is left out."""
@@ -78,7 +79,7 @@ class Writer:
 
     def end(self, outcome: Outcome, account_: Json) -> list[bytes]:
         events = [sse(self._chunk("", chat.finish_reason(outcome)) | {"cuecard": account_})]
-        if self._asked.include_usage:
+        if self._parsed.include_usage:
             events.append(sse(self._chunk("") | {"choices": [], "usage": usage.usage(outcome)}))
         return [*events, sse("[DONE]")]
 
@@ -86,10 +87,10 @@ class Writer:
         return [sse(chat.problem(error)), sse("[DONE]")]
 
     def _chunk(self, text: str, finish: str | None = None) -> Json:
-        return self._completion(text, finish) | ({"usage": None} if self._asked.include_usage else {})
+        return self._completion(text, finish) | ({"usage": None} if self._parsed.include_usage else {})
 
     def _completion(self, text: str, finish: str | None) -> Json:
-        asked = self._asked
+        parsed = self._parsed
         choice = {"index": 0, "text": text, "finish_reason": finish, "logprobs": None}
-        base = {"id": asked.id, "object": "text_completion", "created": asked.created, "model": asked.model}
+        base = {"id": parsed.id, "object": "text_completion", "created": parsed.created, "model": parsed.model}
         return base | {"choices": [choice]}

@@ -13,31 +13,31 @@ from dataclasses import dataclass, replace
 from cuecard.domain.errors import BadInput, RateLimited, TooLarge
 from cuecard.domain.question import Image
 from cuecard.gateway.admission.image_fetcher import Fetcher
-from cuecard.gateway.config.settings import Images
+from cuecard.gateway.config.settings import ImageSettings
 from cuecard.models.images import decoder, image_headers, images, pillow_decoding
 from cuecard.models.images.decoder import DECODER, QUICK_DECODER, QUICK_PIXELS, Bounds, ImageDecoder
 from cuecard.models.images.image_headers import Header
 from cuecard.models.images.pillow_decoding import Refused, Size
 
 WAIT_S = 60.0
-"""How long an image waits for those before it."""
+"""How long an image waits for the decoder."""
 
 
 @dataclass(frozen=True)
-class _Given:
+class _ImageData:
     name: str
     data: bytes
     header: Header | None
 
 
-class _Lane:
-    """A decoder, and the images that wait for it."""
+class _DecodeQueue:
+    """A decoder that takes one image at a time."""
 
     def __init__(self, its: ImageDecoder) -> None:
         self._decoder, self._turn = its, asyncio.Lock()
 
-    async def taken(self, given: _Given, bounds: Bounds) -> tuple[Image, Size]:
-        """Decode it in its turn. The turn of a request that is given up ends with the decode. Raises Refused."""
+    async def taken(self, given: _ImageData, bounds: Bounds) -> tuple[Image, Size]:
+        """Decode an image in its turn, which lasts until the decoder ends, also when cancelled. Raises Refused."""
         try:
             async with asyncio.timeout(WAIT_S):
                 await self._turn.acquire()
@@ -50,16 +50,16 @@ class _Lane:
     def _over(self, work: asyncio.Future[tuple[Image, Size]]) -> None:
         self._turn.release()
         if not work.cancelled():
-            work.exception()  # seen, also where nobody waits for it any more
+            work.exception()  # retrieved, also where no request waits for it any more
 
 
-class Pictures:
-    """Makes images of the addresses in a request."""
+class ImageLoader:
+    """Loads the images that a request names by URL."""
 
-    def __init__(self, limits: Images, fetcher: Fetcher | None) -> None:
+    def __init__(self, limits: ImageSettings, fetcher: Fetcher | None) -> None:
         self.most = limits.most
         self._limits, self._fetcher = limits, fetcher
-        self._lane, self._quick_lane = _Lane(DECODER), _Lane(QUICK_DECODER)
+        self._lane, self._quick_lane = _DecodeQueue(DECODER), _DecodeQueue(QUICK_DECODER)
 
     async def images(self, urls: Sequence[str]) -> Mapping[str, Image]:
         """The images at these addresses, which differ. Raises BadInput, TooLarge, RateLimited."""
@@ -81,7 +81,7 @@ class Pictures:
             left -= wide * high if each.header is None else 0
         return made
 
-    async def _given(self, url: str, name: str) -> _Given:
+    async def _given(self, url: str, name: str) -> _ImageData:
         if images.is_data_url(url):
             return await asyncio.to_thread(_read, url, name)
         if not url[:8].lower().startswith(("http://", "https://")):
@@ -94,7 +94,7 @@ class Pictures:
         data = await self._fetcher.data(url)
         return await asyncio.to_thread(_looked_at, data, name)
 
-    def _left(self, given: Sequence[_Given]) -> int:
+    def _left(self, given: Sequence[_ImageData]) -> int:
         """The pixels that images of unknown size may still have. Raises TooLarge."""
         left = round(self._limits.request_megapixels * 1e6)
         for each in given:
@@ -111,7 +111,7 @@ class Pictures:
             raise self._too_many()
         return left
 
-    async def _decoded(self, given: _Given, left: int) -> tuple[Image, Size]:
+    async def _decoded(self, given: _ImageData, left: int) -> tuple[Image, Size]:
         bounds, lane = self._bounds(), self._lane
         if given.header is None:
             bounds = replace(bounds, pixels=min(bounds.pixels, left))
@@ -133,32 +133,32 @@ class Pictures:
         size = " (it has {}x{} pixels)".format(*refused.size) if refused.size else ""
         match refused.why:
             case "pixels":
-                told = f"{name} has more than {limits.most_megapixels:g} megapixels{size}"
-                return TooLarge(told, _limited("most_megapixels"))
+                message = f"{name} has more than {limits.most_megapixels:g} megapixels{size}"
+                return TooLarge(message, _limited("most_megapixels"))
             case "memory":
-                told = f"{name} needs more than {limits.decode_mib} MiB to be decoded{size}"
-                return TooLarge(told, _limited("decode_mib"))
+                message = f"{name} needs more than {limits.decode_mib} MiB to be decoded{size}"
+                return TooLarge(message, _limited("decode_mib"))
             case "slow":
-                told = f"{name} takes longer than {limits.decode_s:g} s to be decoded"
-                return BadInput(told, _limited("decode_s"))
+                message = f"{name} takes longer than {limits.decode_s:g} s to be decoded"
+                return BadInput(message, _limited("decode_s"))
             case "pieces":
                 return images.broken(name, "it is cut into too many pieces")
             case _:
                 return images.broken(name)
 
     def _too_many(self) -> TooLarge:
-        told = f"the images together have more than {self._limits.request_megapixels:g} megapixels"
-        return TooLarge(told, _limited("request_megapixels"))
+        message = f"the images together have more than {self._limits.request_megapixels:g} megapixels"
+        return TooLarge(message, _limited("request_megapixels"))
 
 
 def _limited(setting: str) -> str:
     return f"make it smaller; the limit is {setting} under [images] in cuecard.toml"
 
 
-def _read(url: str, name: str) -> _Given:
+def _read(url: str, name: str) -> _ImageData:
     return _looked_at(images.decoded(url), name)
 
 
-def _looked_at(data: bytes, name: str) -> _Given:
+def _looked_at(data: bytes, name: str) -> _ImageData:
     images.refuse_bytes(data, name)
-    return _Given(name, data, image_headers.read(data))
+    return _ImageData(name, data, image_headers.read(data))

@@ -5,8 +5,9 @@ Of earlier responses only their latest items are kept, which a request may refer
 
 from __future__ import annotations
 
+import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,9 +15,8 @@ from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.domain.outcome import Outcome
 from cuecard.gateway.wire import chat, translation
 from cuecard.gateway.wire import usage as token_usage
-from cuecard.gateway.wire.chat import Asked, Fetch
-from cuecard.gateway.wire.parameters.values import flag, object_of
-from cuecard.gateway.wire.response_memory import Memory
+from cuecard.gateway.wire.chat import Fetch, ParsedRequest
+from cuecard.gateway.wire.parameters.values import flag, object_of, reading
 from cuecard.gateway.wire.tools import tools
 from cuecard.gateway.wire.tools.tools import ToolCall
 from cuecard.gateway.wire.usage import Json
@@ -28,6 +28,13 @@ STATEFUL = {
     "prompt": "send the prompt itself as input and instructions",
 }
 ITEMS = "there are: message, reasoning, function_call, function_call_output, item_reference"
+CHAT_NAMES = {
+    "messages": "input",
+    "max_completion_tokens": "max_output_tokens",
+    "response_format": "text.format",
+    "reasoning_effort": "reasoning.effort",
+}
+"""Parameters of chat completions, and what they are here."""
 OWN = ("input", "instructions", "max_output_tokens", "reasoning", "text", *STATEFUL)
 REPEATED: Json = {
     "background": False,
@@ -52,33 +59,68 @@ REPEATED: Json = {
 }
 """What a response repeats of its request, and OpenAI's defaults where that does not say."""
 EXAMPLE = '{"model": "cuecard", "input": "…"}'
+MOST_CHARACTERS = 8_000_000
+"""Of the items that are kept, as JSON."""
+RESEND = "send the item itself (store = false makes clients do so): the latest are kept, until the gateway ends"
 
 
-def parse(body: object, fetch: Fetch, memory: Memory) -> Asked:
-    """What a request asks for, in the terms of chat completions. Raises BadInput."""
+class ItemMemory:
+    """Items by their ids, as many of the latest as have so many characters of JSON together."""
+
+    def __init__(self, most_characters: int = MOST_CHARACTERS) -> None:
+        self._items: dict[str, str] = {}
+        self._most, self._characters = most_characters, 0
+
+    def keep(self, item: Json) -> None:
+        self._items[item["id"]] = text = json.dumps(item, ensure_ascii=False)
+        self._characters += len(text)
+        while self._characters > self._most:
+            self._characters -= len(self._items.pop(next(iter(self._items))))
+
+    def resolved(self, given: Sequence[Any]) -> Iterator[Any]:
+        """Items of a request, with the kept ones in place of references to them. Raises BadInput."""
+        referred: set[object] = set()
+        for item in given:
+            if not isinstance(item, dict) or item.get("type") != "item_reference":
+                yield item
+                continue
+            identity = item.get("id")
+            if not isinstance(identity, str) or identity not in self._items:
+                raise BadInput(f"input refers to the item {str(identity)[:100]!r}, which is not kept here", RESEND)
+            if identity in referred:  # a short request would become a very long one
+                raise BadInput(f"input refers to the item {identity!r} twice", "refer to it once")
+            referred.add(identity)
+            yield json.loads(self._items[identity])
+
+
+def parse(body: object, fetch: Fetch, memory: ItemMemory) -> ParsedRequest:
+    """A request in the terms of chat completions. Raises BadInput."""
     given, translated = translation.split(body, OWN, EXAMPLE)
     for key, hint in STATEFUL.items():
         if given.get(key):
-            raise BadInput(f"{key} is not supported: the gateway keeps no conversations, prompts or jobs", hint)
+            raise BadInput(
+                f"{key} is not supported: the gateway keeps no conversations, prompts or jobs", hint, param=key
+            )
     text, reasoning = object_of(given, "text"), object_of(given, "reasoning")
-    translated["messages"] = _messages(given, memory)
+    with reading("input"):
+        translated["messages"] = _messages(given, memory)
     translated["max_completion_tokens"] = given.get("max_output_tokens")
     translated["response_format"] = _format(text.get("format"))
     translated["reasoning_effort"] = reasoning.get("effort")
-    asked, is_kept = translation.asked(translated, fetch, "resp"), flag(translated, "store", default=True)
-    return replace(asked, is_kept=is_kept, repeated=_repeated({**given, **translated}))
+    parsed, is_kept = translation.parse(translated, fetch, "resp", CHAT_NAMES), flag(translated, "store", default=True)
+    return replace(parsed, is_kept=is_kept, repeated=_repeated({**given, **translated}))
 
 
 def _repeated(body: Json) -> Json:
-    told = {key: default if body.get(key) is None else body[key] for key, default in REPEATED.items()}
-    told |= {key: REPEATED[key] | object_of(body, key) for key in ("reasoning", "text")}
+    repeated = {key: default if body.get(key) is None else body[key] for key, default in REPEATED.items()}
+    repeated |= {key: REPEATED[key] | object_of(body, key) for key in ("reasoning", "text")}
     # tools come nested too, as in chat completions
-    return told | {
-        "tools": [{"type": "function", "strict": None, **tool.get("function", tool)} for tool in told["tools"]]
+    return repeated | {
+        "tools": [{"type": "function", "strict": None, **tool.get("function", tool)} for tool in repeated["tools"]]
     }
 
 
-def _messages(body: Json, memory: Memory) -> list[Json]:
+def _messages(body: Json, memory: ItemMemory) -> list[Json]:
     given, instructions = body.get("input"), body.get("instructions")
     if not isinstance(given, str | list) or not given:
         raise BadInput("input is empty", "a text, or a list of messages")
@@ -94,7 +136,7 @@ def _messages(body: Json, memory: Memory) -> list[Json]:
         elif kind == "function_call_output":
             result = {"role": "tool", "tool_call_id": item.get("call_id"), "content": item.get("output")}
             messages.append(result)
-        elif kind != "reasoning":  # an earlier answer's, sent back as it came: the model does without
+        elif kind != "reasoning":  # of an earlier answer: models do not need it
             raise BadInput(f"input has an item of type {str(kind)[:100]!r}", ITEMS)
     return messages
 
@@ -116,18 +158,18 @@ def _format(wanted: object) -> Json | None:
 
 
 def usage(outcome: Outcome) -> Json:
-    told = token_usage.usage(outcome)
+    tokens = token_usage.usage(outcome)
     return {
-        "input_tokens": told["prompt_tokens"],
-        "input_tokens_details": told["prompt_tokens_details"],
-        "output_tokens": told["completion_tokens"],
-        "output_tokens_details": told["completion_tokens_details"],
-        "total_tokens": told["total_tokens"],
+        "input_tokens": tokens["prompt_tokens"],
+        "input_tokens_details": tokens["prompt_tokens_details"],
+        "output_tokens": tokens["completion_tokens"],
+        "output_tokens_details": tokens["completion_tokens_details"],
+        "total_tokens": tokens["total_tokens"],
     }
 
 
 @dataclass(frozen=True)
-class Form:
+class ItemForm:
     """How a text is put into an item, and what its events are called."""
 
     item: str
@@ -138,19 +180,19 @@ class Form:
     event: str
 
 
-MESSAGE = Form("message", "content", "output_text", "output_text", "content_part")
-REASONING = Form("reasoning", "content", "reasoning_text", "reasoning_text", "content_part")
-SUMMARY = Form("reasoning", "summary", "summary_text", "reasoning_summary_text", "reasoning_summary_part")
+MESSAGE = ItemForm("message", "content", "output_text", "output_text", "content_part")
+REASONING = ItemForm("reasoning", "content", "reasoning_text", "reasoning_text", "content_part")
+SUMMARY = ItemForm("reasoning", "summary", "summary_text", "reasoning_summary_text", "reasoning_summary_part")
 """Where the request asks for a summary of the reasoning, clients look for it there: the reasoning itself is in it."""
 
 
-class Writer:
+class ResponseWriter:
     """One response, whole or event by event: a reasoning item if there is any reasoning, then the message."""
 
     ping = chat.PING
 
-    def __init__(self, asked: Asked, memory: Memory) -> None:
-        self._asked, self._memory, self._number = asked, memory, 0
+    def __init__(self, parsed: ParsedRequest, memory: ItemMemory) -> None:
+        self._parsed, self._memory, self._number = parsed, memory, 0
         self._done: list[Json] = []
         self._open: Json | None = None
         self._form = MESSAGE
@@ -161,9 +203,9 @@ class Writer:
     def whole(self, outcome: Outcome, reasoning: str, account: Json) -> Json:
         if reasoning:
             self.reasoning(reasoning)
-        calls = tools.calls_of(self._asked, outcome)
+        calls = tools.calls_of(self._parsed, outcome)
         if calls is None:
-            self.content(tools.text_of(self._asked, outcome))
+            self.content(tools.text_of(self._parsed, outcome))
         else:
             self.calls(calls)
         self._close()
@@ -176,15 +218,15 @@ class Writer:
         cut = outcome is not None and outcome.truncated
         status = "failed" if error else "in_progress" if outcome is None else "incomplete" if cut else "completed"
         return {
-            "id": self._asked.id,
+            "id": self._parsed.id,
             "object": "response",
-            "created_at": self._asked.created,
+            "created_at": self._parsed.created,
             "status": status,
             "error": {"code": error.code or "server_error", "message": str(error)} if error else None,
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
-            "model": self._asked.model,
+            "model": self._parsed.model,
             "output": self._done,
-            **self._asked.repeated,
+            **self._parsed.repeated,
             "store": False,
             "usage": usage(outcome) if outcome else None,
             **({"cuecard": account} if account else {}),
@@ -196,9 +238,9 @@ class Writer:
         return [self._event(f"response.{what}", response=self._response()) for what in ("created", "in_progress")]
 
     def reasoning(self, text: str) -> list[bytes]:
-        if self._asked.reasoning_field is None:
+        if self._parsed.reasoning_field is None:
             return []
-        return self._say(SUMMARY if self._asked.repeated["reasoning"]["summary"] else REASONING, text)
+        return self._say(SUMMARY if self._parsed.repeated["reasoning"]["summary"] else REASONING, text)
 
     def content(self, text: str) -> list[bytes]:
         return self._say(MESSAGE, text)
@@ -228,13 +270,13 @@ class Writer:
         return [*last, self._event(f"response.{what}", response=self._response(outcome, account))]
 
     def fail(self, error: CuecardError) -> list[bytes]:
-        """The failed response, and the error, which clients raise that pass over the response."""
-        told = chat.problem(error)["error"]
+        """The failed response, and the error by itself, for clients that read only one of them."""
+        problem = chat.problem(error)["error"]
         failed = self._event("response.failed", response=self._response(error=error))
-        flat = {key: told[key] for key in ("code", "message", "param")}
-        return [failed, self._event("error", **flat, error=told)]
+        flat = {key: problem[key] for key in ("code", "message", "param")}
+        return [failed, self._event("error", **flat, error=problem)]
 
-    def _say(self, form: Form, text: str) -> list[bytes]:
+    def _say(self, form: ItemForm, text: str) -> list[bytes]:
         events = []
         if self._open is None or self._form is not form:
             events += [*self._close(), *self._begin(form)]
@@ -242,7 +284,7 @@ class Writer:
         self._open[form.place][0]["text"] += text
         return [*events, self._event(f"response.{form.text}.delta", **self._where(), delta=text)]
 
-    def _begin(self, form: Form) -> list[bytes]:
+    def _begin(self, form: ItemForm) -> list[bytes]:
         identity = f"{form.item[:3]}_{uuid.uuid4().hex}"
         begun: Json = {"type": form.item, "id": identity, "status": "in_progress", "content": []}
         more: Json = {"role": "assistant"} if form is MESSAGE else {"summary": []}
@@ -270,7 +312,7 @@ class Writer:
         return events
 
     def _keep(self) -> None:
-        if self._asked.is_kept:
+        if self._parsed.is_kept:
             for item in self._done:
                 self._memory.keep(item)
 

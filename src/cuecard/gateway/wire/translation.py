@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from cuecard.domain.errors import BadInput
 from cuecard.gateway.wire import chat
-from cuecard.gateway.wire.chat import Asked, Fetch
+from cuecard.gateway.wire.chat import Fetch, ParsedRequest
 from cuecard.gateway.wire.usage import Json
 
 
@@ -21,9 +22,17 @@ def split(body: object, own: Collection[str], example: str) -> tuple[Json, Json]
     return {key: given[key] for key in own if key in given}, {key: given[key] for key in given if key not in own}
 
 
-def asked(translated: Json, fetch: Fetch, prefix: str) -> Asked:
-    """The request that chat completions make of these parameters; its id begins with `prefix`. Raises BadInput."""
-    parsed = chat.parse({key: value for key, value in translated.items() if value is not None}, fetch)
+def parse(translated: Json, fetch: Fetch, prefix: str, names: Mapping[str, str] | None = None) -> ParsedRequest:
+    """The request that chat completions make of these parameters; its id begins with `prefix`.
+
+    Raises BadInput. `names`: the wire's own names of parameters, by their names in chat completions.
+    """
+    try:
+        parsed = chat.parse({key: value for key, value in translated.items() if value is not None}, fetch)
+    except BadInput as error:
+        if error.param is not None and names is not None:
+            error.param = names.get(re.split(r"[.\[]", error.param)[0], error.param)
+        raise
     return replace(parsed, id=f"{prefix}_{uuid.uuid4().hex}")
 
 

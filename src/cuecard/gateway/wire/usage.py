@@ -1,4 +1,4 @@
-"""What a client is told of how its answer came about: tokens, price, limits, times."""
+"""Usage, price and headers of an answer: what the client gets beside the text."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from cuecard.models.base import Limits
 Json = dict[str, Any]
 MILLION = 1e6
 CHARS_PER_TOKEN, TOKENS_PER_IMAGE = 4, 256
-"""Of prompts whose tokens no server has counted."""
+"""For estimates of prompts whose tokens no server has counted."""
 
 
-class End(StrEnum):
+class RequestEnd(StrEnum):
     """How a request ended."""
 
     ANSWERED = "answered"
     DECIDED = "decided"
-    """Only its route was asked for."""
+    """Only its route was requested."""
     LEFT = "client_gone"
-    """Its client left, or the gateway was stopped."""
+    """Its client disconnected, or the gateway stopped."""
     FAILED = "failed"
     REFUSED = "refused"
 
 
 @dataclass(frozen=True)
 class Unanswered:
-    """A request that ended without an outcome, and every call that was made for it."""
+    """A request that ended without an outcome, and all of its calls."""
 
-    end: End
+    end: RequestEnd
     strategy: str
     calls: tuple[Call, ...]
     total_s: float
@@ -45,7 +45,7 @@ class Unanswered:
 
 
 def usage(outcome: Outcome | Unanswered) -> Json:
-    """Tokens over all calls, cancelled ones included; what nobody observed is 0 here and null in the breakdown."""
+    """Tokens over all calls, cancelled ones included; what is not observed is 0 here and null in the breakdown."""
     total = Usage()
     for call in outcome.calls:
         total = total + call.usage
@@ -60,7 +60,7 @@ def usage(outcome: Outcome | Unanswered) -> Json:
 
 
 def cost(used: Usage, prices: Prices) -> float:
-    """The price of these tokens; those that nobody counted cost nothing."""
+    """The price of these tokens; tokens that are not counted cost nothing."""
     cached = used.cached_tokens or 0
     fresh = max(0, (used.prompt_tokens or 0) - cached)
     a_cached = prices.prompt if prices.cached is None else prices.cached
@@ -77,9 +77,9 @@ def costs(calls: Sequence[Call], prices: Mapping[str, Prices]) -> dict[str, floa
 
 
 def charge(calls: Sequence[Call], prompt_tokens: int) -> int:
-    """Tokens that calls have used: the request's usage, and prompts that nobody counted.
+    """Tokens that are charged for calls: those that servers counted, and an estimate for prompts they did not.
 
-    A server may tell the tokens of a prompt at the end only: calls that were cut before count `prompt_tokens` for it.
+    Some servers report a prompt's tokens only at the end: for a call that is cancelled before, `prompt_tokens` count.
     """
     total = 0
     for call in calls:
@@ -90,7 +90,7 @@ def charge(calls: Sequence[Call], prompt_tokens: int) -> int:
 
 
 def estimated_tokens(question: Question) -> int:
-    """Tokens of a question, from its length."""
+    """Tokens of a question, estimated from its length."""
     turns = [*question.history, Message("user", question.text, question.images)]
     texts = [question.system or "", *question.options, *(turn.text for turn in turns)]
     return sum(map(len, texts)) // CHARS_PER_TOKEN + TOKENS_PER_IMAGE * sum(len(turn.images) for turn in turns)
@@ -98,24 +98,24 @@ def estimated_tokens(question: Question) -> int:
 
 def account(outcome: Outcome, limits: Limits, prices: Mapping[str, Prices]) -> Json:
     """The `cuecard` object: how the answer came about and what it cost, by model and by call; no texts."""
-    told = outcome_as_object(outcome)
-    del told["answer"]
-    for call in told["calls"]:
+    account = outcome_as_object(outcome)
+    del account["answer"]
+    for call in account["calls"]:
         del call["reasoning"], call["answer"]
-    told["latency"]["overhead_s"] = outcome.overhead_s
-    told["limits"] = {"answer_tokens": limits.of_answer(outcome.kind), "reasoning_tokens": limits.reasoning_tokens}
+    account["latency"]["overhead_s"] = outcome.overhead_s
+    account["limits"] = {"answer_tokens": limits.of_answer(outcome.kind), "reasoning_tokens": limits.reasoning_tokens}
     by_role = costs(outcome.calls, prices)
-    told["cost"] = {"total": sum(by_role.values()), **by_role} if prices else None
-    return told
+    account["cost"] = {"total": sum(by_role.values()), **by_role} if prices else None
+    return account
 
 
 def request_id(request: str) -> dict[str, str]:
-    """The headers in which OpenAI's and Anthropic's clients look for it."""
+    """The request's id in the headers that OpenAI's and Anthropic's clients read."""
     return {"x-request-id": request, "request-id": request}
 
 
 def headers(request: str, outcome: Outcome) -> dict[str, str]:
-    """The most important part of the account, for those who log headers only."""
+    """The most important part of the `cuecard` object as response headers."""
     return {
         **request_id(request),
         "x-cuecard-route": outcome.route,

@@ -1,4 +1,4 @@
-"""What may be in a request that is passed to a server word for word: nothing that has the server fetch an address.
+"""Checks requests that are passed to a server unchanged: nothing in them may have the server fetch an address.
 
 Servers read many dialects: parts of messages with an address under `image_url`, `image`, `video`, `url`, in parts of
 whatever type. So parts and messages are held to what is known; whatever else a request has may hold no address.
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from cuecard.domain.errors import BadInput
+from cuecard.gateway.wire.parameters.values import reading
 from cuecard.gateway.wire.usage import Json
 
 DATA = "data:"
@@ -47,27 +48,30 @@ def permit(body: Json) -> None:
     """Raises BadInput for a request that is not to be passed on."""
     for key, value in body.items():
         if key in CONNECTING and value is not None:
-            raise BadInput(f"{key} is not passed on: it has the server connect to others", "leave it out")
+            raise BadInput(f"{key} is not passed on: it has the server connect to others", "leave it out", param=key)
         if (key not in WORDS and _leads_away(value)) or _refers_away(value):
-            raise BadInput(f"no address is passed on, and {key[:100]!r} has one", HINT)
+            raise BadInput(f"no address is passed on, and {key[:100]!r} has one", HINT, param=key[:100])
     tools = body.get("tools") or []
     for tool in tools if isinstance(tools, list) else [tools]:
         if not isinstance(tool, dict) or tool.get("type") not in ("function", "custom"):
-            raise BadInput("only tools of type 'function' are passed on", "have the client call the others")
+            hint = "have the client call the others"
+            raise BadInput("only tools of type 'function' are passed on", hint, param="tools")
     messages = body.get("messages")
     if not isinstance(messages, list):
-        raise BadInput("messages is not a list")
-    for index, message in enumerate(messages, start=1):
-        _permit_message(message, f"message {index}")
+        raise BadInput("messages is not a list", param="messages")
+    for index, message in enumerate(messages):
+        with reading(f"messages[{index}]"):
+            _permit_message(message, f"message {index + 1}")
 
 
 def permit_fields(fields: Json) -> None:
     """Raises BadInput for unknown parameters that are not to be handed on."""
     for key, value in fields.items():
         if key in CONNECTING or CONFIGURING.search(key):
-            raise BadInput(f"{key[:100]!r} is not handed on: it may choose a server or its credentials", "leave it out")
+            message = f"{key[:100]!r} is not handed on: it may choose a server or its credentials"
+            raise BadInput(message, "leave it out", param=key[:100])
         if _leads_away(value) or _refers_away(value):
-            raise BadInput(f"no address is handed on, and {key[:100]!r} has one", HINT)
+            raise BadInput(f"no address is handed on, and {key[:100]!r} has one", HINT, param=key[:100])
 
 
 def _permit_message(message: Any, where: str) -> None:
@@ -157,7 +161,7 @@ def _refers_away(value: object) -> bool:
 
 
 def everything(value: object) -> Iterator[object]:
-    """It, and whatever is in it."""
+    """The value, and every value within it."""
     waiting = [value]
     while waiting:
         yield (each := waiting.pop())

@@ -1,4 +1,4 @@
-"""What happens with each parameter of a request: one table, and how those that are handed on are read."""
+"""The table of parameters, and the readers of those that are handed on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from cuecard.domain.errors import BadInput, BeyondAPair
 from cuecard.gateway.wire.parameters.addresses import permit_fields
-from cuecard.gateway.wire.parameters.values import count, flag, is_same, number, object_of, suggest
+from cuecard.gateway.wire.parameters.values import count, flag, is_same, number, object_of, reading, suggest
 from cuecard.gateway.wire.usage import Json
 from cuecard.models.extras import PENALTIES, SAMPLING, TEMPLATE, Extras
 
@@ -51,7 +51,6 @@ def _neutral(use: Use, **values: Any) -> dict[str, Parameter]:
     }
 
 
-TO_ONE_MODEL = "set pass_to under [pair] in cuecard.toml: one model alone then answers it"
 _MEDIA = "text and images are what a pair reads and writes"
 _GRAMMAR = "use response_format with a JSON schema, or options in the cuecard object"
 _SEVERAL = "send the request several times; cuecard/vote takes several samples itself and gives one answer"
@@ -161,46 +160,52 @@ class Unknown(StrEnum):
 
 @dataclass(frozen=True)
 class Parameters:
-    """What a request's parameters ask for beside what strategies read."""
+    """The parameters of a request that are not a strategy's settings."""
 
     extras: Extras = field(default_factory=Extras)
     stop: tuple[str, ...] = ()
     logprobs: bool = False
     ignored: tuple[str, ...] = ()
-    """Names of those that would have changed something elsewhere."""
+    """Names of parameters that change nothing here."""
     server: Mapping[str, Any] = field(default_factory=dict)
     """Options of some servers."""
     unknown: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read(body: Json) -> Parameters:
-    """The parameters of a request. Raises BadInput, and BeyondAPair for what only one model could do."""
+    """The parameters of a request. Raises BadInput, and BeyondAPair for what only a single model can do."""
     given = {name: value for name, value in body.items() if value is not None}
     unknown = {name: value for name, value in given.items() if name not in PARAMETERS}
     if len(unknown) > MOST_UNKNOWN:
         raise BadInput(f"there are more than {MOST_UNKNOWN} unknown parameters", "leave them out")
     if long := next((name for name in unknown if len(name) > MOST_NAME), None):
-        raise BadInput(f"unknown parameter {long[:100]!r}", suggest(long, _KNOWN))
+        raise BadInput(f"unknown parameter {long[:100]!r}", suggest(long, _KNOWN), param=long[:100])
     wanted = {name: value for name, value in given.items() if name in PARAMETERS and not _asks_for_nothing(name, value)}
     for name in wanted:
         if PARAMETERS[name].use is Use.REFUSED:
-            raise BeyondAPair(f"{name} is not supported by a pair of models", PARAMETERS[name].hint or "leave it out")
+            hint = PARAMETERS[name].hint or "leave it out"
+            raise BeyondAPair(f"{name} is not supported by a pair of models", hint, param=name)
     by_use = {use: [name for name in wanted if PARAMETERS[name].use is use] for use in Use}
-    template, ignored = _template(given)
-    stop, logprobs = _stops(given.get("stop")), flag(given, "logprobs")
+    with reading(TEMPLATE):
+        template, ignored = _template(given)
+    with reading("stop"):
+        stop = _stops(given.get("stop"))
+    with reading("logit_bias"):
+        logit_bias = _logit_bias(given)
+    logprobs = flag(given, "logprobs")
     top = count(given, "top_logprobs", 0, MOST_TOP)
     if top and not logprobs:
         ignored.append("top_logprobs")
     if given.get("tool_choice") in ("required", "any") and not (given.get("tools") or given.get("functions")):
         ignored.append("tool_choice")
-    if flag(object_of(given, "stream_options"), "continuous_usage_stats"):
+    if flag(object_of(given, "stream_options"), "continuous_usage_stats", of="stream_options"):
         ignored.append("stream_options.continuous_usage_stats")
     return Parameters(
         extras=Extras(
             sampling=_numbers(given, SAMPLING),
             penalties=_numbers(given, PENALTIES),
             stop=stop,
-            logit_bias=_logit_bias(given),
+            logit_bias=logit_bias,
             template=template,
             top_logprobs=(top or 0) if logprobs else None,
         ),
@@ -213,13 +218,13 @@ def read(body: Json) -> Parameters:
 
 
 def settled(given: Parameters, unknown: Unknown, honoured: Collection[str]) -> tuple[Extras, tuple[str, ...]]:
-    """What calls are given of a request's parameters, and the names of those that change nothing.
+    """The extras of a request's calls, and the names of parameters that change nothing.
 
     `honoured`: names of `extras.NAMES` that some model takes into account. Raises BadInput.
     """
     if unknown is Unknown.REFUSE and given.unknown:
         name = next(iter(given.unknown))
-        raise BadInput(f"unknown parameter {name[:100]!r}", suggest(name, _KNOWN))
+        raise BadInput(f"unknown parameter {name[:100]!r}", suggest(name, _KNOWN), param=name[:100])
     extras, others = given.extras, {**given.server, **given.unknown}
     passed = {name: others[name] for name in others if _FIELD.fullmatch(name)} if unknown is Unknown.PASS else {}
     if passed:
@@ -268,7 +273,7 @@ def _numbers(given: Json, names: Collection[str]) -> tuple[tuple[str, float], ..
         if value is None or _asks_for_nothing(name, value):
             continue
         if not least <= value <= most:
-            raise BadInput(f"{name} {value:g} is not between {least:g} and {most:g}")
+            raise BadInput(f"{name} {value:g} is not between {least:g} and {most:g}", param=name)
         found.append((name, value))
     return tuple(found)
 
@@ -280,7 +285,7 @@ def _logit_bias(given: Json) -> tuple[tuple[str, float], ...]:
     for token in biases:
         if not re.fullmatch(r"[0-9]{1,9}", token, re.ASCII):
             raise BadInput(f"logit_bias has {token[:40]!r}, which is no token id", 'write it like {"1734": -100}')
-        bias = number(biases, token)
+        bias = number(biases, token, of="logit_bias")
         if bias is None or not -MOST_BIAS <= bias <= MOST_BIAS:
             raise BadInput(f"logit_bias of token {token} is not between -{MOST_BIAS} and {MOST_BIAS}")
     return tuple(biases.items())

@@ -22,7 +22,7 @@ SAME = "the same call"
 """What a call is named behind its first result: a short request would become a very long one."""
 
 
-class Calls:
+class CallHistory:
     """The calls of a conversation so far."""
 
     def __init__(self) -> None:
@@ -118,7 +118,7 @@ def _text(content: object, where: str) -> str:
 def joined(turns: Sequence[Message]) -> list[Message]:
     """The turns with results of tools as the user's, joined with what the user says next.
 
-    Where nobody has said anything since, the user's request stands below them, so that it is what is answered.
+    Where no user's message follows, the user's request is repeated below them, so that the answer is to it.
     """
     plain: list[Message] = []
     results: list[str] = []

@@ -1,4 +1,4 @@
-"""Tools of a request: what may be called, and the calls, or the text, of an answer.
+"""Tools of a request: which may be called, and the calls, or the text, of an answer.
 
 Every server can answer such a request: the tools are described in the system's text, and a reply is JSON of one form
 (`tool_schema`), which becomes calls or a text again here.
@@ -22,7 +22,7 @@ from cuecard.gateway.wire.tools.tool_schema import union
 from cuecard.gateway.wire.usage import Json
 
 if TYPE_CHECKING:  # which imports this module
-    from cuecard.gateway.wire.chat import Asked
+    from cuecard.gateway.wire.chat import ParsedRequest
 
 MOST_TOOLS = 128
 NAME = re.compile(r"[a-zA-Z0-9_.-]{1,128}")
@@ -114,12 +114,14 @@ def parse(body: Json, answer: Mapping[str, Any] | None = None) -> Tools | None:
         raise BadInput("two tools have the same name", "give each a name of its own")
     mode, wanted = _chosen("auto" if choice is None else choice, legacy=legacy)
     if wanted is not None and not wanted:
-        raise BadInput("tool_choice allows no tool", "name some, or send none as tool_choice")
+        hint = "name some, or send none as tool_choice"
+        raise BadInput("tool_choice allows no tool", hint, param="tool_choice")
     if unknown := [name for name in wanted or () if not isinstance(name, str) or name not in named]:
-        raise BadInput(f"tool_choice names {str(unknown[0])[:100]!r}, which is no tool of the request")
+        message = f"tool_choice names {str(unknown[0])[:100]!r}, which is no tool of the request"
+        raise BadInput(message, param="tool_choice")
     parallel = body.get("parallel_tool_calls")
     if not isinstance(parallel, bool | None):
-        raise BadInput("parallel_tool_calls is neither true nor false")
+        raise BadInput("parallel_tool_calls is neither true nor false", param="parallel_tool_calls")
     if mode == "none" or not offered:
         return None
     return Tools(
@@ -181,14 +183,14 @@ def _chosen(choice: object, *, legacy: bool) -> tuple[str, list[object] | None]:
             return mode, [_named(tool) for tool in tools]
         case {"type": str(kind)} if kind not in ("function", "allowed_tools"):
             raise BeyondAPair(f"a pair of models cannot call a tool of type {kind[:100]!r}", ONLY_FUNCTIONS)
-    raise BadInput(f"unknown tool_choice {_json(choice)[:100]}", CHOICES)
+    raise BadInput(f"unknown tool_choice {_json(choice)[:100]}", CHOICES, param="tool_choice")
 
 
 def _named(tool: object) -> object:
     match tool:
         case {"type": "function", "function": {"name": name}} | {"type": "function", "name": name}:
             return name
-    raise BadInput("tool_choice allows what is no function", CHOICES)
+    raise BadInput("tool_choice allows what is no function", CHOICES, param="tool_choice")
 
 
 def _described(tool: Tool) -> str:
@@ -199,31 +201,31 @@ def _described(tool: Tool) -> str:
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
-def calls_of(asked: Asked, outcome: Outcome) -> tuple[ToolCall, ...] | None:
+def calls_of(parsed: ParsedRequest, outcome: Outcome) -> tuple[ToolCall, ...] | None:
     """The calls that an answer makes, the same ones each time; None where it is a text, cut ones included.
 
     Raises BrokenStream for a reply that had to call a tool, was not cut, and does not.
     """
-    if asked.tools is None:
+    if parsed.tools is None:
         return None
-    reply = _reply(asked, outcome)
+    reply = _reply(parsed, outcome)
     if form.CALLS in reply:
-        called = reply[form.CALLS] if asked.tools.parallel else reply[form.CALLS][:1]
-        return tuple(_call(asked.id, at, call) for at, call in enumerate(called))
-    if asked.tools.calling is Calling.REQUIRED and not outcome.truncated:
+        called = reply[form.CALLS] if parsed.tools.parallel else reply[form.CALLS][:1]
+        return tuple(_call(parsed.id, at, call) for at, call in enumerate(called))
+    if parsed.tools.calling is Calling.REQUIRED and not outcome.truncated:
         raise BrokenStream("the models were to call a tool, and have not", "try again, or offer fewer tools")
     return None
 
 
-def text_of(asked: Asked, outcome: Outcome) -> str:
+def text_of(parsed: ParsedRequest, outcome: Outcome) -> str:
     """The text of an answer that calls no tool; of one that was cut, as far as it goes."""
-    if asked.tools is None:
+    if parsed.tools is None:
         return outcome.answer
-    reply = _reply(asked, outcome)
+    reply = _reply(parsed, outcome)
     if form.ANSWER not in reply:
-        return form.cut_answer(outcome.answer) if asked.tools.calling is Calling.AUTO else ""
+        return form.cut_answer(outcome.answer) if parsed.tools.calling is Calling.AUTO else ""
     answer = reply[form.ANSWER]
-    return answer if isinstance(answer, str) and asked.tools.answer is None else _json(answer)
+    return answer if isinstance(answer, str) and parsed.tools.answer is None else _json(answer)
 
 
 def cut(outcome: Outcome, shown: str, stop: str | None) -> Outcome:
@@ -238,9 +240,9 @@ def pieces(text: str) -> list[str]:
     return [text[at : at + PIECE] for at in range(0, len(text), PIECE)]
 
 
-def _reply(asked: Asked, outcome: Outcome) -> Json:
+def _reply(parsed: ParsedRequest, outcome: Outcome) -> Json:
     """The JSON of a reply; empty where it is none."""
-    found = extract(outcome.answer, asked.question)
+    found = extract(outcome.answer, parsed.question)
     read: Json = json.loads(found.text) if found.parsed else {}
     return read
 

@@ -1,23 +1,51 @@
-"""Connections whose clients are too slow, say too much before their request begins, or go on after it was refused."""
+"""Connections of clients that leave, are too slow, send too long a head, or send on after a refusal."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from collections.abc import Awaitable
+from typing import Any, TypeVar, cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+T = TypeVar("T")
 HEAD_S, BODY_S, SEND_S = 15.0, 60.0, 60.0
-"""How long a client may take for its headers, for its body, and to take what it is sent."""
+"""How long a client may take to send its headers, to send its body, and to read what it is sent."""
 LINGER_S = 2.0
-"""How long a client whose body was not read may take to read why."""
+"""How long a client whose body was not read may take to read the error."""
 MOST_HEAD_BYTES = 64 * 1024
 """Of the address and the headers of one request."""
 
 
-class ClosesUnread:
-    """Ends the connection with an answer that is given before the request's body was read: nobody reads the rest."""
+class ClientGone(Exception):
+    """The client left before its answer was whole."""
+
+
+async def unless_gone(receive: Receive, work: Awaitable[T]) -> T:
+    """The result of some work, which is cancelled, and over, when the client leaves first. Raises ClientGone."""
+    try:
+        async with asyncio.timeout(None) as presence:
+            watching = asyncio.create_task(_watch(receive, presence))
+            try:
+                return await work
+            finally:
+                watching.cancel()
+    except TimeoutError as error:
+        if presence.expired():
+            raise ClientGone from error
+        raise
+
+
+async def _watch(receive: Receive, presence: asyncio.Timeout) -> None:
+    """Ends `presence` when the client leaves."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    presence.reschedule(asyncio.get_running_loop().time())
+
+
+class CloseUnread:
+    """Ends the connection with an answer that is given before the request's body was read: the rest is never read."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -46,7 +74,7 @@ class ClosesUnread:
 class Lingering:
     """A transport that, closed while its client still sends, lets it read the answer (RFC 9112, 9.6).
 
-    Closed at once, the client's system would be told that what it sent went nowhere, and might drop the answer. A
+    Closed at once, the connection would be reset, and the client's system might drop the answer. A
     client that does not take what it was sent is cut off after a while.
     """
 
@@ -79,8 +107,8 @@ class Lingering:
             end.cancel()
 
 
-class Guarded(HttpToolsProtocol):
-    """uvicorn's protocol with limits on the head of a request, and on how long a client takes nothing."""
+class LimitedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with limits on the head of a request, and on how long a client reads nothing."""
 
     head_s, most_head_bytes = HEAD_S, MOST_HEAD_BYTES
 
@@ -92,7 +120,7 @@ class Guarded(HttpToolsProtocol):
         self._taking_timer: asyncio.TimerHandle | None = None
 
     def pause_writing(self) -> None:
-        """The client does not take what it is sent: it is cut off, unless it takes something in time."""
+        """The client reads nothing: disconnect it unless it reads within SEND_S."""
         super().pause_writing()
         self._taking_timer = self.loop.call_later(SEND_S, self.transport.abort)
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.domain.outcome import Outcome
+from cuecard.gateway.wire import message_blocks as blocks
 from cuecard.gateway.wire import translation
 from cuecard.gateway.wire import usage as token_usage
-from cuecard.gateway.wire.anthropic import blocks
-from cuecard.gateway.wire.chat import Asked, Fetch
+from cuecard.gateway.wire.chat import Fetch, ParsedRequest
 from cuecard.gateway.wire.parameters.values import object_of
 from cuecard.gateway.wire.tools import tools
 from cuecard.gateway.wire.tools.tools import ToolCall
@@ -55,15 +55,15 @@ class NoThreads(BadInput):
     code, hint = "thread_unsupported_request", "send the whole conversation without thread"
 
 
-def parse(body: object, fetch: Fetch) -> Asked:
-    """What a request asks for, in the terms of chat completions. Raises BadInput."""
+def parse(body: object, fetch: Fetch) -> ParsedRequest:
+    """A request in the terms of chat completions. Raises BadInput."""
     if isinstance(body, dict) and body.get("max_tokens") is None:
         raise BadInput("max_tokens is missing", "write how many tokens the answer may have, as in " + EXAMPLE)
     return parse_countable(body, fetch)
 
 
-def parse_countable(body: object, fetch: Fetch) -> Asked:
-    """As `parse`, of a request whose tokens are to be counted: it needs no `max_tokens`. Raises BadInput."""
+def parse_countable(body: object, fetch: Fetch) -> ParsedRequest:
+    """As `parse`, for counting tokens: the request needs no `max_tokens`. Raises BadInput."""
     given, translated = translation.split(body, OWN, EXAMPLE)
     for key, hint in ELSEWHERE.items():
         if given.get(key):
@@ -78,9 +78,9 @@ def parse_countable(body: object, fetch: Fetch) -> Asked:
     translated["reasoning_effort"] = EFFORTS.get(str(effort), effort)
     translated["response_format"] = _format(object_of(config, "format"))
     translated |= blocks.tools(given)
-    asked = translation.asked(translated, fetch, "msg")
-    extras = replace(asked.parameters.extras, stop_is_named=bool(asked.parameters.stop))
-    return replace(asked, parameters=replace(asked.parameters, extras=extras))
+    parsed = translation.parse(translated, fetch, "msg")
+    extras = replace(parsed.parameters.extras, stop_is_named=bool(parsed.parameters.stop))
+    return replace(parsed, parameters=replace(parsed.parameters, extras=extras))
 
 
 def _reasoning(thinking: Json) -> Json:
@@ -148,23 +148,23 @@ def problem(error: CuecardError, status: int | None = None, request: str | None 
     return {"type": "error", "error": body, "request_id": request or f"req_{uuid.uuid4().hex}"}
 
 
-class Writer:
+class MessageWriter:
     """A message, whole or event by event: a thinking block if reasoning is to be shown, then the answer."""
 
     ping = PING
 
-    def __init__(self, asked: Asked) -> None:
-        self._asked = asked
+    def __init__(self, parsed: ParsedRequest) -> None:
+        self._parsed = parsed
         self._begun = 0
         self._open: str | None = None
         """The type of the block that is being written."""
 
     def whole(self, outcome: Outcome, reasoning: str, account_: Json) -> Json:
         content: list[Json] = []
-        if reasoning and self._asked.reasoning_field:
+        if reasoning and self._parsed.reasoning_field:
             content.append({"type": "thinking", "thinking": reasoning, "signature": SIGNATURE})
-        calls = tools.calls_of(self._asked, outcome)
-        if calls is None and (text := tools.text_of(self._asked, outcome)):
+        calls = tools.calls_of(self._parsed, outcome)
+        if calls is None and (text := tools.text_of(self._parsed, outcome)):
             content.append({"type": "text", "text": text})
         content += [_block(call, json.loads(call.arguments)) for call in calls or ()]
         return self._message(content, stop(outcome, calls=calls), usage(outcome)) | {"cuecard": account_}
@@ -172,7 +172,7 @@ class Writer:
     def begin(self) -> list[bytes]:
         """The message without its blocks; until its calls have been counted, its usage is an estimate."""
         estimate = {
-            "input_tokens": self._asked.prompt_tokens,
+            "input_tokens": self._parsed.prompt_tokens,
             "cache_creation_input_tokens": 0,
             "cache_read_input_tokens": 0,
             "output_tokens": 0,
@@ -181,7 +181,7 @@ class Writer:
         return [translation.event("message_start", {"message": message})]
 
     def reasoning(self, text: str) -> list[bytes]:
-        if not self._asked.reasoning_field:
+        if not self._parsed.reasoning_field:
             return []
         opening = self._begin({"type": "thinking", "thinking": "", "signature": ""})
         return [*opening, self._delta({"type": "thinking_delta", "thinking": text})]
@@ -199,15 +199,15 @@ class Writer:
         return events
 
     def end(self, outcome: Outcome, account_: Json) -> list[bytes]:
-        stopped = stop(outcome, calls=tools.calls_of(self._asked, outcome))
+        stopped = stop(outcome, calls=tools.calls_of(self._parsed, outcome))
         ending = {"delta": stopped, "usage": usage(outcome), "cuecard": account_}
         return [*self._close(), translation.event("message_delta", ending), translation.event("message_stop", {})]
 
     def fail(self, error: CuecardError) -> list[bytes]:
-        return [translation.event("error", problem(error, request=self._asked.id))]
+        return [translation.event("error", problem(error, request=self._parsed.id))]
 
     def _message(self, content: list[Json], stopped: Json, used: Json) -> Json:
-        base = {"id": self._asked.id, "type": "message", "role": "assistant", "model": self._asked.model}
+        base = {"id": self._parsed.id, "type": "message", "role": "assistant", "model": self._parsed.model}
         return base | {"content": content, **stopped, "usage": used}
 
     def _begin(self, block: Json) -> list[bytes]:

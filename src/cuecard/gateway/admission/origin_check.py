@@ -1,8 +1,8 @@
-"""Which requests are let in, by the name that they use for the gateway and by the page that sends them.
+"""Refuses requests under a foreign host name, and requests of other sites' pages.
 
 A browser sends requests for any page: one of another site may post to this machine, and a name whose address changes to
-this machine's (DNS rebinding) makes the page one of the gateway's own. `Host`, `Origin` and `Sec-Fetch-Site` tell; no
-page can write them.
+this machine's (DNS rebinding) makes the page one of the gateway's own. `Host`, `Origin` and `Sec-Fetch-Site` show it;
+no page can set them.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cuecard.domain.errors import CuecardError, Forbidden
-from cuecard.gateway.config.settings import is_loopback
-from cuecard.gateway.wire import errors
 
 ANY = "*"
 EVERY_ADDRESS = ("0.0.0.0", "::")
@@ -33,7 +31,7 @@ EXPOSED = (
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^:\[\]]+)(:\d*)?")
 
 
-class Door:
+class OriginCheck:
     """Refuses requests under a foreign name, and requests of other sites' pages that cost or change anything."""
 
     def __init__(
@@ -42,19 +40,19 @@ class Door:
         *,
         hosts: Collection[str] | None,
         origins: Collection[str],
-        refused: Callable[[CuecardError], None],
+        refuse: Callable[[str, CuecardError], ASGIApp],
     ) -> None:
-        """`hosts`: names besides this machine's own, 0.0.0.0 standing for every address; None: any."""
-        self._app, self._origins, self._refused = app, origins, refused
+        """`hosts`: names besides this machine's own, 0.0.0.0 standing for every address; None: any.
+
+        `refuse`: the response to a request that is refused, from its path.
+        """
+        self._app, self._origins, self._refuse = app, origins, refuse
         self._hosts = None if hosts is None or ANY in hosts else {host.lower() for host in hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         error = self._objection(Headers(scope=scope), scope["method"]) if scope["type"] == "http" else None
-        if error is None:
-            await self._app(scope, receive, send)
-            return
-        self._refused(error)
-        await errors.response(scope["path"], error)(scope, receive, send)
+        answer = self._app if error is None else self._refuse(scope["path"], error)
+        await answer(scope, receive, send)
 
     def _objection(self, headers: Headers, method: str) -> Forbidden | None:
         for host in headers.getlist("host"):
@@ -78,6 +76,14 @@ class Door:
         if name in self._hosts or is_loopback(name):
             return True
         return is_address(name) and not self._hosts.isdisjoint(EVERY_ADDRESS)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine only."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def is_address(name: str) -> bool:
