@@ -56,7 +56,7 @@ def test_the_configuration_is_one(monkeypatch):
 
 
 def test_pods_are_given_longer_than_requests_are():
-    drain_s = settings.ServerSettings.model_validate({"host": "0.0.0.0", "drain_s": 60}).drain_s
+    drain_s = settings.GatewaySettings.model_validate({"host": "0.0.0.0", "drain_s": 60}).drain_s
     pod = yaml.safe_load((DEPLOY / "kubernetes.yaml").read_text().split("---")[0])["spec"]["template"]["spec"]
     service = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["cuecard"]
     assert pod["terminationGracePeriodSeconds"] > drain_s

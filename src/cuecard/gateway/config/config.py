@@ -17,10 +17,10 @@ from cuecard.gateway.admission.keys import Gate
 from cuecard.gateway.admission.origin_check import is_loopback
 from cuecard.gateway.config.settings import (
     AuditSettings,
+    GatewaySettings,
     ImageSettings,
     JournalSettings,
     KeyEntry,
-    ServerSettings,
     StrictTable,
     known_strategy,
 )
@@ -233,7 +233,7 @@ class Config(StrictTable):
     """The whole file."""
 
     version: Literal[1]
-    server: ServerSettings = ServerSettings()
+    server: GatewaySettings = GatewaySettings()
     images: ImageSettings = ImageSettings()
     audit: AuditSettings = AuditSettings()
     journal: JournalSettings = JournalSettings()

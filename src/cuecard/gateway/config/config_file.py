@@ -13,10 +13,10 @@ from cuecard.domain.errors import BadInput
 from cuecard.gateway.config.config import PAIR, ROLES, Config, PairSettings, PairTable, Prices, Upstream
 from cuecard.gateway.config.settings import (
     AuditSettings,
+    GatewaySettings,
     ImageSettings,
     JournalSettings,
     KeyEntry,
-    ServerSettings,
     StrictTable,
     nearest,
 )
@@ -95,7 +95,7 @@ def _told(error: Mapping[str, Any]) -> str:
 
 
 TABLES: Mapping[str, type[StrictTable]] = {
-    "server": ServerSettings,
+    "server": GatewaySettings,
     "images": ImageSettings,
     "audit": AuditSettings,
     "journal": JournalSettings,

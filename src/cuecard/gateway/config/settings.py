@@ -24,7 +24,7 @@ class StrictTable(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ServerSettings(StrictTable):
+class GatewaySettings(StrictTable):
     """Where the gateway listens, and how much it takes."""
 
     host: str = "127.0.0.1"
