@@ -248,10 +248,10 @@ def judged(asked: str, seen: str) -> tuple[str, str]:
 
 def chosen(options: Sequence[str], value: str) -> tuple[str, str]:
     """The sentences that end reasoning about a choice, and its answer: the options are gone through until one fits."""
-    told = [f"So it is {value}."]
-    told += [f"{letter(index)}. {option} is not it." for index, option in enumerate(options[: options.index(value)])]
+    lines = [f"So it is {value}."]
+    lines += [f"{letter(index)}. {option} is not it." for index, option in enumerate(options[: options.index(value)])]
     answer = letter(options.index(value))
-    return " ".join([*told, f"{answer}. {value} is it, so the answer is {answer}."]), answer
+    return " ".join([*lines, f"{answer}. {value} is it, so the answer is {answer}."]), answer
 
 
 def shows(cells: Sequence[Cell], cell: int) -> str:
@@ -312,7 +312,7 @@ def misread(rng: Random, task: BoardTask, cells: Sequence[Cell]) -> list[Cell]:
 
 # --- what the pair is examined on -------------------------------------------------------------------------------------
 
-# Chances in 100, chosen on the validation boards: four in ten are told at a glance, as many questions about pictures
+# Chances in 100, chosen on the validation boards: four in ten need no reasoning, as many questions about pictures
 # are; one jump is what the deeper model can do at once and the other cannot; the rest takes both of them many steps.
 MIX = {
     "look-up": 44,

@@ -47,7 +47,7 @@ def scenes(split: str) -> dict[Path, tuple[str, str]]:
     """What each image shows, (colour, shape), as the split's own answers tell; images that do not tell are left out."""
     found: dict[Path, dict[str, str]] = {}
     for item in items(split):
-        told = found.setdefault(item.image_path, {})
+        seen_words = found.setdefault(item.image_path, {})
         words = item.text.rstrip("?").split()
         negated = "not" in words or "no" in words
         if item.answer not in ("yes", "no"):
@@ -56,10 +56,14 @@ def scenes(split: str) -> dict[Path, tuple[str, str]]:
             continue
         for word in words:
             if word in SHAPES:
-                told["shape"] = word
+                seen_words["shape"] = word
             elif word in COLOURS:
-                told["colour"] = word
-    return {image: (told["colour"], told["shape"]) for image, told in found.items() if len(told) == 2}
+                seen_words["colour"] = word
+    return {
+        image: (seen_words["colour"], seen_words["shape"])
+        for image, seen_words in found.items()
+        if len(seen_words) == 2
+    }
 
 
 @cache

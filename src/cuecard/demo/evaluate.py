@@ -163,7 +163,7 @@ def acceptance(trials: Sequence[Trial], asked: Sequence[Question]) -> dict[str, 
     By rule: questions accepted without reasoning, those of them that are wrong, and the accuracy of the whole.
     """
     by_arm = {arm: {t.index: t for t in trials if t.arm == arm} for arm in ("small_short", "large_short", "transfer")}
-    told: dict[str, dict[str, float]] = {}
+    figures: dict[str, dict[str, float]] = {}
     for rule in RULES:
         accepted = wrong = right = 0
         for index, question in enumerate(asked):
@@ -178,8 +178,8 @@ def acceptance(trials: Sequence[Trial], asked: Sequence[Question]) -> dict[str, 
                 right += large.right
             else:
                 right += read.right
-        told[str(rule)] = {"accepted": accepted, "wrong": wrong, "accuracy": right / len(asked)}
-    return told
+        figures[str(rule)] = {"accepted": accepted, "wrong": wrong, "accuracy": right / len(asked)}
+    return figures
 
 
 def _speed_up(summed: Mapping[str, Any]) -> float:
@@ -228,10 +228,10 @@ def table(result: Mapping[str, Any]) -> Table:
 
 def remarks(result: Mapping[str, Any]) -> list[str]:
     """What the table has no room for, a line each."""
-    lines = [f"{arm}: {100 * told['accuracy']:.1f}%, {_span(told)}" for arm, told in result["arms"].items()]
-    for pair, told in result["paired"].items():
-        points = f"{100 * told['difference']:+.1f} points"
-        lines.append(f"{pair}: {points}, {_span(told)}, p = {told['p']:.2g} (McNemar, exact)")
+    lines = [f"{arm}: {100 * figures['accuracy']:.1f}%, {_span(figures)}" for arm, figures in result["arms"].items()]
+    for pair, figures in result["paired"].items():
+        points = f"{100 * figures['difference']:+.1f} points"
+        lines.append(f"{pair}: {points}, {_span(figures)}, p = {figures['p']:.2g} (McNemar, exact)")
     lines.append(f"routes of mutual: {', '.join(f'{route} {count}' for route, count in result['routes'].items())}")
     lines.append(
         f"accepted by agreement alone: {result['agree_accepted']}, {result['agree_accepted_wrong']} of them wrong"
@@ -247,8 +247,8 @@ def remarks(result: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _span(told: Mapping[str, float]) -> str:
-    return f"95% interval {100 * told['low']:.1f} to {100 * told['high']:.1f}"
+def _span(figures: Mapping[str, float]) -> str:
+    return f"95% interval {100 * figures['low']:.1f} to {100 * figures['high']:.1f}"
 
 
 def main() -> None:

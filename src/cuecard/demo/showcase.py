@@ -19,7 +19,7 @@ from cuecard.strategies.policy import Policy, Schedule
 
 REFERENCE = "reason:large"
 HEADLINE = "mutual, overlap"
-"""What `cuecard ask` does unless told otherwise."""
+"""What `cuecard ask` does by default."""
 GALLERY = 8
 
 # name -> strategy and schedule; None where the schedule changes nothing, as only one call runs at a time

@@ -3,7 +3,7 @@
 Phases of the small model: *vision* alone (which digit, colour and cell each visual token shows), *look-up* (tell the
 cells of a board in the words of the reasoning), and *both* (short answers, reasoning, and reading cards). Vision is
 kept as it is from then on. The large model begins as the small one, deeper by layers that are silent at first, and has
-a phase *both* of its own, in which those layers are shown how to jump, and *glance*, for what is told at once. Every
+a phase *both* of its own, in which those layers are shown how to jump, and *glance*, for what needs no reasoning. Every
 step draws its data from (seed, model, phase, step), so a run that was killed goes on from its last checkpoint as if
 nothing had happened.
 """
@@ -38,7 +38,7 @@ FILLER = 0.2
 CHECKPOINT_STEPS = 100
 ALBUM = 20_000
 
-# What is asked for an answer at once. What cannot be told yet is only noise to what can be learned, so first come
+# What is asked for an answer at once. What cannot be answered yet is only noise to what can be learned, so first come
 # questions without jumps, then few jumps; the small model is spared most of them for good.
 GLANCE = {"look-up": 10, "compare": 4, "count": 3, "sum": 3, "jump-1": 1, "jump-2": 1}
 HOPS = {"look-up": 2, "count": 1, "sum": 1, "jump-1": 4, "jump-2": 4}
@@ -314,7 +314,7 @@ class Trainee:
         batches = [self.batch(bundle, filler) for bundle in training_data.bundles(rows, BUNDLE)]
         tokens = sum(float(weight.sum()) for *_, weight in batches)
         stops = sum(len(row.stations) + len(row.scenes) for row in rows)
-        told = reached = 0.0
+        total = reached = 0.0
         for bundle, inputs, weight in batches:
             final, layers = self.forward(bundle, inputs)
             labels = self.label_loss(inputs, layers[0])
@@ -322,10 +322,10 @@ class Trainee:
             each = F.cross_entropy(self.model.lm_head(final[:, :-1][mask]), inputs[:, 1:][mask], reduction="none")
             loss = (each * weight[mask]).sum()
             on_the_way = self.station_loss(bundle, layers) + self.scene_loss(bundle, layers)
-            told, reached = told + loss.item() / tokens, reached + on_the_way.item() / max(1, stops)
+            total, reached = total + loss.item() / tokens, reached + on_the_way.item() / max(1, stops)
             on_the_way = on_the_way / max(1, stops) + labels / len(batches)
             (loss / tokens + STATION_WEIGHT * on_the_way).backward()
-        return {name: told} | ({"stations": reached} if stops else {})
+        return {name: total} | ({"stations": reached} if stops else {})
 
     def station_loss(self, rows: list[Row], layers: dict[int, torch.Tensor]) -> torch.Tensor:
         """Summed over the rows: the cell after each jump, and what the last of these cells shows."""
@@ -387,8 +387,8 @@ class Trainee:
         embedded = language.embed_tokens(ids).masked_scatter(visual[..., None], seen[0])
         positions = training_data.mrope_positions(rows[0].ids.index(self.image_token), ids.shape[1])
 
-        def keep(index: int, *told: Any) -> None:
-            layers[index] = told[-1]
+        def keep(index: int, *output: Any) -> None:
+            layers[index] = output[-1]
 
         hooks = [language.layers[i].register_forward_hook(partial(keep, i)) for i in {0, *self.recipe.stations}]
         final = language(
@@ -465,14 +465,14 @@ def train(name: str, out: Path, seed: int, progress: Progress) -> None:
         for step in range(first, phase.steps):
             losses = trainee.step(phase, step)
             smooth = {k: v if k not in smooth else 0.95 * smooth[k] + 0.05 * v for k, v in losses.items()}
-            told = " ".join(f"{k} {v:.3f}" for k, v in smooth.items())
-            progress.update(bar, advance=1, description=f"{name} {phase.name} {told}")
+            summary = " ".join(f"{k} {v:.3f}" for k, v in smooth.items())
+            progress.update(bar, advance=1, description=f"{name} {phase.name} {summary}")
             if (step + 1) % CHECKPOINT_STEPS == 0 or step + 1 == phase.steps:
                 torch.save(trainee.state(phase.name, step + 1), saved.with_suffix(".part"))
                 saved.with_suffix(".part").replace(saved)
                 if not progress.console.is_terminal:
                     print(
-                        f"{name} {phase.name} {step + 1}/{phase.steps} {time.monotonic() - begun:.0f} s: {told}",
+                        f"{name} {phase.name} {step + 1}/{phase.steps} {time.monotonic() - begun:.0f} s: {summary}",
                         flush=True,
                     )
         first = 0

@@ -102,14 +102,14 @@ class Album:
     def board_lessons(self, rng: Random, tasks: Sequence[str], plain: float = 0.5) -> list[Lesson]:
         """One board, and a question of each task about it, none twice; a share of the plainest kind is asked otherwise.
 
-        (What was told before could be copied instead of seen, so a colour is counted once.)
+        (What stands before could be copied instead of seen, so a colour is counted once.)
         """
         picture = rng.randrange(len(self.boards))
         board = self.boards[picture]
         lessons: list[Lesson] = []
         for task in tasks:
             made = boards.make_task(rng, board.cells, task, wander=rng.random() < 0.15)
-            if made.about == "digit" and rng.random() < plain:  # told as it is seen: the easiest kind
+            if made.about == "digit" and rng.random() < plain:  # stated as it is seen: the easiest kind
                 made = boards.make_task(rng, board.cells, task, wander=rng.random() < 0.15)
             if any(boards.wording(made) == lesson.question.text for lesson in lessons):
                 continue
@@ -156,9 +156,9 @@ class Row:
     learned: tuple[tuple[int, int], ...]
     picture: int
     stations: tuple[tuple[int, tuple[int, ...]], ...] = ()
-    """Where an answer is about to be said at once, and the cells that lead to it: start, after one jump, and so on."""
+    """Where an answer is given at once, and the cells that lead to it: start, after one jump, and so on."""
     scenes: tuple[tuple[int, Scene], ...] = ()
-    """Where an answer about an image of easy-VQA is about to be said at once, and what there is to it."""
+    """Where an answer about an image of easy-VQA is given at once, and what there is to it."""
 
 
 @dataclass(frozen=True)
@@ -190,10 +190,10 @@ class Writer:
         ids = lead + self.ids(reply + tk.END)
         return Row(ids, ((len(lead) - own, len(ids)),), picture)
 
-    def drill(self, prompt: Prompt, told: Sequence[tuple[str, str]], picture: int) -> Row:
+    def drill(self, prompt: Prompt, statements: Sequence[tuple[str, str]], picture: int) -> Row:
         """Several texts one after the other, of each of which only the second half is learned; it is no whole reply."""
         lead, text, spans = self.ids(render(self.tokenizer, prompt)), "", []
-        for given, follows in told:
+        for given, follows in statements:
             spans.append((len(text) + len(given), len(text) + len(given) + len(follows)))
             text += f"{given}{follows} "
         encoded = self.tokenizer(text.rstrip(), add_special_tokens=False, return_offsets_mapping=True)
@@ -243,8 +243,8 @@ def look_up_row(rng: Random, writer: Writer, album: Album, disorder: float) -> R
     cells, order = album.boards[lesson.picture].cells, list(range(boards.CELLS))
     if rng.random() < disorder:
         rng.shuffle(order)
-    told = "; ".join(f"cell {c + 1} shows a {cells[c][0]} {cells[c][1]}" for c in order)
-    return writer.row(layouts.reason(lesson.question, layouts.EMBEDDED), told, lesson.picture)
+    statements = "; ".join(f"cell {c + 1} shows a {cells[c][0]} {cells[c][1]}" for c in order)
+    return writer.row(layouts.reason(lesson.question, layouts.EMBEDDED), statements, lesson.picture)
 
 
 def drill_row(rng: Random, writer: Writer, album: Album, sorts: Sequence[str]) -> Row:
@@ -259,25 +259,25 @@ def drill_row(rng: Random, writer: Writer, album: Album, sorts: Sequence[str]) -
     match sort:
         case "sum":
             about = [boards.BoardTask("sum", "sum", AnswerKind.NUMBER, (row,)) for row in range(boards.SIDE)]
-            told = [_halves(boards.solve(task, cells).reasoning, ":") for task in rng.sample(about, boards.SIDE)]
+            statements = [_halves(boards.solve(task, cells).reasoning, ":") for task in rng.sample(about, boards.SIDE)]
         case "count":
             about = [boards.BoardTask("count", "count", AnswerKind.NUMBER, (), colour) for colour in boards.COLOURS]
-            told = [_halves(boards.solve(task, cells).reasoning, ".") for task in rng.sample(about, 3)]
+            statements = [_halves(boards.solve(task, cells).reasoning, ".") for task in rng.sample(about, 3)]
         case "choose":
             while not lesson.question.options:
                 lesson = album.board_lessons(rng, [rng.choice(boards.TASKS)])[0]
             options = lesson.question.options
-            told = [_halves(boards.chosen(options, rng.choice(options))[0], ".") for _ in range(6)]
+            statements = [_halves(boards.chosen(options, rng.choice(options))[0], ".") for _ in range(6)]
         case "compare":
             pairs = [rng.sample(range(boards.CELLS), 2) for _ in range(5)]
             about = [boards.BoardTask("compare", "larger", AnswerKind.YES_NO, tuple(pair)) for pair in pairs]
-            told = [_halves(boards.solve(task, cells).reasoning, ".") for task in about]
+            statements = [_halves(boards.solve(task, cells).reasoning, ".") for task in about]
         case "recall":
-            told = [_recalled(rng, cells, cell) for cell in rng.sample(range(boards.CELLS), 5)]
+            statements = [_recalled(rng, cells, cell) for cell in rng.sample(range(boards.CELLS), 5)]
         case _:
             asked, seen = (rng.choices(boards.COLOURS, k=8) for _ in range(2))
-            told = [_halves(boards.judged(*pair)[0], ",") for pair in zip(asked, seen, strict=True)]
-    return writer.drill(layouts.reason(lesson.question, layouts.EMBEDDED), told, lesson.picture)
+            statements = [_halves(boards.judged(*pair)[0], ",") for pair in zip(asked, seen, strict=True)]
+    return writer.drill(layouts.reason(lesson.question, layouts.EMBEDDED), statements, lesson.picture)
 
 
 def _recalled(rng: Random, cells: Sequence[boards.Cell], cell: int) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Recording calls to a file and replaying them; and the scripted double, with latencies and faults as told.
+"""Recording calls to a file and replaying them; and the scripted double, with latencies and faults as given.
 
 A recording is JSON Lines, one call a line, found by what was asked: model, prompt, images and limits. It replays at the
 speed at which it was recorded, so in virtual time a strategy's latency is composed from its recorded calls.
@@ -218,7 +218,7 @@ def _event(kind: str, fields: dict[str, Any]) -> Event:
 
 @dataclass(frozen=True)
 class Says:
-    """One scripted call: what is said when, and what goes wrong."""
+    """One scripted call: its text with times, and its faults."""
 
     answer: str = ""
     reasoning: str = ""
@@ -262,20 +262,23 @@ class ScriptedModel:
 
     async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
         self.prompts.append(prompt)
-        said = self._next(prompt)
+        completion = self._next(prompt)
         self.running += 1
         try:
             yield Started()
             usage = Usage(sum(len(words(turn.text)) for turn in prompt.turns), 0, 0, 0)
             yield Progress(usage)
-            await asyncio.sleep(said.first_token_s)
+            await asyncio.sleep(completion.first_token_s)
             reasons, most = prompt.mode is Mode.REASON, limits.of(prompt)
-            reasoning = words(said.reasoning) if reasons else []
+            reasoning = words(completion.reasoning) if reasons else []
             thought = reasoning[: most.reasoning_tokens]
-            tokens = [*((True, w) for w in thought), *((False, w) for w in words(said.answer)[: most.answer_tokens])]
+            tokens = [
+                *((True, w) for w in thought),
+                *((False, w) for w in words(completion.answer)[: most.answer_tokens]),
+            ]
             for index, (is_reasoning, text) in enumerate(tokens):
-                await self._fault(said, index)
-                await asyncio.sleep(said.token_s)
+                await self._fault(completion, index)
+                await asyncio.sleep(completion.token_s)
                 usage = usage + Usage(0, 0, 1, int(is_reasoning))
                 if reasons and not thought and index == 0:
                     yield ReasoningEnded()
@@ -283,17 +286,19 @@ class ScriptedModel:
                 if index == len(thought) - 1:
                     yield ReasoningEnded()
                 yield Progress(usage)
-            await self._fault(said, len(tokens))
+            await self._fault(completion, len(tokens))
             if reasons and not tokens:
                 yield ReasoningEnded()
-            yield Finished(usage, finish_reason(reasoning, words(said.answer), most), said.confidence_logprob)
+            yield Finished(
+                usage, finish_reason(reasoning, words(completion.answer), most), completion.confidence_logprob
+            )
         finally:
             self.running -= 1
 
-    async def _fault(self, said: Says, index: int) -> None:
-        if index == (said.after_tokens or 0) and said.error is not None:
-            raise said.error
-        if index == (said.after_tokens or 0) and said.hangs:
+    async def _fault(self, completion: Says, index: int) -> None:
+        if index == (completion.after_tokens or 0) and completion.error is not None:
+            raise completion.error
+        if index == (completion.after_tokens or 0) and completion.hangs:
             await asyncio.sleep(1e9)
 
     async def warm(self, prompt: Prompt) -> Usage:

@@ -290,7 +290,7 @@ class PolicyOptions(TypedDict, total=False):
         str | None,
         Option(
             "early_stop",
-            "TIMES[:WORDS[:CONFIDENCE]]: the reasoning ends when the reader, asked every WORDS, has said the same.",
+            "TIMES[:WORDS[:CONFIDENCE]]: the reasoning ends when the reader, asked every WORDS, gives the same answer.",
             _ONE_REQUEST,
             EarlyStop.parse,
         ),

@@ -126,7 +126,7 @@ def profile(
         )
         end = _measured(console, out, lambda say, stop: inside.profile(here, out, machine(), say))
     if as_json:
-        typer.echo(json.dumps(_told(end) | ({"points": served.told(out)} if served else {}), indent=2))
+        typer.echo(json.dumps(_end_as_dict(end) | ({"points": served.metrics_of(out)} if served else {}), indent=2))
         return
     if served:
         served.show(Console(highlight=False), out)
@@ -216,7 +216,7 @@ def _watched(console: Console, work: Callable[[Callable[[Any], None]], T]) -> T:
         return work(say)
 
 
-def _told(end: Any) -> dict[str, Any]:
+def _end_as_dict(end: Any) -> dict[str, Any]:
     return {
         "readings": end.readings,
         "wide": end.wide,

@@ -92,7 +92,7 @@ def facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What is known of a profile, for its foot."""
     config, machine = about["config"], about.get("machine") or {}
     lines = [("command", " ".join(["cuecard", *about["argv"]]))] if about.get("argv") else []
-    lines += [("models", ", ".join(config.get("models") or ())), ("timed", str(config.get("source") or "not told"))]
+    lines += [("models", ", ".join(config.get("models") or ())), ("timed", str(config.get("source") or "not known"))]
     lines += [(f"grid, {name.replace('_', ' ')}", _plain(value)) for name, value in (config.get("grid") or {}).items()]
     return lines + [(name.replace("_", " "), str(value)) for name, value in machine.items() if value is not None]
 

@@ -17,7 +17,7 @@ from cuecard.models import probe as probes
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.spec import Served, parse, secret
 
-__all__ = ["probe", "profile", "show", "told", "wish"]
+__all__ = ["metrics_of", "probe", "profile", "show", "wish"]
 EACH = 4
 """Requests of a point and round for each that is open at a time."""
 SHOWN = {
@@ -75,7 +75,7 @@ def _rates(text: str | None) -> tuple[float | None, ...]:
     return found
 
 
-def told(out: Path) -> list[dict[str, Any]]:
+def metrics_of(out: Path) -> list[dict[str, Any]]:
     """Every point with its metrics, for JSON; seconds."""
     return [
         {

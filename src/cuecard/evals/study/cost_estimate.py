@@ -121,7 +121,7 @@ async def estimate(plan: Plan, models: Mapping[str, Model], store: Store | None,
             basis = f"{cost.questions} questions asked now" if cost else ""
         if cost is None:
             cost = await rehearsed(plan, task)
-            basis = "at most: nobody agrees, every budget is spent; tokens are words, images not counted"
+            basis = "at most: no answers agree, every budget is spent; tokens are words, images not counted"
         questions = _questions(task, plan)
         left = max(0, questions - _done(store, task.name, plan))
         tasks[task.name] = {"questions": questions, "left": left, "basis": basis}
