@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import re
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import typer.main
 
@@ -62,3 +67,42 @@ def test_the_embedded_pair_fits_in_the_wheel():
 
 def test_what_the_package_offers_is_there():
     assert all(hasattr(cuecard, name) for name in cuecard.__all__)
+
+
+SOURCES = sorted(Path(cuecard.__file__).parent.rglob("*.py"))
+MOST_FILES, MOST_LINES, MOST_PARAMETERS = 12, 60, 8
+UNCLEAR = re.compile(r"\b(told|whoever|who is asked|as good as gone)\b", re.IGNORECASE)
+FORMATS = {"replay.py", "store.py"}
+"""They write fields that stored files have."""
+
+
+def nodes(kind: type[ast.AST] | tuple[type[ast.AST], ...]) -> Iterator[tuple[Path, Any]]:
+    for path in SOURCES:
+        yield from ((path, node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kind))
+
+
+def test_a_folder_holds_at_most_a_dozen_files():
+    folders = Counter(path.parent for path in SOURCES)
+    assert {str(folder): count for folder, count in folders.items() if count > MOST_FILES} == {}
+
+
+def test_functions_are_short_and_have_few_parameters():
+    """Commands aside, whose parameters are their options."""
+    too_large = []
+    for path, node in nodes((ast.FunctionDef, ast.AsyncFunctionDef)):
+        given = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
+        parameters = [each for each in given if each.arg not in ("self", "cls")]
+        lines = node.end_lineno - node.lineno + 1
+        if "cli" not in path.parts and (lines > MOST_LINES or len(parameters) > MOST_PARAMETERS):
+            too_large.append(f"{path.name}: {node.name}")
+    assert too_large == []
+
+
+def test_no_two_classes_have_one_name():
+    names = Counter(node.name for _, node in nodes(ast.ClassDef) if not node.name.startswith("_"))
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_names_and_prose_use_plain_words():
+    unclear = {path.name: UNCLEAR.findall(path.read_text()) for path in SOURCES if path.name not in FORMATS}
+    assert {name: words for name, words in unclear.items() if words} == {}

@@ -13,7 +13,7 @@ from cuecard.domain.question import AnswerKind, Image, Question
 from cuecard.evals.arm import parse_all
 from cuecard.evals.item import Aggregate, Item
 from cuecard.evals.model_identity import configuration
-from cuecard.evals.runner.run import Plan, Progress, run
+from cuecard.evals.runner.run import Plan, RunProgress, run
 from cuecard.evals.storage.database import Record, Store
 from cuecard.evals.storage.requests import Seat
 from cuecard.models.base import Model
@@ -90,7 +90,7 @@ class Laboratory:
     def store(self) -> Store:
         return Store(self.folder / "run.sqlite")
 
-    def run(self, **options: Any) -> Progress:
+    def run(self, **options: Any) -> RunProgress:
         """Until it is done, in real time."""
         plan = Plan([self.task], parse_all(self.arms, self.policy), self.seats, **{**self.options, **options})
         store = self.store()

@@ -88,7 +88,7 @@ BY_MODEL: Mapping[str, tuple[str, Weighing]] = {
     "reader": ("reader", Weighing.ATTENTION),
     "surprise": ("writer", Weighing.SURPRISE),
 }
-"""Who is asked, and what: the model that wrote the card, or the one that is to read it."""
+"""The model that gives the weights (the one that wrote the card, or its reader), and what they are."""
 PASSAGE = "-passage"
 """What a selector's name ends with that keeps one passage instead of words from everywhere."""
 SELECTORS = (*BY_MODEL, *TEXT_ONLY)

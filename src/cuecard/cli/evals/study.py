@@ -28,7 +28,7 @@ from cuecard.domain.errors import BadInput
 from cuecard.evals.analysis.summary import summary as summary_of
 from cuecard.evals.item import Task
 from cuecard.evals.runner import ray_workers
-from cuecard.evals.runner.run import Plan, Progress, run_by
+from cuecard.evals.runner.run import Plan, RunProgress, run_by
 from cuecard.evals.runner.workers import WorkerPool
 from cuecard.evals.storage.database import Record, Store
 from cuecard.evals.storage.requests import Seat
@@ -244,7 +244,7 @@ async def _run(pool: WorkerPool, plan: Plan, store: Store, console: Console) -> 
     with Bar(*columns, console=console, transient=True) as bar:
         line = bar.add_task("questions", total=None, so_far="")
 
-        def listen(progress: Progress, records: Sequence[Record]) -> None:
+        def listen(progress: RunProgress, records: Sequence[Record]) -> None:
             far.take(records)
             bar.update(line, total=progress.total, completed=progress.answered, so_far=far.text())
 

@@ -58,7 +58,7 @@ class Plan:
 
 
 @dataclass
-class Progress:
+class RunProgress:
     """How far a run is. `answered` counts items, in this process and before."""
 
     total: int | None
@@ -71,21 +71,21 @@ class Progress:
     """Of the slots' time, what was spent in calls."""
 
 
-Listen = Callable[[Progress, Sequence[Record]], None]
+Listen = Callable[[RunProgress, Sequence[Record]], None]
 """Called after every item, with its answers' records."""
 
 
-async def run(plan: Plan, models: Mapping[str, Model], store: Store, listen: Listen) -> Progress:
+async def run(plan: Plan, models: Mapping[str, Model], store: Store, listen: Listen) -> RunProgress:
     """`run_by` this process alone."""
     pool = WorkerPool.of(models, plan.at_once, time.perf_counter, timed=not plan.batched)
     return await run_by(pool, plan, store, listen)
 
 
-async def run_by(pool: WorkerPool, plan: Plan, store: Store, listen: Listen) -> Progress:
+async def run_by(pool: WorkerPool, plan: Plan, store: Store, listen: Listen) -> RunProgress:
     """Answer what is not answered yet. Raises CannotStore, ModelError (a model is lost), BadInput (broken data)."""
     writer = RowWriter(store)
     scheduler = Scheduler(writer.put, plan.backoff_s, not plan.batched)
-    runner = _Runner(plan, pool, store, writer, scheduler, listen, Progress(expected(plan)))
+    runner = _Runner(plan, pool, store, writer, scheduler, listen, RunProgress(expected(plan)))
     writing = asyncio.create_task(writer.work())
     working = asyncio.create_task(runner.all())
     try:
@@ -116,7 +116,7 @@ class _Runner:
     writer: RowWriter
     scheduler: Scheduler
     listen: Listen
-    progress: Progress
+    progress: RunProgress
     pacing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def all(self) -> None:
