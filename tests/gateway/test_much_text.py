@@ -93,9 +93,10 @@ def test_a_call_is_written_out_for_its_first_result_alone() -> None:
 
 
 def test_more_calls_than_are_taken_are_refused_at_once() -> None:
+    messages = with_calls(400_000)
     began = time.thread_time()
     with pytest.raises(BadInput, match="more than 10000 tool calls"):
-        parse({"model": "cuecard", "messages": with_calls(400_000)}, no_image)
+        parse({"model": "cuecard", "messages": messages}, no_image)
     assert time.thread_time() - began < MOST_S
 
 

@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from html import escape
 from io import StringIO
 from pathlib import Path
 from random import Random
@@ -14,6 +13,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from markupsafe import escape
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -235,7 +235,7 @@ def test_the_report_shows_and_defines_every_metric_be_there_a_fit_or_not(
     page, table = (tmp_path / "report.html").read_text(), (tmp_path / "tables" / "server.csv").read_text()
     for name, definition in DEFINITIONS.items():
         if name != "queue":  # of a closed loop
-            assert escape(definition) in page
+            assert str(escape(definition)) in page
             assert name in table
     assert (tmp_path / "fits").exists() == (lengths == "1,6")
 

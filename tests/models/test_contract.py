@@ -34,9 +34,8 @@ from cuecard.models.openai import OpenAIModel
 from cuecard.models.prompt import TAGS, Prompt, growing, read, reason, short
 from cuecard.models.replay import RecordedModel, RecordingModel, Says, ScriptedModel
 from cuecard.models.simulated import Profile, Script, SimulatedModel, words
-from cuecard.testing import mock_server
 from cuecard.testing.mock_server import MockServer
-from cuecard.testing.replies import Cut, HttpError
+from cuecard.testing.replies import Completion, Cut, HttpError, Reply
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -150,13 +149,13 @@ async def local(setting: Setting) -> Subject:
 
 
 async def openai(setting: Setting, **settings: Any) -> Subject:
-    async def served(reply: mock_server.Reply) -> tuple[OpenAIModel, MockServer]:
+    async def served(reply: Reply) -> tuple[OpenAIModel, MockServer]:
         server = MockServer([reply], models=["qwen3-vl-8b"], prefix_cache=True)
         model = OpenAIModel(await setting.stack.enter_async_context(server), "qwen3-vl-8b", **settings)
         setting.stack.push_async_callback(model.aclose)
         return model, server
 
-    says = mock_server.Says(SAID, REASONING, delay_s=TOKEN_S)
+    says = Completion(SAID, REASONING, delay_s=TOKEN_S)
     model, server = await served(says)
     broken, _ = await served(HttpError(500, "the engine died"))
     breaks_off, _ = await served(replace(says, after=Cut(tokens=2)))

@@ -65,7 +65,7 @@ def _by_label(reply: str, question: Question) -> Answer | None:
     if any(_value(option) == int(found["label"]) for option in question.options):
         return None
     named = mentioned(found["rest"], question.options) if found["rest"].strip() else {index}
-    return Answer(reply.strip().rstrip("."), letter(index)) if named == {index} else None
+    return Answer(reply.strip().rstrip(".").strip(), letter(index)) if named == {index} else None
 
 
 # --- letters ----------------------------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ def _as_written(reply: str, mention: Mention) -> str:
     followed = len(line.split()) <= 12 and re.match(r".{1,3}?[.):]\s*\S", line)
     if not followed or reply[: mention.start].endswith(("(", "[")):
         return reply[mention.start : mention.end]
-    return line.strip().rstrip(".")
+    return line.strip().rstrip(".").strip()
 
 
 # --- words ------------------------------------------------------------------------------------------------------------

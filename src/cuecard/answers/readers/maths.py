@@ -99,7 +99,7 @@ def tidy(expression: str) -> str:
     r"""One spelling for each formula: no spaces, \frac for \dfrac, ^ for **, \sqrt{2} for √2."""
     for pattern, replacement in _TIDY:
         expression = pattern.sub(replacement, expression)
-    return expression.strip().rstrip(".")
+    return expression.strip().rstrip(".").strip()
 
 
 LIMIT_S = 2.0

@@ -91,4 +91,4 @@ def _asked(text: str) -> tuple[str, ...]:
 
 
 def _answer(text: str, value: bool) -> Answer:
-    return Answer(text.strip().rstrip("."), "yes" if value else "no")
+    return Answer(text.strip().rstrip(".").strip(), "yes" if value else "no")

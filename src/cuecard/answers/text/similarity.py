@@ -13,6 +13,8 @@ from cuecard.answers.text.markup import nfkc
 MOST_COMPARED = 20_000
 """Characters of the longest text whose distance to another one is computed, which takes the product of both lengths."""
 _ARTICLES = {"a", "an", "the"}
+_NO_WORD = re.compile(r"[^\w\s]|_")
+"""Every punctuation mark, and some that are none."""
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _KEPT = set("%#&@+")
 
@@ -30,7 +32,7 @@ def normalise(text: str) -> str:
     nothing but articles or punctuation is kept as it is, so that the option "A" does not vanish.
     """
     plain = _THOUSANDS.sub("", folded(text))
-    kept = "".join(_kept(plain, index) for index in range(len(plain)))
+    kept = _NO_WORD.sub(lambda found: _kept(plain, found.start()), plain)
     words = [word for word in kept.split() if word not in _ARTICLES]
     return " ".join(words) or " ".join(kept.split()) or plain
 
