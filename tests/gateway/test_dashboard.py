@@ -127,7 +127,7 @@ async def test_requests_are_time_lines_and_routes_are_shown_over_time_as_they_co
         assert "4 requests in the last hour" in await tab.js("document.querySelector('#chart').ariaLabel")
         tiles = await text(tab, "#tiles")
         assert "saved, estimated" in tiles
-        assert "1: A request names a model that nobody serves." in tiles
+        assert "1: A request names a model that is not served." in tiles
         assert "UnknownModel" not in tiles
         assert "tiny" in (servers := await text(tab, "#servers"))
         assert servers.count("up") == 2
