@@ -52,42 +52,29 @@ AtOnce = Annotated[int | None, Option(min=1, help="Most calls of it at once; 1 i
 AsJson = Annotated[bool, Option("--json", help="Print one JSON object.")]
 
 
-@imports.command("vlmevalkit")
-def import_vlmevalkit(
-    task: Task,
-    out: Out,
-    small_short: SmallShort = None,
-    large_short: LargeShort = None,
-    small_reason: SmallReason = None,
-    large_reason: LargeReason = None,
-    small_name: SmallName = None,
-    large_name: LargeName = None,
-    large: Large = None,
-    at_once: AtOnce = None,
-    as_json: AsJson = False,
-) -> None:
-    """VLMEvalKit's prediction files: MODEL_DATASET.xlsx, .tsv or .json."""
-    files = _files(small_short, large_short, small_reason, large_reason)
-    _import("vlmevalkit", vlmevalkit.read, task, out, files, (small_name, large_name), (large, at_once), as_json)
+def _register(name: str, read: FileReader, summary: str) -> None:
+    """Add the import of one tool's files; all of them take the same options."""
+
+    @imports.command(name, help=summary)
+    def command(
+        task: Task,
+        out: Out,
+        small_short: SmallShort = None,
+        large_short: LargeShort = None,
+        small_reason: SmallReason = None,
+        large_reason: LargeReason = None,
+        small_name: SmallName = None,
+        large_name: LargeName = None,
+        large: Large = None,
+        at_once: AtOnce = None,
+        as_json: AsJson = False,
+    ) -> None:
+        files = _files(small_short, large_short, small_reason, large_reason)
+        _import(name, read, task, out, files, (small_name, large_name), (large, at_once), as_json)
 
 
-@imports.command("lmms-eval")
-def import_lmms(
-    task: Task,
-    out: Out,
-    small_short: SmallShort = None,
-    large_short: LargeShort = None,
-    small_reason: SmallReason = None,
-    large_reason: LargeReason = None,
-    small_name: SmallName = None,
-    large_name: LargeName = None,
-    large: Large = None,
-    at_once: AtOnce = None,
-    as_json: AsJson = False,
-) -> None:
-    """lmms-eval's sample logs: DATETIME_samples_TASK.jsonl, written with --log_samples."""
-    files = _files(small_short, large_short, small_reason, large_reason)
-    _import("lmms-eval", lmms.read, task, out, files, (small_name, large_name), (large, at_once), as_json)
+_register("vlmevalkit", vlmevalkit.read, "VLMEvalKit's prediction files: MODEL_DATASET.xlsx, .tsv or .json.")
+_register("lmms-eval", lmms.read, "lmms-eval's sample logs: DATETIME_samples_TASK.jsonl, written with --log_samples.")
 
 
 def _files(*paths: Path | None) -> dict[tuple[str, Mode], Path]:
