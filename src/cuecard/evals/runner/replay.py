@@ -58,7 +58,7 @@ class CallRecorder:
         self._reasoning, self._answer = list[str](), list[str]()
 
     def take(self, event: Event, now_s: float) -> None:
-        """What the event tells of the call."""
+        """Update the call by an event of its stream."""
         match event:
             case ReasoningDelta(text):
                 self._reasoning.append(text)
