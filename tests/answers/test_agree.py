@@ -1,4 +1,4 @@
-"""When two answers are the same answer."""
+"""Agreement of two answers."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from cuecard.domain.question import AnswerKind, Question
 CHOICE = Question("Which colour?", options=("red", "green", "blue"), kind=AnswerKind.CHOICE)
 YES_NO = Question("Is it red?", kind=AnswerKind.YES_NO)
 NUMBER = Question("How many?", kind=AnswerKind.NUMBER)
+SEVERAL = Question("Which apply? Select all.", options=("red", "green", "blue"), kind=AnswerKind.CHOICE)
 SHORT = Question("What colour is it?", kind=AnswerKind.SHORT_TEXT)
 MATHS = Question("Solve.", kind=AnswerKind.MATHS)
 FREE = Question("Describe it.", kind=AnswerKind.FREE_TEXT)
@@ -39,6 +40,16 @@ SAME = [
     (NUMBER, "1.5k", "1,500"),
     (NUMBER, "−3", "-3"),
     (NUMBER, "90°", "90 degrees"),
+    (NUMBER, "1 m", "100 cm"),
+    (NUMBER, "1.5 hours", "90 min"),
+    (NUMBER, "2 kg", "2000 g"),
+    (NUMBER, "36 km/h", "10 m/s"),
+    (NUMBER, "1 mile", "1.609344 km"),
+    (NUMBER, "2 years", "24 months"),
+    (NUMBER, "minus 5", "-5"),
+    (NUMBER, "half a million", "500,000"),
+    (NUMBER, "3万円", "30,000円"),
+    (SEVERAL, "A and C", "CA"),
     (SHORT, "red", "Red."),
     (SHORT, "The red car", "a red car"),
     (SHORT, "It is red.", "red"),
@@ -68,6 +79,15 @@ DIFFERENT = [
     (NUMBER, "12 cm", "12 m"),
     (NUMBER, "$5", "5%"),
     (NUMBER, "5", "-5"),
+    (NUMBER, "5", "minus 5"),
+    (NUMBER, "half a million", "1 million"),
+    (NUMBER, "1 m", "1 kg"),
+    (NUMBER, "1 m", "100 mm"),
+    (NUMBER, "20 °C", "20 °F"),
+    (NUMBER, "5 yen", "5 yuan"),
+    (NUMBER, "3 crore", "3"),
+    (SEVERAL, "A and C", "A"),
+    (SEVERAL, "A, B", "A, C"),
     (NUMBER, "1.234", "1,234"),
     (SHORT, "red", "dark red"),
     (SHORT, "red", "read"),
@@ -136,7 +156,7 @@ def test_mathematics_is_compared_outside_the_main_thread_too() -> None:
     assert verdicts == [True]
 
 
-def test_an_expression_that_never_ends_is_given_up_and_the_next_one_is_compared() -> None:
+def test_after_an_endless_comparison_the_next_one_is_made() -> None:
     verifier = Verifier(limit_s=1.0)
     try:
         assert verifier.same("x+1", "1+x")

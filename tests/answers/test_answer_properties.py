@@ -1,4 +1,4 @@
-"""What holds for every text, likely or not."""
+"""Properties of extraction, agreement and scores for any text."""
 
 from __future__ import annotations
 

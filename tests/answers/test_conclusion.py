@@ -2,7 +2,7 @@
 
 import pytest
 
-from cuecard.answers.text.conclusion import conclusion
+from cuecard.answers.text.marked_answers import conclusion
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from cuecard.answers.text.conclusion import conclusion
         ("The answer is 5. Wait, no. So the answer is 6.", "6"),
     ],
 )
-def test_the_end_of_a_text_is_read(text: str, expected: str) -> None:
+def test_the_end_of_a_text_gives_its_conclusion(text: str, expected: str) -> None:
     assert conclusion(text) == expected
 
 
@@ -43,5 +43,5 @@ def test_the_end_of_a_text_is_read(text: str, expected: str) -> None:
         "**Final Answer**",
     ],
 )
-def test_a_text_that_concludes_nothing_gives_nothing(text: str) -> None:
+def test_a_text_without_a_conclusion_gives_none(text: str) -> None:
     assert conclusion(text) is None

@@ -493,7 +493,7 @@ def test_the_table_is_large_enough_and_has_no_row_twice() -> None:
         (COLOUR, "The digit is Dark Red.", "Dark Red"),
     ],
 )
-def test_the_text_of_an_answer_is_what_was_written(question: Question, reply: str, text: str) -> None:
+def test_the_text_of_an_answer_is_as_written(question: Question, reply: str, text: str) -> None:
     assert extract(reply, question).text == text
 
 

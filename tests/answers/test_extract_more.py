@@ -130,7 +130,7 @@ CHOICE = [
     (COLOURS, "Final answer: A\nFinal answer: B", "B"),
     (COLOURS, "B B B B B", "B"),
     (COLOURS, "Based on the picture: green", "B"),
-    (COLOURS, "My answer is the second option.", None),
+    (COLOURS, "My answer is the second option.", "B"),
     (COLOURS, "grün", None),
     (COLOURS, "C. blue is the colour of the digit reached.", "C"),
     (THINGS, "The answer is a dog.", "D"),
@@ -462,7 +462,7 @@ NUMBER = [
     (HOW_MANY, "7 red digits, 4 blue digits", None),
     (HOW_MANY, "The answer is not 5 but 7.", 7),
     (HOW_MANY, "Answer: between 5 and 7", None),
-    (HOW_MANY, "13 digits are red. Actually, wait: 14.", None),
+    (HOW_MANY, "13 digits are red. Actually, wait: 14.", 14),
     (HOW_MANY, "It is the number 7.", 7),
     (HOW_MANY, "Number: 7", 7),
     (HOW_MANY, "answer = 7", 7),
@@ -527,12 +527,12 @@ SHORT_TEXT = [
     (COLOUR, "The color is red", "red"),
     (COLOUR, "I think it's red.", "red"),
     (COLOUR, "Probably red", "red"),
-    (COLOUR, "A red digit", "red digit"),
+    (COLOUR, "A red digit", "red"),
     (COLOUR, "- red", "red"),
     (COLOUR, "red\n", "red"),
     (COLOUR, "The digit in cell 5 looks red.", "red"),
     (COLOUR, "It appears to be red.", "red"),
-    (COLOUR, "unknown", "unknown"),
+    (COLOUR, "unknown", None),
     (COLOUR, "The digit is red. It is in the second row.", "red"),
     (COLOUR, "Based on the image, the digit in cell 5 is red.", "red"),
     (COLOUR, "rot", "rot"),
@@ -612,5 +612,5 @@ def test_a_served_models_reply_gives_the_answer_that_a_careful_grader_would_take
 
 
 @pytest.mark.parametrize(("question", "reply", "truth"), HARD, ids=_id)
-def test_a_hard_reply_is_read_rightly_or_not_at_all(question: Question, reply: str, truth: str | int | None) -> None:
+def test_a_hard_reply_gives_the_right_answer_or_none(question: Question, reply: str, truth: str | int | None) -> None:
     assert extract(reply, question).value in (None, _value(question, truth))

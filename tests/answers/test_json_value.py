@@ -27,6 +27,6 @@ ASKED = Question("Which numbers?", kind=AnswerKind.JSON)
         ('{"total": 3 * 2.50, "items": [4, 6]}, so: {"total": 7.5}', {"total": 7.5}),
     ],
 )
-def test_the_one_json_value_of_a_reply_is_found_and_no_part_of_a_broken_one(reply: str, value: object) -> None:
+def test_the_only_json_value_of_a_reply_is_found_and_no_part_of_a_broken_one(reply: str, value: object) -> None:
     found = extract(reply, ASKED)
     assert (json.loads(str(found.value)) if found.parsed else None) == value

@@ -136,7 +136,7 @@ NO_LISTS = [
 
 
 @pytest.mark.parametrize(("text", "kind"), KINDS)
-def test_the_kind_follows_from_how_the_question_is_put(text: str, kind: str) -> None:
+def test_the_kind_follows_from_the_wording(text: str, kind: str) -> None:
     assert guess_kind(text, ()) is AnswerKind(kind)
 
 

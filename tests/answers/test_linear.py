@@ -1,4 +1,4 @@
-"""Any text is read in time that grows with its length alone, so that none can stop the event loop."""
+"""Any text is read in time linear in its length, so that none blocks the event loop."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 import cuecard.answers
 from cuecard.answers import Answer, agree, extract, guess_kind, listed_in, normalise
 from cuecard.answers.reasoning_parser import ReasoningParser, Start
-from cuecard.answers.text.conclusion import conclusion
+from cuecard.answers.text.marked_answers import conclusion
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.models import prompt as layouts
-from cuecard.strategies import baselines, card_selection, early_stop
+from cuecard.strategies import acceptance, baselines, card_selection
+
+pytestmark = pytest.mark.slow
 
 LENGTH, MOST_S = 20_000, 0.25
 KINDS = list(AnswerKind)
@@ -68,7 +70,7 @@ FRAGMENTS = [
 
 
 def timed(read: Callable[[], object]) -> float:
-    """Processor time, the less of two: garbage of other tests may be collected in one."""
+    """Processor time, the smaller of two runs: one may collect garbage of other tests."""
     times = []
     for _ in range(2):
         began = time.thread_time()
@@ -182,7 +184,7 @@ def test_a_question_of_two_answers_is_compared_in_time() -> None:
 
 def test_words_of_a_text_without_spaces_or_with_many_are_found_in_time() -> None:
     for text in ("字" * LENGTH, "a" + " " * LENGTH, " a" * LENGTH):
-        assert timed(lambda text=text: list(early_stop._WHOLE_WORD.finditer(text))) < MOST_S
+        assert timed(lambda text=text: list(acceptance._WHOLE_WORD.finditer(text))) < MOST_S
         assert timed(lambda text=text: card_selection.words(text)) < MOST_S
 
 
@@ -191,7 +193,7 @@ def test_words_of_a_text_without_spaces_or_with_many_are_found_in_time() -> None
 FILLER = "The bar is tall. " * 1_500
 
 
-def test_of_a_very_long_reply_only_a_final_answer_at_its_end_counts() -> None:
+def test_in_a_very_long_reply_only_a_final_answer_at_its_end_counts() -> None:
     number, polar = QUESTIONS["number"], QUESTIONS["yes_no"]
     assert extract(f"{FILLER}So the answer is 7.", number).value == 7
     assert not extract(f"{FILLER}The answer is 7.", number).parsed
@@ -216,15 +218,15 @@ def test_a_long_free_text_is_kept_whole_and_compared_whole() -> None:
 
 
 def test_a_long_json_answer_is_read_whole() -> None:
-    said = '{"a": [' + "1, " * 10_000 + "2]}"
-    assert extract(said, QUESTIONS["json"]).text == said
+    reply = '{"a": [' + "1, " * 10_000 + "2]}"
+    assert extract(reply, QUESTIONS["json"]).text == reply
 
 
-def test_a_wide_gap_hides_no_second_thought() -> None:
+def test_an_answer_taken_back_after_a_wide_gap_is_seen() -> None:
     assert extract(f"The answer is 7.{' ' * 500}Wait, that is wrong.", QUESTIONS["number"]).parsed is False
 
 
-def test_digits_in_words_are_bounded() -> None:
+def test_decimals_in_words_are_bounded() -> None:
     assert not extract("one point " + "one " * 5_000, QUESTIONS["number"]).parsed
 
 

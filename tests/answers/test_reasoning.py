@@ -1,4 +1,4 @@
-"""The reasoning parser: reasoning and answer are told apart, whatever the borders of the pieces."""
+"""The reasoning parser: reasoning and answer are separated, independent of the borders of the pieces."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def cut(text: str, size: int) -> list[str]:
     return [text[at : at + size] for at in range(0, len(text), size)]
 
 
-def told(parser: ReasoningParser, pieces: list[str], *, whole: bool = True) -> tuple[str, str]:
+def separated(parser: ReasoningParser, pieces: list[str], *, whole: bool = True) -> tuple[str, str]:
     """Reasoning and answer, by the pieces that came out; they are what the parser keeps, the answer last."""
     out = [piece for text in pieces for piece in parser.feed(text)] + parser.end(whole=whole)
     kinds = [piece.is_reasoning for piece in out]
@@ -40,7 +40,7 @@ def told(parser: ReasoningParser, pieces: list[str], *, whole: bool = True) -> t
 
 
 def told_at_any_size(setting: str, text: str, *, whole: bool = True) -> tuple[str, str]:
-    found = {told(ReasoningParser(**SETTINGS[setting]), cut(text, size), whole=whole) for size in SIZES}
+    found = {separated(ReasoningParser(**SETTINGS[setting]), cut(text, size), whole=whole) for size in SIZES}
     assert len(found) == 1
     return found.pop()
 
@@ -146,7 +146,7 @@ def test_reasoning_and_answer_are_separated_at_any_borders(
         ("prose", "<think>Hm.</think>\n2", "Hm.\n\n2", ""),
     ],
 )
-def test_a_text_that_is_cut_gives_no_conclusion(setting: str, text: str, reasoning: str, answer: str) -> None:
+def test_a_cut_text_gives_no_conclusion(setting: str, text: str, reasoning: str, answer: str) -> None:
     assert told_at_any_size(setting, text, whole=False) == (reasoning, answer)
 
 
@@ -163,7 +163,7 @@ def test_prose_ends_at_the_first_line_that_begins_with_answer(marker: str) -> No
 def test_configured_tags_come_beside_the_known_ones() -> None:
     tags = tag_table(("<My>", "</My>"))
     for text in ("<my>hm</my>6", "<think>hm</think>6"):
-        assert told(ReasoningParser(tags=tags), cut(text, 2)) == ("hm", "6")
+        assert separated(ReasoningParser(tags=tags), cut(text, 2)) == ("hm", "6")
 
 
 def test_an_answer_comes_as_soon_as_it_is_known() -> None:
@@ -244,19 +244,19 @@ PARTS = st.one_of(
     st.lists(st.integers(1, 9), max_size=30),
     st.booleans(),
 )
-def test_the_borders_of_the_pieces_change_nothing(setting: str, text: str, sizes: list[int], whole: bool) -> None:
+def test_the_borders_of_the_pieces_do_not_matter(setting: str, text: str, sizes: list[int], whole: bool) -> None:
     pieces, rest = [], text
     for size in sizes:
         pieces.append(rest[:size])
         rest = rest[size:]
-    at_once = told(ReasoningParser(**SETTINGS[setting]), [text], whole=whole)
-    assert told(ReasoningParser(**SETTINGS[setting]), [*pieces, rest], whole=whole) == at_once
+    at_once = separated(ReasoningParser(**SETTINGS[setting]), [text], whole=whole)
+    assert separated(ReasoningParser(**SETTINGS[setting]), [*pieces, rest], whole=whole) == at_once
 
 
 @given(st.lists(PARTS, max_size=9).map("".join))
-def test_what_is_streamed_is_what_is_returned(text: str) -> None:
+def test_streamed_pieces_equal_the_parsed_reply(text: str) -> None:
     parsed = parse(text)
-    assert told(ReasoningParser(Start.UNSURE), list(text)) == (parsed.reasoning, parsed.answer)
+    assert separated(ReasoningParser(Start.UNSURE), list(text)) == (parsed.reasoning, parsed.answer)
 
 
 UNITS = [
@@ -293,7 +293,7 @@ def test_work_grows_with_the_length_of_the_text(
     work = []
     for length in (2_000, 4_000):
         seen[0] = 0
-        told(ReasoningParser(**SETTINGS[setting]), cut(("x" + unit * length)[:length], size))
+        separated(ReasoningParser(**SETTINGS[setting]), cut(("x" + unit * length)[:length], size))
         work.append(seen[0])
     assert work[1] <= 2 * work[0] + 2 * 512**2
 

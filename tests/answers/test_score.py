@@ -8,6 +8,7 @@ from cuecard.answers import UNPARSED, anls, extract, normalise, score
 from cuecard.domain.question import AnswerKind, Question
 
 CHOICE = Question("Which colour?", options=("red", "green", "blue"), kind=AnswerKind.CHOICE)
+SEVERAL = Question("Which apply? Select all.", options=("red", "green", "blue"), kind=AnswerKind.CHOICE)
 YES_NO = Question("Is it red?", kind=AnswerKind.YES_NO)
 NUMBER = Question("How many?", kind=AnswerKind.NUMBER)
 SHORT = Question("What does the sign say?", kind=AnswerKind.SHORT_TEXT)
@@ -40,6 +41,9 @@ FREE = Question("Describe it.", kind=AnswerKind.FREE_TEXT)
         (NUMBER, "45", ["0.45"], 0),
         (NUMBER, "seven", ["7"], 1),
         (NUMBER, "8", ["7", "8"], 1),
+        (SEVERAL, "A and C", ["AC"], 1),
+        (SEVERAL, "C, A", ["A, C"], 1),
+        (SEVERAL, "A", ["AC"], 0),
         (SHORT, "Stop.", ["STOP"], 1),
         (SHORT, "the stop", ["stop"], 1),
         (SHORT, "two", ["2"], 1),
@@ -115,5 +119,5 @@ def test_the_threshold_of_anls_is_a_distance() -> None:
         ("...", "..."),
     ],
 )
-def test_only_the_words_count(text: str, words: str) -> None:
+def test_normalising_keeps_the_words_only(text: str, words: str) -> None:
     assert normalise(text) == words

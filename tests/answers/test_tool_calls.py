@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cuecard.answers import agree, extract
-from cuecard.answers.readers.tool_calls import cut_answer
+from cuecard.answers.readers.json_replies import cut_answer
 from cuecard.domain.question import AnswerKind, Calling, Question
-from cuecard.gateway.wire.tools.tools import Tool, Tools
+from cuecard.gateway.wire.tools import Tool, Tools
 
 WEATHER = Tool(
     "get_weather",
@@ -40,7 +40,7 @@ def calls(*each) -> str:
     return json.dumps({"tool_calls": each})
 
 
-def said(text: str, calling: Calling = Calling.AUTO, **how):
+def read_as(text: str, calling: Calling = Calling.AUTO, **how):
     found = extract(text, question(calling, **how))
     return json.loads(found.text) if found.parsed else None
 
@@ -67,7 +67,7 @@ def same(one: str, other: str) -> bool:
 )
 @pytest.mark.parametrize("calling", Calling)
 def test_a_call_is_read_in_the_forms_that_models_write(text, calling):
-    assert said(text, calling) == {"tool_calls": [PARIS]}
+    assert read_as(text, calling) == {"tool_calls": [PARIS]}
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_call_is_read_in_the_forms_that_models_write(text, calling):
              f"{json.dumps(PARIS)}\n{json.dumps(OSLO)}", f"{json.dumps(PARIS)};\n{json.dumps(OSLO)}"]
 )  # fmt: skip
 def test_several_calls_are_read_one_after_the_other(text):
-    assert said(text) == {"tool_calls": [PARIS, OSLO]}
+    assert read_as(text) == {"tool_calls": [PARIS, OSLO]}
 
 
 @pytest.mark.parametrize(
@@ -88,39 +88,39 @@ def test_several_calls_are_read_one_after_the_other(text):
         '{"sunny": true}',
     ],
 )
-def test_what_is_no_call_is_an_answer_where_one_may_be_given(text):
-    assert said(text) == {"answer": text}
+def test_a_reply_without_a_call_is_an_answer_where_one_is_allowed(text):
+    assert read_as(text) == {"answer": text}
 
 
 @pytest.mark.parametrize("calls", [[], None])
 def test_an_answer_beside_no_calls_is_an_answer(calls):
-    assert said(json.dumps({"tool_calls": calls, "answer": "Sunny."})) == {"answer": "Sunny."}
+    assert read_as(json.dumps({"tool_calls": calls, "answer": "Sunny."})) == {"answer": "Sunny."}
 
 
 def test_a_call_within_prose_counts_only_where_a_tool_has_to_be_called():
-    assert said(f"I call it: {calls(PARIS)}", Calling.REQUIRED) == {"tool_calls": [PARIS]}
-    assert said(f"I call it: {calls(PARIS)}") == {"answer": f"I call it: {calls(PARIS)}"}
+    assert read_as(f"I call it: {calls(PARIS)}", Calling.REQUIRED) == {"tool_calls": [PARIS]}
+    assert read_as(f"I call it: {calls(PARIS)}") == {"answer": f"I call it: {calls(PARIS)}"}
 
 
 @pytest.mark.parametrize(
     "text", ["It is sunny.", '{"answer": "It is sunny."}', '{"sunny": true}', calls({"name": "rm", "arguments": {}})]
 )
-def test_where_a_tool_has_to_be_called_nothing_else_is_a_reply(text):
-    assert said(text, Calling.REQUIRED) is None
+def test_where_a_call_is_required_other_replies_are_unparseable(text):
+    assert read_as(text, Calling.REQUIRED) is None
 
 
 @pytest.mark.parametrize(
     "text", ['{"tool_calls": [{"name": "get_wea', calls({"name": "rm", "arguments": {}}), '{"answer": "It is', calls()]
 )
-def test_what_breaks_off_or_calls_no_tool_is_no_reply(text):
-    assert said(text) is None
+def test_broken_json_and_calls_of_unknown_tools_are_unparseable(text):
+    assert read_as(text) is None
 
 
 def test_an_answer_that_has_a_schema_is_its_value():
     wanted = {"type": "object"}
-    assert said('{"answer": {"sunny": true}}', answer=wanted) == {"answer": {"sunny": True}}
-    assert said('{"sunny": true}', answer=wanted) == {"answer": {"sunny": True}}
-    assert said("It is sunny.", answer=wanted) is None
+    assert read_as('{"answer": {"sunny": true}}', answer=wanted) == {"answer": {"sunny": True}}
+    assert read_as('{"sunny": true}', answer=wanted) == {"answer": {"sunny": True}}
+    assert read_as("It is sunny.", answer=wanted) is None
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_calls_agree_by_name_and_by_what_their_arguments_mean(one, other):
         ('{"tool_calls": [{"name": "get_wea', '{"tool_calls": [{"name": "get_wea'),
     ],
 )
-def test_what_differs_does_not_agree(one, other):
+def test_calls_that_differ_do_not_agree(one, other):
     assert not same(one, other)
 
 
@@ -175,7 +175,7 @@ def test_what_differs_does_not_agree(one, other):
         ("It is su", "It is su"),
     ],
 )
-def test_of_an_answer_that_was_cut_the_text_is_left(cut, text):
+def test_a_cut_answer_keeps_its_text(cut, text):
     assert cut_answer(cut) == text
 
 
@@ -186,7 +186,7 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(PIECES, max_size=12).map("".join), st.sampled_from(Calling))
-def test_whatever_a_model_writes_is_read_into_the_one_form_or_not_at_all(text, calling):
+def test_any_reply_becomes_the_one_form_or_is_unparseable(text, calling):
     asked = question(calling)
     found = extract(text, asked)
     if found.parsed:

@@ -1,12 +1,10 @@
 """Answers: find the final one in a reply, compare two, and score one. Knows no prompts, no models."""
 
-from cuecard.answers.agreement import agree, same_answer
 from cuecard.answers.answer import UNPARSED, Answer
-from cuecard.answers.extraction import extract, extract_soon, misfit_of, shape_of
-from cuecard.answers.kinds import asked_form, asks_for_json, guess_kind
+from cuecard.answers.extraction import agree, extract, extract_soon, misfit_of, same_answer, score, shape_of
 from cuecard.answers.options import listed_in, options_in
-from cuecard.answers.scoring import score
-from cuecard.answers.text.similarity import anls, normalise
+from cuecard.answers.text.markup import anls, normalise
+from cuecard.answers.wording import asked_form, asks_for_json, guess_kind
 
 __all__ = [
     "UNPARSED",

@@ -1,4 +1,4 @@
-"""What a text answers: an answer, or why there is none."""
+"""The answer in a text, or why there is none."""
 
 from __future__ import annotations
 

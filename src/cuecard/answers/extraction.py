@@ -1,42 +1,37 @@
-"""The final answer of a reply: marked ones first, the reply as a whole otherwise."""
+"""Extract, compare and score answers of any kind, by the rules of `kinds`.
+
+The answer of a reply is the marked one; without a mark, the reply is read as a whole.
+"""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 
 from cuecard.answers import schemas
 from cuecard.answers.answer import UNPARSED, Answer, Blank, Reading
-from cuecard.answers.readers import (
-    choice,
-    json_value,
-    maths,
-    number,
-    short_text,
-    tool_calls,
-    yes_no,
-)
+from cuecard.answers.kinds import KINDS
+from cuecard.answers.readers import json_replies, number
 from cuecard.answers.reasoning_parser import visible
+from cuecard.answers.text.language import word_count
 from cuecard.answers.text.marked_answers import MOST_READ, Statement, Weight, closing_clause, settle, stated
-from cuecard.answers.text.markup import any_of, pattern, plain, sentences, size, spaced
-from cuecard.answers.text.refusals import after_taking_back, refuses
-from cuecard.answers.text.similarity import normalise
+from cuecard.answers.text.markup import after_list, any_of, pattern, plain, sentences, size, spaced, unnumbered
+from cuecard.answers.text.refusals import after_taking_back, instead, leaves_open, refuses
 from cuecard.domain.question import AnswerKind, Question
+from cuecard.worker import off_the_loop
 
-Reader = Callable[[str, Question], Reading]
-READERS: dict[AnswerKind, Reader] = {
-    AnswerKind.CHOICE: choice.read,
-    AnswerKind.YES_NO: yes_no.read,
-    AnswerKind.NUMBER: number.read,
-    AnswerKind.SHORT_TEXT: short_text.read,
-    AnswerKind.MATHS: maths.read,
-}
+_COMPARING = ThreadPoolExecutor(1, "cuecard maths")
+"""Threads of their own: comparisons that wait for the one worker process take none from the event loop's executor."""
 MOST_CHARS = 20_000
 """Characters of a reply that may mark a brief answer, from its end; where that is not all, with a final mark only."""
 _OPENING_CHARS = 2_000
 _ASKED_CHARS = (2_000, 6_000)  # of a question, from its beginning and its end
+MOST_BARE_WORDS, MOST_BARE_CHARS = 3, 40
+"""Of what replaces an answer that was taken back, without a mark."""
+_ANSWER_KEY = re.compile(r"(?:final[ _]?)?(?:answer|result|choice|option)", re.IGNORECASE)
 _BOLD = re.compile(r"\*\*(?!\s)([^*\n]{1,60}?)(?<!\s)\*\*")
 # What stands before an answer in bold, and how a conclusion puts a number.
 _BEFORE_BOLD = any_of("is are was were be says reads pick choose say so thus therefore with")
@@ -57,13 +52,9 @@ def extract(text: str, question: Question) -> Answer:
     shown = visible(text) or ""
     if not shown:
         return UNPARSED
-    if question.kind is AnswerKind.FREE_TEXT:
-        return _free(shown)
-    if question.calling is not None:
-        return tool_calls.read(shown, question)
-    if question.kind is AnswerKind.JSON:
-        return _fitting(json_value.read(shown), question)
-    reading = _read(spaced(shown), _shortened(question))
+    rules = KINDS[question.kind]
+    brief = spaced(_in_json(shown)) if rules.brief else ""
+    reading = _read(brief, _shortened(question)) if rules.brief else rules.read(shown, question)
     return reading if isinstance(reading, Answer) else UNPARSED
 
 
@@ -79,7 +70,7 @@ async def misfit_of(text: str, question: Question) -> schemas.Misfit | None:
     """Why the answer to a question in JSON cannot be given as it is; None where it can."""
     found = extract(text, shape_of(question))
     if not found.parsed:
-        return schemas.Misfit(json_value.NO_JSON)
+        return schemas.Misfit(json_replies.NO_JSON)
     return None if question.schema is None else await schemas.misfit_soon(question.schema, found.text)
 
 
@@ -88,9 +79,45 @@ def shape_of(question: Question) -> Question:
     return question if question.schema is None or question.calling else replace(question, schema=None)
 
 
-def _fitting(found: Answer, question: Question) -> Answer:
-    fits = question.schema is None or not found.parsed or schemas.misfit(question.schema, found.text) is None
-    return found if fits else UNPARSED
+# --- two answers, and the truth ---------------------------------------------------------------------------------------
+
+
+def agree(one: Answer, other: Answer, question: Question, *, tolerance: float = 0.0, similar: float = 1.0) -> bool:
+    """Whether two answers to a question say the same; symmetric. An unparseable one is equal to none, not even itself.
+
+    Numbers must be equal (15, 15.0, fifteen), or within `tolerance` of the larger one; 12 cm equals 12, not 12 m. The
+    percent sign is a unit: 45% equals 45, not 0.45. Short texts must be the same words, the same date or the same
+    number, or reach `similar` (1 - normalised Levenshtein distance). Expressions go to math-verify where their spelling
+    differs (raises MissingExtra without it). Free texts agree only word for word: paraphrases are for cross-scoring.
+    """
+    if one.value is None or other.value is None:
+        return False
+    return KINDS[question.kind].same(one, other, tolerance, similar)
+
+
+async def same_answer(one: Answer, other: Answer, question: Question) -> bool:
+    """As `agree`, without blocking the event loop while expressions are compared; in virtual time it does block."""
+    slow = KINDS[question.kind].compares_slowly
+    if slow is None or not (one.parsed and other.parsed and slow(one, other)):
+        return agree(one, other, question)
+    return await off_the_loop(_COMPARING, agree, one, other, question)
+
+
+def score(answer: Answer, truths: Sequence[str], question: Question, *, tolerance: float = 0.05) -> float:
+    """How well an answer meets the nearest of the truths, in [0, 1]; 0 if it is unparseable.
+
+    Choices, yes and no: equal or not; a truth may be a letter or an option's words. Numbers: relaxed accuracy, within
+    `tolerance` of the truth (5% in Masry et al., "ChartQA", 2022; a truth of 0 must be met). Short and free text: ANLS
+    with threshold 0.5 (Biten et al., 2019), 1 for the same words, number or date. Maths: math-verify (raises
+    MissingExtra).
+    """
+    if answer.value is None:
+        return 0.0
+    right = KINDS[question.kind].right
+    return max((right(answer, truth, extract(truth, question), tolerance) for truth in truths), default=0.0)
+
+
+# --- brief answers ----------------------------------------------------------------------------------------------------
 
 
 def _shortened(question: Question) -> Question:
@@ -100,20 +127,35 @@ def _shortened(question: Question) -> Question:
     return question if len(text) <= first + last else replace(question, text=f"{text[:first]}\n{text[-last:]}")
 
 
-def _free(shown: str) -> Answer:
-    """The whole reply, of which a very long one is compared as it is; a short refusal is none."""
-    if len(shown) > MOST_CHARS:
-        return Answer(shown, shown)
-    value = normalise(shown)
-    refusal = len(shown.split()) <= 40 and refuses(sentences(shown)[0])
-    return Answer(shown, value) if value and not refusal else UNPARSED
+def _in_json(shown: str) -> str:
+    """What a reply that is a JSON object has under "answer"; the reply where it is none."""
+    body = shown.strip().strip("`").removeprefix("json").strip()
+    if not body.startswith("{") or len(body) > MOST_READ:
+        return shown
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return shown
+    named = [value for key, value in found.items() if _ANSWER_KEY.fullmatch(key)]
+    return str(named[0]) if len(named) == 1 and isinstance(named[0], str | int | float) else shown
 
 
 def _read(shown: str, question: Question) -> Reading:
     """What a reply says, or why that is not clear. Only the end of a very long one is looked at."""
-    read = partial(_with, READERS[question.kind], question)
+
+    def read(text: str) -> Reading:
+        return Blank.UNCLEAR if leaves_open(text) else KINDS[question.kind].read(text, question)
+
+    def read_statement(text: str) -> Reading:
+        """Its first sentence; all of it where that says nothing."""
+        first = (sentences(text) or [""])[0]
+        reading = read(first) if len(first) < len(text) else Blank.NOTHING
+        return read(text) if reading is Blank.NOTHING else reading
+
     whole = len(shown) <= MOST_CHARS
     shown = shown[-MOST_CHARS:]
+    behind = after_list(shown) if whole else None
+    shown = unnumbered(shown)
     statements = stated(shown)
     if statements is None:
         return Blank.UNCLEAR
@@ -122,18 +164,19 @@ def _read(shown: str, question: Question) -> Reading:
     later = after_taking_back(shown)
     if later is not None:
         statements = [one for one in statements if one.at >= len(shown) - len(later)]
-        marked = settle(statements, read)
-        return marked if isinstance(marked, Answer) else Blank.UNCLEAR
-    marked = settle(statements, read)
+        marked = settle(statements, read_statement)
+        if isinstance(marked, Answer) or statements:
+            return marked if isinstance(marked, Answer) else Blank.UNCLEAR
+        said = instead(later)
+        return read(said) if len(said.split()) <= MOST_BARE_WORDS and len(said) <= MOST_BARE_CHARS else Blank.UNCLEAR
+    marked = settle(statements, read_statement)
     if not whole:
         return marked
     if isinstance(marked, Answer) and _opens_otherwise(shown, statements, marked, question):
         return Blank.UNCLEAR
+    if marked is Blank.NOTHING and behind is not None and isinstance(concluded := read(behind), Answer):
+        return concluded
     return marked if marked is not Blank.NOTHING else _unmarked(shown, question, read)
-
-
-def _with(reader: Reader, question: Question, text: str) -> Reading:
-    return reader(text, question)
 
 
 def _opens_otherwise(shown: str, statements: list[Statement], marked: Answer, question: Question) -> bool:
@@ -141,9 +184,11 @@ def _opens_otherwise(shown: str, statements: list[Statement], marked: Answer, qu
     if any(one.weight is Weight.FINAL for one in statements):
         return False
     first = (sentences(shown) or [""])[0]
-    if (question.kind is not AnswerKind.YES_NO and len(first.split()) > 2) or statements[0].at < len(first):
+    if (question.kind is not AnswerKind.YES_NO and word_count(first) > 2) or statements[0].at < len(first):
         return False
-    opening = READERS[question.kind](first[:_OPENING_CHARS], question)
+    if question.kind in (AnswerKind.NUMBER, AnswerKind.MATHS) and number.whole(first) is None:
+        return False
+    opening = KINDS[question.kind].read(first[:_OPENING_CHARS], question)
     return isinstance(opening, Answer) and opening.value != marked.value
 
 

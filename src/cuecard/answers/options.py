@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
-from cuecard.answers.kinds import guess_kind
 from cuecard.answers.text.markup import any_of, pattern, sentences
+from cuecard.answers.wording import guess_kind
 from cuecard.domain.question import MOST_OPTIONS, AnswerKind
 
 _LAST_CHARS = 8_000  # options close a question, however long the document before them
@@ -59,7 +59,7 @@ def listed_in(text: str) -> Listed:
     """The question without the options listed in it, and the options; the text as it is and () if it lists none.
 
     They must be lettered from A on, or numbered from 1 on, without a gap, all in one style: "A. red B. green", "(a) red
-    (b) green", "1) red 2) green". What stands behind them ("Answer with the letter only.") stays with the question.
+    (b) green", "1) red 2) green". Text behind them ("Answer with the letter only.") stays with the question.
     Numbered ones must close the text, and answer the question right before them.
     """
     for style in _STYLES:

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 
-from cuecard.answers.reasoning_tags import AnswerMarker, TagTable, TurnEndFilter, finder, tag_table
-from cuecard.answers.text.conclusion import conclusion
+from cuecard.answers.reasoning_tags import AnswerMarker, TagTable, TurnEndFilter, tag_table
+from cuecard.answers.text.marked_answers import conclusion
 
 _BRIEF = 60
 """Characters of a reply that is an answer and nothing else."""
@@ -90,7 +90,7 @@ class ReasoningParser:
         self._tags = tags or tag_table()
         self._reasons, self._in_prose, self._brief, self._may_think = reasons, prose, brief, may_think
         self._readable = readable
-        self._closing = finder(self._tags.closings(*closing))
+        self._closing = self._tags.closing(*closing)
         self._at = _At.LEADING
         if prose:
             self._then = _At.PROSE
@@ -240,7 +240,7 @@ class ReasoningParser:
             return True
         self._buffer, self._tagged = self._buffer[len(tag) :], True
         if self._tags.opens(tag):
-            self._at, self._closing = _At.INSIDE, finder(self._tags.closings(tag))
+            self._at, self._closing = _At.INSIDE, self._tags.closing(tag)
         else:
             self._close()
         return True

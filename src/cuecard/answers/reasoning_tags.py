@@ -112,16 +112,16 @@ class TagTable:
     def opens_answer(self, tag: str) -> bool:
         return any(tag == lowered(opening) for opening in self.family[tag].answer)
 
-    def closings(self, *tags: str) -> tuple[str, ...]:
-        """All spellings of the tags that close what these open or close; of every family if none is given."""
-        if tags not in self._closings:
+    def closing(self, *tags: str) -> Finder:
+        """Of all spellings of the tags that close what these open or close; of every family if none is given."""
+        if tags not in self._closing:
             wanted = [self.family[lowered(tag)] for tag in tags] or self.families
-            self._closings[tags] = tuple(end for each in wanted for end in each.ends)
-        return self._closings[tags]
+            self._closing[tags] = Finder(end for each in wanted for end in each.ends)
+        return self._closing[tags]
 
     @cached_property
-    def _closings(self) -> dict[tuple[str, ...], tuple[str, ...]]:
-        """What `closings` has found; the tags come from a model's style and settings, so there are few."""
+    def _closing(self) -> dict[tuple[str, ...], Finder]:
+        """What `closing` has returned; the tags come from a model's style and settings, so there are few."""
         return {}
 
 
@@ -131,16 +131,10 @@ def tag_table(*more: tuple[str, str]) -> TagTable:
     return TagTable((*(TagFamily((opening,), (closing,)) for opening, closing in more), *KNOWN))
 
 
-@lru_cache(maxsize=64)
-def finder(tags: tuple[str, ...]) -> Finder:
-    """A finder, made once."""
-    return Finder(tags)
-
-
 class TurnEndFilter:
     """Holds back tokens that end a turn, and drops them if nothing but white space follows."""
 
-    _FINDER = finder(END_OF_TURN)
+    _FINDER = Finder(END_OF_TURN)
 
     def __init__(self) -> None:
         self._held: list[str] = []

@@ -1,7 +1,7 @@
 """JSON Schemas: whether one can be used, and whether an answer fits it.
 
-A schema comes from a client and an answer from a model: a pattern, `uniqueItems` or nested combinators can take longer
-than anybody waits. So both are checked by jsonschema in child processes that are killed when they take longer than
+A schema comes from a client and an answer from a model: a pattern, `uniqueItems` or nested combinators can take
+practically for ever. So both are checked by jsonschema in child processes that are killed when they take longer than
 LIMIT_S. Schemas without such keywords have a child of their own, which waits for no slow one.
 """
 
@@ -11,16 +11,17 @@ import asyncio
 import atexit
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from cuecard.domain.errors import BadInput, ChecksBusy
-from cuecard.worker import ChildWorker
+from cuecard.worker import ChildWorker, off_the_loop
 
+T = TypeVar("T")
 LIMIT_S, BUSY_S = 2.0, 6.0
 """Seconds that a check may take, and that it may wait for others."""
 _QUEUE_S = 20.0
@@ -39,7 +40,8 @@ _QUICK = frozenset(_QUICK_NAMES.split())
 _DATA = frozenset(("const", "enum", "default", "examples"))
 _NAMED = frozenset(("properties", "patternProperties", "$defs", "definitions", "dependentSchemas"))
 _REFERENCES = frozenset(("$ref", "$dynamicRef", "$recursiveRef"))
-_SCRIPT = Path(__file__).with_name("schema_worker.py")
+SCRIPT = Path(__file__).with_name("checks_worker.py")
+"""Of the child processes that check schemas, or compare expressions."""
 _SIMPLER = "send a smaller or simpler one: no nested quantifiers in patterns, fewer combinators"
 
 
@@ -56,7 +58,7 @@ class Checker:
 
     def __init__(self, limit_s: float = LIMIT_S) -> None:
         self._limit_s = limit_s
-        self._worker = ChildWorker(_SCRIPT, environment={"PYTHONIOENCODING": "utf-8"})
+        self._worker = ChildWorker(SCRIPT, "schemas")
         self._turn = threading.Lock()
         self.threads = ThreadPoolExecutor(2, "cuecard schemas")
 
@@ -85,14 +87,10 @@ atexit.register(QUICK.close)
 atexit.register(SLOW.close)
 
 
-def check(schema: str) -> None:
-    """Whether answers can be held against a schema. Blocks while it is checked. Raises BadInput, ChecksBusy."""
-    _refuse(_checked(schema))
-
-
-async def check_soon(schema: str) -> None:
-    """As `check`, without blocking the event loop."""
-    _refuse(await _off_the_loop(_checker(schema, 1), _checked, schema))
+async def check(schema: str) -> None:
+    """Whether answers can be held against a schema. Raises BadInput, ChecksBusy."""
+    if (why := await _off_the_loop(_checker(schema, 1), _checked, schema)) is not None:
+        raise BadInput(f"the JSON schema {why}", "correct or simplify it; references work inside it only")
 
 
 def misfit(schema: str, text: str) -> Misfit | None:
@@ -113,10 +111,9 @@ def misfit(schema: str, text: str) -> Misfit | None:
 async def misfit_soon(schema: str, text: str) -> Misfit | None:
     """As `misfit`, without blocking the event loop."""
     try:
-        found: Misfit | None = await _off_the_loop(_checker(schema, len(text)), misfit, schema, text)
+        return await _off_the_loop(_checker(schema, len(text)), misfit, schema, text)
     except ChecksBusy as busy:
         return Misfit(busy.message, repairable=False)
-    return found
 
 
 def outline(schema: object) -> str | None:
@@ -134,11 +131,6 @@ def outline(schema: object) -> str | None:
         if not reference.startswith("#"):
             return f"refers to {reference[:100]!r}: only references inside it (#/$defs/…) are followed"
     return None
-
-
-def _refuse(why: str | None) -> None:
-    if why is not None:
-        raise BadInput(f"the JSON schema {why}", "correct or simplify it; references work inside it only")
 
 
 def _checked(schema: str) -> str | None:
@@ -163,13 +155,10 @@ def _verdict(schema: str) -> str | None:
     return None if why is None else f"is not valid: {why}"
 
 
-async def _off_the_loop(checker: Checker, work: Any, *given: str) -> Any:
-    loop = asyncio.get_running_loop()
-    if getattr(loop, "virtual", False):  # its clock stands still while it waits for a thread
-        return work(*given)
+async def _off_the_loop(checker: Checker, work: Callable[..., T], *given: str) -> T:
     try:
         async with asyncio.timeout(_QUEUE_S):
-            return await loop.run_in_executor(checker.threads, work, *given)
+            return await off_the_loop(checker.threads, work, *given)
     except TimeoutError as error:
         raise ChecksBusy(f"other JSON schemas have been checked for more than {_QUEUE_S:g} s") from error
 

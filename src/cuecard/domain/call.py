@@ -52,6 +52,8 @@ class Mode(StrEnum):
     """An answer that is not the JSON that was asked for is given back, with what is wrong with it."""
     WARM = "warm"
     """Nothing is asked: the prompt, as far as it is known, is computed ahead of the call that will need it."""
+    GRADE = "grade"
+    """How right the next step of a reasoning is, as one digit."""
     SCORE = "score"
     """A given answer's likelihood: a prefill, no decode."""
     WEIGH = "weigh"

@@ -1,8 +1,11 @@
-"""One tree of errors; a class says whose fault it is, whether to try again, the HTTP status, and what to do."""
+"""One tree of errors; a class sets whether to retry, the HTTP status, and a hint."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
 
 
 class CuecardError(Exception):
@@ -115,6 +118,14 @@ class MissingExtra(CuecardError):
     http_status, hint = 501, "install the extra that the message names"
 
 
+def required(module: str, what: str, hint: str = "pip install '.[evals]' in a checkout") -> Any:
+    """An optional package, for `what` (a noun). Raises MissingExtra."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise MissingExtra(f"{what} needs {error.name}", hint) from error
+
+
 class ModelError(CuecardError):
     """A model could not do what was asked of it."""
 
@@ -211,3 +222,17 @@ class NoAnswer(CuecardError):
         else:
             error.retryable, error.http_status, error.code = False, meant.http_status, meant.code
         return error
+
+
+# --- hints for unknown names ------------------------------------------------------------------------------------------
+
+
+_COMPARED_CHARS = 100
+
+
+def did_you_mean(name: object, known: Iterable[str], otherwise: str | None = None, *, form: str = "{}") -> str:
+    """ "did you mean NAME?" with the most similar known name in `form`; without one `otherwise`, by default a list."""
+    names = list(known)
+    if near := get_close_matches(str(name)[:_COMPARED_CHARS], names, 1):
+        return f"did you mean {form.format(near[0])}?"
+    return f"there are: {', '.join(names)}" if otherwise is None else otherwise

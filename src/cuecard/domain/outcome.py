@@ -1,10 +1,11 @@
-"""Outcomes: how one question was answered, with the whole trace."""
+"""Outcomes: how one question was answered, with the whole trace; beside the large model alone; as plain data."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import Any
 
 from cuecard.domain.call import AnswerToken, Call, Mode, Usage
 from cuecard.domain.question import AnswerKind
@@ -19,6 +20,8 @@ class Route(StrEnum):
     """The small model's reasoned answer equals the large model's short one."""
     TRANSFERRED = "transferred"
     """The large model answered after reading the small one's reasoning."""
+    REVISED = "revised"
+    """The large model answered after reading a reasoning whose steps it had accepted, or written in their place."""
     STOPPED = "stopped"
     """The large model's answer stayed the same while the reasoning was being written, which was then stopped."""
     DIRECT = "direct"
@@ -95,3 +98,154 @@ class Outcome:
         first = next((c.first_token_s for c in self.calls if c.mode is Mode.READ and c.first_token_s is not None), None)
         ended = [c.reasoning_end_s for c in self.calls if c.reasoning_end_s is not None]
         return None if first is None or not ended else first - max(ended)
+
+
+# --- what another way would have cost, estimated ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LatencyComparison:
+    """Seconds of a request, and of the large model alone: its short answer (measured), its reasoning (estimated)."""
+
+    took_s: float
+    short_s: float | None
+    reasoning_s: float | None
+
+    @property
+    def faster_than_short(self) -> bool | None:
+        return None if self.short_s is None else self.took_s < self.short_s
+
+    @property
+    def faster_than_reasoning(self) -> bool | None:
+        return None if self.reasoning_s is None else self.took_s < self.reasoning_s
+
+    def sentence(self) -> str | None:
+        """One line: what the large model alone takes, and whether this request gained; None where nothing is known."""
+        alone = [
+            *([] if self.short_s is None else [f"{seconds(self.short_s)} short (measured)"]),
+            *([] if self.reasoning_s is None else [f"{seconds(self.reasoning_s)} with reasoning (estimated)"]),
+        ]
+        gained = [
+            f"{beside(self.took_s, other)} its {what}"
+            for other, what in ((self.reasoning_s, "reasoning"), (self.short_s, "short answer"))
+            if other is not None
+        ]
+        return f"the large model alone: {', '.join(alone)}: {', '.join(gained)}" if alone else None
+
+
+def beside(took_s: float, other_s: float) -> str:
+    """How one time compares with another, as both are printed."""
+    if seconds(took_s) == seconds(other_s):
+        return "as fast as"
+    return "faster than" if took_s < other_s else "slower than"
+
+
+def compare_with_large(outcome: Outcome) -> LatencyComparison:
+    """What a request took beside what the large model would have taken alone, as far as its own calls show."""
+    short = next((c for c in outcome.calls if c.role == "large" and c.mode is Mode.SHORT and _whole(c)), None)
+    alone = len(outcome.calls) == 1 and short is not None  # this is the large model alone
+    return LatencyComparison(
+        outcome.total_s,
+        None if short is None or alone else short.end_s - short.start_s,
+        None if outcome.route is Route.DEGRADED else reasoning_alone_s(outcome),
+    )
+
+
+def _whole(call: Call) -> bool:
+    return not call.cancelled and call.error is None
+
+
+def seconds(value: float) -> str:
+    """Milliseconds below one second: 12 ms, 340 ms, 2.4 s, 31 s."""
+    if value < 0.9995:
+        return f"{value * 1000:.0f} ms"
+    return f"{value:.1f} s" if value < 9.95 else f"{value:.0f} s"
+
+
+def reasoning_alone_s(outcome: Outcome) -> float | None:
+    """Estimated seconds of the large model reasoning by itself, None where this request does not show it.
+
+    Its time to first token in this request, and then as many tokens as the small model wrote, each at the large model's
+    own pace as seen in its short answers.
+    """
+    written = next((c for c in outcome.calls if c.role == "small" and c.reasoning_end_s is not None), None)
+    spoken = [
+        c
+        for c in outcome.calls
+        if c.role == "large" and c.mode in (Mode.SHORT, Mode.READ) and c.first_token_s is not None
+    ]
+    if written is None or not spoken or written.first_token_s is None or not written.usage.completion_tokens:
+        return None
+    first = spoken[0]
+    per_token = [s_per_token(call) for call in spoken]
+    known = [seconds for seconds in per_token if seconds is not None]
+    pace = s_per_token(written)
+    if not known or pace is None or first.first_token_s is None:
+        return None
+    # a short answer is a token or two, so its pace is a rough reading; a large model's is not below a small one's
+    return first.first_token_s - first.start_s + written.usage.completion_tokens * max(pace, sum(known) / len(known))
+
+
+def s_per_token(call: Call) -> float | None:
+    """Seconds from the first token to the end of the call, per token: each of them costs one forward pass."""
+    if call.first_token_s is None or not call.usage.completion_tokens:
+        return None
+    return (call.end_s - call.first_token_s) / call.usage.completion_tokens
+
+
+# --- outcomes as plain data, for JSON ---------------------------------------------------------------------------------
+
+
+def outcome_as_object(outcome: Outcome) -> dict[str, Any]:
+    """The outcome as plain data, every call included."""
+    return {
+        "answer": outcome.answer,
+        "answer_text": outcome.answer_text,
+        "kind": outcome.kind,
+        "truncated": outcome.truncated,
+        "outside_scope": outcome.outside_scope,
+        "route": outcome.route,
+        "reason": outcome.reason,
+        "strategy": outcome.strategy,
+        "schedule": outcome.schedule,
+        "confidence": outcome.confidence,
+        "latency": {"total_s": outcome.total_s, "handoff_s": outcome.handoff_s, "kind": outcome.latency_kind},
+        "gain": gain_as_object(compare_with_large(outcome)),
+        "usage": {model: usage_as_object(usage) for model, usage in outcome.usage.items()},
+        "calls": [call_as_object(call) for call in outcome.calls],
+    }
+
+
+def gain_as_object(comparison: LatencyComparison) -> dict[str, Any]:
+    """What the large model alone takes: its short answer as measured, its reasoning as estimated; None is not known."""
+    return {
+        "short_s": comparison.short_s,
+        "reasoning_s": comparison.reasoning_s,
+        "faster_than_short": comparison.faster_than_short,
+        "faster_than_reasoning": comparison.faster_than_reasoning,
+    }
+
+
+def usage_as_object(usage: Usage) -> dict[str, int | None]:
+    """Token counts by name; None is not observed."""
+    return asdict(usage)
+
+
+def call_as_object(call: Call) -> dict[str, Any]:
+    """One call: role and model, times, usage, finish reason, and its texts."""
+    return {
+        "role": call.role,
+        "model": call.model,
+        "mode": call.mode,
+        "start_s": call.start_s,
+        "first_token_s": call.first_token_s,
+        "reasoning_end_s": call.reasoning_end_s,
+        "end_s": call.end_s,
+        **usage_as_object(call.usage),
+        "finish_reason": call.finish_reason,
+        "cancelled": call.cancelled,
+        "reasoning": call.reasoning,
+        "answer": call.answer,
+        "answer_logprob": call.answer_logprob,
+        "error": call.error,
+    }

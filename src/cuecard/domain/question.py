@@ -3,31 +3,69 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from typing import ClassVar
 
-from cuecard.domain.errors import BadInput
-from cuecard.domain.suggestions import did_you_mean
+from cuecard.domain.errors import BadInput, did_you_mean
+from cuecard.domain.keywords import suggests_keywords
 
 MOST_OPTIONS = 26
 """One for each letter."""
 
 
-class AnswerKind(StrEnum):
-    """How an answer is asked for, found in text, compared and scored."""
+class _Registered(type):
+    """A class that is the collection of its values."""
 
-    CHOICE = "choice"
-    YES_NO = "yes_no"
-    NUMBER = "number"
-    SHORT_TEXT = "short_text"
-    MATHS = "maths"
-    FREE_TEXT = "free_text"
-    JSON = "json"
+    def __iter__(cls) -> Iterator[AnswerKind]:
+        return iter(_KINDS.values())
+
+    def __len__(cls) -> int:
+        return len(_KINDS)
+
+    def __contains__(cls, name: object) -> bool:
+        return name in _KINDS
+
+
+class AnswerKind(str, metaclass=_Registered):
+    """The kind of answer that a question asks for; `cuecard.answers.kinds.register` adds one.
+
+    Like an enumeration of texts: one object for each name, so that kinds can be compared with `is`.
+    """
+
+    CHOICE: ClassVar[AnswerKind]
+    YES_NO: ClassVar[AnswerKind]
+    NUMBER: ClassVar[AnswerKind]
+    SHORT_TEXT: ClassVar[AnswerKind]
+    MATHS: ClassVar[AnswerKind]
+    FREE_TEXT: ClassVar[AnswerKind]
+    JSON: ClassVar[AnswerKind]
+
+    def __new__(cls, name: str) -> AnswerKind:
+        """The kind of this name. Raises ValueError if there is none."""
+        if name not in _KINDS:
+            raise ValueError(f"{name!r} is not a valid AnswerKind")
+        return _KINDS[name]
+
+    @classmethod
+    def add(cls, name: str) -> AnswerKind:
+        """The kind of this name, which need not exist yet."""
+        return _KINDS.setdefault(name, str.__new__(cls, name))
+
+    @property
+    def value(self) -> str:
+        return str(self)
+
+
+_KINDS: dict[str, AnswerKind] = {}
+for _name in ("choice", "yes_no", "number", "short_text", "maths", "free_text", "json"):
+    setattr(AnswerKind, _name.upper(), AnswerKind.add(_name))
 
 
 class Calling(StrEnum):
-    """How a question offers tools; its schema is then the form of a reply, as `answers.readers.tool_calls` reads it."""
+    """How a question offers tools; its schema is then the form of a reply that `answers.readers.json_replies` reads."""
 
     AUTO = "auto"
     """The reply calls tools, or is an answer."""
@@ -57,6 +95,7 @@ class Message:
     images: tuple[Image, ...] = ()
 
 
+@suggests_keywords
 @dataclass(frozen=True)
 class Question:
     """What a user asks: zero or more images, a text, options for a choice; and the conversation that led to it."""
@@ -93,10 +132,15 @@ class Question:
 
 def kind_named(name: object) -> AnswerKind:
     """The kind of answer of this name. Raises BadInput with a suggestion."""
-    if isinstance(name, str) and name in set(AnswerKind):
+    if isinstance(name, str) and name in AnswerKind:
         return AnswerKind(name)
     near = did_you_mean(name, AnswerKind, "")
-    raise BadInput(f"unknown kind {str(name)[:40]!r}", f"kinds are: {', '.join(AnswerKind)}{near and f'; {near}'}")
+    raise BadInput(f"unknown kind {str(name)[:40]!r}", f"{kinds_hint()}{near and f'; {near}'}")
+
+
+def kinds_hint() -> str:
+    """Lists all kinds, for an error."""
+    return f"kinds are: {', '.join(AnswerKind)}"
 
 
 def labelled(question: Question, value: object) -> str | None:

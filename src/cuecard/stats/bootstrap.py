@@ -1,4 +1,4 @@
-"""Resampling: intervals, also of whole arrays of figures, and a test by drawing whole clusters, seeded.
+"""Resampling: intervals, also of whole arrays of figures, by drawing whole clusters, seeded.
 
 A cluster is what questions share that makes their errors alike (an image, a group of rotations). Where no clusters are
 given every question is one. Statistics are functions of sums over questions.
@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from cuecard.domain.errors import BadInput, MissingExtra
+from cuecard.domain.errors import BadInput, required
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +22,6 @@ else:
     Array = Any  # numpy is imported when something is drawn
 
 Clusters = Sequence[str] | None
-Method = Literal["percentile", "bca"]
 DRAWS, ARRAY_DRAWS = 4000, 2000
 _AT_ONCE = 2**22  # numbers of a chunk of draws: 32 MiB
 
@@ -39,11 +37,9 @@ class Interval:
     method: str
 
 
-def mean_interval(
-    values: Sequence[float], clusters: Clusters = None, confidence: float = 0.95, method: Method = "bca", seed: int = 0
-) -> Interval:
+def mean_interval(values: Sequence[float], clusters: Clusters = None, seed: int = 0) -> Interval:
     """Mean per question (accuracy, seconds, tokens), by cluster bootstrap."""
-    return ratio_interval(values, [1.0] * len(values), clusters, confidence, method, seed)
+    return ratio_interval(values, [1.0] * len(values), clusters, seed=seed)
 
 
 def ratio_interval(
@@ -51,22 +47,21 @@ def ratio_interval(
     bottoms: Sequence[float],
     clusters: Clusters = None,
     confidence: float = 0.95,
-    method: Method = "bca",
     seed: int = 0,
     draws: int = DRAWS,
 ) -> Interval:
     """Sum of `tops` over sum of `bottoms`: of two arms' seconds, the speed-up (a ratio of means, not a mean of ratios).
 
-    Percentile (Efron 1979) or bias-corrected and accelerated (BCa, Efron 1987, with the jackknife's acceleration) over
-    draws of whole clusters with replacement (Davison & Hinkley 1997, section 3.8).
+    Bias-corrected and accelerated (BCa, Efron 1987, with the jackknife's acceleration) over draws of whole clusters
+    with replacement (Davison & Hinkley 1997, section 3.8).
     """
     np = numpy()
 
     def ratio(totals: Any) -> Any:
-        return totals[:, 0] / _not_0(totals[:, 1])
+        return totals[:, 0] / np.where(totals[:, 1] == 0, math.nan, totals[:, 1])
 
     sums = np.stack(by_cluster(clusters, tops, bottoms), axis=1)
-    return resampled(sums, ratio, confidence, seed, method, draws)
+    return resampled(sums, ratio, confidence, seed, draws)
 
 
 def resampled(
@@ -74,7 +69,6 @@ def resampled(
     statistic: Callable[[Any], Any],
     confidence: float = 0.95,
     seed: int = 0,
-    method: Method = "bca",
     draws: int = DRAWS,
 ) -> Interval:
     """Of sums by cluster, (clusters, sums): the statistic of their totals, which it takes as (draws, sums) -> (draws,).
@@ -82,15 +76,12 @@ def resampled(
     A draw in which the statistic is not a number says nothing, and is left out.
     """
     np = numpy()
-    tail, name = (1 - checked(confidence)) / 2, f"{'BCa' if method == 'bca' else method} cluster bootstrap"
+    tail, name = (1 - checked(confidence)) / 2, "BCa cluster bootstrap"
     estimate = float(statistic(sums.sum(axis=0, keepdims=True))[0]) if len(sums) else math.nan
     if len(sums) < 2 or math.isnan(estimate):
         return Interval(estimate, None, None, confidence, name)
-    drawn, tails = _drawn(sums, statistic, draws, seed), [tail, 1 - tail]
-    if method == "bca":
-        left_out = statistic(sums.sum(axis=0) - sums)
-        tails = _corrected(tails, drawn, estimate, left_out[~np.isnan(left_out)])
-    low, high = np.quantile(drawn, tails)
+    drawn, left_out = _drawn(sums, statistic, draws, seed), statistic(sums.sum(axis=0) - sums)
+    low, high = np.quantile(drawn, _corrected([tail, 1 - tail], drawn, estimate, left_out[~np.isnan(left_out)]))
     return Interval(estimate, float(low), float(high), confidence, name)
 
 
@@ -118,24 +109,6 @@ def _corrected(tails: list[float], drawn: Any, estimate: float, left_out: Any) -
     skew = float((from_mean**3).sum()) / (6 * spread) if spread else 0.0
     moved = [bias + normal.inv_cdf(tail) for tail in tails]
     return [normal.cdf(bias + each / (1 - skew * each)) for each in moved]
-
-
-def flip_p(differences: Sequence[float], clusters: Clusters = None, draws: int = 9999, seed: int = 0) -> float:
-    """Two-sided p of no difference: signs of whole clusters flipped at random (Fisher 1935).
-
-    The observed signs count as one of the draws, so p is never 0 (Phipson & Smyth 2010).
-    """
-    np = numpy()
-    (sums,) = by_cluster(clusters, differences)
-    sums = sums[sums != 0]
-    if not len(sums):
-        return 1.0
-    chance, reached = np.random.default_rng(seed), 0
-    for begin in range(0, draws, max(1, _AT_ONCE // len(sums))):
-        size = min(max(1, _AT_ONCE // len(sums)), draws - begin)
-        flipped = (2 * chance.integers(0, 2, size=(size, len(sums))) - 1) @ sums
-        reached += int((np.abs(flipped) >= abs(sums.sum()) - 1e-9).sum())
-    return (1 + reached) / (1 + draws)
 
 
 def by_cluster(clusters: Clusters, *columns: Sequence[float]) -> tuple[Any, ...]:
@@ -225,19 +198,12 @@ def plain(value: Array) -> Any:
 
 def numpy() -> Any:
     """The package. Raises MissingExtra."""
-    try:
-        import numpy
-    except ImportError as error:
-        raise MissingExtra("statistics need numpy", "pip install '.[evals]' in a checkout") from error
-    return numpy
+    return required("numpy", "a statistic")
 
 
 def special() -> Any:
     """scipy.special. Raises MissingExtra."""
-    try:
-        return import_module("scipy.special")
-    except ImportError as error:
-        raise MissingExtra("statistics need scipy", "pip install '.[evals]' in a checkout") from error
+    return required("scipy.special", "a statistic")
 
 
 def checked(confidence: float) -> float:
@@ -245,7 +211,3 @@ def checked(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise BadInput(f"a confidence of {confidence:g} is not between 0 and 1", "0.95 is usual")
     return confidence
-
-
-def _not_0(sums: Any) -> Any:
-    return numpy().where(sums == 0, math.nan, sums)

@@ -1,6 +1,6 @@
 """Means, quantiles, intervals, paired tests and sample sizes: pure functions over numbers, clustered where answers are.
 
-Whatever draws at random (bootstraps, sign flips) is in `bootstrap`.
+Whatever draws at random is in `bootstrap`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 from cuecard.domain.errors import BadInput
-from cuecard.stats.bootstrap import Clusters, Interval, by_cluster, checked, flip_p, mean_interval, special
+from cuecard.stats.bootstrap import Clusters, Interval, by_cluster, checked, mean_interval, numpy, special
+
+SCORE, ROBUST, NO_SPREAD = "Tango's score test", "cluster-robust t test", "sign test of clusters"
+"""Families of methods: a p-value is shown beside the interval that inverts the same test."""
 
 
 def mean(values: Iterable[float]) -> float | None:
@@ -62,31 +66,45 @@ def wilson_bounds(right: int, of: int, z: float = 1.96) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def share_interval(scores: Sequence[float], clusters: Clusters = None, confidence: float = 0.95) -> Interval:
+def share_interval(scores: Sequence[float], clusters: Clusters = None) -> Interval:
     """Accuracy: Wilson where answers are right or wrong and independent, else a BCa cluster bootstrap.
 
     Where all scores are the same there is nothing to draw from: then Wilson over the clusters, as if each were one
-    answer, which is the widest that clustering can make it.
+    answer, which is the widest that clustering can make it. Of several answers in one cluster there are no bounds.
     """
     count = len(scores)
     several = clusters is not None and len(set(clusters)) < count
+    if several and len(set(clusters or ())) < 2:
+        return mean_interval(scores, clusters)
     binary = all(score in (0, 1) for score in scores)
     if count and binary and (not several or len(set(scores)) == 1):
         of = len(set(clusters or ())) if several else count
-        return wilson(round(of * sum(scores) / count), of, confidence)
-    return mean_interval(scores, clusters, confidence)
+        return wilson(round(of * sum(scores) / count), of)
+    return mean_interval(scores, clusters)
 
 
-def difference_interval(
-    ones: Sequence[float],
-    others: Sequence[float],
-    clusters: Clusters = None,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> Interval:
-    """Mean of `ones` less mean of `others`, of the same questions in the same order, by paired cluster bootstrap."""
-    differences = [one - other for one, other in _pairs(ones, others)]
-    return mean_interval(differences, clusters, confidence, seed=seed)
+@dataclass(frozen=True)
+class MeanDifference:
+    """A paired mean difference: its interval, and the two-sided p of no difference by the test that it inverts."""
+
+    interval: Interval
+    p: float
+    test: str
+
+
+def mean_difference(ones: Sequence[float], others: Sequence[float], clusters: Clusters = None) -> MeanDifference:
+    """Mean of `ones` less mean of `others`, of the same questions in the same order: Student's t over clusters.
+
+    With the cluster-robust standard error (Liang & Zeger 1986; Miller 2024, arXiv:2411.00640, eq. 4). Where clusters
+    have no spread there is no interval, and p is that of the sign test over clusters.
+    """
+    found = _robust([one - other for one, other in _pairs(ones, others)], clusters)
+    if found.error:
+        reach = float(special().stdtrit(found.clusters - 1, 0.975)) * found.error
+        within = Interval(found.mean, found.mean - reach, found.mean + reach, 0.95, ROBUST)
+        return MeanDifference(within, 2 * _t_above(abs(found.mean) / found.error, found.clusters), ROBUST)
+    p = min(1.0, 2 / 2**found.clusters) if found.mean else 1.0
+    return MeanDifference(Interval(found.mean, None, None, 0.95, NO_SPREAD), p, NO_SPREAD)
 
 
 @dataclass(frozen=True)
@@ -98,30 +116,37 @@ class PairedComparison:
     worse: int
     same: int
     p: float
-    """Two-sided, of no difference."""
+    """Two-sided, of no difference, by the test that the interval inverts: p <= 0.05 where the interval excludes 0."""
     test: str
 
 
-def compare(
-    ones: Sequence[float], others: Sequence[float], clusters: Clusters = None, confidence: float = 0.95, seed: int = 0
-) -> PairedComparison:
-    """Paired scores: exact McNemar where they are right or wrong and independent, else a sign-flip test by cluster."""
+def compare(ones: Sequence[float], others: Sequence[float], clusters: Clusters = None) -> PairedComparison:
+    """Paired scores: Tango's score test and interval where they are right or wrong and independent, else robust t.
+
+    At no difference Tango's test is McNemar's. Where clusters have no spread the score test is over clusters, as if
+    each were one question, if none or all of them gained or lost whole questions.
+    """
     pairs = _pairs(ones, others)
     better, worse = sum(one > other for one, other in pairs), sum(one < other for one, other in pairs)
-    clustered = clusters is not None and len(set(clusters)) < len(pairs)
-    if not clustered and all(score in (0, 1) for pair in pairs for score in pair):
-        p, test = mcnemar(better, worse), "McNemar, exact"
-    else:
-        p = flip_p([one - other for one, other in pairs], clusters, seed=seed)
-        test = "sign flips of clusters"
-    within = difference_interval(ones, others, clusters, confidence, seed=seed)
-    return PairedComparison(within, better, worse, len(pairs) - better - worse, p, test)
+    of = len(pairs) if clusters is None else len(set(clusters))
+    binary = all(score in (0, 1) for pair in pairs for score in pair)
+    same = len(pairs) - better - worse
+    if binary and of == len(pairs):
+        return PairedComparison(tango_interval(better, worse, of), better, worse, same, mcnemar(better, worse), SCORE)
+    if same == len(pairs) or (binary and len(pairs) in (better, worse)):
+        gained, lost = (of if count else 0 for count in (better, worse))
+        return PairedComparison(tango_interval(gained, lost, of), better, worse, same, mcnemar(gained, lost), SCORE)
+    found = mean_difference(ones, others, clusters)
+    return PairedComparison(found.interval, better, worse, same, found.p, found.test)
 
 
 def mcnemar(better: int, worse: int) -> float:
-    """Two-sided exact p of independent questions of which so many differ each way (McNemar 1947, binomial form)."""
-    n, k = better + worse, min(better, worse)
-    return min(1.0, 2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n) if n else 1.0
+    """Two-sided p of no difference, of independent questions of which so many differ each way (McNemar 1947).
+
+    The score test, without a correction for continuity: unlike the exact one it is not conservative, and its level is
+    at most 5.4% at 5% (Fagerland, Lydersen & Laake 2013, BMC Med. Res. Methodol. 13:91). Tango's at no difference.
+    """
+    return math.erfc(abs(better - worse) / math.sqrt(2 * (better + worse))) if better + worse else 1.0
 
 
 def holm(family: Mapping[str, float]) -> dict[str, float]:
@@ -135,7 +160,7 @@ def holm(family: Mapping[str, float]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class NonInferiority:
-    """Whether an arm is at most `margin` worse than another: shown when p is at most 1 - confidence."""
+    """Whether an arm is at most `margin` worse than another: shown, with this confidence, when p is at most 0.05."""
 
     difference: float
     margin: float
@@ -147,17 +172,11 @@ class NonInferiority:
 
 
 def non_inferiority(
-    ones: Sequence[float],
-    others: Sequence[float],
-    margin: float,
-    clusters: Clusters = None,
-    confidence: float = 0.95,
+    ones: Sequence[float], others: Sequence[float], margin: float, clusters: Clusters = None
 ) -> NonInferiority:
     """Paired, one-sided: is the mean of `ones` above that of `others` less the margin (score points, 0.01 = 1 point)?
 
-    Tango's score test (1998) where scores are right or wrong and independent; else Student's t on cluster sums with
-    the cluster-robust standard error (Liang & Zeger 1986; Miller 2024, arXiv:2411.00640, eq. 4). Both are approximate:
-    for a finite-sample guarantee see `tune`.
+    By the methods of `compare`. Both are approximate: for a finite-sample guarantee see `tune`.
     """
     if not 0 < margin < 1:
         raise BadInput(f"a margin of {margin:g} is not between 0 and 1", "0.01 is one point of accuracy")
@@ -168,73 +187,124 @@ def non_inferiority(
     clustered = clusters is not None and len(set(clusters)) < len(pairs)
     if not clustered and all(score in (0, 1) for pair in pairs for score in pair):
         better, worse = sum(one > other for one, other in pairs), sum(one < other for one, other in pairs)
-        p, method = tango_p(better, worse, len(pairs), margin), "Tango's score test"
+        p, method = tango_p(better, worse, len(pairs), margin), SCORE
     else:
         p, method = _robust_p([one - other for one, other in pairs], clusters, margin)
-    return NonInferiority(difference, margin, p, confidence, p <= 1 - checked(confidence), method)
+    return NonInferiority(difference, margin, p, 0.95, p <= 0.05, method)
 
 
 def tango_p(better: int, worse: int, of: int, margin: float) -> float:
     """One-sided p that a paired difference of proportions is -margin or less (Tango 1998, Stat. in Medicine 17)."""
-    limit = -margin
-    a, b, c = 2 * of, -better - worse + (2 * of - better + worse) * limit, -worse * limit * (1 - limit)
+    z = _tango_z(better, worse, of, -margin)
+    return 1.0 if z is None else 1 - NormalDist().cdf(z)
+
+
+def tango_interval(better: int, worse: int, of: int, confidence: float = 0.95) -> Interval:
+    """Score interval of a paired difference of proportions, at least one pair (Tango 1998, Stat. in Medicine 17).
+
+    The differences that the score test does not reject: it has a width where no pair differs, as Wilson's has.
+    """
+    estimate, limit = (better - worse) / of, z_of(confidence)
+
+    def bound(end: float) -> float:
+        """Between the estimate, which is not rejected, and the end of the scale; the statistic falls throughout."""
+        inside, outside = estimate, end
+        while abs(outside - inside) > 1e-9:
+            middle = (inside + outside) / 2
+            z = _tango_z(better, worse, of, middle)
+            if z is None or abs(z) < limit:
+                inside = middle
+            else:
+                outside = middle
+        return inside
+
+    return Interval(estimate, bound(-1.0), bound(1.0), confidence, SCORE)
+
+
+def _tango_z(better: int, worse: int, of: int, difference: float) -> float | None:
+    """The score statistic of this difference; None where it has no variance."""
+    a, b = 2 * of, -better - worse + (2 * of - better + worse) * difference
+    c = -worse * difference * (1 - difference)
     share = (math.sqrt(max(0.0, b * b - 4 * a * c)) - b) / (2 * a)
-    variance = of * (2 * share + limit * (1 - limit))
-    return 1 - NormalDist().cdf((better - worse - of * limit) / math.sqrt(variance)) if variance > 0 else 1.0
+    variance = of * (2 * share + difference * (1 - difference))
+    return (better - worse - of * difference) / math.sqrt(variance) if variance > 1e-12 else None
+
+
+@dataclass(frozen=True)
+class _Robust:
+    """A mean over clusters and its standard error; None for one cluster, 0 where clusters have no spread."""
+
+    mean: float
+    error: float | None
+    clusters: int
+
+
+def _robust(values: Sequence[float], clusters: Clusters) -> _Robust:
+    """Of values of questions, at least one."""
+    sums, sizes = by_cluster(clusters, values, [1.0] * len(values))
+    count, total = len(sums), float(sizes.sum())
+    mean = float(sums.sum()) / total
+    if count < 2:
+        return _Robust(mean, None, count)
+    left = sums - mean * sizes
+    error = math.sqrt(count / (count - 1) * float((left**2).sum())) / total
+    # rounding leaves a little where every cluster has the same mean
+    return _Robust(mean, error if error > 1e-9 * abs(mean) else 0.0, count)
+
+
+def _t_above(t: float, clusters: int) -> float:
+    """The chance that Student's t of so many clusters is larger."""
+    return float(special().stdtr(clusters - 1, -t))
 
 
 def _robust_p(differences: Sequence[float], clusters: Clusters, margin: float) -> tuple[float, str]:
-    sums, sizes = by_cluster(clusters, differences, [1.0] * len(differences))
-    count, mean = len(sums), float(sums.sum() / sizes.sum())
-    if count < 2:
+    found = _robust(differences, clusters)
+    if found.error is None:
         return 1.0, "one cluster shows nothing"
-    error = math.sqrt(count / (count - 1) * float(((sums - mean * sizes) ** 2).sum())) / float(sizes.sum())
-    if not error:  # no spread at all: the least that is known is known of clusters without a difference
-        return (tango_p(0, 0, count, margin) if mean >= 0 else 1.0), "Tango's score test over clusters"
-    return 1 - float(special().stdtr(count - 1, (mean + margin) / error)), "t test, cluster-robust"
+    if not found.error:  # the least that is known is known of clusters without a difference
+        return (tango_p(0, 0, found.clusters, margin) if found.mean >= 0 else 1.0), f"{SCORE} over clusters"
+    return _t_above((found.mean + margin) / found.error, found.clusters), ROBUST
 
 
-def questions_for_half_width(half_width: float, share: float = 0.5, confidence: float = 0.95) -> int:
-    """Least number of independent questions whose Wilson interval reaches at most so far from its middle."""
-    if not 0 < half_width < 0.5:
-        raise BadInput(f"a half-width of {half_width:g} is not between 0 and 0.5", "0.02 is two points of accuracy")
-    z = z_of(confidence)
-    least, most = 1, math.ceil((z / (2 * half_width)) ** 2) + 1
-    while least < most:
-        middle = (least + most) // 2
-        spread = math.sqrt(share * (1 - share) / middle + (z / (2 * middle)) ** 2)
-        if z * spread / (1 + z * z / middle) <= half_width:
-            most = middle
-        else:
-            least = middle + 1
-    return least
+def bet_p(losses: Sequence[float], most: float, spread: float, confidence: float) -> float:
+    """P-value that sums of losses (one a cluster, at most `most`) have a mean above 0; valid at any number of them.
 
-
-def questions_for_difference(differing: float, difference: float, power: float = 0.8, level: float = 0.05) -> int:
-    """Questions for a two-sided McNemar test, of which a share `differing` is right for one arm only (Connor 1987)."""
-    if not 0 < abs(difference) <= differing <= 1:
-        raise BadInput("the arms must differ on at least as many questions as their accuracies differ by")
-    z_level, z_power = NormalDist().inv_cdf(1 - level / 2), NormalDist().inv_cdf(power)
-    root = z_level * math.sqrt(differing) + z_power * math.sqrt(differing - difference**2)
-    return math.ceil((root / difference) ** 2)
-
-
-def questions_for_non_inferiority(
-    differing: float, margin: float, difference: float = 0.0, power: float = 0.8, level: float = 0.05
-) -> int:
-    """Questions to show, one-sided, that an arm is at most `margin` worse when it truly differs by `difference`.
-
-    Normal approximation with the variance of a paired difference, differing - difference^2 (Liu et al. 2002).
+    A bet of the same share of a fortune on every gain hardly ever grows if the mean is above 0: the chance that a
+    fortune of 1 ever reaches f is at most 1 / f (Ville 1939; Waudby-Smith & Ramdas 2024, J. R. Stat. Soc. B 86,
+    "betting"). `spread`, the standard deviation as known beforehand, sets the share that is best for this many clusters
+    at this confidence; a wrong one costs power, never validity.
     """
-    if not (abs(difference) <= differing <= 1 and difference + margin > 0):
-        raise BadInput("no number of questions shows this: the true difference must lie above -margin")
-    z = NormalDist().inv_cdf(1 - level) + NormalDist().inv_cdf(power)
-    return math.ceil(z**2 * max(differing - difference**2, 1e-12) / (difference + margin) ** 2)
+    np = numpy()
+    if not len(losses):
+        return 1.0
+    best = math.sqrt(2 * math.log(1 / (1 - confidence)) / len(losses)) / spread
+    fortune = np.cumsum(np.log1p(-min(best, 0.95 / most) * np.asarray(losses)))
+    return math.exp(-max(0.0, float(fortune.max())))
 
 
-def design_effect(questions_per_cluster: float, correlation: float) -> float:
-    """Factor by which clusters of equal size raise the number of questions needed (Kish 1965)."""
-    return 1 + (questions_per_cluster - 1) * correlation
+def questions_for_bet(losses: Any, clusters: Sequence[str], confidence: float, explore: float) -> int | None:
+    """About how many questions in all let `bet_p` show losses below 0 with power 0.8; None where their mean is not.
+
+    `explore`: the share of clusters that only set the bet.
+
+    The fortune's logarithm as Brownian motion with drift that must cross ln(1 / level) by the last cluster (Siegmund
+    1985, chapter 3), solved for the number of clusters.
+    """
+    (sums,) = by_cluster(clusters, losses)
+    if (mean := float(sums.mean())) >= 0:
+        return None
+    level, normal = math.sqrt(math.log(1 / (1 - confidence)) / 2), NormalDist()
+
+    def power(drift: float) -> float:
+        return normal.cdf(drift - 2 * level) + math.exp(2 * level * (drift - level)) * normal.cdf(-drift)
+
+    low, high = 0.0, 4 * level + 4
+    while high - low > 1e-3:
+        middle = (low + high) / 2
+        low, high = (low, middle) if power(middle) >= 0.8 else (middle, high)
+    # where nothing has gone wrong yet, a certain number of gains is needed all the same
+    count = max((high * float(sums.std()) / mean) ** 2, -math.log(1 - confidence) / -mean)
+    return math.ceil(count / (1 - explore) * len(losses) / len(sums))
 
 
 def _pairs(ones: Sequence[float], others: Sequence[float]) -> list[tuple[float, float]]:

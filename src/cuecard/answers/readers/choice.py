@@ -7,19 +7,24 @@ letters, the option's words count.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 
 from cuecard.answers.answer import Answer, Blank, Reading, one_of
-from cuecard.answers.readers import number, yes_no
-from cuecard.answers.readers.letters import Mention, mentions
-from cuecard.answers.text.claims import claimed, mentioned
-from cuecard.answers.text.markup import before_reasons, plain, sentences, unquoted
+from cuecard.answers.readers import number, words
+from cuecard.answers.text.claims import claimed, is_about, mentioned
+from cuecard.answers.text.markup import any_of, asserted, before_reasons, normalise, pattern, plain, sentences, unquoted
 from cuecard.answers.text.refusals import answerable, refuses
-from cuecard.answers.text.similarity import normalise
 from cuecard.domain.question import Question, letter
 
 _ON_THE_WAY = re.compile(r"(?:let|let's|first|step|i'll|i will|i need|we need|start|looking)\b", re.IGNORECASE)
 _MOST_POLAR_CHARS, _MOST_SAME_CHARS = 200, 400  # of an option that is yes or no; of a text that is an option
+_MOST_MENTIONING_CHARS = 400  # of a text whose sentences are looked through for an option's words
+_SHOWN = pattern(
+    r"^(?:it|(?:the|this) (?:image|picture|photo|chart|figure)) (?:is|shows|contains|depicts|does not show"
+    r"|doesn't show)\b"
+)
 SHORT_WORDS, MOST_WORDS = 8, 10  # of a text in which a letter, or an option's words, count wherever they stand
 
 # What is read of options is kept for the other marked answers of a reply, and for other replies.
@@ -33,17 +38,134 @@ def _option_core(option: str) -> str:
 
 
 def read(text: str, question: Question) -> Reading:
-    """The option that a text picks; unclear if it picks several, contradicts itself, or refuses."""
-    reply = plain(text)
+    """The option that a text picks; unclear if it picks several, contradicts itself, or refuses.
+
+    Where the question wants all that apply, the value is the letters of all, in their order: "AC".
+    """
+    reply = _with_letters(plain(text), question)
     if refuses(reply) and not any(map(_refuses, question.options)):
         reply = answerable(reply)
         if not reply.strip():
             return Blank.UNCLEAR
+    if wants_several(question):
+        return _several(reply, question)
     by_number = _by_label(reply, question)
     if by_number is not None:
         return by_number
-    by_letter = _by_letter(reply, question)
-    return by_letter if by_letter is not Blank.NOTHING else _by_words(reply, question)
+    if all(_ROMAN.fullmatch(option) for option in question.options):
+        return _by_roman(reply, question)
+    claim = before_reasons(reply)
+    readings = [_by_letter(part, question) for part in dict.fromkeys((claim, reply))]
+    by_letter = next((each for each in readings if isinstance(each, Answer)), readings[-1])
+    if by_letter is Blank.NOTHING:
+        return _by_words(reply, question)
+    return by_letter
+
+
+_WANTS_SEVERAL = pattern(
+    r"\b(?:select|choose|pick|mark|check|tick|name) (?:all|every|any that|each)\b|\ball (?:that|which) apply\b"
+    r"|\ball correct\b",
+    r"\b(?:select|choose|pick) (?:two|three|several|\d)\b|\bone or more\b|\bmore than one (?:answer|option)\b|多选"
+    r"|多項|複数",
+)
+_RUN = re.compile(r"\W*([A-Z]{2,26})\W*")
+
+
+def wants_several(question: Question) -> bool:
+    """Whether a question asks for all options that apply, not for one."""
+    return _WANTS_SEVERAL.search(question.text) is not None
+
+
+def _several(reply: str, question: Question) -> Reading:
+    """All letters that a text picks; without letters, all options that it names."""
+    last = letter(len(question.options) - 1)
+    run = _RUN.fullmatch(reply)
+    if run is not None and max(run[1]) <= last and len(set(run[1])) == len(run[1]):
+        return Answer(run[1], "".join(sorted(run[1])))
+    found = mentions(reply, last)
+    if found is None:
+        return Blank.UNCLEAR
+    picked = {one for mention in found if not mention.described for one in mention.letters}
+    picked = picked or {letter(index) for index in mentioned(reply, question.options)}
+    return Answer(unquoted(reply), "".join(sorted(picked))) if picked else Blank.NOTHING
+
+
+# --- ordinals and Roman numerals --------------------------------------------------------------------------------------
+
+_ORDINALS = "first second third fourth fifth sixth seventh eighth"
+_PLACES = {word: at for at, word in enumerate(_ORDINALS.split())} | {
+    "1st": 0,
+    "2nd": 1,
+    "3rd": 2,
+    "4th": 3,
+    "5th": 4,
+    "last": -1,
+    "letzte": -1,
+    "dernière": -1,
+    "última": -1,
+    "erste": 0,
+    "zweite": 1,
+    "dritte": 2,
+    "vierte": 3,
+    "première": 0,
+    "deuxième": 1,
+    "troisième": 2,
+    "quatrième": 3,
+    "primera": 0,
+    "segunda": 1,
+    "tercera": 2,
+    "cuarta": 3,
+}
+_CHINESE_PLACES = "一二三四五六七八"
+_NTH = pattern(
+    rf"\b(?:the |die |la )?(?P<place>{'|'.join(_PLACES)}) (?:option|choice|answer|one\b|antwort|möglichkeit|réponse"
+    rf"|opción|respuesta)",
+    r"第(?P<nth>[一二三四五六七八1-8])(?:个|個|つ目の?|番目の?)(?:选项|選項|答案|選択肢)?",
+    r"\b(?:the )?(?:option|choice|answer) (?:no\.? ?|number |#)?(?P<number>[1-8])(?![\d.,]*\d)(?=\W|$)",
+)
+
+
+def _with_letters(reply: str, question: Question) -> str:
+    """The text with "option B" for "the second option", unless options are numbers or "first" stands in one."""
+    if len(reply) > _MOST_ORDINAL_CHARS or any(map(_NTH.search, question.options)):
+        return reply
+    numbered = question.labels or any(_value(option) is not None for option in question.options)
+
+    def lettered(found: re.Match[str]) -> str:
+        if found["number"] and numbered:
+            return found.group()
+        place = found["place"]
+        sign = found["nth"] or found["number"] or ""
+        at = (
+            _PLACES[place.lower()]
+            if place
+            else (_CHINESE_PLACES.find(sign) if sign in _CHINESE_PLACES else int(sign) - 1)
+        )
+        at = len(question.options) - 1 if at < 0 else at
+        return f"option {letter(at)}" if at < len(question.options) else found.group()
+
+    return _NTH.sub(lettered, reply)
+
+
+_MOST_ORDINAL_CHARS = 2_000
+_ROMAN = re.compile(r"\W*(?:I{1,3}|IV|VI{0,3}|IX|X)\W*")
+_ROMAN_WORD = re.compile(r"(?<![\w'])(?:I{1,3}|IV|VI{0,3}|IX|X|(?<=\()(?:i{1,3}|iv|vi{0,3})(?=\)))(?![\w'])")
+_SAYS_I = pattern(r"\s+(?!is\b|or\b|and\b|holds\b|fits\b|,)[a-z]")
+
+
+def _by_roman(reply: str, question: Question) -> Reading:
+    """For options that are Roman numerals: the only one that a text names, or the option of the only letter."""
+    names = [option.strip("().").strip() for option in question.options]
+    found = [
+        one.group().upper()
+        for one in _ROMAN_WORD.finditer(before_reasons(reply))
+        if not (one.group() == "I" and _SAYS_I.match(reply, one.end()))
+    ]
+    named = {names.index(one) for one in found if one in names}
+    if len(named) == 1:
+        at = named.pop()
+        return Answer(names[at], letter(at))
+    return Blank.UNCLEAR if named else _by_letter(reply, question)
 
 
 # --- numbers of numbered options --------------------------------------------------------------------------------------
@@ -77,16 +199,26 @@ def _by_letter(reply: str, question: Question) -> Reading:
         return Blank.UNCLEAR
     claim = len(before_reasons(reply)) if len(before_reasons(reply).split()) <= SHORT_WORDS else 0
     # in a few words a letter need not be decided on: what else could it be there for?
-    decided = [one for one in found if one.decided] or [one for one in found if one.end <= claim and not one.described]
+    decided = [one for one in found if one.decided] or [one for one in found if _named(reply, one, question)]
+    decided = decided or [one for one in found if one.end <= claim and not one.described]
     picked = {one for mention in decided for one in mention.letters}
     if len(picked) != 1:
         return Blank.UNCLEAR if picked or any(one.described for one in found) else Blank.NOTHING
     chosen = decided[0]
     listed = {one for mention in found if mention.listed and mention is not chosen for one in mention.letters}
     enumerated = chosen.listed and listed - picked and not picked & listed
-    if enumerated or _contradicts(reply, chosen, question):
+    doubted = any(_OR.search(reply[: one.start]) for one in found)
+    if enumerated or doubted or _contradicts(reply, chosen, question):
         return Blank.UNCLEAR
     return Answer(_as_written(reply, chosen), picked.pop())
+
+
+def _named(reply: str, mention: Mention, question: Question) -> bool:
+    """Whether the letter's own option follows it: "(D) a dog"."""
+    if len(mention.letters) != 1:
+        return False
+    option = _option_core(question.options[ord(min(mention.letters)) - ord("A")])
+    return _core(reply[mention.end : mention.end + 2 * len(option) + 20]).startswith(option)
 
 
 def _contradicts(reply: str, mention: Mention, question: Question) -> bool:
@@ -127,11 +259,25 @@ def _by_words(reply: str, question: Question) -> Reading:
         return polar
     if all(_value(option) is not None for option in question.options):
         return _by_number(reply, question)
-    short = len(reply.split()) <= MOST_WORDS and not _ON_THE_WAY.match(reply)
-    named = mentioned(before_reasons(reply), question.options) if short else set()
-    if named:
-        return Answer(unquoted(reply), letter(named.pop())) if len(named) == 1 else Blank.UNCLEAR
-    return Blank.NOTHING
+    return _by_mention(reply, question)
+
+
+def _by_mention(reply: str, question: Question) -> Reading:
+    """The only option that the sentences name and do not deny; those that look before they answer do not count."""
+    readings = list[Reading]()
+    for sentence in asserted(sentences(reply)):
+        claim = before_reasons(sentence)
+        short = len(sentence.split()) <= MOST_WORDS and not _ON_THE_WAY.match(sentence)
+        if not (short or _SHOWN.search(claim) or (len(claim) <= _MOST_SAME_CHARS and is_about(claim, question.text))):
+            continue
+        named = mentioned(claim, question.options)
+        if len(named) > 1:
+            return Blank.UNCLEAR
+        readings += [Answer(unquoted(claim), letter(index)) for index in named]
+    values = {reading.value for reading in readings if isinstance(reading, Answer)}
+    if len(values) > 1 or len(reply) > _MOST_MENTIONING_CHARS:
+        return Blank.UNCLEAR
+    return readings[-1] if readings else Blank.NOTHING
 
 
 def _core(text: str) -> str:
@@ -143,10 +289,10 @@ def _by_polarity(reply: str, question: Question) -> Reading:
     """For options that are yes and no (and no more): the one that the text says."""
     if len(question.options) != 2 or any(len(option) > _MOST_POLAR_CHARS for option in question.options):
         return Blank.NOTHING
-    values = [yes_no.read(option, question) for option in question.options]
+    values = [words.read_yes_no(option, question) for option in question.options]
     if {value.value for value in values if isinstance(value, Answer)} != {"yes", "no"}:
         return Blank.NOTHING
-    reading = yes_no.read(reply, question)
+    reading = words.read_yes_no(reply, question)
     return Answer(reading.text, letter(_index(values, reading))) if isinstance(reading, Answer) else reading
 
 
@@ -161,3 +307,154 @@ def _by_number(reply: str, question: Question) -> Reading:
 
 def _index(values: list[Reading], reading: Answer) -> int:
     return next(i for i, value in enumerate(values) if isinstance(value, Answer) and value.value == reading.value)
+
+
+# --- letters in prose -------------------------------------------------------------------------------------------------
+
+
+_AND = any_of("and or und oder et ou y o e en of и или أو و")
+_OR = pattern(
+    r"(?:\b(?:or|oder|ou|o)|或者?|または|か)\s?(?:(?:maybe|perhaps|possibly|peut-être|quizás?|vielleicht) )?[(\[]?$"
+)
+_MAYBE = r"(?:(?:maybe|perhaps|even|also)\s+)?(?:option\s+)?"
+_JOIN = rf"\s*(?:,\s*(?:and|or)\b|[,、/&+]|\b{_AND}\b|或者?|[和与與と]|还是|または|와|과)\s*{_MAYBE}"
+_NAMED = pattern(r"(?:options?|choices?|answer|letter|opción|antwort|réponse|respuesta)\s+$")
+
+# Behind a bare A these words show that it is the letter, not the article.
+_VERBS = any_of(
+    """is was are and or because since as would seems looks matches but not must should can cannot does has es est ist
+    sont stimmt passt"""
+)
+_AFTER_A = re.compile(rf"\s+(?![a-z])(?![A-Z][a-z])|\s+{_VERBS}\b|\S|$")
+
+# "vitamin C", "point A": the letter belongs to the noun.
+_NOUNS = any_of(
+    """vitamin hepatitis plan point type figure fig\\.? line angle group class grade team player part section row column
+    cell node block panel person car box room gate platform labell?ed label marked object circle region area
+    image picture"""
+)
+_OWNED = pattern(rf"\b{_NOUNS}\s+$")
+
+# What a reply says before or behind the letter that it decides on.
+_CHOOSING = any_of(
+    """is be was it's that's choose chose pick picked select selected say guess think believe go_with going_with go_for
+    favou?r prefer match matches indicates? means corresponds?_to points?_to leans?_towards? leaning_towards? therefore
+    thus hence so but rather probably likely definitely clearly certainly namely maybe perhaps leaves leaving
+    picked: selected: chosen: final: correct: ist wähle nehme richtig_ist also sondern est choisis pencherais_pour
+    c'est mais donc es elijo escojo quedo_con sino así_que"""
+)
+_NOUN_OF_IT = r"(?:(?:the|my|la|l'|die)\s*)?(?:(?:letter|option|choice|answer|antwort|opción|respuesta|réponse)\s+)?"
+_DECIDING = pattern(rf"(?:\b{_CHOOSING}|->|→|=>|选择?|選擇?|是|为|為|は|而是)[\s,:*\"'“(]*{_NOUN_OF_IT}$")
+_SEEMS = any_of("is would_be must_be should_be seems looks appears")
+_VERY = any_of("to_be the my clearly most more also probably likely indeed")
+_FITS = any_of("correct right true best better accurate answer it")
+_DECIDED = pattern(
+    rf"[\s,:)\]*.\"'”]{{0,3}}\s?{_SEEMS}\s+(?:{_VERY}\s+){{0,3}}{_FITS}\b",
+    r"[\s,:)\]*.\"'”]{0,3}(?:\s?(?:fits|matches)\b(?: best)?|\s(?:ist (?:die )?(?:richtig|korrekt)|stimmt\b|passt\b)"
+    r"|\s(?:est (?:la )?(?:bonne|correcte|juste)|es (?:la )?(?:correcta|respuesta correcta))|才?(?:是)?(?:正确|正確"
+    r"|对的?|對)"
+    r"|が(?:正し|正解)|を選|项|項|\s?[-:–]?\s?(?:✓|✔|✅|yes\b|right\b|correct\b)|\?\s(?:yes|ja|oui|sí)\b)",
+)
+
+# What it says before or behind the letters that it rules out.
+_NO_CHOICE = r"not|n't|\bcannot|\bnever|\bneither|\bnor"
+_AGAINST = any_of(
+    """rather_than instead_of except excluding eliminat(?:e|es|ed|ing) rul(?:e|ed|es|ing)_out unlike reject(?:s|ed|ing)?
+    than against discard(?:s|ed|ing)? exclu(?:de|des|ded) incorrect: wrong: descartar éliminer"""
+)
+_DENYING = pattern(
+    r"(?:不是|並非|并非|排除)\s?$",
+    r"(?:\bnicht|\bkein|\bpas|\bniet|\bне|^no|[.,;:\n]\s?no|\bno es)\s$",
+    rf"(?:{_NO_CHOICE}|\b{_AGAINST}):?\s+(?:(?!(?:but|only|sure)\b)[\w']+\s+){{0,4}}$",
+)
+_IS = any_of("is are was were can could would should must does do did seems? looks? appears?")
+_WRONG = any_of("wrong incorrect false eliminated ruled_out excluded discarded rejected impossible invalid")
+_DENIED = pattern(
+    rf"[\s:)\]*\"'”]{{0,3}}\s?(?:(?:{_IS}\s+(?:\w+\s+){{0,2}})?{_WRONG}\b"
+    rf"|{_IS}(?:n't|\s+(?:(?:clearly|both|also|definitely)\s+)?not)\b|cannot\b|can't\b|is out\b|would break\b)",
+    r"[\s:)\]*\"'”]{0,3}(?:can (?:be|all be) (?:excluded|eliminated|ruled out)|ist falsch|scheidet aus|passt nicht"
+    r"|est fausse|est incorrecte"
+    r"|ne convient pas|es (?:incorrecta|falsa)|no encaja|(?:都)?(?:不对|不對|错|錯|不正确|是错|被排除)|では(?:な"
+    r"|あり)|は(?:間違|誤|違)"
+    r"|\s?[-:–]\s?(?:no|wrong|incorrect|false)\b|\s?[✗✘❌×]|\?\sno\b)",
+)
+_SHOWS = any_of(
+    """shows? depicts? displays? contains? describes? represents? refers? mentions? states? says? has have
+    corresponds?"""
+)
+_DESCRIBED = pattern(rf"[\s)\]]{{1,2}}{_SHOWS}\b")
+
+_ONE = re.compile(r"[A-Z](?![A-Za-z])|(?<=[(\[])\s?[a-z](?=\s?[)\]])")
+_OPENS = pattern(r"[\W_]*+(?:(?:the )?(?:correct |final )?(?:option|choice|answer|letter)\s?)?[\W_]*+")
+_OPENING_CHARS = 80
+MOST_MENTIONS = 200
+_STOPS = pattern(r"[\s*\"'”]*(?:$|[.,:;)\]\n–—-]|because\b|since\b|as\b|\(|[^\x00-\x7f])")
+_CLOSES = re.compile(r"[\s*.!]*(?:$|\n)|[.!]\s")
+_LISTS = re.compile(r"\s?[.:)]\s*\S")
+
+
+@dataclass(frozen=True)
+class Mention:
+    """One or several joined letters at [start, end), and what the reply does with them.
+
+    `decided`: it picks them. `listed`: they look like the head of an enumeration ("A. red"). `described`: it only tells
+    what they show.
+    """
+
+    start: int
+    end: int
+    letters: frozenset[str]
+    decided: bool = False
+    listed: bool = False
+    described: bool = False
+
+
+def mentions(reply: str, last: str) -> list[Mention] | None:
+    """The letters from A to `last` that a text mentions and does not rule out; None if it is full of letters."""
+    either = f"A-{last}a-{last.lower()}"
+    alone = re.fullmatch(rf"\W*(?:(?:option|choice|answer|letter)\b[\s:]*)?[(\[]?([{either}])\W*", reply, re.IGNORECASE)
+    if alone is not None:
+        return [Mention(*alone.span(1), frozenset(alone[1].upper()), decided=True)]
+    one, named = rf"(?:[(\[]\s?[{either}]\s?[)\]]|[A-{last}])", r"(?:(?<=[Oo]ption )|(?<=[Cc]hoice ))"
+    free = r"(?![A-Za-zÀ-ÿ0-9_])"
+    group = re.compile(rf"(?<![A-Za-zÀ-ÿ0-9_'\\])(?:{one}(?:{_JOIN}{one}{free})*|{named}[{either}]){free}(?!'[a-z])")
+    found = list(islice(group.finditer(reply), MOST_MENTIONS + 1))
+    if len(found) > MOST_MENTIONS:
+        return None
+    return [_mention(reply, one) for one in found if _is_letter(reply, one) and not _is_denied(reply, one)]
+
+
+def _is_letter(reply: str, found: re.Match[str]) -> bool:
+    """Whether a bare letter is one, and no article, no pronoun and no name."""
+    if found.group()[0] in "([":
+        return True
+    before = reply[max(0, found.start() - 40) : found.start()]
+    named = _NAMED.search(before) is not None
+    if found.group() == "A" and not _AFTER_A.match(reply, found.end()):
+        return named and not reply[found.end() : found.end() + 2].strip().islower()
+    return found.group() != "I" and (named or not _OWNED.search(before))
+
+
+def _is_denied(reply: str, found: re.Match[str]) -> bool:
+    before = _NAMED.sub("", reply[max(0, found.start() - 40) : found.start()])
+    before = re.sub(r"[(\[\"'“]+$", "", re.sub(r"\b(?:the|both|either)\s+$", "", before))
+    return bool(_DENYING.search(before) or _DENIED.match(reply, found.end()))
+
+
+def _mention(reply: str, found: re.Match[str]) -> Mention:
+    (start, end), bare = found.span(), found.group()[0] not in "(["
+    sure = bool(_DECIDING.search(reply[max(0, start - 40) : start]) or _DECIDED.match(reply, end))
+    line = reply.rfind("\n", max(0, start - _OPENING_CHARS - 1), start) + 1
+    near = line > 0 or start <= _OPENING_CHARS
+    stops = _STOPS.match(reply, end) or (not bare and reply[end : end + 2].strip().isupper())
+    opens = near and _OPENS.fullmatch(reply, line, start) and stops
+    closes = not bare and _CLOSES.match(reply, end)
+    heads = _LISTS.match(reply, end) or not (bare or closes)
+    return Mention(
+        *found.span(),
+        letters=frozenset(one.strip().upper() for one in _ONE.findall(found.group()))
+        or frozenset(found.group().upper()),
+        decided=sure or bool(opens or closes),
+        listed=bool(heads) and not sure,
+        described=_DESCRIBED.match(reply, end) is not None,
+    )

@@ -4,7 +4,7 @@ An expression is a number if it is one, else compact LaTeX. Two that differ are 
 its own: math-verify stops long work with SIGALRM, which works in the main thread only (its issue 55) and not inside one
 long integer operation (issue 65: 9^9^9^9). Here it runs without a time-out in a child that is killed when it exceeds
 LIMIT_S; the next comparison starts a new child. The first one takes about a second (SymPy's import), later ones
-milliseconds. It blocks its caller: coroutines compare with `agreement.same_answer`, which awaits a thread.
+milliseconds. It blocks its caller: coroutines compare with `answers.same_answer`, which awaits a thread.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import re
 from functools import lru_cache
 from importlib.util import find_spec
 from itertools import pairwise
-from pathlib import Path
 
 from cuecard.answers.answer import Answer, Blank, Reading
 from cuecard.answers.readers import number
-from cuecard.answers.text.markup import before_reasons, plain, sentences, unboxed
+from cuecard.answers.schemas import SCRIPT
+from cuecard.answers.text.markup import asserted, before_reasons, plain, sentences, unboxed
 from cuecard.answers.text.refusals import refuses
 from cuecard.domain.errors import MissingExtra
 from cuecard.domain.question import Question
@@ -28,6 +28,7 @@ _FORMULA = re.compile(
     r"\$\$(.{1,400}?)\$\$|\\\[((?:(?!\\\[).){1,400}?)\\\]|\\\(((?:(?!\\\().){1,400}?)\\\)|\$([^$\n]{1,400})\$",
     re.DOTALL,
 )
+_MARKUP = re.compile(r"</?(?:p|b|strong|span|div)>|^>\s|^\s*```\w*|```\s*$")
 _JOINS = re.compile(r"\s*(?:,|;|or|and|,\s?(?:or|and))\s*", re.IGNORECASE)
 _PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 _MATHS_WORDS = """sin cos tan cot sec csc arcsin arccos arctan log exp sqrt lim max min mod gcd lcm deg pi and infinity
@@ -56,7 +57,7 @@ _TIDY = (
 
 def read(text: str, question: Question) -> Reading:
     """The expression of a text: its only formula, or the text itself where it is one; unclear in prose."""
-    trimmed = unboxed(text).strip().strip("*").strip()
+    trimmed = _MARKUP.sub("", unboxed(text).strip()).strip("*`").strip()
     if refuses(trimmed):
         return Blank.UNCLEAR
     formulas = list(_FORMULA.finditer(trimmed))
@@ -65,14 +66,11 @@ def read(text: str, question: Question) -> Reading:
         if all(_JOINS.fullmatch(gap) for gap in between) or len({_inner(one) for one in formulas}) == 1:
             return _expression(", ".join(dict.fromkeys(_inner(one) for one in formulas)), question)
         return Blank.UNCLEAR
-    parts = sentences(before_reasons(trimmed))
-    return (
-        _expression(parts[0], question)
-        if len(parts) == 1
-        else number.read(trimmed, question)
-        if parts
-        else Blank.NOTHING
-    )
+    parts = asserted(sentences(before_reasons(trimmed)))
+    if not parts:
+        return Blank.NOTHING
+    formal = parts if len(parts) == 1 else [part for part in parts if not _prose(part)]
+    return _expression(formal[0], question) if len(formal) == 1 else number.read(trimmed, question)
 
 
 def _inner(formula: re.Match[str]) -> str:
@@ -84,15 +82,16 @@ def _expression(text: str, question: Question) -> Reading:
     value = number.whole(trimmed)
     if value is not None and not re.search(r"[A-Za-z]\s*=|\\(?:circ|pi)|°|%", trimmed):
         return Answer(trimmed, value)
-    prose = [
-        word
-        for word in _PROSE.findall(re.sub(r"\\(?:text|mathrm)\{[^{}]*\}", "", trimmed))
-        if word.lower() not in _KNOWN_WORDS
-    ]
-    if prose:
+    if _prose(trimmed):
         return number.read(plain(trimmed), question)
     compact = tidy(trimmed)
     return Answer(trimmed, compact) if re.search(r"[^\W_]|[∞∅]", compact) else Blank.NOTHING
+
+
+def _prose(text: str) -> bool:
+    """Whether a text has words that are none of mathematics."""
+    words = _PROSE.findall(re.sub(r"\\(?:text|mathrm)\{[^{}]*\}", "", text))
+    return any(word.lower() not in _KNOWN_WORDS for word in words)
 
 
 def tidy(expression: str) -> str:
@@ -105,7 +104,6 @@ def tidy(expression: str) -> str:
 LIMIT_S = 2.0
 MOST_CHARS = 2_000
 """Of an expression; a longer one is the same as no other."""
-_SCRIPT = Path(__file__).with_name("maths_worker.py")
 
 
 class Verifier:
@@ -113,7 +111,7 @@ class Verifier:
 
     def __init__(self, limit_s: float = LIMIT_S, start_s: float = START_S) -> None:
         self.limit_s = limit_s
-        self._worker = ChildWorker(_SCRIPT, start_s, {"PYTHONIOENCODING": "utf-8"})
+        self._worker = ChildWorker(SCRIPT, "maths", start_s=start_s)
 
     def same(self, truth: str, given: str) -> bool:
         """Whether `given` is `truth`; False too where that is not decided in time. Raises MissingExtra."""

@@ -8,40 +8,62 @@ from fractions import Fraction
 from functools import lru_cache
 
 from cuecard.answers.answer import Answer, Blank, Reading, one_of
-from cuecard.answers.text.markup import any_of, before_reasons, pattern, plain, sentences, unquoted
-from cuecard.answers.text.numerals import MOST_NUMERALS, Numeral, numerals
-from cuecard.answers.text.refusals import answerable
+from cuecard.answers.text.claims import is_about
+from cuecard.answers.text.language import language_of
+from cuecard.answers.text.markup import any_of, asserted, before_reasons, pattern, plain, sentences, unquoted
+from cuecard.answers.text.number_words import Numeral
+from cuecard.answers.text.numerals import MOST_NUMERALS, irrational, numerals
+from cuecard.answers.text.refusals import answerable, not_given
 from cuecard.answers.text.units import unit
 from cuecard.domain.question import Question
 
 _TIME_OR_DATE = re.compile(r"\d:\d|\b\d{4}-\d\d?-\d\d?\b|\d\s?/\s?\d{1,4}\s?/\s?\d|\d(?:st|nd|rd|th)\s+of\b")
 
-# More than 5, at least 5, 5+: a bound, not the number.
+# More than 5, at least 5, 5+, 5 more than: a bound or a difference, not the number.
 _THAN = any_of("more less fewer greater higher lower larger smaller bigger")
-_BOUND = any_of("at_(?:least|most) over under above below exceed(?:s|ing)? no_(?:more|less) (?:maximum|minimum)_of")
-_BOUND_BEFORE = pattern(
-    rf"(?:\b{_THAN} than|\b{_BOUND}|(?<!add )(?<!adds )(?<!sums )\bup to|[<>≤≥±])\s*[$€£]?$",
+_BOUND = any_of(
+    """at_(?:least|most) over under above below exceed(?:s|ing)? no_(?:more|less) (?:maximum|minimum)_of mindestens
+    höchstens au_moins au_plus al_menos como_máximo"""
 )
-_BOUND_AFTER = pattern(r"\s?\+(?!\s?\d)|\s?±|\s+or\s+(?:more|less|fewer|so|above|below)\b")
+_BOUND_BEFORE = pattern(
+    rf"(?:\b{_THAN} than|\b{_BOUND}|(?<!add )(?<!adds )(?<!sums )\bup to|[<>≤≥±]|至少|最多|超过)\s*[$€£]?$",
+)
+_BOUND_AFTER = pattern(
+    rf"\s?\+(?!\s?\d)|\s?[±<>≤≥]|\s+(?:or|oder|ou|o)\s+(?:more|less|fewer|so|above|below|mehr|plus|más)\b"
+    rf"|\s+(?:\w+\s+)?{_THAN} than\b|以上|以下"
+)
 _DENIED = pattern(
-    r"(?:\bnot|n't|\brather than|\binstead of|\bneither|\bnor)\s+(?:(?:just|exactly|be|equal to)\s+)?$",
+    r"(?:\bnot|n't|\brather than|\binstead of|\bneither|\bnor|\bnicht|\bpas)\s+(?:(?:just|exactly|be|equal to)\s+)?$"
+    r"|不是$",
 )
 
 # 3 + 4 = 7, which makes 7, 7 in total: the result counts, not what it is made of.
-_MAKES = any_of("equals is_equal_to makes gives yields totals comes_to a_total_of adds?_up_to sums?_(?:up_)?to")
+_MAKES = any_of(
+    """equals is_equal_to makes making gives yields totals comes_to a_total_of adds?_up_to sums?_(?:up_)?to
+    so_(?:the_\\w+(?:_\\w+){0,3}_(?:is|are|was)|(?:there|it|that)_(?:is|are|was|were)|we_have) that's ergibt"""
+)
 _RESULT = pattern(rf"[=≈]|\b{_MAKES}\b")
 _TOTAL = pattern(
-    r"\b(?:in total|altogether|in all|a total of)\b",
-    r"^(?:so |thus |therefore )?(?:(?:the|their|its|grand) )*(?:total|sum)\s?(?:is\b|:|=)",
+    r"\b(?:in total|altogether|in all|a total of|insgesamt|au total|en total)\b|一共|总共|总计|全部で|合計",
+    r"^(?:so |thus |therefore )?(?:(?:the|their|its|grand|total) )*(?:total|sum|number)\s?(?:is\b|of\b|:|=)"
+    r"|^(?:so |thus |therefore )?(?:that's|th(?:at|is) (?:makes|gives|is))\b",
 )
 _IN_TOTAL = pattern(r"\s(?:\w+\s){0,3}?(?:in total|altogether|in all)\b")
+_SUM_BEFORE = pattern(r",\s(?:so|thus|therefore|hence)\s")
 _ASIDE = pattern(r"\s\((?!(?:or|maybe|possibly)\b)[^()]{1,200}\)")
-_FIRST_OF_A_LIST = re.compile(r"1[.)]")
+_PARTS_FOLLOW = pattern(r"[:(（：—–]|\s-\s|,\s(?:of (?:which|whom|them)|namely|including|i\.e\.|made up)")
+"""What stands between a total and the parts that it is made of."""
 
-_NONE = pattern(r"(?:(?:the answer is|there (?:are|is))\s+)?(?:none|nil)(?:\s+of\s+(?:them|these|those|the \w+))?\W*")
+_NONE = pattern(
+    r"(?:(?:the answer is|there (?:are|is))\s+)?(?:none|nil|nobody|no[ -]one)"
+    r"(?:\s+(?:of\s+(?:them|these|those|the \w+)|is there|in the \w+|is (?:visible|shown|present)))?\W*"
+)
 _NO_SUCH = pattern(
     r"(?:^|\bthere(?:'s| is| are| was| were) |\bi (?:see|count|can see) )(?:no|not any)\s+(?P<thing>\w+)",
     r"\b(?:aren't|isn't|are not|is not) any\s+(?P<any>\w+)",
+)
+_COUNTS = pattern(
+    r"\b(?:how many|how much|number of|count|wie viele?|combien|cuánt[oa]s?)\b|多少|几|幾|何[人個匹台本枚]|いくつ"
 )
 # "row 2": the word before a number that only names a thing; these words make no name
 _LABEL = re.compile(r"(?<![^\W\d_])([^\W\d_]+)[\s:#-]{0,2}$")
@@ -55,18 +77,31 @@ def read(text: str, question: Question) -> Reading:
     reply = answerable(plain(text))
     if not reply.strip():
         return Blank.UNCLEAR
-    parts = sentences(before_reasons(reply))
+    parts = asserted(sentences(before_reasons(reply)))
     if len(parts) > _MOST_SENTENCES:
         return Blank.UNCLEAR
-    claims = [_claim(part, question) for part in parts]
+    language = language_of(f"{question.text[-_MOST_CHARS:]} {reply[-_MOST_CHARS:]}")
+    claims = [_claim(part, question, language) for part in parts]
     if Blank.UNCLEAR in claims:
-        claims = [_claim(_ASIDE.sub("", part), question) for part in parts]
+        claims = [_claim(_ASIDE.sub("", part), question, language) for part in parts]
     together = one_of(claims)
-    if together is not Blank.UNCLEAR or len(parts) == 1:
+    if together is not Blank.UNCLEAR or len(parts) <= 1:
         return together
-    if len(parts[0].split()) <= 3 and isinstance(claims[0], Answer) and not _FIRST_OF_A_LIST.fullmatch(parts[0]):
+    if _TOTAL.search(parts[-1]) or _adds_up(claims):
+        return claims[-1]
+    if len(parts[0].split()) <= 3 and isinstance(claims[0], Answer):
         return claims[0]
-    return claims[-1] if _TOTAL.search(parts[-1]) else Blank.UNCLEAR
+    stated: list[tuple[str, Reading]] = [
+        (part, claim) for part, claim in zip(parts, claims, strict=True) if claim is not Blank.NOTHING
+    ]
+    about: list[Reading] = [claim for part, claim in stated if is_about(part, question.text)]
+    return one_of(about) if about and stated[-1][1] is about[-1] else Blank.UNCLEAR
+
+
+def _adds_up(claims: list[Reading]) -> bool:
+    """Whether the last number is the sum of all before it, at least two."""
+    values = [claim.value for claim in claims if isinstance(claim, Answer) and isinstance(claim.value, Fraction)]
+    return len(values) == len(claims) > 2 and sum(values[:-1]) == values[-1]
 
 
 def whole(text: str) -> Fraction | None:
@@ -87,35 +122,52 @@ def unit_of(text: str) -> str | None:
     return next((unit(reply, found.start, found.end)[2] for found in numerals(reply)), None)
 
 
-def _claim(sentence: str, question: Question) -> Reading:
+def _claim(sentence: str, question: Question, language: str) -> Reading:
     """The number of one sentence: its only one, or the result that it works out."""
-    if _NONE.fullmatch(sentence):
+    if _NONE.fullmatch(sentence) and _COUNTS.search(question.text):
         return Answer(sentence.rstrip(". "), Fraction(0))
-    counted = numerals(sentence)
+    counted = numerals(sentence, language)
     if len(counted) > MOST_NUMERALS or _TIME_OR_DATE.search(sentence):
         return Blank.UNCLEAR
-    found = list(_asserted(sentence, counted))
+    found = list(_not_denied(sentence, counted))
     totals = [numeral for numeral in found if _IN_TOTAL.match(sentence, numeral.end)]
     found = totals or found
     results = [end.end() for end in _RESULT.finditer(sentence) if found and end.end() <= found[-1].start]
-    if results:
+    if not results:
+        found = _total_of_parts(sentence, found) or found
+    else:
         found = [numeral for numeral in found if numeral.start >= results[-1]]
     if len({numeral.value for numeral in found}) > 1:
         found = [numeral for numeral in found if not _is_label(sentence, numeral, question)] or found
-    missing = _none_of(sentence, question)
+    missing = _none_of(sentence, question) if _COUNTS.search(question.text) else None
     values = {numeral.value for numeral in found} | ({Fraction(0)} if missing else set())
     if not values:
-        return Blank.NOTHING
+        return Blank.UNCLEAR if not_given(sentence) else Blank.NOTHING
     value = values.pop()
     if values or value is None or any(_is_bound(sentence, numeral) for numeral in found):
         return Blank.UNCLEAR
     if not found:
         return Answer(missing or "", value)
+    if irrational(sentence[results[-1] if results else 0 :]):
+        return Blank.UNCLEAR
     start, end, _ = unit(sentence, found[0].start, found[0].end)
     return Answer(sentence[start:end].strip(), value)
 
 
-def _asserted(sentence: str, found: list[Numeral]) -> Iterator[Numeral]:
+def _total_of_parts(sentence: str, found: list[Numeral]) -> list[Numeral]:
+    """The 4 of "4 people: 3 men and 1 woman" and of "3 men and 1 woman, so 4 people"."""
+    if len(found) < 2 or any(numeral.value is None for numeral in found):
+        return []
+    first, *rest = found
+    opened = _PARTS_FOLLOW.search(sentence, first.end, rest[0].start)
+    if opened and first.value == sum(numeral.value or 0 for numeral in rest):
+        return [first]
+    *parts, last = found
+    closed = _SUM_BEFORE.search(sentence, parts[-1].end, last.start)
+    return [last] if closed and last.value == sum(numeral.value or 0 for numeral in parts) else []
+
+
+def _not_denied(sentence: str, found: list[Numeral]) -> Iterator[Numeral]:
     """The numbers that are not denied: 6 in "not 5 but 6"."""
     return (one for one in found if not _DENIED.search(sentence[max(0, one.start - 30) : one.start]))
 

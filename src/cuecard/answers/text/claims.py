@@ -1,45 +1,97 @@
-"""Short answers in a sentence's words: what it claims, what it mentions, what it denies."""
+"""What a sentence claims, mentions and denies, in the languages of `language`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 
-from cuecard.answers.text.markup import any_of, pattern, plain, unquoted
-from cuecard.answers.text.similarity import normalise
+from cuecard.answers.text.language import CJK, language_of
+from cuecard.answers.text.markup import any_of, normalise, pattern, plain, unquoted
 
-_SAYS = any_of("""is are was were would_be appears?_to_be seems?_to_be looks? shows? says? said reads? displays?""")
-_COPULA = re.compile(
-    rf"(?P<subject>.{{0,160}}?)(?:\s{_SAYS}:?\s|(?<=\bit)'s\s|(?<=\bthat)'s\s|(?<=\bthere)'s\s|(?<=\bhe)'s\s"
-    r"|(?<=\bthey)'re\s)(?P<rest>.+)",
-    re.IGNORECASE | re.DOTALL,
+_ENGLISH = """is are was were would_be appears?_to_be seems?_to_be looks? shows? says? said reads? displays?"""
+_SAYS = {
+    "en": _ENGLISH,
+    "de": f"{_ENGLISH} ist sind war waren lautet heißt liegt zeigt steht",
+    "fr": f"{_ENGLISH} est sont était s'appelle indique affiche montre dit",
+    "es": f"{_ENGLISH} es son era se_llama dice pone muestra",
+}
+
+
+@cache
+def _copula(language: str) -> re.Pattern[str]:
+    """A subject, a verb that says what it is, and what that is."""
+    return re.compile(
+        rf"(?P<subject>.{{0,160}}?)(?:(?:^|\s)(?P<verb>{any_of(_SAYS[language])}):?\s|(?<=\bit)'s\s|(?<=\bthat)'s\s"
+        r"|(?<=\bthere)'s\s|(?<=\bhe)'s\s|(?<=\bthey)'re\s|(?<=\bc)'est\s)(?P<rest>.+)",
+        re.IGNORECASE | re.DOTALL,
+    )
+
+
+_CJK_COPULA = re.compile(
+    rf"(?P<subject>[{CJK}\w]{{0,80}}?)(?:叫做|叫作|叫|(?<!不)是|为|為|は(?!っきり|い|じめ)|(?<=[のる])名前は)(?P<rest>.+)",
+    re.DOTALL,
+)
+_CJK_PLAIN = re.compile(r"(?:它|这|这个|那|他|她|应该|我认为|我觉得|我想|可能|これ|それ|こちら|彼|彼女)?")
+_CJK_ENDS = re.compile(
+    r"\W*(?:といいます|と言います|と呼ばれています|という名前です|だと思います|と思います|になります|となります|です|でした|である|の?よう(?:です|だ))?\W*$"
+)
+_THUS = pattern(
+    r"^(?:(?:so|thus|therefore|hence|also|daher|somit|folglich|donc|ainsi|entonces|así que|por lo tanto"
+    r"|por tanto)\b,?\s+"
+    r"|(?:つまり|よって|したがって|因此|所以)[、,]?|(?:the )?(?:name|nom|nombre|名字|名前)\s?[:：]\s?"
+    r"|es handelt sich um\s|il s'agit d(?:e\s|')|se trata de\s)+"
 )
 _PLAIN_SUBJECT = pattern(
-    any_of("the this that these those it its they there he she his her their a an my your our") + r"\b"
+    any_of("the this that these those it its they there he she his her their a an my your our") + r"\b",
+    any_of("der die das dies diese dieser dieses es er sie le la les ce c il elle cela el los las esto eso") + r"\b",
 )
 _RELATIVE = re.compile(r"\b(?:who|which|that|what|where)$", re.IGNORECASE)
 _FILLER = re.compile(
     r"(?:(?:called|named|known as|probably|likely|most likely|about|clearly|definitely|simply|just|that|approximately"
-    r"|(?:the )?(?:colou?r|digit)(?: of| is|:)?|(?:the )?(?:number|year|letter)(?= \d| .\b)"
+    r"|(?:painted|written|made|created|directed|composed|drawn|designed|invented) by"
+    r"|(?:the )?(?:colou?r|digit)(?: of| is|:)?|the (?:number|year|letter)(?= \d| .\b)"
     r"|(?:the )?(?:word|answer|name|text|title|shape|number)(?: is|:))\s)+(?=\S)",
     re.IGNORECASE,
 )
+_UNSURE = pattern(
+    r"(?:probably|likely|most likely|clearly|definitely|the (?:colou?r|word|answer|name|shape|number)(?: is|:)?)"
+    r"\s(?=\S)"
+)
+_QUOTES = pattern(r"says?|said|reads?|displays?|dice|pone|dit|steht")
 _ASKS_WHO = pattern(
-    r"\b(?:who|(?:which|what)(?: \w+){0,2}?)\s+(?P<verb>is|are|was|were|has|have|had|does|did)\s+(?P<of>[^,?]{1,100})"
+    r"\b(?:who|(?:which|what)(?: \w+){0,2}?)\s+(?P<verb>is|are|was|were|has|have|had|does|did|\w+ed|wrote|made|drew)"
+    r"\s+(?P<of>[^,?]{1,100})"
+)
+_ASKS_WHOM = pattern(r"^(?:who|wer|qui|quién)\b")
+_NAMES_HIM = re.compile(
+    r"(?P<subject>[A-ZÀ-Þ].{0,60}?)\s(?:(?:did|does|do)\W*$|(?:is|was|ist|war|est|es)\s(?:the|der|die|la|le|el)\s\w)"
 )
 _IMAGERY = {"image", "picture", "photo", "photograph", "figure", "chart", "diagram", "graph", "shown", "answer"}
-_LITTLE = (
-    "is are was were what which who where when how of in on at to do does did it this that and or there with for by"
-)
+_LITTLE = """is are was were what which who where when how of in on at to do does did it this that and or there
+with for by any some many much long high tall total number wie viele welche was wer wo wann hoch sind wird der
+die das ist ein eine im in auf dem le la les un une est sur combien quel quelle quels quelles qui où y sont de
+cuál cuáles cuánto cuántos cuántas qué quién dónde son hay está cómo el los las es en que 的 是 は が の に で す か と
+吗 了 什 么 何 多 少 几 个 哪 谁"""
 _SMALL = set(_LITTLE.split())
-_NOT_BUT = re.compile(r"^not\s++.{1,60}?,?(?<!\s)\s++but\s++(?:rather\s++)?(?P<rest>.++)$", re.IGNORECASE)
-_BUT_NOT = re.compile(
-    r"^(?P<rest>.+?)(?<!\s),?\s++(?:(?:and|but)\s++)?(?:not|rather than|instead of)\s++.{1,60}$", re.IGNORECASE
+_NOT_BUT = re.compile(
+    r"^(?:not|nicht|pas|no)\s++.{1,60}?,?(?<!\s)\s++(?:but|sondern|mais|sino)\s++(?:rather\s++)?(?P<rest>.++)$",
+    re.IGNORECASE,
 )
-_BE = {"is", "are", "was", "were", "would", "cannot", "does", "do"}
-_DENIED = {"isnt", "arent", "wasnt", "wrong", "incorrect", "cannot", "doesnt", "impossible"}
-_DENIES = {"not", "isnt", "arent", "wasnt", "doesnt", "neither", "nor", "cannot", "dont", "without", "no"}
+_BUT_NOT = re.compile(
+    r"^(?P<rest>.+?)(?<!\s),?\s++(?:(?:and|but)\s++)?(?:not|nicht|pas|rather than|instead of)\s++.{1,60}$",
+    re.IGNORECASE,
+)
+_BE = {"is", "are", "was", "were", "would", "cannot", "does", "do", "can", "ist", "sind", "est", "es"}
+_DENIED = {"isnt", "arent", "wasnt", "wrong", "incorrect", "cannot", "doesnt", "impossible", "falsch", "absent"}
+_DENIES = {
+    *("not", "isnt", "arent", "wasnt", "doesnt", "neither", "nor", "cannot", "dont", "cant", "without", "no", "never"),
+    *("nicht", "kein", "keine", "keinen", "weder", "pas", "aucun", "aucune", "ni", "sans", "nest", "ningún", "ninguna"),
+}
+_NEVER_CJK = re.compile(r"(?:不是|没有|沒有|并非|並非|而非|非|不|没|無|无)$")
+_NOT_CJK = re.compile(
+    r"(?:の|が|は)?(?:ではな|ではあ|じゃな|でな|ではいけ|はな|がな|はありませ|はいませ|がいませ|不对|不正确|不正確|是错|は見えませ)"
+)
 
 
 def claimed(sentence: str, question: str, strict: bool = False) -> str:
@@ -47,35 +99,72 @@ def claimed(sentence: str, question: str, strict: bool = False) -> str:
 
     Strict wants a subject that the question names, and "" otherwise.
     """
-    claim = sentence.strip()
+    claim = _THUS.sub("", sentence.strip())
     asked_for = _subject_asked_for(claim, question)
     if asked_for:
         return unquoted(asked_for)
-    found = _COPULA.match(claim)
+    language = language_of(f"{claim} {question}")
+    if language in ("zh", "ja"):
+        return _claimed_cjk(claim, question, strict)
+    copula = _copula(language)
+    found = copula.match(claim)
     while found is not None and _RELATIVE.search(found["subject"].strip()):
         at = found.start("rest")
-        found = _COPULA.match(claim, at - 1) if claim.find(" ", at) >= 0 else None
+        found = copula.match(claim, at - 1) if claim.find(" ", at) >= 0 else None
     if found is None or not _is_subject(claim[: found.start("rest")], question, strict):
-        return "" if strict else unquoted(_positive(_FILLER.sub("", claim, count=1) if _FILLER.match(claim) else claim))
+        unsure = _UNSURE.match(claim)
+        return "" if strict else unquoted(_positive(claim[unsure.end() if unsure else 0 :]))
     rest = found["rest"].strip()
-    filler = _FILLER.match(rest)
+    filler = None if _QUOTES.fullmatch(found["verb"] or "") else _FILLER.match(rest)
     return unquoted(_positive(rest[filler.end() :] if filler else rest))
+
+
+def _claimed_cjk(claim: str, question: str, strict: bool) -> str:
+    found = _CJK_COPULA.match(claim)
+    shared = found and _content(found["subject"]) & _content(question)
+    if (
+        found is None
+        or _NOT_CJK.search(found["rest"])
+        or not (shared or (not strict and _CJK_PLAIN.fullmatch(found["subject"])))
+    ):
+        return "" if strict else unquoted(_CJK_ENDS.sub("", claim))
+    return unquoted(_CJK_ENDS.sub("", found["rest"]))
 
 
 def _subject_asked_for(claim: str, question: str) -> str:
     """B, from "B is the tallest." for "Who is the tallest, A or B?"; "" where a sentence goes on otherwise."""
+    named = _NAMES_HIM.match(claim) if _ASKS_WHOM.search(question) else None
+    if named is not None and not _PLAIN_SUBJECT.match(named["subject"]):
+        return named["subject"].strip()
     asked = _ASKS_WHO.search(question)
     if asked is None:
         return ""
     found = re.match(rf"(?P<subject>.{{1,80}}?)\s{asked['verb']}\s(?P<rest>.+)", claim, re.IGNORECASE)
-    if found is None or not set(normalise(found["rest"]).split()) <= set(normalise(asked["of"]).split()):
+    rest = set(normalise(found["rest"]).split()) if found else set()
+    if found is None or not (rest <= set(normalise(asked["of"]).split()) or rest <= {"it", "this", "that"}):
         return ""
     return found["subject"].strip()
 
 
 def _is_subject(subject: str, question: str, strict: bool) -> bool:
-    shared = set(normalise(subject).split()) & set(spoken(question)) - _SMALL - _IMAGERY
-    return bool(shared) or (not strict and _PLAIN_SUBJECT.match(subject.strip()) is not None)
+    return bool(_content(subject) & _content(question)) or (
+        not strict and _PLAIN_SUBJECT.match(subject.strip()) is not None
+    )
+
+
+def is_about(sentence: str, question: str) -> bool:
+    """Whether a sentence takes up words of the question: two of them, or all that it has."""
+    asked = _content(question)
+    return len(asked & _content(sentence)) >= min(2, len(asked)) > 0
+
+
+def _content(text: str) -> set[str]:
+    """The words that tell what a text is about; of Japanese, no Hiragana."""
+    return {_stem(word) for word in spoken(text) if word not in _SMALL | _IMAGERY and not "\u3040" <= word <= "\u309f"}
+
+
+def _stem(word: str) -> str:
+    return word.removesuffix("s") if len(word) > 3 else word
 
 
 def _positive(claim: str) -> str:
@@ -86,8 +175,8 @@ def _positive(claim: str) -> str:
 
 def mentioned(text: str, options: Sequence[str]) -> set[int]:
     """The indices of the options whose words a text holds and does not deny; the longest wins where they overlap."""
-    words = normalise(plain(text)).split()
-    spans = [(i, *span) for i, option in enumerate(options) for span in _spans(words, list(spoken(option)))]
+    words = _words(text)
+    spans = [(i, *span) for i, option in enumerate(options) for span in _spans(words, spoken(option))]
     ends = [end for _, _, end in spans]
     return {
         index
@@ -97,23 +186,43 @@ def mentioned(text: str, options: Sequence[str]) -> set[int]:
     }
 
 
+_TOKEN = re.compile(rf"[{CJK}]|[^\s{CJK}]+")
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """The words of a text; of Chinese and Japanese, the characters."""
+    return tuple(_TOKEN.findall(normalise(plain(text))))
+
+
 @lru_cache(maxsize=256)
 def spoken(text: str) -> tuple[str, ...]:
-    """The words of a question or an option, kept for the next reply."""
-    return tuple(normalise(plain(text)).split())
+    """The words of a question, an option or a sentence, kept for the next reply."""
+    return _words(text)
 
 
-def _spans(words: list[str], sought: list[str]) -> list[tuple[int, int]]:
+def _spans(words: Sequence[str], sought: Sequence[str]) -> list[tuple[int, int]]:
+    """Where the sought words stand, less their article where it varies with the case: "ein Hund", "einen Hund"."""
+    if len(sought) > 1 and _ARTICLE.fullmatch(sought[0]):
+        sought = sought[1:]
     size = len(sought)
     return [(i, i + size) for i in range(len(words) - size + 1) if words[i : i + size] == sought] if size else []
 
 
-def _denied(words: list[str], since: int, start: int, end: int) -> bool:
-    before, after = words[since:start], words[end : end + 2]
+_ARTICLE = re.compile(r"(?:d(?:er|ie|as|en|em)|eine?[nmrs]?|une?|l[ae]s?|el|una|los|las)")
+
+
+def _denied(words: Sequence[str], since: int, start: int, end: int) -> bool:
+    before, after = list(words[since:start]), list(words[end : end + 2])
     if "but" in before:
         before = before[before.index("but") + 1 :]
-    if before[-2:] in (["rather", "than"], ["instead", "of"]) or before[-1:] == ["no"]:
+    if before[-2:] in (["rather", "than"], ["instead", "of"], ["no", "es"], ["no", "hay"]) or before[-1:] in (
+        ["no"],
+        ["unlike"],
+        ["statt"],
+    ):
+        return True
+    if _NEVER_CJK.search("".join(before)) or _NOT_CJK.match("".join(words[end : end + 7])):
         return True
     if _DENIES & set(before) - {"no"} or (after[:1] and after[0] in _DENIED):
         return True
-    return len(after) == 2 and after[0] in _BE and after[1] in {"not", *_DENIED}
+    return len(after) == 2 and after[0] in _BE and after[1] in {"not", "nicht", "pas", *_DENIED}

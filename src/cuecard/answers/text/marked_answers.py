@@ -11,10 +11,11 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import islice
+from itertools import islice, pairwise
 
 from cuecard.answers.answer import Blank, Reading, one_of
-from cuecard.answers.text.markup import any_of, boxes, pattern, size
+from cuecard.answers.text.markup import any_of, boxes, pattern, sentences, size
+from cuecard.answers.text.refusals import after_taking_back, refuses
 
 MOST_MARKS, MOST_READ = 100, 5_000
 """Marks of each form that a text may hold, and characters in which a brief answer is looked for."""
@@ -38,7 +39,7 @@ class Statement:
 
 
 _QUALITY = any_of("final correct right best only short most_likely likely likeliest closest possible")
-_NOUN = r"(?:(?:answer|result)(?:\s+(?:choice|option))?|option|choice|solution|conclusion)"
+_NOUN = r"(?:(?:answer|result)(?:\s+(?:choice|option))?|ans|option|choice|solution|conclusion)"
 _OF_IT = r"(?:\s+(?:here|in this case|(?:to|for|of) (?:the|this|your) \w{1,20}))?"
 _VERB = any_of(
     """is was would_be will_be should_be must_be has_to_be comes?_out_(?:to|as|at) appears?_to_be seems?_to_be might_be
@@ -55,20 +56,41 @@ _MARK = pattern(
 )
 # The same in other languages, where the noun alone or with its verb says enough.
 _FOREIGN = pattern(
-    r"\b(?:antwort|lösung)(?:\s+(?:ist|lautet|wäre)\b|\s?:)",
-    r"\b(?:réponse(?:\s\w+)?(?:\s+est\b|\s?:)|respuesta(?:\s\w+)?(?:\s+es\b|\s?:)|risposta(?:\s\w+)?(?:\s+è|\s?:))",
+    r"\b(?:antwort|lösung|ergebnis|fazit|resultat)(?:\s+(?:ist|lautet|wäre)\b|\s?:)",
+    r"\b(?:ist|lautet|wäre)\s+(?:die|das)\s+(?:\w+\s+)?(?:antwort|lösung|ergebnis)\b(?!\s*[:.]|\s+(?:ist|lautet|wäre))",
+    r"\b(?:réponse|résultat|conclusion|solution)(?:\s\w+){0,2}?(?:\s+(?:est|serait)\b(?:\s(?:donc|alors)\b)?|\s?:)",
+    r"\b(?:respuesta|resultado|conclusión|solución)(?:\s\w+){0,2}?(?:\s+(?:es|sería)\b|\s?:)",
+    r"\b(?:risposta(?:\s\w+)?(?:\s+è|\s?:))",
     r"\b(?:resposta(?:\s\w+)?(?:\s+é|\s?:)|antwoord\s?(?:is\b|:)|ответ(?:\s?[—–:-]|\s+это\b))",
-    r"(?:答案|选项|選項|正解|答え|回答)\s?(?:应该是|应为|是|为|為|は)?\s?[:：]?",
+    r"(?:答案|选项|選項|正解|答え|回答|结果|結果|结论|結論|解答)\s?(?:应该是|应为|就是|是|为|為|は)?\s?[:：]?",
     r"(?:정답|답변|답)\s?(?:은|는|[:：])",
     r"(?:الإجابة|الجواب)(?:\s(?:الصحيحة|الصحيح|النهائية|هي|هو)){0,3}\s?:?",
     r"(?:उत्तर|जवाब)(?:\s(?:है|होगा))?\s?:?",
 )
+# What a reply would say, and what follows from what it said before.
+_WOULD_SAY = pattern(
+    r"\b(?:i would say|i'd say|i(?:'ll| will| would|'d)? (?:go|stick) with|ich würde|ich tippe auf|je dirais|yo diría"
+    r"|diría que)\s"
+    r"(?!that\b|dass\b|que\b)",
+    r"(?:^|[。\n])\s?(?:よって|したがって|ゆえに|つまり|だから|因此|所以|综上)[、，,]\s?(?!答|正|结|選|选|最)",
+)
+# "B is the right answer", "Folglich ist B die richtige Antwort"
+_ANSWER_LAST = pattern(
+    r"(?:^|[.!?,\n]\s?)(?P<answer>[^.!?,\n]{1,80}?)\s(?:is|est|es)\s(?:the|la)\s(?:\w+\s)?(?:answer|réponse|respuesta)\b",
+    r"\bist\s(?P<late>[^.!?\n]{1,80}?)\s(?:die|das)\s(?:richtige|korrekte)\s(?:antwort|lösung|ergebnis)\b",
+)
 _TAG = re.compile(r"<answer>((?:(?!<answer>).){0,400}?)(?:</answer>|$)", re.IGNORECASE | re.DOTALL)
 _HASHES = re.compile(r"^####\s+(?=\S)", re.MULTILINE)
+_ON_ITS_OWN_LINE = re.compile(
+    r"^[ \t]*+[#*_]{0,6}+[ \t]*+(?:final |my |the )?(?:answer|antwort|réponse|respuesta|答案"
+    r"|答え)[ \t]*+[*_]{0,3}+[ \t]*+\n++"
+    r"(?=\s*+\S)",
+    re.MULTILINE | re.IGNORECASE,
+)
 
 _UNSURE = any_of(
     """thought believed assumed guessed suspected if whether suppose supposing assuming unless what why how until before
-    first initially doubt unsure find determine give provide choose not"""
+    first initially doubt unsure find determine give provide choose not dachte pensais pensaba"""
 )
 _NOT_CLAIMED = pattern(rf"(?:\b{_UNSURE}|n't)\b\W+(?:\w+\W+){{0,2}}$")
 _SO = any_of(
@@ -76,24 +98,33 @@ _SO = any_of(
     means corrected correction"""
 )
 _CONCLUDES = pattern(rf"\b{_SO}\b")
-_FINAL_ABROAD = pattern(any_of("richtig korrekt endgültig final correct corr?eta corretta 正确 最终 正解 정답"))
-_THEN = any_of("so thus therefore hence overall consequently in_conclusion in_total in_summary")
+_FINAL_ABROAD = pattern(
+    any_of("richtig korrekt endgültig final bonne correct corr?eta corretta 正确 正しい 最终 最后 最終 正解 정답"),
+    any_of("also daher somit folglich deshalb donc ainsi par_conséquent por_lo_tanto por_tanto así_que entonces"),
+    any_of("所以 因此 综上 由此 したがって よって ゆえに つまり"),
+)
+_THEN = any_of(
+    """so thus therefore hence overall consequently in_conclusion in_total in_summary daher deshalb somit folglich donc
+    ainsi par_conséquent por_lo_tanto por_tanto así_que"""
+)
 _CONCLUSION = pattern(rf"(?:^|[.,;:!\n]\s{{0,3}}|\band ){_THEN}\b,?\s")
 
 
 def stated(text: str) -> list[Statement] | None:
     """All marked answers, in the order of the text; None where there are too many to tell which one is meant."""
-    forms = [list(islice(form.finditer(text), MOST_MARKS + 1)) for form in (_MARK, _FOREIGN, _TAG, _HASHES)]
+    patterns = (_MARK, _FOREIGN, _WOULD_SAY, _TAG, _HASHES, _ON_ITS_OWN_LINE, _ANSWER_LAST)
+    forms = [list(islice(form.finditer(text), MOST_MARKS + 1)) for form in patterns]
     boxed = _boxed(text)
     if max(len(boxed), *(len(form) for form in forms)) > MOST_MARKS:
         return None
-    english, foreign, tags, hashes = forms
+    english, foreign, would_say, tags, hashes, headings, last = forms
     starts = [mark.start() for mark in english]
-    marks = sorted([*english, *foreign], key=lambda mark: mark.start())
+    marks = sorted([*english, *foreign, *would_say], key=lambda mark: mark.start())
     ends = [0, *(mark.end() for mark in marks)]
     found = [_worded(text, mark, previous, starts) for mark, previous in zip(marks, ends, strict=False)]
     found += [Statement(tag.start(), Weight.FINAL, tag[1].strip()) for tag in tags]
-    found += [Statement(at.start(), Weight.FINAL, _rest(text, at.end(), starts)) for at in hashes]
+    found += [Statement(at.start(), Weight.FINAL, _rest(text, at.end(), starts)) for at in (*hashes, *headings)]
+    found += [Statement(at.start(), Weight.PLAIN, at["answer"] or at["late"]) for at in last]
     found += boxed
     return sorted((one for one in found if one is not None), key=lambda statement: statement.at)
 
@@ -105,7 +136,7 @@ def _worded(text: str, mark: re.Match[str], previous: int, starts: list[int]) ->
         return None
     groups = mark.groupdict()
     quality, verb = groups.get("quality") or "", groups.get("verb") or ""
-    abroad = not groups and _FINAL_ABROAD.search(text[max(0, mark.start() - 14) : mark.end()])
+    abroad = not groups and _FINAL_ABROAD.search(text[max(0, mark.start() - 20) : mark.end()])
     if re.search(r"final|correct|right", quality, re.IGNORECASE) or _CONCLUDES.search(lead) or abroad:
         weight = Weight.FINAL
     else:
@@ -154,3 +185,71 @@ def settle(statements: Sequence[Statement], read: Callable[[str], Reading]) -> R
     firm = [(weight, reading) for weight, reading in readable if weight is not Weight.HEDGED] or readable
     finals = [index for index, (weight, _) in enumerate(firm) if weight is Weight.FINAL]
     return one_of([reading for _, reading in firm[finals[-1] if finals else 0 :]])
+
+
+# --- the end of a reasoning -------------------------------------------------------------------------------------------
+
+
+_REACH, _MOST_CHARS, _LAST_LINES = 1200, 400, 3
+_HEADING = re.compile(
+    r"^(?:#{1,6}[ \t]*\**|\*{2,3}|__)[ \t]*(?:final[ \t]+)?(?:answer|conclusion)[ \t]*[:：]?(?:\**|_*)$",
+    re.IGNORECASE,
+)
+_DELIMITERS = re.compile(r"^[\s$\\\[\]()*_`.-]*$")
+_SO_AT_THE_START = any_of("therefore thus hence consequently in_conclusion in_summary to_conclude")
+_BEGINS_WITH_SO = pattern(rf"^\W{{0,3}}{_SO_AT_THE_START}\b")
+_NONE = re.compile(r"^(?:not\b|un(?:clear|known)|impossible)", re.IGNORECASE)
+_TEXT = re.compile(r"^\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}$")
+
+
+def conclusion(text: str) -> str | None:
+    r"""The answer that a finished text ends in, as text of at most a line; None if it ends in none.
+
+    Only the last lines count, and only what follows the last "wait, …". In this order: what the last marked answer
+    there says (`\boxed{}`, `Answer:`, "the answer is", `####`), the line under a heading "Final answer", the last
+    sentence of one of the last two lines if it begins with "therefore" or its like. Which kind of answer was asked for
+    is not looked at: whether the line holds such an answer is for `extract` to say. Not covered: an answer of several
+    lines, and one that is followed by more than two lines of remarks.
+    """
+    tail = text[-_REACH:].rstrip()
+    later = after_taking_back(tail)
+    tail = tail if later is None else later
+    lines = [line.strip() for line in tail.splitlines() if not _DELIMITERS.match(line)]
+    if not lines:
+        return None
+    last = lines[-_LAST_LINES:]
+    ends = (_last_sentence(line) for line in reversed(last[-2:]))
+    for found in (_marked("\n".join(last)), _under_heading(lines[-_LAST_LINES - 1 :]), *ends):
+        if found is not None:
+            return found if len(found) <= _MOST_CHARS and not _NONE.match(found) and not refuses(found) else None
+    return None
+
+
+def _marked(tail: str) -> str | None:
+    for statement in reversed(stated(tail) or []):
+        phrase = _bare(statement.text)
+        if statement.weight is not Weight.HEDGED and phrase:
+            return phrase
+    return None
+
+
+def _under_heading(lines: list[str]) -> str | None:
+    """The first line under the last heading."""
+    for heading, line in reversed(list(pairwise(lines))):
+        if _HEADING.match(heading):
+            return _bare(line) or None
+    return None
+
+
+def _last_sentence(line: str) -> str | None:
+    phrase = sentences(line)
+    return phrase[-1] if phrase and _BEGINS_WITH_SO.match(phrase[-1]) else None
+
+
+def _bare(phrase: str) -> str:
+    """Without bold face, formula marks and the full stop around it."""
+    phrase = phrase.strip().strip("*").strip()
+    phrase = re.sub(r"^(?:\\[(\[]|\${1,2})\s*(.*?)\s*(?:\\[)\]]|\${1,2})?\.?$", r"\1", phrase)
+    phrase = phrase.strip("*").removesuffix(".").strip("* ")
+    text = _TEXT.match(phrase)
+    return text[1].strip() if text else phrase

@@ -1,9 +1,12 @@
-"""Plain words out of Markdown and LaTeX, their sentences, and regular expressions made of word lists."""
+"""Plain words out of Markdown and LaTeX, their sentences, and how near two texts are; patterns made of word lists."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
+
+from rapidfuzz.distance import Levenshtein
 
 
 def any_of(words: str) -> str:
@@ -32,17 +35,23 @@ _LATEX = (
     (re.compile(r"\$(?!\s)([^$\n]{1,80})(?<!\s)\$(?!\d)"), r"\1"),
 )
 _MARKDOWN = (
-    (re.compile(r"^[ \t]{0,8}(?:#{1,6}|>|[-*•])[ \t]+", re.MULTILINE), ""),
-    (re.compile(r"\*{1,3}(?=\S)|(?<=\S)\*{1,3}|`{1,3}|(?<!\w)__|__(?!\w)"), ""),
+    (re.compile(r"</?(?:b|strong|em|i|u|p|br|span|div|code|h\d|ul|ol|li)\b[^<>]{0,100}>", re.IGNORECASE), ""),
+    (re.compile(r"^[ \t]{0,8}(?:#{1,6}|>(?![ \t]+\d)|[-*•→✅➡])[ \t]+", re.MULTILINE), ""),
+    (re.compile(r"^[ \t]*\||\|[ \t]*$", re.MULTILINE), ""),
+    (re.compile(r"(?<![A-Za-z0-9_])_(?![\s_])([^_\n]{1,80})(?<!\s)_(?![A-Za-z0-9_])"), r"\1"),
+    (re.compile(r"\*{1,3}(?=\S)|(?<=\S)\*{1,3}|`{1,3}|(?<![A-Za-z0-9])__|__(?![A-Za-z0-9])"), ""),
 )
 _REASONS = re.compile(
-    r"(?:,|(?<![\s,]))\s++(?:because|since|given that|due to|as (?:it|there|the|this|that|they))\b|,\s++as\b",
+    r"(?:,|(?<![\s,]))\s++(?:because|since|given that|due to|as (?:it|there|the|this|that|they)"
+    r"|weil|parce qu|puisqu|porque|ya que|puesto que)"
+    r"(?:\b|(?<=qu))|,\s++(?:as|da|denn|car|judging)\b|[,。]\s?(?:因为|因為|由于|由於|なぜなら)",
     re.IGNORECASE,
 )
 _GAP = re.compile(r"\s{41,}")
 _MARKS = re.compile(r"[^\w\s!-~]{31,}")  # what may be a long run of combining marks
 _QUOTES = "\"'“”‘’«»„「」『』"
-END = re.compile(r"(?<=[.!?])[\"'”’)\]]?\s+|(?<=[。！？])|\n+")
+_BRACKETS = str.maketrans("【】", "[]")
+END = re.compile(r"(?<=[.!?])[\"'”’)\]]?\s+|(?<=[。！？])|(?<=[!?])(?=[\u3040-\u9fff])|\n+")
 _ABBREVIATED = re.compile(r"(?:^|[\s(])(?:[A-Z]|St|Dr|Mr|Mrs|Ms|Mt|No|Jr|Sr|vs|ca|approx|e\.g|i\.e|[A-Z]\.[A-Z])\.$")
 
 
@@ -53,7 +62,7 @@ def plain(text: str) -> str:
     text = unboxed(text)
     for markup, replacement in (*_LATEX, *_MARKDOWN):
         text = markup.sub(replacement, text)
-    return nfkc(text).replace("−", "-").replace("’", "'").strip()
+    return nfkc(text).translate(_BRACKETS).replace("−", "-").replace("’", "'").strip()
 
 
 def nfkc(text: str) -> str:
@@ -86,6 +95,26 @@ def spaced(text: str) -> str:
     return _GAP.sub(lambda gap: "\n\n" if "\n" in gap.group() else " ", text)
 
 
+_NUMBERED = re.compile(r"^[ \t]*(\d{1,2})[.)][ \t]+(?=\S)", re.MULTILINE)
+_STEP = re.compile(
+    r"^[ \t]*(?:(?:step|schritt|étape|paso|ステップ|步骤)\s?\d{1,2}|第[一二三四五六七八九\d]{1,2}步)\s?[.:：)、]",
+    re.MULTILINE | re.IGNORECASE,
+)
+
+
+def unnumbered(text: str) -> str:
+    """The text without "Step 1:" and, where lines are numbered from 1 on, without their numbers: no answers either."""
+    first = _NUMBERED.search(text)
+    return _STEP.sub("", _NUMBERED.sub("", text) if first and first[1] == "1" else text)
+
+
+def after_list(text: str) -> str | None:
+    """What follows a numbered list as a paragraph of its own; None where there is no list, or nothing behind it."""
+    items = list(_NUMBERED.finditer(text))
+    end = text.find("\n\n", items[-1].end()) if items and items[0][1] == "1" else -1
+    return text[end:].strip() or None if end >= 0 else None
+
+
 def unboxed(text: str) -> str:
     r"""The text with each \boxed{…} replaced by what is in it."""
     pieces, at = [], 0
@@ -113,7 +142,8 @@ def unquoted(text: str) -> str:
     """The text without surrounding quotes, spaces and closing punctuation."""
     text = text.strip().strip(_QUOTES).strip()
     text = re.sub(r"[.!,;:。！，]{1,3}$", "", text).strip()
-    return text.strip(_QUOTES).strip()
+    text = text.strip(_QUOTES).strip()
+    return text[1:-1].strip() if text[:1] + text[-1:] in ("()", "[]") and not set("()[]") & set(text[1:-1]) else text
 
 
 def sentences(text: str) -> list[str]:
@@ -127,6 +157,71 @@ def sentences(text: str) -> list[str]:
     return [" ".join(parts) for parts in pieces]
 
 
+def asserted(parts: list[str]) -> list[str]:
+    """The sentences without the questions among them: "Is it 5? No. It is 6."; all where there is nothing else."""
+    return [part for part in parts if not part.endswith("?")] or parts
+
+
 def before_reasons(text: str) -> str:
     """The text up to "because", "since", "as there are" …: the claim without what speaks for it."""
     return _REASONS.split(text, maxsplit=1)[0].strip()
+
+
+# --- the same words ---------------------------------------------------------------------------------------------------
+
+
+MOST_COMPARED = 20_000
+"""Characters of the longest text whose distance to another one is computed, which takes the product of both lengths."""
+_ARTICLES = {"a", "an", "the"}
+_NO_WORD = re.compile(r"[^\w\s]|_")
+"""Every punctuation mark, and some that are none."""
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_KEPT = set("%#&@+")
+
+
+def folded(text: str) -> str:
+    """NFKC, no case, single spaces; zero-width characters gone."""
+    text = nfkc(nfkc(text).casefold())
+    return " ".join("".join(c for c in text if unicodedata.category(c) != "Cf").split())
+
+
+def normalise(text: str) -> str:
+    """The words that count: no case, no punctuation, no English articles, single spaces (as VQA evaluation does).
+
+    Punctuation inside numbers stays (3.5, 3/4, 12:30, -7), and so do % # & @ +, which tell C# from C. A text of
+    nothing but articles or punctuation is kept as it is, so that the option "A" does not vanish.
+    """
+    plain = _THOUSANDS.sub("", folded(text))
+    kept = _NO_WORD.sub(lambda found: _kept(plain, found.start()), plain)
+    words = [word for word in kept.split() if word not in _ARTICLES]
+    return " ".join(words) or " ".join(kept.split()) or plain
+
+
+def _kept(text: str, index: int) -> str:
+    char = text[index]
+    if not unicodedata.category(char).startswith("P") or char in _KEPT:
+        return char
+    before, after = text[index - 1 : index], text[index + 1 : index + 2]
+    if after.isdigit() and ((char in "./:" and before.isdigit()) or (char == "-" and not before.isalnum())):
+        return char
+    return "" if char in "'’" else " "
+
+
+def similarity(one: str, other: str) -> float:
+    """1 - Levenshtein distance / length of the longer; 1 for two empty texts.
+
+    Texts of more than MOST_COMPARED characters are the same (1) or not (0).
+    """
+    if max(len(one), len(other)) > MOST_COMPARED:
+        return float(one == other)
+    return 1.0 - Levenshtein.normalized_distance(one, other)
+
+
+def anls(prediction: str, truths: Sequence[str], threshold: float = 0.5) -> float:
+    """Normalised Levenshtein similarity to the nearest truth, 0 once the distance reaches the threshold.
+
+    ANLS of Biten et al., "Scene Text Visual Question Answering", ICCV 2019: 1 - NL if NL < threshold, else 0; case and
+    surrounding or repeated spaces do not count, everything else does.
+    """
+    nearest = max((similarity(folded(prediction), folded(truth)) for truth in truths), default=0.0)
+    return nearest if 1.0 - nearest < threshold else 0.0

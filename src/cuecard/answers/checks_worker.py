@@ -1,6 +1,7 @@
-"""The child of `schemas`: checks JSON Schemas, and JSON texts against them. Needs no Cuecard; fetches nothing.
+"""A child process that checks JSON Schemas and texts against them, or compares expressions. Needs no Cuecard.
 
-A job is {"schema": …}, or {"schema": …, "text": …}; its reply {"why": …}, None where nothing is wrong.
+checks_worker.py schemas    {"schema": …}, or {"schema": …, "text": …} -> {"why": …}, None where nothing is wrong
+checks_worker.py maths      {"truth": …, "given": …} -> {"same": …}
 """
 
 from __future__ import annotations
@@ -27,16 +28,33 @@ class Wrong(Exception):
     """A schema cannot be used."""
 
 
-def main() -> None:
-    """Do one job after the other until the input ends."""
-    _limit()
+def main(does: str) -> None:
+    """Do one job after the other until the input ends; a job that is empty only loads what the others need."""
+    work = {"schemas": _check, "maths": _compare}[does]
+    if does == "schemas":
+        _limit()
     for line in sys.stdin:
-        job = json.loads(line)
-        why = _done(job) if "schema" in job else import_module("jsonschema") and None
-        print(json.dumps({"why": why, "bytes": 0}), flush=True)
+        print(json.dumps({**work(json.loads(line)), "bytes": 0}), flush=True)
 
 
-def _done(job: dict[str, Any]) -> str | None:
+def _compare(job: dict[str, Any]) -> dict[str, Any]:
+    """An expression that cannot be read is never the same as another."""
+    maths = import_module("math_verify")
+    latex = [maths.LatexExtractionConfig()]
+    pair = [
+        maths.parse(f"${job[each]}$", extraction_config=latex, parsing_timeout=None)
+        for each in ("truth", "given")
+        if each in job
+    ]
+    return {"same": len(pair) == 2 and bool(maths.verify(*pair, timeout_seconds=None))}
+
+
+def _check(job: dict[str, Any]) -> dict[str, Any]:
+    import_module("jsonschema")
+    return {"why": _wrong(job) if "schema" in job else None}
+
+
+def _wrong(job: dict[str, Any]) -> str | None:
     try:
         validator = _validator(job["schema"])
         return None if "text" not in job else _misfit(validator, json.loads(job["text"]))
@@ -125,4 +143,4 @@ def _limit() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

@@ -1,4 +1,6 @@
-"""Replies that may call tools: read into one form of JSON, compared by name and arguments.
+"""Replies in JSON, compared by what they mean, not by how they are written.
+
+Replies that may call tools are read into one form, and compared by name and arguments:
 
     {"tool_calls": [{"name": …, "arguments": {…}}, …]}      or      {"answer": …}
 
@@ -17,8 +19,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from cuecard.answers import schemas
 from cuecard.answers.answer import UNPARSED, Answer
-from cuecard.answers.readers import json_value
 from cuecard.domain.question import Calling, Question
 
 CALLS, ANSWER, NAME, ARGUMENTS = "tool_calls", "answer", "name", "arguments"
@@ -37,6 +39,14 @@ _MOST_REFERENCES = 32
 _ANSWER_BEGINS = re.compile(r'\{\s{0,9}"answer"\s{0,9}:\s{0,9}"')
 _HALF_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?\Z")
 _HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
+
+
+NO_JSON = "it is not one JSON value, with no name twice in an object"
+_FENCE = re.compile(r"```(?:json)?[^\S\n]*+\n", re.IGNORECASE)
+_ATTEMPTS = 50
+_OPENS = re.compile(r"[\[{]")
+_BRACKET = re.compile(r"[\[\]{}]")
+_KEYED = re.compile(r'\s*"[^"\n]{0,100}"\s*:')
 
 
 @dataclass(frozen=True)
@@ -65,19 +75,30 @@ def union(schema: str) -> Union:
 
 
 def read(shown: str, question: Question) -> Answer:
+    """The only JSON value of a reply, or its calls of tools; unparseable where it does not fit the question's schema.
+
+    Blocks while it is checked against the schema.
+    """
+    if question.calling is not None:
+        try:
+            return _calls_or_answer(shown.strip(), question)
+        except RecursionError:  # nested too deep
+            return UNPARSED
+    found = read_json(shown)
+    fits = question.schema is None or not found.parsed or schemas.misfit(question.schema, found.text) is None
+    return found if fits else UNPARSED
+
+
+# --- calls of tools ---------------------------------------------------------------------------------------------------
+
+
+def _calls_or_answer(shown: str, question: Question) -> Answer:
     """The calls or the answer of a reply, as JSON of the one form; unparseable where it is neither."""
-    try:
-        return _read(shown.strip(), question)
-    except RecursionError:  # nested too deep
-        return UNPARSED
-
-
-def _read(shown: str, question: Question) -> Answer:
     assert question.schema is not None
     allowed, may_answer = union(question.schema), question.calling is Calling.AUTO
     found = _whole(shown)
     if found is None and not may_answer:  # prose is no reply here, so what it leads to is
-        inner = json_value.read(shown)
+        inner = read_json(shown)
         found = [json.loads(inner.text)] if inner.parsed else None
     if found is not None and (calls := _calls(found, allowed)) is not None:
         calls = calls[: allowed.most]
@@ -232,3 +253,78 @@ def _plain_numbers(value: Any) -> Any:
 def _json(value: Any, *, ordered: bool = False) -> str:
     """JSON in whole characters: half a one, which JSON can spell, is replaced."""
     return _HALF_CHARACTER.sub("\ufffd", json.dumps(value, sort_keys=ordered, ensure_ascii=False))
+
+
+# --- one JSON value ---------------------------------------------------------------------------------------------------
+
+
+def read_json(shown: str) -> Answer:
+    """The only JSON value of a reply: the whole of it, what is fenced, or the one object or list within its text."""
+    fenced = _fenced(shown)
+    if (whole := _parsed(shown)) is not None:
+        return whole
+    found = [_parsed(text) for text in fenced or _within(shown)]
+    values = {answer.value for answer in found if answer is not None}
+    return found[-1] if found and found[-1] is not None and len(values) == 1 and None not in found else UNPARSED
+
+
+def _fenced(text: str) -> list[str]:
+    """What stands between fences."""
+    found, at = [], 0
+    while (opening := _FENCE.search(text, at)) and (end := text.find("```", opening.end())) >= 0:
+        found.append(text[opening.end() : end])
+        at = end + 3
+    return found
+
+
+def _parsed(text: str) -> Answer | None:
+    try:
+        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_named_once)
+        return Answer(text.strip(), json.dumps(value, sort_keys=True, ensure_ascii=False))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _no_constant(name: str) -> None:
+    """Python's reader takes NaN and Infinity, which JSON has not."""
+    raise ValueError(name)
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Readers differ in which of two values of one name they take."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name comes twice")
+    return found
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text is one JSON object, list or string and nothing else, so that no more of it can have been cut."""
+    return text.lstrip()[:1] in ("{", "[", '"') and _parsed(text.strip()) is not None
+
+
+def _within(text: str) -> list[str]:
+    """Every object or list in a text, outermost ones only, as far as a few attempts find them."""
+    found, at, decoder, closing = [], 0, json.JSONDecoder(), _closings(text)
+    for _ in range(_ATTEMPTS):
+        if not (opening := _OPENS.search(text, at)):
+            break
+        try:
+            _, at = decoder.raw_decode(text, opening.start())
+            found.append(text[opening.start() : at])
+        except (ValueError, RecursionError):
+            # it opens no JSON: on behind all of a broken object, else behind the bracket
+            at = opening.start() + 1
+            at = closing.get(opening.start(), at) if opening[0] == "{" and _KEYED.match(text, at) else at
+    return found
+
+
+def _closings(text: str) -> dict[int, int]:
+    """Where each bracket that is closed opens, and where its closing ends; brackets inside quoted texts count too."""
+    closings, opened = {}, []
+    for bracket in _BRACKET.finditer(text):
+        if bracket[0] in "[{":
+            opened.append(bracket.start())
+        elif opened:
+            closings[opened.pop()] = bracket.end()
+    return closings

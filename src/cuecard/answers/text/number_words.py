@@ -1,0 +1,208 @@
+"""Numbers in words: English with fractions and dozens; German, French, Spanish up to 100; Chinese and Japanese."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import NamedTuple
+
+from cuecard.answers.text.language import CJK
+from cuecard.answers.text.markup import pattern
+
+MOST_DIGITS = 40
+
+
+class Numeral(NamedTuple):
+    """A number as it stands in a text. A value of None: digits that are ambiguous, as 1,2,3 or 1.2.3."""
+
+    start: int
+    end: int
+    value: Fraction | None
+
+
+# --- English ----------------------------------------------------------------------------------------------------------
+
+_TO_TWENTY = """zero one two three four five six seven eight nine ten
+eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"""
+_BY_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_UNITS = {word: value for value, word in enumerate(_TO_TWENTY.split())}
+_TENS = {word: value for value, word in zip(range(20, 100, 10), _BY_TENS.split(), strict=True)}
+_SMALL = {**_UNITS, **_TENS, "fourty": 40, "a": 1, "an": 1, "nought": 0}
+BIG = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "lakh": 10**5, "crore": 10**7}
+_PARTS = {"half": Fraction(1, 2), "third": Fraction(1, 3), "quarter": Fraction(1, 4)}
+
+_ANY_UNIT, _ANY_TEN = "|".join(reversed(_UNITS)), "|".join([*_TENS, "fourty"])  # seventeen before seven
+_ANY_BIG = "|".join(BIG)
+_TO_99 = rf"(?:(?:{_ANY_TEN})(?:[-\s](?:{'|'.join(list(_UNITS)[:10])})\b)?|{_ANY_UNIT}|nought)"
+_TO_999 = rf"(?:(?:{_TO_99}|an?)\s+hundred(?:\s+(?:and\s+)?{_TO_99})?|{_TO_99})"
+_PART = r"(?:(?:(?:one|a)[\s-])?(?:half|third|quarter)|three[\s-]quarters|two[\s-]thirds)"
+_PART_ALONE = r"(?:(?:one|a)[\s-](?:half|third|quarter)|three[\s-]quarters|two[\s-]thirds)(?=\s+of\b|\W*$)"
+_WORDS = pattern(
+    rf"\b(?P<of>{_PART}\s+(?:of\s+)?(?:an?|one)\s+(?:{_ANY_BIG}))\b",
+    rf"\b(?P<alone>(?:half\s+)?(?:a\s+)?dozen|once|twice|thrice|{_PART_ALONE})\b",
+    rf"\b(?:(?:(?:{_TO_999}|an?)\s+(?:{_ANY_BIG})\b,?\s+(?:and\s+)?){{0,4}}{_TO_999}"
+    rf"(?:\s+(?:{_ANY_BIG})s?){{0,2}}|an?\s+(?:{_ANY_BIG}))\b(?:\s+(?P<dozen>dozen)\b)?"
+    rf"(?P<point>\s+point(?:\s+(?:{_ANY_UNIT})){{1,{MOST_DIGITS}}}\b)?"
+    rf"(?P<plus>\s+and\s+(?:a|one)\s+(?P<part>{'|'.join(_PARTS)})\b(?:\s+(?P<big>{_ANY_BIG})\b)?)?",
+)
+_ALONE: dict[str, int | Fraction] = {
+    "a dozen": 12,
+    "dozen": 12,
+    "half a dozen": 6,
+    "half dozen": 6,
+    "once": 1,
+    "twice": 2,
+    "thrice": 3,
+    "three quarters": Fraction(3, 4),
+    **{f"{one} {name}": part for one in ("a", "one") for name, part in _PARTS.items()},
+    **_PARTS,
+    "two thirds": Fraction(2, 3),
+}
+# "one" that stands for a thing: the one on the left, this one, which one, no one, one can see, one of them
+_PRONOUN = pattern(
+    r"\b(?:the|this|that|which|each|every|any|another|no|other|\w+er|first|last|next|right|left)\s+$",
+)
+_PRONOUN_AFTER = pattern(r"\s+(?:can|could|of|that|which|who|may|might|has to|sees|with|on the)\b|'s\b")
+
+
+def english(text: str) -> Iterator[Numeral]:
+    """Numbers in English words."""
+    for found in _WORDS.finditer(text):
+        words = found.group().lower().replace("-", " ").split()
+        if words != ["one"] or not _is_pronoun(text, found):
+            yield Numeral(found.start(), found.end(), _worth(found))
+
+
+def _is_pronoun(text: str, found: re.Match[str]) -> bool:
+    before = text[max(0, found.start() - 12) : found.start()]
+    if re.search(r"\b(?:only|just|exactly)\s+$", before, re.IGNORECASE):
+        return False
+    return bool(_PRONOUN.search(before) or _PRONOUN_AFTER.match(text, found.end()))
+
+
+def _worth(found: re.Match[str]) -> Fraction:
+    words = found.group().lower().replace("-", " ").split()
+    if found["of"]:
+        parts = " ".join(word for word in words[:-2] if word != "of")
+        return Fraction(_ALONE[parts]) * BIG[words[-1]]
+    if found["alone"]:
+        return Fraction(_ALONE[" ".join(words)])
+    point, part = found["point"] or "", found["part"]
+    end = found.start("point") if point else found.start("plus") if part else found.end()
+    total = group = 0
+    for word in re.findall(r"[a-z]+", found.string[found.start() : end].lower()):
+        word = word if word in BIG else word.removesuffix("s") if word.removesuffix("s") in BIG else word
+        if word in BIG:
+            total, group = (total + group * BIG[word], 0) if group else (total * BIG[word], 0)
+        elif word == "hundred":
+            group *= 100
+        elif word == "dozen":
+            group *= 12
+        elif word != "and":
+            group += _SMALL.get(word, 0)
+    decimals = "".join(str(_UNITS[word]) for word in point.lower().split()[1:])
+    value = Fraction(total + group) + (Fraction(int(decimals), 10 ** len(decimals)) if decimals else 0)
+    return (value + _PARTS[part.lower()]) * BIG.get((found["big"] or "").lower(), 1) if part else value
+
+
+# --- German, French, Spanish ------------------------------------------------------------------------------------------
+
+
+_GERMAN_UNITS = """null eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf dreizehn vierzehn fünfzehn
+sechzehn siebzehn achtzehn neunzehn"""
+_GERMAN_TENS = "zwanzig dreißig vierzig fünfzig sechzig siebzig achtzig neunzig"
+_FRENCH_UNITS = """zéro un deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze seize dix-
+sept dix-huit dix-neuf"""
+_FRENCH_TENS = "vingt trente quarante cinquante soixante"
+_SPANISH_UNITS = """cero uno dos tres cuatro cinco seis siete ocho nueve diez once doce trece catorce quince dieciséis
+diecisiete dieciocho diecinueve veinte veintiuno veintidós veintitrés veinticuatro veinticinco veintiséis veintisiete
+veintiocho veintinueve"""
+_SPANISH_TENS = "treinta cuarenta cincuenta sesenta setenta ochenta noventa"
+
+
+def _german() -> dict[str, int]:
+    units, words = _GERMAN_UNITS.split(), _numbered(_GERMAN_UNITS)
+    for at, ten in enumerate(_GERMAN_TENS.split(), start=2):
+        joined = ["", "ein", *units[2:10]]
+        words |= {ten: 10 * at, **{f"{joined[unit]}und{ten}": 10 * at + unit for unit in range(1, 10)}}
+    return {**words, "hundert": 100}
+
+
+def _french() -> dict[str, int]:
+    units, words = _FRENCH_UNITS.split(), _numbered(_FRENCH_UNITS)
+    for at, ten in enumerate(_FRENCH_TENS.split(), start=2):
+        words |= {ten: 10 * at, f"{ten} et un": 10 * at + 1, f"{ten} et une": 10 * at + 1}
+        words |= {f"{ten}-{units[unit]}": 10 * at + unit for unit in range(1, 20 if at == 6 else 10)}
+    words |= {"soixante et onze": 71, "quatre-vingts": 80, "cent": 100}
+    words |= {f"quatre-vingt-{word}": 80 + value for value, word in enumerate(units) if value}
+    return {word: value for word, value in words.items() if value != 1}
+
+
+def _spanish() -> dict[str, int]:
+    units, words = _SPANISH_UNITS.split(), _numbered(_SPANISH_UNITS)
+    for at, ten in enumerate(_SPANISH_TENS.split(), start=3):
+        words |= {ten: 10 * at, f"{ten} y una": 10 * at + 1, f"{ten} y un": 10 * at + 1}
+        words |= {f"{ten} y {units[unit]}": 10 * at + unit for unit in range(1, 10)}
+    return {**words, "veintiuna": 21, "veintiún": 21, "cien": 100}
+
+
+def _numbered(words: str) -> dict[str, int]:
+    return {word: value for value, word in enumerate(words.split())}
+
+
+_ABROAD = {"de": _german(), "fr": _french(), "es": _spanish()}
+_FORMS = {
+    code: pattern(rf"(?<![\w-])(?:{'|'.join(sorted(words, key=len, reverse=True))})(?![\w-])")
+    for code, words in _ABROAD.items()
+}
+
+
+def abroad(text: str, language: str) -> Iterator[Numeral]:
+    """Numbers up to 100 in German, French or Spanish words, without "ein", "un" and "una", which are articles too."""
+    if language in _FORMS:
+        for found in _FORMS[language].finditer(text):
+            yield Numeral(found.start(), found.end(), Fraction(_ABROAD[language][found.group().lower()]))
+
+
+# --- Chinese and Japanese ---------------------------------------------------------------------------------------------
+
+_KANJI = {**{char: value for value, char in enumerate("零一二三四五六七八九")}, "〇": 0, "两": 2, "兩": 2}
+_STEPS = {"十": 10, "百": 100, "千": 1000}
+_MYRIADS = {"万": 10**4, "萬": 10**4, "億": 10**8, "亿": 10**8}
+_COUNTED = "个個人名位只隻匹頭头条條本枚台辆輛张張冊杯件块塊元円歳岁年月日点點度回倍种種层階时時分秒米つ字把顆颗棵株朵"
+_ALL = "".join([*_KANJI, *_STEPS, *_MYRIADS])
+_NUMBER_CHARS = rf"(?:\d[\d.,]*(?:\s?[{''.join([*_STEPS, *_MYRIADS])}]\d{{0,4}})+|[{_ALL}]+)"
+_CJK_NUMBER = re.compile(
+    rf"(?<!\d[.,])(?<![第統统唯之{_ALL}\d])(?P<body>[-负負]?{_NUMBER_CHARS})"
+    rf"(?=[{_COUNTED}]|分[钟鐘間]|です|でし|だ|で|に|と|的|[或和かま]|[^{CJK}]|$)(?!つ目|个月前)"
+)
+_TOKEN = re.compile(r"\d[\d.,]*|.")
+
+
+def cjk(text: str) -> Iterator[Numeral]:
+    """Numbers that hold a Chinese numeral, alone or before a counter: 二十三, 3万5千, 1.2億; not the 一 of 一共."""
+    for found in _CJK_NUMBER.finditer(text):
+        yield Numeral(found.start(), found.end(), _kanji_value(found["body"]))
+
+
+def _kanji_value(body: str) -> Fraction | None:
+    sign, body = (-1, body[1:]) if body[0] in "-负負" else (1, body)
+    if len(body) > MOST_DIGITS:
+        return None
+    if all(char in _KANJI for char in body):
+        return sign * Fraction(int("".join(str(_KANJI[char]) for char in body)))
+    total, group, digit = Fraction(0), Fraction(0), Fraction(0)
+    for token in _TOKEN.findall(body):
+        if token in _MYRIADS:
+            total, group, digit = total + (group + digit or 1) * _MYRIADS[token], Fraction(0), Fraction(0)
+        elif token in _STEPS:
+            group, digit = group + (digit or 1) * _STEPS[token], Fraction(0)
+        elif token in _KANJI:
+            digit = Fraction(_KANJI[token])
+        else:
+            try:
+                digit = Fraction(token.rstrip(".,").replace(",", ""))
+            except ValueError:
+                return None
+    return sign * (total + group + digit)
