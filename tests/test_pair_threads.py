@@ -1,4 +1,4 @@
-"""A pair between threads and event loops: closing, Ctrl-C, blocking, and what runs beside the caller's loop."""
+"""A pair between threads and event loops: closing, Ctrl-C and blocking."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HOW_MANY = "How many cats are there?"
 
 
 class Closable(ScriptedModel):
-    """Counts how often it is closed, and fails at it if it is to."""
+    """A model that counts its `aclose` calls, which may fail."""
 
     def __init__(self, name: str, *, hangs: bool = False, fails: bool = False) -> None:
         super().__init__(name, lambda _: Says("3", "One, two, three.", hangs=hangs))
@@ -55,7 +55,7 @@ def pair_threads() -> list[str]:
 # Closing
 
 
-def test_closing_ends_the_threads_that_are_inside_ask_with_an_error():
+def test_closing_raises_an_error_in_threads_inside_ask():
     models = stuck()
     pair = Pair(*models)
     with ThreadPoolExecutor(4) as threads:
@@ -69,7 +69,7 @@ def test_closing_ends_the_threads_that_are_inside_ask_with_an_error():
     assert pair_threads() == []
 
 
-async def test_closing_ends_what_is_awaited_in_other_event_loops_with_an_error():
+async def test_closing_raises_an_error_in_other_event_loops():
     models = stuck()
     pair = Pair(*models)
 
@@ -87,7 +87,7 @@ async def test_closing_ends_what_is_awaited_in_other_event_loops_with_an_error()
 
 @pytest.mark.parametrize("asked", [True, False])
 @pytest.mark.parametrize(("small", "large"), [(True, False), (False, True), (True, True)])
-def test_a_model_that_fails_to_close_leaves_no_other_open(small: bool, large: bool, asked: bool):
+def test_all_models_are_closed_although_one_fails_to_close(small: bool, large: bool, asked: bool):
     models = Closable("small", fails=small), Closable("large", fails=large)
     pair = Pair(*models)
     if asked:
@@ -101,7 +101,7 @@ def test_a_model_that_fails_to_close_leaves_no_other_open(small: bool, large: bo
     assert [model.closed for model in models] == [1, 1]
 
 
-def test_a_pair_that_was_closed_while_it_was_asked_answers_again():
+def test_a_pair_closed_during_a_question_answers_again():
     models = stuck()
     pair = Pair(*models)
     with ThreadPoolExecutor(1) as threads:
@@ -124,7 +124,7 @@ async def test_a_pair_is_an_async_context_manager_too():
     assert pair_threads() == []
 
 
-def test_ctrl_c_while_it_asks_cancels_both_calls():
+def test_ctrl_c_during_a_question_cancels_both_calls():
     models = stuck()
     pair = Pair(*models)
 
@@ -143,7 +143,7 @@ def test_ctrl_c_while_it_asks_cancels_both_calls():
 # Blocking
 
 
-async def test_ask_inside_a_coroutine_is_refused_and_says_what_to_await():
+async def test_ask_inside_a_coroutine_is_refused_with_a_hint_to_aask():
     with Pair(Closable("small"), Closable("large")) as pair, pytest.raises(BadInput) as refused:
         pair.ask(HOW_MANY)
     assert "await pair.aask" in refused.value.hint
@@ -160,11 +160,11 @@ async def test_ask_blocks_in_a_notebook_whose_event_loop_runs(shell: object, mon
             assert pair.ask(HOW_MANY).answer == "3"
 
 
-async def test_images_are_loaded_beside_the_callers_event_loop(monkeypatch: pytest.MonkeyPatch):
+async def test_loading_images_does_not_block_the_callers_event_loop(monkeypatch: pytest.MonkeyPatch):
     loop = asyncio.get_running_loop()
 
     async def nothing() -> None:
-        """Comes to its end if the event loop goes on."""
+        """Ends at once, unless the event loop is blocked."""
 
     def load(image: object, allow_urls: bool) -> Image:
         asyncio.run_coroutine_threadsafe(nothing(), loop).result(5)  # raises TimeoutError where the loop is blocked

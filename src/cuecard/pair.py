@@ -1,4 +1,4 @@
-"""The front door: a pair of models that answers questions."""
+"""A pair of models that answers questions."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import inspect
 import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
+from concurrent import futures
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar, Unpack, get_type_hints
 
 from cuecard.answers import guess_kind, listed_in
-from cuecard.domain.errors import BadInput, ModelClosed
+from cuecard.domain.errors import BadInput, ModelClosed, did_you_mean
 from cuecard.domain.outcome import Outcome
-from cuecard.domain.question import AnswerKind, Question, kind_named
-from cuecard.domain.suggestions import did_you_mean
-from cuecard.loop_thread import LoopThread
+from cuecard.domain.question import AnswerKind, Question, kind_named, kinds_hint
 from cuecard.models import probe as probes
 from cuecard.models import spec
 from cuecard.models.base import Model
 from cuecard.models.images import images
 from cuecard.models.probe_results import ProbeResults
+from cuecard.strategies.acceptance_rules import one_model
 from cuecard.strategies.policy import Policy, PolicyOptions, policy_with
+from cuecard.strategies.reply import Heard
 from cuecard.strategies.run import answer, known, streamed
-from cuecard.strategies.team import Heard
 
 ModelLike = str | Mapping[str, Any] | Model
 CHOICES_HINT = 'write them like choices=["red", "green"]'
@@ -33,7 +33,7 @@ OWN_OPTIONS = ("small", "large", "strategy", "policy", "probe", "tell")
 
 
 class AskOptions(PolicyOptions, total=False):
-    """What one question may vary, by keyword; None is as if it were not given. See docs/reference/policy.md."""
+    """The options of one question, by keyword; None is as if it were not given. See docs/reference/policy.md."""
 
     choices: Sequence[str] | None
     kind: str | None
@@ -67,7 +67,7 @@ class Pair:
 
     Served models that are named by a specification are probed before the first question, once a model and machine
     (`models.probe`): how they answer short, and how they read cards. `probe=False`, or the environment variable
-    CUECARD_NO_PROBE, leaves that out; `tell` is given lines for a person about it.
+    CUECARD_NO_PROBE, leaves that out; `tell` gets lines to print about it, and where both models have one name.
     """
 
     def __init__(
@@ -87,14 +87,16 @@ class Pair:
                 f"policy is not a Policy: {policy!r}"[:200], "write policy=Policy(…), or give options to ask"
             )
         self.strategy, self.policy = strategy, policy or Policy()
-        for name in drafters:
-            _check_role(name)
+        for name, given in drafters.items():
+            _check_role(name, given)
         roles: dict[str, ModelLike] = {"small": small, "large": large, **drafters}
         self.models: dict[str, Model] = {role: _model(role, given) for role, given in roles.items()}
         named = [role for role, given in roles.items() if isinstance(given, str | Mapping)]
         self._unprobed = [self.models[role] for role in named] if probe and probes.wanted() else []
         self._probing: asyncio.Task[list[asyncio.Task[ProbeResults]]] | None = None
         self._tell = tell
+        if (remark := one_model(self.models)) is not None:
+            tell(remark)
         self._thread: LoopThread | None = None
         self._open, self._lock = True, threading.Lock()
 
@@ -142,7 +144,7 @@ class Pair:
             was_open, self._open = self._open, False
         if not was_open:
             return
-        errors = (thread or _thread()).stop(self._close_models())
+        errors = (thread or LoopThread()).stop(self._close_models())
         if errors:
             raise ExceptionGroup("closing the pair's models failed", errors)
 
@@ -198,22 +200,21 @@ class Pair:
         strategy = options.pop("strategy", self.strategy)
         known(strategy)
         if unknown := set(options) - set(OPTION_TYPES):
-            raise BadInput(f"unknown option {min(unknown)!r}", did_you_mean(min(unknown), OPTION_TYPES, ""))
+            near = did_you_mean(min(unknown), ("text", "image", *OPTION_TYPES), "help(pair.ask) lists all options")
+            raise BadInput(f"unknown option {min(unknown)!r}", near)
         if isinstance(text, Question) and (asking or image is not None):
             raise BadInput("a Question holds its images and options itself", "give a text, or nothing but the Question")
         asked = text if isinstance(text, Question) else question(text, image, **asking)
-        return asked, strategy, policy_with(self.policy, **options)
+        policy = policy_with(self.policy, **options)
+        policy.accept_of(self.models)  # before a server is probed
+        return asked, strategy, policy
 
     def _running(self) -> LoopThread:
         with self._lock:
             self._open = True
             if self._thread is None:
-                self._thread = _thread()
+                self._thread = LoopThread()
             return self._thread
-
-
-def _thread() -> LoopThread:
-    return LoopThread("cuecard pair", lambda: ModelClosed("the pair was closed before it had answered", "ask again"))
 
 
 def _refuse_to_block() -> None:
@@ -236,7 +237,7 @@ def question(
     system: str | None = None,
     allow_urls: bool = False,
 ) -> Question:
-    """A question from what a user gives: one image or several, kind and options guessed from the wording if not given.
+    """A question from its parts: one image or several, kind and options guessed from the wording if not given.
 
     Raises BadInput.
     """
@@ -269,19 +270,32 @@ def question(
     try:
         return Question(text, pictures, tuple(choices), wanted, system, labels=labels)
     except ValueError as error:
-        raise BadInput(str(error), f"kinds are: {', '.join(AnswerKind)}") from error
+        raise BadInput(str(error), kinds_hint()) from error
 
 
 def _kind_of(value: object) -> str:
     return type(value).__name__
 
 
-def _check_role(name: str) -> None:
+def _check_role(name: str, given: object) -> None:
     """A role of a further model. Raises BadInput if it is an option, or looks like one that is mistyped."""
     if name in OPTION_TYPES:
         raise BadInput(f"{name!r} is no option of Pair", f"give it to ask: pair.ask(…, {name}=…)")
     if near := did_you_mean(name, OWN_OPTIONS, ""):
         raise BadInput(f"unknown option {name!r} of Pair", near)
+    if not _is_model(given) and (near := did_you_mean(name, OPTION_TYPES, "")):
+        raise BadInput(f"unknown option {name!r} of Pair", f"{near} give it to ask")
+
+
+def _is_model(given: object) -> bool:
+    """Whether this can be loaded, or is a model: then what it is given as is a role."""
+    if not isinstance(given, str):
+        return isinstance(given, Mapping) or hasattr(given, "stream")
+    try:
+        spec.parse(given)
+    except BadInput:
+        return False
+    return True
 
 
 def _is_text(text: str) -> bool:
@@ -295,3 +309,96 @@ def _model(role: str, given: ModelLike) -> Model:
     if not hasattr(given, "stream"):
         raise BadInput(f"{role!r} is not a model but {_kind_of(given)}", f'write {role}="demo-small", or a Model')
     return given
+
+
+# --- the event loop of a pair -----------------------------------------------------------------------------------------
+
+
+T = TypeVar("T")
+
+
+def _closed() -> ModelClosed:
+    return ModelClosed("the pair was closed before it had answered", "ask again")
+
+
+class LoopThread:
+    """Runs coroutines. When it is stopped, each that still runs is cancelled, and its caller gets ModelClosed."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._stopping, self._lock = False, threading.Lock()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="cuecard pair", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result, blocking. Interrupted (Ctrl-C), it cancels the coroutine, which has ended when this returns."""
+        ended, cancel = self._begin(work)
+        try:
+            return ended.result()
+        except BaseException:
+            if not ended.done():
+                cancel()
+                futures.wait([ended])
+            raise
+
+    async def arun(self, work: Coroutine[Any, Any, T]) -> T:
+        """As `run`, awaited in another event loop; cancelled there, the coroutine has ended when this returns."""
+        ended, cancel = self._begin(work)
+        here = asyncio.wrap_future(ended)
+        try:
+            return await asyncio.shield(here)
+        except asyncio.CancelledError:
+            if not here.done():
+                cancel()
+                await asyncio.wait([here])
+            here.exception()  # retrieved: the caller gets CancelledError
+            raise
+
+    def stop(self, last: Coroutine[Any, Any, T]) -> T:
+        """Cancel what runs and wait for it, run a last coroutine, end the thread."""
+        with self._lock:
+            if self._stopping:
+                last.close()
+                raise _closed()
+            self._stopping = True
+        try:
+            return asyncio.run_coroutine_threadsafe(self._end(last), self._loop).result()
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> tuple[futures.Future[T], Callable[[], object]]:
+        """The coroutine's future, and a function that cancels it from any thread."""
+        ended: futures.Future[T] = futures.Future()
+        begun: list[asyncio.Task[T]] = []
+
+        def begin() -> None:
+            task = self._loop.create_task(work)
+            begun.append(task)
+            self._tasks.add(task)
+            task.add_done_callback(end)
+
+        def end(task: asyncio.Task[T]) -> None:
+            self._tasks.discard(task)
+            if task.cancelled():
+                ended.set_exception(_closed() if self._stopping else asyncio.CancelledError())
+            elif (error := task.exception()) is not None:
+                ended.set_exception(error)
+            else:
+                ended.set_result(task.result())
+
+        with self._lock:  # nothing comes in behind what `stop` cancels
+            if self._stopping:
+                work.close()
+                raise _closed()
+            self._loop.call_soon_threadsafe(begin)
+        return ended, lambda: self._loop.call_soon_threadsafe(lambda: begun[0].cancel())
+
+    async def _end(self, last: Coroutine[Any, Any, T]) -> T:
+        while running := list(self._tasks):
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running)
+        return await last

@@ -11,8 +11,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from cuecard.domain.errors import BadInput
-from cuecard.domain.suggestions import did_you_mean
+from cuecard.domain.errors import BadInput, did_you_mean
 
 T = TypeVar("T")
 KINDS: Mapping[type, tuple[str, type]] = {

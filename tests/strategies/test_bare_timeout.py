@@ -20,7 +20,7 @@ HOW_MANY = Question("How many?", kind=AnswerKind.NUMBER)
 
 
 class TimesOut(ScriptedModel):
-    """Its socket does, whatever it is asked."""
+    """A model whose every call raises it."""
 
     async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
         raise TimeoutError("timed out")
@@ -30,29 +30,29 @@ class TimesOut(ScriptedModel):
         raise TimeoutError("timed out")
 
 
-def said(name: str, text: str) -> ScriptedModel:
+def answering(name: str, text: str) -> ScriptedModel:
     return ScriptedModel(name, lambda _: Says(text, "One, two."))
 
 
 @pytest.mark.parametrize("limit_s", [None, 60.0])
 @pytest.mark.parametrize("deadline_s", [None, 60.0])
-def test_a_time_out_of_a_models_own_leaves_the_other_models_answer(limit_s: float | None, deadline_s: float | None):
+def test_after_a_models_own_time_out_the_other_models_answer_is_given(limit_s: float | None, deadline_s: float | None):
     policy = Policy(limits=Limits(timeout_s=limit_s), deadline_s=deadline_s)
-    models = {"small": TimesOut("small", []), "large": said("large", "2")}
+    models = {"small": TimesOut("small", []), "large": answering("large", "2")}
     outcome = virtual_time.run(answer(HOW_MANY, models, "mutual", policy))
     assert (outcome.answer, outcome.route) == ("2", Route.DEGRADED)
     assert "small reports a time-out of its own" in outcome.reason
 
 
 @pytest.mark.parametrize("limit_s", [None, 60.0])
-def test_a_time_out_of_a_models_own_is_raised_as_a_models_time_out(limit_s: float | None):
+def test_a_models_own_time_out_is_raised_as_model_timeout(limit_s: float | None):
     policy = Policy(limits=Limits(timeout_s=limit_s), strict=True)
-    models = {"small": TimesOut("small", []), "large": said("large", "2")}
+    models = {"small": TimesOut("small", []), "large": answering("large", "2")}
     with pytest.raises(ModelTimeout, match="small reports a time-out of its own"):
         virtual_time.run(answer(HOW_MANY, models, "mutual", policy))
 
 
-def test_a_time_out_while_an_answer_is_scored_is_a_models_time_out():
+def test_a_time_out_during_scoring_is_raised_as_model_timeout():
     class Scores(TimesOut):
         stream = ScriptedModel.stream
 
@@ -60,5 +60,5 @@ def test_a_time_out_while_an_answer_is_scored_is_a_models_time_out():
     question = Question("What is it?", kind=AnswerKind.FREE_TEXT)
     with pytest.raises(ModelTimeout, match="large reports a time-out of its own"):
         virtual_time.run(
-            answer(question, {"small": said("small", "a dog"), "large": large}, policy=Policy(strict=True))
+            answer(question, {"small": answering("small", "a dog"), "large": large}, policy=Policy(strict=True))
         )

@@ -1,4 +1,4 @@
-"""Cut cards: which words stay, who is asked for it, and what that costs."""
+"""Cut cards: the words that stay, the model that weighs them, and the cost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, ModelUnreachable
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.models.base import Abilities, Weighing
+from cuecard.models.base import Weighing
 from cuecard.models.prompt import Prompt
 from cuecard.models.replay import Says, ScriptedModel
 from cuecard.strategies.card_selection import (
@@ -42,9 +42,9 @@ CUTS = st.builds(
 
 
 @given(TEXTS, CUTS)
-def test_what_is_kept_are_words_of_the_card_in_their_order(text, cut):
-    said, left = cut(text).split(), iter(text.split())
-    assert all(word in left for word in said)
+def test_a_cut_keeps_words_of_the_card_in_order(text, cut):
+    kept, left = cut(text).split(), iter(text.split())
+    assert all(word in left for word in kept)
 
 
 @given(TEXTS, CUTS)
@@ -76,7 +76,7 @@ def test_each_selector_keeps_what_its_name_says(select, ending, kept):
     assert cut(REASONING) == kept
 
 
-def test_a_models_weights_of_its_pieces_become_weights_of_words():
+def test_weights_of_tokens_become_weights_of_words():
     weighed = [("On", 1.0), ("e", 2.0), (" cat", 4.0), (" s", 8.0), ("its", 16.0), (".", 32.0)]
     assert by_word(words("One cat sits."), weighed) == [3.0, 4.0, 56.0]
     assert CardCut(0.5, "attention")("One cat sits.", weighed) == "cat sits."
@@ -99,7 +99,7 @@ def test_no_weight_is_lost_between_pieces_and_words(text, size):
         (0.3, None, "gone", "free, kept, removed"),
     ],
 )
-def test_a_cut_that_means_nothing_is_refused_in_one_line(keep, select, ending, hint):
+def test_an_invalid_cut_is_refused_in_one_line(keep, select, ending, hint):
     with pytest.raises(BadInput) as refused:
         policy_with(Policy(), card_keep=keep, card_select=select, card_ending=ending)
     assert hint in f"{refused.value.hint} {refused.value}"
@@ -110,7 +110,7 @@ def test_a_cut_that_means_nothing_is_refused_in_one_line(keep, select, ending, h
 
 @dataclass
 class Weighed:
-    """What a scripted model was asked to weigh."""
+    """One call of `weigh`."""
 
     prompt: Prompt
     answer: str
@@ -120,17 +120,14 @@ class Weighed:
 class Weigher(ScriptedModel):
     """A scripted model that weighs words by their length, in a tenth of a second."""
 
-    def __init__(self, name: str, said: str, *, fails: bool = False, token_s: float = 0.0, **more: bool) -> None:
+    def __init__(self, name: str, reply: str, *, fails: bool = False, token_s: float = 0.0, **more: bool) -> None:
         def says(prompt: Prompt) -> Says:
-            return Says(said, REASONING if prompt.mode is Mode.REASON else "", token_s=token_s)
+            return Says(reply, REASONING if prompt.mode is Mode.REASON else "", token_s=token_s)
 
         super().__init__(name, says, **more)
+        self.abilities = replace(self.abilities, weighing=True)
         self.weighed: list[Weighed] = []
         self._fails = fails
-
-    @property
-    def abilities(self) -> Abilities:
-        return replace(super().abilities, weighing=True)
 
     async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[tuple[tuple[str, float], ...], Usage]:
         self.weighed.append(Weighed(prompt, answer, by))
@@ -169,7 +166,7 @@ def test_a_card_is_cut_by_its_text_without_a_call_and_without_a_model_that_weigh
         ("attention-passage", "small", Weighing.ATTENTION),
     ],
 )
-def test_who_is_asked_what_matters_is_a_call_with_its_time_and_tokens(select, who, by):
+def test_weighing_a_card_is_a_call_with_its_time_and_tokens(select, who, by):
     pair = {"small": Weigher("tiny", "3"), "large": Weigher("huge", "3")}
     outcome = ask(pair["small"], pair["large"], CardCut(0.3, select))
     [weighing] = [call for call in outcome.calls if call.mode is Mode.WEIGH]
@@ -184,7 +181,7 @@ def test_who_is_asked_what_matters_is_a_call_with_its_time_and_tokens(select, wh
 
 
 @pytest.mark.parametrize("select", [name for name in SELECTORS if name not in TEXT_ONLY])
-def test_a_model_that_cannot_tell_is_said_before_anything_is_asked(select):
+def test_a_model_that_cannot_weigh_is_refused_before_any_call(select):
     small, large = ScriptedModel("tiny", [Says("3", REASONING)]), ScriptedModel("huge", [Says("3")])
     with pytest.raises(BadInput, match="cannot tell what of a card matters") as refused:
         ask(small, large, CardCut(0.3, select))
@@ -193,7 +190,7 @@ def test_a_model_that_cannot_tell_is_said_before_anything_is_asked(select):
     assert not large.prompts
 
 
-def test_a_weighing_that_fails_leaves_the_other_models_answer():
+def test_after_a_failed_weighing_the_other_models_answer_is_given():
     small, large = Weigher("tiny", "3", fails=True), Weigher("huge", "4")
     outcome = ask(small, large, CardCut(0.3, "attention"))
     assert (outcome.route, outcome.answer) == (Route.DEGRADED, "4")
@@ -223,7 +220,7 @@ def test_a_request_cancelled_at_any_moment_leaves_no_weighing_running(select, sc
 
 
 @pytest.mark.parametrize("schedule", [Schedule.OVERLAP, Schedule.EAGER])
-def test_of_a_card_that_will_be_cut_only_what_stands_before_it_is_computed_ahead(schedule):
+def test_the_text_before_a_card_that_will_be_cut_is_computed_ahead(schedule):
     small, large = Weigher("tiny", "3"), Weigher("huge", "3", prefix_sessions=True)
     outcome = ask(small, large, CardCut(0.3, "attention"), schedule)
     assert [prompt.card or "" for prompt in large.warmed] == [""]
@@ -231,7 +228,7 @@ def test_of_a_card_that_will_be_cut_only_what_stands_before_it_is_computed_ahead
 
 
 @pytest.mark.parametrize("select", ["attention", "last"])
-def test_of_a_model_that_wrote_no_reasoning_the_answer_is_read(select):
+def test_an_answer_without_reasoning_is_read_as_the_card(select):
     class Silent(Weigher):
         async def stream(self, prompt, limits):
             async for event in ScriptedModel("tiny", [Says("3")]).stream(prompt, limits):

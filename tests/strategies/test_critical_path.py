@@ -1,4 +1,4 @@
-"""What stands between the last token of a reasoning and the reader's answer, in virtual time over scripted models."""
+"""The time between the last token of a reasoning and the reader's answer, in virtual time over scripted models."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def ask(
 def pair(
     reasoned: str = "3", short: str = "2", large: str = "5", read: str = "4", **timing: float
 ) -> dict[str, ScriptedModel]:
-    """A small model that speaks a token a second, and a large one that speaks two."""
+    """A small model that writes a token a second, and a large one that writes two."""
 
     def small_says(prompt):
         return Says(reasoned, CARD, token_s=1) if prompt.mode is Mode.REASON else Says(short, token_s=1)
@@ -49,8 +49,8 @@ def of(outcome: Outcome, mode: Mode, role: str = "small"):
     return next(call for call in outcome.calls if call.mode is mode and call.role == role)
 
 
-def test_the_reader_starts_when_the_reasoning_is_closed_not_when_the_small_model_has_answered():
-    models = pair(reasoned="a long answer of nine words that nobody needs")
+def test_the_reader_starts_when_the_reasoning_is_closed():
+    models = pair(reasoned="a long answer of nine words that is not needed")
     outcome = ask(models, "transfer", question=DESCRIBE)
     written, read = of(outcome, Mode.REASON), of(outcome, Mode.READ, "large")
     assert written.reasoning_end_s == pytest.approx(4)
@@ -58,8 +58,8 @@ def test_the_reader_starts_when_the_reasoning_is_closed_not_when_the_small_model
     assert outcome.handoff_s == pytest.approx(0.5)
 
 
-def test_the_small_models_own_answer_is_not_generated_in_transfer_and_its_call_is_accounted_for():
-    outcome = ask(pair(reasoned="a long answer of nine words that nobody needs"), "transfer", question=DESCRIBE)
+def test_transfer_stops_the_small_model_after_its_reasoning_and_records_its_call():
+    outcome = ask(pair(reasoned="a long answer of nine words that is not needed"), "transfer", question=DESCRIBE)
     written = of(outcome, Mode.REASON)
     assert written.finish_reason is FinishReason.CANCELLED
     assert written.reasoning == CARD
@@ -67,15 +67,15 @@ def test_the_small_models_own_answer_is_not_generated_in_transfer_and_its_call_i
 
 
 @pytest.mark.parametrize("schedule", Schedule)
-def test_free_text_that_nobody_can_compare_is_transferred_without_short_answers(schedule):
+def test_free_text_without_a_scoring_model_is_transferred_without_short_answers(schedule):
     outcome = ask(pair(short="a short answer of six words"), "mutual", replace(OVERLAP, schedule=schedule), DESCRIBE)
     assert {call.mode for call in outcome.calls} == {Mode.REASON, Mode.READ}
     assert (outcome.route, outcome.answer) == (Route.TRANSFERRED, "4")
 
 
 @pytest.mark.parametrize("schedule", Schedule)
-def test_a_verdict_waits_for_no_drafters_own_answer(schedule):
-    models = pair(reasoned="a long answer of nine words that nobody needs")
+def test_verdict_does_not_wait_for_the_drafters_answers(schedule):
+    models = pair(reasoned="a long answer of nine words that is not needed")
     outcome = ask(models, "verdict", replace(OVERLAP, schedule=schedule, samples=3), DESCRIBE)
     written = [call for call in outcome.calls if call.mode is Mode.REASON]
     assert [call.finish_reason for call in written] == [FinishReason.CANCELLED] * 3
@@ -90,7 +90,7 @@ def test_in_mutual_the_reader_runs_beside_the_small_models_answer():
     assert read.start_s == pytest.approx(of(outcome, Mode.REASON).reasoning_end_s)
 
 
-def test_a_reader_that_is_not_needed_is_cancelled_and_accounted_for():
+def test_a_reader_that_is_not_needed_is_cancelled_and_recorded():
     outcome = ask(pair(reasoned="5", first_token_s=10), "mutual")
     assert (outcome.route, outcome.answer) == (Route.CONFIRMED, "5")
     read = of(outcome, Mode.READ, "large")
@@ -98,19 +98,19 @@ def test_a_reader_that_is_not_needed_is_cancelled_and_accounted_for():
     assert outcome.total_s < read.start_s + 10
 
 
-def test_on_the_thrifty_schedule_nothing_is_read_that_is_not_needed():
+def test_on_the_thrifty_schedule_the_card_is_read_only_where_needed():
     outcome = ask(pair(reasoned="5"), "mutual", replace(OVERLAP, schedule=Schedule.THRIFTY))
     assert outcome.route is Route.CONFIRMED
     assert Mode.READ not in {call.mode for call in outcome.calls}
 
 
-def test_a_short_answer_that_says_nothing_cannot_be_confirmed_so_the_small_models_answer_is_not_awaited():
+def test_for_an_unparseable_short_answer_the_small_models_answer_is_not_awaited():
     outcome = ask(pair(large="I cannot see any"), "mutual", replace(OVERLAP, schedule=Schedule.THRIFTY))
     assert outcome.route is Route.TRANSFERRED
     assert of(outcome, Mode.REASON).finish_reason is FinishReason.CANCELLED
 
 
-def test_a_small_model_that_breaks_off_behind_its_reasoning_does_not_spoil_the_reading():
+def test_a_small_model_may_fail_after_its_reasoning_is_closed():
     def breaks(prompt):
         if prompt.mode is not Mode.REASON:
             return Says("2")
@@ -149,7 +149,7 @@ def runs_on(until_strict: bool) -> ScriptedModel:
     return ScriptedModel("chatty", says)
 
 
-def test_a_brief_answer_that_runs_on_is_cut_and_asked_for_once_more_strictly():
+def test_a_brief_answer_that_runs_on_is_cut_and_requested_again_strictly():
     models = {"small": runs_on(True), "large": runs_on(True)}
     outcome = ask(models, "short")
     assert (outcome.answer, outcome.truncated) == ("3", False)
@@ -159,21 +159,21 @@ def test_a_brief_answer_that_runs_on_is_cut_and_asked_for_once_more_strictly():
     assert second.finish_reason is FinishReason.STOP
 
 
-def test_an_answer_that_runs_on_twice_is_marked_and_never_agrees():
+def test_an_answer_that_runs_on_twice_is_marked_truncated_and_never_agrees():
     models = {"small": runs_on(False), "large": runs_on(False)}
     outcome = ask(models, "mutual")
     assert outcome.route is Route.TRANSFERRED
     assert outcome.truncated
 
 
-def test_free_text_has_room_for_a_persons_question():
+def test_free_text_has_a_limit_of_1024_tokens():
     models = {"small": runs_on(False), "large": runs_on(False)}
     outcome = ask(models, "short", question=DESCRIBE)
     assert not outcome.truncated
     assert outcome.answer == LONG.strip()
 
 
-def test_a_limit_of_the_user_goes_before_that_of_the_kind():
+def test_a_limit_of_the_user_overrides_that_of_the_kind():
     policy = replace(OVERLAP, limits=Limits(answer_tokens=200))
     outcome = ask({"small": runs_on(False), "large": runs_on(False)}, "short", policy)
     assert not outcome.truncated
@@ -194,12 +194,12 @@ def test_a_limit_of_the_user_goes_before_that_of_the_kind():
 def test_the_schedule_follows_where_the_models_run(small, large, schedule):
     models = pair()
     for role, place in (("small", small), ("large", large)):
-        models[role]._abilities = replace(models[role].abilities, place=place)
+        models[role].abilities = replace(models[role].abilities, place=place)
     assert ask(models, "transfer", Policy()).schedule is schedule
     assert ask(models, "transfer", Policy(schedule=Schedule.EAGER)).schedule is Schedule.EAGER
 
 
-def test_when_the_reader_is_too_late_what_the_reasoning_concludes_is_given():
+def test_when_the_reader_is_late_the_conclusion_of_the_reasoning_is_given():
     def small_says(prompt):
         return Says("9", "One here, two there.\nSo the answer is 3.", token_s=0.1)
 

@@ -1,4 +1,4 @@
-"""Early stop: the reasoning ends when the reader's answer stands, and not before; nothing is lost or left running."""
+"""Early stop: the reasoning ends when the reader's answer is stable; no tokens are lost, and no call stays running."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def words_read(prompt: Prompt) -> int:
 
 
 def reader(answers: dict[int, str] | None = None, final: str = "7", profile: Profile = FAST) -> SimulatedModel:
-    """Says by how much of the card it has read what it says; the last entry below the number of words counts."""
+    """A reader whose answer depends on the words of the card: that of the largest key up to their number."""
 
     def says(prompt: Prompt) -> Script:
-        known = [said for least, said in sorted((answers or {}).items()) if least <= words_read(prompt)]
+        known = [reply for least, reply in sorted((answers or {}).items()) if least <= words_read(prompt)]
         return Script(known[-1] if known and prompt.mode is Mode.PROBE else final)
 
     return SimulatedModel("large", profile, says, Random(0))
@@ -57,7 +57,7 @@ def probes(outcome: Outcome) -> list[str | None]:
     return [call.answer for call in outcome.calls if call.mode is Mode.PROBE]
 
 
-def test_it_ends_as_soon_as_the_answer_was_the_same_so_many_times():
+def test_the_reasoning_ends_when_the_answer_was_the_same_n_times():
     outcome = ask(reader({0: "3", 20: "4", 30: "5"}))
     assert (outcome.route, outcome.answer, probes(outcome)) == (Route.STOPPED, "5", ["3", "4", "5", "5"])
     assert "word 40" in outcome.reason
@@ -66,17 +66,17 @@ def test_it_ends_as_soon_as_the_answer_was_the_same_so_many_times():
     assert 40 <= (thought.usage.completion_tokens or 0) < 50
 
 
-def test_an_answer_that_never_stands_leaves_the_whole_card_to_be_read():
+def test_without_a_stable_answer_the_whole_card_is_read():
     outcome = ask(reader({least: str(least) for least in range(0, 100, 10)}))
     assert (outcome.route, outcome.answer) == (Route.TRANSFERRED, "7")
     assert len(probes(outcome)) == 9
 
 
-def test_what_cannot_be_understood_never_stands():
+def test_unparseable_answers_never_stop_the_reasoning():
     assert ask(reader({0: "no idea"})).route is Route.TRANSFERRED
 
 
-def test_an_answer_that_the_reader_is_not_sure_of_does_not_stand():
+def test_unsure_answers_do_not_stop_the_reasoning():
     def says(prompt: Prompt) -> Script:
         return Script("3", answer_logprob=-0.01 if words_read(prompt) >= 40 else -1.0)
 
@@ -84,18 +84,18 @@ def test_an_answer_that_the_reader_is_not_sure_of_does_not_stand():
     assert (outcome.route, len(probes(outcome))) == (Route.STOPPED, 5)
 
 
-def test_three_times_are_more_than_two():
+def test_stopping_after_three_equal_answers_is_later_than_after_two():
     outcome = ask(reader({0: "3"}), replace(POLICY, early_stop=EarlyStop(3, 10)))
     assert probes(outcome) == ["3", "3", "3"]
 
 
-def test_in_mutual_verification_it_comes_after_the_short_answers():
+def test_in_mutual_probing_follows_the_short_answers():
     outcome = ask(reader({0: "3"}), strategy="mutual")
     assert (outcome.route, outcome.answer) == (Route.STOPPED, "3")
     assert [call.mode for call in outcome.calls].count(Mode.SHORT) == 2
 
 
-def test_a_slow_reader_skips_what_it_has_missed_and_is_asked_once_at_a_time():
+def test_a_slow_reader_gets_one_probe_at_a_time_and_skips_missed_ones():
     slow = replace(FAST, fixed_s=2.5)
     outcome = ask(reader({0: "3"}, profile=slow))
     asked = [call for call in outcome.calls if call.mode is Mode.PROBE]
@@ -103,13 +103,13 @@ def test_a_slow_reader_skips_what_it_has_missed_and_is_asked_once_at_a_time():
     assert all(one.end_s <= other.start_s for one, other in pairwise(asked))
 
 
-def test_a_probe_that_is_overtaken_by_the_end_is_given_up_and_counted():
+def test_a_probe_under_way_at_the_end_of_the_reasoning_is_cancelled_and_recorded():
     outcome = ask(reader({0: "3"}, profile=replace(FAST, fixed_s=9.5)))
     cancelled = [call for call in outcome.calls if call.mode is Mode.PROBE and call.cancelled]
     assert (outcome.route, outcome.answer, len(cancelled)) == (Route.TRANSFERRED, "7", 1)
 
 
-def test_a_probe_that_fails_ends_the_probing_only():
+def test_a_failed_probe_ends_the_probing_not_the_request():
     class Failing(SimulatedModel):
         def stream(self, prompt, limits):
             if prompt.mode is Mode.PROBE:
@@ -128,7 +128,7 @@ def test_a_probe_that_fails_ends_the_probing_only():
     strategy=st.sampled_from(["transfer", "mutual"]),
     reader_s=st.floats(0.0, 12.0),
 )
-def test_whatever_is_said_tokens_are_conserved_and_nothing_is_left_running(
+def test_for_any_answers_tokens_are_conserved_and_no_call_is_left_running(
     answers, times, every, schedule, strategy, reader_s
 ):
     large = reader(answers, profile=replace(FAST, fixed_s=reader_s))
@@ -137,15 +137,15 @@ def test_whatever_is_said_tokens_are_conserved_and_nothing_is_left_running(
     assert sum((usage for usage in outcome.usage.values()), Usage()) == total
     assert max(call.end_s for call in outcome.calls) <= outcome.total_s + 1e-9
     if outcome.route is Route.STOPPED:
-        assert [said for said in probes(outcome) if said is not None][-times:] == [outcome.answer] * times
+        assert [found for found in probes(outcome) if found is not None][-times:] == [outcome.answer] * times
 
 
 @pytest.mark.parametrize("text", ["", "1", "2:0", "two", "2:16:1.5", "2:16:0.9:1", "-2"])
-def test_what_makes_no_sense_is_refused(text):
+def test_an_invalid_early_stop_is_refused(text):
     with pytest.raises(BadInput, match="early stop"):
         EarlyStop.parse(text)
 
 
-def test_a_cut_card_is_not_read_while_it_is_written():
+def test_early_stop_and_a_cut_card_exclude_each_other():
     with pytest.raises(BadInput, match="cannot be read while"):
         Policy(cut=CardCut(0.5, "last"), early_stop=EarlyStop())

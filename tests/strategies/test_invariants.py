@@ -1,4 +1,4 @@
-"""Properties that hold whatever the models do: random latencies, failures and cancellations, in virtual time."""
+"""Properties for any behaviour of the models: random latencies, failures and cancellations, in virtual time."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ healthy = st.builds(
     confidence_logprob=st.sampled_from([None, -0.1, -3.0]),
 )
 faults = st.builds(
-    lambda said, error, after: replace(said, error=error, after_tokens=after),
+    lambda reply, error, after: replace(reply, error=error, after_tokens=after),
     healthy,
     st.sampled_from([ModelUnreachable("down"), BrokenStream("cut")]),
     st.sampled_from([None, 1, 5]),
 )
 hangs = st.builds(
-    lambda said, after: replace(said, hangs=True, after_tokens=after), healthy, st.sampled_from([None, 2])
+    lambda reply, after: replace(reply, hangs=True, after_tokens=after), healthy, st.sampled_from([None, 2])
 )
 
 
 @st.composite
 def models(draw: st.DrawFn, calls: st.SearchStrategy[Says], sessions: bool = True) -> dict[str, ScriptedModel]:
-    """A pair whose every mode has a script of its own, so that repeated calls (greedy) say the same."""
+    """A pair whose every mode has a script of its own, so that repeated calls give equal replies (greedy)."""
 
     def one(name: str) -> ScriptedModel:
-        by_mode = {mode: draw(calls) for mode in (Mode.SHORT, Mode.REASON, Mode.READ)}
+        by_mode = {mode: draw(calls) for mode in (Mode.SHORT, Mode.REASON, Mode.READ, Mode.GRADE)}
         return ScriptedModel(
             name, lambda prompt: by_mode[prompt.mode], prefix_sessions=sessions and draw(st.booleans())
         )
@@ -72,7 +72,7 @@ def check(outcome: Outcome, pair: dict[str, ScriptedModel]) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(st.data(), st.sampled_from(sorted(STRATEGIES)), st.sampled_from(Schedule), RULES, st.integers(1, 40))
-def test_every_question_ends_in_one_route_and_its_tokens_are_those_of_its_calls(data, strategy, schedule, rule, budget):
+def test_every_question_has_one_route_and_the_tokens_of_its_calls(data, strategy, schedule, rule, budget):
     pair = data.draw(models(st.one_of(healthy, faults, hangs)))
     policy = Policy(
         schedule=schedule,
@@ -109,14 +109,14 @@ def test_schedules_change_the_time_but_never_the_answer(pair, strategy, rule):
     thrifty, overlap, eager = (run(schedule) for schedule in Schedule)
     assert (thrifty.answer, thrifty.route) == (overlap.answer, overlap.route) == (eager.answer, eager.route)
     assert eager.total_s <= overlap.total_s + 1e-9 <= thrifty.total_s + 2e-9
-    # what stands behind a closed reasoning is waited for only where it may settle the question
+    # the text after a closed reasoning is awaited only where it may decide the route
     spared = max(len(each.split()) for each in ANSWERS_GIVEN)
     assert min(_generated(eager), _generated(overlap)) >= _generated(thrifty) - spared
 
 
 @settings(max_examples=150, deadline=None)
 @given(models(st.one_of(healthy, faults, hangs)), st.sampled_from(["mutual", "transfer"]), RULES)
-def test_what_thrifty_answers_when_models_fail_the_other_schedules_answer_too(pair, strategy, rule):
+def test_when_models_fail_every_schedule_gives_the_same_answer(pair, strategy, rule):
     def run(schedule: Schedule) -> Outcome | None:
         async def work() -> Outcome | None:
             try:

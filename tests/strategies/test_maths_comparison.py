@@ -1,4 +1,4 @@
-"""Expressions are compared beside the event loop, not on it."""
+"""Expressions are compared in a thread, not on the event loop."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from cuecard import virtual_time
-from cuecard.answers import agreement, extract, same_answer
+from cuecard.answers import extract, kinds, same_answer
 from cuecard.answers.readers.maths import Verifier
 from cuecard.domain.outcome import Route
 from cuecard.domain.question import AnswerKind, Question
@@ -21,12 +21,12 @@ ONE, OTHER = "$(x+1)^2$", "$x^2+2x+1$"
 
 
 async def nothing() -> None:
-    """Comes to its end if the event loop goes on."""
+    """Ends at once, unless the event loop is blocked."""
 
 
 @pytest.fixture
 async def compared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The threads that compared expressions; each waits for the event loop before it says that they are the same."""
+    """Names of the threads that compared expressions; each of them waits for the event loop once."""
     loop, threads = asyncio.get_running_loop(), []
 
     def same_expression(truth: str, given: str) -> bool:
@@ -34,7 +34,7 @@ async def compared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         asyncio.run_coroutine_threadsafe(nothing(), loop).result(5)  # raises TimeoutError where the loop is blocked
         return True
 
-    monkeypatch.setattr(agreement, "same_expression", same_expression)
+    monkeypatch.setattr(kinds, "same_expression", same_expression)
     return threads
 
 
@@ -46,20 +46,20 @@ def team(small: str = ONE, large: str = OTHER) -> dict[str, ScriptedModel]:
     }
 
 
-async def test_the_event_loop_goes_on_while_a_pair_compares_expressions(compared: list[str]):
+async def test_comparing_expressions_does_not_block_the_event_loop(compared: list[str]):
     assert (await answer(COMPUTE, team())).route is Route.AGREED
     assert compared
 
 
-async def test_the_event_loop_goes_on_while_a_vote_is_counted(compared: list[str]):
-    said = iter([Says(ONE, "One."), Says(OTHER, "Two."), Says(ONE, "Three.")])
-    models = team() | {"small": ScriptedModel("small", said)}
+async def test_counting_a_vote_does_not_block_the_event_loop(compared: list[str]):
+    replies = iter([Says(ONE, "One."), Says(OTHER, "Two."), Says(ONE, "Three.")])
+    models = team() | {"small": ScriptedModel("small", replies)}
     outcome = await answer(COMPUTE, models, "vote", Policy(samples=3))
     assert "3 of 3" in outcome.reason
     assert compared
 
 
-async def test_the_event_loop_goes_on_while_probes_are_compared(compared: list[str]):
+async def test_comparing_probes_does_not_block_the_event_loop(compared: list[str]):
     probed = iter([Says(ONE), Says(OTHER), *[Says(ONE)] * 9])
     models = {
         "small": ScriptedModel("small", lambda _: Says(ONE, "One two three four five six seven.", token_s=0.02)),
@@ -70,13 +70,13 @@ async def test_the_event_loop_goes_on_while_probes_are_compared(compared: list[s
     assert compared
 
 
-async def test_what_spelling_or_value_tells_goes_to_no_worker(compared: list[str]):
+async def test_expressions_equal_by_spelling_or_value_need_no_worker(compared: list[str]):
     for one, other, same in (("$x$", "$x$", True), ("$2$", "two", True), ("$2$", "$3$", False), ("$2$", "", False)):
         assert await same_answer(extract(one, COMPUTE), extract(other, COMPUTE), COMPUTE) is same
     assert not compared
 
 
-async def test_a_comparison_that_nobody_waits_for_any_more_leaves_the_next_one_its_turn(compared: list[str]):
+async def test_a_cancelled_comparison_does_not_delay_the_next_one(compared: list[str]):
     one, other = extract(ONE, COMPUTE), extract(OTHER, COMPUTE)
     waiting = [asyncio.create_task(same_answer(one, other, COMPUTE)) for _ in range(5)]
     await asyncio.sleep(0)
@@ -84,15 +84,15 @@ async def test_a_comparison_that_nobody_waits_for_any_more_leaves_the_next_one_i
         each.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
     assert await same_answer(one, other, COMPUTE)
-    assert len(compared) <= 2  # those that had not begun never do
+    assert len(compared) <= 2  # cancelled ones that had not begun never begin
 
 
-async def test_a_comparison_without_an_end_is_killed_at_its_limit_while_other_coroutines_go_on(
+async def test_an_endless_comparison_is_killed_at_its_limit_without_blocking_the_event_loop(
     monkeypatch: pytest.MonkeyPatch,
 ):
     pytest.importorskip("math_verify")
     verifier = Verifier(limit_s=0.2)
-    monkeypatch.setattr(agreement, "same_expression", verifier.same)
+    monkeypatch.setattr(kinds, "same_expression", verifier.same)
     ticks = 0
 
     async def tick() -> None:
@@ -109,10 +109,8 @@ async def test_a_comparison_without_an_end_is_killed_at_its_limit_while_other_co
     verifier.close()
 
 
-def test_in_virtual_time_expressions_are_compared_on_the_spot(monkeypatch: pytest.MonkeyPatch):
+def test_in_virtual_time_expressions_are_compared_in_the_calling_thread(monkeypatch: pytest.MonkeyPatch):
     threads = []
-    monkeypatch.setattr(
-        agreement, "same_expression", lambda *_: bool(threads.append(threading.current_thread())) or True
-    )
+    monkeypatch.setattr(kinds, "same_expression", lambda *_: bool(threads.append(threading.current_thread())) or True)
     assert virtual_time.run(answer(COMPUTE, team())).route is Route.AGREED
     assert set(threads) == {threading.main_thread()}

@@ -1,4 +1,4 @@
-"""Options of a policy are declared once, and every place where they are set is made from the declaration."""
+"""Options of a policy are declared once; every public place to set them is made from the declaration."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ asked = cuecard.Pair("demo-small", "demo-large", probe=False)._prepare("How many
 assert asked[2].follow_chars == 7, "Python"
 
 from cuecard.evals.arm import parse
-from cuecard.evals.study import study
+from cuecard.evals import study
 
 assert parse("mutual/follow=7", base).policy.follow_chars == 7, "an arm"
 (folder / "study.toml").write_text(
@@ -62,8 +62,8 @@ for command in ("ask", "replay", "eval"):
     assert "--follow" in shown and "Characters between two" in shown, command
 
 try:
-    from cuecard.gateway.config import config_file
-    from cuecard.gateway.wire import chat
+    from cuecard.gateway.config import config as config_file
+    from cuecard.gateway.wire import request as chat
 except ImportError:
     sys.exit()
 (folder / "cuecard.toml").write_text(
@@ -86,7 +86,7 @@ def test_an_option_that_is_declared_in_one_line_can_be_set_everywhere(tmp_path: 
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_an_option_sets_what_is_read_of_it(name: str):
+def test_an_option_reads_the_value_that_it_sets(name: str):
     texts = {"schedule": "eager", "accept": "confidence(0.5)", "card": "turn", "card_select": "last"}
     texts |= {"card_ending": "kept", "early_stop": "2:16:0.9"}
     value = texts[name] if OPTIONS[name].kind is str else {int: 3, float: 0.25, bool: True}[OPTIONS[name].kind]
@@ -113,7 +113,7 @@ def test_a_wrong_option_is_refused(options: dict[str, object], message: str):
 
 
 @given(st.sampled_from(Schedule), st.sampled_from(CardFormat), st.integers(1, 99), st.floats(0.01, 1), st.booleans())
-def test_a_policy_is_made_again_from_its_options(schedule, card, budget, keep, strict):
+def test_a_policy_is_rebuilt_from_its_options(schedule, card, budget, keep, strict):
     policy = policy_with(
         Policy(), schedule=schedule, card=card, budget=budget, card_keep=keep, card_ending="kept", strict=strict
     )

@@ -52,7 +52,7 @@ def large(
     return ScriptedModel("huge", says, prefix_sessions=sessions)
 
 
-def test_when_both_short_answers_agree_nobody_reasons():
+def test_when_both_short_answers_agree_no_model_reasons():
     outcome = ask(small("3"), large("three"))
     assert outcome.route is Route.AGREED
     assert [call.mode for call in outcome.calls] == [Mode.SHORT, Mode.SHORT]
@@ -64,15 +64,15 @@ def test_when_the_reasoned_answer_is_the_large_models_short_one_it_is_confirmed(
     assert Mode.READ not in {call.mode for call in outcome.calls}
 
 
-def test_a_confirmation_by_a_reasoning_that_was_cut_says_so():
+def test_a_confirmation_by_a_cut_reasoning_names_the_cut():
     cut = replace(AGREE, limits=Limits(reasoning_tokens=3))
-    for policy, says in ((AGREE, False), (cut, True)):
+    for policy, names_cut in ((AGREE, False), (cut, True)):
         outcome = ask(small("2", reasoned="3"), large("3"), policy=policy)
         assert outcome.route is Route.CONFIRMED
-        assert ("cut by its budget" in outcome.reason) is says
+        assert ("cut by its budget" in outcome.reason) is names_cut
 
 
-def test_otherwise_the_large_model_reads_the_card_and_answers():
+def test_without_agreement_the_large_model_reads_the_card_and_answers():
     reader = large("5", read="4")
     outcome = ask(small("2", reasoned="3"), reader)
     assert (outcome.route, outcome.answer) == (Route.TRANSFERRED, "4")
@@ -94,7 +94,7 @@ def test_confidence_alone_needs_no_agreement():
     assert ask(small("2"), large("3"), policy=policy).route is Route.AGREED
 
 
-def test_an_engine_without_probabilities_leaves_agreement_and_says_so():
+def test_without_probabilities_agreement_alone_decides_and_the_reason_says_so():
     policy = Policy(accept=Acceptance.parse("confidence(0.9)"))
     outcome = ask(small("3"), large("3", logprob=None), policy=policy)
     assert outcome.route is Route.AGREED
@@ -115,7 +115,7 @@ def test_overlap_takes_as_long_as_the_slower_short_answer():
     assert in_turn.total_s == pytest.approx(4)
 
 
-def test_eager_reasoning_is_cancelled_and_counted_when_the_short_answers_agree():
+def test_eager_reasoning_is_cancelled_and_recorded_when_the_short_answers_agree():
     writer = small(token_s=0.1)
     outcome = ask(writer, large(token_s=0.35), policy=replace(AGREE, schedule=Schedule.EAGER))
     cancelled = [call for call in outcome.calls if call.cancelled]
@@ -147,25 +147,25 @@ def test_thrifty_computes_nothing_ahead():
     assert reader.warmed == []
 
 
-DOWN = ModelUnreachable("nobody answers at port 9")
+DOWN = ModelUnreachable("nothing answers at port 9")
 
 
 def broken(**at: object) -> ScriptedModel:
     return ScriptedModel("broken", lambda prompt: Says("3", error=DOWN, **at))
 
 
-def test_when_the_large_model_is_down_the_small_one_reasons_alone_and_says_why():
+def test_when_the_large_model_is_down_the_small_one_reasons_alone_and_the_reason_says_so():
     outcome = ask(small("2", reasoned="4"), broken())
     assert (outcome.route, outcome.answer) == (Route.DEGRADED, "4")
-    assert "nobody answers at port 9" in outcome.reason
+    assert "nothing answers at port 9" in outcome.reason
 
 
-def test_when_the_small_model_is_down_the_large_ones_short_answer_comes_back():
+def test_when_the_small_model_is_down_the_large_models_short_answer_is_given():
     outcome = ask(broken(), large("5"))
     assert (outcome.route, outcome.answer) == (Route.DEGRADED, "5")
 
 
-def test_when_the_reader_breaks_the_small_models_reasoned_answer_stands():
+def test_when_the_reader_fails_the_small_models_reasoned_answer_is_given():
     def says(prompt):
         return Says("5", error=DOWN) if prompt.mode is Mode.READ else Says("5")
 
@@ -180,7 +180,7 @@ def test_strict_fails_instead_of_degrading():
 
 
 @pytest.mark.parametrize("schedule", Schedule)
-def test_when_no_model_is_left_what_was_said_before_stands(schedule):
+def test_when_no_model_is_left_the_last_answer_is_given(schedule):
     def says(prompt):
         return Says("3", error=ModelUnreachable("tiny is gone") if prompt.mode is Mode.REASON else None, token_s=0.1)
 
@@ -190,19 +190,19 @@ def test_when_no_model_is_left_what_was_said_before_stands(schedule):
     assert outcome.reason == "huge is down; no model is left, the small model's last answer stands"
 
 
-def test_when_both_are_down_nobody_answers():
-    with pytest.raises(NoAnswer, match="nobody answers at port 9"):
+def test_when_both_models_are_down_there_is_no_answer():
+    with pytest.raises(NoAnswer, match="nothing answers at port 9"):
         ask(broken(), broken())
 
 
-def test_a_model_that_hangs_is_given_up_after_its_time():
+def test_a_hanging_model_is_cancelled_after_its_time_out():
     stuck = ScriptedModel("stuck", lambda prompt: Says("3", hangs=True))
     outcome = ask(small("2", reasoned="4"), stuck, policy=replace(AGREE, limits=Limits(timeout_s=5)))
     assert (outcome.route, outcome.answer) == (Route.DEGRADED, "4")
     assert "longer than 5 s" in outcome.reason
 
 
-def test_transfer_always_hands_over():
+def test_transfer_always_reads_the_card():
     outcome = ask(small("3"), large("3", read="9"), "transfer")
     assert (outcome.route, outcome.answer) == (Route.TRANSFERRED, "9")
     assert [call.mode for call in outcome.calls] == [Mode.REASON, Mode.READ]
@@ -220,7 +220,7 @@ def test_a_policy_may_set_a_card_format_that_a_probe_found_worse(card):
     assert ask(small("2"), reader, "transfer", policy=replace(AGREE, card=card)).answer == "5"
 
 
-def test_a_spent_budget_is_told_in_the_calls():
+def test_the_calls_show_a_spent_budget():
     outcome = ask(small("2", "4"), large("5", "4"), policy=replace(AGREE, limits=Limits(reasoning_tokens=2)))
     reasoned = next(call for call in outcome.calls if call.mode is Mode.REASON)
     assert (reasoned.finish_reason, reasoned.usage.reasoning_tokens) == (FinishReason.BUDGET, 2)
@@ -256,7 +256,7 @@ def test_acceptance_rules_are_written_as_they_are_read(rule):
 
 
 @pytest.mark.parametrize(
-    ("limits", "said"),
+    ("limits", "message"),
     [
         (Limits(reasoning_tokens=0), "budget"),
         (Limits(temperature=3), "temperature"),
@@ -265,12 +265,12 @@ def test_acceptance_rules_are_written_as_they_are_read(rule):
         (Limits(seed=2**63), "seed"),
     ],
 )
-def test_a_policy_that_makes_no_sense_is_refused(limits, said):
-    with pytest.raises(BadInput, match=said):
+def test_an_invalid_policy_is_refused(limits, message):
+    with pytest.raises(BadInput, match=message):
         Policy(limits=limits)
 
 
-def test_of_free_text_that_nobody_can_compare_the_route_is_told_without_a_call():
+def test_the_preview_of_free_text_without_a_scoring_model_needs_no_call():
     tell = Question("Tell me what you see.", kind=AnswerKind.FREE_TEXT)
     models = {"small": small("A cat."), "large": large("A dog.")}
     route, _, calls = virtual_time.run(preview(tell, models, "mutual", AGREE))
@@ -316,7 +316,7 @@ def test_cancelling_a_request_ends_every_call():
     virtual_time.run(work())
 
 
-def test_at_the_deadline_the_large_models_short_answer_stands():
+def test_at_the_deadline_the_large_models_short_answer_is_given():
     outcome = ask(small("2", "4", token_s=9), large("5", "4"), policy=replace(AGREE, deadline_s=12))
     assert (outcome.route, outcome.answer, outcome.total_s) == (Route.DEGRADED, "5", 12)
     assert outcome.calls[-1].cancelled

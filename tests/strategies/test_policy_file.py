@@ -1,11 +1,8 @@
-"""A policy file says what was chosen and why; what is wrong with one is said in one line."""
+"""Policy files: reading, writing, and errors in one line."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tomllib
 from dataclasses import replace
 
@@ -13,9 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import program
 from cuecard.domain.errors import BadInput
+from cuecard.models.acceptance_table import SHARED, AcceptanceTable, KindWeights
 from cuecard.models.prompt import CardFormat
-from cuecard.strategies.policy import Acceptance, Policy, Schedule, policy_with
+from cuecard.strategies.acceptance_rules import Acceptance, Calibrated
+from cuecard.strategies.policy import Policy, Schedule, policy_with
 from cuecard.strategies.policy_file import Origin, PolicyFile, read, write
 
 TUNED = PolicyFile(
@@ -29,14 +29,34 @@ TUNED = PolicyFile(
     },
     origin=Origin(run="runs/x", arm="mutual/eager", questions=2000, keep=0.99, p=0.003, guarantee='"kept"\nwith 95%'),
 )
+TABLE = AcceptanceTable(
+    "demo-small",
+    "demo-large",
+    0.25,
+    1.5,
+    0.1,
+    -0.2,
+    ((SHARED, KindWeights(-1.0, 2.0, 900, 0.8, 0.05, 0.01)), ("a kind", KindWeights(-1.5, 2.5, 90))),
+    tasks=("boards:split=validation", 'a "quoted" one'),
+    run="x",
+)
+CALIBRATED = replace(TUNED, options={"accept": "calibrated(0.97)"}, table=TABLE)
 TEXT = 'version = 1\nstrategy = "mutual"\nschedule = "eager"\naccept = "agree"\nbudget = 5\n[origin]\nquestions = 7\n'
 
 
-def test_what_is_written_is_read_again(tmp_path):
+def test_a_written_policy_file_is_read_again(tmp_path):
     write(tmp_path / "policy.toml", TUNED)
     assert read(tmp_path / "policy.toml") == TUNED
     assert tomllib.loads((tmp_path / "policy.toml").read_text())["version"] == 1
     assert "samples" not in (tmp_path / "policy.toml").read_text()
+
+
+def test_a_policy_file_keeps_its_acceptance_table(tmp_path):
+    write(tmp_path / "policy.toml", CALIBRATED)
+    assert read(tmp_path / "policy.toml") == CALIBRATED
+    policy = read(tmp_path / "policy.toml").policy(Policy(table=replace(TABLE, small="other")))
+    assert (policy.accept, policy.table) == (Calibrated(0.97), TABLE)
+    assert TUNED.policy(Policy(table=TABLE)).table == TABLE
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.floats(0, 1), st.integers(0, 10**9))
@@ -47,7 +67,7 @@ def test_any_text_and_number_of_an_origin_survives(tmp_path_factory, text, p, qu
     assert read(path) == kept
 
 
-def test_it_becomes_a_policy_and_leaves_alone_what_it_does_not_say():
+def test_a_policy_file_changes_only_the_options_that_it_sets():
     base = Policy(strict=True, samples=9)
     policy = TUNED.policy(base)
     assert (policy.schedule, policy.card, policy.limits.reasoning_tokens) == (Schedule.EAGER, CardFormat.NOTES, 128)
@@ -58,7 +78,7 @@ def test_it_becomes_a_policy_and_leaves_alone_what_it_does_not_say():
 
 
 @pytest.mark.parametrize(
-    ("change", "said", "hint"),
+    ("change", "message", "hint"),
     [
         (("version = 1\n", ""), "says no version", "version = 1"),
         (("version = 1", "version = 2"), "is of version 2", ""),
@@ -74,52 +94,44 @@ def test_it_becomes_a_policy_and_leaves_alone_what_it_does_not_say():
         (("budget = 5", 'card = "note"'), "unknown card format", ""),
         (("questions", "question"), "unknown key origin.question", "did you mean questions?"),
         (("[origin]\nquestions = 7", "origin = 3"), "origin is not a table", ""),
+        (("[origin]\nquestions = 7", "table = 3"), "table is neither a table nor a text", "write [table]"),
+        (("[origin]\nquestions = 7", "[table]\nversion = 1"), "without kinds.shared", "cuecard tune"),
+        (("[origin]\nquestions = 7", 'table = "none.json"'), "cannot read", "cuecard tune"),
         (("version", "[version"), "not valid TOML", ""),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said_with_its_name(tmp_path, change, said, hint):
+def test_an_error_in_a_policy_file_names_the_file(tmp_path, change, message, hint):
     path = tmp_path / "policy.toml"
     path.write_text(TEXT.replace(*change))
     with pytest.raises(BadInput) as refused:
         read(path)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert str(path) in str(refused.value)
     assert hint in refused.value.hint
 
 
-def test_a_file_that_is_not_there_or_cannot_be_written_is_told(tmp_path):
+def test_a_policy_file_that_cannot_be_read_or_written_is_an_error(tmp_path):
     with pytest.raises(BadInput, match="cannot read"):
         read(tmp_path / "none.toml")
     with pytest.raises(BadInput, match="cannot write"):
         write(tmp_path / "no" / "where.toml", TUNED)
 
 
-def test_ask_goes_by_a_policy_file_and_by_its_own_options_before_it(tmp_path, board):
+def test_options_of_ask_override_its_policy_file(tmp_path, board):
     write(tmp_path / "policy.toml", PolicyFile("transfer", {"schedule": "thrifty"}))
-    told = asked(board, "--policy", tmp_path / "policy.toml")
-    assert (told["strategy"], told["schedule"]) == ("transfer", "thrifty")
-    told = asked(board, "--policy", tmp_path / "policy.toml", "--strategy", "short:large")
-    assert (told["strategy"], told["schedule"]) == ("short:large", "thrifty")
+    found = asked(board, "--policy", tmp_path / "policy.toml")
+    assert (found["strategy"], found["schedule"]) == ("transfer", "thrifty")
+    found = asked(board, "--policy", tmp_path / "policy.toml", "--strategy", "short:large")
+    assert (found["strategy"], found["schedule"]) == ("short:large", "thrifty")
 
 
 def asked(board, *options):
-    command = [
-        sys.executable,
-        "-m",
-        "cuecard",
-        "ask",
-        "How many red digits are there?",
-        "--image",
-        str(board),
-        "--json",
-    ]
-    settings = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, *map(str, options)], capture_output=True, timeout=90, env=settings, check=True)
+    done = program.run("ask", "How many red digits are there?", "--image", board, "--json", *options)
     return json.loads(done.stdout)
 
 
-def test_the_gateway_goes_by_the_policy_file_beside_its_own_and_by_its_own_settings_before_it(tmp_path):
-    config = pytest.importorskip("cuecard.gateway.config.config_file")
+def test_settings_of_the_gateway_override_its_policy_file(tmp_path):
+    config = pytest.importorskip("cuecard.gateway.config.config")
     write(tmp_path / "policy.toml", TUNED)
     models = '[small]\nmodel = "demo-small"\n[large]\nmodel = "demo-large"\n'
     own = tmp_path / "cuecard.toml"
@@ -130,4 +142,35 @@ def test_the_gateway_goes_by_the_policy_file_beside_its_own_and_by_its_own_setti
     assert replace(found.pairs["cuecard"].policy_of(Policy()), deadline_s=None) == expected
     own.write_text(f'version = 1\n[pair]\npolicy = "none.toml"\n{models}')
     with pytest.raises(BadInput, match=r"cannot read .*none\.toml"):
+        config.read(own)
+
+
+def test_a_calibrated_rule_is_asked_with_a_policy_files_table_and_refused_without_one(tmp_path, board):
+    # every answer is right with 0.99 by this table
+    lenient = replace(
+        TABLE, log_large=0.0, log_not_large=0.0, logit_small=0.0, kinds=((SHARED, KindWeights(5, 0, 900)),)
+    )
+    write(tmp_path / "policy.toml", replace(CALIBRATED, options={}, table=lenient))
+    found = asked(board, "--policy", tmp_path / "policy.toml")
+    assert (found["route"], "0.993 by the table (at least 0.98 wanted)" in found["reason"]) == ("agreed", True)
+    write(tmp_path / "policy.toml", replace(CALIBRATED, table=None))
+    refused = program.run("ask", "How many?", "--image", board, "--policy", tmp_path / "policy.toml")
+    assert refused.returncode == 2
+    assert "needs an acceptance table for demo-small and demo-large" in refused.stderr
+    assert "cuecard tune" in refused.stderr
+
+
+def test_the_gateway_takes_the_table_of_its_policy_file(tmp_path):
+    config = pytest.importorskip("cuecard.gateway.config.config")
+    write(tmp_path / "policy.toml", CALIBRATED)
+    models = '[small]\nmodel = "demo-small"\n[large]\nmodel = "demo-large"\n'
+    own = tmp_path / "cuecard.toml"
+    own.write_text(f'version = 1\n[pair]\npolicy = "policy.toml"\n{models}')
+    pair = config.read(own).pairs["cuecard"]
+    assert (pair.policy_of(Policy()).table, pair.policy_of(Policy()).accept) == (TABLE, Calibrated(0.97))
+    # another table is another pair, which a reload takes over
+    write(tmp_path / "policy.toml", replace(CALIBRATED, table=replace(TABLE, log_large=0.3)))
+    assert config.read(own).pairs["cuecard"] != pair
+    own.write_text(f'version = 1\n[pair]\naccept = "calibrated(0.9)"\n{models}[pair.table]\nversion = 1\n')
+    with pytest.raises(BadInput, match="comes with a policy file"):
         config.read(own)

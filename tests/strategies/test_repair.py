@@ -25,11 +25,11 @@ DOWN = Says(error=ModelUnreachable("it is down"))
 
 
 def model(name: str, **by_mode: Says | str) -> ScriptedModel:
-    """Says PROSE in every mode that is not named."""
+    """A model that answers PROSE in every mode that is not named."""
 
     def says(prompt: Prompt) -> Says:
-        said = by_mode.get(prompt.mode.value, by_mode.get("always", PROSE))
-        return said if isinstance(said, Says) else Says(said, "One, two, three.", token_s=0.1)
+        reply = by_mode.get(prompt.mode.value, by_mode.get("always", PROSE))
+        return reply if isinstance(reply, Says) else Says(reply, "One, two, three.", token_s=0.1)
 
     return ScriptedModel(name, says)
 
@@ -40,7 +40,7 @@ def asked(strategy: str, small: ScriptedModel, large: ScriptedModel, **policy: A
     return virtual_time.run(answer(ASKED, models, strategy, Policy(**policy), calls=calls)), calls
 
 
-def test_the_repairing_model_sees_the_answer_and_what_is_wrong_with_it() -> None:
+def test_the_repairing_model_sees_the_answer_and_its_error() -> None:
     large = model("huge", short=WRONG, repair=f"```json\n{FITS}\n```")
     outcome, _ = asked("short", model("tiny"), large)
     assert (outcome.answer, outcome.route) == (FITS, Route.DIRECT)
@@ -50,7 +50,7 @@ def test_the_repairing_model_sees_the_answer_and_what_is_wrong_with_it() -> None
     assert [call.mode for call in outcome.calls] == [Mode.SHORT, Mode.REPAIR]
 
 
-def test_an_answer_is_repaired_once_and_the_error_says_what_did_not_fit() -> None:
+def test_an_answer_is_repaired_once_and_the_error_names_the_misfit() -> None:
     large = model("huge", always=WRONG)
     with pytest.raises(InvalidAnswer, match=r"\$\.count: 'three' is not of type 'integer'"):
         asked("short", model("tiny"), large)
@@ -58,7 +58,7 @@ def test_an_answer_is_repaired_once_and_the_error_says_what_did_not_fit() -> Non
 
 
 @pytest.mark.parametrize(("logprob", "route"), [(-0.2, Route.AGREED), (-0.3, Route.TRANSFERRED)])
-def test_how_sure_the_large_model_is_of_json_is_the_mean_over_its_tokens(logprob: float, route: Route) -> None:
+def test_the_confidence_of_json_is_the_mean_over_its_tokens(logprob: float, route: Route) -> None:
     sure = Says(FITS, confidence_logprob=logprob)
     small, large = (model(name, short=sure, reason="none", read=FITS) for name in ("tiny", "huge"))
     outcome, [first, *_] = asked("mutual", small, large)  # the default rule wants 0.9
@@ -74,24 +74,24 @@ def test_the_named_model_of_a_strategy_repairs_its_own_answer() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["transfer", "mutual", "reason", "verdict"])
-def test_prose_of_the_only_model_that_is_left_is_an_error(strategy: str) -> None:
+def test_prose_of_the_last_working_model_is_an_error(strategy: str) -> None:
     with pytest.raises(InvalidAnswer):
         asked(strategy, model("tiny"), model("huge", always=DOWN))
 
 
-def test_where_the_large_model_is_down_the_small_one_repairs_and_the_route_says_so() -> None:
+def test_when_the_large_model_is_down_the_small_one_repairs_and_the_route_is_degraded() -> None:
     outcome, _ = asked("transfer", model("tiny", repair=FITS), model("huge", always=DOWN))
     assert (outcome.answer, outcome.route) == (FITS, Route.DEGRADED)
 
 
-def test_strictly_no_other_call_stands_in_for_an_answer_that_does_not_fit() -> None:
+def test_under_strict_an_answer_that_does_not_fit_is_not_replaced() -> None:
     small, large = model("tiny", always=FITS), model("huge")
     assert asked("mutual", small, large)[0].route is Route.DEGRADED
     with pytest.raises(InvalidAnswer):
         asked("mutual", small, large, strict=True)
 
 
-def test_a_repair_that_takes_longer_than_the_deadline_is_cancelled_and_another_answer_stands() -> None:
+def test_a_repair_is_cancelled_at_the_deadline_and_another_answer_is_given() -> None:
     large = model("huge", repair=Says(FITS, first_token_s=60.0))
     outcome, calls = asked("mutual", model("tiny", short=FITS), large, deadline_s=20.0)
     assert (outcome.answer, outcome.route) == (FITS, Route.DEGRADED)
@@ -107,13 +107,13 @@ def test_after_the_deadline_nothing_is_repaired_and_prose_is_an_error() -> None:
     assert Mode.REPAIR not in [prompt.mode for prompt in large.prompts]
 
 
-def test_nothing_said_before_the_deadline_stays_a_time_out() -> None:
+def test_no_answer_before_the_deadline_is_a_time_out() -> None:
     slow = Says(FITS, first_token_s=60.0)
     with pytest.raises(ModelTimeout):
         asked("short", model("tiny", always=slow), model("huge", always=slow), deadline_s=1.0)
 
 
-async def test_leaving_while_an_answer_is_repaired_ends_the_call() -> None:
+async def test_cancelling_during_a_repair_ends_its_call() -> None:
     repairing, calls = asyncio.Event(), list[Call]()
 
     def says(prompt: Prompt) -> Says:

@@ -1,1 +1,1 @@
-"""Who speaks when: the strategies, over a team that is given to them."""
+"""Strategies: which calls a question gets, and whose answer is given."""

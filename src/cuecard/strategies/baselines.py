@@ -1,9 +1,13 @@
-"""Ideas of others, as baselines: cascade, route, vote, verdict."""
+"""Baselines from the literature: cascade, ladder, route, vote, verdict, panel, force.
+
+Speculative reasoning by steps is in `steps`.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -13,7 +17,8 @@ from cuecard.domain.question import AnswerKind, Question
 from cuecard.models.base import Limits
 from cuecard.strategies.acceptance import Verdict
 from cuecard.strategies.policy import Schedule
-from cuecard.strategies.team import Player, Reply, Team, Thought
+from cuecard.strategies.reply import Reply
+from cuecard.strategies.team import Player, Team, Thought
 
 T = TypeVar("T")
 
@@ -26,6 +31,24 @@ async def cascade(question: Question, team: Team) -> Verdict:
         return Verdict(small, Route.DIRECT, f"the small model {why}")
     thorough = await team.large.think(question)
     return Verdict(thorough, Route.ESCALATED, f"the small model {why}; the large one reasoned")
+
+
+async def ladder(question: Question, team: Team) -> Verdict:
+    """Both models answer at once, then both reason, the small one first each time: the first sure answer stands.
+
+    The cascade of FrugalGPT, Chen et al. 2023 (arXiv 2305.05176), by confidence instead of a trained scorer. The last
+    answer stands in any case.
+    """
+    small, large = team.small, team.large
+    rungs: list[Callable[[Question], Awaitable[Reply]]] = [small.short, large.short, small.think, large.think]
+    replies = list[Reply]()
+    for rung in rungs:
+        replies.append(await rung(question))
+        enough, why = sure(replies[-1], team.policy.cascade_confidence)
+        if enough:
+            break
+    last, route = replies[-1], Route.DIRECT if len(replies) == 1 else Route.ESCALATED
+    return Verdict(last, route, f"answer {len(replies)} of {len(rungs)}: the {last.role} model {why}")
 
 
 def sure(small: Reply, wanted: float) -> tuple[bool, str]:
@@ -48,8 +71,18 @@ async def route(question: Question, team: Team) -> Verdict:
 
 
 async def vote(question: Question, team: Team) -> Verdict:
-    """Self-consistency: the small model reasons several times, the most frequent answer wins (the first of equals)."""
-    samples = await drafts(question, team, repeated(team.small, team), reply)
+    """Self-consistency: the small model reasons several times, the most frequent answer wins (the first of equals).
+
+    With `vote_window` as in ESC, Li et al. 2024 (arXiv 2401.10480): samples come in windows of so many, and the first
+    window that is unanimous is the last.
+    """
+    takes, samples = repeated(team.small, team), list[Reply]()
+    size = team.policy.vote_window or len(takes)
+    for begin in range(0, len(takes), size):
+        window = await drafts(question, team, takes[begin : begin + size], reply)
+        samples += window
+        if [len(group) for group in await grouped(window, question)] == [size]:
+            break
     groups = await grouped(samples, question)
     most = max(groups, key=len, default=samples[:1])
     return Verdict(most[0], Route.VOTED, f"{len(most)} of {len(samples)} samples say so")
@@ -60,8 +93,50 @@ async def verdict(question: Question, team: Team) -> Verdict:
     one, *more = team.drafters
     takes = [(drafter, team.policy.limits) for drafter in (one, *more)] if more else repeated(one, team)
     written = await drafts(question, team, takes, partial(reasoning, team))
-    card = "\n\n".join(f"Draft {number}: {draft}" for number, draft in enumerate(written, start=1))
-    return Verdict(await team.large.read(question, card), Route.JUDGED, f"the large model read {len(written)} drafts")
+    return Verdict(
+        await team.large.read(question, numbered(written)), Route.JUDGED, f"the large model read {len(written)} drafts"
+    )
+
+
+async def panel(question: Question, team: Team) -> Verdict:
+    """Both models draft several times; the large model reads the drafts that give the most frequent answer.
+
+    Speculative Verdict, Liu et al. 2025 (arXiv 2510.20812), with two models as its experts. Its consensus is by the
+    likelihood of each other's answers, this one by equal answers.
+    """
+    takes = [*repeated(team.small, team), *repeated(team.large, team)]
+    replies = await drafts(question, team, takes, reply)
+    agreeing = max(await grouped(replies, question), key=len, default=replies)
+    card = numbered([each.reasoning or each.text for each in agreeing])
+    why = f"the large model read {len(agreeing)} of {len(replies)} drafts, those that agree"
+    return Verdict(await team.large.read(question, card), Route.JUDGED, why)
+
+
+async def force(question: Question, team: Team, role: str = "large") -> Verdict:
+    """Budget forcing: one model reasons; where it ends before its budget, it goes on after "Wait", `waits` times.
+
+    s1, Muennighoff et al. 2025 (arXiv 2501.19393). A reasoning that reaches its budget is closed, as everywhere.
+    """
+    player, limits, written, used = team[role], team.policy.limits, "", 0
+    for wait in range(team.policy.waits + 1):
+        left = replace(limits, reasoning_tokens=limits.reasoning_tokens - used)
+        thought = player.think(question, left, after=written)
+        new = await thought.closed(team)
+        used += len(new.split()) if thought.tokens is None else thought.tokens
+        if wait == team.policy.waits or used >= limits.reasoning_tokens or not thought.text.strip():
+            break
+        await thought.dismiss()
+        written = f"{written} {new}\n{WAIT}".lstrip()
+    return Verdict(await thought, Route.DIRECT, f"the {role} model reasoned, and went on {wait} times")
+
+
+WAIT = "Wait,"
+"""What a reasoning is prolonged with."""
+
+
+def numbered(written: Sequence[str]) -> str:
+    """Several drafts as one card."""
+    return "\n\n".join(f"Draft {number}: {draft}" for number, draft in enumerate(written, start=1))
 
 
 def repeated(player: Player, team: Team) -> list[tuple[Player, Limits]]:
@@ -75,7 +150,7 @@ async def drafts(
     takes: Sequence[tuple[Player, Limits]],
     wanted: Callable[[Thought], Coroutine[Any, Any, T]],
 ) -> list[T]:
-    """What is wanted of each draft, in order: written at once, or one after the other on the thrifty schedule."""
+    """`wanted` of each draft, in order; drafts are written concurrently, or one by one on the thrifty schedule."""
     if team.schedule is Schedule.THRIFTY:
         return [await wanted(player.think(question, limits)) for player, limits in takes]
     thoughts = [player.think(question, limits) for player, limits in takes]
@@ -88,7 +163,7 @@ async def reply(thought: Thought) -> Reply:
 
 
 async def reasoning(team: Team, thought: Thought) -> str:
-    """The reasoning, without the answer behind it, which is not waited for."""
+    """The reasoning; the call is cancelled before its answer."""
     written = await thought.closed(team)
     await thought.dismiss()
     return written

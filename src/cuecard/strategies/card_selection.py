@@ -1,7 +1,7 @@
 """Cards cut short: which words of a reasoning are kept for its reader.
 
-A selector gives each word a weight; the heaviest share is kept, in the order in which the words stand. Some selectors
-look at the text alone, others ask a model what it looks at, or what surprises it.
+A selector gives each word a weight; the heaviest share is kept, in the order of the text. Some selectors use the text
+alone, others the attention or the surprise of a model.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from enum import StrEnum
 from itertools import accumulate
 from random import Random
 
-from cuecard.domain.errors import BadInput
-from cuecard.domain.suggestions import did_you_mean
+from cuecard.domain.errors import BadInput, did_you_mean
 from cuecard.models.base import Model, Weighing
 
 Weighed = Sequence[tuple[str, float]]
@@ -27,14 +26,14 @@ _TELLING = re.compile(r"\d|\b[A-Z]")
 
 
 class Ending(StrEnum):
-    """What becomes of the last sentence, which often says the answer."""
+    """How the last sentence, which often holds the answer, is treated."""
 
     FREE = "free"
     """Its words are chosen like all others."""
     KEPT = "kept"
     """All of it stays, beside the share of what is before it."""
     REMOVED = "removed"
-    """None of it stays: the card carries the way, not the answer."""
+    """None of it stays: the card has the reasoning, not the answer."""
 
 
 def words(text: str) -> list[str]:
@@ -96,7 +95,7 @@ SELECTORS = (*BY_MODEL, *TEXT_ONLY)
 
 @dataclass(frozen=True)
 class CardCut:
-    """How a card is cut: the share of words that is kept, who chooses them, and what becomes of the last sentence."""
+    """How a card is cut: the share of words that is kept, their selector, and the last sentence."""
 
     keep: float = 1.0
     select: str = "attention"
@@ -120,11 +119,11 @@ class CardCut:
 
     @property
     def asks(self) -> tuple[str, Weighing] | None:
-        """Who has to be asked for the weights, and for which; None where the text is enough."""
+        """The model that gives the weights, and which weights; None where the text is enough."""
         return BY_MODEL.get(self.selector)
 
     def __call__(self, card: str, weighed: Weighed | None = None) -> str:
-        """The card, cut. `weighed`: the pieces of the card with a model's weights, where the selector asks one."""
+        """The card, cut. `weighed`: the pieces of the card with a model's weights, where the selector needs them."""
         parts = words(card)
         weights = TEXT_ONLY[self.selector](parts) if weighed is None else by_word(parts, weighed)
         ending = _length_of_ending(card)
@@ -146,7 +145,7 @@ class CardCut:
 
 
 def check(cut: CardCut | None, models: Mapping[str, Model]) -> None:
-    """Raises BadInput where the model that a cut asks cannot tell what matters to it."""
+    """Raises BadInput where the model that a cut needs cannot weigh a card."""
     if cut is None or cut.asks is None:
         return
     asked = models.get("small" if cut.asks[0] == "writer" else "large")

@@ -6,10 +6,10 @@ from cuecard.domain.call import REASONING_CUT
 from cuecard.domain.errors import ModelError
 from cuecard.domain.outcome import Route
 from cuecard.domain.question import Question
-from cuecard.strategies.acceptance import Verdict, accepted, comparable, may_agree, same
-from cuecard.strategies.early_stop import settled
+from cuecard.strategies.acceptance import Verdict, accepted_short, comparable, may_agree, same, settled
 from cuecard.strategies.policy import Schedule
-from cuecard.strategies.team import Reply, Team, Thought, cancelled
+from cuecard.strategies.reply import Reply
+from cuecard.strategies.team import Team, Thought, cancelled
 
 
 async def short(question: Question, team: Team, role: str = "large") -> Verdict:
@@ -36,13 +36,14 @@ async def transfer(question: Question, team: Team) -> Verdict:
 async def mutual(question: Question, team: Team) -> Verdict:
     """Both answer at once; only if that settles nothing, the small model reasons and the large model reads.
 
-    Where agreement is wanted and answers cannot be compared, every question is transferred.
+    The small model's short answer is left out where it cannot matter. Where agreement is wanted and answers cannot be
+    compared, every question is transferred.
     """
     if not may_agree(question, team):
         return await transfer(question, team)
     thought = team.small.think(question) if team.schedule is Schedule.EAGER else None
-    small, large = await team.short_of(question, team.small, team.large)
-    if why := await accepted(question, team, team.policy.accept, small, large):
+    large, why = await accepted_short(question, team)
+    if why is not None:
         if thought is not None:
             await thought.dismiss()
         return Verdict(large, Route.AGREED, why)

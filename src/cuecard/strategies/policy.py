@@ -1,4 +1,4 @@
-"""What a request may vary: schedule, acceptance rule, card format, budgets. Checked whole when it is made.
+"""The settings of a request: schedule, acceptance rule, card format, budgets. Checked whole when it is made.
 
 `PolicyOptions` is the one declaration of the options of a policy. Policy files, the gateway's `[pair]` table and the
 `cuecard` object of its requests, arms, studies, the command line and Python's keywords are all made from it.
@@ -11,23 +11,19 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import EnumType, Flag, StrEnum, auto
-from typing import Annotated, Any, Protocol, TypedDict, get_args, get_type_hints
+from typing import Annotated, Any, TypedDict, get_args, get_type_hints
 
 from cuecard import settings
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
-from cuecard.models.base import Abilities, Limits
+from cuecard.domain.keywords import suggests_keywords
+from cuecard.models.acceptance_table import AcceptanceTable
+from cuecard.models.base import Limits
 from cuecard.models.prompt import CardFormat
+from cuecard.strategies.acceptance_rules import Acceptance, AcceptanceRule, Placed, rule_for, table_for
 from cuecard.strategies.card_selection import CardCut, Ending
 
 _HOW_TO_STOP = "write TIMES, TIMES:WORDS or TIMES:WORDS:CONFIDENCE, such as 2:16:0.9; at least 2 times"
-
-
-class Placed(Protocol):
-    """Something that knows where it computes: a Model, or what stands for one."""
-
-    @property
-    def abilities(self) -> Abilities: ...
 
 
 class Schedule(StrEnum):
@@ -39,39 +35,6 @@ class Schedule(StrEnum):
     """Independent calls at once; the reader computes the card while it is written."""
     EAGER = "eager"
     """As overlap, and the small model starts to reason at once; cancelled when the short answers are accepted."""
-
-
-@dataclass(frozen=True)
-class Acceptance:
-    """When two short answers make reasoning unnecessary: agreement, the large model's confidence, or both."""
-
-    agreement: bool
-    confidence: float | None
-
-    def __str__(self) -> str:
-        keys = ["agree"] if self.agreement else []
-        return "+".join(keys + ([f"confidence({self.confidence:g})"] if self.confidence is not None else []))
-
-    @classmethod
-    def parse(cls, rule: str) -> Acceptance:
-        """`agree` (the paper's), `confidence(0.8)`, or `agree+confidence(0.6)`. Raises BadInput."""
-        found = re.fullmatch(r"(agree)?(\+)?(?:confidence\(([0-9.]+)\))?", rule.replace(" ", ""))
-        known = "use agree, confidence(t) or agree+confidence(t) with t between 0 and 1"
-        if not found or not (found[1] or found[3]) or bool(found[2]) != bool(found[1] and found[3]):
-            raise BadInput(f"unknown acceptance rule {rule!r}", known)
-        try:
-            threshold = float(found[3]) if found[3] else None
-        except ValueError:
-            threshold = -1.0
-        if threshold is not None and not 0 <= threshold <= 1:
-            raise BadInput(f"the confidence in {rule!r} is not between 0 and 1", known)
-        return cls(bool(found[1]), threshold)
-
-
-# Two keys: the paper's `agree` alone lets shared mistakes through. On the embedded pair's validation boards 0.9 is
-# where more confidence hardly keeps more wrong answers out (docs/reference/embedded-pair.md); another pair may want
-# another.
-DEFAULT_ACCEPTANCE = Acceptance(agreement=True, confidence=0.9)
 
 
 @dataclass(frozen=True)
@@ -100,13 +63,17 @@ class EarlyStop:
         return cls(int(times), int(every) if every else cls.every, float(confidence) if confidence else None)
 
 
+@suggests_keywords
 @dataclass(frozen=True)
 class Policy:
     """One request's settings."""
 
     schedule: Schedule | None = None
     """None: thrifty where the models share a device or a process's cores, overlap where each has its own."""
-    accept: Acceptance = DEFAULT_ACCEPTANCE
+    accept: AcceptanceRule | None = None
+    """None: by the probability of the table where there is one for the models, else a rule that needs none."""
+    table: AcceptanceTable | None = None
+    """For `calibrated(p)`; None: the one in the large model's checkpoint, if there is one."""
     card: CardFormat | None = None
     """None: the best that the reader can do."""
     cut: CardCut | None = None
@@ -126,6 +93,12 @@ class Policy:
     route_difficulty: float = 0.5
     samples: int = 5
     sample_temperature: float = 0.7
+    vote_window: int | None = None
+    """`vote` ends early when so many samples in a row give the same answer; None: it takes them all."""
+    step_score: float = 0.7
+    """`steps` accepts a step that the large model grades so high, 0 to 1."""
+    waits: int = 1
+    """So often `force` goes on with a reasoning that ends before its budget."""
 
     def __post_init__(self) -> None:
         limits = self.limits
@@ -144,8 +117,13 @@ class Policy:
             raise BadInput(f"a model that answers alone cannot {self.rescue}", "there are: short, reason")
         if self.cut is not None and self.early_stop is not None:
             raise BadInput("a card that is cut when it is whole cannot be read while it is written", "leave one out")
-        if self.samples < 1:
-            raise BadInput("vote and verdict need at least 1 sample")
+        if self.samples < 1 or (self.vote_window is not None and self.vote_window < 2):
+            raise BadInput("vote, verdict and panel need at least 1 sample, and a window at least 2")
+        if self.waits < 0:
+            raise BadInput("a reasoning cannot be prolonged fewer than 0 times")
+        for name in ("cascade_confidence", "route_difficulty", "step_score"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise BadInput(f"{name} {getattr(self, name):g} is not between 0 and 1")
 
     def schedule_of(self, models: Mapping[str, Placed]) -> Schedule:
         """The schedule for these models."""
@@ -154,6 +132,14 @@ class Policy:
         places = [model.abilities.place for role, model in models.items() if role in ("small", "large")]
         shared = len(places) == 2 and places[0] is not None and places[0] == places[1]
         return Schedule.THRIFTY if shared else Schedule.OVERLAP
+
+    def accept_of(self, models: Mapping[str, Placed]) -> AcceptanceRule:
+        """The acceptance rule for these models. Raises BadInput for `calibrated(p)` without a table for them."""
+        return rule_for(models, self.accept, self.table)
+
+    def table_of(self, models: Mapping[str, Placed]) -> AcceptanceTable | None:
+        """The acceptance table for these models."""
+        return table_for(models, self.table)
 
     def sampled(self, index: int) -> Limits:
         """The limits of the index-th of several samples: its own seed, so that samples differ and repeat."""
@@ -183,6 +169,8 @@ class Surface(Flag):
 
 EVERYWHERE = ~Surface(0)
 _ONE_REQUEST = EVERYWHERE & ~Surface.STUDY & ~Surface.REPLAY
+_BASELINE = _ONE_REQUEST & ~Surface.REQUEST
+"""Not a client's of the gateway to choose: some of them multiply what a request costs."""
 
 
 @dataclass(frozen=True)
@@ -249,7 +237,7 @@ class PolicyOptions(TypedDict, total=False):
         str | None,
         Option(
             "accept",
-            "When short answers need no reasoning: agree, agree+confidence(t) or confidence(t).",
+            "When short answers need no reasoning: agree, confidence(t), agree+confidence(t), calibrated(p), A|B.",
             parse=Acceptance.parse,
         ),
     ]
@@ -330,11 +318,37 @@ class PolicyOptions(TypedDict, total=False):
     ]
     samples: Annotated[
         int | None,
+        Option("samples", "Samples of vote, of each model in panel, and of verdict with a single drafter.", _BASELINE),
+    ]
+    vote_window: Annotated[
+        int | None,
+        Option("vote_window", "vote ends when so many samples in a row agree.", _BASELINE, in_arms="window"),
+    ]
+    cascade_confidence: Annotated[
+        float | None,
         Option(
-            "samples",
-            "Samples of vote, and of verdict with a single drafter.",
-            Surface.POLICY_FILE | Surface.PAIR_TABLE | Surface.ARM,
+            "cascade_confidence",
+            "From which probability on cascade and ladder let an answer stand.",
+            _BASELINE,
+            in_arms="confidence",
         ),
+    ]
+    route_difficulty: Annotated[
+        float | None,
+        Option(
+            "route_difficulty",
+            "From which difficulty on route lets the large model reason.",
+            _BASELINE,
+            in_arms="difficulty",
+        ),
+    ]
+    step_score: Annotated[
+        float | None,
+        Option("step_score", "From which grade on, 0 to 1, steps accepts a step.", _BASELINE, in_arms="score"),
+    ]
+    waits: Annotated[
+        int | None,
+        Option("waits", "How often force goes on with a reasoning that ends before its budget.", _BASELINE),
     ]
 
 

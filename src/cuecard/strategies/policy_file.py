@@ -1,18 +1,21 @@
 """A policy in a file: which strategy under which options, and what is known of it, as `cuecard tune` writes it.
 
-TOML, for people to read and change. Options that the file does not name stay as they are where it is loaded.
+TOML, for people to read and change. Options that the file does not name stay as they are where it is loaded. An
+acceptance table for `calibrated(p)` stands under `[table]`, or in a JSON file that `table = "FILE"` names.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from cuecard import settings
 from cuecard.domain.errors import BadInput
+from cuecard.models.acceptance_table import AcceptanceTable
 from cuecard.strategies.policy import Policy, Surface, options_at, policy_with
 from cuecard.strategies.run import known
 
@@ -34,6 +37,8 @@ class Origin:
     p: float | None = None
     method: str | None = None
     chosen_for: str | None = None
+    data: str | None = None
+    """The digest of the answers that it was chosen and tested on, 16 hex digits."""
     guarantee: str | None = None
     """In words; none of the file's options may be changed for it to hold."""
 
@@ -46,6 +51,7 @@ class PolicyFile:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Some of `PolicyOptions`."""
     origin: Origin | None = None
+    table: AcceptanceTable | None = None
 
     def __post_init__(self) -> None:
         known(self.strategy)
@@ -53,7 +59,24 @@ class PolicyFile:
 
     def policy(self, base: Policy | None = None) -> Policy:
         """The policy, with the options that the file does not set as in `base`."""
-        return policy_with(base or Policy(), **self.options)
+        base = base or Policy()
+        return policy_with(replace(base, table=self.table or base.table), **self.options)
+
+    @property
+    def digest(self) -> str:
+        """The identity of what the file says to do, 12 hex digits; where it comes from is no part of it."""
+        return hashlib.sha256(json.dumps(self.as_object(), sort_keys=True).encode()).hexdigest()[:12]
+
+    def as_object(self) -> dict[str, Any]:
+        """What the file says to do, as plain data."""
+        table = {} if self.table is None else {"table": self.table.as_object()}
+        return {"strategy": self.strategy, "options": dict(self.options), **table}
+
+    @classmethod
+    def of_object(cls, given: Mapping[str, Any]) -> PolicyFile:
+        """From plain data. Raises BadInput."""
+        table = AcceptanceTable.of_object(given["table"]) if "table" in given else None
+        return cls(given["strategy"], given["options"], table=table)
 
 
 def read(path: Path) -> PolicyFile:
@@ -68,11 +91,25 @@ def read(path: Path) -> PolicyFile:
         if not (origin is None or isinstance(origin, dict)):
             raise BadInput("origin is not a table", "write [origin]")
         shown = None if origin is None else settings.build(Origin, origin, "origin.")
+        accepting = _table(table.pop("table", None), path.parent)
         options = {name: option.kind for name, option in options_at(Surface.POLICY_FILE).items()}
         settings.check(table, {"strategy": str, **options})
         if "strategy" not in table:
             raise BadInput("strategy is missing", "write strategy = …")
-        return PolicyFile(table.pop("strategy"), table, shown)
+        return PolicyFile(table.pop("strategy"), table, shown, accepting)
+
+
+def _table(given: Any, beside: Path) -> AcceptanceTable | None:
+    """The acceptance table that stands in a policy file, or that it names. Raises BadInput."""
+    match given:
+        case None:
+            return None
+        case str():
+            return AcceptanceTable.read(beside / given)
+        case dict():
+            return AcceptanceTable.of_object(given)
+        case _:
+            raise BadInput("table is neither a table nor a text", "write [table], or table = a JSON file's path")
 
 
 def write(path: Path, policy: PolicyFile) -> None:
@@ -84,6 +121,13 @@ def write(path: Path, policy: PolicyFile) -> None:
     ]
     if policy.origin is not None:
         lines += ["", "[origin]", *_lines(asdict(policy.origin))]
+    if policy.table is not None:
+        values = policy.table.as_object()
+        kinds, evidence = values.pop("kinds"), values.pop("evidence", None)
+        lines += ["", "[table]", *_lines(values)]
+        lines += ["", "[table.evidence]", *_lines(evidence)] if evidence else []
+        for kind, weights in kinds.items():
+            lines += ["", f"[table.kinds.{json.dumps(kind)}]", *_lines(weights)]
     try:
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Answer one question with one strategy, with what is left of it when a model fails, or preview its route."""
+"""Answer one question by a strategy, by the remaining models where one fails; or preview its route."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
-from cuecard.answers import extract
-from cuecard.answers.schemas import check_soon
-from cuecard.answers.text.conclusion import conclusion
+from cuecard.answers import extract, schemas
+from cuecard.answers.text.marked_answers import conclusion
 from cuecard.domain.call import Call, Mode
-from cuecard.domain.errors import BadInput, ModelError, ModelTimeout, NoAnswer
+from cuecard.domain.errors import BadInput, ModelError, ModelTimeout, NoAnswer, did_you_mean
 from cuecard.domain.outcome import LatencyKind, Outcome, Route
 from cuecard.domain.question import AnswerKind, Question, labelled
-from cuecard.domain.suggestions import did_you_mean
 from cuecard.models.base import Model
 from cuecard.models.scope import outside
 from cuecard.strategies import baselines, paper
-from cuecard.strategies.acceptance import Verdict, accepted, may_agree
+from cuecard.strategies import steps as by_steps
+from cuecard.strategies.acceptance import Verdict, accepted_short, check_writers, fitting, may_agree
 from cuecard.strategies.policy import Policy
-from cuecard.strategies.repair import check_writers, fitting
-from cuecard.strategies.team import LAST_RESORT, Heard, Reply, Team
+from cuecard.strategies.reply import Heard, Reply
+from cuecard.strategies.team import LAST_RESORT, Team
 
 Strategy = Callable[..., Coroutine[Any, Any, Verdict]]
 """(question, team) -> verdict."""
@@ -36,9 +35,15 @@ STRATEGIES: dict[str, Strategy] = {
     "reason:small": partial(paper.reason, role="small"),
     "reason:large": partial(paper.reason, role="large"),
     "cascade": baselines.cascade,
+    "ladder": baselines.ladder,
     "route": baselines.route,
     "vote": baselines.vote,
     "verdict": baselines.verdict,
+    "panel": baselines.panel,
+    "steps": by_steps.steps,
+    "force": baselines.force,
+    "force:small": partial(baselines.force, role="small"),
+    "force:large": partial(baselines.force, role="large"),
 }
 
 
@@ -71,7 +76,7 @@ async def answer(
     answer fits."""
     decide, policy = known(strategy), policy or Policy()
     if question.schema is not None:
-        await check_soon(question.schema)
+        await schemas.check(question.schema)
     async with Team(models, policy, listen, calls) as team:
         check_writers(question, team)
         try:
@@ -131,17 +136,11 @@ async def streamed(
 
 def _at_hand(question: Question, team: Team, policy: Policy, late: TimeoutError) -> Verdict:
     """The best answer there is by now."""
-    why, reply = f"{policy.deadline_s:g} s were over", _best(team) or _concluded(question, team)
+    why, best = f"{policy.deadline_s:g} s were over", team.best()
+    reply = _concluded(question, team) if best is None else best[1]
     if policy.strict or reply is None:
         raise ModelTimeout(f"{why} before any model had answered", "allow more time") from late
     return Verdict(reply, Route.DEGRADED, f"{why}; the {reply.role} model's answer by then stands")
-
-
-def _best(team: Team) -> Reply | None:
-    """The best reply so far: parsed first, reasoned before short, the large model's before another's."""
-    replies = [(mode, reply) for mode, reply in team.replies if reply.text]
-    ranks = [(reply.answer.parsed, mode is not Mode.SHORT, reply.role == "large") for mode, reply in replies]
-    return replies[ranks.index(max(ranks))][1] if replies else None
 
 
 def _concluded(question: Question, team: Team) -> Reply | None:
@@ -175,7 +174,8 @@ async def _rescue(question: Question, team: Team, failure: ModelError) -> Verdic
             return Verdict(fresh, Route.DEGRADED, why)
         except ModelError:
             continue
-    if (reply := _best(team)) is not None:
+    if (best := team.best()) is not None:
+        reply = best[1]
         why = f"{failure.message}; no model is left, the {reply.role} model's last answer stands"
         return Verdict(reply, Route.DEGRADED, why)
     failures = [player.failed for player in team.players.values() if player.failed is not None]
@@ -186,9 +186,16 @@ CERTAIN_ROUTES: Mapping[str, Route] = {
     "short": Route.DIRECT,
     "reason": Route.DIRECT,
     "transfer": Route.TRANSFERRED,
+    "force": Route.DIRECT,
     "vote": Route.VOTED,
     "verdict": Route.JUDGED,
+    "panel": Route.JUDGED,
+    "steps": Route.REVISED,
 }
+
+
+UNWATCHED = frozenset((*CERTAIN_ROUTES, "mutual", "cascade", "ladder", "route")) - {"steps"}
+"""Strategies by their plain names that, call by call and without early stop, look at no reasoning before its end."""
 
 
 async def preview(
@@ -207,14 +214,13 @@ async def preview(
         easy = hard < policy.route_difficulty
         return (Route.DIRECT if easy else Route.ESCALATED), f"difficulty {hard:.2f} from the wording", ()
     async with Team(models, policy, calls=calls) as team:
-        if plain == "cascade":
+        if plain in ("cascade", "ladder"):
             enough, sureness = baselines.sure(await team.small.short(question), policy.cascade_confidence)
             route, why = (Route.DIRECT if enough else Route.ESCALATED), f"the small model {sureness}"
         elif not may_agree(question, team):
             route, why = Route.TRANSFERRED, "two such answers cannot be compared"
         else:
-            small, large = await team.short_of(question, team.small, team.large)
-            agreed = await accepted(question, team, policy.accept, small, large)
+            _, agreed = await accepted_short(question, team)
             route = Route.AGREED if agreed else Route.TRANSFERRED
             why = agreed or "the short answers settle nothing: the small model would reason and the large one read"
     return route, why, tuple(team.calls)

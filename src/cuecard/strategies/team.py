@@ -5,69 +5,46 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import re
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
+from statistics import fmean
 from types import TracebackType
 from typing import Any, cast
 
-from cuecard.answers import UNPARSED, Answer, extract_soon
-from cuecard.answers.readers.json_value import is_whole
-from cuecard.domain.call import REASONING_CUT, AnswerToken, Call, FinishReason, Mode, Usage
+from cuecard.answers.kinds import KINDS
+from cuecard.domain.call import Call, FinishReason, Mode
 from cuecard.domain.errors import BadInput, ModelError, ModelTimeout
-from cuecard.domain.question import AnswerKind, Question
+from cuecard.domain.question import Question
 from cuecard.models import prompt as layouts
+from cuecard.models.acceptance_table import AcceptanceTable
 from cuecard.models.base import (
     AnswerDelta,
     Event,
-    Finished,
     Limits,
     Model,
     Progress,
     ReasoningDelta,
     ReasoningEnded,
-    Started,
     Weigher,
     Weighing,
 )
-from cuecard.models.prompt import BRIEF_KINDS, CardFormat, Prompt
+from cuecard.models.prompt import CardFormat, Prompt, Style
 from cuecard.strategies import card_selection
+from cuecard.strategies.acceptance_rules import AcceptanceRule
 from cuecard.strategies.card_selection import Weighed
 from cuecard.strategies.policy import Policy, Schedule
+from cuecard.strategies.reply import Heard, PartialCall, Reply
 
+_GRADE_TOKENS = 2
+"""A digit, and perhaps a space before it."""
+_ANYTHING = "."
+"""An answer that surprise does not depend on."""
 LAST_RESORT = "third"
 """The role of a model that answers alone when the others have failed, and does nothing else."""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What one call answered."""
-
-    role: str
-    text: str
-    answer: Answer
-    reasoning: str
-    confidence: float | None
-    """Probability of the answer (of JSON: the geometric mean over its tokens), None where it is not observed."""
-    truncated: bool = False
-    """It was cut by its limit: `answer` is unparseable, so that it never agrees with another one."""
-    tokens: tuple[AnswerToken, ...] = ()
-    """The answer's tokens, where they are wanted and observed."""
-    reasoning_cut: FinishReason | None = None
-    """Why its reasoning was closed before its end."""
-
-
-@dataclass(frozen=True)
-class Heard:
-    """A piece of text as it comes from a model: what a person may watch while they wait."""
-
-    role: str
-    mode: Mode
-    text: str
-    is_reasoning: bool
-    call: int = 0
-    """Pieces of one call have the same number."""
 
 
 class Thought:
@@ -75,6 +52,8 @@ class Thought:
 
     def __init__(self, role: str) -> None:
         self.role, self.text = role, ""
+        self.tokens: int | None = None
+        """Generated so far, where the engine counts them as they come."""
         self.ended = False
         """The reasoning is closed; the answer may still be under way."""
         self.grown = asyncio.Event()
@@ -127,21 +106,6 @@ class Thought:
         await cancelled(self.running)
 
 
-@dataclass
-class _Received:
-    """What a call has received so far."""
-
-    reasoning: str = ""
-    answer: str = ""
-    first_s: float | None = None
-    reasoning_end_s: float | None = None
-    usage: Usage = field(default_factory=Usage)
-    finish: FinishReason = FinishReason.CANCELLED
-    logprob: float | None = None
-    tokens: tuple[AnswerToken, ...] = ()
-    error: str | None = None
-
-
 class Player:
     """One model in its role."""
 
@@ -153,42 +117,35 @@ class Player:
 
     async def short(self, question: Question) -> Reply:
         """Answer at once; once more, strictly, where the first answer runs on."""
-        style = self.model.abilities.style
-        reply = await self._call(question, layouts.short(question, style))
-        if _ran_on(reply, question):
-            reply = await self._call(question, layouts.short(question, style, strict=True))
-        return reply
+        return await self._brief(question, partial(layouts.short, question, self._style))
 
-    def think(self, question: Question, limits: Limits | None = None) -> Thought:
-        """Start to reason."""
+    def think(self, question: Question, limits: Limits | None = None, after: str = "") -> Thought:
+        """Start to reason, or go on `after` a reasoning so far; the thought then holds what is new."""
         self.thought = thought = Thought(self.role)
-        prompt = layouts.reason(question, self.model.abilities.style)
+        prompt = self._resumed(question, after) if after.strip() else layouts.reason(question, self._style)
         thought.task = self.team.start(self._call(question, prompt, thought, limits))
         return thought
 
     async def read(self, question: Question, card: str) -> Reply:
         """Answer at once, another model's reasoning in view; once more, strictly, where the first answer runs on."""
-        form, style = self.card_format(question), self.model.abilities.style
-        reply = await self._call(question, layouts.read(question, card, form, style))
-        if _ran_on(reply, question):
-            reply = await self._call(question, layouts.read(question, card, form, style, strict=True))
-        return reply
+        form, style = self.card_format(question), self._style
+        return await self._brief(question, partial(layouts.read, question, card, form, style))
 
     async def probe(self, question: Question, card: str) -> Reply:
         """Answer at once from a card that is still being written."""
-        form, style = self.card_format(question), self.model.abilities.style
+        form, style = self.card_format(question), self._style
         return await self._call(question, layouts.probe(question, card, form, style))
 
     async def repair(self, question: Question, answer: str, why: str) -> Reply:
         """Answer once more, where an answer is not the JSON that was asked for."""
-        return await self._call(question, layouts.repair(question, answer, why, self.model.abilities.style))
+        return await self._call(question, layouts.repair(question, answer, why, self._style))
 
     def follow(self, question: Question, thought: Thought) -> None:
         """Compute the card while it is written, if this model keeps what it has computed and no probe does it.
 
         Nothing on the thrifty schedule, which makes one call after the other.
 
-        Of a card that will be cut only what stands before it is computed: what stays is not known yet.
+        For a card that will be cut, only the text before it is computed: the words that stay are not known yet.
         """
         if self.team.schedule is Schedule.THRIFTY or self.team.policy.early_stop is not None:
             return
@@ -197,19 +154,47 @@ class Player:
         if self.model.abilities.prefix_sessions:
             self.team.start(self._ahead(question) if self.team.policy.cut else self._follow(question, thought))
 
+    async def grade(self, question: Question, written: str, step: str) -> float:
+        """How right the next step of a reasoning is to this model, 0 to 1: the digit that it gives, over 9.
+
+        A model with a scope understands no such request: of it, the geometric mean probability of the step's tokens.
+        """
+        able = self.model.abilities
+        if able.scope is not None and able.weighing:
+            prompt = replace(self._resumed(question, f"{written}{step}"), card=step)
+            with self._recorded(Mode.WEIGH) as received:
+                weigher = cast(Weigher, self.model)
+                weighed, received.usage = await weigher.weigh(prompt, _ANYTHING, Weighing.SURPRISE)
+                received.finish = FinishReason.STOP
+            return math.exp(-fmean(surprise for _, surprise in weighed))
+        limits = replace(self.team.policy.limits, answer_tokens=_GRADE_TOKENS, temperature=0.0)
+        reply = await self._call(question, layouts.grade(question, written, step, self._style), limits=limits)
+        digit = re.search(r"\d", reply.text)
+        return 0.0 if digit is None else int(digit[0]) / 9
+
     async def score(self, question: Question, answer: str) -> float:
         """Natural log of this model's probability of an answer, per token."""
-        with self._prefill(Mode.SCORE):
-            return await self.model.score(layouts.short(question, self.model.abilities.style), answer)
+        with self._recorded(Mode.SCORE) as received:
+            score = await self.model.score(layouts.short(question, self._style), answer)
+            received.finish = FinishReason.STOP
+        return score
 
     async def weigh(self, question: Question, card: str, answer: str, by: Weighing, *, wrote: bool) -> Weighed:
         """The pieces of a card and how much each matters to this model's answer. `wrote`: the card is its own."""
-        style = self.model.abilities.style
+        style = self._style
         own = layouts.reason(question, style).closed_after(card)
         prompt = own if wrote else layouts.read(question, card, self.card_format(question), style)
-        with self._prefill(Mode.WEIGH) as received:
+        with self._recorded(Mode.WEIGH) as received:
             weighed, received.usage = await cast(Weigher, self.model).weigh(prompt, answer, by)
+            received.finish = FinishReason.STOP
         return weighed
+
+    @property
+    def _style(self) -> Style:
+        return self.model.abilities.style
+
+    def _resumed(self, question: Question, written: str) -> Prompt:
+        return layouts.resume(question, written, self._style, continues=self.model.abilities.resumes)
 
     def card_format(self, question: Question) -> CardFormat:
         """The policy's, or the model's best for the question. Raises BadInput where the model cannot take it.
@@ -218,96 +203,74 @@ class Player:
         """
         wanted, able = self.team.policy.card, self.model.abilities.card_formats
         if wanted is None:
-            return layouts.suited(question, able, self.model.abilities.style)
+            return layouts.suited(question, able, self._style)
         if wanted is CardFormat.THINKING and wanted not in able:
             raise BadInput(f"{self.model.name} cannot be given a card as {wanted}", f"it can take: {', '.join(able)}")
         return wanted
 
+    async def _brief(self, question: Question, layout: Callable[..., Prompt]) -> Reply:
+        """A call; one more with a strict prompt, where a brief answer was cut by its limit: it was an explanation."""
+        reply = await self._call(question, layout())
+        if reply.truncated and KINDS[question.kind].brief:
+            reply = await self._call(question, layout(strict=True))
+        return reply
+
     async def _call(
         self, question: Question, prompt: Prompt, thought: Thought | None = None, limits: Limits | None = None
     ) -> Reply:
-        limits = self._own(limits or self.team.policy.limits, prompt.mode)
-        start, number, received = self.team.clock(), self.team.next_call(), _Received()
+        limits, number = self._own(limits or self.team.policy.limits, prompt.mode), next(self.team.call_numbers)
         try:
-            async with (
-                asyncio.timeout(limits.timeout_s) as limit,
-                aclosing(self.model.stream(prompt, limits)) as events,
-            ):
-                async for event in events:
-                    self._receive(event, received, thought, prompt.mode, number)
-                    if isinstance(event, AnswerDelta) and _is_stopped(received.answer, event.text, question, limits):
-                        received.finish = FinishReason.STOP
-                        break
-        except TimeoutError as late:
-            took = f"took longer than {limits.timeout_s:g} s" if limit.expired() else "reports a time-out of its own"
-            self.failed = ModelTimeout(f"{self.model.name} {took}")
-            received.finish, received.error = FinishReason.ERROR, str(self.failed)
-            raise self.failed from late
+            with self._recorded(prompt.mode, limits.timeout_s) as received:
+                async with (
+                    asyncio.timeout(limits.timeout_s) as received.limit,
+                    aclosing(self.model.stream(prompt, limits)) as events,
+                ):
+                    async for event in events:
+                        self._receive(event, received, thought, prompt.mode, number)
+                        if isinstance(event, AnswerDelta) and received.is_stopped(event.text, question, limits):
+                            received.finish = FinishReason.STOP
+                            break
         except ModelError as failure:
-            received.finish, received.error, self.failed = FinishReason.ERROR, str(failure), failure
+            self.failed = failure
             raise
-        finally:
-            self.team.record(self._recorded(received, prompt.mode, start))
-        reply = await self._reply(received, question)
-        self.team.replies.append((prompt.mode, reply))
+        reply = await received.reply(self.role, question)
+        if prompt.mode is not Mode.GRADE:  # which answers another question
+            self.team.replies.append((prompt.mode, reply))
         return reply
 
-    def _receive(self, event: Event, received: _Received, thought: Thought | None, mode: Mode, number: int) -> None:
+    def _receive(self, event: Event, received: PartialCall, thought: Thought | None, mode: Mode, number: int) -> None:
         """Adds an event to what a call has received; the listener and the reasoning under way get each piece."""
+        received.add(event, self.team.clock())
         match event:
             case ReasoningDelta(text) | AnswerDelta(text):
-                if received.first_s is None:
-                    received.first_s = self.team.clock()
                 is_reasoning = isinstance(event, ReasoningDelta)
-                if is_reasoning:
-                    received.reasoning += text
-                    if thought is not None:
-                        thought.grow(text)
-                else:
-                    received.answer += text
+                if is_reasoning and thought is not None:
+                    thought.grow(text)
                 self.team.tell(Heard(self.role, mode, text, is_reasoning, number))
-            case ReasoningEnded():
-                received.reasoning_end_s = self.team.clock()
-                if thought is not None:
-                    thought.end()
-            case Progress():
-                received.usage = event.usage
-            case Finished():
-                received.usage, received.finish, received.tokens = event.usage, event.finish_reason, event.tokens
-                received.logprob = event.answer_logprob
-            case Started():
+            case ReasoningEnded() if thought is not None:
+                thought.end()
+            case Progress(usage) if thought is not None:
+                thought.tokens = usage.completion_tokens
+            case _:
                 pass
 
-    def _recorded(self, received: _Received, mode: Mode, start_s: float) -> Call:
-        return Call(
-            self.role,
-            self.model.name,
-            mode,
-            start_s,
-            received.first_s,
-            self.team.clock(),
-            received.usage,
-            received.finish,
-            received.reasoning or None,
-            received.answer or None,
-            received.logprob,
-            received.error,
-            received.reasoning_end_s,
-        )
-
-    async def _reply(self, received: _Received, question: Question) -> Reply:
-        whole_json = question.kind is AnswerKind.JSON and is_whole(received.answer)
-        cut = received.finish is FinishReason.LENGTH and not whole_json
-        return Reply(
-            self.role,
-            received.answer.strip(),
-            UNPARSED if cut else await extract_soon(received.answer, question),
-            received.reasoning,
-            _confidence(question.kind, received.logprob, received.usage, received.reasoning),
-            cut,
-            received.tokens,
-            received.finish if received.finish in REASONING_CUT else None,
-        )
+    @contextmanager
+    def _recorded(self, mode: Mode, timeout_s: float | None = None) -> Iterator[PartialCall]:
+        """Records a call, however it ends; a TimeoutError, perhaps one of the model's own, becomes a ModelTimeout."""
+        start, received = self.team.clock(), PartialCall()
+        try:
+            yield received
+        except TimeoutError as late:
+            expired = received.limit is not None and received.limit.expired()
+            took = f"took longer than {timeout_s:g} s" if expired else "reports a time-out of its own"
+            failure = ModelTimeout(f"{self.model.name} {took}")
+            received.fail(failure)
+            raise failure from late
+        except ModelError as failure:
+            received.fail(failure)
+            raise
+        finally:
+            self.team.calls.append(received.as_call(self.role, self.model.name, mode, start, self.team.clock()))
 
     def _own(self, limits: Limits, mode: Mode) -> Limits:
         """The limits, with token ids where they are those of this model, and only where it answers."""
@@ -316,8 +279,8 @@ class Player:
         return replace(limits, extras=replace(limits.extras, logit_bias=()))
 
     async def _follow(self, question: Question, thought: Thought) -> None:
-        """Warm this model with the card as far as it goes; what comes meanwhile waits for the next turn."""
-        form, style, computed = self.card_format(question), self.model.abilities.style, 0
+        """Warm this model with the growing card, one call after the other."""
+        form, style, computed = self.card_format(question), self._style, 0
         while not thought.is_over:
             if len(thought.text) - computed < self.team.policy.follow_chars:
                 await thought.more(self.team)
@@ -326,62 +289,23 @@ class Player:
             try:
                 await self._warm(layouts.growing(question, thought.text, form, style))
             except ModelError:
-                return  # only a head start is lost: the call that reads the card will say what is wrong
+                return  # only a head start is lost: the call that reads the card raises the error
 
     async def _ahead(self, question: Question) -> None:
-        """Compute what stands before the card."""
+        """Compute the prompt up to the card."""
         with suppress(ModelError):  # as above
-            await self._warm(layouts.growing(question, "", self.card_format(question), self.model.abilities.style))
+            await self._warm(layouts.growing(question, "", self.card_format(question), self._style))
 
     async def _warm(self, prompt: Prompt) -> None:
-        with self._prefill(Mode.WARM) as received:
+        with self._recorded(Mode.WARM) as received:
             received.usage = await self.model.warm(prompt)
-
-    @contextmanager
-    def _prefill(self, mode: Mode) -> Iterator[_Received]:
-        """Records a call that decodes nothing, however it ends."""
-        start, received = self.team.clock(), _Received()
-        try:
-            yield received
             received.finish = FinishReason.STOP
-        except TimeoutError as late:
-            failure = ModelTimeout(f"{self.model.name} reports a time-out of its own")
-            received.finish, received.error = FinishReason.ERROR, str(failure)
-            raise failure from late
-        except ModelError as failure:
-            received.finish, received.error = FinishReason.ERROR, str(failure)
-            raise
-        finally:
-            self.team.record(self._recorded(received, mode, start))
 
 
 async def cancelled(task: asyncio.Task[Any]) -> None:
-    """Cancel a call, and wait until it has ended and is accounted for."""
+    """Cancel a call, and wait until it has ended and is recorded."""
     task.cancel()
     await asyncio.wait([task])
-
-
-def _confidence(kind: AnswerKind, logprob: float | None, usage: Usage, reasoning: str) -> float | None:
-    """The probability of an answer; of JSON per token, as its length says nothing about how sure the model is."""
-    if logprob is None or kind is not AnswerKind.JSON:
-        return None if logprob is None else math.exp(logprob)
-    if not usage.completion_tokens or (reasoning and usage.reasoning_tokens is None):
-        return None
-    return math.exp(logprob / max(1, usage.completion_tokens - (usage.reasoning_tokens or 0)))
-
-
-def _is_stopped(answer: str, piece: str, question: Question, limits: Limits) -> bool:
-    """Whether a text at which the answer is cut anyway stands in it, its last piece included."""
-    stops = limits.extras.stop
-    if not stops or question.kind is not AnswerKind.FREE_TEXT:
-        return False
-    fresh = answer[-(len(piece) + max(map(len, stops))) :]
-    return any(stop in fresh for stop in stops)
-
-
-def _ran_on(reply: Reply, question: Question) -> bool:
-    """A brief answer was cut by its limit: it was an explanation."""
-    return reply.truncated and question.kind in BRIEF_KINDS
 
 
 class Team:
@@ -394,16 +318,18 @@ class Team:
         listen: Callable[[Heard], None] | None = None,
         calls: list[Call] | None = None,
     ) -> None:
-        """`calls`: where calls are recorded, for who needs them however the request ends."""
+        """`calls`: the list that calls are recorded in, also where the request fails."""
         self.policy, self.schedule = policy, policy.schedule_of(models)
         self.players = {role: Player(role, model, self) for role, model in models.items()}
         if {"small", "large"} <= models.keys():
             card_selection.check(policy.cut, models)  # before any call is made
+        self.accept: AcceptanceRule = policy.accept_of(models)
+        self.table: AcceptanceTable | None = policy.table_of(models)
         self.calls: list[Call] = [] if calls is None else calls
         self.replies: list[tuple[Mode, Reply]] = []
         self._listen = listen
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._numbers = itertools.count()
+        self.call_numbers = itertools.count()
         self._loop = asyncio.get_running_loop()
         # not every loop's own clock is fine enough (uvloop's counts milliseconds)
         self._now = self._loop.time if self.in_virtual_time else time.perf_counter
@@ -431,7 +357,7 @@ class Team:
 
     @property
     def drafters(self) -> list[Player]:
-        """Everybody but the large model and the last resort."""
+        """All players but the large model and the last resort."""
         return [player for role, player in self.players.items() if role not in ("large", LAST_RESORT)]
 
     @property
@@ -453,40 +379,30 @@ class Team:
         if not task.cancelled():
             task.exception()  # looked at, as the strategy may have failed before it came to await this one
 
-    async def short_of(self, question: Question, *players: Player) -> list[Reply]:
-        """Short answers of several players: at once, or one after the other on the thrifty schedule.
+    def best(self) -> tuple[Mode, Reply] | None:
+        """The best reply so far: parsed first, reasoned before short, the large model's before another's."""
+        replies = [(mode, reply) for mode, reply in self.replies if reply.text]
 
-        A failure is raised when all have settled, so that the others' answers are there to fall back on.
-        """
-        if self.schedule is Schedule.THRIFTY:
-            return [await player.short(question) for player in players]
-        asked = (self.start(player.short(question)) for player in players)
-        settled = await asyncio.gather(*asked, return_exceptions=True)
-        for result in settled:
-            if isinstance(result, BaseException):
-                raise result
-        return [result for result in settled if isinstance(result, Reply)]
+        def rank(each: tuple[Mode, Reply]) -> tuple[bool, bool, bool]:
+            mode, reply = each
+            return reply.answer.parsed, mode is not Mode.SHORT, reply.role == "large"
+
+        return max(replies, key=rank, default=None)
 
     async def card(self, question: Question, thought: Thought) -> str:
-        """What of a closed reasoning its reader is given: all, or what the policy's cut leaves of it."""
+        """The card for the reader of a closed reasoning: all of it, or what the policy's cut keeps."""
         cut, card = self.policy.cut, await thought.closed(self)
         if cut is None or not card.strip():
             return card
         if cut.asks is None:
             return cut(card)
-        who, by = cut.asks
+        weigher, by = cut.asks
         written = await thought  # its answer is what looks back at the reasoning
-        player = self[written.role] if who == "writer" else self.large
+        player = self[written.role] if weigher == "writer" else self.large
         answer = written.answer.text or written.text
         if not answer.strip():
             return card  # no answer that could look back at the reasoning
         return cut(card, await player.weigh(question, card, answer, by, wrote=player.role == written.role))
-
-    def next_call(self) -> int:
-        return next(self._numbers)
-
-    def record(self, call: Call) -> None:
-        self.calls.append(call)
 
     def tell(self, heard: Heard) -> None:
         if self._listen is not None:

@@ -1,0 +1,143 @@
+"""One call as it is received: events added up, and the reply and the record made of them."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import dataclass, field
+
+from cuecard.answers import UNPARSED, Answer, extract_soon
+from cuecard.answers.readers.json_replies import is_whole
+from cuecard.domain.call import REASONING_CUT, AnswerToken, Call, FinishReason, Mode, Usage
+from cuecard.domain.errors import ModelError
+from cuecard.domain.question import AnswerKind, Question
+from cuecard.models.base import (
+    AnswerDelta,
+    Event,
+    Finished,
+    Limits,
+    Progress,
+    ReasoningDelta,
+    ReasoningEnded,
+    Started,
+)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What one call answered."""
+
+    role: str
+    text: str
+    answer: Answer
+    reasoning: str
+    confidence: float | None
+    """Probability of the answer (of JSON: the geometric mean over its tokens), None where it is not observed."""
+    truncated: bool = False
+    """It was cut by its limit: `answer` is unparseable, so that it never agrees with another one."""
+    tokens: tuple[AnswerToken, ...] = ()
+    """The answer's tokens, where they are wanted and observed."""
+    reasoning_cut: FinishReason | None = None
+    """Why its reasoning was closed before its end."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A piece of text as it comes from a model."""
+
+    role: str
+    mode: Mode
+    text: str
+    is_reasoning: bool
+    call: int = 0
+    """Pieces of one call have the same number."""
+
+
+@dataclass
+class PartialCall:
+    """What a call has received so far."""
+
+    reasoning: str = ""
+    answer: str = ""
+    first_s: float | None = None
+    reasoning_end_s: float | None = None
+    usage: Usage = field(default_factory=Usage)
+    finish: FinishReason = FinishReason.CANCELLED
+    logprob: float | None = None
+    tokens: tuple[AnswerToken, ...] = ()
+    error: str | None = None
+    limit: asyncio.Timeout | None = None
+    """The time limit of the call, once it has one."""
+
+    def add(self, event: Event, now_s: float) -> None:
+        """Add an event that came at `now_s`."""
+        match event:
+            case ReasoningDelta(text) | AnswerDelta(text):
+                if self.first_s is None:
+                    self.first_s = now_s
+                if isinstance(event, ReasoningDelta):
+                    self.reasoning += text
+                else:
+                    self.answer += text
+            case ReasoningEnded():
+                self.reasoning_end_s = now_s
+            case Progress():
+                self.usage = event.usage
+            case Finished():
+                self.usage, self.finish, self.tokens = event.usage, event.finish_reason, event.tokens
+                self.logprob = event.answer_logprob
+            case Started():
+                pass
+
+    def fail(self, error: ModelError) -> None:
+        """The call ends in an error."""
+        self.finish, self.error = FinishReason.ERROR, str(error)
+
+    def is_stopped(self, piece: str, question: Question, limits: Limits) -> bool:
+        """Whether a text at which the answer is cut anyway stands in it, its last piece included."""
+        stops = limits.extras.stop
+        if not stops or question.kind is not AnswerKind.FREE_TEXT:
+            return False
+        fresh = self.answer[-(len(piece) + max(map(len, stops))) :]
+        return any(stop in fresh for stop in stops)
+
+    def as_call(self, role: str, model: str, mode: Mode, start_s: float, end_s: float) -> Call:
+        return Call(
+            role,
+            model,
+            mode,
+            start_s,
+            self.first_s,
+            end_s,
+            self.usage,
+            self.finish,
+            self.reasoning or None,
+            self.answer or None,
+            self.logprob,
+            self.error,
+            self.reasoning_end_s,
+        )
+
+    async def reply(self, role: str, question: Question) -> Reply:
+        """What the call has answered, once it has ended."""
+        whole_json = question.kind is AnswerKind.JSON and is_whole(self.answer)
+        cut = self.finish is FinishReason.LENGTH and not whole_json
+        return Reply(
+            role,
+            self.answer.strip(),
+            UNPARSED if cut else await extract_soon(self.answer, question),
+            self.reasoning,
+            confidence_in(self.logprob, question.kind, self.usage, bool(self.reasoning)),
+            cut,
+            self.tokens,
+            self.finish if self.finish in REASONING_CUT else None,
+        )
+
+
+def confidence_in(logprob: float | None, kind: AnswerKind, usage: Usage, reasoned: bool) -> float | None:
+    """The probability of an answer; of JSON per token, as its length says nothing about how sure the model is."""
+    if logprob is None or kind is not AnswerKind.JSON:
+        return None if logprob is None else math.exp(logprob)
+    if not usage.completion_tokens or (reasoned and usage.reasoning_tokens is None):
+        return None
+    return math.exp(logprob / max(1, usage.completion_tokens - (usage.reasoning_tokens or 0)))
