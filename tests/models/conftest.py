@@ -40,7 +40,7 @@ def loaded(checkpoints: Callable[[str], Path]) -> Iterator[Callable[[str], Local
 
     def model(family: str) -> LocalModel:
         if family not in models:
-            models[family] = LocalModel.load(checkpoints(family))
+            models[family] = LocalModel.load(checkpoints(family), device="cpu")  # by Transformers
         models[family].forget()
         return models[family]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any
 
 from cuecard.models.base import AnswerDelta, Event, Finished, Limits, Model, Progress, ReasoningDelta
 from cuecard.models.prompt import Prompt
@@ -11,7 +13,7 @@ from cuecard.models.prompt import Prompt
 
 @dataclass(frozen=True)
 class Heard:
-    """All that a call said."""
+    """All events of a call."""
 
     events: tuple[Event, ...]
 
@@ -41,3 +43,24 @@ LIMITS = Limits(answer_tokens=16, reasoning_tokens=64, timeout_s=5)
 async def hear(model: Model, prompt: Prompt, limits: Limits = LIMITS) -> Heard:
     async with aclosing(model.stream(prompt, limits)) as events:
         return Heard(tuple([event async for event in events]))
+
+
+def before_each_computation(model: Any, act: Callable[[], Any]) -> Callable[[], None]:
+    """Call `act` before a local model's network computes anything: a slow machine, a fault, a count; -> how to stop."""
+    network = model._network
+    names = [name for name in ("read", "extend", "append") if name not in vars(network)]
+
+    def changed(method: Callable[..., Any]) -> Callable[..., Any]:
+        def computed(*arguments: Any) -> Any:
+            act()
+            return method(*arguments)
+
+        return computed
+
+    def stop() -> None:
+        for name in names:
+            delattr(network, name)
+
+    for name in names:
+        setattr(network, name, changed(getattr(network, name)))
+    return stop

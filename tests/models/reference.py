@@ -11,7 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 
 from cuecard.domain.call import FinishReason, Mode
 from cuecard.models.base import Limits
-from cuecard.models.local.inputs import Inputs, prompt_reader, tokenized
+from cuecard.models.local.inputs import Inputs, tokenized
+from cuecard.models.local.loading import prompt_reader
 from cuecard.models.prompt import Prompt
 
 
@@ -43,12 +44,12 @@ class Reference:
         inputs = self.reader.inputs(prompt)
         ids, reasoning, finish, spent = inputs.ids, [], FinishReason.STOP, 0
         if prompt.mode is Mode.REASON:
-            said = self.greedy(inputs, ids, limits.reasoning_tokens)
-            thought = said[:-1] if said[-1] == self.end else said
+            generated = self.greedy(inputs, ids, limits.reasoning_tokens)
+            thought = generated[:-1] if generated[-1] == self.end else generated
             reasoning, closed, _ = self._split(thought, prompt)
             spent = len(reasoning) + len(closed)
             if not closed:
-                finish = FinishReason.STOP if said[-1] == self.end else FinishReason.BUDGET
+                finish = FinishReason.STOP if generated[-1] == self.end else FinishReason.BUDGET
                 closed = tokenized(self.tokenizer, prompt.style.closing)
             ids = [*ids, *reasoning, *closed]
         answer = self.greedy(inputs, ids, limits.answer_tokens + 1)
@@ -57,11 +58,11 @@ class Reference:
         decode = self.tokenizer.decode
         return Expected(decode(reasoning).rstrip(), decode(answer).strip(), spent + len(answer), finish, ids, answer)
 
-    def _split(self, said: list[int], prompt: Prompt) -> tuple[list[int], list[int], list[int]]:
+    def _split(self, generated: list[int], prompt: Prompt) -> tuple[list[int], list[int], list[int]]:
         """Reasoning, the tokens that close it, and what follows; the mark must be a token of its own."""
         mark = self.tokenizer.convert_tokens_to_ids(prompt.style.closing.strip())
-        at = said.index(mark) if mark in said else len(said)
-        return said[:at], said[at : at + 1], said[at + 1 :]
+        at = generated.index(mark) if mark in generated else len(generated)
+        return generated[:at], generated[at : at + 1], generated[at + 1 :]
 
     def greedy(self, inputs: Inputs, ids: list[int], most: int) -> list[int]:
         """At most so many tokens behind these ids, the end token included."""

@@ -1,4 +1,4 @@
-"""A model behind a mock server, and what it is asked."""
+"""A model behind a mock server, and the requests that the server receives."""
 
 from __future__ import annotations
 

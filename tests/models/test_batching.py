@@ -14,18 +14,29 @@ from cuecard.domain.errors import ModelError
 from cuecard.models import spec
 from cuecard.models.base import Limits
 from cuecard.models.local import fused_decoder
+from cuecard.models.local.embedded import text
 from cuecard.models.local.model import LocalModel
 from cuecard.models.prompt import reason, short
+from cuecard.models.spec import Embedded
+
+pytestmark = pytest.mark.slow
 
 QUESTIONS = [exercise.question for exercise in boards.exercises(4, 5)]
 
 
-@pytest.fixture
-async def model(request: pytest.FixtureRequest) -> AsyncIterator[LocalModel]:
-    loaded = spec.load(getattr(request, "param", "demo-small"))
-    assert isinstance(loaded, LocalModel)
+NETWORKS = {"numpy": {}, "transformers": {"device": "cpu"}}
+
+
+@pytest.fixture(params=NETWORKS)
+async def model(request: pytest.FixtureRequest, name: str) -> AsyncIterator[LocalModel]:
+    loaded = LocalModel.load(Embedded(name).folder, **NETWORKS[request.param])
     yield loaded
     await loaded.aclose()
+
+
+@pytest.fixture
+def name() -> str:
+    return "demo-small"
 
 
 def prompts(model: LocalModel) -> list:
@@ -38,10 +49,10 @@ async def alone_and_at_once(model: LocalModel) -> tuple[list, list]:
     return alone, await asyncio.gather(*(hear(model, prompt, Limits()) for prompt in prompts(model)))
 
 
-@pytest.mark.parametrize("model", spec.EMBEDDED, indirect=True)
+@pytest.mark.parametrize("name", spec.EMBEDDED)
 async def test_greedy_calls_at_once_say_what_they_say_alone(model: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes, whole = [], fused_decoder.batched_logits
-    monkeypatch.setattr(fused_decoder, "batched_logits", lambda *given: sizes.append(len(given[2])) or whole(*given))
+    sizes, whole = [], model._network.append
+    monkeypatch.setattr(model._network, "append", lambda *given: sizes.append(len(given[0])) or whole(*given))
     alone, at_once = await alone_and_at_once(model)
     for one, other in zip(alone, at_once, strict=True):
         assert (other.reasoning, other.answer, other.end.finish_reason) == (
@@ -60,6 +71,8 @@ async def test_where_the_two_best_tokens_are_close_the_step_is_done_alone(
     monkeypatch.setattr(fused_decoder, "are_close", lambda logits: [True] * len(logits))
     whole = fused_decoder.batched_logits
     monkeypatch.setattr(fused_decoder, "batched_logits", lambda *given: torch.zeros_like(whole(*given)))
+    step = text.TextDecoder.step
+    monkeypatch.setattr(text.TextDecoder, "step", lambda *given: step(*given) * (len(given[1]) == 1))
     alone, at_once = await alone_and_at_once(model)
     assert [one.answer for one in alone] == [other.answer for other in at_once], "none is taken from the batch"
 
@@ -81,7 +94,8 @@ async def test_a_step_that_fails_ends_the_calls_in_it_and_the_model_goes_on(
     model: LocalModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr(fused_decoder, "batched_logits", lambda *given: 1 / 0)
+        whole = model._network.append
+        broken.setattr(model._network, "append", lambda *given: 1 / 0 if len(given[0]) > 1 else whole(*given))
         await hear(model, prompts(model)[0], Limits())
         failed = await asyncio.gather(*(hear(model, each, Limits()) for each in prompts(model)), return_exceptions=True)
         assert any(isinstance(each, ModelError) and "ZeroDivisionError" in str(each) for each in failed)

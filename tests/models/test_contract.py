@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import tiny
-from hearing import hear
+from hearing import before_each_computation, hear
 
 from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.errors import BrokenStream, ModelError, ModelUnreachable, Unsupported
@@ -82,7 +82,7 @@ async def scripted(setting: Setting) -> Subject:
     async def at_rest() -> None:
         assert model.running == 0
 
-    broken = scripted_model(error=ModelUnreachable("nobody is there"))
+    broken = scripted_model(error=ModelUnreachable("connection refused"))
     breaks_off = scripted_model(error=BrokenStream("gone"), after_tokens=2)
     return Subject(model, broken=broken, breaks_off=breaks_off, at_rest=at_rest)
 
@@ -108,31 +108,37 @@ async def replayed(setting: Setting) -> Subject:
 
 
 async def simulated(setting: Setting) -> Subject:
-    said = Script(SAID, REASONING, answer_logprob=-0.5)
-    return Subject(SimulatedModel("simulated", Profile(0.001, 1e-6, TOKEN_S), lambda prompt: said, Random(0)))
+    script = Script(SAID, REASONING, answer_logprob=-0.5)
+    return Subject(SimulatedModel("simulated", Profile(0.001, 1e-6, TOKEN_S), lambda prompt: script, Random(0)))
 
 
-async def local(setting: Setting) -> Subject:
-    model, broken, breaks_off = (LocalModel.load(setting.checkpoint("taught")) for _ in range(3))
+async def by_transformers(setting: Setting) -> Subject:
+    return local(setting, device="cpu")
+
+
+async def by_numpy(setting: Setting) -> Subject:
+    return local(setting)
+
+
+def local(setting: Setting, **settings: str) -> Subject:
+    model, broken, breaks_off = (LocalModel.load(setting.checkpoint("taught"), **settings) for _ in range(3))
     steps: list[float] = []
     fails: list[bool] = []
 
-    def slowly(*_: Any) -> None:
+    def slowly() -> None:
         steps.append(time.perf_counter())
         time.sleep(TOKEN_S)
 
-    def fail(*_: Any) -> None:
+    def fail() -> None:
         raise RuntimeError("out of memory")
 
-    def fail_later(*_: Any) -> None:
+    def fail_later() -> None:
         fails.append(True)
         if len(fails) > 1:  # the first one is the prompt
             fail()
 
-    model._model.register_forward_pre_hook(slowly)
-    broken._model.register_forward_pre_hook(fail)
-    breaks_off._model.register_forward_pre_hook(fail_later)
-    breaks_off._may_fuse = False  # so that tokens too go by the layers, which the hook hears
+    for each, act in (model, slowly), (broken, fail), (breaks_off, fail_later):
+        before_each_computation(each, act)
     for each in (model, broken, breaks_off):
         setting.stack.push_async_callback(each.aclose)
 
@@ -170,7 +176,7 @@ async def openai_vllm(setting: Setting) -> Subject:
     return await openai(setting, prefill=True, prefix_cache=True, scoring=True)
 
 
-MAKERS = [scripted, recording, replayed, simulated, local, openai, openai_vllm]
+MAKERS = [scripted, recording, replayed, simulated, by_transformers, by_numpy, openai, openai_vllm]
 
 
 @pytest.fixture
@@ -211,11 +217,11 @@ def is_delta(event: Event) -> bool:
 
 async def test_a_call_starts_once_then_tells_then_finishes_once(subject: Subject, asked: Question) -> None:
     for prompt in prompts(subject.model, asked):
-        first, *told, last = (await hear(subject.model, prompt, LIMITS)).events
+        first, *between, last = (await hear(subject.model, prompt, LIMITS)).events
         assert isinstance(first, Started)
         assert isinstance(last, Finished)
-        assert all(is_delta(event) or isinstance(event, Progress | ReasoningEnded) for event in told)
-        assert all(event.text for event in told if isinstance(event, ReasoningDelta | AnswerDelta))
+        assert all(is_delta(event) or isinstance(event, Progress | ReasoningEnded) for event in between)
+        assert all(event.text for event in between if isinstance(event, ReasoningDelta | AnswerDelta))
 
 
 async def test_only_a_reasoning_call_tells_its_reasoning_and_before_the_answer(
@@ -338,7 +344,7 @@ async def test_a_call_that_is_not_iterated_does_nothing(subject: Subject, asked:
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 
-@only(scripted, recording, replayed, local, openai, openai_vllm)
+@only(scripted, recording, replayed, by_transformers, by_numpy, openai, openai_vllm)
 async def test_a_failure_is_a_model_error_of_one_line(subject: Subject, asked: Question) -> None:
     assert subject.broken
     for prompt in prompts(subject.broken, asked):
@@ -349,7 +355,7 @@ async def test_a_failure_is_a_model_error_of_one_line(subject: Subject, asked: Q
         assert caught.value.hint
 
 
-@only(scripted, recording, local, openai, openai_vllm)
+@only(scripted, recording, by_transformers, by_numpy, openai, openai_vllm)
 async def test_a_call_that_breaks_off_tells_what_it_had_and_never_finishes(subject: Subject, asked: Question) -> None:
     assert subject.breaks_off
     events: list[Event] = []
@@ -396,7 +402,7 @@ async def test_a_model_has_a_name_and_takes_cards(subject: Subject) -> None:
     assert isinstance(subject.model.abilities.notes, tuple)
 
 
-@only(simulated, local, openai, openai_vllm)
+@only(simulated, by_transformers, by_numpy, openai, openai_vllm)
 async def test_images_are_taken_along(subject: Subject, asked: Question, pictures: tuple[Image, Image]) -> None:
     seen = replace(asked, images=pictures)
     bare, full = [await hear(subject.model, short(each, TAGS), LIMITS) for each in (asked, seen)]

@@ -12,7 +12,7 @@ import pictures
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image
 from cuecard.models.images import image_headers, images, pillow_decoding
-from cuecard.models.images.decoder import SMALL_PIXELS, Bounds, ImageDecoder
+from cuecard.models.images.images import SMALL_PIXELS, Bounds, ImageDecoder
 from cuecard.models.images.pillow_decoding import Refused
 
 pytestmark = pytest.mark.timeout(60)

@@ -12,9 +12,8 @@ from hearing import hear
 from cuecard.domain.call import AnswerToken, spelling
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.models import prompt as layouts
-from cuecard.models.base import Limits
-from cuecard.models.extras import Extras
-from cuecard.models.local.decoding import chance, choose
+from cuecard.models.base import Extras, Limits
+from cuecard.models.local.transformers_network import choose
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.openai.response_body import Token, chunk
 from cuecard.models.prompt import TAGS
@@ -102,7 +101,7 @@ def test_tokens_spell_an_answer_with_their_bytes_white_space_aside():
 def drawn(**sampling: float) -> set[int]:
     logits, limits = torch.tensor([0.0, 2.0, 1.0, 1.9]), Limits(temperature=1.0, seed=1)
     limits = replace(limits, extras=Extras(sampling=tuple(sampling.items())))
-    generator = chance(limits, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(1)
     return {choose(logits, limits, generator)[0] for _ in range(200)}
 
 
@@ -113,3 +112,10 @@ def drawn(**sampling: float) -> set[int]:
 )  # fmt: skip
 def test_local_models_draw_from_the_likeliest_tokens(sampling: dict[str, float], tokens: set[int]):
     assert drawn(**sampling) == tokens
+
+
+@pytest.mark.parametrize("limits", [{"temperature": 1e-300}, {"temperature": 1e-38}, {"top_p": 1e-300}])
+def test_the_smallest_temperature_and_nucleus_draw_the_likeliest_token(limits: dict[str, float]):
+    given = replace(Limits(temperature=1.0, seed=1), **limits)
+    logits, generator = torch.tensor([-1e4, 2.0, 1.0, 1.9]), torch.Generator().manual_seed(1)
+    assert {choose(logits, given, generator)[0] for _ in range(20)} == {1}

@@ -16,10 +16,10 @@ from reference import Reference
 from cuecard.domain.errors import ModelRefused, Unsupported
 from cuecard.domain.question import AnswerKind, Image, Question
 from cuecard.models.base import AnswerDelta, Limits
-from cuecard.models.local.decoding import TokenDecoder
-from cuecard.models.local.inputs import ProcessorReader, QwenReader, TextReader, for_stills
+from cuecard.models.local.loading import ProcessorReader, QwenReader, TextReader, for_stills
 from cuecard.models.local.model import LocalModel
 from cuecard.models.prompt import CUE, EMBEDDED, PROSE, TAGS, CardFormat, growing, read, reason, short
+from cuecard.models.reasoning_events import TokenDecoder
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -132,9 +132,9 @@ def test_text_that_is_decoded_token_by_token_is_whole(
     ids = tokenizer(text, add_special_tokens=False).input_ids
     decoder = TokenDecoder(tokenizer, short(Question("Which?"), TAGS))
     events = [*(event for token in ids for event in decoder.feed(token)), *decoder.rest()]
-    told = [event.text for event in events if isinstance(event, AnswerDelta)]
-    assert "".join(told) == tokenizer.decode(ids).strip() == text.strip()
-    assert not any(piece.endswith("\ufffd") for piece in told[:-1])
+    streamed = [event.text for event in events if isinstance(event, AnswerDelta)]
+    assert "".join(streamed) == tokenizer.decode(ids).strip() == text.strip()
+    assert not any(piece.endswith("\ufffd") for piece in streamed[:-1])
 
 
 def test_a_family_without_think_tags_reasons_in_prose(loaded: Callable[[str], LocalModel]) -> None:

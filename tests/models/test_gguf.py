@@ -12,7 +12,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.domain.question import Question
-from cuecard.evals.model_identity import is_local, revision
+from cuecard.evals.requests import is_local, model_revision
 from cuecard.models import spec
 from cuecard.models.base import Limits
 from cuecard.models.local import loading
@@ -90,7 +90,7 @@ def test_a_gguf_file_differs_from_another_by_its_content(path: Path, tmp_path: P
     other = tmp_path / path.name
     other.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
     assert is_local(str(path))
-    assert revision(str(path)) != revision(str(other))
+    assert model_revision(str(path)) != model_revision(str(other))
 
 
 def test_without_the_packages_that_read_it_the_extra_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

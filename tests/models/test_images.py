@@ -298,7 +298,7 @@ class Files(BaseHTTPRequestHandler):
             self.send_error(404)
 
     def log_message(self, *args: Any) -> None:
-        """Nothing is told."""
+        """Nothing is logged."""
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from hearing import hear
+from hearing import before_each_computation, hear
 
 from cuecard.domain.errors import BadInput, CuecardError, ModelError, ModelRefused, Unsupported
 from cuecard.domain.question import Image, Question
@@ -32,13 +32,11 @@ LIMITS = Limits(answer_tokens=24, reasoning_tokens=24)
 @contextmanager
 def on_every_forward(model: LocalModel, act: Callable[[], Any]) -> Iterator[None]:
     """Something happens whenever the network computes: a slow machine, a fault, a count."""
-    handle = model._model.register_forward_pre_hook(lambda *_: act() and None)
-    may, model._may_fuse = model._may_fuse, False  # tokens too go by the layers, which the hook hears
+    stop = before_each_computation(model, act)
     try:
         yield
     finally:
-        model._may_fuse = may
-        handle.remove()
+        stop()
 
 
 # --- the engine -------------------------------------------------------------------------------------------------------
@@ -125,7 +123,7 @@ async def test_a_broken_image_is_the_users_to_mend_and_the_model_goes_on(qwen: L
 async def test_a_closed_model_ends_the_calls_under_way_and_refuses_new_ones(
     checkpoints: Callable[[str], Path], question: Question
 ) -> None:
-    model = LocalModel.load(checkpoints("taught"))
+    model = LocalModel.load(checkpoints("taught"), device="cpu")
     stream = model.stream(reason(question, TAGS), LIMITS)
     assert await anext(stream) == Started()
     with on_every_forward(model, lambda: time.sleep(0.02)):
@@ -148,7 +146,7 @@ async def test_an_engine_that_did_nothing_closes() -> None:
 
 
 async def test_the_loop_stays_free_while_a_model_closes(checkpoints: Callable[[str], Path], question: Question) -> None:
-    model = LocalModel.load(checkpoints("taught"))
+    model = LocalModel.load(checkpoints("taught"), device="cpu")
     with on_every_forward(model, lambda: time.sleep(0.3)):
         waiting = asyncio.create_task(hear(model, short(question, TAGS), LIMITS))
         await asyncio.sleep(0.1)
@@ -163,9 +161,9 @@ async def test_the_loop_stays_free_while_a_model_closes(checkpoints: Callable[[s
 async def test_a_model_without_references_is_freed_even_if_it_was_never_closed(
     checkpoints: Callable[[str], Path], question: Question
 ) -> None:
-    model = LocalModel.load(checkpoints("taught"))
+    model = LocalModel.load(checkpoints("taught"), device="cpu")
     await hear(model, short(question, TAGS), LIMITS)
-    weights = weakref.ref(model._model)
+    weights = weakref.ref(model._network.model)
     del model
     gc.collect()
     assert weights() is None
@@ -175,7 +173,7 @@ async def test_a_model_without_references_is_freed_even_if_it_was_never_closed(
 
 
 def dtypes(model: LocalModel) -> set[torch.dtype]:
-    return {weight.dtype for weight in model._model.parameters()}
+    return {weight.dtype for weight in model._network.model.parameters()}
 
 
 @pytest.mark.parametrize("saved", [torch.float16, torch.bfloat16])
@@ -224,6 +222,7 @@ def change_a_shape(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
 
+@pytest.mark.parametrize("settings", [{}, {"device": "cpu"}], ids=["numpy", "transformers"])
 @pytest.mark.parametrize(
     ("damage", "error", "words"),
     [
@@ -242,12 +241,13 @@ def test_a_checkpoint_that_is_not_whole_is_refused_in_one_line(
     damage: Callable[[Path], Any],
     error: type[CuecardError],
     words: str,
+    settings: dict[str, str],
     tmp_path: Path,
     checkpoints: Callable[[str], Path],
 ) -> None:
     damage(copied(checkpoints("qwen3_vl"), tmp_path))
     with pytest.raises(error, match=words) as caught:
-        LocalModel.load(tmp_path)
+        LocalModel.load(tmp_path, **settings)
     assert "\n" not in str(caught.value)
 
 

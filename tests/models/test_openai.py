@@ -254,11 +254,11 @@ async def test_a_field_of_an_unknown_family_is_the_reasoning_and_the_content_the
     assert len(server.received) == 1
 
 
-@pytest.mark.parametrize("said", ["\\boxed{6}", "The answer is 6.", "**Final Answer**\n6", "#### 6"])
-async def test_prose_that_ends_in_its_conclusion_needs_no_second_request(said: str) -> None:
-    async with served(Completion(f"Two rows of 3.\n\n{said}", piece=5), family="plain") as (model, server):
+@pytest.mark.parametrize("text", ["\\boxed{6}", "The answer is 6.", "**Final Answer**\n6", "#### 6"])
+async def test_prose_that_ends_in_its_conclusion_needs_no_second_request(text: str) -> None:
+    async with served(Completion(f"Two rows of 3.\n\n{text}", piece=5), family="plain") as (model, server):
         heard = await hear(model, reason(replace(QUESTION, options=(), kind=AnswerKind.NUMBER), PROSE), LONG)
-    assert (heard.reasoning, heard.answer) == (f"Two rows of 3.\n\n{said}", "6")
+    assert (heard.reasoning, heard.answer) == (f"Two rows of 3.\n\n{text}", "6")
     assert heard.end.finish_reason is FinishReason.STOP
     assert len(server.received) == 1
 
@@ -409,7 +409,7 @@ async def test_a_spent_reasoning_is_hung_up_on() -> None:
 
 @pytest.mark.parametrize("framing", [Framing.REASONING, Framing.TAGS])
 async def test_a_reasoning_that_repeats_itself_is_hung_up_on_and_the_answer_asked_for(framing: Framing) -> None:
-    loop = "We have to multiply the two numbers. " * 60
+    loop = "We have to multiply the two numbers. " * 120
     async with served(Completion("B", "First. " + loop, framing, after=Stall(500)), Completion("A")) as (model, server):
         heard = await hear(model, REASON, Limits(reasoning_tokens=5_000))
         await server.received[0].gone.wait()
@@ -418,9 +418,9 @@ async def test_a_reasoning_that_repeats_itself_is_hung_up_on_and_the_answer_aske
 
 
 async def test_a_short_answer_may_repeat_itself() -> None:
-    told = Question("Write a line thirty times.", kind=AnswerKind.FREE_TEXT)
+    question = Question("Write a line thirty times.", kind=AnswerKind.FREE_TEXT)
     async with served(Completion("I shall not talk in class. " * 40)) as (model, _):
-        heard = await hear(model, short(told, model.abilities.style), Limits(answer_tokens=999))
+        heard = await hear(model, short(question, model.abilities.style), Limits(answer_tokens=999))
     assert heard.end.finish_reason is FinishReason.STOP
 
 
@@ -652,8 +652,8 @@ async def test_a_prompt_that_is_too_long_is_sent_once_where_the_server_says_so_e
 @pytest.mark.parametrize("piece", [None, 1, 7])
 async def test_a_server_that_sends_the_given_beginning_again_has_it_taken_off(piece: int | None) -> None:
     number = replace(QUESTION, options=(), kind=AnswerKind.NUMBER)
-    for said, answer in (("The answer is 6.", "6."), ("6", "6"), ("The", "The")):
-        async with served(Completion(said, piece=piece), family="plain", prefill=True) as (model, server):
+    for text, answer in (("The answer is 6.", "6."), ("6", "6"), ("The", "The")):
+        async with served(Completion(text, piece=piece), family="plain", prefill=True) as (model, server):
             heard = await hear(model, short(number, model.abilities.style))
         assert server.bodies[0]["messages"][-1] == {"role": "assistant", "content": "The answer is"}
         assert heard.answer == answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,10 +65,13 @@ async def test_a_model_keeps_no_more_bytes_than_its_setting_says_and_says_the_sa
     checkpoints: Callable[[str], Path], qwen: LocalModel
 ) -> None:
     most = 2**18
-    bounded = LocalModel.load(checkpoints("qwen3_vl"), prefix_cache_mib=most / 2**20)
+    bounded = LocalModel.load(checkpoints("qwen3_vl"), device="cpu", prefix_cache_mib=most / 2**20)
     for number in range(12):
         prompt = short(Question(f"{number} cats and {number} dogs: {'how many ' * number}animals?"), TAGS)
-        assert (await hear(bounded, prompt, LIMITS)).events[-1] == (await hear(qwen, prompt, LIMITS)).events[-1]
+        bounded_end, end = [(await hear(model, prompt, LIMITS)).events[-1] for model in (bounded, qwen)]
+        # a prefix that was kept elsewhere is computed in other pieces, so probabilities differ in their last digits
+        assert replace(bounded_end, answer_logprob=end.answer_logprob) == end
+        assert bounded_end.answer_logprob == pytest.approx(end.answer_logprob, abs=1e-3)
         held = bounded._prefixes._held.values()
         tensors = {each.data_ptr(): each for one in held for room in one.rooms for each in (room.keys, room.values)}
         assert sum(each.untyped_storage().nbytes() for each in tensors.values()) == bounded._prefixes.size_bytes <= most

@@ -18,7 +18,7 @@ from cuecard.models.prompt import CardFormat, short
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion, HttpError, Received, Reply
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(30)]
 THINKING, NOTES, TURN = map(str, CardFormat)
 
 
@@ -117,18 +117,18 @@ async def test_where_nothing_else_keeps_answers_short_a_json_schema_does_and_the
         model = spec.load(f"{url}#tiny-instruct")
         assert (await probe.adapted(model)).constraint == "json_schema"
         prompt = short(Question("How many?", kind=AnswerKind.NUMBER), model.abilities.style)
-        said = "".join([getattr(event, "text", "") async for event in model.stream(prompt, Limits())])
+        text = "".join([getattr(event, "text", "") async for event in model.stream(prompt, Limits())])
         await model.aclose()
-    assert said == "7"
+    assert text == "7"
 
 
 async def test_a_name_that_the_server_does_not_list_is_reported():
-    told: list[str] = []
+    lines: list[str] = []
     async with MockServer(reads(NOTES), models=["tiny-instruct", "other"]) as url:
         model = spec.load(f"{url}#typo")
-        await probe.adapted(model, tell=told.append)
+        await probe.adapted(model, tell=lines.append)
         await model.aclose()
-    assert any("does not list 'typo'" in line and "tiny-instruct, other" in line for line in told)
+    assert any("does not list 'typo'" in line and "tiny-instruct, other" in line for line in lines)
 
 
 async def test_what_was_found_is_stored_and_not_asked_again():
@@ -167,10 +167,10 @@ async def test_a_server_in_both_roles_is_probed_once_and_both_models_behave_as_f
 async def test_another_model_under_the_same_name_is_probed_again():
     async with MockServer(reads(NOTES), models=["tiny-instruct"], owner="one") as url:
         model = spec.load(f"{url}#tiny-instruct")
-        first = await probe.adapted(model)
-        key = probe._key(model, first)
+        await probe.adapted(model)
+        key = probe._key(model)
         model.fingerprint = "of another model"
-        assert probe._key(model, first) not in probe_results.load()
+        assert probe._key(model) not in probe_results.load()
         assert key in probe_results.load()
         await model.aclose()
 
@@ -208,11 +208,11 @@ async def test_a_slow_server_does_not_hold_a_request_up_and_its_probe_goes_on():
     def script(request: Received) -> Reply:
         return Completion(probe.SECRET if form_of(request) else "8", delay_s=0.05)
 
-    told: list[str] = []
+    lines: list[str] = []
     async with MockServer(script, models=["tiny-instruct"]) as url:
         model = spec.load(f"{url}#tiny-instruct")
-        (late,) = await probe.settle([model], wait_s=0.01, tell=told.append)
-        assert any("in the background" in line for line in told)
+        (late,) = await probe.settle([model], wait_s=0.01, tell=lines.append)
+        assert any("in the background" in line for line in lines)
         assert (await late).complete
         await model.aclose()
 
@@ -222,7 +222,7 @@ async def test_a_probe_that_was_interrupted_goes_on_where_it_stopped():
         model = spec.load(f"{url}#tiny-instruct")
         whole = await probe.adapted(model)
         whole.steps = ["listing", "short", "constraint", "thinking"]
-        probe_results.store(probe._key(model, whole), whole)
+        probe_results.store(probe._key(model), whole)
         server_calls: list[str] = []
         model.stream = _counted(model.stream, server_calls)  # type: ignore[method-assign]
         await probe.adapted(model)

@@ -13,7 +13,7 @@ from cuecard.latency.inside import profile as profiles
 from cuecard.latency.inside.profile import InProcessProfile, profile
 
 SEEING = {"qwen3_vl": "fused", "qwen2_5_vl": "fused", "llava": "fused", "idefics3": "sdpa", "gemma3": "sdpa"}
-"""Families, and how their tokens are decoded when nothing is said."""
+"""Families, and how their tokens are decoded by default."""
 
 
 @pytest.mark.parametrize("family", SEEING)

@@ -77,7 +77,9 @@ def test_prompts_are_what_they_were() -> None:
 
 def test_every_answer_kind_has_an_instruction_and_the_mode_says_what_is_wanted() -> None:
     for style in STYLES.values():
-        assert set(style.words.short) == set(style.words.reason) == set(style.words.read) == {*AnswerKind, *Calling}
+        words = style.words
+        for form in (*(kind for kind in AnswerKind if kind is not AnswerKind.FREE_TEXT), *Calling):
+            assert all((words.short(form), words.reason(form), words.read(form)))
     modes = {name: prompt.mode for name, prompt in every_prompt(asked(), CARD, TAGS).items()}
     assert modes == {"short": Mode.SHORT, "reason": Mode.REASON, **{f"read {form}": Mode.READ for form in CardFormat}}
 
@@ -304,10 +306,10 @@ def test_ordinary_text_is_left_alone(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"), [("x<|y", "x< |y"), ("vector<size_t>", "vector< size_t>"), ("[img]", "[ img]")]
+    ("text", "neutralised"), [("x<|y", "x< |y"), ("vector<size_t>", "vector< size_t>"), ("[img]", "[ img]")]
 )
-def test_ordinary_text_that_looks_like_control_gains_one_space(text: str, told: str) -> None:
-    assert neutral(text) == told
+def test_ordinary_text_that_looks_like_control_gains_one_space(text: str, neutralised: str) -> None:
+    assert neutral(text) == neutralised
 
 
 @pytest.mark.timeout(5)

@@ -278,15 +278,15 @@ def test_a_script_goes_line_by_line_and_its_end_is_an_error() -> None:
 
 @pytest.mark.parametrize("after", [None, 0, 1, 2])
 def test_a_scripted_fault_comes_after_as_many_tokens_as_told(after: int | None) -> None:
-    model, told = scripted(Says("one two", error=ModelTimeout("late"), after_tokens=after)), []
+    model, texts = scripted(Says("one two", error=ModelTimeout("late"), after_tokens=after)), []
 
     async def listen() -> None:
         async for event in model.stream(SHORT, LIMITS):
-            told.extend([event.text] if hasattr(event, "text") else [])
+            texts.extend([event.text] if hasattr(event, "text") else [])
 
     with pytest.raises(ModelTimeout):
         virtual_time.run(listen())
-    assert told == ["one", " two"][: after or 0]
+    assert texts == ["one", " two"][: after or 0]
     assert model.running == 0
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from test_prompts import CONTROL
 
 from cuecard.domain.question import AnswerKind, Calling, Image, Message, Question
-from cuecard.gateway.wire.tools.tools import Tool, Tools
+from cuecard.gateway.wire.tools import Tool, Tools
 from cuecard.models.base import Limits
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.openai.request_body import messages

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,11 +146,19 @@ def test_a_recording_takes_no_settings(recording: Path) -> None:
         spec.load({"model": str(recording), "device": "cpu"})
 
 
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spec, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtra) as caught:
-        spec.load("demo-small")
-    assert "pip install '.[local]' in a checkout" in caught.value.hint
+@pytest.mark.parametrize(
+    ("package", "given", "extra"), [("tokenizers", "demo-small", "embedded"), ("transformers", "checkpoint", "local")]
+)
+def test_a_missing_package_is_named(
+    package: str, given: str, extra: str, checkpoints: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = str(checkpoints("qwen3")) if given == "checkpoint" else given
+    for name in [name for name in sys.modules if name.startswith("cuecard.models.local")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtra, match=f"needs {package}") as caught:
+        spec.load(model)
+    assert f"pip install '.[{extra}]' in a checkout" in caught.value.hint
 
 
 @pytest.mark.parametrize(

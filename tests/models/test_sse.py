@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from cuecard.models.openai.sse import LONGEST_BODY, AnswerBody, EventStream, SentEvent, TooLong
+from cuecard.models.openai.http import LONGEST_BODY, AnswerBody, EventStream, SentEvent, TooLong
 
 
 def events(*parts: bytes) -> list[tuple[str, str]]:

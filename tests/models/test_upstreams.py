@@ -251,8 +251,8 @@ def test_json_of_any_form_is_read_or_is_a_typed_error(event: object, kind: str, 
         for found in objects(text, kind):
             json.dumps(JsonSanitiser().of(found), allow_nan=False, ensure_ascii=False).encode()
             reply = StreamedReply(parser, limits, reasons=True)
-            told = [*reply.take(chunk(found)), *reply.end()]
-            str(told).encode()
+            events = [*reply.take(chunk(found)), *reply.end()]
+            str(events).encode()
             scored(found.get("prompt_logprobs"), "A")
     except (StreamError, ValueError, ModelError) as error:
         str(faults.translated(error, begun=True)).encode()

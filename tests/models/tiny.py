@@ -49,7 +49,7 @@ def words(template: str, *special: str, **named: Any) -> PreTrainedTokenizerFast
         tokenizer_object=copy.deepcopy(demo_tokenizer().backend_tokenizer), chat_template=template, **named
     )
     made.add_special_tokens({"additional_special_tokens": list(special)})
-    if made.bos_token is not None:  # put before every text that is not told otherwise, as Llama's and Gemma's are
+    if made.bos_token is not None:  # put before every text by default, as Llama's and Gemma's are
         begin = processors.TemplateProcessing(
             single=f"{made.bos_token} $A", special_tokens=[(made.bos_token, made.bos_token_id)]
         )

@@ -2,24 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from dataclasses import asdict, dataclass, field
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Protocol
 
-from cuecard.domain.call import AnswerToken, FinishReason, Usage
+from cuecard.answers.kinds import KINDS
+from cuecard.domain.call import AnswerToken, Call, FinishReason, Mode, Usage
+from cuecard.domain.errors import CuecardError
+from cuecard.domain.keywords import suggests_keywords
 from cuecard.domain.question import AnswerKind
-from cuecard.models.extras import Extras
+from cuecard.models.acceptance_table import AcceptanceTable
 from cuecard.models.prompt import CardFormat, Prompt, Style
 from cuecard.models.scope import Scope
 
+SAMPLING = ("top_k", "min_p")
+PENALTIES = ("repetition_penalty", "frequency_penalty", "presence_penalty")
+TEMPLATE, PASSED = "chat_template_kwargs", "passed"
+NAMES = frozenset({*SAMPLING, *PENALTIES, "stop", "logit_bias", TEMPLATE, "logprobs", "top_logprobs", PASSED})
+"""Fields of a client's request that a model may honour; `passed` stands for fields that are not known here."""
 
+Numbers = tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Extras:
+    """Fields that a client's request adds: by name, or objects as JSON, so that limits can be hashed and stored."""
+
+    sampling: Numbers = ()
+    """Of all calls; names of SAMPLING."""
+    penalties: Numbers = ()
+    """Of calls that reason or write free text: a brief answer has to repeat words of its question."""
+    stop: tuple[str, ...] = ()
+    """Texts at which an answer in free text may end, as what follows is not shown."""
+    stop_is_named: bool = False
+    """Whether the text that ends an answer has to be known. Servers do not report it, so they get no stop texts."""
+    logit_bias: Numbers = ()
+    """By token id. Of the large model's calls alone, as ids are those of one tokenizer."""
+    template: str | None = None
+    """A JSON object for the chat template; what switches thinking has the last word over it."""
+    top_logprobs: int | None = None
+    """Alternatives of each token of the answer; None: the answer's tokens are not wanted."""
+    passed: str | None = None
+    """A JSON object of further fields for every body; whatever else sets one of them has the last word."""
+
+    def __repr__(self) -> str:
+        given = [
+            (each.name, getattr(self, each.name)) for each in fields(self) if getattr(self, each.name) != each.default
+        ]
+        return f"Extras({', '.join(f'{name}={value!r}' for name, value in given)})"
+
+    @property
+    def passed_fields(self) -> dict[str, Any]:
+        return dict(json.loads(self.passed or "{}"))
+
+    @property
+    def template_fields(self) -> dict[str, Any]:
+        return dict(json.loads(self.template or "{}"))
+
+
+@suggests_keywords
 @dataclass(frozen=True)
 class Limits:
     """How much a call may generate, and how it chooses tokens. Temperature 0 is greedy."""
 
     answer_tokens: int | None = None
-    """None: by the kind of answer, as in `ANSWER_TOKENS`."""
+    """None: by the kind of answer, as in `answers.kinds.KINDS`."""
     reasoning_tokens: int = 2048
     temperature: float = 0.0
     top_p: float = 1.0
@@ -30,7 +81,7 @@ class Limits:
 
     def of_answer(self, kind: AnswerKind | None) -> int:
         """Most tokens of an answer of this kind."""
-        return ANSWER_TOKENS[kind or AnswerKind.SHORT_TEXT] if self.answer_tokens is None else self.answer_tokens
+        return KINDS[kind or AnswerKind.SHORT_TEXT].tokens if self.answer_tokens is None else self.answer_tokens
 
     def of(self, prompt: Prompt) -> CallLimits:
         """The limits of one call, the answer's tokens by the kind of its question where nothing else is set."""
@@ -52,18 +103,6 @@ class CallLimits(Limits):
     """Limits whose `answer_tokens` is a number."""
 
     answer_tokens: int = 64
-
-
-ANSWER_TOKENS = {
-    AnswerKind.CHOICE: 24,
-    AnswerKind.YES_NO: 16,
-    AnswerKind.NUMBER: 24,
-    AnswerKind.SHORT_TEXT: 64,
-    AnswerKind.MATHS: 64,
-    AnswerKind.FREE_TEXT: 1024,
-    AnswerKind.JSON: 1024,
-}
-"""Most tokens of an answer. What needs more of a brief kind is an explanation, not an answer."""
 
 
 @dataclass(frozen=True)
@@ -140,14 +179,18 @@ class Abilities:
     style: Style
     weighing: bool = False
     """It has `weigh`."""
+    resumes: bool = False
+    """It goes on with a reasoning that its turn begins with; else it is asked to, in a turn of the user's."""
     place: str | None = None
     """Where it computes, if that is known: models of one place slow each other down when they run at once."""
     notes: tuple[str, ...] = ()
     """What falls back, and why, in words for a person."""
     scope: Scope | None = None
     """What it was trained on, where that is less than anything a person may ask."""
+    acceptance: AcceptanceTable | None = None
+    """How likely its short answers are right, beside those of the small model that the table names."""
     honours: frozenset[str] = frozenset()
-    """Names of `extras.NAMES` that calls take into account."""
+    """Members of `NAMES` that calls take into account."""
 
 
 class Model(Protocol):
@@ -201,3 +244,73 @@ class Weigher(Protocol):
         Raises ModelError, BadInput where the card is not found in the prompt or the answer is empty.
         """
         ...
+
+
+@dataclass
+class CallRecorder:
+    """Builds a `Call` from its events; times are seconds since the arm began, or since the call did."""
+
+    role: str
+    model: str
+    mode: Mode
+    start_s: float
+    key: str | None = None
+    retries: int = 0
+    usage: Usage = field(default_factory=Usage)
+    finish_reason: FinishReason = FinishReason.CANCELLED
+    error: str | None = None
+    end_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.first_token_s: float | None = None
+        self.reasoning_end_s: float | None = None
+        self._logprob: float | None = None
+        self._reasoning, self._answer = list[str](), list[str]()
+
+    def take(self, event: Event, now_s: float) -> None:
+        """Update the call by an event of its stream."""
+        match event:
+            case ReasoningDelta(text):
+                self._reasoning.append(text)
+            case ReasoningEnded():
+                self.reasoning_end_s = now_s
+            case AnswerDelta(text):
+                self._answer.append(text)
+            case Progress(usage):
+                self.usage = usage
+            case Finished(usage, reason, logprob):
+                self.usage, self.finish_reason, self._logprob = usage, reason, logprob
+        if isinstance(event, ReasoningDelta | AnswerDelta) and self.first_token_s is None:
+            self.first_token_s = now_s
+
+    @contextmanager
+    def until_it_ends(self) -> Iterator[None]:
+        """Records when the call ends on the event loop's clock, and the error that ends it."""
+        try:
+            yield
+        except CuecardError as failure:
+            self.finish_reason, self.error = FinishReason.ERROR, str(failure)
+            raise
+        finally:
+            self.end_s = asyncio.get_running_loop().time()
+
+    @property
+    def call(self) -> Call:
+        """The call, once it has ended."""
+        return Call(
+            self.role,
+            self.model,
+            self.mode,
+            self.start_s,
+            self.first_token_s,
+            self.end_s,
+            self.usage,
+            self.finish_reason,
+            "".join(self._reasoning) or None,
+            "".join(self._answer) or None,
+            self._logprob,
+            self.error,
+            self.reasoning_end_s,
+            self.key,
+            self.retries,
+        )

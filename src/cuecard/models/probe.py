@@ -24,15 +24,15 @@ import os
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image as PilImage
 
-from cuecard.domain.call import FinishReason, Usage
+from cuecard.domain.call import Call, FinishReason
 from cuecard.domain.errors import CuecardError, ModelBusy, ModelError, ModelTimeout, ModelUnreachable
 from cuecard.domain.question import AnswerKind, Image, Question
-from cuecard.models.base import AnswerDelta, Finished, Limits, Model, Progress, ReasoningDelta
+from cuecard.models.base import CallRecorder, Limits, Model
 from cuecard.models.probe_results import STEPS, CardTrial, ProbeResults, load, store
 from cuecard.models.prompt import CardFormat, Prompt, Turn, read, reason, short
 
@@ -125,12 +125,13 @@ async def adapted(
     if results.problem is not None:
         tell(f"{model.name} could not be probed ({results.problem}); defaults hold")
         return results
-    key = _key(model, results)
+    key = _key(model)
     if not fresh and (stored := load().get(key)) is not None:
         results = stored
     model.adapt(results)
     if results.listed is False:
-        tell(_not_listed(model, results))
+        names = ", ".join(results.served[:8])
+        tell(f"{model.url} does not list {model.served_name!r}; it lists: {names}. It may answer with another model")
     if not results.complete:
         tell(f"probing {model.name} at {model.url}, once: how it answers, and how it reads cards")
     for name in STEPS:
@@ -152,11 +153,6 @@ async def adapted(
     return results
 
 
-def _not_listed(model: OpenAIModel, results: ProbeResults) -> str:
-    names = ", ".join(results.served[:8])
-    return f"{model.url} does not list {model.served_name!r}; it lists: {names}. It may answer with another model"
-
-
 async def _listing(model: OpenAIModel) -> ProbeResults:
     """What the server's list of models says. Servers without one are asked all the same."""
     results = ProbeResults(at=time.time())
@@ -167,7 +163,7 @@ async def _listing(model: OpenAIModel) -> ProbeResults:
             results.problem = str(error)
         entries = []
     names = [str(entry.get("id")) for entry in entries]
-    own = next((entry for entry in entries if model.served_name in _names(entry)), None)
+    own = next((entry for entry in entries if model.served_name in (entry.get("id"), *_aliases(entry))), None)
     if names:
         results.listed = own is not None
         results.served = [] if own else names
@@ -179,18 +175,17 @@ async def _listing(model: OpenAIModel) -> ProbeResults:
     return results
 
 
-def _names(entry: Mapping[str, Any]) -> list[object]:
-    """What a model of the list can be called."""
+def _aliases(entry: Mapping[str, Any]) -> Sequence[object]:
     aliases = entry.get("aliases")
-    return [entry.get("id"), *(aliases if isinstance(aliases, list) else ())]
+    return aliases if isinstance(aliases, list) else ()
 
 
 async def _short(model: OpenAIModel, results: ProbeResults) -> None:
     call = await _collect(model, short(TEMPTING, model.abilities.style))
-    results.logprobs = call.logprob is not None
-    results.short_answers = bool(call.answer) and not call.reasoning and call.finish is FinishReason.STOP
+    results.logprobs = call.answer_logprob is not None
+    results.short_answers = bool(call.answer) and not call.reasoning and call.finish_reason is FinishReason.STOP
     results.short_tokens = call.usage.completion_tokens
-    results.first_s = call.first_s
+    results.first_s = call.first_token_s
 
 
 async def _constraint(model: OpenAIModel, results: ProbeResults) -> None:
@@ -207,7 +202,8 @@ async def _constraint(model: OpenAIModel, results: ProbeResults) -> None:
     async with _variant(model, constraint=str(dialect)) as constrained:
         prompt = replace(short(asked, constrained.abilities.style), turns=(Turn("user", asked.text),))
         call = await _collect(constrained, prompt)
-    if call.answer.strip()[:1].isdigit() or call.answer.strip()[:1] in "-+−$€£¥":
+    first = (call.answer or "").strip()[:1]
+    if first.isdigit() or first in "-+−$€£¥":
         results.constraint = str(dialect)
 
 
@@ -222,7 +218,7 @@ def _reads(form: CardFormat) -> Callable[[OpenAIModel, ProbeResults], Any]:
                 if form is CardFormat.THINKING:
                     results.prefill = False
                 raise
-        right, whole = SECRET in call.answer.replace(",", ""), call.finish is FinishReason.STOP
+        right, whole = SECRET in (call.answer or "").replace(",", ""), call.finish_reason is FinishReason.STOP
         tokens = call.usage.completion_tokens
         results.reads[form] = CardTrial(right, whole, tokens, round(time.perf_counter() - began, 3))
         if form is CardFormat.THINKING:
@@ -262,7 +258,7 @@ async def _cache(model: OpenAIModel, results: ProbeResults) -> None:
     fresh = Question(f"{time.time_ns()}. Which number comes next? {numbers}", kind=AnswerKind.NUMBER)
     prompt = short(fresh, model.abilities.style)
     first, again = await _collect(model, prompt), await _collect(model, prompt)
-    results.first_s, results.again_s = first.first_s, again.first_s
+    results.first_s, results.again_s = first.first_token_s, again.first_token_s
     cached = again.usage.cached_tokens
     results.prefix_cache = None if cached is None else cached > 0
 
@@ -293,35 +289,14 @@ _STEPS: Mapping[str, Callable[[OpenAIModel, ProbeResults], Any]] = {
 }
 
 
-@dataclass
-class _CollectedCall:
-    """One call, whole."""
-
-    reasoning: str = ""
-    answer: str = ""
-    usage: Usage = field(default_factory=Usage)
-    logprob: float | None = None
-    finish: FinishReason | None = None
-    first_s: float | None = None
-
-
-async def _collect(model: Model, prompt: Prompt) -> _CollectedCall:
+async def _collect(model: Model, prompt: Prompt) -> Call:
+    """One call, whole; times are seconds since it began."""
     clock = asyncio.get_running_loop().time
-    began, call = clock(), _CollectedCall()
+    began, recorder = clock(), CallRecorder("", model.name, prompt.mode, 0.0)
     async with aclosing(model.stream(prompt, LIMITS)) as events:
         async for event in events:
-            match event:
-                case ReasoningDelta(text):
-                    call.reasoning += text
-                case AnswerDelta(text):
-                    call.answer += text
-                case Progress(usage):
-                    call.usage = usage
-                case Finished(usage, finish, logprob):
-                    call.usage, call.finish, call.logprob = usage, finish, logprob
-            if isinstance(event, ReasoningDelta | AnswerDelta) and call.first_s is None:
-                call.first_s = clock() - began
-    return call
+            recorder.take(event, clock() - began)
+    return recorder.call
 
 
 @asynccontextmanager
@@ -334,6 +309,6 @@ async def _variant(model: OpenAIModel, **changed: Any) -> AsyncGenerator[OpenAIM
         await other.aclose()
 
 
-def _key(model: OpenAIModel, results: ProbeResults) -> str:
+def _key(model: OpenAIModel) -> str:
     """Server, model and version: another model under the same name at the same address is probed again."""
     return f"{VERSION} {model.url}#{model.served_name} {model.fingerprint}"

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from cuecard.answers import extract, shape_of
+from cuecard.answers.kinds import KINDS
 from cuecard.domain.call import Mode
 from cuecard.domain.question import AnswerKind, Calling, Image, Question, letter
 
@@ -41,40 +42,24 @@ class Turn:
 
 
 _CALLS = '{"tool_calls": [{"name": "…", "arguments": {…}}]}'
-_WHAT: Mapping[str, str] = {
-    AnswerKind.CHOICE: "the letter of the option only",
-    AnswerKind.YES_NO: "yes or no only",
-    AnswerKind.NUMBER: "the number only",
-    AnswerKind.SHORT_TEXT: "a word or a short phrase only",
-    AnswerKind.MATHS: "the final expression only",
-    AnswerKind.JSON: "JSON only",
+_WHAT: Mapping[Calling, str] = {
     Calling.AUTO: f'JSON only: {_CALLS} to call tools, or {{"answer": "…"}} to answer',
     Calling.REQUIRED: f"JSON only: {_CALLS} to call tools",
 }
-"""What an answer of each kind consists of; free text has no such limit."""
-FORMS: tuple[AnswerKind | Calling, ...] = (*AnswerKind, *Calling)
+"""What a reply that may call tools consists of."""
+Form = AnswerKind | Calling
 """What instructions differ by: the kind of answer, or how tools are offered."""
-BRIEF_KINDS = (
-    AnswerKind.CHOICE,
-    AnswerKind.YES_NO,
-    AnswerKind.NUMBER,
-    AnswerKind.SHORT_TEXT,
-    AnswerKind.MATHS,
-)
-"""Kinds whose whole answer is a few tokens."""
-GRAMMAR_KINDS = (AnswerKind.CHOICE, AnswerKind.YES_NO, AnswerKind.NUMBER)
-"""Kinds whose every answer fits a small grammar."""
 
 
 @dataclass(frozen=True)
 class Wording:
     """The instructions that a model is prompted with, by form of answer, and the templates of the card formats."""
 
-    short: Mapping[AnswerKind | Calling, str]
+    short: Callable[[Form], str]
     """To answer at once."""
-    reason: Mapping[AnswerKind | Calling, str]
+    reason: Callable[[Form], str]
     """To reason, then answer."""
-    read: Mapping[AnswerKind | Calling, str]
+    read: Callable[[Form], str]
     """To answer with a card in view."""
     notes: str
     """The user's turn of `notes`, with {question}, {card} and {instruction}."""
@@ -82,29 +67,43 @@ class Wording:
     """The user's turn behind the card in `turn`, with {instruction}."""
 
 
-_FIRST: Mapping[AnswerKind | Calling, str] = {
+_FIRST: Mapping[Form, str] = {
     Calling.AUTO: "If a tool is needed first, call it, but make no call above twice; otherwise answer the user. ",
     Calling.REQUIRED: "Call the tool that is next: no call above is made twice. ",
 }
-_TO_SETTLE: Mapping[AnswerKind | Calling, str] = {
+_TO_SETTLE: Mapping[Calling, str] = {
     Calling.AUTO: "is the answer known already; if not, which tool is needed, and with which arguments",
     Calling.REQUIRED: "what is known already, which tool is next, and with which arguments",
 }
 """What to think about before a call."""
 
 
-def _plain(form: AnswerKind | Calling) -> str:
-    return f"{_FIRST.get(form, '')}Answer with {_WHAT[form]}." if form in _WHAT else ""
+def _consists_of(form: Form) -> str:
+    """What a reply has to consist of; empty: anything."""
+    return _WHAT[form] if isinstance(form, Calling) else KINDS[form].asks
 
 
-def _brief(form: AnswerKind | Calling) -> str:
-    return _plain(form) + (" Do not explain." if form in BRIEF_KINDS else "")
+def _is_brief(form: Form) -> bool:
+    return isinstance(form, AnswerKind) and KINDS[form].brief
 
 
-def _step_by_step(form: AnswerKind | Calling) -> str:
-    if form in BRIEF_KINDS:
-        return f'Think step by step. Then write a last line that begins with "Answer:" and gives {_WHAT[form]}.'
-    what = "the complete answer" if form is AnswerKind.FREE_TEXT else _WHAT[form]
+def _plain(form: Form) -> str:
+    what = _consists_of(form)
+    return f"{_FIRST.get(form, '')}Answer with {what}." if what else ""
+
+
+def _brief(form: Form) -> str:
+    return _plain(form) + (" Do not explain." if _is_brief(form) else "")
+
+
+def _brief_or_whole(form: Form) -> str:
+    return _brief(form) or _WHOLE
+
+
+def _step_by_step(form: Form) -> str:
+    what = _consists_of(form) or "the complete answer"
+    if _is_brief(form):
+        return f'Think step by step. Then write a last line that begins with "Answer:" and gives {what}.'
     think = "think step by step"
     if isinstance(form, Calling):
         think += f" in plain words, not in JSON: {_TO_SETTLE[form]}"
@@ -115,6 +114,12 @@ _WHOLE = (
     "Use what is right in it, and answer the request as if there were no draft: in full, with all the text and code "
     "that it asks for. The request: {request}"
 )
+_GO_ON = "That is your reasoning as far as it goes. Go on where it stops, and do not repeat what stands there."
+_GRADE = (
+    "{question}\n\nA reasoning about this question, as far as it goes:\n{written}\n\nIts next step:\n{step}\n\n"
+    "Is what this step says true, and does it follow from what stands before it? Do not judge its style or how useful "
+    "it is. Answer with one digit, from 0 (certainly wrong) to 9 (certainly right)."
+)
 _LONGEST_REPEATED = 600
 """Characters of a request that is put a second time, behind the card."""
 
@@ -122,9 +127,9 @@ _LONGEST_REPAIRED = 8_000
 """Characters of an answer that is to be repaired."""
 
 GENERAL = Wording(
-    short={form: _brief(form) for form in FORMS},
-    reason={form: _brief(form) for form in FORMS},
-    read={form: _brief(form) or _WHOLE for form in FORMS},
+    short=_brief,
+    reason=_brief,
+    read=_brief_or_whole,
     notes=(
         "{question}\n\nAnother model has written this draft. It may be wrong, and the user has not seen it:\n"
         "{card}\n\nEnd of the draft. {instruction}"
@@ -134,12 +139,12 @@ GENERAL = Wording(
         "What is the final answer to the question? {instruction}"
     ),
 )
-STEPWISE = replace(GENERAL, reason={form: _step_by_step(form) for form in FORMS})
+STEPWISE = replace(GENERAL, reason=_step_by_step)
 """For models that reason only where they are asked to."""
 TRAINED = Wording(
-    short={form: _plain(form) for form in FORMS},
-    reason={form: _plain(form) for form in FORMS},
-    read={form: _plain(form) for form in FORMS},
+    short=_plain,
+    reason=_plain,
+    read=_plain,
     notes="{question}\n{instruction}\n\nNotes of another model, which may be wrong:\n{card}",
     follow_up="What is the final answer? {instruction}",
 )
@@ -204,7 +209,7 @@ class Prompt:
     @property
     def is_brief(self) -> bool:
         """The whole answer is a few tokens."""
-        return self.question is None or self.question.kind in BRIEF_KINDS
+        return self.question is None or KINDS[self.question.kind].brief
 
     def answered_by(self, text: str) -> bool:
         """Whether a text holds an answer of the kind that the question asks for."""
@@ -213,7 +218,7 @@ class Prompt:
     @property
     def constrained(self) -> bool:
         """What follows is decoded under the grammar of the question's kind."""
-        brief = self.question is not None and self.question.kind in GRAMMAR_KINDS
+        brief = self.question is not None and KINDS[self.question.kind].grammar is not None
         return brief and self.style.constrained and self.mode is not Mode.REASON
 
     def closed_after(self, reasoning: str) -> Prompt:
@@ -236,6 +241,23 @@ def short(question: Question, style: Style, *, strict: bool = False) -> Prompt:
 def reason(question: Question, style: Style) -> Prompt:
     """Think, then answer."""
     return Prompt(_turns(question, style.words.reason), style.opening, style, Mode.REASON, question=question)
+
+
+def resume(question: Question, written: str, style: Style, *, continues: bool) -> Prompt:
+    """Think on, from where a reasoning stands. `continues`: the engine goes on with the assistant's turn."""
+    whole = reason(question, style)
+    if continues:
+        return replace(whole, opening=style.opening + neutral(written).rstrip(), card=written)
+    return replace(whole, turns=(*whole.turns, Turn("assistant", written.strip()), Turn("user", _GO_ON)), card=written)
+
+
+def grade(question: Question, written: str, step: str, style: Style) -> Prompt:
+    """How right the next step of a reasoning is, as one digit; after SpecReason (arXiv 2504.07891), section 4.1."""
+    *before, user = _turns(question, None)
+    text = _GRADE.format(question=user.text, written=written.strip() or "(nothing yet)", step=step.strip())
+    graded = replace(question, options=(), kind=AnswerKind.NUMBER, schema=None, calling=None)
+    opening = style.none + _cue(graded, style)
+    return Prompt((*before, replace(user, text=text)), opening, style, Mode.GRADE, step, question=graded)
 
 
 def read(question: Question, card: str, form: CardFormat, style: Style, *, strict: bool = False) -> Prompt:
@@ -291,11 +313,11 @@ def suited(question: Question, formats: Sequence[CardFormat], style: Style) -> C
     Prose that is continued after "Answer:" ends in a word or two, so a whole text is not asked for in this way. Nor is
     JSON under a schema, which servers match from the beginning of the assistant's turn on.
     """
-    apart = question.schema is not None or (style.in_prose and question.kind not in BRIEF_KINDS)
+    apart = question.schema is not None or (style.in_prose and not KINDS[question.kind].brief)
     return next((form for form in formats if not (apart and form is CardFormat.THINKING)), formats[0])
 
 
-def _turns(question: Question, instructions: Mapping[AnswerKind | Calling, str] | None) -> tuple[Turn, ...]:
+def _turns(question: Question, instructions: Callable[[Form], str] | None) -> tuple[Turn, ...]:
     """System, conversation and user turn: what every mode shares first, the mode's instruction last."""
     lines = [question.text.strip()]
     lines += [f"{letter(index)}. {option}" for index, option in enumerate(question.options)]
@@ -306,10 +328,10 @@ def _turns(question: Question, instructions: Mapping[AnswerKind | Calling, str] 
     return (*system, *before, Turn("user", text, question.images))
 
 
-def _instruction(question: Question, instructions: Mapping[AnswerKind | Calling, str]) -> str:
+def _instruction(question: Question, instructions: Callable[[Form], str]) -> str:
     if question.calling is not None:  # what a call consists of stands in the system's text, tool by tool
-        return instructions[question.calling]
-    plain = instructions[question.kind]
+        return instructions(question.calling)
+    plain = instructions(question.kind)
     if "{request}" in plain:  # a short one is put once more, as small models take a card for all there is
         text = question.text.strip()
         plain = plain.replace("{request}", text if len(text) <= _LONGEST_REPEATED else "the one before the draft.")
@@ -324,13 +346,13 @@ def _with_instruction(template: str, instruction: str) -> str:
 
 
 def _cue(question: Question, style: Style) -> str:
-    opened = question.kind in BRIEF_KINDS and not (style.constrained and question.kind in GRAMMAR_KINDS)
-    return style.cue if opened else ""
+    rules = KINDS[question.kind]
+    return style.cue if rules.brief and not (style.constrained and rules.grammar is not None) else ""
 
 
 def _strict(question: Question) -> str:
     """The question's system prompt, and behind it that nothing but the answer may be written."""
-    only = f"Your whole reply is {_WHAT[question.kind]}: no explanation, no working, no other words."
+    only = f"Your whole reply is {_consists_of(question.kind)}: no explanation, no working, no other words."
     return f"{question.system}\n\n{only}" if question.system else only
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
+from typing import Any
 
-from cuecard.answers.reasoning_parser import Piece, ReasoningParser
+from cuecard.answers.reasoning_parser import Piece, ReasoningParser, Start
 from cuecard.answers.reasoning_tags import TagTable, tag_table
-from cuecard.models.base import AnswerDelta, ReasoningDelta, ReasoningEnded
-from cuecard.models.prompt import Style
+from cuecard.domain.call import Mode
+from cuecard.models.base import AnswerDelta, Event, ReasoningDelta, ReasoningEnded
+from cuecard.models.prompt import Prompt, Style
 
 ParserEvent = ReasoningDelta | ReasoningEnded | AnswerDelta
 
@@ -44,11 +47,14 @@ class ReasoningEvents:
 
 LONGEST_PERIOD = 1_000
 """Characters of the longest text whose repetition is found."""
-COPIES, SHORTEST = 3, 600
-"""Copies behind the first one, and characters that they have together: lists, tables and sums repeat less than this."""
+COPIES = 3
+"""Copies behind the first one."""
+SHORTEST, SHORTEST_WITHOUT_WORDS = 1_000, 4_000
+"""Characters that the copies have together; more where the passage has no words, as in tables of numbers and rules."""
+_WORD = re.compile(r"[^\W\d_]{3}")
 _PROBE = 48
 """Characters whose last occurrence gives the period."""
-_TAIL = LONGEST_PERIOD * (COPIES + 1) + SHORTEST
+_TAIL = LONGEST_PERIOD * (COPIES + 1) + SHORTEST_WITHOUT_WORDS
 
 
 class RepetitionDetector:
@@ -61,9 +67,11 @@ class RepetitionDetector:
 
     def feed(self, piece: str) -> None:
         """The next piece of the text. Amortized time is linear in the text."""
+        if self.found:
+            return
         self._tail += piece
         self._fresh += len(piece)
-        if self.found or self._fresh < _PROBE:
+        if self._fresh < _PROBE:
             return
         self._fresh, self._tail = 0, self._tail[-_TAIL:]
         self.found = repeats(self._tail)
@@ -73,7 +81,57 @@ def repeats(text: str) -> bool:
     """Whether a text ends in the same passage, word for word, so often that it is a loop."""
     before = text.rfind(text[-_PROBE:], 0, len(text) - 1)
     period = len(text) - _PROBE - before
-    span = max(SHORTEST, COPIES * period)
-    if before < 0 or period > LONGEST_PERIOD or len(text) < span + period:
+    if before < 0 or period > LONGEST_PERIOD:
+        return False
+    has_words = _WORD.search(text[-max(period, _PROBE) :]) is not None
+    span = max(SHORTEST if has_words else SHORTEST_WITHOUT_WORDS, COPIES * period)
+    if len(text) < span + period:
         return False
     return text[-span:] == text[-span - period : -period]
+
+
+class TokenDecoder:
+    """Tokens to text as it becomes certain (a character may take several), split into reasoning and answer."""
+
+    def __init__(self, tokenizer: Any, prompt: Prompt) -> None:
+        style, reasons = prompt.style, prompt.mode is Mode.REASON
+        self.parser = ReasoningParser(
+            Start.INSIDE if reasons and style.opening else Start.OUTSIDE,
+            reasons=reasons,
+            prose=reasons and style.in_prose,
+            brief=prompt.is_brief,
+            readable=prompt.answered_by,
+            closing=(style.closing.strip(),) if style.opening else (),
+            tags=tags_of(style),
+        )
+        self._events, self._tokenizer = ReasoningEvents(self.parser, reasons=reasons), tokenizer
+        self._repetition = RepetitionDetector() if reasons else None
+        self._ids: list[int] = []
+        self._shown = 0
+
+    @property
+    def repeats(self) -> bool:
+        """The reasoning is a loop."""
+        return self._repetition is not None and self._repetition.found
+
+    def feed(self, token: int) -> Iterator[Event]:
+        self._ids.append(token)
+        text = self._tokenizer.decode(self._ids)
+        if not text.endswith("\ufffd"):
+            fresh, self._shown = text[self._shown :], len(text)
+            if self._repetition is not None and not self.parser.answering:
+                self._repetition.feed(fresh)
+            yield from self._events.of(self.parser.feed(fresh))
+            # what came before a token that is text by itself does not change how the next ones are spelled
+            if "\ufffd" not in (alone := self._tokenizer.decode([token])):
+                self._ids, self._shown = [token], len(alone)
+
+    def rest(self, *, whole: bool = True) -> Iterator[Event]:
+        """What was held back. `whole`: the model ended its turn by itself."""
+        text = self._tokenizer.decode(self._ids)[self._shown :]
+        self._shown += len(text)
+        yield from self._events.of([*self.parser.feed(text), *self.parser.end(whole=whole)])
+
+    def close(self) -> Iterator[Event]:
+        """The reasoning is over."""
+        yield from self._events.close()

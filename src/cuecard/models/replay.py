@@ -1,4 +1,4 @@
-"""Recording calls to a file and replaying them; and the scripted double, with latencies and faults as given.
+"""Replay of stored calls at their times, and recordings; and the scripted double, with latencies and faults as given.
 
 A recording is JSON Lines, one call a line, found by what was asked: model, prompt, images and limits. It replays at the
 speed at which it was recorded, so in virtual time a strategy's latency is composed from its recorded calls.
@@ -9,18 +9,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import aclosing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from cuecard.domain import errors
 from cuecard.domain.call import FinishReason, Mode, Usage
-from cuecard.domain.errors import BadInput, ModelError
+from cuecard.domain.errors import BadInput, ModelError, Unsupported
+from cuecard.models.acceptance_table import AcceptanceTable
 from cuecard.models.base import (
     Abilities,
     AnswerDelta,
+    CallRecorder,
     Event,
     Finished,
     Limits,
@@ -31,9 +32,8 @@ from cuecard.models.base import (
     Started,
 )
 from cuecard.models.prompt import TAGS, CardFormat, Prompt, Style
-from cuecard.models.simulated import finish_reason, words
+from cuecard.models.simulated import Script, spoken, words
 
-T = TypeVar("T")
 _EVENTS = {kind.__name__: kind for kind in (Started, ReasoningDelta, ReasoningEnded, AnswerDelta, Progress, Finished)}
 
 
@@ -49,6 +49,77 @@ def key(model: str, prompt: Prompt, limits: Limits, extra: str = "") -> str:
         **({"constrained": True} if prompt.constrained else {}),
     }
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+# --- replay -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StoredCall:
+    """One call to replay, its events in order, each with the seconds from the call's beginning to it.
+
+    An event of None only lets time pass. The events may come from a generator, which then raises the call's error.
+    """
+
+    events: Iterable[tuple[float, Event | None]]
+    score: float = 0.0
+    work: Callable[[float], Awaitable[None]] | None = None
+    """Lasts as long as so many seconds of the call; None: as they do on the event loop's clock."""
+    recorder: CallRecorder | None = None
+
+
+class ReplayedModel:
+    """Replays calls at the speed at which they were made; `fetch` is their source. It computes nothing ahead."""
+
+    def __init__(self, name: str, abilities: Abilities) -> None:
+        self.name, self.abilities = name, abilities
+
+    async def fetch(self, prompt: Prompt, limits: Limits, answer: str | None = None) -> StoredCall:
+        """The stored call; with `answer`, the one that scores it. Raises ModelError without one."""
+        raise NotImplementedError
+
+    async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
+        call = await self.fetch(prompt, limits)
+        work, done_s, clock = call.work or _by_the_clock(), 0.0, asyncio.get_running_loop().time
+        with nullcontext() if call.recorder is None else call.recorder.until_it_ends():
+            for at_s, event in call.events:
+                await work(at_s - done_s)
+                done_s = max(done_s, at_s)
+                if event is not None:
+                    if call.recorder is not None:
+                        call.recorder.take(event, clock())
+                    yield event
+
+    async def warm(self, prompt: Prompt) -> Usage:
+        raise Unsupported(f"{self.name} is replayed and computes nothing ahead")
+
+    async def score(self, prompt: Prompt, answer: str) -> float:
+        call = await self.fetch(prompt, Limits(), answer)
+        for seconds, _ in call.events:
+            await asyncio.sleep(seconds)
+        return call.score
+
+    def forget(self) -> None:
+        """Nothing is held."""
+
+    async def aclose(self) -> None:
+        """Nothing is held."""
+
+
+def _by_the_clock() -> Callable[[float], Awaitable[None]]:
+    """Waits until the times of a call that begins now, so that a slow listener does not delay what comes after."""
+    clock = asyncio.get_running_loop().time
+    due_s = clock()
+
+    async def work(seconds: float) -> None:
+        nonlocal due_s
+        due_s += max(0.0, seconds)
+        await asyncio.sleep(due_s - clock())
+
+    return work
+
+
+# --- recordings -------------------------------------------------------------------------------------------------------
 
 
 class RecordingModel:
@@ -100,13 +171,12 @@ class RecordingModel:
             raise BadInput(f"cannot write the recording {self._path}: {error.strerror}") from error
 
 
-class RecordedModel:
+class RecordedModel(ReplayedModel):
     """Replays a recording. A call that was not recorded raises ModelError."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._calls: dict[str, list[tuple[float, Event]]] = {}
-        self._scores: dict[str, tuple[float, float]] = {}
+        self._calls: dict[str, StoredCall] = {}
         headers = []
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
@@ -117,16 +187,12 @@ class RecordedModel:
                 record = json.loads(line)
                 if "header" in record:
                     headers.append(record["header"])
-                elif "score" in record:
-                    self._scores[record["key"]] = float(record["seconds"]), float(record["score"])
                 else:
-                    self._calls[record["key"]] = [
-                        (float(at_s), _event(kind, fields)) for at_s, kind, fields in record["events"]
-                    ]
+                    self._calls[record["key"]] = _stored(record)
             except (ValueError, KeyError, TypeError) as error:
                 message = f"line {number} of the recording {path} is broken: {type(error).__name__}: {error}"
                 raise BadInput(message, "delete it, and record that call again") from error
-        self._name, self._abilities = self._described(headers)
+        super().__init__(*self._described(headers))
 
     def _described(self, headers: list[Any]) -> tuple[str, Abilities]:
         try:
@@ -136,53 +202,33 @@ class RecordedModel:
                 raise BadInput(f"{self._path} is not the recording of one model: it {wrong}", "one file a model")
             able = {name: value for name, value in headers[-1].items() if name != "name"}
             formats, style = tuple(map(CardFormat, able.pop("card_formats"))), Style(**able.pop("style"))
+            if "acceptance" in able:
+                able["acceptance"] = AcceptanceTable.of_object(able["acceptance"])
             # a replay computes nothing ahead: what warming saved is in the recorded times already
             notes = (f"replayed from {self._path.name}",)
             return names.pop(), Abilities(**able, prefix_sessions=False, card_formats=formats, style=style, notes=notes)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BadInput(f"the header of {self._path} is broken: {type(error).__name__}: {error}") from error
 
-    @property
-    def name(self) -> str:
-        return self._name
+    async def fetch(self, prompt: Prompt, limits: Limits, answer: str | None = None) -> StoredCall:
+        call = self._calls.get(key(self.name, prompt, limits, answer or ""))
+        if call is None:
+            mode = prompt.mode if answer is None else Mode.SCORE
+            hint = "record it first, with the same prompts and limits"
+            raise ModelError(f"{self._path.name} holds no {mode} call like this one", hint)
+        events = list(call.events)
+        kinds = [type(event) for _, event in events]
+        if prompt.mode is Mode.REASON and answer is None and ReasoningEnded not in kinds:
+            # recordings of before there was this event
+            place = next(at for at, kind in enumerate(kinds) if kind in (AnswerDelta, Finished))
+            events.insert(place, (events[place][0], ReasoningEnded()))
+        return replace(call, events=events)
 
-    @property
-    def abilities(self) -> Abilities:
-        return self._abilities
 
-    async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
-        events = self._find(self._calls, key(self._name, prompt, limits), prompt.mode)
-        clock = asyncio.get_running_loop().time
-        began = clock()
-        awaits_end = prompt.mode is Mode.REASON and not any(isinstance(event, ReasoningEnded) for _, event in events)
-        for at_s, event in events:
-            await asyncio.sleep(began + at_s - clock())
-            if awaits_end and isinstance(event, AnswerDelta | Finished):  # recordings of before there was this event
-                awaits_end = False
-                yield ReasoningEnded()
-            yield event
-
-    async def warm(self, prompt: Prompt) -> Usage:
-        raise errors.Unsupported(f"{self._name} is replayed and computes nothing ahead")
-
-    async def score(self, prompt: Prompt, answer: str) -> float:
-        seconds, value = self._find(self._scores, key(self._name, prompt, Limits(), answer), Mode.SCORE)
-        await asyncio.sleep(seconds)
-        return value
-
-    def forget(self) -> None:
-        """Nothing is held."""
-
-    async def aclose(self) -> None:
-        """Nothing is held."""
-
-    def _find(self, recorded: Mapping[str, T], wanted: str, mode: Mode) -> T:
-        if wanted not in recorded:
-            raise ModelError(
-                f"{self._path.name} holds no {mode} call like this one",
-                "record it first, with the same prompts and limits",
-            )
-        return recorded[wanted]
+def _stored(record: dict[str, Any]) -> StoredCall:
+    if "score" in record:
+        return StoredCall([(float(record["seconds"]), None)], float(record["score"]))
+    return StoredCall([(float(at_s), _event(kind, fields)) for at_s, kind, fields in record["events"]])
 
 
 def _header(model: Model) -> dict[str, Any]:
@@ -194,6 +240,8 @@ def _header(model: Model) -> dict[str, Any]:
         "scoring": able.scoring,
         "card_formats": list(able.card_formats),
         "style": asdict(able.style),
+        **({"resumes": True} if able.resumes else {}),
+        **({} if able.acceptance is None else {"acceptance": able.acceptance.as_object()}),
     }
 
 
@@ -245,20 +293,12 @@ class ScriptedModel:
         scores: Callable[[str], float] | None = None,
         card_formats: tuple[CardFormat, ...] = tuple(CardFormat),
     ) -> None:
-        self._name, self._scores = name, scores
+        self.name, self._scores = name, scores
         self._next = script if callable(script) else _in_order(name, script)
-        self._abilities = Abilities(True, True, scores is not None, prefix_sessions, card_formats, style)
+        self.abilities = Abilities(True, True, scores is not None, prefix_sessions, card_formats, style, resumes=True)
         self.prompts: list[Prompt] = []
         self.warmed: list[Prompt] = []
         self.running = 0
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def abilities(self) -> Abilities:
-        return self._abilities
 
     async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
         self.prompts.append(prompt)
@@ -269,29 +309,16 @@ class ScriptedModel:
             usage = Usage(sum(len(words(turn.text)) for turn in prompt.turns), 0, 0, 0)
             yield Progress(usage)
             await asyncio.sleep(completion.first_token_s)
-            reasons, most = prompt.mode is Mode.REASON, limits.of(prompt)
-            reasoning = words(completion.reasoning) if reasons else []
-            thought = reasoning[: most.reasoning_tokens]
-            tokens = [
-                *((True, w) for w in thought),
-                *((False, w) for w in words(completion.answer)[: most.answer_tokens]),
-            ]
-            for index, (is_reasoning, text) in enumerate(tokens):
-                await self._fault(completion, index)
-                await asyncio.sleep(completion.token_s)
-                usage = usage + Usage(0, 0, 1, int(is_reasoning))
-                if reasons and not thought and index == 0:
-                    yield ReasoningEnded()
-                yield ReasoningDelta(text) if is_reasoning else AnswerDelta(text)
-                if index == len(thought) - 1:
-                    yield ReasoningEnded()
-                yield Progress(usage)
-            await self._fault(completion, len(tokens))
-            if reasons and not tokens:
-                yield ReasoningEnded()
-            yield Finished(
-                usage, finish_reason(reasoning, words(completion.answer), most), completion.confidence_logprob
-            )
+
+            async def token(done: int, left: int) -> None:
+                await self._fault(completion, done)
+                if left:
+                    await asyncio.sleep(completion.token_s)
+
+            script = Script(completion.answer, completion.reasoning, completion.confidence_logprob)
+            async with aclosing(spoken(script, prompt, limits.of(prompt), usage, token)) as events:
+                async for event in events:
+                    yield event
         finally:
             self.running -= 1
 
@@ -302,14 +329,14 @@ class ScriptedModel:
             await asyncio.sleep(1e9)
 
     async def warm(self, prompt: Prompt) -> Usage:
-        if not self._abilities.prefix_sessions:
-            raise errors.Unsupported(f"{self._name} keeps no prefixes")
+        if not self.abilities.prefix_sessions:
+            raise Unsupported(f"{self.name} keeps no prefixes")
         self.warmed.append(prompt)
         return Usage(len(words(prompt.opening)), 0, 0, 0)
 
     async def score(self, prompt: Prompt, answer: str) -> float:
         if self._scores is None:
-            raise errors.Unsupported(f"{self._name} cannot score")
+            raise Unsupported(f"{self.name} cannot score")
         return self._scores(answer)
 
     def forget(self) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from random import Random
 
@@ -116,58 +117,63 @@ def finish_reason(reasoning: Sequence[str], answer: Sequence[str], limits: CallL
     return FinishReason.BUDGET if len(reasoning) > limits.reasoning_tokens else FinishReason.STOP
 
 
+async def spoken(
+    script: Script, prompt: Prompt, limits: CallLimits, usage: Usage, before: Callable[[int, int], Awaitable[None]]
+) -> AsyncGenerator[Event]:
+    """The events of a script, from its first token to Finished. `usage`: of the prompt.
+
+    `before`: awaited before each token and before the end, with the number of tokens so far, and of those to come.
+    """
+    awaits_end = prompt.mode is Mode.REASON
+    thought, answer = words(script.reasoning) if awaits_end else [], words(script.answer)
+    reasoning = thought[: limits.reasoning_tokens]
+    pieces = [*((True, w) for w in reasoning), *((False, w) for w in answer[: limits.answer_tokens])]
+    for index, (is_reasoning, piece) in enumerate(pieces):
+        await before(index, len(pieces) - index)
+        usage = usage + Usage(0, 0, 1, int(is_reasoning))
+        if awaits_end and not is_reasoning:
+            awaits_end = False
+            yield ReasoningEnded()
+        yield ReasoningDelta(piece) if is_reasoning else AnswerDelta(piece)
+        if index == len(reasoning) - 1:
+            awaits_end = False
+            yield ReasoningEnded()
+        yield Progress(usage)
+    await before(len(pieces), 0)
+    if awaits_end:
+        yield ReasoningEnded()
+    yield Finished(usage, finish_reason(thought, answer, limits), script.answer_logprob)
+
+
 class SimulatedModel:
     """Answers by script, at the speed of its profile."""
 
     def __init__(
         self, name: str, profile: Profile, script_for: ScriptFor, rng: Random, *, prefix_sessions: bool = True
     ) -> None:
-        self._name, self._profile, self._script_for, self._rng = name, profile, script_for, rng
-        self._abilities = Abilities(True, True, True, prefix_sessions, tuple(CardFormat), TAGS)
+        self.name, self._profile, self._script_for, self._rng = name, profile, script_for, rng
+        self.abilities = Abilities(True, True, True, prefix_sessions, tuple(CardFormat), TAGS, resumes=True)
         self._known: PrefixTree = {}
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def abilities(self) -> Abilities:
-        return self._abilities
 
     async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
         yield Started()
-        most = limits.of(prompt)
         pace = math.exp(self._rng.gauss(0, self._profile.spread)) if self._profile.spread else 1.0
         usage = await self._read(prompt, pace)
         yield Progress(usage)
-        script = self._script_for(prompt)
-        awaits_end = prompt.mode is Mode.REASON
-        reasoning = words(script.reasoning) if awaits_end else []
-        answer = words(script.answer)
-        reasoning, whole = reasoning[: most.reasoning_tokens], finish_reason(reasoning, answer, most)
-        pieces = [*((True, w) for w in reasoning), *((False, w) for w in answer[: most.answer_tokens])]
-        for index, (is_reasoning, piece) in enumerate(pieces):
-            done, free = usage.completion_tokens or 0, int(self._profile.first_with_prefill)
-            if done >= free:
-                context = (usage.prompt_tokens or 0) + done
-                start_s = self._profile.start_s(context) if done == free else 0.0
-                await asyncio.sleep((start_s + self._profile.step_s(context)) * pace)
-            usage = usage + Usage(0, 0, 1, int(is_reasoning))
-            if awaits_end and not is_reasoning:
-                awaits_end = False
-                yield ReasoningEnded()
-            yield ReasoningDelta(piece) if is_reasoning else AnswerDelta(piece)
-            if index == len(reasoning) - 1:
-                awaits_end = False
-                yield ReasoningEnded()
-            yield Progress(usage)
-        if awaits_end:
-            yield ReasoningEnded()
-        yield Finished(usage, whole, script.answer_logprob)
+        prompt_tokens, free = usage.prompt_tokens or 0, int(self._profile.first_with_prefill)
+
+        async def step(done: int, left: int) -> None:
+            if left and done >= free:
+                start_s = self._profile.start_s(prompt_tokens + done) if done == free else 0.0
+                await asyncio.sleep((start_s + self._profile.step_s(prompt_tokens + done)) * pace)
+
+        async with aclosing(spoken(self._script_for(prompt), prompt, limits.of(prompt), usage, step)) as events:
+            async for event in events:
+                yield event
 
     async def warm(self, prompt: Prompt) -> Usage:
-        if not self._abilities.prefix_sessions:
-            raise Unsupported(f"{self._name} keeps no prefixes")
+        if not self.abilities.prefix_sessions:
+            raise Unsupported(f"{self.name} keeps no prefixes")
         return await self._read(prompt, 1.0)
 
     async def score(self, prompt: Prompt, answer: str) -> float:
@@ -186,7 +192,7 @@ class SimulatedModel:
         pieces = [piece for turn in prompt.turns for piece in self._pieces(turn)]
         pieces += [(word, 1, False) for word in words(prompt.opening)]
         total, cached, known, computed = sum(size for _, size, _ in pieces), 0, self._known, pieces
-        shared = pieces if self._abilities.prefix_sessions else []
+        shared = pieces if self.abilities.prefix_sessions else []
         for place, (piece, size, _) in enumerate(shared, start=1):
             if piece not in known:
                 break

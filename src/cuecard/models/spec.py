@@ -7,13 +7,11 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from cuecard import settings
-from cuecard.domain.errors import BadInput, MissingExtra
-from cuecard.domain.suggestions import did_you_mean
+from cuecard.domain.errors import BadInput, MissingExtra, did_you_mean
 from cuecard.models.base import Model
 
 EMBEDDED = ("demo-small", "demo-large")
@@ -163,14 +161,16 @@ def secret(text: str) -> str:
 
 
 def _local(source: str, **settings: Any) -> Model:
-    if find_spec("torch") is None or find_spec("transformers") is None:
-        raise MissingExtra(
-            f"{settings['name']} runs in this process, which needs torch and transformers",
-            "pip install '.[local]' in a checkout",
-        )
-    from cuecard.models.local.model import LocalModel
+    try:
+        from cuecard.models.local.model import LocalModel
 
-    return LocalModel.load(source, **settings)
+        return LocalModel.load(source, **settings)
+    except ModuleNotFoundError as error:
+        extra = "embedded" if settings["name"] in EMBEDDED else "local"
+        raise MissingExtra(
+            f"{settings['name']} runs in this process, which needs {error.name}",
+            f"pip install '.[{extra}]' in a checkout",
+        ) from error
 
 
 def _only(settings: Mapping[str, Any], *keys: str) -> dict[str, Any]:

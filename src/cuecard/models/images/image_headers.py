@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+MOST_BYTES = 32 * 2**20
 MOST_PARTS, MOST_SCANS = 20_000, 32
 MOST_NOTES, MOST_EXIF_BYTES = 2000, 2**20
 """Parts that hold no pixels, and bytes of EXIF data."""

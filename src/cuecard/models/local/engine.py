@@ -9,14 +9,25 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from cuecard.domain.errors import CuecardError, ModelClosed, ModelError
-from cuecard.models.local.fused_decoder import Step
+from cuecard.domain.errors import CuecardError, ModelClosed, ModelError, ModelRefused
 
-_END = object()
+
+@dataclass(eq=False)
+class Step:
+    """A call that wants a token appended. `alone`: it is sampled, and its draws are not to depend on others.
+
+    `together` appends those of all its model's calls.
+    """
+
+    sequence: Any
+    token: int
+    alone: bool
+    together: Callable[[Sequence[Step]], None]
 
 
 @dataclass(eq=False)
@@ -24,18 +35,28 @@ class Job:
     """One call under way, and the way back to the event loop that waits for it."""
 
     steps: Callable[[], Generator[Any]]
-    loop: asyncio.AbstractEventLoop
-    out: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
+    send: Callable[[list[Any], bool], object]
+    """Takes what is new, and whether the call has ended."""
     cancelled: bool = False
     running: Generator[Any] | None = None
     step: Step | None = None
     """What it waits for."""
+    decodes: bool = False
+    """It has taken a step: what it yields between two steps is sent at once."""
+    fresh: list[Any] = field(default_factory=list)
 
     def post(self, item: Any) -> None:
-        try:
-            self.loop.call_soon_threadsafe(self.out.put_nowait, item)
-        except RuntimeError:  # the loop is closed
-            self.cancelled = True
+        self.fresh.append(item)
+        if not self.decodes:
+            self.flush()
+
+    def flush(self, *, ended: bool = False) -> None:
+        items, self.fresh = self.fresh, []
+        if items or ended:
+            try:
+                self.send(items, ended)
+            except (RuntimeError, OSError):  # the loop, or the process that waits, is closed
+                self.cancelled = True
 
 
 class Engine:
@@ -50,13 +71,17 @@ class Engine:
 
     async def run(self, steps: Callable[[], Generator[Any]]) -> AsyncGenerator[Any]:
         """What the steps yield, as it comes; foreign errors come out as ModelError."""
-        job = Job(steps, asyncio.get_running_loop())
-        self._take(job)
+        answers, loop = asyncio.Queue[tuple[list[Any], bool]](), asyncio.get_running_loop()
+        job = Job(steps, lambda *answer: loop.call_soon_threadsafe(answers.put_nowait, answer))
+        self.take(job)
+        ended = False
         try:
-            while (item := await job.out.get()) is not _END:
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
+            while not ended:
+                items, ended = await answers.get()
+                for item in items:
+                    if isinstance(item, BaseException):
+                        raise item
+                    yield item
         finally:
             job.cancelled = True
 
@@ -68,7 +93,8 @@ class Engine:
         if self._thread is not None:
             self._thread.join()
 
-    def _take(self, job: Job) -> None:
+    def take(self, job: Job) -> None:
+        """Have a job advanced, a step in turn with others. Raises ModelClosed."""
         with self._lock:  # so that no job comes in behind the last one that the thread looks at
             if self._stopped:
                 raise self._closed()
@@ -84,6 +110,7 @@ class Engine:
         for job in jobs:
             self._drop(job)
             job.post(self._closed())
+            job.flush(ended=True)
 
     def _receive(self, jobs: list[Job]) -> bool:
         """Add what has come in, and wait for it if there is nothing else to do; False when the engine is to stop."""
@@ -111,12 +138,14 @@ class Engine:
                 job.running = job.steps()
             while not isinstance(item := next(job.running), Step):
                 job.post(item)
-            job.step = item
+            job.step, job.decodes = item, True
+            job.flush()
             return True
         except StopIteration:
-            job.post(_END)
+            job.flush(ended=True)
         except Exception as error:
             job.post(self._mapped(error))
+            job.flush(ended=True)
         return False
 
     def _stepped(self, jobs: list[Job]) -> list[Job]:
@@ -128,6 +157,7 @@ class Engine:
             for job in jobs:
                 self._drop(job)
                 job.post(self._mapped(error))
+                job.flush(ended=True)
             return []
         for job in jobs:
             job.step = None
@@ -140,6 +170,24 @@ class Engine:
         problem = ModelError(f"{self.name}: {type(error).__name__}: {first_line(error)}")
         problem.__cause__ = error
         return problem
+
+
+@contextmanager
+def refusing(source: str) -> Iterator[None]:
+    """Loads a checkpoint; whatever fails comes out as ModelRefused, in one line."""
+    try:
+        yield
+    except CuecardError:
+        raise
+    except Exception as error:  # files, formats, packages and memory: each fails in its own way
+        raise ModelRefused(
+            f"{source} does not load: {first_line(error)}", "is the checkpoint whole, and is there memory for it?"
+        ) from error
+
+
+def lacking(source: str, names: Sequence[str]) -> ModelRefused:
+    """The error of a checkpoint without these weights."""
+    return ModelRefused(f"{source} lacks {len(names)} of its weights: {min(names)} …", "is it whole?")
 
 
 def first_line(error: Exception) -> str:

@@ -13,7 +13,7 @@ the tokens of a greedy call do not depend on the calls decoded beside it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -261,19 +261,6 @@ def _biases(*parts: nn.Linear) -> torch.Tensor | None:
 
 CLOSE = 1e-4
 """Of the largest logit: two best tokens that are closer are decided alone."""
-
-
-@dataclass(eq=False)
-class Step:
-    """A call that wants a token appended. `alone`: it is sampled, and its draws are not to depend on others.
-
-    `together` appends those of all its model's calls.
-    """
-
-    sequence: Any
-    token: int
-    alone: bool
-    together: Callable[[Sequence[Step]], None]
 
 
 class Several:

@@ -1,32 +1,30 @@
-"""From a prompt to token ids and pixels, for checkpoints with and without a processor of their own."""
+"""Prompts as a model takes them: their ids, the pixels of their images, and what each token is."""
 
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any, Protocol
 
-import torch
-from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
-from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+from cuecard.domain.errors import BadInput
+from cuecard.models.prompt import Prompt, Turn, neutral
 
-from cuecard.domain.errors import BadInput, Unsupported
-from cuecard.domain.question import Image
-from cuecard.models.images.images import opened
-from cuecard.models.prompt import Prompt, Turn
-
-QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+IMAGES_KEPT = 16
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """A prompt as a model takes it: its ids, where its last image ends, and the tensors that go with the images."""
+    """A prompt as a model takes it: its ids, where its last image ends, and the images."""
 
     ids: list[int]
     images: tuple[str, ...]
     images_end: int
-    tensors: dict[str, torch.Tensor]
+    tensors: dict[str, Any]
+    """Of PyTorch, which go with the images."""
+    pictures: tuple[tuple[Any, tuple[int, int]], ...] = ()
+    """Or arrays (patches, values) of NumPy, each with its grid (rows, columns) of patches."""
 
     def first(self, count: int) -> Inputs:
         """The first `count` tokens; those left out are text."""
@@ -38,131 +36,22 @@ class Inputs:
 class PromptReader(Protocol):
     """Turns prompts into inputs."""
 
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Any
 
     def inputs(self, prompt: Prompt) -> Inputs: ...
 
     def forget(self) -> None: ...
 
 
-class TextReader:
-    """For language models: text only."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-        self.tokenizer, self._name = tokenizer, name
-
-    def inputs(self, prompt: Prompt) -> Inputs:
-        if prompt.images:
-            raise Unsupported(f"{self._name} is a language model and cannot see images")
-        return Inputs(tokenized(self.tokenizer, render(self.tokenizer, prompt, parts=False)), (), 0, {})
-
-    def forget(self) -> None:
-        """Nothing is kept."""
+def with_places(text: str, placeholder: str, counts: Sequence[int]) -> str:
+    """A rendered prompt whose placeholder of each image stands once for each of its visual tokens. Raises BadInput."""
+    head, *rest = text.split(placeholder)
+    if len(rest) != len(counts):
+        raise BadInput(f"the prompt has {len(counts)} images and {len(rest)} places for them")
+    return head + "".join(placeholder * count + after for count, after in zip(counts, rest, strict=True))
 
 
-class QwenReader:
-    """For Qwen's vision models: each image is processed once, and its placeholder repeated once per merged patch.
-
-    Needs no torchvision, which AutoProcessor does (for videos).
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, image_processor: Any, config: PretrainedConfig) -> None:
-        self.tokenizer, self._processor, self._token = tokenizer, image_processor, config.image_token_id
-        self._placeholder = tokenizer.convert_ids_to_tokens(self._token)
-        self._seen: OrderedDict[str, tuple[torch.Tensor, torch.Tensor]] = OrderedDict()
-
-    def inputs(self, prompt: Prompt) -> Inputs:
-        pictures = [self._pixels(image) for image in prompt.images]
-        text, *rest = render(self.tokenizer, prompt).split(self._placeholder)
-        if len(rest) != len(pictures):
-            raise BadInput(f"the prompt has {len(pictures)} images and {len(rest)} places for them")
-        merged = self._processor.merge_size**2
-        for (_, grid), after in zip(pictures, rest, strict=True):
-            text += self._placeholder * (int(grid.prod()) // merged) + after
-        ids = tokenized(self.tokenizer, text)
-        if not pictures:
-            return Inputs(ids, (), 0, {})
-        end = len(ids) - ids[::-1].index(self._token)
-        tensors = {
-            "pixel_values": torch.cat([pixels for pixels, _ in pictures]),
-            "image_grid_thw": torch.cat([grid for _, grid in pictures]),
-            "mm_token_type_ids": (torch.tensor([ids]) == self._token).int(),
-        }
-        return Inputs(ids, tuple(image.digest for image in prompt.images), end, tensors)
-
-    def forget(self) -> None:
-        """Drop the processed images."""
-        self._seen.clear()
-
-    def _pixels(self, image: Image) -> tuple[torch.Tensor, torch.Tensor]:
-        """(patches, values) and grid (1, 3) of one image, processed once for all calls about it."""
-        if image.digest not in self._seen:
-            made = self._processor(images=[opened(image)], return_tensors="pt")
-            self._seen[image.digest] = made["pixel_values"], made["image_grid_thw"]
-            while len(self._seen) > 16:
-                self._seen.popitem(last=False)
-        return self._seen[image.digest]
-
-
-class ProcessorReader:
-    """For every other vision model: its own processor lays out text and images."""
-
-    def __init__(self, processor: Any, config: PretrainedConfig) -> None:
-        self.processor, self.tokenizer = processor, processor.tokenizer
-        self.tokenizer.chat_template = processor.chat_template or self.tokenizer.chat_template
-        self._token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
-
-    def inputs(self, prompt: Prompt) -> Inputs:
-        text = render(self.tokenizer, prompt)
-        pictures = [opened(image) for image in prompt.images]
-        # the rendered text already begins with the special tokens that the template wants
-        begins = self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
-        made = self.processor(
-            text=[text], images=[pictures] if pictures else None, add_special_tokens=not begins, return_tensors="pt"
-        )
-        ids = made.pop("input_ids")[0].tolist()
-        made.pop("attention_mask", None)
-        end = 0 if not pictures else len(ids) - (ids[::-1].index(self._token) if self._token in ids else 0)
-        return Inputs(ids, tuple(image.digest for image in prompt.images), end, dict(made))
-
-    def forget(self) -> None:
-        """Nothing is kept."""
-
-
-def prompt_reader(source: str, config: PretrainedConfig, revision: str | None, **file: str) -> PromptReader:
-    """The reader that fits a checkpoint; `file`: `gguf_file`, where the tokenizer is in one."""
-    if not hasattr(config, "vision_config"):
-        return TextReader(AutoTokenizer.from_pretrained(source, revision=revision, **file), source)
-    if config.model_type in QWEN:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-        return QwenReader(
-            tokenizer, AutoImageProcessor.from_pretrained(source, revision=revision, backend="pil"), config
-        )
-    try:
-        processor = AutoProcessor.from_pretrained(source, revision=revision)
-    except ImportError:
-        if type(config) not in PROCESSOR_MAPPING:
-            raise
-        processor = for_stills(PROCESSOR_MAPPING[type(config)]).from_pretrained(source, revision=revision)
-    return ProcessorReader(processor, config)
-
-
-def for_stills(kind: Any) -> Any:
-    """A processor class less its part for videos, which needs torchvision."""
-
-    class Stills(kind):
-        @classmethod
-        def get_attributes(cls) -> list[str]:
-            return [name for name in kind.get_attributes() if name != "video_processor"]
-
-        @classmethod
-        def _get_arguments_from_pretrained(cls, *args: Any, **settings: Any) -> list[Any]:
-            return [*super()._get_arguments_from_pretrained(*args, **settings), None]
-
-    return Stills
-
-
-def tokenized(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def tokenized(tokenizer: Any, text: str) -> list[int]:
     """Ids of a rendered prompt, whose template has already put the special tokens in."""
     return tokenizer(text, add_special_tokens=False).input_ids
 
@@ -181,7 +70,7 @@ def messages(turns: tuple[Turn, ...], parts: bool) -> list[dict[str, Any]]:
     ]
 
 
-def render(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, parts: bool = True) -> str:
+def render(tokenizer: Any, prompt: Prompt, parts: bool = True) -> str:
     """The prompt's text up to the point where the model goes on, one placeholder an image.
 
     What a template itself puts behind the assistant's cue (an open or empty think block) gives way to the prompt's own
@@ -192,3 +81,94 @@ def render(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, parts: bool = Tru
     turns = (*before, replace(last, text=last.text + _CUT)) if ends_in_turns else prompt.turns
     text = tokenizer.apply_chat_template(messages(turns, parts), tokenize=False, add_generation_prompt=True)
     return text.partition(_CUT)[0] if ends_in_turns else _THINK_CUE.sub("", text) + prompt.opening
+
+
+class Span(StrEnum):
+    """What a key belongs to; each to exactly one."""
+
+    SINK = "sink"
+    """The first token, which heads that look for nothing rest on; a learned sink's share is added to it."""
+    SYSTEM = "system"
+    IMAGE = "image"
+    QUESTION = "question"
+    REASONING = "reasoning"
+    """The model's own reasoning, or the card."""
+    CUE = "cue"
+    """Between question or card and the answer: marks of turns and of closed thinking."""
+    ANSWER = "answer"
+    OTHER = "other"
+    """Marks of turns, and an earlier conversation."""
+
+
+@dataclass(frozen=True)
+class Spans:
+    """One span for each key, and the key's text."""
+
+    names: tuple[Span, ...]
+    pieces: tuple[str, ...]
+
+    def of(self, span: Span) -> list[int]:
+        """Places of the keys of a span, in order."""
+        return [place for place, name in enumerate(self.names) if name is span]
+
+
+def spans(prompt: Prompt, ids: Sequence[int], answered: int, tokenizer: Any, image: int | None) -> Spans:
+    """Of a prompt and its answer, whose tokens are the last `answered` ids. Raises BadInput without reasoning in it."""
+    pieces, length = spelled(tokenizer, ids), len(ids) - answered
+    ends, text = [], ""
+    for piece in pieces[:length]:
+        text += piece
+        ends.append(len(text))
+    names = [Span.OTHER] * length + [Span.ANSWER] * answered
+    for span, (start, end) in _regions(prompt, text):
+        for place, stop in enumerate(ends):
+            if max(start, stop - len(pieces[place])) < min(end, stop):
+                names[place] = span
+    names = [Span.IMAGE if token == image else name for name, token in zip(names, ids, strict=True)]
+    names[0] = Span.SINK
+    return Spans(tuple(names), tuple(pieces))
+
+
+def _regions(prompt: Prompt, text: str) -> list[tuple[Span, tuple[int, int]]]:
+    """Where in the prompt's text each span stands; later ones take what earlier ones had."""
+    turns, found = prompt.turns, []
+    if turns[0].role == "system":
+        found.append((Span.SYSTEM, _place(text, turns[0].text)))
+    found.append((Span.CUE, (_place(text, turns[-1].text)[1], len(text))))
+    given_as_turn = turns[-2:-1] == (Turn("assistant", neutral(prompt.card or "").strip()),)
+    asked = turns[-3 if given_as_turn else -1].text
+    lead = prompt.style.words.notes.partition("{card}")[0].rpartition("\n\n")[2]
+    found.append((Span.QUESTION, _place(text, asked.partition(f"\n\n{lead}")[0])))
+    if prompt.card is not None:
+        found.append((Span.REASONING, _place(text, neutral(prompt.card))))
+    return found
+
+
+def _place(text: str, part: str) -> tuple[int, int]:
+    """Where a part stands last. Raises BadInput."""
+    part = part.strip()
+    at = text.rfind(part) if part else -1
+    if at < 0:
+        raise BadInput(f"no reasoning to look at: {part[:40]!r} is not in the prompt", "does the model reason at all?")
+    return at, at + len(part)
+
+
+def spelled(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    """The text of each token; of a character in several tokens, all of it with the last."""
+    pieces: list[str] = []
+    window: list[int] = []
+    text, shown = "", 0
+    for token in ids:
+        window.append(token)
+        text = tokenizer.decode(window, clean_up_tokenization_spaces=False)
+        if text.endswith("\ufffd"):  # a character's first bytes; or this very character, spelled with what follows
+            pieces.append("")
+            continue
+        pieces.append(text[shown:])
+        # the token before tells how the next one is spelled: with a space or without
+        alone = tokenizer.decode([token], clean_up_tokenization_spaces=False)
+        window, shown = ([token], len(alone)) if "\ufffd" not in alone else ([], 0)
+        text = alone if window else ""
+    if pieces and len(text) > shown:
+        pieces[-1] += text[shown:]
+    return pieces

@@ -1,6 +1,6 @@
 """Computed prefixes: the keys and values of what a model has read, so that no prompt token is computed twice.
 
-They lie in tensors with room to spare, so that a token more costs no copy of those before it (Transformers' own layers
+They lie in arrays with room to spare, so that a token more costs no copy of those before it (Transformers' own layers
 copy all of them with each), and sequences that begin alike share them.
 """
 
@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+import numpy as np
+
+from cuecard.domain.question import Image
 
 SPARE_TOKENS = 64
 LAST_WORD = 8
@@ -22,65 +22,42 @@ LAST_WORD = 8
 
 @dataclass(eq=False)
 class Room:
-    """Keys and values (1, heads, capacity, head_dim) of one layer, of which the first `used` tokens are there."""
+    """Keys and values (…, capacity, head_dim) of one layer, of which the first `used` tokens are there.
 
-    keys: torch.Tensor
-    values: torch.Tensor
+    Arrays of NumPy or tensors of PyTorch.
+    """
+
+    keys: Any
+    values: Any
     used: int
 
     @property
     def size_bytes(self) -> int:
-        """Of the tensors, spare places included."""
-        return self.keys.nbytes + self.values.nbytes
-
-    def with_more(self, length: int, end: int) -> Room:
-        """A copy of the first `length` tokens, with room for `end` and some to spare."""
-        larger = Room(_empty(self.keys, end), _empty(self.values, end), length)
-        larger.keys[:, :, :length], larger.values[:, :, :length] = self.keys[:, :, :length], self.values[:, :, :length]
-        return larger
+        """Of both arrays, spare places included."""
+        return int(self.keys.nbytes + self.values.nbytes)
 
 
-def _empty(like: torch.Tensor, tokens: int) -> torch.Tensor:
-    spare = max(SPARE_TOKENS, tokens // 4)
-    return like.new_empty((*like.shape[:2], tokens + spare, like.shape[3]))
-
-
-class GrowingLayer(DynamicLayer):
-    """The first `length` tokens of a room.
+def with_room(room: Room | None, like: Any, start: int, end: int) -> Room:
+    """A room for tokens `start` to `end`, whose numbers are like these (…, tokens, head_dim): this one, or a copy.
 
     Append in place, copy on write: the first sequence that continues at the end of a room's tokens writes there; others
-    get a copy.
+    get a copy of the first `start` tokens.
     """
-
-    def __init__(self, room: Room | None = None, length: int = 0) -> None:
-        super().__init__()
-        self.room = room
-        if room is not None:
-            self._look(length)
-
-    def _look(self, length: int) -> None:
-        assert self.room is not None
-        self.keys, self.values = self.room.keys[:, :, :length], self.room.values[:, :, :length]
-        self.dtype, self.device, self.is_initialized = self.keys.dtype, self.keys.device, True
-
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: object, **__: object) -> Any:
-        """Append tokens; -> keys and values of all."""
-        length = self.get_seq_length()
-        end = length + key_states.shape[2]
-        if self.room is None:
-            self.room = Room(_empty(key_states, end), _empty(value_states, end), 0)
-        elif self.room.used != length or self.room.keys.shape[2] < end:
-            self.room = self.room.with_more(length, end)
-        self.room.keys[:, :, length:end], self.room.values[:, :, length:end] = key_states, value_states
-        self.room.used = end
-        self._look(end)
-        return self.keys, self.values
+    if room is not None and room.used == start and room.keys.shape[-2] >= end:
+        room.used = end
+        return room
+    larger = Room(_empty(like, end), _empty(like, end), end)
+    if room is not None:
+        larger.keys[..., :start, :], larger.values[..., :start, :] = (
+            room.keys[..., :start, :],
+            room.values[..., :start, :],
+        )
+    return larger
 
 
-def growing(empty: DynamicCache) -> DynamicCache:
-    """A cache that nothing is in yet, of layers that grow without copies."""
-    empty.layers = [GrowingLayer() for _ in empty.layers]
-    return empty
+def _empty(like: Any, tokens: int) -> Any:
+    shape = (*like.shape[:-2], tokens + max(SPARE_TOKENS, tokens // 4), like.shape[-1])
+    return np.empty(shape, like.dtype) if isinstance(like, np.ndarray) else like.new_empty(shape)
 
 
 @dataclass(frozen=True)
@@ -98,16 +75,6 @@ class Computed:
     def begins(self, other: Computed, but: int = 0) -> bool:
         """Whether `other` goes on from here, `but` the last tokens."""
         return self.images == other.images and common(self.ids, other.ids) >= len(self.ids) - but
-
-    def cache(self, length: int, empty: DynamicCache) -> DynamicCache:
-        """A cache that holds the first `length` tokens."""
-        empty.layers = [GrowingLayer(room, length) for room in self.rooms]
-        return empty
-
-
-def shareable(cache: DynamicCache) -> bool:
-    """Whether every layer keeps all tokens (no sliding window, no recurrent state), so that any prefix can be taken."""
-    return bool(cache.layers) and all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
 class Prefixes:
@@ -136,6 +103,11 @@ class Prefixes:
             return None
         self._held.move_to_end(best)
         return self._held[best], min(longest, len(ids) - 1)
+
+    def holds(self, images: Sequence[Image]) -> bool:
+        """Whether a sequence with these images is held."""
+        digests = tuple(image.digest for image in images)
+        return any(held.images == digests for held in list(self._held.values()))
 
     def keep(self, computed: Computed) -> None:
         """Hold on to a sequence that fits; those that it continues, and the least recently used, are let go."""

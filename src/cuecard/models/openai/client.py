@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,10 +17,9 @@ from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.errors import BrokenStream, Unsupported
 from cuecard.domain.question import AnswerKind
 from cuecard.models import prompt as layouts
-from cuecard.models.base import Abilities, AnswerDelta, CallLimits, Event, Finished, Limits, Progress, Started
-from cuecard.models.extras import NAMES
+from cuecard.models.base import NAMES, Abilities, AnswerDelta, CallLimits, Event, Finished, Limits, Progress, Started
 from cuecard.models.openai.connection import Connection, Request
-from cuecard.models.openai.families import OPENAI_HOST
+from cuecard.models.openai.families import OPENAI_HOST, ServerSettings, tag_pair
 from cuecard.models.openai.reply import StreamedReply, scored
 from cuecard.models.openai.request_body import (
     LOSSES,
@@ -34,7 +33,7 @@ from cuecard.models.openai.request_body import (
     messages,
     unwrapped,
 )
-from cuecard.models.openai.settings import ServerSettings, tag_pair
+from cuecard.models.openai.response_body import Chunk
 from cuecard.models.prompt import CUE, CardFormat, Prompt, Style, conversation, neutral
 from cuecard.models.reasoning_events import tags_of
 
@@ -94,6 +93,8 @@ class OpenAIModel:
             prefix_sessions=bool(settings.prefix_cache),
             card_formats=settings.card_formats,
             style=self._style,
+            # templates of models with think tags close or drop a think block that the turn leaves open
+            resumes=bool(settings.prefill) and self._style.in_prose,
             place=f"{self.url}#{self.served_name}",
             notes=(*self._seen, *lost),
             honours=NAMES - refused - self._left_out,
@@ -137,17 +138,29 @@ class OpenAIModel:
         reasons = prompt.mode is Mode.REASON
         first = self._reply(prompt, limits)
         held: list[AnswerDelta] | None = [] if reasons and _is_structured(prompt) else None
-        async with aclosing(self._exchange(prompt, limits, first, deadline)) as events:
-            async for event in events:
+        began = False
+
+        def shown(events: Iterable[Event]) -> Iterator[Event]:
+            for event in events:
                 if held is not None and isinstance(event, AnswerDelta):
                     held.append(event)
                 else:
                     yield event
-        for event in first.close():
-            if held is not None and isinstance(event, AnswerDelta):
-                held.append(event)
-            else:
-                yield event
+
+        async with aclosing(self._chunks(prompt, limits, deadline)) as chunks:
+            async for chunk in chunks:
+                if not began:
+                    began = True
+                    yield Started()
+                for event in shown(first.take(chunk)):
+                    yield event
+                if first.is_spent:
+                    break
+        for event in shown(first.end()):
+            yield event
+        self._learn(prompt, first)
+        for event in shown(first.close()):
+            yield event
         answered = first.parser.answering and (held is None or await _fits(held, prompt))
         if not reasons or answered or not first.parser.reasoned:
             for event in held or ():
@@ -157,10 +170,17 @@ class OpenAIModel:
         # The reasoning was cut, or it ends in no answer, or in none that fits: it is closed, and the answer asked for.
         closing = self._closed(prompt, first.parser.reasoning)
         second = self._reply(closing, limits, first.usage)
-        async with aclosing(self._exchange(closing, limits, second, deadline)) as events:
-            async for event in events:
-                if isinstance(event, AnswerDelta | Progress):
-                    yield event
+        async with aclosing(self._chunks(closing, limits, deadline)) as chunks:
+            async for chunk in chunks:
+                for event in second.take(chunk):
+                    if isinstance(event, AnswerDelta | Progress):
+                        yield event
+                if second.is_spent:
+                    break
+        for event in second.end():
+            if isinstance(event, AnswerDelta | Progress):
+                yield event
+        self._learn(closing, second)
         finish = second.finish or FinishReason.LENGTH
         if finish is FinishReason.STOP and first.finish is not FinishReason.STOP:
             finish = first.cut
@@ -223,27 +243,11 @@ class OpenAIModel:
         """As `Model.aclose`."""
         await self._server.aclose()
 
-    async def _exchange(
-        self, prompt: Prompt, limits: CallLimits, reply: StreamedReply, deadline: float | None
-    ) -> AsyncGenerator[Event]:
-        """The events of one request, made by `reply`; Started first, no Finished."""
-        reasons = prompt.mode is Mode.REASON
-        most = limits.answer_tokens + (limits.reasoning_tokens if reasons else 0)
-        began = False
-        request, free = self._request(prompt, limits, most), free_fields(limits.extras)
-        free |= frozenset() if prompt.schema is None else frozenset({"response_format"})
-        async with aclosing(self._server.chunks(request, deadline, conversation(prompt), free)) as chunks:
-            async for chunk in chunks:
-                if not began:
-                    began = True
-                    yield Started()
-                for event in reply.take(chunk):
-                    yield event
-                if reply.is_spent:
-                    break
-        for event in reply.end():
-            yield event
-        self._learn(prompt, reply)
+    def _chunks(self, prompt: Prompt, limits: CallLimits, deadline: float | None) -> AsyncGenerator[Chunk]:
+        """What the server sends for a prompt. Raises Unsupported."""
+        most = limits.answer_tokens + (limits.reasoning_tokens if prompt.mode is Mode.REASON else 0)
+        free = free_fields(limits.extras) | (frozenset() if prompt.schema is None else frozenset({"response_format"}))
+        return self._server.chunks(self._request(prompt, limits, most), deadline, conversation(prompt), free)
 
     def _request(
         self, prompt: Prompt, limits: Limits, max_tokens: int, without: frozenset[str] = frozenset()

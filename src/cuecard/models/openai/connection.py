@@ -20,7 +20,7 @@ from cuecard.models.openai.errors import (
     refused_parameter,
     refuses_schema,
 )
-from cuecard.models.openai.http import HttpClient, HttpResponse, StatusError
+from cuecard.models.openai.http import AnswerBody, HttpClient, HttpResponse, SentEvent, StatusError
 from cuecard.models.openai.request_body import LOSSES, Body, client_part
 from cuecard.models.openai.response_body import (
     DONE,
@@ -32,7 +32,6 @@ from cuecard.models.openai.response_body import (
     finishes,
     objects,
 )
-from cuecard.models.openai.sse import AnswerBody, SentEvent
 
 _PATH = "/chat/completions"
 _LISTING_S = 2.0

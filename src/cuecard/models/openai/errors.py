@@ -20,9 +20,8 @@ from cuecard.domain.errors import (
     QuotaExhausted,
     RequestRefused,
 )
-from cuecard.models.openai.http import Disconnected, StatusError
+from cuecard.models.openai.http import Disconnected, StatusError, TooLong
 from cuecard.models.openai.response_body import StreamError, joined_surrogates
-from cuecard.models.openai.sse import TooLong
 
 _LONGEST, _MOST_READ = 300, 2**13
 """Characters of a message, and of the text that it is made of."""

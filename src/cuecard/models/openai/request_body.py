@@ -16,11 +16,11 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
+from cuecard.answers.kinds import KINDS
 from cuecard.answers.schemas import ANY_OBJECT
 from cuecard.domain.call import Mode
-from cuecard.domain.question import AnswerKind, Question, letter
-from cuecard.models.base import Limits
-from cuecard.models.extras import PENALTIES, SAMPLING, TEMPLATE, Extras
+from cuecard.domain.question import Question
+from cuecard.models.base import PENALTIES, SAMPLING, TEMPLATE, Extras, Limits
 from cuecard.models.images.images import data_url
 from cuecard.models.prompt import Prompt, Turn
 
@@ -148,26 +148,27 @@ class Dialect(StrEnum):
     JSON_SCHEMA = "json_schema"
 
 
-_NUMBER = r"[-+−]?[$€£¥]? ?[0-9]{1,30}([.,:/ ][0-9]{1,15}){0,6}(e[-+]?[0-9]{1,3})?( ?[%°a-zA-Z²³]{1,12}){0,2}[.]?"
-_NUMBER_GBNF = (
-    'root ::= " "? [-+−]? [$€£¥]? " "? [0-9]{1,30} ([.,:/ ] [0-9]{1,15}){0,6} ("e" [-+]? [0-9]{1,3})? '
-    '(" "? [%°a-zA-Z²³]{1,12}){0,2} "."?'
-)
-
-
 def constraint_fields(question: Question, dialect: Dialect) -> Mapping[str, Any]:
-    """What a request's body holds for an answer to a question of `prompt.GRAMMAR_KINDS`."""
+    """What a request's body holds for an answer that fits a grammar; nothing where its kind has none."""
+    rules = KINDS[question.kind]
+    if rules.grammar is None:
+        return {}
+    grammar = rules.grammar(question)
     match dialect:
         case Dialect.GRAMMAR:
-            return {"grammar": _gbnf(question)}
+            return {"grammar": grammar.gbnf}
         case Dialect.STRUCTURED_OUTPUTS:
-            return {"structured_outputs": {"regex": _regex(question)}}
+            return {"structured_outputs": {"regex": grammar.regex}}
         case Dialect.REGEX:
-            return {"regex": _regex(question)}
+            return {"regex": grammar.regex}
         case Dialect.JSON_SCHEMA:
-            return {
-                "response_format": {"type": "json_schema", "json_schema": {"name": FIELD, "schema": _schema(question)}}
+            schema = {
+                "type": "object",
+                "properties": {FIELD: grammar.schema},
+                "required": [FIELD],
+                "additionalProperties": False,
             }
+            return {"response_format": {"type": "json_schema", "json_schema": {"name": FIELD, "schema": schema}}}
 
 
 def unwrapped(text: str) -> str:
@@ -177,24 +178,3 @@ def unwrapped(text: str) -> str:
     except (ValueError, TypeError, KeyError):
         return text
     return found if isinstance(found, str) else json.dumps(found)
-
-
-def _words(question: Question) -> list[str]:
-    if question.kind is AnswerKind.CHOICE:
-        return [letter(index) for index in range(len(question.options))]
-    return ["yes", "no", "Yes", "No"]
-
-
-def _gbnf(question: Question) -> str:
-    if question.kind is AnswerKind.NUMBER:
-        return _NUMBER_GBNF
-    return 'root ::= " "? (' + " | ".join(f'"{word}"' for word in _words(question)) + ")"
-
-
-def _regex(question: Question) -> str:
-    return _NUMBER if question.kind is AnswerKind.NUMBER else " ?(" + "|".join(_words(question)) + ")"
-
-
-def _schema(question: Question) -> Mapping[str, Any]:
-    value = {"type": "number"} if question.kind is AnswerKind.NUMBER else {"type": "string", "enum": _words(question)}
-    return {"type": "object", "properties": {FIELD: value}, "required": [FIELD], "additionalProperties": False}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -105,6 +105,12 @@ def decoded(text: str) -> object:
     return data
 
 
+_DECODER = json.JSONDecoder(parse_constant=lambda name: None)
+_LENIENT = json.JSONDecoder(
+    parse_constant=lambda name: None, parse_int=lambda digits: int(digits) if len(digits) < 20 else None
+)
+
+
 def _loaded(text: str) -> object:
     try:
         return _DECODER.decode(text)
@@ -114,32 +120,14 @@ def _loaded(text: str) -> object:
         return _LENIENT.decode(text)
 
 
-def _null(name: str) -> None:
-    return None
-
-
-def _short_int(digits: str) -> int | None:
-    return int(digits) if len(digits) < 20 else None
-
-
-_DECODER = json.JSONDecoder(parse_constant=_null)
-_LENIENT = json.JSONDecoder(parse_constant=_null, parse_int=_short_int)
-
-
 def _is_shallow(data: object) -> bool:
     level = [data]
     for _ in range(_DEEPEST):
-        level = [each for item in level for each in _inside(item)]
+        inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
+        level = [each for items in inner for each in items]
         if not level:
             return True
     return False
-
-
-def _inside(item: object) -> Iterator[object]:
-    if isinstance(item, dict):
-        yield from item.values()
-    elif isinstance(item, list):
-        yield from item
 
 
 class JsonSanitiser:

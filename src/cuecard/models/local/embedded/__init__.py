@@ -1,0 +1,1 @@
+"""The embedded pair's models in NumPy."""

@@ -1,0 +1,225 @@
+"""A Transformers checkpoint as a Network: its own layers for prompts, the fused decoder for tokens."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from cuecard.models.base import Limits
+from cuecard.models.local import fused_decoder
+from cuecard.models.local.attention_hook import Rows, listening
+from cuecard.models.local.fused_decoder import StaticDecoder, applies, grown
+from cuecard.models.local.inputs import Inputs
+from cuecard.models.local.network import LEAST_TEMPERATURE, Watch
+from cuecard.models.local.prefix import Room, with_room
+
+SAME = 1e-4
+"""By how much of the largest logit the fused decoder may differ from Transformers' layers."""
+
+
+class GrowingLayer(DynamicLayer):
+    """The first `length` tokens of a room of (1, heads, capacity, head_dim) keys and values."""
+
+    def __init__(self, room: Room | None = None, length: int = 0) -> None:
+        super().__init__()
+        self.room = room
+        if room is not None:
+            self._look(length)
+
+    def _look(self, length: int) -> None:
+        assert self.room is not None
+        self.keys, self.values = self.room.keys[:, :, :length], self.room.values[:, :, :length]
+        self.dtype, self.device, self.is_initialized = self.keys.dtype, self.keys.device, True
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: object, **__: object) -> Any:
+        """Append tokens; -> keys and values of all."""
+        length = self.get_seq_length()
+        end = length + key_states.shape[2]
+        self.room = with_room(self.room, key_states, length, end)
+        self.room.keys[:, :, length:end], self.room.values[:, :, length:end] = key_states, value_states
+        self._look(end)
+        return self.keys, self.values
+
+
+class GrowingCache(DynamicCache):
+    """A cache of layers that grow without copies."""
+
+    @property
+    def rooms(self) -> tuple[Room, ...]:
+        return tuple(layer.room for layer in self.layers)
+
+    def drop_last(self) -> None:
+        """Without the last token."""
+        self.crop(-1)
+
+
+def growing(config: Any, rooms: Sequence[Room] = (), length: int = 0) -> GrowingCache:
+    """A cache of a checkpoint that holds the first `length` tokens of these rooms."""
+    cache = GrowingCache(config=config)
+    cache.layers = [GrowingLayer(room, length) for room in rooms] or [GrowingLayer() for _ in cache.layers]
+    return cache
+
+
+def shareable(cache: DynamicCache) -> bool:
+    """Whether every layer keeps all tokens (no sliding window, no recurrent state), so that any prefix can be taken."""
+    return bool(cache.layers) and all(type(layer) is DynamicLayer for layer in cache.layers)
+
+
+class TransformersNetwork:
+    """As `Network`, of any checkpoint that Transformers loads."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model, config = model, model.config
+        self.place = str(model.device)
+        self.sees_images = hasattr(config, "vision_config")
+        token: int | None = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
+        self.image_token = token
+        self.most_tokens: int = getattr(config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
+        ends = model.generation_config.eos_token_id if model.generation_config is not None else None
+        self.ends = frozenset(i for i in (ends if isinstance(ends, list) else [ends]) if i is not None)
+        self.is_trained_pair = getattr(config, "cuecard_wording", None) == "trained"
+        self.shares_prefixes = shareable(DynamicCache(config=config))
+        self._has_rope_delta = hasattr(getattr(model, "model", None), "rope_deltas")
+        self._keeps_some_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        # in half precision another order of sums is another answer now and then
+        self.may_fuse = self.shares_prefixes and model.dtype == torch.float32 and applies(model)
+        self.fused: StaticDecoder | None = None
+        if self.may_fuse:  # so that no request pays for making the fused decoder and comparing it
+            cache = self.cache()
+            self.extend([0, 1], 0, cache, 1)
+            self.append([0], [2], [cache])
+
+    def cache(self, rooms: Sequence[Room] = (), length: int = 0) -> Any:
+        if not self.shares_prefixes:
+            return DynamicCache(config=self.model.config)
+        return growing(self.model.config, rooms, length)
+
+    @torch.inference_mode()
+    def read(self, inputs: Inputs, cache: Any, most: int, watch: Watch | None = None) -> tuple[torch.Tensor, int]:
+        device, first = self.model.device, max(inputs.images_end, most)
+        tensors = {
+            name: (part[:, :first] if part.shape[:2] == (1, len(inputs.ids)) else part).to(
+                device, self.model.dtype if part.is_floating_point() else None
+            )
+            for name, part in inputs.tensors.items()
+        }
+        with self._watching(inputs, watch):
+            logits = self._forward(torch.tensor([inputs.ids[:first]], device=device), cache, 1, tensors)
+        delta = int(self.model.model.rope_deltas[0, 0]) if self._has_rope_delta and inputs.images else 0
+        return logits, delta
+
+    @torch.inference_mode()
+    def extend(self, ids: Sequence[int], position: int, cache: Any, keep: int) -> torch.Tensor:
+        extra = {}
+        if self._has_rope_delta:
+            places = torch.arange(position, position + len(ids), device=self.model.device)
+            extra["position_ids"] = places.expand(3, 1, -1)
+        return self._forward(torch.tensor([list(ids)], device=self.model.device), cache, keep, extra)
+
+    @torch.inference_mode()
+    def append(self, tokens: Sequence[int], positions: Sequence[int], caches: Sequence[Any]) -> list[torch.Tensor]:
+        if self.fused is None or len(tokens) == 1:
+            return [self._one(*each) for each in zip(tokens, positions, caches, strict=True)]
+        together = torch.tensor(tokens, device=self.model.device)
+        found = fused_decoder.batched_logits(self.fused, together, positions, caches)
+        logits = []
+        for row, near, *each in zip(found, fused_decoder.are_close(found), tokens, positions, caches, strict=True):
+            if near:
+                each[2].drop_last()
+            logits.append(self._one(*each) if near else row[None])
+        return logits
+
+    def joined(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        return torch.cat(list(parts))
+
+    def attend(
+        self, ids: Sequence[int], position: int, cache: Any, reduce: Callable[[Rows], Any], hidden: Sequence[int]
+    ) -> tuple[list[Any], torch.Tensor]:
+        with listening(self.model, reduce, cache.get_seq_length() + len(ids), hidden) as reduced:
+            return reduced, self.extend(ids, position, cache, 0)
+
+    def logprobs(self, logits: torch.Tensor, ids: Sequence[int]) -> list[float]:
+        wanted = torch.tensor(list(ids), device=logits.device)[:, None]
+        each: list[float] = torch.log_softmax(logits.float(), -1).gather(-1, wanted)[:, 0].tolist()
+        return each
+
+    def chance(self, limits: Limits) -> torch.Generator:
+        generator = torch.Generator(self.model.device)
+        if limits.seed is not None:
+            generator.manual_seed(limits.seed)
+        else:
+            generator.seed()
+        return generator
+
+    def choose(self, logits: torch.Tensor, limits: Limits, chance: torch.Generator) -> tuple[int, float]:
+        return choose(logits[-1], limits, chance)
+
+    @contextmanager
+    def _watching(self, inputs: Inputs, watch: Watch | None) -> Iterator[None]:
+        """While a prompt is read, hand the visual tokens on; nothing where the tower is not one of Qwen-VL's."""
+        tower, grids = getattr(getattr(self.model, "model", None), "visual", None), inputs.tensors.get("image_grid_thw")
+        if watch is None or tower is None or grids is None:
+            yield
+            return
+        counts = (grids.prod(-1) // tower.spatial_merge_size**2).tolist()
+
+        def take(_: Any, __: Any, output: Any) -> None:
+            if (tokens := getattr(output, "pooler_output", None)) is not None and len(tokens) == sum(counts):
+                watch([each.float().cpu().numpy() for each in tokens.split(counts)])
+
+        hook = tower.register_forward_hook(take)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def _one(self, token: int, position: int, cache: Any) -> torch.Tensor:
+        """Append a token; -> (1, vocabulary) logits. By the fused decoder, if it says the same as the layers do."""
+        if not self.may_fuse:
+            return self.extend([token], position, cache, 1)
+        tokens = torch.tensor([token], device=self.model.device)
+        if self.fused is not None:
+            return self.fused.logits(tokens, position, grown(cache))
+        decoder = StaticDecoder(self.model)
+        found = decoder.logits(tokens, position, grown(cache))
+        cache.drop_last()
+        wanted = self.extend([token], position, cache, 1)
+        self.may_fuse = bool((found - wanted).abs().max() <= SAME * wanted.abs().max())
+        self.fused = decoder if self.may_fuse else None
+        return wanted
+
+    def _forward(self, ids: torch.Tensor, cache: Any, keep: int, more: dict[str, Any]) -> torch.Tensor:
+        """(1, tokens) ids behind what the cache holds -> (kept, vocabulary) logits of the last; keep=0: of all."""
+        trimmed = {"logits_to_keep": keep} if self._keeps_some_logits else {}
+        out = self.model(input_ids=ids, past_key_values=cache, use_cache=True, **trimmed, **more)
+        logits: torch.Tensor = out.logits[0, -keep:]
+        return logits
+
+
+def choose(logits: torch.Tensor, limits: Limits, generator: torch.Generator) -> tuple[int, float]:
+    """(vocabulary,) -> the next token and its log probability before temperature.
+
+    Greedy, or drawn from the `top_k` likeliest, those at least `min_p` times as likely as the first, and the nucleus.
+    The likeliest token is never left out, however small `top_p` is.
+    """
+    logits = logits.float()
+    if limits.temperature == 0:
+        token = int(logits.argmax())
+    else:
+        scaled = (logits - logits.max()) / max(limits.temperature, LEAST_TEMPERATURE)
+        chances, order = torch.softmax(scaled, -1).sort(descending=True)
+        if wanted := dict(limits.extras.sampling):
+            chances[int(wanted.get("top_k", len(chances))) :] = 0
+            chances[chances < wanted.get("min_p", 0.0) * chances[0]] = 0
+            chances /= chances.sum()
+        beyond = chances.cumsum(0) - chances >= limits.top_p
+        chances[1:][beyond[1:]] = 0
+        token = int(order[torch.multinomial(chances, 1, generator=generator)])
+    return token, float(torch.log_softmax(logits, -1)[token])
