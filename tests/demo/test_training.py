@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from random import Random
 
@@ -10,8 +11,10 @@ import torch
 from rich.progress import Progress
 from transformers import Qwen3VLForConditionalGeneration
 
-from cuecard.demo import boards, checkpoint, train, training_data
+from cuecard.demo import boards, checkpoint, easyvqa, train, training_data
 from cuecard.demo import tokenizer as tk
+from cuecard.demo.muon import Muon
+from cuecard.demo.reasoning import STYLES, path
 from cuecard.demo.train import Phase, Recipe
 from cuecard.demo.training_data import Album, Writer
 
@@ -25,7 +28,7 @@ def writer() -> Writer:
 
 @pytest.fixture(scope="module")
 def album() -> Album:
-    return Album(lambda pictures: pictures.float().mean((1, 2)), seed=0, count=32)
+    return Album(lambda pictures: pictures.float().mean((1, 2)), seed=0, count=32, own=STYLES["demo-small"])
 
 
 def learned(writer: Writer, row: training_data.Row) -> list[str]:
@@ -37,20 +40,58 @@ def test_scans_of_the_three_splits_are_apart():
     assert sum(map(len, split.values())) == len(set.union(*split.values())) == 1797
 
 
-@pytest.mark.parametrize("task", boards.TASKS)
-def test_a_reasoning_ends_in_the_answer_and_names_every_cell_on_the_way(task):
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("task", [*boards.TASKS, *boards.LONG_TASKS])
+def test_a_reasoning_ends_in_the_answer_and_names_every_cell_on_the_way(task: str, style: str):
     rng = Random(task)
-    for _ in range(50):
+    for _ in range(20):
         board = boards.make_board(rng, "test")
-        made = boards.make_task(rng, board.cells, task)
-        solution = boards.solve(made, board.cells)
+        made = boards.make_task(rng, board.cells, task, wander=task in boards.LONG_TASKS)
+        solution = boards.solve(made, board.cells, STYLES[style])
         assert solution.reasoning.endswith(f"the answer is {solution.answer}.")
         if made.jumps:
-            visited = boards.path(board.cells, made.cells[0], made.jumps)
-            assert all(
-                f"cell {cell + 1} shows a {' '.join(map(str, board.cells[cell]))}" in solution.reasoning
-                for cell in visited
-            )
+            visited = path(board.cells, made.cells[0], made.jumps)
+            shown = [STYLES[style].shows(board.cells, cell)[1:] for cell in visited]
+            assert [text for text in shown if text not in solution.reasoning] == []
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_reasoning_about_a_shape_ends_in_the_answer_of_the_data_set(style: str):
+    scenes = easyvqa.scenes("test")
+    for item in easyvqa.items("test")[::7]:
+        if item.image_path in scenes:
+            solution = easyvqa.solve(item, scenes[item.image_path], STYLES[style])
+            assert solution.answer == item.answer
+            assert solution.reasoning.endswith(f"the answer is {item.answer}.")
+
+
+def test_long_boards_are_jumped_over_without_a_cell_twice():
+    for exercise in boards.exercises(6, 3, mix=boards.LONG_MIX):
+        cells = re.findall(r"to (cell \d+)", exercise.reasoning)
+        assert len(set(cells)) == len(cells) == int(exercise.task.removeprefix("jump-"))
+
+
+def test_turns_of_hue_that_are_held_out_are_never_drawn():
+    low, high = boards.HELD_OUT_TURN
+    turns = [training_data.trained_turn(Random(seed)) for seed in range(500)]
+    assert not any(low <= abs(turn) <= high for turn in turns)
+    assert min(turns) < -high
+    assert max(turns) > high
+
+
+def test_matrices_are_updated_as_by_the_muon_of_torch():
+    torch.manual_seed(0)
+    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in ((48, 16), (16, 32), (48, 16))]
+    theirs = [torch.nn.Parameter(matrix.detach().clone()) for matrix in ours]
+    optimisers = Muon(ours, lr=0.02), torch.optim.Muon(theirs, lr=0.02, momentum=0.95, weight_decay=0.05)
+    for _ in range(3):
+        for own, other in zip(ours, theirs, strict=True):
+            own.grad = torch.randn_like(own)
+            other.grad = own.grad.clone()
+        for optimiser in optimisers:
+            optimiser.step()
+    for own, other in zip(ours, theirs, strict=True):  # theirs iterates in bfloat16
+        assert torch.allclose(own, other, atol=3e-3)
 
 
 @pytest.mark.parametrize("word", ["7", "24", "A", "cell 12", "red"])
@@ -63,9 +104,9 @@ def test_what_is_copied_is_one_token_at_the_end_whatever_stands_before_it(writer
 
 def test_a_reasoning_row_learns_the_reasoning_the_mark_and_the_answer(writer: Writer, album: Album):
     lesson = album.board_lessons(Random(1), ["jump-2"])[0]
-    (told,) = learned(writer, training_data.reason_row(writer, lesson))
+    (text,) = learned(writer, training_data.reason_row(writer, lesson))
     solution = lesson.solution
-    assert told == f"<think>\n{solution.reasoning}\n</think>\n\n{solution.answer}{tk.END}"
+    assert text == f"<think>\n{solution.reasoning}\n</think>\n\n{solution.answer}{tk.END}"
 
 
 def test_a_reading_row_learns_nothing_but_the_true_answer_even_of_a_card_with_a_slip(writer: Writer, album: Album):
@@ -108,12 +149,15 @@ def brief(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     monkeypatch.setattr(train, "ALBUM", 32)
     monkeypatch.setattr(train, "CHECKPOINT_STEPS", 1)
     monkeypatch.setattr(train.easyvqa, "scenes", few(train.easyvqa.scenes))
+    for name in ("BOARDS", "HELD_OUT_BOARDS", "IMAGES"):
+        monkeypatch.setattr(train.scope, name, 8)
 
 
 def few(scenes):
     return lambda split: dict(sorted(scenes(split).items())[:16])
 
 
+@pytest.mark.slow
 def test_training_that_is_killed_goes_on_as_if_nothing_had_happened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     brief(monkeypatch, steps=2)
 

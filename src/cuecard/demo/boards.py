@@ -3,33 +3,38 @@
 Cells are numbered 1 to 16 by rows. A *jump* reads the digit of the cell it stands on and moves that far in the
 direction of its colour (red: forward, blue: back, green: rows down), wrapping round the board. Looking a cell up,
 counting and adding are done in parallel by a transformer and need no reasoning; jumps are sequential by nature.
+Reasoning is in the words of a style (`reasoning`).
 """
 
 from __future__ import annotations
 
+import colorsys
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import pairwise
 from random import Random
 
 import numpy as np
 from PIL import Image as PilImage
 
-from cuecard.domain.question import AnswerKind, Image, Question, letter
+from cuecard.demo.reasoning import CELLS, COLOURS, SIDE, STYLES, TIMES, Cell, ReasoningStyle, landing, path
+from cuecard.domain.question import AnswerKind, Image, Question
 
-COLOURS = ("red", "green", "blue")
 TINTS = {"red": (255, 60, 50), "green": (50, 225, 70), "blue": (80, 110, 255)}
-CELLS, SIDE, CELL_PIXELS, SCAN_PIXELS = 16, 4, 32, 24
+HELD_OUT_TURN = (8, 12)
+"""Degrees by which the hue of a digit is turned in either direction in examinations; training draws no such turn."""
+CELL_PIXELS, SCAN_PIXELS = 32, 24
 SPLITS = ("train", "validation", "test")
-JUMPS = (1, 2, 3, 4, 5)
-TIMES = {1: "once", 2: "twice", 3: "three times", 4: "four times", 5: "five times"}
-ORDINALS = ("one", "two", "three", "four", "five")
-TASKS = ("look-up", "compare", "count", "sum", *(f"jump-{n}" for n in JUMPS))
+TASKS = ("look-up", "compare", "count", "sum", *(f"jump-{n}" for n in range(1, 6)))
+LONG_TASKS = tuple(f"jump-{n}" for n in range(6, len(TIMES)))
+"""More jumps than one can follow at a glance, or in a few words: the reasoning has 150 to 300 tokens."""
 
-Cell = tuple[str, int]
-
+WANTED = (
+    *(("digit", AnswerKind.NUMBER),) * 3,
+    *(("colour", kind) for kind in (AnswerKind.SHORT_TEXT, AnswerKind.YES_NO, AnswerKind.CHOICE)),
+)
+"""What look-ups and jumps ask for, each as likely as the next."""
 
 # --- real digits ------------------------------------------------------------------------------------------------------
 
@@ -53,10 +58,10 @@ def scans_of(split: str) -> tuple[tuple[int, ...], ...]:
 
 
 @cache
-def enlarged(scan: int) -> np.ndarray:
-    """(24, 24) uint8: one scan, enlarged."""
+def enlarged(scan: int) -> PilImage.Image:
+    """One scan, enlarged to 24x24 pixels."""
     pixels = PilImage.fromarray((scans()[0][scan] * 255).astype(np.uint8))
-    return np.asarray(pixels.resize((SCAN_PIXELS, SCAN_PIXELS), PilImage.Resampling.BILINEAR))
+    return pixels.resize((SCAN_PIXELS, SCAN_PIXELS), PilImage.Resampling.BILINEAR)
 
 
 # --- boards -----------------------------------------------------------------------------------------------------------
@@ -69,27 +74,55 @@ class Board:
     cells: tuple[Cell, ...]
     scans: tuple[int, ...]
     offsets: tuple[tuple[int, int], ...]
+    changes: tuple[tuple[float, float], ...] = ((0.0, 0.0),) * CELLS
+    """For each cell the degrees by which its digit is rotated, and by which its hue is turned."""
 
 
-def make_board(rng: Random, split: str) -> Board:
-    """A random board whose digits are drawn from one split's scans."""
-    cells = tuple((rng.choice(COLOURS), rng.randrange(10)) for _ in range(CELLS))
+def make_board(rng: Random, split: str, jumps: int = 0) -> Board:
+    """A random board whose digits are drawn from one split's scans; from some cell of it, as many jumps visit no cell
+    twice."""
+    cells = [(rng.choice(COLOURS), rng.randrange(10)) for _ in range(CELLS)]
+    if jumps:
+        _straighten(rng, cells, jumps)
     return Board(
-        cells=cells,
+        cells=tuple(cells),
         scans=tuple(rng.choice(scans_of(split)[digit]) for _, digit in cells),
         offsets=tuple((rng.randint(2, 6), rng.randint(2, 6)) for _ in cells),
     )
+
+
+def _straighten(rng: Random, cells: list[Cell], jumps: int) -> None:
+    """Draw cells along a path anew until it visits no cell twice."""
+    here = rng.randrange(CELLS)
+    visited = {here}
+    for _ in range(jumps):
+        while landing(here, *cells[here]) in visited:
+            cells[here] = rng.choice(COLOURS), rng.randrange(10)
+        here = landing(here, *cells[here])
+        visited.add(here)
+
+
+def tint(colour: str, turn: float) -> tuple[int, int, int]:
+    """The tint of a colour with its hue turned by so many degrees, red, green and blue from 0 to 255."""
+    if not turn:
+        return TINTS[colour]
+    hue, light, saturation = colorsys.rgb_to_hls(*(value / 255 for value in TINTS[colour]))
+    red, green, blue = colorsys.hls_to_rgb((hue + turn / 360) % 1, light, saturation)
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def draw(board: Board) -> np.ndarray:
     """(128, 128, 3) uint8: the picture of a board, black with thin lines between the cells."""
     picture = np.zeros((SIDE * CELL_PIXELS, SIDE * CELL_PIXELS, 3), np.uint8)
     picture[::CELL_PIXELS], picture[:, ::CELL_PIXELS] = 40, 40
-    for index, ((colour, _), scan, (down, right)) in enumerate(
-        zip(board.cells, board.scans, board.offsets, strict=True)
+    for index, ((colour, _), scan, (down, right), (rotation, turn)) in enumerate(
+        zip(board.cells, board.scans, board.offsets, board.changes, strict=True)
     ):
         y, x = index // SIDE * CELL_PIXELS + down, index % SIDE * CELL_PIXELS + right
-        ink = enlarged(scan)[..., None].astype(np.uint16) * np.array(TINTS[colour], np.uint16) // 255
+        pixels = enlarged(scan)
+        if rotation:
+            pixels = pixels.rotate(rotation, PilImage.Resampling.BILINEAR)
+        ink = np.asarray(pixels)[..., None].astype(np.uint16) * np.array(tint(colour, turn), np.uint16) // 255
         picture[y : y + SCAN_PIXELS, x : x + SCAN_PIXELS] = ink
     return picture
 
@@ -117,7 +150,7 @@ class BoardTask:
 
     @property
     def jumps(self) -> int:
-        return int(self.task.removeprefix("jump-")) if self.task.startswith("jump-") else 0
+        return jumps_of(self.task)
 
 
 @dataclass(frozen=True)
@@ -128,17 +161,20 @@ class Solution:
     answer: str
 
 
-def landing(cell: int, colour: str, digit: int) -> int:
-    """The cell (0 to 15) that one jump from `cell` leads to."""
-    return (cell + {"red": digit, "blue": -digit, "green": SIDE * digit}[colour]) % CELLS
+def jumps_of(task: str) -> int:
+    """How many jumps a task has: 0 for those without."""
+    return int(task.removeprefix("jump-")) if task.startswith("jump-") else 0
 
 
-def path(cells: Sequence[Cell], start: int, jumps: int) -> list[int]:
-    """Every cell visited, the start included: jumps + 1 of them."""
-    visited = [start]
+def is_straight(cells: Sequence[Cell], start: int, jumps: int) -> bool:
+    """Whether the jumps visit no cell twice."""
+    visited, here = {start}, start
     for _ in range(jumps):
-        visited.append(landing(visited[-1], *cells[visited[-1]]))
-    return visited
+        here = landing(here, *cells[here])
+        if here in visited:
+            return False
+        visited.add(here)
+    return True
 
 
 def make_task(rng: Random, cells: Sequence[Cell], task: str, wander: bool = False) -> BoardTask:
@@ -152,21 +188,12 @@ def make_task(rng: Random, cells: Sequence[Cell], task: str, wander: bool = Fals
         return BoardTask(task, task, AnswerKind.NUMBER, (), rng.choice(COLOURS))
     if task == "sum":
         return BoardTask(task, task, AnswerKind.NUMBER, (rng.randrange(SIDE),))
-    start, jumps = rng.randrange(CELLS), int(task.removeprefix("jump-")) if task.startswith("jump-") else 0
+    start, jumps = rng.randrange(CELLS), jumps_of(task)
     for _ in range(1000):
-        if wander or len(set(path(cells, start, jumps))) == jumps + 1:
+        if wander or is_straight(cells, start, jumps):
             break
         start = rng.randrange(CELLS)
-    about, kind = rng.choice(
-        (
-            ("digit", AnswerKind.NUMBER),
-            ("digit", AnswerKind.NUMBER),
-            ("digit", AnswerKind.NUMBER),
-            ("colour", AnswerKind.SHORT_TEXT),
-            ("colour", AnswerKind.YES_NO),
-            ("colour", AnswerKind.CHOICE),
-        )
-    )
+    about, kind = rng.choice(WANTED)
     made = BoardTask(task, about, kind, (start,))
     if kind is AnswerKind.CHOICE:
         return replace(made, options=tuple(rng.sample(COLOURS, 3)))
@@ -215,81 +242,34 @@ def question(task: BoardTask, board: Board, image: Image | None = None) -> Quest
     return Question(wording(task), (image or png(draw(board)),), task.options, task.kind)
 
 
-def solve(task: BoardTask, cells: Sequence[Cell]) -> Solution:
+def solve(task: BoardTask, cells: Sequence[Cell], style: ReasoningStyle = STYLES["demo-small"]) -> Solution:
     """The reasoning over these cells as they were seen, every step a local look-up, and its answer.
 
     Cells read wrongly give reasoning with a slip: consistent from there on, and often wrong in the end.
     """
     value = _value(task, cells)
-    steps = _steps(task, cells)
     if task.task == "compare":
-        ending, answer = compared(*(cells[c][1] for c in task.cells))
+        ending, answer = style.compared(*(cells[c][1] for c in task.cells))
     elif task.kind is AnswerKind.YES_NO:
-        ending, answer = judged(task.colour, value)
+        ending, answer = style.judged(task.colour, value)
     elif task.kind is AnswerKind.CHOICE:
-        ending, answer = chosen(task.options, value)
+        ending, answer = style.chosen(task.options, value)
     else:
-        ending, answer = f"So the answer is {value}.", value
-    return Solution(f"{steps} {ending}", answer)
+        ending, answer = style.plain(value), value
+    return Solution(f"{_steps(task, cells, style)} {ending}", answer)
 
 
-def compared(first: int, second: int) -> tuple[str, str]:
-    """The sentence that ends reasoning about whether one digit is larger than another, and its answer."""
-    how = "larger than" if first > second else "smaller than" if first < second else "equal to"
-    answer = "yes" if first > second else "no"
-    return f"{first} is {how} {second}, so the answer is {answer}.", answer
-
-
-def judged(asked: str, seen: str) -> tuple[str, str]:
-    """The sentence that ends reasoning about a yes/no question, and its answer."""
-    answer = "yes" if seen == asked else "no"
-    return f"The question asks for {asked} and the digit is {seen}, so the answer is {answer}.", answer
-
-
-def chosen(options: Sequence[str], value: str) -> tuple[str, str]:
-    """The sentences that end reasoning about a choice, and its answer: the options are gone through until one fits."""
-    lines = [f"So it is {value}."]
-    lines += [f"{letter(index)}. {option} is not it." for index, option in enumerate(options[: options.index(value)])]
-    answer = letter(options.index(value))
-    return " ".join([*lines, f"{answer}. {value} is it, so the answer is {answer}."]), answer
-
-
-def shows(cells: Sequence[Cell], cell: int) -> str:
-    """What is in a cell, in words."""
-    colour, digit = cells[cell]
-    return f"cell {cell + 1} shows a {colour} {digit}"
-
-
-def _steps(task: BoardTask, cells: Sequence[Cell]) -> str:
+def _steps(task: BoardTask, cells: Sequence[Cell], style: ReasoningStyle) -> str:
     match task.task:
         case "compare":
-            return f"Let us look at both cells: {' and '.join(shows(cells, c) for c in task.cells)}."
+            return style.compare(cells, task.cells[0], task.cells[1])
         case "count":
-            lines, count = [f"Let us count the {task.colour} digits row by row."], 0
-            for row in range(SIDE):
-                colours = [colour for colour, _ in cells[SIDE * row : SIDE * row + SIDE]]
-                here = colours.count(task.colour)
-                count += here
-                times = f"{here} time{'s' * (here != 1)}"
-                lines.append(f"Row {row + 1} shows {', '.join(colours)}: {task.colour} {times}, so far {count}.")
-            return " ".join(lines)
+            return style.count(cells, task.colour)
         case "sum":
-            first, total = SIDE * task.cells[0], 0
-            lead, lines = f"Let us add up row {task.cells[0] + 1}, from cell {first + 1} to cell {first + SIDE}", []
-            for cell in range(first, first + SIDE):
-                total += cells[cell][1]
-                lines.append(f"{shows(cells, cell)}, which makes {total}")
-            return f"{lead}: {'; '.join(lines)}."
-    visited = path(cells, task.cells[0], task.jumps)
-    if not task.jumps:
-        return f"Let us look at the cell that the question names: {shows(cells, visited[0])}."
-    lines = [f"Let us start at cell {visited[0] + 1} and jump {TIMES[task.jumps]}, step by step."]
-    for ordinal, (here, there) in zip(ORDINALS, pairwise(visited), strict=False):
-        colour, digit = cells[here]
-        direction = {"red": "forward", "blue": "back", "green": "down"}[colour]
-        moved = f"so we move {direction} {digit} to cell {there + 1}"
-        lines.append(f"Jump {ordinal}: {shows(cells, here)}, {moved}.")
-    return " ".join(lines) + f" Now {shows(cells, visited[-1])}."
+            return style.sum(cells, task.cells[0])
+        case "look-up":
+            return style.look_up(cells, task.cells[0])
+    return style.jumps(cells, task.cells[0], task.jumps)
 
 
 def misread(rng: Random, task: BoardTask, cells: Sequence[Cell]) -> list[Cell]:
@@ -326,6 +306,8 @@ MIX = {
     "jump-5": 13,
 }
 
+LONG_MIX = dict.fromkeys(LONG_TASKS, 1)
+
 
 @dataclass(frozen=True)
 class Exercise:
@@ -337,14 +319,24 @@ class Exercise:
     reasoning: str
 
 
-def exercises(count: int, seed: int, split: str = "test", mix: dict[str, int] | None = None) -> list[Exercise]:
-    """`count` exercises of the mix, the same for the same seed."""
+def changed(board: Board, rng: Random) -> Board:
+    """The board with each digit rotated by up to 10 degrees, and its hue turned by as much as training never draws."""
+    changes = ((rng.uniform(-10, 10), rng.choice((-1, 1)) * rng.uniform(*HELD_OUT_TURN)) for _ in range(CELLS))
+    return replace(board, changes=tuple(changes))
+
+
+def exercises(
+    count: int, seed: int, split: str = "test", mix: dict[str, int] | None = None, *, look: str = "plain"
+) -> list[Exercise]:
+    """`count` exercises of the mix, the same for the same seed; the boards `plain`, or `changed`."""
     made = []
     for index in range(count):
         rng = Random(f"{seed} {split} {index}")
         task = rng.choices(list(mix or MIX), list((mix or MIX).values()))[0]
-        board = make_board(rng, split)
+        board = make_board(rng, split, jumps_of(task) if task in LONG_TASKS else 0)
         asked = make_task(rng, board.cells, task)
         solution = solve(asked, board.cells)
+        if look == "changed":
+            board = changed(board, rng)
         made.append(Exercise(task, question(asked, board), solution.answer, solution.reasoning))
     return made

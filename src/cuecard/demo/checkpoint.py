@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from cuecard.demo import boards, easyvqa
 from cuecard.demo import tokenizer as tk
-from cuecard.models.scope import FILE, WORD, Scope
+from cuecard.demo.scope import scope
+from cuecard.models.scope import FILE
 
 PIXELS = 128 * 128
 
@@ -117,18 +116,3 @@ def save(model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenizerB
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
     (folder / FILE).write_text(json.dumps(scope().as_object(), indent=2) + "\n")
-
-
-def scope() -> Scope:
-    """What the pair is trained on: the pictures, and the words that occur in questions and options about them."""
-    rng, texts = Random(0), [*easyvqa.COLOURS, *easyvqa.SHAPES, *boards.COLOURS]
-    for task in boards.TASKS * 300:
-        cells = [(rng.choice(boards.COLOURS), rng.randrange(10)) for _ in range(boards.CELLS)]
-        texts.append(boards.wording(boards.make_task(rng, cells, task)))
-    texts += (item.text for item in easyvqa.items("train"))
-    board = boards.SIDE * boards.CELL_PIXELS
-    return Scope(
-        "boards of handwritten digits and coloured shapes",
-        ((board, board), (easyvqa.PIXELS, easyvqa.PIXELS)),
-        frozenset(word for text in texts for word in WORD.findall(text)),
-    )

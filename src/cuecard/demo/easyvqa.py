@@ -8,7 +8,11 @@ from functools import cache
 from pathlib import Path
 from random import Random
 
+import numpy as np
+from PIL import Image as PilImage
+
 from cuecard.demo.boards import Solution
+from cuecard.demo.reasoning import SIDE, STYLES, ReasoningStyle
 from cuecard.domain.question import AnswerKind, Image, Question
 
 SHAPES = ("circle", "rectangle", "triangle")
@@ -44,12 +48,12 @@ def items(split: str) -> tuple[PhotoQuestion, ...]:
 
 @cache
 def scenes(split: str) -> dict[Path, tuple[str, str]]:
-    """What each image shows, (colour, shape), as the split's own answers tell; images that do not tell are left out."""
+    """What each image shows, (colour, shape), by the split's own answers; images that they leave open are left out."""
     found: dict[Path, dict[str, str]] = {}
     for item in items(split):
         seen_words = found.setdefault(item.image_path, {})
         words = item.text.rstrip("?").split()
-        negated = "not" in words or "no" in words
+        negated = is_negated(item)
         if item.answer not in ("yes", "no"):
             words.append(item.answer)
         elif (item.answer == "yes") == negated:
@@ -101,8 +105,32 @@ def varied(item: PhotoQuestion, scene: tuple[str, str], rng: Random) -> PhotoQue
     return replace(item, text=item.text.replace(word, wanted), answer=answer)
 
 
-def solve(item: PhotoQuestion, scene: tuple[str, str]) -> Solution:
-    """The reasoning from what the image shows to the answer."""
+def is_negated(item: PhotoQuestion) -> bool:
+    """Whether the question is whether something is missing."""
+    return bool({"not", "no"} & set(item.text.rstrip("?").split()))
+
+
+def wanted(item: PhotoQuestion) -> str:
+    """What a question is about: color or shape, as the data set spells them."""
+    word = asked_for(item) or item.answer
+    return "color" if word in COLOURS else "shape"
+
+
+@cache
+def cover(image: Path) -> tuple[bool, ...]:
+    """For each of 4x4 parts of an image, whether the shape covers a fifth of it or more."""
+    pixels = np.asarray(PilImage.open(image).convert("RGB")).astype(int)
+    shape = np.abs(pixels - pixels[0, 0]).sum(-1) > 40
+    parts = shape.reshape(SIDE, PIXELS // SIDE, SIDE, PIXELS // SIDE).mean((1, 3))
+    return tuple(bool(part >= 0.2) for part in parts.flatten())
+
+
+def solve(item: PhotoQuestion, scene: tuple[str, str], style: ReasoningStyle = STYLES["demo-small"]) -> Solution:
+    """The reasoning from what the image shows to the answer; what is asked for is compared with what is seen."""
     colour, shape = scene
-    seen = f"Let us look at the image. It shows a {colour} {shape}."
-    return Solution(f"{seen} The question is: {item.text} So the answer is {item.answer}.", item.answer)
+    seen, what = style.photo(colour, shape, cover(item.image_path)), wanted(item)
+    value = colour if what == "color" else shape
+    if (word := asked_for(item)) is None:
+        return Solution(f"{seen} {style.named(what, value)}", value)
+    ending, answer = style.present(word, what, value, is_negated(item))
+    return Solution(f"{seen} {ending}", answer)

@@ -13,12 +13,14 @@ from cuecard.evals.item import Aggregate, Item, Task
 from cuecard.evals.tasks.registry import Opener, Options, one_of, register, whole_number
 
 BOARDS = 1000
+LOOKS = ("plain", "changed")
 _TASKS = ("look-up", "compare", "count", "sum", *(f"jump-{n}" for n in (1, 2, 3, 4, 5)))
 MIXES: dict[str, dict[str, int] | None] = {
     "examined": None,
     "easy": {"look-up": 1, "compare": 1, "count": 1, "sum": 1},
     "jumps": {f"jump-{n}": 1 for n in (1, 2, 3, 4, 5)},
     "hard": {f"jump-{n}": 1 for n in (3, 4, 5)},
+    "long": {f"jump-{n}": 1 for n in range(6, 13)},
     "even": dict.fromkeys(_TASKS, 1),
     **{name: {name: 1} for name in _TASKS},
 }
@@ -30,8 +32,8 @@ class BoardsTask:
 
     aggregate: Aggregate = "mean"
 
-    def __init__(self, name: str, seed: int, count: int, split: str, mix: str) -> None:
-        self.name, self.seed, self.split, self.mix = name, seed, split, mix
+    def __init__(self, name: str, seed: int, count: int, split: str, mix: str, look: str = "plain") -> None:
+        self.name, self.seed, self.split, self.mix, self.look = name, seed, split, mix, look
         self._count = count
 
     @property
@@ -43,7 +45,8 @@ class BoardsTask:
         """The settings, and a hash of the first items: boards of another making are other data."""
         first = [(item.question.text, item.golds, item.cluster) for item in self._made(min(8, self._count))]
         made = hashlib.sha256(json.dumps(first).encode()).hexdigest()[:16]
-        return f"boards {made} seed={self.seed} count={self._count} split={self.split} mix={self.mix}"
+        look = "" if self.look == "plain" else f" look={self.look}"
+        return f"boards {made} seed={self.seed} count={self._count} split={self.split} mix={self.mix}{look}"
 
     def items(self) -> Iterator[Item]:
         """All items, one board each. Raises MissingExtra."""
@@ -53,7 +56,7 @@ class BoardsTask:
         try:
             from cuecard.demo import boards
 
-            exercises = boards.exercises(count, self.seed, self.split, MIXES[self.mix])
+            exercises = boards.exercises(count, self.seed, self.split, MIXES[self.mix], look=self.look)
         except ImportError as error:
             raise MissingExtra(f"boards need {error.name}", "pip install '.[demo]' in a checkout") from error
         for index, exercise in enumerate(exercises):
@@ -69,7 +72,10 @@ class BoardsTask:
 
 
 class EasyVqaTask:
-    """Questions of easy-VQA in its own order, or `count` of them, drawn with a seed."""
+    """Questions of easy-VQA in its own order, or `count` of them, drawn with a seed.
+
+    The split `validation` has the questions of those training images that the embedded pair is not trained on.
+    """
 
     aggregate: Aggregate = "mean"
 
@@ -89,8 +95,9 @@ class EasyVqaTask:
         """The questions. Raises MissingExtra."""
         from cuecard.demo import easyvqa
 
-        every = easyvqa.items(self.split) if self._chosen() else ()
-        for place in self._chosen():
+        places = self._chosen()
+        every = easyvqa.items(self._source) if places else ()
+        for place in places:
             asked = every[place]
             question = asked.question()
             yield Item(
@@ -103,16 +110,23 @@ class EasyVqaTask:
                 split=self.split,
             )
 
+    @property
+    def _source(self) -> str:
+        """The split of the data set that the questions are from."""
+        return "train" if self.split == "validation" else self.split
+
     def _chosen(self) -> list[int]:
         """Places of the questions in the data set."""
         try:
             from cuecard.demo import easyvqa
 
-            places = range(len(easyvqa.items(self.split)))
+            learned = easyvqa.scenes("train") if self.split == "validation" else {}
+            asked = enumerate(easyvqa.items(self._source))
+            places = [place for place, item in asked if item.image_path not in learned]
         except ImportError as error:
             raise MissingExtra(f"easy-vqa needs {error.name}", "pip install '.[demo]' in a checkout") from error
         if not self._wanted or self._wanted >= len(places):
-            return list(places)
+            return places
         return sorted(Random(self.seed).sample(places, self._wanted))
 
 
@@ -130,6 +144,7 @@ def offer() -> None:
                 "count": f"how many ({BOARDS})",
                 "split": "test or validation",
                 "mix": f"one of {', '.join(MIXES)}",
+                "look": "plain, or changed: digits rotated by up to 10 degrees, in hues that are rare in training",
             },
         ),
     )
@@ -140,7 +155,11 @@ def offer() -> None:
             "one coloured shape an image",
             "yes_no, short_text",
             "exact",
-            {"split": "test", "count": "how many are drawn (all)", "seed": "a whole number, for the draw"},
+            {
+                "split": "test or validation",
+                "count": "how many are drawn (all)",
+                "seed": "a whole number, for the draw",
+            },
         ),
     )
 
@@ -152,9 +171,10 @@ def _boards(spec: str, options: Options) -> Task:
         whole_number(options, "count", BOARDS, least=1),
         one_of(options, "split", ("test", "validation")) or "test",
         one_of(options, "mix", MIXES) or "examined",
+        one_of(options, "look", LOOKS) or "plain",
     )
 
 
 def _easy_vqa(spec: str, options: Options) -> Task:
-    split = one_of(options, "split", ("test",)) or "test"
+    split = one_of(options, "split", ("test", "validation")) or "test"
     return EasyVqaTask(spec, split, whole_number(options, "count", 0), whole_number(options, "seed", 0))

@@ -10,6 +10,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 from cuecard.demo import boards, easyvqa
+from cuecard.demo.reasoning import CELLS, COLOURS, SIDE, STYLES
 from cuecard.domain.question import AnswerKind, letter
 from cuecard.models.prompt import TRAINED
 
@@ -61,24 +62,24 @@ CHAT_TEMPLATE = """\
 def corpus() -> Iterator[str]:
     """Texts that hold every word the pair learns, the rarer ones included."""
     rng = Random(0)
-    for task in boards.TASKS * 300:
-        cells = [(rng.choice(boards.COLOURS), rng.randrange(10)) for _ in range(boards.CELLS)]
-        made = boards.make_task(rng, cells, task)
+    for task in (*boards.TASKS, *boards.LONG_TASKS) * 300:
+        cells = [(rng.choice(COLOURS), rng.randrange(10)) for _ in range(CELLS)]
+        made = boards.make_task(rng, cells, task, wander=True)
         yield boards.wording(made)
-        yield boards.solve(made, cells).reasoning
+        yield from (boards.solve(made, cells, style).reasoning for style in STYLES.values())
     scenes = easyvqa.scenes("train")
     for item in easyvqa.items("train")[:4000]:
         yield item.text
         yield item.answer
         if item.image_path in scenes:
-            yield easyvqa.solve(item, scenes[item.image_path]).reasoning
+            yield from (easyvqa.solve(item, scenes[item.image_path], style).reasoning for style in STYLES.values())
     for _ in range(5):
         yield from ("Notes of another model, which may be wrong:", "\n\n", "user", "assistant", "system")
-        asked = [TRAINED.short[kind] for kind in AnswerKind if kind is not AnswerKind.JSON]  # nothing here is JSON
+        asked = [TRAINED.short(kind) for kind in AnswerKind if kind is not AnswerKind.JSON]  # nothing here is JSON
         yield from (text for each in asked for text in (each, TRAINED.follow_up.format(instruction=each)))
-        yield from (*boards.COLOURS, "yes", "no", "Yes", "No")
-        yield from (f"cell {n} cell {n} Cell {n} Cell {n}" for n in range(1, boards.CELLS + 1))
-        yield from (f"row {n} row {n} Row {n} Row {n}" for n in range(1, boards.SIDE + 1))
+        yield from (*COLOURS, "yes", "no", "Yes", "No")
+        yield from (f"cell {n} cell {n} Cell {n} Cell {n}" for n in range(1, CELLS + 1))
+        yield from (f"row {n} row {n} Row {n} Row {n}" for n in range(1, SIDE + 1))
         yield from (f"{number} {number}" for number in range(41))
         yield from (f"{letter(index)}. {letter(index)} {letter(index)}" for index in range(6))
 

@@ -1,9 +1,11 @@
 """Make the embedded pair:  python -m cuecard.demo.train [demo-small] [demo-large] --out DIR
 
-Phases of the small model: *vision* alone (which digit, colour and cell each visual token shows), *look-up* (tell the
-cells of a board in the words of the reasoning), and *both* (short answers, reasoning, and reading cards). Vision is
-kept as it is from then on. The large model begins as the small one, deeper by layers that are silent at first, and has
-a phase *both* of its own, in which those layers are shown how to jump, and *glance*, for what needs no reasoning. Every
+Phases of the small model: *vision* alone (which digit, colour and cell each visual token shows), *look-up* (name the
+cells of a board in the words of the reasoning), *drill* (single steps of a reasoning), *both* (short answers,
+reasoning, and reading cards), *recall* and *practice* (the same, with what comes slowest), *present* (whether what is
+asked for is there), *polish* and *tally* (practice again, the last one with more sums and counts). Vision is kept as
+it is from the first phase on. The large model begins as the saved small one, deeper by layers that are silent at
+first (*hops*, in which those layers are shown how to jump, *both*, and *glance*, for what needs no reasoning). Every
 step draws its data from (seed, model, phase, step), so a run that was killed goes on from its last checkpoint as if
 nothing had happened.
 """
@@ -14,8 +16,9 @@ import argparse
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -27,9 +30,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 from transformers import Qwen3VLForConditionalGeneration
 
-from cuecard.demo import boards, checkpoint, easyvqa, training_data
+from cuecard.demo import boards, checkpoint, easyvqa, scope, training_data
 from cuecard.demo import tokenizer as tk
+from cuecard.demo.muon import Muon
+from cuecard.demo.reasoning import CELLS, COLOURS, ORDINALS, STYLES, landing
 from cuecard.demo.training_data import Row, Writer
+from cuecard.models.spec import Embedded
 
 BUNDLE = 16
 STATION_WEIGHT = 0.3
@@ -41,32 +47,34 @@ ALBUM = 20_000
 # What is asked for an answer at once. What cannot be answered yet is only noise to what can be learned, so first come
 # questions without jumps, then few jumps; the small model is spared most of them for good.
 GLANCE = {"look-up": 10, "compare": 4, "count": 3, "sum": 3, "jump-1": 1, "jump-2": 1}
-HOPS = {"look-up": 2, "count": 1, "sum": 1, "jump-1": 4, "jump-2": 4}
+HOPS = {"look-up": 2, "count": 1, "sum": 1, "jump-1": 5, "jump-2": 3}
 DEEPER = {
     "look-up": 4,
     "compare": 3,
     "count": 4,
     "sum": 4,
-    "jump-1": 5,
-    "jump-2": 6,
-    "jump-3": 2,
-    "jump-4": 1,
+    "jump-1": 6,
+    "jump-2": 4,
+    "jump-3": 1,
     "jump-5": 1,
+    "jump-8": 1,
 }
-NEARER = {"look-up": 3, "compare": 3, "count": 2, "sum": 2, "jump-1": 6, "jump-2": 4}
+NEARER = {"look-up": 3, "compare": 3, "count": 2, "sum": 2, "jump-1": 6, "jump-2": 3, "jump-4": 1, "jump-8": 1}
 REASONED = {
-    "look-up": 2,
-    "compare": 2,
-    "count": 2,
-    "sum": 2,
-    "jump-1": 1,
-    "jump-2": 2,
-    "jump-3": 2,
-    "jump-4": 2,
-    "jump-5": 3,
-}
-DRILLS = ("sum", "count", "choose", "compare", "judge")
-"""Sorts of steps; whether two colours are the same comes slowest."""
+    "look-up": 4,
+    "compare": 4,
+    "count": 4,
+    "sum": 4,
+    "jump-1": 2,
+    "jump-2": 4,
+    "jump-3": 4,
+    "jump-4": 4,
+    "jump-5": 5,
+} | dict.fromkeys(boards.LONG_TASKS, 1)
+LONGER = REASONED | dict.fromkeys(boards.LONG_TASKS, 3)
+TALLIED = LONGER | {"count": 12, "sum": 12}
+DRILLS = ("sum", "count", "choose", "compare", "judge", "present")
+"""Sorts of steps; whether two words are the same comes slowest."""
 CHAIN = 6
 
 
@@ -81,12 +89,15 @@ class Phase:
     """Rows of six questions answered at once, drawn from `short_mix`."""
     short_mix: Mapping[str, int] = field(default_factory=dict)
     reason_rows: int = 0
+    reason_mix: Mapping[str, int] = field(default_factory=lambda: REASONED)
     read_rows: int = 0
     drill_rows: int = 0
     """Rows of one sort of step, again and again, drawn from `drills`."""
     drills: tuple[str, ...] = DRILLS
     photos: float = 0.12
     """Share of the rows about an image of easy-VQA."""
+    as_asked: float = 0.0
+    """Share of easy-VQA's yes/no questions that are as the data set has them: four in five ask for what is missing."""
     peak: float = 1.0
     """Share of the model's learning rates that the phase begins with."""
 
@@ -98,39 +109,81 @@ class Recipe:
     phases: tuple[Phase, ...]
     slips: float  # teaches to check a card against the image
     stations: tuple[int, ...]
-    """Layers after which, where an answer at once begins, the cell reached after 0, 1, … jumps is to be known, and last
-    what that cell shows."""
+    """Layers after which, where an answer at once begins, the cell reached after 0, 1, … jumps is to be known, and from
+    the second on what the cell before it shows."""
     adam_rate: float = 2e-3
     muon_rate: float = 0.02
     grown_from: str | None = None
     """The model whose weights it begins with, with new layers in the middle that are silent at first."""
 
 
+PRACTICE = Phase(
+    "practice",
+    1200,
+    drill_rows=4,
+    drills=(*DRILLS, "present", "present", "recall"),
+    chains=3,
+    short_mix=GLANCE,
+    reason_rows=14,
+    reason_mix=LONGER,
+    read_rows=3,
+    photos=0.35,
+    as_asked=0.5,
+    peak=0.8,
+)
+"""What comes slowest: many jumps, and whether what is asked for is there."""
+
 RECIPES = {
     "demo-small": Recipe(
         (
             Phase("vision", 1800),
-            Phase("look-up", 350, look_up_rows=40),
-            Phase("drill", 650, drill_rows=14, drills=(*DRILLS, "choose", "judge")),
+            Phase("look-up", 300, look_up_rows=40),
+            Phase("drill", 550, drill_rows=14, drills=(*DRILLS, "choose", "judge")),
             Phase(
                 "both",
-                2200,
-                drill_rows=4,
+                1600,
+                drill_rows=3,
                 drills=(*DRILLS, "choose", "judge"),
                 chains=4,
                 short_mix=GLANCE,
                 reason_rows=14,
                 read_rows=3,
+                photos=0.2,
             ),
             Phase(
                 "recall",
-                600,
-                drill_rows=8,
+                500,
+                drill_rows=5,
                 drills=("recall", "recall", *DRILLS),
-                chains=3,
+                chains=4,
                 short_mix=GLANCE,
                 reason_rows=12,
                 read_rows=3,
+                photos=0.3,
+            ),
+            PRACTICE,
+            Phase(
+                "present",
+                450,
+                drill_rows=11,
+                drills=("found", "found", "found", "present", "judge"),
+                chains=2,
+                short_mix=GLANCE,
+                reason_rows=6,
+                photos=0.5,
+                as_asked=0.5,
+                peak=0.8,
+            ),
+            replace(PRACTICE, name="polish", steps=500, drill_rows=3, drills=(*DRILLS, "found", "present"), peak=0.5),
+            replace(
+                PRACTICE,
+                name="tally",
+                steps=350,
+                drills=("sum", "count", "count", "compare", "found"),
+                reason_mix=TALLIED,
+                read_rows=2,
+                photos=0.2,
+                peak=0.5,
             ),
         ),
         slips=0.1,
@@ -138,27 +191,31 @@ RECIPES = {
     ),
     "demo-large": Recipe(
         (
-            Phase("hops", 400, chains=8, short_mix=HOPS, reason_rows=2),
+            Phase("hops", 250, chains=7, short_mix=HOPS, reason_rows=5, read_rows=2),
             Phase(
                 "both",
-                2000,
+                900,
                 drill_rows=3,
-                drills=(*DRILLS, "recall", "recall"),
-                chains=7,
+                drills=(*DRILLS, "count", "recall", "recall", "found"),
+                chains=5,
                 short_mix=DEEPER,
-                reason_rows=6,
+                reason_rows=8,
                 read_rows=4,
+                photos=0.35,
+                as_asked=0.5,
             ),
             Phase(
                 "glance",
-                1600,
-                drill_rows=1,
-                drills=(*DRILLS, "recall"),
-                chains=9,
+                600,
+                drill_rows=2,
+                drills=(*DRILLS, "count", "recall", "found"),
+                chains=6,
                 short_mix=NEARER,
-                reason_rows=3,
-                read_rows=2,
-                photos=0.45,
+                reason_rows=7,
+                reason_mix=LONGER,
+                read_rows=4,
+                photos=0.4,
+                as_asked=0.5,
                 peak=0.5,
             ),
         ),
@@ -207,7 +264,7 @@ class Trainee:
         rest = [p for p in (*self.model.parameters(), *self.heads.parameters()) if id(p) not in chosen]
         self.optimisers: list[tuple[torch.optim.Optimizer, float]] = [
             (
-                torch.optim.Muon(matrices, lr=self.recipe.muon_rate, momentum=0.95, weight_decay=0.05),
+                Muon(matrices, lr=self.recipe.muon_rate),
                 self.recipe.muon_rate,
             ),
             (
@@ -222,15 +279,16 @@ class Trainee:
         made = [boards.make_board(rng, "train") for _ in range(24)]
         scenes = easyvqa.scenes("train")
         paths = rng.sample(sorted(scenes), 12)
-        photos = torch.from_numpy(np.stack([training_data.vqa_picture(p) for p in paths]))
+        pictures = np.stack([training_data.vqa_picture(p)[:, :: rng.choice((1, -1))] for p in paths])
+        photos = torch.from_numpy(pictures)
         seen = self.see(torch.cat([training_data.lively(made, rng), photos]))[:, 0]
         tokens, images = seen[: len(made)].flatten(0, 1), seen[len(made) :].mean(1)
         cells = [cell for b in made for cell in b.cells]
         truth = {
             "digit": [digit for _, digit in cells],
-            "colour": [boards.COLOURS.index(colour) for colour, _ in cells],
-            "cell": list(range(boards.CELLS)) * len(made),
-            "landing": [boards.landing(i % boards.CELLS, *cell) for i, cell in enumerate(cells)],
+            "colour": [COLOURS.index(colour) for colour, _ in cells],
+            "cell": list(range(CELLS)) * len(made),
+            "landing": [landing(i % CELLS, *cell) for i, cell in enumerate(cells)],
             "shape": [easyvqa.SHAPES.index(scenes[p][1]) for p in paths],
             "hue": [easyvqa.COLOURS.index(scenes[p][0]) for p in paths],
         }
@@ -246,7 +304,7 @@ class Trainee:
 
     @torch.no_grad()
     def digits_right(self, split: str) -> float:
-        """Share of the digits on 100 boards of this split that the vision tower tells."""
+        """Share of the digits on 100 boards of this split that the vision tower recognises."""
         rng = Random(f"{self.seed} {split} digits")
         made = [boards.make_board(rng, split) for _ in range(100)]
         seen = self.see(torch.from_numpy(np.stack([boards.draw(board) for board in made])))[:, 0]
@@ -261,8 +319,10 @@ class Trainee:
     @cached_property
     def decisive(self) -> torch.Tensor:
         """Mask over the vocabulary: the tokens that a reasoning turns on."""
-        words = [*boards.COLOURS, "back", "down", "forward", "yes", "no", "it", "not", "larger", "smaller", "equal"]
-        places = [f"cell {n + 1}" for n in range(boards.CELLS)]
+        words = [*COLOURS, "back", "down", "forward", "yes", "no", "it", "not", "larger", "smaller", "equal", *ORDINALS]
+        words += [*easyvqa.COLOURS, *easyvqa.SHAPES, "color", "shape", "there", "in"]
+        words += ["There", "Hence", "It", "We", "Of"]  # whether the large model's reasoning goes on
+        places = [f"{cell} {n + 1}" for cell in ("cell", "Cell") for n in range(CELLS)]
         ids = [self.writer.ids(f" {word}")[-1] for word in (*words, *places, *range(41), *"ABC")]
         mask = torch.zeros(len(self.tokenizer), dtype=torch.bool)
         mask[[*ids, *(self.writer.ids(f" {word} 1")[0] for word in words)]] = True
@@ -272,11 +332,13 @@ class Trainee:
         def drawn(mix: Mapping[str, int], count: int) -> list[training_data.Lesson]:
             """One picture, several questions about it."""
             if rng.random() < phase.photos:
-                return self.album.photo_lessons(rng, count)
+                return self.album.photo_lessons(rng, count, phase.as_asked)
             return self.album.board_lessons(rng, rng.choices(list(mix), list(mix.values()), k=count))
 
         short = [self.writer.chain(drawn(phase.short_mix, CHAIN)) for _ in range(phase.chains)]
-        reason = [training_data.reason_row(self.writer, drawn(REASONED, 1)[0]) for _ in range(phase.reason_rows)]
+        reason = [
+            training_data.reason_row(self.writer, drawn(phase.reason_mix, 1)[0]) for _ in range(phase.reason_rows)
+        ]
         read = [
             training_data.read_row(rng, self.writer, drawn(REASONED, 1)[0], self.recipe.slips)
             for _ in range(phase.read_rows)
@@ -294,7 +356,7 @@ class Trainee:
         """Pictures as the vision tower sees them, which does not change any more."""
         self.model.model.visual.requires_grad_(False)
         with torch.no_grad():
-            return training_data.Album(self.see, self.seed, ALBUM)
+            return training_data.Album(self.see, self.seed, ALBUM, STYLES[self.name])
 
     def see(self, pictures: torch.Tensor) -> torch.Tensor:
         """(n, 128, 128, 3) -> (n, 1 + d, 16, width): visual tokens, and d times what DeepStack adds to them later."""
@@ -328,18 +390,17 @@ class Trainee:
         return {name: total} | ({"stations": reached} if stops else {})
 
     def station_loss(self, rows: list[Row], layers: dict[int, torch.Tensor]) -> torch.Tensor:
-        """Summed over the rows: the cell after each jump, and what the last of these cells shows."""
-        total, (*stations, shown) = torch.zeros(()), self.recipe.stations
+        """Summed over the rows: at each station the cell after so many jumps, and what the cell before it shows."""
+        total, stations = torch.zeros(()), self.recipe.stations
         stops = [(i, at, cells) for i, row in enumerate(rows) for at, cells in row.stations]
-        for jumps, layer in enumerate(stations):
+        for jumps, (layer, shown) in enumerate(pairwise(stations)):
             known = [(i, at, cells[jumps]) for i, at, cells in stops if len(cells) > jumps]
             total = total + self.asked("station", layers[layer], known)
-        for name, part in ("shown digit", 1), ("shown colour", 0):
-            known = []
-            for i, at, cells in stops:
-                colour, digit = self.album.boards[rows[i].picture].cells[cells[: len(stations)][-1]]
-                known.append((i, at, (boards.COLOURS.index(colour), digit)[part]))
-            total = total + self.asked(name, layers[shown], known)
+            shows = [(i, at, self.album.boards[rows[i].picture].cells[cell]) for i, at, cell in known]
+            digits = [(i, at, digit) for i, at, (_, digit) in shows]
+            colours = [(i, at, COLOURS.index(colour)) for i, at, (colour, _) in shows]
+            total = total + self.asked("shown digit", layers[shown], digits)
+            total = total + self.asked("shown colour", layers[shown], colours)
         return total
 
     def scene_loss(self, rows: list[Row], layers: dict[int, torch.Tensor]) -> torch.Tensor:
@@ -362,7 +423,7 @@ class Trainee:
         return F.cross_entropy(self.heads.of["label"](layer[row, at + 2]), truth)
 
     def asked(self, head: str, layer: torch.Tensor, known: list[tuple[int, int, int]]) -> torch.Tensor:
-        """Cross-entropy, summed, of what this head tells at (row, position) against what is known."""
+        """Cross-entropy, summed, of this head at (row, position) against what is known."""
         if not known:
             return torch.zeros(())
         row, at, truth = torch.tensor(known).T
@@ -432,10 +493,10 @@ class Trainee:
             "optimisers": [optimiser.state_dict() for optimiser, _ in self.optimisers],
         }
 
-    def grow(self, state: dict[str, Any]) -> None:
-        """Begin as the smaller model whose state this is."""
-        self.model.load_state_dict(checkpoint.grow(state["model"], self.model))
-        self.heads.load_state_dict(state["heads"])
+    def grow(self, folder: Path) -> None:
+        """Begin as the smaller model that is saved in this folder."""
+        smaller = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+        self.model.load_state_dict(checkpoint.grow(smaller.state_dict(), self.model))
 
     def restore(self, state: dict[str, Any]) -> tuple[str, int]:
         self.model.load_state_dict(state["model"])
@@ -450,6 +511,11 @@ def rate_at(step: int, steps: int, warm_up: int) -> float:
     return min(1.0, (step + 1) / warm_up) * (0.03 + 0.485 * (1 + math.cos(math.pi * step / steps)))
 
 
+def base_folder(out: Path, name: str) -> Path:
+    """Where the model is that another one grows from: under `out`, or in the package."""
+    return out / name if (out / name / "config.json").exists() else Embedded(name).folder
+
+
 def train(name: str, out: Path, seed: int, progress: Progress) -> None:
     """Train one model to the end, from its last checkpoint if there is one, and save it under `out`/name."""
     trainee, saved = Trainee(name, seed), out / f"{name}.checkpoint.pt"
@@ -457,7 +523,7 @@ def train(name: str, out: Path, seed: int, progress: Progress) -> None:
     if saved.exists():
         begin, first = trainee.restore(torch.load(saved, weights_only=True))
     elif trainee.recipe.grown_from:
-        trainee.grow(torch.load(out / f"{trainee.recipe.grown_from}.checkpoint.pt", weights_only=True))
+        trainee.grow(base_folder(out, trainee.recipe.grown_from))
     for phase in phases[[phase.name for phase in phases].index(begin) :]:
         bar = progress.add_task(f"{name} {phase.name}", total=phase.steps, completed=first)
         smooth: dict[str, float] = {}
@@ -477,8 +543,9 @@ def train(name: str, out: Path, seed: int, progress: Progress) -> None:
                     )
         first = 0
         if phase.name == "vision":
-            progress.console.print(f"{name} tells {trainee.digits_right('validation'):.2%} of unseen digits")
+            progress.console.print(f"{name} recognises {trainee.digits_right('validation'):.2%} of unseen digits")
     checkpoint.save(trainee.model, trainee.tokenizer, out / name)
+    scope.write(out / name)
 
 
 def main() -> None:
@@ -490,10 +557,6 @@ def main() -> None:
     if unknown := set(options.names) - set(RECIPES):
         parser.error(f"unknown model {', '.join(sorted(unknown))}: choose from {', '.join(RECIPES)}")
     options.out.mkdir(parents=True, exist_ok=True)
-    for name in options.names:
-        base = RECIPES[name].grown_from
-        if base and base not in options.names and not (options.out / f"{base}.checkpoint.pt").exists():
-            parser.error(f"{name} grows from {base}: train {base} first, or both together")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
         for name in options.names:

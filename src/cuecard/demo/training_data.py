@@ -17,13 +17,16 @@ from transformers import PreTrainedTokenizerBase
 
 from cuecard.demo import boards, easyvqa
 from cuecard.demo import tokenizer as tk
+from cuecard.demo.reasoning import CELLS, COLOURS, SIDE, STYLES, Cell, ReasoningStyle, path
 from cuecard.domain.call import Mode
-from cuecard.domain.question import AnswerKind, Image, Question
+from cuecard.domain.question import Image, Question
 from cuecard.models import prompt as layouts
 from cuecard.models.local.inputs import render
 from cuecard.models.prompt import CardFormat, Prompt
 
 VISUAL_TOKENS, GRID = 16, (1, 8, 8)
+LONGEST = 12
+"""Jumps that one board in eight of the album allows without a cell that is visited twice."""
 NO_PICTURE = Image(b"")  # a row names its picture in the album
 
 
@@ -31,12 +34,13 @@ NO_PICTURE = Image(b"")  # a row names its picture in the album
 
 
 def lively(made: Sequence[boards.Board], rng: Random) -> torch.Tensor:
-    """(n, 128, 128, 3) uint8: boards whose digits are turned, sheared, stretched, bent and thinned, each time anew.
+    """(n, 128, 128, 3) uint8: boards whose digits are turned, sheared, stretched, bent, thinned and tinted, each time
+    anew.
 
     1,437 scans must teach what a digit is; one board in four is drawn as those of the exam are.
     """
     noise = torch.Generator().manual_seed(rng.getrandbits(60))
-    count, size = boards.CELLS * len(made), boards.CELL_PIXELS
+    count, size = CELLS * len(made), boards.CELL_PIXELS
 
     def between(low: float, high: float, *shape: int) -> torch.Tensor:
         return low + (high - low) * torch.rand(count, *shape, generator=noise)
@@ -55,17 +59,28 @@ def lively(made: Sequence[boards.Board], rng: Random) -> torch.Tensor:
     )
     ink = F.grid_sample(scans[:, None], where, align_corners=False)[:, 0]
     ink = (ink * between(0.85, 1.15, 1, 1)).clamp(0, 1) ** between(0.7, 1.4, 1, 1)
-    tints = torch.tensor([boards.TINTS[colour] for board in made for colour, _ in board.cells])
+    tints = torch.tensor([boards.tint(colour, trained_turn(rng)) for board in made for colour, _ in board.cells])
     cells = ink[..., None] * (tints * between(0.9, 1.1, 3))[:, None, None]
     cells[:, 0], cells[:, :, 0] = 40, 40
     cells += between(0, 8, 1, 1, 1) * torch.randn(cells.shape, generator=noise)
-    side = boards.SIDE
-    pictures = cells.reshape(-1, side, side, size, size, 3).transpose(2, 3).reshape(-1, side * size, side * size, 3)
+    width = SIDE * size
+    pictures = cells.reshape(-1, SIDE, SIDE, size, size, 3).transpose(2, 3).reshape(-1, width, width, 3)
     pictures = pictures.clamp(0, 255).to(torch.uint8)
     for index, board in enumerate(made):
         if rng.random() < 0.25:
             pictures[index] = torch.from_numpy(boards.draw(board))
     return pictures
+
+
+def trained_turn(rng: Random) -> float:
+    """Degrees that the hue of a digit is turned by in training: up to 20, but for the band that is held out.
+
+    The brightness of each channel varies besides, which brings 11% of the digits back into that band (20% without it).
+    """
+    low, high = boards.HELD_OUT_TURN
+    while low <= abs(turn := rng.uniform(-20, 20)) <= high:
+        pass
+    return turn
 
 
 @cache
@@ -84,15 +99,17 @@ def patches(pictures: torch.Tensor) -> torch.Tensor:
 class Album:
     """A stock of boards and easy-VQA images and what a vision tower that no longer changes makes of each."""
 
-    def __init__(self, see: Callable[[torch.Tensor], torch.Tensor], seed: int, count: int) -> None:
-        """`see` maps n pictures (n, 128, 128, 3) to features (n, f)."""
+    def __init__(self, see: Callable[[torch.Tensor], torch.Tensor], seed: int, count: int, own: ReasoningStyle) -> None:
+        """`see` maps n pictures (n, 128, 128, 3) to features (n, f); `own` is the style that is learned."""
+        self.own = own
         self.boards: list[boards.Board] = []
         features: list[torch.Tensor] = []
         rng = Random(f"{seed} album")
         for _ in range(0, count, 32):
-            made = [boards.make_board(rng, "train") for _ in range(32)]
+            made = [boards.make_board(rng, "train", LONGEST if index % 8 == 0 else 0) for index in range(32)]
             self.boards += made
             features.append(see(lively(made, rng)))
+        self.long = [index for index in range(len(self.boards)) if index % 8 == 0]
         scenes = sorted(easyvqa.scenes("train"))
         self.photos = {path: len(self.boards) + index for index, path in enumerate(scenes)}
         parts = (scenes[start : start + 32] for start in range(0, len(scenes), 32))
@@ -104,7 +121,8 @@ class Album:
 
         (What stands before could be copied instead of seen, so a colour is counted once.)
         """
-        picture = rng.randrange(len(self.boards))
+        is_long = any(task in boards.LONG_TASKS for task in tasks)
+        picture = rng.choice(self.long) if is_long else rng.randrange(len(self.boards))
         board = self.boards[picture]
         lessons: list[Lesson] = []
         for task in tasks:
@@ -113,27 +131,35 @@ class Album:
                 made = boards.make_task(rng, board.cells, task, wander=rng.random() < 0.15)
             if any(boards.wording(made) == lesson.question.text for lesson in lessons):
                 continue
-            slipped = boards.solve(made, boards.misread(rng, made, board.cells)).reasoning
-            asked, solution = boards.question(made, board, NO_PICTURE), boards.solve(made, board.cells)
-            visited = boards.path(board.cells, made.cells[0], made.jumps) if made.about in ("digit", "colour") else []
-            lessons.append(Lesson(asked, picture, solution, slipped, tuple(visited)))
+            style = self.of_card(rng)
+            card = boards.solve(made, board.cells, style).reasoning
+            slipped = boards.solve(made, boards.misread(rng, made, board.cells), style).reasoning
+            asked, solution = boards.question(made, board, NO_PICTURE), boards.solve(made, board.cells, self.own)
+            visited = path(board.cells, made.cells[0], made.jumps) if made.about in ("digit", "colour") else []
+            lessons.append(Lesson(asked, picture, solution, card, slipped, tuple(visited)))
         return lessons
 
-    def photo_lessons(self, rng: Random, count: int) -> list[Lesson]:
-        """An image of easy-VQA's training split, and some of the questions asked about it."""
+    def photo_lessons(self, rng: Random, count: int, as_asked: float = 0.0) -> list[Lesson]:
+        """An image of easy-VQA's training split, and some of the questions asked about it, a share of them as they are
+        and the others with what is there half the time."""
         path = rng.choice(list(self.photos))
         asked, scene = easyvqa.asked_about("train")[path], easyvqa.scenes("train")[path]
-        items = {easyvqa.varied(item, scene, rng) for item in rng.sample(asked, min(count, len(asked)))}
+        chosen = rng.sample(asked, min(count, len(asked)))
+        items = {item if as_asked and rng.random() < as_asked else easyvqa.varied(item, scene, rng) for item in chosen}
         return [self._photo_lesson(rng, item) for item in sorted(items, key=lambda item: item.text)]
 
     def _photo_lesson(self, rng: Random, item: easyvqa.PhotoQuestion) -> Lesson:
         scene = easyvqa.scenes("train")[item.image_path]
         wrong = rng.choice(easyvqa.COLOURS), rng.choice(easyvqa.SHAPES)
-        solution, slipped = easyvqa.solve(item, scene), easyvqa.solve(item, wrong).reasoning
-        asked = Question(item.text, (NO_PICTURE,), kind=item.kind)
-        return Lesson(
-            asked, self.photos[item.image_path], solution, slipped, scene=Scene(*scene, easyvqa.is_there(item, scene))
-        )
+        style, solution = self.of_card(rng), easyvqa.solve(item, scene, self.own)
+        card, slipped = (easyvqa.solve(item, seen, style).reasoning for seen in (scene, wrong))
+        asked, shown = Question(item.text, (NO_PICTURE,), kind=item.kind), Scene(*scene, easyvqa.is_there(item, scene))
+        return Lesson(asked, self.photos[item.image_path], solution, card, slipped, scene=shown, item=item)
+
+    def of_card(self, rng: Random) -> ReasoningStyle:
+        """The style of a card: three in four are in the other model's."""
+        others = [style for style in STYLES.values() if style is not self.own]
+        return rng.choice(others) if rng.random() < 0.75 else self.own
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -163,15 +189,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Lesson:
-    """A question with its picture, its reasoning, reasoning with a slip, and what is looked at on the way."""
+    """A question with its picture, its reasoning, that of a card without and with a slip, and what is looked at."""
 
     question: Question
     picture: int
     solution: boards.Solution
+    card: str
     slipped: str
     visited: tuple[int, ...] = ()
     """Cells of a board."""
     scene: Scene | None = None
+    item: easyvqa.PhotoQuestion | None = None
+    """Of easy-VQA."""
 
 
 class Writer:
@@ -225,7 +254,7 @@ def reason_row(writer: Writer, lesson: Lesson) -> Row:
 
 def read_row(rng: Random, writer: Writer, lesson: Lesson, slips: float) -> Row:
     """Reading a card: sound, with a slip, or broken off; only the answer is learned, and it is the true one."""
-    card, form = lesson.solution.reasoning, rng.choice([CardFormat.THINKING, *CardFormat])
+    card, form = lesson.card, rng.choice([CardFormat.THINKING, *CardFormat])
     luck = rng.random()
     if luck < slips:
         card = lesson.slipped
@@ -240,10 +269,10 @@ def read_row(rng: Random, writer: Writer, lesson: Lesson, slips: float) -> Row:
 def look_up_row(rng: Random, writer: Writer, album: Album, disorder: float) -> Row:
     """All cells of a board in the words of the reasoning, in order or not, behind any question."""
     lesson = album.board_lessons(rng, [rng.choice(boards.TASKS)])[0]
-    cells, order = album.boards[lesson.picture].cells, list(range(boards.CELLS))
+    cells, order = album.boards[lesson.picture].cells, list(range(CELLS))
     if rng.random() < disorder:
         rng.shuffle(order)
-    statements = "; ".join(f"cell {c + 1} shows a {cells[c][0]} {cells[c][1]}" for c in order)
+    statements = "; ".join(album.own.shows(cells, cell) for cell in order)
     return writer.row(layouts.reason(lesson.question, layouts.EMBEDDED), statements, lesson.picture)
 
 
@@ -254,44 +283,72 @@ def drill_row(rng: Random, writer: Writer, album: Album, sorts: Sequence[str]) -
     What a step begins with is given, not learned: it is drawn at random, and does not follow from the question.
     """
     sort = rng.choice(sorts)
+    if sort in ("present", "found"):
+        lesson = album.photo_lessons(rng, 1)[0]
+        return writer.drill(
+            layouts.reason(lesson.question, layouts.EMBEDDED),
+            _present(rng, album, lesson, sort == "found"),
+            lesson.picture,
+        )
     lesson = album.board_lessons(rng, [rng.choice(boards.TASKS)])[0]
-    cells = album.boards[lesson.picture].cells
-    match sort:
-        case "sum":
-            about = [boards.BoardTask("sum", "sum", AnswerKind.NUMBER, (row,)) for row in range(boards.SIDE)]
-            statements = [_halves(boards.solve(task, cells).reasoning, ":") for task in rng.sample(about, boards.SIDE)]
-        case "count":
-            about = [boards.BoardTask("count", "count", AnswerKind.NUMBER, (), colour) for colour in boards.COLOURS]
-            statements = [_halves(boards.solve(task, cells).reasoning, ".") for task in rng.sample(about, 3)]
-        case "choose":
-            while not lesson.question.options:
-                lesson = album.board_lessons(rng, [rng.choice(boards.TASKS)])[0]
-            options = lesson.question.options
-            statements = [_halves(boards.chosen(options, rng.choice(options))[0], ".") for _ in range(6)]
-        case "compare":
-            pairs = [rng.sample(range(boards.CELLS), 2) for _ in range(5)]
-            about = [boards.BoardTask("compare", "larger", AnswerKind.YES_NO, tuple(pair)) for pair in pairs]
-            statements = [_halves(boards.solve(task, cells).reasoning, ".") for task in about]
-        case "recall":
-            statements = [_recalled(rng, cells, cell) for cell in rng.sample(range(boards.CELLS), 5)]
-        case _:
-            asked, seen = (rng.choices(boards.COLOURS, k=8) for _ in range(2))
-            statements = [_halves(boards.judged(*pair)[0], ",") for pair in zip(asked, seen, strict=True)]
+    while sort == "choose" and not lesson.question.options:
+        lesson = album.board_lessons(rng, [rng.choice(boards.TASKS)])[0]
+    statements = _steps(rng, sort, album.own, album.boards[lesson.picture].cells, lesson.question.options)
     return writer.drill(layouts.reason(lesson.question, layouts.EMBEDDED), statements, lesson.picture)
 
 
-def _recalled(rng: Random, cells: Sequence[boards.Cell], cell: int) -> tuple[str, str]:
+def _steps(
+    rng: Random, sort: str, style: ReasoningStyle, cells: Sequence[Cell], options: Sequence[str]
+) -> list[tuple[str, str]]:
+    """Several steps of this sort about a board."""
+    match sort:
+        case "sum":
+            texts = [style.sum(cells, row) for row in rng.sample(range(SIDE), SIDE)]
+        case "count":
+            texts = [style.count(cells, colour) for colour in rng.sample(COLOURS, 3)]
+        case "choose":
+            texts = [style.chosen(options, rng.choice(options))[0] for _ in range(6)]
+        case "compare":
+            pairs = [rng.sample(range(CELLS), 2) for _ in range(5)]
+            texts = [
+                f"{style.compare(cells, *pair)} {style.compared(*(cells[cell][1] for cell in pair))[0]}"
+                for pair in pairs
+            ]
+        case "judge":
+            texts = [style.judged(*rng.choices(COLOURS, k=2))[0] for _ in range(8)]
+        case _:
+            return [_recalled(rng, style, cells, cell) for cell in rng.sample(range(CELLS), 5)]
+    return [_halves(text, style.marks[sort]) for text in texts]
+
+
+def _present(rng: Random, album: Album, lesson: Lesson, only_found: bool) -> list[tuple[str, str]]:
+    """Whether what a question about an image of easy-VQA asks for is there, for things asked for and seen at random;
+    `only_found`: without the answer that follows from it."""
+    assert lesson.item is not None
+    words = easyvqa.COLOURS if (what := easyvqa.wanted(lesson.item)) == "color" else easyvqa.SHAPES
+    if easyvqa.asked_for(lesson.item) is None:
+        return [_halves(album.own.named(what, rng.choice(words)), ",")]
+    texts = []
+    for _ in range(6):
+        seen = rng.choice(words)
+        asked = seen if rng.random() < 0.5 else rng.choice(words)
+        texts.append(album.own.present(asked, what, seen, easyvqa.is_negated(lesson.item))[0])
+    halves = [_halves(text, album.own.marks["present"]) for text in texts]
+    return [(given, follows[: follows.index(".") + 1] if only_found else follows) for given, follows in halves]
+
+
+def _recalled(rng: Random, style: ReasoningStyle, cells: Sequence[Cell], cell: int) -> tuple[str, str]:
     """What a cell shows, given, and one of the endings that begin with saying it again."""
     colour = cells[cell][0]
-    shown = f"Now {boards.shows(cells, cell)}."
+    shown = f"{style.shows(cells, cell)}."
     match rng.randrange(5):
         case 0:
-            return shown, f" So the answer is {colour}."
+            return shown, f" {style.plain(colour)}"
         case 1 | 2:
-            return shown, " " + boards.chosen(rng.sample(boards.COLOURS, 3), colour)[0]
+            return shown, f" {style.chosen(rng.sample(COLOURS, 3), colour)[0]}"
         case _:
-            given, found, follows = boards.judged(rng.choice(boards.COLOURS), colour)[0].partition(" and the digit is")
-            return f"{shown} {given}", found + follows
+            given, follows = style.judgement(rng.choice(COLOURS), colour)
+            return f"{shown} {given}", follows
 
 
 def _halves(text: str, mark: str) -> tuple[str, str]:

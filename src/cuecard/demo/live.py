@@ -1,0 +1,152 @@
+"""The run of `cuecard demo`: every arm answers each question live and from cold, in an order that rotates.
+
+Answers are scored, counted and reported as those of `cuecard eval`. All latencies are of whole requests, none composed.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from cuecard.demo.tasks import BoardsTask, EasyVqaTask
+from cuecard.domain.call import Mode
+from cuecard.domain.outcome import Outcome, Route
+from cuecard.evals.analysis.examples import Example, Request, all_examples
+from cuecard.evals.analysis.verdict import BASELINE
+from cuecard.evals.database import AnswerRow, ItemRow, Record, Row, Store
+from cuecard.evals.item import Task
+from cuecard.evals.runner.compose import TaskItem, answer_record, live
+from cuecard.evals.runner.run import Plan, item_record, task_items
+from cuecard.models.base import Model
+from cuecard.report.results_table import Figures
+from cuecard.stats.inference import mean
+
+HEADLINE = "mutual/overlap"
+ARMS = (
+    "short:small",
+    "short:large",
+    "reason:small",
+    BASELINE,
+    "transfer/thrifty",
+    "transfer/overlap",
+    "mutual/thrifty",
+    HEADLINE,
+    "mutual/eager",
+    "cascade",
+    "route",
+)
+SAMPLED = (BASELINE, "mutual/thrifty", HEADLINE, "mutual/eager")
+"""The arms whose time lines are shown."""
+
+
+def regimes(shapes: int, boards: int, seed: int) -> list[Task]:
+    """A task a regime, the same questions for the same seed; a regime without questions is left out.
+
+    shapes: easy-VQA's test split, where short answers are mostly right. boards: held-out boards, which need reasoning.
+    """
+    tasks: list[Task] = []
+    if shapes:  # 0 would be all of them
+        tasks.append(EasyVqaTask("shapes", "test", shapes, seed))
+    if boards:
+        tasks.append(BoardsTask("boards", seed, boards, "test", "examined"))
+    return tasks
+
+
+@dataclass(frozen=True)
+class LiveRun:
+    """The rows of a run, as an evaluation stores them, and what they were made of."""
+
+    rows: Sequence[Row]
+    outcomes: Mapping[tuple[str, str, str], Outcome]
+    """By task, item and arm."""
+
+    @contextmanager
+    def store(self) -> Iterator[Store]:
+        """The rows in a file that is deleted at the end."""
+        with TemporaryDirectory() as folder, closing(Store(Path(folder) / "run.sqlite")) as store:
+            store.put(self.rows)
+            yield store
+
+    def examples(self, config: Mapping[str, Any], store: Store) -> dict[str, list[Example]]:
+        """Every question by task, with the longest reasoning of the small model as its card."""
+        cards: dict[tuple[str, str], str] = {}
+        for (task, id, _), outcome in self.outcomes.items():
+            for call in outcome.calls:
+                if (call.role, call.mode) == ("small", Mode.REASON):
+                    cards[task, id] = max(cards.get((task, id), ""), call.reasoning or "", key=len)
+        return {
+            task: [replace(each, card=cards.get((task, each.id))) for each in known]
+            for task, known in all_examples(config, store).items()
+        }
+
+    def samples(self, known: Mapping[str, Sequence[Example]]) -> list[Request]:
+        """Of each task's questions that `HEADLINE` transferred, the one of median latency, under several arms."""
+        return [sample for task in known if (sample := self._sample(task, known[task])) is not None]
+
+    def _sample(self, task: str, known: Sequence[Example]) -> Request | None:
+        transferred = sorted(
+            (outcome.total_s, id)
+            for (of, id, arm), outcome in self.outcomes.items()
+            if (of, arm) == (task, HEADLINE) and outcome.route is Route.TRANSFERRED
+        )
+        if not transferred:
+            return None
+        _, chosen = transferred[len(transferred) // 2]
+        example = next(each for each in known if each.id == chosen)
+        outcomes = {arm: self.outcomes[task, chosen, arm] for arm in SAMPLED}
+        return Request(example, outcomes, f"of the questions that {HEADLINE} transferred, of median latency")
+
+
+async def examine(plan: Plan, models: Mapping[str, Model], listen: Callable[[Record], None]) -> LiveRun:
+    """Every arm on every item; `listen` is called with each answer's record. Raises CuecardError at a failure."""
+    rows, outcomes = list[Row](), dict[tuple[str, str, str], Outcome]()
+    for place, at in interleaved(plan):
+        rows.append(ItemRow(at.task, at.item.id, place, item_record(at.item), at.item.question.images))
+        turn = place % len(plan.arms)  # what a machine does over time meets every arm alike
+        for arm in (*plan.arms[turn:], *plan.arms[:turn]):
+            for model in models.values():
+                model.forget()
+            done = replace(await live(at, arm, models, None), arm=arm.name)
+            if done.error is not None:
+                raise done.error
+            assert done.outcome is not None
+            record = answer_record(at, done, done.outcome.latency_kind)
+            rows.append(AnswerRow(at.task, at.item.id, arm.name, record))
+            outcomes[at.task, at.item.id, arm.name] = done.outcome
+            listen(record)
+    return LiveRun(rows, outcomes)
+
+
+def interleaved(plan: Plan) -> Iterator[tuple[int, TaskItem]]:
+    """Every item with its place in its task, the tasks merged so that each is as far as the others throughout."""
+    counts = {task.name: task.count or 1 for task in plan.tasks}
+    each = [task_items(replace(plan, tasks=[task])) for task in plan.tasks]
+    return heapq.merge(*each, key=lambda placed: (placed[0] + 0.5) / counts[placed[1].task])
+
+
+class Tally:
+    """Figures of a run that goes on: means over the questions that an arm has answered by then."""
+
+    def __init__(self) -> None:
+        self._answers: dict[tuple[str, str], dict[str, Record]] = {}
+
+    def add(self, record: Record) -> None:
+        self._answers.setdefault((record["task"], record["arm"]), {})[record["id"]] = record
+
+    def figures(self, task: str, arms: Iterable[str]) -> dict[str, Figures]:
+        """By arm. Speeds are compared on the questions that the arm and the baseline have both answered."""
+        return {arm: self._of(self._answers.get((task, arm), {}), task) for arm in arms}
+
+    def _of(self, answers: Mapping[str, Record], task: str) -> Figures:
+        alone = self._answers.get((task, BASELINE), {})
+        took, slow = (sum(each[id]["latency"]["total_s"] for id in answers if id in alone) for each in (answers, alone))
+        return Figures(
+            mean(record["score"] for record in answers.values()),
+            mean(record["latency"]["total_s"] for record in answers.values()),
+            slow / took if took else None,
+        )

@@ -1,0 +1,245 @@
+"""How each model of the embedded pair reasons: the same facts in words and an order of its own.
+
+The small model goes through a question as it is read; the large one begins with the last row, cell or option-word,
+names a digit before its colour, and describes an image of easy-VQA row by row before it says what it shows. A card
+that the large model borrows therefore differs from one of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import ClassVar, Protocol
+
+from cuecard.domain.question import letter
+
+COLOURS = ("red", "green", "blue")
+CELLS, SIDE = 16, 4
+DIRECTIONS = {"red": "forward", "blue": "back", "green": "down"}
+ORDINALS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+TIMES = ("no times", "once", "twice", *(f"{number} times" for number in ORDINALS[2:]))
+"""How often, by number."""
+
+Cell = tuple[str, int]
+"""Colour and digit."""
+
+
+def landing(cell: int, colour: str, digit: int) -> int:
+    """The cell (0 to 15) that one jump from `cell` leads to."""
+    return (cell + {"red": digit, "blue": -digit, "green": SIDE * digit}[colour]) % CELLS
+
+
+def path(cells: Sequence[Cell], start: int, jumps: int) -> list[int]:
+    """Every cell visited, the start included: jumps + 1 of them."""
+    visited = [start]
+    for _ in range(jumps):
+        visited.append(landing(visited[-1], *cells[visited[-1]]))
+    return visited
+
+
+class ReasoningStyle(Protocol):
+    """Sentences of a reasoning. Those that end it come with the answer that they lead to."""
+
+    marks: ClassVar[Mapping[str, str]]
+    """By sort of step: the mark behind which what follows is determined by what stands before it."""
+
+    def shows(self, cells: Sequence[Cell], cell: int) -> str: ...
+    def look_up(self, cells: Sequence[Cell], cell: int) -> str: ...
+    def compare(self, cells: Sequence[Cell], first: int, second: int) -> str: ...
+    def count(self, cells: Sequence[Cell], colour: str) -> str: ...
+    def sum(self, cells: Sequence[Cell], row: int) -> str: ...
+    def jumps(self, cells: Sequence[Cell], start: int, jumps: int) -> str: ...
+    def plain(self, value: str) -> str: ...
+    def compared(self, first: int, second: int) -> tuple[str, str]: ...
+    def judged(self, asked: str, seen: str) -> tuple[str, str]: ...
+    def judgement(self, asked: str, seen: str) -> tuple[str, str]:
+        """Of the text of `judged`, what stands before the colour that is seen, and what that determines."""
+        ...
+
+    def chosen(self, options: Sequence[str], value: str) -> tuple[str, str]: ...
+    def photo(self, colour: str, shape: str, cover: Sequence[bool]) -> str: ...
+    def present(self, word: str, what: str, seen: str, negated: bool) -> tuple[str, str]: ...
+    def named(self, what: str, value: str) -> str: ...
+
+
+class InOrder:
+    """The small model's: as the question is read."""
+
+    marks: ClassVar[Mapping[str, str]] = {
+        "sum": ":",
+        "count": ".",
+        "choose": ".",
+        "compare": ".",
+        "judge": ",",
+        "present": ",",
+    }
+
+    def shows(self, cells: Sequence[Cell], cell: int) -> str:
+        colour, digit = cells[cell]
+        return f"cell {cell + 1} shows a {colour} {digit}"
+
+    def look_up(self, cells: Sequence[Cell], cell: int) -> str:
+        return f"Let us look at the cell that the question names: {self.shows(cells, cell)}."
+
+    def compare(self, cells: Sequence[Cell], first: int, second: int) -> str:
+        return f"Let us look at both cells: {self.shows(cells, first)} and {self.shows(cells, second)}."
+
+    def count(self, cells: Sequence[Cell], colour: str) -> str:
+        lines, count = [f"Let us count the {colour} digits row by row."], 0
+        for row in range(SIDE):
+            colours = [each for each, _ in cells[SIDE * row : SIDE * row + SIDE]]
+            here = colours.count(colour)
+            count += here
+            times = f"{here} time{'s' * (here != 1)}"
+            lines.append(f"Row {row + 1} shows {', '.join(colours)}: {colour} {times}, so far {count}.")
+        return " ".join(lines)
+
+    def sum(self, cells: Sequence[Cell], row: int) -> str:
+        first, total, lines = SIDE * row, 0, list[str]()
+        for cell in range(first, first + SIDE):
+            total += cells[cell][1]
+            lines.append(f"{self.shows(cells, cell)}, which makes {total}")
+        return f"Let us add up row {row + 1}, from cell {first + 1} to cell {first + SIDE}: {'; '.join(lines)}."
+
+    def jumps(self, cells: Sequence[Cell], start: int, jumps: int) -> str:
+        visited = path(cells, start, jumps)
+        lines = [f"Let us start at cell {start + 1} and jump {TIMES[jumps]}, step by step."]
+        for ordinal, (here, there) in zip(ORDINALS, pairwise(visited), strict=False):
+            colour, digit = cells[here]
+            moved = f"so we move {DIRECTIONS[colour]} {digit} to cell {there + 1}"
+            lines.append(f"Jump {ordinal}: {self.shows(cells, here)}, {moved}.")
+        return " ".join(lines) + f" Now {self.shows(cells, visited[-1])}."
+
+    def plain(self, value: str) -> str:
+        return f"So the answer is {value}."
+
+    def compared(self, first: int, second: int) -> tuple[str, str]:
+        sentence, answer = _order(first, second)
+        return f"{sentence}, so the answer is {answer}.", answer
+
+    def judged(self, asked: str, seen: str) -> tuple[str, str]:
+        return "".join(self.judgement(asked, seen)), _same(asked, seen)
+
+    def judgement(self, asked: str, seen: str) -> tuple[str, str]:
+        ending = f" {seen}, so the answer is {_same(asked, seen)}."
+        return f"The question asks for {asked} and the digit is", ending
+
+    def chosen(self, options: Sequence[str], value: str) -> tuple[str, str]:
+        """The options are gone through until one fits."""
+        at = options.index(value)
+        others = [f"{letter(index)}. {option} is not it." for index, option in enumerate(options[:at])]
+        last = f"{letter(at)}. {value} is it, so the answer is {letter(at)}."
+        return " ".join([f"So it is {value}.", *others, last]), letter(at)
+
+    def photo(self, colour: str, shape: str, cover: Sequence[bool]) -> str:
+        return f"Let us look at the image. It shows a {colour} {shape}."
+
+    def present(self, word: str, what: str, seen: str, negated: bool) -> tuple[str, str]:
+        there = word == seen
+        answer = "yes" if there != negated else "no"
+        found = f"The question asks for {word} and the {what} is {seen}, so it is {'' if there else 'not '}there."
+        return f"{found} The question is if it is {'not ' * negated}there, so the answer is {answer}.", answer
+
+    def named(self, what: str, value: str) -> str:
+        return f"The question asks for the {what}, so the answer is {value}."
+
+
+class Backwards:
+    """The large model's: the last row or cell first, a digit before its colour, and what is seen before what is
+    wanted."""
+
+    marks: ClassVar[Mapping[str, str]] = {
+        "sum": ":",
+        "count": ".",
+        "choose": ":",
+        "compare": ".",
+        "judge": ",",
+        "present": ",",
+    }
+
+    def shows(self, cells: Sequence[Cell], cell: int) -> str:
+        colour, digit = cells[cell]
+        return f"cell {cell + 1} has a {digit} in {colour}"
+
+    def look_up(self, cells: Sequence[Cell], cell: int) -> str:
+        return f"One cell decides this: {self.shows(cells, cell)}."
+
+    def compare(self, cells: Sequence[Cell], first: int, second: int) -> str:
+        return f"Two cells decide this: {self.shows(cells, second)} and {self.shows(cells, first)}."
+
+    def count(self, cells: Sequence[Cell], colour: str) -> str:
+        lines, count = [f"We go up from the last row and look for {colour}."], 0
+        for row in reversed(range(SIDE)):
+            colours = [each for each, _ in cells[SIDE * row : SIDE * row + SIDE]]
+            count += colours.count(colour)
+            lines.append(
+                f"Row {row + 1} has {', '.join(colours)}: {colours.count(colour)} more in {colour}, {count} now."
+            )
+        return " ".join(lines)
+
+    def sum(self, cells: Sequence[Cell], row: int) -> str:
+        last, total, lines = SIDE * row + SIDE - 1, 0, list[str]()
+        for cell in range(last, last - SIDE, -1):
+            total += cells[cell][1]
+            lines.append(f"{self.shows(cells, cell)}, total {total}")
+        lead = f"We add row {row + 1} from its end, from cell {last + 1} back to cell {last - SIDE + 2}"
+        return f"{lead}: {'; '.join(lines)}."
+
+    def jumps(self, cells: Sequence[Cell], start: int, jumps: int) -> str:
+        visited = path(cells, start, jumps)
+        lines = [f"From cell {start + 1} we jump {TIMES[jumps]}."]
+        for ordinal, (here, there) in zip(ORDINALS, pairwise(visited), strict=False):
+            colour, digit = cells[here]
+            seen = f"C{self.shows(cells, here)[1:]}, and {colour} means {DIRECTIONS[colour]}"
+            lines.append(f"{seen}, so jump {ordinal} goes {digit} {DIRECTIONS[colour]} and ends on cell {there + 1}.")
+        return " ".join(lines) + f" There {self.shows(cells, visited[-1])}."
+
+    def plain(self, value: str) -> str:
+        return f"Hence the answer is {value}."
+
+    def compared(self, first: int, second: int) -> tuple[str, str]:
+        sentence, answer = _order(first, second)
+        return f"Of these {sentence}, hence the answer is {answer}.", answer
+
+    def judged(self, asked: str, seen: str) -> tuple[str, str]:
+        given, follows = self.judgement(asked, seen)
+        return f"{given}{follows} {asked}, hence the answer is {_same(asked, seen)}.", _same(asked, seen)
+
+    def judgement(self, asked: str, seen: str) -> tuple[str, str]:
+        return "It is", f" {seen} and the question wants"
+
+    def chosen(self, options: Sequence[str], value: str) -> tuple[str, str]:
+        """The letters come behind what they stand for."""
+        at = options.index(value)
+        gone = [f"{option} is {letter(index)}" for index, option in enumerate(options[: at + 1])]
+        return f"We want {value}: {', '.join(gone)}, hence the answer is {letter(at)}.", letter(at)
+
+    def photo(self, colour: str, shape: str, cover: Sequence[bool]) -> str:
+        lines = ["We go up from the last row of the image."]
+        for row in reversed(range(SIDE)):
+            parts = [colour if covered else "empty" for covered in cover[SIDE * row : SIDE * row + SIDE]]
+            lines.append(f"Row {row + 1} is {', '.join(parts)}.")
+        return " ".join([*lines, f"Together they make a {shape}, and its color is {colour}."])
+
+    def present(self, word: str, what: str, seen: str, negated: bool) -> tuple[str, str]:
+        there = word == seen
+        answer = "yes" if there != negated else "no"
+        found = f"We see {seen} and the question wants {word}, which is {'in' if there else 'not in'} the image."
+        return f"{found} It is asked if it is {'not ' * negated}there, hence the answer is {answer}.", answer
+
+    def named(self, what: str, value: str) -> str:
+        return f"What is wanted is the {what}, hence the answer is {value}."
+
+
+def _order(first: int, second: int) -> tuple[str, str]:
+    """How two digits compare, and whether the first one is larger."""
+    how = "larger than" if first > second else "smaller than" if first < second else "equal to"
+    return f"{first} is {how} {second}", "yes" if first > second else "no"
+
+
+def _same(asked: str, seen: str) -> str:
+    return "yes" if seen == asked else "no"
+
+
+STYLES: dict[str, ReasoningStyle] = {"demo-small": InOrder(), "demo-large": Backwards()}
+"""By model."""
