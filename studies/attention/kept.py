@@ -13,11 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ablation
 import numpy as np
 import torch
 
 from cuecard.answers import extract
-from cuecard.attention import card_cuts, masking, store
+from cuecard.attention import store
 from cuecard.attention.results import REASONING
 from cuecard.attention.run import Asked
 from cuecard.attention.store import LARGE_OWN, QUERIES
@@ -54,7 +55,7 @@ def _looked(run: Path) -> list[store.Record]:
 async def work(args: argparse.Namespace) -> None:
     model = spec.load({"model": args.model, **({"prefill": True} if "://" in args.model else {})})
     try:
-        await card_cuts.run(
+        await ablation.run_cuts(
             asked(args.task, args.limit),
             model,
             args.run,
@@ -77,7 +78,7 @@ def adjusted(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def places(run: Path) -> Iterator[dict[str, Any]]:
     """How many cards say their own answer where."""
     own = [record.conditions[LARGE_OWN] for record in _looked(run)]
-    found = [card_cuts.ends("".join(each["pieces"]), str(_number(each["answer"]))) for each in own]
+    found = [ablation.ends("".join(each["pieces"]), str(_number(each["answer"]))) for each in own]
     for name in found[0]:
         count = sum(each[name] for each in found)
         low, high = wilson_bounds(count, len(found))
@@ -111,7 +112,7 @@ def main() -> None:
     parser.add_argument("--task", required=True)
     parser.add_argument("--limit", type=int)
     parser.add_argument(
-        "--shares", type=lambda text: [float(each) for each in text.split(",")], default=card_cuts.SHARES
+        "--shares", type=lambda text: [float(each) for each in text.split(",")], default=ablation.CUT_SHARES
     )
     parser.add_argument("--at-once", type=int, default=16, help="cards of one question that are read at once")
     parser.add_argument("--to", type=Path, required=True, help="where the tables and the figure go")
@@ -119,11 +120,11 @@ def main() -> None:
     torch.set_num_threads(1)
     if args.model:
         asyncio.run(work(args))
-    records = masking.read(args.run / "kept.jsonl")
+    records = ablation.read(args.run / "kept.jsonl")
     args.to.mkdir(parents=True, exist_ok=True)
-    rows = card_cuts.table(records)
+    rows = ablation.cut_table(records)
     write_csv(args.to / "kept.csv", rows)
-    write_csv(args.to / "kept-differences.csv", adjusted(card_cuts.differences(records)))
+    write_csv(args.to / "kept-differences.csv", adjusted(ablation.cut_differences(records)))
     write_csv(args.to / "kept-answers.csv", list(places(args.run)))
     write_csv(args.to / "by-answer.csv", list(by_answer(args.run)))
     names = json.loads((args.run / "run.json").read_text(encoding="utf-8"))["config"]["models"]

@@ -10,13 +10,13 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
+import ablation
 import torch
 
-from cuecard.attention import masking
 from cuecard.attention.run import Asked
 from cuecard.cli.evals.tasks import open_named
 from cuecard.evals.runner.run import chosen
-from cuecard.evals.scoring.scorers import scores
+from cuecard.evals.scorers import scores
 from cuecard.models import spec
 from cuecard.models.base import Limits
 from cuecard.report.evaluation.cut_cards import masking as masking_figure
@@ -34,7 +34,7 @@ def asked(task: str, limit: int | None) -> Iterator[Asked]:
 async def work(args: argparse.Namespace) -> None:
     models = {role: spec.load(getattr(args, role)) for role in ("small", "large")}
     try:
-        await masking.run(asked(args.task, args.limit), models, args.out / "masking.jsonl", Limits())
+        await ablation.run_masking(asked(args.task, args.limit), models, args.out / "masking.jsonl", Limits())
     finally:
         for model in models.values():
             await model.aclose()
@@ -52,7 +52,7 @@ def main() -> None:
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     asyncio.run(work(args))
-    rows = masking.table(masking.read(args.out / "masking.jsonl"))
+    rows = ablation.masking_table(ablation.read(args.out / "masking.jsonl"))
     args.to.mkdir(parents=True, exist_ok=True)
     write_csv(args.to / "masking.csv", rows)
     what = f"{args.task}, {rows[0]['questions']} questions, small {args.small}, large {args.large}"

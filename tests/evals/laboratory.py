@@ -11,11 +11,10 @@ from typing import Any
 from cuecard.domain.call import Mode
 from cuecard.domain.question import AnswerKind, Image, Question
 from cuecard.evals.arm import parse_all
+from cuecard.evals.database import Record, Store
 from cuecard.evals.item import Aggregate, Item
-from cuecard.evals.model_identity import configuration
+from cuecard.evals.requests import Seat, models_config
 from cuecard.evals.runner.run import Plan, RunProgress, run
-from cuecard.evals.storage.database import Record, Store
-from cuecard.evals.storage.requests import Seat
 from cuecard.models.base import Model
 from cuecard.models.prompt import Prompt
 from cuecard.models.replay import Says, ScriptedModel
@@ -85,7 +84,7 @@ class Laboratory:
     @property
     def config(self) -> dict[str, Any]:
         task = {"name": self.task.name, "revision": self.task.revision, "aggregate": self.task.aggregate}
-        return {"models": configuration(self.seats), "tasks": [task], "arms": list(self.arms)}
+        return {"models": models_config(self.seats), "tasks": [task], "arms": list(self.arms)}
 
     def store(self) -> Store:
         return Store(self.folder / "run.sqlite")

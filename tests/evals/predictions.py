@@ -1,4 +1,4 @@
-"""Six questions about pets, and files of what two models are said to have answered, as other tools write them."""
+"""Six questions about pets, and files of the answers of two models, as other tools write them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from files import b64, tsv
 
 from cuecard.domain.call import Mode
 from cuecard.evals.analysis.summary import summary as summary_of
+from cuecard.evals.database import Record
 from cuecard.evals.interop import lmms, vlmevalkit
-from cuecard.evals.interop.imports import CardReader, Import, ImportResult, fill
-from cuecard.evals.interop.predictions import places, source
-from cuecard.evals.storage.database import Record
-from cuecard.evals.study.folder import About, RunFolder
+from cuecard.evals.interop.imports import CardReader, Import, ImportResult, fill, places, source
+from cuecard.evals.run_folder import About, RunFolder
 from cuecard.evals.tasks.registry import open_task
 
 GOLDS = "ABCABC"
@@ -33,7 +32,7 @@ SMALL_REASON = [
     "B",
     "<think>it is",
 ]
-# agreed: 0 and 4, confirmed: 1; nobody can tell what the large model says to the reasoning about 2, 3 and 5
+# agreed: 0 and 4, confirmed: 1; no file holds what the large model answers to the reasoning about 2, 3 and 5
 RESOLVED = {"0": "agreed", "4": "agreed", "1": "confirmed"}
 FILES = {("small", Mode.SHORT): SMALL_SHORT, ("large", Mode.SHORT): LARGE_SHORT, ("small", Mode.REASON): SMALL_REASON}
 
@@ -47,12 +46,12 @@ def pets(folder: Path, **changes: Any) -> Path:
     return tsv(folder / "Pets.tsv", rows)
 
 
-def rows(said: Sequence[Any], **columns: Any) -> list[dict[str, Any]]:
+def rows(message: Sequence[Any], **columns: Any) -> list[dict[str, Any]]:
     """As VLMEvalKit keeps them: the data's columns less the image, and the prediction; None: no such row."""
     return [
         {"index": index, "question": f"Which pet is number {index}?", "A": "a cat", "B": "a dog", "C": "a cow",
          "answer": GOLDS[index], "prediction": text} | columns
-        for index, text in enumerate(said)
+        for index, text in enumerate(message)
         if text is not None
     ]  # fmt: skip
 
@@ -75,10 +74,10 @@ def table(path: Path, given: Sequence[Mapping[str, Any]]) -> Path:
     return path
 
 
-def samples(path: Path, said: Sequence[Any], **columns: Any) -> Path:
+def samples(path: Path, message: Sequence[Any], **columns: Any) -> Path:
     """As lmms-eval logs them: the raw reply beside the filtered one where they differ."""
     lines = []
-    for doc, text in enumerate(said):
+    for doc, text in enumerate(message):
         if text is not None:
             shown = text.rpartition("</think>")[2].strip()
             raw = {} if shown == text else {"resps": text}
@@ -92,11 +91,11 @@ def samples(path: Path, said: Sequence[Any], **columns: Any) -> Path:
 def written(folder: Path, form: str = "vlmevalkit", suffix: str = ".tsv") -> dict[tuple[str, Mode], Path]:
     """The three files that `mutual` needs."""
     found = {}
-    for (role, mode), said in FILES.items():
+    for (role, mode), message in FILES.items():
         if form == "vlmevalkit":
-            found[role, mode] = table(folder / f"{role}-{mode}_Pets{suffix}", rows(said))
+            found[role, mode] = table(folder / f"{role}-{mode}_Pets{suffix}", rows(message))
         else:
-            found[role, mode] = samples(folder / f"{role}-{mode}" / "20261125_101010_samples_pets.jsonl", said)
+            found[role, mode] = samples(folder / f"{role}-{mode}" / "20261125_101010_samples_pets.jsonl", message)
     return found
 
 

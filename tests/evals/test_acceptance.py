@@ -1,4 +1,4 @@
-"""What rules let through is counted as the strategies decide, and shared error is told from coincidence."""
+"""What rules let through is counted as the strategies decide, and shared error is separated from coincidence."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_records_become_short_answers_and_unscored_ones_are_left_out():
     ]
     large = [{"task": "t", "id": id, "score": 1.0, "answer": "(A)", "confidence": 0.7} for id in "123"]
     one, other = short_answers(items, small, large)
-    assert one == ShortAnswers("c", True, True, True, True, 0.7, 2, one.small_text, one.large_text, "choice")
+    assert one == ShortAnswers("c", True, True, True, True, 0.7, 2, one.small_text, one.large_text, "choice", "choice")
     assert one.small_text == one.large_text != ""
     assert not other.small_right
     yes = [item | {"id": "1", "options": [], "kind": "yes_no"}]
@@ -101,17 +101,19 @@ def guesses(count: int, shared: float, others: int | None = 3) -> list[ShortAnsw
 
 
 @pytest.mark.parametrize("others", [3, None])
-def test_independent_errors_are_told_as_chance(others):
+def test_independent_errors_count_as_chance(others):
     found = shared_error(guesses(4000, 0.0, others))
     assert found.both_independent == pytest.approx(0.09, abs=0.01)
-    assert found.both_wrong == pytest.approx(found.both_independent, abs=0.01)
+    assert found.beta.estimate == pytest.approx(found.both_independent, abs=0.01)
+    assert found.beta.low < found.beta.estimate < found.beta.high
+    assert found.alike_given_wrong.estimate == pytest.approx(1 / 3, abs=0.06)
     assert found.by_chance == pytest.approx(0.03, abs=0.005)
     assert found.excess.low < 0 < found.excess.high
     assert found.explained == pytest.approx(1, abs=0.15)
 
 
 @pytest.mark.parametrize("others", [3, None])
-def test_errors_of_models_that_learned_the_same_are_told_as_shared(others):
+def test_errors_of_models_that_learned_the_same_count_as_shared(others):
     found = shared_error(guesses(4000, 0.8, others))
     assert found.wrong_alike == pytest.approx(0.8 * 0.3 + 0.2 * 0.03, abs=0.02)
     assert found.excess.low > 0.15

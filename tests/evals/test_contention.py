@@ -10,7 +10,8 @@ from cuecard import virtual_time
 from cuecard.domain.call import FinishReason, Usage
 from cuecard.domain.errors import ModelBusy
 from cuecard.domain.question import Question
-from cuecard.evals.runner.contention import Machine, pace
+from cuecard.evals.runner.replay import Machine
+from cuecard.evals.runner.worker import pace_of
 from cuecard.models.base import AnswerDelta, Finished, Limits
 from cuecard.models.replay import Says, ScriptedModel
 
@@ -33,7 +34,7 @@ class Working(ScriptedModel):
 def measured(*models):
     async def work():
         clock = asyncio.get_running_loop().time
-        return await pace(dict(zip(("small", "large"), models, strict=True)), QUESTIONS, Limits(), clock)
+        return await pace_of(dict(zip(("small", "large"), models, strict=True)), QUESTIONS, Limits(), clock)
 
     return virtual_time.run(work())
 

@@ -1,7 +1,8 @@
-"""The store and the directory of a run: what was put stays, what is broken is found, nobody gets in another's way."""
+"""The store and the directory of a run: stored rows stay, broken ones are found, processes keep out of each other."""
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -15,8 +16,9 @@ import pytest
 from cuecard.disk import CannotStore, save
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image
-from cuecard.evals.storage.database import AnswerRow, CallRow, ItemRow, Mended, Store
-from cuecard.evals.study.folder import About, RunFolder, opened, read
+from cuecard.evals.database import AnswerRow, CallRow, ItemRow, Mended, Store
+from cuecard.evals.interop.exports import of_run
+from cuecard.evals.run_folder import About, RunFolder, opened, read
 
 CALL = {"model": "small", "mode": "short", "status": "ok", "answer": "A", "made_at": 1.0}
 ANSWER = {"task": "t", "id": "1", "arm": "mutual", "status": "ok", "calls": [{"key": "k1"}]}
@@ -66,6 +68,49 @@ def test_a_call_whose_checksum_is_wrong_is_deleted_with_the_answers_made_of_it(s
     assert store.mend() == Mended(0, 0)
 
 
+def test_a_reader_refuses_rows_that_are_not_as_they_were_stored(store, tmp_path):
+    put_all(store)
+    disk_file = tmp_path / "run.json"
+    disk_file.write_text(json.dumps({"version": 1, "config": CONFIG}))
+    path, rows = tmp_path, tmp_path / "run.sqlite"
+    about, reader = opened(path)
+    reader.close()
+    assert about["config"] == CONFIG
+    changed(rows, "UPDATE answers SET record = replace(record, 'ok', 'no') WHERE arm = 'short:small'")
+    changed(rows, "UPDATE items SET record = replace(record, '?', '!')")
+    changed(rows, "UPDATE calls SET record = replace(record, 'A', 'B') WHERE key = 'k2'")
+    with pytest.raises(CannotStore, match="1 item and 1 call and 1 answer not as stored"):
+        opened(path)
+    with pytest.raises(CannotStore, match="not as stored"):
+        of_run(path, "mutual")
+    assert store.mend() == Mended(1, 2, 1), "the answers to an item go with it"
+    store.check()
+
+
+def test_items_of_an_earlier_version_have_no_checksum_and_get_one_when_they_are_put_again(tmp_path):
+    with sqlite3.connect(tmp_path / "run.sqlite") as old:
+        old.execute("CREATE TABLE items(task TEXT, id TEXT, ord INTEGER, record TEXT, PRIMARY KEY(task, id))")
+        old.execute("INSERT INTO items VALUES ('t', '1', 0, '{}')")
+    old.close()
+    later = Store(tmp_path / "run.sqlite")
+    later.put([ItemRow("t", "2", 1, {"text": "?"})])
+    later.check()
+    later.close()
+    changed(tmp_path / "run.sqlite", "UPDATE items SET record = '{}' WHERE id = '2'")
+    again = Store(tmp_path / "run.sqlite", read_only=True)
+    with pytest.raises(CannotStore, match="1 item not as stored"):
+        again.check()
+    again.close()
+
+
+def test_a_run_that_has_lost_its_rows_is_not_begun_anew(tmp_path):
+    with RunFolder(tmp_path / "run", ABOUT):
+        pass
+    (tmp_path / "run" / "run.sqlite").unlink()
+    with pytest.raises(BadInput, match="has lost its rows"):
+        RunFolder(tmp_path / "run", ABOUT)
+
+
 def test_a_sound_row_under_the_key_of_another_is_found(store, tmp_path):
     put_all(store)
     changed(tmp_path / "run.sqlite", "UPDATE calls SET key = 'k3' WHERE key = 'k2'")
@@ -102,7 +147,7 @@ def test_images_are_kept_up_to_a_size_and_left_out_beyond_it(tmp_path):
     store.close()
 
 
-def test_a_full_disk_is_said_and_what_was_there_stays(store, tmp_path):
+def test_a_full_disk_is_reported_and_stored_rows_stay(store, tmp_path):
     put_all(store)
     pages = store._writer.execute("PRAGMA page_count").fetchone()[0]
     store._writer.execute(f"PRAGMA max_page_count = {pages}")  # SQLite then answers as on a full disk
@@ -124,8 +169,8 @@ def test_a_file_that_is_no_database_is_refused(tmp_path):
 
 def test_a_second_process_is_refused_while_the_first_is_at_work(tmp_path):
     with RunFolder(tmp_path / "run", ABOUT), multiprocessing.get_context("spawn").Pool(1) as other:
-        told = other.apply(refusal, (tmp_path / "run",))
-    assert told.startswith(f"another process (process {os.getpid()}) is at work in {tmp_path / 'run'}")
+        result = other.apply(refusal, (tmp_path / "run",))
+    assert result.startswith(f"another process (process {os.getpid()}) is at work in {tmp_path / 'run'}")
     with RunFolder(tmp_path / "run", ABOUT) as held:
         assert held.resumed
 
@@ -138,32 +183,32 @@ def refusal(path: Path) -> str:
     return "let in"
 
 
-def test_another_configuration_is_refused_saying_what_differs(tmp_path):
+def test_another_configuration_is_refused_with_what_differs(tmp_path):
     with RunFolder(tmp_path, ABOUT):
         pass
-    for told, change in {
+    for result, change in {
         r"models\.small\.revision is 'a' there, 'b' here": {"models": {"small": {"revision": "b"}}},
         r"tasks\.boards\.revision is '1' there, '2' here": {"tasks": [BOARDS | {"revision": "2"}]},
         "sample is None there, 3 here": {"sample": 3},
         "arms: mutual only there": {"arms": ["transfer"]},
         "asks 5 questions of each task, not only 4": {"limit": 4},
     }.items():
-        with pytest.raises(BadInput, match=told):
+        with pytest.raises(BadInput, match=result):
             RunFolder(tmp_path, About(CONFIG | change, {}))
     with RunFolder(tmp_path, ABOUT):  # and the lock was let go
         pass
 
 
-def test_a_run_grows_by_arms_tasks_and_questions_and_what_it_has_become_is_told(tmp_path):
+def test_a_run_grows_by_arms_tasks_and_questions_and_records_what_is_new(tmp_path):
     with RunFolder(tmp_path, ABOUT) as held:
         held.store.note("complete boards", True)
     larger = CONFIG | {"arms": ["mutual", "vote"], "tasks": [BOARDS, BOARDS | {"name": "more"}], "limit": None}
     with RunFolder(tmp_path, About(larger, {"argv": ["again"]})) as held:
         assert held.added == ["arm vote", "task more", "all instead of 5 questions of each task"]
         assert held.store.notes()["complete boards"] is False
-    told = read(tmp_path)
-    assert (told["config"], told["argv"]) == (larger, [])
-    assert told["grown"] == [{"added": held.added, "argv": ["again"]}]
+    result = read(tmp_path)
+    assert (result["config"], result["argv"]) == (larger, [])
+    assert result["grown"] == [{"added": held.added, "argv": ["again"]}]
     with RunFolder(tmp_path, About(larger, {})) as held:
         assert held.added == []
     with pytest.raises(BadInput, match="asks all questions of each task, not only 5"):
@@ -173,8 +218,8 @@ def test_a_run_grows_by_arms_tasks_and_questions_and_what_it_has_become_is_told(
 def test_a_run_can_be_read_while_it_is_written(tmp_path):
     with RunFolder(tmp_path, ABOUT) as held:
         held.store.put([CallRow("k1", CALL)])
-        told, store = opened(tmp_path)
-        assert (told["config"]["arms"], len(list(store.calls()))) == (["mutual"], 1)
+        result, store = opened(tmp_path)
+        assert (result["config"]["arms"], len(list(store.calls()))) == (["mutual"], 1)
         with pytest.raises(CannotStore):
             store.put([CallRow("k2", CALL)])
         store.close()
@@ -199,7 +244,7 @@ def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(tmp_path, monkey
     assert '"old": true' in (tmp_path / "summary.json").read_text()
 
 
-def test_what_is_no_run_is_said_to_be_none(tmp_path):
+def test_a_directory_without_a_run_is_refused(tmp_path):
     with pytest.raises(BadInput, match="not the directory of a run"):
         read(tmp_path)
     (tmp_path / "run.json").write_text('{"version": 9, "config": {}}')

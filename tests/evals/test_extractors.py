@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.evals.scoring.extractors import EXTRACTORS, ours, strict, vlmevalkit
+from cuecard.evals.scorers import EXTRACTORS, ours, strict, vlmevalkit
 
 FRUIT = Question(
     "What is in the picture?", options=("a red apple", "a banana", "clouds", "a dog"), kind=AnswerKind.CHOICE
@@ -64,7 +64,7 @@ def test_strict_takes_a_letter_in_its_brackets_and_an_options_words(reply):
         ("brown\nbecause it is", COLOUR),
     ],
 )
-def test_strict_takes_nothing_that_says_more_than_the_answer(reply, question):
+def test_strict_takes_only_the_bare_answer(reply, question):
     assert strict(reply, question) is None
 
 

@@ -16,9 +16,9 @@ from cuecard import disk
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image
+from cuecard.evals import run_folder
 from cuecard.evals.interop import exports, inspect, lmms, vlmevalkit
-from cuecard.evals.interop.predictions import places, source
-from cuecard.evals.study import folder
+from cuecard.evals.interop.imports import places, source
 from cuecard.evals.tasks.registry import open_task
 
 NOW = datetime(2026, 11, 25, 10, 10, 10, tzinfo=UTC)
@@ -41,7 +41,7 @@ def refusal(read, path, places_) -> str:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "expected"),
     [
         ([], "no usable replies"),
         ([{"index": 0, "answer": "A"}], "row 1: there is no column `prediction`"),
@@ -53,13 +53,13 @@ def refusal(read, path, places_) -> str:
     ],
 )
 @pytest.mark.parametrize("suffix", [".xlsx", ".tsv", ".json"])
-def test_a_prediction_file_that_does_not_fit_is_refused_with_row_and_column(tmp_path, suffix, given, said):
+def test_a_prediction_file_that_does_not_fit_is_refused_with_row_and_column(tmp_path, suffix, given, expected):
     path = table(tmp_path / f"T_Pets{suffix}", given)
-    assert said in refusal(vlmevalkit.read, path, known(tmp_path))
+    assert expected in refusal(vlmevalkit.read, path, known(tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "expected"),
     [
         ("a.pkl", b"\x80\x04", "a pickle may run code"),
         ("a.csv", b"index,prediction", "is not .xlsx, .tsv or .json"),
@@ -69,17 +69,17 @@ def test_a_prediction_file_that_does_not_fit_is_refused_with_row_and_column(tmp_
         ("a.json", b"{}", "is not a list of rows"),
         ("a.json", b"[1]", "row 1 is not an object"),
         ("a.tsv", b"index\tprediction\n0\tA\tB\n", "row 1: 3 cells for 2 columns"),
-        ("a.tsv", b'index\tprediction\n0\t"A\n', "row 1 cannot be parsed"),
+        ("a.tsv", b'index\tprediction\n0\t"A\n', "row 1: a quote that begins here is never closed"),
         ("a.tsv", b"index\tprediction\n0\t\xff\n", "the text is not UTF-8"),
     ],
 )
-def test_a_broken_prediction_file_is_refused_in_one_line(tmp_path, name, text, said):
+def test_a_broken_prediction_file_is_refused_in_one_line(tmp_path, name, text, expected):
     (tmp_path / name).write_bytes(text)
-    assert said in refusal(vlmevalkit.read, tmp_path / name, known(tmp_path))
+    assert expected in refusal(vlmevalkit.read, tmp_path / name, known(tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "expected"),
     [
         ("{", "line 1 is not JSON"),
         ("[" * 100_000, "line 1 is not JSON"),
@@ -96,12 +96,12 @@ def test_a_broken_prediction_file_is_refused_in_one_line(tmp_path, name, text, s
         ("", "no usable replies"),
     ],
 )
-def test_a_sample_log_that_does_not_fit_is_refused_with_its_line(tmp_path, line, said):
+def test_a_sample_log_that_does_not_fit_is_refused_with_its_line(tmp_path, line, expected):
     (tmp_path / "a.jsonl").write_text(line + "\n", encoding="utf-8")
-    assert said in refusal(lmms.read, tmp_path / "a.jsonl", known(tmp_path))
+    assert expected in refusal(lmms.read, tmp_path / "a.jsonl", known(tmp_path))
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     for read in (vlmevalkit.read, lmms.read):
         assert "cannot read" in refusal(read, tmp_path / "nowhere.tsv", known(tmp_path))
 
@@ -109,7 +109,7 @@ def test_a_file_that_is_not_there_is_told(tmp_path):
 @pytest.mark.parametrize("nested", [[["A"]], ["A"], "A"])
 def test_older_sample_logs_nest_their_replies(tmp_path, nested):
     (tmp_path / "a.jsonl").write_text(json.dumps({"doc_id": 0, "resps": nested, "filtered_resps": ["A"]}))
-    assert [reply.answer for reply in lmms.read(tmp_path / "a.jsonl", known(tmp_path)).replies] == ["A"]
+    assert [reply.answer for reply in lmms.read(tmp_path / "a.jsonl", known(tmp_path))] == ["A"]
 
 
 def test_free_answers_may_be_written_otherwise_but_not_most_of_them(tmp_path):
@@ -118,34 +118,34 @@ def test_free_answers_may_be_written_otherwise_but_not_most_of_them(tmp_path):
     path = table(
         tmp_path / "T_Words.tsv", [{"index": i, "prediction": "x", "answer": f"Pet {i % 3}"} for i in range(4)]
     )
-    assert len(vlmevalkit.read(path, there).replies) == 4
+    assert len(list(vlmevalkit.read(path, there))) == 4
     path = table(path, [{"index": i, "prediction": "x", "answer": "cats"} for i in range(4)])
     assert "4 of 4 right answers are not the task's, the first in row 1" in refusal(vlmevalkit.read, path, there)
 
 
 def test_a_prediction_that_fills_a_cell_of_excel_was_cut_and_is_not_used(tmp_path):
     path = table(tmp_path / "T_Pets.xlsx", rows(["A" * 32_767, "B"]))
-    read = vlmevalkit.read(path, known(tmp_path))
-    assert (read.cut, [reply.item for reply in read.replies]) == (1, ["1"])
+    read = source("small", Mode.SHORT, path, vlmevalkit.read, known(tmp_path))
+    assert (read.cut, list(read.replies)) == (1, ["1"])
 
 
 def test_thinking_in_its_own_column_is_the_card(tmp_path):
     path = table(tmp_path / "T_Pets.tsv", rows(["A"], thinking="It purrs."))
-    assert vlmevalkit.read(path, known(tmp_path)).replies[0].reasoning == "It purrs."
+    assert next(vlmevalkit.read(path, known(tmp_path))).reasoning == "It purrs."
 
 
 def test_an_index_may_be_written_as_pandas_writes_it_beside_gaps(tmp_path):
     path = table(tmp_path / "T_Pets.tsv", [row | {"index": f"{row['index']}.0"} for row in rows(SMALL_SHORT)])
-    assert [reply.item for reply in vlmevalkit.read(path, known(tmp_path)).replies] == list("012345")
+    assert [reply.item for reply in vlmevalkit.read(path, known(tmp_path))] == list("012345")
 
 
 def test_letters_close_up_where_a_row_leaves_one_out(tmp_path):
     data = [{"index": 0, "question": "Which?", "A": "a cat", "B": "", "C": "a cow", "answer": "C", "image": b64()}]
     there = places(open_task(f"tsv:{tsv(tmp_path / 'Gap.tsv', data)}"))
-    said = [{**data[0], "prediction": "The answer is C."}]
-    path = table(tmp_path / "T_Gap.tsv", said)
+    expected = [{**data[0], "prediction": "The answer is C."}]
+    path = table(tmp_path / "T_Gap.tsv", expected)
     assert there["0"].item.golds == ("B",)
-    assert vlmevalkit.read(path, there).replies[0].answer == "B"
+    assert next(vlmevalkit.read(path, there)).answer == "B"
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ def test_what_is_exported_for_vlmevalkit_is_read_as_it_was(tmp_path, form, with_
     assert list(first) == ["index", "question", "A", "B", "C", "answer", "category", "prediction", "thinking"]
     assert (first["question"], first["answer"], first["thinking"]) == ("Which pet is number 0?", "A", "fur")
     there = places(open_task(f"tsv:{tmp_path / 'Pets.tsv'}"))
-    again = vlmevalkit.read(path, there).replies
+    again = list(vlmevalkit.read(path, there))
     assert [reply.answer for reply in again] == ["A", "B", "C", "C", "B", ""]
     assert [reply.reasoning for reply in again][:4] == ["fur", "it barks", "it moos", "hm"]
 
@@ -199,8 +199,8 @@ def test_a_letter_that_had_closed_up_is_written_as_the_data_have_it(tmp_path):
     ]
     tsv(tmp_path / "Pets.tsv", data)
     files = {
-        (role, Mode.SHORT): table(tmp_path / f"{role}.tsv", [{**row, "prediction": said} for row in data])
-        for role, said in (("small", "C"), ("large", "It is C."))
+        (role, Mode.SHORT): table(tmp_path / f"{role}.tsv", [{**row, "prediction": expected} for row in data])
+        for role, expected in (("small", "C"), ("large", "It is C."))
     }
     imported(tmp_path, files)
     (answers,) = exports.of_run(tmp_path / "run", "short:large")
@@ -224,11 +224,11 @@ def test_what_is_exported_for_lmms_eval_is_read_as_it_was(tmp_path):
     assert first["resps"] == ["<think>\nfur\n</think>\n\nA"]
     assert (first["filtered_resps"], first["doc_id"], first["target"], first["score"]) == ("A", 0, "A", 1.0)
     assert first["token_counts"] == [None]  # a sum over what is not known would be too small
-    again = lmms.read(log, places(open_task(f"tsv:{tmp_path / 'Pets.tsv'}"))).replies
+    again = lmms.read(log, places(open_task(f"tsv:{tmp_path / 'Pets.tsv'}")))
     assert [reply.answer for reply in again] == ["A", "B", "C", "C", "B", ""]
-    told = json.loads(results.read_text())
-    assert told["results"]["Pets"]["score,none"] == pytest.approx(4 / 6)
-    assert told["n-samples"]["Pets"] == {"original": 6, "effective": 6}
+    result = json.loads(results.read_text())
+    assert result["results"]["Pets"]["score,none"] == pytest.approx(4 / 6)
+    assert result["n-samples"]["Pets"] == {"original": 6, "effective": 6}
 
 
 def test_tokens_of_a_run_are_exported_call_by_call(tmp_path):
@@ -258,7 +258,7 @@ def test_questions_without_an_answer_of_the_arm_are_left_out_and_counted(tmp_pat
 def test_an_inspect_log_has_a_sample_a_question_with_route_and_score(tmp_path):
     where = run(tmp_path)
     (answers,) = exports.of_run(where, "reason:small")
-    _, store = folder.opened(where)
+    _, store = run_folder.opened(where)
     path = inspect.write(answers, tmp_path / "out", NOW, "json", store.image)
     store.close()
     assert path.name.startswith("2026-11-25T10-10-10+00-00_Pets-reason-small_")

@@ -1,4 +1,4 @@
-"""Predictions of other tools become a run: routes follow, nothing is made up, what is not known is said."""
+"""Predictions of other tools become a run: routes follow, nothing is made up, what is not known is reported."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ from predictions import (
 
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput, ModelUnreachable
+from cuecard.evals import run_folder
 from cuecard.evals.analysis.summary import bounds
-from cuecard.evals.interop.imports import CardReader, unresolved
-from cuecard.evals.interop.predictions import parted
-from cuecard.evals.study import folder
+from cuecard.evals.interop.imports import CardReader, parted, unresolved
 from cuecard.models.prompt import Prompt
 from cuecard.models.replay import Says, ScriptedModel
 
@@ -33,7 +32,7 @@ FORMS = [("vlmevalkit", ".xlsx"), ("vlmevalkit", ".tsv"), ("vlmevalkit", ".json"
 
 
 def answers(run: Path, arm: str):
-    _, store = folder.opened(run)
+    _, store = run_folder.opened(run)
     try:
         return {each["id"]: each for each in store.answers(arm)}
     finally:
@@ -41,7 +40,7 @@ def answers(run: Path, arm: str):
 
 
 def calls(run: Path):
-    _, store = folder.opened(run)
+    _, store = run_folder.opened(run)
     try:
         return [call for _, call in store.calls()]
     finally:
@@ -55,7 +54,7 @@ def test_the_routes_of_mutual_follow_from_the_files_and_the_rest_is_left_unresol
     found = answers(tmp_path / "run", "mutual")
     assert {id: each["route"] for id, each in found.items()} == RESOLVED
     assert all(each["score"] == 1 for each in found.values())
-    assert unresolved(filled) == {"mutual": {"nobody read the card": 3}}
+    assert unresolved(filled) == {"mutual": {"no model reads the card": 3}}
     arm = only(summary)["mutual"]
     assert (arm["accuracy"], arm["unresolved"]) == (None, 3)
     assert (arm["bounds"]["low"], arm["bounds"]["high"]) == (0.5, 1.0)
@@ -67,7 +66,7 @@ def test_the_routes_of_mutual_follow_from_the_files_and_the_rest_is_left_unresol
 
 
 @pytest.mark.parametrize(("form", "suffix"), FORMS[1::2])
-def test_seconds_and_tokens_that_no_file_tells_are_none_and_never_zero(tmp_path, form, suffix):
+def test_seconds_and_tokens_that_no_file_holds_are_none_and_never_zero(tmp_path, form, suffix):
     pets(tmp_path)
     _, summary = imported(tmp_path, written(tmp_path, form, suffix or ".tsv"), form)
     for call in calls(tmp_path / "run"):
@@ -83,20 +82,20 @@ def test_seconds_and_tokens_that_no_file_tells_are_none_and_never_zero(tmp_path,
     assert all(row["seconds"] is None and row["prompt_tokens"] is None for row in summary["calls"])
 
 
-def test_tokens_that_a_file_tells_are_kept(tmp_path):
+def test_tokens_that_a_file_holds_are_kept(tmp_path):
     pets(tmp_path)
     files = written(tmp_path, "lmms-eval")
-    told = [{"input_tokens": 900, "output_tokens": 40, "reasoning_tokens": 30}]
-    samples(files["small", Mode.REASON], SMALL_REASON, token_counts=told)
+    result = [{"input_tokens": 900, "output_tokens": 40, "reasoning_tokens": 30}]
+    samples(files["small", Mode.REASON], SMALL_REASON, token_counts=result)
     _, summary = imported(tmp_path, files, "lmms-eval")
     assert only(summary)["reason:small"]["tokens"]["small"] == {
         "prompt": 5400, "cached": None, "completion": 240, "reasoning": 180, "wasted": None, "calls": 6,
     }  # fmt: skip
-    assert only(summary)["mutual"]["tokens"]["small"]["completion"] is None  # of the short ones nobody knows
+    assert only(summary)["mutual"]["tokens"]["small"]["completion"] is None  # those of the short calls are not known
     assert calls(tmp_path / "run")[-1]["imported"]["where"].startswith("line ")
 
 
-def test_a_model_that_is_given_reads_the_cards_that_no_file_tells_of(tmp_path):
+def test_a_given_model_reads_the_cards_that_no_file_answers(tmp_path):
     pets(tmp_path)
     seen: list[str] = []
 
@@ -119,7 +118,7 @@ def test_a_model_that_is_given_reads_the_cards_that_no_file_tells_of(tmp_path):
     assert again.calls_made == 0
 
 
-def test_a_reader_that_is_lost_ends_the_import_and_the_same_command_goes_on(tmp_path):
+def test_a_lost_reader_ends_the_import_and_the_same_command_resumes_it(tmp_path):
     pets(tmp_path)
     lost = ScriptedModel("big", lambda prompt: Says(error=ModelUnreachable("no route")))
     with pytest.raises(ModelUnreachable, match="lost"):
@@ -143,22 +142,22 @@ def test_a_reply_that_one_file_lacks_leaves_the_question_unresolved_where_it_is_
 
 
 @pytest.mark.parametrize(
-    ("form", "said"),
+    ("form", "message"),
     [
         ("vlmevalkit", "Failed to obtain answer via API."),
         ("lmms-eval", "[LMMS_EVAL_REQUEST_FAILED after 3 retries] timeout"),
     ],
 )
-def test_a_call_that_failed_there_is_a_failure_here_and_no_wrong_answer(tmp_path, form, said):
+def test_a_call_that_failed_there_is_a_failure_here_and_no_wrong_answer(tmp_path, form, message):
     pets(tmp_path)
     files = written(tmp_path, form)
-    failing = [said, *LARGE_SHORT[1:]]
+    failing = [message, *LARGE_SHORT[1:]]
     path = files["large", Mode.SHORT]
     table(path, rows(failing)) if form == "vlmevalkit" else samples(path, failing)
     imported(tmp_path, files, form)
     first = answers(tmp_path / "run", "mutual")["0"]
-    assert (first["status"], first["route"]) == ("degraded", "degraded")
-    assert said in first["reason"]
+    assert (first["status"], first["route"], first["score"]) == ("error", None, None)
+    assert message in first["reason"]
 
 
 def test_thinking_that_was_never_closed_is_no_answer_and_counts_as_cut(tmp_path):
@@ -180,7 +179,7 @@ def test_thinking_that_was_never_closed_is_no_answer_and_counts_as_cut(tmp_path)
         ("", ("", None, False)),
     ],
 )
-def test_thinking_is_told_from_the_answer(text, expected):
+def test_thinking_is_split_from_the_answer(text, expected):
     assert parted(text) == expected
 
 
@@ -208,8 +207,8 @@ def test_questions_of_one_group_are_bounded_as_a_whole(tmp_path):
     for row in rotated:
         row.pop("question")
     files = {}
-    for kind, said in FILES.items():
-        given = [row | {"prediction": text} for row, text in zip(rotated, said, strict=True)]
+    for kind, message in FILES.items():
+        given = [row | {"prediction": text} for row, text in zip(rotated, message, strict=True)]
         files[kind] = table(tmp_path / f"{'-'.join(kind)}.json", given)
     _, summary = imported(tmp_path, files)
     arm = only(summary)["mutual"]
@@ -220,14 +219,14 @@ def test_questions_of_one_group_are_bounded_as_a_whole(tmp_path):
 def test_bounds_hold_the_accuracy_whatever_the_unresolved_answers_are():
     items = {str(number): {"golds": ["A"], "cluster": str(number)} for number in range(4)}
     resolved = [{"id": "0", "score": 1.0}, {"id": "1", "score": 0.0}]
-    told = bounds(resolved, items, {"2": "", "3": ""})
-    assert (told["low"], told["high"]) == (0.25, 0.75)
+    result = bounds(resolved, items, {"2": "", "3": ""})
+    assert (result["low"], result["high"]) == (0.25, 0.75)
     items["3"]["golds"] = []  # what is right is not known, so it has no part in any accuracy
-    told = bounds(resolved, items, {"2": "", "3": ""})
-    assert (told["low"], told["high"]) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
+    result = bounds(resolved, items, {"2": "", "3": ""})
+    assert (result["low"], result["high"]) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
 
 
-def test_agreement_is_told_with_what_it_lets_through(tmp_path):
+def test_agreement_is_reported_with_its_false_accepts(tmp_path):
     pets(tmp_path)
     files = written(tmp_path)
     table(files["small", Mode.SHORT], rows(["A", "A", "B", "B", "B", "B"]))

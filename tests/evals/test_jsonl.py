@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from files import jsonl, png
 
+from cuecard.cli.evals.tasks import check
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import AnswerKind
-from cuecard.evals.tasks.registry import check, open_task
+from cuecard.evals.tasks.registry import open_task
 
 
 def items_of(path, options=""):
@@ -50,7 +51,7 @@ def test_groups_make_a_task_circular_and_questions_about_groups_do_not(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("line", "told", "hint"),
+    ("line", "result", "hint"),
     [
         ("{", "it is not JSON", "one JSON object a line"),
         ("[1]", "it is not a JSON object", "one JSON object a line"),
@@ -66,21 +67,21 @@ def test_groups_make_a_task_circular_and_questions_about_groups_do_not(tmp_path)
         ('{"question": "Why?", "id": "1"}', "the id '1' stands in row 1 too", "an id of its own"),
     ],
 )
-def test_a_bad_line_is_told_with_its_number_and_what_to_do(tmp_path, line, told, hint):
+def test_a_bad_line_is_refused_with_its_number_and_a_hint(tmp_path, line, result, hint):
     path = tmp_path / "mine.jsonl"
     path.write_text('{"question": "Why?"}\n\n' + line + "\n")
     with pytest.raises(BadInput) as caught:
         items_of(path)
     assert "row 3: " in str(caught.value)
-    assert told in str(caught.value)
+    assert result in str(caught.value)
     assert hint in caught.value.hint
 
 
-def test_a_check_goes_on_after_a_bad_line_and_counts(tmp_path):
+def test_a_check_continues_after_a_bad_line_and_counts(tmp_path):
     path = tmp_path / "mine.jsonl"
     path.write_text('{"question": "Why?"}\n{\n{"question": "Why?", "image": "no.png"}\n{"question": "Why?"}\n')
-    told = check(open_task(f"jsonl:{path}"))
-    assert (told.items, told.unscored, told.repeated) == (2, 2, 1)
-    assert told.faults == {"malformed": 1, "missing image": 1}
-    assert [flaw.row for flaw in told.flaws] == [2, 3]
-    assert not told.usable
+    result = check(open_task(f"jsonl:{path}"))
+    assert (result.items, result.unscored, result.repeated) == (2, 2, 1)
+    assert result.faults == {"malformed": 1, "missing image": 1}
+    assert [flaw.row for flaw in result.flaws] == [2, 3]
+    assert not result.usable

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cuecard.domain.errors import BadInput, CuecardError
-from cuecard.evals.analysis.ledger import STAGES, LedgerError, Price, Spending, check, ledger, watts
+from cuecard.evals.analysis.ledger import STAGES, LedgerError, Price, Spending, by_model, check, ledger, watts
 
 
 def call(
@@ -56,6 +56,14 @@ def test_routes_sum_to_the_questions_and_seconds_to_the_latency():
     assert sum(row["calls"] for row in made.as_object()["rows"]) == 6
 
 
+def test_a_card_that_was_read_is_not_wasted_though_its_call_was_cancelled():
+    card = call("reason", "small", 0, 1, first_token_s=0.5, completion_tokens=9, reasoning_tokens=7)
+    card |= {"finish_reason": "cancelled", "reasoning_end_s": 0.9}
+    read = call("read", "large", 1, 2, first_token_s=1.5, completion_tokens=1)
+    assert ledger([record(card, read, route="transferred")]).total.wasted_tokens == 2, "what began behind the card"
+    assert ledger([record(card, read, route="agreed")]).total.wasted_tokens == 100 + 9
+
+
 def test_what_a_cancelled_or_failed_call_has_used_is_wasted_but_counted():
     dismissed = call("reason", "small", 0, 1, first_token_s=0.5, completion_tokens=7, finish_reason="cancelled")
     failed = call("read", "large", 1, 2, cached_tokens=40, finish_reason="error")
@@ -64,7 +72,7 @@ def test_what_a_cancelled_or_failed_call_has_used_is_wasted_but_counted():
     assert total.completion_tokens == 7
 
 
-def test_what_nobody_counted_is_told_apart_from_nothing():
+def test_uncounted_tokens_differ_from_no_tokens():
     blind = {"prompt_tokens": None, "cached_tokens": None, "completion_tokens": None, "reasoning_tokens": None}
     total = ledger([record(call(**blind), call(cached_tokens=None))]).total
     assert (total.uncounted, total.unseen_tokens, total.computed_tokens) == (1, 100, 0)
@@ -94,7 +102,7 @@ def test_energy_is_estimated_from_watts_and_seconds_of_work_and_none_where_a_mod
 
 
 @pytest.mark.parametrize(
-    ("spoiled", "said"),
+    ("spoiled", "message"),
     [
         (record(call(first_token_s=2.0)), "ends before its first token"),
         (record(call(start=0.5, first_token_s=0.2)), "before it begins"),
@@ -104,29 +112,28 @@ def test_energy_is_estimated_from_watts_and_seconds_of_work_and_none_where_a_mod
         (record(call(), route="teleported"), "no route is called 'teleported'"),
     ],
 )
-def test_a_record_that_contradicts_itself_is_refused_by_its_name(spoiled, said):
-    with pytest.raises(LedgerError, match=said) as refused:
+def test_a_record_that_contradicts_itself_is_refused_by_its_name(spoiled, message):
+    with pytest.raises(LedgerError, match=message) as refused:
         ledger([spoiled])
     assert "boards 1 mutual" in str(refused.value)
     assert isinstance(refused.value, CuecardError)
 
 
-def test_a_question_that_is_answered_twice_or_not_at_all_is_told():
+def test_a_question_that_is_answered_twice_is_refused():
     with pytest.raises(LedgerError, match="answered 2 times"):
         ledger([record(call()), record(call())])
-    with pytest.raises(LedgerError, match="3 questions have 1 answers"):
-        ledger([record(call())], questions=3)
 
 
 def test_a_total_that_is_not_the_sum_of_its_parts_is_found():
     made = ledger([MUTUAL])
     with pytest.raises(LedgerError, match="prompt_tokens: 640 in all, 740 in its parts"):
-        check(made, [MUTUAL, record(call(), id="2")], {}, {})
-    first, *rest = made.rows
-    for field in ("calls", "wasted_tokens", "seconds"):
-        swollen = replace(first, spent=replace(first.spent, **{field: getattr(first.spent, field) + 1}))
-        with pytest.raises(LedgerError, match=f"{field} by route"):
-            check(replace(made, rows=(swollen, *rest)), [MUTUAL], {}, {})
+        check(made.total, [MUTUAL, record(call(), id="2")])
+    for field in ("calls", "completion_tokens", "seconds"):
+        swollen = replace(made.total, **{field: getattr(made.total, field) + 1})
+        with pytest.raises(LedgerError, match=field):
+            check(swollen, [MUTUAL])
+    with pytest.raises(LedgerError, match="prompt tokens"):
+        check(replace(made.total, unseen_tokens=made.total.unseen_tokens + 1), [MUTUAL])
 
 
 @st.composite
@@ -154,5 +161,11 @@ def calls(draw: st.DrawFn) -> dict[str, Any]:
 )
 def test_whatever_was_called_every_total_equals_its_parts(answered):
     records = [record(*made, id=str(place), route=route) for place, (made, route) in enumerate(answered)]
-    made = ledger(records, {"small": Price(1, 2), "large": Price(3, 4)}, len(records))
+    made = ledger(records, {"small": Price(1, 2), "large": Price(3, 4)})
     assert made.total.calls == sum(len(each["calls"]) for each in records)
+
+
+def test_a_price_or_power_is_given_once_a_model():
+    assert by_model("--watts", ["a=1", "b=2"], watts) == {"a": 1.0, "b": 2.0}
+    with pytest.raises(BadInput, match="--price is given twice for 'a'"):
+        by_model("--price", ["a=1,2", "a=1,3"], Price.parse)

@@ -26,7 +26,7 @@ def card(placebo: str, item: Item = ITEM) -> str:
     return change_of(placebo)(CARD, item, "Another question's card.")
 
 
-def test_each_placebo_takes_away_what_its_name_says():
+def test_each_placebo_takes_away_what_its_name_states():
     assert card("empty") == ""
     assert card("foreign") == "Another question's card."
     assert card("oracle") == "So the answer is A."
@@ -42,8 +42,8 @@ def test_a_corrupted_card_has_that_share_of_other_words_and_those_of_a_smaller_s
     long = " ".join(f"cell {number} shows a red {number % 7}" for number in range(400))
 
     def changed(share: float) -> set[int]:
-        said = change_of(f"corrupted({share})")(long, ITEM, "")
-        pairs = list(zip(long.split(" "), said.split(" "), strict=True))
+        message = change_of(f"corrupted({share})")(long, ITEM, "")
+        pairs = list(zip(long.split(" "), message.split(" "), strict=True))
         assert all(old.isdigit() == new.isdigit() for old, new in pairs)
         return {place for place, (old, new) in enumerate(pairs) if old != new}
 
@@ -66,13 +66,13 @@ STEPS = "Let us start at cell 1, as cell 4 is red and cell 2 is blue. It shows a
     ],
 )
 def test_an_altered_card_has_all_words_of_one_class_changed_but_in_its_last_sentence(name, touched):
-    said = change_of(f"altered({name})")(STEPS, ITEM, "")
-    assert said.endswith(" So the answer is 7.")
-    pairs = zip(re.findall(r"\w+", STEPS), re.findall(r"\w+", said), strict=True)
+    message = change_of(f"altered({name})")(STEPS, ITEM, "")
+    assert message.endswith(" So the answer is 7.")
+    pairs = zip(re.findall(r"\w+", STEPS), re.findall(r"\w+", message), strict=True)
     changed = [(old, new) for old, new in pairs if old != new]
     assert {old for old, _ in changed} == touched
     assert {new for _, new in changed} <= touched
-    assert said == change_of(f"altered({name})")(STEPS, ITEM, "")
+    assert message == change_of(f"altered({name})")(STEPS, ITEM, "")
 
 
 def test_the_only_word_of_its_class_becomes_the_next_one():
@@ -102,7 +102,7 @@ def test_a_choice_whose_gold_is_the_option_s_words_gets_another_option():
     assert wrong_answer(replace(ITEM, golds=("red",))) == "B"
 
 
-def test_where_nobody_knows_what_is_right_nobody_can_say_what_is_wrong():
+def test_without_a_known_answer_there_is_no_wrong_answer():
     with pytest.raises(BadInput, match="no known answer"):
         card("oracle", replace(ITEM, golds=()))
 

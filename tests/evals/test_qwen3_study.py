@@ -15,7 +15,7 @@ import pytest
 from test_hub import ROWS, parquet
 
 from cuecard.evals.arm import parse_all
-from cuecard.evals.study.study import read
+from cuecard.evals.study import read
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion, Received
 
@@ -28,7 +28,7 @@ REASONING = "The picture shows it. It is plain to see."
 def says(request: Received) -> Completion:
     """Prose, as an Instruct model is asked for it, or an answer at once; of the kind that the instruction names."""
     text = json.dumps(request.body["messages"][-1])
-    answer = next((said for words, said in ANSWERS.items() if words in text), "none")
+    answer = next((message for words, message in ANSWERS.items() if words in text), "none")
     if "Think step by step" in text and REASONING not in text:
         return Completion(f"{REASONING}\n\nAnswer: {answer}")
     return Completion(answer)
@@ -61,8 +61,8 @@ async def cuecard(*arguments: object) -> tuple[int | None, str, str]:
         sys.executable, "-m", "cuecard", *map(str, arguments), stdout=-1, stderr=-1,
         env=os.environ | {"COLUMNS": "200", "NO_COLOR": "1"},
     )  # fmt: skip
-    out, said = await process.communicate()
-    return process.returncode, out.decode(), said.decode()
+    out, message = await process.communicate()
+    return process.returncode, out.decode(), message.decode()
 
 
 def test_the_three_studies_differ_in_their_models_and_names_alone():
@@ -77,6 +77,7 @@ def test_the_three_studies_differ_in_their_models_and_names_alone():
         assert len(parse_all(study.arms)) == len(study.arms)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_a_study_is_estimated_then_runs_whole_against_two_servers(tmp_path):
     study = FOLDER / "2b-8b.toml"
@@ -85,21 +86,21 @@ async def test_a_study_is_estimated_then_runs_whole_against_two_servers(tmp_path
     async with servers["small"] as small, servers["large"] as large:
         urls = {"http://localhost:8001/v1": small, "http://localhost:8002/v1": large}
         file = local(study, tmp_path, urls)
-        code, out, said = await cuecard("study", file, "--dry-run", "--json")
-        assert code == 0, said
-        told = json.loads(out)
-        assert len(told["tasks"]) == 9
-        assert told["total"]["calls"] > 100
+        code, out, message = await cuecard("study", file, "--dry-run", "--json")
+        assert code == 0, message
+        result = json.loads(out)
+        assert len(result["tasks"]) == 9
+        assert result["total"]["calls"] > 100
         assert not any(server.received for server in servers.values()), "nothing is paid for an estimate"
-        code, out, said = await cuecard("study", file, "--limit", 2, "--json")
-        assert code == 0, said
+        code, out, message = await cuecard("study", file, "--limit", 2, "--json")
+        assert code == 0, message
     tasks = json.loads(out)["tasks"]
     for name, task in tasks.items():
         assert task["complete"], name
-        for arm, told in task["arms"].items():
-            assert told["answered"] == task["items"], (name, arm)
-            assert told["errors"] == 0 or "placebo=foreign" in arm, (name, arm)
-            assert sum(told["routes"].values()) == task["items"]
+        for arm, result in task["arms"].items():
+            assert result["answered"] == task["items"], (name, arm)
+            assert result["errors"] == 0 or "placebo=foreign" in arm, (name, arm)
+            assert sum(result["routes"].values()) == task["items"]
     by = {name.partition(":")[0]: task for name, task in tasks.items()}
     assert by["pope"]["arms"]["mutual"]["pope"]["accuracy"] == 1
     assert by["mmbench"]["arms"]["mutual"]["circular"] == {"groups": 1, "accuracy": 0}

@@ -16,7 +16,9 @@ from test_study import CALLS, MODELS, QUESTIONS, bench
 from cuecard.cli.evals.study import workers
 from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.evals.runner import ray_workers
-from cuecard.evals.study.study import ARMS
+from cuecard.evals.study import ARMS
+
+pytestmark = pytest.mark.slow
 
 TELLS = "a worker died: what it had in hand goes to others"
 
@@ -26,11 +28,11 @@ def hands(driver: int) -> list[int]:
     parents, found = dict[int, int](), []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            told = (folder / "stat").read_text()
+            result = (folder / "stat").read_text()
             name = (folder / "cmdline").read_bytes()
         except OSError:  # it has ended meanwhile
             continue
-        parents[int(folder.name)] = int(told.rpartition(")")[2].split()[1])
+        parents[int(folder.name)] = int(result.rpartition(")")[2].split()[1])
         if name.startswith(b"ray::RayActor"):
             found.append(int(folder.name))
 
@@ -41,7 +43,7 @@ def hands(driver: int) -> list[int]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-async def test_workers_that_are_killed_lose_nothing_and_a_plain_run_goes_on_from_a_cluster_s(tmp_path):
+async def test_killed_workers_lose_nothing_and_a_plain_run_resumes_a_cluster_run(tmp_path):
     async with bench(tmp_path, delay_s=0.02) as lab:
         process = await lab.start("--ray", "--ray-workers=2", "--at-once=3")
         killed: list[int] = []
@@ -52,9 +54,9 @@ async def test_workers_that_are_killed_lose_nothing_and_a_plain_run_goes_on_from
             os.kill(killed[-1], signal.SIGKILL)
         await lab.until(100, process)
         process.terminate()
-        _, said = await process.communicate()
-        assert process.returncode == 143, said
-        lines = [line.strip() for line in said.decode().splitlines() if line.strip()]
+        _, text = await process.communicate()
+        assert process.returncode == 143, text
+        lines = [line.strip() for line in text.decode().splitlines() if line.strip()]
         assert lines.count(TELLS) == 2
         before, asked_before = lab.stored(), len(lab.seen)
         assert lines[-1].startswith(f"stopped: {len(before)} calls and ")
@@ -72,21 +74,21 @@ async def test_workers_that_are_killed_lose_nothing_and_a_plain_run_goes_on_from
     assert {row["model"] for row in calls} == set(MODELS)
 
 
-async def test_a_cluster_that_is_not_there_is_said_in_one_line(tmp_path):
+async def test_a_missing_cluster_is_reported_in_one_line(tmp_path):
     async with bench(tmp_path) as lab:
-        code, _, said = await lab.end("--ray", "--ray-address=auto")
-        assert (code, said.count("\n"), "no Ray cluster at auto" in said) == (2, 1, True), said
+        code, _, text = await lab.end("--ray", "--ray-address=auto")
+        assert (code, text.count("\n"), "no Ray cluster at auto" in text) == (2, 1, True), text
 
 
-async def test_a_model_that_does_not_load_on_a_worker_is_told_as_data():
-    told = await ray_workers.RayActor(
+async def test_a_model_that_does_not_load_on_a_worker_is_returned_as_an_error_record():
+    result = await ray_workers.RayActor(
         {"small": {"model": "http://localhost:1/v1#small", "api_key": "${NOT_SET}"}}, True, True
     ).load()
-    assert isinstance(told, dict)
-    assert (told["class"], told["message"]) == ("BadInput", "the environment variable NOT_SET is not set")
+    assert isinstance(result, dict)
+    assert (result["class"], result["message"]) == ("BadInput", "the environment variable NOT_SET is not set")
 
 
-def test_without_ray_it_is_said_what_to_install(monkeypatch):
+def test_without_ray_the_error_names_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtra, match="needs ray") as refused:
         ray_workers._connected(ray_workers.Sizes(), 1)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from cuecard.cli import app
 from cuecard.domain.errors import BadInput
-from cuecard.evals.interop.predictions import reasonings_digest, recorded_reasonings
+from cuecard.evals.interop.exports import reasonings_digest, recorded_reasonings
 
 TASK = "boards:seed=3,count=2"
 
@@ -24,9 +24,9 @@ def test_a_file_has_a_reasoning_a_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('{"id": "a"}', "line 1 of .*r.jsonl is not a reasoning: KeyError: 'reasoning'"),
-        ("[]", "line 1 of .*r.jsonl is not a reasoning"),
-        ("{", "line 1 of .*r.jsonl is not a reasoning"),
+        ('{"id": "a"}', "r.jsonl, line 1 has no reasoning"),
+        ("[]", "r.jsonl, line 1 is not an object"),
+        ("{", "r.jsonl, line 1 is not JSON"),
         ("", "r.jsonl has no reasonings of boards"),
     ],
 )
@@ -50,9 +50,9 @@ def test_attention_looks_at_the_reasonings_of_a_run(tmp_path: Path) -> None:
     assert reasonings_digest(found) != reasonings_digest({**found, "0": "other"})
 
     arguments = ["attention", "--task", TASK, "--model", "demo-large", "--reasonings", str(run), "--out", str(out)]
-    said = CliRunner().invoke(app, [*arguments, "--json"])
-    assert said.exit_code == 0, said.output
-    own = json.loads(said.stdout)["conditions"]["large: own reasoning"]
+    message = CliRunner().invoke(app, [*arguments, "--json"])
+    assert message.exit_code == 0, message.output
+    own = json.loads(message.stdout)["conditions"]["large: own reasoning"]
     assert (own["answers"], own["as_decoded"]) == (2, 0)
     assert own["tokens"]["mean"] > 10
     assert json.loads((out / "run.json").read_text())["config"]["reasonings"] == reasonings_digest(found)

@@ -1,4 +1,4 @@
-"""Stored replies scored again: nothing is asked, what changes is told, and until then a run says that it is stale."""
+"""Stored replies scored again: no call is made, changes are listed, and until then a run is reported as stale."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import pytest
 from laboratory import LARGE, Laboratory, says
 
 from cuecard.domain.call import Mode
+from cuecard.evals import scorers
 from cuecard.evals.analysis.summary import summary
-from cuecard.evals.scoring import extractors, scorers
-from cuecard.evals.scoring.rescore import NOT_KNOWN, rescored
-from cuecard.evals.storage.database import AnswerRow
+from cuecard.evals.database import AnswerRow
+from cuecard.evals.scorers import NOT_KNOWN, rescored
 from cuecard.models.replay import ScriptedModel
 
 
@@ -21,7 +21,7 @@ def laboratory(tmp_path):
     return made
 
 
-def told(laboratory):
+def result(laboratory):
     store = laboratory.store()
     try:
         return summary(laboratory.config, store)
@@ -49,15 +49,15 @@ def test_scoring_again_with_the_same_scorers_changes_nothing(laboratory):
 
 def test_another_extractor_changes_scores_and_answers_and_nothing_else(laboratory, monkeypatch):
     before = laboratory.answers()
-    monkeypatch.setitem(extractors.EXTRACTORS, "strict", lambda reply, question: "A")
+    monkeypatch.setitem(scorers.EXTRACTORS, "strict", lambda reply, question: "A")
     monkeypatch.setattr(scorers, "version", lambda: "newer")
-    assert told(laboratory)["scorer"]["stale"] == {before["0", "mutual"]["scorer"]: len(before)}
+    assert result(laboratory)["scorer"]["stale"] == {before["0", "mutual"]["scorer"]: len(before)}
     found, rows = again(laboratory)
     assert {each.arm for each in found.changed} >= {"short:small", "short:large"}
     assert {each.extractors for each in found.changed} == {("strict",)}
     assert len(rows) == len(before)  # those that stay as they are have the new version
     after = laboratory.answers()
-    assert told(laboratory)["scorer"] == {"version": "newer", "stale": {}}
+    assert result(laboratory)["scorer"] == {"version": "newer", "stale": {}}
     changing = {"answer", "parsed", "score", "scores", "scorer"}
     for key, answer in before.items():
         assert {name for name in answer if answer[name] != after[key][name]} <= changing
@@ -65,7 +65,7 @@ def test_another_extractor_changes_scores_and_answers_and_nothing_else(laborator
 
 
 def test_the_score_is_that_of_our_own_extractor(laboratory, monkeypatch):
-    monkeypatch.setitem(extractors.EXTRACTORS, "ours", lambda reply, question: "B")
+    monkeypatch.setitem(scorers.EXTRACTORS, "ours", lambda reply, question: "B")
     found, _ = again(laboratory)
     assert {each.scores for each in found.changed} >= {(1.0, 0.0)}
     assert laboratory.answers()["0", "reason:large"]["score"] == 0
@@ -76,9 +76,9 @@ def test_an_answer_from_before_scorers_had_versions_counts_as_stale(laboratory):
     answers = [{name: value for name, value in each.items() if name != "scorer"} for each in store.answers()]
     store.replace([AnswerRow(each["task"], each["id"], each["arm"], each) for each in answers])
     store.close()
-    assert told(laboratory)["scorer"]["stale"] == {NOT_KNOWN: len(answers)}
+    assert result(laboratory)["scorer"]["stale"] == {NOT_KNOWN: len(answers)}
     again(laboratory)
-    assert told(laboratory)["scorer"]["stale"] == {}
+    assert result(laboratory)["scorer"]["stale"] == {}
 
 
 def test_rows_that_were_replaced_have_their_checksum(laboratory, monkeypatch):

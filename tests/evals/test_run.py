@@ -1,9 +1,10 @@
-"""Runs: every call once, whatever happens; failures are told and paid for; counts conserve."""
+"""Runs: every call once, whatever happens; failures are reported and paid for; counts conserve."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sqlite3
 from collections import Counter
 from contextlib import aclosing
@@ -15,14 +16,14 @@ from laboratory import ARMS, LARGE, SMALL, Laboratory, MadeUp, says
 
 from cuecard.disk import CannotStore
 from cuecard.domain.call import Mode
-from cuecard.domain.errors import BadInput, BrokenStream, ModelBusy, ModelRefused, ModelUnreachable
+from cuecard.domain.errors import BadInput, BrokenStream, ModelBusy, ModelRefused, ModelUnreachable, RequestRefused
 from cuecard.domain.outcome import LatencyKind
 from cuecard.domain.question import Question
 from cuecard.evals.analysis.ledger import LedgerError
 from cuecard.evals.analysis.summary import summary
 from cuecard.evals.arm import parse_all
+from cuecard.evals.database import Store
 from cuecard.evals.runner.run import Plan, chosen, expected, run, task_items
-from cuecard.evals.storage.database import Store
 from cuecard.models.base import Finished, Progress
 from cuecard.models.replay import Says, ScriptedModel
 from cuecard.strategies.policy import Policy
@@ -71,11 +72,11 @@ def test_eight_arms_make_each_call_once(tmp_path):
     assert answers["0", "mutual"]["route"] == "transferred"
 
 
-def test_a_run_that_is_done_asks_nobody_again(tmp_path):
+def test_a_finished_run_makes_no_call_again(tmp_path):
     Laboratory(tmp_path).run()
     again = Laboratory(tmp_path)
     assert (again.run().calls, again.small.prompts) == (0, [])
-    assert len(again.heard) == 4 * len(ARMS), "what is stored is told again, for the accuracy so far"
+    assert len(again.heard) == 4 * len(ARMS), "stored answers are reported again, for the accuracy so far"
 
 
 def test_another_arm_of_the_same_calls_costs_only_what_is_new(tmp_path):
@@ -98,11 +99,11 @@ def test_the_answers_do_not_depend_on_how_many_calls_run_at_once(tmp_path):
     one, many = Laboratory(tmp_path / "one", task=MadeUp(20)), Laboratory(tmp_path / "many", task=MadeUp(20))
     one.run()
     many.run(at_once=6)
-    told = [
+    shown = [
         {key: (a["answer"], a["route"], {call["key"] for call in a["calls"]}) for key, a in lab.answers().items()}
         for lab in (one, many)
     ]
-    assert told[0] == told[1]
+    assert shown[0] == shown[1]
 
 
 def test_a_damaged_row_is_made_again_and_the_run_is_whole(tmp_path):
@@ -117,8 +118,8 @@ def test_a_damaged_row_is_made_again_and_the_run_is_whole(tmp_path):
     assert mended.calls >= 1
     assert lab.run().calls == mended.calls
     after = summed(lab)
-    for told in (before, after):
-        assert told["tasks"]["made-up"]["arms"]["mutual"]["routes"] == {"transferred": 4}
+    for shown in (before, after):
+        assert shown["tasks"]["made-up"]["arms"]["mutual"]["routes"] == {"transferred": 4}
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------
@@ -128,12 +129,65 @@ def test_a_failed_call_is_a_status_no_wrong_answer_and_costs_what_it_cost(tmp_pa
     lab = Laboratory(tmp_path, small=failing(4, BrokenStream("gone")), arms=("reason:small", "mutual"))
     lab.run(backoff_s=0.001)
     arms = summed(lab)["tasks"]["made-up"]["arms"]
-    assert arms["mutual"]["degraded"] > 0
+    assert 0 < arms["mutual"]["errors"] < 4
     assert arms["mutual"]["answered"] == arms["mutual"]["n"] == 4
     assert sum(arms["mutual"]["routes"].values()) == 4
 
 
-def test_an_answer_that_nobody_could_give_has_no_score_and_stays_in_the_cost(tmp_path):
+@pytest.mark.parametrize("live", [False, True])
+def test_a_single_models_arm_is_never_scored_with_the_other_models_answers(tmp_path, live):
+    """HTTP 400 on eight of twelve questions, wrong on the other four; the large model is right on all."""
+    bad = {str(number) for number in range(12) if number % 3}
+
+    def small(prompt):
+        number = re.search(r"Question (\d+)", prompt.turns[-1].text)[1]
+        return Says("B", error=RequestRefused("too long") if number in bad else None)
+
+    right = dict.fromkeys(Mode, "A")
+    lab = Laboratory(
+        tmp_path,
+        MadeUp(12),
+        ("short:large", "short:small", "mutual"),
+        ScriptedModel("small", small),
+        ScriptedModel("large", says(right)),
+    )
+    lab.run(live=live)
+    task = summed(lab)["tasks"]["made-up"]
+    for name in ("short:small", *(["short:small@live"] if live else [])):
+        arm = task["arms"][name]
+        assert (arm["accuracy"], arm["scored"], arm["errors"], arm["answered"]) == (0.0, 4, 8, 12)
+        assert arm["routes"] == {"direct": 4, "error": 8}
+    assert task["arms"]["mutual"]["errors"] == 8
+    assert (task["acceptance"]["questions"], task["acceptance"]["accepted"]) == (4, 0)
+    failed = lab.answers()["1", "mutual"]
+    assert (failed["status"], failed["score"], failed["answer"]) == ("error", None, None)
+
+
+def test_a_failed_answer_is_in_no_mean(tmp_path):
+    slow = ScriptedModel("large", lambda prompt: slow_or_refused(prompt))
+
+    def slow_or_refused(prompt):
+        if "Question 2" in prompt.turns[-1].text:
+            return Says("", error=ModelRefused("no"))
+        return Says("A B C", first_token_s=0.02)
+
+    lab = Laboratory(tmp_path, arms=("short:large",), large=slow)
+    lab.run()
+    arm, answers = summed(lab)["tasks"]["made-up"]["arms"]["short:large"], lab.answers()
+    whole = [answer for answer in answers.values() if answer["status"] == "ok"]
+    assert arm["latency"]["mean_s"] == pytest.approx(sum(each["latency"]["total_s"] for each in whole) / 3)
+    assert arm["generated_mean"] == pytest.approx(3)
+
+
+def test_an_answer_that_another_call_rescued_in_an_earlier_version_reads_as_a_failure(tmp_path):
+    lab = Laboratory(tmp_path, arms=("short:large",))
+    lab.run()
+    changed(lab, "UPDATE answers SET record = json_set(record, '$.status', 'degraded', '$.route', 'degraded')")
+    assert {answer["status"] for answer in lab.answers().values()} == {"error"}
+    assert summed(lab)["tasks"]["made-up"]["arms"]["short:large"]["errors"] == 4
+
+
+def test_a_failed_answer_has_no_score_and_stays_in_the_cost(tmp_path):
     lab = Laboratory(tmp_path, arms=("short:large",))
     lab.large, well = ScriptedModel("large", lambda prompt: script(prompt)), says(LARGE)
 
@@ -146,11 +200,11 @@ def test_an_answer_that_nobody_could_give_has_no_score_and_stays_in_the_cost(tmp
     answer = lab.answers()["2", "short:large"]
     assert (answer["status"], answer["route"], answer["score"], answer["answer"]) == ("error", None, None, None)
     assert sum(call["completion_tokens"] for call in answer["calls"]) == 2
-    told = summed(lab)["tasks"]["made-up"]["arms"]["short:large"]
-    assert (told["errors"], told["scored"], told["answered"]) == (1, 3, 4)
-    assert told["routes"] == {"direct": 3, "error": 1}
-    assert told["tokens"]["large"]["wasted"] > 0
-    assert told["accuracy"] == 0, "of the three that were answered"
+    shown = summed(lab)["tasks"]["made-up"]["arms"]["short:large"]
+    assert (shown["errors"], shown["scored"], shown["answered"]) == (1, 3, 4)
+    assert shown["routes"] == {"direct": 3, "error": 1}
+    assert shown["tokens"]["large"]["wasted"] > 0
+    assert shown["accuracy"] == 0, "of the three that were answered"
 
 
 def test_failed_calls_are_made_again_when_that_is_wanted_and_only_those(tmp_path):
@@ -240,7 +294,7 @@ def test_a_run_that_is_cancelled_keeps_what_was_made(tmp_path):
     assert again.run().calls == 50 * 5 - stored
 
 
-def test_a_disk_that_fills_up_ends_the_run_in_words_and_it_goes_on_later(tmp_path, monkeypatch):
+def test_a_full_disk_ends_the_run_with_a_message_and_it_resumes_later(tmp_path, monkeypatch):
     lab, whole = Laboratory(tmp_path, task=MadeUp(30)), Store.put
     writes = count()
 
@@ -252,7 +306,7 @@ def test_a_disk_that_fills_up_ends_the_run_in_words_and_it_goes_on_later(tmp_pat
     monkeypatch.setattr(Store, "put", full)
     with pytest.raises(CannotStore, match="disk is full"):
         lab.run()
-    assert len(lab.small.prompts) < 60, "nobody is asked what cannot be kept"
+    assert len(lab.small.prompts) < 60, "no call is made that cannot be stored"
     monkeypatch.setattr(Store, "put", whole)
     assert Laboratory(tmp_path, task=MadeUp(30)).run().answered == 30
 
@@ -297,7 +351,7 @@ class Uncounted(ScriptedModel):
                 yield event
 
 
-def test_the_tokens_of_a_reasoning_that_is_handed_over_are_counted_whoever_counts_reasoning(tmp_path):
+def test_the_tokens_of_a_transferred_reasoning_are_counted_with_and_without_reasoning_counts(tmp_path):
     spoken = says(SMALL, token_s=0.005)
     generated = []
     for number, kind in enumerate((ScriptedModel, Uncounted)):
@@ -309,6 +363,7 @@ def test_the_tokens_of_a_reasoning_that_is_handed_over_are_counted_whoever_count
     assert generated[0] == pytest.approx(generated[1], rel=0.3)
 
 
+@pytest.mark.slow
 def test_live_answers_are_measured_beside_the_composed_ones(tmp_path):
     lab = Laboratory(
         tmp_path,
@@ -316,9 +371,9 @@ def test_live_answers_are_measured_beside_the_composed_ones(tmp_path):
         large=ScriptedModel("large", says(LARGE, 0.15, 0.002)),
     )
     lab.run(live=True)
-    told = summed(lab)["tasks"]["made-up"]
-    assert told["arms"]["mutual@live"]["latency"]["kind"] == "measured"
-    for arm, both in told["composed_against_measured"].items():
+    shown = summed(lab)["tasks"]["made-up"]
+    assert shown["arms"]["mutual@live"]["latency"]["kind"] == "measured"
+    for arm, both in shown["composed_against_measured"].items():
         assert (both["questions"], both["same_answer"]) == (4, 1.0)
         assert 0.4 < both["ratio"] < 1.6, arm  # on a busy machine
     assert lab.run(live=True).calls == 0
@@ -371,17 +426,17 @@ def test_calls_decoded_together_have_no_latency_and_their_times_are_kept_apart(t
         assert {(call["start_s"], call["end_s"]) for call in answer["calls"]} == {(None, None)}
     store = lab.store()
     calls = [record for _, record in store.calls()]
-    told = summary({**lab.config, "batched": True}, store)
+    shown = summary({**lab.config, "batched": True}, store)
     store.close()
     assert {(call["end_s"], call["first_token_s"], call["hot_end_s"]) for call in calls} == {(None, None, None)}
     assert all(call["batched"]["end_s"] > 0 for call in calls)
-    mutual = told["tasks"]["made-up"]["arms"]["mutual"]
+    mutual = shown["tasks"]["made-up"]["arms"]["mutual"]
     assert (mutual["accuracy"], mutual["latency"]["mean_s"]) == (1.0, None)
-    assert {row["seconds"] for row in told["calls"]} == {None}
+    assert {row["seconds"] for row in shown["calls"]} == {None}
     plain = Laboratory(tmp_path / "plain", task=MadeUp(6), arms=lab.arms)
     plain.run()
-    said = [{key: answer["answer"] for key, answer in each.answers().items()} for each in (lab, plain)]
-    assert said[0] == said[1]
+    message = [{key: answer["answer"] for key, answer in each.answers().items()} for each in (lab, plain)]
+    assert message[0] == message[1]
     assert lab.run(at_once=4, batched=True).calls == 0
 
 
@@ -428,6 +483,14 @@ def test_a_sample_is_the_same_for_the_same_seed_in_the_task_s_order_and_of_whole
     ]
 
 
+def test_a_task_without_questions_is_refused():
+    for sample in (None, 1):
+        with pytest.raises(BadInput, match="has no questions"):
+            list(chosen(MadeUp(0), 5, sample))
+    with pytest.raises(BadInput, match=r"every group of .* has more than 2 questions"):
+        list(chosen(Rotated(9), 2, 1))
+
+
 def test_two_items_of_one_id_are_refused():
     class Twice(MadeUp):
         def items(self):
@@ -469,16 +532,17 @@ def test_counts_that_contradict_each_other_leave_no_summary(tmp_path, statement)
         summed(lab)
 
 
-def test_the_summary_tells_accuracy_routes_tokens_and_rates_by_arm(tmp_path):
+def test_the_summary_has_accuracy_routes_tokens_and_rates_by_arm(tmp_path):
     lab = Laboratory(tmp_path)
     lab.run()
-    told = summed(lab)
-    json.dumps(told)
-    mutual, short = (told["tasks"]["made-up"]["arms"][arm] for arm in ("mutual", "short:small"))
+    shown = summed(lab)
+    json.dumps(shown)
+    mutual, short = (shown["tasks"]["made-up"]["arms"][arm] for arm in ("mutual", "short:small"))
     assert (mutual["accuracy"], short["accuracy"], short["unparsed"]) == (1.0, 0.0, 0.0)
     assert mutual["interval"]["low"] < 1 == mutual["interval"]["high"]
     assert mutual["by_category"]["even"] | {"mean_s": 0} == {
         "n": 2,
+        "errors": 0,
         "scored": 2,
         "accuracy": 1.0,
         "mean_s": 0,
@@ -486,12 +550,12 @@ def test_the_summary_tells_accuracy_routes_tokens_and_rates_by_arm(tmp_path):
     }
     assert mutual["tokens"]["small"]["reasoning"] == 4 * 11
     assert mutual["scores"]["by_extractor"].keys() == {"strict", "ours", "vlmevalkit"}
-    assert sum(row["calls"] for row in told["calls"]) == 4 * 5
+    assert sum(row["calls"] for row in shown["calls"]) == 4 * 5
 
 
 def test_accepted_answers_that_are_wrong_are_counted(tmp_path):
     alike = ScriptedModel("small", says(SMALL | {Mode.SHORT: "C"}))
     lab = Laboratory(tmp_path, small=alike, arms=("mutual/accept=agree",))
     lab.run()
-    told = summed(lab)["tasks"]["made-up"]["arms"]["mutual/accept=agree"]
-    assert (told["accepted"], told["accepted_wrong"], told["accuracy"]) == (4, 4, 0.0)
+    shown = summed(lab)["tasks"]["made-up"]["arms"]["mutual/accept=agree"]
+    assert (shown["accepted"], shown["accepted_wrong"], shown["accuracy"]) == (4, 4, 0.0)

@@ -7,7 +7,8 @@ import json
 import pytest
 from files import item
 
-from cuecard.evals.scoring.scorers import circular, option_meant, pope, score, scores, sensitivity
+from cuecard.evals.analysis.units import circular, pope, sensitivity
+from cuecard.evals.scorers import option_meant, score, scores
 
 COLOURS = ("red", "green", "blue")
 
@@ -18,7 +19,7 @@ def mathvista_item(kind: str, gold: str, answer_type: str, precision: int = 0):
 
 
 @pytest.mark.parametrize(
-    ("said", "asked", "value"),
+    ("message", "asked", "value"),
     [
         ("B", item("choice", "B", options=COLOURS), 1),
         ("A", item("choice", "B", options=COLOURS), 0),
@@ -32,12 +33,12 @@ def mathvista_item(kind: str, gold: str, answer_type: str, precision: int = 0):
         ("blue", item("short_text", "red", "blue"), 1),
     ],
 )
-def test_exact_is_the_same_option_word_number_or_date(said, asked, value):
-    assert score(said, asked) == value
+def test_exact_is_the_same_option_word_number_or_date(message, asked, value):
+    assert score(message, asked) == value
 
 
 @pytest.mark.parametrize(
-    ("said", "gold", "value"),
+    ("message", "gold", "value"),
     [
         ("104", "100", 1),
         ("105", "100", 1),
@@ -51,10 +52,13 @@ def test_exact_is_the_same_option_word_number_or_date(said, asked, value):
         ("Germany.", "germany", 0),
         ("about 100", "100", 0),
         ("-3", "3", 0),
+        ("1,250", "1250", 1),
+        ("$1,250", "1250", 1),
+        ("1,25", "125", 0),
     ],
 )
-def test_relaxed_accuracy_is_chartqas_with_its_edges(said, gold, value):
-    assert score(said, item("short_text", gold, scorer="relaxed")) == value
+def test_relaxed_accuracy_is_chartqas_with_its_edges(message, gold, value):
+    assert score(message, item("short_text", gold, scorer="relaxed")) == value
 
 
 def test_anls_is_nothing_from_half_the_distance_on_and_takes_the_nearest_gold():
@@ -66,7 +70,7 @@ def test_anls_is_nothing_from_half_the_distance_on_and_takes_the_nearest_gold():
 
 
 @pytest.mark.parametrize(
-    ("said", "asked", "value"),
+    ("message", "asked", "value"),
     [
         ("14", mathvista_item("number", "14", "integer"), 1),
         ("14.0", mathvista_item("number", "14", "integer"), 1),
@@ -82,8 +86,8 @@ def test_anls_is_nothing_from_half_the_distance_on_and_takes_the_nearest_gold():
         ("a lot", mathvista_item("number", "14", "integer"), 0),
     ],
 )
-def test_mathvista_compares_by_the_type_of_answer_and_numbers_as_numbers(said, asked, value):
-    assert score(said, asked) == value
+def test_mathvista_compares_by_the_type_of_answer_and_numbers_as_numbers(message, asked, value):
+    assert score(message, asked) == value
 
 
 def test_maths_takes_another_spelling_of_the_same_expression():
@@ -94,7 +98,7 @@ def test_maths_takes_another_spelling_of_the_same_expression():
     assert score("0.4", asked) == 0
 
 
-def test_what_was_not_found_is_wrong_and_what_nobody_knows_has_no_score():
+def test_an_answer_not_found_is_wrong_and_an_unknown_gold_gives_no_score():
     assert score(None, item("yes_no", "yes")) == 0
     assert score("yes", item("yes_no")) is None
 
@@ -111,30 +115,36 @@ def test_a_circular_group_counts_only_when_all_of_its_rotations_are_right():
 
 def test_popes_figures_are_those_of_the_confusion_table():
     # 3 hits, 1 false alarm, 1 miss, 4 rejections, 1 that cannot be parsed where yes was right
-    said = [*[("yes", "yes")] * 3, ("yes", "no"), ("no", "yes"), *[("no", "no")] * 4, (None, "yes")]
-    told = pope(said)
-    assert told.accuracy == 0.7
-    assert told.precision == 0.75
-    assert told.recall == 0.6
-    assert told.f1 == pytest.approx(2 * 0.75 * 0.6 / 1.35)
-    assert told.yes_ratio == 0.4
+    message = [*[("yes", "yes")] * 3, ("yes", "no"), ("no", "yes"), *[("no", "no")] * 4, (None, "yes")]
+    result = pope(message)
+    assert result.accuracy == 0.7
+    assert result.precision == 0.75
+    assert result.recall == 0.6
+    assert result.f1 == pytest.approx(2 * 0.75 * 0.6 / 1.35)
+    assert result.yes_ratio == 0.4
 
 
 def test_popes_figures_are_unknown_where_there_is_nothing_to_divide_by():
-    told = pope([("no", "no")])
-    assert (told.accuracy, told.precision, told.recall, told.f1, told.yes_ratio) == (1.0, None, None, None, 0.0)
+    result = pope([("no", "no")])
+    assert (result.accuracy, result.precision, result.recall, result.f1, result.yes_ratio) == (
+        1.0,
+        None,
+        None,
+        None,
+        0.0,
+    )
     assert pope([("yes", "no"), ("no", "yes")]).f1 == 0.0
 
 
 def test_the_same_replies_span_an_interval_over_extractors():
     asked = item("choice", "D", options=("a red apple", "a banana", "clouds", "a dog"))
     replies = ["D", "The answer is clearly D because A, B and C are wrong.", "The final answer is D."]
-    told = sensitivity([scores(reply, asked) for reply in replies])
-    assert told is not None
-    assert told.by_extractor["strict"] == pytest.approx(1 / 3)
-    assert told.by_extractor["vlmevalkit"] == pytest.approx(2 / 3)
-    assert told.by_extractor["ours"] == 1.0
-    assert (told.low, told.high) == (told.by_extractor["strict"], 1.0)
+    result = sensitivity([scores(reply, asked) for reply in replies])
+    assert result is not None
+    assert result.by_extractor["strict"] == pytest.approx(1 / 3)
+    assert result.by_extractor["vlmevalkit"] == pytest.approx(2 / 3)
+    assert result.by_extractor["ours"] == 1.0
+    assert (result.low, result.high) == (result.by_extractor["strict"], 1.0)
 
 
 def test_without_known_answers_there_is_no_interval():

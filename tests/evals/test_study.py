@@ -18,11 +18,15 @@ from random import Random
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from cuecard.cli import app
 from cuecard.domain.errors import BadInput
-from cuecard.evals.study.study import ARMS, Study, read
+from cuecard.evals.study import ARMS, Study, read
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion, Received
+
+pytestmark = pytest.mark.slow
 
 MODELS = ("qwen3-small", "qwen3-large")
 QUESTIONS = 40
@@ -64,10 +68,10 @@ class Bench:
         return await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe, env=environment)
 
     async def end(self, *more: str, before: Sequence[str] = ()) -> tuple[int | None, str, str]:
-        """Run to the end: exit code, what was printed, what was said beside it."""
+        """Run to the end: exit code, standard output, standard error."""
         process = await self.start(*more, before=before)
-        out, said = await process.communicate()
-        return process.returncode, out.decode(), said.decode()
+        out, output = await process.communicate()
+        return process.returncode, out.decode(), output.decode()
 
     async def until(self, requests: int, process: asyncio.subprocess.Process) -> None:
         while len(self.seen) < requests and process.returncode is None:  # noqa: ASYNC110
@@ -113,6 +117,7 @@ async def bench(folder: Path, questions: int = QUESTIONS, delay_s: float = 0.004
         yield made
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 async def test_killed_twenty_times_a_run_loses_nothing_makes_nothing_twice_and_skips_no_question(tmp_path):
     chance = Random(0)
@@ -129,28 +134,28 @@ async def test_killed_twenty_times_a_run_loses_nothing_makes_nothing_twice_and_s
             assert not before & set(lab.seen[asked_before:]), "what was stored is not asked again"
         assert 20 < len(lab.stored()) < CALLS
         before, asked_before = lab.stored(), len(lab.seen)
-        code, _, said = await lab.end("--at-once=4")
-        assert code == 0, said
+        code, _, output = await lab.end("--at-once=4")
+        assert code == 0, output
         assert not before & set(lab.seen[asked_before:])
     assert len(lab.stored()) == CALLS == len(set(lab.seen))
     assert lab.answers() == Counter(dict.fromkeys(ARMS, QUESTIONS))
-    told = json.loads((lab.out / "summary.json").read_text())
-    [task] = told["tasks"].values()
+    result = json.loads((lab.out / "summary.json").read_text())
+    [task] = result["tasks"].values()
     assert (task["items"], task["complete"]) == (QUESTIONS, True)
     assert task["arms"]["mutual"]["accuracy"] == 1.0
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-async def test_interrupted_or_terminated_a_run_says_so_in_one_line_and_goes_on(tmp_path, sent, code):
+async def test_an_interrupted_or_terminated_run_reports_it_in_one_line_and_resumes(tmp_path, sent, code):
     async with bench(tmp_path) as lab:
         process = await lab.start()
         await lab.until(30, process)
         process.send_signal(sent)
-        _, said = await process.communicate()
+        _, output = await process.communicate()
         assert process.returncode == code
         kept = f"{len(lab.stored())} calls and {sum(lab.answers().values())} answers are stored in {lab.out}"
-        assert said.decode().splitlines()[-1] == f"stopped: {kept}; the same command goes on from there"
-        assert "Traceback" not in said.decode()
+        assert output.decode().splitlines()[-1] == f"stopped: {kept}; the same command resumes it"
+        assert "Traceback" not in output.decode()
         stored, asked = lab.stored(), len(lab.seen)
         assert asked - 8 <= len(stored), "only calls under way are lost"
         code, out, said_now = await lab.end()
@@ -164,73 +169,73 @@ async def test_a_second_process_another_configuration_and_a_lost_server_are_refu
     async with bench(tmp_path, delay_s=0.1) as lab:
         first = await lab.start()
         await lab.until(5, first)
-        code, _, said = await lab.end()
-        assert (code, said.count("\n")) == (2, 1)
-        assert f"error: another process (process {first.pid}) is at work in" in said
+        code, _, output = await lab.end()
+        assert (code, output.count("\n")) == (2, 1)
+        assert f"error: another process (process {first.pid}) is at work in" in output
         first.send_signal(signal.SIGINT)
         await first.communicate()
-        code, _, said = await lab.end("--budget=99")
-        assert (code, said.count("\n")) == (2, 1)
-        assert "policy.limits.reasoning_tokens is 2048 there, 99 here" in said
-        code, _, said = await lab.end("--strategies=mutal")
-        assert (code, "did you mean mutual?" in said) == (2, True)
-    code, _, said = await lab.end()
+        code, _, output = await lab.end("--budget=99")
+        assert (code, output.count("\n")) == (2, 1)
+        assert "policy.limits.reasoning_tokens is 2048 there, 99 here" in output
+        code, _, output = await lab.end("--strategies=mutal")
+        assert (code, "did you mean mutual?" in output) == (2, True)
+    code, _, output = await lab.end()
     assert code == 2
-    assert "error: qwen3-" in said.splitlines()[-1]
-    assert "is lost" in said
+    assert "error: qwen3-" in output.splitlines()[-1]
+    assert "is lost" in output
 
 
-async def test_where_no_more_can_be_written_a_run_ends_in_words_and_goes_on_once_there_is_room(tmp_path):
+async def test_a_run_that_cannot_write_ends_with_a_message_and_resumes_once_there_is_room(tmp_path):
     async with bench(tmp_path) as lab:
-        code, _, said = await lab.end("--at-once=4", before=("sh", "-c", 'ulimit -f 400; exec "$@"', "-"))
-        assert (code, "Traceback" in said) == (2, False), said
-        assert f"{lab.out / 'run.sqlite'} cannot be read or written" in said.splitlines()[-1]
+        code, _, output = await lab.end("--at-once=4", before=("sh", "-c", 'ulimit -f 400; exec "$@"', "-"))
+        assert (code, "Traceback" in output) == (2, False), output
+        assert f"{lab.out / 'run.sqlite'} cannot be read or written" in output.splitlines()[-1]
         before, asked_before = lab.stored(), len(lab.seen)
         assert 0 < len(before) < CALLS
-        code, _, said = await lab.end("--at-once=4")
-        assert code == 0, said
+        code, _, output = await lab.end("--at-once=4")
+        assert code == 0, output
         assert not before & set(lab.seen[asked_before:])
         assert lab.answers() == Counter(dict.fromkeys(ARMS, QUESTIONS))
-        code, _, said = await lab.end("--out=/proc/run")
-        assert (code, said.count("\n")) == (2, 1)
-        assert "cannot write into /proc/run" in said
+        code, _, output = await lab.end("--out=/proc/run")
+        assert (code, output.count("\n")) == (2, 1)
+        assert "cannot write into /proc/run" in output
 
 
 async def test_a_run_grows_by_arms_and_questions_and_makes_only_the_calls_that_are_new(tmp_path):
     async with bench(tmp_path) as lab:
-        code, _, said = await lab.end("--strategies=short:small,short:large", "--limit=10")
-        assert (code, len(lab.seen)) == (0, 20), said
-        code, out, said = await lab.end("--strategies=mutual", "--limit=15", "--json")
-        assert code == 0, said
-        assert f"going on with {lab.out}; new: arm mutual; new: 15 instead of 10 questions of each task" in said
+        code, _, output = await lab.end("--strategies=short:small,short:large", "--limit=10")
+        assert (code, len(lab.seen)) == (0, 20), output
+        code, out, output = await lab.end("--strategies=mutual", "--limit=15", "--json")
+        assert code == 0, output
+        assert f"going on with {lab.out}; new: arm mutual; new: 15 instead of 10 questions of each task" in output
         assert len(lab.seen) == len(set(lab.seen)) == 15 * 4
         assert lab.answers() == Counter(dict.fromkeys(("short:small", "short:large", "mutual"), 15))
         [task] = json.loads(out)["tasks"].values()
         assert (task["items"], task["complete"]) == (15, True)
-        code, _, said = await lab.end("--limit=12", "--strategies=mutual")
-        assert (code, "asks 15 questions of each task, not only 12" in said) == (2, True)
+        code, _, output = await lab.end("--limit=12", "--strategies=mutual")
+        assert (code, "asks 15 questions of each task, not only 12" in output) == (2, True)
 
 
-async def test_a_dry_run_tells_the_most_it_can_cost_and_after_some_questions_what_it_will(tmp_path):
+async def test_a_dry_run_estimates_the_most_it_can_cost_and_after_some_questions_what_it_will(tmp_path):
     async with bench(tmp_path) as lab:
-        code, out, said = await lab.end("--dry-run", "--json", "--budget=50")
-        assert code == 0, said
-        told = json.loads(out)
-        assert (told["kind"], told["total"]["calls"], told["total"]["seconds"]) == ("estimated", CALLS, None)
-        assert told["total"]["completion_tokens"] == QUESTIONS * (2 * 51 + 3)
-        assert lab.seen == [], "nobody is asked"
+        code, out, output = await lab.end("--dry-run", "--json", "--budget=50")
+        assert code == 0, output
+        result = json.loads(out)
+        assert (result["kind"], result["total"]["calls"], result["total"]["seconds"]) == ("estimated", CALLS, None)
+        assert result["total"]["completion_tokens"] == QUESTIONS * (2 * 51 + 3)
+        assert lab.seen == [], "no call is made"
         assert not lab.out.exists()
         process = await lab.start()
         await lab.until(100, process)
         process.send_signal(signal.SIGINT)
         await process.communicate()
         _, out, _ = await lab.end("--dry-run", "--json")
-        told = json.loads(out)
-        [task] = told["tasks"].values()
+        result = json.loads(out)
+        [task] = result["tasks"].values()
         assert "stored questions" in task["basis"]
         assert 0 < task["left"] < QUESTIONS
         assert task["calls"] == 5 * task["left"]
-        assert told["total"]["seconds"] > 0
+        assert result["total"]["seconds"] > 0
 
 
 # --- study files ------------------------------------------------------------------------------------------------------
@@ -257,8 +262,8 @@ async def test_a_study_is_run_from_its_file_and_its_secrets_are_kept_out_of_the_
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "cuecard", "study", str(file), "--json", stdout=-1, stderr=-1
         )
-        out, said = await process.communicate()
-        assert process.returncode == 0, said
+        out, output = await process.communicate()
+        assert process.returncode == 0, output
     [task] = json.loads(out)["tasks"].values()
     assert task["items"] == 6
     assert list(task["arms"]) == ["short:large", "mutual/accept=agree", "transfer/placebo=empty"]
@@ -303,3 +308,13 @@ def test_several_calls_at_once_on_a_local_model_are_decoded_together_and_live_is
     assert not Study(dict.fromkeys(both, both["large"]), ["boards"], at_once=9).batched
     with pytest.raises(BadInput, match="times one question after the other"):
         Study(both, ["boards"], at_once=2, live=True)
+
+
+def test_a_rule_that_lacks_its_table_is_refused_before_a_server_is_probed(tmp_path):
+    (tmp_path / "questions.jsonl").write_text(json.dumps({"question": "Is it?", "answer": "yes"}) + "\n")
+    models = [f"--{role}=http://127.0.0.1:9/v1#{model}" for role, model in zip(("small", "large"), MODELS, strict=True)]
+    given = [f"jsonl:{tmp_path / 'questions.jsonl'}", f"--out={tmp_path / 'run'}", *models, "--accept=calibrated(0.9)"]
+    done = CliRunner().invoke(app, ["eval", *given])
+    assert done.exit_code == 2, done.output
+    assert "needs an acceptance table for qwen3-small and qwen3-large" in done.output
+    assert not (tmp_path / "run").exists()

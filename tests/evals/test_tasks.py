@@ -9,12 +9,11 @@ from files import jsonl, png, tsv
 from typer.testing import CliRunner
 
 from cuecard.cli import app
-from cuecard.cli.evals.tasks import open_named
+from cuecard.cli.evals.tasks import check, open_named
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import AnswerKind
-from cuecard.evals.scoring.scorers import score, scores
+from cuecard.evals.scorers import score, scores
 from cuecard.evals.tasks.presets import PRESETS
-from cuecard.evals.tasks.registry import check
 
 
 def run(*words: str):
@@ -22,7 +21,7 @@ def run(*words: str):
 
 
 @pytest.mark.parametrize(
-    ("spec", "told", "hint"),
+    ("spec", "result", "hint"),
     [
         ("bords", "unknown task 'bords'", "did you mean boards?"),
         ("nothing-like-it", "unknown task", "there are: "),
@@ -41,10 +40,10 @@ def run(*words: str):
         ("tsv:x.tsv,kind=choise", "kind=choise is not known", "it is one of"),
     ],
 )
-def test_what_is_unknown_is_refused_with_the_nearest_that_there_is(spec, told, hint):
+def test_what_is_unknown_is_refused_with_the_nearest_that_there_is(spec, result, hint):
     with pytest.raises(BadInput) as caught:
         list(open_named(spec).items())
-    assert told in str(caught.value)
+    assert result in str(caught.value)
     assert hint in caught.value.hint
 
 
@@ -64,9 +63,9 @@ def test_boards_are_the_same_for_the_same_seed_and_others_for_another():
 
 
 def test_a_mix_of_boards_is_chosen_by_name():
-    told = check(open_named("boards:count=20,mix=hard"))
-    assert set(told.categories) <= {"jump-3", "jump-4", "jump-5"}
-    assert told.items == 20
+    result = check(open_named("boards:count=20,mix=hard"))
+    assert set(result.categories) <= {"jump-3", "jump-4", "jump-5"}
+    assert result.items == 20
 
 
 def test_every_board_is_scored_right_by_its_own_answer():
@@ -81,6 +80,17 @@ def test_easy_vqa_is_drawn_with_a_seed_and_clustered_by_image():
     assert len({item.cluster for item in items}) < 61
     assert [item.id for item in items] == [item.id for item in open_named("easy-vqa:count=60,seed=4").items()]
     assert open_named("easy-vqa").count == 9673
+
+
+def test_validation_questions_of_easy_vqa_are_about_images_that_training_leaves_out():
+    from cuecard.demo import easyvqa
+
+    task, learned = open_named("easy-vqa:split=validation,count=40"), easyvqa.scenes("train")
+    items, every = list(task.items()), easyvqa.items("train")
+    assert open_named("easy-vqa:split=validation").count == 3335
+    assert all(every[int(item.id)].image_path not in learned for item in items)
+    assert [item.golds for item in items] == [(every[int(item.id)].answer,) for item in items]
+    assert "split=validation" in task.revision
 
 
 @pytest.mark.parametrize(
@@ -113,9 +123,9 @@ def test_the_list_names_every_task_with_its_kinds_and_its_scorer():
     shown = run()
     assert shown.exit_code == 0
     assert all(name in shown.output for name in (*PRESETS, "boards", "easy-vqa", "tsv:FILE", "jsonl:FILE", "gym:NAME"))
-    told = json.loads(run("--json").output)
-    assert told["chartqa"]["scorer"] == "relaxed"
-    assert set(told["boards"]["options"]) == {"seed", "count", "split", "mix"}
+    result = json.loads(run("--json").output)
+    assert result["chartqa"]["scorer"] == "relaxed"
+    assert set(result["boards"]["options"]) == {"seed", "count", "split", "mix", "look"}
 
 
 def test_samples_are_shown_exactly_as_they_are_asked(tmp_path):
@@ -143,12 +153,32 @@ def test_a_check_reads_everything_and_ends_with_2_on_problems(tmp_path):
     assert "row 2: there is no image gone.png" in shown.output
     assert "row 3: the id '1' stands in row 1 too" in shown.output
     assert "row 4: a choice with 1 options" in shown.output
-    told = json.loads(run(f"tsv:{tmp_path / 'Bad.tsv'}", "--check", "--json").output)
-    assert told["faults"] == {"missing image": 1, "duplicate id": 1, "cannot be scored": 1}
-    assert (told["items"], told["usable"]) == (1, False)
+    result = json.loads(run(f"tsv:{tmp_path / 'Bad.tsv'}", "--check", "--json").output)
+    assert result["faults"] == {"missing image": 1, "duplicate id": 1, "cannot be scored": 1}
+    assert (result["items"], result["usable"]) == (1, False)
 
 
 def test_a_file_without_rows_is_not_usable(tmp_path):
     path = tmp_path / "mine.jsonl"
     path.write_text("")
     assert run(f"jsonl:{path}", "--check").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("jsonl:{}/mine.jsonl", ""),
+        ("jsonl:{}/mine.jsonl", "\n  \n"),
+        ("jsonl:{}/mine.jsonl,split=test", '{"question": "How many?", "answer": 3, "split": "train"}\n'),
+        ("tsv:{}/mine.tsv", "index\tquestion\tanswer\n"),
+        ("tsv:{}/mine.tsv", ""),
+        ("jsonl:{}/mine.jsonl", "not JSON\n[]\n"),
+    ],
+)
+def test_a_file_without_questions_is_refused_by_eval_before_anything_is_made(tmp_path, name, text):
+    spec = name.format(tmp_path)
+    (tmp_path / spec.partition(",")[0].rpartition("/")[2]).write_text(text)
+    for words in (["tasks", spec], ["eval", spec, "--out", str(tmp_path / "run")]):
+        with pytest.raises(BadInput, match=r"has no questions|no column|not JSON"):
+            CliRunner().invoke(app, words, catch_exceptions=False)
+    assert not (tmp_path / "run").exists()

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from files import b64, png, tsv
 
+from cuecard.cli.evals.tasks import check
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import AnswerKind
-from cuecard.evals.tasks.registry import check, open_task
+from cuecard.evals.tasks.registry import open_task
 from cuecard.evals.tasks.rows import Fault
 from cuecard.evals.tasks.tsv import TsvTask
 
@@ -56,14 +57,14 @@ def test_indices_may_be_texts_and_pointers_to_them_too(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("pointer", "told"),
+    ("pointer", "result"),
     [("99", "no row has that index"), ("2", "holds no image itself"), ("1", "holds no image itself")],
 )
-def test_a_pointer_that_leads_nowhere_is_told_with_its_row(tmp_path, pointer, told):
+def test_a_pointer_that_leads_nowhere_is_refused_with_its_row(tmp_path, pointer, result):
     rows = [{**ROW, "index": 1, "image": pointer}, {**ROW, "index": 2, "image": "3"}, {**ROW, "index": 3}]
     with pytest.raises(BadInput, match="row 1") as caught:
         items_of(tmp_path, *rows)
-    assert told in str(caught.value)
+    assert result in str(caught.value)
 
 
 def test_several_images_stand_in_a_list_written_as_text(tmp_path):
@@ -87,6 +88,13 @@ def test_options_vary_by_row_and_a_gap_moves_the_letters(tmp_path):
     assert full.question.options == ("cat", "dog", "cow", "hen")
     assert two.question.options == ("cat", "dog")
     assert (gap.question.options, gap.golds) == (("cat", "dog", "hen"), ("C",))
+
+
+def test_the_letter_of_an_empty_option_is_no_right_answer(tmp_path):
+    flaw = next(
+        iter(task_of(tsv(tmp_path / "Set.tsv", [{**ROW, "B": "", "C": "hen", "D": "cow", "answer": "B"}])).read())
+    )
+    assert (flaw.fault, flaw.what) == (Fault.UNSCORABLE, "the answer is option B, which is empty")
 
 
 def test_an_option_called_none_is_an_option(tmp_path):
@@ -118,9 +126,9 @@ def test_rows_without_an_image_are_left_out_as_vlmevalkit_does(tmp_path):
     rows = [ROW, {**ROW, "index": 2, "image": ""}, {**ROW, "index": 3, "image": "nan"}]
     path = tsv(tmp_path / "Set.tsv", rows)
     assert [item.id for item in task_of(path).items()] == ["1"]
-    told = check(task_of(path))
-    assert told.faults == {Fault.DROPPED: 2}
-    assert told.usable
+    result = check(task_of(path))
+    assert result.faults == {Fault.DROPPED: 2}
+    assert result.usable
 
 
 def test_a_set_without_image_columns_asks_in_text(tmp_path):
@@ -212,7 +220,7 @@ def test_a_split_can_be_chosen(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("row", "told", "hint"),
+    ("row", "result", "hint"),
     [
         ({"image": "!" * 80}, "neither base64", "base64"),
         ({"image": base64.b64encode(b"no image" * 20).decode()}, "cannot be read", "PNG"),
@@ -228,19 +236,19 @@ def test_a_split_can_be_chosen(tmp_path):
         ({"index": 1}, "the id '1' stands in row 1 too", "an id of its own"),
     ],
 )
-def test_a_bad_row_is_told_with_its_number_and_what_to_do(tmp_path, row, told, hint):
+def test_a_bad_row_is_refused_with_its_number_and_a_hint(tmp_path, row, result, hint):
     first = {**ROW, "image_path": "", "question_type": "", "answer_type": "", "precision": ""}
     path = tsv(tmp_path / "Set.tsv", [first, {**first, "index": 2, **row}])
     with pytest.raises(BadInput) as caught:
         list(task_of(path).items())
     assert "row 2: " in str(caught.value)
-    assert told in str(caught.value)
+    assert result in str(caught.value)
     assert hint in caught.value.hint
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "result"),
     [
         (b"", "no column `question`"),
         (b"index,question\n1,2\n", "no column `question`"),
@@ -250,15 +258,15 @@ def test_a_bad_row_is_told_with_its_number_and_what_to_do(tmp_path, row, told, h
         (b'index\tquestion\n1\t"what?\n2\twhy?\n', "row 1: a quote that begins here is never closed"),
     ],
 )
-def test_a_file_that_is_no_such_tsv_is_told_in_one_line(tmp_path, data, told):
+def test_a_file_that_is_no_such_tsv_is_refused_in_one_line(tmp_path, data, result):
     path = tmp_path / "Set.tsv"
     path.write_bytes(data)
     with pytest.raises(BadInput) as caught:
         list(task_of(path).items())
-    assert told in str(caught.value)
+    assert result in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_told():
+def test_a_missing_file_is_refused():
     with pytest.raises(BadInput, match="cannot read"):
         list(open_task("tsv:gone.tsv").items())
 
@@ -298,6 +306,7 @@ print(count, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 10
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_file_of_200_megabytes_is_read_row_by_row(tmp_path):
     from PIL import Image as PilImage

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from cuecard.domain.errors import BadInput
-from cuecard.evals.analysis.tune import Goal, Observation, Table, bet_p, needed, table, tune
+from cuecard.evals.tuning.tune import EXPLORE, Goal, Observation, Table, table, tune
+from cuecard.stats.inference import bet_p, questions_for_bet
+
+pytestmark = pytest.mark.slow
 
 REPETITIONS = 1000
 GOAL = Goal(keep=0.97, confidence=0.95)
@@ -55,7 +58,11 @@ def by_the_mean(seen: Table) -> str | None:
 def uncorrected(seen: Table) -> str | None:
     """The cheapest arm that passes its own test at the full level, of all of them on all the data."""
     losses = GOAL.losses(seen.scores[0], seen.scores)
-    met = [arm for arm, own in zip(seen.arms[1:], losses[1:], strict=True) if bet_p(own, 0.97, own.std(), GOAL) <= 0.05]
+    met = [
+        arm
+        for arm, own in zip(seen.arms[1:], losses[1:], strict=True)
+        if bet_p(own, 0.97, own.std(), GOAL.confidence) <= 0.05
+    ]
     return met[-1] if met else None
 
 
@@ -96,7 +103,7 @@ def test_the_check_can_fail_choices_that_forget_the_search_break_the_promise():
 def test_one_test_keeps_its_level_for_graded_and_skewed_losses_of_mean_0(values, chances):
     rng = np.random.default_rng(6)
     draws = rng.choice(values, (REPETITIONS, 300), p=chances)
-    assert np.mean([bet_p(losses, 1.0, draws.std(), Goal(1.0)) <= 0.05 for losses in draws]) <= 0.05
+    assert np.mean([bet_p(losses, 1.0, draws.std(), Goal(1.0).confidence) <= 0.05 for losses in draws]) <= 0.05
 
 
 def test_a_wrong_guess_of_the_spread_costs_power_but_never_the_level():
@@ -105,7 +112,7 @@ def test_a_wrong_guess_of_the_spread_costs_power_but_never_the_level():
         passed = 0
         for _ in range(REPETITIONS):
             losses = rng.choice([-1.0, 0.0, 1.0], 300, p=[0.05, 0.9, 0.05])
-            passed += bet_p(losses, 1.0, spread, Goal(1.0)) <= 0.05
+            passed += bet_p(losses, 1.0, spread, Goal(1.0).confidence) <= 0.05
         assert passed / REPETITIONS <= 0.05
 
 
@@ -113,47 +120,47 @@ def test_the_number_of_questions_it_asks_for_is_about_the_number_that_it_needs()
     rng = np.random.default_rng(9)
     many = drawn(rng, 40000, [-0.02])
     losses = GOAL.losses(many.scores[0], many.scores)[1]
-    wanted = needed(losses, many.clusters, GOAL)
+    wanted = questions_for_bet(losses, many.clusters, GOAL.confidence, EXPLORE)
     assert wanted is not None
     found = [careful(drawn(rng, wanted, [-0.02])) == "arm 0" for _ in range(200)]
     assert 0.68 <= np.mean(found) <= 0.92
-    assert needed(-losses, many.clusters, GOAL) is None
+    assert questions_for_bet(-losses, many.clusters, GOAL.confidence, EXPLORE) is None
 
 
-def test_with_enough_questions_it_finds_the_cheapest_that_is_good_and_says_what_was_tested():
+def test_with_enough_questions_it_finds_the_cheapest_that_is_good_and_lists_the_tests():
     seen = drawn(np.random.default_rng(10), 12000, [-0.02, -0.02, 0.05])
-    told = tune(seen, "baseline", GOAL)
-    assert told.chosen is not None
-    assert told.chosen.arm == "arm 1"
-    assert told.tested[-1] == "arm 1"
-    assert told.questions == 12000
-    assert told.explored == 4000
-    assert [look.arm for look in told.candidates] == ["arm 2", "arm 1", "arm 0"]
-    assert told.candidates[0].needs is None
+    result = tune(seen, "baseline", GOAL)
+    assert result.chosen is not None
+    assert result.chosen.arm == "arm 1"
+    assert result.tested[-1] == "arm 1"
+    assert result.questions == 12000
+    assert result.explored == 4000
+    assert [look.arm for look in result.candidates] == ["arm 2", "arm 1", "arm 0"]
+    assert result.candidates[0].needs is None
 
 
-def test_with_few_questions_it_says_that_they_do_not_suffice_and_how_many_would():
-    told = tune(drawn(np.random.default_rng(11), 90, [-0.005]), "baseline", GOAL)
-    assert told.chosen is None
-    assert told.candidates[0].needs is None or told.candidates[0].needs > 90
+def test_with_few_questions_it_reports_how_many_would_suffice():
+    result = tune(drawn(np.random.default_rng(11), 90, [-0.005]), "baseline", GOAL)
+    assert result.chosen is None
+    assert result.candidates[0].needs is None or result.candidates[0].needs > 90
     two = Table(("baseline", "same"), ("a", "b"), ("1", "2"), np.ones((2, 2)), np.array([[1.0, 1.0], [0.5, 0.5]]))
-    told = tune(two, "baseline", GOAL)
-    assert told.chosen is None
-    assert told.candidates[0].needs is not None
-    assert told.candidates[0].needs > 100  # nothing has gone wrong in two questions, which shows nothing
+    result = tune(two, "baseline", GOAL)
+    assert result.chosen is None
+    assert result.candidates[0].needs is not None
+    assert result.candidates[0].needs > 100  # nothing has gone wrong in two questions, which shows nothing
 
 
 def test_of_schedules_that_give_the_same_answers_the_fastest_is_chosen():
     seen = drawn(np.random.default_rng(12), 6000, [-0.03])
     scores, costs = seen.scores[[0, 1, 1, 1]], seen.costs[[0, 1, 1, 1]] * np.array([1, 0.9, 0.5, 0.7])[:, None]
     schedules = Table(("baseline", "thrifty", "eager", "overlap"), seen.clusters, seen.items, scores, costs)
-    told = tune(schedules, "baseline", GOAL)
-    assert told.chosen is not None
-    assert told.chosen.arm == "eager"
-    assert told.tested == ("eager",)
+    result = tune(schedules, "baseline", GOAL)
+    assert result.chosen is not None
+    assert result.chosen.arm == "eager"
+    assert result.tested == ("eager",)
 
 
-def test_the_order_of_the_questions_has_no_say():
+def test_the_order_of_the_questions_changes_nothing():
     seen = drawn(np.random.default_rng(13), 800, [-0.03, -0.01], size=4)
     turned = Table(seen.arms, seen.clusters[::-1], seen.items[::-1], seen.scores[:, ::-1], seen.costs[:, ::-1])
     one, other = tune(seen, "baseline", GOAL), tune(turned, "baseline", GOAL)

@@ -13,11 +13,13 @@ from cuecard import disk
 from cuecard.cli.evals.tune import tune as command
 from cuecard.domain.errors import BadInput
 from cuecard.evals.analysis.ledger import Price
-from cuecard.evals.analysis.tune import base_of, candidates, file_of, observations
 from cuecard.evals.analysis.units import arm_named
-from cuecard.evals.arm import parse
-from cuecard.evals.storage.database import AnswerRow, ItemRow, Store
-from cuecard.strategies.policy import Acceptance, Policy
+from cuecard.evals.arm import base_of, parse
+from cuecard.evals.database import AnswerRow, ItemRow, Store
+from cuecard.evals.tuning.candidates import candidates
+from cuecard.evals.tuning.tune import file_of, observations
+from cuecard.strategies.acceptance_rules import Acceptance
+from cuecard.strategies.policy import Policy
 from cuecard.strategies.policy_file import read
 
 OPEN, SHUT = "mutual/eager/accept=agree", "mutual/eager/accept=agree+confidence(1)"
@@ -50,7 +52,7 @@ def test_a_threshold_that_was_not_run_does_as_the_lower_one_where_it_is_reached_
     found = candidates([sure, unsure, other, *slow])
     between = found["mutual/eager/accept=agree+confidence(0.8)"]
     assert between.arm.policy.accept == Acceptance(True, 0.8)
-    assert [between.answers["boards", id] for id in "123"] == [sure, slow[1], slow[2]]
+    assert [between.answers["boards", id] for id in "123"] == [sure, slow[1], other]
     assert found["mutual/eager/accept=agree+confidence(0.95)"].answers["boards", "1"] is slow[0]
     assert "mutual/eager/accept=agree+confidence(0.5)" in found
 
@@ -76,7 +78,7 @@ def test_what_fails_is_wrong_and_where_the_baseline_fails_there_is_nothing_to_ke
     failing = answer("1", "transfer", None, status="error", route=None)
     records = [failing, answer("1", "reason:large"), answer("2", "transfer"), answer("2", "reason:large")]
     records += [answer("3", "transfer"), answer("3", "reason:large", None, status="error", route=None)]
-    records += [answer("4", "transfer", None), answer("4", "reason:large", None)]  # nobody could score it
+    records += [answer("4", "transfer", None), answer("4", "reason:large", None)]  # no scorer could score it
     seen = observations(candidates(records), [item(id) for id in "1234"], "reason:large")
     assert {(one.item, one.arm): one.score for one in seen} == {
         ("boards/1", "transfer"): 0.0,
@@ -84,6 +86,22 @@ def test_what_fails_is_wrong_and_where_the_baseline_fails_there_is_nothing_to_ke
         ("boards/2", "transfer"): 1.0,
         ("boards/2", "reason:large"): 1.0,
     }
+
+
+def test_what_fails_costs_no_less_than_the_baseline():
+    quick = answer("1", "transfer", None, 0.01, status="error", route=None)
+    records = [quick, answer("1", "reason:large", seconds=2.0)]
+    seen = observations(candidates(records), [item("1")], "reason:large", {"big": Price(1, 10)})
+    failed = next(one for one in seen if one.arm == "transfer")
+    assert (failed.score, failed.latency_s, failed.cost) == (0.0, 2.0, pytest.approx(200 / 1e6))
+
+
+def test_a_price_is_not_known_where_a_call_was_not_counted():
+    cancelled = answer("1", "short:large")
+    call = cancelled["calls"][0] | {"finish_reason": "cancelled", "prompt_tokens": None, "completion_tokens": None}
+    uncounted = cancelled | {"calls": [*cancelled["calls"], call | {"cached_tokens": None, "reasoning_tokens": None}]}
+    (seen,) = observations(candidates([uncounted]), [item("1")], "short:large", {"big": Price(1, 10)})
+    assert seen.cost is None
 
 
 def test_the_rotations_of_a_question_are_one_question_that_is_right_if_all_are():
@@ -133,9 +151,9 @@ def run(tmp_path):
         good = sure > 0.6 or rng.random() < 0.4
         rows.append(ItemRow("boards", id, place, {k: v for k, v in item(id).items() if k not in ("task", "id")}))
         slow = {"route": "transferred", "confidence": 0.9}
-        told = [answer(id, "reason:large", float(rng.random() < 0.93), 4.0), answer(id, SHUT, 1.0, 2.0, **slow)]
-        told.append(answer(id, OPEN, float(good), 0.5, route="agreed", confidence=sure))
-        rows += [AnswerRow("boards", id, one["arm"], one) for one in told]
+        result = [answer(id, "reason:large", float(rng.random() < 0.93), 4.0), answer(id, SHUT, 1.0, 2.0, **slow)]
+        result.append(answer(id, OPEN, float(good), 0.5, route="agreed", confidence=sure))
+        rows += [AnswerRow("boards", id, one["arm"], one) for one in result]
     store = Store(tmp_path / "run.sqlite")
     store.put(rows)
     store.close()
@@ -167,16 +185,16 @@ def test_the_command_writes_a_policy_with_its_guarantee(run):
     assert str(run) not in (run / "policy.toml").read_text()
 
 
-def test_the_command_as_json_tells_every_candidate_and_test(run):
-    told = json.loads(tuned(run, "--json", "--for", "tokens", "--keep", "0.98").output)
-    assert told["chosen"] is None or told["chosen"]["cost"] < told["baseline"]["cost"]
-    told = json.loads(tuned(run, "--json", "--keep", "0.98").output)
-    assert told["chosen"]["arm"] in told["tested"]
-    assert told["times_cheaper"]["low"] > 1
-    assert len(told["candidates"]) > 10
+def test_the_command_as_json_lists_every_candidate_and_test(run):
+    result = json.loads(tuned(run, "--json", "--for", "tokens", "--keep", "0.98").output)
+    assert result["chosen"] is None or result["chosen"]["cost"] < result["baseline"]["cost"]
+    result = json.loads(tuned(run, "--json", "--keep", "0.98").output)
+    assert result["chosen"]["arm"] in result["tested"]
+    assert result["times_cheaper"]["low"] > 1
+    assert len(result["candidates"]) > 10
 
 
-def test_when_the_data_do_not_suffice_the_command_says_so_and_how_much_would(run):
+def test_when_the_data_do_not_suffice_the_command_states_how_many_questions_would(run):
     done = tuned(run, "--keep", "1", "--confidence", "0.9999999", "--out", run / "policy.toml")
     assert done.exit_code == 1
     assert "do not suffice" in done.output
@@ -185,9 +203,8 @@ def test_when_the_data_do_not_suffice_the_command_says_so_and_how_much_would(run
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
-        (["--for", "speed"], "speed"),
         (["--for", "cost"], "no price is known"),
         (["--keep", "1.5"], "keep"),
         (["--against", "short:small"], "no arm 'short:small'"),
@@ -196,10 +213,16 @@ def test_when_the_data_do_not_suffice_the_command_says_so_and_how_much_would(run
         (["--margin", "0.995"], "nothing has to be kept"),
     ],
 )
-def test_what_is_wrong_with_the_command_is_said(run, options, said):
+def test_wrong_options_of_the_command_are_refused(run, options, message):
     refused = tuned(run, *options).exception
     assert isinstance(refused, BadInput)
-    assert said in str(refused)
+    assert message in str(refused)
+
+
+def test_an_unknown_goal_is_refused(run):
+    refused = tuned(run, "--for", "speed")
+    assert refused.exit_code == 2
+    assert "speed" in refused.output
 
 
 def test_with_prices_it_is_tuned_for_cost(run):

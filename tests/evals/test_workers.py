@@ -13,8 +13,8 @@ from laboratory import LARGE, SMALL, Laboratory, MadeUp, says
 from cuecard.domain.errors import ModelError, ModelUnreachable
 from cuecard.evals.arm import parse_all
 from cuecard.evals.runner.run import MOST_LOST, Plan, run_by
+from cuecard.evals.runner.scheduler import WorkerLost, WorkerPool
 from cuecard.evals.runner.worker import LocalWorker
-from cuecard.evals.runner.workers import WorkerLost, WorkerPool
 from cuecard.models.replay import ScriptedModel
 
 
@@ -29,14 +29,16 @@ class Mortal(LocalWorker):
         super().__init__(models, alone=True)
         self.pool, self.lab, self.heirs, self.left = pool, lab, heirs, dies_at
         self.made = Counter[str]()
+        lab.options["alive"] = lab.options.get("alive", 0) + 1
 
     async def make(self, order):
         self.left -= 1
         if self.left < 0:
             if self.pool.lose(self):
+                self.lab.options["alive"] -= 1
                 if self.heirs:
                     await self.pool.join(Mortal(self.pool, self.lab, self.heirs.pop(0), self.heirs), "here")
-                elif self.pool.is_empty:
+                elif not self.lab.options["alive"]:
                     await self.pool.end(ModelUnreachable("all workers died"))
             raise WorkerLost
         self.lab.options.setdefault("made", []).append(order.request.key)
@@ -44,6 +46,8 @@ class Mortal(LocalWorker):
 
 
 def run(lab: Laboratory, dying: list[int], heirs: list[int]) -> None:
+    lab.options["alive"] = 0
+
     async def work() -> None:
         pool = WorkerPool(1, time.perf_counter, len(dying))
         for dies_at in dying:
@@ -79,7 +83,7 @@ def test_equal_questions_of_other_items_outlive_the_worker_that_was_asked_first(
     assert len(made) == len(set(made)) == 6 * 5
 
 
-def test_when_nobody_is_left_the_run_ends_and_goes_on_later(tmp_path):
+def test_when_no_worker_is_left_the_run_ends_and_resumes_later(tmp_path):
     lab = Laboratory(tmp_path, task=MadeUp(12))
     with pytest.raises(ModelUnreachable, match="all workers died"):
         run(lab, [7, 11], [])

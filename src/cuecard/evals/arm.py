@@ -2,23 +2,29 @@
 [/keep=SHARE][/select=SELECTOR][/ending=WORD][/early-stop=TIMES:WORDS:CONFIDENCE]`.
 
 `mutual/eager`, `transfer/notes/budget=128`, `transfer/placebo=shuffled`, `vote/equal=reason:large` (as many samples as
-generate no more tokens than that arm does on the same question), `policy:FILE` (as `cuecard tune` writes it).
+generate no more tokens than that arm does on the same question), `policy:FILE` (as `cuecard tune` writes it). The name
+of such an arm has the digest of what the file says, `policy:FILE@DIGEST`, and a run keeps what it says: two files of
+one name are two arms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-from cuecard.domain.errors import BadInput
-from cuecard.domain.suggestions import did_you_mean
+from cuecard.domain.errors import BadInput, did_you_mean
 from cuecard.evals.placebo import change_of
+from cuecard.models.acceptance_table import AcceptanceTable
+from cuecard.models.base import Limits
 from cuecard.settings import KINDS
 from cuecard.strategies import policy_file
+from cuecard.strategies.acceptance_rules import Acceptance
 from cuecard.strategies.policy import Option, Policy, Surface, options_at, policy_with
+from cuecard.strategies.policy_file import PolicyFile
 from cuecard.strategies.run import known
 
 FILE = "policy:"
@@ -28,6 +34,7 @@ LIVE = "@live"
 OWN = ("placebo", "equal")
 """Options of an arm that are none of its policy."""
 ALIASES = {"short": "short:large", "reason": "reason:large"}
+_WITH_DIGEST = re.compile(r"(?P<path>.+)@(?P<digest>[0-9a-f]{12})")
 
 
 @dataclass(frozen=True)
@@ -35,23 +42,29 @@ class Arm:
     """One way to answer: a strategy under a policy, perhaps with cards that are not what the small model wrote."""
 
     name: str
-    """As it was asked for, so that what a name means depends on the run's own settings only."""
+    """As it was asked for, so that what it means depends on the run's own settings only; of a file with its digest."""
     strategy: str
     policy: Policy
     placebo: str | None = None
     equal: str | None = None
     """The arm whose generated tokens bound this one's, question by question; its samples are as many as fit."""
+    file: PolicyFile | None = None
+    """What its policy file says, if it has one."""
 
     @property
     def live(self) -> str:
         return self.name + LIVE
 
 
-def parse(text: str, base: Policy | None = None) -> Arm:
-    """An arm as it is written, its other settings as in `base`. Raises BadInput with the nearest known word."""
-    if (file := text.strip().removeprefix(FILE)) != text.strip():
-        read = policy_file.read(Path(file))
-        return Arm(text.strip(), read.strategy, read.policy(base))
+def parse(text: str, base: Policy | None = None, policies: Mapping[str, PolicyFile] | None = None) -> Arm:
+    """An arm as it is written, its other settings as in `base`. Raises BadInput with the nearest known word.
+
+    `policies`: what policy files say, by the names of their arms; others are read.
+    """
+    if (name := text.strip()).startswith(FILE):
+        path, digest = _path_of(name)
+        said = (policies or {}).get(name) or _read(path, digest)
+        return Arm(f"{FILE}{path}@{said.digest}", said.strategy, said.policy(base), file=said)
     strategy, *parts = text.strip().split("/")
     strategy = ALIASES.get(strategy, strategy)
     known(strategy)
@@ -72,9 +85,40 @@ def parse(text: str, base: Policy | None = None) -> Arm:
     return Arm(text.strip(), strategy, policy, placebo, equal)
 
 
-def parse_all(texts: Iterable[str], base: Policy | None = None) -> tuple[Arm, ...]:
-    """Arms in their order, those that others are measured by first. Raises BadInput."""
-    arms = {arm.name: arm for arm in (parse(text, base) for text in texts if text.strip())}
+def _path_of(name: str) -> tuple[str, str | None]:
+    """The file of an arm, and the digest of what it says, if the name has it."""
+    file = name.removeprefix(FILE)
+    found = _WITH_DIGEST.fullmatch(file)
+    return (found["path"], found["digest"]) if found else (file, None)
+
+
+def _read(path: str, digest: str | None) -> PolicyFile:
+    """Raises BadInput where the file says something else than it did."""
+    read = policy_file.read(Path(path))
+    if digest not in (None, read.digest):
+        hint = f"name it {FILE}{path}: as it is now it is another arm"
+        raise BadInput(f"{path} has changed: its digest is {read.digest}, not {digest}", hint)
+    return read
+
+
+def base_of(config: Mapping[str, Any]) -> Policy:
+    """The policy that every arm of a run starts from, by `run.json`."""
+    policy = config.get("policy", {})
+    accept = Acceptance.parse(policy["accept"]) if "accept" in policy else None
+    table = AcceptanceTable.of_object(policy["table"]) if "table" in policy else None
+    return Policy(accept=accept, table=table, limits=Limits(**policy.get("limits", {})))
+
+
+def policies_of(config: Mapping[str, Any]) -> dict[str, PolicyFile]:
+    """What the policy files of a run's arms said, by the arms' names, by `run.json`."""
+    return {name: PolicyFile.of_object(said) for name, said in config.get("policies", {}).items()}
+
+
+def parse_all(
+    texts: Iterable[str], base: Policy | None = None, policies: Mapping[str, PolicyFile] | None = None
+) -> tuple[Arm, ...]:
+    """Arms in their order, those that others are measured by first. `policies`: as `parse`. Raises BadInput."""
+    arms = {arm.name: arm for arm in (parse(text, base, policies) for text in texts if text.strip())}
     if not arms:
         raise BadInput("there is no arm to run", "name at least one strategy")
     for arm in arms.values():

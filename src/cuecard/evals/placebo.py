@@ -10,13 +10,13 @@ import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
 from typing import cast
 
 from cuecard.domain.call import Mode, Usage
-from cuecard.domain.errors import BadInput, Unsupported
+from cuecard.domain.errors import BadInput, Unsupported, did_you_mean
 from cuecard.domain.question import AnswerKind, letter
-from cuecard.domain.suggestions import did_you_mean
 from cuecard.evals.item import Item
 from cuecard.models import prompt as layouts
 from cuecard.models.base import Abilities, Event, Limits, Model, Weigher, Weighing
@@ -77,11 +77,11 @@ def change_of(placebo: str) -> Change:
             share = -1.0
         if not 0 < share <= 1:
             raise BadInput(f"{placebo}: {match[1]!r} is not above 0 and at most 1", f"write {CORRUPTED}")
-        return _corrupted(share)
+        return partial(corrupted, share)
     if match := re.fullmatch(r"altered\((.*)\)", placebo):
         if match[1] not in CLASSES:
             raise BadInput(f"{placebo}: there is no class {match[1]!r}", f"there are: {', '.join(CLASSES)}")
-        return _altered(match[1])
+        return partial(altered, match[1])
     if placebo not in PLACEBOS:
         raise BadInput(f"there is no placebo {placebo!r}", did_you_mean(placebo, (*PLACEBOS, CORRUPTED, ALTERED)))
     return PLACEBOS[placebo]
@@ -118,19 +118,20 @@ def _known(item: Item) -> str:
     return item.golds[0]
 
 
-def _corrupted(share: float) -> Change:
-    def corrupted(card: str, item: Item, foreign: str) -> str:
-        """Of the card's words this share, drawn by chance, another number or another word of it in their place.
+def corrupted(share: float, card: str, item: Item, foreign: str) -> str:
+    """Of the card's words this share, drawn by chance, another number or another word of it in their place.
 
-        Drawn for the item, so that a smaller share's words are among a larger one's.
-        """
-        chance, words = Random(item.id), card.split(" ")
-        numbers = [word for word in words if _is_number(word)]
-        others = [word for word in words if not _is_number(word)]
-        drawn = [(chance.random(), chance.choice(numbers if _is_number(word) else others)) for word in words]
-        return " ".join(new if at < share else word for word, (at, new) in zip(words, drawn, strict=True))
+    Drawn for the item, so that a smaller share's words are among a larger one's.
+    """
+    chance, words = Random(item.id), card.split(" ")
+    numbers = [word for word in words if _is_number(word)]
+    others = [word for word in words if not _is_number(word)]
+    drawn = [(chance.random(), chance.choice(numbers if _is_number(word) else others)) for word in words]
+    return " ".join(new if at < share else word for word, (at, new) in zip(words, drawn, strict=True))
 
-    return corrupted
+
+def _is_number(word: str) -> bool:
+    return any(character.isdigit() for character in word)
 
 
 _COLOURS = "red green blue yellow orange purple pink black white grey gray brown teal cyan magenta"
@@ -145,26 +146,20 @@ CLASSES: Mapping[str, str] = {
 """Patterns of the words that are altered: numbers that name no place, those that do, and so on."""
 
 
-def _altered(name: str) -> Change:
-    def altered(card: str, item: Item, foreign: str) -> str:
-        """Every word of a class before the last sentence becomes another of its class, drawn for the item.
+def altered(name: str, card: str, item: Item, foreign: str) -> str:
+    """Every word of a class before the last sentence becomes another of its class, drawn for the item.
 
-        Others of a class are those of the card; where it has only one, the next number, or the word that comes next in
-        the list of colours.
-        """
-        *sentences, ending = re.split(r"(?<=[.!?])(\s+)", card.strip())
-        chance, pattern = Random(item.id), re.compile(CLASSES[name])
-        body = "".join(sentences)
-        every = sorted({match.group() for match in pattern.finditer(body)})
+    Others of a class are those of the card; where it has only one, the next number, or the word that comes next in the
+    list of colours.
+    """
+    *sentences, ending = re.split(r"(?<=[.!?])(\s+)", card.strip())
+    chance, pattern, body = Random(item.id), re.compile(CLASSES[name]), "".join(sentences)
+    every = sorted({match.group() for match in pattern.finditer(body)})
 
-        def another(match: re.Match[str]) -> str:
-            word = match.group()
-            others = [each for each in every if each != word] or [_next(word)]
-            return chance.choice(others)
+    def another(match: re.Match[str]) -> str:
+        return chance.choice([each for each in every if each != match.group()] or [_next(match.group())])
 
-        return pattern.sub(another, body) + ending
-
-    return altered
+    return pattern.sub(another, body) + ending
 
 
 def _next(word: str) -> str:
@@ -172,10 +167,6 @@ def _next(word: str) -> str:
     if word in colours:
         return colours[(colours.index(word) + 1) % len(colours)]
     return str(int(word) + 1) if word.isdigit() else word
-
-
-def _is_number(word: str) -> bool:
-    return any(character.isdigit() for character in word)
 
 
 def _ending(answer: str) -> str:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cuecard.answers import agree, extract
+from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.question import AnswerKind, Question
+from cuecard.evals import scorers
+from cuecard.evals.requests import TOKENS
+from cuecard.models.acceptance_table import AcceptanceTable
 from cuecard.stats.bootstrap import Interval, by_cluster, numpy, resampled
-from cuecard.stats.inference import wilson
-from cuecard.strategies.policy import Acceptance
+from cuecard.stats.inference import share_interval, wilson
+from cuecard.strategies.acceptance_rules import Acceptance, AcceptanceRule, Calibrated
+from cuecard.strategies.reply import confidence_in
 
 Record = Mapping[str, Any]
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 RULES = (Acceptance(True, None), *(Acceptance(both, level) for both in (True, False) for level in LEVELS))
+CALIBRATED_RULES = tuple(map(Calibrated, (0.9, 0.95, 0.97, 0.98, 0.99)))
+"""Besides, where there is a table for the two models."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,9 @@ class ShortAnswers:
     large_text: str = ""
     pool: str = ""
     """Questions of one pool take the same sort of answer: a category, else a kind."""
+    kind: str = AnswerKind.SHORT_TEXT
+    small_confidence: float | None = None
+    """Of the small model in its own."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,8 @@ class RuleResults:
 class SharedError:
     """How often both models are wrong alike, against errors that have nothing to do with each other.
 
+    `beta` is the share of questions that all models get wrong: no choice among their answers is right there.
+    `alike_given_wrong` is the share of these on which they say the same: there agreement cannot tell.
     `both_independent` is P(small wrong) * P(large wrong), as often both would be wrong if their errors were
     independent. `by_chance` is that times the chance that two wrong answers are the same one: among options 1 over the
     wrong ones, else as often as wrong answers of the two models to different questions of a pool are the same (where
@@ -66,7 +78,9 @@ class SharedError:
     questions: int
     small_wrong: float
     large_wrong: float
-    both_wrong: float
+    beta: Interval
+    alike_given_wrong: Interval | None
+    """None where nothing is wrong in both."""
     both_independent: float
     wrong_alike: float
     by_chance: float
@@ -75,28 +89,51 @@ class SharedError:
     """The part of what is wrong alike that chance explains; None where nothing is wrong alike."""
 
 
-def rule_results(rule: Acceptance, answers: Sequence[ShortAnswers], confidence: float = 0.95) -> RuleResults:
-    """What a rule accepts, and how much of that is wrong."""
-    taken = [each for each in answers if accepts(rule, each)]
+def rules_for(answers: Sequence[ShortAnswers], table: AcceptanceTable | None = None) -> tuple[AcceptanceRule, ...]:
+    """The rules that differ on these answers: without probabilities agreement alone decides, whatever the rule."""
+    if not answers:
+        return ()
+    if all(each.confidence is None for each in answers):
+        return RULES[:1]
+    return RULES if table is None else (*RULES, *CALIBRATED_RULES)
+
+
+def rule_results(
+    rule: AcceptanceRule, answers: Sequence[ShortAnswers], table: AcceptanceTable | None = None
+) -> RuleResults:
+    """What a rule accepts, and how much of that is wrong. `table`: what a calibrated rule goes by."""
+    taken = [each for each in answers if accepts(rule, each, table)]
     wrong = [each for each in taken if not each.large_right]
     shared = sum(each.same for each in wrong)
-    interval = wilson(len(wrong), len(taken), confidence)
+    interval = wilson(len(wrong), len(taken))
     return RuleResults(str(rule), len(answers), len(taken), len(wrong), shared, interval)
 
 
-def accepts(rule: Acceptance, answers: ShortAnswers) -> bool:
-    """As `strategies.acceptance.accepted` decides: where there are no probabilities agreement alone does."""
-    unseen = rule.confidence is not None and answers.confidence is None
-    if rule.confidence is not None and answers.confidence is not None and answers.confidence < rule.confidence:
+def accepts(rule: AcceptanceRule, answers: ShortAnswers, table: AcceptanceTable | None = None) -> bool:
+    """As `strategies.acceptance.accepted_short` decides: where there are no probabilities agreement alone does."""
+    if not answers.readable:
         return False
-    return answers.readable and (answers.same or not (rule.agreement or unseen))
+    if (sure := answers.confidence) is None:
+        return answers.same
+
+    def by(single: Acceptance | Calibrated) -> bool:
+        match single:
+            case Acceptance(agreement, confidence):
+                return (answers.same or not agreement) and (confidence is None or sure >= confidence)
+            case Calibrated(least):
+                assert table is not None, "a calibrated rule needs a table"
+                return table.allows(least, answers.kind, answers.same, sure, answers.small_confidence)
+
+    return any(map(by, rule.rules))
 
 
-def shared_error(answers: Sequence[ShortAnswers], confidence: float = 0.95, seed: int = 0) -> SharedError | None:
+def shared_error(answers: Sequence[ShortAnswers], seed: int = 0) -> SharedError | None:
     """Both wrong alike, against independence; None of no answers. The interval draws whole clusters."""
     if not answers:
         return None
     np, same = numpy(), coincidence(answers)
+    both = [each for each in answers if not each.small_right and not each.large_right]
+    wrong = [float(not each.small_right and not each.large_right) for each in answers]
     columns = [
         [float(not each.small_right) for each in answers],
         [float(not each.large_right) for each in answers],
@@ -115,11 +152,12 @@ def shared_error(answers: Sequence[ShortAnswers], confidence: float = 0.95, seed
         len(answers),
         small / count,
         large / count,
-        sum(not each.small_right and not each.large_right for each in answers) / count,
+        share_interval(wrong, [each.cluster for each in answers]),
+        share_interval([float(each.same) for each in both], [each.cluster for each in both]) if both else None,
         independent,
         alike / count,
         same * independent,
-        resampled(sums, excess, confidence, seed),
+        resampled(sums, excess, seed=seed),
         min(1.0, same * independent * count / alike) if alike else None,
     )
 
@@ -151,21 +189,60 @@ def short_answers(items: Iterable[Record], small: Iterable[Record], large: Itera
     return found
 
 
+def called_short(
+    items: Iterable[Record], answers: Iterable[Record], call_of: Callable[[str], Record | None]
+) -> dict[tuple[str, str], ShortAnswers]:
+    """By (task, id): from the short calls that any of these answers made, whatever its strategy went on to do.
+
+    `call_of`: a stored call by its key. Left out are questions of which a call failed or cannot be scored.
+    """
+    of_item = {(item["task"], item["id"]): item for item in items}
+    keys: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    for answer in answers:
+        own = keys[answer["task"], answer["id"]]
+        for call in answer["calls"]:
+            if call["mode"] == Mode.SHORT and call["role"] in ("small", "large") and call["key"]:
+                own[call["role"]] = call["key"]  # the last: a second, strict one takes the place of the first
+    found = {}
+    for place, own in keys.items():
+        if place in of_item and len(own) == 2:
+            small, large = (_reply(of_item[place], call_of(own[role])) for role in ("small", "large"))
+            if small is not None and large is not None:
+                found[place] = _both(of_item[place], small, large)
+    return found
+
+
+def _reply(item: Record, call: Record | None) -> Record | None:
+    """A stored short call as the answer of a `short` arm; None where it failed or cannot be scored."""
+    if call is None or call["status"] != "ok":
+        return None
+    text, asked = call["answer"] or "", scorers.item_of(item)
+    scored = scorers.scored(text.strip(), asked)
+    cut = call["finish_reason"] == FinishReason.LENGTH
+    usage = Usage(*(call[name] for name in TOKENS))
+    sure = confidence_in(call["answer_logprob"], asked.question.kind, usage, bool(call["reasoning"]))
+    return None if scored["score"] is None else scored | {"answer": text, "confidence": sure, "truncated": cut}
+
+
 def _both(item: Record, small: Record, large: Record) -> ShortAnswers:
     asked = Question(item["text"], (), tuple(item["options"]), AnswerKind(item["kind"]))
-    one, other = (extract(each["answer"] or "", asked) for each in (small, large))
+    # one that was cut is no answer
+    texts = ("" if each.get("truncated") else each["answer"] or "" for each in (small, large))
+    one, other = (extract(text, asked) for text in texts)
     options = len(item["options"]) or (2 if asked.kind is AnswerKind.YES_NO else 0)
     return ShortAnswers(
         item["cluster"],
         small["score"] == 1,
         large["score"] == 1,
         agree(one, other, asked),
-        bool(large.get("parsed", other.parsed)),
+        bool(large.get("parsed", other.parsed)) and not large.get("truncated"),
         large["confidence"],
         options - 1 if options > 1 else None,
         str(one.value) if one.parsed else "",
         str(other.value) if other.parsed else "",
         item.get("category") or str(asked.kind),
+        str(asked.kind),
+        small["confidence"],
     )
 
 

@@ -9,11 +9,11 @@ from typing import Any
 from cuecard.domain.call import Call, FinishReason, Mode, Usage
 from cuecard.domain.outcome import LatencyKind, Outcome, Route
 from cuecard.domain.question import AnswerKind, Question, letter
-from cuecard.evals.analysis.differences import NO_CARD
+from cuecard.evals.analysis.comparisons import NO_CARD
 from cuecard.evals.analysis.results import RunResults, TaskResults
 from cuecard.evals.analysis.units import counted, generated, scored_tasks, spent
-from cuecard.evals.scoring.extractors import EXTRACTORS
-from cuecard.evals.storage.database import Record, Store
+from cuecard.evals.database import Record, Store
+from cuecard.evals.scorers import EXTRACTORS
 
 
 @dataclass(frozen=True)
@@ -89,22 +89,21 @@ def all_examples(config: Mapping[str, Any], store: Store) -> dict[str, list[Exam
     for answer in store.answers():
         answers.setdefault((answer["task"], answer["id"]), []).append(answer)
     return {
-        task.name: [_example(item, answers.get((task.name, id), ()), store) for id, item in task.items.items()]
+        task.name: [
+            Example(
+                item["task"],
+                id,
+                Question(item["text"], (), tuple(item["options"]), AnswerKind(item["kind"])),
+                tuple(item["images"]),
+                tuple(item["golds"]),
+                item["category"],
+                _card(own := answers.get((task.name, id), []), store),
+                {answer["arm"]: _arm_answer(answer) for answer in own},
+            )
+            for id, item in task.items.items()
+        ]
         for task in scored_tasks(config["tasks"], store.items())
     }
-
-
-def _example(item: Record, answers: Sequence[Record], store: Store) -> Example:
-    return Example(
-        item["task"],
-        item["id"],
-        Question(item["text"], (), tuple(item["options"]), AnswerKind(item["kind"])),
-        tuple(item["images"]),
-        tuple(item["golds"]),
-        item["category"],
-        _card(answers, store),
-        {answer["arm"]: _arm_answer(answer) for answer in answers},
-    )
 
 
 def _card(answers: Iterable[Record], store: Store) -> str | None:
@@ -169,7 +168,12 @@ def request(task: TaskResults, baseline: str | None, known: Sequence[Example], s
     answered = [example for example in known if first in example.answers and example.answers[first].total_s is not None]
     if not answered:
         return None
-    handed = [example for example in answered if task.paper and all(_transferred(example, arm) for arm in task.paper)]
+    handed = [
+        example
+        for example in answered
+        if task.paper
+        and all(arm in example.answers and example.answers[arm].route == Route.TRANSFERRED for arm in task.paper)
+    ]
     pool = sorted(handed or answered, key=lambda example: example.answers[first].total_s or 0.0)
     example = pool[(len(pool) - 1) // 2]
     wanted = {name for name in (NO_CARD, baseline, first, *task.paper) if name in example.answers}
@@ -177,10 +181,6 @@ def request(task: TaskResults, baseline: str | None, known: Sequence[Example], s
     outcomes = {name: outcome_of(name, record) for name, record in records.items() if record and record["route"]}
     which = f"that {' and '.join(task.paper)} transferred" if handed else f"that {first} answered"
     return Request(example, outcomes, f"of the questions {which}, the one of median latency") if outcomes else None
-
-
-def _transferred(example: Example, arm: str) -> bool:
-    return arm in example.answers and example.answers[arm].route == Route.TRANSFERRED
 
 
 def outcome_of(arm: str, record: Record) -> Outcome:
@@ -220,27 +220,26 @@ def _call(call: Record) -> Call:
 
 def rows(store: Store) -> list[dict[str, Any]]:
     """One row an answer, for a table."""
-    items = {(item["task"], item["id"]): item for item in store.items()}
-    return [_row(answer, items[answer["task"], answer["id"]]) for answer in store.answers()]
-
-
-def _row(answer: Record, item: Record) -> dict[str, Any]:
-    known = counted([answer])
-    return {
-        "task": answer["task"],
-        "id": answer["id"],
-        "arm": answer["arm"],
-        "question": item["text"],
-        "gold": " | ".join(item["golds"]),
-        "category": item["category"],
-        **{name: answer[name] for name in ("status", "route", "answer", "reply", "score")},
-        **{f"score_{name}": answer["scores"].get(name) for name in EXTRACTORS},
-        **{name: answer[name] for name in ("parsed", "truncated", "confidence")},
-        "total_s": answer["latency"]["total_s"],
-        "handoff_s": answer["latency"]["handoff_s"],
-        "latency": answer["latency"]["kind"],
-        "generated_tokens": generated(answer) if known else None,
-        "all_tokens": spent(answer) if known else None,
-        "calls": len(answer["calls"]),
-        "reason": answer["reason"],
-    }
+    items, result = {(item["task"], item["id"]): item for item in store.items()}, []
+    for answer in store.answers():
+        item, known = items[answer["task"], answer["id"]], counted([answer])
+        row = {
+            "task": answer["task"],
+            "id": answer["id"],
+            "arm": answer["arm"],
+            "question": item["text"],
+            "gold": " | ".join(item["golds"]),
+            "category": item["category"],
+            **{name: answer[name] for name in ("status", "route", "answer", "reply", "score")},
+            **{f"score_{name}": answer["scores"].get(name) for name in EXTRACTORS},
+            **{name: answer[name] for name in ("parsed", "truncated", "confidence")},
+            "total_s": answer["latency"]["total_s"],
+            "handoff_s": answer["latency"]["handoff_s"],
+            "latency": answer["latency"]["kind"],
+            "generated_tokens": generated(answer) if known else None,
+            "all_tokens": spent(answer) if known else None,
+            "calls": len(answer["calls"]),
+            "reason": answer["reason"],
+        }
+        result.append(row)
+    return result

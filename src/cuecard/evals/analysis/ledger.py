@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from cuecard.domain.call import FinishReason, Mode
-from cuecard.domain.errors import BadInput, CuecardError
+from cuecard.domain.errors import BadInput, CuecardError, did_you_mean
 from cuecard.domain.outcome import Route
 
+T = TypeVar("T")
 Record = Mapping[str, Any]
 STAGES = ("prefill", "decode", "score", "weigh", "warm")
 _NEAR_S = 1e-6
@@ -68,6 +69,24 @@ def watts(text: str) -> tuple[str, float]:
     return model, drawn
 
 
+def by_model(option: str, texts: Iterable[str], parse: Callable[[str], tuple[str, T]]) -> dict[str, T]:
+    """What an option gives for each model, one text a model. Raises BadInput."""
+    result: dict[str, T] = {}
+    for text in texts:
+        model, value = parse(text)
+        if model in result:
+            raise BadInput(f"{option} is given twice for {model!r}", "give it once a model")
+        result[model] = value
+    return result
+
+
+def check_models(option: str, given: Mapping[str, object], answers: Iterable[Record]) -> None:
+    """Raises BadInput where an option is about a model that made no call of these answers."""
+    called = sorted({call["model"] for answer in answers for call in answer["calls"]})
+    if unknown := sorted(set(given) - set(called)):
+        raise BadInput(f"{option} is about {unknown[0]!r}, which no arm calls", did_you_mean(unknown[0], called))
+
+
 @dataclass(frozen=True)
 class Spending:
     """Calls, tokens and seconds, which add up. Prompt tokens are cached, computed, or `unseen`: cached part unknown.
@@ -95,6 +114,8 @@ class Spending:
 @dataclass(frozen=True)
 class LedgerRow:
     """Spending of one route in one stage of one mode of one model; price and energy are None where none is given.
+
+    The price is None too where a call that did not fail gave no counts of its tokens.
 
     `energy_j`, joules, is estimated: the model's stated power times its seconds of work.
     """
@@ -127,7 +148,7 @@ class Ledger:
     routes: tuple[RouteTotals, ...]
     total: Spending
     price: float | None
-    """None as soon as one model that was called has none: a part of a price is no price."""
+    """None as soon as one row has none: a part of a price is no price."""
     energy_j: float | None
     """Estimated; None as `price`."""
     answers: int
@@ -159,27 +180,29 @@ class Ledger:
 def ledger(
     records: Iterable[Record],
     prices: Mapping[str, Price] | None = None,
-    questions: int | None = None,
     powers: Mapping[str, float] | None = None,
 ) -> Ledger:
-    """The ledger of answer records of one arm; `prices` and `powers` (watts) by model; `questions`: how many must be.
+    """The ledger of answer records of one arm; `prices` and `powers` (watts) by model.
 
-    Raises LedgerError where a question was answered twice or not at all, a call contradicts itself, or a total differs
-    from its parts.
+    Raises LedgerError where a question was answered twice, a call contradicts itself, or a total differs from its
+    parts.
     """
     kept = list(records)
-    _check_answers(kept, questions)
+    _check_answers(kept)
     prices, powers, sums = prices or {}, powers or {}, dict[tuple[str, str, str, str], Spending]()
+    unknown = set[tuple[str, str, str, str]]()
     for record in kept:
         for call in record["calls"]:
             for stage, spent in stages(call, record):
                 key = (route_of(record), call["model"], call["mode"], stage)
                 sums[key] = sums.get(key, Spending()) + spent
+                if spent.uncounted and call["finish_reason"] != FinishReason.ERROR:
+                    unknown.add(key)
     rows = tuple(
         LedgerRow(
             *key,
             spent,
-            prices[key[1]].of(spent) if key[1] in prices else None,
+            prices[key[1]].of(spent) if key[1] in prices and key not in unknown else None,
             powers[key[1]] * spent.seconds if key[1] in powers else None,
         )
         for key, spent in sorted(sums.items())
@@ -195,8 +218,25 @@ def ledger(
         len(kept),
         math.fsum(_latency_s(record) for record in kept),
     )
-    check(made, kept, prices, powers)
+    check(made.total, kept)
     return made
+
+
+def wasted(call: Record, record: Record) -> tuple[int, int]:
+    """Computed prompt tokens and generated tokens of a call without a use: it failed, or was cancelled.
+
+    A reasoning that another model has read, or that was gone on with, is used, although its call is cancelled where the
+    reasoning ends. Steps of a reasoning are used too, with what was written past them.
+    """
+    if call["finish_reason"] not in LOST:
+        return 0, 0
+    completion, route = call.get("completion_tokens") or 0, record["route"]
+    if call["mode"] == Mode.REASON and call["finish_reason"] != FinishReason.ERROR:
+        if route == Route.REVISED:
+            return 0, 0
+        if route in (Route.TRANSFERRED, Route.DIRECT) and call.get("reasoning_end_s") is not None:
+            return 0, completion - (call.get("reasoning_tokens") or 0)
+    return (call.get("prompt_tokens") or 0) - (call.get("cached_tokens") or 0), completion
 
 
 def stages(call: Record, record: Record) -> Iterator[tuple[str, Spending]]:
@@ -209,7 +249,7 @@ def stages(call: Record, record: Record) -> Iterator[tuple[str, Spending]]:
     _must(end <= _latency_s(record) + _NEAR_S, record, "a call ends after its answer")
     _must((cached or 0) <= (prompt or 0), record, "more prompt tokens are cached than there are")
     _must(reasoning <= (completion or 0), record, "more tokens are reasoning than were generated")
-    lost = call["finish_reason"] in LOST
+    wasted_prompt, wasted_completion = wasted(call, record)
     fresh = (prompt or 0) - (cached or 0)
     read = Spending(
         calls=1,
@@ -218,13 +258,13 @@ def stages(call: Record, record: Record) -> Iterator[tuple[str, Spending]]:
         cached_tokens=cached or 0,
         computed_tokens=0 if cached is None else fresh,
         unseen_tokens=fresh if cached is None else 0,
-        wasted_tokens=fresh if lost else 0,
+        wasted_tokens=wasted_prompt,
         seconds=(end if first is None else first) - start,
     )
     written = Spending(
         completion_tokens=completion or 0,
         reasoning_tokens=reasoning,
-        wasted_tokens=(completion or 0) if lost else 0,
+        wasted_tokens=wasted_completion,
         seconds=0.0 if first is None else end - first,
     )
     if call["mode"] in (Mode.WARM, Mode.SCORE, Mode.WEIGH):
@@ -235,8 +275,8 @@ def stages(call: Record, record: Record) -> Iterator[tuple[str, Spending]]:
             yield "decode", written
 
 
-def check(made: Ledger, records: Sequence[Record], prices: Mapping[str, Price], powers: Mapping[str, float]) -> None:
-    """Raises LedgerError unless every total equals its parts, counted a second time straight from the records."""
+def check(total: Spending, records: Sequence[Record]) -> None:
+    """Raises LedgerError unless the total of the rows is what is counted straight from the records."""
     calls = [call for record in records for call in record["calls"]]
     straight: dict[str, float] = {
         f"{name}_tokens": sum(call.get(f"{name}_tokens") or 0 for call in calls)
@@ -244,23 +284,8 @@ def check(made: Ledger, records: Sequence[Record], prices: Mapping[str, Price], 
     }
     straight |= {"calls": len(calls), "seconds": math.fsum(call["end_s"] - call["start_s"] for call in calls)}
     for name, value in straight.items():
-        _equal(name, getattr(made.total, name), value)
-    total = made.total
+        _equal(name, getattr(total, name), value)
     _equal("prompt tokens", total.prompt_tokens, total.cached_tokens + total.computed_tokens + total.unseen_tokens)
-    for what in ("route", "model", "mode", "stage"):
-        parts = sum(made.by(what).values(), Spending())
-        for field in fields(Spending):
-            _equal(f"{field.name} by {what}", getattr(total, field.name), getattr(parts, field.name))
-    _equal("answers by route", made.answers, sum(route.answers for route in made.routes))
-    _equal("seconds by route", made.latency_s, math.fsum(route.latency_s for route in made.routes))
-    for route in made.routes:
-        _equal(f"seconds of {route.route}", route.latency_s, route.busy_s + route.idle_s)
-    if made.price is not None:
-        by_model = [prices[model].of(spent) for model, spent in made.by("model").items()]
-        _equal("price by model", made.price, math.fsum(by_model))
-    if made.energy_j is not None:
-        by_model = [powers[model] * spent.seconds for model, spent in made.by("model").items()]
-        _equal("energy by model", made.energy_j, math.fsum(by_model))
 
 
 def route_of(record: Record) -> str:
@@ -268,7 +293,7 @@ def route_of(record: Record) -> str:
     return "error" if record["status"] == "error" else str(record["route"])
 
 
-def _check_answers(records: Sequence[Record], questions: int | None) -> None:
+def _check_answers(records: Sequence[Record]) -> None:
     times = Counter((record["task"], record["id"], record["arm"]) for record in records)
     for name, count in times.items():
         if count > 1:
@@ -278,8 +303,6 @@ def _check_answers(records: Sequence[Record], questions: int | None) -> None:
             raise LedgerError(
                 f"{record['task']} {record['id']} {record['arm']}: no route is called {record['route']!r}"
             )
-    if questions is not None and len(records) != questions:
-        raise LedgerError(f"{questions} questions have {len(records)} answers")
 
 
 def _route(route: str, records: Sequence[Record]) -> RouteTotals:

@@ -1,50 +1,219 @@
 """findings.json: results beyond `summary.json`: intervals, differences, routes, fronts, rules, ledger.
 
 All that a report draws is computed here and in the modules beside it. Accuracies are by unit (`units`), seconds and
-tokens by question; an answer that failed has no score, and its seconds and tokens are in every mean.
+tokens by question. An answer that failed is in no mean: it is counted (`errors`), and in the ledger's sums.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
 from typing import Any
 
+from cuecard.domain.outcome import LatencyKind, Route
 from cuecard.evals.analysis import acceptance
 from cuecard.evals.analysis.acceptance import RuleResults, SharedError
-from cuecard.evals.analysis.arm_results import ArmResults, arm_results, most_accurate, with_fronts
-from cuecard.evals.analysis.differences import Difference, adjusted, differences
-from cuecard.evals.analysis.ledger import Price
-from cuecard.evals.analysis.tune import base_of
-from cuecard.evals.analysis.units import PAPER, ScoredTask, arm_named, by_arm, family, scored_tasks
-from cuecard.evals.arm import LIVE, Arm, parse
-from cuecard.evals.storage.database import Store
-from cuecard.strategies.policy import Acceptance
+from cuecard.evals.analysis.comparisons import Difference, adjusted, differences, kind_of
+from cuecard.evals.analysis.ledger import Ledger, Price, check_models, ledger, route_of
+from cuecard.evals.analysis.summary import latency
+from cuecard.evals.analysis.units import (
+    PAPER,
+    ScoredTask,
+    arm_named,
+    by_arm,
+    counted,
+    family,
+    generated,
+    plain,
+    scored_tasks,
+    spent,
+    succeeded,
+    timed,
+)
+from cuecard.evals.analysis.verdict import BASELINE, MARGIN, PairVerdict, pair_verdict
+from cuecard.evals.arm import LIVE, Arm, base_of, parse, policies_of
+from cuecard.evals.database import Record, Store
+from cuecard.evals.scorers import EXTRACTORS
+from cuecard.models.acceptance_table import AcceptanceTable
+from cuecard.stats.bootstrap import Interval, mean_interval
+from cuecard.stats.inference import mean, share, share_interval
 
 VERSION = 1
-BASELINE = "reason:large"
-MARGIN = 0.01
+MEASURES = ("latency", "tokens", "price")
 
-
-class Pays(StrEnum):
-    """What a comparison with the best single model shows."""
-
-    YES = "pays"
-    """A strategy of both models is significantly more accurate."""
-    NO = "does not pay"
-    """None is more accurate."""
-    OPEN = "is not shown to pay"
-    """One is more accurate, but not significantly."""
+# --- one arm ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class PairVerdict:
-    """Whether the two models together pay. `shown`: the comparison of the strategy that gains most."""
+class RouteResults:
+    """One route of an arm; routes sum to the arm's answers. Tokens: generated a question, by role."""
 
-    pays: Pays
-    shown: Difference
+    route: str
+    questions: int
+    share: float
+    accuracy: float | None
+    tokens: Mapping[str, float]
+    mean_s: float | None
+
+
+@dataclass(frozen=True)
+class ArmResults:
+    """One arm on one task. Means are a question, over the answers that did not fail."""
+
+    arm: str
+    family: str
+    answered: int
+    errors: int
+    units: int
+    """That have a score."""
+    accuracy: Interval | None
+    unresolved: int
+    """Questions whose answer does not follow from the files that a run was imported from."""
+    bounds: tuple[float, float] | None
+    """Accuracy with all of them wrong and all of them right; None where there are none, then `accuracy` is known."""
+    generated: Interval | None
+    """Tokens; None where they were not counted."""
+    by_role: Mapping[str, float]
+    """Generated tokens."""
+    spent: float | None
+    """Prompt and generated tokens."""
+    latency: Interval | None
+    """Seconds; None where they are not known."""
+    p50_s: float | None
+    p90_s: float | None
+    handoff_mean_s: float | None
+    kind: LatencyKind | None
+    price: float | None
+    """In the currency of the prices given; None as soon as one model that was called has none."""
+    unparsed: float | None
+    truncated: float | None
+    extractors: Mapping[str, float]
+    """Accuracy by extractor."""
+    routes: tuple[RouteResults, ...]
+    fronts: tuple[str, ...]
+    """Of `MEASURES` those by which no other arm is at least as accurate and costs no more."""
+    ledger: Ledger | None
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """Between which accuracies the extractors lie."""
+        return min(self.extractors.values()), max(self.extractors.values())
+
+    @property
+    def settled(self) -> float:
+        """The share of questions settled without reasoning: their short answers were accepted."""
+        return sum(route.share for route in self.routes if route.route == Route.AGREED)
+
+    def cost(self, measure: str) -> float | None:
+        seconds = None if self.latency is None else self.latency.estimate
+        return {"latency": seconds, "tokens": self.spent, "price": self.price}[measure]
+
+    @property
+    def competes(self) -> bool:
+        """Whether it is one of the arms to choose from: no placebo, composed, scored."""
+        return self.family != "placebo" and not self.arm.endswith(LIVE) and self.accuracy is not None
+
+
+def arm_results(
+    task: ScoredTask,
+    names: tuple[str, str],
+    answers: Sequence[Record],
+    lacking: int,
+    prices: Mapping[str, Price] | None,
+    powers: Mapping[str, float] | None = None,
+) -> ArmResults:
+    """`names`: the arm's and its family's. `lacking`: how many questions are unresolved. Raises LedgerError."""
+    scores, whole = task.graded(answers), succeeded(answers)
+    clusters = task.clusters_of(whole)
+    known, numbered = timed(answers) and bool(whole), counted(answers) and bool(whole)
+    took = latency(whole) if known else {}
+    costs = ledger(answers, prices, powers=powers) if timed(answers) else None
+    price = ledger(whole, prices).price if known and prices else None
+    by = {extractor: mean(task.graded(answers, extractor).values()) for extractor in EXTRACTORS}
+    right, of = sum(scores.values()), len(scores) + lacking
+    sure = share_interval(list(scores.values()), task.clusters(scores)) if scores and not lacking else None
+    return ArmResults(
+        *names,
+        len(answers),
+        len(answers) - len(whole),
+        len(scores),
+        sure,
+        lacking,
+        (right / of, (right + lacking) / of) if lacking else None,
+        mean_interval([generated(answer) for answer in whole], clusters) if numbered else None,
+        by_role(whole) if numbered else {},
+        mean(spent(answer) for answer in whole) if numbered else None,
+        mean_interval([answer["latency"]["total_s"] for answer in whole], clusters) if known else None,
+        took.get("p50_s"),
+        took.get("p90_s"),
+        took.get("handoff_mean_s"),
+        kind_of(answers[0]),
+        None if price is None else price / len(whole),
+        share(sum(not answer["parsed"] for answer in whole), len(whole)),
+        share(sum(bool(answer["truncated"]) for answer in whole), len(whole)),
+        {extractor: value for extractor, value in by.items() if value is not None and not lacking},
+        routes(answers),
+        (),
+        costs,
+    )
+
+
+def routes(answers: Sequence[Record]) -> tuple[RouteResults, ...]:
+    """Every route that occurs, in the order of `Route`, then errors."""
+    of: dict[str, list[Record]] = {route: [] for route in (*map(str, Route), "error")}
+    for answer in answers:
+        of[route_of(answer)].append(answer)
+    return tuple(
+        RouteResults(
+            route,
+            len(own),
+            len(own) / len(answers),
+            mean(answer["score"] for answer in own if answer["score"] is not None),
+            by_role(own) if counted(own) else {},
+            mean(answer["latency"]["total_s"] for answer in own) if timed(own) else None,
+        )
+        for route, own in of.items()
+        if own
+    )
+
+
+def by_role(answers: Sequence[Record]) -> dict[str, float]:
+    """Generated tokens a question of each role that was called: small first, large last."""
+    sums = Counter[str]()
+    for call in (call for answer in answers for call in answer["calls"]):
+        sums[call["role"]] += call["completion_tokens"] or 0
+    order = sorted(sums, key=lambda role: (role == "large", role != "small", role))
+    return {role: sums[role] / len(answers) for role in order}
+
+
+def on_front(arm: ArmResults, arms: Iterable[ArmResults], measure: str) -> bool:
+    """No arm to choose from is at least as accurate for no more, and better in one of the two."""
+    cost = arm.cost(measure)
+    if cost is None or arm.accuracy is None or not arm.competes:
+        return False
+    for rival in arms:
+        theirs = rival.cost(measure)
+        if theirs is None or rival.accuracy is None or not rival.competes:
+            continue
+        gain, saving = rival.accuracy.estimate - arm.accuracy.estimate, cost - theirs
+        if gain >= 0 and saving >= 0 and (gain > 0 or saving > 0):
+            return False
+    return True
+
+
+def most_accurate(arms: Iterable[ArmResults]) -> tuple[str, ...]:
+    """Of the arms to choose from; at a tie all of them, the faster ones first."""
+    ranked = sorted(
+        (-arm.accuracy.estimate, math.inf if arm.latency is None else arm.latency.estimate, arm.arm)
+        for arm in arms
+        if arm.accuracy and arm.competes
+    )
+    return tuple(name for least, _, name in ranked if least == ranked[0][0])
+
+
+# --- a task, a run ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -65,6 +234,8 @@ class TaskResults:
     leading: str | None
     rules: tuple[RuleResults, ...]
     shared: SharedError | None
+    verdict: PairVerdict | None
+    """None where seconds are not known, or no single model is as fast."""
 
     @property
     def composed(self) -> list[ArmResults]:
@@ -75,21 +246,6 @@ class TaskResults:
     def plain(self) -> list[ArmResults]:
         """The same without placebos."""
         return [arm for arm in self.composed if arm.family != "placebo"]
-
-    @property
-    def verdict(self) -> PairVerdict | None:
-        """Of the paper's strategies against the best single model that takes no longer.
-
-        None where seconds are not known, or no single model is as fast.
-        """
-        own = [each for each in self.differences if each.family == "single"]
-        if not own:
-            return None
-        significant = [each for each in own if each.significant and each.accuracy.difference.estimate > 0]
-        shown = max(significant or own, key=lambda each: each.accuracy.difference.estimate)
-        if significant:
-            return PairVerdict(Pays.YES, shown)
-        return PairVerdict(Pays.OPEN if shown.accuracy.difference.estimate > 0 else Pays.NO, shown)
 
     def difference(self, arm: str, which: str = "arms") -> Difference | None:
         return next((each for each in self.differences if (each.arm, each.family) == (arm, which)), None)
@@ -107,22 +263,12 @@ class RunResults:
         """Plain data, for JSON."""
         values = asdict(self)
         for task, results in zip(values["tasks"], self.tasks, strict=True):
-            pays = results.verdict
-            task["verdict"] = pays and {"pays": pays.pays, "arm": pays.shown.arm, "against": pays.shown.against}
+            task["verdict"] = results.verdict and results.verdict.as_object(results.task)
             for name, arm in results.arms.items():
                 task["arms"][name]["ledger"] = None if arm.ledger is None else arm.ledger.as_object()
             for each, difference in zip(task["differences"], results.differences, strict=True):
-                each["significant"] = difference.significant
+                each["significant"], each["interval"] = difference.significant, asdict(difference.interval)
         return {"version": VERSION, **plain(values)}
-
-
-def plain(value: Any) -> Any:
-    """With None for what is not a number (a ratio to no seconds at all), which JSON cannot write."""
-    if isinstance(value, Mapping):
-        return {key: plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def run_results(
@@ -135,13 +281,17 @@ def run_results(
 ) -> RunResults:
     """`against`: the baseline, `reason:large` where the run has it. Raises BadInput, MissingExtra, LedgerError."""
     base, answers = base_of(config), list(store.answers())
+    for option, given in (("--price", prices), ("--watts", powers)):
+        check_models(option, given or {}, answers)
     present = dict.fromkeys(answer["arm"] for answer in answers)
     order = [*config["arms"], *(arm + LIVE for arm in config["arms"])]
-    arms = {name: parse(name.removesuffix(LIVE), base) for name in order if name in present}
+    policies = policies_of(config)
+    arms = {name: parse(name.removesuffix(LIVE), base, policies) for name in order if name in present}
     composed = {name: arm for name, arm in arms.items() if not name.endswith(LIVE)}
     baseline = arm_named(composed, against, base) if against else BASELINE if BASELINE in composed else None
     tasks, compared, notes = [], list[Difference](), store.notes()
-    for task in scored_tasks(config["tasks"], store.items()):
+    known, whole = scored_tasks(config["tasks"], store.items()), dict[str, dict[str, list[Record]]]()
+    for task in known:
         own = by_arm(answers, task.name)
         lacking = {name: len(notes.get(f"unresolved {task.name} {name}") or ()) for name in arms}
         tasks.append(
@@ -154,27 +304,33 @@ def run_results(
                 },
                 arms,
                 acceptance.short_answers(task.items.values(), own.get("short:small", ()), own.get("short:large", ())),
+                base.table,
             )
         )
         # where questions are unresolved, those that an arm has answered are the easy ones: no comparison
-        complete = {name: each for name, each in own.items() if not lacking[name]}
-        compared += differences(task, complete, arms, baseline, margin)
+        whole[task.name] = {name: each for name, each in own.items() if not lacking[name]}
+        compared += differences(task, whole[task.name], arms, baseline, margin)
     all_of = adjusted(compared)
-    return RunResults(
-        baseline,
-        margin,
-        tuple(replace(task, differences=tuple(each for each in all_of if each.task == task.task)) for task in tasks),
-    )
+    ended = []
+    for task, found in zip(known, tasks, strict=True):
+        of_task = tuple(each for each in all_of if each.task == task.name)
+        verdict = pair_verdict(task, of_task, whole[task.name])
+        ended.append(replace(found, differences=of_task, verdict=verdict))
+    return RunResults(baseline, margin, tuple(ended))
 
 
 def _task(
     task: ScoredTask,
-    plain: Mapping[str, ArmResults],
+    alone: Mapping[str, ArmResults],
     arms: Mapping[str, Arm],
     short: Sequence[acceptance.ShortAnswers],
+    table: AcceptanceTable | None,
 ) -> TaskResults:
     """Without its differences, whose p-values are adjusted over the whole run."""
-    results = {name: with_fronts(arm, plain) for name, arm in plain.items()}
+    results = {
+        name: replace(arm, fronts=tuple(each for each in MEASURES if on_front(arm, alone.values(), each)))
+        for name, arm in alone.items()
+    }
     of_strategy = [[arm for name, arm in results.items() if arms[name].strategy == strategy] for strategy in PAPER]
     return TaskResults(
         task.name,
@@ -186,13 +342,7 @@ def _task(
         most_accurate(results.values()),
         tuple(best[0] for own in of_strategy if (best := most_accurate(own))),
         next(iter(most_accurate(arm for arm in results.values() if arm.family == "paper")), None),
-        tuple(acceptance.rule_results(rule, short) for rule in _rules(short)),
+        tuple(acceptance.rule_results(rule, short, table) for rule in acceptance.rules_for(short, table)),
         acceptance.shared_error(short),
+        None,
     )
-
-
-def _rules(short: Sequence[acceptance.ShortAnswers]) -> Sequence[Acceptance]:
-    """Where no answer has a probability, agreement alone decides, whatever the threshold."""
-    if not short:
-        return ()
-    return acceptance.RULES if any(each.confidence is not None for each in short) else acceptance.RULES[:1]

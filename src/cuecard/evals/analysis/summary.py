@@ -1,9 +1,9 @@
 """summary.json: what a run's answers show, by task and arm. A run whose counts contradict each other has none.
 
-Means, shares and counts are over questions; an answer that failed has no score, and its calls and seconds are in every
-sum. Seconds, tokens. In a run without times, an imported or a batched one, what is not known is None; an arm with
-unresolved questions has bounds, between which its accuracy lies: every unresolved question wrong, every one right. The
-mean over its resolved questions is reported apart, as these are the easy ones.
+Means, shares and counts are over questions. An answer that failed is in no mean: it is counted (`errors`), and its
+calls and tokens are in every sum. Seconds, tokens. In a run without times, an imported or a batched one, what is not
+known is None; an arm with unresolved questions has bounds, between which its accuracy lies: every unresolved question
+wrong, every one right. The mean over its resolved questions is reported apart, as these are the easy ones.
 """
 
 from __future__ import annotations
@@ -11,146 +11,173 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from itertools import groupby
 from typing import Any
 
 from cuecard.domain.call import REASONING_CUT, FinishReason, Mode
 from cuecard.domain.errors import MissingExtra
 from cuecard.domain.outcome import Route
-from cuecard.evals.analysis.acceptance import rule_results, short_answers
-from cuecard.evals.analysis.ledger import LOST, LedgerError, ledger
+from cuecard.evals import scorers
+from cuecard.evals.analysis import units
+from cuecard.evals.analysis.acceptance import ShortAnswers, rule_results, shared_error, short_answers
+from cuecard.evals.analysis.ledger import LedgerError, ledger, wasted
+from cuecard.evals.analysis.units import ScoredTask, by_arm, counted, generated, scored_tasks, succeeded
+from cuecard.evals.analysis.verdict import PairVerdict, verdicts
 from cuecard.evals.arm import LIVE
-from cuecard.evals.scoring import scorers
-from cuecard.evals.scoring.extractors import ours
-from cuecard.evals.scoring.rescore import item_of, stale
-from cuecard.evals.storage.database import Record, Store
-from cuecard.evals.storage.requests import TOKENS, is_timed
+from cuecard.evals.database import Record, Store
+from cuecard.evals.requests import TOKENS, is_timed
+from cuecard.evals.scorers import item_of, ours, stale
 from cuecard.stats.inference import mean, quantile, share, share_interval, wilson
-from cuecard.strategies.policy import Acceptance
+from cuecard.strategies.acceptance_rules import Acceptance
 
-VERSION = 2
+VERSION = 3
 FATES = ("prompt", "cached", "completion", "reasoning")
-SIDES = ("low", "high")
 
 
 def summary(config: Mapping[str, Any], store: Store) -> Record:
     """The summary of any run as plain data. Raises LedgerError where counts do not conserve."""
-    timed, tasks = is_timed(config), {task["name"]: task for task in config["tasks"]}
-    by_task: dict[str, dict[str, Record]] = {name: {} for name in tasks}
-    for item in store.items():
-        by_task[item["task"]][item["id"]] = item
-    answers = list(store.answers())
-    check_counts(answers if timed else [_at_time_0(answer) for answer in answers], by_task, store.calls())
-    notes = store.notes()
+    timed, answers, notes = is_timed(config), list(store.answers()), store.notes()
+    tasks = {each.name: each for each in scored_tasks(config["tasks"], store.items())}
+    check_counts(answers, tasks, store.calls(), timed)
+    found = _verdicts(config, tasks, answers, notes)
     return {
         "version": VERSION,
         "config": dict(config),
         "pace": notes.get("pace"),
         "scorer": {"version": scorers.version(), "stale": stale(answers)},
         "tasks": {
-            name: of_task(
-                tasks[name], [each for each in answers if each["task"] == name], items, config["arms"], notes, timed
-            )
-            for name, items in by_task.items()
+            each["name"]: {
+                **each,
+                "verdict": (verdict := found.get(each["name"])) and verdict.as_object(each["name"]),
+                **_of_task(tasks[each["name"]], by_arm(answers, each["name"]), config["arms"], notes, timed),
+            }
+            for each in config["tasks"]
         },
-        "calls": of_calls(store.calls(), timed),
+        "calls": _of_calls(store.calls(), timed),
     }
 
 
-def of_task(
-    task: Record,
-    answers: Sequence[Record],
-    items: Mapping[str, Record],
-    names: Sequence[str],
-    notes: Record,
-    timed: bool = True,
+def _verdicts(
+    config: Mapping[str, Any], tasks: Mapping[str, ScoredTask], answers: Sequence[Record], notes: Record
+) -> Mapping[str, PairVerdict | None]:
+    try:
+        return verdicts(config, tasks.values(), answers, notes)
+    except MissingExtra:  # no numpy, which draws bootstraps
+        return {}
+
+
+def _of_task(
+    task: ScoredTask, answers: Mapping[str, Sequence[Record]], names: Sequence[str], notes: Record, timed: bool
 ) -> Record:
-    """All arms of one task; `items` by id, `names` of the run's arms."""
-    of: dict[str, list[Record]] = {arm: [] for arm in (*names, *(arm + LIVE for arm in names))}
-    for answer in answers:
-        if answer["arm"] in of:
-            of[answer["arm"]].append(answer)
-    arms = {
-        arm: of_arm(own, items, task["aggregate"], timed) for arm, own in of.items() if own or not arm.endswith(LIVE)
-    }
+    """All arms of one task; `names` of the run's arms."""
+    live = [name + LIVE for name in names if name + LIVE in answers]
+    arms = {arm: _of_arm(task, answers.get(arm, ()), timed) for arm in (*names, *live)}
     result: Record = {
-        **task,
-        "items": len(items),
-        "complete": bool(notes.get(f"complete {task['name']}")),
+        "items": len(task.items),
+        "complete": bool(notes.get(f"complete {task.name}")),
         "arms": arms,
-        "composed_against_measured": against_live(of, names),
+        "composed_against_measured": _against_live(answers, names),
     }
     if not timed:
         for arm, about in arms.items():
-            unresolved = notes.get(f"unresolved {task['name']} {arm}") or {}
+            unresolved = notes.get(f"unresolved {task.name} {arm}") or {}
             about["unresolved"] = len(unresolved)
             if unresolved:
-                about |= _bounded(about, of[arm], items, unresolved, task["aggregate"])
-        short = [of.get(f"short:{role}", []) for role in ("small", "large")]
-        if all(short):
-            rule = Acceptance(agreement=True, confidence=None)
-            result["acceptance"] = asdict(rule_results(rule, short_answers(items.values(), *short)))
+                about |= _bounded(about, answers.get(arm, ()), task, unresolved)
+    short = [answers.get(f"short:{role}", ()) for role in ("small", "large")]
+    if all(short):
+        result["acceptance"] = _acceptance(short_answers(task.items.values(), *short))
     return result
 
 
-def of_arm(answers: Sequence[Record], items: Mapping[str, Record], aggregate: str, timed: bool = True) -> Record:
+def _acceptance(short: Sequence[ShortAnswers]) -> Record:
+    """What agreement alone accepts; beside it the share that both models get wrong, and how often alike there."""
+    rule = Acceptance(agreement=True, confidence=None)
+    try:
+        error = shared_error(short)
+    except MissingExtra:
+        error = None
+    alike = None if error is None or error.alike_given_wrong is None else asdict(error.alike_given_wrong)
+    beta = None if error is None else asdict(error.beta)
+    return {**asdict(rule_results(rule, short)), "beta": beta, "alike_given_wrong": alike}
+
+
+def _of_arm(task: ScoredTask, answers: Sequence[Record], timed: bool) -> Record:
     """One arm on one task."""
     scored = [answer for answer in answers if answer["score"] is not None]
-    given = [answer for answer in answers if answer["status"] != "error"]
-    accepted = [answer for answer in given if answer["route"] == Route.AGREED]
+    whole = succeeded(answers)
+    accepted = [answer for answer in whole if answer["route"] == Route.AGREED]
+    cut = (*REASONING_CUT, FinishReason.LENGTH)
+    cut_off = sum(
+        any(call["mode"] == Mode.REASON and call["finish_reason"] in cut for call in answer["calls"])
+        for answer in answers
+    )
     ended = timed or all(call["finish_reason"] is not None for answer in answers for call in answer["calls"])
-    result: Record = {
-        "n": len(items),
+    sensitivity = units.sensitivity([answer["scores"] for answer in scored])
+    return {
+        "n": len(task.items),
         "answered": len(answers),
-        "errors": len(answers) - len(given),
-        "degraded": sum(answer["status"] == "degraded" for answer in answers),
+        "errors": len(answers) - len(whole),
         "scored": len(scored),
         "accuracy": mean(answer["score"] for answer in scored),
-        "interval": interval(scored, items),
-        "by_category": _by_category(answers, items, aggregate, timed),
-        "routes": dict(Counter(answer["route"] or "error" for answer in answers)),
-        "tokens": tokens(answers, timed),
-        "latency": latency(answers, timed),
-        "unparsed": share(sum(not answer["parsed"] for answer in given), len(given)),
-        "truncated": share(sum(answer["truncated"] for answer in given), len(given)) if ended else None,
-        "reasoning_cut": share(sum(_is_cut(answer) for answer in answers), len(answers)) if ended else None,
+        "interval": interval(scored, task.items),
+        "by_category": _by_category(task, answers, timed),
+        "routes": _routes(answers),
+        "tokens": _tokens(answers, timed),
+        "generated_mean": mean(map(generated, whole)) if timed or counted(whole) else None,
+        "latency": latency(whole, timed),
+        "unparsed": share(sum(not answer["parsed"] for answer in whole), len(whole)),
+        "truncated": share(sum(answer["truncated"] for answer in whole), len(whole)) if ended else None,
+        "reasoning_cut": share(cut_off, len(answers)) if ended else None,
         "accepted": len(accepted),
         "accepted_wrong": sum(answer["score"] is not None and answer["score"] < 1 for answer in accepted),
-        "scores": _by_extractor(scored),
+        "scores": {} if sensitivity is None else asdict(sensitivity),
         "attempts": sum(answer["attempts"] for answer in answers),
+        **_aggregated(task, scored),
     }
-    return result | aggregated(scored, items, aggregate)
 
 
-def aggregated(scored: Sequence[Record], items: Mapping[str, Record], aggregate: str) -> Record:
+def _routes(answers: Iterable[Record]) -> dict[str, int]:
+    return dict(Counter(answer["route"] or "error" for answer in answers))
+
+
+def _aggregated(task: ScoredTask, scored: Iterable[Record]) -> Record:
     """What a benchmark's authors report besides the mean: groups of rotations, or POPE's five figures."""
-    if aggregate == "circular":
-        groups = scorers.circular((items[each["id"]]["group"] or each["id"], each["score"]) for each in scored)
+    if task.aggregate == "circular":
+        groups = _groups(task, scored)
         return {"circular": {"groups": len(groups), "accuracy": mean(groups.values())}}
-    if aggregate == "pope":
-        return {"pope": asdict(scorers.pope(_polarity(answer, items[answer["id"]]) for answer in scored))}
+    if task.aggregate == "pope":
+        items = [(answer["reply"], task.items[answer["id"]]) for answer in scored]
+        read = ((ours(reply, item_of(item).question), str(item["golds"][0])) for reply, item in items)
+        return {"pope": asdict(units.pope((answer, gold.strip().lower()) for answer, gold in read))}
     return {}
 
 
-def tokens(answers: Iterable[Record], timed: bool = True) -> dict[str, dict[str, int | None]]:
+def _groups(task: ScoredTask, scored: Iterable[Record]) -> dict[str, float]:
+    return units.circular((task.items[each["id"]]["group"] or each["id"], each["score"]) for each in scored)
+
+
+def _tokens(answers: Iterable[Record], timed: bool) -> dict[str, dict[str, int | None]]:
     """By role: prompt, cached (of the prompt), completion, reasoning (of the completion); and wasted: what of these
-    cancelled and failed calls had computed or generated. A count that a timed run lacks is 0."""
-    sums: dict[str, Counter[str]] = defaultdict(Counter)
-    unknown = set[tuple[str, str]]()
-    for call in (call for answer in answers for call in answer["calls"]):
-        counts = {fate: call[f"{fate}_tokens"] or 0 for fate in FATES}
-        wasted = counts["prompt"] - counts["cached"] + counts["completion"] if call["finish_reason"] in LOST else 0
-        sums[call["role"]].update({**counts, "wasted": wasted, "calls": 1})
-        if not timed and (lacking := [fate for fate in FATES if call[f"{fate}_tokens"] is None]):
-            unknown |= {(call["role"], name) for name in (*lacking, "wasted")}
-    return {
-        role: {name: None if (role, name) in unknown else count for name, count in counts.items()}
-        for role, counts in sums.items()
-    }
+    cancelled and failed calls had computed or generated without a use. A count that a timed run lacks is 0."""
+    of: dict[str, list[Record]] = defaultdict(list)
+    unused = Counter[str]()
+    for answer in answers:
+        for call in answer["calls"]:
+            of[call["role"]].append(call)
+            unused[call["role"]] += sum(wasted(call, answer))
+    result: dict[str, dict[str, int | None]] = {}
+    for role, calls in of.items():
+        sums = {fate: sum(call[f"{fate}_tokens"] or 0 for call in calls) for fate in FATES}
+        sums["wasted"] = unused[role]
+        unknown = {fate for fate in FATES if not timed and any(call[f"{fate}_tokens"] is None for call in calls)}
+        unknown |= {"wasted"} if unknown else set()
+        result[role] = {name: None if name in unknown else count for name, count in sums.items()}
+        result[role]["calls"] = len(calls)
+    return result
 
 
 def latency(answers: Sequence[Record], timed: bool = True) -> Record:
-    """Of answers that failed too. `kind`: composed or measured."""
+    """`kind`: composed or measured."""
     if not timed:
         return dict.fromkeys(("mean_s", "p50_s", "p90_s", "handoff_mean_s", "kind"))
     seconds = sorted(answer["latency"]["total_s"] for answer in answers)
@@ -164,12 +191,12 @@ def latency(answers: Sequence[Record], timed: bool = True) -> Record:
     }
 
 
-def against_live(arms: Mapping[str, Sequence[Record]], names: Iterable[str]) -> dict[str, Record]:
+def _against_live(answers: Mapping[str, Sequence[Record]], names: Iterable[str]) -> dict[str, Record]:
     """By arm that has both: mean seconds composed and measured over the same questions, and answers that are alike."""
     result = {}
     for name in names:
-        measured = {answer["id"]: answer for answer in arms[name + LIVE]}
-        pairs = [(each, measured[each["id"]]) for each in arms[name] if each["id"] in measured]
+        measured = {answer["id"]: answer for answer in succeeded(answers.get(name + LIVE, ()))}
+        pairs = [(each, measured[each["id"]]) for each in succeeded(answers.get(name, ())) if each["id"] in measured]
         if pairs:
             one, other = (mean(pair[side]["latency"]["total_s"] for pair in pairs) or 0.0 for side in (0, 1))
             result[name] = {
@@ -183,7 +210,7 @@ def against_live(arms: Mapping[str, Sequence[Record]], names: Iterable[str]) -> 
     return result
 
 
-def of_calls(calls: Iterable[tuple[str, Record]], timed: bool = True) -> list[Record]:
+def _of_calls(calls: Iterable[tuple[str, Record]], timed: bool) -> list[Record]:
     """Calls that were made, by model and mode: how many, failures, failed attempts before, tokens, seconds of work."""
     rows: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     unknown = set[tuple[str, str, str]]()
@@ -217,67 +244,44 @@ def interval(scored: Sequence[Record], items: Mapping[str, Record]) -> Record | 
     return {"low": sure.low, "high": sure.high, "confidence": sure.confidence, "method": sure.method}
 
 
-def _by_category(
-    answers: Sequence[Record], items: Mapping[str, Record], aggregate: str, timed: bool
-) -> dict[str, Record]:
-    def category(answer: Record) -> str:
-        return items[answer["id"]]["category"] or ""
-
+def _by_category(task: ScoredTask, answers: Iterable[Record], timed: bool) -> dict[str, Record]:
+    of: dict[str, list[Record]] = defaultdict(list)
+    for answer in answers:
+        of[task.items[answer["id"]]["category"] or ""].append(answer)
     result = {}
-    for name, group in groupby(sorted(answers, key=category), key=category):
-        own = list(group)
+    for name, own in sorted(of.items()):
         scored = [answer for answer in own if answer["score"] is not None]
         if name:
             result[name] = {
                 "n": len(own),
+                "errors": len(own) - len(succeeded(own)),
                 "scored": len(scored),
                 "accuracy": mean(answer["score"] for answer in scored),
-                "mean_s": latency(own, timed)["mean_s"],
-                "routes": dict(Counter(answer["route"] or "error" for answer in own)),
-                **aggregated(scored, items, aggregate),
+                "mean_s": latency(succeeded(own), timed)["mean_s"],
+                "routes": _routes(own),
+                **_aggregated(task, scored),
             }
     return result
-
-
-def _by_extractor(scored: Sequence[Record]) -> Record:
-    found = scorers.sensitivity([answer["scores"] for answer in scored])
-    return {} if found is None else asdict(found)
-
-
-def _polarity(answer: Record, item: Record) -> tuple[str | None, str]:
-    return ours(answer["reply"], item_of(item).question), str(item["golds"][0]).strip().lower()
-
-
-def _is_cut(answer: Record) -> bool:
-    cut = (*REASONING_CUT, FinishReason.LENGTH)
-    return any(call["mode"] == Mode.REASON and call["finish_reason"] in cut for call in answer["calls"])
 
 
 # --- unresolved questions ---------------------------------------------------------------------------------------------
 
 
-def _bounded(
-    about: Record,
-    answers: Sequence[Record],
-    items: Mapping[str, Record],
-    unresolved: Mapping[str, str],
-    aggregate: str,
-) -> Record:
+def _bounded(about: Record, answers: Sequence[Record], task: ScoredTask, unresolved: Mapping[str, str]) -> Record:
     """What replaces the accuracies of an arm that has unresolved questions."""
     result: Record = {name: None for name in ("accuracy", "interval", "pope") if name in about}
     result |= {
         "resolved": {"n": len(answers), "accuracy": about["accuracy"], "interval": about["interval"]},
-        "bounds": bounds(answers, items, unresolved),
+        "bounds": bounds(answers, task.items, unresolved),
         "scores": {},
         "by_category": {
             name: category | dict.fromkeys({"accuracy", "circular", "pope"} & category.keys())
             for name, category in about["by_category"].items()
         },
     }
-    if aggregate == "circular":
-        sides = {
-            side: _circular(answers, items, unresolved, value) for side, value in zip(SIDES, (0.0, 1.0), strict=True)
-        }
+    if task.aggregate == "circular":
+        ends = _ends(answers, task.items, unresolved)
+        sides = {side: mean(_groups(task, each).values()) for side, each in ends.items()}
         result["circular"] = {**about["circular"], "accuracy": None, "bounds": sides}
     return result
 
@@ -288,33 +292,31 @@ def bounds(answers: Sequence[Record], items: Mapping[str, Record], unresolved: M
     The interval goes from the lower end of the low one's to the upper end of the high one's, so it covers the accuracy
     at least as often as either (Horowitz and Manski 2000).
     """
-    scored: list[Record] = [each for each in answers if each["score"] is not None]
-    unknown = [id for id in unresolved if items[id]["golds"]]
-    ends = {
-        side: scored + [{"id": id, "score": value} for id in unknown]
-        for side, value in zip(SIDES, (0.0, 1.0), strict=True)
-    }
-    intervals = {side: interval(ends[side], items) for side in SIDES}
+    ends = _ends(answers, items, unresolved)
+    intervals = {side: interval(each, items) for side, each in ends.items()}
     return {
         "unresolved": len(unresolved),
-        **{side: mean(each["score"] for each in ends[side]) for side in SIDES},
+        **{side: mean(each["score"] for each in own) for side, own in ends.items()},
         "interval": {side: sure and sure[side] for side, sure in intervals.items()},
     }
 
 
-def _circular(
-    answers: Sequence[Record], items: Mapping[str, Record], unresolved: Mapping[str, str], value: float
-) -> float | None:
-    known = [(each["id"], each["score"]) for each in answers if each["score"] is not None]
-    pairs = known + [(id, value) for id in unresolved if items[id]["golds"]]
-    return mean(scorers.circular((items[id]["group"] or id, score) for id, score in pairs).values())
+def _ends(
+    answers: Sequence[Record], items: Mapping[str, Record], unresolved: Mapping[str, str]
+) -> dict[str, list[Record]]:
+    """All scores with every unresolved question wrong, and with every one right."""
+    scored = [each for each in answers if each["score"] is not None]
+    unknown = [id for id in unresolved if items[id]["golds"]]
+    return {
+        side: scored + [{"id": id, "score": value} for id in unknown] for side, value in (("low", 0.0), ("high", 1.0))
+    }
 
 
 # --- the check --------------------------------------------------------------------------------------------------------
 
 
 def check_counts(
-    answers: Sequence[Record], items: Mapping[str, Mapping[str, Record]], calls: Iterable[tuple[str, Record]]
+    answers: Sequence[Record], tasks: Mapping[str, ScoredTask], calls: Iterable[tuple[str, Record]], timed: bool
 ) -> None:
     """Raises LedgerError: an answer without its item, tokens that its calls do not have, routes that do not add up.
 
@@ -323,14 +325,15 @@ def check_counts(
     stored = {key: {name: record[name] for name in TOKENS} for key, record in calls}
     groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for answer in answers:
-        if answer["id"] not in items.get(answer["task"], {}):
+        if answer["task"] not in tasks or answer["id"] not in tasks[answer["task"]].items:
             raise LedgerError(f"{_name(answer)} answers an item that the run does not have")
         _check_usage(answer)
         _check_stored(answer, stored)
+        if not timed:  # unknown times are 0 here
+            untimed = [{**call, "start_s": 0.0, "end_s": 0.0, "first_token_s": None} for call in answer["calls"]]
+            answer = {**answer, "calls": untimed, "latency": {"total_s": 0.0}}
         groups[answer["task"], answer["arm"]].append(answer)
-    for (task, arm), own in groups.items():
-        if len(own) > len(items[task]):
-            raise LedgerError(f"{arm} has {len(own)} answers to the {len(items[task])} items of {task}")
+    for own in groups.values():
         ledger(own)  # which checks that calls, tokens and seconds add up by route, model, mode and stage
 
 
@@ -338,10 +341,10 @@ def _check_usage(answer: Record) -> None:
     sums: dict[str, Counter[str]] = defaultdict(Counter)
     for call in answer["calls"]:
         sums[call["model"]].update({name: call[name] or 0 for name in TOKENS})
-    for model, counted in (answer.get("usage") or {}).items():
+    for model, usage in (answer.get("usage") or {}).items():
         for name in TOKENS:
-            if (counted[name] or 0) != sums[model][name]:
-                what = f"{counted[name]} {name} of {model} were counted, its calls have {sums[model][name]}"
+            if (usage[name] or 0) != sums[model][name]:
+                what = f"{usage[name]} {name} of {model} were counted, its calls have {sums[model][name]}"
                 raise LedgerError(f"{_name(answer)}: {what}")
 
 
@@ -361,9 +364,3 @@ def _check_stored(answer: Record, stored: Mapping[str, Record]) -> None:
 
 def _name(answer: Record) -> str:
     return f"{answer['task']} {answer['id']} {answer['arm']}"
-
-
-def _at_time_0(answer: Record) -> Record:
-    """An answer whose unknown times are 0, so that its counts can be checked."""
-    calls = [{**call, "start_s": 0.0, "end_s": 0.0, "first_token_s": None} for call in answer["calls"]]
-    return {**answer, "calls": calls, "latency": {**answer["latency"], "total_s": 0.0}}

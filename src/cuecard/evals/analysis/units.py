@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from cuecard.domain.errors import BadInput
 from cuecard.evals.analysis.ledger import LOST
-from cuecard.evals.arm import LIVE, Arm, parse
-from cuecard.evals.storage.database import Record
+from cuecard.evals.arm import FILE, LIVE, Arm, parse
+from cuecard.evals.database import Record
+from cuecard.stats.inference import share
 from cuecard.strategies.policy import Policy
 
 PAPER = ("transfer", "mutual")
@@ -59,6 +62,11 @@ class ScoredTask:
         return [self.items[answer["id"]]["cluster"] for answer in answers]
 
 
+def succeeded(answers: Iterable[Record]) -> list[Record]:
+    """Those that did not fail: a failed answer is in no mean, and in every sum."""
+    return [answer for answer in answers if answer["status"] != "error"]
+
+
 def timed(answers: Iterable[Record]) -> bool:
     """Whether their seconds are known: other tools' files do not hold them."""
     return all(answer["latency"]["total_s"] is not None for answer in answers)
@@ -94,6 +102,8 @@ def arm_named(arms: Mapping[str, Arm], wanted: str, base: Policy | None = None) 
     """The run's own name of an arm: `reason` may be `reason:large` there. Raises BadInput if there is none."""
     if wanted in arms:
         return wanted
+    if wanted.startswith(FILE) and len(same := [name for name in arms if name.rpartition("@")[0] == wanted]) == 1:
+        return same[0]
     arm = parse(wanted, base)
     alike = [name for name, each in arms.items() if same_arm(each, arm)]
     if not alike:
@@ -136,3 +146,77 @@ def scored_tasks(tasks: Sequence[Record], items: Iterable[Record]) -> list[Score
     for item in items:
         of[item["task"]][item["id"]] = item
     return [ScoredTask(task["name"], task["aggregate"], of[task["name"]]) for task in tasks]
+
+
+def plain(value: Any) -> Any:
+    """With None for what is not a number (a ratio to no seconds at all), which JSON cannot write."""
+    if isinstance(value, Mapping):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# --- what scores add up to --------------------------------------------------------------------------------------------
+
+
+def circular(scored: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """(group, score) of every rotation -> 1 for each group whose rotations are all right, else 0.
+
+    CircularEval of Liu et al., "MMBench", 2024. The task's score is the mean of the values.
+    """
+    right: dict[str, float] = {}
+    for group, value in scored:
+        right[group] = min(right.get(group, 1.0), float(value >= 1.0))
+    return right
+
+
+@dataclass(frozen=True)
+class Pope:
+    """POPE's five figures, yes being positive; None where there is nothing to divide by."""
+
+    accuracy: float | None
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    yes_ratio: float | None
+    """Of all answers, those that are yes; half of the golds are."""
+
+
+def pope(answered: Iterable[tuple[str | None, str]]) -> Pope:
+    """(answer, gold) of every question -> the figures of Li et al., "Evaluating object hallucination", 2023.
+
+    An answer that cannot be parsed (None) is wrong and counts as neither. POPE's own script
+    takes whatever holds no "no" or "not" for a yes.
+    """
+    pairs = list(answered)
+    answered_yes = sum(answer == "yes" for answer, _ in pairs)
+    gold_yes = sum(gold == "yes" for _, gold in pairs)
+    hits = sum(answer == gold == "yes" for answer, gold in pairs)
+    precision, recall = share(hits, answered_yes), share(hits, gold_yes)
+    both = (precision or 0.0) + (recall or 0.0)
+    return Pope(
+        accuracy=share(sum(answer == gold for answer, gold in pairs), len(pairs)),
+        precision=precision,
+        recall=recall,
+        f1=None if precision is None or recall is None else 2 * precision * recall / both if both else 0.0,
+        yes_ratio=share(answered_yes, len(pairs)),
+    )
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """The mean score of the same replies by each extractor, and the interval that these means span."""
+
+    by_extractor: Mapping[str, float]
+    low: float
+    high: float
+
+
+def sensitivity(scored: Sequence[Mapping[str, float | None]]) -> Sensitivity | None:
+    """How much the extractor decides, over replies that all of them scored; None if there is none."""
+    known = [each for each in scored if each and None not in each.values()]
+    if not known:
+        return None
+    means = {name: sum(each[name] or 0.0 for each in known) / len(known) for name in known[0]}
+    return Sensitivity(means, min(means.values()), max(means.values()))

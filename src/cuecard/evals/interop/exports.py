@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cuecard import disk
 from cuecard.disk import CannotStore
 from cuecard.domain.call import Mode
-from cuecard.domain.errors import BadInput
+from cuecard.domain.errors import BadInput, did_you_mean
 from cuecard.domain.outcome import Route
-from cuecard.domain.suggestions import did_you_mean
+from cuecard.evals import run_folder
 from cuecard.evals.analysis.ledger import LOST
 from cuecard.evals.arm import LIVE
-from cuecard.evals.storage.database import Record, Store
-from cuecard.evals.study import folder
+from cuecard.evals.database import Record, Store
+from cuecard.evals.tasks.rows import json_lines
 
+REASONING_ARM = "reason:large"
 _WRAPPED = re.compile(r"\A(?:Hint: (?P<hint>.*?)\n)?Question: (?P<question>.*)\nOptions:\Z", re.DOTALL)
 _UNNAMED = re.compile(r"[^\w.+@-]+")
 
@@ -54,7 +59,7 @@ class ArmExport:
 
 def of_run(run: Path, arm: str, task: str | None = None) -> list[ArmExport]:
     """One arm's answers, task by task. Raises BadInput with the nearest arm or task that there is."""
-    about, store = folder.opened(run)
+    about, store = run_folder.opened(run)
     config = about["config"]
     try:
         there = [*config["arms"], *(f"{name}{LIVE}" for name in config["arms"])]
@@ -118,11 +123,9 @@ def into(folder_: Path) -> Path:
 
 
 def written(path: Path, data: str | bytes) -> Path:
-    """Write a file. Raises CannotStore."""
-    try:
-        path.write_bytes(data.encode() if isinstance(data, str) else data)
-    except OSError as error:
-        raise CannotStore(f"cannot write {path}: {error.strerror}") from error
+    """Write a file, whole or not at all. Raises CannotStore."""
+    with disk.replacing(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
     return path
 
 
@@ -135,3 +138,41 @@ def tokens(answer: Record, kind: str) -> int | None:
 def _known(name: str, there: Sequence[str], what: str) -> None:
     if name not in there:
         raise BadInput(f"{what} {name[:100]!r}", did_you_mean(name, there))
+
+
+# --- reasonings of a run or a JSONL file ------------------------------------------------------------------------------
+
+
+def recorded_reasonings(path: Path, task: str) -> Mapping[str, str]:
+    """Id -> reasoning. Raises BadInput where there is none, or a line is not what it should be."""
+    reasonings = _of_run(path, task) if path.is_dir() else _of_file(path)
+    if not reasonings:
+        hint = f"a run of `cuecard eval` has them with the arm {REASONING_ARM}"
+        raise BadInput(f"{path} has no reasonings of {task}", hint)
+    return reasonings
+
+
+def reasonings_digest(reasonings: Mapping[str, str]) -> str:
+    """The identity of a set of reasonings, 16 hex digits."""
+    return hashlib.sha256(json.dumps(reasonings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _of_run(path: Path, task: str) -> dict[str, str]:
+    _, store = run_folder.opened(path)
+    with closing(store):
+        reasonings = {}
+        for answer in store.answers(REASONING_ARM):
+            keys = [call["key"] for call in answer["calls"] if call["mode"] == Mode.REASON and call["key"] is not None]
+            calls = [call for key in keys if (call := store.call(key)) is not None]
+            if answer["task"] == task and calls and calls[-1]["reasoning"]:
+                reasonings[answer["id"]] = calls[-1]["reasoning"]
+        return reasonings
+
+
+def _of_file(path: Path) -> dict[str, str]:
+    reasonings, hint = {}, 'write {"id": "…", "reasoning": "…"}'
+    for number, row in json_lines(path, hint):
+        if missing := {"id", "reasoning"} - row.keys():
+            raise BadInput(f"{path}, line {number} has no {min(missing)}", hint)
+        reasonings[str(row["id"])] = str(row["reasoning"])
+    return reasonings

@@ -1,4 +1,4 @@
-"""Predictions become a run: its calls are what the files tell, its answers what strategies make of these calls.
+"""Predictions become a run: its calls are those of the files, its answers what strategies make of these calls.
 
 A call that no file holds is not made up. Where a strategy needs one (the large model reads the small one's reasoning),
 a model that is given makes it; without one the question stays unresolved for that arm, and the run says so.
@@ -9,37 +9,45 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from cuecard.domain.call import FinishReason, Mode
+from cuecard.answers import normalise
+from cuecard.answers.reasoning_parser import parse
+from cuecard.domain.call import Call, FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, ModelError
 from cuecard.domain.outcome import LatencyKind
-from cuecard.evals import model_identity
+from cuecard.domain.question import AnswerKind
 from cuecard.evals.arm import Arm, parse_all
-from cuecard.evals.interop.predictions import LocatedItems, RecordedReply, Source, asks
+from cuecard.evals.database import AnswerRow, CallRow, ItemRow, Record, Row, Store
 from cuecard.evals.item import Item, Task
+from cuecard.evals.requests import CallRequest, Seat, StoredCalls, model_revision, untimed
 from cuecard.evals.runner.compose import Composition, TaskItem, answer_record
 from cuecard.evals.runner.run import item_record
-from cuecard.evals.runner.scheduler import Scheduler, together
-from cuecard.evals.runner.workers import PooledWorker, WorkerPool
-from cuecard.evals.storage.database import AnswerRow, CallRow, ItemRow, Record, Row, Store
-from cuecard.evals.storage.requests import TOKENS, CallRequest, Seat, StoredCalls, error_record, untimed
-from cuecard.evals.study.study import run_config
+from cuecard.evals.runner.scheduler import PooledWorker, Scheduler, WorkerPool, for_each
+from cuecard.evals.runner.worker import TimedCall, call_record
+from cuecard.evals.scorers import option_meant
+from cuecard.evals.study import run_config
+from cuecard.evals.tasks.rows import RowsTask, listed, reading
 from cuecard.models import prompt as layouts
 from cuecard.models.base import Abilities, Model
 from cuecard.models.prompt import TAGS, CardFormat, Prompt
-from cuecard.strategies.policy import Acceptance, Policy
+from cuecard.strategies.acceptance_rules import Acceptance
+from cuecard.strategies.policy import Policy
 
+_STRICT = (AnswerKind.CHOICE, AnswerKind.YES_NO)
+NOT_COUNTED = Usage()
 SAYS = Abilities(
     images=True, logprobs=False, scoring=False, prefix_sessions=False, card_formats=tuple(CardFormat), style=TAGS
 )
-"""A model of whom there are only files: no probabilities, nothing kept between calls."""
+"""A model of which there are only files: no probabilities, nothing kept between calls."""
 POLICY = Policy(accept=Acceptance(agreement=True, confidence=None))
-"""Files tell no probabilities, so the short answers' agreement alone decides, as in the paper."""
+"""Files hold no probabilities, so the short answers' agreement alone decides, as in the paper."""
+_UNTOLD: Record = {"warm": False, "cold": None, "at_once": None, "failures": [], "made_at": None}
 _NEEDS = {
     "short:small": {("small", Mode.SHORT)},
     "short:large": {("large", Mode.SHORT)},
@@ -49,9 +57,153 @@ _NEEDS = {
 }
 
 
+# --- replies in files -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LocatedItem:
+    """A question without its images, and at which row of its data it stands, counted from 0."""
+
+    item: Item
+    at: int
+
+
+LocatedItems = Mapping[str, LocatedItem]
+"""By the item's id, in the order of the data."""
+
+
+@dataclass(frozen=True)
+class RecordedReply:
+    """One call as a file has it."""
+
+    item: str
+    where: str
+    """Its place in the file: `row 3`."""
+    answer: str
+    """The reply, less closed thinking."""
+    reasoning: str | None = None
+    unclosed: bool = False
+    """Its thinking was never closed, so it was cut off."""
+    error: str | None = None
+    prompt: str | None = None
+    usage: Usage = NOT_COUNTED
+    gold: str | None = None
+    """What the file has for the right answer."""
+    gold_column: str = "answer"
+    cut: bool = False
+    """It fills its cell, which was too small for it, so that it cannot be used."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file of one model's replies in one mode. `cut`: rows that are unusable because a cell was too small."""
+
+    role: str
+    mode: Mode
+    path: Path
+    sha256: str
+    replies: Mapping[str, RecordedReply]
+    cut: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.role}-{self.mode}"
+
+
+FileReader = Callable[[Path, LocatedItems], Iterator[RecordedReply]]
+"""Gives every reply of a file, in its order. Raises BadInput."""
+
+
+def places(task: Task) -> dict[str, LocatedItem]:
+    """Every question of a task by its id; rows that are none are counted too. Raises BadInput."""
+    located: dict[str, LocatedItem] = {}
+    for at, each in enumerate(task.read() if isinstance(task, RowsTask) else task.items()):
+        if isinstance(each, Item):
+            lean = replace(each, question=replace(each.question, images=()))
+            located[each.id] = LocatedItem(lean, at)
+        elif each.stops:
+            raise BadInput(f"{task.name}, row {each.row}: {each.what}", each.hint)
+    if not located:
+        raise BadInput(f"{task.name} has no questions", "`cuecard tasks TASK --check` shows why")
+    return located
+
+
+def source(role: str, mode: Mode, path: Path, read: FileReader, known: LocatedItems) -> Source:
+    """A file of predictions, read whole. Raises BadInput that names the file, the row and what to do."""
+    with reading(path):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    replies, cut, compared, differing = dict[str, RecordedReply](), 0, 0, list[str]()
+    for reply in read(path, known):
+        same = _same_gold(path, reply, known[reply.item].item)
+        compared += same is not None
+        differing += [reply.where] if same is False else []
+        cut += reply.cut
+        if reply.cut:
+            continue
+        if (other := replies.get(reply.item)) is not None:
+            what = f"{path}, {reply.where}: question {reply.item[:80]!r} is answered in {other.where} too"
+            raise BadInput(what, "keep one row for each question")
+        replies[reply.item] = reply
+    if 2 * len(differing) > compared:  # most words can be written in many ways, so most of them must differ
+        what = f"{path}: {len(differing)} of {compared} right answers are not the task's, the first in {differing[0]}"
+        raise BadInput(what, "is this the task that the file is about?")
+    if not replies:
+        raise BadInput(f"{path} holds no usable replies", "was the run finished?")
+    return Source(role, mode, path, digest, replies, cut)
+
+
+def parted(text: str) -> tuple[str, str | None, bool]:
+    """(answer, the thinking before it, whether that was never closed) of a reply."""
+    parsed = parse(text)
+    return parsed.answer, parsed.reasoning if parsed.unclosed else parsed.reasoning or None, parsed.unclosed
+
+
+def _same_gold(path: Path, reply: RecordedReply, item: Item) -> bool | None:
+    """Whether the right answer of a file is the task's; None where the two cannot be compared.
+
+    Raises BadInput for another choice, or another of yes and no: the file is about other data.
+    """
+    same = None if reply.gold is None else _same(reply.gold, item)
+    if same is False and item.question.kind in _STRICT:
+        gold, ours = str(reply.gold)[:40], " or ".join(item.golds)[:40]
+        what = f"{gold!r} is right there, but {ours!r} for question {item.id[:80]!r}"
+        where = f"{path}, {reply.where}, column `{reply.gold_column}`"
+        raise BadInput(f"{where}: {what}", "is this the task that the file is about?")
+    return same
+
+
+def _same(gold: str, item: Item) -> bool | None:
+    """None where the two cannot be compared."""
+    kind, text = item.question.kind, gold.strip()
+    if not item.golds or not text or text.lower() in ("nan", "none"):
+        return None
+    if kind is AnswerKind.CHOICE:
+        meant = option_meant(text, item.question)
+        return None if meant is None else meant in item.golds
+    if kind is AnswerKind.YES_NO:
+        return text.lower() in item.golds if text.lower() in ("yes", "no") else None
+    golds = {normalise(gold) for gold in item.golds}
+    return any(normalise(each) in golds for each in listed(text) or [text])
+
+
+def counted(value: object) -> int | None:
+    """A number of tokens in a file; None where it is no count."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or value < 0:
+        return None
+    return int(value) if value < 2**53 else None
+
+
+def asks(sources: Iterable[Source]) -> set[str]:
+    """Every question that some file answers."""
+    return {item for each in sources for item in each.replies}
+
+
+# --- a run of them ----------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class CardReader:
-    """A model that reads cards, as it was named: what no file can tell."""
+    """A model that reads cards, as it was named: what no file can hold."""
 
     model: Model
     spec: str
@@ -112,7 +264,7 @@ class Import:
         imported = {
             "format": self.form,
             "files": {each.name: each.sha256 for each in self.sources},
-            "read_by": reader and {"name": reader.model.name, "revision": model_identity.revision(reader.spec)},
+            "read_by": reader and {"name": reader.model.name, "revision": model_revision(reader.spec)},
         }
         return {**run_config(self.seats, [self.task], self.arms, POLICY), "imported": imported}
 
@@ -130,8 +282,9 @@ class ImportResult:
 
 async def fill(made: Import, store: Store) -> ImportResult:
     """Store calls and answers; what is there already stays. Raises CannotStore, BadInput, ModelError (lost reader)."""
-    filled, items = ImportResult(), _task_items(made)
-    filled.left_out = len(made.known) - len(asks(made.sources))
+    filled, wanted, name = ImportResult(), asks(made.sources), made.task.name
+    filled.left_out = len(made.known) - len(wanted)
+    items = ((made.known[item.id].at, TaskItem(name, item, None)) for item in made.task.items() if item.id in wanted)
 
     async def keep(row: CallRow) -> None:
         await asyncio.to_thread(store.put, [row])
@@ -139,18 +292,12 @@ async def fill(made: Import, store: Store) -> ImportResult:
     at_once = made.reader.at_once if made.reader else 1
     models = {"large": made.reader.model} if made.reader else {}
     scheduler, pool = Scheduler(keep), WorkerPool.of(models, at_once, asyncio.get_running_loop().time)
-    turn = asyncio.Lock()
 
-    async def work() -> None:
-        while True:
-            async with turn:
-                item = await asyncio.to_thread(next, items, None)
-            if item is None:
-                return
-            async with pool.worker() as worker:
-                await _fill_one(made, store, scheduler, worker, *item, filled)
+    async def work(item: tuple[int, TaskItem]) -> None:
+        async with pool.worker() as worker:
+            await _fill_one(made, store, scheduler, worker, *item, filled)
 
-    await together(*(work() for _ in range(at_once)))
+    await for_each(items, at_once, work)
     filled.calls_made = scheduler.calls
     for arm in made.arms:
         store.note(f"unresolved {made.task.name} {arm.name}", filled.unresolved[arm.name])
@@ -181,61 +328,41 @@ async def _fill_one(
     await asyncio.to_thread(store.put, [AnswerRow(at.task, item.id, each["arm"], each) for each in records])
     filled.questions += 1
     for arm, waiting in composition.waiting.items():
-        lacking = sorted({"nobody read the card" if each.mode is Mode.READ else f"no {each.mode} reply of the "
-                          f"{each.seat.role} model" for each in waiting.values()})  # fmt: skip
-        filled.unresolved[arm][item.id] = ", ".join(lacking)
+        filled.unresolved[arm][item.id] = ", ".join(sorted(set(map(_lacking, waiting.values()))))
 
 
-def _task_items(made: Import) -> Iterator[tuple[int, TaskItem]]:
-    """Every question that some file answers, with its images."""
-    wanted = asks(made.sources)
-    for item in made.task.items():
-        if item.id in wanted:
-            yield made.known[item.id].at, TaskItem(made.task.name, item, None)
+def _lacking(request: CallRequest) -> str:
+    if request.mode is Mode.READ:
+        return "no model reads the card"
+    return f"no {request.mode} reply of the {request.seat.role} model"
 
 
 # --- calls ------------------------------------------------------------------------------------------------------------
 
 
 def _call(made: Import, source: Source, item: Item) -> tuple[CallRequest, Record]:
-    """The call as the store keeps it, under the key by which strategies ask for it."""
+    """The call as the store keeps it, under the key by which strategies ask for it; what no file holds is None."""
     seat, reply = made.seats[source.role], source.replies[item.id]
     layout: Callable[..., Prompt] = layouts.short if source.mode is Mode.SHORT else layouts.reason
     request = CallRequest(seat, layout(item.question, seat.abilities.style), POLICY.limits)
-    failed = ModelError(reply.error, "the file tells no more") if reply.error else None
-    record: Record = {
-        "model": seat.name,
-        "mode": source.mode,
-        # what was asked in which words is the other tool's affair; it is here where the file tells it
-        "prompt": {"turns": _turns(reply), "opening": None, "answer": None},
+    failed = ModelError(reply.error, "the file holds no more") if reply.error else None
+    # the reasoning: what stands between marks, or the whole of a reply that reasons without any
+    card = reply.reasoning or (reply.answer or None if source.mode is Mode.REASON else None)
+    call = Call(
+        seat.role, seat.name, source.mode, 0.0, None, 0.0, reply.usage, FinishReason.LENGTH, card, reply.answer or None
+    )
+    timeless = call_record(request, TimedCall(call, [], None, None, failed), None, **_UNTOLD)
+    # the words of a prompt are the other tool's; they are kept where the file holds them
+    turns = [] if reply.prompt is None else [{"role": "user", "text": reply.prompt, "images": []}]
+    imported = {"format": made.form, "file": source.path.name, "sha256": source.sha256, "where": reply.where}
+    return request, {
+        **timeless,
+        "prompt": {"turns": turns, "opening": None, "answer": None},
         "limits": None,
-        "status": "ok" if failed is None else "error",
-        "error": None if failed is None else error_record(failed),
-        **dict.fromkeys(("first_token_s", "end_s", "hot_first_token_s", "hot_end_s")),
-        "pieces": [],
-        "reasoning": _card(reply, source.mode),
-        "answer": reply.answer or None,
-        "answer_logprob": None,
-        "score": None,
-        **{name: getattr(reply.usage, name) for name in TOKENS},
+        "end_s": None,
         "finish_reason": FinishReason.ERROR if failed else FinishReason.LENGTH if reply.unclosed else None,
-        "warm": False,
-        "cold": None,
-        "at_once": None,
-        "failures": [],
-        "made_at": None,
-        "imported": {"format": made.form, "file": source.path.name, "sha256": source.sha256, "where": reply.where},
+        "imported": imported,
     }
-    return request, record
-
-
-def _turns(reply: RecordedReply) -> list[Record]:
-    return [] if reply.prompt is None else [{"role": "user", "text": reply.prompt, "images": []}]
-
-
-def _card(reply: RecordedReply, mode: Mode) -> str | None:
-    """The reasoning: what stands between marks, or the whole of a reply that reasons without any."""
-    return reply.reasoning or (reply.answer or None if mode is Mode.REASON else None)
 
 
 def unresolved(filled: ImportResult) -> dict[str, dict[str, int]]:

@@ -16,12 +16,12 @@ from typing import Any, Literal
 
 import cuecard
 from cuecard.disk import CannotStore
-from cuecard.domain.errors import MissingExtra
+from cuecard.domain.errors import required
 from cuecard.domain.question import Image
+from cuecard.evals.database import Record
 from cuecard.evals.interop import exports
 from cuecard.evals.interop.exports import ArmExport, ExportedAnswer
-from cuecard.evals.storage.database import Record
-from cuecard.stats.inference import standard_error
+from cuecard.stats.inference import mean, standard_error
 
 Form = Literal["json", "eval"]
 SCORER = "cuecard"
@@ -36,12 +36,9 @@ def write(answers: ArmExport, out: Path, now: datetime, form: Form, picture: Cal
     path = exports.into(out) / f"{stamp}_{name}_{log['eval']['task_id']}.{form}"
     if form == "json":
         return exports.written(path, json.dumps(log, indent=2, ensure_ascii=False))
+    logs = required("inspect_ai.log", ".eval", "pip install inspect-ai, or give --format json")
     try:
-        from inspect_ai.log import EvalLog, write_eval_log
-    except ImportError as error:
-        raise MissingExtra(".eval needs inspect_ai", "pip install inspect-ai, or give --format json") from error
-    try:
-        write_eval_log(EvalLog.model_validate(log), str(path), "eval")
+        logs.write_eval_log(logs.EvalLog.model_validate(log), str(path), "eval")
     except OSError as error:
         raise CannotStore(f"cannot write {path}: {error.strerror}") from error
     return path
@@ -53,6 +50,17 @@ def log_of(answers: ArmExport, now: datetime, picture: Callable[[str], Image | N
     scored = [float(row.answer["score"]) for row in answers.rows if row.answer["score"] is not None]
     whole = [row for row in answers.rows if row.answer["status"] != "error"]
     config, when = answers.config, now.isoformat(timespec="seconds")
+    metrics = {
+        "accuracy": mean(scored),
+        "stderr": standard_error(scored) if len(scored) > 1 else 0.0,
+    }
+    score = {
+        "name": SCORER,
+        "scorer": SCORER,
+        "scored_samples": len(scored),
+        "unscored_samples": len(samples) - len(scored),
+        "metrics": {name: {"name": name, "value": value} for name, value in metrics.items()},
+    }
     return {
         "version": 2,
         "status": "success",
@@ -84,7 +92,7 @@ def log_of(answers: ArmExport, now: datetime, picture: Callable[[str], Image | N
         "results": {
             "total_samples": len(samples) + answers.unanswered,
             "completed_samples": len(whole),
-            "scores": [_score(scored, len(samples))] if scored else [],
+            "scores": [score] if scored else [],
         },
         "stats": {"started_at": when, "completed_at": when, "model_usage": _sum(samples), "role_usage": {}},
         "samples": samples,
@@ -95,9 +103,19 @@ def _sample(row: ExportedAnswer, answers: ArmExport, picture: Callable[[str], Im
     item, answer = row.item, row.answer
     question, hint = exports.question_of(item)
     text = f"Hint: {hint}\n{question}" if hint else question
-    images = [_image_content(image) for digest in item["images"] if (image := picture(digest)) is not None]
+    shown = [image for digest in item["images"] if (image := picture(digest)) is not None]
+    urls = [f"data:{image.media_type};base64,{base64.b64encode(image.data).decode()}" for image in shown]
+    images = [{"type": "image", "image": url} for url in urls]
     content: Any = [{"type": "text", "text": text}, *images] if images else text
-    message = {"role": "assistant", "content": _content_of(row), "source": "generate"}
+    reply, failed = answer["reply"] or "", answer["status"] == "error"
+    thought = [{"type": "reasoning", "reasoning": row.thinking}, {"type": "text", "text": reply}]
+    message = {"role": "assistant", "content": reply if row.thinking is None else thought, "source": "generate"}
+    ended = any(call["finish_reason"] == "stop" for call in answer["calls"])
+    score = {
+        "value": {1.0: "C", 0.0: "I"}.get(answer["score"], answer["score"]),
+        "answer": answer["answer"],
+        "metadata": {"scorer": item["scorer"], "scores": answer["scores"], "parsed": answer["parsed"]},
+    }
     usage = _usage(answer)
     metadata = {name: answer[name] for name in ("route", "reason", "confidence", "latency", "calls", "attempts")}
     return {
@@ -109,42 +127,23 @@ def _sample(row: ExportedAnswer, answers: ArmExport, picture: Callable[[str], Im
         "messages": [{"role": "user", "content": content}, message],
         "output": {
             "model": f"cuecard/{answers.arm}",
-            "choices": [{"message": message, "stop_reason": _stopped(answer)}],
-            "completion": answer["reply"] or "",
+            "choices": [
+                {
+                    "message": message,
+                    "stop_reason": "max_tokens" if answer["truncated"] else "stop" if ended else "unknown",
+                }
+            ],
+            "completion": reply,
             "usage": usage,
             "time": answer["latency"]["total_s"],
-            "error": answer["reason"] if answer["status"] == "error" else None,
+            "error": answer["reason"] if failed else None,
         },
-        "scores": None if answer["score"] is None else {SCORER: _one_score(row)},
+        "scores": None if answer["score"] is None else {SCORER: score},
         "metadata": {**metadata, "images": item["images"], "category": item["category"], "split": item["split"]},
         "model_usage": {f"cuecard/{answers.arm}": usage} if usage else {},
         "total_time": answer["latency"]["total_s"],
-        "error": _failure(answer),
+        "error": {"message": answer["reason"], "traceback": "", "traceback_ansi": ""} if failed else None,
     }
-
-
-def _content_of(row: ExportedAnswer) -> Any:
-    reply = row.answer["reply"] or ""
-    if row.thinking is None:
-        return reply
-    return [{"type": "reasoning", "reasoning": row.thinking}, {"type": "text", "text": reply}]
-
-
-def _image_content(image: Image) -> Record:
-    return {"type": "image", "image": f"data:{image.media_type};base64,{base64.b64encode(image.data).decode()}"}
-
-
-def _stopped(answer: Record) -> str:
-    if answer["truncated"]:
-        return "max_tokens"
-    return "stop" if any(call["finish_reason"] == "stop" for call in answer["calls"]) else "unknown"
-
-
-def _one_score(row: ExportedAnswer) -> Record:
-    score = row.answer["score"]
-    value: Any = {1.0: "C", 0.0: "I"}.get(float(score), score)
-    about = {"scorer": row.item["scorer"], "scores": row.answer["scores"], "parsed": row.answer["parsed"]}
-    return {"value": value, "answer": row.answer["answer"], "metadata": about}
 
 
 def _usage(answer: Record) -> Record | None:
@@ -170,24 +169,6 @@ def _sum(samples: list[Record]) -> Record:
     names: Mapping[str, Any] = usages[0][1]
     known = {name: [usage[name] for _, usage in usages] for name in names}
     return {usages[0][0]: {name: None if None in each else sum(each) for name, each in known.items()}}
-
-
-def _score(scored: list[float], samples: int) -> Record:
-    error = standard_error(scored) if len(scored) > 1 else 0.0
-    metrics = {"accuracy": sum(scored) / len(scored), "stderr": error}
-    return {
-        "name": SCORER,
-        "scorer": SCORER,
-        "scored_samples": len(scored),
-        "unscored_samples": samples - len(scored),
-        "metrics": {name: {"name": name, "value": value} for name, value in metrics.items()},
-    }
-
-
-def _failure(answer: Record) -> Record | None:
-    if answer["status"] != "error":
-        return None
-    return {"message": answer["reason"], "traceback": "", "traceback_ansi": ""}
 
 
 def _id(what: str, answers: ArmExport, more: str) -> str:

@@ -16,67 +16,40 @@ from typing import Any
 import cuecard
 from cuecard.domain.call import Usage
 from cuecard.domain.errors import BadInput
+from cuecard.evals.database import Record
 from cuecard.evals.interop import exports
 from cuecard.evals.interop.exports import ArmExport, ExportedAnswer
-from cuecard.evals.interop.predictions import Agreement, LocatedItems, ParsedFile, RecordedReply, counted, parted
-from cuecard.evals.storage.database import Record
+from cuecard.evals.interop.imports import LocatedItems, RecordedReply, counted, parted
+from cuecard.evals.tasks.rows import json_lines
 from cuecard.stats.inference import standard_error
 
 FAILED = "[LMMS_EVAL_REQUEST_FAILED"
 """The beginning of what stands for a reply of a failed request."""
 MOST_PROMPT_CHARS = 20_000
+_WHICH = "give a *_samples_*.jsonl that lmms-eval wrote with --log_samples; less its last line if it was broken off"
 Sample = dict[str, Any]
 
 
-def read(path: Path, known: LocatedItems) -> ParsedFile:
+def read(path: Path, known: LocatedItems) -> Iterator[RecordedReply]:
     """Every reply of a sample log. Raises BadInput."""
     at = {place.at: place.item for place in known.values()}
-    found, answers = ParsedFile([]), Agreement(path, "target")
-    for number, sample in _samples(path):
+    for number, sample in json_lines(path, _WHICH):
         where = f"line {number}"
         doc = sample.get("doc_id")
         if not isinstance(doc, int) or isinstance(doc, bool):
-            hint = "give a *_samples_*.jsonl that lmms-eval wrote with --log_samples"
-            raise BadInput(f"{path}, {where}: `doc_id` is {_shown(doc)}, not a whole number", hint)
+            raise BadInput(f"{path}, {where}: `doc_id` is {_shown(doc)}, not a whole number", _WHICH)
         item = at.get(doc)
         if item is None:
             what = f"{path}, {where}, `doc_id`: the task has no question at row {doc} (it has {len(at)} questions)"
             raise BadInput(what, "is this the task that the file is about, and the same split?")
-        answers.see(_text(sample.get("target")), item, where)
         reply = _reply(path, where, sample)
-        usage = _usage(path, where, sample)
+        more: Any = {"usage": _usage(path, where, sample), "gold": _text(sample.get("target")), "gold_column": "target"}
         if reply.startswith(FAILED):
-            found.replies.append(RecordedReply(item.id, where, "", error=" ".join(reply.split())[:300], usage=usage))
+            yield RecordedReply(item.id, where, "", error=" ".join(reply.split())[:300], **more)
             continue
-        answer, reasoning, unclosed = parted(reply)
         prompt = _text(sample.get("input"))
         prompt = None if prompt is None or len(prompt) > MOST_PROMPT_CHARS else prompt
-        found.replies.append(RecordedReply(item.id, where, answer, reasoning, unclosed, prompt=prompt, usage=usage))
-    answers.end()
-    return found
-
-
-def _samples(path: Path) -> Iterator[tuple[int, Sample]]:
-    """(line, counted from 1, sample) of every line that is not empty. Raises BadInput."""
-    number = 0
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield number, _sample(path, number, line)
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path}: behind line {number} the text is not UTF-8", "save the file as UTF-8") from error
-
-
-def _sample(path: Path, number: int, line: str) -> Sample:
-    try:
-        sample = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        hint = "the run may have been broken off: take its last line away" if number > 1 else "is this a samples file?"
-        raise BadInput(f"{path}, line {number} is not JSON: {error}", hint) from error
-    if not isinstance(sample, dict):
-        raise BadInput(f"{path}, line {number} is not an object", "give a *_samples_*.jsonl, not the results")
-    return sample
+        yield RecordedReply(item.id, where, *parted(reply), prompt=prompt, **more)
 
 
 def _reply(path: Path, where: str, sample: Sample) -> str:

@@ -12,32 +12,32 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from cuecard.answers import extract
 from cuecard.disk import CannotStore
-from cuecard.domain.errors import BadInput, MissingExtra
+from cuecard.domain.errors import BadInput, required
 from cuecard.domain.question import AnswerKind, Question, letter
 from cuecard.evals.interop import exports
 from cuecard.evals.interop.exports import ArmExport, ExportedAnswer
-from cuecard.evals.interop.predictions import Agreement, LocatedItems, ParsedFile, RecordedReply, parted
+from cuecard.evals.interop.imports import LocatedItems, RecordedReply, parted
 from cuecard.evals.item import Item
-from cuecard.evals.tasks.rows import index_of, lettered
+from cuecard.evals.tasks import tsv
+from cuecard.evals.tasks.rows import Unusable, index_of, lettered
 
 Form = Literal["xlsx", "tsv", "json"]
 CELL_CHARS = 32_767
 """More than this a cell of an Excel file does not hold."""
-MOST_FIELD_CHARS = 256 * 2**20
 LETTERS = tuple(map(letter, range(26)))
 Row = dict[str, Any]
 FAILED = "Failed to obtain answer"
 """The beginning of what stands for a prediction of a failed request."""
 
 
-def read(path: Path, known: LocatedItems) -> ParsedFile:
+def read(path: Path, known: LocatedItems) -> Iterator[RecordedReply]:
     """Every reply of a prediction file. Raises BadInput, MissingExtra (Excel)."""
-    found, answers = ParsedFile([]), Agreement(path, "answer")
     for number, row in table_rows(path):
         where = f"row {number}"
         for column in ("index", "prediction"):
@@ -45,14 +45,12 @@ def read(path: Path, known: LocatedItems) -> ParsedFile:
                 there = ", ".join(map(str, row))[:200]
                 raise BadInput(f"{path}, {where}: there is no column `{column}` (there are: {there})", _WHICH)
         item = _item(path, where, row, known)
-        answers.see(_gold(row, item), item, where)
+        gold = text_of(row.get("answer")).strip() or None
+        if letters := gap(row, item):
+            gold = next(iter(lettered(gold, letters)), None)
         _same_question(path, where, row, item)
-        if path.suffix.lower() == ".xlsx" and len(text_of(row["prediction"])) >= CELL_CHARS:
-            found.cut += 1
-            continue
-        found.replies.append(_reply(row, item, where))
-    answers.end()
-    return found
+        is_cut = path.suffix.lower() == ".xlsx" and len(text_of(row["prediction"])) >= CELL_CHARS
+        yield replace(_reply(row, item, where), gold=gold, cut=is_cut)
 
 
 _WHICH = "give the prediction file, which has `index` and `prediction`, not the data or a judge's result"
@@ -87,11 +85,6 @@ def _same_question(path: Path, where: str, row: Row, item: Item) -> None:
 
 def _plain(text: str) -> str:
     return " ".join(text.replace("_x000D_", " ").split())
-
-
-def _gold(row: Row, item: Item) -> str | None:
-    gold = text_of(row.get("answer")).strip() or None
-    return (lettered(gold, gapped) or (None,))[0] if (gapped := gap(row, item)) else gold
 
 
 def gap(row: Mapping[str, Any], item: Item) -> list[str]:
@@ -137,9 +130,9 @@ def write(
 ) -> Path:
     """Write MODEL_DATASET.xlsx; with `data`, the TSV file of the set, in its columns. Raises BadInput, CannotStore."""
     dataset = name or (data.stem if data else SETS.get(answers.task["name"]) or exports.dataset_of(answers.task))
-    there = (
-        {} if data is None else {index_of(text_of(row.get("index"))): _less_image(row) for _, row in table_rows(data)}
-    )
+    there = dict[str, Row]()
+    for _, row in table_rows(data) if data else ():
+        there[index_of(text_of(row.get("index")))] = {name: row[name] for name in row if name != "image"}
     table = [_row(each, there if data else None, data) for each in answers.rows]
     columns = list(dict.fromkeys(name for row in table for name in row if name not in _LAST))
     columns.sort(key=lambda name: name in LETTERS and LETTERS.index(name) + 1)
@@ -179,11 +172,6 @@ def _row(each: ExportedAnswer, there: Mapping[str, Row] | None, data: Path | Non
     return row | texts
 
 
-def _less_image(row: Row) -> Row:
-    """As prediction files have it."""
-    return {name: value for name, value in row.items() if name != "image"}
-
-
 # --- tables: .xlsx, .tsv, .json; rows count from 1, without the header ------------------------------------------------
 
 
@@ -212,23 +200,15 @@ def _named(columns: Sequence[Any]) -> list[str]:
 
 
 def _of_tsv(path: Path) -> Iterator[tuple[int, Row]]:
-    csv.field_size_limit(max(csv.field_size_limit(), MOST_FIELD_CHARS))
-    number, columns = 0, None
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            for cells in csv.reader(file, delimiter="\t", strict=True):
-                if columns is None:
-                    columns = _named(cells)
-                elif cells:
-                    number += 1
-                    if len(cells) != len(columns):
-                        what = f"{path}, row {number}: {len(cells)} cells for {len(columns)} columns"
-                        raise BadInput(what, "a tab, a line break or a quote inside a cell has to stand in quotes")
-                    yield number, dict(zip(columns, cells, strict=True))
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path}: behind row {number} the text is not UTF-8", "save the file as UTF-8") from error
-    except csv.Error as error:
-        raise BadInput(f"{path}, row {number + 1} cannot be parsed: {error}", "is a quote left open?") from error
+    columns = list[str]()
+    for number, _, cells in tsv.records(path):
+        if not number:
+            columns = _named([name.removeprefix("\ufeff") for name in cells])
+            continue
+        try:
+            yield number, dict(tsv.named(cells, columns))
+        except Unusable as problem:
+            raise BadInput(f"{path}, row {number}: {problem.what}", problem.hint) from problem
 
 
 def _of_json(path: Path) -> Iterator[tuple[int, Row]]:
@@ -267,13 +247,7 @@ _READERS: Mapping[str, Callable[[Path], Iterator[tuple[int, Row]]]] = {
 
 def excel() -> Any:
     """openpyxl. Raises MissingExtra."""
-    try:
-        import openpyxl
-    except ImportError as error:
-        raise MissingExtra(
-            "Excel files need openpyxl", "pip install '.[evals]' in a checkout, or PRED_FORMAT=tsv"
-        ) from error
-    return openpyxl
+    return required("openpyxl", "an Excel file", "pip install '.[evals]' in a checkout, or PRED_FORMAT=tsv")
 
 
 def write_table(path: Path, columns: Sequence[str], table: Sequence[Row], form: Form) -> Path:

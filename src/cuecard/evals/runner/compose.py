@@ -13,40 +13,53 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from cuecard import virtual_time
 from cuecard.answers import extract
 from cuecard.domain.call import Call, Mode
-from cuecard.domain.errors import BadInput, CuecardError
+from cuecard.domain.errors import BadInput, CuecardError, ModelError
 from cuecard.domain.outcome import LatencyKind, Outcome, Route
+from cuecard.evals import scorers
 from cuecard.evals.arm import Arm
+from cuecard.evals.database import Record
 from cuecard.evals.item import Item
 from cuecard.evals.placebo import CardSwap, Foreign
-from cuecard.evals.runner.contention import Machine
-from cuecard.evals.runner.replay import ArmCalls, StoredModel
-from cuecard.evals.scoring import scorers
-from cuecard.evals.storage.database import Record
-from cuecard.evals.storage.requests import TOKENS, CallRequest, Seat, StoredCalls
+from cuecard.evals.requests import TOKENS, CallRequest, Seat, StoredCalls
+from cuecard.evals.runner.replay import ArmCalls, Machine, StoredModel
 from cuecard.models import prompt as layouts
 from cuecard.models.base import Model
 from cuecard.strategies.policy import Policy, Schedule
-from cuecard.strategies.run import answer
+from cuecard.strategies.run import UNWATCHED, answer
 
 MOST_SAMPLES = 64
-_READ_ROUTES = (Route.TRANSFERRED, Route.STOPPED, Route.JUDGED)
+_READ_ROUTES = (Route.TRANSFERRED, Route.REVISED, Route.STOPPED, Route.JUDGED)
 Requests = dict[str, CallRequest]
 """Calls by their cache keys."""
 
 
 @dataclass(frozen=True)
 class ArmOutcome:
-    """What an arm did with an item. `outcome` is None where it failed, then `error` says why."""
+    """What an arm did with an item. `outcome` is None where it failed, then `error` says why.
+
+    An arm has failed where a call has that its answer depends on, also if its strategy then does without: what another
+    call gives in its place is no answer of the arm. Those are reasonings and probes; an arm that needs another call
+    ends with its failure anyhow, and what short answers settle does not depend on a reasoning begun beside them.
+    """
 
     arm: str
     outcome: Outcome | None
     error: CuecardError | None
     calls: tuple[Call, ...]
+
+    @classmethod
+    def of(cls, arm: str, outcome: Outcome, calls: tuple[Call, ...]) -> ArmOutcome:
+        """What an arm did that came to an end."""
+        settled = outcome.route in (Route.AGREED, Route.CONFIRMED)
+        lost = (call for call in calls if call.error is not None and call.mode in (Mode.REASON, Mode.PROBE))
+        failed = None if settled else next(lost, None)
+        if failed is None:
+            return cls(arm, outcome, None, calls)
+        return cls(arm, None, ModelError(f"the {failed.role} model's {failed.mode} call: {failed.error}"), calls)
 
     @property
     def generated_tokens(self) -> int:
@@ -80,7 +93,7 @@ class Composition:
         """Of the arms that are not, by name: the calls that each waits for."""
         self._running = {arm.name: self._arm(arm) for arm in arms}
         self._lock = threading.Lock()
-        """Held while arms run, as a thread goes on after its run was cancelled."""
+        """Held while arms run, as a thread continues after its run was cancelled."""
 
     def advance(self) -> Requests:
         """Run each arm until it is done or waits for calls; all calls that are waited for, none when all are done.
@@ -135,7 +148,7 @@ class Composition:
                     requests, calls.requests, has_paused = calls.requests, {}, True
                     yield requests
                 if not has_paused:
-                    return ArmOutcome(arm.name, run.result(), None, calls.ended)
+                    return ArmOutcome.of(arm.name, run.result(), calls.ended)
             except CuecardError as failure:
                 return ArmOutcome(arm.name, None, failure, calls.ended)
             finally:
@@ -143,16 +156,18 @@ class Composition:
 
     async def _answer(self, arm: Arm, policy: Policy, calls: ArmCalls) -> Outcome:
         # what a time-out has cost is in the stored call that ran into it
-        policy = replace(policy, limits=replace(policy.limits, timeout_s=None))
+        policy = replace(policy, limits=replace(policy.limits, timeout_s=None), strict=True)
+        watched = arm.strategy.partition(":")[0] not in UNWATCHED
         machine, overlaps = Machine(self._stored.pace), policy.schedule_of(self._seats) is not Schedule.THRIFTY
+        look, question = self._stored.short, self._item.item.question
         models: dict[str, Model] = {
             role: StoredModel(
                 seat,
                 calls,
                 machine,
                 streamed=overlaps and arm.placebo is None,
-                in_pieces=overlaps or policy.early_stop is not None,
-                short=self._short(seat, policy) if overlaps else None,
+                in_pieces=overlaps or watched or policy.early_stop is not None,
+                short=short[1] if overlaps and (short := look(seat, question, policy.limits)) else None,
                 cut=policy.cut is not None,
             )
             for role, seat in self._seats.items()
@@ -163,14 +178,7 @@ class Composition:
             return record["reasoning"] or ""
 
         models = _with_placebo(models, self._item, arm, foreign)
-        question = self._item.item.question
         return await answer(question, models, arm.strategy, policy, latency_kind=LatencyKind.COMPOSED)
-
-    def _short(self, seat: Seat, policy: Policy) -> Record | None:
-        """The model's short call about the item, if it is stored."""
-        prompt = layouts.short(self._item.item.question, seat.abilities.style)
-        stored = self._stored.get(CallRequest(seat, prompt, policy.limits))
-        return None if stored is None else stored[1]
 
 
 def _with_placebo(models: Mapping[str, Model], item: TaskItem, arm: Arm, foreign: Foreign) -> dict[str, Model]:
@@ -200,8 +208,9 @@ async def live(item: TaskItem, arm: Arm, models: Mapping[str, Model], foreign_ca
 
     models = _with_placebo(models, item, arm, foreign)
     try:
-        outcome = await answer(item.item.question, models, arm.strategy, arm.policy, calls=calls)
-        return ArmOutcome(arm.live, outcome, None, tuple(calls))
+        policy = replace(arm.policy, strict=True)
+        outcome = await answer(item.item.question, models, arm.strategy, policy, calls=calls)
+        return ArmOutcome.of(arm.live, outcome, tuple(calls))
     except CuecardError as failure:
         return ArmOutcome(arm.live, None, failure, tuple(calls))
 
@@ -214,15 +223,19 @@ def answer_record(item: TaskItem, done: ArmOutcome, kind: LatencyKind) -> Record
     outcome = done.outcome
     calls = sorted(done.calls, key=lambda call: (call.start_s, call.end_s))
     total_s = outcome.total_s if outcome is not None else max((call.end_s for call in calls), default=0.0)
+    if outcome is None:
+        scored: Record = {"reply": None, "parsed": False, "score": None, "scores": {}, "scorer": scorers.version()}
+    else:
+        scored = scorers.scored(_reply(item.item, outcome, calls), item.item)
     record: Record = {
         "task": item.task,
         "id": item.item.id,
         "arm": done.arm,
-        "status": "error" if outcome is None else "degraded" if outcome.route is Route.DEGRADED else "ok",
+        "status": "error" if outcome is None else "ok",
         "route": None if outcome is None else outcome.route,
         "reason": str(done.error) if outcome is None else outcome.reason,
         "answer": None if outcome is None else outcome.answer,
-        **_scored(item.item, outcome, calls),
+        **scored,
         "truncated": outcome is not None and outcome.truncated,
         "confidence": None if outcome is None else outcome.confidence,
         "latency": {
@@ -238,13 +251,6 @@ def answer_record(item: TaskItem, done: ArmOutcome, kind: LatencyKind) -> Record
             model: {name: getattr(usage, name) for name in TOKENS} for model, usage in outcome.usage.items()
         }
     return record
-
-
-def _scored(item: Item, outcome: Outcome | None, calls: Sequence[Call]) -> dict[str, Any]:
-    """From the raw reply; a failure has none."""
-    if outcome is None:
-        return {"reply": None, "parsed": False, "score": None, "scores": {}, "scorer": scorers.version()}
-    return scorers.scored(_reply(item, outcome, calls), item)
 
 
 def _reply(item: Item, outcome: Outcome, calls: Sequence[Call]) -> str:

@@ -16,15 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cuecard.domain.errors import BadInput, CuecardError, MissingExtra, ModelUnreachable
+from cuecard.domain.errors import BadInput, CuecardError, ModelUnreachable, required
 from cuecard.domain.question import Question
-from cuecard.evals import model_identity
 from cuecard.evals.arm import Arm
+from cuecard.evals.database import Record
+from cuecard.evals.requests import Seat, error_of, error_record, seat_of
 from cuecard.evals.runner.compose import TaskItem
+from cuecard.evals.runner.scheduler import WorkerLost, WorkerPool
 from cuecard.evals.runner.worker import LocalWorker, Worker, WorkOrder
-from cuecard.evals.runner.workers import WorkerLost, WorkerPool
-from cuecard.evals.storage.database import Record
-from cuecard.evals.storage.requests import Seat, error_of, error_record
 from cuecard.models import probe, spec
 from cuecard.models.base import Limits
 
@@ -53,33 +52,23 @@ class Sizes:
             raise BadInput(f"a process cannot have {self.gpus:g} GPUs")
 
 
-class RayActor:
-    """A process of the cluster: makes the calls of some of the models."""
+class RayActor(LocalWorker):
+    """A process of the cluster: makes the calls of some of the models, once it has loaded them."""
 
     def __init__(self, models: Specifications, alone: bool, timed: bool) -> None:
-        self._specifications, self._alone, self._timed = models, alone, timed
-        self._worker: LocalWorker
+        super().__init__({}, alone=alone, timed=timed)
+        self._specifications = models
 
     async def load(self) -> tuple[str, dict[str, Seat]] | Record:
         """Its machine and its models; or the error record of why they cannot be loaded."""
         try:
-            models = {role: spec.load(given, role) for role, given in self._specifications.items()}
+            self.models = {role: spec.load(given, role) for role, given in self._specifications.items()}
             if probe.wanted():
-                await probe.settle(models.values(), wait_s=None)
-            seats = {role: model_identity.seat(role, self._specifications[role], models[role]) for role in models}
+                await probe.settle(self.models.values(), wait_s=None)
+            seats = {role: seat_of(role, self._specifications[role], model) for role, model in self.models.items()}
         except CuecardError as error:
             return error_record(error)
-        self._worker = LocalWorker(models, alone=self._alone, timed=self._timed)
         return socket.gethostname(), seats
-
-    async def make(self, order: WorkOrder) -> Record:
-        return await self._worker.make(order)
-
-    async def live(self, item: TaskItem, arm: Arm, foreign_card: str | None) -> Record:
-        return await self._worker.live(item, arm, foreign_card)
-
-    async def pace(self, questions: Sequence[Question], limits: Limits) -> float | None:
-        return await self._worker.pace(questions, limits)
 
 
 @dataclass(eq=False)
@@ -212,11 +201,8 @@ class Cluster:
 
 def _connected(sizes: Sizes, processes: int) -> Any:
     """Ray, connected to the cluster. Raises MissingExtra, BadInput."""
-    try:
-        import ray
-        import ray.exceptions
-    except ImportError:
-        raise MissingExtra("running on a cluster needs ray", "pip install '.[ray]' in a checkout") from None
+    ray = required("ray", "running on a cluster", "pip install '.[ray]' in a checkout")
+    required("ray.exceptions", "running on a cluster")
     for name, value in {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}.items():
         os.environ.setdefault(name, value)  # a process that asks for no GPU of its own sees those that there are
     needed = sizes.workers * processes
@@ -236,7 +222,7 @@ def _connected(sizes: Sizes, processes: int) -> Any:
 
 
 def _line(error: Exception, place: int) -> str:
-    """One line of what an error says: the first tells what Ray could not do, the last why."""
+    """One line of an error: the first states what Ray could not do, the last why."""
     return (str(error).strip().splitlines() or [type(error).__name__])[place].strip()[:300]
 
 

@@ -7,19 +7,17 @@ done before on that model: see `StoredModel`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from cuecard import virtual_time
 from cuecard.domain.call import Call, FinishReason, Mode, Usage
-from cuecard.domain.errors import CuecardError, Unsupported
-from cuecard.evals.runner.contention import Machine
-from cuecard.evals.storage.database import Record
-from cuecard.evals.storage.requests import TOKENS, CallRequest, Seat, StoredCalls, error_of
+from cuecard.domain.errors import Unsupported
+from cuecard.evals.database import Record
+from cuecard.evals.requests import TOKENS, CallRequest, Seat, StoredCalls, error_of
 from cuecard.models.base import (
-    Abilities,
     AnswerDelta,
+    CallRecorder,
     Event,
     Finished,
     Limits,
@@ -30,83 +28,10 @@ from cuecard.models.base import (
     Weighing,
 )
 from cuecard.models.prompt import Prompt
+from cuecard.models.replay import ReplayedModel, StoredCall
 
+_NOTHING_S = 1e-9
 Weighed = tuple[tuple[str, float], ...]
-
-# --- recording --------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class CallRecorder:
-    """Builds a `Call` from its events; times are seconds since the arm began, or since the call did."""
-
-    role: str
-    model: str
-    mode: Mode
-    start_s: float
-    key: str | None = None
-    retries: int = 0
-    usage: Usage = field(default_factory=Usage)
-    finish_reason: FinishReason = FinishReason.CANCELLED
-    error: str | None = None
-    end_s: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.first_token_s: float | None = None
-        self.reasoning_end_s: float | None = None
-        self._logprob: float | None = None
-        self._reasoning, self._answer = list[str](), list[str]()
-
-    def take(self, event: Event, now_s: float) -> None:
-        """Update the call by an event of its stream."""
-        match event:
-            case ReasoningDelta(text):
-                self._reasoning.append(text)
-            case ReasoningEnded():
-                self.reasoning_end_s = now_s
-            case AnswerDelta(text):
-                self._answer.append(text)
-            case Progress(usage):
-                self.usage = usage
-            case Finished(usage, reason, logprob):
-                self.usage, self.finish_reason, self._logprob = usage, reason, logprob
-        if isinstance(event, ReasoningDelta | AnswerDelta) and self.first_token_s is None:
-            self.first_token_s = now_s
-
-    @contextmanager
-    def until_it_ends(self) -> Iterator[None]:
-        """Records when the call ends on the event loop's clock, and the error that ends it."""
-        try:
-            yield
-        except CuecardError as failure:
-            self.finish_reason, self.error = FinishReason.ERROR, str(failure)
-            raise
-        finally:
-            self.end_s = _now()
-
-    @property
-    def call(self) -> Call:
-        """The call, once it has ended."""
-        return Call(
-            self.role,
-            self.model,
-            self.mode,
-            self.start_s,
-            self.first_token_s,
-            self.end_s,
-            self.usage,
-            self.finish_reason,
-            "".join(self._reasoning) or None,
-            "".join(self._answer) or None,
-            self._logprob,
-            self.error,
-            self.reasoning_end_s,
-            self.key,
-            self.retries,
-        )
-
-
-# --- replay -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -135,7 +60,41 @@ class ArmCalls:
         return self.recorders[-1]
 
 
-class StoredModel:
+class Machine:
+    """Work of calls in virtual time. `pace`: what each of two at once gets done in a second; None: they do not meet.
+
+    Every further call slows the others by as much: of n calls each gets 1 / (1 + (n - 1)(1/pace - 1)).
+    """
+
+    def __init__(self, pace: float | None = None) -> None:
+        self._slower = 0.0 if pace is None else 1 / pace - 1
+        self._running = 0
+        self._changed = asyncio.Event()
+
+    async def work(self, seconds: float) -> None:
+        """Takes as long as so many seconds of work do beside whatever else runs."""
+        if seconds <= 0:
+            return
+        self._turn(+1)
+        try:
+            while seconds > _NOTHING_S:
+                rate, began, changed = 1 / (1 + (self._running - 1) * self._slower), _now(), self._changed
+                try:
+                    async with asyncio.timeout(seconds / rate):
+                        await changed.wait()
+                except TimeoutError:
+                    return
+                seconds -= (_now() - began) * rate
+        finally:
+            self._turn(-1)
+
+    def _turn(self, more: int) -> None:
+        self._running += more
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+class StoredModel(ReplayedModel):
     """A model in one arm, in virtual time, whose calls are stored ones; the arm pauses until they are.
 
     Calls about one question were made one after the other, so all but the first found the question computed. An arm's
@@ -157,6 +116,9 @@ class StoredModel:
         short: Record | None = None,
         cut: bool = False,
     ) -> None:
+        is_timed = short is not None and short["hot_first_token_s"] is not None
+        ahead = seat.abilities.prefix_sessions and streamed and is_timed
+        super().__init__(seat.name, replace(seat.abilities, prefix_sessions=ahead))
         self._seat, self._calls, self._machine = seat, calls, machine
         self._streamed, self._in_pieces, self._short, self._cut = streamed, in_pieces, short, cut
         self._begun = False
@@ -165,61 +127,49 @@ class StoredModel:
         """Some of the card is computed, or being so."""
         self._following = asyncio.Lock()
 
-    @property
-    def name(self) -> str:
-        return self._seat.name
-
-    @property
-    def abilities(self) -> Abilities:
-        able, short = self._seat.abilities, self._short
-        is_timed = short is not None and short["hot_first_token_s"] is not None
-        return replace(able, prefix_sessions=able.prefix_sessions and self._streamed and is_timed)
-
-    async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
+    async def fetch(self, prompt: Prompt, limits: Limits, answer: str | None = None) -> StoredCall:
+        """As `ReplayedModel.fetch`, of calls that are streamed."""
         key, record = await self._calls.fetch(CallRequest(self._seat, prompt, limits))
         recorder = self._calls.recorder(self._seat, prompt.mode, key, len(record["failures"]))
-        with recorder.until_it_ends():
-            async with aclosing(self._replayed(record)) as events:
-                async for event in events:
-                    recorder.take(event, _now())
-                    yield event
-
-    async def _replayed(self, record: Record) -> AsyncGenerator[Event]:
         shift_s, hot, cached = self._times(record)
         if hot or self._cut:  # what is still being computed ahead is needed
-            async with self._following:
-                pass
+            with recorder.until_it_ends():
+                async with self._following:
+                    pass
+        usage = replace(_usage(record), cached_tokens=cached)
+        return StoredCall(self._events(record, usage, shift_s, hot), work=self._machine.work, recorder=recorder)
+
+    def _events(self, record: Record, usage: Usage, shift_s: float, hot: bool) -> Iterator[tuple[float, Event | None]]:
+        """The events of a call that begins `shift_s` later than measured."""
         times = ("hot_first_token_s", "hot_end_s") if hot else ("first_token_s", "end_s")
         first_s, end_s = (record[name] for name in times)
-        usage, done_s = replace(_usage(record), cached_tokens=cached), 0.0
-        yield Started()
-        yield Progress(replace(usage, completion_tokens=0, reasoning_tokens=0))
+        now_s, late_s = 0.0, 0.0 if first_s is None else shift_s
+        yield now_s, Started()
+        yield now_s, Progress(replace(usage, completion_tokens=0, reasoning_tokens=0))
         if first_s is not None:
-            await self._machine.work(shift_s + first_s)
-            done_s, self._begun = first_s, True
+            now_s = shift_s + first_s
+            yield now_s, None
+            self._begun = True
         if self._in_pieces and record["pieces"]:  # an arm that reads along, or may cancel, has to know how far it got
             for at_s, event in _pieces(record, usage):
-                await self._machine.work(at_s - done_s)
-                done_s = max(done_s, at_s)
-                yield event
+                now_s = max(now_s, late_s + at_s)
+                yield now_s, event
         elif record["reasoning"]:
-            yield ReasoningDelta(record["reasoning"])
+            yield now_s, ReasoningDelta(record["reasoning"])
         if record["mode"] == Mode.REASON and record["status"] == "ok":
             closed_s = record.get("reasoning_end_s")  # records of earlier versions do not hold it
             closed_s = end_s if closed_s is None else closed_s
-            await self._machine.work(closed_s - done_s)
-            done_s = max(done_s, closed_s)
-            yield Progress(replace(usage, completion_tokens=_until(closed_s, first_s, end_s, usage)))
-            yield ReasoningEnded()
+            now_s = max(now_s, late_s + closed_s)
+            yield now_s, Progress(replace(usage, completion_tokens=_until(closed_s, first_s, end_s, usage)))
+            yield now_s, ReasoningEnded()
         if record["answer"] and not record["reasoning"]:
-            yield AnswerDelta(record["answer"])
-        await self._machine.work(end_s - done_s + (shift_s if first_s is None else 0.0))
-        if record["answer"] and record["reasoning"]:
-            yield AnswerDelta(record["answer"])
-        yield Progress(usage)
+            yield now_s, AnswerDelta(record["answer"])
+        now_s = max(now_s, shift_s + end_s)
+        yield now_s, AnswerDelta(record["answer"]) if record["answer"] and record["reasoning"] else None
+        yield now_s, Progress(usage)
         if record["status"] != "ok":
             raise error_of(record["error"])
-        yield Finished(usage, FinishReason(record["finish_reason"]), record["answer_logprob"])
+        yield now_s, Finished(usage, FinishReason(record["finish_reason"]), record["answer_logprob"])
 
     def _times(self, record: Record) -> tuple[float, bool, int | None]:
         """Seconds later than measured, whether the repetition's times apply, and cached tokens as this arm has them."""
@@ -233,7 +183,7 @@ class StoredModel:
 
     async def warm(self, prompt: Prompt) -> Usage:
         if (short := self._short) is None or (step_s := short["hot_first_token_s"]) is None:
-            raise Unsupported(f"nothing tells what {self.name} takes to compute ahead")
+            raise Unsupported(f"no stored call shows what {self.name} takes to compute ahead")
         recorder = self._calls.recorder(self._seat, Mode.WARM)
         cold_s = short["cold"]["extra_s"] if short["cold"] else max(0.0, short["first_token_s"] - step_s)
         extra_s, self._begun, self._followed = 0.0 if self._begun else cold_s, True, True
@@ -255,19 +205,15 @@ class StoredModel:
         """A call that decodes nothing, once it is over. Raises the error it ended in."""
         key, record = await self._calls.fetch(request)
         recorder = self._calls.recorder(self._seat, request.mode, key, len(record["failures"]))
+        cold = None if self._begun else record["cold"]  # as in `_times`
+        self._begun = True
         with recorder.until_it_ends():
-            await self._machine.work(record["end_s"])
+            await self._machine.work(record["end_s"] + (cold["extra_s"] if cold else 0.0))
             recorder.usage, recorder.finish_reason = _usage(record), FinishReason.STOP
         if record["status"] != "ok":
             recorder.finish_reason, recorder.error = FinishReason.ERROR, record["error"]["message"]
             raise error_of(record["error"])
         return record
-
-    def forget(self) -> None:
-        """Nothing is held."""
-
-    async def aclose(self) -> None:
-        """Nothing is held."""
 
 
 def _now() -> float:

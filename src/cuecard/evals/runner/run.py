@@ -1,4 +1,4 @@
-"""A run: every arm answers every item from calls that are made once; it goes on where it stopped, however it stopped.
+"""A run: every arm answers every item from calls that are made once; a stopped run resumes, however it stopped.
 
 An item's arms request the calls that are not stored, these are made, and the answers are composed from them: see
 `compose`. At one call at once, one item is in work at a time and models forget between items, so that times are those
@@ -20,14 +20,13 @@ from random import Random
 from cuecard.domain.errors import BadInput, ModelError
 from cuecard.domain.outcome import LatencyKind
 from cuecard.evals.arm import Arm, budgets
+from cuecard.evals.database import AnswerRow, ItemRow, Record, RowWriter, Store
 from cuecard.evals.item import Item, Task
 from cuecard.evals.placebo import foreign
-from cuecard.evals.runner import contention
-from cuecard.evals.runner.compose import ArmOutcome, Composition, TaskItem, answer_record, foreign_request
-from cuecard.evals.runner.scheduler import Scheduler, together
-from cuecard.evals.runner.workers import PooledWorker, WorkerLost, WorkerPool
-from cuecard.evals.storage.database import AnswerRow, ItemRow, Record, RowWriter, Store
-from cuecard.evals.storage.requests import Seat, StoredCalls, untimed
+from cuecard.evals.requests import Seat, StoredCalls, untimed
+from cuecard.evals.runner.compose import Composition, TaskItem, answer_record, foreign_request
+from cuecard.evals.runner.scheduler import PooledWorker, Scheduler, WorkerLost, WorkerPool, for_each
+from cuecard.evals.runner.worker import PACE_PAIRS
 from cuecard.models.base import Model
 from cuecard.strategies.policy import Schedule
 
@@ -86,6 +85,7 @@ async def run_by(pool: WorkerPool, plan: Plan, store: Store, listen: Listen) -> 
     writer = RowWriter(store)
     scheduler = Scheduler(writer.put, plan.backoff_s, not plan.batched)
     runner = _Runner(plan, pool, store, writer, scheduler, listen, RunProgress(expected(plan)))
+    _note_begun(plan, store)
     writing = asyncio.create_task(writer.work())
     working = asyncio.create_task(runner.all())
     try:
@@ -120,25 +120,11 @@ class _Runner:
     pacing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def all(self) -> None:
-        await self._each(self._compose)
-        if self.plan.live:
-            await self._each(self._live)
+        for work in (self._compose, self._live) if self.plan.live else (self._compose,):
+            await for_each(task_items(self.plan), self.pool.room, work)
 
-    async def _each(self, work: Callable[[int, TaskItem], Awaitable[None]]) -> None:
-        """Work on every item, as many at once as the pool has room for."""
-        items, turn = task_items(self.plan), asyncio.Lock()
-
-        async def work_on() -> None:
-            while True:
-                async with turn:
-                    item = await asyncio.to_thread(next, items, None)
-                if item is None:
-                    return
-                await work(*item)
-
-        await together(*(work_on() for _ in range(self.pool.room)))
-
-    async def _compose(self, ord: int, at: TaskItem) -> None:
+    async def _compose(self, item: tuple[int, TaskItem]) -> None:
+        ord, at = item
         answered = self.store.answered(at.task, at.item.id)
         todo = [arm for arm in self.plan.arms if arm.name not in answered]
         if todo or self.plan.sample is not None:
@@ -166,14 +152,15 @@ class _Runner:
 
             await self._by_a_worker(at, work)
         outcomes = [composition.outcomes[arm.name] for arm in arms]
-        records = await asyncio.to_thread(self._records, at, outcomes, calls)
+
+        def scored() -> list[Record]:
+            records = [answer_record(at, each, LatencyKind.COMPOSED) for each in outcomes]
+            return [untimed(record, calls.call) for record in records] if self.plan.batched else records
+
+        records = await asyncio.to_thread(scored)
         for record in records:
             await self.writer.put(AnswerRow(at.task, at.item.id, record["arm"], record))
         return records
-
-    def _records(self, at: TaskItem, outcomes: Sequence[ArmOutcome], calls: StoredCalls) -> list[Record]:
-        records = [answer_record(at, each, LatencyKind.COMPOSED) for each in outcomes]
-        return [untimed(record, calls.call) for record in records] if self.plan.batched else records
 
     async def _by_a_worker(self, at: TaskItem, work: Callable[[PooledWorker], Awaitable[None]]) -> None:
         """Work with one worker, or with another if that one is lost; the calls made by then are stored already."""
@@ -182,7 +169,7 @@ class _Runner:
                 async with self.pool.worker() as worker:
                     return await work(worker)
         why = f"{MOST_LOST} workers died one after the other over {at.name}"
-        raise ModelError(why, "look at their machines' memory and logs; the same command goes on then")
+        raise ModelError(why, "look at their machines' memory and logs; the same command resumes the run then")
 
     async def _pace(self, at: TaskItem, arms: Sequence[Arm]) -> float | None:
         """What a call keeps of its pace beside another, measured once a run; None where none runs beside another."""
@@ -191,7 +178,7 @@ class _Runner:
             return None
         async with self.pacing:
             if PACE not in (notes := self.store.notes()):
-                first = [each.item.question for _, each in islice(task_items(self.plan), contention.PAIRS)]
+                first = [each.item.question for _, each in islice(task_items(self.plan), PACE_PAIRS)]
 
                 async def work(pooled: PooledWorker) -> None:
                     self.store.note(PACE, await pooled.worker.pace(first, arms[0].policy.limits))
@@ -201,7 +188,8 @@ class _Runner:
         pace: float | None = notes[PACE]
         return pace
 
-    async def _live(self, ord: int, at: TaskItem) -> None:
+    async def _live(self, item: tuple[int, TaskItem]) -> None:
+        ord, at = item
         answered, arms = self.store.answered(at.task, at.item.id), self.plan.arms
         turn = ord % len(arms)  # what a machine does over time meets every arm alike
         for arm in (*arms[turn:], *arms[:turn]):
@@ -225,12 +213,22 @@ class _Runner:
 
 def expected(plan: Plan) -> int | None:
     """How many items there will be, where the tasks know it."""
-    total = 0
+    counts = [_expected(task, plan.limit) for task in plan.tasks]
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
+
+
+def _expected(task: Task, limit: int | None) -> int | None:
+    return min((each for each in (task.count, limit) if each is not None), default=None)
+
+
+def _note_begun(plan: Plan, store: Store) -> None:
+    """Store how many questions each task has, and that the task is not complete yet."""
+    notes = store.notes()
     for task in plan.tasks:
-        if task.count is None and plan.limit is None:
-            return None
-        total += min(each for each in (task.count, plan.limit) if each is not None)
-    return total
+        store.note(f"questions {task.name}", _expected(task, plan.limit))
+        if not notes.get(f"complete {task.name}"):
+            store.note(f"complete {task.name}", False)
 
 
 def task_items(plan: Plan) -> Iterator[tuple[int, TaskItem]]:
@@ -258,7 +256,7 @@ def _partner(item: Item, before: Iterable[Item]) -> Item | None:
 def chosen(task: Task, limit: int | None, sample: int | None) -> Iterator[Item]:
     """All items, the first so many, or at most so many by chance; a circular group stays whole.
 
-    Raises BadInput where two items have the same id.
+    Raises BadInput where there are none, or two have the same id.
     """
     if limit is None:
         picked: Iterable[Item] = task.items()
@@ -273,6 +271,10 @@ def chosen(task: Task, limit: int | None, sample: int | None) -> Iterator[Item]:
             raise BadInput(f"{task.name} has two items {item.id!r}", "give every item an id of its own")
         seen.add(item.id)
         yield item
+    if not seen and sample is not None and any(True for _ in task.items()):
+        raise BadInput(f"every group of {task.name} has more than {limit} questions", "raise the limit")
+    if not seen:
+        raise BadInput(f"{task.name} has no questions", f"`cuecard tasks {task.name} --check` shows what is there")
 
 
 def _first(items: Iterator[Item], limit: int) -> Iterator[Item]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -15,17 +16,18 @@ from cuecard.domain.errors import BadInput, CuecardError, ModelError, ModelTimeo
 from cuecard.domain.outcome import LatencyKind
 from cuecard.domain.question import Question
 from cuecard.evals.arm import Arm
-from cuecard.evals.runner import compose, contention
+from cuecard.evals.database import Record
+from cuecard.evals.requests import TOKENS, CallRequest, error_record
+from cuecard.evals.runner import compose
 from cuecard.evals.runner.compose import TaskItem
-from cuecard.evals.runner.replay import CallRecorder
-from cuecard.evals.storage.database import Record
-from cuecard.evals.storage.requests import TOKENS, CallRequest, error_record
-from cuecard.models.base import Limits, Model, ReasoningDelta, Weigher
+from cuecard.models import prompt as layouts
+from cuecard.models.base import CallRecorder, Limits, Model, ReasoningDelta, Weigher
 from cuecard.models.prompt import Prompt
 
 HOT = (Mode.SHORT, Mode.READ)
 """Calls that are repeated to see what they take with their prompt computed."""
 MOST_VISITS = 4096
+PACE_PAIRS = 8
 MOST_PIECES = 256
 
 
@@ -42,7 +44,7 @@ class WorkOrder:
 
 
 class Worker(Protocol):
-    """Where calls are made. It returns records and stores nothing. Each method may raise `workers.WorkerLost`."""
+    """Where calls are made. It returns records and stores nothing. Each method may raise `scheduler.WorkerLost`."""
 
     async def make(self, order: WorkOrder) -> Record:
         """One call, tried once; its failure is part of the record."""
@@ -53,7 +55,7 @@ class Worker(Protocol):
         ...
 
     async def pace(self, questions: Sequence[Question], limits: Limits) -> float | None:
-        """As `contention.pace`."""
+        """As `pace_of`."""
         ...
 
 
@@ -74,7 +76,7 @@ class LocalWorker:
     """
 
     def __init__(self, models: Mapping[str, Model], *, alone: bool, timed: bool = True) -> None:
-        self._models, self._alone, self._timed = models, alone, timed
+        self.models, self._alone, self._timed = models, alone, timed
         self._visits = OrderedDict[tuple[str, str], Visit]()
         self._at: dict[str, str] = {}
         """By role, the item of the latest call."""
@@ -82,7 +84,7 @@ class LocalWorker:
     async def make(self, order: WorkOrder) -> Record:
         """As `Worker.make`."""
         request = order.request
-        seat, model = request.seat, self._models[request.seat.role]
+        seat, model = request.seat, self.models[request.seat.role]
         visit = await self._visit(order)
         keeps = seat.abilities.prefix_sessions
         warm = keeps and visit.begun
@@ -102,21 +104,21 @@ class LocalWorker:
         """As `Worker.live`."""
         if self._alone:
             self._at.clear()
-            for model in self._models.values():
+            for model in self.models.values():
                 model.forget()
-        outcome = await compose.live(item, arm, self._models, foreign_card)
+        outcome = await compose.live(item, arm, self.models, foreign_card)
         return await asyncio.to_thread(compose.answer_record, item, outcome, LatencyKind.MEASURED)
 
     async def pace(self, questions: Sequence[Question], limits: Limits) -> float | None:
         """As `Worker.pace`."""
         self._at.clear()
-        return await contention.pace(self._models, questions, limits, time.perf_counter)
+        return await pace_of(self.models, questions, limits, time.perf_counter)
 
     async def _visit(self, order: WorkOrder) -> Visit:
         """The calls about this item on this model, the model being as if they had just been made."""
         role, about = order.request.seat.role, order.request.about or order.about
         if self._alone and self._at.get(role) != about:  # with others under way nothing may be forgotten
-            self._models[role].forget()
+            self.models[role].forget()
             self._visits.pop((role, about), None)
         self._at[role] = about
         if (role, about) in self._visits:
@@ -128,7 +130,7 @@ class LocalWorker:
             # the question is computed again, so that times are as if the short call had been made here
             prompt, record = order.short
             with suppress(ModelError):
-                await self._models[role].warm(prompt)
+                await self.models[role].warm(prompt)
                 visit.begun, visit.first = True, None if record["warm"] else record
         return visit
 
@@ -230,3 +232,39 @@ def _thinned(pieces: list[tuple[float, int]]) -> list[tuple[float, int]]:
     size = -(-len(pieces) // MOST_PIECES) or 1
     groups = [pieces[start : start + size] for start in range(0, len(pieces), size)]
     return [(group[-1][0], sum(characters for _, characters in group)) for group in groups]
+
+
+# --- models that share a machine --------------------------------------------------------------------------------------
+
+
+async def pace_of(
+    models: Mapping[str, Model], questions: Iterable[Question], limits: Limits, clock: Callable[[], float]
+) -> float | None:
+    """Two models in one process get little done side by side: they share an interpreter and its cores.
+
+    Of two reasonings at once, what the one that ends first gets done in a second: the median over the questions. None
+    where no pair of them succeeds: the run's own calls will say why.
+    """
+    both, seen = [models["small"], models["large"]], []
+    for question in questions:
+        for model in both:
+            model.forget()
+        try:
+            alone = [await _took(model, question, limits, clock) for model in both]
+            for model in both:
+                model.forget()
+            at_once = await asyncio.gather(*(_took(model, question, limits, clock) for model in both))
+        except CuecardError:
+            continue
+        first = at_once.index(min(at_once))
+        seen.append(min(1.0, alone[first] / at_once[first]))
+    return statistics.median(seen) if seen else None
+
+
+async def _took(model: Model, question: Question, limits: Limits, clock: Callable[[], float]) -> float:
+    """Seconds of one reasoning. Raises ModelError."""
+    began = clock()
+    async with aclosing(model.stream(layouts.reason(question, model.abilities.style), limits)) as events:
+        async for _ in events:
+            pass
+    return clock() - began

@@ -38,21 +38,27 @@ class Preset:
     aggregate: Aggregate = "mean"
 
 
+def _asked(row: Row, id: str, kind: AnswerKind, scorer: str, golds: tuple[str, ...], **more: Any) -> QuestionRow:
+    """A row as most data sets have it; `more`: what is not in the columns `question`, `image` and `category`."""
+    if "text" not in more:
+        more["text"] = _question(row)
+    given = {"images": _images(row, "image"), "category": filled(row, "category"), **more}
+    return QuestionRow(id=id, kind=kind, scorer=scorer, golds=golds, **given)
+
+
 def _mmbench(row: Row, number: str) -> QuestionRow:
     """Liu et al., 2024: hint, question, up to five options; rotations of one question count as one (CircularEval)."""
-    index, hint = filled(row, "index") or number, filled(row, "hint")
-    options = {name: text for name in "ABCDE" if (text := filled(row, name)) is not None}
-    answer = filled(row, "answer")
-    return QuestionRow(
-        id=index,
-        text=f"{hint}\n{_question(row)}" if hint else _question(row),
-        kind=AnswerKind.CHOICE,
-        golds=lettered(answer, list(options)),
-        scorer="exact",
+    index, hint, text = filled(row, "index") or number, filled(row, "hint"), _question(row)
+    options = {name: option for name in "ABCDE" if (option := filled(row, name)) is not None}
+    return _asked(
+        row,
+        index,
+        AnswerKind.CHOICE,
+        "exact",
+        lettered(filled(row, "answer"), list(options)),
+        text=f"{hint}\n{text}" if hint else text,
         options=tuple(options.values()),
-        images=_images(row, "image"),
         group=base_of(index),
-        category=filled(row, "category"),
         split=filled(row, "split"),
     )
 
@@ -60,44 +66,22 @@ def _mmbench(row: Row, number: str) -> QuestionRow:
 def _mmstar(row: Row, number: str) -> QuestionRow:
     """Chen et al., 2024: the options stand in the question's text ("Options: A: …, B: …")."""
     text, options = options_in(_question(row))
-    return QuestionRow(
-        id=filled(row, "index") or number,
-        text=text,
-        kind=AnswerKind.CHOICE,
-        golds=_golds(row, "answer"),
-        scorer="exact",
-        options=options,
-        images=_images(row, "image"),
-        category=filled(row, "category"),
-    )
+    index, golds = filled(row, "index") or number, _golds(row, "answer")
+    return _asked(row, index, AnswerKind.CHOICE, "exact", golds, text=text, options=options)
 
 
 def _pope(row: Row, number: str) -> QuestionRow:
-    """Li et al., 2023: is there such an object in the image? QuestionRow as it is. The three categories count anew."""
-    return QuestionRow(
-        id=number,
-        text=_question(row),
-        kind=AnswerKind.YES_NO,
-        golds=_golds(row, "answer"),
-        scorer="exact",
-        images=_images(row, "image"),
-        category=filled(row, "category"),
-    )
+    """Li et al., 2023: is there such an object in the image? The text as it is. The three categories count anew."""
+    return _asked(row, number, AnswerKind.YES_NO, "exact", _golds(row, "answer"))
 
 
 def _chartqa(row: Row, number: str) -> QuestionRow:
     """Masry et al., 2022: human and augmented questions, answered with a word or a number."""
-    origin = row.get("human_or_machine")
+    origin, text = row.get("human_or_machine"), _question(row, "question", "query")
     named = {0: "human", 1: "machine"}.get(origin) if isinstance(origin, int) else None
-    return QuestionRow(
-        id=number,
-        text=_question(row, "question", "query"),
-        kind=AnswerKind.SHORT_TEXT,
-        golds=_golds(row, "answer", "label"),
-        scorer="relaxed",
-        images=_images(row, "image"),
-        category=named or filled(row, "type", "human_or_machine"),
-    )
+    category = named or filled(row, "type", "human_or_machine")
+    golds = _golds(row, "answer", "label")
+    return _asked(row, number, AnswerKind.SHORT_TEXT, "relaxed", golds, text=text, category=category)
 
 
 def _realworldqa(row: Row, number: str) -> QuestionRow:
@@ -105,58 +89,30 @@ def _realworldqa(row: Row, number: str) -> QuestionRow:
     text, options = options_in(_question(row))
     text = _CLOSING.sub("", text)
     kind = AnswerKind.CHOICE if options else guess_kind(text)
-    return QuestionRow(
-        id=number,
-        text=text,
-        kind=AnswerKind.SHORT_TEXT if kind is AnswerKind.FREE_TEXT else kind,
-        golds=_golds(row, "answer"),
-        scorer="exact",
-        options=options,
-        images=_images(row, "image"),
-    )
+    kind = AnswerKind.SHORT_TEXT if kind is AnswerKind.FREE_TEXT else kind
+    return _asked(row, number, kind, "exact", _golds(row, "answer"), text=text, options=options)
 
 
 def _infovqa(row: Row, number: str) -> QuestionRow:
     """Mathew et al., 2022: several answers may be right; the nearest counts."""
-    return QuestionRow(
-        id=filled(row, "questionId") or number,
-        text=_question(row),
-        kind=AnswerKind.SHORT_TEXT,
-        golds=_golds(row, "answers"),
-        scorer="anls",
-        images=_images(row, "image"),
-        category=_first(row, "answer_type"),
-        split=filled(row, "data_split"),
-    )
+    id, types = filled(row, "questionId") or number, row.get("answer_type")
+    first = types[0] if isinstance(types, list | tuple) and types else types or None
+    more = {"category": None if first is None else str(first), "split": filled(row, "data_split")}
+    return _asked(row, id, AnswerKind.SHORT_TEXT, "anls", _golds(row, "answers"), **more)
 
 
 def _scienceqa(row: Row, number: str) -> QuestionRow:
     """Lu et al., 2022: context, question, two to five choices; the answer is a choice's place, from 0."""
-    hint, choices = filled(row, "hint"), _texts(row, "choices")
-    return QuestionRow(
-        id=number,
-        text=f"Context: {hint}\n{_question(row)}" if hint else _question(row),
-        kind=AnswerKind.CHOICE,
-        golds=_placed(row, choices),
-        scorer="exact",
-        options=choices,
-        images=_images(row, "image"),
-        category=filled(row, "subject"),
-    )
+    hint, choices, text = filled(row, "hint"), _texts(row, "choices"), _question(row)
+    more = {"options": choices, "category": filled(row, "subject")}
+    text = f"Context: {hint}\n{text}" if hint else text
+    return _asked(row, number, AnswerKind.CHOICE, "exact", _placed(row, choices), text=text, **more)
 
 
 def _ai2d(row: Row, number: str) -> QuestionRow:
     """Kembhavi et al., 2016: a diagram, a question, four options; the answer is an option's place, from 0."""
     options = _texts(row, "options")
-    return QuestionRow(
-        id=number,
-        text=_question(row),
-        kind=AnswerKind.CHOICE,
-        golds=_placed(row, options),
-        scorer="exact",
-        options=options,
-        images=_images(row, "image"),
-    )
+    return _asked(row, number, AnswerKind.CHOICE, "exact", _placed(row, options), options=options)
 
 
 _MATHVISTA_KINDS = {"integer": AnswerKind.NUMBER, "float": AnswerKind.NUMBER, "list": AnswerKind.SHORT_TEXT}
@@ -173,7 +129,8 @@ def mathvista(row: Row, row_id: str, images: tuple[Any, ...]) -> QuestionRow:
         raise Unusable(Fault.MALFORMED, "neither `query` nor `question` is filled", "is this MathVista?")
     chooses = filled(row, "question_type") == "multi_choice"
     text, _, _ = query.partition("\nChoices:")
-    gold, options = filled(row, "answer"), _choices(row) if chooses else ()
+    gold, choices = filled(row, "answer"), row.get("choices") if chooses else ()
+    options = tuple(map(str, choices if isinstance(choices, list | tuple) else listed(str(choices)) or ()))
     if gold in options:
         gold = letter(options.index(gold))
     elif chooses:
@@ -192,13 +149,6 @@ def mathvista(row: Row, row_id: str, images: tuple[Any, ...]) -> QuestionRow:
         split=filled(about or {}, "split"),
         extra=json.dumps({"answer_type": answer_type, "precision": _precision(row)}),
     )
-
-
-def _choices(row: Row) -> tuple[str, ...]:
-    value = row.get("choices")
-    if isinstance(value, list | tuple):
-        return tuple(map(str, value))
-    return tuple(listed(str(value)) or ())
 
 
 def _precision(row: Row) -> int:
@@ -294,9 +244,3 @@ def _placed(row: Row, options: tuple[str, ...]) -> tuple[str, ...]:
         what = f"the answer {answer[:40]!r} is no place among {len(options)} options"
         raise Unusable(Fault.UNSCORABLE, what, "places are counted from 0")
     return (letter(int(answer)),)
-
-
-def _first(row: Row, name: str) -> str | None:
-    value = row.get(name)
-    members = value if isinstance(value, list | tuple) else [value]
-    return str(members[0]) if members and members[0] is not None else None

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
+from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from cuecard.domain.errors import BadInput
-from cuecard.domain.question import AnswerKind
-from cuecard.domain.suggestions import did_you_mean
-from cuecard.evals.item import Item, Task
-from cuecard.evals.scoring.scorers import SCORERS
-from cuecard.evals.tasks.gym import GymTask
-from cuecard.evals.tasks.hub import FileTask, HubTask
-from cuecard.evals.tasks.jsonl import JsonlTask
+from cuecard.answers.readers.number import whole
+from cuecard.domain.errors import BadInput, did_you_mean
+from cuecard.domain.question import AnswerKind, Question
+from cuecard.evals.item import Aggregate, Item, Task
+from cuecard.evals.scorers import SCORERS, puzzles
+from cuecard.evals.tasks.files import FileTask, HubTask, JsonlTask
 from cuecard.evals.tasks.presets import PRESETS, Preset
-from cuecard.evals.tasks.rows import Fault, Flaw, RowsTask
 from cuecard.evals.tasks.tsv import TsvTask
 
 Options = Mapping[str, str]
@@ -112,14 +113,81 @@ def one_of(options: Options, key: str, names: Mapping[str, object] | tuple[str, 
     raise BadInput(f"{key}={text[:40]} is not known", did_you_mean(text, names, f"it is one of: {', '.join(names)}"))
 
 
+# --- puzzles ----------------------------------------------------------------------------------------------------------
+
+LOOKED_AT, SHORT_WORDS = 20, 4
+ANY = "(any that the verifier takes)"
+
+
+class GymTask:
+    """`count` puzzles of one of reasoning-gym's generators, the same for the same seed and version."""
+
+    aggregate: Aggregate = "mean"
+
+    def __init__(
+        self, name: str, puzzle: str, *, seed: int = 0, count: int = 100, kind: AnswerKind | None = None
+    ) -> None:
+        self.name, self.puzzle, self.seed, self._count, self._kind = name, puzzle, seed, count, kind
+
+    @property
+    def count(self) -> int | None:
+        return self._count
+
+    @property
+    def revision(self) -> str:
+        return f"reasoning-gym {version('reasoning-gym')} {self.puzzle} seed={self.seed} count={self._count}"
+
+    def items(self) -> Iterator[Item]:
+        """All puzzles. Raises BadInput for an unknown generator, MissingExtra."""
+        for index in range(self._count):
+            entry = self._puzzles[index]
+            answer = entry.get("answer")
+            yield Item(
+                id=str(index),
+                question=Question(entry["question"], kind=self.kind),
+                golds=(ANY if answer is None else str(answer),),
+                scorer="gym",
+                cluster=str(index),
+                category=self.puzzle,
+                extra=json.dumps({"name": self.puzzle, "seed": self.seed, "count": self._count, "index": index}),
+            )
+
+    @cached_property
+    def kind(self) -> AnswerKind:
+        """The kind that all answers share, as far as the first twenty show: numbers, yes or no, a few words, any."""
+        if self._kind is not None:
+            return self._kind
+        answers = [str(entry.get("answer")) for entry in islice(self._puzzles, min(LOOKED_AT, self._count))]
+        if all(whole(answer) is not None for answer in answers):
+            return AnswerKind.NUMBER
+        if {answer.lower() for answer in answers} == {"yes", "no"}:
+            return AnswerKind.YES_NO
+        short = all("\n" not in answer and len(answer.split()) <= SHORT_WORDS for answer in answers)
+        return AnswerKind.SHORT_TEXT if short else AnswerKind.FREE_TEXT
+
+    @cached_property
+    def _puzzles(self) -> Any:
+        try:
+            return puzzles(self.puzzle, self.seed, self._count)
+        except (ValueError, AssertionError) as error:
+            from reasoning_gym.factory import DATASETS
+
+            every = f"there are {len(DATASETS)}: gym:{', '.join(DATASETS)}"
+            hint = did_you_mean(self.puzzle, DATASETS, every, form="gym:{}")
+            raise BadInput(f"reasoning-gym has no {self.puzzle!r}, or not so ({error})", hint[:2000]) from error
+
+
 # --- the tasks of this room -------------------------------------------------------------------------------------------
 
-KINDS = tuple(kind.value for kind in AnswerKind if kind not in (AnswerKind.JSON, AnswerKind.CHOICE))
 _FILE, _FOLDER, _SPLIT = "a file", "the folder that images' paths start from", "rows of this split only"
 
 
+def _kinds() -> tuple[str, ...]:
+    return tuple(kind.value for kind in AnswerKind if kind not in (AnswerKind.JSON, AnswerKind.CHOICE))
+
+
 def _kind(options: Options) -> AnswerKind | None:
-    kind = one_of(options, "kind", KINDS)
+    kind = one_of(options, "kind", _kinds())
     return None if kind is None else AnswerKind(kind)
 
 
@@ -180,7 +248,7 @@ register(
             "path": _FILE,
             "split": _SPLIT,
             "images": _FOLDER,
-            "kind": f"the kind of questions without options: {', '.join(KINDS)}",
+            "kind": f"the kind of questions without options: {', '.join(_kinds())}",
             "scorer": f"one of {', '.join(SCORERS)}",
             "circular": "yes or no: whether rotations of a question count as one",
         },
@@ -211,7 +279,7 @@ register(
             "puzzle": "the name of a generator (chain_sum, …)",
             "seed": "a whole number",
             "count": "how many",
-            "kind": f"one of {', '.join(KINDS)}",
+            "kind": f"one of {', '.join(_kinds())}",
         },
         first="puzzle",
         argument="NAME",
@@ -235,78 +303,3 @@ def register_preset(name: str, preset: Preset) -> None:
 
 for _name, _each in PRESETS.items():
     register_preset(_name, _each)
-
-
-# --- reading a whole task ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class TaskCheck:
-    """The content of a task, all of it read."""
-
-    items: int
-    unscored: int
-    """Items whose right answer is not known."""
-    kinds: Mapping[str, int]
-    scorers: Mapping[str, int]
-    categories: Mapping[str, int]
-    splits: Mapping[str, int]
-    groups: int
-    images: int
-    without_image: int
-    clusters: int
-    repeated: int
-    """Items that ask what an earlier one asks: the same words, options and images."""
-    faults: Mapping[Fault, int]
-    flaws: tuple[Flaw, ...]
-    """The first of them."""
-
-    @property
-    def usable(self) -> bool:
-        """Whether a run may begin: there are items, and nothing is wrong but rows that are left out."""
-        return self.items > 0 and all(fault is Fault.DROPPED for fault in self.faults)
-
-
-def check(task: Task, shown: int = 20) -> TaskCheck:
-    """Read all of a task and count; flaws of its rows are counted too, and the first `shown` kept. Raises BadInput."""
-    counts: dict[str, dict[str, int]] = {name: {} for name in ("kinds", "scorers", "categories", "splits", "faults")}
-
-    def count(what: str, name: str | None) -> None:
-        if name is not None:
-            counts[what][name] = counts[what].get(name, 0) + 1
-
-    items = unscored = images = without = 0
-    groups, clusters, asked, flaws = set[str](), set[str](), set[int](), list[Flaw]()
-    for found in task.read() if isinstance(task, RowsTask) else task.items():
-        if isinstance(found, Item):
-            items += 1
-            unscored += not found.golds
-            images += len(found.question.images)
-            without += not found.question.images
-            clusters.add(found.cluster)
-            shown_images = tuple(image.digest for image in found.question.images)
-            asked.add(hash((found.question.text, found.question.options, shown_images)))
-            groups.update([found.group] if found.group else [])
-            count("kinds", found.question.kind)
-            count("scorers", found.scorer)
-            count("categories", found.category)
-            count("splits", found.split)
-        else:
-            count("faults", found.fault)
-            if found.stops and len(flaws) < shown:
-                flaws.append(found)
-    return TaskCheck(
-        items=items,
-        unscored=unscored,
-        kinds=counts["kinds"],
-        scorers=counts["scorers"],
-        categories=counts["categories"],
-        splits=counts["splits"],
-        groups=len(groups),
-        images=images,
-        without_image=without,
-        clusters=len(clusters),
-        repeated=items - len(asked),
-        faults={Fault(name): number for name, number in counts["faults"].items()},
-        flaws=tuple(flaws),
-    )

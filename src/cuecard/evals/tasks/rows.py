@@ -19,7 +19,7 @@ from typing import Any
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import AnswerKind, Image, Question, letter
 from cuecard.evals.item import Aggregate, Item
-from cuecard.evals.scoring.scorers import SCORERS, option_meant
+from cuecard.evals.scorers import SCORERS, option_meant
 from cuecard.models.images import images as pictures
 
 MOST_NAME_CHARS = 4096
@@ -91,9 +91,9 @@ class RowsTask(ABC):
         """Identity of the data: a hash of the file, or what the table is called where it is kept."""
 
     @property
-    @abstractmethod
     def count(self) -> int | None:
-        """How many items there are; None where only reading all of them would tell."""
+        """How many items there are; None: only after reading all, as rows without an image are dropped."""
+        return None
 
     @property
     def aggregate(self) -> Aggregate:
@@ -148,12 +148,14 @@ def item(asked: QuestionRow, images: tuple[Image, ...]) -> Item:
         raise Unusable(Fault.MALFORMED, "half a character stands in the text", "write the text as UTF-8") from error
     question = Question(asked.text, images, asked.options, asked.kind)
     digests = [image.digest for image in images]
+    one = digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    cluster = one if digests else asked.group or asked.id
     return Item(
         id=asked.id,
         question=question,
         golds=_meant(asked.golds, question),
         scorer=asked.scorer,
-        cluster=_digest(digests) if digests else asked.group or asked.id,
+        cluster=cluster,
         group=asked.group,
         category=asked.category,
         split=asked.split,
@@ -176,13 +178,6 @@ def _meant(golds: tuple[str, ...], question: Question) -> tuple[str, ...]:
             raise Unusable(Fault.UNSCORABLE, f"the answer {wrong[0][:80]!r} is not yes or no", "write yes or no")
         return lowered
     return golds
-
-
-def _digest(parts: Sequence[str]) -> str:
-    """One digest for all images of an item."""
-    if len(parts) == 1:
-        return parts[0]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 # --- cells ------------------------------------------------------------------------------------------------------------
@@ -209,6 +204,23 @@ def reading(path: Path) -> Iterator[None]:
         raise BadInput(f"cannot read {path}: {error.strerror or error}", "is the path right?") from error
 
 
+def json_lines(path: Path, hint: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line, counted from 1, object) of every line that is not empty. Raises BadInput, with `hint` for such a line."""
+    number = 0
+    try:
+        with reading(path), path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    row = json.loads(line)
+                    if not isinstance(row, dict):
+                        raise BadInput(f"{path}, line {number} is not an object", hint)
+                    yield number, row
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: behind line {number} the text is not UTF-8", "save the file as UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path}, line {number} is not JSON: {error}", hint) from error
+
+
 def index_of(text: str) -> str:
     """An index as it is compared: "12.0", as pandas writes integers beside gaps, is 12."""
     stem, dot, rest = text.strip().partition(".")
@@ -223,10 +235,19 @@ def base_of(index: str) -> str:
 def lettered(answer: str | None, letters: Sequence[str]) -> tuple[str, ...]:
     """The gold of a choice: the letter at which its option is shown, which is another where letters are left out.
 
-    Options A, B and D are shown as A, B and C. None is not known; words stay words.
+    Options A, B and D are shown as A, B and C. None is not known; words stay words. Raises Unusable for the letter of
+    an option that is left out.
     """
     if answer is None:
         return ()
+    if (
+        len(answer) == 1
+        and answer.isalpha()
+        and answer.upper() not in letters
+        and answer.upper() < max(letters, default="")
+    ):
+        what = f"the answer is option {answer.upper()}, which is empty"
+        raise Unusable(Fault.UNSCORABLE, what, "fill the option, or write the letter of another one")
     return (letter(letters.index(answer.upper())) if answer.upper() in letters else answer,)
 
 

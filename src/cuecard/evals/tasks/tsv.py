@@ -9,9 +9,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -106,10 +107,6 @@ class TsvTask(RowsTask):
         return f"sha256:{self.scan.sha256}"
 
     @property
-    def count(self) -> int | None:
-        return None  # known only after reading all rows: those without an image are dropped
-
-    @property
     def aggregate(self) -> Aggregate:
         if self.circular:
             return "circular"
@@ -124,9 +121,9 @@ class TsvTask(RowsTask):
 
     def questions(self) -> Iterator[tuple[int, QuestionRow | Unusable]]:
         shows_images = bool({"image", "image_path"} & set(self.scan.columns))
-        for number, _, cells in _rows(self.path):
+        for number, _, cells in islice(records(self.path), 1, None):
             try:
-                row = _named(cells, self.scan.columns)
+                row = named(cells, self.scan.columns)
                 if self.split and filled(row, "split") != self.split:
                     continue
                 sources = self._sources(row)
@@ -151,6 +148,7 @@ class TsvTask(RowsTask):
         letters = [name for name in self.scan.columns if len(name) == 1 and name.isascii() and name.isupper()]
         options = {name: text for name in letters if (text := filled(row, name)) is not None}
         lead, answer = f"Hint: {hint}\n" if hint else "", filled(row, "answer")
+        golds = lettered(answer, list(options)) if options else tuple(listed(answer or "") or filter(None, [answer]))
         if options:
             kind, scorer, text = AnswerKind.CHOICE, "exact", f"{lead}Question: {question}\nOptions:"
         else:
@@ -160,7 +158,7 @@ class TsvTask(RowsTask):
             id=index,
             text=text,
             kind=kind,
-            golds=lettered(answer, list(options)) if options else _one_or_more(answer),
+            golds=golds,
             scorer=self.scorer or scorer,
             options=tuple(options.values()),
             images=images,
@@ -195,15 +193,11 @@ class TsvTask(RowsTask):
             raise Unusable(Fault.MISSING_IMAGE, what, "write base64, or the index of a row that holds the image")
         with self.path.open("rb") as file:
             file.seek(at)
-            image = _named(next(_parsed(file))[1], self.scan.columns).get("image", "").strip()
+            image = named(next(_parsed(file))[1], self.scan.columns).get("image", "").strip()
         if len(image) <= POINTER_CHARS:
             what = f"`image` names row {pointer!r}, which holds no image itself"
             raise Unusable(Fault.MISSING_IMAGE, what, "name a row that holds the image")
         return image
-
-
-def _one_or_more(answer: str | None) -> tuple[str, ...]:
-    return () if answer is None else tuple(listed(answer) or [answer])
 
 
 # --- bytes ------------------------------------------------------------------------------------------------------------
@@ -212,7 +206,7 @@ def _one_or_more(answer: str | None) -> tuple[str, ...]:
 def _scanned(path: Path) -> Scan:
     columns, digest, offsets, rows, rotations = _header(path), hashlib.sha256(), dict[str, int](), 0, False
     place = columns.index("index") if "index" in columns else None
-    for number, at, cells in _rows(path, digest):
+    for number, at, cells in islice(records(path, digest), 1, None):
         rows = number
         if place is not None and len(cells) > place:
             index = index_of(cells[place])
@@ -222,12 +216,8 @@ def _scanned(path: Path) -> Scan:
 
 
 def _header(path: Path) -> tuple[str, ...]:
-    try:
-        with reading(path), path.open("rb") as file:
-            first = next(_parsed(file), None)
-    except Unusable as problem:
-        raise BadInput(f"{path}, the header: {problem.what}", problem.hint) from problem
-    columns = tuple(name.strip().removeprefix("\ufeff") for name in first[1]) if first else ()
+    _, _, first = next(records(path), (0, 0, []))
+    columns = tuple(name.strip().removeprefix("\ufeff") for name in first)
     if "question" not in columns:
         header = ", ".join(columns)[:200] or "nothing"
         raise BadInput(
@@ -239,16 +229,20 @@ def _header(path: Path) -> tuple[str, ...]:
     return columns
 
 
-def _rows(path: Path, digest: Any = None) -> Iterator[tuple[int, int, list[str]]]:
-    """(row number from 1, byte at which it begins, cells) of every row behind the header. Raises BadInput."""
-    number = 0
+def records(path: Path, digest: Any = None) -> Iterator[tuple[int, int, list[str]]]:
+    """(number, byte at which it begins, cells) of the header, number 0, and every row that is not empty.
+
+    Raises BadInput.
+    """
+    number = -1
     try:
         with reading(path), path.open("rb") as file:
             for number, (at, cells) in enumerate(_parsed(file, digest)):
-                if number and cells:
+                if cells or not number:
                     yield number, at, cells
     except Unusable as problem:
-        raise BadInput(f"{path}, row {number + 1}: {problem.what}", problem.hint) from problem
+        where = "the header" if number < 0 else f"row {number + 1}"
+        raise BadInput(f"{path}, {where}: {problem.what}", problem.hint) from problem
 
 
 def _parsed(file: BinaryIO, digest: Any = None) -> Iterator[tuple[int, list[str]]]:
@@ -283,7 +277,7 @@ def _parsed(file: BinaryIO, digest: Any = None) -> Iterator[tuple[int, list[str]
         yield begins, cells
 
 
-def _named(cells: list[str], columns: tuple[str, ...]) -> Row:
+def named(cells: Sequence[str], columns: Sequence[str]) -> Row:
     """Cells by their column. Raises Unusable where there are more or fewer than columns."""
     if len(cells) != len(columns):
         what = f"{len(cells)} cells for {len(columns)} columns"

@@ -1,4 +1,4 @@
-"""Requests of calls and their cache keys; the stored calls that answer them, with times and without.
+"""Models as stored calls know them, requests and their cache keys, the stored calls, with times and without.
 
 A call without times comes from an imported file, or was decoded by a local model together with others. What a call took
 in a batch is no request's latency, so it is stored under a name of its own.
@@ -6,23 +6,31 @@ in a batch is no request's latency, so it is stored under a name of its own.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from cuecard.domain import errors
 from cuecard.domain.call import FinishReason, Mode
 from cuecard.domain.errors import CuecardError, ModelError
-from cuecard.evals.storage.database import Record
-from cuecard.models import replay
-from cuecard.models.base import Abilities, Limits, Weighing
+from cuecard.domain.question import Question
+from cuecard.evals.database import Record
+from cuecard.models import prompt as layouts
+from cuecard.models import replay, spec
+from cuecard.models.acceptance_table import FILE as ACCEPTANCE
+from cuecard.models.base import Abilities, Limits, Model, Weighing
 from cuecard.models.prompt import Prompt
+from cuecard.models.scope import FILES as SCOPES
 
 TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
 BATCHED = "batched"
 """The key of a run's configuration, and of a call's record, for calls that were decoded together."""
+_ENDS = 2**20
+LOCAL = (spec.Embedded, spec.Checkpoint, spec.GgufFile)
 TIMES = ("first_token_s", "end_s", "hot_first_token_s", "hot_end_s", "reasoning_end_s")
 
 
@@ -107,11 +115,83 @@ class StoredCalls:
                     return other.key, record
         return None
 
+    def short(self, seat: Seat, question: Question, limits: Limits) -> tuple[Prompt, Record] | None:
+        """The model's short call about the question, if it is stored."""
+        prompt = layouts.short(question, seat.abilities.style)
+        stored = self.get(CallRequest(seat, prompt, limits))
+        return None if stored is None else (prompt, stored[1])
+
 
 def _reasoning_tokens(record: Record) -> float:
     """Tokens of its reasoning; beyond every budget if they were not counted."""
     counts = [record[name] for name in ("reasoning_tokens", "completion_tokens") if record[name] is not None]
     return counts[0] if counts else float("inf")
+
+
+# --- the identity of a model ------------------------------------------------------------------------------------------
+
+
+def is_local(given: str | Mapping[str, Any]) -> bool:
+    """Whether it runs in this process, where one call at a time is measured undisturbed. Raises BadInput."""
+    return isinstance(spec.parse(_named(given)), LOCAL)
+
+
+def seat_of(role: str, given: str | Mapping[str, Any], model: Model) -> Seat:
+    """The model as its calls are stored. Raises BadInput."""
+    return Seat(role, model.name, model_revision(given), model.abilities)
+
+
+def model_revision(given: str | Mapping[str, Any]) -> str:
+    """The identity of a model's weights or settings, 16 hex digits; of a server, only its settings."""
+    settings = dict(given) if isinstance(given, Mapping) else {"model": given}
+    settings.pop("api_key", None)
+    match spec.parse(_named(given)):
+        case spec.Embedded() as embedded:
+            settings["model"] = _files(embedded.folder)
+        case spec.Checkpoint(source) if Path(source).is_dir():
+            settings["model"] = _files(Path(source))
+        case spec.GgufFile(path):
+            settings["model"] = _files(path.parent, [path])
+        case spec.Recording(path):
+            settings["model"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        case spec.Served(_, name):  # the same model may be served from another address tomorrow
+            settings["model"] = name
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def models_config(seats: Mapping[str, Seat]) -> dict[str, Any]:
+    """What decides a call besides the prompt, by role, as plain data."""
+    return {
+        role: {
+            "name": seat.name,
+            "revision": seat.revision,
+            "card_formats": list(seat.abilities.card_formats),
+            "scoring": seat.abilities.scoring,
+            "prefix_sessions": seat.abilities.prefix_sessions,
+        }
+        for role, seat in seats.items()
+    }
+
+
+def _named(given: str | Mapping[str, Any]) -> str:
+    return str(given["model"]) if isinstance(given, Mapping) else given
+
+
+def _files(folder: Path, some: Iterable[Path] | None = None) -> str:
+    """Each file's path and size, and its content: of large ones the two ends, which tell weights apart.
+
+    What a model says of its scope, or of when it is right, changes none of its answers.
+    """
+    digest, paths = hashlib.sha256(), folder.rglob("*") if some is None else some
+    for path in sorted(each for each in paths if each.is_file() and each.name not in (*SCOPES, ACCEPTANCE)):
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(folder)} {size}\n".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_ENDS))
+            if size > _ENDS:
+                file.seek(max(_ENDS, size - _ENDS))
+                digest.update(file.read())
+    return digest.hexdigest()
 
 
 # --- errors as records ------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A run's rows in SQLite: every call once, every answer once, each with a checksum; one writer, any number of readers.
+"""A run's rows in SQLite: every item, call and answer once, each with a checksum; one writer, any number of readers.
 
 `run.sqlite` is ordinary SQLite (WAL, synchronous=FULL): what `put` has returned from survives a kill and a power cut.
 """
@@ -12,7 +12,8 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ MOST_WAITING = 1024
 MOST_AT_ONCE = 256
 """Rows that wait for the writer, and rows of one transaction."""
 TABLES = """
-CREATE TABLE IF NOT EXISTS items(task TEXT, id TEXT, ord INTEGER, record TEXT, PRIMARY KEY(task, id));
+CREATE TABLE IF NOT EXISTS items(task TEXT, id TEXT, ord INTEGER, record TEXT, checksum TEXT, PRIMARY KEY(task, id));
 CREATE TABLE IF NOT EXISTS images(digest TEXT PRIMARY KEY, media_type TEXT, data BLOB);
 CREATE TABLE IF NOT EXISTS calls(key TEXT PRIMARY KEY, model TEXT, mode TEXT, record TEXT, checksum TEXT, made_at REAL);
 CREATE TABLE IF NOT EXISTS answers(
@@ -73,6 +74,12 @@ class Mended:
 
     calls: int
     answers: int
+    items: int = 0
+
+    def __str__(self) -> str:
+        """`2 calls and 1 answer`; empty where there are none."""
+        counts = {"item": self.items, "call": self.calls, "answer": self.answers}
+        return " and ".join(f"{count:,} {name}{'' if count == 1 else 's'}" for name, count in counts.items() if count)
 
 
 class Store:
@@ -88,12 +95,17 @@ class Store:
                 self._writer.execute("PRAGMA journal_mode=WAL")
                 self._writer.execute("PRAGMA synchronous=FULL")
                 self._writer.executescript(TABLES)
+                if not self._has_item_checksums():  # a run of an earlier version
+                    self._writer.execute("ALTER TABLE items ADD COLUMN checksum TEXT")
             # a reader of its own, so that a look-up does not wait for a writer's fsync
             self._reader = self._writer if read_only else self._connect(read_only)
             (held,) = self._reader.execute("SELECT coalesce(sum(length(data)), 0) FROM images").fetchone()
         except sqlite3.Error as error:
             raise _cannot_store(error, path) from error
         self._image_bytes = int(held)
+
+    def _has_item_checksums(self) -> bool:
+        return any(row[1] == "checksum" for row in self._writer.execute("PRAGMA table_info(items)"))
 
     def _connect(self, read_only: bool) -> sqlite3.Connection:
         # a directory that cannot be written has no room for the index of a WAL: then the file is read as it stands
@@ -106,37 +118,33 @@ class Store:
 
     def put(self, rows: Iterable[Row]) -> None:
         """All rows in one transaction, in their order; a row that is there stays as it is, but for an item's place."""
-        with self._writing, _Transaction(self._writer, self._path):
+        with self._transaction():
             for row in rows:
                 match row:
                     case CallRow(key, record):
-                        self._put_call(key, record)
+                        text, made_at = _text(record), record.get("made_at") or time.time()
+                        call = (key, record["model"], record["mode"], text, checksum(text, key), made_at)
+                        self._writer.execute("INSERT OR IGNORE INTO calls VALUES (?, ?, ?, ?, ?, ?)", call)
                     case AnswerRow(task, id, arm, record):
                         text = _text(record)
                         values = (task, id, arm, text, checksum(text, task, id, arm))
                         self._writer.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", values)
                     case ItemRow(task, id, ord, record, images):
-                        self._put_images(images)
-                        whole = (task, id, ord, _text(record))
+                        for image in images:
+                            if self._image_bytes + len(image.data) > self._most_image_bytes:
+                                continue  # the item has its digest all the same, and the task has the image
+                            shown = (image.digest, image.media_type, image.data)
+                            new = self._writer.execute("INSERT OR IGNORE INTO images VALUES (?, ?, ?)", shown).rowcount
+                            self._image_bytes += len(image.data) * new
+                        text = _text(record)
+                        whole = (task, id, ord, text, checksum(text, task, id))
+                        into = "INSERT INTO items(task, id, ord, record, checksum) VALUES (?, ?, ?, ?, ?)"
                         again = "ON CONFLICT DO UPDATE SET ord = excluded.ord"  # a larger sample has more before it
-                        self._writer.execute(f"INSERT INTO items VALUES (?, ?, ?, ?) {again}", whole)
-
-    def _put_call(self, key: str, record: Record) -> None:
-        text = _text(record)
-        values = (key, record["model"], record["mode"], text, checksum(text, key), record.get("made_at") or time.time())
-        self._writer.execute("INSERT OR IGNORE INTO calls VALUES (?, ?, ?, ?, ?, ?)", values)
-
-    def _put_images(self, images: Sequence[Image]) -> None:
-        for image in images:
-            if self._image_bytes + len(image.data) > self._most_image_bytes:
-                continue  # the item has its digest all the same, and the task has the image
-            values = (image.digest, image.media_type, image.data)
-            new = self._writer.execute("INSERT OR IGNORE INTO images VALUES (?, ?, ?)", values).rowcount
-            self._image_bytes += len(image.data) * new
+                        self._writer.execute(f"{into} {again}", whole)
 
     def replace(self, rows: Iterable[AnswerRow]) -> None:
         """Answers in the place of those that are there, all in one transaction."""
-        with self._writing, _Transaction(self._writer, self._path):
+        with self._transaction():
             for row in rows:
                 text, where = _text(row.record), (row.task, row.id, row.arm)
                 values = (text, checksum(text, *where), *where)
@@ -145,40 +153,74 @@ class Store:
 
     def note(self, key: str, value: Any) -> None:
         """A fact about the run, by name; an earlier one of this name is replaced."""
-        with self._writing, _Transaction(self._writer, self._path):
+        with self._transaction():
             self._writer.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (key, _text(value)))
 
     def mend(self) -> Mended:
-        """Delete rows whose checksum is wrong, and answers that were put together from such calls."""
-        rows = self._all("calls", "key, record, checksum")
-        bad_calls = {key for key, text, stored in rows if checksum(text, key) != stored}
-        bad_answers = [
-            (task, id, arm)
-            for task, id, arm, text, stored in self._all("answers", "task, id, arm, record, checksum")
-            if checksum(text, task, id, arm) != stored
-            or (bad_calls and bad_calls & {call["key"] for call in json.loads(text)["calls"]})
-        ]
-        self._delete([(key,) for key in bad_calls], bad_answers)
-        return Mended(len(bad_calls), len(bad_answers))
+        """Delete rows whose checksum is wrong, and answers to such items and from such calls."""
+        return self._delete_bad(_is_changed)
 
     def drop_errors(self) -> Mended:
         """Delete failed calls, and the answers of every arm in which one took part, so that they are made again."""
-        failed = {key for key, text in self._all("calls", "key, record") if json.loads(text)["status"] != "ok"}
-        answers = []
-        for task, id, arm, text in self._all("answers", "task, id, arm, record"):
-            record = json.loads(text)
-            if record["status"] != "ok" or failed & {call["key"] for call in record["calls"]}:
-                answers.append((task, id, arm))
-        self._delete([(key,) for key in failed], answers)
-        return Mended(len(failed), len(answers))
+        return self._delete_bad(lambda text, *_: json.loads(text).get("status", "ok") != "ok")
 
-    def _delete(self, calls: Sequence[tuple[str]], answers: Sequence[tuple[str, str, str]]) -> None:
-        if calls or answers:
-            with self._writing, _Transaction(self._writer, self._path):
-                self._writer.executemany("DELETE FROM calls WHERE key = ?", calls)
+    def _delete_bad(self, is_bad: Callable[..., bool]) -> Mended:
+        """`is_bad`: of a row's record, its checksum and its key."""
+        items, calls, own = self._bad(is_bad)
+        answers = [
+            key
+            for *key, text in self._all("answers", "task, id, arm, record")
+            if tuple(key) in own
+            or (key[0], key[1]) in items
+            or (calls and calls & {call["key"] for call in json.loads(text)["calls"]})
+        ]
+        if items or answers or calls:
+            with self._transaction():
+                self._writer.executemany("DELETE FROM items WHERE task = ? AND id = ?", list(items))
+                self._writer.executemany("DELETE FROM calls WHERE key = ?", [(key,) for key in calls])
                 self._writer.executemany("DELETE FROM answers WHERE task = ? AND id = ? AND arm = ?", answers)
+        return Mended(len(calls), len(answers), len(items))
+
+    def _bad(self, is_bad: Callable[..., bool]) -> tuple[set[tuple[str, str]], set[str], set[tuple[str, str, str]]]:
+        """The keys of bad items, calls and answers."""
+        calls = self._all("calls", "key, record, checksum")
+        answers = self._all("answers", "task, id, arm, record, checksum")
+        return (
+            {(task, id) for task, id, text, stored in self._item_rows() if is_bad(text, stored, task, id)},
+            {key for key, text, stored in calls if is_bad(text, stored, key)},
+            {(task, id, arm) for task, id, arm, text, stored in answers if is_bad(text, stored, task, id, arm)},
+        )
+
+    def _item_rows(self) -> list[tuple[Any, ...]]:
+        """(task, id, record, checksum) of the items that have a checksum: those of earlier versions have none."""
+        if not self._has_item_checksums():
+            return []
+        return self._rows("SELECT task, id, record, checksum FROM items WHERE checksum IS NOT NULL")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All of it or none of it."""
+        with self._writing:
+            try:
+                self._writer.execute("BEGIN IMMEDIATE")
+                yield
+                self._writer.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise _cannot_store(error, self._path) from error
+            finally:
+                with suppress(sqlite3.Error):  # of a closed connection, or where SQLite itself has rolled back
+                    self._writer.rollback()
 
     # --- reading ------------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raises CannotStore where rows are not as they were stored: their checksums are wrong."""
+        items, calls, answers = self._bad(_is_changed)
+        if changed := str(Mended(len(calls), len(answers), len(items))):
+            raise CannotStore(
+                f"{self._path}: {changed} not as stored, by their checksums",
+                "the command that made the run makes them again; nothing is read from it until then",
+            )
 
     def call(self, key: str) -> Record | None:
         """The call of this key."""
@@ -189,7 +231,8 @@ class Store:
         return {arm for (arm,) in self._rows("SELECT arm FROM answers WHERE task = ? AND id = ?", task, id)}
 
     def answer(self, task: str, id: str, arm: str) -> Record | None:
-        return self._one("SELECT record FROM answers WHERE task = ? AND id = ? AND arm = ?", task, id, arm)
+        record = self._one("SELECT record FROM answers WHERE task = ? AND id = ? AND arm = ?", task, id, arm)
+        return None if record is None else _unrescued(record)
 
     def calls(self) -> Iterator[tuple[str, Record]]:
         """(key, record) of every call, in the order in which they were made."""
@@ -208,12 +251,16 @@ class Store:
         order = "ORDER BY answers.task, items.ord, answers.arm"
         query = f"SELECT answers.record FROM answers LEFT JOIN items USING (task, id) {where} {order}"
         for (text,) in self._rows(query, *given):
-            yield json.loads(text)
+            yield _unrescued(json.loads(text))
 
     def image(self, digest: str) -> Image | None:
-        """An image by its digest; None if it was left out."""
+        """An image by its digest; None if it was left out. Raises CannotStore for one that is another."""
         rows = self._rows("SELECT data, media_type FROM images WHERE digest = ?", digest)
-        return Image(*rows[0]) if rows else None
+        if not rows:
+            return None
+        if (image := Image(*rows[0])).digest != digest:
+            raise CannotStore(f"{self._path}: the image {digest[:12]}… is not as stored", "restore the file")
+        return image
 
     def counts(self) -> tuple[int, int]:
         """Calls and answers."""
@@ -280,41 +327,21 @@ class RowWriter:
         self._queue.put_nowait(None)
 
 
-class _Transaction:
-    """All of it or none of it."""
-
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
-        self._connection, self._path = connection, path
-
-    def __enter__(self) -> None:
-        self._execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if kind is None:
-            try:
-                return self._execute("COMMIT")
-            except CannotStore:
-                self._roll_back()
-                raise
-        self._roll_back()
-        if isinstance(error, sqlite3.Error):
-            raise _cannot_store(error, self._path) from error
-        return None
-
-    def _execute(self, statement: str) -> None:
-        try:
-            self._connection.execute(statement)
-        except sqlite3.Error as error:
-            raise _cannot_store(error, self._path) from error
-
-    def _roll_back(self) -> None:
-        if self._connection.in_transaction:  # SQLite itself may have rolled back, as it does on a full disk
-            self._connection.execute("ROLLBACK")
-
-
 def checksum(text: str, *key: str) -> str:
     """SHA-256 of a row's JSON and of the key it stands under."""
     return hashlib.sha256("\n".join((*key, text)).encode()).hexdigest()
+
+
+def _is_changed(text: str, stored: str, *key: str) -> bool:
+    return checksum(text, *key) != stored
+
+
+def _unrescued(answer: Record) -> Record:
+    """The answer; a failure where another call took the place of one that failed, as earlier versions stored it."""
+    if answer.get("status") != "degraded":
+        return answer
+    none = {"status": "error", "route": None, "answer": None, "reply": None, "parsed": False, "score": None}
+    return {**answer, **none, "scores": {}, "truncated": False, "confidence": None}
 
 
 def _text(value: Any) -> str:

@@ -11,15 +11,16 @@ from typing import Any
 
 from cuecard import disk
 from cuecard.domain.errors import BadInput
-from cuecard.evals.storage.database import Mended, Store
+from cuecard.evals.database import Mended, Store
 
 VERSION = 1
+ABOUT, ROWS = "run.json", "run.sqlite"
 Config = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class About:
-    """What a run is: `config` decides every row, so a run goes on only under one that agrees with it on stored rows.
+    """What a run is: `config` decides every row, so a run resumes only under one that agrees with it on stored rows.
 
     `facts` are stored beside it.
     """
@@ -34,15 +35,17 @@ class RunFolder:
     def __init__(self, path: Path, about: About) -> None:
         self.path, self.added = path, list[str]()
         """What the run has grown by, in words."""
-        self._lock = disk.locked(path)
+        self._lock = disk.locked(path, ABOUT)
         try:
-            self.resumed = (path / "run.json").exists()
+            self.resumed = (path / ABOUT).exists()
             there = read(path) if self.resumed else None
+            if there is not None and not (path / ROWS).exists():
+                raise BadInput(f"{path} has lost its rows: there is no {ROWS}", f"restore it, or delete {ABOUT} too")
             if there is not None:
                 self.added = added(there["config"], about.config, path)
             else:
-                disk.save(path / "run.json", {"version": VERSION, "config": about.config, **about.facts})
-            self.store = Store(path / "run.sqlite")
+                disk.save(path / ABOUT, {"version": VERSION, "config": about.config, **about.facts})
+            self.store = Store(path / ROWS)
             self.mended: Mended = self.store.mend()
             if there is not None and self.added:
                 self._grow(there, about)
@@ -54,7 +57,7 @@ class RunFolder:
         for task in about.config["tasks"]:
             self.store.note(f"complete {task['name']}", False)
         grown = [*there.get("grown", ()), {"added": self.added, **about.facts}]
-        disk.save(self.path / "run.json", {**there, "config": about.config, "grown": grown})
+        disk.save(self.path / ABOUT, {**there, "config": about.config, "grown": grown})
 
     def __enter__(self) -> RunFolder:
         return self
@@ -69,20 +72,36 @@ class RunFolder:
 def read(path: Path) -> dict[str, Any]:
     """The content of `run.json`. Raises BadInput."""
     try:
-        run: dict[str, Any] = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        run: dict[str, Any] = json.loads((path / ABOUT).read_text(encoding="utf-8"))
         version, _ = run["version"], run["config"]
     except FileNotFoundError:
-        raise BadInput(f"{path} is not the directory of a run", "it has no run.json") from None
+        raise BadInput(f"{path} is not the directory of a run", f"it has no {ABOUT}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{path / 'run.json'} cannot be read: {error}", "start in another directory") from error
+        raise BadInput(f"{path / ABOUT} cannot be read: {error}", "start in another directory") from error
+    if kind := run.get("kind"):
+        raise BadInput(f"{path} is a run of cuecard {kind}, not of cuecard eval", "give another folder")
     if version != VERSION:
         raise BadInput(f"{path} is a run of version {version}, this cuecard reads {VERSION}", "use the other cuecard")
     return run
 
 
 def opened(path: Path) -> tuple[dict[str, Any], Store]:
-    """A run to read: the content of `run.json`, and the rows. Others may be writing. Raises BadInput, CannotStore."""
-    return read(path), Store(path / "run.sqlite", read_only=True)
+    """A run to read: the content of `run.json`, and the rows, each as it was stored. Others may be writing.
+
+    Raises BadInput, CannotStore (also where a row's checksum is wrong).
+    """
+    about = read(path)
+    return about, checked(Store(path / ROWS, read_only=True))
+
+
+def checked(store: Store) -> Store:
+    """The store; raises CannotStore, and closes it, where a row's checksum is wrong."""
+    try:
+        store.check()
+    except BaseException:
+        store.close()
+        raise
+    return store
 
 
 # --- a run that grows -------------------------------------------------------------------------------------------------
@@ -109,8 +128,8 @@ def added(there: Config, wanted: Config, path: Path) -> list[str]:
 
 
 def _core(config: Config, tasks: Config, arms: Iterable[str]) -> dict[str, Any]:
-    """What has to be the same; arms in no order."""
-    return {**config, "tasks": dict(tasks), "arms": sorted(arms), "limit": None}
+    """What has to be the same; arms in no order. An arm of a policy file has what the file says in its name."""
+    return {**config, "tasks": dict(tasks), "arms": sorted(arms), "limit": None, "policies": None}
 
 
 def _tasks(config: Config) -> dict[str, Any]:

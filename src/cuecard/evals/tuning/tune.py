@@ -7,36 +7,32 @@ cheapest, each at the full level, until one fails (fixed-sequence testing), so t
 that does not keep the accuracy is at most 1 - confidence, however many there were to choose from. No approximation is
 made for large samples; what is assumed is that clusters are drawn alike from what the policy will meet.
 
-Candidates are the arms that were run, and thresholds between two that were run: where `mutual` was run with a low and
-with a high threshold of confidence, its answer with any threshold between them is known. Where the low one accepts and
-the confidence reaches the threshold it is the low one's, else the high one's.
+A candidate that is itself fitted, an acceptance table, is fitted on the explored questions alone.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 from typing import Any, Literal
 
 from cuecard.domain.errors import BadInput
-from cuecard.domain.outcome import Route
-from cuecard.evals.analysis.ledger import Price, ledger
-from cuecard.evals.arm import LIVE, Arm, parse
-from cuecard.evals.storage.database import Record
-from cuecard.models.base import Limits
+from cuecard.evals.analysis.ledger import Ledger, Price, ledger
+from cuecard.evals.arm import Arm
+from cuecard.evals.database import Record
+from cuecard.evals.tuning.candidates import Candidate, Key
+from cuecard.models.acceptance_table import AcceptanceTable
 from cuecard.stats.bootstrap import by_cluster, checked, numpy
-from cuecard.strategies.policy import Acceptance, Policy, Surface, options_at
+from cuecard.stats.inference import bet_p, questions_for_bet
+from cuecard.strategies.policy import Surface, options_at
 from cuecard.strategies.policy_file import PolicyFile
 
 Measure = Literal["latency", "cost", "tokens"]
 EXPLORE = 1 / 3
-POWER = 0.8
-Key = tuple[str, str]
-THRESHOLDS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995)
 METHOD = "learn then test: fixed sequence of betting tests, ordered on a third of the clusters"
 
 
@@ -51,6 +47,19 @@ class Observation:
     latency_s: float
     tokens: float = 0.0
     cost: float | None = None
+
+    def at_least(self, other: Observation) -> Observation:
+        """With no cost less than the other's; an unknown one stays unknown."""
+        cost = None if self.cost is None or other.cost is None else max(self.cost, other.cost)
+        latency_s, tokens = max(self.latency_s, other.latency_s), max(self.tokens, other.tokens)
+        return replace(self, latency_s=latency_s, tokens=tokens, cost=cost)
+
+    def measure(self, by: Measure) -> float:
+        """Raises BadInput where it is not known."""
+        value = {"latency": self.latency_s, "cost": self.cost, "tokens": self.tokens}[by]
+        if value is None:
+            raise BadInput(f"no price is known of all that {self.arm} calls", "give --price MODEL=PROMPT,COMPLETION")
+        return value
 
 
 @dataclass(frozen=True)
@@ -125,6 +134,12 @@ class Tuning:
     """Questions that only set the order of the tests."""
 
 
+def data_digest(seen: Table) -> str:
+    """The identity of the answers that were tuned on, 16 hex digits."""
+    rows = [seen.arms, seen.items, seen.clusters, seen.scores.tolist(), seen.costs.tolist()]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+
+
 def table(observations: Iterable[Observation], by: Measure = "latency") -> Table:
     """The questions that every arm has answered. Raises BadInput when there are none, or costs are not known."""
     found: dict[str, dict[str, Observation]] = {}
@@ -142,7 +157,7 @@ def table(observations: Iterable[Observation], by: Measure = "latency") -> Table
         tuple(first[item].cluster for item in items),
         items,
         np.array([[own[item].score for item in items] for own in found.values()], float),
-        np.array([[_cost(own[item], by) for item in items] for own in found.values()], float),
+        np.array([[own[item].measure(by) for item in items] for own in found.values()], float),
     )
 
 
@@ -159,7 +174,17 @@ def tune(seen: Table, baseline: str, goal: Goal) -> Tuning:
         if p_of[arm] > 1 - goal.confidence:
             break
     passed = [arm for arm, p in p_of.items() if p <= 1 - goal.confidence]
-    results = {arm: _result(seen, arm, losses[arm], p_of.get(arm), goal) for arm in range(len(seen.arms))}
+    results = {
+        arm: CandidateResult(
+            name,
+            float(seen.scores[arm].mean()),
+            float(seen.costs[arm].mean()),
+            p_of.get(arm),
+            arm in passed,
+            questions_for_bet(losses[arm], seen.clusters, goal.confidence, EXPLORE),
+        )
+        for arm, name in enumerate(seen.arms)
+    }
     cheapest = min(passed, key=lambda arm: results[arm].cost, default=None)
     return Tuning(
         goal,
@@ -171,6 +196,11 @@ def tune(seen: Table, baseline: str, goal: Goal) -> Tuning:
         len(set(seen.clusters)),
         len(explored),
     )
+
+
+def explored_clusters(seen: Table) -> set[str]:
+    """The clusters of the questions that no policy is tested on."""
+    return {seen.clusters[place] for place in _parts(seen.clusters)[0]}
 
 
 def safest_first(seen: Table, losses: Any, explored: Sequence[int], base: int) -> list[int]:
@@ -197,7 +227,7 @@ def _tested(losses: Any, clusters: Sequence[str], explored: Sequence[int], rest:
     (seen,) = by_cluster([clusters[place] for place in explored], losses[explored])
     sums, sizes = by_cluster([clusters[place] for place in rest], losses[rest], [1.0] * len(rest))
     spread = math.sqrt((float((seen**2).sum()) + 1) / (len(seen) + 1))
-    return bet_p(sums, float(sizes.max()) * goal.most, spread, goal)
+    return bet_p(sums, float(sizes.max()) * goal.most, spread, goal.confidence)
 
 
 def _parts(clusters: Sequence[str]) -> tuple[list[int], list[int]]:
@@ -213,89 +243,7 @@ def _parts(clusters: Sequence[str]) -> tuple[list[int], list[int]]:
     return explored, order[len(explored) :]
 
 
-def bet_p(losses: Sequence[float], most: float, spread: float, goal: Goal) -> float:
-    """P-value that sums of losses (one a cluster, at most `most`) have a mean above 0; valid at any number of them.
-
-    A bet of the same share of a fortune on every gain hardly ever grows if the mean is above 0: the chance that a
-    fortune of 1 ever reaches f is at most 1 / f (Ville 1939; Waudby-Smith & Ramdas 2024, J. R. Stat. Soc. B 86,
-    "betting"). `spread`, the standard deviation as known beforehand, sets the share that is best for this many clusters
-    at this confidence; a wrong one costs power, never validity.
-    """
-    np = numpy()
-    if not len(losses):
-        return 1.0
-    best = math.sqrt(2 * math.log(1 / (1 - goal.confidence)) / len(losses)) / spread
-    fortune = np.cumsum(np.log1p(-min(best, 0.95 / most) * np.asarray(losses)))
-    return math.exp(-max(0.0, float(fortune.max())))
-
-
-def needed(losses: Any, clusters: Sequence[str], goal: Goal) -> int | None:
-    """About how many questions in all would show the goal met with power 0.8; None where the mean says it is not met.
-
-    The fortune's logarithm as Brownian motion with drift that must cross ln(1 / level) by the last cluster (Siegmund
-    1985, chapter 3), solved for the number of clusters.
-    """
-    (sums,) = by_cluster(clusters, losses)
-    if (mean := float(sums.mean())) >= 0:
-        return None
-    level, normal = math.sqrt(math.log(1 / (1 - goal.confidence)) / 2), NormalDist()
-
-    def power(drift: float) -> float:
-        return normal.cdf(drift - 2 * level) + math.exp(2 * level * (drift - level)) * normal.cdf(-drift)
-
-    low, high = 0.0, 4 * level + 4
-    while high - low > 1e-3:
-        middle = (low + high) / 2
-        low, high = (low, middle) if power(middle) >= POWER else (middle, high)
-    # where nothing has gone wrong yet, a certain number of gains is needed all the same
-    count = max((high * float(sums.std()) / mean) ** 2, -math.log(1 - goal.confidence) / -mean)
-    return math.ceil(count / (1 - EXPLORE) * len(losses) / len(sums))
-
-
-def _result(seen: Table, arm: int, losses: Any, p: float | None, goal: Goal) -> CandidateResult:
-    passed = p is not None and p <= 1 - goal.confidence
-    accuracy, cost = float(seen.scores[arm].mean()), float(seen.costs[arm].mean())
-    return CandidateResult(seen.arms[arm], accuracy, cost, p, passed, needed(losses, seen.clusters, goal))
-
-
-def _cost(seen: Observation, by: Measure) -> float:
-    value: Mapping[str, float | None] = {"latency": seen.latency_s, "cost": seen.cost, "tokens": seen.tokens}
-    if (found := value[by]) is None:
-        raise BadInput(f"no price is known of all that {seen.arm} calls", "give --price MODEL=PROMPT,COMPLETION")
-    return found
-
-
-# --- candidates from records ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """An arm and its answers, by task and item."""
-
-    arm: Arm
-    answers: Mapping[Key, Record]
-
-    @property
-    def failed(self) -> int:
-        """How many of its answers failed."""
-        return sum(answer["status"] == "error" for answer in self.answers.values())
-
-
-def candidates(answers: Iterable[Record], base: Policy | None = None) -> dict[str, Candidate]:
-    """By name: arms that a policy file can describe (no placebos, nothing live), and thresholds between them."""
-    found: dict[str, dict[Key, Record]] = defaultdict(dict)
-    for answer in answers:
-        found[answer["arm"]][answer["task"], answer["id"]] = answer
-    run = {name: Candidate(parse(name, base), own) for name, own in found.items() if not name.endswith(LIVE)}
-    run = {name: each for name, each in run.items() if each.arm.placebo is None and each.arm.equal is None}
-    return {**{each.arm.name: each for each in _between(run.values())}, **run}
-
-
-def base_of(config: Mapping[str, Any]) -> Policy:
-    """The policy that every arm of a run starts from, by `run.json`."""
-    policy = config.get("policy", {})
-    accept = Acceptance.parse(policy["accept"]) if "accept" in policy else Policy().accept
-    return Policy(accept=accept, limits=Limits(**policy.get("limits", {})))
+# --- observations from records ----------------------------------------------------------------------------------------
 
 
 def observations(
@@ -303,33 +251,58 @@ def observations(
 ) -> list[Observation]:
     """Scored questions; the rotations of one question are one, right if all of them are, at their mean cost.
 
-    An answer that failed is wrong, but where the baseline's failed there is nothing to keep: left out, as are items of
-    which an answer has no score.
+    An answer that failed is wrong and costs no less than the baseline's. Where the baseline's failed there is nothing
+    to keep: left out (`left_out`), as are items of which an answer has no score.
     """
     of_item = {(item["task"], item["id"]): item for item in items}
+    out, seen, known = left_out(found, baseline), list[Observation](), dict[int, Ledger]()
+    whole = dict[str, Observation]()
+    for name in sorted(found, key=lambda name: name != baseline):
+        each = found[name]
+        units: dict[str, list[Key]] = defaultdict(list)
+        for key in each.answers:
+            if key in of_item and key not in out:
+                group = of_item[key].get("group")
+                units[f"{key[0]}/group {group}" if group else "/".join(key)].append(key)
+        for unit, keys in units.items():
+            answers = [each.answers[key] for key in keys]
+            for answer in answers:
+                if id(answer) not in known:  # thresholds share most of their answers
+                    known[id(answer)] = ledger([answer], prices)
+            ledgers, count = [known[id(answer)] for answer in answers], len(answers)
+            totals = [own.total for own in ledgers]
+            costs = [own.price if answer["calls"] else 0.0 for own, answer in zip(ledgers, answers, strict=True)]
+            priced = [cost for cost in costs if cost is not None]
+            observation = Observation(
+                unit,
+                of_item[keys[0]]["cluster"],
+                name,
+                min(float(answer["score"] or 0.0) for answer in answers),
+                sum(own.latency_s for own in ledgers) / count,
+                sum(total.prompt_tokens + total.completion_tokens for total in totals) / count,
+                sum(priced) / count if len(priced) == count else None,
+            )
+            if name == baseline:
+                whole[unit] = observation
+            elif unit in whole and any(answer["status"] == "error" for answer in answers):
+                observation = observation.at_least(whole[unit])
+            seen.append(observation)
+    return seen
+
+
+def left_out(found: Mapping[str, Candidate], baseline: str) -> set[Key]:
+    """Questions that are not tuned on: the baseline failed on them, or an answer has no score."""
     out = {
         key
         for each in found.values()
         for key, answer in each.answers.items()
         if answer["score"] is None and answer["status"] != "error"
     }
-    out |= {key for key, answer in found[baseline].answers.items() if answer["status"] == "error"}
-    seen, known = list[Observation](), dict[int, Observation]()
-    for name, each in found.items():
-        units: dict[str, list[Observation]] = defaultdict(list)
-        for key, answer in each.answers.items():
-            if key in of_item and key not in out:
-                item = of_item[key]
-                unit = f"{key[0]}/group {item['group']}" if item.get("group") else "/".join(key)
-                if (at := id(answer)) not in known:  # thresholds share most of their answers
-                    known[at] = _observed(unit, item["cluster"], answer, prices)
-                units[unit].append(known[at])
-        seen += [replace(_as_one(parts), arm=name) for parts in units.values()]
-    return seen
+    return out | {key for key, answer in found[baseline].answers.items() if answer["status"] == "error"}
 
 
-def file_of(arm: Arm) -> PolicyFile:
-    """The arm as a policy file, all that matters to its strategy written out."""
+def file_of(arm: Arm, table: AcceptanceTable | None = None) -> PolicyFile:
+    """The arm as a policy file, all that matters to its strategy written out. `table`: where it has none of its own."""
     options = {
         name: value
         for name, option in options_at(Surface.POLICY_FILE).items()
@@ -337,66 +310,9 @@ def file_of(arm: Arm) -> PolicyFile:
     }
     plain = arm.strategy.partition(":")[0]
     if plain != "mutual":
-        del options["accept"]
+        options.pop("accept", None)
     if plain not in ("vote", "verdict"):
         del options["samples"]
     if plain == "short":
         del options["budget"]
-    return PolicyFile(arm.strategy, options)
-
-
-def _between(run: Iterable[Candidate]) -> list[Candidate]:
-    """Candidates for the thresholds between two that were run."""
-    families: dict[Any, list[Candidate]] = defaultdict(list)
-    for each in run:
-        if each.arm.strategy == "mutual":
-            rule = each.arm.policy.accept
-            alike = replace(each.arm.policy, accept=Acceptance(rule.agreement, 0.0))
-            families[alike].append(each)
-    result = list[Candidate]()
-    for family in families.values():
-        low, high = min(family, key=_threshold), max(family, key=_threshold)
-        within = [level for level in THRESHOLDS if _threshold(low) < level < _threshold(high)]
-        result += [_spliced(low, high, level) for level in within]
-    return result
-
-
-def _spliced(low: Candidate, high: Candidate, threshold: float) -> Candidate:
-    rule = Acceptance(low.arm.policy.accept.agreement, threshold)
-    words = [part for part in low.arm.name.split("/") if not part.startswith("accept=")]
-    name = "/".join([*words, f"accept={rule}"])
-    answers = {
-        key: low.answers[key] if _accepts(low.answers[key], threshold) else high.answers[key]
-        for key in low.answers
-        if key in high.answers
-    }
-    return Candidate(replace(low.arm, name=name, policy=replace(low.arm.policy, accept=rule)), answers)
-
-
-def _accepts(answer: Record, threshold: float) -> bool:
-    """Without probabilities agreement alone decides, whatever the threshold."""
-    sure = answer["confidence"]
-    return answer["route"] == Route.AGREED and (sure is None or sure >= threshold)
-
-
-def _threshold(each: Candidate) -> float:
-    return each.arm.policy.accept.confidence or 0.0
-
-
-def _observed(item: str, cluster: str, answer: Record, prices: Mapping[str, Price] | None) -> Observation:
-    spent = ledger([answer], prices)
-    tokens = spent.total.prompt_tokens + spent.total.completion_tokens
-    cost = spent.price if answer["calls"] else 0.0
-    return Observation(item, cluster, answer["arm"], float(answer["score"] or 0.0), spent.latency_s, tokens, cost)
-
-
-def _as_one(parts: Sequence[Observation]) -> Observation:
-    """The rotations of a question as one."""
-    count, costs = len(parts), [part.cost for part in parts if part.cost is not None]
-    return replace(
-        parts[0],
-        score=min(part.score for part in parts),
-        latency_s=sum(part.latency_s for part in parts) / count,
-        tokens=sum(part.tokens for part in parts) / count,
-        cost=sum(costs) / count if len(costs) == count else None,
-    )
+    return PolicyFile(arm.strategy, options, table=(arm.policy.table or table) if plain == "mutual" else None)

@@ -1,0 +1,378 @@
+"""One arm against another, and one run against another, on the questions that both answered."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from cuecard import disk
+from cuecard.domain.errors import BadInput
+from cuecard.domain.outcome import LatencyKind
+from cuecard.evals.analysis.units import (
+    ScoredTask,
+    by_arm,
+    counted,
+    family,
+    generated,
+    original_arm,
+    plain,
+    scored_tasks,
+    succeeded,
+    timed,
+    uncut_arm,
+)
+from cuecard.evals.arm import LIVE, Arm
+from cuecard.evals.database import Record, Store
+from cuecard.evals.scorers import EXTRACTORS
+from cuecard.stats.bootstrap import Interval, ratio_interval
+from cuecard.stats.inference import (
+    NonInferiority,
+    PairedComparison,
+    compare,
+    holm,
+    mean,
+    mean_difference,
+    non_inferiority,
+)
+
+LEVEL = 0.05
+NO_CARD = "short:large"
+FAMILIES = {
+    "arms": "every arm against the baseline",
+    "cards": "every strategy of both models against the large model's short answer",
+    "placebos": "every placebo against the same arm with the card that was written",
+    "cuts": "every cut card against the same arm with the whole card",
+    "single": "every strategy of both models against the most accurate single model not shown to take longer",
+}
+VERSION = 1
+ALIKE = ("text", "options", "kind", "golds", "images", "scorer")
+"""What two items of one name have in common if they are the same question."""
+MEASURED = ("accuracy", "seconds", "tokens")
+
+
+@dataclass(frozen=True)
+class ByExtractor:
+    """The same comparison with the answers read by another extractor."""
+
+    difference: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Arm less `against`. Scores are compared by unit, seconds and tokens by question, over those that both have."""
+
+    task: str
+    family: str
+    """A key of `FAMILIES`: p-values are adjusted over one family of the whole run."""
+    arm: str
+    against: str
+    pairs: int
+    accuracy: PairedComparison
+    p_adjusted: float
+    """Holm's."""
+    not_worse: NonInferiority
+    extractors: Mapping[str, ByExtractor]
+    survives: bool
+    """Every extractor says the same: the same sign and significant, or else not significant (p not adjusted)."""
+    times_faster: Interval | None
+    """Mean seconds of `against` over the arm's, both as `kind` says; None where they are not known."""
+    kind: LatencyKind | None
+    times_faster_live: Interval | None
+    """The same of both arms run end to end."""
+    tokens: Interval | None
+    """Generated tokens a question, of all models together: arm less `against`; None where they are not known."""
+
+    @property
+    def significant(self) -> bool:
+        """The adjusted test rejects no difference, and the interval of this comparison excludes it."""
+        return self.p_adjusted <= LEVEL and not includes_zero(self.accuracy.difference)
+
+    @property
+    def interval(self) -> Interval:
+        """Of the difference in accuracy: as wide as the adjusted test says, so it has 0 in it unless `significant`."""
+        alone = self.accuracy.difference
+        if self.significant or alone.low is None or alone.high is None:
+            return alone
+        return replace(alone, low=min(alone.low, 0.0), high=max(alone.high, 0.0))
+
+
+def includes_zero(interval: Interval) -> bool:
+    """Also where it has no ends."""
+    return interval.low is None or interval.high is None or interval.low <= 0 <= interval.high
+
+
+def differences(
+    task: ScoredTask,
+    answers: Mapping[str, Sequence[Record]],
+    arms: Mapping[str, Arm],
+    baseline: str | None,
+    margin: float,
+    families: Collection[str] = FAMILIES,
+) -> list[Difference]:
+    """Every comparison of these families that a task's arms allow; p-values not adjusted yet."""
+    found = []
+    for which, arm, against in [*_wanted(arms, baseline), *_singles(task, answers, arms)]:
+        if which in families and arm in answers and against in answers:
+            difference = _difference(task, which, (arm, against), answers, margin)
+            found += [difference] if difference is not None else []
+    return found
+
+
+def adjusted(found: Sequence[Difference]) -> list[Difference]:
+    """With the p-values of each family adjusted."""
+    p = {(each.family, each.task, each.arm): each for each in found}
+    adjusted_p = {}
+    for which in FAMILIES:
+        members = {"\n".join(key): each.accuracy.p for key, each in p.items() if key[0] == which}
+        adjusted_p.update(holm(members))
+    return [replace(each, p_adjusted=adjusted_p["\n".join(key)]) for key, each in p.items()]
+
+
+def _wanted(arms: Mapping[str, Arm], baseline: str | None) -> list[tuple[str, str, str]]:
+    composed = {name: family(arm) for name, arm in arms.items() if not name.endswith(LIVE)}
+    wanted: list[tuple[str, str, str | None]]
+    wanted = [("arms", name, baseline) for name, of in composed.items() if baseline and of != "placebo"]
+    wanted += [("cards", name, NO_CARD) for name, of in composed.items() if of == "paper" and NO_CARD in composed]
+    wanted += [("placebos", name, original_arm(arms, name)) for name, of in composed.items() if of == "placebo"]
+    cut = (name for name, of in composed.items() if of != "placebo" and arms[name].policy.cut is not None)
+    wanted += [("cuts", name, uncut_arm(arms, name)) for name in cut]
+    return [(which, arm, against) for which, arm, against in wanted if against and against != arm]
+
+
+def _singles(
+    task: ScoredTask, answers: Mapping[str, Sequence[Record]], arms: Mapping[str, Arm]
+) -> list[tuple[str, str, str]]:
+    """Every strategy of both models, against the most accurate arm of one model that is not shown to take longer.
+
+    Of two that take about as long, chance decides which has the smaller mean: it does not choose what is compared.
+    """
+    whole = {name: succeeded(own) for name, own in answers.items() if not name.endswith(LIVE)}
+    known = {name: own for name, own in whole.items() if own and timed(own)}
+    took = {name: statistics.mean(answer["latency"]["total_s"] for answer in own) for name, own in known.items()}
+    right = {name: statistics.mean(scores) for name, own in known.items() if (scores := task.graded(own).values())}
+    alone = [name for name in right if family(arms[name]) in ("small", "large")]
+    wanted = []
+    for name in (name for name in right if family(arms[name]) == "paper"):
+        as_fast = [each for each in alone if took[each] <= took[name] or not _slower(task, known[each], known[name])]
+        if as_fast:
+            wanted.append(("single", name, max(as_fast, key=lambda each: (right[each], -took[each]))))
+    return wanted
+
+
+def _slower(task: ScoredTask, ones: Sequence[Record], others: Sequence[Record]) -> bool:
+    """Whether the first answers are shown to take longer, by the interval of the ratio of mean seconds."""
+    ratio = times_faster(task, paired(others, ones))
+    return ratio is not None and ratio.low is not None and ratio.low > 1
+
+
+def _difference(
+    task: ScoredTask, which: str, names: tuple[str, str], answers: Mapping[str, Sequence[Record]], margin: float
+) -> Difference | None:
+    arm, against = names
+    scores = [task.graded(answers[name]) for name in names]
+    units = [unit for unit in scores[0] if unit in scores[1]]
+    both = paired(answers[arm], answers[against])
+    if not units or not both:
+        return None
+    ones, others = ([side[unit] for unit in units] for side in scores)
+    clusters = task.clusters(units)
+    accuracy = compare(ones, others, clusters)
+    extractors = by_extractor(task, answers[arm], answers[against])
+    sign, others_p = accuracy.difference.estimate, [each.p for each in extractors.values()]
+    agree = all(each.p <= LEVEL and each.difference * sign > 0 for each in extractors.values())
+    spent = [[generated(one) for one, _ in both], [generated(other) for _, other in both]]
+    known, of_pairs = counted(each for pair in both for each in pair), task.clusters_of(one for one, _ in both)
+    live = [answers.get(name + LIVE, ()) for name in names]
+    return Difference(
+        task.name,
+        which,
+        arm,
+        against,
+        len(units),
+        accuracy,
+        accuracy.p,
+        non_inferiority(ones, others, margin, clusters),
+        extractors,
+        agree if accuracy.p <= LEVEL else min(others_p, default=1.0) > LEVEL,
+        times_faster(task, both),
+        kind_of(both[0][0]),
+        times_faster(task, paired(*live)) if all(live) and paired(*live) else None,
+        mean_difference(spent[0], spent[1], of_pairs).interval if known else None,
+    )
+
+
+def paired(ones: Sequence[Record], others: Sequence[Record]) -> list[tuple[Record, Record]]:
+    """Answers to the same questions; those on which either failed are left out."""
+    of = {answer["id"]: answer for answer in succeeded(others)}
+    return [(answer, of[answer["id"]]) for answer in succeeded(ones) if answer["id"] in of]
+
+
+def kind_of(answer: Record) -> LatencyKind | None:
+    kind = answer["latency"]["kind"]
+    return None if kind is None else LatencyKind(kind)
+
+
+def times_faster(task: ScoredTask, both: Sequence[tuple[Record, Record]]) -> Interval | None:
+    """Mean seconds of the second over those of the first."""
+    if not timed(answer for pair in both for answer in pair):
+        return None
+    tops = [other["latency"]["total_s"] for _, other in both]
+    return ratio_interval(
+        tops, [one["latency"]["total_s"] for one, _ in both], task.clusters_of(one for one, _ in both)
+    )
+
+
+def by_extractor(task: ScoredTask, ones: Sequence[Record], others: Sequence[Record]) -> dict[str, ByExtractor]:
+    """The comparison of accuracies by every extractor that scored both arms."""
+    result, known = {}, dict[tuple[tuple[float, float], ...], PairedComparison]()
+    for name in EXTRACTORS:
+        one, other = task.graded(ones, name), task.graded(others, name)
+        units = [unit for unit in one if unit in other]
+        if units:
+            pairs = tuple((one[unit], other[unit]) for unit in units)
+            if pairs not in known:  # the scores of most extractors are the same
+                known[pairs] = compare([a for a, _ in pairs], [b for _, b in pairs], task.clusters(units))
+            result[name] = ByExtractor(known[pairs].difference.estimate, known[pairs].p)
+    return result
+
+
+# --- two runs ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Change:
+    """A mean of the second run less that of the first, a question."""
+
+    first: float
+    second: float
+    difference: Interval
+    p: float
+    """Two-sided, by the test that the interval inverts."""
+    test: str
+
+
+@dataclass(frozen=True)
+class ArmComparison:
+    """One arm of one task in both runs, on `questions` that both answered. Differences: the second less the first."""
+
+    task: str
+    arm: str
+    questions: int
+    accuracy: PairedComparison | None
+    """None where nothing is scored in both."""
+    first_accuracy: float | None
+    second_accuracy: float | None
+    extractors: Mapping[str, ByExtractor]
+    seconds: Change | None
+    """None where they are not known in both, as tokens."""
+    times_faster: Interval | None
+    """Mean seconds of the first over those of the second."""
+    kinds: tuple[str | None, str | None]
+    tokens: Change | None
+    """Generated, of all models together."""
+    unresolved: tuple[int, int]
+    """Questions without an answer in an imported run; those left are the easy ones."""
+    same_answer: float
+    same_route: float
+    errors: tuple[int, int]
+    """Answers that failed, in each run; their questions are left out."""
+    p_adjusted: Mapping[str, float]
+    """Holm's, of accuracy, seconds and tokens, each over all arms and tasks."""
+
+
+@dataclass(frozen=True)
+class RunComparison:
+    """Both runs. `left_out`: by task, questions of one name that are not the same in both."""
+
+    arms: tuple[ArmComparison, ...]
+    configuration: tuple[str, ...]
+    only_first: tuple[str, ...]
+    only_second: tuple[str, ...]
+    left_out: Mapping[str, int]
+
+    def as_object(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return {"version": VERSION, **plain(asdict(self))}
+
+
+def compare_runs(first: tuple[Mapping[str, Any], Store], second: tuple[Mapping[str, Any], Store]) -> RunComparison:
+    """(configuration, rows) of each run. Raises BadInput where they have nothing in common, MissingExtra."""
+    tasks = [{task.name: task for task in scored_tasks(c["tasks"], s.items())} for c, s in (first, second)]
+    answers = [list(store.answers()) for _, store in (first, second)]
+    notes = first[1].notes(), second[1].notes()
+    order = (*first[0]["arms"], *(arm + LIVE for arm in first[0]["arms"]))
+    compared, left_out = list[ArmComparison](), dict[str, int]()
+    names: list[set[str]] = [set(), set()]
+    for name in dict.fromkeys((*tasks[0], *tasks[1])):
+        sides = [by_arm(own, name) for own in answers]
+        for known, side in zip(names, sides, strict=True):
+            known |= {f"{name} {arm}" for arm in side}
+        if name not in tasks[0] or name not in tasks[1]:
+            continue
+        task, other = tasks[0][name], tasks[1][name]
+        differing = {id for id in task.items if id in other.items and not _alike(task.items[id], other.items[id])}
+        if differing:
+            left_out[name] = len(differing)
+        for arm in (arm for arm in order if arm in sides[0] and arm in sides[1]):
+            ones, others = ([each for each in side[arm] if each["id"] not in differing] for side in sides)
+            if both := paired(ones, others):
+                unresolved = [len(own.get(f"unresolved {name} {arm}") or ()) for own in notes]
+                failed = [len(own) - len(succeeded(own)) for own in (ones, others)]
+                found = _compared(task, arm, both, (unresolved[0], unresolved[1]))
+                compared.append(replace(found, errors=(failed[0], failed[1])))
+    if not compared:
+        raise BadInput("the runs have no arm on a question in common", "compare runs of the same tasks and strategies")
+    only_first, only_second = (tuple(sorted(names[i] - names[1 - i])) for i in (0, 1))
+    ways = tuple(disk.differences(first[0], second[0]))
+    return RunComparison(_adjusted(compared), ways, only_first, only_second, left_out)
+
+
+def _alike(one: Record, other: Record) -> bool:
+    return all(one.get(name) == other.get(name) for name in ALIKE)
+
+
+def _compared(
+    task: ScoredTask, arm: str, both: Sequence[tuple[Record, Record]], unresolved: tuple[int, int]
+) -> ArmComparison:
+    first, second = [one for one, _ in both], [other for _, other in both]
+    before, after = task.graded(first), task.graded(second)
+    units = [unit for unit in before if unit in after]
+    scores = [after[unit] for unit in units], [before[unit] for unit in units]
+    return ArmComparison(
+        task.name,
+        arm,
+        len(both),
+        compare(*scores, task.clusters(units)) if units else None,
+        mean(scores[1]),
+        mean(scores[0]),
+        by_extractor(task, second, first),
+        _change(task, first, second, lambda each: each["latency"]["total_s"]) if timed([*first, *second]) else None,
+        times_faster(task, [(other, one) for one, other in both]),
+        (first[0]["latency"]["kind"], second[0]["latency"]["kind"]),
+        _change(task, first, second, generated) if counted([*first, *second]) else None,
+        unresolved,
+        sum(one["answer"] == other["answer"] for one, other in both) / len(both),
+        sum(one["route"] == other["route"] for one, other in both) / len(both),
+        (0, 0),
+        {},
+    )
+
+
+def _change(
+    task: ScoredTask, first: Sequence[Record], second: Sequence[Record], value: Callable[[Record], float]
+) -> Change:
+    before, after, clusters = list(map(value, first)), list(map(value, second)), task.clusters_of(first)
+    found = mean_difference(after, before, clusters)
+    return Change(sum(before) / len(before), sum(after) / len(after), found.interval, found.p, found.test)
+
+
+def _adjusted(compared: Sequence[ArmComparison]) -> tuple[ArmComparison, ...]:
+    adjusted: list[dict[str, float]] = [{} for _ in compared]
+    for what in MEASURED:
+        family = {str(i): each.p for i, arm in enumerate(compared) if (each := getattr(arm, what)) is not None}
+        for i, p in holm(family).items():
+            adjusted[int(i)][what] = p
+    return tuple(replace(each, p_adjusted=own) for each, own in zip(compared, adjusted, strict=True))

@@ -1,0 +1,234 @@
+"""Whether a pair pays on a task: its strategies against the best single model at equal or lower cost.
+
+A single model counts as no more costly where it is not shown to take longer: of two that take about as long, chance
+decides which has the smaller mean, and does not choose what is compared.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from cuecard.domain.outcome import Route
+from cuecard.evals.analysis.comparisons import Difference, adjusted, differences, paired
+from cuecard.evals.analysis.units import ScoredTask, by_arm, succeeded, timed
+from cuecard.evals.arm import LIVE, base_of, parse, policies_of
+from cuecard.evals.database import Record
+
+SINGLE = "single"
+"""The family of comparisons that a verdict is drawn from."""
+BASELINE = "reason:large"
+MARGIN = 0.01
+"""Score points: a gain that is shown to be smaller is none."""
+FEWEST = 20
+"""Questions with a score, of which fewer show neither that a pair pays nor that it does not."""
+
+
+class Pays(StrEnum):
+    """What a comparison with the best single model shows."""
+
+    YES = "pays"
+    """A strategy of both models is significantly more accurate."""
+    NO = "does not pay"
+    """Every one is significantly less accurate, or shown to gain less than `MARGIN`."""
+    OPEN = "is not shown to pay"
+    """Neither, or there are too few questions."""
+
+
+@dataclass(frozen=True)
+class PaysFrom:
+    """Where the pair begins to pay. None: nowhere, or not known."""
+
+    seconds_a_right_answer: float | None
+    """Mean seconds more than the single model's, for each further right answer; 0 where the pair takes no longer."""
+    settled: float | None
+    """The share of questions settled without reasoning at which the pair is as fast as `BASELINE`; 0: at any."""
+
+
+@dataclass(frozen=True)
+class PairVerdict:
+    """Whether the two models together pay. `shown`: the comparison of the strategy that gains most."""
+
+    pays: Pays
+    shown: Difference
+    right: tuple[float, float]
+    """Mean scores of the strategy and of the single model, on the units that both have."""
+    questions: int
+    """Of the task; those without a score of both are in no mean here."""
+    settled: float
+    """The share of the strategy's answers that were settled without reasoning."""
+    starts: PaysFrom
+
+    @property
+    def too_few(self) -> bool:
+        return self.shown.pairs < FEWEST
+
+    def sentence(self, task: str) -> str:
+        """The verdict in one sentence: by how much, how sure that is, at what cost, and the break-even."""
+        shown, (ours, theirs) = self.shown, self.right
+        gain = shown.accuracy.difference.estimate
+        parts = [
+            f"{shown.arm} is right on {100 * ours:.1f}%, {shown.against}, the most accurate single model not shown to"
+            f" take longer, on {100 * theirs:.1f}%: {_signed(100 * gain)} points ({self._sure()})",
+            *self._cost(),
+            self._break_even(),
+        ]
+        return f"On {task} the pair {self.pays}: {'; '.join(parts)}."
+
+    def _sure(self) -> str:
+        shown = self.shown
+        low, high = shown.interval.low, shown.interval.high
+        ends = "no interval" if low is None or high is None else f"{_signed(100 * low)} to {_signed(100 * high)}"
+        few = f": too few to tell, at least {FEWEST} are needed" if self.too_few else ""
+        of = "" if shown.pairs == self.questions else f" of {self.questions:,}"
+        noun = "question" if (self.questions if of else shown.pairs) == 1 else "questions"
+        test = f"{shown.accuracy.test}, adjusted {_p(shown.p_adjusted)}"
+        return f"95% interval {ends}, {shown.pairs:,}{of} {noun}{few}; {test}"
+
+    def _cost(self) -> list[str]:
+        times = self.shown.times_faster
+        if times is None or not times.estimate:
+            return []
+        slower = f"it takes {1 / times.estimate:.2f} times as long"
+        if times.low and times.high:
+            slower += f" ({1 / times.high:.2f} to {1 / times.low:.2f}, {times.method})"
+        return [f"{slower}, {self.shown.kind}"]
+
+    def _break_even(self) -> str:
+        cost, from_share = self.starts.seconds_a_right_answer, self.starts.settled
+        if cost is None:
+            first = "no break-even: it is not more accurate"
+        elif not cost:
+            first = "break-even: it takes no longer"
+        else:
+            first = f"break-even: a further right answer costs {cost:.3g} s"
+        settles = f"it settles {100 * self.settled:.1f}% of the questions without reasoning"
+        if from_share is None:
+            return f"{first}; {settles}"
+        where = "at any share" if not from_share else f"from {100 * from_share:.1f}% on"
+        return f"{first}; {settles}, and is as fast as {BASELINE} {where}"
+
+    def as_object(self, task: str) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        shown, interval = self.shown, self.shown.interval
+        return {
+            "pays": str(self.pays),
+            "sentence": self.sentence(task),
+            "arm": shown.arm,
+            "against": shown.against,
+            "questions": shown.pairs,
+            "right": self.right[0],
+            "right_against": self.right[1],
+            "difference": interval.estimate,
+            "low": interval.low,
+            "high": interval.high,
+            "p_adjusted": shown.p_adjusted,
+            "test": shown.accuracy.test,
+            "times_faster": None if shown.times_faster is None else shown.times_faster.estimate,
+            "latency": shown.kind and str(shown.kind),
+            "settled": self.settled,
+            "break_even": {
+                "seconds_a_right_answer": self.starts.seconds_a_right_answer,
+                "settled": self.starts.settled,
+            },
+        }
+
+
+def pair_verdict(
+    task: ScoredTask, compared: Sequence[Difference], answers: Mapping[str, Sequence[Record]]
+) -> PairVerdict | None:
+    """From a task's comparisons, p-values adjusted, and its answers by arm.
+
+    None where seconds are not known, or no single model is as fast.
+    """
+    own = [each for each in compared if each.family == SINGLE and each.task == task.name]
+    if not own:
+        return None
+    took = {name: _mean_s(answers[name]) for each in own for name in (each.arm, each.against)}
+
+    def gain(each: Difference) -> tuple[float, float]:
+        """In accuracy; of two that gain as much, the faster one comes first."""
+        return each.accuracy.difference.estimate, -(took[each.arm] or 0.0)
+
+    gains = [each for each in own if each.significant and each.accuracy.difference.estimate > 0]
+    shown = max(gains or own, key=gain)
+    pays = Pays.YES if gains else Pays.NO if all(map(_no_gain, own)) else Pays.OPEN
+    arm, against = answers[shown.arm], answers[shown.against]
+    return PairVerdict(
+        Pays.OPEN if shown.pairs < FEWEST else pays,
+        shown,
+        _right(task, arm, against),
+        len({task.unit(id) for id in task.items}),
+        statistics.mean(answer["route"] == Route.AGREED for answer in succeeded(arm)),
+        PaysFrom(_seconds_a_right_answer(arm, against, shown), _settled_from(arm, answers.get(BASELINE, ()))),
+    )
+
+
+def verdicts(
+    config: Mapping[str, Any], tasks: Iterable[ScoredTask], answers: Sequence[Record], unresolved: Mapping[str, Any]
+) -> dict[str, PairVerdict | None]:
+    """Of every task of a run. `unresolved`: a run's notes. Raises BadInput, MissingExtra."""
+    base, policies, known = base_of(config), policies_of(config), list(tasks)
+    names = dict.fromkeys(answer["arm"] for answer in answers if not answer["arm"].endswith(LIVE))
+    arms = {name: parse(name, base, policies) for name in names}
+    of_task = {
+        task.name: {
+            arm: own
+            for arm, own in by_arm(answers, task.name).items()
+            if arm in arms and not unresolved.get(f"unresolved {task.name} {arm}")
+        }
+        for task in known
+    }
+    compared = adjusted(
+        [each for task in known for each in differences(task, of_task[task.name], arms, None, MARGIN, (SINGLE,))]
+    )
+    return {task.name: pair_verdict(task, compared, of_task[task.name]) for task in known}
+
+
+def _no_gain(each: Difference) -> bool:
+    """Whether it is shown that the strategy is worse, or gains less than the margin."""
+    high = each.interval.high
+    return each.significant or (high is not None and high < MARGIN)
+
+
+def _right(task: ScoredTask, ones: Sequence[Record], others: Sequence[Record]) -> tuple[float, float]:
+    own, theirs = task.graded(ones), task.graded(others)
+    units = [unit for unit in own if unit in theirs]
+    return statistics.mean(own[unit] for unit in units), statistics.mean(theirs[unit] for unit in units)
+
+
+def _seconds_a_right_answer(ones: Sequence[Record], others: Sequence[Record], shown: Difference) -> float | None:
+    gain, both = shown.accuracy.difference.estimate, paired(ones, others)
+    if gain <= 0:
+        return None
+    more_s: float = statistics.mean(one["latency"]["total_s"] - other["latency"]["total_s"] for one, other in both)
+    return max(0.0, more_s) / gain
+
+
+def _settled_from(ones: Sequence[Record], alone: Sequence[Record]) -> float | None:
+    """The share s at which s * (seconds of settled questions) + (1 - s) * (those of others) is the baseline's mean."""
+    base_s = _mean_s(alone)
+    settled = [each for each in succeeded(ones) if each["route"] == Route.AGREED]
+    settled_s, rest_s = _mean_s(settled), _mean_s([each for each in ones if each["route"] != Route.AGREED])
+    if base_s is None or rest_s is None:
+        return None
+    if rest_s <= base_s:
+        return 0.0
+    return None if settled_s is None or settled_s >= base_s else (rest_s - base_s) / (rest_s - settled_s)
+
+
+def _mean_s(answers: Sequence[Record]) -> float | None:
+    whole = succeeded(answers)
+    return statistics.mean(each["latency"]["total_s"] for each in whole) if whole and timed(whole) else None
+
+
+def _signed(value: float) -> str:
+    shown = f"{value:+.1f}".replace("-", "−")
+    return "0.0" if shown in ("+0.0", "−0.0") else shown
+
+
+def _p(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"

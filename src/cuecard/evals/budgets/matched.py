@@ -1,0 +1,389 @@
+"""matched-budget.json: what each scheme gets for the same tokens, the same money and the same time.
+
+At a budget a scheme plays the setting, or the two settings in turns, whose mean cost is at most the budget and whose
+accuracy is best. They are chosen on other questions than those that they are judged by: the questions' clusters are
+dealt into folds, and each fold is answered by what is best on the others. All arms are composed of the same stored
+calls. Intervals are 95%, by bootstrap over clusters of questions, of differences by the cluster-robust t test; an
+answer that failed is wrong, and has its cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from random import Random
+from statistics import fmean
+from typing import Any
+
+from cuecard.domain.errors import BadInput
+from cuecard.evals.analysis.ledger import Price, check_models, stages
+from cuecard.evals.analysis.units import ScoredTask, by_arm, counted, generated, plain, scored_tasks, timed
+from cuecard.evals.arm import LIVE
+from cuecard.evals.budgets.oracle import Point, mixture, oracle
+from cuecard.evals.budgets.schemes import AGAINST, ROUTES, Scheme
+from cuecard.evals.database import Record, Store
+from cuecard.stats.bootstrap import Interval, by_cluster, mean_interval, numpy
+from cuecard.stats.inference import holm, mean_difference, share_interval
+
+VERSION = 1
+REFERENCE = "reason:large"
+"""Budgets are shares of its mean cost."""
+BUDGETS = (0.25, 0.5, 0.75, 1.0, 2.0)
+FOLDS = 5
+DRAWS = 2000
+ORACLE = "oracle route"
+MEASURES = {
+    "tokens": "generated tokens a question, all models together",
+    "price": "price of a thousand questions",
+    "time": "composed seconds a question",
+    "live": "measured seconds a question",
+}
+
+
+@dataclass(frozen=True)
+class FrontPoint:
+    """One setting in one measure. `against`: on the front the next cheaper setting there, else what beats it."""
+
+    arm: str
+    scheme: str
+    cost: Interval
+    accuracy: Interval
+    on_front: bool
+    """No other setting is at least as accurate for no more."""
+    draws_on_front: float
+    """The share of bootstrap draws of the questions in which it is."""
+    against: str | None
+    difference: Interval | None
+    """In accuracy, paired: this one less `against`."""
+
+
+@dataclass(frozen=True)
+class SchemeAtBudget:
+    """One scheme at one budget."""
+
+    scheme: str
+    settings: tuple[tuple[str, float], ...]
+    """Arms and the share of questions that each is played on, chosen on all questions."""
+    spent: float
+    """Mean cost of what was chosen on other questions, as is all below."""
+    accuracy: Interval
+    difference: Interval | None
+    """In accuracy, paired: the scheme less the one that all are compared with; None of that one."""
+    p: float | None
+    """Two-sided, by the cluster-robust t test."""
+    p_adjusted: float | None
+    """Holm's, over the schemes at this budget."""
+    regret: Interval | None
+    """Accuracy of the oracle less that of the scheme, paired."""
+
+    @property
+    def verdict(self) -> int:
+        """1 where it is significantly more accurate than what it is compared with, -1 where it is less, else 0."""
+        if self.p_adjusted is None or self.difference is None or self.p_adjusted > 0.05:
+            return 0
+        low, high = self.difference.low, self.difference.high
+        return 1 if low is not None and low > 0 else -1 if high is not None and high < 0 else 0
+
+
+@dataclass(frozen=True)
+class BudgetResults:
+    """All schemes at one budget. `too_dear`: schemes whose every setting costs more."""
+
+    share: float
+    amount: float
+    oracle: float | None
+    """Accuracy of the oracle; None where its cheapest arms cost more."""
+    schemes: tuple[SchemeAtBudget, ...]
+    too_dear: tuple[str, ...]
+
+    def of(self, scheme: str) -> SchemeAtBudget | None:
+        return next((each for each in self.schemes if each.scheme == scheme), None)
+
+
+@dataclass(frozen=True)
+class MeasureResults:
+    """One measure of cost: a key of `MEASURES`."""
+
+    measure: str
+    front: tuple[FrontPoint, ...]
+    budgets: tuple[BudgetResults, ...]
+
+
+@dataclass(frozen=True)
+class MatchedTask:
+    """One task. `units` are scored as one each; calls are counted over all arms of the comparison."""
+
+    task: str
+    units: int
+    schemes: tuple[str, ...]
+    measures: tuple[MeasureResults, ...]
+    calls_stored: int
+    """Different calls that the arms share."""
+    calls_used: int
+    """Calls of all arms together."""
+
+
+@dataclass(frozen=True)
+class MatchedBudgets:
+    """A whole run. `against`: the scheme that the others are compared with."""
+
+    against: str
+    reference: str
+    folds: int
+    tasks: tuple[MatchedTask, ...]
+
+    def as_object(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return {"version": VERSION, **plain(asdict(self))}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How a run is compared."""
+
+    schemes: Sequence[Scheme]
+    against: str = AGAINST
+    budgets: Sequence[float] = BUDGETS
+    prices: Mapping[str, Price] | None = None
+
+    def __post_init__(self) -> None:
+        if self.against not in (names := [scheme.name for scheme in self.schemes]):
+            raise BadInput(f"{self.against!r} is not among the schemes", f"there are: {', '.join(names)}")
+        if not self.budgets or min(self.budgets) <= 0:
+            raise BadInput(
+                "a budget is a share above 0 of what the large model's reasoning costs", "for instance 0.5,1"
+            )
+
+
+def matched_budgets(config: Mapping[str, Any], store: Store, how: Comparison) -> MatchedBudgets:
+    """The comparison of a run's answers. Raises BadInput where an arm has answered nothing, MissingExtra."""
+    answers = list(store.answers())
+    check_models("--price", how.prices or {}, answers)
+    tasks = [_task(task, by_arm(answers, task.name), how) for task in scored_tasks(config["tasks"], store.items())]
+    return MatchedBudgets(how.against, REFERENCE, FOLDS, tuple(tasks))
+
+
+# --- scores and costs -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """Scores and costs of every arm, unit by unit, in one measure."""
+
+    measure: str
+    clusters: Sequence[str]
+    scores: Mapping[str, Sequence[float]]
+    costs: Mapping[str, Sequence[float]]
+
+    def point(self, arm: str, at: Sequence[int]) -> Point:
+        """Mean cost and score over some units."""
+        return fmean(self.costs[arm][i] for i in at), fmean(self.scores[arm][i] for i in at)
+
+
+def _task(task: ScoredTask, answers: Mapping[str, Sequence[Record]], how: Comparison) -> MatchedTask:
+    arms = [arm for scheme in how.schemes for arm in scheme.arms]
+    arms = list(dict.fromkeys((*ROUTES, *arms)))
+    if lacking := [arm for arm in arms if arm not in answers]:
+        raise BadInput(f"{lacking[0]} has answered nothing of {task.name}", "let the run end first")
+    calls = [call["key"] for arm in arms for answer in answers[arm] for call in answer["calls"] if call["key"]]
+    tables = [table for measure in MEASURES if (table := _costs(task, arms, answers, measure, how.prices)) is not None]
+    return MatchedTask(
+        task.name,
+        len(tables[0].clusters),
+        tuple(scheme.name for scheme in how.schemes),
+        tuple(_measure(table, how) for table in tables),
+        len(set(calls)),
+        len(calls),
+    )
+
+
+def _costs(
+    task: ScoredTask,
+    arms: Sequence[str],
+    answers: Mapping[str, Sequence[Record]],
+    measure: str,
+    prices: Mapping[str, Price] | None,
+) -> CostTable | None:
+    """None where the measure is not known of every arm. Of rotations in one unit, the mean cost."""
+    own = {arm: answers.get(arm + LIVE if measure == "live" else arm, ()) for arm in arms}
+    every = [answer for given in own.values() for answer in given]
+    if not all(own.values()) or not _known(measure, every, prices):
+        return None
+    scores = {arm: task.graded(_failed_is_wrong(task, given)) for arm, given in own.items()}
+    units = [unit for unit in next(iter(scores.values())) if all(unit in each for each in scores.values())]
+    if not units:
+        raise BadInput(f"{task.name} has no question that every arm has answered", "let the run end first")
+    return CostTable(
+        measure,
+        task.clusters(units),
+        {arm: [each[unit] for unit in units] for arm, each in scores.items()},
+        {arm: _by_unit(task, given, units, measure, prices) for arm, given in own.items()},
+    )
+
+
+def _known(measure: str, answers: Sequence[Record], prices: Mapping[str, Price] | None) -> bool:
+    match measure:
+        case "tokens":
+            return counted(answers)
+        case "price":
+            models = {call["model"] for answer in answers for call in answer["calls"]}
+            return bool(prices) and models <= set(prices or ()) and timed(answers)
+        case _:
+            return timed(answers)
+
+
+def _failed_is_wrong(task: ScoredTask, answers: Sequence[Record]) -> list[Record]:
+    return [
+        {**answer, "score": 0.0} if answer["status"] == "error" and task.items[answer["id"]]["golds"] else answer
+        for answer in answers
+    ]
+
+
+def _by_unit(
+    task: ScoredTask,
+    answers: Sequence[Record],
+    units: Sequence[str],
+    measure: str,
+    prices: Mapping[str, Price] | None,
+) -> list[float]:
+    of: dict[str, list[float]] = {}
+    for answer in answers:
+        of.setdefault(task.unit(answer["id"]), []).append(_cost(answer, measure, prices or {}))
+    return [fmean(of[unit]) for unit in units]
+
+
+def _cost(answer: Record, measure: str, prices: Mapping[str, Price]) -> float:
+    match measure:
+        case "tokens":
+            return float(generated(answer))
+        case "price":
+            calls = ((call["model"], spent) for call in answer["calls"] for _, spent in stages(call, answer))
+            return 1000 * sum(prices[model].of(spent) for model, spent in calls)
+        case _:
+            return float(answer["latency"]["total_s"])
+
+
+# --- one measure ------------------------------------------------------------------------------------------------------
+
+
+def _measure(table: CostTable, how: Comparison) -> MeasureResults:
+    whole = fmean(table.costs[REFERENCE])
+    budgets = tuple(_budget(table, how, share, share * whole) for share in how.budgets)
+    return MeasureResults(table.measure, _front(table, how.schemes), budgets)
+
+
+def _front(table: CostTable, schemes: Sequence[Scheme]) -> tuple[FrontPoint, ...]:
+    """Every setting, the cheapest first."""
+    scheme_of = {arm: scheme.name for scheme in reversed(schemes) for arm in scheme.arms}
+    everywhere = range(len(table.clusters))
+    points = {arm: table.point(arm, everywhere) for arm in scheme_of}
+    order = sorted(points, key=lambda arm: (points[arm][0], -points[arm][1]))
+    front = [arm for arm in order if not any(_beats(points[other], points[arm]) for other in order)]
+    drawn = _drawn_on_front(table, order)
+    found = []
+    for arm in order:
+        rivals = [other for other in order if other != arm and points[other][0] <= points[arm][0]]
+        if arm in front:
+            rivals = [other for other in front[: front.index(arm)] if points[other] != points[arm]]
+        against = max(rivals, key=lambda other: (points[other][1], -points[other][0]), default=None)
+        found.append(
+            FrontPoint(
+                arm,
+                scheme_of[arm],
+                mean_interval(table.costs[arm], table.clusters),
+                share_interval(table.scores[arm], table.clusters),
+                arm in front,
+                drawn[arm],
+                against,
+                None if against is None else _difference(table, table.scores[arm], table.scores[against]),
+            )
+        )
+    return tuple(found)
+
+
+def _beats(one: Point, other: Point) -> bool:
+    return one[0] <= other[0] and one[1] >= other[1] and one != other
+
+
+def _drawn_on_front(table: CostTable, arms: Sequence[str]) -> dict[str, float]:
+    """The share of draws of whole clusters in which no other arm is at least as good in both and better in one."""
+    np = numpy()
+    columns = [*(table.costs[arm] for arm in arms), *(table.scores[arm] for arm in arms)]
+    sums = np.stack(by_cluster(table.clusters, *columns), axis=1)
+    count, chance = len(sums), np.random.default_rng(0)
+    times = chance.multinomial(count, np.full(count, 1 / count), size=DRAWS).astype(float)
+    totals = times @ sums
+    costs, scores = totals[:, : len(arms)], totals[:, len(arms) :]
+    shares = {}
+    for place, arm in enumerate(arms):
+        cheaper, better = costs - costs[:, [place]], scores - scores[:, [place]]
+        beaten = (cheaper <= 1e-9) & (better >= -1e-9) & ((cheaper < -1e-9) | (better > 1e-9))
+        shares[arm] = float(1 - beaten.any(axis=1).mean())
+    return shares
+
+
+def _budget(table: CostTable, how: Comparison, share: float, amount: float) -> BudgetResults:
+    everywhere = range(len(table.clusters))
+    options = [[(table.costs[arm][i], table.scores[arm][i]) for arm in ROUTES] for i in everywhere]
+    best = oracle(options, amount)
+    plays = {scheme.name: play for scheme in how.schemes if (play := _play(table, scheme, amount)) is not None}
+    against = plays.get(how.against)
+    found = [_at_budget(table, play, name, None if name == how.against else against) for name, play in plays.items()]
+    if best is not None:
+        regrets = {name: _difference(table, best.scores, play.scores) for name, play in plays.items()}
+        found = [replace(each, regret=regrets[each.scheme]) for each in found]
+    adjusted = holm({each.scheme: each.p for each in found if each.p is not None})
+    found = [replace(each, p_adjusted=adjusted.get(each.scheme)) for each in found]
+    dear = tuple(scheme.name for scheme in how.schemes if scheme.name not in plays)
+    return BudgetResults(share, amount, None if best is None else fmean(best.scores), tuple(found), dear)
+
+
+@dataclass(frozen=True)
+class Play:
+    """What a scheme plays at a budget, and its expected score and cost of every unit."""
+
+    settings: tuple[tuple[str, float], ...]
+    scores: Sequence[float]
+    costs: Sequence[float]
+
+
+def _play(table: CostTable, scheme: Scheme, budget: float) -> Play | None:
+    """None where every setting costs more than the budget. Each fold is played by what is best on the others."""
+    everywhere = range(len(table.clusters))
+    if min(fmean(table.costs[arm]) for arm in scheme.arms) > budget * (1 + 1e-9):
+        return None
+    scores, costs = [0.0] * len(everywhere), [0.0] * len(everywhere)
+    for fold in folds(table.clusters):
+        inside = set(fold)
+        others = [i for i in everywhere if i not in inside] or list(everywhere)
+        for arm, share in _mixed(table, scheme, others, budget):
+            for i in fold:
+                scores[i] += share * table.scores[arm][i]
+                costs[i] += share * table.costs[arm][i]
+    return Play(tuple(_mixed(table, scheme, everywhere, budget)), scores, costs)
+
+
+def _mixed(table: CostTable, scheme: Scheme, at: Sequence[int], budget: float) -> list[tuple[str, float]]:
+    points = [table.point(arm, at) for arm in scheme.arms]
+    return [(scheme.arms[place], share) for place, share in mixture(points, budget)]
+
+
+def folds(clusters: Sequence[str], count: int = FOLDS, seed: int = 0) -> list[list[int]]:
+    """Places of the units, whole clusters dealt into folds by chance; as many folds as there are clusters, at most."""
+    names = list(dict.fromkeys(clusters))
+    Random(seed).shuffle(names)
+    of = {name: place % count for place, name in enumerate(names)}
+    dealt = [[i for i, cluster in enumerate(clusters) if of[cluster] == fold] for fold in range(count)]
+    return [fold for fold in dealt if fold]
+
+
+def _at_budget(table: CostTable, play: Play, name: str, against: Play | None) -> SchemeAtBudget:
+    accuracy, difference, p = mean_interval(play.scores, table.clusters), None, None
+    if against is not None:
+        found = mean_difference(play.scores, against.scores, table.clusters)
+        difference, p = found.interval, found.p
+    return SchemeAtBudget(name, play.settings, fmean(play.costs), accuracy, difference, p, None, None)
+
+
+def _difference(table: CostTable, ones: Sequence[float], others: Sequence[float]) -> Interval:
+    return mean_difference(ones, others, table.clusters).interval

@@ -1,1 +1,0 @@
-"""Scorers, extractors, and stored replies scored again."""

@@ -1,1 +1,0 @@
-"""A run's database: requests and their cache keys, calls, answers."""

@@ -1,1 +1,0 @@
-"""Studies: what is run, in which directory, and what it will cost."""
