@@ -1,4 +1,4 @@
-"""A headless Chromium, told what to do by the DevTools protocol over a socket: no driver, no package."""
+"""A headless Chromium, driven by the DevTools protocol over a socket: no driver, no package."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ class Tab:
         """What a command of the protocol gives. Raises RuntimeError if it is refused, AssertionError if ignored."""
         number = len(self._answers)
         self._answers[number] = asyncio.get_running_loop().create_future()
-        told = {"id": number, "method": method, "params": params}
-        told |= {"sessionId": self._session} if self._session else {}
-        self._writer.write(json.dumps(told).encode() + b"\0")
+        reply = {"id": number, "method": method, "params": params}
+        reply |= {"sessionId": self._session} if self._session else {}
+        self._writer.write(json.dumps(reply).encode() + b"\0")
         try:
             answer = await asyncio.wait_for(self._answers[number], ANSWER_S)
         except TimeoutError as error:
@@ -69,11 +69,11 @@ class Tab:
         """Take what the browser says until it is gone."""
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
-                said = json.loads((await self._reader.readuntil(b"\0"))[:-1])
-                if "id" not in said:
-                    self._hear(said["method"], said.get("params", {}))
-                elif not (waiting := self._answers[said["id"]]).done():
-                    waiting.set_result(said)
+                message = json.loads((await self._reader.readuntil(b"\0"))[:-1])
+                if "id" not in message:
+                    self._hear(message["method"], message.get("params", {}))
+                elif not (waiting := self._answers[message["id"]]).done():
+                    waiting.set_result(message)
 
     def _hear(self, method: str, params: Json) -> None:
         match method:
@@ -101,10 +101,10 @@ class Tab:
 
     async def js(self, expression: str) -> Any:
         """The value of an expression in the page. Raises RuntimeError with what it throws."""
-        told = await self.send("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
-        if "exceptionDetails" in told:
-            raise RuntimeError(told["exceptionDetails"]["exception"].get("description"))
-        return told["result"].get("value")
+        reply = await self.send("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        if "exceptionDetails" in reply:
+            raise RuntimeError(reply["exceptionDetails"]["exception"].get("description"))
+        return reply["result"].get("value")
 
     async def until(self, expression: str, seconds: float = 15.0) -> None:
         """Wait for an expression to become true. Raises AssertionError, with what the page shows."""
@@ -129,8 +129,8 @@ class Tab:
 
     async def screenshot(self) -> bytes:
         """The whole page as PNG."""
-        told = await self.send("Page.captureScreenshot", captureBeyondViewport=True)
-        return base64.b64decode(told["data"])
+        reply = await self.send("Page.captureScreenshot", captureBeyondViewport=True)
+        return base64.b64decode(reply["data"])
 
 
 @asynccontextmanager

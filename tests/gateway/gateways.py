@@ -14,16 +14,14 @@ import uvicorn
 
 from cuecard.domain.call import Mode
 from cuecard.gateway.admission.connections import LimitedProtocol
-from cuecard.gateway.admission.image_fetcher import Fetcher
 from cuecard.gateway.admission.keys import Gate, Key
 from cuecard.gateway.app import AppSettings, application
-from cuecard.gateway.config.settings import ImageSettings
-from cuecard.gateway.endpoints import RequestLimits
-from cuecard.gateway.pairs import Pairs
-from cuecard.gateway.reload import Reloader
-from cuecard.gateway.service import Occupancy, PairDefaults, Service
+from cuecard.gateway.config.config import GatewaySettings, ImageSettings
+from cuecard.gateway.pairs import Pairs, Reloader
+from cuecard.gateway.service import Occupancy, Service
 from cuecard.gateway.telemetry.journal import Journal
 from cuecard.models.base import Model
+from cuecard.models.images.fetcher import Fetcher
 from cuecard.models.prompt import Prompt
 from cuecard.models.replay import Says, ScriptedModel
 
@@ -33,7 +31,7 @@ DESCRIBE = "Describe the picture."
 
 
 def model(
-    name: str, short: str, reasoned: str | None = None, logprob: float | None = -0.01, **how: Any
+    name: str, short: str, reasoned: str | None = None, logprob: float | None = -0.05, **how: Any
 ) -> ScriptedModel:
     """Says `short` at once, and `reasoned` after thinking or reading."""
 
@@ -61,7 +59,7 @@ def service(
     **defaults: Any,
 ) -> Service:
     """A pair with these defaults."""
-    return Service(models, PairDefaults(**defaults), name=name, aliases=aliases, occupancy=occupancy)
+    return Service(models, name=name, aliases=aliases, occupancy=occupancy or Occupancy(), **defaults)
 
 
 @asynccontextmanager
@@ -70,7 +68,7 @@ async def gateway(
     *,
     keys: Sequence[Key] = (),
     ping_s: float = 10.0,
-    most_bytes: int = 2**20,
+    most_mib: int = 1,
     traces: Any = None,
     journal: Journal | None = None,
     http: type[LimitedProtocol] = LimitedProtocol,
@@ -89,19 +87,19 @@ async def gateway(
     """A client of a gateway that listens on 127.0.0.1."""
     pairs, gate = pairs or Pairs([service(models or agreeing(), **settings)]), gate or Gate(keys, clock)
     kept: dict[str, Any] = {"fetcher": fetcher, "traces": traces, "journal": journal}
-    kept |= {"hosts": hosts, "origins": origins, "reloader": reloader, "tell": tell}
-    limits = RequestLimits(most_bytes=most_bytes, ping_s=ping_s)
-    app = application(pairs, AppSettings(gate=gate, images=images or ImageSettings(), limits=limits, **kept))
+    kept |= {"hosts": hosts, "reloader": reloader, "tell": tell}
+    server = GatewaySettings(most_body_mib=most_mib, ping_s=ping_s, origins=list(origins))
+    app = application(pairs, AppSettings(gate=gate, images=images or ImageSettings(), server=server, **kept))
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, http=http, log_level="warning", lifespan="on", timeout_graceful_shutdown=drain_s)
-    server = uvicorn.Server(config)
-    running = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+    listening = uvicorn.Server(config)
+    running = asyncio.create_task(listening.serve(sockets=[listener]))
+    while not listening.started:  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0.01)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
     async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
         try:
             yield client
         finally:
-            server.should_exit = True
+            listening.should_exit = True
             await running

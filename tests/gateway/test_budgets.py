@@ -9,8 +9,7 @@ import pytest
 from gateways import COUNT, gateway
 
 from cuecard.domain.errors import BadInput, BudgetUsed, Unauthorised
-from cuecard.gateway.admission.budgets import Budget, BudgetLedger
-from cuecard.gateway.admission.keys import Gate, Key, digest
+from cuecard.gateway.admission.keys import Budget, BudgetLedger, Gate, Key, digest
 
 pytestmark = pytest.mark.timeout(20)
 SECRET = "cue-of-the-tests"
@@ -28,7 +27,7 @@ class Clock:
 
 
 def key(**settings) -> Key:
-    return Key("team", digest(SECRET), **settings)
+    return Key(name="team", sha256=digest(SECRET), **settings)
 
 
 def gate(ledger: BudgetLedger, **settings) -> Gate:
@@ -49,7 +48,7 @@ def client(gate: Gate):
 )
 def test_a_key_over_its_budget_is_refused_until_the_period_ends(budget, resets):
     clock = Clock()
-    team = client(gate(BudgetLedger(now=clock), budgets={budget: 100.0}))
+    team = client(gate(BudgetLedger(now=clock), **{budget: 100}))
     team.enter()
     team.spend(100, cost=100.0)
     with pytest.raises(BudgetUsed, match=resets) as refused:
@@ -62,7 +61,7 @@ def test_a_key_over_its_budget_is_refused_until_the_period_ends(budget, resets):
 
 def test_a_month_does_not_end_with_the_day():
     clock = Clock(datetime(2026, 3, 1, tzinfo=UTC))
-    team = client(gate(BudgetLedger(now=clock), budgets={Budget.TOKENS_PER_MONTH: 100.0}))
+    team = client(gate(BudgetLedger(now=clock), tokens_per_month=100))
     team.spend(100)
     clock.at += timedelta(days=30)
     with pytest.raises(BudgetUsed, match="2026-04-01"):
@@ -70,12 +69,12 @@ def test_a_month_does_not_end_with_the_day():
 
 
 async def test_what_was_used_survives_a_restart(tmp_path):
-    file, limit = tmp_path / "budgets.json", {Budget.TOKENS_PER_DAY: 100.0}
+    file, limit = tmp_path / "budgets.json", {"tokens_per_day": 100}
     before = BudgetLedger(file, Clock())
-    client(gate(before, budgets=limit)).spend(100)
+    client(gate(before, **limit)).spend(100)
     await before.keep()
     with pytest.raises(BudgetUsed):
-        client(gate(BudgetLedger(file, Clock()), budgets=limit)).enter()
+        client(gate(BudgetLedger(file, Clock()), **limit)).enter()
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"version": 9, "used": {}}', '{"version": 1, "used": {"a": {"b": 1}}}'])
@@ -97,7 +96,7 @@ def test_a_key_that_has_expired_is_not_let_in():
 
 
 async def test_a_request_that_follows_one_that_used_the_budget_up_is_429():
-    entrance = Gate([key(budgets={Budget.TOKENS_PER_DAY: 1.0})], lambda: 0.0, BudgetLedger(now=Clock()))
+    entrance = Gate([key(tokens_per_day=1)], lambda: 0.0, BudgetLedger(now=Clock()))
     async with gateway(gate=entrance) as plain:
         asking = plain.with_options(api_key=SECRET)
         question = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}

@@ -14,7 +14,7 @@ from gateways import COUNT, DESCRIBE, THOUGHT, agreeing, disagreeing, gateway, m
 
 from cuecard.domain.errors import ModelUnreachable
 from cuecard.domain.question import Image
-from cuecard.gateway.admission.image_fetcher import Fetcher
+from cuecard.models.images.fetcher import Fetcher
 from cuecard.models.images.images import data_url
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.replay import Says, ScriptedModel
@@ -24,7 +24,7 @@ from cuecard.testing.replies import Completion
 pytestmark = pytest.mark.timeout(20)
 
 
-def said(text: str = COUNT, **more: Any) -> dict[str, Any]:
+def request_with(text: str = COUNT, **more: Any) -> dict[str, Any]:
     return {"model": "cuecard", "messages": [{"role": "user", "content": text}]} | more
 
 
@@ -35,7 +35,7 @@ def asking_about(url: str) -> dict[str, Any]:
 
 async def test_the_answer_of_an_agreeing_pair_is_that_of_one_model():
     async with gateway() as client:
-        answer = await client.chat.completions.create(**said())
+        answer = await client.chat.completions.create(**request_with())
     assert answer.choices[0].message.content == "3"
     assert (answer.model, answer.object, answer.choices[0].finish_reason) == ("cuecard", "chat.completion", "stop")
     assert answer.model_extra["cuecard"]["route"] == "agreed"
@@ -47,7 +47,7 @@ async def test_the_answer_of_an_agreeing_pair_is_that_of_one_model():
     ids=["numbered", "lettered"],
 )
 async def test_a_choice_is_named_as_the_clients_options_name_it(options: str, content: str):
-    question = said(f"Which planet is the largest? {options}")
+    question = request_with(f"Which planet is the largest? {options}")
     async with gateway({"small": model("tiny", "B"), "large": model("huge", "B")}) as client:
         answer = await client.chat.completions.create(**question)
         heard = await chunks(client, **question)
@@ -62,7 +62,7 @@ async def test_a_choice_is_named_as_the_clients_options_name_it(options: str, co
 async def test_json_that_is_asked_for_in_words_is_not_cut_down_to_a_number(system: str, question: str):
     messages = [{"role": "system", "content": system}, {"role": "user", "content": question}]
     async with gateway({"small": model("tiny", "3"), "large": model("huge", "3", '{"count": 3}')}) as client:
-        answer = await client.chat.completions.create(**said(messages=messages))
+        answer = await client.chat.completions.create(**request_with(messages=messages))
     assert answer.choices[0].message.content == '{"count": 3}'
     assert answer.model_extra["cuecard"]["kind"] == "free_text"
 
@@ -78,22 +78,22 @@ async def test_json_that_is_asked_for_in_words_is_not_cut_down_to_a_number(syste
 )
 async def test_a_choice_is_written_in_the_form_that_the_question_asks_for(question: str, content: str):
     async with gateway({"small": model("tiny", "B"), "large": model("huge", "B")}) as client:
-        answer = await client.chat.completions.create(**said(question))
-        heard = await chunks(client, **said(question))
+        answer = await client.chat.completions.create(**request_with(question))
+        heard = await chunks(client, **request_with(question))
     assert answer.choices[0].message.content == text(heard, "content") == content
 
 
 async def test_a_number_is_boxed_where_the_question_or_the_system_asks_for_it():
     boxed = {"role": "system", "content": r"Put your final answer within \boxed{}."}
     async with gateway() as client:
-        messages = [boxed, *said()["messages"]]
-        answer = await client.chat.completions.create(**said(messages=messages))
+        messages = [boxed, *request_with()["messages"]]
+        answer = await client.chat.completions.create(**request_with(messages=messages))
     assert answer.choices[0].message.content == r"\boxed{3}"
 
 
 async def test_usage_is_the_sum_over_all_calls():
     async with gateway(disagreeing()) as client:
-        answer = await client.chat.completions.create(**said())
+        answer = await client.chat.completions.create(**request_with())
     account, usage = answer.model_extra["cuecard"], answer.usage
     assert account["route"] == "transferred"
     assert usage.prompt_tokens == sum(call["prompt_tokens"] for call in account["calls"])
@@ -105,13 +105,13 @@ async def test_usage_is_the_sum_over_all_calls():
 
 async def test_the_small_models_reasoning_comes_with_the_answer_of_the_large():
     async with gateway(disagreeing()) as client:
-        message = (await client.chat.completions.create(**said())).choices[0].message
+        message = (await client.chat.completions.create(**request_with())).choices[0].message
     assert (message.model_extra["reasoning_content"], message.content) == (THOUGHT, "3")
 
 
-async def test_headers_tell_the_route_and_the_gateways_own_time():
+async def test_headers_have_the_route_and_the_gateways_own_time():
     async with gateway() as client:
-        raw = await client.chat.completions.with_raw_response.create(**said())
+        raw = await client.chat.completions.with_raw_response.create(**request_with())
     assert raw.headers["x-cuecard-route"] == "agreed"
     assert float(raw.headers["x-cuecard-overhead-ms"]) <= float(raw.headers["x-cuecard-latency-ms"])
     assert raw.headers["x-request-id"].startswith("chatcmpl-")
@@ -131,7 +131,7 @@ def text(heard: list[Any], name: str) -> str:
 
 async def test_a_stream_is_reasoning_then_answer_then_the_finish_reason():
     async with gateway(disagreeing()) as client:
-        heard = await chunks(client, **said())
+        heard = await chunks(client, **request_with())
     assert heard[0].choices[0].delta.role == "assistant"
     assert (text(heard, "reasoning_content"), text(heard, "content")) == (THOUGHT, "3")
     assert [chunk.choices[0].finish_reason for chunk in heard] == [None] * (len(heard) - 1) + ["stop"]
@@ -140,8 +140,8 @@ async def test_a_stream_is_reasoning_then_answer_then_the_finish_reason():
 
 async def test_a_chunk_with_nothing_but_usage_comes_last_if_it_is_asked_for():
     async with gateway(disagreeing()) as client:
-        heard = await chunks(client, **said(stream_options={"include_usage": True}))
-        whole = await client.chat.completions.create(**said())
+        heard = await chunks(client, **request_with(stream_options={"include_usage": True}))
+        whole = await client.chat.completions.create(**request_with())
     assert heard[-1].choices == []
     assert heard[-1].usage.total_tokens == whole.usage.total_tokens
     assert all(chunk.usage is None for chunk in heard[:-1])
@@ -149,8 +149,8 @@ async def test_a_chunk_with_nothing_but_usage_comes_last_if_it_is_asked_for():
 
 async def test_reasoning_can_be_had_under_its_other_name_or_not_at_all():
     async with gateway(disagreeing()) as client:
-        named = await chunks(client, **said(extra_body={"reasoning": {"effort": "low"}}))
-        hidden = await chunks(client, **said(extra_body={"include_reasoning": False}))
+        named = await chunks(client, **request_with(extra_body={"reasoning": {"effort": "low"}}))
+        hidden = await chunks(client, **request_with(extra_body={"include_reasoning": False}))
     assert (text(named, "reasoning"), text(named, "reasoning_content")) == (THOUGHT, "")
     assert text(hidden, "reasoning") == text(hidden, "reasoning_content") == ""
     assert text(hidden, "content") == "3"
@@ -158,14 +158,14 @@ async def test_reasoning_can_be_had_under_its_other_name_or_not_at_all():
 
 async def test_a_draft_is_never_shown():
     async with gateway(disagreeing()) as client:
-        heard = await chunks(client, **said())
+        heard = await chunks(client, **request_with())
     assert "5" not in text(heard, "content")
 
 
 async def test_silence_is_filled_with_comments():
     async with (
         gateway(disagreeing(token_s=0.05), ping_s=0.02) as client,
-        client.chat.completions.with_streaming_response.create(**said(stream=True)) as raw,
+        client.chat.completions.with_streaming_response.create(**request_with(stream=True)) as raw,
     ):
         lines = [line async for line in raw.iter_lines() if line]
     assert ": ping" in lines
@@ -176,7 +176,7 @@ async def test_a_failure_after_the_first_byte_is_an_event_of_the_stream():
     broken = {name: ScriptedModel(name, [Says(error=ModelUnreachable("gone"))] * 9) for name in ("small", "large")}
     async with gateway(broken) as client:
         with pytest.raises(openai.APIError, match="no model is left to answer"):
-            await chunks(client, **said())
+            await chunks(client, **request_with())
 
 
 # --- a client that leaves ---------------------------------------------------------------------------------------------
@@ -191,7 +191,9 @@ async def until(is_so: Callable[[], object]) -> None:
 async def test_when_the_client_leaves_every_call_ends_at_once(stream):
     models = disagreeing(token_s=30.0)
     async with gateway(models) as client:
-        asking = asyncio.create_task(chunks(client, **said()) if stream else client.chat.completions.create(**said()))
+        asking = asyncio.create_task(
+            chunks(client, **request_with()) if stream else client.chat.completions.create(**request_with())
+        )
         await until(lambda: models["small"].running and models["large"].running)
         asking.cancel()
         await asyncio.wait_for(until(lambda: not (models["small"].running or models["large"].running)), timeout=2)
@@ -204,7 +206,7 @@ async def test_a_free_form_request_is_answered_in_full_by_the_large_model_after_
     story = "word " * 300
     models = {"small": model("tiny", "x"), "large": model("huge", "y", story)}
     async with gateway(models) as client:
-        heard = await chunks(client, **said(DESCRIBE))
+        heard = await chunks(client, **request_with(DESCRIBE))
     assert text(heard, "content").split() == story.split()
     assert len([chunk for chunk in heard if chunk.choices and chunk.choices[0].delta.content]) > 100
 
@@ -212,7 +214,7 @@ async def test_a_free_form_request_is_answered_in_full_by_the_large_model_after_
 async def test_the_visible_answer_is_bounded_by_max_completion_tokens():
     models = {"small": model("tiny", "x"), "large": model("huge", "y", "word " * 300)}
     async with gateway(models) as client:
-        answer = await client.chat.completions.create(**said(DESCRIBE, max_completion_tokens=7))
+        answer = await client.chat.completions.create(**request_with(DESCRIBE, max_completion_tokens=7))
     assert (len(answer.choices[0].message.content.split()), answer.choices[0].finish_reason) == (7, "length")
 
 
@@ -227,9 +229,9 @@ async def test_the_visible_answer_is_bounded_by_max_completion_tokens():
         ("huge", "direct", ["short"]),
     ],
 )
-async def test_a_models_name_tells_the_strategy(name, route, modes):
+async def test_the_name_of_a_model_sets_the_strategy(name, route, modes):
     async with gateway() as client:
-        answer = await client.chat.completions.create(**said(model=name))
+        answer = await client.chat.completions.create(**request_with(model=name))
     account = answer.model_extra["cuecard"]
     assert (answer.model, account["route"]) == (name, route)
     assert [call["mode"] for call in account["calls"]] == modes
@@ -238,7 +240,7 @@ async def test_a_models_name_tells_the_strategy(name, route, modes):
 async def test_the_cuecard_object_has_the_last_word():
     own = {"strategy": "transfer", "schedule": "thrifty", "budget": 4}
     async with gateway() as client:
-        answer = await client.chat.completions.create(**said(), extra_body={"cuecard": own})
+        answer = await client.chat.completions.create(**request_with(), extra_body={"cuecard": own})
     account = answer.model_extra["cuecard"]
     assert (account["strategy"], account["schedule"]) == ("transfer", "thrifty")
     assert account["calls"][0]["finish_reason"] == "budget"
@@ -247,13 +249,15 @@ async def test_the_cuecard_object_has_the_last_word():
 async def test_a_limit_on_latency_gives_the_answer_at_hand():
     models = {"small": model("tiny", "2", "4", token_s=0.3), "large": model("huge", "5", "3")}
     async with gateway(models) as client:
-        answer = await client.chat.completions.create(**said(), extra_body={"cuecard": {"max_latency_ms": 1000}})
+        answer = await client.chat.completions.create(
+            **request_with(), extra_body={"cuecard": {"max_latency_ms": 1000}}
+        )
     assert (answer.model_extra["cuecard"]["route"], answer.choices[0].message.content) == ("degraded", "5")
 
 
 async def test_without_reasoning_the_large_model_answers_at_once():
     async with gateway(disagreeing()) as client:
-        answer = await client.chat.completions.create(**said(reasoning_effort="none"))
+        answer = await client.chat.completions.create(**request_with(reasoning_effort="none"))
     assert answer.model_extra["cuecard"]["strategy"] == "short:large"
 
 
@@ -318,7 +322,7 @@ async def test_what_an_assistant_has_thought_before_is_left_out(thought):
             await client.chat.completions.create(model="cuecard", messages=[{"role": "user", "content": [thought]}])
 
 
-async def test_an_assistant_that_has_the_last_word_goes_on():
+async def test_a_last_message_of_the_assistant_is_continued():
     turns = await turns_of({"role": "user", "content": COUNT}, {"role": "assistant", "content": "I see one, and"})
     assert [role for role, _ in turns] == ["user", "assistant", "user"]
     assert turns[1][1] == "I see one, and"
@@ -335,7 +339,7 @@ async def test_an_assistants_empty_last_word_is_none():
 async def test_an_effort_that_is_null_is_not_given():
     async with gateway(disagreeing()) as client:
         own = {"reasoning": {"effort": "low"}, "reasoning_effort": None}
-        answer = await client.chat.completions.create(**said(), extra_body=own)
+        answer = await client.chat.completions.create(**request_with(), extra_body=own)
     assert answer.model_extra["cuecard"]["limits"]["reasoning_tokens"] == 512
 
 
@@ -386,7 +390,7 @@ async def test_control_tokens_of_users_and_of_a_models_reasoning_reach_no_server
     assert "<|" not in sent
 
 
-async def test_two_answers_that_fit_a_schema_agree_by_what_they_say():
+async def test_two_answers_that_fit_a_schema_agree_by_their_values():
     models = {
         "small": model("tiny", '{"colour": "red", "count": 3}'),
         "large": model("huge", '```json\n{"count": 3, "colour": "red"}\n```'),
@@ -394,7 +398,7 @@ async def test_two_answers_that_fit_a_schema_agree_by_what_they_say():
     schema = {"type": "object", "properties": {"colour": {"type": "string"}, "count": {"type": "integer"}}}
     form = {"type": "json_schema", "json_schema": {"name": "found", "schema": schema}}
     async with gateway(models) as client:
-        answer = await client.chat.completions.create(**said("What is there?", response_format=form))
+        answer = await client.chat.completions.create(**request_with("What is there?", response_format=form))
     assert answer.model_extra["cuecard"]["route"] == "agreed"
     assert json.loads(answer.choices[0].message.content) == {"count": 3, "colour": "red"}
     assert models["large"].prompts[0].schema == json.dumps(schema)
@@ -408,31 +412,31 @@ TOOL = {"type": "custom", "custom": {"name": "f"}}
 @pytest.mark.parametrize(
     ("request_", "words"),
     [
-        (said(tools=[TOOL]), "cannot call a tool of type 'custom'"),
-        (said(n=2), "n is not supported"),
-        (said(n=2), "send the request several times; cuecard/vote takes several samples"),
-        (said(extra_body={"best_of": 2}), "best_of is not supported"),
-        (said(extra_body={"guided_choice": ["a", "b"]}), "options in the cuecard object"),
-        (said(extra_body={"cuecard": {"stategy": "mutual"}}), "did you mean 'strategy'"),
-        (said(extra_body={"cuecard": {"strategy": "mutal"}}), "did you mean mutual"),
-        (said(extra_body={"cuecard": {"budget": 0}}), "whole number of at least 1"),
-        (said(extra_body={"cuecard": {"max_latency_ms": 0}}), "max_latency_ms in cuecard is not above 0"),
-        (said(extra_body={"cuecard": {"strict": "yes"}}), "strict is neither true nor false"),
-        (said(extra_body={"stream": 1}), "stream is neither true nor false"),
-        (said(extra_body={"reasoning": {"efort": "low"}}), "did you mean 'effort'"),
-        (said(stream_options={"include_usge": True}), "did you mean 'include_usage'"),
-        (said(seed=2**63), "whole number"),
-        (said(temperature=9), "between 0 and 2"),
-        (said(messages=[]), "messages is empty"),
-        (said(messages=[{"role": "assistant", "content": "Hi"}]), "not the user's"),
-        (said(messages=[{"role": "user", "content": [{"type": "input_audio"}]}]), "input_audio"),
-        (said(messages=[asking_about("/etc/passwd")]),
+        (request_with(tools=[TOOL]), "cannot call a tool of type 'custom'"),
+        (request_with(n=2), "n is not supported"),
+        (request_with(n=2), "send the request several times; cuecard/vote takes several samples"),
+        (request_with(extra_body={"best_of": 2}), "best_of is not supported"),
+        (request_with(extra_body={"guided_choice": ["a", "b"]}), "options in the cuecard object"),
+        (request_with(extra_body={"cuecard": {"stategy": "mutual"}}), "did you mean 'strategy'"),
+        (request_with(extra_body={"cuecard": {"strategy": "mutal"}}), "did you mean mutual"),
+        (request_with(extra_body={"cuecard": {"budget": 0}}), "whole number of at least 1"),
+        (request_with(extra_body={"cuecard": {"max_latency_ms": 0}}), "max_latency_ms in cuecard is not above 0"),
+        (request_with(extra_body={"cuecard": {"strict": "yes"}}), "strict is neither true nor false"),
+        (request_with(extra_body={"stream": 1}), "stream is neither true nor false"),
+        (request_with(extra_body={"reasoning": {"efort": "low"}}), "did you mean 'effort'"),
+        (request_with(stream_options={"include_usge": True}), "did you mean 'include_usage'"),
+        (request_with(seed=2**63), "whole number"),
+        (request_with(temperature=9), "between 0 and 2"),
+        (request_with(messages=[]), "messages is empty"),
+        (request_with(messages=[{"role": "assistant", "content": "Hi"}]), "not the user's"),
+        (request_with(messages=[{"role": "user", "content": [{"type": "input_audio"}]}]), "input_audio"),
+        (request_with(messages=[asking_about("/etc/passwd")]),
          "neither a data URL nor a web address"),
-        (said(messages=[asking_about("http://a/b.png")]),
+        (request_with(messages=[asking_about("http://a/b.png")]),
          "not fetched from the web"),
-        (said(messages=[asking_about("data:image/png;base64,aaaa")]),
+        (request_with(messages=[asking_about("data:image/png;base64,aaaa")]),
          "cannot be read"),
-        (said("   "), "needs a text"),
+        (request_with("   "), "needs a text"),
     ],
 )  # fmt: skip
 async def test_what_a_pair_cannot_do_is_refused_with_what_to_do(request_, words):
@@ -447,19 +451,19 @@ async def test_what_a_pair_cannot_do_is_refused_with_what_to_do(request_, words)
 async def test_an_unknown_model_is_not_found_and_the_nearest_named():
     async with gateway() as client:
         with pytest.raises(openai.NotFoundError, match="did you mean cuecard/mutual"):
-            await client.chat.completions.create(**said(model="cuecard/mutul"))
+            await client.chat.completions.create(**request_with(model="cuecard/mutul"))
         with pytest.raises(openai.NotFoundError):
             await client.models.retrieve("gpt-4o")
         listed = {model.id async for model in client.models.list()}
     assert {"cuecard", "cuecard/mutual-eager", "tiny", "huge"} <= listed
 
 
-async def test_whatever_is_wrong_with_the_request_itself_has_openais_kind_of_error():
-    async with gateway(most_bytes=1000) as client, httpx2.AsyncClient(base_url=str(client.base_url)) as plain:
+async def test_every_fault_of_a_request_has_openais_kind_of_error():
+    async with gateway() as client, httpx2.AsyncClient(base_url=str(client.base_url)) as plain:
         answers = [
             await plain.post("chat/completions", content=b"{"),
             await plain.post("chat/completions", content=b"[]"),
-            await plain.post("chat/completions", content=b" " * 2000),
+            await plain.post("chat/completions", content=b" " * 2**21),
             await plain.get("nowhere"),
             await plain.get("chat/completions"),
         ]
@@ -480,7 +484,7 @@ async def test_whatever_is_wrong_with_the_request_itself_has_openais_kind_of_err
     ],
 )
 async def test_numbers_without_an_end_and_half_characters_are_refused(sent, words):
-    body = json.dumps(said())[:-1] + f", {sent}}}"
+    body = json.dumps(request_with())[:-1] + f", {sent}}}"
     async with gateway() as client, httpx2.AsyncClient(base_url=str(client.base_url)) as plain:
         answer = await plain.post("chat/completions", content=body.encode("utf-8", "surrogatepass"))
     assert (answer.status_code, words in answer.json()["error"]["message"]) == (400, True)
@@ -490,15 +494,15 @@ async def test_no_other_site_may_read_what_the_gateway_answers():
     async with gateway() as client, httpx2.AsyncClient(base_url=str(client.base_url)) as plain:
         elsewhere = {"origin": "https://elsewhere.example"}
         answers = [
-            await plain.post("chat/completions", json=said(), headers=elsewhere),
+            await plain.post("chat/completions", json=request_with(), headers=elsewhere),
             await plain.options("chat/completions", headers=elsewhere | {"access-control-request-method": "POST"}),
         ]
     assert [answer.status_code for answer in answers] == [403, 405]
     assert not [name for answer in answers for name in answer.headers if name.startswith("access-control")]
 
 
-async def test_agreeing_pairs_are_asked_at_once_by_many():
+async def test_a_pair_answers_many_requests_at_once():
     async with gateway(agreeing()) as client:
-        answers = await asyncio.gather(*(client.chat.completions.create(**said()) for _ in range(50)))
+        answers = await asyncio.gather(*(client.chat.completions.create(**request_with()) for _ in range(50)))
     assert {answer.choices[0].message.content for answer in answers} == {"3"}
     assert len({answer.id for answer in answers}) == 50

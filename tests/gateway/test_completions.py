@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cuecard.domain.errors import BadInput, ModelUnreachable
 from cuecard.domain.question import Image
-from cuecard.gateway.wire import completions
+from cuecard.gateway.wire import chat
 from cuecard.models.replay import Says, ScriptedModel
 
 pytestmark = pytest.mark.timeout(20)
@@ -51,9 +51,9 @@ async def test_a_stream_has_the_text_then_the_finish_reason_and_the_usage():
 
 async def test_a_stream_ends_with_done_and_has_no_reasoning():
     async with gateway(disagreeing()) as client, httpx2.AsyncClient(base_url=str(client.base_url)) as plain:
-        told = (await plain.post("completions", json=ASKED | {"stream": True, "reasoning": {"effort": "low"}})).text
-    assert told.endswith("data: [DONE]\n\n")
-    assert THOUGHT.split()[0] not in told
+        result = (await plain.post("completions", json=ASKED | {"stream": True, "reasoning": {"effort": "low"}})).text
+    assert result.endswith("data: [DONE]\n\n")
+    assert THOUGHT.split()[0] not in result
 
 
 async def test_an_answer_that_is_cut_ends_with_length():
@@ -108,17 +108,17 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
     max_leaves=15,
 )
-NAMES = (*completions.OWN, *completions.OF_CHAT, "max_tokens", "stream", "stream_options", "temperature", "cuecard")
+NAMES = (*chat.OWN, *chat.OF_CHAT, "max_tokens", "stream", "stream_options", "temperature", "cuecard")
 
 
 @settings(max_examples=200, deadline=None)
 @given(JSON | st.fixed_dictionaries({"model": st.just("cuecard")}, optional=dict.fromkeys(NAMES, JSON)))
-def test_a_malformed_request_ends_in_an_error_that_is_meant(body):
+def test_a_malformed_request_is_refused_with_an_expected_error(body):
     def no_image(url: str) -> Image:
         raise AssertionError(url)
 
     try:
-        parsed = completions.parse(body, no_image)
+        parsed = chat.parse_completion(body, no_image)
     except BadInput:
         return
     assert parsed.question.text

@@ -1,4 +1,4 @@
-"""cuecard.toml: what it says is understood whole, and what is wrong is said in one line."""
+"""cuecard.toml: every setting is read, and a mistake gets one line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cuecard.domain.errors import BadInput
-from cuecard.gateway.config import config_file
+from cuecard.gateway.config import config as config_file
 from cuecard.gateway.pairs import Pairs
 from cuecard.strategies.policy import Policy, Schedule
 
@@ -46,25 +46,31 @@ def test_one_server_or_several_a_role(tmp_path):
     assert list(found.prices) == ["large"]
 
 
-def test_a_service_is_made_of_what_it_says_and_no_key_is_in_it(tmp_path, monkeypatch):
+def test_a_service_follows_its_file_and_holds_no_key(tmp_path, monkeypatch):
     monkeypatch.setenv("KEY_OF_THREE", "s3cret")
     service = Pairs.configured(config_file.read(written(PAIR, tmp_path))).first
-    assert service.defaults.strategy == "transfer"
+    assert service.strategy == "transfer"
     assert set(service.concrete) == {"tiny", "huge"}
     assert "s3cret" not in repr(vars(service))
 
 
 @pytest.mark.parametrize("asks", ["card_keep = 0.3", 'card_select = "reader"'])
-def test_a_cut_by_what_servers_cannot_tell_is_refused_before_anything_is_served(asks, tmp_path, monkeypatch):
+def test_a_cut_that_servers_cannot_compute_is_refused_at_the_start(asks, tmp_path, monkeypatch):
     monkeypatch.setenv("KEY_OF_THREE", "s3cret")
     with pytest.raises(BadInput, match="cannot tell what of a card matters") as refused:
         Pairs.configured(config_file.read(written(PAIR.replace("budget = 77", asks), tmp_path)))
     assert "first, last, content" in refused.value.hint
     text_alone = PAIR.replace("budget = 77", 'card_keep = 0.3\ncard_select = "last"')
     assert (
-        str(Pairs.configured(config_file.read(written(text_alone, tmp_path))).first.defaults.policy.cut)
+        str(Pairs.configured(config_file.read(written(text_alone, tmp_path))).first.policy.cut)
         == "30% of the card by last"
     )
+
+
+def test_a_calibrated_rule_without_a_table_is_refused_at_the_start(tmp_path, monkeypatch):
+    monkeypatch.setenv("KEY_OF_THREE", "s3cret")
+    with pytest.raises(BadInput, match="needs an acceptance table for tiny and huge, and there is none"):
+        Pairs.configured(config_file.read(written(PAIR.replace("budget = 77", 'accept = "calibrated(0.9)"'), tmp_path)))
 
 
 def test_a_secret_that_is_not_set_is_named(tmp_path, monkeypatch):
@@ -74,7 +80,7 @@ def test_a_secret_that_is_not_set_is_named(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("change", "said", "hint"),
+    ("change", "problem", "hint"),
     [
         (("version = 1", ""), "version is missing", "version = 1"),
         (("version = 1", "version = 2"), "version", "report"),
@@ -99,10 +105,10 @@ def test_a_secret_that_is_not_set_is_named(tmp_path, monkeypatch):
         (("[pair]", '[[keys]]\nname = "a"\nsha256 = "s"\n[pair]'), "keys.sha256", "`cuecard key` makes a key"),
     ],
 )
-def test_an_error_is_one_line(change, said, hint, tmp_path):
+def test_an_error_is_one_line(change, problem, hint, tmp_path):
     with pytest.raises(BadInput) as refused:
         config_file.read(written(PAIR.replace(*change), tmp_path))
-    assert said in str(refused.value)
+    assert problem in str(refused.value)
     assert "\n" not in str(refused.value)
     assert hint in refused.value.hint or hint == "report"
 
@@ -113,6 +119,6 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 
 
 def test_an_unknown_family_is_refused_before_any_call(tmp_path):
-    told = "version = 1\n[small]\nmodel = 'http://a/v1#x'\nfamily = 'qwen3'\n[large]\nmodel = 'http://b/v1#y'\n"
+    result = "version = 1\n[small]\nmodel = 'http://a/v1#x'\nfamily = 'qwen3'\n[large]\nmodel = 'http://b/v1#y'\n"
     with pytest.raises(BadInput, match="no model family 'qwen3'"):
-        config_file.read(written(told, tmp_path))
+        config_file.read(written(result, tmp_path))

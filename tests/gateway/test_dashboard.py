@@ -27,6 +27,7 @@ from cuecard.models.base import Model
 from cuecard.models.replay import Says, ScriptedModel
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium (chromium, chromium-browser, google-chrome)"),
     pytest.mark.timeout(60),
 ]
@@ -49,16 +50,16 @@ CONTRASTS = """
     const [r, g, b] = colour.map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
-  const told = [];
+  const contrasts = [];
   for (const node of document.querySelectorAll("body *")) {
-    const said = [...node.childNodes].filter((c) => c.nodeType === 3).map((c) => c.data.trim()).join("") || node.value;
-    if (!said || !node.checkVisibility() || node.disabled || node.tagName === "OPTION") continue;
+    const text = [...node.childNodes].filter((c) => c.nodeType === 3).map((c) => c.data.trim()).join("") || node.value;
+    if (!text || !node.checkVisibility() || node.disabled || node.tagName === "OPTION") continue;
     const below = ground(node);
     const both = [light(below), light(over(parse(getComputedStyle(node).color), below))];
     const [dark, bright] = both.sort((a, b) => a - b);
-    told.push([(bright + 0.05) / (dark + 0.05), said]);
+    contrasts.push([(bright + 0.05) / (dark + 0.05), text]);
   }
-  return told;
+  return contrasts;
 })()
 """
 CONTROLS = """
@@ -97,7 +98,7 @@ async def text(tab: Tab, selector: str) -> str:
     return str(await tab.js(f"document.querySelector({selector!r}).innerText"))
 
 
-async def test_before_the_first_request_the_page_says_so(tmp_path):
+async def test_the_page_shows_that_there_was_no_request_yet(tmp_path):
     async with dashboard(tmp_path, pair()) as (tab, url, _):
         for width in (DESK, PHONE):
             await tab.open(url, width)
@@ -133,7 +134,7 @@ async def test_requests_are_time_lines_and_routes_are_shown_over_time_as_they_co
         assert servers.count("up") == 2
 
 
-async def test_failures_are_shown_in_words(tmp_path):
+async def test_failures_are_shown_with_their_descriptions(tmp_path):
     def broken(name: str) -> Model:
         return ScriptedModel(name, lambda _: Says(error=ModelRefused("out of order")))
 
@@ -180,12 +181,12 @@ async def test_the_playground_shows_both_models_at_work(tmp_path):
         assert await text(tab, "#answer") == "3"
         assert "small model" in await text(tab, "#reasoning-state")
         assert "transferred" in await text(tab, "#how")
-        assert await tab.js("document.querySelectorAll('#told .bar').length") >= 4
+        assert await tab.js("document.querySelectorAll('#timeline .bar').length") >= 4
         prompts = models["small"].replicas[0].model.prompts  # type: ignore[attr-defined]
         assert Image.open(BytesIO(prompts[0].turns[-1].images[0].data)).size == (32, 32)
 
 
-async def test_the_example_is_asked_and_an_answer_can_be_stopped_by_keyboard(tmp_path):
+async def test_the_example_can_be_sent_and_its_answer_stopped_by_keyboard(tmp_path):
     async with dashboard(tmp_path, pair(token_s=0.5)) as (tab, url, _):
         await tab.open(url, PHONE)
         await tab.until("document.querySelector('#model').options.length")
@@ -233,9 +234,9 @@ async def test_of_several_pairs_each_server_is_shown_with_its_own(tmp_path):
         assert await tab.js("document.documentElement.scrollWidth <= innerWidth")
 
 
-async def test_without_a_key_nothing_more_is_asked_until_one_is_typed(tmp_path):
+async def test_without_a_key_the_page_sends_no_more_requests_until_one_is_typed(tmp_path):
     secret, digest = make()
-    async with gateway(pair(), keys=[Key("ann", digest)]) as client, browser(tmp_path) as tab:
+    async with gateway(pair(), keys=[Key(name="ann", sha256=digest)]) as client, browser(tmp_path) as tab:
         await tab.open(str(client.base_url).replace("v1/", "dashboard"))
         await tab.until("document.querySelector('#access').open")
         await asyncio.sleep(2.5)  # it would ask every two seconds
@@ -279,7 +280,7 @@ def test_minutes_past_the_hour_are_forgotten(monkeypatch):
     for minute in range(3 * MINUTES):
         now = 60.0 * minute
         seen.failed(ValueError())
-    told = seen.stats()["minutes"]
-    assert [minute["routes"] for minute in told] == [{"failed": 1}] * MINUTES
-    assert told[-1]["at"] == now
+    result = seen.stats()["minutes"]
+    assert [minute["routes"] for minute in result] == [{"failed": 1}] * MINUTES
+    assert result[-1]["at"] == now
     assert len(seen.minutes) == MINUTES

@@ -17,7 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.gateway.audit import Audit
-from cuecard.gateway.config import config_file, settings
+from cuecard.gateway.config import config
+from cuecard.gateway.config.config import AuditSettings
 from cuecard.gateway.service import Service
 from cuecard.gateway.telemetry.metrics import GatewayMetrics
 from cuecard.gateway.upstream.pool import Breaker, Pool, Replica
@@ -52,11 +53,11 @@ def test_the_manifests_are_kubernetes(release):
 
 def test_the_configuration_is_one(monkeypatch):
     monkeypatch.setenv("CUECARD_KEY_SHA256", "0" * 64)
-    assert config_file.read(DEPLOY / "cuecard.toml").keys[0].name == "first"
+    assert config.read(DEPLOY / "cuecard.toml").keys[0].name == "first"
 
 
 def test_pods_are_given_longer_than_requests_are():
-    drain_s = settings.GatewaySettings.model_validate({"host": "0.0.0.0", "drain_s": 60}).drain_s
+    drain_s = config.GatewaySettings.model_validate({"host": "0.0.0.0", "drain_s": 60}).drain_s
     pod = yaml.safe_load((DEPLOY / "kubernetes.yaml").read_text().split("---")[0])["spec"]["template"]["spec"]
     service = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["cuecard"]
     assert pod["terminationGracePeriodSeconds"] > drain_s
@@ -72,11 +73,15 @@ async def test_every_metric_of_the_dashboard_is_given():
     models = disagreeing()
     pools = {role: Pool([Replica(model, Breaker(lambda: 0.0))]) for role, model in models.items()}
     seen = GatewayMetrics([Service(pools)])
-    seen.answered("id", "cuecard", await answer(Question(COUNT, kind=AnswerKind.NUMBER), models), 0.1)
+    outcome = await answer(Question(COUNT, kind=AnswerKind.NUMBER), models)
+    seen.answered("id", "cuecard", outcome, 0.1)
+    seen.spent(outcome.calls)
     seen.failed(ValueError())
     given = {
         sample.name
-        for family in text_string_to_metric_families(seen.exposition(Audit(Service(models), 0.0).as_dict()).decode())
+        for family in text_string_to_metric_families(
+            seen.exposition(Audit(Service(models), AuditSettings(share=0.0)).as_dict()).decode()
+        )
         for sample in family.samples
     }
     drawn = {name for query in QUERIES for name in re.findall(r"cuecard_\w+", query)}

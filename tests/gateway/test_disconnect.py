@@ -27,8 +27,8 @@ def says(short: str, reasoned: str) -> Any:
     """Answers short at once, and slowly when there is something to think or to read."""
 
     def script(request: Received) -> Reply:
-        said = str(request.body["messages"])
-        later = "step by step" in said or THOUGHT in said
+        messages = str(request.body["messages"])
+        later = "step by step" in messages or THOUGHT in messages
         return Completion(reasoned, THOUGHT, delay_s=0.03) if later else Completion(short, delay_s=0.03)
 
     return script

@@ -35,7 +35,7 @@ from cuecard.testing.replies import (
     Stall,
 )
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(30)]
 
 Script = Reply | str | Sequence[Reply] | Callable[[Received], Reply]
 THOUGHT = "One cat, two cats, three."
@@ -81,7 +81,7 @@ def refused(status: int, message: str, code: str) -> HttpError:
 
 CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
 FATAL: dict[str, Reply | str] = {
-    "nobody listens": "http://127.0.0.1:9/v1",
+    "nothing listens": "http://127.0.0.1:9/v1",
     "no such host": "http://name.invalid/v1",
     "hangs up": HangUp(),
     "never answers": Stall(),
@@ -212,7 +212,7 @@ async def test_when_one_model_fails_the_other_one_answers(fault, broken, stream)
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("fault", list(FATAL))
-async def test_when_both_fail_it_is_an_error_that_says_whether_to_try_again(fault, stream):
+async def test_when_both_models_fail_the_error_shows_whether_to_try_again(fault, stream):
     async with pair(FATAL[fault], FATAL[fault]) as (client, pools):
         with pytest.raises(openai.APIError) as failed:
             await answered(client, stream)
@@ -243,7 +243,7 @@ async def test_what_is_only_odd_is_put_right(oddity, odd, stream):
         (EMPTY, FINE, ("3", "transferred")),
         (FINE, EMPTY, ("3", "degraded")),
         (ONLY_REASONING, FINE, ("3", "transferred")),
-        # nobody can tell it from an answer in the wrong field
+        # it looks like an answer in the wrong field
         (FINE, ONLY_REASONING, (THOUGHT, "transferred")),
         (ONLY_REASONING, ONLY_REASONING, (THOUGHT, "transferred")),
     ],
@@ -256,7 +256,7 @@ async def test_an_answer_is_never_empty(small, large, expected, stream):
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-async def test_when_neither_says_anything_it_is_an_error_that_may_be_tried_again(stream):
+async def test_two_empty_answers_are_an_error_that_may_be_tried_again(stream):
     async with pair(EMPTY, EMPTY) as (client, pools):
         with pytest.raises(openai.APIError, match="came back empty") as failed:
             await answered(client, stream)
@@ -324,7 +324,7 @@ async def test_at_the_hand_off_what_is_odd_is_put_right(oddity, odd, stream):
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-async def test_a_reader_that_says_nothing_is_made_do_without(stream):
+async def test_an_empty_answer_of_the_reader_is_replaced(stream):
     async with pair(later(FINE, "2"), later(EMPTY, "5")) as (client, pools):
         assert await answered(client, stream) == ("3", "degraded")
         assert tidy(pools)

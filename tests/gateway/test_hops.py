@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import sys
 from types import FrameType
+from typing import Any
 
 import pytest
-from gateways import COUNT, gateway
+from gateways import COUNT, DESCRIBE, gateway
 
+from cuecard.gateway.config.pairs import Prices
 from cuecard.gateway.upstream.pool import Breaker, Pool, Replica
+from cuecard.models.openai import OpenAIModel
+from cuecard.models.openai.http import HttpResponse
 from cuecard.models.prompt import Prompt
 from cuecard.models.replay import Says, ScriptedModel
+from cuecard.testing.mock_server import MockServer
+from cuecard.testing.replies import Completion
 
 MOST_HOPS, MOST_GENERATORS = 8, 4
+ASYNC_GENERATOR = inspect.CO_ASYNC_GENERATOR
 
 
 def frames_of_cuecard(frame: FrameType | None) -> list[FrameType]:
@@ -39,9 +47,47 @@ async def test_few_hops_lead_from_the_route_to_the_pool(stream: bool) -> None:
     async with gateway(pools) as client:
         answer = await client.chat.completions.create(**asked)
         assert not stream or [event async for event in answer]
-    route = "streaming.StreamedAnswer._write" if stream else "endpoints.Endpoints.answer"
+    route = "streaming._write" if stream else "endpoints.Endpoints.answer"
     (stack,) = stacks
     names = [f"{frame.f_globals['__name__']}.{frame.f_code.co_qualname}" for frame in stack]
     pool = names.index("cuecard.gateway.upstream.pool.Pool.stream")
     assert names.index(f"cuecard.gateway.{route}") - pool <= MOST_HOPS, names
-    assert sum(bool(frame.f_code.co_flags & inspect.CO_ASYNC_GENERATOR) for frame in stack) <= MOST_GENERATORS, names
+
+
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+PRICES = {role: Prices(prompt=1, completion=1) for role in ("small", "large")}
+ROUTES: dict[str, dict[str, Any]] = {
+    "short": {"model": "cuecard/short"},
+    "mutual": {"model": "cuecard/mutual"},
+    "transfer": {"model": "cuecard/transfer", "messages": [{"role": "user", "content": DESCRIBE}]},
+    "reason": {"model": "cuecard/reason"},
+    "tools": {"tools": [TOOL]},
+    "JSON": {"response_format": {"type": "json_object"}},
+    "passed on": {"tools": [{"type": "custom", "custom": {"name": "look"}}]},
+    "limited cost": {"extra_body": {"cuecard": {"max_cost": 1.0}}},
+}
+ANSWERS = {"tools": '{"answer": "3"}', "JSON": '{"cats": 3}'}
+
+
+@pytest.mark.parametrize("name", ROUTES)
+async def test_a_stream_passes_through_few_generators(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted where a response of a model's server is read: all generators of the call are on the stack there."""
+    stacks: list[list[str]] = []
+    read = HttpResponse.read
+
+    async def counted(response: HttpResponse) -> bytes:
+        frames = [frame for frame in frames_of_cuecard(sys._getframe()) if frame.f_code.co_flags & ASYNC_GENERATOR]
+        stacks.append([frame.f_code.co_qualname for frame in frames])
+        return await read(response)
+
+    monkeypatch.setattr(HttpResponse, "read", counted)
+    asked = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]} | ROUTES[name]
+    answer = ANSWERS.get(name, "3")
+    async with MockServer([Completion(answer, "Three cats.")], models=["small", "large"]) as url:
+        clock = asyncio.get_running_loop().time
+        pools = {role: Pool([Replica(OpenAIModel(url, role), Breaker(clock))]) for role in ("small", "large")}
+        async with gateway(pools, prices=PRICES, pass_to="large") as client:
+            assert [event async for event in await client.chat.completions.create(**asked, stream=True)]
+    assert stacks
+    deepest = max(stacks, key=len)
+    assert len(deepest) <= MOST_GENERATORS, deepest

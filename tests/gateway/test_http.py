@@ -7,7 +7,7 @@ import json
 import httpx2
 import pytest
 from gateways import COUNT, DESCRIBE, disagreeing, gateway
-from test_slow_clients import said
+from test_slow_clients import response_to
 
 pytestmark = pytest.mark.timeout(20)
 ASKED = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
@@ -28,24 +28,24 @@ def old(path: str, body: bytes = b"", method: str = "POST") -> bytes:
 async def test_a_client_of_http_1_0_gets_no_chunks(stream, text):
     body = json.dumps({"model": "cuecard", "stream": stream, "messages": [{"role": "user", "content": text}]}).encode()
     async with gateway(disagreeing(token_s=0.002)) as client:
-        head, _, told = (await said(client, old("/v1/chat/completions", body))).partition(b"\r\n\r\n")
+        head, _, result = (await response_to(client, old("/v1/chat/completions", body))).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200")
     assert b"transfer-encoding" not in head.lower()
     assert b"connection: close" in head.lower()
     if stream:
-        lines = [line for line in told.split(b"\n\n") if line]
+        lines = [line for line in result.split(b"\n\n") if line]
         assert all(line.startswith(b"data: ") for line in lines)
         assert lines[-1] == b"data: [DONE]"
     else:
-        assert json.loads(told)["choices"][0]["message"]["content"] == "3"
+        assert json.loads(result)["choices"][0]["message"]["content"] == "3"
 
 
 @pytest.mark.parametrize("path", ["/health", "/dashboard", "/dashboard/page.js", "/metrics", "/nowhere"])
 async def test_other_answers_to_http_1_0_are_whole_too(path):
     async with gateway() as client:
-        head, _, told = (await said(client, old(path, method="GET"))).partition(b"\r\n\r\n")
+        head, _, result = (await response_to(client, old(path, method="GET"))).partition(b"\r\n\r\n")
     length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
-    assert int(length.split(b":")[1]) == len(told) > 0
+    assert int(length.split(b":")[1]) == len(result) > 0
 
 
 async def test_head_is_get_without_a_body():
@@ -81,7 +81,7 @@ async def test_a_slash_at_the_end_changes_nothing():
         ("DELETE", "v1/models/cuecard", {"GET", "HEAD"}),
     ],
 )
-async def test_what_a_path_does_not_take_it_says_what_it_takes(method, path, allowed):
+async def test_a_wrong_method_is_refused_with_the_right_one(method, path, allowed):
     async with gateway() as client, httpx2.AsyncClient(base_url=str(client.base_url).removesuffix("v1/")) as plain:
         answer = await plain.request(method, path)
     assert answer.status_code == 405

@@ -16,7 +16,7 @@ from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import Outcome
 from cuecard.domain.question import AnswerKind, Image, Question
 from cuecard.gateway.telemetry.journal import Journal
-from cuecard.gateway.wire.chat import ParsedRequest
+from cuecard.gateway.wire.request import ParsedRequest
 from cuecard.strategies.run import answer
 
 ASKED = ParsedRequest(model="cuecard", question=Question(COUNT, kind=AnswerKind.NUMBER, system="Secret orders."))
@@ -45,7 +45,7 @@ async def test_a_request_leaves_its_decision_and_no_text(outcome, tmp_path):
     )
     assert one["question"] == other["question"]  # equal within one run
     text = (tmp_path / "log.jsonl").read_text()
-    assert not any(said in text for said in (COUNT, THOUGHT, "Secret orders"))
+    assert not any(secret in text for secret in (COUNT, THOUGHT, "Secret orders"))
 
 
 async def test_hashes_of_two_runs_cannot_be_joined(outcome, tmp_path):
@@ -60,9 +60,9 @@ async def test_texts_are_kept_with_content(outcome, tmp_path):
     journal = Journal(tmp_path / "log.jsonl", content=True)
     journal.write(ASKED, outcome)
     journal.close()
-    (told,) = lines(tmp_path / "log.jsonl")
-    assert (told["question"]["text"], told["answer"]) == (COUNT, "3")
-    assert THOUGHT in [call["reasoning"] for call in told["calls"]]
+    (reply,) = lines(tmp_path / "log.jsonl")
+    assert (reply["question"]["text"], reply["answer"]) == (COUNT, "3")
+    assert THOUGHT in [call["reasoning"] for call in reply["calls"]]
 
 
 async def test_a_full_file_is_put_aside_and_the_oldest_thrown_away(outcome, tmp_path):
@@ -97,7 +97,7 @@ async def test_a_full_disk_stops_no_request_and_shows_nothing(outcome, capfd, ca
     shown = "".join(capfd.readouterr()) + caplog.text
     assert shown.count("the journal cannot be written") <= 2  # once, by whatever shows it
     assert "No space left" in shown
-    assert not any(said in shown for said in (COUNT, THOUGHT, "Secret orders", "Traceback"))
+    assert not any(secret in shown for secret in (COUNT, THOUGHT, "Secret orders", "Traceback"))
 
 
 async def test_a_request_that_ends_after_the_journal_is_closed_is_left_out(outcome, tmp_path):

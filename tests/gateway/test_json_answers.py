@@ -120,11 +120,11 @@ async def test_prose_is_an_error_by_every_strategy(strategy: str, stream: bool) 
 async def test_the_large_model_repairs_once_under_the_schema_and_the_call_is_in_the_trace() -> None:
     async with serving(prose, repairs) as (client, servers):
         _, done = await answered(client, stream=False, **asking(strategy="transfer"))
-    told = servers["large"].received[-1].body
+    result = servers["large"].received[-1].body
     assert is_repair(servers["large"].received[-1])
     assert sum(map(is_repair, [*servers["small"].received, *servers["large"].received])) == 1
-    assert told["response_format"]["json_schema"] == {"name": "count", "schema": COUNT}
-    assert "'three' is not of type 'integer'" in told["messages"][-1]["content"]
+    assert result["response_format"]["json_schema"] == {"name": "count", "schema": COUNT}
+    assert "'three' is not of type 'integer'" in result["messages"][-1]["content"]
     assert [call["mode"] for call in done.cuecard["calls"]][-1] == "repair"
 
 
@@ -143,7 +143,7 @@ async def test_an_answer_of_another_call_that_fits_is_preferred_to_an_error() ->
     assert done.cuecard["route"] == "degraded"
 
 
-async def test_a_cut_answer_that_stays_cut_is_an_error_that_says_so() -> None:
+async def test_an_answer_that_stays_cut_is_an_error_that_names_the_limit() -> None:
     def long(request: Received) -> Reply:
         return Completion(json.dumps({"count": 3, "why": "because " * 50}), "Three.")
 
@@ -225,7 +225,7 @@ async def test_a_server_that_knows_no_response_format_is_repaired_all_the_same()
 
 
 @pytest.mark.parametrize("how", [{}, {"prefill": True}, {"prefill": True, "cards": ["thinking"]}])
-async def test_reasoning_is_free_and_the_answer_behind_it_is_asked_for_again_under_the_schema(
+async def test_reasoning_is_free_and_the_answer_is_decoded_again_under_the_schema(
     how: dict[str, Any],
 ) -> None:
     async with serving(constrained, **how) as (client, servers):
@@ -237,7 +237,7 @@ async def test_reasoning_is_free_and_the_answer_behind_it_is_asked_for_again_und
     assert (text, done.choices[0].message.reasoning_content) == (FITS, "One, two, three.")
 
 
-async def test_the_embedded_pair_says_that_it_writes_no_json() -> None:
+async def test_the_embedded_pair_refuses_requests_for_json() -> None:
     from cuecard.models import spec
 
     models = {role: spec.load(f"demo-{role}", role) for role in ("small", "large")}
@@ -247,7 +247,7 @@ async def test_the_embedded_pair_says_that_it_writes_no_json() -> None:
     assert error.value.code == "Unsupported"
 
 
-async def test_the_embedded_pair_says_that_it_calls_no_tools() -> None:
+async def test_the_embedded_pair_refuses_tools() -> None:
     from cuecard.models import spec
 
     models = {role: spec.load(f"demo-{role}", role) for role in ("small", "large")}
@@ -287,12 +287,14 @@ ANSWERS = st.one_of(
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     schema=SCHEMAS,
-    said=st.lists(ANSWERS, min_size=1, max_size=4),
+    answers=st.lists(ANSWERS, min_size=1, max_size=4),
     strategy=st.sampled_from(["mutual", "transfer", "short", "reason", "vote"]),
     stream=st.booleans(),
 )
-async def test_every_served_answer_fits_its_schema(schema: Any, said: list[str], strategy: str, stream: bool) -> None:
-    turns = iter(said * 40)
+async def test_every_served_answer_fits_its_schema(
+    schema: Any, answers: list[str], strategy: str, stream: bool
+) -> None:
+    turns = iter(answers * 40)
     async with serving(lambda _: Completion(next(turns), "Hm.")) as (client, _):
         text, _ = await answered(client, stream=stream, **asking(schema, strategy))
     if not text.startswith("error: "):

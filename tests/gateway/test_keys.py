@@ -27,22 +27,22 @@ def test_a_new_key_is_long_and_only_its_hash_is_kept():
     assert one != other
     assert len(one) >= 40
     assert its_hash == digest(one)
-    assert one not in repr(Key("app", its_hash))
+    assert one not in repr(Key(name="app", sha256=its_hash))
 
 
-def test_without_keys_everybody_may_ask():
+def test_without_keys_every_request_is_admitted():
     assert Gate([], Clock()).known(None).headers() == {}
 
 
 @pytest.mark.parametrize("given", [None, "", "Bearer", "Bearer  ", "Basic cue-of-the-tests", "Bearer cue-of-others"])
-def test_who_has_no_key_is_refused(given):
+def test_a_request_without_a_key_is_refused(given):
     with pytest.raises(Unauthorised):
-        Gate([Key("app", digest(SECRET))], Clock()).known(given)
+        Gate([Key(name="app", sha256=digest(SECRET))], Clock()).known(given)
 
 
 def test_requests_a_minute_refill_steadily():
     clock = Clock()
-    gate = Gate([Key("app", digest(SECRET), requests_per_minute=2)], clock)
+    gate = Gate([Key(name="app", sha256=digest(SECRET), requests_per_minute=2)], clock)
     client = gate.known(f"Bearer {SECRET}")
     for left in ("1", "0"):
         client.enter()
@@ -56,7 +56,7 @@ def test_requests_a_minute_refill_steadily():
 
 def test_tokens_are_charged_at_the_end_and_may_overdraw():
     clock = Clock()
-    gate = Gate([Key("app", digest(SECRET), tokens_per_minute=600)], clock)
+    gate = Gate([Key(name="app", sha256=digest(SECRET), tokens_per_minute=600)], clock)
     client = gate.known(f"Bearer {SECRET}")
     client.enter()
     client.spend(900)
@@ -67,7 +67,8 @@ def test_tokens_are_charged_at_the_end_and_may_overdraw():
 
 
 async def test_a_client_with_a_key_is_admitted_and_sees_what_is_left():
-    async with gateway(keys=[Key("app", digest(SECRET), 9, 999)]) as client:
+    key = Key(name="app", sha256=digest(SECRET), requests_per_minute=9, tokens_per_minute=999)
+    async with gateway(keys=[key]) as client:
         with pytest.raises(openai.AuthenticationError, match="not known") as refused:
             await client.chat.completions.create(**ASKED)
         assert refused.value.response.headers["www-authenticate"] == "Bearer"
@@ -81,12 +82,12 @@ async def test_a_client_with_a_key_is_admitted_and_sees_what_is_left():
 
 
 async def test_a_client_over_its_limit_gets_the_time_to_wait():
-    async with gateway(keys=[Key("app", digest(SECRET), requests_per_minute=1)]) as client:
+    async with gateway(keys=[Key(name="app", sha256=digest(SECRET), requests_per_minute=1)]) as client:
         known = client.with_options(api_key=SECRET)
         await known.chat.completions.create(**ASKED)
         with pytest.raises(openai.RateLimitError) as limited:
             await known.chat.completions.create(**ASKED)
     assert limited.value.body["type"] == "rate_limit_error"
-    told = limited.value.response.headers
-    assert 1 <= int(told["retry-after"]) <= 60
-    assert (told["x-ratelimit-limit-requests"], told["x-ratelimit-remaining-requests"]) == ("1", "0")
+    result = limited.value.response.headers
+    assert 1 <= int(result["retry-after"]) <= 60
+    assert (result["x-ratelimit-limit-requests"], result["x-ratelimit-remaining-requests"]) == ("1", "0")

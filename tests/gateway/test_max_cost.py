@@ -15,7 +15,7 @@ from cuecard import virtual_time
 from cuecard.domain.call import Call, Mode
 from cuecard.domain.errors import CostLimit, ModelError, ModelTimeout, NoAnswer
 from cuecard.domain.question import AnswerKind, Image, Question
-from cuecard.gateway.config.config import Prices
+from cuecard.gateway.config.pairs import Prices
 from cuecard.gateway.service import Service
 from cuecard.gateway.upstream.cost_limit import CostBudget, check_passed, tokens_of_image, tokens_of_text
 from cuecard.gateway.upstream.pool import Breaker, Pool, Replica
@@ -71,7 +71,7 @@ def test_no_request_costs_more_than_its_limit(schedule, strategy):
         assert sum(costs(calls, PRICES).values()) <= dear * share / 20
 
 
-def test_before_anything_is_spent_a_limit_that_is_too_low_is_an_error_that_says_so():
+def test_a_limit_below_the_first_call_is_an_error():
     error, calls = run(1e-9)
     assert made(calls) == []
     assert (error.http_status, error.code, error.retryable) == (402, "max_cost_exceeded", False)
@@ -81,14 +81,15 @@ def test_before_anything_is_spent_a_limit_that_is_too_low_is_an_error_that_says_
 
 def worst(role: str) -> float:
     """The worst case of a short answer."""
-    return CostBudget(1.0, PRICES).hold(role, short(ASKED, TAGS), LIMITS).most
+    with CostBudget(1.0, PRICES).call(role, short(ASKED, TAGS), LIMITS) as hold:
+        return hold.most
 
 
 def test_when_the_next_call_does_not_fit_the_best_answer_at_hand_is_given():
     dear = {"small": PRICES["large"], "large": PRICES["small"]}  # so that reasoning is what does not fit
     most = 2 * worst("large")
     outcome, calls = run(most, schedule=Schedule.THRIFTY, prices=dear)
-    assert made(calls) == [("small", Mode.SHORT), ("large", Mode.SHORT)]
+    assert made(calls) == [("large", Mode.SHORT), ("small", Mode.SHORT)]
     assert (outcome.answer, outcome.route) == ("5", "degraded")
     assert "max_cost" in outcome.reason
 
@@ -101,8 +102,8 @@ def test_a_strict_request_that_does_not_fit_fails():
 def test_calls_at_once_do_not_fit_together_what_only_one_of_them_fits():
     slow = {role: model(role, "2", first_token_s=1.0) for role in ("small", "large")}
     _, calls = run(worst("large"), slow, schedule=Schedule.OVERLAP)
-    assert ("small", Mode.SHORT) in made(calls)
-    assert ("large", Mode.SHORT) not in made(calls)
+    assert ("large", Mode.SHORT) in made(calls)
+    assert ("small", Mode.SHORT) not in made(calls)
 
 
 def test_a_call_that_is_cut_counts_what_it_has_used():
@@ -110,10 +111,10 @@ def test_a_call_that_is_cut_counts_what_it_has_used():
         purse = CostBudget(1.0, PRICES)
         models = purse.models({"small": model("tiny", "word " * 50, token_s=1.0)})
         events = models["small"].stream(short(ASKED, TAGS), Limits(answer_tokens=60))
-        told = 0
+        result = 0
         async for event in events:
-            told += type(event).__name__ == "AnswerDelta"
-            if told == 5:
+            result += type(event).__name__ == "AnswerDelta"
+            if result == 5:
                 break
         await asyncio.sleep(0.1)
         await events.aclose()
@@ -151,10 +152,12 @@ def test_a_server_that_counts_more_tokens_makes_later_calls_longer():
         heavy = ScriptedModel("tiny", lambda _: Says("2"))
         metered = purse.models({"small": heavy})["small"]
         long = Question("a " * 3000, kind=AnswerKind.NUMBER)  # a token for every word, of two bytes
-        before = purse.hold("small", short(long, TAGS), LIMITS).prompt_tokens
+        with purse.call("small", short(long, TAGS), LIMITS) as hold:
+            before = hold.prompt_tokens
         async for _ in metered.stream(short(long, TAGS), LIMITS):
             pass
-        return purse.hold("small", short(long, TAGS), LIMITS).prompt_tokens / before
+        with purse.call("small", short(long, TAGS), LIMITS) as hold:
+            return hold.prompt_tokens / before
 
     assert virtual_time.run(second()) > 1.3
 

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from cuecard.domain.errors import BadInput, ModelUnreachable
 from cuecard.domain.question import Image
 from cuecard.gateway.admission.keys import Key, digest
-from cuecard.gateway.wire import message_blocks as blocks
 from cuecard.gateway.wire import messages
 from cuecard.models.images.images import decoded
 from cuecard.models.replay import Says, ScriptedModel
@@ -42,13 +41,13 @@ def saying(*content: Any, role: str = "user", **more: Any) -> dict[str, Any]:
 
 def events_of(answer: httpx2.Response) -> list[tuple[str, dict[str, Any]]]:
     """Every event's name and data, which begin with the same type."""
-    told = []
+    reply = []
     for event in answer.text.split("\n\n"):
         if event:
             name, data = event.split("\n")
-            told.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
-    assert all(name == data["type"] for name, data in told)
-    return told
+            reply.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
+    assert all(name == data["type"] for name, data in reply)
+    return reply
 
 
 # --- whole ------------------------------------------------------------------------------------------------------------
@@ -57,24 +56,24 @@ def events_of(answer: httpx2.Response) -> list[tuple[str, dict[str, Any]]]:
 async def test_a_message_is_one_block_of_text_unless_thinking_is_enabled():
     async with plain(disagreeing()) as http:
         answer = await http.post("messages", json=ASKED | {"system": "Be brief."})
-    told = answer.json()
-    assert (told["type"], told["role"], told["model"]) == ("message", "assistant", "cuecard")
-    assert told["content"] == [{"type": "text", "text": "3"}]
-    assert (told["stop_reason"], told["stop_sequence"]) == ("end_turn", None)
-    assert told["id"].startswith("msg_")
-    assert answer.headers["request-id"] == answer.headers["x-request-id"] == told["id"]
-    assert told["cuecard"]["route"] == "transferred"
+    reply = answer.json()
+    assert (reply["type"], reply["role"], reply["model"]) == ("message", "assistant", "cuecard")
+    assert reply["content"] == [{"type": "text", "text": "3"}]
+    assert (reply["stop_reason"], reply["stop_sequence"]) == ("end_turn", None)
+    assert reply["id"].startswith("msg_")
+    assert answer.headers["request-id"] == answer.headers["x-request-id"] == reply["id"]
+    assert reply["cuecard"]["route"] == "transferred"
 
 
 async def test_usage_is_the_sum_over_all_calls_with_cached_tokens_apart():
     async with plain(disagreeing()) as http:
-        told = (await http.post("messages", json=ASKED)).json()
-    calls = told["cuecard"]["calls"]
+        reply = (await http.post("messages", json=ASKED)).json()
+    calls = reply["cuecard"]["calls"]
     prompt, cached = (sum(call[key] or 0 for call in calls) for key in ("prompt_tokens", "cached_tokens"))
-    assert told["usage"]["input_tokens"] + told["usage"]["cache_read_input_tokens"] == prompt
-    assert told["usage"]["cache_read_input_tokens"] == cached
-    assert told["usage"]["output_tokens"] == sum(call["completion_tokens"] for call in calls)
-    assert told["usage"]["output_tokens_details"]["thinking_tokens"] == len(THOUGHT.split())
+    assert reply["usage"]["input_tokens"] + reply["usage"]["cache_read_input_tokens"] == prompt
+    assert reply["usage"]["cache_read_input_tokens"] == cached
+    assert reply["usage"]["output_tokens"] == sum(call["completion_tokens"] for call in calls)
+    assert reply["usage"]["output_tokens_details"]["thinking_tokens"] == len(THOUGHT.split())
 
 
 @pytest.mark.parametrize(
@@ -89,26 +88,26 @@ async def test_usage_is_the_sum_over_all_calls_with_cached_tokens_apart():
 )
 async def test_the_reasoning_is_shown_where_thinking_is_enabled_and_the_route_does_not_depend_on_it(thinking, kinds):
     async with plain(disagreeing()) as http:
-        told = (await http.post("messages", json=ASKED | {"thinking": thinking})).json()
-    assert [block["type"] for block in told["content"]] == kinds
+        reply = (await http.post("messages", json=ASKED | {"thinking": thinking})).json()
+    assert [block["type"] for block in reply["content"]] == kinds
     if kinds[0] == "thinking":
-        assert told["content"][0] == {"type": "thinking", "thinking": THOUGHT, "signature": messages.SIGNATURE}
-    assert told["cuecard"]["route"] == "transferred"
+        assert reply["content"][0] == {"type": "thinking", "thinking": THOUGHT, "signature": messages.SIGNATURE}
+    assert reply["cuecard"]["route"] == "transferred"
 
 
 async def test_the_thinking_budget_and_the_effort_limit_the_reasoning():
     async with plain(disagreeing()) as http:
         for more, tokens in ((SHOWN, 1024), ({"output_config": {"effort": "low"}}, 512),
                              ({"output_config": {"effort": "max"}}, 16384)):  # fmt: skip
-            told = (await http.post("messages", json=ASKED | more)).json()
-            assert told["cuecard"]["limits"] == {"answer_tokens": 100, "reasoning_tokens": tokens}
+            reply = (await http.post("messages", json=ASKED | more)).json()
+            assert reply["cuecard"]["limits"] == {"answer_tokens": 100, "reasoning_tokens": tokens}
 
 
 async def test_an_answer_that_is_cut_ends_with_max_tokens():
     models = {"small": model("tiny", "x"), "large": model("huge", "y", "word " * 300)}
     async with plain(models) as http:
-        told = (await http.post("messages", json=saying({"type": "text", "text": DESCRIBE}, max_tokens=5))).json()
-    assert told["stop_reason"] == "max_tokens"
+        reply = (await http.post("messages", json=saying({"type": "text", "text": DESCRIBE}, max_tokens=5))).json()
+    assert reply["stop_reason"] == "max_tokens"
 
 
 async def test_an_answer_in_json_fits_the_schema_of_the_output_format():
@@ -116,9 +115,9 @@ async def test_an_answer_in_json_fits_the_schema_of_the_output_format():
     schema = {"type": "object", "properties": {"cats": {"type": "integer"}}}
     async with plain(models) as http:
         wanted = {"output_config": {"format": {"type": "json_schema", "schema": schema}}}
-        told = (await http.post("messages", json=ASKED | wanted)).json()
-    assert json.loads(told["content"][0]["text"]) == {"cats": 3}
-    assert told["cuecard"]["kind"] == "json"
+        reply = (await http.post("messages", json=ASKED | wanted)).json()
+    assert json.loads(reply["content"][0]["text"]) == {"cats": 3}
+    assert reply["cuecard"]["kind"] == "json"
     assert json.loads(models["large"].prompts[0].schema or "{}") == schema
 
 
@@ -209,7 +208,7 @@ async def test_a_streamed_call_has_its_input_in_pieces():
     assert ending["stop_reason"] == "tool_use"
 
 
-async def test_the_result_of_a_tool_goes_to_the_models_and_words_come_back():
+async def test_the_result_of_a_tool_goes_to_the_models_and_a_text_comes_back():
     called = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {"x": 1}}
     result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "four cats"}
     turns = [
@@ -259,7 +258,7 @@ def test_tools_and_their_calls_and_results_become_those_of_chat_completions():
         "tool_choice": {"type": "any", "disable_parallel_tool_use": True},
     }
     call = {"id": "toolu_1", "type": "function", "function": {"name": "look", "arguments": '{"x": 1}'}}
-    assert blocks.messages(body) == [
+    assert messages.chat_messages(body) == [
         {"role": "user", "content": [{"type": "text", "text": COUNT}]},
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "toolu_1", "content": "four"},
@@ -267,7 +266,7 @@ def test_tools_and_their_calls_and_results_become_those_of_chat_completions():
         {"role": "user", "content": [{"type": "text", "text": "So?"}]},
     ]
     function = {"name": "look", "description": "Looks.", "parameters": schema}
-    assert blocks.tools(body) == {
+    assert messages.chat_tools(body) == {
         "tools": [{"type": "function", "function": function}],
         "tool_choice": "required",
         "parallel_tool_calls": False,
@@ -285,7 +284,7 @@ def test_tools_and_their_calls_and_results_become_those_of_chat_completions():
 )
 def test_a_choice_of_tools_has_its_counterpart(choice, translated):
     tools = [{"name": "f", "input_schema": {"type": "object"}}]
-    assert blocks.tools({"tools": tools, "tool_choice": choice})["tool_choice"] == translated
+    assert messages.chat_tools({"tools": tools, "tool_choice": choice})["tool_choice"] == translated
 
 
 # --- events -----------------------------------------------------------------------------------------------------------
@@ -341,9 +340,9 @@ async def test_a_failure_in_the_midst_is_an_error_event():
     async with plain(broken) as http:
         answer = await http.post("messages", json=ASKED | {"stream": True})
         whole = await http.post("messages", json=ASKED)
-    name, told = events_of(answer)[-1]
-    assert (name, told["error"]["type"]) == ("error", "overloaded_error")
-    assert told["request_id"] == answer.headers["request-id"]
+    name, reply = events_of(answer)[-1]
+    assert (name, reply["error"]["type"]) == ("error", "overloaded_error")
+    assert reply["request_id"] == answer.headers["request-id"]
     assert (whole.status_code, whole.json()["error"]["type"]) == (503, "overloaded_error")
     assert "retry-after" in whole.headers
 
@@ -365,7 +364,7 @@ async def test_a_failure_in_the_midst_is_an_error_event():
     ],
 )
 async def test_a_key_is_read_from_either_header_on_every_path(headers, status):
-    async with plain(keys=[Key("app", digest(SECRET))]) as http:
+    async with plain(keys=[Key(name="app", sha256=digest(SECRET))]) as http:
         for path, body in (("messages", ASKED), ("messages/count_tokens", ASKED), ("chat/completions", ASKED)):
             answer = await http.post(path, json=body, headers=headers)
             assert answer.status_code == status
@@ -376,7 +375,7 @@ async def test_counting_needs_no_limit_fetches_no_image_and_costs_no_request():
     picture = {"type": "image", "source": {"type": "url", "url": "https://cats.example/1.png"}}
     asked = saying(picture, {"type": "text", "text": COUNT * 10})
     del asked["max_tokens"]
-    async with plain(keys=[Key("app", digest(SECRET), requests_per_minute=1)]) as http:
+    async with plain(keys=[Key(name="app", sha256=digest(SECRET), requests_per_minute=1)]) as http:
         for _ in range(3):
             counted = await http.post("messages/count_tokens", json=asked, headers={"x-api-key": SECRET})
             assert counted.json() == {"input_tokens": 256 + len(COUNT) * 10 // 4}
@@ -399,10 +398,10 @@ async def test_counting_needs_no_limit_fetches_no_image_and_costs_no_request():
 async def test_every_error_has_the_form_of_the_wire(path, request_, status, kind):
     async with plain() as http:
         answer = await http.post(path, **request_)
-    told = answer.json()
-    assert (answer.status_code, told["type"], told["error"]["type"]) == (status, "error", kind)
-    assert told["error"]["message"]
-    assert told["request_id"] == answer.headers["request-id"]
+    reply = answer.json()
+    assert (answer.status_code, reply["type"], reply["error"]["type"]) == (status, "error", kind)
+    assert reply["error"]["message"]
+    assert reply["request_id"] == answer.headers["request-id"]
 
 
 async def test_a_conversation_that_the_server_is_to_keep_ends_in_the_code_that_makes_clients_send_it_whole():
@@ -420,7 +419,7 @@ async def test_so_has_an_error_about_the_path(method, path, status):
 
 
 async def test_a_client_over_its_limit_gets_an_error_of_the_wire():
-    async with plain(keys=[Key("app", digest(SECRET), requests_per_minute=1)]) as http:
+    async with plain(keys=[Key(name="app", sha256=digest(SECRET), requests_per_minute=1)]) as http:
         first, second = [await http.post("messages", json=ASKED, headers={"x-api-key": SECRET}) for _ in range(2)]
     assert (first.status_code, second.status_code) == (200, 429)
     assert second.json()["error"]["type"] == "rate_limit_error"
@@ -499,6 +498,6 @@ BODY = st.fixed_dictionaries(
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(BODY)
-def test_a_malformed_request_ends_in_an_error_that_is_meant(body):
+def test_a_malformed_request_is_refused_with_an_expected_error(body):
     with suppress(BadInput):
         assert messages.parse_countable(body, lambda url: Image(b"x")).question.text

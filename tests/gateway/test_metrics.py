@@ -17,6 +17,7 @@ from cuecard import virtual_time
 from cuecard.domain.errors import BadInput, ModelBusy, ModelUnreachable, NoAnswer, RateLimited, TooLarge
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.gateway.audit import Audit
+from cuecard.gateway.config.config import AuditSettings
 from cuecard.gateway.service import Service
 from cuecard.gateway.telemetry.metrics import GatewayMetrics
 from cuecard.gateway.upstream.pool import Breaker, Pool, Replica
@@ -49,20 +50,20 @@ def samples(text: str) -> dict[tuple[str, ...], float]:
 async def test_tokens_in_the_metrics_are_those_of_the_answers():
     async with both(disagreeing()) as (client, plain):
         answers = [await client.chat.completions.create(**ASKED) for _ in range(3)]
-        told = (await plain.get("metrics")).text
-    spent = sum(value for name, value in samples(told).items() if name[0] == "cuecard_tokens_total")
+        result = (await plain.get("metrics")).text
+    spent = sum(value for name, value in samples(result).items() if name[0] == "cuecard_tokens_total")
     assert spent == sum(answer.usage.total_tokens for answer in answers)
-    assert samples(told)["cuecard_requests_total", "cuecard", "cuecard", "mutual", "transferred"] == 3
+    assert samples(result)["cuecard_requests_total", "cuecard", "cuecard", "mutual", "transferred"] == 3
 
 
 async def test_routes_in_the_stats_sum_to_the_requests():
     async with both(agreeing()) as (client, plain):
         await client.chat.completions.create(**ASKED)
         await client.chat.completions.create(**ASKED | {"model": "cuecard/transfer"})
-        told = (await plain.get("stats")).json()
-    assert told["routes"] == {"agreed": 1, "transferred": 1}
-    assert sum(told["routes"].values()) == told["requests"] == len(told["recent"])
-    assert COUNT not in str(told)
+        result = (await plain.get("stats")).json()
+    assert result["routes"] == {"agreed": 1, "transferred": 1}
+    assert sum(result["routes"].values()) == result["requests"] == len(result["recent"])
+    assert COUNT not in str(result)
 
 
 async def test_failures_are_counted_and_reported_as_temporary():
@@ -82,11 +83,11 @@ async def test_clients_mistakes_are_refusals_and_no_failures():
                 await client.chat.completions.create(**ASKED | wrong)
         await plain.post("v1/chat/completions", content=b" " * 2**21)
         await plain.post("v1/chat/completions", json=ASKED, headers={"origin": "https://elsewhere.example"})
-        told = (await plain.get("stats")).json()
+        result = (await plain.get("stats")).json()
         counted = samples((await plain.get("metrics")).text)
-    assert told["failures"] == {}
-    assert sum(minute["routes"].get("failed", 0) for minute in told["minutes"]) == 0
-    assert told["refusals"] == {"UnknownModel": 1, "BadInput": 1, "BeyondAPair": 1, "TooLarge": 1, "Forbidden": 1}
+    assert result["failures"] == {}
+    assert sum(minute["routes"].get("failed", 0) for minute in result["minutes"]) == 0
+    assert result["refusals"] == {"UnknownModel": 1, "BadInput": 1, "BeyondAPair": 1, "TooLarge": 1, "Forbidden": 1}
     assert counted["cuecard_refusals_total", "UnknownModel"] == 1
     assert not [name for name in counted if name[0] == "cuecard_failures_total"]
 
@@ -107,14 +108,14 @@ async def test_clients_mistakes_are_refusals_and_no_failures():
 def test_errors_are_described_and_counted_by_their_cause(error, clients):
     seen = GatewayMetrics()
     seen.failed(error)
-    told = seen.stats()
-    assert (sum(told["refusals"].values()), sum(told["failures"].values())) == (int(clients), int(not clients))
-    (words,) = told["words"].values()
+    result = seen.stats()
+    assert (sum(result["refusals"].values()), sum(result["failures"].values())) == (int(clients), int(not clients))
+    (words,) = result["words"].values()
     assert words.endswith((".", "…)"))
     assert type(error).__name__ not in words
 
 
-async def test_when_to_try_again_is_what_the_models_say():
+async def test_retry_after_is_that_of_the_models():
     busy = ModelBusy("too many")
     busy.retry_after_s = 6.5
     models = {name: ScriptedModel(name, lambda _: Says(error=busy)) for name in ("small", "large")}
@@ -128,8 +129,8 @@ async def test_breakers_retries_cached_tokens_and_false_accepts_are_in_the_metri
     pools = {role: Pool([Replica(each, Breaker(lambda: 0.0))]) for role, each in disagreeing().items()}
     async with both(pools) as (client, plain):
         await client.chat.completions.create(**ASKED)
-        told = (await plain.get("metrics")).text
-    found = {family.name: family for family in text_string_to_metric_families(told)}
+        result = (await plain.get("metrics")).text
+    found = {family.name: family for family in text_string_to_metric_families(result)}
     breakers = found["cuecard_upstream_breaker"].samples
     assert {(s.labels["state"], s.value) for s in breakers} == {("closed", 1), ("open", 0), ("half_open", 0)}
     assert [s.value for s in found["cuecard_upstream_retries"].samples] == [0, 0]
@@ -140,8 +141,8 @@ async def test_breakers_retries_cached_tokens_and_false_accepts_are_in_the_metri
 
     seen = GatewayMetrics()
     audit = {"checked": 10, "differed": 1, "low": 0.02, "high": 0.4}
-    told = samples(seen.exposition(audit).decode())
-    assert (told["cuecard_audit_interval", "low"], told["cuecard_audit_interval", "high"]) == (0.02, 0.4)
+    result = samples(seen.exposition(audit).decode())
+    assert (result["cuecard_audit_interval", "low"], result["cuecard_audit_interval", "high"]) == (0.02, 0.4)
 
 
 async def test_health_and_readiness():
@@ -152,10 +153,10 @@ async def test_health_and_readiness():
 
 async def test_the_gateway_answers_at_once_and_is_ready_when_its_servers_are_probed(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    told: list[str] = []
+    result: list[str] = []
     async with MockServer([Stall()], models=["mock"]) as url:
         models = {role: Pool([Replica(OpenAIModel(url, "mock"), Breaker(lambda: 0.0))]) for role in ("small", "large")}
-        async with gateway(models, tell=told.append) as client, httpx2.AsyncClient() as plain:
+        async with gateway(models, tell=result.append) as client, httpx2.AsyncClient() as plain:
             root = str(client.base_url).removesuffix("v1/")
             ready, health = await plain.get(f"{root}ready"), await plain.get(f"{root}health")
     assert (ready.status_code, ready.json()["status"], health.status_code) == (503, "probing", 200)
@@ -186,31 +187,31 @@ async def test_when_no_server_can_be_probed_the_gateway_is_ready_all_the_same(tm
 )
 async def test_a_decision_needs_no_expensive_calls(models, name, route, calls):
     async with both(models()) as (_, plain):
-        told = (await plain.post("v1/decision", json=ASKED | {"model": name})).json()
-    assert (told["route"], len(told["calls"])) == (route, calls)
-    assert {call["mode"] for call in told["calls"]} <= {"short"}
-    assert told["reason"]
+        result = (await plain.post("v1/decision", json=ASKED | {"model": name})).json()
+    assert (result["route"], len(result["calls"])) == (route, calls)
+    assert {call["mode"] for call in result["calls"]} <= {"short"}
+    assert result["reason"]
 
 
 @pytest.mark.parametrize(("reasoned", "differed"), [("3", 0), ("4", 6)])
 async def test_agreed_answers_are_audited_while_no_request_runs(reasoned, differed):
     models = {"small": model("tiny", "3"), "large": model("huge", "3", reasoned)}
     service = Service(models)
-    audit = Audit(service, 1.0, warn_above=0.3)
+    audit = Audit(service, AuditSettings(share=1.0, warn_above=0.3))
     for _ in range(6):
         asked = Question(COUNT, kind=AnswerKind.NUMBER)
         audit.consider(asked, await answer(asked, models))
     while audit.as_dict()["waiting"] or not audit._working.done():  # noqa: ASYNC110
         await asyncio.sleep(0.01)
-    told = audit.as_dict()
-    assert (told["checked"], told["differed"], told["alarming"]) == (6, differed, differed > 0)
+    result = audit.as_dict()
+    assert (result["checked"], result["differed"], result["alarming"]) == (6, differed, differed > 0)
     await audit.aclose()
 
 
 async def test_nothing_is_looked_at_again_while_a_client_waits():
     models = agreeing()
     service = Service(models)
-    audit = Audit(service, 1.0)
+    audit = Audit(service, AuditSettings(share=1.0))
     service.occupancy.idle.clear()
     asked = Question(COUNT, kind=AnswerKind.NUMBER)
     audit.consider(asked, await answer(asked, models))
@@ -225,7 +226,7 @@ async def test_nothing_is_looked_at_again_while_a_client_waits():
 async def test_a_second_look_makes_way_for_a_client_and_is_taken_later():
     models = {"small": model("tiny", "3"), "large": model("huge", "3", first_token_s=0.05)}
     service, asked = Service(models), Question(COUNT, kind=AnswerKind.NUMBER)
-    audit = Audit(service, 1.0)
+    audit = Audit(service, AuditSettings(share=1.0))
     audit.consider(asked, await answer(asked, models))
     await asyncio.sleep(0.02)
     assert models["large"].running == 1
@@ -244,7 +245,7 @@ def test_second_looks_keep_to_their_own_budget_of_tokens():
     async def looks(budget: int | None) -> tuple[int, int]:
         models = agreeing()
         asked = Question(COUNT, kind=AnswerKind.NUMBER)
-        audit = Audit(Service(models), 1.0, tokens_per_hour=budget)
+        audit = Audit(Service(models), AuditSettings(share=1.0, tokens_per_hour=budget))
         for _ in range(4):
             audit.consider(asked, await answer(asked, models))
         await asyncio.sleep(1)

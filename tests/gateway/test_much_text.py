@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from functools import partial
 
@@ -11,14 +12,16 @@ from gateways import COUNT, gateway
 
 from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.domain.question import Image
-from cuecard.gateway.endpoints import RequestLimits
-from cuecard.gateway.wire import chat, responses
-from cuecard.gateway.wire.body import within
-from cuecard.gateway.wire.chat import ParsedRequest, parse
+from cuecard.gateway.config.config import GatewaySettings, ImageSettings
+from cuecard.gateway.wire import responses
+from cuecard.gateway.wire.body import Parse, RequestBody, understood
+from cuecard.gateway.wire.images import ImageLoader
+from cuecard.gateway.wire.request import ParsedRequest, parse
 from cuecard.gateway.wire.responses import ItemMemory
 
 MOST_S = 1.0
-MOST_TEXT = RequestLimits().most_text
+MOST_TEXT = GatewaySettings().most_text
+LOADER = ImageLoader(ImageSettings(), None)
 SPACES = " " * 60_000
 HELD_UP = {
     "spaces before a word and options": f"What?x{SPACES}y\nA) red\nB) blue",
@@ -28,6 +31,10 @@ HELD_UP = {
     "a million option lines": "What?\n" + "A) x\n" * 1_000_000,
     "four megabytes": "how much do " * 350_000,
 }
+
+
+def taken(body: object, most: int = MOST_TEXT, read: Parse = parse) -> ParsedRequest:
+    return asyncio.run(understood(RequestBody(body, may_have_images=False), read, LOADER, most))
 
 
 def no_image(url: str) -> Image:
@@ -64,9 +71,9 @@ async def test_a_decision_about_many_spaces_is_given(name: str) -> None:
 )
 def test_more_text_than_is_taken_is_refused_wherever_it_is(much: dict[str, object]) -> None:
     with pytest.raises(BadInput, match=f"more than the {MOST_TEXT} that are taken") as refused:
-        within(MOST_TEXT, parse)(much, no_image)
+        taken(much)
     assert "server.most_text" in refused.value.hint
-    assert within(2 * MOST_TEXT, parse)(much, no_image).question.characters > MOST_TEXT
+    assert taken(much, 2 * MOST_TEXT).question.characters > MOST_TEXT
 
 
 def test_many_long_texts_of_the_system_are_refused_at_once() -> None:
@@ -74,7 +81,7 @@ def test_many_long_texts_of_the_system_are_refused_at_once() -> None:
     messages = [*[long] * 9_000, {"role": "user", "content": COUNT}]
     began = time.thread_time()
     with pytest.raises(BadInput, match=f"more than the {MOST_TEXT} that are taken"):
-        within(MOST_TEXT, parse)({"model": "cuecard", "messages": messages}, no_image)
+        taken({"model": "cuecard", "messages": messages})
     assert time.thread_time() - began < MOST_S
 
 
@@ -84,7 +91,7 @@ def with_calls(count: int, arguments: str = "{}") -> list[dict[str, object]]:
     return [{"role": "user", "content": COUNT}, {"role": "assistant", "content": None, "tool_calls": calls}]
 
 
-def test_a_call_is_written_out_for_its_first_result_alone() -> None:
+def test_a_call_is_repeated_for_its_first_result_alone() -> None:
     results: list[dict[str, object]] = [{"role": "tool", "tool_call_id": "c0", "content": "x"}] * 100
     messages = [*with_calls(1, '{"at": "the mat"}'), *results]
     text = parse({"model": "cuecard", "messages": messages}, no_image).question.text
@@ -135,6 +142,6 @@ def test_many_small_things_and_long_names_are_refused_at_once(much: dict[str, ob
 
 def test_texts_within_the_bound_are_taken_by_both_wires() -> None:
     read_response = partial(responses.parse, memory=ItemMemory())
-    for read, body in ((chat.parse, asking(COUNT)), (read_response, {"model": "cuecard", "input": COUNT})):
-        asked: ParsedRequest = within(MOST_TEXT, read)(body, no_image)
+    for read, body in ((parse, asking(COUNT)), (read_response, {"model": "cuecard", "input": COUNT})):
+        asked = taken(body, read=read)
         assert asked.question.text == COUNT

@@ -9,8 +9,8 @@ import httpx2
 import pytest
 from gateways import COUNT, agreeing, gateway
 
+from cuecard.gateway.admission.connections import same_origin
 from cuecard.gateway.admission.keys import Key, digest
-from cuecard.gateway.admission.origin_check import same_origin
 from cuecard.gateway.config.config import Config
 
 pytestmark = pytest.mark.timeout(20)
@@ -52,7 +52,7 @@ async def test_a_page_of_another_site_spends_nothing(path, headers):
 
 async def test_a_key_does_not_help_a_page_of_another_site():
     headers = {"origin": "https://elsewhere.example", "authorization": "Bearer x"}
-    async with gateway(keys=[Key("app", digest("x"))]) as client, client_of(client) as plain:
+    async with gateway(keys=[Key(name="app", sha256=digest("x"))]) as client, client_of(client) as plain:
         assert (await plain.post(SPENDING[0], json=ASKED, headers=headers)).status_code == 403
 
 
@@ -82,7 +82,7 @@ async def test_the_gateways_own_page_and_programs_are_let_in():
         ("http://[", "gw", False),
     ],
 )
-def test_a_page_is_of_the_same_origin_if_it_comes_from_the_host_that_it_asks(origin, host, same):
+def test_a_page_is_of_the_same_origin_if_it_comes_from_the_host_that_it_calls(origin, host, same):
     assert same_origin(origin, host) is same
 
 
@@ -116,7 +116,7 @@ async def test_this_machines_own_names_are_known(host):
         (["gw.example"], "sub.gw.example", 403),
         (["10.0.0.7"], "10.0.0.7", 200),
         (["10.0.0.7"], "10.0.0.8", 403),
-        (["0.0.0.0"], "10.0.0.8", 200),  # no name, so nobody can make it lead elsewhere
+        (["0.0.0.0"], "10.0.0.8", 200),  # no name, so it cannot be made to lead elsewhere
         (["::"], "[fd00::1]:8400", 200),
         (["0.0.0.0"], "rebound.example", 403),
         (["*"], "rebound.example", 200),
@@ -128,7 +128,7 @@ async def test_other_names_are_those_of_the_configuration(hosts, host, status):
 
 
 async def test_where_there_are_keys_the_name_does_not_matter_unless_names_are_given():
-    keys = [Key("app", digest("x"))]
+    keys = [Key(name="app", sha256=digest("x"))]
     for hosts, status in ((None, 200), (["gw.example"], 403)):
         async with gateway(keys=keys, hosts=hosts) as client, client_of(client) as plain:
             assert (await plain.get("health", headers={"host": "any.example"})).status_code == status
@@ -151,7 +151,7 @@ def test_the_configuration_names_what_the_gateway_goes_by():
 # --- pages that may ask -----------------------------------------------------------------------------------------------
 
 
-async def test_a_site_of_the_configuration_may_ask_and_read():
+async def test_a_site_of_the_configuration_may_send_requests_and_read_responses():
     asks = {"access-control-request-method": "POST", "access-control-request-headers": "authorization,content-type"}
     async with gateway(origins=[APP]) as client, client_of(client) as plain:
         before = await plain.options(SPENDING[0], headers={"origin": APP, **asks})
@@ -170,7 +170,7 @@ async def test_a_site_of_the_configuration_may_ask_and_read():
 
 
 async def test_with_a_star_every_site_may():
-    async with gateway(keys=[Key("app", digest("x"))], origins=["*"]) as client, client_of(client) as plain:
+    async with gateway(keys=[Key(name="app", sha256=digest("x"))], origins=["*"]) as client, client_of(client) as plain:
         headers = {"origin": "https://any.example", "authorization": "Bearer x"}
         answer = await plain.post(SPENDING[0], json=ASKED, headers=headers)
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "*")
@@ -182,7 +182,7 @@ def test_what_is_no_origin_is_refused_at_the_start(origin):
         config(origins=[origin])
 
 
-def test_every_site_may_ask_only_where_that_is_meant():
+def test_every_site_may_send_requests_only_where_the_file_allows_it():
     with pytest.raises(ValueError, match="pages of all sites"):
         config(origins=["*"])
     config(origins=["*"], open=True)

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import ModelUnreachable
 from cuecard.gateway.admission.keys import Key, digest
-from cuecard.gateway.config.config import Prices
+from cuecard.gateway.config.pairs import Prices
 from cuecard.gateway.pairs import Pairs
 from cuecard.gateway.service import Occupancy, Service
 from cuecard.gateway.telemetry.journal import Journal
@@ -73,9 +73,9 @@ def asked(name: str, **more: Any) -> dict[str, Any]:
 )
 async def test_a_request_names_a_pair_by_its_name_an_alias_or_a_model(name, of, strategy, models):
     async with served(*two()) as plain:
-        told = await answered(plain, name)
-    assert (told["model"], told["cuecard"]["pair"], told["cuecard"]["strategy"]) == (name, of, strategy)
-    assert {call["model"] for call in told["cuecard"]["calls"]} <= models
+        result = await answered(plain, name)
+    assert (result["model"], result["cuecard"]["pair"], result["cuecard"]["strategy"]) == (name, of, strategy)
+    assert {call["model"] for call in result["cuecard"]["calls"]} <= models
 
 
 async def test_all_that_can_be_named_is_listed_once():
@@ -90,7 +90,7 @@ async def test_all_that_can_be_named_is_listed_once():
 
 
 async def test_a_key_is_for_its_pairs_only():
-    key = Key("eyes", digest(SECRET), pairs=frozenset({"vision"}))
+    key = Key(name="eyes", sha256=digest(SECRET), pairs=frozenset({"vision"}))
     async with served(*two(), keys=[key]) as plain:
         listed = {each["id"] for each in (await plain.get("v1/models")).json()["data"]}
         shared = await answered(plain, "huge-1")
@@ -110,20 +110,20 @@ async def test_a_key_is_for_its_pairs_only():
     assert (nowhere.status_code, "cuecard" in nowhere.json()["error"]["message"].partition("here")[2]) == (404, False)
 
 
-async def test_metrics_and_stats_tell_pairs_apart_by_names_of_the_configuration(tmp_path):
+async def test_metrics_and_stats_separate_pairs_by_their_names(tmp_path):
     pools = {role: Pool([Replica(model(role, "7"), Breaker(lambda: 0.0))]) for role in ("small", "large")}
     pairs = [pair("tiny-1", "huge-1"), service(pools, name="vision", prices={"large": Prices(prompt=1e6)})]
     async with served(*pairs, journal=Journal(tmp_path / "log")) as plain:
         for name in ("cuecard", "vision", "vision", "made-up"):
             await plain.post("v1/chat/completions", json=asked(name))
-        told, stats = (await plain.get("metrics")).text, (await plain.get("stats")).json()
-    found = {family.name: family.samples for family in text_string_to_metric_families(told)}
+        result, stats = (await plain.get("metrics")).text, (await plain.get("stats")).json()
+    found = {family.name: family.samples for family in text_string_to_metric_families(result)}
     requests = {s.labels["pair"]: s.value for s in found["cuecard_requests"] if s.name.endswith("_total")}
     assert requests == {"cuecard": 1, "vision": 2}
     assert {s.labels["pair"] for s in found["cuecard_upstream_running"]} == {"vision"}
     assert {row["pair"] for row in stats["upstreams"]} == {"vision"}
     assert stats["cost"]["total"] == stats["cost"]["large"] > 0
-    assert "made-up" not in told
+    assert "made-up" not in result
     assert (tmp_path / "log").read_text().count('"pair": "vision"') == 2
 
 
@@ -131,9 +131,9 @@ async def test_metrics_and_stats_tell_pairs_apart_by_names_of_the_configuration(
 async def test_an_effort_has_the_budget_of_its_pair(name, tokens):
     efforts = {"low": 7, "high": 8192, "huge": 99}
     async with served(pair("tiny-1", "huge-2", efforts=efforts)) as plain:
-        told = await answered(plain, "cuecard", reasoning_effort=name)
+        result = await answered(plain, "cuecard", reasoning_effort=name)
         own = await answered(plain, "cuecard", reasoning={"effort": name}, cuecard={"budget": 3})
-    assert told["cuecard"]["limits"]["reasoning_tokens"] == tokens
+    assert result["cuecard"]["limits"]["reasoning_tokens"] == tokens
     assert own["cuecard"]["limits"]["reasoning_tokens"] == 3
 
 
@@ -154,11 +154,11 @@ async def test_a_third_model_answers_alone_when_both_others_have_failed(rescue, 
     models: dict[str, Model] = {"small": failing("tiny"), "large": failing("huge"), "third": model("spare", "3")}
     prices = {role: Prices(prompt=1e6, completion=1e6) for role in models}
     async with served(service(models, prices=prices, policy=Policy(rescue=Mode(rescue)))) as plain:
-        told = await answered(plain, "cuecard")
+        result = await answered(plain, "cuecard")
         stats = (await plain.get("stats")).json()
         listed = [each["id"] for each in (await plain.get("v1/models")).json()["data"]]
-    own = told["cuecard"]
-    assert (told["choices"][0]["message"]["content"], own["route"]) == ("3", "degraded")
+    own = result["cuecard"]
+    assert (result["choices"][0]["message"]["content"], own["route"]) == ("3", "degraded")
     assert "the third model answered alone" in own["reason"]
     assert "is gone" in own["reason"]
     last = own["calls"][-1]
@@ -175,9 +175,9 @@ async def test_a_third_model_answers_when_the_breakers_of_both_others_are_open()
 
     models: dict[str, Model] = {"small": open_pool("tiny"), "large": open_pool("huge"), "third": model("spare", "3")}
     async with served(Service(models)) as plain:
-        told = await answered(plain, "cuecard/transfer")
+        result = await answered(plain, "cuecard/transfer")
         ready = (await plain.get("ready")).json()
-    assert (told["choices"][0]["message"]["content"], told["cuecard"]["route"]) == ("3", "degraded")
+    assert (result["choices"][0]["message"]["content"], result["cuecard"]["route"]) == ("3", "degraded")
     assert ready == {"status": "degraded", "down": ["small", "large"]}
 
 
@@ -185,9 +185,9 @@ async def test_a_third_model_is_left_alone_while_another_answers():
     models: dict[str, Model] = {"small": model("tiny", "3"), "large": failing("huge"), "third": model("spare", "9")}
     async with served(Service(models)) as plain:
         for name in ("cuecard", "cuecard/verdict"):
-            told = await answered(plain, name)
-            assert told["choices"][0]["message"]["content"] == "3"
-            assert {call["role"] for call in told["cuecard"]["calls"]} == {"small", "large"}
+            result = await answered(plain, name)
+            assert result["choices"][0]["message"]["content"] == "3"
+            assert {call["role"] for call in result["cuecard"]["calls"]} == {"small", "large"}
 
 
 async def test_a_pair_is_ready_by_its_own_models():
@@ -200,5 +200,8 @@ async def test_a_pair_is_ready_by_its_own_models():
     one = Service({"small": down(), "large": down()}, occupancy=occupancy)
     other = Service({"small": down(), "large": model("y", "1")}, name="vision", occupancy=occupancy)
     async with served(one, other) as plain:
-        told = await plain.get("ready")
-    assert (told.status_code, told.json()) == (200, {"status": "degraded", "down": ["small", "large", "vision/small"]})
+        result = await plain.get("ready")
+    assert (result.status_code, result.json()) == (
+        200,
+        {"status": "degraded", "down": ["small", "large", "vision/small"]},
+    )

@@ -12,17 +12,8 @@ import openai
 import pytest
 from gateways import COUNT, DESCRIBE, agreeing, disagreeing, gateway, model
 
-from cuecard.gateway.wire.parameters.table import (
-    HEADER,
-    PARAMETERS,
-    Parameters,
-    Unknown,
-    Use,
-    header,
-    read,
-    settled,
-)
-from cuecard.models.extras import NAMES, PENALTIES, SAMPLING
+from cuecard.gateway.wire.parameters import HEADER, PARAMETERS, Parameters, Unknown, Use, header, read, settled
+from cuecard.models.base import NAMES, PENALTIES, SAMPLING
 from cuecard.models.openai import OpenAIModel
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion
@@ -268,7 +259,7 @@ async def test_a_server_that_refuses_a_parameter_loses_only_it(name):
     assert json.loads(raw.text)["choices"][0]["message"]["content"] == "A cat."
 
 
-async def test_what_a_server_says_of_one_clients_template_costs_no_other_client_the_thinking_switch():
+async def test_a_refused_template_of_one_client_costs_no_other_client_the_thinking_switch():
     server = MockServer([Completion("A cat.")], models=["huge"], refuses=("chat_template_kwargs",))
     async with server as url:
         models = {"small": model("tiny", "x"), "large": OpenAIModel(url, "huge", family="plain")}
@@ -324,8 +315,8 @@ async def test_tokens_of_a_cut_answer_are_sent_where_the_server_has_cut_it(refus
     request = asked(DESCRIBE, logprobs=True, stop=" sat") | {"model": "cuecard/short"}
     _, _, raw = await sent(large=Completion("A cat sat."), refuses=refuses, **request)
     choice = json.loads(raw.text)["choices"][0]
-    told = [each["token"] for each in choice["logprobs"]["content"]] if choice["logprobs"] else None
-    assert (choice["message"]["content"], told) == ("A cat", None if refuses else ["A", " cat"])
+    result = [each["token"] for each in choice["logprobs"]["content"]] if choice["logprobs"] else None
+    assert (choice["message"]["content"], result) == ("A cat", None if refuses else ["A", " cat"])
     assert raw.headers.get(HEADER) == ("logprobs" if refuses else None)
 
 
@@ -352,7 +343,7 @@ async def test_tokens_of_another_text_than_the_visible_answer_are_not_sent():
     assert raw.headers[HEADER] == "logprobs"
 
 
-async def test_without_being_asked_for_no_alternatives_are_asked_of_servers():
+async def test_alternatives_are_requested_of_servers_only_on_request():
     _, large, raw = await sent(large=Completion("A cat."), **asked(DESCRIBE, top_logprobs=3))
     assert not any("top_logprobs" in body for body in large)
     assert raw.headers[HEADER] == "top_logprobs"
@@ -390,9 +381,21 @@ async def test_reasoning_that_is_switched_off_as_openrouter_has_it_is_none():
     assert answer.model_extra["cuecard"]["strategy"] == "short:large"
 
 
+REFERRING = {
+    "type": "function",
+    "function": {"name": "look", "parameters": {"type": "object", "properties": {"at": {"$ref": "http://x"}}}},
+}
+
+
 @pytest.mark.parametrize(
     ("wrong", "param"),
     [
+        ({"response_format": {"type": "json_schema", "json_schema": 5}}, "response_format.json_schema"),
+        ({"functions": 5}, "functions"),
+        ({"tools": [REFERRING]}, "tools"),
+        ({"cuecard": {"kind": "choice"}}, "cuecard.kind"),
+        ({"messages": [{"role": "user", "content": " "}]}, "messages"),
+        ({"cuecard": {"options": [str(at) for at in range(30)]}}, "cuecard.options"),
         ({"temperature": "warm"}, "temperature"),
         ({"temperature": 9}, "temperature"),
         ({"max_tokens": 0}, "max_tokens"),
@@ -412,6 +415,7 @@ async def test_reasoning_that_is_switched_off_as_openrouter_has_it_is_none():
         ({"tools": [{"type": "function", "function": {"name": "look"}}], "tool_choice": "some"}, "tool_choice"),
         ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs"),
         ({"cuecard": {"budget": 0.5}}, "cuecard.budget"),
+        ({"cuecard": {"accept": "calibrated(0.9)"}}, "cuecard.accept"),
         ({"cuecard": {"bugdet": 100}}, "cuecard.bugdet"),
         ({"cuecard": {"strategy": "mutal"}}, "cuecard.strategy"),
         ({"cuecard": {"schedule": "slow", "budget": 100}}, "cuecard.schedule"),

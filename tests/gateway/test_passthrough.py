@@ -55,7 +55,7 @@ async def test_the_model_gets_every_word_and_the_client_its_answer():
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-async def test_streamed_it_comes_as_it_is_spoken_and_usage_only_where_it_is_asked_for(wanted):
+async def test_a_passed_stream_comes_as_it_is_decoded_with_usage_only_on_request(wanted):
     async with passing(MockServer([Completion("One two three.")], models=["huge"])) as client:
         options = {"stream_options": {"include_usage": True}} if wanted else {}
         chunks = [chunk async for chunk in await client.chat.completions.create(**body(), stream=True, **options)]
@@ -107,11 +107,11 @@ async def test_made_up_names_are_not_found_and_leave_nothing_behind_but_a_line_e
         passing(server := MockServer([Completion("x")], models=["huge"]), journal=journal) as client,
         httpx2.AsyncClient(base_url=str(client.base_url).removesuffix("v1/")) as plain,
     ):
-        before = await told(plain)
+        before = await result(plain)
         for number in range(5):
             with pytest.raises(openai.NotFoundError, match="is not served here"):
                 await client.chat.completions.create(**body(model=f"made-up-{number}" + "x" * 10_000), stream=stream)
-        after = await told(plain)
+        after = await result(plain)
     assert not server.received
     assert [len(text) for text in after] == pytest.approx([len(text) for text in before], abs=500)
     assert "made-up" not in "".join(after)
@@ -146,7 +146,7 @@ PIXEL = "data:image/png;base64,aaaa"
     ],
     ids=str,
 )
-async def test_parts_of_unknown_types_are_refused_in_words_and_never_passed(part, passes):
+async def test_parts_of_unknown_types_are_refused_and_never_passed(part, passes):
     messages = [{"role": "user", "content": [{"type": "text", "text": COUNT}, part]}]
     asked = body(messages=messages) if passes else {"model": "cuecard", "messages": messages}
     async with passing(server := MockServer([Completion("x")], models=["huge"])) as client:
@@ -175,7 +175,7 @@ async def test_parts_of_unknown_types_are_refused_in_words_and_never_passed(part
     ],
     ids=str,
 )
-async def test_parts_of_known_types_bring_what_they_say_and_nothing_else(part):
+async def test_parts_of_known_types_hold_their_own_fields_and_nothing_else(part):
     async with passing(server := MockServer([Completion("x")], models=["huge"])) as client:
         with pytest.raises(openai.BadRequestError):
             await client.chat.completions.create(**body(messages=[{"role": "user", "content": [part]}]))
@@ -226,7 +226,7 @@ def test_what_servers_read_and_what_only_looks_like_an_address_is_passed():
     assert given({"model": "cuecard", "messages": messages, "tools": tools, "user": AWAY}).model == "cuecard"
 
 
-async def told(plain: httpx2.AsyncClient) -> list[str]:
+async def result(plain: httpx2.AsyncClient) -> list[str]:
     return [(await plain.get(path)).text for path in ("metrics", "stats")]
 
 

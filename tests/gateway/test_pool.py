@@ -19,11 +19,11 @@ from cuecard.models.prompt import PROSE, TAGS, CardFormat, read, reason, short
 from cuecard.models.replay import Says, ScriptedModel
 
 ASK = short(Question("How many cats?"), TAGS)
-FINE, DOWN = Says("3", token_s=1), Says(error=ModelUnreachable("nobody there"))
+FINE, DOWN = Says("3", token_s=1), Says(error=ModelUnreachable("no server"))
 
 
 def pool(*scripts: Says | Sequence[Says], most: int | None = None) -> Pool:
-    """One replica a script; a single line is said again and again."""
+    """One replica a script; a single reply is repeated."""
 
     def replica(name: int, script: Says | Sequence[Says]) -> Replica:
         says: Any = (lambda _: script) if isinstance(script, Says) else list(script)
@@ -84,7 +84,7 @@ def busy(after_s: float) -> Says:
 
 
 @in_virtual_time
-async def test_a_busy_server_is_asked_again_when_it_says():
+async def test_a_call_to_a_busy_server_is_retried_after_its_retry_after():
     assert await answer(pool([busy(7), FINE])) == "3"
     assert now() == 7 + 1
 
@@ -165,7 +165,7 @@ async def test_time_outs_of_one_conversation_count_each():
 
 
 @in_virtual_time
-async def test_a_call_that_is_cancelled_tells_nothing_of_its_server():
+async def test_a_cancelled_call_changes_no_breaker():
     servers = pool(Says(hangs=True))
     for _ in range(9):
         with pytest.raises(TimeoutError):
@@ -221,7 +221,7 @@ async def test_no_more_calls_at_once_than_a_server_takes_and_in_order():
 
 
 @in_virtual_time
-async def test_who_stops_waiting_takes_no_place():
+async def test_a_call_that_stops_waiting_takes_no_place():
     servers = pool(FINE, most=1)
     first, waits, last = (asyncio.create_task(answer(servers)) for _ in range(3))
     await asyncio.sleep(0.5)

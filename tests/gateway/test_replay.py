@@ -20,7 +20,7 @@ from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Image, Question
 from cuecard.gateway.replay import ReplayedRequest, entries, replay, summary
 from cuecard.gateway.telemetry.journal import Journal
-from cuecard.gateway.wire.chat import ParsedRequest, RequestInfo
+from cuecard.gateway.wire.request import ParsedRequest, RequestInfo
 from cuecard.gateway.wire.usage import RequestEnd, Unanswered
 from cuecard.models.base import Model
 from cuecard.strategies.policy import Policy, policy_with
@@ -56,11 +56,11 @@ def replayed(path: Path, strategy: str, living: dict[str, Model] | None = None, 
 
 def test_the_same_policy_tells_the_same_again(tmp_path):
     before = written(tmp_path / "log")
-    told = replayed(tmp_path / "log", "mutual")
-    assert told.after is not None
-    assert told.same_answer
-    assert (told.after.route, told.after.answer) == (before.route, before.answer)
-    assert told.after.total_s == pytest.approx(before.total_s, abs=0.03)
+    result = replayed(tmp_path / "log", "mutual")
+    assert result.after is not None
+    assert result.same_answer
+    assert (result.after.route, result.after.answer) == (before.route, before.answer)
+    assert result.after.total_s == pytest.approx(before.total_s, abs=0.03)
 
 
 @pytest.mark.parametrize(
@@ -68,25 +68,25 @@ def test_the_same_policy_tells_the_same_again(tmp_path):
 )
 def test_another_strategy_is_replayed_from_the_calls_that_were_made(strategy, answered, tmp_path):
     written(tmp_path / "log")
-    told = replayed(tmp_path / "log", strategy)
-    assert told.after is not None
-    assert (told.after.answer, told.asked) == (answered, 0)
+    result = replayed(tmp_path / "log", strategy)
+    assert result.after is not None
+    assert (result.after.answer, result.asked) == (answered, 0)
 
 
 def test_calls_that_were_not_made_are_listed_as_missing(tmp_path):
     written(tmp_path / "log", "short:small")
-    told = replayed(tmp_path / "log", "transfer")
-    assert told.after is None
-    assert told.missing == ("small reason",)
-    assert summary([told])["told"] == 0
+    result = replayed(tmp_path / "log", "transfer")
+    assert result.after is None
+    assert result.missing == ("small reason",)
+    assert summary([result])["told"] == 0
 
 
 def test_a_living_model_is_asked_for_what_is_missing_and_for_nothing_else(tmp_path):
     written(tmp_path / "log", "reason:small")
     large = model("huge", "5", "3")
-    told = replayed(tmp_path / "log", "transfer", {"large": large})
-    assert told.after is not None
-    assert (told.after.answer, told.asked) == ("3", 1)
+    result = replayed(tmp_path / "log", "transfer", {"large": large})
+    assert result.after is not None
+    assert (result.after.answer, result.asked) == ("3", 1)
     assert [prompt.mode for prompt in large.prompts] == [Mode.READ]
     assert THOUGHT in (large.prompts[0].card or "")
     assert large.prompts[0].images == (picture(),)
@@ -95,9 +95,9 @@ def test_a_living_model_is_asked_for_what_is_missing_and_for_nothing_else(tmp_pa
 def test_calls_of_a_model_that_was_replaced_do_not_count(tmp_path):
     written(tmp_path / "log")
     other = model("other", "9")
-    told = replayed(tmp_path / "log", "short:large", {"large": other})
-    assert told.after is not None
-    assert (told.after.answer, told.asked, told.same_answer) == ("9", 1, False)
+    result = replayed(tmp_path / "log", "short:large", {"large": other})
+    assert result.after is not None
+    assert (result.after.answer, result.asked, result.same_answer) == ("9", 1, False)
 
 
 def test_reasoning_that_does_not_fit_a_smaller_budget_is_not_taken(tmp_path):
@@ -115,12 +115,12 @@ def test_a_journal_of_hashes_cannot_be_replayed(tmp_path):
 def test_torn_lines_are_left_out_with_a_warning(cut, tmp_path, caplog):
     written(tmp_path / "log")
     whole = (tmp_path / "log").read_bytes()
-    for told, number in (
+    for result, number in (
         (whole + whole[:cut], 2),
         (whole[:cut] + b"\n" + whole, 1),
         (whole[:cut] + b"\xe2\n" + whole, 1),
     ):
-        (tmp_path / "log").write_bytes(told)
+        (tmp_path / "log").write_bytes(result)
         caplog.clear()
         assert len(entries(tmp_path / "log")) == 1
         assert f"line {number} of" in caplog.text
@@ -146,7 +146,7 @@ def test_line_breaks_and_half_characters_in_texts_end_no_line(odd, tmp_path):
     asked = ParsedRequest(model="cuecard", question=Question(f"How{odd}many?", kind=AnswerKind.NUMBER))
     journal = Journal(tmp_path / "log", content=True)
     for _ in range(2):
-        journal.write(asked, Outcome(f"3{odd}", Route.DIRECT, "short:large", (), 1.0, "it said so"))
+        journal.write(asked, Outcome(f"3{odd}", Route.DIRECT, "short:large", (), 1.0, "it agreed"))
     journal.close()
     assert [entry.question.text for entry in entries(tmp_path / "log")] == [f"How{odd}many?"] * 2
 
@@ -175,8 +175,8 @@ def test_requests_that_were_not_answered_are_not_replayed(tmp_path):
 
 def test_the_command_tells_what_would_change(tmp_path):
     written(tmp_path / "log")
-    told = CliRunner().invoke(app, ["replay", str(tmp_path / "log"), "--strategy", "short:large", "--json"])
-    found = json.loads(told.stdout)
+    result = CliRunner().invoke(app, ["replay", str(tmp_path / "log"), "--strategy", "short:large", "--json"])
+    found = json.loads(result.stdout)
     assert (found["told"], found["answers_changed"], found["calls_asked"]) == (1, 1, 0)
     assert found["routes"] == {"before": {"transferred": 1}, "after": {"direct": 1}}
     for_people = CliRunner().invoke(app, ["replay", str(tmp_path / "log"), "--strategy", "transfer"])

@@ -19,12 +19,10 @@ from PIL import Image as PilImage
 import pictures
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image
-from cuecard.gateway.config.config_file import read
-from cuecard.gateway.config.settings import ImageSettings
+from cuecard.gateway.config.config import ImageSettings, read
 from cuecard.gateway.wire import images as taking
 from cuecard.models.images import images
-from cuecard.models.images.decoder import DECODER, QUICK_DECODER
-from cuecard.models.images.images import data_url
+from cuecard.models.images.images import DECODER, QUICK_DECODER, data_url
 
 pytestmark = pytest.mark.timeout(60)
 MIB = 2**20
@@ -101,7 +99,7 @@ async def test_what_needs_much_memory_is_refused() -> None:
 
 async def test_a_slow_image_is_given_up_while_others_are_answered() -> None:
     slow = pictures.gif_of_comments(7_000_000)
-    async with gateway(images=ImageSettings(decode_s=0.5), most_bytes=20 * MIB) as client:
+    async with gateway(images=ImageSettings(decode_s=0.5), most_mib=20) as client:
         waiting = asyncio.create_task(client.chat.completions.create(**asked(slow)))
         await asyncio.sleep(0.2)
         began = time.monotonic()

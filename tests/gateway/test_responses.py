@@ -79,8 +79,8 @@ async def test_a_response_repeats_its_request(given, repeated):
         answer = await client.responses.create(model="cuecard", input=COUNT, **given)
         events = [e async for e in await client.responses.create(model="cuecard", input=COUNT, stream=True, **given)]
     for response in (answer, events[0].response, events[-1].response):
-        told = response.model_dump(warnings="error", exclude_unset=True)
-        assert {key: told[key] for key in repeated} == repeated
+        result = response.model_dump(warnings="error", exclude_unset=True)
+        assert {key: result[key] for key in repeated} == repeated
 
 
 @pytest.mark.filterwarnings("error")
@@ -93,7 +93,7 @@ async def test_a_schema_is_repeated_as_it_came():
     assert answer.model_dump(warnings="error", by_alias=True)["text"]["format"] == form | {"description": None}
 
 
-async def test_a_stream_tells_every_item_part_and_end():
+async def test_a_stream_has_events_of_every_item_part_and_end():
     async with gateway(disagreeing()) as client:
         events = [event async for event in await client.responses.create(model="cuecard", input=COUNT, stream=True)]
     kinds = list(dict.fromkeys(event.type for event in events))
@@ -130,9 +130,9 @@ async def test_where_a_summary_is_asked_for_the_reasoning_is_in_it():
         "response.reasoning_summary_text.done",
         "response.reasoning_summary_part.done",
     ]
-    said = [event for event in events if event.type == "response.reasoning_summary_text.delta"]
-    assert "".join(event.delta for event in said) == THOUGHT
-    assert {event.summary_index for event in said} == {0}
+    sent = [event for event in events if event.type == "response.reasoning_summary_text.delta"]
+    assert "".join(event.delta for event in sent) == THOUGHT
+    assert {event.summary_index for event in sent} == {0}
 
 
 async def test_the_clients_own_stream_helper_understands_it():
@@ -148,8 +148,8 @@ async def test_an_answer_is_sent_back_with_the_next_question(board):
     first = {"role": "user", "content": [picture, {"type": "input_text", "text": COUNT}]}
     async with gateway(models) as client:
         answer = await client.responses.create(model="cuecard", input=[first])
-        said = [item.model_dump() for item in answer.output]
-        await client.responses.create(model="cuecard", input=[first, *said, {"role": "user", "content": "And dogs?"}])
+        sent = [item.model_dump() for item in answer.output]
+        await client.responses.create(model="cuecard", input=[first, *sent, {"role": "user", "content": "And dogs?"}])
     turns = models["large"].prompts[-1].turns
     assert [turn.role for turn in turns[:3]] == ["user", "assistant", "user"]
     assert (len(turns[0].images), turns[1].text) == (1, "3")
@@ -236,3 +236,10 @@ async def test_what_a_pair_cannot_do_is_refused(asked, words):
     async with gateway(unknown_parameters="refuse") as client:
         with pytest.raises(openai.BadRequestError, match=words):
             await client.responses.create(model="cuecard", **asked)
+
+
+@pytest.mark.parametrize("tools", [False, 0, "", None, []])
+async def test_no_tools_are_read_as_absent(tools):
+    async with gateway(disagreeing()) as client:
+        answer = await client.responses.create(model="cuecard", input=COUNT, extra_body={"tools": tools})
+    assert answer.tools == []

@@ -1,4 +1,4 @@
-"""Clients that are slow, say too much, or stay when the server is told to stop."""
+"""Clients that are slow, send too much, or stay when the server stops."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from cuecard.gateway.admission.keys import Key, digest
 from cuecard.gateway.pairs import Pairs
 from cuecard.gateway.service import Service
 from cuecard.gateway.wire import body
+
+pytestmark = pytest.mark.slow
 
 ASKED = {"model": "cuecard", "messages": [{"role": "user", "content": COUNT}]}
 
@@ -45,7 +47,7 @@ class Narrow(LimitedProtocol):
         super().connection_lost(exc)
 
 
-async def said(client: openai.AsyncOpenAI, *pieces: bytes, every_s: float = 0.0) -> bytes:
+async def response_to(client: openai.AsyncOpenAI, *pieces: bytes, every_s: float = 0.0) -> bytes:
     """What the gateway answers to raw bytes, sent piece by piece, until it closes the connection."""
     url = urlsplit(str(client.base_url))
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
@@ -72,7 +74,7 @@ async def deaf(client: openai.AsyncOpenAI) -> asyncio.StreamWriter:
 
 
 async def narrow_socket(client: openai.AsyncOpenAI) -> socket.socket:
-    """A connection that takes nothing unless it is told to."""
+    """A connection that takes nothing unless it is asked to."""
     url = urlsplit(str(client.base_url))
     ours = socket.socket()
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -89,7 +91,7 @@ async def hang_up(writer: asyncio.StreamWriter) -> None:
 
 async def test_headers_that_come_a_byte_at_a_time_are_not_waited_for():
     async with gateway(http=Impatient) as client:
-        answer = await said(
+        answer = await response_to(
             client, *[b"%c" % byte for byte in b"GET /health HTTP/1.1\r\nx: " + b"y" * 200], every_s=0.02
         )
         assert answer.startswith(b"HTTP/1.1 408")
@@ -98,20 +100,20 @@ async def test_headers_that_come_a_byte_at_a_time_are_not_waited_for():
 
 async def test_an_idle_connection_is_closed():
     async with gateway(http=Impatient) as client:
-        assert (await said(client)).startswith(b"HTTP/1.1 408")
+        assert (await response_to(client)).startswith(b"HTTP/1.1 408")
 
 
 @pytest.mark.parametrize("head", [b"GET /" + b"a" * 80_000, b"GET /health HTTP/1.1\r\nx: " + b"a" * 80_000])
 async def test_an_address_or_headers_without_an_end_are_refused(head):
     async with gateway() as client:
-        assert (await said(client, head)).startswith(b"HTTP/1.1 431")
+        assert (await response_to(client, head)).startswith(b"HTTP/1.1 431")
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch):
     monkeypatch.setattr(body, "BODY_S", 0.2)
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n{"
     async with gateway() as client:
-        answer = await said(client, head)
+        answer = await response_to(client, head)
     assert answer.startswith(b"HTTP/1.1 408")
     assert b"the body took longer" in answer
 
@@ -208,7 +210,7 @@ def begun(path: str = "/v1/chat/completions", *headers: str) -> bytes:
 
 CHUNKED = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
 PIECE = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
-KEYS = [Key("app", digest("x"))]
+KEYS = [Key(name="app", sha256=digest("x"))]
 
 
 @pytest.mark.parametrize(
@@ -227,12 +229,12 @@ KEYS = [Key("app", digest("x"))]
 )
 async def test_the_connection_ends_with_an_answer_that_does_not_wait_for_the_body(keys, pieces, status):
     async with gateway(keys=keys) as client:
-        answer = await said(client, *pieces)
+        answer = await response_to(client, *pieces)
     assert answer.startswith(b"HTTP/1.1 " + status)
     assert b"connection: close" in answer.partition(b"\r\n\r\n")[0].lower()
 
 
-async def test_what_a_refused_client_goes_on_sending_is_not_read_for_long(monkeypatch):
+async def test_a_refused_client_that_keeps_sending_is_cut_off(monkeypatch):
     monkeypatch.setattr(connections, "LINGER_S", 0.1)
     async with gateway(keys=KEYS) as client:
         url = urlsplit(str(client.base_url))
@@ -260,7 +262,7 @@ async def test_a_connection_whose_requests_were_read_stays_open():
     ask = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(body) + body
     bad = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n[]"
     async with gateway() as client:
-        answer = await said(
+        answer = await response_to(
             client, ask, bad, b"GET /health HTTP/1.1\r\nhost: x\r\nhost: localhost\r\nconnection: close\r\n\r\n"
         )
     assert [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"200", b"400", b"403"]

@@ -20,6 +20,7 @@ from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.gateway.admission.keys import Key, digest
 from cuecard.gateway.audit import Audit
+from cuecard.gateway.config.config import AuditSettings
 from cuecard.gateway.service import Service
 from cuecard.gateway.telemetry.journal import Journal
 from cuecard.gateway.upstream.pool import Breaker, Pool, Replica
@@ -39,7 +40,7 @@ TOOLS = [{"type": "custom", "custom": {"name": "look"}}]
 @asynccontextmanager
 async def charged(models: dict[str, Model], most: int = MOST, **how: Any) -> AsyncIterator[httpx2.AsyncClient]:
     """A client with a key, of a gateway."""
-    keys = [Key("app", digest(SECRET), None, most)]
+    keys = [Key(name="app", sha256=digest(SECRET), tokens_per_minute=most)]
     async with gateway(models, keys=keys, clock=lambda: 0.0, **how) as client:
         headers = {"authorization": f"Bearer {SECRET}"}
         root = str(client.base_url).removesuffix("v1/")
@@ -69,9 +70,9 @@ async def leaves(plain: httpx2.AsyncClient, body: dict[str, Any], events: int) -
 
 async def stats_once(plain: httpx2.AsyncClient, gone: int) -> dict[str, Any]:
     """The sums, when so many clients are known to have left."""
-    while (told := (await plain.get("stats")).json())["clients_gone"] < gone:  # noqa: ASYNC110 - the gateway has no event for it
+    while (result := (await plain.get("stats")).json())["clients_gone"] < gone:  # noqa: ASYNC110 - the gateway has no event for it
         await asyncio.sleep(0.01)
-    return told
+    return result
 
 
 def counted(stats: dict[str, Any]) -> int:
@@ -128,16 +129,16 @@ async def test_a_request_that_fails_is_charged_for_the_calls_that_did_not(tmp_pa
 
 async def test_a_decision_is_charged_counted_and_noted(tmp_path):
     async with charged(disagreeing(), journal=Journal(tmp_path / "log")) as plain:
-        told = await plain.post("v1/decision", json=asked())
+        result = await plain.post("v1/decision", json=asked())
         stats = (await plain.get("stats")).json()
-    used = sum(call["prompt_tokens"] + call["completion_tokens"] for call in told.json()["calls"])
-    assert MOST - int(told.headers["x-ratelimit-remaining-tokens"]) == used
+    used = sum(call["prompt_tokens"] + call["completion_tokens"] for call in result.json()["calls"])
+    assert MOST - int(result.headers["x-ratelimit-remaining-tokens"]) == used
     assert counted(stats) == used > 0
     assert [line["end"] for line in lines(tmp_path / "log")] == ["decided"]
 
 
 @pytest.mark.parametrize("whole", [True, False])
-async def test_what_is_passed_on_is_charged_whether_it_is_heard_to_its_end_or_not(whole, tmp_path):
+async def test_a_passed_request_is_charged_whether_it_is_read_to_its_end_or_not(whole, tmp_path):
     server = MockServer([Completion("one two three four five", delay_s=0.01, **({} if whole else {"after": Stall(4)}))])
     async with server as url:
         pool = Pool([Replica(OpenAIModel(url, "mock"), Breaker(time.monotonic))])
@@ -178,7 +179,7 @@ def test_second_looks_that_are_cut_short_count_on_their_budget():
             return Says("7", "step " * 200, token_s=0.01)
 
         service = Service({"small": ScriptedModel("s", lambda _: Says("7")), "large": ScriptedModel("l", says)})
-        audit = Audit(service, 1.0, tokens_per_hour=10)
+        audit = Audit(service, AuditSettings(share=1.0, tokens_per_hour=10))
         asked = Question(COUNT, kind=AnswerKind.NUMBER)
         audit.consider(asked, Outcome("7", Route.AGREED, "mutual", (), 1.0, ""))
         for _ in range(20):  # a client comes every 1.5 s, and stays for 0.1 s

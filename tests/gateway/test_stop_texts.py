@@ -76,10 +76,10 @@ async def test_the_answer_ends_before_the_first_stop_text_in_every_strategy(name
     models = {"small": model("tiny", "x"), "large": model("huge", STORY, STORY)}
     async with gateway(models) as client:
         whole = await client.chat.completions.create(**asked(model=name, stop=stop))
-        told = await streamed(client, **asked(model=name, stop=stop))
+        result = await streamed(client, **asked(model=name, stop=stop))
     expected = STORY[: min(STORY.index(each) for each in ([stop] if isinstance(stop, str) else stop) if each in STORY)]
     assert (whole.choices[0].message.content, whole.choices[0].finish_reason) == (expected, "stop")
-    assert told == (expected, "stop")
+    assert result == (expected, "stop")
     assert whole.model_extra["cuecard"]["truncated"] is False
 
 
@@ -94,9 +94,9 @@ async def test_an_answer_that_begins_with_a_stop_text_is_empty_and_no_error():
     models = {"small": model("tiny", "x"), "large": model("huge", "STOP it", "STOP it")}
     async with gateway(models) as client:
         whole = await client.chat.completions.create(**asked(stop="STOP"))
-        told = await streamed(client, **asked(stop="STOP"))
+        result = await streamed(client, **asked(stop="STOP"))
     assert (whole.choices[0].message.content, whole.choices[0].finish_reason) == ("", "stop")
-    assert told == ("", "stop")
+    assert result == ("", "stop")
 
 
 async def test_a_cut_by_the_limit_behind_the_stop_text_does_not_count():
@@ -174,7 +174,7 @@ async def test_a_server_that_stops_at_the_very_beginning_gives_an_empty_answer()
     assert (choice.message.content, choice.finish_reason) == ("", "stop")
 
 
-async def test_the_stop_sequence_of_a_message_is_named_though_servers_do_not_tell():
+async def test_the_stop_sequence_of_a_message_is_named_though_servers_report_none():
     server = MockServer([Completion(STORY)], models=["huge"])
     async with server as url:
         models = {"small": model("tiny", "x"), "large": OpenAIModel(url, "huge", family="enable_thinking")}

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from cuecard.answers.readers.tool_calls import TEXT
+from cuecard.answers.readers.json_replies import TEXT
 from cuecard.domain.errors import BadInput
-from cuecard.gateway.wire.tools.tool_schema import MOST_CHARACTERS, union
+from cuecard.gateway.wire.tools import MOST_CHARACTERS, union
 
 NODE = {"type": "object", "properties": {"next": {"$ref": "#/$defs/Node"}}}
 

@@ -254,7 +254,7 @@ def result(content: Any = "sunny", identity: str = "c1") -> dict[str, Any]:
     return {"role": "tool", "tool_call_id": identity, "content": content}
 
 
-async def test_what_the_user_says_behind_a_result_is_the_question():
+async def test_the_users_message_behind_a_result_is_the_question():
     models = pair(SUNNY, SUNNY)
     await asked(models, call(), result(), {"role": "user", "content": "And in Oslo?"})
     turns = models["large"].prompts[0].turns
@@ -288,8 +288,8 @@ async def test_no_control_token_of_a_tool_or_a_result_reaches_a_prompt():
 
 async def test_streamed_calls_name_themselves_first_and_bring_their_arguments_in_pieces():
     city = "a very long name of a city " * 5
-    said = wrote(("get_weather", {"city": city}), ("get_time", {}))
-    async with gateway(pair(said, said)) as client:
+    sent = wrote(("get_weather", {"city": city}), ("get_time", {}))
+    async with gateway(pair(sent, sent)) as client:
         stream = await client.chat.completions.create(**asking(), stream=True, stream_options={"include_usage": True})
         chunks = [chunk async for chunk in stream]
     deltas = [call for chunk in chunks if chunk.choices for call in chunk.choices[0].delta.tool_calls or []]
@@ -471,16 +471,16 @@ async def test_a_response_has_an_item_for_each_call_and_takes_it_back_with_its_o
         {"type": "function_call_output", "call_id": first.output[1].call_id,
          "output": [{"type": "input_text", "text": "noon"}]},
     ]  # fmt: skip
-    said = [{"role": "user", "content": ASKED}, *(item.model_dump() for item in first.output), *outputs]
+    sent = [{"role": "user", "content": ASKED}, *(item.model_dump() for item in first.output), *outputs]
     async with gateway(models := pair(SUNNY, SUNNY)) as client:
-        second = await client.responses.create(model="cuecard", input=said, tools=flat)
+        second = await client.responses.create(model="cuecard", input=sent, tools=flat)
     assert second.output_text == "It is sunny in Paris."
     turns = models["large"].prompts[0].turns
     assert [turn.role for turn in turns] == ["system", "user", "assistant", "user"]
     assert json.loads(turns[2].text) == json.loads(BOTH)
 
 
-async def test_a_streamed_response_tells_of_each_call():
+async def test_a_streamed_response_has_events_of_each_call():
     async with gateway(pair(SUNNY, BOTH, PARIS)) as client:
         stream = await client.responses.create(model="cuecard", input=ASKED, tools=[FLAT], stream=True)
         events = [event async for event in stream]

@@ -50,7 +50,7 @@ async def test_a_request_is_a_span_and_each_of_its_calls_one_under_it(traces, wr
     assert not any(COUNT in str(span.attributes) for span in (request, *calls))
 
 
-async def test_a_request_that_fails_is_a_span_that_says_so(traces, written):
+async def test_a_failed_request_is_a_span_with_its_error(traces, written):
     def broken(name: str) -> Model:
         return ScriptedModel(name, lambda _: Says(error=ModelRefused("out of order")))
 

@@ -172,7 +172,7 @@ async def passing(reply: Reply) -> AsyncIterator[tuple[openai.AsyncOpenAI, dict[
 @pytest.mark.parametrize(
     ("reply", "status", "code", "words"), [case for case in CASES if not isinstance(case[0], Completion)]
 )
-async def test_what_is_passed_on_fails_with_its_words(
+async def test_a_passed_request_fails_with_the_message_of_its_server(
     reply: Reply, status: int, code: str, words: str, stream: bool
 ) -> None:
     async with passing(reply) as (client, more):
@@ -218,16 +218,18 @@ async def test_answers_and_ready_report_a_wrong_path_of_a_server() -> None:
             assert (await plain.get("../ready")).json() == {"status": "ok", "down": []}
             answer = await client.chat.completions.create(**ASKED)
             ready = await plain.get("../ready")
-    said = f"{url.replace('/v1', '/v2')} has neither /chat/completions nor /models: the path of this address is wrong"
+    problem = (
+        f"{url.replace('/v1', '/v2')} has neither /chat/completions nor /models: the path of this address is wrong"
+    )
     assert (answer.model_extra or {})["cuecard"]["route"] == "degraded"
-    assert said in (answer.model_extra or {})["cuecard"]["reason"]
-    assert ready.json() == {"status": "degraded", "down": ["large"], "wrong_paths": {"large": [said]}}
+    assert problem in (answer.model_extra or {})["cuecard"]["reason"]
+    assert ready.json() == {"status": "degraded", "down": ["large"], "wrong_paths": {"large": [problem]}}
 
 
 # When to try again
 
 
-async def test_a_busy_server_is_asked_again_when_it_says() -> None:
+async def test_a_call_to_a_busy_server_is_retried_after_its_retry_after() -> None:
     soon = {"Retry-After-Ms": "300"}
     async with MockServer([HttpError(429, {}, soon), Completion("3")], models=["huge"]) as url:
         model = OpenAIModel(url, "huge")

@@ -1,4 +1,4 @@
-"""What a client and an operator are told of what a request was allowed and what it cost."""
+"""What a client and an operator see of the limits and the cost of a request."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from gateways import COUNT, DESCRIBE, disagreeing, gateway
 from prometheus_client.parser import text_string_to_metric_families
 
 from cuecard.domain.call import Usage
-from cuecard.gateway.config.config import Prices
+from cuecard.gateway.config.pairs import Prices
 from cuecard.gateway.wire.usage import cost
 from cuecard.strategies.policy import Policy
 
 PRICES = {"large": Prices(prompt=1.5, cached=0.5, completion=6)}
 
 
-def said(text: str = COUNT, **more: Any) -> dict[str, Any]:
+def request_with(text: str = COUNT, **more: Any) -> dict[str, Any]:
     return {"model": "cuecard", "messages": [{"role": "user", "content": text}]} | more
 
 
@@ -30,7 +30,7 @@ def test_cached_tokens_have_a_price_of_their_own_where_one_is_given():
 
 async def test_the_price_of_a_request_is_that_of_all_its_calls_in_answer_stats_and_metrics():
     async with gateway(disagreeing(), prices=PRICES) as client:
-        answers = [await client.chat.completions.create(**said()) for _ in range(2)]
+        answers = [await client.chat.completions.create(**request_with()) for _ in range(2)]
         async with httpx2.AsyncClient(base_url=str(client.base_url).removesuffix("v1/")) as plain:
             stats, metrics = (await plain.get("stats")).json(), (await plain.get("metrics")).text
     account = answers[0].model_extra["cuecard"]
@@ -51,17 +51,17 @@ async def test_the_price_of_a_request_is_that_of_all_its_calls_in_answer_stats_a
 
 async def test_without_prices_there_is_no_cost():
     async with gateway(disagreeing()) as client:
-        answer = await client.chat.completions.create(**said())
+        answer = await client.chat.completions.create(**request_with())
     assert answer.model_extra["cuecard"]["cost"] is None
 
 
 @pytest.mark.parametrize(
     ("asked", "limits"),
     [
-        (said(), {"answer_tokens": 24, "reasoning_tokens": 2048}),
-        (said(DESCRIBE), {"answer_tokens": 1024, "reasoning_tokens": 2048}),
-        (said(max_completion_tokens=9, reasoning_effort="low"), {"answer_tokens": 9, "reasoning_tokens": 512}),
-        (said(extra_body={"cuecard": {"budget": 33}}), {"answer_tokens": 24, "reasoning_tokens": 33}),
+        (request_with(), {"answer_tokens": 24, "reasoning_tokens": 2048}),
+        (request_with(DESCRIBE), {"answer_tokens": 1024, "reasoning_tokens": 2048}),
+        (request_with(max_completion_tokens=9, reasoning_effort="low"), {"answer_tokens": 9, "reasoning_tokens": 512}),
+        (request_with(extra_body={"cuecard": {"budget": 33}}), {"answer_tokens": 24, "reasoning_tokens": 33}),
     ],
 )
 async def test_the_limits_of_answer_and_reasoning_are_both_shown(asked, limits):
@@ -75,7 +75,7 @@ async def test_no_request_may_take_longer_than_the_configuration_allows():
     models = disagreeing(token_s=0.3)
     own = {"max_latency_ms": 60_000}
     async with gateway(models, policy=Policy(deadline_s=1.0)) as client:
-        answer = await client.chat.completions.create(**said(), extra_body={"cuecard": own})
+        answer = await client.chat.completions.create(**request_with(), extra_body={"cuecard": own})
     account = answer.model_extra["cuecard"]
     assert (account["route"], answer.choices[0].message.content) == ("degraded", "5")
     assert account["latency"]["total_s"] < 2

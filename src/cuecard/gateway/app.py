@@ -3,16 +3,16 @@
 The path of a chat completion from its route to a model's server, a function call a line:
 
     endpoints.Endpoints.answer            admit the client, read the body
-    → admission.connections.unless_gone   cancel the work when the client leaves
+    → admission.connections.while_connected   a context: cancels the work when the client leaves
     → endpoints.Endpoints._by_pair        parse the request, choose the pair; a stream begins here
     → streaming.Exchange.answer           plan, charge and account
     → strategies.run.answer               run the strategy, rescue what can be rescued
     → strategies.paper.short              or another strategy
     → strategies.team.Player.short
     → strategies.team.Player._call        time and record the call
-    → upstream.pool.Pool.stream           choose a replica, retry; under `max_cost`, by way of cost_limit
+    → upstream.pool.Pool.stream           choose a replica, retry; under `max_cost`, charge the call to its budget
 
-A streamed answer takes the same path from `Exchange.answer` on, in a task of `streaming.StreamedAnswer`.
+A streamed answer takes the same path from `Exchange.answer` on, in a task of `streaming.streamed`.
 """
 
 from __future__ import annotations
@@ -24,33 +24,31 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coro
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
 
 from cuecard.domain.errors import BadInput, BudgetUsed, CuecardError, Unauthorised, WrongForm
-from cuecard.gateway.admission.connections import ClientGone, CloseUnread
-from cuecard.gateway.admission.image_fetcher import Fetcher
+from cuecard.gateway.admission.connections import EXPOSED, ClientGone, CloseUnread, OriginCheck
 from cuecard.gateway.admission.keys import Gate
-from cuecard.gateway.admission.origin_check import EXPOSED, OriginCheck
 from cuecard.gateway.audit import Audit
-from cuecard.gateway.config.settings import ImageSettings
-from cuecard.gateway.endpoints import CHAT, Endpoints, RequestLimits, WireFormat
-from cuecard.gateway.pairs import Pairs
-from cuecard.gateway.reload import Reloader
-from cuecard.gateway.status import Status, dashboard
-from cuecard.gateway.telemetry.accounting import Accounting
+from cuecard.gateway.config.config import AuditSettings, GatewaySettings, ImageSettings
+from cuecard.gateway.endpoints import CHAT, Endpoints, WireFormat
+from cuecard.gateway.pairs import Pairs, Reloader
 from cuecard.gateway.telemetry.journal import Journal
-from cuecard.gateway.telemetry.metrics import GatewayMetrics
-from cuecard.gateway.wire import chat, completions, messages, responses, usage
+from cuecard.gateway.telemetry.metrics import Accounting, GatewayMetrics
+from cuecard.gateway.wire import chat, messages, responses, usage
 from cuecard.gateway.wire.images import ImageLoader
 from cuecard.models import probe
 from cuecard.models.base import Model
+from cuecard.models.images.fetcher import Fetcher
 
 if TYPE_CHECKING:  # OpenTelemetry need not be there
     from cuecard.gateway.telemetry.traces import Traces
@@ -58,8 +56,20 @@ if TYPE_CHECKING:  # OpenTelemetry need not be there
 Handler = Callable[[Request], Awaitable[Response]]
 MESSAGES = "/v1/messages"
 READING = "GET, HEAD"
+MOST_WAIT_S = 86_400.0
+"""Longest `Retry-After`: a server may send a date of another year."""
 KEEP_S = 1.0
 """Seconds between two writes of what keys have used."""
+CONTENT_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:;"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+PAGE_HEADERS = {
+    "content-security-policy": CONTENT_POLICY,
+    "x-frame-options": "DENY",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +83,10 @@ class AppSettings:
     audit: Audit | None = None
     journal: Journal | None = None
     traces: Traces | None = None
+    server: GatewaySettings = field(default_factory=GatewaySettings)
     images: ImageSettings = field(default_factory=ImageSettings)
-    limits: RequestLimits = field(default_factory=RequestLimits)
     hosts: Collection[str] | None = None
     """Names of the gateway besides this machine's own; None: any where there are keys, else no others."""
-    origins: Collection[str] = ()
-    """Sites whose pages may send requests."""
     tell: Callable[[str], None] | None = None
     """Gets lines about probes; None: servers are not probed."""
     reloader: Reloader | None = None
@@ -88,15 +96,22 @@ class AppSettings:
 def application(pairs: Pairs, settings: AppSettings | None = None) -> Starlette:
     """The gateway as an ASGI application."""
     settings = settings or AppSettings()
-    gate, audit = settings.gate or Gate([], time.monotonic), settings.audit or Audit(pairs.first, 0.0)
+    gate, audit = settings.gate or Gate([], time.monotonic), settings.audit or Audit(pairs.first, AuditSettings())
     accounting = Accounting(GatewayMetrics(pairs), audit, settings.journal, settings.traces)
     images = ImageLoader(settings.images, settings.fetcher)
-    endpoints = Endpoints(pairs, gate, accounting, images, settings.limits)
-    errors = ErrorHandlers(accounting)
+    errors, origins = ErrorHandlers(accounting), settings.server.origins
     hosts = () if settings.hosts is None and gate.is_open else settings.hosts
-    check = Middleware(OriginCheck, hosts=hosts, origins=settings.origins, refuse=errors.forbidden)
+    cors = Middleware(  # pages of these sites may send requests, and read responses
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=EXPOSED,
+        allow_private_network=True,
+    )
+    check = Middleware(OriginCheck, hosts=hosts, origins=origins, refuse=errors.forbidden)
     return Starlette(
-        routes=_routes(endpoints, Status(pairs, accounting, endpoints.authenticate)),
+        routes=_routes(Endpoints(pairs, gate, accounting, images, settings.server)),
         exception_handlers={
             CuecardError: errors.refused,
             ClientGone: errors.client_gone,
@@ -104,15 +119,15 @@ def application(pairs: Pairs, settings: AppSettings | None = None) -> Starlette:
             405: _wrong_method,
             Exception: errors.broken,
         },
-        middleware=[Middleware(CloseUnread), *(_cors(settings.origins) if settings.origins else ()), check],
+        middleware=[Middleware(CloseUnread), *([cors] if origins else ()), check],
         lifespan=Lifecycle(pairs, gate, accounting, settings),
     )
 
 
-def _routes(endpoints: Endpoints, status: Status) -> list[BaseRoute]:
+def _routes(endpoints: Endpoints) -> list[BaseRoute]:
     memory = responses.ItemMemory()
     response = WireFormat(partial(responses.parse, memory=memory), partial(responses.ResponseWriter, memory=memory))
-    completion = WireFormat(completions.parse, completions.CompletionWriter)
+    completion = WireFormat(chat.parse_completion, chat.CompletionWriter)
     message = WireFormat(messages.parse, messages.MessageWriter)
     return [
         *_paths("/v1/chat/completions", partial(endpoints.answer, CHAT), "POST"),
@@ -121,13 +136,13 @@ def _routes(endpoints: Endpoints, status: Status) -> list[BaseRoute]:
         *_paths(MESSAGES, partial(endpoints.answer, message), "POST"),
         *_paths(f"{MESSAGES}/count_tokens", endpoints.count_tokens, "POST"),
         *_paths("/v1/decision", endpoints.decision, "POST"),
-        *_paths("/v1/models", status.models),
-        Route("/v1/models/{name:path}", status.model),
-        *_paths("/health", status.health),
-        *_paths("/ready", status.ready),
-        *_paths("/metrics", status.metrics),
-        *_paths("/stats", status.stats),
-        *dashboard(),
+        *_paths("/v1/models", endpoints.models),
+        Route("/v1/models/{name:path}", endpoints.model),
+        *_paths("/health", endpoints.health),
+        *_paths("/ready", endpoints.ready),
+        *_paths("/metrics", endpoints.metrics),
+        *_paths("/stats", endpoints.stats),
+        *_dashboard(),
     ]
 
 
@@ -136,18 +151,26 @@ def _paths(path: str, handler: Handler, method: str = "GET") -> list[Route]:
     return [Route(each, handler, methods=[method]) for each in (path, f"{path}/")]
 
 
-def _cors(origins: Collection[str]) -> list[Middleware]:
-    """Allows pages of these sites to send requests and to read responses."""
-    return [
-        Middleware(
-            CORSMiddleware,
-            allow_origins=origins,
-            allow_methods=["GET", "POST"],
-            allow_headers=["*"],
-            expose_headers=EXPOSED,
-            allow_private_network=True,
-        )
-    ]
+class DashboardFiles(StaticFiles):
+    """The dashboard's own files."""
+
+    def file_response(self, *args: Any, **more: Any) -> Response:
+        response = super().file_response(*args, **more)
+        response.headers.update(PAGE_HEADERS)
+        return response
+
+
+def _dashboard() -> list[BaseRoute]:
+    html = (files("cuecard.gateway") / "dashboard" / "page.html").read_text(encoding="utf-8")
+
+    async def page(request: Request) -> Response:
+        return HTMLResponse(html, headers=PAGE_HEADERS)
+
+    async def to_page(request: Request) -> Response:
+        return RedirectResponse("../dashboard")  # its links are relative
+
+    own = Mount("/dashboard", DashboardFiles(packages=[("cuecard.gateway", "dashboard")]))
+    return [Route("/dashboard", page), Route("/dashboard/", to_page), own]
 
 
 class Lifecycle:
@@ -185,16 +208,16 @@ class Lifecycle:
             await self._ledger.keep()
 
     async def _close(self) -> None:
-        settings, accounting = self._settings, self._accounting
-        await accounting.audit.aclose()
+        settings = self._settings
+        await self._accounting.audit.aclose()
         await self._pairs.aclose()
         await self._ledger.keep()
         if settings.fetcher is not None:
             await settings.fetcher.aclose()
-        if accounting.journal is not None:
-            accounting.journal.close()
-        if accounting.traces is not None:
-            await asyncio.to_thread(accounting.traces.close)
+        if settings.journal is not None:
+            settings.journal.close()
+        if settings.traces is not None:
+            await asyncio.to_thread(settings.traces.close)
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
@@ -213,7 +236,7 @@ class ErrorHandlers:
         self._metrics.failed(error)
         headers: dict[str, str] = {}
         if error.retryable and error.http_status in (429, 503):
-            headers["retry-after"] = f"{math.ceil(wait_s(error))}"
+            headers["retry-after"] = f"{math.ceil(_wait_s(error))}"
         if isinstance(error, BudgetUsed):
             headers["x-should-retry"] = "false"  # for OpenAI's clients, which would try again soon
         if isinstance(error, WrongForm):
@@ -222,7 +245,7 @@ class ErrorHandlers:
             headers["www-authenticate"] = "Bearer"
         if (client := getattr(request.state, "client", None)) is not None:
             headers |= client.headers()
-        return error_response(request.url.path, error, headers=headers)
+        return _response(request.url.path, error, headers=headers)
 
     async def client_gone(self, request: Request, error: Exception) -> Response:
         self._metrics.left()
@@ -230,15 +253,15 @@ class ErrorHandlers:
 
     async def broken(self, request: Request, error: Exception) -> Response:
         self._metrics.failed(error)
-        return error_response(request.url.path, CuecardError("the gateway failed"))
+        return _response(request.url.path, CuecardError("the gateway failed"))
 
     def forbidden(self, path: str, error: CuecardError) -> Response:
         """The response to a request that the origin check refuses."""
         self._metrics.failed(error)
-        return error_response(path, error)
+        return _response(path, error)
 
 
-def error_response(
+def _response(
     path: str, error: CuecardError, status: int | None = None, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     """An error in the form that clients of the path read. `status`: where it is not the error's own."""
@@ -249,11 +272,11 @@ def error_response(
     return JSONResponse(chat.problem(error), status, headers=own)
 
 
-def wait_s(error: BaseException | None) -> float:
-    """Seconds until the client may try again: as the first cause has it, else 1."""
+def _wait_s(error: BaseException | None) -> float:
+    """Seconds until the client may try again: as the first cause has it, at most a day, else 1."""
     while error is not None:
         if isinstance(error, CuecardError) and error.retry_after_s is not None:
-            return error.retry_after_s
+            return min(error.retry_after_s, MOST_WAIT_S)
         error = error.__cause__
     return 1.0
 
@@ -264,10 +287,10 @@ async def _no_path(request: Request, error: Exception) -> Response:
     near = [each for each in api if path.rstrip("/").endswith(each.removeprefix("/v1"))]  # without /v1, or with two
     hint = f"did you mean {max(near, key=len)}?" if near else "the API is under /v1, the page is /dashboard"
     problem = BadInput(f"{request.method} {path[:200]}: there is no such path", hint)
-    return error_response(path, problem, 404)
+    return _response(path, problem, 404)
 
 
 async def _wrong_method(request: Request, error: Exception) -> Response:
     headers = {"Allow": READING} | dict(getattr(error, "headers", None) or {})  # Starlette sets none for files
     problem = BadInput(f"{request.method} {request.url.path[:200]}: wrong method", f"use {headers['Allow']}")
-    return error_response(request.url.path, problem, 405, headers)
+    return _response(request.url.path, problem, 405, headers)

@@ -12,6 +12,7 @@ from cuecard.domain.call import Call
 from cuecard.domain.errors import CuecardError
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import Question
+from cuecard.gateway.config.config import AuditSettings
 from cuecard.gateway.service import Service
 from cuecard.gateway.wire.usage import charge, estimated_tokens
 from cuecard.stats.inference import wilson_bounds
@@ -31,19 +32,11 @@ class Audit:
     A reasoned answer may be wrong, too: what is counted is how often it differs from the accepted one.
     """
 
-    def __init__(
-        self,
-        service: Service,
-        share: float,
-        *,
-        strategy: str = "reason:large",
-        warn_above: float = 0.1,
-        tokens_per_hour: int | None = None,
-        rng: Random | None = None,
-    ) -> None:
-        self._service, self._share, self._strategy = service, share, strategy
-        self._warn_above, self._rng = warn_above, rng or Random()
-        self._budget, self._spent = tokens_per_hour, deque[tuple[float, int]]()
+    def __init__(self, service: Service, settings: AuditSettings, rng: Random | None = None) -> None:
+        """`service`: the first pair."""
+        self._service, self._share, self._strategy = service, settings.share, settings.strategy
+        self._warn_above, self._rng = settings.warn_above, rng or Random()
+        self._budget, self._spent = settings.tokens_per_hour, deque[tuple[float, int]]()
         self._waiting: asyncio.Queue[tuple[Question, Outcome, Service]] = asyncio.Queue(WAITING)
         self._working: asyncio.Task[None] | None = None
         self.checked = self.differed = self.failed = self.skipped = 0
@@ -124,7 +117,7 @@ class Audit:
     async def _check_while_idle(self, question: Question, service: Service) -> Outcome | None:
         """The second answer; None if a request came before it was complete. Raises CuecardError."""
         calls = list[Call]()
-        work = answer(question, service.models, self._strategy, service.defaults.policy, calls=calls)
+        work = answer(question, service.models, self._strategy, service.policy, calls=calls)
         looking, coming = asyncio.ensure_future(work), asyncio.ensure_future(service.occupancy.busy.wait())
         try:
             await asyncio.wait([looking, coming], return_when=asyncio.FIRST_COMPLETED)

@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any, Literal
 
 from cuecard.answers import asked_form, extract
+from cuecard.answers.readers.json_replies import ANSWER
 from cuecard.domain.call import Mode, spelling
 from cuecard.domain.errors import BrokenStream, NoAnswer
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.gateway.wire.chat import ParsedRequest
-from cuecard.gateway.wire.tools import tools
-from cuecard.gateway.wire.tools.tools import ToolCall
-from cuecard.strategies.team import Heard
+from cuecard.gateway.wire.chat import calls_of, text_of
+from cuecard.gateway.wire.request import ParsedRequest
+from cuecard.gateway.wire.tools import as_json, pieces
+from cuecard.strategies.reply import Heard
 
-
-@dataclass(frozen=True)
-class VisibleText:
-    """A piece of text for the client."""
-
-    text: str
-    is_reasoning: bool
-
-
-@dataclass(frozen=True)
-class VisibleCalls:
-    """Calls of tools that the client is to make."""
-
-    calls: tuple[ToolCall, ...]
-
-
-OnPiece = Callable[[VisibleText | VisibleCalls], None]
+Kind = Literal["reasoning", "content", "calls"]
+"""Of a piece for the client: two are texts, and `calls` a tuple of `ToolCall`s that the client is to make."""
+OnPiece = Callable[[Kind, Any], None]
 
 
 class ClientView:
@@ -53,7 +41,7 @@ class ClientView:
         if piece.is_reasoning:
             if self._thinker in (None, piece.call):
                 self._thinker = piece.call
-                self._show(VisibleText(piece.text, True))
+                self._show("reasoning", piece.text)
         elif self._free and (self._alone or piece.mode is Mode.READ):
             self._written += piece.text
             self._show_text(self._cutter.feed(piece.text))
@@ -72,17 +60,19 @@ class ClientView:
         return cut(outcome, answer, self._cutter.stopped_by)
 
     def _with_tools(self, outcome: Outcome) -> Outcome:
-        if (calls := tools.calls_of(self._parsed, outcome)) is not None:
-            self._show(VisibleCalls(calls))
+        if (calls := calls_of(self._parsed, outcome)) is not None:
+            self._show("calls", calls)
             return outcome
-        shown = self._cutter.feed(tools.text_of(self._parsed, outcome)) + self._cutter.end()
-        for piece in tools.pieces(shown):
+        shown = self._cutter.feed(text_of(self._parsed, outcome)) + self._cutter.end()
+        for piece in pieces(shown):
             self._show_text(piece)
-        return tools.cut(outcome, shown, self._cutter.stopped_by)
+        if (stop := self._cutter.stopped_by) is None:
+            return outcome
+        return replace(outcome, answer=as_json({ANSWER: shown}), truncated=False, stopped_by=stop)
 
     def _show_text(self, text: str) -> None:
         if text:
-            self._show(VisibleText(text, False))
+            self._show("content", text)
 
 
 def stopped_at_once(parsed: ParsedRequest, outcome: Outcome) -> bool:

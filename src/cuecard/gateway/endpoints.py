@@ -1,29 +1,34 @@
-"""Endpoints on which a pair works: answers in each wire format, route decisions, estimates of prompt tokens."""
+"""The handlers of all routes: answers in each wire format, route decisions, and what the gateway shows of itself."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from typing import Any
 
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+import cuecard
 from cuecard.domain.errors import BeyondAPair, Unsupported
 from cuecard.domain.question import Image
-from cuecard.gateway.admission.connections import unless_gone
+from cuecard.gateway.admission.connections import while_connected
 from cuecard.gateway.admission.keys import ApiClient, Gate
-from cuecard.gateway.client_view import VisibleCalls, VisibleText
+from cuecard.gateway.config.config import PAIR, GatewaySettings, unknown_model
 from cuecard.gateway.pairs import Pairs
-from cuecard.gateway.passthrough import PassedExchange, PassedStream, given
-from cuecard.gateway.streaming import AnswerWriter, Exchange, StreamedAnswer
-from cuecard.gateway.telemetry.accounting import Accounting
+from cuecard.gateway.passthrough import PassedExchange, given
+from cuecard.gateway.streaming import AnswerWriter, ClientStream, Exchange, streamed
+from cuecard.gateway.telemetry.metrics import Accounting
 from cuecard.gateway.upstream.cost_limit import check_passed
 from cuecard.gateway.upstream.pool import Pool
 from cuecard.gateway.wire import chat, messages, usage
-from cuecard.gateway.wire.body import Parse, RequestBody, json_of, trace_of, understood, within
-from cuecard.gateway.wire.chat import ParsedRequest
+from cuecard.gateway.wire.body import Parse, RequestBody, json_of, understood
 from cuecard.gateway.wire.images import ImageLoader
+from cuecard.gateway.wire.request import ParsedRequest, max_cost, named, parse
+from cuecard.gateway.wire.usage import Json
 
 
 @dataclass(frozen=True)
@@ -36,59 +41,51 @@ class WireFormat:
     """Whether a request that a pair cannot answer may be passed to one model as it came."""
 
 
-CHAT = WireFormat(chat.parse, chat.ChatWriter, can_pass=True)
-
-
-@dataclass(frozen=True)
-class RequestLimits:
-    """What a request may bring, and how often its stream shows life."""
-
-    most_bytes: int = 48 * 2**20
-    """Of the body."""
-    most_text: int = 400_000
-    """Characters of all texts."""
-    ping_s: float = 10.0
-    """Seconds without an event until a ping is sent."""
+CHAT = WireFormat(parse, chat.ChatWriter, can_pass=True)
 
 
 class Endpoints:
-    """The handlers of these routes. All raise CuecardError, and ClientGone when the client leaves first."""
+    """The handlers. All raise CuecardError, and ClientGone when the client leaves first."""
 
     def __init__(
-        self, pairs: Pairs, gate: Gate, accounting: Accounting, images: ImageLoader, limits: RequestLimits
+        self, pairs: Pairs, gate: Gate, accounting: Accounting, images: ImageLoader, settings: GatewaySettings
     ) -> None:
         self._pairs, self._gate, self._accounting = pairs, gate, accounting
-        self._images, self._limits = images, limits
+        self._images, self._settings = images, settings
 
-    def authenticate(self, request: Request) -> ApiClient:
+    def _authenticate(self, request: Request) -> ApiClient:
         """The client whose key the request has; costs nothing of what the key allows. Raises Unauthorised."""
         headers = request.headers
         client = request.state.client = self._gate.known(headers.get("authorization"), headers.get("x-api-key"))
         return client
 
     def _admit(self, request: Request) -> ApiClient:
-        client = self.authenticate(request)
+        client = self._authenticate(request)
         client.enter()
         request.state.begun = False  # a request that ends before it begins leaves a line in the journal, too
         return client
 
+    async def _body(self, request: Request) -> RequestBody:
+        return await json_of(request, self._settings.most_body_mib * 2**20)
+
     async def _parsed(self, body: RequestBody, parse: Parse) -> ParsedRequest:
-        return await understood(body, within(self._limits.most_text, parse), self._images)
+        return await understood(body, parse, self._images, self._settings.most_text)
 
     async def answer(self, wire: WireFormat, request: Request) -> Response:
         """Answer a question: by a pair, or by one model where the pair passes on what it cannot do."""
         client = self._admit(request)
-        body = await json_of(request, self._limits.most_bytes)
+        body = await self._body(request)
         try:
-            return await unless_gone(request.receive, self._by_pair(wire, request, body, client))
+            async with while_connected(request.receive):
+                return await self._by_pair(wire, request, body, client)
         except BeyondAPair:
-            if not wire.can_pass or self._pairs.of(chat.named(body.object), client.key).defaults.pass_to is None:
+            if not wire.can_pass or self._pairs.of(named(body.object), client.key).pass_to is None:
                 raise
         return await self._by_one_model(request, body, client)
 
     async def _by_pair(self, wire: WireFormat, request: Request, body: RequestBody, client: ApiClient) -> Response:
         parsed = await self._parsed(body, wire.parse)
-        if trace := trace_of(request):
+        if trace := _trace(request):
             parsed = replace(parsed, trace=trace)
         async with AsyncExitStack() as held:
             service = self._pairs.of(parsed.model, client.key)
@@ -96,20 +93,22 @@ class Endpoints:
             exchange, writer = Exchange(service, parsed, client, self._accounting), wire.writer(parsed)
             request.state.begun = True
             if parsed.stream:
-                return StreamedAnswer(exchange, writer, self._limits.ping_s, held.pop_all())
-            pieces: list[VisibleText | VisibleCalls] = []
-            outcome = await exchange.answer(pieces.append)
-        reasoning = "".join(piece.text for piece in pieces if isinstance(piece, VisibleText) and piece.is_reasoning)
+                events, metrics = streamed(exchange, writer, self._settings.ping_s), self._accounting.metrics
+                headers = usage.request_id(parsed.id) | exchange.headers() | client.headers()
+                return ClientStream(events, headers, metrics, held.pop_all())
+            pieces: list[tuple[str, Any]] = []
+            outcome = await exchange.answer(lambda kind, value: pieces.append((kind, value)))
+        reasoning = "".join(value for kind, value in pieces if kind == "reasoning")
         headers = usage.headers(parsed.id, outcome) | exchange.headers(outcome) | client.headers()
         return JSONResponse(writer.whole(outcome, reasoning, exchange.account(outcome)), headers=headers)
 
     async def _by_one_model(self, request: Request, body: RequestBody, client: ApiClient) -> Response:
         """Pass the request to one model, without the `cuecard` object."""
         own, passed = body.object.get("cuecard"), {key: body.object[key] for key in body.object if key != "cuecard"}
-        info = replace(given(passed), trace=trace_of(request))
+        info = replace(given(passed), trace=_trace(request))
         service = self._pairs.of(info.model, client.key)
-        role = service.role_of(info.model) or service.defaults.pass_to or "large"
-        if (most := service.limited(chat.max_cost(own if isinstance(own, dict) else {}))) is not None:
+        role = service.role_of(info.model) or service.pass_to or "large"
+        if (most := service.limited(max_cost(own if isinstance(own, dict) else {}))) is not None:
             check_passed(passed, service.prices[role], most)
         if not isinstance(model := service.models[role], Pool):
             raise Unsupported(f"{model.name} runs in this process, where only questions are answered")
@@ -117,30 +116,86 @@ class Endpoints:
         request.state.begun = True
         async with AsyncExitStack() as held:
             held.enter_context(service.at_work())
-            held.enter_context(exchange.entered(self._accounting.of(service), client))
-            opening = held.enter_async_context(model.passed(exchange.body))
-            events = await unless_gone(request.receive, opening)
+            held.enter_context(exchange.accounted(self._accounting, service, client))
+            async with while_connected(request.receive):
+                events = await held.enter_async_context(model.passed(exchange.body))
             if info.stream:
-                return PassedStream(exchange, events, self._accounting.metrics, client.headers(), held.pop_all())
-            answer = await unless_gone(request.receive, exchange.whole(events))
+                metrics = self._accounting.metrics
+                return ClientStream(exchange.events(events, metrics), client.headers(), metrics, held.pop_all())
+            async with while_connected(request.receive):
+                answer = await exchange.whole(events)
         return JSONResponse(answer, headers=usage.headers(info.id, exchange.outcome) | client.headers())
 
     async def decision(self, request: Request) -> Response:
         """The route that a chat completion would take, without the expensive calls."""
         client = self._admit(request)
-        body = await json_of(request, self._limits.most_bytes)
-        parsed = await unless_gone(request.receive, self._parsed(body, chat.parse))
+        body = await self._body(request)
+        async with while_connected(request.receive):
+            parsed = await self._parsed(body, parse)
         service = self._pairs.of(parsed.model, client.key)
         with service.at_work():
             exchange = Exchange(service, parsed, client, self._accounting)
             request.state.begun = True
-            route = await unless_gone(request.receive, exchange.decide())
+            async with while_connected(request.receive):
+                route = await exchange.decide()
         return JSONResponse(route, headers=usage.request_id(parsed.id) | client.headers())
 
     async def count_tokens(self, request: Request) -> Response:
         """An estimate of a message's prompt tokens: its images are neither fetched nor decoded."""
-        client = self.authenticate(request)
-        body = await json_of(request, self._limits.most_bytes)
-        parsed = messages.parse_countable(body.value, lambda url: Image(b""))
+        client = self._authenticate(request)
+        parsed = messages.parse_countable((await self._body(request)).value, lambda url: Image(b""))
         self._pairs.of(parsed.model, client.key).plan(parsed)  # raises for an unknown model
         return JSONResponse({"input_tokens": parsed.prompt_tokens})
+
+    # --- status -------------------------------------------------------------------------------------------------------
+
+    async def models(self, request: Request) -> Response:
+        """The names under which a client may request answers."""
+        names = self._pairs.known_as(self._authenticate(request).key)
+        return JSONResponse({"object": "list", "data": [_listed(name) for name in names]})
+
+    async def model(self, request: Request) -> Response:
+        names = self._pairs.known_as(self._authenticate(request).key)
+        if (name := request.path_params["name"].rstrip("/")) not in names:
+            raise unknown_model(name, names)
+        return JSONResponse(_listed(name))
+
+    async def health(self, request: Request) -> Response:
+        """Needs no key, as `ready`."""
+        return JSONResponse({"status": "ok", "version": cuecard.__version__})
+
+    async def ready(self, request: Request) -> Response:
+        """Whether models are still probed, and which of them are down: 503 unless one can answer."""
+        probing: asyncio.Task[Any] | None = request.app.state.probing
+        if probing is not None and not probing.done():
+            return JSONResponse({"status": "probing", "down": []}, 503)
+        models = {
+            role if pair.name == PAIR else f"{pair.name}/{role}": model
+            for pair in self._pairs
+            for role, model in pair.models.items()
+        }
+        pools = {place: model for place, model in models.items() if isinstance(model, Pool)}
+        down = [place for place, pool in pools.items() if not pool.up]
+        state: Json = {"status": "down" if len(down) == len(models) else "degraded" if down else "ok", "down": down}
+        if wrong := {place: pool.wrong_paths for place, pool in pools.items() if pool.wrong_paths}:
+            state["wrong_paths"] = wrong
+        return JSONResponse(state, 503 if state["status"] == "down" else 200)
+
+    async def metrics(self, request: Request) -> Response:
+        self._authenticate(request)
+        text = self._accounting.metrics.exposition(self._accounting.audit.as_dict())
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+    async def stats(self, request: Request) -> Response:
+        self._authenticate(request)
+        metrics = self._accounting.metrics
+        return JSONResponse(metrics.stats() | {"audit": self._accounting.audit.as_dict(), "recent": metrics.last(50)})
+
+
+def _listed(name: str) -> Json:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "cuecard"}
+
+
+def _trace(request: Request) -> Json:
+    """The request's headers of W3C's trace context."""
+    return {name: request.headers[name] for name in ("traceparent", "tracestate") if name in request.headers}

@@ -1,16 +1,21 @@
-"""The pairs that are served: which one a request names, and how they are replaced while requests are under way."""
+"""The pairs that are served: which one a request names, and how they are replaced when the configuration changes."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
+import signal
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
-from cuecard.domain.errors import PairForbidden
-from cuecard.gateway.admission.keys import Key
-from cuecard.gateway.config.config import Config, PairTable, Upstream, unknown_model
+from cuecard.domain.errors import BadInput, CuecardError, PairForbidden
+from cuecard.gateway.admission.keys import Gate, Key
+from cuecard.gateway.config.config import Config, unknown_model
+from cuecard.gateway.config.pairs import PairTable, Upstream
 from cuecard.gateway.service import Occupancy, Service
 from cuecard.gateway.upstream.pool import Breaker, Pool, Replica
 from cuecard.models import spec
@@ -145,3 +150,86 @@ async def _closed(models: Collection[Model]) -> None:
     for ended in await asyncio.gather(*(model.aclose() for model in models), return_exceptions=True):
         if isinstance(ended, BaseException):
             log.warning("a model could not be closed: %s", ended)
+
+
+POLL_S = 1.0
+RESTART = ("server", "images", "audit", "journal")
+"""Tables whose settings hold from the start of the gateway."""
+
+
+class Reloader:
+    """Applies changes of a file. One that cannot be read, or served, changes nothing but for a line in the log."""
+
+    def __init__(
+        self,
+        file: Path,
+        read: Callable[[], Config],
+        running: Config,
+        pairs: Pairs,
+        gate: Gate,
+        *,
+        tell: Callable[[str], None],
+        poll_s: float = POLL_S,
+    ) -> None:
+        """`read` reads the file; `running` is the configuration that the gateway started with."""
+        self._file, self._read, self._started = file, read, running
+        self._pairs, self._gate, self._tell, self._poll_s = pairs, gate, tell, poll_s
+        self._applied = self._seen = stamp(file)
+
+    async def follow(self, count: Callable[[str], None], arrived: Callable[[Collection[Model]], Any]) -> None:
+        """Reload at each signal or change, until this is cancelled.
+
+        `count` gets each result, `ok` or `failed`; `arrived` gets the models that are new.
+        """
+        signalled, loop = asyncio.Event(), asyncio.get_running_loop()
+        with suppress(AttributeError, ValueError, RuntimeError):  # on Windows, or in a thread: only the file is watched
+            loop.add_signal_handler(signal.SIGHUP, signalled.set)
+        try:
+            while True:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(signalled.wait(), self._poll_s)
+                if signalled.is_set() or self._has_changed():
+                    signalled.clear()
+                    await self._reload(count, arrived)
+        finally:
+            with suppress(AttributeError, ValueError, RuntimeError):
+                loop.remove_signal_handler(signal.SIGHUP)
+
+    def _has_changed(self) -> bool:
+        """The file has changed, and was the same in two polls: it is not being written."""
+        before, self._seen = self._seen, stamp(self._file)
+        return self._seen == before != self._applied
+
+    async def _reload(self, count: Callable[[str], None], arrived: Callable[[Collection[Model]], Any]) -> None:
+        self._applied = self._seen = stamp(self._file)
+        try:
+            config = await asyncio.to_thread(self._read)
+            if self._started.keys and not config.keys:
+                raise BadInput("it has no [[keys]] any more", "restart the gateway to let everybody in")
+            if config.ledger_path is not None and self._gate.ledger.path is None:
+                self._gate.ledger.keep_in(config.ledger_path)
+            new = await self._pairs.renew(config)
+        except Exception as error:
+            words = error if isinstance(error, CuecardError) else f"{type(error).__name__}: {error}"
+            self._tell(f"{self._file} was not taken over, what was read before holds: {words}".replace("\n", " "))
+            count("failed")
+            return
+        self._gate.renew(config.keys)
+        self._tell(self._words(config))
+        count("ok")
+        arrived(new)
+
+    def _words(self, config: Config) -> str:
+        words = f"{self._file} was read again: pairs {', '.join(config.pairs)}; {len(config.keys)} keys"
+        tables = [(name, getattr(self._started, name), getattr(config, name)) for name in RESTART]
+        late = [f"{name}.{key}" for name, was, now in tables for key, value in was if value != getattr(now, key)]
+        return f"{words}; these need a restart: {', '.join(late)}" if late else words
+
+
+def stamp(file: Path) -> tuple[int, int, int] | None:
+    """Changes when the file does; None: there is none."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import AsyncExitStack, aclosing, contextmanager
-
-from starlette.types import Send
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 
 from cuecard.domain.call import Call, FinishReason, Mode, Usage
 from cuecard.domain.errors import BrokenStream, CuecardError
 from cuecard.domain.outcome import Outcome, Route
 from cuecard.gateway.admission.connections import ClientGone
 from cuecard.gateway.admission.keys import ApiClient
-from cuecard.gateway.streaming import ClientStream
-from cuecard.gateway.telemetry.accounting import Accounting
-from cuecard.gateway.telemetry.metrics import GatewayMetrics
-from cuecard.gateway.wire.chat import RequestInfo, named, problem, sse
-from cuecard.gateway.wire.parameters.addresses import DATA, everything, permit
+from cuecard.gateway.service import Service
+from cuecard.gateway.telemetry.metrics import Accounting, GatewayMetrics
+from cuecard.gateway.wire.chat import problem, sse
+from cuecard.gateway.wire.request import RequestInfo, named
 from cuecard.gateway.wire.usage import CHARS_PER_TOKEN, Json, RequestEnd, Unanswered
+from cuecard.gateway.wire.values import DATA, everything, permit
 from cuecard.models.openai.response_body import chunk, usage
 
 PASSED = "passed"
@@ -56,7 +54,7 @@ class PassedExchange:
         return Outcome("", Route.DIRECT, PASSED, (call,), call.end_s, f"beyond a pair: passed to {self._model}")
 
     @contextmanager
-    def entered(self, books: Accounting, client: ApiClient) -> Iterator[None]:
+    def accounted(self, accounting: Accounting, pair: Service, client: ApiClient) -> Iterator[None]:
         """Account for the request at its end, however it ends."""
         try:
             yield
@@ -66,12 +64,12 @@ class PassedExchange:
             self.error = error
             raise
         finally:
-            if self.over:
-                books.answered(self.info, client, self.outcome, self._first_s)
-            else:
+            ended: Outcome | Unanswered = self.outcome
+            if not self.over:
                 call = self._call(FinishReason.ERROR if self.error else FinishReason.CANCELLED)
                 end = RequestEnd.FAILED if self.error else RequestEnd.LEFT
-                books.unanswered(self.info, client, Unanswered(end, PASSED, (call,), call.end_s, self.error))
+                ended = Unanswered(end, PASSED, (call,), call.end_s, self.error)
+            accounting.ended(pair, self.info, client, ended, self._first_s)
 
     def _call(self, finish: FinishReason) -> Call:
         took_s = time.perf_counter() - self._began
@@ -90,13 +88,18 @@ class PassedExchange:
         self.over = True
         return answer
 
-    async def events(self, events: AsyncGenerator[Json]) -> AsyncGenerator[bytes]:
-        """A streamed answer, event by event. Raises ModelError."""
-        async for event in events:
-            shown = _streamed(self._observed(event))
-            if self._options.get("include_usage") is True or shown.get("choices") or "usage" not in shown:
-                yield sse(shown)
-        self.over = True
+    async def events(self, events: AsyncGenerator[Json], metrics: GatewayMetrics) -> AsyncGenerator[bytes]:
+        """A streamed answer as it comes; an error is its last event."""
+        try:
+            async for event in events:
+                shown = _streamed(self._observed(event))
+                if self._options.get("include_usage") is True or shown.get("choices") or "usage" not in shown:
+                    yield sse(shown)
+            self.over = True
+        except CuecardError as error:
+            metrics.failed(error)
+            self.error = error
+            yield sse(problem(error))
         yield sse("[DONE]")
 
     def _observed(self, event: Json) -> Json:
@@ -117,30 +120,3 @@ def _streamed(event: Json) -> Json:
         return event
     deltas = [{"delta" if key == "message" else key: value for key, value in choice.items()} for choice in whole]
     return event | {"object": "chat.completion.chunk", "choices": deltas}
-
-
-class PassedStream(ClientStream):
-    """A streamed answer of one model, passed on as it comes."""
-
-    def __init__(
-        self,
-        exchange: PassedExchange,
-        events: AsyncGenerator[Json],
-        metrics: GatewayMetrics,
-        headers: Mapping[str, str],
-        held: AsyncExitStack,
-    ) -> None:
-        super().__init__(headers, metrics, held)
-        self._exchange, self._events = exchange, events
-
-    async def send_events(self, send: Send) -> None:
-        try:
-            async with aclosing(self._exchange.events(self._events)) as events:
-                async for event in events:
-                    await send({"type": "http.response.body", "body": event, "more_body": True})
-        except CuecardError as error:
-            self.metrics.failed(error)
-            self._exchange.error = error
-            last = sse(problem(error)) + sse("[DONE]")
-            await send({"type": "http.response.body", "body": last, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})

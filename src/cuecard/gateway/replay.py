@@ -14,12 +14,12 @@ import re
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cuecard.answers import agree, extract
-from cuecard.answers.readers.tool_calls import union
+from cuecard.answers.readers.json_replies import union
 from cuecard.domain.call import REASONING_CUT, FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput, ModelError, NoAnswer, Unsupported
 from cuecard.domain.outcome import Outcome, Route
@@ -40,6 +40,7 @@ from cuecard.models.base import (
 )
 from cuecard.models.images import images
 from cuecard.models.prompt import TAGS, CardFormat, Prompt
+from cuecard.models.replay import ReplayedModel, StoredCall
 from cuecard.strategies.policy import Policy
 from cuecard.strategies.run import answer
 
@@ -157,60 +158,49 @@ def _entry(record: Mapping[str, Any], folder: Path) -> JournalEntry:
     )
 
 
-@dataclass
-class JournalModel:
+class JournalModel(ReplayedModel):
     """A model that replays the journal's calls about one question, and makes the others with the live model."""
 
-    role: str
-    name: str
-    calls: Sequence[Mapping[str, Any]]
-    cards: Sequence[str]
-    """The reasonings of the request: what a reader has read."""
-    live: Model | None
-    asked: int = 0
-    missing: list[str] = field(default_factory=list)
-
-    @property
-    def abilities(self) -> Abilities:
-        able = self.live.abilities if self.live else Abilities(True, True, False, False, tuple(CardFormat), TAGS)
+    def __init__(
+        self, role: str, name: str, calls: Sequence[Mapping[str, Any]], cards: Sequence[str], live: Model | None
+    ) -> None:
+        """`cards`: the reasonings of the request, which is what a reader has read."""
+        able = live.abilities if live else Abilities(True, True, False, False, tuple(CardFormat), TAGS)
         # what computing ahead has saved is in the times already; weights of cards are in no journal
-        return replace(able, prefix_sessions=False, weighing=False)
+        super().__init__(name, replace(able, prefix_sessions=False, weighing=False))
+        self._role, self._calls, self._cards, self._live = role, calls, cards, live
+        self.asked = 0
+        self.missing: list[str] = []
+
+    async def fetch(self, prompt: Prompt, limits: Limits, answer: str | None = None) -> StoredCall:
+        if answer is None and (call := self._stored(prompt, limits)) is not None:
+            return StoredCall(_events(call))
+        self.missing.append(f"{self._role} {prompt.mode if answer is None else Mode.SCORE}")
+        if answer is not None:
+            raise Unsupported(f"the journal holds no scores of {self.name}")
+        raise ModelError(f"the journal holds no {prompt.mode} call of {self.name} for this question")
 
     async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
-        call = next((call for call in self.calls if _stands_for(call, prompt, limits, self.cards)), None)
-        if call is not None:
-            events = _again(call)
-        elif self.live is not None:
-            self.asked += 1
-            events = self.live.stream(prompt, limits)
-        else:
-            self.missing.append(f"{self.role} {prompt.mode}")
-            raise ModelError(f"the journal holds no {prompt.mode} call of {self.name} for this question")
-        async with aclosing(events):
+        live = self._live if self._stored(prompt, limits) is None else None
+        self.asked += live is not None
+        async with aclosing(super().stream(prompt, limits) if live is None else live.stream(prompt, limits)) as events:
             async for event in events:
                 yield event
 
-    async def warm(self, prompt: Prompt) -> Usage:
-        raise Unsupported(f"{self.name} computes nothing ahead in a replay")
-
     async def score(self, prompt: Prompt, answer: str) -> float:
-        if self.live is None:
-            self.missing.append(f"{self.role} {Mode.SCORE}")
-            raise Unsupported(f"the journal holds no scores of {self.name}")
-        self.asked += 1
-        return await self.live.score(prompt, answer)
+        self.asked += self._live is not None
+        return await (super().score if self._live is None else self._live.score)(prompt, answer)
 
-    def forget(self) -> None:
-        """Nothing is held."""
-
-    async def aclose(self) -> None:
-        """Nothing: the caller closes the live model."""
+    def _stored(self, prompt: Prompt, limits: Limits) -> Mapping[str, Any] | None:
+        return next((call for call in self._calls if _stands_for(call, prompt, limits, self._cards)), None)
 
 
 def _stands_for(call: Mapping[str, Any], prompt: Prompt, limits: Limits, cards: Sequence[str]) -> bool:
-    if call["mode"] != prompt.mode or call["finish_reason"] not in USABLE or prompt.mode is Mode.PROBE:
-        return False  # what a probe had read so far is in no journal
+    if call["mode"] != prompt.mode or call["finish_reason"] not in USABLE or prompt.mode in (Mode.PROBE, Mode.GRADE):
+        return False  # what a probe had read so far, or which step was graded, is in no journal
     if prompt.mode is Mode.REASON:
+        if prompt.card is not None:
+            return False  # nor after what a reasoning went on
         thought = call["reasoning_tokens"] or 0
         return thought == limits.reasoning_tokens or (
             thought < limits.reasoning_tokens and call["finish_reason"] != FinishReason.BUDGET
@@ -218,25 +208,21 @@ def _stands_for(call: Mapping[str, Any], prompt: Prompt, limits: Limits, cards: 
     return prompt.mode is not Mode.READ or (prompt.card or "").strip() in cards
 
 
-async def _again(call: Mapping[str, Any]) -> AsyncGenerator[Event]:
+def _events(call: Mapping[str, Any]) -> Iterator[tuple[float, Event]]:
     """The call as it was: its first word when it came, the last one at the end."""
-    clock = asyncio.get_running_loop().time
-    began = clock()
-    yield Started()
+    end_s = call["end_s"] - call["start_s"]
+    now_s = end_s if call["first_token_s"] is None else call["first_token_s"] - call["start_s"]
+    yield 0.0, Started()
+    if call["reasoning"]:
+        yield now_s, ReasoningDelta(call["reasoning"])
+        now_s = end_s
+    if call["mode"] == Mode.REASON:
+        yield now_s if call["answer"] else end_s, ReasoningEnded()
+    if call["answer"]:
+        yield now_s, AnswerDelta(call["answer"])
     usage = Usage(*(call[f"{what}_tokens"] for what in ("prompt", "cached", "completion", "reasoning")))
-    pieces = [ReasoningDelta(call["reasoning"])] if call["reasoning"] else []
-    events: list[Event] = [*pieces, *([AnswerDelta(call["answer"])] if call["answer"] else [])]
-    first_s = call["end_s"] if call["first_token_s"] is None else call["first_token_s"]
-    for event, at_s in zip(events, (first_s, call["end_s"]), strict=False):
-        await asyncio.sleep(max(0.0, began + at_s - call["start_s"] - clock()))
-        if isinstance(event, AnswerDelta) and call["mode"] == Mode.REASON:
-            yield ReasoningEnded()
-        yield event
-    await asyncio.sleep(max(0.0, began + call["end_s"] - call["start_s"] - clock()))
-    if not call["answer"] and call["mode"] == Mode.REASON:
-        yield ReasoningEnded()
-    yield Progress(usage)
-    yield Finished(usage, FinishReason(call["finish_reason"]), call["answer_logprob"])
+    yield end_s, Progress(usage)
+    yield end_s, Finished(usage, FinishReason(call["finish_reason"]), call["answer_logprob"])
 
 
 async def again(entry: JournalEntry, strategy: str, policy: Policy, live: Mapping[str, Model]) -> ReplayedRequest:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager, suppress
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any
 
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import AnswerKind
-from cuecard.gateway.config.config import EFFORTS, PAIR, PairTable, Prices, Upstream, unknown_model, virtual_models
+from cuecard.gateway.config.config import PAIR, unknown_model, virtual_models
+from cuecard.gateway.config.pairs import EFFORTS, PairTable, Prices, Upstream
 from cuecard.gateway.upstream.cost_limit import CostBudget
 from cuecard.gateway.upstream.pool import Pool
-from cuecard.gateway.wire.chat import ParsedRequest
-from cuecard.gateway.wire.parameters.table import Unknown, settled
-from cuecard.gateway.wire.parameters.values import reading
+from cuecard.gateway.wire.parameters import Unknown, settled
+from cuecard.gateway.wire.request import ParsedRequest
+from cuecard.gateway.wire.values import reading
 from cuecard.models.base import Model
 from cuecard.strategies import card_selection
 from cuecard.strategies.policy import Policy, policy_with
@@ -27,6 +28,7 @@ PARAMS = {
     **{name: name for name in ("temperature", "top_p", "seed")},
 }
 """Parameters by the settings that they give; the other settings are those of the `cuecard` object."""
+FROM_TABLE = (*("aliases", "strategy", "free_form", "pass_to", "prices", "efforts", "max_cost", "unknown_parameters"),)
 
 
 @dataclass(frozen=True)
@@ -39,25 +41,6 @@ class RequestPlan:
     """In the currency of the prices."""
     ignored: tuple[str, ...] = ()
     """Parameters of the request that change nothing."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairDefaults:
-    """A pair's settings for requests that have none of their own."""
-
-    strategy: str = "mutual"
-    free_form: str = "transfer"
-    """The strategy of questions whose answer is free text."""
-    policy: Policy = field(default_factory=Policy)
-    pass_to: str | None = None
-    """The role that gets what a pair cannot do; None: refused."""
-    prices: Mapping[str, Prices] = field(default_factory=dict)
-    efforts: Mapping[str, int] = field(default_factory=lambda: EFFORTS)
-    """Reasoning tokens by name of `reasoning_effort`."""
-    max_cost: float | None = None
-    """In the currency of the prices; None: no limit."""
-    unknown_parameters: str = Unknown.IGNORE
-    """A value of `Unknown`."""
 
 
 class Occupancy:
@@ -84,35 +67,42 @@ class Occupancy:
                 self.idle.set()
 
 
+@dataclass(eq=False)
 class Service:
     """One pair: models in their roles, and the settings of requests that have none of their own."""
 
-    def __init__(
-        self,
-        models: Mapping[str, Model],
-        defaults: PairDefaults | None = None,
-        *,
-        name: str = PAIR,
-        aliases: Collection[str] = (),
-        occupancy: Occupancy | None = None,
-    ) -> None:
+    models: Mapping[str, Model]
+    _: KW_ONLY
+    name: str = PAIR
+    aliases: Collection[str] = ()
+    occupancy: Occupancy = field(default_factory=Occupancy)
+    strategy: str = "mutual"
+    free_form: str = "transfer"
+    """The strategy of questions whose answer is free text."""
+    policy: Policy = field(default_factory=Policy)
+    pass_to: str | None = None
+    """The role that gets what a pair cannot do; None: refused."""
+    prices: Mapping[str, Prices] = field(default_factory=dict)
+    """By role, of roles that have prices."""
+    efforts: Mapping[str, int] = field(default_factory=lambda: EFFORTS)
+    """Reasoning tokens by name of `reasoning_effort`."""
+    max_cost: float | None = None
+    """In the currency of the prices; None: no limit."""
+    unknown_parameters: str = Unknown.IGNORE
+    """A value of `Unknown`."""
+
+    def __post_init__(self) -> None:
         """Raises BadInput for an unknown strategy."""
-        self.models, self.defaults = models, defaults or PairDefaults()
-        known(self.defaults.strategy), known(self.defaults.free_form)
-        self.name, self.aliases, self.virtual = name, aliases, virtual_models(name)
-        self.concrete = {model.name: role for role, model in models.items() if role in ("small", "large")}
-        self.occupancy = occupancy or Occupancy()
+        known(self.strategy), known(self.free_form)
+        self.virtual = virtual_models(self.name)
+        self.concrete = {model.name: role for role, model in self.models.items() if role in ("small", "large")}
         self.under_way = 0
         """Requests that hold this pair's models."""
         self._when_over: Callable[[], None] | None = None
 
     @classmethod
     def configured(
-        cls,
-        name: str,
-        table: PairTable,
-        pool: Callable[[Sequence[Upstream], str], Pool],
-        occupancy: Occupancy | None = None,
+        cls, name: str, table: PairTable, pool: Callable[[Sequence[Upstream], str], Pool], occupancy: Occupancy
     ) -> Service:
         """The pair that a configuration describes; `pool` makes, or has, the model of a role.
 
@@ -120,28 +110,16 @@ class Service:
         """
         pools, policy = {role: pool(ones, role) for role, ones in table.roles.items()}, table.policy_of(Policy())
         card_selection.check(policy.cut, pools)
-        defaults = PairDefaults(
-            strategy=table.strategy,
-            free_form=table.free_form,
-            policy=policy,
-            pass_to=table.pass_to,
-            prices=table.prices,
-            efforts=table.efforts,
-            max_cost=table.max_cost,
-            unknown_parameters=table.unknown_parameters,
-        )
-        return cls(pools, defaults, name=name, aliases=table.aliases, occupancy=occupancy)
-
-    @property
-    def prices(self) -> Mapping[str, Prices]:
-        """By role, of roles that have prices."""
-        return self.defaults.prices
+        policy.accept_of(pools)
+        same = {each: getattr(table, each) for each in FROM_TABLE}
+        return cls(pools, name=name, policy=policy, occupancy=occupancy, **same)
 
     @property
     def served(self) -> list[Model]:
         """Every model; of a pool, the models of its replicas."""
-        models = self.models.values()
-        return [one for model in models for one in (_replicas(model) if isinstance(model, Pool) else [model])]
+        pools = [model.replicas if isinstance(model, Pool) else [] for model in self.models.values()]
+        alone = [model for model in self.models.values() if not isinstance(model, Pool)]
+        return [*alone, *(replica.model for replicas in pools for replica in replicas)]
 
     def role_of(self, name: str) -> str | None:
         """The role of a model by its own name; None: the name is the pair's."""
@@ -157,7 +135,7 @@ class Service:
 
         Raises BadInput, UnknownModel.
         """
-        settings, most_s = dict(parsed.settings), self.defaults.policy.deadline_s
+        settings, most_s = dict(parsed.settings), self.policy.deadline_s
         if most_s is not None and "deadline_s" in settings:
             settings["deadline_s"] = min(most_s, settings["deadline_s"])
         wanted, max_cost = settings.pop("strategy", None), self.limited(settings.pop("max_cost", None))
@@ -166,7 +144,7 @@ class Service:
         if parsed.model in self.virtual or parsed.model in self.aliases:
             named, schedule = self.virtual.get(parsed.model, (None, None))
             is_free = parsed.question.kind is AnswerKind.FREE_TEXT
-            strategy = wanted or named or (self.defaults.free_form if is_free else self.defaults.strategy)
+            strategy = wanted or named or (self.free_form if is_free else self.strategy)
             if schedule is not None:
                 settings.setdefault("schedule", schedule)
         elif (role := self.role_of(parsed.model)) is not None:
@@ -175,35 +153,34 @@ class Service:
             raise unknown_model(parsed.model, self.known_as)
         with reading("cuecard.strategy"):
             known(strategy)
-        policy, ignored = self._with_parameters(self._policy(settings), parsed, strategy)
+        policy = self._policy(settings)
+        with reading("cuecard.accept"):
+            policy.accept_of(self.models)
+        policy, ignored = self._with_parameters(policy, parsed, strategy)
         return RequestPlan(strategy, policy, max_cost, ignored)
 
     def _policy(self, settings: Mapping[str, Any]) -> Policy:
         """The policy with a request's settings. Raises BadInput; its `param` is the setting without which all works."""
         try:
-            return policy_with(self.defaults.policy, **settings)
+            return policy_with(self.policy, **settings)
         except BadInput as error:
-            wrong = (name for name in settings if self._works(settings, without=name))
-            error.param = next((PARAMS.get(name, f"cuecard.{name}") for name in wrong), None)
+            for name in settings:
+                with suppress(BadInput):
+                    policy_with(self.policy, **{each: settings[each] for each in settings if each != name})
+                    error.param = PARAMS.get(name, f"cuecard.{name}")
+                    break
             raise
-
-    def _works(self, settings: Mapping[str, Any], without: str) -> bool:
-        try:
-            policy_with(self.defaults.policy, **{name: settings[name] for name in settings if name != without})
-        except BadInput:
-            return False
-        return True
 
     def _budget(self, effort: str) -> int:
         """The reasoning tokens of an effort. Raises BadInput."""
-        if effort not in self.defaults.efforts:
-            hint = f"there are: none, {', '.join(self.defaults.efforts)}"
+        if effort not in self.efforts:
+            hint = f"there are: none, {', '.join(self.efforts)}"
             raise BadInput(f"unknown reasoning_effort {effort!r}", hint, param="reasoning_effort")
-        return self.defaults.efforts[effort]
+        return self.efforts[effort]
 
     def limited(self, wanted: float | None) -> float | None:
         """The most that a request may cost: the lower of the pair's limit and its own. Raises BadInput."""
-        limits = [limit for limit in (self.defaults.max_cost, wanted) if limit is not None]
+        limits = [limit for limit in (self.max_cost, wanted) if limit is not None]
         if limits and (unpriced := [role for role in self.models if role not in self.prices]):
             message = f"max_cost needs the prices of all models, and there are none for: {', '.join(unpriced)}"
             hint = "leave it out, or write prices = { prompt = …, completion = … } under each model in cuecard.toml"
@@ -222,7 +199,7 @@ class Service:
         honoured = {name for model in self.models.values() for name in model.abilities.honours}
         if strategy.endswith(":small") or strategy == "vote" or not large_honours:
             honoured.discard("logit_bias")
-        extras, ignored = settled(parsed.parameters, Unknown(self.defaults.unknown_parameters), honoured)
+        extras, ignored = settled(parsed.parameters, Unknown(self.unknown_parameters), honoured)
         return replace(policy, limits=replace(policy.limits, extras=extras)), ignored
 
     @contextmanager
@@ -247,7 +224,3 @@ class Service:
         self._when_over = when_over
         if not self.under_way:
             when_over()
-
-
-def _replicas(pool: Pool) -> list[Model]:
-    return [replica.model for replica in pool.replicas]

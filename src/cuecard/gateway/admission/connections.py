@@ -1,15 +1,21 @@
-"""Connections of clients that leave, are too slow, send too long a head, or send on after a refusal."""
+"""Connections: clients that leave, are slow, send too much, or are pages of other sites."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Any, TypeVar, cast
+import ipaddress
+import re
+from collections.abc import AsyncGenerator, Callable, Collection
+from contextlib import asynccontextmanager
+from typing import Any, cast
+from urllib.parse import urlsplit
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-T = TypeVar("T")
+from cuecard.domain.errors import CuecardError, Forbidden
+
 HEAD_S, BODY_S, SEND_S = 15.0, 60.0, 60.0
 """How long a client may take to send its headers, to send its body, and to read what it is sent."""
 LINGER_S = 2.0
@@ -22,13 +28,14 @@ class ClientGone(Exception):
     """The client left before its answer was whole."""
 
 
-async def unless_gone(receive: Receive, work: Awaitable[T]) -> T:
-    """The result of some work, which is cancelled, and over, when the client leaves first. Raises ClientGone."""
+@asynccontextmanager
+async def while_connected(receive: Receive) -> AsyncGenerator[None]:
+    """Work that is cancelled, and over, when the client leaves before its end. Raises ClientGone."""
     try:
         async with asyncio.timeout(None) as presence:
             watching = asyncio.create_task(_watch(receive, presence))
             try:
-                return await work
+                yield
             finally:
                 watching.cancel()
     except TimeoutError as error:
@@ -115,8 +122,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         self._lingering = Lingering(transport, self.loop)
         super().connection_made(self._lingering)  # type: ignore[arg-type]
-        self._head_bytes, self._in_head = 0, True
-        self._head_timer = self.loop.call_later(self.head_s, self._refuse, 408, b"the headers took too long")
+        self._expect_head()
         self._taking_timer: asyncio.TimerHandle | None = None
 
     def pause_writing(self) -> None:
@@ -142,17 +148,18 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         super().data_received(data)
-        if not self._in_head:
-            return
         self._head_bytes += len(data)
-        if self._head_bytes > self.most_head_bytes:
+        if self._in_head and self._head_bytes > self.most_head_bytes:
             self._refuse(431, b"the address or the headers are too long")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         if not self._in_head:  # a further request on the same connection
-            self._head_bytes, self._in_head = 0, True
-            self._head_timer = self.loop.call_later(self.head_s, self._refuse, 408, b"the headers took too long")
+            self._expect_head()
+
+    def _expect_head(self) -> None:
+        self._head_bytes, self._in_head = 0, True
+        self._head_timer = self.loop.call_later(self.head_s, self._refuse, 408, b"the headers took too long")
 
     def on_headers_complete(self) -> None:
         self._in_head, self._lingering.sends_on = False, True
@@ -185,3 +192,89 @@ def _unframe(cycle: RequestResponseCycle) -> None:
         await framed(message)
 
     cast(Any, cycle).send = send
+
+
+# --- origins ----------------------------------------------------------------------------------------------------------
+
+ANY = "*"
+EVERY_ADDRESS = ("0.0.0.0", "::")
+SAFE = ("GET", "HEAD", "OPTIONS")
+"""Methods that change nothing and cost nothing."""
+PORTS = {"http": 80, "https": 443}
+EXPOSED = (
+    *("x-request-id", "request-id", "x-cuecard-route", "x-cuecard-latency-ms", "x-cuecard-overhead-ms", "retry-after"),
+    "x-cuecard-ignored",
+    *(f"x-ratelimit-{which}-{what}" for which in ("limit", "remaining", "reset") for what in ("requests", "tokens")),
+)
+"""Headers that pages of other sites may read."""
+_HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^:\[\]]+)(:\d*)?")
+
+
+class OriginCheck:
+    """Refuses requests under a foreign name, and requests of other sites' pages that cost or change anything."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        hosts: Collection[str] | None,
+        origins: Collection[str],
+        refuse: Callable[[str, CuecardError], ASGIApp],
+    ) -> None:
+        """`hosts`: names besides this machine's own, 0.0.0.0 standing for every address; None: any.
+
+        `refuse`: the response to a request that is refused, from its path.
+        """
+        self._app, self._origins, self._refuse = app, origins, refuse
+        self._hosts = None if hosts is None or ANY in hosts else {host.lower() for host in hosts}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        error = self._objection(Headers(scope=scope), scope["method"]) if scope["type"] == "http" else None
+        answer = self._app if error is None else self._refuse(scope["path"], error)
+        await answer(scope, receive, send)
+
+    def _objection(self, headers: Headers, method: str) -> Forbidden | None:
+        for host in headers.getlist("host"):
+            if not self._is_named(host):
+                hint = "call it by its own address, or add the name to hosts under [server]"
+                return Forbidden(f"this gateway does not go by the name {host[:100]!r}", hint)
+        if method in SAFE:
+            return None
+        for origin in headers.getlist("origin"):
+            if not (origin in self._origins or ANY in self._origins or same_origin(origin, headers.get("host", ""))):
+                return Forbidden(f"pages of {origin[:100]!r} may not ask here", "add it to origins under [server]")
+        if "origin" not in headers and headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+            return Forbidden("pages of other sites may not ask here", "add the site to origins under [server]")
+        return None
+
+    def _is_named(self, host: str) -> bool:
+        if self._hosts is None:
+            return True
+        found = _HOST.fullmatch(host.lower())
+        name = found["name"].strip("[]").removesuffix(".") if found else ""
+        if name in self._hosts or is_loopback(name):
+            return True
+        return _address(name) is not None and not self._hosts.isdisjoint(EVERY_ADDRESS)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine only."""
+    return host == "localhost" or ((address := _address(host)) is not None and address.is_loopback)
+
+
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """An IP address, which leads nowhere else; None for a name."""
+    try:
+        return ipaddress.ip_address(name)
+    except ValueError:
+        return None
+
+
+def same_origin(origin: str, host: str) -> bool:
+    """Whether a page comes from the host that it calls. A proxy in between may have taken TLS off."""
+    try:
+        page, asked = urlsplit(origin), urlsplit(f"//{host}")
+        port = PORTS.get(page.scheme)
+        return bool(page.hostname) and (page.hostname, page.port or port) == (asked.hostname, asked.port or port)
+    except ValueError:
+        return False

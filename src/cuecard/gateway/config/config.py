@@ -1,232 +1,125 @@
-"""`cuecard.toml` as a whole: which servers are the pairs, who may use them, and how they are served."""
+"""`cuecard.toml`: read whole, or refused whole with one line with the error and its place."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, Field, StrictBool, create_model, field_validator, model_validator
+from pydantic import (
+    Field,
+    StrictBool,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from cuecard.domain.call import Mode
-from cuecard.domain.errors import BadInput, UnknownModel
-from cuecard.domain.suggestions import did_you_mean
-from cuecard.gateway.admission.keys import Gate
-from cuecard.gateway.admission.origin_check import is_loopback
-from cuecard.gateway.config.settings import (
-    AuditSettings,
-    GatewaySettings,
-    ImageSettings,
-    JournalSettings,
-    KeyEntry,
+from cuecard import settings
+from cuecard.domain.errors import BadInput, UnknownModel, did_you_mean
+from cuecard.gateway.admission.connections import is_loopback
+from cuecard.gateway.admission.keys import Key
+from cuecard.gateway.config.pairs import (
+    ROLES,
+    PairSettings,
+    PairTable,
+    Prices,
+    Strategy,
     StrictTable,
-    known_strategy,
+    Upstream,
 )
 from cuecard.models import spec
-from cuecard.models.openai.families import named
-from cuecard.models.openai.request_body import Dialect
-from cuecard.models.prompt import CardFormat
-from cuecard.strategies.policy import Option, Policy, Schedule, Surface, options_at, policy_with
+from cuecard.strategies.policy import Schedule
 from cuecard.strategies.run import STRATEGIES
 
 PAIR = "cuecard"
 SCHEDULED = ("mutual", "transfer")
 """Strategies whose name can be followed by a schedule: in the others it changes little."""
-EFFORTS: Mapping[str, int] = {"minimal": 256, "low": 512, "medium": 2048, "high": 8192, "xhigh": 16384}
-"""Reasoning tokens for OpenAI's `reasoning_effort`; `none` is a short answer of the large model."""
-ROLES = ("small", "large", "third")
 MOST_ALIAS = 200
 """Characters."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """Of a pair; a slash would begin the name of a strategy."""
 
 
-class Prices(StrictTable):
-    """Per million tokens, in any one currency."""
-
-    prompt: float = Field(0.0, ge=0)
-    cached: float | None = Field(None, ge=0)
-    """Of prompt tokens that were cached; as `prompt` if not given."""
-    completion: float = Field(0.0, ge=0)
+ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 
 
-class Upstream(StrictTable):
-    """One server of a model, or a model in this process: what `models/spec.py` loads, and how much it takes."""
+class GatewaySettings(StrictTable):
+    """Where the gateway listens, and how much it takes."""
 
-    model: str
-    weight: float = Field(1.0, gt=0)
-    most_at_once: int | None = Field(None, ge=1)
-    prices: Prices | None = None
-    """None: not known."""
-    device: str | None = None
-    dtype: str | None = None
-    revision: str | None = None
-    api_key: str | None = None
-    family: str | None = None
-    prefill: StrictBool | None = None
-    prefix_cache: StrictBool | None = None
-    scoring: StrictBool | None = None
-    images: StrictBool | None = None
-    logprobs: StrictBool | None = None
-    constraint: Dialect | None = None
-    cards: list[CardFormat] | None = Field(None, min_length=1)
-    """The formats that it reads well, the best first."""
-    prefix_cache_mib: float | None = Field(None, gt=0)
-    reasoning_tags: list[str] | None = Field(None, min_length=2, max_length=2)
-    """What opens and what closes its reasoning, beside the tags that are known."""
-    timeout_s: float | None = Field(None, gt=0)
-    extra_body: dict[str, Any] | None = None
+    host: str = "127.0.0.1"
+    open: StrictBool = False
+    """Whether it may listen on other addresses than this machine's own without keys."""
+    port: int = Field(8400, ge=0, le=65535)
+    hosts: list[str] | None = None
+    """Host names that it accepts besides this machine's own and `host`; None: any where there are keys, else none."""
+    origins: list[str] = Field(default_factory=list)
+    """Sites whose pages may send requests from a browser (CORS), as https://app.example.org; `*`: all."""
+    most_body_mib: int = Field(48, ge=1)
+    most_text: int = Field(400_000, ge=1)
+    """Characters of all texts of a request."""
+    ping_s: float = Field(10.0, gt=0)
+    drain_s: int = Field(30, ge=0)
+    """How long requests under way may continue when the server stops."""
+    state: Path | None = None
+    """What keys have used of their budgets; None: beside the journal."""
 
-    @field_validator("model")
+    @field_validator("origins")
     @classmethod
-    def _means_something(cls, text: str) -> str:
-        try:
-            spec.parse(text)
-        except BadInput as error:
-            raise ValueError(str(error)) from error
-        return text
+    def _are_origins(cls, given: list[str]) -> list[str]:
+        for origin in given:
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no origin, write it like https://app.example.org")
+        return given
 
-    @field_validator("family")
+
+class ImageSettings(StrictTable):
+    """Limits of images in requests."""
+
+    urls: StrictBool = False
+    """Fetch images that are given as web addresses."""
+    hosts: list[str] = Field(default_factory=list)
+    """From these hosts only, and what is under them; from all if empty."""
+    most: int = Field(16, ge=0)
+    """Images of one request."""
+    most_megapixels: float = Field(50.0, gt=0, le=178)
+    """Of one image."""
+    request_megapixels: float = Field(200.0, gt=0)
+    """Of all images of one request."""
+    decode_mib: int = Field(768, ge=64)
+    """Memory for decoding one image."""
+    decode_s: float = Field(10.0, gt=0)
+    """Time for decoding one image."""
+
+    @field_validator("hosts")
     @classmethod
-    def _is_a_family(cls, name: str | None) -> str | None:
-        if name not in (None, "auto"):
-            try:
-                named(str(name))
-            except BadInput as error:
-                raise ValueError(str(error)) from error
-        return name
-
-    def table(self) -> dict[str, Any]:
-        """What `spec.load` takes: only what was given."""
-        return self.model_dump(mode="json", exclude={"weight", "most_at_once", "prices"}, exclude_none=True)
+    def _are_names(cls, hosts: list[str]) -> list[str]:
+        for host in hosts:
+            host.encode("idna")  # raises a ValueError with the reason
+        return hosts
 
 
-def _policy_fields() -> dict[str, Any]:
-    """A field an option of a policy: its type and its default."""
-    defaults = {"timeout_s": 120.0, "deadline_s": 300.0, "strict": False}
+class AuditSettings(StrictTable):
+    """The audit: how answers that were accepted without reasoning are checked."""
 
-    def checked(option: Option) -> AfterValidator:
-        def check(given: Any) -> Any:
-            try:
-                if given is not None:
-                    policy_with(Policy(), **{option.name: given})
-            except BadInput as error:
-                raise ValueError(str(error)) from error
-            return given
-
-        return AfterValidator(check)
-
-    return {
-        name: (
-            Annotated[(StrictBool if option.kind is bool else option.kind) | None, checked(option)],
-            defaults.get(name),
-        )
-        for name, option in options_at(Surface.PAIR_TABLE).items()
-    }
+    share: float = Field(0.0, ge=0, le=1)
+    """Of the agreed requests."""
+    strategy: Strategy = "reason:large"
+    warn_above: float = Field(0.1, ge=0, le=1)
+    """Warn when false accepts are surely more than this share."""
+    tokens_per_hour: int | None = Field(None, ge=1)
+    """No second look begins in an hour in which those before it have used so many."""
 
 
-if TYPE_CHECKING:
-    PolicySettings = StrictTable
-else:
-    PolicySettings = create_model("PolicySettings", __base__=StrictTable, **_policy_fields())
+class JournalSettings(StrictTable):
+    """The decision log; none if there is no path."""
 
-
-class PairSettings(PolicySettings):
-    """Settings of a pair, which hold where a request has none of its own: a policy's options, and the gateway's."""
-
-    policy: Path | None = None
-    """A policy file, as `cuecard tune` writes it; beside this file, if relative. Settings of this table override it."""
-    strategy: str = "mutual"
-    free_form: Literal["transfer", "short"] = "transfer"
-    rescue: Literal["short", "reason"] = "short"
-    """How the large model answers alone when the small one has failed, and the third when both have."""
-    pass_to: Literal["small", "large"] | None = None
-    """The model that answers alone what a pair cannot do; None: refused."""
-    efforts: dict[str, int] = Field(default_factory=lambda: dict(EFFORTS))
-    """`reasoning_effort` to reasoning tokens: what is given here, beside the defaults."""
-    max_cost: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """What a request may cost at most, in the currency of the prices."""
-    aliases: list[str] = Field(default_factory=list)
-    """Other names of the pair."""
-    unknown_parameters: Literal["ignore", "refuse", "pass"] = "ignore"
-    """What happens with parameters of requests that are not known; `pass`: they go into the bodies of all calls."""
-
-    @field_validator("strategy")
-    @classmethod
-    def _is_known(cls, name: str) -> str:
-        return known_strategy(name)
-
-    @field_validator("efforts")
-    @classmethod
-    def _are_budgets(cls, given: dict[str, int]) -> dict[str, int]:
-        for name, tokens in given.items():
-            if name == "none" or not 1 <= tokens < 2**31:
-                raise ValueError(f"{name} = {tokens} is no budget: names other than none, and at least 1 token each")
-        return {**EFFORTS, **given}
-
-    @model_validator(mode="after")
-    def _fit_together(self) -> PairSettings:
-        try:
-            self.policy_of(Policy())
-        except BadInput as error:
-            raise ValueError(str(error)) from error
-        return self
-
-    def policy_of(self, base: Policy) -> Policy:
-        """The policy of requests that set no option themselves."""
-        options = {name: getattr(self, name) for name in options_at(Surface.PAIR_TABLE)}
-        return policy_with(replace(base, rescue=Mode(self.rescue)), **options)
-
-
-class PairTable(PairSettings):
-    """A pair: its settings, and its models."""
-
-    small: list[Upstream]
-    large: list[Upstream]
-    third: list[Upstream] | None = None
-    """Answers alone when both others have failed."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_or_several(cls, given: Any) -> Any:
-        """`[small]` is one server, `[[small]]` are several."""
-        if not isinstance(given, dict):
-            return given
-        return given | {role: [given[role]] for role in ROLES if isinstance(given.get(role), dict | Upstream)}
-
-    @model_validator(mode="after")
-    def _are_alike(self) -> PairTable:
-        for role, upstreams in self.roles.items():
-            if not upstreams:
-                raise ValueError(f"{role} names no server")
-            names = {_name(upstream.model) for upstream in upstreams}
-            if len(names) > 1:
-                raise ValueError(f"the servers of {role} are of different models: {', '.join(sorted(names))}")
-            if any(upstream.prices != upstreams[0].prices for upstream in upstreams):
-                # a call is known by its role, not by the server that took it
-                raise ValueError(f"the servers of {role} have different prices: give each the same")
-        if self.max_cost is not None and self.unpriced:
-            raise ValueError(f"max_cost needs prices for {' and '.join(self.unpriced)}")
-        return self
-
-    @property
-    def roles(self) -> Mapping[str, Sequence[Upstream]]:
-        there = {"small": self.small, "large": self.large}
-        return there if self.third is None else there | {"third": self.third}
-
-    @property
-    def prices(self) -> Mapping[str, Prices]:
-        """Of the roles that have any."""
-        return {
-            role: upstreams[0].prices for role, upstreams in self.roles.items() if upstreams and upstreams[0].prices
-        }
-
-    @property
-    def unpriced(self) -> list[str]:
-        """Roles without prices."""
-        return [role for role in self.roles if role not in self.prices]
+    path: Path | None = None
+    content: StrictBool = False
+    """Keep texts and images instead of hashes."""
+    most_mib: float = Field(64.0, gt=0)
+    keep: int = Field(3, ge=1)
+    """Files that were full before."""
 
 
 class Config(StrictTable):
@@ -237,7 +130,7 @@ class Config(StrictTable):
     images: ImageSettings = ImageSettings()
     audit: AuditSettings = AuditSettings()
     journal: JournalSettings = JournalSettings()
-    keys: list[KeyEntry] = Field(default_factory=list)
+    keys: list[Key] = Field(default_factory=list)
     pairs: dict[str, PairTable]
     """By name. `[pair]`, `[small]`, `[large]` and `[third]` at the top are the pair `cuecard`, the first."""
 
@@ -297,7 +190,7 @@ class Config(StrictTable):
                 raise ValueError(f"{costs[0]} of the key {key.name} needs prices for {unpriced[0]}")
             if key.budgets and self.state is None:
                 hint = "write state = a file's path under [server], or a path under [journal]"
-                raise ValueError(f"{key.budgets[0]} of the key {key.name} must survive a restart: {hint}")
+                raise ValueError(f"{next(iter(key.budgets))} of the key {key.name} must survive a restart: {hint}")
         if len({key.sha256 for key in self.keys}) < len(self.keys):
             raise ValueError("two [[keys]] have the same sha256")
         return self
@@ -318,21 +211,6 @@ class Config(StrictTable):
         hosts = self.server.hosts
         return None if hosts is None and self.keys else [host, *(hosts or ())]
 
-    def gate(self, clock: Callable[[], float], **more: Any) -> Gate:
-        """The gate for the keys; `more`: as in `Gate`."""
-        return Gate([entry.key() for entry in self.keys], clock, **more)
-
-
-def _name(model: str) -> str:
-    match spec.parse(model):
-        case spec.Served(_, name):
-            return name
-        case _:
-            return model
-
-
-# --- virtual models: what `model` in a request names ------------------------------------------------------------------
-
 
 def virtual_models(pair: str) -> dict[str, tuple[str | None, Schedule | None]]:
     """Every virtual model of a pair: name -> strategy and schedule, None where the configuration's own holds."""
@@ -349,3 +227,84 @@ def unknown_model(model: str, served: Sequence[str]) -> UnknownModel:
     listed = f"GET /v1/models lists what is served, as {served[0]}; aliases in the configuration add names to a pair"
     hint = did_you_mean(model, served, listed)
     return UnknownModel(f"the model {model[:200]!r} is not served here", hint, param="model")
+
+
+def read(path: Path) -> Config:
+    """The configuration in a file. Raises BadInput: one line with the error and its place."""
+    tables = settings.read(path)
+    try:
+        return Config.model_validate(_filled(tables), context={"beside": path.parent})
+    except ValidationError as errors:
+        found, more = errors.errors(), errors.error_count() - 1
+        first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])  # as the cause of others
+        also = f" (and {more} more)" if more else ""
+        raise BadInput(f"{path}: {_description(first)}{also}", _advice(first)) from errors
+
+
+def _filled(value: Any) -> Any:
+    """The value with `${NAME}` taken from the environment; keys of servers are looked up when they are needed."""
+    match value:
+        case str():
+            return spec.secret(value)
+        case dict():
+            return {key: each if key == "api_key" else _filled(each) for key, each in value.items()}
+        case list():
+            return [_filled(each) for each in value]
+        case _:
+            return value
+
+
+def _place(error: Mapping[str, Any]) -> tuple[str | int, ...]:
+    """Where in the file: the pair at its top is not under `pairs` there."""
+    loc: tuple[str | int, ...] = error["loc"]
+    if loc[:2] != ("pairs", PAIR):
+        return loc
+    if loc[2:] and loc[2] in ROLES:
+        return loc[2:]
+    return ("pair", *loc[2:]) if loc[2:] else ()
+
+
+def _description(error: Mapping[str, Any]) -> str:
+    where = ".".join(str(part) for part in _place(error) if not isinstance(part, int)) or "the file"
+    match error["type"]:
+        case "extra_forbidden":
+            return f"unknown key {where}"
+        case "missing":
+            return f"{where} is missing"
+        case "value_error":
+            return f"{where}: {error['ctx']['error']}" if _place(error) else str(error["ctx"]["error"])
+        case _:
+            wanted = error["msg"].partition(",")[0] if error["type"].endswith("_parsing") else error["msg"]
+            return f"{where}: {wanted[0].lower()}{wanted[1:]}, not {error['input']!r}"
+
+
+TABLES: Mapping[str, type[StrictTable | Key]] = {
+    "server": GatewaySettings,
+    "images": ImageSettings,
+    "audit": AuditSettings,
+    "journal": JournalSettings,
+    "keys": Key,
+    "pair": PairSettings,
+    **dict.fromkeys(ROLES, Upstream),
+    "prices": Prices,
+}
+
+
+def _advice(error: Mapping[str, Any]) -> str | None:
+    place = _place(error)
+    if error["type"] == "missing" and place == ("version",):
+        return "write version = 1 on its first line"
+    if error["type"] == "missing" and place[-1] in ROLES:
+        return f"write [{'.'.join(map(str, place))}] and, under it, model = …"
+    if place[-1:] == ("sha256",):
+        return "`cuecard key` makes a key and shows its hash"
+    if error["type"] == "bool_type":
+        return "write true or false, without quotes"
+    if error["type"] != "extra_forbidden":
+        return None
+    *tables, key = [part for part in place if isinstance(part, str)]
+    if not tables:
+        known = [*(name for name in Config.model_fields if name != "pairs"), "pair", *ROLES, "pairs"]
+    else:
+        known = list(TABLES.get(tables[-1], PairTable).model_fields)  # other tables are pairs
+    return did_you_mean(key, known)

@@ -84,7 +84,7 @@ async function ask(event) {
 function begin() {
   at("reply").hidden = false;
   at("stop").disabled = false;
-  for (const id of ["reasoning", "answer", "how", "told"]) at(id).replaceChildren();
+  for (const id of ["reasoning", "answer", "how", "timeline"]) at(id).replaceChildren();
   at("how").className = "";
   at("reasoning-state").textContent = "not begun";
   at("answer-state").textContent = "not yet";
@@ -121,8 +121,8 @@ function told(account) {
   at("reasoning-state").textContent = thinker ? `of the ${thinker.role} model: ${tokens(thinker)}${cut}` : "was not needed";
   at("answer-state").textContent = `after ${seconds(account.latency.total_s)}`;
   at("how").textContent = `${account.route}: ${account.reason}`;
-  at("told").style.setProperty("--whole", Math.max(account.latency.total_s, 1e-6));
-  at("told").replaceChildren(lanes(account.calls, null), table(account.calls));
+  at("timeline").style.setProperty("--whole", Math.max(account.latency.total_s, 1e-6));
+  at("timeline").replaceChildren(lanes(account.calls, null), table(account.calls));
 }
 
 function failed(fault) {

@@ -5,7 +5,7 @@ import { at, headers, lanes, make, percent, problem, rows, seconds, table } from
 
 const POLL_MS = 2000;
 const SHOWN = 12;
-const ROUTES = ["agreed", "confirmed", "transferred", "stopped", "direct", "escalated", "judged", "voted", "degraded", "failed"];
+const ROUTES = ["agreed", "confirmed", "transferred", "revised", "stopped", "direct", "escalated", "judged", "voted", "degraded", "failed"];
 const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
 
 // --- totals ----------------------------------------------------------------------------------------------------------
@@ -35,7 +35,7 @@ function tiles(stats) {
   at("tiles").replaceChildren(
     tile("requests answered", stats.requests.toLocaleString("en"), `since ${new Date(stats.since * 1000).toLocaleString()}`),
     tile("agreed", stats.requests ? percent(without) : "–", "answered without reasoning"),
-    tile("median time", totals.length ? seconds(totals[Math.floor(totals.length / 2)]) : "–", `of the last ${totals.length}`),
+    tile("median time", totals.length ? seconds((totals[(totals.length - 1) >> 1] + totals[totals.length >> 1]) / 2) : "–", `of the last ${totals.length}`),
     tile("saved, estimated", ...saved(stats.saved_s)),
     tile("tokens generated", sum(written).toLocaleString("en"), roles.map((role, index) => `${written[index].toLocaleString("en")} ${role}`).join(", ")),
     ...(stats.cost ? [tile("cost", stats.cost.total.toPrecision(3), "of all calls, by the prices of the configuration")] : []),

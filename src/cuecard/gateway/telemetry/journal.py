@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from cuecard.domain.errors import BadInput
-from cuecard.domain.outcome import Outcome
+from cuecard.domain.outcome import Outcome, call_as_object
 from cuecard.domain.question import Image, Question
-from cuecard.domain.serialization import call_as_object
-from cuecard.gateway.wire.chat import ParsedRequest, RequestInfo
+from cuecard.gateway.wire.request import ParsedRequest, RequestInfo
 from cuecard.gateway.wire.usage import RequestEnd, Unanswered, charge, usage
 
 log = logging.getLogger("cuecard.gateway")
@@ -110,7 +109,7 @@ class Journal:
             "pair": pair,
             "strategy": ended.strategy,
             "question": None if question is None else self._question(question),
-            **(self._answered(ended) if isinstance(ended, Outcome) else _unanswered(ended)),
+            **self._end(ended),
             "usage": usage(ended),
             "charged_tokens": charge(ended.calls, info.prompt_tokens),
             "calls": calls,
@@ -123,15 +122,18 @@ class Journal:
         self._writers.shutdown()
         self._lines.close()
 
-    def _answered(self, outcome: Outcome) -> dict[str, Any]:
+    def _end(self, ended: Outcome | Unanswered) -> dict[str, Any]:
+        if isinstance(ended, Unanswered):
+            error = None if ended.error is None else type(ended.error).__name__
+            return {"end": ended.end, "route": None, "error": error, "latency": {"total_s": ended.total_s}}
         return {
             "end": RequestEnd.ANSWERED,
-            "schedule": outcome.schedule,
-            "route": outcome.route,
-            "reason": outcome.reason,
-            "confidence": outcome.confidence,
-            "answer": self._text(outcome.answer),
-            "latency": {"total_s": outcome.total_s, "handoff_s": outcome.handoff_s, "kind": outcome.latency_kind},
+            "schedule": ended.schedule,
+            "route": ended.route,
+            "reason": ended.reason,
+            "confidence": ended.confidence,
+            "answer": self._text(ended.answer),
+            "latency": {"total_s": ended.total_s, "handoff_s": ended.handoff_s, "kind": ended.latency_kind},
         }
 
     def _question(self, question: Question) -> dict[str, Any]:
@@ -173,8 +175,3 @@ class Journal:
         if text is None or self._content:
             return text
         return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()[:32]
-
-
-def _unanswered(ended: Unanswered) -> dict[str, Any]:
-    error = None if ended.error is None else type(ended.error).__name__
-    return {"end": ended.end, "route": None, "error": error, "latency": {"total_s": ended.total_s}}

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import time
 from collections import Counter as Tally
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from cuecard.domain.call import Call, Mode
 from cuecard.domain.errors import CuecardError, RateLimited
-from cuecard.domain.estimate import reasoning_alone_s
-from cuecard.domain.outcome import Outcome, Route
-from cuecard.gateway.config.config import PAIR, Prices
+from cuecard.domain.outcome import Outcome, Route, reasoning_alone_s
+from cuecard.gateway.admission.keys import ApiClient
+from cuecard.gateway.audit import Audit
+from cuecard.gateway.config.config import PAIR
+from cuecard.gateway.config.pairs import Prices
 from cuecard.gateway.service import Service
+from cuecard.gateway.telemetry.journal import Journal
 from cuecard.gateway.upstream.pool import BreakerState, Pool, Replica
-from cuecard.gateway.wire.usage import costs
+from cuecard.gateway.wire.request import ParsedRequest, RequestInfo
+from cuecard.gateway.wire.usage import RequestEnd, Unanswered, charge, costs
+
+if TYPE_CHECKING:  # OpenTelemetry need not be there
+    from cuecard.gateway.telemetry.traces import Traces
+
 
 RECENT = 200
 MINUTES = 60
@@ -27,92 +35,56 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 
 OVERHEAD = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128)
 
 
-@dataclass(frozen=True)
-class RecentRequest:
-    """One request that is over."""
-
-    id: str
-    at: float
-    """Unix time of its end."""
-    model: str
-    outcome: Outcome
-    first_shown_s: float | None
-    """Seconds until the first piece of text was sent to the client."""
-
-
-@dataclass
 class GatewayMetrics:
     """All counts of the gateway. Totals are sums over the calls of all requests, cancelled ones included."""
 
-    pairs: Iterable[Service] = ()
-    """The pairs that are served."""
-    recent: deque[RecentRequest] = field(default_factory=lambda: deque(maxlen=RECENT))
-    routes: Tally[str] = field(default_factory=Tally)
-    tokens: Tally[tuple[str, str]] = field(default_factory=Tally)
-    """(role, what) -> tokens."""
-    failures: Tally[str] = field(default_factory=Tally)
-    refusals: Tally[str] = field(default_factory=Tally)
-    """Requests that were their clients' mistakes."""
-    words: dict[str, str] = field(default_factory=dict)
-    """Class of an error -> its description."""
-    cost: dict[str, float] = field(default_factory=dict)
-    """role -> what its calls have cost, in the currency of the prices."""
-    saved_s: float = 0.0
-    """Against the large model reasoning by itself, estimated."""
-    alone_s: float = 0.0
-    """What that would have taken, estimated."""
-    compared: int = 0
-    """Requests of which that could be estimated."""
-    gone: int = 0
-    """Requests whose client disconnected first."""
-    minutes: dict[int, Tally[str]] = field(default_factory=dict)
-    """Minute of Unix time -> how many requests took which route, or failed; the last hour's, the busy ones only."""
-
-    def __post_init__(self) -> None:
-        self.registry = CollectorRegistry()
+    def __init__(self, pairs: Iterable[Service] = ()) -> None:
+        """`pairs`: those that are served."""
+        self._pairs_served, self._registry, self._began = pairs, CollectorRegistry(), time.time()
+        self._recent = deque[tuple[str, float, str, Outcome]](maxlen=RECENT)
+        """Id, Unix time of its end, model and outcome of each of the last requests."""
+        self._words: dict[str, str] = {}
+        """Class of an error -> its description."""
+        self._saved_s = self._alone_s = 0.0
+        """Against the large model reasoning by itself, and what that would have taken; both estimated."""
+        self._compared = 0
+        """Requests of which that could be estimated."""
+        self.minutes: dict[int, Tally[str]] = {}
+        """Minute of Unix time -> how many requests took which route, or failed; the last hour's, the busy ones only."""
         self._children: dict[tuple[Any, tuple[str, ...]], Any] = {}
-        self.began = time.time()
-        made: dict[str, Any] = {"registry": self.registry, "namespace": "cuecard"}
-        self._requests = Counter("requests", "Answered requests", ["pair", "model", "strategy", "route"], **made)
-        self._failed = Counter("failures", "Requests that ended in an error", ["error"], **made)
-        self._refused = Counter("refusals", "Requests that were their clients' mistakes", ["error"], **made)
-        self._left = Counter("clients_gone", "Requests whose client left first", **made)
-        self._tokens = Counter("tokens", "Tokens of all calls", ["pair", "role", "model", "mode", "what"], **made)
-        self._cost = Counter(
-            "cost", "Price of all calls, in the currency of the configuration", ["pair", "role"], **made
+
+        def made(kind: Any, name: str, description: str, labels: str = "", **more: Any) -> Any:
+            return kind(name, description, labels.split(), registry=self._registry, namespace="cuecard", **more)
+
+        self._requests = made(Counter, "requests", "Answered requests", "pair model strategy route")
+        self._failed = made(Counter, "failures", "Requests that ended in an error", "error")
+        self._refused = made(Counter, "refusals", "Requests that were their clients' mistakes", "error")
+        self._left = made(Counter, "clients_gone", "Requests whose client left first")
+        self._tokens = made(Counter, "tokens", "Tokens of all calls", "pair role model mode what")
+        self._cost = made(Counter, "cost", "Price of all calls, in the currency of the configuration", "pair role")
+        self._calls = made(Counter, "calls", "Calls to models", "pair role model mode end")
+        self._latency = made(Histogram, "latency_seconds", "Whole request", "pair route", buckets=SECONDS)
+        self._first = made(Histogram, "ttft_seconds", "To the first word shown, reasoning or not", buckets=SECONDS)
+        self._ttfo = made(Histogram, "ttfo_seconds", "To the first token of the answer that stands", buckets=SECONDS)
+        self._handoff = made(
+            Histogram, "handoff_seconds", "Last token of reasoning to first answer token", buckets=SECONDS
         )
-        self._calls = Counter("calls", "Calls to models", ["pair", "role", "model", "mode", "end"], **made)
-        self._latency = Histogram("latency_seconds", "Whole request", ["pair", "route"], buckets=SECONDS, **made)
-        self._first = Histogram("ttft_seconds", "To the first word shown, reasoning or not", buckets=SECONDS, **made)
-        self._ttfo = Histogram("ttfo_seconds", "To the first token of the answer that stands", buckets=SECONDS, **made)
-        self._handoff = Histogram(
-            "handoff_seconds", "Last token of reasoning to first answer token", buckets=SECONDS, **made
+        self._overhead = made(Histogram, "overhead_seconds", "Request time without any call", buckets=OVERHEAD)
+        self._checked = made(Gauge, "audit_checked", "Agreed answers that were looked at again")
+        self._differed = made(Gauge, "audit_differed", "Those of them that reasoning answered differently")
+        self._false = made(Gauge, "audit_interval", "False accepts, 95% Wilson interval of their share", "end")
+        self._breaker = made(
+            Gauge, "upstream_breaker", "1 at the state the circuit breaker is in", "pair role replica state"
         )
-        self._overhead = Histogram("overhead_seconds", "Request time without any call", buckets=OVERHEAD, **made)
-        self._checked = Gauge("audit_checked", "Agreed answers that were looked at again", **made)
-        self._differed = Gauge("audit_differed", "Those of them that reasoning answered differently", **made)
-        self._false = Gauge("audit_interval", "False accepts, 95% Wilson interval of their share", ["end"], **made)
-        self._breaker = Gauge(
-            "upstream_breaker", "1 at the state the circuit breaker is in", ["pair", "role", "replica", "state"], **made
-        )
-        self._retries = Gauge(
-            "upstream_retries", "Calls that were tried again, since the start", ["pair", "role"], **made
-        )
-        self._running = Gauge("upstream_running", "Calls under way", ["pair", "role", "replica"], **made)
-        self._reloads = Counter("config_reloads", "Times that the configuration was read again", ["result"], **made)
+        self._retries = made(Gauge, "upstream_retries", "Calls that were tried again, since the start", "pair role")
+        self._running = made(Gauge, "upstream_running", "Calls under way", "pair role replica")
+        self._reloads = made(Counter, "config_reloads", "Times that the configuration was read again", "result")
 
     def answered(
-        self,
-        request: str,
-        model: str,
-        outcome: Outcome,
-        first_shown_s: float | None,
-        pair: str = PAIR,
-        prices: Mapping[str, Prices] | None = None,
+        self, request: str, model: str, outcome: Outcome, first_shown_s: float | None, pair: str = PAIR
     ) -> None:
-        """A request has ended in an outcome; `prices` as its pair's."""
-        self.recent.append(RecentRequest(request, time.time(), model, outcome, first_shown_s))
-        self.routes[outcome.route] += 1
+        """A request has ended in an outcome, whose calls are counted by `spent`."""
+        self._recent.append((request, time.time(), model, outcome))
         self._tick(outcome.route)
         self._of(self._requests, pair, model, outcome.strategy, outcome.route).inc()
         self._of(self._latency, pair, outcome.route).observe(outcome.total_s)
@@ -121,22 +93,21 @@ class GatewayMetrics:
             self._first.observe(first_shown_s)
         if outcome.handoff_s is not None:
             self._handoff.observe(max(0.0, outcome.handoff_s))
-        spoken = [call.first_token_s for call in outcome.calls if call.mode is not Mode.REASON and call.first_token_s]
-        if spoken:
-            self._ttfo.observe(max(spoken))
-        alone = reasoning_alone_s(outcome)
-        if alone is not None:
-            self.saved_s, self.compared = self.saved_s + alone - outcome.total_s, self.compared + 1
-            self.alone_s += alone
-        self.spent(outcome.calls, pair, prices)
+        begun = [call.first_token_s for call in outcome.calls if call.mode is not Mode.REASON and call.first_token_s]
+        if begun:
+            self._ttfo.observe(max(begun))
+        if (alone := reasoning_alone_s(outcome)) is not None:
+            self._saved_s, self._compared = self._saved_s + alone - outcome.total_s, self._compared + 1
+            self._alone_s += alone
 
     def spent(self, calls: Sequence[Call], pair: str = PAIR, prices: Mapping[str, Prices] | None = None) -> None:
         """Count the calls of a request and their cost, whether it was answered or not."""
         for role, price in costs(calls, prices or {}).items():
-            self.cost[role] = self.cost.get(role, 0.0) + price
-            self._cost.labels(pair, role).inc(price)
+            self._of(self._cost, pair, role).inc(price)
         for call in calls:
-            self._call(call, pair)
+            self._of(self._calls, pair, call.role, call.model, call.mode, call.finish_reason).inc()
+            for what, count in _tokens(call).items():
+                self._of(self._tokens, pair, call.role, call.model, call.mode, what).inc(max(0, count))
 
     def reloaded(self, result: str) -> None:
         """The configuration was read again: `ok` or `failed`."""
@@ -145,39 +116,23 @@ class GatewayMetrics:
     def failed(self, error: Exception) -> None:
         """A request has ended in an error; one that is its client's mistake is refused, and no failure."""
         name = type(error).__name__
-        self.words[name] = words(error)
+        self._words[name] = words(error)
         if is_clients(error):
-            self.refusals[name] += 1
             self._refused.labels(name).inc()
             return
-        self.failures[name] += 1
         self._failed.labels(name).inc()
         self._tick("failed")
 
     def left(self) -> None:
-        self.gone += 1
         self._left.inc()
 
     def _tick(self, what: str) -> None:
         """Count it for the current minute, and drop the minutes before the last hour."""
         minute = int(time.time() // 60)
         if minute not in self.minutes:
-            self.minutes = {at: seen for at, seen in self.minutes.items() if at > minute - MINUTES} | {minute: Tally()}
+            recent = {at: seen for at, seen in self.minutes.items() if at > minute - MINUTES}
+            self.minutes = recent | {minute: Tally()}
         self.minutes[minute][what] += 1
-
-    def _call(self, call: Call, pair: str) -> None:
-        self._of(self._calls, pair, call.role, call.model, call.mode, call.finish_reason).inc()
-        usage, fate = call.usage, "wasted" if call.cancelled else "completion"
-        cached, reasoning = usage.cached_tokens or 0, usage.reasoning_tokens or 0
-        counts = {
-            "prompt": (usage.prompt_tokens or 0) - cached,
-            "cached": cached,
-            "reasoning": 0 if call.cancelled else reasoning,
-            fate: (usage.completion_tokens or 0) - (0 if call.cancelled else reasoning),
-        }
-        for what, count in counts.items():
-            self.tokens[call.role, what] += count
-            self._of(self._tokens, pair, call.role, call.model, call.mode, what).inc(max(0, count))
 
     def _of(self, metric: Any, *labels: str) -> Any:
         """The metric with these labels, looked up once: prometheus_client takes a lock for it."""
@@ -200,24 +155,23 @@ class GatewayMetrics:
             for state in BreakerState:
                 self._breaker.labels(pair, role, str(index), state).set(replica.breaker.state is state)
             self._running.labels(pair, role, str(index)).set(replica.running)
-        return generate_latest(self.registry)
+        return generate_latest(self._registry)
 
     def stats(self) -> dict[str, Any]:
         """Sums since the start, the last hour minute by minute, and how the servers do."""
-        served, minute = sum(self.routes.values()), int(time.time() // 60)
+        routes, minute = _sums(self._requests, "route"), int(time.time() // 60)
+        tokens, cost = _sums(self._tokens, "role", "what"), _sums(self._cost, "role")
         return {
-            "since": self.began,
-            "requests": served,
-            "routes": {route: self.routes[route] for route in Route if self.routes[route]},
-            "failures": dict(self.failures),
-            "refusals": dict(self.refusals),
-            "words": self.words,
-            "clients_gone": self.gone,
-            "tokens": [{"role": role, "what": what, "tokens": n} for (role, what), n in self.tokens.items() if n],
-            "cost": {"total": sum(self.cost.values()), **self.cost}
-            if any(pair.prices for pair in self.pairs)
-            else None,
-            "saved_s": {"estimated": self.saved_s, "alone": self.alone_s, "requests": self.compared},
+            "since": self._began,
+            "requests": int(sum(routes.values())),
+            "routes": {route: int(routes[route]) for route in Route if routes[route]},
+            "failures": {error: int(count) for error, count in _sums(self._failed, "error").items()},
+            "refusals": {error: int(count) for error, count in _sums(self._refused, "error").items()},
+            "words": self._words,
+            "clients_gone": int(_sums(self._left)[()]),
+            "tokens": [{"role": role, "what": what, "tokens": int(n)} for (role, what), n in tokens.items() if n],
+            "cost": {"total": sum(cost.values()), **cost} if any(pair.prices for pair in self._pairs_served) else None,
+            "saved_s": {"estimated": self._saved_s, "alone": self._alone_s, "requests": self._compared},
             "minutes": [
                 {"at": 60 * at, "routes": dict(self.minutes.get(at, {}))}
                 for at in range(minute - MINUTES + 1, minute + 1)
@@ -230,7 +184,7 @@ class GatewayMetrics:
                     "model": replica.model.name,
                     "state": replica.breaker.state,
                     "running": replica.running,
-                    "waiting": len(replica.waiting),
+                    "waiting": replica.waiting,
                 }
                 for pair, role, index, replica in self._replicas()
             ],
@@ -238,39 +192,48 @@ class GatewayMetrics:
 
     def last(self, count: int) -> list[dict[str, Any]]:
         """The last requests, newest first: the times of their calls, and no texts."""
-        newest = list(self.recent)[::-1][:count]
         return [
             {
-                "id": seen.id,
-                "at": seen.at,
-                "model": seen.model,
-                "route": seen.outcome.route,
-                "reason": seen.outcome.reason,
-                "strategy": seen.outcome.strategy,
-                "total_s": seen.outcome.total_s,
-                "alone_s": reasoning_alone_s(seen.outcome),
+                "id": request,
+                "at": at,
+                "model": model,
+                "route": outcome.route,
+                "reason": outcome.reason,
+                "strategy": outcome.strategy,
+                "total_s": outcome.total_s,
+                "alone_s": reasoning_alone_s(outcome),
                 "calls": [
-                    {
-                        "role": call.role,
-                        "mode": call.mode,
-                        "start_s": call.start_s,
-                        "first_token_s": call.first_token_s,
-                        "end_s": call.end_s,
-                        "tokens": call.usage.completion_tokens,
-                        "end": call.finish_reason,
-                    }
-                    for call in seen.outcome.calls
+                    {each: getattr(call, each) for each in ("role", "mode", "start_s", "first_token_s", "end_s")}
+                    | {"tokens": call.usage.completion_tokens, "end": call.finish_reason}
+                    for call in outcome.calls
                 ],
             }
-            for seen in newest
+            for request, at, model, outcome in list(self._recent)[::-1][:count]
         ]
 
     def _pools(self) -> list[tuple[str, str, Pool]]:
-        there = [(pair.name, role, model) for pair in self.pairs for role, model in pair.models.items()]
+        there = [(pair.name, role, model) for pair in self._pairs_served for role, model in pair.models.items()]
         return [(pair, role, model) for pair, role, model in there if isinstance(model, Pool)]
 
     def _replicas(self) -> list[tuple[str, str, int, Replica]]:
         return [(pair, role, *each) for pair, role, pool in self._pools() for each in enumerate(pool.replicas)]
+
+
+def _tokens(call: Call) -> dict[str, int]:
+    usage, fate = call.usage, "wasted" if call.cancelled else "completion"
+    cached, reasoning = usage.cached_tokens or 0, 0 if call.cancelled else usage.reasoning_tokens or 0
+    read = {"prompt": (usage.prompt_tokens or 0) - cached, "cached": cached}
+    return read | {"reasoning": reasoning, fate: (usage.completion_tokens or 0) - reasoning}
+
+
+def _sums(counter: Counter, *labels: str) -> dict[Any, float]:
+    """The sums of a counter by one label, or by several as a tuple."""
+    sums: dict[Any, float] = defaultdict(float)
+    for sample in (sample for metric in counter.collect() for sample in metric.samples):
+        if sample.name.endswith("_total"):
+            values = tuple(sample.labels[label] for label in labels)
+            sums[values[0] if len(values) == 1 else values] += sample.value
+    return sums
 
 
 def is_clients(error: Exception) -> bool:
@@ -284,3 +247,42 @@ def words(error: Exception) -> str:
     """The description of an error's class."""
     doc = type(error).__doc__ if isinstance(error, CuecardError) else None
     return (doc or "A defect of the gateway: see its log.").partition("\n")[0]
+
+
+@dataclass(frozen=True)
+class Accounting:
+    """Charges and records requests however they end: answered, decided, left by the client, or failed."""
+
+    metrics: GatewayMetrics
+    audit: Audit
+    journal: Journal | None
+    traces: Traces | None
+
+    def ended(
+        self,
+        pair: Service,
+        info: RequestInfo,
+        client: ApiClient,
+        ended: Outcome | Unanswered,
+        first_shown_s: float | None = None,
+    ) -> None:
+        """A pair's request has ended; its calls are charged.
+
+        `first_shown_s`: seconds until the first piece of text was sent to the client.
+        """
+        if isinstance(ended, Outcome):
+            self.metrics.answered(info.id, info.model, ended, first_shown_s, pair.name)
+        self.metrics.spent(ended.calls, pair.name, pair.prices)
+        cost = sum(costs(ended.calls, pair.prices).values())
+        client.spend(charge(ended.calls, info.prompt_tokens), cost)
+        if isinstance(info, ParsedRequest) and isinstance(ended, Outcome) and ended.stopped_by is None:
+            self.audit.consider(info.question, ended, pair)  # what is cut cannot be compared
+        if self.journal is not None:
+            self.journal.write(info, ended, pair.name)
+        if self.traces is not None:
+            self.traces.ended(info, ended, pair.name)
+
+    def refused(self, error: Exception) -> None:
+        """A request was refused before it began; nothing of its content is kept."""
+        if self.journal is not None:
+            self.journal.write(RequestInfo(model=""), Unanswered(RequestEnd.REFUSED, "", (), 0.0, error))

@@ -22,8 +22,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 import cuecard
 from cuecard.domain.call import Call
 from cuecard.domain.outcome import Outcome
-from cuecard.gateway.wire.chat import RequestInfo
-from cuecard.gateway.wire.usage import usage
+from cuecard.gateway.wire.request import RequestInfo
+from cuecard.gateway.wire.usage import Unanswered, usage
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 NS = 1_000_000_000
@@ -37,42 +37,11 @@ class Traces:
         self._tracer = provider.get_tracer("cuecard.gateway", cuecard.__version__)
         self._headers = TraceContextTextMapPropagator()
 
-    def answered(self, info: RequestInfo, outcome: Outcome, pair: str | None = None) -> None:
-        """A request has ended in an outcome just now."""
-        began = time.time_ns() - round(outcome.total_s * NS)
-        tokens = usage(outcome)
-        span = self._request(info, began)
-        _set(
-            span,
-            {
-                "cuecard.pair": pair,
-                "cuecard.strategy": outcome.strategy,
-                "cuecard.schedule": outcome.schedule,
-                "cuecard.route": outcome.route,
-                "cuecard.reason": outcome.reason,
-                "cuecard.handoff_s": outcome.handoff_s,
-                "gen_ai.usage.input_tokens": tokens["prompt_tokens"],
-                "gen_ai.usage.output_tokens": tokens["completion_tokens"],
-            },
-        )
-        within = trace.set_span_in_context(span)
-        for call in outcome.calls:
-            self._call(call, within, began)
-        span.end(began + round(outcome.total_s * NS))
-
-    def failed(self, info: RequestInfo, error: Exception, after_s: float, pair: str | None = None) -> None:
-        """A request has ended in an error just now."""
-        span = self._request(info, time.time_ns() - round(after_s * NS))
-        _set(span, {"cuecard.pair": pair})
-        _fail(span, type(error).__name__, str(error))
-        span.end()
-
-    def close(self) -> None:
-        """Everything is sent, or given up, when this returns."""
-        self._provider.shutdown()
-
-    def _request(self, info: RequestInfo, began: int) -> Span:
-        parent = self._headers.extract(info.trace)
+    def ended(self, info: RequestInfo, ended: Outcome | Unanswered, pair: str) -> None:
+        """A request has ended just now; of those without an outcome only the failed ones have a span."""
+        if isinstance(ended, Unanswered) and ended.error is None:
+            return
+        began, parent = time.time_ns() - round(ended.total_s * NS), self._headers.extract(info.trace)
         span = self._tracer.start_span(f"invoke_workflow {info.model}", parent, SpanKind.SERVER, start_time=began)
         _set(
             span,
@@ -82,9 +51,34 @@ class Traces:
                 "gen_ai.request.model": info.model,
                 "gen_ai.request.stream": info.stream,
                 "gen_ai.response.id": info.id,
+                "cuecard.pair": pair,
             },
         )
-        return span
+        if isinstance(ended, Unanswered):
+            _fail(span, type(ended.error).__name__, str(ended.error))
+            span.end()
+            return
+        tokens = usage(ended)
+        _set(
+            span,
+            {
+                "cuecard.strategy": ended.strategy,
+                "cuecard.schedule": ended.schedule,
+                "cuecard.route": ended.route,
+                "cuecard.reason": ended.reason,
+                "cuecard.handoff_s": ended.handoff_s,
+                "gen_ai.usage.input_tokens": tokens["prompt_tokens"],
+                "gen_ai.usage.output_tokens": tokens["completion_tokens"],
+            },
+        )
+        within = trace.set_span_in_context(span)
+        for call in ended.calls:
+            self._call(call, within, began)
+        span.end(began + round(ended.total_s * NS))
+
+    def close(self) -> None:
+        """Everything is sent, or given up, when this returns."""
+        self._provider.shutdown()
 
     def _call(self, call: Call, within: Any, began: int) -> None:
         start, first = began + round(call.start_s * NS), call.first_token_s
@@ -118,18 +112,13 @@ def _fail(span: Span, kind: str, message: str) -> None:
     span.set_status(Status(StatusCode.ERROR, message))
 
 
-def wanted() -> bool:
-    """Whether the environment names a collector, as OpenTelemetry's specification has it."""
-    off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
-    return not off and any(os.environ.get(name) for name in ENDPOINTS)
-
-
-def to_collector() -> Traces:
-    """Traces sent by OTLP over HTTP to the collector that the environment names."""
+def from_environment() -> Traces | None:
+    """Traces sent by OTLP over HTTP to the collector that the environment names, if it does: as the specification."""
+    if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or not any(map(os.environ.get, ENDPOINTS)):
+        return None
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-    provider = TracerProvider(
-        resource=Resource.create({"service.name": os.environ.get("OTEL_SERVICE_NAME", "cuecard")})
-    )
+    name = {"service.name": os.environ.get("OTEL_SERVICE_NAME", "cuecard")}
+    provider = TracerProvider(resource=Resource.create(name))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return Traces(provider)

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
 
 from cuecard.domain.call import Mode, Usage
 from cuecard.domain.errors import (
@@ -25,11 +24,11 @@ from cuecard.domain.errors import (
     Unsupported,
 )
 from cuecard.domain.question import Image
-from cuecard.gateway.config.config import Prices
-from cuecard.gateway.upstream.pool import Pool
-from cuecard.gateway.wire.parameters.addresses import DATA, everything
+from cuecard.gateway.config.pairs import Prices
+from cuecard.gateway.upstream.pool import Pool, pool_of
 from cuecard.gateway.wire.usage import TOKENS_PER_IMAGE, Json, cost
-from cuecard.models.base import Abilities, Event, Finished, Limits, Model, Progress, Weigher, Weighing
+from cuecard.gateway.wire.values import DATA, everything
+from cuecard.models.base import Abilities, Event, Limits, Model, Weighing
 from cuecard.models.images import image_headers
 from cuecard.models.prompt import Prompt
 
@@ -54,8 +53,22 @@ class Reservation:
     role: str
     prompt_tokens: int
     most: float
+    prices: Prices
+    budget: CostBudget
     usage: Usage = field(default_factory=Usage)
-    error: ModelError | None = None
+
+    def again(self, error: ModelError) -> None:
+        """The call failed and is to be made again. Raises CostLimit."""
+        self.budget.spent += self.cost(error)
+        self.usage = Usage()
+        self.budget.check(self, error)
+
+    def cost(self, error: ModelError | None) -> float:
+        """What the call has used; a prompt that no server has counted is taken by its length."""
+        if self.usage == Usage() and isinstance(error, FREE):
+            return 0.0
+        prompt = self.prompt_tokens if self.usage.prompt_tokens is None else self.usage.prompt_tokens
+        return cost(replace(self.usage, prompt_tokens=prompt), self.prices)
 
 
 class CostBudget:
@@ -70,39 +83,41 @@ class CostBudget:
         self._images: dict[str, int] = {}
 
     def models(self, models: Mapping[str, Model]) -> Mapping[str, Model]:
-        """The models, each limited by this budget."""
-        return {role: CostLimitedModel(model, role, self) for role, model in models.items()}
+        """The models, each limited by this budget; one without a pool gets a pool of its own."""
+        pools = {role: model if isinstance(model, Pool) else pool_of(model) for role, model in models.items()}
+        return {role: CostLimitedModel(pool, role, self) for role, pool in pools.items()}
 
-    def hold(self, role: str, prompt: Prompt, limits: Limits | None, more: str = "") -> Reservation:
-        """Hold back the worst case of a call; no limits: it decodes nothing. Raises CostLimit."""
+    @contextmanager
+    def call(self, role: str, prompt: Prompt, limits: Limits | None, more: str = "") -> Iterator[Reservation]:
+        """A call, whose worst case is held back until it is over, when what it has used is spent. Raises CostLimit.
+
+        `limits`: None where it decodes nothing.
+        """
         prompt_tokens = self._tokens(role, prompt) + tokens_of_text(more)
-        hold = Reservation(role, prompt_tokens, self._worst(role, prompt_tokens, prompt, limits))
+        most = self._worst(role, prompt_tokens, prompt, limits)
+        hold = Reservation(role, prompt_tokens, most, self._prices[role], self)
+        self.check(hold)
         self._held.append(hold)
-        self._check(hold)
-        return hold
+        failed: ModelError | None = None
+        try:
+            yield hold
+        except ModelError as error:
+            failed = error
+            raise
+        finally:
+            self._held.remove(hold)
+            if not isinstance(failed, CostLimit):
+                self.spent += hold.cost(failed)
+            counted = hold.usage.prompt_tokens
+            if counted and hold.prompt_tokens and hold.usage.completion_tokens is not None:
+                longer = self._longer.get(role, 1.0) * counted / hold.prompt_tokens
+                self._longer[role] = max(self._longer.get(role, 1.0), longer)
 
-    def again(self, hold: Reservation, error: ModelError) -> None:
-        """A call failed and is to be tried again. Raises CostLimit."""
-        self.spent += self._cost(replace(hold, error=error))
-        hold.usage = Usage()
-        self._check(hold, error)
-
-    def settle(self, hold: Reservation) -> None:
-        """A call is over: what it has used is spent."""
-        if hold not in self._held:
-            return
-        self._held.remove(hold)
-        self.spent += self._cost(hold)
-        counted = hold.usage.prompt_tokens
-        if counted and hold.prompt_tokens and hold.usage.completion_tokens is not None:
-            longer = self._longer.get(hold.role, 1.0) * counted / hold.prompt_tokens
-            self._longer[hold.role] = max(self._longer.get(hold.role, 1.0), longer)
-
-    def _check(self, hold: Reservation, cause: ModelError | None = None) -> None:
+    def check(self, hold: Reservation, cause: ModelError | None = None) -> None:
+        """Raises CostLimit where the worst case does not fit."""
         left = self._most - self.spent - sum(each.most for each in self._held if each is not hold)
         if hold.most <= left * (1 + 1e-9):
             return
-        self._held.remove(hold)
         more = f"the next call of the {hold.role} model could cost {hold.most:.3g}"
         raise CostLimit(f"{more}, and {max(0.0, left):.3g} of max_cost {self._most:.3g} is left") from cause
 
@@ -115,14 +130,6 @@ class CostBudget:
         if prompt.mode is Mode.REASON:
             read, written = 2 * read + most.reasoning_tokens, 2 * written + most.reasoning_tokens
         return at_most(read, written, self._prices[role])
-
-    def _cost(self, hold: Reservation) -> float:
-        """What a call has used; a prompt that no server has counted is taken by its length."""
-        used = hold.usage
-        if used == Usage() and isinstance(hold.error, FREE):
-            return 0.0
-        prompt = hold.prompt_tokens if used.prompt_tokens is None else used.prompt_tokens
-        return cost(replace(used, prompt_tokens=prompt), self._prices[hold.role])
 
     def _tokens(self, role: str, prompt: Prompt) -> int:
         texts = sum(tokens_of_text(turn.text) for turn in prompt.turns) + tokens_of_text(prompt.opening)
@@ -145,7 +152,7 @@ def at_most(prompt_tokens: int, completion_tokens: int, prices: Prices) -> float
 class CostLimitedModel:
     """A model that makes no call whose worst case exceeds its budget, and never warms a prompt."""
 
-    def __init__(self, model: Model, role: str, budget: CostBudget) -> None:
+    def __init__(self, model: Pool, role: str, budget: CostBudget) -> None:
         self._model, self._role, self._budget = model, role, budget
 
     @property
@@ -156,21 +163,9 @@ class CostLimitedModel:
     def abilities(self) -> Abilities:
         return replace(self._model.abilities, prefix_sessions=False)
 
-    async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
+    def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
         """As `Model.stream`. Raises CostLimit."""
-        hold, budget, model = self._budget.hold(self._role, prompt, limits), self._budget, self._model
-        again: dict[str, Any] = {"again": lambda error: budget.again(hold, error)} if isinstance(model, Pool) else {}
-        try:
-            async with aclosing(model.stream(prompt, limits, **again)) as events:
-                async for event in events:
-                    if isinstance(event, Progress | Finished):
-                        hold.usage = event.usage
-                    yield event
-        except ModelError as error:
-            hold.error = error
-            raise
-        finally:
-            budget.settle(hold)
+        return self._model.stream(prompt, limits, self._budget.call(self._role, prompt, limits))
 
     async def warm(self, prompt: Prompt) -> Usage:
         """As `Model.warm`; always refused."""
@@ -178,23 +173,14 @@ class CostLimitedModel:
 
     async def score(self, prompt: Prompt, answer: str) -> float:
         """As `Model.score`. Raises CostLimit."""
-        hold = self._budget.hold(self._role, prompt, None, answer)
-        try:
+        with self._budget.call(self._role, prompt, None, answer):
             return await self._model.score(prompt, answer)
-        except ModelError as error:
-            hold.error = error
-            raise
-        finally:
-            self._budget.settle(hold)
 
     async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[tuple[tuple[str, float], ...], Usage]:
         """As `Weigher.weigh`. Raises CostLimit."""
-        hold = self._budget.hold(self._role, prompt, None, answer)
-        try:
-            weighed, hold.usage = await cast(Weigher, self._model).weigh(prompt, answer, by)
-            return weighed, hold.usage
-        finally:
-            self._budget.settle(hold)
+        with self._budget.call(self._role, prompt, None, answer) as hold:
+            weighed, hold.usage = await self._model.weigh(prompt, answer, by)
+        return weighed, hold.usage
 
     def forget(self) -> None:
         self._model.forget()

@@ -6,12 +6,14 @@ import asyncio
 import hashlib
 import math
 import random
+import sys
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, nullcontext
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, cast
 
 from cuecard.domain.call import Usage
 from cuecard.domain.errors import ModelBusy, ModelError, ModelRefused, ModelTimeout, ModelUnreachable, Unsupported
@@ -19,8 +21,10 @@ from cuecard.models.base import (
     Abilities,
     AnswerDelta,
     Event,
+    Finished,
     Limits,
     Model,
+    Progress,
     ReasoningDelta,
     Started,
     Weigher,
@@ -28,7 +32,6 @@ from cuecard.models.base import (
 )
 from cuecard.models.prompt import Prompt, conversation
 
-T = TypeVar("T")
 Clock = Callable[[], float]
 ATTEMPTS = 4
 BACKOFF_S, LONGEST_WAIT_S = 0.2, 5.0
@@ -100,39 +103,53 @@ class Replica:
     most: int | None = None
     """Calls at once; None: as many as come."""
     running: int = 0
-    waiting: list[asyncio.Event] = field(default_factory=list)
+    waiting: int = 0
+
+    def __post_init__(self) -> None:
+        self._places = asyncio.Semaphore(self.most or sys.maxsize)
 
     @asynccontextmanager
-    async def slot(self) -> AsyncGenerator[None]:
-        """A place among the calls at once, given in order of arrival."""
-        if self.most is not None and self.running >= self.most:
-            turn = asyncio.Event()
-            self.waiting.append(turn)
-            try:
-                await turn.wait()
-            except asyncio.CancelledError:
-                if turn.is_set():
-                    self._leave()
-                else:
-                    self.waiting.remove(turn)
-                raise
-        else:
-            self.running += 1
+    async def call(self, conversing: Callable[[], bytes]) -> AsyncGenerator[None]:
+        """A call, which waits for its place in order of arrival; how it ends goes to the breaker.
+
+        `conversing`: the identity of the call's conversation.
+        """
+        self.waiting += 1
+        try:
+            await self._places.acquire()
+        finally:
+            self.waiting -= 1
+        self.running += 1
+        self.breaker.begin()
+        failed: bool | None = None
+        about: bytes | None = None
         try:
             yield
+            failed = False
+        except ModelError as error:
+            # a server that is busy, or that refuses a request, works
+            failed = None if isinstance(error, ModelBusy | ModelRefused | Unsupported) else True
+            if not isinstance(error, ModelUnreachable | ModelTimeout):
+                about = conversing()
+            raise
         finally:
-            self._leave()
-
-    def _leave(self) -> None:
-        """Give the place to the call that waits longest."""
-        if self.waiting:
-            self.waiting.pop(0).set()
-        else:
+            self.breaker.end(failed, about)
             self.running -= 1
+            self._places.release()
 
     @property
     def load(self) -> float:
-        return (self.running + len(self.waiting)) / self.weight
+        return (self.running + self.waiting) / self.weight
+
+
+class CallCost(Protocol):
+    """What a call may cost."""
+
+    usage: Usage
+    """Its tokens so far."""
+
+    def again(self, error: ModelError) -> None:
+        """The call failed and is to be made again. Raises ModelError to prevent it."""
 
 
 class Pool:
@@ -169,51 +186,55 @@ class Pool:
         return [wrong for wrong in paths if wrong is not None]
 
     async def stream(
-        self, prompt: Prompt, limits: Limits, again: Callable[[ModelError], None] | None = None
+        self, prompt: Prompt, limits: Limits, cost: AbstractContextManager[CallCost] | None = None
     ) -> AsyncGenerator[Event]:
-        """As `Model.stream`. `again`: called with the failure before each retry; may raise ModelError to stop it."""
+        """As `Model.stream`. `cost`: entered for the call, retries included, of which it may refuse each."""
         clock = asyncio.get_running_loop().time
         deadline = math.inf if limits.timeout_s is None else clock() + limits.timeout_s
         self._saved_retries = min(MOST_SAVED_RETRIES, self._saved_retries + RETRY_SHARE)
         tried: list[Replica] = []
-        while True:
-            replica, spoken = self._choose(prompt, tried), False
-            left = limits
-            if tried and deadline != math.inf:
-                left = replace(limits, timeout_s=max(0.0, deadline - clock()))
-            try:
-                async with (
-                    _accounted(replica, partial(conversation, prompt)),
-                    aclosing(replica.model.stream(prompt, left)) as events,
-                ):
-                    async for event in events:
-                        spoken = spoken or isinstance(event, ReasoningDelta | AnswerDelta)
-                        if not (isinstance(event, Started) and tried):
-                            yield event
-                return
-            except ModelError as error:
-                tried.append(replica)
-                wait_s = self._wait_s(error, tried)
-                if spoken or not self._may_retry(error, tried) or clock() + wait_s >= deadline:
-                    raise
-                if again is not None:
-                    again(error)
-                self.retries += 1
-                await asyncio.sleep(wait_s)
+        with nullcontext() if cost is None else cost as charged:
+            while True:
+                replica, has_begun = self._choose(prompt, tried), False
+                left = limits
+                if tried and deadline != math.inf:
+                    left = replace(limits, timeout_s=max(0.0, deadline - clock()))
+                try:
+                    async with (
+                        replica.call(partial(conversation, prompt)),
+                        aclosing(replica.model.stream(prompt, left)) as events,
+                    ):
+                        async for event in events:
+                            has_begun = has_begun or isinstance(event, ReasoningDelta | AnswerDelta)
+                            if charged is not None and isinstance(event, Progress | Finished):
+                                charged.usage = event.usage
+                            if not (isinstance(event, Started) and tried):
+                                yield event
+                    return
+                except ModelError as error:
+                    tried.append(replica)
+                    wait_s = self._retry_in_s(error, tried)
+                    if has_begun or clock() + wait_s >= deadline:
+                        raise
+                    self._saved_retries -= 1
+                    if charged is not None:
+                        charged.again(error)
+                    self.retries += 1
+                    await asyncio.sleep(wait_s)
 
     async def warm(self, prompt: Prompt) -> Usage:
         replica = self._choose(prompt, [])
-        async with _accounted(replica, partial(conversation, prompt)):
+        async with replica.call(partial(conversation, prompt)):
             return await replica.model.warm(prompt)
 
     async def score(self, prompt: Prompt, answer: str) -> float:
         replica = self._choose(prompt, [])
-        async with _accounted(replica, partial(conversation, prompt)):
+        async with replica.call(partial(conversation, prompt)):
             return await replica.model.score(prompt, answer)
 
     async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[tuple[tuple[str, float], ...], Usage]:
         replica = self._choose(prompt, [])
-        async with _accounted(replica, partial(conversation, prompt)):
+        async with replica.call(partial(conversation, prompt)):
             return await cast(Weigher, replica.model).weigh(prompt, answer, by)
 
     @asynccontextmanager
@@ -223,7 +244,7 @@ class Pool:
         passes = getattr(replica.model, "passed", None)
         if passes is None:
             raise Unsupported(f"{self.name} runs in this process, where only questions are answered")
-        async with _accounted(replica, partial(_messages, body)), passes(body) as events:
+        async with replica.call(partial(_messages, body)), passes(body) as events:
             yield events
 
     def forget(self) -> None:
@@ -252,14 +273,13 @@ class Pool:
             raise gone
         return up
 
-    def _may_retry(self, error: ModelError, tried: Sequence[Replica]) -> bool:
-        if not error.retryable or len(tried) >= ATTEMPTS or self._saved_retries < 1:
-            return False
-        self._saved_retries -= 1
-        return True
+    def _retry_in_s(self, error: ModelError, tried: Sequence[Replica]) -> float:
+        """Seconds until a retry: none on another server; else the server's, or doubling, with jitter.
 
-    def _wait_s(self, error: ModelError, tried: Sequence[Replica]) -> float:
-        """Seconds until a retry: none on another server; else as the server says, or doubling, with jitter."""
+        Infinite where the call is not to be made again.
+        """
+        if not error.retryable or len(tried) >= ATTEMPTS or self._saved_retries < 1:
+            return math.inf
         if len(set(map(id, tried))) < len(self.replicas):
             return 0.0
         if error.retry_after_s is not None:
@@ -267,24 +287,9 @@ class Pool:
         return float(min(LONGEST_WAIT_S, BACKOFF_S * 2 ** (len(tried) - 1)) * self._rng.uniform(0.5, 1.0))
 
 
-@asynccontextmanager
-async def _accounted(replica: Replica, conversing: Callable[[], bytes]) -> AsyncGenerator[None]:
-    """A call on a replica, whose breaker hears how it ended. `conversing`: tells the call's conversation."""
-    failed: bool | None = None
-    about: bytes | None = None
-    async with replica.slot():
-        replica.breaker.begin()
-        try:
-            yield
-            failed = False
-        except ModelError as error:
-            # a server that is busy, or that refuses what it is asked, works
-            failed = None if isinstance(error, ModelBusy | ModelRefused | Unsupported) else True
-            if not isinstance(error, ModelUnreachable | ModelTimeout):
-                about = conversing()
-            raise
-        finally:
-            replica.breaker.end(failed, about)
+def pool_of(model: Model) -> Pool:
+    """A pool of one."""
+    return Pool([Replica(model, Breaker(time.monotonic))])
 
 
 def _messages(body: Mapping[str, Any]) -> bytes:

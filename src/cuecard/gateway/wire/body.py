@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect, Request
 
-from cuecard.answers.schemas import check_soon
+from cuecard.answers import schemas
 from cuecard.domain.errors import BadInput, TooLarge, TooSlow, WrongForm
 from cuecard.domain.question import Image
 from cuecard.gateway.admission.connections import BODY_S, ClientGone
-from cuecard.gateway.wire.chat import Fetch, ParsedRequest
 from cuecard.gateway.wire.images import ImageLoader
-from cuecard.gateway.wire.parameters.values import reading
+from cuecard.gateway.wire.request import Fetch, ParsedRequest
 from cuecard.gateway.wire.usage import Json
+from cuecard.gateway.wire.values import reading
 
 MARKS = {
     b"\x1f\x8b": "compressed (gzip)",
@@ -100,51 +100,30 @@ def _refuse_deep(value: object) -> None:
     raise BadInput(f"the body is nested more than {MOST_DEPTH} deep", "send less")
 
 
-def trace_of(request: Request) -> Json:
-    """The request's headers of W3C's trace context."""
-    return {name: request.headers[name] for name in ("traceparent", "tracestate") if name in request.headers}
+async def understood(body: RequestBody, parse: Parse, loader: ImageLoader, most_text: int) -> ParsedRequest:
+    """A parsed request with its images, whose schema is valid, and with at most `most_text` characters of text.
 
-
-def within(most_text: int, parse: Parse) -> Parse:
-    """As `parse`; refuses requests with more than `most_text` characters of text. Raises BadInput."""
-
-    def checked(value: object, fetch: Fetch) -> ParsedRequest:
-        parsed = parse(value, fetch)
-        if (given := parsed.question.characters) > most_text:
-            more = f"{given} characters of text are more than the {most_text} that are taken"
-            raise BadInput(more, "send less, or raise server.most_text in cuecard.toml")
-        return parsed
-
-    return checked
-
-
-async def understood(body: RequestBody, parse: Parse, pictures: ImageLoader) -> ParsedRequest:
-    """A parsed request, with its images, whose schema is valid. Raises BadInput."""
-    parsed = await _seen(body, parse, pictures)
-    if parsed.question.schema is not None:
-        with reading("response_format" if parsed.tools is None else "tools"):
-            await check_soon(parsed.question.schema)
-    return parsed
-
-
-async def _seen(body: RequestBody, parse: Parse, pictures: ImageLoader) -> ParsedRequest:
-    """Parse the body: twice if it has images, for their addresses and, once they are fetched, with them."""
-    if not body.may_have_images:
-        return parse(body.value, _no_image)
+    It is parsed twice if it has images: for their addresses and, once they are fetched, with them. Raises BadInput.
+    """
     wanted: list[str] = []
 
     def noted(url: str) -> Image:
         wanted.append(url)
-        if len(wanted) > pictures.most:
+        if len(wanted) > loader.most:
             hint = "send fewer; the limit is most under [images] in cuecard.toml"
-            raise TooLarge(f"there are more than {pictures.most} images", hint)
+            raise TooLarge(f"there are more than {loader.most} images", hint)
         return Image(b"")
 
-    parsed = parse(body.value, noted)
-    if not wanted:
-        return parsed
-    got = await pictures.images(list(dict.fromkeys(wanted)))
-    return parse(body.value, got.__getitem__)
+    parsed = parse(body.value, noted if body.may_have_images else _no_image)
+    if (given := parsed.question.characters) > most_text:
+        more = f"{given} characters of text are more than the {most_text} that are taken"
+        raise BadInput(more, "send less, or raise server.most_text in cuecard.toml")
+    if wanted:
+        parsed = parse(body.value, (await loader.images(list(dict.fromkeys(wanted)))).__getitem__)
+    if parsed.question.schema is not None:
+        with reading("response_format" if parsed.tools is None else "tools"):
+            await schemas.check(parsed.question.schema)
+    return parsed
 
 
 def _no_image(url: str) -> Image:

@@ -1,368 +1,82 @@
-"""The chat-completions wire: a request's JSON as a question and settings, outcomes as JSON and as chunks."""
+"""Answers on the wires of chat completions and of the legacy completions, whose requests become chat completions."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import re
-import time
-import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from cuecard.answers import asks_for_json, guess_kind, listed_in, schemas
+from cuecard.answers import extract
+from cuecard.answers.readers import json_replies as form
 from cuecard.domain.call import AnswerToken
-from cuecard.domain.errors import BadInput, BeyondAPair, CuecardError
+from cuecard.domain.errors import BadInput, BrokenStream, CuecardError
 from cuecard.domain.outcome import Outcome
-from cuecard.domain.question import AnswerKind, Image, Message, Question, kind_named
-from cuecard.gateway.wire.parameters.table import STREAM_OPTIONS, Parameters, read
-from cuecard.gateway.wire.parameters.values import count, flag, number, object_of, reading
-from cuecard.gateway.wire.tools import tool_history, tools
-from cuecard.gateway.wire.tools.tools import ToolCall, Tools
-from cuecard.gateway.wire.usage import Json, estimated_tokens, usage
-from cuecard.strategies.policy import Surface, options_at
+from cuecard.domain.question import Calling
+from cuecard.gateway.wire.request import Fetch, ParsedRequest, parse_translated, split
+from cuecard.gateway.wire.tools import ToolCall, as_json, pieces
+from cuecard.gateway.wire.usage import Json, usage
+from cuecard.gateway.wire.values import object_of, reading
 
 PING = b": ping\n\n"
 """A comment among server-sent events: it keeps a connection alive."""
-Fetch = Callable[[str], Image]
-"""An image from the URL of a message part. Raises BadInput."""
-
-PARTS = 'there are: text, image_url; an image is {"type": "image_url", "image_url": {"url": "data:image/png;base64,…"}}'
-REASONING = ("effort", "max_tokens", "exclude", "enabled", "summary")
-KINDS = f"kinds are: {', '.join(AnswerKind)}"
-EFFORT = "reasoning_effort"
-OPTIONS = options_at(Surface.REQUEST)
-OVERRIDES = ("strategy", *OPTIONS, "kind", "options", "max_latency_ms", "max_cost")
-GO_ON = "Go on from where your last message ends."
-MOST_NAME = 200
-"""Characters of a name."""
-SCHEMA_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-MOST_SEED = 2**63 - 1
-"""The most that servers take."""
-MOST_PARTS = 10_000
-"""Messages of a request, and parts of a message."""
-MOST_OPTION = 2_000
-"""Characters of one option."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RequestInfo:
-    """What every request has, also one that is passed on."""
-
-    model: str
-    stream: bool = False
-    created: int = field(default_factory=lambda: int(time.time()))
-    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
-    trace: Mapping[str, str] = field(default_factory=dict)
-    """Headers of W3C's trace context, as far as there are any."""
-    prompt_tokens: int = 0
-    """Estimated from the request's length."""
+def sse(data: Json | str) -> bytes:
+    """One server-sent event."""
+    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return f"data: {text}\n\n".encode()
 
 
-@dataclass(frozen=True, kw_only=True)
-class ParsedRequest(RequestInfo):
-    """One request of any wire, with its question."""
-
-    question: Question
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of `policy_with`, `strategy`, `effort` and `max_cost`."""
-    include_usage: bool = False
-    reasoning_field: str | None = "reasoning_content"
-    """Where reasoning goes; None: it is not shown."""
-    parameters: Parameters = field(default_factory=Parameters)
-    """The other parameters."""
-    tools: Tools | None = None
-    """Tools that may be called; None: none."""
-    is_kept: bool = True
-    """Whether later requests may refer to the answer, in wires that allow it."""
-    repeated: Mapping[str, Any] = field(default_factory=dict)
-    """What the answer repeats of the request."""
+def event(kind: str, data: Json) -> bytes:
+    """One named server-sent event, whose data begin with its type."""
+    return f"event: {kind}\n".encode() + sse({"type": kind, **data})
 
 
-def parse(body: object, fetch: Fetch) -> ParsedRequest:
-    """A chat completion's request. Raises BadInput."""
-    if not isinstance(body, dict):
-        raise BadInput("the body is not a JSON object", 'send {"model": "cuecard", "messages": […]}')
-    model = named(body)
-    parameters = read(body)
-    own = object_of(body, "cuecard", OVERRIDES)
-    options = object_of(body, "stream_options", STREAM_OPTIONS)
-    reasoning = object_of(body, "reasoning", REASONING)
-    hidden = flag(reasoning, "exclude", of="reasoning") or not flag(body, "include_reasoning", default=True)
-    with reading("response_format"):
-        wanted = _wanted(body)
-    with reading("tools"):
-        offered = tools.parse(body, wanted.schema)
-    with reading("messages"):
-        question = _question(body, own, fetch, wanted, offered)
-    return ParsedRequest(
-        model=model,
-        question=question,
-        prompt_tokens=estimated_tokens(question),
-        settings=_settings(body, own, reasoning),
-        stream=flag(body, "stream"),
-        include_usage=flag(options, "include_usage", of="stream_options"),
-        parameters=parameters,
-        reasoning_field=None if hidden else "reasoning" if reasoning else "reasoning_content",
-        tools=offered,
-    )
+def problem(error: CuecardError) -> Json:
+    """An error's body as OpenAI's clients read it."""
+    kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+    kind = kinds.get(error.http_status, "invalid_request_error" if error.http_status < 500 else "api_error")
+    code = error.code or type(error).__name__
+    return {"error": {"message": str(error), "type": kind, "param": error.param, "code": code}}
 
 
-def named(body: Json) -> str:
-    """The model that a request names. Raises BadInput."""
-    model = body.get("model")
-    if not isinstance(model, str) or not model:
-        raise BadInput("model is missing, or not a text", 'write "model": "cuecard"', param="model")
-    return model
+def calls_of(parsed: ParsedRequest, outcome: Outcome) -> tuple[ToolCall, ...] | None:
+    """The calls that an answer makes, the same ones each time; None where it is a text, cut ones included.
 
-
-def _settings(body: Json, own: Json, reasoning: Json) -> Json:
-    """Settings of the request: OpenAI's names first, the `cuecard` object has the last word."""
-    effort = reasoning.get("effort") if body.get("reasoning_effort") is None else body["reasoning_effort"]
-    if effort is None and reasoning.get("enabled") is not None and not flag(reasoning, "enabled", of="reasoning"):
-        effort = "none"
-    if effort is not None and not (isinstance(effort, str) and len(effort) <= MOST_NAME):
-        raise BadInput("reasoning_effort is no name of an effort", "none, low, medium, high, …", param=EFFORT)
-    if (latency_ms := number(own, "max_latency_ms", of="cuecard")) is not None and not latency_ms > 0:
-        hint = "leave it out for no limit of its own"
-        raise BadInput("max_latency_ms in cuecard is not above 0", hint, param="cuecard.max_latency_ms")
-    found: Json = {
-        "answer_tokens": count(body, "max_completion_tokens") or count(body, "max_tokens"),
-        "temperature": number(body, "temperature"),
-        "top_p": number(body, "top_p"),
-        "seed": count(body, "seed", -MOST_SEED, MOST_SEED),
-        "budget": count(reasoning, "max_tokens", of="reasoning"),
-        "effort": None if effort == "none" else effort,
-        "max_cost": max_cost(own),
-        "strategy": short_text(own, "strategy") or ("short:large" if effort == "none" else None),
-        "deadline_s": None if latency_ms is None else latency_ms / 1000,
-        **{name: READERS[option.kind](own, name, of="cuecard") for name, option in OPTIONS.items() if name in own},
-    }
-    return {key: value for key, value in found.items() if value is not None}
-
-
-def short_text(own: Json, key: str, *, of: str = "cuecard") -> str | None:
-    """A short text of the `cuecard` object. Raises BadInput. `of`: as in `flag`."""
-    value = own.get(key)
-    if value is not None and not (isinstance(value, str) and len(value) <= MOST_NAME):
-        message = f"{key} in cuecard is not a text of at most {MOST_NAME} characters"
-        raise BadInput(message, param=f"{of}.{key}")
-    return value
-
-
-READERS: Mapping[type, Callable[..., Any]] = {str: short_text, int: count, float: number, bool: flag}
-"""Of the options of a policy, by their kind."""
-
-
-def max_cost(own: Json) -> float | None:
-    """The most that a request may cost, from its `cuecard` object. Raises BadInput."""
-    value = number(own, "max_cost", of="cuecard")
-    if value is not None and not value > 0:
-        hint = "it is in the currency of the prices in cuecard.toml"
-        raise BadInput("max_cost is not more than 0", hint, param="cuecard.max_cost")
-    return value
-
-
-# --- messages ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ResponseFormat:
-    """The JSON that `response_format` asks for. `schema`: None for any text."""
-
-    schema: Json | None = None
-    name: str = "answer"
-    strict: bool = False
-
-
-def _question(body: Json, own: Json, fetch: Fetch, wanted: ResponseFormat, offered: Tools | None) -> Question:
-    messages = body.get("messages")
-    if not isinstance(messages, list | None):
-        raise BadInput("messages is not a list", 'write "messages": [{"role": "user", "content": "…"}]')
-    if not messages:
-        raise BadInput("messages is empty", "the last message is the user's question")
-    if len(messages) > MOST_PARTS:
-        raise BadInput(f"there are more than {MOST_PARTS} messages", "send fewer")
-    system, turns, calls = [], [], tool_history.CallHistory()
-    for index, message in enumerate(messages):
-        with reading(f"messages[{index}]"):
-            role, text, images = _message(message, f"message {index + 1}", fetch, calls)
-        if role != "system":
-            turns.append(Message(role, text, images))
-        elif text:
-            system.append(text)
-    ending = _ending_with_the_user(turns)
-    *history, last = tool_history.joined(ending)
-    if offered is not None:
-        if own.get("kind") is not None or own.get("options"):
-            message = "kind and options in cuecard are not for requests with tools"
-            raise BadInput(message, "leave them out", param="cuecard")
-        return tools.question(offered, system, history, last)
-    goes_on = ending[-1].role == tool_history.RESULT  # no question of its own, and what tools list are no options
-    asked_text = last.text if goes_on else next(turn.text for turn in reversed(turns) if turn.role == "user")
-    text, options = asked_text, tuple(_options(own))
-    labels: tuple[str, ...] = ()
-    in_words = goes_on or asks_for_json("\n\n".join(system)) or asks_for_json(text)
-    if not options and not in_words:
-        found = listed_in(text)
-        text, options, labels = found.text, found.options, found.labels
-    kind = own.get("kind")
-    if kind is not None and not (isinstance(kind, str) and len(kind) <= MOST_NAME):
-        raise BadInput("kind in cuecard is not a text", KINDS, param="cuecard.kind")
-    if wanted.schema is not None and kind not in (None, AnswerKind.JSON):
-        message = f"kind in cuecard is {kind}, and response_format asks for JSON"
-        raise BadInput(message, "leave one of them out", param="cuecard.kind")
-    if kind is not None:
-        with reading("cuecard.kind"):
-            answer_kind = kind_named(kind)
-    elif wanted.schema is not None:
-        answer_kind = AnswerKind.JSON
-    else:
-        answer_kind = AnswerKind.FREE_TEXT if in_words and not options else guess_kind(text, options)
-    try:
-        shown = text if last.text == asked_text else last.text
-        return Question(
-            shown or " ".join(options),
-            last.images,
-            options,
-            answer_kind,
-            "\n\n".join(system) or None,
-            tuple(history),
-            None if wanted.schema is None else json.dumps(wanted.schema),
-            labels=labels,
-            schema_name=wanted.name,
-            schema_strict=wanted.strict,
-        )
-    except ValueError as error:
-        raise BadInput(str(error), KINDS) from error
-
-
-def _ending_with_the_user(turns: Sequence[Message]) -> list[Message]:
-    """The conversation, with a request to continue where its last message is the assistant's. Raises BadInput."""
-    if not any(turn.role == "user" for turn in turns):
-        raise BadInput("the last message is not the user's, nor any other", "a pair answers a question")
-    ending = list(turns)
-    while ending[-1].role == "assistant" and not ending[-1].text.strip():
-        ending.pop()
-    return ending if ending[-1].role in ("user", tool_history.RESULT) else [*ending, Message("user", GO_ON)]
-
-
-def _options(own: Json) -> list[str]:
-    options = own.get("options") or []
-    if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
-        raise BadInput("options in cuecard is not a list of texts", param="cuecard.options")
-    if any(len(option) > MOST_OPTION for option in options):
-        message, hint = f"an option has more than {MOST_OPTION} characters", "put what it is about into the question"
-        raise BadInput(message, hint, param="cuecard.options")
-    return options
-
-
-def _wanted(body: Json) -> ResponseFormat:
-    """What `response_format` asks for. Raises BadInput."""
-    form = object_of(body, "response_format")
-    match form.get("type"):
-        case None | "text":
-            return ResponseFormat()
-        case "json_object":
-            return ResponseFormat(json.loads(schemas.ANY_OBJECT))
-        case "json_schema":
-            given = object_of(form, "json_schema")
-            schema, name = given.get("schema"), given.get("name")
-            if not isinstance(schema, dict):
-                raise BadInput("response_format has no json_schema.schema", "it is an object: a JSON Schema")
-            if name is not None and not (isinstance(name, str) and SCHEMA_NAME.fullmatch(name)):
-                raise BadInput("response_format's json_schema.name is no name", "up to 64 letters, digits, _ and -")
-            if (why := schemas.outline(schema)) is not None:
-                raise BadInput(f"the JSON schema {why}", "correct or simplify it")
-            return ResponseFormat(schema, name or "answer", flag(given, "strict", of="response_format.json_schema"))
-        case other:
-            raise BadInput(f"unknown response_format {str(other)[:100]!r}", "there are: text, json_object, json_schema")
-
-
-def _message(
-    message: object, where: str, fetch: Fetch, calls: tool_history.CallHistory
-) -> tuple[str, str, tuple[Image, ...]]:
-    if not isinstance(message, dict):
-        raise BadInput(f"{where} is not an object")
-    role = message.get("role")
-    if role in ("tool", "function"):
-        return tool_history.RESULT, calls.result(message, where), ()
-    if role not in ("system", "developer", "user", "assistant"):
-        hint = "there are: system, developer, user, assistant, tool"
-        raise BadInput(f"{where} has the role {str(role)[:100]!r}", hint)
-    content = message.get("content")
-    if content is None and role != "user":
-        content = message.get("refusal") or ""  # nothing, or nothing but a refusal
-    texts, images = _content(content, where, fetch, is_assistant=role == "assistant")
-    if images and role != "user":
-        raise BadInput(f"{where} has an image, and is not the user's")
-    if role == "assistant" and (called := calls.written(message, where)):
-        texts = [text for text in texts if text] + [called]
-    return "system" if role == "developer" else role, "\n".join(texts), tuple(images)
-
-
-def _content(content: object, where: str, fetch: Fetch, *, is_assistant: bool) -> tuple[list[str], list[Image]]:
-    if isinstance(content, str):
-        return [content], []
-    if not isinstance(content, list):
-        raise BadInput(f"{where} has no content", "a text, or a list of parts")
-    if len(content) > MOST_PARTS:
-        raise BadInput(f"{where} has more than {MOST_PARTS} parts", "send fewer")
-    texts, images = [], []
-    for part in content:
-        kind = part.get("type") if isinstance(part, dict) else None
-        match kind:
-            case "text" | "input_text" | "output_text" if isinstance(part.get("text"), str | None):
-                texts.append(part.get("text") or "")
-            case "image_url" | "input_image":
-                images.append(fetch(_url(part.get("image_url"), where)))
-            case "refusal":
-                texts.append(str(part.get("refusal") or ""))
-            case "thinking" | "redacted_thinking" | "reasoning" | "reasoning_text" if is_assistant:
-                pass  # of an earlier answer: models do not need it
-            case _:
-                raise BeyondAPair(f"{where} has a part of type {str(kind)[:100]!r}", PARTS)
-    return texts, images
-
-
-def _url(given: object, where: str) -> str:
-    url = given.get("url") if isinstance(given, dict) else given
-    if not isinstance(url, str) or not url:
-        raise BadInput(f"an image in {where} has no URL", 'write {"type": "image_url", "image_url": {"url": "data:…"}}')
-    return url
-
-
-# --- answers ----------------------------------------------------------------------------------------------------------
-
-
-def finish_reason(outcome: Outcome) -> str:
-    """Why the visible answer ends, in OpenAI's words, if it calls no tool."""
-    return "length" if outcome.truncated else "stop"
-
-
-def logprobs(parsed: ParsedRequest, outcome: Outcome) -> Json | None:
-    """The log probabilities of the visible answer's tokens, where they are asked for and known."""
-    if not parsed.parameters.logprobs or not outcome.tokens or parsed.tools is not None:
+    Raises BrokenStream for a reply that had to call a tool, was not cut, and does not.
+    """
+    if parsed.tools is None:
         return None
-    tokens = [_token(each) | {"top_logprobs": [_token(other) for other in each.top]} for each in outcome.tokens]
-    return {"content": tokens, "refusal": None}
+    reply = _reply(parsed, outcome)
+    if form.CALLS in reply:
+        called = reply[form.CALLS] if parsed.tools.parallel else reply[form.CALLS][:1]
+        return tuple(_call(parsed.id, at, call) for at, call in enumerate(called))
+    if parsed.tools.calling is Calling.REQUIRED and not outcome.truncated:
+        raise BrokenStream("the models were to call a tool, and have not", "try again, or offer fewer tools")
+    return None
 
 
-def _token(token: AnswerToken) -> Json:
-    return {"token": token.text, "logprob": token.logprob, "bytes": list(token.encoded)}
+def text_of(parsed: ParsedRequest, outcome: Outcome) -> str:
+    """The text of an answer that calls no tool; of one that was cut, as far as it goes."""
+    if parsed.tools is None:
+        return outcome.answer
+    reply = _reply(parsed, outcome)
+    if form.ANSWER not in reply:
+        return form.cut_answer(outcome.answer) if parsed.tools.calling is Calling.AUTO else ""
+    answer = reply[form.ANSWER]
+    return answer if isinstance(answer, str) and parsed.tools.answer is None else as_json(answer)
 
 
-def _called(calls: Sequence[ToolCall], *, legacy: bool) -> Json:
-    """Calls as a message has them."""
-    functions = [{"name": call.name, "arguments": call.arguments} for call in calls]
-    if legacy:
-        return {"function_call": functions[0]}
-    return {
-        "tool_calls": [
-            {"id": call.id, "type": "function", "function": function}
-            for call, function in zip(calls, functions, strict=True)
-        ]
-    }
+def _reply(parsed: ParsedRequest, outcome: Outcome) -> Json:
+    """The JSON of a reply; empty where it is none."""
+    found = extract(outcome.answer, parsed.question)
+    read: Json = json.loads(found.text) if found.parsed else {}
+    return read
+
+
+def _call(request: str, at: int, call: Json) -> ToolCall:
+    digest = hashlib.blake2b(f"{request} {at}".encode(), digest_size=12).hexdigest()
+    return ToolCall(f"call_{digest}", call[form.NAME], as_json(call[form.ARGUMENTS]))
 
 
 class ChatWriter:
@@ -372,22 +86,26 @@ class ChatWriter:
 
     def __init__(self, parsed: ParsedRequest) -> None:
         self._parsed = parsed
+        self._legacy = parsed.tools is not None and parsed.tools.legacy
 
     def whole(self, outcome: Outcome, reasoning: str, account: Json) -> Json:
         """The answer, with the reasoning where the request asks for it."""
-        parsed = self._parsed
-        calls = tools.calls_of(parsed, outcome)
-        content = tools.text_of(parsed, outcome) if calls is None else None
+        parsed, calls = self._parsed, calls_of(self._parsed, outcome)
+        content = text_of(parsed, outcome) if calls is None else None
         message: Json = {"role": "assistant", "content": content, "refusal": None}
         if calls is not None:
-            message |= _called(calls, legacy=self._legacy)
+            functions = [{"name": call.name, "arguments": call.arguments} for call in calls]
+            identified = [{"id": call.id, "type": "function"} for call in calls]
+            listed = [one | {"function": function} for one, function in zip(identified, functions, strict=True)]
+            message |= {"function_call": functions[0]} if self._legacy else {"tool_calls": listed}
         if parsed.reasoning_field and reasoning:
             message[parsed.reasoning_field] = reasoning
-        tokens = logprobs(parsed, outcome)
-        finish = self._finish(outcome, calls)
-        choice = {"index": 0, "message": message, "finish_reason": finish, "logprobs": tokens}
-        base = {"id": parsed.id, "object": "chat.completion", "created": parsed.created, "model": parsed.model}
-        return base | {"choices": [choice], "usage": usage(outcome), "cuecard": account}
+        choice = {
+            "message": message,
+            "finish_reason": self._finish(outcome, calls),
+            "logprobs": self._logprobs(outcome),
+        }
+        return self._object("chat.completion", choice) | {"usage": usage(outcome), "cuecard": account}
 
     def begin(self) -> list[bytes]:
         return [sse(self._chunk({"role": "assistant", "content": "" if self._parsed.tools is None else None}))]
@@ -406,20 +124,21 @@ class ChatWriter:
             named = {"name": call.name, "arguments": ""}
             if self._legacy:
                 deltas += [{"function_call": named}]
-                deltas += [{"function_call": {"arguments": piece}} for piece in call.pieces]
+                deltas += [{"function_call": {"arguments": piece}} for piece in pieces(call.arguments)]
                 continue
             deltas += [{"tool_calls": [{"index": index, "id": call.id, "type": "function", "function": named}]}]
-            more = ({"index": index, "function": {"arguments": piece}} for piece in call.pieces)
+            more = ({"index": index, "function": {"arguments": piece}} for piece in pieces(call.arguments))
             deltas += [{"tool_calls": [each]} for each in more]
         return [sse(self._chunk(delta)) for delta in deltas]
 
     def end(self, outcome: Outcome, account: Json) -> list[bytes]:
         """Log probabilities, the finish reason, and usage if it is requested; then the end of the stream."""
         events = []
-        if (tokens := logprobs(self._parsed, outcome)) is not None:
+        if (tokens := self._logprobs(outcome)) is not None:
             events.append(sse(self._chunk({"content": ""}, tokens=tokens)))
-        finish = self._finish(outcome, tools.calls_of(self._parsed, outcome))
-        events.append(sse(self._chunk({}, finish) | {"cuecard": account}))
+        events.append(
+            sse(self._chunk({}, self._finish(outcome, calls_of(self._parsed, outcome))) | {"cuecard": account})
+        )
         if self._parsed.include_usage:
             events.append(sse(self._chunk({}) | {"choices": [], "usage": usage(outcome)}))
         return [*events, sse("[DONE]")]
@@ -427,31 +146,83 @@ class ChatWriter:
     def fail(self, error: CuecardError) -> list[bytes]:
         return [sse(problem(error)), sse("[DONE]")]
 
-    @property
-    def _legacy(self) -> bool:
-        return self._parsed.tools is not None and self._parsed.tools.legacy
+    def _finish(self, outcome: Outcome, calls: Sequence[ToolCall] | None = None) -> str:
+        """Why the visible answer ends, in OpenAI's words."""
+        if calls is not None:
+            return "function_call" if self._legacy else "tool_calls"
+        return "length" if outcome.truncated else "stop"
 
-    def _finish(self, outcome: Outcome, calls: Sequence[ToolCall] | None) -> str:
-        if calls is None:
-            return finish_reason(outcome)
-        return "function_call" if self._legacy else "tool_calls"
+    def _logprobs(self, outcome: Outcome) -> Json | None:
+        """The log probabilities of the visible answer's tokens, where they are asked for and known."""
+        if not self._parsed.parameters.logprobs or not outcome.tokens or self._parsed.tools is not None:
+            return None
+        tokens = [_token(each) | {"top_logprobs": [_token(other) for other in each.top]} for each in outcome.tokens]
+        return {"content": tokens, "refusal": None}
 
     def _chunk(self, delta: Json, finish: str | None = None, tokens: Json | None = None) -> Json:
+        choice = {"delta": delta, "finish_reason": finish, "logprobs": tokens}
+        return self._object("chat.completion.chunk", choice) | ({"usage": None} if self._parsed.include_usage else {})
+
+    def _object(self, kind: str, choice: Json) -> Json:
         parsed = self._parsed
-        choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": tokens}
-        base = {"id": parsed.id, "object": "chat.completion.chunk", "created": parsed.created, "model": parsed.model}
-        return base | {"choices": [choice]} | ({"usage": None} if parsed.include_usage else {})
+        base = {"id": parsed.id, "object": kind, "created": parsed.created, "model": parsed.model}
+        return base | {"choices": [{"index": 0, **choice}]}
 
 
-def problem(error: CuecardError) -> Json:
-    """An error's body as OpenAI's clients read it."""
-    kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
-    kind = kinds.get(error.http_status, "invalid_request_error" if error.http_status < 500 else "api_error")
-    code = error.code or type(error).__name__
-    return {"error": {"message": str(error), "type": kind, "param": error.param, "code": code}}
+def _token(token: AnswerToken) -> Json:
+    return {"token": token.text, "logprob": token.logprob, "bytes": list(token.encoded)}
 
 
-def sse(data: Json | str) -> bytes:
-    """One server-sent event."""
-    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return f"data: {text}\n\n".encode()
+# --- legacy completions -----------------------------------------------------------------------------------------------
+
+EXAMPLE = '{"model": "cuecard", "prompt": "…"}'
+UNSUPPORTED: Mapping[str, tuple[object, str]] = {
+    "suffix": ("", "put all of the text into the prompt"),
+    "echo": (False, "leave it out: only the answer comes back"),
+    "best_of": (1, "leave it out, or use cuecard/vote"),
+    "logprobs": (None, "use /v1/chat/completions, or the confidence in the cuecard object"),
+}
+"""Parameters that a pair cannot honour: the values that change nothing, and what to do instead."""
+OF_CHAT = ("messages", "tools", "functions")
+OWN = ("prompt", "include_reasoning", "reasoning", *UNSUPPORTED)
+
+
+def parse_completion(body: object, fetch: Fetch) -> ParsedRequest:
+    """A request of the legacy wire: its prompt is a user's message. Raises BadInput."""
+    given, translated = split(body, OWN, EXAMPLE)
+    for key, (harmless, hint) in UNSUPPORTED.items():
+        if given.get(key, harmless) != harmless:
+            raise BadInput(f"{key} is not supported by a pair of models", hint, param=key)
+    for key in OF_CHAT:
+        if key in translated:
+            raise BadInput(f"{key} is no parameter of completions", "use /v1/chat/completions", param=key)
+    with reading("prompt"):
+        translated["messages"] = [{"role": "user", "content": _prompt(given.get("prompt"))}]
+    translated["reasoning"] = object_of(given, "reasoning") | {"exclude": True}
+    return parse_translated(translated, fetch, "cmpl", {"messages": "prompt"})
+
+
+def _prompt(given: object) -> str:
+    texts = given if isinstance(given, list) else [given]
+    if any(isinstance(each, int | list) for each in texts):
+        raise BadInput("the prompt is a list of token ids", "send a text (in lm-eval: tokenized_requests=False)")
+    if len(texts) > 1:
+        raise BadInput(f"there are {len(texts)} prompts", "send one request for each (in lm-eval: batch_size=1)")
+    if not texts or not isinstance(texts[0], str) or not texts[0].strip():
+        raise BadInput("the prompt is empty", f"send {EXAMPLE}")
+    return texts[0]
+
+
+class CompletionWriter(ChatWriter):
+    """A text completion, whole or chunk by chunk, without the reasoning; the wire takes no tools."""
+
+    def whole(self, outcome: Outcome, reasoning: str, account: Json) -> Json:
+        choice = {"text": outcome.answer, "finish_reason": self._finish(outcome), "logprobs": None}
+        return self._object("text_completion", choice) | {"usage": usage(outcome), "cuecard": account}
+
+    def begin(self) -> list[bytes]:
+        return []
+
+    def _chunk(self, delta: Json, finish: str | None = None, tokens: Json | None = None) -> Json:
+        choice = {"text": delta.get("content", ""), "finish_reason": finish, "logprobs": None}
+        return self._object("text_completion", choice) | ({"usage": None} if self._parsed.include_usage else {})

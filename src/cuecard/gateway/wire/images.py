@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 
 from cuecard.domain.errors import BadInput, RateLimited, TooLarge
 from cuecard.domain.question import Image
-from cuecard.gateway.admission.image_fetcher import Fetcher
-from cuecard.gateway.config.settings import ImageSettings
-from cuecard.models.images import decoder, image_headers, images, pillow_decoding
-from cuecard.models.images.decoder import DECODER, QUICK_DECODER, QUICK_PIXELS, Bounds, ImageDecoder
+from cuecard.gateway.config.config import ImageSettings
+from cuecard.models.images import image_headers, images, pillow_decoding
+from cuecard.models.images.fetcher import Fetcher
 from cuecard.models.images.image_headers import Header
+from cuecard.models.images.images import DECODER, QUICK_DECODER, QUICK_PIXELS, Bounds, ImageDecoder
 from cuecard.models.images.pillow_decoding import Refused, Size
 
 WAIT_S = 60.0
@@ -59,6 +59,7 @@ class ImageLoader:
     def __init__(self, limits: ImageSettings, fetcher: Fetcher | None) -> None:
         self.most = limits.most
         self._limits, self._fetcher = limits, fetcher
+        self._bounds = Bounds(round(limits.most_megapixels * 1e6), limits.decode_mib * 2**20, limits.decode_s)
         self._lane, self._quick_lane = _DecodeQueue(DECODER), _DecodeQueue(QUICK_DECODER)
 
     async def images(self, urls: Sequence[str]) -> Mapping[str, Image]:
@@ -83,7 +84,7 @@ class ImageLoader:
 
     async def _given(self, url: str, name: str) -> _ImageData:
         if images.is_data_url(url):
-            return await asyncio.to_thread(_read, url, name)
+            return await asyncio.to_thread(lambda: _checked(images.decoded(url), name))
         if not url[:8].lower().startswith(("http://", "https://")):
             raise BadInput("an image is neither a data URL nor a web address", "send data:image/png;base64,…")
         if self._fetcher is None:
@@ -92,7 +93,7 @@ class ImageLoader:
                 "send the image itself, in base64, or set urls = true under [images]",
             )
         data = await self._fetcher.data(url)
-        return await asyncio.to_thread(_looked_at, data, name)
+        return await asyncio.to_thread(_checked, data, name)
 
     def _left(self, given: Sequence[_ImageData]) -> int:
         """The pixels that images of unknown size may still have. Raises TooLarge."""
@@ -101,9 +102,9 @@ class ImageLoader:
             if each.header is None:
                 continue
             try:
-                pillow_decoding.refuse_huge((each.header.width, each.header.height), self._bounds().pixels)
+                pillow_decoding.refuse_huge((each.header.width, each.header.height), self._bounds.pixels)
                 if not each.header.is_plain:
-                    decoder.refuse_hungry(each.header, self._bounds())
+                    images.refuse_hungry(each.header, self._bounds)
             except Refused as refused:
                 raise self._refusal(refused, each.name) from refused
             left -= each.header.pixels
@@ -112,7 +113,7 @@ class ImageLoader:
         return left
 
     async def _decoded(self, given: _ImageData, left: int) -> tuple[Image, Size]:
-        bounds, lane = self._bounds(), self._lane
+        bounds, lane = self._bounds, self._lane
         if given.header is None:
             bounds = replace(bounds, pixels=min(bounds.pixels, left))
         elif given.header.pixels <= QUICK_PIXELS:
@@ -120,13 +121,9 @@ class ImageLoader:
         try:
             return await lane.taken(given, bounds)
         except Refused as refused:
-            if refused.why == "pixels" and bounds.pixels < self._bounds().pixels:
+            if refused.why == "pixels" and bounds.pixels < self._bounds.pixels:
                 raise self._too_many() from refused
             raise self._refusal(refused, given.name) from refused
-
-    def _bounds(self) -> Bounds:
-        limits = self._limits
-        return Bounds(round(limits.most_megapixels * 1e6), limits.decode_mib * 2**20, limits.decode_s)
 
     def _refusal(self, refused: Refused, name: str) -> BadInput:
         limits = self._limits
@@ -155,10 +152,6 @@ def _limited(setting: str) -> str:
     return f"make it smaller; the limit is {setting} under [images] in cuecard.toml"
 
 
-def _read(url: str, name: str) -> _ImageData:
-    return _looked_at(images.decoded(url), name)
-
-
-def _looked_at(data: bytes, name: str) -> _ImageData:
+def _checked(data: bytes, name: str) -> _ImageData:
     images.refuse_bytes(data, name)
     return _ImageData(name, data, image_headers.read(data))

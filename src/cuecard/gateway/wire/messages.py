@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,14 +11,12 @@ from typing import Any
 
 from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.domain.outcome import Outcome
-from cuecard.gateway.wire import message_blocks as blocks
-from cuecard.gateway.wire import translation
 from cuecard.gateway.wire import usage as token_usage
-from cuecard.gateway.wire.chat import Fetch, ParsedRequest
-from cuecard.gateway.wire.parameters.values import object_of
-from cuecard.gateway.wire.tools import tools
-from cuecard.gateway.wire.tools.tools import ToolCall
+from cuecard.gateway.wire.chat import calls_of, event, text_of
+from cuecard.gateway.wire.request import MOST_PARTS, Fetch, ParsedRequest, nested_format, parse_translated, split
+from cuecard.gateway.wire.tools import ToolCall, as_json, pieces
 from cuecard.gateway.wire.usage import Json
+from cuecard.gateway.wire.values import object_of
 
 EXAMPLE = '{"model": "cuecard", "max_tokens": 1024, "messages": [{"role": "user", "content": "…"}]}'
 IGNORED = ("cache_control", "container", "context_management", "diagnostics", "inference_geo", "speed")
@@ -32,7 +31,7 @@ EFFORTS = {"max": "xhigh"}
 """Names of efforts that chat completions have under another name."""
 SIGNATURE = "cuecard"
 """Of every thinking block. Clients require one; it proves nothing, and is not checked when it comes back."""
-PING = translation.event("ping", {})
+PING = event("ping", {})
 ERROR_TYPES: Mapping[int, str] = {
     401: "authentication_error",
     402: "billing_error",
@@ -64,21 +63,23 @@ def parse(body: object, fetch: Fetch) -> ParsedRequest:
 
 def parse_countable(body: object, fetch: Fetch) -> ParsedRequest:
     """As `parse`, for counting tokens: the request needs no `max_tokens`. Raises BadInput."""
-    given, translated = translation.split(body, OWN, EXAMPLE)
+    given, translated = split(body, OWN, EXAMPLE)
     for key, hint in ELSEWHERE.items():
         if given.get(key):
             raise BadInput(f"{key} is not supported", hint)
     if given.get("thread"):
         raise NoThreads("the gateway keeps no conversations")
+    if not isinstance(stops := given.get("stop_sequences"), list | None):
+        raise BadInput("stop_sequences is not a list of texts")
     config = object_of(given, "output_config")
     effort = config.get("effort")
-    translated["messages"] = blocks.messages(given)
-    translated["stop"] = _stop_sequences(given)
+    translated["messages"] = chat_messages(given)
+    translated["stop"] = stops or None
     translated["reasoning"] = _reasoning(object_of(given, "thinking"))
     translated["reasoning_effort"] = EFFORTS.get(str(effort), effort)
-    translated["response_format"] = _format(object_of(config, "format"))
-    translated |= blocks.tools(given)
-    parsed = translation.parse(translated, fetch, "msg")
+    translated["response_format"] = nested_format(object_of(config, "format"))
+    translated |= chat_tools(given)
+    parsed = parse_translated(translated, fetch, "msg")
     extras = replace(parsed.parameters.extras, stop_is_named=bool(parsed.parameters.stop))
     return replace(parsed, parameters=replace(parsed.parameters, extras=extras))
 
@@ -94,19 +95,6 @@ def _reasoning(thinking: Json) -> Json:
     return {"exclude": hidden} | ({"max_tokens": budget} if kind == "enabled" else {})
 
 
-def _stop_sequences(given: Json) -> list[object] | None:
-    texts = given.get("stop_sequences")
-    if not isinstance(texts, list | None):
-        raise BadInput("stop_sequences is not a list of texts")
-    return texts or None
-
-
-def _format(wanted: Json) -> Json | None:
-    if wanted.get("type") != "json_schema":
-        return wanted or None
-    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": wanted.get("schema")}}
-
-
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
@@ -114,13 +102,15 @@ def usage(outcome: Outcome) -> Json:
     """Tokens over all calls. Unlike OpenAI, Anthropic does not count cached tokens as input."""
     total = token_usage.usage(outcome)
     cached = total["prompt_tokens_details"]["cached_tokens"]
-    return {
-        "input_tokens": max(0, total["prompt_tokens"] - cached),
-        "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": cached,
-        "output_tokens": total["completion_tokens"],
-        "output_tokens_details": {"thinking_tokens": total["completion_tokens_details"]["reasoning_tokens"]},
+    tokens = _tokens(max(0, total["prompt_tokens"] - cached), cached, total["completion_tokens"])
+    return tokens | {
+        "output_tokens_details": {"thinking_tokens": total["completion_tokens_details"]["reasoning_tokens"]}
     }
+
+
+def _tokens(fresh: int, cached: int, written: int) -> Json:
+    uncached = {"input_tokens": fresh, "cache_creation_input_tokens": 0}
+    return uncached | {"cache_read_input_tokens": cached, "output_tokens": written}
 
 
 def stop(outcome: Outcome, *, calls: Sequence[ToolCall] | None = None) -> Json:
@@ -159,26 +149,21 @@ class MessageWriter:
         self._open: str | None = None
         """The type of the block that is being written."""
 
-    def whole(self, outcome: Outcome, reasoning: str, account_: Json) -> Json:
+    def whole(self, outcome: Outcome, reasoning: str, account: Json) -> Json:
         content: list[Json] = []
         if reasoning and self._parsed.reasoning_field:
             content.append({"type": "thinking", "thinking": reasoning, "signature": SIGNATURE})
-        calls = tools.calls_of(self._parsed, outcome)
-        if calls is None and (text := tools.text_of(self._parsed, outcome)):
+        calls = calls_of(self._parsed, outcome)
+        if calls is None and (text := text_of(self._parsed, outcome)):
             content.append({"type": "text", "text": text})
         content += [_block(call, json.loads(call.arguments)) for call in calls or ()]
-        return self._message(content, stop(outcome, calls=calls), usage(outcome)) | {"cuecard": account_}
+        return self._message(content, stop(outcome, calls=calls), usage(outcome)) | {"cuecard": account}
 
     def begin(self) -> list[bytes]:
         """The message without its blocks; until its calls have been counted, its usage is an estimate."""
-        estimate = {
-            "input_tokens": self._parsed.prompt_tokens,
-            "cache_creation_input_tokens": 0,
-            "cache_read_input_tokens": 0,
-            "output_tokens": 0,
-        }
+        estimate = _tokens(self._parsed.prompt_tokens, 0, 0)
         message = self._message([], {"stop_reason": None, "stop_sequence": None}, estimate)
-        return [translation.event("message_start", {"message": message})]
+        return [event("message_start", {"message": message})]
 
     def reasoning(self, text: str) -> list[bytes]:
         if not self._parsed.reasoning_field:
@@ -195,16 +180,18 @@ class MessageWriter:
         events = []
         for call in calls:
             events += [*self._close(), *self._begin(_block(call, {}))]
-            events += [self._delta({"type": "input_json_delta", "partial_json": piece}) for piece in call.pieces]
+            events += [
+                self._delta({"type": "input_json_delta", "partial_json": piece}) for piece in pieces(call.arguments)
+            ]
         return events
 
-    def end(self, outcome: Outcome, account_: Json) -> list[bytes]:
-        stopped = stop(outcome, calls=tools.calls_of(self._parsed, outcome))
-        ending = {"delta": stopped, "usage": usage(outcome), "cuecard": account_}
-        return [*self._close(), translation.event("message_delta", ending), translation.event("message_stop", {})]
+    def end(self, outcome: Outcome, account: Json) -> list[bytes]:
+        stopped = stop(outcome, calls=calls_of(self._parsed, outcome))
+        ending = {"delta": stopped, "usage": usage(outcome), "cuecard": account}
+        return [*self._close(), event("message_delta", ending), event("message_stop", {})]
 
     def fail(self, error: CuecardError) -> list[bytes]:
-        return [translation.event("error", problem(error, request=self._parsed.id))]
+        return [event("error", problem(error, request=self._parsed.id))]
 
     def _message(self, content: list[Json], stopped: Json, used: Json) -> Json:
         base = {"id": self._parsed.id, "type": "message", "role": "assistant", "model": self._parsed.model}
@@ -214,10 +201,7 @@ class MessageWriter:
         """The start of a block, and the end of the one before, unless a block of this type is open."""
         if self._open == block["type"]:
             return []
-        events = [
-            *self._close(),
-            translation.event("content_block_start", {"index": self._begun, "content_block": block}),
-        ]
+        events = [*self._close(), event("content_block_start", {"index": self._begun, "content_block": block})]
         if self._begun == 0:
             events.append(PING)
         self._open = block["type"]
@@ -227,11 +211,167 @@ class MessageWriter:
     def _close(self) -> list[bytes]:
         if self._open is None:
             return []
-        events = [translation.event("content_block_stop", {"index": self._begun - 1})]
+        events = [event("content_block_stop", {"index": self._begun - 1})]
         if self._open == "thinking":
             events.insert(0, self._delta({"type": "signature_delta", "signature": SIGNATURE}))
         self._open = None
         return events
 
     def _delta(self, delta: Mapping[str, Any]) -> bytes:
-        return translation.event("content_block_delta", {"index": self._begun - 1, "delta": delta})
+        return event("content_block_delta", {"index": self._begun - 1, "delta": delta})
+
+
+# --- content blocks ---------------------------------------------------------------------------------------------------
+
+
+BLOCKS = "there are: text, image, document (of text), thinking, tool_use, tool_result"
+MEDIA_TYPE = re.compile(r"image/[a-z0-9.+-]{1,60}", re.IGNORECASE)
+CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+"""Types of `tool_choice` without a name."""
+ONLY_OWN_TOOLS = 'a tool that the client runs is {"name": "…", "description": "…", "input_schema": {…}}'
+
+
+def chat_messages(body: Json) -> list[Json]:
+    """`system` and `messages` as messages of chat completions. Raises BadInput."""
+    hint = "the last message is the user's"
+    given = _entries(body.get("messages") or None, "messages", "messages is not a list, or empty", hint)
+    translated = []
+    if body.get("system"):
+        translated.append({"role": "system", "content": _texts(body["system"], "system")})
+    for index, message in enumerate(given):
+        where = f"messages.{index}"
+        role = message.get("role") if isinstance(message, dict) else None
+        match role:
+            case "user":
+                translated += _of_user(_blocks(message.get("content"), where), where)
+            case "assistant":
+                translated.append(_of_assistant(_blocks(message.get("content"), where), where))
+            case "system":
+                translated.append({"role": "system", "content": _texts(message.get("content"), where)})
+            case _:
+                raise BadInput(f"{where} has the role {str(role)[:100]!r}", "there are: user, assistant, system")
+    return translated
+
+
+def _blocks(content: object, where: str) -> list[Json]:
+    """Content as blocks, each with its type; a text is one block."""
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    content = _entries(content, where, f"{where} has no content", "a text, or a list of blocks")
+    for block in content:
+        if not isinstance(block, dict) or not isinstance(block.get("type"), str):
+            raise BadInput(f"{where} has a block without a type", BLOCKS)
+    return content
+
+
+def _entries(given: object, where: str, otherwise: str, hint: str | None = None) -> list[Any]:
+    """A list of the request. Raises BadInput."""
+    if not isinstance(given, list):
+        raise BadInput(otherwise, hint)
+    if len(given) > MOST_PARTS:
+        raise BadInput(f"{where} has more than {MOST_PARTS} entries", "send fewer")
+    return given
+
+
+def _texts(content: object, where: str) -> list[Json]:
+    """Content that is nothing but text, as parts."""
+    return [_text(block, where) for block in _blocks(content, where)]
+
+
+def _text(block: Json, where: str) -> Json:
+    if block["type"] != "text":
+        raise BadInput(f"{where} has a block of type {block['type'][:100]!r}", BLOCKS)
+    if not isinstance(block.get("text"), str):
+        raise BadInput(f"{where} has a text block without a text")
+    return {"type": "text", "text": block["text"]}
+
+
+def _of_user(blocks: Sequence[Json], where: str) -> list[Json]:
+    """A user's message: the results of tools first, as messages of their own, then all else."""
+    results = [_result(block, where) for block in blocks if block["type"] == "tool_result"]
+    parts = [_part(block, where) for block in blocks if block["type"] != "tool_result"]
+    return [*results, {"role": "user", "content": parts}] if parts or not results else results
+
+
+def _part(block: Json, where: str) -> Json:
+    match block["type"]:
+        case "image":
+            return {"type": "image_url", "image_url": {"url": _image_url(object_of(block, "source"), where)}}
+        case "document":
+            source = object_of(block, "source")
+            if source.get("type") != "text" or not isinstance(source.get("data"), str):
+                raise BadInput(f"{where} has a document that is not a text", "send its text, or images of its pages")
+            title = f"{block['title']}\n" if isinstance(block.get("title"), str) else ""
+            return {"type": "text", "text": title + source["data"]}
+        case _:
+            return _text(block, where)
+
+
+def _image_url(source: Json, where: str) -> str:
+    data, url, media_type = source.get("data"), source.get("url"), source.get("media_type")
+    match source.get("type"):
+        case "base64" if isinstance(data, str) and isinstance(media_type, str) and MEDIA_TYPE.fullmatch(media_type):
+            return f"data:{media_type};base64,{data}"
+        case "url" if isinstance(url, str) and url:
+            return url
+        case "base64" | "url":
+            raise BadInput(f"{where} has an image without its data", "give data and media_type (image/…), or a url")
+        case other:
+            raise BadInput(f"{where} has an image from a {str(other)[:100]!r}", "there are: base64, url")
+
+
+def _result(block: Json, where: str) -> Json:
+    """The message of role `tool` with a tool's result."""
+    identity = block.get("tool_use_id")
+    if not isinstance(identity, str) or not identity:
+        raise BadInput(f"{where} has a tool_result without a tool_use_id")
+    text = "\n".join(part["text"] for part in _texts(block.get("content") or "", f"a tool_result of {where}"))
+    return {"role": "tool", "tool_call_id": identity, "content": f"Error: {text}" if block.get("is_error") else text}
+
+
+def _of_assistant(blocks: Sequence[Json], where: str) -> Json:
+    """An earlier answer, without its thinking."""
+    other = ("thinking", "redacted_thinking", "tool_use")
+    texts = [_text(block, where) for block in blocks if block["type"] not in other]
+    calls = [_call(block, where) for block in blocks if block["type"] == "tool_use"]
+    return {"role": "assistant", "content": texts or None} | ({"tool_calls": calls} if calls else {})
+
+
+def _call(block: Json, where: str) -> Json:
+    identity, name, given = block.get("id"), block.get("name"), block.get("input")
+    if not (isinstance(identity, str) and identity and isinstance(name, str) and name and isinstance(given, dict)):
+        raise BadInput(f"{where} has a tool_use without an id, a name or an input")
+    return {"id": identity, "type": "function", "function": {"name": name, "arguments": as_json(given)}}
+
+
+# --- tools ------------------------------------------------------------------------------------------------------------
+
+
+def chat_tools(body: Json) -> Json:
+    """`tools` and `tool_choice` as parameters of chat completions. Raises BadInput."""
+    given = _entries(body.get("tools") or [], "tools", "tools is not a list")
+    choice = object_of(body, "tool_choice")
+    if not given:
+        return {}
+    translated: Json = {"tools": [_tool(tool, f"tools.{index}") for index, tool in enumerate(given)]}
+    match choice.get("type"):
+        case None:
+            pass
+        case "tool":
+            translated["tool_choice"] = {"type": "function", "function": {"name": choice.get("name")}}
+        case str(kind) if kind in CHOICES:
+            translated["tool_choice"] = CHOICES[kind]
+        case other:
+            raise BadInput(f"tool_choice has the type {str(other)[:100]!r}", "there are: auto, any, tool, none")
+    if choice.get("disable_parallel_tool_use") is True:
+        translated["parallel_tool_calls"] = False
+    return translated
+
+
+def _tool(tool: object, where: str) -> Json:
+    if not isinstance(tool, dict):
+        raise BadInput(f"{where} is not an object")
+    if tool.get("type") not in (None, "custom"):
+        raise BadInput(f"{where} is of type {str(tool['type'])[:100]!r}", ONLY_OWN_TOOLS)
+    names = {"name": "name", "description": "description", "parameters": "input_schema", "strict": "strict"}
+    return {"type": "function", "function": {new: tool[old] for new, old in names.items() if tool.get(old) is not None}}

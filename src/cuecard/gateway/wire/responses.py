@@ -13,13 +13,13 @@ from typing import Any
 
 from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.domain.outcome import Outcome
-from cuecard.gateway.wire import chat, translation
+from cuecard.gateway.wire import chat
 from cuecard.gateway.wire import usage as token_usage
-from cuecard.gateway.wire.chat import Fetch, ParsedRequest
-from cuecard.gateway.wire.parameters.values import flag, object_of, reading
-from cuecard.gateway.wire.tools import tools
-from cuecard.gateway.wire.tools.tools import ToolCall
+from cuecard.gateway.wire.chat import calls_of, event, text_of
+from cuecard.gateway.wire.request import Fetch, ParsedRequest, nested_format, parse_translated, split
+from cuecard.gateway.wire.tools import ToolCall, pieces
 from cuecard.gateway.wire.usage import Json
+from cuecard.gateway.wire.values import flag, object_of, reading
 
 STATEFUL = {
     "previous_response_id": "send the whole conversation as input",
@@ -95,7 +95,7 @@ class ItemMemory:
 
 def parse(body: object, fetch: Fetch, memory: ItemMemory) -> ParsedRequest:
     """A request in the terms of chat completions. Raises BadInput."""
-    given, translated = translation.split(body, OWN, EXAMPLE)
+    given, translated = split(body, OWN, EXAMPLE)
     for key, hint in STATEFUL.items():
         if given.get(key):
             raise BadInput(
@@ -105,9 +105,9 @@ def parse(body: object, fetch: Fetch, memory: ItemMemory) -> ParsedRequest:
     with reading("input"):
         translated["messages"] = _messages(given, memory)
     translated["max_completion_tokens"] = given.get("max_output_tokens")
-    translated["response_format"] = _format(text.get("format"))
+    translated["response_format"] = nested_format(wanted if isinstance(wanted := text.get("format"), dict) else {})
     translated["reasoning_effort"] = reasoning.get("effort")
-    parsed, is_kept = translation.parse(translated, fetch, "resp", CHAT_NAMES), flag(translated, "store", default=True)
+    parsed, is_kept = parse_translated(translated, fetch, "resp", CHAT_NAMES), flag(translated, "store", default=True)
     return replace(parsed, is_kept=is_kept, repeated=_repeated({**given, **translated}))
 
 
@@ -116,7 +116,9 @@ def _repeated(body: Json) -> Json:
     repeated |= {key: REPEATED[key] | object_of(body, key) for key in ("reasoning", "text")}
     # tools come nested too, as in chat completions
     return repeated | {
-        "tools": [{"type": "function", "strict": None, **tool.get("function", tool)} for tool in repeated["tools"]]
+        "tools": [
+            {"type": "function", "strict": None, **tool.get("function", tool)} for tool in repeated["tools"] or ()
+        ]
     }
 
 
@@ -150,22 +152,10 @@ def _add_call(messages: list[Json], item: Json) -> None:
         messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
 
 
-def _format(wanted: object) -> Json | None:
-    """`text.format` as chat completions nest it."""
-    if not isinstance(wanted, dict) or wanted.get("type") != "json_schema":
-        return wanted if isinstance(wanted, dict) else None
-    return {"type": "json_schema", "json_schema": {key: value for key, value in wanted.items() if key != "type"}}
-
-
 def usage(outcome: Outcome) -> Json:
-    tokens = token_usage.usage(outcome)
-    return {
-        "input_tokens": tokens["prompt_tokens"],
-        "input_tokens_details": tokens["prompt_tokens_details"],
-        "output_tokens": tokens["completion_tokens"],
-        "output_tokens_details": tokens["completion_tokens_details"],
-        "total_tokens": tokens["total_tokens"],
-    }
+    names = {"prompt_tokens": "input_tokens", "completion_tokens": "output_tokens"}
+    names |= {f"{name}_details": f"{own}_details" for name, own in names.items()}
+    return {names.get(name, name): count for name, count in token_usage.usage(outcome).items()}
 
 
 @dataclass(frozen=True)
@@ -203,9 +193,9 @@ class ResponseWriter:
     def whole(self, outcome: Outcome, reasoning: str, account: Json) -> Json:
         if reasoning:
             self.reasoning(reasoning)
-        calls = tools.calls_of(self._parsed, outcome)
+        calls = calls_of(self._parsed, outcome)
         if calls is None:
-            self.content(tools.text_of(self._parsed, outcome))
+            self.content(text_of(self._parsed, outcome))
         else:
             self.calls(calls)
         self._close()
@@ -258,7 +248,7 @@ class ResponseWriter:
         arguments = "response.function_call_arguments"
         return [
             self._event("response.output_item.added", output_index=index, item=begun),
-            *(self._event(f"{arguments}.delta", **where, delta=piece) for piece in call.pieces),
+            *(self._event(f"{arguments}.delta", **where, delta=piece) for piece in pieces(call.arguments)),
             self._event(f"{arguments}.done", **where, name=call.name, arguments=call.arguments),
             self._event("response.output_item.done", output_index=index, item=whole),
         ]
@@ -323,4 +313,4 @@ class ResponseWriter:
 
     def _event(self, kind: str, **data: Any) -> bytes:
         number, self._number = self._number, self._number + 1
-        return translation.event(kind, {"sequence_number": number, **data})
+        return event(kind, {"sequence_number": number, **data})

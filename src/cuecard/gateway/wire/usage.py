@@ -8,10 +8,9 @@ from enum import StrEnum
 from typing import Any
 
 from cuecard.domain.call import Call, Usage
-from cuecard.domain.outcome import Outcome
+from cuecard.domain.outcome import Outcome, outcome_as_object
 from cuecard.domain.question import Message, Question
-from cuecard.domain.serialization import outcome_as_object
-from cuecard.gateway.config.config import Prices
+from cuecard.gateway.config.pairs import Prices
 from cuecard.models.base import Limits
 
 Json = dict[str, Any]

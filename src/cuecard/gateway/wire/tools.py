@@ -1,31 +1,26 @@
 """Tools of a request: which may be called, and the calls, or the text, of an answer.
 
 Every server can answer such a request: the tools are described in the system's text, and a reply is JSON of one form
-(`tool_schema`), which becomes calls or a text again here.
+(`union`), which becomes calls or a text again here.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
 
-from cuecard.answers import extract
-from cuecard.answers.readers import tool_calls as form
-from cuecard.domain.errors import BadInput, BeyondAPair, BrokenStream
-from cuecard.domain.outcome import Outcome
+from cuecard.answers.readers import json_replies as form
+from cuecard.domain.errors import BadInput, BeyondAPair
 from cuecard.domain.question import AnswerKind, Calling, Message, Question
-from cuecard.gateway.wire.tools.tool_schema import union
 from cuecard.gateway.wire.usage import Json
-
-if TYPE_CHECKING:  # which imports this module
-    from cuecard.gateway.wire.chat import ParsedRequest
+from cuecard.gateway.wire.values import reading
 
 MOST_TOOLS = 128
-NAME = re.compile(r"[a-zA-Z0-9_.-]{1,128}")
+TOOL_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,128}")
 """OpenAI takes 64 characters and no dots, Anthropic 128, and MCP's tools have dots."""
 ONLY_FUNCTIONS = (
     "offer it as a tool of type function that the client runs, or ask by chat completions and set pass_to under [pair]"
@@ -44,11 +39,6 @@ class ToolCall:
     name: str
     arguments: str
     """JSON, an object."""
-
-    @property
-    def pieces(self) -> list[str]:
-        """The arguments as they are streamed."""
-        return pieces(self.arguments)
 
 
 @dataclass(frozen=True)
@@ -92,7 +82,7 @@ class Tools:
         if not self.parallel:
             lines.append("Call one tool at a time.")
         if self.answer is not None and self.calling is Calling.AUTO:
-            lines.append(f"An answer to the user has to fit this JSON Schema: {_json(self.answer)}")
+            lines.append(f"An answer to the user has to fit this JSON Schema: {as_json(self.answer)}")
         return "\n".join(lines)
 
 
@@ -102,10 +92,11 @@ def parse(body: Json, answer: Mapping[str, Any] | None = None) -> Tools | None:
     `answer`: the schema of the request's `response_format`. Raises BadInput, BeyondAPair.
     """
     legacy = body.get("tools") is None and body.get("functions") is not None
-    given = body.get("functions" if legacy else "tools") or []
+    key = "functions" if legacy else "tools"
+    given = body.get(key) or []
     choice = body.get("function_call" if legacy else "tool_choice")
     if not isinstance(given, list):
-        raise BadInput("tools is not a list")
+        raise BadInput(f"{key} is not a list", param=key)
     if len(given) > MOST_TOOLS:
         raise BadInput(f"there are more than {MOST_TOOLS} tools", "send fewer")
     offered = [_function(tool, f"function {at}") if legacy else _tool(tool, at) for at, tool in enumerate(given, 1)]
@@ -136,7 +127,8 @@ def parse(body: Json, answer: Mapping[str, Any] | None = None) -> Tools | None:
 def question(offered: Tools, system: Sequence[str], history: Sequence[Message], last: Message) -> Question:
     """A conversation as a question whose answer calls tools, or may. Raises BadInput."""
     described = "\n\n".join([*system, offered.words])
-    kind, schema, calling = AnswerKind.JSON, offered.schema, offered.calling
+    with reading("tools"):
+        kind, schema, calling = AnswerKind.JSON, offered.schema, offered.calling
     if not last.text.strip():
         raise BadInput("the last message has no text", "a pair answers a question")
     return Question(last.text, last.images, (), kind, described, tuple(history), schema, calling=calling)
@@ -154,7 +146,7 @@ def _tool(tool: object, at: int) -> Tool:
 
 def _function(function: object, where: str) -> Tool:
     name = function.get("name") if isinstance(function, dict) else None
-    if not isinstance(function, dict) or not isinstance(name, str) or not NAME.fullmatch(name):
+    if not isinstance(function, dict) or not isinstance(name, str) or not TOOL_NAME.fullmatch(name):
         hint = "a name has 1 to 128 letters, digits, dots, dashes and underscores"
         raise BadInput(f"{where} has no usable name", hint)
     description, parameters = function.get("description"), function.get("parameters")
@@ -183,7 +175,7 @@ def _chosen(choice: object, *, legacy: bool) -> tuple[str, list[object] | None]:
             return mode, [_named(tool) for tool in tools]
         case {"type": str(kind)} if kind not in ("function", "allowed_tools"):
             raise BeyondAPair(f"a pair of models cannot call a tool of type {kind[:100]!r}", ONLY_FUNCTIONS)
-    raise BadInput(f"unknown tool_choice {_json(choice)[:100]}", CHOICES, param="tool_choice")
+    raise BadInput(f"unknown tool_choice {as_json(choice)[:100]}", CHOICES, param="tool_choice")
 
 
 def _named(tool: object) -> object:
@@ -195,44 +187,7 @@ def _named(tool: object) -> object:
 
 def _described(tool: Tool) -> str:
     description = f": {tool.description.strip()}" if tool.description.strip() else ""
-    return f"- {tool.name}{description}\n  Arguments: {_json(tool.parameters)}"
-
-
-# --- answers ----------------------------------------------------------------------------------------------------------
-
-
-def calls_of(parsed: ParsedRequest, outcome: Outcome) -> tuple[ToolCall, ...] | None:
-    """The calls that an answer makes, the same ones each time; None where it is a text, cut ones included.
-
-    Raises BrokenStream for a reply that had to call a tool, was not cut, and does not.
-    """
-    if parsed.tools is None:
-        return None
-    reply = _reply(parsed, outcome)
-    if form.CALLS in reply:
-        called = reply[form.CALLS] if parsed.tools.parallel else reply[form.CALLS][:1]
-        return tuple(_call(parsed.id, at, call) for at, call in enumerate(called))
-    if parsed.tools.calling is Calling.REQUIRED and not outcome.truncated:
-        raise BrokenStream("the models were to call a tool, and have not", "try again, or offer fewer tools")
-    return None
-
-
-def text_of(parsed: ParsedRequest, outcome: Outcome) -> str:
-    """The text of an answer that calls no tool; of one that was cut, as far as it goes."""
-    if parsed.tools is None:
-        return outcome.answer
-    reply = _reply(parsed, outcome)
-    if form.ANSWER not in reply:
-        return form.cut_answer(outcome.answer) if parsed.tools.calling is Calling.AUTO else ""
-    answer = reply[form.ANSWER]
-    return answer if isinstance(answer, str) and parsed.tools.answer is None else _json(answer)
-
-
-def cut(outcome: Outcome, shown: str, stop: str | None) -> Outcome:
-    """The outcome with what is shown of an answer in words: up to the stop text, if it has one."""
-    if stop is None:
-        return outcome
-    return replace(outcome, answer=_json({form.ANSWER: shown}), truncated=False, stopped_by=stop)
+    return f"- {tool.name}{description}\n  Arguments: {as_json(tool.parameters)}"
 
 
 def pieces(text: str) -> list[str]:
@@ -240,17 +195,111 @@ def pieces(text: str) -> list[str]:
     return [text[at : at + PIECE] for at in range(0, len(text), PIECE)]
 
 
-def _reply(parsed: ParsedRequest, outcome: Outcome) -> Json:
-    """The JSON of a reply; empty where it is none."""
-    found = extract(outcome.answer, parsed.question)
-    read: Json = json.loads(found.text) if found.parsed else {}
-    return read
-
-
-def _call(request: str, at: int, call: Json) -> ToolCall:
-    digest = hashlib.blake2b(f"{request} {at}".encode(), digest_size=12).hexdigest()
-    return ToolCall(f"call_{digest}", call[form.NAME], _json(call[form.ARGUMENTS]))
-
-
-def _json(value: object) -> str:
+def as_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
+
+
+# --- the schema of a reply --------------------------------------------------------------------------------------------
+
+Schema = dict[str, Any]
+MOST_CHARACTERS = 400_000
+"""Of all schemas of a request, what is referred to counted wherever it is lifted."""
+MOST_CALLS = 32
+"""Calls in one reply: a small model may repeat itself without an end."""
+_LEFT_OUT = (
+    *("title", "description", "examples", "example", "$comment"),
+    *("$schema", "$id", "$defs", "definitions", "pattern"),
+)
+_OF_SCHEMAS = ("properties", "patternProperties", "dependentSchemas")
+"""Keywords whose values are schemas by name."""
+_OF_VALUES = ("enum", "const", "default", "required", "dependentRequired")
+"""Keywords whose values are no schemas."""
+
+
+def union(
+    tools: Iterable[tuple[str, Mapping[str, Any]]], answer: Mapping[str, Any] | None, *, parallel: bool
+) -> Schema:
+    """The schema of a reply: calls of these tools (name, schema of arguments), or an answer of this schema.
+
+    `answer`: None where a tool has to be called. Raises BadInput for schemas that refer to what they do not hold.
+    """
+    lifting = _Lifting()
+    calls = [
+        _object({form.NAME: {"const": name}, form.ARGUMENTS: lifting.lifted(f"the parameters of {name!r}", schema)})
+        for name, schema in tools
+    ]
+    items = calls[0] if len(calls) == 1 else {"anyOf": calls}
+    listed = {"type": "array", "items": items, "minItems": 1, "maxItems": MOST_CALLS if parallel else 1}
+    whole = _object({form.CALLS: listed})
+    if answer is not None:
+        whole = {"anyOf": [whole, _object({form.ANSWER: lifting.lifted("response_format", answer)})]}
+    return whole | ({"$defs": lifting.definitions} if lifting.definitions else {})
+
+
+def _object(properties: Schema) -> Schema:
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+class _Lifting:
+    """Copies of schemas without keywords that restrict no value, and the definitions that they refer to."""
+
+    def __init__(self) -> None:
+        self.definitions: dict[str, Any] = {}
+        self._characters = self._schemas = 0
+
+    def lifted(self, where: str, schema: Mapping[str, Any]) -> Schema:
+        """A copy of one whole schema. Raises BadInput."""
+        self._schemas += 1
+        names: dict[str, str] = {}
+        waiting: list[str] = []
+
+        def refer(pointer: object) -> str:
+            if not isinstance(pointer, str) or not (pointer == "#" or pointer.startswith("#/")):
+                raise BadInput(f"{where} refer to {str(pointer)[:100]!r}", "put what is referred to into the schema")
+            if pointer not in names:
+                names[pointer] = f"schema{self._schemas}-{len(names) + 1}"
+                waiting.append(pointer)
+            return f"#/$defs/{names[pointer]}"
+
+        copy: Schema = self._copy(schema, refer)
+        while waiting:
+            pointer = waiting.pop()
+            self.definitions[names[pointer]] = self._copy(_at(schema, pointer, where), refer)
+        return copy
+
+    def _copy(self, value: Any, refer: Callable[[object], str]) -> Any:
+        if isinstance(value, list):
+            return [self._copy(item, refer) for item in value]
+        if not isinstance(value, dict):
+            return self._counted(value)
+        return {key: self._part(key, inner, refer) for key, inner in value.items() if key not in _LEFT_OUT}
+
+    def _part(self, key: str, value: Any, refer: Callable[[object], str]) -> Any:
+        self._counted(key)
+        if key == "$ref":
+            return refer(value)
+        if key in _OF_VALUES:
+            return self._counted(value)
+        if key in _OF_SCHEMAS and isinstance(value, dict):
+            return {self._counted(name): self._copy(inner, refer) for name, inner in value.items()}
+        return self._copy(value, refer)
+
+    def _counted(self, value: Any) -> Any:
+        self._characters += len(json.dumps(value, ensure_ascii=False))
+        if self._characters > MOST_CHARACTERS:
+            raise BadInput(f"the schemas of tools have more than {MOST_CHARACTERS} characters", "send fewer tools")
+        return value
+
+
+def _at(schema: Any, pointer: str, where: str) -> Any:
+    """What a JSON pointer in a fragment leads to. Raises BadInput."""
+    place = schema
+    for part in unquote(pointer).split("/")[1:]:
+        key = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(place, list) and key.isdecimal() and len(key) < 6 and int(key) < len(place):
+            place = place[int(key)]
+        else:
+            place = place.get(key) if isinstance(place, dict) else None
+    if not isinstance(place, dict | bool):
+        raise BadInput(f"{where} refer to {pointer[:100]!r}, which is not there", "correct the reference")
+    return place

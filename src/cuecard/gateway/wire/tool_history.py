@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from cuecard.answers.readers.tool_calls import ARGUMENTS, CALLS, NAME
+from cuecard.answers.readers.json_replies import ARGUMENTS, CALLS, NAME
 from cuecard.domain.errors import BadInput, BeyondAPair
 from cuecard.domain.question import Message
-from cuecard.gateway.wire.tools.tools import ONLY_FUNCTIONS
+from cuecard.gateway.wire.tools import ONLY_FUNCTIONS
 from cuecard.gateway.wire.usage import Json
 
 RESULT = "result"
@@ -116,7 +116,7 @@ def _text(content: object, where: str) -> str:
 
 
 def joined(turns: Sequence[Message]) -> list[Message]:
-    """The turns with results of tools as the user's, joined with what the user says next.
+    """The turns with results of tools as the user's, joined with the user's next message.
 
     Where no user's message follows, the user's request is repeated below them, so that the answer is to it.
     """
@@ -135,10 +135,7 @@ def joined(turns: Sequence[Message]) -> list[Message]:
             plain.append(turn)
         results = []
     if results:
-        plain.append(Message("user", "\n\n".join([*results, _reminder(request)])))
+        is_short = 0 < len(request.strip()) <= MOST_REPEATED
+        reminder = f"The user's request was: {request.strip()}" if is_short else "The user's request stands above."
+        plain.append(Message("user", "\n\n".join([*results, reminder])))
     return plain
-
-
-def _reminder(request: str) -> str:
-    asked = request.strip()
-    return f"The user's request was: {asked}" if 0 < len(asked) <= MOST_REPEATED else "The user's request stands above."

@@ -10,10 +10,9 @@ from enum import StrEnum
 from typing import Any
 
 from cuecard.domain.errors import BadInput, BeyondAPair
-from cuecard.gateway.wire.parameters.addresses import permit_fields
-from cuecard.gateway.wire.parameters.values import count, flag, is_same, number, object_of, reading, suggest
 from cuecard.gateway.wire.usage import Json
-from cuecard.models.extras import PENALTIES, SAMPLING, TEMPLATE, Extras
+from cuecard.gateway.wire.values import count, flag, is_same, number, object_of, permit_fields, reading, suggest
+from cuecard.models.base import PENALTIES, SAMPLING, TEMPLATE, Extras
 
 
 class Use(StrEnum):
@@ -56,12 +55,10 @@ _GRAMMAR = "use response_format with a JSON schema, or options in the cuecard ob
 _SEVERAL = "send the request several times; cuecard/vote takes several samples itself and gives one answer"
 PARAMETERS: Mapping[str, Parameter] = {
     **_rows(Use.READ, "model messages stream stream_options max_tokens max_completion_tokens temperature top_p seed"),
-    **_rows(
-        Use.READ, "reasoning_effort reasoning include_reasoning response_format cuecard stop logprobs top_logprobs"
-    ),
+    **_rows(Use.READ, "reasoning_effort reasoning include_reasoning response_format cuecard stop"),
     **_rows(Use.HANDED_ON, "logit_bias chat_template_kwargs"),
     **_neutral(Use.HANDED_ON, top_k=[0, -1], min_p=0, repetition_penalty=1, frequency_penalty=0, presence_penalty=0),
-    **_rows(Use.READ, "tools tool_choice functions function_call parallel_tool_calls"),
+    **_rows(Use.READ, "tools tool_choice functions function_call parallel_tool_calls logprobs top_logprobs"),
     "max_tool_calls": Parameter(Use.IGNORED),
     "n": Parameter(Use.REFUSED, (1,), _SEVERAL),
     "best_of": Parameter(Use.REFUSED, (1,), _SEVERAL),
@@ -82,15 +79,11 @@ PARAMETERS: Mapping[str, Parameter] = {
     **_rows(Use.IGNORED, "include moderation"),
     **_neutral(Use.IGNORED, store=False, service_tier=["auto", "default"], verbosity="medium", truncation="disabled"),
     # vLLM's and SGLang's
-    **_rows(
-        Use.IGNORED, "stop_token_ids prompt_logprobs truncate_prompt_tokens allowed_token_ids bad_words request_id"
-    ),
+    **_rows(Use.IGNORED, "stop_token_ids prompt_logprobs truncate_prompt_tokens allowed_token_ids bad_words"),
     **_rows(Use.IGNORED, "logits_processors mm_processor_kwargs media_io_kwargs kv_transfer_params vllm_xargs"),
-    **_rows(
-        Use.IGNORED, "guided_decoding_backend guided_whitespace_pattern thinking_token_budget cache_salt lora_path"
-    ),
+    **_rows(Use.IGNORED, "guided_decoding_backend guided_whitespace_pattern thinking_token_budget cache_salt"),
     **_rows(Use.IGNORED, "stop_regex session_params rid custom_logit_processor bootstrap_host bootstrap_port"),
-    **_rows(Use.IGNORED, "bootstrap_room data_parallel_rank custom_params extra_key"),
+    **_rows(Use.IGNORED, "bootstrap_room data_parallel_rank custom_params extra_key request_id lora_path"),
     **_neutral(Use.IGNORED, use_beam_search=False, ignore_eos=False, min_tokens=0, min_new_tokens=0, priority=0),
     **_neutral(Use.IGNORED, add_generation_prompt=True, continue_final_message=False, add_special_tokens=False),
     **_neutral(Use.IGNORED, echo=False, include_stop_str_in_output=False, skip_special_tokens=True, no_stop_trim=False),
@@ -100,11 +93,9 @@ PARAMETERS: Mapping[str, Parameter] = {
     # llama.cpp's
     **_rows(Use.IGNORED, "n_predict n_keep n_discard n_indent n_probs lora response_fields image_data prompt"),
     **_rows(Use.IGNORED, "reasoning_format t_max_predict_ms grammar_triggers preserved_tokens"),
-    **_neutral(
-        Use.IGNORED, cache_prompt=[True, False], id_slot=-1, slot_id=-1, return_tokens=False, grammar_lazy=False
-    ),
+    **_neutral(Use.IGNORED, cache_prompt=[True, False], id_slot=-1, slot_id=-1, return_tokens=False),
     **_neutral(Use.IGNORED, return_progress=False, timings_per_token=False, post_sampling_probs=False),
-    **_neutral(Use.IGNORED, parse_tool_calls=[True, False], thinking_forced_open=False),
+    **_neutral(Use.IGNORED, parse_tool_calls=[True, False], grammar_lazy=False, thinking_forced_open=False),
     # how others draw tokens
     **_rows(Use.SERVER, "mirostat_tau mirostat_eta dynatemp_exponent xtc_threshold dry_base dry_allowed_length"),
     **_rows(Use.SERVER, "dry_penalty_last_n dry_sequence_breakers repeat_last_n min_keep samplers"),
@@ -220,7 +211,7 @@ def read(body: Json) -> Parameters:
 def settled(given: Parameters, unknown: Unknown, honoured: Collection[str]) -> tuple[Extras, tuple[str, ...]]:
     """The extras of a request's calls, and the names of parameters that change nothing.
 
-    `honoured`: names of `extras.NAMES` that some model takes into account. Raises BadInput.
+    `honoured`: names of `base.NAMES` that some model takes into account. Raises BadInput.
     """
     if unknown is Unknown.REFUSE and given.unknown:
         name = next(iter(given.unknown))

@@ -1,0 +1,237 @@
+"""Tables of pairs in `cuecard.toml`: which servers have which role, and the settings of requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StrictBool,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_validator,
+)
+
+from cuecard.domain.call import Mode
+from cuecard.domain.errors import BadInput
+from cuecard.models import spec
+from cuecard.models.acceptance_table import AcceptanceTable
+from cuecard.models.openai.families import named
+from cuecard.models.openai.request_body import Dialect
+from cuecard.models.prompt import CardFormat
+from cuecard.strategies import policy_file
+from cuecard.strategies.policy import Option, Policy, Surface, options_at, policy_with
+from cuecard.strategies.run import known
+
+EFFORTS: Mapping[str, int] = {"minimal": 256, "low": 512, "medium": 2048, "high": 8192, "xhigh": 16384}
+"""Reasoning tokens for OpenAI's `reasoning_effort`; `none` is a short answer of the large model."""
+ROLES = ("small", "large", "third")
+
+
+class StrictTable(BaseModel):
+    """A table whose unknown keys are an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def checked(check: Callable[[Any], object]) -> AfterValidator:
+    """Validates a value that is given by a function that raises BadInput."""
+
+    def validated(given: Any) -> Any:
+        try:
+            if given is not None:
+                check(given)
+        except BadInput as error:
+            raise ValueError(str(error)) from error
+        return given
+
+    return AfterValidator(validated)
+
+
+Strategy = Annotated[str, checked(known)]
+
+
+class Prices(StrictTable):
+    """Per million tokens, in any one currency."""
+
+    prompt: float = Field(0.0, ge=0)
+    cached: float | None = Field(None, ge=0)
+    """Of prompt tokens that were cached; as `prompt` if not given."""
+    completion: float = Field(0.0, ge=0)
+
+
+class Upstream(StrictTable):
+    """One server of a model, or a model in this process: what `models/spec.py` loads, and how much it takes."""
+
+    model: Annotated[str, checked(spec.parse)]
+    weight: float = Field(1.0, gt=0)
+    most_at_once: int | None = Field(None, ge=1)
+    prices: Prices | None = None
+    """None: not known."""
+    device: str | None = None
+    dtype: str | None = None
+    revision: str | None = None
+    api_key: str | None = None
+    family: Annotated[str | None, checked(lambda name: name == "auto" or named(name))] = None
+    prefill: StrictBool | None = None
+    prefix_cache: StrictBool | None = None
+    scoring: StrictBool | None = None
+    images: StrictBool | None = None
+    logprobs: StrictBool | None = None
+    constraint: Dialect | None = None
+    cards: list[CardFormat] | None = Field(None, min_length=1)
+    """The formats that it reads well, the best first."""
+    prefix_cache_mib: float | None = Field(None, gt=0)
+    reasoning_tags: list[str] | None = Field(None, min_length=2, max_length=2)
+    """What opens and what closes its reasoning, beside the tags that are known."""
+    timeout_s: float | None = Field(None, gt=0)
+    extra_body: dict[str, Any] | None = None
+
+    def table(self) -> dict[str, Any]:
+        """What `spec.load` takes: only what was given."""
+        return self.model_dump(mode="json", exclude={"weight", "most_at_once", "prices"}, exclude_none=True)
+
+
+def _policy_fields() -> dict[str, Any]:
+    """A field an option of a policy: its type and its default."""
+    defaults = {"timeout_s": 120.0, "deadline_s": 300.0, "strict": False}
+
+    def is_valid(option: Option) -> AfterValidator:
+        return checked(lambda given: policy_with(Policy(), **{option.name: given}))
+
+    return {
+        name: (
+            Annotated[(StrictBool if option.kind is bool else option.kind) | None, is_valid(option)],
+            defaults.get(name),
+        )
+        for name, option in options_at(Surface.PAIR_TABLE).items()
+    }
+
+
+if TYPE_CHECKING:
+    PolicySettings = StrictTable
+else:
+    PolicySettings = create_model("PolicySettings", __base__=StrictTable, **_policy_fields())
+
+
+def _is_read(table: Any) -> None:
+    if not isinstance(table, AcceptanceTable):
+        raise BadInput("an acceptance table comes with a policy file: write policy = its path")
+
+
+class PairSettings(PolicySettings):
+    """Settings of a pair, which hold where a request has none of its own: a policy's options, and the gateway's."""
+
+    policy: Path | None = None
+    """A policy file, as `cuecard tune` writes it; beside this file, if relative. Settings of this table override it."""
+    table: Annotated[Any, checked(_is_read), PlainSerializer(lambda table: table)] = None
+    """The AcceptanceTable of the policy file."""
+    strategy: Strategy = "mutual"
+    free_form: Literal["transfer", "short"] = "transfer"
+    rescue: Literal["short", "reason"] = "short"
+    """How the large model answers alone when the small one has failed, and the third when both have."""
+    pass_to: Literal["small", "large"] | None = None
+    """The model that answers alone what a pair cannot do; None: refused."""
+    efforts: dict[str, int] = Field(default_factory=lambda: dict(EFFORTS))
+    """`reasoning_effort` to reasoning tokens: what is given here, beside the defaults."""
+    max_cost: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """What a request may cost at most, in the currency of the prices."""
+    aliases: list[str] = Field(default_factory=list)
+    """Other names of the pair."""
+    unknown_parameters: Literal["ignore", "refuse", "pass"] = "ignore"
+    """What happens with parameters of requests that are not known; `pass`: they go into the bodies of all calls."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_policy(cls, given: Any, info: ValidationInfo) -> Any:
+        """The settings of the policy file, where the pair has none of its own."""
+        if not (isinstance(given, dict) and isinstance(given.get("policy"), str)):
+            return given
+        policy = policy_file.read((info.context or {}).get("beside", Path()) / given["policy"])
+        return {"strategy": policy.strategy, **policy.options, "table": policy.table, **given}
+
+    @field_validator("efforts")
+    @classmethod
+    def _are_budgets(cls, given: dict[str, int]) -> dict[str, int]:
+        for name, tokens in given.items():
+            if name == "none" or not 1 <= tokens < 2**31:
+                raise ValueError(f"{name} = {tokens} is no budget: names other than none, and at least 1 token each")
+        return {**EFFORTS, **given}
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> PairSettings:
+        try:
+            self.policy_of(Policy())
+        except BadInput as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def policy_of(self, base: Policy) -> Policy:
+        """The policy of requests that set no option themselves."""
+        options = {name: getattr(self, name) for name in options_at(Surface.PAIR_TABLE)}
+        return policy_with(replace(base, rescue=Mode(self.rescue), table=self.table), **options)
+
+
+class PairTable(PairSettings):
+    """A pair: its settings, and its models."""
+
+    small: list[Upstream]
+    large: list[Upstream]
+    third: list[Upstream] | None = None
+    """Answers alone when both others have failed."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_or_several(cls, given: Any) -> Any:
+        """`[small]` is one server, `[[small]]` are several."""
+        if not isinstance(given, dict):
+            return given
+        return given | {role: [given[role]] for role in ROLES if isinstance(given.get(role), dict | Upstream)}
+
+    @model_validator(mode="after")
+    def _are_alike(self) -> PairTable:
+        for role, upstreams in self.roles.items():
+            if not upstreams:
+                raise ValueError(f"{role} names no server")
+            names = {_name(upstream.model) for upstream in upstreams}
+            if len(names) > 1:
+                raise ValueError(f"the servers of {role} are of different models: {', '.join(sorted(names))}")
+            if any(upstream.prices != upstreams[0].prices for upstream in upstreams):
+                # a call is known by its role, not by the server that took it
+                raise ValueError(f"the servers of {role} have different prices: give each the same")
+        if self.max_cost is not None and self.unpriced:
+            raise ValueError(f"max_cost needs prices for {' and '.join(self.unpriced)}")
+        return self
+
+    @property
+    def roles(self) -> Mapping[str, Sequence[Upstream]]:
+        there = {"small": self.small, "large": self.large}
+        return there if self.third is None else there | {"third": self.third}
+
+    @property
+    def prices(self) -> Mapping[str, Prices]:
+        """Of the roles that have any."""
+        return {
+            role: upstreams[0].prices for role, upstreams in self.roles.items() if upstreams and upstreams[0].prices
+        }
+
+    @property
+    def unpriced(self) -> list[str]:
+        """Roles without prices."""
+        return [role for role in self.roles if role not in self.prices]
+
+
+def _name(model: str) -> str:
+    match spec.parse(model):
+        case spec.Served(_, name):
+            return name
+        case _:
+            return model

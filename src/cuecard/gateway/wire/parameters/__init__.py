@@ -1,1 +1,0 @@
-"""The parameters of a request: what is read, handed on, or refused."""

@@ -1,1 +1,0 @@
-"""Tools of a request: schema, calls, history."""
