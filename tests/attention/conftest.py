@@ -1,4 +1,4 @@
-"""What tests of the attention laboratory share: the embedded pair, and checkpoints of families that differ."""
+"""Fixtures of the attention tests: the embedded pair, and checkpoints of families that differ."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], LocalModel
                 source = getattr(tiny, family.removesuffix("_vision"))(folder / family)
             else:
                 source = families.saved(family, folder / family)
-            made[family] = LocalModel.load(source)
+            made[family] = LocalModel.load(source, device="cpu")  # by Transformers
         made[family].forget()
         return made[family]
 

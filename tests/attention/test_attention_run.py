@@ -1,4 +1,4 @@
-"""A run stores question by question, goes on where it stopped, and says in one line what it cannot do."""
+"""A run stores question by question, resumes where it stopped, and reports errors in one line."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ import pytest
 
 from cuecard.attention import run as runs
 from cuecard.attention import store
-from cuecard.attention.examples import shaded_questions
 from cuecard.attention.results import findings
 from cuecard.attention.run import Asked, Settings
-from cuecard.attention.store import LARGE_CARD, LARGE_OWN, NONE, QUERIES, SMALL_OWN, SPANS, Folder
+from cuecard.attention.store import LARGE_CARD, LARGE_OWN, NONE, QUERIES, SMALL_OWN, SPANS, Folder, shaded_questions
 from cuecard.demo import boards
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput, CuecardError, Unsupported
 from cuecard.models.base import Limits
+from cuecard.models.local.inputs import Span
 from cuecard.models.local.model import LocalModel
-from cuecard.models.local.token_spans import Span
 
 Load = Callable[[str], LocalModel]
 COUNT = 4
@@ -55,7 +54,7 @@ def ran(load: Load, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-async def test_every_answer_of_every_model_is_looked_at(ran: Path) -> None:
+async def test_every_answer_of_every_model_is_measured(ran: Path) -> None:
     found = findings(ran)
     assert list(found.conditions) == [SMALL_OWN, LARGE_OWN, LARGE_CARD, f"large: {NONE}"]
     for name, each in found.conditions.items():
@@ -90,7 +89,7 @@ async def test_raw_rows_add_up_to_what_is_stored(ran: Path) -> None:
     np.testing.assert_allclose(raw.mean(2)[..., 0], mass[..., SPANS.index(Span.SINK)], atol=1e-5)
 
 
-async def test_the_first_questions_can_be_looked_at_token_by_token(ran: Path) -> None:
+async def test_the_first_questions_are_stored_token_by_token(ran: Path) -> None:
     found = shaded_questions(ran, 0.8, 10)
     assert len(found) == SETTINGS.kept
     shades = found[0].shades[LARGE_CARD]
@@ -100,7 +99,7 @@ async def test_the_first_questions_can_be_looked_at_token_by_token(ran: Path) ->
     assert found[0].images[0].data.startswith(b"\x89PNG")
 
 
-async def test_a_run_goes_on_where_it_stopped_and_makes_damaged_questions_again(
+async def test_a_run_resumes_where_it_stopped_and_measures_damaged_questions_again(
     ran: Path, load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = findings(ran).as_object()
@@ -132,11 +131,11 @@ async def test_a_question_without_reasoning_is_left_out_and_counted(
     questions = asked(2)
 
     async def quiet(model: Any, prompt: Any, limits: Limits) -> tuple[str, str]:
-        thought, answer = await said(model, prompt, limits)
+        thought, answer = await decode(model, prompt, limits)
         return ("", answer) if questions[1].question.text in prompt.turns[-1].text else (thought, answer)
 
-    said = runs.said
-    monkeypatch.setattr(runs, "said", quiet)
+    decode = runs.decode
+    monkeypatch.setattr(runs, "decode", quiet)
     with Folder(tmp_path / "run", CONFIG, {}) as folder:
         await runs.run(questions, {"large": load("demo-small")}, folder, SETTINGS)
     found = findings(tmp_path / "run").conditions
@@ -145,7 +144,7 @@ async def test_a_question_without_reasoning_is_left_out_and_counted(
     assert found[f"large: {NONE}"].answers == 2
 
 
-async def test_a_recorded_reasoning_is_looked_at_and_not_written_again(
+async def test_a_recorded_reasoning_is_measured_and_not_written_again(
     load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     thought = "Let us look . p1 red 1 ; p2 blue 2"
@@ -153,10 +152,10 @@ async def test_a_recorded_reasoning_is_looked_at_and_not_written_again(
 
     async def watched(model: Any, prompt: Any, limits: Limits) -> tuple[str, str]:
         requested.append(prompt.mode)
-        return await said(model, prompt, limits)
+        return await decode(model, prompt, limits)
 
-    said = runs.said
-    monkeypatch.setattr(runs, "said", watched)
+    decode = runs.decode
+    monkeypatch.setattr(runs, "decode", watched)
     with Folder(tmp_path / "run", CONFIG, {}) as folder:
         await runs.run([replace(asked(1)[0], reasoning=thought)], {"large": load("demo-large")}, folder, SETTINGS)
     seen = dict(store.records(tmp_path / "run"))[0].conditions[LARGE_OWN]
@@ -165,20 +164,20 @@ async def test_a_recorded_reasoning_is_looked_at_and_not_written_again(
     assert not seen["as_decoded"]
 
 
-async def test_without_a_card_the_large_model_s_other_answers_are_looked_at_still(
+async def test_without_a_card_the_other_answers_of_the_large_model_are_still_measured(
     load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def too_long(model: Any, prompt: Any, limits: Limits) -> tuple[str, str]:
         if model is small:
             raise BadInput("the prompt has 5000 tokens")
-        return await said(model, prompt, limits)
+        return await decode(model, prompt, limits)
 
-    said, small = runs.said, load("demo-small")
-    monkeypatch.setattr(runs, "said", too_long)
+    decode, small = runs.decode, load("demo-small")
+    monkeypatch.setattr(runs, "decode", too_long)
     with Folder(tmp_path / "run", CONFIG, {}) as folder:
         await runs.run(asked(1), {"large": load("demo-large"), "small": small}, folder, SETTINGS)
     record = dict(store.records(tmp_path / "run"))[0]
-    skipped = {name: told["skipped"] for name, told in record.conditions.items() if "skipped" in told}
+    skipped = {name: facts["skipped"] for name, facts in record.conditions.items() if "skipped" in facts}
     assert skipped == {
         SMALL_OWN: "the prompt has 5000 tokens",
         LARGE_CARD: "no reasoning to look at: the card is empty",
@@ -187,9 +186,11 @@ async def test_without_a_card_the_large_model_s_other_answers_are_looked_at_stil
 
 async def test_when_no_question_has_reasoning_the_run_says_so(load: Load, tmp_path: Path) -> None:
     quiet = load("qwen3")
-    said = without_images(asked(1)[0])
+    question = without_images(asked(1)[0])
     with Folder(tmp_path / "run", CONFIG, {}) as folder, pytest.raises(BadInput, match="no question had reasoning"):
-        await runs.run([said], {"large": quiet}, folder, Settings(limits=Limits(reasoning_tokens=0, answer_tokens=2)))
+        await runs.run(
+            [question], {"large": quiet}, folder, Settings(limits=Limits(reasoning_tokens=0, answer_tokens=2))
+        )
 
 
 def without_images(one: Asked) -> Asked:
@@ -221,10 +222,10 @@ async def test_rows_that_do_not_sum_to_one_are_a_defect(
 
 
 async def test_results_with_sinks_and_windows_are_also_given_without_them(load: Load, tmp_path: Path) -> None:
-    said = without_images(asked(1)[0])
+    question = without_images(asked(1)[0])
     with Folder(tmp_path / "run", CONFIG, {}) as folder:
         await runs.run(
-            [said],
+            [question],
             {"large": load("gpt_oss")},
             folder,
             Settings(limits=Limits(reasoning_tokens=30, answer_tokens=3)),

@@ -1,4 +1,4 @@
-"""Capture says what eager attention says, of the answer's queries alone, for every shape of attention."""
+"""Capture equals eager attention, for the answer's queries alone and every shape of attention."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from cuecard.attention.capture import borrowed, capture, own, said
+from cuecard.attention.capture import borrowed, capture, decode, own
 from cuecard.domain.errors import BadInput, ModelError, Unsupported
 from cuecard.domain.question import Question
 from cuecard.models.base import Limits
 from cuecard.models.local import attention_hook as rows_module
+from cuecard.models.local import prefix
 from cuecard.models.local.attention_hook import Rows
+from cuecard.models.local.inputs import Span, Spans
 from cuecard.models.local.model import LocalModel
-from cuecard.models.local.prefix import GrowingLayer, Room
-from cuecard.models.local.token_spans import Span, Spans
+from cuecard.models.local.prefix import Room
+from cuecard.models.local.transformers_network import GrowingLayer
 from cuecard.models.prompt import CardFormat, Prompt, reason, short
 from cuecard.models.simulated import Profile, Script, SimulatedModel
 
@@ -33,7 +35,7 @@ def everything(rows: Rows, spans: Spans) -> Rows:
 
 def eager(model: LocalModel, prompt: Prompt, ids: tuple[int, ...], queries: int) -> Any:
     """Attentions (layers of (heads, queries, keys)) and logits of one whole forward with eager attention."""
-    checkpoint, inputs = model._model, model._reader.inputs(prompt)
+    checkpoint, inputs = model._network.model, model._reader.inputs(prompt)
     more = len(ids) - len(inputs.ids)
     tensors = {
         name: torch.nn.functional.pad(part, (0, more)) if part.shape[:2] == (1, len(inputs.ids)) else part
@@ -123,7 +125,7 @@ def test_a_pass_holds_little_more_than_one_layer_s_row() -> None:
     cache, ids = DynamicCache(config=model.config), torch.randint(0, 1024, (1, keys))
     with torch.inference_mode():
         model(input_ids=ids[:, :-queries], past_key_values=cache, use_cache=True, logits_to_keep=1)
-        cache.layers = [with_room(layer) for layer in cache.layers]
+        cache.layers = [roomy(layer) for layer in cache.layers]
         watched = torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU])
         with watched as profile, rows_module.listening(model, lambda rows: None, keys) as heard:
             model(input_ids=ids[:, -queries:], past_key_values=cache, use_cache=True)
@@ -136,24 +138,27 @@ def test_a_pass_holds_little_more_than_one_layer_s_row() -> None:
     assert 1 <= most / (4 * 8 * queries * keys) < 1.5
 
 
-def with_room(layer: Any) -> GrowingLayer:
+def roomy(layer: Any) -> GrowingLayer:
     """Keys and values that what follows can be written behind, without a copy of them."""
-    return GrowingLayer(Room(layer.keys, layer.values, layer.keys.shape[2]).with_more(layer.keys.shape[2], 4096), 2044)
+    tokens = layer.keys.shape[2]
+    larger = prefix.with_room(Room(layer.keys, layer.values, tokens), layer.keys, tokens, 4096)
+    larger.used = tokens
+    return GrowingLayer(larger, tokens)
 
 
 async def test_bfloat16_is_reduced_in_fp32(load: Load) -> None:
     model = load("qwen3")
-    model._model.to(torch.bfloat16)
+    model._network.model.to(torch.bfloat16)
     try:
         seen = await capture(model, short(ASKED, model.abilities.style), "7", everything)
     finally:
-        model._model.float()
+        model._network.model.float()
     assert all(rows.weights.dtype is rows.outputs.dtype is torch.float32 for rows in seen.layers)
 
 
 async def test_own_reasoning_is_seen_in_the_tokens_that_were_decoded(load: Load, question: Question) -> None:
     model = load("demo-small")
-    reasoning, answer = await said(model, reason(question, model.abilities.style), Limits())
+    reasoning, answer = await decode(model, reason(question, model.abilities.style), Limits())
     prompt = own(question, model.abilities.style, reasoning)
     assert (await capture(model, prompt, answer, everything)).as_decoded
     model.forget()
@@ -163,14 +168,14 @@ async def test_own_reasoning_is_seen_in_the_tokens_that_were_decoded(load: Load,
 async def test_a_capture_changes_nothing_that_comes_after_it(load: Load, question: Question) -> None:
     model = load("demo-small")
     prompt = reason(question, model.abilities.style)
-    before = await said(model, prompt, Limits())
+    before = await decode(model, prompt, Limits())
     behind = own(question, model.abilities.style, before[0])
     first = await capture(model, behind, before[1], everything)
     hidden = await capture(model, behind, before[1], everything, hidden=first.spans.of(Span.REASONING))
     again = await capture(model, behind, before[1], everything)
-    assert await said(model, prompt, Limits()) == before
+    assert await decode(model, prompt, Limits()) == before
     assert hidden.logits[0].argmax() != first.logits[0].argmax()
-    assert model._model.config.get_text_config()._attn_implementation == "sdpa"
+    assert model._network.model.config.get_text_config()._attn_implementation == "sdpa"
     for one, other in zip(first.layers, again.layers, strict=True):
         torch.testing.assert_close(one.weights, other.weights)
 
@@ -201,7 +206,7 @@ async def test_a_model_without_a_hook_is_refused_and_works_on(load: Load) -> Non
     model = load("gpt_neo")
     with pytest.raises(Unsupported, match="GPTNeoForCausalLM has no hook for its attention"):
         await capture(model, short(ASKED, model.abilities.style), "7", everything)
-    await said(model, short(ASKED, model.abilities.style), Limits(answer_tokens=2))
+    await decode(model, short(ASKED, model.abilities.style), Limits(answer_tokens=2))
 
 
 async def test_a_model_elsewhere_is_refused() -> None:

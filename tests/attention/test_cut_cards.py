@@ -1,23 +1,23 @@
-"""What local models tell of a card's words, and what an answer does when the words that it looks at are hidden."""
+"""Weights of a card's words by local models, and answers while some of the words are hidden."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 
+import ablation
 import numpy as np
 import pytest
 import torch
 
-from cuecard.attention import masking
-from cuecard.attention.capture import borrowed, capture, own, said
+from cuecard.attention.capture import borrowed, capture, decode, own
 from cuecard.attention.run import Asked
 from cuecard.demo import boards
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Question
 from cuecard.models.base import Limits, Weighing
+from cuecard.models.local.inputs import Span, spans
 from cuecard.models.local.model import LocalModel
-from cuecard.models.local.token_spans import Span, spans
 from cuecard.models.prompt import CardFormat, reason
 from cuecard.strategies.card_selection import CardCut
 
@@ -37,10 +37,10 @@ async def test_attention_weighs_a_card_by_the_mean_over_layers_heads_and_queries
     assert (usage.prompt_tokens, usage.completion_tokens) == (len(seen.ids), 0)
 
 
-async def test_what_a_model_has_just_written_is_weighed_for_the_price_of_the_answer(load: Load, question: Question):
+async def test_weighing_reasoning_just_written_computes_only_the_answer(load: Load, question: Question):
     model = load("demo-small")
     style = model.abilities.style
-    thought, answer = await said(model, reason(question, style), Limits())
+    thought, answer = await decode(model, reason(question, style), Limits())
     _, usage = await model.weigh(own(question, style, thought), answer, Weighing.ATTENTION)
     assert usage.prompt_tokens is not None
     assert usage.cached_tokens is not None
@@ -54,7 +54,7 @@ async def test_surprise_is_the_log_probability_of_each_token_behind_what_is_befo
     weighed, _ = await model.weigh(prompt, "4", Weighing.SURPRISE)
     inputs = model._reader.inputs(prompt)
     with torch.inference_mode():
-        logits = model._model(input_ids=torch.tensor([inputs.ids]), **inputs.tensors).logits[0].float()
+        logits = model._network.model(input_ids=torch.tensor([inputs.ids]), **inputs.tensors).logits[0].float()
     each = -torch.log_softmax(logits[:-1], -1).gather(-1, torch.tensor(inputs.ids)[1:, None])[:, 0]
     ids, answered = await model.tokens(prompt, "4")
     places = spans(prompt, ids, answered, model.tokenizer, model.image_token).of(Span.REASONING)
@@ -71,47 +71,47 @@ async def test_an_empty_card_or_answer_is_not_weighed(load: Load, question: Ques
         await model.weigh(reason(question, model.abilities.style).closed_after(" "), "4", Weighing.ATTENTION)
 
 
-async def test_words_that_a_model_looks_at_make_a_card_from_which_the_answer_is_the_same(load: Load):
+async def test_a_card_of_the_most_attended_words_leads_to_the_same_answer(load: Load):
     small, large = load("demo-small"), load("demo-large")
     asked = boards.exercises(1, 5, mix={"jump-2": 1})[0]
     style = small.abilities.style
-    thought, answer = await said(small, reason(asked.question, style), Limits())
+    thought, answer = await decode(small, reason(asked.question, style), Limits())
     weighed, _ = await small.weigh(own(asked.question, style, thought), answer, Weighing.ATTENTION)
     card = CardCut(0.3, "attention")(thought, weighed)
     assert len(card.split()) <= 0.3 * len(thought.split()) + 1
-    assert (await said(large, borrowed(asked.question, style, card, CardFormat.THINKING), Limits()))[1] == answer
+    assert (await decode(large, borrowed(asked.question, style, card, CardFormat.THINKING), Limits()))[1] == answer
 
 
 # --- masking ----------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_hidden_instead_is_as_much_and_none_of_the_key_tokens():
+def test_the_other_hidden_tokens_are_as_many_and_no_key_tokens():
     mass = np.array([0.1, 0.5, 0.0, 0.2, 0.05, 0.15, 0.3, 0.01, 0.02, 0.03])
-    sets = masking.chosen(mass, 0.3, "7")
+    sets = ablation.chosen(mass, 0.3, "7")
     assert {len(each) for each in sets.values()} == {3}
     assert set(sets["key"]) == {1, 6, 3}
     assert not set(sets["key"]) & set(sets["other"])
     assert set(sets["least"]) == {2, 7, 8}
     assert set(sets["last"]) == {7, 8, 9}
-    assert sets["other"].tolist() == masking.chosen(mass, 0.3, "7")["other"].tolist()
+    assert sets["other"].tolist() == ablation.chosen(mass, 0.3, "7")["other"].tolist()
 
 
-async def test_hiding_what_an_answer_looks_at_costs_it_more_than_hiding_as_much_else(load: Load, tmp_path):
+async def test_hiding_key_tokens_costs_an_answer_more_than_hiding_as_many_others(load: Load, tmp_path):
     models = {"small": load("demo-small"), "large": load("demo-large")}
     asked = [
         Asked(str(place), each.question, str(place), each.task, each.truth, lambda text: 1.0)
         for place, each in enumerate(boards.exercises(3, 9, mix={"jump-2": 1}))
     ]
     path = tmp_path / "masking.jsonl"
-    await masking.run(asked, models, path, Limits())
-    records = masking.read(path)
-    rows = {(row["tokens"], row["share"], row["way"]): row for row in masking.table(records)}
+    await ablation.run_masking(asked, models, path, Limits())
+    records = ablation.read(path)
+    rows = {(row["tokens"], row["share"], row["way"]): row for row in ablation.masking_table(records)}
     assert [record["id"] for record in records] == ["0", "1", "2"]
     assert rows["key", 0.3, "hidden"]["nats_lost"] > rows["other", 0.3, "hidden"]["nats_lost"] + 0.1
     assert rows["key", 0.3, "alone"]["unchanged"] == 1.0
-    # broken off, it goes on: the last line is made again, to the same figures
+    # resumed: the incomplete last line is computed again, to the same figures
     path.write_text(path.read_text()[:-40])
-    await masking.run(asked, models, path, Limits())
-    again = masking.read(path)
+    await ablation.run_masking(asked, models, path, Limits())
+    again = ablation.read(path)
     assert json.dumps(again[:2]) == json.dumps(records[:2])
     assert np.allclose(again[2]["masked"], records[2]["masked"], atol=1e-4)

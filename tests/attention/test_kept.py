@@ -1,14 +1,14 @@
-"""Cards of which words are kept: what is cut from them, who reads them, and how answers are compared."""
+"""Cards cut to some of their words: the cuts, their reading, and the comparison of answers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
+import ablation
 import pytest
 from test_attention_run import CONFIG, SETTINGS, asked
 
-from cuecard.attention import card_cuts, masking
 from cuecard.attention import run as runs
 from cuecard.attention.store import Folder
 from cuecard.models.base import Limits
@@ -16,11 +16,11 @@ from cuecard.models.local.model import LocalModel
 from cuecard.report.evaluation.cut_cards import kept_words
 
 REASONING = "There are 3 boxes. Each has 1,200 pens, so 3 * 1200 = 3600. The answer is \\boxed{3,600}."
-WEIGHED = [(word, float(place == 4)) for place, word in enumerate(card_cuts.words(REASONING))]
+WEIGHED = [(word, float(place == 4)) for place, word in enumerate(ablation.words(REASONING))]
 
 
 def test_a_card_can_be_without_its_conclusion_or_without_its_answer() -> None:
-    made = card_cuts.cards(REASONING, WEIGHED, "3600")
+    made = ablation.cards(REASONING, WEIGHED, "3600")
     assert made["last sentence removed"] == "There are 3 boxes. Each has 1,200 pens, so 3 * 1200 = 3600."
     assert made["answer struck out"] == "There are 3 boxes. Each has 1,200 pens, so 3 * 1200 = The answer is"
     assert made["last 0.1"] == "is \\boxed{3,600}."
@@ -29,11 +29,11 @@ def test_a_card_can_be_without_its_conclusion_or_without_its_answer() -> None:
 
 
 def test_a_number_is_found_however_it_is_written() -> None:
-    assert card_cuts.says("so \\boxed{3,600}.", "3600")
-    assert card_cuts.says("3600.00", "3600")
-    assert not card_cuts.says("13600 and 360", "3600")
-    assert not card_cuts.says("3600", "None")
-    assert card_cuts.ends(REASONING, "3600") == {"last": True, "before": False, "last sentence removed": True}
+    assert ablation.says("so \\boxed{3,600}.", "3600")
+    assert ablation.says("3600.00", "3600")
+    assert not ablation.says("13600 and 360", "3600")
+    assert not ablation.says("3600", "None")
+    assert ablation.ends(REASONING, "3600") == {"last": True, "before": False, "last sentence removed": True}
 
 
 async def test_every_card_is_read_once_and_compared_with_the_whole_one(
@@ -42,20 +42,20 @@ async def test_every_card_is_read_once_and_compared_with_the_whole_one(
     model, questions = load("demo-large"), asked(3)
     with Folder(tmp_path / "run", CONFIG, {}) as folder:
         await runs.run(questions, {"large": model}, folder, SETTINGS)
-    await card_cuts.run(questions[:2], model, tmp_path / "run", tmp_path / "kept.jsonl", Limits())
-    before = masking.read(tmp_path / "kept.jsonl")
+    await ablation.run_cuts(questions[:2], model, tmp_path / "run", tmp_path / "kept.jsonl", Limits())
+    before = ablation.read(tmp_path / "kept.jsonl")
     with (tmp_path / "kept.jsonl").open("a") as file:
         file.write('{"id": "broken')
-    await card_cuts.run(questions, model, tmp_path / "run", tmp_path / "kept.jsonl", Limits())
-    records = masking.read(tmp_path / "kept.jsonl")
+    await ablation.run_cuts(questions, model, tmp_path / "run", tmp_path / "kept.jsonl", Limits())
+    records = ablation.read(tmp_path / "kept.jsonl")
     assert records[:2] == before
     assert [record["id"] for record in records] == ["0", "1", "2"]
 
-    rows = {row["card"]: row for row in card_cuts.table(records)}
+    rows = {row["card"]: row for row in ablation.cut_table(records)}
     assert rows["whole"]["same"] == rows["whole"]["right"] == 1
     assert rows["none"]["words"] == 0
     assert rows["last 0.3"]["words"] == pytest.approx(0.3 * rows["whole"]["words"], abs=1)
-    differences = {(row["card"], row["against"]): row for row in card_cuts.differences(records)}
+    differences = {(row["card"], row["against"]): row for row in ablation.cut_differences(records)}
     against = differences["random 0.1", "whole"]
     assert against["difference"] == pytest.approx((against["better"] - against["worse"]) / 3, abs=1e-3)
     assert ("attention 0.3", "last 0.3") in differences

@@ -16,7 +16,7 @@ from cuecard.attention.store import BINS, BOUND, CLASSES, READINGS, SPANS, TOP
 from cuecard.attention.token_classes import TokenClass, classes, conclusion
 from cuecard.domain.errors import CuecardError
 from cuecard.models.local.attention_hook import Rows
-from cuecard.models.local.token_spans import Span, Spans
+from cuecard.models.local.inputs import Span, Spans
 from cuecard.stats.bootstrap import band
 
 PIECES = ("Cell", " 4", " shows", " a", " blue", " 6", ",", " so", " the", " answer", " is", " 6", ".")
@@ -70,7 +70,7 @@ def test_sparsity_is_the_smallest_share_that_carries_delta() -> None:
     assert sparsity(torch.zeros(2, 0), 0.8).isnan().all()
 
 
-def test_heads_that_look_alike_agree_wholly_and_heads_that_do_not_not_at_all() -> None:
+def test_agreement_is_one_for_equal_heads_and_zero_for_disjoint_ones() -> None:
     alike = torch.tensor([[[0.9, 0.1, 0, 0, 0]] * 3])
     apart = torch.tensor([[[0.9, 0.1, 0, 0, 0], [0, 0, 0, 0.1, 0.9]]])
     assert agreement(alike, TOP).item() == pytest.approx(1)
@@ -85,7 +85,7 @@ def test_without_reasoning_there_are_no_figures_of_it() -> None:
     assert all(np.isnan(made[name]).all() for name in ("sparsity", "agree", "last", "bound", "worst"))
 
 
-def test_a_sliding_window_leaves_only_what_it_holds() -> None:
+def test_a_sliding_window_leaves_only_its_own_tokens() -> None:
     weights = uneven(2, 2, 20, 3)
     weights[..., :10] = 0
     weights /= weights.sum(-1, keepdim=True)
@@ -196,7 +196,7 @@ def test_readers_of_two_texts_share_words() -> None:
     assert other_text(1 - mass, words, mass, words, 0)[[0, 2]].tolist() == [0, 1]
 
 
-def test_intervals_hold_what_is_not_a_number_out_and_draw_clusters_whole() -> None:
+def test_intervals_leave_out_nan_and_draw_whole_clusters() -> None:
     values = np.array([[1.0, np.nan], [3.0, 2.0], [5.0, np.nan], [7.0, 4.0]])
     found = band(values, ["a", "a", "b", "b"])
     assert found.mean.tolist() == [4, 3]

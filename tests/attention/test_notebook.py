@@ -23,6 +23,6 @@ async def test_every_cell_of_the_notebook_runs(capsys: pytest.CaptureFixture[str
                 await eval(compiled, room)
             else:
                 exec(compiled, room)
-    said = capsys.readouterr().out
-    assert "large, from the card: red" in said
-    assert "as it was: red" in said
+    printed = capsys.readouterr().out
+    assert "large, from the card: red" in printed
+    assert "as it was: red" in printed

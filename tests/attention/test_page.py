@@ -24,6 +24,8 @@ from cuecard.report.attention import report
 from cuecard.report.attention.report import opened, page
 from cuecard.report.page import html
 
+pytestmark = pytest.mark.slow
+
 COUNT = 3
 PAIR = ("--task", "boards", "--model", "demo-large", "--small", "demo-small")
 
@@ -61,11 +63,11 @@ def test_the_command_draws_the_three_figures_and_writes_their_tables(ran: Path) 
 
 def test_only_the_figures_that_are_wanted_are_drawn(ran: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    told = cuecard(
+    printed = cuecard(
         *("attention", "--task", "boards", "--model", "demo-small", "--limit", 1, "--figures", "4", "--out", out)
     )
     assert sorted(file.stem for file in (out / "figures").glob("*.svg")) == ["attention-4"]
-    assert "large: own reasoning" in " ".join(told.split())
+    assert "large: own reasoning" in " ".join(printed.split())
 
 
 def test_more_questions_go_on_from_those_that_are_there(ran: Path, tmp_path: Path) -> None:
@@ -76,7 +78,7 @@ def test_more_questions_go_on_from_those_that_are_there(ran: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("argv", "kind", "said"),
+    ("argv", "kind", "message"),
     [
         (("--figures", "2"), BadInput, "there is no figure '2' here"),
         (("--delta", "1.5"), BadInput, "--delta 1.5 is not between 0 and 1"),
@@ -85,11 +87,11 @@ def test_more_questions_go_on_from_those_that_are_there(ran: Path, tmp_path: Pat
     ],
 )
 def test_an_impossible_request_is_a_one_line_error(
-    tmp_path: Path, argv: tuple[str, str], kind: type[CuecardError], said: str
+    tmp_path: Path, argv: tuple[str, str], kind: type[CuecardError], message: str
 ) -> None:
     options = {"--task": "boards", "--model": "demo-small", "--limit": "1", "--out": str(tmp_path / "run")}
     options[argv[0]] = argv[1]
-    with pytest.raises(kind, match=said):
+    with pytest.raises(kind, match=message):
         cuecard("attention", *(each for pair in options.items() for each in pair))
 
 
@@ -112,7 +114,7 @@ def test_the_page_of_a_report_needs_no_network(ran: Path) -> None:
     assert html.policy((files("cuecard.report") / "templates" / report.SCRIPT).read_text(encoding="utf-8")) in text
 
 
-def test_what_models_and_users_wrote_is_never_markup(ran: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_of_models_and_users_is_never_markup(ran: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = opened(ran, 1)
     evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
     look = shown.questions[0]
@@ -198,7 +200,7 @@ def test_the_page_fits_a_phone_and_can_be_read_on_it(ran: Path, tmp_path: Path, 
             )
             await tab.js("document.querySelectorAll('#card span').forEach((s) => s.style.background = 'none')")
             await tab.js(ground)
-            poor = [said for contrast, said in await tab.js(CONTRASTS) if contrast < 4.5]
+            poor = [text for contrast, text in await tab.js(CONTRASTS) if contrast < 4.5]
             assert poor == []
 
     asyncio.run(work())

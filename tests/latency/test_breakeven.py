@@ -1,4 +1,4 @@
-"""Break-even points are where both sides take as long: by the profiles, and by strategies run in virtual time."""
+"""Break-even points: both sides take as long, by the profiles and by strategies run in virtual time."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from cuecard.latency.analysis import fit
 from cuecard.latency.analysis.latency_model import Fit, profile_of
 from cuecard.latency.simulate import breakeven
 from cuecard.latency.simulate.breakeven import BreakEvenQuery, tokens_alone
-from cuecard.latency.simulate.costs import TRANSFER, Costs
-from cuecard.latency.simulate.simulation import Chances, RequestSize, Way, outcomes
+from cuecard.latency.simulate.simulation import TRANSFER, Chances, Costs, RequestSize, Way, outcomes
 from cuecard.strategies.policy import Schedule
 
 WORK = RequestSize(visual=196, prompt=240, answer=4)
@@ -61,7 +60,7 @@ def test_a_small_model_that_writes_for_nothing_is_never_slower() -> None:
 @pytest.mark.parametrize("strategy", ["transfer", "mutual"])
 @pytest.mark.parametrize("schedule", list(Schedule))
 @pytest.mark.parametrize("reasoning", [20, 56, 150, 700])
-def test_what_a_strategy_costs_between_and_beyond_the_lengths_that_were_run_is_what_it_costs_when_run(
+def test_interpolated_and_extrapolated_costs_of_a_strategy_match_a_run(
     strategy: str, schedule: Schedule, reasoning: int
 ) -> None:
     (run,) = outcomes(PROFILES, WORK, [Way(strategy, schedule, reasoning, Route.TRANSFERRED)])
@@ -76,7 +75,7 @@ def costs() -> Costs:
 
 
 @pytest.mark.parametrize("schedule", list(Schedule))
-def test_at_the_break_even_point_of_mutual_verification_its_routes_cost_what_the_large_model_does(
+def test_at_the_break_even_point_mutual_verification_takes_as_long_as_the_large_model(
     schedule: Schedule,
 ) -> None:
     chances = Chances(0.6, 0.4)
@@ -104,7 +103,7 @@ def test_every_crossing_lies_within_its_interval() -> None:
     assert found().draws == 22
 
 
-def test_what_lies_beyond_the_readings_is_told() -> None:
+def test_extrapolations_beyond_the_readings_are_listed() -> None:
     assert any("256 output tokens, measured 1 to 128" in line for line in found().extrapolated)
 
 
@@ -120,11 +119,11 @@ def test_models_of_different_batches_are_not_compared() -> None:
         breakeven.pair(replace(small, setting={"batch": 8}), large, BreakEvenQuery(WORK))
 
 
-def test_the_command_fits_what_is_not_fitted_yet_and_writes_beside_the_readings(tmp_path: Path) -> None:
+def test_the_command_makes_missing_fits_and_writes_beside_the_readings(tmp_path: Path) -> None:
     profiled(tmp_path)
     args = ["breakeven", str(tmp_path), "--agree", "0.86", "--draws", "0", "--output-tokens", "1,32"]
-    told = CliRunner().invoke(app, args)
-    assert told.exit_code == 0, told.output
+    result = CliRunner().invoke(app, args)
+    assert result.exit_code == 0, result.output
     (pair,) = breakeven.read(tmp_path / breakeven.FILE)
     assert (pair.small, pair.large, pair.agree) == ("tiny-2b", "tiny-8b", 0.86)
     assert {each.visual for each in pair.alone} == {16, 196, 1024}
@@ -134,21 +133,21 @@ def test_the_command_takes_two_directories(tmp_path: Path) -> None:
     profiled(tmp_path / "a", models={"tiny-2b": SMALL})
     profiled(tmp_path / "b", models={"tiny-8b": LARGE})
     args = ["breakeven", str(tmp_path / "a"), str(tmp_path / "b"), "--draws", "0", "--output-tokens", "8"]
-    told = CliRunner().invoke(app, [*args, "--json"])
-    assert told.exit_code == 0, told.output
-    assert json.loads(told.output)["pairs"][0]["large"] == "tiny-8b"
+    result = CliRunner().invoke(app, [*args, "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.output)["pairs"][0]["large"] == "tiny-8b"
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         (["--agree", "1.2"], "between 0 and 1"),
         (["--output-tokens", "1,x"], "whole numbers"),
         (["--small", "tiny-9b"], "no fit of tiny-9b"),
     ],
 )
-def test_what_cannot_be_asked_is_refused(tmp_path: Path, args: list[str], said: str) -> None:
+def test_invalid_queries_are_refused(tmp_path: Path, args: list[str], message: str) -> None:
     profiled(tmp_path)
-    told = CliRunner().invoke(app, ["breakeven", str(tmp_path), "--draws", "0", *args])
-    assert isinstance(told.exception, BadInput)
-    assert said in str(told.exception)
+    result = CliRunner().invoke(app, ["breakeven", str(tmp_path), "--draws", "0", *args])
+    assert isinstance(result.exception, BadInput)
+    assert message in str(result.exception)

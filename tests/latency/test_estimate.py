@@ -1,4 +1,4 @@
-"""`cuecard ask --estimate` tells what strategies would take by fits, and asks no model."""
+"""`cuecard ask --estimate` prints the latencies of strategies by fits, and calls no model."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ NAMES = ["--small", "tiny-2b", "--large", "http://nowhere.invalid/v1#tiny-8b"]
 
 
 def asked(path: Path, *args: str) -> dict[str, Any]:
-    told = CliRunner().invoke(app, ["ask", "How many red digits are there?", "--estimate", str(path), "--json", *args])
-    assert told.exit_code == 0, (told.output, told.exception)
-    found: dict[str, Any] = json.loads(told.output)
+    result = CliRunner().invoke(
+        app, ["ask", "How many red digits are there?", "--estimate", str(path), "--json", *args]
+    )
+    assert result.exit_code == 0, (result.output, result.exception)
+    found: dict[str, Any] = json.loads(result.output)
     return found
 
 
-def test_strategies_are_estimated_for_the_image_and_the_text_that_are_asked_about(tmp_path: Path) -> None:
+def test_strategies_are_estimated_for_the_image_and_the_text_of_the_question(tmp_path: Path) -> None:
     profiled(tmp_path / "run")
     picture = io.BytesIO()
     Image.new("RGB", (448, 448)).save(picture, "PNG")
@@ -38,7 +40,7 @@ def test_strategies_are_estimated_for_the_image_and_the_text_that_are_asked_abou
     assert found["seconds"]["transfer, overlap"]["100"] < found["seconds"]["reason:large"]["100"]
 
 
-def test_without_a_budget_several_lengths_are_told_on_the_schedule_asked_for(tmp_path: Path) -> None:
+def test_without_a_budget_several_lengths_are_estimated_on_the_given_schedule(tmp_path: Path) -> None:
     found = asked(profiled(tmp_path), *NAMES, "--schedule", "eager")
     assert list(found["seconds"]["mutual, eager, not accepted"]) == ["32", "128", "512"]
     assert any("extrapolated" in line for line in found["notes"])
@@ -46,12 +48,12 @@ def test_without_a_budget_several_lengths_are_told_on_the_schedule_asked_for(tmp
 
 def test_a_person_reads_a_table_that_calls_itself_estimated(tmp_path: Path) -> None:
     args = ["ask", "How many?", "--estimate", str(profiled(tmp_path)), *NAMES]
-    told = CliRunner().invoke(app, args)
-    assert told.exit_code == 0
-    assert "estimated" in told.output
+    result = CliRunner().invoke(app, args)
+    assert result.exit_code == 0
+    assert "estimated" in result.output
 
 
 def test_a_model_without_a_fit_is_refused_with_those_that_have_one(tmp_path: Path) -> None:
-    told = CliRunner().invoke(app, ["ask", "How many?", "--estimate", str(profiled(tmp_path)), "--small", "other"])
-    assert isinstance(told.exception, BadInput)
-    assert "tiny-2b" in told.exception.hint
+    result = CliRunner().invoke(app, ["ask", "How many?", "--estimate", str(profiled(tmp_path)), "--small", "other"])
+    assert isinstance(result.exception, BadInput)
+    assert "tiny-2b" in result.exception.hint

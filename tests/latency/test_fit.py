@@ -17,7 +17,7 @@ from cuecard.latency.analysis.latency_model import profile_of
 from cuecard.latency.readings import Point, ProfileConfig, Reading, Readings
 
 
-def test_without_noise_the_fit_is_what_made_the_readings(tmp_path: Path) -> None:
+def test_without_noise_the_fit_is_the_profile_that_made_the_readings(tmp_path: Path) -> None:
     small, large = fit.fits(profiled(tmp_path), draws=0)
     for found, known in ((small, SMALL), (large, LARGE)):
         for name, value in known.items():
@@ -33,7 +33,7 @@ def test_noise_and_outliers_leave_the_held_out_error_below_5_percent(tmp_path: P
         assert found.held_out["total"].points == 12
 
 
-def test_intervals_of_bootstrap_draws_are_about_what_is_true_and_wider_with_more_noise(tmp_path: Path) -> None:
+def test_intervals_of_bootstrap_draws_hold_the_true_value_and_are_wider_with_more_noise(tmp_path: Path) -> None:
     widths = []
     for noise in (0.01, 0.05):
         small, _ = fit.fits(profiled(tmp_path / str(noise), noise=noise), draws=60)
@@ -104,12 +104,12 @@ def test_each_setting_has_a_fit_of_its_own_and_a_file_named_by_it(tmp_path: Path
 
 def test_a_fit_comes_back_from_its_file_as_it_was_and_is_called_estimated(tmp_path: Path) -> None:
     profiled(tmp_path)
-    made_ = fit.fits(tmp_path, draws=20)
-    paths = latency_model.write(made_, tmp_path / latency_model.FOLDER)
+    fits = fit.fits(tmp_path, draws=20)
+    paths = latency_model.write(fits, tmp_path / latency_model.FOLDER)
     back = latency_model.read_all(tmp_path)
     assert [each.model for each in back] == list(MODELS)
-    assert [each.profile for each in back] == [each.profile for each in made_]
-    assert [each.held_out for each in back] == [each.held_out for each in made_]
+    assert [each.profile for each in back] == [each.profile for each in fits]
+    assert [each.held_out for each in back] == [each.held_out for each in fits]
     assert json.loads(paths[0].read_text())["label"] == "estimated"
 
 

@@ -40,7 +40,7 @@ def test_a_point_is_narrow_when_its_interval_is_and_never_of_fewer_than_five() -
     assert is_narrow([1.0, 1.01] * 20, 0.03)
 
 
-def test_a_machine_that_slows_down_is_told() -> None:
+def test_a_machine_that_slows_down_is_reported_as_drift() -> None:
     steady = [replace(reading(round, 1.0), model="b") for round in range(9)]
     slowing = [reading(round, 1.0 + 0.02 * round) for round in range(9)]
     drift = drifts([*steady, *slowing])

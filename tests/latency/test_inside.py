@@ -11,15 +11,13 @@ import torch
 from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.latency import readings
 from cuecard.latency.analysis import measured
-from cuecard.latency.grid import Grid, Workload
-from cuecard.latency.inside import decoders, random_weights
+from cuecard.latency.dimensions import PRESETS
+from cuecard.latency.grid import Grid, ProfileEnd, Workload
+from cuecard.latency.inside import decoders
 from cuecard.latency.inside import profile as profiles
-from cuecard.latency.inside.attribution import LostTime, Watch
-from cuecard.latency.inside.checkpoint import TooBig, loaded, plans
-from cuecard.latency.inside.device import datasheet
-from cuecard.latency.inside.profile import InProcessProfile, profile
-from cuecard.latency.inside.request import Runner
-from cuecard.latency.progress import ProfileEnd
+from cuecard.latency.inside.checkpoint import TooBig, loaded, plans, random_model
+from cuecard.latency.inside.profile import InProcessProfile, datasheet, profile
+from cuecard.latency.inside.request import LostTime, Runner, Watch
 
 CPU = torch.device("cpu")
 TINY = InProcessProfile(["qwen3-vl-tiny"], Grid((1, 3), (64,), text_tokens=(8,)), random=True, repeats=2)
@@ -82,7 +80,7 @@ def test_rounds_turn_and_models_alternate(tmp_path: Path) -> None:
     assert [each[1:] for each in order[4:]] == [each[1:] for each in order[:4]][::-1]
 
 
-def test_a_profile_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_a_profile_resumes_where_it_stopped(tmp_path: Path) -> None:
     late = profiled(InProcessProfile(**{**vars(TINY), "max_s": 0.0}), tmp_path)
     assert late.out_of_time
     assert profiled(TINY, tmp_path).readings == 6 - late.readings + (1 if late.readings else 0)
@@ -161,21 +159,19 @@ def test_a_language_model_is_timed_and_has_no_image(tmp_path: Path) -> None:
 
 
 def test_a_mixture_of_experts_is_made_and_runs() -> None:
-    from cuecard.latency.presets import PRESETS
-
-    told = {**PRESETS["qwen3-vl-30b-a3b"]}
+    config = {**PRESETS["qwen3-vl-30b-a3b"]}
     small = {
         "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
         "moe_intermediate_size": 32, "intermediate_size": 64, "num_experts": 4, "num_experts_per_tok": 2,
         "vocab_size": 512, "rope_parameters": PRESETS["qwen3-vl-tiny"]["text_config"]["rope_parameters"],
     }  # fmt: skip
     small["rope_parameters"] = {**small["rope_parameters"], "mrope_section": [6, 5, 5]}
-    told["text_config"] = {**told["text_config"], **small}
+    config["text_config"] = {**config["text_config"], **small}
     eye = {"hidden_size": 32, "num_heads": 2, "depth": 2, "intermediate_size": 64, "out_hidden_size": 64}
-    told["vision_config"] = {**told["vision_config"], **eye, "deepstack_visual_indexes": [0]}
+    config["vision_config"] = {**config["vision_config"], **eye, "deepstack_visual_indexes": [0]}
     from transformers import AutoConfig
 
-    model = random_weights.made(AutoConfig.for_model(told.pop("model_type"), **told), CPU, "float32")
+    model = random_model(AutoConfig.for_model(config.pop("model_type"), **config), CPU, "float32")
     with torch.inference_mode():
         assert torch.isfinite(model(input_ids=torch.tensor([[1, 2, 3]])).logits).all()
 
@@ -216,7 +212,9 @@ def test_a_known_gpu_has_a_datasheet_and_a_longer_name_is_not_taken_for_a_shorte
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
-def test_what_does_not_fit_is_refused_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_that_do_not_fit_are_refused_before_anything_is_allocated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(profiles, "free_bytes", lambda device: 20 << 30)
     monkeypatch.setattr(profiles, "loaded", lambda *_: pytest.fail("it was loaded"))
     wish = InProcessProfile(["qwen3-vl-2b", "qwen3-vl-8b"], Grid((8,), (448,)), random=True, dtypes=["bfloat16"])
@@ -226,7 +224,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_made(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize(
-    ("wish", "said"),
+    ("wish", "message"),
     [
         (InProcessProfile(["qwen3-vl-2b"], TINY.grid), "preset without weights"),
         (InProcessProfile(["qwen3-vl-3b"], TINY.grid, random=True), "unknown model"),
@@ -241,13 +239,13 @@ def test_what_does_not_fit_is_refused_before_anything_is_made(tmp_path: Path, mo
         (InProcessProfile(["demo-small"], Grid((5000,), (64,))), "more than demo-small reads at once"),
     ],
 )
-def test_what_cannot_be_profiled_is_refused_in_one_line(wish: InProcessProfile, said: str, tmp_path: Path) -> None:
-    with pytest.raises(CuecardError, match=said):
+def test_invalid_profiles_are_refused_in_one_line(wish: InProcessProfile, message: str, tmp_path: Path) -> None:
+    with pytest.raises(CuecardError, match=message):
         profiled(wish, tmp_path / "p")
     assert not (tmp_path / "p").exists()
 
 
-def test_a_misspelt_name_is_told_the_nearest_model_or_preset() -> None:
+def test_a_misspelt_name_gets_the_nearest_model_or_preset_as_a_hint() -> None:
     for wrong, right in {"demo-smal": "demo-small", "qwen3-vl-8": "qwen3-vl-8b"}.items():
         with pytest.raises(BadInput) as refused:
             plans(wrong, random=True, layers=None)

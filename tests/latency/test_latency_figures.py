@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 from cuecard.cli import app
 from cuecard.latency.simulate import breakeven
 
+pytestmark = pytest.mark.slow
+
 SIZES = {"layers": 2, "hidden": 64, "heads": 2, "kv_heads": 1, "head_dim": 32, "intermediate": 128}
 DIMENSIONS = {
     "text": {**SIZES, "vocabulary": 500, "tied": True, "experts": 0, "active": 0},
@@ -32,18 +34,18 @@ PROBE = {"device": "made up", "dtypes": {"bfloat16": {"measured": PEAK, "datashe
 def reported() -> Path:
     """A profile with dimensions and a probe, and its report."""
     path = profiled(Path(mkdtemp()), noise=0.02)
-    told = json.loads((path / "profile.json").read_text())
-    told["config"]["models"] = {name: {"dimensions": DIMENSIONS} for name in told["config"]["models"]}
-    (path / "profile.json").write_text(json.dumps({**told, "probe": PROBE}))
+    about = json.loads((path / "profile.json").read_text())
+    about["config"]["models"] = {name: {"dimensions": DIMENSIONS} for name in about["config"]["models"]}
+    (path / "profile.json").write_text(json.dumps({**about, "probe": PROBE}))
     run("breakeven", str(path), "--agree", "0.86", "--draws", "20", "--output-tokens", "1,16,128")
     run("report", str(path))
     return path
 
 
 def run(*args: str) -> str:
-    told = CliRunner().invoke(app, list(args))
-    assert told.exit_code == 0, (told.output, told.exception)
-    return told.output
+    result = CliRunner().invoke(app, list(args))
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.output
 
 
 @pytest.mark.parametrize(
@@ -103,7 +105,7 @@ def test_names_of_models_are_text_and_never_markup(tmp_path: Path) -> None:
     assert "<b>$x" not in (tmp_path / "report.html").read_text()
 
 
-def test_break_even_points_with_a_model_of_another_directory_are_told_without_its_curve(tmp_path: Path) -> None:
+def test_break_even_points_with_a_model_of_another_directory_are_shown_without_its_curve(tmp_path: Path) -> None:
     profiled(tmp_path / "a", models={"tiny-2b": SMALL})
     profiled(tmp_path / "b", models={"tiny-8b": SMALL})
     run("breakeven", str(tmp_path / "a"), str(tmp_path / "b"), "--draws", "0", "--output-tokens", "4")

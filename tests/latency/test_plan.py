@@ -1,10 +1,9 @@
-"""A plan on paper: every number follows from fits or from public figures whose source is told."""
+"""A plan on paper: every number follows from fits or from public figures with a source."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from made_up import profiled
@@ -57,7 +56,7 @@ def lines(file: Path) -> dict[tuple[str, Schedule | None], Line]:
     return {(line.strategy, line.schedule): line for line in found.lines}
 
 
-def test_public_figures_give_the_latency_and_the_cost_that_they_say(file: Path) -> None:
+def test_public_figures_give_latency_and_cost(file: Path) -> None:
     by = lines(file)
     alone = by["reason:large", None]
     assert alone.mean_s == pytest.approx(0.4 + (60 + 4 - 1) / 100)
@@ -72,7 +71,7 @@ def test_a_fit_gives_its_own_latency_and_its_devices_time_as_cost(file: Path) ->
     assert short.cost == pytest.approx(known * 3.6 / 3600)
 
 
-def test_cached_tokens_of_a_strategy_cost_what_they_are_priced_at(file: Path) -> None:
+def test_cached_tokens_of_a_strategy_cost_their_own_price(file: Path) -> None:
     transfer = lines(file)["transfer", Schedule.OVERLAP]
     fresh = transfer.prompt_tokens["large"] - transfer.cached_tokens["large"]
     assert transfer.cached_tokens["large"] > 0
@@ -88,27 +87,36 @@ def test_agreement_makes_mutual_verification_cheaper_and_faster(file: Path) -> N
     assert (after.cost or 0) < (before.cost or 0)
 
 
-def test_what_a_plan_rests_on_is_told(file: Path) -> None:
-    told = CliRunner().invoke(app, ["plan", str(file)])
-    assert told.exit_code == 0, told.output
-    said = " ".join(told.output.split())
-    assert "estimated" in said
-    assert "public figures: https://example.org/speeds, 2026-11-01" in said
-    assert "measured on made up, 2026-11-25" in said
+def test_a_plan_says_where_it_lies_beyond_what_was_measured(file: Path) -> None:
+    _, (found,) = plans(file)
+    assert not found.extrapolated
+    file.write_text(file.read_text().replace("\nreasoning_tokens = 100", "\nreasoning_tokens = 6000"))
+    _, (far,) = plans(file)
+    assert far.extrapolated
+    assert all(line.startswith("tiny-2b: 6,00") for line in far.extrapolated)
+
+
+def test_a_plan_names_the_origin_of_its_figures(file: Path) -> None:
+    result = CliRunner().invoke(app, ["plan", str(file)])
+    assert result.exit_code == 0, result.output
+    printed = " ".join(result.output.split())
+    assert "estimated" in printed
+    assert "public figures: https://example.org/speeds, 2026-11-01" in printed
+    assert "measured on made up, 2026-11-25" in printed
     as_json = json.loads(CliRunner().invoke(app, ["plan", str(file), "--json"]).output)
     assert as_json["label"] == "estimated"
     assert len(as_json["pairs"][0]["lines"]) == 9
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("agree = 0.5", "agreee = 0.5", "unknown key workload.agreee"),
         ("agree = 0.5", "agree = 1.5", "between 0 and 1"),
         ('source = "https://example.org/speeds, 2026-11-01"', "", "where its figures come from"),
         ("decode_tokens_per_s = 100", "decode_tokens_per_s = 0", "is 0"),
         ('fit = "run"', "", "needs a fit or decode_tokens_per_s"),
-        ('large = "hosted"', 'large = "nobody"', "'nobody', has no table"),
+        ('large = "hosted"', 'large = "missing"', "'missing', has no table"),
         ("reasoning_tokens = 100\n", "", "workload.reasoning_tokens is missing"),
         ("text_tokens = 44", 'text_tokens = "44"', "not a whole number"),
         ('[[pairs]]\nsmall = "tiny-2b"\nlarge = "hosted"', "", "no pairs"),
@@ -116,8 +124,8 @@ def test_what_a_plan_rests_on_is_told(file: Path) -> None:
         ("[workload]", "[workload", "not valid TOML"),
     ],
 )
-def test_a_file_that_cannot_be_meant_is_refused_with_what_is_wrong(file: Path, old: str, new: str, said: Any) -> None:
+def test_an_invalid_file_is_refused_with_the_reason(file: Path, old: str, new: str, message: str) -> None:
     assert old in FILE
     file.write_text(FILE.replace(old, new, 1))
-    with pytest.raises(BadInput, match=said):
+    with pytest.raises(BadInput, match=message):
         plans(file)

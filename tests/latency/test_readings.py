@@ -37,7 +37,7 @@ def test_a_reading_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert readings.about(tmp_path)["date"] == "2026-11-25"
 
 
-def test_what_was_observed_goes_before_what_was_asked_for() -> None:
+def test_observed_values_take_precedence_over_requested_ones() -> None:
     cut = replace(READING, observed={"output_tokens": 5, "prompt_tokens": 45})
     assert cut.seen == replace(POINT, output_tokens=5, prompt_tokens=45)
     assert cut.point.output_tokens == 8
@@ -58,7 +58,7 @@ def test_a_resumed_profile_knows_what_is_done_of_each_round(tmp_path: Path) -> N
         assert not held.done("a", replace(POINT, batch=2), 0)
 
 
-def test_a_last_line_that_a_kill_cut_off_is_dropped_and_told(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_is_dropped_and_noted(tmp_path: Path) -> None:
     with Readings(tmp_path, ASKED) as held:
         held.append(READING)
         held.append(replace(READING, round=1))
@@ -72,7 +72,7 @@ def test_a_last_line_that_a_kill_cut_off_is_dropped_and_told(tmp_path: Path) -> 
     assert [each.round for each in readings.read(tmp_path)] == [0, 1]
 
 
-def test_a_broken_line_in_the_middle_is_told_with_its_number(tmp_path: Path) -> None:
+def test_a_broken_line_in_the_middle_is_reported_with_its_number(tmp_path: Path) -> None:
     with Readings(tmp_path, ASKED) as held:
         held.append(READING)
     lines = tmp_path / readings.LINES
@@ -105,8 +105,8 @@ def test_a_field_that_a_newer_cuecard_wrote_is_refused_by_name(tmp_path: Path) -
     with Readings(tmp_path, ASKED) as held:
         held.append(READING)
     lines = tmp_path / readings.LINES
-    told = json.loads(lines.read_text())
-    lines.write_text(json.dumps(told | {"point": {**told["point"], "temperature": 1}}) + "\n")
+    data = json.loads(lines.read_text())
+    lines.write_text(json.dumps(data | {"point": {**data["point"], "temperature": 1}}) + "\n")
     with pytest.raises(BadInput, match="temperature"):
         list(readings.read(tmp_path))
 

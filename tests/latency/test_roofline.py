@@ -6,8 +6,8 @@ import pytest
 
 from cuecard.domain.errors import BadInput
 from cuecard.latency import dimensions
-from cuecard.latency.analysis.roofline import Device, devices, works
-from cuecard.latency.presets import PRESETS, near
+from cuecard.latency.analysis.measured import Device, devices, works
+from cuecard.latency.dimensions import PRESETS, near
 
 H100 = Device("H100", 989.4e12, 3.35e12)
 
@@ -37,7 +37,7 @@ def test_a_configuration_without_a_decoder_is_refused() -> None:
         dimensions.of({"model_type": "resnet"})
 
 
-def test_a_wrong_preset_is_told_the_nearest_one() -> None:
+def test_an_unknown_preset_gets_the_nearest_one_as_a_hint() -> None:
     assert near("qwen3-vl-7b").hint.startswith("did you mean qwen3-vl-")
 
 
@@ -74,7 +74,7 @@ def test_long_prompts_are_bound_by_compute_and_cached_ones_cost_less() -> None:
     assert cached["prefill"].flops < 0.05 * long["prefill"].flops
 
 
-def test_a_probe_tells_what_was_measured_and_what_the_datasheet_says() -> None:
+def test_a_probe_has_the_measured_peaks_and_those_of_the_datasheet() -> None:
     figures = {"flops_per_s": 7e14, "bytes_per_s": 3e12}
     found = devices({"device": "X", "dtypes": {"bfloat16": {"measured": figures, "datasheet": None}}})
     assert found == {"bfloat16": {"measured": Device("X", 7e14, 3e12)}}

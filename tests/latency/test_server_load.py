@@ -1,4 +1,4 @@
-"""Who asks when, in virtual time: every instant is known."""
+"""When requests are sent, in virtual time: every instant is known."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def server(seconds: float, most: list[int]) -> Callable[[bytes, float | None], A
 BODIES = [str(number).encode() for number in range(7)]
 
 
-def test_a_closed_loop_keeps_so_many_open_and_nobody_waits_at_the_client() -> None:
+def test_a_closed_loop_keeps_so_many_requests_open_and_none_waits_at_the_client() -> None:
     most: list[int] = []
     seen = run(closed_loop(BODIES, 3, server(1.0, most)))
     assert [raw.chunks[0][1] for raw in seen] == BODIES

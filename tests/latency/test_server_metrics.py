@@ -10,19 +10,18 @@ import pytest
 from cuecard.domain.errors import BrokenStream
 from cuecard.latency.readings import Point, Reading
 from cuecard.latency.server.client import Raw
-from cuecard.latency.server.events import StreamEvents, stream_events
-from cuecard.latency.server.metrics import Spread, figures, spread
+from cuecard.latency.server.metrics import Spread, StreamEvents, figures, spread, stream_events
 from cuecard.models.openai.response_body import StreamError
 
 ROLE = {"role": "assistant", "content": ""}
 
 
 def event(delta: dict[str, Any] | None, running: int | None = None, total: int | None = None) -> bytes:
-    told: dict[str, Any] = {"choices": [] if delta is None else [{"delta": delta, "finish_reason": None}]}
+    data: dict[str, Any] = {"choices": [] if delta is None else [{"delta": delta, "finish_reason": None}]}
     count = running if running is not None else total
     if count is not None:
-        told["usage"] = {"prompt_tokens": 40, "completion_tokens": count}
-    return f"data: {json.dumps(told)}\n\n".encode()
+        data["usage"] = {"prompt_tokens": 40, "completion_tokens": count}
+    return f"data: {json.dumps(data)}\n\n".encode()
 
 
 DONE = b"data: [DONE]\n\n"
@@ -36,11 +35,11 @@ def stream(*chunks: tuple[float, bytes], sent_s: float = 100.0) -> Raw:
     return raw
 
 
-def reading(told: StreamEvents, end_s: float, queue_s: float = 0.0) -> Reading:
-    counts = {"output_tokens": told.usage.completion_tokens or 0}
+def reading(parsed: StreamEvents, end_s: float, queue_s: float = 0.0) -> Reading:
+    counts = {"output_tokens": parsed.usage.completion_tokens or 0}
     return Reading(
-        "m", "server", 0, 0, False, Point(), {"queue": queue_s}, queue_s + end_s, counts, events=told.events,
-        first_answer_s=told.first_answer_s,
+        "m", "server", 0, 0, False, Point(), {"queue": queue_s}, queue_s + end_s, counts, events=parsed.events,
+        first_answer_s=parsed.first_answer_s,
     )  # fmt: skip
 
 
@@ -71,7 +70,7 @@ def test_every_metric_is_as_its_tool_defines_it() -> None:
     assert found["tokens an event"] == [1.5]
 
 
-def test_the_tokens_of_bundles_are_told_by_a_running_count_and_by_nothing_else() -> None:
+def test_only_a_running_count_gives_the_tokens_of_bundles() -> None:
     assert [tokens for _, kind, tokens in stream_events(REASONED).events if kind in ("reasoning", "answer")] == [
         1,
         2,
@@ -90,18 +89,18 @@ def test_without_a_running_count_as_many_events_as_tokens_are_one_each_save_an_e
 
 
 def test_tokens_without_text_are_tokens_where_the_server_counts_them() -> None:
-    told = stream_events(stream((0.1, event({"content": ""}, 1)), (0.2, event({"content": "é"}, 2)), (0.2, DONE)))
-    assert [kind for _, kind, _ in told.events] == ["silent", "answer", "done"]
-    assert figures(reading(told, 0.2))["TTFT"] == pytest.approx([0.1])
-    assert told.first_answer_s == pytest.approx(0.2)
+    parsed = stream_events(stream((0.1, event({"content": ""}, 1)), (0.2, event({"content": "é"}, 2)), (0.2, DONE)))
+    assert [kind for _, kind, _ in parsed.events] == ["silent", "answer", "done"]
+    assert figures(reading(parsed, 0.2))["TTFT"] == pytest.approx([0.1])
+    assert parsed.first_answer_s == pytest.approx(0.2)
 
 
 def test_bytes_may_be_cut_anywhere() -> None:
     whole = event({"content": "é"}) + event({"content": " two"}) + event(None, total=2) + DONE
     pieces = [(0.1 + at / 1000, whole[at : at + 1]) for at in range(len(whole))]
-    told, at_once = stream_events(stream(*pieces)), stream_events(stream((0.1, whole)))
-    assert [kind for _, kind, _ in told.events] == [kind for _, kind, _ in at_once.events]
-    assert told.events[0][0] == pytest.approx(0.1 + (len(event({"content": "é"})) - 1) / 1000)
+    parsed, at_once = stream_events(stream(*pieces)), stream_events(stream((0.1, whole)))
+    assert [kind for _, kind, _ in parsed.events] == [kind for _, kind, _ in at_once.events]
+    assert parsed.events[0][0] == pytest.approx(0.1 + (len(event({"content": "é"})) - 1) / 1000)
 
 
 @pytest.mark.parametrize(

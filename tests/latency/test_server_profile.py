@@ -1,4 +1,4 @@
-"""A profile of a server: what is sent, what is stored, what goes on where it stopped, and what is told in one line."""
+"""A profile of a server: requests, readings, resumption, and errors in one line."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ from cuecard.cli import app
 from cuecard.cli.latency.server import show
 from cuecard.domain.errors import BadInput, ModelError, ModelRefused, ModelUnreachable, Unsupported
 from cuecard.latency import readings
-from cuecard.latency.progress import ProfileEnd
+from cuecard.latency.grid import ProfileEnd
 from cuecard.latency.server.client import TimedClient
 from cuecard.latency.server.metrics import DEFINITIONS, served
 from cuecard.latency.server.profile import ServerProfile, profile
 from cuecard.models.spec import Served
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion, Count, Cut, HttpError, Pace, Received, Reply, Stall
+
+pytestmark = pytest.mark.slow
 
 SAYS = Completion("four five six", reasoning="one two three", thinks=True, pace=Pace(bundle=2))
 MACHINE = {"date": "2026-11-25"}
@@ -65,7 +67,7 @@ def test_the_mock_servers_schedule_is_prompt_tokens_then_tokens_then_stalls() ->
     assert [pace.due_s(100, token) for token in range(4)] == pytest.approx([0.4, 0.41, 0.92, 0.93])
 
 
-async def test_the_mock_server_tells_what_it_sent_and_never_before_it_was_due() -> None:
+async def test_the_mock_server_records_each_token_that_it_sends_and_none_before_it_is_due() -> None:
     pace = Pace(first_s=0.01, token_s=0.002, stalls_s={3: 0.02}, bundle=2)
     server = MockServer([replace(SAYS, pace=pace)])
     async with server as url:
@@ -74,12 +76,12 @@ async def test_the_mock_server_tells_what_it_sent_and_never_before_it_was_due() 
             await client.ask(b'{"model": "mock", "stream": true, "messages": [{"role": "user", "content": "a"}]}')
         ).error is None
         await client.aclose()
-    told = server.received[0].as_object()
-    assert [(kind, count) for _, kind, count in told["sent"]] == [
+    record = server.received[0].as_object()
+    assert [(kind, count) for _, kind, count in record["sent"]] == [
         ("role", 0), ("reasoning", 1), ("reasoning", 2), ("content", 2), ("content", 1), ("finish", 0), ("done", 0)
     ]  # fmt: skip
-    for (at, *_), token in zip(told["sent"][1:5], (0, 2, 4, 5), strict=True):
-        assert at - told["at_s"] >= pace.due_s(1, token) - 1e-6
+    for (at, *_), token in zip(record["sent"][1:5], (0, 2, 4, 5), strict=True):
+        assert at - record["at_s"] >= pace.due_s(1, token) - 1e-6
 
 
 async def test_fresh_prompts_are_new_from_the_first_words_on_and_cached_ones_are_the_same(tmp_path: Path) -> None:
@@ -100,7 +102,7 @@ async def test_lengths_are_forced_or_left_to_the_model(tmp_path: Path) -> None:
         assert all(body.get("min_tokens") == (body["max_tokens"] if forced else None) for body in server.bodies)
 
 
-async def test_what_the_server_refuses_is_left_out_and_told(tmp_path: Path) -> None:
+async def test_refused_parameters_are_left_out_and_noted(tmp_path: Path) -> None:
     refused = ("ignore_eos", "min_tokens", "continuous_usage_stats")
     server = MockServer([SAYS], refuses=refused)
     async with server as url:
@@ -131,13 +133,13 @@ async def test_the_table_of_a_narrow_terminal_cuts_no_figure(tmp_path: Path) -> 
     async with MockServer([replace(SAYS, pace=Pace(first_s=0.01))], prefix_cache=True) as url:
         more: dict[str, Any] = {"rate": (1000.0,), "concurrency": (1,), "output_tokens": (6,), "fresh": False}
         await profiled(url, tmp_path, **more, repeats=1)
-    told = StringIO()
-    show(Console(file=told, width=80), tmp_path)
-    assert "queue" in told.getvalue()
-    assert "…" not in told.getvalue()
+    printed = StringIO()
+    show(Console(file=printed, width=80), tmp_path)
+    assert "queue" in printed.getvalue()
+    assert "…" not in printed.getvalue()
 
 
-async def test_a_profile_goes_on_where_it_stopped(tmp_path: Path) -> None:
+async def test_a_profile_resumes_where_it_stopped(tmp_path: Path) -> None:
     server = MockServer([SAYS])
     async with server as url:
         await profiled(url, tmp_path, repeats=1)
@@ -173,7 +175,7 @@ async def test_a_server_that_falls_silent_ends_the_profile_at_the_limit_of_a_req
             await profiled(url, tmp_path, output_tokens=(6,), image_px=(None,), limit_s=0.2)
 
 
-async def test_what_cannot_be_profiled_is_said_at_once(tmp_path: Path) -> None:
+async def test_servers_that_cannot_be_profiled_are_refused_at_once(tmp_path: Path) -> None:
     async with MockServer([replace(SAYS, count=Count.MISSING)]) as url:
         with pytest.raises(Unsupported, match="without telling how many tokens"):
             await profiled(url, tmp_path)
@@ -205,20 +207,20 @@ def url() -> Iterator[str]:
 
 
 def run(*args: str) -> tuple[int, str]:
-    told = CliRunner().invoke(app, list(args))
-    return told.exit_code, told.output
+    result = CliRunner().invoke(app, list(args))
+    return result.exit_code, result.output
 
 
 GRID = ("--output-tokens", "1,6", "--image-size", "0,64", "--repeats", "1", "--requests", "2")
 
 
 def test_the_command_prints_percentiles(tmp_path: Path, url: str) -> None:
-    code, told = run("profile", f"{url}#mock", "--out", str(tmp_path), *GRID, "--concurrency", "2")
-    assert code == 0, told
-    assert all(head in told for head in ("TTFT", "TTFO", "TPOT", "ITL", "E2EL", "p99", "several tokens"))
-    code, told = run("profile", f"{url}#mock", "--out", str(tmp_path), *GRID, "--concurrency", "2", "--json")
-    assert code == 0, told
-    points = json.loads(told)["points"]
+    code, output = run("profile", f"{url}#mock", "--out", str(tmp_path), *GRID, "--concurrency", "2")
+    assert code == 0, output
+    assert all(head in output for head in ("TTFT", "TTFO", "TPOT", "ITL", "E2EL", "p99", "several tokens"))
+    code, output = run("profile", f"{url}#mock", "--out", str(tmp_path), *GRID, "--concurrency", "2", "--json")
+    assert code == 0, output
+    points = json.loads(output)["points"]
     assert len(points) == 4
     assert {*points[-1]["metrics"]["TPOT, vLLM"]} == {"mean", "p50", "p90", "p99"}
 
@@ -228,10 +230,10 @@ def test_the_report_shows_and_defines_every_metric_be_there_a_fit_or_not(
     tmp_path: Path, url: str, lengths: str
 ) -> None:
     grid = ("--output-tokens", lengths, "--image-size", "0", "--repeats", "1", "--requests", "2")
-    code, told = run("profile", f"{url}#mock", "--out", str(tmp_path), *grid)
-    assert code == 0, told
-    code, told = run("report", str(tmp_path))
-    assert code == 0, told
+    code, output = run("profile", f"{url}#mock", "--out", str(tmp_path), *grid)
+    assert code == 0, output
+    code, output = run("report", str(tmp_path))
+    assert code == 0, output
     page, table = (tmp_path / "report.html").read_text(), (tmp_path / "tables" / "server.csv").read_text()
     for name, definition in DEFINITIONS.items():
         if name != "queue":  # of a closed loop
@@ -241,7 +243,7 @@ def test_the_report_shows_and_defines_every_metric_be_there_a_fit_or_not(
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         (("demo-small",), "timed differently"),
         (("--dtype", "float32"), "--dtype does not apply to servers"),
@@ -249,12 +251,12 @@ def test_the_report_shows_and_defines_every_metric_be_there_a_fit_or_not(
         (("--concurrency", "0"), "are not whole numbers"),
     ],
 )
-def test_options_that_mean_nothing_are_refused(tmp_path: Path, url: str, args: tuple[str, ...], said: str) -> None:
-    told = CliRunner().invoke(app, ["profile", f"{url}#mock", *args, "--out", str(tmp_path)])
-    assert isinstance(told.exception, BadInput)
-    assert said in str(told.exception)
+def test_options_that_mean_nothing_are_refused(tmp_path: Path, url: str, args: tuple[str, ...], message: str) -> None:
+    result = CliRunner().invoke(app, ["profile", f"{url}#mock", *args, "--out", str(tmp_path)])
+    assert isinstance(result.exception, BadInput)
+    assert message in str(result.exception)
 
 
 def test_options_of_servers_are_refused_for_models_of_this_process(tmp_path: Path) -> None:
-    told = CliRunner().invoke(app, ["profile", "demo-small", "--rate", "2", "--out", str(tmp_path)])
-    assert isinstance(told.exception, BadInput)
+    result = CliRunner().invoke(app, ["profile", "demo-small", "--rate", "2", "--out", str(tmp_path)])
+    assert isinstance(result.exception, BadInput)

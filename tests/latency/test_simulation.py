@@ -1,4 +1,4 @@
-"""Strategies by two profiles cost what their calls add up to, and come out as they were told to."""
+"""The latency of simulated strategies is that of their calls, and they take the wanted route."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_model_alone_costs_one_call_of_its_profile(role: str, work: RequestSiz
 
 @pytest.mark.parametrize("schedule", list(Schedule))
 @pytest.mark.parametrize("route", [Route.AGREED, Route.CONFIRMED, Route.TRANSFERRED])
-def test_mutual_verification_comes_out_as_it_is_told_to(schedule: Schedule, route: Route) -> None:
+def test_mutual_verification_takes_the_wanted_route(schedule: Schedule, route: Route) -> None:
     (outcome,) = outcomes(PROFILES, WORK, [Way("mutual", schedule, 30, route)])
     assert outcome.route is route
 

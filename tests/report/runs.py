@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import re
+import sqlite3
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,9 @@ from PIL import Image as Pictures
 from cuecard import disk
 from cuecard.domain.call import Mode
 from cuecard.domain.question import AnswerKind, Image, Question
+from cuecard.evals import run_folder
+from cuecard.evals.database import checksum
 from cuecard.evals.item import Aggregate, Item
-from cuecard.evals.study import folder
 from cuecard.models.prompt import Prompt
 from cuecard.models.replay import Says, ScriptedModel
 
@@ -62,7 +66,7 @@ class Pictured:
 
 
 def model(name: str, wrong: dict[Mode, Sequence[int]], token_s: float, reply: str = "{}") -> ScriptedModel:
-    """Wrong on these questions, right on all others; `reply` is how an answer is said."""
+    """Wrong on these questions, right on all others; `reply` is the form of an answer."""
 
     def says(prompt: Prompt) -> Says:
         number = int(re.search(r"Question (\d+)", prompt.turns[-1].text)[1])  # type: ignore[index]
@@ -73,6 +77,17 @@ def model(name: str, wrong: dict[Mode, Sequence[int]], token_s: float, reply: st
     return ScriptedModel(name, says)
 
 
+def rewritten(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the stored answers of a run, as if they had been stored so: with their checksums."""
+    with closing(sqlite3.connect(run / "run.sqlite")) as rows, rows:
+        for task, id, arm, text in rows.execute("SELECT task, id, arm, record FROM answers").fetchall():
+            record = json.loads(text)
+            change(record)
+            fresh = json.dumps(record)
+            update = "UPDATE answers SET record = ?, checksum = ? WHERE task = ? AND id = ? AND arm = ?"
+            rows.execute(update, (fresh, checksum(fresh, task, id, arm), task, id, arm))
+
+
 def run_directory(path: Path, task: Any = None, arms: Sequence[str] = ARMS, **changes: Any) -> Path:
     """The directory of a finished run. Wrong: short, small on 2 to 6, large on 0 to 3; reasoning on 7; reading on 8."""
     small = changes.pop("small", None) or model("tiny", {Mode.SHORT: range(2, 7), Mode.REASON: [7]}, 0.0003)
@@ -80,6 +95,11 @@ def run_directory(path: Path, task: Any = None, arms: Sequence[str] = ARMS, **ch
     laboratory = Laboratory(path, task or Pictured(), arms, small, large, **changes)
     laboratory.run()
     machine = {"processor": "a <b>test</b>"}
-    facts = {"version": folder.VERSION, "config": laboratory.config, "argv": ["eval", "pictured"], "machine": machine}
+    facts = {
+        "version": run_folder.VERSION,
+        "config": laboratory.config,
+        "argv": ["eval", "pictured"],
+        "machine": machine,
+    }
     disk.save(path / "run.json", facts)
     return path

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import ablation
 import pytest
 from runs import run_directory
 
-from cuecard.attention import masking as masks
+from cuecard.evals import run_folder
 from cuecard.evals.analysis.results import run_results
-from cuecard.evals.study import folder
 from cuecard.report.evaluation.cut_cards import cut_cards, kept, masking
 
 CUTS = [f"transfer/keep={keep}/select={select}" for keep in ("0.2", "0.6") for select in ("last", "first")]
@@ -18,7 +18,7 @@ ODD = ("transfer/keep=0.6/select=last/placebo=wrong", "transfer/keep=0.6/select=
 @pytest.fixture(scope="module")
 def task(tmp_path_factory):
     path = run_directory(tmp_path_factory.mktemp("cuts") / "run", arms=(*ARMS, *ODD))
-    about, store = folder.opened(path)
+    about, store = run_folder.opened(path)
     try:
         return run_results(about["config"], store).tasks[0]
     finally:
@@ -40,7 +40,7 @@ def test_the_figure_shows_each_share_and_says_which_arm_it_is_of(task):
 
 def test_without_cuts_there_is_no_figure(task, tmp_path):
     path = run_directory(tmp_path / "run", arms=ARMS[:4])
-    about, store = folder.opened(path)
+    about, store = run_folder.opened(path)
     try:
         assert cut_cards(run_results(about["config"], store).tasks[0]) == []
     finally:
@@ -48,9 +48,14 @@ def test_without_cuts_there_is_no_figure(task, tmp_path):
 
 
 def test_what_masking_did_is_drawn_with_what_nothing_of_the_card_leaves():
-    figures = [[[1.0, -0.1], [0.0, -2.0]]] * len(masks.CHOICES)
-    record = {"cluster": "a", "whole": [1.0, -0.1], "nothing": [0.0, -2.0], "masked": [figures] * len(masks.SHARES)}
-    rows = masks.table([record, record | {"cluster": "b"}, {"cluster": "c", "skipped": "no reasoning"}])
+    figures = [[[1.0, -0.1], [0.0, -2.0]]] * len(ablation.CHOICES)
+    record = {
+        "cluster": "a",
+        "whole": [1.0, -0.1],
+        "nothing": [0.0, -2.0],
+        "masked": [figures] * len(ablation.MASKED_SHARES),
+    }
+    rows = ablation.masking_table([record, record | {"cluster": "b"}, {"cluster": "c", "skipped": "no reasoning"}])
     drawn = masking(rows, "two questions")
     assert rows[0] == rows[0] | {"tokens": "none of it", "unchanged": 0.0, "questions": 2}
     assert "key 5% hidden: 100%" in drawn.svg

@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 from cuecard.cli import app
 from cuecard.domain.call import Mode
 from cuecard.domain.question import AnswerKind, Question
+from cuecard.evals.analysis.units import Pope
 from cuecard.evals.item import Item
-from cuecard.evals.scoring.scorers import Pope
 from cuecard.models.replay import Says, ScriptedModel
-from cuecard.report.evaluation import html_tables
+from cuecard.report.evaluation import tables
 
 CATEGORIES = ("random", "popular", "adversarial")
 GOLDS = ("yes", "no")
@@ -48,8 +48,8 @@ def says(prompt):
 def reported(run):
     done = CliRunner().invoke(app, ["report", str(run)])
     assert done.exit_code == 0, done.output or done.exception
-    told = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-    return told, (run / "report.html").read_text(encoding="utf-8")
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    return summary, (run / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,8 @@ def popes(tmp_path_factory):
 
 
 def test_popes_five_figures_cover_all_questions_and_each_category(popes):
-    _, told, _ = popes
-    arm = told["tasks"]["popes"]["arms"]["short:large"]
+    _, summary, _ = popes
+    arm = summary["tasks"]["popes"]["arms"]["short:large"]
     of = {name: Pope(**arm["by_category"][name]["pope"]) for name in CATEGORIES}
     assert of["random"] == Pope(1, 1, 1, 1, 0.5)
     assert of["popular"] == Pope(0.5, 0.5, 1, pytest.approx(2 / 3), 1)
@@ -70,10 +70,10 @@ def test_popes_five_figures_cover_all_questions_and_each_category(popes):
 
 
 def test_the_page_and_a_table_show_them(popes):
-    run, told, page = popes
-    heads, rows = html_tables.pope(told["tasks"]["popes"], ["short:large"])
-    assert heads[3:] == ["accuracy", "precision", "recall", "f1", "yes ratio"]
-    assert [row[1] for row in rows] == ["all", *sorted(CATEGORIES)]
+    run, summary, page = popes
+    rows = tables.pope(summary["tasks"]["popes"], ["short:large"])
+    assert list(rows[0])[3:] == ["accuracy", "precision", "recall", "f1", "yes ratio"]
+    assert [row["questions"] for row in rows] == ["all", *sorted(CATEGORIES)]
     assert "By category" in page
     assert "yes ratio" in page
     with (run / "tables" / "categories.csv").open(encoding="utf-8", newline="") as file:
@@ -96,8 +96,8 @@ class Rotated(Pictured):
 
 
 def test_under_circular_evaluation_a_category_counts_groups_that_are_wholly_right(tmp_path):
-    told, page = reported(run_directory(tmp_path / "run", Rotated(), ("short:large",)))  # wrong on questions 0 to 3
-    arm = told["tasks"]["pictured"]["arms"]["short:large"]
+    summary, page = reported(run_directory(tmp_path / "run", Rotated(), ("short:large",)))  # wrong on questions 0 to 3
+    arm = summary["tasks"]["pictured"]["arms"]["short:large"]
     assert arm["circular"] == {"groups": 6, "accuracy": pytest.approx(4 / 6)}
     assert arm["by_category"]["colours"]["circular"] == {"groups": 3, "accuracy": pytest.approx(1 / 3)}
     assert arm["by_category"]["colours"]["accuracy"] == pytest.approx(2 / 6)

@@ -93,6 +93,14 @@ def test_the_page_asks_nothing_of_the_network_and_runs_no_script(html):
     assert not {"script", "iframe", "object", "link", "form"} & set(tags.seen)
     assert all(address.startswith(("data:image/png;base64,", "#")) for address in tags.addresses)
     assert "default-src 'none'" in html
+    assert not re.search(r"url\((?!#)|@import", html)
+
+
+def test_the_contents_link_to_every_section_and_terms_are_explained(html):
+    contents = html.split("<nav")[1].split("</nav>")[0]
+    assert re.findall(r'href="#([^"]+)"', contents) == re.findall(r'<h2 id="([^"]+)"', html)
+    assert "<dt>hand-off</dt>" in html
+    assert "<dt>sparsity</dt>" not in html
 
 
 def test_what_models_and_questions_say_is_shown_and_never_becomes_markup(html):
@@ -187,6 +195,14 @@ def test_the_first_screen_says_whether_the_pair_pays_by_how_much_and_how_sure_th
     assert "adjusted p" in first
 
 
+def test_what_is_wider_than_a_phone_says_there_that_it_scrolls(html):
+    assert "scroll sideways" in html.split("</style>")[0]
+    boxes = re.findall(r'<div class="wide( scrolls)?"[^>]*>\s*(<svg|<table><thead><tr>.*?</tr>)', html, re.DOTALL)
+    assert boxes
+    for scrolls, what in boxes:
+        assert bool(scrolls) is (what == "<svg" or what.count("<th ") > 4)
+
+
 def test_a_text_that_a_spreadsheet_takes_for_a_formula_is_made_harmless(tmp_path):
     write_csv(tmp_path / "a.csv", [{"a": "=1+1", "b": "-3.5", "c": "@x", "d": -2, "e": "plain"}])
     assert (tmp_path / "a.csv").read_text(encoding="utf-8").splitlines()[1] == "'=1+1,-3.5,'@x,-2,plain"
@@ -214,7 +230,7 @@ def test_differences_are_in_points_with_a_true_minus():
 
 def test_a_table_marks_its_last_row_as_the_sum_and_escapes_its_cells():
     module = environment().get_template("macros.html").module
-    shown = module.table((["a", "b"], [["<x>", "1"], ["all", "1"]]), total=True)
+    shown = module.table([{"a": "<x>", "b": "1"}, {"a": "all", "b": "1"}], total=True)
     assert "&lt;x&gt;" in shown
     assert shown.count('class="total"') == 1
 
@@ -222,13 +238,16 @@ def test_a_table_marks_its_last_row_as_the_sum_and_escapes_its_cells():
 def test_arms_at_the_same_place_share_one_label():
     names = ("mutual", "mutual/overlap", "mutual/eager")
     points = [ScatterPoint(name, "paper", 10.0, 0.9, 0.8, 0.95) for name in names]
-    drawn = svg(scatter([*points, ScatterPoint("short:large", "large", 1.0, 0.5, 0.4, 0.6)], "tokens"), "said")
+    drawn = svg(
+        scatter([*points, ScatterPoint("short:large", "large", 1.0, 0.5, 0.4, 0.6)], "tokens"),
+        "accuracy against tokens",
+    )
     assert "mutual and 2 more" in drawn
 
 
 def test_one_arm_alone_and_costs_of_nothing_can_be_drawn():
     point = ScatterPoint("a", "small", 0.0, 1.0, 1.0, 1.0)
-    assert "<svg" in svg(scatter([point], "x", front=True, may_be_log=True), "said")
+    assert "<svg" in svg(scatter([point], "x", front=True, may_be_log=True), "accuracy against tokens")
 
 
 @pytest.mark.parametrize("arms", [("short:large",), ("reason:large",), ("mutual",), ("vote", "cascade")])

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from dataclasses import replace
 
 import pytest
-from runs import ARMS, RIGHT, Pictured, model, run_directory
+from runs import ARMS, RIGHT, Pictured, model, rewritten, run_directory
 
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
+from cuecard.evals import run_folder
 from cuecard.evals.analysis import examples
-from cuecard.evals.analysis.compare_runs import compare_runs
+from cuecard.evals.analysis.comparisons import compare_runs
 from cuecard.evals.analysis.ledger import Price
 from cuecard.evals.analysis.results import run_results
-from cuecard.evals.study import folder
+from cuecard.evals.analysis.summary import summary
+from cuecard.evals.analysis.verdict import Pays
 from cuecard.report.evaluation import sentences
+from cuecard.stats.bootstrap import Interval
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,7 @@ def run(tmp_path_factory):
 
 
 def found_in(run, **options):
-    about, store = folder.opened(run)
+    about, store = run_folder.opened(run)
     try:
         return run_results(about["config"], store, **options)
     finally:
@@ -33,7 +35,7 @@ def found_in(run, **options):
 
 
 def cases_in(run):
-    about, store = folder.opened(run)
+    about, store = run_folder.opened(run)
     try:
         return run_results(about["config"], store), examples.all_examples(about["config"], store)
     finally:
@@ -41,7 +43,7 @@ def cases_in(run):
 
 
 def contrasted(one, other):
-    opened = [folder.opened(each) for each in (one, other)]
+    opened = [run_folder.opened(each) for each in (one, other)]
     try:
         return compare_runs(*((about["config"], store) for about, store in opened))
     finally:
@@ -125,6 +127,13 @@ def test_no_arm_on_a_front_is_beaten_in_both_and_every_other_is(run):
             assert (measure in arm.fronts) is not beaten
 
 
+@pytest.mark.parametrize("option", ["prices", "powers"])
+def test_a_price_or_power_of_a_model_that_no_arm_calls_is_refused(run, option):
+    message = r"about 'hugh', which no arm calls \(did you mean huge\?\)"
+    with pytest.raises(BadInput, match=message):
+        found_in(run, **{option: {"tiny": Price(1, 2) if option == "prices" else 1.0, "hugh": Price(4, 8)}})
+
+
 def test_a_price_is_known_only_where_every_model_has_one(run):
     (task,) = found_in(run, prices={"tiny": Price(1, 2)}).tasks
     assert task.arms["short:small"].price is not None
@@ -154,19 +163,16 @@ def test_findings_are_json_without_anything_that_is_not_a_number(tmp_path):
     # answers that took no time at all: a speed is a ratio to nothing
     none = {"small": model("tiny", {}, 0.0), "large": model("huge", {}, 0.0)}
     run = run_directory(tmp_path / "run", arms=("short:large", "reason:large"), **none)
-    about, store = folder.opened(run)
-    store.close()
-    with sqlite3.connect(run / "run.sqlite") as rows:
-        for key, text in rows.execute("SELECT rowid, record FROM answers").fetchall():
-            record = json.loads(text)
-            record["latency"]["total_s"] = 0.0
-            record["calls"] = []
-            rows.execute("UPDATE answers SET record = ? WHERE rowid = ?", (json.dumps(record), key))
-    told = found_in(run).as_object()
+
+    def timeless(record):
+        record["latency"]["total_s"], record["calls"] = 0.0, []
+
+    rewritten(run, timeless)
+    findings = found_in(run).as_object()
     assert (
-        json.loads(json.dumps(told, allow_nan=False))["tasks"][0]["differences"][0]["times_faster"]["estimate"] is None
+        json.loads(json.dumps(findings, allow_nan=False))["tasks"][0]["differences"][0]["times_faster"]["estimate"]
+        is None
     )
-    assert about["config"]["arms"]
 
 
 def test_the_gallery_holds_exactly_what_the_card_turned(run):
@@ -186,7 +192,7 @@ def test_questions_on_which_arms_differ_come_first_and_no_more_than_asked_for(ru
 
 
 def test_the_request_shown_was_transferred_by_both_strategies_and_has_their_calls(run):
-    about, store = folder.opened(run)
+    about, store = run_folder.opened(run)
     found, known = cases_in(run)
     (task,) = found.tasks
     asked = examples.request(task, found.baseline, known["pictured"], store)
@@ -200,10 +206,10 @@ def test_the_request_shown_was_transferred_by_both_strategies_and_has_their_call
 
 
 def test_a_run_compared_with_itself_differs_in_nothing(run):
-    told = contrasted(run, run)
-    assert told.configuration == ()
-    assert {each.arm for each in told.arms} == set(ARMS)
-    for each in told.arms:
+    compared = contrasted(run, run)
+    assert compared.configuration == ()
+    assert {each.arm for each in compared.arms} == set(ARMS)
+    for each in compared.arms:
         assert (each.accuracy.better, each.accuracy.worse, each.accuracy.p) == (0, 0, 1.0)
         assert each.seconds.p == each.tokens.p == each.same_answer == 1.0
 
@@ -211,16 +217,16 @@ def test_a_run_compared_with_itself_differs_in_nothing(run):
 def test_another_large_model_shows_in_its_arms_and_in_the_configuration(run, tmp_path):
     better = model("giant", {}, 0.0002)
     other = run_directory(tmp_path / "run", arms=("short:large", "reason:large"), large=better)
-    told = contrasted(run, other)
-    assert [each.arm for each in told.arms] == ["short:large", "reason:large"]
-    short = told.arms[0]
+    compared = contrasted(run, other)
+    assert [each.arm for each in compared.arms] == ["short:large", "reason:large"]
+    short, reasoned = compared.arms
     assert (short.accuracy.better, short.accuracy.worse) == (4, 0)
     assert short.first_accuracy == pytest.approx(8 / 12)
     assert short.second_accuracy == 1
-    assert short.times_faster.estimate > 1
-    assert any("giant" in line for line in told.configuration)
-    assert told.only_second == ()
-    assert "pictured mutual" in told.only_first
+    assert reasoned.times_faster is not None
+    assert any("giant" in line for line in compared.configuration)
+    assert compared.only_second == ()
+    assert "pictured mutual" in compared.only_first
 
 
 def test_questions_that_only_share_a_number_are_left_out(run, tmp_path):
@@ -230,9 +236,9 @@ def test_questions_that_only_share_a_number_are_left_out(run, tmp_path):
                 yield item if int(item.id) % 2 else _with_other_options(item)
 
     other = run_directory(tmp_path / "run", Others(), ("short:large",))
-    told = contrasted(run, other)
-    assert told.left_out == {"pictured": 6}
-    assert told.arms[0].questions == 6
+    compared = contrasted(run, other)
+    assert compared.left_out == {"pictured": 6}
+    assert compared.arms[0].questions == 6
 
 
 def _with_other_options(item):
@@ -258,12 +264,122 @@ def made_of(path, small=(), large=(), read=(), count=40):
     ("large", "read", "pays"),
     [(range(20), range(2), "pays"), (range(4), range(3), "is not shown to pay"), (range(4), range(20), "does not pay")],
 )
-def test_the_verdict_is_against_the_best_single_model_that_takes_no_longer(large, read, pays, tmp_path):
+def test_the_verdict_is_against_the_best_single_model_that_is_not_shown_to_take_longer(large, read, pays, tmp_path):
     (task,) = found_in(made_of(tmp_path / "run", range(30), large, read)).tasks
     shown = task.verdict.shown
     assert task.verdict.pays == pays
     assert (shown.arm, shown.against) == ("transfer", "short:large")
     assert sentences.pays(task).startswith(f"On pictured the pair {pays}: transfer is right on")
+
+
+def test_a_gain_that_is_shown_to_be_below_a_point_does_not_pay(tmp_path):
+    class Apart(Pictured):
+        """Each question is a cluster of its own."""
+
+        def items(self):
+            yield from (replace(item, cluster=item.id) for item in super().items())
+
+    models = {"small": model("tiny", {}, 0.0003), "large": model("huge", {}, 0.001)}
+    run = run_directory(tmp_path / "run", Apart(400), ("short:large", "transfer"), **models)
+    verdict = found_in(run).tasks[0].verdict
+    assert (verdict.pays, verdict.shown.accuracy.difference.estimate) == (Pays.NO, 0)
+    assert verdict.shown.interval.high < 0.01
+
+
+def test_the_verdict_has_its_break_even_and_stands_in_the_summary(tmp_path):
+    run = made_of(tmp_path / "run", range(30), range(20), range(2))
+    (task,) = found_in(run).tasks
+    verdict = task.verdict
+    arm, single = (task.arms[name] for name in (verdict.shown.arm, verdict.shown.against))
+    more_s = arm.latency.estimate - single.latency.estimate
+    assert verdict.starts.seconds_a_right_answer == pytest.approx(more_s / (18 / 40))
+    assert verdict.starts.settled in (None, 0.0)
+    sentence = verdict.sentence("pictured")
+    assert f"break-even: a further right answer costs {more_s / (18 / 40):.3g} s" in sentence
+    assert "Tango's score test" in sentence
+    about, store = run_folder.opened(run)
+    summed = summary(about["config"], store)["tasks"]["pictured"]["verdict"]
+    store.close()
+    assert (summed["pays"], summed["arm"], summed["against"]) == ("pays", "transfer", "short:large")
+    assert summed["sentence"] == sentence
+    assert found_in(run).as_object()["tasks"][0]["verdict"] == summed
+
+
+def test_a_pair_that_is_less_accurate_has_no_break_even(tmp_path):
+    (task,) = found_in(made_of(tmp_path / "run", range(4), range(4), range(20))).tasks
+    assert task.verdict.starts.seconds_a_right_answer is None
+    assert "no break-even: it is not more accurate" in task.verdict.sentence("pictured")
+
+
+def test_questions_on_which_an_arm_failed_are_in_no_comparison_and_the_verdict_counts_the_others(tmp_path):
+    run = made_of(tmp_path / "run", range(30), range(20), range(2))
+
+    def failed(record):
+        if record["arm"] == "transfer" and int(record["id"]) >= 30:
+            record |= {"status": "error", "route": None, "answer": None, "reply": None, "score": None, "scores": {}}
+            record["latency"]["total_s"] = 0.0
+            record["calls"], record["usage"] = [], {}
+
+    rewritten(run, failed)
+    (task,) = found_in(run).tasks
+    arm = task.arms["transfer"]
+    assert (arm.answered, arm.errors, arm.units) == (40, 10, 30)
+    assert arm.latency.low > 0
+    assert task.difference("transfer").pairs == task.verdict.shown.pairs == 30
+    assert "30 of 40 questions" in sentences.pays(task)
+    assert any("transfer 10 of 40" in line for line in sentences.summary(task, found_in(run)))
+
+
+def test_chance_in_the_seconds_does_not_choose_the_single_model(tmp_path):
+    models = {"small": model("tiny", {}, 0.0003), "large": model("huge", {Mode.SHORT: range(20)}, 0.001)}
+    run = run_directory(tmp_path / "run", Pictured(40), ("short:large", "reason:large", "transfer"), **models)
+    seconds = {"reason:large": (1.0, 1.22), "transfer": (1.2, 1.0)}  # 1% apart, and 20% from question to question
+
+    def timed(record):
+        if record["arm"] in seconds:
+            record["latency"]["total_s"] = seconds[record["arm"]][int(record["id"]) % 2]
+            record["calls"], record["usage"] = [], {}
+
+    rewritten(run, timed)
+    (task,) = found_in(run).tasks
+    assert task.arms["reason:large"].latency.estimate > task.arms["transfer"].latency.estimate
+    assert task.verdict.shown.against == "reason:large"
+
+
+@pytest.mark.parametrize("read", [(), range(2)])
+def test_a_handful_of_questions_shows_nothing(read, tmp_path):
+    (task,) = found_in(made_of(tmp_path / "run", (), (), read, count=2)).tasks
+    assert task.verdict.pays == Pays.OPEN
+    sentence = sentences.pays(task)
+    assert "is not shown to pay" in sentence
+    assert "2 questions: too few to tell" in sentence
+
+
+def test_a_loss_that_may_be_chance_is_not_shown(tmp_path):
+    (task,) = found_in(made_of(tmp_path / "run", range(30), range(4), range(6))).tasks
+    assert task.verdict.shown.accuracy.difference.estimate < 0
+    assert task.verdict.pays == Pays.OPEN
+
+
+def test_the_verdict_names_the_baseline_of_its_speed_and_what_was_settled_without_reasoning(run):
+    (task,) = found_in(run).tasks
+    sentence = sentences.pays(task)
+    assert "Against the large model reasoning for itself (reason:large) it is" in sentence
+    assert f"settles {sentences.share(task.arms[task.verdict.shown.arm].settled)} of the questions" in sentence
+    agreed = next(route for route in task.arms["mutual"].routes if route.route == "agreed")
+    assert task.arms["mutual"].settled == agreed.share
+    assert task.arms["transfer"].settled == 0
+
+
+def test_an_interval_has_zero_in_it_unless_the_adjusted_test_rejects_that(run):
+    (task,) = found_in(run).tasks
+    for each in task.differences:
+        assert (each.interval.low <= 0 <= each.interval.high) is not each.significant
+        assert each.interval.low <= each.accuracy.difference.low
+        assert each.interval.high >= each.accuracy.difference.high
+    close = replace(task.differences[0], p_adjusted=1.0)
+    close = replace(close, accuracy=replace(close.accuracy, difference=Interval(0.1, 0.02, 0.2, 0.95, "")))
+    assert (close.interval.low, close.interval.high) == (0.0, 0.2)
 
 
 def test_a_run_without_a_single_model_has_no_verdict(tmp_path):

@@ -5,28 +5,39 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
-from stock import CALLS, OUTCOME, ROWS, call, row
+from stock import CALLS, OUTCOME, call
 
 from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.outcome import Outcome, Route
+from cuecard.report.evaluation.figures import IntervalRow, interval_rows
 from cuecard.report.page.canvas import svg
-from cuecard.report.page.label_placement import Spot, place
+from cuecard.report.page.scatter import ScatterPoint, Spot, place, scatter
 from cuecard.report.page.timeline import timeline
-from cuecard.report.showcase import report
 
 
 def line(outcome: Outcome) -> str:
     return svg(*timeline(outcome))
 
 
+POINTS = [
+    ScatterPoint("short:large", "large", 1.0, 0.6, 0.3, 0.8),
+    ScatterPoint("mutual/eager", "paper", 49.5, 0.9, 0.6, 0.98),
+]
+ROWS = [IntervalRow("agree", {"ours": 0.9, "theirs": 0.8}, 0.8, 0.9, "10.0 points")]
+
+
+def points(*more: ScatterPoint) -> str:
+    return svg(scatter([*POINTS, *more], "tokens"), "accuracy against tokens")
+
+
 ALL: dict[str, Callable[[], str]] = {
     "timeline": lambda: line(OUTCOME),
-    "accuracy": lambda: report.accuracy_against_tokens(ROWS).svg,
-    "latency": lambda: report.latency_bars(ROWS).svg,
-    "routes": lambda: report.routes({row.name: row.routes for row in ROWS}).svg,
+    "accuracy": points,
+    "intervals": lambda: svg(interval_rows(ROWS, "right, %", {"reason:large": 0.95}), "accuracy by extractor"),
 }
 
 
@@ -62,9 +73,9 @@ def test_the_same_record_draws_the_same_figure() -> None:
 
 
 def test_the_time_line_names_roles_calls_hand_off_and_how_its_times_were_got() -> None:
-    said = texts(line(OUTCOME))
-    assert {"small", "large", "demo-small", "reason, 58 tokens", "hand-off: 5.0 ms", "answered: 221 ms"} <= set(said)
-    assert "ms since the question was asked (measured)" in said
+    shown = texts(line(OUTCOME))
+    assert {"small", "large", "demo-small", "reason, 58 tokens", "hand-off: 5.0 ms", "answered: 221 ms"} <= set(shown)
+    assert "ms since the question was asked (measured)" in shown
 
 
 def test_cancelled_and_failed_calls_are_in_the_key() -> None:
@@ -78,9 +89,7 @@ def test_cancelled_and_failed_calls_are_in_the_key() -> None:
 def test_a_name_with_dollars_and_angle_brackets_is_drawn_as_it_is() -> None:
     odd = replace(OUTCOME, calls=tuple(replace(c, role="$x_1$ <b>&") for c in CALLS))
     assert "$x_1$ <b>&" in texts(line(odd))
-    assert "$a$ <b>, eager" in texts(
-        report.accuracy_against_tokens([*ROWS, row("$a$ <b>", "eager", right=3, low=0.1)]).svg
-    )
+    assert "$a$ <b>" in texts(points(ScatterPoint("$a$ <b>", "paper", 30.0, 0.3, 0.1, 0.5)))
 
 
 def test_a_request_of_many_seconds_is_drawn_in_seconds() -> None:
@@ -88,8 +97,18 @@ def test_a_request_of_many_seconds_is_drawn_in_seconds() -> None:
     assert "s since the question was asked (measured)" in texts(line(long))
 
 
-def test_nothing_generated_at_all_can_still_be_drawn() -> None:
-    ElementTree.fromstring(report.accuracy_against_tokens([row("short", tokens={})]).svg)
+def test_no_name_lies_on_the_front() -> None:
+    arms = (("short:small", 50, 0.4), ("short:large", 55, 0.45), ("transfer", 120, 0.9), ("mutual", 125, 0.95))
+    points = [ScatterPoint(name, "paper", cost, right, right - 0.1, right + 0.1) for name, cost, right in arms]
+    (axes,) = scatter(points, "tokens", front=True).axes
+    ends = [axes.transData.transform((cost, 100 * right)) for _, cost, right in arms]
+    for note in axes.texts:
+        (left, middle), width = note.xyann, 5.6 * len(note.get_text())
+        for one, other in pairwise(ends):
+            level = left < other[0] and one[0] < left + width and abs(middle - one[1]) < 5
+            upright = left < other[0] < left + width and one[1] < middle < other[1]
+            assert not level, note.get_text()
+            assert not upright, note.get_text()
 
 
 def test_names_of_points_close_together_do_not_cover_each_other() -> None:

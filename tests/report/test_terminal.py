@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import io
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
-from stock import CALLS, OUTCOME, ROWS, call, row
+from runs import run_directory
+from stock import CALLS, OUTCOME, call
 
 from cuecard.domain.call import FinishReason, Mode
 from cuecard.domain.outcome import Outcome, Route
-from cuecard.report.showcase import terminal
+from cuecard.evals import run_folder
+from cuecard.evals.analysis.results import RunResults, TaskResults, run_results
+from cuecard.report import results_table, terminal
+from cuecard.report.page import formatting
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> TaskResults:
+    about, store = run_folder.opened(run_directory(tmp_path_factory.mktemp("terminal") / "run"))
+    with closing(store):
+        return run_results(about["config"], store).tasks[0]
 
 
 def shown(what: RenderableType, width: int = 80) -> list[str]:
@@ -22,14 +34,16 @@ def shown(what: RenderableType, width: int = 80) -> list[str]:
 
 
 @pytest.mark.parametrize("width", [40, 80, 140])
-def test_no_line_is_wider_than_the_terminal(width: int) -> None:
+def test_no_line_is_wider_than_the_terminal(width: int, task: TaskResults) -> None:
     wordy = replace(OUTCOME, reason="a long story " * 30, calls=tuple(replace(c, role="名前" * 20) for c in CALLS))
-    long_names = [row("strategy" * 12, "overlap"), *ROWS]
+    long = {name: replace(arm, arm=arm.arm * 12) for name, arm in task.arms.items()}
+    long_names = replace(task, arms=long)
     drawn = [
         terminal.Timeline(OUTCOME),
         terminal.Timeline(wordy),
-        terminal.results(long_names),
-        terminal.routes(long_names),
+        terminal.Legend(),
+        results_table.results(RunResults("reason:large", 0.01, (long_names,))),
+        results_table.results(RunResults("reason:large", 0.01, (task, replace(task, task="other")))),
     ]
     for what in drawn:
         assert max(map(cell_len, shown(what, width))) <= width
@@ -73,6 +87,38 @@ def test_a_role_or_reason_cannot_steer_the_terminal() -> None:
     assert "[bold]markup[/]" in text
 
 
-def test_the_table_gives_accuracy_tokens_latency_and_speed_up_of_each_strategy() -> None:
-    line = next(line for line in shown(terminal.results(ROWS)) if "mutual, overlap" in line)
-    assert line.split() == ["mutual,", "overlap", "90%", "60%-98%", "40.0", "1.5", "200", "ms", "1.80×"]
+@pytest.mark.parametrize(("encoding", "glyphs"), [("utf-8", "░█▒"), ("ascii", ".#/")])
+def test_the_legend_names_each_character_of_a_bar(encoding: str, glyphs: str) -> None:
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    console = Console(file=file, width=80)
+    console.print(terminal.Legend())
+    file.flush()
+    text = file.buffer.getvalue().decode(encoding)
+    assert [part[0] for part in text.strip().split("   ")] == list(glyphs)
+    assert [part[2:].split(",")[0] for part in text.strip().split("   ")] == [
+        "prefill",
+        "decode",
+        "cancelled or failed",
+    ]
+
+
+def test_figures_are_whole_in_a_narrow_terminal(task: TaskResults) -> None:
+    lines = shown(results_table.results(RunResults("reason:large", 0.01, (task,))), 40)
+    assert not any("…" in line for line in lines)
+    assert sum("×" in line and "%" in line for line in lines) == 6
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_the_table_gives_accuracy_latency_and_speed_up_of_each_arm_on_each_task(width: int, task: TaskResults) -> None:
+    other = replace(task, task="other", arms={name: replace(arm, accuracy=None) for name, arm in task.arms.items()})
+    lines = shown(results_table.results(RunResults("reason:large", 0.01, (task, other))), width)
+    rows: dict[str, list[str]] = {}
+    for line in (line for line in lines if "×" in line):
+        rows.setdefault(line.split()[0], []).extend(line.split()[1:])
+    assert list(rows) == ["short:small", "short:large", "reason:small", "reason:large", "transfer", "mutual"]
+    took = formatting.duration(task.arms["mutual"].latency.estimate)
+    assert rows["mutual"][:3] == ["83%", *took.split()]
+    assert "–" in rows["mutual"][4:]
+    assert rows["reason:large"][-1] == "1.00×"
+    assert ("pictured" in lines[0] and "other" in lines[0]) is (width == 80)
+    assert "reasoning for itself (reason:large)" in " ".join(" ".join(lines).split())

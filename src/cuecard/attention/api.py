@@ -1,11 +1,11 @@
 """The laboratory as one import: capture and run, then findings."""
 
-from cuecard.attention.capture import borrowed, capture, in_process, own, said
+from cuecard.attention.capture import borrowed, capture, decode, in_process, own
 from cuecard.attention.measure import Measure
 from cuecard.attention.results import Findings, findings
 from cuecard.attention.run import Asked, Settings, run
 from cuecard.attention.store import Folder
-from cuecard.models.local.token_spans import Span, Spans
+from cuecard.models.local.inputs import Span, Spans
 
 __all__ = [
     "Asked",
@@ -17,9 +17,9 @@ __all__ = [
     "Spans",
     "borrowed",
     "capture",
+    "decode",
     "findings",
     "in_process",
     "own",
     "run",
-    "said",
 ]

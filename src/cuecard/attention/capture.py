@@ -16,8 +16,8 @@ from cuecard.domain.errors import BadInput, Unsupported
 from cuecard.domain.question import Question
 from cuecard.models.base import AnswerDelta, Limits, Model, ReasoningDelta
 from cuecard.models.local.attention_hook import Rows
+from cuecard.models.local.inputs import Spans, spans
 from cuecard.models.local.model import LocalModel
-from cuecard.models.local.token_spans import Spans, spans
 from cuecard.models.prompt import CardFormat, Prompt, Style, read, reason
 
 T = TypeVar("T")
@@ -69,7 +69,7 @@ def borrowed(question: Question, style: Style, card: str, form: CardFormat) -> P
     return read(question, card, form, style)
 
 
-async def said(model: Model, prompt: Prompt, limits: Limits) -> tuple[str, str]:
+async def decode(model: Model, prompt: Prompt, limits: Limits) -> tuple[str, str]:
     """Decode a prompt as always: the reasoning, and the answer."""
     reasoning, answer = "", ""
     async for event in model.stream(prompt, limits):

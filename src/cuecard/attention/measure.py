@@ -22,7 +22,7 @@ from cuecard.attention.store import BINS, BOUND, CLASSES, READINGS, SPANS, TOP
 from cuecard.attention.token_classes import TokenClass, classes, conclusion
 from cuecard.domain.errors import CuecardError
 from cuecard.models.local.attention_hook import Rows, sums
-from cuecard.models.local.token_spans import Span, Spans
+from cuecard.models.local.inputs import Span, Spans
 
 Array = np.ndarray[Any, Any]
 

@@ -13,7 +13,7 @@ import numpy as np
 from cuecard.attention import store
 from cuecard.attention.store import BOUND, LARGE_CARD, LARGE_OWN, QUERIES, READINGS, SMALL_OWN, SPANS, TOP, Record
 from cuecard.domain.errors import BadInput
-from cuecard.models.local.token_spans import Span
+from cuecard.models.local.inputs import Span
 from cuecard.stats.bootstrap import Array, Band, band, plain
 from cuecard.stats.inference import wilson_bounds
 

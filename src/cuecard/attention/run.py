@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cuecard.attention.capture import borrowed, capture, own, said
+from cuecard.attention.capture import borrowed, capture, decode, own
 from cuecard.attention.measure import Measure
 from cuecard.attention.store import CARD, LARGE_CARD, LARGE_OWN, NONE, OWN, SMALL_OWN, Folder, Record
 from cuecard.domain.errors import BadInput, CuecardError
@@ -110,16 +110,16 @@ async def _answered(
     model, style, question = models[role], models[role].abilities.style, asked.question
     if condition == LARGE_OWN and asked.reasoning is not None:
         prompt = own(question, style, asked.reasoning)
-        return prompt, (await said(model, prompt, limits))[1]
+        return prompt, (await decode(model, prompt, limits))[1]
     if condition.endswith(OWN):
-        thought, answer = await said(model, reason(question, style), limits)
+        thought, answer = await decode(model, reason(question, style), limits)
         cards[role] = thought
         return own(question, style, thought), answer
     if condition.endswith(CARD):
         prompt = borrowed(question, style, cards.get("small", ""), model.abilities.card_formats[0])
     else:
         prompt = short(question, style)
-    return prompt, (await said(model, prompt, limits))[1]
+    return prompt, (await decode(model, prompt, limits))[1]
 
 
 async def _seen(

@@ -11,7 +11,6 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,8 @@ from cuecard import disk
 from cuecard.attention.token_classes import TokenClass
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image
-from cuecard.models.local.token_spans import Span
+from cuecard.models.local.inputs import Span
+from cuecard.stats.bootstrap import Array
 
 QUERIES = ("first", "all")
 """The query that predicts the answer's first token; the mean over it and the answer's own tokens."""
@@ -38,8 +38,9 @@ BOUND = ("kept", "tight", "tight_plain", "bound", "moved")
 OWN, CARD, NONE = "own reasoning", "small's card", "no reasoning"
 LARGE_OWN, LARGE_CARD, SMALL_OWN = f"large: {OWN}", f"large: {CARD}", f"small: {OWN}"
 
-
-VERSION, KIND = 1, "attention"
+VERSION, KIND, ABOUT = 1, "attention", "run.json"
+FACTS = "told"
+"""The key of a question's facts, as JSON, in its file of arrays."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,12 @@ class Folder:
     """A run's directory, held by this process. Raises BadInput (held, another run), CannotStore."""
 
     def __init__(self, path: Path, config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-        self.path, self._lock = path, disk.locked(path)
+        self.path, self._lock = path, disk.locked(path, ABOUT)
         try:
-            if (path / "run.json").exists():
+            if (path / ABOUT).exists():
                 disk.same(about(path)["config"], config, path)
             else:
-                disk.save(path / "run.json", {"version": VERSION, "kind": KIND, "config": config, **facts})
+                disk.save(path / ABOUT, {"version": VERSION, "kind": KIND, "config": config, **facts})
             for name in ("questions", "images", "raw"):
                 (path / name).mkdir(exist_ok=True)
         except BaseException:
@@ -74,9 +75,7 @@ class Folder:
     def __enter__(self) -> Folder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._lock.close()
 
     def read(self, index: int, id: str) -> Record | None:
@@ -88,26 +87,21 @@ class Folder:
         for place, image in enumerate(images):
             (self.path / "images" / f"{index:06d}-{place}").write_bytes(image.data)
         text = json.dumps({"meta": record.meta, "conditions": record.conditions}, ensure_ascii=False)
-        _save(_place(self.path, index), {**record.arrays, "told": np.array(text)})
+        _save(_place(self.path, index), {**record.arrays, FACTS: np.array(text)})
 
     def write_raw(self, index: int, arrays: Mapping[str, Any]) -> None:
         """(layers, heads, queries, keys) of each condition, as fp32."""
         _save(self.path / "raw" / f"{index:06d}.npz", arrays)
 
 
-def is_attention(path: Path) -> bool:
-    """Whether a directory holds such a run."""
-    try:
-        return json.loads((path / "run.json").read_text(encoding="utf-8")).get("kind") == KIND
-    except (OSError, ValueError, AttributeError):
-        return False
-
-
 def about(path: Path) -> dict[str, Any]:
     """The contents of `run.json`. Raises BadInput."""
-    if not is_attention(path):
+    try:
+        facts = json.loads((path / ABOUT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        facts = None
+    if not isinstance(facts, dict) or facts.get("kind") != KIND:
         raise BadInput(f"{path} is not the directory of an attention run", "`cuecard attention --out` makes one")
-    facts: dict[str, Any] = json.loads((path / "run.json").read_text(encoding="utf-8"))
     if facts.get("version") != VERSION:
         raise BadInput(f"{path} is of version {facts.get('version')}, this cuecard reads {VERSION}")
     return facts
@@ -125,6 +119,51 @@ def images(path: Path, index: int) -> list[Image]:
     return [Image(file.read_bytes()) for file in sorted((path / "images").glob(f"{index:06d}-*"))]
 
 
+@dataclass(frozen=True)
+class Shades:
+    """One condition. The first layer and the first head of each array are the means over all."""
+
+    answer: str
+    right: float | None
+    pieces: Sequence[str]
+    rows: Array
+    """(sets, 1 + layers, 1 + heads, tokens) parts of whole rows."""
+    carrying: Array
+    """(sets, 1 + layers, 1 + heads) how many tokens carry delta of the mass on the reasoning."""
+
+
+@dataclass(frozen=True)
+class ShadedQuestion:
+    """One question."""
+
+    meta: Mapping[str, Any]
+    images: Sequence[Image]
+    shades: Mapping[str, Shades]
+
+
+def shaded_questions(path: Path, delta: float, most: int) -> list[ShadedQuestion]:
+    """The first questions of a run whose tokens' mass was kept, at most so many."""
+    shown: list[ShadedQuestion] = []
+    for index, record in records(path):
+        shades = {name: made for name in record.conditions if (made := _shades(name, record, delta)) is not None}
+        if shades and len(shown) < most:
+            shown.append(ShadedQuestion(record.meta, images(path, index), shades))
+    return shown
+
+
+def _shades(name: str, record: Record, delta: float) -> Shades | None:
+    keys, condition = record.array(name, "keys"), record.conditions[name]
+    if keys is None or not keys.shape[-1]:
+        return None
+    rows = keys.astype(np.float64).swapaxes(0, 1)  # (sets, layers, heads, tokens)
+    for axis in (1, 2):
+        rows = np.concatenate((rows.mean(axis, keepdims=True), rows), axis)
+    carried = np.cumsum(-np.sort(-rows, -1), -1)
+    needed = (carried < delta * rows.sum(-1, keepdims=True) * (1 - 1e-6)).sum(-1) + 1
+    carrying = np.minimum(needed, rows.shape[-1])
+    return Shades(condition["answer"], condition["right"], condition["pieces"], rows, carrying)
+
+
 def _place(path: Path, index: int) -> Path:
     return path / "questions" / f"{index:06d}.npz"
 
@@ -132,10 +171,9 @@ def _place(path: Path, index: int) -> Path:
 def _load(path: Path) -> Record | None:
     try:
         with np.load(path, allow_pickle=False) as file:
-            stored = json.loads(str(file["told"]))
-            return Record(
-                stored["meta"], stored["conditions"], {name: file[name] for name in file.files if name != "told"}
-            )
+            stored = json.loads(str(file[FACTS]))
+            arrays = {name: file[name] for name in file.files if name != FACTS}
+            return Record(stored["meta"], stored["conditions"], arrays)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 

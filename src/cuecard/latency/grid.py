@@ -1,4 +1,4 @@
-"""What is measured, in which order, and for how long: a grid, rounds that turn, readings until they are narrow.
+"""What is measured, in which order, and for how long: a grid, and rounds until intervals are narrow.
 
 A round takes every point of every model once; the next round takes them in the opposite order (A B, B A), so that a
 drift of the machine falls on all alike. `drifts` reports what is left of it.
@@ -7,14 +7,16 @@ drift of the machine falls on all alike. `drifts` reports what is left of it.
 from __future__ import annotations
 
 import math
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from statistics import fmean, median, stdev
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
-from cuecard.latency.readings import Point, Reading
+from cuecard.latency import readings
+from cuecard.latency.readings import Point, Reading, Readings
 
 FUSED, COMPILED, USUAL = "fused", "compiled", "usual"
 """Instead of an attention backend, by which Transformers' layers decode: the decoder that local models have; the same,
@@ -42,7 +44,7 @@ class Grid:
 
     def as_dict(self) -> dict[str, Any]:
         """For `profile.json`."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+        return {name: list(values) for name, values in vars(self).items()}
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,137 @@ class Workload:
 def workloads(grid: Grid) -> list[Workload]:
     """All points of a grid."""
     ways = [(FUSED, True) if each == COMPILED else (each, False) for each in grid.attention]
-    each = product(
-        grid.image_px, grid.text_tokens, grid.cached_text_tokens, grid.batch, ways, grid.output_tokens
-    )  # fmt: skip
+    each = product(grid.image_px, grid.text_tokens, grid.cached_text_tokens, grid.batch, ways, grid.output_tokens)
     return [Workload(px, text, cached, batch, *way, output) for px, text, cached, batch, way, output in each]
+
+
+# --- rounds -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundLimits:
+    """When a profile ends: after so many rounds, once the interval of every mean is this narrow, or after so long."""
+
+    repeats: int = 12
+    precision: float = 0.03
+    max_s: float | None = None
+
+
+@dataclass(frozen=True)
+class ProfileProgress:
+    """How far a profile is, in readings (of a server: requests)."""
+
+    done: int
+    left: int
+    """At most; points that are narrow end earlier."""
+    left_s: float
+    now: str
+
+
+@dataclass(frozen=True)
+class ProfileEnd:
+    """How a profile ended."""
+
+    readings: int
+    wide: int
+    """Points that are not as narrow as wanted."""
+    out_of_time: bool
+    drift: dict[str, float]
+    notes: tuple[str, ...]
+
+
+class Case(Protocol):
+    """One point of one model, ready to be measured."""
+
+    @property
+    def key(self) -> tuple[str, Point]:
+        """Model and point."""
+        ...
+
+    @property
+    def described(self) -> str:
+        """In words, for progress."""
+        ...
+
+
+C = TypeVar("C", bound=Case)
+
+
+class Rounds(Generic[C]):
+    """Iterates over (case, round) that are still to be measured; `add` what was measured before going on.
+
+    A point has one latency a round: the mean of its readings, `requests` in number, which have shared one load.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[C],
+        store: Readings,
+        limits: RoundLimits,
+        report: Callable[[ProfileProgress], None],
+        requests: int = 1,
+    ) -> None:
+        self._cases, self._store, self._limits, self._report, self._requests = cases, store, limits, report, requests
+        self._start_s, self._stored = time.monotonic(), store.count()
+        self._late = False
+        self._cost_s: dict[tuple[str, Point], float] = {}
+        loads: dict[tuple[str, Point, int], list[float]] = defaultdict(list)
+        for reading in readings.read(store.path):
+            if not reading.warmup and reading.error is None:
+                loads[reading.model, reading.point, reading.round].append(reading.latency_s)
+        self._latencies_s: dict[tuple[str, Point], list[float]] = defaultdict(list)
+        for (model, point, _), latencies in loads.items():
+            self._latencies_s[model, point].append(fmean(latencies))
+
+    def __iter__(self) -> Iterator[tuple[C, int]]:
+        """Round after round, each in the other order, over the points that are not narrow yet."""
+        for round in range(self._limits.repeats):
+            for case in turned(self._cases, round):
+                model, point = case.key
+                if self._is_narrow(case) or self._store.done(model, point, round, self._requests):
+                    continue
+                if self._left_s() <= 0:
+                    self._late = True
+                    return
+                self._report(self._progress(case, round))
+                yield case, round
+
+    def is_cold(self, case: C) -> bool:
+        """Whether this process has not measured the case yet: a warm-up is due."""
+        return case.key not in self._cost_s
+
+    def add(self, case: C, latency_s: float, cost_s: float) -> None:
+        """The latency of a round, and the time that measuring it has taken."""
+        self._latencies_s[case.key].append(latency_s)
+        self._cost_s[case.key] = cost_s
+
+    def end(self, notes: Iterable[str] = ()) -> ProfileEnd:
+        """How the profile ended, with the drift of all its readings."""
+        wide = sum(not self._is_narrow(case) for case in self._cases)
+        drift = drifts(readings.read(self._store.path))
+        return ProfileEnd(self._made, wide, self._late, drift, (*self._store.notes, *notes))
+
+    @property
+    def _made(self) -> int:
+        return self._store.count() - self._stored
+
+    def _left_s(self) -> float:
+        return math.inf if self._limits.max_s is None else self._start_s + self._limits.max_s - time.monotonic()
+
+    def _is_narrow(self, case: C) -> bool:
+        return is_narrow(self._latencies_s[case.key], self._limits.precision)
+
+    def _progress(self, case: C, round: int) -> ProfileProgress:
+        """What is left at most: the rounds of points that are not narrow, each as long as it took last."""
+        rounds = {
+            each.key: max(0, self._limits.repeats - len(self._latencies_s[each.key]))
+            for each in self._cases
+            if not self._is_narrow(each)
+        }
+        usual = fmean(self._cost_s.values()) if self._cost_s else 0.0
+        seconds = sum(count * self._cost_s.get(key, usual) for key, count in rounds.items())
+        left, now = self._requests * sum(rounds.values()), f"round {round + 1}: {case.described}"
+        return ProfileProgress(self._made, left, min(seconds, self._left_s()), now)
 
 
 def turned(order: Sequence[Any], round: int) -> list[Any]:
@@ -104,7 +233,7 @@ def drifts(made: Iterable[Reading]) -> dict[str, float]:
 
 
 def _ratio(made: Sequence[Reading]) -> float:
-    ordered = [each.total_s for each in sorted(made, key=lambda each: each.round)]
+    ordered = [each.latency_s for each in sorted(made, key=lambda each: each.round)]
     third = len(ordered) // 3
     return median(ordered[-third:]) / median(ordered[:third])
 

@@ -1,4 +1,4 @@
-"""A profile's readings: `profile.json` says what was asked of which machine, `readings.jsonl` holds a reading a line.
+"""A profile's readings: `profile.json` holds its configuration and machine, `readings.jsonl` a reading a line.
 
 Readings are appended and never changed; fits and figures are derived from them. One writer at a time.
 """
@@ -8,10 +8,9 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 from cuecard import disk
@@ -65,7 +64,7 @@ class Reading:
     """Place in the order in which the points were measured, counted through the whole run."""
     warmup: bool
     point: Point
-    """As asked for: what a run is resumed by."""
+    """As requested: the key by which a run is resumed."""
     parts_s: Mapping[str, float]
     total_s: float
     observed: Mapping[str, int] = field(default_factory=dict)
@@ -89,13 +88,18 @@ class Reading:
 
     @property
     def seen(self) -> Point:
-        """The point as it came out: what was observed goes before what was asked for."""
+        """The point as measured: observed values take precedence over requested ones."""
         return replace(self.point, **self.observed)  # type: ignore[arg-type]
+
+    @property
+    def latency_s(self) -> float:
+        """The total without the wait at this client."""
+        return self.total_s - self.parts_s.get("queue", 0.0)
 
 
 @dataclass(frozen=True)
 class ProfileConfig:
-    """What a profile is. `config` decides every reading, so a profile goes on only under the same one.
+    """The configuration of a profile. `config` decides every reading: a profile is resumed only under the same one.
 
     `config` holds `source`, `models` (by name) and `grid`; `facts` the device, its probe, versions, date, command line.
     """
@@ -110,8 +114,8 @@ class Readings:
     def __init__(self, path: Path, asked: ProfileConfig) -> None:
         self.path = path
         self.notes: list[str] = []
-        """What was mended on opening."""
-        self._lock = disk.locked(path)
+        """Repairs made on opening."""
+        self._lock = disk.locked(path, ABOUT)
         try:
             self.resumed = (path / ABOUT).exists()
             if self.resumed:
@@ -163,9 +167,7 @@ class Readings:
     def __enter__(self) -> Readings:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -200,6 +202,14 @@ def read(path: Path) -> Iterator[Reading]:
             if file.tell() > whole:
                 return
             yield _parsed(line, f"{lines}, line {number}")
+
+
+def by_point(made: Iterable[Reading]) -> list[list[Reading]]:
+    """The readings of each point of each model, in the order in which they were measured first."""
+    groups: dict[tuple[str, Point], list[Reading]] = {}
+    for reading in made:
+        groups.setdefault((reading.model, reading.point), []).append(reading)
+    return list(groups.values())
 
 
 def _torn(lines: Path) -> int:

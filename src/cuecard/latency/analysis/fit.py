@@ -55,12 +55,12 @@ SHAPES: Mapping[str, Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
         "rest": (("tail",), ("fixed_s",)),
     },
 }
-"""By source and component: the parts of a reading that it explains, and the coefficients it does that with."""
+"""By source and component: the parts of a reading that it explains, and its coefficients."""
 
 
 @dataclass(frozen=True)
 class FitRow:
-    """What a reading says to the fit. `visual` are the visual tokens computed, `steps` the tokens after the first."""
+    """A reading as the fit uses it. `visual` are the visual tokens computed, `steps` the tokens after the first."""
 
     point: tuple[Any, ...]
     visual: int
@@ -74,9 +74,6 @@ class FitRow:
     def before(self) -> float:
         """Tokens of context that all steps together have seen."""
         return self.steps * (self.context + (self.steps + 1) / 2)
-
-    def seconds(self, parts: Iterable[str]) -> float:
-        return sum(self.parts_s.get(part, 0.0) for part in parts)
 
 
 _AMOUNTS: Mapping[str, Callable[[FitRow], float]] = {
@@ -179,7 +176,7 @@ class Design:
     @classmethod
     def of(cls, rows: Sequence[FitRow], parts: Sequence[str], coefficients: tuple[str, ...]) -> Design:
         amounts = np.array([[_AMOUNTS[name](row) for name in coefficients] for row in rows], float)
-        seconds = np.array([row.seconds(parts) for row in rows])
+        seconds = np.array([sum(row.parts_s.get(part, 0.0) for part in parts) for row in rows])
         totals = np.array([sum(row.parts_s.values()) for row in rows])
         # a part that is next to nothing of its request is not worth an exact fit
         scale = np.maximum(np.maximum(seconds, 0.01 * totals), 1e-9)
@@ -231,7 +228,7 @@ def _robust(amounts: Any, target: Any) -> Any:
 def _drawn(
     designs: Mapping[str, Design], groups: Sequence[Sequence[int]], draws: int, seed: int
 ) -> Iterable[dict[str, float]]:
-    """Profiles of as many points as there are, drawn with replacement; a draw that tells less apart is drawn again."""
+    """Profiles of as many points, drawn with replacement; one that identifies fewer coefficients is drawn again."""
     chance = Random(seed)
     wanted = {name: set(design.solved(_joined(groups))) for name, design in designs.items()}
     for _ in range(draws if len(groups) > 2 else 0):

@@ -1,4 +1,4 @@
-"""A fitted latency model of one model on one machine, and what a call costs by it: estimated, all of it.
+"""A fitted latency model of one model on one machine, and the latency of a call by it: estimated, all of it.
 
 Stored as JSON, a file a model and setting, in `fits/` beside the readings.
 """
@@ -23,12 +23,12 @@ VERSION = 1
 FOLDER = "fits"
 CONFIDENCE = 0.95
 COEFFICIENTS = tuple(each.name for each in fields(Profile) if each.name.endswith(("_s", "_token", "_pair")))
-"""What is fitted of a profile, all in seconds and none below 0."""
+"""The fitted fields of a profile, all in seconds and none below 0."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Relative errors of points that the fit had not seen: each quarter predicted from the other three."""
+    """Relative errors of points that the fit has not seen: each quarter predicted from the other three."""
 
     median: float
     p90: float
@@ -42,7 +42,7 @@ class Fit:
     model: str
     source: str
     setting: Mapping[str, Any]
-    """What holds for all its readings: batch, dtype, attention, …"""
+    """The same for all its readings: batch, dtype, attention, …"""
     parts: Mapping[str, Mapping[str, float]]
     draws: Sequence[Mapping[str, float]]
     held_out: Mapping[str, HeldOut]
@@ -55,11 +55,11 @@ class Fit:
     points: int
     pixels_per_visual_token: float | None
     measured: Mapping[str, Any]
-    """Where and when: what `profile.json` says of the machine."""
+    """Where and when: the facts in `profile.json`."""
 
     @property
     def profile(self) -> Profile:
-        """What a simulated model runs by."""
+        """The latencies of a simulated model."""
         return profile_of({name: sum(part.get(name, 0.0) for part in self.parts.values()) for name in COEFFICIENTS})
 
     @property
@@ -69,6 +69,16 @@ class Fit:
     def parts_s(self, visual: int, prompt: int, output: float) -> dict[str, float]:
         """Seconds of each component of one call that has nothing cached."""
         return {name: profile_of(part).call_s(visual, prompt, output) for name, part in self.parts.items()}
+
+    def beyond(self, wanted: Mapping[str, Sequence[int]]) -> list[str]:
+        """Values that lie outside of what was measured, in words. `wanted`: by a name of `ranges`."""
+        notes = []
+        for name, values in wanted.items():
+            low, high = self.ranges.get(name, (min(values), max(values)))
+            far = max(values) if max(values) > high else min(values)
+            if not low <= far <= high:
+                notes.append(f"{self.model}: {far:,} {name.replace('_', ' ')}, measured {low:,} to {high:,}")
+        return notes
 
     def interval(self, coefficient: str) -> tuple[float, float] | None:
         """Bounds of a coefficient, percentiles of its draws; None where nothing could be drawn."""
@@ -115,16 +125,11 @@ def write(fits: Sequence[Fit], folder: Path) -> list[Path]:
         apart = [f"{name}={value}" for name, value in fit.setting.items() if any(s.get(name) != value for s in alike)]
         name = re.sub(r"[^\w.=-]+", "_", "-".join([fit.model, *apart]))
         path = folder / f"{name}.json"
-        data = {"version": VERSION, "label": LatencyKind.ESTIMATED, **asdict(fit), "profile": _coefficients(fit)}
-        disk.save(path, data)
+        profile = fit.profile
+        sums = {name: {"estimate": getattr(profile, name), "interval": fit.interval(name)} for name in COEFFICIENTS}
+        disk.save(path, {"version": VERSION, "label": LatencyKind.ESTIMATED, **asdict(fit), "profile": sums})
         written.append(path)
     return written
-
-
-def _coefficients(fit: Fit) -> dict[str, Any]:
-    """For readers of the file: the sum of the parts, with intervals."""
-    profile = fit.profile
-    return {name: {"estimate": getattr(profile, name), "interval": fit.interval(name)} for name in COEFFICIENTS}
 
 
 def read(path: Path) -> Fit:
@@ -163,14 +168,10 @@ def plainest(fits: Sequence[Fit], model: str) -> Fit:
     if not own:
         there = ", ".join(dict.fromkeys(fit.model for fit in fits))
         raise BadInput(f"there is no fit of {model}", f"there are fits of {there}")
-    return min(own, key=_plainness)
 
+    def plainness(fit: Fit) -> tuple[float, ...]:
+        setting = fit.setting
+        load = setting.get("batch") or 1, setting.get("concurrency") or 1, setting.get("rate") or 0
+        return *load, fit.profile.decode_s(64, 256)
 
-def _plainness(fit: Fit) -> tuple[float, ...]:
-    profile, setting = fit.profile, fit.setting
-    return (
-        setting.get("batch") or 1,
-        setting.get("concurrency") or 1,
-        setting.get("rate") or 0,
-        profile.decode_s(64, 256),
-    )
+    return min(own, key=plainness)

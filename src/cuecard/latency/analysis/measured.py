@@ -1,6 +1,10 @@
-"""What a profile's readings say by themselves: medians by point, and how far each component is from the device's limit.
+"""The points of a profile: medians, and each component beside the least time that it can take on the device.
 
 Slices of a model count as one estimated reading of all its layers; warm-up and failed requests are left out.
+
+A bound is max(FLOP / peak FLOP/s, bytes / bandwidth). FLOP are those of matrix products and attention; bytes are the
+weights, once, and the keys and values that are read and written. Activations, norms and launches are not in it: what
+they add is the distance to the bound.
 """
 
 from __future__ import annotations
@@ -13,14 +17,15 @@ from typing import Any, Literal
 
 from cuecard.domain.errors import BadInput
 from cuecard.latency import readings
-from cuecard.latency.analysis import roofline
-from cuecard.latency.analysis.roofline import Device
-from cuecard.latency.dimensions import Dimensions, Text, Vision
+from cuecard.latency.dimensions import BYTES, Dimensions, Text, Vision
 from cuecard.latency.grid import whole
-from cuecard.latency.readings import Point, Reading
+from cuecard.latency.readings import Point, Reading, by_point
+from cuecard.models.simulated import pairs_of
 
 SETTING = ("batch", "dtype", "attention", "compiled", "layers_timed", "layers_total", "concurrency", "rate")
-"""Factors that a fit does not vary: each combination is looked at by itself."""
+"""Factors that a fit does not vary: each combination is analysed by itself."""
+FAR = 3.0
+"""A component that takes this many times its bound is bound by overhead, not by the device."""
 
 
 @dataclass(frozen=True)
@@ -74,21 +79,18 @@ def usable(path: Path) -> list[Reading]:
 
 
 def setting_of(point: Point) -> dict[str, Any]:
-    """What of a point is not varied by a fit, where it is known."""
+    """The factors of a point that a fit does not vary, where they are known."""
     return {name: value for name in SETTING if (value := getattr(point, name)) is not None}
 
 
 def points(path: Path) -> list[Found]:
     """Every point of every model, in the order in which they were measured first. Raises BadInput."""
-    groups: dict[tuple[str, Point], list[Reading]] = {}
-    for reading in usable(path):
-        groups.setdefault((reading.model, reading.point), []).append(reading)
-    return [_found(group) for group in groups.values() if group[0].seen.prompt_tokens is not None]
+    return [_found(group) for group in by_point(usable(path)) if group[0].seen.prompt_tokens is not None]
 
 
 def _found(group: Sequence[Reading]) -> Found:
     first, names = group[0], dict.fromkeys(name for reading in group for name in reading.parts_s)
-    totals = sorted(reading.total_s - reading.parts_s.get("queue", 0.0) for reading in group)
+    totals = sorted(reading.latency_s for reading in group)
     return Found(
         model=first.model,
         source=first.source,
@@ -106,20 +108,103 @@ def _found(group: Sequence[Reading]) -> Found:
     )
 
 
-def devices(path: Path) -> dict[str, dict[str, Device]]:
-    """By dtype, the device as `measured` and, where it is known, on its `datasheet`. Raises BadInput."""
-    return roofline.devices(readings.about(path).get("probe") or {})
+# --- rooflines --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a device can do, in one dtype."""
+
+    name: str
+    flops_per_s: float
+    bytes_per_s: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a component has to do at least."""
+
+    flops: float
+    bytes: float
+
+    def seconds(self, device: Device) -> float:
+        return max(self.flops / device.flops_per_s, self.bytes / device.bytes_per_s)
+
+    def bound(self, device: Device) -> Literal["compute", "bandwidth"]:
+        return "compute" if self.flops / device.flops_per_s > self.bytes / device.bytes_per_s else "bandwidth"
+
+
+def works(
+    sizes: Dimensions, dtype: str, *, batch: int, visual: int, prompt: int, output: int, cached: int = 0
+) -> dict[str, Work]:
+    """By component; the first output token comes out of the prefill. Images that lie in the cache are not encoded."""
+    found: dict[str, Work] = {}
+    if sizes.vision is not None and visual and not cached:
+        found |= _vision(sizes, dtype, batch, visual)
+    found["prefill"] = _prefill(sizes, dtype, batch, prompt - cached, cached)
+    if output > 1:
+        found["decode"] = _decode(sizes, dtype, batch, prompt, output - 1)
+    return found
+
+
+def _vision(sizes: Dimensions, dtype: str, batch: int, visual: int) -> dict[str, Work]:
+    vision, size = sizes.vision, BYTES[dtype]
+    assert vision is not None
+    patches = visual * vision.merge**2
+    encoder = vision.layers * vision.layer_weights + vision.patch_values * vision.hidden
+    looks = 4 * vision.layers * vision.hidden * patches**2
+    projected = vision.mergers * vision.merger_weights
+    return {
+        "vision": Work(batch * (2 * patches * encoder + looks), encoder * size),
+        "projector": Work(batch * 2 * visual * projected, projected * size),
+    }
+
+
+def _prefill(sizes: Dimensions, dtype: str, batch: int, computed: int, cached: int) -> Work:
+    """The head sees the last token only."""
+    text, size = sizes.text, BYTES[dtype]
+    looks = 4 * text.layers * text.heads * text.head_dim * pairs_of(computed, cached)
+    flops = batch * (2 * computed * text.layers * text.active_weights + looks + 2 * text.head_weights)
+    moved = batch * (computed + cached) * sizes.kv_bytes(dtype)
+    return Work(flops, (text.layers * _read(sizes, batch * computed) + text.head_weights) * size + moved)
+
+
+def _decode(sizes: Dimensions, dtype: str, batch: int, context: int, steps: int) -> Work:
+    text, size = sizes.text, BYTES[dtype]
+    seen = steps * context + pairs_of(steps)
+    looks = 4 * text.layers * text.heads * text.head_dim * seen
+    flops = batch * (2 * steps * (text.layers * text.active_weights + text.head_weights) + looks)
+    weights = steps * (text.layers * _read(sizes, batch) + text.head_weights) * size
+    return Work(flops, weights + batch * seen * sizes.kv_bytes(dtype))
+
+
+def _read(sizes: Dimensions, tokens: int) -> float:
+    """Weights of a layer that so many tokens together need: of experts, as many as even routing is expected to hit."""
+    text = sizes.text
+    if not text.experts:
+        return text.layer_weights
+    hit = text.experts * (1 - (1 - text.active / text.experts) ** tokens)
+    return text.layer_weights - (text.experts - hit) * text.expert_weights
+
+
+def devices(probe: Mapping[str, Any]) -> dict[str, dict[str, Device]]:
+    """From a profile's probe: by dtype, the device as `measured` and, where it is known, as on its `datasheet`."""
+    return {
+        dtype: {
+            kind: Device(probe["device"], peak["flops_per_s"], peak["bytes_per_s"])
+            for kind in ("measured", "datasheet")
+            if (peak := data.get(kind))
+        }
+        for dtype, data in (probe.get("dtypes") or {}).items()
+    }
 
 
 def roofs(path: Path) -> list[Roof]:
     """Components of every point whose model's dimensions and device are known. Raises BadInput."""
-    models, known = readings.about(path)["config"].get("models") or {}, devices(path)
-    groups: dict[tuple[str, Point], list[Reading]] = {}
-    for reading in usable(path):
-        groups.setdefault((reading.model, reading.point), []).append(reading)
-    found = []
-    for (model, _), group in groups.items():
-        sizes, by_kind = _sizes(models.get(model) or {}), known.get(group[0].point.dtype or "")
+    about, found = readings.about(path), list[Roof]()
+    models, known = about["config"].get("models") or {}, devices(about.get("probe") or {})
+    for group in by_point(usable(path)):
+        sizes, by_kind = _sizes(models.get(group[0].model) or {}), known.get(group[0].point.dtype or "")
         if sizes is not None and by_kind:
             found += _roofs(group, sizes, by_kind)
     return found
@@ -129,7 +214,7 @@ def _roofs(group: Sequence[Reading], sizes: Dimensions, by_kind: Mapping[str, De
     seen, model = group[0].seen, group[0].model
     if seen.prompt_tokens is None or not seen.output_tokens or seen.dtype is None:
         return []
-    least = roofline.works(
+    least = works(
         sizes,
         seen.dtype,
         batch=seen.batch or 1,
@@ -143,14 +228,14 @@ def _roofs(group: Sequence[Reading], sizes: Dimensions, by_kind: Mapping[str, De
         took = median(reading.parts_s.get(name, 0.0) for reading in group)
         device, sheet = by_kind["measured"], by_kind.get("datasheet")
         bound_s, sheet_s = work.seconds(device), None if sheet is None else work.seconds(sheet)
-        bound = "overhead" if took > roofline.FAR * bound_s else work.bound(device)
+        bound = "overhead" if took > FAR * bound_s else work.bound(device)
         if took > 0:
             found.append(Roof(model, name, seen, work.flops, work.bytes, took, bound_s, sheet_s, bound))
     return found
 
 
 def _sizes(data: Mapping[str, Any]) -> Dimensions | None:
-    """A model's dimensions as its profile tells them; None where it does not."""
+    """A model's dimensions, as stored in its profile; None where they are not."""
     sizes = data.get("dimensions")
     if not sizes:
         return None

@@ -1,25 +1,25 @@
-"""What is to be timed: a checkpoint, or random weights in published dimensions, whole or a slice of its layers."""
+"""The models to time: a checkpoint, or random weights in published dimensions, whole or a slice of the layers."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 from cuecard.domain.errors import BadInput, CuecardError
 from cuecard.latency import dimensions
-from cuecard.latency.dimensions import Dimensions
-from cuecard.latency.inside import random_weights
+from cuecard.latency.dimensions import PRESETS, Dimensions, near
 from cuecard.latency.inside.inputs import Feed, made_up, of_reader
-from cuecard.latency.presets import PRESETS, near
 from cuecard.models import spec
 from cuecard.models.local import loading
 from cuecard.models.local.engine import first_line
+
+SPREAD = 0.02
+"""Standard deviation of random weights."""
 
 
 class TooBig(CuecardError):
@@ -45,7 +45,9 @@ class CheckpointPlan:
 
     def as_dict(self) -> dict[str, Any]:
         """For `profile.json`."""
-        return {"weights": "random" if self.source is None else self.name, "dimensions": _plain(self.whole)}
+        text, vision = vars(self.whole.text), vars(self.whole.vision) if self.whole.vision else None
+        dimensions = {"text": text, "vision": vision, "weights": self.whole.weights}
+        return {"weights": "random" if self.source is None else self.name, "dimensions": dimensions}
 
 
 @dataclass(frozen=True)
@@ -56,14 +58,10 @@ class Subject:
     model: Any
     feed: Feed
 
-    @property
-    def name(self) -> str:
-        return self.plan.name
-
 
 def plans(text: str, *, random: bool, layers: int | None) -> list[CheckpointPlan]:
     """What a specification means: one plan, or two slices of unequal depth. Raises BadInput."""
-    config, source = _found(text, random)
+    config, source = _config_and_source(text, random)
     name = text.rstrip("/").split("/")[-1]
     sizes = dimensions.of(config.to_dict())
     whole = CheckpointPlan(name, config, None if random else source, sizes, sizes)
@@ -79,8 +77,8 @@ def plans(text: str, *, random: bool, layers: int | None) -> list[CheckpointPlan
     return [_slice(whole, count) for count in (layers // 2, layers)]
 
 
-def _found(text: str, random: bool) -> tuple[Any, str | None]:
-    """Transformers' configuration, and where weights are; None of a preset."""
+def _config_and_source(text: str, random: bool) -> tuple[Any, str | None]:
+    """Transformers' configuration, and where the weights are; None of a preset."""
     if text in PRESETS:
         if not random:
             raise BadInput(f"{text} is a preset without weights", "add --random-weights")
@@ -96,8 +94,8 @@ def _found(text: str, random: bool) -> tuple[Any, str | None]:
             case _:
                 raise BadInput(f"{text} does not run in this process", "give a checkpoint, or a preset's name")
     except BadInput as error:
-        is_nothing_known = error.message.startswith("unknown model") and "did you mean" not in error.hint
-        raise (near(text) if is_nothing_known else error) from None
+        is_unknown = error.message.startswith("unknown model") and "did you mean" not in error.hint
+        raise (near(text) if is_unknown else error) from None
     try:
         return AutoConfig.from_pretrained(source), source
     except (OSError, ValueError) as error:
@@ -121,10 +119,45 @@ def _slice(whole: CheckpointPlan, layers: int) -> CheckpointPlan:
 def loaded(plan: CheckpointPlan, device: torch.device, dtype: str) -> Subject:
     """The model in memory. Raises BadInput, ModelRefused."""
     if plan.source is None:
-        return Subject(plan, random_weights.made(plan.config, device, dtype), made_up(plan.config))
+        return Subject(plan, random_model(plan.config, device, dtype), made_up(plan.config))
     model, reader = loading.load(plan.source, str(device), dtype, None)
     return Subject(plan, model, of_reader(reader, model.config))
 
 
-def _plain(sizes: Dimensions) -> Mapping[str, Any]:
-    return {"text": vars(sizes.text), "vision": vars(sizes.vision) if sizes.vision else None, "weights": sizes.weights}
+# --- random weights ---------------------------------------------------------------------------------------------------
+
+
+def outline(config: Any, dtype: str = "float32") -> Any:
+    """The modules of a configuration, with shapes and without memory."""
+    auto = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
+    with torch.device("meta"):
+        return auto.from_config(config, dtype=getattr(torch, dtype))
+
+
+@torch.no_grad()
+def random_model(config: Any, device: torch.device, dtype: str, seed: int = 0) -> Any:
+    """A model of a Transformers configuration, filled module by module on the device: no copy of it is made."""
+    model = outline(config, dtype)
+    generator = torch.Generator(device).manual_seed(seed)
+    tied = model.config.tie_word_embeddings
+    for name, module in model.named_modules():
+        if not (tied and name == "lm_head"):
+            _fill(model, module, device, generator)
+    model.tie_weights()
+    return model.eval()
+
+
+def _fill(model: Any, module: Any, device: torch.device, generator: torch.Generator) -> None:
+    """Memory and values for the parameters and buffers of this module itself."""
+    own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+    if not own:
+        return
+    module.to_empty(device=device, recurse=False)
+    for name, weight in module.named_parameters(recurse=False):
+        if weight.dim() > 1:
+            weight.normal_(0, SPREAD, generator=generator)
+        else:
+            weight.fill_(0.0 if name == "bias" else 1.0)
+    if next(module.buffers(recurse=False), None) is not None:
+        # rotary frequencies follow from the configuration
+        model._init_weights(module)

@@ -8,7 +8,7 @@ import torch
 from transformers import DynamicCache
 
 from cuecard.models.local.fused_decoder import StaticDecoder, grown
-from cuecard.models.local.prefix import growing, shareable
+from cuecard.models.local.transformers_network import growing, shareable
 
 ROUND = 256
 """Room for keys and values of a compiled step is a multiple of this."""
@@ -31,7 +31,7 @@ class Stepper(Protocol):
 def empty(model: Any) -> DynamicCache:
     """A cache as local models have it: tokens are appended without a copy of those before, where that is possible."""
     cache = DynamicCache(config=model.config)
-    return growing(cache) if shareable(cache) else cache
+    return growing(model.config) if shareable(cache) else cache
 
 
 class ByLayers:

@@ -1,11 +1,12 @@
-"""What models are fed with: images of a given size, prompts of an exact number of tokens, a tokenizer for output."""
+"""Inputs of timed models: images of a given size, prompts of an exact number of tokens, a tokenizer for output."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from PIL import Image as PilImage
@@ -16,10 +17,14 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image, Question
 from cuecard.models.images.images import opened
-from cuecard.models.local.inputs import ProcessorReader, PromptReader, QwenReader
-from cuecard.models.prompt import TAGS, short
+from cuecard.models.local.inputs import PromptReader
+from cuecard.models.local.loading import ProcessorReader, QwenReader
+from cuecard.models.prompt import TAGS, Prompt, short
 
 Tensors = dict[str, torch.Tensor]
+IMAGE_MARKS = (
+    "image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id", "image_token_index"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,62 +37,55 @@ class PromptIds:
     """Tokens up to the image's end, its marks included."""
     image: Image | None
     kinds: tuple[str, ...] = ()
-    """Names of the tensors that say something of each token."""
+    """Names of the tensors with one value a token."""
 
 
-class Feed(Protocol):
-    """Makes prompts, and tensors of their images."""
+class Feed:
+    """Makes prompts, and tensors of their images; this one is for language models."""
 
-    tokenizer: Any
-
-    def prompt(self, image_px: int | None, text_tokens: int) -> PromptIds:
-        """An image of that many pixels a side, or none, and so many tokens behind it."""
-        ...
-
-    def tensors(self, prompt: PromptIds) -> Tensors:
-        """From the picture as it comes to what the model takes: what is timed as `preprocess`."""
-        ...
-
-
-class TextFeed:
-    """For language models."""
-
-    def __init__(self, tokenizer: Any, vocabulary: int) -> None:
-        self.tokenizer, self._vocabulary = tokenizer, vocabulary
+    def __init__(self, tokenizer: Any, config: Any) -> None:
+        self.tokenizer, self._config = tokenizer, config
+        self._marks = {mark for name in IMAGE_MARKS if (mark := getattr(config, name, None)) is not None}
 
     def prompt(self, image_px: int | None, text_tokens: int) -> PromptIds:
-        if image_px is not None:
-            raise BadInput("a language model has no images", "give --image-size 0")
-        return PromptIds(_filling(self.tokenizer, self._vocabulary, text_tokens), 0, 0, None)
+        """An image of that many pixels a side, or none, and so many tokens behind it, the same ones each time."""
+        special = {*self._marks, *getattr(self.tokenizer, "all_special_ids", ())}
+        vocabulary, chance, filling = self._config.get_text_config().vocab_size, Random(text_tokens), list[int]()
+        while len(filling) < text_tokens:
+            drawn = chance.randrange(vocabulary)
+            if drawn not in special:
+                filling.append(drawn)
+        return PromptIds(tuple(filling), 0, 0, None) if image_px is None else self._seeing(picture(image_px), filling)
 
     def tensors(self, prompt: PromptIds) -> Tensors:
-        return {}
+        """From the picture as it comes to the model's inputs: what is timed as `preprocess`."""
+        return {} if prompt.image is None else self._pixels(prompt, prompt.image)
+
+    def _seeing(self, image: Image, filling: Sequence[int]) -> PromptIds:
+        raise BadInput("a language model has no images", "give --image-size 0")
+
+    def _pixels(self, prompt: PromptIds, image: Image) -> Tensors:
+        raise NotImplementedError
 
 
-class QwenFeed:
+class QwenFeed(Feed):
     """For Qwen's vision models: an image has the size that it is asked to have, up to whole visual tokens."""
 
-    def __init__(self, tokenizer: Any, processor: Any, config: Any) -> None:
-        self.tokenizer, self._processor, self._config = tokenizer, processor, config
+    def __init__(self, tokenizer: Any, config: Any, processor: Any) -> None:
+        super().__init__(tokenizer, config)
+        self._processor = processor
 
-    def prompt(self, image_px: int | None, text_tokens: int) -> PromptIds:
+    def _seeing(self, image: Image, filling: Sequence[int]) -> PromptIds:
         config = self._config
-        filling = _filling(self.tokenizer, config.get_text_config().vocab_size, text_tokens, _marks(config))
-        if image_px is None:
-            return PromptIds(filling, 0, 0, None)
-        image = picture(image_px)
-        visual = int(self._made(image)["image_grid_thw"].prod()) // self._processor.merge_size**2
+        visual = int(self._processed(image)["image_grid_thw"].prod()) // self._processor.merge_size**2
         head = (config.vision_start_token_id, *[config.image_token_id] * visual, config.vision_end_token_id)
         return PromptIds((*head, *filling), visual, len(head), image, ("mm_token_type_ids",))
 
-    def tensors(self, prompt: PromptIds) -> Tensors:
-        if prompt.image is None:
-            return {}
-        made = self._made(prompt.image)
+    def _pixels(self, prompt: PromptIds, image: Image) -> Tensors:
         kinds = (torch.tensor([prompt.ids]) == self._config.image_token_id).int()
-        return {**made, "mm_token_type_ids": kinds}
+        return {**self._processed(image), "mm_token_type_ids": kinds}
 
-    def _made(self, image: Image) -> Tensors:
+    def _processed(self, image: Image) -> Tensors:
         opened_image = opened(image)
         pixels = opened_image.width * opened_image.height
         # by itself a checkpoint's processor may see all images at one size, as the embedded pair does
@@ -95,88 +93,63 @@ class QwenFeed:
         return dict(self._processor(images=[opened_image], return_tensors="pt"))
 
 
-class ReaderFeed:
-    """For other vision models: their own processor makes the prompt's head, the image's size is theirs to change."""
+class ReaderFeed(Feed):
+    """For other vision models: their own processor makes the prompt's head, and may change the image's size."""
 
     def __init__(self, reader: PromptReader, config: Any) -> None:
-        self.tokenizer, self._reader, self._config = reader.tokenizer, reader, config
+        super().__init__(reader.tokenizer, config)
+        self._reader = reader
 
-    def prompt(self, image_px: int | None, text_tokens: int) -> PromptIds:
-        vocabulary, marks = self._config.get_text_config().vocab_size, _marks(self._config)
-        filling = _filling(self.tokenizer, vocabulary, text_tokens, marks)
-        if image_px is None:
-            return PromptIds(filling, 0, 0, None)
-        image = picture(image_px)
-        made = self._reader.inputs(self._asked(image))
-        kinds = tuple(name for name, part in made.tensors.items() if part.shape[:2] == (1, len(made.ids)))
-        return PromptIds((*made.ids, *filling), sum(i in marks for i in made.ids), len(made.ids), image, kinds)
+    def _seeing(self, image: Image, filling: Sequence[int]) -> PromptIds:
+        head = self._reader.inputs(_question(image))
+        kinds = tuple(name for name, part in head.tensors.items() if part.shape[:2] == (1, len(head.ids)))
+        visual = sum(each in self._marks for each in head.ids)
+        return PromptIds((*head.ids, *filling), visual, len(head.ids), image, kinds)
 
-    def tensors(self, prompt: PromptIds) -> Tensors:
-        if prompt.image is None:
-            return {}
+    def _pixels(self, prompt: PromptIds, image: Image) -> Tensors:
         self._reader.forget()
-        made = self._reader.inputs(self._asked(prompt.image)).tensors
         missing = len(prompt.ids) - prompt.head
         return {
             name: torch.nn.functional.pad(part, (0, missing)) if name in prompt.kinds else part
-            for name, part in made.items()
+            for name, part in self._reader.inputs(_question(image)).tensors.items()
         }
 
-    def _asked(self, image: Image) -> Any:
-        return short(Question("What is this?", (image,)), TAGS)
+
+def _question(image: Image) -> Prompt:
+    return short(Question("What is this?", (image,)), TAGS)
 
 
 def of_reader(reader: PromptReader, config: Any) -> Feed:
     """The feed of a checkpoint."""
     match reader:
         case QwenReader():
-            return QwenFeed(reader.tokenizer, reader._processor, config)
+            return QwenFeed(reader.tokenizer, config, reader._processor)
         case ProcessorReader():
             return ReaderFeed(reader, config)
         case _:
-            return TextFeed(reader.tokenizer, config.get_text_config().vocab_size)
+            return Feed(reader.tokenizer, config)
 
 
 def made_up(config: Any) -> Feed:
-    """The feed of random weights: Qwen's image processor, and a tokenizer of made-up words."""
-    text = config.get_text_config()
-    tokenizer = _words(text.vocab_size)
+    """The feed of random weights: Qwen's image processor, and a tokenizer with as many made-up words as ids."""
+    words = Tokenizer(
+        models.WordLevel({f" w{id}": id for id in range(config.get_text_config().vocab_size)}, unk_token=" w0")
+    )
+    words.decoder = decoders.Fuse()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
     if not hasattr(config, "vision_config"):
-        return TextFeed(tokenizer, text.vocab_size)
+        return Feed(tokenizer, config)
     if "qwen" not in config.model_type:
         raise BadInput(f"random weights are made for Qwen's vision models, not for {config.model_type}")
-    eye = config.vision_config
+    vision = config.vision_config
     processor = Qwen2VLImageProcessorPil(
-        patch_size=eye.patch_size,
-        merge_size=eye.spatial_merge_size,
-        temporal_patch_size=eye.temporal_patch_size,
+        patch_size=vision.patch_size,
+        merge_size=vision.spatial_merge_size,
+        temporal_patch_size=vision.temporal_patch_size,
         image_mean=[0.5] * 3,
         image_std=[0.5] * 3,
     )
-    return QwenFeed(tokenizer, processor, config)
-
-
-def _words(count: int) -> PreTrainedTokenizerFast:
-    """As many words as a vocabulary has, none of them meaning anything."""
-    made = Tokenizer(models.WordLevel({f" w{number}": number for number in range(count)}, unk_token=" w0"))
-    made.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(tokenizer_object=made)
-
-
-def _marks(config: Any) -> set[int]:
-    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id", "image_token_index")
-    return {found for name in names if (found := getattr(config, name, None)) is not None}
-
-
-def _filling(tokenizer: Any, vocabulary: int, count: int, marks: set[int] | None = None) -> tuple[int, ...]:
-    """Ids of words, drawn by chance, the same ones each time."""
-    special = {*(marks or ()), *getattr(tokenizer, "all_special_ids", ())}
-    chance, found = Random(count), list[int]()
-    while len(found) < count:
-        drawn = chance.randrange(vocabulary)
-        if drawn not in special:
-            found.append(drawn)
-    return tuple(found)
+    return QwenFeed(tokenizer, config, processor)
 
 
 def picture(px: int) -> Image:

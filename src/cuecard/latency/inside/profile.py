@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,21 @@ import transformers
 
 from cuecard.domain.errors import BadInput, CuecardError, ModelError
 from cuecard.latency import readings
-from cuecard.latency.grid import COMPILED, FUSED, USUAL, Grid, Workload, drifts, is_narrow, turned, workloads
-from cuecard.latency.inside import random_weights
-from cuecard.latency.inside.checkpoint import CheckpointPlan, TooBig, loaded, plans
-from cuecard.latency.inside.device import probe
+from cuecard.latency.grid import (
+    COMPILED,
+    FUSED,
+    USUAL,
+    Grid,
+    ProfileEnd,
+    ProfileProgress,
+    RoundLimits,
+    Rounds,
+    Workload,
+    workloads,
+)
+from cuecard.latency.inside.checkpoint import CheckpointPlan, TooBig, loaded, outline, plans
 from cuecard.latency.inside.inputs import PromptIds
-from cuecard.latency.inside.request import Runner
-from cuecard.latency.progress import ProfileEnd, ProfileProgress
+from cuecard.latency.inside.request import Runner, synchronise
 from cuecard.latency.readings import Point, ProfileConfig, Reading, Readings
 from cuecard.models.local.attention_hook import free_bytes
 from cuecard.models.local.engine import first_line
@@ -29,11 +37,34 @@ from cuecard.models.local.loading import DTYPES, best_device
 
 SPARE = 0.9
 """The share of the free memory that estimates may fill."""
+DATASHEETS: dict[str, tuple[float, float, float]] = {
+    # name as the driver tells it: dense FLOP/s in half precision (of tensor cores), in float32, bytes/s
+    "H200": (989.4e12, 66.9e12, 4.8e12),
+    "H100 PCIe": (756e12, 51e12, 2.0e12),
+    "H100 NVL": (835e12, 60e12, 3.9e12),
+    "H100": (989.4e12, 66.9e12, 3.35e12),
+    "A100 80GB PCIe": (312e12, 19.5e12, 1.935e12),
+    "A100-SXM4-80GB": (312e12, 19.5e12, 2.039e12),
+    "A100-SXM4-40GB": (312e12, 19.5e12, 1.555e12),
+    "A100-PCIE-40GB": (312e12, 19.5e12, 1.555e12),
+    "L40S": (362e12, 91.6e12, 0.864e12),
+    "RTX 4090": (165.2e12, 82.6e12, 1.008e12),
+    "RTX 3090": (71e12, 35.6e12, 0.936e12),
+    "A10": (125e12, 31.2e12, 0.6e12),
+    "L4": (121e12, 30.3e12, 0.3e12),
+}
+"""NVIDIA's datasheets and architecture papers; figures given with sparsity are halved. The first name found counts."""
+SOURCE = "NVIDIA's datasheet, dense"
+
+ENOUGH_S = 0.3
+"""Each measurement is repeated for so long; the best counts, as a peak is wanted."""
+SIDES = {"cpu": (512, 1024), "other": (4096, 8192)}
+BYTES = {"cpu": 256 << 20, "other": 1 << 30}
 
 
 @dataclass(frozen=True)
-class InProcessProfile:
-    """What a profile is to be."""
+class InProcessProfile(RoundLimits):
+    """The settings of a profile."""
 
     models: Sequence[str]
     grid: Grid
@@ -42,9 +73,6 @@ class InProcessProfile:
     device: str | None = None
     random: bool = False
     layers: int | None = None
-    repeats: int = 12
-    precision: float = 0.03
-    max_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -57,8 +85,13 @@ class InProcessCase:
     point: Point
 
     @property
-    def model(self) -> str:
-        return self.runner.subject.name
+    def key(self) -> tuple[str, Point]:
+        return self.runner.subject.plan.name, self.point
+
+    @property
+    def described(self) -> str:
+        model, point = self.key
+        return f"{model}, {point.prompt_tokens} tokens, {point.output_tokens} to write"
 
 
 def profile(
@@ -81,7 +114,7 @@ def profile(
         # not in inference mode: with weights made in it, PyTorch copies the whole head before it multiplies
         cases = [case for plan in planned for dtype in dtypes for case in _cases(plan, dtype, wish, device)]
         with Readings(out, asked) as held:  # a grid that no model can run has left no directory behind
-            return InProcessMeasurement(wish, held, cases, say).all()
+            return _measured(Rounds(cases, held, wish, say), held)
     except torch.OutOfMemoryError as error:
         raise TooBig(f"out of memory: {first_line(error)}") from error
     except CuecardError:
@@ -126,7 +159,7 @@ def _asked(
 def _refuse_what_does_not_fit(
     planned: Sequence[CheckpointPlan], dtypes: Sequence[str], grid: Grid, device: torch.device
 ) -> None:
-    """Before anything is allocated: all weights together, and the widest moment of each."""
+    """Check before allocation: all weights together, and the widest moment of each. Raises TooBig."""
     free = free_bytes(device)
     needed = sum(_most_bytes(plan, dtype, grid) for plan in planned for dtype in dtypes)
     if free is not None and needed > SPARE * free:
@@ -156,18 +189,16 @@ def _most_bytes(plan: CheckpointPlan, dtype: str, grid: Grid) -> int:
 
 def _cases(plan: CheckpointPlan, dtype: str, wish: InProcessProfile, device: torch.device) -> Iterator[InProcessCase]:
     """Every point of a model, which is loaded for it."""
-    fuses = applies(random_weights.outline(plan.config))
+    fuses = applies(outline(plan.config))
     if not fuses and {FUSED, COMPILED} & set(wish.grid.attention):
         raise BadInput(f"{plan.name} cannot be decoded by fused weights", "give --attention sdpa")
-    subject, works = loaded(plan, device, dtype), list[Workload]()
     usual = FUSED if dtype == "float32" and fuses else "sdpa"
-    for work in workloads(wish.grid):
-        works.append(replace(work, attention=usual) if work.attention == USUAL else work)
     capacities: dict[int, int] = {}
-    runner = Runner(subject, capacities)
+    runner = Runner(loaded(plan, device, dtype), capacities)
     sliced = {} if plan.layers is None else {"layers_timed": plan.layers, "layers_total": plan.whole.text.layers}
     most = plan.config.get_text_config().max_position_embeddings
-    for work in works:
+    for point in workloads(wish.grid):
+        work = replace(point, attention=usual) if point.attention == USUAL else point
         prompt = runner.prompt(work)
         room = len(prompt.ids) + work.output_tokens
         if room > most:
@@ -176,88 +207,86 @@ def _cases(plan: CheckpointPlan, dtype: str, wish: InProcessProfile, device: tor
         yield InProcessCase(runner, work, prompt, work.point(prompt.visual, prompt.head, dtype=dtype, **sliced))
 
 
-class InProcessMeasurement:
-    """The rounds over all cases."""
+def _measured(rounds: Rounds[InProcessCase], store: Readings) -> ProfileEnd:
+    """Measure all rounds, each case first with a run of the same shapes that is stored as warm-up."""
+    for case, round in rounds:
+        if rounds.is_cold(case):
+            _measure(case, round, store, warmup=True)
+        total_s = _measure(case, round, store, warmup=False)
+        rounds.add(case, total_s, total_s)
+    return rounds.end()
 
-    def __init__(
-        self,
-        wish: InProcessProfile,
-        held: Readings,
-        cases: Sequence[InProcessCase],
-        say: Callable[[ProfileProgress], None],
-    ) -> None:
-        self._wish, self._held, self._cases, self._say = wish, held, cases, say
-        self._until = None if wish.max_s is None else time.monotonic() + wish.max_s
-        self._totals: dict[tuple[str, Point], list[float]] = defaultdict(list)
-        for reading in readings.read(held.path):
-            if not reading.warmup:
-                self._totals[reading.model, reading.point].append(reading.total_s)
-        self._warm: set[tuple[str, Point]] = set()
-        self._cost_s: dict[tuple[str, Point], float] = {}
-        self._made = 0
 
-    def all(self) -> ProfileEnd:
-        """Round after round, each in the other order, over the points that are not narrow yet."""
-        late = False
-        for round in range(self._wish.repeats):
-            for case in turned(self._cases, round):
-                key = (case.model, case.point)
-                if self._held.done(case.model, case.point, round) or self._is_narrow(key):
-                    continue
-                if late := self._until is not None and time.monotonic() > self._until:
-                    break
-                self._say(self._progress(case, round))
-                self._measure(case, round)
-            if late:
-                break
-        drift = drifts(readings.read(self._held.path))
-        keys = [(case.model, case.point) for case in self._cases]
-        wide = sum(not self._is_narrow(key) for key in keys)
-        return ProfileEnd(self._made, wide, late, drift, tuple(self._held.notes))
-
-    def _is_narrow(self, key: tuple[str, Point]) -> bool:
-        return is_narrow(self._totals[key], self._wish.precision)
-
-    def _measure(self, case: InProcessCase, round: int) -> None:
-        """One reading; before the first one of this process a run with the same shapes, kept apart."""
-        key = (case.model, case.point)
-        if key not in self._warm:
-            self._one(case, round, warmup=True)
-            self._warm.add(key)
-        self._cost_s[key] = self._one(case, round, warmup=False)
-        self._totals[key].append(self._cost_s[key])
-
-    def _one(self, case: InProcessCase, round: int, *, warmup: bool) -> float:
-        timed = case.runner.run(case.workload, case.prompt)
-        self._held.append(
-            Reading(
-                model=case.model,
-                source="in-process",
-                round=round,
-                position=self._held.count(),
-                warmup=warmup,
-                point=case.point,
-                parts_s=timed.parts_s,
-                total_s=timed.total_s,
-                observed={"output_tokens": len(timed.tokens)},
-                token_times_s=timed.token_times_s,
-            )
+def _measure(case: InProcessCase, round: int, store: Readings, *, warmup: bool) -> float:
+    """One reading, stored; its seconds."""
+    timed = case.runner.run(case.workload, case.prompt)
+    model, point = case.key
+    store.append(
+        Reading(
+            model=model,
+            source="in-process",
+            round=round,
+            position=store.count(),
+            warmup=warmup,
+            point=point,
+            parts_s=timed.parts_s,
+            total_s=timed.total_s,
+            observed={"output_tokens": len(timed.tokens)},
+            token_times_s=timed.token_times_s,
         )
-        self._made += 1
-        return timed.total_s
+    )
+    return timed.total_s
 
-    def _progress(self, case: InProcessCase, round: int) -> ProfileProgress:
-        """What is left at most: the rounds of points that are not narrow, each as long as it took last."""
-        rounds = {
-            (each.model, each.point): max(0, self._wish.repeats - len(self._totals[each.model, each.point]))
-            for each in self._cases
-            if not self._is_narrow((each.model, each.point))
-        }
-        known = [*self._cost_s.values()] or [0.0]
-        usual = sum(known) / len(known)
-        seconds = sum(count * self._cost_s.get(key, usual) for key, count in rounds.items())
-        if self._until is not None:
-            seconds = min(seconds, max(0.0, self._until - time.monotonic()))
-        point = case.point
-        now = f"round {round + 1}: {case.model}, {point.prompt_tokens} tokens, {point.output_tokens} to write"
-        return ProfileProgress(self._made, sum(rounds.values()), seconds, now)
+
+# --- the device -------------------------------------------------------------------------------------------------------
+
+
+def probe(device: torch.device, dtypes: Iterable[str]) -> dict[str, Any]:
+    """Peak FLOP/s and bytes/s in each dtype, as `roofline.devices` reads it."""
+    kind = device.type if device.type in SIDES else "other"
+    bandwidth = _bandwidth(device, BYTES[kind])
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    peaks = {}
+    for dtype in dict.fromkeys(dtypes):
+        flops = max(_products(device, getattr(torch, dtype), side) for side in SIDES[kind])
+        measured = {"flops_per_s": flops, "bytes_per_s": max(bandwidth.values())}
+        peaks[dtype] = {"measured": measured, "datasheet": datasheet(name, dtype)}
+    return {"device": name, "threads": torch.get_num_threads(), "bandwidth": bandwidth, "dtypes": peaks}
+
+
+def datasheet(name: str, dtype: str) -> dict[str, Any] | None:
+    """The datasheet's figures of a device by this name; None of one that is not in the table."""
+    sheet = next((sheet for known, sheet in DATASHEETS.items() if re.search(rf"\b{known}\b", name)), None)
+    if sheet is None:
+        return None
+    return {"flops_per_s": sheet[1 if dtype == "float32" else 0], "bytes_per_s": sheet[2], "source": SOURCE}
+
+
+def _products(device: torch.device, dtype: torch.dtype, side: int) -> float:
+    """FLOP/s of a product of two square matrices."""
+    one, other = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    out = torch.empty_like(one)
+    return 2 * side**3 / _fastest(device, lambda: torch.mm(one, other, out=out))
+
+
+def _bandwidth(device: torch.device, size: int) -> dict[str, float]:
+    """Bytes/s of reading, of copying, and of a triad; each byte read and each byte written counts."""
+    values = torch.ones(size // 4, device=device)
+    others, out = torch.ones_like(values), torch.empty_like(values)
+    return {
+        "read": size / _fastest(device, values.sum),
+        "copy": 2 * size / _fastest(device, lambda: out.copy_(values)),
+        "triad": 3 * size / _fastest(device, lambda: torch.add(values, others, alpha=2.0, out=out)),
+    }
+
+
+def _fastest(device: torch.device, work: Callable[[], Any]) -> float:
+    work()
+    best, until = float("inf"), time.perf_counter() + ENOUGH_S
+    while time.perf_counter() < until:
+        synchronise(device)
+        before = time.perf_counter()
+        work()
+        synchronise(device)
+        best = min(best, time.perf_counter() - before)
+    return best

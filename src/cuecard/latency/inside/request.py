@@ -1,23 +1,138 @@
-"""One request, from the encoded picture to the last piece of text, with all its time attributed."""
+"""One request, from the encoded picture to the last piece of text, with all its time attributed.
+
+Every moment belongs to a component or to the gap between components; their sum is checked against the wall clock.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from cuecard.domain.errors import CuecardError
 from cuecard.latency.grid import FUSED, Workload
-from cuecard.latency.inside.attribution import Inner, Watch
 from cuecard.latency.inside.checkpoint import Subject
 from cuecard.latency.inside.decoders import ByFused, ByLayers, Compiled, Stepper, empty
 from cuecard.latency.inside.inputs import PromptIds, Tensors
 from cuecard.models.local.fused_decoder import StaticDecoder
 
-EYES = ("visual", "vision_tower", "vision_model")
+SLACK_S, SLACK = 1e-3, 0.01
+VISION_ENCODERS = ("visual", "vision_tower", "vision_model")
 PROJECTORS = ("merger", "multi_modal_projector", "connector", "deepstack_merger_list")
+
+
+class LostTime(CuecardError):
+    """The parts of a run and its gap are not its wall clock."""
+
+
+class Watch:
+    """Host time between synchronised marks. Parts follow one another; the time between them is the gap."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.parts_s: dict[str, float] = {}
+        self.start = self._last = self._now()
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Attribute the time inside to this component."""
+        begun = self._now()
+        self._add("gap", begun - self._last)
+        yield
+        self._last = self._now()
+        self._add(name, self._last - begun)
+
+    def split(self, name: str, inner: dict[str, float]) -> None:
+        """Move seconds of a component to others that ran inside it."""
+        for part, seconds in inner.items():
+            self._add(part, seconds)
+            self.parts_s[name] -= seconds
+
+    def elapsed(self) -> float:
+        """Seconds since the start, at the end of the last part."""
+        return self._last - self.start
+
+    def stop(self) -> float:
+        """The wall clock of the run. Raises LostTime if the parts are not all of it."""
+        now = self._now()
+        self._add("gap", now - self._last)
+        total, summed = now - self.start, sum(self.parts_s.values())
+        if abs(total - summed) > SLACK_S + SLACK * total or min(self.parts_s.values()) < 0:
+            raise LostTime(f"the parts of a run, {self.parts_s}, are not its {total} s")
+        self._add("gap", max(total - summed, -self.parts_s["gap"]))
+        return total
+
+    def _now(self) -> float:
+        synchronise(self._device)
+        return time.perf_counter()
+
+    def _add(self, name: str, seconds: float) -> None:
+        self.parts_s[name] = self.parts_s.get(name, 0.0) + seconds
+
+
+class VisionTimer:
+    """Times the vision encoder inside a forward pass, and the projector, which may be a part of it.
+
+    By events on a GPU, so that nothing waits in between; by the host's clock elsewhere.
+    """
+
+    def __init__(self, device: torch.device, vision: Any, projectors: Sequence[Any]) -> None:
+        self._device, self._on_gpu = device, device.type == "cuda"
+        self._vision, self._projectors = vision, projectors
+        self._spans: list[tuple[str, Any, Any]] = []
+        self._open: dict[str, Any] = {}
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Record the modules that run inside."""
+        self._spans.clear()
+        handles = []
+        for name, module in [("vision", self._vision), *(("projector", each) for each in self._projectors)]:
+            handles.append(module.register_forward_pre_hook(lambda *_, name=name: self._begin(name)))
+            handles.append(module.register_forward_hook(lambda *_, name=name: self._end(name)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def seconds(self) -> dict[str, float]:
+        """By component, without what ran inside another one; after a synchronisation."""
+        taken_s = {"vision": 0.0, "projector": 0.0}
+        for name, begun, ended in self._spans:
+            taken = begun.elapsed_time(ended) / 1000 if self._on_gpu else ended - begun
+            taken_s[name.removeprefix("inner ")] += taken
+            if name.startswith("inner "):
+                taken_s["vision"] -= taken
+        return taken_s
+
+    def _begin(self, name: str) -> None:
+        self._open[name] = self._mark()
+
+    def _end(self, name: str) -> None:
+        inner = name == "projector" and "vision" in self._open
+        self._spans.append((f"inner {name}" if inner else name, self._open.pop(name), self._mark()))
+
+    def _mark(self) -> Any:
+        if not self._on_gpu:
+            synchronise(self._device)
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has finished its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 @dataclass(frozen=True)
@@ -42,8 +157,8 @@ class Runner:
         self._has_delta = hasattr(getattr(subject.model, "model", None), "rope_deltas")
         self._steppers: dict[Any, Stepper] = {}
         self._decoder: StaticDecoder | None = None
-        eye, projectors = _eye(subject.model)
-        self._inner = Inner(self._device, eye, projectors) if eye is not None else None
+        encoder, projectors = _vision_modules(subject.model)
+        self._vision = None if encoder is None else VisionTimer(self._device, encoder, projectors)
         self._attention = self._model.config._attn_implementation
 
     def prompt(self, workload: Workload) -> PromptIds:
@@ -62,9 +177,9 @@ class Runner:
         with watch.part("preprocess"):
             tensors = {} if cached else self._tensors(prompt, batch, len(prompt.ids))
         with watch.part("prefill"):
-            tokens, spans = self._prefill(prompt, cached, tensors, cache, batch)
+            tokens, seconds = self._prefill(prompt, cached, tensors, cache, batch)
             ids = tokens.tolist()
-        watch.split("prefill", spans())
+        watch.split("prefill", seconds())
         times.append(watch.elapsed())
         ids_out.append(ids[0])
         with watch.part("detokenise"):
@@ -85,12 +200,12 @@ class Runner:
         return Timed(watch.parts_s, total, tuple(round(each, 7) for each in times), tuple(ids_out))
 
     def _prefill(self, prompt: PromptIds, cached: int, tensors: Tensors, cache: Any, batch: int) -> Any:
-        """(batch,) first tokens, and what tells the seconds of vision and projector among it."""
+        """(batch,) first tokens, and the seconds of vision and projector, to be read when the device is done."""
         ids, delta = prompt.ids[cached:], self._delta(prompt) if cached else 0
-        if self._inner is None or "pixel_values" not in tensors:
+        if self._vision is None or "pixel_values" not in tensors:
             return self._forward(ids, tensors, cache, batch, delta), dict
-        with self._inner.listening():
-            return self._forward(ids, tensors, cache, batch, delta), self._inner.seconds
+        with self._vision.recording():
+            return self._forward(ids, tensors, cache, batch, delta), self._vision.seconds
 
     def _forward(self, ids: tuple[int, ...], tensors: Tensors, cache: Any, batch: int, delta: int) -> torch.Tensor:
         """Append tokens to a cache, `delta` positions off its length; -> (batch,) most likely next ones."""
@@ -125,23 +240,26 @@ class Runner:
             self._attention = wanted
         key = (fused, workload.compiled, workload.batch if workload.compiled else 0)
         if key not in self._steppers:
-            self._steppers[key] = self._made(fused, workload.compiled, workload.batch)
+            self._steppers[key] = self._new_stepper(*key)
         return self._steppers[key]
 
-    def _made(self, fused: bool, compiled: bool, batch: int) -> Stepper:
+    def _new_stepper(self, fused: bool, compiled: bool, batch: int) -> Stepper:
         if not fused:
             return ByLayers(self._model)
         self._decoder = self._decoder or StaticDecoder(self._model)
         return Compiled(self._decoder, batch, self._capacities[batch]) if compiled else ByFused(self._decoder)
 
 
-def _eye(model: Any) -> tuple[Any, list[Any]]:
+def _vision_modules(model: Any) -> tuple[Any, list[Any]]:
     """The vision encoder and the modules that project its output; None of a language model."""
     inner = getattr(model, "model", model)
-    eye = next((found for name in EYES if (found := getattr(inner, name, None)) is not None), None)
-    if eye is None:
+    encoder = next((module for name in VISION_ENCODERS if (module := getattr(inner, name, None)) is not None), None)
+    if encoder is None:
         return None, []
-    named = [
-        found for owner in (eye, inner) for name in PROJECTORS if (found := getattr(owner, name, None)) is not None
-    ]
-    return eye, [each for found in named for each in (found if isinstance(found, torch.nn.ModuleList) else [found])]
+    projectors: list[Any] = []
+    for owner in (encoder, inner):
+        for name in PROJECTORS:
+            module = getattr(owner, name, None)
+            if module is not None:
+                projectors += module if isinstance(module, torch.nn.ModuleList) else [module]
+    return encoder, projectors

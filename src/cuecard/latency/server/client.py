@@ -1,14 +1,19 @@
-"""Timed requests: bytes with the time of their arrival; closed and open loops of such requests."""
+"""Timed requests to a server: bodies of a size, bytes with the time of their arrival, closed and open loops."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import gc
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+import io
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import accumulate
 from random import Random
+from typing import Any
+
+from PIL import Image as PilImage
 
 from cuecard.domain.errors import ModelError
 from cuecard.models.openai.errors import ErrorMapper
@@ -16,14 +21,25 @@ from cuecard.models.openai.http import HttpClient
 
 PATH = "/chat/completions"
 _DONE = b"data: [DONE]"
+_WORDS = """
+time year people way day man thing woman life child world school state family student group country problem hand part
+place case week company system program question work government number night point home water room mother area money
+story fact month lot right study book eye job word business issue side kind head house service friend father power
+hour game line end member law car city name team minute idea body back parent face level office door
+"""
+WORDS = tuple(_WORDS.split())
+"""Common words, a token each to most tokenizers."""
+AHEAD = 8
+"""So many words stand before the image: where they are drawn anew, nothing behind them is cached."""
+_CELLS = 16
 
 
 @dataclass
 class Raw:
-    """What was seen of one request. Times are those of the event loop's monotonic clock."""
+    """One request as it was observed. Times are those of the event loop's monotonic clock."""
 
     due_s: float
-    """When it was to be sent; what lies between this and `sent_s` is waiting at the client."""
+    """When it was to be sent; the time from then to `sent_s` is waiting at the client."""
     sent_s: float
     head_s: float | None = None
     chunks: list[tuple[float, bytes]] = field(default_factory=list)
@@ -37,7 +53,7 @@ Ask = Callable[[bytes, float | None], Awaitable[Raw]]
 
 
 class TimedClient:
-    """Timed requests to one server. A connection that has idled for seconds is made anew, inside the measured time."""
+    """Timed requests to one server. Replacing a connection that has idled for seconds is part of the measured time."""
 
     def __init__(self, base_url: str, api_key: str | None, limit_s: float, shown: str | None = None) -> None:
         """`shown`: the address in errors, where `base_url` holds a password."""
@@ -45,7 +61,7 @@ class TimedClient:
         self._server = HttpClient(base_url, api_key, None)
 
     async def ask(self, body: bytes, due_s: float | None = None) -> Raw:
-        """Send, listen to the end. A failure is kept in `error`; only cancelling raises."""
+        """Send, and read to the end. A failure is stored in `error`; only cancelling raises."""
         clock = asyncio.get_running_loop().time
         sent = clock()
         raw = Raw(sent if due_s is None else due_s, sent)
@@ -68,7 +84,7 @@ class TimedClient:
         return raw
 
     def translated(self, error: Exception, *, begun: bool) -> ModelError:
-        """The error of ours, without the key, which some servers repeat when they refuse it."""
+        """As a ModelError, without the key, which some servers repeat when they refuse it."""
         return self._faults.translated(error, begun=begun)
 
     async def aclose(self) -> None:
@@ -77,7 +93,7 @@ class TimedClient:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Garbage is collected before, and not while others wait to be timed."""
+    """Collect garbage before, and not while requests are timed."""
     gc.collect()
     gc.disable()
     try:
@@ -89,20 +105,20 @@ def undisturbed() -> Iterator[None]:
 async def closed_loop(bodies: Sequence[bytes], at_once: int, ask: Ask) -> list[Raw]:
     """In the order of the bodies. Nothing waits at the client: a request is due when it is sent."""
     left = iter(enumerate(bodies))
-    found: dict[int, Raw] = {}
+    answers: dict[int, Raw] = {}
 
     async def one_after_another() -> None:
         for number, body in left:
-            found[number] = await ask(body, None)
+            answers[number] = await ask(body, None)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(min(at_once, len(bodies))):
             group.create_task(one_after_another())
-    return [found[number] for number in sorted(found)]
+    return [answers[number] for number in sorted(answers)]
 
 
 async def open_loop(bodies: Sequence[bytes], rate: float, at_once: int | None, chance: Random, ask: Ask) -> list[Raw]:
-    """Arrivals of a Poisson process, whatever the server does; of more than `at_once` the others wait here, due."""
+    """Arrivals of a Poisson process, whatever the server does; beyond `at_once`, requests that are due wait here."""
     loop = asyncio.get_running_loop()
     start = loop.time()
     gaps = [chance.expovariate(rate) for _ in bodies]
@@ -119,3 +135,47 @@ async def open_loop(bodies: Sequence[bytes], rate: float, at_once: int | None, c
             for body, after in zip(bodies, accumulate(gaps), strict=True)
         ]
     return [task.result() for task in tasks]
+
+
+# --- bodies -----------------------------------------------------------------------------------------------------------
+
+
+def body(
+    model: str, image_px: int | None, words: int, output_tokens: int, chance: Random, *, ignore_eos: bool
+) -> dict[str, Any]:
+    """A streamed request: words, a square image of so many pixels a side, and the rest of the words."""
+    drawn = chance.choices(WORDS, k=words)
+    content: list[dict[str, Any]] = [{"type": "text", "text": " ".join(drawn[:AHEAD])}]
+    if image_px is not None:
+        content.append({"type": "image_url", "image_url": {"url": picture(image_px, chance)}})
+    if drawn[AHEAD:]:
+        content.append({"type": "text", "text": " ".join(drawn[AHEAD:])})
+    text_only = image_px is None  # not every server takes parts
+    message = {"role": "user", "content": " ".join(drawn) if text_only else content}
+    asked = {
+        "model": model,
+        "messages": [message],
+        "stream": True,
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+        "max_tokens": output_tokens,
+        "temperature": 0.0,
+    }
+    return {**asked, "ignore_eos": True, "min_tokens": output_tokens} if ignore_eos else asked
+
+
+def without(asked: dict[str, Any], refused: Iterable[str]) -> dict[str, Any]:
+    """The request without what the server refuses; where that is `max_tokens`, it is sent by its newer name."""
+    left = {key: value for key, value in asked.items() if key not in refused}
+    if "continuous_usage_stats" in refused and "stream_options" in left:
+        left["stream_options"] = {"include_usage": True}
+    if "max_tokens" in refused:
+        left["max_completion_tokens"] = asked["max_tokens"]
+    return left
+
+
+def picture(side: int, chance: Random) -> str:
+    """A data URL: coloured cells, another picture each time, few bytes at any size."""
+    cells = PilImage.frombytes("RGB", (_CELLS, _CELLS), chance.randbytes(3 * _CELLS * _CELLS))
+    file = io.BytesIO()
+    cells.resize((side, side), PilImage.Resampling.NEAREST).save(file, "PNG", compress_level=1)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,20 +1,34 @@
-"""What readings of a server say: each metric as the tool that it is named after defines it, and its percentiles.
+"""From the bytes of streams to events and readings, and from readings to metrics, each as its tool defines it.
 
-vLLM: `vllm bench serve`; it counts events with a choice, be there text in them or not. guidellm counts events with
-text. n are the tokens of the server's usage.
+vLLM: `vllm bench serve`; it counts events with a choice, with or without text. guidellm counts events with text.
+n are the tokens of the server's usage.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, quantiles
 
+from cuecard.answers.reasoning_parser import ReasoningParser, Start, parse
+from cuecard.domain.call import Usage
+from cuecard.domain.errors import BrokenStream, ModelError
 from cuecard.latency import readings
 from cuecard.latency.readings import Point, Reading
-from cuecard.latency.server.events import DONE, TOKENS, USAGE
+from cuecard.latency.server.client import Raw
+from cuecard.models.openai.http import EventStream
+from cuecard.models.openai.response_body import Chunk, chunk, objects
+
+REASONING, ANSWER, SILENT = "reasoning", "answer", "silent"
+"""Events with tokens; silent ones have tokens without text: special ones, halves of characters."""
+EMPTY, USAGE, DONE = "empty", "usage", "done"
+"""A choice without a token (a role, a finish reason); counts alone; the end of the stream."""
+TOKENS = (REASONING, ANSWER, SILENT)
+
+Event = tuple[float, str, int | None]
+"""Seconds from sending on, the kind, tokens. None: not reported."""
 
 PERCENTILES = (50, 90, 99)
 DEFINITIONS: Mapping[str, str] = {
@@ -34,21 +48,141 @@ DEFINITIONS: Mapping[str, str] = {
 """All but the last in seconds."""
 
 
+@dataclass(frozen=True)
+class StreamEvents:
+    """One stream, taken apart."""
+
+    events: tuple[Event, ...]
+    usage: Usage
+    first_answer_s: float | None
+
+
+def stream_events(raw: Raw) -> StreamEvents:
+    """Raises StreamError, ValueError, TooLong, BrokenStream where the stream brought no token."""
+    chunks = list(_timed_chunks(raw))
+    counts = [each.usage for _, each, _ in chunks if each is not None and each.usage is not None]
+    events = _events(chunks)
+    if not any(kind in TOKENS for _, kind, _ in events):
+        raise BrokenStream("the stream brought no token")
+    usage = counts[-1] if counts else Usage()
+    return StreamEvents(_counted(events, usage), usage, _first_answer(chunks))
+
+
+TimedChunk = tuple[float, Chunk | None, bool]
+"""When, what (None: the end), and whether there was a choice in it."""
+
+
+def _timed_chunks(raw: Raw) -> Iterator[TimedChunk]:
+    stream = EventStream()
+    for at, data in [*raw.chunks, (raw.end_s, b"")]:
+        if at is None:
+            return
+        for sent in stream.take(data) if data else stream.end():
+            since = at - raw.sent_s
+            if sent.data.startswith("[DONE]"):
+                yield since, None, False
+                return
+            for message in objects(sent.data, sent.kind) if sent.data.strip() else ():
+                yield since, chunk(message), bool(message.get("choices"))
+
+
+def _events(chunks: Sequence[TimedChunk]) -> list[Event]:
+    """Where each event has a running count of tokens, differences of it are the tokens of each."""
+    runs = all(each.usage is not None for _, each, choice in chunks if choice and each is not None)
+    found: list[Event] = []
+    before = 0
+    for since, each, choice in chunks:
+        if each is None:
+            found.append((since, DONE, None))
+        elif not choice:
+            found.append((since, USAGE, None))
+        else:
+            count = each.usage.completion_tokens if runs and each.usage is not None else None
+            brought = None if count is None else max(0, count - before)
+            before = before if count is None else max(before, count)
+            found.append((since, _kind(each, brought), brought))
+    return found
+
+
+def _kind(each: Chunk, brought: int | None) -> str:
+    if each.reasoning:
+        return REASONING
+    if each.content:
+        return ANSWER
+    return SILENT if brought else EMPTY
+
+
+def _counted(events: Sequence[Event], usage: Usage) -> tuple[Event, ...]:
+    """Without a running count, as many events as tokens are one each; the last token may be an end without text."""
+    texts = sum(kind in TOKENS for _, kind, _ in events)
+    is_counted = any(brought is not None for _, kind, brought in events if kind in TOKENS)
+    if is_counted or usage.completion_tokens not in (texts, texts + 1):
+        return tuple(events)
+    return tuple((since, kind, 1 if kind in TOKENS else None) for since, kind, _ in events)
+
+
+def _first_answer(chunks: Sequence[TimedChunk]) -> float | None:
+    """Behind the reasoning, be it in a field of its own or marked in the content."""
+    texts = [(since, each.content) for since, each, _ in chunks if each is not None and each.content]
+    behind_reasoning = bool(parse("".join(text for _, text in texts)).reasoning)
+    parser = ReasoningParser(Start.INSIDE if behind_reasoning else Start.OUTSIDE)
+    return next((since for since, text in texts if any(not piece.is_reasoning for piece in parser.feed(text))), None)
+
+
+def reading_of(blank: Reading, raw: Raw, start_s: float, translated: Callable[..., ModelError]) -> Reading:
+    """The reading with its times, counts and events; a stream that cannot be read becomes an error, in `raw` too.
+
+    `start_s` is when its load began.
+    """
+    assert raw.end_s is not None
+    queue, spent = raw.sent_s - raw.due_s, raw.end_s - raw.sent_s
+    timed = replace(
+        blank,
+        parts_s={"queue": queue},
+        total_s=queue + spent,
+        sent_s=raw.sent_s - start_s,
+        head_s=None if raw.head_s is None else raw.head_s - raw.sent_s,
+    )
+    try:
+        if raw.error is not None:
+            raise raw.error
+        stream = stream_events(raw)
+    except Exception as error:
+        raw.error = translated(error, begun=True)
+        return replace(timed, error=str(raw.error))
+    times = [since for since, kind, _ in stream.events if kind in TOKENS]
+    counts = {
+        "prompt_tokens": stream.usage.prompt_tokens,
+        "output_tokens": stream.usage.completion_tokens,
+        "cached_tokens": stream.usage.cached_tokens,
+    }
+    return replace(
+        timed,
+        parts_s={"queue": queue, "ttft": times[0], "decode": times[-1] - times[0], "tail": spent - times[-1]},
+        observed={name: count for name, count in counts.items() if count is not None},
+        events=stream.events,
+        first_answer_s=stream.first_answer_s,
+    )
+
+
+# --- metrics ----------------------------------------------------------------------------------------------------------
+
+
 def figures(reading: Reading) -> dict[str, list[float]]:
-    """What one request says of each metric: nothing, a value, or a value a gap."""
+    """The values of each metric in one request: none, one, or one a gap."""
     events = reading.events or ()
     choices = [since for since, kind, _ in events if kind not in (USAGE, DONE)]
     arrivals = [since for since, kind, _ in events if kind in TOKENS]
-    n, spent = reading.observed.get("output_tokens"), reading.total_s - reading.parts_s.get("queue", 0.0)
-    found: dict[str, list[float]] = {"queue": [reading.parts_s.get("queue", 0.0)], "E2EL": [spent]}
+    n = reading.observed.get("output_tokens")
+    found: dict[str, list[float]] = {"queue": [reading.parts_s.get("queue", 0.0)], "E2EL": [reading.latency_s]}
     if not arrivals:
         return found
     found |= {
         "TTFT": arrivals[:1],
         "TTFT, vLLM": choices[:1],
         "TTFO": [] if reading.first_answer_s is None else [reading.first_answer_s],
-        "ITL": _gaps(arrivals),
-        "ITL, vLLM": _gaps(choices),
+        "ITL": [later - earlier for earlier, later in pairwise(arrivals)],
+        "ITL, vLLM": [later - earlier for earlier, later in pairwise(choices)],
         "E2EL, vLLM": choices[-1:],
     }
     if n:
@@ -57,10 +191,6 @@ def figures(reading: Reading) -> dict[str, list[float]]:
         found["TPOT, vLLM"] = [(choices[-1] - choices[0]) / (n - 1)]
         found["ITL, guidellm"] = [(arrivals[-1] - arrivals[0]) / (n - 1)]
     return found
-
-
-def _gaps(times: Sequence[float]) -> list[float]:
-    return [later - earlier for earlier, later in pairwise(times)]
 
 
 @dataclass(frozen=True)
@@ -77,6 +207,10 @@ class Spread:
         cuts = quantiles(values, n=100, method="inclusive") if len(values) > 1 else [*values] * 99
         return cls(fmean(values), {p: cuts[p - 1] for p in PERCENTILES}, len(values))
 
+    def as_dict(self) -> dict[str, float]:
+        """Mean and percentiles: `p50`, …"""
+        return {"mean": self.mean, **{f"p{p}": value for p, value in self.percentiles.items()}}
+
 
 @dataclass(frozen=True)
 class PointMetrics:
@@ -89,7 +223,7 @@ class PointMetrics:
     prompt: float
     output: float
     cached: float | None
-    """None where the server does not tell."""
+    """None where the server does not report it."""
     metrics: Mapping[str, Spread]
 
     @property
@@ -102,11 +236,8 @@ class PointMetrics:
 
 def served(path: Path) -> list[PointMetrics]:
     """Every point of a profile of servers, in the order in which they were measured first."""
-    groups: dict[tuple[str, Point], list[Reading]] = {}
-    for reading in readings.read(path):
-        if reading.source == "server" and not reading.warmup:
-            groups.setdefault((reading.model, reading.point), []).append(reading)
-    return [each for group in groups.values() if (each := spread(group)) is not None]
+    own = (each for each in readings.read(path) if each.source == "server" and not each.warmup)
+    return [metrics for group in readings.by_point(own) if (metrics := spread(group)) is not None]
 
 
 def spread(group: Sequence[Reading]) -> PointMetrics | None:

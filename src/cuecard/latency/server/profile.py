@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -13,23 +13,25 @@ from random import Random
 from statistics import fmean
 from typing import Any
 
-from cuecard.domain.errors import BadInput
-from cuecard.latency import readings
-from cuecard.latency.grid import drifts, is_narrow, turned
-from cuecard.latency.progress import ProfileEnd, ProfileProgress
+from cuecard.domain.call import Usage
+from cuecard.domain.errors import BadInput, BrokenStream, Unsupported
+from cuecard.latency.grid import ProfileEnd, ProfileProgress, RoundLimits, Rounds
 from cuecard.latency.readings import Point, ProfileConfig, Reading, Readings
-from cuecard.latency.server import prompts
-from cuecard.latency.server.client import TimedClient, closed_loop, open_loop, undisturbed
-from cuecard.latency.server.events import reading_of
-from cuecard.latency.server.handshake import Met, met
+from cuecard.latency.server.client import TimedClient, body, closed_loop, open_loop, undisturbed, without
+from cuecard.latency.server.metrics import reading_of
+from cuecard.models.openai.client import KEY_HINT
+from cuecard.models.openai.connection import Connection
+from cuecard.models.openai.request_body import LOSSES
 from cuecard.models.spec import Served
 
 LEAST_REQUESTS = 8
+_ENOUGH = 4
+"""Tokens to write, so that a stream differs from an answer in one piece."""
 
 
 @dataclass(frozen=True)
-class ServerProfile:
-    """What a profile is to be. Without a rate the loop is closed; with one, `concurrency` is the most at once."""
+class ServerProfile(RoundLimits):
+    """The settings of a profile. Without a rate the loop is closed; with one, `concurrency` is the most at once."""
 
     models: Sequence[Served]
     output_tokens: tuple[int, ...]
@@ -41,10 +43,7 @@ class ServerProfile:
     """Of each point, in each round."""
     ignore_eos: bool = True
     fresh: bool = True
-    """Prompts that the server has not seen; else the same one again and again."""
-    repeats: int = 12
-    precision: float = 0.03
-    max_s: float | None = None
+    """Each prompt is new to the server; else the same one again and again."""
     limit_s: float = 300.0
     """Of one request."""
     api_key: str | None = None
@@ -57,17 +56,48 @@ class ServerProfile:
 
 
 @dataclass(frozen=True)
+class ServedModel:
+    """A model behind a server, as the handshake found it. `prompt_tokens`: by image size and words."""
+
+    served: Served
+    url: str
+    """Without a user and password."""
+    prompt_tokens: Mapping[tuple[int | None, int], int]
+    refused: frozenset[str]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is lost because the server refuses a parameter."""
+        return tuple(f"{self.served.name}: the server refuses {key}: {LOSSES[key]}" for key in sorted(self.refused))
+
+    def visual(self, image_px: int | None, words: int) -> int:
+        """What an image adds to the same words."""
+        return max(0, self.prompt_tokens[image_px, words] - self.prompt_tokens[None, words])
+
+
+@dataclass(frozen=True)
 class ServerCase:
     """One point of one model."""
 
-    model: Met
+    model: ServedModel
     client: TimedClient
     words: int
     point: Point
-    """As asked for; its prompt is counted by the server."""
+    """As requested; its prompt is counted by the server."""
+
+    @property
+    def key(self) -> tuple[str, Point]:
+        return self.model.served.name, self.point
+
+    @property
+    def described(self) -> str:
+        point = self.point
+        size = "no image" if point.image_px is None else f"{point.image_px} px"
+        load = f"{point.rate:g}/s" if point.rate is not None else f"{point.concurrency} at once"
+        return f"{self.model.served.name}, {size}, {point.output_tokens} to write, {load}"
 
     def bodies(self, count: int, wish: ServerProfile) -> list[bytes]:
-        """Prompts of this point: all anew, or one again and again."""
+        """Encoded before the clock runs: each prompt new, or one again and again."""
         if wish.fresh:
             return [self._body(Random(wish.chance.random())) for _ in range(count)]
         return [self._body(Random(str(self.point)))] * count
@@ -75,8 +105,8 @@ class ServerCase:
     def _body(self, chance: Random) -> bytes:
         point, name = self.point, self.model.served.name
         output, eos = point.output_tokens or 1, bool(point.ignore_eos)
-        asked = prompts.body(name, point.image_px, self.words, output, chance, ignore_eos=eos)
-        return prompts.encoded(prompts.without(asked, self.model.refused))
+        request = body(name, point.image_px, self.words, output, chance, ignore_eos=eos)
+        return json.dumps(without(request, self.model.refused)).encode()
 
 
 async def profile(
@@ -87,21 +117,20 @@ async def profile(
     if len(set(names)) < len(names):
         raise BadInput("two models have the same name", "profile them into two directories")
     async with AsyncExitStack() as held:
-        known = [await met(served, wish.api_key, wish.image_px, wish.text_tokens, wish.limit_s, wish.ignore_eos)
-                 for served in wish.models]  # fmt: skip
-        cases = []
-        for model in known:
+        models = [await handshake(served, wish) for served in wish.models]
+        cases: list[ServerCase] = []
+        for model in models:
             client = TimedClient(model.served.base_url, wish.api_key, wish.limit_s, model.url)
             held.push_async_callback(client.aclose)
-            cases += list(_cases(wish, model, client))
-        with Readings(out, _asked(wish, known, machine)) as store:
+            cases += _cases(wish, model, client)
+        with Readings(out, _config(wish, models, machine)) as store:
             return await ServerMeasurement(wish, store, cases, say).all()
 
 
-def _asked(wish: ServerProfile, known: Sequence[Met], machine: Mapping[str, Any]) -> ProfileConfig:
+def _config(wish: ServerProfile, models: Sequence[ServedModel], machine: Mapping[str, Any]) -> ProfileConfig:
     config = {
         "source": "server",
-        "models": {model.served.name: {"url": model.url} for model in known},
+        "models": {model.served.name: {"url": model.url} for model in models},
         "grid": wish.as_dict(),
         "requests": wish.requests,
         "ignore_eos": wish.ignore_eos,
@@ -110,7 +139,7 @@ def _asked(wish: ServerProfile, known: Sequence[Met], machine: Mapping[str, Any]
     return ProfileConfig(config, {"machine": machine, "date": machine["date"]})
 
 
-def _cases(wish: ServerProfile, model: Met, client: TimedClient) -> Iterator[ServerCase]:
+def _cases(wish: ServerProfile, model: ServedModel, client: TimedClient) -> Iterator[ServerCase]:
     factors = product(wish.image_px, wish.text_tokens, wish.rate, wish.concurrency, wish.output_tokens)
     for px, words, rate, at_once, output in factors:
         point = Point(
@@ -126,44 +155,65 @@ def _cases(wish: ServerProfile, model: Met, client: TimedClient) -> Iterator[Ser
         yield ServerCase(model, client, words, point)
 
 
+async def handshake(served: Served, wish: ServerProfile) -> ServedModel:
+    """One request with every image size and number of words. Raises BadInput, ModelError.
+
+    Does the server stream and count, what does it refuse, and how long are prompts? Afterwards requests are only timed.
+    """
+    connection = Connection(served.base_url, served.name, wish.api_key, wish.limit_s, KEY_HINT)
+    try:
+        counted: dict[tuple[int | None, int], int] = {}
+        for size in dict.fromkeys((None, *wish.image_px)):
+            for count in wish.text_tokens:
+                request = body(served.name, size, count, _ENOUGH, Random(0), ignore_eos=wish.ignore_eos)
+                usage = await _usage(connection, request, wish.limit_s)
+                if usage.prompt_tokens is None or usage.completion_tokens is None:
+                    raise Unsupported(
+                        f"{connection.url} streams without telling how many tokens it read and wrote",
+                        "a server that heeds stream_options.include_usage is needed",
+                    )
+                counted[size, count] = usage.prompt_tokens
+        return ServedModel(served, connection.url, counted, connection.refused)
+    finally:
+        await connection.aclose()
+
+
+async def _usage(connection: Connection, request: dict[str, Any], limit_s: float) -> Usage:
+    """The server's counts of one request."""
+    usage = Usage()
+    deadline = asyncio.get_running_loop().time() + limit_s
+    try:
+        async with aclosing(connection.chunks(lambda refused: without(request, refused), deadline)) as chunks:
+            async for chunk in chunks:
+                usage = chunk.usage or usage
+    except BrokenStream as error:
+        raise Unsupported(
+            f"{connection.url} does not stream: {error.message}", "a server that streams is needed"
+        ) from error
+    return usage
+
+
 class ServerMeasurement:
     """The rounds over all cases."""
 
     def __init__(
         self, wish: ServerProfile, store: Readings, cases: Sequence[ServerCase], say: Callable[[ProfileProgress], None]
     ) -> None:
-        self._wish, self._store, self._cases, self._say = wish, store, cases, say
-        self._start_s = asyncio.get_running_loop().time()
-        self._means: dict[tuple[str, Point], list[float]] = defaultdict(list)
-        """Of each round: readings of one round have shared one load."""
-        rounds: dict[tuple[str, Point, int], list[float]] = defaultdict(list)
-        for reading in readings.read(store.path):
-            if not reading.warmup and reading.error is None:
-                rounds[reading.model, reading.point, reading.round].append(_latency_s(reading))
-        for (model, point, _), latencies in rounds.items():
-            self._means[model, point].append(fmean(latencies))
-        self._warm: set[tuple[str, Point]] = set()
-        self._cost_s: dict[tuple[str, Point], float] = {}
-        self._made = 0
+        self._wish, self._store, self._cases = wish, store, cases
+        self._rounds = Rounds(cases, store, wish, say, wish.requests)
         self._failures: list[str] = []
         self._short = False
 
     async def all(self) -> ProfileEnd:
-        """Round after round, each in the other order, over the points that are not narrow yet."""
-        late = False
-        for round in range(self._wish.repeats):
-            for case in turned(self._cases, round):
-                if self._is_narrow(case) or self._done(case, round):
-                    continue
-                if late := self._left_s() <= 0:
-                    break
-                self._say(self._progress(case, round))
-                await self._measure(case, round)
-            if late:
-                break
-        drift = drifts(replace(each, total_s=_latency_s(each), parts_s={}) for each in readings.read(self._store.path))
-        wide = sum(not self._is_narrow(case) for case in self._cases)
-        return ProfileEnd(self._made, wide, late, drift, (*self._store.notes, *self._notes()))
+        """Measure all rounds, each case first with a request for each slot as warm-up, which also fills the cache."""
+        clock = asyncio.get_running_loop().time
+        for case, round in self._rounds:
+            if self._rounds.is_cold(case):
+                await self._load(case, round, min(self._wish.requests, case.point.concurrency or 1), warmup=True)
+            begun = clock()
+            latencies_s = await self._load(case, round, self._wish.requests, warmup=False)
+            self._rounds.add(case, fmean(latencies_s), clock() - begun)
+        return self._rounds.end(self._notes())
 
     def _notes(self) -> Iterator[str]:
         yield from dict.fromkeys(note for case in self._cases for note in case.model.notes)
@@ -172,28 +222,8 @@ class ServerMeasurement:
         if self._short:
             yield "answers are shorter than asked for: the server does not heed ignore_eos"
 
-    def _left_s(self) -> float:
-        spent = asyncio.get_running_loop().time() - self._start_s
-        return float("inf") if self._wish.max_s is None else self._wish.max_s - spent
-
-    def _is_narrow(self, case: ServerCase) -> bool:
-        return is_narrow(self._means[_key(case)], self._wish.precision)
-
-    def _done(self, case: ServerCase, round: int) -> bool:
-        return self._store.done(case.model.served.name, case.point, round, self._wish.requests)
-
-    async def _measure(self, case: ServerCase, round: int) -> None:
-        """One load; before the first one of this process a request for each slot, which also fills the cache."""
-        if _key(case) not in self._warm:
-            await self._load(case, round, min(self._wish.requests, case.point.concurrency or 1), warmup=True)
-            self._warm.add(_key(case))
-        begun = asyncio.get_running_loop().time()
-        latencies = await self._load(case, round, self._wish.requests, warmup=False)
-        self._cost_s[_key(case)] = asyncio.get_running_loop().time() - begun
-        self._means[_key(case)].append(fmean(latencies))
-
     async def _load(self, case: ServerCase, round: int, count: int, *, warmup: bool) -> list[float]:
-        """Latencies of what went well. Raises the first error if nothing did; nothing is stored of a load cut short."""
+        """Latencies of requests that succeeded. Raises the first error if none did; a load cut short is not stored."""
         bodies, point = case.bodies(count, self._wish), case.point
         ask, chance = case.client.ask, self._wish.chance
         with undisturbed():
@@ -214,30 +244,4 @@ class ServerMeasurement:
             )
         for reading in made:
             self._store.append(replace(reading, position=self._store.count()))
-        self._made += len(made)
-        return [_latency_s(reading) for reading in made if reading.error is None]
-
-    def _progress(self, case: ServerCase, round: int) -> ProfileProgress:
-        """What is left at most: the rounds of points that are not narrow, each as long as it took last."""
-        rounds = {
-            _key(each): max(0, self._wish.repeats - len(self._means[_key(each)]))
-            for each in self._cases
-            if not self._is_narrow(each)
-        }
-        usual = fmean(self._cost_s.values()) if self._cost_s else 0.0
-        seconds = sum(count * self._cost_s.get(key, usual) for key, count in rounds.items())
-        point = case.point
-        size = "no image" if point.image_px is None else f"{point.image_px} px"
-        how = f"{point.rate:g}/s" if point.rate is not None else f"{point.concurrency} at once"
-        now = f"round {round + 1}: {case.model.served.name}, {size}, {point.output_tokens} to write, {how}"
-        left = self._wish.requests * sum(rounds.values())
-        return ProfileProgress(self._made, left, min(seconds, self._left_s()), now)
-
-
-def _key(case: ServerCase) -> tuple[str, Point]:
-    return case.model.served.name, case.point
-
-
-def _latency_s(reading: Reading) -> float:
-    """Without its time at this client."""
-    return reading.total_s - reading.parts_s.get("queue", 0.0)
+        return [reading.latency_s for reading in made if reading.error is None]

@@ -1,6 +1,6 @@
 """Break-even: how many tokens the small model may write before the large one, answering by itself, is as fast.
 
-Of the small model alone from the formula of its profile, of strategies from runs in virtual time. Every number is
+The small model alone follows the formula of its profile, strategies are run in virtual time. Every number is
 estimated, its interval from bootstrap draws of both fits.
 """
 
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,7 @@ from cuecard import disk
 from cuecard.domain.errors import BadInput
 from cuecard.domain.outcome import LatencyKind
 from cuecard.latency.analysis.latency_model import Fit, bounds
-from cuecard.latency.simulate.costs import MOST, TRANSFER, Costs
-from cuecard.latency.simulate.simulation import LEAST_TEXT, Chances, RequestSize
+from cuecard.latency.simulate.simulation import LEAST_TEXT, MOST, TRANSFER, Chances, Costs, RequestSize
 from cuecard.models.simulated import Profile
 from cuecard.strategies.policy import Schedule
 
@@ -85,26 +84,26 @@ class PairBreakEven:
     large: str
     workload: RequestSize
     agree: float | None
-    """The rate that was asked about."""
+    """The rate of the query."""
     confirm: float
     alone: tuple[Alone, ...]
     together: tuple[Together, ...]
     spent: tuple[MeanTime, ...]
     extrapolated: tuple[str, ...] = ()
-    """What of this lies beyond what was measured, in words."""
+    """Values of the query beyond the measured ranges, in words."""
     draws: int = 0
 
 
 @dataclass(frozen=True)
 class BreakEvenQuery:
-    """What is looked at: the question, rates of agreement and confirmation, lengths."""
+    """The query: the question, rates of agreement and confirmation, lengths."""
 
     workload: RequestSize
     agree: float | None = None
     confirm: float = 0.0
     outputs: Sequence[int] = OUTPUTS
     draws: int = DRAWS
-    visuals: Sequence[int] = field(default_factory=tuple)
+    visuals: Sequence[int] = ()
     """Further image sizes for the small model alone."""
 
 
@@ -120,63 +119,52 @@ def usual(fits: Sequence[Fit], visual: int | None = None, prompt: int | None = N
     return RequestSize(visual, prompt, answer)
 
 
-def asked(fits: Sequence[Fit], workload: RequestSize | None = None, **settings: Any) -> BreakEvenQuery:
-    """What is usually looked at: a usual question, and the least and the largest image for the small model alone."""
+def query(fits: Sequence[Fit], workload: RequestSize | None = None, **settings: Any) -> BreakEvenQuery:
+    """The usual query: a usual question, and the least and the largest image for the small model alone."""
     common = sorted(set.intersection(*({visual for visual, _ in fit.images} for fit in fits)))
     return BreakEvenQuery(workload or usual(fits), visuals=[*common[:1], *common[-1:]], **settings)
 
 
-def pair(small: Fit, large: Fit, asked: BreakEvenQuery) -> PairBreakEven:
+def pair(small: Fit, large: Fit, query: BreakEvenQuery) -> PairBreakEven:
     """Break-even points of two fitted models. Raises BadInput."""
     if small.setting.get("batch", 1) != large.setting.get("batch", 1):
         raise BadInput(f"{small.described} and {large.described} are of different batches", "profile both alike")
-    drawn = list(zip(small.drawn, large.drawn, strict=False))[: asked.draws]
-    together, spent = _together(small.profile, large.profile, drawn, asked)
+    drawn = list(zip(small.drawn, large.drawn, strict=False))[: query.draws]
+    pairs = [(small.profile, large.profile), *drawn]
+    together, spent = _together(pairs, query)
     return PairBreakEven(
-        small.model,
-        large.model,
-        asked.workload,
-        asked.agree,
-        asked.confirm,
-        tuple(_alone(small.profile, large.profile, drawn, asked)),
-        tuple(together),
-        tuple(spent),
-        tuple(beyond(small, large, asked)),
-        len(drawn),
+        small=small.model,
+        large=large.model,
+        workload=query.workload,
+        agree=query.agree,
+        confirm=query.confirm,
+        alone=tuple(_alone(pairs, query)),
+        together=tuple(together),
+        spent=tuple(spent),
+        extrapolated=tuple(_beyond(small, large, query)),
+        draws=len(drawn),
     )
 
 
-def beyond(small: Fit, large: Fit, asked: BreakEvenQuery) -> list[str]:
-    """What is asked beyond the readings' ranges."""
+def _beyond(small: Fit, large: Fit, query: BreakEvenQuery) -> list[str]:
+    """Values of the query beyond the readings' ranges."""
     wanted = {
-        "visual_tokens": (asked.workload.visual,),
-        "prompt_tokens": (asked.workload.prompt,),
-        "output_tokens": (max(asked.outputs), *LENGTHS[-1:]),
+        "visual_tokens": (query.workload.visual,),
+        "prompt_tokens": (query.workload.prompt,),
+        "output_tokens": (max(query.outputs), *LENGTHS[-1:]),
     }
-    notes = []
-    for fit in (small, large):
-        for name, values in wanted.items():
-            low, high = fit.ranges.get(name, (0, 0))
-            if not low <= min(values) or not max(values) <= high:
-                far = max(values) if max(values) > high else min(values)
-                notes.append(f"{fit.model}: {far} {name.replace('_', ' ')}, measured {low} to {high}")
-    return notes
+    return [*small.beyond(wanted), *large.beyond(wanted)]
 
 
 # --- the small model alone --------------------------------------------------------------------------------------------
 
 
-def _alone(
-    small: Profile, large: Profile, drawn: Sequence[tuple[Profile, Profile]], asked: BreakEvenQuery
-) -> list[Alone]:
-    text = asked.workload.prompt - asked.workload.visual
-    found = []
-    for visual in sorted({asked.workload.visual, *asked.visuals}):
-        for output in sorted({*asked.outputs, asked.workload.answer}):
-            each = [tokens_alone(one, other, visual, visual + text, output) for one, other in drawn]
-            middle = tokens_alone(small, large, visual, visual + text, output)
-            found.append(Alone(visual, output, _crossing(middle, each)))
-    return found
+def _alone(pairs: Sequence[tuple[Profile, Profile]], query: BreakEvenQuery) -> Iterator[Alone]:
+    text = query.workload.prompt - query.workload.visual
+    for visual in sorted({query.workload.visual, *query.visuals}):
+        for output in sorted({*query.outputs, query.workload.answer}):
+            each = [tokens_alone(small, large, visual, visual + text, output) for small, large in pairs]
+            yield Alone(visual, output, Crossing(*_estimate(each)))
 
 
 def tokens_alone(small: Profile, large: Profile, visual: int, prompt: int, output: int) -> float:
@@ -201,24 +189,20 @@ def _root(a: float, b: float, c: float) -> float:
 # --- strategies -------------------------------------------------------------------------------------------------------
 
 
-def _together(
-    small: Profile, large: Profile, drawn: Sequence[tuple[Profile, Profile]], asked: BreakEvenQuery
-) -> tuple[list[Together], list[MeanTime]]:
-    work = asked.workload
-    pairs = ((small, large), *drawn)
-    every = [Costs.of({"small": one, "large": other}, work, asked.confirm > 0) for one, other in pairs]
-    rates = sorted({*RATES, *([] if asked.agree is None else [asked.agree])})
+def _together(pairs: Sequence[tuple[Profile, Profile]], query: BreakEvenQuery) -> tuple[list[Together], list[MeanTime]]:
+    confirms = query.confirm > 0
+    every = [Costs.of({"small": small, "large": large}, query.workload, confirms) for small, large in pairs]
+    rates = sorted({*RATES, *([] if query.agree is None else [query.agree])})
     found, spent = [], []
     for strategy, schedule, agree in _kinds(rates):
-        chances = None if agree is None else Chances(agree, asked.confirm)
-        for output in asked.outputs:
+        chances = None if agree is None else Chances(agree, query.confirm)
+        for output in query.outputs:
             each = [costs.crossing(strategy, schedule, chances, output) for costs in every]
-            found.append(Together(strategy, schedule, agree, output, _crossing(each[0], each[1:])))
-        if agree in (None, asked.agree):
+            found.append(Together(strategy, schedule, agree, output, Crossing(*_estimate(each))))
+        if agree in (None, query.agree):
             for length in LENGTHS:
-                mean_s, *others = [costs.mean_s(strategy, schedule, chances, length) for costs in every]
-                low, high = bounds(others) or (None, None)
-                spent.append(MeanTime(strategy, schedule, agree, length, mean_s, low, high))
+                each = [costs.mean_s(strategy, schedule, chances, length) for costs in every]
+                spent.append(MeanTime(strategy, schedule, agree, length, *_estimate(each)))
     return found, spent
 
 
@@ -227,9 +211,9 @@ def _kinds(rates: Sequence[float]) -> list[tuple[str, Schedule, float | None]]:
     return transfer + [("mutual", schedule, rate) for schedule in Schedule for rate in rates]
 
 
-def _crossing(middle: float, drawn: Sequence[float]) -> Crossing:
-    low, high = bounds(drawn) or (None, None)
-    return Crossing(middle, low, high)
+def _estimate(values: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """The first, and the interval of the others, which come from draws."""
+    return values[0], *(bounds(values[1:]) or (None, None))
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------
@@ -258,20 +242,22 @@ def _pair(data: Mapping[str, Any]) -> PairBreakEven:
         **{
             **data,
             "workload": RequestSize(**data["workload"]),
-            "alone": tuple(Alone(**{**each, "crossing": _read(each)}) for each in data["alone"]),
-            "together": tuple(Together(**{**_scheduled(each), "crossing": _read(each)}) for each in data["together"]),
-            "spent": tuple(MeanTime(**_scheduled(each)) for each in data["spent"]),
+            "alone": tuple(Alone(**_row(each)) for each in data["alone"]),
+            "together": tuple(Together(**_row(each)) for each in data["together"]),
+            "spent": tuple(MeanTime(**_row(each)) for each in data["spent"]),
             "extrapolated": tuple(data["extrapolated"]),
         }
     )
 
 
-def _scheduled(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {**data, "schedule": Schedule(data["schedule"])}
-
-
-def _read(data: Mapping[str, Any]) -> Crossing:
-    return Crossing(**{name: math.inf if value == "never" else value for name, value in data["crossing"].items()})
+def _row(data: Mapping[str, Any]) -> dict[str, Any]:
+    row = dict(data)
+    if "schedule" in row:
+        row["schedule"] = Schedule(row["schedule"])
+    if "crossing" in row:
+        ends = {name: math.inf if value == "never" else value for name, value in row["crossing"].items()}
+        row["crossing"] = Crossing(**ends)
+    return row
 
 
 def _finite(data: Any) -> Any:

@@ -1,21 +1,19 @@
-"""What pairs of models would cost, on paper: latency, tokens and money of each strategy, from fits or public figures.
+"""Pairs of models on paper: latency, tokens and cost of each strategy, from fits or public figures.
 
-Every number is estimated. A model is either a fit (`cuecard fit`) or figures that somebody published, named.
+Every number is estimated. A model is either a fit (`cuecard fit`) or published figures whose source is named.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from cuecard import settings
-from cuecard.domain.call import Call
-from cuecard.domain.errors import BadInput
+from cuecard.domain.errors import BadInput, did_you_mean
 from cuecard.domain.outcome import Outcome, Route
-from cuecard.domain.suggestions import did_you_mean
-from cuecard.latency.analysis.latency_model import plainest, read_all
+from cuecard.latency.analysis.latency_model import Fit, plainest, read_all
 from cuecard.latency.simulate.simulation import Chances, RequestSize, Way, outcomes
 from cuecard.models.simulated import Profile
 from cuecard.strategies.policy import Schedule
@@ -40,7 +38,7 @@ class Member:
     cached_price: float | None = None
     completion_price: float | None = None
     price_per_hour: float | None = None
-    """Of the device that it runs on, while it works: what it costs where no price of tokens is set."""
+    """Of the device that it runs on, while it works: the cost where no price of tokens is set."""
 
     def __post_init__(self) -> None:
         if (self.fit is None) == (self.decode_tokens_per_s is None):
@@ -55,15 +53,16 @@ class Member:
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast a model is taken to be, and where that comes from."""
+    """A model's latencies, where they come from, and the fit that they are of."""
 
     profile: Profile
     origin: str
+    fit: Fit | None = None
 
 
 @dataclass(frozen=True)
 class Load:
-    """What the questions are like."""
+    """The questions: their lengths in tokens, and how often answers agree."""
 
     text_tokens: int
     reasoning_tokens: int
@@ -78,6 +77,19 @@ class Load:
     @property
     def workload(self) -> RequestSize:
         return RequestSize(self.visual_tokens, self.visual_tokens + self.text_tokens, self.answer_tokens)
+
+    @property
+    def large_reasoning(self) -> int:
+        """Tokens that the large model reasons with by itself."""
+        return self.reasoning_tokens if self.large_reasoning_tokens is None else self.large_reasoning_tokens
+
+    def lengths(self, role: str) -> dict[str, tuple[int, ...]]:
+        """Tokens of a role's calls, by the names of what a fit's readings were measured with."""
+        own, prompt = self.workload, self.workload.prompt
+        reasoned = self.large_reasoning if role == "large" else self.reasoning_tokens
+        prompts = (prompt, prompt + self.reasoning_tokens) if role == "large" else (prompt,)
+        outputs = (own.answer, reasoned + own.answer)
+        return {"visual_tokens": (own.visual,), "prompt_tokens": prompts, "output_tokens": outputs}
 
 
 @dataclass(frozen=True)
@@ -104,6 +116,8 @@ class PairPlan:
     load: Load
     origins: Mapping[str, str]
     lines: tuple[Line, ...]
+    extrapolated: tuple[str, ...]
+    """Where the questions lie outside of what a fit was measured with."""
 
 
 def plans(path: Path) -> tuple[int, list[PairPlan]]:
@@ -111,9 +125,11 @@ def plans(path: Path) -> tuple[int, list[PairPlan]]:
     data = settings.read(path)
     if unknown := sorted(set(data) - {*TABLES}):
         raise BadInput(f"{path}: unknown key {unknown[0]}", did_you_mean(unknown[0], TABLES))
+    tables = _table(data.get("models") or {})
+    if not tables:
+        raise BadInput("the file has no [models.NAME] table", "one table a model")
     members = {
-        name: settings.build(Member, {"name": name, **_table(table)}, f"{name}.")
-        for name, table in _of(data, "models").items()
+        name: settings.build(Member, {"name": name, **_table(table)}, f"{name}.") for name, table in tables.items()
     }
     speeds = {name: _speed(member, path.parent) for name, member in members.items()}
     load = _table(data.get("workload") or {})
@@ -134,13 +150,14 @@ def _plan(
         if name not in members:
             raise BadInput(f"the {role} model of a pair, {name!r}, has no table", f"there are: {', '.join(members)}")
     own = {name: value for name, value in pair.items() if name not in roles}
-    asked = settings.build(Load, {**load, **own}, "workload.")
+    questions = settings.build(Load, {**load, **own}, "workload.")
     profiles = {role: speeds[name].profile for role, name in roles.items()}
     priced = {role: members[name] for role, name in roles.items()}
-    lines = tuple(_line(profiles, priced, asked, strategy, schedule) for strategy, schedule in _KINDS)
-    return PairPlan(
-        roles["small"], roles["large"], asked, {name: speeds[name].origin for name in roles.values()}, lines
-    )
+    lines = tuple(_line(profiles, priced, questions, strategy, schedule) for strategy, schedule in _KINDS)
+    origins = {name: speeds[name].origin for name in roles.values()}
+    fits = {role: fit for role, name in roles.items() if (fit := speeds[name].fit) is not None}
+    beyond = [line for role, fit in fits.items() for line in fit.beyond(questions.lengths(role))]
+    return PairPlan(roles["small"], roles["large"], questions, origins, lines, tuple(beyond))
 
 
 _KINDS: tuple[tuple[str, Schedule | None], ...] = (
@@ -159,41 +176,29 @@ _KINDS: tuple[tuple[str, Schedule | None], ...] = (
 def _line(
     profiles: Mapping[str, Profile], members: Mapping[str, Member], load: Load, strategy: str, schedule: Schedule | None
 ) -> Line:
-    wide = load.reasoning_tokens if load.large_reasoning_tokens is None else load.large_reasoning_tokens
-    length = wide if strategy == "reason:large" else load.reasoning_tokens
+    length = load.large_reasoning if strategy == "reason:large" else load.reasoning_tokens
     shares = Chances(load.agree, load.confirm).routes if strategy == "mutual" else {Route.TRANSFERRED: 1.0}
     ways = [Way(strategy, schedule or Schedule.OVERLAP, length, route) for route in shares]
     ran = list(zip(shares.values(), outcomes(profiles, load.workload, ways), strict=True))
 
-    def mean(name: str) -> dict[str, float]:
-        return {role: sum(share * _tokens(each, role, name) for share, each in ran) for role in profiles}
+    def mean(amount: Callable[[Outcome], float]) -> dict[str, float]:
+        """By role, of an outcome that has the role's calls alone."""
+        return {role: sum(share * amount(_of_role(each, role)) for share, each in ran) for role in profiles}
 
-    prompt, cached, written = (mean(name) for name in ("prompt_tokens", "cached_tokens", "completion_tokens"))
-    busy = {role: sum(share * _busy_s(each, role) for share, each in ran) for role in profiles}
+    prompt = mean(lambda each: sum(call.usage.prompt_tokens or 0 for call in each.calls))
+    cached = mean(lambda each: sum(call.usage.cached_tokens or 0 for call in each.calls))
+    written = mean(lambda each: sum(call.usage.completion_tokens or 0 for call in each.calls))
+    busy = mean(lambda each: each.busy_s)
+    total_s = sum(share * each.total_s for share, each in ran)
     worked = [role for role in profiles if busy[role] > 0]
-    return Line(
-        strategy,
-        schedule,
-        sum(share * each.total_s for share, each in ran),
-        prompt,
-        cached,
-        written,
-        busy,
-        _sum([_cost(members[role], prompt[role], cached[role], written[role], busy[role]) for role in worked]),
-    )
+    costs = [_cost(members[role], prompt[role], cached[role], written[role], busy[role]) for role in worked]
+    known = [cost for cost in costs if cost is not None]
+    cost = sum(known) if len(known) == len(costs) else None
+    return Line(strategy, schedule, total_s, prompt, cached, written, busy, cost)
 
 
-def _tokens(outcome: Outcome, role: str, name: str) -> int:
-    return sum(getattr(call.usage, name) or 0 for call in _calls(outcome, role))
-
-
-def _busy_s(outcome: Outcome, role: str) -> float:
-    """Seconds in which at least one call of the model ran."""
-    return replace(outcome, calls=_calls(outcome, role)).busy_s
-
-
-def _calls(outcome: Outcome, role: str) -> tuple[Call, ...]:
-    return tuple(call for call in outcome.calls if call.role == role)
+def _of_role(outcome: Outcome, role: str) -> Outcome:
+    return replace(outcome, calls=tuple(call for call in outcome.calls if call.role == role))
 
 
 def _cost(member: Member, prompt: float, cached: float, written: float, busy_s: float) -> float | None:
@@ -204,22 +209,15 @@ def _cost(member: Member, prompt: float, cached: float, written: float, busy_s: 
     return None if member.price_per_hour is None else busy_s * member.price_per_hour / 3600
 
 
-def _sum(costs: Sequence[float | None]) -> float | None:
-    known = [cost for cost in costs if cost is not None]
-    return sum(known) if len(known) == len(costs) else None
-
-
-# --- the file ---------------------------------------------------------------------------------------------------------
-
-
 def _speed(member: Member, folder: Path) -> Speed:
-    """By its fit, or by figures: what is not given of prefill costs nothing beyond the first token's time."""
+    """By its fit, or by figures: without figures of prefill it takes no time beyond the first token's."""
     if member.fit is not None:
         fits = read_all(folder / member.fit)
         fit = fits[0] if len(fits) == 1 else plainest(fits, member.name)
         where = fit.measured.get("machine") or {}
         on = where.get("accelerator") or where.get("processor") or "an unnamed machine"
-        return Speed(fit.profile, f"fit of {fit.described}, measured on {on}, {where.get('date', 'no date')}")
+        origin = f"fit of {fit.described}, measured on {on}, {where.get('date', 'no date')}"
+        return Speed(fit.profile, origin, fit)
     assert member.decode_tokens_per_s is not None
     profile = Profile(
         fixed_s=member.first_token_s or 0.0,
@@ -228,12 +226,6 @@ def _speed(member: Member, folder: Path) -> Speed:
         first_with_prefill=True,
     )
     return Speed(profile, f"public figures: {member.source}")
-
-
-def _of(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    if not (found := _table(data.get(name) or {})):
-        raise BadInput(f"the file has no [{name}.NAME] table", "one table a model")
-    return found
 
 
 def _table(value: Any) -> Mapping[str, Any]:

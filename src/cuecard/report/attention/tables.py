@@ -1,8 +1,8 @@
-"""Tables of an attention run: as files, a figure a row, and as they stand on the page."""
+"""Tables of an attention run: as files, a figure a row, and as the page shows them, texts by their heads."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
 
@@ -10,14 +10,13 @@ import numpy as np
 
 from cuecard.attention.results import FIGURES, REASONING, ConditionResults, Findings
 from cuecard.attention.store import BINS, BOUND, CLASSES, QUERIES, SPANS
+from cuecard.report.page.html import Rows
 from cuecard.stats.bootstrap import Band
 
-Rows = list[dict[str, Any]]
-Sheet = tuple[list[str], list[list[str]]]
 SORTS = (*(str(kind) for kind in CLASSES), "last sentence")
 
 
-def tables(results: Findings) -> Mapping[str, Rows]:
+def tables(results: Findings) -> dict[str, list[dict[str, Any]]]:
     """File name -> rows; shares from 0 to 1."""
     shown = [each for each in results.conditions.values() if each.tokens.mean > 0]
     return {
@@ -156,104 +155,117 @@ def _bound(of: ConditionResults) -> Iterator[dict[str, Any]]:
 # --- on the page ------------------------------------------------------------------------------------------------------
 
 
-def spans_sheet(shown: Sequence[ConditionResults], place: int) -> Sheet:
+def spans_table(shown: Sequence[ConditionResults], place: int) -> Rows:
     """Mass by span, % of a row."""
     present = [n for n in range(len(SPANS)) if any(each.spans.mean[place, n] > 0 for each in shown)]
     learned = any(each.learned is not None for each in shown)
-    heads = ["answer from", *(str(SPANS[n]) for n in present), *["learned sink"] * learned]
-    rows = [
-        [
-            each.name,
-            *(each.spans.at(place, n).text() for n in present),
-            *["–" if each.learned is None else each.learned.at(place).text()] * learned,
-        ]
+    return [
+        {
+            "answer from": each.name,
+            **{str(SPANS[n]): each.spans.at(place, n).text() for n in present},
+            **({"learned sink": "–" if each.learned is None else each.learned.at(place).text()} if learned else {}),
+        }
         for each in shown
     ]
-    return heads, rows
 
 
-def whole_sheet(shown: Sequence[ConditionResults], place: int) -> Sheet:
+def whole_table(shown: Sequence[ConditionResults], place: int) -> Rows:
     """What was answered, and the two figures of the paper as one number each."""
-    heads = ["answer from", "answers", "right", "reasoning tokens", "attention to it", "sparsity"]
-    rows = [
-        [
-            each.name,
-            str(each.answers),
-            "–" if each.right is None else each.right.text(),
-            each.tokens.text(1),
-            each.spans.at(place, REASONING).text(),
-            each.sparsity.at(place).text(),
-            str(each.as_decoded),
-            str(sum(each.skipped.values())),
-        ]
+    return [
+        {
+            "answer from": each.name,
+            "answers": str(each.answers),
+            "right": "–" if each.right is None else each.right.text(),
+            "reasoning tokens": each.tokens.text(1),
+            "attention to it": each.spans.at(place, REASONING).text(),
+            "sparsity": each.sparsity.at(place).text(),
+            "as decoded": str(each.as_decoded),
+            "skipped": str(sum(each.skipped.values())),
+        }
         for each in shown
     ]
-    return [*heads, "as decoded", "skipped"], rows
 
 
-def classes_sheet(shown: Sequence[ConditionResults], place: int) -> Sheet:
+def classes_table(shown: Sequence[ConditionResults], place: int) -> Rows:
     """Each class of tokens: its part of the tokens, and of the mass."""
-    heads = ["class", *(f"{what}, {each.name}" for each in shown for what in ("tokens", "mass"))]
-    rows = [
-        [sort, *(cell for e in shown for cell in (e.class_tokens.at(n).text(), e.classes.at(place, n).text()))]
+    return [
+        {
+            "class": sort,
+            **{
+                f"{what}, {each.name}": part.text()
+                for each in shown
+                for what, part in (("tokens", each.class_tokens.at(n)), ("mass", each.classes.at(place, n)))
+            },
+        }
         for n, sort in enumerate(SORTS)
+        if shown
     ]
-    return heads, rows
 
 
-def kinds_sheet(shown: Sequence[ConditionResults], place: int) -> Sheet:
-    heads = ["answer from", "kind of answer", "questions", "attention to the reasoning", "sparsity"]
-    rows = [
-        [each.name, kind, str(of.questions), of.mass.at(place).text(), of.sparsity.at(place).text()]
+def kinds_table(shown: Sequence[ConditionResults], place: int) -> Rows:
+    return [
+        {
+            "answer from": each.name,
+            "kind of answer": kind,
+            "questions": str(of.questions),
+            "attention to the reasoning": of.mass.at(place).text(),
+            "sparsity": of.sparsity.at(place).text(),
+        }
         for each in shown
         for kind, of in each.kinds.items()
     ]
-    return heads, rows
 
 
-def positions_sheet(shown: Sequence[ConditionResults], place: int) -> Sheet:
+def positions_table(shown: Sequence[ConditionResults], place: int) -> Rows:
     """Fifths of the reasoning's length."""
     wide = BINS // 5
     fifths = [f"{20 * n}–{20 * n + 20}%" for n in range(5)]
     sums = [each.positions.mean[place].reshape(5, wide).sum(-1) for each in shown]
-    return ["answer from", *fifths], [
-        [each.name, *(f"{100 * share:.1f}" for share in some)] for each, some in zip(shown, sums, strict=True)
+    return [
+        {"answer from": each.name, **{head: f"{100 * part:.1f}" for head, part in zip(fifths, some, strict=True)}}
+        for each, some in zip(shown, sums, strict=True)
     ]
 
 
-def overlap_sheet(results: Findings) -> Sheet:
-    rows = [
-        [name, queries, *(band.at(place, n).text() for n in range(len(FIGURES)))]
-        for name, band in (
-            ("card: writer, reader", results.same_text),
-            ("own reasonings: small, large", results.other_text),
-        )
+def overlap_table(results: Findings) -> Rows:
+    readers = {"card: writer, reader": results.same_text, "own reasonings: small, large": results.other_text}
+    return [
+        {
+            "texts and readers": name,
+            "queries": queries,
+            **{figure: band.at(place, n).text() for n, figure in enumerate(FIGURES)},
+        }
+        for name, band in readers.items()
         if band is not None
         for place, queries in enumerate(QUERIES)
     ]
-    return ["texts and readers", "queries", *FIGURES], rows
 
 
-def heads_sheet(shown: Sequence[ConditionResults], place: int) -> Sheet:
+def heads_table(shown: Sequence[ConditionResults], place: int) -> Rows:
     """Heads of a layer with one another, mean over layers."""
-    rows = [
-        [each.name, *(f"{100 * np.nanmean(band.mean[:, place]):.1f}" for band in (each.agree, each.last))]
+    return [
+        {
+            "answer from": each.name,
+            "shared with another head": f"{100 * np.nanmean(each.agree.mean[:, place]):.1f}",
+            "among the last tokens": f"{100 * np.nanmean(each.last.mean[:, place]):.1f}",
+        }
         for each in shown
     ]
-    return ["answer from", "shared with another head", "among the last tokens"], rows
 
 
-def bound_sheet(shown: Sequence[ConditionResults]) -> Sheet:
-    heads = ["answer from", "weights", "mass kept", "of 2(1−m)c", "of (1−m)c", "bound / output", "moved / output"]
-    rows = [
-        [
-            each.name,
-            reading,
-            *(f"{half:.2f} ({low:.2f}–{high:.2f})" for low, half, high in of.quantiles),
-            f"{100 * of.empty:.0f}%",
-            f"{of.worst:.2f}",
-        ]
+def bound_table(shown: Sequence[ConditionResults]) -> Rows:
+    heads = ("mass kept", "of 2(1−m)c", "of (1−m)c", "bound / output", "moved / output")
+    return [
+        {
+            "answer from": each.name,
+            "weights": reading,
+            **{
+                head: f"{half:.2f} ({low:.2f}–{high:.2f})"
+                for head, (low, half, high) in zip(heads, of.quantiles, strict=True)
+            },
+            "bound ≥ output": f"{100 * of.empty:.0f}%",
+            "most used": f"{of.worst:.2f}",
+        }
         for each in shown
         for reading, of in each.bound.items()
     ]
-    return [*heads, "bound ≥ output", "most used"], rows

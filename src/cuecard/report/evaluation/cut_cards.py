@@ -10,11 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cuecard.evals.analysis.arm_results import ArmResults
-from cuecard.evals.analysis.results import TaskResults
-from cuecard.evals.arm import LIVE, parse
+from cuecard.evals.analysis.results import ArmResults, TaskResults
+from cuecard.evals.arm import FILE, LIVE, parse
 from cuecard.report.evaluation import sentences
-from cuecard.report.page.canvas import INK, TEXT, WIDTH, Drawing, drawing, key, styled, write
+from cuecard.report.page.canvas import INK, WIDTH, Drawing, drawing, key, styled, write
 from cuecard.strategies.card_selection import CardCut, Ending
 
 PANELS = (
@@ -75,7 +74,8 @@ def cut_cards(task: TaskResults) -> list[Drawing]:
 
 def kept(task: TaskResults) -> list[Kept]:
     """A task's arms with cut cards, placebos and what was run end to end left out."""
-    named = [arm for arm in task.arms.values() if arm.family != "placebo" and LIVE not in arm.arm and "=" in arm.arm]
+    own = [arm for arm in task.arms.values() if arm.family != "placebo" and LIVE not in arm.arm]
+    named = [arm for arm in own if "=" in arm.arm and not arm.arm.startswith(FILE)]
     cuts = [(parse(arm.arm).policy.cut, arm) for arm in named]
     return [Kept(cut, arm) for cut, arm in cuts if cut is not None]
 
@@ -115,19 +115,19 @@ def _panel(axes: Axes, task: TaskResults, base: str, cuts: Sequence[Kept]) -> No
 
 
 def _axes(figure: Figure, panel: tuple[int, int], title: str, labels: tuple[str, str], most: float) -> Axes:
-    """Panel `panel` of so many side by side, 0 to `most`% across and to 100% up; only the first says its numbers."""
+    """Panel `panel` of so many side by side, 0 to `most`% across and to 100% up; only the first has numbers."""
     place, count = panel
     wide = (WIDTH - 76 - 24 * (count - 1)) / count
     box = ((60 + place * (wide + 24)) / WIDTH, FOOT / TALL, wide / WIDTH, (TALL - TOP - FOOT) / TALL)
     axes = styled(figure.add_axes(box))
     axes.set_xlim(0, most)
     axes.set_ylim(0, 102)
-    axes.grid(color=INK, alpha=0.14, linewidth=0.8)
-    axes.set_xlabel(labels[0], color=INK, fontsize=TEXT)
+    axes.grid()
+    axes.set_xlabel(labels[0])
     if place:
         axes.tick_params(labelleft=False)
     else:
-        axes.set_ylabel(labels[1], color=INK, fontsize=TEXT)
+        axes.set_ylabel(labels[1])
     write(axes, 0, 1.04, title, transform=axes.transAxes)
     return axes
 
@@ -157,7 +157,7 @@ def _key(figure: Figure, styles: Mapping[str, tuple[str, str]]) -> None:
 
 
 def masking(rows: Sequence[Mapping[str, Any]], what: str) -> Drawing:
-    """Rows of `attention.masking.table`: answers that stay as they were, by the share masked."""
+    """Of `masking_table` (studies/attention/ablation.py): answers that stay as they were, by the share masked."""
     figure = Figure(figsize=(WIDTH / 72, TALL / 72), dpi=72)
     nothing = next(row for row in rows if row["tokens"] not in MASKED)
     labels = ("share of the card's tokens, %", "answers unchanged, %")
@@ -178,7 +178,7 @@ def masking(rows: Sequence[Mapping[str, Any]], what: str) -> Drawing:
 
 
 def kept_words(rows: Sequence[Mapping[str, Any]], what: str) -> Drawing:
-    """Rows of `attention.card_cuts.table`: answers that stay right, and the same, by the share kept."""
+    """Of `cut_table` (studies/attention/ablation.py): answers that stay right, and the same, by the share kept."""
     figure = Figure(figsize=(WIDTH / 72, TALL / 72), dpi=72)
     by_card = {row["card"]: row for row in rows}
     lines = {select: _shares(by_card, select) for select in STYLES}

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from cuecard.evals.analysis.arm_results import ArmResults, competes
-from cuecard.evals.analysis.differences import NO_CARD
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from cuecard.evals.analysis.comparisons import NO_CARD
 from cuecard.evals.analysis.examples import Request
-from cuecard.evals.analysis.results import RunResults, TaskResults
+from cuecard.evals.analysis.results import ArmResults, RunResults, TaskResults
 from cuecard.evals.arm import LIVE
-from cuecard.evals.scoring.extractors import EXTRACTORS
+from cuecard.evals.scorers import EXTRACTORS
 from cuecard.report.evaluation import sentences
 from cuecard.report.evaluation.cut_cards import cut_cards
 from cuecard.report.evaluation.sentences import between, kinds, share
 from cuecard.report.page import timeline
-from cuecard.report.page.canvas import Drawing, drawing
-from cuecard.report.page.interval_rows import IntervalRow, interval_rows
+from cuecard.report.page.canvas import INK, TEXT, WIDTH, Drawing, canvas, drawing, key
 from cuecard.report.page.scatter import ScatterPoint, scatter
 
+COLOURS = ("#0072b2", "#c14e00", "#008060", "#b0568a")
+MARKS = ("o", "s", "D", "^")
 COUNTED = "Tokens are counted, those of cancelled calls included."
 COSTS = {
     "latency": "mean seconds a question",
@@ -28,7 +33,7 @@ COSTS = {
 
 def accuracy_against_tokens(task: TaskResults) -> list[Drawing]:
     """As figures 1(b) to (d) of the paper: each model short and with reasoning, joined, and the strategies."""
-    arms = [arm for arm in task.arms.values() if competes(arm) and arm.generated is not None]
+    arms = [arm for arm in task.arms.values() if arm.competes and arm.generated is not None]
     if not arms:
         return []
     figure = scatter(
@@ -48,7 +53,7 @@ def fronts(task: TaskResults) -> list[Drawing]:
     """Accuracy against latency, tokens, and price where there are prices."""
     drawings = []
     for measure, cost in COSTS.items():
-        arms = [arm for arm in task.arms.values() if competes(arm) and arm.cost(measure) is not None]
+        arms = [arm for arm in task.arms.values() if arm.competes and arm.cost(measure) is not None]
         if not arms:
             continue
         points = [_point(arm, arm.cost(measure) or 0.0, on_front=measure in arm.fronts) for arm in arms]
@@ -88,7 +93,7 @@ def extractors(task: TaskResults) -> list[Drawing]:
     """How much of each accuracy is the extractor's."""
     arms = [arm for arm in task.arms.values() if arm.extractors and not arm.arm.endswith(LIVE)]
     if all(low == high for low, high in (arm.span for arm in arms)):
-        return []  # nothing to see: the table says it
+        return []  # nothing to see beyond the table
     rows = []
     for arm in arms:
         low, high = arm.span
@@ -182,3 +187,67 @@ def figures(results: RunResults, asked: Sequence[Request]) -> dict[str, list[Dra
     for each in asked:
         drawings[f"request {each.example.task}"] = request(each)
     return drawings
+
+
+# --- values with intervals, a row each --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class IntervalRow:
+    """One row: values by the mark that shows them, and the ends of its line (None: no line), all shares of 1."""
+
+    name: str
+    values: Mapping[str, float]
+    low: float | None
+    high: float | None
+    note: str = ""
+    """At the right end of the row."""
+    strong: bool = False
+
+
+def interval_rows(rows: Sequence[IntervalRow], across: str, references: Mapping[str, float] | None = None) -> Figure:
+    """A row each, in per cent. `references` are dashed lines over all rows, named in the key."""
+    letters = max(len(row.name) for row in rows)
+    left, note = min(300, 24 + int(6.6 * letters)), max(len(row.note) for row in rows)
+    marks = list(dict.fromkeys(mark for row in rows for mark in row.values))
+    bottom = 72 if len(marks) > 1 or references else 44
+    figure, axes = canvas(height=14 + bottom + 27 * len(rows), left=left, top=10, bottom=bottom)
+    ends = [end for row in rows for end in (row.low, row.high, *row.values.values()) if end is not None]
+    ends += (references or {}).values()
+    low, high = 100 * min(ends), 100 * max(ends)
+    room = max(high - low, 2)
+    text = room * 1.2 * 6.6 * note / max(80, WIDTH - left - 6.6 * note)
+    axes.set_xlim(max(low - 0.06 * room, -2), high + 0.06 * room + text)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= 100 and tick <= high + 0.2 * room])
+    axes.set_xlim(max(low - 0.06 * room, -2), high + 0.06 * room + text)
+    axes.grid(axis="x")
+    handles = []
+    for place, (name, value) in enumerate((references or {}).items()):
+        dashes = (0, (2 + 3 * place, 2))
+        axes.axvline(100 * value, color=INK, alpha=0.7, linewidth=1.2, linestyle=dashes)
+        handles.append(Line2D([], [], color=INK, alpha=0.7, linestyle=dashes, label=name))
+    for y, row in enumerate(rows):
+        first = COLOURS[0] if len(marks) == 1 else INK
+        if row.low is not None and row.high is not None:
+            strength = 0.5 if len(marks) == 1 else 0.35
+            axes.plot([100 * row.low, 100 * row.high], [y, y], color=first, alpha=strength, linewidth=3)
+        for place, mark in enumerate(marks):
+            if mark in row.values:
+                style: dict[str, Any] = {"color": COLOURS[place], "markeredgecolor": INK, "markeredgewidth": 0.5}
+                size = 9 - 1.5 * place if len(marks) > 1 else 8
+                axes.plot([100 * row.values[mark]], [y], MARKS[place], markersize=size, zorder=4, **style)
+        if row.note:
+            at = axes.get_yaxis_transform()
+            axes.text(1.0, y, row.note, color=INK, fontsize=TEXT - 1, ha="right", va="center", transform=at)
+    axes.set_yticks(range(len(rows)), [row.name for row in rows], parse_math=False)
+    for label, row in zip(axes.get_yticklabels(), rows, strict=True):
+        label.set_fontweight("bold" if row.strong else "normal")
+    axes.set_xlabel(across, loc="left")
+    shown = [
+        Line2D([], [], marker=MARKS[place], color=COLOURS[place], linestyle="", markersize=8, label=mark)
+        for place, mark in enumerate(marks)
+    ]
+    if len(shown) > 1 or handles:
+        key(figure, [*shown, *handles])
+    return figure

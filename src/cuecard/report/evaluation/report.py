@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cuecard.domain.question import Image
+from cuecard.evals.analysis import examples
 from cuecard.evals.analysis.examples import Example, Gallery, Request
-from cuecard.evals.analysis.results import RunResults
-from cuecard.report.evaluation import csv_tables, html_tables, sentences
+from cuecard.evals.analysis.results import RunResults, TaskResults
+from cuecard.evals.analysis.unfinished import unfinished
+from cuecard.evals.analysis.unparsed import Judged, JudgedArm, UnparsedReply, judged_arms, unparsed
+from cuecard.evals.database import Store
+from cuecard.report.evaluation import sentences
+from cuecard.report.evaluation import tables as html_tables
 from cuecard.report.evaluation.figures import figures
 from cuecard.report.page import html
-from cuecard.report.page.report_files import Report
+from cuecard.report.page.report_files import Report, Row
+from cuecard.stats.bootstrap import Interval
+
+MOST_UNPARSED = 40
+"""Replies of a task that the page lists."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,40 @@ class Evaluation:
     picture: Callable[[str], Image | None]
     """An image by its digest."""
     about: Sequence[tuple[str, str]]
+    unfinished: str | None = None
+    """What the run lacks."""
+    unparsed: Sequence[UnparsedReply] = ()
+    """Replies in which no answer was found."""
+    judged: Mapping[str, Sequence[JudgedArm]] = field(default_factory=dict)
+    """By task, the arms with such replies."""
+
+
+def evaluation(
+    name: str,
+    of: tuple[RunResults, Mapping[str, Any]],
+    known: Mapping[str, Sequence[Example]],
+    store: Store,
+    about: Sequence[tuple[str, str]],
+    most: int,
+    requests: Iterable[Request],
+    judged: Mapping[str, Judged] | None = None,
+) -> Evaluation:
+    """The content of a report. `of`: results and summary; `most`: questions of a task that are shown one by one.
+
+    `judged`: what judges have read in replies that were not parsed.
+    """
+    results, summary = of
+    telling = {
+        task.task: examples.most_telling(known[task.task], [arm.arm for arm in task.plain], most)
+        for task in results.tasks
+    }
+    cards, rows = examples.galleries(results, known), examples.rows(store)
+    lacks = unfinished(summary["config"], store)
+    replies, answers = unparsed(store, judged or {}), list(store.answers())
+    arms = {task.task: judged_arms(answers, replies, task.task) for task in results.tasks}
+    return Evaluation(
+        name, results, summary, [*requests], cards, telling, rows, store.image, about, lacks, replies, arms
+    )
 
 
 def report(shown: Evaluation) -> Report:
@@ -41,17 +84,163 @@ def report(shown: Evaluation) -> Report:
             sentences.lead(shown.results),
             [sentences.verdict(task) for task in shown.results.tasks],
             shown.about,
+            shown.unfinished,
         ),
         shown=shown,
         drawings=drawings,
         sentences=sentences,
         tables=html_tables,
+        most=MOST_UNPARSED,
         stale=sentences.stale(shown.summary["scorer"]),
     )
-    rows = {"categories": csv_tables.categories(shown.summary["tasks"]), "answers": shown.answers}
-    return Report(
-        page, [each for some in drawings.values() for each in some], {**csv_tables.tables(shown.results), **rows}
-    )
+    rows = {"categories": categories(shown.summary["tasks"]), "answers": shown.answers}
+    rows["unparsed"] = [_unparsed(each) for each in shown.unparsed]
+    return Report(page, [each for some in drawings.values() for each in some], {**tables(shown.results), **rows})
 
 
-__all__ = ["Evaluation", "Report", "report", "sentences"]
+# --- tables as rows of values, for files ------------------------------------------------------------------------------
+
+
+def tables(found: RunResults) -> dict[str, list[Row]]:
+    """Every table but the answers, by its name."""
+    return {name: [row for task in found.tasks for row in rows_of(task)] for name, rows_of in TABLES.items()}
+
+
+def _arms(task: TaskResults) -> list[Row]:
+    return [
+        {
+            "task": task.task,
+            **_fields(arm, "arm", "family", "answered", "errors", "units"),
+            **_ends("accuracy", arm.accuracy),
+            "unresolved": arm.unresolved,
+            "bounds_low": arm.bounds and arm.bounds[0],
+            "bounds_high": arm.bounds and arm.bounds[1],
+            **_ends("generated_tokens", arm.generated),
+            "all_tokens": arm.spent,
+            **_ends("seconds", arm.latency),
+            **_fields(arm, "p50_s", "p90_s"),
+            "handoff_s": arm.handoff_mean_s,
+            "latency": arm.kind and str(arm.kind),
+            **_fields(arm, "price", "unparsed", "truncated"),
+            "on_front": " ".join(arm.fronts),
+        }
+        for arm in task.arms.values()
+    ]
+
+
+def _differences(task: TaskResults) -> list[Row]:
+    return [
+        {
+            "task": task.task,
+            **_fields(each, "family", "arm", "against", "pairs"),
+            **_ends("difference", each.interval),
+            **_fields(each.accuracy, "better", "worse", "test", "p"),
+            **_fields(each, "p_adjusted", "significant"),
+            "margin": each.not_worse.margin,
+            "not_worse_p": each.not_worse.p,
+            "not_worse_shown": each.not_worse.shown,
+            "survives_extractors": each.survives,
+            **{f"difference_{name}": one.difference for name, one in each.extractors.items()},
+            **_ends("times_faster", each.times_faster),
+            "latency": each.kind and str(each.kind),
+            **_ends("times_faster_live", each.times_faster_live),
+            **_ends("generated_tokens", each.tokens),
+        }
+        for each in task.differences
+    ]
+
+
+def _routes(task: TaskResults) -> list[Row]:
+    return [
+        {
+            "task": task.task,
+            "arm": arm.arm,
+            **_fields(route, "route", "questions", "share", "accuracy"),
+            **{f"generated_{role}": route.tokens.get(role, 0.0) for role in arm.by_role},
+            "mean_s": route.mean_s,
+            "latency": arm.kind and str(arm.kind),
+        }
+        for arm in task.arms.values()
+        for route in arm.routes
+    ]
+
+
+def _extractors(task: TaskResults) -> list[Row]:
+    return [{"task": task.task, "arm": arm.arm, **arm.extractors} for arm in task.arms.values() if arm.extractors]
+
+
+def _rules(task: TaskResults) -> list[Row]:
+    return [
+        {
+            "task": task.task,
+            **_fields(rule, "rule", "questions", "accepted", "wrong", "shared"),
+            **_ends("false_accepts", rule.false_accepts if rule.accepted else None),
+        }
+        for rule in task.rules
+    ]
+
+
+def _ledger(task: TaskResults) -> list[Row]:
+    return [
+        {"task": task.task, "arm": arm.arm, **row}
+        for arm in task.arms.values()
+        if arm.ledger is not None
+        for row in arm.ledger.as_object()["rows"]
+    ]
+
+
+TABLES: Mapping[str, Callable[[TaskResults], list[Row]]] = {
+    "arms": _arms,
+    "differences": _differences,
+    "routes": _routes,
+    "extractors": _extractors,
+    "acceptance": _rules,
+    "ledger": _ledger,
+}
+
+
+def _unparsed(reply: UnparsedReply) -> Row:
+    judged = reply.judged
+    return {
+        **_fields(reply, "task", "id", "reply", "truncated"),
+        "arms": " ".join(reply.arms),
+        "right": " | ".join(reply.golds),
+        "judge": judged and f"{judged.judge}@{judged.revision}",
+        "judged_answer": judged and judged.answer,
+        "judged_score": judged and judged.score,
+    }
+
+
+def _fields(value: Any, *names: str) -> Row:
+    return {name: getattr(value, name) for name in names}
+
+
+def _ends(name: str, interval: Interval | None) -> Row:
+    ends = asdict(interval) if interval is not None else {}
+    return {name: ends.get("estimate"), f"{name}_low": ends.get("low"), f"{name}_high": ends.get("high")}
+
+
+def categories(tasks: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row an arm and category of every task of `summary.json`."""
+    return [
+        {
+            "task": task,
+            "arm": arm,
+            "category": name,
+            "answered": part["n"],
+            "scored": part["scored"],
+            "accuracy": part["accuracy"],
+            **(
+                {"groups": part["circular"]["groups"], "circular": part["circular"]["accuracy"]}
+                if part.get("circular")
+                else {}
+            ),
+            **(part.get("pope") or {}),
+        }
+        for task, of_task in tasks.items()
+        for arm, of_arm in of_task["arms"].items()
+        for name, part in of_arm["by_category"].items()
+    ]
+
+
+__all__ = ["Evaluation", "Report", "evaluation", "report", "sentences"]

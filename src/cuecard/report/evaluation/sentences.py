@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from cuecard.domain.outcome import LatencyKind
 from cuecard.evals.analysis.acceptance import SharedError
-from cuecard.evals.analysis.arm_results import ArmResults
-from cuecard.evals.analysis.differences import NO_CARD, Difference
+from cuecard.evals.analysis.comparisons import NO_CARD, Difference
 from cuecard.evals.analysis.examples import Gallery
-from cuecard.evals.analysis.results import Pays, RunResults, TaskResults
+from cuecard.evals.analysis.results import ArmResults, RunResults, TaskResults
+from cuecard.evals.analysis.unparsed import UnparsedReply
+from cuecard.evals.analysis.verdict import BASELINE, Pays
 from cuecard.report.page import formatting
 from cuecard.report.page.html import KeyResult
 from cuecard.stats.bootstrap import Interval
@@ -62,14 +63,12 @@ def units(task: TaskResults) -> str:
 
 
 def lead(results: RunResults) -> str:
-    """The whole run, in one sentence a task."""
+    """What the verdicts do not say, in one sentence a task."""
     lines = []
     for task in results.tasks:
         if not task.best:
             lines.append(f"{task.task}: nothing is scored.")
             continue
-        if task.verdict is not None:
-            lines.append(f"{pays(task)}.")
         sentence = f"On {task.task} ({units(task)}) {_best(task)}"
         difference = task.difference(task.leading) if task.leading else None
         if difference is not None:
@@ -81,46 +80,41 @@ def lead(results: RunResults) -> str:
 
 
 def pays(task: TaskResults) -> str:
-    """Whether the pair pays, of a task with a verdict."""
+    """Whether the pair pays, by how much and how sure that is, of a task with a verdict."""
     assert task.verdict is not None
-    shown, compared = task.verdict.shown, task.verdict.shown.accuracy
-    ours, theirs = (share(accuracy(task.arms[name])) for name in (shown.arm, shown.against))
-    return (
-        f"On {task.task} the pair {task.verdict.pays}: {shown.arm} is right on {ours}, {shown.against}, the most"
-        f" accurate single model that takes no longer, on {theirs}: {points(compared.difference.estimate)}"
-        f" ({between(compared.difference)}), adjusted {p_value(shown.p_adjusted)}"
-    )
+    return f"{task.verdict.sentence(task.task)}{_beside_baseline(task)}"
 
 
 def verdict(task: TaskResults) -> KeyResult:
     """For the first screen: whether the pair pays, by how much, and how certain that is."""
     question = f"Does the pair pay on {task.task}?"
     if task.verdict is None:
-        why = "No single model of this run takes no longer, or seconds are not known." if task.best else "Not scored."
+        why = "Every single model of this run takes longer, or seconds are not known." if task.best else "Not scored."
         return KeyResult(question, "No verdict", why, "")
-    shown = task.verdict.shown
     answer, tone = VERDICTS[task.verdict.pays]
-    amount = f"{shown.arm} against {shown.against}: {points(shown.accuracy.difference.estimate)} of accuracy"
-    if shown.times_faster is not None:
-        amount += f", {shown.times_faster.estimate:.2f} times the speed"
-    whole = task.difference(shown.arm)
-    if whole is not None and whole.times_faster is not None:
-        difference = points(whole.accuracy.difference.estimate)
-        amount += f"; against {whole.against}: {difference}, {whole.times_faster.estimate:.2f} times the speed"
-    certainty = (
-        f"95% interval {between(shown.accuracy.difference)} points, not adjusted; adjusted {p_value(shown.p_adjusted)};"
-        f" {units(task)}; seconds are {shown.kind or 'not known'}"
-    )
-    return KeyResult(question, answer, f"{amount}.", f"{certainty}.", tone)
+    _, _, gain = pays(task).partition(": ")
+    certainty = "The interval has 0 in it unless the adjusted test, which it belongs to, rejects that."
+    return KeyResult(question, answer, gain, certainty, tone)
+
+
+def _beside_baseline(task: TaskResults) -> str:
+    """The strategy of a verdict in speed and accuracy against the baseline."""
+    assert task.verdict is not None
+    whole = task.difference(task.verdict.shown.arm)
+    if whole is None or whole.times_faster is None:
+        return ""
+    alone = f"the large model reasoning for itself ({BASELINE})" if whole.against == BASELINE else whole.against
+    difference = f"{points(whole.accuracy.difference.estimate)} ({between(whole.interval)})"
+    return f" Against {alone} it is {times(whole.times_faster)} as fast, at {difference} of accuracy."
 
 
 def comparison(results: RunResults) -> str:
     """The caption of the table of comparisons."""
     return (
-        f"Against {results.baseline}: points of accuracy with their interval, which is not adjusted; questions that are"
-        " better and worse; p adjusted by Holm's method; whether all extractors agree; whether it is shown that the arm"
-        f" loses less than {100 * results.margin:g} in 100; the ratio of mean latencies, composed, and where arms were"
-        " run end to end of these too."
+        f"Against {results.baseline}: points of accuracy with their interval, which has 0 in it unless the adjusted"
+        " test rejects that; questions that are better and worse; p adjusted by Holm's method; whether all extractors"
+        f" agree; whether it is shown that the arm loses less than {100 * results.margin:g} in 100; the ratio of mean"
+        " latencies, and of those end to end where composed arms were run so too."
     )
 
 
@@ -132,9 +126,8 @@ def _best(task: TaskResults) -> str:
 
 
 def summary(task: TaskResults, results: RunResults) -> list[str]:
-    """The results of one task, a sentence a line."""
-    lines = [f"{pays(task)}."] if task.verdict is not None else []
-    lines += [f"{_best(task)}."] if task.best else []
+    """The results of one task besides its verdict, a sentence a line."""
+    lines = [f"{_best(task)}."] if task.best else []
     baseline = task.arms.get(results.baseline or "")
     if baseline is not None:
         lines.append(f"The baseline, {baseline.arm}: {_right(baseline)}, in {_took(baseline)}.")
@@ -171,7 +164,7 @@ def _differs(each: Difference) -> str:
         return f"No question is scored otherwise than by {each.against}."
     verdict = "significant" if each.significant else "not significant"
     return (
-        f"Against {each.against} {points(compared.difference.estimate)} ({between(compared.difference)};"
+        f"Against {each.against} {points(compared.difference.estimate)} ({between(each.interval)};"
         f" {compared.better} better, {compared.worse} worse), {verdict}: adjusted {p_value(each.p_adjusted)}"
         f" ({compared.test})."
     )
@@ -221,13 +214,24 @@ def accuracy(arm: ArmResults) -> float:
 def shared(error: SharedError) -> str:
     """How far the errors of both models are correlated."""
     explained = "" if error.explained is None else f", {share(error.explained)} of which chance explains"
+    alike = error.alike_given_wrong
+    given = "" if alike is None else f", and say the same on {share(alike.estimate)} of these ({between(alike)})"
     return (
-        f"On {error.questions:,} questions the short answer of the small model is wrong on {share(error.small_wrong)},"
-        f" of the large one on {share(error.large_wrong)}, of both on {share(error.both_wrong)}, against"
+        f"On {error.questions:,} questions the short answers of all models are wrong on {share(error.beta.estimate)}"
+        f" ({between(error.beta)}; beta){given}, where agreement cannot tell. The small model is wrong on"
+        f" {share(error.small_wrong)}, the large one on {share(error.large_wrong)}: both would be on"
         f" {share(error.both_independent)} if their errors were independent. Both say the same wrong thing on"
         f" {share(error.wrong_alike)}{explained}, an excess of {points(error.excess.estimate)}"
         f" ({between(error.excess)})."
     )
+
+
+def listed(replies: Sequence[UnparsedReply], most: int) -> str:
+    """The caption of the list of replies that were not parsed."""
+    more = f" The first {most:,} of {len(replies):,}; all are in tables/unparsed.csv." if len(replies) > most else ""
+    names = ", ".join(dict.fromkeys(each.judged.judge for each in replies if each.judged))
+    by = f" Judged by {names}, which was not given the right answers: kept apart, in no other figure." if names else ""
+    return f"No answer was found in these replies, and each counts as wrong.{more}{by}"
 
 
 def seconds(value: float | None) -> str:
@@ -274,7 +278,7 @@ def _cards(each: Difference) -> str:
     difference = each.accuracy.difference
     return (
         f"What the card gives: {each.arm} differs from {NO_CARD}, the large model without a card, by"
-        f" {points(difference.estimate)} ({between(difference)}), {verdict} (adjusted {p_value(each.p_adjusted)})."
+        f" {points(difference.estimate)} ({between(each.interval)}), {verdict} (adjusted {p_value(each.p_adjusted)})."
     )
 
 
@@ -284,11 +288,11 @@ def _unfinished(task: TaskResults) -> str | None:
     unknown = [
         f"{arm.arm} {right(arm)} ({arm.unresolved} of {task.items} questions)" for arm in task.plain if arm.unresolved
     ]
-    failed = {arm.arm: arm.errors for arm in task.arms.values() if arm.errors}
+    failed = [f"{arm.arm} {arm.errors:,} of {arm.answered:,}" for arm in task.arms.values() if arm.errors]
     lines = [
         f"Not answered yet: {_counted(lacking)}." if lacking else "",
         f"Between all that cannot be resolved wrong and all of it right: {', '.join(unknown)}." if unknown else "",
-        f"Answers that failed, and are in no accuracy but in all costs: {_counted(failed)}." if failed else "",
+        f"Answers that failed, and are in no mean (accuracy, seconds, tokens): {', '.join(failed)}." if failed else "",
     ]
     return " ".join(filter(None, lines)) or None
 

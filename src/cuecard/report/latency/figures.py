@@ -13,8 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from cuecard.latency.analysis.latency_model import Fit, bounds
-from cuecard.latency.analysis.measured import Found, Roof
-from cuecard.latency.analysis.roofline import Device
+from cuecard.latency.analysis.measured import Device, Found, Roof
 from cuecard.latency.simulate.breakeven import Crossing, PairBreakEven
 from cuecard.latency.simulate.simulation import RequestSize
 from cuecard.report.page import formatting
@@ -73,10 +72,10 @@ def latency_against_tokens(fits: Sequence[Fit], points: Sequence[Found], pair: P
         axes.set_xlim(0, most)
         axes.set_ylim(0, 1.06 * scale * highest)
         axes.set_title(fit.model, color=INK, fontsize=TEXT, loc="left", parse_math=False, weight="bold")
-        axes.set_xlabel("output tokens", color=INK, fontsize=TEXT)
-        axes.grid(axis="y", color=INK, alpha=0.14, linewidth=0.8)
+        axes.set_xlabel("output tokens")
+        axes.grid(axis="y")
     _break_even(panels[0], crossing, scale * short_s, most, 1.06 * scale * highest)
-    panels[0].set_ylabel(f"latency, {unit}", color=INK, fontsize=TEXT)
+    panels[0].set_ylabel(f"latency, {unit}")
     names = dict.fromkeys(name for fit in shown for name in fit.parts)
     handles: list[Patch | Line2D] = [Patch(color=COMPONENTS[name], alpha=0.75, label=name) for name in names]
     if any(own.values()):
@@ -220,7 +219,7 @@ def components(points: Sequence[Found], fits: Sequence[Fit]) -> list[Drawing]:
     axes.set_yticks(places, names, parse_math=False)
     axes.set_xticks(range(0, 101, 20))
     kinds = ", ".join(dict.fromkeys(point.kind for point in bars))
-    axes.set_xlabel(f"% of the time of a request ({kinds})", color=INK, fontsize=TEXT, loc="left")
+    axes.set_xlabel(f"% of the time of a request ({kinds})", loc="left")
     present = [name for name in PARTS if any(point.parts_s.get(name, 0) > 0.005 * point.total_s for point in bars)]
     key(figure, [Patch(color=PARTS[name], label=name) for name in present], most=7)
     caption = (
@@ -280,8 +279,8 @@ def surface(pair: PairBreakEven, schedule: Schedule) -> Drawing:
     for label, rate in zip(axes.get_yticklabels(), rates, strict=True):
         label.set_fontweight("bold" if rate == pair.agree else "normal")
     axes.tick_params(length=0)
-    axes.set_xlabel(f"tokens that {pair.large} writes by itself", color=INK, fontsize=TEXT)
-    axes.set_ylabel("short answers accepted", color=INK, fontsize=TEXT)
+    axes.set_xlabel(f"tokens that {pair.large} writes by itself")
+    axes.set_ylabel("short answers accepted")
     shades = [Patch(color=SHADES(share), label=name) for share, name in ((0.1, "few tokens"), (0.9, "many"))]
     key(figure, [Patch(color=NONE, label="0: never as fast"), *shades, Patch(color=ANY, label="any number")])
     caption = (
@@ -341,9 +340,9 @@ def roofline(roofs: Sequence[Roof], devices: Mapping[str, Mapping[str, Device]],
         mark = MARKS[models.index(roof.model) % len(MARKS)]
         style: dict[str, Any] = {"color": PARTS[roof.component], "markeredgecolor": INK, "markeredgewidth": 0.5}
         axes.plot([roof.flops / roof.bytes], [roof.flops / roof.measured_s], mark, markersize=8, zorder=4, **style)
-    axes.grid(color=INK, alpha=0.14, linewidth=0.8)
-    axes.set_xlabel("FLOP a byte that must be moved", color=INK, fontsize=TEXT)
-    axes.set_ylabel("FLOP/s", color=INK, fontsize=TEXT)
+    axes.grid()
+    axes.set_xlabel("FLOP a byte that must be moved")
+    axes.set_ylabel("FLOP/s")
     present = [name for name in PARTS if any(roof.component == name for roof in roofs)]
     marks: list[Patch | Line2D] = [Patch(color=PARTS[name], label=name) for name in present]
     marks += [

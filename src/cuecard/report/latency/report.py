@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cuecard.latency.analysis.latency_model import Fit
-from cuecard.latency.analysis.measured import Found, Roof, setting_of
-from cuecard.latency.analysis.roofline import Device
+from cuecard.latency.analysis.measured import Device, Found, Roof, setting_of
 from cuecard.latency.server.metrics import PointMetrics
 from cuecard.latency.simulate.breakeven import PairBreakEven
 from cuecard.report.latency import figures, tables

@@ -1,4 +1,4 @@
-"""The tables of a latency profile: as the page shows them (heads, and rows of texts), and as rows for files."""
+"""The tables of a latency profile: as the page shows them (texts by their heads), and as rows for files."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 from cuecard.latency.analysis.latency_model import COEFFICIENTS, Fit
 from cuecard.latency.analysis.measured import Found, Roof
-from cuecard.latency.server.metrics import DEFINITIONS, PERCENTILES, PointMetrics, Spread
+from cuecard.latency.server.metrics import DEFINITIONS, PointMetrics, Spread
 from cuecard.latency.simulate.breakeven import PairBreakEven
-from cuecard.latency.simulate.costs import TRANSFER
+from cuecard.latency.simulate.simulation import TRANSFER
 from cuecard.report.latency.figures import PARTS
 from cuecard.report.page import formatting
+from cuecard.report.page.html import Rows
 from cuecard.strategies.policy import Schedule
 
-Texts = tuple[list[str], list[list[str]]]
 COSTS = {
     "fixed_s": "a request",
     "prefill_s_per_token": "a prompt token",
@@ -34,83 +34,92 @@ COSTS = {
 # --- on the page ------------------------------------------------------------------------------------------------------
 
 
-def percentiles(points: Sequence[PointMetrics]) -> Texts:
+def percentiles(points: Sequence[PointMetrics]) -> Rows:
     """Percentiles of every metric of a server at every point, in milliseconds."""
-    heads = ["model", "load", "image", "read", "cached", "wrote", "requests", "metric", "mean"]
-    rows = [
-        [*_point(each), name, *(_metric(name, value) for value in (spread.mean, *spread.percentiles.values()))]
+    return [
+        {
+            **_point(each),
+            "metric": name,
+            "mean": _metric(name, spread.mean),
+            **{f"p{p}": _metric(name, value) for p, value in spread.percentiles.items()},
+        }
         for each in points
         for name, spread in each.metrics.items()
     ]
-    return [*heads, *(f"p{p}" for p in PERCENTILES)], rows
 
 
-def definitions(points: Sequence[PointMetrics]) -> Texts:
+def definitions(points: Sequence[PointMetrics]) -> Rows:
     """What each metric is that a profile has."""
     used = {name for each in points for name in each.metrics}
-    return ["metric", "is"], [[name, text] for name, text in DEFINITIONS.items() if name in used]
+    return [{"metric": name, "is": text} for name, text in DEFINITIONS.items() if name in used]
 
 
-def held_out(fits: Sequence[Fit]) -> Texts:
+def held_out(fits: Sequence[Fit]) -> Rows:
     """Errors on points that a fit has not seen."""
-    rows = [
-        [fit.model, name, str(error.points), f"{100 * error.median:.1f}%", f"{100 * error.p90:.1f}%"]
+    return [
+        {
+            "model": fit.model,
+            "of": name,
+            "points": str(error.points),
+            "median error": f"{100 * error.median:.1f}%",
+            "90% below": f"{100 * error.p90:.1f}%",
+        }
         for fit in fits
         for name, error in fit.held_out.items()
     ]
-    return ["model", "of", "points", "median error", "90% below"], rows
 
 
-def coefficients(fits: Sequence[Fit]) -> Texts:
+def coefficients(fits: Sequence[Fit]) -> Rows:
     """A column a model, microseconds."""
-    rows = [[meaning, *(_coefficient(fit, name) for fit in fits)] for name, meaning in COSTS.items()]
-    return ["µs for", *(fit.model for fit in fits)], rows if fits else []
+    return [
+        {"µs for": meaning, **{fit.model: _coefficient(fit, name) for fit in fits}}
+        for name, meaning in COSTS.items()
+        if fits
+    ]
 
 
-def break_even(pair: PairBreakEven) -> Texts:
+def break_even(pair: PairBreakEven) -> Rows:
     """A row a length that the large model writes by itself, a column a strategy."""
-    kinds: list[tuple[str, Schedule, float | None]] = [("transfer", each, None) for each in TRANSFER]
-    heads = [f"{pair.large} writes", f"{pair.small} alone", *(f"transfer, {each}" for each in TRANSFER)]
+    kinds: dict[str, tuple[str, Schedule, float | None]] = {
+        f"transfer, {each}": ("transfer", each, None) for each in TRANSFER
+    }
     if pair.agree is not None:
-        kinds += [("mutual", each, pair.agree) for each in Schedule]
-        heads += [f"mutual at {formatting.percent(pair.agree)}, {each}" for each in Schedule]
+        rate = formatting.percent(pair.agree)
+        kinds |= {f"mutual at {rate}, {each}": ("mutual", each, pair.agree) for each in Schedule}
     alone = {each.output: each.crossing for each in pair.alone if each.visual == pair.workload.visual}
     by = {(each.strategy, each.schedule, each.agree, each.output): each.crossing for each in pair.together}
-    rows = [
-        [
-            f"{output:,}",
-            formatting.crossing(alone[output]),
-            *(formatting.crossing(by[(*kind, output)]) for kind in kinds),
-        ]
+    return [
+        {
+            f"{pair.large} writes": f"{output:,}",
+            f"{pair.small} alone": formatting.crossing(alone[output]),
+            **{head: formatting.crossing(by[(*kind, output)]) for head, kind in kinds.items()},
+        }
         for output in dict.fromkeys(each.output for each in pair.together)
     ]
-    return heads, rows
 
 
-def by_image(pair: PairBreakEven) -> Texts:
+def by_image(pair: PairBreakEven) -> Rows:
     """The small model alone against a short answer, by image size; nothing where there is one size only."""
     sizes = [each for each in pair.alone if each.output == pair.workload.answer]
-    rows = [[f"{each.visual:,}", formatting.crossing(each.crossing)] for each in sizes]
-    return ["visual tokens", "break-even"], rows if len(rows) > 1 else []
+    rows = [{"visual tokens": f"{e.visual:,}", "break-even": formatting.crossing(e.crossing)} for e in sizes]
+    return rows if len(rows) > 1 else []
 
 
-def roofline(roofs: Sequence[Roof]) -> Texts:
+def roofline(roofs: Sequence[Roof]) -> Rows:
     """The largest point of every component against the least time that the device allows."""
-    heads = ["model", "setting", "component", "took", "least", "times", "by the datasheet", "bound by"]
-    rows = [
-        [
-            roof.model,
-            _setting(roof),
-            roof.component,
-            formatting.duration(roof.measured_s),
-            formatting.duration(roof.least_s),
-            f"{roof.times:.1f}",
-            "not known" if roof.datasheet_s is None else formatting.duration(roof.datasheet_s),
-            roof.bound,
-        ]
+    return [
+        {
+            "model": roof.model,
+            "setting": _setting(roof),
+            "component": roof.component,
+            "took": formatting.duration(roof.measured_s),
+            "least": formatting.duration(roof.least_s),
+            "times": f"{roof.times:.1f}",
+            "by the datasheet": "not known" if roof.datasheet_s is None else formatting.duration(roof.datasheet_s),
+            "bound by": roof.bound,
+        }
         for roof in largest(roofs)
     ]
-    return heads, rows
 
 
 def _coefficient(fit: Fit, name: str) -> str:
@@ -123,12 +132,17 @@ def _micros(seconds: float) -> str:
     return f"{1e6 * seconds:,.0f}" if seconds >= 1e-4 else f"{1e6 * seconds:.2g}"
 
 
-def _point(each: PointMetrics) -> list[str]:
-    point, failed = each.point, f" + {each.failed} failed" if each.failed else ""
-    image = "" if point.image_px is None else f"{point.image_px} px"
-    cached = "not known" if each.cached is None else f"{each.cached:,.0f}"
-    read, wrote = f"{each.prompt:,.0f}", f"{each.output:,.0f}"
-    return [each.model, each.load, image, read, cached, wrote, f"{each.requests}{failed}"]
+def _point(each: PointMetrics) -> dict[str, str]:
+    point = each.point
+    return {
+        "model": each.model,
+        "load": each.load,
+        "image": "" if point.image_px is None else f"{point.image_px} px",
+        "read": f"{each.prompt:,.0f}",
+        "cached": "not known" if each.cached is None else f"{each.cached:,.0f}",
+        "wrote": f"{each.output:,.0f}",
+        "requests": f"{each.requests}{f' + {each.failed} failed' if each.failed else ''}",
+    }
 
 
 def _metric(name: str, value: float) -> str:

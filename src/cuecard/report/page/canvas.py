@@ -31,7 +31,7 @@ STYLE = (
 
 @dataclass(frozen=True)
 class Drawing:
-    """One figure: for the page, and as files called `name`. The caption says whether it is measured or composed."""
+    """One figure: for the page, and as files called `name`. The caption gives the origin of its values."""
 
     name: str
     svg: str
@@ -49,9 +49,11 @@ def canvas(height: int, left: int, top: int, bottom: int) -> tuple[Figure, Axes]
 
 
 def styled(axes: Axes) -> Axes:
-    """The axes in ink, with spines at the left and the bottom only, and no background."""
+    """The axes in ink, their labels and grid too, with spines at the left and the bottom only, and no background."""
     axes.patch.set_alpha(0)
-    axes.tick_params(colors=INK, labelsize=TEXT - 0.5, length=3)
+    axes.tick_params(colors=INK, labelsize=TEXT - 0.5, length=3, grid_color=INK, grid_alpha=0.14, grid_linewidth=0.8)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set(color=INK, size=TEXT)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(INK)

@@ -1,13 +1,12 @@
-"""Numbers and texts as a person reads them; colours of modes and routes."""
+"""Numbers and texts as a person reads them; colours of modes."""
 
 from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Mapping
 
 from cuecard.domain.call import Mode
-from cuecard.domain.outcome import LatencyKind, Route
+from cuecard.domain.outcome import LatencyKind
 from cuecard.latency.simulate.breakeven import Crossing
 
 # After Okabe and Ito: distinct with any colour vision, and 3:1 or better against white and near-black pages.
@@ -18,21 +17,10 @@ MODES = {
     Mode.PROBE: "#009e73",
     Mode.REPAIR: "#a8323e",
     Mode.WARM: "#767d88",
+    Mode.GRADE: "#8a6d00",
     Mode.SCORE: "#b0568a",
     Mode.WEIGH: "#3f8f8b",
 }
-ROUTES = {
-    Route.AGREED: "#0072b2",
-    Route.CONFIRMED: "#008060",
-    Route.TRANSFERRED: "#c14e00",
-    Route.STOPPED: "#009e73",
-    Route.DIRECT: "#767d88",
-    Route.ESCALATED: "#b0568a",
-    Route.JUDGED: "#8a6d00",
-    Route.VOTED: "#6f5bb0",
-    Route.DEGRADED: "#a32020",
-}
-
 HOW = {
     LatencyKind.MEASURED: "timed live in this run",
     LatencyKind.COMPOSED: "put together from calls timed in this run",
@@ -41,11 +29,11 @@ HOW = {
 
 
 def duration(seconds: float) -> str:
-    """0.0312 -> `31 ms`, 0.0042 -> `4.2 ms`, 2.417 -> `2.42 s`."""
-    if seconds >= 2:
-        return f"{seconds:.2f} s"
+    """Milliseconds below one second: 0.0312 -> `31 ms`, 0.0042 -> `4.2 ms`, 2.417 -> `2.42 s`."""
     thousandths = seconds * 1000
-    return f"{thousandths:.1f} ms" if 0 < thousandths < 10 else f"{thousandths:.0f} ms"
+    if thousandths >= 999.5:  # what would round to 1000 ms
+        return f"{seconds:.2f} s"
+    return f"{thousandths:.1f} ms" if 0 < thousandths < 9.95 else f"{thousandths:.0f} ms"
 
 
 def crossing(point: Crossing) -> str:
@@ -64,15 +52,6 @@ def amount(tokens: float) -> str:
 
 def percent(share: float) -> str:
     return f"{100 * share:.0f}%"
-
-
-def counted(routes: Mapping[Route, int]) -> str:
-    """`18 agreed, 6 transferred`, in the order of `Route`."""
-    return ", ".join(f"{routes[route]} {route}" for route in Route if routes.get(route))
-
-
-def tokens(mean: float) -> str:
-    return f"{mean:.1f}"
 
 
 def plain(text: str) -> str:

@@ -1,10 +1,11 @@
-"""The machine and the date of a measurement."""
+"""The machine and the date of a measurement, and the facts about a run at the foot of its page."""
 
 from __future__ import annotations
 
 import os
 import platform
 import sys
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,6 +28,25 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": str(torch.__version__) if torch is not None else None,
     }
+
+
+def run_facts(about: Mapping[str, Any], own: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The foot of a run's page, from its `run.json`: the command, facts of its own, the machine as far as known."""
+    command = [("command", " ".join(["cuecard", *about["argv"]]))] if about.get("argv") else []
+    known = {name: value for name, value in (about.get("machine") or {}).items() if value is not None}
+    return [*command, *own, *((name.replace("_", " "), str(value)) for name, value in known.items())]
+
+
+def evaluation_facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The foot of the page of an evaluation: its models, tasks and questions too."""
+    config = about["config"]
+    lines = [
+        (role, f"{model['name']}, revision {model['revision']}") for role, model in (config.get("models") or {}).items()
+    ]
+    lines += [("task", f"{task['name']}, revision {task['revision']}") for task in config["tasks"]]
+    chosen = [f"{name} {config[name]}" for name in ("limit", "sample") if config.get(name) is not None]
+    lines += [("questions", ", ".join(chosen))] if chosen else []
+    return run_facts(about, lines)
 
 
 def _lines(path: str) -> list[str]:

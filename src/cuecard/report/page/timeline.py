@@ -1,8 +1,12 @@
-"""The time line of one request, as figure 2(c) of the paper draws it, with real times."""
+"""The time line of one request, as figure 2(c) of the paper draws it, with real times.
+
+Calls are laid out one row a role, with a further lane where calls of one role overlap.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -14,8 +18,8 @@ from cuecard.domain.call import Call, FinishReason, Mode
 from cuecard.domain.outcome import Outcome
 from cuecard.report.page import formatting
 from cuecard.report.page.canvas import INK, TEXT, WIDTH, Drawing, canvas, drawing, key, write
-from cuecard.report.page.lanes import Lane, Track, handoff, tracks
 
+Lane = tuple[Call, ...]
 HATCHES = ((FinishReason.CANCELLED, "////", "cancelled"), (FinishReason.ERROR, "xxxx", "failed"))
 NOTED = {
     FinishReason.CANCELLED: ", cancelled",
@@ -51,24 +55,22 @@ def timeline(outcome: Outcome, until_s: float | None = None) -> tuple[Figure, st
     lanes = sum(len(track.lanes) for track in laid_out)
     figure, axes = canvas(height=106 + 46 * lanes, left=92, top=48, bottom=58)
     end_s = until_s or max((outcome.total_s, *(call.end_s for call in outcome.calls)))
-    scale, unit = (1000, "ms") if end_s < 2 else (1, "s")
+    scale, unit = (1000, "ms") if end_s < 1 else (1, "s")
     axes.set_xlim(0, end_s * scale * 1.02)
     axes.set_ylim(lanes - 0.4, -0.75)
     axes.set_yticks([])
     row = 0
     for track in laid_out:
-        _track(axes, track, row, scale)
+        _draw_track(axes, track, row, scale)
         row += len(track.lanes)
     _totals(axes, outcome, lanes, scale)
-    axes.set_xlabel(
-        f"{unit} since the question was asked ({outcome.latency_kind})", color=INK, fontsize=TEXT, loc="left"
-    )
+    axes.set_xlabel(f"{unit} since the question was asked ({outcome.latency_kind})", loc="left")
     key(figure, [*_modes_of(outcome.calls)])
     took = formatting.duration(outcome.total_s)
     return figure, f"Time line of one request, {outcome.strategy}: {len(outcome.calls)} calls, answered after {took}."
 
 
-def _track(axes: Axes, track: Track, first: int, scale: float) -> None:
+def _draw_track(axes: Axes, track: Track, first: int, scale: float) -> None:
     """The rows of one role: its name at the left, and its calls, a row a lane."""
     middle = first + (len(track.lanes) - 1) / 2
     at = axes.get_yaxis_transform()
@@ -150,3 +152,47 @@ def _modes_of(calls: Sequence[Call]) -> list[Patch | Line2D]:
         if any(call.finish_reason is reason for call in calls):
             shown.append(Patch(fill=False, edgecolor=INK, linewidth=0.6, hatch=hatch, label=name))
     return shown
+
+
+# --- lanes ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Track:
+    """The calls of one role, in lanes within which no two overlap, each ordered by start."""
+
+    role: str
+    model: str
+    lanes: tuple[Lane, ...]
+
+
+def ordered(calls: Sequence[Call]) -> list[Call]:
+    """By start, then by end."""
+    return sorted(calls, key=lambda call: (call.start_s, call.end_s))
+
+
+def tracks(calls: Sequence[Call]) -> list[Track]:
+    """One a role: the large model last, since it reads what the others write."""
+    in_time = ordered(calls)
+    roles = sorted(dict.fromkeys(call.role for call in in_time), key=lambda role: (role == "large", role != "small"))
+    return [_track(role, [call for call in in_time if call.role == role]) for role in roles]
+
+
+def _track(role: str, calls: Sequence[Call]) -> Track:
+    lanes: list[list[Call]] = []
+    for call in calls:
+        free = next((lane for lane in lanes if lane[-1].end_s <= call.start_s), None)
+        if free is None:
+            lanes.append([call])
+        else:
+            free.append(call)
+    return Track(role, calls[0].model, tuple(map(tuple, lanes)))
+
+
+def handoff(outcome: Outcome) -> tuple[float, float] | None:
+    """From the last reasoning token to the reader's first answer token, on the request's clock; None if none read."""
+    took = outcome.handoff_s
+    read = next((c for c in outcome.calls if c.mode is Mode.READ and c.first_token_s is not None), None)
+    if took is None or read is None or read.first_token_s is None:
+        return None
+    return read.first_token_s - took, read.first_token_s

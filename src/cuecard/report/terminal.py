@@ -1,21 +1,17 @@
-"""The time line of a request, and the table of results, for a terminal."""
+"""The time line of a request for a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich import box
 from rich.cells import set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.table import Table
 from rich.text import Text
 
 from cuecard.domain.call import Call, FinishReason, Mode
 from cuecard.domain.outcome import Outcome
 from cuecard.report.page import formatting
-from cuecard.report.page.lanes import handoff, ordered
-from cuecard.report.showcase.records import StrategyRow, roles_of
+from cuecard.report.page.timeline import handoff, ordered
 
 ENDED = {
     FinishReason.CANCELLED: "cancelled",
@@ -31,6 +27,7 @@ STYLES = {
     Mode.PROBE: "bright_green",
     Mode.REPAIR: "red",
     Mode.WARM: "bright_black",
+    Mode.GRADE: "bright_magenta",
     Mode.SCORE: "magenta",
     Mode.WEIGH: "cyan",
 }
@@ -50,6 +47,20 @@ BLOCKS, ASCII = Glyphs(" ", "░", "█", "▒"), Glyphs(" ", ".", "#", "/")
 
 
 @dataclass(frozen=True)
+class Legend:
+    """The characters of a time line's bars, in a line."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        glyphs = ASCII if options.ascii_only else BLOCKS
+        meanings = (
+            (glyphs.pale, "prefill, until the first token"),
+            (glyphs.full, "decode"),
+            (glyphs.broken, "cancelled or failed"),
+        )
+        yield Text("   ".join(f"{glyph} {meaning}" for glyph, meaning in meanings), style="dim", overflow="fold")
+
+
+@dataclass(frozen=True)
 class Timeline:
     """A line a call, in order of time: role, mode, bar, start to end, tokens. At most as wide as the terminal."""
 
@@ -60,7 +71,7 @@ class Timeline:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         calls = ordered(self.outcome.calls)
         end_s = self.until_s or max((self.outcome.total_s, *(call.end_s for call in calls)))
-        facts = [_facts(call) for call in calls]
+        facts = [_facts(call, end_s) for call in calls]
         right = max(map(len, facts), default=0)
         name = min(max((len(formatting.plain(call.role)) for call in calls), default=0), 12)
         bar = max(8, options.max_width - name - right - 10)
@@ -91,10 +102,13 @@ def bar_of(call: Call, width: int, end_s: float, glyphs: Glyphs) -> str:
     return glyphs.empty * start + body + glyphs.empty * (width - end)
 
 
-def _facts(call: Call) -> str:
+def _facts(call: Call, end_s: float) -> str:
+    """When it began and ended, in the unit of a scale that ends at `end_s`, and the tokens that it generated."""
     count = call.usage.completion_tokens
     ended = f"{ENDED[call.finish_reason]} " if call.finish_reason in ENDED else ""
     tokens = "   - tok" if count is None else f"{count:>4} tok"
+    if end_s >= 1:
+        return f"{ended}{call.start_s:.2f}-{call.end_s:.2f} s {tokens}"
     return f"{ended}{call.start_s * 1000:.0f}-{call.end_s * 1000:.0f} ms {tokens}"
 
 
@@ -113,35 +127,3 @@ def _fitted(line: Text, width: int, wrap: bool = False) -> Text:
         line.truncate(width)
         line.no_wrap = True
     return line
-
-
-def results(rows: Sequence[StrategyRow]) -> Table:
-    """Accuracy, tokens, latency and speed-up of each strategy."""
-    roles = roles_of(rows)
-    kinds = ", ".join(dict.fromkeys(row.latency for row in rows))
-    table = Table(title=f"{rows[0].questions} questions, latency {kinds}", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("strategy", overflow="fold")
-    for column in ("right", "95%", *(f"tokens,\n{role}" for role in roles), "latency", "speed-up"):
-        table.add_column(column, justify="right")
-    for row in rows:
-        spent = [formatting.tokens(row.tokens.get(role, 0.0)) for role in roles]
-        between = f"{formatting.percent(row.low)}-{formatting.percent(row.high)}"
-        figures = (
-            formatting.percent(row.accuracy),
-            between,
-            *spent,
-            formatting.duration(row.mean_s),
-            f"{row.speed_up:.2f}×",
-        )
-        table.add_row(Text(row.name), *figures)
-    return table
-
-
-def routes(rows: Sequence[StrategyRow]) -> Table:
-    """How the answers came about; each row sums to the number of questions."""
-    table = Table(title="routes", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("strategy", overflow="fold")
-    table.add_column("questions by route", overflow="fold")
-    for row in rows:
-        table.add_row(Text(row.name), f"{formatting.counted(row.routes)} = {row.questions}")
-    return table

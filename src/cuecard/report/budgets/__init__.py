@@ -1,0 +1,1 @@
+"""The page of a comparison at equal budgets."""

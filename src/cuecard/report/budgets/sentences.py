@@ -1,0 +1,108 @@
+"""A comparison at equal budgets in words: cells of tables, and what stands on the first screen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cuecard.evals.budgets.matched import ORACLE, BudgetResults, MatchedBudgets, MatchedTask, MeasureResults
+from cuecard.report.evaluation.sentences import between, p_value, share, signed
+from cuecard.report.page import formatting
+from cuecard.report.page.html import KeyResult
+from cuecard.stats.bootstrap import Interval
+
+SPENT: Mapping[str, str] = {
+    "tokens": "generated tokens",
+    "price": "money",
+    "time": "time (composed)",
+    "live": "time (measured)",
+}
+"""Each measure, behind "the same"."""
+MARKS = {1: " +", 0: "", -1: " −"}
+LEGEND = (
+    "+ and −: significantly more or less accurate than {against} at the same budget (Holm over the schemes at one"
+    " budget, 0.05). –: every setting of the scheme costs more."
+)
+
+
+def amount(measure: str, value: float) -> str:
+    """A cost as a person reads it."""
+    if measure in ("time", "live"):
+        return formatting.duration(value)
+    return f"{value:.1f}" if measure == "tokens" else f"{value:.3g}"
+
+
+def heads(measure: MeasureResults) -> list[str]:
+    """`0.5× (30.4)` of each budget: its share of the reference, and the amount."""
+    return [f"{each.share:g}× ({amount(measure.measure, each.amount)})" for each in measure.budgets]
+
+
+def title(task: MatchedTask, measure: MeasureResults) -> str:
+    return f"{task.task}: right, %, for the same {SPENT[measure.measure]}, {task.units:,} questions"
+
+
+def accuracies(task: MatchedTask, measure: MeasureResults) -> list[tuple[str, list[str]]]:
+    """A row a scheme, the oracle last: what is right at each budget."""
+    rows = [(name, [_accuracy(budget, name) for budget in measure.budgets]) for name in task.schemes]
+    best = ["–" if budget.oracle is None else f"{100 * budget.oracle:.1f}" for budget in measure.budgets]
+    return [*rows, (ORACLE, best)]
+
+
+def _accuracy(budget: BudgetResults, name: str) -> str:
+    at = budget.of(name)
+    return "–" if at is None else f"{100 * at.accuracy.estimate:.1f}{MARKS[at.verdict]}"
+
+
+def points_between(interval: Interval | None) -> str:
+    """`+1.2 (0.3 to 2.2)`, in points."""
+    return "" if interval is None else f"{signed(100 * interval.estimate)} ({between(interval)})"
+
+
+def mixed(settings: tuple[tuple[str, float], ...]) -> str:
+    """`mutual`, or `60% cascade/confidence=0.9, 40% cascade/confidence=0.99`."""
+    if len(settings) == 1:
+        return settings[0][0]
+    return ", ".join(f"{100 * part:.0f}% {arm}" for arm, part in settings)
+
+
+def lead(found: MatchedBudgets) -> str:
+    """What the page is about, in one paragraph."""
+    return (
+        f"At a budget, a share of what {found.reference} costs, each scheme plays the settings that are most accurate"
+        " at no more than the budget in the mean. They are chosen on other questions than those that they are judged"
+        f" by, in {found.folds} folds. Every arm is composed of the same stored calls."
+    )
+
+
+def verdict(task: MatchedTask, measure: MeasureResults, against: str) -> KeyResult:
+    """The most accurate scheme at the budget nearest to what the reference costs."""
+    budget = min(measure.budgets, key=lambda each: abs(each.share - 1))
+    question = f"{task.task}: most accurate for {amount(measure.measure, budget.amount)}, {SPENT[measure.measure]}?"
+    if not budget.schemes:
+        return KeyResult(question, "None", "Every scheme costs more.", "")
+    best = max(budget.schemes, key=lambda each: each.accuracy.estimate)
+    gain = f"{share(best.accuracy.estimate)} right at {amount(measure.measure, best.spent)}"
+    if best.difference is None or best.p_adjusted is None:
+        return KeyResult(
+            question, best.scheme, f"{gain}.", f"It is what the others are compared with ({against}).", "good"
+        )
+    sure = f"{points_between(best.difference)} points against {against}, adjusted {p_value(best.p_adjusted)}."
+    return KeyResult(question, best.scheme, f"{gain}.", sure, "good" if best.verdict > 0 else "open")
+
+
+def summary(task: MatchedTask, against: str) -> list[str]:
+    """What the comparison shows, a line a measure."""
+    lines = []
+    for measure in task.measures:
+        better, worse = (
+            sorted({each.scheme for budget in measure.budgets for each in budget.schemes if each.verdict == sign})
+            for sign in (1, -1)
+        )
+        points = [point for point in reversed(measure.front) if point.on_front]
+        front = {(point.cost.estimate, point.accuracy.estimate): point.arm for point in points}  # the first of equals
+        lines.append(
+            f"for the same {SPENT[measure.measure]}: more accurate than {against} at some budget:"
+            f" {', '.join(better) or 'none'}; less accurate: {', '.join(worse) or 'none'};"
+            f" on the front: {', '.join(list(front.values())[::-1])}"
+        )
+    shared = f"{task.calls_stored:,} stored calls stand for {task.calls_used:,} calls of all arms"
+    return [*lines, shared]

@@ -1,0 +1,304 @@
+"""The tables of an evaluation as the page shows them: a row is texts by their heads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from cuecard.evals.analysis.examples import Example
+from cuecard.evals.analysis.ledger import Ledger, Spending
+from cuecard.evals.analysis.results import ArmResults, TaskResults
+from cuecard.evals.analysis.units import Pope
+from cuecard.evals.analysis.unparsed import JudgedArm, UnparsedReply
+from cuecard.evals.scorers import EXTRACTORS
+from cuecard.report.evaluation import sentences
+from cuecard.report.evaluation.sentences import between, share
+from cuecard.report.page import formatting
+from cuecard.report.page.html import Rows, clipped
+from cuecard.stats.bootstrap import Interval
+
+POPE = tuple(field.name for field in fields(Pope))
+SPENT = ("prompt", "cached", "computed", "completion", "reasoning", "wasted")
+
+
+def results(task: TaskResults) -> Rows:
+    """Every arm but placebos and those run end to end."""
+    roles = list(dict.fromkeys(role for arm in task.plain for role in arm.by_role))
+    failed = any(arm.errors for arm in task.plain)
+    return [
+        {
+            "arm": arm.arm,
+            **({"failed": f"{arm.errors:,} of {arm.answered:,}"} if failed else {}),
+            "right": sentences.right(arm),
+            "95% interval": between(arm.accuracy) if arm.accuracy else "–",
+            **_generated(arm.by_role, roles),
+            "latency": sentences.seconds(arm.cost("latency")),
+            "p90": sentences.seconds(arm.p90_s),
+            "on the front of": ", ".join(arm.fronts),
+        }
+        for arm in task.plain
+    ]
+
+
+def _generated(tokens: Mapping[str, float], roles: Iterable[str]) -> dict[str, str]:
+    return {f"tokens, {role}": f"{tokens.get(role, 0):.1f}" for role in roles}
+
+
+def against(task: TaskResults, margin: float) -> Rows:
+    """Every arm against the baseline; `end to end` where arms were run so too."""
+    lost = f"loses < {100 * margin:g} point{'' if margin == 0.01 else 's'}"
+    compared = [each for each in task.differences if each.family == "arms"]
+    live = any(each.times_faster_live is not None for each in compared)
+    return [
+        {
+            "arm": each.arm,
+            "points": sentences.signed(100 * each.accuracy.difference.estimate),
+            "95% interval": between(each.interval),
+            "+/−": f"{each.accuracy.better}/{each.accuracy.worse}",
+            "p": f"{each.p_adjusted:.2g}",
+            "extractors": "agree" if each.survives else "differ",
+            lost: "shown" if each.not_worse.shown else "not shown",
+            "speed, 95% interval": _speed(each.times_faster),
+            **({"end to end": _ratio(each.times_faster_live)} if live else {}),
+        }
+        for each in compared
+    ]
+
+
+def _speed(times: Interval | None) -> str:
+    return _ratio(times) if times is None else f"{_ratio(times)} ({between(times, 1, '.2f')})"
+
+
+def _ratio(times: Interval | None) -> str:
+    return "–" if times is None else f"{times.estimate:.2f}×"
+
+
+def routes(arm: ArmResults) -> Rows:
+    """As table 10 of the paper, with the sum below."""
+    rows = [
+        {
+            "route": route.route,
+            "questions": f"{route.questions:,}",
+            "share": share(route.share),
+            "right": share(route.accuracy),
+            **_generated(route.tokens, arm.by_role),
+            "latency": sentences.seconds(route.mean_s),
+        }
+        for route in arm.routes
+    ]
+    total = {"route": "all", "questions": f"{arm.answered:,}", "share": share(1.0), "right": sentences.right(arm)}
+    took = sentences.seconds(arm.cost("latency"))
+    return [*rows, {**total, **_generated(arm.by_role, arm.by_role), "latency": took}]
+
+
+def reading(task: TaskResults) -> Rows:
+    """What each extractor makes of the same replies, and what could not be read."""
+    return [
+        {
+            "arm": arm.arm,
+            **{name: share(arm.extractors.get(name)) for name in EXTRACTORS},
+            "between": f"{100 * (arm.span[1] - arm.span[0]):.1f} points",
+            "not parsed": share(arm.unparsed),
+            "cut off": share(arm.truncated),
+        }
+        for arm in task.composed
+        if arm.extractors
+    ]
+
+
+def judged(arms: Sequence[JudgedArm]) -> Rows:
+    """Accuracy as it stands, and apart from it with what a judge has read in the replies that were not parsed."""
+    return [
+        {
+            "arm": arm.arm,
+            "not parsed": f"{arm.unparsed:,} of {arm.scored:,}",
+            "judged": f"{arm.judged:,}",
+            "right, read": share(arm.read),
+            "right, with the judge": share(arm.with_judge) if arm.judged else "–",
+        }
+        for arm in arms
+    ]
+
+
+def by_hand(replies: Sequence[UnparsedReply], most: int) -> Rows:
+    """The first replies in which no answer was found; the ends of long ones, where answers stand."""
+    heads = any(each.judged for each in replies)
+    return [
+        {
+            "question": each.id,
+            "reply": each.reply if len(each.reply) <= 400 else f"…{each.reply[-400:]}",
+            "right": " or ".join(each.golds) or "not known",
+            "arms": ", ".join(each.arms),
+            **({"judged": _judgement(each)} if heads else {}),
+        }
+        for each in replies[:most]
+    ]
+
+
+def _judgement(reply: UnparsedReply) -> str:
+    if reply.judged is None:
+        return "not judged"
+    return "no answer" if reply.judged.answer is None else f"{reply.judged.answer} ({reply.judged.score:g})"
+
+
+def accepting(task: TaskResults) -> Rows:
+    """What each acceptance rule lets through; rules with the same counts share a row."""
+    rules: dict[tuple[str, ...], list[str]] = {}
+    for rule in task.rules:
+        cells = (
+            f"{rule.accepted:,} of {rule.questions:,}",
+            f"{rule.wrong:,}",
+            share(rule.false_accepts.estimate) if rule.accepted else "–",
+            between(rule.false_accepts) if rule.accepted else "–",
+            f"{rule.shared:,}",
+        )
+        rules.setdefault(cells, []).append(rule.rule)
+    heads = ("accepted", "wrong", "false accepts", "95% interval", "wrong alike in both")
+    return [{"rule": ", ".join(names), **dict(zip(heads, cells, strict=True))} for cells, names in rules.items()]
+
+
+def live(arms: Mapping[str, Mapping[str, Any]]) -> Rows:
+    """Composed against measured, of every arm that was run end to end too."""
+    return [
+        {
+            "arm": arm,
+            "questions": f"{each['questions']:,}",
+            "composed": sentences.seconds(each["composed_mean_s"]),
+            "measured": sentences.seconds(each["measured_mean_s"]),
+            "ratio": "–" if each["ratio"] is None else f"{each['ratio']:.2f}",
+            "same answer": share(each["same_answer"]),
+            "same route": share(each["same_route"]),
+        }
+        for arm, each in arms.items()
+    ]
+
+
+def spending(task: TaskResults) -> Rows:
+    """What every arm spent on the whole task."""
+    books = [(arm, arm.ledger) for arm in task.composed if arm.ledger is not None]
+    priced = any(arm.price is not None for arm, _ in books)
+    driven = any(ledger.energy_j is not None for _, ledger in books)
+    return [
+        {
+            "arm": arm.arm,
+            **_tokens(ledger.total),
+            "models' seconds": f"{ledger.total.seconds:,.1f}",
+            "askers' seconds": f"{ledger.latency_s:,.1f}",
+            **({"price": "–" if ledger.price is None else f"{ledger.price:.4g}"} if priced else {}),
+            **({"joules, estimated": _joules(ledger)} if driven else {}),
+        }
+        for arm, ledger in books
+    ]
+
+
+def _tokens(spent: Spending) -> dict[str, str]:
+    return {"calls": f"{spent.calls:,}", **{name: f"{getattr(spent, f'{name}_tokens'):,}" for name in SPENT}}
+
+
+def _joules(ledger: Ledger) -> str:
+    return "–" if ledger.energy_j is None else f"{ledger.energy_j:,.1f}"
+
+
+def booked(ledger: Ledger) -> Rows:
+    """One arm's ledger by route, model, mode and stage."""
+    keys = [((row.route, row.model, row.mode, row.stage), row.spent) for row in ledger.rows]
+    return [
+        {
+            **dict(zip(("route", "model", "mode", "stage"), key, strict=True)),
+            **_tokens(spent),
+            "seconds": f"{spent.seconds:,.2f}",
+        }
+        for key, spent in [*keys, (("all", "", "", ""), ledger.total)]
+    ]
+
+
+# --- one question -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scored:
+    """How many arms are right and wrong on a question, placebos left out. `kinds`: what it is filtered by."""
+
+    right: int
+    wrong: int
+    kinds: str
+
+
+def scored(example: Example, task: TaskResults) -> Scored:
+    arms = [arm.arm for arm in task.plain if arm.arm in example.answers]
+    wrong = [example.wrong(arm) for arm in arms]
+    kinds = ["differs"] * (len({example.answers[arm].score for arm in arms}) > 1) + ["wrong"] * any(wrong)
+    return Scored(wrong.count(False), wrong.count(True), " ".join(kinds))
+
+
+def answers(example: Example, task: TaskResults) -> Rows:
+    """What each arm answered."""
+    return [
+        {
+            "arm": given.arm,
+            "answer": "–" if given.answer is None else clipped(given.answer, 80),
+            "score": "–" if given.score is None else f"{given.score:g}",
+            "route": given.route or "error",
+            "latency": "–" if given.total_s is None else f"{formatting.duration(given.total_s)} {given.kind}",
+            "tokens": ", ".join(f"{role} {count}" for role, count in given.tokens.items()),
+        }
+        for arm in task.composed
+        if (given := example.answers.get(arm.arm)) is not None
+    ]
+
+
+# --- by category ------------------------------------------------------------------------------------------------------
+
+
+def accuracies(task: Mapping[str, Any], arms: Sequence[str]) -> Rows:
+    """Arms by categories, with how many questions each has; under circular evaluation by groups of rotations."""
+    counts = _counts(task, arms)
+    if len(counts) < 2:
+        return []
+    return [
+        {
+            "arm": arm,
+            **{
+                f"{name} ({count:,})": share(_accuracy(of_arm["by_category"].get(name)))
+                for name, count in counts.items()
+            },
+            "all": share(_accuracy(of_arm)),
+        }
+        for arm, of_arm in _of(task, arms)
+    ]
+
+
+def pope(task: Mapping[str, Any], arms: Sequence[str]) -> Rows:
+    """POPE's five figures of every arm, over all questions and by category."""
+    return [
+        {
+            "arm": arm,
+            "questions": name,
+            "n": f"{part['scored']:,}",
+            **{figure.replace("_", " "): share((part["pope"] or {}).get(figure)) for figure in POPE},
+        }
+        for arm, of_arm in _of(task, arms)
+        if "pope" in of_arm
+        for name, part in (("all", of_arm), *of_arm["by_category"].items())
+    ]
+
+
+def _of(task: Mapping[str, Any], arms: Sequence[str]) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(arm, task["arms"][arm]) for arm in arms if arm in task["arms"]]
+
+
+def _counts(task: Mapping[str, Any], arms: Sequence[str]) -> dict[str, int]:
+    """Answers to each category's questions, of the arm that has most."""
+    counts: dict[str, int] = {}
+    for _, of_arm in _of(task, arms):
+        for name, part in of_arm["by_category"].items():
+            counts[name] = max(counts.get(name, 0), part["n"])
+    return counts
+
+
+def _accuracy(part: Mapping[str, Any] | None) -> float | None:
+    if part is None:
+        return None
+    value: float | None = part["circular"]["accuracy"] if part.get("circular") else part["accuracy"]
+    return value

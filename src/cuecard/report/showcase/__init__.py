@@ -1,1 +1,0 @@
-"""The report of a showcase: one page, and tables for a terminal."""
