@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,8 @@ from typing import IO, Any
 
 from cuecard.domain.errors import BadInput, CuecardError
 
+LOCK = "run.lock"
+
 
 class CannotStore(CuecardError):
     """The run's directory takes or gives no rows; what it holds already stays."""
@@ -20,11 +23,31 @@ class CannotStore(CuecardError):
     http_status, hint = 507, "free some space, then give the same command again: it goes on from here"
 
 
-def locked(path: Path) -> IO[str]:
+def check_folder(path: Path, own: str) -> None:
+    """Raises BadInput for a path that cannot become a run's directory: a file, or one with files of something else.
+
+    `own`: the file by which a run's directory is known.
+    """
+    hint = "give --out a folder that is new, empty, or an earlier run of the same kind"
+    try:
+        if not path.exists() or (path / own).exists():
+            return
+        there = sorted(each.name for each in path.iterdir())
+    except NotADirectoryError:
+        raise BadInput(f"{path} is not a folder", hint) from None
+    except OSError as error:
+        raise CannotStore(f"cannot read {path}: {error.strerror}", "give another --out") from error
+    begun = re.compile(rf"{re.escape(LOCK)}|{re.escape(own)}\..*\.new|\..*")  # of a run that was killed at once; hidden
+    if others := [name for name in there if not begun.fullmatch(name)]:
+        raise BadInput(f"{path} holds other files: {_few(others)}", hint)
+
+
+def locked(path: Path, own: str) -> IO[str]:
     """The directory, made where it is not there, held until this is closed or the process ends, however it ends.
 
-    Raises BadInput (another process holds it), CannotStore.
+    `own`: as in `check_folder`. Raises BadInput (another process holds it, other files are in it), CannotStore.
     """
+    check_folder(path, own)
     try:
         path.mkdir(parents=True, exist_ok=True)
         return _held(path)
@@ -33,7 +56,7 @@ def locked(path: Path) -> IO[str]:
 
 
 def _held(path: Path) -> IO[str]:
-    file = (path / "run.lock").open("a+", encoding="utf-8")
+    file = (path / LOCK).open("a+", encoding="utf-8")
     if sys.platform != "win32":
         import fcntl
 
@@ -74,7 +97,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def same(there: Any, asked: Any, path: Path) -> None:
-    """Refuse to go on in a directory whose configuration is another. Raises BadInput."""
+    """Refuse to continue in a directory whose configuration is another. Raises BadInput."""
     if found := list(differences(there, json.loads(json.dumps(asked)))):
         more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
         hint = "give another --out, or the configuration it was begun with"

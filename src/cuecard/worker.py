@@ -5,16 +5,19 @@ A job and its reply are a line of JSON each, with as many bytes behind it as its
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 START_S = 60.0
 Reply = tuple[Mapping[str, Any], bytes]
 
@@ -22,8 +25,11 @@ Reply = tuple[Mapping[str, Any], bytes]
 class ChildWorker:
     """Runs a script, which answers `{}` once it is ready; started by the first job, and blocks its callers."""
 
-    def __init__(self, script: Path, start_s: float = START_S, environment: Mapping[str, str] | None = None) -> None:
-        self._script, self._start_s, self._environment = script, start_s, environment or {}
+    def __init__(
+        self, script: Path, *arguments: str, start_s: float = START_S, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self._command = [sys.executable, "-P", str(script), *arguments]
+        self._start_s, self._environment = start_s, {"PYTHONIOENCODING": "utf-8", **(environment or {})}
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -43,7 +49,7 @@ class ChildWorker:
 
     def _started(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-P", str(self._script)],
+            self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -87,3 +93,9 @@ class ChildWorker:
                         pipe.close()
             self._child.wait()
             self._child = None
+
+
+async def off_the_loop(threads: ThreadPoolExecutor, work: Callable[..., T], *given: Any) -> T:
+    """The result of blocking work, done in a thread; in virtual time, whose clock waits for no thread, on the spot."""
+    loop = asyncio.get_running_loop()
+    return work(*given) if getattr(loop, "virtual", False) else await loop.run_in_executor(threads, work, *given)

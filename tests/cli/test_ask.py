@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -18,21 +17,10 @@ from PIL import Image as PilImage
 from cuecard.cli.ask import remarks, shown, write
 from cuecard.domain.call import Call, FinishReason, Mode, Usage
 from cuecard.domain.outcome import Outcome, Route
+from program import run as cuecard
 
 COUNT = "How many red digits are there?"
 JUMP = "Start at cell 2 and jump three times. Which digit do you reach?"
-
-
-def cuecard(*arguments: object, stdin: bytes = b"", **settings: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1"} | settings
-    done = subprocess.run(
-        [sys.executable, "-m", "cuecard", *map(str, arguments)],
-        input=stdin,
-        capture_output=True,
-        timeout=90,
-        env=environment,
-    )
-    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 def refused(*arguments: object, stdin: bytes = b"", **settings: str) -> str:
@@ -60,13 +48,13 @@ def test_reasoning_is_shown_while_it_is_written(board):
 @pytest.mark.parametrize("schedule", ["thrifty", "overlap", "eager"])
 def test_json_is_one_object_whose_tokens_are_those_of_its_calls(board, schedule):
     done = cuecard("ask", JUMP, "--image", board, "--schedule", schedule, "--json")
-    told = json.loads(done.stdout)
-    assert set(told) >= {"answer", "route", "strategy", "latency", "usage", "calls"}
-    assert set(told["latency"]) == {"total_s", "handoff_s", "kind"}
-    for model, usage in told["usage"].items():
+    printed = json.loads(done.stdout)
+    assert set(printed) >= {"answer", "route", "strategy", "latency", "usage", "calls"}
+    assert set(printed["latency"]) == {"total_s", "handoff_s", "kind"}
+    for model, usage in printed["usage"].items():
         for name, total in usage.items():
-            assert total == sum(call[name] or 0 for call in told["calls"] if call["model"] == model)
-    for call in told["calls"]:
+            assert total == sum(call[name] or 0 for call in printed["calls"] if call["model"] == model)
+    for call in printed["calls"]:
         assert set(call) >= {"model", "mode", "start_s", "first_token_s", "end_s", "finish_reason", "cancelled"}
 
 
@@ -87,16 +75,16 @@ def test_a_pair_can_come_from_a_toml_file(board, tmp_path):
 
 
 def test_a_budget_of_a_few_tokens_still_gives_an_answer(board):
-    told = json.loads(
+    printed = json.loads(
         cuecard("ask", JUMP, "--image", board, "--strategy", "reason:small", "--budget", 5, "--json").stdout
     )
-    assert told["calls"][0]["finish_reason"] == "budget"
-    assert told["calls"][0]["reasoning_tokens"] == 5
-    assert told["answer"]
+    assert printed["calls"][0]["finish_reason"] == "budget"
+    assert printed["calls"][0]["reasoning_tokens"] == 5
+    assert printed["answer"]
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         (["--strategy", "mutal"], "did you mean mutual?"),
         (["--schedule", "egaer"], "unknown schedule"),
@@ -122,8 +110,8 @@ def test_a_budget_of_a_few_tokens_still_gives_an_answer(board):
         (["--image", "https://example.invalid/a.png"], "fetching is off"),
     ],
 )
-def test_bad_input_gets_one_clear_line(board, flags, said):
-    assert said in refused("ask", COUNT, "--image", board, *flags)
+def test_bad_input_gets_one_clear_line(board, flags, message):
+    assert message in refused("ask", COUNT, "--image", board, *flags)
 
 
 def test_broken_empty_and_huge_images_are_refused(tmp_path):
@@ -147,7 +135,7 @@ def test_standard_input_that_is_no_text_or_never_ends_is_refused():
     assert "more than 32 MiB" in refused("ask", COUNT, "--image", "-", stdin=bytes(33 * 2**20))
 
 
-def test_a_hub_that_is_not_there_is_told_at_once(tmp_path):
+def test_an_unreachable_hub_is_an_error_at_once(tmp_path):
     hub = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
     began = time.monotonic()
     assert "cannot ask the Hugging Face hub for nobody/nothing" in refused(
@@ -167,20 +155,20 @@ def test_models_shows_what_each_can_do():
     assert "thinking, notes, turn" in done.stdout
 
 
-def test_models_names_what_does_not_load(tmp_path: Path):
+def test_models_names_models_that_fail_to_load(tmp_path: Path):
     done = cuecard("models", "demo-small", tmp_path)
     assert done.returncode == 2
     assert "without a config.json" in " ".join(done.stdout.split())
 
 
-def test_the_assumed_kind_is_told_and_a_choice_comes_with_its_text(board):
+def test_ask_shows_the_assumed_kind_and_the_text_of_a_choice(board):
     asked = "What colour is the digit in cell 5? 1) red 2) green 3) blue"
     done = cuecard("ask", asked, "--image", board)
     assert done.stdout.strip() in {"1. red", "2. green", "3. blue"}
     assert "answer taken as choice" in done.stderr
-    told = json.loads(cuecard("ask", asked, "--image", board, "--json").stdout)
-    assert told["answer"] in {"A", "B", "C"}
-    assert (told["kind"], told["answer_text"]) == ("choice", done.stdout.strip())
+    printed = json.loads(cuecard("ask", asked, "--image", board, "--json").stdout)
+    assert printed["answer"] in {"A", "B", "C"}
+    assert (printed["kind"], printed["answer_text"]) == ("choice", done.stdout.strip())
 
 
 def test_a_question_within_the_scope_of_the_pair_gets_no_warning(board):
@@ -190,10 +178,13 @@ def test_a_question_within_the_scope_of_the_pair_gets_no_warning(board):
 
 def test_a_question_outside_the_scope_of_the_pair_gets_one(board, tmp_path):
     PilImage.new("RGB", (640, 480)).save(tmp_path / "receipt.png")
+    PilImage.effect_noise((128, 128), 50).save(tmp_path / "noise.png")
     for arguments, why in (
         ([COUNT], "no image"),
         (["Describe the image.", "--image", board], "a word that it was not trained on: 'Describe'"),
         ([COUNT, "--image", tmp_path / "receipt.png"], "an image of 640x480"),
+        (["Which digit is in cell 99?", "--image", board], "cell '99', where it knows 1 to 16"),
+        ([COUNT, "--image", tmp_path / "noise.png"], "an image unlike those that it was trained on"),
     ):
         done = cuecard("ask", *arguments, "--answer-tokens", 4)
         (warning,) = [line for line in done.stderr.splitlines() if "trained on" in line]
@@ -209,7 +200,7 @@ def test_a_degraded_answer_has_an_exit_code_of_its_own(board):
     assert cuecard("ask", COUNT, "--image", board, *gone, "--allow-degraded").returncode == 0
 
 
-def test_models_can_be_told_as_json(tmp_path):
+def test_models_prints_json(tmp_path):
     done = cuecard("models", "demo-small", tmp_path, "--json")
     assert done.returncode == 2
     works, fails = json.loads(done.stdout)
@@ -218,17 +209,17 @@ def test_models_can_be_told_as_json(tmp_path):
     assert "config.json" in fails["error"]
 
 
-def test_an_environment_variable_that_is_not_set_gets_a_hint_that_helps(tmp_path):
+def test_an_unset_environment_variable_gets_a_hint(tmp_path):
     (tmp_path / "pair.toml").write_text(
         '[small]\nmodel = "demo-small"\n[large]\nmodel = "http://127.0.0.1:9/v1#a"\napi_key = "${NOT_SET_AT_ALL}"\n'
     )
     assert "export NOT_SET_AT_ALL=…" in refused("ask", COUNT, "--pair", tmp_path / "pair.toml")
 
 
-def test_a_kind_that_does_not_exist_gets_the_one_that_was_meant():
-    said = refused("ask", COUNT, "--kind", "numbr")
-    assert "unknown kind 'numbr'" in said
-    assert "did you mean number?" in said
+def test_an_unknown_kind_gets_a_suggestion():
+    message = refused("ask", COUNT, "--kind", "numbr")
+    assert "unknown kind 'numbr'" in message
+    assert "did you mean number?" in message
 
 
 def outcome(answer: str, **more: Any) -> Outcome:
@@ -242,7 +233,7 @@ def test_the_answer_is_written_byte_for_byte(answer, capsysbinary):
     assert capsysbinary.readouterr().out == (answer + "\n").encode("utf-8", "replace")
 
 
-def test_an_answer_that_was_cut_is_not_shown_as_whole():
+def test_a_cut_answer_is_marked_as_cut():
     assert remarks(outcome("half of", truncated=True))[0] == "the answer was cut at 4 tokens; raise --answer-tokens"
     assert not any("cut" in line for line in remarks(outcome("whole")))
 

@@ -1,4 +1,4 @@
-"""`cuecard check`: a file is in order, and its servers answer or do not."""
+"""`cuecard check`: a valid file, with servers that answer or do not."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ model = "http://127.0.0.1:9/v1#b"
 def test_servers_that_cannot_be_reached_are_named(tmp_path):
     path = tmp_path / "cuecard.toml"
     path.write_text(FILE)
-    told = CliRunner().invoke(app, ["check", str(path)])
-    assert told.exit_code == 2
-    last = told.stdout.replace("\n", " ")
+    done = CliRunner().invoke(app, ["check", str(path)])
+    assert done.exit_code == 2
+    last = done.stdout.replace("\n", " ")
     assert "but these servers cannot be reached: http://127.0.0.1:9/v1#a, http://127.0.0.1:9/v1#b" in last
 
 
 def test_without_a_probe_no_server_is_asked(tmp_path):
     path = tmp_path / "cuecard.toml"
     path.write_text(FILE)
-    told = CliRunner().invoke(app, ["check", str(path), "--no-probe"])
-    assert told.exit_code == 0
-    assert "cannot be reached" not in told.stdout
+    done = CliRunner().invoke(app, ["check", str(path), "--no-probe"])
+    assert done.exit_code == 0
+    assert "cannot be reached" not in done.stdout

@@ -32,7 +32,7 @@ def invoked(*words: str) -> Any:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_profile_says_how_it_ended_and_what_to_do_next(tmp_path: Path) -> None:
+def test_a_profile_prints_how_it_ended_and_the_next_command(tmp_path: Path) -> None:
     ended = invoked(*TINY, str(tmp_path / "p"), "--repeats", "2")
     assert ended.exit_code == 0
     assert "12 readings made" in ended.stderr
@@ -52,29 +52,30 @@ def test_ways_to_decode_are_points_of_one_profile(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_an_interrupted_profile_keeps_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
+def test_an_interrupted_profile_keeps_its_readings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(profiles.InProcessMeasurement, "_measure", interrupted)
+    monkeypatch.setattr(profiles, "_measure", interrupted)
     ended = invoked(*TINY, str(tmp_path / "p"))
     assert ended.exit_code == 130
     assert "goes on from there" in ended.stderr
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "said"),
+    ("option", "value", "message"),
     [
         ("--output-tokens", "0", "whole numbers from 1"),
         ("--batch", "two", "whole numbers from 1"),
         ("--attention", "flash", "unknown attention"),
     ],
 )
-def test_a_wrong_option_is_refused(option: str, value: str, said: str, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=said):
+def test_a_wrong_option_is_refused(option: str, value: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=message):
         invoked(*TINY, str(tmp_path / "p"), option, value)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="bash")
 def test_the_script_for_a_gpu_runs_to_its_report_with_tiny_sizes(tmp_path: Path) -> None:
     small = {"OUTPUTS": "1,3", "IMAGES": "64,96", "REPEATS": "1", "DRAWS": "2", "ATTENTION": "fused", "MINUTES": "1"}

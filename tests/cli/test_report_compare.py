@@ -11,15 +11,17 @@ import pytest
 from test_ask import cuecard, refused
 
 sys.path.append(str(Path(__file__).parents[1] / "report"))
-from runs import Pictured, run_directory
+from runs import Pictured, rewritten, run_directory
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return run_directory(tmp_path_factory.mktemp("told") / "run")
+    return run_directory(tmp_path_factory.mktemp("result") / "run")
 
 
-def test_a_report_is_told_in_short_and_its_files_are_named(run, tmp_path):
+def test_a_report_is_summed_up_and_its_files_are_named(run, tmp_path):
     done = cuecard("report", run, "--out", tmp_path / "page" / "index.html")
     assert done.returncode == 0, done.stderr
     assert "right most often" in done.stdout
@@ -35,18 +37,24 @@ def test_a_report_is_told_in_short_and_its_files_are_named(run, tmp_path):
 
 def test_the_findings_are_printed_as_one_json_object(run, tmp_path):
     done = cuecard("report", run, "--against", "short", "--json", "--out", tmp_path / "report.html")
-    told = json.loads(done.stdout)
-    assert told["baseline"] == "short:large"
-    assert told["tasks"][0]["arms"]["mutual"]["answered"] == 12
+    result = json.loads(done.stdout)
+    assert result["baseline"] == "short:large"
+    assert result["tasks"][0]["arms"]["mutual"]["answered"] == 12
 
 
-def test_a_run_that_is_not_done_says_what_is_missing(tmp_path):
+def test_a_run_that_lacks_answers_says_so_first_on_the_terminal_and_on_the_page(tmp_path):
     run = run_directory(tmp_path / "run")
     with sqlite3.connect(run / "run.sqlite") as rows:
         rows.execute("DELETE FROM answers WHERE arm = 'mutual' AND id IN ('0', '1')")
     done = cuecard("report", run)
     assert done.returncode == 0, done.stderr
+    lacks = "Unfinished: on pictured 10 of 12 questions are answered by all 7 arms; fewer than 12 by mutual 10."
+    assert done.stdout.startswith(lacks)
     assert "Not answered yet: mutual 2." in done.stdout
+    html = (run / "report.html").read_text(encoding="utf-8")
+    assert html.index(lacks) < html.index('class="verdicts"')
+    assert json.loads((run / "findings.json").read_text(encoding="utf-8"))["unfinished"] == lacks
+    assert f"{run}: {lacks}" in cuecard("compare", run, run).stdout
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
@@ -76,23 +84,25 @@ def test_two_runs_are_compared_arm_by_arm_with_what_differs(run, tmp_path):
 
 
 def test_a_comparison_is_printed_as_one_json_object(run):
-    told = json.loads(cuecard("compare", run, run, "--json").stdout)
-    assert told["configuration"] == []
-    assert {each["arm"] for each in told["arms"]} >= {"mutual", "transfer"}
-    assert all(each["accuracy"]["p"] == 1.0 for each in told["arms"])
+    result = json.loads(cuecard("compare", run, run, "--json").stdout)
+    assert result["configuration"] == []
+    assert {each["arm"] for each in result["arms"]} >= {"mutual", "transfer"}
+    assert all(each["accuracy"]["p"] == 1.0 for each in result["arms"])
 
 
-def test_a_run_that_an_earlier_version_has_scored_says_so_until_it_is_scored_again(tmp_path):
+def test_a_run_scored_by_an_earlier_version_is_stale_until_it_is_scored_again(tmp_path):
     run = run_directory(tmp_path / "run")
-    with sqlite3.connect(run / "run.sqlite") as rows:
-        ((text, checksum),) = rows.execute("SELECT record, checksum FROM answers WHERE arm = 'mutual' AND id = '0'")
-        record = {**json.loads(text), "scorer": "earlier"}
-        rows.execute("UPDATE answers SET record = ? WHERE checksum = ?", (json.dumps(record), checksum))
+
+    def earlier(record):
+        if (record["arm"], record["id"]) == ("mutual", "0"):
+            record["scorer"] = "earlier"
+
+    rewritten(run, earlier)
     done = cuecard("report", run)
     assert "Scores are stale" in done.stdout
     assert "1 by earlier" in (run / "report.html").read_text(encoding="utf-8")
-    said = cuecard("rescore", run, "--dry-run").stdout
-    assert "no score changes" in said
-    told = json.loads(cuecard("rescore", run, "--json").stdout)
-    assert told["earlier"]["earlier"] == 1
+    message = cuecard("rescore", run, "--dry-run").stdout
+    assert "no score changes" in message
+    result = json.loads(cuecard("rescore", run, "--json").stdout)
+    assert result["earlier"]["earlier"] == 1
     assert "Scores are stale" not in cuecard("report", run).stdout

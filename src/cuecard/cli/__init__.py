@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib import import_module
 from typing import Annotated, Any, NoReturn, cast
 
@@ -18,11 +19,14 @@ from typer.core import TyperCommand, TyperGroup
 import cuecard
 from cuecard.domain.errors import CuecardError
 
+# before a command imports NumPy: the embedded pair's matrices are too small for several threads (see models.local)
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "ask": ("ask:ask", "Answer one question with a pair of models."),
     "demo": (
         "demo:demo",
-        "Every strategy on real questions, live: a table, a time line, and a report to open in a browser.",
+        "Every strategy on two kinds of questions, live: a table, verdicts, a time line, and a report for a browser.",
     ),
     "models": ("models:models", "Show models and what each can do."),
     "serve": ("serve:serve", "Serve a pair as one model to every OpenAI client."),
@@ -38,18 +42,25 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "Choose the fastest or cheapest policy that surely keeps the accuracy. Exit code 1: no cheaper one surely does.",  # noqa: E501
     ),
     "eval": ("evals.study:evaluate", "Evaluate strategies on tasks: go on where it stopped, then sum up."),
-    "study": ("evals.study:study", "Run a study: go on where it stopped, then sum up."),
+    "study": (
+        "evals.matched_budget:studies",
+        "Run a study: go on where it stopped, then sum up. `cuecard study FILE` runs the one that a file describes.",
+    ),
     "report": ("report:report", "A page with figures and tables of a run: what it shows, and how sure that is."),
     "attention": (
         "attention:attention",
         "Look at the attention that answers pay to reasoning: total mass, sparsity, which tokens, how tight the bound.",
     ),
+    "unparsed": (
+        "evals.unparsed:unparsed",
+        "List replies in which no answer was found, for a look by hand; with --judge, what a model reads in them.",
+    ),
     "rescore": (
-        "evals.rescore:rescore",
+        "evals.runs:rescore",
         "Score stored replies with this version's extractors and scorers, and say which questions change.",
     ),
     "compare": (
-        "evals.compare:compare",
+        "evals.runs:compare",
         "Two runs, arm by arm: paired differences with intervals and tests, and what differs between the runs.",
     ),
     "profile": (
@@ -61,11 +72,11 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "Fit latency models to a profile's readings, and say how far they are off on points that they had not seen.",
     ),
     "breakeven": (
-        "latency.breakeven:breakeven",
+        "latency.fit:breakeven",
         "How many tokens a small model may write before a large one, answering by itself, is as fast: estimated.",
     ),
     "plan": (
-        "latency.plan:plan",
+        "latency.estimate:plan",
         "Latency and cost of each strategy for pairs of models, on paper: estimated, all of it.",
     ),
     "import": ("evals.exchange:imports", "Turn predictions of two models, made elsewhere, into a run."),
@@ -114,6 +125,13 @@ class CommandGroup(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # in a command that says no more of it
+            print("stopped", file=sys.stderr, flush=True)
+            raise typer.Exit(INTERRUPTED) from None
+
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if self._lists and cmd_name in COMMANDS:
             return TyperCommand(cmd_name, help=COMMANDS[cmd_name][1])
@@ -128,6 +146,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+CLOSED_PIPE = 141
+"""128 and the number of SIGPIPE."""
+INTERRUPTED = 130
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 # Typer raises its own copy of Click's UsageError, which has no public name
 UsageError = cast(type[Exception], typer.BadParameter.__base__)
@@ -149,10 +170,23 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line: 0 when all went well, 2 with one line of what was wrong, 130 when interrupted."""
+    """Run the command line: 0 when all went well, 2 with one line of what was wrong, 130 when interrupted.
+
+    141, as of other programs, when what reads the output (`head`, a pager) has closed it.
+    """
     try:
-        # Typer turns an interrupt, and a closed output into exit codes by itself
-        sys.exit(app(sys.argv[1:] or ["--help"], prog_name="cuecard", standalone_mode=False))
+        # Typer turns an interrupt into an exit code by itself
+        code = app(sys.argv[1:] or ["--help"], prog_name="cuecard", standalone_mode=False)
+        if sys.stdout is not None:  # as it is where the shell has closed it (`>&-`)
+            sys.stdout.flush()
+        sys.exit(code)
+    except (BrokenPipeError, SystemExit) as ended:
+        # Typer and Rich exit with 1 where the output is closed
+        cause = ended.__context__ if isinstance(ended, SystemExit) else ended
+        if not isinstance(cause, BrokenPipeError):
+            raise
+        _drop_output()
+        sys.exit(CLOSED_PIPE)
     except CuecardError as error:
         _refuse(error.message, error.hint)
     except UsageError as error:
@@ -165,10 +199,19 @@ def main() -> None:
         _refuse(f"the output cannot be written: {error.strerror}", "free some space, or write it elsewhere")
 
 
+def _drop_output() -> None:
+    """What is still to be written goes nowhere, else the interpreter fails once more when it ends."""
+    for stream in (1, 2):
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+
+
 def _refuse(what: str, hint: str) -> NoReturn:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(
-        f"[red]error:[/] {_plain(what)}" + (f" [dim]({_plain(hint)})[/]" if hint else "")
-    )
+    line = f"[red]error:[/] {_plain(what)}" + (f" [dim]({_plain(hint)})[/]" if hint else "")
+    try:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(line)
+    except (BrokenPipeError, SystemExit):  # Rich exits with 1 where the output is closed
+        _drop_output()
     sys.exit(2)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
@@ -13,21 +12,19 @@ from typing import Annotated, Any
 import typer
 
 from cuecard.cli.latency import estimate as estimates
-from cuecard.cli.options import takes_policy_options
+from cuecard.cli.options import takes_policy_options, telling_what_is_kept
 from cuecard.domain.call import FinishReason, Usage
 from cuecard.domain.errors import BadInput
-from cuecard.domain.estimate import compare_with_large, seconds
-from cuecard.domain.outcome import Outcome, Route
-from cuecard.domain.question import Question
-from cuecard.domain.serialization import outcome_as_object
+from cuecard.domain.outcome import Outcome, Route, compare_with_large, outcome_as_object, seconds
+from cuecard.domain.question import AnswerKind, Question
 from cuecard.models import spec
-from cuecard.models.images.images import MOST_BYTES
+from cuecard.models.images.image_headers import MOST_BYTES
 from cuecard.pair import Pair
 from cuecard.pair import question as ask_of
 from cuecard.strategies import policy_file
 from cuecard.strategies.policy import Surface, policy_with
+from cuecard.strategies.reply import Heard
 from cuecard.strategies.run import STRATEGIES
-from cuecard.strategies.team import Heard
 
 MOST_TEXT_BYTES = 2**20
 DEGRADED = 3
@@ -57,7 +54,8 @@ def ask(
     options: Mapping[str, Any],
     choice: Annotated[list[str] | None, Maybe(help="An option of a multiple-choice question (repeat it).")] = None,
     kind: Annotated[
-        str | None, Maybe(help="choice, yes_no, number, short_text, maths or free_text; else guessed from the wording.")
+        str | None,
+        Maybe(help=f"{', '.join(each for each in AnswerKind if each != 'json')}; default: guessed from the wording."),
     ] = None,
     system: Annotated[str | None, Maybe(help="A system prompt.")] = None,
     allow_degraded: Annotated[
@@ -83,8 +81,11 @@ def ask(
     if estimate is not None:
         estimates.estimate(estimate, asked, roles, chosen.schedule, options.get("budget"), as_json)
         return
-    with Pair(**roles, strategy=strategy or base.strategy, policy=chosen, probe=probe, tell=_remark) as models:
-        outcome = asyncio.run(_watch(models, asked, quiet=as_json))
+    with (
+        telling_what_is_kept(lambda: "there is no answer, and nothing is kept") as stop,
+        Pair(**roles, strategy=strategy or base.strategy, policy=chosen, probe=probe, tell=_remark) as models,
+    ):
+        outcome = stop.run(_watch(models, asked, quiet=as_json))
     if as_json:
         write(json.dumps(outcome_as_object(outcome), ensure_ascii=False, indent=2))
     else:
@@ -112,15 +113,17 @@ def _read(most: int) -> bytes:
 async def _watch(pair: Pair, question: Question, quiet: bool) -> Outcome:
     """Show the small model's reasoning as it comes, dimmed, on standard error; give back the outcome."""
     written, outcome = False, None
-    async for item in pair.stream(question):
-        match item:
-            case Heard(_, _, piece, True) if not quiet:
-                _print(piece, dim=True)
-                written = True
-            case Outcome():
-                outcome = item
-    if written:
-        _print("\n")
+    try:
+        async for item in pair.stream(question):
+            match item:
+                case Heard(_, _, piece, True) if not quiet:
+                    _print(piece, dim=True)
+                    written = True
+                case Outcome():
+                    outcome = item
+    finally:
+        if written:
+            _print("\n")
     assert outcome is not None
     return outcome
 
@@ -159,16 +162,7 @@ def _answer_tokens(outcome: Outcome) -> int | None:
 
 def write(text: str) -> None:
     """To standard output as it is, byte for byte; what is no text in UTF-8 is replaced."""
-    if sys.stdout is None:  # it was closed before the start
-        return
-    sys.stdout.flush()
-    data = (text + "\n").encode("utf-8", "replace")
-    buffer = getattr(sys.stdout, "buffer", None)
-    if buffer is None:
-        sys.stdout.write(data.decode())
-    else:
-        buffer.write(data)
-    sys.stdout.flush()
+    typer.echo((text + "\n").encode("utf-8", "replace"), nl=False)
 
 
 def _remark(text: str) -> None:

@@ -1,11 +1,11 @@
-"""`cuecard attention`: what answers look at in their reasoning; stopped at any time, it goes on."""
+"""`cuecard attention`: the attention of answers to their reasoning, resumed where it stopped; and the page of a run."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,22 +13,25 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.table import Column, Table
+from rich.text import Text
 
 from cuecard import disk
-from cuecard.cli import attention_report
 from cuecard.cli.evals.tasks import open_named
+from cuecard.cli.options import parts
 from cuecard.domain.errors import BadInput, MissingExtra
-from cuecard.evals.interop.predictions import reasonings_digest, recorded_reasonings
+from cuecard.evals import run_folder
+from cuecard.evals.interop.exports import reasonings_digest, recorded_reasonings
 from cuecard.evals.item import Item, Task
-from cuecard.evals.model_identity import revision
+from cuecard.evals.requests import model_revision
 from cuecard.evals.runner.run import chosen
-from cuecard.evals.scoring.scorers import scores
+from cuecard.evals.scorers import scores
 from cuecard.models import spec
 from cuecard.models.base import Limits, Model
 from cuecard.report.page.machine import machine
 
 Maybe = typer.Option
-FIGURES = (3, 4, 5)
+FIGURES = ("3", "4", "5")
 
 
 def attention(
@@ -57,7 +60,8 @@ def attention(
     as_json: Annotated[bool, Maybe("--json", help="Print the findings as one JSON object.")] = False,
 ) -> None:
     """Look at the attention that answers pay to reasoning: total mass, sparsity, which tokens, how tight the bound."""
-    wanted, room = _numbers(figures), _room()
+    wanted, room = _figures(figures), _room()
+    disk.check_folder(out, run_folder.ABOUT)
     settings = room.Settings(delta, Limits(reasoning_tokens=budget), browse, raw)
     opened, named = open_named(task), {"large": model, **({} if small is None else {"small": small})}
     recorded = None if reasonings is None else recorded_reasonings(reasonings, opened.name)
@@ -67,7 +71,7 @@ def attention(
         "data": opened.revision,
         "sample": sample,
         "models": {role: each.name for role, each in models.items()},
-        "revisions": {role: revision(each) for role, each in named.items()},
+        "revisions": {role: model_revision(each) for role, each in named.items()},
         "delta": delta,
         "budget": budget,
         **({} if recorded is None else {"reasonings": reasonings_digest(recorded)}),
@@ -82,14 +86,12 @@ def attention(
             raise typer.Exit(130) from None
     found = room.findings(out)
     disk.save(out / "findings.json", found.as_object())
-    page = attention_report.drawing()
+    page = _drawing()
     written = page.save_parts(found, page.figures(found, wanted), out)
     if as_json:
         typer.echo(json.dumps(found.as_object(), indent=2, ensure_ascii=False))
     else:
-        attention_report.show(
-            found, page, [*map(str, written[: len(wanted)]), f"`cuecard report {out}` makes a page of it"]
-        )
+        _show(found, page, [*map(str, written[: len(wanted)]), f"`cuecard report {out}` makes a page of it"])
 
 
 async def _run(
@@ -114,7 +116,7 @@ async def _run(
 
 
 def _room() -> Any:
-    """What looks at attention. Raises MissingExtra."""
+    """The module that measures attention. Raises MissingExtra."""
     try:
         from cuecard.attention import api
     except ImportError as error:
@@ -122,11 +124,11 @@ def _room() -> Any:
     return api
 
 
-def _numbers(text: str) -> list[int]:
-    found = [part.strip() for part in text.split(",")]
-    if wrong := [part for part in found if part not in map(str, FIGURES)]:
+def _figures(text: str) -> list[int]:
+    chosen = parts(text) or ("",)
+    if wrong := [part for part in chosen if part not in FIGURES]:
         raise BadInput(f"there is no figure {wrong[0]!r} here", "give --figures 3,4,5, or some of them")
-    return [int(part) for part in dict.fromkeys(found)]
+    return list(map(int, dict.fromkeys(chosen)))
 
 
 def _asked(
@@ -146,3 +148,51 @@ def _count(limit: int | None, there: int | None, recorded: Mapping[str, str] | N
 
 def _score_of(item: Item) -> Any:
     return lambda answer: scores(answer, item)["ours"]
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def is_run(path: Path) -> bool:
+    """Whether a directory holds a run of `cuecard attention`."""
+    try:
+        return bool(json.loads((path / run_folder.ABOUT).read_text(encoding="utf-8")).get("kind") == "attention")
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def report(run: Path, out: Path | None, questions: int, as_json: bool) -> None:
+    """The page of such a run, with figures and tables beside it."""
+    page = _drawing()
+    shown = page.opened(run, questions)
+    written = page.save(shown, out or run / "report.html")
+    disk.save(written[0].parent / "findings.json", shown.results.as_object())
+    if as_json:
+        typer.echo(json.dumps(shown.results.as_object(), indent=2, ensure_ascii=False))
+    else:
+        _show(shown.results, page, [f"report:  {written[0]}"])
+
+
+def _drawing() -> Any:
+    """The module that draws. Raises MissingExtra."""
+    try:
+        from cuecard.report.attention import report as attention_report
+    except ImportError as error:
+        raise MissingExtra(f"figures need {error.name}", "pip install '.[evals]' in a checkout") from error
+    return attention_report
+
+
+def _show(results: Any, page: Any, ends: Sequence[str]) -> None:
+    console = Console(highlight=False)
+    rows = page.whole_table(list(results.conditions.values()))
+    first, *heads = list(rows[0])[:6]
+    # figures are never cut: the names in the first column wrap instead
+    widths = [max(len(word) for row in rows for word in (row[head] or "–").split()) for head in heads]
+    columns = (Column(head, min_width=width) for head, width in zip(heads, widths, strict=True))
+    shown = Table(Column(first), *columns, box=None)
+    for row in rows:
+        shown.add_row(*(Text(row[head]) for head in (first, *heads)))
+    console.print(shown)
+    console.print(Text(f"· {page.lead(results)}"))
+    for end in ends:
+        console.print(Text(end, style="dim"), soft_wrap=True)

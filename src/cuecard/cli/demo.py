@@ -1,121 +1,201 @@
-"""`cuecard demo`: every strategy on real questions, live, and a report to look at."""
+"""`cuecard demo`: every strategy on two regimes of real questions, live, and a report to look at."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import platform
-from collections.abc import Callable, Mapping
+import sys
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from types import TracebackType
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.live import Live
 from rich.text import Text
 
-import cuecard
-from cuecard.domain.errors import BadInput, MissingExtra
-from cuecard.domain.outcome import Route
-from cuecard.models import spec
+from cuecard import disk
+from cuecard.cli.options import telling_what_is_kept
+from cuecard.demo.live import ARMS, HEADLINE, LiveRun, Tally, examine, regimes
+from cuecard.demo.tasks import BoardsTask
+from cuecard.domain.errors import BadInput, required
+from cuecard.evals.analysis import examples
+from cuecard.evals.analysis.results import RunResults, run_results
+from cuecard.evals.analysis.summary import summary
+from cuecard.evals.analysis.verdict import BASELINE
+from cuecard.evals.database import Record
+from cuecard.evals.item import Task
+from cuecard.evals.runner.run import Plan
+from cuecard.evals.study import Study
 from cuecard.models.base import Model
+from cuecard.report import results_table
 from cuecard.report.page import formatting
-from cuecard.report.showcase import terminal
-from cuecard.report.showcase.records import Showcase
+from cuecard.report.page.machine import evaluation_facts, machine
 
 EASY_VQA_TEST = 9673
+EXTRA = "pip install '.[demo]' in a checkout"
+SHOWN = 40
+"""Most questions of a task that the page shows one by one."""
+WRITTEN = ("report.html", "results.json", "figures", "tables")
+LINES = 8
+"""So many lines say how far the demo is where it cannot draw."""
+DRAW_S = 0.1
 
 
 def demo(
+    shapes: Annotated[int, typer.Option("--shapes", "--easy-vqa", help="Questions of easy-VQA's test split.")] = 24,
     boards: Annotated[int, typer.Option(help="Questions about held-out boards of handwritten digits.")] = 24,
-    easy_vqa: Annotated[int, typer.Option(help="Questions of easy-VQA's test split.")] = 12,
     seed: Annotated[int, typer.Option(help="Which questions: the same for the same seed.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for report.html and results.json.")] = Path("runs/demo"),
     small: Annotated[str, typer.Option(help="The model that writes the reasoning.")] = "demo-small",
     large: Annotated[str, typer.Option(help="The model that speaks the answer.")] = "demo-large",
 ) -> None:
-    """Every strategy on real questions, live: a table, a time line, and a report to open in a browser."""
-    _check(boards, easy_vqa)
-    page = _page_maker()
+    """Every strategy on two kinds of questions, live: a table, verdicts, a time line, and a report for a browser."""
+    _check(shapes, boards)
+    for package in ("easy_vqa", "sklearn"):  # what is missing is found before anything runs
+        required(package, "the demo", EXTRA)
+    drawn = required("cuecard.report.evaluation.report", "the demo", EXTRA)
+    tasks = regimes(shapes, boards, seed)
+    study = Study({"small": small, "large": large}, [task.name for task in tasks], ARMS)
     _prepare(out)
-    models = {role: spec.load(given, role) for role, given in (("small", small), ("large", large))}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task("questions", total=boards + easy_vqa)
-        shown = asyncio.run(_run(models, (boards, easy_vqa, seed), lambda: progress.advance(bar)))
-    asked = f"{boards} boards, {easy_vqa} of easy-VQA, seed {seed}"
-    shown = replace(shown, about=(("pair", f"{small} and {large}"), ("questions", asked), *_about(datetime.now(UTC))))
-    _write(out / "report.html", page(shown))
-    _write(out / "results.json", shown.json())
-    _tell(shown)
-    typer.echo(f"\nreport:  {out / 'report.html'}\nnumbers: {out / 'results.json'}")
+    watch = _Watch(Console(highlight=False), tasks, out)
+    with telling_what_is_kept(watch.kept) as stop:
+        models = study.load()
+        plan = study.plan(tasks, study.seats(models))
+        run = stop.run(_run(plan, models, watch))
+        page = _results(run, study.config(plan), out, drawn, watch)
+    typer.echo(f"\nreport:  {page}\nnumbers: {out / 'results.json'}")
 
 
-def _check(boards: int, easy_vqa: int) -> None:
-    if boards < 0 or easy_vqa < 0:
-        raise BadInput("--boards and --easy-vqa cannot be less than 0")
-    if boards + easy_vqa == 0:
-        raise BadInput("there are no questions to ask", "give --boards or --easy-vqa at least 1")
-    if easy_vqa > EASY_VQA_TEST:
-        raise BadInput(f"easy-VQA's test split has only {EASY_VQA_TEST} questions", "lower --easy-vqa")
+def _check(shapes: int, boards: int) -> None:
+    if shapes < 0 or boards < 0:
+        raise BadInput("--shapes and --boards cannot be less than 0")
+    if shapes + boards == 0:
+        raise BadInput("there are no questions to ask", "give --shapes or --boards at least 1")
+    if shapes > EASY_VQA_TEST:
+        raise BadInput(f"easy-VQA's test split has only {EASY_VQA_TEST} questions", "lower --shapes")
 
 
-def _page_maker() -> Callable[[Showcase], str]:
-    """What makes the page, and with it all that the run needs, looked for before anything runs. Raises MissingExtra."""
+def _prepare(out: Path) -> None:
+    """Make the folder. Raises BadInput where it holds anything but an earlier demo."""
     try:
-        import easy_vqa  # noqa: F401
-        import sklearn  # noqa: F401
+        out.mkdir(parents=True, exist_ok=True)
+        others = sorted(path.name for path in out.iterdir() if path.name not in WRITTEN)
+    except OSError as error:
+        raise BadInput(f"cannot make the folder {out}: {error.strerror}", "give another --out") from error
+    if others:
+        more = "" if len(others) <= 3 else f" and {len(others) - 3} more"
+        raise BadInput(
+            f"{out} holds files that are not a demo's: {', '.join(others[:3])}{more}",
+            "give --out a folder that is new, empty, or an earlier demo's",
+        )
 
-        from cuecard.report.showcase.report import page
-    except ImportError as error:
-        raise MissingExtra(f"the demo needs {error.name}", "pip install '.[demo]' in a checkout") from error
-    return page
 
-
-async def _run(models: Mapping[str, Model], size: tuple[int, int, int], tick: Callable[[], None]) -> Showcase:
-    from cuecard.demo.showcase import showcase  # needs numpy, which only the demo has
-
+async def _run(plan: Plan, models: Mapping[str, Model], watch: _Watch) -> LiveRun:
+    first = replace(plan, tasks=[BoardsTask("boards", -1, 1, "validation", "examined")])
     try:
-        return await showcase(models, *size, tick)
+        with watch:
+            await examine(first, models, lambda record: None)  # first calls are slower
+            return await examine(plan, models, watch.listen)
     finally:
         for model in models.values():
             await model.aclose()
 
 
-def _about(now: datetime) -> tuple[tuple[str, str], ...]:
-    threads = os.environ.get("OMP_NUM_THREADS", "not set")
-    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, OMP_NUM_THREADS {threads}"
-    software = f"cuecard {cuecard.__version__}, Python {platform.python_version()}"
-    return ("machine", machine), ("software", software), ("made", f"{now:%Y-%m-%d %H:%M} UTC")
+class _Watch:
+    """How far the demo is: on a terminal the table, whose rows change as answers come; else lines on standard error."""
+
+    def __init__(self, console: Console, tasks: Sequence[Task], out: Path) -> None:
+        self.console, self._tasks, self._out, self._tally = console, tasks, out, Tally()
+        self.asked = sum(task.count or 0 for task in tasks)
+        self._answers, self._began_s, self._drawn_s = 0, 0.0, 0.0
+        # drawn between calls only: a thread that draws meanwhile would be part of what is timed
+        self._live = Live(console=console, auto_refresh=False) if console.is_interactive else None
+
+    @property
+    def answered(self) -> int:
+        """Questions that every arm has answered."""
+        return self._answers // len(ARMS)
+
+    def kept(self) -> str:
+        """What is kept of a demo that is stopped now."""
+        kept = "nothing is kept" if self.answered < self.asked else f"the report in {self._out} is not whole"
+        return f"{self.answered} of {self.asked} questions were answered; {kept}"
+
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def __enter__(self) -> _Watch:
+        if self._live is None:
+            self.say(f"{self.asked} questions by {len(ARMS)} strategies; Ctrl-C stops")
+        else:
+            self._live.start()
+            self._draw(self._live)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.transient = kind is None  # of a demo that was stopped the table stays
+            self._live.stop()
+
+    def listen(self, record: Record) -> None:
+        """One more answer."""
+        if not self._answers:
+            self._began_s = time.monotonic()  # first calls, before it, are slower
+        self._tally.add(record)
+        self._answers += 1
+        ended, every = self._answers % len(ARMS) == 0, max(1, self.asked // LINES)
+        if self._live is None:
+            if ended and (self.answered == 1 or self.answered % every == 0):
+                self.say(self._so_far())
+        elif ended or time.monotonic() - self._drawn_s > DRAW_S:
+            self._draw(self._live)
+
+    def _draw(self, live: Live) -> None:
+        arms = {task.name: self._tally.figures(task.name, ARMS) for task in self._tasks}
+        live.update(results_table.ResultsTable(arms, f"{self._so_far()}; Ctrl-C stops"), refresh=True)
+        self._drawn_s = time.monotonic()
+
+    def _so_far(self) -> str:
+        left_s = (time.monotonic() - self._began_s) * (self.asked * len(ARMS) / max(1, self._answers) - 1)
+        left = f", about {left_s:.0f} s left" if self.answered else ""
+        return f"{self.answered} of {self.asked} questions answered{left}"
 
 
-def _tell(shown: Showcase) -> None:
-    console = Console(highlight=False)
-    console.print(terminal.results(shown.rows))
-    console.print(terminal.routes([row for row in shown.rows if set(row.routes) != {Route.DIRECT}]))
-    if (sample := shown.sample) is None:
-        return
-    console.print(
-        Text(f"\n{formatting.plain(sample.question.text)} (right: {formatting.plain(sample.truth)})", style="bold")
-    )
+def _results(run: LiveRun, config: Mapping[str, Any], out: Path, drawn: Any, watch: _Watch) -> Path:
+    """Print what was found, then write it: the page."""
+    with run.store() as store:
+        found, known = run_results(config, store), run.examples(config, store)
+        samples = run.samples(known)
+        _show(watch.console, found, samples, drawn.sentences)
+        watch.say(f"writing the report to {out}")
+        summed, about = summary(config, store), {"config": config, "argv": sys.argv[1:], "machine": machine()}
+        shown = drawn.evaluation("demo", (found, summed), known, store, evaluation_facts(about), SHOWN, samples)
+        page: Path = drawn.report(shown).save(out / "report.html")[0]
+        results = {"questions": watch.asked, **about, **found.as_object(), "answers": examples.rows(store)}
+    disk.save(out / "results.json", results)
+    return page
+
+
+def _show(console: Console, found: RunResults, samples: Sequence[examples.Request], sentences: Any) -> None:
+    for task in (task for task in found.tasks if task.verdict is not None):
+        verdict, _, gain = sentences.pays(task).partition(": ")
+        console.print(Text.assemble((verdict, "bold"), ": ", gain, "\n"))
+    console.print(results_table.results(found))
+    if samples:
+        _show_sample(console, samples[-1])
+
+
+def _show_sample(console: Console, sample: examples.Request) -> None:
+    terminal = required("cuecard.report.terminal", "the demo", EXTRA)
+    asked, gold = (formatting.plain(text) for text in (sample.example.question.text, sample.example.gold))
+    console.print(Text(f"\n{asked} (right: {gold})", style="bold"))
     until_s = max(call.end_s for outcome in sample.outcomes.values() for call in outcome.calls)
-    for name, outcome in sample.outcomes.items():
-        if name in ("reason:large", shown.headline):
-            console.print(Text(f"\n{name}: {formatting.plain(outcome.answer)}"))
-            console.print(terminal.Timeline(outcome, until_s))
-
-
-def _prepare(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"cannot make the folder {out}: {error.strerror}", "give another --out") from error
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise BadInput(f"cannot write {path}: {error.strerror}", "give another --out") from error
+    for arm, role in ((BASELINE, "the baseline, the large model reasoning for itself"), (HEADLINE, "the pair")):
+        console.print(Text(f"\n{arm}, {role}: {formatting.plain(sample.outcomes[arm].answer)}"))
+        console.print(terminal.Timeline(sample.outcomes[arm], until_s))
+    console.print()
+    console.print(terminal.Legend())

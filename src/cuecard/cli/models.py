@@ -24,7 +24,7 @@ from cuecard.models.openai import OpenAIModel
 from cuecard.models.probe_results import ProbeResults
 
 if TYPE_CHECKING:
-    from cuecard.gateway.config.settings import KeyEntry
+    from cuecard.gateway.admission.keys import Key
 
 ANSWERS = {True: "yes", False: "no", None: "not known"}
 
@@ -43,30 +43,30 @@ def models(
 ) -> None:
     """Show models and what each can do."""
     console = Console(highlight=False)
-    told_of: list[dict[str, Any]] = []
+    objects: list[dict[str, Any]] = []
     failed = 0
     for name in specs or list(spec.EMBEDDED):
         try:
             model = spec.load(name)
         except CuecardError as error:
             failed += 1
-            told_of.append({"model": name, "error": error.message, "hint": error.hint})
+            objects.append({"model": name, "error": error.message, "hint": error.hint})
             if not as_json:
                 console.print(block(name, {"error": str(error)}))
             continue
-        found = asyncio.run(_found(model, probe and probes.wanted()))
+        [found] = asyncio.run(_probed([model], probe=probe and probes.wanted()))
         probed = {} if found is None else {"probe": asdict(found)}
-        told_of.append({"model": name, **as_object(model.abilities), **probed})
+        objects.append({"model": name, **as_object(model.abilities), **probed})
         if not as_json:
             console.print(block(name, described(model.abilities) if found is None else facts(found)))
     if as_json:
-        typer.echo(json.dumps(told_of, ensure_ascii=False, indent=2))
+        typer.echo(json.dumps(objects, ensure_ascii=False, indent=2))
     if failed:
         raise typer.Exit(2)
 
 
 def facts(found: ProbeResults) -> dict[str, str]:
-    """What a server showed, in words."""
+    """The results of a probe, in words."""
     if not found.reachable:
         return {"error": found.problem or "it does not answer"}
     pace = ""
@@ -95,29 +95,27 @@ def facts(found: ProbeResults) -> dict[str, str]:
     }
 
 
-async def _found(model: Model, probe: bool) -> ProbeResults | None:
-    """What a probe finds, or has found before, of a served model."""
+async def _probed(models: Sequence[Model], *, probe: bool = True, fresh: bool = False) -> list[ProbeResults | None]:
+    """What a probe of each served model finds, or has found before unless it is to be fresh. Closes the models."""
+    tell = partial(print, file=sys.stderr, flush=True)
+
+    async def found(model: Model) -> ProbeResults | None:
+        return await probes.adapted(model, fresh=fresh, tell=tell) if isinstance(model, OpenAIModel) and probe else None
+
     try:
-        return await probes.adapted(model, tell=_tell) if probe and isinstance(model, OpenAIModel) else None
+        return list(await asyncio.gather(*map(found, models)))
     finally:
-        await model.aclose()
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+        for model in models:
+            await model.aclose()
 
 
 def described(able: Abilities) -> dict[str, str]:
     """What a model can do, in words."""
-    known = {True: "yes", False: "no", None: "not known"}
+    words = as_object(able)
+    words |= {"cards": ", ".join(able.card_formats), "notes": "; ".join(able.notes) or "none"}
+    words["acceptance_table"] = _table(able)
     return {
-        "images": known[able.images],
-        "probabilities": known[able.logprobs],
-        "scoring": known[able.scoring],
-        "keeps prefixes": known[able.prefix_sessions],
-        "cards": ", ".join(able.card_formats),
-        "notes": "; ".join(able.notes) or "none",
-        "trained on": "not known" if able.scope is None else able.scope.about,
+        name.replace("_", " "): value if isinstance(value, str) else ANSWERS[value] for name, value in words.items()
     }
 
 
@@ -131,7 +129,19 @@ def as_object(able: Abilities) -> dict[str, Any]:
         "cards": list(able.card_formats),
         "notes": list(able.notes),
         "trained_on": None if able.scope is None else able.scope.about,
+        "acceptance_table": None if able.acceptance is None else able.acceptance.as_object(),
     }
+
+
+def _table(able: Abilities) -> str:
+    """The acceptance table that lies in the model's checkpoint."""
+    if (table := able.acceptance) is None:
+        return "no"
+    about = f"for {table.small}, fitted on {table.questions:,} questions of {', '.join(table.tasks) or 'unnamed tasks'}"
+    if (seen := table.evidence) is None:
+        return about
+    accepted = f"{seen.rule} accepted {seen.accepted:,} of them, {seen.wrong:,} wrong"
+    return f"{about}; {accepted}; both models got {100 * seen.beta:.1f}% wrong (beta)"
 
 
 def block(name: str, facts: Mapping[str, str]) -> Group:
@@ -151,15 +161,16 @@ def check(
 ) -> None:
     """Read a cuecard.toml and probe its servers; all commands go by what is found."""
     try:
-        from cuecard.gateway.config.config_file import read
+        from cuecard.gateway.config.config import read
     except ImportError as error:
         raise MissingExtra(f"the gateway needs {error.name}", "pip install '.[gateway]' in a checkout") from error
     chosen = read(config)
     roles = [(name, role, ones) for name, pair in chosen.pairs.items() for role, ones in pair.roles.items()]
     tables = {one.model: one.table() for _, _, ones in roles for one in ones}
     served = {name: table for name, table in tables.items() if isinstance(spec.parse(name), spec.Served)}
-    models = {name: model for name, table in served.items() if isinstance(model := spec.load(table), OpenAIModel)}
-    found = dict(zip(models, asyncio.run(_probed_anew(list(models.values()))), strict=True)) if probe else {}
+    models = [spec.load(table) for table in served.values()]
+    probed = zip(served, asyncio.run(_probed(models, probe=probe, fresh=True)), strict=True)
+    found = {name: each for name, each in probed if each is not None}
     lost = [name for name, each in found.items() if not each.reachable]
     if as_json:
         typer.echo(json.dumps({name: asdict(each) | {"settings": each.settings} for name, each in found.items()}))
@@ -178,20 +189,10 @@ def check(
         raise typer.Exit(2)
 
 
-def _described(key: KeyEntry) -> str:
+def _described(key: Key) -> str:
     """What a key may do, in one line."""
     limits = key.model_dump(exclude={"name", "sha256", "expires", "pairs"}, exclude_none=True)
     parts = [f"{limit} {value:,.10g}" for limit, value in limits.items()]
     parts += [] if key.expires is None else [f"expires {key.expires:%Y-%m-%d %H:%M %Z}"]
     parts += [] if key.pairs is None else [f"only {', '.join(key.pairs)}"]
     return f"key {key.name}: {'; '.join(parts) or 'no limits'}"
-
-
-async def _probed_anew(models: Sequence[OpenAIModel]) -> list[ProbeResults]:
-    """Fresh findings of each, whatever is stored."""
-    tell = partial(print, file=sys.stderr, flush=True)
-    try:
-        return list(await asyncio.gather(*(probes.adapted(model, fresh=True, tell=tell) for model in models)))
-    finally:
-        for model in models:
-            await model.aclose()

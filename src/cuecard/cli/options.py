@@ -1,16 +1,40 @@
-"""Options that several commands have: those of a policy, made from their declaration."""
+"""What several commands share: lists of numbers, options of a policy, made from their declaration; Ctrl-C, SIGTERM."""
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Callable, Mapping
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial, update_wrapper
-from types import MappingProxyType
-from typing import Annotated, Any
+from types import FrameType, MappingProxyType
+from typing import Annotated, Any, TypeVar
 
 import typer
 
+from cuecard.domain.errors import BadInput
 from cuecard.strategies.policy import Option, Surface, options_at
+
+LINE_S = 30
+"""Seconds between lines about progress, where there is no terminal."""
+
+
+def parts(text: str) -> tuple[str, ...]:
+    """`a, b` -> (a, b)."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def whole_numbers(option: str, text: str, least: int) -> tuple[int, ...]:
+    """`1,8,32` -> (1, 8, 32). Raises BadInput."""
+    try:
+        numbers = tuple(dict.fromkeys(map(int, parts(text))))
+    except ValueError:
+        numbers = ()
+    if not numbers or min(numbers) < least:
+        raise BadInput(f"{option} {text!r} are not whole numbers from {least} on", f"for instance {option} 1,8,32")
+    return numbers
 
 
 def takes_policy_options(
@@ -59,3 +83,64 @@ def _parameter(option: Option, text: str, default: Any) -> inspect.Parameter:
     else:
         annotation = Annotated[option.kind, shown]
     return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+# --- Ctrl-C and SIGTERM -----------------------------------------------------------------------------------------------
+
+
+T = TypeVar("T")
+
+
+class Stopping:
+    """The signal that stopped the command. Code in `run` is cancelled, other code gets KeyboardInterrupt."""
+
+    def __init__(self) -> None:
+        self._signal = signal.SIGINT
+        self._task: asyncio.Task[Any] | None = None
+
+    @property
+    def code(self) -> int:
+        """The exit code of a process that a signal ends, as in shells: 130 or 143."""
+        return 128 + self._signal
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """As `asyncio.run`. Raises KeyboardInterrupt when either signal came."""
+        try:
+            return asyncio.run(self._watched(work))
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+        finally:
+            self._task = None
+
+    async def _watched(self, work: Coroutine[Any, Any, T]) -> T:
+        self._task = asyncio.current_task()
+        return await work
+
+    def take(self, number: int, frame: FrameType | None) -> None:
+        """A handler of SIGTERM."""
+        self._signal = signal.Signals(number)
+        if self._task is None:
+            raise KeyboardInterrupt
+        self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+
+
+@contextmanager
+def stopping() -> Iterator[Stopping]:
+    """While it lasts, SIGTERM does what Ctrl-C does."""
+    made = Stopping()
+    before = signal.signal(signal.SIGTERM, made.take)
+    try:
+        yield made
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def telling_what_is_kept(kept: Callable[[], str]) -> Iterator[Stopping]:
+    """As `stopping`; a command that is stopped says in one line what is kept, and ends with the code of the signal."""
+    with stopping() as stop:
+        try:
+            yield stop
+        except KeyboardInterrupt:
+            print(f"stopped: {kept()}", file=sys.stderr, flush=True)
+            raise typer.Exit(stop.code) from None

@@ -15,10 +15,11 @@ from rich.table import Table
 
 from cuecard import virtual_time
 from cuecard.cli.options import takes_policy_options
-from cuecard.domain.errors import BadInput, MissingExtra
+from cuecard.domain.errors import BadInput, required
 from cuecard.domain.outcome import Route
 from cuecard.models import spec
 from cuecard.models.base import Model
+from cuecard.strategies import policy_file
 from cuecard.strategies.policy import Policy, Surface, policy_with
 from cuecard.strategies.run import known
 
@@ -30,30 +31,36 @@ if TYPE_CHECKING:
 def replay(
     journal: Annotated[Path, typer.Argument(help="A journal of `cuecard serve` that keeps content.")],
     *,
-    strategy: Annotated[str, typer.Option(help="mutual, transfer, short, reason, cascade, route.")] = "mutual",
+    strategy: Annotated[
+        str | None,
+        typer.Option(help="mutual, transfer, short, reason, cascade, route; by itself the policy's."),
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="A policy file, as `cuecard tune` writes it; options here change it.")
+    ] = None,
     options: Mapping[str, Any],
     small: Annotated[str | None, typer.Option(help="Ask this model for what the journal does not hold.")] = None,
     large: Annotated[str | None, typer.Option(help="Ask this model for what the journal does not hold.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Answer a journal's requests again by another policy or pair; calls that the journal holds are not made again."""
-    try:
-        from cuecard.gateway.replay import entries, summary
-    except ImportError as error:
-        raise MissingExtra(f"the gateway needs {error.name}", "pip install '.[gateway]' in a checkout") from error
-    known(strategy)
-    policy = policy_with(Policy(), **options)
+    required("cuecard.gateway.replay", "the gateway", "pip install '.[gateway]' in a checkout")
+    from cuecard.gateway.replay import entries, summary
+
+    base = policy_file.PolicyFile("mutual") if policy is None else policy_file.read(policy)
+    chosen, named = policy_with(base.policy(), **options), strategy or base.strategy
+    known(named)
     found = entries(journal)
     if not found:
         raise BadInput(f"{journal} holds no requests")
     living = {role: spec.load(name, role) for role, name in (("small", small), ("large", large)) if name}
-    work: Coroutine[Any, Any, list[ReplayedRequest]] = _all(found, strategy, policy, living, quiet=as_json)
+    work: Coroutine[Any, Any, list[ReplayedRequest]] = _all(found, named, chosen, living, quiet=as_json)
     # without models to call, virtual time needs no waiting
     totals = summary(asyncio.run(work) if living else virtual_time.run(work))
     if as_json:
-        typer.echo(json.dumps({"strategy": strategy, **totals}, indent=2))
+        typer.echo(json.dumps({"strategy": named, **totals}, indent=2))
     else:
-        _show(totals, strategy)
+        _show(totals, named)
 
 
 async def _all(

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from cuecard.domain.errors import BadInput, MissingExtra
+from cuecard.cli.options import telling_what_is_kept
+from cuecard.domain.errors import BadInput, MissingExtra, required
 from cuecard.models import probe as probes
 from cuecard.models import spec
+from cuecard.strategies.acceptance_rules import one_model
 
 if TYPE_CHECKING:
     from cuecard.gateway.config.config import Config
@@ -42,41 +44,36 @@ def serve(
     ] = True,
 ) -> None:
     """Serve a pair as one model to every OpenAI client."""
-    try:
-        import uvicorn
+    required("cuecard.gateway.app", "the gateway", "pip install '.[gateway]' in a checkout")
+    import uvicorn
 
-        from cuecard.gateway.admission.budgets import BudgetLedger
-        from cuecard.gateway.admission.connections import LimitedProtocol
-        from cuecard.gateway.admission.image_fetcher import Fetcher
-        from cuecard.gateway.admission.origin_check import is_loopback
-        from cuecard.gateway.app import AppSettings, application
-        from cuecard.gateway.audit import Audit
-        from cuecard.gateway.endpoints import RequestLimits
-        from cuecard.gateway.pairs import Pairs
-        from cuecard.gateway.reload import Reloader
-        from cuecard.gateway.telemetry.journal import Journal
-    except ImportError as error:
-        raise MissingExtra(f"the gateway needs {error.name}", "pip install '.[gateway]' in a checkout") from error
+    from cuecard.gateway.admission.connections import LimitedProtocol, is_loopback
+    from cuecard.gateway.admission.keys import BudgetLedger, Gate
+    from cuecard.gateway.app import AppSettings, application
+    from cuecard.gateway.audit import Audit
+    from cuecard.gateway.pairs import Pairs, Reloader
+    from cuecard.gateway.telemetry.journal import Journal
+    from cuecard.models.images.fetcher import Fetcher
+
     # all that can be wrong is found before a model is loaded
     chosen = _chosen(config, small, large)
     at, on = host or chosen.server.host, chosen.server.port if port is None else port
     if not (chosen.keys or chosen.server.open or is_loopback(at)):
         raise BadInput(f"{at} is open to others, and there are no API keys", "`cuecard key` makes one for cuecard.toml")
-    with closing(_listener(at, on)) as listener:
-        gate = chosen.gate(time.monotonic, ledger=BudgetLedger(chosen.ledger_path))
+    with telling_what_is_kept(partial(_kept, chosen)), closing(_listener(at, on)) as listener:
+        gate = Gate(chosen.keys, time.monotonic, ledger=BudgetLedger(chosen.ledger_path))
         pairs = Pairs.configured(chosen)
         _announce(pairs, _root(listener))
         say, read = partial(print, file=sys.stderr, flush=True), partial(_chosen, config, small, large)
         settings = AppSettings(
             gate=gate,
-            audit=Audit(pairs.first, **chosen.audit.model_dump()),
+            audit=Audit(pairs.first, chosen.audit),
             journal=None if (log := chosen.journal).path is None else Journal(**log.model_dump()),
             fetcher=Fetcher(hosts=chosen.images.hosts) if chosen.images.urls else None,
             traces=_traces(),
+            server=chosen.server,
             images=chosen.images,
-            limits=RequestLimits(chosen.server.most_body_mib * 2**20, chosen.server.most_text, chosen.server.ping_s),
             hosts=chosen.hosts(at),
-            origins=chosen.server.origins,
             tell=say if probe and probes.wanted() else None,
             reloader=None if config is None else Reloader(config, read, chosen, pairs, gate, tell=say),
         )
@@ -92,11 +89,20 @@ def serve(
         uvicorn.Server(served).run(sockets=[listener])
 
 
+def _kept(chosen: Config) -> str:
+    """What is on disk when the gateway has stopped."""
+    files = {"journal": chosen.journal.path, "ledger of budgets": chosen.ledger_path}
+    kept = [f"the {name} is in {path}" for name, path in files.items() if path is not None]
+    return f"requests under way have ended; {' and '.join(kept) or 'nothing is kept, there is no journal'}"
+
+
 def _announce(pairs: Pairs, root: str) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     for pair in pairs:
         models = " and ".join(model.name for model in pair.models.values())
         console.print(f"{models} are served as {pair.name} at {root}/v1", markup=False)
+        if (remark := one_model(pair.models)) is not None:
+            console.print(f"{pair.name}: {remark}", markup=False)
     console.print(f"the dashboard is at {root}/dashboard", markup=False)
 
 
@@ -108,12 +114,12 @@ def _traces() -> Traces | None:
         if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
             raise MissingExtra("traces need OpenTelemetry's packages", "pip install '.[otel]' in a checkout") from None
         return None
-    return traces.to_collector() if traces.wanted() else None
+    return traces.from_environment()
 
 
 def _chosen(file: Path | None, small: str | None, large: str | None) -> Config:
-    from cuecard.gateway.config.config import PAIR, Config, Upstream
-    from cuecard.gateway.config.config_file import read
+    from cuecard.gateway.config.config import PAIR, Config, read
+    from cuecard.gateway.config.pairs import Upstream
 
     demo = {"small": {"model": "demo-small"}, "large": {"model": "demo-large"}}
     base = read(file) if file else Config.model_validate({"version": 1, **demo})

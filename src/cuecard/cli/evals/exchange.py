@@ -5,29 +5,38 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, cast, get_args
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from cuecard import disk
+from cuecard.cli.evals.study import beta_text, interval_text
 from cuecard.cli.evals.tasks import open_named
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput
-from cuecard.domain.question import Image
-from cuecard.evals import model_identity
+from cuecard.evals import run_folder
 from cuecard.evals.analysis.summary import summary as summary_of
+from cuecard.evals.database import Record
 from cuecard.evals.interop import exports, inspect, lmms, vlmevalkit
-from cuecard.evals.interop.imports import CardReader, Import, ImportResult, fill, unresolved
-from cuecard.evals.interop.predictions import FileReader, Source, places, source
-from cuecard.evals.storage.database import Record
-from cuecard.evals.study import folder
-from cuecard.evals.study.study import AT_ONCE_SERVED
+from cuecard.evals.interop.imports import (
+    CardReader,
+    FileReader,
+    Import,
+    ImportResult,
+    Source,
+    fill,
+    places,
+    source,
+    unresolved,
+)
+from cuecard.evals.requests import is_local
+from cuecard.evals.study import AT_ONCE_SERVED
 from cuecard.models import spec
+from cuecard.report.arm_table import ArmTable, routes_table
 from cuecard.report.page.machine import machine
 
 imports = typer.Typer(
@@ -45,9 +54,7 @@ SmallReason = Annotated[Path | None, Option(help="The small model's answers afte
 LargeReason = Annotated[Path | None, Option(help="The large model's answers after reasoning.")]
 SmallName = Annotated[str | None, Option(help="The small model's name, if not as the files are called.")]
 LargeName = Annotated[str | None, Option(help="The large model's name, if not as the files are called.")]
-Large = Annotated[
-    str | None, Option(help="The large model, to read the reasoning where no file tells what it says then.")
-]
+Large = Annotated[str | None, Option(help="The large model, to read the reasoning where no file holds its answer.")]
 AtOnce = Annotated[int | None, Option(min=1, help="Most calls of it at once; 1 in this process, else 8.")]
 AsJson = Annotated[bool, Option("--json", help="Print one JSON object.")]
 
@@ -94,6 +101,7 @@ def _import(
 ) -> None:
     if not files:
         raise BadInput("no file of predictions is given", "give --small-short, --large-short, --small-reason, …")
+    disk.check_folder(out, run_folder.ABOUT)
     opened = open_named(task)
     known = places(opened)
     sources = [source(role, mode, path, read, known) for (role, mode), path in files.items()]
@@ -109,7 +117,7 @@ def _import(
         "argv": sys.argv[1:],
         "machine": machine(),
     }
-    with folder.RunFolder(out, folder.About(made.config, facts)) as held:
+    with run_folder.RunFolder(out, run_folder.About(made.config, facts)) as held:
         filled = asyncio.run(_filled(made, held))
         summary = summary_of(json.loads(json.dumps(made.config)), held.store)
         disk.save(out / "summary.json", summary)
@@ -119,7 +127,7 @@ def _import(
         _show(summary["tasks"][opened.name], sources, filled, out)
 
 
-async def _filled(made: Import, held: folder.RunFolder) -> ImportResult:
+async def _filled(made: Import, held: run_folder.RunFolder) -> ImportResult:
     try:
         return await fill(made, held.store)
     finally:
@@ -130,7 +138,7 @@ async def _filled(made: Import, held: folder.RunFolder) -> ImportResult:
 def _reader(given: str | None, at_once: int | None) -> CardReader | None:
     if given is None:
         return None
-    local = model_identity.is_local(given)
+    local = is_local(given)
     return CardReader(spec.load(given, "large"), given, at_once or (1 if local else AT_ONCE_SERVED))
 
 
@@ -144,15 +152,17 @@ def _model(form: str, path: Path, task: str) -> str:
 
 def _show(task: Record, sources: list[Source], filled: ImportResult, out: Path) -> None:
     console = Console(highlight=False)
-    table = Table("arm", "accuracy", "95%", "resolved", "routes", box=None, title=task["name"])
-    table.columns[0].no_wrap = True
-    for arm, about in task["arms"].items():
-        table.add_row(arm, *_cells(about))
-    console.print(table)
+    rows = [(arm, _cells(about)) for arm, about in task["arms"].items()]
+    console.print(ArmTable(("accuracy", "95%", "resolved"), rows, task["name"]))
+    if (routes := routes_table({arm: about["routes"] for arm, about in task["arms"].items()})) is not None:
+        console.print(routes)
 
     def say(text: str) -> None:
         console.print(text, style="dim", markup=False, soft_wrap=True)
 
+    if failed := {arm: about["errors"] for arm, about in task["arms"].items() if about["errors"]}:
+        counts = ", ".join(f"{arm} {count}" for arm, count in failed.items())
+        say(f"calls that failed there, whose answers are in no mean: {counts}")
     for arm, lacks in unresolved(filled).items():
         reasons = ", ".join(f"{count} × {what}" for what, count in lacks.items())
         say(f"{arm}: {reasons}; from all of them wrong to all of them right")
@@ -165,22 +175,17 @@ def _show(task: Record, sources: list[Source], filled: ImportResult, out: Path) 
             say(f"{each.path}: {thought} of {len(each.replies)} short answers come with reasoning")
     if (accepted := task.get("acceptance")) and accepted["accepted"]:
         say(f"agreement accepts {accepted['accepted']} of {accepted['questions']}, {accepted['wrong']} of them wrong")
+        say(beta_text(accepted["beta"], accepted["alike_given_wrong"]))
     say(f"seconds are not known, nor tokens where the files tell none; {out / 'summary.json'}")
 
 
 def _cells(about: Record) -> list[str]:
-    between = about["bounds"]["interval"] if "bounds" in about else about["interval"] or {}
-    if "bounds" in about:
-        low, high = about["bounds"]["low"], about["bounds"]["high"]
-        accuracy = "–" if low is None else f"{low:.3f} to {high:.3f}"
-    else:
-        accuracy = "–" if about["accuracy"] is None else f"{about['accuracy']:.3f}"
-    ends = [between.get(side) for side in ("low", "high")]
+    sides = about["bounds"] if "bounds" in about else {"low": about["accuracy"], "high": about["accuracy"]}
+    low, high = sides["low"], sides["high"]
     return [
-        accuracy,
-        "–" if None in ends else f"{ends[0]:.3f}–{ends[1]:.3f}",
-        f"{about['answered']} of {about['n']}",
-        ", ".join(f"{route} {count}" for route, count in about["routes"].items()),
+        "–" if low is None else f"{low:.3f} to {high:.3f}" if "bounds" in about else f"{low:.3f}",
+        interval_text(about["bounds"]["interval"] if "bounds" in about else about["interval"]),
+        f"{about['answered'] - about['errors']} of {about['n']}",
     ]
 
 
@@ -198,14 +203,13 @@ def export_vlmevalkit(
     arm: ArmName,
     out: Into,
     task: OneTask = None,
-    form: Annotated[str, Option("--format", help="xlsx, tsv or json.")] = "xlsx",
+    form: Annotated[vlmevalkit.Form, Option("--format", help="Of the file.")] = "xlsx",
     data: Annotated[Path | None, Option(help="The set's TSV file: every column is as there.")] = None,
     dataset: Annotated[str | None, Option(help="What VLMEvalKit calls the set (MMBench_DEV_EN).")] = None,
 ) -> None:
     """MODEL_DATASET.xlsx with `prediction` and `thinking`, which its `dataset.evaluate` takes."""
-    chosen = cast(vlmevalkit.Form, _one_of(form, get_args(vlmevalkit.Form)))
     for answers in exports.of_run(run, arm, task):
-        _tell(answers, vlmevalkit.write(answers, out, chosen, data, dataset))
+        _tell(answers, vlmevalkit.write(answers, out, form, data, dataset))
 
 
 @exports_.command("lmms-eval")
@@ -230,25 +234,14 @@ def export_inspect(
     arm: ArmName,
     out: Into,
     task: OneTask = None,
-    form: Annotated[str, Option("--format", help="json, or eval (which needs inspect_ai).")] = "json",
+    form: Annotated[inspect.Form, Option("--format", help="Of the log; eval needs inspect_ai.")] = "json",
     images: Annotated[bool, Option("--images", help="Write the images too.")] = False,
 ) -> None:
     """A log that `inspect view` shows."""
-    chosen, now = cast(inspect.Form, _one_of(form, get_args(inspect.Form))), datetime.now(UTC)
-    found = exports.of_run(run, arm, task)
-    _, store = folder.opened(run)
-    picture: Callable[[str], Image | None] = store.image if images else (lambda digest: None)
-    try:
-        for answers in found:
-            _tell(answers, inspect.write(answers, out, now, chosen, picture))
-    finally:
-        store.close()
-
-
-def _one_of(text: str, names: tuple[Any, ...]) -> str:
-    if text not in names:
-        raise BadInput(f"there is no format {text!r}", f"there are: {', '.join(names)}")
-    return text
+    now, (_, store) = datetime.now(UTC), run_folder.opened(run)
+    with closing(store):
+        for answers in exports.of_run(run, arm, task):
+            _tell(answers, inspect.write(answers, out, now, form, store.image if images else lambda digest: None))
 
 
 def _tell(answers: exports.ArmExport, *paths: Path) -> None:

@@ -1,4 +1,4 @@
-"""`cuecard eval` and `cuecard study`: strategies on tasks, every call made once; a stopped run goes on where it was."""
+"""`cuecard eval` and `cuecard study`: strategies on tasks, every call made once; a stopped run resumes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import json
 import sys
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
@@ -16,28 +15,29 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
-from rich.table import Column, Table
+from rich.table import Table
+from rich.text import Text
 
 from cuecard import disk
+from cuecard.cli.evals.progress import RunBar
 from cuecard.cli.evals.tasks import open_named
-from cuecard.cli.options import takes_policy_options
-from cuecard.cli.signals import stopping
+from cuecard.cli.options import stopping, takes_policy_options
 from cuecard.domain.errors import BadInput
+from cuecard.evals import run_folder
+from cuecard.evals import study as studies
 from cuecard.evals.analysis.summary import summary as summary_of
+from cuecard.evals.database import Record, Store
 from cuecard.evals.item import Task
+from cuecard.evals.requests import Seat
 from cuecard.evals.runner import ray_workers
-from cuecard.evals.runner.run import Plan, RunProgress, run_by
-from cuecard.evals.runner.workers import WorkerPool
-from cuecard.evals.storage.database import Record, Store
-from cuecard.evals.storage.requests import Seat
-from cuecard.evals.study import cost_estimate as estimates
-from cuecard.evals.study import folder
-from cuecard.evals.study import study as studies
+from cuecard.evals.runner.run import Plan, expected, run_by
+from cuecard.evals.runner.scheduler import WorkerPool
 from cuecard.models import probe as probes
 from cuecard.models.base import Model
+from cuecard.report.arm_table import ArmTable, routes_table
+from cuecard.report.page import formatting
 from cuecard.report.page.machine import machine
+from cuecard.strategies.acceptance_rules import one_model
 from cuecard.strategies.policy import Surface
 
 Maybe = typer.Option
@@ -95,7 +95,7 @@ def study(
 def evaluate(
     tasks: Annotated[list[str], typer.Argument(help="Tasks, as `cuecard tasks` lists them.")],
     *,
-    out: Annotated[Path, Maybe(help="The run's directory; one that is there already is gone on with.")],
+    out: Annotated[Path, Maybe(help="The run's directory; a run that is there already resumes.")],
     strategies: Annotated[
         str, Maybe(help="Arms, with commas between: mutual, transfer/notes/budget=128, transfer/placebo=empty.")
     ] = ",".join(studies.ARMS),
@@ -159,40 +159,55 @@ def workers(
 
 
 def perform(wanted: studies.Study, how: How) -> None:
-    """Run a study, or estimate it. Raises CuecardError; exits with 130 when interrupted, with 143 when terminated."""
+    """Run a study, or estimate it, and show what came of it. As `done`."""
+    summary = done(wanted, how)
+    if how.as_json:
+        typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
+    elif how.dry_run:
+        show_estimate(summary)
+    else:
+        assert wanted.out is not None
+        _show(summary, wanted.out)
+
+
+def done(wanted: studies.Study, how: How) -> Record:
+    """The summary of a study that is run to its end, or its estimate.
+
+    Raises CuecardError; exits with 130 when interrupted, with 143 when terminated.
+    """
     if (out := wanted.out) is None:
         raise BadInput("a run needs a directory", "give --out, or out in the study's file")
-    if (out / "run.json").exists():
-        wanted = wanted.joined(folder.read(out)["config"])
+    disk.check_folder(out, run_folder.ABOUT)
+    if (out / run_folder.ABOUT).exists():
+        wanted = wanted.joined(run_folder.read(out)["config"])
     if wanted.live and how.on is not None and how.on.apart:
         raise BadInput("--live needs all models in one process", "leave out --ray-apart, or --live")
     tasks = studies.opened(wanted, open_named)  # all that can be wrong is found before a model is loaded
     with stopping() as stop:
         try:
             models = wanted.load() if how.on is None else {}
-            summary = stop.run(_performed(wanted, out, how, tasks, models))
+            return stop.run(_performed(wanted, out, how, tasks, models))
         except KeyboardInterrupt:
             raise typer.Exit(stop.code) from None
-    if how.as_json:
-        typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
-    else:
-        _show_estimate(summary) if how.dry_run else _show(summary, out)
 
 
 async def _performed(
     wanted: studies.Study, out: Path, how: How, tasks: Sequence[Task], models: Mapping[str, Model]
 ) -> Record:
     console = Console(stderr=True, highlight=False)
+    wanted.check_rules(models)  # before any model is called; of a cluster's workers, once they have loaded theirs
     if how.probe and probes.wanted():  # to its end, so that all calls of a run are prompted alike
         await probes.settle(models.values(), wait_s=None, tell=partial(console.print, markup=False))
     async with _pool(wanted, how, models, console) as (pool, seats):
         plan = wanted.plan(tasks, seats)
+        if (remark := one_model(seats)) is not None:
+            console.print(remark, markup=False)
         if how.on is not None and how.on.apart:
             plan = replace(plan, share_machine=False)
         if how.dry_run:
             return await _estimated(wanted, out, replace(plan, at_once=pool.slots), models)
-        about = folder.About(wanted.config(plan), _facts(wanted, how))
-        with folder.RunFolder(out, about) as held:
+        about = run_folder.About(wanted.config(plan), _facts(wanted, how))
+        with run_folder.RunFolder(out, about) as held:
             _tell_beginning(console, held)
             if how.retry_errors:
                 again = held.store.drop_errors()
@@ -202,7 +217,7 @@ async def _performed(
             except asyncio.CancelledError:
                 calls, answers = held.store.counts()
                 kept = f"{calls} calls and {answers} answers are stored in {out}"
-                console.print(f"stopped: {kept}; the same command goes on from there")
+                console.print(f"stopped: {kept}; the same command resumes it")
                 raise
             summary = summary_of(about.config, held.store)
             disk.save(out / "summary.json", summary)
@@ -213,7 +228,7 @@ async def _performed(
 async def _pool(
     wanted: studies.Study, how: How, models: Mapping[str, Model], console: Console
 ) -> AsyncIterator[tuple[WorkerPool, Mapping[str, Seat]]]:
-    """Who makes the calls, and who sits there."""
+    """The workers that make the calls, and the models."""
     if how.on is None:
         try:
             yield (
@@ -233,57 +248,19 @@ async def _pool(
 
 
 async def _run(pool: WorkerPool, plan: Plan, store: Store, console: Console) -> None:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[so_far]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
-    )
-    far = SoFar()
-    with Bar(*columns, console=console, transient=True) as bar:
-        line = bar.add_task("questions", total=None, so_far="")
-
-        def listen(progress: RunProgress, records: Sequence[Record]) -> None:
-            far.take(records)
-            bar.update(line, total=progress.total, completed=progress.answered, so_far=far.text())
-
-        done = await run_by(pool, plan, store, listen)
-    busy = "" if done.busy_share is None else f", slots busy {100 * done.busy_share:.0f}% of the time"
-    console.print(f"{done.answered} questions, {done.fresh} of them now; {done.calls} calls made{busy}")
-
-
-class SoFar:
-    """Accuracy by arm and routes, over what was heard of."""
-
-    def __init__(self) -> None:
-        self.right, self.scored = Counter[str](), Counter[str]()
-        self.routes = Counter[str]()
-        self.errors = 0
-
-    def take(self, records: Sequence[Record]) -> None:
-        for record in records:
-            if record["score"] is not None:
-                self.scored[record["arm"]] += 1
-                self.right[record["arm"]] += record["score"]
-            self.errors += record["status"] == "error"
-            if record["route"] not in (None, "direct"):
-                self.routes[record["route"]] += 1
-
-    def text(self) -> str:
-        arms = [f"{arm} {self.right[arm] / count:.2f}" for arm, count in self.scored.items()]
-        routes = [f"{route} {count}" for route, count in self.routes.most_common()]
-        errors = [f"errors {self.errors}"] if self.errors else []
-        return "  ".join((*arms, "|", *routes, *errors))
+    with RunBar(console, expected(plan)) as bar:
+        ended = await run_by(pool, plan, store, bar.listen)
+    busy = "" if ended.busy_share is None else f", slots busy {100 * ended.busy_share:.0f}% of the time"
+    console.print(f"{ended.answered} questions, {ended.fresh} of them now; {ended.calls} calls made{busy}")
 
 
 async def _estimated(wanted: studies.Study, out: Path, plan: Plan, models: Mapping[str, Model]) -> Record:
     store = None
     try:
-        if (out / "run.json").exists():
-            there, store = folder.opened(out)
-            folder.added(there["config"], wanted.config(plan), out)
-        return await estimates.estimate(plan, models, store, wanted.local and bool(models))
+        if (out / run_folder.ABOUT).exists():
+            there, store = run_folder.opened(out)
+            run_folder.added(there["config"], wanted.config(plan), out)
+        return await studies.estimate(plan, models, store, wanted.local and bool(models))
     finally:
         if store is not None:
             store.close()
@@ -294,15 +271,15 @@ def _facts(wanted: studies.Study, how: How) -> dict[str, Any]:
     return {"models": wanted.given_models(), "argv": sys.argv[1:], "machine": machine(), **workers}
 
 
-def _tell_beginning(console: Console, held: folder.RunFolder) -> None:
+def _tell_beginning(console: Console, held: run_folder.RunFolder) -> None:
     if held.resumed:
         console.print(f"going on with {held.path}" + "".join(f"; new: {each}" for each in held.added))
-    if held.mended.calls or held.mended.answers:
-        damaged = f"{held.mended.calls} calls and {held.mended.answers} answers"
-        console.print(f"{damaged} were damaged: they are made again")
+    if damaged := str(held.mended):
+        console.print(f"{damaged} were not as stored, by their checksums: they are made again")
 
 
-def _show_estimate(summary: Record) -> None:
+def show_estimate(summary: Record) -> None:
+    """What a study will cost, task by task."""
     console = Console(highlight=False)
     table = Table("task", "questions left", "calls", "prompt tokens", "completion tokens", "time", box=None)
     for name, task in summary["tasks"].items():
@@ -326,32 +303,62 @@ def _count(value: int | None) -> str:
 
 def _duration(seconds: float) -> str:
     whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}" if whole >= 60 else f"{seconds:.1f} s"
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}" if whole >= 60 else formatting.duration(seconds)
 
 
 def _show(summary: Record, out: Path) -> None:
     console = Console(highlight=False)
+    for task in (task for task in summary["tasks"].values() if task["verdict"]):
+        console.print(Text(f"{task['verdict']['sentence']}\n", style="bold"))
     for name, task in summary["tasks"].items():
-        table = Table("arm", "accuracy", "95%", "latency", "kind", "tokens", "routes", box=None, title=name)
-        table.columns[0].no_wrap = True
-        for arm, each in task["arms"].items():
-            table.add_row(arm, *_cells(each))
-        console.print(table)
+        console.print(_arms(name, task))
+        if (routes := routes_table({arm: each["routes"] for arm, each in task["arms"].items()})) is not None:
+            console.print()
+            console.print(routes)
         for arm, both in task["composed_against_measured"].items():
             ratio, same = both["ratio"] or 0.0, both["same_answer"]
-            console.print(f"[dim]{arm}: composed {ratio:.2f} of measured, {100 * same:.0f}% of answers the same[/]")
-    console.print(f"[dim]{out / 'summary.json'}[/]")
+            line = f"{arm}: composed {ratio:.2f} of measured, {100 * same:.0f}% of answers the same"
+            console.print(Text(line, style="dim"))
+        console.print()
+    console.print(Text(str(out / "summary.json"), style="dim"))
 
 
-def _cells(arm: Record) -> list[str]:
-    between, latency = arm["interval"] or {}, arm["latency"]
-    generated = sum(role["completion"] for role in arm["tokens"].values()) / max(1, arm["answered"])
-    bounds = [between.get(side) for side in ("low", "high")]
-    return [
-        "–" if arm["accuracy"] is None else f"{arm['accuracy']:.3f}",
-        "–" if None in bounds else "–".join(f"{bound:.3f}" for bound in bounds),
-        "–" if latency["mean_s"] is None else f"{latency['mean_s']:.3f} s",
-        latency["kind"] or "–",
-        f"{generated:.1f}",
-        ", ".join(f"{route} {count}" for route, count in arm["routes"].items()),
-    ]
+def _arms(name: str, task: Record) -> ArmTable:
+    arms = task["arms"]
+    kinds = list(dict.fromkeys(arm["latency"]["kind"] or "not known" for arm in arms.values()))
+    failed = any(arm["errors"] for arm in arms.values())
+    heads = ["accuracy", "95%", "latency", "tokens", *(["failed"] if failed else []), *(["kind"] * (len(kinds) > 1))]
+    rows = [(arm, [_cells(each)[head] for head in heads]) for arm, each in arms.items()]
+    lost = "; failed answers are in no mean" if failed else ""
+    return ArmTable(heads, rows, f"{name}: {task['items']:,} questions, latency {' and '.join(kinds)}{lost}")
+
+
+def _cells(arm: Record) -> dict[str, str]:
+    latency, generated = arm["latency"], arm["generated_mean"]
+    return {
+        "accuracy": "–" if arm["accuracy"] is None else f"{arm['accuracy']:.3f}",
+        "95%": interval_text(arm["interval"]),
+        "latency": "–" if latency["mean_s"] is None else formatting.duration(latency["mean_s"]),
+        "tokens": "–" if generated is None else f"{generated:.1f}",
+        "failed": f"{arm['errors']:,} of {arm['answered']:,}",
+        "kind": latency["kind"] or "–",
+    }
+
+
+def beta_text(beta: Mapping[str, Any] | None, alike: Mapping[str, Any] | None) -> str:
+    """What no choice between the models' answers, and no agreement of theirs, can mend; the ends of 95% intervals."""
+    if beta is None:
+        return "the share of questions that all models get wrong is not known: it needs numpy"
+    given = "" if alike is None else f", and say the same on {_share(alike)} of these, where agreement cannot tell"
+    return f"all models get {_share(beta)} of the questions wrong (beta){given}"
+
+
+def _share(interval: Mapping[str, Any]) -> str:
+    low, high = interval["low"], interval["high"]
+    ends = "" if low is None or high is None else f" ({100 * low:.1f} to {100 * high:.1f})"
+    return f"{100 * interval['estimate']:.1f}%{ends}"
+
+
+def interval_text(interval: Mapping[str, float | None] | None) -> str:
+    low, high = (None if interval is None else interval[side] for side in ("low", "high"))
+    return "–" if low is None or high is None else f"{low:.3f}–{high:.3f}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections import Counter
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Annotated, Any
 
@@ -19,7 +19,9 @@ from cuecard.cli.models import block
 from cuecard.demo.tasks import offer
 from cuecard.domain.question import Image
 from cuecard.evals.item import Item, Task
-from cuecard.evals.tasks.registry import TaskCheck, check, offered, open_task
+from cuecard.evals.runner.run import chosen
+from cuecard.evals.tasks.registry import offered, open_task
+from cuecard.evals.tasks.rows import Fault, Flaw, RowsTask
 from cuecard.models.prompt import TAGS, short
 
 MOST_NAMES = 12
@@ -48,7 +50,7 @@ def tasks(
         if not checked.usable:
             raise typer.Exit(2)
         return
-    shown = list(islice(task.items(), samples))
+    shown = list(islice(chosen(task, None, None), samples))
     if as_json:
         typer.echo(json.dumps({**_about(task), "samples": [_sample(item) for item in shown]}, ensure_ascii=False))
         return
@@ -118,9 +120,67 @@ def _told(value: Any) -> str:
     return "; ".join(value) or "none" if isinstance(value, list) else str(value)
 
 
+# --- reading a whole task ---------------------------------------------------------------------------------------------
+
+
+@dataclass
+class TaskCheck:
+    """The content of a task, all of it read."""
+
+    items: int = 0
+    unscored: int = 0
+    """Items whose right answer is not known."""
+    kinds: Counter[str] = field(default_factory=Counter)
+    scorers: Counter[str] = field(default_factory=Counter)
+    categories: Counter[str] = field(default_factory=Counter)
+    splits: Counter[str] = field(default_factory=Counter)
+    groups: int = 0
+    images: int = 0
+    without_image: int = 0
+    clusters: int = 0
+    repeated: int = 0
+    """Items that ask what an earlier one asks: the same words, options and images."""
+    faults: Counter[Fault] = field(default_factory=Counter)
+    flaws: tuple[Flaw, ...] = ()
+    """The first of them."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether a run may begin: there are items, and nothing is wrong but rows that are left out."""
+        return self.items > 0 and all(fault is Fault.DROPPED for fault in self.faults)
+
+
+def check(task: Task, shown: int = 20) -> TaskCheck:
+    """Read all of a task and count; flaws of its rows are counted too, and the first `shown` kept. Raises BadInput."""
+    result, groups, clusters, asked = TaskCheck(), set[str](), set[str](), set[int]()
+    for each in task.read() if isinstance(task, RowsTask) else task.items():
+        if not isinstance(each, Item):
+            result.faults[each.fault] += 1
+            if each.stops and len(result.flaws) < shown:
+                result.flaws += (each,)
+            continue
+        question = each.question
+        result.items += 1
+        result.unscored += not each.golds
+        result.kinds[question.kind] += 1
+        result.scorers[each.scorer] += 1
+        result.categories.update([each.category] if each.category is not None else [])
+        result.splits.update([each.split] if each.split is not None else [])
+        result.images += len(question.images)
+        result.without_image += not question.images
+        groups.update([each.group] if each.group else [])
+        clusters.add(each.cluster)
+        asked.add(hash((question.text, question.options, tuple(image.digest for image in question.images))))
+    result.groups, result.clusters, result.repeated = len(groups), len(clusters), result.items - len(asked)
+    return result
+
+
 def _report(task: Task, checked: TaskCheck, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps({**_about(task), **asdict(checked), "usable": checked.usable}, ensure_ascii=False))
+        flaws = [asdict(flaw) for flaw in checked.flaws]
+        typer.echo(
+            json.dumps({**_about(task), **vars(checked), "flaws": flaws, "usable": checked.usable}, ensure_ascii=False)
+        )
         return
     console = Console(highlight=False)
     facts = {
@@ -144,7 +204,7 @@ def _report(task: Task, checked: TaskCheck, as_json: bool) -> None:
         console.print(f"  [dim]and {left_out:,} more rows[/]")
 
 
-def _counts(counts: Mapping[Any, int]) -> str:
-    most = sorted(counts.items(), key=lambda each: -each[1])
+def _counts(counts: Counter[Any]) -> str:
+    most = counts.most_common()
     rest = f", and {len(most) - MOST_NAMES} more" if len(most) > MOST_NAMES else ""
     return ", ".join(f"{name} {number:,}" for name, number in most[:MOST_NAMES]) + rest or "none"

@@ -1,99 +1,225 @@
-"""`cuecard tune`: of a run's policies the cheapest that surely keeps the accuracy, as a file that can be served."""
+"""`cuecard tune`: the cheapest policy of a run that surely keeps the accuracy, and its acceptance table."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from cuecard import disk
+from cuecard.cli.evals.runs import opened_run
+from cuecard.cli.evals.study import beta_text
 from cuecard.domain.errors import BadInput
-from cuecard.evals.analysis import tune as tuning
-from cuecard.evals.analysis.ledger import Price
-from cuecard.evals.analysis.tune import (
-    Candidate,
-    CandidateResult,
-    Goal,
-    Tuning,
-    base_of,
-    candidates,
-    file_of,
-    observations,
-)
+from cuecard.evals.analysis import acceptance
+from cuecard.evals.analysis.acceptance import ShortAnswers
+from cuecard.evals.analysis.ledger import Price, by_model, check_models
 from cuecard.evals.analysis.units import arm_named
-from cuecard.evals.storage.requests import is_timed
-from cuecard.evals.study import folder
+from cuecard.evals.arm import LIVE, base_of, policies_of
+from cuecard.evals.database import Record, Store
+from cuecard.evals.requests import is_timed
+from cuecard.evals.tuning import calibration
+from cuecard.evals.tuning import tune as tuning
+from cuecard.evals.tuning.calibration import FittedTable
+from cuecard.evals.tuning.candidates import Candidate, Key, calibrated, candidates
+from cuecard.evals.tuning.tune import CandidateResult, Goal, Observation, Tuning
+from cuecard.models.acceptance_table import SHARED
 from cuecard.stats.bootstrap import Interval, ratio_interval
 from cuecard.strategies import policy_file
+from cuecard.strategies.acceptance_rules import CALIBRATED
 from cuecard.strategies.policy_file import Origin
 
-WANTED = ("latency", "cost", "tokens")
-Maybe = typer.Option
+
+@dataclass(frozen=True)
+class Seen:
+    """What a run has answered: as candidates, as a table, and the short answers of both models."""
+
+    found: dict[str, Candidate]
+    table: tuning.Table
+    baseline: str
+    """The run's own name of it."""
+    fitted: FittedTable | None
+    """The acceptance table, of the explored questions alone."""
+    lacking: str
+    """Why there is none."""
+    notes: tuple[str, ...]
+    """What is left out, and why, a sentence each."""
+
+
+SHORT = ("mutual", "short:small", "short:large", "short")
+"""Strategies whose short calls a table is fitted on."""
 
 
 def tune(
     run: Annotated[Path, typer.Argument(help="The directory of a run of `cuecard eval`.")],
-    keep: Annotated[float, Maybe(help="The share of the baseline's accuracy that must be kept.")] = 0.99,
-    margin: Annotated[float, Maybe(help="What may be lost besides: 0.01 is one point of accuracy.")] = 0.0,
-    confidence: Annotated[float, Maybe(help="How sure it must be.")] = 0.95,
-    chosen_for: Annotated[str, Maybe("--for", help="What is to be least: latency, cost or tokens.")] = "latency",
-    against: Annotated[str, Maybe(help="The arm whose accuracy is to be kept.")] = "reason:large",
-    task: Annotated[list[str] | None, Maybe(help="Only this task of the run (several: repeat it).")] = None,
+    keep: Annotated[float, typer.Option(help="The share of the baseline's accuracy that must be kept.")] = 0.99,
+    margin: Annotated[float, typer.Option(help="What may be lost besides: 0.01 is one point of accuracy.")] = 0.0,
+    confidence: Annotated[float, typer.Option(help="How sure it must be.")] = 0.95,
+    chosen_for: Annotated[tuning.Measure, typer.Option("--for", help="What is to be least.")] = "latency",
+    against: Annotated[str, typer.Option(help="The arm whose accuracy is to be kept.")] = "reason:large",
+    task: Annotated[list[str] | None, typer.Option(help="Only this task of the run (several: repeat it).")] = None,
     price: Annotated[
-        list[str] | None, Maybe(help="MODEL=PROMPT,COMPLETION[,CACHED] per million tokens (one for each model).")
+        list[str] | None, typer.Option(help="MODEL=PROMPT,COMPLETION[,CACHED] per million tokens (one for each model).")
     ] = None,
-    out: Annotated[Path | None, Maybe(help="Where to write the policy, for ask --policy and cuecard.toml.")] = None,
-    as_json: Annotated[bool, Maybe("--json", help="Print one JSON object.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write the policy, for ask --policy and cuecard.toml.")
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(help="Where to write an acceptance table of all questions; without --out nothing else is done."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Choose the fastest or cheapest policy that surely keeps the accuracy. Exit code 1: no cheaper one surely does."""
-    if chosen_for not in WANTED:
-        raise BadInput(f"nothing can be chosen for {chosen_for!r}", f"there are: {', '.join(WANTED)}")
-    goal, prices = Goal(keep, margin, confidence), dict(Price.parse(each) for each in price or ())
-    found, seen, baseline = _seen(run, against, chosen_for, prices, set(task or ()))
-    tuned = tuning.tune(seen, baseline, goal)
+    goal, prices = Goal(keep, margin, confidence), by_model("--price", price or (), Price.parse)
+    if table is not None:
+        _write_table(run, set(task or ()), table, as_json and out is None)
+        if out is None:
+            return
+    looked = _seen(run, against, chosen_for, prices, set(task or ()))
+    found, seen = looked.found, looked.table
+    tuned = tuning.tune(seen, looked.baseline, goal)
+    accepting = None if looked.fitted is None else looked.fitted.table
     if tuned.chosen is not None and out is not None:
-        policy = file_of(found[tuned.chosen.arm].arm)
-        policy_file.write(out, replace(policy, origin=_origin(run, tuned, tuned.chosen, chosen_for, found)))
+        policy = tuning.file_of(found[tuned.chosen.arm].arm, accepting)
+        policy_file.write(out, replace(policy, origin=_origin(run, tuned, looked, chosen_for)))
     if as_json:
         kept = None if tuned.chosen is None else asdict(_speed_up(seen, tuned, tuned.chosen))
-        typer.echo(
-            json.dumps(asdict(tuned) | {"times_cheaper": kept, "for": chosen_for, "method": tuning.METHOD}, indent=2)
-        )
+        more: dict[str, Any] = {"times_cheaper": kept, "for": chosen_for, "method": tuning.METHOD}
+        more["table"] = None if accepting is None else accepting.as_object()
+        more |= {"data": tuning.data_digest(seen), "notes": list(looked.notes)}
+        typer.echo(json.dumps(asdict(tuned) | more, indent=2))
     else:
+        _show_table(looked, f"fitted on the {tuned.explored} questions that no policy is tested on")
         kinds = {str(answer["latency"]["kind"]) for each in found.values() for answer in each.answers.values()}
         unit = f"seconds, {' or '.join(sorted(kinds))}" if chosen_for == "latency" else chosen_for
-        _show(tuned, seen, unit, out)
-        if lost := {name: each.failed for name, each in found.items() if each.failed}:
-            counts = ", ".join(f"{name} {count}" for name, count in lost.items())
-            Console(stderr=True, highlight=False).print(f"answers that failed, and count as wrong: {counts}")
+        _show_tuned(tuned, seen, unit, out)
+        for note in looked.notes:
+            Console(stderr=True, highlight=False, soft_wrap=True).print(note, markup=False)
     if tuned.chosen is None:
         raise typer.Exit(1)
 
 
-def _seen(
-    run: Path, against: str, chosen_for: str, prices: dict[str, Price], tasks: set[str]
-) -> tuple[dict[str, Candidate], tuning.Table, str]:
-    """What the run has answered, as candidates and as a table, and the run's own name of the baseline."""
-    about, store = folder.opened(run)
-    if not is_timed(about["config"]):
-        store.close()
-        how = "imported" if "imported" in about["config"] else "made with several calls at once on a local model"
-        raise BadInput(f"{run} was {how}, and the times of its answers are not known", "tune a run of cuecard eval")
-    base = base_of(about["config"])
+def _seen(run: Path, against: str, chosen_for: tuning.Measure, prices: dict[str, Price], tasks: set[str]) -> Seen:
+    with opened_run(run) as (config, store):
+        if not is_timed(config):
+            how = "imported" if "imported" in config else "made with several calls at once on a local model"
+            raise BadInput(f"{run} was {how}, and the times of its answers are not known", "tune a run of cuecard eval")
+        base = base_of(config)
+        items, answers = _asked(run, store, tasks)
+        found, short = candidates(answers, base, policies_of(config)), _short(items, answers, store)
+    check_models("--price", prices, answers)
+    baseline = arm_named({name: each.arm for name, each in found.items()}, against, base)
+    notes = _left_out(found, baseline)
+    seen, unpriced = _costed(tuning.observations(found, items, baseline, prices), chosen_for, baseline)
+    notes += [f"no price is known of all calls of these, which are left out: {', '.join(unpriced)}"] if unpriced else []
     try:
-        items = [item for item in store.items() if not tasks or item["task"] in tasks]
-        found = candidates((each for each in store.answers() if not tasks or each["task"] in tasks), base)
-    finally:
-        store.close()
+        fitted = _fitted(run, config, short, tuning.explored_clusters(seen))
+    except BadInput as lacking:
+        return Seen(found, seen, baseline, None, lacking.message, tuple(notes))
+    # these answer the same questions, so that the explored ones stay the same
+    if more := calibrated(found, short, fitted.table):
+        found = {**more, **found}
+        seen, _ = _costed(tuning.observations(found, items, baseline, prices), chosen_for, baseline)
+    return Seen(found, seen, baseline, fitted, "", tuple(notes))
+
+
+def _costed(seen: Sequence[Observation], chosen_for: tuning.Measure, baseline: str) -> tuple[tuning.Table, list[str]]:
+    """The table, and arms that are not in it, as not all of their costs are known. Raises BadInput."""
+    unknown = {each.arm for each in seen if each.cost is None} if chosen_for == "cost" else set[str]()
+    if baseline in unknown:  # which says what to do
+        unknown = set()
+    return tuning.table((each for each in seen if each.arm not in unknown), chosen_for), sorted(unknown)
+
+
+def _left_out(found: Mapping[str, Candidate], baseline: str) -> list[str]:
+    """What is not tuned on, and what counts as wrong because its calls failed."""
+    notes = []
+    if out := len(tuning.left_out(found, baseline)):
+        notes.append(f"{out:,} questions are left out: {baseline} failed on them, or an answer to them has no score")
+    if lost := {name: each.failed for name, each in found.items() if each.failed}:
+        counts = ", ".join(f"{name} {count}" for name, count in lost.items())
+        notes.append(f"answers that failed, which count as wrong and cost no less than {baseline}: {counts}")
+    return notes
+
+
+def _asked(run: Path, store: Store, tasks: set[str]) -> tuple[list[Record], list[Record]]:
+    """The items of some tasks, of all without any, and their answers. Raises BadInput where there are none."""
+    items = [item for item in store.items() if not tasks or item["task"] in tasks]
     if not items:
         raise BadInput(f"{run} has no items" + (f" of {', '.join(sorted(tasks))}" if tasks else ""), "let it run first")
-    baseline = arm_named({name: each.arm for name, each in found.items()}, against, base)
-    by = cast(Literal["latency", "cost", "tokens"], chosen_for)
-    return found, tuning.table(observations(found, items, baseline, prices), by), baseline
+    return items, [each for each in store.answers() if not tasks or each["task"] in tasks]
+
+
+# --- the acceptance table ---------------------------------------------------------------------------------------------
+
+
+def _short(items: Iterable[Record], answers: Iterable[Record], store: Store) -> dict[Key, ShortAnswers]:
+    arms = (each for each in answers if each["arm"].partition("/")[0] in SHORT and not each["arm"].endswith(LIVE))
+    return acceptance.called_short(items, arms, store.call)
+
+
+def _fitted(
+    run: Path, config: Mapping[str, Any], short: Mapping[Key, ShortAnswers], clusters: set[str] | None = None
+) -> FittedTable:
+    """The table of a run's models; `clusters`: whose questions it is fitted on. Raises BadInput."""
+    if not short:
+        why = "an acceptance table needs short answers of both models, and the run has none"
+        raise BadInput(why, "add the arms short:small and short:large to it")
+    own = {key: each for key, each in short.items() if clusters is None or each.cluster in clusters}
+    small, large = (config["models"][role] for role in ("small", "large"))
+    fitted = calibration.fit(list(own.values()), small["name"], large["name"])
+    tasks, revisions = tuple(sorted({task for task, _ in own})), (small["revision"], large["revision"])
+    about = replace(fitted.table, tasks=tasks, run=run.resolve().name)
+    return replace(fitted, table=replace(about, small_revision=revisions[0], large_revision=revisions[1]))
+
+
+def _write_table(run: Path, tasks: set[str], path: Path, as_json: bool) -> None:
+    """Fit a table on all questions of a run, write it and show it. Raises BadInput, CannotStore."""
+    with opened_run(run) as (config, store):
+        fitted = _fitted(run, config, _short(*_asked(run, store, tasks), store))
+    disk.save(path, fitted.table.as_object())
+    if as_json:
+        typer.echo(json.dumps(fitted.table.as_object(), indent=2))
+        return
+    _show_fitted(fitted, f"fitted on {fitted.table.questions:,} questions of {', '.join(fitted.table.tasks)}")
+    Console(highlight=False, soft_wrap=True).print(f"written to {path}", markup=False, style="dim")
+
+
+def _show_table(looked: Seen, on: str) -> None:
+    if looked.fitted is not None:
+        _show_fitted(looked.fitted, on)
+    else:
+        Console(highlight=False, soft_wrap=True).print(f"no acceptance table: {looked.lacking}", markup=False)
+
+
+def _show_fitted(fitted: FittedTable, on: str) -> None:
+    console, made = Console(highlight=False, soft_wrap=True), fitted.table
+    console.print(f"acceptance table of {made.small} and {made.large}, {on}", markup=False)
+    heads = ("questions", "large right", "Brier", "ECE", "accepted", "wrong")
+    shown = Table("kind", *(Column(head, justify="right") for head in heads), box=None)
+    for each in fitted.kinds:
+        shown.add_row(
+            "all" if each.kind == SHARED else each.kind,
+            f"{each.questions:,}",
+            f"{100 * each.accuracy:.1f}%",
+            f"{each.brier:.3f}",
+            f"{each.ece:.3f}",
+            f"{100 * each.accepted / each.questions:.1f}%",
+            f"{each.wrong:,}",
+        )
+    console.print(shown)
+    console.print(f"accepted: by {CALIBRATED}; all figures are cross-fitted", style="dim")
+    alike = fitted.shared.alike_given_wrong
+    console.print(beta_text(asdict(fitted.shared.beta), None if alike is None else asdict(alike)), style="dim")
+
+
+# --- the policy -------------------------------------------------------------------------------------------------------
 
 
 def guarantee(tuned: Tuning) -> str:
@@ -104,8 +230,11 @@ def guarantee(tuned: Tuning) -> str:
     )
 
 
-def _origin(run: Path, tuned: Tuning, chosen: CandidateResult, chosen_for: str, found: dict[str, Candidate]) -> Origin:
-    tasks = sorted({task for task, _ in found[chosen.arm].answers})
+def _origin(run: Path, tuned: Tuning, looked: Seen, chosen_for: str) -> Origin:
+    """Of a tuning that chose a candidate."""
+    chosen = tuned.chosen
+    assert chosen is not None
+    tasks = sorted({task for task, _ in looked.found[chosen.arm].answers})
     return Origin(
         run=run.name,
         arm=chosen.arm,
@@ -118,6 +247,7 @@ def _origin(run: Path, tuned: Tuning, chosen: CandidateResult, chosen_for: str, 
         p=chosen.p,
         method=tuning.METHOD,
         chosen_for=chosen_for,
+        data=tuning.data_digest(looked.table),
         guarantee=f"{guarantee(tuned)} ({', '.join(tasks)})",
     )
 
@@ -127,7 +257,7 @@ def _speed_up(seen: tuning.Table, tuned: Tuning, chosen: CandidateResult) -> Int
     return ratio_interval(base, best, seen.clusters, tuned.goal.confidence)
 
 
-def _show(tuned: Tuning, seen: tuning.Table, unit: str, out: Path | None) -> None:
+def _show_tuned(tuned: Tuning, seen: tuning.Table, unit: str, out: Path | None) -> None:
     console = Console(highlight=False, soft_wrap=True)
     shown = Table(Column(overflow="fold"), "accuracy", unit, "test", "needs", box=None)
     baseline = tuned.baseline

@@ -1,14 +1,18 @@
-"""`cuecard ask --estimate`: what each strategy would take for a question, by fits; no model is loaded or asked."""
+"""Estimates on paper: no model is loaded or called.
+
+`cuecard ask --estimate`: the latency of each strategy for a question, by fits. `cuecard plan`: latency and cost for
+pairs of models, from fits and public figures.
+"""
 
 from __future__ import annotations
 
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from PIL import Image as Pictures
@@ -16,10 +20,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cuecard.cli.latency.breakeven import fits_of
+from cuecard.cli.latency.fit import fits_of
 from cuecard.domain.outcome import LatencyKind, Route
 from cuecard.domain.question import Question
 from cuecard.latency.analysis.latency_model import Fit, plainest
+from cuecard.latency.simulate.plan import PairPlan, plans
 from cuecard.latency.simulate.simulation import LEAST_TEXT, RequestSize, Way, outcomes
 from cuecard.models import prompt
 from cuecard.report.page import formatting
@@ -29,7 +34,7 @@ LENGTHS = (32, 128, 512)
 CHARACTERS = 4
 """Of a token, about."""
 PIXELS = 32 * 32
-"""Of a visual token, where the profile does not tell: patches of 16 by 16, two by two of them merged."""
+"""Of a visual token, where the profile has no figure: patches of 16 by 16, two by two of them merged."""
 
 
 def estimate(
@@ -41,16 +46,21 @@ def estimate(
     as_json: bool = False,
 ) -> None:
     """Print seconds of strategies by tokens of reasoning: a budget, or a few lengths. Raises BadInput."""
-    fits, names = fits_of(path), {role: _name(given) for role, given in roles.items()}
+    fits, specs = fits_of(path), {role: _spec(given) for role, given in roles.items()}
+    # profiles name a model of a server by what follows the #, another one by the last part
+    names = {role: text.rpartition("#")[2].rstrip("/").rpartition("/")[2] for role, text in specs.items()}
     chosen = {role: plainest(fits, names[role]) for role in ("small", "large")}
     workload = _workload(question, chosen["small"])
     lengths = (budget,) if budget is not None else LENGTHS
     profiles = {role: fit.profile for role, fit in chosen.items()}
-    rows = _ways(schedule or _usual(roles))
+    # models in this process share its cores, or its device; a profile's model need not be there at all
+    served = any(text.startswith(("http://", "https://")) for text in specs.values())
+    rows = _ways(schedule or (Schedule.OVERLAP if served else Schedule.THRIFTY))
     ways = [replace(way, reasoning=length) for _, way in rows for length in lengths]
     took = iter(outcome.total_s for outcome in outcomes(profiles, workload, ways))
     found = {name: {length: next(took) for length in lengths} for name, _ in rows}
-    notes = [line for fit in chosen.values() for line in _beyond(fit, workload)]
+    wanted = _lengths(workload, lengths)
+    notes = [f"extrapolated: {line}" for fit in chosen.values() for line in fit.beyond(wanted)]
     if as_json:
         estimated = {
             "label": LatencyKind.ESTIMATED,
@@ -71,13 +81,7 @@ def estimate(
     console = Console(highlight=False)
     console.print(shown)
     for line in notes:
-        console.print(Text(line, style="dim"))
-
-
-def _usual(roles: Mapping[str, Any]) -> Schedule:
-    """Models in this process share its cores, or its device; a profile's model need not be there at all."""
-    served = any(_name_of(given).startswith(("http://", "https://")) for given in roles.values())
-    return Schedule.OVERLAP if served else Schedule.THRIFTY
+        console.print(Text(line, style="yellow"))
 
 
 def _ways(schedule: Schedule) -> list[tuple[str, Way]]:
@@ -89,14 +93,8 @@ def _ways(schedule: Schedule) -> list[tuple[str, Way]]:
     ]
 
 
-def _name_of(given: Any) -> str:
+def _spec(given: Any) -> str:
     return str(given["model"] if isinstance(given, Mapping) else given)
-
-
-def _name(given: Any) -> str:
-    """As profiles call it: of a server what follows the #, else the last part."""
-    text = _name_of(given)
-    return text.rpartition("#")[2].rstrip("/").rpartition("/")[2]
 
 
 def _workload(question: Question, fit: Fit) -> RequestSize:
@@ -112,11 +110,58 @@ def _visual(data: bytes, pixels: float) -> int:
         return max(1, round(picture.width * picture.height / pixels))
 
 
-def _beyond(fit: Fit, workload: RequestSize) -> list[str]:
-    """Where the question lies outside of what was measured."""
-    wanted = {"visual_tokens": workload.visual, "prompt_tokens": workload.prompt}
-    return [
-        f"extrapolated: {fit.model} was measured with {low} to {high} {name.replace('_', ' ')}"
-        for name, (low, high) in fit.ranges.items()
-        if not low <= wanted.get(name, low) <= high
-    ]
+def _lengths(workload: RequestSize, lengths: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """Tokens of the calls that are estimated, by the names of what was measured."""
+    written = (workload.answer, *(length + workload.answer for length in lengths))
+    prompts = (workload.prompt, *(workload.prompt + length for length in lengths))  # the reader's has the card in it
+    return {"visual_tokens": (workload.visual,), "prompt_tokens": prompts, "output_tokens": written}
+
+
+# --- plans ------------------------------------------------------------------------------------------------------------
+
+
+def plan(
+    file: Annotated[
+        Path, typer.Argument(help="A TOML file of models, pairs and questions: see docs/reference/latency.md.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Latency and cost of each strategy for pairs of models, on paper: estimated, all of it."""
+    questions, found = plans(file)
+    if as_json:
+        printed = {"label": "estimated", "questions": questions, "pairs": [asdict(each) for each in found]}
+        typer.echo(json.dumps(printed, indent=2, ensure_ascii=False))
+        return
+    console = Console(highlight=False)
+    for each in found:
+        console.print(_plan_table(each, questions))
+        for model, origin in each.origins.items():
+            console.print(Text(f"{model}: {origin}", style="dim"))
+        for line in each.extrapolated:
+            console.print(Text(f"extrapolated: {line}", style="yellow"))
+        console.print()
+
+
+def _plan_table(found: PairPlan, questions: int) -> Table:
+    load = found.load
+    title = (
+        f"{found.small} and {found.large}, estimated: {load.visual_tokens} visual and {load.text_tokens} text tokens,"
+        f" {load.reasoning_tokens} of reasoning, {formatting.percent(load.agree)} accepted at once"
+    )
+    shown = Table("strategy", "schedule", "mean latency", "tokens small", "tokens large", box=None, title=title)
+    shown.add_column(f"cost of {questions:,}")
+    for line in found.lines:
+        shown.add_row(
+            line.strategy,
+            str(line.schedule or ""),
+            formatting.duration(line.mean_s),
+            _tokens(line.prompt_tokens, line.completion_tokens, "small"),
+            _tokens(line.prompt_tokens, line.completion_tokens, "large"),
+            "not known" if line.cost is None else f"{line.cost * questions:,.3g}",
+        )
+    return shown
+
+
+def _tokens(prompt: Mapping[str, float], written: Mapping[str, float], role: str) -> str:
+    """Prompt and generated tokens a question."""
+    return f"{prompt[role]:,.0f} + {written[role]:,.0f}" if prompt[role] else "–"

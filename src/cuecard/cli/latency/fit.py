@@ -1,8 +1,10 @@
-"""`cuecard fit`: a latency model of every model that was profiled."""
+"""`cuecard fit`: a latency model of every profiled model. `cuecard breakeven`: where the small model gets slower."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,8 +13,14 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from cuecard.cli.options import whole_numbers
 from cuecard.domain.errors import BadInput, MissingExtra
-from cuecard.latency.analysis.latency_model import FOLDER, Fit, write
+from cuecard.latency.analysis.latency_model import FOLDER, Fit, plainest, read_all, write
+from cuecard.latency.readings import is_profile
+from cuecard.latency.simulate import breakeven as points
+from cuecard.latency.simulate.simulation import TRANSFER, Chances
+from cuecard.report.page import formatting
+from cuecard.strategies.policy import Schedule
 
 Maybe = typer.Option
 
@@ -29,17 +37,17 @@ def fit(
     fits = fitting().fits(run, draws, seed)
     written = write(fits, run / FOLDER)
     if as_json:
-        errors = {path.stem: _errors(each) for path, each in zip(written, fits, strict=True)}
+        errors = {path.stem: asdict(each)["held_out"] for path, each in zip(written, fits, strict=True)}
         typer.echo(json.dumps(errors, indent=2, ensure_ascii=False))
         return
     console = Console(highlight=False)
-    console.print(_table(fits))
+    console.print(_errors(fits))
     for path in written:
         console.print(Text(f"estimated: {path}", style="dim"))
 
 
 def fitting() -> Any:
-    """What fits. Raises MissingExtra."""
+    """The module that fits. Raises MissingExtra."""
     try:
         from cuecard.latency.analysis import fit
     except ImportError as error:
@@ -47,13 +55,7 @@ def fitting() -> Any:
     return fit
 
 
-def _errors(fit: Fit) -> dict[str, dict[str, float]]:
-    return {
-        name: {"median": each.median, "p90": each.p90, "points": each.points} for name, each in fit.held_out.items()
-    }
-
-
-def _table(fits: list[Fit]) -> Table:
+def _errors(fits: list[Fit]) -> Table:
     """Errors of held-out points, a row a component."""
     shown = Table(
         Column("fit", overflow="fold"), "of", "points", "median error", "90% below", box=None, title="held-out points"
@@ -64,4 +66,84 @@ def _table(fits: list[Fit]) -> Table:
             shown.add_row(
                 Text(described), name, str(error.points), f"{100 * error.median:.1f}%", f"{100 * error.p90:.1f}%"
             )
+    return shown
+
+
+# --- break-even -------------------------------------------------------------------------------------------------------
+
+
+def breakeven(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Directories of `cuecard profile`, or fits, the small model first.")
+    ],
+    agree: Annotated[float | None, Maybe(help="Share of questions whose short answers are accepted.")] = None,
+    confirm: Annotated[float, Maybe(help="Share of the others where reasoning confirms the large model.")] = 0.0,
+    small: Annotated[str | None, Maybe(help="The small model; by itself every one but the last.")] = None,
+    large: Annotated[str | None, Maybe(help="The large model; by itself the last.")] = None,
+    visual: Annotated[int | None, Maybe(help="Visual tokens; by itself 196, or the nearest that was measured.")] = None,
+    prompt: Annotated[int | None, Maybe(help="Tokens of the prompt, the visual ones among them.")] = None,
+    answer: Annotated[int, Maybe(help="Tokens of a short answer.")] = 4,
+    output_tokens: Annotated[str, Maybe(help="Tokens that the large model writes by itself, with commas.")] = ",".join(
+        map(str, points.OUTPUTS)
+    ),
+    draws: Annotated[int, Maybe(help="Bootstrap draws that intervals come from; 20 at least for any.")] = points.DRAWS,
+    out: Annotated[Path | None, Maybe(help="The file; by itself breakeven.json in the first directory.")] = None,
+    as_json: Annotated[bool, Maybe("--json", help="Print the file.")] = False,
+) -> None:
+    """How many tokens a small model may write before a large one, answering by itself, is as fast: estimated."""
+    fits = [fit for run in runs for fit in fits_of(run)]
+    outputs, draws = sorted(whole_numbers("--output-tokens", output_tokens, least=1)), max(0, draws)
+    Chances(agree or 0.0, confirm)  # refuses what is no rate, before anything is run
+    found = []
+    for both in pairs_of(fits, small, large):
+        workload = points.usual(both, visual, prompt, answer)
+        query = points.query(both, workload, agree=agree, confirm=confirm, outputs=outputs, draws=draws)
+        found.append(points.pair(*both, query))
+    path = out or (runs[0] if runs[0].is_dir() else runs[0].parent) / points.FILE
+    points.write(found, path)
+    if as_json:
+        typer.echo(json.dumps(json.loads(path.read_text(encoding="utf-8")), indent=2))
+        return
+    console = Console(highlight=False)
+    for each in found:
+        console.print(_crossings(each))
+        for line in each.extrapolated:
+            console.print(Text(f"extrapolated: {line}", style="dim"))
+    console.print(Text(f"estimated: {path}", style="dim"))
+
+
+def fits_of(run: Path) -> list[Fit]:
+    """The fits of a directory, made where there are none yet. Raises BadInput."""
+    if run.is_dir() and is_profile(run) and not any((run / FOLDER).glob("*.json")):
+        write(fitting().fits(run), run / FOLDER)
+    return read_all(run)
+
+
+def pairs_of(fits: Sequence[Fit], small: str | None, large: str | None) -> list[tuple[Fit, Fit]]:
+    """Every model with the last one, in their plainest settings. Raises BadInput."""
+    models = list(dict.fromkeys(fit.model for fit in fits))
+    last = large or next((model for model in reversed(models) if model != small), models[-1])
+    firsts = [small] if small else [model for model in models if model != last]
+    if not firsts or firsts == [last]:
+        raise BadInput(f"break-even points need two models, there is {last}", "give two directories, or --small")
+    return [(plainest(fits, first), plainest(fits, last)) for first in firsts]
+
+
+def _crossings(found: points.PairBreakEven) -> Table:
+    """A row a number of tokens that the large model writes; a column a way of answering."""
+    work, rate = found.workload, found.agree
+    title = (
+        f"{found.small} against {found.large}: tokens at which the large model by itself is as fast"
+        f" ({work.visual} visual of {work.prompt} prompt tokens, answers of {work.answer}; estimated, 95%)"
+    )
+    mutual = [(schedule, rate) for schedule in Schedule] if rate is not None else []
+    heads = [f"{found.large} writes", f"{found.small} alone", *(f"transfer, {each}" for each in TRANSFER)]
+    heads += [f"mutual at {rate:g}, {schedule}" for schedule, rate in mutual if rate is not None]
+    shown = Table(*heads, box=None, title=title)
+    alone = {each.output: each.crossing for each in found.alone if each.visual == work.visual}
+    together = {(e.strategy, e.schedule, e.agree, e.output): e.crossing for e in found.together}
+    for output in dict.fromkeys(each.output for each in found.together):
+        cells = [alone[output], *(together["transfer", schedule, None, output] for schedule in TRANSFER)]
+        cells += [together["mutual", schedule, rate, output] for schedule, rate in mutual]
+        shown.add_row(f"{output:,}", *map(formatting.crossing, cells))
     return shown

@@ -1,4 +1,4 @@
-"""`cuecard profile`: where the time of a request goes, component by component; stopped at any time, it goes on."""
+"""`cuecard profile`: where the time of a request goes, component by component; resumed where it stopped."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from cuecard.cli.signals import Stopping, stopping
+from cuecard import disk
+from cuecard.cli.options import LINE_S, Stopping, parts, stopping, whole_numbers
 from cuecard.domain.errors import BadInput, MissingExtra
 from cuecard.latency.grid import COMPILED, FUSED, USUAL, Grid, drifted
+from cuecard.latency.readings import ABOUT
 from cuecard.models import probe as probes
 from cuecard.report.page.machine import machine
 
 Maybe = typer.Option
-LINE_S = 30
 ATTENTION = ("sdpa", "eager", FUSED, COMPILED, USUAL)
-T = TypeVar("T")
 
 
 def profile(
@@ -86,14 +86,14 @@ def profile(
     as_json: Annotated[bool, Maybe("--json", help="Print how it ended as one JSON object.")] = False,
 ) -> None:
     """Time models component by component, or servers under load, in rounds of turning order; store every reading."""
-    outputs = _numbers("--output-tokens", output_tokens, least=1)
-    images = tuple(px or None for px in _numbers("--image-size", image_size, least=0))
-    words = _numbers("--text-tokens", text_tokens, least=1)
-    limits: dict[str, Any] = {
-        "repeats": repeats,
-        "precision": precision,
-        "max_s": None if max_minutes is None else 60 * max_minutes,
+    disk.check_folder(out, ABOUT)
+    shape: dict[str, Any] = {
+        "output_tokens": whole_numbers("--output-tokens", output_tokens, least=1),
+        "image_px": tuple(px or None for px in whole_numbers("--image-size", image_size, least=0)),
+        "text_tokens": whole_numbers("--text-tokens", text_tokens, least=1),
     }
+    max_s = None if max_minutes is None else 60 * max_minutes
+    limits: dict[str, Any] = {"repeats": repeats, "precision": precision, "max_s": max_s}
     console = Console(stderr=True, highlight=False)
     if served := _served(models):
         _refuse(
@@ -101,32 +101,26 @@ def profile(
              "--layers": layers, "--random-weights": random_weights, "--device": device,
              "--cached-tokens": cached_tokens}, "servers",
         )  # fmt: skip
-        at_once = _numbers("--concurrency", concurrency, least=1) if concurrency else ()
-        there = served.wish(
-            models, rate, at_once, requests, api_key, output_tokens=outputs, image_px=images, text_tokens=words,
-            ignore_eos=ignore_eos, fresh=fresh, limit_s=timeout_s, **limits,
-        )  # fmt: skip
+        at_once = whole_numbers("--concurrency", concurrency, least=1) if concurrency else ()
+        more = {"ignore_eos": ignore_eos, "fresh": fresh, "limit_s": timeout_s}
+        wish = served.wish(models, rate, at_once, requests, api_key, **more, **shape, **limits)
         if probe and probes.wanted():
-            asyncio.run(served.probe(there, partial(console.print, markup=False)))
-        end = _measured(console, out, lambda say, stop: stop.run(served.profile(there, out, machine(), say)))
+            asyncio.run(served.probe(wish, partial(console.print, markup=False)))
+        end = _measured(console, out, lambda say, stop: stop.run(served.profile(wish, out, machine(), say)))
     else:
         only = {"--rate": rate, "--concurrency": concurrency, "--requests": requests, "--api-key": api_key}
         _refuse({**only, "--heed-eos": not ignore_eos, "--cached": not fresh}, "models of this process")
         inside = _inside()
-        cached = _numbers("--cached-tokens", cached_tokens, least=0) if cached_tokens else (None,)
-        batches = _numbers("--batch", batch, least=1)
-        here = inside.InProcessProfile(
-            models=models,
-            grid=Grid(outputs, images, words, cached, batches, _attention(attention, compiled)),
-            dtypes=_parts(dtype) if dtype else (),
-            device=device,
-            random=random_weights,
-            layers=layers,
-            **limits,
+        cached = whole_numbers("--cached-tokens", cached_tokens, least=0) if cached_tokens else (None,)
+        batches, ways = whole_numbers("--batch", batch, least=1), _attention(attention, compiled)
+        grid = Grid(**shape, cached_text_tokens=cached, batch=batches, attention=ways)
+        wish = inside.InProcessProfile(
+            models, grid, parts(dtype or ""), device=device, random=random_weights, layers=layers, **limits
         )
-        end = _measured(console, out, lambda say, stop: inside.profile(here, out, machine(), say))
+        end = _measured(console, out, lambda say, stop: inside.profile(wish, out, machine(), say))
     if as_json:
-        typer.echo(json.dumps(_end_as_dict(end) | ({"points": served.metrics_of(out)} if served else {}), indent=2))
+        ended = {key: value for key, value in vars(end).items() if key != "notes"} | {"drifted": drifted(end.drift)}
+        typer.echo(json.dumps(ended | ({"points": served.metrics_of(out)} if served else {}), indent=2))
         return
     if served:
         served.show(Console(highlight=False), out)
@@ -134,35 +128,52 @@ def profile(
 
 
 def _measured(console: Console, out: Path, work: Callable[[Callable[[Any], None], Stopping], Any]) -> Any:
-    """How it ended; where it is stopped, the process ends."""
+    """Run with a bar on a terminal, with a line now and then elsewhere; where it is stopped, the process ends."""
+    printed_s = time.monotonic()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # drawn between readings only: a thread that draws meanwhile would be part of what is timed
+    bar = Bar(*columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal)
+    task = bar.add_task("loading", total=None)
+
+    def say(progress: Any) -> None:
+        nonlocal printed_s
+        about, total = f"{progress.now} · {progress.left_s:.0f} s left at most", progress.done + progress.left
+        if not console.is_terminal and time.monotonic() - printed_s > LINE_S:
+            console.print(about)
+            printed_s = time.monotonic()
+        bar.update(task, completed=progress.done, total=total, description=about, refresh=True)
+
     with stopping() as stop:
         try:
-            return _watched(console, lambda say: work(say, stop))
+            with bar:
+                return work(say, stop)
         except KeyboardInterrupt:
-            console.print(f"stopped; what is measured is kept in {out}, and the same command goes on from there")
+            there = (out / ABOUT).exists()
+            kept = f"what is measured is kept in {out}, and the same command goes on from there"
+            console.print(f"stopped; {kept if there else 'nothing is measured yet, and nothing is kept'}")
             raise typer.Exit(stop.code) from None
 
 
 def _served(models: Sequence[str]) -> Any:
-    """What measures servers, if these models are behind some. Raises BadInput for a mixture."""
+    """The module that measures servers, if these models are behind some. Raises BadInput for a mixture."""
     there = [model.startswith(("http://", "https://")) for model in models]
     if not any(there):
         return None
     if not all(there):
         raise BadInput("servers and models of this process are timed differently", "profile them apart, each in --out")
-    from cuecard.cli.latency import server  # with it comes HTTP
+    from cuecard.cli.latency import server  # imports HTTP
 
     return server
 
 
 def _refuse(given: Mapping[str, Any], of: str) -> None:
-    """Raises BadInput for an option that is given and says nothing about these models."""
+    """Raises BadInput for an option that is given and does not apply to these models."""
     if wrong := next((option for option, value in given.items() if value), None):
         raise BadInput(f"{wrong} does not apply to {of}", f"leave {wrong} out")
 
 
 def _inside() -> Any:
-    """What measures in this process. Raises MissingExtra."""
+    """The module that measures in this process. Raises MissingExtra."""
     try:
         from cuecard.latency.inside import profile
     except ImportError as error:
@@ -172,58 +183,12 @@ def _inside() -> Any:
     return profile
 
 
-def _parts(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _numbers(option: str, text: str, least: int) -> tuple[int, ...]:
-    """Whole numbers with commas between. Raises BadInput."""
-    try:
-        found = tuple(dict.fromkeys(int(part) for part in _parts(text)))
-    except ValueError:
-        found = ()
-    if not found or min(found) < least:
-        raise BadInput(f"{option} {text!r} are not whole numbers from {least} on", f"for instance {option} 1,8,32")
-    return found
-
-
 def _attention(text: str | None, compiled: bool) -> tuple[str, ...]:
     """Raises BadInput."""
-    found = _parts(text or (COMPILED if compiled else USUAL))
+    found = parts(text or (COMPILED if compiled else USUAL))
     if wrong := [each for each in found if each not in ATTENTION]:
         raise BadInput(f"unknown attention {wrong[0]!r}", f"there are {', '.join(ATTENTION)}")
     return found if COMPILED in found or not compiled else (*found, COMPILED)
-
-
-def _watched(console: Console, work: Callable[[Callable[[Any], None]], T]) -> T:
-    """Run with a bar on a terminal, with a line now and then elsewhere."""
-    printed_s = time.monotonic()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # drawn between readings only: a thread that draws meanwhile would be part of what is timed
-    with Bar(*columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal) as bar:
-        task = bar.add_task("loading", total=None)
-
-        def say(progress: Any) -> None:
-            nonlocal printed_s
-            about = f"{progress.now} · {progress.left_s:.0f} s left at most"
-            if not console.is_terminal and time.monotonic() - printed_s > LINE_S:
-                console.print(about)
-                printed_s = time.monotonic()
-            bar.update(
-                task, completed=progress.done, total=progress.done + progress.left, description=about, refresh=True
-            )
-
-        return work(say)
-
-
-def _end_as_dict(end: Any) -> dict[str, Any]:
-    return {
-        "readings": end.readings,
-        "wide": end.wide,
-        "out_of_time": end.out_of_time,
-        "drift": end.drift,
-        "drifted": drifted(end.drift),
-    }
 
 
 def _show(console: Console, end: Any, out: Path) -> None:

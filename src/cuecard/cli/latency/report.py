@@ -11,22 +11,27 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from cuecard.cli.latency.breakeven import fits_of, pairs_of
-from cuecard.domain.errors import BadInput, MissingExtra
+from cuecard.cli.latency.fit import fits_of, pairs_of
+from cuecard.domain.errors import BadInput, required
 from cuecard.latency import readings
 from cuecard.latency.analysis import measured
 from cuecard.latency.analysis.latency_model import Fit, plainest
 from cuecard.latency.simulate import breakeven
+from cuecard.report.page.machine import run_facts
 
 
 def report(run: Path, out: Path | None, as_json: bool) -> None:
     """The page of a profile; fits and break-even points that are not there yet are made, with what is usual.
 
-    Raises BadInput, MissingExtra.
+    Raises BadInput, required.
     """
-    drawn = _room()
+    drawn = required("cuecard.report.latency.report", "a report")
     about = readings.about(run)
-    served = _served(run) if about["config"].get("source") == "server" else []
+    served: list[Any] = []
+    if about["config"].get("source") == "server":
+        from cuecard.latency.server import metrics  # imports HTTP
+
+        served = metrics.served(run)
     fits = _fits(run, may_lack=bool(served))
     shown = drawn.Profiled(
         run.resolve().name,
@@ -34,7 +39,7 @@ def report(run: Path, out: Path | None, as_json: bool) -> None:
         [plainest(fits, model) for model in dict.fromkeys(fit.model for fit in fits)],
         _pairs(run, fits) if fits else [],
         measured.roofs(run),
-        measured.devices(run),
+        measured.devices(about.get("probe") or {}),
         facts(about),
         served,
     )
@@ -50,29 +55,14 @@ def report(run: Path, out: Path | None, as_json: bool) -> None:
     console.print(Text(f"tables:  {', '.join(path.name for path in written[1:])}", style="dim"))
 
 
-def _served(run: Path) -> list[Any]:
-    from cuecard.latency.server import metrics  # with it comes HTTP
-
-    return list(metrics.served(run))
-
-
 def _fits(run: Path, *, may_lack: bool) -> list[Fit]:
-    """Percentiles of a server are worth a page without a fit, where there is one output length. Raises BadInput."""
+    """A page of a server's percentiles needs no fit, as where there is one output length. Raises BadInput."""
     try:
         return fits_of(run)
     except BadInput:
         if not may_lack:
             raise
         return []
-
-
-def _room() -> Any:
-    """What draws. Raises MissingExtra."""
-    try:
-        from cuecard.report.latency import report as latency_report
-    except ImportError as error:
-        raise MissingExtra(f"a report needs {error.name}", "pip install '.[evals]' in a checkout") from error
-    return latency_report
 
 
 def _pairs(run: Path, fits: Sequence[Fit]) -> list[breakeven.PairBreakEven]:
@@ -83,18 +73,17 @@ def _pairs(run: Path, fits: Sequence[Fit]) -> list[breakeven.PairBreakEven]:
             both = pairs_of(fits, None, None)
         except BadInput:
             return []
-        found = [breakeven.pair(one, other, breakeven.asked((one, other))) for one, other in both]
+        found = [breakeven.pair(*pair, breakeven.query(pair)) for pair in both]
         breakeven.write(found, path)
     return breakeven.read(path)
 
 
 def facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What is known of a profile, for its foot."""
-    config, machine = about["config"], about.get("machine") or {}
-    lines = [("command", " ".join(["cuecard", *about["argv"]]))] if about.get("argv") else []
-    lines += [("models", ", ".join(config.get("models") or ())), ("timed", str(config.get("source") or "not known"))]
+    config = about["config"]
+    lines = [("models", ", ".join(config.get("models") or ())), ("timed", str(config.get("source") or "not known"))]
     lines += [(f"grid, {name.replace('_', ' ')}", _plain(value)) for name, value in (config.get("grid") or {}).items()]
-    return lines + [(name.replace("_", " "), str(value)) for name, value in machine.items() if value is not None]
+    return run_facts(about, lines)
 
 
 def _plain(value: Any) -> str:

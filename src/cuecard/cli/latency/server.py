@@ -1,8 +1,8 @@
-"""`cuecard profile` of servers: what their options mean, and the table at the end. HTTP comes with this module."""
+"""`cuecard profile` of servers: their options, and the table at the end. This module imports HTTP."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from cuecard.cli.options import parts
 from cuecard.domain.errors import BadInput
 from cuecard.latency.server.metrics import PERCENTILES, Spread, served
 from cuecard.latency.server.profile import LEAST_REQUESTS, ServerProfile, profile
@@ -39,15 +40,12 @@ def wish(
     api_key: str | None,
     **more: Any,
 ) -> ServerProfile:
-    """Raises BadInput."""
-    rates = _rates(rate)
-    usual = (1,) if rate is None else (None,)
-    most = max(at_once, default=1)
+    """The settings of a profile. Raises BadInput."""
     return ServerProfile(
-        models=[meant for model in models if isinstance(meant := parse(model), Served)],
-        rate=rates,
-        concurrency=tuple(at_once) or usual,
-        requests=requests or max(LEAST_REQUESTS, EACH * most),
+        models=[spec for model in models if isinstance(spec := parse(model), Served)],
+        rate=(None,) if rate is None else _rates(rate),
+        concurrency=tuple(at_once) or ((1,) if rate is None else (None,)),
+        requests=requests or max(LEAST_REQUESTS, EACH * max(at_once, default=1)),
         api_key=None if api_key is None else secret(api_key),
         **more,
     )
@@ -63,16 +61,14 @@ async def probe(wanted: ServerProfile, tell: Callable[[str], None]) -> None:
             await model.aclose()
 
 
-def _rates(text: str | None) -> tuple[float | None, ...]:
-    if text is None:
-        return (None,)
+def _rates(text: str) -> tuple[float, ...]:
     try:
-        found = tuple(dict.fromkeys(float(part) for part in text.split(",") if part.strip()))
+        rates = tuple(dict.fromkeys(map(float, parts(text))))
     except ValueError:
-        found = ()
-    if not found or not 0 < min(found) <= max(found) < float("inf"):
+        rates = ()
+    if not rates or not 0 < min(rates) <= max(rates) < float("inf"):
         raise BadInput(f"--rate {text!r} are not requests a second", "for instance --rate 0.5,2")
-    return found
+    return rates
 
 
 def metrics_of(out: Path) -> list[dict[str, Any]]:
@@ -86,10 +82,7 @@ def metrics_of(out: Path) -> list[dict[str, Any]]:
             "prompt_tokens": each.prompt,
             "output_tokens": each.output,
             "cached_tokens": each.cached,
-            "metrics": {
-                name: {"mean": spread.mean, **{f"p{p}": value for p, value in spread.percentiles.items()}}
-                for name, spread in each.metrics.items()
-            },
+            "metrics": {name: spread.as_dict() for name, spread in each.metrics.items()},
         }
         for each in served(out)
     ]
@@ -115,13 +108,9 @@ def show(console: Console, out: Path) -> None:
             *(_cell(each.metrics.get(name)) for name in names),
         )
     console.print(shown)
-    bundled = sorted({each.model for each in points if _bundle(each.metrics) > 1.05})
-    for model in bundled:
+    tokens = ((each.model, each.metrics.get("tokens an event")) for each in points)
+    for model in sorted({model for model, each in tokens if each is not None and each.mean > 1.05}):
         console.print(Text(f"{model}: some events bring several tokens: ITL is between events, TPOT between tokens"))
-
-
-def _bundle(metrics: Mapping[str, Spread]) -> float:
-    return metrics["tokens an event"].mean if "tokens an event" in metrics else 1.0
 
 
 def _cell(spread: Spread | None) -> str:

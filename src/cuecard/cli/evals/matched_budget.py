@@ -1,0 +1,143 @@
+"""`cuecard study`: a file, or a study with a command of its own; `matched-budget` compares schemes at equal budgets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+from typer.core import TyperGroup
+
+from cuecard import disk
+from cuecard.cli.evals.study import PROBE, How, done, show_estimate, study
+from cuecard.cli.options import parts, takes_policy_options, whole_numbers
+from cuecard.domain.errors import BadInput, required
+from cuecard.evals import run_folder
+from cuecard.evals import study as file_studies
+from cuecard.evals.analysis.ledger import Price, by_model
+from cuecard.evals.budgets.matched import BUDGETS, Comparison, MatchedBudgets, matched_budgets
+from cuecard.evals.budgets.schemes import AGAINST, CUTS, arms_of, chosen
+from cuecard.report.arm_table import ArmTable
+from cuecard.report.page.machine import evaluation_facts
+from cuecard.strategies.policy import Surface
+
+FILE = "file"
+"""The command that a file's name stands for."""
+Maybe = typer.Option
+
+
+class StudyCommands(TyperGroup):
+    """`cuecard study FILE` is `cuecard study file FILE`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, "--help"):
+            args = [FILE, *args]
+        return super().parse_args(ctx, args)
+
+
+studies = typer.Typer(
+    cls=StudyCommands,
+    add_completion=False,
+    no_args_is_help=True,
+    help="Run a study: go on where it stopped, then sum up. `cuecard study FILE` runs the one that a file describes.",
+)
+studies.command(FILE)(study)
+
+
+@studies.command("matched-budget")
+@takes_policy_options(
+    Surface.STUDY,
+    {
+        "budget": "Most tokens of reasoning, where a setting does not cut it.",
+        "timeout_s": "Most seconds a call may take, waiting at its server included.",
+    },
+    timeout_s=file_studies.CALL_S,
+)
+def matched_budget(
+    tasks: Annotated[list[str], typer.Argument(help="Tasks, as `cuecard tasks` lists them.")],
+    *,
+    out: Annotated[Path, Maybe(help="The run's directory; a run that is there already resumes.")],
+    small: Annotated[str, Maybe(help="The model that writes the reasoning.")] = "demo-small",
+    large: Annotated[str, Maybe(help="The model that speaks the answer.")] = "demo-large",
+    limit: Annotated[int | None, Maybe(help="Most questions of each task.")] = None,
+    sample: Annotated[int | None, Maybe(help="Draw them by chance, with this seed, instead of the first.")] = None,
+    schemes: Annotated[str, Maybe(help="Schemes, with commas between; by itself all of them.")] = "",
+    cuts: Annotated[str, Maybe(help="Budgets in tokens at which reasoning is cut.")] = ",".join(map(str, CUTS)),
+    budgets: Annotated[str, Maybe(help="Budgets as shares of what reason:large costs.")] = ",".join(
+        f"{each:g}" for each in BUDGETS
+    ),
+    against: Annotated[str, Maybe(help="The scheme that the others are compared with.")] = AGAINST,
+    price: Annotated[
+        list[str] | None, Maybe(help="MODEL=PROMPT,COMPLETION[,CACHED] per million tokens (one for each model).")
+    ] = None,
+    live: Annotated[bool, Maybe("--live", help="Run every setting end to end as well, timed as a whole.")] = False,
+    at_once: Annotated[
+        int | None, Maybe(help="Most calls at once; by itself 1 with a model in this process, else 8.")
+    ] = None,
+    options: Mapping[str, Any],
+    retry_errors: Annotated[
+        bool, Maybe("--retry-errors", help="Make failed calls, and answers with such calls, again.")
+    ] = False,
+    dry_run: Annotated[bool, Maybe("--dry-run", help="Say what it will cost: calls, tokens, time. Estimated.")] = False,
+    probe: PROBE = True,
+    as_json: Annotated[bool, Maybe("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Compare cooperation schemes at equal tokens, equal price and equal time: go on where it stopped, then sum up."""
+    compared = chosen(parts(schemes), whole_numbers("--cuts", cuts, 1))
+    prices = by_model("--price", price or (), Price.parse)
+    how = Comparison(compared, against, shares(budgets), prices)
+    drawn = required("cuecard.report.budgets.report", "a report")
+    wanted = file_studies.Study(
+        models={"small": small, "large": large},
+        tasks=tasks,
+        arms=arms_of(compared),
+        out=out,
+        limit=limit,
+        sample=sample,
+        at_once=at_once,
+        live=live,
+        options=options,
+    )
+    summary = done(wanted, How(retry_errors, dry_run, as_json, None, probe))
+    if dry_run:
+        typer.echo(json.dumps(summary, indent=2, ensure_ascii=False)) if as_json else show_estimate(summary)
+        return
+    about, store = run_folder.opened(out)
+    with closing(store):
+        found = matched_budgets(about["config"], store, how)
+    disk.save(out / "matched-budget.json", found.as_object())
+    written = drawn.report(out.resolve().name, found, compared, evaluation_facts(about)).save(
+        out / "matched-budget.html"
+    )
+    if as_json:
+        typer.echo(json.dumps(found.as_object(), indent=2, ensure_ascii=False))
+    else:
+        _show(found, drawn.sentences, written)
+
+
+def shares(text: str) -> tuple[float, ...]:
+    """`0.5,1` -> (0.5, 1.0). Raises BadInput."""
+    try:
+        return tuple(dict.fromkeys(float(part) for part in parts(text)))
+    except ValueError:
+        raise BadInput(f"--budgets {text!r} are no numbers", "for instance --budgets 0.25,0.5,1") from None
+
+
+def _show(found: MatchedBudgets, sentences: Any, written: list[Path]) -> None:
+    console = Console(highlight=False)
+    for task in found.tasks:
+        for measure in task.measures:
+            rows, title = sentences.accuracies(task, measure), sentences.title(task, measure)
+            console.print(ArmTable(sentences.heads(measure), rows, title))
+            console.print()
+        for line in sentences.summary(task, found.against):
+            console.print(Text(f"· {line}"))
+        console.print()
+    console.print(Text(sentences.LEGEND.format(against=found.against), style="dim"))
+    console.print(Text(f"report:  {written[0]}"))
+    console.print(Text(f"tables:  {', '.join(path.name for path in written[1:])}", style="dim"))

@@ -1,0 +1,211 @@
+"""Commands over stored runs: `cuecard compare`, `cuecard rescore`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from cuecard import disk
+from cuecard.evals import run_folder
+from cuecard.evals.analysis.comparisons import ArmComparison, RunComparison, compare_runs
+from cuecard.evals.analysis.summary import summary
+from cuecard.evals.analysis.unfinished import unfinished
+from cuecard.evals.database import Store
+from cuecard.evals.scorers import Changed, Rescored, rescored
+from cuecard.report.arm_table import ArmTable
+from cuecard.report.page import formatting
+from cuecard.stats.bootstrap import Interval
+
+MOST_NAMES = 8
+MOST_SHOWN = 20
+
+
+@contextmanager
+def opened_run(run: Path) -> Iterator[tuple[Mapping[str, Any], Store]]:
+    """The configuration and the rows of a run, to read. Raises BadInput, CannotStore."""
+    about, store = run_folder.opened(run)
+    with closing(store):
+        yield about["config"], store
+
+
+# --- compare ----------------------------------------------------------------------------------------------------------
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="The directory of a run.")],
+    second: Annotated[Path, typer.Argument(help="The directory of another, whose gain over the first is shown.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Two runs, arm by arm: paired differences with intervals and tests, and what differs between the runs."""
+    with opened_run(first) as one, opened_run(second) as other:
+        compared = compare_runs(one, other)
+        lacks = {run: unfinished(*of) for run, of in ((first, one), (second, other))}
+    if as_json:
+        typer.echo(json.dumps(compared.as_object(), indent=2, ensure_ascii=False))
+    else:
+        for run, warning in lacks.items():
+            if warning is not None:
+                Console(highlight=False).print(Text(f"{run}: {warning}", style="yellow"))
+        _show_compared(compared, first, second)
+
+
+def _show_compared(compared: RunComparison, first: Path, second: Path) -> None:
+    console = Console(highlight=False)
+    for task in dict.fromkeys(each.task for each in compared.arms):
+        arms = [each for each in compared.arms if each.task == task]
+        counts = sorted({each.questions for each in arms})
+        asked = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+        kinds = " and ".join(dict.fromkeys(kind or "not known" for each in arms for kind in each.kinds))
+        console.print(Text(f"\n{task}, {asked} questions: {second} less {first}", style="bold"))
+        console.print(_accuracies(arms))
+        console.print(_costs(arms, kinds))
+        for each in (each for each in arms if any(each.errors)):
+            lost = " and ".join(map(str, each.errors))
+            console.print(Text(f"{each.arm}: {lost} answers failed; their questions are left out"))
+        for each in (each for each in arms if any(each.unresolved)):
+            unknown = " and ".join(map(str, each.unresolved))
+            console.print(
+                Text(f"{each.arm}: {unknown} questions cannot be resolved; compared are the others, the easy ones")
+            )
+    console.print("p: two-sided, adjusted by Holm's method over all arms and tasks; intervals are 95%", style="dim")
+    for what, names in (("first", compared.only_first), ("second", compared.only_second)):
+        if names:
+            console.print(Text(f"only in the {what}: {_some(names)}", style="dim"))
+    for task, count in compared.left_out.items():
+        console.print(Text(f"{task}: {count} questions are not the same in both runs, and are left out"))
+    if compared.configuration:
+        console.print(Text(f"\nconfiguration (there: {first}, here: {second})", style="bold"))
+        for line in compared.configuration:
+            console.print(Text(f"  {line}"))
+    else:
+        console.print(Text("the configurations are the same", style="dim"))
+
+
+def _accuracies(arms: list[ArmComparison]) -> ArmTable:
+    rows = []
+    for each in arms:
+        made = each.accuracy
+        cells = ["–"] * 5
+        if made is not None:
+            cells = [
+                _percent(each.first_accuracy),
+                _percent(each.second_accuracy),
+                f"{100 * made.difference.estimate:+.1f}",
+                _between(made.difference, 100, ".1f"),
+                f"{made.better}/{made.worse}",
+            ]
+        rows.append((each.arm, [*cells, _p(each, "accuracy"), f"{100 * each.same_answer:.0f}%"]))
+    return ArmTable(("first, %", "second", "points", "95%", "+/−", "p", "same"), rows)
+
+
+def _costs(arms: list[ArmComparison], kinds: str) -> ArmTable:
+    rows = []
+    for each in arms:
+        tokens = "–" if each.tokens is None else f"{each.tokens.difference.estimate:+.1f}"
+        rows.append((each.arm, [*_seconds(each), _p(each, "seconds"), tokens, _p(each, "tokens")]))
+    return ArmTable(("first", "second", "speed", "95%", "p", "tokens", "p"), rows, f"latency is {kinds}")
+
+
+def _seconds(each: ArmComparison) -> list[str]:
+    if each.seconds is None or each.times_faster is None:
+        return ["–"] * 4
+    return [
+        formatting.duration(each.seconds.first),
+        formatting.duration(each.seconds.second),
+        f"{each.times_faster.estimate:.2f}×",
+        _between(each.times_faster, 1, ".2f"),
+    ]
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _between(interval: Interval, scale: float, form: str) -> str:
+    if interval.low is None or interval.high is None:
+        return "–"
+    return f"{scale * interval.low:{form}} to {scale * interval.high:{form}}"
+
+
+def _p(each: ArmComparison, what: str) -> str:
+    p = each.p_adjusted.get(what)
+    return "–" if p is None else f"{p:.2g}"
+
+
+def _some(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more
+
+
+# --- rescore ----------------------------------------------------------------------------------------------------------
+
+
+def rescore(
+    run: Annotated[Path, typer.Argument(help="The directory of a run.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with every answer.")] = False,
+) -> None:
+    """Score stored replies with this version's extractors and scorers, and say which questions change.
+
+    No model is called; routes, calls and seconds stay as they are.
+    """
+    config = run_folder.read(run)["config"]
+    with disk.locked(run, run_folder.ABOUT), closing(run_folder.checked(Store(run / run_folder.ROWS))) as store:
+        result, rows = rescored(store)
+        if not dry_run:
+            store.replace(rows)
+            disk.save(run / "summary.json", summary(config, store))
+    if as_json:
+        typer.echo(json.dumps(asdict(result), indent=2, ensure_ascii=False))
+    else:
+        _show_rescored(result, dry_run)
+
+
+def _show_rescored(result: Rescored, dry_run: bool) -> None:
+    console = Console(highlight=False)
+    before = ", ".join(f"{version} {count:,}" for version, count in result.earlier.items())
+    console.print(f"{result.answers:,} answers, scored by {before or 'nothing'}; this is {result.version}")
+    if not result.changed:
+        console.print("no score changes")
+        return
+    questions = len({(each.task, each.id) for each in result.changed})
+    console.print(f"{len(result.changed):,} answers to {questions:,} questions have another score")
+    console.print(_by_arm(result.changed))
+    shown = Table("task", "question", "arm", Column("reply", overflow="fold"), "taken", "score", box=None)
+    for each in result.changed[:MOST_SHOWN]:
+        taken, score = (" → ".join(map(_cell, pair)) for pair in (each.answers, each.scores))
+        reply = each.reply if len(each.reply) <= 80 else "…" + each.reply[-79:]
+        shown.add_row(*map(Text, (each.task, each.id, each.arm, reply, taken, score)))
+    console.print(shown)
+    if (more := len(result.changed) - MOST_SHOWN) > 0:
+        console.print(f"and {more:,} more: --json has all of them", style="dim")
+    if dry_run:
+        console.print("nothing is changed: without --dry-run it is", style="dim")
+
+
+def _by_arm(changed: tuple[Changed, ...]) -> Table:
+    better, worse = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    for each in changed:
+        old, new = (0.0 if score is None else score for score in each.scores)
+        better[each.task, each.arm] += new > old
+        worse[each.task, each.arm] += new < old
+    table = Table("task", "arm", "more right", "less right", "by another extractor", box=None)
+    for key in better:
+        of_arm = [each for each in changed if (each.task, each.arm) == key]
+        other = sum(each.scores[0] == each.scores[1] for each in of_arm)
+        table.add_row(*map(Text, key), f"{better[key]:,}", f"{worse[key]:,}", f"{other:,}")
+    return table
+
+
+def _cell(value: object) -> str:
+    return "none" if value is None else str(value)
