@@ -4,7 +4,7 @@ Every request is about a ticket of its own, which the upstream repeats in its re
 word of another request would be seen. Some of the clients hang up after a random number of events. At the end the
 tokens of each request are compared: what its client was given as usage, what the gateway has written into its journal,
 and what the upstream has sent. The three are equal where no call was cancelled; of a cancelled call the upstream may
-have sent a few tokens that nobody has read. Each client has an API key of its own with a monthly budget, and what each
+have sent a few unread tokens. Each client has an API key of its own with a monthly budget, and what each
 key was charged is compared with the journal's sum over its requests.
 """
 
@@ -28,8 +28,7 @@ from typing import Any
 import aiohttp
 
 from common import save
-from cuecard.gateway.admission.budgets import Budget
-from cuecard.gateway.admission.keys import digest, make
+from cuecard.gateway.admission.keys import Budget, digest, make
 from cuecard.testing.mock_server import MockServer
 from cuecard.testing.replies import Completion, Pace, Received
 from gateway import free_port, resident_mib, started

@@ -15,11 +15,11 @@ import time
 from typing import Any
 
 import torch
-from transformers import DynamicCache, Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from common import save
 from cuecard.models.local.attention_hook import Rows, listening
-from cuecard.models.local.prefix import GrowingLayer, growing
+from cuecard.models.local.transformers_network import GrowingLayer, growing
 
 KEYS = (2048, 8192, 32768)
 QUERIES, HEADS, GROUPS, LAYERS, CHUNK = 4, 16, 4, 4, 1024
@@ -43,7 +43,7 @@ def row_bytes(keys: int) -> int:
 def measure(model: Qwen3ForCausalLM, keys: int) -> dict[str, Any]:
     """One pass of QUERIES tokens behind keys - QUERIES that lie in the cache."""
     ids, held = torch.randint(0, 512, (1, keys), generator=torch.Generator().manual_seed(0)), keys - QUERIES
-    cache = growing(DynamicCache(config=model.config))
+    cache = growing(model.config)
     for start in range(0, held, CHUNK):
         piece = ids[:, start : min(start + CHUNK, held)]
         model(input_ids=piece, past_key_values=cache, use_cache=True, logits_to_keep=1)

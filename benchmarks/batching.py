@@ -22,10 +22,10 @@ from cuecard.models.prompt import reason
 
 SIZES = (1, 2, 4, 8, 16)
 QUESTIONS, ROUNDS = 48, 2
-Said = tuple[str, float, int]
+Reply = tuple[str, float, int]
 
 
-async def says(model: Model, question: Question) -> Said:
+async def reply(model: Model, question: Question) -> Reply:
     """Text, log of the answer's probability, tokens."""
     text, end = "", None
     async with aclosing(model.stream(reason(question, model.abilities.style), Limits())) as events:
@@ -38,18 +38,18 @@ async def says(model: Model, question: Question) -> Said:
     return text, end.answer_logprob or 0.0, end.usage.completion_tokens or 0
 
 
-async def all_of(model: Model, questions: list[Question], size: int) -> tuple[float, list[Said]]:
-    """Seconds for all, so many at once, and what was said."""
+async def all_of(model: Model, questions: list[Question], size: int) -> tuple[float, list[Reply]]:
+    """Seconds for all, so many at once, and the replies."""
     model.forget()
     room = asyncio.Semaphore(size)
 
-    async def one(question: Question) -> Said:
+    async def one(question: Question) -> Reply:
         async with room:
-            return await says(model, question)
+            return await reply(model, question)
 
     began = time.perf_counter()
-    said = await asyncio.gather(*map(one, questions))
-    return time.perf_counter() - began, said
+    replies = await asyncio.gather(*map(one, questions))
+    return time.perf_counter() - began, replies
 
 
 def counted() -> Counter[str]:
@@ -67,17 +67,17 @@ def counted() -> Counter[str]:
 
 async def measured(model: Model, counts: Counter[str]) -> dict[str, Any]:
     questions = [exercise.question for exercise in boards.exercises(QUESTIONS * ROUNDS, 11)]
-    await says(model, questions[0])
+    await reply(model, questions[0])
     counts.clear()
     took, differing, apart, tokens = Counter[int](), Counter[int](), 0.0, 0
     for turn in range(ROUNDS):
         some = questions[turn * QUESTIONS : (turn + 1) * QUESTIONS]
         _, alone = await all_of(model, some, 1)
         for size in SIZES if turn % 2 == 0 else SIZES[::-1]:
-            seconds, said = await all_of(model, some, size)
+            seconds, replies = await all_of(model, some, size)
             took[size] += seconds
-            differing[size] += sum(one[0] != other[0] for one, other in zip(alone, said, strict=True))
-            apart = max(apart, *(abs(one[1] - other[1]) for one, other in zip(alone, said, strict=True)))
+            differing[size] += sum(one[0] != other[0] for one, other in zip(alone, replies, strict=True))
+            apart = max(apart, *(abs(one[1] - other[1]) for one, other in zip(alone, replies, strict=True)))
         tokens += sum(each[2] for each in alone)
     return {
         "tokens": tokens,

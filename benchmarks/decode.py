@@ -1,14 +1,18 @@
-"""Seconds a token of the embedded pair: plain `generate`, Cuecard's engine on Transformers' layers, and on its own.
+"""Seconds a token and to the first token of the embedded pair: by Transformers, by the fused decoder, and by NumPy.
 
-All three write the same reasoning about the same boards, greedily, at batch one, and must say the same. Their order
-turns from board to board and back (ABC, CBA). Of `generate` a token is the difference between writing all and writing
-one, over the rest; of the engine, the time after the first token over the rest, with all that a user's call passes
-(thread, decoding to text, events). The last arm is what a local model does by itself; the second one had it not.
+Four arms write the same reasoning about the same boards, greedily, at batch one, and must say the same: plain
+`generate`; Cuecard's engine on Transformers' layers; with the fused decoder, as other checkpoints in this process; and
+NumPy's network, as the embedded pair is computed. Their order turns from board to board and back. Of `generate` a token
+is the difference between writing all and writing one, over the rest; of the engine, the time after the first token over
+the rest, with all that a user's call passes (thread, decoding to text, events). The time to the first token is that of
+`generate` writing one, and of the engine from nothing computed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import statistics
 import time
 from contextlib import aclosing
@@ -16,12 +20,16 @@ from typing import Any
 
 import torch
 
-from common import pair, save
+from common import save
 from cuecard.demo import boards
 from cuecard.models.base import Finished, Limits, Progress
 from cuecard.models.local.model import LocalModel
+from cuecard.models.local.process import VARIABLE
+from cuecard.models.local.transformers_network import TransformersNetwork
 from cuecard.models.prompt import Prompt, reason
+from cuecard.models.spec import EMBEDDED, Embedded
 
+ARMS = ["generate", "engine on layers", "fused", "NumPy"]
 BOARDS, WARM = 24, 2
 LIMITS = Limits(reasoning_tokens=160, answer_tokens=16)
 
@@ -32,7 +40,7 @@ def generated(model: LocalModel, prompt: Prompt, tokens: int) -> tuple[list[int]
     inputs = model._reader.inputs(prompt)
     ids = torch.tensor([inputs.ids])
     before = time.perf_counter()
-    out = model._model.generate(
+    out = model._network.model.generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), **inputs.tensors,
         max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False,
     )  # fmt: skip
@@ -40,9 +48,10 @@ def generated(model: LocalModel, prompt: Prompt, tokens: int) -> tuple[list[int]
     return out[0, len(inputs.ids) :].tolist(), taken
 
 
-async def streamed(model: LocalModel, prompt: Prompt) -> tuple[list[int], float]:
-    """The ids that the engine writes, and seconds a token after the first."""
+async def streamed(model: LocalModel, prompt: Prompt) -> tuple[list[int], float, float]:
+    """The ids that the engine writes, seconds to the first, and seconds a token after it."""
     model.forget()
+    begun = time.perf_counter()
     first, count = 0.0, 0
     async with aclosing(model.stream(prompt, LIMITS)) as events:
         async for event in events:
@@ -53,48 +62,59 @@ async def streamed(model: LocalModel, prompt: Prompt) -> tuple[list[int], float]
                     count = usage.completion_tokens or 0
     end = time.perf_counter()
     held = list(model._prefixes._held.values())[-1].ids
-    return list(held[len(model._reader.inputs(prompt).ids) :]), (end - first) / (count - 1)
+    ids = list(held[len(model._reader.inputs(prompt).ids) :])
+    return ids, first - begun, (end - first) / (count - 1)
 
 
-async def measure(model: LocalModel) -> dict[str, Any]:
-    taken: dict[str, list[float]] = {arm: [] for arm in ("generate", "engine on layers", "engine")}
-    written, same = 0, 0
+async def measure(name: str) -> dict[str, Any]:
+    by_torch, by_numpy = LocalModel.load(Embedded(name).folder, device="cpu"), LocalModel.load(Embedded(name).folder)
+    network = by_torch._network
+    assert isinstance(network, TransformersNetwork)
+    if network.fused is None:
+        raise SystemExit(f"{name}: the fused decoder was not taken")
+    taken: dict[str, list[tuple[float, float]]] = {arm: [] for arm in ARMS}
+    same = 0
     for index, exercise in enumerate(boards.exercises(BOARDS + WARM, 11, "validation")):
-        prompt = reason(exercise.question, model.abilities.style)
-        said, _ = await streamed(model, prompt)  # makes the fused decoder, and tells how much there is to say
+        prompt = reason(exercise.question, by_numpy.abilities.style)
+        reply, *_ = await streamed(by_numpy, prompt)
         outs, seconds = {}, {}
-        for arm in list(taken) if index % 2 else list(taken)[::-1]:
+        for arm in ARMS if index % 2 else ARMS[::-1]:
             if arm == "generate":
-                outs[arm], whole = generated(model, prompt, len(said))
-                seconds[arm] = (whole - generated(model, prompt, 1)[1]) / (len(said) - 1)
+                outs[arm], whole = generated(by_torch, prompt, len(reply))
+                one = generated(by_torch, prompt, 1)[1]
+                seconds[arm] = one, (whole - one) / (len(reply) - 1)
                 continue
-            may, model._may_fuse = model._may_fuse, model._may_fuse and arm == "engine"
-            outs[arm], seconds[arm] = await streamed(model, prompt)
-            model._may_fuse = may
-        if index < WARM:
-            continue
-        written, same = written + 1, same + (outs["generate"] == outs["engine on layers"] == outs["engine"])
-        for arm, value in seconds.items():
-            taken[arm].append(value)
-    if model._fused is None:
-        raise SystemExit(f"{model.name}: the fused decoder was not taken")
-    found: dict[str, Any] = {"prompts": written, "same tokens": same}
+            network.may_fuse = arm != "engine on layers"
+            outs[arm], *both = await streamed(by_numpy if arm == "NumPy" else by_torch, prompt)
+            seconds[arm] = both[0], both[1]
+        if index >= WARM:
+            same += len({tuple(ids) for ids in outs.values()}) == 1
+            for arm, pair_of in seconds.items():
+                taken[arm].append(pair_of)
+    found: dict[str, Any] = {"prompts": BOARDS, "same tokens": same}
     for arm, values in taken.items():
-        low, middle, high = statistics.quantiles(values, n=4)
-        found[arm] = {"median_s_per_token": middle, "quartiles_s": [low, high]}
-    base = found["generate"]["median_s_per_token"]
-    found["times as fast as generate"] = {arm: base / found[arm]["median_s_per_token"] for arm in taken}
+        first, each = (statistics.quantiles(column, n=4) for column in zip(*values, strict=True))
+        found[arm] = {
+            "median_s_to_first": first[1],
+            "median_s_per_token": each[1],
+            "quartiles_s": [each[0], each[2]],
+        }
+    for figure in ("per_token", "to_first"):
+        base = found["generate"][f"median_s_{figure}"]
+        ratios = {arm: base / found[arm][f"median_s_{figure}"] for arm in ARMS}
+        found[f"times as fast as generate, {figure.replace('_', ' ')}"] = ratios
+    for model in (by_torch, by_numpy):
+        await model.aclose()
     return found
 
 
 async def main() -> None:
     torch.set_num_threads(1)
+    os.environ[VARIABLE] = "1"  # the ids are read from this process
     figures = {}
-    for model in pair().values():
-        assert isinstance(model, LocalModel)
-        figures[model.name] = await measure(model)
-        print(model.name, figures[model.name], flush=True)
-        await model.aclose()
+    for name in EMBEDDED:
+        figures[name] = await measure(name)
+        print(name, json.dumps(figures[name], indent=2), flush=True)
     print(save("decode", figures))
 
 

@@ -21,10 +21,10 @@ from common import save
 from cuecard.domain.call import Mode
 from cuecard.domain.question import AnswerKind, Image, Question
 from cuecard.evals.arm import parse_all
+from cuecard.evals.database import Store
 from cuecard.evals.item import Aggregate, Item
+from cuecard.evals.requests import Seat
 from cuecard.evals.runner.run import Plan, run
-from cuecard.evals.storage.database import Store
-from cuecard.evals.storage.requests import Seat
 from cuecard.models.prompt import Prompt
 from cuecard.models.replay import Says, ScriptedModel
 
@@ -83,9 +83,9 @@ def measure() -> dict[str, Any]:
     figures: dict[str, Any] = {"arms": list(ARMS), "short_s": SHORT_S, "reason_s": REASON_S, "runs": RUNS}
     for slots, questions in ((8, 200), (1, 20)):
         runs = [asyncio.run(one(slots, questions)) for _ in range(RUNS)]
-        told = {name: statistics.median(each[name] for each in runs) for name in runs[0]}
+        medians = {name: statistics.median(each[name] for each in runs) for name in runs[0]}
         worst = {"busy_share_worst": min(each["busy_share"] for each in runs)}
-        figures[f"{slots} slots"] = {"questions": questions, **told, **worst}
+        figures[f"{slots} slots"] = {"questions": questions, **medians, **worst}
         print(slots, figures[f"{slots} slots"], flush=True)
     return figures
 

@@ -127,11 +127,11 @@ async def embedded(stack: AsyncExitStack, python: str, port: int) -> Block:
     stack.callback(child.kill)
     assert child.stdin is not None
     assert child.stdout is not None
-    told, heard = child.stdin, child.stdout
+    requests, lines = child.stdin, child.stdout
 
     async def timed(count: int) -> list[float]:
-        told.write(f"{count}\n".encode())
-        while line := await heard.readline():
+        requests.write(f"{count}\n".encode())
+        while line := await lines.readline():
             if line.startswith(b"["):
                 return json.loads(line)
         raise SystemExit("TensorZero's gateway ended")
@@ -181,11 +181,11 @@ async def crowd(port: int, upstream: int, pid: int, clients: int, seconds: float
         while time.perf_counter() < until:
             try:
                 events = (await client.ask()).split(b"\n\n")
-                told = next(json.loads(e[6:]) for e in reversed(events) if b'"usage":{' in e)
+                last = next(json.loads(e[6:]) for e in reversed(events) if b'"usage":{' in e)
             except (OSError, RuntimeError, StopIteration, ValueError):
                 errors += 1
                 return
-            tokens, answers = tokens + told["usage"]["total_tokens"], answers + 1
+            tokens, answers = tokens + last["usage"]["total_tokens"], answers + 1
 
     async def watch() -> None:
         while time.perf_counter() < until:
@@ -269,18 +269,18 @@ async def measure(args: argparse.Namespace) -> dict[str, Any]:
         many = await crowd(ours, up, pids["gateway"], args.clients, args.soak or args.seconds)
         if args.soak:
             return {"soak": many}
-        told = {name: summary(seconds) for name, seconds in taken.items()}
+        latency = {name: summary(seconds) for name, seconds in taken.items()}
         added = {
-            name: {p: told[through][p] - told[direct][p] for p in ("p50_ms", "p95_ms", "p99_ms")}
+            name: {p: latency[through][p] - latency[direct][p] for p in ("p50_ms", "p95_ms", "p99_ms")}
             for name, through, direct in (
                 ("mutual", "mutual, gateway", "two calls, direct"),
                 ("one call", "one call, gateway", "one call, direct"),
                 ("LiteLLM, one call", "one call, LiteLLM", "one call, direct"),
                 ("TensorZero embedded, one call", "one call, TensorZero embedded", "one call, direct"),
             )
-            if through in told
+            if through in latency
         }
-        return {"latency": told, "added": added, "throughput": rates, "streaming": many}
+        return {"latency": latency, "added": added, "throughput": rates, "streaming": many}
 
 
 def main() -> None:

@@ -1,19 +1,22 @@
 """Hand-off time against reasoning length and image size, with streamed prefill and without.
 
 The hand-off is what a user waits for after the small model's last reasoning token: the large model must have read the
-card and say its first answer token. Its floor is one prefill of the card's last few tokens. With streamed prefill the
-rest was read while the card was written, so the time must not grow with the card, nor with the image.
+card and say its first answer token. With streamed prefill the rest was read while the card was written, so the time
+must not grow with the card, nor with the image. Its floor is measured in the same run: what computing the last piece of
+the same card, the instruction behind it and one token takes, called alone, with all that stands before it computed.
 
 The writer is scripted, so that every card has the wanted length; it writes at the embedded small model's pace. From
 repeat to repeat the length varies by up to 12 tokens: the reader computes a piece of the card whenever so much is new,
 and how much of the last piece is left when the writer ends is a matter of chance that must not be one of length.
-The reader is the embedded large model. Both arms alternate in one run; figures are medians with quartiles.
+The reader is the embedded large model. The arms alternate in one run; figures are medians with quartiles.
 """
 
 from __future__ import annotations
 
 import asyncio
 import statistics
+import time
+from contextlib import aclosing
 from random import Random
 from typing import Any
 
@@ -22,6 +25,8 @@ import numpy as np
 from common import pair, save
 from cuecard.demo import boards
 from cuecard.domain.question import AnswerKind, Question
+from cuecard.models import prompt as layouts
+from cuecard.models.base import Finished, Limits, Progress
 from cuecard.models.replay import Says, ScriptedModel
 from cuecard.strategies.policy import Policy, Schedule
 from cuecard.strategies.run import answer
@@ -30,6 +35,7 @@ PACE_S = 0.002
 LENGTHS, SIDES = (32, 64, 128, 256, 512), (64, 128, 256, 384, 512)
 REPEATS, SPREAD = 25, 12
 ARMS = {"streamed": Schedule.OVERLAP, "whole": Schedule.THRIFTY}
+FLOOR = "last piece alone"
 
 
 def card(tokens: int) -> str:
@@ -44,10 +50,9 @@ def card(tokens: int) -> str:
 async def handoffs(large: Any, tokens: int, side: int) -> dict[str, list[float]]:
     """Seconds of each repeat, per arm."""
     rng = Random(f"{tokens} {side}")
-    taken: dict[str, list[float]] = {arm: [] for arm in ARMS}
-    pixels = {"shortest_edge": side * side, "longest_edge": side * side}
+    taken: dict[str, list[float]] = {arm: [] for arm in (*ARMS, FLOOR)}
     # the embedded pair sees all images at 128x128; here their size is the factor
-    large._reader._processor.size = pixels
+    large._reader._least = large._reader._most = side * side
     for repeat in range(REPEATS + 1):
         picture = np.asarray(boards.draw(boards.make_board(rng, "validation")))
         image = boards.png(np.kron(picture, np.ones((4, 4, 1), np.uint8)))
@@ -61,7 +66,24 @@ async def handoffs(large: Any, tokens: int, side: int) -> dict[str, list[float]]
             assert outcome.handoff_s is not None
             if repeat:  # the first is warm-up
                 taken[arm].append(outcome.handoff_s)
+        alone = await last_piece(large, question, written)
+        if repeat:
+            taken[FLOOR].append(alone)
     return taken
+
+
+async def last_piece(large: Any, question: Question, written: str) -> float:
+    """Seconds to the first token of the answer when only the last piece of the card is left to compute."""
+    style, every = large.abilities.style, Policy().follow_chars
+    form = layouts.suited(question, large.abilities.card_formats, style)
+    large.forget()
+    await large.warm(layouts.growing(question, written[: len(written) // every * every], form, style))
+    begun = time.perf_counter()
+    async with aclosing(large.stream(layouts.read(question, written, form, style), Limits())) as events:
+        async for event in events:
+            if isinstance(event, Progress | Finished) and event.usage.completion_tokens:
+                return time.perf_counter() - begun
+    raise AssertionError("the reader says nothing")
 
 
 async def measure() -> list[dict[str, Any]]:
@@ -92,11 +114,18 @@ def main() -> None:
             "512 / 32 reasoning tokens": median(arm, 512, 16) / median(arm, 32, 16),
             "256 / 4 visual tokens": median(arm, 128, 256) / median(arm, 128, 4),
         }
-        for arm in ARMS
+        for arm in (*ARMS, FLOOR)
+    }
+    above = {
+        f"{row['reasoning_tokens']} reasoning, {row['visual_tokens']} visual tokens": row["median_s"]
+        / median(FLOOR, row["reasoning_tokens"], row["visual_tokens"])
+        for row in rows
+        if row["arm"] == "streamed"
     }
     for arm, found in ratios.items():
         print(arm, ", ".join(f"{name}: {ratio:.2f}x" for name, ratio in found.items()))
-    print(save("handoff", {"rows": rows, "ratios": ratios, "writer_s_per_token": PACE_S}))
+    print("streamed over the floor:", ", ".join(f"{ratio:.2f}" for ratio in above.values()))
+    print(save("handoff", {"rows": rows, "ratios": ratios, "streamed over floor": above, "writer_s_per_token": PACE_S}))
 
 
 if __name__ == "__main__":

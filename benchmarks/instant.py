@@ -22,8 +22,8 @@ BASE = {"id": "chatcmpl-1", "created": 1, "model": "instant"}
 
 def chunk(delta: dict, finish: str | None = None, usage: dict | None = None) -> bytes:
     choices = [{"index": 0, "delta": delta, "finish_reason": finish}] if usage is None else []
-    told = BASE | {"object": "chat.completion.chunk", "choices": choices, "usage": usage}
-    return f"data: {json.dumps(told)}\n\n".encode()
+    chunk = BASE | {"object": "chat.completion.chunk", "choices": choices, "usage": usage}
+    return f"data: {json.dumps(chunk)}\n\n".encode()
 
 
 STREAM = (

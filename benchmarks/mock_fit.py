@@ -10,7 +10,7 @@ from typing import Any
 
 from common import save
 from cuecard.latency.analysis import fit
-from cuecard.latency.server.profile import Wish, profile
+from cuecard.latency.server.profile import ServerProfile, profile
 from cuecard.models.spec import Served
 from cuecard.report.page.machine import machine
 from cuecard.testing.mock_server import MockServer
@@ -22,7 +22,7 @@ KNOWN = {"fixed_s": PACE.first_s, "prefill_s_per_token": PACE.prompt_token_s, "d
 
 async def measure(out: Path) -> None:
     async with MockServer([Completion("four five six", pace=PACE)], visual_px=32, running_usage=True) as url:
-        wish = Wish(
+        wish = ServerProfile(
             [Served(url, "mock")],
             output_tokens=(1, 8, 32, 64),
             image_px=(None, 448, 1024),
@@ -37,13 +37,13 @@ def main() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(measure(Path(folder)))
         (found,) = fit.fits(Path(folder))
-    told = {name: {"known_s": value, "found_s": getattr(found.profile, name)} for name, value in KNOWN.items()}
+    coefficients = {name: {"known_s": value, "found_s": getattr(found.profile, name)} for name, value in KNOWN.items()}
     errors = {
         name: {"median": each.median, "p90": each.p90, "points": each.points} for name, each in found.held_out.items()
     }
-    for name, each in (told | errors).items():
+    for name, each in (coefficients | errors).items():
         print(name, each)
-    return {"coefficients": told, "held_out": errors, "readings": found.readings}
+    return {"coefficients": coefficients, "held_out": errors, "readings": found.readings}
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ async def measure() -> dict[str, Any]:
             for watched in models.values():
                 used = [call.usage for call in outcome.calls if call.model == watched.name and not call.cancelled]
                 computed = sum((u.prompt_tokens or 0) - (u.cached_tokens or 0) for u in used)
-                if len(used) == len(watched.prompts):  # of a cancelled call nobody knows how much was computed
+                if len(used) == len(watched.prompts):  # what a cancelled call computed is unknown
                     twice, counted = twice + computed - distinct(watched.prompts), counted + 1
         figures[schedule] = {
             "questions": len(idle),

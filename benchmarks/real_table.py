@@ -18,7 +18,7 @@ from typing import Any
 
 from common import save
 from cuecard.domain.call import FinishReason
-from cuecard.evals.study import folder
+from cuecard.evals import run_folder
 
 Record = Mapping[str, Any]
 TWO_PROMPTS = 1.8
@@ -80,7 +80,7 @@ def figures(answers: Sequence[Record]) -> dict[str, Any]:
 
 
 def main() -> None:
-    _, store = folder.opened(Path(sys.argv[1]))
+    _, store = run_folder.opened(Path(sys.argv[1]))
     try:
         found = figures(list(store.answers()))
     finally:

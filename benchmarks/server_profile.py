@@ -23,11 +23,11 @@ from typing import Any
 
 import cuecard
 from common import RESULTS, save
+from cuecard.latency.server.client import WORDS
 from cuecard.latency.server.metrics import PERCENTILES, Spread, served
-from cuecard.latency.server.profile import Wish, profile
-from cuecard.latency.server.prompts import WORDS
+from cuecard.latency.server.profile import ServerProfile, profile
 from cuecard.models.spec import Served
-from server_truth import paced, told, truth, undisturbed
+from server_truth import paced, reported, truth, undisturbed
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "servers"))
 VLLM, GUIDELLM = os.environ.get("VLLM", ".servers/vllm/bin/vllm"), os.environ.get("GUIDELLM", "guidellm")
@@ -75,7 +75,7 @@ def shown(spread: Spread) -> dict[str, float]:
 
 
 def ours(url: str, load: Load, folder: Path) -> Shown:
-    wish = Wish(
+    wish = ServerProfile(
         [Served(url, load.model)], (load.tokens,), (None,), (PROMPT_WORDS,), rate=(load.rate,),
         concurrency=(load.at_once,), requests=load.requests, repeats=1, chance=Random(2),
     )  # fmt: skip
@@ -114,8 +114,8 @@ def guidellm(url: str, load: Load, folder: Path) -> Shown:
     found = json.loads((folder / "guidellm.json").read_text())["benchmarks"][0]["metrics"]
     made: Shown = {}
     for name, own in TOOLS["guidellm"].items():
-        told, unit = found[own]["successful"], 1000 if own.endswith("_ms") else 1
-        values = {"mean": told["mean"], **{f"p{p}": told["percentiles"][f"p{p}"] for p in PERCENTILES}}
+        metrics, unit = found[own]["successful"], 1000 if own.endswith("_ms") else 1
+        values = {"mean": metrics["mean"], **{f"p{p}": metrics["percentiles"][f"p{p}"] for p in PERCENTILES}}
         made[name] = {each: value / unit for each, value in values.items()}
     return made
 
@@ -138,10 +138,10 @@ def beside(url: str, load: Load, *, knows: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         prompts(Path(folder) / "prompts.jsonl", load)
         for name, tool in tools.items():
-            found[name] = {"told": tool(url, load, Path(folder))}
+            found[name] = {"reported": tool(url, load, Path(folder))}
             if knows:
-                found[name]["did"] = did(told(url, load.model)[-load.requests :])
-            print(name, {metric: round(1000 * each["p50"], 2) for metric, each in found[name]["told"].items()})
+                found[name]["did"] = did(reported(url, load.model)[-load.requests :])
+            print(name, {metric: round(1000 * each["p50"], 2) for metric, each in found[name]["reported"].items()})
     return found
 
 
@@ -189,12 +189,12 @@ def main(which: str) -> None:
     priority = undisturbed(real_time=which == "mock")  # a real server computes: it would take the machine for itself
     with opened() as url:
         loaded = {name: beside(url, load, knows=which == "mock") for name, load in loads.items()}
-    told = {
+    figures = {
         "priority": priority,
         "versions": versions(),
         "loads": {name: {**vars(loads[name]), "tools": found} for name, found in loaded.items()},
     }
-    print(save(f"server_profile_{which}", told).relative_to(RESULTS.parent.parent))
+    print(save(f"server_profile_{which}", figures).relative_to(RESULTS.parent.parent))
 
 
 if __name__ == "__main__":

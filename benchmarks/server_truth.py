@@ -24,7 +24,7 @@ from common import RESULTS, save
 from cuecard.latency import readings
 from cuecard.latency.readings import Reading
 from cuecard.latency.server.metrics import DEFINITIONS, PERCENTILES, Spread, figures
-from cuecard.latency.server.profile import Wish, profile
+from cuecard.latency.server.profile import ServerProfile, profile
 from cuecard.models.spec import Served
 
 SHARE, SECONDS = 0.01, 0.001
@@ -55,7 +55,7 @@ def paced() -> Iterator[str]:
             process.terminate()
 
 
-def told(url: str, model: str) -> list[dict[str, Any]]:
+def reported(url: str, model: str) -> list[dict[str, Any]]:
     """What the server did for a model, in the order in which requests came."""
     with urllib.request.urlopen(f"{url}/received", timeout=30) as answer:
         found = json.load(answer)["requests"]
@@ -139,10 +139,10 @@ async def one(name: str) -> dict[str, Any]:
     asked = {**USUAL, **LOADS[name]}
     model = asked.pop("model")
     with paced() as url, tempfile.TemporaryDirectory() as folder:
-        wish = Wish([Served(url, model)], **asked, chance=Random(1))
+        wish = ServerProfile([Served(url, model)], **asked, chance=Random(1))
         await profile(wish, Path(folder), {"date": ""}, lambda progress: None)
         made = as_sent(list(readings.read(Path(folder))))
-        did = await asyncio.to_thread(told, url, model)
+        did = await asyncio.to_thread(reported, url, model)
     return errors(made, did[len(did) - len(made) :])
 
 

@@ -4,35 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from dataclasses import replace
 from typing import Any
 
 from common import pair, save
-from cuecard.demo import boards
-from cuecard.demo.evaluate import examine, paired, summary
-from cuecard.strategies.policy import Policy, Schedule
+from cuecard.demo.live import examine
+from cuecard.demo.tasks import BoardsTask
+from cuecard.evals.analysis.units import by_arm
+from cuecard.evals.arm import parse_all
+from cuecard.evals.runner.run import Plan
+from cuecard.strategies.policy import Schedule
+from embedded import of_arm, paired
 
 ARMS = {
-    "large_reason": ("reason:large", Policy()),
-    "small_reason": ("reason:small", Policy()),
-    "large_short": ("short:large", Policy()),
-    "transfer_thrifty": ("transfer", Policy(schedule=Schedule.THRIFTY)),
-    "transfer_overlap": ("transfer", Policy(schedule=Schedule.OVERLAP)),
-    **{f"mutual_{schedule}": ("mutual", Policy(schedule=schedule)) for schedule in Schedule},
-    **{name: (name, Policy(schedule=Schedule.THRIFTY, samples=3)) for name in ("cascade", "route", "vote", "verdict")},
+    "large_reason": "reason:large",
+    "small_reason": "reason:small",
+    "large_short": "short:large",
+    "transfer_thrifty": "transfer/thrifty",
+    "transfer_overlap": "transfer/overlap",
+    **{f"mutual_{schedule}": f"mutual/{schedule}" for schedule in Schedule},
+    **{name: f"{name}/thrifty" for name in ("cascade", "route", "verdict")},
+    "vote": "vote/thrifty/samples=3",
 }
 
 
 async def measure(count: int) -> dict[str, Any]:
-    models, exercises = pair(), boards.exercises(count, 1)
-    await examine(models, boards.exercises(2, -1), ARMS, lambda: None)
-    trials = await examine(models, exercises, ARMS, lambda: None)
-    arms = summary(trials)["arms"]
-    for arm, figures in arms.items():
+    models = pair()
+    first = Plan([BoardsTask("boards", -1, 2, "test", "examined")], parse_all(ARMS.values()), {})
+    await examine(first, models, lambda: None)
+    task = BoardsTask("boards", 1, count, "test", "examined")
+    run = await examine(replace(first, tasks=[task]), models, lambda: None)
+    with run.store() as store:
+        answers = by_arm(store.answers(), task.name)
+    arms: dict[str, Any] = {name: of_arm(answers[arm]) for name, arm in ARMS.items()}
+    for name, figures in arms.items():
         figures["speed_up"] = arms["large_reason"]["mean_s"] / figures["mean_s"]
-        figures["against_large_reason"] = paired(trials, arm, "large_reason")
-        print(
-            f"{arm:15s} right {figures['accuracy']:.3f}  {figures['mean_s'] * 1000:6.1f} ms  x{figures['speed_up']:.2f}"
-        )
+        figures["against_large_reason"] = paired(answers[ARMS[name]], answers[ARMS["large_reason"]])
+        accuracy, took_ms = figures["accuracy"], 1000 * figures["mean_s"]
+        print(f"{name:15s} right {accuracy:.3f}  {took_ms:6.1f} ms  x{figures['speed_up']:.2f}")
     return {"boards": count, "seed": 1, "arms": arms}
 
 

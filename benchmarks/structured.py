@@ -133,12 +133,12 @@ async def main(given: argparse.Namespace) -> int:
                 for name in given.schemas.split(","):
                     for number in range(given.questions):
                         question = QUESTIONS[number % len(QUESTIONS)]
-                        end, said = await one(client, question, SCHEMAS[name], strategy, stream=stream)
+                        end, reply = await one(client, question, SCHEMAS[name], strategy, stream=stream)
                         row[end] += 1
                         if end == "error":
-                            errors[said.partition(":")[0]] += 1
+                            errors[reply.partition(":")[0]] += 1
                         if end != "valid" or given.show:
-                            print(f"{end}: {strategy}, {name}: {said[:300]!r}")
+                            print(f"{end}: {strategy}, {name}: {reply[:300]!r}")
     for where, row in ends.items():
         print(f"{where:24}" + "  ".join(f"{end} {count}" for end, count in row.items()))
     total = sum(ends.values(), Counter())

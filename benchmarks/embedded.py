@@ -1,0 +1,128 @@
+"""The figures of the model card of the embedded pair, from the runs of `make evaluate`.
+
+python benchmarks/embedded.py boards=runs/evaluate shapes=runs/evaluate-easy-vqa long=runs/evaluate-long \
+    changed=runs/evaluate-changed > benchmarks/results/evaluation.json
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cuecard.domain.call import Mode
+from cuecard.domain.outcome import Route
+from cuecard.evals import run_folder
+from cuecard.evals.analysis.acceptance import RULES
+from cuecard.evals.analysis.units import by_arm
+from cuecard.evals.arm import LIVE
+from cuecard.evals.database import Record
+from cuecard.stats.inference import compare, wilson_bounds
+
+ARMS = {
+    "small_short": "short:small",
+    "large_short": "short:large",
+    "small_reason": "reason:small",
+    "large_reason": "reason:large",
+    "transfer": "transfer",
+    "mutual": "mutual",
+    "mutual_agree": "mutual/accept=agree",
+}
+PAIRED = (("transfer", "small_reason"), ("mutual", "large_reason"), ("mutual", "large_short"))
+Arms = dict[str, Sequence[Record]]
+
+
+def of_arm(answers: Sequence[Record]) -> dict[str, float]:
+    """Accuracy with its 95% interval (Wilson), mean seconds and generated tokens."""
+    n, right = len(answers), round(sum(answer["score"] for answer in answers))
+    low, high = wilson_bounds(right, n)
+    tokens = sum(call["completion_tokens"] or 0 for answer in answers for call in answer["calls"])
+    seconds = sum(answer["latency"]["total_s"] for answer in answers)
+    return {"accuracy": right / n, "low": low, "high": high, "mean_s": seconds / n, "mean_tokens": tokens / n}
+
+
+def paired(ones: Sequence[Record], others: Sequence[Record]) -> dict[str, float]:
+    """How much more often the first is right on the same questions, with its 95% interval and its test's p."""
+    compared = compare([one["score"] for one in ones], [other["score"] for other in others])
+    sure = compared.difference
+    return {
+        "difference": sure.estimate,
+        "low": sure.low if sure.low is not None else sure.estimate,
+        "high": sure.high if sure.high is not None else sure.estimate,
+        "better": compared.better,
+        "worse": compared.worse,
+        "p": compared.p,
+    }
+
+
+def whole(arms: Arms) -> dict[str, Any]:
+    """Every arm; what was accepted without reasoning, and wrongly; how much faster `mutual` is."""
+    figures: dict[str, Any] = {"arms": {name: of_arm(answers) for name, answers in arms.items()}}
+    for name, prefix in (("mutual", ""), ("mutual_agree", "agree_")):
+        taken = [answer["score"] for answer in arms[name] if answer["route"] == Route.AGREED]
+        figures |= {f"{prefix}accepted": len(taken), f"{prefix}accepted_wrong": taken.count(0)}
+    seconds = {name: figures["arms"][name]["mean_s"] for name in ("large_reason", "mutual")}
+    return figures | {"speed_up": seconds["large_reason"] / seconds["mutual"]}
+
+
+def seconds_a_token(answers: Sequence[Record]) -> float:
+    """Mean seconds between generated tokens."""
+    calls = [call for answer in answers for call in answer["calls"] if (call["completion_tokens"] or 0) > 1]
+    seconds = sum(call["end_s"] - call["first_token_s"] for call in calls)
+    return float(seconds / sum(call["completion_tokens"] - 1 for call in calls))
+
+
+def kinds(arms: Arms, category: Callable[[Record], str]) -> dict[str, Any]:
+    """The same by task."""
+    found = {}
+    for task in dict.fromkeys(map(category, arms["mutual"])):
+        own = {name: [answer for answer in answers if category(answer) == task] for name, answers in arms.items()}
+        found[task] = {"questions": len(own["mutual"]), **whole(own)}
+    return found
+
+
+def acceptance(answers: dict[str, list[Record]]) -> dict[str, Any]:
+    """`mutual` under each rule that the run has as an arm."""
+    found = {}
+    for rule in map(str, RULES):
+        if own := answers.get(f"mutual/accept={rule}"):
+            taken = [answer["score"] for answer in own if answer["route"] == Route.AGREED]
+            found[rule] = {"accepted": len(taken), "wrong": taken.count(0), "accuracy": of_arm(own)["accuracy"]}
+    return found
+
+
+def regime(run: Path) -> dict[str, Any]:
+    """One run of one task; seconds are measured, of the arms run end to end."""
+    about, store = run_folder.opened(run)
+    (task,) = about["config"]["tasks"]
+    answers = by_arm(store.answers(), task["name"])
+    categories = {item["id"]: item["category"] for item in store.items()}
+    store.close()
+    arms: Arms = {name: answers[arm + LIVE] for name, arm in ARMS.items()}
+    pace = {role: seconds_a_token(arms[f"{role}_reason"]) for role in ("small", "large")}
+    return {
+        "task": task["name"],
+        "questions": len(arms["mutual"]),
+        **whole(arms),
+        "routes": dict(Counter(answer["route"] for answer in arms["mutual"])),
+        "paired": {f"{one} - {other}": paired(arms[one], arms[other]) for one, other in PAIRED},
+        "acceptance": acceptance(answers),
+        "reasoning_tokens": {role: reasoning_tokens(arms[f"{role}_reason"]) for role in ("small", "large")},
+        "seconds_a_token": pace | {"ratio": pace["large"] / pace["small"]},
+        "kinds": kinds(arms, lambda answer: categories[answer["id"]]),
+        "machine": about["machine"],
+    }
+
+
+def reasoning_tokens(answers: Sequence[Record]) -> float:
+    """Mean tokens of a reasoning."""
+    calls = [call for answer in answers for call in answer["calls"] if call["mode"] == Mode.REASON]
+    return sum(call["reasoning_tokens"] or 0 for call in calls) / len(calls)
+
+
+if __name__ == "__main__":
+    runs = dict(each.split("=", 1) for each in sys.argv[1:])
+    print(json.dumps({name: regime(Path(folder)) for name, folder in runs.items()}, indent=2))
