@@ -14,8 +14,14 @@ content = [
     {"type": "text", "text": "How many red digits are there?"},
 ]
 stream = client.chat.completions.create(model="cuecard", messages=[{"role": "user", "content": content}], stream=True)
+reasoned = False
 for chunk in stream:
     if chunk.choices:
         delta = chunk.choices[0].delta
-        print(getattr(delta, "reasoning_content", None) or delta.content or "", end="", flush=True)
+        if reasoning := getattr(delta, "reasoning_content", None):
+            print(reasoning, end="", flush=True)
+            reasoned = True
+        elif delta.content:
+            print("\n" * reasoned + delta.content, end="", flush=True)
+            reasoned = False
 print()
