@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
 # no test probes a server, nor reads what was found about one, unless it is about that
 os.environ["CUECARD_NO_PROBE"] = "1"
+# nor starts processes for models, unless it is about them
+os.environ["CUECARD_NO_PROCESSES"] = "1"
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cuecard-tests-")
+
+# what a study brings along is tested as the package is
+sys.path.append(str(Path(__file__).parents[1] / "studies" / "attention"))
 
 import pytest
 

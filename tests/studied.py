@@ -34,10 +34,10 @@ def whole(folder: str = "tables") -> str:
     made = []
     for name in distinct(rows("whole", folder), "answer from"):
         of = rows("whole", folder, **{"answer from": name})
-        told = {(row["figure"], row["queries"]): row for row in of}
-        figures = [told.get((figure, queries)) for figure in ("mass", "sparsity") for queries in ("first", "all")]
+        found = {(row["figure"], row["queries"]): row for row in of}
+        figures = [found.get((figure, queries)) for figure in ("mass", "sparsity") for queries in ("first", "all")]
         cells = ["–" if row is None or not row["mean"] else sure(row) for row in figures]
-        made.append([name, f"{100 * float(told['right', 'all']['mean']):.1f}", *cells])
+        made.append([name, f"{100 * float(found['right', 'all']['mean']):.1f}", *cells])
     heads = ["answer from", "right", "mass, first", "mass, all", "sparsity, first", "sparsity, all"]
     return table(heads, made)
 
@@ -93,19 +93,19 @@ def bound() -> str:
     columns = [
         (role, reading) for role in ("small: own reasoning", "large: small's card") for reading in ("card", "row")
     ]
-    told = {(row["answer from"], row["reading"], row["figure"]): row for row in rows("bound", layer="all")}
+    found = {(row["answer from"], row["reading"], row["figure"]): row for row in rows("bound", layer="all")}
     made = []
-    for figure, said in names.items():
-        cells = [told[role, reading, figure] for role, reading in columns]
-        made.append([said, *(f"{float(c['50%']):.2f} ({float(c['5%']):.2f}–{float(c['95%']):.2f})" for c in cells)])
-    for figure, said in shares.items():
-        made.append([said, *(f"{100 * float(told[role, reading, figure]['50%']):.0f}%" for role, reading in columns)])
+    for figure, label in names.items():
+        cells = [found[role, reading, figure] for role, reading in columns]
+        made.append([label, *(f"{float(c['50%']):.2f} ({float(c['5%']):.2f}–{float(c['95%']):.2f})" for c in cells)])
+    for figure, label in shares.items():
+        made.append([label, *(f"{100 * float(found[role, reading, figure]['50%']):.0f}%" for role, reading in columns)])
     return table(["", *(f"{role.split(':')[0]}, {reading}" for role, reading in columns)], made)
 
 
 def memory() -> str:
     """What a capturing pass holds at most."""
-    told = json.loads((RESULTS / "attention_memory.json").read_text(encoding="utf-8"))["figures"]["measured"]
+    measured = json.loads((RESULTS / "attention_memory.json").read_text(encoding="utf-8"))["figures"]["measured"]
     mib = 2**20
     return table(
         ["keys", "one layer's row", "held at most", "in rows", "whole maps would be"],
@@ -117,7 +117,7 @@ def memory() -> str:
                 f"{each['of_a_row']:.2f}",
                 f"{each['whole_maps_bytes'] / 1024 / mib:,.0f} GiB",
             ]
-            for each in told
+            for each in measured
         ],
     )
 

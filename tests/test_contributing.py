@@ -12,15 +12,19 @@ import pytest
 from typer.testing import CliRunner
 
 from cuecard import AnswerKind, Question
-from cuecard.answers import agree, extract, score
-from cuecard.answers.extraction import READERS
+from cuecard.answers import agree, extract, guess_kind, score
+from cuecard.answers.kinds import KINDS
 from cuecard.cli import app
+from cuecard.domain import question
 from cuecard.evals import arm
+from cuecard.evals.scorers import EXTRACTORS, SCORERS
 from cuecard.evals.tasks import registry
 from cuecard.gateway.config.config import virtual_models
-from cuecard.models.base import ANSWER_TOKENS
+from cuecard.gateway.wire.request import parse
+from cuecard.models.base import Limits
+from cuecard.models.images import images
 from cuecard.models.openai import OpenAIModel, families
-from cuecard.models.prompt import _WHAT, BRIEF_KINDS, TAGS, short
+from cuecard.models.prompt import TAGS, short
 from cuecard.models.simulated import Profile, Script, SimulatedModel
 from cuecard.strategies import run
 from test_docs import GENERATORS, help_of
@@ -31,10 +35,11 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(autouse=True)
 def registries() -> Iterator[None]:
     """What a test registers is gone after it."""
-    strategies, rows, openers = dict(run.STRATEGIES), list(families.FAMILIES), dict(registry._OPENERS)
+    rows = list(families.FAMILIES)
+    tables = [(table, dict(table)) for table in (run.STRATEGIES, registry._OPENERS, KINDS, question._KINDS)]
     yield
     families.FAMILIES[:] = rows
-    for registered, before in ((run.STRATEGIES, strategies), (registry._OPENERS, openers)):
+    for registered, before in tables:
         registered.clear()
         registered.update(before)
 
@@ -114,8 +119,6 @@ def test_a_benchmark_is_listed_checked_read_and_in_the_docs(tmp_path):
 
 # --- an answer kind ---------------------------------------------------------------------------------------------------
 
-WHOLE = {AnswerKind.FREE_TEXT, AnswerKind.JSON}
-"""Kinds that are read as a whole, without a reader of their own."""
 REPLIES = {
     AnswerKind.CHOICE: ("The answer is B.", "A"),
     AnswerKind.YES_NO: ("Yes.", "no"),
@@ -125,32 +128,47 @@ REPLIES = {
     AnswerKind.FREE_TEXT: ("A cat sits on a mat.", "A dog runs away from it."),
     AnswerKind.JSON: ('{"count": 1}', '{"count": 2}'),
 }
-"""A reply of each kind, and one that says something else."""
+"""A reply of each kind, and one with another answer."""
 
 
-@pytest.mark.parametrize("kind", AnswerKind)
-def test_every_kind_has_a_row_in_every_table(kind):
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("### An answer kind")[1]
-    places = {
-        "READERS": kind in READERS or kind in WHOLE,
-        "ANSWER_TOKENS": kind in ANSWER_TOKENS,
-        "_WHAT": kind in _WHAT or kind is AnswerKind.FREE_TEXT,
-        "BRIEF_KINDS": (kind in BRIEF_KINDS) is (kind not in WHOLE),
-        "--kind": kind is AnswerKind.JSON or kind in help_of("ask"),
-    }
-    assert not [place for place, there in places.items() if not there]
-    assert all(f"`{place}`" in text for place in places)
+def test_a_kind_is_found_by_the_command_line_the_gateway_prompts_scores_and_the_docs():
+    walk("An answer kind")
+    kind = AnswerKind("time")
+    asked = Question("What time is it?", kind=kind)
+    assert guess_kind("What time does the clock show?") is kind
+    assert "Answer with the time as HH:MM only. Do not explain." in short(asked, TAGS).turns[-1].text
+    assert Limits().of_answer(kind) == 16
+    assert agree(extract("The answer is 9.05.", asked), extract("09:05", asked), asked)
+    assert not extract("09:05 or 10:05", asked).parsed
+    assert score(extract("It is 9.05.", asked), ["09:05"], asked) == 1
+    assert score(extract("It is 9.06.", asked), ["09:05"], asked) == 0
+    mistyped = CliRunner().invoke(app, ["ask", "When?", "--kind", "tiem"])
+    assert "free_text, json, time; did you mean time?" in str(mistyped.exception)
+    request = {"model": "cuecard", "messages": [{"role": "user", "content": "Now?"}], "cuecard": {"kind": "time"}}
+    assert parse(request, images.load).question.kind is kind
+    assert "| `time` | a time of day | the time as HH:MM only | 16 |" in GENERATORS["kinds"]()
+
+
+def test_a_kind_is_read_from_files_of_questions_and_scored_there(tmp_path):
+    walk("An answer kind")
+    file = tmp_path / "clocks.jsonl"
+    row = {"id": "1", "question": "What does the clock show?", "answer": "9:05", "kind": "time"}
+    file.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    [item] = registry.open_task(f"jsonl:{file}").items()
+    assert item.question.kind == "time"
+    found = EXTRACTORS["ours"]("The clock shows 09:05.", item.question)
+    assert SCORERS[item.scorer](found, item) == 1
 
 
 @pytest.mark.parametrize("kind", AnswerKind)
 def test_an_answer_of_every_kind_is_asked_for_found_compared_and_scored(kind):
-    question = Question("Which one?", (), ("red", "green") if kind is AnswerKind.CHOICE else (), kind)
-    reply, other = (extract(text, question) for text in REPLIES[kind])
+    asked = Question("Which one?", (), ("red", "green") if kind is AnswerKind.CHOICE else (), kind)
+    reply, other = (extract(text, asked) for text in REPLIES[kind])
     assert reply.parsed
     assert other.parsed
-    assert agree(reply, reply, question)
-    assert not agree(reply, other, question)
-    assert score(reply, [REPLIES[kind][0]], question) == 1
-    assert score(reply, [REPLIES[kind][1]], question) < 1
-    instruction = short(question, TAGS).turns[-1].text
-    assert kind is AnswerKind.FREE_TEXT or _WHAT[kind] in instruction
+    assert agree(reply, reply, asked)
+    assert not agree(reply, other, asked)
+    assert score(reply, [REPLIES[kind][0]], asked) == 1
+    assert score(reply, [REPLIES[kind][1]], asked) < 1
+    instruction = short(asked, TAGS).turns[-1].text
+    assert KINDS[kind].asks in instruction

@@ -29,6 +29,7 @@ import typer.rich_utils
 from typer.testing import CliRunner
 
 import cuecard
+from cuecard.answers.kinds import KINDS
 from cuecard.cli import app
 from cuecard.demo.tasks import offer
 from cuecard.domain import errors
@@ -180,14 +181,14 @@ def _family(family: Family) -> str:
     patterns = re.split(r"\|(?![^()]*\))", family.models)
     names = "no name: chosen with `family`" if family.models == "(?!)" else ", ".join(f"`{p}`" for p in patterns)
     on, off = (f"`{json.dumps(switch)}`" if switch else "nothing" for switch in (family.on, family.off))
-    said = [
+    words = [
         f"Names: {names if family.models else 'all others'}.",
         f"Style: {style}.",
         f"Sent to reason: {on}; to answer at once: {off}.",
         *(["Thinking cannot be switched off."] if not family.stops else []),
         *(["Its template opens the reasoning itself."] if family.opens else []),
     ]
-    lines = textwrap.wrap(" ".join(said), WIDTH - 2, break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(" ".join(words), WIDTH - 2, break_long_words=False, break_on_hyphens=False)
     return f"- **{family.name}**\n" + "".join(f"  {line}\n" for line in lines)
 
 
@@ -199,6 +200,11 @@ def strategies() -> str:
         role = f" The {strategy.keywords['role']} one." if isinstance(strategy, partial) else ""
         rows.append((f"`{name}`", about + role))
     return table(("name", "what it does"), rows)
+
+
+def kinds() -> str:
+    rows = [(f"`{kind}`", rules.about, rules.asks or "anything", str(rules.tokens)) for kind, rules in KINDS.items()]
+    return table(("kind", "an answer is", "asked for as", "most tokens"), rows)
 
 
 def tasks() -> str:
@@ -252,15 +258,21 @@ def wordings() -> str:
         (BoardTask("look-up", "colour", kinds.SHORT_TEXT, (4,)), "short_text; choice of colours"),
         (BoardTask("look-up", "colour", kinds.YES_NO, (4,), "red"), "yes_no"),
         (BoardTask("compare", "larger", kinds.YES_NO, (2, 6)), "yes_no"),
-        (BoardTask("count", "count", kinds.NUMBER, (), "red"), "number; choice of numbers"),
-        (BoardTask("sum", "sum", kinds.NUMBER, (1,)), "number; choice of numbers"),
+        (BoardTask("count", "count", kinds.NUMBER, (), "red"), "number"),
+        (BoardTask("sum", "sum", kinds.NUMBER, (1,)), "number"),
         (BoardTask("jump-1", "digit", kinds.NUMBER, (4,)), "number"),
         (BoardTask("jump-3", "digit", kinds.NUMBER, (4,)), "number"),
         (BoardTask("jump-3", "colour", kinds.SHORT_TEXT, (4,)), "short_text; choice of colours"),
         (BoardTask("jump-3", "colour", kinds.YES_NO, (4,), "red"), "yes_no"),
     ]
-    rows = [(f"`{task.task}`", wording(task), said) for task, said in asked]
+    rows = [(f"`{task.task}`", wording(task), kinds) for task, kinds in asked]
     return table(("task", "wording", "kind"), rows)
+
+
+def terms() -> str:
+    from cuecard.report.page.html import TERMS
+
+    return table(("term", "meaning"), list(TERMS.items()))
 
 
 def phases() -> str:
@@ -275,6 +287,23 @@ def phases() -> str:
                 (f"`{name}`", phase.name, f"{phase.steps:,}", *(str(count) if count else "" for count in counts))
             )
     return table(head, rows)
+
+
+def styles() -> str:
+    """A reasoning about the same board and the same image in the words of either model."""
+    from cuecard.demo import boards, easyvqa
+    from cuecard.demo.reasoning import STYLES
+
+    cells = [(boards.COLOURS[index % 3], (index * 7 + 4) % 10) for index in range(boards.CELLS)]
+    jump = boards.BoardTask("jump-2", "digit", AnswerKind.NUMBER, (4,))
+    scenes = easyvqa.scenes("train")
+    item = next(each for each in easyvqa.items("train") if each.image_path in scenes and easyvqa.asked_for(each))
+    found = []
+    for name, style in STYLES.items():
+        texts = [boards.solve(jump, cells, style), easyvqa.solve(item, scenes[item.image_path], style)]
+        found += [(f"`{name}`", text.reasoning) for text in texts]
+    asked = f"{boards.wording(jump)} and: {item.text}"
+    return f"{asked}\n\n{table(('model', 'reasoning'), found)}"
 
 
 def mixes() -> str:
@@ -292,9 +321,11 @@ def mixes() -> str:
     }
 
     def shares(mix: Mapping[str, int]) -> list[str]:
-        return [f"{mix.get(task, 0) / sum(mix.values()):.0%}" for task in boards.TASKS]
+        long = sum(mix.get(task, 0) for task in boards.LONG_TASKS)
+        counts = [*(mix.get(task, 0) for task in boards.TASKS), long]
+        return [f"{count / sum(mix.values()):.0%}" for count in counts]
 
-    return table(("questions", *boards.TASKS), [(name, *shares(mix)) for name, mix in asked.items()])
+    return table(("questions", *boards.TASKS, "long"), [(name, *shares(mix)) for name, mix in asked.items()])
 
 
 def all_commands() -> Iterator[str]:
@@ -316,8 +347,11 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "errors": error_tree,
     "families": families,
     "strategies": strategies,
+    "styles": styles,
+    "kinds": kinds,
     "tasks": tasks,
     "parameters": parameters,
+    "terms": terms,
     "phases": phases,
     "mixes": mixes,
     "wordings": wordings,
@@ -404,6 +438,7 @@ def test_every_cuecard_command_in_the_docs_has_options_that_exist():
         assert words[0] in group.commands, f"{page}: cuecard {words[0]}"
         command, rest = group.commands[words[0]], words[1:]
         if hasattr(command, "commands"):
+            rest = rest if rest[0] in command.commands else ["file", *rest]  # `cuecard study FILE`
             command, rest = command.commands[rest[0]], rest[1:]
         # raises where an option or an argument does not exist
         command.make_context(words[0], rest)
@@ -493,6 +528,7 @@ def test_every_strategy_and_every_key_of_a_pair_file_is_described():
 
 @pytest.mark.timeout(400)
 @pytest.mark.skipif(not find_spec("mkdocstrings"), reason="mkdocs is not installed: `make docs` installs it")
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     done = subprocess.run(

@@ -58,7 +58,7 @@ def test_a_late_job_ends_its_child_and_the_next_one_has_another(worker: ChildWor
 
 
 @pytest.mark.parametrize("end", ["exit", "half", "nonsense"])
-def test_a_child_that_ends_or_talks_nonsense_is_replaced(worker: ChildWorker, end: str) -> None:
+def test_a_child_that_ends_or_sends_invalid_replies_is_replaced(worker: ChildWorker, end: str) -> None:
     with pytest.raises(EOFError):
         worker.do({"do": end}, 20)
     assert worker.do({}, 20, b"ab")[1] == b"ba"

@@ -1,4 +1,4 @@
-"""What a request is compared with: the large model alone, as far as the request's own calls tell."""
+"""A request compared with the large model alone, by the request's own calls."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cuecard.domain.call import Call, FinishReason, Mode, Usage
-from cuecard.domain.estimate import LatencyComparison, compare_with_large
-from cuecard.domain.outcome import Outcome, Route
+from cuecard.domain.outcome import LatencyComparison, Outcome, Route, compare_with_large
 
 SHORT = Call("large", "large", Mode.SHORT, 0.0, 0.2, 0.3, Usage(9, 0, 1, 0), FinishReason.STOP, answer="3")
 REASON = Call("small", "small", Mode.REASON, 0.0, 0.1, 0.8, Usage(9, 0, 44, 40), FinishReason.STOP, "one, two", "3")
@@ -27,13 +26,13 @@ def test_a_request_is_compared_with_both_ways_of_the_large_model_alone():
     assert (found.faster_than_short, found.faster_than_reasoning) == (False, True)
 
 
-def test_the_sentence_says_what_was_gained_and_what_was_lost():
+def test_the_sentence_names_gains_and_losses():
     assert LatencyComparison(0.9, 0.3, 2.4).sentence() == (
-        "the large model alone: 0.30 s short (measured), 2.4 s with reasoning (estimated):"
+        "the large model alone: 300 ms short (measured), 2.4 s with reasoning (estimated):"
         " faster than its reasoning, slower than its short answer"
     )
     assert LatencyComparison(0.9, None, 0.5).sentence() == (
-        "the large model alone: 0.50 s with reasoning (estimated): slower than its reasoning"
+        "the large model alone: 500 ms with reasoning (estimated): slower than its reasoning"
     )
     assert LatencyComparison(2.41, None, 2.43).sentence() == (
         "the large model alone: 2.4 s with reasoning (estimated): as fast as its reasoning"
@@ -45,6 +44,6 @@ def test_the_large_model_alone_is_not_compared_with_itself():
     assert compare_with_large(outcome(SHORT, total_s=0.3, route=Route.DIRECT)).sentence() is None
 
 
-def test_a_short_answer_that_was_cancelled_or_failed_was_not_measured():
+def test_a_cancelled_or_failed_short_answer_is_not_measured():
     cancelled = Call("large", "large", Mode.SHORT, 0, None, 0.1, Usage(), FinishReason.CANCELLED)
     assert compare_with_large(outcome(cancelled, REASON, READ)).short_s is None

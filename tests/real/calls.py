@@ -1,4 +1,4 @@
-"""The calls that are recorded of each question: their prompts, the models' settings, and how they are stored."""
+"""The calls that are recorded for each question: prompts, settings of the models, and the stored form."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cuecard.answers.kinds import KINDS
 from cuecard.domain.question import AnswerKind, Question
 from cuecard.models import prompt as layouts
 from cuecard.models.base import Limits
 from cuecard.models.openai import OpenAIModel
 from cuecard.models.openai.request_body import Dialect, constraint_fields
-from cuecard.models.prompt import BRIEF_KINDS, GRAMMAR_KINDS, CardFormat, Prompt, Style
+from cuecard.models.prompt import CardFormat, Prompt, Style
 
 HERE = Path(__file__).parent
 QUESTIONS, REPLIES = HERE / "questions.jsonl", HERE / "replies.jsonl"
 QWEN, SMOLLM = "qwen2.5-coder-1.5b-instruct", "smollm2-135m-instruct"
 CARD_WRITER = QWEN
-"""Its reasoning is the card that both models read."""
+"""The model whose reasoning is the card in every `read` call."""
 READS = tuple(f"read/{form}" for form in CardFormat)
 CALLS = ("reason", *READS, "short", "short/grammar", "short/plain")
 STRICT = "/strict"
-"""Ends the name of a call that is made because the one before it was cut."""
+"""The end of the name of a call that repeats a cut one with a strict prompt."""
 LIMITS = Limits(reasoning_tokens=400, timeout_s=None)
 LONG_LIMITS = Limits(reasoning_tokens=400, answer_tokens=256, timeout_s=None)
 
 
 def settings(call: str) -> Mapping[str, Any]:
-    """What is known of the server: llama.cpp continues an assistant's turn; of a `plain` one nothing is known."""
+    """What the client knows of its server: llama.cpp continues an assistant's turn; of a `plain` one, nothing."""
     if "plain" in call:
         return {}
     return {"prefill": True, **({"constraint": "grammar"} if "grammar" in call else {})}
@@ -41,14 +42,14 @@ def client(url: str, model: str, call: str) -> OpenAIModel:
 
 
 def applies(call: str, question: Question) -> bool:
-    """Whether this call differs from the others for a question of this kind."""
+    """Whether a call is recorded for a question: it is not where it would equal another call."""
     if "grammar" in call:
-        return question.kind in GRAMMAR_KINDS
-    return question.kind in BRIEF_KINDS or "plain" not in call
+        return KINDS[question.kind].grammar is not None
+    return KINDS[question.kind].brief or "plain" not in call
 
 
 def limits(question: Question) -> Limits:
-    return LIMITS if question.kind in BRIEF_KINDS else LONG_LIMITS
+    return LIMITS if KINDS[question.kind].brief else LONG_LIMITS
 
 
 def prompt(call: str, question: Question, card: str, style: Style) -> Prompt:
@@ -65,7 +66,7 @@ def prompt(call: str, question: Question, card: str, style: Style) -> Prompt:
 
 
 def digest(call: str, question: Question, model: str) -> str:
-    """Of all that decides on a reply: the prompt, for `read` with the one that its card comes from, and the grammar."""
+    """A digest of what determines a reply: the prompt, the grammar, and for `read` the prompt that wrote the card."""
     server = client("http://127.0.0.1:1/v1", model, call)
     made = prompt(call, question, "CARD", server.abilities.style)
     text = [[turn.role, turn.text] for turn in made.turns], made.opening, made.schema
@@ -84,20 +85,20 @@ class Raw:
     content: str
     reasoning: str
     finish_reason: str | None
-    """None: the client hung up, because the reasoning's budget was spent."""
+    """None: the client closed the connection, because the reasoning's budget was spent."""
     prompt_tokens: int | None
     completion_tokens: int | None
 
 
 @dataclass(frozen=True)
 class Row:
-    """One call of one model: its requests, and what a person reads in the last reply."""
+    """One call of one model: its requests, and the answer that a person reads in the last reply."""
 
     question: str
     model: str
     call: str
     prompt: str
-    """`digest` when it was recorded."""
+    """The `digest` at the time of the recording."""
     requests: tuple[Raw, ...]
     judged: Any
     """The answer that the last reply gives, right or not: an option's letter, yes or no, a number, words, a JSON value;
@@ -114,11 +115,11 @@ class Row:
 
 
 UNJUDGED = "?"
-"""In place of a judgement that nobody has made yet."""
+"""The judgement of a reply that no person has read yet."""
 
 
 def load_questions() -> dict[str, tuple[Question, Any]]:
-    """Question and right answer (None for free text) by name."""
+    """The questions and their right answers (None for free text), by name."""
     found = {}
     for line in QUESTIONS.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
@@ -137,7 +138,7 @@ def load_rows() -> list[Row]:
 
 
 def save_rows(rows: Iterable[Row]) -> None:
-    """Sorted as questions, models and calls are."""
+    """Store rows, sorted by question, model and call."""
     questions = list(load_questions())
     ordered = sorted(rows, key=lambda row: (questions.index(row.question), row.model, row.call))
     text = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in ordered)

@@ -1,5 +1,7 @@
-"""What a reply says, by a person and by the library, and whether it is right. `python tests/real/judging.py` lists
-replies that nobody has judged yet, and writes the table of README.md anew."""
+"""Compare extracted answers with a person's judgements and with the right answers.
+
+`python tests/real/judging.py` lists replies without a judgement, and writes the table of README.md.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,16 @@ from calls import CALLS, QWEN, SMOLLM, STRICT, UNJUDGED, Row, load_rows
 from replaying import QUESTIONS, Replayed, replayed
 
 from cuecard.answers import Answer, agree, extract
+from cuecard.answers.kinds import KINDS
 from cuecard.domain.question import AnswerKind, Question
-from cuecard.models.prompt import BRIEF_KINDS
 
 README = Path(__file__).parent / "README.md"
 BEGIN, END = "<!-- generated: python tests/real/judging.py -->", "<!-- end -->"
 Found = Mapping[tuple[str, str, str], Replayed]
 
 
-def says(answer: Answer, value: Any, question: Question) -> bool:
-    """Whether an answer is this one: a judgement, or a right answer as the questions have it."""
+def equals(answer: Answer, value: Any, question: Question) -> bool:
+    """Whether an answer equals a judgement, or a right answer as `questions.jsonl` has it."""
     if value is None:
         return not answer.parsed
     match question.kind:
@@ -42,23 +44,23 @@ def says(answer: Answer, value: Any, question: Question) -> bool:
 
 def right(replay: Replayed) -> bool:
     question, gold = QUESTIONS[replay.row.question]
-    return replay.answer.parsed and says(replay.answer, gold, question)
+    return replay.answer.parsed and equals(replay.answer, gold, question)
 
 
 def final(found: Found, question: str, model: str, call: str) -> Replayed:
-    """The call, or the strict one that followed because it was cut."""
+    """The call; where it was cut, the strict call that follows it."""
     return found.get((question, model, call + STRICT)) or found[question, model, call]
 
 
 def table(found: Found) -> str:
-    """Rights, tokens, cuts and second requests of every call of both models."""
-    lines = ["| model | call | right | mean tokens, brief kinds | cut | asked again strictly | second requests |"]
+    """Right answers, tokens, cut replies and second requests, by model and call."""
+    lines = ["| model | call | right | mean tokens, brief kinds | cut | strict calls | second requests |"]
     lines.append("| --- | --- | --- | --- | --- | --- | --- |")
     for model in (QWEN, SMOLLM):
         for call in CALLS:
             names = [name for name in QUESTIONS if (name, model, call) in found]
             scored = [name for name in names if QUESTIONS[name][1] is not None]
-            brief = [found[name, model, call].row for name in names if QUESTIONS[name][0].kind in BRIEF_KINDS]
+            brief = [found[name, model, call].row for name in names if KINDS[QUESTIONS[name][0].kind].brief]
             tokens = [row.completion_tokens for row in brief if row.completion_tokens is not None]
             rights = sum(right(final(found, name, model, call)) for name in scored)
             cut = sum(row.requests[0].finish_reason != "stop" for row in brief)
@@ -70,7 +72,7 @@ def table(found: Found) -> str:
 
 
 def written(readme: str, generated: str) -> str:
-    """The page with this table between its marks."""
+    """The page with a new table between its marks."""
     before, _, rest = readme.partition(BEGIN)
     return f"{before}{BEGIN}\n{generated}\n{END}{rest.partition(END)[2]}"
 

@@ -1,9 +1,9 @@
-"""Record both models anew:  python tests/real/record.py QWEN_URL SMOLLM_URL
+"""Record both models again:  python tests/real/record.py QWEN_URL SMOLLM_URL
 
 Each URL is the base URL (ending in /v1) of a llama.cpp server with that model: `tests/servers/llamacpp.py`, weights
-from `tests/servers/real_models.py`. Calls whose prompts have not changed are kept, so an interrupted recording goes on
-where it stopped. A judgement is kept while its reply is the same; the others are `"?"` until somebody has read the
-reply.
+from `tests/servers/real_models.py`. Calls whose prompts have not changed are kept, so an interrupted recording
+continues where it stopped. A judgement is kept while its reply stays the same; others are `"?"` until a person writes
+one.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ from calls import (
 from recording import Exchange, Proxy, recorded
 from replaying import replayed
 
+from cuecard.answers.kinds import KINDS
 from cuecard.domain.question import Question
-from cuecard.models.prompt import BRIEF_KINDS
 
 AT_ONCE = 3
-"""Questions; the servers have four slots."""
+"""Questions that are recorded at once; the servers have four slots."""
 
 
 class Recorder:
-    """Rows by (question, model, call), saved after each call. Each worker has proxies of its own: {model: proxy}."""
+    """Rows by (question, model, call), saved after each call. Each worker has its own proxies: {model: proxy}."""
 
     def __init__(self, rows: list[Row]) -> None:
         self.rows = {row.key: row for row in rows}
 
     async def run(self, workers: list[dict[str, Proxy]]) -> None:
-        """All questions, each by one of the workers."""
+        """Record all questions, each by one worker."""
         left = iter(load_questions().items())
 
         async def work(proxies: dict[str, Proxy]) -> None:
@@ -63,12 +63,12 @@ class Recorder:
                 group.create_task(work(proxies))
 
     async def _question(self, proxies: dict[str, Proxy], name: str, question: Question) -> None:
-        """The reasoning first, the reads while it is in the server's cache."""
+        """Reasoning first, then the reads, while its prompt is in the server's cache."""
         for model, proxy in proxies.items():
             for call in (call for call in CALLS if applies(call, question)):
                 row = await self._call(proxy, name, question, model, call)
                 cut = row.requests[-1].finish_reason == "length"
-                if cut and call != "reason" and question.kind in BRIEF_KINDS:
+                if cut and call != "reason" and KINDS[question.kind].brief:
                     await self._call(proxy, name, question, model, call + STRICT)
                 else:
                     self.rows.pop((name, model, call + STRICT), None)
@@ -85,7 +85,7 @@ class Recorder:
         return row
 
     async def _make(self, proxy: Proxy, name: str, question: Question, model: str, call: str) -> list[Exchange]:
-        """The requests of one call that the server has answered, and how."""
+        """The requests of one call that the server answered with status 200."""
         card = await self._card(name) if call.startswith("read") else ""
         server, before = client(proxy.url, model, call), len(proxy.exchanges)
         try:

@@ -1,4 +1,4 @@
-"""Recorded replies read again: each through a real HTTP server, the client, its parser, and the extraction."""
+"""Replay recorded replies through a real HTTP server, the client, its parser, and the extraction."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from cuecard.testing.replies import Completion, Framing, HttpError, Received, Re
 
 QUESTIONS = load_questions()
 LOGPROB = -0.005
-"""Of each token: recorded answers count as sure."""
+"""The log probability of each token: recorded answers count as sure."""
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """What today's code reads in a recorded call."""
+    """A recorded call as the current code reads it."""
 
     row: Row
     reasoning: str
     text: str
     cut: bool
     requests: int
-    """How many requests it has made; those beyond the recorded ones are not answered."""
+    """The number of requests that the client made; those beyond the recorded ones are refused."""
 
     @property
     def answer(self) -> Answer:
-        """As strategies take it: none where the reply was cut."""
+        """The answer; unparseable where the reply was cut, as in strategies."""
         return UNPARSED if self.cut else extract(self.text, QUESTIONS[self.row.question][0])
 
 
-def says(raw: Raw) -> Completion:
+def completion(raw: Raw) -> Completion:
     return Completion(
         raw.content,
         raw.reasoning,
@@ -51,10 +51,10 @@ def says(raw: Raw) -> Completion:
 
 
 class ReplayServer:
-    """A MockServer that gives recorded replies.
+    """A MockServer that sends recorded replies.
 
-    `replay` makes a recorded call again, and gives its replies in their order. From then on the same request of that
-    model has the same reply, whoever makes it; requests that were not recorded are refused and stand in `unknown`.
+    `replay` repeats a recorded call and sends its replies in order. Afterwards an equal request for that model gets the
+    same reply; requests that were not recorded are refused and listed in `unknown`.
     """
 
     def __init__(self, models: list[str]) -> None:
@@ -64,7 +64,7 @@ class ReplayServer:
         self._known: dict[str, Raw] = {}
 
     async def replay(self, url: str, row: Row, card: str) -> Replayed:
-        """One recorded call, and what is read in it. `card`: what a `read` call is given."""
+        """Repeat one recorded call. `card`: the reasoning in the prompt of a `read` call."""
         question, before = QUESTIONS[row.question][0], len(self.server.received)
         self._replaying, reasoning, text, cut = list(row.requests), "", "", True
         model = client(url, row.model, row.call)
@@ -83,7 +83,7 @@ class ReplayServer:
         except ModelError:
             if self._replaying:
                 raise
-            text = ""  # it has asked for more than was recorded
+            text = ""  # the client made more requests than were recorded
         finally:
             self._replaying = None
             await model.aclose()
@@ -93,22 +93,22 @@ class ReplayServer:
         key = _key(request.body)
         if self._replaying:
             self._known.setdefault(key, self._replaying[0])
-            return says(self._replaying.pop(0))
+            return completion(self._replaying.pop(0))
         if key in self._known:
-            return says(self._known[key])
+            return completion(self._known[key])
         if self._replaying is None:
             self.unknown.append(request.body)
         return HttpError(400, {"error": {"message": "this request was not recorded"}})
 
 
 def _key(body: Mapping[str, Any]) -> str:
-    """What decides on a greedy reply."""
+    """What determines a greedy reply."""
     return json.dumps([body["model"], body["messages"], body.get("grammar"), body.get("response_format")])
 
 
 @asynccontextmanager
 async def replayed(rows: list[Row]) -> AsyncIterator[tuple[ReplayServer, str, dict[tuple[str, str, str], Replayed]]]:
-    """The server that has replayed every row, its address, and what was read in each."""
+    """A server that has replayed every row, its URL, and the rows as read."""
     replay = ReplayServer(sorted({row.model for row in rows}))
     found: dict[tuple[str, str, str], Replayed] = {}
     async with replay.server as url:

@@ -66,5 +66,5 @@ def test_a_snippet_prints_the_answer(name: str, embedded: str, picture: Path, tr
         env=os.environ | {"PATH": path, "LLM_USER_PATH": str(tmp_path)},
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)["choices"][0]["message"]["content"] if name == "curl.sh" else done.stdout
-    assert told.strip().endswith(truth)
+    output = json.loads(done.stdout)["choices"][0]["message"]["content"] if name == "curl.sh" else done.stdout
+    assert output.strip().endswith(truth)

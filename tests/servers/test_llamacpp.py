@@ -48,16 +48,16 @@ def test_a_pair_of_text_models_answers(strategy, stream, client):
     asked = {"model": f"cuecard/{strategy}", "messages": ASKED, "extra_body": {"cuecard": {"budget": 48}}}
     if not stream:
         answer = client.chat.completions.create(**asked)
-        told = answer.model_extra["cuecard"]
+        extra = answer.model_extra["cuecard"]
         content, usage = answer.choices[0].message.content, answer.usage
     else:
         chunks = list(client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
         content = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-        told = next(chunk.model_extra["cuecard"] for chunk in chunks if "cuecard" in (chunk.model_extra or {}))
+        extra = next(chunk.model_extra["cuecard"] for chunk in chunks if "cuecard" in (chunk.model_extra or {}))
         usage = chunks[-1].usage
     assert content
-    assert told["route"] in ("agreed", "confirmed", "transferred", "direct", "escalated"), told["reason"]
-    calls = told["calls"]
+    assert extra["route"] in ("agreed", "confirmed", "transferred", "direct", "escalated"), extra["reason"]
+    calls = extra["calls"]
     assert usage.completion_tokens == sum(call["completion_tokens"] or 0 for call in calls)
     assert usage.prompt_tokens == sum(call["prompt_tokens"] or 0 for call in calls)
 

@@ -70,7 +70,7 @@ def table(served: Served) -> str:
 
 
 def routed(client: openai.OpenAI, number: int) -> dict[str, Any]:
-    """What the gateway tells of one answer, which is never empty."""
+    """The `cuecard` object of one answer, which is never empty."""
     asked = [{"role": "user", "content": f"What is {number} plus 4?"}]
     answer = client.chat.completions.create(
         model="cuecard/mutual", messages=asked, extra_body={"cuecard": {"budget": 48}}

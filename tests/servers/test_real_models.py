@@ -22,7 +22,10 @@ pytestmark = [pytest.mark.servers, pytest.mark.timeout(1800)]
 EVERYDAY = Path(__file__).parents[1] / "real" / "questions.jsonl"
 WORDED, SAMPLE_EACH = "gym:gsm_symbolic,seed=7,count=12", 3
 SUMS = "gym:chain_sum,seed=5,count=4"
-STRATEGIES = ("short", "reason", "transfer", "mutual", "cascade", "route", "vote", "verdict")
+STRATEGIES = (
+    *("short", "reason", "transfer", "mutual"),
+    *("cascade", "ladder", "route", "vote", "verdict", "panel", "steps", "force"),
+)
 PENCILS = "A box holds 12 pencils. How many pencils are in 3 boxes?"
 
 

@@ -158,13 +158,13 @@ def test_one_call_where_more_are_not_wanted(ask: Ask):
 def test_the_responses_api_calls_and_answers_too(client: openai.OpenAI, strategy: str):
     flat = [{"type": "function", **tool["function"]} for tool in TOOLS]
     own = {"cuecard": {"strategy": strategy, "budget": 256}}
-    said: list[Any] = [user("What is the current weather in Paris?")]
-    first = client.responses.create(model="cuecard", input=said, tools=flat, extra_body=own)
+    items: list[Any] = [user("What is the current weather in Paris?")]
+    first = client.responses.create(model="cuecard", input=items, tools=flat, extra_body=own)
     calls = [item for item in first.output if item.type == "function_call"]
     assert {call.name for call in calls} == {"get_weather"}
     for call in calls:
         assert_fits(call.name, json.loads(call.arguments))
-    said += [item.model_dump() for item in first.output]
-    said += [{"type": "function_call_output", "call_id": call.call_id, "output": "snow, -7 °C"} for call in calls]
-    second = client.responses.create(model="cuecard", input=said, tools=flat, extra_body=own)
+    items += [item.model_dump() for item in first.output]
+    items += [{"type": "function_call_output", "call_id": call.call_id, "output": "snow, -7 °C"} for call in calls]
+    second = client.responses.create(model="cuecard", input=items, tools=flat, extra_body=own)
     assert "snow" in second.output_text or "7" in second.output_text

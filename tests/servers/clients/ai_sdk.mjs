@@ -142,7 +142,7 @@ for (const name of ["responses", "chat"]) {
   });
 }
 
-// The provider for compatible servers asks for JSON without a schema unless it is told that the server supports them.
+// The provider for compatible servers asks for JSON without a schema unless an option says that the server supports them.
 for (const [name, model] of Object.entries({ ...MODELS, compatible: structured(MODEL) })) {
   test(`${name}_object`, { needs: "json" }, async () => {
     const { output } = await generate({ model, output: Output.object({ schema: Product }), prompt: COUNT });

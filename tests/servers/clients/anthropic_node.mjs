@@ -52,22 +52,22 @@ test("text", async () => {
 test("raw_stream", async () => {
   const asked = { ...ASKED, messages: [user(DESCRIBE)], max_tokens: 60 };
   const kinds = [];
-  const told = await joined(await client.messages.create({ ...asked, stream: true }), (event) => {
+  const text = await joined(await client.messages.create({ ...asked, stream: true }), (event) => {
     kinds.push(event.type);
     return event.type === "content_block_delta" ? event.delta.text : "";
   });
-  assert(told);
+  assert(text);
   assert.equal(kinds[0], "message_start");
   assert.deepEqual(kinds.slice(-2), ["message_delta", "message_stop"]);
 });
 
 test("stream", async () => {
   const stream = client.messages.stream({ ...ASKED, messages: [user(DESCRIBE)], max_tokens: 60 });
-  let told = "";
-  stream.on("text", (delta) => (told += delta));
+  let text = "";
+  stream.on("text", (delta) => (text += delta));
   const final = await stream.finalMessage();
-  assert(told);
-  assert.equal(final.content[0].text, told);
+  assert(text);
+  assert.equal(final.content[0].text, text);
   assert(final.usage.output_tokens > 0);
 });
 

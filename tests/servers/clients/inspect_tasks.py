@@ -147,10 +147,10 @@ def tools() -> None:
 
 
 def reported(sample: EvalSample) -> bool:
-    """Whether an agent tells the forecast: by its tool `submit`, or in words, as small models do."""
-    told = [message.text for message in sample.messages if message.role == "assistant"]
-    told += [str(arguments) for arguments in called(sample, "submit")]
-    return any("snow" in text or "-7" in text for text in told)
+    """Whether an agent reports the forecast: by its tool `submit`, or in words, as small models do."""
+    texts = [message.text for message in sample.messages if message.role == "assistant"]
+    texts += [str(arguments) for arguments in called(sample, "submit")]
+    return any("snow" in text or "-7" in text for text in texts)
 
 
 @case(needs="json")

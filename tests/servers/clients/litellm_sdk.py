@@ -32,13 +32,13 @@ class Animal(BaseModel):
     legs: int
 
 
-def said(question: Any) -> dict[str, Any]:
+def request(question: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": question}]}
 
 
 @case()
 def text() -> None:
-    response = litellm.completion(**OPENAI, **said(COUNT))
+    response = litellm.completion(**OPENAI, **request(COUNT))
     assert response.choices[0].message.content
     assert response.choices[0].finish_reason == "stop"
     assert response.usage.completion_tokens > 0
@@ -47,7 +47,7 @@ def text() -> None:
 
 @case()
 def stream() -> None:
-    asked = OPENAI | said(DESCRIBE) | {"max_tokens": 60}
+    asked = OPENAI | request(DESCRIBE) | {"max_tokens": 60}
     chunks = list(litellm.completion(**asked, stream=True, stream_options={"include_usage": True}))
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert chunks[-1].usage.completion_tokens > 0
@@ -58,9 +58,9 @@ def stream() -> None:
 
 @case()
 async def asynchronous() -> None:
-    response = await litellm.acompletion(**OPENAI, **said(COUNT))
+    response = await litellm.acompletion(**OPENAI, **request(COUNT))
     assert response.choices[0].message.content
-    chunks = [chunk async for chunk in await litellm.acompletion(**OPENAI, **said(COUNT), stream=True)]
+    chunks = [chunk async for chunk in await litellm.acompletion(**OPENAI, **request(COUNT), stream=True)]
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
     assert chunks[-1].choices[0].finish_reason == "stop"
 
@@ -69,7 +69,7 @@ async def asynchronous() -> None:
 def parameters() -> None:
     response = litellm.completion(
         **OPENAI,
-        **said(COUNT),
+        **request(COUNT),
         temperature=0.0,
         top_p=0.9,
         seed=1,
@@ -89,7 +89,7 @@ def parameters() -> None:
 @case()
 def stop() -> None:
     for how in ({"stop": ", 7"}, {"stop": [", 7", "9"]}):
-        chosen = litellm.completion(**OPENAI, **said(NUMBERS), **how).choices[0]
+        chosen = litellm.completion(**OPENAI, **request(NUMBERS), **how).choices[0]
         assert chosen.message.content
         assert ", 7" not in chosen.message.content
         assert chosen.finish_reason == "stop"
@@ -98,7 +98,7 @@ def stop() -> None:
 @case(needs="images")
 def image() -> None:
     url = {"type": "image_url", "image_url": {"url": picture_url()}}
-    asked = OPENAI | said([{"type": "text", "text": DIGITS}, url])
+    asked = OPENAI | request([{"type": "text", "text": DIGITS}, url])
     whole = litellm.completion(**asked).choices[0].message.content
     chunks = litellm.completion(**asked, stream=True)
     assert whole == "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
@@ -107,7 +107,9 @@ def image() -> None:
 
 @case()
 def reasoning() -> None:
-    message = litellm.completion(**OPENAI, **said(COUNT), reasoning_effort="low", drop_params=True).choices[0].message
+    message = (
+        litellm.completion(**OPENAI, **request(COUNT), reasoning_effort="low", drop_params=True).choices[0].message
+    )
     assert message.content
 
 
@@ -122,25 +124,25 @@ def text_completion() -> None:
 def other_providers() -> None:
     """Those that LiteLLM has for servers with OpenAI's API."""
     for provider in (PROXY, HOSTED):
-        assert litellm.completion(**provider, **said(COUNT)).choices[0].message.content
+        assert litellm.completion(**provider, **request(COUNT)).choices[0].message.content
 
 
 @case(needs="json")
 def response_format() -> None:
-    response = litellm.completion(**OPENAI, **said(ANIMAL), response_format=Animal)
+    response = litellm.completion(**OPENAI, **request(ANIMAL), response_format=Animal)
     assert isinstance(Animal.model_validate_json(response.choices[0].message.content), Animal)
 
 
 @case(needs="json")
 def response_format_streamed() -> None:
-    chunks = litellm.completion(**OPENAI, **said(ANIMAL), response_format=Animal, stream=True)
+    chunks = litellm.completion(**OPENAI, **request(ANIMAL), response_format=Animal, stream=True)
     written = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
     assert isinstance(Animal.model_validate_json(written), Animal)
 
 
 @case(needs="json")
 def json_object() -> None:
-    asked = OPENAI | said('What is 7 times 8? Answer as JSON: {"value": …}')
+    asked = OPENAI | request('What is 7 times 8? Answer as JSON: {"value": …}')
     response = litellm.completion(**asked, response_format={"type": "json_object"})
     assert isinstance(json.loads(response.choices[0].message.content), dict)
 
@@ -155,7 +157,7 @@ def answered(message: Any, messages: list[Any]) -> list[Any]:
 
 @case(needs="json")
 def tool_loop() -> None:
-    messages = said(WEATHER)["messages"]
+    messages = request(WEATHER)["messages"]
     first = litellm.completion(**OPENAI, messages=messages, tools=TOOLS, tool_choice="auto").choices[0]
     assert first.finish_reason == "tool_calls"
     final = litellm.completion(**OPENAI, messages=answered(first.message, messages), tools=TOOLS).choices[0]
@@ -165,7 +167,7 @@ def tool_loop() -> None:
 
 @case(needs="json")
 def tool_loop_streamed() -> None:
-    messages = said(WEATHER)["messages"]
+    messages = request(WEATHER)["messages"]
     chunks = list(litellm.completion(**OPENAI, messages=messages, tools=TOOLS, stream=True))
     first = litellm.stream_chunk_builder(chunks).choices[0].message
     later = litellm.completion(**OPENAI, messages=answered(first, messages), tools=TOOLS, stream=True)
@@ -219,7 +221,7 @@ def responses_tool_loop() -> None:
 async def messages() -> None:
     """Anthropic's messages, which LiteLLM translates for OpenAI's API; their streams need LiteLLM's proxy installed."""
     for provider in (ANTHROPIC, OPENAI):
-        message: Any = await litellm.anthropic.messages.acreate(**provider, **said(COUNT), max_tokens=512)
+        message: Any = await litellm.anthropic.messages.acreate(**provider, **request(COUNT), max_tokens=512)
         assert message["content"][-1]["text"]
         assert message["stop_reason"] == "end_turn"
         assert message["usage"]["output_tokens"] > 0
@@ -228,16 +230,16 @@ async def messages() -> None:
 @case()
 def completion_of_messages() -> None:
     """Completions, which LiteLLM translates for Anthropic's API."""
-    response = litellm.completion(**ANTHROPIC, **said(COUNT))
+    response = litellm.completion(**ANTHROPIC, **request(COUNT))
     assert response.choices[0].message.content
     assert response.usage.completion_tokens > 0
-    chunks = litellm.completion(**ANTHROPIC, **said(COUNT), stream=True)
+    chunks = litellm.completion(**ANTHROPIC, **request(COUNT), stream=True)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
 
 
 @case(needs="json")
 def tool_loop_of_messages() -> None:
-    messages = said(WEATHER)["messages"]
+    messages = request(WEATHER)["messages"]
     first = litellm.completion(**ANTHROPIC, messages=messages, tools=TOOLS).choices[0]
     final = litellm.completion(**ANTHROPIC, messages=answered(first.message, messages), tools=TOOLS).choices[0]
     assert final.message.content
@@ -247,13 +249,13 @@ def tool_loop_of_messages() -> None:
 def errors() -> None:
     problem = None
     try:
-        litellm.completion(**OPENAI, **said(COUNT), temperature=-1.0)
+        litellm.completion(**OPENAI, **request(COUNT), temperature=-1.0)
     except litellm.BadRequestError as error:
         problem = error
     assert problem is not None, "it was not refused"
     assert "temperature" in str(problem)
     try:
-        litellm.completion(**OPENAI | {"model": "openai/gpt-not-served"}, **said(COUNT))
+        litellm.completion(**OPENAI | {"model": "openai/gpt-not-served"}, **request(COUNT))
     except litellm.NotFoundError as error:
         problem = error
     assert isinstance(problem, litellm.NotFoundError)

@@ -103,7 +103,7 @@ def stream_complete() -> None:
 
 @case()
 def completions() -> None:
-    """A model that is not said to chat, as is the default: /v1/completions."""
+    """A model that is not declared a chat model, as is the default: /v1/completions."""
     model = OpenAILike(max_tokens=60, **SERVER)
     assert model.complete(COUNT).text
     assert [response.text for response in model.stream_complete(COUNT)][-1]
@@ -188,7 +188,7 @@ def structured_predict_by_schema_streamed() -> None:
 
 @case()
 def structured_predict_by_prompt() -> None:
-    """A model that is not said to call tools is asked for JSON in words only."""
+    """A model that is not declared to call tools gets a request for JSON in words only."""
     question = PromptTemplate("What is {a} times {b}?")
     if "json" not in WITHOUT:
         assert isinstance(PLAIN.structured_predict(Product, question, a=7, b=8), Product)

@@ -52,11 +52,11 @@ test("stream", async () => {
 
 test("stream_helper", async () => {
   const stream = client.chat.completions.stream(LONG);
-  let told = "";
-  stream.on("content", (delta) => (told += delta));
+  let text = "";
+  stream.on("content", (delta) => (text += delta));
   const final = await stream.finalChatCompletion();
-  assert(told);
-  assert.equal(final.choices[0].message.content, told);
+  assert(text);
+  assert.equal(final.choices[0].message.content, text);
 });
 
 test("stop", async () => {
@@ -151,10 +151,10 @@ test("run_tools_streamed", { needs: "json" }, async () => {
   const { cities, tool } = weather();
   const asked = { model: MODEL, messages: user(WEATHER), tools: [tool], stream: true };
   const runner = client.chat.completions.runTools(asked);
-  const told = await joined(runner, content);
+  const text = await joined(runner, content);
   const final = await runner.finalContent();
   assert.match(final, /snow|7/);
-  assert(told.endsWith(final));
+  assert(text.endsWith(final));
   assert.match(cities[0], /Paris/);
 });
 
@@ -168,20 +168,20 @@ test("responses", async () => {
 test("responses_streamed", async () => {
   const events = await client.responses.create({ model: MODEL, input: DESCRIBE, max_output_tokens: 60, stream: true });
   const kinds = [];
-  const told = await joined(events, (event) => {
+  const text = await joined(events, (event) => {
     kinds.push(event.type);
     return event.type === "response.output_text.delta" ? event.delta : "";
   });
-  assert(told);
+  assert(text);
   assert.equal(kinds[0], "response.created");
   assert.match(kinds.at(-1), /^response\.(completed|incomplete)$/);
 });
 
 test("responses_stream_helper", async () => {
   const stream = client.responses.stream({ model: MODEL, input: DESCRIBE, max_output_tokens: 60 });
-  const told = await joined(stream, (event) => (event.type === "response.output_text.delta" ? event.delta : ""));
-  assert(told);
-  assert.equal((await stream.finalResponse()).output_text, told);
+  const text = await joined(stream, (event) => (event.type === "response.output_text.delta" ? event.delta : ""));
+  assert(text);
+  assert.equal((await stream.finalResponse()).output_text, text);
 });
 
 test("responses_image", { needs: "images" }, async () => {
