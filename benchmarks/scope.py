@@ -22,7 +22,8 @@ from PIL import Image as PilImage
 
 import foreign
 from common import save
-from cuecard.demo import boards, easyvqa, training_data
+from cuecard.demo import boards, easyvqa
+from cuecard.demo.training import data as training_data
 from cuecard.domain.question import Image, Question
 from cuecard.models.images.image_scope import ImageScope
 from cuecard.models.local.model import LocalModel

@@ -276,7 +276,7 @@ def terms() -> str:
 
 
 def phases() -> str:
-    from cuecard.demo.train import RECIPES
+    from cuecard.demo.training.recipes import RECIPES
 
     head = ("model", "phase", "steps", "look-up rows", "drills", "chains", "reasoning rows", "reading rows")
     rows = []

@@ -11,12 +11,13 @@ import torch
 from rich.progress import Progress
 from transformers import Qwen3VLForConditionalGeneration
 
-from cuecard.demo import boards, checkpoint, easyvqa, train, training_data
+from cuecard.demo import boards, checkpoint, easyvqa, train
 from cuecard.demo import tokenizer as tk
-from cuecard.demo.muon import Muon
 from cuecard.demo.reasoning import STYLES, path
-from cuecard.demo.train import Phase, Recipe
-from cuecard.demo.training_data import Album, Writer
+from cuecard.demo.training import data as training_data
+from cuecard.demo.training.data import Album, Writer
+from cuecard.demo.training.muon import Muon
+from cuecard.demo.training.recipes import Phase, Recipe
 
 torch.set_num_threads(1)
 

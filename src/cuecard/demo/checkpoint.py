@@ -74,8 +74,9 @@ def architecture(name: str, tokenizer: PreTrainedTokenizerBase) -> Qwen3VLConfig
 def grow(weights: Mapping[str, torch.Tensor], larger: Qwen3VLForConditionalGeneration) -> dict[str, torch.Tensor]:
     """Weights of a deeper model that begins as the same function: the old layers, with silent ones in their middle.
 
-    A new layer is a copy of the old one before it whose two output matrices are zero, so that at first it adds nothing
-    to the residual stream (depth up-scaling as in SOLAR, Kim et al. 2023, made function-preserving as in Net2Net).
+    A new layer is a copy of the old one behind them, which looks a cell up, with its two output matrices set to zero,
+    so that at first it adds nothing to the residual stream (depth up-scaling as in SOLAR, Kim et al. 2023, made
+    function-preserving as in Net2Net).
     """
     stack, grown = "language_model.layers.", {}
     old, new = (_depth(state, stack) for state in (weights, larger.state_dict()))
@@ -87,7 +88,7 @@ def grow(weights: Mapping[str, torch.Tensor], larger: Qwen3VLForConditionalGener
             index = int(layer)
             before, after = index < old // 2, index >= new - (old - old // 2)
             silent = not (before or after) and any(part in rest for part in ("o_proj", "down_proj"))
-            from_layer = index if before else index - (new - old) if after else old // 2 - 1
+            from_layer = index if before else index - (new - old) if after else old // 2
             source = f"{head}{stack}{from_layer}.{rest}"
         grown[name] = torch.zeros_like(fresh) if silent else weights[source].clone()
     return grown

@@ -17,8 +17,9 @@ from random import Random
 import numpy as np
 import torch
 
-from cuecard.demo import boards, easyvqa, training_data
+from cuecard.demo import boards, easyvqa
 from cuecard.demo.reasoning import CELLS, COLOURS, SIDE, TIMES
+from cuecard.demo.training import data as training_data
 from cuecard.domain.question import Question
 from cuecard.models.images.image_scope import Floats, ImageKind, ImageScope
 from cuecard.models.local.embedded.arrays import Weights

@@ -1,13 +1,7 @@
 """Make the embedded pair:  python -m cuecard.demo.train [demo-small] [demo-large] --out DIR
 
-Phases of the small model: *vision* alone (which digit, colour and cell each visual token shows), *look-up* (name the
-cells of a board in the words of the reasoning), *drill* (single steps of a reasoning), *both* (short answers,
-reasoning, and reading cards), *recall* and *practice* (the same, with what comes slowest), *present* (whether what is
-asked for is there), *polish* and *tally* (practice again, the last one with more sums and counts). Vision is kept as
-it is from the first phase on. The large model begins as the saved small one, deeper by layers that are silent at
-first (*hops*, in which those layers are shown how to jump, *both*, and *glance*, for what needs no reasoning). Every
-step draws its data from (seed, model, phase, step), so a run that was killed goes on from its last checkpoint as if
-nothing had happened.
+The phases are in `recipes`. Every step draws its data from (seed, model, phase, step), so a run that was killed goes
+on from its last checkpoint as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -16,7 +10,6 @@ import argparse
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
@@ -30,218 +23,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 from transformers import Qwen3VLForConditionalGeneration
 
-from cuecard.demo import boards, checkpoint, easyvqa, scope, training_data
+from cuecard.demo import boards, checkpoint, easyvqa, scope
 from cuecard.demo import tokenizer as tk
-from cuecard.demo.muon import Muon
 from cuecard.demo.reasoning import CELLS, COLOURS, ORDINALS, STYLES, landing
-from cuecard.demo.training_data import Row, Writer
+from cuecard.demo.training import data as training_data
+from cuecard.demo.training.data import Row, Writer
+from cuecard.demo.training.heads import Heads, first_head
+from cuecard.demo.training.muon import Muon
+from cuecard.demo.training.recipes import REASONED, RECIPES, Phase
 from cuecard.models.spec import Embedded
 
 BUNDLE = 16
 STATION_WEIGHT = 0.3
+LOOK_WEIGHT = 0.3
 FILLER = 0.2
 """Weight of the tokens of a reasoning that decide nothing."""
 CHECKPOINT_STEPS = 100
 ALBUM = 20_000
-
-# What is asked for an answer at once. What cannot be answered yet is only noise to what can be learned, so first come
-# questions without jumps, then few jumps; the small model is spared most of them for good.
-GLANCE = {"look-up": 10, "compare": 4, "count": 3, "sum": 3, "jump-1": 1, "jump-2": 1}
-HOPS = {"look-up": 2, "count": 1, "sum": 1, "jump-1": 5, "jump-2": 3}
-DEEPER = {
-    "look-up": 4,
-    "compare": 3,
-    "count": 4,
-    "sum": 4,
-    "jump-1": 6,
-    "jump-2": 4,
-    "jump-3": 1,
-    "jump-5": 1,
-    "jump-8": 1,
-}
-NEARER = {"look-up": 3, "compare": 3, "count": 2, "sum": 2, "jump-1": 6, "jump-2": 3, "jump-4": 1, "jump-8": 1}
-REASONED = {
-    "look-up": 4,
-    "compare": 4,
-    "count": 4,
-    "sum": 4,
-    "jump-1": 2,
-    "jump-2": 4,
-    "jump-3": 4,
-    "jump-4": 4,
-    "jump-5": 5,
-} | dict.fromkeys(boards.LONG_TASKS, 1)
-LONGER = REASONED | dict.fromkeys(boards.LONG_TASKS, 3)
-TALLIED = LONGER | {"count": 12, "sum": 12}
-DRILLS = ("sum", "count", "choose", "compare", "judge", "present")
-"""Sorts of steps; whether two words are the same comes slowest."""
 CHAIN = 6
-
-
-@dataclass(frozen=True)
-class Phase:
-    """Steps of one sort, and how many rows of each kind a step holds."""
-
-    name: str
-    steps: int
-    look_up_rows: int = 0
-    chains: int = 0
-    """Rows of six questions answered at once, drawn from `short_mix`."""
-    short_mix: Mapping[str, int] = field(default_factory=dict)
-    reason_rows: int = 0
-    reason_mix: Mapping[str, int] = field(default_factory=lambda: REASONED)
-    read_rows: int = 0
-    drill_rows: int = 0
-    """Rows of one sort of step, again and again, drawn from `drills`."""
-    drills: tuple[str, ...] = DRILLS
-    photos: float = 0.12
-    """Share of the rows about an image of easy-VQA."""
-    as_asked: float = 0.0
-    """Share of easy-VQA's yes/no questions that are as the data set has them: four in five ask for what is missing."""
-    peak: float = 1.0
-    """Share of the model's learning rates that the phase begins with."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """The phases of one model, and how often the cards it reads have a slip."""
-
-    phases: tuple[Phase, ...]
-    slips: float  # teaches to check a card against the image
-    stations: tuple[int, ...]
-    """Layers after which, where an answer at once begins, the cell reached after 0, 1, … jumps is to be known, and from
-    the second on what the cell before it shows."""
-    adam_rate: float = 2e-3
-    muon_rate: float = 0.02
-    grown_from: str | None = None
-    """The model whose weights it begins with, with new layers in the middle that are silent at first."""
-
-
-PRACTICE = Phase(
-    "practice",
-    1200,
-    drill_rows=4,
-    drills=(*DRILLS, "present", "present", "recall"),
-    chains=3,
-    short_mix=GLANCE,
-    reason_rows=14,
-    reason_mix=LONGER,
-    read_rows=3,
-    photos=0.35,
-    as_asked=0.5,
-    peak=0.8,
-)
-"""What comes slowest: many jumps, and whether what is asked for is there."""
-
-RECIPES = {
-    "demo-small": Recipe(
-        (
-            Phase("vision", 1800),
-            Phase("look-up", 300, look_up_rows=40),
-            Phase("drill", 550, drill_rows=14, drills=(*DRILLS, "choose", "judge")),
-            Phase(
-                "both",
-                1600,
-                drill_rows=3,
-                drills=(*DRILLS, "choose", "judge"),
-                chains=4,
-                short_mix=GLANCE,
-                reason_rows=14,
-                read_rows=3,
-                photos=0.2,
-            ),
-            Phase(
-                "recall",
-                500,
-                drill_rows=5,
-                drills=("recall", "recall", *DRILLS),
-                chains=4,
-                short_mix=GLANCE,
-                reason_rows=12,
-                read_rows=3,
-                photos=0.3,
-            ),
-            PRACTICE,
-            Phase(
-                "present",
-                450,
-                drill_rows=11,
-                drills=("found", "found", "found", "present", "judge"),
-                chains=2,
-                short_mix=GLANCE,
-                reason_rows=6,
-                photos=0.5,
-                as_asked=0.5,
-                peak=0.8,
-            ),
-            replace(PRACTICE, name="polish", steps=500, drill_rows=3, drills=(*DRILLS, "found", "present"), peak=0.5),
-            replace(
-                PRACTICE,
-                name="tally",
-                steps=350,
-                drills=("sum", "count", "count", "compare", "found"),
-                reason_mix=TALLIED,
-                read_rows=2,
-                photos=0.2,
-                peak=0.5,
-            ),
-        ),
-        slips=0.1,
-        stations=(1, 2),
-    ),
-    "demo-large": Recipe(
-        (
-            Phase("hops", 250, chains=7, short_mix=HOPS, reason_rows=5, read_rows=2),
-            Phase(
-                "both",
-                900,
-                drill_rows=3,
-                drills=(*DRILLS, "count", "recall", "recall", "found"),
-                chains=5,
-                short_mix=DEEPER,
-                reason_rows=8,
-                read_rows=4,
-                photos=0.35,
-                as_asked=0.5,
-            ),
-            Phase(
-                "glance",
-                600,
-                drill_rows=2,
-                drills=(*DRILLS, "count", "recall", "found"),
-                chains=6,
-                short_mix=NEARER,
-                reason_rows=7,
-                reason_mix=LONGER,
-                read_rows=4,
-                photos=0.4,
-                as_asked=0.5,
-                peak=0.5,
-            ),
-        ),
-        slips=0.35,
-        stations=(1, 4, 7, 10),
-        adam_rate=1e-3,
-        muon_rate=0.012,
-        grown_from="demo-small",
-    ),
-}
-
-
-class Heads(nn.Module):
-    """What is asked on the way: of visual tokens digit, colour, cell and where a jump leads; of images shape and hue;
-    where a short answer begins the cell reached and what it shows, or shape and hue and whether they are asked for; of
-    an option its letter."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        sizes = {"digit": 10, "colour": 3, "cell": 16, "landing": 16, "shape": 3, "hue": 8, "station": 16} | {
-            "shown digit": 10,
-            "shown colour": 3,
-            "label": 4,
-            "there": 2,
-        }
-        self.of = nn.ModuleDict({name: nn.Linear(width, size) for name, size in sizes.items()})
 
 
 class Trainee:
@@ -378,14 +177,15 @@ class Trainee:
         stops = sum(len(row.stations) + len(row.scenes) for row in rows)
         total = reached = 0.0
         for bundle, inputs, weight in batches:
-            final, layers = self.forward(bundle, inputs)
+            final, layers, looks = self.forward(bundle, inputs)
             labels = self.label_loss(inputs, layers[0])
             mask = weight > 0
             each = F.cross_entropy(self.model.lm_head(final[:, :-1][mask]), inputs[:, 1:][mask], reduction="none")
             loss = (each * weight[mask]).sum()
             on_the_way = self.station_loss(bundle, layers) + self.scene_loss(bundle, layers)
             total, reached = total + loss.item() / tokens, reached + on_the_way.item() / max(1, stops)
-            on_the_way = on_the_way / max(1, stops) + labels / len(batches)
+            looked = LOOK_WEIGHT / STATION_WEIGHT * self.look_loss(bundle, inputs, looks)
+            on_the_way = (on_the_way + looked) / max(1, stops) + labels / len(batches)
             (loss / tokens + STATION_WEIGHT * on_the_way).backward()
         return {name: total} | ({"stations": reached} if stops else {})
 
@@ -401,6 +201,21 @@ class Trainee:
             colours = [(i, at, COLOURS.index(colour)) for i, at, (colour, _) in shows]
             total = total + self.asked("shown digit", layers[shown], digits)
             total = total + self.asked("shown colour", layers[shown], colours)
+        return total
+
+    def look_loss(
+        self, rows: list[Row], ids: torch.Tensor, inputs: dict[int, tuple[torch.Tensor, ...]]
+    ) -> torch.Tensor:
+        """Summed over the rows: at each station, the cross-entropy of the first head's attention against the cell that
+        is reached there (supervised attention, Liu et al. 2016). `inputs` are those of the attention layers."""
+        total, first = torch.zeros(()), ids[0].tolist().index(self.image_token)
+        for jumps, (layer, given) in enumerate(sorted(inputs.items())):
+            stops = [(i, at, cells) for i, row in enumerate(rows) for at, cells in row.stations]
+            known = [(i, at, first + cells[jumps]) for i, at, cells in stops if len(cells) > jumps]
+            if known:
+                row, at, truth = torch.tensor(known).T
+                scores = first_head(self.model.model.language_model.layers[layer].self_attn, *given, row, at)
+                total = total + F.cross_entropy(scores, truth, reduction="sum")
         return total
 
     def scene_loss(self, rows: list[Row], layers: dict[int, torch.Tensor]) -> torch.Tensor:
@@ -440,9 +255,13 @@ class Trainee:
                 weight[i, start - 1 : end - 1] = 1
         return rows, ids, torch.where(self.decisive[ids[:, 1:]], weight, weight * filler)
 
-    def forward(self, rows: list[Row], ids: torch.Tensor) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
-        """-> normed output of the last layer (b, n, width), and that of each station's layer."""
+    def forward(
+        self, rows: list[Row], ids: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[int, torch.Tensor], dict[int, tuple[torch.Tensor, ...]]]:
+        """-> normed output of the last layer (b, n, width), that of each station's layer, and for each layer that is to
+        look its attention's input and the cosines and sines of the positions."""
         language, layers = self.model.model.language_model, {}
+        looks: dict[int, tuple[torch.Tensor, ...]] = {}
         visual = ids == self.image_token
         seen = self.album.features[torch.tensor([row.picture for row in rows])].transpose(0, 1).flatten(1, 2)
         embedded = language.embed_tokens(ids).masked_scatter(visual[..., None], seen[0])
@@ -451,7 +270,13 @@ class Trainee:
         def keep(index: int, *output: Any) -> None:
             layers[index] = output[-1]
 
+        def keep_input(index: int, _: nn.Module, __: tuple, given: dict[str, Any]) -> None:
+            looks[index] = (given["hidden_states"], *given["position_embeddings"])
+
         hooks = [language.layers[i].register_forward_hook(partial(keep, i)) for i in {0, *self.recipe.stations}]
+        for i in self.recipe.looks:
+            hook = partial(keep_input, i)
+            hooks.append(language.layers[i].self_attn.register_forward_pre_hook(hook, with_kwargs=True))
         final = language(
             inputs_embeds=embedded,
             position_ids=positions[:, None].expand(3, *ids.shape),
@@ -461,7 +286,7 @@ class Trainee:
         ).last_hidden_state
         for hook in hooks:
             hook.remove()
-        return final, layers
+        return final, layers, looks
 
     # --- steps --------------------------------------------------------------------------------------------------------
 

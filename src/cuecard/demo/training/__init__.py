@@ -1,0 +1,1 @@
+"""What the embedded pair is trained on and with."""

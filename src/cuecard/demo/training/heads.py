@@ -1,0 +1,49 @@
+"""What is asked of the layers on the way while the embedded pair is trained; no part of the models that are saved."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Heads(nn.Module):
+    """What is asked on the way: of visual tokens digit, colour, cell and where a jump leads; of images shape and hue;
+    where a short answer begins the cell reached and what it shows, or shape and hue and whether they are asked for; of
+    an option its letter."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        sizes = {"digit": 10, "colour": 3, "cell": 16, "landing": 16, "shape": 3, "hue": 8, "station": 16} | {
+            "shown digit": 10,
+            "shown colour": 3,
+            "label": 4,
+            "there": 2,
+        }
+        self.of = nn.ModuleDict({name: nn.Linear(width, size) for name, size in sizes.items()})
+
+
+def first_head(
+    attention: nn.Module,
+    hidden: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    row: torch.Tensor,
+    at: torch.Tensor,
+) -> torch.Tensor:
+    """(k, n): what the first head at k positions (row, at) gives each of the n tokens of its row, before the softmax;
+    those that come later get -inf. hidden: (b, n, width), cos and sin: (b, n, d)."""
+    size, length = attention.head_dim, hidden.shape[1]
+    query = attention.q_norm(F.linear(hidden[row, at], attention.q_proj.weight[:size]))
+    key = attention.k_norm(F.linear(hidden, attention.k_proj.weight[:size]))
+    query = rotated(query, cos.expand(len(hidden), -1, -1)[row, at], sin.expand(len(hidden), -1, -1)[row, at])
+    scores = (rotated(key, cos, sin)[row] @ query[..., None])[..., 0] * attention.scaling
+    return scores.masked_fill(torch.arange(length) > at[:, None], -math.inf)
+
+
+def rotated(vectors: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary position embedding of vectors (…, d)."""
+    first, second = vectors.chunk(2, -1)
+    return vectors * cos + torch.cat((-second, first), -1) * sin
