@@ -120,7 +120,7 @@ class Trainee:
         """Mask over the vocabulary: the tokens that a reasoning turns on."""
         words = [*COLOURS, "back", "down", "forward", "yes", "no", "it", "not", "larger", "smaller", "equal", *ORDINALS]
         words += [*easyvqa.COLOURS, *easyvqa.SHAPES, "color", "shape", "there", "in"]
-        words += ["There", "Hence", "It", "We", "Of"]  # whether the large model's reasoning goes on
+        words += ["Cell", "There", "Hence", "It", "We", "Of"]  # whether the large model's reasoning goes on
         places = [f"{cell} {n + 1}" for cell in ("cell", "Cell") for n in range(CELLS)]
         ids = [self.writer.ids(f" {word}")[-1] for word in (*words, *places, *range(41), *"ABC")]
         mask = torch.zeros(len(self.tokenizer), dtype=torch.bool)

@@ -18,16 +18,15 @@ from cuecard.demo import boards
 # What is asked for an answer at once. What cannot be answered yet is only noise to what can be learned, so first come
 # questions without jumps, then few jumps; the small model is spared most of them for good.
 GLANCE = {"look-up": 10, "compare": 4, "count": 3, "sum": 3, "jump-1": 1, "jump-2": 1}
-HOPS = {"look-up": 2, "count": 1, "sum": 1, "jump-1": 5, "jump-2": 3}
+HOPS = {"look-up": 2, "jump-1": 5, "jump-2": 2}
 DEEPER = {
     "look-up": 4,
     "compare": 3,
     "count": 4,
     "sum": 4,
-    "jump-1": 6,
+    "jump-1": 8,
     "jump-2": 4,
-    "jump-3": 1,
-    "jump-5": 1,
+    "jump-4": 1,
     "jump-8": 1,
 }
 NEARER = {"look-up": 3, "compare": 3, "count": 2, "sum": 2, "jump-1": 6, "jump-2": 3, "jump-4": 1, "jump-8": 1}
@@ -163,10 +162,10 @@ RECIPES = {
     ),
     "demo-large": Recipe(
         (
-            Phase("hops", 250, chains=7, short_mix=HOPS, reason_rows=5, read_rows=2),
+            Phase("hops", 500, chains=8, short_mix=HOPS, reason_rows=2),
             Phase(
                 "both",
-                900,
+                850,
                 drill_rows=3,
                 drills=(*DRILLS, "count", "recall", "recall", "found"),
                 chains=5,
@@ -178,7 +177,7 @@ RECIPES = {
             ),
             Phase(
                 "glance",
-                600,
+                550,
                 drill_rows=2,
                 drills=(*DRILLS, "count", "recall", "found"),
                 chains=6,
