@@ -439,6 +439,17 @@ def roofline() -> str:
     return table(("model", "component", "took, ms", "least, ms", "times", "bound by"), rows) + "\n" + note
 
 
+def pair_roofline(result: Mapping[str, Any]) -> str:
+    parts = [(row, part, row[part]) for row in result["figures"]["rows"] for part in ("prefill", "step")]
+    rows = [
+        (f"`{row['model']}`", part, milliseconds(own["took_s"]), milliseconds(own["least_s"]), f"{own['times']:.1f}")
+        for row, part, own in parts
+    ]
+    tokens = result["figures"]["rows"][0]["prompt_tokens"]
+    note = f"A prompt of {tokens} tokens with its image, and one decode step behind it; {measured(result)}"
+    return table(("model", "component", "took, ms", "least, ms", "times"), rows) + "\n" + note
+
+
 def scope(result: Mapping[str, Any]) -> str:
     found = result["figures"]
 
@@ -458,6 +469,7 @@ FIGURES = {
     "figures mock-fit": of("mock_fit", mock_fit),
     "figures break-even": break_even,
     "figures roofline": roofline,
+    "figures pair-roofline": of("roofline", pair_roofline),
     "figures server-truth": of("server_truth", server_truth),
     "figures server-mock": of("server_profile_mock", server_profile),
     "figures server-vllm": of("server_profile_vllm", server_profile),
