@@ -120,7 +120,8 @@ class Trainee:
         """Mask over the vocabulary: the tokens that a reasoning turns on."""
         words = [*COLOURS, "back", "down", "forward", "yes", "no", "it", "not", "larger", "smaller", "equal", *ORDINALS]
         words += [*easyvqa.COLOURS, *easyvqa.SHAPES, "color", "shape", "there", "in"]
-        words += ["Cell", "There", "Hence", "It", "We", "Of"]  # whether the large model's reasoning goes on
+        words += ["Cell", "There", "Hence", "It", "We", "Of", "hence"]  # whether the large model's reasoning goes on
+        words += ["One", "Two", "From"]  # and how it begins
         places = [f"{cell} {n + 1}" for cell in ("cell", "Cell") for n in range(CELLS)]
         ids = [self.writer.ids(f" {word}")[-1] for word in (*words, *places, *range(41), *"ABC")]
         mask = torch.zeros(len(self.tokenizer), dtype=torch.bool)

@@ -43,6 +43,7 @@ REASONED = {
 } | dict.fromkeys(boards.LONG_TASKS, 1)
 LONGER = REASONED | dict.fromkeys(boards.LONG_TASKS, 3)
 TALLIED = LONGER | {"count": 12, "sum": 12}
+ENDINGS = LONGER | {"look-up": 12, "jump-1": 6, "count": 6, "sum": 8}
 DRILLS = ("sum", "count", "choose", "compare", "judge", "present")
 """Sorts of steps; whether two words are the same comes slowest."""
 
@@ -202,6 +203,20 @@ RECIPES = {
                 photos=0.2,
                 as_asked=0.5,
                 peak=0.6,
+            ),
+            Phase(
+                "endings",
+                180,
+                drill_rows=4,
+                drills=("choose", "choose", "choose", "found"),
+                chains=4,
+                short_mix=NEARER,
+                reason_rows=8,
+                reason_mix=ENDINGS,
+                read_rows=2,
+                photos=0.2,
+                as_asked=0.5,
+                peak=0.4,
             ),
         ),
         slips=0.35,
