@@ -209,10 +209,9 @@ class Backwards:
         return "It is", f" {seen} and the question wants"
 
     def chosen(self, options: Sequence[str], value: str) -> tuple[str, str]:
-        """The letters come behind what they stand for."""
-        at = options.index(value)
-        gone = [f"{option} is {letter(index)}" for index, option in enumerate(options[: at + 1])]
-        return f"We want {value}: {', '.join(gone)}, hence the answer is {letter(at)}.", letter(at)
+        """The letter comes behind what it stands for."""
+        name = letter(options.index(value))
+        return f"We want {value}: {value} is {name}, hence the answer is {name}.", name
 
     def photo(self, colour: str, shape: str, cover: Sequence[bool]) -> str:
         lines = ["We go up from the last row of the image."]

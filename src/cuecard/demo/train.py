@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
-from transformers import Qwen3VLForConditionalGeneration
+from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration
 
 from cuecard.demo import boards, checkpoint, easyvqa, scope
 from cuecard.demo import tokenizer as tk
@@ -46,10 +46,11 @@ CHAIN = 6
 class Trainee:
     """One model in training: its weights, optimisers, phase and step."""
 
-    def __init__(self, name: str, seed: int) -> None:
+    def __init__(self, name: str, seed: int, out: Path) -> None:
         torch.manual_seed(seed)
         self.name, self.seed, self.recipe = name, seed, RECIPES[name]
-        self.tokenizer = tk.build()
+        self.base = base_folder(out, self.recipe.grown_from) if self.recipe.grown_from else None
+        self.tokenizer = AutoTokenizer.from_pretrained(self.base) if self.base else tk.build()
         self.writer = Writer(self.tokenizer)
         config = checkpoint.architecture(name, self.tokenizer)
         self.model = Qwen3VLForConditionalGeneration(config)
@@ -319,9 +320,9 @@ class Trainee:
             "optimisers": [optimiser.state_dict() for optimiser, _ in self.optimisers],
         }
 
-    def grow(self, folder: Path) -> None:
-        """Begin as the smaller model that is saved in this folder."""
-        smaller = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    def grow(self) -> None:
+        """Begin as the smaller model, whose tokenizer is kept."""
+        smaller = Qwen3VLForConditionalGeneration.from_pretrained(self.base, dtype=torch.float32)
         self.model.load_state_dict(checkpoint.grow(smaller.state_dict(), self.model))
 
     def restore(self, state: dict[str, Any]) -> tuple[str, int]:
@@ -344,12 +345,12 @@ def base_folder(out: Path, name: str) -> Path:
 
 def train(name: str, out: Path, seed: int, progress: Progress) -> None:
     """Train one model to the end, from its last checkpoint if there is one, and save it under `out`/name."""
-    trainee, saved = Trainee(name, seed), out / f"{name}.checkpoint.pt"
+    trainee, saved = Trainee(name, seed, out), out / f"{name}.checkpoint.pt"
     phases, begin, first = trainee.recipe.phases, trainee.recipe.phases[0].name, 0
     if saved.exists():
         begin, first = trainee.restore(torch.load(saved, weights_only=True))
-    elif trainee.recipe.grown_from:
-        trainee.grow(base_folder(out, trainee.recipe.grown_from))
+    elif trainee.base:
+        trainee.grow()
     for phase in phases[[phase.name for phase in phases].index(begin) :]:
         bar = progress.add_task(f"{name} {phase.name}", total=phase.steps, completed=first)
         smooth: dict[str, float] = {}

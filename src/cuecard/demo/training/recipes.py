@@ -105,6 +105,22 @@ PRACTICE = Phase(
 )
 """What comes slowest: many jumps, and whether what is asked for is there."""
 
+CLOSING = Phase(
+    "closing",
+    180,
+    drill_rows=4,
+    drills=("choose", "choose", "choose", "found"),
+    chains=4,
+    short_mix=NEARER,
+    reason_rows=8,
+    reason_mix=ENDINGS,
+    read_rows=2,
+    photos=0.2,
+    as_asked=0.5,
+    peak=0.4,
+)
+"""Of the large model: where its reasoning begins and ends, and the letter of an option."""
+
 RECIPES = {
     "demo-small": Recipe(
         (
@@ -204,20 +220,8 @@ RECIPES = {
                 as_asked=0.5,
                 peak=0.6,
             ),
-            Phase(
-                "endings",
-                180,
-                drill_rows=4,
-                drills=("choose", "choose", "choose", "found"),
-                chains=4,
-                short_mix=NEARER,
-                reason_rows=8,
-                reason_mix=ENDINGS,
-                read_rows=2,
-                photos=0.2,
-                as_asked=0.5,
-                peak=0.4,
-            ),
+            replace(CLOSING, name="endings", steps=180),
+            replace(CLOSING, name="choices", steps=200),
         ),
         slips=0.35,
         stations=(1, 4, 7, 10),
