@@ -71,7 +71,7 @@ def test_popes_five_figures_cover_all_questions_and_each_category(popes):
 
 def test_the_page_and_a_table_show_them(popes):
     run, summary, page = popes
-    rows = tables.pope(summary["tasks"]["popes"], ["short:large"])
+    rows = tables.figures(summary["tasks"]["popes"], ["short:large"])
     assert list(rows[0])[3:] == ["accuracy", "precision", "recall", "f1", "yes ratio"]
     assert [row["questions"] for row in rows] == ["all", *sorted(CATEGORIES)]
     assert "By category" in page
