@@ -35,15 +35,22 @@ _SEVERAL = ("options", "image", "images")
 
 
 @dataclass(frozen=True)
-class ColumnMap:
-    """The file. `kind` and `scorer` are of all questions; `first`: where the places of right answers begin."""
+class OfAllRows:
+    """What the file says of all rows alike. `first`: where the places of right answers begin."""
 
-    columns: dict[str, Any]
     kind: str | None = None
     scorer: str | None = None
     config: str | None = None
     split: str = "test"
     first: int | None = None
+
+
+@dataclass(frozen=True)
+class ColumnMap:
+    """The file: what is the same for all rows, and which column is what."""
+
+    of_all: OfAllRows
+    columns: Mapping[str, Any]
 
     def names(self, *parts: str) -> tuple[str, ...]:
         """The columns of a part of a question; () where the file names none."""
@@ -59,15 +66,14 @@ def mapped(dataset: str, path: Path) -> Preset:
     with reading(path):
         digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     with settings.in_file(path):
-        wanted = settings.build(ColumnMap, settings.read(path))
-        _check(wanted)
+        wanted = _read(path)
     return Preset(
         about=dataset,
         dataset=dataset,
-        config=wanted.config,
-        split=wanted.split,
-        kinds=wanted.kind or "",
-        scorer=wanted.scorer or "",
+        config=wanted.of_all.config,
+        split=wanted.of_all.split,
+        kinds=wanted.of_all.kind or "",
+        scorer=wanted.of_all.scorer or "",
         read=partial(_asked, wanted),
         columns=tuple(name for part in wanted.columns for name in wanted.names(part)),
         aggregate="circular" if "group" in wanted.columns else "mean",
@@ -75,30 +81,35 @@ def mapped(dataset: str, path: Path) -> Preset:
     )
 
 
-def _check(wanted: ColumnMap) -> None:
-    for part, value in wanted.columns.items():
+def _read(path: Path) -> ColumnMap:
+    table = settings.read(path)
+    columns = table.pop("columns", {})
+    settings.check_kind("columns", columns, dict)
+    of_all = settings.build(OfAllRows, table)
+    for part, value in columns.items():
         if part not in COLUMNS:
             raise BadInput(f"unknown key columns.{part}"[:200], did_you_mean(part, COLUMNS))
         settings.check_kind(f"columns.{part}", value, list if isinstance(value, list) and part in _SEVERAL else str)
-    if "question" not in wanted.columns:
+    if "question" not in columns:
         raise BadInput("columns.question is missing", 'write question = "COLUMN" under [columns]')
-    if wanted.kind is not None:
-        kind_named(wanted.kind)
-    if wanted.scorer is not None and wanted.scorer not in SCORERS:
-        raise BadInput(f"there is no scorer {wanted.scorer[:40]!r}", did_you_mean(wanted.scorer, SCORERS))
+    if of_all.kind is not None:
+        kind_named(of_all.kind)
+    if of_all.scorer is not None and of_all.scorer not in SCORERS:
+        raise BadInput(f"there is no scorer {of_all.scorer[:40]!r}", did_you_mean(of_all.scorer, SCORERS))
+    return ColumnMap(of_all, columns)
 
 
 def _asked(wanted: ColumnMap, row: Row, number: str) -> QuestionRow:
     question, hint = question_of(row, *wanted.names("question")), wanted.cell(row, "hint")
     options = _options(wanted, row)
     texts = tuple(options.values())
-    kind = _kind(wanted.cell(row, "kind") or wanted.kind) or guess_kind(question, texts)
+    kind = _kind(wanted.cell(row, "kind") or wanted.of_all.kind) or guess_kind(question, texts)
     return QuestionRow(
         id=wanted.cell(row, "id") or number,
         text=f"{hint}\n{question}" if hint else question,
         kind=kind,
         golds=_golds(wanted, row, options),
-        scorer=wanted.cell(row, "scorer") or wanted.scorer or ("maths" if kind is AnswerKind.MATHS else "exact"),
+        scorer=wanted.cell(row, "scorer") or wanted.of_all.scorer or ("maths" if kind is AnswerKind.MATHS else "exact"),
         options=texts if kind is AnswerKind.CHOICE else (),
         images=_images(wanted.names("images", "image"), row),
         group=wanted.cell(row, "group"),
@@ -132,8 +143,8 @@ def _golds(wanted: ColumnMap, row: Row, options: Mapping[str, str]) -> tuple[str
     known = [text for text in texts if text is not None]
     if not options:
         return tuple(known)
-    if wanted.first is not None:
-        return tuple(each for text in known for each in placed(text, tuple(options.values()), wanted.first))
+    if wanted.of_all.first is not None:
+        return tuple(each for text in known for each in placed(text, tuple(options.values()), wanted.of_all.first))
     bare = (text[1:-1] if len(text) == 3 and text[0] == "(" and text[2] == ")" else text for text in known)
     return tuple(each for text in bare for each in lettered(text, list(options)))
 
