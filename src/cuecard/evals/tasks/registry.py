@@ -331,7 +331,8 @@ _FROM_HUB = {
 
 def register_preset(name: str, preset: Preset) -> None:
     """Offer a benchmark as a data set of the hub holds it, or a file of the same shape."""
-    score = preset.scorer if preset.aggregate == "mean" else f"{preset.scorer}, {preset.aggregate}"
+    names = [*preset.scorer.split(", "), *([] if preset.aggregate == "mean" else [preset.aggregate])]
+    score = ", ".join(dict.fromkeys(names))
     register(name, Opener(partial(_preset, preset), preset.about, preset.kinds, score, _FROM_HUB, first="path"))
 
 
