@@ -138,13 +138,11 @@ def relaxed(answer: str, item: Item) -> float:
 
 
 def relaxed_years(answer: str, item: Item) -> float:
-    """As `relaxed`, but 1 only for the very year where the question asks for one.
+    """As `relaxed`, but 1 only for the very year where the question asks for one: within 5% of 2010 lie 1910 and 2110.
 
-    As the authors score years since "ChartQAPro" (Masry et al., 2025), where data sets mark them;
-    `published.asks_for_year` for those that do not. By 5% every year from 1909 to 2111 would be 2010.
+    As the authors score years that are marked, in "ChartQAPro" (Masry et al., 2025); here `published.asks_for_year`.
     """
-    asked = item.question.text
-    years = [gold for gold in item.golds if published.asks_for_year(asked, gold)]
+    years = [gold for gold in item.golds if published.asks_for_year(item.question.text, gold)]
     if not years:
         return relaxed(answer, item)
     return float(any(_as_float(answer.strip().rstrip(".")) == float(gold) for gold in years))
@@ -242,9 +240,14 @@ def read(reply: str, item: Item, extractor: str = "ours") -> str | None:
     return READINGS.get(item.scorer, EXTRACTORS[extractor])(reply, item.question)
 
 
+def scorable(golds: Sequence[str], scorer: str) -> bool:
+    """Whether answers to an item have scores: a right one is known, and no judge is needed."""
+    return bool(golds) and scorer != JUDGED
+
+
 def score(answer: str | None, item: Item) -> float | None:
-    """The score of an extracted answer: 0 where nothing was found, None where no rule or right answer is known."""
-    if not item.golds or item.scorer == JUDGED:
+    """The score of an extracted answer: 0 where nothing was found, None where it has none (`scorable`)."""
+    if not scorable(item.golds, item.scorer):
         return None
     return 0.0 if answer is None else SCORERS[item.scorer](answer, item)
 

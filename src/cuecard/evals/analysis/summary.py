@@ -26,7 +26,7 @@ from cuecard.evals.analysis.verdict import PairVerdict, verdicts
 from cuecard.evals.arm import LIVE
 from cuecard.evals.database import Record, Store
 from cuecard.evals.requests import TOKENS, is_timed
-from cuecard.evals.scorers import stale
+from cuecard.evals.scorers import scorable, stale
 from cuecard.stats.inference import mean, quantile, share, share_interval, wilson
 from cuecard.strategies.acceptance_rules import Acceptance
 
@@ -307,7 +307,7 @@ def _ends(
 ) -> dict[str, list[Record]]:
     """All scores with every unresolved question wrong, and with every one right."""
     scored = [each for each in answers if each["score"] is not None]
-    unknown = [id for id in unresolved if items[id]["golds"]]
+    unknown = [id for id in unresolved if scorable(items[id]["golds"], items[id]["scorer"])]
     return {
         side: scored + [{"id": id, "score": value} for id in unknown] for side, value in (("low", 0.0), ("high", 1.0))
     }

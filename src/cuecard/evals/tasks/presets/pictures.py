@@ -122,9 +122,16 @@ def _blink(row: Row, number: str) -> QuestionRow:
 
 def _cv_bench(row: Row, number: str) -> QuestionRow:
     """Tong et al., "Cambrian-1", 2024: counts and relations in two dimensions, depth and distance in three."""
-    more = {"options": texts_of(row, "choices"), "category": filled(row, "task")}
-    extra = json.dumps({"source": filled(row, "source")})
-    return asked(row, filled(row, "idx") or number, AnswerKind.CHOICE, "exact", bare_letter(row), extra=extra, **more)
+    return asked(
+        row,
+        f"{filled(row, 'type') or ''}_{filled(row, 'idx') or number}",
+        AnswerKind.CHOICE,
+        "exact",
+        bare_letter(row),
+        options=texts_of(row, "choices"),
+        category=filled(row, "task"),
+        extra=json.dumps({"source": filled(row, "source")}),
+    )
 
 
 def _vmcbench(row: Row, number: str) -> QuestionRow:
