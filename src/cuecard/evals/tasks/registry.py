@@ -18,7 +18,8 @@ from cuecard.evals.item import Aggregate, Item, Task
 from cuecard.evals.scorers import SCORERS, puzzles
 from cuecard.evals.tasks.files import FileTask, HubTask, JsonlTask
 from cuecard.evals.tasks.mapping import mapped
-from cuecard.evals.tasks.presets import PRESETS, Preset
+from cuecard.evals.tasks.presets import PRESETS, Preset, Row
+from cuecard.evals.tasks.rows import QuestionRow
 from cuecard.evals.tasks.tsv import TsvTask
 
 Options = Mapping[str, str]
@@ -225,6 +226,10 @@ def _gym(spec: str, options: Options) -> Task:
     )
 
 
+def _by_scorer(scorer: str, read: Callable[[Row, str], QuestionRow], row: Row, number: str) -> QuestionRow:
+    return replace(read(row, number), scorer=scorer)
+
+
 def _preset(preset: Preset, spec: str, options: Options) -> Task:
     path, scorer = _path(options, "path"), one_of(options, "scorer", SCORERS)
     elsewhere = sorted(set(options) - {"path", "scorer"})
@@ -234,7 +239,7 @@ def _preset(preset: Preset, spec: str, options: Options) -> Task:
         circular, name = preset.aggregate == "circular", preset.vlmevalkit
         return TsvTask(spec, path, scorer=scorer, split=options.get("split"), circular=circular, known_as=name)
     if scorer:
-        preset = replace(preset, read=lambda row, number, read=preset.read: replace(read(row, number), scorer=scorer))
+        preset = replace(preset, read=partial(_by_scorer, scorer, preset.read))
     if path:
         return FileTask(spec, preset, path)
     return HubTask(spec, preset, **{key: options.get(key) for key in ("dataset", "config", "split", "revision")})
