@@ -292,8 +292,8 @@ register(
     Opener(
         _hf,
         "any data set of the hub, its columns mapped",
-        "as the mapping says",
-        "as the mapping says",
+        "as mapped",
+        "as mapped",
         {
             "dataset": "a repository of the hub, a folder, or a .parquet, .arrow or .jsonl file",
             "map": "a TOML file that says which column is what",
@@ -302,7 +302,7 @@ register(
             "revision": "its commit",
         },
         first="dataset",
-        argument="ORG/NAME,map=FILE",
+        argument="NAME",
         needed=True,
     ),
 )
