@@ -124,7 +124,7 @@ def test_the_list_names_every_task_with_its_kinds_and_its_scorer():
     assert shown.exit_code == 0
     assert all(
         name in shown.output
-        for name in (*PRESETS, "boards", "easy-vqa", "tsv:FILE", "jsonl:FILE", "gym:NAME", "hf:ORG")
+        for name in (*PRESETS, "boards", "easy-vqa", "tsv:FILE", "jsonl:FILE", "gym:NAME", "hf:NAME")
     )
     result = json.loads(run("--json").output)
     assert result["chartqa"]["scorer"] == "relaxed"
