@@ -240,7 +240,7 @@ def read(reply: str, item: Item, extractor: str = "ours") -> str | None:
     return READINGS.get(item.scorer, EXTRACTORS[extractor])(reply, item.question)
 
 
-def scorable(golds: Sequence[str], scorer: str) -> bool:
+def scorable(golds: Sequence[str], scorer: str | None) -> bool:
     """Whether answers to an item have scores: a right one is known, and no judge is needed."""
     return bool(golds) and scorer != JUDGED
 

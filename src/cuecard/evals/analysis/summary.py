@@ -307,7 +307,7 @@ def _ends(
 ) -> dict[str, list[Record]]:
     """All scores with every unresolved question wrong, and with every one right."""
     scored = [each for each in answers if each["score"] is not None]
-    unknown = [id for id in unresolved if scorable(items[id]["golds"], items[id]["scorer"])]
+    unknown = [id for id in unresolved if scorable(items[id]["golds"], items[id].get("scorer"))]
     return {
         side: scored + [{"id": id, "score": value} for id in unknown] for side, value in (("low", 0.0), ("high", 1.0))
     }

@@ -236,7 +236,7 @@ def _known(measure: str, answers: Sequence[Record], prices: Mapping[str, Price] 
 def _failed_is_wrong(task: ScoredTask, answers: Sequence[Record]) -> list[Record]:
     def wrong(answer: Record) -> bool:
         item = task.items[answer["id"]]
-        return answer["status"] == "error" and scorable(item["golds"], item["scorer"])
+        return answer["status"] == "error" and scorable(item["golds"], item.get("scorer"))
 
     return [{**answer, "score": 0.0} if wrong(answer) else answer for answer in answers]
 
