@@ -15,6 +15,8 @@ from cuecard.evals.tasks.presets import PRESETS
 from cuecard.evals.tasks.registry import open_task
 
 IMAGE = {"bytes": png(), "path": "1.png"}
+BLUE = {"bytes": png("blue"), "path": None}
+NO_IMAGES = {f"image_{number}": None for number in range(3, 8)}
 MATHVISTA = {
     "question": "Which?",
     "image": "images/1.jpg",
@@ -76,6 +78,81 @@ ROWS = {
     "ai2d": [
         {"question": "What eats the grass?", "options": ["fox", "hare", "owl", "hawk"], "answer": "1", "image": IMAGE},
     ],
+    "mme": [
+        {"question_id": "color/000000012120.png", "image": IMAGE, "answer": "Yes", "category": "color",
+         "question": "Is there a red coat in the image? Please answer yes or no."},
+        {"question_id": "color/000000012120.png", "image": IMAGE, "answer": "No", "category": "color",
+         "question": "Is there a yellow coat in the image? Please answer yes or no."},
+    ],
+    "hallusionbench": [
+        {"category": "VD", "subcategory": "illusion", "visual_input": "1", "set_id": "0", "figure_id": "0",
+         "sample_note": "circle", "question_id": "1", "question": "Are both circles of the same size?",
+         "gt_answer_details": "They are.", "gt_answer": "1", "filename": "./0.png", "image": IMAGE},
+        {"category": "VS", "subcategory": "chart", "visual_input": "0", "set_id": "2", "figure_id": "0",
+         "sample_note": "chart", "question_id": "0", "question": "Did it grow?", "gt_answer_details": "No.",
+         "gt_answer": "0", "filename": None, "image": None},
+    ],
+    "blink": [
+        {"idx": "val_Visual_Similarity_1", "sub_task": "Visual_Similarity", "question": "Which is most similar?",
+         "image_1": IMAGE, "image_2": BLUE, "image_3": IMAGE, "image_4": None, "choices": ["the second", "the third"],
+         "answer": "(B)", "prompt": "Take the first image as reference. Which is most similar to it?\nSelect from the "
+         "following choices.\n(A) the second\n(B) the third", "explanation": ""},
+    ],
+    "cv-bench": [
+        {"idx": 0, "type": "2D", "task": "Count", "image": IMAGE, "question": "How many cats are there?",
+         "choices": ["1", "0", "3"], "answer": "(C)", "prompt": "How many cats are there? Select from ...",
+         "filename": "0.png", "source": "ADE20K"},
+    ],
+    "vmcbench": [
+        {"index": 7, "image": IMAGE, "question": "What does the sign say?", "answer": "D", "category": "TextVQA",
+         "A": "go", "B": "wait", "C": "turn", "D": "stop"},
+    ],
+    "mmvet": [
+        {"question_id": "v1_0", "image": IMAGE, "question": "What is x in the equation?", "answer": "-1<AND>-5",
+         "image_source": "v1_0.png", "capability": "ocr,math"},
+    ],
+    "docvqa": [
+        {"questionId": "49153", "question": "What is the date?", "question_types": ["form"], "image": IMAGE,
+         "docId": 14465, "ucsf_document_id": "pybv0228", "ucsf_document_page_no": "81",
+         "answers": ["1/8/93", "January 8, 1993"], "data_split": "val"},
+    ],
+    "textvqa": [
+        {"image_id": "003a8ae2ef43b901", "question_id": 34602, "question": "what is the brand of this camera?",
+         "image": IMAGE, "answers": ["nous les gosses", "dakota", "", *["dakota"] * 7], "set_name": "val",
+         "ocr_tokens": ["DAKOTA"]},
+    ],
+    "ocrbench": [
+        {"dataset": "IIIT5K", "question": "what is written in the image?", "answer": ["CENTRE"], "image": IMAGE,
+         "question_type": "Regular Text Recognition"},
+        {"dataset": "HME100k", "question": "Write out the expression of the formula.", "answer": ["a ^ { 2 }"],
+         "image": IMAGE, "question_type": "Handwritten Mathematical Expression Recognition"},
+    ],
+    "mmmu": [
+        {"id": "validation_Art_Theory_2", "question": "Who painted <image 2>?", "options": "['<image 1>', 'Klee']",
+         "explanation": "", "image_1": IMAGE, "image_2": BLUE, **NO_IMAGES, "img_type": "['Paintings']", "answer": "A",
+         "topic_difficulty": "Easy", "question_type": "multiple-choice", "subfield": "History"},
+        {"id": "validation_Accounting_3", "question": "<image 2> What is the ratio?", "options": "[]",
+         "explanation": "", "image_1": None, "image_2": BLUE, **NO_IMAGES, "img_type": "['Tables']",
+         "answer": "['24/7', '3.429']", "topic_difficulty": "Hard", "question_type": "open", "subfield": "Finance"},
+    ],
+    "mmmu-pro": [
+        {"id": "test_History_98", "question": "Which war does <image 1> show?", "explanation": "?", "image_1": IMAGE,
+         "options": "['one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten']",
+         "image_2": None, **NO_IMAGES, "img_type": "['Photographs']", "answer": "J", "topic_difficulty": "Easy",
+         "subject": "History"},
+    ],
+    "mathverse": [
+        {"sample_index": "1", "problem_index": "1", "problem_version": "Text Dominant", "image": IMAGE, "answer": "A",
+         "question": "Angle 1 is 55°. Then angle 2 is ()\nChoices:\nA:145°\nB:125°\nC:90°\nD:55°",
+         "question_type": "multi-choice", "metadata": {"split": "testmini", "subject": "Plane Geometry"},
+         "query_wo": "Please directly answer the question ...", "query_cot": "..."},
+        {"sample_index": "5", "problem_index": "1", "problem_version": "Vision Only", "image": IMAGE, "answer": "A",
+         "question": "", "question_type": "multi-choice", "metadata": {"split": "testmini", "subject": "Functions"},
+         "query_wo": "According to the question shown in the image, please answer it.", "query_cot": "..."},
+        {"sample_index": "9", "problem_index": "2", "problem_version": "Text Lite", "image": IMAGE, "answer": "2x",
+         "question": "What is the slope?", "question_type": "free-form", "query_wo": "...", "query_cot": "...",
+         "metadata": {"split": "testmini", "subject": "Functions"}},
+    ],
 }  # fmt: skip
 ASKED = {
     "mmbench": [("The passage.\nWhich is right?", ("cat", "dog"), "choice", ("A",)),
@@ -91,7 +168,35 @@ ASKED = {
                   (ROWS["mathvista"][1]["query"], (), "number", ("1.2",))],
     "scienceqa": [("Context: Look at the map.\nWhich is farthest north?", ("Ohio", "Maine", "Iowa"), "choice", ("B",))],
     "ai2d": [("What eats the grass?", ("fox", "hare", "owl", "hawk"), "choice", ("B",))],
+    "mme": [("Is there a red coat in the image?", (), "yes_no", ("yes",)),
+            ("Is there a yellow coat in the image?", (), "yes_no", ("no",))],
+    "hallusionbench": [("Are both circles of the same size?", (), "yes_no", ("yes",)),
+                       ("Did it grow?", (), "yes_no", ("no",))],
+    "blink": [("Take the first image as reference. Which is most similar to it?", ("the second", "the third"),
+               "choice", ("B",))],
+    "cv-bench": [("How many cats are there?", ("1", "0", "3"), "choice", ("C",))],
+    "vmcbench": [("What does the sign say?", ("go", "wait", "turn", "stop"), "choice", ("D",))],
+    "mmvet": [("What is x in the equation?", (), "free_text", ("-1<AND>-5",))],
+    "docvqa": [("What is the date?", (), "short_text", ("1/8/93", "January 8, 1993"))],
+    "textvqa": [("what is the brand of this camera?", (), "short_text",
+                 ("nous les gosses", "dakota", "", *["dakota"] * 7))],
+    "ocrbench": [("what is written in the image?", (), "short_text", ("CENTRE",)),
+                 ("Write out the expression of the formula.", (), "short_text", ("a ^ { 2 }",))],
+    "mmmu": [("Who painted <image 2>?", ("<image 1>", "Klee"), "choice", ("A",)),
+             ("<image 1> What is the ratio?", (), "short_text", ("24/7", "3.429"))],
+    "mmmu-pro": [("Which war does <image 1> show?", ("one", "two", "three", "four", "five", "six", "seven", "eight",
+                  "nine", "ten"), "choice", ("J",))],
+    "mathverse": [("Angle 1 is 55°. Then angle 2 is ()", ("145°", "125°", "90°", "55°"), "choice", ("A",)),
+                  ("According to the question shown in the image, please answer it.",
+                   tuple(f"{each} in the image" for each in "ABCD"), "choice", ("A",)),
+                  ("What is the slope?", (), "maths", ("2x",))],
 }  # fmt: skip
+SHOWN = {
+    "hallusionbench": [["red"], []],
+    "blink": [["red", "blue", "red"]],
+    "mmmu": [["red", "blue"], ["blue"]],
+}
+"""The images of every question, where it is not one and the same."""
 
 
 def parquet(path: Path, rows: list[dict]) -> Path:
@@ -113,20 +218,83 @@ def test_a_preset_asks_and_scores_as_its_authors_do(tmp_path, name):
     task = open_task(f"{name}:path={path}")
     items = list(task.items())
     assert [shape(item) for item in items] == ASKED[name]
-    assert {item.scorer for item in items} == {PRESETS[name].scorer}
-    assert all(image.data == png() for item in items for image in item.question.images)
+    assert {item.scorer for item in items} == set(PRESETS[name].scorer.split(", "))
+    shown = [[png(colour) for colour in each] for each in SHOWN.get(name, [["red"]] * len(items))]
+    assert [[image.data for image in item.question.images] for item in items] == shown
     assert task.aggregate == PRESETS[name].aggregate
     assert task.revision.startswith("sha256:")
     assert list(task.items()) == items
 
 
-def test_every_preset_has_rows_here():
+def test_every_preset_has_rows_here_and_stands_in_the_docs():
     assert set(PRESETS) == set(ROWS) == set(ASKED)
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "tasks.md").read_text(encoding="utf-8")
+    assert [name for name, preset in PRESETS.items() if f"\n| `{name}` | `{preset.dataset}`" not in page] == []
 
 
 def test_mmbenchs_rotations_share_a_group(tmp_path):
     path = parquet(tmp_path / "rows.parquet", ROWS["mmbench"])
     assert [item.group for item in open_task(f"mmbench:{path}").items()] == ["241", "241"]
+
+
+def items_of(tmp_path, name, rows=None):
+    return list(open_task(f"{name}:{parquet(tmp_path / 'rows.parquet', rows or ROWS[name])}").items())
+
+
+def test_mmes_questions_about_one_image_and_hallusionbenchs_of_one_set_are_asked_together(tmp_path):
+    assert [item.group for item in items_of(tmp_path, "mme")] == ["color/000000012120.png"] * 2
+    shown, unseen = items_of(tmp_path, "hallusionbench")
+    assert (shown.id, shown.group, unseen.group) == ("VD_illusion_0_0_1", "VD_illusion_0", "VS_chart_2")
+    assert json.loads(shown.extra) == {"question": "VD_illusion_0_1", "figure": "VD_illusion_0_0"}
+    assert json.loads(unseen.extra) == {"question": "VS_chart_2_0", "figure": None}
+
+
+def test_categories_are_the_parts_that_authors_report(tmp_path):
+    found = {
+        name: items_of(tmp_path, name)[0].category for name in ("mmmu", "mmmu-pro", "blink", "mathverse", "docvqa")
+    }
+    assert list(found.values()) == ["Art_Theory", "History", "Visual_Similarity", "Text Dominant", "form"]
+    (counted,) = items_of(tmp_path, "cv-bench")
+    assert (counted.category, counted.extra) == ("Count", '{"source": "ADE20K"}')
+    read, formula = items_of(tmp_path, "ocrbench")
+    assert (read.extra, formula.extra) == (None, '{"without_spaces": true}')
+
+
+def test_an_image_that_is_asked_about_has_to_be_there(tmp_path):
+    row = {**ROWS["mmmu"][0], "question": "Who painted <image 3>?"}
+    with pytest.raises(BadInput, match=r"`<image 3>` is asked about, and `image_3` is empty"):
+        items_of(tmp_path, "mmmu", [row])
+
+
+def test_answers_of_the_test_split_are_not_known(tmp_path):
+    (item,) = items_of(tmp_path, "mmmu", [{**ROWS["mmmu"][0], "answer": "?"}])
+    assert item.golds == ()
+
+
+@pytest.mark.parametrize(("name", "scorer"), [("pope", "pope"), ("chartqa", "relaxed_years"), ("mmmu", "mmmu")])
+def test_another_way_to_score_can_be_named(tmp_path, name, scorer):
+    path = parquet(tmp_path / "rows.parquet", ROWS[name])
+    assert {item.scorer for item in open_task(f"{name}:path={path},scorer={scorer}").items()} == {scorer}
+    with pytest.raises(BadInput, match="is not known"):
+        open_task(f"{name}:path={path},scorer=exakt")
+
+
+def test_several_configurations_are_read_one_after_the_other(tmp_path, monkeypatch):
+    import datasets
+
+    for config, count in (("one", 2), ("two", 1)):
+        (tmp_path / "copy" / config).mkdir(parents=True)
+        rows = [{**ROWS["vmcbench"][0], "index": f"{config}{at}"} for at in range(count)]
+        parquet(tmp_path / "copy" / config / "dev.parquet", rows)
+    head = "configs:\n" + "".join(
+        f"- config_name: {name}\n  data_files:\n  - split: dev\n    path: {name}/dev.parquet\n"
+        for name in ("one", "two")
+    )
+    (tmp_path / "copy" / "README.md").write_text(f"---\n{head}---\n")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    task = open_task(f"vmcbench:dataset={tmp_path / 'copy'},config=one+two")
+    assert ([item.id for item in task.items()], task.count) == (["one0", "one1", "two0"], 3)
+    assert "/one+two/dev@fingerprint:" in task.revision
 
 
 def test_rows_without_an_image_are_left_out_of_scienceqa(tmp_path):

@@ -122,7 +122,10 @@ def test_puzzles_with_answers_of_several_lines_are_free_text():
 def test_the_list_names_every_task_with_its_kinds_and_its_scorer():
     shown = run()
     assert shown.exit_code == 0
-    assert all(name in shown.output for name in (*PRESETS, "boards", "easy-vqa", "tsv:FILE", "jsonl:FILE", "gym:NAME"))
+    assert all(
+        name in shown.output
+        for name in (*PRESETS, "boards", "easy-vqa", "tsv:FILE", "jsonl:FILE", "gym:NAME", "hf:NAME")
+    )
     result = json.loads(run("--json").output)
     assert result["chartqa"]["scorer"] == "relaxed"
     assert set(result["boards"]["options"]) == {"seed", "count", "split", "mix", "look"}
@@ -182,3 +185,14 @@ def test_a_file_without_questions_is_refused_by_eval_before_anything_is_made(tmp
         with pytest.raises(BadInput, match=r"has no questions|no column|not JSON"):
             CliRunner().invoke(app, words, catch_exceptions=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_benchmark_that_a_judge_grades_says_so(tmp_path):
+    (tmp_path / "1.png").write_bytes(png())
+    row = {"question_id": "v1_0", "question": "What is it?", "answer": "a cat", "capability": "rec", "image": "1.png"}
+    path = jsonl(tmp_path / "rows.jsonl", [row])
+    shown = run(f"mmvet:{path}")
+    assert "a judge model grades them" in shown.output
+    assert "judged" in shown.output
+    checked = run(f"mmvet:{path}", "--check")
+    assert (checked.exit_code, "a judge model grades them" in checked.output) == (0, True)

@@ -330,3 +330,64 @@ def test_a_file_of_200_megabytes_is_read_row_by_row(tmp_path):
     count, grown_mib = map(int, done.stdout.split())
     assert count == 2 * rows
     assert grown_mib < 32, grown_mib
+
+
+KNOWN = [
+    ("TextVQA_VAL", "short_text", "vqa", "mean"),
+    ("DocVQA_VAL", "short_text", "anls", "mean"),
+    ("OCRBench", "short_text", "ocrbench", "ocrbench"),
+    ("OCRBench_v2", "yes_no", "exact", "mean"),
+    ("MME", "yes_no", "exact", "mme"),
+    ("MMERealWorld", "yes_no", "exact", "mean"),
+    ("HallusionBench", "yes_no", "exact", "hallusion"),
+    ("MMMU_DEV_VAL", "short_text", "mmmu", "mmmu"),
+    ("MMMU_Pro_10c", "short_text", "mmmu", "mmmu"),
+    ("BLINK", "short_text", "exact", "blink"),
+    ("CV-Bench-2D", "short_text", "exact", "cv-bench"),
+    ("VMCBench_DEV", "short_text", "exact", "vmcbench"),
+    ("MMVet", "free_text", "judged", "mean"),
+    ("MathVerse_MINI", "maths", "maths", "mean"),
+]
+
+
+@pytest.mark.parametrize(("name", "kind", "scorer", "aggregate"), KNOWN)
+def test_vlmevalkits_sets_are_known_by_the_names_of_their_files(tmp_path, name, kind, scorer, aggregate):
+    row = {"index": 1, "image": b64(), "question": "Is there a dog?", "answer": "Yes", "question_type": "free-form"}
+    task = task_of(tsv(tmp_path / f"{name}.tsv", [row]))
+    (item,) = task.items()
+    assert (str(item.question.kind), item.scorer, task.aggregate) == (kind, scorer, aggregate)
+
+
+def test_a_preset_reads_its_tsv_file_by_the_rules_of_its_set(tmp_path):
+    rows = [
+        {"index": number, "image": image, "question": "Is it red?", "answer": answer, "category": "color",
+         "image_path": "color/1.png"}
+        for number, image, answer in ((1, b64(), "Yes"), (2, "1", "No"))
+    ]  # fmt: skip
+    path = tsv(tmp_path / "any_name.tsv", rows)
+    task = open_task(f"mme:{path}")
+    assert (task.aggregate, [item.group for item in task.items()]) == ("mme", ["color/1.png"] * 2)
+    assert {item.scorer for item in open_task(f"mme:path={path},scorer=mme").items()} == {"mme"}
+
+
+def test_hallusionbenchs_figures_and_questions_stand_in_the_index(tmp_path):
+    row = {"index": "hb_VD_chart_0_1_2", "image": b64(), "question": "Is it?", "answer": "No", "category": "VD"}
+    (item,) = items_of(tmp_path, row, name="HallusionBench.tsv")
+    assert (item.category, item.group) == ("VD", "hb_VD_chart_0")
+    assert item.extra == '{"question": "hb_VD_chart_0_2", "figure": "hb_VD_chart_0_1"}'
+
+
+def test_handwritten_formulas_of_ocrbench_and_sources_of_cv_bench_are_kept(tmp_path):
+    formula = {"index": 1, "image": b64(), "question": "Write it.", "answer": "['a ^ { 2 }']",
+               "category": "Handwritten Mathematical Expression Recognition"}  # fmt: skip
+    (item,) = items_of(tmp_path, formula, name="OCRBench.tsv")
+    assert (item.golds, item.extra) == (("a ^ { 2 }",), '{"without_spaces": true}')
+    (item,) = items_of(tmp_path, {**ROW, "source": "COCO"}, name="CV-Bench-2D.tsv")
+    assert item.extra == '{"source": "COCO"}'
+
+
+def test_mathverses_options_stand_in_its_question(tmp_path):
+    row = {"index": 1, "image": b64(), "question": "Angle 2 is ()\nChoices:\nA:145°\nB:125°", "answer": "B",
+           "question_type": "multi-choice", "problem_version": "Text Lite"}  # fmt: skip
+    (item,) = items_of(tmp_path, row, name="MathVerse_MINI.tsv")
+    assert (item.question.text, item.question.options, item.golds) == ("Angle 2 is ()", ("145°", "125°"), ("B",))

@@ -71,7 +71,7 @@ def test_popes_five_figures_cover_all_questions_and_each_category(popes):
 
 def test_the_page_and_a_table_show_them(popes):
     run, summary, page = popes
-    rows = tables.pope(summary["tasks"]["popes"], ["short:large"])
+    rows = tables.figures(summary["tasks"]["popes"], ["short:large"])
     assert list(rows[0])[3:] == ["accuracy", "precision", "recall", "f1", "yes ratio"]
     assert [row["questions"] for row in rows] == ["all", *sorted(CATEGORIES)]
     assert "By category" in page
@@ -103,3 +103,46 @@ def test_under_circular_evaluation_a_category_counts_groups_that_are_wholly_righ
     assert arm["by_category"]["colours"]["accuracy"] == pytest.approx(2 / 6)
     assert arm["by_category"]["shapes"]["circular"] == {"groups": 3, "accuracy": 1}
     assert "by group of rotations" in page
+
+
+@dataclass(frozen=True)
+class Pairs(Popes):
+    """Two questions about each of six images; says is right on both of the first two, on one of each of the others."""
+
+    aggregate: str = "mme"
+
+    def items(self) -> Iterator[Item]:
+        for item in super().items():
+            name = "color" if int(item.id) < 8 else "code_reasoning"
+            pair = str(int(item.id) // 2)
+            yield Item(item.id, item.question, item.golds, item.scorer, item.cluster, pair, name)
+
+
+def test_mmes_points_stand_in_the_summary_and_on_the_page(tmp_path):
+    run = run_directory(tmp_path / "run", Pairs(), ("short:large",), large=ScriptedModel("large", says))
+    summary, page = reported(run)
+    arm = summary["tasks"]["popes"]["arms"]["short:large"]
+    # color: images 0 and 1 wholly right, of 2 and 3 one question each: 75 + 50; code_reasoning: nothing
+    assert arm["mme"] == {"accuracy_plus": pytest.approx(2 / 6), "perception": 125, "cognition": 0, "total": 125}
+    assert arm["by_category"]["color"]["mme"]["accuracy_plus"] == 0.5
+    rows = tables.figures(summary["tasks"]["popes"], ["short:large"])
+    assert (rows[0]["accuracy plus"], rows[0]["perception"]) == ("33.3%", "125.0")
+    assert "points are 200 a task at most" in page
+    with (run / "tables" / "categories.csv").open(encoding="utf-8", newline="") as file:
+        assert [line["perception"] for line in csv.DictReader(file)] == ["", "125.0"]
+
+
+def test_figures_over_categories_stand_beside_the_categories(tmp_path):
+    @dataclass(frozen=True)
+    class Tasks(Pairs):
+        aggregate: str = "blink"
+
+    run = run_directory(tmp_path / "run", Tasks(), ("short:large",), large=ScriptedModel("large", says))
+    summary, page = reported(run)
+    arm = summary["tasks"]["popes"]["arms"]["short:large"]
+    assert arm["blink"] == {"mean_of_tasks": pytest.approx((6 / 8 + 0) / 2)}
+    assert "blink" not in arm["by_category"]["color"]
+    assert tables.figures(summary["tasks"]["popes"], ["short:large"]) == [
+        {"arm": "short:large", "mean of tasks": "37.5%"}
+    ]
+    assert page.index("mean of its tasks") < page.index("Right in each category")

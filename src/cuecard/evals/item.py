@@ -8,8 +8,9 @@ from typing import Literal, Protocol
 
 from cuecard.domain.question import Question
 
-Aggregate = Literal["mean", "circular", "pope"]
-"""What a task's score is: the mean over items, the share of groups that are wholly right, or POPE's five figures."""
+Aggregate = Literal["mean", "circular", "pope", "mme", "hallusion", "blink", "cv-bench", "mmmu", "ocrbench", "vmcbench"]
+"""What a task's score is: the mean over items, or the share of groups that are wholly right (`circular`); by the other
+names the mean, and beside it the figures of `analysis.aggregates`."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Item:
     cluster: str
     """Whose errors hang together: items of one image (its digest), or of one circular group."""
     group: str | None = None
-    """The rotations of one question share it (circular evaluation)."""
+    """Items that are asked together share it: rotations of a question (circular evaluation), an image's pair, a set."""
     category: str | None = None
     split: str | None = None
     extra: str | None = None

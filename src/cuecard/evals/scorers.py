@@ -2,7 +2,8 @@
 
 An extractor is a function (reply, question) -> the text that a scorer compares, or None where it finds none: a letter
 for a choice, "yes" or "no", else words as they were written. Scores of one reply by several of them show how much the
-parser decides. A scorer is a function (extracted text, item) -> [0, 1]. It compares and never extracts.
+parser decides. A scorer is a function (extracted text, item) -> [0, 1]. It compares and never extracts. A scorer by its
+authors' own reading of whole replies (`READINGS`) gets what that reading finds, by whichever extractor.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from cuecard.answers.readers.maths import tidy
 from cuecard.answers.readers.number import whole
 from cuecard.domain.errors import required
 from cuecard.domain.question import AnswerKind, Question, letter
+from cuecard.evals import published
 from cuecard.evals.database import AnswerRow, Record, Store
 from cuecard.evals.item import Item
 
@@ -135,6 +137,17 @@ def relaxed(answer: str, item: Item) -> float:
     return float(any(_within(answer.strip(), gold.strip(), 0.05) for gold in item.golds))
 
 
+def relaxed_years(answer: str, item: Item) -> float:
+    """As `relaxed`, but 1 only for the very year where the question asks for one: within 5% of 2010 lie 1910 and 2110.
+
+    As the authors score years that are marked, in "ChartQAPro" (Masry et al., 2025); here `published.asks_for_year`.
+    """
+    years = [gold for gold in item.golds if published.asks_for_year(item.question.text, gold)]
+    if not years:
+        return relaxed(answer, item)
+    return float(any(_as_float(answer.strip().rstrip(".")) == float(gold) for gold in years))
+
+
 def nearest(answer: str, item: Item) -> float:
     """ANLS of the nearest gold, 0 once the distance reaches 0.5. Mathew et al., "InfographicVQA", 2022."""
     return anls(answer, item.golds)
@@ -174,27 +187,74 @@ def gym(answer: str, item: Item) -> float:
     return float(data.score_answer(answer, data[extra["index"]]))
 
 
+def vqa(answer: str, item: Item) -> float:
+    """The share of ten people who gave this answer, by threes. TextVQA: `published.vqa_accuracy`."""
+    return published.vqa_accuracy(answer, item.golds)
+
+
+def ocrbench(answer: str, item: Item) -> float:
+    """1 where a right answer is within the reply, else 0. OCRBench: `published.contained`."""
+    return float(published.contained(answer, item.golds, bool(_extra(item).get("without_spaces"))))
+
+
+def mmmu(answer: str, item: Item) -> float:
+    """A choice as `exact`; an open answer by `published.mmmu_open`. Yue et al., "MMMU", 2024."""
+    if item.question.kind is AnswerKind.CHOICE:
+        return exact(answer, item)
+    return float(published.mmmu_open(answer, item.golds))
+
+
+JUDGED = "judged"
+"""The scorer of items that a judge model grades, which is done elsewhere: their answers have no score."""
 SCORERS: dict[str, Scorer] = {
     "exact": exact,
     "relaxed": relaxed,
+    "relaxed_years": relaxed_years,
     "anls": nearest,
+    "vqa": vqa,
+    "ocrbench": ocrbench,
+    "mmmu": mmmu,
+    "pope": exact,
+    "mme": exact,
     "maths": maths,
     "mathvista": mathvista,
     "gym": gym,
+    JUDGED: exact,
 }
 """By the name that an item carries."""
 
 
+READINGS: dict[str, Extractor] = {
+    "pope": lambda reply, _: published.pope_reading(reply),
+    "mme": lambda reply, _: published.mme_reading(reply),
+    "mmmu": lambda reply, asked: (
+        published.mmmu_letter(reply, asked.options) if asked.options else reply.strip() or None
+    ),
+    "ocrbench": lambda reply, _: reply.strip() or None,
+}
+"""By the name of a scorer: how its authors' script reads replies, instead of an extractor."""
+
+
+def read(reply: str, item: Item, extractor: str = "ours") -> str | None:
+    """What a scorer compares: by the reading of the item's scorer where it has one, else by the extractor."""
+    return READINGS.get(item.scorer, EXTRACTORS[extractor])(reply, item.question)
+
+
+def scorable(golds: Sequence[str], scorer: str | None) -> bool:
+    """Whether answers to an item have scores: a right one is known, and no judge is needed."""
+    return bool(golds) and scorer != JUDGED
+
+
 def score(answer: str | None, item: Item) -> float | None:
-    """The score of an extracted answer: 0 where nothing was found, None where no right answer is known."""
-    if not item.golds:
+    """The score of an extracted answer: 0 where nothing was found, None where it has none (`scorable`)."""
+    if not scorable(item.golds, item.scorer):
         return None
     return 0.0 if answer is None else SCORERS[item.scorer](answer, item)
 
 
 def scores(reply: str, item: Item) -> dict[str, float | None]:
     """The scores of a reply by every extractor."""
-    return {name: score(find(reply, item.question), item) for name, find in EXTRACTORS.items()}
+    return {name: score(read(reply, item, name), item) for name in EXTRACTORS}
 
 
 def scored(reply: str, item: Item) -> dict[str, Any]:
@@ -206,8 +266,8 @@ def scored(reply: str, item: Item) -> dict[str, Any]:
 
 @cache
 def version() -> str:
-    """Hash of all that scores depend on, 12 hex digits: the sources of this file and of the answers."""
-    files = [Path(__file__), *sorted(Path(answers.__file__).parent.rglob("*.py"))]
+    """Hash of all that scores depend on, 12 hex digits: the sources of scorers and of the answers."""
+    files = [Path(__file__), Path(published.__file__), *sorted(Path(answers.__file__).parent.rglob("*.py"))]
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.name}\n{file.read_text(encoding='utf-8')}".encode())

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from cuecard import disk
 from cuecard.cli.evals.progress import RunBar
-from cuecard.cli.evals.tasks import open_named
+from cuecard.cli.evals.tasks import note_of, open_named
 from cuecard.cli.options import stopping, takes_policy_options
 from cuecard.domain.errors import BadInput
 from cuecard.evals import run_folder
@@ -200,7 +200,8 @@ async def _performed(
         await probes.settle(models.values(), wait_s=None, tell=partial(console.print, markup=False))
     async with _pool(wanted, how, models, console) as (pool, seats):
         plan = wanted.plan(tasks, seats)
-        if (remark := one_model(seats)) is not None:
+        remarks = [one_model(seats), *(f"{task.name}: {note}" for task in tasks if (note := note_of(task)))]
+        for remark in filter(None, remarks):
             console.print(remark, markup=False)
         if how.on is not None and how.on.apart:
             plan = replace(plan, share_machine=False)

@@ -20,6 +20,7 @@ from cuecard.demo.tasks import offer
 from cuecard.domain.question import Image
 from cuecard.evals.item import Item, Task
 from cuecard.evals.runner.run import chosen
+from cuecard.evals.tasks.files import PresetTask
 from cuecard.evals.tasks.registry import offered, open_task
 from cuecard.evals.tasks.rows import Fault, Flaw, RowsTask
 from cuecard.models.prompt import TAGS, short
@@ -74,6 +75,11 @@ def open_named(spec: str) -> Task:
     return open_task(spec)
 
 
+def note_of(task: Task) -> str | None:
+    """What has to be known before its answers are scored."""
+    return task.preset.note if isinstance(task, PresetTask) else None
+
+
 def _list(as_json: bool) -> None:
     offer()
     if as_json:
@@ -93,6 +99,8 @@ def _list(as_json: bool) -> None:
 
 def _about(task: Task) -> dict[str, str]:
     facts = {"revision": task.revision, "score": task.aggregate}
+    if (note := note_of(task)) is not None:
+        facts["note"] = note
     return facts if task.count is None else {**facts, "questions": f"{task.count:,}"}
 
 

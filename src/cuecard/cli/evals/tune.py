@@ -112,6 +112,8 @@ def _seen(run: Path, against: str, chosen_for: tuning.Measure, prices: dict[str,
             raise BadInput(f"{run} was {how}, and the times of its answers are not known", "tune a run of cuecard eval")
         base = base_of(config)
         items, answers = _asked(run, store, tasks)
+        rotated = {task["name"] for task in config.get("tasks", ()) if task["aggregate"] == "circular"}
+        items = [item if item["task"] in rotated else {**item, "group": None} for item in items]  # others count alone
         found, short = candidates(answers, base, policies_of(config)), _short(items, answers, store)
     check_models("--price", prices, answers)
     baseline = arm_named({name: each.arm for name, each in found.items()}, against, base)

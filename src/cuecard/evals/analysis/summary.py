@@ -19,13 +19,14 @@ from cuecard.domain.outcome import Route
 from cuecard.evals import scorers
 from cuecard.evals.analysis import units
 from cuecard.evals.analysis.acceptance import ShortAnswers, rule_results, shared_error, short_answers
+from cuecard.evals.analysis.aggregates import AGGREGATES, ScoredReply
 from cuecard.evals.analysis.ledger import LedgerError, ledger, wasted
 from cuecard.evals.analysis.units import ScoredTask, by_arm, counted, generated, scored_tasks, succeeded
 from cuecard.evals.analysis.verdict import PairVerdict, verdicts
 from cuecard.evals.arm import LIVE
 from cuecard.evals.database import Record, Store
 from cuecard.evals.requests import TOKENS, is_timed
-from cuecard.evals.scorers import item_of, ours, stale
+from cuecard.evals.scorers import scorable, stale
 from cuecard.stats.inference import mean, quantile, share, share_interval, wilson
 from cuecard.strategies.acceptance_rules import Acceptance
 
@@ -140,16 +141,16 @@ def _routes(answers: Iterable[Record]) -> dict[str, int]:
     return dict(Counter(answer["route"] or "error" for answer in answers))
 
 
-def _aggregated(task: ScoredTask, scored: Iterable[Record]) -> Record:
-    """What a benchmark's authors report besides the mean: groups of rotations, or POPE's five figures."""
+def _aggregated(task: ScoredTask, scored: Iterable[Record], category: bool = False) -> Record:
+    """What a benchmark's authors report besides the mean: groups of rotations, or figures by their aggregate's name."""
     if task.aggregate == "circular":
         groups = _groups(task, scored)
         return {"circular": {"groups": len(groups), "accuracy": mean(groups.values())}}
-    if task.aggregate == "pope":
-        items = [(answer["reply"], task.items[answer["id"]]) for answer in scored]
-        read = ((ours(reply, item_of(item).question), str(item["golds"][0])) for reply, item in items)
-        return {"pope": asdict(units.pope((answer, gold.strip().lower()) for answer, gold in read))}
-    return {}
+    rule = AGGREGATES.get(task.aggregate)
+    if rule is None or (category and not rule.by_category):
+        return {}
+    replies = [ScoredReply(task.items[each["id"]], each["reply"], float(each["score"])) for each in scored]
+    return {task.aggregate: rule.compute(replies)}
 
 
 def _groups(task: ScoredTask, scored: Iterable[Record]) -> dict[str, float]:
@@ -259,7 +260,7 @@ def _by_category(task: ScoredTask, answers: Iterable[Record], timed: bool) -> di
                 "accuracy": mean(answer["score"] for answer in scored),
                 "mean_s": latency(succeeded(own), timed)["mean_s"],
                 "routes": _routes(own),
-                **_aggregated(task, scored),
+                **_aggregated(task, scored, category=True),
             }
     return result
 
@@ -269,13 +270,13 @@ def _by_category(task: ScoredTask, answers: Iterable[Record], timed: bool) -> di
 
 def _bounded(about: Record, answers: Sequence[Record], task: ScoredTask, unresolved: Mapping[str, str]) -> Record:
     """What replaces the accuracies of an arm that has unresolved questions."""
-    result: Record = {name: None for name in ("accuracy", "interval", "pope") if name in about}
+    result: Record = {name: None for name in ("accuracy", "interval", *AGGREGATES) if name in about}
     result |= {
         "resolved": {"n": len(answers), "accuracy": about["accuracy"], "interval": about["interval"]},
         "bounds": bounds(answers, task.items, unresolved),
         "scores": {},
         "by_category": {
-            name: category | dict.fromkeys({"accuracy", "circular", "pope"} & category.keys())
+            name: category | dict.fromkeys({"accuracy", "circular", *AGGREGATES} & category.keys())
             for name, category in about["by_category"].items()
         },
     }
@@ -306,7 +307,7 @@ def _ends(
 ) -> dict[str, list[Record]]:
     """All scores with every unresolved question wrong, and with every one right."""
     scored = [each for each in answers if each["score"] is not None]
-    unknown = [id for id in unresolved if items[id]["golds"]]
+    unknown = [id for id in unresolved if scorable(items[id]["golds"], items[id].get("scorer"))]
     return {
         side: scored + [{"id": id, "score": value} for id in unknown] for side, value in (("low", 0.0), ("high", 1.0))
     }

@@ -22,6 +22,7 @@ from cuecard.evals.arm import LIVE
 from cuecard.evals.budgets.oracle import Point, mixture, oracle
 from cuecard.evals.budgets.schemes import AGAINST, ROUTES, Scheme
 from cuecard.evals.database import Record, Store
+from cuecard.evals.scorers import scorable
 from cuecard.stats.bootstrap import Interval, by_cluster, mean_interval, numpy
 from cuecard.stats.inference import holm, mean_difference, share_interval
 
@@ -233,10 +234,11 @@ def _known(measure: str, answers: Sequence[Record], prices: Mapping[str, Price] 
 
 
 def _failed_is_wrong(task: ScoredTask, answers: Sequence[Record]) -> list[Record]:
-    return [
-        {**answer, "score": 0.0} if answer["status"] == "error" and task.items[answer["id"]]["golds"] else answer
-        for answer in answers
-    ]
+    def wrong(answer: Record) -> bool:
+        item = task.items[answer["id"]]
+        return answer["status"] == "error" and scorable(item["golds"], item.get("scorer"))
+
+    return [{**answer, "score": 0.0} if wrong(answer) else answer for answer in answers]
 
 
 def _by_unit(

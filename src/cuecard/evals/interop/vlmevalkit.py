@@ -25,6 +25,7 @@ from cuecard.evals.interop.exports import ArmExport, ExportedAnswer
 from cuecard.evals.interop.imports import LocatedItems, RecordedReply, parted
 from cuecard.evals.item import Item
 from cuecard.evals.tasks import tsv
+from cuecard.evals.tasks.presets import PRESETS
 from cuecard.evals.tasks.rows import Unusable, index_of, lettered
 
 Form = Literal["xlsx", "tsv", "json"]
@@ -110,17 +111,7 @@ def _closed_up(reply: str, row: Row, item: Item) -> str:
 
 # --- writing ----------------------------------------------------------------------------------------------------------
 
-SETS = {
-    "mmbench": "MMBench_DEV_EN",
-    "mmstar": "MMStar",
-    "pope": "POPE",
-    "chartqa": "ChartQA_TEST",
-    "realworldqa": "RealWorldQA",
-    "infovqa": "InfoVQA_VAL",
-    "mathvista": "MathVista_MINI",
-    "scienceqa": "ScienceQA_TEST",
-    "ai2d": "AI2D_TEST",
-}
+SETS = {name: preset.vlmevalkit for name, preset in PRESETS.items() if preset.vlmevalkit}
 """What VLMEvalKit calls the data of our presets."""
 _LAST = ("answer", "category", "split", "prediction", "thinking")
 

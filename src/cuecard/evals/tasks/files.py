@@ -38,7 +38,7 @@ KEYS = {
     "options": "a list of texts",
     "answer": "text or number, or a list of those that are right; none: not scored",
     "kind": "choice, yes_no, number, short_text, maths or free_text; by the question's words if there is none",
-    "scorer": "exact, relaxed, anls, maths",
+    "scorer": "exact, relaxed, anls, maths, …",
     "group": "text that rotations of one question share",
     "category": "text",
     "split": "text",
@@ -83,7 +83,8 @@ class PresetTask(RowsTask):
             source = path or ""
         if isinstance(source, bytes):
             return checked(source)
-        folder = Path(self.where).parent
+        where = Path(self.where)
+        folder = where if where.is_dir() else where.parent
         if isinstance(source, str) and (len(source) > 1024 or source.startswith("data:")):
             return decoded(source)
         return found(str(source), [folder])
@@ -93,9 +94,10 @@ class PresetTask(RowsTask):
         missing = [column for column in self.preset.columns if not set(column.split("|")) & set(row)]
         if missing:
             wanted = missing[0].replace("|", "` or `")
+            otherwise = f"{self.name.split(':')[0]} has the columns of {self.preset.dataset}"
             raise BadInput(
                 f"{self.where} has no column `{wanted}` (it has: {', '.join(row)[:200]})",
-                f"{self.name.split(':')[0]} has the columns of {self.preset.dataset}",
+                did_you_mean(missing[0], row, otherwise, form="`{}`"),
             )
 
 
@@ -117,32 +119,42 @@ class HubTask(PresetTask):
         self._commit = revision
 
     @cached_property
-    def _table(self) -> Any:
+    def _tables(self) -> list[Any]:
+        """One of each configuration, with images as the bytes that are kept."""
         datasets = required("datasets", self.name)
-        try:
-            table = datasets.load_dataset(self.where, self._config, split=self._split, revision=self._commit)
-        except Exception as error:  # of the network, the hub, its formats: a wide family without a root of its own
-            reason = " ".join(str(error).split())[:300]
-            raise BadInput(
-                f"{self.where} ({self._split}) cannot be loaded: {reason}",
-                "is the network there, and HF_HOME right? a local file: path=FILE",
-            ) from error
-        for column, feature in table.features.items():
-            if isinstance(feature, datasets.Image):
-                table = table.cast_column(column, datasets.Image(decode=False))  # the bytes as they are kept
-        return table
+        tables = []
+        for config in (self._config or "").split("+"):
+            try:
+                table = datasets.load_dataset(self.where, config or None, split=self._split, revision=self._commit)
+            except Exception as error:  # of the network, the hub, its formats: a wide family without a root of its own
+                reason = " ".join(str(error).split())[:300]
+                raise BadInput(
+                    f"{self.where} ({self._split}) cannot be loaded: {reason}",
+                    "is the network there, and HF_HOME right? a local file: path=FILE",
+                ) from error
+            encoded = datasets.Image(decode=False)
+            for column, feature in table.features.items():
+                if isinstance(feature, datasets.Image):
+                    table = table.cast_column(column, encoded)
+                elif isinstance(getattr(feature, "feature", None), datasets.Image):  # a list of images
+                    table = table.cast_column(column, type(feature)(encoded))
+            tables.append(table)
+        return tables
 
     @property
     def revision(self) -> str:
-        at = self._commit or f"fingerprint:{self._table._fingerprint}"
-        return f"{self.where}/{self._config or 'default'}/{self._split}@{at}"
+        prints = [table._fingerprint for table in self._tables] if not self._commit else []
+        one = prints[0] if len(prints) == 1 else hashlib.sha256("\n".join(prints).encode()).hexdigest()[:16]
+        at = self._commit or f"fingerprint:{one}"
+        return f"{self.where}/{self._config or 'default'}/{self._split}@{at}{self.preset.mark}"
 
     @property
     def count(self) -> int | None:
-        return len(self._table)
+        return sum(map(len, self._tables))
 
     def rows(self) -> Iterator[Row]:
-        yield from self._table
+        for table in self._tables:
+            yield from table
 
 
 class FileTask(PresetTask):
@@ -155,7 +167,7 @@ class FileTask(PresetTask):
     @cached_property
     def revision(self) -> str:
         with reading(self.path), self.path.open("rb") as file:
-            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}{self.preset.mark}"
 
     def rows(self) -> Iterator[Row]:
         read = {".parquet": _parquet, ".arrow": _arrow, ".jsonl": _jsonl}.get(self.path.suffix)

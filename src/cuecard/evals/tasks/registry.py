@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from importlib.metadata import version
 from itertools import islice
@@ -17,7 +17,9 @@ from cuecard.domain.question import AnswerKind, Question
 from cuecard.evals.item import Aggregate, Item, Task
 from cuecard.evals.scorers import SCORERS, puzzles
 from cuecard.evals.tasks.files import FileTask, HubTask, JsonlTask
-from cuecard.evals.tasks.presets import PRESETS, Preset
+from cuecard.evals.tasks.mapping import mapped
+from cuecard.evals.tasks.presets import PRESETS, Preset, Row
+from cuecard.evals.tasks.rows import QuestionRow
 from cuecard.evals.tasks.tsv import TsvTask
 
 Options = Mapping[str, str]
@@ -224,17 +226,34 @@ def _gym(spec: str, options: Options) -> Task:
     )
 
 
+def _by_scorer(scorer: str, read: Callable[[Row, str], QuestionRow], row: Row, number: str) -> QuestionRow:
+    return replace(read(row, number), scorer=scorer)
+
+
 def _preset(preset: Preset, spec: str, options: Options) -> Task:
-    path = _path(options, "path")
-    elsewhere = sorted(set(options) - {"path"})
+    path, scorer = _path(options, "path"), one_of(options, "scorer", SCORERS)
+    elsewhere = sorted(set(options) - {"path", "scorer"})
     if path and elsewhere and not (path.suffix == ".tsv" and elsewhere == ["split"]):
         raise BadInput(f"{spec}: {elsewhere[0]} is for the hub, and path for a file", "give one of the two")
     if path and path.suffix == ".tsv":
-        circular = preset.aggregate == "circular"
-        return TsvTask(spec, path, scorer=preset.scorer, split=options.get("split"), circular=circular)
+        circular, name = preset.aggregate == "circular", preset.vlmevalkit
+        return TsvTask(spec, path, scorer=scorer, split=options.get("split"), circular=circular, known_as=name)
+    if scorer:
+        preset = replace(preset, read=partial(_by_scorer, scorer, preset.read))
     if path:
         return FileTask(spec, preset, path)
     return HubTask(spec, preset, **{key: options.get(key) for key in ("dataset", "config", "split", "revision")})
+
+
+def _hf(spec: str, options: Options) -> Task:
+    if "map" not in options:
+        raise BadInput("hf needs a file that says what the columns are", "write hf:ORG/NAME,map=FILE.toml")
+    dataset, path = options["dataset"], Path(options["dataset"]).expanduser()
+    preset = mapped(dataset, Path(options["map"]).expanduser())
+    elsewhere = {key: options.get(key) for key in ("config", "split", "revision")}
+    if path.is_file():
+        return _preset(preset, spec, {"path": str(path), **{key: each for key, each in elsewhere.items() if each}})
+    return HubTask(spec, preset, **elsewhere)
 
 
 register(
@@ -269,6 +288,25 @@ register(
     ),
 )
 register(
+    "hf",
+    Opener(
+        _hf,
+        "any data set of the hub, its columns mapped",
+        "as mapped",
+        "as mapped",
+        {
+            "dataset": "a repository of the hub, a folder, or a .parquet, .arrow or .jsonl file",
+            "map": "a TOML file that says which column is what",
+            "config": "its configuration",
+            "split": "its split",
+            "revision": "its commit",
+        },
+        first="dataset",
+        argument="NAME",
+        needed=True,
+    ),
+)
+register(
     "gym",
     Opener(
         _gym,
@@ -292,12 +330,14 @@ _FROM_HUB = {
     "config": "its configuration",
     "split": "its split",
     "revision": "its commit",
+    "scorer": f"another way to score: {', '.join(SCORERS)}",
 }
 
 
 def register_preset(name: str, preset: Preset) -> None:
     """Offer a benchmark as a data set of the hub holds it, or a file of the same shape."""
-    score = preset.scorer if preset.aggregate == "mean" else f"{preset.scorer}, {preset.aggregate}"
+    names = [*preset.scorer.split(", "), *([] if preset.aggregate == "mean" else [preset.aggregate])]
+    score = ", ".join(dict.fromkeys(names))
     register(name, Opener(partial(_preset, preset), preset.about, preset.kinds, score, _FROM_HUB, first="path"))
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -20,7 +22,10 @@ from cuecard.answers import guess_kind
 from cuecard.domain.errors import BadInput
 from cuecard.domain.question import AnswerKind, Image
 from cuecard.evals.item import Aggregate
-from cuecard.evals.tasks.presets import mathvista
+from cuecard.evals.tasks.presets import PRESETS
+from cuecard.evals.tasks.presets.documents import without_spaces
+from cuecard.evals.tasks.presets.knowledge import mathvista
+from cuecard.evals.tasks.presets.pictures import PLACE, hallusion_set
 from cuecard.evals.tasks.rows import (
     Fault,
     QuestionRow,
@@ -45,21 +50,58 @@ Row = dict[str, str]
 
 @dataclass(frozen=True)
 class Known:
-    """How a set without options, known by a part of its name, is asked and scored."""
+    """How a set is asked where there are no options, scored and added up."""
 
-    kind: AnswerKind
-    scorer: str
+    kind: AnswerKind = AnswerKind.SHORT_TEXT
+    scorer: str = "exact"
     aggregate: Aggregate = "mean"
+    more: Callable[[Row], Mapping[str, Any]] = lambda row: {}
+    """What else a row says about its question: fields of a QuestionRow."""
+
+
+def _mme(row: Row) -> Mapping[str, Any]:
+    """The pair of an image: `image_path`, in the data set `question_id`."""
+    return {"group": filled(row, "image_path", "question_id")}
+
+
+def _hallusion(row: Row) -> Mapping[str, Any]:
+    """The index ends with the numbers of set, figure and question: `…_VD_chart_0_1_0`."""
+    head, *place = (filled(row, "index") or "").rsplit("_", 3)
+    return hallusion_set(head, list(place), shown=True) if len(place) == len(PLACE) else {}
+
+
+def _ocrbench(row: Row) -> Mapping[str, Any]:
+    return {"extra": without_spaces(filled(row, "category") == "Handwritten Mathematical Expression Recognition")}
+
+
+def _cv_bench(row: Row) -> Mapping[str, Any]:
+    return {"extra": json.dumps({"source": filled(row, "source")})}
+
+
+def _mathverse(row: Row) -> Mapping[str, Any]:
+    """Options stand in the text, as in the data set."""
+    read = PRESETS["mathverse"].read({**row, "image": "there"}, "")
+    return {name: getattr(read, name) for name in ("text", "kind", "golds", "scorer", "options")}
 
 
 SETS = {
-    "pope": Known(AnswerKind.YES_NO, "exact", "pope"),
-    "mme": Known(AnswerKind.YES_NO, "exact"),
-    "hallusion": Known(AnswerKind.YES_NO, "exact"),
-    "chartqa": Known(AnswerKind.SHORT_TEXT, "relaxed"),
-    "infovqa": Known(AnswerKind.SHORT_TEXT, "anls"),
-    "docvqa": Known(AnswerKind.SHORT_TEXT, "anls"),
+    "*pope*": Known(AnswerKind.YES_NO, "exact", "pope"),
+    "mme": Known(AnswerKind.YES_NO, "exact", "mme", _mme),
+    "*hallusion*": Known(AnswerKind.YES_NO, "exact", "hallusion", _hallusion),
+    "*chartqa*": Known(scorer="relaxed"),
+    "*infovqa*": Known(scorer="anls"),
+    "*docvqa*": Known(scorer="anls"),
+    "*textvqa*": Known(scorer="vqa"),
+    "ocrbench": Known(scorer="ocrbench", aggregate="ocrbench", more=_ocrbench),
+    "ocrbench_mini": Known(scorer="ocrbench", aggregate="ocrbench", more=_ocrbench),
+    "mmmu_*": Known(scorer="mmmu", aggregate="mmmu"),
+    "blink": Known(aggregate="blink"),
+    "cv-bench*": Known(aggregate="cv-bench", more=_cv_bench),
+    "vmcbench*": Known(aggregate="vmcbench"),
+    "mmvet*": Known(AnswerKind.FREE_TEXT, "judged"),
+    "mathverse*": Known(AnswerKind.MATHS, "maths", more=_mathverse),
 }
+"""By a pattern of the file's name, in small letters and without its ending."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +128,15 @@ class TsvTask(RowsTask):
         split: str | None = None,
         images: Path | None = None,
         circular: bool | None = None,
+        known_as: str | None = None,
     ) -> None:
+        """`known_as`: the set whose rules count, by default that of the file's name."""
         super().__init__(name, str(path))
         self.path = path
         self.kind, self.scorer, self.split = kind, scorer, split
         self._circular = circular
-        stem = path.stem.lower()
-        self._known = next((known for part, known in SETS.items() if part in stem), None)
+        stem = (known_as or path.stem).lower()
+        self._known = next((known for pattern, known in SETS.items() if fnmatchcase(stem, pattern)), None)
         home = os.environ.get("LMUData")  # noqa: SIM112, VLMEvalKit spells it so
         below = Path(home or Path.home() / "LMUData") / "images" / path.stem
         self._folders = [images] if images else [path.parent, below]
@@ -129,13 +173,18 @@ class TsvTask(RowsTask):
                 sources = self._sources(row)
                 if shows_images and not sources:
                     raise Unusable(Fault.DROPPED, "there is no image", "VLMEvalKit leaves such rows out too")
-                yield number, self._asked(row, number, sources)
+                yield number, self._scored(row, self._asked(row, number, sources))
             except Unusable as problem:
                 yield number, problem
 
     def image(self, source: Any) -> Image:
         where, value = source
         return found(value, self._folders) if where == "image_path" else decoded(value)
+
+    def _scored(self, row: Row, asked: QuestionRow) -> QuestionRow:
+        """With what the set says about it, and by the scorer that is set."""
+        more = self._known.more(row) if self._known and not self.kind else {}
+        return replace(asked, **{**more, **({"scorer": self.scorer} if self.scorer else {})})
 
     def _asked(self, row: Row, number: int, images: tuple[Any, ...]) -> QuestionRow:
         """What a row asks, in VLMEvalKit's words; the closing instruction is the prompt's, a mode each."""
@@ -159,7 +208,7 @@ class TsvTask(RowsTask):
             text=text,
             kind=kind,
             golds=golds,
-            scorer=self.scorer or scorer,
+            scorer=scorer,
             options=tuple(options.values()),
             images=images,
             group=base_of(index) if self.circular else None,

@@ -8,6 +8,7 @@ from typing import Any
 
 from cuecard.domain.question import Image
 from cuecard.evals.analysis import examples
+from cuecard.evals.analysis.aggregates import AGGREGATES
 from cuecard.evals.analysis.examples import Example, Gallery, Request
 from cuecard.evals.analysis.results import RunResults, TaskResults
 from cuecard.evals.analysis.unfinished import unfinished
@@ -235,7 +236,7 @@ def categories(tasks: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
                 if part.get("circular")
                 else {}
             ),
-            **(part.get("pope") or {}),
+            **(part.get(of_task["aggregate"]) or {} if of_task["aggregate"] in AGGREGATES else {}),
         }
         for task, of_task in tasks.items()
         for arm, of_arm in of_task["arms"].items()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
+from cuecard.evals.analysis.aggregates import AGGREGATES, POINTS
 from cuecard.evals.analysis.examples import Example
 from cuecard.evals.analysis.ledger import Ledger, Spending
 from cuecard.evals.analysis.results import ArmResults, TaskResults
-from cuecard.evals.analysis.units import Pope
 from cuecard.evals.analysis.unparsed import JudgedArm, UnparsedReply
 from cuecard.evals.scorers import EXTRACTORS
 from cuecard.report.evaluation import sentences
@@ -18,7 +18,6 @@ from cuecard.report.page import formatting
 from cuecard.report.page.html import Rows, clipped
 from cuecard.stats.bootstrap import Interval
 
-POPE = tuple(field.name for field in fields(Pope))
 SPENT = ("prompt", "cached", "computed", "completion", "reasoning", "wasted")
 
 
@@ -269,19 +268,38 @@ def accuracies(task: Mapping[str, Any], arms: Sequence[str]) -> Rows:
     ]
 
 
-def pope(task: Mapping[str, Any], arms: Sequence[str]) -> Rows:
-    """POPE's five figures of every arm, over all questions and by category."""
+def figures(task: Mapping[str, Any], arms: Sequence[str]) -> Rows:
+    """The figures of a benchmark's authors of every arm, over all questions, and by category where they are."""
+    name = task["aggregate"]
+    rule = AGGREGATES.get(name)
+    if rule is None:
+        return []
     return [
         {
             "arm": arm,
-            "questions": name,
-            "n": f"{part['scored']:,}",
-            **{figure.replace("_", " "): share((part["pope"] or {}).get(figure)) for figure in POPE},
+            **({"questions": part_name, "n": f"{part['scored']:,}"} if rule.by_category else {}),
+            **{each.replace("_", " "): _figure(each, (part[name] or {}).get(each)) for each in rule.figures},
         }
         for arm, of_arm in _of(task, arms)
-        if "pope" in of_arm
-        for name, part in (("all", of_arm), *of_arm["by_category"].items())
+        if name in of_arm
+        for part_name, part in (("all", of_arm), *(of_arm["by_category"].items() if rule.by_category else ()))
     ]
+
+
+def about_figures(task: Mapping[str, Any]) -> str:
+    """What those figures are; none for a task without."""
+    rule = AGGREGATES.get(task["aggregate"])
+    return rule.about if rule else ""
+
+
+def figures_by_category(task: Mapping[str, Any]) -> bool:
+    """Whether a table of those figures has every category, so that one of accuracies is not needed."""
+    rule = AGGREGATES.get(task["aggregate"])
+    return rule is not None and rule.by_category
+
+
+def _figure(name: str, value: float | None) -> str:
+    return share(value) if value is None or name not in POINTS else f"{value:,.1f}"
 
 
 def _of(task: Mapping[str, Any], arms: Sequence[str]) -> list[tuple[str, Mapping[str, Any]]]:

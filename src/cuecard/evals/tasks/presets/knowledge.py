@@ -1,0 +1,170 @@
+"""Benchmarks of school and college subjects, and of mathematics in pictures. Columns as in the cards, 2026."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from cuecard.answers import options_in
+from cuecard.domain.question import AnswerKind, letter
+from cuecard.evals.tasks.presets.preset import (
+    Preset,
+    Row,
+    asked,
+    golds_of,
+    images_of,
+    numbered_images,
+    placed,
+    question_of,
+    texts_of,
+)
+from cuecard.evals.tasks.rows import Fault, QuestionRow, Unusable, filled, listed
+
+_IMAGE = re.compile(r"<image (\d)>")
+_KINDS = {"integer": AnswerKind.NUMBER, "float": AnswerKind.NUMBER, "list": AnswerKind.SHORT_TEXT}
+_IN_THE_IMAGE = tuple(f"{each} in the image" for each in "ABCD")
+
+
+def _scienceqa(row: Row, number: str) -> QuestionRow:
+    """Lu et al., 2022: context, question, two to five choices; the answer is a choice's place, from 0."""
+    hint, choices, text = filled(row, "hint"), texts_of(row, "choices"), question_of(row)
+    more = {"options": choices, "category": filled(row, "subject")}
+    text = f"Context: {hint}\n{text}" if hint else text
+    golds = placed(filled(row, "answer"), choices)
+    return asked(row, number, AnswerKind.CHOICE, "exact", golds, text=text, **more)
+
+
+def _mmmu(row: Row, number: str) -> QuestionRow:
+    """Yue et al., "MMMU", 2024, and "MMMU-Pro", 2025: `<image 2>` in the question or an option is column `image_2`.
+
+    Images go before the text in the order of their numbers, and the placeholders are counted anew so that `<image k>`
+    is the k-th of them. An open question has one right answer, or the text of a list of them.
+    """
+    id, text, open_ended = filled(row, "id") or number, question_of(row), filled(row, "question_type") == "open"
+    options = () if open_ended else texts_of(row, "options")
+    text, options, images = _interleaved(text, options, numbered_images(row, range(1, 8)))
+    answer = filled(row, "answer")
+    answer = None if answer == "?" else answer  # those of the test split are not published
+    golds = () if answer is None else tuple((listed(answer) if open_ended else None) or [answer])
+    subject = re.match(r"[^_]+_(.+)_\d+$", id)
+    return asked(
+        row,
+        id,
+        AnswerKind.SHORT_TEXT if open_ended else AnswerKind.CHOICE,
+        "mmmu" if open_ended else "exact",
+        golds,
+        text=text,
+        options=options,
+        images=images,
+        category=filled(row, "subject") or (subject[1] if subject else None),
+    )
+
+
+def _interleaved(
+    text: str, options: tuple[str, ...], images: dict[int, Any]
+) -> tuple[str, tuple[str, ...], tuple[Any, ...]]:
+    """(question, options, images that are asked about, in order); all images where none has a placeholder."""
+    wanted = sorted({int(number) for part in (text, *options) for number in _IMAGE.findall(part)}) or list(images)
+    if missing := [number for number in wanted if number not in images]:
+        what = f"`<image {missing[0]}>` is asked about, and `image_{missing[0]}` is empty"
+        raise Unusable(Fault.MISSING_IMAGE, what, "fill the column, or take the placeholder out")
+    place = {str(number): at for at, number in enumerate(wanted, 1)}
+
+    def counted_anew(part: str) -> str:
+        return _IMAGE.sub(lambda found: f"<image {place[found[1]]}>", part)
+
+    shown = tuple(images[number] for number in wanted)
+    return counted_anew(text), tuple(counted_anew(each) for each in options), shown
+
+
+def _mathverse(row: Row, number: str) -> QuestionRow:
+    """Zhang et al., 2024: one problem in versions with more or less of it in the image; options stand in the text.
+
+    In the version `Vision Only` the question and its options are in the image. A judge model compares answers there;
+    here choices are compared as such, and other answers as expressions.
+    """
+    chooses = filled(row, "question_type") == "multi-choice"
+    text, options = options_in(question_of(row, "question", "query_wo")) if chooses else (None, ())
+    return asked(
+        row,
+        filled(row, "sample_index") or number,
+        AnswerKind.CHOICE if chooses else AnswerKind.MATHS,
+        "exact" if chooses else "maths",
+        golds_of(row, "answer"),
+        text=text or question_of(row, "question", "query_wo"),
+        options=(options or _IN_THE_IMAGE) if chooses else (),
+        category=filled(row, "problem_version"),
+    )
+
+
+def mathvista(row: Row, row_id: str, images: tuple[Any, ...]) -> QuestionRow:
+    """A row of `AI4Math/MathVista`, or of VLMEvalKit's copy of it. Raises Unusable.
+
+    `query` holds the authors' hint, the question, its unit, and for a choice the options, which are cut off here
+    because every prompt layout writes them itself. Gold answers of choices are the option's words.
+    """
+    query = filled(row, "query", "question")
+    if query is None:
+        raise Unusable(Fault.MALFORMED, "neither `query` nor `question` is filled", "is this MathVista?")
+    chooses = filled(row, "question_type") == "multi_choice"
+    text, _, _ = query.partition("\nChoices:")
+    gold, choices = filled(row, "answer"), row.get("choices") if chooses else ()
+    options = tuple(map(str, choices if isinstance(choices, list | tuple) else listed(str(choices)) or ()))
+    if gold in options:
+        gold = letter(options.index(gold))
+    elif chooses:
+        gold = filled(row, "answer_option") or gold
+    answer_type = filled(row, "answer_type") or "text"
+    about = row.get("metadata") if isinstance(row.get("metadata"), dict) else row
+    return QuestionRow(
+        id=filled(row, "pid", "index") or row_id,
+        text=text,
+        kind=AnswerKind.CHOICE if chooses else _KINDS.get(answer_type, AnswerKind.SHORT_TEXT),
+        golds=() if gold is None else (gold,),
+        scorer="mathvista",
+        options=options,
+        images=images,
+        category=filled(about or {}, "task", "category"),
+        split=filled(about or {}, "split"),
+        extra=json.dumps({"answer_type": answer_type, "precision": _precision(row)}),
+    )
+
+
+def _precision(row: Row) -> int:
+    """How many decimal places count; 0 where the row does not say."""
+    text = filled(row, "precision") or "0"
+    try:
+        return int(float(text))
+    except (ValueError, OverflowError) as error:
+        raise Unusable(Fault.UNSCORABLE, f"the precision {text[:40]!r} is no number", "write 1, 2, …") from error
+
+
+PRESETS: dict[str, Preset] = {
+    "mmmu": Preset(
+        "college subjects, images within the text", "lmms-lab/MMMU", None, "validation", "choice, short_text",
+        "exact, mmmu", _mmmu, ("id", "question", "options", "answer", "question_type", "image_1"), "mmmu",
+        vlmevalkit="MMMU_DEV_VAL",
+    ),
+    "mmmu-pro": Preset(
+        "the same with ten options", "MMMU/MMMU_Pro", "standard (10 options)", "test", "choice", "exact", _mmmu,
+        ("id", "question", "options", "answer", "subject", "image_1"), "mmmu",
+        vlmevalkit="MMMU_Pro_10c",
+    ),
+    "mathvista": Preset(
+        "mathematics in pictures", "AI4Math/MathVista", None, "testmini", "choice, number, list", "mathvista",
+        lambda row, number: mathvista(row, number, images_of(row, "decoded_image", "image")),
+        ("query|question", "answer", "question_type", "answer_type", "decoded_image|image"),
+        vlmevalkit="MathVista_MINI",
+    ),
+    "mathverse": Preset(
+        "geometry and functions, in five versions", "AI4Math/MathVerse", "testmini", "testmini", "choice, maths",
+        "exact, maths", _mathverse, ("question", "answer", "question_type", "problem_version", "image"),
+        vlmevalkit="MathVerse_MINI",
+    ),
+    "scienceqa": Preset(
+        "school science, questions with an image", "lmms-lab/ScienceQA", "ScienceQA-IMG", "test", "choice", "exact",
+        _scienceqa, ("question", "choices", "answer", "image"),
+        vlmevalkit="ScienceQA_TEST",
+    ),
+}  # fmt: skip
