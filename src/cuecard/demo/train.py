@@ -272,13 +272,13 @@ class Trainee:
         def keep(index: int, *output: Any) -> None:
             layers[index] = output[-1]
 
-        def keep_input(index: int, _: nn.Module, __: tuple, given: dict[str, Any]) -> None:
+        def keep_input(index: int, _: nn.Module, __: tuple[Any, ...], given: dict[str, Any]) -> None:
             looks[index] = (given["hidden_states"], *given["position_embeddings"])
 
         hooks = [language.layers[i].register_forward_hook(partial(keep, i)) for i in {0, *self.recipe.stations}]
         for i in self.recipe.looks:
-            hook = partial(keep_input, i)
-            hooks.append(language.layers[i].self_attn.register_forward_pre_hook(hook, with_kwargs=True))
+            attention = language.layers[i].self_attn
+            hooks.append(attention.register_forward_pre_hook(partial(keep_input, i), with_kwargs=True))
         final = language(
             inputs_embeds=embedded,
             position_ids=positions[:, None].expand(3, *ids.shape),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,7 @@ class Heads(nn.Module):
 
 
 def first_head(
-    attention: nn.Module,
+    attention: Any,
     hidden: torch.Tensor,
     cos: torch.Tensor,
     sin: torch.Tensor,
