@@ -1,6 +1,6 @@
-"""Files exchanged with VLMEvalKit, lmms-eval, lm-evaluation-harness and inspect_ai themselves, in an environment of them.
+"""Files exchanged with inspect_ai, lm-evaluation-harness, lmms-eval and VLMEvalKit themselves.
 
-`install.sh` makes it. What it cannot install is skipped there, and the reason is shown here.
+`install.sh` makes an environment of them. What it could not install is skipped, and the reason is shown.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ def _item(path: Path, where: str, sample: Record, known: LocatedItems) -> Item:
 def _check_options(path: Path, where: str, sample: Record, item: Item) -> None:
     """The same in the same order, or letters would mean others. Raises BadInput."""
     given = sample.get("choices")
-    if not isinstance(given, list) or item.question.kind is not AnswerKind.CHOICE:
+    if not isinstance(given, list) or not given or item.question.kind is not AnswerKind.CHOICE:
         return
     if [normalise(str(each)) for each in given] != [normalise(each) for each in item.question.options]:
         what = f"{path}, {where}, `choices` are not the options of question {item.id[:80]!r}, in their order"

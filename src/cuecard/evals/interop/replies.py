@@ -139,8 +139,8 @@ def one_line(text: str) -> str:
 
 
 def kept_prompt(prompt: object) -> str | None:
-    """A prompt worth keeping: a text that is not too long."""
-    return prompt if isinstance(prompt, str) and len(prompt) <= MOST_PROMPT_CHARS else None
+    """A prompt worth keeping: a text, and not too long."""
+    return prompt if isinstance(prompt, str) and 0 < len(prompt) <= MOST_PROMPT_CHARS else None
 
 
 def check_question(place: str, text: str, item: Item) -> None:
