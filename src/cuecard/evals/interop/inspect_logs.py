@@ -61,8 +61,7 @@ def model(path: Path, task: str) -> str:
     with _unzipped(path) as log:
         names = [name for name in _HEADERS if name in log.namelist()]
         header = _entry(path, log, names[0]) if names else {}
-    about = header.get("eval")
-    return str((isinstance(about, dict) and about.get("model")) or path.stem)
+    return str(_object(header.get("eval")).get("model") or path.stem)
 
 
 def _recorded(path: Path, where: str, sample: Record, known: LocatedItems) -> RecordedReply:
@@ -73,6 +72,7 @@ def _recorded(path: Path, where: str, sample: Record, known: LocatedItems) -> Re
     if isinstance(target, list):
         target = ", ".join(map(str, target)) if item.question.kind is AnswerKind.CHOICE else str(target)
     output = _object(sample.get("output"))
+    choices = _objects(output.get("choices"))
     more: Any = {
         "usage": _tokens(path, where, sample, output),
         "gold": target if isinstance(target, str) else None,
@@ -82,11 +82,10 @@ def _recorded(path: Path, where: str, sample: Record, known: LocatedItems) -> Re
     }
     if (failure := _failure(sample, output)) is not None:
         return RecordedReply(item.id, where, "", error=one_line(failure), **more)
-    choices = output["choices"]
     if len(choices) > 1:
         what = f"{path}, {where}, `output` holds {len(choices)} replies"
         raise BadInput(what, "give a run with one reply a question (num_choices 1)")
-    content = _object(_object(choices[0]).get("message")).get("content")
+    content = _object(choices[0].get("message")).get("content")
     if not isinstance(content, str | list):
         raise BadInput(f"{path}, {where}, `output`: the message has no `content`", _WHICH)
     ended = _FINISH.get(str(choices[0].get("stop_reason")))
@@ -123,22 +122,20 @@ def _unused(sample: Record) -> str | None:
 
 def _failure(sample: Record, output: Record) -> str | None:
     """Why there is no reply; None where there is one."""
-    error, limit, choices = sample.get("error"), _object(sample.get("limit")), output.get("choices")
+    error, limit, choices = sample.get("error"), _object(sample.get("limit")), _objects(output.get("choices"))
     if error or output.get("error"):
         return str(_object(error).get("message") or error or output["error"])
-    if not isinstance(choices, list) or not choices:
+    if not choices:
         return f"stopped by its limit ({limit['type']})" if limit.get("type") else "the sample has no output"
-    filtered = _object(choices[0]).get("stop_reason") == "content_filter"
+    filtered = choices[0].get("stop_reason") == "content_filter"
     return "the content filter stopped the answer" if filtered else None
 
 
 def _tokens(path: Path, where: str, sample: Record, output: Record) -> Usage:
     """Of the call; not counted where a sample made several, as only the last one's are given. Raises BadInput."""
-    usage, messages = _object(output.get("usage")), sample.get("messages")
-    calls = (
-        [each for each in messages if _object(each).get("source") == "generate"] if isinstance(messages, list) else []
-    )
-    if len(calls) > 1 or not usage.get("total_tokens"):
+    usage = _object(output.get("usage"))
+    calls = sum(each.get("source") == "generate" for each in _objects(sample.get("messages")))
+    if calls > 1 or not usage.get("total_tokens"):
         return NOT_COUNTED
     cached = counted(usage.get("input_tokens_cache_read"))
     others = (counted(usage.get(name)) for name in ("input_tokens", "input_tokens_cache_write"))
@@ -151,7 +148,7 @@ def _asked(given: Any) -> str:
     """An input, or the last message of the user."""
     if isinstance(given, str):
         return given
-    asked = [each for each in map(_object, given) if each.get("role") == "user"] if isinstance(given, list) else []
+    asked = [each for each in _objects(given) if each.get("role") == "user"]
     return _text(asked[-1].get("content")) if asked else ""
 
 
@@ -166,13 +163,17 @@ def _reasoning(content: Any) -> str:
 
 
 def _parts(content: Any, kind: str, field: str) -> list[str]:
-    parts = [each for each in map(_object, content) if each.get("type") == kind] if isinstance(content, list) else []
+    parts = [each for each in _objects(content) if each.get("type") == kind]
     texts = [part.get("summary") if part.get("redacted") else part.get(field) for part in parts]
     return [text for text in texts if isinstance(text, str)]
 
 
 def _object(value: Any) -> Record:
     return value if isinstance(value, dict) else {}
+
+
+def _objects(value: Any) -> list[Record]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
 # --- files of logs ----------------------------------------------------------------------------------------------------
