@@ -15,6 +15,7 @@ from test_interop_runs import answers, calls
 from cuecard.domain.call import FinishReason, Mode, Usage
 from cuecard.domain.errors import BadInput
 from cuecard.evals.interop import inspect_logs, lm_eval
+from cuecard.evals.interop.imports import unresolved
 from cuecard.evals.interop.replies import places, source
 from cuecard.evals.tasks.registry import open_task
 
@@ -86,15 +87,20 @@ def test_a_sample_that_failed_is_a_failed_call_and_no_wrong_answer(tmp_path, fie
     assert only(summary)["short:small"]["errors"] == 1
 
 
-def test_an_answer_that_was_cut_is_known_as_one(tmp_path):
+@pytest.mark.parametrize("mode", [Mode.SHORT, Mode.REASON])
+def test_a_reply_that_was_cut_is_known_as_one_and_a_short_one_does_not_stand(tmp_path, mode):
     pets(tmp_path)
     given = log_samples(SMALL_SHORT)
     for sample, reason in zip(given, ("stop", "max_tokens", "model_length"), strict=False):
         sample["output"]["choices"][0]["stop_reason"] = reason
-    imported(tmp_path, {SHORT: inspect_log(tmp_path / "a.json", given)}, "inspect")
+    filled, _ = imported(tmp_path, {("small", mode): inspect_log(tmp_path / "a.json", given)}, "inspect")
     assert [call["finish_reason"] for call in calls(tmp_path / "run")].count("length") == 2
-    found = answers(tmp_path / "run", "short:small")
-    assert [found[id]["truncated"] for id in "012"] == [False, True, True]
+    found = answers(tmp_path / "run", f"{mode}:small")
+    if mode is Mode.REASON:
+        assert [found[id]["truncated"] for id in "012"] == [False, True, True]
+    else:  # a strategy asks again then, and that reply is in no file
+        (lacks,) = unresolved(filled).values()
+        assert ("was cut off" in next(iter(lacks)), sum(lacks.values())) == (True, 2)
 
 
 def test_epochs_after_the_first_and_invalidated_samples_are_counted_and_not_used(tmp_path):

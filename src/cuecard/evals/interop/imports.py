@@ -194,13 +194,17 @@ async def _fill_one(
     await asyncio.to_thread(store.put, [AnswerRow(at.task, item.id, each["arm"], each) for each in records])
     filled.questions += 1
     for arm, waiting in composition.waiting.items():
-        filled.unresolved[arm][item.id] = ", ".join(sorted(set(map(_lacking, waiting.values()))))
+        lacks = {_lacking(made, item.id, request) for request in waiting.values()}
+        filled.unresolved[arm][item.id] = ", ".join(sorted(lacks))
 
 
-def _lacking(request: CallRequest) -> str:
-    if request.mode is Mode.READ:
+def _lacking(made: Import, item: str, request: CallRequest) -> str:
+    role, mode = request.seat.role, request.mode
+    if mode is Mode.READ:
         return "no model reads the card"
-    return f"no {request.mode} reply of the {request.seat.role} model"
+    if any((each.role, each.mode) == (role, mode) and item in each.replies for each in made.sources):
+        return f"the {mode} reply of the {role} model was cut off, and none to a stricter prompt is there"
+    return f"no {mode} reply of the {role} model"
 
 
 # --- calls ------------------------------------------------------------------------------------------------------------
