@@ -13,6 +13,7 @@ from cuecard.evals import run_folder
 from cuecard.evals.interop import exports, inspect, inspect_logs, lm_eval, lmms, vlmevalkit
 from cuecard.evals.interop.replies import source
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # the tools' own
 QUESTIONS = [
     {"question": f"Which pet is number {number}?", "choices": ["a cat", "a dog", "a cow"], "answer": gold}
     for number, gold in enumerate(GOLDS)
