@@ -31,6 +31,18 @@ for script in ../tests/servers/clients/*.py; do
   fi
 done
 
+# Tools that files are exchanged with. lmms-eval's loader needs nothing of what the whole depends on but loguru;
+# VLMEvalKit (ms-vlmeval) imports more than can be installed beside torch's CPU build: docs/how-to/exchange.md.
+if [[ ! -f exchange.ready ]]; then
+  rm -rf exchange
+  python3 -m venv exchange
+  exchange/bin/pip install --quiet --upgrade pip
+  exchange/bin/pip install --quiet --editable '..[embedded,evals]' pytest pytest-asyncio pytest-timeout pytest-xdist \
+    inspect-ai==0.3.285 lm-eval==0.4.13 loguru
+  exchange/bin/pip install --quiet --no-deps lmms-eval==0.7.3
+  touch exchange.ready
+fi
+
 # Node's packages are named in each script's first line, "// dependencies: PACKAGE@VERSION …".
 for script in ../tests/servers/clients/*.mjs; do
   environment=clients/$(basename "$script" .mjs)
