@@ -11,7 +11,7 @@ import pytest
 from test_ask import cuecard, refused
 
 sys.path.append(str(Path(__file__).parents[1] / "evals"))
-from predictions import pets, rows, table, written
+from predictions import SMALL_SHORT, inspect_log, log_samples, pets, rows, table, written
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,26 @@ def test_sample_logs_are_imported_under_the_names_of_their_directories(tmp_path)
     done = cuecard("import", "lmms-eval", *given(tmp_path, form="lmms-eval"), "--out", tmp_path / "run", "--json")
     result = json.loads(done.stdout)
     assert [result["config"]["models"][role]["name"] for role in ("small", "large")] == ["small-short", "large-short"]
+
+
+def test_one_model_in_two_logs_is_a_run_and_what_is_not_used_is_counted(tmp_path):
+    pets(tmp_path)
+    given = log_samples(SMALL_SHORT)
+    inspect_log(tmp_path / "one.json", given[:3] + log_samples(["B"], epoch=2))
+    inspect_log(tmp_path / "two.eval", given[3:])
+    files = ["--large-short", tmp_path / "one.json", "--large-short", tmp_path / "two.eval"]
+    where = ["--task", f"tsv:{tmp_path / 'Pets.tsv'}", "--out", tmp_path / "run"]
+    done = cuecard("import", "inspect", *where, *files)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"short:large +0\.500", done.stdout)
+    assert "one.json: 1 not used: the sample is of a later epoch" in done.stdout
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert {role: model["name"] for role, model in summary["config"]["models"].items()} == {"large": "mockllm/model"}
+    exported = cuecard("export", "inspect", tmp_path / "run", "--arm", "short:large", "--out", tmp_path)
+    again = cuecard("import", "inspect", *where[:-1], tmp_path / "again", "--small-short", exported.stdout.strip())
+    assert re.search(r"short:small +0\.500", again.stdout), again.stderr
+    for command in ("report", "unparsed"):
+        assert cuecard(command, tmp_path / "run").returncode == 0
 
 
 def test_a_large_model_reads_cards_that_no_file_answers(tmp_path):
@@ -108,8 +128,10 @@ def test_a_wrong_import_is_refused_in_one_line(tmp_path):
     assert "did you mean tsv?" in refused("import", "vlmevalkit", "--task", "tvs:x", *out, "--small-short", wrong)
     assert "--task" in refused("import", "vlmevalkit", *out)
     right = table(tmp_path / "right.tsv", rows(["A"]))
-    assert "files of both models" in refused("import", "vlmevalkit", *task, *out, "--small-short", right)
     other = table(tmp_path / "other.tsv", rows(["B"]))
+    alone = ["import", "vlmevalkit", *task, *out, "--small-short", right]
+    assert "--large-name names a model of which there is no file" in refused(*alone, "--large-name", "big")
+    assert "are by several models: right, other" in refused(*alone, "--small-short", other)
     short = ["--small-short", right, "--large-short", other]
     assert "both models are called 'same'" in refused(
         "import", "vlmevalkit", *task, *out, *short, "--small-name", "same", "--large-name", "same"

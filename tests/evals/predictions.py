@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from files import b64, tsv
 from cuecard.domain.call import Mode
 from cuecard.evals.analysis.summary import summary as summary_of
 from cuecard.evals.database import Record
-from cuecard.evals.interop import lmms, vlmevalkit
-from cuecard.evals.interop.imports import CardReader, Import, ImportResult, fill, places, source
+from cuecard.evals.interop.formats import FORMATS
+from cuecard.evals.interop.imports import CardReader, Import, ImportResult, fill
+from cuecard.evals.interop.replies import places, source
 from cuecard.evals.run_folder import About, RunFolder
 from cuecard.evals.tasks.registry import open_task
 
@@ -88,26 +90,85 @@ def samples(path: Path, message: Sequence[Any], **columns: Any) -> Path:
     return path
 
 
+def harness(path: Path, message: Sequence[Any], filters: Sequence[str] = ("none",), **columns: Any) -> Path:
+    """As lm-evaluation-harness logs them: a line for each filter, and every value a text."""
+    lines = [
+        {"doc_id": doc, "doc": {"question": f"Which pet is number {doc}?"}, "target": GOLDS[doc],
+         "arguments": {"gen_args_0": {"arg_0": f"Question: pet {doc}", "arg_1": {"until": ["\n\n"]}}},
+         "resps": [[text]], "filtered_resps": [text[-1:]], "filter": name, "metrics": ["exact_match"]} | columns
+        for name in filters
+        for doc, text in enumerate(message)
+        if text is not None
+    ]  # fmt: skip
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def log_samples(message: Sequence[Any], **fields: Any) -> list[dict[str, Any]]:
+    """As inspect_ai logs them: without what is None, and reasoning as a part of the message."""
+    found = []
+    for id, text in enumerate(message):
+        if text is None:
+            continue
+        inside, closed, shown = text.rpartition("</think>")
+        thought = [{"type": "reasoning", "reasoning": inside.removeprefix("<think>")}] if closed else []
+        content = [*thought, {"type": "text", "text": shown.strip()}] if thought else text
+        asked = {"role": "user", "content": f"Which pet is number {id}?", "source": "input"}
+        reply = {"role": "assistant", "content": content, "source": "generate"}
+        found.append(
+            {"id": id, "epoch": 1, "input": asked["content"], "choices": ["a cat", "a dog", "a cow"],
+             "target": GOLDS[id], "messages": [asked, reply], "scores": {},
+             "output": {"model": "m", "choices": [{"message": reply, "stop_reason": "unknown"}]}} | fields
+        )  # fmt: skip
+    return found
+
+
+def inspect_log(path: Path, given: Sequence[Mapping[str, Any]], model: str = "mockllm/model") -> Path:
+    """Samples as a log of inspect_ai, .json or .eval."""
+    header = {"version": 2, "status": "success", "eval": {"task": "pets", "model": model}}
+    if path.suffix == ".json":
+        path.write_text(json.dumps({**header, "samples": list(given)}), encoding="utf-8")
+        return path
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as log:
+        log.writestr("_journal/start.json", json.dumps(header))
+        for sample in given:
+            log.writestr(f"samples/{sample['id']}_epoch_{sample['epoch']}.json", json.dumps(sample))
+        log.writestr("summaries.json", "[]")
+        log.writestr("header.json", json.dumps(header))
+    return path
+
+
 def written(folder: Path, form: str = "vlmevalkit", suffix: str = ".tsv") -> dict[tuple[str, Mode], Path]:
     """The three files that `mutual` needs."""
     found = {}
     for (role, mode), message in FILES.items():
+        name = f"{role}-{mode}"
         if form == "vlmevalkit":
-            found[role, mode] = table(folder / f"{role}-{mode}_Pets{suffix}", rows(message))
+            found[role, mode] = table(folder / f"{name}_Pets{suffix}", rows(message))
+        elif form == "inspect":
+            found[role, mode] = inspect_log(folder / f"{name}{suffix}", log_samples(message), f"mockllm/{name}")
+        elif form == "lm-eval":
+            found[role, mode] = harness(folder / name / "samples_pets_2026-11-25T10-10-10.jsonl", message)
         else:
-            found[role, mode] = samples(folder / f"{role}-{mode}" / "20261125_101010_samples_pets.jsonl", message)
+            found[role, mode] = samples(folder / name / "20261125_101010_samples_pets.jsonl", message)
     return found
 
 
 def imported(
-    folder: Path, files: Mapping[tuple[str, Mode], Path], form: str = "vlmevalkit", reader: CardReader | None = None
+    folder: Path,
+    files: Mapping[tuple[str, Mode], Path | Sequence[Path]],
+    form: str = "vlmevalkit",
+    reader: CardReader | None = None,
 ) -> tuple[ImportResult, Record]:
     """The run of these files in `folder/run`: what became of it, and its summary."""
-    read = {"vlmevalkit": vlmevalkit.read, "lmms-eval": lmms.read}[form]
     task = open_task(f"tsv:{folder / 'Pets.tsv'}")
     known = places(task)
-    sources = [source(role, mode, path, read, known) for (role, mode), path in files.items()]
-    made = Import(form, task, known, sources, {"small": "tiny", "large": "big"}, reader)
+    paths = {kind: [given] if isinstance(given, Path) else given for kind, given in files.items()}
+    sources = [source(*kind, path, FORMATS[form].read, known) for kind, each in paths.items() for path in each]
+    roles = {role for role, _ in files} | ({"large"} if reader else set())
+    names = {role: name for role, name in (("small", "tiny"), ("large", "big")) if role in roles}
+    made = Import(form, task, known, sources, names, reader)
     with RunFolder(folder / "run", About(made.config, {})) as held:
         filled = asyncio.run(fill(made, held.store))
         return filled, summary_of(json.loads(json.dumps(made.config)), held.store)

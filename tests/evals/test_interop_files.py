@@ -18,7 +18,7 @@ from cuecard.domain.errors import BadInput
 from cuecard.domain.question import Image
 from cuecard.evals import run_folder
 from cuecard.evals.interop import exports, inspect, lmms, vlmevalkit
-from cuecard.evals.interop.imports import places, source
+from cuecard.evals.interop.replies import places, source
 from cuecard.evals.tasks.registry import open_task
 
 NOW = datetime(2026, 11, 25, 10, 10, 10, tzinfo=UTC)
@@ -126,7 +126,7 @@ def test_free_answers_may_be_written_otherwise_but_not_most_of_them(tmp_path):
 def test_a_prediction_that_fills_a_cell_of_excel_was_cut_and_is_not_used(tmp_path):
     path = table(tmp_path / "T_Pets.xlsx", rows(["A" * 32_767, "B"]))
     read = source("small", Mode.SHORT, path, vlmevalkit.read, known(tmp_path))
-    assert (read.cut, list(read.replies)) == (1, ["1"])
+    assert (list(read.unused.values()), list(read.replies)) == ([1], ["1"])
 
 
 def test_thinking_in_its_own_column_is_the_card(tmp_path):

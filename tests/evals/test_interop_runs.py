@@ -24,11 +24,20 @@ from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput, ModelUnreachable
 from cuecard.evals import run_folder
 from cuecard.evals.analysis.summary import bounds
-from cuecard.evals.interop.imports import CardReader, parted, unresolved
+from cuecard.evals.interop.imports import CardReader, unresolved
+from cuecard.evals.interop.replies import parted
 from cuecard.models.prompt import Prompt
 from cuecard.models.replay import Says, ScriptedModel
 
-FORMS = [("vlmevalkit", ".xlsx"), ("vlmevalkit", ".tsv"), ("vlmevalkit", ".json"), ("lmms-eval", "")]
+FORMS = [
+    ("vlmevalkit", ".xlsx"),
+    ("vlmevalkit", ".tsv"),
+    ("vlmevalkit", ".json"),
+    ("lmms-eval", ".jsonl"),
+    ("lm-eval", ".jsonl"),
+    ("inspect", ".json"),
+    ("inspect", ".eval"),
+]
 
 
 def answers(run: Path, arm: str):
@@ -65,10 +74,10 @@ def test_the_routes_of_mutual_follow_from_the_files_and_the_rest_is_left_unresol
     ]
 
 
-@pytest.mark.parametrize(("form", "suffix"), FORMS[1::2])
+@pytest.mark.parametrize(("form", "suffix"), [FORMS[1], *FORMS[3:6]])
 def test_seconds_and_tokens_that_no_file_holds_are_none_and_never_zero(tmp_path, form, suffix):
     pets(tmp_path)
-    _, summary = imported(tmp_path, written(tmp_path, form, suffix or ".tsv"), form)
+    _, summary = imported(tmp_path, written(tmp_path, form, suffix), form)
     for call in calls(tmp_path / "run"):
         assert {call[name] for name in ("first_token_s", "end_s", "prompt_tokens", "completion_tokens")} == {None}
     for each in answers(tmp_path / "run", "mutual").values():
@@ -244,10 +253,27 @@ def test_other_files_are_another_run(tmp_path):
         imported(tmp_path, files)
 
 
-def test_one_file_cannot_be_two_things_and_both_models_are_needed(tmp_path):
+def test_one_file_cannot_be_two_things(tmp_path):
     pets(tmp_path)
     files = written(tmp_path)
     with pytest.raises(BadInput, match="given for two things"):
         imported(tmp_path, files | {("large", Mode.SHORT): files["small", Mode.SHORT]})
-    with pytest.raises(BadInput, match="both models"):
-        imported(tmp_path, {("small", Mode.SHORT): files["small", Mode.SHORT]})
+
+
+@pytest.mark.parametrize(("kind", "arm"), [(kind, f"{kind[1]}:{kind[0]}") for kind in FILES])
+def test_the_files_of_one_model_are_a_run_of_what_that_model_answers(tmp_path, kind, arm):
+    pets(tmp_path)
+    filled, summary = imported(tmp_path, {kind: written(tmp_path)[kind]})
+    assert list(only(summary)) == [arm]
+    assert list(summary["config"]["models"]) == [kind[0]]
+    assert (only(summary)[arm]["answered"], unresolved(filled)) == (6, {})
+    assert only(summary)[arm]["accuracy"] == pytest.approx((3 if kind == ("small", Mode.SHORT) else 4) / 6)
+
+
+def test_a_given_model_reads_the_reasoning_of_one_whose_files_are_all_that_there_is(tmp_path):
+    pets(tmp_path)
+    reader = CardReader(ScriptedModel("big", lambda prompt: Says("C")), "demo-large")
+    kind = ("small", Mode.REASON)
+    filled, summary = imported(tmp_path, {kind: written(tmp_path)[kind]}, reader=reader)
+    assert (filled.calls_made, list(only(summary))) == (6, ["reason:small", "transfer"])
+    assert only(summary)["transfer"]["accuracy"] == pytest.approx(2 / 6)

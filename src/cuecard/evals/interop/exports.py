@@ -95,10 +95,10 @@ def _thought(answer: Record, store: Store) -> str | None:
     return "\n\n".join(text for text in texts if text != answer.get("reply")) or None
 
 
-def question_of(item: Record) -> tuple[str, str | None]:
-    """(the question, its hint) of an item whose text may be put as VLMEvalKit puts it."""
-    found = _WRAPPED.match(item["text"])
-    return (found["question"], found["hint"]) if found else (item["text"], None)
+def question_of(text: str) -> tuple[str, str | None]:
+    """(the question, its hint) of a text that may be put as VLMEvalKit puts it."""
+    found = _WRAPPED.match(text)
+    return (found["question"], found["hint"]) if found else (text, None)
 
 
 def named(text: str) -> str:

@@ -9,38 +9,31 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from cuecard.answers import normalise
-from cuecard.answers.reasoning_parser import parse
-from cuecard.domain.call import Call, FinishReason, Mode, Usage
+from cuecard.domain.call import Call, FinishReason, Mode
 from cuecard.domain.errors import BadInput, ModelError
 from cuecard.domain.outcome import LatencyKind
-from cuecard.domain.question import AnswerKind
 from cuecard.evals.arm import Arm, parse_all
 from cuecard.evals.database import AnswerRow, CallRow, ItemRow, Record, Row, Store
+from cuecard.evals.interop.replies import LocatedItems, Source
 from cuecard.evals.item import Item, Task
 from cuecard.evals.requests import CallRequest, Seat, StoredCalls, model_revision, untimed
 from cuecard.evals.runner.compose import Composition, TaskItem, answer_record
 from cuecard.evals.runner.run import item_record
 from cuecard.evals.runner.scheduler import PooledWorker, Scheduler, WorkerPool, for_each
 from cuecard.evals.runner.worker import TimedCall, call_record
-from cuecard.evals.scorers import option_meant
 from cuecard.evals.study import run_config
-from cuecard.evals.tasks.rows import RowsTask, listed, reading
 from cuecard.models import prompt as layouts
 from cuecard.models.base import Abilities, Model
 from cuecard.models.prompt import TAGS, CardFormat, Prompt
 from cuecard.strategies.acceptance_rules import Acceptance
 from cuecard.strategies.policy import Policy
 
-_STRICT = (AnswerKind.CHOICE, AnswerKind.YES_NO)
-NOT_COUNTED = Usage()
 SAYS = Abilities(
     images=True, logprobs=False, scoring=False, prefix_sessions=False, card_formats=tuple(CardFormat), style=TAGS
 )
@@ -57,148 +50,9 @@ _NEEDS = {
 }
 
 
-# --- replies in files -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class LocatedItem:
-    """A question without its images, and at which row of its data it stands, counted from 0."""
-
-    item: Item
-    at: int
-
-
-LocatedItems = Mapping[str, LocatedItem]
-"""By the item's id, in the order of the data."""
-
-
-@dataclass(frozen=True)
-class RecordedReply:
-    """One call as a file has it."""
-
-    item: str
-    where: str
-    """Its place in the file: `row 3`."""
-    answer: str
-    """The reply, less closed thinking."""
-    reasoning: str | None = None
-    unclosed: bool = False
-    """Its thinking was never closed, so it was cut off."""
-    error: str | None = None
-    prompt: str | None = None
-    usage: Usage = NOT_COUNTED
-    gold: str | None = None
-    """What the file has for the right answer."""
-    gold_column: str = "answer"
-    cut: bool = False
-    """It fills its cell, which was too small for it, so that it cannot be used."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """A file of one model's replies in one mode. `cut`: rows that are unusable because a cell was too small."""
-
-    role: str
-    mode: Mode
-    path: Path
-    sha256: str
-    replies: Mapping[str, RecordedReply]
-    cut: int = 0
-
-    @property
-    def name(self) -> str:
-        return f"{self.role}-{self.mode}"
-
-
-FileReader = Callable[[Path, LocatedItems], Iterator[RecordedReply]]
-"""Gives every reply of a file, in its order. Raises BadInput."""
-
-
-def places(task: Task) -> dict[str, LocatedItem]:
-    """Every question of a task by its id; rows that are none are counted too. Raises BadInput."""
-    located: dict[str, LocatedItem] = {}
-    for at, each in enumerate(task.read() if isinstance(task, RowsTask) else task.items()):
-        if isinstance(each, Item):
-            lean = replace(each, question=replace(each.question, images=()))
-            located[each.id] = LocatedItem(lean, at)
-        elif each.stops:
-            raise BadInput(f"{task.name}, row {each.row}: {each.what}", each.hint)
-    if not located:
-        raise BadInput(f"{task.name} has no questions", "`cuecard tasks TASK --check` shows why")
-    return located
-
-
-def source(role: str, mode: Mode, path: Path, read: FileReader, known: LocatedItems) -> Source:
-    """A file of predictions, read whole. Raises BadInput that names the file, the row and what to do."""
-    with reading(path):
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    replies, cut, compared, differing = dict[str, RecordedReply](), 0, 0, list[str]()
-    for reply in read(path, known):
-        same = _same_gold(path, reply, known[reply.item].item)
-        compared += same is not None
-        differing += [reply.where] if same is False else []
-        cut += reply.cut
-        if reply.cut:
-            continue
-        if (other := replies.get(reply.item)) is not None:
-            what = f"{path}, {reply.where}: question {reply.item[:80]!r} is answered in {other.where} too"
-            raise BadInput(what, "keep one row for each question")
-        replies[reply.item] = reply
-    if 2 * len(differing) > compared:  # most words can be written in many ways, so most of them must differ
-        what = f"{path}: {len(differing)} of {compared} right answers are not the task's, the first in {differing[0]}"
-        raise BadInput(what, "is this the task that the file is about?")
-    if not replies:
-        raise BadInput(f"{path} holds no usable replies", "was the run finished?")
-    return Source(role, mode, path, digest, replies, cut)
-
-
-def parted(text: str) -> tuple[str, str | None, bool]:
-    """(answer, the thinking before it, whether that was never closed) of a reply."""
-    parsed = parse(text)
-    return parsed.answer, parsed.reasoning if parsed.unclosed else parsed.reasoning or None, parsed.unclosed
-
-
-def _same_gold(path: Path, reply: RecordedReply, item: Item) -> bool | None:
-    """Whether the right answer of a file is the task's; None where the two cannot be compared.
-
-    Raises BadInput for another choice, or another of yes and no: the file is about other data.
-    """
-    same = None if reply.gold is None else _same(reply.gold, item)
-    if same is False and item.question.kind in _STRICT:
-        gold, ours = str(reply.gold)[:40], " or ".join(item.golds)[:40]
-        what = f"{gold!r} is right there, but {ours!r} for question {item.id[:80]!r}"
-        where = f"{path}, {reply.where}, column `{reply.gold_column}`"
-        raise BadInput(f"{where}: {what}", "is this the task that the file is about?")
-    return same
-
-
-def _same(gold: str, item: Item) -> bool | None:
-    """None where the two cannot be compared."""
-    kind, text = item.question.kind, gold.strip()
-    if not item.golds or not text or text.lower() in ("nan", "none"):
-        return None
-    if kind is AnswerKind.CHOICE:
-        meant = option_meant(text, item.question)
-        return None if meant is None else meant in item.golds
-    if kind is AnswerKind.YES_NO:
-        return text.lower() in item.golds if text.lower() in ("yes", "no") else None
-    golds = {normalise(gold) for gold in item.golds}
-    return any(normalise(each) in golds for each in listed(text) or [text])
-
-
-def counted(value: object) -> int | None:
-    """A number of tokens in a file; None where it is no count."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or value < 0:
-        return None
-    return int(value) if value < 2**53 else None
-
-
 def asks(sources: Iterable[Source]) -> set[str]:
     """Every question that some file answers."""
     return {item for each in sources for item in each.replies}
-
-
-# --- a run of them ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -212,7 +66,7 @@ class CardReader:
 
 @dataclass(frozen=True)
 class Import:
-    """Files of two models about one task, in one format."""
+    """Files of one or two models about one task, in one format; a kind of replies may come in several files."""
 
     form: str
     task: Task
@@ -223,13 +77,15 @@ class Import:
     reader: CardReader | None = None
 
     def __post_init__(self) -> None:
-        hashes = [each.sha256 for each in self.sources]
-        if len(set(hashes)) < len(hashes):
-            twice = next(each for each in self.sources if hashes.count(each.sha256) > 1)
-            raise BadInput(f"{twice.path} is given for two things", "give each file once")
-        if {each.role for each in self.sources} != {"small", "large"}:
-            raise BadInput("files of both models are needed", "give --small-… and --large-…")
-        if self.names["small"] == self.names["large"]:
+        seen, answered = dict[str, Source](), dict[tuple[str, Mode, str], Source]()
+        for each in self.sources:
+            if seen.setdefault(each.sha256, each) is not each:
+                raise BadInput(f"{each.path} is given for two things", "give each file once")
+            for item in each.replies:
+                if (other := answered.setdefault((each.role, each.mode, item), each)) is not each:
+                    what = f"question {item[:80]!r} is answered in {other.path} and in {each.path}"
+                    raise BadInput(what, "give one file for each question: of a run and its retry, the retry")
+        if len(set(self.names.values())) < len(self.names):
             raise BadInput(f"both models are called {self.names['small']!r}", "give --small-name or --large-name")
         if self.reader is not None and ("small", Mode.REASON) not in self.have:
             raise BadInput("there is nothing to read without the small model's reasoning", "give --small-reason")
@@ -237,6 +93,16 @@ class Import:
     @property
     def have(self) -> set[tuple[str, Mode]]:
         return {(each.role, each.mode) for each in self.sources}
+
+    @cached_property
+    def files(self) -> dict[str, Source]:
+        """By name: small-short, and where there are more of them small-short-2, … in an order of their own."""
+        counts, named = Counter[str](), dict[str, Source]()
+        for each in sorted(self.sources, key=lambda each: each.sha256):
+            name = f"{each.role}-{each.mode}"
+            counts[name] += 1
+            named[name if counts[name] == 1 else f"{name}-{counts[name]}"] = each
+        return named
 
     @cached_property
     def arms(self) -> tuple[Arm, ...]:
@@ -263,7 +129,7 @@ class Import:
         reader = self.reader
         imported = {
             "format": self.form,
-            "files": {each.name: each.sha256 for each in self.sources},
+            "files": {name: each.sha256 for name, each in self.files.items()},
             "read_by": reader and {"name": reader.model.name, "revision": model_revision(reader.spec)},
         }
         return {**run_config(self.seats, [self.task], self.arms, POLICY), "imported": imported}
@@ -328,13 +194,17 @@ async def _fill_one(
     await asyncio.to_thread(store.put, [AnswerRow(at.task, item.id, each["arm"], each) for each in records])
     filled.questions += 1
     for arm, waiting in composition.waiting.items():
-        filled.unresolved[arm][item.id] = ", ".join(sorted(set(map(_lacking, waiting.values()))))
+        lacks = {_lacking(made, item.id, request) for request in waiting.values()}
+        filled.unresolved[arm][item.id] = ", ".join(sorted(lacks))
 
 
-def _lacking(request: CallRequest) -> str:
-    if request.mode is Mode.READ:
+def _lacking(made: Import, item: str, request: CallRequest) -> str:
+    role, mode = request.seat.role, request.mode
+    if mode is Mode.READ:
         return "no model reads the card"
-    return f"no {request.mode} reply of the {request.seat.role} model"
+    if any((each.role, each.mode) == (role, mode) and item in each.replies for each in made.sources):
+        return f"the {mode} reply of the {role} model was cut off, and none to a stricter prompt is there"
+    return f"no {mode} reply of the {role} model"
 
 
 # --- calls ------------------------------------------------------------------------------------------------------------
@@ -346,6 +216,7 @@ def _call(made: Import, source: Source, item: Item) -> tuple[CallRequest, Record
     layout: Callable[..., Prompt] = layouts.short if source.mode is Mode.SHORT else layouts.reason
     request = CallRequest(seat, layout(item.question, seat.abilities.style), POLICY.limits)
     failed = ModelError(reply.error, "the file holds no more") if reply.error else None
+    ended = FinishReason.ERROR if failed else FinishReason.LENGTH if reply.unclosed else reply.finish_reason
     # the reasoning: what stands between marks, or the whole of a reply that reasons without any
     card = reply.reasoning or (reply.answer or None if source.mode is Mode.REASON else None)
     call = Call(
@@ -360,7 +231,7 @@ def _call(made: Import, source: Source, item: Item) -> tuple[CallRequest, Record
         "prompt": {"turns": turns, "opening": None, "answer": None},
         "limits": None,
         "end_s": None,
-        "finish_reason": FinishReason.ERROR if failed else FinishReason.LENGTH if reply.unclosed else None,
+        "finish_reason": ended,
         "imported": imported,
     }
 

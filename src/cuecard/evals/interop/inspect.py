@@ -101,7 +101,7 @@ def log_of(answers: ArmExport, now: datetime, picture: Callable[[str], Image | N
 
 def _sample(row: ExportedAnswer, answers: ArmExport, picture: Callable[[str], Image | None]) -> Record:
     item, answer = row.item, row.answer
-    question, hint = exports.question_of(item)
+    question, hint = exports.question_of(item["text"])
     text = f"Hint: {hint}\n{question}" if hint else question
     shown = [image for digest in item["images"] if (image := picture(digest)) is not None]
     urls = [f"data:{image.media_type};base64,{base64.b64encode(image.data).decode()}" for image in shown]

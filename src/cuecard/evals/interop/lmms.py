@@ -19,42 +19,61 @@ from cuecard.domain.errors import BadInput
 from cuecard.evals.database import Record
 from cuecard.evals.interop import exports
 from cuecard.evals.interop.exports import ArmExport, ExportedAnswer
-from cuecard.evals.interop.imports import LocatedItems, RecordedReply, counted, parted
+from cuecard.evals.interop.replies import (
+    NOT_COUNTED,
+    LocatedItems,
+    RecordedReply,
+    kept_prompt,
+    one_line,
+    parted,
+    usage_of,
+)
+from cuecard.evals.item import Item
 from cuecard.evals.tasks.rows import json_lines
 from cuecard.stats.inference import standard_error
 
 FAILED = "[LMMS_EVAL_REQUEST_FAILED"
 """The beginning of what stands for a reply of a failed request."""
-MOST_PROMPT_CHARS = 20_000
 _WHICH = "give a *_samples_*.jsonl that lmms-eval wrote with --log_samples; less its last line if it was broken off"
 Sample = dict[str, Any]
 
 
 def read(path: Path, known: LocatedItems) -> Iterator[RecordedReply]:
     """Every reply of a sample log. Raises BadInput."""
+    for where, item, sample in samples(path, known, _WHICH):
+        reply = reply_of(path, where, sample, "resps" if "resps" in sample else "filtered_resps")
+        target = sample.get("target")
+        more: Any = {
+            "usage": _usage(path, where, sample),
+            "gold": target if isinstance(target, str) else None,
+            "gold_column": "target",
+        }
+        if reply.startswith(FAILED):
+            yield RecordedReply(item.id, where, "", error=one_line(reply), **more)
+            continue
+        yield RecordedReply(item.id, where, *parted(reply), prompt=kept_prompt(sample.get("input")), **more)
+
+
+def model(path: Path, task: str) -> str:
+    """The model that a sample log's directory is called after."""
+    return path.resolve().parent.name or path.stem
+
+
+def samples(path: Path, known: LocatedItems, hint: str) -> Iterator[tuple[str, Item, Sample]]:
+    """(its line, its question, itself) of every sample: `doc_id` is a row of the task. Raises BadInput."""
     at = {place.at: place.item for place in known.values()}
-    for number, sample in json_lines(path, _WHICH):
-        where = f"line {number}"
-        doc = sample.get("doc_id")
+    for number, sample in json_lines(path, hint):
+        where, doc = f"line {number}", sample.get("doc_id")
         if not isinstance(doc, int) or isinstance(doc, bool):
-            raise BadInput(f"{path}, {where}: `doc_id` is {_shown(doc)}, not a whole number", _WHICH)
-        item = at.get(doc)
-        if item is None:
+            raise BadInput(f"{path}, {where}: `doc_id` is {_shown(doc)}, not a whole number", hint)
+        if doc not in at:
             what = f"{path}, {where}, `doc_id`: the task has no question at row {doc} (it has {len(at)} questions)"
             raise BadInput(what, "is this the task that the file is about, and the same split?")
-        reply = _reply(path, where, sample)
-        more: Any = {"usage": _usage(path, where, sample), "gold": _text(sample.get("target")), "gold_column": "target"}
-        if reply.startswith(FAILED):
-            yield RecordedReply(item.id, where, "", error=" ".join(reply.split())[:300], **more)
-            continue
-        prompt = _text(sample.get("input"))
-        prompt = None if prompt is None or len(prompt) > MOST_PROMPT_CHARS else prompt
-        yield RecordedReply(item.id, where, *parted(reply), prompt=prompt, **more)
+        yield where, at[doc], sample
 
 
-def _reply(path: Path, where: str, sample: Sample) -> str:
-    """The raw reply; the filtered one where nothing was filtered. Raises BadInput."""
-    column = "resps" if "resps" in sample else "filtered_resps"
+def reply_of(path: Path, where: str, sample: Sample, column: str) -> str:
+    """The one text that a column holds, in however many lists. Raises BadInput."""
     value = sample.get(column)
     while isinstance(value, list) and len(value) == 1:
         value = value[0]
@@ -69,20 +88,10 @@ def _reply(path: Path, where: str, sample: Sample) -> str:
 def _usage(path: Path, where: str, sample: Sample) -> Usage:
     """The token counts of a sample; None where they are not given. Raises BadInput."""
     entries = sample.get("token_counts")
-    entries = entries if isinstance(entries, list) else []
-    if len(entries) != 1 or not isinstance(entries[0], dict):
-        return Usage()
-    prompt, completion, reasoning = (
-        counted(entries[0].get(f"{name}_tokens")) for name in ("input", "output", "reasoning")
-    )
-    if completion is not None and reasoning is not None and reasoning > completion:
-        what = f"{path}, {where}, `token_counts`: {reasoning} tokens are reasoning of {completion} that were generated"
-        raise BadInput(what, "take `reasoning_tokens` out of the file: what is not known may be left out")
-    return Usage(prompt, None, completion, reasoning)
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+    if not isinstance(entries, list) or len(entries) != 1 or not isinstance(entries[0], dict):
+        return NOT_COUNTED
+    prompt, completion, reasoning = (entries[0].get(f"{name}_tokens") for name in ("input", "output", "reasoning"))
+    return usage_of(f"{path}, {where}, `token_counts`", prompt, None, completion, reasoning)
 
 
 def _shown(value: Any) -> str:

@@ -22,7 +22,7 @@ from cuecard.domain.errors import BadInput, required
 from cuecard.domain.question import AnswerKind, Question, letter
 from cuecard.evals.interop import exports
 from cuecard.evals.interop.exports import ArmExport, ExportedAnswer
-from cuecard.evals.interop.imports import LocatedItems, RecordedReply, parted
+from cuecard.evals.interop.replies import LocatedItems, RecordedReply, check_question, one_line, parted
 from cuecard.evals.item import Item
 from cuecard.evals.tasks import tsv
 from cuecard.evals.tasks.presets import PRESETS
@@ -49,21 +49,26 @@ def read(path: Path, known: LocatedItems) -> Iterator[RecordedReply]:
         gold = text_of(row.get("answer")).strip() or None
         if letters := gap(row, item):
             gold = next(iter(lettered(gold, letters)), None)
-        _same_question(path, where, row, item)
+        check_question(f"{path}, {where}, column `question`", text_of(row.get("question")), item)
         is_cut = path.suffix.lower() == ".xlsx" and len(text_of(row["prediction"])) >= CELL_CHARS
-        yield replace(_reply(row, item, where), gold=gold, cut=is_cut)
+        yield replace(_reply(row, item, where), gold=gold, unused=_CUT if is_cut else None)
 
 
+def model(path: Path, task: str) -> str:
+    """The model that a prediction file is called after: its name less the data set."""
+    return path.stem.removesuffix(f"_{SETS.get(task) or exports.dataset_of({'name': task})}") or path.stem
+
+
+_CUT = "the prediction fills a cell of Excel and is cut off (PRED_FORMAT=tsv)"
 _WHICH = "give the prediction file, which has `index` and `prediction`, not the data or a judge's result"
 
 
 def _reply(row: Row, item: Item, where: str) -> RecordedReply:
     prediction, thinking = text_of(row["prediction"]), text_of(row.get("thinking")).strip()
     if prediction.startswith(FAILED):
-        return RecordedReply(item.id, where, "", error=" ".join(prediction.split())[:300])
-    answer, reasoning, unclosed = parted(prediction)
-    both = "\n".join(part for part in (parted(thinking)[1] or thinking, reasoning) if part)
-    return RecordedReply(item.id, where, _closed_up(answer, row, item), both or None, unclosed)
+        return RecordedReply(item.id, where, "", error=one_line(prediction))
+    answer, reasoning, unclosed = parted(prediction, parted(thinking)[1] or thinking)
+    return RecordedReply(item.id, where, _closed_up(answer, row, item), reasoning, unclosed)
 
 
 def _item(path: Path, where: str, row: Row, known: LocatedItems) -> Item:
@@ -74,18 +79,6 @@ def _item(path: Path, where: str, row: Row, known: LocatedItems) -> Item:
         what = f"{path}, {where}, column `index`: the task has no question {index[:80]!r} (its first: {first})"
         raise BadInput(what, "give the data that VLMEvalKit ran on: --task tsv:FILE")
     return place.item
-
-
-def _same_question(path: Path, where: str, row: Row, item: Item) -> None:
-    """One text contains the other: hints and options may stand around it. Raises BadInput."""
-    there, here = (_plain(text) for text in (text_of(row.get("question")), item.question.text))
-    if there and there not in here and here not in there:
-        what = f"{path}, {where}, column `question`: {there[:60]!r} is not what question {item.id[:80]!r} asks"
-        raise BadInput(what, "is this the task that the file is about?")
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.replace("_x000D_", " ").split())
 
 
 def gap(row: Mapping[str, Any], item: Item) -> list[str]:
@@ -138,7 +131,7 @@ def _row(each: ExportedAnswer, there: Mapping[str, Row] | None, data: Path | Non
     failed = f"{FAILED} via API. {answer['reason']}" if answer["status"] == "error" else None
     texts = {"prediction": failed or answer["reply"] or "", "thinking": each.thinking or ""}
     if there is None:
-        question, hint = exports.question_of(item)
+        question, hint = exports.question_of(item["text"])
         golds = item["golds"]
         return {
             "index": int(item["id"]) if re.fullmatch(r"0|[1-9][0-9]{0,15}", item["id"]) else item["id"],

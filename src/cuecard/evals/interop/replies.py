@@ -1,0 +1,206 @@
+"""Replies that another tool has recorded: a reader for each format of file, and what is checked of all of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cuecard.answers import normalise
+from cuecard.answers.reasoning_parser import parse
+from cuecard.domain.call import FinishReason, Mode, Usage
+from cuecard.domain.errors import BadInput
+from cuecard.domain.question import AnswerKind
+from cuecard.evals.interop.exports import question_of
+from cuecard.evals.item import Item, Task
+from cuecard.evals.scorers import option_meant
+from cuecard.evals.tasks.rows import RowsTask, listed, reading
+
+MOST_PROMPT_CHARS = 20_000
+NOT_COUNTED = Usage()
+OTHER_DATA = "is this the task that the file is about?"
+_STRICT = (AnswerKind.CHOICE, AnswerKind.YES_NO)
+
+
+@dataclass(frozen=True)
+class LocatedItem:
+    """A question without its images, and at which row of its data it stands, counted from 0."""
+
+    item: Item
+    at: int
+
+
+LocatedItems = Mapping[str, LocatedItem]
+"""By the item's id, in the order of the data."""
+
+
+@dataclass(frozen=True)
+class RecordedReply:
+    """One call as a file has it."""
+
+    item: str
+    where: str
+    """Its place in the file: `row 3`."""
+    answer: str
+    """The reply, less closed thinking."""
+    reasoning: str | None = None
+    unclosed: bool = False
+    """Its thinking was never closed, so it was cut off."""
+    finish_reason: FinishReason | None = None
+    """Why it ended, where the file has that."""
+    error: str | None = None
+    prompt: str | None = None
+    usage: Usage = NOT_COUNTED
+    gold: str | None = None
+    """What the file has for the right answer."""
+    gold_column: str = "answer"
+    unused: str | None = None
+    """Why it cannot be used: `the sample was invalidated`."""
+
+
+FileReader = Callable[[Path, LocatedItems], Iterator[RecordedReply]]
+"""Gives every reply of a file, in its order. Raises BadInput."""
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """The files of another tool. `model`: what the model is called there, by the file and the task's name."""
+
+    about: str
+    read: FileReader
+    model: Callable[[Path, str], str]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file of one model's replies in one mode. `unused`: how many of them cannot be used, by the reason."""
+
+    role: str
+    mode: Mode
+    path: Path
+    sha256: str
+    replies: Mapping[str, RecordedReply]
+    unused: Mapping[str, int]
+
+
+def places(task: Task) -> dict[str, LocatedItem]:
+    """Every question of a task by its id; rows that are none are counted too. Raises BadInput."""
+    located: dict[str, LocatedItem] = {}
+    for at, each in enumerate(task.read() if isinstance(task, RowsTask) else task.items()):
+        if isinstance(each, Item):
+            lean = replace(each, question=replace(each.question, images=()))
+            located[each.id] = LocatedItem(lean, at)
+        elif each.stops:
+            raise BadInput(f"{task.name}, row {each.row}: {each.what}", each.hint)
+    if not located:
+        raise BadInput(f"{task.name} has no questions", "`cuecard tasks TASK --check` shows why")
+    return located
+
+
+def source(role: str, mode: Mode, path: Path, read: FileReader, known: LocatedItems) -> Source:
+    """A file of predictions, read whole. Raises BadInput that names the file, the row and what to do."""
+    with reading(path):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    replies, unused, compared, differing = dict[str, RecordedReply](), Counter[str](), 0, list[str]()
+    for reply in read(path, known):
+        same = _same_gold(path, reply, known[reply.item].item)
+        compared += same is not None
+        differing += [reply.where] if same is False else []
+        if reply.unused is not None:
+            unused[reply.unused] += 1
+            continue
+        if (other := replies.get(reply.item)) is not None:
+            what = f"{path}, {reply.where}: question {reply.item[:80]!r} is answered in {other.where} too"
+            raise BadInput(what, "keep one row for each question")
+        replies[reply.item] = reply
+    if 2 * len(differing) > compared:  # most words can be written in many ways, so most of them must differ
+        what = f"{path}: {len(differing)} of {compared} right answers are not the task's, the first in {differing[0]}"
+        raise BadInput(what, OTHER_DATA)
+    if not replies:
+        raise BadInput(f"{path} holds no usable replies", "was the run finished?")
+    return Source(role, mode, path, digest, replies, unused)
+
+
+# --- what a reader makes of a row -------------------------------------------------------------------------------------
+
+
+def parted(text: str, apart: str = "") -> tuple[str, str | None, bool]:
+    """(answer, the thinking before it, whether that was never closed) of a reply; `apart`: thinking kept beside it."""
+    parsed = parse(text)
+    thinking = "\n".join(part for part in (apart, parsed.reasoning) if part)
+    return parsed.answer, thinking if parsed.unclosed else thinking or None, parsed.unclosed
+
+
+def one_line(text: str) -> str:
+    """The message of a failed call."""
+    return " ".join(text.split())[:300] or "it failed without a message"
+
+
+def kept_prompt(prompt: object) -> str | None:
+    """A prompt worth keeping: a text, and not too long."""
+    return prompt if isinstance(prompt, str) and 0 < len(prompt) <= MOST_PROMPT_CHARS else None
+
+
+def check_question(place: str, text: str, item: Item) -> None:
+    """One text contains the other: hints and options may stand around it. `place`: file, row and column.
+
+    Raises BadInput.
+    """
+    there, here, bare = map(_plain, (text, item.question.text, question_of(item.question.text)[0]))
+    if there and there not in here and bare not in there:
+        what = f"{place}: {there[:60]!r} is not what question {item.id[:80]!r} asks"
+        raise BadInput(what, OTHER_DATA)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.replace("_x000D_", " ").split())
+
+
+def counted(value: object) -> int | None:
+    """A number of tokens in a file; None where it is no count."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or value < 0:
+        return None
+    return int(value) if value < 2**53 else None
+
+
+def usage_of(place: str, prompt: object, cached: object, completion: object, reasoning: object) -> Usage:
+    """The tokens of a call. `place`: file, row and column. Raises BadInput where they contradict each other."""
+    usage = Usage(counted(prompt), counted(cached), counted(completion), counted(reasoning))
+    generated, thought = usage.completion_tokens, usage.reasoning_tokens
+    if generated is not None and thought is not None and thought > generated:
+        what = f"{place}: {thought} tokens are reasoning of {generated} that were generated"
+        raise BadInput(what, "take `reasoning_tokens` out of the file: what is not known may be left out")
+    return usage
+
+
+# --- right answers ----------------------------------------------------------------------------------------------------
+
+
+def _same_gold(path: Path, reply: RecordedReply, item: Item) -> bool | None:
+    """Whether the right answer of a file is the task's; None where the two cannot be compared.
+
+    Raises BadInput for another choice, or another of yes and no: the file is about other data.
+    """
+    same = None if reply.gold is None else _same(reply.gold, item)
+    if same is False and item.question.kind in _STRICT:
+        gold, ours = str(reply.gold)[:40], " or ".join(item.golds)[:40]
+        what = f"{gold!r} is right there, but {ours!r} for question {item.id[:80]!r}"
+        where = f"{path}, {reply.where}, column `{reply.gold_column}`"
+        raise BadInput(f"{where}: {what}", OTHER_DATA)
+    return same
+
+
+def _same(gold: str, item: Item) -> bool | None:
+    """None where the two cannot be compared."""
+    kind, text = item.question.kind, gold.strip()
+    if not item.golds or not text or text.lower() in ("nan", "none"):
+        return None
+    if kind is AnswerKind.CHOICE:
+        meant = option_meant(text, item.question)
+        return None if meant is None else meant in item.golds
+    if kind is AnswerKind.YES_NO:
+        return text.lower() in item.golds if text.lower() in ("yes", "no") else None
+    golds = {normalise(gold) for gold in item.golds}
+    return any(normalise(each) in golds for each in listed(text) or [text])
