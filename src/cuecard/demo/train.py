@@ -33,6 +33,8 @@ from cuecard.demo.training.muon import Muon
 from cuecard.demo.training.recipes import REASONED, RECIPES, Phase
 from cuecard.models.spec import Embedded
 
+AttentionInput = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Hidden states (b, n, width), and the cosines and sines of the positions."""
 BUNDLE = 16
 STATION_WEIGHT = 0.3
 LOOK_WEIGHT = 0.3
@@ -205,9 +207,7 @@ class Trainee:
             total = total + self.asked("shown colour", layers[shown], colours)
         return total
 
-    def look_loss(
-        self, rows: list[Row], ids: torch.Tensor, inputs: dict[int, tuple[torch.Tensor, ...]]
-    ) -> torch.Tensor:
+    def look_loss(self, rows: list[Row], ids: torch.Tensor, inputs: dict[int, AttentionInput]) -> torch.Tensor:
         """Summed over the rows: at each station, the cross-entropy of the first head's attention against the cell that
         is reached there (supervised attention, Liu et al. 2016). `inputs` are those of the attention layers."""
         total, first = torch.zeros(()), ids[0].tolist().index(self.image_token)
@@ -259,11 +259,11 @@ class Trainee:
 
     def forward(
         self, rows: list[Row], ids: torch.Tensor
-    ) -> tuple[torch.Tensor, dict[int, torch.Tensor], dict[int, tuple[torch.Tensor, ...]]]:
+    ) -> tuple[torch.Tensor, dict[int, torch.Tensor], dict[int, AttentionInput]]:
         """-> normed output of the last layer (b, n, width), that of each station's layer, and for each layer that is to
         look its attention's input and the cosines and sines of the positions."""
         language, layers = self.model.model.language_model, {}
-        looks: dict[int, tuple[torch.Tensor, ...]] = {}
+        looks: dict[int, AttentionInput] = {}
         visual = ids == self.image_token
         seen = self.album.features[torch.tensor([row.picture for row in rows])].transpose(0, 1).flatten(1, 2)
         embedded = language.embed_tokens(ids).masked_scatter(visual[..., None], seen[0])

@@ -105,22 +105,6 @@ PRACTICE = Phase(
 )
 """What comes slowest: many jumps, and whether what is asked for is there."""
 
-CLOSING = Phase(
-    "closing",
-    180,
-    drill_rows=4,
-    drills=("choose", "choose", "choose", "found"),
-    chains=4,
-    short_mix=NEARER,
-    reason_rows=8,
-    reason_mix=ENDINGS,
-    read_rows=2,
-    photos=0.2,
-    as_asked=0.5,
-    peak=0.4,
-)
-"""Of the large model: where its reasoning begins and ends, and the letter of an option."""
-
 RECIPES = {
     "demo-small": Recipe(
         (
@@ -184,7 +168,7 @@ RECIPES = {
                 "both",
                 850,
                 drill_rows=3,
-                drills=(*DRILLS, "count", "recall", "recall", "found"),
+                drills=(*DRILLS, "choose", "choose", "count", "recall", "recall", "found"),
                 chains=5,
                 short_mix=DEEPER,
                 reason_rows=8,
@@ -196,7 +180,7 @@ RECIPES = {
                 "glance",
                 550,
                 drill_rows=2,
-                drills=(*DRILLS, "count", "recall", "found"),
+                drills=(*DRILLS, "choose", "choose", "count", "recall", "found"),
                 chains=6,
                 short_mix=NEARER,
                 reason_rows=7,
@@ -209,19 +193,17 @@ RECIPES = {
             Phase(
                 "polish",
                 300,
-                drill_rows=7,
-                drills=("choose", "choose", "choose", "count", "count", "sum", "recall", "found"),
+                drill_rows=5,
+                drills=("choose", "choose", "choose", "count", "sum", "recall", "found"),
                 chains=5,
                 short_mix=NEARER,
-                reason_rows=7,
-                reason_mix=TALLIED,
-                read_rows=2,
-                photos=0.2,
+                reason_rows=8,
+                reason_mix=ENDINGS,
+                read_rows=3,
+                photos=0.3,
                 as_asked=0.5,
-                peak=0.6,
+                peak=0.4,
             ),
-            replace(CLOSING, name="endings", steps=180),
-            replace(CLOSING, name="choices", steps=200),
         ),
         slips=0.35,
         stations=(1, 4, 7, 10),
