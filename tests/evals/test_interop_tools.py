@@ -1,4 +1,4 @@
-"""Round trips with the other tools themselves, where they are installed (tests/servers/test_exchange.py)."""
+"""Round trips with the other tools themselves, where they are installed (tests/servers/test_exchange_tools.py)."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cache, lru_cache
 
@@ -176,14 +177,17 @@ def _positive(claim: str) -> str:
 def mentioned(text: str, options: Sequence[str]) -> set[int]:
     """The indices of the options whose words a text holds and does not deny; the longest wins where they overlap."""
     words = _words(text)
-    spans = [(i, *span) for i, option in enumerate(options) for span in _spans(words, spoken(option))]
-    ends = [end for _, _, end in spans]
-    return {
-        index
-        for index, start, end in spans
-        if not any(a <= start and end <= b and b - a > end - start for _, a, b in spans)
-        and not _denied(words, max([start - 3, 0, *(e for e in ends if e <= start)]), start, end)
-    }
+    found = [(*span, i) for i, option in enumerate(options) for span in _spans(words, spoken(option))]
+    ends, kept = sorted(end for _, end, _ in found), set[int]()
+    longest = (-1, 0)  # the span that ends last, of those that begin here or before
+    for start, end, index in sorted(found, key=lambda span: (span[0], -span[1])):
+        inside = longest[1] >= end and longest != (start, end)
+        longest = longest if longest[1] >= end else (start, end)
+        before = bisect_right(ends, start)
+        since = max(start - 3, 0, ends[before - 1] if before else 0)
+        if not inside and not _denied(words, since, start, end):
+            kept.add(index)
+    return kept
 
 
 _TOKEN = re.compile(rf"[{CJK}]|[^\s{CJK}]+")
