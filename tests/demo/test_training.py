@@ -17,7 +17,7 @@ from cuecard.demo.reasoning import STYLES, path
 from cuecard.demo.training import data as training_data
 from cuecard.demo.training.data import Album, Writer
 from cuecard.demo.training.muon import Muon
-from cuecard.demo.training.recipes import Phase, Recipe
+from cuecard.demo.training.recipes import GLANCE, Phase, Recipe
 
 torch.set_num_threads(1)
 
@@ -144,7 +144,7 @@ def brief(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     phases = (
         Phase("vision", steps),
         Phase("look-up", steps, **rows["look-up"]),
-        Phase("both", steps, short_mix=train.GLANCE, **rows["both"]),
+        Phase("both", steps, short_mix=GLANCE, **rows["both"]),
     )
     monkeypatch.setitem(train.RECIPES, "demo-small", Recipe(phases, slips=0.1, stations=(1, 2)))
     monkeypatch.setattr(train, "ALBUM", 32)

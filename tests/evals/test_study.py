@@ -314,7 +314,6 @@ def test_a_rule_that_lacks_its_table_is_refused_before_a_server_is_probed(tmp_pa
     (tmp_path / "questions.jsonl").write_text(json.dumps({"question": "Is it?", "answer": "yes"}) + "\n")
     models = [f"--{role}=http://127.0.0.1:9/v1#{model}" for role, model in zip(("small", "large"), MODELS, strict=True)]
     given = [f"jsonl:{tmp_path / 'questions.jsonl'}", f"--out={tmp_path / 'run'}", *models, "--accept=calibrated(0.9)"]
-    done = CliRunner().invoke(app, ["eval", *given])
-    assert done.exit_code == 2, done.output
-    assert "needs an acceptance table for qwen3-small and qwen3-large" in done.output
+    with pytest.raises(BadInput, match="needs an acceptance table for qwen3-small and qwen3-large"):
+        CliRunner().invoke(app, ["eval", *given], catch_exceptions=False)
     assert not (tmp_path / "run").exists()

@@ -125,9 +125,15 @@ _NTH = pattern(
 )
 
 
+@lru_cache(maxsize=256)
+def _hold_places(options: tuple[str, ...]) -> bool:
+    """Whether "the second answer" or the like stands in an option."""
+    return any(map(_NTH.search, options))
+
+
 def _with_letters(reply: str, question: Question) -> str:
     """The text with "option B" for "the second option", unless options are numbers or "first" stands in one."""
-    if len(reply) > _MOST_ORDINAL_CHARS or any(map(_NTH.search, question.options)):
+    if len(reply) > _MOST_ORDINAL_CHARS or not _NTH.search(reply) or _hold_places(question.options):
         return reply
     numbered = question.labels or any(_value(option) is not None for option in question.options)
 
