@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from cuecard.answers import misfit_of, same_answer
 from cuecard.answers.readers import json_replies
 from cuecard.answers.schemas import Misfit
+from cuecard.domain.call import Mode
 from cuecard.domain.errors import InvalidAnswer, ModelError, Unsupported
 from cuecard.domain.outcome import Route
 from cuecard.domain.question import AnswerKind, Calling, Question
@@ -82,6 +83,7 @@ async def accepted_short(question: Question, team: Team) -> tuple[Reply, str | N
         return large, await _accepted(question, team, rules, await (beside or team.small.short(question)), large)
     if beside is not None:
         await cancelled(beside)
+        team.small.failures.pop(Mode.SHORT, None)  # of a call that did not count
     return large, why
 
 

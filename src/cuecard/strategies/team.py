@@ -111,9 +111,14 @@ class Player:
 
     def __init__(self, role: str, model: Model, team: Team) -> None:
         self.role, self.model, self.team = role, model, team
-        self.failed: ModelError | None = None
+        self.failures: dict[Mode, ModelError] = {}
         self.thought: Thought | None = None
         """The reasoning that it began last."""
+
+    @property
+    def failed(self) -> ModelError | None:
+        """The error of a call that counts; None where all went well."""
+        return next(iter(self.failures.values()), None)
 
     async def short(self, question: Question) -> Reply:
         """Answer at once; once more, strictly, where the first answer runs on."""
@@ -231,7 +236,7 @@ class Player:
                             received.finish = FinishReason.STOP
                             break
         except ModelError as failure:
-            self.failed = failure
+            self.failures[prompt.mode] = failure
             raise
         reply = await received.reply(self.role, question)
         if prompt.mode is not Mode.GRADE:  # which answers another question
