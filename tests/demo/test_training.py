@@ -16,6 +16,7 @@ from cuecard.demo import tokenizer as tk
 from cuecard.demo.reasoning import STYLES, path
 from cuecard.demo.training import data as training_data
 from cuecard.demo.training.data import Album, Writer
+from cuecard.demo.training.heads import first_head
 from cuecard.demo.training.muon import Muon
 from cuecard.demo.training.recipes import GLANCE, Phase, Recipe
 
@@ -136,6 +137,25 @@ def test_a_grown_model_begins_as_the_same_function():
     ids = torch.tensor([tokenizer("Which digit is in cell 5?").input_ids])
     with torch.inference_mode():
         assert torch.allclose(small(ids).logits, large(ids).logits, atol=1e-5)
+
+
+def test_the_supervised_head_is_the_first_head_of_the_model() -> None:
+    tokenizer = tk.build()
+    torch.manual_seed(0)
+    model = Qwen3VLForConditionalGeneration(checkpoint.architecture("demo-small", tokenizer)).eval()
+    model.set_attn_implementation("eager")
+    language, given = model.model.language_model, {}
+
+    def keep(_: torch.nn.Module, __: tuple, inputs: dict) -> None:
+        given["attention"] = (inputs["hidden_states"], *inputs["position_embeddings"])
+
+    language.layers[2].self_attn.register_forward_pre_hook(keep, with_kwargs=True)
+    ids = torch.tensor([tokenizer("Which digit is in cell 5?").input_ids] * 2)
+    with torch.inference_mode():
+        weights = language(input_ids=ids, output_attentions=True).attentions[2]
+        row, at = torch.tensor([0, 1]), torch.tensor([3, 1])
+        scores = first_head(language.layers[2].self_attn, *given["attention"], row, at)
+    assert torch.allclose(scores.softmax(-1), weights[row, 0, at], atol=1e-5)
 
 
 def brief(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers.models.qwen3_vl.modeling_qwen3_vl import rotate_half
 
 
 class Heads(nn.Module):
@@ -39,12 +40,8 @@ def first_head(
     size, length = attention.head_dim, hidden.shape[1]
     query = attention.q_norm(F.linear(hidden[row, at], attention.q_proj.weight[:size]))
     key = attention.k_norm(F.linear(hidden, attention.k_proj.weight[:size]))
-    query = rotated(query, cos.expand(len(hidden), -1, -1)[row, at], sin.expand(len(hidden), -1, -1)[row, at])
-    scores = (rotated(key, cos, sin)[row] @ query[..., None])[..., 0] * attention.scaling
+    turns = [each.expand(len(hidden), -1, -1) for each in (cos, sin)]
+    query = query * turns[0][row, at] + rotate_half(query) * turns[1][row, at]
+    key = key * turns[0] + rotate_half(key) * turns[1]
+    scores = (key[row] @ query[..., None])[..., 0] * attention.scaling
     return scores.masked_fill(torch.arange(length) > at[:, None], -math.inf)
-
-
-def rotated(vectors: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding of vectors (…, d)."""
-    first, second = vectors.chunk(2, -1)
-    return vectors * cos + torch.cat((-second, first), -1) * sin
