@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cuecard.cli.evals.unparsed import unparsed as command
+from cuecard.cli.evals.judging import unparsed as command
 from cuecard.cli.report import report
 from cuecard.domain.call import Mode
 from cuecard.domain.errors import BadInput, ModelRefused
 from cuecard.evals import run_folder
-from cuecard.evals.analysis import unparsed as listing
-from cuecard.evals.judge import Judge, asked
+from cuecard.evals.judging import replies as listing
+from cuecard.evals.judging.arms import judged_arms
+from cuecard.evals.judging.judge import Judge, asked
 from cuecard.evals.scorers import item_of
 from cuecard.models import spec
 from cuecard.models.replay import Says, ScriptedModel
@@ -47,20 +48,20 @@ def run(tmp_path):
 def listed(run):
     _, store = run_folder.opened(run)
     try:
-        return listing.unparsed(store, listing.read(run)), list(store.answers())
+        return listing.unparsed(store, listing.read(run, listing.READ)), list(store.answers())
     finally:
         store.close()
 
 
 def judged(run, judge):
     _, store = run_folder.opened(run)
-    known = listing.read(run)
+    known = listing.read(run, listing.READ)
     items = {(each["task"], each["id"]): item_of(each) for each in store.items()}
     try:
-        failures = asyncio.run(Judge(judge, "r1").judge(listing.unparsed(store, known), items, known.__setitem__))
+        failures = asyncio.run(Judge(judge, "r1").read(listing.unparsed(store, known), items, known.__setitem__))
     finally:
         store.close()
-    listing.write(run, known)
+    listing.write(run, listing.READ, known)
     return failures
 
 
@@ -85,7 +86,7 @@ def test_a_judge_is_asked_what_the_reply_says_and_never_what_is_right(run):
     replies, answers = listed(run)
     assert [(each.judged.answer, each.judged.score) for each in replies] == [("A", 1.0), (None, 0.0)] * 3
     assert {each.judged.judge for each in replies} == {"judge"}
-    (arm,) = listing.judged_arms(answers, replies, "pictured")
+    (arm,) = judged_arms(answers, replies, "pictured")
     assert (arm.arm, arm.scored, arm.unparsed, arm.judged) == ("short:small", 12, 6, 6)
     assert (arm.read, arm.with_judge) == (pytest.approx(0.5), pytest.approx(0.75))
 
@@ -112,9 +113,9 @@ def test_a_long_reply_is_judged_by_its_end():
 
 
 def test_a_file_of_judgements_that_is_broken_is_one_clear_error(run):
-    (run / listing.FILE).write_text("{")
+    (run / listing.READ).write_text("{")
     with pytest.raises(BadInput, match=r"judged\.json cannot be read"):
-        listing.read(run)
+        listing.read(run, listing.READ)
 
 
 def test_the_command_lists_judges_and_says_that_it_is_kept_apart(run, monkeypatch):

@@ -52,8 +52,12 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "Look at the attention that answers pay to reasoning: total mass, sparsity, which tokens, how tight the bound.",
     ),
     "unparsed": (
-        "evals.unparsed:unparsed",
+        "evals.judging:unparsed",
         "List replies in which no answer was found, for a look by hand; with --judge, what a model reads in them.",
+    ),
+    "grade": (
+        "evals.judging:grade",
+        "Grade the replies to open questions (MM-Vet's, say) from 0 to 1 by a judge model, which knows what is right.",
     ),
     "rescore": (
         "evals.runs:rescore",

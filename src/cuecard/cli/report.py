@@ -16,11 +16,12 @@ from cuecard.cli.latency import report as latency_report
 from cuecard.cli.options import telling_what_is_kept
 from cuecard.domain.errors import BadInput, required
 from cuecard.evals import run_folder
-from cuecard.evals.analysis import examples, unparsed
+from cuecard.evals.analysis import examples
 from cuecard.evals.analysis.ledger import Price, by_model, watts
 from cuecard.evals.analysis.results import RunResults, TaskResults, run_results
 from cuecard.evals.analysis.summary import summary as summary_of
 from cuecard.evals.analysis.verdict import MARGIN
+from cuecard.evals.judging import replies
 from cuecard.latency import readings
 from cuecard.report.arm_table import ArmTable
 from cuecard.report.page.machine import evaluation_facts
@@ -71,7 +72,8 @@ def report(
             evaluation_facts(about),
             questions,
             filter(None, requests),
-            unparsed.read(run),
+            replies.read(run, replies.READ),
+            replies.read(run, replies.GRADED),
         )
         page = out or run / "report.html"
         written = drawn.report(shown).save(page)

@@ -205,7 +205,7 @@ def mmmu(answer: str, item: Item) -> float:
 
 
 JUDGED = "judged"
-"""The scorer of items that a judge model grades, which is done elsewhere: their answers have no score."""
+"""The scorer of items that a judge model grades (`judging`): their answers have no score."""
 SCORERS: dict[str, Scorer] = {
     "exact": exact,
     "relaxed": relaxed,

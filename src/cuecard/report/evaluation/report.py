@@ -12,8 +12,9 @@ from cuecard.evals.analysis.aggregates import AGGREGATES
 from cuecard.evals.analysis.examples import Example, Gallery, Request
 from cuecard.evals.analysis.results import RunResults, TaskResults
 from cuecard.evals.analysis.unfinished import unfinished
-from cuecard.evals.analysis.unparsed import Judged, JudgedArm, UnparsedReply, judged_arms, unparsed
 from cuecard.evals.database import Store
+from cuecard.evals.judging.arms import GradedArm, JudgedArm, graded_arms, judged_arms
+from cuecard.evals.judging.replies import Judged, ListedReply, gradable, unparsed
 from cuecard.report.evaluation import sentences
 from cuecard.report.evaluation import tables as html_tables
 from cuecard.report.evaluation.figures import figures
@@ -41,10 +42,13 @@ class Evaluation:
     about: Sequence[tuple[str, str]]
     unfinished: str | None = None
     """What the run lacks."""
-    unparsed: Sequence[UnparsedReply] = ()
+    unparsed: Sequence[ListedReply] = ()
     """Replies in which no answer was found."""
     judged: Mapping[str, Sequence[JudgedArm]] = field(default_factory=dict)
     """By task, the arms with such replies."""
+    graded: Mapping[str, Sequence[GradedArm]] = field(default_factory=dict)
+    """By task, the arms whose replies a judge has graded."""
+    grades: Sequence[ListedReply] = ()
 
 
 def evaluation(
@@ -56,10 +60,11 @@ def evaluation(
     most: int,
     requests: Iterable[Request],
     judged: Mapping[str, Judged] | None = None,
+    graded: Mapping[str, Judged] | None = None,
 ) -> Evaluation:
     """The content of a report. `of`: results and summary; `most`: questions of a task that are shown one by one.
 
-    `judged`: what judges have read in replies that were not parsed.
+    `judged`: what judges have read in replies that were not parsed; `graded`: their grades of open answers.
     """
     results, summary = of
     telling = {
@@ -70,8 +75,31 @@ def evaluation(
     lacks = unfinished(summary["config"], store)
     replies, answers = unparsed(store, judged or {}), list(store.answers())
     arms = {task.task: judged_arms(answers, replies, task.task) for task in results.tasks}
+    grades = [
+        each
+        for task in results.tasks
+        for each in gradable(store, graded or {}, task=task.task)
+        if each.judged is not None
+    ]
+    marks = {
+        task.task: graded_arms(answers, {item["id"]: item for item in store.items(task.task)}, grades, task.task)
+        for task in results.tasks
+    }
     return Evaluation(
-        name, results, summary, [*requests], cards, telling, rows, store.image, about, lacks, replies, arms
+        name,
+        results,
+        summary,
+        [*requests],
+        cards,
+        telling,
+        rows,
+        store.image,
+        about,
+        lacks,
+        replies,
+        arms,
+        marks,
+        grades,
     )
 
 
@@ -95,7 +123,9 @@ def report(shown: Evaluation) -> Report:
         stale=sentences.stale(shown.summary["scorer"]),
     )
     rows = {"categories": categories(shown.summary["tasks"]), "answers": shown.answers}
-    rows["unparsed"] = [_unparsed(each) for each in shown.unparsed]
+    rows["unparsed"] = [_listed(each) for each in shown.unparsed]
+    if shown.grades:
+        rows["graded"] = [_listed(each) for each in shown.grades]
     return Report(page, [each for some in drawings.values() for each in some], {**tables(shown.results), **rows})
 
 
@@ -200,7 +230,7 @@ TABLES: Mapping[str, Callable[[TaskResults], list[Row]]] = {
 }
 
 
-def _unparsed(reply: UnparsedReply) -> Row:
+def _listed(reply: ListedReply) -> Row:
     judged = reply.judged
     return {
         **_fields(reply, "task", "id", "reply", "truncated"),

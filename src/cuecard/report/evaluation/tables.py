@@ -10,7 +10,8 @@ from cuecard.evals.analysis.aggregates import AGGREGATES, POINTS
 from cuecard.evals.analysis.examples import Example
 from cuecard.evals.analysis.ledger import Ledger, Spending
 from cuecard.evals.analysis.results import ArmResults, TaskResults
-from cuecard.evals.analysis.unparsed import JudgedArm, UnparsedReply
+from cuecard.evals.judging.arms import GradedArm, JudgedArm
+from cuecard.evals.judging.replies import ListedReply
 from cuecard.evals.scorers import EXTRACTORS
 from cuecard.report.evaluation import sentences
 from cuecard.report.evaluation.sentences import between, share
@@ -120,7 +121,22 @@ def judged(arms: Sequence[JudgedArm]) -> Rows:
     ]
 
 
-def by_hand(replies: Sequence[UnparsedReply], most: int) -> Rows:
+def graded(arms: Sequence[GradedArm]) -> Rows:
+    """Mean grades of open answers, and of each category that questions have."""
+    names = sorted({name for arm in arms for name in arm.by_category})
+    return [
+        {
+            "arm": arm.arm,
+            "grade": f"{share(arm.mean.estimate)} ({between(arm.mean)})",
+            "graded": f"{arm.graded:,} of {arm.answered:,}",
+            "failed": f"{arm.failed:,}",
+            **{name: share(arm.by_category.get(name)) for name in names},
+        }
+        for arm in arms
+    ]
+
+
+def by_hand(replies: Sequence[ListedReply], most: int) -> Rows:
     """The first replies in which no answer was found; the ends of long ones, where answers stand."""
     heads = any(each.judged for each in replies)
     return [
@@ -135,7 +151,7 @@ def by_hand(replies: Sequence[UnparsedReply], most: int) -> Rows:
     ]
 
 
-def _judgement(reply: UnparsedReply) -> str:
+def _judgement(reply: ListedReply) -> str:
     if reply.judged is None:
         return "not judged"
     return "no answer" if reply.judged.answer is None else f"{reply.judged.answer} ({reply.judged.score:g})"

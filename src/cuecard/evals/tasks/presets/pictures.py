@@ -153,10 +153,7 @@ _BLINK = (
     "Object_Localization Relative_Depth Relative_Reflectance Semantic_Correspondence Spatial_Relation "
     "Visual_Correspondence Visual_Similarity"
 )
-_JUDGED = (
-    "answers have no score: a judge model grades them from 0 to 1. `cuecard export vlmevalkit RUN` writes them for"
-    " VLMEvalKit, which asks one"
-)
+_JUDGED = "answers have no score: a judge model grades them from 0 to 1, by `cuecard grade RUN --judge MODEL`"
 _CHOICE, _YES_NO = "choice", "yes_no"
 PRESETS: dict[str, Preset] = {
     "mmbench": Preset(

@@ -1,0 +1,177 @@
+"""`cuecard unparsed` and `cuecard grade`: replies that no scorer can settle, and what a judge model makes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
+from rich.text import Text
+
+from cuecard.domain.errors import BadInput, ModelError
+from cuecard.evals import run_folder
+from cuecard.evals.database import Store
+from cuecard.evals.judging import replies as listing
+from cuecard.evals.judging.arms import GradedArm, graded_arms
+from cuecard.evals.judging.judge import Items, Judge, Keep
+from cuecard.evals.judging.replies import GRADED, READ, Judged, ListedReply
+from cuecard.evals.requests import is_local, model_revision
+from cuecard.evals.scorers import item_of
+from cuecard.evals.study import AT_ONCE_SERVED
+from cuecard.models import spec
+from cuecard.report.evaluation import sentences
+
+MOST_SHOWN = 20
+MOST_CHARACTERS = 160
+SAVED_EACH = 50
+
+
+def unparsed(
+    run: Annotated[Path, typer.Argument(help="The directory of a run of `cuecard eval`.")],
+    task: Annotated[str | None, typer.Option(help="Only this task of the run.")] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="A model that reads the replies: demo-large, hf:ORG/NAME, URL#NAME, …")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Judge replies anew that are judged already.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list, an object a reply.")] = False,
+) -> None:
+    """List replies in which no answer was found, for a look by hand; with --judge, what a model reads in them.
+
+    What a judge reads is kept apart, in judged.json: no score, interval or test of the run has it in it.
+    """
+    _, store = run_folder.opened(run)
+    with closing(store):
+        known = listing.read(run, READ)
+        replies = listing.unparsed(store, known, task=task)
+        if judge is not None:
+            wanted = [each for each in replies if again or each.judged is None]
+            asyncio.run(_judged(run, READ, judge, Judge.read, wanted, store, known))
+            replies = listing.unparsed(store, known, task=task)
+    if as_json:
+        typer.echo(json.dumps([asdict(each) for each in replies], indent=2, ensure_ascii=False))
+    else:
+        _show(replies)
+
+
+def grade(
+    run: Annotated[Path, typer.Argument(help="The directory of a run of `cuecard eval`.")],
+    judge: Annotated[str, typer.Option(help="The model that grades: demo-large, hf:ORG/NAME, URL#NAME, …")],
+    task: Annotated[
+        str | None,
+        typer.Option(help="This task of the run, whatever its scorer; else all that only a judge can score."),
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Grade replies anew that are graded already.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list, an object for each arm.")] = False,
+) -> None:
+    """Grade the replies to open questions (MM-Vet's, say) from 0 to 1 by a judge model, which knows what is right.
+
+    Grades are kept apart, in graded.json: no score, interval or test of the run has them in it. The report shows them.
+    """
+    _, store = run_folder.opened(run)
+    with closing(store):
+        known = listing.read(run, GRADED)
+        replies = listing.gradable(store, known, task=task)
+        if not replies:
+            lacking = f"of task {task}" if task else "to open questions"
+            raise BadInput(
+                f"{run} has no replies {lacking} whose right answers are known",
+                "name a task of the run by --task",
+            )
+        wanted = [each for each in replies if again or each.judged is None]
+        asyncio.run(_judged(run, GRADED, judge, Judge.grade, wanted, store, known))
+        replies, answers = listing.gradable(store, known, task=task), list(store.answers())
+        tasks = dict.fromkeys(each.task for each in replies)
+        found = {
+            name: graded_arms(answers, {item["id"]: item for item in store.items(name)}, replies, name)
+            for name in tasks
+        }
+    if as_json:
+        rows = [{"task": name, **asdict(arm)} for name, arms in found.items() for arm in arms]
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    else:
+        _show_grades(found, replies)
+
+
+async def _judged(
+    run: Path,
+    file: str,
+    given: str,
+    work: Callable[[Judge, Sequence[ListedReply], Items, Keep], Awaitable[list[ModelError]]],
+    replies: Sequence[ListedReply],
+    store: Store,
+    known: dict[str, Judged],
+) -> None:
+    """Judge these replies, and keep what is found: each judgement is in the file when this ends, however it ends, but
+    for the last `SAVED_EACH` at most if the process is killed."""
+    items = {(each["task"], each["id"]): item_of(each) for each in store.items()}
+    model = spec.load(given, "judge")
+    own = Judge(model, model_revision(given), 1 if is_local(given) else AT_ONCE_SERVED)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    try:
+        with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+            judging = bar.add_task("judged", total=len(replies))
+
+            def keep(key: str, judged: Judged) -> None:
+                known[key] = judged
+                bar.advance(judging)
+                if len(known) % SAVED_EACH == 0:
+                    listing.write(run, file, known)
+
+            failures = await work(own, replies, items, keep)
+    finally:
+        listing.write(run, file, known)
+        await model.aclose()
+    if failures:
+        console.print(f"{len(failures):,} of {len(replies):,} replies could not be judged: {failures[0]}", markup=False)
+
+
+def _show(replies: Sequence[ListedReply]) -> None:
+    console = Console(highlight=False)
+    if not replies:
+        console.print("an answer was found in every reply")
+        return
+    judged = any(each.judged for each in replies)
+    heads: list[str | Column] = ["task", "question", "arms", Column("reply", overflow="fold"), "right"]
+    shown = Table(*heads, *(["judged"] if judged else []), box=None)
+    for each in replies[:MOST_SHOWN]:
+        long = len(each.reply) > MOST_CHARACTERS
+        text = f"…{each.reply[-MOST_CHARACTERS:]}" if long else each.reply or "(empty)"
+        cells = [each.task, each.id, ", ".join(each.arms), text, " or ".join(each.golds) or "not known"]
+        shown.add_row(*map(Text, [*cells, *([_found(each)] if judged else [])]))
+    console.print(shown)
+    if (more := len(replies) - MOST_SHOWN) > 0:
+        console.print(f"and {more:,} more: --json has all of them", style="dim")
+    count = sum(len(each.arms) for each in replies)
+    console.print(f"{len(replies):,} replies of {count:,} answers were not parsed, and count as wrong", style="dim")
+    if judged:
+        names = ", ".join(dict.fromkeys(each.judged.judge for each in replies if each.judged))
+        console.print(f"judged by {names}: kept apart, in {READ}, and in no score of the run", style="dim")
+
+
+def _found(reply: ListedReply) -> str:
+    if reply.judged is None:
+        return "not judged"
+    return "no answer" if reply.judged.answer is None else f"{reply.judged.answer} ({reply.judged.score:g})"
+
+
+def _show_grades(found: Mapping[str, Sequence[GradedArm]], replies: Sequence[ListedReply]) -> None:
+    console = Console(highlight=False)
+    shown = Table("task", "arm", "grade", "interval", "graded", "failed", box=None)
+    for task, arms in found.items():
+        for arm in arms:
+            mean, between = f"{100 * arm.mean.estimate:.1f}%", sentences.between(arm.mean)
+            of = f"{arm.graded:,} of {arm.answered:,}"
+            shown.add_row(*map(Text, [task, arm.arm, mean, between, of, f"{arm.failed:,}"]))
+    console.print(shown)
+    names = ", ".join(dict.fromkeys(each.judged.judge for each in replies if each.judged))
+    if names:
+        console.print(f"graded by {names}: kept apart, in {GRADED}, and in no score of the run", style="dim")

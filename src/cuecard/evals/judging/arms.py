@@ -1,0 +1,88 @@
+"""The arms of a task with what a judge has found in their replies; those run end to end are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cuecard.evals.arm import LIVE
+from cuecard.evals.database import Record
+from cuecard.evals.judging.replies import ListedReply
+from cuecard.stats.bootstrap import Interval, mean_interval
+
+
+@dataclass(frozen=True)
+class JudgedArm:
+    """One arm on one task by question; `read`: its mean score as it stands, where unparsed replies are wrong."""
+
+    arm: str
+    scored: int
+    unparsed: int
+    judged: int
+    """Of these."""
+    gained: float
+    """Scores that the judge gives them, summed."""
+    read: float
+
+    @property
+    def with_judge(self) -> float:
+        """Mean score with what the judge has read in the replies that were not parsed."""
+        return self.read + self.gained / self.scored
+
+
+def judged_arms(answers: Iterable[Record], replies: Sequence[ListedReply], task: str) -> list[JudgedArm]:
+    """Arms with a reply that was not parsed. `replies`: `replies.unparsed`."""
+    result = []
+    for arm, answered in _by_arm(answers, task).items():
+        own = [answer for answer in answered if answer["score"] is not None]
+        listed = [each for each in replies if each.task == task and arm in each.arms and each.golds]
+        known = [each.judged for each in listed if each.judged is not None]
+        if listed and own:
+            read, gained = sum(answer["score"] for answer in own) / len(own), sum(each.score for each in known)
+            result.append(JudgedArm(arm, len(own), len(listed), len(known), gained, read))
+    return result
+
+
+@dataclass(frozen=True)
+class GradedArm:
+    """The grades of one arm's replies to the open questions of a task, 0 to 1."""
+
+    arm: str
+    answered: int
+    failed: int
+    """Answers that a call's failure prevented: they have no grade, and are not among those answered."""
+    graded: int
+    mean: Interval
+    """Of the grades, over questions."""
+    by_category: Mapping[str, float]
+    """A question of several categories (`ocr,math`) counts in each, as MM-Vet's capabilities do."""
+
+
+def graded_arms(
+    answers: Iterable[Record], items: Mapping[str, Record], replies: Sequence[ListedReply], task: str
+) -> list[GradedArm]:
+    """Arms of a task with replies that a judge has graded. `items`: of the task, by id; `replies`: `gradable`."""
+    listed = {(each.id, each.reply): each for each in replies if each.task == task}
+    result = []
+    for arm, own in _by_arm(answers, task).items():
+        failed = sum(answer["status"] == "error" for answer in own)
+        wanted = [each for answer in own if (each := listed.get((answer["id"], answer["reply"]))) is not None]
+        grades = [(each.id, each.judged.score) for each in wanted if each.judged is not None]
+        if not grades:
+            continue
+        mean = mean_interval([grade for _, grade in grades], [items[id]["cluster"] for id, _ in grades])
+        categories: dict[str, list[float]] = {}
+        for id, grade in grades:
+            for name in filter(None, (part.strip() for part in (items[id].get("category") or "").split(","))):
+                categories.setdefault(name, []).append(grade)
+        means = {name: sum(of) / len(of) for name, of in sorted(categories.items())}
+        result.append(GradedArm(arm, len(wanted), failed, len(grades), mean, means))
+    return result
+
+
+def _by_arm(answers: Iterable[Record], task: str) -> dict[str, list[Record]]:
+    own: dict[str, list[Record]] = {}
+    for answer in answers:
+        if answer["task"] == task and not answer["arm"].endswith(LIVE):
+            own.setdefault(answer["arm"], []).append(answer)
+    return own

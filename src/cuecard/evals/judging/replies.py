@@ -1,0 +1,112 @@
+"""Replies that a judge model can read or grade, and the files that keep what it finds.
+
+Two sorts: replies in which no answer was found, listed for a look by hand as well, of which a judge says what they
+answer (`judged.json` in the run's directory); and replies to open questions, which a judge grades (`graded.json`). No
+score, interval or test of the run has either in it: only the figures of this package, which say so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cuecard import disk
+from cuecard.domain.errors import BadInput
+from cuecard.evals.analysis.units import succeeded
+from cuecard.evals.database import Record, Store
+from cuecard.evals.scorers import scorable
+
+READ, GRADED, VERSION = "judged.json", "graded.json", 1
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a judge finds. `answer`: as it reads it in a reply, None if there is none; of a grade, the judge's text."""
+
+    judge: str
+    """The model's name."""
+    revision: str
+    """The identity of its weights or settings."""
+    answer: str | None
+    score: float
+    """0 to 1."""
+
+
+@dataclass(frozen=True)
+class ListedReply:
+    """A reply and the arms that share it. `golds`: empty where none is known."""
+
+    task: str
+    id: str
+    arms: tuple[str, ...]
+    reply: str
+    truncated: bool
+    golds: tuple[str, ...]
+    judged: Judged | None = None
+
+    @property
+    def key(self) -> str:
+        """Under which its judgement is kept, 16 hex digits."""
+        return hashlib.sha256("\n".join((self.task, self.id, self.reply)).encode()).hexdigest()[:16]
+
+
+def unparsed(store: Store, judged: Mapping[str, Judged], *, task: str | None = None) -> list[ListedReply]:
+    """Replies in which no answer was found. `judged`: as `read`."""
+    return _listed(store, judged, task, lambda answer, item: not answer["parsed"])
+
+
+def gradable(store: Store, graded: Mapping[str, Judged], *, task: str | None = None) -> list[ListedReply]:
+    """Replies to questions that only a judge can score; those of a named task whatever its scorer.
+
+    Left out are questions of which no right answer is known. `graded`: as `read`.
+    """
+
+    def open_question(answer: Record, item: Record) -> bool:
+        return bool(item["golds"]) and (task is not None or not scorable(item["golds"], item["scorer"]))
+
+    return _listed(store, graded, task, open_question)
+
+
+def _listed(
+    store: Store, judged: Mapping[str, Judged], task: str | None, is_wanted: Callable[[Record, Record], bool]
+) -> list[ListedReply]:
+    """In the order of tasks and questions; answers that failed have no reply."""
+    items = {(item["task"], item["id"]): item for item in store.items(task)}
+    arms: dict[tuple[str, str, str], list[Record]] = {}
+    for answer in succeeded(store.answers()):
+        item = items.get((answer["task"], answer["id"]))
+        if item is not None and answer["reply"] is not None and is_wanted(answer, item):
+            arms.setdefault((answer["task"], answer["id"], answer["reply"]), []).append(answer)
+    found = []
+    for (name, id, reply), own in arms.items():
+        of_arms, cut = tuple(answer["arm"] for answer in own), any(each["truncated"] for each in own)
+        listed = ListedReply(name, id, of_arms, reply, cut, tuple(items[name, id]["golds"]))
+        found.append(replace(listed, judged=judged.get(listed.key)))
+    return found
+
+
+# --- the files --------------------------------------------------------------------------------------------------------
+
+
+def read(run: Path, file: str) -> dict[str, Judged]:
+    """What judges have found, by the replies' keys. `file`: READ or GRADED. Raises BadInput."""
+    path = run / file
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["version"] != VERSION:
+            raise BadInput(f"{path} is of version {data['version']}, this cuecard reads {VERSION}", "judge anew")
+        return {key: Judged(**each) for key, each in data["replies"].items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{path} cannot be read: {error}", "delete it, and judge anew") from error
+
+
+def write(run: Path, file: str, judged: Mapping[str, Judged]) -> None:
+    """Raises CannotStore."""
+    replies: dict[str, Any] = {key: asdict(each) for key, each in judged.items()}
+    disk.save(run / file, {"version": VERSION, "replies": replies})
