@@ -135,7 +135,7 @@ class Pair:
                 yield item
 
     def close(self) -> None:
-        """End every question with ModelClosed and close every model. Asked again, the pair starts anew.
+        """End every question with ModelClosed and close every model. Asked again, the pair starts again.
 
         What models raise while they are closed is raised together when all are, as an ExceptionGroup.
         """

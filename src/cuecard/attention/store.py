@@ -142,7 +142,7 @@ class ShadedQuestion:
 
 
 def shaded_questions(path: Path, delta: float, most: int) -> list[ShadedQuestion]:
-    """The first questions of a run whose tokens' mass was kept, at most so many."""
+    """The first questions of a run whose tokens' mass was kept, at most this many."""
     shown: list[ShadedQuestion] = []
     for index, record in records(path):
         shades = {name: made for name in record.conditions if (made := _shades(name, record, delta)) is not None}

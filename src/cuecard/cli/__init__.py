@@ -26,64 +26,67 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "ask": ("ask:ask", "Answer one question with a pair of models."),
     "demo": (
         "demo:demo",
-        "Every strategy on two kinds of questions, live: a table, verdicts, a time line, and a report for a browser.",
+        "Run every strategy on two kinds of questions, live: a table, verdicts, a time line and an HTML report.",
     ),
     "models": ("models:models", "Show models and what each can do."),
     "serve": ("serve:serve", "Serve a pair as one model to every OpenAI client."),
-    "check": ("models:check", "Read a cuecard.toml and probe its servers; all commands go by what is found."),
+    "check": ("models:check", "Read a cuecard.toml and probe its servers; other commands use the results."),
     "key": ("serve:key", "Make an API key: the secret for a client, and its hash for cuecard.toml."),
     "replay": (
         "replay:replay",
-        "Answer a journal's requests again by another policy or pair; calls that the journal holds are not made again.",
+        "Answer a journal's requests again with another policy or pair; calls in the journal are not repeated.",
     ),
-    "tasks": ("evals.tasks:tasks", "List tasks; show what one asks, exactly as it is asked; check a whole file."),
+    "tasks": ("evals.tasks:tasks", "List tasks; show the exact prompts of one; check a whole file."),
     "tune": (
         "evals.tune:tune",
-        "Choose the fastest or cheapest policy that surely keeps the accuracy. Exit code 1: no cheaper one surely does.",  # noqa: E501
+        "Choose the fastest or cheapest policy that keeps the accuracy, with a confidence. Exit code 1: none does.",
     ),
-    "eval": ("evals.study:evaluate", "Evaluate strategies on tasks: go on where it stopped, then sum up."),
+    "eval": ("evals.study:evaluate", "Evaluate strategies on tasks, or resume an evaluation, then summarise it."),
     "study": (
         "evals.matched_budget:studies",
-        "Run a study: go on where it stopped, then sum up. `cuecard study FILE` runs the one that a file describes.",
+        "Run or resume a study, then summarise it. `cuecard study FILE` runs the study that a file describes.",
     ),
-    "report": ("report:report", "A page with figures and tables of a run: what it shows, and how sure that is."),
+    "report": (
+        "report:report",
+        "Write a page with figures and tables of a run: the results, and how certain they are.",
+    ),
     "attention": (
         "attention:attention",
-        "Look at the attention that answers pay to reasoning: total mass, sparsity, which tokens, how tight the bound.",
+        "Measure how answers attend to reasoning: total mass, sparsity, key tokens, tightness of the bound.",
     ),
     "unparsed": (
         "evals.judging:unparsed",
-        "List replies in which no answer was found, for a look by hand; with --judge, what a model reads in them.",
+        "List replies in which no answer was found, for manual inspection; --judge lets a model read them.",
     ),
     "grade": (
         "evals.judging:grade",
-        "Grade the replies to open questions (MM-Vet's, say) from 0 to 1 by a judge model, which knows what is right.",
+        "Grade replies to open questions (MM-Vet's, for example) from 0 to 1 by a judge model.",
     ),
     "rescore": (
         "evals.runs:rescore",
-        "Score stored replies with this version's extractors and scorers, and say which questions change.",
+        "Score stored replies with this version's extractors and scorers, and list the scores that change.",
     ),
     "compare": (
         "evals.runs:compare",
-        "Two runs, arm by arm: paired differences with intervals and tests, and what differs between the runs.",
+        "Compare two runs arm by arm: paired differences with intervals and tests, and their configurations.",
     ),
     "profile": (
         "latency.profile:profile",
-        "Time models component by component, or servers under load, in rounds of turning order; store every reading.",
+        "Time models component by component, or servers under load, in interleaved rounds; store every reading.",
     ),
     "fit": (
         "latency.fit:fit",
-        "Fit latency models to a profile's readings, and say how far they are off on points that they had not seen.",
+        "Fit latency models to a profile's readings, and report their errors on held-out points.",
     ),
     "breakeven": (
         "latency.fit:breakeven",
-        "How many tokens a small model may write before a large one, answering by itself, is as fast: estimated.",
+        "Estimate how many tokens a small model may write before a large model that reasons itself is as fast.",
     ),
     "plan": (
         "latency.estimate:plan",
-        "Latency and cost of each strategy for pairs of models, on paper: estimated, all of it.",
+        "Estimate latency and cost of each strategy for pairs of models, without a call.",
     ),
-    "import": ("evals.exchange:imports", "Turn predictions of one or two models, made elsewhere, into a run."),
+    "import": ("evals.exchange:imports", "Turn predictions of one or two models, made by other tools, into a run."),
     "export": ("evals.exchange:exports_", "Write a run's answers as files that other tools read."),
 }
 """Where each command is, and the first paragraph of its help, so that the list of commands imports none of them."""
@@ -145,7 +148,7 @@ class CommandGroup(TyperGroup):
 app = typer.Typer(
     name="cuecard",
     cls=CommandGroup,
-    help="A small vision-language model writes the reasoning, a large one reads it and answers short.",
+    help="A small vision-language model writes the reasoning; a large one reads it and gives a short answer.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )

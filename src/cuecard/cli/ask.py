@@ -40,13 +40,13 @@ def ask(
     image: Annotated[
         list[str] | None, Maybe(help="An image file (several: repeat it); `-` reads one from standard input.")
     ] = None,
-    small: Annotated[str, Maybe(help="The model that writes the reasoning.")] = "demo-small",
-    large: Annotated[str, Maybe(help="The model that speaks the answer.")] = "demo-large",
+    small: Annotated[str, Maybe(help="The small model, which writes the reasoning.")] = "demo-small",
+    large: Annotated[str, Maybe(help="The large model, which gives the answer.")] = "demo-large",
     pair: Annotated[
-        Path | None, Maybe(help="A TOML file with a table for each, instead of --small and --large.")
+        Path | None, Maybe(help="A TOML file with a table for each model, instead of --small and --large.")
     ] = None,
     policy: Annotated[
-        Path | None, Maybe(help="A policy file, as `cuecard tune` writes it; other options go before what it says.")
+        Path | None, Maybe(help="A policy file, as `cuecard tune` writes it; other options override it.")
     ] = None,
     strategy: Annotated[
         str | None, Maybe(help=f"{', '.join(name for name in STRATEGIES if ':' not in name)}; default: mutual.")
@@ -62,12 +62,12 @@ def ask(
         bool, Maybe("--allow-degraded", help="Exit with 0, not 3, when a model failed and the other one answered.")
     ] = False,
     probe: Annotated[
-        bool, Maybe("--probe/--no-probe", help="Probe served models that are not known yet; else defaults hold.")
+        bool, Maybe("--probe/--no-probe", help="Probe served models that are not known yet; without it defaults apply.")
     ] = True,
     allow_urls: Annotated[bool, Maybe("--allow-urls", help="Fetch images given as http(s) URLs.")] = False,
     estimate: Annotated[
         Path | None,
-        Maybe(help="A profile's directory: print what each strategy would take by its fits, without a call."),
+        Maybe(help="A profile's directory: print the estimated time of each strategy by its fits; no call is made."),
     ] = None,
     as_json: Annotated[bool, Maybe("--json", help="Print one JSON object.")] = False,
 ) -> None:

@@ -35,31 +35,35 @@ FIGURES = ("3", "4", "5")
 
 
 def attention(
-    task: Annotated[str, Maybe(help="A task, as `cuecard tasks` lists them.")],
+    task: Annotated[str, Maybe(help="A task: a name that `cuecard tasks` lists.")],
     model: Annotated[str, Maybe(help="The model that answers: demo-large, hf:ORG/NAME, a directory, a .gguf file.")],
-    out: Annotated[Path, Maybe(help="The run's directory; one that is there already is gone on with.")],
+    out: Annotated[Path, Maybe(help="The run's directory; an existing run is resumed.")],
     small: Annotated[
-        str | None, Maybe(help="A model whose reasoning is the card; it is looked at with its own as well.")
+        str | None, Maybe(help="A model whose reasoning is the card; its own reasoning is measured as well.")
     ] = None,
     reasonings: Annotated[
         Path | None,
         Maybe(
-            help="The model's reasonings, recorded before: JSONL with `id` and `reasoning`, or the directory of a"
+            help="The model's recorded reasonings: JSONL with `id` and `reasoning`, or the directory of a"
             " `cuecard eval` with the arm `reason:large`."
         ),
     ] = None,
     limit: Annotated[int | None, Maybe(min=1, help="Most questions.")] = None,
-    sample: Annotated[int | None, Maybe(help="Draw them by chance, with this seed, instead of the first.")] = None,
+    sample: Annotated[
+        int | None, Maybe(help="Draw questions at random with this seed, instead of taking the first ones.")
+    ] = None,
     figures: Annotated[str, Maybe(help="Which of the paper's figures 3, 4 and 5 to draw.")] = "3,4,5",
     delta: Annotated[float, Maybe(help="The share of the reasoning's attention that its key tokens carry.")] = 0.8,
     budget: Annotated[int, Maybe(min=1, help="Most tokens of reasoning.")] = 2048,
     browse: Annotated[
-        int, Maybe(min=0, help="Questions whose every token's attention is kept, to look at in the report.")
+        int, Maybe(min=0, help="Questions of which the attention to every token is kept, for the report.")
     ] = 40,
-    raw: Annotated[bool, Maybe("--raw", help="Keep whole rows as well: raw/*.npz, fp32, one file a question.")] = False,
+    raw: Annotated[
+        bool, Maybe("--raw", help="Keep whole attention rows as well: raw/*.npz, fp32, one file for each question.")
+    ] = False,
     as_json: Annotated[bool, Maybe("--json", help="Print the findings as one JSON object.")] = False,
 ) -> None:
-    """Look at the attention that answers pay to reasoning: total mass, sparsity, which tokens, how tight the bound."""
+    """Measure how answers attend to reasoning: total mass, sparsity, key tokens, tightness of the bound."""
     wanted, room = _figures(figures), _room()
     disk.check_folder(out, run_folder.ABOUT)
     settings = room.Settings(delta, Limits(reasoning_tokens=budget), browse, raw)

@@ -48,10 +48,10 @@ def demo(
     boards: Annotated[int, typer.Option(help="Questions about held-out boards of handwritten digits.")] = 24,
     seed: Annotated[int, typer.Option(help="Which questions: the same for the same seed.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for report.html and results.json.")] = Path("runs/demo"),
-    small: Annotated[str, typer.Option(help="The model that writes the reasoning.")] = "demo-small",
-    large: Annotated[str, typer.Option(help="The model that speaks the answer.")] = "demo-large",
+    small: Annotated[str, typer.Option(help="The small model, which writes the reasoning.")] = "demo-small",
+    large: Annotated[str, typer.Option(help="The large model, which gives the answer.")] = "demo-large",
 ) -> None:
-    """Every strategy on two kinds of questions, live: a table, verdicts, a time line, and a report for a browser."""
+    """Run every strategy on two kinds of questions, live: a table, verdicts, a time line and an HTML report."""
     _check(shapes, boards)
     for package in ("easy_vqa", "sklearn"):  # what is missing is found before anything runs
         required(package, "the demo", EXTRA)

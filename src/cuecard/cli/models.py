@@ -32,14 +32,12 @@ ANSWERS = {True: "yes", False: "no", None: "not known"}
 def models(
     specs: Annotated[
         list[str] | None,
-        typer.Argument(
-            help="Models to look at: names, directories, hf:ORG/NAME or URL#NAME. Default: the embedded pair."
-        ),
+        typer.Argument(help="Models to show: names, directories, hf:ORG/NAME or URL#NAME. Default: the embedded pair."),
     ] = None,
     probe: Annotated[
         bool, typer.Option("--probe/--no-probe", help="Probe served models that are not known yet.")
     ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list, an object a model.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list with an object for each model.")] = False,
 ) -> None:
     """Show models and what each can do."""
     console = Console(highlight=False)
@@ -156,10 +154,10 @@ def block(name: str, facts: Mapping[str, str]) -> Group:
 
 def check(
     config: Annotated[Path, typer.Argument(help="The cuecard.toml.")] = Path("cuecard.toml"),
-    probe: Annotated[bool, typer.Option(help="Probe the servers; else only the file is read.")] = True,
+    probe: Annotated[bool, typer.Option(help="Probe the servers; without it only the file is read.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Read a cuecard.toml and probe its servers; all commands go by what is found."""
+    """Read a cuecard.toml and probe its servers; other commands use the results."""
     try:
         from cuecard.gateway.config.config import read
     except ImportError as error:

@@ -33,17 +33,21 @@ def replay(
     *,
     strategy: Annotated[
         str | None,
-        typer.Option(help="mutual, transfer, short, reason, cascade, route; by itself the policy's."),
+        typer.Option(help="A strategy: mutual, transfer, short, … Default: that of the policy."),
     ] = None,
     policy: Annotated[
-        Path | None, typer.Option(help="A policy file, as `cuecard tune` writes it; options here change it.")
+        Path | None, typer.Option(help="A policy file, as `cuecard tune` writes it; options override it.")
     ] = None,
     options: Mapping[str, Any],
-    small: Annotated[str | None, typer.Option(help="Ask this model for what the journal does not hold.")] = None,
-    large: Annotated[str | None, typer.Option(help="Ask this model for what the journal does not hold.")] = None,
+    small: Annotated[
+        str | None, typer.Option(help="Make calls that the journal does not hold with this model.")
+    ] = None,
+    large: Annotated[
+        str | None, typer.Option(help="Make calls that the journal does not hold with this model.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Answer a journal's requests again by another policy or pair; calls that the journal holds are not made again."""
+    """Answer a journal's requests again with another policy or pair; calls in the journal are not repeated."""
     required("cuecard.gateway.replay", "the gateway", "pip install '.[gateway]' in a checkout")
     from cuecard.gateway.replay import entries, summary
 

@@ -29,22 +29,24 @@ from cuecard.report.page.machine import evaluation_facts
 Maybe = typer.Option
 
 
-@telling_what_is_kept(lambda: "the run is as it was; its report is not whole, the same command writes it anew")
+@telling_what_is_kept(lambda: "the run is as it was; its report is not whole, the same command writes it again")
 def report(
     run: Annotated[Path, typer.Argument(help="The directory of a run of `cuecard eval` or `cuecard profile`.")],
-    against: Annotated[str | None, Maybe(help="The baseline; by itself reason:large, where the run has it.")] = None,
-    out: Annotated[Path | None, Maybe(help="The page; figures/ and tables/ come beside it.")] = None,
-    margin: Annotated[float, Maybe(help="An arm that loses less is not worse: 0.01 is one point.")] = MARGIN,
+    against: Annotated[str | None, Maybe(help="The baseline. Default: reason:large, where the run has it.")] = None,
+    out: Annotated[Path | None, Maybe(help="The page; figures/ and tables/ are written beside it.")] = None,
+    margin: Annotated[
+        float, Maybe(help="Margin of non-inferiority: an arm that loses less is not worse; 0.01 is one point.")
+    ] = MARGIN,
     price: Annotated[
         list[str] | None, Maybe(help="MODEL=PROMPT,COMPLETION[,CACHED] per million tokens (one for each model).")
     ] = None,
     power: Annotated[
         list[str] | None, Maybe("--watts", help="MODEL=WATTS while it works, for an estimate of energy.")
     ] = None,
-    questions: Annotated[int, Maybe(help="Most questions of a task that are shown one by one.")] = 40,
+    questions: Annotated[int, Maybe(help="Most questions of a task that the report shows one by one.")] = 40,
     as_json: Annotated[bool, Maybe("--json", help="Print the findings as one JSON object.")] = False,
 ) -> None:
-    """A page with figures and tables of a run: what it shows, and how sure that is."""
+    """Write a page with figures and tables of a run: the results, and how certain they are."""
     if questions < 0:
         raise BadInput("--questions cannot be less than 0")
     if attention_report.is_run(run):

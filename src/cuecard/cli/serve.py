@@ -31,16 +31,17 @@ ROLES = ("small", "large")
 
 def serve(
     config: Annotated[
-        Path | None, typer.Option(help="A cuecard.toml, instead of the embedded pair. Options go before what it says.")
+        Path | None, typer.Option(help="A cuecard.toml, instead of the embedded pair. Options override it.")
     ] = None,
-    small: Annotated[str | None, typer.Option(help="The model that writes the reasoning.")] = None,
-    large: Annotated[str | None, typer.Option(help="The model that speaks the answer.")] = None,
+    small: Annotated[str | None, typer.Option(help="The small model, which writes the reasoning.")] = None,
+    large: Annotated[str | None, typer.Option(help="The large model, which gives the answer.")] = None,
     host: Annotated[str | None, typer.Option(help="The address to listen on. [default: 127.0.0.1]")] = None,
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="The port; 0 takes a free one. [default: 8400]")
     ] = None,
     probe: Annotated[
-        bool, typer.Option(help="Probe servers that are not known yet, in the background; else their defaults hold.")
+        bool,
+        typer.Option(help="Probe servers that are not known yet, in the background; without it their defaults apply."),
     ] = True,
 ) -> None:
     """Serve a pair as one model to every OpenAI client."""

@@ -54,4 +54,4 @@ class Task(Protocol):
         """How the items' scores become the task's."""
 
     def items(self) -> Iterator[Item]:
-        """All items from the first, anew at each call. Raises BadInput that names the row and what to do."""
+        """All items from the first, again at each call. Raises BadInput that names the row and what to do."""

@@ -1,6 +1,6 @@
 """Placebo cards: read instead of what the small model wrote, to show what of a card it is that helps.
 
-A wrapper around the reader writes its READ prompts anew, so no strategy knows of it. What the small model itself
+A wrapper around the reader writes its READ prompts again, so no strategy knows of it. What the small model itself
 answers after its reasoning stays as it is: in `mutual`, a question that it confirms needs no card.
 """
 

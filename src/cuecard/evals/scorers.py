@@ -313,7 +313,7 @@ def _as_float(text: str) -> float | None:
 
 
 def _rounded(text: str, places: int | None) -> float | None:
-    """A number rounded to so many places, or, for None, cut off to an integer; None if it is not a number."""
+    """A number rounded to this many places, or, for None, cut off to an integer; None if it is not a number."""
     value = whole(text)
     if value is None:
         return None

@@ -82,7 +82,7 @@ def workloads(grid: Grid) -> list[Workload]:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundLimits:
-    """When a profile ends: after so many rounds, once the interval of every mean is this narrow, or after so long."""
+    """When a profile ends: after this many rounds, once the interval of every mean is this narrow, or after so long."""
 
     repeats: int = 12
     precision: float = 0.03

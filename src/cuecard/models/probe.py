@@ -63,7 +63,7 @@ LIMITS = Limits(reasoning_tokens=64, timeout_s=60)
 PREFILL_S = 1.5
 """About how long the prompt may take to compute that shows whether a prefix is kept."""
 TOKENS_A_NUMBER = 5
-"""About so many: many tokenizers spell each digit."""
+"""Approximate: many tokenizers spell each digit."""
 ABORT_S = 2
 
 
@@ -252,7 +252,7 @@ async def _images(model: OpenAIModel, results: ProbeResults) -> None:
 
 async def _cache(model: OpenAIModel, results: ProbeResults) -> None:
     """A prompt that takes about PREFILL_S to compute, and the same prompt again."""
-    pace = 60 / results.first_s if results.first_s else 1000.0  # tokens a second, from a prompt of about so many
+    pace = 60 / results.first_s if results.first_s else 1000.0  # tokens a second, from a prompt of about this length
     count = max(24, min(400, round(PREFILL_S * pace / TOKENS_A_NUMBER)))
     numbers = ", ".join(str(7 * index % 1000) for index in range(count))
     fresh = Question(f"{time.time_ns()}. Which number comes next? {numbers}", kind=AnswerKind.NUMBER)

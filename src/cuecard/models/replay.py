@@ -64,7 +64,7 @@ class StoredCall:
     events: Iterable[tuple[float, Event | None]]
     score: float = 0.0
     work: Callable[[float], Awaitable[None]] | None = None
-    """Lasts as long as so many seconds of the call; None: as they do on the event loop's clock."""
+    """Lasts as long as this many seconds of the call; None: as they do on the event loop's clock."""
     recorder: CallRecorder | None = None
 
 
@@ -275,7 +275,7 @@ class Says:
     confidence_logprob: float | None = None
     error: ModelError | None = None
     after_tokens: int | None = None
-    """The error comes after so many tokens; None: at once."""
+    """The error comes after this many tokens; None: at once."""
     hangs: bool = False
     """Nothing ever comes after `after_tokens` tokens (or at all)."""
 

@@ -55,7 +55,7 @@ class Profile:
     """The first token comes out of the prefill, as on real engines; else it costs a step of its own."""
 
     def vision_s(self, tokens: int) -> float:
-        """One image of so many visual tokens, preprocessed, encoded and projected."""
+        """One image of this many visual tokens, preprocessed, encoded and projected."""
         return self.vision_fixed_s + self.vision_s_per_token * tokens + self.vision_s_per_pair * tokens**2
 
     def prefill_s(self, computed: int, cached: int = 0) -> float:
@@ -111,7 +111,7 @@ def words(text: str) -> list[str]:
 
 
 def finish_reason(reasoning: Sequence[str], answer: Sequence[str], limits: CallLimits) -> FinishReason:
-    """Why a call ends that has so many words to say."""
+    """Why a call ends that has this many words to say."""
     if len(answer) > limits.answer_tokens:
         return FinishReason.LENGTH
     return FinishReason.BUDGET if len(reasoning) > limits.reasoning_tokens else FinishReason.STOP

@@ -24,7 +24,7 @@ class ArmTable:
     title: str = ""
     one_line: bool = False
     groups: Sequence[tuple[str, int]] = ()
-    """Names above the heads, each over so many of them; left out where arms stand above their figures."""
+    """Names above the heads, each over this many of them; left out where arms stand above their figures."""
 
     @property
     def width(self) -> int:

@@ -141,7 +141,7 @@ def compare(ones: Sequence[float], others: Sequence[float], clusters: Clusters =
 
 
 def mcnemar(better: int, worse: int) -> float:
-    """Two-sided p of no difference, of independent questions of which so many differ each way (McNemar 1947).
+    """Two-sided p of no difference between paired answers, of which this many differ each way (McNemar 1947).
 
     The score test, without a correction for continuity: unlike the exact one it is not conservative, and its level is
     at most 5.4% at 5% (Fagerland, Lydersen & Laake 2013, BMC Med. Res. Methodol. 13:91). Tango's at no difference.
@@ -253,7 +253,7 @@ def _robust(values: Sequence[float], clusters: Clusters) -> _Robust:
 
 
 def _t_above(t: float, clusters: int) -> float:
-    """The chance that Student's t of so many clusters is larger."""
+    """The chance that Student's t of this many clusters is larger."""
     return float(special().stdtr(clusters - 1, -t))
 
 

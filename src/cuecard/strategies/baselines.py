@@ -73,7 +73,7 @@ async def route(question: Question, team: Team) -> Verdict:
 async def vote(question: Question, team: Team) -> Verdict:
     """Self-consistency: the small model reasons several times, the most frequent answer wins (the first of equals).
 
-    With `vote_window` as in ESC, Li et al. 2024 (arXiv 2401.10480): samples come in windows of so many, and the first
+    With `vote_window` as in ESC, Li et al. 2024 (arXiv 2401.10480): samples come in windows of this many, and the first
     window that is unanimous is the last.
     """
     takes, samples = repeated(team.small, team), list[Reply]()

@@ -39,7 +39,7 @@ class Schedule(StrEnum):
 
 @dataclass(frozen=True)
 class EarlyStop:
-    """Stops a reasoning when the reader's answer, probed `every` so many words, is the same `times` times in a row."""
+    """Stops a reasoning when the reader's answer, probed every `every` words, is the same `times` times in a row."""
 
     times: int = 2
     every: int = 16
@@ -55,7 +55,7 @@ class EarlyStop:
 
     @classmethod
     def parse(cls, text: str) -> EarlyStop:
-        """`2` (times), `2:16` (times, every so many words) or `2:16:0.9` (and how sure). Raises BadInput."""
+        """`2` (times), `2:16` (times, words between probes) or `2:16:0.9` (and confidence). Raises BadInput."""
         found = re.fullmatch(r"(\d{1,6})(?::(\d{1,6})(?::(\d(?:\.\d{1,9})?))?)?", text.strip())
         if not found:
             raise BadInput(f"early stop {text!r} makes no sense", _HOW_TO_STOP)
@@ -86,7 +86,7 @@ class Policy:
     rescue: Mode = Mode.SHORT
     """How the large model answers alone when the small one has failed: at once, or after reasoning."""
     deadline_s: float | None = None
-    """After so many seconds the best answer at hand is given, as `degraded`."""
+    """After this many seconds the best answer at hand is given, as `degraded`."""
     follow_chars: int = 96
     """The reader computes the growing card whenever this much is new."""
     cascade_confidence: float = 0.8
@@ -94,7 +94,7 @@ class Policy:
     samples: int = 5
     sample_temperature: float = 0.7
     vote_window: int | None = None
-    """`vote` ends early when so many samples in a row give the same answer; None: it takes them all."""
+    """`vote` ends early when this many samples in a row give the same answer; None: it takes them all."""
     step_score: float = 0.7
     """`steps` accepts a step that the large model grades so high, 0 to 1."""
     waits: int = 1
@@ -306,7 +306,7 @@ class PolicyOptions(TypedDict, total=False):
     ]
     deadline_s: Annotated[
         float | None,
-        Option("deadline_s", "After so many seconds the best answer at hand is given.", Surface.PAIR_TABLE),
+        Option("deadline_s", "After this many seconds the best answer at hand is given.", Surface.PAIR_TABLE),
     ]
     strict: Annotated[
         bool | None,
@@ -322,7 +322,7 @@ class PolicyOptions(TypedDict, total=False):
     ]
     vote_window: Annotated[
         int | None,
-        Option("vote_window", "vote ends when so many samples in a row agree.", _BASELINE, in_arms="window"),
+        Option("vote_window", "vote ends when this many samples in a row agree.", _BASELINE, in_arms="window"),
     ]
     cascade_confidence: Annotated[
         float | None,

@@ -1,4 +1,4 @@
-"""Speculative reasoning by steps: the small model writes a step, the large one accepts it or writes it anew.
+"""Speculative reasoning by steps: the small model writes a step, the large one accepts it or rewrites it.
 
 SpecReason, Pan et al. 2025 (arXiv 2504.07891): a step is graded with a single token, and rewritten by the large model
 where its grade is below a threshold.
@@ -21,7 +21,7 @@ _BOUNDARY = re.compile(r"(?<=[.!?])\s+|\s*\n\s*")
 
 
 async def steps(question: Question, team: Team) -> Verdict:
-    """The small model reasons step by step; the large one grades each step, and writes anew what it does not accept."""
+    """The small model reasons step by step; the large one grades each step and rewrites what it does not accept."""
     reasoning, small, large = SharedReasoning(question, team), team.small, team.large
     while not reasoning.is_over:
         writer, step = small, await reasoning.next_step(small)

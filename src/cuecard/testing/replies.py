@@ -53,7 +53,7 @@ class Pace:
     """Tokens in an event, sent when the last of them is there; the first one goes out by itself."""
 
     def due_s(self, computed: int, token: int) -> float:
-        """When a token is there, behind so many prompt tokens that are computed."""
+        """When a token is there, behind this many prompt tokens that are computed."""
         stalled = sum(seconds for number, seconds in self.stalls_s.items() if number <= token)
         return self.first_s + computed * self.prompt_token_s + token * self.token_s + stalled
 
@@ -82,14 +82,14 @@ class Completion:
 
 @dataclass(frozen=True)
 class Stall:
-    """Nothing more comes after so many tokens; before the first byte if None."""
+    """Nothing more comes after this many tokens; before the first byte if None."""
 
     tokens: int | None = None
 
 
 @dataclass(frozen=True)
 class Cut:
-    """The connection is closed after so many tokens; `clean`: as if the answer were whole."""
+    """The connection is closed after this many tokens; `clean`: as if the answer were whole."""
 
     tokens: int = 1
     clean: bool = False

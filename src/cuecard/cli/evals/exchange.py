@@ -35,7 +35,7 @@ from cuecard.report.page.machine import machine
 imports = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
-    help="Turn predictions of one or two models, made elsewhere, into a run.",
+    help="Turn predictions of one or two models, made by other tools, into a run.",
 )
 exports_ = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Write a run's answers as files that other tools read."
@@ -43,16 +43,16 @@ exports_ = typer.Typer(
 Option = typer.Option
 Task = Annotated[str, Option(help="The questions that the files answer: tsv:FILE, mmstar:path=FILE.tsv, mmstar, …")]
 Out = Annotated[Path, Option(help="The run's directory.")]
-SmallShort = Annotated[list[Path] | None, Option(help="The small model's short answers; may be given again.")]
+SmallShort = Annotated[list[Path] | None, Option(help="The small model's short answers; can be repeated.")]
 LargeShort = Annotated[list[Path] | None, Option(help="The large model's short answers.")]
 SmallReason = Annotated[
     list[Path] | None, Option(help="The small model's answers after reasoning, with the reasoning.")
 ]
 LargeReason = Annotated[list[Path] | None, Option(help="The large model's answers after reasoning.")]
-SmallName = Annotated[str | None, Option(help="The small model's name, if not as the files are called.")]
-LargeName = Annotated[str | None, Option(help="The large model's name, if not as the files are called.")]
-Large = Annotated[str | None, Option(help="The large model, to read the reasoning where no file holds its answer.")]
-AtOnce = Annotated[int | None, Option(min=1, help="Most calls of it at once; 1 in this process, else 8.")]
+SmallName = Annotated[str | None, Option(help="The small model's name. Default: from the files' names.")]
+LargeName = Annotated[str | None, Option(help="The large model's name. Default: from the files' names.")]
+Large = Annotated[str | None, Option(help="The large model, which reads the reasoning where no file has its answer.")]
+AtOnce = Annotated[int | None, Option(min=1, help="Most of its calls at once. Default: 1 in this process, else 8.")]
 AsJson = Annotated[bool, Option("--json", help="Print one JSON object.")]
 Files = Mapping[tuple[str, Mode], Sequence[Path]]
 """By role and mode."""
@@ -215,7 +215,7 @@ def export_vlmevalkit(
     out: Into,
     task: OneTask = None,
     form: Annotated[vlmevalkit.Form, Option("--format", help="Of the file.")] = "xlsx",
-    data: Annotated[Path | None, Option(help="The set's TSV file: every column is as there.")] = None,
+    data: Annotated[Path | None, Option(help="The data set's TSV file, whose columns are kept.")] = None,
     dataset: Annotated[str | None, Option(help="What VLMEvalKit calls the set (MMBench_DEV_EN).")] = None,
 ) -> None:
     """MODEL_DATASET.xlsx with `prediction` and `thinking`, which its `dataset.evaluate` takes."""

@@ -38,12 +38,12 @@ def unparsed(
     run: Annotated[Path, typer.Argument(help="The directory of a run of `cuecard eval`.")],
     task: Annotated[str | None, typer.Option(help="Only this task of the run.")] = None,
     judge: Annotated[
-        str | None, typer.Option(help="A model that reads the replies: demo-large, hf:ORG/NAME, URL#NAME, …")
+        str | None, typer.Option(help="A model that reads the replies: demo-large, hf:ORG/NAME, URL#NAME.")
     ] = None,
-    again: Annotated[bool, typer.Option("--again", help="Judge replies anew that are judged already.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list, an object a reply.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Judge replies again that are judged already.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list with an object for each reply.")] = False,
 ) -> None:
-    """List replies in which no answer was found, for a look by hand; with --judge, what a model reads in them.
+    """List replies in which no answer was found, for manual inspection; --judge lets a model read them.
 
     What a judge reads is kept apart, in judged.json: no score, interval or test of the run has it in it.
     """
@@ -63,15 +63,15 @@ def unparsed(
 
 def grade(
     run: Annotated[Path, typer.Argument(help="The directory of a run of `cuecard eval`.")],
-    judge: Annotated[str, typer.Option(help="The model that grades: demo-large, hf:ORG/NAME, URL#NAME, …")],
+    judge: Annotated[str, typer.Option(help="The model that grades: demo-large, hf:ORG/NAME, URL#NAME.")],
     task: Annotated[
         str | None,
-        typer.Option(help="This task of the run, whatever its scorer; else all that only a judge can score."),
+        typer.Option(help="This task of the run, whatever its scorer. Default: tasks that only a judge can score."),
     ] = None,
-    again: Annotated[bool, typer.Option("--again", help="Grade replies anew that are graded already.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list, an object for each arm.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Grade replies again that are graded already.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list with an object for each arm.")] = False,
 ) -> None:
-    """Grade the replies to open questions (MM-Vet's, say) from 0 to 1 by a judge model, which knows what is right.
+    """Grade replies to open questions (MM-Vet's, for example) from 0 to 1 by a judge model.
 
     Grades are kept apart, in graded.json: no score, interval or test of the run has them in it. The report shows them.
     """

@@ -14,7 +14,8 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from cuecard import disk
-from cuecard.cli.evals.study import PROBE, How, done, show_estimate, study
+from cuecard.cli.evals import run_options
+from cuecard.cli.evals.study import How, done, show_estimate, study
 from cuecard.cli.options import parts, takes_policy_options, whole_numbers
 from cuecard.domain.errors import BadInput, required
 from cuecard.evals import run_folder
@@ -44,7 +45,7 @@ studies = typer.Typer(
     cls=StudyCommands,
     add_completion=False,
     no_args_is_help=True,
-    help="Run a study: go on where it stopped, then sum up. `cuecard study FILE` runs the one that a file describes.",
+    help="Run or resume a study, then summarise it. `cuecard study FILE` runs the study that a file describes.",
 )
 studies.command(FILE)(study)
 
@@ -59,14 +60,14 @@ studies.command(FILE)(study)
     timeout_s=file_studies.CALL_S,
 )
 def matched_budget(
-    tasks: Annotated[list[str], typer.Argument(help="Tasks, as `cuecard tasks` lists them.")],
+    tasks: run_options.TASKS,
     *,
-    out: Annotated[Path, Maybe(help="The run's directory; a run that is there already resumes.")],
-    small: Annotated[str, Maybe(help="The model that writes the reasoning.")] = "demo-small",
-    large: Annotated[str, Maybe(help="The model that speaks the answer.")] = "demo-large",
-    limit: Annotated[int | None, Maybe(help="Most questions of each task.")] = None,
-    sample: Annotated[int | None, Maybe(help="Draw them by chance, with this seed, instead of the first.")] = None,
-    schemes: Annotated[str, Maybe(help="Schemes, with commas between; by itself all of them.")] = "",
+    out: run_options.OUT,
+    small: run_options.SMALL = "demo-small",
+    large: run_options.LARGE = "demo-large",
+    limit: run_options.LIMIT = None,
+    sample: run_options.SAMPLE = None,
+    schemes: Annotated[str, Maybe(help="Schemes, separated by commas. Default: all.")] = "",
     cuts: Annotated[str, Maybe(help="Budgets in tokens at which reasoning is cut.")] = ",".join(map(str, CUTS)),
     budgets: Annotated[str, Maybe(help="Budgets as shares of what reason:large costs.")] = ",".join(
         f"{each:g}" for each in BUDGETS
@@ -75,19 +76,15 @@ def matched_budget(
     price: Annotated[
         list[str] | None, Maybe(help="MODEL=PROMPT,COMPLETION[,CACHED] per million tokens (one for each model).")
     ] = None,
-    live: Annotated[bool, Maybe("--live", help="Run every setting end to end as well, timed as a whole.")] = False,
-    at_once: Annotated[
-        int | None, Maybe(help="Most calls at once; by itself 1 with a model in this process, else 8.")
-    ] = None,
+    live: run_options.LIVE = False,
+    at_once: run_options.AT_ONCE = None,
     options: Mapping[str, Any],
-    retry_errors: Annotated[
-        bool, Maybe("--retry-errors", help="Make failed calls, and answers with such calls, again.")
-    ] = False,
-    dry_run: Annotated[bool, Maybe("--dry-run", help="Say what it will cost: calls, tokens, time. Estimated.")] = False,
-    probe: PROBE = True,
-    as_json: Annotated[bool, Maybe("--json", help="Print one JSON object.")] = False,
+    retry_errors: run_options.RETRY_ERRORS = False,
+    dry_run: run_options.DRY_RUN = False,
+    probe: run_options.PROBE = True,
+    as_json: run_options.AS_JSON = False,
 ) -> None:
-    """Compare cooperation schemes at equal tokens, equal price and equal time: go on where it stopped, then sum up."""
+    """Compare cooperation schemes at equal tokens, equal price and equal time; a stopped comparison resumes."""
     compared = chosen(parts(schemes), whole_numbers("--cuts", cuts, 1))
     prices = by_model("--price", price or (), Price.parse)
     how = Comparison(compared, against, shares(budgets), prices)

@@ -43,10 +43,10 @@ def opened_run(run: Path) -> Iterator[tuple[Mapping[str, Any], Store]]:
 
 def compare(
     first: Annotated[Path, typer.Argument(help="The directory of a run.")],
-    second: Annotated[Path, typer.Argument(help="The directory of another, whose gain over the first is shown.")],
+    second: Annotated[Path, typer.Argument(help="The directory of another run, whose gain over the first is shown.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Two runs, arm by arm: paired differences with intervals and tests, and what differs between the runs."""
+    """Compare two runs arm by arm: paired differences with intervals and tests, and their configurations."""
     with opened_run(first) as one, opened_run(second) as other:
         compared = compare_runs(one, other)
         lacks = {run: unfinished(*of) for run, of in ((first, one), (second, other))}
@@ -152,10 +152,10 @@ def _some(names: tuple[str, ...]) -> str:
 
 def rescore(
     run: Annotated[Path, typer.Argument(help="The directory of a run.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would change, and change nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with every answer.")] = False,
 ) -> None:
-    """Score stored replies with this version's extractors and scorers, and say which questions change.
+    """Score stored replies with this version's extractors and scorers, and list the scores that change.
 
     No model is called; routes, calls and seconds stay as they are.
     """

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cuecard import disk
+from cuecard.cli.evals import run_options
 from cuecard.cli.evals.progress import RunBar
 from cuecard.cli.evals.tasks import note_of, open_named
 from cuecard.cli.options import stopping, takes_policy_options
@@ -41,42 +42,24 @@ from cuecard.strategies.acceptance_rules import one_model
 from cuecard.strategies.policy import Surface
 
 Maybe = typer.Option
-PROBE = Annotated[
-    bool, typer.Option("--probe/--no-probe", help="Probe served models that are not known yet; else defaults hold.")
-]
-RAY = Annotated[bool, typer.Option("--ray", help="Make the calls on a Ray cluster; this process alone stores them.")]
-RAY_WORKERS = Annotated[
-    int | None, typer.Option(help="How many workers of the cluster make calls, each with models of its own; 1 if not.")
-]
-RAY_ADDRESS = Annotated[
-    str | None, typer.Option(help="The cluster: HOST:PORT, or auto; if not given, one on this machine for this run.")
-]
-RAY_APART = Annotated[
-    bool, typer.Option("--ray-apart", help="Each model of a worker in a process of its own, wherever there is room.")
-]
-RAY_GPUS = Annotated[float | None, typer.Option(help="GPUs that each process of a worker is given.")]
 
 
 def study(
     file: Annotated[Path, typer.Argument(help="A TOML file: tasks, arms, options, and a table for each model.")],
     out: Annotated[Path | None, typer.Option(help="The run's directory, instead of the file's.")] = None,
     limit: Annotated[int | None, typer.Option(help="Most questions of each task, instead of the file's.")] = None,
-    live: Annotated[bool, typer.Option("--live", help="Run every arm end to end as well, timed as a whole.")] = False,
-    retry_errors: Annotated[
-        bool, typer.Option("--retry-errors", help="Make failed calls, and answers with such calls, again.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what it will cost: calls, tokens, time. Estimated.")
-    ] = False,
-    probe: PROBE = True,
-    ray: RAY = False,
-    ray_workers: RAY_WORKERS = None,
-    ray_address: RAY_ADDRESS = None,
-    ray_apart: RAY_APART = False,
-    ray_gpus: RAY_GPUS = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    live: run_options.LIVE = False,
+    retry_errors: run_options.RETRY_ERRORS = False,
+    dry_run: run_options.DRY_RUN = False,
+    probe: run_options.PROBE = True,
+    ray: run_options.RAY = False,
+    ray_workers: run_options.RAY_WORKERS = None,
+    ray_address: run_options.RAY_ADDRESS = None,
+    ray_apart: run_options.RAY_APART = False,
+    ray_gpus: run_options.RAY_GPUS = None,
+    as_json: run_options.AS_JSON = False,
 ) -> None:
-    """Run a study: go on where it stopped, then sum up."""
+    """Run or resume a study, then summarise it."""
     wanted = studies.read(file)
     changes = {"out": out, "limit": limit, "live": live or None}
     wanted = replace(wanted, **{name: value for name, value in changes.items() if value is not None})  # type: ignore[arg-type]
@@ -93,34 +76,30 @@ def study(
     timeout_s=studies.CALL_S,
 )
 def evaluate(
-    tasks: Annotated[list[str], typer.Argument(help="Tasks, as `cuecard tasks` lists them.")],
+    tasks: run_options.TASKS,
     *,
-    out: Annotated[Path, Maybe(help="The run's directory; a run that is there already resumes.")],
+    out: run_options.OUT,
     strategies: Annotated[
-        str, Maybe(help="Arms, with commas between: mutual, transfer/notes/budget=128, transfer/placebo=empty.")
+        str, Maybe(help="Arms, separated by commas: mutual, transfer/notes/budget=128, transfer/placebo=empty.")
     ] = ",".join(studies.ARMS),
-    small: Annotated[str, Maybe(help="The model that writes the reasoning.")] = "demo-small",
-    large: Annotated[str, Maybe(help="The model that speaks the answer.")] = "demo-large",
-    limit: Annotated[int | None, Maybe(help="Most questions of each task.")] = None,
-    sample: Annotated[int | None, Maybe(help="Draw them by chance, with this seed, instead of the first.")] = None,
-    live: Annotated[bool, Maybe("--live", help="Run every arm end to end as well, timed as a whole.")] = False,
-    at_once: Annotated[
-        int | None, Maybe(help="Most calls at once; by itself 1 with a model in this process, else 8.")
-    ] = None,
+    small: run_options.SMALL = "demo-small",
+    large: run_options.LARGE = "demo-large",
+    limit: run_options.LIMIT = None,
+    sample: run_options.SAMPLE = None,
+    live: run_options.LIVE = False,
+    at_once: run_options.AT_ONCE = None,
     options: Mapping[str, Any],
-    retry_errors: Annotated[
-        bool, Maybe("--retry-errors", help="Make failed calls, and answers with such calls, again.")
-    ] = False,
-    dry_run: Annotated[bool, Maybe("--dry-run", help="Say what it will cost: calls, tokens, time. Estimated.")] = False,
-    probe: PROBE = True,
-    ray: RAY = False,
-    ray_workers: RAY_WORKERS = None,
-    ray_address: RAY_ADDRESS = None,
-    ray_apart: RAY_APART = False,
-    ray_gpus: RAY_GPUS = None,
-    as_json: Annotated[bool, Maybe("--json", help="Print one JSON object.")] = False,
+    retry_errors: run_options.RETRY_ERRORS = False,
+    dry_run: run_options.DRY_RUN = False,
+    probe: run_options.PROBE = True,
+    ray: run_options.RAY = False,
+    ray_workers: run_options.RAY_WORKERS = None,
+    ray_address: run_options.RAY_ADDRESS = None,
+    ray_apart: run_options.RAY_APART = False,
+    ray_gpus: run_options.RAY_GPUS = None,
+    as_json: run_options.AS_JSON = False,
 ) -> None:
-    """Evaluate strategies on tasks: go on where it stopped, then sum up."""
+    """Evaluate strategies on tasks, or resume an evaluation, then summarise it."""
     wanted = studies.Study(
         models={"small": small, "large": large},
         tasks=tasks,

@@ -37,10 +37,10 @@ def tasks(
         ),
     ] = None,
     samples: Annotated[int, typer.Option(min=0, help="How many samples to show.")] = 3,
-    whole: Annotated[bool, typer.Option("--check", help="Read all of it and report what is wrong.")] = False,
+    whole: Annotated[bool, typer.Option("--check", help="Read the whole task and report problems.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """List tasks; show what one asks, exactly as it is asked; check a whole file."""
+    """List tasks; show the exact prompts of one; check a whole file."""
     if spec is None:
         _list(as_json)
         return

@@ -59,9 +59,9 @@ def tune(
     run: Annotated[Path, typer.Argument(help="The directory of a run of `cuecard eval`.")],
     keep: Annotated[float, typer.Option(help="The share of the baseline's accuracy that must be kept.")] = 0.99,
     margin: Annotated[float, typer.Option(help="What may be lost besides: 0.01 is one point of accuracy.")] = 0.0,
-    confidence: Annotated[float, typer.Option(help="How sure it must be.")] = 0.95,
+    confidence: Annotated[float, typer.Option(help="Confidence of the guarantee.")] = 0.95,
     chosen_for: Annotated[tuning.Measure, typer.Option("--for", help="What is to be least.")] = "latency",
-    against: Annotated[str, typer.Option(help="The arm whose accuracy is to be kept.")] = "reason:large",
+    against: Annotated[str, typer.Option(help="The arm whose accuracy must be kept.")] = "reason:large",
     task: Annotated[list[str] | None, typer.Option(help="Only this task of the run (several: repeat it).")] = None,
     price: Annotated[
         list[str] | None, typer.Option(help="MODEL=PROMPT,COMPLETION[,CACHED] per million tokens (one for each model).")
@@ -75,7 +75,7 @@ def tune(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Choose the fastest or cheapest policy that surely keeps the accuracy. Exit code 1: no cheaper one surely does."""
+    """Choose the fastest or cheapest policy that keeps the accuracy, with a confidence. Exit code 1: none does."""
     goal, prices = Goal(keep, margin, confidence), by_model("--price", price or (), Price.parse)
     if table is not None:
         _write_table(run, set(task or ()), table, as_json and out is None)

@@ -126,7 +126,7 @@ def plan(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Latency and cost of each strategy for pairs of models, on paper: estimated, all of it."""
+    """Estimate latency and cost of each strategy for pairs of models, without a call."""
     questions, found = plans(file)
     if as_json:
         printed = {"label": "estimated", "questions": questions, "pairs": [asdict(each) for each in found]}

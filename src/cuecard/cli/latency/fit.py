@@ -27,11 +27,11 @@ Maybe = typer.Option
 
 def fit(
     run: Annotated[Path, typer.Argument(help="The directory of a run of `cuecard profile`.")],
-    draws: Annotated[int, Maybe(help="Bootstrap draws that intervals come from.")] = 200,
-    seed: Annotated[int, Maybe(help="Seed of the draws and of what is held out.")] = 0,
+    draws: Annotated[int, Maybe(help="Bootstrap draws for intervals.")] = 200,
+    seed: Annotated[int, Maybe(help="Seed of the draws and of the held-out points.")] = 0,
     as_json: Annotated[bool, Maybe("--json", help="Print the errors as one JSON object.")] = False,
 ) -> None:
-    """Fit latency models to a profile's readings, and say how far they are off on points that they had not seen."""
+    """Fit latency models to a profile's readings, and report their errors on held-out points."""
     if draws < 0:
         raise BadInput("--draws cannot be less than 0")
     fits = fitting().fits(run, draws, seed)
@@ -78,19 +78,21 @@ def breakeven(
     ],
     agree: Annotated[float | None, Maybe(help="Share of questions whose short answers are accepted.")] = None,
     confirm: Annotated[float, Maybe(help="Share of the others where reasoning confirms the large model.")] = 0.0,
-    small: Annotated[str | None, Maybe(help="The small model; by itself every one but the last.")] = None,
-    large: Annotated[str | None, Maybe(help="The large model; by itself the last.")] = None,
-    visual: Annotated[int | None, Maybe(help="Visual tokens; by itself 196, or the nearest that was measured.")] = None,
-    prompt: Annotated[int | None, Maybe(help="Tokens of the prompt, the visual ones among them.")] = None,
+    small: Annotated[str | None, Maybe(help="The small model. Default: all but the last.")] = None,
+    large: Annotated[str | None, Maybe(help="The large model. Default: the last.")] = None,
+    visual: Annotated[int | None, Maybe(help="Visual tokens. Default: 196, or the nearest that was measured.")] = None,
+    prompt: Annotated[int | None, Maybe(help="Tokens of the prompt, including visual tokens.")] = None,
     answer: Annotated[int, Maybe(help="Tokens of a short answer.")] = 4,
-    output_tokens: Annotated[str, Maybe(help="Tokens that the large model writes by itself, with commas.")] = ",".join(
-        map(str, points.OUTPUTS)
-    ),
-    draws: Annotated[int, Maybe(help="Bootstrap draws that intervals come from; 20 at least for any.")] = points.DRAWS,
-    out: Annotated[Path | None, Maybe(help="The file; by itself breakeven.json in the first directory.")] = None,
+    output_tokens: Annotated[
+        str, Maybe(help="Tokens that the large model writes by itself, separated by commas.")
+    ] = ",".join(map(str, points.OUTPUTS)),
+    draws: Annotated[
+        int, Maybe(help="Bootstrap draws for intervals; with fewer than 20 there are none.")
+    ] = points.DRAWS,
+    out: Annotated[Path | None, Maybe(help="The file. Default: breakeven.json in the first directory.")] = None,
     as_json: Annotated[bool, Maybe("--json", help="Print the file.")] = False,
 ) -> None:
-    """How many tokens a small model may write before a large one, answering by itself, is as fast: estimated."""
+    """Estimate how many tokens a small model may write before a large model that reasons itself is as fast."""
     fits = [fit for run in runs for fit in fits_of(run)]
     outputs, draws = sorted(whole_numbers("--output-tokens", output_tokens, least=1)), max(0, draws)
     Chances(agree or 0.0, confirm)  # refuses what is no rate, before anything is run

@@ -34,58 +34,68 @@ def profile(
             help="demo-small, hf:ORG/NAME, a directory, a preset (qwen3-vl-2b, …-tiny), or http://HOST:PORT/v1#NAME."
         ),
     ],
-    out: Annotated[Path, Maybe(help="The profile's directory; one that is there already is gone on with.")],
-    output_tokens: Annotated[str, Maybe(help="Tokens to write, exactly, with commas between.")] = "1,8,32,128",
+    out: Annotated[Path, Maybe(help="The profile's directory; an existing profile is resumed.")],
+    output_tokens: Annotated[str, Maybe(help="Exact numbers of tokens to write, separated by commas.")] = "1,8,32,128",
     image_size: Annotated[str, Maybe(help="Sides of the image in pixels; 0 is no image.")] = "128,448",
-    text_tokens: Annotated[str, Maybe(help="Prompt tokens behind the image; for servers, words.")] = "48",
+    text_tokens: Annotated[str, Maybe(help="Prompt tokens after the image; for servers, words.")] = "48",
     cached_tokens: Annotated[
-        str | None, Maybe(help="Tokens between image and text that are cached, and the image with them.")
+        str | None, Maybe(help="Tokens between image and text that are cached together with the image.")
     ] = None,
-    batch: Annotated[str, Maybe(help="Requests at once, of the same shape.")] = "1",
+    batch: Annotated[str, Maybe(help="Concurrent requests of the same shape.")] = "1",
     attention: Annotated[
         str | None,
-        Maybe(help="sdpa, eager, fused, compiled; by itself what local models do: fused in float32, else sdpa."),
+        Maybe(help="sdpa, eager, fused, compiled. Default: fused in float32, else sdpa."),
     ] = None,
     compiled: Annotated[
-        bool, Maybe("--compile", help="--attention compiled: fused and compiled, on a GPU one CUDA graph a token.")
+        bool,
+        Maybe("--compile", help="--attention compiled: fused and compiled; on a GPU one CUDA graph for each token."),
     ] = False,
-    dtype: Annotated[str | None, Maybe(help="float32, bfloat16, float16; by itself float32 on a CPU.")] = None,
+    dtype: Annotated[str | None, Maybe(help="float32, bfloat16, float16. Default: float32 on a CPU.")] = None,
     layers: Annotated[
-        int | None, Maybe(help="Time a slice of so many layers, and one of half; the whole is estimated from both.")
+        int | None,
+        Maybe(help="Time slices of this many layers and of half as many; the whole model is estimated from both."),
     ] = None,
     random_weights: Annotated[
-        bool, Maybe("--random-weights", help="Make weights up: latency does not depend on what they know.")
+        bool, Maybe("--random-weights", help="Use random weights: latency does not depend on their values.")
     ] = False,
-    device: Annotated[str | None, Maybe(help="cpu, cuda, cuda:1, mps; by itself the best there is.")] = None,
+    device: Annotated[str | None, Maybe(help="cpu, cuda, cuda:1, mps. Default: the fastest that there is.")] = None,
     repeats: Annotated[int, Maybe(help="Most rounds.", min=1)] = 12,
     precision: Annotated[
-        float, Maybe(help="A point is done when its mean's 95% interval is this share of it, to each side.")
+        float,
+        Maybe(help="A point is done when the half-width of its mean's 95% interval is at most this share of the mean."),
     ] = 0.03,
-    max_minutes: Annotated[float | None, Maybe(help="Stop measuring after so long.")] = None,
+    max_minutes: Annotated[float | None, Maybe(help="Stop measuring after this time.")] = None,
     rate: Annotated[
-        str | None, Maybe(help="Servers: requests a second that arrive at random (open loop), with commas between.")
+        str | None,
+        Maybe(help="Servers: arrival rates of random requests (open loop), per second, separated by commas."),
     ] = None,
     concurrency: Annotated[
-        str | None, Maybe(help="Servers: requests at once, by itself 1; with --rate the most at once, by itself any.")
+        str | None,
+        Maybe(help="Servers: requests at once (default: 1); with --rate the most at once (default: any number)."),
     ] = None,
     requests: Annotated[
-        int | None, Maybe(help="Servers: requests of a point in a round; by itself 8, or 4 for each at once.", min=1)
+        int | None,
+        Maybe(help="Servers: requests of a point in a round. Default: 8, or 4 for each request at once.", min=1),
     ] = None,
     ignore_eos: Annotated[
         bool,
-        Maybe("--ignore-eos/--heed-eos", help="Servers: write so many tokens, or stop where the model does."),
+        Maybe(
+            "--ignore-eos/--heed-eos", help="Servers: write exactly this many tokens, or stop where the model stops."
+        ),
     ] = True,
     fresh: Annotated[
-        bool, Maybe("--fresh/--cached", help="Servers: each prompt is new to the server, or the same one again.")
+        bool, Maybe("--fresh/--cached", help="Servers: send a new prompt each time, or the same one again.")
     ] = True,
-    timeout_s: Annotated[float, Maybe(help="Servers: the longest that one request may take.")] = 300.0,
+    timeout_s: Annotated[float, Maybe(help="Servers: the time limit of one request.")] = 300.0,
     probe: Annotated[
         bool, Maybe("--probe/--no-probe", help="Servers: probe models that are not known yet, before they are timed.")
     ] = True,
-    api_key: Annotated[str | None, Maybe(help="Servers: their key, '${NAME}' is taken from the environment.")] = None,
-    as_json: Annotated[bool, Maybe("--json", help="Print how it ended as one JSON object.")] = False,
+    api_key: Annotated[
+        str | None, Maybe(help="Servers: their API key; '${NAME}' is read from the environment.")
+    ] = None,
+    as_json: Annotated[bool, Maybe("--json", help="Print the outcome as one JSON object.")] = False,
 ) -> None:
-    """Time models component by component, or servers under load, in rounds of turning order; store every reading."""
+    """Time models component by component, or servers under load, in interleaved rounds; store every reading."""
     disk.check_folder(out, ABOUT)
     shape: dict[str, Any] = {
         "output_tokens": whole_numbers("--output-tokens", output_tokens, least=1),

@@ -98,12 +98,12 @@ def read(run: Path, file: str) -> dict[str, Judged]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data["version"] != VERSION:
-            raise BadInput(f"{path} is of version {data['version']}, this cuecard reads {VERSION}", "judge anew")
+            raise BadInput(f"{path} is of version {data['version']}, this cuecard reads {VERSION}", "judge again")
         return {key: Judged(**each) for key, each in data["replies"].items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{path} cannot be read: {error}", "delete it, and judge anew") from error
+        raise BadInput(f"{path} cannot be read: {error}", "delete it, and judge again") from error
 
 
 def write(run: Path, file: str, judged: Mapping[str, Judged]) -> None:

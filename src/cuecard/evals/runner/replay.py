@@ -72,7 +72,7 @@ class Machine:
         self._changed = asyncio.Event()
 
     async def work(self, seconds: float) -> None:
-        """Takes as long as so many seconds of work do beside whatever else runs."""
+        """Takes as long as this many seconds of work do beside whatever else runs."""
         if seconds <= 0:
             return
         self._turn(+1)

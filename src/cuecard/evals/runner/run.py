@@ -35,7 +35,7 @@ PACE = "pace"
 MOST_LOST = 5
 """So many workers may die over one item before it is taken for the cause."""
 LOOK_BACK = 8
-"""Among so many items before it, an item's partner is looked for."""
+"""Among this many items before it, an item's partner is looked for."""
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ def _partner(item: Item, before: Iterable[Item]) -> Item | None:
 
 
 def chosen(task: Task, limit: int | None, sample: int | None) -> Iterator[Item]:
-    """All items, the first so many, or at most so many by chance; a circular group stays whole.
+    """All items, the first this many, or at most this many by chance; a circular group stays whole.
 
     Raises BadInput where there are none, or two have the same id.
     """

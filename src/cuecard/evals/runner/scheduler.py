@@ -32,7 +32,7 @@ OVERLOADED = (ModelBusy.__name__, RateLimited.__name__, ModelTimeout.__name__)
 """A time-out of one's own says the same as a refusal: there is more to do than the model's server bears."""
 MOST_RECENT = 2 * MOST_WAITING
 HOPELESS = 8
-"""A model whose first so many calls have all failed gets no more calls."""
+"""A model whose first this many calls have all failed gets no more calls."""
 
 
 # --- workers and their slots ------------------------------------------------------------------------------------------
@@ -316,7 +316,7 @@ async def together(*works: Awaitable[object]) -> None:
 
 
 async def for_each(items: Iterator[T], at_once: int, work: Callable[[T], Awaitable[None]]) -> None:
-    """Work on every item, on so many at once; items are read on a thread, one at a time."""
+    """Work on every item, on this many at once; items are read on a thread, one at a time."""
     turn = asyncio.Lock()
 
     async def work_on() -> None:

@@ -228,7 +228,7 @@ def _rounded(seconds: float | None) -> float | None:
 
 
 def _thinned(pieces: list[tuple[float, int]]) -> list[tuple[float, int]]:
-    """At most so many pieces, neighbours joined at the time of the later one."""
+    """At most this many pieces, neighbours joined at the time of the later one."""
     size = -(-len(pieces) // MOST_PIECES) or 1
     groups = [pieces[start : start + size] for start in range(0, len(pieces), size)]
     return [(group[-1][0], sum(characters for _, characters in group)) for group in groups]

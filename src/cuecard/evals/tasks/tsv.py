@@ -42,7 +42,7 @@ from cuecard.evals.tasks.rows import (
 )
 
 POINTER_CHARS = 64
-"""An image value of at most so many characters is another row's index."""
+"""An image value of at most this many characters is another row's index."""
 MOST_FIELD_BYTES = 256 * 2**20
 CIRCULAR_SETS = ("mmbench", "ccbench", "circular", "mmcr")
 Row = dict[str, str]

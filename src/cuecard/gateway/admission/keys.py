@@ -23,7 +23,7 @@ from cuecard.disk import CannotStore, save
 from cuecard.domain.errors import BadInput, BudgetUsed, RateLimited, Unauthorised
 
 VERSION = 1
-HINT = "put it back, or move it away: then all budgets begin anew"
+HINT = "put it back, or move it away: then all budgets begin again"
 log = logging.getLogger("cuecard.gateway")
 
 
@@ -127,7 +127,7 @@ def _as_object(used: Used, now: float) -> dict[str, Any]:
 
 
 def _read(path: Path) -> Used:
-    """What the file holds. Raises BadInput where it cannot be read: to begin anew would reset all budgets."""
+    """What the file holds. Raises BadInput where it cannot be read: to begin again would reset all budgets."""
     try:
         if not path.exists():
             return {}

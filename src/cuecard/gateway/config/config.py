@@ -108,7 +108,7 @@ class AuditSettings(StrictTable):
     warn_above: float = Field(0.1, ge=0, le=1)
     """Warn when false accepts are surely more than this share."""
     tokens_per_hour: int | None = Field(None, ge=1)
-    """No second look begins in an hour in which those before it have used so many."""
+    """No second look begins in an hour in which earlier ones have used this many."""
 
 
 class JournalSettings(StrictTable):

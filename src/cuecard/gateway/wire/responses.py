@@ -65,7 +65,7 @@ RESEND = "send the item itself (store = false makes clients do so): the latest a
 
 
 class ItemMemory:
-    """Items by their ids, as many of the latest as have so many characters of JSON together."""
+    """Items by their ids: the latest ones, up to this many characters of JSON together."""
 
     def __init__(self, most_characters: int = MOST_CHARACTERS) -> None:
         self._items: dict[str, str] = {}

@@ -138,7 +138,7 @@ def read(path: Path) -> Fit:
         data = json.loads(path.read_text(encoding="utf-8"))
         version = data.pop("version")
         if version != VERSION:
-            raise BadInput(f"{path} is a fit of version {version}, this cuecard reads {VERSION}", "fit it anew")
+            raise BadInput(f"{path} is a fit of version {version}, this cuecard reads {VERSION}", "fit it again")
         held_out = {name: HeldOut(**each) for name, each in data["held_out"].items()}
         ranges = {name: (low, high) for name, (low, high) in data["ranges"].items()}
         made = {"held_out": held_out, "ranges": ranges, "images": [(one, other) for one, other in data["images"]]}

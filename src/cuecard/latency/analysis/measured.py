@@ -179,7 +179,7 @@ def _decode(sizes: Dimensions, dtype: str, batch: int, context: int, steps: int)
 
 
 def _read(sizes: Dimensions, tokens: int) -> float:
-    """Weights of a layer that so many tokens together need: of experts, as many as even routing is expected to hit."""
+    """Weights of a layer that this many tokens need: of experts, as many as even routing is expected to hit."""
     text = sizes.text
     if not text.experts:
         return text.layer_weights

@@ -17,7 +17,7 @@ SHAPES = 64
 
 
 class Stepper(Protocol):
-    """Decodes; begun anew for each request."""
+    """Decodes; begun again for each request."""
 
     def begin(self, cache: DynamicCache, tokens: torch.Tensor, delta: int) -> None:
         """Go on behind what the cache holds with (batch,) tokens, at its length plus `delta`."""

@@ -48,7 +48,7 @@ class Feed:
         self._marks = {mark for name in IMAGE_MARKS if (mark := getattr(config, name, None)) is not None}
 
     def prompt(self, image_px: int | None, text_tokens: int) -> PromptIds:
-        """An image of that many pixels a side, or none, and so many tokens behind it, the same ones each time."""
+        """An image of that many pixels a side, or none, and this many tokens behind it, the same ones each time."""
         special = {*self._marks, *getattr(self.tokenizer, "all_special_ids", ())}
         vocabulary, chance, filling = self._config.get_text_config().vocab_size, Random(text_tokens), list[int]()
         while len(filling) < text_tokens:

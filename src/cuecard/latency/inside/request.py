@@ -166,7 +166,7 @@ class Runner:
 
     @torch.inference_mode()
     def run(self, workload: Workload, prompt: PromptIds) -> Timed:
-        """Exactly so many output tokens, each read by the host and decoded to text as it comes."""
+        """Exactly this many output tokens, each read by the host and decoded to text as it comes."""
         stepper = self._stepper(workload)
         cache, cached = empty(self._model), 0
         if workload.cached_text_tokens is not None:

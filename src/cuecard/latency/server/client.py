@@ -30,7 +30,7 @@ hour game line end member law car city name team minute idea body back parent fa
 WORDS = tuple(_WORDS.split())
 """Common words, a token each to most tokenizers."""
 AHEAD = 8
-"""So many words stand before the image: where they are drawn anew, nothing behind them is cached."""
+"""So many words stand before the image: where they are drawn again, nothing behind them is cached."""
 _CELLS = 16
 
 
@@ -143,7 +143,7 @@ async def open_loop(bodies: Sequence[bytes], rate: float, at_once: int | None, c
 def body(
     model: str, image_px: int | None, words: int, output_tokens: int, chance: Random, *, ignore_eos: bool
 ) -> dict[str, Any]:
-    """A streamed request: words, a square image of so many pixels a side, and the rest of the words."""
+    """A streamed request: words, a square image of this many pixels a side, and the rest of the words."""
     drawn = chance.choices(WORDS, k=words)
     content: list[dict[str, Any]] = [{"type": "text", "text": " ".join(drawn[:AHEAD])}]
     if image_px is not None:

@@ -229,7 +229,7 @@ def read(path: Path) -> list[PairBreakEven]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data["version"] != VERSION:
-            raise BadInput(f"{path} is of version {data['version']}, this cuecard reads {VERSION}", "make it anew")
+            raise BadInput(f"{path} is of version {data['version']}, this cuecard reads {VERSION}", "make it again")
         return [_pair(each) for each in data["pairs"]]
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror}") from error

@@ -176,7 +176,7 @@ class Costs:
         return cls(profiles, workload, {schedule: next(took) for schedule in Schedule}, lines)
 
     def mean_s(self, strategy: str, schedule: Schedule, chances: Chances | None, reasoning: float) -> float:
-        """Mean seconds where the small model writes so many tokens of reasoning."""
+        """Mean seconds where the small model writes this many tokens of reasoning."""
         routes = {Route.TRANSFERRED: 1.0} if chances is None else chances.routes
         alone_s = _reasoning_s(self.profiles, self.workload, reasoning)
         return sum(

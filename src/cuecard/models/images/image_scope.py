@@ -87,7 +87,7 @@ class ImageScope:
                 names = sorted({name.partition(".")[0] for name in arrays.files})
                 return cls({name: _kind(*(arrays[f"{name}.{field}"] for field in FIELDS)) for name in names})
         except Exception as error:  # a broken zip file fails in many ways
-            raise BadInput(f"{path} is not a scope of images: {error}", "make it anew, or remove it") from error
+            raise BadInput(f"{path} is not a scope of images: {error}", "make it again, or remove it") from error
 
     def write(self, path: Path) -> None:
         """The same bytes for the same numbers."""

@@ -20,7 +20,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 SERVED = ("image/png", "image/jpeg", "image/webp")
 """What every server takes."""
 MOST_DRAWN = 2**24
-"""Pixels of what is drawn anew; larger pictures become smaller."""
+"""Pixels of what is drawn again; larger pictures become smaller."""
 MOST_PIECES = 20_000
 """Strips or tiles of a TIFF."""
 Size = tuple[int, int]

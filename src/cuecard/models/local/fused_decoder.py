@@ -28,7 +28,7 @@ ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
 NORMS = {"q_norm", "k_norm"}
 MLP = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 POSITIONS = 4096
-"""Rotations are computed for so many positions at once."""
+"""Rotations are computed for this many positions at once."""
 
 
 class Held(Protocol):
@@ -109,7 +109,7 @@ class StaticDecoder:
         return [Fixed(layer.out, shape, at, places) for layer in self.layers]
 
     def make_room(self, positions: int) -> None:
-        """Have rotations for so many positions."""
+        """Have rotations for this many positions."""
         if positions > len(self.cos):
             self.cos, self.sin = self._rotations(positions)
 

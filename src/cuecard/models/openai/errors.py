@@ -199,7 +199,7 @@ def _code(body: object) -> str | None:
 
 
 def _without(text: str, secret: str) -> str:
-    """The text with each part of a secret of at least so many characters blanked out."""
+    """The text with each part of a secret of at least this many characters blanked out."""
     size = min(_SHORTEST_PART, len(secret))
     parts = {re.escape(secret[at : at + size]) for at in range(len(secret) - size + 1)}
     kept: list[str] = []

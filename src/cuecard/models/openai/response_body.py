@@ -131,7 +131,7 @@ def _is_shallow(data: object) -> bool:
 
 
 class JsonSanitiser:
-    """Makes the JSON of one answer's events fit to be written anew: finite numbers, and texts of whole characters.
+    """Makes the JSON of one answer's events fit to be written again: finite numbers, and texts of whole characters.
 
     Halves of a character in two deltas of one field come together in the second.
     """

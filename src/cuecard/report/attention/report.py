@@ -59,7 +59,7 @@ class Shown:
 
 
 def opened(run: Path, questions: int) -> Shown:
-    """Of a run's directory, with at most so many questions to look at. Raises BadInput."""
+    """Of a run's directory, with at most this many questions to look at. Raises BadInput."""
     results = findings(run)
     shaded = shaded_questions(run, results.config["delta"], questions)
     return Shown(run.resolve().name, results, shaded, _facts(store.about(run)))

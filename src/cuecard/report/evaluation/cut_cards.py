@@ -115,7 +115,7 @@ def _panel(axes: Axes, task: TaskResults, base: str, cuts: Sequence[Kept]) -> No
 
 
 def _axes(figure: Figure, panel: tuple[int, int], title: str, labels: tuple[str, str], most: float) -> Axes:
-    """Panel `panel` of so many side by side, 0 to `most`% across and to 100% up; only the first has numbers."""
+    """Panel `panel` of this many side by side, 0 to `most`% across and to 100% up; only the first has numbers."""
     place, count = panel
     wide = (WIDTH - 76 - 24 * (count - 1)) / count
     box = ((60 + place * (wide + 24)) / WIDTH, FOOT / TALL, wide / WIDTH, (TALL - TOP - FOOT) / TALL)

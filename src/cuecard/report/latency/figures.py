@@ -284,8 +284,8 @@ def surface(pair: PairBreakEven, schedule: Schedule) -> Drawing:
     shades = [Patch(color=SHADES(share), label=name) for share, name in ((0.1, "few tokens"), (0.9, "many"))]
     key(figure, [Patch(color=NONE, label="0: never as fast"), *shades, Patch(color=ANY, label="any number")])
     caption = (
-        f"Break-even surface of mutual verification, {schedule}: up to so many tokens of reasoning of {pair.small} it"
-        f" is as fast as {pair.large} writing so many tokens by itself. {_asked(pair)} Estimated, from strategies run"
+        f"Break-even surface of mutual verification, {schedule}: up to this many tokens of reasoning of {pair.small} it"
+        f" is as fast as {pair.large} writing this many tokens by itself. {_asked(pair)} Estimated, from strategies run"
         " in virtual time by the fits, each model on a device of its own."
     )
     values = "; ".join(

@@ -113,7 +113,7 @@ def thumbnail(image: Image | None) -> Thumbnail:
 
 
 def clipped(text: str, length: int) -> str:
-    """At most so many characters, with an ellipsis where some are left out."""
+    """At most this many characters, with an ellipsis where some are left out."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 

@@ -38,7 +38,7 @@ def _scienceqa(row: Row, number: str) -> QuestionRow:
 def _mmmu(row: Row, number: str) -> QuestionRow:
     """Yue et al., "MMMU", 2024, and "MMMU-Pro", 2025: `<image 2>` in the question or an option is column `image_2`.
 
-    Images go before the text in the order of their numbers, and the placeholders are counted anew so that `<image k>`
+    Images go before the text in the order of their numbers, and the placeholders are counted again so that `<image k>`
     is the k-th of them. An open question has one right answer, or the text of a list of them.
     """
     id, text, open_ended = filled(row, "id") or number, question_of(row), filled(row, "question_type") == "open"

@@ -50,7 +50,7 @@ def _mmstar(row: Row, number: str) -> QuestionRow:
 
 
 def _pope(row: Row, number: str) -> QuestionRow:
-    """Li et al., 2023: is there such an object in the image? The text as it is. The three categories count anew."""
+    """Li et al., 2023: is there such an object in the image? The text as it is. The three categories count again."""
     return asked(row, number, AnswerKind.YES_NO, "exact", golds_of(row, "answer"))
 
 
