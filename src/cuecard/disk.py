@@ -1,4 +1,4 @@
-"""Files: JSON written whole or not at all, directories of runs with one writer, configurations compared."""
+"""Files: atomic JSON writes, run directories with one writer, comparison of configurations."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ LOCK = "run.lock"
 
 
 class CannotStore(CuecardError):
-    """The run's directory takes or gives no rows; what it holds already stays."""
+    """The run's directory cannot be read or written; what it already holds is kept."""
 
     http_status, hint = 507, "free some space, then give the same command again: it goes on from here"
 
 
 def check_folder(path: Path, own: str) -> None:
-    """Raises BadInput for a path that cannot become a run's directory: a file, or one with files of something else.
+    """Raises BadInput if a path cannot become a run's directory: a file, or a directory that holds other files.
 
-    `own`: the file by which a run's directory is known.
+    `own`: the file that identifies a run's directory. Raises CannotStore if the directory cannot be read.
     """
     hint = "give --out a folder that is new, empty, or an earlier run of the same kind"
     try:
@@ -37,13 +37,13 @@ def check_folder(path: Path, own: str) -> None:
         raise BadInput(f"{path} is not a folder", hint) from None
     except OSError as error:
         raise CannotStore(f"cannot read {path}: {error.strerror}", "give another --out") from error
-    begun = re.compile(rf"{re.escape(LOCK)}|{re.escape(own)}\..*\.new|\..*")  # of a run that was killed at once; hidden
+    begun = re.compile(rf"{re.escape(LOCK)}|{re.escape(own)}\..*\.new|\..*")  # of a run killed at its start; hidden
     if others := [name for name in there if not begun.fullmatch(name)]:
         raise BadInput(f"{path} holds other files: {_few(others)}", hint)
 
 
 def locked(path: Path, own: str) -> IO[str]:
-    """The directory, made where it is not there, held until this is closed or the process ends, however it ends.
+    """Create the directory if it is missing, and lock it until the returned file is closed or the process ends.
 
     `own`: as in `check_folder`. Raises BadInput (another process holds it, other files are in it), CannotStore.
     """
@@ -75,14 +75,14 @@ def _held(path: Path) -> IO[str]:
 
 
 def save(path: Path, value: Any) -> None:
-    """Write JSON so that after a kill the file is the old one or the new one. Raises CannotStore."""
+    """Write JSON atomically: if killed, the file is the old one or the new one. Raises CannotStore."""
     with replacing(path) as file:
         file.write(f"{json.dumps(value, indent=2, ensure_ascii=False)}\n".encode())
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write, which takes the place of the old one when it is whole. Raises CannotStore."""
+    """Yields a file to write, which replaces the old one when it is complete. Raises CannotStore."""
     beside = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.new")
     try:
         with beside.open("wb") as file:
@@ -97,7 +97,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def same(there: Any, asked: Any, path: Path) -> None:
-    """Refuse to continue in a directory whose configuration is another. Raises BadInput."""
+    """Raises BadInput if the configuration in a directory, `there`, is not the requested one, `asked`."""
     if found := list(differences(there, json.loads(json.dumps(asked)))):
         more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
         hint = "give another --out, or the configuration it was begun with"

@@ -33,7 +33,7 @@ OWN_OPTIONS = ("small", "large", "strategy", "policy", "probe", "tell")
 
 
 class AskOptions(PolicyOptions, total=False):
-    """The options of one question, by keyword; None is as if it were not given. See docs/reference/policy.md."""
+    """The options of one question, by keyword; None means not given. See docs/reference/policy.md."""
 
     choices: Sequence[str] | None
     kind: str | None
@@ -47,7 +47,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _names_its_options(function: F) -> F:
-    """Shows the options by name where Python's own tools look: in `help` and in completion."""
+    """Adds the options to the function's signature, which `help` and completion show."""
     shown = inspect.signature(function)
     fixed = [each for each in shown.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
     options = [
@@ -61,13 +61,13 @@ def _names_its_options(function: F) -> F:
 class Pair:
     """A small and a large model that answer as one.
 
-    Each is a specification (`demo-small`, `hf:ORG/NAME`, a directory, `http://host:port/v1#name`) or a Model. More
-    drafters come as further roles: `Pair("a", "c", drafter="b")`. All calls run on an event loop of the pair's own, so
-    `ask` works everywhere, notebooks included, and `aask` and `stream` in any loop.
+    Each is a specification (`demo-small`, `hf:ORG/NAME`, a directory, `http://host:port/v1#name`) or a Model. Further
+    roles are more drafters: `Pair("a", "c", drafter="b")`. All calls run on the pair's own event loop, so `ask` works
+    everywhere, including notebooks, and `aask` and `stream` in any loop.
 
-    Served models that are named by a specification are probed before the first question, once a model and machine
-    (`models.probe`): how they answer short, and how they read cards. `probe=False`, or the environment variable
-    CUECARD_NO_PROBE, leaves that out; `tell` gets lines to print about it, and where both models have one name.
+    Served models given as a specification are probed before the first question, once per model and machine
+    (`models.probe`): how they give short answers, and how they read cards. `probe=False`, or the environment variable
+    CUECARD_NO_PROBE, disables this. `tell` gets lines to print about it, and one if both models have the same name.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Pair:
     def ask(self, text: str | Question, image: Any = None, **options: Unpack[AskOptions]) -> Outcome:
         """Answer one question. A Question holds its choices, kind and system itself. Raises CuecardError.
 
-        Ctrl-C cancels the calls. Inside a coroutine it is refused with BadInput: there, await `aask`.
+        Ctrl-C cancels the calls. Inside a coroutine it raises BadInput: await `aask` there.
         """
         _refuse_to_block()
         asked, strategy, policy = self._prepare(text, image, options)
@@ -120,7 +120,7 @@ class Pair:
     async def stream(
         self, text: str | Question, image: Any = None, **options: Unpack[AskOptions]
     ) -> AsyncGenerator[Heard | Outcome]:
-        """Every piece of text as it comes from either model, and at last the outcome."""
+        """Yields every piece of text as it arrives from either model, then the outcome."""
         asked, strategy, policy = await self._prepared(text, image, options)
         here = asyncio.get_running_loop()
 
@@ -135,9 +135,9 @@ class Pair:
                 yield item
 
     def close(self) -> None:
-        """End every question with ModelClosed and close every model. Asked again, the pair starts again.
+        """End every question with ModelClosed and close every model. The next question starts the pair again.
 
-        What models raise while they are closed is raised together when all are, as an ExceptionGroup.
+        Errors of closing models are raised together as an ExceptionGroup, after all models are closed.
         """
         with self._lock:
             thread, self._thread = self._thread, None
@@ -218,7 +218,7 @@ class Pair:
 
 
 def _refuse_to_block() -> None:
-    """Raises BadInput in a thread whose event loop runs; a notebook's may be blocked: it has no other user."""
+    """Raises BadInput if an event loop runs in this thread; a notebook's may be blocked, as it has no other user."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -278,7 +278,7 @@ def _kind_of(value: object) -> str:
 
 
 def _check_role(name: str, given: object) -> None:
-    """A role of a further model. Raises BadInput if it is an option, or looks like one that is mistyped."""
+    """Check the role of a further model. Raises BadInput if it is an option, or looks like a mistyped one."""
     if name in OPTION_TYPES:
         raise BadInput(f"{name!r} is no option of Pair", f"give it to ask: pair.ask(…, {name}=…)")
     if near := did_you_mean(name, OWN_OPTIONS, ""):
@@ -288,7 +288,7 @@ def _check_role(name: str, given: object) -> None:
 
 
 def _is_model(given: object) -> bool:
-    """Whether this can be loaded, or is a model: then what it is given as is a role."""
+    """Whether this is a model, or can be loaded as one: its keyword is then a role."""
     if not isinstance(given, str):
         return isinstance(given, Mapping) or hasattr(given, "stream")
     try:
@@ -299,7 +299,7 @@ def _is_model(given: object) -> bool:
 
 
 def _is_text(text: str) -> bool:
-    """Bytes that are no UTF-8 stand as lone surrogates in what Python reads."""
+    """Whether a text is valid Unicode: Python decodes command-line bytes that are not UTF-8 as lone surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
@@ -322,7 +322,7 @@ def _closed() -> ModelClosed:
 
 
 class LoopThread:
-    """Runs coroutines. When it is stopped, each that still runs is cancelled, and its caller gets ModelClosed."""
+    """Runs coroutines on an event loop in a thread. `stop` cancels the running ones; their callers get ModelClosed."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -332,7 +332,7 @@ class LoopThread:
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result, blocking. Interrupted (Ctrl-C), it cancels the coroutine, which has ended when this returns."""
+        """Block until the result. If interrupted (Ctrl-C), cancel the coroutine and wait until it has ended."""
         ended, cancel = self._begin(work)
         try:
             return ended.result()
@@ -343,7 +343,7 @@ class LoopThread:
             raise
 
     async def arun(self, work: Coroutine[Any, Any, T]) -> T:
-        """As `run`, awaited in another event loop; cancelled there, the coroutine has ended when this returns."""
+        """As `run`, awaited in another event loop. If cancelled there, cancel the coroutine and wait for its end."""
         ended, cancel = self._begin(work)
         here = asyncio.wrap_future(ended)
         try:
@@ -356,7 +356,7 @@ class LoopThread:
             raise
 
     def stop(self, last: Coroutine[Any, Any, T]) -> T:
-        """Cancel what runs and wait for it, run a last coroutine, end the thread."""
+        """Cancel and await the running coroutines, run a last one, end the thread. Raises ModelClosed if stopped."""
         with self._lock:
             if self._stopping:
                 last.close()
@@ -389,7 +389,7 @@ class LoopThread:
             else:
                 ended.set_result(task.result())
 
-        with self._lock:  # nothing comes in behind what `stop` cancels
+        with self._lock:  # no coroutine can start after `stop` has cancelled the others
             if self._stopping:
                 work.close()
                 raise _closed()

@@ -1,4 +1,4 @@
-"""TOML files: read, unknown keys refused with a suggestion, types checked. Every error names the key."""
+"""TOML files: parsing, type checks, suggestions for unknown keys. Every error names the key."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KINDS: Mapping[type, tuple[str, type]] = {
     list: ("a list of texts", list),
     dict: ("a table", dict),
 }
-"""How an error names a type, and what may stand for it: a whole number is a number."""
+"""Type -> its name in errors, and the class of its values: a whole number is also a number."""
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def in_file(path: Path) -> Iterator[None]:
 
 
 def check(table: Mapping[str, Any], kinds: Mapping[str, type], where: str = "") -> None:
-    """Raises BadInput for an unknown key, or a value of another type than its key's; `where` goes before the key."""
+    """Raises BadInput for an unknown key, or a value of the wrong type; `where` precedes the key in messages."""
     for key in table:
         if key not in kinds:
             raise BadInput(f"unknown key {where}{key}"[:200], did_you_mean(key, kinds))
@@ -54,7 +54,7 @@ def check(table: Mapping[str, Any], kinds: Mapping[str, type], where: str = "") 
 
 
 def build(kind: type[T], table: Mapping[str, Any], where: str = "") -> T:
-    """The dataclass `kind` from a table of its fields. Raises BadInput as `check`, and for a field that is missing."""
+    """Build the dataclass `kind` from a table of its fields. Raises BadInput as `check`, and for a missing field."""
     check(table, {name: _plain(hint) for name, hint in get_type_hints(kind).items()}, where)
     for each in fields(kind):  # type: ignore[arg-type]
         if each.default is MISSING and each.name not in table:
@@ -69,7 +69,7 @@ def _plain(hint: Any) -> type:
 
 
 def check_kind(name: str, value: object, kind: type) -> None:
-    """Raises BadInput where a value is not of a type in KINDS; the value, perhaps a secret, is not in the message."""
+    """Raises BadInput if a value is not of type `kind`. The value, perhaps a secret, is not in the message."""
     what, wanted = KINDS[kind]
     fits = isinstance(value, wanted) and (kind is bool or not isinstance(value, bool))
     if not fits or (kind is list and not all(isinstance(each, str) for each in value)):  # type: ignore[attr-defined]

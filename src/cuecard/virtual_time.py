@@ -1,7 +1,8 @@
-"""An event loop whose clock jumps: sleeps cost nothing, and overlap, cancellation and streaming cost what they would.
+"""An event loop in virtual time: its clock jumps from timer to timer, so sleeps take no real time.
 
-Works for everything that waits by timers (`asyncio.sleep`, `asyncio.timeout`). Work that needs something from outside
-awaits `outside`: a `Run` pauses there with its clock standing still.
+Overlap, cancellation and streaming take the same virtual time as they would take in reality. Works for everything that
+waits on timers (`asyncio.sleep`, `asyncio.timeout`). Work that needs an external result awaits `outside`: the `Run`
+pauses there, and its clock stands still.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ T = TypeVar("T")
 
 
 class Deadlock(RuntimeError):
-    """All tasks wait for each other, and no timer is left that could wake one."""
+    """All tasks wait for each other, and no timer is left to wake one."""
 
 
 class VirtualTimeLoop(asyncio.BaseEventLoop):
-    """Its `time()` begins at 0 and jumps from timer to timer. It opens no files, so that many loops can be paused."""
+    """`time()` starts at 0 and jumps from timer to timer. Opens no file descriptors, so many loops can be paused."""
 
     virtual = True
 
     def __init__(self) -> None:
         super().__init__()
-        self._selector = self  # what a base loop waits with
+        self._selector = self  # the base loop calls its `select` to wait
         self._now_s = 0.0
         self._outside: list[asyncio.Future[None]] = []
 
@@ -32,7 +33,7 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         return self._now_s
 
     def select(self, timeout: float | None) -> list[object]:
-        """Instead of waiting for the next timer, moves the clock to it, or pauses. No files have events."""
+        """Move the clock to the next timer instead of waiting for it, or pause. Returns no file events."""
         if timeout != 0 and not self._pause():
             if timeout is None:
                 raise Deadlock("nothing is left to wait for")
@@ -40,18 +41,18 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         return []
 
     def _process_events(self, event_list: list[object]) -> None:
-        """There are none."""
+        """Do nothing: there are no file events."""
 
     def _write_to_self(self) -> None:
-        """No thread has to wake a loop that never sleeps."""
+        """Do nothing: the loop never sleeps, so no thread has to wake it."""
 
     def outside(self) -> asyncio.Future[None]:
-        """Done once the loop is resumed; until then it stops instead of moving its clock."""
+        """A future that is done when the loop is resumed; until then the loop stops instead of moving its clock."""
         self._outside.append(future := self.create_future())
         return future
 
     def resume(self) -> None:
-        """Run until `stop` is called, or nothing is left to do at this time and something waits for the outside."""
+        """Run until `stop` is called, or until nothing is left to do at this time and a future of `outside` waits."""
         for future in self._outside:
             if not future.done():
                 future.set_result(None)
@@ -73,7 +74,7 @@ async def outside() -> None:
 
 
 class Run(Generic[T]):
-    """Work in virtual time of its own that pauses where all of it waits for the outside. It has to be closed."""
+    """Work in its own virtual time; pauses when all of it waits for `outside`. It must be closed."""
 
     def __init__(self, work: Coroutine[Any, Any, T]) -> None:
         self._loop = VirtualTimeLoop()
@@ -81,22 +82,22 @@ class Run(Generic[T]):
         self._task.add_done_callback(self._stop)
 
     def resume(self) -> bool:
-        """Go on until the work is over (True) or pauses. Any thread may do so. Raises Deadlock."""
+        """Run until the work is done (True) or pauses (False). May be called from any thread. Raises Deadlock."""
         if not self._task.done():
             self._loop.resume()
         return self._task.done()
 
     def result(self) -> T:
-        """What the work has returned. Raises what it has raised."""
+        """The return value of the work. Raises the error that the work raised."""
         return self._task.result()
 
     def close(self) -> None:
-        """Cancel the work if it is not over, and wait for it to end; it leaves no tasks of its own behind."""
+        """Cancel the work if it is not done, wait for it to end, and close the loop."""
         self._task.remove_done_callback(self._stop)
         self._task.cancel()
         self._loop.run_until_complete(asyncio.wait([self._task]))
         if not self._task.cancelled():
-            self._task.exception()  # retrieved, as the result may not be wanted
+            self._task.exception()  # mark it as retrieved: the caller may not need the result
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
 
@@ -105,6 +106,6 @@ class Run(Generic[T]):
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Like asyncio.run, in virtual time. Raises Deadlock when nothing can ever happen again."""
+    """Like asyncio.run, in virtual time. Raises Deadlock if all tasks wait and no timer is left."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         return runner.run(work)

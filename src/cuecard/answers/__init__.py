@@ -1,4 +1,4 @@
-"""Answers: find the final one in a reply, compare two, and score one. Knows no prompts, no models."""
+"""Answers: find the final one in a reply, compare two, and score one. Independent of prompts and models."""
 
 from cuecard.answers.answer import UNPARSED, Answer
 from cuecard.answers.extraction import agree, extract, extract_soon, misfit_of, same_answer, score, shape_of

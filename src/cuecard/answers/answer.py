@@ -1,4 +1,4 @@
-"""The answer in a text, or why there is none."""
+"""The answer in a text, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Value = str | Fraction
 
 @dataclass(frozen=True)
 class Answer:
-    """A final answer: `text` as it was written, `value` as it is compared. A value of None is unparseable."""
+    """A final answer: `text` as written, `value` for comparison. A value of None is unparseable."""
 
     text: str
     value: Value | None
 
     @property
     def parsed(self) -> bool:
-        """Whether there is an answer at all."""
+        """Whether there is an answer."""
         return self.value is not None
 
 
@@ -26,7 +26,7 @@ UNPARSED = Answer("", None)
 
 
 class Blank(Enum):
-    """Why a piece of text gives no answer. UNCLEAR is final; with NOTHING another piece may hold the answer."""
+    """Why a text gives no answer. UNCLEAR is final; after NOTHING another part of the text may hold the answer."""
 
     NOTHING = "nothing is stated"
     UNCLEAR = "several answers, a refusal, or one taken back"
@@ -36,7 +36,7 @@ Reading = Answer | Blank
 
 
 def one_of(readings: list[Reading]) -> Reading:
-    """The answer that all readings share; UNCLEAR if they differ, NOTHING if there is none."""
+    """The answer common to all readings; UNCLEAR if they differ, NOTHING without answers."""
     stated = [reading for reading in readings if reading is not Blank.NOTHING]
     answers = [reading for reading in stated if isinstance(reading, Answer)]
     if len(answers) < len(stated) or len({answer.value for answer in answers}) > 1:

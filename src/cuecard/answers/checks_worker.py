@@ -1,4 +1,4 @@
-"""A child process that checks JSON Schemas and texts against them, or compares expressions. Needs no Cuecard.
+"""A child process that checks JSON Schemas, and texts against them, or compares expressions. Imports no Cuecard.
 
 checks_worker.py schemas    {"schema": …}, or {"schema": …, "text": …} -> {"why": …}, None where nothing is wrong
 checks_worker.py maths      {"truth": …, "given": …} -> {"same": …}
@@ -17,19 +17,19 @@ from typing import Any
 
 MEMORY_BYTES = 512 * 2**20
 MOST_ERRORS = 20
-"""Errors among which the most telling one is looked for."""
+"""Maximum number of errors from which the most informative one is selected."""
 _LONGEST = 240
 _TRIALS: tuple[Any, ...] = (None, True, 0, "", [], {})
-"""A schema that refers to itself without an end, or branches without one, fails on one of each type."""
+"""One value of each type: a schema with infinite self-reference fails on one of them."""
 _DATA = ("const", "enum", "default", "examples")
 
 
 class Wrong(Exception):
-    """A schema cannot be used."""
+    """A schema is not usable."""
 
 
 def main(does: str) -> None:
-    """Do one job after the other until the input ends; a job that is empty only loads what the others need."""
+    """Process jobs until the input ends; an empty job only loads the libraries."""
     work = {"schemas": _check, "maths": _compare}[does]
     if does == "schemas":
         _limit()
@@ -38,7 +38,7 @@ def main(does: str) -> None:
 
 
 def _compare(job: dict[str, Any]) -> dict[str, Any]:
-    """An expression that cannot be read is never the same as another."""
+    """Compare two expressions; an unreadable one equals no other."""
     maths = import_module("math_verify")
     latex = [maths.LatexExtractionConfig()]
     pair = [
@@ -68,7 +68,7 @@ def _wrong(job: dict[str, Any]) -> str | None:
 
 @lru_cache(maxsize=64)
 def _validator(text: str) -> Any:
-    """The validator of a schema, with no way to what is not in it. Raises Wrong."""
+    """The validator of a schema, without access to external references. Raises Wrong."""
     validators, referencing = import_module("jsonschema.validators"), import_module("referencing")
     schema = json.loads(text)
     if not isinstance(schema.get("$schema", ""), str):
@@ -86,7 +86,7 @@ def _validator(text: str) -> Any:
 
 
 def _resolve(schema: Any, referencing: Any) -> None:
-    """Raises Wrong for a reference that leads nowhere; those below an `$id` of their own show when they are used."""
+    """Raises Wrong for an unresolvable reference; those below an `$id` of their own fail only when used."""
     if _has_inner_id(schema):
         return
     resource = referencing.Resource.from_contents(
@@ -118,7 +118,7 @@ def _references(schema: Any) -> Iterator[str]:
 
 
 def _misfit(validator: Any, value: Any) -> str | None:
-    """What of a value does not fit, on one line."""
+    """The part of a value that does not fit, on one line."""
     errors = list(islice(validator.iter_errors(value), MOST_ERRORS))
     if not errors:
         return None
@@ -132,7 +132,7 @@ def _line(text: str) -> str:
 
 
 def _limit() -> None:
-    """Bound the memory of this process, which goes first where that of the machine runs out."""
+    """Limit the memory of this process, and let the kernel kill it first if the machine runs out."""
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
         score.write("1000")
     with suppress(ImportError, OSError, ValueError, AttributeError):

@@ -1,6 +1,6 @@
 """Extract, compare and score answers of any kind, by the rules of `kinds`.
 
-The answer of a reply is the marked one; without a mark, the reply is read as a whole.
+The answer of a reply is the marked one; without a mark, the whole reply is read.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from cuecard.domain.question import AnswerKind, Question
 from cuecard.worker import off_the_loop
 
 _COMPARING = ThreadPoolExecutor(1, "cuecard maths")
-"""Threads of their own: comparisons that wait for the one worker process take none from the event loop's executor."""
+"""Own threads: comparisons that wait for the one worker process occupy none of the event loop's executor."""
 MOST_CHARS = 20_000
-"""Characters of a reply that may mark a brief answer, from its end; where that is not all, with a final mark only."""
+"""Characters at the end of a reply in which a brief answer is searched; in a longer reply only after a final mark."""
 _OPENING_CHARS = 2_000
-_ASKED_CHARS = (2_000, 6_000)  # of a question, from its beginning and its end
+_ASKED_CHARS = (2_000, 6_000)  # of a question: at its beginning and at its end
 MOST_BARE_WORDS, MOST_BARE_CHARS = 3, 40
-"""Of what replaces an answer that was taken back, without a mark."""
+"""Maximum length of an unmarked answer that replaces a withdrawn one."""
 _ANSWER_KEY = re.compile(r"(?:final[ _]?)?(?:answer|result|choice|option)", re.IGNORECASE)
 _BOLD = re.compile(r"\*\*(?!\s)([^*\n]{1,60}?)(?<!\s)\*\*")
-# What stands before an answer in bold, and how a conclusion puts a number.
+# Words before a bold answer, and the wording of a number in a conclusion.
 _BEFORE_BOLD = any_of("is are was were be says reads pick choose say so thus therefore with")
 _ANSWERED = pattern(rf"(?:\b{_BEFORE_BOLD}|[:,\n])\W{{0,40}}$|^\W{{0,40}}$")
 _RESULT = any_of(
@@ -44,10 +44,10 @@ _PUT_AS_RESULT = pattern(rf"{_RESULT}\b")
 
 
 def extract(text: str, question: Question) -> Answer:
-    """The answer that a careful reader would find in a reply; unparseable where there is none, or more than one.
+    """The answer that a careful reader would find in a reply; unparseable if there is none, or more than one.
 
-    Unfinished thinking, refusals, ranges and answers taken back are unparseable, never guessed at. So is JSON that does
-    not fit the question's schema, which blocks while it is checked: coroutines use `extract_soon`.
+    Unfinished reasoning, refusals, ranges and withdrawn answers are unparseable, never guessed. So is JSON that does
+    not fit the question's schema; that check blocks, so coroutines use `extract_soon`.
     """
     shown = visible(text) or ""
     if not shown:
@@ -59,7 +59,7 @@ def extract(text: str, question: Question) -> Answer:
 
 
 async def extract_soon(text: str, question: Question) -> Answer:
-    """As `extract`, without blocking the event loop while JSON is held against its schema."""
+    """Same as `extract`, without blocking the event loop during the check of JSON against its schema."""
     found = extract(text, shape_of(question))
     if question.schema is None or not found.parsed or question.kind is not AnswerKind.JSON:
         return found
@@ -67,7 +67,7 @@ async def extract_soon(text: str, question: Question) -> Answer:
 
 
 async def misfit_of(text: str, question: Question) -> schemas.Misfit | None:
-    """Why the answer to a question in JSON cannot be given as it is; None where it can."""
+    """Why the answer to a question in JSON does not fit; None if it fits."""
     found = extract(text, shape_of(question))
     if not found.parsed:
         return schemas.Misfit(json_replies.NO_JSON)
@@ -83,12 +83,12 @@ def shape_of(question: Question) -> Question:
 
 
 def agree(one: Answer, other: Answer, question: Question, *, tolerance: float = 0.0, similar: float = 1.0) -> bool:
-    """Whether two answers to a question say the same; symmetric. An unparseable one is equal to none, not even itself.
+    """Whether two answers to a question are equal; symmetric. An unparseable one equals none, not even itself.
 
     Numbers must be equal (15, 15.0, fifteen), or within `tolerance` of the larger one; 12 cm equals 12, not 12 m. The
-    percent sign is a unit: 45% equals 45, not 0.45. Short texts must be the same words, the same date or the same
-    number, or reach `similar` (1 - normalised Levenshtein distance). Expressions go to math-verify where their spelling
-    differs (raises MissingExtra without it). Free texts agree only word for word: paraphrases are for cross-scoring.
+    percent sign is a unit: 45% equals 45, not 0.45. Short texts must be the same words, date or number, or reach
+    `similar` (1 - normalised Levenshtein distance). Expressions with different spellings are compared by math-verify
+    (raises MissingExtra without it). Free texts agree only word for word: paraphrases are for cross-scoring.
     """
     if one.value is None or other.value is None:
         return False
@@ -96,7 +96,7 @@ def agree(one: Answer, other: Answer, question: Question, *, tolerance: float = 
 
 
 async def same_answer(one: Answer, other: Answer, question: Question) -> bool:
-    """As `agree`, without blocking the event loop while expressions are compared; in virtual time it does block."""
+    """Same as `agree`, without blocking the event loop during comparisons of expressions; it blocks in virtual time."""
     slow = KINDS[question.kind].compares_slowly
     if slow is None or not (one.parsed and other.parsed and slow(one, other)):
         return agree(one, other, question)
@@ -104,10 +104,10 @@ async def same_answer(one: Answer, other: Answer, question: Question) -> bool:
 
 
 def score(answer: Answer, truths: Sequence[str], question: Question, *, tolerance: float = 0.05) -> float:
-    """How well an answer meets the nearest of the truths, in [0, 1]; 0 if it is unparseable.
+    """Score of an answer against the nearest of the truths, in [0, 1]; 0 if it is unparseable.
 
     Choices, yes and no: equal or not; a truth may be a letter or an option's words. Numbers: relaxed accuracy, within
-    `tolerance` of the truth (5% in Masry et al., "ChartQA", 2022; a truth of 0 must be met). Short and free text: ANLS
+    `tolerance` of the truth (5% in Masry et al., "ChartQA", 2022; a truth of 0 requires 0). Short and free text: ANLS
     with threshold 0.5 (Biten et al., 2019), 1 for the same words, number or date. Maths: math-verify (raises
     MissingExtra).
     """
@@ -121,14 +121,14 @@ def score(answer: Answer, truths: Sequence[str], question: Question, *, toleranc
 
 
 def _shortened(question: Question) -> Question:
-    """A question of ordinary length as it is; a very long one with the beginning and the end of its text."""
+    """The question; a very long text is reduced to its beginning and end."""
     first, last = _ASKED_CHARS
     text = question.text
     return question if len(text) <= first + last else replace(question, text=f"{text[:first]}\n{text[-last:]}")
 
 
 def _in_json(shown: str) -> str:
-    """What a reply that is a JSON object has under "answer"; the reply where it is none."""
+    """The value under "answer" of a reply that is a JSON object; else the reply."""
     body = shown.strip().strip("`").removeprefix("json").strip()
     if not body.startswith("{") or len(body) > MOST_READ:
         return shown
@@ -141,13 +141,13 @@ def _in_json(shown: str) -> str:
 
 
 def _read(shown: str, question: Question) -> Reading:
-    """What a reply says, or why that is not clear. Only the end of a very long one is looked at."""
+    """The answer of a reply, or why it is unclear. Of a very long reply only the end is read."""
 
     def read(text: str) -> Reading:
         return Blank.UNCLEAR if leaves_open(text) else KINDS[question.kind].read(text, question)
 
     def read_statement(text: str) -> Reading:
-        """Its first sentence; all of it where that says nothing."""
+        """Read the first sentence; the whole text if that states nothing."""
         first = (sentences(text) or [""])[0]
         reading = read(first) if len(first) < len(text) else Blank.NOTHING
         return read(text) if reading is Blank.NOTHING else reading
@@ -180,7 +180,7 @@ def _read(shown: str, question: Question) -> Reading:
 
 
 def _opens_otherwise(shown: str, statements: list[Statement], marked: Answer, question: Question) -> bool:
-    """Whether the reply begins with another answer than the one it marks, without calling the latter final."""
+    """Whether the reply begins with another answer than the marked one, without marking the latter as final."""
     if any(one.weight is Weight.FINAL for one in statements):
         return False
     first = (sentences(shown) or [""])[0]
@@ -193,7 +193,7 @@ def _opens_otherwise(shown: str, statements: list[Statement], marked: Answer, qu
 
 
 def _unmarked(shown: str, question: Question, read: Callable[[str], Reading]) -> Reading:
-    """The reply read as a whole; where that is no answer, its one bold phrase, or what its last line concludes."""
+    """Read the reply as a whole; without an answer, its only bold phrase, or the conclusion of its last line."""
     direct = read(shown) if size(shown) <= MOST_READ else Blank.UNCLEAR
     if isinstance(direct, Answer):
         return direct
@@ -206,7 +206,7 @@ def _unmarked(shown: str, question: Question, read: Callable[[str], Reading]) ->
 
 
 def _bold(shown: str, question: Question) -> str | None:
-    """The only phrase in bold, if it stands where an answer would."""
+    """The only bold phrase, if it is where an answer would be."""
     found = list(_BOLD.finditer(shown))
     if len({one[1].strip().lower() for one in found}) != 1:
         return None
@@ -219,7 +219,7 @@ def _bold(shown: str, question: Question) -> str | None:
 
 
 def _concluded(shown: str, question: Question) -> str | None:
-    """What the last line concludes with "so …"; for numbers only where it is put as a result."""
+    """The conclusion of the last line, "so …"; for numbers only if it is worded as a result."""
     numeric = question.kind in (AnswerKind.NUMBER, AnswerKind.MATHS)
     last = closing_clause(shown if question.kind is AnswerKind.MATHS else plain(shown))
     return last if last is not None and (not numeric or _PUT_AS_RESULT.match(last.strip("$ "))) else None

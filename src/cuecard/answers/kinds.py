@@ -1,4 +1,4 @@
-"""The kinds of answers: how each is asked for, read, compared and scored. `register` adds one."""
+"""The kinds of answers: instruction, reader, comparison and scoring of each. `register` adds one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def same_value(one: Answer, other: Answer, tolerance: float, similar: float) -> 
 def same_quantity(one: Answer, other: Answer, tolerance: float, similar: float) -> bool:
     """Whether two numbers are equal, or within `tolerance` of the larger one.
 
-    Where both have units, they are converted: 1 m is 100 cm, and no 1 kg. A number without a unit is taken as it is.
+    If both have units, they are converted: 1 m equals 100 cm, but not 1 kg. A number without a unit equals any unit.
     """
     a, b = one.value, other.value
     if not isinstance(a, Fraction) or not isinstance(b, Fraction):
@@ -46,17 +46,17 @@ def same_words(one: Answer, other: Answer, tolerance: float, similar: float) -> 
 
 
 def same_maths(one: Answer, other: Answer, tolerance: float, similar: float) -> bool:
-    """Whether two expressions are the same, one taken for the truth or the other. Raises MissingExtra."""
+    """Whether two expressions are equal, with either of them as the truth. Raises MissingExtra."""
     return _true_maths(one, other) or _true_maths(other, one)
 
 
 def needs_maths(one: Answer, other: Answer) -> bool:
-    """Whether only math-verify knows if two expressions are the same: neither values nor spellings show it."""
+    """Whether only math-verify can decide if two expressions are equal: neither values nor spellings suffice."""
     return _by_value(one, other) is None
 
 
 def same_text(one: str, other: str) -> bool:
-    """Whether two texts are one number or one day, as "2" and "two", "12 May 2021" and "2021-05-12"."""
+    """Whether two texts are one number or one day, like "2" and "two", "12 May 2021" and "2021-05-12"."""
     numbers, days = (number.whole(one), number.whole(other)), (date_of(one), date_of(other))
     return (numbers[0] is not None and numbers[0] == numbers[1]) or (days[0] is not None and days[0] == days[1])
 
@@ -70,9 +70,9 @@ def right_value(given: Answer, truth: str, true: Answer, tolerance: float) -> fl
 
 
 def right_number(given: Answer, truth: str, true: Answer, tolerance: float) -> float:
-    """1 within the tolerance of the truth, else 0. Where one of the two has a percent sign, both readings of it count.
+    """1 within the tolerance of the truth, else 0. If one of the two has a percent sign, both readings of it count.
 
-    ChartQA reads 45% as 0.45; its truths, and those of others, also say 45 for what a chart labels 45%.
+    ChartQA reads 45% as 0.45; its truths, and those of other benchmarks, also use 45 for a label of 45%.
     """
     number_given, number_true = given.value, true.value
     if not isinstance(number_given, Fraction) or not isinstance(number_true, Fraction):
@@ -103,13 +103,13 @@ def _close(one: Fraction, other: Fraction, tolerance: float, scale: Fraction) ->
 
 
 def _true_maths(truth: Answer, given: Answer) -> bool:
-    """Whether an expression is the true one: by its value or spelling, else by math-verify. Raises MissingExtra."""
+    """Whether an expression equals the true one: by value or spelling, else by math-verify. Raises MissingExtra."""
     known = _by_value(truth, given)
     return same_expression(_spelled(truth), _spelled(given)) if known is None else known
 
 
 def _by_value(one: Answer, other: Answer) -> bool | None:
-    """Whether two expressions are the same, where their values or spellings tell; None where only mathematics does."""
+    """Whether two expressions are equal by their values or spellings; None if only math-verify can decide."""
     a, b = one.value, other.value
     if len(_variables(a) | _variables(b)) == 1:
         a, b = _solved(a), _solved(b)
@@ -122,12 +122,12 @@ _SOLVED = re.compile(r"(?:^|(?<=,))([a-z])=(?=[^=]+$|[^=,]+,)")
 
 
 def _variables(value: Value | None) -> set[str]:
-    """The variables that a solution is given for: x of x=2,x=3."""
+    """The variables of a solution: x of x=2,x=3."""
     return set(_SOLVED.findall(value)) if isinstance(value, str) else set()
 
 
 def _solved(value: Value | None) -> Value | None:
-    """The values of a solution in one variable: 4 of x=4; any other as it is."""
+    """The values of a solution in one variable: 4 of x=4; other values unchanged."""
     if not isinstance(value, str) or len(_variables(value)) != 1:
         return value
     bare = _SOLVED.sub("", value)
@@ -164,7 +164,7 @@ _FORMS = (
 
 
 def date_of(text: str) -> date | None:
-    """The day that a text names, if it is nothing but a date."""
+    """The day of a text that consists of a date only; None for other texts."""
     compact = " ".join(text.lower().split()).strip(" .")
     for form in _FORMS:
         found = form.fullmatch(compact)
@@ -185,11 +185,11 @@ Reader = Callable[[str, Question], Reading]
 
 @dataclass(frozen=True)
 class Grammar:
-    """A grammar that every answer of a kind fits, for engines that decode under one, in each of their forms."""
+    """A grammar of all answers of a kind, for engines with constrained decoding, in each of their forms."""
 
     regex: str
     gbnf: str
-    """As llama.cpp takes it."""
+    """In llama.cpp's format."""
     schema: dict[str, object]
     """The JSON Schema of the answer."""
 
@@ -215,30 +215,30 @@ def letters_of(question: Question) -> Grammar:
 
 @dataclass(frozen=True)
 class KindRules:
-    """How answers of one kind are asked for, found in text, compared and scored."""
+    """The instruction, reader, comparison and scoring of one kind of answer."""
 
     about: str
-    """What such an answer is, for the docs."""
+    """Description of such an answer, for the docs."""
     asks: str
-    """What a reply has to consist of, for the instruction: "the number only"; empty: anything."""
+    """Description of the reply in the instruction: "the number only"; empty: anything."""
     read: Reader
-    """The answer in a piece of a reply, or why there is none; of a kind that is not brief, in the whole reply."""
+    """Finds the answer in a part of a reply, or the reason why there is none; in the whole reply if not `brief`."""
     same: Callable[[Answer, Answer, float, float], bool] = same_value
-    """(one, other, tolerance, similar): whether two answers, both parsed, are the same one. See `answers.agree`."""
+    """(one, other, tolerance, similar): whether two parsed answers are equal. See `answers.agree`."""
     compares_slowly: Callable[[Answer, Answer], bool] | None = None
-    """Whether `same` blocks for long on two answers; None: it never does."""
+    """Whether `same` blocks for long on two answers; None: never."""
     right: Callable[[Answer, str, Answer, float], float] = right_value
-    """(given, truth, truth as it is read, tolerance): how right an answer is, in [0, 1]. See `answers.score`."""
+    """(given, truth, truth as read, tolerance): correctness of an answer, in [0, 1]. See `answers.score`."""
     tokens: int = 64
-    """Most tokens of an answer. What needs more of a brief kind is an explanation, not an answer."""
+    """Maximum tokens of an answer. A longer reply of a brief kind is an explanation, not an answer."""
     brief: bool = True
-    """The whole answer is a few tokens; it may stand anywhere in a reply, marked or not."""
+    """The whole answer is a few tokens; it may be anywhere in a reply, marked or not."""
     canonical: bool = False
-    """Scorers of evaluations are given an answer's value (a letter, yes or no), not its text as it was written."""
+    """Scorers of evaluations get an answer's value (a letter, yes or no), not its text."""
     grammar: Callable[[Question], Grammar] | None = None
-    """A small grammar that every answer to a question fits."""
+    """A small grammar of all answers to a question."""
     wordings: re.Pattern[str] | None = None
-    """Of a question's text that surely asks for this kind, where `guess_kind` does not know it by itself."""
+    """Wordings of questions that certainly ask for this kind, if `guess_kind` does not know it."""
 
 
 _NUMBER = Grammar(
@@ -296,7 +296,7 @@ KINDS: dict[AnswerKind, KindRules] = {
 
 
 def register(name: str, rules: KindRules) -> AnswerKind:
-    """Offer a kind of answer under a name; a later one takes the place of an earlier one."""
+    """Register a kind of answer under a name; a later one replaces an earlier one."""
     kind = AnswerKind.add(name)
     KINDS[kind] = rules
     return kind

@@ -1,4 +1,4 @@
-"""Options written into a question's text: "… A. red B. green C. blue", or numbered, on one line or several."""
+"""Options listed in a question's text: "… A. red B. green C. blue", or numbered, on one line or several."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from cuecard.answers.text.markup import any_of, pattern, sentences
 from cuecard.answers.wording import guess_kind
 from cuecard.domain.question import MOST_OPTIONS, AnswerKind
 
-_LAST_CHARS = 8_000  # options close a question, however long the document before them
+_LAST_CHARS = 8_000  # options are at the end of a question, even after a long document
 _STEM_CHARS, _HEADING_CHARS = 4_000, 100
 _LETTERS = tuple(tuple(chr(ord(first) + index) for index in range(MOST_OPTIONS)) for first in "Aa")
 _NUMBERS = tuple(str(index + 1) for index in range(MOST_OPTIONS))
 _STYLES = (r"\({0}\)", r"\[{0}\]", r"{0}\)", r"{0}\.", r"{0}:", r"{0}、")
-# The options begin on a line of their own, or behind the end of the question.
+# The options begin on a line of their own, or after the end of the question.
 _OPENS = r"(?:^|\n)[ \t]*+(?:[-*•]\s++)?\**+|(?<=[?:.!？：。])\s*+\**+"
 _OPENS_INLINE = rf"{_OPENS}|(?<=\w )"
-"""Numbers with a bracket may also follow a question without a mark: "Which is the largest 1) Mars 2) Venus"."""
+"""Numbers with a bracket may also follow a question without its mark: "Which is the largest 1) Mars 2) Venus"."""
 _NEXT = r"(?<=[\s,;、。])(?:[-*•]\s++)?\**+"
 _HEADING = re.compile(
     r"(?:(?:answer )?(?:options|choices)|select one|choose one|pick one|选项)\**+\s*+[:：]?\**+\s*$", re.IGNORECASE
@@ -30,7 +30,7 @@ _TOLD = any_of(
 _AFTERWARDS = pattern(rf"(?:(?<!\s)(?=[^\S\n]*+\n)|(?<=[.?!;]))\s++(?={_TOLD}\b)")
 
 
-# A list with numbers is one of steps, facts or files far more often: it has to follow a question that it can answer.
+# A numbered list usually has steps, facts or files: it has to follow a question that it can answer.
 _NUMBERED_STYLES = (r"\({0}\)", r"\[{0}\]", r"{0}\)", r"{0}\.(?=\s)", r"{0}:(?=\s)", r"{0}、")
 _MOST_NUMBERED_CHARS = 200
 _CHOOSES = pattern(r"\b(?:which|choose|select|pick)\b")
@@ -42,7 +42,7 @@ _OF_A_TEXT = pattern(
 
 @dataclass(frozen=True)
 class Listed:
-    """A question without the options listed in it, the options, and their numbers where they were numbered."""
+    """A question without the options listed in it, the options, and their numbers if they are numbered."""
 
     text: str
     options: tuple[str, ...] = ()
@@ -50,17 +50,17 @@ class Listed:
 
 
 def options_in(text: str) -> tuple[str, tuple[str, ...]]:
-    """As `listed_in`, without the labels."""
+    """Same as `listed_in`, without the labels."""
     found = listed_in(text)
     return found.text, found.options
 
 
 def listed_in(text: str) -> Listed:
-    """The question without the options listed in it, and the options; the text as it is and () if it lists none.
+    """The question without the options listed in it, and the options; the unchanged text and () without options.
 
-    They must be lettered from A on, or numbered from 1 on, without a gap, all in one style: "A. red B. green", "(a) red
-    (b) green", "1) red 2) green". Text behind them ("Answer with the letter only.") stays with the question.
-    Numbered ones must close the text, and answer the question right before them.
+    They must be lettered from A on, or numbered from 1 on, without a gap, in one style: "A. red B. green", "(a) red (b)
+    green", "1) red 2) green". Text after them ("Answer with the letter only.") stays with the question. Numbered ones
+    must be at the end of the text, and answer the question directly before them.
     """
     for style in _STYLES:
         for letters in _LETTERS:
@@ -81,7 +81,7 @@ def listed_in(text: str) -> Listed:
 
 
 def _answers(stem: str, after: str, options: tuple[str, ...]) -> bool:
-    """Whether numbered options are answers to the question before them, not steps or facts that it is about."""
+    """Whether numbered options are answers to the question before them, not steps or facts in its context."""
     asked = (sentences(stem[-_STEM_CHARS:]) or [""])[-1]
     if not asked.endswith(("?", "？")) and not _CHOOSES.search(asked):
         return False
@@ -100,7 +100,7 @@ def _answers(stem: str, after: str, options: tuple[str, ...]) -> bool:
 
 
 def _marks(text: str, style: str, signs: tuple[str, ...]) -> list[tuple[int, int]]:
-    """Where the marks A, B, C … of the last list in one style begin and end; [] if there is none with two."""
+    """(start, end) of the marks A, B, C … of the last list in one style; [] without a list of at least two."""
     since = max(0, len(text) - _LAST_CHARS)
     seconds = [found.start() for found in _mark(style, signs[1], _NEXT).finditer(text, since)]
     if not seconds:
@@ -126,7 +126,7 @@ def _mark(style: str, sign: str, place: str) -> re.Pattern[str]:
 
 
 def _split(text: str, marks: list[tuple[int, int]]) -> tuple[str, str, tuple[str, ...]] | None:
-    """What stands before the options, what behind them, and the options; None where they are none."""
+    """The text before the options, the text after them, and the options; None if they are not options."""
     ends = [start for start, _ in marks[1:]]
     pieces = [text[end:stop] for (_, end), stop in zip(marks, ends, strict=False)]
     last = text[marks[-1][1] :]
@@ -143,14 +143,14 @@ def _split(text: str, marks: list[tuple[int, int]]) -> tuple[str, str, tuple[str
 
 
 def _without_heading(stem: str) -> str:
-    """What stands before the options, less the heading "Options:" above them."""
+    """The text before the options, without a heading "Options:"."""
     at = max(0, len(stem) - _HEADING_CHARS)
     heading = _HEADING.search(stem, at)
     return (stem if heading is None else stem[: heading.start()].rstrip("*")).strip()
 
 
 def _trimmed(option: str) -> str:
-    """An option's words, without what joins it to the next one or closes the list."""
+    """An option's words, without punctuation or words that join it to the next one or close the list."""
     option = re.sub(r"(?: ?[,;、] ?(?:and|or)?| (?:and|or)) ?$", "", " ".join(option.split()))
     option = option.rstrip("*-• ")
     return re.sub(r"(?<=\w)[.?;]$", "", option) if not re.search(r"\.\w+\.$", option) else option

@@ -1,13 +1,12 @@
-"""The reasoning parser: which part of a reply is reasoning and which is answer, for every engine.
+"""The reasoning parser: separates the reasoning and the answer of a reply, for every engine.
 
-Servers put reasoning into a field of its own, between tags at the beginning of the content, behind an opening tag that
-stood in the prompt and is not seen, or, with models that do not think by themselves, into prose that ends in a line
-`Answer:`. Only what stands at the beginning is reasoning: a tag that is mentioned later is text. The parse depends on
-the text and on the parser's settings alone, not on how the text is cut into pieces nor on earlier replies.
+Servers put reasoning into a field of its own; between tags at the beginning of the content; behind an opening tag that
+is in the prompt and not visible; or, for models without a thinking mode, into prose that ends at a line `Answer:`.
+Only text at the beginning is reasoning: a tag that is mentioned later is text. The result depends only on the text and
+the parser's settings, not on how the text is split into pieces or on earlier replies.
 
-Not covered: a closing tag alone where the parser is set to begin outside of reasoning (it stays in the
-answer); an answer that begins with a tag it wants to talk about (it is taken for a tag); a reasoning that spells out
-its own closing tag (it ends there).
+Not covered: a closing tag alone if the parser starts outside of reasoning (it stays in the answer); an answer that
+begins by mentioning a tag (it is taken for a tag); a reasoning that mentions its own closing tag (it ends there).
 """
 
 from __future__ import annotations
@@ -20,25 +19,25 @@ from cuecard.answers.reasoning_tags import AnswerMarker, TagTable, TurnEndFilter
 from cuecard.answers.text.marked_answers import conclusion
 
 _BRIEF = 60
-"""Characters of a reply that is an answer and nothing else."""
+"""Maximum length of a reply that is an answer and nothing else."""
 _PORTION = 512
-"""Characters that are looked at in one go, so that many tags in a long piece take linear time."""
+"""Characters processed at once, so that many tags in a long piece take linear time."""
 
 
 class Start(StrEnum):
-    """Where a text begins. A leading opening tag is seen in any case."""
+    """State at the start of a text. A leading opening tag is recognised in any state."""
 
     INSIDE = "inside"
-    """In the reasoning: its opening tag stood in the prompt, or thinking is switched on."""
+    """In the reasoning: its opening tag is in the prompt, or thinking is switched on."""
     OUTSIDE = "outside"
     """Before any reasoning."""
     UNSURE = "unsure"
-    """Not known: text is held back until a closing tag without its opening one, or the end, tells."""
+    """Unknown: text is held back until a closing tag without an opening one, or the end, decides."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of reasoning or answer, tags left out."""
+    """A piece of reasoning or answer, without tags."""
 
     text: str
     is_reasoning: bool
@@ -46,7 +45,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Parsed:
-    """A whole reply. `unclosed`: its reasoning was never closed, so it was cut off."""
+    """A whole reply. `unclosed`: its reasoning was not closed, so it is truncated."""
 
     reasoning: str
     answer: str
@@ -55,24 +54,23 @@ class Parsed:
 
 class _At(Enum):
     LEADING = auto()
-    """Before the first character that is no white space, or directly behind a block of reasoning."""
+    """Before the first character that is not white space, or directly after a block of reasoning."""
     INSIDE = auto()
     UNSURE = auto()
     PROSE = auto()
     BEHIND = auto()
-    """In prose that follows a block of reasoning: more reasoning if a marker follows, else the answer."""
+    """In prose after a block of reasoning: more reasoning if a marker follows, else the answer."""
     ANSWER = auto()
 
 
 class ReasoningParser:
-    """Takes a reply in pieces and gives back reasoning and answer as soon as they can be separated.
+    """Takes a reply in pieces and returns reasoning and answer as soon as they can be separated.
 
-    `reasons`: reasoning was asked for; `prose`: as prose, which ends at the first line that begins with `Answer:` or
-    `Final answer:`, whatever follows it. Where there is no such line, the answer is the `conclusion` of the text; or,
-    where `brief` is false, the whole text, which is the reasoning too: a description has no line that concludes it.
-    `readable`: whether such a conclusion holds an answer of the kind that was asked for.
-    `may_think`: a text that is cut while it is unsure is reasoning, not an answer. `closing`: the tags that close
-    reasoning which is inside from the start; any, if none is given.
+    `reasons`: reasoning was requested; `prose`: as prose, which ends at the first line that begins with `Answer:` or
+    `Final answer:`, whatever follows it. Without such a line, the answer is the `conclusion` of the text; or, if
+    `brief` is false, the whole text, which is also the reasoning: a description has no concluding line. `readable`:
+    whether such a conclusion holds an answer of the requested kind. `may_think`: a text that is truncated in the state
+    UNSURE is reasoning, not an answer. `closing`: the tags that close reasoning from INSIDE; any if none is given.
     """
 
     def __init__(
@@ -118,27 +116,27 @@ class ReasoningParser:
 
     @property
     def reasoned(self) -> bool:
-        """There is reasoning."""
+        """Whether there is reasoning."""
         return bool(self._written[True])
 
     @property
     def answering(self) -> bool:
-        """The answer has begun."""
+        """Whether the answer has begun."""
         return bool(self._written[False])
 
     @property
     def closed(self) -> bool:
-        """The reasoning is over; one that never was is over when the answer begins."""
+        """Whether the reasoning is over; without a closing tag it is over when the answer begins."""
         return self._closed or self.answering
 
     @property
     def inside(self) -> bool:
-        """What comes next is reasoning, as far as is known."""
+        """Whether the next text is reasoning, as far as known."""
         at = self._then if self._at is _At.LEADING else self._at
         return at in (_At.INSIDE, _At.PROSE, _At.BEHIND)
 
     def feed(self, text: str) -> list[Piece]:
-        """The pieces that this text of the content completes."""
+        """The pieces that are complete after this text of the content."""
         if self._fields and not self._has_content and text.strip():
             self._leave_fields()
         self._has_content = self._has_content or bool(text.strip())
@@ -147,14 +145,14 @@ class ReasoningParser:
         return self._emitted()
 
     def field(self, text: str) -> list[Piece]:
-        """The pieces that this text of the reasoning field completes."""
+        """The pieces that are complete after this text of the reasoning field."""
         self._fields.append(text)
-        if self._reasons:  # else a short answer may have been put here by mistake: `end` tells
+        if self._reasons:  # else the field may hold a misplaced short answer: `end` decides
             self._emit(text, is_reasoning=True)
         return self._emitted()
 
     def end(self, *, whole: bool = True) -> list[Piece]:
-        """What was held back, and the conclusion where no answer was marked. `whole`: the reply was not cut."""
+        """The text held back, and the conclusion if no answer was marked. `whole`: the reply is not truncated."""
         self._take(self._turn_end.end())
         self._step(ended=True)
         match self._at:
@@ -176,7 +174,7 @@ class ReasoningParser:
     # --- the fields of a message --------------------------------------------------------------------------------------
 
     def _leave_fields(self) -> None:
-        """Content follows a reasoning field: the server has taken the reasoning out of it."""
+        """Content after a reasoning field: the server has separated the reasoning."""
         if not self._reasons:
             self._emit("".join(self._fields), is_reasoning=True)
         if self._at is _At.LEADING:
@@ -289,7 +287,7 @@ class ReasoningParser:
         return False
 
     def _think(self, text: str) -> int:
-        """Prose up to a marker; how many characters of the text that took."""
+        """Consume prose up to a marker; return the number of characters consumed."""
         thought, used = self._marker.feed(text)
         self._previous = text[-1:] or self._previous
         if self._at is _At.BEHIND:
@@ -308,7 +306,7 @@ class ReasoningParser:
             self._previous = text[-1]
 
     def _ends_reasoning(self, tag: str) -> bool:
-        """A closing tag that is not quoted, and whose opening was not mentioned before it."""
+        """Whether a closing tag is unquoted, and its opening tag was not mentioned before."""
         if not tag:
             return False
         family = id(self._tags.family[tag])
@@ -322,12 +320,12 @@ class ReasoningParser:
         self._at, self._then = _At.LEADING, _At.BEHIND if self._in_prose else _At.ANSWER
         self._marker = AnswerMarker()
 
-    # --- what comes out -----------------------------------------------------------------------------------------------
+    # --- output -------------------------------------------------------------------------------------------------------
 
     def _emit(self, text: str, *, is_reasoning: bool) -> None:
-        """A piece, without white space at the outer ends of the reasoning and of the answer."""
+        """Emit a piece, without white space at the outer ends of the reasoning and of the answer."""
         written = self._written[is_reasoning]
-        if is_reasoning and self.answering:  # thinking again after the answer: not the card's
+        if is_reasoning and self.answering:  # reasoning after the answer: not part of the card
             return
         if not written or (is_reasoning and self._breaks):
             text = text.lstrip()
@@ -358,7 +356,7 @@ def _portions(text: str) -> Iterator[str]:
 
 
 def parse(text: str, start: Start = Start.UNSURE) -> Parsed:
-    """A whole reply that came as one text."""
+    """Parse a whole reply."""
     parser = ReasoningParser(start)
     parser.feed(text)
     parser.end()
@@ -366,6 +364,6 @@ def parse(text: str, start: Start = Start.UNSURE) -> Parsed:
 
 
 def visible(text: str) -> str | None:
-    """The reply without its reasoning; None if that was never closed."""
+    """The reply without its reasoning; None if the reasoning is not closed."""
     parsed = parse(text)
     return None if parsed.unclosed else parsed.answer

@@ -1,4 +1,4 @@
-"""Where reasoning begins and ends: tags, a family a row; tokens that end a turn; lines that begin with "Answer:"."""
+"""Delimiters of reasoning: tags by family, tokens that end a turn, and lines that begin with "Answer:"."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 
 @dataclass(frozen=True)
 class TagFamily:
-    """Tags that open reasoning, and those that close it again. ASCII letters match in either case."""
+    """Tags that open and close reasoning. ASCII letters match in either case."""
 
     opening: tuple[str, ...]
     closing: tuple[str, ...]
@@ -25,7 +25,7 @@ class TagFamily:
 
 
 def _named(name: str) -> TagFamily:
-    """`<name>` and `</name>`, each space inside optional."""
+    """`<name>` and `</name>`, with optional spaces inside."""
     inside = [f"{before}{name}{after}" for before in ("", " ") for after in ("", " ")]
     return TagFamily(tuple(f"<{each}>" for each in inside), tuple(f"</{each}>" for each in inside))
 
@@ -55,12 +55,12 @@ _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
 def lowered(text: str) -> str:
-    """The text with its ASCII letters in lower case: as long as before, whatever else is in it."""
+    """The text with its ASCII letters in lower case; its length does not change."""
     return text.translate(_LOWER)
 
 
 class Finder:
-    """Finds the first of several tags, or where one may have begun at the end of a text that goes on."""
+    """Finds the first of several tags, or a partial tag at the end of an unfinished text."""
 
     def __init__(self, tags: Iterable[str]) -> None:
         known = sorted({lowered(tag) for tag in tags}, key=len, reverse=True)
@@ -70,7 +70,7 @@ class Finder:
         self._tag = re.compile("|".join(map(re.escape, known)))
 
     def first(self, text: str, *, ended: bool) -> tuple[int, str]:
-        """(where, tag) of the first tag; (where, "") of what may become one, the text's length if nothing does."""
+        """(index, tag) of the first tag; (index, "") of a possible partial tag; (length of the text, "") for none."""
         low = lowered(text)
         for start in self._starts.finditer(low):
             at = start.start()
@@ -79,7 +79,7 @@ class Finder:
         return len(text), ""
 
     def leading(self, text: str, *, ended: bool) -> str | None:
-        """The tag that the text begins with; "" if it may become one, None if it does not begin with any."""
+        """The tag at the start of the text; "" for a possible partial tag, None for no tag."""
         return self._at(lowered(text[: self._longest]), 0, ended=ended or len(text) > self._longest)
 
     def _at(self, low: str, at: int, *, ended: bool) -> str | None:
@@ -91,29 +91,29 @@ class Finder:
 
 @dataclass(frozen=True)
 class TagTable:
-    """Families of tags, and finders over them."""
+    """Families of tags, and their finders."""
 
     families: tuple[TagFamily, ...]
 
     @cached_property
     def family(self) -> dict[str, TagFamily]:
-        """The family of each tag in lower case; the first one has it."""
+        """The family of each tag in lower case; for a tag of several families the first one."""
         return {lowered(tag): each for each in reversed(self.families) for tag in (*each.opening, *each.ends)}
 
     @cached_property
     def any(self) -> Finder:
-        """Of openings and closings."""
+        """A finder of all opening and closing tags."""
         return Finder(self.family)
 
     def opens(self, tag: str) -> bool:
-        """The tag, in lower case, opens reasoning."""
+        """Whether the tag, in lower case, opens reasoning."""
         return any(tag == lowered(opening) for opening in self.family[tag].opening)
 
     def opens_answer(self, tag: str) -> bool:
         return any(tag == lowered(opening) for opening in self.family[tag].answer)
 
     def closing(self, *tags: str) -> Finder:
-        """Of all spellings of the tags that close what these open or close; of every family if none is given."""
+        """A finder of the tags that close the families of `tags`; of all families if none is given."""
         if tags not in self._closing:
             wanted = [self.family[lowered(tag)] for tag in tags] or self.families
             self._closing[tags] = Finder(end for each in wanted for end in each.ends)
@@ -121,18 +121,18 @@ class TagTable:
 
     @cached_property
     def _closing(self) -> dict[tuple[str, ...], Finder]:
-        """What `closing` has returned; the tags come from a model's style and settings, so there are few."""
+        """Cache of `closing`; tags come from a model's style and settings, so there are few."""
         return {}
 
 
 @lru_cache(maxsize=64)
 def tag_table(*more: tuple[str, str]) -> TagTable:
-    """More pairs of tags (opening, closing), then the known families."""
+    """A table of additional (opening, closing) tags, followed by the known families."""
     return TagTable((*(TagFamily((opening,), (closing,)) for opening, closing in more), *KNOWN))
 
 
 class TurnEndFilter:
-    """Holds back tokens that end a turn, and drops them if nothing but white space follows."""
+    """Holds back tokens that end a turn, and drops them if only white space follows."""
 
     _FINDER = Finder(END_OF_TURN)
 
@@ -141,7 +141,7 @@ class TurnEndFilter:
         self._begun = ""
 
     def feed(self, text: str, *, ended: bool = False) -> str:
-        """What is surely not the end of the turn."""
+        """The text that is certain to precede the end of the turn."""
         text, sure = self._begun + text, []
         while True:
             at, tag = self._FINDER.first(text, ended=ended)
@@ -162,9 +162,9 @@ class TurnEndFilter:
 
 
 class AnswerMarker:
-    """Finds the first line that begins with "Answer:" or "Final answer:", in bold face, a heading or a list or not.
+    """Finds the first line that begins with "Answer:" or "Final answer:", also in bold face, headings and lists.
 
-    Lines of fenced code are none.
+    Lines in fenced code do not count.
     """
 
     MARKERS = ("answer:", "answer :", "final answer:", "final answer :")
@@ -174,16 +174,16 @@ class AnswerMarker:
 
     def __init__(self) -> None:
         self.is_complete = self.bold = False
-        """bold: the bold face that begins before the marker goes on behind it."""
+        """`bold`: bold face that begins before the marker continues after it."""
         self._line = ""
-        """What of the present line is held back, because it may become a marker."""
+        """Part of the current line that is held back, because it may become a marker."""
         self._decided = False
-        """The present line is no marker."""
+        """The current line is not a marker."""
         self._fenced = False
-        """Inside a block of code, where nothing is a marker."""
+        """Inside a code block, where nothing is a marker."""
 
     def feed(self, text: str) -> tuple[str, int]:
-        """What is surely before a marker, and how many characters were looked at: up to the marker's colon."""
+        """Text that is certain to precede a marker, and the number of characters consumed: up to the marker's colon."""
         before: list[str] = []
         at = 0
         while at < len(text) and not self.is_complete:
@@ -204,11 +204,11 @@ class AnswerMarker:
         return "".join(before), at
 
     def end(self) -> str:
-        """What was held back."""
+        """The text that was held back."""
         line, self._line = self._line, ""
         return line
 
 
 def _bold(marker: str) -> bool:
-    """Whether a marker's bold face begins before its word and does not end behind it."""
+    """Whether a marker's bold face begins before its word and does not end after it."""
     return marker.lstrip(" \t#>-")[0] in "*_" and marker.rstrip(" :：")[-1] not in "*_"

@@ -1,8 +1,8 @@
-"""JSON Schemas: whether one can be used, and whether an answer fits it.
+"""JSON Schemas: whether a schema is usable, and whether an answer fits it.
 
-A schema comes from a client and an answer from a model: a pattern, `uniqueItems` or nested combinators can take
-practically for ever. So both are checked by jsonschema in child processes that are killed when they take longer than
-LIMIT_S. Schemas without such keywords have a child of their own, which waits for no slow one.
+Schemas come from clients and answers from models: a pattern, `uniqueItems` or nested combinators can take practically
+unlimited time. Therefore jsonschema checks them in child processes, which are killed after LIMIT_S. Schemas without
+such keywords have a child process of their own, so that they do not wait for slow ones.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from cuecard.worker import ChildWorker, off_the_loop
 
 T = TypeVar("T")
 LIMIT_S, BUSY_S = 2.0, 6.0
-"""Seconds that a check may take, and that it may wait for others."""
+"""Timeout of a check, and of its wait for other checks, in seconds."""
 _QUEUE_S = 20.0
-"""The same where many wait."""
+"""Timeout of the wait in an executor's queue, in seconds."""
 MOST_CHARS, MOST_DEPTH, MOST_ANSWER_CHARS = 50_000, 64, 1_000_000
-"""Of a schema, as JSON; and characters of an answer that is checked."""
+"""Maximum characters and depth of a schema, as JSON; maximum characters of an answer to check."""
 ANY_OBJECT = json.dumps({"type": "object"})
 """The schema of `json_object`."""
 _QUICK_WORK = 20_000
@@ -36,18 +36,18 @@ properties required additionalProperties propertyNames items prefixItems anyOf o
 minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minLength maxLength minItems maxItems
 minProperties maxProperties format"""
 _QUICK = frozenset(_QUICK_NAMES.split())
-"""Keywords by which every part of a schema, a tree without references, sees each part of an answer once at most."""
+"""Keywords with which every part of a schema without references checks each part of an answer at most once."""
 _DATA = frozenset(("const", "enum", "default", "examples"))
 _NAMED = frozenset(("properties", "patternProperties", "$defs", "definitions", "dependentSchemas"))
 _REFERENCES = frozenset(("$ref", "$dynamicRef", "$recursiveRef"))
 SCRIPT = Path(__file__).with_name("checks_worker.py")
-"""Of the child processes that check schemas, or compare expressions."""
+"""Script of the child processes that check schemas or compare expressions."""
 _SIMPLER = "send a smaller or simpler one: no nested quantifiers in patterns, fewer combinators"
 
 
 @dataclass(frozen=True)
 class Misfit:
-    """Why an answer does not fit its schema. `repairable`: another answer may."""
+    """Why an answer does not fit its schema. `repairable`: another answer may fit."""
 
     why: str
     repairable: bool = True
@@ -63,13 +63,13 @@ class Checker:
         self.threads = ThreadPoolExecutor(2, "cuecard schemas")
 
     def why(self, schema: str, text: str | None = None) -> str | None:
-        """What is wrong with a schema, or with a text for it; None: nothing. Raises TimeoutError, ChecksBusy."""
+        """Why a schema is invalid, or why a text does not fit it, else None. Raises TimeoutError, ChecksBusy."""
         if not self._turn.acquire(timeout=BUSY_S):
             raise ChecksBusy(f"other JSON schemas have been checked for more than {BUSY_S:g} s")
         try:
             job = {"schema": schema} if text is None else {"schema": schema, "text": text}
             reply, _ = self._worker.do(job, self._limit_s)
-        except EOFError as error:  # it ran out of memory
+        except EOFError as error:  # the child ran out of memory
             raise TimeoutError from error
         finally:
             self._turn.release()
@@ -77,24 +77,24 @@ class Checker:
         return None if why is None else str(why)
 
     def close(self) -> None:
-        """End the child; a later check starts another."""
+        """Stop the child; a later check starts another."""
         self._worker.close()
 
 
 QUICK, SLOW = Checker(), Checker()
-"""Those of this process: for what is known to be little work, and for all else."""
+"""Checkers of this process: for checks known to be quick, and for all others."""
 atexit.register(QUICK.close)
 atexit.register(SLOW.close)
 
 
 async def check(schema: str) -> None:
-    """Whether answers can be held against a schema. Raises BadInput, ChecksBusy."""
+    """Check that a schema is usable. Raises BadInput, ChecksBusy."""
     if (why := await _off_the_loop(_checker(schema, 1), _checked, schema)) is not None:
         raise BadInput(f"the JSON schema {why}", "correct or simplify it; references work inside it only")
 
 
 def misfit(schema: str, text: str) -> Misfit | None:
-    """Why a JSON text does not fit a schema that can be used; None where it fits. Blocks while it is checked."""
+    """Why a JSON text does not fit a usable schema; None if it fits. Blocks during the check."""
     if len(text) > MOST_ANSWER_CHARS:
         return Misfit(f"it has more than {MOST_ANSWER_CHARS} characters")
     try:
@@ -109,7 +109,7 @@ def misfit(schema: str, text: str) -> Misfit | None:
 
 
 async def misfit_soon(schema: str, text: str) -> Misfit | None:
-    """As `misfit`, without blocking the event loop."""
+    """Same as `misfit`, without blocking the event loop."""
     try:
         return await _off_the_loop(_checker(schema, len(text)), misfit, schema, text)
     except ChecksBusy as busy:
@@ -117,7 +117,7 @@ async def misfit_soon(schema: str, text: str) -> Misfit | None:
 
 
 def outline(schema: object) -> str | None:
-    """Why a schema is refused at a glance: no object, too large, too deep, or it refers to what is elsewhere."""
+    """Why a schema is refused without a full check: no object, too large, too deep, or with external references."""
     if not isinstance(schema, dict):
         return "is no object"
     try:
@@ -142,8 +142,8 @@ def _checked(schema: str) -> str | None:
 
 @lru_cache(maxsize=256)
 def _verdict(schema: str) -> str | None:
-    """Remembered, unless it came to no end."""
-    if len(schema) > 6 * MOST_CHARS:  # as many, each escaped
+    """Why a schema is refused, cached; a timeout is not cached."""
+    if len(schema) > 6 * MOST_CHARS:  # MOST_CHARS characters, each escaped
         return f"has more than {MOST_CHARS} characters"
     try:
         found = json.loads(schema)
@@ -164,14 +164,14 @@ async def _off_the_loop(checker: Checker, work: Callable[..., T], *given: str) -
 
 
 def _checker(schema: str, parts: int) -> Checker:
-    """`parts`: of an answer, or a number above that."""
+    """The checker for a schema; `parts`: number of values in an answer, or an upper limit."""
     size = _tree(schema)
     return QUICK if size is not None and size * parts <= _QUICK_WORK else SLOW
 
 
 @lru_cache(maxsize=256)
 def _tree(schema: str) -> int | None:
-    """How many values a schema has whose keywords are all quick; None where one is not, or for no JSON."""
+    """The number of values in a schema with only quick keywords; None for other schemas, or for invalid JSON."""
     try:
         found = json.loads(schema)
         return _parts(found) if len(schema) <= MOST_CHARS and _is_tree(found) else None
@@ -199,7 +199,7 @@ def _is_tree(schema: object) -> bool:
 
 
 def _parts(value: object) -> int:
-    """Values in a value, itself and the names in objects included."""
+    """The number of values in a value, itself and the keys of objects included."""
     count, left = 0, [value]
     while left:
         each = left.pop()
@@ -221,7 +221,7 @@ def _depth(value: object) -> int:
 
 
 def _references(schema: object, *, named: bool = False) -> Iterator[str]:
-    """`named`: the keys are names, not keywords."""
+    """All references of a schema. `named`: the keys are names, not keywords."""
     if isinstance(schema, list):
         for each in schema:
             yield from _references(each)

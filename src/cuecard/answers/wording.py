@@ -1,8 +1,8 @@
-"""The kind and the form of answer that a question asks for, from its wording.
+"""The kind and form of answer that a question asks for, from its wording.
 
-What is not surely a number, yes or no, or a short text is free text: an answer that is too long is read all the same,
-one that is cut down to the first number is wrong. Maths is never guessed: comparing expressions needs an extra, so a
-caller asks for it.
+A question that is not certainly for a number, yes or no, or a short text is for free text: too long an answer can still
+be read, one that is reduced to the first number is wrong. Maths is never guessed: comparing expressions needs an
+extra, so the caller has to request it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cuecard.answers.text.markup import any_of, pattern, sentences
 from cuecard.domain.question import AnswerKind
 
 _LAST_CHARS = 4_000  # the question closes a long text
-_LAST_SENTENCES = 3  # of which several may ask
+_LAST_SENTENCES = 3  # several of them may be questions
 
 # --- instructions for the answer --------------------------------------------------------------------------------------
 
@@ -86,7 +86,7 @@ _GERMAN = (
     r"(?:ist|sind|war|kostet|bedeutet|soll|muss|kann|hat"
     r"|\w+(?:t|st|en) (?:auf|in|im|am|an|du|er|sie|es|ich|wir|man|d[aei][smnr]|die|hier))"
 )
-"""What follows the German "was" (what), which is no "was" of "Was it …?"."""
+"""Words after the German "was" (what), which is not the "was" of "Was it …?"."""
 _AUXILIARY = (
     rf"(?:was(?! {_GERMAN}\b)|"
     + any_of(
@@ -105,7 +105,7 @@ _ADVICE = pattern(
     r"\b(?:better|best|worth|prefer|recommend|advisable)\b",
     r"^est-ce que (?:tu peux|vous pouvez)\b",
 )
-"""Put like a yes/no question, and yes is no answer to it."""
+"""Worded like a yes/no question, but not answered by yes."""
 _WHETHER = pattern(
     rf"^{_AUXILIARY}\b(?! a look\b)",
     r"^(?:tell me (?:if|whether)|whether)\b",
@@ -238,11 +238,11 @@ _OUR_CHOICE = pattern(
     r"\b(?:should|would|could|can|do|did) (?:i|we|you|one)\b(?! (?:see|reach|get|read|find|notice|spot)\b)",
     r"^(?:where|when) (?:do|can|could|should|would) (?:i|we|you|one)\b",
 )
-"""Advice is asked for: a word is not enough."""
+"""Questions for advice: a word is not enough."""
 
 
 def guess_kind(text: str, options: Sequence[str] = ()) -> AnswerKind:
-    """The kind of answer wanted: a choice where options are given, else as it is put; free text if in doubt."""
+    """The requested kind of answer: a choice if options are given, else by wording; free text if in doubt."""
     if len(options) >= 2:
         return AnswerKind.CHOICE
     text = text[-_LAST_CHARS:].replace("’", "'")
@@ -269,12 +269,12 @@ def guess_kind(text: str, options: Sequence[str] = ()) -> AnswerKind:
 
 
 def asks_for_json(text: str) -> bool:
-    """Whether the end of a text wants an answer in JSON, which a bare number or word is not."""
+    """Whether the end of a text requests an answer in JSON, so that a bare number or word does not fit."""
     return _TOLD_JSON.search(text[-_LAST_CHARS:]) is not None
 
 
 def _asks(sentence: str) -> bool:
-    """Whether a sentence is the question itself, not its setting nor how to answer it."""
+    """Whether a sentence is the question itself, not its context or an instruction for the answer."""
     return sentence.endswith(("?", "？"))
 
 
@@ -294,7 +294,7 @@ def _wanted(question: str) -> AnswerKind:
     return AnswerKind.SHORT_TEXT if short else AnswerKind.FREE_TEXT
 
 
-# "answer", then the place of the answer: `$LETTER`; in quotes also `[letter]`, `<letter>`, `{letter}` and `(X)`.
+# "answer", then a placeholder of the answer: `$LETTER`; in quotes also `[letter]`, `<letter>`, `{letter}` and `(X)`.
 _PLACE = r"\$[A-Za-z]{1,30}"
 _BRACKETED = r"<[\w ]{1,30}>|\[[\w ]{1,30}\]|\{[\w ]{1,30}\}"
 _BEFORE = r"(?:[A-Za-z]{1,20} ){0,3}answer(?: is)?[ \t]?:?[ \t]?"
@@ -307,7 +307,7 @@ _FORM = re.compile(
 
 
 def asked_form(text: str) -> tuple[str, str] | None:
-    """What a question's text wants before and behind the answer, where it says so last; None where it does not."""
+    """(before, after): the text that a question's last instruction requests around the answer; None without one."""
     if not (forms := list(_FORM.finditer(text))):
         return None
     found = forms[-1]

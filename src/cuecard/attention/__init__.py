@@ -1,1 +1,1 @@
-"""How answers look at reasoning: capture, statistics, and cards of key tokens."""
+"""Attention of answers to reasoning: capture, statistics, and cards of key tokens."""

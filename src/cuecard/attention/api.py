@@ -1,4 +1,4 @@
-"""The laboratory as one import: capture and run, then findings."""
+"""The public API of the attention laboratory: capture, run and findings."""
 
 from cuecard.attention.capture import borrowed, capture, decode, in_process, own
 from cuecard.attention.measure import Measure

@@ -1,7 +1,7 @@
 """Capture the attention of an answer's tokens, per layer and head, behind reasoning, a card, or neither.
 
-The decode runs as always; one pass over the answer's tokens then computes their rows, and a reducer keeps of each
-layer what it needs (`models.local.attention_hook`). The prompt is not computed again where the model holds prefixes.
+The model decodes as usual; one forward pass over the answer's tokens then computes their attention rows, and a reducer
+runs on each layer (`models.local.attention_hook`). The prompt is not prefilled again if the model caches prefixes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ T = TypeVar("T")
 class Captured(Generic[T]):
     """The reduced value of each layer, the span of each key, and the logits (queries, vocabulary) of the answer.
 
-    The queries are the prompt's last token, which predicts the answer's first, and the answer's tokens.
+    Queries are the prompt's last token, which predicts the answer's first token, and the answer's tokens.
     """
 
     layers: tuple[T, ...]
@@ -36,16 +36,16 @@ class Captured(Generic[T]):
     ids: tuple[int, ...]
     queries: int
     as_decoded: bool
-    """The keys before the queries, less the last, were an earlier call's; False also where a model holds none."""
+    """The keys before the queries, but the last, were cached by an earlier call; False if the model caches none."""
 
 
 async def capture(
     model: Model, prompt: Prompt, answer: str, reduce: Callable[[Rows, Spans], T], hidden: Sequence[int] = ()
 ) -> Captured[T]:
-    """The attention of each layer while `answer` follows the prompt, reduced layer by layer; `spans` names the keys.
+    """Capture the attention while `answer` follows the prompt, reduced layer by layer; `spans` names the keys.
 
-    No query sees the `hidden` keys. Raises BadInput for an empty answer or where the prompt's reasoning
-    is not found, Unsupported for a model without a hook, ModelError where one layer's rows do not fit into memory.
+    `hidden` keys are masked for all queries. Raises BadInput for an empty answer or if the prompt's reasoning is not
+    found, Unsupported for a model without a hook, ModelError if the rows of one layer do not fit into memory.
     """
     local = in_process(model)
     ids, answered = await local.tokens(prompt, answer)
@@ -56,21 +56,21 @@ async def capture(
 
 
 def own(question: Question, style: Style, reasoning: str) -> Prompt:
-    """The prompt of an answer behind the model's own reasoning. Raises BadInput where there is none."""
+    """The prompt of an answer behind the model's own reasoning. Raises BadInput if the reasoning is empty."""
     if not reasoning.strip():
         raise BadInput("no reasoning to look at: the model gave none", "does it reason at all?")
     return reason(question, style).closed_after(reasoning)
 
 
 def borrowed(question: Question, style: Style, card: str, form: CardFormat) -> Prompt:
-    """The prompt of an answer behind another model's reasoning. Raises BadInput where there is none."""
+    """The prompt of an answer behind another model's reasoning. Raises BadInput if the card is empty."""
     if not card.strip():
         raise BadInput("no reasoning to look at: the card is empty", "does its writer reason at all?")
     return read(question, card, form, style)
 
 
 async def decode(model: Model, prompt: Prompt, limits: Limits) -> tuple[str, str]:
-    """Decode a prompt as always: the reasoning, and the answer."""
+    """Decode a prompt as usual: the reasoning, and the answer."""
     reasoning, answer = "", ""
     async for event in model.stream(prompt, limits):
         match event:
@@ -82,7 +82,7 @@ async def decode(model: Model, prompt: Prompt, limits: Limits) -> tuple[str, str
 
 
 def in_process(model: Model) -> LocalModel:
-    """Raises Unsupported for a model that does not run in this process, as its attention cannot be read."""
+    """The model, if it runs in this process. Raises Unsupported otherwise, as its attention cannot be read."""
     if not isinstance(model, LocalModel):
         raise Unsupported(
             f"{model.name} does not run in this process: its attention cannot be seen",

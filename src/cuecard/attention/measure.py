@@ -1,12 +1,12 @@
-"""One layer's attention rows as figures: mass, sparsity, classes, positions, overlap of heads, the corollary's bound.
+"""Figures of one layer's attention rows: mass, sparsity, classes, positions, overlap of heads, the corollary's bound.
 
-Every figure is taken over two sets of queries: `first` is the one that predicts the answer's first token, `all` is
+Every figure is taken over two sets of queries: `first` is the query that predicts the answer's first token, `all` is
 the mean over it and the answer's own tokens.
 
-The corollary: with weights that sum to 1, a kept set S of mass m, and values no longer than c, ||o - o_S|| is at most
-2 (1 - m) c where S is renormalised and (1 - m) c where it is not. Two readings of it are measured. `card`: the
-reasoning's tokens alone, with weights normalised to sum to 1, as in the paper. `row`: the whole row, without the
-reasoning tokens that are not key tokens, as when a card is cut.
+The corollary: for weights that sum to 1, a kept set S of mass m, and values of norm at most c, ||o - o_S|| is at most
+2 (1 - m) c if S is renormalised and (1 - m) c if it is not. It is measured in two readings. `card`: the reasoning's
+tokens alone, with weights normalised to sum to 1, as in the paper. `row`: the whole row, without the reasoning tokens
+that are not key tokens, as when a card is cut.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Measure:
         self._spans: Spans | None = None
 
     def __call__(self, rows: Rows, spans: Spans) -> Mapping[str, Array]:
-        """(heads, queries, keys) rows -> named arrays, all but `raw` without a dimension of keys beyond the card's."""
+        """(heads, queries, keys) rows -> named arrays; only `raw` has a dimension over all keys."""
         self._spans = spans
         weights = torch.stack((rows.weights[:, 0], rows.weights.mean(1)))  # (sets, heads, keys)
         card = weights[..., self._places]  # (sets, heads, tokens)
@@ -66,7 +66,7 @@ class Measure:
 
     @cached_property
     def pieces(self) -> list[str]:
-        """The reasoning's tokens as text, once a layer was seen."""
+        """The reasoning's tokens as text; available after the first layer."""
         assert self._spans is not None
         return [self._spans.pieces[place] for place in self._places]
 
@@ -76,7 +76,7 @@ class Measure:
 
     @cached_property
     def class_counts(self) -> list[int]:
-        """Tokens of the reasoning in each class, and in its last sentence."""
+        """Number of reasoning tokens in each class, and in the last sentence."""
         return [*(self._classes.count(kind) for kind in CLASSES), len(self._concluding)]
 
     @cached_property
@@ -85,13 +85,13 @@ class Measure:
 
     @cached_property
     def _bins(self) -> torch.Tensor:
-        """(tokens, bins) 0 or 1: the reasoning cut into equal parts, a token by its middle."""
+        """(tokens, bins) one-hot: equal parts of the reasoning, each token assigned by its middle."""
         count = len(self._places)
         at = ((torch.arange(count) + 0.5) * BINS / max(1, count)).long()
         return torch.nn.functional.one_hot(at, BINS).float()
 
     def _members(self, names: Any, of: tuple[Any, ...]) -> torch.Tensor:
-        """(keys, names) 0 or 1."""
+        """(keys, names) one-hot."""
         return torch.tensor([[name is each for each in of] for name in names], dtype=torch.float32).reshape(-1, len(of))
 
 
@@ -101,7 +101,7 @@ def _by(weights: torch.Tensor, members: torch.Tensor) -> torch.Tensor:
 
 
 def sparsity(card: torch.Tensor, delta: float) -> torch.Tensor:
-    """(…, tokens) mass -> (…) the smallest share of tokens that carries `delta` of it; not a number without mass."""
+    """(…, tokens) mass -> (…) the smallest share of tokens that carries `delta` of it; NaN without mass."""
     count, total = card.shape[-1], card.sum(-1)
     if not count:
         return torch.full(card.shape[:-1], torch.nan)
@@ -111,14 +111,14 @@ def sparsity(card: torch.Tensor, delta: float) -> torch.Tensor:
 
 
 def top(card: torch.Tensor, share: float) -> torch.Tensor:
-    """(…, tokens) mass -> (…, tokens) whether a token is among that share of them with the most."""
+    """(…, tokens) mass -> (…, tokens) whether a token is in the top `share` by mass."""
     count = card.shape[-1]
     kept = max(1, round(share * count))
     return torch.zeros_like(card, dtype=torch.bool).scatter_(-1, card.topk(kept, -1).indices, True)
 
 
 def agreement(card: torch.Tensor, share: float) -> torch.Tensor:
-    """(sets, heads, tokens) -> (sets): the part of a head's top tokens that another head has too, mean over pairs."""
+    """(sets, heads, tokens) -> (sets): share of a head's top tokens that another head has too, mean over pairs."""
     if not card.shape[-1] or card.shape[1] < 2:
         return torch.full(card.shape[:1], torch.nan)
     chosen = top(card, share).float()
@@ -128,7 +128,7 @@ def agreement(card: torch.Tensor, share: float) -> torch.Tensor:
 
 
 def with_last(card: torch.Tensor, share: float) -> torch.Tensor:
-    """(sets, heads, tokens) -> (sets): the part of a head's top tokens that are the last ones, mean over heads."""
+    """(sets, heads, tokens) -> (sets): share of a head's top tokens that are among the last ones, mean over heads."""
     if not card.shape[-1]:
         return torch.full(card.shape[:1], torch.nan)
     chosen = top(card, share)
@@ -137,13 +137,13 @@ def with_last(card: torch.Tensor, share: float) -> torch.Tensor:
 
 
 SLACK = 1e-4
-"""Of rounding: relative, and as a share of c."""
+"""Tolerance for rounding: relative, and as a share of c."""
 
 
 def bounded(rows: Rows, places: list[int], delta: float) -> Mapping[str, torch.Tensor]:
-    """`bound`: (readings, heads, figures) mean over queries; `worst`: (readings, heads), the most of a bound used.
+    """`bound`: (readings, heads, figures) mean over queries; `worst`: (readings, heads), maximum of error / bound.
 
-    Raises CuecardError where the bound does not hold: it is a theorem, so that would be a defect.
+    Raises CuecardError if the bound is violated: it is a theorem, so that would be a defect.
     """
     heads = rows.weights.shape[0]
     if not places:
@@ -152,14 +152,14 @@ def bounded(rows: Rows, places: list[int], delta: float) -> Mapping[str, torch.T
             "worst": torch.full((len(READINGS), heads), torch.nan),
         }
     seen = rows.values.shape[1]
-    gone = rows.weights.shape[-1] - seen  # a sliding cache has forgotten the values of the first keys
+    gone = rows.weights.shape[-1] - seen  # a sliding cache has dropped the values of the first keys
     inside = [place - gone for place in places if place >= gone]
     weights = rows.weights[..., gone:]
     card = torch.zeros_like(weights)
     card[..., inside] = weights[..., inside]
     left_out = card * ~_carrying(card, delta)
     total = card.sum(-1, keepdim=True)
-    # no mass on the reasoning at all: there is nothing to leave out
+    # no mass on the reasoning: nothing to leave out
     share = torch.where(total > 0, 1 / total, torch.nan)
     both = [
         _figures(card * share, left_out * share, rows.values, _longest(rows.values[:, inside], heads)),
@@ -172,7 +172,7 @@ def bounded(rows: Rows, places: list[int], delta: float) -> Mapping[str, torch.T
 
 
 def _carrying(card: torch.Tensor, delta: float) -> torch.Tensor:
-    """(heads, queries, keys) -> which keys are the fewest that carry `delta` of the mass."""
+    """(heads, queries, keys) -> mask of the fewest keys that carry `delta` of the mass."""
     ordered, order = card.sort(-1, descending=True)
     before = ordered.cumsum(-1) - ordered
     chosen = before < delta * card.sum(-1, keepdim=True) * (1 - 1e-6)
@@ -180,7 +180,7 @@ def _carrying(card: torch.Tensor, delta: float) -> torch.Tensor:
 
 
 def _longest(values: torch.Tensor, heads: int) -> torch.Tensor:
-    """(groups, keys, head_dim) -> (heads, 1) c, the norm of the longest value that a head sees."""
+    """(groups, keys, head_dim) -> (heads, 1) c, the norm of the longest value visible to a head."""
     if not values.shape[1]:
         return torch.zeros(heads, 1, device=values.device)
     longest = torch.linalg.vector_norm(values, dim=-1, dtype=torch.float32).amax(-1, keepdim=True)
@@ -196,7 +196,7 @@ def _summed(weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
 def _figures(
     weights: torch.Tensor, left_out: torch.Tensor, values: torch.Tensor, longest: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """-> (heads, queries, figures) and (heads, queries) the larger share of a bound that was used."""
+    """-> (heads, queries, figures) and (heads, queries) the larger of both errors as shares of their bounds."""
     gone = left_out.sum(-1)
     output, missing = _summed(weights, values), _summed(left_out, values)
     kept = 1 - gone
@@ -205,7 +205,7 @@ def _figures(
     most = gone * longest
     if ((moved > 2 * most + SLACK * longest) | (plain > most + SLACK * longest)).any():
         raise CuecardError("the corollary's bound does not hold for a head: its attention or its values are misread")
-    # where nothing is left out both are 0, and say nothing about how tight the bound is
+    # if nothing is left out both are 0, which tells nothing about the tightness of the bound
     some = gone > 1e-6
     tight = torch.where(some, moved / (2 * most), torch.nan)
     tight_plain = torch.where(some, plain / most, torch.nan)

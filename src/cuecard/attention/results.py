@@ -1,4 +1,4 @@
-"""The results of a run: means over questions with intervals, comparisons of readers, and how tight the bound is."""
+"""Results of a run: means over questions with intervals, comparisons of readers, and tightness of the bound."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FIGURES = ("key tokens", "by chance", "by position")
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of answer: mass on the reasoning and sparsity, mean over layers and heads, (sets)."""
+    """One kind of answer: mass on the reasoning and sparsity, each (sets), mean over layers and heads."""
 
     questions: int
     mass: Band
@@ -36,18 +36,18 @@ class Bounded:
     """One reading of the corollary over all heads and questions."""
 
     quantiles: Array
-    """(BOUND, 3): 5%, half, 95%."""
+    """(BOUND, 3): the 5%, 50% and 95% quantiles."""
     by_layer: Array
-    """(layers, BOUND): half."""
+    """(layers, BOUND): medians."""
     empty: float
-    """The part of heads and questions whose bound is as long as the output or longer: it says nothing."""
+    """Share of heads and questions whose bound is at least the norm of the output, so that it excludes nothing."""
     worst: float
-    """The most of a bound that was ever used; above 1 by rounding at most."""
+    """Maximum of error / bound over all heads and questions; above 1 only by rounding."""
 
 
 @dataclass(frozen=True)
 class ConditionResults:
-    """One condition. Mass is a part of a whole row; what is of the reasoning is a part of its mass."""
+    """One condition. Mass is a share of the whole row; classes and positions are shares of the reasoning's mass."""
 
     name: str
     answers: int
@@ -55,64 +55,64 @@ class ConditionResults:
     right: Band | None
     as_decoded: int
     tokens: Band
-    """Of the reasoning."""
+    """Number of reasoning tokens."""
     windows: tuple[int | None, ...]
-    """A layer's sliding window."""
+    """Sliding window of each layer; None: full attention."""
     spans: Band
     """(sets, spans), mean over layers and heads."""
     spans_full: Band | None
-    """The same over layers without a window; None where no layer, or every layer, has one."""
+    """The same over layers without a sliding window; None if no layer, or every layer, has one."""
     learned: Band | None
-    """(sets) what learned sinks take; None where there are none."""
+    """(sets): mass on learned sinks; None without learned sinks."""
     without_learned: Band | None
-    """(sets) mass on the reasoning of what falls on tokens."""
+    """(sets): mass on the reasoning as a share of the mass on all tokens, without the sinks; None without sinks."""
     layer_mass: Band
-    """(layers, sets) on the reasoning, mean over heads."""
+    """(layers, sets): mass on the reasoning, mean over heads."""
     layer_sparsity: Band
-    """(layers, sets), mean over heads."""
+    """(layers, sets): mean over heads."""
     layer_sparsity_of_mean: Band
-    """(layers, sets) of the row that is the mean over heads."""
+    """(layers, sets): sparsity of the row averaged over heads."""
     head_mass: Band
     """(layers, sets, heads)."""
     head_sparsity: Band
     sparsity: Band
-    """(sets), mean over layers and heads."""
+    """(sets): mean over layers and heads."""
     classes: Band
-    """(sets, classes and the last sentence) of the reasoning's mass."""
+    """(sets, classes + 1): share of the reasoning's mass on each class, and on its last sentence."""
     class_tokens: Band
-    """(classes and the last sentence) of the reasoning's tokens."""
+    """(classes + 1): share of the reasoning's tokens in each class, and in its last sentence."""
     positions: Band
-    """(sets, bins) of the reasoning's mass, by twentieths of its length."""
+    """(sets, bins): share of the reasoning's mass in each twentieth of its length."""
     kinds: Mapping[str, Kind]
     agree: Band
-    """(layers, sets) of a head's top tokens, the part that another head of the layer has too."""
+    """(layers, sets): share of a head's top tokens that another head of the layer has too."""
     last: Band
-    """(layers, sets) of a head's top tokens, the part that are the last ones."""
+    """(layers, sets): share of a head's top tokens that are among the last tokens."""
     bound: Mapping[str, Bounded]
 
 
 @dataclass(frozen=True)
 class Findings:
-    """A whole run."""
+    """Results of a whole run."""
 
     config: Mapping[str, Any]
     questions: int
     conditions: Mapping[str, ConditionResults]
     same_text: Band | None
-    """(sets, FIGURES): the small model, that wrote the card, and the large one, that reads it."""
+    """(sets, FIGURES): the small model, which wrote the card, against the large one, which reads it."""
     other_text: Band | None
-    """(sets, FIGURES): each model with its own reasoning."""
+    """(sets, FIGURES): each model behind its own reasoning."""
     alike: float | None
-    """The part of the questions on which both reasonings are the same, token for token."""
+    """Share of questions with the same reasoning of both models, token for token."""
 
     def as_object(self) -> dict[str, Any]:
-        """For JSON; lists follow `axes`."""
+        """Plain data for JSON; lists follow `axes`."""
         data: dict[str, Any] = _object(self)
         return data
 
 
 def findings(path: Path) -> Findings:
-    """Of a run's directory. Raises BadInput."""
+    """Compute the results of a run from its directory. Raises BadInput."""
     about = store.about(path)
     stored = [record for _, record in store.records(path)]
     if not stored:
@@ -130,14 +130,14 @@ def findings(path: Path) -> Findings:
 
 
 class _Values:
-    """One condition's arrays over the questions that have it."""
+    """Arrays of one condition over the questions that have it."""
 
     def __init__(self, name: str, records: Sequence[Record]) -> None:
         self.name, self.records = name, records
         self.clusters = [record.meta["cluster"] for record in records]
 
     def stack(self, what: str) -> Array:
-        """(questions, …)."""
+        """One array of all questions, (questions, …)."""
         return np.stack([record.array(self.name, what) for record in self.records]).astype(np.float64)
 
     def facts(self, what: str) -> list[Any]:
@@ -148,7 +148,7 @@ class _Values:
 
 
 def _condition(name: str, stored: Sequence[Record]) -> ConditionResults | None:
-    """None where no question has it."""
+    """Results of one condition; None if no question has it."""
     asked = [record for record in stored if name in record.conditions]
     skipped = Counter(facts["skipped"] for record in asked if "skipped" in (facts := record.conditions[name]))
     of = _Values(name, [record for record in asked if "skipped" not in record.conditions[name]])
@@ -195,7 +195,10 @@ def _condition(name: str, stored: Sequence[Record]) -> ConditionResults | None:
 
 
 def _right(of: _Values) -> Band | None:
-    """Wilson where answers are right or wrong, as a bootstrap knows nothing of answers that are all alike."""
+    """Accuracy with its interval; None without scores.
+
+    Wilson's interval for scores of 0 and 1, as the bootstrap has no spread if all are equal; else the bootstrap's.
+    """
     known = [(score, each) for score, each in zip(of.facts("right"), of.clusters, strict=True) if score is not None]
     if not known:
         return None
@@ -207,7 +210,7 @@ def _right(of: _Values) -> Band | None:
 
 
 def _mean(values: Array, axis: int | tuple[int, ...]) -> Array:
-    """Of what is a number; not a number where nothing is."""
+    """Mean of the finite values; NaN if there are none."""
     here = np.isfinite(values)
     with np.errstate(invalid="ignore"):
         mean: Array = np.where(here, values, 0).sum(axis) / here.sum(axis)
@@ -238,7 +241,7 @@ def _bounded(of: _Values, place: int) -> Bounded:
 def _compared(
     stored: Sequence[Record], one: str, other: str, compare: Callable[[Record, str, str, int, int], Array]
 ) -> Band | None:
-    """(sets, FIGURES); None where no question has both."""
+    """(sets, FIGURES), mean over questions with both conditions; None without such questions."""
     both = _both(stored, one, other)
     if not both:
         return None
@@ -250,7 +253,7 @@ def _compared(
 
 
 def _both(stored: Sequence[Record], one: str, other: str) -> list[Record]:
-    """The questions that were looked at in both conditions."""
+    """Records of the questions that were measured in both conditions."""
     return [r for r in stored if all("pieces" in r.conditions.get(name, {}) for name in (one, other))]
 
 
@@ -274,14 +277,14 @@ def _other(record: Record, one: str, other: str, queries: int, seed: int) -> Arr
 
 
 def key_tokens(mass: Array) -> Array:
-    """(tokens,) -> places of the share `TOP` of them with the most mass, at least one."""
+    """(tokens,) mass -> indices of the top `TOP` share of tokens by mass, at least one."""
     return np.argsort(-mass, kind="stable")[: _kept(len(mass))]
 
 
 def onto(pieces: Sequence[str], mass: Array, others: Sequence[str]) -> Array:
-    """Mass per token of a text -> mass per token of the same text as another tokenizer cuts it.
+    """Map mass per token to the tokens of another tokenizer on the same text.
 
-    A token's mass lies evenly on its characters.
+    A token's mass is spread evenly over its characters.
     """
     if list(pieces) == list(others):
         return mass
@@ -293,7 +296,7 @@ def onto(pieces: Sequence[str], mass: Array, others: Sequence[str]) -> Array:
 
 
 def same_text(one: Array, other: Array) -> Array:
-    """Two readers of one text, (tokens,) each -> FIGURES: the part of the key tokens that both have."""
+    """Two readers of one text, (tokens,) mass each -> FIGURES: share of key tokens that both have."""
     kept = _kept(len(one))
     of_other = set(key_tokens(other).tolist())
     last = set(range(len(other) - kept, len(other)))
@@ -302,7 +305,7 @@ def same_text(one: Array, other: Array) -> Array:
 
 
 def other_text(one: Array, pieces: Sequence[str], other: Array, others: Sequence[str], seed: int) -> Array:
-    """Two readers, each of a text of its own -> FIGURES: the words that both have among their key tokens (Dice)."""
+    """Two readers of different texts -> FIGURES: overlap of the words among their key tokens (Dice)."""
     chance, keys, kept = np.random.default_rng(seed), key_tokens(other), _kept(len(one))
     drawn = [_dice(chance.choice(len(one), kept, False), pieces, keys, others) for _ in range(DRAWS)]
     last = np.arange(len(one) - kept, len(one))

@@ -1,4 +1,4 @@
-"""A run: the attention of each model's answers, stored question by question, so that a run can be resumed."""
+"""A run: measures the attention of each model's answers and stores it by question, so that a run can be resumed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cuecard.models.prompt import Prompt, reason, short
 
 @dataclass(frozen=True)
 class Asked:
-    """One question; `right` scores an answer, None where the right answer is not known."""
+    """One question; `right` scores an answer, None if the right answer is unknown."""
 
     id: str
     question: Question
@@ -28,12 +28,12 @@ class Asked:
     gold: str
     right: Callable[[str], float | None]
     reasoning: str | None = None
-    """The large model's, where it was recorded before; it then answers behind this, and does not reason again."""
+    """A recorded reasoning of the large model: it then answers behind this text and generates no reasoning."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a run. Of the first `kept` questions each token's mass is stored, for the page to show them."""
+    """The settings of a run. For the first `kept` questions the mass of each token is stored, for the page."""
 
     delta: float = 0.8
     limits: Limits = field(default_factory=Limits)
@@ -46,7 +46,7 @@ class Settings:
 
 
 def conditions(models: Mapping[str, Model]) -> list[str]:
-    """`role: from what it answers`, of a large model, and of a small one beside it where there is one."""
+    """Names of the conditions, `role: source of the reasoning`: of the large model, and of the small one if given."""
     small = "small" in models
     return [LARGE_OWN, *[LARGE_CARD] * small, f"large: {NONE}", *[SMALL_OWN] * small]
 
@@ -58,7 +58,7 @@ async def run(
     settings: Settings,
     listen: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Measure the questions that are not stored yet. Raises BadInput where no question has reasoning."""
+    """Measure the questions that are not stored yet. Raises BadInput if no question has reasoning."""
     looked, skipped = 0, ""
     for index, each in enumerate(asked):
         record = folder.read(index, each.id)
@@ -85,7 +85,7 @@ async def _one(index: int, asked: Asked, models: Mapping[str, Model], folder: Fo
                 if condition == LARGE_OWN and asked.reasoning is not None:
                     facts[condition]["as_decoded"] = False  # a recording has the text, not the tokens
                 arrays |= {f"{condition}|{name}": value for name, value in figures.items()}
-            except BadInput as error:  # this answer has nothing to look at; others have
+            except BadInput as error:  # this answer has no reasoning; others may have
                 facts[condition] = {"skipped": error.message}
     kept = {name: value for name, value in arrays.items() if not name.endswith("|raw")}
     if settings.raw:
@@ -106,7 +106,7 @@ async def _one(index: int, asked: Asked, models: Mapping[str, Model], folder: Fo
 async def _answered(
     condition: str, role: str, asked: Asked, models: Mapping[str, Model], cards: dict[str, str], limits: Limits
 ) -> tuple[Prompt, str]:
-    """The prompt that the answer follows, and the answer, decoded as always. Raises BadInput without reasoning."""
+    """The prompt of the answer, and the answer, decoded normally. Raises BadInput without reasoning."""
     model, style, question = models[role], models[role].abilities.style, asked.question
     if condition == LARGE_OWN and asked.reasoning is not None:
         prompt = own(question, style, asked.reasoning)
@@ -125,7 +125,7 @@ async def _answered(
 async def _seen(
     model: Model, prompt: Prompt, answer: str, asked: Asked, index: int, settings: Settings
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The facts of one answer, and its figures as arrays (layers, …)."""
+    """Facts about one answer, and its figures as arrays (layers, …)."""
     measure = Measure(settings.delta, answer, asked.question.text, settings.raw)
     seen = await capture(model, prompt, answer, measure)
     arrays: dict[str, Any] = {name: np.stack([layer[name] for layer in seen.layers]) for name in seen.layers[0]}

@@ -1,7 +1,7 @@
 """A run's directory and the axes of its arrays.
 
-The directory holds `run.json`, a compressed file a question, images of the questions that the page shows, and raw rows
-on request. A question's file is written whole or not at all; one that cannot be read is computed again.
+The directory holds `run.json`, a compressed file per question, images of the questions on the page, and raw rows on
+request. Files of questions are written atomically; an unreadable one is computed again.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from cuecard.models.local.inputs import Span
 from cuecard.stats.bootstrap import Array
 
 QUERIES = ("first", "all")
-"""The query that predicts the answer's first token; the mean over it and the answer's own tokens."""
+"""`first`: the query that predicts the answer's first token; `all`: mean over it and the answer's own tokens."""
 SPANS = tuple(Span)
 CLASSES = tuple(TokenClass)
 BINS = 20
 TOP = 0.2
-"""The share of a reasoning's tokens that readers are compared by: those with the most mass."""
+"""Readers are compared by this share of the reasoning's tokens, those with the most mass."""
 READINGS = ("card", "row")
-"""Of the corollary: weights on the reasoning alone, normalised to sum to 1; or the whole row."""
+"""Readings of the corollary. `card`: weights on the reasoning alone, normalised to sum to 1; `row`: the whole row."""
 BOUND = ("kept", "tight", "tight_plain", "bound", "moved")
-"""Mass m that is kept; ||o - o_S|| as a share of its bound, renormalised and not; the renormalised bound, and
-||o - o_S||, as shares of ||o||."""
+"""Figures of the bound: mass m that is kept; ||o - o_S|| as a share of its bound, renormalised and not; the
+renormalised bound, and ||o - o_S||, as shares of ||o||."""
 
 OWN, CARD, NONE = "own reasoning", "small's card", "no reasoning"
 LARGE_OWN, LARGE_CARD, SMALL_OWN = f"large: {OWN}", f"large: {CARD}", f"small: {OWN}"
@@ -45,19 +45,19 @@ FACTS = "told"
 
 @dataclass(frozen=True)
 class Record:
-    """One question: what it is, the facts of each condition (or why it was skipped), arrays `CONDITION|NAME`."""
+    """One question: metadata, facts of each condition (or why it was skipped), arrays `CONDITION|NAME`."""
 
     meta: Mapping[str, Any]
     conditions: Mapping[str, Any]
     arrays: Mapping[str, Any]
 
     def array(self, condition: str, name: str) -> Any:
-        """None where it is not stored."""
+        """An array of one condition; None if it is not stored."""
         return self.arrays.get(f"{condition}|{name}")
 
 
 class Folder:
-    """A run's directory, held by this process. Raises BadInput (held, another run), CannotStore."""
+    """A run's directory, locked by this process. Raises BadInput (locked, another run), CannotStore."""
 
     def __init__(self, path: Path, config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         self.path, self._lock = path, disk.locked(path, ABOUT)
@@ -79,7 +79,7 @@ class Folder:
         self._lock.close()
 
     def read(self, index: int, id: str) -> Record | None:
-        """The record of a question; None where there is none, or another question's, or a damaged one."""
+        """The record of a question; None if it is missing, damaged, or of another question."""
         record = _load(_place(self.path, index))
         return record if record is not None and record.meta["id"] == id else None
 
@@ -90,7 +90,7 @@ class Folder:
         _save(_place(self.path, index), {**record.arrays, FACTS: np.array(text)})
 
     def write_raw(self, index: int, arrays: Mapping[str, Any]) -> None:
-        """(layers, heads, queries, keys) of each condition, as fp32."""
+        """Store rows (layers, heads, queries, keys) of each condition as fp32."""
         _save(self.path / "raw" / f"{index:06d}.npz", arrays)
 
 
@@ -108,33 +108,33 @@ def about(path: Path) -> dict[str, Any]:
 
 
 def records(path: Path) -> Iterator[tuple[int, Record]]:
-    """Every question that is stored, in order."""
+    """All stored questions, in order."""
     for file in sorted((path / "questions").glob("*.npz")):
         if (record := _load(file)) is not None:
             yield int(file.stem), record
 
 
 def images(path: Path, index: int) -> list[Image]:
-    """The images that were kept of a question."""
+    """The stored images of a question."""
     return [Image(file.read_bytes()) for file in sorted((path / "images").glob(f"{index:06d}-*"))]
 
 
 @dataclass(frozen=True)
 class Shades:
-    """One condition. The first layer and the first head of each array are the means over all."""
+    """Token masses of one condition. Index 0 of the layers and of the heads is the mean over all."""
 
     answer: str
     right: float | None
     pieces: Sequence[str]
     rows: Array
-    """(sets, 1 + layers, 1 + heads, tokens) parts of whole rows."""
+    """(sets, 1 + layers, 1 + heads, tokens): shares of the whole row."""
     carrying: Array
-    """(sets, 1 + layers, 1 + heads) how many tokens carry delta of the mass on the reasoning."""
+    """(sets, 1 + layers, 1 + heads): number of tokens that carry delta of the mass on the reasoning."""
 
 
 @dataclass(frozen=True)
 class ShadedQuestion:
-    """One question."""
+    """One question with its token masses."""
 
     meta: Mapping[str, Any]
     images: Sequence[Image]
@@ -142,7 +142,7 @@ class ShadedQuestion:
 
 
 def shaded_questions(path: Path, delta: float, most: int) -> list[ShadedQuestion]:
-    """The first questions of a run whose tokens' mass was kept, at most this many."""
+    """The first questions of a run with stored token masses, at most `most`."""
     shown: list[ShadedQuestion] = []
     for index, record in records(path):
         shades = {name: made for name in record.conditions if (made := _shades(name, record, delta)) is not None}

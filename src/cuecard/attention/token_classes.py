@@ -1,4 +1,4 @@
-"""What kind of word each token of a reasoning is, and which tokens state its conclusion. English word lists."""
+"""Class of word of each reasoning token, and the tokens of the conclusion. English word lists."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from itertools import accumulate
 
 
 class TokenClass(StrEnum):
-    """Each token of a reasoning is in exactly one: that of the word it begins in, or is a part of."""
+    """Classes of reasoning tokens. A token is in exactly one: that of the word it begins in or is a part of."""
 
     ANSWER = "answer"
-    """Says what the answer says, wherever it stands."""
+    """A word of the answer, at any position."""
     NUMBER = "number"
     POSITION = "position"
-    """Names a place: `cell`, `row`, `left`, and a number behind such a word."""
+    """Names a place: `cell`, `row`, `left`, and a number after such a word."""
     NAME = "name"
-    """Colours, capitalised words inside a sentence, and what the question asks about by name."""
+    """Colours, capitalised words inside a sentence, and names from the question."""
     CONNECTIVE = "connective"
     FUNCTION = "function word"
     WORD = "other word"
@@ -43,12 +43,12 @@ FUNCTIONS = _set(
     """a an the of to at in on by for from with as is are was were be been it its this that these those there here we us
     i you he she they them our my your which who what where how do does did has have had can will would should"""
 )
-# a number with what belongs to it, a word, or any other mark
+# a number with its separators and per cent sign, a word, or any other mark
 _WORD = re.compile(r"\d+(?:[.,:/]\d+)*%?|[^\W\d_]+(?:['’][^\W\d_]+)?|[^\w\s]|_")
 
 
 def classes(pieces: Sequence[str], answer: str, question: str) -> list[TokenClass]:
-    """One class for each token of a reasoning."""
+    """The class of each reasoning token."""
     text = "".join(pieces)
     words = list(_WORD.finditer(text))
     word_classes, starts = _classes(words, answer, question), [word.start() for word in words]
@@ -90,7 +90,7 @@ def _class(word: str, before: str, answer_words: set[str], named: set[str]) -> T
 
 
 def conclusion(pieces: Sequence[str]) -> list[bool]:
-    """Which tokens stand in the reasoning's last sentence."""
+    """(tokens): whether each token is in the reasoning's last sentence."""
     text = "".join(pieces).rstrip()
     ends = [match.end() for match in re.finditer(r"[.!?。！？](?=\s|$)|\n+", text) if match.end() < len(text)]
     start = ends[-1] if ends else 0

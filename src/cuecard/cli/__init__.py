@@ -89,11 +89,11 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "import": ("evals.exchange:imports", "Turn predictions of one or two models, made by other tools, into a run."),
     "export": ("evals.exchange:exports_", "Write a run's answers as files that other tools read."),
 }
-"""Where each command is, and the first paragraph of its help, so that the list of commands imports none of them."""
+"""Location and help of each command, so that listing the commands imports none of them."""
 
 
 class LoadedCommands(Mapping[str, Any]):
-    """The commands by name, each imported when it is looked up."""
+    """The commands by name, each imported at its first use."""
 
     def __init__(self) -> None:
         self._loaded: dict[str, Any] = {}
@@ -118,7 +118,7 @@ class LoadedCommands(Mapping[str, Any]):
 
 
 class CommandGroup(TyperGroup):
-    """`cuecard`: imports the command that is called, and none for its own help."""
+    """`cuecard`: imports only the command that is called, and none for its own help."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
@@ -135,7 +135,7 @@ class CommandGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:  # in a command that says no more of it
+        except KeyboardInterrupt:  # in a command without its own handling
             print("stopped", file=sys.stderr, flush=True)
             raise typer.Exit(INTERRUPTED) from None
 
@@ -154,7 +154,7 @@ app = typer.Typer(
 )
 
 CLOSED_PIPE = 141
-"""128 and the number of SIGPIPE."""
+"""128 + the number of SIGPIPE."""
 INTERRUPTED = 130
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 # Typer raises its own copy of Click's UsageError, which has no public name
@@ -177,18 +177,18 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line: 0 when all went well, 2 with one line of what was wrong, 130 when interrupted.
+    """Run the command line. Exit codes: 0 success, 2 after a one-line error, 130 when interrupted.
 
-    141, as of other programs, when what reads the output (`head`, a pager) has closed it.
+    141, as for other programs, if the reader of the output (`head`, a pager) closes it.
     """
     try:
-        # Typer turns an interrupt into an exit code by itself
+        # Typer turns an interrupt into an exit code
         code = app(sys.argv[1:] or ["--help"], prog_name="cuecard", standalone_mode=False)
-        if sys.stdout is not None:  # as it is where the shell has closed it (`>&-`)
+        if sys.stdout is not None:  # None if the shell has closed it (`>&-`)
             sys.stdout.flush()
         sys.exit(code)
     except (BrokenPipeError, SystemExit) as ended:
-        # Typer and Rich exit with 1 where the output is closed
+        # Typer and Rich exit with 1 if the output is closed
         cause = ended.__context__ if isinstance(ended, SystemExit) else ended
         if not isinstance(cause, BrokenPipeError):
             raise
@@ -202,12 +202,12 @@ def main() -> None:
     except OSError as error:
         if error.errno not in FULL:
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else the interpreter fails once more when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else the interpreter fails again at exit
         _refuse(f"the output cannot be written: {error.strerror}", "free some space, or write it elsewhere")
 
 
 def _drop_output() -> None:
-    """What is still to be written goes nowhere, else the interpreter fails once more when it ends."""
+    """Discard pending output, else the interpreter fails again at exit."""
     for stream in (1, 2):
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
@@ -217,11 +217,11 @@ def _refuse(what: str, hint: str) -> NoReturn:
     line = f"[red]error:[/] {_plain(what)}" + (f" [dim]({_plain(hint)})[/]" if hint else "")
     try:
         Console(stderr=True, highlight=False, soft_wrap=True).print(line)
-    except (BrokenPipeError, SystemExit):  # Rich exits with 1 where the output is closed
+    except (BrokenPipeError, SystemExit):  # Rich exits with 1 if the output is closed
         _drop_output()
     sys.exit(2)
 
 
 def _plain(text: str) -> str:
-    """One line of text that Rich does not take for markup."""
+    """The text on one line, escaped for Rich."""
     return escape(" ".join(text.split()))

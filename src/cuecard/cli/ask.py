@@ -28,7 +28,7 @@ from cuecard.strategies.run import STRATEGIES
 
 MOST_TEXT_BYTES = 2**20
 DEGRADED = 3
-"""The exit code when a model failed and the other one's answer stands."""
+"""The exit code if a model failed and the other one's answer is returned."""
 
 Maybe = typer.Option
 

@@ -1,4 +1,4 @@
-"""`cuecard attention`: the attention of answers to their reasoning, resumed where it stopped; and the page of a run."""
+"""`cuecard attention`: the attention of answers to their reasoning, resumable; and the page of a run."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ async def _run(
 
 
 def _room() -> Any:
-    """The module that measures attention. Raises MissingExtra."""
+    """Import the module that measures attention. Raises MissingExtra."""
     try:
         from cuecard.attention import api
     except ImportError as error:
@@ -138,7 +138,7 @@ def _figures(text: str) -> list[int]:
 def _asked(
     room: Any, task: Task, limit: int | None, sample: int | None, recorded: Mapping[str, str] | None
 ) -> Iterator[Any]:
-    """Items as questions that an attention run takes; of recordings, those that have one."""
+    """Items as questions of an attention run; with recordings, only those that have one."""
     for item in chosen(task, limit, sample):
         if recorded is None or item.id in recorded:
             golds, thought = "; ".join(item.golds), None if recorded is None else recorded[item.id]
@@ -146,7 +146,7 @@ def _asked(
 
 
 def _count(limit: int | None, there: int | None, recorded: Mapping[str, str] | None) -> int | None:
-    """Most questions that there are; None where it is not known."""
+    """Maximum number of questions; None if unknown."""
     return min(filter(None, (limit, there, len(recorded or ()))), default=None)
 
 
@@ -166,7 +166,7 @@ def is_run(path: Path) -> bool:
 
 
 def report(run: Path, out: Path | None, questions: int, as_json: bool) -> None:
-    """The page of such a run, with figures and tables beside it."""
+    """Write the page of an attention run, with figures and tables beside it."""
     page = _drawing()
     shown = page.opened(run, questions)
     written = page.save(shown, out or run / "report.html")
@@ -178,7 +178,7 @@ def report(run: Path, out: Path | None, questions: int, as_json: bool) -> None:
 
 
 def _drawing() -> Any:
-    """The module that draws. Raises MissingExtra."""
+    """Import the module that draws. Raises MissingExtra."""
     try:
         from cuecard.report.attention import report as attention_report
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""`cuecard demo`: every strategy on two regimes of real questions, live, and a report to look at."""
+"""`cuecard demo`: every strategy on two sets of real questions, live, and a report."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from cuecard.report.page.machine import evaluation_facts, machine
 EASY_VQA_TEST = 9673
 EXTRA = "pip install '.[demo]' in a checkout"
 SHOWN = 40
-"""Most questions of a task that the page shows one by one."""
+"""Maximum number of questions of a task that the page shows in detail."""
 WRITTEN = ("report.html", "results.json", "figures", "tables")
 LINES = 8
-"""So many lines say how far the demo is where it cannot draw."""
+"""Number of progress lines without an interactive terminal."""
 DRAW_S = 0.1
 
 
@@ -53,7 +53,7 @@ def demo(
 ) -> None:
     """Run every strategy on two kinds of questions, live: a table, verdicts, a time line and an HTML report."""
     _check(shapes, boards)
-    for package in ("easy_vqa", "sklearn"):  # what is missing is found before anything runs
+    for package in ("easy_vqa", "sklearn"):  # report a missing package before anything runs
         required(package, "the demo", EXTRA)
     drawn = required("cuecard.report.evaluation.report", "the demo", EXTRA)
     tasks = regimes(shapes, boards, seed)
@@ -78,7 +78,7 @@ def _check(shapes: int, boards: int) -> None:
 
 
 def _prepare(out: Path) -> None:
-    """Make the folder. Raises BadInput where it holds anything but an earlier demo."""
+    """Make the folder. Raises BadInput if it contains anything but an earlier demo."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         others = sorted(path.name for path in out.iterdir() if path.name not in WRITTEN)
@@ -104,13 +104,13 @@ async def _run(plan: Plan, models: Mapping[str, Model], watch: _Watch) -> LiveRu
 
 
 class _Watch:
-    """How far the demo is: on a terminal the table, whose rows change as answers come; else lines on standard error."""
+    """Progress of the demo: on a terminal the table, updated as answers arrive; else lines on standard error."""
 
     def __init__(self, console: Console, tasks: Sequence[Task], out: Path) -> None:
         self.console, self._tasks, self._out, self._tally = console, tasks, out, Tally()
         self.asked = sum(task.count or 0 for task in tasks)
         self._answers, self._began_s, self._drawn_s = 0, 0.0, 0.0
-        # drawn between calls only: a thread that draws meanwhile would be part of what is timed
+        # drawn between calls only: drawing in another thread would disturb the timing
         self._live = Live(console=console, auto_refresh=False) if console.is_interactive else None
 
     @property
@@ -119,7 +119,7 @@ class _Watch:
         return self._answers // len(ARMS)
 
     def kept(self) -> str:
-        """What is kept of a demo that is stopped now."""
+        """What is kept of a demo that is stopped now, in words."""
         kept = "nothing is kept" if self.answered < self.asked else f"the report in {self._out} is not whole"
         return f"{self.answered} of {self.asked} questions were answered; {kept}"
 
@@ -138,13 +138,13 @@ class _Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live is not None:
-            self._live.transient = kind is None  # of a demo that was stopped the table stays
+            self._live.transient = kind is None  # keep the table of a stopped demo
             self._live.stop()
 
     def listen(self, record: Record) -> None:
-        """One more answer."""
+        """Count one more answer."""
         if not self._answers:
-            self._began_s = time.monotonic()  # first calls, before it, are slower
+            self._began_s = time.monotonic()  # without the first calls, which are slower
         self._tally.add(record)
         self._answers += 1
         ended, every = self._answers % len(ARMS) == 0, max(1, self.asked // LINES)
@@ -166,7 +166,7 @@ class _Watch:
 
 
 def _results(run: LiveRun, config: Mapping[str, Any], out: Path, drawn: Any, watch: _Watch) -> Path:
-    """Print what was found, then write it: the page."""
+    """Print the results, then write them; return the page."""
     with run.store() as store:
         found, known = run_results(config, store), run.examples(config, store)
         samples = run.samples(known)

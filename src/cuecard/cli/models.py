@@ -1,4 +1,4 @@
-"""`cuecard models` and `cuecard check`: models, the servers of a cuecard.toml, and what each can do."""
+"""`cuecard models` and `cuecard check`: models, the servers of a cuecard.toml, and their abilities."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def facts(found: ProbeResults) -> dict[str, str]:
 
 
 async def _probed(models: Sequence[Model], *, probe: bool = True, fresh: bool = False) -> list[ProbeResults | None]:
-    """What a probe of each served model finds, or has found before unless it is to be fresh. Closes the models."""
+    """Results of probes of the served models, cached unless `fresh`; None for others. Closes the models."""
     tell = partial(print, file=sys.stderr, flush=True)
 
     async def found(model: Model) -> ProbeResults | None:
@@ -108,7 +108,7 @@ async def _probed(models: Sequence[Model], *, probe: bool = True, fresh: bool = 
 
 
 def described(able: Abilities) -> dict[str, str]:
-    """What a model can do, in words."""
+    """A model's abilities in words."""
     words = as_object(able)
     words |= {"cards": ", ".join(able.card_formats), "notes": "; ".join(able.notes) or "none"}
     words["acceptance_table"] = _table(able)
@@ -118,7 +118,7 @@ def described(able: Abilities) -> dict[str, str]:
 
 
 def as_object(able: Abilities) -> dict[str, Any]:
-    """What a model can do, as plain data; null is not known."""
+    """A model's abilities as plain data; null: unknown."""
     return {
         "images": able.images,
         "probabilities": able.logprobs,
@@ -132,7 +132,7 @@ def as_object(able: Abilities) -> dict[str, Any]:
 
 
 def _table(able: Abilities) -> str:
-    """The acceptance table that lies in the model's checkpoint."""
+    """The acceptance table in the model's checkpoint, in words."""
     if (table := able.acceptance) is None:
         return "no"
     about = f"for {table.small}, fitted on {table.questions:,} questions of {', '.join(table.tasks) or 'unnamed tasks'}"
@@ -143,7 +143,7 @@ def _table(able: Abilities) -> str:
 
 
 def block(name: str, facts: Mapping[str, str]) -> Group:
-    """A model's name and, under it, a line a fact, which wraps within its own column."""
+    """A model's name and, below it, one line per fact, wrapped within its own column."""
     lines = Table.grid(padding=(0, 2, 0, 0))
     lines.add_column(style="dim", no_wrap=True)
     lines.add_column(overflow="fold")
@@ -188,7 +188,7 @@ def check(
 
 
 def _described(key: Key) -> str:
-    """What a key may do, in one line."""
+    """The limits of a key, on one line."""
     limits = key.model_dump(exclude={"name", "sha256", "expires", "pairs"}, exclude_none=True)
     parts = [f"{limit} {value:,.10g}" for limit, value in limits.items()]
     parts += [] if key.expires is None else [f"expires {key.expires:%Y-%m-%d %H:%M %Z}"]

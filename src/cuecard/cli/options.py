@@ -1,4 +1,4 @@
-"""What several commands share: lists of numbers, options of a policy, made from their declaration; Ctrl-C, SIGTERM."""
+"""Shared by several commands: lists of numbers, policy options made from their declaration, Ctrl-C and SIGTERM."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cuecard.domain.errors import BadInput
 from cuecard.strategies.policy import Option, Surface, options_at
 
 LINE_S = 30
-"""Seconds between lines about progress, where there is no terminal."""
+"""Seconds between lines of progress without a terminal."""
 
 
 def parts(text: str) -> tuple[str, ...]:
@@ -40,15 +40,15 @@ def whole_numbers(option: str, text: str, least: int) -> tuple[int, ...]:
 def takes_policy_options(
     surface: Surface, texts: Mapping[str, str] = MappingProxyType({}), **defaults: Any
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command the policy options of a surface, instead of its parameter `options`, some of `PolicyOptions`.
+    """Decorate a command: its parameter `options` is replaced by the policy options of a surface, as `PolicyOptions`.
 
-    `texts`: help texts where a command has its own. Options that are not given are left out, but for `defaults`.
+    `texts`: help texts specific to the command. Options that are not given are left out, except `defaults`.
     """
     return partial(_WithPolicyOptions, surface, texts, defaults)
 
 
 class _WithPolicyOptions:
-    """A command as Typer sees it."""
+    """A command with the signature that Typer reads."""
 
     def __init__(
         self, surface: Surface, texts: Mapping[str, str], defaults: Mapping[str, Any], command: Callable[..., None]
@@ -58,7 +58,7 @@ class _WithPolicyOptions:
 
     @property
     def __signature__(self) -> inspect.Signature:
-        """Made when it is asked for: annotations of commands name what others register."""
+        """Made at access: annotations of commands use names that others register."""
         own = inspect.signature(self._command, eval_str=True)
         options = [
             _parameter(each, self._texts.get(name, each.help), self._defaults.get(name))
@@ -100,11 +100,11 @@ class Stopping:
 
     @property
     def code(self) -> int:
-        """The exit code of a process that a signal ends, as in shells: 130 or 143."""
+        """The exit code of a process ended by a signal, as in shells: 130 or 143."""
         return 128 + self._signal
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """As `asyncio.run`. Raises KeyboardInterrupt when either signal came."""
+        """Same as `asyncio.run`. Raises KeyboardInterrupt after either signal."""
         try:
             return asyncio.run(self._watched(work))
         except asyncio.CancelledError:
@@ -117,7 +117,7 @@ class Stopping:
         return await work
 
     def take(self, number: int, frame: FrameType | None) -> None:
-        """A handler of SIGTERM."""
+        """The handler of SIGTERM."""
         self._signal = signal.Signals(number)
         if self._task is None:
             raise KeyboardInterrupt
@@ -126,7 +126,7 @@ class Stopping:
 
 @contextmanager
 def stopping() -> Iterator[Stopping]:
-    """While it lasts, SIGTERM does what Ctrl-C does."""
+    """In this context, SIGTERM acts like Ctrl-C."""
     made = Stopping()
     before = signal.signal(signal.SIGTERM, made.take)
     try:
@@ -137,7 +137,7 @@ def stopping() -> Iterator[Stopping]:
 
 @contextmanager
 def telling_what_is_kept(kept: Callable[[], str]) -> Iterator[Stopping]:
-    """As `stopping`; a command that is stopped says in one line what is kept, and ends with the code of the signal."""
+    """As `stopping`; a stopped command prints in one line what is kept, and exits with the signal's code."""
     with stopping() as stop:
         try:
             yield stop

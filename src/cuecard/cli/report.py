@@ -1,4 +1,4 @@
-"""`cuecard report`: a run as a page with figures and tables, while it goes on or when it is done."""
+"""`cuecard report`: a run, finished or not, as a page with figures and tables."""
 
 from __future__ import annotations
 

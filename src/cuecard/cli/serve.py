@@ -56,7 +56,7 @@ def serve(
     from cuecard.gateway.telemetry.journal import Journal
     from cuecard.models.images.fetcher import Fetcher
 
-    # all that can be wrong is found before a model is loaded
+    # report errors before loading a model
     chosen = _chosen(config, small, large)
     at, on = host or chosen.server.host, chosen.server.port if port is None else port
     if not (chosen.keys or chosen.server.open or is_loopback(at)):
@@ -86,12 +86,12 @@ def serve(
             timeout_graceful_shutdown=chosen.server.drain_s,
         )
         gc.collect()
-        gc.freeze()  # what lives as long as the process need not be looked at again
+        gc.freeze()  # long-lived objects need no further collection
         uvicorn.Server(served).run(sockets=[listener])
 
 
 def _kept(chosen: Config) -> str:
-    """What is on disk when the gateway has stopped."""
+    """What is on disk after the gateway has stopped, in words."""
     files = {"journal": chosen.journal.path, "ledger of budgets": chosen.ledger_path}
     kept = [f"the {name} is in {path}" for name, path in files.items() if path is not None]
     return f"requests under way have ended; {' and '.join(kept) or 'nothing is kept, there is no journal'}"
@@ -108,7 +108,7 @@ def _announce(pairs: Pairs, root: str) -> None:
 
 
 def _traces() -> Traces | None:
-    """To the collector that OpenTelemetry's own environment variables name, if they do."""
+    """Traces to the collector set by OpenTelemetry's environment variables; None without one."""
     try:
         from cuecard.gateway.telemetry import traces
     except ImportError:

@@ -1,1 +1,1 @@
-"""Frozen values that cross every room: questions, calls, outcomes, errors. Standard library only."""
+"""Frozen values that all packages share: questions, calls, outcomes, errors. Standard library only."""

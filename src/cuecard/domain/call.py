@@ -14,9 +14,9 @@ class AnswerToken:
     text: str
     logprob: float
     utf8: tuple[int, ...] | None = None
-    """Its bytes, where the server gives them: a character may take several tokens."""
+    """Its bytes, if the server gives them: a character may take several tokens."""
     top: tuple[AnswerToken, ...] = ()
-    """The most probable tokens in its place."""
+    """The most probable tokens at this position."""
 
     @property
     def encoded(self) -> bytes:
@@ -24,7 +24,7 @@ class AnswerToken:
 
 
 def spelling(tokens: Sequence[AnswerToken], answer: str) -> tuple[AnswerToken, ...]:
-    """The first tokens that together spell the answer, white space around it aside; () if they spell another text."""
+    """The leading tokens that spell the answer, white space around it ignored; () if they spell another text."""
     wanted, at = answer.strip().encode(), 0
     for count, token in enumerate(tokens, start=1):
         piece = token.encoded if at else token.encoded.lstrip()
@@ -47,17 +47,17 @@ class Mode(StrEnum):
     REASON = "reason"
     READ = "read"
     PROBE = "probe"
-    """As `read`, of a card that is still being written: does the answer stand already?"""
+    """As `read`, with a card that is still being written: checks whether the answer is already stable."""
     REPAIR = "repair"
-    """An answer that is not the JSON that was asked for is given back, with what is wrong with it."""
+    """An answer that is not the requested JSON is sent back with its error, to be corrected."""
     WARM = "warm"
-    """Nothing is asked: the prompt, as far as it is known, is computed ahead of the call that will need it."""
+    """No answer: the known part of a prompt is prefilled ahead of the call that will need it."""
     GRADE = "grade"
-    """How right the next step of a reasoning is, as one digit."""
+    """A grade of the next reasoning step, as one digit."""
     SCORE = "score"
-    """A given answer's likelihood: a prefill, no decode."""
+    """The likelihood of a given answer: prefill only, no decode."""
     WEIGH = "weigh"
-    """What of a reasoning matters to the answer: a prefill, no decode."""
+    """How much each part of a reasoning matters to the answer: prefill only, no decode."""
 
 
 class FinishReason(StrEnum):
@@ -66,7 +66,7 @@ class FinishReason(StrEnum):
     STOP = "stop"
     LENGTH = "length"
     BUDGET = "budget"
-    """The reasoning was closed for the model because its budget was spent; the answer is a second stage's."""
+    """The reasoning was closed because its token budget was used up; the answer comes from a second stage."""
     REPETITION = "repetition"
     """As `budget`, because the reasoning repeated itself."""
     CANCELLED = "cancelled"
@@ -74,15 +74,15 @@ class FinishReason(StrEnum):
 
 
 REASONING_CUT = {FinishReason.BUDGET: "was cut by its budget", FinishReason.REPETITION: "repeated itself and was cut"}
-"""Why a reasoning was closed before its end, in words."""
+"""Why a reasoning was closed before its end, as a phrase for messages."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of one call; None is not observed.
+    """Token counts of one call; None if not observed.
 
-    `prompt_tokens` counts the whole prompt, image tokens included; `cached_tokens` are those of them that were not
-    computed again; `completion_tokens` counts all that was generated, `reasoning_tokens` the part before the answer.
+    `prompt_tokens` counts the whole prompt, image tokens included; `cached_tokens` counts those of them that came from
+    the prefix cache; `completion_tokens` counts all generated tokens, `reasoning_tokens` those before the answer.
     """
 
     prompt_tokens: int | None = None
@@ -105,7 +105,7 @@ def _plus(one: int | None, other: int | None) -> int | None:
 
 @dataclass(frozen=True)
 class Call:
-    """One finished call. Times are seconds on the clock of the request it belongs to, which began at 0."""
+    """One finished call. Times are in seconds since the start of its request."""
 
     role: str
     model: str
@@ -120,11 +120,11 @@ class Call:
     answer_logprob: float | None = None
     error: str | None = None
     reasoning_end_s: float | None = None
-    """When its reasoning was closed; None where it did not reason, or was stopped before."""
+    """When its reasoning was closed; None if it did not reason, or was stopped before."""
     key: str | None = None
     """The cache key of the stored call that it replays."""
     retries: int = 0
-    """Failed tries before it, where they are counted."""
+    """Failed attempts before it, if they are counted."""
 
     @property
     def cancelled(self) -> bool:

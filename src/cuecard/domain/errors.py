@@ -14,13 +14,13 @@ class CuecardError(Exception):
     retryable: bool = False
     http_status: int = 500
     hint: str = "this is a defect of cuecard: please report it"
-    """What to do; empty where the message says it."""
+    """What to do; empty if the message already says it."""
     retry_after_s: float | None = None
     """When to try again, if the failing server says so."""
     code: str | None = None
-    """What OpenAI's clients know this failure by; None: the name of its class."""
+    """The error code for OpenAI's clients; None: the name of the class."""
     param: str | None = None
-    """The parameter of a request that is wrong, as `cuecard.budget`; None: not known, or not one alone."""
+    """The wrong parameter of the request, such as `cuecard.budget`; None if unknown or more than one."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -28,8 +28,8 @@ class CuecardError(Exception):
 
     @property
     def message(self) -> str:
-        """What is wrong, without what to do about it."""
-        return str(self.args[0])  # where keys that servers repeat are blanked out
+        """What is wrong, without the hint."""
+        return str(self.args[0])
 
     def __str__(self) -> str:
         """The message and the hint."""
@@ -37,7 +37,7 @@ class CuecardError(Exception):
 
 
 class BadInput(CuecardError):
-    """The user's question, image, flag or file is not usable as it is."""
+    """The user's question, image, flag or file is not usable."""
 
     http_status, hint = 400, ""
 
@@ -47,13 +47,13 @@ class BadInput(CuecardError):
 
 
 class BeyondAPair(BadInput):
-    """One model could do this, two that answer as one cannot (built-in tools, several choices, …)."""
+    """A single model could do this, a pair cannot (built-in tools, several choices, …)."""
 
     hint = "send it to one model by its own name"
 
 
 class TooLarge(BadInput):
-    """More than is taken."""
+    """The request or an image exceeds a size limit."""
 
     http_status, hint = 413, "send less"
 
@@ -65,7 +65,7 @@ class TooSlow(BadInput):
 
 
 class WrongForm(BadInput):
-    """A request's body comes in a form that is not read: compressed, or in another encoding."""
+    """The request body is compressed, or not in UTF-8."""
 
     http_status, hint = 415, "send JSON in UTF-8, not compressed"
 
@@ -77,25 +77,25 @@ class Unauthorised(BadInput):
 
 
 class Forbidden(BadInput):
-    """The request comes from a page of another site, or names the gateway by a host name that is not its own."""
+    """The request comes from a page of another site, or uses a host name that is not the gateway's."""
 
     http_status, hint = 403, "ask from where that is allowed"
 
 
 class RateLimited(CuecardError):
-    """A client asks for more than it may."""
+    """A client exceeds its rate limit, or the image decoder is busy."""
 
     retryable, http_status, hint = True, 429, "wait a little"
 
 
 class BudgetUsed(RateLimited):
-    """A client has used up its budget of the day or month."""
+    """A client has used up its daily or monthly budget."""
 
     code, hint = "budget_exceeded", "wait until it resets"
 
 
 class PairForbidden(BadInput):
-    """A key asks for a pair that it is not for."""
+    """An API key is not allowed to use the requested pair."""
 
     http_status, hint = 403, "name a pair that the key is for"
 
@@ -119,7 +119,7 @@ class MissingExtra(CuecardError):
 
 
 def required(module: str, what: str, hint: str = "pip install '.[evals]' in a checkout") -> Any:
-    """An optional package, for `what` (a noun). Raises MissingExtra."""
+    """Import an optional package; `what` (a noun) is the feature that needs it. Raises MissingExtra."""
     try:
         return import_module(module)
     except ImportError as error:
@@ -127,7 +127,7 @@ def required(module: str, what: str, hint: str = "pip install '.[evals]' in a ch
 
 
 class ModelError(CuecardError):
-    """A model could not do what was asked of it."""
+    """A call to a model failed."""
 
     http_status, hint = 502, "look at the model's own log"
 
@@ -139,7 +139,7 @@ class ModelUnreachable(ModelError):
 
 
 class ModelClosed(ModelError):
-    """The model was closed during the call, or before it."""
+    """The model was closed before or during the call."""
 
     http_status, hint = 503, "load it again"
 
@@ -163,43 +163,43 @@ class ModelRefused(ModelError):
 
 
 class RequestRefused(ModelRefused):
-    """The model's server says that this very request is wrong: too long, an image it cannot read, …"""
+    """The model's server refuses this request as invalid: too long, an unreadable image, …"""
 
     http_status, hint = 400, "change the request as the message says"
 
 
 class ContentFiltered(RequestRefused):
-    """The model's server does not answer this for its content."""
+    """The model's server refuses the request because of its content."""
 
     code, hint = "content_filter", "another wording may pass"
 
 
 class QuotaExhausted(ModelRefused):
-    """What was paid for at the model's server is used up."""
+    """The quota at the model's server is used up."""
 
     http_status, code, hint = 429, "insufficient_quota", "raise the quota at the model's server"
 
 
 class CostLimit(ModelError):
-    """The next call could cost more than is left of what the request may cost."""
+    """The worst-case cost of the next call exceeds what is left of the request's limit."""
 
     http_status, code, hint = 402, "max_cost_exceeded", "allow more by max_cost, or ask for fewer tokens"
 
 
 class BrokenStream(ModelError):
-    """The answer broke off, or came in a form that cannot be read."""
+    """The answer broke off, or cannot be parsed."""
 
     retryable, http_status, hint = True, 502, "try again; if it stays, look at the server's log"
 
 
 class InvalidAnswer(ModelError):
-    """No model's answer is the JSON that was asked for, also after it was asked to repair it."""
+    """No model's answer is the requested JSON, even after a repair."""
 
     http_status, code, hint = 502, "invalid_answer", "try again, simplify the schema, or use a model that writes JSON"
 
 
 class Unsupported(ModelError):
-    """The model does not support this at all (images, scoring, an assistant prefill, …)."""
+    """The model does not support this (images, scoring, an assistant prefill, …)."""
 
     http_status, hint = 400, "`cuecard models` shows what each model can do"
 
@@ -211,7 +211,10 @@ class NoAnswer(CuecardError):
 
     @classmethod
     def after(cls, failure: ModelError, others: Iterable[ModelError] = ()) -> NoAnswer:
-        """The error of a request whose models have failed: retryable if one failure is, else what they mean."""
+        """The error of a request whose models have failed: retryable if any failure is.
+
+        Else it takes the HTTP status, code and hint of the first failure with a status below 500, or of `failure`.
+        """
         failures = [failure, *others]
         meant = next((each for each in failures if each.http_status < 500), failure)
         passing = [each for each in failures if each.retryable]
@@ -231,7 +234,7 @@ _COMPARED_CHARS = 100
 
 
 def did_you_mean(name: object, known: Iterable[str], otherwise: str | None = None, *, form: str = "{}") -> str:
-    """ "did you mean NAME?" with the most similar known name in `form`; without one `otherwise`, by default a list."""
+    """ "did you mean NAME?" with the most similar known name in `form`; if none, `otherwise`, or a list of all."""
     names = list(known)
     if near := get_close_matches(str(name)[:_COMPARED_CHARS], names, 1):
         return f"did you mean {form.format(near[0])}?"

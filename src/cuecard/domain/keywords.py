@@ -1,4 +1,4 @@
-"""Constructors that name the nearest keyword for one that they do not take."""
+"""Constructors that suggest the nearest keyword for an unknown one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T", bound=type)
 
 
 def suggests_keywords(cls: T) -> T:
-    """A class whose constructor raises BadInput, with a suggestion, for an unknown keyword."""
+    """Make a class's constructor raise BadInput, with a suggestion, for an unknown keyword."""
     construct = cls.__init__  # type: ignore[misc]
     known = inspect.signature(cls).parameters
 

@@ -1,4 +1,4 @@
-"""Outcomes: how one question was answered, with the whole trace; beside the large model alone; as plain data."""
+"""Outcomes: how one question was answered, with the whole trace; compared with the large model alone; as plain data."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class Route(StrEnum):
     TRANSFERRED = "transferred"
     """The large model answered after reading the small one's reasoning."""
     REVISED = "revised"
-    """The large model answered after reading a reasoning whose steps it had accepted, or written in their place."""
+    """The large model answered after reading a reasoning of steps that it had accepted or rewritten."""
     STOPPED = "stopped"
-    """The large model's answer stayed the same while the reasoning was being written, which was then stopped."""
+    """The large model's answer stayed the same while the reasoning was being written, so the reasoning was stopped."""
     DIRECT = "direct"
-    """One model answered alone, as the strategy meant it to."""
+    """One model answered alone, as the strategy intends."""
     ESCALATED = "escalated"
-    """The cheap way was not sure enough, and the dear way answered."""
+    """A cheaper answer was not confident enough, or the question looked hard: a more expensive call answered."""
     JUDGED = "judged"
     """The large model answered after reading several drafts."""
     VOTED = "voted"
     """The most frequent of several sampled answers."""
     DEGRADED = "degraded"
-    """A model failed and the other one's answer stands."""
+    """A model failed, the deadline passed, or an answer was unusable: the best remaining answer is given."""
 
 
 class LatencyKind(StrEnum):
@@ -58,17 +58,17 @@ class Outcome:
     confidence: float | None = None
     latency_kind: LatencyKind = LatencyKind.MEASURED
     truncated: bool = False
-    """The answer was cut by its limit."""
+    """The answer was cut at its token limit."""
     kind: AnswerKind | None = None
-    """The kind of answer that was asked for, given or guessed; None where the call names none."""
+    """The requested kind of answer, given or guessed; None if unknown."""
     answer_text: str | None = None
-    """The option that was chosen, as the user labelled it: "B. Jupiter" or "2. Jupiter"; None for no choice."""
+    """The chosen option with the user's label: "B. Jupiter" or "2. Jupiter"; None if there is none."""
     outside_scope: str | None = None
-    """Why the question is outside what the models were trained on, where they say what that is; None if it is not."""
+    """Why the question is outside the scope that a model declares (its training tasks); None if it is not."""
     tokens: tuple[AnswerToken, ...] = ()
-    """The answer's tokens, where a request wants them and the model gives them."""
+    """The answer's tokens, if the request wants them and the model gives them."""
     stopped_by: str | None = None
-    """The client's stop text at which the answer was cut; None where nothing was cut, or a server did it."""
+    """The client's stop text at which the answer was cut; None if it was not cut, or a server cut it."""
 
     @property
     def usage(self) -> Mapping[str, Usage]:
@@ -89,7 +89,7 @@ class Outcome:
 
     @property
     def overhead_s(self) -> float:
-        """Seconds in which no call was running: the orchestration's own."""
+        """Seconds in which no call was running: the orchestration overhead."""
         return max(0.0, self.total_s - self.busy_s)
 
     @property
@@ -100,7 +100,7 @@ class Outcome:
         return None if first is None or not ended else first - max(ended)
 
 
-# --- what another way would have cost, estimated ----------------------------------------------------------------------
+# --- comparison with the large model alone, estimated -----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class LatencyComparison:
         return None if self.reasoning_s is None else self.took_s < self.reasoning_s
 
     def sentence(self) -> str | None:
-        """One line: what the large model alone takes, and whether this request gained; None where nothing is known."""
+        """One line: the latency of the large model alone, and whether this request was faster; None if unknown."""
         alone = [
             *([] if self.short_s is None else [f"{seconds(self.short_s)} short (measured)"]),
             *([] if self.reasoning_s is None else [f"{seconds(self.reasoning_s)} with reasoning (estimated)"]),
@@ -134,14 +134,14 @@ class LatencyComparison:
 
 
 def beside(took_s: float, other_s: float) -> str:
-    """How one time compares with another, as both are printed."""
+    """How one time compares with another, both rounded as printed."""
     if seconds(took_s) == seconds(other_s):
         return "as fast as"
     return "faster than" if took_s < other_s else "slower than"
 
 
 def compare_with_large(outcome: Outcome) -> LatencyComparison:
-    """What a request took beside what the large model would have taken alone, as far as its own calls show."""
+    """The latency of a request and of the large model alone, as far as the request's own calls show the latter."""
     short = next((c for c in outcome.calls if c.role == "large" and c.mode is Mode.SHORT and _whole(c)), None)
     alone = len(outcome.calls) == 1 and short is not None  # this is the large model alone
     return LatencyComparison(
@@ -163,10 +163,10 @@ def seconds(value: float) -> str:
 
 
 def reasoning_alone_s(outcome: Outcome) -> float | None:
-    """Estimated seconds of the large model reasoning by itself, None where this request does not show it.
+    """Estimated seconds for the large model to reason alone; None if this request does not show it.
 
-    Its time to first token in this request, and then as many tokens as the small model wrote, each at the large model's
-    own pace as seen in its short answers.
+    Its TTFT in this request, then as many tokens as the small model generated, each at the large model's time per token
+    in its short answers.
     """
     written = next((c for c in outcome.calls if c.role == "small" and c.reasoning_end_s is not None), None)
     spoken = [
@@ -182,7 +182,7 @@ def reasoning_alone_s(outcome: Outcome) -> float | None:
     pace = s_per_token(written)
     if not known or pace is None or first.first_token_s is None:
         return None
-    # a short answer is a token or two, so its pace is a rough reading; a large model's is not below a small one's
+    # short answers have one or two tokens, so their pace is rough; a large model is not faster than a small one
     return first.first_token_s - first.start_s + written.usage.completion_tokens * max(pace, sum(known) / len(known))
 
 
@@ -217,7 +217,7 @@ def outcome_as_object(outcome: Outcome) -> dict[str, Any]:
 
 
 def gain_as_object(comparison: LatencyComparison) -> dict[str, Any]:
-    """What the large model alone takes: its short answer as measured, its reasoning as estimated; None is not known."""
+    """Seconds of the large model alone: its short answer (measured), its reasoning (estimated); None if unknown."""
     return {
         "short_s": comparison.short_s,
         "reasoning_s": comparison.reasoning_s,
@@ -227,7 +227,7 @@ def gain_as_object(comparison: LatencyComparison) -> dict[str, Any]:
 
 
 def usage_as_object(usage: Usage) -> dict[str, int | None]:
-    """Token counts by name; None is not observed."""
+    """Token counts by name; None if not observed."""
     return asdict(usage)
 
 

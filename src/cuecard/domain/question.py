@@ -17,7 +17,7 @@ MOST_OPTIONS = 26
 
 
 class _Registered(type):
-    """A class that is the collection of its values."""
+    """Metaclass: the class is the collection of its registered values."""
 
     def __iter__(cls) -> Iterator[AnswerKind]:
         return iter(_KINDS.values())
@@ -51,7 +51,7 @@ class AnswerKind(str, metaclass=_Registered):
 
     @classmethod
     def add(cls, name: str) -> AnswerKind:
-        """The kind of this name, which need not exist yet."""
+        """The kind of this name, created if it does not exist."""
         return _KINDS.setdefault(name, str.__new__(cls, name))
 
     @property
@@ -65,7 +65,7 @@ for _name in ("choice", "yes_no", "number", "short_text", "maths", "free_text", 
 
 
 class Calling(StrEnum):
-    """How a question offers tools; its schema is then the form of a reply that `answers.readers.json_replies` reads."""
+    """Whether a reply may or must call tools; its JSON then has the form that `answers.readers.json_replies` reads."""
 
     AUTO = "auto"
     """The reply calls tools, or is an answer."""
@@ -75,7 +75,7 @@ class Calling(StrEnum):
 
 @dataclass(frozen=True)
 class Image:
-    """One encoded image (PNG, JPEG, …), handed to every model as the same bytes."""
+    """One encoded image (PNG, JPEG, …), passed to every model as the same bytes."""
 
     data: bytes
     media_type: str = "image/png"
@@ -88,7 +88,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Message:
-    """An earlier message of the conversation: of the `user` or the `assistant`."""
+    """An earlier message of the conversation, by the `user` or the `assistant`."""
 
     role: str
     text: str
@@ -107,15 +107,15 @@ class Question:
     system: str | None = None
     history: tuple[Message, ...] = ()
     schema: str | None = None
-    """The JSON Schema that an answer of kind `json` has to fit, as JSON."""
+    """The JSON Schema that an answer of kind `json` must fit, as JSON."""
     labels: tuple[str, ...] = ()
-    """The numbers that the user gave the options; () for letters, which models are asked with in any case."""
+    """The numbers that the user gave the options; () for letters. Prompts always use letters."""
     schema_name: str = "answer"
     """The schema's name in requests to servers."""
     schema_strict: bool = False
-    """Servers that know OpenAI's `strict` are asked for it."""
+    """Whether OpenAI's `strict` is requested from servers that support it."""
     calling: Calling | None = None
-    """Whether the reply may, or must, call tools; None: there are none to call."""
+    """Whether the reply may or must call tools; None: there are no tools."""
 
     def __post_init__(self) -> None:
         if not self.text.strip():
@@ -125,7 +125,7 @@ class Question:
 
     @property
     def characters(self) -> int:
-        """Of all texts in it."""
+        """Number of characters of all its texts."""
         earlier = (message.text for message in self.history)
         return sum(map(len, (self.text, self.system or "", self.schema or "", *self.options, *earlier)))
 
@@ -144,7 +144,7 @@ def kinds_hint() -> str:
 
 
 def labelled(question: Question, value: object) -> str | None:
-    """The option of a letter, labelled as the user did: "B. Jupiter", or "2. Jupiter"; None for no option."""
+    """The option of a letter, with the user's label: "B. Jupiter" or "2. Jupiter"; None if there is no such option."""
     for index, option in enumerate(question.options):
         if letter(index) == value:
             return f"{question.labels[index] if question.labels else letter(index)}. {option}"

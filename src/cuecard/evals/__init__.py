@@ -1,1 +1,1 @@
-"""Evaluations: tasks, their scorers, runs that store every call once, and what the stored answers show."""
+"""Evaluations: tasks, scorers, runs that store every call once, and analyses of the stored answers."""

@@ -1,10 +1,10 @@
-"""Arms: what is compared. `strategy[:role][/schedule][/card][/budget=N][/accept=RULE][/placebo=NAME][/samples=N]
-[/keep=SHARE][/select=SELECTOR][/ending=WORD][/early-stop=TIMES:WORDS:CONFIDENCE]`.
+"""Arms: the strategies to compare. `strategy[:role][/schedule][/card][/budget=N][/accept=RULE][/placebo=NAME]
+[/samples=N][/keep=SHARE][/select=SELECTOR][/ending=WORD][/early-stop=TIMES:WORDS:CONFIDENCE]`.
 
-`mutual/eager`, `transfer/notes/budget=128`, `transfer/placebo=shuffled`, `vote/equal=reason:large` (as many samples as
-generate no more tokens than that arm does on the same question), `policy:FILE` (as `cuecard tune` writes it). The name
-of such an arm has the digest of what the file says, `policy:FILE@DIGEST`, and a run keeps what it says: two files of
-one name are two arms.
+Examples: `mutual/eager`, `transfer/notes/budget=128`, `transfer/placebo=shuffled`, `vote/equal=reason:large` (as many
+samples as generate no more tokens than that arm on the same question), `policy:FILE` (as `cuecard tune` writes it). The
+name of a policy file's arm has the digest of the file's content, `policy:FILE@DIGEST`, and a run stores the content:
+two files with the same name are two arms.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from cuecard.strategies.policy_file import PolicyFile
 from cuecard.strategies.run import known
 
 FILE = "policy:"
-"""What an arm begins with that stands in a policy file."""
+"""Prefix of an arm that is defined by a policy file."""
 LIVE = "@live"
-"""What a name ends with that was run end to end instead of being composed from stored calls."""
+"""Suffix of the name of an arm that was run end to end instead of composed from stored calls."""
 OWN = ("placebo", "equal")
-"""Options of an arm that are none of its policy."""
+"""Options of an arm that are not part of its policy."""
 ALIASES = {"short": "short:large", "reason": "reason:large"}
 _WITH_DIGEST = re.compile(r"(?P<path>.+)@(?P<digest>[0-9a-f]{12})")
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to answer: a strategy under a policy, perhaps with cards that are not what the small model wrote."""
+    """A strategy with a policy, optionally with placebo cards instead of those that the small model wrote."""
 
     name: str
-    """As it was asked for, so that what it means depends on the run's own settings only; of a file with its digest."""
+    """As given, so that its meaning depends only on the run's settings; for a policy file, with its digest."""
     strategy: str
     policy: Policy
     placebo: str | None = None
     equal: str | None = None
-    """The arm whose generated tokens bound this one's, question by question; its samples are as many as fit."""
+    """The arm that bounds this arm's generated tokens, per question; this arm takes as many samples as fit."""
     file: PolicyFile | None = None
-    """What its policy file says, if it has one."""
+    """The content of its policy file, if it has one."""
 
     @property
     def live(self) -> str:
@@ -57,9 +57,9 @@ class Arm:
 
 
 def parse(text: str, base: Policy | None = None, policies: Mapping[str, PolicyFile] | None = None) -> Arm:
-    """An arm as it is written, its other settings as in `base`. Raises BadInput with the nearest known word.
+    """Parse an arm; settings that it does not name are those of `base`. Raises BadInput with the nearest known word.
 
-    `policies`: what policy files say, by the names of their arms; others are read.
+    `policies`: contents of policy files, by arm name; other policy files are read from disk.
     """
     if (name := text.strip()).startswith(FILE):
         path, digest = _path_of(name)
@@ -86,14 +86,14 @@ def parse(text: str, base: Policy | None = None, policies: Mapping[str, PolicyFi
 
 
 def _path_of(name: str) -> tuple[str, str | None]:
-    """The file of an arm, and the digest of what it says, if the name has it."""
+    """The path of an arm's policy file, and the digest of its content if the name has one."""
     file = name.removeprefix(FILE)
     found = _WITH_DIGEST.fullmatch(file)
     return (found["path"], found["digest"]) if found else (file, None)
 
 
 def _read(path: str, digest: str | None) -> PolicyFile:
-    """Raises BadInput where the file says something else than it did."""
+    """Read a policy file. Raises BadInput if its digest is not the given one."""
     read = policy_file.read(Path(path))
     if digest not in (None, read.digest):
         hint = f"name it {FILE}{path}: as it is now it is another arm"
@@ -102,7 +102,7 @@ def _read(path: str, digest: str | None) -> PolicyFile:
 
 
 def base_of(config: Mapping[str, Any]) -> Policy:
-    """The policy that every arm of a run starts from, by `run.json`."""
+    """The base policy of a run's arms, from the configuration in `run.json`."""
     policy = config.get("policy", {})
     accept = Acceptance.parse(policy["accept"]) if "accept" in policy else None
     table = AcceptanceTable.of_object(policy["table"]) if "table" in policy else None
@@ -110,14 +110,14 @@ def base_of(config: Mapping[str, Any]) -> Policy:
 
 
 def policies_of(config: Mapping[str, Any]) -> dict[str, PolicyFile]:
-    """What the policy files of a run's arms said, by the arms' names, by `run.json`."""
+    """The contents of a run's policy files, by arm name, from the configuration in `run.json`."""
     return {name: PolicyFile.of_object(said) for name, said in config.get("policies", {}).items()}
 
 
 def parse_all(
     texts: Iterable[str], base: Policy | None = None, policies: Mapping[str, PolicyFile] | None = None
 ) -> tuple[Arm, ...]:
-    """Arms in their order, those that others are measured by first. `policies`: as `parse`. Raises BadInput."""
+    """Parse arms; those with `equal` come last, otherwise the order stays. `policies`: as `parse`. Raises BadInput."""
     arms = {arm.name: arm for arm in (parse(text, base, policies) for text in texts if text.strip())}
     if not arms:
         raise BadInput("there is no arm to run", "name at least one strategy")
@@ -128,12 +128,12 @@ def parse_all(
 
 
 def budgets(arms: Sequence[Arm]) -> tuple[int, ...]:
-    """Every budget of reasoning among the arms, the largest first."""
+    """All reasoning budgets of the arms, in tokens, the largest first."""
     return tuple(sorted({arm.policy.limits.reasoning_tokens for arm in arms}, reverse=True))
 
 
 def _with_word(policy: Policy, word: str, text: str) -> Policy:
-    """The policy with the option set that has such a value."""
+    """The policy with a bare word set: the option is the one that has this value. Raises BadInput."""
     words = {str(value): name for name, option in _bare().items() for value in cast(type[StrEnum], option.parse)}
     if word not in words:
         known = (*words, *(f"{option}=" for option in (*OWN, *_named())))
@@ -154,10 +154,10 @@ def _with_option(policy: Policy, name: str, value: str, text: str) -> Policy:
 
 
 def _bare() -> dict[str, Option]:
-    """Options whose values stand alone."""
+    """Options that are given by their value alone."""
     return {name: option for name, option in options_at(Surface.ARM).items() if not option.arm_name}
 
 
 def _named() -> dict[str, Option]:
-    """Options that stand as NAME=VALUE, by that name."""
+    """Options that are given as NAME=VALUE, by that name."""
     return {option.arm_name: option for option in options_at(Surface.ARM).values() if option.arm_name}

@@ -1,6 +1,6 @@
 """A run's rows in SQLite: every item, call and answer once, each with a checksum; one writer, any number of readers.
 
-`run.sqlite` is ordinary SQLite (WAL, synchronous=FULL): what `put` has returned from survives a kill and a power cut.
+`run.sqlite` is plain SQLite (WAL, synchronous=FULL): rows survive a kill and a power failure once `put` has returned.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Record = dict[str, Any]
 MOST_IMAGE_BYTES = 2**30
 MOST_WAITING = 1024
 MOST_AT_ONCE = 256
-"""Rows that wait for the writer, and rows of one transaction."""
+"""Maximum rows that wait for the writer, and maximum rows per transaction."""
 TABLES = """
 CREATE TABLE IF NOT EXISTS items(task TEXT, id TEXT, ord INTEGER, record TEXT, checksum TEXT, PRIMARY KEY(task, id));
 CREATE TABLE IF NOT EXISTS images(digest TEXT PRIMARY KEY, media_type TEXT, data BLOB);
@@ -56,7 +56,7 @@ class AnswerRow:
 
 @dataclass(frozen=True)
 class ItemRow:
-    """One item, `ord` counting the task's items from 0, and its images."""
+    """One item and its images. `ord`: its index in the task, from 0."""
 
     task: str
     id: str
@@ -70,14 +70,14 @@ Row = CallRow | AnswerRow | ItemRow
 
 @dataclass(frozen=True)
 class Mended:
-    """Rows with a wrong checksum, deleted so that they are made again; answers of deleted calls among them."""
+    """Numbers of deleted rows, which the next run makes again; answers from deleted items and calls are included."""
 
     calls: int
     answers: int
     items: int = 0
 
     def __str__(self) -> str:
-        """`2 calls and 1 answer`; empty where there are none."""
+        """`2 calls and 1 answer`; empty if there are none."""
         counts = {"item": self.items, "call": self.calls, "answer": self.answers}
         return " and ".join(f"{count:,} {name}{'' if count == 1 else 's'}" for name, count in counts.items() if count)
 
@@ -97,7 +97,7 @@ class Store:
                 self._writer.executescript(TABLES)
                 if not self._has_item_checksums():  # a run of an earlier version
                     self._writer.execute("ALTER TABLE items ADD COLUMN checksum TEXT")
-            # a reader of its own, so that a look-up does not wait for a writer's fsync
+            # a separate reader, so that a look-up does not wait for the writer's fsync
             self._reader = self._writer if read_only else self._connect(read_only)
             (held,) = self._reader.execute("SELECT coalesce(sum(length(data)), 0) FROM images").fetchone()
         except sqlite3.Error as error:
@@ -108,7 +108,7 @@ class Store:
         return any(row[1] == "checksum" for row in self._writer.execute("PRAGMA table_info(items)"))
 
     def _connect(self, read_only: bool) -> sqlite3.Connection:
-        # a directory that cannot be written has no room for the index of a WAL: then the file is read as it stands
+        # a WAL index cannot be created in a read-only directory: open the file as immutable
         sealed = read_only and not os.access(self._path.parent, os.W_OK)
         mode = f"?{'immutable=1' if sealed else 'mode=ro'}" if read_only else ""
         address = self._path.absolute().as_uri() + mode
@@ -117,7 +117,7 @@ class Store:
     # --- writing ------------------------------------------------------------------------------------------------------
 
     def put(self, rows: Iterable[Row]) -> None:
-        """All rows in one transaction, in their order; a row that is there stays as it is, but for an item's place."""
+        """Insert all rows in one transaction, in order. Existing rows are kept; only an item's `ord` is updated."""
         with self._transaction():
             for row in rows:
                 match row:
@@ -132,18 +132,18 @@ class Store:
                     case ItemRow(task, id, ord, record, images):
                         for image in images:
                             if self._image_bytes + len(image.data) > self._most_image_bytes:
-                                continue  # the item has its digest all the same, and the task has the image
+                                continue  # the item's record has the digest, and the task has the image
                             shown = (image.digest, image.media_type, image.data)
                             new = self._writer.execute("INSERT OR IGNORE INTO images VALUES (?, ?, ?)", shown).rowcount
                             self._image_bytes += len(image.data) * new
                         text = _text(record)
                         whole = (task, id, ord, text, checksum(text, task, id))
                         into = "INSERT INTO items(task, id, ord, record, checksum) VALUES (?, ?, ?, ?, ?)"
-                        again = "ON CONFLICT DO UPDATE SET ord = excluded.ord"  # a larger sample has more before it
+                        again = "ON CONFLICT DO UPDATE SET ord = excluded.ord"  # `ord` grows with the sample
                         self._writer.execute(f"{into} {again}", whole)
 
     def replace(self, rows: Iterable[AnswerRow]) -> None:
-        """Answers in the place of those that are there, all in one transaction."""
+        """Replace existing answers, in one transaction."""
         with self._transaction():
             for row in rows:
                 text, where = _text(row.record), (row.task, row.id, row.arm)
@@ -152,20 +152,20 @@ class Store:
                 self._writer.execute(update, values)
 
     def note(self, key: str, value: Any) -> None:
-        """A fact about the run, by name; an earlier one of this name is replaced."""
+        """Store a fact about the run under a name; an existing one is replaced."""
         with self._transaction():
             self._writer.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (key, _text(value)))
 
     def mend(self) -> Mended:
-        """Delete rows whose checksum is wrong, and answers to such items and from such calls."""
+        """Delete rows with a wrong checksum, and the answers that belong to such items or calls."""
         return self._delete_bad(_is_changed)
 
     def drop_errors(self) -> Mended:
-        """Delete failed calls, and the answers of every arm in which one took part, so that they are made again."""
+        """Delete failed calls and answers, and all answers that use a failed call, so that they are made again."""
         return self._delete_bad(lambda text, *_: json.loads(text).get("status", "ok") != "ok")
 
     def _delete_bad(self, is_bad: Callable[..., bool]) -> Mended:
-        """`is_bad`: of a row's record, its checksum and its key."""
+        """Delete bad rows. `is_bad`: (record's text, checksum, *key) -> bool."""
         items, calls, own = self._bad(is_bad)
         answers = [
             key
@@ -192,14 +192,14 @@ class Store:
         )
 
     def _item_rows(self) -> list[tuple[Any, ...]]:
-        """(task, id, record, checksum) of the items that have a checksum: those of earlier versions have none."""
+        """(task, id, record, checksum) of items with a checksum; items of earlier versions have none."""
         if not self._has_item_checksums():
             return []
         return self._rows("SELECT task, id, record, checksum FROM items WHERE checksum IS NOT NULL")
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """All of it or none of it."""
+        """A write transaction: committed as a whole or rolled back. Raises CannotStore."""
         with self._writing:
             try:
                 self._writer.execute("BEGIN IMMEDIATE")
@@ -208,13 +208,13 @@ class Store:
             except sqlite3.Error as error:
                 raise _cannot_store(error, self._path) from error
             finally:
-                with suppress(sqlite3.Error):  # of a closed connection, or where SQLite itself has rolled back
+                with suppress(sqlite3.Error):  # the connection is closed, or SQLite has rolled back
                     self._writer.rollback()
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Raises CannotStore where rows are not as they were stored: their checksums are wrong."""
+        """Raises CannotStore if the checksum of a row is wrong."""
         items, calls, answers = self._bad(_is_changed)
         if changed := str(Mended(len(calls), len(answers), len(items))):
             raise CannotStore(
@@ -223,11 +223,11 @@ class Store:
             )
 
     def call(self, key: str) -> Record | None:
-        """The call of this key."""
+        """The record of the call with this key."""
         return self._one("SELECT record FROM calls WHERE key = ?", key)
 
     def answered(self, task: str, id: str) -> set[str]:
-        """The arms that have answered this item."""
+        """The names of the arms that have answered this item."""
         return {arm for (arm,) in self._rows("SELECT arm FROM answers WHERE task = ? AND id = ?", task, id)}
 
     def answer(self, task: str, id: str, arm: str) -> Record | None:
@@ -235,18 +235,18 @@ class Store:
         return None if record is None else _unrescued(record)
 
     def calls(self) -> Iterator[tuple[str, Record]]:
-        """(key, record) of every call, in the order in which they were made."""
+        """(key, record) of every call, in the order of creation."""
         for key, text in self._all("calls", "key, record", "made_at, key"):
             yield key, json.loads(text)
 
     def items(self, task: str | None = None) -> Iterator[Record]:
-        """Every item's record, with its `task`, `id` and `ord`, in order."""
+        """Every item's record with its `task`, `id` and `ord`, in the order of tasks and `ord`."""
         for name, id, ord, text in self._all("items", "task, id, ord, record", "task, ord"):
             if task in (None, name):
                 yield {"task": name, "id": id, "ord": ord, **json.loads(text)}
 
     def answers(self, arm: str | None = None) -> Iterator[Record]:
-        """Every answer, or those of one arm, in the order of tasks and items."""
+        """All answers, or those of one arm, in the order of tasks and items."""
         where, given = ("WHERE arm = ?", (arm,)) if arm else ("", ())
         order = "ORDER BY answers.task, items.ord, answers.arm"
         query = f"SELECT answers.record FROM answers LEFT JOIN items USING (task, id) {where} {order}"
@@ -254,7 +254,7 @@ class Store:
             yield _unrescued(json.loads(text))
 
     def image(self, digest: str) -> Image | None:
-        """An image by its digest; None if it was left out. Raises CannotStore for one that is another."""
+        """An image by its digest; None if it was not stored. Raises CannotStore if its content does not match."""
         rows = self._rows("SELECT data, media_type FROM images WHERE digest = ?", digest)
         if not rows:
             return None
@@ -263,7 +263,7 @@ class Store:
         return image
 
     def counts(self) -> tuple[int, int]:
-        """Calls and answers."""
+        """Numbers of calls and answers."""
         [(calls, answers)] = self._rows("SELECT (SELECT count(*) FROM calls), (SELECT count(*) FROM answers)")
         return calls, answers
 
@@ -287,9 +287,9 @@ class Store:
             raise _cannot_store(error, self._path) from error
 
     def close(self) -> None:
-        """Close the file; on a full disk too, as the next opening reads what the log holds.
+        """Close the file. Works on a full disk too: the next open reads the WAL.
 
-        Waits for rows that another thread is reading or writing; its later reads and writes raise CannotStore.
+        Waits for rows that another thread is reading or writing; later reads and writes raise CannotStore.
         """
         with self._writing, self._reading:
             for connection in (self._reader, self._writer):
@@ -298,14 +298,14 @@ class Store:
 
 
 class RowWriter:
-    """Rows are written in the order in which they come, so an answer is never there before its calls."""
+    """Writes rows in the order of `put`, so that an answer is never stored before its calls."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._queue, self._room = asyncio.Queue[Row | None](), asyncio.Semaphore(MOST_WAITING)
 
     async def put(self, row: Row) -> None:
-        """Leave a row to be written; waits while too many are waiting already."""
+        """Queue a row to be written; waits while the queue is full."""
         await self._room.acquire()
         self._queue.put_nowait(row)
 
@@ -323,12 +323,12 @@ class RowWriter:
                 self._room.release()
 
     def finish(self) -> None:
-        """What waits is still written, then `work` ends."""
+        """Write the queued rows, then end `work`."""
         self._queue.put_nowait(None)
 
 
 def checksum(text: str, *key: str) -> str:
-    """SHA-256 of a row's JSON and of the key it stands under."""
+    """SHA-256 of a row's key and its JSON."""
     return hashlib.sha256("\n".join((*key, text)).encode()).hexdigest()
 
 
@@ -337,7 +337,7 @@ def _is_changed(text: str, stored: str, *key: str) -> bool:
 
 
 def _unrescued(answer: Record) -> Record:
-    """The answer; a failure where another call took the place of one that failed, as earlier versions stored it."""
+    """The answer's record; a `degraded` one of an earlier version (a fallback for a failed call) becomes an error."""
     if answer.get("status") != "degraded":
         return answer
     none = {"status": "error", "route": None, "answer": None, "reply": None, "parsed": False, "score": None}
@@ -349,7 +349,7 @@ def _text(value: Any) -> str:
 
 
 def _cannot_store(error: sqlite3.Error, path: Path) -> CannotStore:
-    """What SQLite means, and what to do."""
+    """The CannotStore for a SQLite error, with a hint."""
     name = getattr(error, "sqlite_errorname", "") or ""
     match name.partition("_")[2].partition("_")[0]:
         case "FULL":

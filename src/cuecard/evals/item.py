@@ -1,4 +1,4 @@
-"""An item: a question, what is right, how it is scored. A task: items in a fixed order, from data that have a name."""
+"""An item: a question, its right answers and its scorer. A task: items in a fixed order, from a named data set."""
 
 from __future__ import annotations
 
@@ -9,49 +9,49 @@ from typing import Literal, Protocol
 from cuecard.domain.question import Question
 
 Aggregate = Literal["mean", "circular", "pope", "mme", "hallusion", "blink", "cv-bench", "mmmu", "ocrbench", "vmcbench"]
-"""What a task's score is: the mean over items, or the share of groups that are wholly right (`circular`); by the other
-names the mean, and beside it the figures of `analysis.aggregates`."""
+"""A task's score: the mean over items, or the share of groups with all answers right (`circular`); with the other names
+the mean, and additionally the figures of `analysis.aggregates`."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One question of a task, with what is needed to score its answer; frozen, and the same at every opening."""
+    """One question of a task, with everything needed to score its answer; the same each time the task is opened."""
 
     id: str
     """Unique in its task."""
     question: Question
     golds: tuple[str, ...]
-    """Any of them is right; none at all: not known, so that answers stay without a score."""
+    """The right answers, any of which counts; empty if unknown: then answers have no score."""
     scorer: str
     """A name in `scorers.SCORERS`."""
     cluster: str
-    """Whose errors hang together: items of one image (its digest), or of one circular group."""
+    """Items with correlated errors share it: items of one image (its digest), or of one circular group."""
     group: str | None = None
-    """Items that are asked together share it: rotations of a question (circular evaluation), an image's pair, a set."""
+    """Items that belong together share it: rotations of a question (circular evaluation), an image's pair, a set."""
     category: str | None = None
     split: str | None = None
     extra: str | None = None
-    """What the scorer needs besides the golds, as a JSON object: a puzzle's entry, a number's precision."""
+    """Further data for the scorer, as a JSON object: a puzzle's entry, a number's precision."""
 
 
 class Task(Protocol):
-    """Items in a fixed order, read one after the other: a task may be larger than memory."""
+    """Items in a fixed order, read one at a time: a task may be larger than memory."""
 
     @property
     def name(self) -> str:
-        """As it was asked for: `boards`, `mmstar`, `tsv:FILE`."""
+        """The specification as given: `boards`, `mmstar`, `tsv:FILE`."""
 
     @property
     def revision(self) -> str:
-        """Identity of the data: a hash of the files, or version, split and seed of what makes them."""
+        """Identity of the data: a hash of the files, or the generator's version, split and seed."""
 
     @property
     def count(self) -> int | None:
-        """How many items there are; None where only reading all of them would tell."""
+        """The number of items; None if it is known only after reading all of them."""
 
     @property
     def aggregate(self) -> Aggregate:
-        """How the items' scores become the task's."""
+        """How the task's score is computed from the items' scores."""
 
     def items(self) -> Iterator[Item]:
-        """All items from the first, again at each call. Raises BadInput that names the row and what to do."""
+        """All items, from the first at every call. Raises BadInput with the row and a hint."""

@@ -1,7 +1,7 @@
-"""Placebo cards: read instead of what the small model wrote, to show what of a card it is that helps.
+"""Placebo cards: read instead of the small model's card, to show which part of a card helps.
 
-A wrapper around the reader writes its READ prompts again, so no strategy knows of it. What the small model itself
-answers after its reasoning stays as it is: in `mutual`, a question that it confirms needs no card.
+A wrapper around the reader rewrites its READ prompts; strategies are not changed. The small model's own answer after
+its reasoning stays the same: in `mutual`, a question that this answer confirms needs no card.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cuecard.models.base import Abilities, Event, Limits, Model, Weigher, Weighi
 from cuecard.models.prompt import CardFormat, Prompt
 
 Foreign = Callable[[], Awaitable[str]]
-"""Looks up another question's card. May raise BadInput."""
+"""Returns another question's card. May raise BadInput."""
 
 
 def empty(card: str, item: Item, foreign: str) -> str:
@@ -32,7 +32,7 @@ def empty(card: str, item: Item, foreign: str) -> str:
 
 
 def shuffled(card: str, item: Item, foreign: str) -> str:
-    """The same words in an order by chance (the same for the same item): all that was seen, no argument."""
+    """The same words in random order, seeded by the item: all the observations, no argument."""
     words = card.split()
     Random(item.id).shuffle(words)
     return " ".join(words)
@@ -61,7 +61,7 @@ def oracle(card: str, item: Item, foreign: str) -> str:
 
 
 Change = Callable[[str, Item, str], str]
-"""From a card, its item and another question's card to the card that is read."""
+"""(card, its item, another question's card) -> the card to read."""
 PLACEBOS: Mapping[str, Change] = {
     change.__name__: change for change in (empty, shuffled, truncated, foreign, wrong, oracle)
 }
@@ -69,7 +69,7 @@ CORRUPTED, ALTERED = "corrupted(SHARE)", "altered(CLASS)"
 
 
 def change_of(placebo: str) -> Change:
-    """What a placebo does to a card, by its name. Raises BadInput with the nearest one."""
+    """The change that a placebo makes to a card, by its name. Raises BadInput with the nearest name."""
     if match := re.fullmatch(r"corrupted\((.*)\)", placebo):
         try:
             share = float(match[1])
@@ -88,7 +88,7 @@ def change_of(placebo: str) -> Change:
 
 
 def wrong_answer(item: Item) -> str:
-    """An answer of the kind wanted that is not right. Raises BadInput where none is known."""
+    """A wrong answer of the question's kind. Raises BadInput if none is known."""
     gold, asked = _known(item), item.question
     golds = {each.strip().casefold() for each in item.golds}
     match asked.kind:
@@ -104,7 +104,7 @@ def wrong_answer(item: Item) -> str:
             return "no" if "yes" in golds else "yes"
         case AnswerKind.NUMBER:
             if match := re.fullmatch(r"\s*(-?\d+)(\.\d+)?(.*)", gold, re.DOTALL):
-                # twice as much and one more: beyond every tolerance that a benchmark allows
+                # twice the integer part plus 1: outside the tolerance of every benchmark
                 return f"{2 * int(match[1]) + 1}{match[2] or ''}{match[3]}"
     for other in ("red", "blue", "nothing"):
         if asked.kind is AnswerKind.SHORT_TEXT and not any(other in each for each in golds):
@@ -119,9 +119,9 @@ def _known(item: Item) -> str:
 
 
 def corrupted(share: float, card: str, item: Item, foreign: str) -> str:
-    """Of the card's words this share, drawn by chance, another number or another word of it in their place.
+    """The card with about this share of its words replaced: numbers by numbers of the card, words by its words.
 
-    Drawn for the item, so that a smaller share's words are among a larger one's.
+    The draw is seeded by the item, so that the words of a smaller share are among those of a larger one.
     """
     chance, words = Random(item.id), card.split(" ")
     numbers = [word for word in words if _is_number(word)]
@@ -143,14 +143,14 @@ CLASSES: Mapping[str, str] = {
     "connectives": r"\b(?:so|now|then|and|or|which|therefore|because|since|but|if)\b",
     "words": rf"\b(?!(?:{_COLOURS.replace(' ', '|')}|cell|row|column)\b)[^\W\d_]{{4,}}\b",
 }
-"""Patterns of the words that are altered: numbers that name no place, those that do, and so on."""
+"""Patterns of the words that are altered: numbers that are not places, numbers that are, and so on."""
 
 
 def altered(name: str, card: str, item: Item, foreign: str) -> str:
-    """Every word of a class before the last sentence becomes another of its class, drawn for the item.
+    """The card with every word of a class, except in the last sentence, replaced by another word of the class.
 
-    Others of a class are those of the card; where it has only one, the next number, or the word that comes next in the
-    list of colours.
+    The replacement is another word of this class in the card, seeded by the item. If the card has only one, it is the
+    next number, or the next colour in the list; another word stays.
     """
     *sentences, ending = re.split(r"(?<=[.!?])(\s+)", card.strip())
     chance, pattern, body = Random(item.id), re.compile(CLASSES[name]), "".join(sentences)
@@ -175,7 +175,7 @@ def _ending(answer: str) -> str:
 
 @dataclass(frozen=True)
 class CardSwap:
-    """A reader that is given another card than the one that was written."""
+    """A reader that reads a placebo card instead of the written card."""
 
     model: Model
     item: Item
@@ -189,7 +189,7 @@ class CardSwap:
 
     @property
     def abilities(self) -> Abilities:
-        # nothing of a card that is not going to be read is worth computing ahead
+        # the written card is not read, so it is not prefilled ahead
         return replace(self.model.abilities, prefix_sessions=False)
 
     async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:

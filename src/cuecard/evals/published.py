@@ -1,4 +1,4 @@
-"""Rules that benchmarks' own scripts read and compare replies by, written from their descriptions; texts in and out."""
+"""The rules of benchmarks' own scripts for reading and comparing replies, reimplemented from their descriptions."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from collections.abc import Sequence
 
 
 def pope_reading(reply: str) -> str:
-    """Yes or no as POPE's `evaluate.py` reads it (Li et al., 2023): no where the first sentence has the word, else yes.
+    """Yes or no as POPE's `evaluate.py` reads it (Li et al., 2023): no if the first sentence has such a word, else yes.
 
-    The words are `No`, `no` and `not`, with spaces around them; commas are taken out first.
+    The words are `No`, `no` and `not`, with spaces around them; commas are removed first.
     """
     words = reply.partition(".")[0].replace(",", "").split(" ")
     return "no" if {"No", "no", "not"} & set(words) else "yes"
 
 
 def mme_reading(reply: str) -> str | None:
-    """Yes or no as MME's `calculation.py` reads it (Fu et al., 2023): whichever stands in the first four characters."""
+    """Yes or no as MME's `calculation.py` reads it (Fu et al., 2023): by the first four characters; None if neither."""
     start = reply.strip().lower()[:4]
     return "yes" if "yes" in start else "no" if "no" in start else None
 
 
 def mmmu_letter(reply: str, options: Sequence[str]) -> str | None:
-    """The option that a reply chooses by MMMU's `parse_multi_choice_response` (Yue et al., 2024).
+    """The letter of the option that a reply chooses, by MMMU's `parse_multi_choice_response` (Yue et al., 2024).
 
-    The last `(B)`, else the last ` B `, else, in replies of more than five words, the option whose words occur last.
-    Where there is none of these, the script draws one by chance; here that is None.
+    The last `(B)`, else the last ` B `, else, in replies of more than five words, the option with the last occurrence
+    of its text. If none of these is found, the script draws a random option; this function returns None.
     """
     for mark in ",.!?;:'":
         reply = reply.strip(mark)
@@ -58,9 +58,9 @@ _NUMBER_FORMS = (
 def mmmu_open(reply: str, golds: Sequence[str]) -> bool:
     """Whether a reply to an open question is right by MMMU's `eval_open` (Yue et al., 2024).
 
-    Looked at are the shortest ends of lines behind words such as "is" or "answer", or behind the last line's "=", and
-    the numbers in them; the whole reply where there are none. A right answer in words has to be contained in one of
-    these; a number has to equal one when both are rounded to two places.
+    The rule takes, from each line, the shortest text after a word such as "is" or "answer" (in the last line also after
+    "="), and the numbers in these texts; if there are none, the whole reply. A right answer in words must be contained
+    in one of them; a number must equal one of them after rounding both to two places.
     """
     ends = _ends(reply)
     parts = ends + [number for end in ends for form in _NUMBER_FORMS for number in form.findall(end)]
@@ -85,7 +85,7 @@ def _ends(reply: str) -> list[str]:
 
 
 def _comparable(text: str) -> tuple[str | float, ...]:
-    """A number rounded to two places, else the words; a single character with a space on either side of it."""
+    """A number rounded to two places, else the text in lower case; a single character with a space before or after."""
     text = text.strip()
     try:
         return (round(float(text.replace(",", "")), 2),)
@@ -97,7 +97,8 @@ def _comparable(text: str) -> tuple[str | float, ...]:
 def contained(reply: str, golds: Sequence[str], without_spaces: bool = False) -> bool:
     """Whether a reply contains a right answer, by OCRBench's script (Liu et al., 2024).
 
-    In small letters and with spaces for line breaks; for handwritten mathematics, HME100k, as written without spaces.
+    Compared in lower case, with line breaks as spaces; for handwritten mathematics (HME100k, `without_spaces`) in the
+    original case, with spaces removed.
     """
 
     def plain(text: str) -> str:
@@ -110,8 +111,8 @@ def contained(reply: str, golds: Sequence[str], without_spaces: bool = False) ->
 def vqa_accuracy(answer: str, golds: Sequence[str]) -> float:
     """The VQA accuracy of Antol et al., 2015, as TextVQA's evaluation (Singh et al., 2019) computes it.
 
-    The mean, over all ways to leave one of the ten people's answers out, of min(1, matches among the others / 3), all
-    answers normalised. One right answer alone is compared as such.
+    The mean, over all ways to leave out one of the ten annotators' answers, of min(1, matches among the others / 3),
+    all answers normalised. A single right answer is compared for equality.
     """
     given, right = vqa_normalised(answer), [vqa_normalised(gold) for gold in golds]
     if len(right) == 1:
@@ -136,15 +137,15 @@ _CONTRACTED = """
 _WITHOUT_ONE = {
     word[:at] + word[at + 1 :]: word for word in _CONTRACTED.split() for at, sign in enumerate(word) if sign == "'"
 }
-"""A contraction that lacks one apostrophe -> the whole one."""
+"""A contraction without one of its apostrophes -> the full contraction."""
 
 
 def vqa_normalised(text: str) -> str:
     """A text as the VQA evaluation server compares it ("EvalAI answer processor").
 
-    Small letters; commas and question marks taken out; `'s` apart; other symbols taken out where one of that kind
-    stands beside a space, else made a space; periods kept before digits only; number words up to ten as digits;
-    articles left out; contractions with their apostrophe.
+    Lower case; commas and question marks removed; `'s` separated; every other symbol removed if it occurs beside a
+    space somewhere in the text, else replaced by a space; periods kept before digits only; number words up to ten as
+    digits; articles removed; contractions with their apostrophe.
     """
     text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
     text = plain = text.replace("\n", " ").replace("\t", " ").strip()
@@ -161,9 +162,9 @@ _ASKS_AMOUNT = re.compile(r"\bhow (?:many|much)\b", re.IGNORECASE)
 
 
 def asks_for_year(question: str, gold: str) -> bool:
-    """Whether a question asks for a year and this right answer is one: four digits, 1000 to 2199.
+    """Whether a question asks for a year and this right answer is a year: four digits, 1000 to 2199.
 
-    ChartQA does not mark these questions. They are those with "year", unless a number follows ("in the year 2010"), or
-    "when", and without "how many" or "how much".
+    ChartQA does not mark these questions. They contain "year", unless a number follows ("in the year 2010"), or "when",
+    and neither "how many" nor "how much".
     """
     return bool(_YEAR.fullmatch(gold.strip()) and _ASKS_YEAR.search(question) and not _ASKS_AMOUNT.search(question))

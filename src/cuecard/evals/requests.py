@@ -1,7 +1,7 @@
-"""Models as stored calls know them, requests and their cache keys, the stored calls, with times and without.
+"""Identities of models, requests for calls and their cache keys, and stored calls with or without times.
 
-A call without times comes from an imported file, or was decoded by a local model together with others. What a call took
-in a batch is no request's latency, so it is stored under a name of its own.
+A call without times comes from an imported file, or was decoded by a local model in a batch. The time of a batched call
+is no request's latency, so it is stored under a separate name.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cuecard.models.scope import FILES as SCOPES
 
 TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
 BATCHED = "batched"
-"""The key of a run's configuration, and of a call's record, for calls that were decoded together."""
+"""Key in a run's configuration and in a call's record that marks calls decoded in a batch."""
 _ENDS = 2**20
 LOCAL = (spec.Embedded, spec.Checkpoint, spec.GgufFile)
 TIMES = ("first_token_s", "end_s", "hot_first_token_s", "hot_end_s", "reasoning_end_s")
@@ -36,7 +36,7 @@ TIMES = ("first_token_s", "end_s", "hot_first_token_s", "hot_end_s", "reasoning_
 
 @dataclass(frozen=True)
 class Seat:
-    """A model of the run, as its stored calls know it: `revision` is part of every call's identity."""
+    """A model of the run, by role. `name` and `revision` are part of the cache key of every call."""
 
     role: str
     name: str
@@ -46,9 +46,9 @@ class Seat:
 
 @dataclass(frozen=True)
 class CallRequest:
-    """A call that an arm needs: from the store, or else from the model.
+    """A call that an arm needs: taken from the store, else made by the model.
 
-    `answer`: the text to score, for a score; or the one by which a card is weighed, and `by` what it is.
+    `answer`: the text to score; if `by` is set, the text by which a card is weighed, and `by` is its kind.
     """
 
     seat: Seat
@@ -57,7 +57,7 @@ class CallRequest:
     answer: str | None = None
     by: Weighing | None = None
     about: str | None = None
-    """The item that it is about, if it is not the one at hand."""
+    """The item of the call, if it is not the current one."""
 
     @property
     def mode(self) -> Mode:
@@ -67,7 +67,7 @@ class CallRequest:
 
     @cached_property
     def key(self) -> str:
-        """SHA-256 of all that decides the reply, and of nothing else, so that arms share what they can."""
+        """Cache key: SHA-256 of everything that determines the reply and nothing else, so that arms share calls."""
         limits = replace(
             self.limits,
             reasoning_tokens=self.limits.reasoning_tokens if self.mode is Mode.REASON else 0,
@@ -78,9 +78,10 @@ class CallRequest:
 
 
 class StoredCalls:
-    """The stored calls about one item, as arms look them up.
+    """Look-up of the stored calls about one item.
 
-    `pace`: what each of two calls at once gets done in a second; None where they do not meet, or it was not measured.
+    `pace`: speed of each of two concurrent calls, relative to a call that runs alone; None if they do not slow each
+    other down, or it was not measured. `budgets`: the run's reasoning budgets in tokens, the largest first.
     """
 
     def __init__(
@@ -93,13 +94,13 @@ class StoredCalls:
         self._known[key] = replayable(record)
 
     def call(self, key: str) -> Record | None:
-        """The call of this key, as it is replayed."""
+        """The replayable record of the call with this key."""
         if key not in self._known and (stored := self._look(key)) is not None:
             self.add(key, stored)
         return self._known.get(key)
 
     def get(self, request: CallRequest) -> tuple[str, Record] | None:
-        """The call's key and record: its own, or a greedy reasoning under a larger budget that this does not cut."""
+        """Key and record of the call, or of a greedy reasoning with a larger budget that fits into this budget."""
         if (own := self.call(request.key)) is not None:
             return request.key, own
         if request.mode is Mode.REASON and not request.limits.temperature:
@@ -123,7 +124,7 @@ class StoredCalls:
 
 
 def _reasoning_tokens(record: Record) -> float:
-    """Tokens of its reasoning; beyond every budget if they were not counted."""
+    """Tokens of the call's reasoning; infinite if they were not counted."""
     counts = [record[name] for name in ("reasoning_tokens", "completion_tokens") if record[name] is not None]
     return counts[0] if counts else float("inf")
 
@@ -132,17 +133,17 @@ def _reasoning_tokens(record: Record) -> float:
 
 
 def is_local(given: str | Mapping[str, Any]) -> bool:
-    """Whether it runs in this process, where one call at a time is measured undisturbed. Raises BadInput."""
+    """Whether the model runs in this process (there, calls are timed one at a time). Raises BadInput."""
     return isinstance(spec.parse(_named(given)), LOCAL)
 
 
 def seat_of(role: str, given: str | Mapping[str, Any], model: Model) -> Seat:
-    """The model as its calls are stored. Raises BadInput."""
+    """The identity under which the model's calls are stored. Raises BadInput."""
     return Seat(role, model.name, model_revision(given), model.abilities)
 
 
 def model_revision(given: str | Mapping[str, Any]) -> str:
-    """The identity of a model's weights or settings, 16 hex digits; of a server, only its settings."""
+    """Hash of a model's weights or settings, 16 hex digits; for a server, of its settings only."""
     settings = dict(given) if isinstance(given, Mapping) else {"model": given}
     settings.pop("api_key", None)
     match spec.parse(_named(given)):
@@ -154,13 +155,13 @@ def model_revision(given: str | Mapping[str, Any]) -> str:
             settings["model"] = _files(path.parent, [path])
         case spec.Recording(path):
             settings["model"] = hashlib.sha256(path.read_bytes()).hexdigest()
-        case spec.Served(_, name):  # the same model may be served from another address tomorrow
+        case spec.Served(_, name):  # the address is not part of the identity
             settings["model"] = name
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def models_config(seats: Mapping[str, Seat]) -> dict[str, Any]:
-    """What decides a call besides the prompt, by role, as plain data."""
+    """The properties of models that determine calls besides the prompt, by role, as plain data."""
     return {
         role: {
             "name": seat.name,
@@ -178,9 +179,9 @@ def _named(given: str | Mapping[str, Any]) -> str:
 
 
 def _files(folder: Path, some: Iterable[Path] | None = None) -> str:
-    """Each file's path and size, and its content: of large ones the two ends, which tell weights apart.
+    """SHA-256 of each file's path, size and content; for large files, of the first and last MiB only.
 
-    What a model says of its scope, or of when it is right, changes none of its answers.
+    Scope files and acceptance tables are left out, because they do not change the model's answers.
     """
     digest, paths = hashlib.sha256(), folder.rglob("*") if some is None else some
     for path in sorted(each for each in paths if each.is_file() and each.name not in (*SCOPES, ACCEPTANCE)):
@@ -209,7 +210,7 @@ def error_record(error: CuecardError) -> Record:
 
 
 def error_of(record: Record) -> CuecardError:
-    """The error of an `error_record`, as it was raised."""
+    """The error that an `error_record` describes."""
     kind = getattr(errors, record["class"], ModelError)
     error: CuecardError = kind(record["message"], record["hint"])
     error.retryable = record["retryable"]
@@ -225,20 +226,20 @@ def is_timed(config: Mapping[str, Any]) -> bool:
 
 
 def batched(record: Record) -> Record:
-    """The call less its times, which stand under a name of their own."""
+    """The call's record without its times, which are moved to `BATCHED`."""
     own = {name: record[name] for name in TIMES[:2]}
     return {**record, **dict.fromkeys(TIMES), "pieces": [], "cold": None, BATCHED: own}
 
 
 def replayable(record: Record) -> Record:
-    """A call as it can be replayed: one of unknown length takes no time, and `untimed` takes its times out again."""
+    """The call's record for replay: a call of unknown duration takes 0 s; `untimed` removes the times afterwards."""
     if record["end_s"] is not None:
         return record
     return {**record, "end_s": 0.0, "finish_reason": record["finish_reason"] or FinishReason.STOP}
 
 
 def untimed(answer: Record, look: Callable[[str], Record | None]) -> Record:
-    """The answer without times, as some of its calls have none, and with each call's finish reason as stored."""
+    """The answer's record without times, and with the stored finish reason of each call."""
     none = dict.fromkeys(("start_s", "first_token_s", "reasoning_end_s", "end_s"))
     calls = []
     for call in answer["calls"]:

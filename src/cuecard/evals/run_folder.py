@@ -1,4 +1,4 @@
-"""A run's directory: `run.json` says what the run is, `run.sqlite` holds its rows, `run.lock` keeps others out."""
+"""A run's directory: `run.json` describes the run, `run.sqlite` holds its rows, `run.lock` locks it for one writer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class About:
-    """What a run is: `config` decides every row, so a run resumes only under one that agrees with it on stored rows.
+    """Description of a run. `config` determines every row: a run resumes only if stored rows keep their meaning.
 
     `facts` are stored beside it.
     """
@@ -30,11 +30,11 @@ class About:
 
 
 class RunFolder:
-    """A run opened for writing by this process alone. Raises BadInput (held, another run), CannotStore."""
+    """A run opened for writing, with a lock. Raises BadInput (locked, or a different run), CannotStore."""
 
     def __init__(self, path: Path, about: About) -> None:
         self.path, self.added = path, list[str]()
-        """What the run has grown by, in words."""
+        """Readable descriptions of what was added to the run."""
         self._lock = disk.locked(path, ABOUT)
         try:
             self.resumed = (path / ABOUT).exists()
@@ -86,16 +86,16 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def opened(path: Path) -> tuple[dict[str, Any], Store]:
-    """A run to read: the content of `run.json`, and the rows, each as it was stored. Others may be writing.
+    """Open a run for reading: the content of `run.json`, and the store. Another process may be writing.
 
-    Raises BadInput, CannotStore (also where a row's checksum is wrong).
+    Raises BadInput, CannotStore (also if a row's checksum is wrong).
     """
     about = read(path)
     return about, checked(Store(path / ROWS, read_only=True))
 
 
 def checked(store: Store) -> Store:
-    """The store; raises CannotStore, and closes it, where a row's checksum is wrong."""
+    """The store, if all checksums are right; otherwise closes it and raises CannotStore."""
     try:
         store.check()
     except BaseException:
@@ -108,9 +108,9 @@ def checked(store: Store) -> Store:
 
 
 def added(there: Config, wanted: Config, path: Path) -> list[str]:
-    """The arms, tasks and questions that `wanted` adds to a run, in words.
+    """Readable descriptions of the arms, tasks and questions that the configuration `wanted` adds to a run.
 
-    Raises BadInput where stored rows would change their meaning: another model, other data, another sample.
+    Raises BadInput if stored rows would change their meaning: another model, other data, another sample.
     """
     wanted = json.loads(json.dumps(wanted))
     shared = {name: task for name, task in _tasks(wanted).items() if name in _tasks(there)}
@@ -128,7 +128,10 @@ def added(there: Config, wanted: Config, path: Path) -> list[str]:
 
 
 def _core(config: Config, tasks: Config, arms: Iterable[str]) -> dict[str, Any]:
-    """What has to be the same; arms in no order. An arm of a policy file has what the file says in its name."""
+    """The part of a configuration that must be equal; the order of arms does not matter.
+
+    Policy files are left out: the name of a policy file's arm has the file's digest.
+    """
     return {**config, "tasks": dict(tasks), "arms": sorted(arms), "limit": None, "policies": None}
 
 

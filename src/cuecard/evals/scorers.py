@@ -1,9 +1,9 @@
-"""Extractors and scorers: the answer in a reply, and how right it is by the rule that a benchmark's authors published.
+"""Extractors and scorers: extract the answer from a reply, and score it by the rule of the benchmark's authors.
 
-An extractor is a function (reply, question) -> the text that a scorer compares, or None where it finds none: a letter
-for a choice, "yes" or "no", else words as they were written. Scores of one reply by several of them show how much the
-parser decides. A scorer is a function (extracted text, item) -> [0, 1]. It compares and never extracts. A scorer by its
-authors' own reading of whole replies (`READINGS`) gets what that reading finds, by whichever extractor.
+An extractor is a function (reply, question) -> the text that a scorer compares, or None if it finds no answer: a letter
+for a choice, "yes" or "no", else the words as written. Scores of one reply by several extractors show how much the
+result depends on the parser. A scorer is a function (extracted text, item) -> [0, 1]. It compares and never extracts. A
+scorer with its authors' own reading of replies (`READINGS`) gets the result of that reading, whatever the extractor.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from cuecard.evals.database import AnswerRow, Record, Store
 from cuecard.evals.item import Item
 
 NOT_KNOWN = "not known"
-"""The version of scorers of an answer that was stored before they had one."""
+"""Scorer version of answers that were stored before scorers had versions."""
 Extractor = Callable[[str, Question], str | None]
 Scorer = Callable[[str, Item], float]
 
@@ -49,7 +49,7 @@ _LIST = re.compile(r"-?\d+(?:\.\d+)?")
 
 
 def strict(reply: str, question: Question) -> str | None:
-    """The reply, where it is an answer and nothing else: a letter or an option's words, yes or no, a number, a line."""
+    """The reply, if it is an answer and nothing else: a letter or an option's words, yes or no, a number, a line."""
     text = reply.strip()
     match question.kind:
         case AnswerKind.CHOICE:
@@ -70,7 +70,7 @@ def strict(reply: str, question: Question) -> str | None:
 
 
 def ours(reply: str, question: Question) -> str | None:
-    """What `answers.extract` finds; None for unfinished thinking, refusals, several answers, answers taken back."""
+    """The result of `answers.extract`; None for unfinished reasoning, refusals, several or withdrawn answers."""
     found = extract(reply, question)
     if found.value is None:
         return None
@@ -78,12 +78,12 @@ def ours(reply: str, question: Question) -> str | None:
 
 
 def vlmevalkit(reply: str, question: Question) -> str | None:
-    """As VLMEvalKit extracts without a judge, described from its matching utilities, 2026: its slips included.
+    """Extraction as in VLMEvalKit without a judge, after its matching utilities of 2026, including their errors.
 
-    A choice: the only option letter in the reply, if among its last four words; else what follows the first "answer
-    is", A to D, in any case and without a word boundary ("clearly" gives C); else the only option whose words are
-    contained, in a reply of at most twice the options' length. Yes or no: whichever word occurs without the other. All
-    else: the reply as it is.
+    A choice: the only option letter in the reply, if it is among the last four words; else the letter A to D after the
+    first "answer is", in any case and without a word boundary ("clearly" gives C); else the only option with its words
+    in the reply, if the reply is at most twice as long as the options. Yes or no: the word that occurs without the
+    other. Other kinds: the reply itself.
     """
     match question.kind:
         case AnswerKind.CHOICE:
@@ -96,7 +96,7 @@ def vlmevalkit(reply: str, question: Question) -> str | None:
 
 
 EXTRACTORS: dict[str, Extractor] = {"strict": strict, "ours": ours, "vlmevalkit": vlmevalkit}
-"""By the name under which their scores are stored."""
+"""Extractors by the name under which their scores are stored."""
 
 
 def _inferred_option(reply: str, options: Sequence[str]) -> str | None:
@@ -118,7 +118,7 @@ def _inferred_option(reply: str, options: Sequence[str]) -> str | None:
 
 
 def exact(answer: str, item: Item) -> float:
-    """1 for the same option, the same of yes and no, the same words, number or date; else 0. MMBench, MMStar, …"""
+    """1 for the same option, the same yes or no, the same words, number or date; else 0. MMBench, MMStar, …"""
     question = item.question
     if question.kind is AnswerKind.CHOICE:
         return float(answer in {option_meant(gold, question) for gold in item.golds})
@@ -131,16 +131,16 @@ def exact(answer: str, item: Item) -> float:
 def relaxed(answer: str, item: Item) -> float:
     """1 within 5% of a gold that is a number, or for the same words; else 0. Masry et al., "ChartQA", 2022, 5.1.
 
-    As in the code that everybody uses, "45%" is 0.45, and "0" has to be written alike. Other than there, a number may
-    have separators of thousands and a currency sign: $1,250 is 1250.
+    As in the common implementation, "45%" is 0.45, and for a gold of 0 the texts must be equal. In addition, a number
+    may have thousands separators and a currency sign: $1,250 is 1250.
     """
     return float(any(_within(answer.strip(), gold.strip(), 0.05) for gold in item.golds))
 
 
 def relaxed_years(answer: str, item: Item) -> float:
-    """As `relaxed`, but 1 only for the very year where the question asks for one: within 5% of 2010 lie 1910 and 2110.
+    """As `relaxed`, but if the question asks for a year, 1 only for the exact year (1910 is within 5% of 2010).
 
-    As the authors score years that are marked, in "ChartQAPro" (Masry et al., 2025); here `published.asks_for_year`.
+    "ChartQAPro" (Masry et al., 2025) scores marked years so; here `published.asks_for_year` finds these questions.
     """
     years = [gold for gold in item.golds if published.asks_for_year(item.question.text, gold)]
     if not years:
@@ -149,18 +149,18 @@ def relaxed_years(answer: str, item: Item) -> float:
 
 
 def nearest(answer: str, item: Item) -> float:
-    """ANLS of the nearest gold, 0 once the distance reaches 0.5. Mathew et al., "InfographicVQA", 2022."""
+    """ANLS of the nearest gold; 0 if the distance is 0.5 or more. Mathew et al., "InfographicVQA", 2022."""
     return anls(answer, item.golds)
 
 
 def maths(answer: str, item: Item) -> float:
-    """1 for an equal expression by math-verify, in a process of its own; else 0. Raises MissingExtra."""
+    """1 for an equal expression by math-verify, in a separate process; else 0. Raises MissingExtra."""
     given = Answer(answer, whole(answer) if whole(answer) is not None else tidy(answer) or None)
     return closeness(given, item.golds, Question(item.question.text, kind=AnswerKind.MATHS))
 
 
 def mathvista(answer: str, item: Item) -> float:
-    """By `answer_type`: the option; the integer part; equal once rounded to `precision` places; a list, each in order.
+    """By `answer_type`: the option; the integer part; equal after rounding to `precision` places; a list in order.
 
     Lu et al., "MathVista", 2024. Numbers are compared as numbers: 1.40 is 1.4.
     """
@@ -179,33 +179,33 @@ def mathvista(answer: str, item: Item) -> float:
 
 
 def gym(answer: str, item: Item) -> float:
-    """What reasoning-gym's own verifier gives, in [0, 1]; some of its tasks give a little for a well-formed answer."""
+    """The score of reasoning-gym's own verifier, in [0, 1]; some tasks give a small score for a well-formed answer."""
     extra = _extra(item)
-    if item.question.kind is AnswerKind.YES_NO:  # found in lower case, and verifiers compare letter by letter
+    if item.question.kind is AnswerKind.YES_NO:  # the extracted answer is in lower case, and verifiers compare case
         answer = next((gold for gold in item.golds if gold.lower() == answer), answer)
     data = puzzles(extra["name"], extra["seed"], extra["count"])
     return float(data.score_answer(answer, data[extra["index"]]))
 
 
 def vqa(answer: str, item: Item) -> float:
-    """The share of ten people who gave this answer, by threes. TextVQA: `published.vqa_accuracy`."""
+    """VQA accuracy against ten annotators: full score if three gave this answer. TextVQA: `published.vqa_accuracy`."""
     return published.vqa_accuracy(answer, item.golds)
 
 
 def ocrbench(answer: str, item: Item) -> float:
-    """1 where a right answer is within the reply, else 0. OCRBench: `published.contained`."""
+    """1 if the reply contains a right answer, else 0. OCRBench: `published.contained`."""
     return float(published.contained(answer, item.golds, bool(_extra(item).get("without_spaces"))))
 
 
 def mmmu(answer: str, item: Item) -> float:
-    """A choice as `exact`; an open answer by `published.mmmu_open`. Yue et al., "MMMU", 2024."""
+    """Choices as `exact`; open answers by `published.mmmu_open`. Yue et al., "MMMU", 2024."""
     if item.question.kind is AnswerKind.CHOICE:
         return exact(answer, item)
     return float(published.mmmu_open(answer, item.golds))
 
 
 JUDGED = "judged"
-"""The scorer of items that a judge model grades (`judging`): their answers have no score."""
+"""Scorer name of items that a judge model grades (`judging`): their answers have no score."""
 SCORERS: dict[str, Scorer] = {
     "exact": exact,
     "relaxed": relaxed,
@@ -221,7 +221,7 @@ SCORERS: dict[str, Scorer] = {
     "gym": gym,
     JUDGED: exact,
 }
-"""By the name that an item carries."""
+"""Scorers by the name in an item."""
 
 
 READINGS: dict[str, Extractor] = {
@@ -232,21 +232,21 @@ READINGS: dict[str, Extractor] = {
     ),
     "ocrbench": lambda reply, _: reply.strip() or None,
 }
-"""By the name of a scorer: how its authors' script reads replies, instead of an extractor."""
+"""Readings of replies by benchmarks' own scripts, by scorer name; they replace the extractor."""
 
 
 def read(reply: str, item: Item, extractor: str = "ours") -> str | None:
-    """What a scorer compares: by the reading of the item's scorer where it has one, else by the extractor."""
+    """The text that a scorer compares: by the reading of the item's scorer if it has one, else by the extractor."""
     return READINGS.get(item.scorer, EXTRACTORS[extractor])(reply, item.question)
 
 
 def scorable(golds: Sequence[str], scorer: str | None) -> bool:
-    """Whether answers to an item have scores: a right one is known, and no judge is needed."""
+    """Whether answers to an item have scores: a right answer is known, and no judge is needed."""
     return bool(golds) and scorer != JUDGED
 
 
 def score(answer: str | None, item: Item) -> float | None:
-    """The score of an extracted answer: 0 where nothing was found, None where it has none (`scorable`)."""
+    """The score of an extracted answer: 0 if nothing was extracted, None if the item is not `scorable`."""
     if not scorable(item.golds, item.scorer):
         return None
     return 0.0 if answer is None else SCORERS[item.scorer](answer, item)
@@ -258,7 +258,7 @@ def scores(reply: str, item: Item) -> dict[str, float | None]:
 
 
 def scored(reply: str, item: Item) -> dict[str, Any]:
-    """A reply and its scores as the store keeps them with an answer: by every extractor, our own's is the answer's."""
+    """The fields of an answer's record: the reply, its score by our extractor, and the scores by every extractor."""
     by = scores(reply, item)
     parsed = extract(reply, item.question).parsed
     return {"reply": reply, "parsed": parsed, "score": by.get("ours"), "scores": by, "scorer": version()}
@@ -266,7 +266,7 @@ def scored(reply: str, item: Item) -> dict[str, Any]:
 
 @cache
 def version() -> str:
-    """Hash of all that scores depend on, 12 hex digits: the sources of scorers and of the answers."""
+    """Hash of the source files that scores depend on, 12 hex digits: the scorers and the package `answers`."""
     files = [Path(__file__), Path(published.__file__), *sorted(Path(answers.__file__).parent.rglob("*.py"))]
     digest = hashlib.sha256()
     for file in files:
@@ -275,9 +275,9 @@ def version() -> str:
 
 
 def option_meant(gold: str, question: Question) -> str | None:
-    """The letter of a gold that is a letter or an option's words; None if it is neither. A letter goes first.
+    """The letter of a gold that is a letter or an option's words; None if it is neither. Letters take precedence.
 
-    The letters ("AC") of a gold that has several ("A, C"), where the question wants all that apply.
+    If the question asks for all options that apply, a gold with several letters ("A, C") gives all of them ("AC").
     """
     text, letters = gold.strip(), [letter(index) for index in range(len(question.options))]
     if wants_several(question) and _LETTERS.fullmatch(text):
@@ -293,7 +293,7 @@ def option_meant(gold: str, question: Question) -> str | None:
 
 @lru_cache(maxsize=32)
 def puzzles(name: str, seed: int, count: int) -> Any:
-    """A data set of reasoning-gym, whose entries are generated on access. Raises MissingExtra, ValueError."""
+    """A data set of reasoning-gym; its entries are generated on access. Raises MissingExtra, ValueError."""
     return required("reasoning_gym", f"gym:{name}").create_dataset(name, seed=seed, size=count)
 
 
@@ -313,7 +313,7 @@ def _as_float(text: str) -> float | None:
 
 
 def _rounded(text: str, places: int | None) -> float | None:
-    """A number rounded to this many places, or, for None, cut off to an integer; None if it is not a number."""
+    """A number rounded to this many places, or truncated to an integer if `places` is None; None if not a number."""
     value = whole(text)
     if value is None:
         return None
@@ -325,12 +325,12 @@ def _extra(item: Item) -> dict[str, Any]:
     return extra
 
 
-# --- stored replies scored again --------------------------------------------------------------------------------------
+# --- rescoring stored replies -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Changed:
-    """An answer whose score changes; the extracted text and the score, before and after."""
+    """An answer with a changed score: the extracted text and the score, before and after."""
 
     task: str
     id: str
@@ -339,12 +339,12 @@ class Changed:
     answers: tuple[str | None, str | None]
     scores: tuple[float | None, float | None]
     extractors: tuple[str, ...]
-    """Those whose scores differ."""
+    """The extractors with different scores."""
 
 
 @dataclass(frozen=True)
 class Rescored:
-    """All answers of a run, scored as now; their routes and calls stay. `earlier`: how many each version had scored."""
+    """The result of rescoring a run; routes and calls stay. `earlier`: number of answers by previous scorer version."""
 
     answers: int
     version: str
@@ -353,7 +353,7 @@ class Rescored:
 
 
 def rescored(store: Store) -> tuple[Rescored, list[AnswerRow]]:
-    """The changes, and the rows that replace the answers which another version has scored."""
+    """The changes, and the new rows of answers with changed scores or another scorer version."""
     items = {(each["task"], each["id"]): item_of(each) for each in store.items()}
     changed, rows, earlier = list[Changed](), list[AnswerRow](), Counter[str]()
     for answer in store.answers():
@@ -387,13 +387,13 @@ def version_of(answer: Mapping[str, Any]) -> str:
 
 
 def stale(answers: Iterable[Record]) -> dict[str, int]:
-    """How many answers each other version of the scorers has scored."""
+    """The number of answers that were scored by each other scorer version."""
     counts = Counter(version_of(answer) for answer in answers)
     return {earlier: count for earlier, count in counts.items() if earlier != version()}
 
 
 def item_of(stored: Mapping[str, Any]) -> Item:
-    """An item as the store has it, without its images: no scorer looks at them."""
+    """The item of a stored record, without its images, which no scorer needs."""
     asked = Question(stored["text"], (), tuple(stored["options"]), AnswerKind(stored["kind"]), system=stored["system"])
     golds = tuple(stored["golds"])
     return Item(stored["id"], asked, golds, stored["scorer"], stored["cluster"], extra=stored["extra"])

@@ -1,4 +1,4 @@
-"""A study: models, tasks, arms, options, from a TOML file or a command line, checked whole before anything loads.
+"""A study: models, tasks, arms, options, from a TOML file or the command line, validated before any model loads.
 
 out = "runs/embedded"
 tasks = ["boards:count=2000", "easy-vqa"]
@@ -42,7 +42,7 @@ from cuecard.strategies.policy_file import PolicyFile
 ARMS = ("short:small", "short:large", "reason:small", "reason:large", "transfer", "mutual")
 AT_ONCE_SERVED = 8
 CALL_S = 600.0
-"""Most seconds of a call: calls of an evaluation queue at their server, and no person waits for one of them."""
+"""Time-out of a call in seconds; high, because the calls of an evaluation queue at their server."""
 KEYS: Mapping[str, type] = {
     "name": str,
     "out": str,
@@ -53,19 +53,19 @@ KEYS: Mapping[str, type] = {
     "at_once": int,
     "live": bool,
 }
-"""Of a study's file, besides the options of its policy and a table for each model."""
+"""Keys of a study's file, besides the options of its policy and a table for each model."""
 DISAGREEING: Mapping[AnswerKind | None, tuple[str, str]] = {
     AnswerKind.CHOICE: ("A", "B"),
     AnswerKind.YES_NO: ("yes", "no"),
     AnswerKind.NUMBER: ("1", "2"),
 }
 ASKED = 5
-"""Questions of each task that are asked for an estimate, the first of them for warming up only."""
+"""Questions of each task that are run for an estimate; the first one is a warm-up."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """What is to be run. `limit` bounds the items of each task; with `sample`, a seed, they are drawn by chance."""
+    """What to run. `limit`: maximum items of each task; with `sample` (a seed) they are drawn at random."""
 
     models: Mapping[str, str | Mapping[str, Any]]
     tasks: Sequence[str]
@@ -75,12 +75,12 @@ class Study:
     limit: int | None = None
     sample: int | None = None
     at_once: int | None = None
-    """None: one at a time where a model runs in this process, else 8."""
+    """Concurrent calls. None: 1 if a model runs in this process, else 8."""
     live: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Of the policy that every arm begins with: some of `PolicyOptions`."""
+    """Options of the arms' base policy: a subset of `PolicyOptions`."""
     policies: Mapping[str, PolicyFile] = field(default_factory=dict)
-    """What policy files say, by the names of their arms, for those that are not to be read."""
+    """Contents of policy files by arm name; these files are not read from disk."""
 
     def __post_init__(self) -> None:
         for what in ("limit", "at_once"):
@@ -99,7 +99,7 @@ class Study:
 
     @cached_property
     def base(self) -> Policy:
-        """What every arm has in common."""
+        """The base policy of all arms."""
         return policy_with(Policy(), **{"timeout_s": CALL_S, **self.options})
 
     @cached_property
@@ -121,24 +121,24 @@ class Study:
 
     @property
     def batched(self) -> bool:
-        """Whether a model in this process has several calls at once, which it decodes together."""
+        """Whether a model in this process gets concurrent calls, which it decodes in one batch."""
         return any(self._local) and self.slots > 1
 
     def load(self) -> dict[str, Model]:
-        """Every model by its role. Raises BadInput, MissingExtra, ModelError."""
+        """Load all models, by role. Raises BadInput, MissingExtra, ModelError."""
         return {role: spec.load(given, role) for role, given in self.models.items()}
 
     def seats(self, models: Mapping[str, Model]) -> dict[str, Seat]:
-        """The models as their calls are stored."""
+        """The identities under which the models' calls are stored, by role."""
         return {role: seat_of(role, self.models[role], model) for role, model in models.items()}
 
     def check_rules(self, models: Mapping[str, Placed]) -> None:
-        """Raises BadInput for an acceptance rule that these models have no table for."""
+        """Raises BadInput if an acceptance rule needs a table that these models do not have."""
         for arm in self.parsed:
             arm.policy.accept_of(models)
 
     def plan(self, tasks: Sequence[Task], seats: Mapping[str, Seat]) -> Plan:
-        """What `run` needs. Raises BadInput as `check_rules`."""
+        """The plan for `run`. Raises BadInput as `check_rules`."""
         self.check_rules(seats)
         alone = self.local and self.slots == 1
         return Plan(
@@ -154,18 +154,18 @@ class Study:
         )
 
     def config(self, plan: Plan) -> dict[str, Any]:
-        """All that decides a row of the run."""
+        """The configuration that determines the run's rows."""
         config = run_config(plan.seats, plan.tasks, self.parsed, self.base)
         return {**config, "limit": self.limit, "sample": self.sample, **({BATCHED: True} if self.batched else {})}
 
     def joined(self, there: Mapping[str, Any]) -> Study:
-        """With the arms and tasks that a run with this configuration already has: they stay part of it."""
+        """The study with the arms and tasks added that the existing run already has. `there`: its configuration."""
         arms = dict.fromkeys((*there["arms"], *(arm.name for arm in self.parsed)))
         tasks = dict.fromkeys((*(task["name"] for task in there["tasks"]), *self.tasks))
         return replace(self, arms=tuple(arms), tasks=tuple(tasks), policies=policies_of(there))
 
     def given_models(self) -> dict[str, Any]:
-        """The models as they were named, less their secrets."""
+        """The models as given, without API keys."""
         return {
             role: {key: value for key, value in given.items() if key != "api_key"}
             if isinstance(given, Mapping)
@@ -175,7 +175,7 @@ class Study:
 
 
 def run_config(seats: Mapping[str, Seat], tasks: Sequence[Task], arms: Sequence[Arm], base: Policy) -> dict[str, Any]:
-    """The configuration of a run that asks every question of its tasks, with the acceptance rule that holds there."""
+    """The configuration of a run over all questions of its tasks, with the acceptance rule that applies."""
     table = base.table_of(seats)
     policies = (base, *(arm.policy for arm in arms))
     by_table = any(isinstance(rule, Calibrated) for policy in policies for rule in policy.accept_of(seats).rules)
@@ -198,12 +198,12 @@ def run_config(seats: Mapping[str, Seat], tasks: Sequence[Task], arms: Sequence[
 
 
 def opened(study: Study, open_task: Callable[[str], Task]) -> list[Task]:
-    """Every task of the study, each once. Raises BadInput, also where a task has no question."""
+    """Open every task of the study. Raises BadInput, also if a task is named twice or has no questions."""
     tasks = {task.name: task for task in map(open_task, study.tasks)}
     if len(tasks) < len(study.tasks):
         raise BadInput("a task is named twice", "name each once")
     for task in tasks.values():
-        if not task.count or isinstance(task, RowsTask):  # the first row tells most mistakes in a file
+        if not task.count or isinstance(task, RowsTask):  # the first row shows most mistakes in a file
             next(chosen(task, 1, None))
     return list(tasks.values())
 
@@ -230,7 +230,7 @@ def read(path: Path) -> Study:
 
 @dataclass(frozen=True)
 class Cost:
-    """Means a question; seconds of model time, None where nothing was timed."""
+    """Mean cost per question. `questions`: the number averaged over; `seconds`: model time, None if not timed."""
 
     questions: int
     calls: float
@@ -240,7 +240,7 @@ class Cost:
 
 
 def of_stored(store: Store, task: str, arms: Sequence[Arm], skip: int = 0) -> Cost | None:
-    """Of the questions of this task that every arm has answered, without the first `skip`; None without any."""
+    """Cost of the task's questions that every arm has answered, without the first `skip`; None if there are none."""
     keys: dict[str, dict[str, None]] = {}
     wanted, answered = {arm.name for arm in arms}, Counter[str]()
     for answer in store.answers():
@@ -262,7 +262,7 @@ def of_stored(store: Store, task: str, arms: Sequence[Arm], skip: int = 0) -> Co
 
 
 async def asked_now(plan: Plan, task: Task, models: Mapping[str, Model]) -> Cost | None:
-    """A few questions of the task, asked of the models now; nothing of it is kept."""
+    """Cost measured by running a few questions of the task now; the results are discarded."""
     few = replace(
         plan, tasks=[task], limit=min(plan.limit or ASKED, ASKED), sample=None, live=False, at_once=1, batched=False
     )
@@ -276,7 +276,7 @@ async def asked_now(plan: Plan, task: Task, models: Mapping[str, Model]) -> Cost
 
 
 async def rehearsed(plan: Plan, task: Task) -> Cost | None:
-    """The most that a question can cost: no answers agree, every budget is spent. Tokens are words, without images."""
+    """Upper bound of the cost: no answers agree, every budget is spent. Tokens are words, without images or seconds."""
     budget = max(arm.policy.limits.reasoning_tokens for arm in plan.arms)
 
     def says(role: str, prompt: Prompt) -> Says:
@@ -299,7 +299,7 @@ async def rehearsed(plan: Plan, task: Task) -> Cost | None:
 
 
 async def estimate(plan: Plan, models: Mapping[str, Model], store: Store | None, local: bool) -> Record:
-    """The cost of the rest of a run, by task and in all, with the basis of each figure. All are estimated."""
+    """Estimated cost of the rest of a run, by task and in total, with the basis of each estimate."""
     tasks: dict[str, Any] = {}
     for task in plan.tasks:
         cost = of_stored(store, task.name, plan.arms) if store is not None else None
@@ -310,7 +310,7 @@ async def estimate(plan: Plan, models: Mapping[str, Model], store: Store | None,
         if cost is None:
             cost = await rehearsed(plan, task)
             basis = "at most: no answers agree, every budget is spent; tokens are words, images not counted"
-        if task.count is None:  # it is read through
+        if task.count is None:  # count the items
             questions = sum(1 for _ in chosen(task, plan.limit, plan.sample))
         else:
             questions = task.count if plan.limit is None else min(task.count, plan.limit)
@@ -319,7 +319,7 @@ async def estimate(plan: Plan, models: Mapping[str, Model], store: Store | None,
         left = max(0, questions - sum(count >= len(plan.arms) for count in answered.values()))
         tasks[task.name] = {"questions": questions, "left": left, "basis": basis}
         if cost is not None:
-            at_once = 1 if plan.batched else plan.at_once  # seconds by the clock, with every slot in use
+            at_once = 1 if plan.batched else plan.at_once  # wall-clock seconds, with all slots in use
             tasks[task.name] |= {
                 "calls": round(cost.calls * left),
                 "prompt_tokens": round(cost.prompt_tokens * left),

@@ -50,16 +50,16 @@ from cuecard.models import probe
 from cuecard.models.base import Model
 from cuecard.models.images.fetcher import Fetcher
 
-if TYPE_CHECKING:  # OpenTelemetry need not be there
+if TYPE_CHECKING:  # OpenTelemetry is optional
     from cuecard.gateway.telemetry.traces import Traces
 
 Handler = Callable[[Request], Awaitable[Response]]
 MESSAGES = "/v1/messages"
 READING = "GET, HEAD"
 MOST_WAIT_S = 86_400.0
-"""Longest `Retry-After`: a server may send a date of another year."""
+"""Longest `Retry-After`: a server may send a date that is years ahead."""
 KEEP_S = 1.0
-"""Seconds between two writes of what keys have used."""
+"""Seconds between two writes of the keys' usage."""
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:;"
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -74,7 +74,7 @@ PAGE_HEADERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class AppSettings:
-    """What an application is made of, beside its pairs."""
+    """The parts of an application besides its pairs."""
 
     gate: Gate | None = None
     """None: no key is needed."""
@@ -86,11 +86,11 @@ class AppSettings:
     server: GatewaySettings = field(default_factory=GatewaySettings)
     images: ImageSettings = field(default_factory=ImageSettings)
     hosts: Collection[str] | None = None
-    """Names of the gateway besides this machine's own; None: any where there are keys, else no others."""
+    """Accepted host names besides this machine's own; None: any if there are keys, else no others."""
     tell: Callable[[str], None] | None = None
-    """Gets lines about probes; None: servers are not probed."""
+    """Called with lines about probes; None: servers are not probed."""
     reloader: Reloader | None = None
-    """Follows the configuration's file."""
+    """Applies changes of the configuration file."""
 
 
 def application(pairs: Pairs, settings: AppSettings | None = None) -> Starlette:
@@ -174,7 +174,7 @@ def _dashboard() -> list[BaseRoute]:
 
 
 class Lifecycle:
-    """Runs the application's background tasks, and closes all it holds at the end."""
+    """Runs the application's background tasks, and closes all of its resources at the end."""
 
     def __init__(self, pairs: Pairs, gate: Gate, accounting: Accounting, settings: AppSettings) -> None:
         self._pairs, self._ledger, self._accounting, self._settings = pairs, gate.ledger, accounting, settings
@@ -198,7 +198,7 @@ class Lifecycle:
         return task
 
     def _probe(self, models: Collection[Model]) -> asyncio.Task[Any] | None:
-        """Probe served models in the background; until that ends, the defaults hold."""
+        """Probe served models in the background; until then, the defaults apply."""
         tell = self._settings.tell
         return None if tell is None else self._start(probe.settle(models, wait_s=None, tell=tell))
 
@@ -249,7 +249,7 @@ class ErrorHandlers:
 
     async def client_gone(self, request: Request, error: Exception) -> Response:
         self._metrics.left()
-        return Response(status_code=499)  # reaches no one
+        return Response(status_code=499)  # never received
 
     async def broken(self, request: Request, error: Exception) -> Response:
         self._metrics.failed(error)
@@ -264,7 +264,7 @@ class ErrorHandlers:
 def _response(
     path: str, error: CuecardError, status: int | None = None, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    """An error in the form that clients of the path read. `status`: where it is not the error's own."""
+    """An error in the format of the path's API. `status`: if it is not the error's own."""
     status, own = status or error.http_status, dict(headers or {})
     if path == MESSAGES or path.startswith(f"{MESSAGES}/"):
         body = messages.problem(error, status)
@@ -273,7 +273,7 @@ def _response(
 
 
 def _wait_s(error: BaseException | None) -> float:
-    """Seconds until the client may try again: as the first cause has it, at most a day, else 1."""
+    """Seconds until the client may retry: `retry_after_s` of the error or its nearest cause, at most a day; else 1."""
     while error is not None:
         if isinstance(error, CuecardError) and error.retry_after_s is not None:
             return min(error.retry_after_s, MOST_WAIT_S)

@@ -26,10 +26,10 @@ log = logging.getLogger("cuecard.gateway")
 class Audit:
     """Checks a share of the agreed requests by reasoning, one at a time, while no client's request runs.
 
-    A request that comes meanwhile cancels the check, which is made again later. No check begins in an hour in which
-    earlier ones, cancelled and failed ones included, have used `tokens_per_hour`.
+    A request that arrives meanwhile cancels the check, which is repeated later. No check begins while the checks of the
+    last hour, including cancelled and failed ones, have used `tokens_per_hour`.
 
-    A reasoned answer may be wrong, too: what is counted is how often it differs from the accepted one.
+    A reasoned answer may be wrong, too: the audit counts how often it differs from the accepted one.
     """
 
     def __init__(self, service: Service, settings: AuditSettings, rng: Random | None = None) -> None:
@@ -43,7 +43,7 @@ class Audit:
         """Skipped: the queue was full, or their pair is no longer served."""
 
     def consider(self, question: Question, outcome: Outcome, pair: Service | None = None) -> None:
-        """Queue a share of the agreed requests. `pair`: the one that answered; None: the first."""
+        """Queue a share of the agreed requests. `pair`: the pair that answered; None: the first."""
         if outcome.route is not Route.AGREED or self._rng.random() >= self._share:
             return
         if self._waiting.full():
@@ -115,7 +115,7 @@ class Audit:
                 return
 
     async def _check_while_idle(self, question: Question, service: Service) -> Outcome | None:
-        """The second answer; None if a request came before it was complete. Raises CuecardError."""
+        """The second answer; None if a request arrived before it was complete. Raises CuecardError."""
         calls = list[Call]()
         work = answer(question, service.models, self._strategy, service.policy, calls=calls)
         looking, coming = asyncio.ensure_future(work), asyncio.ensure_future(service.occupancy.busy.wait())

@@ -1,4 +1,4 @@
-"""The text that a client sees of its request's calls: pieces as they come, and the outcome."""
+"""The text that a client sees of its request's calls: pieces as they arrive, and the outcome."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from cuecard.gateway.wire.tools import as_json, pieces
 from cuecard.strategies.reply import Heard
 
 Kind = Literal["reasoning", "content", "calls"]
-"""Of a piece for the client: two are texts, and `calls` a tuple of `ToolCall`s that the client is to make."""
+"""The kind of a piece for the client: two are texts, `calls` is a tuple of `ToolCall`s for the client to run."""
 OnPiece = Callable[[Kind, Any], None]
 
 
 class ClientView:
     """Shows the pieces of a request's calls that its client may see.
 
-    Reasoning is that of the first call that reasons. No part of an answer is shown that might be replaced: a free-form
-    answer is shown as the last call writes it, any other whole, at the end.
+    Reasoning is shown from the first call that reasons. No text is shown that might be replaced: a free-form answer is
+    streamed from the last call, any other answer is shown whole at the end.
     """
 
     def __init__(self, parsed: ParsedRequest, strategy: str, show: OnPiece, *, strict: bool) -> None:
@@ -47,7 +47,7 @@ class ClientView:
             self._show_text(self._cutter.feed(piece.text))
 
     def finish(self, outcome: Outcome) -> Outcome:
-        """Show the rest of the answer; the outcome as the client sees it. Raises BrokenStream, NoAnswer."""
+        """Show the rest of the answer, and return the outcome as the client sees it. Raises BrokenStream, NoAnswer."""
         parsed, written = self._parsed, self._written
         if not written and not stopped_at_once(parsed, outcome):
             outcome = never_empty(parsed.question, outcome, strict=self._strict)
@@ -83,7 +83,7 @@ def stopped_at_once(parsed: ParsedRequest, outcome: Outcome) -> bool:
 
 
 def cut(outcome: Outcome, answer: str, stop: str | None) -> Outcome:
-    """The outcome with the answer as it is shown: up to the stop text, if it has one."""
+    """The outcome with the answer as shown: up to the stop text, if it contains one."""
     if stop is None and answer == outcome.answer and not outcome.tokens:
         return outcome
     if stop is not None:
@@ -94,7 +94,7 @@ def cut(outcome: Outcome, answer: str, stop: str | None) -> Outcome:
 
 
 def in_the_clients_form(question: Question, outcome: Outcome) -> str:
-    """The answer in the form that the question asks for; else as its option is listed, with its number and text."""
+    """The answer in the form that the question requests; else as the question's numbered option; else unchanged."""
     numbered = outcome.answer_text if question.labels else None
     bare = outcome.kind in (AnswerKind.FREE_TEXT, AnswerKind.JSON) or outcome.truncated
     form = None if bare else asked_form(f"{question.system or ''}\n{question.text}")
@@ -105,9 +105,9 @@ def in_the_clients_form(question: Question, outcome: Outcome) -> str:
 
 
 def never_empty(question: Question, outcome: Outcome, *, strict: bool) -> Outcome:
-    """The outcome, or where its answer is empty another call's answer: a reasoned one, the large model's, first.
+    """The outcome; if its answer is empty, with another call's answer: reasoned ones first, then the large model's.
 
-    Raises NoAnswer when no call has an answer, or `strict` allows no other.
+    Raises NoAnswer if no call has an answer, or `strict` allows no other.
     """
     if outcome.answer.strip():
         return outcome
@@ -126,18 +126,18 @@ def never_empty(question: Question, outcome: Outcome, *, strict: bool) -> Outcom
 
 
 class StopCutter:
-    """Cuts a text that comes in pieces before the first complete stop text.
+    """Cuts a streamed text before the first complete stop text.
 
-    Of two that end in the same place the longer one counts. Only what may begin a stop text is held back.
+    Of two that end at the same place, the longer one counts. Only text that may begin a stop text is held back.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops, self._held = stops, ""
         self.stopped_by: str | None = None
-        """The text at which it was cut."""
+        """The stop text at which it was cut."""
 
     def feed(self, piece: str) -> str:
-        """The text that can be shown now, and was not before."""
+        """Add a piece; the new text that can be shown now."""
         if self.stopped_by is not None:
             return ""
         text = self._held + piece
@@ -152,11 +152,11 @@ class StopCutter:
         return text[:shown]
 
     def end(self) -> str:
-        """The text that was held back, once the text is whole."""
+        """The text that was held back, when no more pieces come."""
         held, self._held = self._held, ""
         return held
 
 
 def _begun(text: str, stop: str) -> int:
-    """Characters at the end of the text that are the beginning of a stop text, at most."""
+    """The most characters at the end of the text that are the beginning of this stop text."""
     return next((size for size in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:size])), 0)

@@ -1,4 +1,4 @@
-"""The handlers of all routes: answers in each wire format, route decisions, and what the gateway shows of itself."""
+"""The handlers of all routes: answers in each wire format, route decisions, and the gateway's status."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class WireFormat:
     parse: Parse
     writer: Callable[[ParsedRequest], AnswerWriter]
     can_pass: bool = False
-    """Whether a request that a pair cannot answer may be passed to one model as it came."""
+    """Whether a request that a pair cannot answer may be passed to one model unchanged."""
 
 
 CHAT = WireFormat(parse, chat.ChatWriter, can_pass=True)
@@ -54,7 +54,7 @@ class Endpoints:
         self._images, self._settings = images, settings
 
     def _authenticate(self, request: Request) -> ApiClient:
-        """The client whose key the request has; costs nothing of what the key allows. Raises Unauthorised."""
+        """The client of the request's key; does not count towards the key's limits. Raises Unauthorised."""
         headers = request.headers
         client = request.state.client = self._gate.known(headers.get("authorization"), headers.get("x-api-key"))
         return client
@@ -62,7 +62,7 @@ class Endpoints:
     def _admit(self, request: Request) -> ApiClient:
         client = self._authenticate(request)
         client.enter()
-        request.state.begun = False  # a request that ends before it begins leaves a line in the journal, too
+        request.state.begun = False  # a request that is refused before it begins also gets a line in the journal
         return client
 
     async def _body(self, request: Request) -> RequestBody:
@@ -72,7 +72,7 @@ class Endpoints:
         return await understood(body, parse, self._images, self._settings.most_text)
 
     async def answer(self, wire: WireFormat, request: Request) -> Response:
-        """Answer a question: by a pair, or by one model where the pair passes on what it cannot do."""
+        """Answer a question: by a pair, or by one model if the pair cannot and has `pass_to`."""
         client = self._admit(request)
         body = await self._body(request)
         try:
@@ -150,7 +150,7 @@ class Endpoints:
     # --- status -------------------------------------------------------------------------------------------------------
 
     async def models(self, request: Request) -> Response:
-        """The names under which a client may request answers."""
+        """The model names that the client may request."""
         names = self._pairs.known_as(self._authenticate(request).key)
         return JSONResponse({"object": "list", "data": [_listed(name) for name in names]})
 
@@ -161,11 +161,11 @@ class Endpoints:
         return JSONResponse(_listed(name))
 
     async def health(self, request: Request) -> Response:
-        """Needs no key, as `ready`."""
+        """Whether the gateway runs; needs no key, like `ready`."""
         return JSONResponse({"status": "ok", "version": cuecard.__version__})
 
     async def ready(self, request: Request) -> Response:
-        """Whether models are still probed, and which of them are down: 503 unless one can answer."""
+        """Whether models are still being probed, and which are down: 503 unless one can answer."""
         probing: asyncio.Task[Any] | None = request.app.state.probing
         if probing is not None and not probing.done():
             return JSONResponse({"status": "probing", "down": []}, 503)
@@ -197,5 +197,5 @@ def _listed(name: str) -> Json:
 
 
 def _trace(request: Request) -> Json:
-    """The request's headers of W3C's trace context."""
+    """The request's W3C trace context headers."""
     return {name: request.headers[name] for name in ("traceparent", "tracestate") if name in request.headers}

@@ -1,4 +1,4 @@
-"""The pairs that are served: which one a request names, and how they are replaced when the configuration changes."""
+"""The served pairs: which one a request names, and how they are replaced when the configuration changes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ModelCache:
         return self._pools[key]
 
     def keep_for(self, pairs: Sequence[Service]) -> list[Model]:
-        """Forget the models that none of these pairs has, and give them back to be closed."""
+        """Forget the models that none of these pairs uses, and return them to be closed."""
         pools = {id(model) for pair in pairs for model in pair.models.values()}
         there = {id(model) for pair in pairs for model in pair.served}
         unused = [model for model, _ in self._models.values() if id(model) not in there]
@@ -53,7 +53,7 @@ class ModelCache:
 
 
 class Pairs:
-    """The pairs by name, the first one first."""
+    """The pairs by name, in the order of the configuration."""
 
     def __init__(self, services: Sequence[Service], occupancy: Occupancy | None = None) -> None:
         self._services = {service.name: service for service in services}
@@ -81,7 +81,7 @@ class Pairs:
     def of(self, model: str, key: Key) -> Service:
         """The pair that a request's model names: a pair's name first, then an alias, then a concrete model.
 
-        Of several pairs with this name it is the first that the key may use. Raises UnknownModel, PairForbidden.
+        If several pairs have this name, it is the first that the key may use. Raises UnknownModel, PairForbidden.
         """
         meant = [pair for way in ("virtual", "aliases", "concrete") for pair in self if model in getattr(pair, way)]
         if not meant:
@@ -97,9 +97,9 @@ class Pairs:
         return list(dict.fromkeys(name for pair in self if key.may_use(pair.name) for name in pair.known_as))
 
     async def renew(self, config: Config) -> list[Model]:
-        """Serve the pairs of another configuration; requests under way go on with the models that they have.
+        """Serve the pairs of another configuration, and return the new models; running requests keep their models.
 
-        What has not changed is kept. Gives back the models that are new. Raises as `configured`, and then all stays.
+        Unchanged pairs are kept. Raises as `configured`, and then nothing changes.
         """
         async with self._changing:
             before = {id(model) for pair in self for model in pair.served}
@@ -116,7 +116,7 @@ class Pairs:
         return [model for pair in self for model in pair.served if id(model) not in before]
 
     def _made(self, tables: Mapping[str, PairTable]) -> dict[str, Service]:
-        """A service for each pair: the old one where nothing has changed."""
+        """A service for each pair: the old one if nothing has changed."""
         kept = {name: self._services[name] for name in self._services if tables.get(name) == self._tables.get(name)}
         return {
             name: kept.get(name) or Service.configured(name, table, self._cache.pool, self._occupancy)
@@ -124,7 +124,7 @@ class Pairs:
         }
 
     def _over(self) -> None:
-        """The last request of a retired pair has ended."""
+        """Close unused models: the last request of a retired pair has ended."""
         sweep = asyncio.create_task(self._swept())
         self._sweeps.add(sweep)
         sweep.add_done_callback(self._sweeps.discard)
@@ -154,11 +154,11 @@ async def _closed(models: Collection[Model]) -> None:
 
 POLL_S = 1.0
 RESTART = ("server", "images", "audit", "journal")
-"""Tables whose settings hold from the start of the gateway."""
+"""Tables whose changes need a restart of the gateway."""
 
 
 class Reloader:
-    """Applies changes of a file. One that cannot be read, or served, changes nothing but for a line in the log."""
+    """Applies changes of the configuration file. A change that cannot be read or served is only logged."""
 
     def __init__(
         self,
@@ -177,9 +177,9 @@ class Reloader:
         self._applied = self._seen = stamp(file)
 
     async def follow(self, count: Callable[[str], None], arrived: Callable[[Collection[Model]], Any]) -> None:
-        """Reload at each signal or change, until this is cancelled.
+        """Reload at each SIGHUP or change of the file, until this is cancelled.
 
-        `count` gets each result, `ok` or `failed`; `arrived` gets the models that are new.
+        `count` is called with each result, `ok` or `failed`; `arrived` with the new models.
         """
         signalled, loop = asyncio.Event(), asyncio.get_running_loop()
         with suppress(AttributeError, ValueError, RuntimeError):  # on Windows, or in a thread: only the file is watched
@@ -196,7 +196,7 @@ class Reloader:
                 loop.remove_signal_handler(signal.SIGHUP)
 
     def _has_changed(self) -> bool:
-        """The file has changed, and was the same in two polls: it is not being written."""
+        """Whether the file has changed, and was the same in two polls, so that it is not being written."""
         before, self._seen = self._seen, stamp(self._file)
         return self._seen == before != self._applied
 
@@ -227,7 +227,7 @@ class Reloader:
 
 
 def stamp(file: Path) -> tuple[int, int, int] | None:
-    """Changes when the file does; None: there is none."""
+    """Modification time, size and inode of the file, which change when the file does; None if there is none."""
     try:
         found = file.stat()
     except OSError:

@@ -24,7 +24,7 @@ PASSED = "passed"
 
 
 def given(body: Json) -> RequestInfo:
-    """What is read of a request that is passed on. Raises BadInput."""
+    """The fields that are read of a request that is passed on. Raises BadInput."""
     permit(body)
     texts = [each for each in everything(body["messages"]) if isinstance(each, str)]
     characters = sum(len(text) for text in texts if text[: len(DATA)].lower() != DATA)
@@ -89,7 +89,7 @@ class PassedExchange:
         return answer
 
     async def events(self, events: AsyncGenerator[Json], metrics: GatewayMetrics) -> AsyncGenerator[bytes]:
-        """A streamed answer as it comes; an error is its last event."""
+        """A streamed answer as it arrives; an error is its last event before [DONE]."""
         try:
             async for event in events:
                 shown = _streamed(self._observed(event))
@@ -106,7 +106,7 @@ class PassedExchange:
         if self._first_s is None:
             self._first_s = time.perf_counter() - self._began
         self._usage = usage(event.get("usage")) or self._usage
-        self._pieces += bool(event.get("choices"))  # one token at least, until the server counts them
+        self._pieces += bool(event.get("choices"))  # at least one token each, until the server counts them
         if chunk(event).finish_reason == "length":
             self._finish = FinishReason.LENGTH
         return event | {"model": self.info.model} if "choices" in event else event

@@ -1,8 +1,8 @@
 """Replays the requests of a journal with another policy or pair; calls that the journal holds are not made again.
 
-A call of the journal stands for a new one of the same model and mode about the same question: a reading only if the
-card is the same, and a reasoning only if it fits into the budget. Calls that the journal does not hold are made of the
-models that are given; without them the result of such a request is not known.
+A stored call replaces a new call of the same model, mode and question: a `read` call only if the card is the same, and
+a reasoning only if it fits the budget. Other calls are made to the given models; without models, the result of such a
+request is unknown.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from cuecard.strategies.policy import Policy
 from cuecard.strategies.run import answer
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
-"""Of an image: the name of its file, never a path that leads elsewhere."""
+"""The digest of an image, which names its file; it can never be a path to another place."""
 log = logging.getLogger("cuecard.gateway")
 USABLE = (FinishReason.STOP, FinishReason.LENGTH, *REASONING_CUT)
 
@@ -62,16 +62,16 @@ class JournalEntry:
     tokens: int
     calls: Sequence[Mapping[str, Any]]
     has_images: bool
-    """All of its images were kept, so that it can be shown to a model."""
+    """All of its images were kept, so that new calls can be made."""
 
 
 @dataclass(frozen=True)
 class ReplayedRequest:
-    """One request, as it was and as it would be."""
+    """One request, as recorded and as replayed."""
 
     before: JournalEntry
     after: Outcome | None
-    """None: not known, as calls are missing."""
+    """None: unknown, as calls are missing."""
     asked: int
     """Number of calls that were made."""
     missing: tuple[str, ...]
@@ -79,7 +79,7 @@ class ReplayedRequest:
 
     @property
     def same_answer(self) -> bool:
-        """Whether the new answer says the same as the old one."""
+        """Whether the new answer equals the old one."""
         if self.after is None:
             return False
         question = self.before.question
@@ -93,7 +93,7 @@ def entries(path: Path) -> list[JournalEntry]:
 
 def _entries(path: Path) -> Iterator[JournalEntry]:
     try:
-        lines = path.read_bytes().split(b"\n")  # other line breaks may stand in texts
+        lines = path.read_bytes().split(b"\n")  # texts may contain other line breaks
     except OSError as error:
         raise BadInput(f"cannot read the journal {path}: {error}") from error
     torn = []
@@ -113,7 +113,7 @@ def _entries(path: Path) -> Iterator[JournalEntry]:
                 "only a journal with content = true can be replayed",
             )
         if record.get("route") is None or record.get("question") is None:
-            continue  # not answered, or passed on as it came
+            continue  # not answered, or passed on unchanged
         try:
             yield _entry(record, pictures(path))
         except (KeyError, TypeError, ValueError) as error:
@@ -135,7 +135,7 @@ def _entry(record: Mapping[str, Any], folder: Path) -> JournalEntry:
         return Image(digest.encode())
 
     if (calling := shown.get("calling")) is not None:
-        union(shown["schema"])  # raises where it is not of the form that replies with calls have
+        union(shown["schema"])  # raises if it is not the schema of a reply with calls
     question = Question(
         shown["text"],
         tuple(map(image, shown["images"])),
@@ -164,9 +164,9 @@ class JournalModel(ReplayedModel):
     def __init__(
         self, role: str, name: str, calls: Sequence[Mapping[str, Any]], cards: Sequence[str], live: Model | None
     ) -> None:
-        """`cards`: the reasonings of the request, which is what a reader has read."""
+        """`cards`: the reasonings of the request, which its readers have read."""
         able = live.abilities if live else Abilities(True, True, False, False, tuple(CardFormat), TAGS)
-        # what computing ahead has saved is in the times already; weights of cards are in no journal
+        # the recorded times include what warm prompts have saved; no journal holds weights of cards
         super().__init__(name, replace(able, prefix_sessions=False, weighing=False))
         self._role, self._calls, self._cards, self._live = role, calls, cards, live
         self.asked = 0
@@ -197,10 +197,10 @@ class JournalModel(ReplayedModel):
 
 def _stands_for(call: Mapping[str, Any], prompt: Prompt, limits: Limits, cards: Sequence[str]) -> bool:
     if call["mode"] != prompt.mode or call["finish_reason"] not in USABLE or prompt.mode in (Mode.PROBE, Mode.GRADE):
-        return False  # what a probe had read so far, or which step was graded, is in no journal
+        return False  # no journal holds what a probe had read so far, or which step was graded
     if prompt.mode is Mode.REASON:
         if prompt.card is not None:
-            return False  # nor after what a reasoning went on
+            return False  # nor the text that a reasoning resumed
         thought = call["reasoning_tokens"] or 0
         return thought == limits.reasoning_tokens or (
             thought < limits.reasoning_tokens and call["finish_reason"] != FinishReason.BUDGET
@@ -209,7 +209,7 @@ def _stands_for(call: Mapping[str, Any], prompt: Prompt, limits: Limits, cards: 
 
 
 def _events(call: Mapping[str, Any]) -> Iterator[tuple[float, Event]]:
-    """The call as it was: its first word when it came, the last one at the end."""
+    """The recorded call as (seconds, event): its text at the time of the first token, the rest at the end."""
     end_s = call["end_s"] - call["start_s"]
     now_s = end_s if call["first_token_s"] is None else call["first_token_s"] - call["start_s"]
     yield 0.0, Started()
@@ -226,10 +226,10 @@ def _events(call: Mapping[str, Any]) -> Iterator[tuple[float, Event]]:
 
 
 async def again(entry: JournalEntry, strategy: str, policy: Policy, live: Mapping[str, Model]) -> ReplayedRequest:
-    """One request by another strategy or policy, or with another pair."""
+    """Replay one request with another strategy or policy, or with another pair."""
     shown = live if entry.has_images else {}
     models = {role: _journal_model(role, entry, shown.get(role)) for role in ("small", "large")}
-    strict = replace(policy, strict=True)  # a call that is not there must not look like a model that failed
+    strict = replace(policy, strict=True)  # a missing call must not look like a failed model
     try:
         after = await answer(entry.question, models, strategy, strict)
     except (ModelError, NoAnswer):
@@ -240,7 +240,7 @@ async def again(entry: JournalEntry, strategy: str, policy: Policy, live: Mappin
 
 
 def _journal_model(role: str, entry: JournalEntry, live: Model | None) -> JournalModel:
-    """With the calls of the model in this role, unless another one has taken it."""
+    """The model of a role, with the recorded calls unless another model has taken the role."""
     name = live.name if live else next((call["model"] for call in entry.calls if call["role"] == role), role)
     calls = [call for call in entry.calls if call["role"] == role and call["model"] == name]
     cards = [call["reasoning"].strip() for call in entry.calls if call["mode"] == Mode.REASON and call["reasoning"]]
@@ -248,7 +248,7 @@ def _journal_model(role: str, entry: JournalEntry, live: Model | None) -> Journa
 
 
 def summary(replayed: Sequence[ReplayedRequest]) -> dict[str, Any]:
-    """What changes over all requests whose result is known: routes, answers, seconds and tokens."""
+    """The changes over all requests with a known result: routes, answers, seconds and tokens."""
     known = [(each, each.after) for each in replayed if each.after is not None]
     missing = Counter(call for each in replayed for call in each.missing)
     count = len(known)

@@ -1,4 +1,4 @@
-"""A pair behind the wire: its models, and the strategy and policy of each request."""
+"""A served pair: its models, and the strategy and policy of each request."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PARAMS = {
     "deadline_s": "cuecard.max_latency_ms",
     **{name: name for name in ("temperature", "top_p", "seed")},
 }
-"""Parameters by the settings that they give; the other settings are those of the `cuecard` object."""
+"""Setting -> the request parameter that sets it; the `cuecard` object has the other settings."""
 FROM_TABLE = (*("aliases", "strategy", "free_form", "pass_to", "prices", "efforts", "max_cost", "unknown_parameters"),)
 
 
@@ -40,21 +40,21 @@ class RequestPlan:
     max_cost: float | None = None
     """In the currency of the prices."""
     ignored: tuple[str, ...] = ()
-    """Parameters of the request that change nothing."""
+    """Parameters of the request that have no effect."""
 
 
 class Occupancy:
-    """Whether clients' requests are under way, over all pairs."""
+    """Whether any client's request is running, over all pairs."""
 
     def __init__(self) -> None:
         self.idle, self.busy = asyncio.Event(), asyncio.Event()
-        """No client's request is under way; some are."""
+        """Set while no client's request is running; set while some are."""
         self.idle.set()
         self._under_way = 0
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """While a client's request is under way."""
+        """Encloses a client's request while it is running."""
         self._under_way += 1
         self.idle.clear()
         self.busy.set()
@@ -69,7 +69,7 @@ class Occupancy:
 
 @dataclass(eq=False)
 class Service:
-    """One pair: models in their roles, and the settings of requests that have none of their own."""
+    """One pair: models in their roles, and the default settings of its requests."""
 
     models: Mapping[str, Model]
     _: KW_ONLY
@@ -78,14 +78,14 @@ class Service:
     occupancy: Occupancy = field(default_factory=Occupancy)
     strategy: str = "mutual"
     free_form: str = "transfer"
-    """The strategy of questions whose answer is free text."""
+    """The strategy of questions with a free-text answer."""
     policy: Policy = field(default_factory=Policy)
     pass_to: str | None = None
-    """The role that gets what a pair cannot do; None: refused."""
+    """The role that gets requests that a pair cannot answer; None: they are refused."""
     prices: Mapping[str, Prices] = field(default_factory=dict)
     """By role, of roles that have prices."""
     efforts: Mapping[str, int] = field(default_factory=lambda: EFFORTS)
-    """Reasoning tokens by name of `reasoning_effort`."""
+    """`reasoning_effort` -> reasoning tokens."""
     max_cost: float | None = None
     """In the currency of the prices; None: no limit."""
     unknown_parameters: str = Unknown.IGNORE
@@ -104,7 +104,7 @@ class Service:
     def configured(
         cls, name: str, table: PairTable, pool: Callable[[Sequence[Upstream], str], Pool], occupancy: Occupancy
     ) -> Service:
-        """The pair that a configuration describes; `pool` makes, or has, the model of a role.
+        """The pair that a configuration describes; `pool` returns the model of a role.
 
         Raises BadInput, MissingExtra.
         """
@@ -122,7 +122,7 @@ class Service:
         return [*alone, *(replica.model for replicas in pools for replica in replicas)]
 
     def role_of(self, name: str) -> str | None:
-        """The role of a model by its own name; None: the name is the pair's."""
+        """The role of a model by its own name; None for a name of the pair, or an unknown one."""
         return None if name in self.virtual or name in self.aliases else self.concrete.get(name)
 
     @property
@@ -131,7 +131,7 @@ class Service:
         return [*self.virtual, *self.aliases, *self.concrete]
 
     def plan(self, parsed: ParsedRequest) -> RequestPlan:
-        """Strategy and policy of a request: of its `cuecard` object, its model's name, or the configuration.
+        """Strategy and policy of a request, from its `cuecard` object, its model's name, or the configuration.
 
         Raises BadInput, UnknownModel.
         """
@@ -160,7 +160,7 @@ class Service:
         return RequestPlan(strategy, policy, max_cost, ignored)
 
     def _policy(self, settings: Mapping[str, Any]) -> Policy:
-        """The policy with a request's settings. Raises BadInput; its `param` is the setting without which all works."""
+        """The policy with a request's settings. Raises BadInput; its `param` is the setting that makes it invalid."""
         try:
             return policy_with(self.policy, **settings)
         except BadInput as error:
@@ -194,7 +194,7 @@ class Service:
         return CostBudget(plan.max_cost, self.prices).models(self.models)
 
     def _with_parameters(self, policy: Policy, parsed: ParsedRequest, strategy: str) -> tuple[Policy, tuple[str, ...]]:
-        """The policy with the request's parameters, and the names of parameters that change nothing."""
+        """The policy with the request's parameters, and the names of parameters that have no effect."""
         large_honours = "large" in self.models and "logit_bias" in self.models["large"].abilities.honours
         honoured = {name for model in self.models.values() for name in model.abilities.honours}
         if strategy.endswith(":small") or strategy == "vote" or not large_honours:
@@ -204,7 +204,7 @@ class Service:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """While a client's request is under way: until it is over, the models stay open."""
+        """Encloses a client's request while it is running: until it ends, the models stay open."""
         self.under_way += 1
         try:
             with self.occupancy.at_work():
@@ -220,7 +220,7 @@ class Service:
         return self._when_over is not None
 
     def retire(self, when_over: Callable[[], None]) -> None:
-        """No more requests come; `when_over` is called when the last one has ended, at once if there is none."""
+        """Stop serving the pair; `when_over` is called when its last request has ended, immediately if none runs."""
         self._when_over = when_over
         if not self.under_way:
             when_over()

@@ -1,4 +1,4 @@
-"""Answers of a pair on their way to a client: planned, charged, and streamed event by event."""
+"""Answers of a pair to a client: planned, charged, and streamed event by event."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from cuecard.strategies.team import cancelled
 log = logging.getLogger("cuecard.gateway")
 AnswerWriter = ChatWriter | MessageWriter | ResponseWriter
 END = b""
-"""Behind the last event of a stream."""
+"""Queued after the last event of a stream."""
 
 
 class Exchange:
@@ -46,7 +46,7 @@ class Exchange:
         self._service, self._plan, self._accounting = service, service.plan(parsed), accounting
 
     async def answer(self, show: OnPiece) -> Outcome:
-        """The outcome as the client sees it; `show` gets each piece of its answer before.
+        """The outcome as the client sees it; `show` is first called with each piece of the answer.
 
         Raises what `run.answer` raises, BrokenStream and NoAnswer.
         """
@@ -77,7 +77,7 @@ class Exchange:
 
     @contextmanager
     def _charged(self, calls: Sequence[Call], end: RequestEnd) -> Iterator[None]:
-        """Charge calls that end without an outcome. `end`: of a request that neither fails nor is cancelled."""
+        """Charge the calls of a request without an outcome. `end`: how it ends if it neither fails nor is cancelled."""
         began, error = time.perf_counter(), None
         try:
             yield
@@ -100,13 +100,13 @@ class Exchange:
         return account | {"pair": self._service.name}
 
     def headers(self, outcome: Outcome | None = None) -> dict[str, str]:
-        """The header that names parameters that change nothing: with an outcome, also log probabilities it lacks."""
+        """The header that lists parameters without effect; with an outcome, also `logprobs` if it has none."""
         lost = self.parsed.parameters.logprobs and outcome is not None and not outcome.tokens
         return header(tuple(dict.fromkeys((*self._plan.ignored, *(("logprobs",) if lost else ())))))
 
 
 class ClientStream(Response):
-    """Server-sent events, which end when their client leaves."""
+    """Server-sent events, which end when their client disconnects."""
 
     media_type = "text/event-stream"
 
@@ -169,7 +169,7 @@ async def _write(exchange: Exchange, writer: AnswerWriter, put: Callable[[Sequen
             put(opening)
         outcome = await exchange.answer(show)
         put(writer.end(outcome, exchange.account(outcome)))
-    except Exception as error:  # the status is sent: the error is an event
+    except Exception as error:  # the status is already sent: the error is an event
         if not isinstance(error, CuecardError):
             log.exception("a streamed request failed")
         exchange.metrics.failed(error)

@@ -1,1 +1,1 @@
-"""Where the time of a request goes: readings, fits, break-even points, rooflines."""
+"""Latency of a request by component: readings, fits, break-even points, rooflines."""

@@ -1,8 +1,8 @@
-"""How large a checkpoint is, from its `config.json`: layers, widths, weights, and the memory that running it takes.
+"""Dimensions of a checkpoint from its `config.json`: layers, widths, weights, and the memory that running it takes.
 
-The presets are published dimensions of Qwen3-VL, for random weights: latency does not depend on what weights hold.
-Their values are those of the `config.json` of Qwen/Qwen3-VL-{2B,4B,8B,32B,30B-A3B}-Instruct on the Hugging Face hub,
-compared with torchtitan's table (2B, 8B, 30B-A3B: pytorch/torchtitan, torchtitan/experiments/qwen3_vl/__init__.py).
+The presets are published dimensions of Qwen3-VL, for random weights: latency does not depend on weight values. They are
+those of the `config.json` of Qwen/Qwen3-VL-{2B,4B,8B,32B,30B-A3B}-Instruct on the Hugging Face hub, compared with
+torchtitan's table (2B, 8B, 30B-A3B: pytorch/torchtitan, torchtitan/experiments/qwen3_vl/__init__.py).
 `qwen3-vl-tiny` and `-tiny-deep` are unpublished: the same architecture at the sizes of the embedded pair.
 """
 
@@ -15,12 +15,12 @@ from typing import Any
 from cuecard.domain.errors import BadInput, did_you_mean
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-"""Of one weight."""
+"""Bytes per weight."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """The decoder. `experts` are those of a layer, `active` those that a token passes; 0 of a dense one."""
+    """The decoder. `experts`: experts per layer, `active`: those that a token passes; 0 for a dense decoder."""
 
     layers: int
     hidden: int
@@ -35,12 +35,12 @@ class Text:
 
     @property
     def attention_weights(self) -> int:
-        """Of one layer."""
+        """Attention weights per layer."""
         return self.hidden * self.head_dim * 2 * (self.heads + self.kv_heads)
 
     @property
     def expert_weights(self) -> int:
-        """Of one expert, or of a dense layer's whole feed-forward part."""
+        """Weights of one expert, or of a dense layer's whole feed-forward part."""
         return 3 * self.hidden * self.intermediate
 
     @property
@@ -49,7 +49,7 @@ class Text:
 
     @property
     def active_weights(self) -> int:
-        """Of one layer, that one token is multiplied with."""
+        """Weights per layer that one token is multiplied with."""
         return self.attention_weights + self.expert_weights * (self.active or 1) + self.hidden * self.experts
 
     @property
@@ -63,16 +63,16 @@ class Text:
 
 @dataclass(frozen=True)
 class Vision:
-    """The encoder of images, and the mergers that project its patches into the decoder's space."""
+    """The image encoder, and the mergers that project its patches into the decoder's space."""
 
     layers: int
     hidden: int
     heads: int
     intermediate: int
     patch_values: int
-    """Numbers that one patch is read from."""
+    """Numbers of input values per patch."""
     merge: int
-    """Patches a side that become one visual token."""
+    """Patches a side that merge into one visual token."""
     out: int
     mergers: int = 1
 
@@ -92,7 +92,7 @@ class Vision:
 
 @dataclass(frozen=True)
 class Dimensions:
-    """A checkpoint's sizes; `vision` is None of a language model, and of an encoder of an unknown kind."""
+    """A checkpoint's dimensions; `vision` is None for a language model, and for an encoder of an unknown kind."""
 
     text: Text
     vision: Vision | None
@@ -102,11 +102,11 @@ class Dimensions:
         return self.text.weights + (self.vision.weights if self.vision else 0)
 
     def kv_bytes(self, dtype: str) -> int:
-        """Keys and values of one token."""
+        """Bytes of keys and values per token."""
         return 2 * self.text.layers * self.text.kv_heads * self.text.head_dim * BYTES[dtype]
 
     def memory_bytes(self, dtype: str, batch: int, visual: int, prompt: int, output: int, attention: str) -> int:
-        """Estimated: weights, keys and values, and what the widest moment of a prefill holds beside them."""
+        """Estimated peak bytes: weights, keys and values, and activations at the widest point of a prefill."""
         size, text = BYTES[dtype], self.text
         wide = 2 * text.intermediate * (text.active or 1) + 6 * text.hidden
         held = batch * prompt * wide * size + batch * text.vocabulary * 4
@@ -120,7 +120,7 @@ class Dimensions:
 
 
 def of(config: Mapping[str, Any]) -> Dimensions:
-    """From the values of a `config.json`. Raises BadInput where the decoder's sizes are not among them."""
+    """Dimensions from the values of a `config.json`. Raises BadInput if the decoder's sizes are missing."""
     text = config.get("text_config") or config
     try:
         hidden, heads = text["hidden_size"], text["num_attention_heads"]
@@ -244,6 +244,6 @@ PRESETS: Mapping[str, dict[str, Any]] = {
 
 
 def near(name: str) -> BadInput:
-    """The error for a name that is no preset."""
+    """The error for an unknown preset."""
     presets = f"presets are {', '.join(PRESETS)}"
     return BadInput(f"unknown model {name[:200]!r}", did_you_mean(name, PRESETS, presets))

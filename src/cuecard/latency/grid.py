@@ -1,7 +1,7 @@
-"""What is measured, in which order, and for how long: a grid, and rounds until intervals are narrow.
+"""What to measure, in which order, and for how long: a grid, and rounds until intervals are narrow.
 
-A round takes every point of every model once; the next round takes them in the opposite order (A B, B A), so that a
-drift of the machine falls on all alike. `drifts` reports what is left of it.
+A round measures every point of every model once; the next round reverses the order (A B, B A), so that drift of the
+machine affects all points alike. `drifts` reports the remaining drift.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ from cuecard.latency import readings
 from cuecard.latency.readings import Point, Reading, Readings
 
 FUSED, COMPILED, USUAL = "fused", "compiled", "usual"
-"""Instead of an attention backend, by which Transformers' layers decode: the decoder that local models have; the same,
-compiled; and whatever local models do by themselves, which is fused in float32 where it can be, else sdpa."""
+"""Ways to decode, in place of an attention backend: the fused decoder of local models; the same, compiled; and the
+default of local models, which is fused in float32 if possible, else sdpa."""
 LEAST_ROUNDS = 5
 _STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13)
-"""The 97.5% quantile of Student's t, of 1, 2, … degrees of freedom; 2.09 is enough beyond."""
+"""The 97.5% quantile of Student's t for 1, 2, … degrees of freedom; the last one is used beyond."""
 DRIFT = 0.05
-"""By so much the last third of a model's rounds may differ from the first third."""
+"""Maximum relative difference between the last and the first third of a model's rounds."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Factors, each with the values that it takes; a point is one of each."""
+    """Factors with their values; a point combines one value of each."""
 
     output_tokens: tuple[int, ...]
     image_px: tuple[int | None, ...]
     """None: no image."""
     text_tokens: tuple[int, ...] = (48,)
-    """Behind the image."""
+    """After the image."""
     cached_text_tokens: tuple[int | None, ...] = (None,)
-    """Tokens between the image and the text that lie in the cache already, the image with them; None: nothing does."""
+    """Cached tokens between the image and the text, cached with the image; None: no cached prefix."""
     batch: tuple[int, ...] = (1,)
     attention: tuple[str, ...] = (USUAL,)
 
     def as_dict(self) -> dict[str, Any]:
-        """For `profile.json`."""
+        """Values for `profile.json`."""
         return {name: list(values) for name, values in vars(self).items()}
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One point of a grid, before it is known how many tokens its image is."""
+    """One point of a grid, before the number of visual tokens is known."""
 
     image_px: int | None
     text_tokens: int
@@ -60,7 +60,7 @@ class Workload:
     output_tokens: int
 
     def point(self, visual: int, head: int, **more: Any) -> Point:
-        """The point of a profile, once the image's tokens, and those with its marks, are counted."""
+        """The point of a profile. `visual`: tokens of the image; `head`: tokens up to its end, with its marks."""
         cached = None if self.cached_text_tokens is None else head + self.cached_text_tokens
         prompt = head + (self.cached_text_tokens or 0) + self.text_tokens
         return Point(
@@ -82,7 +82,7 @@ def workloads(grid: Grid) -> list[Workload]:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundLimits:
-    """When a profile ends: after this many rounds, once the interval of every mean is this narrow, or after so long."""
+    """Limits of a profile: maximum rounds, relative half-width of the interval of every mean, maximum seconds."""
 
     repeats: int = 12
     precision: float = 0.03
@@ -91,11 +91,11 @@ class RoundLimits:
 
 @dataclass(frozen=True)
 class ProfileProgress:
-    """How far a profile is, in readings (of a server: requests)."""
+    """Progress of a profile, in readings (with a server: requests)."""
 
     done: int
     left: int
-    """At most; points that are narrow end earlier."""
+    """Upper limit; precise points end earlier."""
     left_s: float
     now: str
 
@@ -106,7 +106,7 @@ class ProfileEnd:
 
     readings: int
     wide: int
-    """Points that are not as narrow as wanted."""
+    """Points whose mean is less precise than wanted."""
     out_of_time: bool
     drift: dict[str, float]
     notes: tuple[str, ...]
@@ -122,7 +122,7 @@ class Case(Protocol):
 
     @property
     def described(self) -> str:
-        """In words, for progress."""
+        """Description for progress."""
         ...
 
 
@@ -130,9 +130,9 @@ C = TypeVar("C", bound=Case)
 
 
 class Rounds(Generic[C]):
-    """Iterates over (case, round) that are still to be measured; `add` what was measured before going on.
+    """Iterates over the (case, round) still to measure; call `add` with each result before the next step.
 
-    A point has one latency a round: the mean of its readings, `requests` in number, which have shared one load.
+    A point has one latency per round: the mean of its `requests` readings, which share one load.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class Rounds(Generic[C]):
             self._latencies_s[model, point].append(fmean(latencies))
 
     def __iter__(self) -> Iterator[tuple[C, int]]:
-        """Round after round, each in the other order, over the points that are not narrow yet."""
+        """Iterate over rounds in alternating order, over the points that are not precise yet."""
         for round in range(self._limits.repeats):
             for case in turned(self._cases, round):
                 model, point = case.key
@@ -169,16 +169,16 @@ class Rounds(Generic[C]):
                 yield case, round
 
     def is_cold(self, case: C) -> bool:
-        """Whether this process has not measured the case yet: a warm-up is due."""
+        """Whether this process has not measured the case yet and a warm-up is due."""
         return case.key not in self._cost_s
 
     def add(self, case: C, latency_s: float, cost_s: float) -> None:
-        """The latency of a round, and the time that measuring it has taken."""
+        """Add the latency of a round, and the time that its measurement took."""
         self._latencies_s[case.key].append(latency_s)
         self._cost_s[case.key] = cost_s
 
     def end(self, notes: Iterable[str] = ()) -> ProfileEnd:
-        """How the profile ended, with the drift of all its readings."""
+        """The result of the profile, with the drift over all its readings."""
         wide = sum(not self._is_narrow(case) for case in self._cases)
         drift = drifts(readings.read(self._store.path))
         return ProfileEnd(self._made, wide, self._late, drift, (*self._store.notes, *notes))
@@ -194,7 +194,7 @@ class Rounds(Generic[C]):
         return is_narrow(self._latencies_s[case.key], self._limits.precision)
 
     def _progress(self, case: C, round: int) -> ProfileProgress:
-        """What is left at most: the rounds of points that are not narrow, each as long as it took last."""
+        """Upper limit of what remains: the rounds of imprecise points, each as long as its last round."""
         rounds = {
             each.key: max(0, self._limits.repeats - len(self._latencies_s[each.key]))
             for each in self._cases
@@ -207,12 +207,12 @@ class Rounds(Generic[C]):
 
 
 def turned(order: Sequence[Any], round: int) -> list[Any]:
-    """The order of a round: there, and back."""
+    """The order of a round: forward, then backward."""
     return list(order) if round % 2 == 0 else list(order)[::-1]
 
 
 def is_narrow(totals_s: Sequence[float], precision: float) -> bool:
-    """Whether the mean's 95% interval is within that share of it, to each side; never of fewer than five."""
+    """Whether the half-width of the mean's 95% interval is at most `precision` of it; False below five rounds."""
     if len(totals_s) < LEAST_ROUNDS:
         return False
     quantile = _STUDENT[min(len(totals_s) - 2, len(_STUDENT) - 1)]
@@ -220,7 +220,7 @@ def is_narrow(totals_s: Sequence[float], precision: float) -> bool:
 
 
 def drifts(made: Iterable[Reading]) -> dict[str, float]:
-    """By model: the last third of the rounds over the first third, median over points; 1.0 is no drift."""
+    """By model: last third of the rounds / first third, median over points; 1.0 is no drift."""
     found: dict[str, dict[Point, list[Reading]]] = defaultdict(lambda: defaultdict(list))
     for reading in made:
         if not reading.warmup and reading.error is None:
@@ -239,7 +239,7 @@ def _ratio(made: Sequence[Reading]) -> float:
 
 
 def drifted(drift: Mapping[str, float]) -> list[str]:
-    """The models whose speed changed by more than is allowed."""
+    """The models with more drift than allowed."""
     return [model for model, ratio in drift.items() if abs(ratio - 1) > DRIFT]
 
 
@@ -247,10 +247,10 @@ def drifted(drift: Mapping[str, float]) -> list[str]:
 
 
 def whole(made: Iterable[Reading], vision_layers: Mapping[str, int]) -> list[Reading]:
-    """Readings of whole models; two slices of a model become one estimated reading of all its layers.
+    """Readings of whole models; readings of two slices of a model become one estimated reading of all its layers.
 
-    Linear in the layers: what is timed twice, at half and at the full slice, gives a layer's cost and the rest.
-    `vision_layers` are those of each model's whole encoder. An estimate keeps `layers_timed`, by which it is known.
+    The estimate is linear in the layers: times at half and at the full slice give the cost per layer and the rest.
+    `vision_layers` counts the layers of each model's whole encoder. An estimated reading keeps its `layers_timed`.
     """
     found, slices = [], dict[tuple[Any, ...], dict[int, Reading]]()
     for reading in made:

@@ -1,4 +1,4 @@
-"""A profile's readings: `profile.json` holds its configuration and machine, `readings.jsonl` a reading a line.
+"""A profile's readings: `profile.json` holds its configuration and machine, `readings.jsonl` one reading per line.
 
 Readings are appended and never changed; fits and figures are derived from them. One writer at a time.
 """
@@ -21,22 +21,22 @@ VERSION = 1
 ABOUT, LINES = "profile.json", "readings.jsonl"
 IN_PROCESS_PARTS = ("preprocess", "vision", "projector", "prefill", "decode", "detokenise", "gap")
 SERVER_PARTS = ("queue", "ttft", "decode", "tail")
-"""Waiting at the client for a slot or its hour; to the first token; to the last one; to the stream's end."""
+"""Seconds until sending, at the client; to the first token; to the last token; to the end of the stream."""
 
-_SLACK = 1e-6  # seconds by which rounding may let the parts exceed the total
+_SLACK = 1e-6  # seconds by which the parts may exceed the total, for rounding
 
 
 @dataclass(frozen=True)
 class Point:
-    """One combination of factors. None: not chosen, not observed, or the factor does not exist there.
+    """One combination of factors. None: not chosen, not observed, or not applicable.
 
-    Tokens and sizes are of one request, not of the batch. `prompt_tokens` counts the whole prompt, visual tokens and
-    cached ones among them; `context_tokens` is what lies in the cache when decoding begins.
+    Tokens and sizes are per request, not per batch. `prompt_tokens` counts the whole prompt with its visual and cached
+    tokens; `context_tokens` counts the cached tokens at the start of decoding.
     """
 
     batch: int | None = None
     image_px: int | None = None
-    """Side of a square image; None where there is no image."""
+    """Side of a square image; None without an image."""
     visual_tokens: int | None = None
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
@@ -49,38 +49,38 @@ class Point:
     layers_total: int | None = None
     concurrency: int | None = None
     rate: float | None = None
-    """Requests a second, of an open loop."""
+    """Requests per second of an open loop."""
     ignore_eos: bool | None = None
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One request (or batch) that was timed. Times are seconds of a monotonic clock; parts do not exceed the total."""
+    """One timed request (or batch). Times are seconds of a monotonic clock; parts do not exceed the total."""
 
     model: str
     source: Literal["in-process", "server"]
     round: int
     position: int
-    """Place in the order in which the points were measured, counted through the whole run."""
+    """Index in the order of measurement over the whole run."""
     warmup: bool
     point: Point
-    """As requested: the key by which a run is resumed."""
+    """As requested: the key for resuming a run."""
     parts_s: Mapping[str, float]
     total_s: float
     observed: Mapping[str, int] = field(default_factory=dict)
-    """What was counted of the point's fields: prompt_tokens, cached_tokens, output_tokens, …"""
+    """Observed values of the point's fields: prompt_tokens, cached_tokens, output_tokens, …"""
     token_times_s: tuple[float, ...] | None = None
-    """When output tokens came, from the request's start on. Of a server see `events`."""
+    """Times of the output tokens, since the start of the request. For servers see `events`."""
     sent_s: float | None = None
-    """Of a server: when the request was sent, from the start of its round's load on. Below, seconds from then on."""
+    """For servers: time of sending, since the start of the round's load. Times below are since sending."""
     head_s: float | None = None
-    """When the head of the answer came."""
+    """Time of the response head."""
     events: tuple[tuple[float, str, int | None], ...] | None = None
-    """Every event of the stream: its time, what it brought (`server.events`), and how many tokens, where reported."""
+    """Every event of the stream: time, kind (`server.metrics`), and number of tokens, if reported."""
     first_answer_s: float | None = None
-    """When the first token of the answer came, after the reasoning."""
+    """Time of the first answer token, after the reasoning."""
     error: str | None = None
-    """Why the request failed; its times then are those until it failed."""
+    """Why the request failed; its times then end at the failure."""
 
     def __post_init__(self) -> None:
         if sum(self.parts_s.values()) > self.total_s + _SLACK or min(self.parts_s.values(), default=0.0) < 0:
@@ -88,18 +88,18 @@ class Reading:
 
     @property
     def seen(self) -> Point:
-        """The point as measured: observed values take precedence over requested ones."""
+        """The point as measured: observed values override requested ones."""
         return replace(self.point, **self.observed)  # type: ignore[arg-type]
 
     @property
     def latency_s(self) -> float:
-        """The total without the wait at this client."""
+        """The total without the wait at the client."""
         return self.total_s - self.parts_s.get("queue", 0.0)
 
 
 @dataclass(frozen=True)
 class ProfileConfig:
-    """The configuration of a profile. `config` decides every reading: a profile is resumed only under the same one.
+    """The configuration of a profile. `config` determines the readings: a profile is resumed only with the same one.
 
     `config` holds `source`, `models` (by name) and `grid`; `facts` the device, its probe, versions, date, command line.
     """
@@ -109,7 +109,7 @@ class ProfileConfig:
 
 
 class Readings:
-    """A profile opened for writing by this process alone. Raises BadInput (held, another profile), CannotStore."""
+    """A profile locked for writing by this process. Raises BadInput (locked, another profile), CannotStore."""
 
     def __init__(self, path: Path, asked: ProfileConfig) -> None:
         self.path = path
@@ -133,14 +133,14 @@ class Readings:
             raise
 
     def _mend(self) -> None:
-        """Drop a last line that a kill has cut off."""
+        """Drop a last line that was cut off by a kill."""
         lines = self.path / LINES
         if lines.exists() and (torn := _torn(lines)):
             os.truncate(lines, lines.stat().st_size - torn)
             self.notes.append(f"the last reading was cut off ({torn} bytes): dropped, to be made again")
 
     def append(self, reading: Reading) -> None:
-        """Write one reading; it survives a kill from then on. Raises CannotStore."""
+        """Write one reading, which then survives a kill. Raises CannotStore."""
         line = json.dumps(_plain(reading), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         try:
             self._file.write(line + "\n")
@@ -150,11 +150,11 @@ class Readings:
         self._count[_key(reading)] += 1
 
     def done(self, model: str, point: Point, round: int, of: int = 1) -> bool:
-        """Whether this round has its readings of the point as asked, `of` in number; warm-up does not count."""
+        """Whether this round has `of` readings of the point as requested; warm-up does not count."""
         return self._count[(model, point, round, False)] >= of
 
     def count(self) -> int:
-        """Readings so far, warm-up included: the next one's position."""
+        """Number of readings so far, warm-up included: the position of the next one."""
         return self._count.total()
 
     def close(self) -> None:
@@ -177,7 +177,7 @@ def is_profile(path: Path) -> bool:
 
 
 def about(path: Path) -> dict[str, Any]:
-    """What `profile.json` says. Raises BadInput."""
+    """The content of `profile.json`. Raises BadInput."""
     try:
         data = json.loads((path / ABOUT).read_text(encoding="utf-8"))
         version, _ = data["version"], data["config"]
@@ -192,7 +192,7 @@ def about(path: Path) -> dict[str, Any]:
 
 
 def read(path: Path) -> Iterator[Reading]:
-    """The readings in their order, warm-up included; a last line that is cut off is left out. Raises BadInput."""
+    """The readings in order, warm-up included, without a truncated last line. Raises BadInput."""
     lines = path / LINES
     if not lines.exists():
         return
@@ -205,7 +205,7 @@ def read(path: Path) -> Iterator[Reading]:
 
 
 def by_point(made: Iterable[Reading]) -> list[list[Reading]]:
-    """The readings of each point of each model, in the order in which they were measured first."""
+    """The readings of each point of each model, in the order of their first measurement."""
     groups: dict[tuple[str, Point], list[Reading]] = {}
     for reading in made:
         groups.setdefault((reading.model, reading.point), []).append(reading)
@@ -213,7 +213,7 @@ def by_point(made: Iterable[Reading]) -> list[list[Reading]]:
 
 
 def _torn(lines: Path) -> int:
-    """Bytes after the last end of a line."""
+    """Bytes after the last line end."""
     data = lines.read_bytes()
     return len(data) - (data.rfind(b"\n") + 1)
 
@@ -223,7 +223,7 @@ def _key(reading: Reading) -> tuple[str, Point, int, bool]:
 
 
 def _plain(reading: Reading) -> dict[str, Any]:
-    """A reading as plain data; what is None is left out."""
+    """A reading as plain data, without None values."""
     data = {key: value for key, value in asdict(reading).items() if value is not None}
     return {**data, "point": {key: value for key, value in data["point"].items() if value is not None}}
 

@@ -1,1 +1,1 @@
-"""The Model protocol, prompt layouts, and what speaks to real models."""
+"""The Model protocol, prompt layouts, and models: local, served, recorded and simulated."""

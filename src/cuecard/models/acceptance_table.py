@@ -1,11 +1,11 @@
-"""How likely a large model's short answer is right, from both models' short answers: a small table of coefficients.
+"""The probability that a large model's short answer is right, from both short answers: a table of coefficients.
 
     logit P(right) = intercept + agree * [the answers agree] + log_large * ln p - log_not_large * ln(1 - p)
                      + logit_small * ln(q / (1 - q))                              (without a q: + no_small)
 
-p is the large model's probability of its answer, q the small model's of its own; intercept and agree are those of the
-kind of answer. The two terms of p are beta calibration (Kull et al. 2017), of which the logit of p is a special case.
-The same without the small model, with coefficients of their own, tells where its short answer is not needed:
+p is the large model's probability of its answer, q the small model's of its own; intercept and agree depend on the kind
+of answer. The two terms of p are beta calibration (Kull et al. 2017), of which the logit of p is a special case.
+A second formula without the small model, with its own coefficients, decides whether its short answer is needed:
 
     logit P(right) = alone + alone_log_large * ln p - alone_log_not_large * ln(1 - p)
 """
@@ -26,7 +26,7 @@ FILE = "acceptance.json"
 """In the large model's checkpoint folder."""
 VERSION = 1
 SHARED = "shared"
-"""The kind whose weights hold for all kinds without weights of their own."""
+"""The kind with the weights for all kinds that have none of their own."""
 LEAST = 1e-4
 """Probabilities are clipped to LEAST..1-LEAST."""
 _HINT = "`cuecard tune RUN --table FILE` writes one"
@@ -34,7 +34,7 @@ _HINT = "`cuecard tune RUN --table FILE` writes one"
 
 @dataclass(frozen=True)
 class KindWeights:
-    """What holds for one kind of answer, and how well the table does on the questions of this kind."""
+    """Weights for one kind of answer, and the table's quality on questions of this kind."""
 
     intercept: float
     agree: float
@@ -46,37 +46,37 @@ class KindWeights:
     ece: float | None = None
     """Expected calibration error, cross-fitted: 10 bins of equal width."""
     alone: float | None = None
-    """The intercept without the small model's answer; None: that is not fitted."""
+    """The intercept of the formula without the small model; None: not fitted."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was seen of a table where it was fitted: what `rule` accepts there, each question by a table without it."""
+    """Results on the data of the fit: answers that `rule` accepts, each by a table fitted without its cluster."""
 
     rule: str
     accepted: int
     wrong: int
-    """Of these."""
+    """Wrong answers among the accepted ones."""
     level: float
-    """Of the interval of `risk`, two-sided: 0.95."""
+    """Confidence level of the interval of `risk`, two-sided: 0.95."""
     beta: float
-    """The share of questions that both models get wrong, whatever is accepted."""
+    """The share of questions that both models get wrong, accepted or not."""
     data: str
     """The digest of the short answers, 16 hex digits."""
     risk: float | None = None
-    """The share of wrong ones among those accepted; None where nothing was."""
+    """The share of wrong answers among the accepted ones; None if none was accepted."""
     risk_high: float | None = None
-    """The upper end of its interval; None where one cluster shows none."""
+    """The upper end of the interval of `risk`; None if one cluster gives no interval."""
     alike_given_wrong: float | None = None
-    """The share of the questions that both get wrong on which they say the same."""
+    """Among the questions that both models get wrong, the share with the same answer."""
 
 
 @dataclass(frozen=True)
 class AcceptanceTable:
-    """The coefficients, the two models that they are for, and what they were fitted on."""
+    """The coefficients, the two models that they apply to, and the data of the fit."""
 
     small: str
-    """The model's name, as are all names here."""
+    """The small model's name; `large` is the large model's."""
     large: str
     log_large: float
     log_not_large: float
@@ -89,13 +89,13 @@ class AcceptanceTable:
     tasks: tuple[str, ...] = ()
     run: str | None = None
     small_revision: str | None = None
-    """The identity of the weights, as a run's `run.json` has it."""
+    """The identity of the weights, as in a run's `run.json`."""
     large_revision: str | None = None
     evidence: Evidence | None = None
 
     @property
     def questions(self) -> int:
-        """How many it was fitted on."""
+        """The number of questions that the table was fitted on."""
         return dict(self.kinds)[SHARED].questions
 
     def is_for(self, small: str, large: str) -> bool:
@@ -105,7 +105,7 @@ class AcceptanceTable:
     def probability(self, kind: str, same: bool, large: float, small: float | None) -> float:
         """That the large model's short answer is right. `large`, `small`: each model's probability of its own answer.
 
-        At most (n + 1) / (n + 2) for a table fitted on n questions: more than n right answers show (Laplace's rule).
+        At most (n + 1) / (n + 2) for a table fitted on n questions, as n right answers show no more (Laplace's rule).
         """
         own, p = self._of(kind), clipped(large)
         score = own.intercept + own.agree * same + self.log_large * math.log(p) - self.log_not_large * math.log(1 - p)
@@ -113,14 +113,14 @@ class AcceptanceTable:
         return self._capped(score)
 
     def alone(self, kind: str, large: float) -> float:
-        """The same where the small model's answer is not known; 0 for a table that was not fitted for that."""
+        """The probability without the small model's answer; 0 if the table was not fitted for that."""
         own, p = self._of(kind), clipped(large)
         if own.alone is None:
             return 0.0
         return self._capped(own.alone + self.alone_log_large * math.log(p) - self.alone_log_not_large * math.log(1 - p))
 
     def most(self, kind: str, large: float) -> float:
-        """The highest `probability` that any answer of the small model could give."""
+        """The highest `probability` over all possible answers of the small model."""
         return max(self.probability(kind, same, large, small) for same in (True, False) for small in (None, 0.0, 1.0))
 
     def allows(self, least: float, kind: str, same: bool, large: float, small: float | None) -> bool:
@@ -137,7 +137,7 @@ class AcceptanceTable:
     # --- as data ---
 
     def as_object(self) -> dict[str, Any]:
-        """As `of_object` takes it; without what is None."""
+        """As plain data, in the form that `of_object` takes, without fields that are None."""
         own = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "kinds"}
         own["tasks"] = list(self.tasks)
         own["evidence"] = None if self.evidence is None else _known(asdict(self.evidence))
@@ -194,7 +194,7 @@ _NEEDED = ("small", "large", "log_large", "log_not_large", "logit_small", "no_sm
 
 
 def clipped(probability: float) -> float:
-    """Within LEAST..1-LEAST."""
+    """The probability clipped to LEAST..1-LEAST."""
     return min(max(probability, LEAST), 1 - LEAST)
 
 

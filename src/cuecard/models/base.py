@@ -23,31 +23,31 @@ SAMPLING = ("top_k", "min_p")
 PENALTIES = ("repetition_penalty", "frequency_penalty", "presence_penalty")
 TEMPLATE, PASSED = "chat_template_kwargs", "passed"
 NAMES = frozenset({*SAMPLING, *PENALTIES, "stop", "logit_bias", TEMPLATE, "logprobs", "top_logprobs", PASSED})
-"""Fields of a client's request that a model may honour; `passed` stands for fields that are not known here."""
+"""Fields of a client's request that a model may honour; `passed` stands for all fields that Cuecard does not know."""
 
 Numbers = tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True)
 class Extras:
-    """Fields that a client's request adds: by name, or objects as JSON, so that limits can be hashed and stored."""
+    """Fields that a client's request adds, as (name, number) pairs or JSON text, so that limits are hashable."""
 
     sampling: Numbers = ()
-    """Of all calls; names of SAMPLING."""
+    """For all calls; names from SAMPLING."""
     penalties: Numbers = ()
-    """Of calls that reason or write free text: a brief answer has to repeat words of its question."""
+    """For calls that reason or write free text; not for brief answers, which have to repeat words of the question."""
     stop: tuple[str, ...] = ()
-    """Texts at which an answer in free text may end, as what follows is not shown."""
+    """Stop texts of an answer in free text, which may end there because the client does not see the rest."""
     stop_is_named: bool = False
-    """Whether the text that ends an answer has to be known. Servers do not report it, so they get no stop texts."""
+    """Whether the client needs the stop text that ended the answer. Servers do not report it, so none are sent."""
     logit_bias: Numbers = ()
-    """By token id. Of the large model's calls alone, as ids are those of one tokenizer."""
+    """By token id. Only for the large model's calls, because ids depend on the tokenizer."""
     template: str | None = None
-    """A JSON object for the chat template; what switches thinking has the last word over it."""
+    """A JSON object for the chat template; the fields that switch thinking override it."""
     top_logprobs: int | None = None
-    """Alternatives of each token of the answer; None: the answer's tokens are not wanted."""
+    """Number of alternatives for each token of the answer; None: the answer's tokens are not requested."""
     passed: str | None = None
-    """A JSON object of further fields for every body; whatever else sets one of them has the last word."""
+    """A JSON object of further fields for every request body; any other source of a field overrides it."""
 
     def __repr__(self) -> str:
         given = [
@@ -70,28 +70,28 @@ class Limits:
     """How much a call may generate, and how it chooses tokens. Temperature 0 is greedy."""
 
     answer_tokens: int | None = None
-    """None: by the kind of answer, as in `answers.kinds.KINDS`."""
+    """None: depends on the kind of answer, as in `answers.kinds.KINDS`."""
     reasoning_tokens: int = 2048
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
     timeout_s: float | None = 120.0
     extras: Extras = field(default_factory=Extras)
-    """What a client's request adds."""
+    """Fields that a client's request adds."""
 
     def of_answer(self, kind: AnswerKind | None) -> int:
-        """Most tokens of an answer of this kind."""
+        """Maximum tokens of an answer of this kind."""
         return KINDS[kind or AnswerKind.SHORT_TEXT].tokens if self.answer_tokens is None else self.answer_tokens
 
     def of(self, prompt: Prompt) -> CallLimits:
-        """The limits of one call, the answer's tokens by the kind of its question where nothing else is set."""
+        """The limits of one call; `answer_tokens`, if None, depends on the kind of the prompt's question."""
         tokens = self.of_answer(None if prompt.question is None else prompt.question.kind)
         return CallLimits(
             tokens, self.reasoning_tokens, self.temperature, self.top_p, self.seed, self.timeout_s, self.extras
         )
 
     def as_object(self) -> dict[str, Any]:
-        """The limits as plain data; extras only where there are any, so that the keys of other calls stay."""
+        """The limits as plain data. Empty extras are left out, so that the cache keys of such calls do not change."""
         plain = asdict(self)
         if self.extras == Extras():
             del plain["extras"]
@@ -119,10 +119,10 @@ class ReasoningDelta:
 
 @dataclass(frozen=True)
 class ReasoningEnded:
-    """The reasoning is closed; what follows is the answer.
+    """The reasoning is closed; the answer follows.
 
-    Once in each finished REASON call, before the first AnswerDelta. A second block of reasoning directly behind the
-    first one is reasoning too, and comes after it.
+    Occurs once in each finished REASON call, before the first AnswerDelta. If a second block of reasoning directly
+    follows the first one, its ReasoningDelta events come after this event.
     """
 
 
@@ -135,7 +135,7 @@ class AnswerDelta:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a call has used so far, so that a call that is cancelled or breaks off still knows its cost."""
+    """Usage of a call so far, so that the cost of a cancelled or failed call is known."""
 
     usage: Usage
 
@@ -144,7 +144,7 @@ class Progress:
 class Finished:
     """The end of a call. `answer_logprob`: log of the probability of the answer's tokens, None if not observed.
 
-    `tokens`: those of the answer, where `Extras.top_logprobs` asks for them and all are observed.
+    `tokens`: the tokens of the answer, if `Extras.top_logprobs` requests them and all are observed; else empty.
     """
 
     usage: Usage
@@ -157,12 +157,12 @@ Event = Started | ReasoningDelta | ReasoningEnded | AnswerDelta | Progress | Fin
 
 
 class Weighing(StrEnum):
-    """By what the pieces of a reasoning are weighed."""
+    """How the pieces of a reasoning are weighed."""
 
     ATTENTION = "attention"
-    """The attention that the answer's tokens pay to it, mean over layers, heads and queries."""
+    """Attention of the answer's tokens to the piece, mean over layers, heads and queries."""
     SURPRISE = "surprise"
-    """How little the model expected it: -log of its probability, in nats (self-information, Selective Context)."""
+    """-log of the piece's probability, in nats (self-information, Selective Context)."""
 
 
 @dataclass(frozen=True)
@@ -175,26 +175,26 @@ class Abilities:
     prefix_sessions: bool
     """Prompts computed by `warm` are not computed again."""
     card_formats: tuple[CardFormat, ...]
-    """Ways to give this model a card, the best first."""
+    """Card formats that this model can read, best first."""
     style: Style
     weighing: bool = False
-    """It has `weigh`."""
+    """The model is a `Weigher`."""
     resumes: bool = False
-    """It goes on with a reasoning that its turn begins with; else it is asked to, in a turn of the user's."""
+    """The model continues a reasoning at the beginning of its own turn; otherwise a user turn asks it to continue."""
     place: str | None = None
-    """Where it computes, if that is known: models of one place slow each other down when they run at once."""
+    """Where the model computes; None if unknown. Models in one place slow each other down when they run at once."""
     notes: tuple[str, ...] = ()
-    """What falls back, and why, in words for a person."""
+    """Fallbacks and their reasons, in plain English."""
     scope: Scope | None = None
-    """What it was trained on, where that is less than anything a person may ask."""
+    """The questions that the model was trained on; None for a general model."""
     acceptance: AcceptanceTable | None = None
-    """How likely its short answers are right, beside those of the small model that the table names."""
+    """The probability that its short answers are right, given those of the small model that the table names."""
     honours: frozenset[str] = frozenset()
     """Members of `NAMES` that calls take into account."""
 
 
 class Model(Protocol):
-    """Something that answers prompts: in this process, behind HTTP, recorded, or simulated."""
+    """A model that answers prompts: in this process, behind HTTP, recorded, or simulated."""
 
     @property
     def name(self) -> str: ...
@@ -203,52 +203,50 @@ class Model(Protocol):
     def abilities(self) -> Abilities: ...
 
     def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
-        """Started, then deltas, then Finished, exactly once each at the ends; in REASON mode ReasoningEnded between
-        reasoning and answer. Closing the generator cancels the call.
+        """Yields Started once, then deltas, then Finished once. Closing the generator cancels the call.
 
-        A call that reasons yields ReasoningEnded once, before the first AnswerDelta.
-
-        A REASON prompt that spends `reasoning_tokens` without closing its reasoning is closed, and the answer decoded
-        in a second stage: finish reason `budget`.
+        A call in REASON mode yields ReasoningEnded once, before the first AnswerDelta. If it spends `reasoning_tokens`
+        without closing its reasoning, the reasoning is closed and the answer is decoded in a second stage: finish
+        reason `budget`.
 
         Raises ModelError when the model fails, BadInput when the prompt cannot be computed (too long, a broken image).
         """
         ...
 
     async def warm(self, prompt: Prompt) -> Usage:
-        """Compute this prompt, so that a later prompt that begins alike need not. Raises Unsupported if it cannot."""
+        """Prefill this prompt, so that later prompts with the same prefix reuse it. Raises Unsupported if it cannot."""
         ...
 
     async def score(self, prompt: Prompt, answer: str) -> float:
-        """Log of the probability that the prompt is followed by this answer, per token. Raises Unsupported."""
+        """Log probability per token of this answer after the prompt. Raises Unsupported."""
         ...
 
     def forget(self) -> None:
-        """Drop what was computed before, so that the next call costs what a first one does. Not while calls run.
+        """Drop everything computed before, so that the next call costs as much as a first one. Not while calls run.
 
-        What a server or a recording holds is not ours to drop: there nothing happens.
+        Does nothing for a server or a recording.
         """
         ...
 
     async def aclose(self) -> None:
-        """Free what the model holds; calls under way are cancelled."""
+        """Free the model's resources; running calls end with an error."""
         ...
 
 
 class Weigher(Protocol):
-    """A model that weighs the pieces of a card; `Abilities.weighing` shows whether one does."""
+    """A model that can weigh the pieces of a card; its `Abilities.weighing` is true."""
 
     async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[tuple[tuple[str, float], ...], Usage]:
-        """The pieces of the prompt's card in order, the weight of each, and what finding it out has cost.
+        """The pieces of the prompt's card in order, each with its weight; and the usage of this computation.
 
-        Raises ModelError, BadInput where the card is not found in the prompt or the answer is empty.
+        Raises ModelError; BadInput if the card is not in the prompt or the answer is empty.
         """
         ...
 
 
 @dataclass
 class CallRecorder:
-    """Builds a `Call` from its events; times are seconds since the arm began, or since the call did."""
+    """Builds a `Call` from its events; times are seconds since the start of the arm, or of the call."""
 
     role: str
     model: str
@@ -268,7 +266,7 @@ class CallRecorder:
         self._reasoning, self._answer = list[str](), list[str]()
 
     def take(self, event: Event, now_s: float) -> None:
-        """Update the call by an event of its stream."""
+        """Update the call with an event of its stream, received at `now_s`."""
         match event:
             case ReasoningDelta(text):
                 self._reasoning.append(text)
@@ -285,7 +283,7 @@ class CallRecorder:
 
     @contextmanager
     def until_it_ends(self) -> Iterator[None]:
-        """Records when the call ends on the event loop's clock, and the error that ends it."""
+        """Record the end of the call, by the event loop's clock, and the error that ended it."""
         try:
             yield
         except CuecardError as failure:

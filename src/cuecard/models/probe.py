@@ -1,17 +1,17 @@
-"""How a served model answers prompts: probed by short requests, and cached in the user's cache directory.
+"""Probes of served models by short requests; results are cached in the user's cache directory.
 
     listing    is the name in the server's list
-    short      does a short answer stay short, on a question that tempts to reason; are there log probabilities
+    short      does a short answer stay short, on a question that invites reasoning; are there log probabilities
     constraint does the server decode under a grammar
     thinking, notes, turn
                does the model give the short, right answer from a card in this format
     reasoning  can reasoning be separated from the answer
-    cache      is a prompt that was computed before clearly faster
-    images     are images taken
-    aborts     does the server stop when its client has gone
+    cache      is a repeated prompt clearly faster
+    images     are images accepted
+    aborts     does the server stop when its client disconnects
 
-Steps run in this order, what decides answers first. A step is stored as soon as it is done, so a probe that is
-interrupted goes on where it stopped. `check`, `serve`, `ask`, `eval`, `profile` and `Pair` share what is stored.
+Steps run in this order; those that affect answers come first. Each step is stored as soon as it is done, so an
+interrupted probe resumes at its next step. `check`, `serve`, `ask`, `eval`, `profile` and `Pair` share stored results.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
     from cuecard.models.openai import OpenAIModel
 
 VERSION = 1
-"""Of the questions below: the answers to other questions are other findings."""
+"""Version of the questions below; stored results of other versions are not used."""
 WAIT_S = 6.0
-"""How long a request waits for a probe, which then goes on in the background."""
+"""Seconds that a request waits for a probe, which then continues in the background."""
 OFF = "CUECARD_NO_PROBE"
-"""An environment variable: where it is set, nothing is probed unless it is asked for."""
+"""An environment variable: if set, models are probed only on request."""
 
 TEMPTING = Question(
     "A shop sells pens at 3 dollars each. Tom buys 4 pens and pays with a 20 dollar note. How much change does he get?",
@@ -58,12 +58,12 @@ CARD = (
     "The slip of paper says 3652. Twice that number is 3652 * 2 = 7304. "
     f"Increased by 15, that is 7304 + 15 = {SECRET}. So the result is {SECRET}."
 )
-"""What stands only in the card is in the answer of a model that reads it."""
+"""Only a model that reads the card can answer with its result."""
 LIMITS = Limits(reasoning_tokens=64, timeout_s=60)
 PREFILL_S = 1.5
-"""About how long the prompt may take to compute that shows whether a prefix is kept."""
+"""Approximate prefill time, in seconds, of the prompt that tests prefix caching."""
 TOKENS_A_NUMBER = 5
-"""Approximate: many tokenizers spell each digit."""
+"""Approximate: many tokenizers use one token per digit."""
 ABORT_S = 2
 
 
@@ -82,10 +82,10 @@ async def settle(
     fresh: bool = False,
     tell: Callable[[str], None] = lambda text: None,
 ) -> list[asyncio.Task[ProbeResults]]:
-    """Adapt the served models among these to the results of probes, cached or new.
+    """Adapt the served models among `models` to probe results, cached or new.
 
-    Waits `wait_s` for probes that are under way; the tasks of those that go on are given back, for the caller to cancel
-    or await. `fresh`: probe again, whatever is stored. Never raises for a server that fails: its calls will say why.
+    Waits `wait_s` for running probes and returns the tasks of those that continue, for the caller to cancel or await.
+    `fresh`: probe again, ignoring stored results. Never raises if a server fails: later calls to it report why.
     """
     from cuecard.models.openai import OpenAIModel
 
@@ -108,7 +108,7 @@ async def settle(
 
 
 async def _adapted(alike: Sequence[OpenAIModel], fresh: bool, tell: Callable[[str], None]) -> ProbeResults:
-    """Probe a served model once, and adapt every object that stands for it."""
+    """Probe a served model once, and adapt all objects that represent it."""
     first, *others = alike
     results = await adapted(first, fresh=fresh, tell=tell)
     for other in others:
@@ -120,7 +120,7 @@ async def _adapted(alike: Sequence[OpenAIModel], fresh: bool, tell: Callable[[st
 async def adapted(
     model: OpenAIModel, *, fresh: bool = False, tell: Callable[[str], None] = lambda text: None
 ) -> ProbeResults:
-    """Probe one model as far as it is not known, and adapt it. Each step is stored as it is done."""
+    """Run the steps that have no stored result for one model, store each when it is done, and adapt the model."""
     results = await _listing(model)
     if results.problem is not None:
         tell(f"{model.name} could not be probed ({results.problem}); defaults hold")
@@ -154,7 +154,7 @@ async def adapted(
 
 
 async def _listing(model: OpenAIModel) -> ProbeResults:
-    """What the server's list of models says. Servers without one are asked all the same."""
+    """Results from the server's list of models. A server without one is probed all the same."""
     results = ProbeResults(at=time.time())
     try:
         entries = await model.listing()
@@ -189,7 +189,7 @@ async def _short(model: OpenAIModel, results: ProbeResults) -> None:
 
 
 async def _constraint(model: OpenAIModel, results: ProbeResults) -> None:
-    """A grammar of numbers, where the model is asked for a word: only a server that decodes under it gives a number."""
+    """Request a word under a grammar of numbers: only a server that decodes under the grammar returns a number."""
     from cuecard.models.openai.request_body import Dialect
 
     dialects = {"llamacpp": Dialect.GRAMMAR, "vllm": Dialect.STRUCTURED_OUTPUTS, "sglang": Dialect.REGEX}
@@ -229,7 +229,7 @@ def _reads(form: CardFormat) -> Callable[[OpenAIModel, ProbeResults], Any]:
 
 async def _reasoning(model: OpenAIModel, results: ProbeResults) -> None:
     style = model.abilities.style
-    if style.in_prose:  # it reasons where it is asked to, and all that it writes is reasoning
+    if style.in_prose:  # it reasons when asked to, and all that it writes is reasoning
         results.reasoning = True
     else:
         results.reasoning = bool((await _collect(model, reason(TEMPTING, style))).reasoning)
@@ -245,13 +245,13 @@ async def _images(model: OpenAIModel, results: ProbeResults) -> None:
             results.images = True
         except (ModelUnreachable, ModelTimeout, ModelBusy):
             raise
-        except ModelError as error:  # with whichever status a server refuses what it cannot see
+        except ModelError as error:  # servers refuse images with various statuses
             results.images = False
             results.notes.append(f"images: {error}")
 
 
 async def _cache(model: OpenAIModel, results: ProbeResults) -> None:
-    """A prompt that takes about PREFILL_S to compute, and the same prompt again."""
+    """Send a prompt with a prefill of about PREFILL_S, then the same prompt again."""
     pace = 60 / results.first_s if results.first_s else 1000.0  # tokens a second, from a prompt of about this length
     count = max(24, min(400, round(PREFILL_S * pace / TOKENS_A_NUMBER)))
     numbers = ", ".join(str(7 * index % 1000) for index in range(count))
@@ -268,7 +268,7 @@ async def _aborts(model: OpenAIModel, results: ProbeResults) -> None:
         return
     asked = Question("Count from 1 to 2000, and write every number down.", kind=AnswerKind.FREE_TEXT)
     async with aclosing(model.stream(short(asked, model.abilities.style), LIMITS)) as events:
-        await anext(events)  # the server has taken it on
+        await anext(events)  # the server has accepted it
         await asyncio.sleep(0.2)
     results.aborts = False
     for _ in range(ABORT_S * 10):

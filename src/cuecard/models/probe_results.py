@@ -15,14 +15,14 @@ from cuecard import disk
 from cuecard.models.prompt import CardFormat
 
 FRESH_S = 30 * 24 * 3600.0
-"""How long findings hold."""
+"""Seconds for which stored results are valid."""
 STEPS = ("short", "constraint", *map(str, CardFormat), "reasoning", "cache", "images", "aborts")
-"""What is probed, in this order: what decides answers first."""
+"""The steps of a probe, in order: those that affect answers come first."""
 
 
 @dataclass
 class CardTrial:
-    """One card read: whether the answer was the card's, and whether it was short."""
+    """One trial of a card format. `right`: the answer was the card's; `short`: it ended by itself."""
 
     right: bool
     short: bool
@@ -32,40 +32,40 @@ class CardTrial:
 
 @dataclass
 class ProbeResults:
-    """What one served model showed. None: it could not be decided, or was not probed yet."""
+    """Probe results of one served model. None: undecided, or not probed yet."""
 
     steps: list[str] = field(default_factory=list)
-    """Those that are done."""
+    """Steps that are done."""
     at: float = 0.0
-    """When, in seconds since 1970."""
+    """Time of the last step, in seconds since 1970."""
     problem: str | None = None
     """Why the server does not answer."""
     listed: bool | None = None
     """The model's name is in the server's list."""
     served: list[str] = field(default_factory=list)
-    """The names in the server's list, where the model's is not among them."""
+    """The names in the server's list; empty if the model's name is among them."""
     owner: str | None = None
-    """What the list calls the owner of the model, which tells servers apart."""
+    """`owned_by` in the server's list, which identifies the kind of server (vllm, sglang, llamacpp)."""
     short_answers: bool | None = None
-    """A short call brings a short answer, and no reasoning before it."""
+    """A short call returns a short answer, without reasoning before it."""
     short_tokens: int | None = None
     logprobs: bool | None = None
     constraint: str | None = None
-    """How the server is asked to decode under a grammar, one of `request_body.Dialect`."""
+    """How a request asks the server to decode under a grammar, one of `request_body.Dialect`."""
     reads: dict[str, CardTrial] = field(default_factory=dict)
     """By card format."""
     prefill: bool | None = None
-    """It continues a given reasoning: what stands only there is in the answer."""
+    """The server continues a given reasoning: the answer has a result that only the reasoning contains."""
     reasoning: bool | None = None
-    """A reasoning call brings reasoning that can be separated from the answer."""
+    """A reasoning call returns reasoning that can be separated from the answer."""
     images: bool | None = None
     prefix_cache: bool | None = None
-    """It reports tokens that it did not compute again."""
+    """The server reports cached tokens for a repeated prompt."""
     first_s: float | None = None
     again_s: float | None = None
-    """Seconds to the first token of a prompt, and of the same prompt again."""
+    """TTFT in seconds of a prompt, and of the same prompt again."""
     aborts: bool | None = None
-    """It stops when its client has gone, by its own count."""
+    """The server aborts a request when its client disconnects, by its own count."""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -78,17 +78,17 @@ class ProbeResults:
 
     @property
     def pays(self) -> bool:
-        """Computing a prompt ahead pays: the second time is clearly faster."""
+        """Whether warming pays: the TTFT of a repeated prompt is below 70% of that of the first."""
         return bool(self.prefix_cache and self.first_s and self.again_s and self.again_s < 0.7 * self.first_s)
 
     @property
     def cards(self) -> list[str]:
-        """The formats that gave the short, right answer, the best first; empty where none did."""
+        """The formats with the right, short answer, best first; empty if there are none."""
         return [form for form in CardFormat if (tried := self.reads.get(form)) and tried.right and tried.short]
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What follows for the model, under the names of its table."""
+        """The settings that follow from the results, under the keys of a model's table."""
         found = {
             "images": self.images,
             "logprobs": self.logprobs,
@@ -101,7 +101,7 @@ class ProbeResults:
 
 
 def path() -> Path:
-    """The file of all findings: in XDG_CACHE_HOME, or where the system keeps a user's caches."""
+    """The file of all results: in XDG_CACHE_HOME, or in the system's cache directory of the user."""
     if base := os.environ.get("XDG_CACHE_HOME"):
         return Path(base) / "cuecard" / "probes.json"
     if sys.platform == "win32":
@@ -110,7 +110,7 @@ def path() -> Path:
 
 
 def load() -> dict[str, ProbeResults]:
-    """What is stored and not too old, by server, model and version. A file that cannot be read is an empty one."""
+    """Stored results that are not too old, by server, model and version; empty if the file cannot be read."""
     try:
         data = json.loads(path().read_text(encoding="utf-8"))
         return {key: found for key, each in data.items() if time.time() - (found := _probe_results(each)).at < FRESH_S}
@@ -119,7 +119,7 @@ def load() -> dict[str, ProbeResults]:
 
 
 def store(key: str, found: ProbeResults) -> None:
-    """Add findings to the file. Raises OSError."""
+    """Add results to the file. Raises OSError."""
     file = path()
     file.parent.mkdir(parents=True, exist_ok=True)
     known = {name: asdict(each) for name, each in load().items()}

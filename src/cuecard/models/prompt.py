@@ -1,10 +1,10 @@
-"""Prompt layouts: the longest possible prefix of one question is shared by all of its calls.
+"""Prompt layouts: all calls about one question share the longest possible prefix.
 
     [system][user: images, question, options]      shared by short, reason and read
     [card of another model][instruction][opening]   what the mode adds
 
-A `Prompt` is what every engine understands: turns, and the *opening* that the assistant's turn begins with. Texts of
-users and of other models are data: control tokens in them are broken before they enter a prompt.
+A `Prompt`, the input of every engine, consists of turns and an *opening*, the beginning of the assistant's turn. Texts
+of users and of other models are data: control tokens in them are broken before they enter a prompt.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cuecard.domain.question import AnswerKind, Calling, Image, Question, letter
 
 
 class CardFormat(StrEnum):
-    """How another model's reasoning is put before its reader."""
+    """How another model's reasoning is given to its reader."""
 
     THINKING = "thinking"
     NOTES = "notes"
@@ -31,7 +31,7 @@ class CardFormat(StrEnum):
 
 @dataclass(frozen=True)
 class Turn:
-    """One message of the conversation. Layouts put no control token into a turn, so none is left in its text."""
+    """One message of the conversation. Layouts add no control tokens, and `neutral` breaks those in its text."""
 
     role: str
     text: str
@@ -46,25 +46,25 @@ _WHAT: Mapping[Calling, str] = {
     Calling.AUTO: f'JSON only: {_CALLS} to call tools, or {{"answer": "…"}} to answer',
     Calling.REQUIRED: f"JSON only: {_CALLS} to call tools",
 }
-"""What a reply that may call tools consists of."""
+"""The form of a reply that may call tools."""
 Form = AnswerKind | Calling
-"""What instructions differ by: the kind of answer, or how tools are offered."""
+"""The form of answer, which instructions depend on: the kind of answer, or how tools are offered."""
 
 
 @dataclass(frozen=True)
 class Wording:
-    """The instructions that a model is prompted with, by form of answer, and the templates of the card formats."""
+    """Instructions for a model, by form of answer, and the templates of the card formats."""
 
     short: Callable[[Form], str]
     """To answer at once."""
     reason: Callable[[Form], str]
     """To reason, then answer."""
     read: Callable[[Form], str]
-    """To answer with a card in view."""
+    """To answer with a card in the prompt."""
     notes: str
-    """The user's turn of `notes`, with {question}, {card} and {instruction}."""
+    """The user turn of the format `notes`, with {question}, {card} and {instruction}."""
     follow_up: str
-    """The user's turn behind the card in `turn`, with {instruction}."""
+    """The user turn after the card in the format `turn`, with {instruction}."""
 
 
 _FIRST: Mapping[Form, str] = {
@@ -75,11 +75,11 @@ _TO_SETTLE: Mapping[Calling, str] = {
     Calling.AUTO: "is the answer known already; if not, which tool is needed, and with which arguments",
     Calling.REQUIRED: "what is known already, which tool is next, and with which arguments",
 }
-"""What to think about before a call."""
+"""What to reason about before a tool call."""
 
 
 def _consists_of(form: Form) -> str:
-    """What a reply has to consist of; empty: anything."""
+    """The required form of a reply, in words; empty: any form."""
     return _WHAT[form] if isinstance(form, Calling) else KINDS[form].asks
 
 
@@ -121,10 +121,10 @@ _GRADE = (
     "it is. Answer with one digit, from 0 (certainly wrong) to 9 (certainly right)."
 )
 _LONGEST_REPEATED = 600
-"""Characters of a request that is put a second time, behind the card."""
+"""Maximum characters of a request that is repeated after the card."""
 
 _LONGEST_REPAIRED = 8_000
-"""Characters of an answer that is to be repaired."""
+"""Maximum characters of the previous answer in a repair prompt."""
 
 GENERAL = Wording(
     short=_brief,
@@ -140,7 +140,7 @@ GENERAL = Wording(
     ),
 )
 STEPWISE = replace(GENERAL, reason=_step_by_step)
-"""For models that reason only where they are asked to."""
+"""For models that reason only if the prompt asks for it."""
 TRAINED = Wording(
     short=_plain,
     reason=_plain,
@@ -148,16 +148,16 @@ TRAINED = Wording(
     notes="{question}\n{instruction}\n\nNotes of another model, which may be wrong:\n{card}",
     follow_up="What is the final answer? {instruction}",
 )
-"""What the embedded pair was trained on."""
+"""The wording of the embedded pair's training."""
 WORDINGS: Mapping[str, Wording] = {"general": GENERAL, "stepwise": STEPWISE, "trained": TRAINED}
 
 
 @dataclass(frozen=True)
 class Style:
-    """How a model is prompted: what opens and closes its reasoning, what stands for none, and the instructions.
+    """How a model is prompted: texts that open and close its reasoning, `none` for empty reasoning, and the wording.
 
-    `cue`: how the assistant's turn of a brief answer is opened, for engines that continue it. `constrained`: brief
-    answers are decoded under a grammar of their kind, by engines that can.
+    `cue`: the beginning of the assistant's turn of a brief answer, for engines that continue it. `constrained`: brief
+    answers are decoded under the grammar of their kind, by engines that support it.
     """
 
     opening: str
@@ -174,7 +174,7 @@ class Style:
 
     @property
     def in_prose(self) -> bool:
-        """Reasoning is not marked by tags."""
+        """Whether reasoning is plain prose, without tags."""
         return not self.opening
 
 
@@ -186,7 +186,7 @@ EMBEDDED = replace(TAGS, wording="trained")
 
 @dataclass(frozen=True)
 class Prompt:
-    """Turns, the beginning of the assistant's turn, and the style that tells reasoning from answer in what follows."""
+    """Turns, the beginning of the assistant's turn, and the style, which separates reasoning from answer."""
 
     turns: tuple[Turn, ...]
     opening: str
@@ -194,7 +194,7 @@ class Prompt:
     mode: Mode
     card: str | None = None
     unfinished: bool = False
-    """The last turn, or the opening, ends inside the card, which is still being written; nothing follows it yet."""
+    """The prompt (its last turn or its opening) ends inside a card that is still being written."""
     question: Question | None = None
 
     @property
@@ -203,26 +203,26 @@ class Prompt:
 
     @property
     def schema(self) -> str | None:
-        """The JSON Schema that what follows has to fit, for engines that can see to it."""
+        """The JSON Schema that the answer has to fit, for engines that can enforce it; None in REASON mode."""
         return None if self.question is None or self.mode is Mode.REASON else self.question.schema
 
     @property
     def is_brief(self) -> bool:
-        """The whole answer is a few tokens."""
+        """Whether the whole answer is a few tokens."""
         return self.question is None or KINDS[self.question.kind].brief
 
     def answered_by(self, text: str) -> bool:
-        """Whether a text holds an answer of the kind that the question asks for."""
+        """Whether a text holds an answer of the question's kind."""
         return bool(text) if self.question is None else extract(text, shape_of(self.question)).parsed
 
     @property
     def constrained(self) -> bool:
-        """What follows is decoded under the grammar of the question's kind."""
+        """Whether the answer is decoded under the grammar of the question's kind."""
         brief = self.question is not None and KINDS[self.question.kind].grammar is not None
         return brief and self.style.constrained and self.mode is not Mode.REASON
 
     def closed_after(self, reasoning: str) -> Prompt:
-        """The second stage: this prompt's reasoning so far, closed, so that only the answer is left to say."""
+        """The prompt of the second stage: this prompt with its reasoning so far, closed, so that the answer follows."""
         return replace(
             self,
             opening=self.opening + neutral(reasoning).rstrip() + self.style.closing,
@@ -232,19 +232,19 @@ class Prompt:
 
 
 def short(question: Question, style: Style, *, strict: bool = False) -> Prompt:
-    """Answer at once: the reasoning is closed before it begins. `strict`: a system prompt forbids all else."""
+    """The prompt to answer at once, with empty reasoning. `strict`: the system prompt forbids all but the answer."""
     asked = replace(question, system=_strict(question)) if strict else question
     opening = style.none + _cue(question, style)
     return Prompt(_turns(asked, style.words.short), opening, style, Mode.SHORT, question=question)
 
 
 def reason(question: Question, style: Style) -> Prompt:
-    """Think, then answer."""
+    """The prompt to reason, then answer."""
     return Prompt(_turns(question, style.words.reason), style.opening, style, Mode.REASON, question=question)
 
 
 def resume(question: Question, written: str, style: Style, *, continues: bool) -> Prompt:
-    """Think on, from where a reasoning stands. `continues`: the engine goes on with the assistant's turn."""
+    """The prompt to resume an unfinished reasoning. `continues`: the engine can continue the assistant's turn."""
     whole = reason(question, style)
     if continues:
         return replace(whole, opening=style.opening + neutral(written).rstrip(), card=written)
@@ -252,7 +252,7 @@ def resume(question: Question, written: str, style: Style, *, continues: bool) -
 
 
 def grade(question: Question, written: str, step: str, style: Style) -> Prompt:
-    """How right the next step of a reasoning is, as one digit; after SpecReason (arXiv 2504.07891), section 4.1."""
+    """The prompt to grade the next step of a reasoning by a digit; after SpecReason (arXiv 2504.07891), section 4.1."""
     *before, user = _turns(question, None)
     text = _GRADE.format(question=user.text, written=written.strip() or "(nothing yet)", step=step.strip())
     graded = replace(question, options=(), kind=AnswerKind.NUMBER, schema=None, calling=None)
@@ -261,7 +261,10 @@ def grade(question: Question, written: str, step: str, style: Style) -> Prompt:
 
 
 def read(question: Question, card: str, form: CardFormat, style: Style, *, strict: bool = False) -> Prompt:
-    """Answer at once, another model's reasoning in view. What the reader has to do stands behind the card."""
+    """The prompt to answer at once with another model's reasoning as a card.
+
+    The instruction comes after the card in `turn`, and in `notes` unless the wording is that of the training.
+    """
     words, card_text = style.words, card.strip()
     asked = replace(question, system=_strict(question)) if strict else question
     instruction, opening = _instruction(question, words.read), style.none + _cue(question, style)
@@ -280,12 +283,12 @@ def read(question: Question, card: str, form: CardFormat, style: Style, *, stric
 
 
 def probe(question: Question, card: str, form: CardFormat, style: Style) -> Prompt:
-    """As `read`, of a card that is still being written."""
+    """As `read`, for a card that is still being written."""
     return replace(read(question, card, form, style), mode=Mode.PROBE)
 
 
 def repair(question: Question, answer: str, why: str, style: Style) -> Prompt:
-    """Answer once more: the answer so far is in view, and why it does not do."""
+    """The prompt to answer again, with the previous answer and the reason why it cannot be used."""
     given = answer.strip()[:_LONGEST_REPAIRED] or "(nothing)"
     instruction = _instruction(question, style.words.short)
     asked = f"That answer cannot be used: {why}. Write the whole answer again. {instruction}"
@@ -294,7 +297,7 @@ def repair(question: Question, answer: str, why: str, style: Style) -> Prompt:
 
 
 def growing(question: Question, card: str, form: CardFormat, style: Style) -> Prompt:
-    """The beginning of `read` as far as the card is written, for engines that compute it ahead."""
+    """The beginning of `read` up to the end of an unfinished card, for engines that prefill it ahead."""
     settled = _settled(card)
     whole, card_text = read(question, settled, form, style), settled.strip()
     if form is CardFormat.THINKING:
@@ -310,15 +313,15 @@ def growing(question: Question, card: str, form: CardFormat, style: Style) -> Pr
 def suited(question: Question, formats: Sequence[CardFormat], style: Style) -> CardFormat:
     """The first of a model's card formats that suits a question.
 
-    Prose that is continued after "Answer:" ends in a word or two, so a whole text is not asked for in this way. Nor is
-    JSON under a schema, which servers match from the beginning of the assistant's turn on.
+    THINKING does not suit a long answer in prose style, because a model that continues after "Answer:" ends within a
+    word or two. Nor does it suit JSON under a schema, which servers match from the beginning of the assistant's turn.
     """
     apart = question.schema is not None or (style.in_prose and not KINDS[question.kind].brief)
     return next((form for form in formats if not (apart and form is CardFormat.THINKING)), formats[0])
 
 
 def _turns(question: Question, instructions: Callable[[Form], str] | None) -> tuple[Turn, ...]:
-    """System, conversation and user turn: what every mode shares first, the mode's instruction last."""
+    """System, conversation and user turns: the part that all modes share first, the mode's instruction last."""
     lines = [question.text.strip()]
     lines += [f"{letter(index)}. {option}" for index, option in enumerate(question.options)]
     instruction = "" if instructions is None else _instruction(question, instructions)
@@ -329,17 +332,17 @@ def _turns(question: Question, instructions: Callable[[Form], str] | None) -> tu
 
 
 def _instruction(question: Question, instructions: Callable[[Form], str]) -> str:
-    if question.calling is not None:  # what a call consists of stands in the system's text, tool by tool
+    if question.calling is not None:  # the system text describes the form of a call, tool by tool
         return instructions(question.calling)
     plain = instructions(question.kind)
-    if "{request}" in plain:  # a short one is put once more, as small models take a card for all there is
+    if "{request}" in plain:  # a short request is repeated, as small models take the card for the whole of it
         text = question.text.strip()
         plain = plain.replace("{request}", text if len(text) <= _LONGEST_REPEATED else "the one before the draft.")
     return f"{plain} It has to fit this JSON Schema: {question.schema}" if question.schema else plain
 
 
 def _with_instruction(template: str, instruction: str) -> str:
-    """A template with the instruction in its place, or, where there is none, without that line."""
+    """The template with the instruction filled in; without that line if the instruction is empty."""
     if not instruction:
         return template.replace("\n{instruction}", "").replace(" {instruction}", "")
     return template.replace("{instruction}", instruction.replace("{", "{{").replace("}", "}}"))
@@ -351,28 +354,28 @@ def _cue(question: Question, style: Style) -> str:
 
 
 def _strict(question: Question) -> str:
-    """The question's system prompt, and behind it that nothing but the answer may be written."""
+    """The question's system prompt, followed by the rule that the whole reply is the answer."""
     only = f"Your whole reply is {_consists_of(question.kind)}: no explanation, no working, no other words."
     return f"{question.system}\n\n{only}" if question.system else only
 
 
 def conversation(prompt: Prompt) -> bytes:
-    """The identity of a conversation: its system prompt and first user turn, which all of its calls begin with."""
+    """The identity of a conversation: a digest of what all its calls begin with, system prompt and first user turn."""
     digest = hashlib.blake2b(digest_size=16)
     for turn in prompt.turns:
         digest.update(f"{turn.role}\0".encode())
         for image in turn.images:
             digest.update(image.digest.encode())
         if turn.role == "user":
-            digest.update(turn.text.partition("\n")[0].encode())  # what a mode adds comes in lines of its own
+            digest.update(turn.text.partition("\n")[0].encode())  # the mode's instruction is on later lines
             break
         digest.update(turn.text.encode())
     return digest.digest()
 
 
-# What opens or closes turns, think blocks and images in the templates of Qwen, Llama, Gemma, DeepSeek, Mistral, Phi,
-# LLaVA, InternVL, Idefics and their kin. The first character of a match is kept and a space put behind it, so nothing
-# is removed and no new token can come together.
+# Tokens that open or close turns, think blocks and images in the chat templates of Qwen, Llama, Gemma, DeepSeek,
+# Mistral, Phi, LLaVA, InternVL, Idefics and related models. A space is inserted after the first character of a match,
+# so nothing is removed and no new token can form.
 _CONTROL = re.compile(
     r"<(?=[|｜]"  # <|im_end|>, <|eot_id|>, <｜User｜>, <|image_pad|>, <|turn> …
     r"|<\s{0,8}/?SYS\s{0,8}>>"
@@ -386,17 +389,17 @@ _CONTROL = re.compile(
     r"|◁(?=/?\w{1,32}▷)",
     re.IGNORECASE,
 )
-# The end of a text that may become a control token when more is written: longer than any of the above.
+# The end of a text that may become a control token when more text follows; longer than any token above.
 _UNSETTLED = re.compile(r"(?:<{1,2}|\[|◁)[^<>\[\]◁▷]{0,80}\Z")
 _LONGEST_UNSETTLED = 82
 
 
 def neutral(text: str) -> str:
-    """The text with every control token broken, readable as before."""
+    """The text with every control token broken by a space, still readable."""
     return _CONTROL.sub(lambda match: match.group() + " ", text)
 
 
 def _settled(text: str) -> str:
-    """The text that is still being written, less an end that `neutral` cannot judge yet."""
+    """An unfinished text, without an end that may still become a control token."""
     found = _UNSETTLED.search(text, max(0, len(text) - _LONGEST_UNSETTLED))
     return text if found is None else text[: found.start()]

@@ -23,7 +23,7 @@ def tags_of(style: Style, more: tuple[str, str] | None = None) -> TagTable:
 
 
 class ReasoningEvents:
-    """A parser's pieces as events, and ReasoningEnded once where reasoning was asked for."""
+    """Converts a parser's pieces to events, with ReasoningEnded once if reasoning was requested."""
 
     def __init__(self, parser: ReasoningParser, *, reasons: bool) -> None:
         self._parser, self._awaits_end = parser, reasons
@@ -39,26 +39,26 @@ class ReasoningEvents:
             yield from self.close()
 
     def close(self) -> Iterator[ParserEvent]:
-        """The reasoning is over, whatever has ended it."""
+        """Yields ReasoningEnded, unless it was yielded before."""
         if self._awaits_end:
             self._awaits_end = False
             yield ReasoningEnded()
 
 
 LONGEST_PERIOD = 1_000
-"""Characters of the longest text whose repetition is found."""
+"""Maximum characters of a passage that is detected when it repeats."""
 COPIES = 3
-"""Copies behind the first one."""
+"""Required copies after the first one."""
 SHORTEST, SHORTEST_WITHOUT_WORDS = 1_000, 4_000
-"""Characters that the copies have together; more where the passage has no words, as in tables of numbers and rules."""
+"""Minimum characters of all copies; more for a passage without words, as in tables of numbers and rules."""
 _WORD = re.compile(r"[^\W\d_]{3}")
 _PROBE = 48
-"""Characters whose last occurrence gives the period."""
+"""Characters at the end of a text; the distance to their previous occurrence is the period."""
 _TAIL = LONGEST_PERIOD * (COPIES + 1) + SHORTEST_WITHOUT_WORDS
 
 
 class RepetitionDetector:
-    """Watches a text that grows: `found` is true for good as soon as its end is one passage, again and again."""
+    """Watches a growing text: `found` becomes and stays true when the text ends in a repeated passage."""
 
     def __init__(self) -> None:
         self.found = False
@@ -78,7 +78,7 @@ class RepetitionDetector:
 
 
 def repeats(text: str) -> bool:
-    """Whether a text ends in the same passage, word for word, so often that it is a loop."""
+    """Whether a text ends in enough exact copies of one passage to be a loop."""
     before = text.rfind(text[-_PROBE:], 0, len(text) - 1)
     period = len(text) - _PROBE - before
     if before < 0 or period > LONGEST_PERIOD:
@@ -91,7 +91,7 @@ def repeats(text: str) -> bool:
 
 
 class TokenDecoder:
-    """Tokens to text as it becomes certain (a character may take several), split into reasoning and answer."""
+    """Decodes tokens to text, once it is certain (a character may take several), and splits reasoning from answer."""
 
     def __init__(self, tokenizer: Any, prompt: Prompt) -> None:
         style, reasons = prompt.style, prompt.mode is Mode.REASON
@@ -111,7 +111,7 @@ class TokenDecoder:
 
     @property
     def repeats(self) -> bool:
-        """The reasoning is a loop."""
+        """Whether the reasoning is a loop."""
         return self._repetition is not None and self._repetition.found
 
     def feed(self, token: int) -> Iterator[Event]:
@@ -122,16 +122,16 @@ class TokenDecoder:
             if self._repetition is not None and not self.parser.answering:
                 self._repetition.feed(fresh)
             yield from self._events.of(self.parser.feed(fresh))
-            # what came before a token that is text by itself does not change how the next ones are spelled
+            # tokens before one that decodes by itself do not change how later tokens decode
             if "\ufffd" not in (alone := self._tokenizer.decode([token])):
                 self._ids, self._shown = [token], len(alone)
 
     def rest(self, *, whole: bool = True) -> Iterator[Event]:
-        """What was held back. `whole`: the model ended its turn by itself."""
+        """The events of text that was held back. `whole`: the model ended its turn by itself."""
         text = self._tokenizer.decode(self._ids)[self._shown :]
         self._shown += len(text)
         yield from self._events.of([*self.parser.feed(text), *self.parser.end(whole=whole)])
 
     def close(self) -> Iterator[Event]:
-        """The reasoning is over."""
+        """Yields ReasoningEnded, unless it was yielded before."""
         yield from self._events.close()

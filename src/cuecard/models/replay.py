@@ -1,7 +1,7 @@
-"""Replay of stored calls at their times, and recordings; and the scripted double, with latencies and faults as given.
+"""Replay of stored calls at their recorded times; recordings; and a scripted double with given latencies and faults.
 
-A recording is JSON Lines, one call a line, found by what was asked: model, prompt, images and limits. It replays at the
-speed at which it was recorded, so in virtual time a strategy's latency is composed from its recorded calls.
+A recording is JSON Lines, one call per line, with a key of model, prompt, images and limits. It replays at the recorded
+speed, so in virtual time a strategy's latency is composed from its recorded calls.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _EVENTS = {kind.__name__: kind for kind in (Started, ReasoningDelta, ReasoningEn
 
 
 def key(model: str, prompt: Prompt, limits: Limits, extra: str = "") -> str:
-    """The identity of a call: same key, same question to the same model under the same limits."""
+    """The cache key of a call: model, prompt, images, limits except `timeout_s`; `extra`: the answer to score."""
     asked = {
         "model": model,
         "turns": [[turn.role, turn.text, [image.digest for image in turn.images]] for turn in prompt.turns],
@@ -56,26 +56,26 @@ def key(model: str, prompt: Prompt, limits: Limits, extra: str = "") -> str:
 
 @dataclass(frozen=True)
 class StoredCall:
-    """One call to replay, its events in order, each with the seconds from the call's beginning to it.
+    """One call to replay: its events in order, each with its time in seconds since the start of the call.
 
-    An event of None only lets time pass. The events may come from a generator, which then raises the call's error.
+    An event of None only passes time. If the events come from a generator, it raises the call's error.
     """
 
     events: Iterable[tuple[float, Event | None]]
     score: float = 0.0
     work: Callable[[float], Awaitable[None]] | None = None
-    """Lasts as long as this many seconds of the call; None: as they do on the event loop's clock."""
+    """Waits for this many seconds of the call; None: by the event loop's clock."""
     recorder: CallRecorder | None = None
 
 
 class ReplayedModel:
-    """Replays calls at the speed at which they were made; `fetch` is their source. It computes nothing ahead."""
+    """Replays stored calls at their recorded speed; `fetch` is their source. `warm` is not supported."""
 
     def __init__(self, name: str, abilities: Abilities) -> None:
         self.name, self.abilities = name, abilities
 
     async def fetch(self, prompt: Prompt, limits: Limits, answer: str | None = None) -> StoredCall:
-        """The stored call; with `answer`, the one that scores it. Raises ModelError without one."""
+        """The stored call; with `answer`, the call that scored it. Raises ModelError if there is none."""
         raise NotImplementedError
 
     async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
@@ -107,7 +107,7 @@ class ReplayedModel:
 
 
 def _by_the_clock() -> Callable[[float], Awaitable[None]]:
-    """Waits until the times of a call that begins now, so that a slow listener does not delay what comes after."""
+    """Waits by absolute due times of a call that starts now, so that a slow consumer does not delay later events."""
     clock = asyncio.get_running_loop().time
     due_s = clock()
 
@@ -123,7 +123,7 @@ def _by_the_clock() -> Callable[[float], Awaitable[None]]:
 
 
 class RecordingModel:
-    """Passes calls on to a model and appends each to a file when it ends; broken and cancelled ones are left out."""
+    """Forwards calls to a model and appends each finished one to a file; failed and cancelled calls are left out."""
 
     def __init__(self, model: Model, path: Path) -> None:
         self._model, self._path = model, path
@@ -135,7 +135,7 @@ class RecordingModel:
 
     @property
     def abilities(self) -> Abilities:
-        return replace(self._model.abilities, weighing=False)  # what is weighed is not recorded
+        return replace(self._model.abilities, weighing=False)  # weights are not recorded
 
     async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
         clock = asyncio.get_running_loop().time
@@ -143,7 +143,7 @@ class RecordingModel:
         async with aclosing(self._model.stream(prompt, limits)) as stream:
             async for event in stream:
                 events.append([round(clock() - began, 6), type(event).__name__, _fields(event)])
-                if isinstance(event, Finished):  # before it is passed on: who has it may listen no longer
+                if isinstance(event, Finished):  # before the yield: the consumer may stop here
                     self._append({"key": key(self.name, prompt, limits), "events": events})
                 yield event
 
@@ -204,7 +204,7 @@ class RecordedModel(ReplayedModel):
             formats, style = tuple(map(CardFormat, able.pop("card_formats"))), Style(**able.pop("style"))
             if "acceptance" in able:
                 able["acceptance"] = AcceptanceTable.of_object(able["acceptance"])
-            # a replay computes nothing ahead: what warming saved is in the recorded times already
+            # a replay has nothing to warm: the recorded times already include what warming saved
             notes = (f"replayed from {self._path.name}",)
             return names.pop(), Abilities(**able, prefix_sessions=False, card_formats=formats, style=style, notes=notes)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -219,7 +219,7 @@ class RecordedModel(ReplayedModel):
         events = list(call.events)
         kinds = [type(event) for _, event in events]
         if prompt.mode is Mode.REASON and answer is None and ReasoningEnded not in kinds:
-            # recordings of before there was this event
+            # recordings made before this event existed
             place = next(at for at, kind in enumerate(kinds) if kind in (AnswerDelta, Finished))
             events.insert(place, (events[place][0], ReasoningEnded()))
         return replace(call, events=events)
@@ -266,7 +266,7 @@ def _event(kind: str, fields: dict[str, Any]) -> Event:
 
 @dataclass(frozen=True)
 class Says:
-    """One scripted call: its text with times, and its faults."""
+    """One scripted call: its texts, latencies and faults."""
 
     answer: str = ""
     reasoning: str = ""
@@ -277,7 +277,7 @@ class Says:
     after_tokens: int | None = None
     """The error comes after this many tokens; None: at once."""
     hangs: bool = False
-    """Nothing ever comes after `after_tokens` tokens (or at all)."""
+    """The stream stalls forever after `after_tokens` tokens; None: at once."""
 
 
 class ScriptedModel:

@@ -1,4 +1,4 @@
-"""What a model was trained on, where that is less than anything a person may ask: questions outside it are guesses."""
+"""The questions that a narrow model was trained on; its answers to questions outside this scope are guesses."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from cuecard.models import wordings
 from cuecard.models.wordings import QuestionWording, Size
 
 FILE, IMAGES_FILE = FILES = "scope.json", "scope.npz"
-"""The second one holds an `ImageScope`; no safetensors: servers take every such file in a folder for weights."""
+"""The second file holds an `ImageScope`; not as safetensors, because servers load each such file as weights."""
 WORD = re.compile(r"[^\W\d_]+")
 IMAGES_KEPT = 1024
 
 
 class SeenImages:
-    """How far the images that a model has computed last lie from those that it was trained on; above 1 is unusual.
+    """Distances of the images that a model computed last from its training images; above 1 is unusual.
 
-    Written by the thread that computes, read by any.
+    Written by the compute thread, read by any thread.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._distances = OrderedDict[str, Mapping[Size, float]]()
         self.on_keep: Callable[[str, Mapping[Size, float]], object] = lambda digest, distances: None
-        """Takes what is kept: another process hears of it."""
+        """Called with each stored entry, to send it to another process."""
 
     def keep(self, digest: str, distances: Mapping[Size, float]) -> None:
-        """By the size of images that it is compared with."""
+        """Store an image's distances, by the size of the training images that it is compared with."""
         with self._lock:
             self._distances.pop(digest, None)
             self._distances[digest] = distances
@@ -47,31 +47,31 @@ class SeenImages:
         self.on_keep(digest, distances)
 
     def is_unlike(self, digest: str, size: Size) -> bool:
-        """Whether an image is unlike those of its size; False where that is not known."""
+        """Whether an image is unlike the training images of this size; False if unknown."""
         distance = self._distances.get(digest, {}).get(size)
         return distance is not None and not distance <= 1
 
 
 @dataclass(frozen=True)
 class Scope:
-    """What a model answers questions about: always one image of these sizes, always in these words.
+    """The questions that a model was trained on: about one image of these sizes, in these words.
 
-    And in these wordings, where there are any.
+    If there are `wordings`, only in these wordings.
     """
 
     about: str
     image_sizes: tuple[Size, ...]
     words: frozenset[str]
-    """Of questions and options, as they are written: capital letters count. Numbers and punctuation are free."""
+    """Words of questions and options, case-sensitive. Numbers and punctuation are not checked."""
     wordings: tuple[QuestionWording, ...] = ()
     values: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
-    """What may stand in the places of wordings, by name."""
+    """Allowed values for the places in wordings, by name."""
     seen: SeenImages = field(default_factory=SeenImages, compare=False, repr=False)
-    """What the model has found out about images; empty for a model that does not look."""
+    """Distances of images that the model has computed; empty for a model without an `ImageScope`."""
 
     @classmethod
     def read(cls, path: Path) -> Scope:
-        """Raises BadInput."""
+        """The scope in a JSON file. Raises BadInput."""
         try:
             table = json.loads(path.read_text(encoding="utf-8"))
             values = {str(name): tuple(map(str, each)) for name, each in table.get("values", {}).items()}
@@ -82,7 +82,7 @@ class Scope:
             raise BadInput(f"{path} is not a scope: {error}", "it holds about, image_sizes and words") from error
 
     def as_object(self) -> dict[str, Any]:
-        """As `read` takes it."""
+        """As plain data, in the form of the file that `read` takes."""
         return {
             "about": self.about,
             "image_sizes": [list(size) for size in self.image_sizes],
@@ -92,7 +92,7 @@ class Scope:
         }
 
     def outside(self, question: Question) -> str | None:
-        """Why this question is none of those that the model was trained on, in plain English; None if it is one."""
+        """Why this question is outside the scope, in plain English; None if it is inside."""
         if question.kind is AnswerKind.JSON:
             return "an answer in JSON"
         if not question.images:
@@ -118,7 +118,7 @@ class Scope:
 
 
 class Scoped(Protocol):
-    """What may have a scope."""
+    """A model that may have a scope."""
 
     @property
     def name(self) -> str: ...
@@ -128,7 +128,7 @@ class Scoped(Protocol):
 
 
 def outside(question: Question, models: Iterable[Scoped]) -> str | None:
-    """Why a question is outside what some of the models were trained on, and what that is; None if it is not."""
+    """Why a question is outside the scope of some of the models, with what each scope is about; else None."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for model in models:
         scope: Scope | None = model.abilities.scope
@@ -145,5 +145,5 @@ def _size(image: Image) -> tuple[int, int] | None:
     try:
         with PilImage.open(io.BytesIO(image.data)) as picture:
             return picture.size
-    except Exception:  # the model says what is wrong with it
+    except Exception:  # decoding it in the model reports the error
         return None

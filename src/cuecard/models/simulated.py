@@ -1,4 +1,4 @@
-"""A model whose latencies come from a profile: for virtual time, where waiting costs nothing."""
+"""A model with latencies from a profile, for virtual time, in which waiting costs nothing."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from cuecard.models.prompt import TAGS, CardFormat, Prompt, Turn
 
 @dataclass(frozen=True)
 class Profile:
-    """What a call costs in seconds: fixed, the images, the prompt tokens computed, then each token.
+    """Cost of a call in seconds: a fixed part, the images, the computed prompt tokens, then each generated token.
 
-    The first three alone are a linear model; `cuecard fit` finds all of them. A *pair* is a token that
-    attends to another one: attention's share of the work, which grows with the square of the length.
+    The first three fields alone are a linear model; `cuecard fit` estimates all fields. A *pair* is one token
+    that attends to another: the work of attention, which grows with the square of the length.
     """
 
     fixed_s: float
@@ -42,36 +42,36 @@ class Profile:
     spread: float = 0.0
     """Standard deviation of the log of each call's speed, 0 for none."""
     vision_fixed_s: float = 0.0
-    """An image."""
+    """Per image."""
     vision_s_per_token: float = 0.0
     vision_s_per_pair: float = 0.0
     prefill_s_per_pair: float = 0.0
     decode_s_per_context_token: float = 0.0
-    """A token of the context, at each token generated."""
+    """Per token of the context, for each generated token."""
     decode_start_s: float = 0.0
-    """Once, at the first step: caches that the prefill has filled with other things."""
+    """Once, at the first step: the prefill has filled the processor's caches with other data."""
     decode_start_s_per_context_token: float = 0.0
     first_with_prefill: bool = False
-    """The first token comes out of the prefill, as on real engines; else it costs a step of its own."""
+    """The prefill yields the first token, as in real engines; otherwise the first token costs a step."""
 
     def vision_s(self, tokens: int) -> float:
-        """One image of this many visual tokens, preprocessed, encoded and projected."""
+        """Seconds to preprocess, encode and project one image of this many visual tokens."""
         return self.vision_fixed_s + self.vision_s_per_token * tokens + self.vision_s_per_pair * tokens**2
 
     def prefill_s(self, computed: int, cached: int = 0) -> float:
-        """Prompt tokens computed behind cached ones, the fixed cost of a call included."""
+        """Seconds to prefill `computed` prompt tokens after `cached` ones, including the fixed cost of a call."""
         return self.fixed_s + self.prefill_s_per_token * computed + self.prefill_s_per_pair * pairs_of(computed, cached)
 
     def step_s(self, context: int) -> float:
-        """One token, that many before it."""
+        """Seconds to generate one token after `context` tokens."""
         return self.decode_s_per_token + self.decode_s_per_context_token * context
 
     def start_s(self, context: int) -> float:
-        """What the first step takes beyond the others."""
+        """Extra seconds of the first step."""
         return self.decode_start_s + self.decode_start_s_per_context_token * context
 
     def decode_s(self, tokens: float, context: int) -> float:
-        """So many tokens after a prompt of `context` tokens."""
+        """Seconds to generate this many tokens after a prompt of `context` tokens."""
         skipped = int(self.first_with_prefill and tokens > 0)
         steps = tokens - skipped
         if steps <= 0:
@@ -81,19 +81,19 @@ class Profile:
         return self.start_s(context + skipped) + steps_s
 
     def call_s(self, visual: int, prompt: int, output: float, cached: int = 0) -> float:
-        """A whole call with one image, or none (`visual` 0); the image is among the prompt tokens."""
+        """Seconds of a whole call with one image, or none (`visual` 0); `prompt` includes the visual tokens."""
         image_s = self.vision_s(visual) if visual and cached < visual else 0.0
         return image_s + self.prefill_s(prompt - cached, cached) + self.decode_s(output, prompt)
 
 
 def pairs_of(computed: int, cached: int = 0) -> float:
-    """Tokens that attend to each other in a prefill: each to all cached ones, and to those before it."""
+    """Pairs in a prefill: each computed token attends to all cached ones, to computed ones before it, and to itself."""
     return computed * (cached + (computed + 1) / 2)
 
 
 @dataclass(frozen=True)
 class Script:
-    """What a simulated or scripted model says to one prompt; tokens are words."""
+    """The reply of a simulated or scripted model to one prompt; tokens are words."""
 
     answer: str
     reasoning: str = ""
@@ -102,16 +102,16 @@ class Script:
 
 ScriptFor = Callable[[Prompt], Script]
 PrefixTree = dict[str, "PrefixTree"]
-"""The prompts read so far, as a tree of their words and images."""
+"""The prompts computed so far, as a tree of their words and images."""
 
 
 def words(text: str) -> list[str]:
-    """A text as tokens: words, each with the white space before it."""
+    """A text as tokens: words, each with the spaces before it."""
     return re.findall(r" *[^ ]+| +", text)
 
 
 def finish_reason(reasoning: Sequence[str], answer: Sequence[str], limits: CallLimits) -> FinishReason:
-    """Why a call ends that has this many words to say."""
+    """The finish reason of a call with this reasoning and answer, given as words, under these limits."""
     if len(answer) > limits.answer_tokens:
         return FinishReason.LENGTH
     return FinishReason.BUDGET if len(reasoning) > limits.reasoning_tokens else FinishReason.STOP
@@ -120,9 +120,9 @@ def finish_reason(reasoning: Sequence[str], answer: Sequence[str], limits: CallL
 async def spoken(
     script: Script, prompt: Prompt, limits: CallLimits, usage: Usage, before: Callable[[int, int], Awaitable[None]]
 ) -> AsyncGenerator[Event]:
-    """The events of a script, from its first token to Finished. `usage`: of the prompt.
+    """The events of a script, from its first token to Finished. `usage`: usage of the prompt.
 
-    `before`: awaited before each token and before the end, with the number of tokens so far, and of those to come.
+    `before`: awaited before each token and before the end, with the numbers of tokens so far and still to come.
     """
     awaits_end = prompt.mode is Mode.REASON
     thought, answer = words(script.reasoning) if awaits_end else [], words(script.answer)
@@ -146,7 +146,7 @@ async def spoken(
 
 
 class SimulatedModel:
-    """Answers by script, at the speed of its profile."""
+    """A model that answers from a script, at the speed of its profile."""
 
     def __init__(
         self, name: str, profile: Profile, script_for: ScriptFor, rng: Random, *, prefix_sessions: bool = True
@@ -188,7 +188,7 @@ class SimulatedModel:
         self.forget()
 
     async def _read(self, prompt: Prompt, pace: float) -> Usage:
-        """Prefill, but for the longest beginning that was read before."""
+        """Prefill the prompt, reusing its longest known prefix."""
         pieces = [piece for turn in prompt.turns for piece in self._pieces(turn)]
         pieces += [(word, 1, False) for word in words(prompt.opening)]
         total, cached, known, computed = sum(size for _, size, _ in pieces), 0, self._known, pieces
@@ -205,6 +205,6 @@ class SimulatedModel:
         return Usage(total, cached, 0, 0)
 
     def _pieces(self, turn: Turn) -> list[tuple[str, int, bool]]:
-        """What a turn is read as: its images, then its words, with the tokens of each, and whether it is an image."""
+        """(piece, number of tokens, whether it is an image) for the images of a turn, then for its words."""
         images = [(image.digest, self._profile.image_tokens, True) for image in turn.images]
         return [*images, *((word, 1, False) for word in words(turn.text))]

@@ -1,4 +1,4 @@
-"""Which model is meant: embedded, `hf:ORG/NAME`, a directory, a GGUF file, `http://host:port/v1#name`, a TOML file."""
+"""Model specifications: embedded, `hf:ORG/NAME`, a directory, a file, `http://host:port/v1#name`; and TOML tables."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SERVED_KEYS: Mapping[str, type] = {
 }
 LOCAL_KEYS: Mapping[str, type] = {"device": str, "dtype": str, "revision": str, "prefix_cache_mib": float}
 KEYS: Mapping[str, type] = {"model": str, **LOCAL_KEYS, **SERVED_KEYS}
-"""What a model's table may hold, and of what type."""
+"""Allowed keys of a model's table, and their types."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class GgufFile:
-    """A language model in one file, as llama.cpp has them; its weights are dequantised when it is loaded."""
+    """A language model in one file, in llama.cpp's format; its weights are dequantised when it is loaded."""
 
     path: Path
 
@@ -78,7 +78,7 @@ Spec = Embedded | Checkpoint | GgufFile | Served | Recording
 
 
 def parse(text: str) -> Spec:
-    """What a specification means. Raises BadInput with the nearest thing that would work."""
+    """The model that a specification names. Raises BadInput with the nearest valid specification."""
     if text in EMBEDDED:
         return Embedded(text)
     if text.startswith("hf:") and re.fullmatch(r"[\w.-]+/[\w.-]+", text[3:]):
@@ -110,7 +110,7 @@ def _is(what: Callable[[Path], bool], text: str) -> bool:
 
 
 def load(spec: str | Mapping[str, Any], role: str = "") -> Model:
-    """The model that a specification, or a table of a TOML file, names. Raises BadInput, MissingExtra, ModelError."""
+    """Load the model that a specification or a TOML table names. Raises BadInput, MissingExtra, ModelError."""
     table = dict(spec) if isinstance(spec, Mapping) else {"model": spec}
     settings.check(table, KEYS, f"{role}." if role else "")
     if not table.get("model"):
@@ -139,7 +139,7 @@ def load(spec: str | Mapping[str, Any], role: str = "") -> Model:
 
 
 def pair_file(path: Path) -> dict[str, dict[str, Any]]:
-    """The models of a TOML file, by role: one table a role, `[small]` and `[large]` at least. Raises BadInput."""
+    """The models in a TOML file, by role: one table per role, at least `[small]` and `[large]`. Raises BadInput."""
     tables = settings.read(path)
     if missing := {"small", "large"} - set(tables):
         raise BadInput(f"{path} has no [{min(missing)}] table", "one table a model: [small] and [large]")
@@ -150,7 +150,7 @@ def pair_file(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def secret(text: str) -> str:
-    """A value with `${NAME}` taken from the environment. Raises BadInput if it is not set."""
+    """The text with each `${NAME}` replaced by that environment variable. Raises BadInput if it is not set."""
 
     def value(match: re.Match[str]) -> str:
         if match[1] not in os.environ:

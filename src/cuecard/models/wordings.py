@@ -10,10 +10,10 @@ from typing import Any
 
 PLACE = re.compile(r"\{(\w+)\}")
 MOST_WORDS = 3
-"""Of a text that is taken for an unknown value of a wording that fits otherwise."""
+"""Maximum words of a text that counts as an unknown value in an otherwise fitting wording."""
 
 Values = Mapping[str, Sequence[str]]
-"""By the name of the list."""
+"""Allowed values, by the name of their list."""
 Size = tuple[int, int]
 """Width and height in pixels."""
 
@@ -24,13 +24,13 @@ class QuestionWording:
 
     text: str
     image_sizes: tuple[Size, ...] = ()
-    """Of the images that it is asked about; () for those of all sizes."""
+    """Sizes of the images that it is asked about; () for all sizes."""
     options: str | None = None
-    """The list that its options are from; None: it was trained on without options."""
+    """The name of the list of its options; None: trained without options."""
 
     @classmethod
     def read(cls, table: Mapping[str, Any], values: Values) -> QuestionWording:
-        """Raises ValueError for a place or options without a list; KeyError or TypeError for another form."""
+        """The wording in a table. Raises ValueError for a missing list of values; KeyError, TypeError if malformed."""
         made = cls(str(table["text"]), sizes(table.get("image_sizes", ())), table.get("options"))
         for name in (*PLACE.findall(made.text), *([] if made.options is None else [made.options])):
             if name not in values:
@@ -38,14 +38,14 @@ class QuestionWording:
         return made
 
     def as_object(self) -> dict[str, Any]:
-        """As `read` takes it."""
+        """As plain data, in the form that `read` takes."""
         table: dict[str, Any] = {"text": self.text, "image_sizes": [list(size) for size in self.image_sizes]}
         return table | ({} if self.options is None else {"options": self.options})
 
     def fits(self, text: str, values: Values) -> bool:
         """Whether a text is this wording with some of the values.
 
-        All readings are followed at once, so the time is bounded by the lengths of text, wording and lists.
+        All alternatives are followed at once, so the time is bounded by the lengths of text, wording and lists.
         """
         ends = {0}
         for index, part in enumerate(PLACE.split(self.text)):
@@ -54,7 +54,7 @@ class QuestionWording:
         return len(text) in ends
 
     def unknown_value(self, text: str, values: Values) -> str | None:
-        """Which value is none of its list, where a text fits but for that, in plain English; None if it does not."""
+        """The value that is not in its list, in plain English, if a text fits otherwise; else None."""
         first, *rest = PLACE.split(self.text)
         if not text.startswith(first):
             return None
@@ -79,7 +79,7 @@ def sizes(table: Iterable[Any]) -> tuple[Size, ...]:
 def outside(
     text: str, options: Sequence[str], size: Size | None, wordings: Sequence[QuestionWording], values: Values
 ) -> str | None:
-    """Why a question about an image of this size is in none of the wordings, in plain English; None if it is in one."""
+    """Why a question about an image of this size fits none of the wordings, in plain English; None if it fits one."""
     fitting = [wording for wording in wordings if wording.fits(text, values)]
     if not fitting:
         unknown = (wording.unknown_value(text, values) for wording in wordings)
@@ -101,7 +101,7 @@ def _outside_options(options: Sequence[str], wording: QuestionWording, values: V
 
 
 def listed(values: Sequence[str]) -> str:
-    """Numbers in a row as `1 to 16`, long lists with their middle left out."""
+    """The values as text: consecutive numbers as `1 to 16`, long lists without their middle."""
     numbers = [int(value) for value in values if value.isascii() and value.isdigit()]
     if len(numbers) == len(values) > 2 and all(after == before + 1 for before, after in pairwise(numbers)):
         return f"{values[0]} to {values[-1]}"

@@ -1,1 +1,1 @@
-"""Tables, time lines, figures and pages. Draws stored records; computes no result and runs nothing."""
+"""Tables, time lines, figures and pages from stored records; computes no results and calls no models."""

@@ -1,4 +1,4 @@
-"""Tables of arms for a terminal: figures are whole at any width; names fold at their slashes, or are shortened."""
+"""Tables of arms for a terminal: figures stay whole at any width; names fold at their slashes, or are shortened."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 LEAST_NAME = 24
-"""Columns of a name that folds; where fewer are left, names stand on lines of their own, above their figures."""
+"""Minimum columns for a folded name; with fewer, names are on lines of their own, above their figures."""
 GAP = 2
 
 
 @dataclass(frozen=True)
 class ArmTable:
-    """A row an arm, its figures under `heads`. `one_line`: names are shortened in the middle instead of folded."""
+    """A row per arm, its figures under `heads`. `one_line`: names are shortened in the middle instead of folded."""
 
     heads: Sequence[str]
     rows: Sequence[tuple[str, Sequence[str]]]
     title: str = ""
     one_line: bool = False
     groups: Sequence[tuple[str, int]] = ()
-    """Names above the heads, each over this many of them; left out where arms stand above their figures."""
+    """Names above the heads, each with the number of columns it covers; left out if names are above their figures."""
 
     @property
     def width(self) -> int:
-        """Columns that it takes with every name beside its figures, in one line."""
+        """Columns needed to show every name beside its figures, in one line."""
         return self._longest + sum(width + GAP for width in self._widths)
 
     @property
@@ -51,7 +51,7 @@ class ArmTable:
             yield line
 
     def _beside(self, widths: Sequence[int], room: int) -> Iterator[Text]:
-        """Names to the left of their figures."""
+        """Lines with names to the left of their figures."""
         if self.groups:
             yield Text(_padded("", room) + "".join(self._over(widths)), style="bold")
         yield Text(_padded("arm", room) + _aligned(self.heads, widths), style="bold")
@@ -69,7 +69,7 @@ class ArmTable:
             start += count
 
     def _above(self, widths: Sequence[int], width: int) -> Iterator[Text]:
-        """Names above their figures, which take as many lines as they need."""
+        """Names above their figures, which take as many lines as needed."""
         chunks = list(_chunks(widths, width))
         for part in chunks:
             yield Text(_aligned(self.heads[part], widths[part]), style="bold")
@@ -83,7 +83,7 @@ class ArmTable:
 
 
 def routes_table(arms: Mapping[str, Mapping[str, int]]) -> ArmTable | None:
-    """Questions by route of each arm with a choice, a column a route; None where no arm has one."""
+    """Questions by route of each arm with routes besides `direct`, a column per route; None without such an arm."""
     chosen = {arm: routes for arm, routes in arms.items() if set(routes) - {"direct"}}
     heads = list(dict.fromkeys(route for routes in chosen.values() for route in routes))
     rows = [(arm, [str(routes.get(route, 0)) for route in heads]) for arm, routes in chosen.items()]
@@ -91,7 +91,7 @@ def routes_table(arms: Mapping[str, Mapping[str, int]]) -> ArmTable | None:
 
 
 def folded(name: str, width: int) -> list[str]:
-    """Lines of at most `width` columns, broken behind slashes where there are some."""
+    """Lines of at most `width` columns, broken after slashes if there are any."""
     lines = [""]
     for piece in _pieces(name, width):
         if lines[-1] and cell_len(lines[-1] + piece) > width:
@@ -101,14 +101,14 @@ def folded(name: str, width: int) -> list[str]:
 
 
 def _pieces(name: str, width: int) -> Iterator[str]:
-    """Parts of a name that stay whole."""
+    """Parts of a name that are not broken."""
     for part in re.split(r"(?<=/)", name):
         for piece in [part] if cell_len(part) <= width else re.split(r"(?<=[=+,])", part):
             yield from chop_cells(piece, width)
 
 
 def shortened(name: str, width: int) -> str:
-    """A name whose middle is left out, as arms differ at their ends: `mutual/notes…budget=64`."""
+    """A name shortened in the middle, as arms differ at their ends: `mutual/notes…budget=64`."""
     if cell_len(name) <= width:
         return name
     head, tail = name, name
@@ -128,7 +128,7 @@ def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _chunks(widths: Sequence[int], width: int) -> Iterator[slice]:
-    """Columns that share a line, at least one."""
+    """Slices of columns that fit into a line, at least one column each."""
     start, taken = 0, 0
     for at, each in enumerate(widths):
         if at > start and taken + GAP + each > width:

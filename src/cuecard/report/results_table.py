@@ -1,4 +1,4 @@
-"""The table of results for a terminal: a row an arm, columns grouped by task."""
+"""The table of results for a terminal: a row per arm, columns grouped by task."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ HEADS = ("right", "latency", "speed-up")
 
 @dataclass(frozen=True)
 class Figures:
-    """What the table of results has of one arm on one task; None: not known yet."""
+    """Figures of one arm on one task; None: not known yet."""
 
     right: float | None
     latency_s: float | None
     times_faster: float | None
-    """Than the large model's own reasoning."""
+    """Speed-up over the large model's own reasoning."""
 
     @classmethod
     def of(cls, task: TaskResults, arm: ArmResults) -> Figures:
@@ -43,7 +43,7 @@ def results(found: RunResults) -> ResultsTable:
 
 @dataclass(frozen=True)
 class ResultsTable:
-    """A row an arm, and of each task three columns: right, latency, speed-up; tasks one below the other if narrow.
+    """A row per arm; three columns per task: right, latency, speed-up. Tasks are stacked on a narrow terminal.
 
     `tasks`: figures by arm, by the head of the task's columns.
     """

@@ -48,7 +48,7 @@ BLOCKS, ASCII = Glyphs(" ", "░", "█", "▒"), Glyphs(" ", ".", "#", "/")
 
 @dataclass(frozen=True)
 class Legend:
-    """The characters of a time line's bars, in a line."""
+    """A one-line legend of the characters in the bars of a time line."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         glyphs = ASCII if options.ascii_only else BLOCKS
@@ -62,11 +62,11 @@ class Legend:
 
 @dataclass(frozen=True)
 class Timeline:
-    """A line a call, in order of time: role, mode, bar, start to end, tokens. At most as wide as the terminal."""
+    """A line per call, in order of time: role, mode, bar, start to end, tokens. At most as wide as the terminal."""
 
     outcome: Outcome
     until_s: float | None = None
-    """Where the bars' scale ends, to compare several outcomes; None: with this one's last call."""
+    """End of the bars' scale, to compare several outcomes; None: the end of this outcome's last call."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         calls = ordered(self.outcome.calls)
@@ -87,7 +87,7 @@ class Timeline:
 
 
 def bar_of(call: Call, width: int, end_s: float, glyphs: Glyphs) -> str:
-    """`width` characters from 0 to `end_s`: pale until the first token, full from there; one at least is filled."""
+    """`width` characters from 0 to `end_s`: pale until the first token, full from there; at least one is filled."""
     scale = width / end_s if end_s else 0.0
     start = min(int(call.start_s * scale), width - 1)
     end = max(start + 1, min(round(call.end_s * scale), width))
@@ -103,7 +103,7 @@ def bar_of(call: Call, width: int, end_s: float, glyphs: Glyphs) -> str:
 
 
 def _facts(call: Call, end_s: float) -> str:
-    """When it began and ended, in the unit of a scale that ends at `end_s`, and the tokens that it generated."""
+    """Start and end of a call, in the unit of a scale that ends at `end_s`, and the number of generated tokens."""
     count = call.usage.completion_tokens
     ended = f"{ENDED[call.finish_reason]} " if call.finish_reason in ENDED else ""
     tokens = "   - tok" if count is None else f"{count:>4} tok"

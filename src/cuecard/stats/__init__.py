@@ -1,1 +1,1 @@
-"""Statistics: shares, intervals, bootstrap, paired tests. Knows nothing of evaluations."""
+"""Statistics: shares, intervals, bootstrap, paired tests. Independent of evaluations."""

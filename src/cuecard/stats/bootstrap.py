@@ -1,7 +1,7 @@
-"""Resampling: intervals, also of whole arrays of figures, by drawing whole clusters, seeded.
+"""Resampling: confidence intervals of numbers and arrays, by a seeded bootstrap over whole clusters.
 
-A cluster is what questions share that makes their errors alike (an image, a group of rotations). Where no clusters are
-given every question is one. Statistics are functions of sums over questions.
+A cluster is a set of questions with correlated errors (the same image, a group of rotations). Without clusters, every
+question is its own cluster. Statistics are functions of sums over questions.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 else:
-    Array = Any  # numpy is imported when something is drawn
+    Array = Any  # numpy is imported on first use
 
 Clusters = Sequence[str] | None
 DRAWS, ARRAY_DRAWS = 4000, 2000
-_AT_ONCE = 2**22  # numbers of a chunk of draws: 32 MiB
+_AT_ONCE = 2**22  # numbers per chunk of draws: 32 MiB
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate between two bounds; None where the data say nothing of them (one cluster, no spread to draw from)."""
+    """An estimate and its two bounds. A bound is None if the data do not determine it (one cluster, or no spread)."""
 
     estimate: float
     low: float | None
@@ -50,7 +50,7 @@ def ratio_interval(
     seed: int = 0,
     draws: int = DRAWS,
 ) -> Interval:
-    """Sum of `tops` over sum of `bottoms`: of two arms' seconds, the speed-up (a ratio of means, not a mean of ratios).
+    """Sum of `tops` / sum of `bottoms`: for the seconds of two arms, the speed-up (ratio of means, not mean of ratios).
 
     Bias-corrected and accelerated (BCa, Efron 1987, with the jackknife's acceleration) over draws of whole clusters
     with replacement (Davison & Hinkley 1997, section 3.8).
@@ -71,9 +71,9 @@ def resampled(
     seed: int = 0,
     draws: int = DRAWS,
 ) -> Interval:
-    """Of sums by cluster, (clusters, sums): the statistic of their totals, which it takes as (draws, sums) -> (draws,).
+    """BCa interval of a statistic of totals. `sums`: (clusters, sums); `statistic`: (draws, sums) -> (draws,).
 
-    A draw in which the statistic is not a number says nothing, and is left out.
+    Draws in which the statistic is NaN are left out.
     """
     np = numpy()
     tail, name = (1 - checked(confidence)) / 2, "BCa cluster bootstrap"
@@ -86,7 +86,7 @@ def resampled(
 
 
 def _drawn(sums: Any, statistic: Callable[[Any], Any], draws: int, seed: int) -> Any:
-    """(draws,): the statistic of each draw of as many clusters as there are."""
+    """(draws,): the statistic of each draw of all clusters with replacement, without NaN."""
     np = numpy()
     chance, count = np.random.default_rng(seed), len(sums)
     chunks, step = [], max(1, _AT_ONCE // count)
@@ -100,7 +100,7 @@ def _drawn(sums: Any, statistic: Callable[[Any], Any], draws: int, seed: int) ->
 
 
 def _corrected(tails: list[float], drawn: Any, estimate: float, left_out: Any) -> list[float]:
-    """Tails of the bootstrap distribution that BCa reads instead of the nominal ones (Efron 1987)."""
+    """The quantile levels that BCa uses instead of the nominal tails (Efron 1987)."""
     normal, draws = NormalDist(), len(drawn)
     share = float((drawn < estimate).mean() + (drawn == estimate).mean() / 2)
     bias = normal.inv_cdf(min(max(share, 0.5 / draws), 1 - 0.5 / draws))
@@ -112,7 +112,10 @@ def _corrected(tails: list[float], drawn: Any, estimate: float, left_out: Any) -
 
 
 def by_cluster(clusters: Clusters, *columns: Sequence[float]) -> tuple[Any, ...]:
-    """Columns of one number a question -> arrays of one sum a cluster, in the order in which clusters appear."""
+    """Columns with one number per question -> arrays with one sum per cluster, in order of appearance.
+
+    Raises BadInput.
+    """
     np = numpy()
     if any(len(column) != len(columns[0]) for column in columns):
         raise BadInput("the arms have different numbers of questions")
@@ -130,7 +133,7 @@ def by_cluster(clusters: Clusters, *columns: Sequence[float]) -> tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Band:
-    """Figures (…) with a 95% interval each; `count` questions. Not a number where no question has the figure."""
+    """Figures (…), each with a 95% interval, from `count` questions. NaN where no question has the figure."""
 
     mean: Array
     low: Array
@@ -156,7 +159,7 @@ class Band:
 def band(
     values: Array, clusters: Sequence[Hashable], of: Array | None = None, draws: int = ARRAY_DRAWS, seed: int = 0
 ) -> Band:
-    """(questions, …) -> the mean of what is a number, or with `of` the ratio of sums; percentile cluster bootstrap."""
+    """(questions, …) -> mean of the finite values, or with `of` the ratio of sums; percentile cluster bootstrap."""
     np = numpy()
     values = np.asarray(values, dtype=np.float64)
     weights = np.isfinite(values).astype(np.float64) if of is None else np.where(np.isfinite(values), of, 0.0)
@@ -177,7 +180,7 @@ def band(
 
 
 def _quantiles(many: Array) -> Any:
-    """(draws, figures) -> (2, figures); draws without a single value are left out."""
+    """(draws, figures) -> (2, figures): the 2.5% and 97.5% quantiles; draws without a value are left out."""
     np = numpy()
     if not np.isnan(many).any():
         return np.quantile(many, (0.025, 0.975), axis=0)
@@ -187,17 +190,17 @@ def _quantiles(many: Array) -> Any:
 
 
 def plain(value: Array) -> Any:
-    """Numbers and lists of them, six digits each; None for what is not a number."""
+    """The array as nested lists of numbers with six significant digits; None for values that are not finite."""
     if value.ndim:
         return [plain(each) for each in value]
     return float(f"{float(value):.6g}") if math.isfinite(value) else None
 
 
-# --- what both need ---------------------------------------------------------------------------------------------------
+# --- shared helpers ---------------------------------------------------------------------------------------------------
 
 
 def numpy() -> Any:
-    """The package. Raises MissingExtra."""
+    """The numpy package. Raises MissingExtra."""
     return required("numpy", "a statistic")
 
 
@@ -207,7 +210,7 @@ def special() -> Any:
 
 
 def checked(confidence: float) -> float:
-    """The confidence, if it is one. Raises BadInput."""
+    """The confidence, if it is between 0 and 1. Raises BadInput."""
     if not 0 < confidence < 1:
         raise BadInput(f"a confidence of {confidence:g} is not between 0 and 1", "0.95 is usual")
     return confidence

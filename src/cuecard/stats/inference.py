@@ -1,6 +1,6 @@
-"""Means, quantiles, intervals, paired tests and sample sizes: pure functions over numbers, clustered where answers are.
+"""Means, quantiles, intervals, paired tests and sample sizes: pure functions over numbers, with optional clusters.
 
-Whatever draws at random is in `bootstrap`.
+Random resampling is in `bootstrap`.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from cuecard.domain.errors import BadInput
 from cuecard.stats.bootstrap import Clusters, Interval, by_cluster, checked, mean_interval, numpy, special
 
 SCORE, ROBUST, NO_SPREAD = "Tango's score test", "cluster-robust t test", "sign test of clusters"
-"""Families of methods: a p-value is shown beside the interval that inverts the same test."""
+"""Names of methods: a p-value is shown beside the interval that inverts the same test."""
 
 
 def mean(values: Iterable[float]) -> float | None:
-    """None of no values."""
+    """The mean; None if there are no values."""
     known = list(values)
     return sum(known) / len(known) if known else None
 
 
 def share(part: int, whole: int) -> float | None:
-    """None of an empty whole."""
+    """part / whole; None if the whole is 0."""
     return part / whole if whole else None
 
 
 def quantile(ordered: Sequence[float], level: float) -> float:
-    """Of sorted values, at least one: interpolated linearly between neighbours."""
+    """The quantile of sorted values, at least one: linear interpolation between neighbours."""
     at = level * (len(ordered) - 1)
     low = int(at)
     high = min(low + 1, len(ordered) - 1)
     if ordered[low] == ordered[high]:
-        return ordered[low]  # also of two infinities
+        return ordered[low]  # also if both are infinite
     return ordered[low] + (ordered[high] - ordered[low]) * (at - low)
 
 
 def standard_error(values: Sequence[float]) -> float:
-    """Of the mean of at least two values, with the sample's standard deviation."""
+    """Standard error of the mean of at least two values, from the sample standard deviation."""
     middle = sum(values) / len(values)
     return math.sqrt(sum((each - middle) ** 2 for each in values) / (len(values) - 1)) / math.sqrt(len(values))
 
@@ -57,7 +57,7 @@ def wilson(right: int, of: int, confidence: float = 0.95) -> Interval:
 
 
 def wilson_bounds(right: int, of: int, z: float = 1.96) -> tuple[float, float]:
-    """The two ends of Wilson's score interval; 0 and 1 of no answers."""
+    """The two ends of Wilson's score interval; 0 and 1 if there are no answers."""
     if not of:
         return 0.0, 1.0
     share, scale = right / of, 1 + z * z / of
@@ -67,10 +67,11 @@ def wilson_bounds(right: int, of: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def share_interval(scores: Sequence[float], clusters: Clusters = None) -> Interval:
-    """Accuracy: Wilson where answers are right or wrong and independent, else a BCa cluster bootstrap.
+    """Interval of the accuracy: Wilson if scores are 0 or 1 and independent, else a BCa cluster bootstrap.
 
-    Where all scores are the same there is nothing to draw from: then Wilson over the clusters, as if each were one
-    answer, which is the widest that clustering can make it. Of several answers in one cluster there are no bounds.
+    If all clustered scores are the same 0 or 1, there is no spread to resample: Wilson over the clusters, as if each
+    were one answer, which is the widest interval that clustering can give. If all answers are in one cluster, there are
+    no bounds.
     """
     count = len(scores)
     several = clusters is not None and len(set(clusters)) < count
@@ -85,7 +86,7 @@ def share_interval(scores: Sequence[float], clusters: Clusters = None) -> Interv
 
 @dataclass(frozen=True)
 class MeanDifference:
-    """A paired mean difference: its interval, and the two-sided p of no difference by the test that it inverts."""
+    """A paired mean difference: its interval, and the two-sided p of no difference by the test that this inverts."""
 
     interval: Interval
     p: float
@@ -93,10 +94,10 @@ class MeanDifference:
 
 
 def mean_difference(ones: Sequence[float], others: Sequence[float], clusters: Clusters = None) -> MeanDifference:
-    """Mean of `ones` less mean of `others`, of the same questions in the same order: Student's t over clusters.
+    """Mean of `ones` - mean of `others`, for the same questions in the same order: Student's t over clusters.
 
-    With the cluster-robust standard error (Liang & Zeger 1986; Miller 2024, arXiv:2411.00640, eq. 4). Where clusters
-    have no spread there is no interval, and p is that of the sign test over clusters.
+    With the cluster-robust standard error (Liang & Zeger 1986; Miller 2024, arXiv:2411.00640, eq. 4). If clusters have
+    no spread, or there is only one, there is no interval, and p is that of the sign test over clusters.
     """
     found = _robust([one - other for one, other in _pairs(ones, others)], clusters)
     if found.error:
@@ -109,22 +110,22 @@ def mean_difference(ones: Sequence[float], others: Sequence[float], clusters: Cl
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """Two arms on the same questions; `better` and `worse` count questions on which the first is so."""
+    """Two arms on the same questions; `better` and `worse` count questions on which the first is better or worse."""
 
     difference: Interval
     better: int
     worse: int
     same: int
     p: float
-    """Two-sided, of no difference, by the test that the interval inverts: p <= 0.05 where the interval excludes 0."""
+    """Two-sided, of no difference, by the test that the interval inverts: p <= 0.05 if the interval excludes 0."""
     test: str
 
 
 def compare(ones: Sequence[float], others: Sequence[float], clusters: Clusters = None) -> PairedComparison:
-    """Paired scores: Tango's score test and interval where they are right or wrong and independent, else robust t.
+    """Paired scores: Tango's score test and interval if scores are 0 or 1 and independent, else cluster-robust t.
 
-    At no difference Tango's test is McNemar's. Where clusters have no spread the score test is over clusters, as if
-    each were one question, if none or all of them gained or lost whole questions.
+    At no difference Tango's test equals McNemar's. With clusters, if no score differs, or all scores differ by 1 the
+    same way, the score test is over clusters, as if each were one question.
     """
     pairs = _pairs(ones, others)
     better, worse = sum(one > other for one, other in pairs), sum(one < other for one, other in pairs)
@@ -141,10 +142,10 @@ def compare(ones: Sequence[float], others: Sequence[float], clusters: Clusters =
 
 
 def mcnemar(better: int, worse: int) -> float:
-    """Two-sided p of no difference between paired answers, of which this many differ each way (McNemar 1947).
+    """Two-sided p of no difference between paired answers, from the counts that differ each way (McNemar 1947).
 
-    The score test, without a correction for continuity: unlike the exact one it is not conservative, and its level is
-    at most 5.4% at 5% (Fagerland, Lydersen & Laake 2013, BMC Med. Res. Methodol. 13:91). Tango's at no difference.
+    The score test without continuity correction: unlike the exact test it is not conservative, and its level is at most
+    5.4% at 5% (Fagerland, Lydersen & Laake 2013, BMC Med. Res. Methodol. 13:91). Equals Tango's test at no difference.
     """
     return math.erfc(abs(better - worse) / math.sqrt(2 * (better + worse))) if better + worse else 1.0
 
@@ -160,12 +161,12 @@ def holm(family: Mapping[str, float]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class NonInferiority:
-    """Whether an arm is at most `margin` worse than another: shown, with this confidence, when p is at most 0.05."""
+    """Whether an arm is at most `margin` worse than another: shown, with this confidence, if p is at most 0.05."""
 
     difference: float
     margin: float
     p: float
-    """One-sided, of being worse by the margin or more."""
+    """One-sided, of the hypothesis that the arm is worse by the margin or more."""
     confidence: float
     shown: bool
     method: str
@@ -174,9 +175,9 @@ class NonInferiority:
 def non_inferiority(
     ones: Sequence[float], others: Sequence[float], margin: float, clusters: Clusters = None
 ) -> NonInferiority:
-    """Paired, one-sided: is the mean of `ones` above that of `others` less the margin (score points, 0.01 = 1 point)?
+    """Paired one-sided test: mean of `ones` > mean of `others` - margin (score points, 0.01 = 1 point).
 
-    By the methods of `compare`. Both are approximate: for a finite-sample guarantee see `tune`.
+    By the methods of `compare`, which are approximate: for a finite-sample guarantee see `tune`. Raises BadInput.
     """
     if not 0 < margin < 1:
         raise BadInput(f"a margin of {margin:g} is not between 0 and 1", "0.01 is one point of accuracy")
@@ -202,12 +203,12 @@ def tango_p(better: int, worse: int, of: int, margin: float) -> float:
 def tango_interval(better: int, worse: int, of: int, confidence: float = 0.95) -> Interval:
     """Score interval of a paired difference of proportions, at least one pair (Tango 1998, Stat. in Medicine 17).
 
-    The differences that the score test does not reject: it has a width where no pair differs, as Wilson's has.
+    It holds the differences that the score test does not reject. Like Wilson's, it has a width even if no pair differs.
     """
     estimate, limit = (better - worse) / of, z_of(confidence)
 
     def bound(end: float) -> float:
-        """Between the estimate, which is not rejected, and the end of the scale; the statistic falls throughout."""
+        """The bound between the estimate (not rejected) and the end of the scale; the statistic is monotonic."""
         inside, outside = estimate, end
         while abs(outside - inside) > 1e-9:
             middle = (inside + outside) / 2
@@ -222,7 +223,7 @@ def tango_interval(better: int, worse: int, of: int, confidence: float = 0.95) -
 
 
 def _tango_z(better: int, worse: int, of: int, difference: float) -> float | None:
-    """The score statistic of this difference; None where it has no variance."""
+    """The score statistic of this difference; None if it has no variance."""
     a, b = 2 * of, -better - worse + (2 * of - better + worse) * difference
     c = -worse * difference * (1 - difference)
     share = (math.sqrt(max(0.0, b * b - 4 * a * c)) - b) / (2 * a)
@@ -232,7 +233,7 @@ def _tango_z(better: int, worse: int, of: int, difference: float) -> float | Non
 
 @dataclass(frozen=True)
 class _Robust:
-    """A mean over clusters and its standard error; None for one cluster, 0 where clusters have no spread."""
+    """A mean over clusters and its standard error: None for one cluster, 0 if clusters have no spread."""
 
     mean: float
     error: float | None
@@ -240,7 +241,7 @@ class _Robust:
 
 
 def _robust(values: Sequence[float], clusters: Clusters) -> _Robust:
-    """Of values of questions, at least one."""
+    """The mean of the questions' values, at least one, and its cluster-robust standard error."""
     sums, sizes = by_cluster(clusters, values, [1.0] * len(values))
     count, total = len(sums), float(sizes.sum())
     mean = float(sums.sum()) / total
@@ -248,12 +249,12 @@ def _robust(values: Sequence[float], clusters: Clusters) -> _Robust:
         return _Robust(mean, None, count)
     left = sums - mean * sizes
     error = math.sqrt(count / (count - 1) * float((left**2).sum())) / total
-    # rounding leaves a little where every cluster has the same mean
+    # if every cluster has the same mean, rounding leaves a small error
     return _Robust(mean, error if error > 1e-9 * abs(mean) else 0.0, count)
 
 
 def _t_above(t: float, clusters: int) -> float:
-    """The chance that Student's t of this many clusters is larger."""
+    """The probability that Student's t with clusters - 1 degrees of freedom is above t."""
     return float(special().stdtr(clusters - 1, -t))
 
 
@@ -261,18 +262,18 @@ def _robust_p(differences: Sequence[float], clusters: Clusters, margin: float) -
     found = _robust(differences, clusters)
     if found.error is None:
         return 1.0, "one cluster shows nothing"
-    if not found.error:  # the least that is known is known of clusters without a difference
+    if not found.error:  # no spread: the conservative test takes clusters without any difference
         return (tango_p(0, 0, found.clusters, margin) if found.mean >= 0 else 1.0), f"{SCORE} over clusters"
     return _t_above((found.mean + margin) / found.error, found.clusters), ROBUST
 
 
 def bet_p(losses: Sequence[float], most: float, spread: float, confidence: float) -> float:
-    """P-value that sums of losses (one a cluster, at most `most`) have a mean above 0; valid at any number of them.
+    """P-value of the hypothesis that sums of losses (one per cluster, at most `most`) have a mean above 0.
 
-    A bet of the same share of a fortune on every gain hardly ever grows if the mean is above 0: the chance that a
-    fortune of 1 ever reaches f is at most 1 / f (Ville 1939; Waudby-Smith & Ramdas 2024, J. R. Stat. Soc. B 86,
-    "betting"). `spread`, the standard deviation as known beforehand, sets the share that is best for this many clusters
-    at this confidence; a wrong one costs power, never validity.
+    Valid for any number of clusters. Betting a fixed share of a fortune on every gain rarely pays if the mean is above
+    0: the probability that a fortune of 1 ever reaches f is at most 1 / f (Ville 1939; Waudby-Smith & Ramdas 2024, J.
+    R. Stat. Soc. B 86, "betting"). `spread`, a standard deviation known beforehand, sets the share that is best for
+    this number of clusters at this confidence; a wrong value costs power, never validity.
     """
     np = numpy()
     if not len(losses):
@@ -283,12 +284,12 @@ def bet_p(losses: Sequence[float], most: float, spread: float, confidence: float
 
 
 def questions_for_bet(losses: Any, clusters: Sequence[str], confidence: float, explore: float) -> int | None:
-    """About how many questions in all let `bet_p` show losses below 0 with power 0.8; None where their mean is not.
+    """Approximate number of questions for `bet_p` to show losses below 0 with power 0.8; None if their mean is >= 0.
 
-    `explore`: the share of clusters that only set the bet.
+    `explore`: the share of clusters that only set the bet; the result includes their questions.
 
-    The fortune's logarithm as Brownian motion with drift that must cross ln(1 / level) by the last cluster (Siegmund
-    1985, chapter 3), solved for the number of clusters.
+    Models the fortune's logarithm as Brownian motion with drift that must cross ln(1 / level) by the last cluster
+    (Siegmund 1985, chapter 3), and solves for the number of clusters.
     """
     (sums,) = by_cluster(clusters, losses)
     if (mean := float(sums.mean())) >= 0:
@@ -302,7 +303,7 @@ def questions_for_bet(losses: Any, clusters: Sequence[str], confidence: float, e
     while high - low > 1e-3:
         middle = (low + high) / 2
         low, high = (low, middle) if power(middle) >= 0.8 else (middle, high)
-    # where nothing has gone wrong yet, a certain number of gains is needed all the same
+    # if there was no loss yet, a minimum number of gains is still needed
     count = max((high * float(sums.std()) / mean) ** 2, -math.log(1 - confidence) / -mean)
     return math.ceil(count / (1 - explore) * len(losses) / len(sums))
 

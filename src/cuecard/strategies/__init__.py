@@ -1,1 +1,1 @@
-"""Strategies: which calls a question gets, and whose answer is given."""
+"""Strategies: which calls are made for a question, and which answer is given."""

@@ -26,7 +26,7 @@ AGREE = "the short answers agree"
 
 @dataclass(frozen=True)
 class Verdict:
-    """The reply that is given, its route, and the reason."""
+    """The reply to return, its route, and the reason."""
 
     reply: Reply
     route: Route
@@ -39,19 +39,19 @@ def can_compare(question: Question, team: Team) -> bool:
 
 
 def may_agree(question: Question, team: Team) -> bool:
-    """Whether short answers could be accepted: if not, they would be written for nothing."""
+    """Whether short answers could be accepted at all; if not, generating them is useless."""
     return not team.accept.compares or can_compare(question, team)
 
 
 def comparable(question: Question, team: Team, large: Reply) -> bool:
-    """Whether a reasoned answer could be the same as this short one."""
+    """Whether this short answer can be compared with a reasoned one."""
     if question.kind is AnswerKind.FREE_TEXT:
         return bool(large.text) and not large.truncated and can_compare(question, team)
     return large.answer.parsed
 
 
 async def same(question: Question, team: Team, small: Reply, large: Reply) -> bool:
-    """Whether two replies are the same answer. For free text: whether the large model finds both equally likely."""
+    """Whether two replies have the same answer; for free text, whether the large model finds `small` no less likely."""
     alike = await same_answer(small.answer, large.answer, question)
     if alike or question.kind is not AnswerKind.FREE_TEXT:
         return alike
@@ -67,15 +67,15 @@ async def same(question: Question, team: Team, small: Reply, large: Reply) -> bo
 async def accepted_short(question: Question, team: Team) -> tuple[Reply, str | None]:
     """The large model's short answer, and the reason to accept it; None if it is not accepted.
 
-    The small model's short answer counts only where it can decide, or where the large model fails. On the thrifty
-    schedule it is not made elsewhere; on the others it is made beside the large one's, and cancelled as soon as it is
-    known not to count.
+    The small model's short answer is used only if it can change the decision, or if the large model fails. On the
+    thrifty schedule it is generated only then; on the others it runs concurrently with the large model's, and is
+    cancelled once it cannot matter.
     """
     beside = None if team.schedule is Schedule.THRIFTY else team.start(team.small.short(question))
     try:
         large = await team.large.short(question)
     except ModelError:
-        await asyncio.wait([beside or team.start(team.small.short(question))])  # an answer to fall back on
+        await asyncio.wait([beside or team.start(team.small.short(question))])  # a fallback
         raise
     rules = _rules(question, team)
     why = _accepted_alone(question, team, rules, large)
@@ -88,13 +88,13 @@ async def accepted_short(question: Question, team: Team) -> tuple[Reply, str | N
 
 
 def _rules(question: Question, team: Team) -> tuple[SingleRule, ...]:
-    """The rules of which one is enough."""
+    """The single rules, of which one is enough."""
     by_default = team.policy.accept is None and question.kind is AnswerKind.JSON
     return (BOTH_KEYS,) if by_default else team.accept.rules
 
 
 def _accepted_alone(question: Question, team: Team, rules: Sequence[SingleRule], large: Reply) -> str | None:
-    """The reason to accept the large model's short answer whatever the small one's is."""
+    """The reason to accept the large model's short answer without the small model's, else None."""
     sure = large.confidence
     if not large.answer.parsed or sure is None:
         return None
@@ -110,10 +110,10 @@ def _accepted_alone(question: Question, team: Team, rules: Sequence[SingleRule],
 
 
 def _is_open(question: Question, team: Team, rules: Sequence[SingleRule], large: Reply) -> bool:
-    """Whether some short answer of the small model would make the large one's accepted."""
+    """Whether any short answer of the small model could get the large model's accepted."""
     sure = large.confidence
     if not large.answer.parsed:
-        return question.kind is AnswerKind.JSON  # the other's JSON may fit, and is an answer to fall back on
+        return question.kind is AnswerKind.JSON  # the small model's JSON may fit, as a fallback
     if sure is None:
         return True
 
@@ -130,9 +130,9 @@ def _is_open(question: Question, team: Team, rules: Sequence[SingleRule], large:
 async def _accepted(
     question: Question, team: Team, rules: Sequence[SingleRule], small: Reply, large: Reply
 ) -> str | None:
-    """The reason to accept the large model's short answer, the small model's known."""
+    """The reason to accept the large model's short answer, given the small model's; None if it is not accepted."""
     alike, sure = await same(question, team, small, large), large.confidence
-    if sure is None:  # agreement is the only key left
+    if sure is None:  # only the agreement is known
         known = team.accept == Acceptance(agreement=True, confidence=None)
         why = AGREE if known else f"{AGREE}; the large model gives no probabilities, so agreement alone decided"
         return why if alike else None
@@ -172,7 +172,7 @@ _WHOLE_WORD = re.compile(r"(?<!\S)\S++(?=\s)")
 async def settled(question: Question, team: Team, thought: Thought) -> Verdict | None:
     """The answer that is stable during the reasoning, which is then stopped; None if there is none.
 
-    A probe that fails ends the probing, not the request. Without `early_stop` nothing is probed.
+    A failed probe ends the probing, not the request. Without `early_stop` there are no probes.
     """
     stop = team.policy.early_stop
     if stop is None:
@@ -186,7 +186,7 @@ async def settled(question: Question, team: Team, thought: Thought) -> Verdict |
         over = team.start(thought.closed(team))
         await asyncio.wait([probe, over], return_when=asyncio.FIRST_COMPLETED)
         over.cancel()
-        if thought.is_over:  # all is written: the reader gets the whole card instead
+        if thought.is_over:  # the reasoning is complete: the reader gets the whole card instead
             await cancelled(probe)
             return None
         if isinstance(probe.exception(), ModelError):
@@ -201,7 +201,7 @@ async def settled(question: Question, team: Team, thought: Thought) -> Verdict |
 
 
 async def _stands(last: list[Reply], question: Question, stop: EarlyStop) -> bool:
-    """Whether these replies all give the last one's answer, sure enough of it."""
+    """Whether all of these replies give the answer of the last one, with enough confidence."""
     for one in last:
         unsure = stop.confidence is not None and one.confidence is not None and one.confidence < stop.confidence
         if unsure or not await same_answer(one.answer, last[-1].answer, question):
@@ -210,10 +210,10 @@ async def _stands(last: list[Reply], question: Question, stop: EarlyStop) -> boo
 
 
 async def _written(team: Team, thought: Thought, ends: list[int], read: int, every: int) -> int:
-    """The next multiple of `every` words that is written, as soon as it is; 0 when the reasoning is over.
+    """Wait for further words; the largest multiple of `every` that is written, 0 when the reasoning is over.
 
-    Multiples, however fast it is written meanwhile, so that the same reasoning has the same probes. `ends`: where each
-    word ends, grown here by what is new.
+    Only multiples, so that the places of probes depend less on the speed of generation. `ends`: the end of each word,
+    extended here by the new words.
     """
     while not thought.is_over:
         ends += [match.end() for match in _WHOLE_WORD.finditer(thought.text, ends[-1] if ends else 0)]
@@ -234,16 +234,16 @@ _CUT = "it was cut at its limit of tokens"
 
 
 async def fitting(question: Question, team: Team, verdict: Verdict, strategy: str) -> Verdict:
-    """The verdict where its answer fits, else with the answer repaired by a model, else what another call has answered.
+    """The verdict if its answer fits, else with the answer repaired by a model, else with another call's answer.
 
-    The large model repairs, or another one where it has failed; where a strategy names one model (`short:small`), that
-    one. Nothing is repaired after the deadline. Raises InvalidAnswer.
+    The large model repairs, or another one if it has failed; if the strategy names one model (`short:small`), only that
+    one. No repair starts after the deadline. Raises InvalidAnswer.
     """
     if question.kind is not AnswerKind.JSON or verdict.reply.answer.parsed:
         return verdict
     may_be_cut = question.calling is Calling.AUTO or json_replies.begun(verdict.reply.text)
     if question.calling is not None and verdict.reply.truncated and may_be_cut:
-        return verdict  # a text is given as far as it goes, and a call that is cut is none
+        return verdict  # a cut text is given as far as it goes; a cut call is no call
     wrong = await _wrong(verdict.reply, question)
     failed, player = "", _repairer(team, strategy)
     if wrong.repairable and player is not None:
@@ -262,7 +262,7 @@ async def fitting(question: Question, team: Team, verdict: Verdict, strategy: st
 
 
 def check_writers(question: Question, team: Team) -> None:
-    """Before any call: whether a model of the team could write the JSON that is asked for. Raises Unsupported."""
+    """Raises Unsupported if JSON is requested and no model of the team can write it; used before any call."""
     if question.kind is AnswerKind.JSON and not any(map(_writes_json, team.players.values())):
         names = " and ".join(player.model.name for player in team.players.values())
         what = "call tools" if question.calling is not None else "write JSON"
@@ -276,7 +276,7 @@ async def _wrong(reply: Reply, question: Question) -> Misfit:
 
 
 def _repairer(team: Team, strategy: str) -> Player | None:
-    """The player that repairs; None where none is able, or allowed, to."""
+    """The player that repairs; None if none is able, or allowed, to."""
     only = strategy.partition(":")[2]
     able = [player for player in team.survivors if _writes_json(player) and only in ("", player.role)]
     chosen = min(able, key=lambda player: player.role != "large", default=None)
@@ -284,19 +284,19 @@ def _repairer(team: Team, strategy: str) -> Player | None:
 
 
 def _replaces_large(player: Player, team: Team, strategy: str) -> bool:
-    """Whether a model repairs because the large one cannot."""
+    """Whether a model repairs in place of the large one, which has failed or cannot write JSON."""
     return player.role != "large" and "large" in team.players and ":" not in strategy
 
 
 def _writes_json(player: Player) -> bool:
-    """A model with a scope has learned a few short answers only."""
+    """Whether a model can write JSON: one with a scope has only learned a few short answers."""
     return player.model.abilities.scope is None
 
 
 async def _repaired(
     question: Question, team: Team, player: Player, reply: Reply, wrong: Misfit
 ) -> tuple[Reply | None, str]:
-    """The repaired reply, or none and why it failed."""
+    """The repaired reply and "", or None and the reason of the failure."""
     most_s = team.policy.deadline_s
     left_s = None if most_s is None else max(0.0, most_s - team.clock())
     if left_s == 0.0:

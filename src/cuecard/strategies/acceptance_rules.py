@@ -1,4 +1,4 @@
-"""Acceptance rules: when two short answers make reasoning unnecessary. Written as text, and read again."""
+"""Acceptance rules: when two short answers make reasoning unnecessary. `str` writes one as text, `parse` reads it."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Acceptance:
 
     @property
     def rules(self) -> tuple[SingleRule, ...]:
-        """The rules of which one is enough."""
+        """The single rules, of which one is enough."""
         return (self,)
 
     @property
     def compares(self) -> bool:
-        """Whether it matters that the answers agree."""
+        """Whether the rule depends on the agreement of the answers."""
         return self.agreement
 
     @staticmethod
@@ -63,18 +63,18 @@ class Calibrated:
 
     @property
     def rules(self) -> tuple[SingleRule, ...]:
-        """The rules of which one is enough."""
+        """The single rules, of which one is enough."""
         return (self,)
 
     @property
     def compares(self) -> bool:
-        """Whether it matters that the answers agree."""
+        """Whether the rule depends on the agreement of the answers."""
         return True
 
 
 @dataclass(frozen=True)
 class AnyRule:
-    """Several rules of which one is enough."""
+    """Several rules, of which one is enough."""
 
     rules: tuple[SingleRule, ...]
 
@@ -83,7 +83,7 @@ class AnyRule:
 
     @property
     def compares(self) -> bool:
-        """Whether it matters that the answers agree."""
+        """Whether the rule depends on the agreement of the answers."""
         return any(rule.compares for rule in self.rules)
 
 
@@ -91,18 +91,18 @@ SingleRule = Acceptance | Calibrated
 AcceptanceRule = SingleRule | AnyRule
 
 CALIBRATED = Calibrated(0.98)
-"""The default where there is a table for the two models."""
-# Without a table nothing is known of how far the large model's confidence can be trusted, and models are as a rule too
-# sure. So confidence alone has to be higher than any threshold that was seen to let mistakes through on the embedded
-# pair's validation boards (docs/adr/0007-acceptance-rules.md).
+"""The default if there is a table for the two models."""
+# Without a table, the calibration of the large model's confidence is unknown, and models tend to be overconfident. So
+# confidence alone has to exceed every threshold that accepted mistakes on the validation boards of the embedded pair
+# (docs/adr/0007-acceptance-rules.md).
 BOTH_KEYS = Acceptance(True, 0.9)
-"""The default for answers in JSON, most of whose tokens follow from its form: alone, their probability says little."""
+"""The default for answers in JSON: most of their tokens follow from the form, so probability alone means little."""
 UNCALIBRATED = AnyRule((BOTH_KEYS, Acceptance(False, 0.99)))
-"""The default where there is none."""
+"""The default if there is no table."""
 
 
 class Placed(Protocol):
-    """Something that has a name and knows where it computes: a Model, or what stands for one."""
+    """A model's name and its abilities, among them where it computes: a Model, or a stand-in for one."""
 
     @property
     def name(self) -> str: ...
@@ -112,7 +112,7 @@ class Placed(Protocol):
 
 
 def one_model(models: Mapping[str, Placed]) -> str | None:
-    """A remark where the small and the large model have one name; None where they differ."""
+    """A remark if the small and the large model have the same name; None if they differ."""
     if not {"small", "large"} <= models.keys() or models["small"].name != models["large"].name:
         return None
     return (
@@ -133,7 +133,7 @@ def table_for(models: Mapping[str, Placed], given: AcceptanceTable | None) -> Ac
 def rule_for(
     models: Mapping[str, Placed], rule: AcceptanceRule | None, given: AcceptanceTable | None
 ) -> AcceptanceRule:
-    """The rule for these models, a default for None. Raises BadInput for `calibrated(p)` without a table for them."""
+    """The rule for these models; None becomes a default. Raises BadInput for `calibrated(p)` without their table."""
     table = table_for(models, given)
     if rule is None:
         return UNCALIBRATED if table is None else CALIBRATED

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 async def cascade(question: Question, team: Team) -> Verdict:
-    """The small model answers at once; unless it is confident, the large model starts over and reasons."""
+    """The small model answers directly; unless it is confident, the large model starts over and reasons."""
     small = await team.small.short(question)
     enough, why = sure(small, team.policy.cascade_confidence)
     if enough:
@@ -34,10 +34,10 @@ async def cascade(question: Question, team: Team) -> Verdict:
 
 
 async def ladder(question: Question, team: Team) -> Verdict:
-    """Both models answer at once, then both reason, the small one first each time: the first sure answer stands.
+    """Both models answer directly, then both reason, the small one always first: the first confident answer is given.
 
-    The cascade of FrugalGPT, Chen et al. 2023 (arXiv 2305.05176), by confidence instead of a trained scorer. The last
-    answer stands in any case.
+    The cascade of FrugalGPT, Chen et al. 2023 (arXiv 2305.05176), by confidence instead of a trained scorer. If no
+    answer is confident, the last one is given.
     """
     small, large = team.small, team.large
     rungs: list[Callable[[Question], Awaitable[Reply]]] = [small.short, large.short, small.think, large.think]
@@ -52,7 +52,7 @@ async def ladder(question: Question, team: Team) -> Verdict:
 
 
 def sure(small: Reply, wanted: float) -> tuple[bool, str]:
-    """Whether a short answer is confident enough to stand alone, and why."""
+    """Whether an answer is confident enough to be given alone, and the reason."""
     if not small.answer.parsed:
         return False, "gives no answer that can be read"
     if small.confidence is None:
@@ -63,7 +63,7 @@ def sure(small: Reply, wanted: float) -> tuple[bool, str]:
 
 
 async def route(question: Question, team: Team) -> Verdict:
-    """Decide before anything is generated: easy questions get a short answer, hard ones the large model's reasoning."""
+    """Decide before any generation: the large model answers easy questions directly, and reasons about hard ones."""
     hard = difficulty(question)
     if hard < team.policy.route_difficulty:
         return Verdict(await team.large.short(question), Route.DIRECT, f"the question looks easy ({hard:.2f})")
@@ -73,8 +73,8 @@ async def route(question: Question, team: Team) -> Verdict:
 async def vote(question: Question, team: Team) -> Verdict:
     """Self-consistency: the small model reasons several times, the most frequent answer wins (the first of equals).
 
-    With `vote_window` as in ESC, Li et al. 2024 (arXiv 2401.10480): samples come in windows of this many, and the first
-    window that is unanimous is the last.
+    With `vote_window`, as in ESC, Li et al. 2024 (arXiv 2401.10480): samples are drawn in windows of this size, and
+    sampling stops after the first unanimous window.
     """
     takes, samples = repeated(team.small, team), list[Reply]()
     size = team.policy.vote_window or len(takes)
@@ -89,7 +89,7 @@ async def vote(question: Question, team: Team) -> Verdict:
 
 
 async def verdict(question: Question, team: Team) -> Verdict:
-    """Every drafter reasons, several times if there is but one; the large model reads all drafts and answers."""
+    """Every drafter reasons, several times if there is only one; the large model reads all drafts and answers."""
     one, *more = team.drafters
     takes = [(drafter, team.policy.limits) for drafter in (one, *more)] if more else repeated(one, team)
     written = await drafts(question, team, takes, partial(reasoning, team))
@@ -101,8 +101,8 @@ async def verdict(question: Question, team: Team) -> Verdict:
 async def panel(question: Question, team: Team) -> Verdict:
     """Both models draft several times; the large model reads the drafts that give the most frequent answer.
 
-    Speculative Verdict, Liu et al. 2025 (arXiv 2510.20812), with two models as its experts. Its consensus is by the
-    likelihood of each other's answers, this one by equal answers.
+    Speculative Verdict, Liu et al. 2025 (arXiv 2510.20812), with two models as its experts. Its consensus uses the
+    likelihood of each other's answers, this one counts equal answers.
     """
     takes = [*repeated(team.small, team), *repeated(team.large, team)]
     replies = await drafts(question, team, takes, reply)
@@ -113,7 +113,7 @@ async def panel(question: Question, team: Team) -> Verdict:
 
 
 async def force(question: Question, team: Team, role: str = "large") -> Verdict:
-    """Budget forcing: one model reasons; where it ends before its budget, it goes on after "Wait", `waits` times.
+    """Budget forcing: one model reasons; if it ends before its budget, it resumes after "Wait", up to `waits` times.
 
     s1, Muennighoff et al. 2025 (arXiv 2501.19393). A reasoning that reaches its budget is closed, as everywhere.
     """
@@ -131,7 +131,7 @@ async def force(question: Question, team: Team, role: str = "large") -> Verdict:
 
 
 WAIT = "Wait,"
-"""What a reasoning is prolonged with."""
+"""The text that is appended to a reasoning to prolong it."""
 
 
 def numbered(written: Sequence[str]) -> str:
@@ -140,7 +140,7 @@ def numbered(written: Sequence[str]) -> str:
 
 
 def repeated(player: Player, team: Team) -> list[tuple[Player, Limits]]:
-    """One model several times, sampling."""
+    """One model `samples` times, each with the limits of its own sample."""
     return [(player, team.policy.sampled(index)) for index in range(team.policy.samples)]
 
 
@@ -150,7 +150,7 @@ async def drafts(
     takes: Sequence[tuple[Player, Limits]],
     wanted: Callable[[Thought], Coroutine[Any, Any, T]],
 ) -> list[T]:
-    """`wanted` of each draft, in order; drafts are written concurrently, or one by one on the thrifty schedule."""
+    """The result of `wanted` for each draft, in order; drafts run concurrently, on the thrifty schedule one by one."""
     if team.schedule is Schedule.THRIFTY:
         return [await wanted(player.think(question, limits)) for player, limits in takes]
     thoughts = [player.think(question, limits) for player, limits in takes]
@@ -170,7 +170,7 @@ async def reasoning(team: Team, thought: Thought) -> str:
 
 
 async def grouped(replies: Sequence[Reply], question: Question) -> list[list[Reply]]:
-    """Replies by what they answer, in order of first appearance; unparseable ones are left out."""
+    """Replies grouped by equal answers, in order of first appearance; unparseable ones are left out."""
     groups: list[list[Reply]] = []
     for reply in replies:
         if reply.answer.parsed:
@@ -190,7 +190,7 @@ _STEPS = re.compile(
 
 
 def difficulty(question: Question) -> float:
-    """0 (easy) to 1 (hard), from the wording: words of several steps, numbers, length, an open-ended kind."""
+    """0 (easy) to 1 (hard), from the wording: words for several steps, numbers, length, an open-ended kind."""
     words, numbers = len(question.text.split()), len(re.findall(r"\d+", question.text))
     steps = len({found.lower() for found in _STEPS.findall(question.text)})
     kind = 0.3 if question.kind in (AnswerKind.MATHS, AnswerKind.FREE_TEXT) else 0.0

@@ -1,7 +1,7 @@
-"""Cards cut short: which words of a reasoning are kept for its reader.
+"""Cut cards: which words of a reasoning are kept for its reader.
 
-A selector gives each word a weight; the heaviest share is kept, in the order of the text. Some selectors use the text
-alone, others the attention or the surprise of a model.
+A selector gives each word a weight; the share with the largest weights is kept, in text order. Some selectors use the
+text alone, others the attention or the surprise of a model.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Weighed = Sequence[tuple[str, float]]
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _TELLING = re.compile(r"\d|\b[A-Z]")
-"""Of the words that carry facts: numbers and names."""
+"""Matches words that carry facts: numbers and names."""
 
 
 class Ending(StrEnum):
@@ -31,9 +31,9 @@ class Ending(StrEnum):
     FREE = "free"
     """Its words are chosen like all others."""
     KEPT = "kept"
-    """All of it stays, beside the share of what is before it."""
+    """All of it is kept, besides the share of the words before it."""
     REMOVED = "removed"
-    """None of it stays: the card has the reasoning, not the answer."""
+    """None of it is kept: the card has the reasoning, not the answer."""
 
 
 def words(text: str) -> list[str]:
@@ -42,22 +42,22 @@ def words(text: str) -> list[str]:
 
 
 def first(parts: Sequence[str]) -> list[float]:
-    """The beginning."""
+    """Weights that keep the beginning."""
     return [-float(place) for place in range(len(parts))]
 
 
 def last(parts: Sequence[str]) -> list[float]:
-    """The end."""
+    """Weights that keep the end."""
     return [float(place) for place in range(len(parts))]
 
 
 def content(parts: Sequence[str]) -> list[float]:
-    """Numbers and names first; then long words, which say more than short ones."""
+    """Weights that keep numbers and names first, then long words, which carry more than short ones."""
     return [1000.0 * bool(_TELLING.search(part)) + len(part.strip()) for part in parts]
 
 
 def sentences(parts: Sequence[str]) -> list[float]:
-    """Whole sentences, those with the largest share of numbers and names first."""
+    """Weights that keep whole sentences, those with the largest share of numbers and names first."""
     weights: list[float] = []
     sentence: list[str] = []
     for place, part in enumerate(parts):
@@ -70,7 +70,7 @@ def sentences(parts: Sequence[str]) -> list[float]:
 
 
 def by_chance(parts: Sequence[str]) -> list[float]:
-    """By chance, the same for the same text."""
+    """Random weights, the same for the same text."""
     rng = Random("".join(parts))
     return [rng.random() for _ in parts]
 
@@ -87,9 +87,9 @@ BY_MODEL: Mapping[str, tuple[str, Weighing]] = {
     "reader": ("reader", Weighing.ATTENTION),
     "surprise": ("writer", Weighing.SURPRISE),
 }
-"""The model that gives the weights (the one that wrote the card, or its reader), and what they are."""
+"""Selector -> the model that gives the weights (the card's writer or its reader), and the kind of weights."""
 PASSAGE = "-passage"
-"""What a selector's name ends with that keeps one passage instead of words from everywhere."""
+"""The suffix of a selector that keeps one contiguous passage instead of separate words."""
 SELECTORS = (*BY_MODEL, *TEXT_ONLY)
 
 
@@ -99,7 +99,7 @@ class CardCut:
 
     keep: float = 1.0
     select: str = "attention"
-    """One of SELECTORS, or one with `-passage` behind it."""
+    """One of SELECTORS, with or without the suffix `-passage`."""
     ending: Ending = Ending.FREE
 
     def __post_init__(self) -> None:
@@ -119,11 +119,11 @@ class CardCut:
 
     @property
     def asks(self) -> tuple[str, Weighing] | None:
-        """The model that gives the weights, and which weights; None where the text is enough."""
+        """The model that gives the weights, and the kind of weights; None if the selector uses the text alone."""
         return BY_MODEL.get(self.selector)
 
     def __call__(self, card: str, weighed: Weighed | None = None) -> str:
-        """The card, cut. `weighed`: the pieces of the card with a model's weights, where the selector needs them."""
+        """The cut card. `weighed`: the pieces of the card with a model's weights, if the selector needs them."""
         parts = words(card)
         weights = TEXT_ONLY[self.selector](parts) if weighed is None else by_word(parts, weighed)
         ending = _length_of_ending(card)
@@ -136,7 +136,7 @@ class CardCut:
     def _chosen(self, weights: Sequence[float]) -> set[int]:
         count = math.ceil(self.keep * len(weights))
         if not self.select.endswith(PASSAGE):
-            # of equal weights the later words: a reasoning goes towards its answer
+            # of equal weights, the later words: a reasoning leads to its answer
             return set(sorted(range(len(weights)), key=lambda place: (weights[place], place))[len(weights) - count :])
         sums = [0.0, *accumulate(weights)]
         starts = range(len(weights) - count + 1)
@@ -145,7 +145,7 @@ class CardCut:
 
 
 def check(cut: CardCut | None, models: Mapping[str, Model]) -> None:
-    """Raises BadInput where the model that a cut needs cannot weigh a card."""
+    """Raises BadInput if the model that gives a cut's weights cannot weigh a card."""
     if cut is None or cut.asks is None:
         return
     asked = models.get("small" if cut.asks[0] == "writer" else "large")
@@ -157,10 +157,10 @@ def check(cut: CardCut | None, models: Mapping[str, Model]) -> None:
 
 
 def by_word(parts: Sequence[str], weighed: Weighed) -> list[float]:
-    """A model's weights of its own pieces as weights of words: each piece counts for the word that it ends in.
+    """The weights of a model's pieces, added up by word: each piece counts for the word that it ends in.
 
-    A piece that a prompt has changed (control tokens are broken there) may be longer or shorter than in the card; what
-    is behind it then counts for a neighbour.
+    A piece that the prompt has changed (it breaks up control tokens) may be longer or shorter than in the card; the
+    pieces after it then count for a neighbouring word.
     """
     weights, place, missing = [0.0] * len(parts), 0, 0
     ends = [0] * len(parts)
@@ -178,5 +178,5 @@ def by_word(parts: Sequence[str], weighed: Weighed) -> list[float]:
 
 
 def _length_of_ending(card: str) -> int:
-    """Words of the last sentence."""
+    """Number of words of the last sentence."""
     return len(words(_SENTENCE_END.split(card.strip())[-1]))

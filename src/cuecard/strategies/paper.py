@@ -1,4 +1,4 @@
-"""The paper's strategies: which model is called, in which mode, and whose answer is given."""
+"""The paper's strategies: which model is called, in which mode, and which answer is given."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cuecard.strategies.team import Team, Thought, cancelled
 
 
 async def short(question: Question, team: Team, role: str = "large") -> Verdict:
-    """One model answers at once."""
+    """One model answers directly, without reasoning."""
     return Verdict(await team[role].short(question), Route.DIRECT, f"the {role} model answered at once")
 
 
@@ -23,21 +23,21 @@ async def reason(question: Question, team: Team, role: str = "large") -> Verdict
 
 
 async def transfer(question: Question, team: Team) -> Verdict:
-    """The small model writes the reasoning; as soon as it is closed, the large model reads it and answers at once."""
+    """The small model writes the reasoning; once it is closed, the large model reads it and answers directly."""
     thought = team.small.think(question)
     team.large.follow(question, thought)
     if stands := await settled(question, team, thought):
         return stands
     card = await team.card(question, thought)
-    await thought.dismiss()  # its own answer is not needed
+    await thought.dismiss()  # the small model's own answer is not needed
     return _transferred(await team.large.read(question, card))
 
 
 async def mutual(question: Question, team: Team) -> Verdict:
-    """Both answer at once; only if that settles nothing, the small model reasons and the large model reads.
+    """Both models answer directly; only if this is not accepted, the small model reasons and the large model reads.
 
-    The small model's short answer is left out where it cannot matter. Where agreement is wanted and answers cannot be
-    compared, every question is transferred.
+    The small model's short answer is skipped if it cannot change the decision. If the acceptance rule needs agreement
+    and the answers cannot be compared, this is `transfer`.
     """
     if not may_agree(question, team):
         return await transfer(question, team)
@@ -57,7 +57,7 @@ async def mutual(question: Question, team: Team) -> Verdict:
         await thought.dismiss()
         return _transferred(await team.large.read(question, card))
 
-    # the small model's answer may confirm the large one's; beside it, unless on the thrifty schedule, the reader starts
+    # the small model's answer may confirm the large one's; unless the schedule is thrifty, the reader starts meanwhile
     reading = None if team.schedule is Schedule.THRIFTY else team.start(team.large.read(question, card))
     if await confirms(question, team, thought, large):
         if reading is not None:
@@ -71,7 +71,7 @@ async def mutual(question: Question, team: Team) -> Verdict:
 
 
 async def confirms(question: Question, team: Team, thought: Thought, large: Reply) -> bool:
-    """Whether a reasoning ends in the large model's short answer; not where its answer is lost."""
+    """Whether a reasoning ends in the large model's short answer; False if the small model's call fails."""
     try:
         return await same(question, team, await thought, large)
     except ModelError:

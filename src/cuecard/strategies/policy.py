@@ -1,7 +1,7 @@
-"""The settings of a request: schedule, acceptance rule, card format, budgets. Checked whole when it is made.
+"""The settings of a request: schedule, acceptance rule, card format, budgets. Validated at construction.
 
-`PolicyOptions` is the one declaration of the options of a policy. Policy files, the gateway's `[pair]` table and the
-`cuecard` object of its requests, arms, studies, the command line and Python's keywords are all made from it.
+`PolicyOptions` is the only declaration of a policy's options. Policy files, the gateway's `[pair]` table and the
+`cuecard` object of its requests, arms, studies, the command line and Python's keywords are all derived from it.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _HOW_TO_STOP = "write TIMES, TIMES:WORDS or TIMES:WORDS:CONFIDENCE, such as 2:16
 
 
 class Schedule(StrEnum):
-    """What runs at once; the answer is the same with each (greedy)."""
+    """Which calls run concurrently; with greedy decoding, the answer does not depend on it."""
 
     THRIFTY = "thrifty"
-    """One call after the other, nothing wasted."""
+    """One call at a time, none of them speculative."""
     OVERLAP = "overlap"
-    """Independent calls at once; the reader computes the card while it is written."""
+    """Independent calls run concurrently; the reader prefills the card while it is written."""
     EAGER = "eager"
-    """As overlap, and the small model starts to reason at once; cancelled when the short answers are accepted."""
+    """As overlap; the small model also reasons from the start, and is cancelled if the short answers are accepted."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class EarlyStop:
     times: int = 2
     every: int = 16
     confidence: float | None = None
-    """Least probability of each of these answers; ignored where the engine gives no probabilities."""
+    """Minimum probability of each of these answers; ignored if the engine gives no probabilities."""
 
     def __post_init__(self) -> None:
         if self.times < 2 or self.every < 1 or not 0 <= (self.confidence or 0) <= 1:
@@ -66,39 +66,39 @@ class EarlyStop:
 @suggests_keywords
 @dataclass(frozen=True)
 class Policy:
-    """One request's settings."""
+    """The settings of one request."""
 
     schedule: Schedule | None = None
-    """None: thrifty where the models share a device or a process's cores, overlap where each has its own."""
+    """None: thrifty if the models share a device or a process's cores, else overlap."""
     accept: AcceptanceRule | None = None
-    """None: by the probability of the table where there is one for the models, else a rule that needs none."""
+    """None: `calibrated` if there is a table for the models, else a rule that needs none."""
     table: AcceptanceTable | None = None
     """For `calibrated(p)`; None: the one in the large model's checkpoint, if there is one."""
     card: CardFormat | None = None
-    """None: the best that the reader can do."""
+    """None: the best format that the reader supports."""
     cut: CardCut | None = None
     """How cards are cut before they are read; None: they are read whole."""
     early_stop: EarlyStop | None = None
-    """When a reasoning is stopped because the reader's answer stands; None: it goes to its end."""
+    """When a reasoning is stopped because the reader's answer is stable; None: it runs to its end."""
     limits: Limits = field(default_factory=Limits)
     strict: bool = False
-    """A model that fails fails the request, instead of leaving the other one's answer."""
+    """If a model fails, the request fails, instead of giving the other model's answer."""
     rescue: Mode = Mode.SHORT
-    """How the large model answers alone when the small one has failed: at once, or after reasoning."""
+    """How the large model answers alone if the small one has failed: directly, or after reasoning."""
     deadline_s: float | None = None
-    """After this many seconds the best answer at hand is given, as `degraded`."""
+    """After this many seconds the best answer so far is given, as `degraded`."""
     follow_chars: int = 96
-    """The reader computes the growing card whenever this much is new."""
+    """The reader prefills the growing card each time this many characters are new."""
     cascade_confidence: float = 0.8
     route_difficulty: float = 0.5
     samples: int = 5
     sample_temperature: float = 0.7
     vote_window: int | None = None
-    """`vote` ends early when this many samples in a row give the same answer; None: it takes them all."""
+    """`vote` ends early if a window of this many samples is unanimous; None: it draws all samples."""
     step_score: float = 0.7
-    """`steps` accepts a step that the large model grades so high, 0 to 1."""
+    """`steps` accepts a step if the large model's grade is at least this, 0 to 1."""
     waits: int = 1
-    """So often `force` goes on with a reasoning that ends before its budget."""
+    """How many times `force` resumes a reasoning that ends before its budget."""
 
     def __post_init__(self) -> None:
         limits = self.limits
@@ -109,7 +109,7 @@ class Policy:
         if not 0 < limits.top_p <= 1:
             raise BadInput(f"top_p {limits.top_p:g} is not above 0 and at most 1")
         for what, seconds in (("time-out", limits.timeout_s), ("deadline", self.deadline_s)):
-            if seconds is not None and not seconds > 0:  # nor is nan
+            if seconds is not None and not seconds > 0:  # true for nan, too
                 raise BadInput(f"a {what} must be more than 0 seconds", "leave it out for the default")
         if limits.seed is not None and abs(limits.seed) >= 2**63:
             raise BadInput("a seed is a whole number of 64 bits", "take a smaller one")
@@ -142,7 +142,7 @@ class Policy:
         return table_for(models, self.table)
 
     def sampled(self, index: int) -> Limits:
-        """The limits of the index-th of several samples: its own seed, so that samples differ and repeat."""
+        """The limits of the index-th sample: each has its own seed, so that samples differ and are reproducible."""
         temperature = self.limits.temperature or self.sample_temperature
         return replace(self.limits, temperature=temperature, seed=(self.limits.seed or 0) + index)
 
@@ -151,7 +151,7 @@ class Policy:
 
 
 class Surface(Flag):
-    """A public place to set options, besides Python's keywords, which take every option."""
+    """A public interface to set options, besides Python's keywords, which accept every option."""
 
     POLICY_FILE = auto()
     PAIR_TABLE = auto()
@@ -170,23 +170,23 @@ class Surface(Flag):
 EVERYWHERE = ~Surface(0)
 _ONE_REQUEST = EVERYWHERE & ~Surface.STUDY & ~Surface.REPLAY
 _BASELINE = _ONE_REQUEST & ~Surface.REQUEST
-"""Not a client's of the gateway to choose: some of them multiply what a request costs."""
+"""Not for clients of the gateway: some of these options multiply the cost of a request."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a policy. `name` and `kind` (str, int, float or bool) are those of its line in `PolicyOptions`."""
+    """One option of a policy. `name` and `kind` (str, int, float or bool) come from its line in `PolicyOptions`."""
 
     field: str
-    """Of a Policy, or of a part of one: `samples`, `limits.seed`, `cut.keep`."""
+    """The field of a Policy, or of a part of one: `samples`, `limits.seed`, `cut.keep`."""
     help: str
     surfaces: Surface = EVERYWHERE
     parse: Callable[[str], Any] | None = None
-    """From text to the field's value, with `str` as its inverse; None: the field takes the value as it is given."""
+    """Converts text to the field's value, with `str` as its inverse; None: the field takes the value unchanged."""
     in_arms: str | None = None
-    """Its name in arms, "" where its values stand alone there; None: `name` with hyphens."""
+    """Its name in arms, "" if its values are written there without a name; None: `name` with hyphens."""
     on_command_line: str | None = None
-    """Its name there; None: `name` with hyphens."""
+    """Its name on the command line; None: `name` with hyphens."""
     name: str = ""
     kind: type = str
 
@@ -199,7 +199,7 @@ class Option:
         return f"--{self.on_command_line or self.name.replace('_', '-')}"
 
     def value(self, given: Any) -> Any:
-        """The field's value. Raises BadInput where `given` has another type than `kind`, or cannot be parsed."""
+        """The field's value. Raises BadInput if `given` is not of type `kind`, or cannot be parsed."""
         settings.check_kind(self.name, given, self.kind)
         if self.parse is None:
             return given
@@ -213,7 +213,7 @@ class Option:
             raise BadInput(f"unknown {what} {given!r}", hint) from None
 
     def of(self, policy: Policy) -> Any:
-        """What `value` makes the policy's field from; None where the policy leaves it open."""
+        """The option's value in a policy, in the form that `value` takes; None if the policy does not set it."""
         found: Any = policy
         for part in self.field.split("."):
             found = None if found is None else getattr(found, part)
@@ -221,7 +221,7 @@ class Option:
 
 
 class PolicyOptions(TypedDict, total=False):
-    """Every option of a policy; None is as if it were not given. A new one is added here, and nowhere else."""
+    """Every option of a policy; None means not given. New options are added only here."""
 
     schedule: Annotated[
         str | None,
@@ -365,12 +365,12 @@ OPTIONS: Mapping[str, Option] = _declared()
 
 
 def options_at(surface: Surface) -> dict[str, Option]:
-    """The options that may be set there, by name."""
+    """The options that may be set at this surface, by name."""
     return {name: option for name, option in OPTIONS.items() if surface in option.surfaces}
 
 
 def policy_with(policy: Policy, **options: Any) -> Policy:
-    """A policy with some of `PolicyOptions` set; what is None stays. Raises BadInput."""
+    """The policy with some of `PolicyOptions` set; None leaves an option unchanged. Raises BadInput."""
     changes: defaultdict[str, dict[str, Any]] = defaultdict(dict)
     for name, given in options.items():
         if given is not None:

@@ -1,7 +1,7 @@
-"""A policy in a file: which strategy under which options, and what is known of it, as `cuecard tune` writes it.
+"""Policy files: a strategy, its options, and the evidence for them, as written by `cuecard tune`.
 
-TOML, for people to read and change. Options that the file does not name stay as they are where it is loaded. An
-acceptance table for `calibrated(p)` stands under `[table]`, or in a JSON file that `table = "FILE"` names.
+TOML, for people to read and change. Options that the file does not set keep the loader's values. An acceptance table
+for `calibrated(p)` is under `[table]`, or in a JSON file that `table = "FILE"` names.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a policy comes from, and what was shown of it there; None is not known."""
+    """The run that a policy was chosen from, and the evidence for it; None if unknown."""
 
     run: str | None = None
     arm: str | None = None
@@ -40,12 +40,12 @@ class Origin:
     data: str | None = None
     """The digest of the answers that it was chosen and tested on, 16 hex digits."""
     guarantee: str | None = None
-    """In words; none of the file's options may be changed for it to hold."""
+    """In words; it holds only if none of the file's options is changed."""
 
 
 @dataclass(frozen=True)
 class PolicyFile:
-    """A strategy and its options; those that are not set are not in the file. Raises BadInput where one is wrong."""
+    """A strategy and its options; options that are not set are not in the file. Raises BadInput if one is wrong."""
 
     strategy: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -58,17 +58,17 @@ class PolicyFile:
         self.policy()
 
     def policy(self, base: Policy | None = None) -> Policy:
-        """The policy, with the options that the file does not set as in `base`."""
+        """The policy: `base` with the file's options and table."""
         base = base or Policy()
         return policy_with(replace(base, table=self.table or base.table), **self.options)
 
     @property
     def digest(self) -> str:
-        """The identity of what the file says to do, 12 hex digits; where it comes from is no part of it."""
+        """The hash of the strategy, the options and the table, 12 hex digits; the origin is not part of it."""
         return hashlib.sha256(json.dumps(self.as_object(), sort_keys=True).encode()).hexdigest()[:12]
 
     def as_object(self) -> dict[str, Any]:
-        """What the file says to do, as plain data."""
+        """The strategy, the options and the table, as plain data."""
         table = {} if self.table is None else {"table": self.table.as_object()}
         return {"strategy": self.strategy, "options": dict(self.options), **table}
 
@@ -80,7 +80,7 @@ class PolicyFile:
 
 
 def read(path: Path) -> PolicyFile:
-    """The policy in a file. Raises BadInput: one line that says what is wrong, and where."""
+    """The policy in a file. Raises BadInput: one line with the error and its place."""
     table = settings.read(path)
     version = table.pop("version", None)
     if version != VERSION or isinstance(version, bool):
@@ -100,7 +100,7 @@ def read(path: Path) -> PolicyFile:
 
 
 def _table(given: Any, beside: Path) -> AcceptanceTable | None:
-    """The acceptance table that stands in a policy file, or that it names. Raises BadInput."""
+    """The acceptance table in a policy file, or in the file that it names. Raises BadInput."""
     match given:
         case None:
             return None
@@ -135,7 +135,7 @@ def write(path: Path, policy: PolicyFile) -> None:
 
 
 def _lines(table: Mapping[str, Any]) -> list[str]:
-    # strings of JSON are strings of TOML, but for the one control character that JSON leaves as it is
+    # JSON strings are TOML strings, except for the one control character that JSON does not escape
     return [
         f"{name} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")
         for name, value in table.items()

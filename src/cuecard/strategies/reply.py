@@ -1,4 +1,4 @@
-"""One call as it is received: events added up, and the reply and the record made of them."""
+"""One call as it is received: events are accumulated into its reply and its record."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from cuecard.models.base import (
 
 @dataclass(frozen=True)
 class Reply:
-    """What one call answered."""
+    """The answer of one call."""
 
     role: str
     text: str
     answer: Answer
     reasoning: str
     confidence: float | None
-    """Probability of the answer (of JSON: the geometric mean over its tokens), None where it is not observed."""
+    """Probability of the answer (for JSON: the geometric mean over its tokens); None if not observed."""
     truncated: bool = False
-    """It was cut by its limit: `answer` is unparseable, so that it never agrees with another one."""
+    """The answer was cut at its token limit: `answer` is then UNPARSED, so that it never agrees with another one."""
     tokens: tuple[AnswerToken, ...] = ()
-    """The answer's tokens, where they are wanted and observed."""
+    """The answer's tokens, if requested and observed."""
     reasoning_cut: FinishReason | None = None
-    """Why its reasoning was closed before its end."""
+    """Why its reasoning was closed before its end; None if it was not."""
 
 
 @dataclass(frozen=True)
 class Heard:
-    """A piece of text as it comes from a model."""
+    """A piece of text, as it arrives from a model."""
 
     role: str
     mode: Mode
@@ -90,11 +90,11 @@ class PartialCall:
                 pass
 
     def fail(self, error: ModelError) -> None:
-        """The call ends in an error."""
+        """Record that the call ends in an error."""
         self.finish, self.error = FinishReason.ERROR, str(error)
 
     def is_stopped(self, piece: str, question: Question, limits: Limits) -> bool:
-        """Whether a text at which the answer is cut anyway stands in it, its last piece included."""
+        """Whether the answer, with its last piece, contains a stop text, at which it will be cut anyway."""
         stops = limits.extras.stop
         if not stops or question.kind is not AnswerKind.FREE_TEXT:
             return False
@@ -119,7 +119,7 @@ class PartialCall:
         )
 
     async def reply(self, role: str, question: Question) -> Reply:
-        """What the call has answered, once it has ended."""
+        """The reply of the call, which has ended."""
         whole_json = question.kind is AnswerKind.JSON and is_whole(self.answer)
         cut = self.finish is FinishReason.LENGTH and not whole_json
         return Reply(
@@ -135,7 +135,7 @@ class PartialCall:
 
 
 def confidence_in(logprob: float | None, kind: AnswerKind, usage: Usage, reasoned: bool) -> float | None:
-    """The probability of an answer; of JSON per token, as its length says nothing about how sure the model is."""
+    """The probability of an answer; for JSON per token, as its length is unrelated to the model's confidence."""
     if logprob is None or kind is not AnswerKind.JSON:
         return None if logprob is None else math.exp(logprob)
     if not usage.completion_tokens or (reasoned and usage.reasoning_tokens is None):

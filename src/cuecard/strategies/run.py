@@ -1,4 +1,4 @@
-"""Answer one question by a strategy, by the remaining models where one fails; or preview its route."""
+"""Answer one question by a strategy, or by the remaining models if one fails; or preview its route."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ STRATEGIES: dict[str, Strategy] = {
 
 
 def register(name: str, strategy: Strategy) -> None:
-    """Offer a strategy under a name; a later one takes the place of an earlier one."""
+    """Register a strategy under a name; it replaces an earlier one."""
     STRATEGIES[name] = strategy
 
 
@@ -68,12 +68,12 @@ async def answer(
     latency_kind: LatencyKind | None = None,
     calls: list[Call] | None = None,
 ) -> Outcome:
-    """One question, answered. In virtual time its latency is estimated, or what the caller says (composed).
+    """Answer one question. `latency_kind`: None for measured latencies, in virtual time for estimated ones.
 
     `calls`: every call is recorded there, however the request ends.
 
-    Raises BadInput, ModelError when no model is left (or `strict` is set), InvalidAnswer where JSON is asked for and no
-    answer fits."""
+    Raises BadInput, NoAnswer if no model is left, ModelTimeout if the deadline passes before any answer, ModelError if
+    one fails and `strict` is set, Unsupported or InvalidAnswer if JSON is requested and no model writes what fits."""
     decide, policy = known(strategy), policy or Policy()
     if question.schema is not None:
         await schemas.check(question.schema)
@@ -83,7 +83,7 @@ async def answer(
             async with asyncio.timeout(policy.deadline_s) as deadline:
                 verdict: Verdict = await decide(question, team)
         except TimeoutError as late:
-            if not deadline.expired():  # not the deadline's: no model lets one through
+            if not deadline.expired():  # not the deadline's own: a defect, as models raise ModelTimeout
                 raise
             verdict = _at_hand(question, team, policy, late)
         except ModelError as failure:
@@ -92,7 +92,7 @@ async def answer(
             verdict = await _rescue(question, team, failure)
         verdict = await fitting(question, team, verdict, strategy)
         ended = team.clock()
-    # leaving the team has ended every call, so the trace is whole
+    # leaving the team has ended every call, so the trace is complete
     return Outcome(
         answer=verdict.reply.answer.text if verdict.reply.answer.parsed else verdict.reply.text,
         route=verdict.route,
@@ -114,7 +114,7 @@ async def answer(
 async def streamed(
     answering: Callable[[Callable[[Heard], None]], Coroutine[Any, Any, Outcome]],
 ) -> AsyncGenerator[Heard | Outcome]:
-    """The pieces of text that `answering` gives its listener, then its outcome. Closing it cancels and waits."""
+    """Yields the texts that `answering` passes to its listener, then its outcome. Closing cancels it and waits."""
     heard = asyncio.Queue[Heard | None]()
 
     async def work() -> Outcome:
@@ -135,7 +135,7 @@ async def streamed(
 
 
 def _at_hand(question: Question, team: Team, policy: Policy, late: TimeoutError) -> Verdict:
-    """The best answer there is by now."""
+    """The best answer so far, at the deadline. Raises ModelTimeout if there is none or `strict` is set."""
     why, best = f"{policy.deadline_s:g} s were over", team.best()
     reply = _concluded(question, team) if best is None else best[1]
     if policy.strict or reply is None:
@@ -144,7 +144,7 @@ def _at_hand(question: Question, team: Team, policy: Policy, late: TimeoutError)
 
 
 def _concluded(question: Question, team: Team) -> Reply | None:
-    """The conclusion of a reasoning that was cut before its answer, if it can be parsed; None for JSON."""
+    """The conclusion of a reasoning that was cut before its answer, if it can be parsed, else None; None for JSON."""
     if question.kind is AnswerKind.JSON:
         return None
     for player in team.players.values():
@@ -155,7 +155,10 @@ def _concluded(question: Question, team: Team) -> Reply | None:
 
 
 async def _rescue(question: Question, team: Team, failure: ModelError) -> Verdict:
-    """The answer of a model that still works: its reasoned one, else a new one, else the best reply so far."""
+    """The answer of a model that has not failed: a reasoned one, else a new one, else the best reply.
+
+    Raises NoAnswer.
+    """
     for player in sorted(team.survivors, key=lambda p: (p.role == LAST_RESORT, p.role != "large")):
         why = f"{failure.message}; the {player.role} model answered alone"
         at_hand = [(mode, reply) for mode, reply in team.replies if reply.role == player.role and reply.answer.parsed]
@@ -163,7 +166,7 @@ async def _rescue(question: Question, team: Team, failure: ModelError) -> Verdic
         if thorough is not None:
             return Verdict(thorough, Route.DEGRADED, why)
         try:
-            # a short answer is what the large model was wanted for; the small one needs to reason to be as good
+            # the strategy wants short answers of the large model; the small one has to reason to be as good
             shortly = player.role in ("large", LAST_RESORT) and team.policy.rescue is Mode.SHORT
             fresh = at_hand[0][1] if at_hand and shortly else None
             if fresh is None and not shortly and (thought := player.thought) is not None:
@@ -195,16 +198,16 @@ CERTAIN_ROUTES: Mapping[str, Route] = {
 
 
 UNWATCHED = frozenset((*CERTAIN_ROUTES, "mutual", "cascade", "ladder", "route")) - {"steps"}
-"""Strategies by their plain names that, call by call and without early stop, look at no reasoning before its end."""
+"""Plain names of strategies that read no reasoning before its end, if calls are sequential and without early stop."""
 
 
 async def preview(
     question: Question, models: Mapping[str, Model], strategy: str, policy: Policy, calls: list[Call] | None = None
 ) -> tuple[Route, str, tuple[Call, ...]]:
-    """The route that a question would take without reasoning or reading: the route, why, and the calls made for it.
+    """Predict the route of a question without reasoning or reading: the route, the reason, and the calls made for it.
 
-    `calls`: as in `answer`. Of `mutual` it decides whether the short answers are accepted; where they are not, the
-    route may still be `confirmed`. Raises ModelError, BadInput.
+    `calls`: as in `answer`. For `mutual` it decides whether the short answers are accepted; if they are not, the route
+    may still be `confirmed`. Raises ModelError, BadInput.
     """
     plain = strategy.partition(":")[0]
     if plain in CERTAIN_ROUTES:

@@ -1,7 +1,7 @@
 """Speculative reasoning by steps: the small model writes a step, the large one accepts it or rewrites it.
 
 SpecReason, Pan et al. 2025 (arXiv 2504.07891): a step is graded with a single token, and rewritten by the large model
-where its grade is below a threshold.
+if its grade is below a threshold.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cuecard.strategies.policy import Schedule
 from cuecard.strategies.team import Player, Team, Thought
 
 STEP_WORDS = 8
-"""Least words of a step, so that a heading or the number of a list's item is none."""
+"""Minimum words of a step, so that a heading or the number of a list item is not a step."""
 _BOUNDARY = re.compile(r"(?<=[.!?])\s+|\s*\n\s*")
 
 
@@ -35,9 +35,9 @@ async def steps(question: Question, team: Team) -> Verdict:
 
 
 class SharedReasoning:
-    """A reasoning that several models write in turn, each going on where it stands. They share the budget of one.
+    """A reasoning that several models write in turn, each resuming the text so far, within the budget of one reasoning.
 
-    A call ends when another model goes on; on the thrifty schedule also at the end of each step.
+    A call ends when another model takes over; on the thrifty schedule also at the end of each step.
     """
 
     def __init__(self, question: Question, team: Team) -> None:
@@ -47,7 +47,7 @@ class SharedReasoning:
         self._question, self._team = question, team
         self._thought: Thought | None = None
         self._read = 0
-        """Characters of the running thought that steps were made of."""
+        """Characters of the running thought that are already split into steps."""
         self._left = team.policy.limits.reasoning_tokens
         self._has_ended = False
 
@@ -56,7 +56,7 @@ class SharedReasoning:
         return self._has_ended or self._left <= 0
 
     def append(self, step: str, writer: Player) -> None:
-        """Take a step into the reasoning; an empty one says only that it has ended."""
+        """Append a step; an empty one, which marks the end of the reasoning, is ignored."""
         if not step.strip():
             return
         apart = bool(self.text) and not (self.text[-1].isspace() or step[:1].isspace())
@@ -64,7 +64,7 @@ class SharedReasoning:
         self.writers.append(writer.role)
 
     async def next_step(self, writer: Player) -> str:
-        """What this model writes next, to the end of a step; or all that is left. Raises ModelError."""
+        """The next step by this model, or all remaining text if its reasoning ends. Raises ModelError."""
         thought = self._thought
         if thought is None or thought.role != writer.role:
             await self.stop()
@@ -92,7 +92,7 @@ class SharedReasoning:
 
 
 def step_end(text: str, begin: int) -> int | None:
-    """Where the step that begins there ends: a line or sentence of enough words, and the space behind it."""
+    """The end of the step at `begin`: a line or sentence of enough words, and the space behind; None if unfinished."""
     for found in _BOUNDARY.finditer(text, begin):
         if found.end() < len(text) and len(text[begin : found.start()].split()) >= STEP_WORDS:
             return found.end()

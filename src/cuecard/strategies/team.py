@@ -40,22 +40,22 @@ from cuecard.strategies.policy import Policy, Schedule
 from cuecard.strategies.reply import Heard, PartialCall, Reply
 
 _GRADE_TOKENS = 2
-"""A digit, and perhaps a space before it."""
+"""A digit, and possibly a space before it."""
 _ANYTHING = "."
-"""An answer that surprise does not depend on."""
+"""A placeholder answer: the surprise of a card does not depend on it."""
 LAST_RESORT = "third"
-"""The role of a model that answers alone when the others have failed, and does nothing else."""
+"""The role of a model that is only called to answer alone, when the others have failed."""
 
 
 class Thought:
-    """A reasoning under way: watch it grow, await its end (`closed`), or await it for the whole reply."""
+    """A running reasoning: watch it grow, wait for its end (`closed`), or await it for the whole reply."""
 
     def __init__(self, role: str) -> None:
         self.role, self.text = role, ""
         self.tokens: int | None = None
-        """Generated so far, where the engine counts them as they come."""
+        """Tokens generated so far; None if the engine does not report them during generation."""
         self.ended = False
-        """The reasoning is closed; the answer may still be under way."""
+        """The reasoning is closed; the answer may still be running."""
         self.grown = asyncio.Event()
         """Set at each new piece of reasoning, and at its end."""
         self.task: asyncio.Task[Reply] | None = None
@@ -90,9 +90,9 @@ class Thought:
             grown.cancel()
 
     async def closed(self, team: Team) -> str:
-        """The whole reasoning, as soon as it is closed. Raises ModelError when its call fails before.
+        """The whole reasoning, as soon as it is closed. Raises ModelError if its call fails before.
 
-        Where the model answers without reasoning, its answer.
+        If the model answers without reasoning, its answer.
         """
         while not self.is_over:
             await self.more(team)
@@ -102,7 +102,7 @@ class Thought:
         return written.reasoning or written.text
 
     async def dismiss(self) -> None:
-        """Stop it; its call ends, and its tokens are counted, before this returns."""
+        """Cancel the call; it has ended, and its tokens are counted, when this returns."""
         await cancelled(self.running)
 
 
@@ -113,56 +113,57 @@ class Player:
         self.role, self.model, self.team = role, model, team
         self.failures: dict[Mode, ModelError] = {}
         self.thought: Thought | None = None
-        """The reasoning that it began last."""
+        """Its latest reasoning."""
 
     @property
     def failed(self) -> ModelError | None:
-        """The error of a call that counts; None where all went well."""
+        """The first error of a call that counts; None if there is none."""
         return next(iter(self.failures.values()), None)
 
     async def short(self, question: Question) -> Reply:
-        """Answer at once; once more, strictly, where the first answer runs on."""
+        """Answer directly; again with a strict prompt if the first answer is cut at its limit."""
         return await self._brief(question, partial(layouts.short, question, self._style))
 
     def think(self, question: Question, limits: Limits | None = None, after: str = "") -> Thought:
-        """Start to reason, or go on `after` a reasoning so far; the thought then holds what is new."""
+        """Start a reasoning, or resume one `after` its text so far; the thought then holds only the new text."""
         self.thought = thought = Thought(self.role)
         prompt = self._resumed(question, after) if after.strip() else layouts.reason(question, self._style)
         thought.task = self.team.start(self._call(question, prompt, thought, limits))
         return thought
 
     async def read(self, question: Question, card: str) -> Reply:
-        """Answer at once, another model's reasoning in view; once more, strictly, where the first answer runs on."""
+        """Answer directly from another model's reasoning; again with a strict prompt if the first answer is cut."""
         form, style = self.card_format(question), self._style
         return await self._brief(question, partial(layouts.read, question, card, form, style))
 
     async def probe(self, question: Question, card: str) -> Reply:
-        """Answer at once from a card that is still being written."""
+        """Answer directly from a card that is still being written."""
         form, style = self.card_format(question), self._style
         return await self._call(question, layouts.probe(question, card, form, style))
 
     async def repair(self, question: Question, answer: str, why: str) -> Reply:
-        """Answer once more, where an answer is not the JSON that was asked for."""
+        """Correct an answer that is not the requested JSON; `why`: what is wrong with it."""
         return await self._call(question, layouts.repair(question, answer, why, self._style))
 
     def follow(self, question: Question, thought: Thought) -> None:
-        """Compute the card while it is written, if this model keeps what it has computed and no probe does it.
+        """Prefill the card while it is written, if this model has prefix sessions and no probe prefills it.
 
-        Nothing on the thrifty schedule, which makes one call after the other.
+        Does nothing on the thrifty schedule, which makes one call at a time.
 
-        For a card that will be cut, only the text before it is computed: the words that stay are not known yet.
+        For a card that will be cut, only the prompt before it is prefilled: the kept words are not known yet.
         """
         if self.team.schedule is Schedule.THRIFTY or self.team.policy.early_stop is not None:
             return
         if self.team.policy.limits.extras.template is not None:
-            return  # what is computed ahead is without the client's fields for the template, and may begin otherwise
+            return  # the warm prompt lacks the client's fields for the chat template, so its prefix may differ
         if self.model.abilities.prefix_sessions:
             self.team.start(self._ahead(question) if self.team.policy.cut else self._follow(question, thought))
 
     async def grade(self, question: Question, written: str, step: str) -> float:
-        """How right the next step of a reasoning is to this model, 0 to 1: the digit that it gives, over 9.
+        """This model's grade of the next reasoning step, 0 to 1: the digit that it generates, divided by 9.
 
-        A model with a scope understands no such request: of it, the geometric mean probability of the step's tokens.
+        A model with a scope does not understand this prompt: its grade is the geometric mean probability of the step's
+        tokens, if it can weigh.
         """
         able = self.model.abilities
         if able.scope is not None and able.weighing:
@@ -185,7 +186,7 @@ class Player:
         return score
 
     async def weigh(self, question: Question, card: str, answer: str, by: Weighing, *, wrote: bool) -> Weighed:
-        """The pieces of a card and how much each matters to this model's answer. `wrote`: the card is its own."""
+        """The pieces of a card, each with its weight for this model's answer. `wrote`: the card is its own."""
         style = self._style
         own = layouts.reason(question, style).closed_after(card)
         prompt = own if wrote else layouts.read(question, card, self.card_format(question), style)
@@ -202,9 +203,9 @@ class Player:
         return layouts.resume(question, written, self._style, continues=self.model.abilities.resumes)
 
     def card_format(self, question: Question) -> CardFormat:
-        """The policy's, or the model's best for the question. Raises BadInput where the model cannot take it.
+        """The policy's card format, or the model's best for the question. Raises BadInput if the model cannot take it.
 
-        Notes and turns are plain messages: a policy may set them although a probe found another format better.
+        Notes and turns are plain messages: a policy may set them even if a probe found another format better.
         """
         wanted, able = self.team.policy.card, self.model.abilities.card_formats
         if wanted is None:
@@ -214,7 +215,7 @@ class Player:
         return wanted
 
     async def _brief(self, question: Question, layout: Callable[..., Prompt]) -> Reply:
-        """A call; one more with a strict prompt, where a brief answer was cut by its limit: it was an explanation."""
+        """Make a call; again with a strict prompt if a brief answer was cut at its limit: it was an explanation."""
         reply = await self._call(question, layout())
         if reply.truncated and KINDS[question.kind].brief:
             reply = await self._call(question, layout(strict=True))
@@ -239,12 +240,12 @@ class Player:
             self.failures[prompt.mode] = failure
             raise
         reply = await received.reply(self.role, question)
-        if prompt.mode is not Mode.GRADE:  # which answers another question
+        if prompt.mode is not Mode.GRADE:  # a grade answers another question
             self.team.replies.append((prompt.mode, reply))
         return reply
 
     def _receive(self, event: Event, received: PartialCall, thought: Thought | None, mode: Mode, number: int) -> None:
-        """Adds an event to what a call has received; the listener and the reasoning under way get each piece."""
+        """Add an event to a call; the listener and the running reasoning get each piece of text."""
         received.add(event, self.team.clock())
         match event:
             case ReasoningDelta(text) | AnswerDelta(text):
@@ -261,7 +262,7 @@ class Player:
 
     @contextmanager
     def _recorded(self, mode: Mode, timeout_s: float | None = None) -> Iterator[PartialCall]:
-        """Records a call, however it ends; a TimeoutError, perhaps one of the model's own, becomes a ModelTimeout."""
+        """Records a call, however it ends. A TimeoutError, perhaps of the model itself, becomes a ModelTimeout."""
         start, received = self.team.clock(), PartialCall()
         try:
             yield received
@@ -278,13 +279,13 @@ class Player:
             self.team.calls.append(received.as_call(self.role, self.model.name, mode, start, self.team.clock()))
 
     def _own(self, limits: Limits, mode: Mode) -> Limits:
-        """The limits, with token ids where they are those of this model, and only where it answers."""
+        """The limits, without `logit_bias` unless the large model answers: token ids are those of its tokenizer."""
         if not limits.extras.logit_bias or (self.role == "large" and mode is not Mode.PROBE):
             return limits
         return replace(limits, extras=replace(limits.extras, logit_bias=()))
 
     async def _follow(self, question: Question, thought: Thought) -> None:
-        """Warm this model with the growing card, one call after the other."""
+        """Prefill the growing card, one warm call at a time."""
         form, style, computed = self.card_format(question), self._style, 0
         while not thought.is_over:
             if len(thought.text) - computed < self.team.policy.follow_chars:
@@ -297,7 +298,7 @@ class Player:
                 return  # only a head start is lost: the call that reads the card raises the error
 
     async def _ahead(self, question: Question) -> None:
-        """Compute the prompt up to the card."""
+        """Prefill the prompt up to the card."""
         with suppress(ModelError):  # as above
             await self._warm(layouts.growing(question, "", self.card_format(question), self._style))
 
@@ -314,7 +315,7 @@ async def cancelled(task: asyncio.Task[Any]) -> None:
 
 
 class Team:
-    """The players of one request. Leaving the context cancels whatever still runs and waits for it to end."""
+    """The players of one request. Leaving the context cancels all running calls and waits for their end."""
 
     def __init__(
         self,
@@ -323,7 +324,7 @@ class Team:
         listen: Callable[[Heard], None] | None = None,
         calls: list[Call] | None = None,
     ) -> None:
-        """`calls`: the list that calls are recorded in, also where the request fails."""
+        """`calls`: the list that calls are recorded in, also if the request fails."""
         self.policy, self.schedule = policy, policy.schedule_of(models)
         self.players = {role: Player(role, model, self) for role, model in models.items()}
         if {"small", "large"} <= models.keys():
@@ -382,7 +383,7 @@ class Team:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # looked at, as the strategy may have failed before it came to await this one
+            task.exception()  # retrieved, as the strategy may have failed before it awaited this task
 
     def best(self) -> tuple[Mode, Reply] | None:
         """The best reply so far: parsed first, reasoned before short, the large model's before another's."""
@@ -395,18 +396,18 @@ class Team:
         return max(replies, key=rank, default=None)
 
     async def card(self, question: Question, thought: Thought) -> str:
-        """The card for the reader of a closed reasoning: all of it, or what the policy's cut keeps."""
+        """The reader's card from a closed reasoning: all of it, or the words that the policy's cut keeps."""
         cut, card = self.policy.cut, await thought.closed(self)
         if cut is None or not card.strip():
             return card
         if cut.asks is None:
             return cut(card)
         weigher, by = cut.asks
-        written = await thought  # its answer is what looks back at the reasoning
+        written = await thought  # the weights are relative to its answer
         player = self[written.role] if weigher == "writer" else self.large
         answer = written.answer.text or written.text
         if not answer.strip():
-            return card  # no answer that could look back at the reasoning
+            return card  # without an answer there are no weights
         return cut(card, await player.weigh(question, card, answer, by, wrote=player.role == written.role))
 
     def tell(self, heard: Heard) -> None:

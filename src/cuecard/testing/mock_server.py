@@ -1,4 +1,4 @@
-"""An HTTP server that speaks chat completions from a script, faults included: for tests, demonstrations and CI.
+"""An HTTP server of scripted chat completions, including faults, for tests, demonstrations and CI.
 
 server = MockServer([Completion("B", reasoning="The bar of May is the tallest."), HttpError(429)])
 async with server as url:
@@ -32,36 +32,36 @@ from cuecard.testing.replies import (
 )
 
 _SHUTDOWN_S = 0.01
-"""How long requests under way may go on when the server is closed."""
+"""Seconds that running requests may continue when the server is closed."""
 
 
 @dataclass(eq=False)
 class MockServer:
-    """Replies come from the script in turn, the last one again and again, or from a function of the request."""
+    """Replies come from the script in order, with the last one repeated, or from a function of the request."""
 
     script: Sequence[Reply] | Callable[[Received], Reply] = (Completion("A"),)
     models: Sequence[str] = ("mock",)
     refuses: Sequence[str] = ()
     """Parameters that are refused as unknown."""
     refuses_keywords: Sequence[str] = ()
-    """Schemas with one of these keywords are refused, as by servers that decode under a subset of JSON Schema."""
+    """Schemas with one of these keywords are refused, as by servers that support a subset of JSON Schema."""
     api_key: str | None = None
     prefix_cache: bool = False
     visual_px: int | None = None
-    """The side of the square of an image that is one token; None: an image is one token."""
+    """Side in pixels of the square of an image that is one token; None: a whole image is one token."""
     running_usage: bool = False
     loading: bool = False
     """Whether /health answers 503."""
     aborts: bool = True
-    """Whether /metrics, in vLLM's words, counts clients that have disconnected."""
+    """Whether /metrics, in vLLM's format, counts disconnected clients."""
     owner: str = "mock"
-    """The owner in the list of models, which tells servers apart."""
+    """`owned_by` in the list of models, which identifies the kind of server."""
     pages: Mapping[str, RawResponse] = field(default_factory=dict)
-    """What it sends in place of its own /models, /metrics and the like."""
+    """Responses by path, in place of its own /models, /metrics and the like."""
     received: list[Received] = field(default_factory=list, init=False)
-    """Requests for completions, refused ones included."""
+    """Requests for completions, including refused ones."""
     arrived: asyncio.Event = field(default_factory=asyncio.Event, init=False)
-    """A first request has come."""
+    """Set when the first request for a completion arrives."""
 
     def __post_init__(self) -> None:
         self._prompts: dict[tuple[str, ...], None] = {}
@@ -174,11 +174,11 @@ class MockServer:
         return reply
 
     def _count(self, request: Received) -> None:
-        """The prompt's tokens, and how many of them are the beginning of an earlier prompt."""
+        """Count the prompt's tokens, and those that it shares with the beginning of an earlier prompt."""
         prompt = tuple(prompt_tokens(request.body, self.visual_px))
         request.prompt_tokens = len(prompt)
         if self.prefix_cache:
-            # the last token is always computed: its successor is the first of the answer
+            # the last token is always computed: it yields the first token of the answer
             known = max((_common(prompt, other) for other in self._prompts), default=0)
             request.cached_tokens = min(known, len(prompt) - 1)
             self._prompts[prompt] = None
@@ -195,14 +195,14 @@ def _response(status: int, body: Mapping[str, Any] | str, headers: Mapping[str, 
 
 
 async def _started(http: web.BaseRequest, status: int, kind: str) -> web.StreamResponse:
-    """A chunked response whose head is sent."""
+    """A chunked response, with its head already sent."""
     response = web.StreamResponse(status=status, headers={"content-type": kind})
     await response.prepare(http)
     return response
 
 
 async def _send_raw(raw: RawResponse, http: web.BaseRequest) -> web.StreamResponse:
-    """Raises BrokenConnection where the connection breaks."""
+    """Send a raw response. Raises BrokenConnection if it is cut."""
     response = await _started(http, raw.status, raw.kind)
     for part in chain(raw.parts, repeat(raw.parts[-1]) if raw.endless else ()):
         await response.write(part)

@@ -19,15 +19,15 @@ END_OF_TURN = "<|im_end|>"
 
 
 class Framing(StrEnum):
-    """Where a server puts reasoning."""
+    """The part of a reply that holds the reasoning."""
 
     REASONING = "reasoning"
     REASONING_CONTENT = "reasoning_content"
     TAGS = "tags"
     IMPLIED = "implied"
-    """In the content, and only its end is marked: the opening tag stood in the prompt."""
+    """In the content, with a closing tag only: the opening tag is in the prompt."""
     MISFILED = "misfiled"
-    """Everything, the answer too, goes into the reasoning field."""
+    """Everything, including the answer, is in the reasoning field."""
 
 
 class Count(StrEnum):
@@ -41,55 +41,55 @@ class Count(StrEnum):
 
 @dataclass(frozen=True)
 class Pace:
-    """When tokens go out, in seconds from the request's arrival on: a schedule, so that lateness does not add up."""
+    """When tokens are sent, in seconds since the request's arrival: a schedule, so that delays do not add up."""
 
     first_s: float = 0.0
     prompt_token_s: float = 0.0
-    """Of each prompt token that is not cached, until the first token."""
+    """Per prompt token that is not cached, before the first token."""
     token_s: float = 0.0
     stalls_s: Mapping[int, float] = field(default_factory=dict)
-    """So much longer before the token of that number, from 0 on."""
+    """Extra seconds before a token, by the token's number from 0."""
     bundle: int = 1
-    """Tokens in an event, sent when the last of them is there; the first one goes out by itself."""
+    """Tokens per event, sent when the last of them is due; the first token is sent alone."""
 
     def due_s(self, computed: int, token: int) -> float:
-        """When a token is there, behind this many prompt tokens that are computed."""
+        """Seconds until a token is due, after this many computed prompt tokens."""
         stalled = sum(seconds for number, seconds in self.stalls_s.items() if number <= token)
         return self.first_s + computed * self.prompt_token_s + token * self.token_s + stalled
 
 
 @dataclass(frozen=True)
 class Completion:
-    """A reply. It stops after `max_tokens` pieces, a piece being a word or `piece` characters, and one token."""
+    """A reply. It stops after `max_tokens` pieces; a piece is one token: a word, or `piece` characters."""
 
     answer: str = ""
     reasoning: str = ""
     framing: Framing = Framing.REASONING
     thinks: bool | None = None
-    """Whether it gives its reasoning; None: as the request switches it."""
+    """Whether it sends its reasoning; None: as the request switches thinking."""
     count: Count = Count.DETAILED
     finish_reason: str = "stop"
     logprob: float | None = -0.1
-    """Of each token; None: the server gives none."""
+    """Log probability of each token; None: the server sends none."""
     delay_s: float = 0.0
-    """Before each token."""
+    """Seconds before each token."""
     pace: Pace | None = None
-    """In place of `delay_s`."""
+    """Used in place of `delay_s`."""
     piece: int | None = None
     after: Stall | Cut | BadJson | ErrorInStream | None = None
-    """What happens in the midst of it."""
+    """A fault in the middle of the reply."""
 
 
 @dataclass(frozen=True)
 class Stall:
-    """Nothing more comes after this many tokens; before the first byte if None."""
+    """The reply stalls after this many tokens; before the first byte if None."""
 
     tokens: int | None = None
 
 
 @dataclass(frozen=True)
 class Cut:
-    """The connection is closed after this many tokens; `clean`: as if the answer were whole."""
+    """The connection is closed after this many tokens; `clean`: as after a complete reply."""
 
     tokens: int = 1
     clean: bool = False
@@ -113,7 +113,7 @@ class ErrorInStream:
 
 @dataclass(frozen=True)
 class HttpError:
-    """A status and what comes with it: an object, or text that is sent as HTML."""
+    """An error status and its body: an object, or text that is sent as HTML."""
 
     status: int
     body: Mapping[str, Any] | str = field(default_factory=dict)
@@ -122,49 +122,49 @@ class HttpError:
 
 @dataclass(frozen=True)
 class RawResponse:
-    """An answer byte for byte."""
+    """A response, byte for byte."""
 
     parts: Sequence[bytes]
-    """Each sent by itself."""
+    """Each is sent separately."""
     status: int = 200
     kind: str = "text/event-stream"
     endless: bool = False
-    """The last part comes again and again."""
+    """The last part is sent repeatedly, without end."""
     cut: bool = False
-    """The connection breaks where the answer would end."""
+    """The connection breaks where the response would end."""
 
 
 @dataclass(frozen=True)
 class HangUp:
-    """The connection is closed without a word."""
+    """The connection is closed without a response."""
 
 
 Reply = Completion | HttpError | HangUp | Stall | RawResponse
 
 
 class BrokenConnection(Exception):
-    """The connection is to be closed here."""
+    """Raised to close the connection."""
 
 
 @dataclass
 class Received:
-    """A request as it came, and what became of its client."""
+    """A received request, the events sent for it, and whether its client disconnected."""
 
     method: str
     path: str
     headers: dict[str, str]
     body: dict[str, Any]
     at_s: float = 0.0
-    """When its head arrived, by the event loop's clock, as all times below."""
+    """When its head arrived, by the event loop's clock, like all times below."""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
-    """The client hung up before the answer was whole."""
+    """Set if the client disconnects before the reply is complete."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     sent: list[tuple[float, str, int]] = field(default_factory=list)
-    """What went out: when, the field that was filled (or role, finish, usage, done), and how many tokens."""
+    """Events sent: time, field (or role, finish, usage, done, junk, error), and number of tokens."""
 
     def as_object(self) -> dict[str, Any]:
-        """As JSON under /received: the ground truth of measurements of this server."""
+        """The JSON object under /received: the ground truth for measurements of this server."""
         counts = {"prompt_tokens": self.prompt_tokens, "cached_tokens": self.cached_tokens}
         return {"model": self.body.get("model"), "at_s": self.at_s, "sent": self.sent, **counts}
 
@@ -180,14 +180,14 @@ class RenderedCompletion:
         thinks = completion.thinks if completion.thinks is not None else _wants_thinking(body)
         pieces = list(_framed(completion, thinks))
         most = body.get("max_tokens") or body.get("max_completion_tokens") or len(pieces) + 1
-        if body.get("ignore_eos"):  # the end is written over, again and again
+        if body.get("ignore_eos"):  # the last piece is repeated up to the limit
             pieces += pieces[-1:] * (most - len(pieces))
         pieces, stopped = _until_stop(pieces, body.get("stop") or ())
         self.pieces = pieces[:most]
         self.finish = "length" if len(pieces) >= most and not stopped else completion.finish_reason
 
     async def events(self) -> AsyncIterator[tuple[str, str, int]]:
-        """Server-sent events when they are due, the field that each fills, its tokens. Raises BrokenConnection."""
+        """Server-sent events when they are due, each with its field and number of tokens. Raises BrokenConnection."""
         role = self._event({"role": "assistant", "content": ""})
         if self.completion.pace is None:
             yield role, "role", 0
@@ -215,7 +215,7 @@ class RenderedCompletion:
         yield "data: [DONE]\n\n", "done", 0
 
     def _bundles(self) -> Iterator[tuple[int, str, list[str]]]:
-        """Number of the first token, field and texts of each event: as many tokens of one field as go out together."""
+        """Number of the first token, field and texts of each event, which holds up to `bundle` tokens of one field."""
         most = 1 if self.completion.pace is None else self.completion.pace.bundle
         place = 0
         while place < len(self.pieces):
@@ -274,7 +274,7 @@ class RenderedCompletion:
 
 
 def _until_stop(pieces: list[tuple[str, str]], stops: str | Sequence[str]) -> tuple[list[tuple[str, str]], bool]:
-    """The tokens before the first stop text, be it in the reasoning or in the answer, and whether there is one."""
+    """The tokens before the first stop text, in the reasoning or the answer, and whether there is one."""
     text = "".join(piece for _, piece in pieces)
     found = [at for stop in ([stops] if isinstance(stops, str) else stops) if (at := text.find(stop)) >= 0]
     if not found:
@@ -309,7 +309,7 @@ def _framed(completion: Completion, thinks: bool) -> list[tuple[str, str]]:
 
 
 def _wants_thinking(body: Mapping[str, Any]) -> bool:
-    """As a template would take it: the switches, and a think block that the prompt has already closed."""
+    """Whether a template would open reasoning: by the switches, unless the prompt has already closed a think block."""
     last = body["messages"][-1]
     closed = last["role"] == "assistant" and "</think>" in last["content"]
     off = False in (body.get("chat_template_kwargs") or {}).values() or body.get("reasoning_effort") == "none"
@@ -317,7 +317,7 @@ def _wants_thinking(body: Mapping[str, Any]) -> bool:
 
 
 def prompt_tokens(body: Mapping[str, Any], visual_px: int | None) -> list[str]:
-    """The tokens of the messages: words, and of an image one, or as many as it has squares of that side."""
+    """The tokens of the messages: words; one per image, or one per square of `visual_px` pixels a side."""
     tokens: list[str] = []
     for message in body["messages"]:
         content = message["content"]

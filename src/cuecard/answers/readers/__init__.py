@@ -1,1 +1,1 @@
-"""A reader for each kind of answer: the one value that a reply gives."""
+"""A reader for each kind of answer, which finds the value of a reply."""

@@ -1,6 +1,6 @@
-"""Choices: the one option that a reply picks, by its letter or in its words.
+"""Choices: the option that a reply picks, by its letter or in its words.
 
-A letter counts where the reply opens or closes with it or says that it decides; two that count are no answer. Without
+A letter counts if the reply opens or closes with it or marks it as decided; two that count are no answer. Without
 letters, the option's words count.
 """
 
@@ -20,14 +20,14 @@ from cuecard.domain.question import Question, letter
 
 _ON_THE_WAY = re.compile(r"(?:let|let's|first|step|i'll|i will|i need|we need|start|looking)\b", re.IGNORECASE)
 _MOST_POLAR_CHARS, _MOST_SAME_CHARS = 200, 400  # of an option that is yes or no; of a text that is an option
-_MOST_MENTIONING_CHARS = 400  # of a text whose sentences are looked through for an option's words
+_MOST_MENTIONING_CHARS = 400  # of a text that is searched for an option's words
 _SHOWN = pattern(
     r"^(?:it|(?:the|this) (?:image|picture|photo|chart|figure)) (?:is|shows|contains|depicts|does not show"
     r"|doesn't show)\b"
 )
-SHORT_WORDS, MOST_WORDS = 8, 10  # of a text in which a letter, or an option's words, count wherever they stand
+SHORT_WORDS, MOST_WORDS = 8, 10  # of a text in which a letter, or an option's words, count in any position
 
-# What is read of options is kept for the other marked answers of a reply, and for other replies.
+# Results from options are cached for the other marked answers of a reply, and for other replies.
 _refuses = lru_cache(maxsize=256)(refuses)
 _value = lru_cache(maxsize=256)(number.whole)
 
@@ -38,9 +38,9 @@ def _option_core(option: str) -> str:
 
 
 def read(text: str, question: Question) -> Reading:
-    """The option that a text picks; unclear if it picks several, contradicts itself, or refuses.
+    """The option that a text picks; UNCLEAR if it picks several, contradicts itself, or refuses.
 
-    Where the question wants all that apply, the value is the letters of all, in their order: "AC".
+    If the question wants all that apply, the value is the letters of all, in order: "AC".
     """
     reply = _with_letters(plain(text), question)
     if refuses(reply) and not any(map(_refuses, question.options)):
@@ -127,12 +127,12 @@ _NTH = pattern(
 
 @lru_cache(maxsize=256)
 def _hold_places(options: tuple[str, ...]) -> bool:
-    """Whether "the second answer" or the like stands in an option."""
+    """Whether an option contains "the second answer" or the like."""
     return any(map(_NTH.search, options))
 
 
 def _with_letters(reply: str, question: Question) -> str:
-    """The text with "option B" for "the second option", unless options are numbers or "first" stands in one."""
+    """The text with "option B" for "the second option", unless options are numbers or contain "first" or the like."""
     if len(reply) > _MOST_ORDINAL_CHARS or not _NTH.search(reply) or _hold_places(question.options):
         return reply
     numbered = question.labels or any(_value(option) is not None for option in question.options)
@@ -160,7 +160,7 @@ _SAYS_I = pattern(r"\s+(?!is\b|or\b|and\b|holds\b|fits\b|,)[a-z]")
 
 
 def _by_roman(reply: str, question: Question) -> Reading:
-    """For options that are Roman numerals: the only one that a text names, or the option of the only letter."""
+    """For options that are Roman numerals: the only one that a text names, or the option of its only letter."""
     names = [option.strip("().").strip() for option in question.options]
     found = [
         one.group().upper()
@@ -185,7 +185,7 @@ _LABELLED = re.compile(
 
 
 def _by_label(reply: str, question: Question) -> Answer | None:
-    """The option whose number a short reply is, where no option's text is that number itself."""
+    """The option whose number is the whole short reply, unless that number is the text of an option."""
     found = _LABELLED.fullmatch(reply) if question.labels else None
     if found is None or found["label"] not in question.labels or len(reply.split()) > MOST_WORDS:
         return None
@@ -204,7 +204,7 @@ def _by_letter(reply: str, question: Question) -> Reading:
     if found is None:
         return Blank.UNCLEAR
     claim = len(before_reasons(reply)) if len(before_reasons(reply).split()) <= SHORT_WORDS else 0
-    # in a few words a letter need not be decided on: what else could it be there for?
+    # in a few words a letter counts even if it is not marked as decided: it has no other purpose
     decided = [one for one in found if one.decided] or [one for one in found if _named(reply, one, question)]
     decided = decided or [one for one in found if one.end <= claim and not one.described]
     picked = {one for mention in decided for one in mention.letters}
@@ -228,7 +228,7 @@ def _named(reply: str, mention: Mention, question: Question) -> bool:
 
 
 def _contradicts(reply: str, mention: Mention, question: Question) -> bool:
-    """Whether the words beside the letter are another option's: "B. red" where red is A."""
+    """Whether the words beside the letter are those of another option: "B. red" if red is A."""
     before, after = reply[: mention.start].rsplit("\n", 1)[-1], reply[mention.end :].split("\n", 1)[0]
     beside = before_reasons(f"{before} {after}")
     meant = mentioned(beside, question.options) if len(beside.split()) <= SHORT_WORDS else set()
@@ -236,7 +236,7 @@ def _contradicts(reply: str, mention: Mention, question: Question) -> bool:
 
 
 def _as_written(reply: str, mention: Mention) -> str:
-    """The letter, with its option's words where they follow it on the same line."""
+    """The letter, with its option's words if they follow it on the same line."""
     line = reply[mention.start :].split("\n", 1)[0]
     followed = len(line.split()) <= 12 and re.match(r".{1,3}?[.):]\s*\S", line)
     if not followed or reply[: mention.start].endswith(("(", "[")):
@@ -248,7 +248,7 @@ def _as_written(reply: str, mention: Mention) -> str:
 
 
 def _by_words(reply: str, question: Question) -> Reading:
-    """The option whose words the text consists of, claims, or mentions; the last only in a short text."""
+    """The option that is the whole text, its claim, or a mention; a mention counts in a short text only."""
     options = [_option_core(option) for option in question.options]
     parts = sentences(before_reasons(reply)) or [reply]
     claim = claimed(parts[0], question.text) if len(parts) == 1 else parts[0]
@@ -269,7 +269,7 @@ def _by_words(reply: str, question: Question) -> Reading:
 
 
 def _by_mention(reply: str, question: Question) -> Reading:
-    """The only option that the sentences name and do not deny; those that look before they answer do not count."""
+    """The only option that the sentences name and do not deny; sentences that look before they answer do not count."""
     readings = list[Reading]()
     for sentence in asserted(sentences(reply)):
         claim = before_reasons(sentence)
@@ -287,12 +287,12 @@ def _by_mention(reply: str, question: Question) -> Reading:
 
 
 def _core(text: str) -> str:
-    """The words to compare an option by: without a leading "because"."""
+    """The words of an option for comparison: without a leading "because"."""
     return normalise(text).removeprefix("because ")
 
 
 def _by_polarity(reply: str, question: Question) -> Reading:
-    """For options that are yes and no (and no more): the one that the text says."""
+    """If the options are yes and no only: the one that the text states."""
     if len(question.options) != 2 or any(len(option) > _MOST_POLAR_CHARS for option in question.options):
         return Blank.NOTHING
     values = [words.read_yes_no(option, question) for option in question.options]
@@ -303,7 +303,7 @@ def _by_polarity(reply: str, question: Question) -> Reading:
 
 
 def _by_number(reply: str, question: Question) -> Reading:
-    """For options that are numbers: the one of the same value."""
+    """If the options are numbers: the one of the same value."""
     reading = number.read(reply, question)
     if not isinstance(reading, Answer):
         return reading
@@ -326,7 +326,7 @@ _MAYBE = r"(?:(?:maybe|perhaps|even|also)\s+)?(?:option\s+)?"
 _JOIN = rf"\s*(?:,\s*(?:and|or)\b|[,、/&+]|\b{_AND}\b|或者?|[和与與と]|还是|または|와|과)\s*{_MAYBE}"
 _NAMED = pattern(r"(?:options?|choices?|answer|letter|opción|antwort|réponse|respuesta)\s+$")
 
-# Behind a bare A these words show that it is the letter, not the article.
+# After a bare A these words show that it is the letter, not the article.
 _VERBS = any_of(
     """is was are and or because since as would seems looks matches but not must should can cannot does has es est ist
     sont stimmt passt"""
@@ -341,7 +341,7 @@ _NOUNS = any_of(
 )
 _OWNED = pattern(rf"\b{_NOUNS}\s+$")
 
-# What a reply says before or behind the letter that it decides on.
+# Words before or after the letter that a reply decides on.
 _CHOOSING = any_of(
     """is be was it's that's choose chose pick picked select selected say guess think believe go_with going_with go_for
     favou?r prefer match matches indicates? means corresponds?_to points?_to leans?_towards? leaning_towards? therefore
@@ -362,7 +362,7 @@ _DECIDED = pattern(
     r"|が(?:正し|正解)|を選|项|項|\s?[-:–]?\s?(?:✓|✔|✅|yes\b|right\b|correct\b)|\?\s(?:yes|ja|oui|sí)\b)",
 )
 
-# What it says before or behind the letters that it rules out.
+# Words before or after the letters that a reply rules out.
 _NO_CHOICE = r"not|n't|\bcannot|\bnever|\bneither|\bnor"
 _AGAINST = any_of(
     """rather_than instead_of except excluding eliminat(?:e|es|ed|ing) rul(?:e|ed|es|ing)_out unlike reject(?:s|ed|ing)?
@@ -401,10 +401,10 @@ _LISTS = re.compile(r"\s?[.:)]\s*\S")
 
 @dataclass(frozen=True)
 class Mention:
-    """One or several joined letters at [start, end), and what the reply does with them.
+    """One or several joined letters at [start, end), and their role in the reply.
 
-    `decided`: it picks them. `listed`: they look like the head of an enumeration ("A. red"). `described`: it only tells
-    what they show.
+    `decided`: picked. `listed`: formatted like the head of an enumeration ("A. red"). `described`: the reply only
+    describes their content.
     """
 
     start: int
@@ -416,7 +416,7 @@ class Mention:
 
 
 def mentions(reply: str, last: str) -> list[Mention] | None:
-    """The letters from A to `last` that a text mentions and does not rule out; None if it is full of letters."""
+    """The letters from A to `last` that a text mentions and does not rule out; None if there are too many."""
     either = f"A-{last}a-{last.lower()}"
     alone = re.fullmatch(rf"\W*(?:(?:option|choice|answer|letter)\b[\s:]*)?[(\[]?([{either}])\W*", reply, re.IGNORECASE)
     if alone is not None:
@@ -431,7 +431,7 @@ def mentions(reply: str, last: str) -> list[Mention] | None:
 
 
 def _is_letter(reply: str, found: re.Match[str]) -> bool:
-    """Whether a bare letter is one, and no article, no pronoun and no name."""
+    """Whether a bare letter is an option's letter, and no article, pronoun or name."""
     if found.group()[0] in "([":
         return True
     before = reply[max(0, found.start() - 40) : found.start()]

@@ -1,13 +1,13 @@
-"""Replies in JSON, compared by what they mean, not by how they are written.
+"""Replies in JSON, compared by meaning, not by spelling.
 
-Replies that may call tools are read into one form, and compared by name and arguments:
+Replies that may call tools are normalised to one form, and compared by name and arguments:
 
     {"tool_calls": [{"name": …, "arguments": {…}}, …]}      or      {"answer": …}
 
-That is also the form of a question's schema (`Union`). Servers that enforce it send nothing else. Of the others it is
-read more widely: a call by itself or a list of calls, between fences or `<tool_call>` tags, arguments as JSON text, and
-prose, which is an answer where one is allowed. Where prose is allowed, JSON within it is not a call: it may be quoted
-from what a tool or a web page has sent.
+A question's schema (`Union`) has the same form, so servers that enforce it send nothing else. Other replies are read
+more leniently: a single call or a list of calls, between fences or `<tool_call>` tags, arguments as JSON text, and
+prose, which is an answer if one is allowed. If prose is allowed, JSON within it is not a call: it may be a quotation
+from the output of a tool or from a web page.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from cuecard.domain.question import Calling, Question
 
 CALLS, ANSWER, NAME, ARGUMENTS = "tool_calls", "answer", "name", "arguments"
 TEXT: Mapping[str, Any] = {"type": "string"}
-"""The schema of an answer in words."""
+"""The schema of an answer in prose."""
 _AROUND = re.compile(r"</?tool_calls?>|```[a-z]{0,12}", re.IGNORECASE)
 _BEGINS = re.compile(
     r"(?:```[a-z]{0,12}\s{0,9}|<tool_calls?>\s{0,9})?(?:\[\s{0,9})?"
     r'\{\s{0,9}"(?:tool_calls|answer|name|function|arguments|parameters)"',
     re.IGNORECASE,
 )
-"""How JSON of the one form begins, or what is read as if it had it."""
+"""The beginning of JSON in this form, or of JSON that is read as such."""
 _MOST_PIECES = 200
 _MOST_REFERENCES = 32
-"""References that are followed from one schema to the next, where they may lead in a circle."""
+"""Maximum number of references followed from one schema to the next, as they may be circular."""
 _ANSWER_BEGINS = re.compile(r'\{\s{0,9}"answer"\s{0,9}:\s{0,9}"')
 _HALF_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?\Z")
 _HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
@@ -51,15 +51,15 @@ _KEYED = re.compile(r'\s*"[^"\n]{0,100}"\s*:')
 
 @dataclass(frozen=True)
 class Union:
-    """What a schema of this form allows."""
+    """The content of a schema in this form."""
 
     arguments: Mapping[str, Any]
-    """Schemas of the tools' arguments, by the tool's name."""
+    """Schemas of the tools' arguments, by tool name."""
     answer: Any
-    """The schema of an answer; None: the reply has to call a tool."""
+    """The schema of an answer; None: the reply must call a tool."""
     definitions: Mapping[str, Any]
     most: int | None = None
-    """Calls of a reply; further ones are left out. None: any number."""
+    """Maximum number of calls in a reply; further ones are dropped. None: no limit."""
 
 
 @lru_cache(maxsize=8)
@@ -75,14 +75,14 @@ def union(schema: str) -> Union:
 
 
 def read(shown: str, question: Question) -> Answer:
-    """The only JSON value of a reply, or its calls of tools; unparseable where it does not fit the question's schema.
+    """The only JSON value of a reply, or its tool calls; unparseable if it does not fit the question's schema.
 
-    Blocks while it is checked against the schema.
+    Blocks during the check against the schema.
     """
     if question.calling is not None:
         try:
             return _calls_or_answer(shown.strip(), question)
-        except RecursionError:  # nested too deep
+        except RecursionError:  # nested too deeply
             return UNPARSED
     found = read_json(shown)
     fits = question.schema is None or not found.parsed or schemas.misfit(question.schema, found.text) is None
@@ -93,11 +93,11 @@ def read(shown: str, question: Question) -> Answer:
 
 
 def _calls_or_answer(shown: str, question: Question) -> Answer:
-    """The calls or the answer of a reply, as JSON of the one form; unparseable where it is neither."""
+    """The calls or the answer of a reply, as JSON in this form; unparseable if it is neither."""
     assert question.schema is not None
     allowed, may_answer = union(question.schema), question.calling is Calling.AUTO
     found = _whole(shown)
-    if found is None and not may_answer:  # prose is no reply here, so what it leads to is
+    if found is None and not may_answer:  # prose is no answer here, but may contain the call
         inner = read_json(shown)
         found = [json.loads(inner.text)] if inner.parsed else None
     if found is not None and (calls := _calls(found, allowed)) is not None:
@@ -110,17 +110,17 @@ def _calls_or_answer(shown: str, question: Question) -> Answer:
     if allowed.answer != TEXT:
         return UNPARSED if found is None or len(found) != 1 else _answer(found[0])
     if _BEGINS.match(shown) and (found is None or _claims_calls(found)):
-        return UNPARSED  # broken off, or a call of what is no tool
+        return UNPARSED  # truncated, or a call of an unknown tool
     return _answer(shown)
 
 
 def begun(shown: str) -> bool:
-    """Whether a reply that was cut begins as a call or an answer of the one form."""
+    """Whether a truncated reply begins as a call or an answer in this form."""
     return _BEGINS.match(shown.strip()) is not None
 
 
 def cut_answer(shown: str) -> str:
-    """The text of an answer that was cut within its JSON; empty where it had not begun."""
+    """The text of an answer that was truncated within its JSON; empty if the answer had not begun."""
     shown = shown.strip()
     if (begun := _ANSWER_BEGINS.match(shown)) is None:
         return "" if _BEGINS.match(shown) else shown
@@ -137,7 +137,7 @@ def _answer(value: Any) -> Answer:
 
 
 def _whole(shown: str) -> list[Any] | None:
-    """The JSON values that a reply consists of; None where there is anything else in it."""
+    """The JSON values of a reply; None if it contains anything else."""
     if (value := _loaded(shown)) is not None:
         return value
     pieces = [piece for piece in _AROUND.split(shown, _MOST_PIECES) if piece.strip()]
@@ -150,14 +150,14 @@ def _whole(shown: str) -> list[Any] | None:
 
 
 def _lines(text: str) -> list[Any] | None:
-    """JSON values one a line."""
+    """JSON values, one per line; None if a line is no JSON or there is only one."""
     lines = [line.strip().rstrip(";") for line in text.strip().split("\n", _MOST_PIECES)]
     values = [_loaded(line) for line in lines if line] if len(lines) > 1 else [None]
     return None if None in values else [value for found in values if found for value in found]
 
 
 def _loaded(text: str) -> list[Any] | None:
-    """The JSON value of a text, in a list; objects and lists only."""
+    """The JSON value of a text, in a list; None if it is no object or list."""
     if text.lstrip()[:1] not in ("{", "["):
         return None
     try:
@@ -169,7 +169,7 @@ def _loaded(text: str) -> list[Any] | None:
 
 
 def _calls(found: Sequence[Any], allowed: Union) -> list[dict[str, Any]] | None:
-    """The calls of tools that there are; None if it is anything else."""
+    """The tool calls among the values; None if any value is not a call."""
     values: list[Any] = []
     for each in found:
         listed = each[CALLS] if _is_form(each) and each.get(CALLS) else each
@@ -179,7 +179,7 @@ def _calls(found: Sequence[Any], allowed: Union) -> list[dict[str, Any]] | None:
 
 
 def _call(value: Any, allowed: Union) -> dict[str, Any] | None:
-    """One call. Models write it as {"type": "function", "function": {…}} too, and arguments as `parameters`."""
+    """One call; also {"type": "function", "function": {…}}, and arguments as `parameters`, as some models write it."""
     if isinstance(value, dict) and isinstance(value.get("function"), dict):
         value = value["function"]
     if not isinstance(value, dict) or value.get(NAME) not in allowed.arguments:
@@ -203,13 +203,13 @@ def _is_form(value: Any) -> bool:
 
 
 def _normal(call: Mapping[str, Any], allowed: Union) -> str:
-    """A call as text that is the same for calls that mean the same."""
+    """A call as text that is equal for calls with the same meaning."""
     arguments = _without_defaults(call[ARGUMENTS], allowed.arguments[call[NAME]], allowed.definitions)
     return _compared({NAME: call[NAME], ARGUMENTS: arguments})
 
 
 def _without_defaults(value: Any, schema: Any, definitions: Mapping[str, Any]) -> Any:
-    """The value without properties that equal their schema's `default`, wherever the schema says which one holds."""
+    """The value without properties that equal their `default`, as far as the schema determines which one applies."""
     schema = _followed(schema, definitions)
     if isinstance(value, list):
         return [_without_defaults(item, schema.get("items"), definitions) for item in value]
@@ -229,7 +229,7 @@ def _is_default(value: Any, schema: Any) -> bool:
 
 
 def _followed(schema: Any, definitions: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The schema that a reference leads to; an empty one where that is no schema."""
+    """The schema that a reference leads to; an empty one if it leads to no schema."""
     for _ in range(_MOST_REFERENCES):
         if not isinstance(schema, dict) or "$ref" not in schema:
             break
@@ -238,7 +238,7 @@ def _followed(schema: Any, definitions: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _compared(value: Any) -> str:
-    """A value as text, with its keys in order and 1 for 1.0, nothing else changed."""
+    """A value as text, with keys in order and 1 for 1.0."""
     return _json(_plain_numbers(value), ordered=True)
 
 
@@ -251,7 +251,7 @@ def _plain_numbers(value: Any) -> Any:
 
 
 def _json(value: Any, *, ordered: bool = False) -> str:
-    """JSON in whole characters: half a one, which JSON can spell, is replaced."""
+    """JSON text; lone surrogates, which JSON can express, are replaced."""
     return _HALF_CHARACTER.sub("\ufffd", json.dumps(value, sort_keys=ordered, ensure_ascii=False))
 
 
@@ -259,7 +259,7 @@ def _json(value: Any, *, ordered: bool = False) -> str:
 
 
 def read_json(shown: str) -> Answer:
-    """The only JSON value of a reply: the whole of it, what is fenced, or the one object or list within its text."""
+    """The only JSON value of a reply: the whole of it, its fenced part, or the one object or list within its text."""
     fenced = _fenced(shown)
     if (whole := _parsed(shown)) is not None:
         return whole
@@ -269,7 +269,7 @@ def read_json(shown: str) -> Answer:
 
 
 def _fenced(text: str) -> list[str]:
-    """What stands between fences."""
+    """The texts between fences."""
     found, at = [], 0
     while (opening := _FENCE.search(text, at)) and (end := text.find("```", opening.end())) >= 0:
         found.append(text[opening.end() : end])
@@ -286,12 +286,12 @@ def _parsed(text: str) -> Answer | None:
 
 
 def _no_constant(name: str) -> None:
-    """Python's reader takes NaN and Infinity, which JSON has not."""
+    """Refuse NaN and Infinity, which Python's parser accepts and JSON does not have."""
     raise ValueError(name)
 
 
 def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Readers differ in which of two values of one name they take."""
+    """Refuse duplicate keys, as parsers differ in which of the values they take."""
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("a name comes twice")
@@ -299,12 +299,12 @@ def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def is_whole(text: str) -> bool:
-    """Whether a text is one JSON object, list or string and nothing else, so that no more of it can have been cut."""
+    """Whether a text is exactly one JSON object, list or string, so that it cannot be truncated."""
     return text.lstrip()[:1] in ("{", "[", '"') and _parsed(text.strip()) is not None
 
 
 def _within(text: str) -> list[str]:
-    """Every object or list in a text, outermost ones only, as far as a few attempts find them."""
+    """The outermost objects and lists in a text, found within a limited number of attempts."""
     found, at, decoder, closing = [], 0, json.JSONDecoder(), _closings(text)
     for _ in range(_ATTEMPTS):
         if not (opening := _OPENS.search(text, at)):
@@ -313,14 +313,14 @@ def _within(text: str) -> list[str]:
             _, at = decoder.raw_decode(text, opening.start())
             found.append(text[opening.start() : at])
         except (ValueError, RecursionError):
-            # it opens no JSON: on behind all of a broken object, else behind the bracket
+            # no JSON begins here: continue after the whole of a broken object, else after the bracket
             at = opening.start() + 1
             at = closing.get(opening.start(), at) if opening[0] == "{" and _KEYED.match(text, at) else at
     return found
 
 
 def _closings(text: str) -> dict[int, int]:
-    """Where each bracket that is closed opens, and where its closing ends; brackets inside quoted texts count too."""
+    """For each closed bracket: start -> end of its closing; brackets inside quoted texts count too."""
     closings, opened = {}, []
     for bracket in _BRACKET.finditer(text):
         if bracket[0] in "[{":

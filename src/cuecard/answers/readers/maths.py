@@ -1,10 +1,10 @@
 """Mathematical answers: the expression that a reply ends in, and whether two expressions are the same.
 
-An expression is a number if it is one, else compact LaTeX. Two that differ are compared by math-verify, in a process of
-its own: math-verify stops long work with SIGALRM, which works in the main thread only (its issue 55) and not inside one
-long integer operation (issue 65: 9^9^9^9). Here it runs without a time-out in a child that is killed when it exceeds
-LIMIT_S; the next comparison starts a new child. The first one takes about a second (SymPy's import), later ones
-milliseconds. It blocks its caller: coroutines compare with `answers.same_answer`, which awaits a thread.
+An expression is a number if possible, else compact LaTeX. math-verify compares two that differ, in a process of its
+own: it stops long work with SIGALRM, which works in the main thread only (its issue 55) and not inside one long integer
+operation (issue 65: 9^9^9^9). Here it runs without a timeout in a child process that is killed after LIMIT_S; the next
+comparison starts a new one. The first comparison takes about a second (SymPy's import), later ones milliseconds. It
+blocks the caller: coroutines use `answers.same_answer`, which awaits a thread.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _TIDY = (
 
 
 def read(text: str, question: Question) -> Reading:
-    """The expression of a text: its only formula, or the text itself where it is one; unclear in prose."""
+    """The expression of a text: its only formula, or the whole text if it is one; UNCLEAR in prose."""
     trimmed = _MARKUP.sub("", unboxed(text).strip()).strip("*`").strip()
     if refuses(trimmed):
         return Blank.UNCLEAR
@@ -89,13 +89,13 @@ def _expression(text: str, question: Question) -> Reading:
 
 
 def _prose(text: str) -> bool:
-    """Whether a text has words that are none of mathematics."""
+    """Whether a text contains words other than mathematical ones."""
     words = _PROSE.findall(re.sub(r"\\(?:text|mathrm)\{[^{}]*\}", "", text))
     return any(word.lower() not in _KNOWN_WORDS for word in words)
 
 
 def tidy(expression: str) -> str:
-    r"""One spelling for each formula: no spaces, \frac for \dfrac, ^ for **, \sqrt{2} for √2."""
+    r"""A canonical spelling of a formula: no spaces, \frac for \dfrac, ^ for **, \sqrt{2} for √2."""
     for pattern, replacement in _TIDY:
         expression = pattern.sub(replacement, expression)
     return expression.strip().rstrip(".").strip()
@@ -103,18 +103,18 @@ def tidy(expression: str) -> str:
 
 LIMIT_S = 2.0
 MOST_CHARS = 2_000
-"""Of an expression; a longer one is the same as no other."""
+"""Maximum length of an expression; a longer one equals no other."""
 
 
 class Verifier:
-    """A child process that compares expressions, one pair at a time, started when it is first asked."""
+    """A child process that compares expressions, one pair at a time, started at its first use."""
 
     def __init__(self, limit_s: float = LIMIT_S, start_s: float = START_S) -> None:
         self.limit_s = limit_s
         self._worker = ChildWorker(SCRIPT, "maths", start_s=start_s)
 
     def same(self, truth: str, given: str) -> bool:
-        """Whether `given` is `truth`; False too where that is not decided in time. Raises MissingExtra."""
+        """Whether `given` equals `truth`; False also after a timeout. Raises MissingExtra."""
         if find_spec("math_verify") is None:
             raise MissingExtra("comparing expressions needs math-verify", "pip install '.[maths]' in a checkout")
         try:
@@ -124,7 +124,7 @@ class Verifier:
         return bool(reply["same"])
 
     def close(self) -> None:
-        """End the child; a later question starts another."""
+        """Stop the child; a later comparison starts another."""
         self._worker.close()
 
 
@@ -134,5 +134,5 @@ atexit.register(_VERIFIER.close)
 
 @lru_cache(maxsize=4096)
 def same_expression(truth: str, given: str) -> bool:
-    """Whether an expression is the true one, by math-verify; not symmetric for intervals. Raises MissingExtra."""
+    """Whether an expression equals the true one, by math-verify; not symmetric for intervals. Raises MissingExtra."""
     return max(len(truth), len(given)) <= MOST_CHARS and _VERIFIER.same(truth, given)

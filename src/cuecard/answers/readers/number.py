@@ -1,4 +1,4 @@
-"""Numbers: the one value that a reply gives as its answer."""
+"""Numbers: the value that a reply gives as its answer."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _DENIED = pattern(
     r"|不是$",
 )
 
-# 3 + 4 = 7, which makes 7, 7 in total: the result counts, not what it is made of.
+# 3 + 4 = 7, which makes 7, 7 in total: the result counts, not its parts.
 _MAKES = any_of(
     """equals is_equal_to makes making gives yields totals comes_to a_total_of adds?_up_to sums?_(?:up_)?to
     so_(?:the_\\w+(?:_\\w+){0,3}_(?:is|are|was)|(?:there|it|that)_(?:is|are|was|were)|we_have) that's ergibt"""
@@ -52,7 +52,7 @@ _IN_TOTAL = pattern(r"\s(?:\w+\s){0,3}?(?:in total|altogether|in all)\b")
 _SUM_BEFORE = pattern(r",\s(?:so|thus|therefore|hence)\s")
 _ASIDE = pattern(r"\s\((?!(?:or|maybe|possibly)\b)[^()]{1,200}\)")
 _PARTS_FOLLOW = pattern(r"[:(（：—–]|\s-\s|,\s(?:of (?:which|whom|them)|namely|including|i\.e\.|made up)")
-"""What stands between a total and the parts that it is made of."""
+"""Text between a total and its parts."""
 
 _NONE = pattern(
     r"(?:(?:the answer is|there (?:are|is))\s+)?(?:none|nil|nobody|no[ -]one)"
@@ -65,7 +65,7 @@ _NO_SUCH = pattern(
 _COUNTS = pattern(
     r"\b(?:how many|how much|number of|count|wie viele?|combien|cuánt[oa]s?)\b|多少|几|幾|何[人個匹台本枚]|いくつ"
 )
-# "row 2": the word before a number that only names a thing; these words make no name
+# "row 2": the word before a number that names a thing; after these words a number is not a name
 _LABEL = re.compile(r"(?<![^\W\d_])([^\W\d_]+)[\s:#-]{0,2}$")
 _MOST_CHARS, _MOST_SENTENCES = 400, 200  # of a number with its unit; of a reply that gives one
 _SMALL = "is are was were has have had of the than and or to be equals by with a an plus minus times"
@@ -73,7 +73,7 @@ _NO_LABEL = set(_SMALL.split())
 
 
 def read(text: str, question: Question) -> Reading:
-    """The number that a text comes to; unclear where it gives several, a range, a bound, a date or a time."""
+    """The number that a text concludes with; UNCLEAR if it gives several, a range, a bound, a date or a time."""
     reply = answerable(plain(text))
     if not reply.strip():
         return Blank.UNCLEAR
@@ -99,13 +99,13 @@ def read(text: str, question: Question) -> Reading:
 
 
 def _adds_up(claims: list[Reading]) -> bool:
-    """Whether the last number is the sum of all before it, at least two."""
+    """Whether the last number is the sum of at least two earlier ones."""
     values = [claim.value for claim in claims if isinstance(claim, Answer) and isinstance(claim.value, Fraction)]
     return len(values) == len(claims) > 2 and sum(values[:-1]) == values[-1]
 
 
 def whole(text: str) -> Fraction | None:
-    """The value of a text that is nothing but a number and its unit."""
+    """The value of a text that consists of a number and its unit; None for other texts."""
     if len(text) > _MOST_CHARS:
         return None
     reply = unquoted(plain(text))
@@ -117,13 +117,13 @@ def whole(text: str) -> Fraction | None:
 
 
 def unit_of(text: str) -> str | None:
-    """The unit of the first number in a text, by its one name (12 centimetres -> cm); None if there is none."""
+    """The unit of the first number in a text, by its canonical name (12 centimetres -> cm); None without one."""
     reply = plain(text[:_MOST_CHARS])
     return next((unit(reply, found.start, found.end)[2] for found in numerals(reply)), None)
 
 
 def _claim(sentence: str, question: Question, language: str) -> Reading:
-    """The number of one sentence: its only one, or the result that it works out."""
+    """The number of one sentence: its only one, or its computed result."""
     if _NONE.fullmatch(sentence) and _COUNTS.search(question.text):
         return Answer(sentence.rstrip(". "), Fraction(0))
     counted = numerals(sentence, language)
@@ -179,14 +179,14 @@ def _is_bound(sentence: str, numeral: Numeral) -> bool:
 
 
 def _is_label(sentence: str, numeral: Numeral, question: Question) -> bool:
-    """Whether the number only names a thing as the question does: the 2 of "row 2"."""
+    """Whether the number names a thing as in the question: the 2 of "row 2"."""
     label = _label(sentence, numeral)
     return label is not None and label in _labels(question.text)
 
 
 @lru_cache(maxsize=64)
 def _labels(text: str) -> frozenset[tuple[str, Fraction | None] | None]:
-    """All things of a question that have a number, kept for its next numeral."""
+    """All numbered things of a question, cached for its next numeral."""
     return frozenset(_label(text, one) for one in numerals(text))
 
 
@@ -198,7 +198,7 @@ def _label(text: str, numeral: Numeral) -> tuple[str, Fraction | None] | None:
 
 
 def _none_of(sentence: str, question: Question) -> str | None:
-    """The words that say there is none of what the question asks for: "no red" for "How many red digits …"."""
+    """Words that deny the presence of what the question counts: "no red" for "How many red digits …"."""
     for found in _NO_SUCH.finditer(sentence):
         thing = (found["thing"] or found["any"]).lower()
         if f" {thing}" in _spaced_words(question.text):

@@ -36,7 +36,7 @@ _MOST_SENTENCES = 200
 
 
 def read_yes_no(text: str, question: Question) -> Reading:
-    """Yes or no as a text begins or ends; unclear if it says both, or refuses. "Not yes" is no no."""
+    """Yes or no, at the beginning or end of a text; UNCLEAR if both occur, or if it refuses. "Not yes" is not no."""
     reply = plain(text)
     parts = asserted(sentences(reply))
     if not parts:
@@ -57,7 +57,7 @@ def read_yes_no(text: str, question: Question) -> Reading:
 
 
 def _sentence(sentence: str, question: Question) -> Reading:
-    """One sentence that does not begin the text: a yes alone, at its end, or the question put as a statement."""
+    """One sentence that is not the first: a single yes or no, one at its end, or the question as a statement."""
     if len(sentence.split()) <= 2 and (alone := polarity(sentence)) is not None:
         return _yes_or_no(sentence, alone)
     ending = _ENDS.search(sentence)
@@ -75,8 +75,8 @@ def _sentence(sentence: str, question: Question) -> Reading:
 def _echo(sentence: str, question: Question) -> bool | None:
     """Whether a statement affirms or denies the question in its own words and order: "The digit is (not) red."
 
-    The auxiliary may move and the subject be a pronoun, nothing else: "B is larger than A" does not answer "Is A larger
-    than B?". What follows a comma is not looked at: "The car is not red, it is blue".
+    The auxiliary may move and the subject may be a pronoun, nothing else: "B is larger than A" does not answer "Is A
+    larger than B?". Text after a comma is ignored: "The car is not red, it is blue".
     """
     asked = _asked(question.text)
     if not asked or asked[0] not in _AUXILIARIES or len(asked) < 3 or HEDGED.search(sentence):
@@ -100,13 +100,13 @@ _PRONOUNS = {"it", "they", "he", "she", "that", "this", "these", "those", "es", 
 
 
 def _bare(word: str) -> str:
-    """A verb without the s of the third person."""
+    """A verb without the third-person s."""
     return word.removesuffix("s") if len(word) > 3 else word
 
 
 @lru_cache(maxsize=64)
 def _asked(text: str) -> tuple[str, ...]:
-    """The words of a question's last sentence, kept for the next sentence of a reply."""
+    """The words of a question's last sentence, cached for the next sentence of a reply."""
     return tuple(normalise((sentences(plain(text)) or [""])[-1]).split())
 
 
@@ -117,12 +117,12 @@ def _yes_or_no(text: str, value: bool) -> Answer:
 # --- yes and no in many languages -------------------------------------------------------------------------------------
 
 
-# What a reply may begin with to say yes or no, whatever follows.
+# Beginnings of a reply that mean yes or no, whatever follows.
 _YES = """yes yeah yep yup yea sim sí oui ouais ja jawohl evet igen ναι kyllä joo áno да так
 はい ええ うん 是的 对的 對的 没错 沒錯 正确 正確 맞습니다 맞아요 نعم بله हाँ हां ہاں হ্যাঁ ஆம் ใช่ כן vâng"""
 _NO = """no nope nah nein non não nao nee нет нету ні hayır όχι nej nei
 いいえ いえ 不是 不对 不對 没有 沒有 错误 錯誤 아니요 아니오 아뇨 아니에요 아닙니다 لا خیر नहीं নাহ্ نہیں না இல்லை ไม่ใช่"""
-# Words that mean other things too ("Da der Ball rot ist …", 네 개: four): only alone, or before punctuation.
+# Words with other meanings ("Da der Ball rot ist …", 네 개: four): only alone, or before punctuation.
 _YES_ALONE = """true correct right indeed affirmative absolutely definitely certainly exactly precisely sure
 t y si sì jo da ya tak ano 是 对 對 有 会 能 可以 真 네 예 wahr richtig stimmt vrai verdadero cierto vero certo
 verdadeiro waar juist верно правда صحيح सही đúng có doğru"""
@@ -133,7 +133,7 @@ falsch faux falso falsa onwaar onjuist неверно ложь 거짓 خطأ خ�
 _CLEAR = {**dict.fromkeys(_YES.split(), True), **dict.fromkeys(_NO.split(), False)}
 _ALONE_OR_STOPPED = {**dict.fromkeys(_YES_ALONE.split(), True), **dict.fromkeys(_NO_ALONE.split(), False)}
 _SPACELESS = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff\u0e00-\u0e7f]")
-# 没有 with no means or too little to tell; 不是很 (not very); 是的话 (if so)
+# 没有 as no is ambiguous; 不是很 (not very); 是的话 (if so)
 _UNSAID = re.compile(r"[没沒]有(?:办法|辦法|足够|足夠|提供|图|圖)|不是很|是的话|ใช่ไหม")
 # "no idea", "no doubt", "no image": neither yes nor no
 _WHAT = any_of(
@@ -163,7 +163,7 @@ _LEAD = pattern(
 
 
 def polarity(text: str) -> bool | None:
-    """True or False where a text begins with a yes or a no, None where it begins with neither."""
+    """True or False if a text begins with a yes or a no, else None."""
     opening = _start(text)
     for _ in range(3):
         found = _first(opening)
@@ -177,7 +177,7 @@ def polarity(text: str) -> bool | None:
 
 
 def _start(text: str) -> str:
-    """Case and what stands before the first word gone."""
+    """The text in lower case, without the characters before the first word."""
     text = unicodedata.normalize("NFKC", text[:400]).replace("’", "'").casefold()
     return re.sub(r"^[^\w]+", "", text)
 
@@ -198,13 +198,13 @@ def _first(opening: str) -> bool | None:
 
 
 def _clear_start(sentence: str) -> bool | None:
-    """True or False where a sentence begins with a yes or a no that ends a clause: "No, it is green"."""
+    """True or False if a sentence begins with a yes or a no that ends a clause: "No, it is green"."""
     word, rest = _word(_start(sentence))
     return _CLEAR[word] if word in _CLEAR and _stops(rest) else _spaceless(_start(sentence))
 
 
 def _spaceless(opening: str) -> bool | None:
-    """Chinese, Japanese and Thai write no spaces: 是的 and 不是 count as beginnings, 是 and 不 only alone."""
+    """Chinese, Japanese and Thai have no spaces: 是的 and 不是 count as beginnings, 是 and 不 only alone."""
     if not _SPACELESS.match(opening):
         return None
     for word in sorted(_CLEAR, key=len, reverse=True):
@@ -223,7 +223,7 @@ def _is_letter(char: str) -> bool:
 
 
 def _stops(rest: str) -> bool:
-    """Whether a word ends the text, or a clause of it."""
+    """Whether a word ends the text, or one of its clauses."""
     return re.match(r"\s*(?:$|[.,;:!?)\"\]/、。，！؛،।…—–]|-\s|\n|but\b|and\b)", rest) is not None
 
 
@@ -231,9 +231,9 @@ def _stops(rest: str) -> bool:
 
 
 MOST_WORDS = 15
-_MOST_BARE_WORDS = 3  # of a first sentence that is an answer by itself, with others behind it
+_MOST_BARE_WORDS = 3  # of a first sentence that is a complete answer, with others after it
 MOST_NORMALISED_CHARS = 20_000
-"""Of a whole text that is compared without its case and punctuation."""
+"""Maximum length of a whole text that is compared without case and punctuation."""
 _PLEASANTRY = pattern(
     r"(?:(?:sure|certainly|of course|okay|ok|great question|yes)(?: thing)?[!,.:]\s+"
     r"|i(?:'d| would)? (?:think|believe|guess|say)(?: that)?,?\s+|in my opinion,?\s+|it seems(?: that)?\s+)+"
@@ -249,7 +249,7 @@ _ASKS_KIND = pattern(
 _LABEL = re.compile(r"(?:the )?(\w+)\s?:\s+(?=\S)", re.IGNORECASE)
 _SAYS = pattern(r"\b(?:says?|reads?|written|printed|displays?|text|words?)\b")
 _ASKS_WORDS = pattern(r"\b(?:say|says|read|reads|written|printed|word|text|title|sign|label)\b")
-# How a reply begins that looks before it answers.
+# Beginnings of a reply that looks before it answers.
 _LOOKING = any_of(
     """let let's first looking based according okay alright step given starting start i i'm i'll we to read
     check compare identify find locate observe examine sehen schauen zunächst zuerst regardons d'abord lire
@@ -266,7 +266,7 @@ _SENTENCE = pattern(
     r"|the (?:question|image|picture|photo|text|resolution|relevant))\b",
     r"(?:从图|图片|我|请|画像|写真|残念|很遗憾|抱歉)",
 )
-"""How a sentence begins that is no answer in a few words, where it does not say what something is."""
+"""Beginnings of sentences that are no short answer, unless they state what something is."""
 _FINITE = pattern(
     r"\b(?:is|are|was|were|has|have|had|can|could|will|would|does|did|sees?|shows|appears|seems|looks|ist|sind|war|hat|kann"
     r"|wird|zeigt|sieht|liegt|steht|est|sont|peut|montre|voit|está|hay|tiene|puede|muestra)\b"
@@ -274,7 +274,7 @@ _FINITE = pattern(
 _SET_OFF = re.compile(
     r"\s*(?:\*\*[^*\n]{1,80}\*\*|`[^`\n]{1,80}`|\([^()\n]{1,80}\)|\"[^\"\n]{1,80}\")(?=\s+[A-ZÀ-Þ\u3040-\u9fff])"
 )
-"""An answer set off from a sentence that follows it without a full stop."""
+"""An answer separated without a full stop from the sentence after it."""
 _IT_IS_SAID = pattern(
     r"(?:it|this|that|he|she|they|es|c|c'est|ce|er|sie)\b|(?:是|这是|これは|それは)|[^はがを、]{1,12}です\W*$"
 )
@@ -292,7 +292,7 @@ _OFFERS_TWO = pattern(
 
 
 def read_short_text(text: str, question: Question) -> Reading:
-    """The few words that a text answers with; unclear if it says more than that, offers two, or refuses."""
+    """The few words of a text's answer; UNCLEAR if the text is longer than that, offers two, or refuses."""
     set_off = _SET_OFF.match(text)
     phrase = plain(set_off[0] if set_off else text)
     polite = _PLEASANTRY.match(phrase)
@@ -351,7 +351,7 @@ def _answer(text: str, question: Question) -> Reading:
 
 
 def _offers_two(phrase: str, question: Question) -> bool:
-    """Whether the text leaves it open: "red or blue", but not what is written ("Trick or Treat"), nor asked."""
+    """Whether the text leaves it open: "red or blue", but no title ("Trick or Treat") or phrase of the question."""
     if not _OFFERS_TWO.search(phrase) or phrase.lower() in question.text.lower():
         return False
     first, *rest = phrase.split()
@@ -360,7 +360,7 @@ def _offers_two(phrase: str, question: Question) -> bool:
 
 
 def read_free_text(shown: str, question: Question) -> Answer:
-    """The whole reply, of which a very long one is compared as it is; a short refusal is none."""
+    """The whole reply; a very long one is compared unchanged, a short refusal is unparseable."""
     if len(shown) > MOST_NORMALISED_CHARS:
         return Answer(shown, shown)
     value = normalise(shown)

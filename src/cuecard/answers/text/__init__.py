@@ -1,1 +1,1 @@
-"""What readers look for in a text: markup, numerals, units, refusals, marked answers."""
+"""Elements of a text that readers look for: markup, numerals, units, refusals, marked answers."""

@@ -1,4 +1,4 @@
-"""What a sentence claims, mentions and denies, in the languages of `language`."""
+"""Claims, mentions and denials of a sentence, in the languages of `language`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SAYS = {
 
 @cache
 def _copula(language: str) -> re.Pattern[str]:
-    """A subject, a verb that says what it is, and what that is."""
+    """A pattern of a subject, a copula, and a predicate."""
     return re.compile(
         rf"(?P<subject>.{{0,160}}?)(?:(?:^|\s)(?P<verb>{any_of(_SAYS[language])}):?\s|(?<=\bit)'s\s|(?<=\bthat)'s\s"
         r"|(?<=\bthere)'s\s|(?<=\bhe)'s\s|(?<=\bthey)'re\s|(?<=\bc)'est\s)(?P<rest>.+)",
@@ -96,9 +96,9 @@ _NOT_CJK = re.compile(
 
 
 def claimed(sentence: str, question: str, strict: bool = False) -> str:
-    """What a sentence says of its subject ("The digit is red." -> "red"); the whole sentence if it has no such form.
+    """The predicate of a sentence ("The digit is red." -> "red"); the whole sentence if it has another form.
 
-    Strict wants a subject that the question names, and "" otherwise.
+    `strict` requires a subject that the question names, and returns "" otherwise.
     """
     claim = _THUS.sub("", sentence.strip())
     asked_for = _subject_asked_for(claim, question)
@@ -133,7 +133,7 @@ def _claimed_cjk(claim: str, question: str, strict: bool) -> str:
 
 
 def _subject_asked_for(claim: str, question: str) -> str:
-    """B, from "B is the tallest." for "Who is the tallest, A or B?"; "" where a sentence goes on otherwise."""
+    """B, from "B is the tallest." for "Who is the tallest, A or B?"; "" if a sentence has another form."""
     named = _NAMES_HIM.match(claim) if _ASKS_WHOM.search(question) else None
     if named is not None and not _PLAIN_SUBJECT.match(named["subject"]):
         return named["subject"].strip()
@@ -154,13 +154,13 @@ def _is_subject(subject: str, question: str, strict: bool) -> bool:
 
 
 def is_about(sentence: str, question: str) -> bool:
-    """Whether a sentence takes up words of the question: two of them, or all that it has."""
+    """Whether a sentence contains words of the question: two of them, or all if it has fewer."""
     asked = _content(question)
     return len(asked & _content(sentence)) >= min(2, len(asked)) > 0
 
 
 def _content(text: str) -> set[str]:
-    """The words that tell what a text is about; of Japanese, no Hiragana."""
+    """The content words of a text; of Japanese, no Hiragana."""
     return {_stem(word) for word in spoken(text) if word not in _SMALL | _IMAGERY and not "\u3040" <= word <= "\u309f"}
 
 
@@ -169,13 +169,13 @@ def _stem(word: str) -> str:
 
 
 def _positive(claim: str) -> str:
-    """Blue, from "not red but blue" and from "blue, not red"."""
+    """The claim without its denied part: "blue" from "not red but blue" and from "blue, not red"."""
     found = _NOT_BUT.match(claim) or _BUT_NOT.match(claim)
     return found["rest"] if found else claim
 
 
 def mentioned(text: str, options: Sequence[str]) -> set[int]:
-    """The indices of the options whose words a text holds and does not deny; the longest wins where they overlap."""
+    """Indices of the options that a text mentions and does not deny; of overlapping ones the longest."""
     words = _words(text)
     found = [(*span, i) for i, option in enumerate(options) for span in _spans(words, spoken(option))]
     ends, kept = sorted(end for _, end, _ in found), set[int]()
@@ -194,18 +194,18 @@ _TOKEN = re.compile(rf"[{CJK}]|[^\s{CJK}]+")
 
 
 def _words(text: str) -> tuple[str, ...]:
-    """The words of a text; of Chinese and Japanese, the characters."""
+    """The words of a text; characters for Chinese and Japanese."""
     return tuple(_TOKEN.findall(normalise(plain(text))))
 
 
 @lru_cache(maxsize=256)
 def spoken(text: str) -> tuple[str, ...]:
-    """The words of a question, an option or a sentence, kept for the next reply."""
+    """The words of a question, an option or a sentence, cached for the next reply."""
     return _words(text)
 
 
 def _spans(words: Sequence[str], sought: Sequence[str]) -> list[tuple[int, int]]:
-    """Where the sought words stand, less their article where it varies with the case: "ein Hund", "einen Hund"."""
+    """Spans of the sought words, without an article that varies with the case: "ein Hund", "einen Hund"."""
     if len(sought) > 1 and _ARTICLE.fullmatch(sought[0]):
         sought = sought[1:]
     size = len(sought)

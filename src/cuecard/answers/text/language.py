@@ -1,4 +1,4 @@
-"""The language of a text, as far as reading an answer depends on it: its number words, its separators, its verbs."""
+"""The language of a text, as far as answers depend on it: number words, separators, verbs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import lru_cache
 from cuecard.answers.text.markup import nfkc
 
 CJK = "\u3040-\u30ff\u3400-\u9fff"
-"""Characters of Chinese and Japanese, for a class of a pattern."""
+"""Chinese and Japanese characters, for a character class of a pattern."""
 _MOST_CHARS = 2_000
 _COMMON = {
     "en": "the is are was a of and in to that this it there not how what which many answer so i image picture",
@@ -27,13 +27,13 @@ _TOKEN = re.compile(rf"[{CJK}]|[^\W{CJK}]+(?:['-]\w+)*")
 
 
 def word_count(text: str) -> int:
-    """Words of a text; of Chinese and Japanese, characters."""
+    """Number of words; of characters for Chinese and Japanese."""
     return len(_TOKEN.findall(text))
 
 
 @lru_cache(maxsize=256)
 def language_of(text: str) -> str:
-    """`zh` or `ja` by the script, else `de`, `fr`, `es` or `en` by the commonest words; `en` where none is shown."""
+    """`zh` or `ja` by script, else `de`, `fr`, `es` or `en` by the most frequent words; `en` if undecided."""
     text = nfkc(text[:_MOST_CHARS]).replace("’", "'").lower()
     if re.search(r"[\u3040-\u30ff]", text):
         return "ja"

@@ -1,7 +1,7 @@
-r"""Where a reply marks its answer: "The answer is …", "Answer: …", \boxed{…}, <answer>…</answer>, #### …
+r"""Marked answers of a reply: "The answer is …", "Answer: …", \boxed{…}, <answer>…</answer>, #### …
 
-A marked answer outweighs whatever else a reply mentions. Several marked ones must agree, unless one is marked as
-final ("so the answer is", "final answer", "but … the answer is"): then earlier ones no longer count.
+A marked answer takes precedence over other mentions. Several marked ones must agree, unless one is marked as final
+("so the answer is", "final answer", "but … the answer is"): then earlier ones do not count.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cuecard.answers.text.markup import any_of, boxes, pattern, sentences, size
 from cuecard.answers.text.refusals import after_taking_back, refuses
 
 MOST_MARKS, MOST_READ = 100, 5_000
-"""Marks of each form that a text may hold, and characters in which a brief answer is looked for."""
+"""Maximum number of marks of each form in a text, and of characters in which a brief answer is searched."""
 
 
 class Weight(IntEnum):
@@ -31,7 +31,7 @@ class Weight(IntEnum):
 
 @dataclass(frozen=True)
 class Statement:
-    """A marked answer: the text behind the mark, up to the end of its line."""
+    """A marked answer: the text after the mark, up to the end of its line."""
 
     at: int
     weight: Weight
@@ -54,7 +54,7 @@ _MARK = pattern(
     rf"(?:[\"'*]{{0,3}}\s?[:：=→]|\s->|\s[–—-]\s|\s+(?P<verb>{_VERB})\b)"
     rf"(?:[\s:]{{1,3}}{_ADVERB}\b,?){{0,2}}[\s:：*\"']{{0,6}}"
 )
-# The same in other languages, where the noun alone or with its verb says enough.
+# The same in other languages, in which the noun is enough, alone or with its verb.
 _FOREIGN = pattern(
     r"\b(?:antwort|lösung|ergebnis|fazit|resultat)(?:\s+(?:ist|lautet|wäre)\b|\s?:)",
     r"\b(?:ist|lautet|wäre)\s+(?:die|das)\s+(?:\w+\s+)?(?:antwort|lösung|ergebnis)\b(?!\s*[:.]|\s+(?:ist|lautet|wäre))",
@@ -67,7 +67,7 @@ _FOREIGN = pattern(
     r"(?:الإجابة|الجواب)(?:\s(?:الصحيحة|الصحيح|النهائية|هي|هو)){0,3}\s?:?",
     r"(?:उत्तर|जवाब)(?:\s(?:है|होगा))?\s?:?",
 )
-# What a reply would say, and what follows from what it said before.
+# "I would say …", and conclusions from earlier sentences.
 _WOULD_SAY = pattern(
     r"\b(?:i would say|i'd say|i(?:'ll| will| would|'d)? (?:go|stick) with|ich würde|ich tippe auf|je dirais|yo diría"
     r"|diría que)\s"
@@ -111,7 +111,7 @@ _CONCLUSION = pattern(rf"(?:^|[.,;:!\n]\s{{0,3}}|\band ){_THEN}\b,?\s")
 
 
 def stated(text: str) -> list[Statement] | None:
-    """All marked answers, in the order of the text; None where there are too many to tell which one is meant."""
+    """All marked answers in the order of the text; None if there are too many to decide which one is meant."""
     patterns = (_MARK, _FOREIGN, _WOULD_SAY, _TAG, _HASHES, _ON_ITS_OWN_LINE, _ANSWER_LAST)
     forms = [list(islice(form.finditer(text), MOST_MARKS + 1)) for form in patterns]
     boxed = _boxed(text)
@@ -146,7 +146,7 @@ def _worded(text: str, mark: re.Match[str], previous: int, starts: list[int]) ->
 
 
 def _boxed(text: str) -> list[Statement]:
-    """Boxes; those joined by nothing but "or", "and" or a comma are one statement."""
+    """Boxes; those joined only by "or", "and" or a comma are one statement."""
     joined: list[tuple[int, int, str]] = []
     for start, end, inner in boxes(text):
         between = text[joined[-1][1] : start] if joined else None
@@ -158,7 +158,7 @@ def _boxed(text: str) -> list[Statement]:
 
 
 def _rest(text: str, start: int, starts: list[int]) -> str:
-    """The rest of the line, or the next line that says something; it ends where the next of the marks begins."""
+    """The rest of the line, or the next line with text; it ends before the next mark."""
     after = text[start : start + 600]
     line = after.lstrip().split("\n", 1)[0]
     begin = start + len(after) - len(after.lstrip())
@@ -167,16 +167,16 @@ def _rest(text: str, start: int, starts: list[int]) -> str:
 
 
 def closing_clause(text: str) -> str | None:
-    """What follows the last "so", "thus", "therefore" of the last line; None if it has none."""
+    """The text after the last "so", "thus", "therefore" of the last line; None without one."""
     line = text.rstrip().rsplit("\n", 1)[-1][-600:]
     ends = [found.end() for found in _CONCLUSION.finditer(line)]
     return line[ends[-1] :] if ends else None
 
 
 def settle(statements: Sequence[Statement], read: Callable[[str], Reading]) -> Reading:
-    """What the marked answers come to: from the last final one on they must agree; hedged ones count only alone.
+    """Combine the marked answers: from the last final one on they must agree; hedged ones count only alone.
 
-    Unclear where they are too long to read.
+    UNCLEAR if they are too long to read.
     """
     if sum(size(statement.text) for statement in statements) > MOST_READ:
         return Blank.UNCLEAR
@@ -203,13 +203,13 @@ _TEXT = re.compile(r"^\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}$")
 
 
 def conclusion(text: str) -> str | None:
-    r"""The answer that a finished text ends in, as text of at most a line; None if it ends in none.
+    r"""The answer that a finished text ends with, as text of at most a line; None without one.
 
-    Only the last lines count, and only what follows the last "wait, …". In this order: what the last marked answer
-    there says (`\boxed{}`, `Answer:`, "the answer is", `####`), the line under a heading "Final answer", the last
-    sentence of one of the last two lines if it begins with "therefore" or its like. Which kind of answer was asked for
-    is not looked at: whether the line holds such an answer is for `extract` to say. Not covered: an answer of several
-    lines, and one that is followed by more than two lines of remarks.
+    Only the last lines count, and only the text after the last "wait, …". Tried in this order: the last marked answer
+    there (`\boxed{}`, `Answer:`, "the answer is", `####`), the line under a heading "Final answer", the last sentence
+    of one of the last two lines if it begins with "therefore" or the like. The kind of answer is not considered:
+    `extract` decides whether the line holds one. Not covered: an answer of several lines, and one followed by more than
+    two lines of remarks.
     """
     tail = text[-_REACH:].rstrip()
     later = after_taking_back(tail)
@@ -247,7 +247,7 @@ def _last_sentence(line: str) -> str | None:
 
 
 def _bare(phrase: str) -> str:
-    """Without bold face, formula marks and the full stop around it."""
+    """The phrase without surrounding bold face, formula marks and full stop."""
     phrase = phrase.strip().strip("*").strip()
     phrase = re.sub(r"^(?:\\[(\[]|\${1,2})\s*(.*?)\s*(?:\\[)\]]|\${1,2})?\.?$", r"\1", phrase)
     phrase = phrase.strip("*").removesuffix(".").strip("* ")

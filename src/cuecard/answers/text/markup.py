@@ -1,4 +1,4 @@
-"""Plain words out of Markdown and LaTeX, their sentences, and how near two texts are; patterns made of word lists."""
+"""Plain text from Markdown and LaTeX, sentences, similarity of two texts, and patterns from word lists."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from rapidfuzz.distance import Levenshtein
 
 
 def any_of(words: str) -> str:
-    """A pattern for any one of the words, separated by spaces; `_` is a space within one."""
+    """A pattern for any of the words, which are separated by spaces; `_` is a space within a word."""
     return f"(?:{'|'.join(word.replace('_', ' ') for word in words.split())})"
 
 
 def pattern(*alternatives: str) -> re.Pattern[str]:
-    """Any of the patterns, whatever the case."""
+    """A pattern that matches any of the patterns, in either case."""
     return re.compile("|".join(alternatives), re.IGNORECASE)
 
 
@@ -48,7 +48,7 @@ _REASONS = re.compile(
     re.IGNORECASE,
 )
 _GAP = re.compile(r"\s{41,}")
-_MARKS = re.compile(r"[^\w\s!-~]{31,}")  # what may be a long run of combining marks
+_MARKS = re.compile(r"[^\w\s!-~]{31,}")  # possibly a long run of combining marks
 _QUOTES = "\"'“”‘’«»„「」『』"
 _BRACKETS = str.maketrans("【】", "[]")
 END = re.compile(r"(?<=[.!?])[\"'”’)\]]?\s+|(?<=[。！？])|(?<=[!?])(?=[\u3040-\u9fff])|\n+")
@@ -56,7 +56,7 @@ _ABBREVIATED = re.compile(r"(?:^|[\s(])(?:[A-Z]|St|Dr|Mr|Mrs|Ms|Mt|No|Jr|Sr|vs|c
 
 
 def plain(text: str) -> str:
-    """The text as one would read it aloud: no Markdown, no LaTeX wrapping, one form for each character."""
+    """The text without Markdown and LaTeX wrapping, with one form for each character."""
     text = _RAISED.sub(lambda raised: "^" + raised.group().translate(_SUPERSCRIPTS), text)
     text = _VULGAR.sub(lambda part: " " + unicodedata.normalize("NFKC", part[1]).replace("⁄", "/"), text)
     text = unboxed(text)
@@ -66,16 +66,16 @@ def plain(text: str) -> str:
 
 
 def nfkc(text: str) -> str:
-    """The text with one form for each character.
+    """NFKC normalisation in linear time.
 
-    Putting n combining marks in order takes n² steps, so that a run of them is cut in pieces of 30 by a joiner, as the
-    stream-safe format of Unicode Standard Annex 15 has it.
+    Sorting n combining marks takes n² steps, so a joiner splits runs of them into pieces of 30, as in the stream-safe
+    text format of Unicode Standard Annex 15.
     """
     return text if text.isascii() else unicodedata.normalize("NFKC", _MARKS.sub(_stream_safe, text))
 
 
 def size(text: str) -> int:
-    """Characters of a text once it is plain: one of them can stand for eighteen."""
+    """Characters of a text after NFKC: one character can become eighteen."""
     return len(nfkc(text))
 
 
@@ -91,7 +91,7 @@ def _stream_safe(run: re.Match[str]) -> str:
 
 
 def spaced(text: str) -> str:
-    """The text with each gap of more than 40 white spaces shortened: to a blank line where it holds a line's end."""
+    """The text with each gap of more than 40 white spaces shortened: to a blank line if it contains a line end."""
     return _GAP.sub(lambda gap: "\n\n" if "\n" in gap.group() else " ", text)
 
 
@@ -103,20 +103,20 @@ _STEP = re.compile(
 
 
 def unnumbered(text: str) -> str:
-    """The text without "Step 1:" and, where lines are numbered from 1 on, without their numbers: no answers either."""
+    """The text without "Step 1:" and, if lines are numbered from 1 on, without their numbers: no answers either."""
     first = _NUMBERED.search(text)
     return _STEP.sub("", _NUMBERED.sub("", text) if first and first[1] == "1" else text)
 
 
 def after_list(text: str) -> str | None:
-    """What follows a numbered list as a paragraph of its own; None where there is no list, or nothing behind it."""
+    """The paragraph after a numbered list; None without a list, or without text after it."""
     items = list(_NUMBERED.finditer(text))
     end = text.find("\n\n", items[-1].end()) if items and items[0][1] == "1" else -1
     return text[end:].strip() or None if end >= 0 else None
 
 
 def unboxed(text: str) -> str:
-    r"""The text with each \boxed{…} replaced by what is in it."""
+    r"""The text with each \boxed{…} replaced by its content."""
     pieces, at = [], 0
     for start, end, inner in boxes(text):
         pieces += [text[at:start], inner]
@@ -125,7 +125,7 @@ def unboxed(text: str) -> str:
 
 
 def boxes(text: str) -> list[tuple[int, int, str]]:
-    r"""(start, end, content) of each outermost \boxed{…} that is closed."""
+    r"""(start, end, content) of each outermost closed \boxed{…}."""
     closed: list[tuple[re.Match[str], re.Match[str]]] = []
     opened: list[re.Match[str]] = []
     for brace in _BRACE.finditer(text):
@@ -147,7 +147,7 @@ def unquoted(text: str) -> str:
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences and lines of a text; "Dr. Smith" and "B. red" are not cut in two."""
+    """The sentences and lines of a text; "Dr. Smith" and "B. red" are not split."""
     pieces: list[list[str]] = []
     for piece in map(str.strip, END.split(text)):
         if pieces and _ABBREVIATED.search(pieces[-1][-1][-12:]):
@@ -158,12 +158,12 @@ def sentences(text: str) -> list[str]:
 
 
 def asserted(parts: list[str]) -> list[str]:
-    """The sentences without the questions among them: "Is it 5? No. It is 6."; all where there is nothing else."""
+    """The sentences without questions: "Is it 5? No. It is 6."; all of them if nothing else is left."""
     return [part for part in parts if not part.endswith("?")] or parts
 
 
 def before_reasons(text: str) -> str:
-    """The text up to "because", "since", "as there are" …: the claim without what speaks for it."""
+    """The text up to "because", "since", "as there are" …: the claim without its reasons."""
     return _REASONS.split(text, maxsplit=1)[0].strip()
 
 
@@ -171,25 +171,25 @@ def before_reasons(text: str) -> str:
 
 
 MOST_COMPARED = 20_000
-"""Characters of the longest text whose distance to another one is computed, which takes the product of both lengths."""
+"""Maximum length of texts for which a distance is computed, which takes the product of both lengths."""
 _ARTICLES = {"a", "an", "the"}
 _NO_WORD = re.compile(r"[^\w\s]|_")
-"""Every punctuation mark, and some that are none."""
+"""Every punctuation mark, and some other characters."""
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _KEPT = set("%#&@+")
 
 
 def folded(text: str) -> str:
-    """NFKC, no case, single spaces; zero-width characters gone."""
+    """NFKC, case-folded, single spaces, no zero-width characters."""
     text = nfkc(nfkc(text).casefold())
     return " ".join("".join(c for c in text if unicodedata.category(c) != "Cf").split())
 
 
 def normalise(text: str) -> str:
-    """The words that count: no case, no punctuation, no English articles, single spaces (as VQA evaluation does).
+    """The words that count: no case, no punctuation, no English articles, single spaces (as in VQA evaluation).
 
-    Punctuation inside numbers stays (3.5, 3/4, 12:30, -7), and so do % # & @ +, which tell C# from C. A text of
-    nothing but articles or punctuation is kept as it is, so that the option "A" does not vanish.
+    Punctuation inside numbers stays (3.5, 3/4, 12:30, -7), and so do % # & @ +, which distinguish C# from C. A text of
+    only articles or punctuation is unchanged, so that the option "A" does not vanish.
     """
     plain = _THOUSANDS.sub("", folded(text))
     kept = _NO_WORD.sub(lambda found: _kept(plain, found.start()), plain)
@@ -210,7 +210,7 @@ def _kept(text: str, index: int) -> str:
 def similarity(one: str, other: str) -> float:
     """1 - Levenshtein distance / length of the longer; 1 for two empty texts.
 
-    Texts of more than MOST_COMPARED characters are the same (1) or not (0).
+    For texts of more than MOST_COMPARED characters 1 if equal, else 0.
     """
     if max(len(one), len(other)) > MOST_COMPARED:
         return float(one == other)

@@ -1,4 +1,4 @@
-"""Numbers in words: English with fractions and dozens; German, French, Spanish up to 100; Chinese and Japanese."""
+"""Number words: English with fractions and dozens; German, French, Spanish up to 100; Chinese and Japanese."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_DIGITS = 40
 
 
 class Numeral(NamedTuple):
-    """A number as it stands in a text. A value of None: digits that are ambiguous, as 1,2,3 or 1.2.3."""
+    """A number in a text, with its position. A value of None: ambiguous digits, like 1,2,3 or 1.2.3."""
 
     start: int
     end: int
@@ -59,7 +59,7 @@ _ALONE: dict[str, int | Fraction] = {
     **_PARTS,
     "two thirds": Fraction(2, 3),
 }
-# "one" that stands for a thing: the one on the left, this one, which one, no one, one can see, one of them
+# "one" that is a pronoun: the one on the left, this one, which one, no one, one can see, one of them
 _PRONOUN = pattern(
     r"\b(?:the|this|that|which|each|every|any|another|no|other|\w+er|first|last|next|right|left)\s+$",
 )
@@ -181,7 +181,7 @@ _TOKEN = re.compile(r"\d[\d.,]*|.")
 
 
 def cjk(text: str) -> Iterator[Numeral]:
-    """Numbers that hold a Chinese numeral, alone or before a counter: 二十三, 3万5千, 1.2億; not the 一 of 一共."""
+    """Numbers with Chinese numerals, alone or before a counter: 二十三, 3万5千, 1.2億; not the 一 of 一共."""
     for found in _CJK_NUMBER.finditer(text):
         yield Numeral(found.start(), found.end(), _kanji_value(found["body"]))
 

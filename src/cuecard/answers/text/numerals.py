@@ -13,7 +13,7 @@ from cuecard.answers.text.number_words import BIG, MOST_DIGITS, Numeral, abroad,
 
 MOST_EXPONENT, MOST_POWER = 300, 30
 MOST_NUMERALS = 500
-"""Numbers of a text that are looked at."""
+"""Maximum number of numerals that are read from a text."""
 _MAGNITUDES = {
     **BIG,
     "hundred": 100,
@@ -62,14 +62,14 @@ _BY_THREES = {
     ".": re.compile(r"[1-9]\d{0,2}(?:\.\d{3}){2,}"),
 }
 _POINTS_GROUP = re.compile(r"[1-9]\d{0,2}(?:\.\d{3})+")
-"""In German and Spanish, where 1.234 is a whole number."""
+"""In German and Spanish, where 1.234 is an integer."""
 _IRRATIONAL = pattern(
     r"[√π∞]|\\(?:pi|sqrt|log|ln|sin|cos|tan|[dt]?frac|infty)(?![a-z])|\b(?:sqrt|log|ln|sin|cos|tan)\s?[(\d]|\dpi\b|\be\^"
 )
 
 
 def numerals(text: str, language: str = "en") -> list[Numeral]:
-    """The numbers of a text, in its order; those in words too. More than MOST_NUMERALS where it holds too many."""
+    """The numbers of a text in order, with those in words. More than MOST_NUMERALS if there are too many."""
     forms = [cjk(text), _digits(text, language), english(text), abroad(text, language)]
     found = [_with_sign(text, numeral) for form in forms for numeral in islice(form, MOST_NUMERALS + 1)]
     kept = list[Numeral]()
@@ -80,15 +80,15 @@ def numerals(text: str, language: str = "en") -> list[Numeral]:
 
 
 def irrational(text: str) -> bool:
-    """Whether a text holds a root, a multiple of π or a function, of which no digits are the value."""
+    """Whether a text contains a root, a multiple of π or a function, which digits cannot express exactly."""
     return _IRRATIONAL.search(text) is not None
 
 
 def literal(body: str, language: str = "en") -> Fraction | None:
-    """The value of digits with separators: 1,234 and 1.234.567 and 1 234 are whole; 3,5 and 0,234 and 1.234 are not.
+    """The value of digits with separators: 1,234, 1.234.567 and 1 234 are integers; 3,5, 0,234 and 1.234 are not.
 
-    With both separators the last is the decimal one (1,234.5 and 1.234,5). In German and Spanish 1.234 is whole. None
-    if it reads like a list or a version.
+    With both separators the last is the decimal one (1,234.5 and 1.234,5). In German and Spanish 1.234 is an integer.
+    None if it looks like a list or a version.
     """
     body = re.sub(r"[ \u00a0\u2009\u202f'_]", "", body)
     if len(body) > MOST_DIGITS:
@@ -117,7 +117,7 @@ def _digits(text: str, language: str) -> Iterator[Numeral]:
 
 
 def _with_sign(text: str, numeral: Numeral) -> Numeral:
-    """The number with the sign before it."""
+    """The number with its preceding sign."""
     signed = _SIGN.search(text, max(0, numeral.start - _SIGN_CHARS), numeral.start)
     if signed is None:
         return numeral

@@ -1,4 +1,4 @@
-"""Whether a sentence says that there is what a question asks for: "A dog is visible." for "Is there a dog?"."""
+"""Whether a sentence affirms that something is present: "A dog is visible." for "Is there a dog?"."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ HEDGED = pattern(
 
 
 def presence(sentence: str, question: str) -> bool | None:
-    """Whether a sentence affirms or denies that there is what is asked for; None where it says nothing of it.
+    """Whether a sentence affirms or denies the presence that the question asks about; None if it does neither.
 
     It affirms with the words of the question in their order, and denies with the first of them, its noun.
     """
@@ -67,7 +67,7 @@ def presence(sentence: str, question: str) -> bool | None:
 
 @lru_cache(maxsize=64)
 def _sought(question: str) -> tuple[tuple[str, ...], ...]:
-    """The noun that a question asks for, with its attributes, and what else has to be said of it."""
+    """The noun that a question asks for, with its attributes, and the further words that the sentence must contain."""
     asked = (sentences(plain(question)) or [""])[-1].rstrip("?？ ").strip("¿ ")
     found = _ASKS.search(asked)
     if found is None or _GERMAN_SEEN.match(asked):

@@ -1,4 +1,4 @@
-"""Replies that refuse to answer, and those that take an answer back."""
+"""Replies that refuse to answer, and replies that withdraw an answer."""
 
 from __future__ import annotations
 
@@ -102,18 +102,18 @@ _MOST_BUTS = 3
 
 
 def after_taking_back(text: str) -> str | None:
-    """What follows the last "wait, …" or "let me check"; None if nothing was taken back."""
+    """The text after the last "wait, …" or "let me check"; None if nothing was withdrawn."""
     ends = [found.end() for found in _TAKEN_BACK.finditer(text)]
     return text[ends[-1] :] if ends else None
 
 
 def instead(later: str) -> str:
-    """What is said after an answer was taken back, without the words that take it back."""
+    """The text after a withdrawn answer, without the words that withdraw it."""
     return _TOOK_BACK.sub("", later.strip()).strip()
 
 
 def refuses(text: str) -> bool:
-    """Whether the text says that it has no answer."""
+    """Whether the text states that it has no answer."""
     return _REFUSED.search(text) is not None
 
 
@@ -123,12 +123,12 @@ def leaves_open(text: str) -> bool:
 
 
 def not_given(text: str) -> bool:
-    """Whether the text says that what was asked for is not there to be read: "too blurry", "not shown", "N/A"."""
+    """Whether the text states that the answer cannot be read from the image: "too blurry", "not shown", "N/A"."""
     return _NOT_GIVEN.search(text) is not None
 
 
 def answerable(text: str) -> str:
-    """The part that may hold an answer: what stands before the sentence that refuses, or after its "but"."""
+    """The part that may hold an answer: before the sentence that refuses, or after its "but"."""
     for _ in range(_MOST_BUTS):
         refused = _REFUSED.search(text)
         if refused is None:

@@ -1,4 +1,4 @@
-"""Units of measure: the one around a number, and how much of the same quantity another unit is."""
+"""Units of measure: the unit around a number, and conversion to other units of the same quantity."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ _WORDS = {name.lower(): unit for name, unit in _EXACT.items() if len(name) > 3 o
     name: unit for name, unit in _EXACT.items() if name in ("%", "pct", "usd", "eur", "gbp", "jpy", "rmb", "inr", "day")
 }
 
-# What one of each unit is, in the first unit of its line. Those without a line are converted to no other.
+# Size of each unit, in the first unit of its line. Units without a line are not converted.
 _SCALES = """m: m 1, mm 1/1000, cm 1/100, dm 1/10, km 1000, μm 1/1000000, nm 1/1000000000, in 254/10000, ft 3048/10000,
  yd 9144/10000, mi 1609344/1000
 g: g 1, mg 1/1000, kg 1000, t 1000000, oz 28349523125/1000000000, lb 45359237/100000
@@ -130,7 +130,7 @@ PERCENT_SIGN = re.compile(r"%|\b(?:percent|per cent|pct)\b", re.IGNORECASE)
 
 
 def unit(text: str, start: int, end: int) -> tuple[int, int, str | None]:
-    """The number at [start, end) with the unit around it: where both begin and end, and the unit's one name."""
+    """The number at [start, end) with the unit around it: (start, end, canonical name of the unit)."""
     before, after = _BEFORE.search(text[max(0, start - 5) : start]), _AFTER.match(text, end)
     signed = _SIGNED.match(text[start:end])
     name = None
@@ -144,6 +144,6 @@ def unit(text: str, start: int, end: int) -> tuple[int, int, str | None]:
 
 
 def in_base(value: Fraction, name: str) -> tuple[str, Fraction]:
-    """A quantity in the first unit of its dimension: 1.5 km -> ("m", 1500); as it is where there is none."""
+    """A quantity in the first unit of its dimension: 1.5 km -> ("m", 1500); unchanged if the unit is not converted."""
     base, scale = _BASES.get(name, (name, Fraction(1)))
     return base, value * scale

@@ -57,11 +57,11 @@ AsJson = Annotated[bool, Option("--json", help="Print one JSON object.")]
 Files = Mapping[tuple[str, Mode], Sequence[Path]]
 """By role and mode."""
 Names = Mapping[str, str | None]
-"""By role; None: as its files are called."""
+"""By role; None: named by its files."""
 
 
 def _register(form: str) -> None:
-    """Add the import of one tool's files; all of them take the same options."""
+    """Register the import command for one tool's files; all of them take the same options."""
 
     @imports.command(form, help=FORMATS[form].about)
     def command(
@@ -126,7 +126,7 @@ def _import(
 
 
 def _called(form: str, task: str, files: Files, names: Names, reader: CardReader | None) -> dict[str, str]:
-    """The name of every model that there is, by role: as given, else as its files are called."""
+    """The names of the models by role: as given, else from the names of their files."""
     called = {}
     for role, name in names.items():
         there = [

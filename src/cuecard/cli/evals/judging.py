@@ -1,4 +1,4 @@
-"""`cuecard unparsed` and `cuecard grade`: replies that no scorer can settle, and what a judge model makes of them."""
+"""`cuecard unparsed` and `cuecard grade`: replies that no scorer can settle, read or graded by a judge model."""
 
 from __future__ import annotations
 
@@ -109,8 +109,10 @@ async def _judged(
     store: Store,
     known: dict[str, Judged],
 ) -> None:
-    """Judge these replies, and keep what is found: each judgement is in the file when this ends, however it ends, but
-    for the last `SAVED_EACH` at most if the process is killed."""
+    """Judge these replies and save the judgements.
+
+    All are in the file when this ends, also after an error; a killed process loses at most the last `SAVED_EACH`.
+    """
     items = {(each["task"], each["id"]): item_of(each) for each in store.items()}
     model = spec.load(given, "judge")
     own = Judge(model, model_revision(given), 1 if is_local(given) else AT_ONCE_SERVED)

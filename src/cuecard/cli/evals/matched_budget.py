@@ -28,7 +28,7 @@ from cuecard.report.page.machine import evaluation_facts
 from cuecard.strategies.policy import Surface
 
 FILE = "file"
-"""The command that a file's name stands for."""
+"""The command that a file name stands for."""
 Maybe = typer.Option
 
 

@@ -1,4 +1,4 @@
-"""How far a run is: on a terminal a bar over each arm's accuracy so far, elsewhere a line now and then."""
+"""Progress of a run: on a terminal a bar above each arm's accuracy so far, elsewhere an occasional line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cuecard.report.page import formatting
 
 
 class RunBar:
-    """Listens to a run of `total` questions, None where that is not known. Opened as a context."""
+    """Shows the progress of a run of `total` questions (None: unknown). A context manager."""
 
     def __init__(self, console: Console, total: int | None) -> None:
         self._console, self._printed_s = console, time.monotonic()
@@ -37,7 +37,7 @@ class RunBar:
         self._bar.stop()
 
     def listen(self, progress: RunProgress, records: Sequence[Record]) -> None:
-        """After an item: its answers' records."""
+        """Update after an item; `records` are those of its answers."""
         for record in records:
             if record["score"] is not None:
                 self._scored[record["arm"]] += 1
@@ -63,7 +63,7 @@ class RunBar:
 
 
 class _ArmsProgress(Progress):
-    """A bar, and what belongs under it."""
+    """A bar with lines below it."""
 
     def __init__(self, below: Callable[[], Iterable[RenderableType]], console: Console) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn())

@@ -1,4 +1,4 @@
-"""Options that every command which makes a run has: what is asked of which models, and how the calls are made."""
+"""Options of all commands that make a run: tasks, models, and the execution of calls."""
 
 from __future__ import annotations
 

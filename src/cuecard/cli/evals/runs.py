@@ -32,7 +32,7 @@ MOST_SHOWN = 20
 
 @contextmanager
 def opened_run(run: Path) -> Iterator[tuple[Mapping[str, Any], Store]]:
-    """The configuration and the rows of a run, to read. Raises BadInput, CannotStore."""
+    """The configuration and rows of a run, read-only. Raises BadInput, CannotStore."""
     about, store = run_folder.opened(run)
     with closing(store):
         yield about["config"], store

@@ -1,4 +1,4 @@
-"""`cuecard eval` and `cuecard study`: strategies on tasks, every call made once; a stopped run resumes."""
+"""`cuecard eval` and `cuecard study`: strategies on tasks, every call made once; stopped runs can be resumed."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class How:
-    """How a study is run, besides what it is. `on`: a Ray cluster's workers, else this process alone."""
+    """How to run a study. `on`: workers of a Ray cluster, else this process only."""
 
     retry_errors: bool = False
     dry_run: bool = False
@@ -129,7 +129,7 @@ class How:
 def workers(
     ray: bool, number: int | None, address: str | None, apart: bool, gpus: float | None
 ) -> ray_workers.Sizes | None:
-    """What the options of a cluster say. Raises BadInput for one of them without `--ray`."""
+    """The cluster's sizes from the options. Raises BadInput for one of them without `--ray`."""
     given = {"workers": number, "address": address, "apart": apart or None, "gpus": gpus}
     known: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if known and not ray:
@@ -138,7 +138,7 @@ def workers(
 
 
 def perform(wanted: studies.Study, how: How) -> None:
-    """Run a study, or estimate it, and show what came of it. As `done`."""
+    """Run or estimate a study, and show the result. Raises and exits as `done`."""
     summary = done(wanted, how)
     if how.as_json:
         typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
@@ -150,7 +150,7 @@ def perform(wanted: studies.Study, how: How) -> None:
 
 
 def done(wanted: studies.Study, how: How) -> Record:
-    """The summary of a study that is run to its end, or its estimate.
+    """Run a study to its end, or estimate it; return the summary.
 
     Raises CuecardError; exits with 130 when interrupted, with 143 when terminated.
     """
@@ -161,7 +161,7 @@ def done(wanted: studies.Study, how: How) -> Record:
         wanted = wanted.joined(run_folder.read(out)["config"])
     if wanted.live and how.on is not None and how.on.apart:
         raise BadInput("--live needs all models in one process", "leave out --ray-apart, or --live")
-    tasks = studies.opened(wanted, open_named)  # all that can be wrong is found before a model is loaded
+    tasks = studies.opened(wanted, open_named)  # report errors in tasks before loading a model
     with stopping() as stop:
         try:
             models = wanted.load() if how.on is None else {}
@@ -174,8 +174,8 @@ async def _performed(
     wanted: studies.Study, out: Path, how: How, tasks: Sequence[Task], models: Mapping[str, Model]
 ) -> Record:
     console = Console(stderr=True, highlight=False)
-    wanted.check_rules(models)  # before any model is called; of a cluster's workers, once they have loaded theirs
-    if how.probe and probes.wanted():  # to its end, so that all calls of a run are prompted alike
+    wanted.check_rules(models)  # before any model is called; with a cluster, once its workers have loaded theirs
+    if how.probe and probes.wanted():  # probe to the end first, so that all calls of a run have the same prompts
         await probes.settle(models.values(), wait_s=None, tell=partial(console.print, markup=False))
     async with _pool(wanted, how, models, console) as (pool, seats):
         plan = wanted.plan(tasks, seats)
@@ -208,7 +208,7 @@ async def _performed(
 async def _pool(
     wanted: studies.Study, how: How, models: Mapping[str, Model], console: Console
 ) -> AsyncIterator[tuple[WorkerPool, Mapping[str, Seat]]]:
-    """The workers that make the calls, and the models."""
+    """The workers that make the calls, and the models' identities."""
     if how.on is None:
         try:
             yield (
@@ -259,7 +259,7 @@ def _tell_beginning(console: Console, held: run_folder.RunFolder) -> None:
 
 
 def show_estimate(summary: Record) -> None:
-    """What a study will cost, task by task."""
+    """Show the estimated cost of a study by task."""
     console = Console(highlight=False)
     table = Table("task", "questions left", "calls", "prompt tokens", "completion tokens", "time", box=None)
     for name, task in summary["tasks"].items():
@@ -326,7 +326,7 @@ def _cells(arm: Record) -> dict[str, str]:
 
 
 def beta_text(beta: Mapping[str, Any] | None, alike: Mapping[str, Any] | None) -> str:
-    """What no choice between the models' answers, and no agreement of theirs, can mend; the ends of 95% intervals."""
+    """The error that no selection between the models' answers, and no agreement, can fix; ends of 95% intervals."""
     if beta is None:
         return "the share of questions that all models get wrong is not known: it needs numpy"
     given = "" if alike is None else f", and say the same on {_share(alike)} of these, where agreement cannot tell"

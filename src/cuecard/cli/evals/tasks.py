@@ -1,4 +1,4 @@
-"""`cuecard tasks`: the questions that a pair can be evaluated on; samples of them, and a check of a whole file."""
+"""`cuecard tasks`: lists tasks, shows samples of one, and checks a whole file."""
 
 from __future__ import annotations
 
@@ -65,18 +65,18 @@ def tasks(
         )
         for turn in sample["turns"]:
             console.print(f"  [dim]{turn['role']}[/]")
-            # as it is asked: no line is broken that is not broken there
+            # no line breaks but those of the prompt
             console.print(Text("\n".join(f"  │ {line}" for line in turn["text"].split("\n"))), soft_wrap=True)
 
 
 def open_named(spec: str) -> Task:
-    """The task of a specification, boards and easy-VQA among them. Raises BadInput."""
+    """The task of a specification, with boards and easy-VQA registered. Raises BadInput."""
     offer()
     return open_task(spec)
 
 
 def note_of(task: Task) -> str | None:
-    """What has to be known before its answers are scored."""
+    """A note to read before scoring the task's answers; None for most tasks."""
     return task.preset.note if isinstance(task, PresetTask) else None
 
 
@@ -105,7 +105,7 @@ def _about(task: Task) -> dict[str, str]:
 
 
 def _sample(item: Item) -> dict[str, Any]:
-    """An item as it is asked for a short answer: every turn, what is right, how large its images are."""
+    """An item in a short-answer prompt: every turn, the right answer, the sizes of its images."""
     return {
         "id": item.id,
         "kind": str(item.question.kind),
@@ -133,11 +133,11 @@ def _told(value: Any) -> str:
 
 @dataclass
 class TaskCheck:
-    """The content of a task, all of it read."""
+    """The result of reading a whole task."""
 
     items: int = 0
     unscored: int = 0
-    """Items whose right answer is not known."""
+    """Items without a known right answer."""
     kinds: Counter[str] = field(default_factory=Counter)
     scorers: Counter[str] = field(default_factory=Counter)
     categories: Counter[str] = field(default_factory=Counter)
@@ -147,19 +147,19 @@ class TaskCheck:
     without_image: int = 0
     clusters: int = 0
     repeated: int = 0
-    """Items that ask what an earlier one asks: the same words, options and images."""
+    """Items with the same words, options and images as an earlier one."""
     faults: Counter[Fault] = field(default_factory=Counter)
     flaws: tuple[Flaw, ...] = ()
-    """The first of them."""
+    """The first flaws."""
 
     @property
     def usable(self) -> bool:
-        """Whether a run may begin: there are items, and nothing is wrong but rows that are left out."""
+        """Whether a run may begin: there are items, and no flaw but rows that are left out."""
         return self.items > 0 and all(fault is Fault.DROPPED for fault in self.faults)
 
 
 def check(task: Task, shown: int = 20) -> TaskCheck:
-    """Read all of a task and count; flaws of its rows are counted too, and the first `shown` kept. Raises BadInput."""
+    """Read a whole task and count; also count flaws of its rows, and keep the first `shown`. Raises BadInput."""
     result, groups, clusters, asked = TaskCheck(), set[str](), set[str](), set[int]()
     for each in task.read() if isinstance(task, RowsTask) else task.items():
         if not isinstance(each, Item):

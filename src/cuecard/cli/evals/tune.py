@@ -1,4 +1,4 @@
-"""`cuecard tune`: the cheapest policy of a run that surely keeps the accuracy, and its acceptance table."""
+"""`cuecard tune`: the cheapest policy of a run that keeps the accuracy with confidence, and its acceptance table."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ from cuecard.strategies.policy_file import Origin
 
 @dataclass(frozen=True)
 class Seen:
-    """What a run has answered: as candidates, as a table, and the short answers of both models."""
+    """The answers of a run: as candidates, as a table, and the short answers of both models."""
 
     found: dict[str, Candidate]
     table: tuning.Table
     baseline: str
-    """The run's own name of it."""
+    """Name of the baseline in the run."""
     fitted: FittedTable | None
-    """The acceptance table, of the explored questions alone."""
+    """The acceptance table, fitted on the explored questions only."""
     lacking: str
-    """Why there is none."""
+    """Why there is no acceptance table."""
     notes: tuple[str, ...]
-    """What is left out, and why, a sentence each."""
+    """What is left out, and why, one sentence each."""
 
 
 SHORT = ("mutual", "short:small", "short:large", "short")
@@ -124,7 +124,7 @@ def _seen(run: Path, against: str, chosen_for: tuning.Measure, prices: dict[str,
         fitted = _fitted(run, config, short, tuning.explored_clusters(seen))
     except BadInput as lacking:
         return Seen(found, seen, baseline, None, lacking.message, tuple(notes))
-    # these answer the same questions, so that the explored ones stay the same
+    # calibrated candidates answer the same questions, so the explored ones stay the same
     if more := calibrated(found, short, fitted.table):
         found = {**more, **found}
         seen, _ = _costed(tuning.observations(found, items, baseline, prices), chosen_for, baseline)
@@ -132,15 +132,15 @@ def _seen(run: Path, against: str, chosen_for: tuning.Measure, prices: dict[str,
 
 
 def _costed(seen: Sequence[Observation], chosen_for: tuning.Measure, baseline: str) -> tuple[tuning.Table, list[str]]:
-    """The table, and arms that are not in it, as not all of their costs are known. Raises BadInput."""
+    """The table, and the arms that are left out because some of their costs are unknown. Raises BadInput."""
     unknown = {each.arm for each in seen if each.cost is None} if chosen_for == "cost" else set[str]()
-    if baseline in unknown:  # which says what to do
+    if baseline in unknown:  # then the table reports it
         unknown = set()
     return tuning.table((each for each in seen if each.arm not in unknown), chosen_for), sorted(unknown)
 
 
 def _left_out(found: Mapping[str, Candidate], baseline: str) -> list[str]:
-    """What is not tuned on, and what counts as wrong because its calls failed."""
+    """Questions that are left out, and answers that count as wrong because their calls failed, in words."""
     notes = []
     if out := len(tuning.left_out(found, baseline)):
         notes.append(f"{out:,} questions are left out: {baseline} failed on them, or an answer to them has no score")
@@ -151,7 +151,7 @@ def _left_out(found: Mapping[str, Candidate], baseline: str) -> list[str]:
 
 
 def _asked(run: Path, store: Store, tasks: set[str]) -> tuple[list[Record], list[Record]]:
-    """The items of some tasks, of all without any, and their answers. Raises BadInput where there are none."""
+    """The items of these tasks (none given: of all), and their answers. Raises BadInput if there are no items."""
     items = [item for item in store.items() if not tasks or item["task"] in tasks]
     if not items:
         raise BadInput(f"{run} has no items" + (f" of {', '.join(sorted(tasks))}" if tasks else ""), "let it run first")
@@ -169,7 +169,7 @@ def _short(items: Iterable[Record], answers: Iterable[Record], store: Store) -> 
 def _fitted(
     run: Path, config: Mapping[str, Any], short: Mapping[Key, ShortAnswers], clusters: set[str] | None = None
 ) -> FittedTable:
-    """The table of a run's models; `clusters`: whose questions it is fitted on. Raises BadInput."""
+    """The acceptance table of a run's models; `clusters`: those it is fitted on. Raises BadInput."""
     if not short:
         why = "an acceptance table needs short answers of both models, and the run has none"
         raise BadInput(why, "add the arms short:small and short:large to it")
@@ -225,7 +225,7 @@ def _show_fitted(fitted: FittedTable, on: str) -> None:
 
 
 def guarantee(tuned: Tuning) -> str:
-    """What was shown, in words."""
+    """The guarantee of a tuning in words."""
     return (
         f"with {100 * tuned.goal.confidence:g}% confidence at least {tuned.goal} of {tuned.baseline.arm}, "
         f"on questions drawn like these {tuned.questions}"
@@ -233,7 +233,7 @@ def guarantee(tuned: Tuning) -> str:
 
 
 def _origin(run: Path, tuned: Tuning, looked: Seen, chosen_for: str) -> Origin:
-    """Of a tuning that chose a candidate."""
+    """The origin of a policy that a tuning chose."""
     chosen = tuned.chosen
     assert chosen is not None
     tasks = sorted({task for task, _ in looked.found[chosen.arm].answers})

@@ -1,1 +1,1 @@
-"""The commands around latency: profiles, fits, break-even points, estimates."""
+"""The latency commands: profiles, fits, break-even points, estimates."""

@@ -1,4 +1,4 @@
-"""Estimates on paper: no model is loaded or called.
+"""Estimates without loading or calling a model.
 
 `cuecard ask --estimate`: the latency of each strategy for a question, by fits. `cuecard plan`: latency and cost for
 pairs of models, from fits and public figures.
@@ -32,9 +32,9 @@ from cuecard.strategies.policy import Schedule
 
 LENGTHS = (32, 128, 512)
 CHARACTERS = 4
-"""Of a token, about."""
+"""Characters per token, approximately."""
 PIXELS = 32 * 32
-"""Of a visual token, where the profile has no figure: patches of 16 by 16, two by two of them merged."""
+"""Pixels per visual token, if the profile has no figure: patches of 16 by 16, merged two by two."""
 
 
 def estimate(
@@ -45,15 +45,15 @@ def estimate(
     budget: int | None,
     as_json: bool = False,
 ) -> None:
-    """Print seconds of strategies by tokens of reasoning: a budget, or a few lengths. Raises BadInput."""
+    """Print seconds of strategies by tokens of reasoning: for a budget, or for a few lengths. Raises BadInput."""
     fits, specs = fits_of(path), {role: _spec(given) for role, given in roles.items()}
-    # profiles name a model of a server by what follows the #, another one by the last part
+    # profiles name a server's model by the part after the #, other models by the last part
     names = {role: text.rpartition("#")[2].rstrip("/").rpartition("/")[2] for role, text in specs.items()}
     chosen = {role: plainest(fits, names[role]) for role in ("small", "large")}
     workload = _workload(question, chosen["small"])
     lengths = (budget,) if budget is not None else LENGTHS
     profiles = {role: fit.profile for role, fit in chosen.items()}
-    # models in this process share its cores, or its device; a profile's model need not be there at all
+    # models in this process share its cores or its device; a profile's model need not be available at all
     served = any(text.startswith(("http://", "https://")) for text in specs.values())
     rows = _ways(schedule or (Schedule.OVERLAP if served else Schedule.THRIFTY))
     ways = [replace(way, reasoning=length) for _, way in rows for length in lengths]
@@ -98,7 +98,7 @@ def _spec(given: Any) -> str:
 
 
 def _workload(question: Question, fit: Fit) -> RequestSize:
-    """The question in tokens, estimated from characters and pixels."""
+    """The size of the question in tokens, estimated from characters and pixels."""
     visual = sum(_visual(image.data, fit.pixels_per_visual_token or PIXELS) for image in question.images)
     turns = prompt.short(question, prompt.TAGS).turns
     text = math.ceil(sum(len(turn.text) for turn in turns) / CHARACTERS)
@@ -111,7 +111,7 @@ def _visual(data: bytes, pixels: float) -> int:
 
 
 def _lengths(workload: RequestSize, lengths: Sequence[int]) -> dict[str, tuple[int, ...]]:
-    """Tokens of the calls that are estimated, by the names of what was measured."""
+    """Tokens of the estimated calls, by the names of the measured ranges."""
     written = (workload.answer, *(length + workload.answer for length in lengths))
     prompts = (workload.prompt, *(workload.prompt + length for length in lengths))  # the reader's has the card in it
     return {"visual_tokens": (workload.visual,), "prompt_tokens": prompts, "output_tokens": written}
@@ -163,5 +163,5 @@ def _plan_table(found: PairPlan, questions: int) -> Table:
 
 
 def _tokens(prompt: Mapping[str, float], written: Mapping[str, float], role: str) -> str:
-    """Prompt and generated tokens a question."""
+    """Prompt and generated tokens per question."""
     return f"{prompt[role]:,.0f} + {written[role]:,.0f}" if prompt[role] else "–"

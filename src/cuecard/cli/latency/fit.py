@@ -1,4 +1,4 @@
-"""`cuecard fit`: a latency model of every profiled model. `cuecard breakeven`: where the small model gets slower."""
+"""`cuecard fit`: a latency model of every profiled model. `cuecard breakeven`: break-even points of pairs."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def fit(
 
 
 def fitting() -> Any:
-    """The module that fits. Raises MissingExtra."""
+    """Import the module that fits. Raises MissingExtra."""
     try:
         from cuecard.latency.analysis import fit
     except ImportError as error:
@@ -56,7 +56,7 @@ def fitting() -> Any:
 
 
 def _errors(fits: list[Fit]) -> Table:
-    """Errors of held-out points, a row a component."""
+    """Errors on held-out points, one row per component."""
     shown = Table(
         Column("fit", overflow="fold"), "of", "points", "median error", "90% below", box=None, title="held-out points"
     )
@@ -95,7 +95,7 @@ def breakeven(
     """Estimate how many tokens a small model may write before a large model that reasons itself is as fast."""
     fits = [fit for run in runs for fit in fits_of(run)]
     outputs, draws = sorted(whole_numbers("--output-tokens", output_tokens, least=1)), max(0, draws)
-    Chances(agree or 0.0, confirm)  # refuses what is no rate, before anything is run
+    Chances(agree or 0.0, confirm)  # validates the rates before anything runs
     found = []
     for both in pairs_of(fits, small, large):
         workload = points.usual(both, visual, prompt, answer)
@@ -115,7 +115,7 @@ def breakeven(
 
 
 def fits_of(run: Path) -> list[Fit]:
-    """The fits of a directory, made where there are none yet. Raises BadInput."""
+    """The fits of a directory, made if there are none yet. Raises BadInput."""
     if run.is_dir() and is_profile(run) and not any((run / FOLDER).glob("*.json")):
         write(fitting().fits(run), run / FOLDER)
     return read_all(run)
@@ -132,7 +132,7 @@ def pairs_of(fits: Sequence[Fit], small: str | None, large: str | None) -> list[
 
 
 def _crossings(found: points.PairBreakEven) -> Table:
-    """A row a number of tokens that the large model writes; a column a way of answering."""
+    """One row per number of tokens that the large model writes; one column per way of answering."""
     work, rate = found.workload, found.agree
     title = (
         f"{found.small} against {found.large}: tokens at which the large model by itself is as fast"

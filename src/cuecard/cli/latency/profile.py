@@ -1,4 +1,4 @@
-"""`cuecard profile`: where the time of a request goes, component by component; resumed where it stopped."""
+"""`cuecard profile`: the latency of requests by component; stopped profiles can be resumed."""
 
 from __future__ import annotations
 
@@ -138,10 +138,10 @@ def profile(
 
 
 def _measured(console: Console, out: Path, work: Callable[[Callable[[Any], None], Stopping], Any]) -> Any:
-    """Run with a bar on a terminal, with a line now and then elsewhere; where it is stopped, the process ends."""
+    """Run with a bar on a terminal, with occasional lines elsewhere; exits if stopped."""
     printed_s = time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # drawn between readings only: a thread that draws meanwhile would be part of what is timed
+    # drawn between readings only: drawing in another thread would disturb the timing
     bar = Bar(*columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal)
     task = bar.add_task("loading", total=None)
 
@@ -165,7 +165,7 @@ def _measured(console: Console, out: Path, work: Callable[[Callable[[Any], None]
 
 
 def _served(models: Sequence[str]) -> Any:
-    """The module that measures servers, if these models are behind some. Raises BadInput for a mixture."""
+    """Import the module that measures servers, if these models are behind some. Raises BadInput for a mixture."""
     there = [model.startswith(("http://", "https://")) for model in models]
     if not any(there):
         return None
@@ -177,13 +177,13 @@ def _served(models: Sequence[str]) -> Any:
 
 
 def _refuse(given: Mapping[str, Any], of: str) -> None:
-    """Raises BadInput for an option that is given and does not apply to these models."""
+    """Raises BadInput for a given option that does not apply to these models."""
     if wrong := next((option for option, value in given.items() if value), None):
         raise BadInput(f"{wrong} does not apply to {of}", f"leave {wrong} out")
 
 
 def _inside() -> Any:
-    """The module that measures in this process. Raises MissingExtra."""
+    """Import the module that measures in this process. Raises MissingExtra."""
     try:
         from cuecard.latency.inside import profile
     except ImportError as error:
@@ -194,7 +194,7 @@ def _inside() -> Any:
 
 
 def _attention(text: str | None, compiled: bool) -> tuple[str, ...]:
-    """Raises BadInput."""
+    """The attention backends to time. Raises BadInput."""
     found = parts(text or (COMPILED if compiled else USUAL))
     if wrong := [each for each in found if each not in ATTENTION]:
         raise BadInput(f"unknown attention {wrong[0]!r}", f"there are {', '.join(ATTENTION)}")

@@ -1,4 +1,4 @@
-"""`cuecard report` of a latency profile: what is not derived yet is derived, then drawn."""
+"""`cuecard report` of a latency profile: derives missing results, then draws the page."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from cuecard.report.page.machine import run_facts
 
 
 def report(run: Path, out: Path | None, as_json: bool) -> None:
-    """The page of a profile; fits and break-even points that are not there yet are made, with what is usual.
+    """Write the page of a profile; missing fits and break-even points are made with default settings.
 
-    Raises BadInput, required.
+    Raises BadInput, MissingExtra.
     """
     drawn = required("cuecard.report.latency.report", "a report")
     about = readings.about(run)
@@ -56,7 +56,7 @@ def report(run: Path, out: Path | None, as_json: bool) -> None:
 
 
 def _fits(run: Path, *, may_lack: bool) -> list[Fit]:
-    """A page of a server's percentiles needs no fit, as where there is one output length. Raises BadInput."""
+    """The fits of a profile; none if `may_lack` and they cannot be made, as with one output length. Raises BadInput."""
     try:
         return fits_of(run)
     except BadInput:
@@ -66,7 +66,7 @@ def _fits(run: Path, *, may_lack: bool) -> list[Fit]:
 
 
 def _pairs(run: Path, fits: Sequence[Fit]) -> list[breakeven.PairBreakEven]:
-    """Those in the directory, or those of every model with the last one; none of a single model."""
+    """Break-even points from the directory, else new ones of every model with the last; none for a single model."""
     path = run / breakeven.FILE
     if not path.exists():
         try:
@@ -79,7 +79,7 @@ def _pairs(run: Path, fits: Sequence[Fit]) -> list[breakeven.PairBreakEven]:
 
 
 def facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What is known of a profile, for its foot."""
+    """Facts about a profile, for the footer of its page."""
     config = about["config"]
     lines = [("models", ", ".join(config.get("models") or ())), ("timed", str(config.get("source") or "not known"))]
     lines += [(f"grid, {name.replace('_', ' ')}", _plain(value)) for name, value in (config.get("grid") or {}).items()]

@@ -1,4 +1,4 @@
-"""`cuecard profile` of servers: their options, and the table at the end. This module imports HTTP."""
+"""`cuecard profile` of servers: options, and the final table. This module imports HTTP."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cuecard.models.spec import Served, parse, secret
 
 __all__ = ["metrics_of", "probe", "profile", "show", "wish"]
 EACH = 4
-"""Requests of a point and round for each that is open at a time."""
+"""Requests per point and round, for each concurrent request."""
 SHOWN = {
     "queue": "queue",
     "TTFT": "TTFT",
@@ -29,7 +29,7 @@ SHOWN = {
     "ITL": "ITL",
     "E2EL": "E2EL",
 }
-"""The metrics of the table, and what they are called there; all of them are in the report."""
+"""Metrics in the table, with their heads; the report has all of them."""
 
 
 def wish(
@@ -52,7 +52,7 @@ def wish(
 
 
 async def probe(wanted: ServerProfile, tell: Callable[[str], None]) -> None:
-    """Probe the servers' models that are not known yet, before anything is timed."""
+    """Probe the servers' models that have no cached results, before anything is timed."""
     models = [OpenAIModel(each.base_url, each.name, api_key=wanted.api_key) for each in wanted.models]
     try:
         await probes.settle(models, wait_s=None, tell=tell)
@@ -72,7 +72,7 @@ def _rates(text: str) -> tuple[float, ...]:
 
 
 def metrics_of(out: Path) -> list[dict[str, Any]]:
-    """Every point with its metrics, for JSON; seconds."""
+    """Every point with its metrics, for JSON, in seconds."""
     return [
         {
             "model": each.model,
@@ -89,11 +89,11 @@ def metrics_of(out: Path) -> list[dict[str, Any]]:
 
 
 def show(console: Console, out: Path) -> None:
-    """Of each point a line for each percentile, in milliseconds."""
+    """For each point a line per percentile, in milliseconds."""
     if not (points := served(out)):
         return
     names = [name for name in SHOWN if any(name in each.metrics for each in points)]
-    heads = [Column(SHOWN[name], justify="right", no_wrap=True) for name in names]  # the others are folded before
+    heads = [Column(SHOWN[name], justify="right", no_wrap=True) for name in names]  # the other columns fold first
     first = [Column(name, overflow="fold") for name in ("model", "load", "image", "read", "wrote", "n", "ms")]
     shown = Table(*first, *heads, box=None)
     for each in points:

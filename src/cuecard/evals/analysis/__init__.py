@@ -1,1 +1,1 @@
-"""What the stored answers of a run show."""
+"""Analyses of the stored answers of a run."""

@@ -1,4 +1,4 @@
-"""What each acceptance rule lets through: false accepts, and how much of them is error that both models share."""
+"""Acceptance rules on stored short answers: accepted answers, false accepts, and errors that both models share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Record = Mapping[str, Any]
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 RULES = (Acceptance(True, None), *(Acceptance(both, level) for both in (True, False) for level in LEVELS))
 CALIBRATED_RULES = tuple(map(Calibrated, (0.9, 0.95, 0.97, 0.98, 0.99)))
-"""Besides, where there is a table for the two models."""
+"""Further rules if the two models have an acceptance table."""
 
 
 @dataclass(frozen=True)
@@ -33,25 +33,25 @@ class ShortAnswers:
     small_right: bool
     large_right: bool
     same: bool
-    """Whether they say the same; never so where one cannot be read."""
+    """Whether both give the same answer; False if one cannot be parsed."""
     readable: bool
-    """The large model's."""
+    """Whether the large model's answer can be parsed and is not truncated."""
     confidence: float | None
-    """Of the large model in its own; None where it gives no probabilities."""
+    """The large model's probability of its own answer; None if it gives no probabilities."""
     others: int | None = None
-    """How many wrong answers there are to choose from: options less one; None: no such number is known."""
+    """Number of possible wrong answers: options - 1; None if unknown."""
     small_text: str = ""
     large_text: str = ""
     pool: str = ""
-    """Questions of one pool take the same sort of answer: a category, else a kind."""
+    """Questions in one pool take the same type of answer: a category, else an answer kind."""
     kind: str = AnswerKind.SHORT_TEXT
     small_confidence: float | None = None
-    """Of the small model in its own."""
+    """The small model's probability of its own answer; None if it gives no probabilities."""
 
 
 @dataclass(frozen=True)
 class RuleResults:
-    """One rule on all questions: accepted ones, wrong ones among them, and wrong ones that the small model shares."""
+    """One rule on all questions: accepted answers, the wrong ones among them, and those that both models share."""
 
     rule: str
     questions: int
@@ -59,20 +59,21 @@ class RuleResults:
     wrong: int
     shared: int
     false_accepts: Interval
-    """Wrong ones as a share of the accepted ones, by Wilson: questions count as independent."""
+    """Share of the accepted answers that are wrong, by Wilson: questions count as independent."""
 
 
 @dataclass(frozen=True)
 class SharedError:
-    """How often both models are wrong alike, against errors that have nothing to do with each other.
+    """How often both models give the same wrong answer, compared with independent errors.
 
-    `beta` is the share of questions that all models get wrong: no choice among their answers is right there.
-    `alike_given_wrong` is the share of these on which they say the same: there agreement cannot tell.
-    `both_independent` is P(small wrong) * P(large wrong), as often both would be wrong if their errors were
-    independent. `by_chance` is that times the chance that two wrong answers are the same one: among options 1 over the
-    wrong ones, else as often as wrong answers of the two models to different questions of a pool are the same (where
-    every question has its own vocabulary, that says too little). `excess` is what is wrong alike less `by_chance`:
-    above 0 the errors hang together, by what both models have learnt or by questions that mislead both.
+    `beta`: share of questions that both models get wrong; no choice between their answers is right there.
+    `alike_given_wrong`: share of these with the same answer from both; agreement cannot detect these errors.
+    `both_independent`: P(small wrong) * P(large wrong), the share of questions that both would get wrong if errors were
+    independent. `wrong_alike`: share of questions with the same wrong answer from both. `by_chance`: `both_independent`
+    times the probability that two wrong answers are the same: for options 1 / (number of wrong options), else the
+    frequency with which wrong answers of the two models to questions of one pool are the same (too low if every
+    question has its own vocabulary). `excess`: `wrong_alike` - `by_chance`; above 0 the errors are correlated, because
+    of what both models have learnt or because of questions that mislead both.
     """
 
     questions: int
@@ -80,17 +81,17 @@ class SharedError:
     large_wrong: float
     beta: Interval
     alike_given_wrong: Interval | None
-    """None where nothing is wrong in both."""
+    """None if no question is wrong in both."""
     both_independent: float
     wrong_alike: float
     by_chance: float
     excess: Interval
     explained: float | None
-    """The part of what is wrong alike that chance explains; None where nothing is wrong alike."""
+    """Share of `wrong_alike` that chance explains, at most 1; None if no answers are wrong alike."""
 
 
 def rules_for(answers: Sequence[ShortAnswers], table: AcceptanceTable | None = None) -> tuple[AcceptanceRule, ...]:
-    """The rules that differ on these answers: without probabilities agreement alone decides, whatever the rule."""
+    """The rules that can differ on these answers: without probabilities, every rule decides by agreement alone."""
     if not answers:
         return ()
     if all(each.confidence is None for each in answers):
@@ -101,7 +102,7 @@ def rules_for(answers: Sequence[ShortAnswers], table: AcceptanceTable | None = N
 def rule_results(
     rule: AcceptanceRule, answers: Sequence[ShortAnswers], table: AcceptanceTable | None = None
 ) -> RuleResults:
-    """What a rule accepts, and how much of that is wrong. `table`: what a calibrated rule goes by."""
+    """The answers that a rule accepts, and how many of them are wrong. `table`: needed by calibrated rules."""
     taken = [each for each in answers if accepts(rule, each, table)]
     wrong = [each for each in taken if not each.large_right]
     shared = sum(each.same for each in wrong)
@@ -110,7 +111,7 @@ def rule_results(
 
 
 def accepts(rule: AcceptanceRule, answers: ShortAnswers, table: AcceptanceTable | None = None) -> bool:
-    """As `strategies.acceptance.accepted_short` decides: where there are no probabilities agreement alone does."""
+    """Decides as `strategies.acceptance.accepted_short`: without probabilities, by agreement alone."""
     if not answers.readable:
         return False
     if (sure := answers.confidence) is None:
@@ -128,7 +129,7 @@ def accepts(rule: AcceptanceRule, answers: ShortAnswers, table: AcceptanceTable 
 
 
 def shared_error(answers: Sequence[ShortAnswers], seed: int = 0) -> SharedError | None:
-    """Both wrong alike, against independence; None of no answers. The interval draws whole clusters."""
+    """The shared error of two models; None if there are no answers. Intervals are by bootstrap over whole clusters."""
     if not answers:
         return None
     np, same = numpy(), coincidence(answers)
@@ -163,7 +164,7 @@ def shared_error(answers: Sequence[ShortAnswers], seed: int = 0) -> SharedError 
 
 
 def coincidence(answers: Sequence[ShortAnswers]) -> float:
-    """The mean chance that wrong answers of the two models are the same one, if they have nothing else in common."""
+    """Mean probability that wrong answers of the two models are the same by chance."""
     small, large = defaultdict[str, Counter[str]](Counter), defaultdict[str, Counter[str]](Counter)
     for each in answers:
         small[each.pool][each.small_text] += not each.small_right
@@ -178,7 +179,7 @@ def coincidence(answers: Sequence[ShortAnswers]) -> float:
 
 
 def short_answers(items: Iterable[Record], small: Iterable[Record], large: Iterable[Record]) -> list[ShortAnswers]:
-    """From the answers of `short:small` and `short:large` to the same items; those without a score are left out."""
+    """Pairs of the answers of `short:small` and `short:large` to the same items, without those that have no score."""
     of_item = {(item["task"], item["id"]): item for item in items}
     of_small = {(each["task"], each["id"]): each for each in small if each["score"] is not None}
     found = []
@@ -192,9 +193,9 @@ def short_answers(items: Iterable[Record], small: Iterable[Record], large: Itera
 def called_short(
     items: Iterable[Record], answers: Iterable[Record], call_of: Callable[[str], Record | None]
 ) -> dict[tuple[str, str], ShortAnswers]:
-    """By (task, id): from the short calls that any of these answers made, whatever its strategy went on to do.
+    """By (task, id): pairs of short answers from the SHORT calls of these answers, whatever the strategy.
 
-    `call_of`: a stored call by its key. Left out are questions of which a call failed or cannot be scored.
+    `call_of`: returns a stored call by its key. Questions with a failed or unscorable call are left out.
     """
     of_item = {(item["task"], item["id"]): item for item in items}
     keys: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
@@ -202,7 +203,7 @@ def called_short(
         own = keys[answer["task"], answer["id"]]
         for call in answer["calls"]:
             if call["mode"] == Mode.SHORT and call["role"] in ("small", "large") and call["key"]:
-                own[call["role"]] = call["key"]  # the last: a second, strict one takes the place of the first
+                own[call["role"]] = call["key"]  # the last call: a stricter second call replaces the first
     found = {}
     for place, own in keys.items():
         if place in of_item and len(own) == 2:
@@ -213,7 +214,7 @@ def called_short(
 
 
 def _reply(item: Record, call: Record | None) -> Record | None:
-    """A stored short call as the answer of a `short` arm; None where it failed or cannot be scored."""
+    """A stored short call as an answer record of a `short` arm; None if it failed or cannot be scored."""
     if call is None or call["status"] != "ok":
         return None
     text, asked = call["answer"] or "", scorers.item_of(item)
@@ -226,7 +227,7 @@ def _reply(item: Record, call: Record | None) -> Record | None:
 
 def _both(item: Record, small: Record, large: Record) -> ShortAnswers:
     asked = Question(item["text"], (), tuple(item["options"]), AnswerKind(item["kind"]))
-    # one that was cut is no answer
+    # a truncated answer does not count
     texts = ("" if each.get("truncated") else each["answer"] or "" for each in (small, large))
     one, other = (extract(text, asked) for text in texts)
     options = len(item["options"]) or (2 if asked.kind is AnswerKind.YES_NO else 0)

@@ -1,6 +1,6 @@
-"""What benchmarks' authors report besides the mean: figures over pairs, sets, sources and subjects.
+"""The figures that benchmarks' authors report besides the mean: over pairs, sets, sources and subjects.
 
-Shares from 0 to 1, but for MME's points. None where there is nothing to divide by.
+Shares from 0 to 1, except MME's points. None if the denominator is 0.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ Figures = dict[str, float | None]
 
 @dataclass(frozen=True)
 class ScoredReply:
-    """A reply to an item, as the store has both, and its score."""
+    """A stored item, a reply to it, and the reply's score."""
 
     item: Record
     reply: str | None
     score: float
 
     def extra(self, name: str) -> Any:
-        """A fact that the item keeps in `extra`; None where it has none of this name."""
+        """The value under this name in the item's `extra`; None if missing."""
         return json.loads(self.item["extra"] or "{}").get(name)
 
 
@@ -39,14 +39,14 @@ MME = {
     "cognition": "commonsense_reasoning, numerical_calculation, text_translation, code_reasoning",
 }
 POINTS = ("perception", "cognition", "total")
-"""MME's figures that are points: 200 at most for each of its fourteen tasks."""
+"""MME's figures that are points: at most 200 for each of its fourteen tasks."""
 
 
 def mme(answered: Sequence[ScoredReply]) -> Figures:
-    """accuracy+ is the share of images whose two questions are both right; points: 100 · (accuracy + accuracy+).
+    """accuracy+: share of images with both questions right; points of a task: 100 · (accuracy + accuracy+).
 
-    Fu et al., "MME", 2023, 2.3, and `calculation.py`: the points of a task, and their sums over ten tasks of perception
-    and four of cognition. An image of which one question only was answered is left out, which the script refuses.
+    Fu et al., "MME", 2023, 2.3, and `calculation.py`. Points are summed over ten tasks of perception and four of
+    cognition. Images with only one answered question are left out; the original script refuses them.
     """
     images = defaultdict[tuple[str, str], list[float]](list)
     for each in answered:
@@ -65,9 +65,9 @@ def mme(answered: Sequence[ScoredReply]) -> Figures:
 
 
 def hallusion(answered: Sequence[ScoredReply]) -> Figures:
-    """Shares wholly right: of answers (aAcc), figures with their questions (fAcc), questions with their figures (qAcc).
+    """Shares: right answers (aAcc), figures with all questions right (fAcc), questions right for all figures (qAcc).
 
-    Guan et al., "HallusionBench", 2024, 3.4, and its `utils.py`, where questions without a figure are in no fAcc.
+    Guan et al., "HallusionBench", 2024, 3.4, and its `utils.py`, which leaves questions without a figure out of fAcc.
     """
 
     def wholly(part: str) -> float | None:
@@ -96,7 +96,7 @@ def blink(answered: Sequence[ScoredReply]) -> Figures:
 
 
 def cv_bench(answered: Sequence[ScoredReply]) -> Figures:
-    """1/2 · ((accuracy on ADE20K + on COCO) / 2 + accuracy on Omni3D): Tong et al., "Cambrian-1", 2024, appendix C."""
+    """((accuracy on ADE20K + on COCO) / 2 + accuracy on Omni3D) / 2: Tong et al., "Cambrian-1", 2024, appendix C."""
     of = {source: _mean(scores) for source, scores in _by(answered, "source").items()}
     flat = mean(of[source] for source in ("ADE20K", "COCO") if source in of)
     deep = of.get("Omni3D")
@@ -104,7 +104,7 @@ def cv_bench(answered: Sequence[ScoredReply]) -> Figures:
 
 
 def _means(parts: Mapping[str, str], *, of_parts: bool) -> Callable[[Sequence[ScoredReply]], Figures]:
-    """For each figure the mean over its categories: of their accuracies (`of_parts`), or of their questions."""
+    """Each figure is the mean over its categories: of their accuracies (`of_parts`), or of all their questions."""
 
     def compute(answered: Sequence[ScoredReply]) -> Figures:
         by = _by(answered)
@@ -117,7 +117,7 @@ def _means(parts: Mapping[str, str], *, of_parts: bool) -> Callable[[Sequence[Sc
 
 
 def _by(answered: Sequence[ScoredReply], extra: str | None = None) -> Mapping[str, list[float]]:
-    """Scores by category, or by a fact that items keep in `extra`."""
+    """Scores by category, or by a value in the items' `extra`."""
     scores = defaultdict[str, list[float]](list)
     for each in answered:
         scores[str(each.extra(extra) if extra else each.item["category"])].append(each.score)
@@ -159,13 +159,13 @@ VMCBENCH = {
 
 @dataclass(frozen=True)
 class AggregateRule:
-    """How figures are computed, what they are called, and what a table of them is about."""
+    """How figures are computed, their names, and the caption of a table of them."""
 
     compute: Callable[[Sequence[ScoredReply]], Figures]
     figures: tuple[str, ...]
     about: str
     by_category: bool = False
-    """Whether every category of questions has them too."""
+    """Whether the figures are also reported for every category."""
 
 
 AGGREGATES: dict[str, AggregateRule] = {
@@ -197,4 +197,4 @@ AGGREGATES: dict[str, AggregateRule] = {
         _means(VMCBENCH, of_parts=True), tuple(VMCBENCH), "VMCBench's groups, each the mean of its sets' accuracies."
     ),
 }
-"""By the name of an aggregate: figures beside the mean. `circular`, which changes what counts as one, is in `units`."""
+"""Figures besides the mean, by the aggregate's name. `circular`, which changes the unit of scoring, is in `units`."""

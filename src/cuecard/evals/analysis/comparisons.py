@@ -1,4 +1,4 @@
-"""One arm against another, and one run against another, on the questions that both answered."""
+"""Comparisons of two arms, and of two runs, on the questions that both answered."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ FAMILIES = {
 }
 VERSION = 1
 ALIKE = ("text", "options", "kind", "golds", "images", "scorer")
-"""What two items of one name have in common if they are the same question."""
+"""Fields that must be equal in two items with the same id for them to be the same question."""
 MEASURED = ("accuracy", "seconds", "tokens")
 
 
 @dataclass(frozen=True)
 class ByExtractor:
-    """The same comparison with the answers read by another extractor."""
+    """The comparison of accuracies with the scores of one extractor."""
 
     difference: float
     p: float
@@ -62,37 +62,37 @@ class ByExtractor:
 
 @dataclass(frozen=True)
 class Difference:
-    """Arm less `against`. Scores are compared by unit, seconds and tokens by question, over those that both have."""
+    """Arm - `against`. Scores are compared per unit, seconds and tokens per question, on those that both have."""
 
     task: str
     family: str
-    """A key of `FAMILIES`: p-values are adjusted over one family of the whole run."""
+    """A key of `FAMILIES`: p-values are adjusted within a family over the whole run."""
     arm: str
     against: str
     pairs: int
     accuracy: PairedComparison
     p_adjusted: float
-    """Holm's."""
+    """p of `accuracy`, adjusted by Holm's method."""
     not_worse: NonInferiority
     extractors: Mapping[str, ByExtractor]
     survives: bool
-    """Every extractor says the same: the same sign and significant, or else not significant (p not adjusted)."""
+    """Every extractor gives the same result: significant with the same sign, or not significant (p not adjusted)."""
     times_faster: Interval | None
-    """Mean seconds of `against` over the arm's, both as `kind` says; None where they are not known."""
+    """Mean seconds of `against` / mean seconds of the arm, both of latency kind `kind`; None if unknown."""
     kind: LatencyKind | None
     times_faster_live: Interval | None
-    """The same of both arms run end to end."""
+    """The same for both arms run end to end; None if they were not."""
     tokens: Interval | None
-    """Generated tokens a question, of all models together: arm less `against`; None where they are not known."""
+    """Generated tokens per question, over all models: arm - `against`; None if unknown."""
 
     @property
     def significant(self) -> bool:
-        """The adjusted test rejects no difference, and the interval of this comparison excludes it."""
+        """The adjusted test rejects "no difference", and the interval of this comparison excludes 0."""
         return self.p_adjusted <= LEVEL and not includes_zero(self.accuracy.difference)
 
     @property
     def interval(self) -> Interval:
-        """Of the difference in accuracy: as wide as the adjusted test says, so it has 0 in it unless `significant`."""
+        """Interval of the difference in accuracy, widened to include 0 unless `significant`."""
         alone = self.accuracy.difference
         if self.significant or alone.low is None or alone.high is None:
             return alone
@@ -100,7 +100,7 @@ class Difference:
 
 
 def includes_zero(interval: Interval) -> bool:
-    """Also where it has no ends."""
+    """Whether the interval contains 0; True if it has no bounds."""
     return interval.low is None or interval.high is None or interval.low <= 0 <= interval.high
 
 
@@ -112,7 +112,7 @@ def differences(
     margin: float,
     families: Collection[str] = FAMILIES,
 ) -> list[Difference]:
-    """Every comparison of these families that a task's arms allow; p-values not adjusted yet."""
+    """All comparisons of these families that a task's arms allow, with unadjusted p-values."""
     found = []
     for which, arm, against in [*_wanted(arms, baseline), *_singles(task, answers, arms)]:
         if which in families and arm in answers and against in answers:
@@ -122,7 +122,7 @@ def differences(
 
 
 def adjusted(found: Sequence[Difference]) -> list[Difference]:
-    """With the p-values of each family adjusted."""
+    """The differences with p-values adjusted within each family (Holm)."""
     p = {(each.family, each.task, each.arm): each for each in found}
     adjusted_p = {}
     for which in FAMILIES:
@@ -145,9 +145,9 @@ def _wanted(arms: Mapping[str, Arm], baseline: str | None) -> list[tuple[str, st
 def _singles(
     task: ScoredTask, answers: Mapping[str, Sequence[Record]], arms: Mapping[str, Arm]
 ) -> list[tuple[str, str, str]]:
-    """Every strategy of both models, against the most accurate arm of one model that is not shown to take longer.
+    """Each strategy of both models against the most accurate single-model arm that is not shown to take longer.
 
-    Of two that take about as long, chance decides which has the smaller mean: it does not choose what is compared.
+    Means alone do not decide which arm takes longer: for two arms of about the same latency they differ by chance.
     """
     whole = {name: succeeded(own) for name, own in answers.items() if not name.endswith(LIVE)}
     known = {name: own for name, own in whole.items() if own and timed(own)}
@@ -163,7 +163,7 @@ def _singles(
 
 
 def _slower(task: ScoredTask, ones: Sequence[Record], others: Sequence[Record]) -> bool:
-    """Whether the first answers are shown to take longer, by the interval of the ratio of mean seconds."""
+    """Whether `ones` are shown to take longer than `others`, by the interval of the ratio of mean seconds."""
     ratio = times_faster(task, paired(others, ones))
     return ratio is not None and ratio.low is not None and ratio.low > 1
 
@@ -205,7 +205,7 @@ def _difference(
 
 
 def paired(ones: Sequence[Record], others: Sequence[Record]) -> list[tuple[Record, Record]]:
-    """Answers to the same questions; those on which either failed are left out."""
+    """Pairs of answers to the same questions, without those on which either failed."""
     of = {answer["id"]: answer for answer in succeeded(others)}
     return [(answer, of[answer["id"]]) for answer in succeeded(ones) if answer["id"] in of]
 
@@ -216,7 +216,7 @@ def kind_of(answer: Record) -> LatencyKind | None:
 
 
 def times_faster(task: ScoredTask, both: Sequence[tuple[Record, Record]]) -> Interval | None:
-    """Mean seconds of the second over those of the first."""
+    """Mean seconds of the second / mean seconds of the first; None if unknown."""
     if not timed(answer for pair in both for answer in pair):
         return None
     tops = [other["latency"]["total_s"] for _, other in both]
@@ -226,7 +226,7 @@ def times_faster(task: ScoredTask, both: Sequence[tuple[Record, Record]]) -> Int
 
 
 def by_extractor(task: ScoredTask, ones: Sequence[Record], others: Sequence[Record]) -> dict[str, ByExtractor]:
-    """The comparison of accuracies by every extractor that scored both arms."""
+    """The comparison of accuracies by each extractor that scored both arms."""
     result, known = {}, dict[tuple[tuple[float, float], ...], PairedComparison]()
     for name in EXTRACTORS:
         one, other = task.graded(ones, name), task.graded(others, name)
@@ -244,7 +244,7 @@ def by_extractor(task: ScoredTask, ones: Sequence[Record], others: Sequence[Reco
 
 @dataclass(frozen=True)
 class Change:
-    """A mean of the second run less that of the first, a question."""
+    """The mean per question in both runs, and their difference: second - first."""
 
     first: float
     second: float
@@ -256,36 +256,36 @@ class Change:
 
 @dataclass(frozen=True)
 class ArmComparison:
-    """One arm of one task in both runs, on `questions` that both answered. Differences: the second less the first."""
+    """One arm of one task in both runs, on `questions` that both answered. Differences are second - first."""
 
     task: str
     arm: str
     questions: int
     accuracy: PairedComparison | None
-    """None where nothing is scored in both."""
+    """None if no unit is scored in both."""
     first_accuracy: float | None
     second_accuracy: float | None
     extractors: Mapping[str, ByExtractor]
     seconds: Change | None
-    """None where they are not known in both, as tokens."""
+    """None if unknown in one of the runs; the same for `tokens`."""
     times_faster: Interval | None
-    """Mean seconds of the first over those of the second."""
+    """Mean seconds of the first / mean seconds of the second."""
     kinds: tuple[str | None, str | None]
     tokens: Change | None
-    """Generated, of all models together."""
+    """Generated tokens, over all models."""
     unresolved: tuple[int, int]
-    """Questions without an answer in an imported run; those left are the easy ones."""
+    """Questions without an answer in an imported run; the remaining questions are easier."""
     same_answer: float
     same_route: float
     errors: tuple[int, int]
-    """Answers that failed, in each run; their questions are left out."""
+    """Failed answers in each run; their questions are left out."""
     p_adjusted: Mapping[str, float]
-    """Holm's, of accuracy, seconds and tokens, each over all arms and tasks."""
+    """Holm's adjustment, for accuracy, seconds and tokens, each over all arms and tasks."""
 
 
 @dataclass(frozen=True)
 class RunComparison:
-    """Both runs. `left_out`: by task, questions of one name that are not the same in both."""
+    """Comparison of two runs. `left_out`: by task, the number of ids that stand for different questions."""
 
     arms: tuple[ArmComparison, ...]
     configuration: tuple[str, ...]
@@ -299,7 +299,7 @@ class RunComparison:
 
 
 def compare_runs(first: tuple[Mapping[str, Any], Store], second: tuple[Mapping[str, Any], Store]) -> RunComparison:
-    """(configuration, rows) of each run. Raises BadInput where they have nothing in common, MissingExtra."""
+    """Compare two runs, each given as (configuration, store). Raises BadInput if nothing is in common, MissingExtra."""
     tasks = [{task.name: task for task in scored_tasks(c["tasks"], s.items())} for c, s in (first, second)]
     answers = [list(store.answers()) for _, store in (first, second)]
     notes = first[1].notes(), second[1].notes()

@@ -1,4 +1,4 @@
-"""Single questions of a run: every arm's answer, the card, where it helped and misled; and one request."""
+"""Single questions of a run: every arm's answer, the card, and whether it helped or misled; and one full request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cuecard.evals.scorers import EXTRACTORS
 
 @dataclass(frozen=True)
 class ArmAnswer:
-    """One arm's answer. `score`: by our extractor, 0 to 1; None: not scored. An error has no answer."""
+    """One arm's answer. `score`: by our extractor, 0 to 1; None if not scored. A failed arm has no answer."""
 
     arm: str
     answer: str | None
@@ -28,42 +28,42 @@ class ArmAnswer:
     total_s: float | None
     kind: str | None
     tokens: Mapping[str, int]
-    """Generated, by role."""
+    """Generated tokens, by role."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One question. `card`: the small model's reasoning, None if no arm of the run asked for one."""
+    """One question. `card`: the small model's reasoning; None if no arm of the run requested it."""
 
     task: str
     id: str
     question: Question
     """Without its images."""
     images: tuple[str, ...]
-    """Digests."""
+    """Digests of the images."""
     golds: tuple[str, ...]
     category: str | None
     card: str | None
     answers: Mapping[str, ArmAnswer]
-    """By arm."""
+    """Answers by arm."""
 
     @property
     def gold(self) -> str:
-        """What is right, an option with its words."""
+        """The right answers as text; an option with its words; `not known` if there are none."""
         options = self.question.options
         letters = [letter(place) for place in range(len(options))]
         words = [f"{each}. {options[letters.index(each)]}" if each in letters else each for each in self.golds]
         return " or ".join(words) or "not known"
 
     def wrong(self, arm: str) -> bool | None:
-        """Whether an arm's answer is less than right; None: it has none, or none is known to be right."""
+        """Whether an arm's answer scores less than 1; None if it has no answer or no score."""
         answer = self.answers.get(arm)
         return None if answer is None or answer.score is None else answer.score < 1
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Where a card decided: the large model's short answer against `arm`, whose reader has the card."""
+    """Questions that a card decided: the large model's short answer compared with `arm`, which reads the card."""
 
     task: str
     arm: str
@@ -75,16 +75,16 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Request:
-    """One question of a task as several arms answered it, call by call."""
+    """One question of a task, with the calls of several arms."""
 
     example: Example
     outcomes: Mapping[str, Outcome]
     about: str
-    """Why this question."""
+    """How the question was chosen."""
 
 
 def all_examples(config: Mapping[str, Any], store: Store) -> dict[str, list[Example]]:
-    """Every question by task, in order, whole: of a long run this is as large as its answers."""
+    """All questions by task, in order. For a long run this takes as much memory as its answers."""
     answers: dict[tuple[str, str], list[Record]] = {}
     for answer in store.answers():
         answers.setdefault((answer["task"], answer["id"]), []).append(answer)
@@ -107,7 +107,7 @@ def all_examples(config: Mapping[str, Any], store: Store) -> dict[str, list[Exam
 
 
 def _card(answers: Iterable[Record], store: Store) -> str | None:
-    """The longest card of the question's arms: one under a smaller budget is its beginning."""
+    """The longest card of the question's arms: a card with a smaller budget is its beginning."""
     keys = {
         call["key"]
         for answer in answers
@@ -134,11 +134,11 @@ def _arm_answer(answer: Record) -> ArmAnswer:
     )
 
 
-# --- a choice among them ----------------------------------------------------------------------------------------------
+# --- selections -------------------------------------------------------------------------------------------------------
 
 
 def galleries(found: RunResults, known: Mapping[str, Sequence[Example]]) -> list[Gallery]:
-    """For each task that has both: the first arm that always hands a card over, else the leading one."""
+    """A gallery for each task that has `NO_CARD` and a suitable arm: the first `transfer` arm, else the leading arm."""
     result = []
     for task in found.tasks:
         always = [arm.arm for arm in task.composed if arm.family == "paper" and arm.arm.startswith("transfer")]
@@ -152,7 +152,7 @@ def galleries(found: RunResults, known: Mapping[str, Sequence[Example]]) -> list
 
 
 def most_telling(known: Sequence[Example], arms: Sequence[str], most: int) -> list[Example]:
-    """At most `most`, those first on which the arms' scores differ, each group in the order asked."""
+    """At most `most` examples; those with different scores between the arms come first, otherwise the order stays."""
 
     def differs(example: Example) -> bool:
         return len({example.answers[arm].score for arm in arms if arm in example.answers}) > 1
@@ -161,7 +161,10 @@ def most_telling(known: Sequence[Example], arms: Sequence[str], most: int) -> li
 
 
 def request(task: TaskResults, baseline: str | None, known: Sequence[Example], store: Store) -> Request | None:
-    """Of the questions that the paper's strategies all transferred, the one of median latency; else of all."""
+    """The question of median latency, among those that all strategies of the paper transferred if any, else among all.
+
+    None if no question has an answer with a known latency.
+    """
     first = task.leading or next(iter(task.arms), None)
     if first is None:
         return None
@@ -184,7 +187,7 @@ def request(task: TaskResults, baseline: str | None, known: Sequence[Example], s
 
 
 def outcome_of(arm: str, record: Record) -> Outcome:
-    """The outcome of a stored answer; the texts of its calls are in the store of calls."""
+    """The outcome of a stored answer, without the texts of its calls, which are stored with the calls."""
     calls = tuple(_call(call) for call in record["calls"])
     return Outcome(
         record["answer"] or "",
@@ -215,11 +218,11 @@ def _call(call: Record) -> Call:
     )
 
 
-# --- all of them, flat ------------------------------------------------------------------------------------------------
+# --- all answers as table rows ----------------------------------------------------------------------------------------
 
 
 def rows(store: Store) -> list[dict[str, Any]]:
-    """One row an answer, for a table."""
+    """One flat row per answer, for a table."""
     items, result = {(item["task"], item["id"]): item for item in store.items()}, []
     for answer in store.answers():
         item, known = items[answer["task"], answer["id"]], counted([answer])

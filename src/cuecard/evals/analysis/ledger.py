@@ -1,8 +1,8 @@
-"""The ledger: spending by route, model, mode and stage, from stored answers; every total equals its parts.
+"""The ledger: spending by route, model, mode and stage, from stored answers; every total equals the sum of its parts.
 
-A call is divided at its first token: the prompt is computed before it (prefill), the rest is decode. Calls that warm or
-score have one stage. Seconds of a stage are the model's, so calls that ran at once count twice; seconds of an answer
-are those of the request, divided into those in which some call ran and those in which none did.
+A call is divided at its first token: before it is prefill, the rest is decode. WARM, SCORE and WEIGH calls have one
+stage. Seconds of a stage are model time, so concurrent calls count twice; seconds of an answer are the request's
+latency, divided into busy time (at least one call runs) and idle time (none runs).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ LOST = (FinishReason.CANCELLED, FinishReason.ERROR)
 
 
 class LedgerError(CuecardError):
-    """A run's records contradict themselves: a total is not the sum of its parts."""
+    """A run's records are inconsistent: for example, a total is not the sum of its parts."""
 
     hint = "the run's records are damaged, or a defect of cuecard wrote them: please report it"
 
 
 @dataclass(frozen=True)
 class Price:
-    """Per million tokens, in any one currency; `cached` as `prompt` if not given."""
+    """Price per million tokens, in any currency; `cached` defaults to `prompt`."""
 
     prompt: float
     completion: float
@@ -51,14 +51,14 @@ class Price:
         return model, cls(prompt, completion, *cached)
 
     def of(self, spent: Spending) -> float:
-        """Prompt tokens whose cached part is unknown cost the full price."""
+        """The price of this spending. Prompt tokens with an unknown cached part cost the full price."""
         fresh = spent.computed_tokens + spent.unseen_tokens
         cached = self.prompt if self.cached is None else self.cached
         return (fresh * self.prompt + spent.cached_tokens * cached + spent.completion_tokens * self.completion) / 1e6
 
 
 def watts(text: str) -> tuple[str, float]:
-    """A model and its power while it works, from MODEL=WATTS. Raises BadInput."""
+    """A model and its power in watts while it runs, from MODEL=WATTS. Raises BadInput."""
     model, _, number = text.rpartition("=")
     try:
         drawn = float(number)
@@ -70,7 +70,7 @@ def watts(text: str) -> tuple[str, float]:
 
 
 def by_model(option: str, texts: Iterable[str], parse: Callable[[str], tuple[str, T]]) -> dict[str, T]:
-    """What an option gives for each model, one text a model. Raises BadInput."""
+    """Parse an option that is given once per model, into values by model. Raises BadInput."""
     result: dict[str, T] = {}
     for text in texts:
         model, value = parse(text)
@@ -81,7 +81,7 @@ def by_model(option: str, texts: Iterable[str], parse: Callable[[str], tuple[str
 
 
 def check_models(option: str, given: Mapping[str, object], answers: Iterable[Record]) -> None:
-    """Raises BadInput where an option is about a model that made no call of these answers."""
+    """Raises BadInput if an option names a model that made no call in these answers."""
     called = sorted({call["model"] for answer in answers for call in answer["calls"]})
     if unknown := sorted(set(given) - set(called)):
         raise BadInput(f"{option} is about {unknown[0]!r}, which no arm calls", did_you_mean(unknown[0], called))
@@ -89,14 +89,14 @@ def check_models(option: str, given: Mapping[str, object], answers: Iterable[Rec
 
 @dataclass(frozen=True)
 class Spending:
-    """Calls, tokens and seconds, which add up. Prompt tokens are cached, computed, or `unseen`: cached part unknown.
+    """Additive calls, tokens and seconds. Prompt tokens are cached, computed, or `unseen` (cached part unknown).
 
-    `wasted_tokens` are those of the computed, unseen and completion tokens whose call was cancelled or failed and
-    whose result is not used. `uncounted` calls gave no token counts at all: their tokens are in none of the sums.
+    `wasted_tokens`: computed, unseen and completion tokens of cancelled or failed calls with unused results.
+    `uncounted`: calls without any token counts; their tokens are in none of the sums.
     """
 
     calls: int = 0
-    """A call counts in the stage in which it begins."""
+    """A call is counted in its first stage."""
     uncounted: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -113,11 +113,11 @@ class Spending:
 
 @dataclass(frozen=True)
 class LedgerRow:
-    """Spending of one route in one stage of one mode of one model; price and energy are None where none is given.
+    """Spending of one route, model, mode and stage; price and energy are None if no price or power is given.
 
-    The price is None too where a call that did not fail gave no counts of its tokens.
+    The price is also None if a call that did not fail has no token counts.
 
-    `energy_j`, joules, is estimated: the model's stated power times its seconds of work.
+    `energy_j` (joules) is an estimate: the model's given power times its model time.
     """
 
     route: str
@@ -131,7 +131,7 @@ class LedgerRow:
 
 @dataclass(frozen=True)
 class RouteTotals:
-    """The answers of one route, in seconds of the request: those in which a call ran, and those in which none did."""
+    """The answers of one route: request latency in seconds, divided into busy (a call runs) and idle time."""
 
     route: str
     answers: int
@@ -142,20 +142,20 @@ class RouteTotals:
 
 @dataclass(frozen=True)
 class Ledger:
-    """All rows of a set of records, usually of one arm, and its routes."""
+    """The ledger of a set of answer records, usually of one arm."""
 
     rows: tuple[LedgerRow, ...]
     routes: tuple[RouteTotals, ...]
     total: Spending
     price: float | None
-    """None as soon as one row has none: a part of a price is no price."""
+    """None if any row has no price."""
     energy_j: float | None
-    """Estimated; None as `price`."""
+    """Estimated; None if any row has none."""
     answers: int
     latency_s: float
 
     def by(self, what: str) -> dict[str, Spending]:
-        """Sums over all but one of route, model, mode, stage."""
+        """Spending grouped by `what`: route, model, mode or stage."""
         sums: dict[str, Spending] = {}
         for row in self.rows:
             name = getattr(row, what)
@@ -184,8 +184,7 @@ def ledger(
 ) -> Ledger:
     """The ledger of answer records of one arm; `prices` and `powers` (watts) by model.
 
-    Raises LedgerError where a question was answered twice, a call contradicts itself, or a total differs from its
-    parts.
+    Raises LedgerError if a question was answered twice, a call is inconsistent, or a total differs from its parts.
     """
     kept = list(records)
     _check_answers(kept)
@@ -223,10 +222,10 @@ def ledger(
 
 
 def wasted(call: Record, record: Record) -> tuple[int, int]:
-    """Computed prompt tokens and generated tokens of a call without a use: it failed, or was cancelled.
+    """(computed prompt tokens, generated tokens) of a failed or cancelled call that are wasted; (0, 0) for other calls.
 
-    A reasoning that another model has read, or that was gone on with, is used, although its call is cancelled where the
-    reasoning ends. Steps of a reasoning are used too, with what was written past them.
+    A reasoning that another model has read, or that was resumed, is used, although its call is cancelled at the end of
+    the reasoning. Steps of a reasoning are also used, including tokens generated past them.
     """
     if call["finish_reason"] not in LOST:
         return 0, 0
@@ -240,7 +239,7 @@ def wasted(call: Record, record: Record) -> tuple[int, int]:
 
 
 def stages(call: Record, record: Record) -> Iterator[tuple[str, Spending]]:
-    """The spending of a call, by stage. Raises LedgerError where the call contradicts itself."""
+    """The spending of a call, by stage. Raises LedgerError if the call is inconsistent."""
     start, first, end = call["start_s"], call.get("first_token_s"), call["end_s"]
     prompt, cached, completion = (call.get(f"{name}_tokens") for name in ("prompt", "cached", "completion"))
     reasoning = call.get("reasoning_tokens") or 0
@@ -276,7 +275,7 @@ def stages(call: Record, record: Record) -> Iterator[tuple[str, Spending]]:
 
 
 def check(total: Spending, records: Sequence[Record]) -> None:
-    """Raises LedgerError unless the total of the rows is what is counted straight from the records."""
+    """Raises LedgerError if the total of the rows differs from the sums over the records."""
     calls = [call for record in records for call in record["calls"]]
     straight: dict[str, float] = {
         f"{name}_tokens": sum(call.get(f"{name}_tokens") or 0 for call in calls)
@@ -289,7 +288,7 @@ def check(total: Spending, records: Sequence[Record]) -> None:
 
 
 def route_of(record: Record) -> str:
-    """The route of an answer; `error` where there is no answer."""
+    """The route of an answer; `error` if it failed."""
     return "error" if record["status"] == "error" else str(record["route"])
 
 
@@ -314,7 +313,7 @@ def _route(route: str, records: Sequence[Record]) -> RouteTotals:
 
 
 def _busy_s(calls: Iterable[Record]) -> float:
-    """Seconds in which at least one call was running."""
+    """Seconds in which at least one call runs."""
     total = until = 0.0
     for call in sorted(calls, key=lambda call: call["start_s"]):
         total += max(0.0, call["end_s"] - max(until, call["start_s"]))
@@ -323,7 +322,7 @@ def _busy_s(calls: Iterable[Record]) -> float:
 
 
 def _latency_s(record: Record) -> float:
-    """Of an error without a latency: until its last call ended."""
+    """Latency in seconds; for a failed answer without one, the end of its last call."""
     total = (record.get("latency") or {}).get("total_s")
     return max((call["end_s"] for call in record["calls"]), default=0.0) if total is None else float(total)
 

@@ -1,7 +1,7 @@
-"""findings.json: results beyond `summary.json`: intervals, differences, routes, fronts, rules, ledger.
+"""findings.json: results beyond `summary.json`: intervals, differences, routes, Pareto fronts, rules, ledger.
 
-All that a report draws is computed here and in the modules beside it. Accuracies are by unit (`units`), seconds and
-tokens by question. An answer that failed is in no mean: it is counted (`errors`), and in the ledger's sums.
+Everything that a report shows is computed here and in the modules of this package. Accuracies are per unit (`units`),
+seconds and tokens per question. Failed answers are in no mean; they are counted (`errors`), and in the ledger's sums.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ MEASURES = ("latency", "tokens", "price")
 
 @dataclass(frozen=True)
 class RouteResults:
-    """One route of an arm; routes sum to the arm's answers. Tokens: generated a question, by role."""
+    """One route of an arm; the routes sum to the arm's answers. `tokens`: generated per question, by role."""
 
     route: str
     questions: int
@@ -60,45 +60,45 @@ class RouteResults:
 
 @dataclass(frozen=True)
 class ArmResults:
-    """One arm on one task. Means are a question, over the answers that did not fail."""
+    """One arm on one task. Means are per question, over the answers that did not fail."""
 
     arm: str
     family: str
     answered: int
     errors: int
     units: int
-    """That have a score."""
+    """Units with a score."""
     accuracy: Interval | None
     unresolved: int
-    """Questions whose answer does not follow from the files that a run was imported from."""
+    """Questions without an answer because the imported files lack a call that the arm needs."""
     bounds: tuple[float, float] | None
-    """Accuracy with all of them wrong and all of them right; None where there are none, then `accuracy` is known."""
+    """Accuracy with all unresolved questions wrong, and right; None if there are none (then `accuracy` is known)."""
     generated: Interval | None
-    """Tokens; None where they were not counted."""
+    """Generated tokens; None if not counted."""
     by_role: Mapping[str, float]
-    """Generated tokens."""
+    """Generated tokens by role."""
     spent: float | None
-    """Prompt and generated tokens."""
+    """Prompt and generated tokens; None if not counted."""
     latency: Interval | None
-    """Seconds; None where they are not known."""
+    """Seconds; None if unknown."""
     p50_s: float | None
     p90_s: float | None
     handoff_mean_s: float | None
     kind: LatencyKind | None
     price: float | None
-    """In the currency of the prices given; None as soon as one model that was called has none."""
+    """Per question, in the currency of the given prices; None if any called model has no price."""
     unparsed: float | None
     truncated: float | None
     extractors: Mapping[str, float]
     """Accuracy by extractor."""
     routes: tuple[RouteResults, ...]
     fronts: tuple[str, ...]
-    """Of `MEASURES` those by which no other arm is at least as accurate and costs no more."""
+    """The `MEASURES` of cost in which the arm is on the Pareto front of accuracy and cost."""
     ledger: Ledger | None
 
     @property
     def span(self) -> tuple[float, float]:
-        """Between which accuracies the extractors lie."""
+        """The lowest and the highest accuracy over the extractors."""
         return min(self.extractors.values()), max(self.extractors.values())
 
     @property
@@ -112,7 +112,7 @@ class ArmResults:
 
     @property
     def competes(self) -> bool:
-        """Whether it is one of the arms to choose from: no placebo, composed, scored."""
+        """Whether the arm takes part in the ranking and the fronts: no placebo, composed, scored."""
         return self.family != "placebo" and not self.arm.endswith(LIVE) and self.accuracy is not None
 
 
@@ -124,7 +124,7 @@ def arm_results(
     prices: Mapping[str, Price] | None,
     powers: Mapping[str, float] | None = None,
 ) -> ArmResults:
-    """`names`: the arm's and its family's. `lacking`: how many questions are unresolved. Raises LedgerError."""
+    """Results of one arm. `names`: of the arm and its family; `lacking`: unresolved questions. Raises LedgerError."""
     scores, whole = task.graded(answers), succeeded(answers)
     clusters = task.clusters_of(whole)
     known, numbered = timed(answers) and bool(whole), counted(answers) and bool(whole)
@@ -161,7 +161,7 @@ def arm_results(
 
 
 def routes(answers: Sequence[Record]) -> tuple[RouteResults, ...]:
-    """Every route that occurs, in the order of `Route`, then errors."""
+    """Results of every route that occurs, in the order of `Route`; errors last."""
     of: dict[str, list[Record]] = {route: [] for route in (*map(str, Route), "error")}
     for answer in answers:
         of[route_of(answer)].append(answer)
@@ -180,7 +180,7 @@ def routes(answers: Sequence[Record]) -> tuple[RouteResults, ...]:
 
 
 def by_role(answers: Sequence[Record]) -> dict[str, float]:
-    """Generated tokens a question of each role that was called: small first, large last."""
+    """Generated tokens per question, by role: small first, large last."""
     sums = Counter[str]()
     for call in (call for answer in answers for call in answer["calls"]):
         sums[call["role"]] += call["completion_tokens"] or 0
@@ -189,7 +189,7 @@ def by_role(answers: Sequence[Record]) -> dict[str, float]:
 
 
 def on_front(arm: ArmResults, arms: Iterable[ArmResults], measure: str) -> bool:
-    """No arm to choose from is at least as accurate for no more, and better in one of the two."""
+    """Whether no competing arm is at least as accurate for at most the same cost, and better in one of the two."""
     cost = arm.cost(measure)
     if cost is None or arm.accuracy is None or not arm.competes:
         return False
@@ -204,7 +204,7 @@ def on_front(arm: ArmResults, arms: Iterable[ArmResults], measure: str) -> bool:
 
 
 def most_accurate(arms: Iterable[ArmResults]) -> tuple[str, ...]:
-    """Of the arms to choose from; at a tie all of them, the faster ones first."""
+    """The most accurate competing arms: several if tied, the faster ones first."""
     ranked = sorted(
         (-arm.accuracy.estimate, math.inf if arm.latency is None else arm.latency.estimate, arm.arm)
         for arm in arms
@@ -218,33 +218,33 @@ def most_accurate(arms: Iterable[ArmResults]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class TaskResults:
-    """One task. `leading`: of the strategies of both models the most accurate, at a tie the faster one."""
+    """One task. `leading`: the most accurate strategy of both models; if tied, the fastest."""
 
     task: str
     items: int
     units: int
     unit: str
-    """What is scored as one: `question`, or `group of rotations`."""
+    """The unit of scoring: `question` or `group of rotations`."""
     arms: Mapping[str, ArmResults]
     differences: tuple[Difference, ...]
     best: tuple[str, ...]
-    """Of all arms to choose from the most accurate, at a tie all of them, the faster ones first."""
+    """The most accurate competing arms: several if tied, the faster ones first."""
     paper: tuple[str, ...]
-    """Of each strategy of the paper the arm that is most accurate, at a tie the faster one."""
+    """For each strategy of the paper, its most accurate arm; if tied, the fastest."""
     leading: str | None
     rules: tuple[RuleResults, ...]
     shared: SharedError | None
     verdict: PairVerdict | None
-    """None where seconds are not known, or no single model is as fast."""
+    """None if seconds are unknown, or no single model is as fast."""
 
     @property
     def composed(self) -> list[ArmResults]:
-        """Arms without those run end to end."""
+        """The arms that were not run end to end."""
         return [arm for arm in self.arms.values() if not arm.arm.endswith(LIVE)]
 
     @property
     def plain(self) -> list[ArmResults]:
-        """The same without placebos."""
+        """The composed arms without placebos."""
         return [arm for arm in self.composed if arm.family != "placebo"]
 
     def difference(self, arm: str, which: str = "arms") -> Difference | None:
@@ -253,7 +253,7 @@ class TaskResults:
 
 @dataclass(frozen=True)
 class RunResults:
-    """A whole run. `margin`: score points within which an arm counts as not worse."""
+    """A whole run. `margin`: in score points; an arm that loses less than this counts as not worse."""
 
     baseline: str | None
     margin: float
@@ -279,7 +279,7 @@ def run_results(
     prices: Mapping[str, Price] | None = None,
     powers: Mapping[str, float] | None = None,
 ) -> RunResults:
-    """`against`: the baseline, `reason:large` where the run has it. Raises BadInput, MissingExtra, LedgerError."""
+    """Results of a run. `against`: baseline, by default `reason:large`. Raises BadInput, MissingExtra, LedgerError."""
     base, answers = base_of(config), list(store.answers())
     for option, given in (("--price", prices), ("--watts", powers)):
         check_models(option, given or {}, answers)
@@ -307,7 +307,7 @@ def run_results(
                 base.table,
             )
         )
-        # where questions are unresolved, those that an arm has answered are the easy ones: no comparison
+        # an arm with unresolved questions is not compared: the questions that it answered are easier
         whole[task.name] = {name: each for name, each in own.items() if not lacking[name]}
         compared += differences(task, whole[task.name], arms, baseline, margin)
     all_of = adjusted(compared)
@@ -326,7 +326,7 @@ def _task(
     short: Sequence[acceptance.ShortAnswers],
     table: AcceptanceTable | None,
 ) -> TaskResults:
-    """Without its differences, whose p-values are adjusted over the whole run."""
+    """Results of a task without differences and verdict: their p-values are adjusted over the whole run."""
     results = {
         name: replace(arm, fronts=tuple(each for each in MEASURES if on_front(arm, alone.values(), each)))
         for name, arm in alone.items()

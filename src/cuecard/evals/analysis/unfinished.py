@@ -1,4 +1,4 @@
-"""What a run lacks that was interrupted, or still goes on."""
+"""The answers that an interrupted or still running run lacks."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ MOST_NAMES = 4
 
 
 def unfinished(config: Mapping[str, Any], store: Store) -> str | None:
-    """How many of how many questions have answers, a sentence a task that lacks some; None of a whole run.
+    """One sentence for each unfinished task, with the numbers of answered and of all questions; None if complete.
 
-    An imported run has what its files have.
+    An imported run is always complete.
     """
     return " ".join(_lacking(config, store)) or None
 
@@ -38,7 +38,7 @@ def _lacking(config: Mapping[str, Any], store: Store) -> Iterator[str]:
 
 
 def _behind(counts: Mapping[str, int]) -> str:
-    """Arms that have fewer answers than others."""
+    """Text that lists the arms with fewer answers than others; empty if there are none."""
     most = max(counts.values())
     behind = [f"{arm} {count:,}" for arm, count in counts.items() if count < most]
     if not behind:

@@ -1,4 +1,4 @@
-"""One task of a run as it is scored: its questions make units (one, or the rotations of one), and units clusters."""
+"""Units of scoring: a question, or all rotations of one question; units belong to clusters of correlated errors."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ ALONE = ("short", "reason")
 
 @dataclass(frozen=True)
 class ScoredTask:
-    """A task's items by their ids. `aggregate` as in `item.Task`."""
+    """A task's stored items, by id. `aggregate`: as in `item.Task`."""
 
     name: str
     aggregate: str
     items: Mapping[str, Record]
 
     def unit(self, id: str) -> str:
-        """The unit of a question: under circular evaluation its group of rotations, else itself."""
+        """The unit of a question: with circular evaluation its group of rotations, else the question's id."""
         group = self.items[id].get("group") if self.aggregate == "circular" else None
         return f"group {group}" if group else id
 
     def graded(self, answers: Iterable[Record], extractor: str | None = None) -> dict[str, float]:
-        """The score of each unit by the extractor, `ours` by default; answers without a score are left out."""
+        """The score of each unit by an extractor, by default `ours`; answers without a score are left out."""
         scores: dict[str, float] = {}
         for answer in answers:
             score = answer["score"] if extractor is None else answer["scores"].get(extractor)
@@ -42,7 +42,7 @@ class ScoredTask:
             unit = self.unit(answer["id"])
             if unit == answer["id"]:
                 scores[unit] = float(score)
-            else:  # right only if every rotation is
+            else:  # right only if all rotations are right
                 scores[unit] = min(scores.get(unit, 1.0), float(score >= 1))
         return scores
 
@@ -63,33 +63,33 @@ class ScoredTask:
 
 
 def succeeded(answers: Iterable[Record]) -> list[Record]:
-    """Those that did not fail: a failed answer is in no mean, and in every sum."""
+    """The answers that did not fail: failed answers are in every sum, but in no mean."""
     return [answer for answer in answers if answer["status"] != "error"]
 
 
 def timed(answers: Iterable[Record]) -> bool:
-    """Whether their seconds are known: other tools' files do not hold them."""
+    """Whether the seconds of all answers are known; other tools' files do not have them."""
     return all(answer["latency"]["total_s"] is not None for answer in answers)
 
 
 def counted(answers: Iterable[Record]) -> bool:
-    """Whether what was generated is known of every call that ended as it was meant to."""
+    """Whether every call that was not cancelled and did not fail has a count of generated tokens."""
     calls = (call for answer in answers for call in answer["calls"] if call["finish_reason"] not in LOST)
     return all(call["completion_tokens"] is not None for call in calls)
 
 
 def generated(answer: Record) -> int:
-    """Tokens that all models together generated, those of cancelled and failed calls included."""
+    """Generated tokens over all models, including cancelled and failed calls."""
     return sum(call["completion_tokens"] or 0 for call in answer["calls"])
 
 
 def spent(answer: Record) -> int:
-    """Prompt and generated tokens of all models together; prompt tokens count whether they were cached or not."""
+    """Prompt and generated tokens over all models, including cached prompt tokens."""
     return generated(answer) + sum(call["prompt_tokens"] or 0 for call in answer["calls"])
 
 
 def family(arm: Arm) -> str:
-    """The group that an arm is shown in: `small`, `large` (one model alone), `paper`, `baseline` or `placebo`."""
+    """The group of an arm in reports: `small`, `large` (one model alone), `paper`, `baseline` or `placebo`."""
     strategy, _, role = arm.strategy.partition(":")
     if arm.placebo is not None:
         return "placebo"
@@ -99,7 +99,7 @@ def family(arm: Arm) -> str:
 
 
 def arm_named(arms: Mapping[str, Arm], wanted: str, base: Policy | None = None) -> str:
-    """The run's own name of an arm: `reason` may be `reason:large` there. Raises BadInput if there is none."""
+    """The run's name of an arm (`reason` may be `reason:large` there). Raises BadInput if the run has no such arm."""
     if wanted in arms:
         return wanted
     if wanted.startswith(FILE) and len(same := [name for name in arms if name.rpartition("@")[0] == wanted]) == 1:
@@ -112,7 +112,7 @@ def arm_named(arms: Mapping[str, Arm], wanted: str, base: Policy | None = None) 
 
 
 def original_arm(arms: Mapping[str, Arm], placebo: str) -> str | None:
-    """The arm that does the same with the card that was written; None if the run has none."""
+    """The name of the same arm without the placebo; None if the run does not have it."""
     name = "/".join(part for part in placebo.split("/") if not part.startswith("placebo="))
     own = arms[placebo]
     there = (each for each, arm in arms.items() if arm.placebo is None and same_arm(arm, own))
@@ -120,19 +120,19 @@ def original_arm(arms: Mapping[str, Arm], placebo: str) -> str | None:
 
 
 def uncut_arm(arms: Mapping[str, Arm], cut: str) -> str | None:
-    """The arm that does the same with cards that are not cut; None if the run has none."""
+    """The name of the same arm with uncut cards; None if the run does not have it."""
     own = replace(arms[cut], policy=replace(arms[cut].policy, cut=None))
     there = (name for name, arm in arms.items() if not name.endswith(LIVE))
     return next((name for name in there if arms[name].placebo is None and same_arm(arms[name], own)), None)
 
 
 def same_arm(one: Arm, other: Arm) -> bool:
-    """Whether two arms do the same, placebos apart."""
+    """Whether two arms are the same except for placebos."""
     return (one.strategy, one.policy, one.equal) == (other.strategy, other.policy, other.equal)
 
 
 def by_arm(answers: Iterable[Record], task: str) -> dict[str, list[Record]]:
-    """The answers to one task by arm, in the order of its items."""
+    """The answers to one task by arm, in their given order."""
     found: dict[str, list[Record]] = {}
     for answer in answers:
         if answer["task"] == task:
@@ -149,7 +149,7 @@ def scored_tasks(tasks: Sequence[Record], items: Iterable[Record]) -> list[Score
 
 
 def plain(value: Any) -> Any:
-    """With None for what is not a number (a ratio to no seconds at all), which JSON cannot write."""
+    """The value with None for floats that are not finite (such as a ratio to 0 s), which JSON does not allow."""
     if isinstance(value, Mapping):
         return {key: plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -157,11 +157,11 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-# --- what scores add up to --------------------------------------------------------------------------------------------
+# --- figures from scores ----------------------------------------------------------------------------------------------
 
 
 def circular(scored: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """(group, score) of every rotation -> 1 for each group whose rotations are all right, else 0.
+    """(group, score) of every rotation -> by group 1 if all its rotations are right, else 0.
 
     CircularEval of Liu et al., "MMBench", 2024. The task's score is the mean of the values.
     """
@@ -173,21 +173,21 @@ def circular(scored: Iterable[tuple[str, float]]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Pope:
-    """POPE's five figures, yes being positive; None where there is nothing to divide by."""
+    """POPE's five figures, with yes as the positive class; None if the denominator is 0."""
 
     accuracy: float | None
     precision: float | None
     recall: float | None
     f1: float | None
     yes_ratio: float | None
-    """Of all answers, those that are yes; half of the golds are."""
+    """Share of yes among all answers; half of the golds are yes."""
 
 
 def pope(answered: Iterable[tuple[str | None, str]]) -> Pope:
     """(answer, gold) of every question -> the figures of Li et al., "Evaluating object hallucination", 2023.
 
-    An answer that cannot be parsed (None) is wrong and counts as neither. POPE's own script
-    takes whatever holds no "no" or "not" for a yes.
+    An answer that cannot be parsed (None) is wrong, and is neither yes nor no. POPE's own script counts every reply
+    without "no" or "not" as yes.
     """
     pairs = list(answered)
     answered_yes = sum(answer == "yes" for answer, _ in pairs)
@@ -206,7 +206,7 @@ def pope(answered: Iterable[tuple[str | None, str]]) -> Pope:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """The mean score of the same replies by each extractor, and the interval that these means span."""
+    """The mean score of the same replies by each extractor, and the lowest and highest of these means."""
 
     by_extractor: Mapping[str, float]
     low: float
@@ -214,7 +214,7 @@ class Sensitivity:
 
 
 def sensitivity(scored: Sequence[Mapping[str, float | None]]) -> Sensitivity | None:
-    """How much the extractor decides, over replies that all of them scored; None if there is none."""
+    """How much scores depend on the extractor, over replies that all extractors scored; None if there are none."""
     known = [each for each in scored if each and None not in each.values()]
     if not known:
         return None

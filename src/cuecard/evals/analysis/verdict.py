@@ -1,7 +1,7 @@
-"""Whether a pair pays on a task: its strategies against the best single model at equal or lower cost.
+"""Whether a pair of models pays on a task: its strategies against the best single model at equal or lower cost.
 
-A single model counts as no more costly where it is not shown to take longer: of two that take about as long, chance
-decides which has the smaller mean, and does not choose what is compared.
+A single model counts as no more costly if it is not shown to take longer. Means alone do not decide that: for two arms
+of about the same latency they differ by chance.
 """
 
 from __future__ import annotations
@@ -19,47 +19,47 @@ from cuecard.evals.arm import LIVE, base_of, parse, policies_of
 from cuecard.evals.database import Record
 
 SINGLE = "single"
-"""The family of comparisons that a verdict is drawn from."""
+"""The family of comparisons that a verdict uses."""
 BASELINE = "reason:large"
 MARGIN = 0.01
-"""Score points: a gain that is shown to be smaller is none."""
+"""In score points: a gain that is shown to be smaller does not count."""
 FEWEST = 20
-"""Questions with a score, of which fewer show neither that a pair pays nor that it does not."""
+"""Minimum number of scored questions for a verdict other than OPEN."""
 
 
 class Pays(StrEnum):
-    """What a comparison with the best single model shows."""
+    """The result of the comparison with the best single model."""
 
     YES = "pays"
     """A strategy of both models is significantly more accurate."""
     NO = "does not pay"
-    """Every one is significantly less accurate, or shown to gain less than `MARGIN`."""
+    """Every strategy is significantly less accurate, or shown to gain less than `MARGIN`."""
     OPEN = "is not shown to pay"
-    """Neither, or there are too few questions."""
+    """Neither is shown, or there are too few questions."""
 
 
 @dataclass(frozen=True)
 class PaysFrom:
-    """Where the pair begins to pay. None: nowhere, or not known."""
+    """The break-even of the pair. None: there is none, or it is unknown."""
 
     seconds_a_right_answer: float | None
-    """Mean seconds more than the single model's, for each further right answer; 0 where the pair takes no longer."""
+    """Extra seconds compared with the single model, per additional right answer; 0 if the pair takes no longer."""
     settled: float | None
-    """The share of questions settled without reasoning at which the pair is as fast as `BASELINE`; 0: at any."""
+    """Share of questions settled without reasoning from which the pair is as fast as `BASELINE`; 0: at any share."""
 
 
 @dataclass(frozen=True)
 class PairVerdict:
-    """Whether the two models together pay. `shown`: the comparison of the strategy that gains most."""
+    """Whether the pair pays. `shown`: the comparison of the strategy with the largest gain."""
 
     pays: Pays
     shown: Difference
     right: tuple[float, float]
-    """Mean scores of the strategy and of the single model, on the units that both have."""
+    """Mean scores of the strategy and of the single model, on the units that both answered."""
     questions: int
-    """Of the task; those without a score of both are in no mean here."""
+    """Units of the task, including those without a score of both, which are in no mean here."""
     settled: float
-    """The share of the strategy's answers that were settled without reasoning."""
+    """Share of the strategy's answers that were settled without reasoning."""
     starts: PaysFrom
 
     @property
@@ -67,7 +67,7 @@ class PairVerdict:
         return self.shown.pairs < FEWEST
 
     def sentence(self, task: str) -> str:
-        """The verdict in one sentence: by how much, how sure that is, at what cost, and the break-even."""
+        """The verdict in one sentence: the gain, its uncertainty, its cost, and the break-even."""
         shown, (ours, theirs) = self.shown, self.right
         gain = shown.accuracy.difference.estimate
         parts = [
@@ -140,9 +140,9 @@ class PairVerdict:
 def pair_verdict(
     task: ScoredTask, compared: Sequence[Difference], answers: Mapping[str, Sequence[Record]]
 ) -> PairVerdict | None:
-    """From a task's comparisons, p-values adjusted, and its answers by arm.
+    """The verdict from a task's comparisons with adjusted p-values, and its answers by arm.
 
-    None where seconds are not known, or no single model is as fast.
+    None if seconds are unknown, or no single model is as fast.
     """
     own = [each for each in compared if each.family == SINGLE and each.task == task.name]
     if not own:
@@ -150,7 +150,7 @@ def pair_verdict(
     took = {name: _mean_s(answers[name]) for each in own for name in (each.arm, each.against)}
 
     def gain(each: Difference) -> tuple[float, float]:
-        """In accuracy; of two that gain as much, the faster one comes first."""
+        """Sort key: gain in accuracy, then speed."""
         return each.accuracy.difference.estimate, -(took[each.arm] or 0.0)
 
     gains = [each for each in own if each.significant and each.accuracy.difference.estimate > 0]
@@ -170,7 +170,7 @@ def pair_verdict(
 def verdicts(
     config: Mapping[str, Any], tasks: Iterable[ScoredTask], answers: Sequence[Record], unresolved: Mapping[str, Any]
 ) -> dict[str, PairVerdict | None]:
-    """Of every task of a run. `unresolved`: a run's notes. Raises BadInput, MissingExtra."""
+    """The verdicts on all tasks of a run, by task. `unresolved`: the run's notes. Raises BadInput, MissingExtra."""
     base, policies, known = base_of(config), policies_of(config), list(tasks)
     names = dict.fromkeys(answer["arm"] for answer in answers if not answer["arm"].endswith(LIVE))
     arms = {name: parse(name, base, policies) for name in names}
@@ -189,7 +189,7 @@ def verdicts(
 
 
 def _no_gain(each: Difference) -> bool:
-    """Whether it is shown that the strategy is worse, or gains less than the margin."""
+    """Whether the strategy is shown to be worse, or to gain less than `MARGIN`, given that none gains significantly."""
     high = each.interval.high
     return each.significant or (high is not None and high < MARGIN)
 
@@ -209,7 +209,7 @@ def _seconds_a_right_answer(ones: Sequence[Record], others: Sequence[Record], sh
 
 
 def _settled_from(ones: Sequence[Record], alone: Sequence[Record]) -> float | None:
-    """The share s at which s * (seconds of settled questions) + (1 - s) * (those of others) is the baseline's mean."""
+    """The share s with s * (mean seconds of settled questions) + (1 - s) * (mean of the others) = baseline's mean."""
     base_s = _mean_s(alone)
     settled = [each for each in succeeded(ones) if each["route"] == Route.AGREED]
     settled_s, rest_s = _mean_s(settled), _mean_s([each for each in ones if each["route"] != Route.AGREED])

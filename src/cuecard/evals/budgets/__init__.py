@@ -1,1 +1,1 @@
-"""Cooperation schemes at equal budgets: their settings, the oracle, and what both make of a run's answers."""
+"""Cooperation schemes at equal budgets: their settings, the oracle, and their comparison on a run's answers."""

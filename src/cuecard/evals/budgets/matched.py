@@ -1,10 +1,10 @@
-"""matched-budget.json: what each scheme gets for the same tokens, the same money and the same time.
+"""matched-budget.json: the accuracy of each scheme for the same tokens, the same price and the same time.
 
-At a budget a scheme plays the setting, or the two settings in turns, whose mean cost is at most the budget and whose
-accuracy is best. They are chosen on other questions than those that they are judged by: the questions' clusters are
-dealt into folds, and each fold is answered by what is best on the others. All arms are composed of the same stored
-calls. Intervals are 95%, by bootstrap over clusters of questions, of differences by the cluster-robust t test; an
-answer that failed is wrong, and has its cost.
+At a budget, a scheme uses the setting, or the mixture of two settings, with the best accuracy at a mean cost of at most
+the budget. Settings are chosen by cross-fitting: the clusters of questions are divided into folds, and each fold uses
+the best setting on the other folds. All arms are composed from the same stored calls. Intervals are 95%, by bootstrap
+over clusters of questions; those of differences by the cluster-robust t test. A failed answer counts as wrong, and its
+cost counts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cuecard.stats.inference import holm, mean_difference, share_interval
 
 VERSION = 1
 REFERENCE = "reason:large"
-"""Budgets are shares of its mean cost."""
+"""Budgets are given as shares of this arm's mean cost."""
 BUDGETS = (0.25, 0.5, 0.75, 1.0, 2.0)
 FOLDS = 5
 DRAWS = 2000
@@ -43,19 +43,19 @@ MEASURES = {
 
 @dataclass(frozen=True)
 class FrontPoint:
-    """One setting in one measure. `against`: on the front the next cheaper setting there, else what beats it."""
+    """One setting in one measure. `against`: the next cheaper setting on the front, or the one that dominates it."""
 
     arm: str
     scheme: str
     cost: Interval
     accuracy: Interval
     on_front: bool
-    """No other setting is at least as accurate for no more."""
+    """No other setting is at least as accurate for at most the same cost, and better in one of the two."""
     draws_on_front: float
-    """The share of bootstrap draws of the questions in which it is."""
+    """Share of bootstrap draws in which the setting is on the front."""
     against: str | None
     difference: Interval | None
-    """In accuracy, paired: this one less `against`."""
+    """Paired difference in accuracy: this setting - `against`."""
 
 
 @dataclass(frozen=True)
@@ -64,22 +64,22 @@ class SchemeAtBudget:
 
     scheme: str
     settings: tuple[tuple[str, float], ...]
-    """Arms and the share of questions that each is played on, chosen on all questions."""
+    """(arm, share of questions on which it is used), chosen on all questions."""
     spent: float
-    """Mean cost of what was chosen on other questions, as is all below."""
+    """Mean cost; like all fields below, with settings chosen on other questions (cross-fitted)."""
     accuracy: Interval
     difference: Interval | None
-    """In accuracy, paired: the scheme less the one that all are compared with; None of that one."""
+    """Paired difference in accuracy: this scheme - the one that all are compared with; None for that one."""
     p: float | None
     """Two-sided, by the cluster-robust t test."""
     p_adjusted: float | None
-    """Holm's, over the schemes at this budget."""
+    """Holm's adjustment, over the schemes at this budget."""
     regret: Interval | None
-    """Accuracy of the oracle less that of the scheme, paired."""
+    """Paired difference in accuracy: oracle - scheme."""
 
     @property
     def verdict(self) -> int:
-        """1 where it is significantly more accurate than what it is compared with, -1 where it is less, else 0."""
+        """1 if significantly more accurate than the scheme it is compared with, -1 if less accurate, else 0."""
         if self.p_adjusted is None or self.difference is None or self.p_adjusted > 0.05:
             return 0
         low, high = self.difference.low, self.difference.high
@@ -88,12 +88,12 @@ class SchemeAtBudget:
 
 @dataclass(frozen=True)
 class BudgetResults:
-    """All schemes at one budget. `too_dear`: schemes whose every setting costs more."""
+    """All schemes at one budget. `too_dear`: schemes with all settings above the budget."""
 
     share: float
     amount: float
     oracle: float | None
-    """Accuracy of the oracle; None where its cheapest arms cost more."""
+    """Accuracy of the oracle; None if its cheapest arms cost more than the budget."""
     schemes: tuple[SchemeAtBudget, ...]
     too_dear: tuple[str, ...]
 
@@ -103,7 +103,7 @@ class BudgetResults:
 
 @dataclass(frozen=True)
 class MeasureResults:
-    """One measure of cost: a key of `MEASURES`."""
+    """Results in one measure of cost. `measure`: a key of `MEASURES`."""
 
     measure: str
     front: tuple[FrontPoint, ...]
@@ -112,16 +112,16 @@ class MeasureResults:
 
 @dataclass(frozen=True)
 class MatchedTask:
-    """One task. `units` are scored as one each; calls are counted over all arms of the comparison."""
+    """One task. `units`: number of units of scoring; calls are counted over all arms of the comparison."""
 
     task: str
     units: int
     schemes: tuple[str, ...]
     measures: tuple[MeasureResults, ...]
     calls_stored: int
-    """Different calls that the arms share."""
+    """Distinct calls over all arms."""
     calls_used: int
-    """Calls of all arms together."""
+    """Sum of the arms' calls."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class MatchedBudgets:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How a run is compared."""
+    """Options of the comparison. Raises BadInput for an unknown scheme or a budget that is not above 0."""
 
     schemes: Sequence[Scheme]
     against: str = AGAINST
@@ -157,7 +157,7 @@ class Comparison:
 
 
 def matched_budgets(config: Mapping[str, Any], store: Store, how: Comparison) -> MatchedBudgets:
-    """The comparison of a run's answers. Raises BadInput where an arm has answered nothing, MissingExtra."""
+    """Compare the schemes on a run's answers. Raises BadInput if an arm has no answers, MissingExtra."""
     answers = list(store.answers())
     check_models("--price", how.prices or {}, answers)
     tasks = [_task(task, by_arm(answers, task.name), how) for task in scored_tasks(config["tasks"], store.items())]
@@ -169,7 +169,7 @@ def matched_budgets(config: Mapping[str, Any], store: Store, how: Comparison) ->
 
 @dataclass(frozen=True)
 class CostTable:
-    """Scores and costs of every arm, unit by unit, in one measure."""
+    """Scores and costs of every arm per unit, in one measure."""
 
     measure: str
     clusters: Sequence[str]
@@ -177,7 +177,7 @@ class CostTable:
     costs: Mapping[str, Sequence[float]]
 
     def point(self, arm: str, at: Sequence[int]) -> Point:
-        """Mean cost and score over some units."""
+        """Mean cost and mean score over some units, given by index."""
         return fmean(self.costs[arm][i] for i in at), fmean(self.scores[arm][i] for i in at)
 
 
@@ -205,7 +205,7 @@ def _costs(
     measure: str,
     prices: Mapping[str, Price] | None,
 ) -> CostTable | None:
-    """None where the measure is not known of every arm. Of rotations in one unit, the mean cost."""
+    """The cost table; None if the measure is unknown for an arm. The rotations of one unit have their mean cost."""
     own = {arm: answers.get(arm + LIVE if measure == "live" else arm, ()) for arm in arms}
     every = [answer for given in own.values() for answer in given]
     if not all(own.values()) or not _known(measure, every, prices):
@@ -275,7 +275,7 @@ def _measure(table: CostTable, how: Comparison) -> MeasureResults:
 
 
 def _front(table: CostTable, schemes: Sequence[Scheme]) -> tuple[FrontPoint, ...]:
-    """Every setting, the cheapest first."""
+    """All settings, the cheapest first."""
     scheme_of = {arm: scheme.name for scheme in reversed(schemes) for arm in scheme.arms}
     everywhere = range(len(table.clusters))
     points = {arm: table.point(arm, everywhere) for arm in scheme_of}
@@ -308,7 +308,7 @@ def _beats(one: Point, other: Point) -> bool:
 
 
 def _drawn_on_front(table: CostTable, arms: Sequence[str]) -> dict[str, float]:
-    """The share of draws of whole clusters in which no other arm is at least as good in both and better in one."""
+    """By arm, the share of cluster bootstrap draws in which no other arm dominates it."""
     np = numpy()
     columns = [*(table.costs[arm] for arm in arms), *(table.scores[arm] for arm in arms)]
     sums = np.stack(by_cluster(table.clusters, *columns), axis=1)
@@ -342,7 +342,7 @@ def _budget(table: CostTable, how: Comparison, share: float, amount: float) -> B
 
 @dataclass(frozen=True)
 class Play:
-    """What a scheme plays at a budget, and its expected score and cost of every unit."""
+    """A scheme's settings at a budget, and its expected score and cost per unit."""
 
     settings: tuple[tuple[str, float], ...]
     scores: Sequence[float]
@@ -350,7 +350,7 @@ class Play:
 
 
 def _play(table: CostTable, scheme: Scheme, budget: float) -> Play | None:
-    """None where every setting costs more than the budget. Each fold is played by what is best on the others."""
+    """The cross-fitted settings of a scheme; None if every setting costs more than the budget."""
     everywhere = range(len(table.clusters))
     if min(fmean(table.costs[arm]) for arm in scheme.arms) > budget * (1 + 1e-9):
         return None
@@ -371,7 +371,7 @@ def _mixed(table: CostTable, scheme: Scheme, at: Sequence[int], budget: float) -
 
 
 def folds(clusters: Sequence[str], count: int = FOLDS, seed: int = 0) -> list[list[int]]:
-    """Places of the units, whole clusters dealt into folds by chance; as many folds as there are clusters, at most."""
+    """Indices of the units by fold: whole clusters are assigned at random; empty folds are left out."""
     names = list(dict.fromkeys(clusters))
     Random(seed).shuffle(names)
     of = {name: place % count for place, name in enumerate(names)}

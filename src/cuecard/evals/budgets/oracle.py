@@ -1,6 +1,6 @@
-"""Mixtures of settings within a mean budget, and the oracle: the most that routing could get for it.
+"""Mixtures of settings within a mean budget, and the oracle: the upper bound of routing at that budget.
 
-Costs are in any one unit, scores are from 0 to 1.
+Costs are in any unit, scores are from 0 to 1.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ Point = tuple[float, float]
 
 
 def hull(points: Sequence[Point]) -> list[int]:
-    """Places of the upper concave hull, from the cheapest point to the best one: costs and scores rise."""
+    """Indices of the points on the upper concave hull, from the cheapest to the best: costs and scores increase."""
     order = sorted(range(len(points)), key=lambda place: (points[place][0], -points[place][1]))
     kept: list[int] = []
     for place in order:
         if kept and points[place][1] <= points[kept[-1]][1]:
-            continue  # it costs as much or more, and is no better
+            continue  # costs at least as much, and is no better
         while len(kept) > 1 and _slope(points, kept[-2], kept[-1]) <= _slope(points, kept[-1], place):
             kept.pop()
         kept.append(place)
@@ -32,9 +32,9 @@ def _slope(points: Sequence[Point], one: int, other: int) -> float:
 
 
 def mixture(points: Sequence[Point], budget: float) -> list[tuple[int, float]]:
-    """The settings to draw from, each with its chance, whose mean score is best at a mean cost of at most the budget.
+    """(setting's index, its probability) of the mixture with the best mean score at a mean cost of at most the budget.
 
-    Two neighbours of the hull at most. The cheapest setting alone where all cost more than the budget.
+    At most two neighbours on the hull. If all settings cost more than the budget, the cheapest setting alone.
     """
     on_hull = hull(points)
     below = [place for place in on_hull if points[place][0] <= budget]
@@ -56,10 +56,10 @@ class OracleRoute:
 
 
 def oracle(options: Sequence[Sequence[Point]], budget: float) -> OracleRoute | None:
-    """The best choice of one option a question, scores being known, at a mean cost of at most the budget.
+    """The best choice of one option per question, with known scores, at a mean cost of at most the budget.
 
-    The multiple-choice knapsack with one option in part (Sinha and Zoltners 1979): steps along the questions' hulls are
-    taken in the order of what they gain for their cost. None where the cheapest options cost more than the budget.
+    Linear relaxation of the multiple-choice knapsack problem (Sinha and Zoltners 1979): steps along the questions'
+    hulls are taken in the order of gain / cost, the last one in part. None if the cheapest options exceed the budget.
     """
     steps: list[tuple[float, float, float, int]] = []
     scores, costs = list[float](), list[float]()

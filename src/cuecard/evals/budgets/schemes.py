@@ -1,4 +1,4 @@
-"""The schemes that are compared: each is one idea with the settings that make it cheaper or dearer."""
+"""The schemes that are compared: each is one way of cooperation, with settings that trade cost for accuracy."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from cuecard.domain.errors import BadInput, did_you_mean
 
 CUTS = (16, 32, 64, 128)
-"""Budgets of reasoning in tokens; one that cuts nothing costs no call of its own."""
+"""Reasoning budgets in tokens; a budget that cuts nothing needs no additional call."""
 ROUTES = ("short:small", "short:large", "reason:small", "reason:large", "transfer")
-"""What a router could choose from: the oracle's arms. None of them samples, so that it profits from no luck."""
+"""The oracle's arms, from which a router could choose. None of them samples, so that luck does not help the oracle."""
 AGAINST = "mutual"
 _CONFIDENCES = (0.5, 0.8, 0.9, 0.95, 0.99)
 _RULES = ("agree", *(f"agree+confidence({each:g})" for each in (0.5, 0.9, 0.99)))
@@ -19,14 +19,14 @@ _SURE = tuple(f"confidence({each:g})" for each in (0.9, 0.99, 0.999))
 
 @dataclass(frozen=True)
 class Scheme:
-    """One way to cooperate, and its settings as arms."""
+    """One way of cooperation, and its settings as arms."""
 
     name: str
     arms: tuple[str, ...]
 
 
 def schemes(cuts: Sequence[int] = CUTS) -> tuple[Scheme, ...]:
-    """All schemes, the models alone first. `cuts`: budgets of reasoning at which some of them are cut."""
+    """All schemes, the single models first. `cuts`: reasoning budgets in tokens, for the schemes that use them."""
 
     def forced(role: str) -> tuple[str, ...]:
         plain = f"reason:{role}"
@@ -50,7 +50,7 @@ def schemes(cuts: Sequence[int] = CUTS) -> tuple[Scheme, ...]:
 
 
 def chosen(names: Iterable[str], cuts: Sequence[int] = CUTS) -> tuple[Scheme, ...]:
-    """The schemes of these names in their usual order; all of them where none is named. Raises BadInput."""
+    """The schemes with these names in the order of `schemes`; all if no name is given. Raises BadInput."""
     every, wanted = schemes(cuts), [name.strip() for name in names if name.strip()]
     known = [scheme.name for scheme in every]
     if unknown := [name for name in wanted if name not in known]:
@@ -59,5 +59,5 @@ def chosen(names: Iterable[str], cuts: Sequence[int] = CUTS) -> tuple[Scheme, ..
 
 
 def arms_of(some: Iterable[Scheme]) -> list[str]:
-    """Every arm once: those of the schemes, and those that budgets and the oracle are made of."""
+    """All distinct arms: those of the schemes, and those for the budgets and the oracle."""
     return list(dict.fromkeys((*ROUTES, *(arm for scheme in some for arm in scheme.arms))))

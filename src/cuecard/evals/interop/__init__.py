@@ -1,1 +1,1 @@
-"""Other tools' files: predictions become a run, a run's answers become files."""
+"""Other tools' files: import predictions as a run, export a run's answers."""

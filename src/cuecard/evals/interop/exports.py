@@ -1,4 +1,4 @@
-"""Shared by all exports: one arm's answers of a run, with the reasoning before them."""
+"""Shared by all exports: the answers of one arm of a run, with their reasoning."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _UNNAMED = re.compile(r"[^\w.+@-]+")
 
 @dataclass(frozen=True)
 class ExportedAnswer:
-    """A question and the arm's answer. `thinking`: the reasoning before it; None: none, or lost."""
+    """A question and the arm's answer. `thinking`: the reasoning before the answer; None if there is none or lost."""
 
     item: Record
     answer: Record
@@ -38,7 +38,7 @@ class ExportedAnswer:
 
 @dataclass(frozen=True)
 class ArmExport:
-    """One arm's answers to one task. `unanswered`: questions of the run to which the arm has no answer."""
+    """One arm's answers to one task. `unanswered`: number of the run's questions without an answer of the arm."""
 
     task: Record
     arm: str
@@ -48,17 +48,17 @@ class ArmExport:
 
     @property
     def model(self) -> str:
-        """The arm's name in other tools: a file name."""
+        """The arm's model name in other tools; usable as a file name."""
         return f"cuecard-{named(self.arm)}"
 
     @property
     def drawn(self) -> bool:
-        """Whether the questions were drawn by chance, so that their places are not the data's."""
+        """Whether the questions are a random sample, so that their indices are not those of the data set."""
         return self.config.get("sample") is not None
 
 
 def of_run(run: Path, arm: str, task: str | None = None) -> list[ArmExport]:
-    """One arm's answers, task by task. Raises BadInput with the nearest arm or task that there is."""
+    """One arm's answers by task. Raises BadInput with the nearest known arm or task."""
     about, store = run_folder.opened(run)
     config = about["config"]
     try:
@@ -84,37 +84,37 @@ def _of_task(task: Record, arm: str, config: Record, store: Store) -> ArmExport:
 
 
 def _thought(answer: Record, store: Store) -> str | None:
-    """The reasoning that the answer came from: none where the short answers settled it."""
+    """The reasoning that the answer is based on; None if the short answers settled it."""
     if answer["route"] == Route.AGREED:
         return None
     keys = [
         call["key"] for call in answer["calls"] if call["mode"] == Mode.REASON and call["finish_reason"] not in LOST
     ]
     texts = [call["reasoning"] for key in keys if key and (call := store.call(key)) and call["reasoning"]]
-    # a reply that reasons without marks is its own reasoning, and is not repeated
+    # a reply with reasoning outside of tags is its own reasoning, and is not repeated
     return "\n\n".join(text for text in texts if text != answer.get("reply")) or None
 
 
 def question_of(text: str) -> tuple[str, str | None]:
-    """(the question, its hint) of a text that may be put as VLMEvalKit puts it."""
+    """(question, hint) of a question's text, which may be worded as in VLMEvalKit."""
     found = _WRAPPED.match(text)
     return (found["question"], found["hint"]) if found else (text, None)
 
 
 def named(text: str) -> str:
-    """A text as part of a file's name."""
+    """The text with characters replaced that are unsuitable in a file name."""
     return _UNNAMED.sub("-", text).strip("-.") or "unnamed"
 
 
 def dataset_of(task: Record) -> str:
-    """The data set of a task, for a file's name: the stem of the file that it reads, else its name."""
+    """The data set of a task, as part of a file name: the stem of the task's file, else the task's name."""
     _, _, rest = str(task["name"]).partition(":")
     paths = [part.removeprefix("path=") for part in rest.split(",") if re.search(r"\.(tsv|jsonl|parquet|arrow)$", part)]
     return named(Path(paths[0]).stem if paths else str(task["name"]))
 
 
 def into(folder_: Path) -> Path:
-    """The directory, made where it is not there. Raises CannotStore."""
+    """The directory, created if missing. Raises CannotStore."""
     try:
         folder_.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -123,14 +123,14 @@ def into(folder_: Path) -> Path:
 
 
 def written(path: Path, data: str | bytes) -> Path:
-    """Write a file, whole or not at all. Raises CannotStore."""
+    """Write a file atomically. Raises CannotStore."""
     with disk.replacing(path) as file:
         file.write(data.encode() if isinstance(data, str) else data)
     return path
 
 
 def tokens(answer: Record, kind: str) -> int | None:
-    """Over all calls; None where one was not counted."""
+    """Sum of tokens of a kind (`prompt`, …) over all calls; None if one was not counted, or there are no calls."""
     counts: list[Any] = [call[f"{kind}_tokens"] for call in answer["calls"]]
     return None if None in counts or not counts else sum(counts)
 
@@ -144,7 +144,7 @@ def _known(name: str, there: Sequence[str], what: str) -> None:
 
 
 def recorded_reasonings(path: Path, task: str) -> Mapping[str, str]:
-    """Id -> reasoning. Raises BadInput where there is none, or a line is not what it should be."""
+    """Item id -> reasoning, from a run's folder or a JSONL file. Raises BadInput if there is none, or a bad line."""
     reasonings = _of_run(path, task) if path.is_dir() else _of_file(path)
     if not reasonings:
         hint = f"a run of `cuecard eval` has them with the arm {REASONING_ARM}"
@@ -153,7 +153,7 @@ def recorded_reasonings(path: Path, task: str) -> Mapping[str, str]:
 
 
 def reasonings_digest(reasonings: Mapping[str, str]) -> str:
-    """The identity of a set of reasonings, 16 hex digits."""
+    """Hash of a set of reasonings, 16 hex digits."""
     return hashlib.sha256(json.dumps(reasonings, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -1,4 +1,4 @@
-"""The formats that are imported, by the name of their command."""
+"""The formats that can be imported, by the name of their command."""
 
 from __future__ import annotations
 

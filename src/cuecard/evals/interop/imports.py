@@ -1,7 +1,7 @@
-"""Predictions become a run: its calls are those of the files, its answers what strategies make of these calls.
+"""Import predictions as a run: its calls come from the files, its answers are composed from these calls.
 
-A call that no file holds is not made up. Where a strategy needs one (the large model reads the small one's reasoning),
-a model that is given makes it; without one the question stays unresolved for that arm, and the run says so.
+A call that no file contains is not invented. If a strategy needs one (the large model reads the small one's reasoning),
+a given model makes it; without a model, the question stays unresolved for that arm, which the run records.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from cuecard.strategies.policy import Policy
 SAYS = Abilities(
     images=True, logprobs=False, scoring=False, prefix_sessions=False, card_formats=tuple(CardFormat), style=TAGS
 )
-"""A model of which there are only files: no probabilities, nothing kept between calls."""
+"""Abilities of a model that is known only from files: no probabilities, no prefix caching."""
 POLICY = Policy(accept=Acceptance(agreement=True, confidence=None))
-"""Files hold no probabilities, so the short answers' agreement alone decides, as in the paper."""
+"""Files contain no probabilities, so acceptance is by agreement of the short answers alone, as in the paper."""
 _UNTOLD: Record = {"warm": False, "cold": None, "at_once": None, "failures": [], "made_at": None}
 _NEEDS = {
     "short:small": {("small", Mode.SHORT)},
@@ -51,13 +51,13 @@ _NEEDS = {
 
 
 def asks(sources: Iterable[Source]) -> set[str]:
-    """Every question that some file answers."""
+    """The ids of all questions with a reply in some file."""
     return {item for each in sources for item in each.replies}
 
 
 @dataclass(frozen=True)
 class CardReader:
-    """A model that reads cards, as it was named: what no file can hold."""
+    """A model for READ calls, which no file contains. `spec`: its specification as given."""
 
     model: Model
     spec: str
@@ -66,14 +66,14 @@ class CardReader:
 
 @dataclass(frozen=True)
 class Import:
-    """Files of one or two models about one task, in one format; a kind of replies may come in several files."""
+    """Files of one or two models about one task, in one format; one role's replies in one mode may be in several."""
 
     form: str
     task: Task
     known: LocatedItems
     sources: Sequence[Source]
     names: Mapping[str, str]
-    """Of the models, by role."""
+    """The models' names, by role."""
     reader: CardReader | None = None
 
     def __post_init__(self) -> None:
@@ -96,7 +96,7 @@ class Import:
 
     @cached_property
     def files(self) -> dict[str, Source]:
-        """By name: small-short, and where there are more of them small-short-2, … in an order of their own."""
+        """Files by name: small-short, small-short-2, …, numbered in the order of their hashes."""
         counts, named = Counter[str](), dict[str, Source]()
         for each in sorted(self.sources, key=lambda each: each.sha256):
             name = f"{each.role}-{each.mode}"
@@ -106,13 +106,13 @@ class Import:
 
     @cached_property
     def arms(self) -> tuple[Arm, ...]:
-        """What the files can answer, in part at least."""
+        """The arms that can be composed from the files, at least for some questions."""
         names = [name for name, needs in _NEEDS.items() if needs <= self.have]
         return parse_all(names + (["transfer"] if self.reader is not None else []), POLICY)
 
     @cached_property
     def seats(self) -> dict[str, Seat]:
-        """The models, known by their files: calls of other files are other calls."""
+        """The models' seats, by role. Revisions are hashes of the files, so calls of different files are different."""
         seats = {}
         for role, name in self.names.items():
             hashes = sorted(f"{each.mode} {each.sha256}" for each in self.sources if each.role == role)
@@ -125,7 +125,7 @@ class Import:
 
     @property
     def config(self) -> dict[str, Any]:
-        """All that decides a row of the run."""
+        """The configuration that determines the run's rows."""
         reader = self.reader
         imported = {
             "format": self.form,
@@ -137,17 +137,17 @@ class Import:
 
 @dataclass
 class ImportResult:
-    """What became of an import. `unresolved`: by arm, the questions without an answer and what is missing for them."""
+    """The result of an import. `unresolved`: by arm, the questions without an answer, each with what is missing."""
 
     questions: int = 0
     left_out: int = 0
-    """Questions of the task that no file answers: they are no part of the run."""
+    """Number of the task's questions that no file answers; they are not part of the run."""
     calls_made: int = 0
     unresolved: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
 
 
 async def fill(made: Import, store: Store) -> ImportResult:
-    """Store calls and answers; what is there already stays. Raises CannotStore, BadInput, ModelError (lost reader)."""
+    """Store calls and answers; existing rows are kept. Raises CannotStore, BadInput, ModelError (reader is lost)."""
     filled, wanted, name = ImportResult(), asks(made.sources), made.task.name
     filled.left_out = len(made.known) - len(wanted)
     items = ((made.known[item.id].at, TaskItem(name, item, None)) for item in made.task.items() if item.id in wanted)
@@ -211,19 +211,19 @@ def _lacking(made: Import, item: str, request: CallRequest) -> str:
 
 
 def _call(made: Import, source: Source, item: Item) -> tuple[CallRequest, Record]:
-    """The call as the store keeps it, under the key by which strategies ask for it; what no file holds is None."""
+    """The request, as strategies make it, and the record of a file's reply; values that no file contains are None."""
     seat, reply = made.seats[source.role], source.replies[item.id]
     layout: Callable[..., Prompt] = layouts.short if source.mode is Mode.SHORT else layouts.reason
     request = CallRequest(seat, layout(item.question, seat.abilities.style), POLICY.limits)
     failed = ModelError(reply.error, "the file holds no more") if reply.error else None
     ended = FinishReason.ERROR if failed else FinishReason.LENGTH if reply.unclosed else reply.finish_reason
-    # the reasoning: what stands between marks, or the whole of a reply that reasons without any
+    # the reasoning: the text between tags, or the whole reply if it has no tags
     card = reply.reasoning or (reply.answer or None if source.mode is Mode.REASON else None)
     call = Call(
         seat.role, seat.name, source.mode, 0.0, None, 0.0, reply.usage, FinishReason.LENGTH, card, reply.answer or None
     )
     timeless = call_record(request, TimedCall(call, [], None, None, failed), None, **_UNTOLD)
-    # the words of a prompt are the other tool's; they are kept where the file holds them
+    # the prompt is the other tool's, kept if the file contains it
     turns = [] if reply.prompt is None else [{"role": "user", "text": reply.prompt, "images": []}]
     imported = {"format": made.form, "file": source.path.name, "sha256": source.sha256, "where": reply.where}
     return request, {
@@ -237,5 +237,5 @@ def _call(made: Import, source: Source, item: Item) -> tuple[CallRequest, Record
 
 
 def unresolved(filled: ImportResult) -> dict[str, dict[str, int]]:
-    """By arm: how many questions lack what."""
+    """By arm: the number of unresolved questions for each missing call."""
     return {arm: dict(Counter(each.values())) for arm, each in filled.unresolved.items() if each}

@@ -1,7 +1,7 @@
-"""inspect_ai's logs, version 2: `.json` as documented, `.eval` through inspect_ai's own log API where it is installed.
+"""inspect_ai's logs, version 2: `.json` as documented, `.eval` by inspect_ai's own log API if it is installed.
 
-One sample a question: the pair as one model, the arm's answer as its output, and in the metadata the route, the calls
-and the seconds. A score of 1 is `C`, of 0 `I`, as inspect_ai's scorers write them; another one is its number.
+One sample per question: the pair is one model, the arm's answer is its output, and the metadata contain the route, the
+calls and the seconds. A score of 1 is `C`, 0 is `I`, as in inspect_ai's scorers; other scores are numbers.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ SCORER = "cuecard"
 
 
 def write(answers: ArmExport, out: Path, now: datetime, form: Form, picture: Callable[[str], Image | None]) -> Path:
-    """Write a log; `picture` gives an image by its digest, None to leave it out. Raises MissingExtra, CannotStore."""
+    """Write a log. `picture`: returns an image by its digest, or None to omit it. Raises MissingExtra, CannotStore."""
     log = log_of(answers, now, picture)
     stamp = now.strftime("%Y-%m-%dT%H-%M-%S%z")
-    stamp = f"{stamp[:-2]}-{stamp[-2:]}"  # +00-00, as inspect_ai writes a zone in a file's name
+    stamp = f"{stamp[:-2]}-{stamp[-2:]}"  # +00-00, as inspect_ai writes the zone in file names
     name = exports.named(f"{exports.dataset_of(answers.task)}-{answers.arm}").replace("_", "-")
     path = exports.into(out) / f"{stamp}_{name}_{log['eval']['task_id']}.{form}"
     if form == "json":
@@ -45,7 +45,7 @@ def write(answers: ArmExport, out: Path, now: datetime, form: Form, picture: Cal
 
 
 def log_of(answers: ArmExport, now: datetime, picture: Callable[[str], Image | None]) -> Record:
-    """The whole log as plain data."""
+    """The log as plain data."""
     samples = [_sample(row, answers, picture) for row in answers.rows]
     scored = [float(row.answer["score"]) for row in answers.rows if row.answer["score"] is not None]
     whole = [row for row in answers.rows if row.answer["status"] != "error"]
@@ -147,7 +147,7 @@ def _sample(row: ExportedAnswer, answers: ArmExport, picture: Callable[[str], Im
 
 
 def _usage(answer: Record) -> Record | None:
-    """Tokens of all calls, as inspect_ai counts them: cached ones are no part of the input; None where unknown."""
+    """Tokens of all calls, as inspect_ai counts them: cached tokens are not part of the input; None if unknown."""
     prompt, completion = (exports.tokens(answer, kind) for kind in ("prompt", "completion"))
     if prompt is None or completion is None:
         return None
@@ -162,7 +162,7 @@ def _usage(answer: Record) -> Record | None:
 
 
 def _sum(samples: list[Record]) -> Record:
-    """Over samples whose tokens are all known; nothing where one's are not."""
+    """Sum of the samples' usage by model; empty if the usage of a sample is unknown."""
     usages = [usage for sample in samples for usage in sample["model_usage"].items()]
     if not usages or len(usages) < len(samples):
         return {}
@@ -172,5 +172,5 @@ def _sum(samples: list[Record]) -> Record:
 
 
 def _id(what: str, answers: ArmExport, more: str) -> str:
-    """Twenty-two characters, the same for the same log."""
+    """An id of 22 hex digits, the same for the same log."""
     return hashlib.sha256(f"{what} {answers.task['name']} {answers.arm} {more}".encode()).hexdigest()[:22]

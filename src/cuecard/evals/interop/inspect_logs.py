@@ -1,6 +1,6 @@
-"""Reading inspect_ai's logs: `.json` as documented, and `.eval`, a zip of the same JSON with a file for each sample.
+"""Reading inspect_ai's logs: `.json` as documented, and `.eval`, a zip of the same JSON with a file per sample.
 
-inspect_ai itself is not needed, but `.eval` is compressed by zstd, which zipfile has from Python 3.14 on or from the
+inspect_ai is not needed, but `.eval` is compressed with zstd, which zipfile supports from Python 3.14 or with the
 package zipfile-zstd.
 """
 
@@ -37,9 +37,9 @@ from cuecard.evals.tasks.rows import index_of
 
 _WHICH = "give a log that inspect_ai wrote: .eval or .json"
 _HEADERS = ("header.json", "_journal/start.json", "start.json")
-"""Where the model's name stands: in a log that ended, in one that was broken off, in one of 2024."""
+"""Files with the model's name: in a complete log, in an interrupted log, in a log of 2024."""
 _SAMPLE = re.compile(r"samples/.+_epoch_\d+(/sample)?\.json", re.DOTALL)
-"""The file of a sample, also of one whose messages are in files of their own."""
+"""File name of a sample, also if its messages are in separate files."""
 _FINISH = {
     "stop": FinishReason.STOP,
     "max_tokens": FinishReason.LENGTH,
@@ -49,7 +49,7 @@ _FINISH = {
 
 
 def read(path: Path, known: LocatedItems) -> Iterator[RecordedReply]:
-    """The reply of every sample of a log. Raises BadInput."""
+    """The replies of all samples of a log. Raises BadInput."""
     for where, sample in _samples(path):
         yield _recorded(path, where, sample, known)
 
@@ -105,7 +105,7 @@ def _item(path: Path, where: str, sample: Record, known: LocatedItems) -> Item:
 
 
 def _check_options(path: Path, where: str, sample: Record, item: Item) -> None:
-    """The same in the same order, or letters would mean others. Raises BadInput."""
+    """Raises BadInput if a sample's choices are not the question's options in the same order (letters would differ)."""
     given = sample.get("choices")
     if not isinstance(given, list) or not given or item.question.kind is not AnswerKind.CHOICE:
         return
@@ -121,7 +121,7 @@ def _unused(sample: Record) -> str | None:
 
 
 def _failure(sample: Record, output: Record) -> str | None:
-    """Why there is no reply; None where there is one."""
+    """The reason why there is no reply; None if there is one."""
     error, limit, choices = sample.get("error"), _object(sample.get("limit")), _objects(output.get("choices"))
     if error or output.get("error"):
         return str(_object(error).get("message") or error or output["error"])
@@ -132,7 +132,7 @@ def _failure(sample: Record, output: Record) -> str | None:
 
 
 def _tokens(path: Path, where: str, sample: Record, output: Record) -> Usage:
-    """Of the call; not counted where a sample made several, as only the last one's are given. Raises BadInput."""
+    """Tokens of the call; not counted if a sample made several: the log has only the last call's. Raises BadInput."""
     usage = _object(output.get("usage"))
     calls = sum(each.get("source") == "generate" for each in _objects(sample.get("messages")))
     if calls > 1 or not usage.get("total_tokens"):
@@ -145,7 +145,7 @@ def _tokens(path: Path, where: str, sample: Record, output: Record) -> Usage:
 
 
 def _asked(given: Any) -> str:
-    """An input, or the last message of the user."""
+    """The text of an input: a string, or the user's last message; empty if there is none."""
     if isinstance(given, str):
         return given
     asked = [each for each in _objects(given) if each.get("role") == "user"]
@@ -153,12 +153,12 @@ def _asked(given: Any) -> str:
 
 
 def _text(content: Any) -> str:
-    """A message less its reasoning and images."""
+    """The text of a message, without reasoning and images."""
     return content if isinstance(content, str) else "\n".join(_parts(content, "text", "text"))
 
 
 def _reasoning(content: Any) -> str:
-    """What of a message's reasoning can be read: of one that is redacted, the summary."""
+    """The readable reasoning of a message: if redacted, its summary."""
     return "\n".join(_parts(content, "reasoning", "reasoning"))
 
 
@@ -180,10 +180,10 @@ def _objects(value: Any) -> list[Record]:
 
 
 def _samples(path: Path) -> Iterator[tuple[str, Record]]:
-    """(its place, itself) of every sample. Raises BadInput."""
+    """(place in the file, sample) of every sample. Raises BadInput."""
     if path.suffix.lower() == ".eval":
         with _unzipped(path) as log:
-            for name in dict.fromkeys(log.namelist()):  # of two with one name, the later one stands
+            for name in dict.fromkeys(log.namelist()):  # of two entries with one name, zipfile reads the later one
                 if _SAMPLE.fullmatch(name):
                     yield name, _entry(path, log, name)
         return
@@ -194,7 +194,7 @@ def _samples(path: Path) -> Iterator[tuple[str, Record]]:
 
 
 def _whole(path: Path) -> Record:
-    """A log in one piece of JSON. Raises BadInput."""
+    """A log in a single JSON file. Raises BadInput."""
     try:
         log = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -207,7 +207,7 @@ def _whole(path: Path) -> Record:
 @contextmanager
 def _unzipped(path: Path) -> Iterator[zipfile.ZipFile]:
     with suppress(ImportError):
-        import_module("zipfile_zstd")  # inspect_ai depends on it: zipfile learns zstd, which it has since Python 3.14
+        import_module("zipfile_zstd")  # a dependency of inspect_ai: adds zstd to zipfile before Python 3.14
     try:
         log = zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
@@ -217,14 +217,14 @@ def _unzipped(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _entry(path: Path, log: zipfile.ZipFile, name: str) -> Record:
-    """A file of a zip. Raises BadInput."""
+    """The JSON object in a file of a zip. Raises BadInput."""
     try:
         value = json.loads(log.read(name))
     except NotImplementedError as error:
         what = f"{path}, {name} is compressed in a way that this Python cannot unpack (zstd)"
         hint = "pip install zipfile-zstd, use Python 3.14, or `inspect log convert FILE --to json --output-dir DIR`"
         raise BadInput(what, hint) from error
-    except Exception as error:  # what broken data make the decompressors raise is of no one class
+    except Exception as error:  # decompressors raise various errors for broken data
         raise BadInput(f"{path}, {name} cannot be read: {error}", "is the file whole?") from error
     if not isinstance(value, dict):
         raise BadInput(f"{path}, {name} is not an object", _WHICH)

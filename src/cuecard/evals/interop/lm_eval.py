@@ -1,8 +1,8 @@
 """lm-evaluation-harness's sample logs: `samples_TASK_DATETIME.jsonl`, written with --log_samples.
 
-As `evaluator.py` and `loggers/evaluation_tracker.py` of 0.4 write them: `doc_id` counts the split's rows from 0, and
-`resps` lists the replies to each request. Every value in it is a text, also the scores of a loglikelihood task. A
-question has a line for each of its task's filters, with the same reply in it.
+As `evaluator.py` and `loggers/evaluation_tracker.py` of 0.4 write them: `doc_id` is the row in the split, from 0, and
+`resps` lists the replies to each request. Every value in it is a string, also the scores of a loglikelihood task. A
+question has one line for each of its task's filters, with the same reply.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from cuecard.evals.item import Item
 
 _WHICH = "give a samples_TASK_*.jsonl that lm_eval wrote with --log_samples; less its last line if it was broken off"
 _GSM8K = "#### "
-"""Before the final answer in a right answer of GSM8K."""
+"""Text before the final answer in a right answer of GSM8K."""
 
 
 def read(path: Path, known: LocatedItems) -> Iterator[RecordedReply]:
-    """Every reply of a sample log. Raises BadInput, also for scores of given texts."""
+    """All replies of a sample log. Raises BadInput, also if it contains log-likelihoods instead of replies."""
     seen = dict[str, Any]()
     for where, item, sample in samples(path, known, _WHICH):
         resps = sample.get("resps")
-        if item.id in seen and seen[item.id] == resps:  # the same reply, as another filter reads it
+        if item.id in seen and seen[item.id] == resps:  # the same reply, for another filter
             continue
         seen[item.id] = resps
         request = _first_request(sample)
@@ -45,24 +45,24 @@ def read(path: Path, known: LocatedItems) -> Iterator[RecordedReply]:
 
 
 def _first_request(sample: Sample) -> list[Any]:
-    """The arguments of a sample's first request: prompt, and how to go on; [] where they are not given."""
+    """The arguments of a sample's first request: the prompt and generation settings; [] if missing."""
     requests = _members(sample.get("arguments"))
     return _members(requests[0]) if requests else []
 
 
 def _members(value: Any) -> list[Any]:
-    """Of a list, or of an object whose keys number them (`gen_args_0`, `arg_0`)."""
+    """The members of a list, or of an object with numbered keys (`gen_args_0`, `arg_0`); [] for other values."""
     return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
 
 
 def _are_scores(resps: Any, request: list[Any]) -> bool:
-    """Pairs of a score and whether it is the greedy text, or the score of a whole text, whose request is that alone."""
+    """Whether `resps` contains log-likelihoods: (score, is greedy) pairs, or scores of texts without settings."""
     first = resps[0] if isinstance(resps, list) and resps else None
     return len(request) == 1 or (isinstance(first, list) and bool(first) and isinstance(first[0], list))
 
 
 def _gold(target: Any, item: Item) -> str | None:
-    """A right answer that can be compared: a number may count the options, or be one of them."""
+    """The right answer in a comparable form; None for a number in a choice: it may be an option's index or its text."""
     if not isinstance(target, str) or (item.question.kind is AnswerKind.CHOICE and target.strip().isdecimal()):
         return None
     return target.rpartition(_GSM8K)[2]

@@ -1,7 +1,7 @@
-"""lmms-eval's sample logs: `DATETIME_samples_TASK.jsonl`, one question a line, beside `DATETIME_results.json`.
+"""lmms-eval's sample logs: `DATETIME_samples_TASK.jsonl`, one question per line, beside `DATETIME_results.json`.
 
-As `loggers/evaluation_tracker.py` and `evaluator.py` of 0.7.3 write them: `doc_id` counts the data set's rows from 0,
-`resps` is the raw reply and left out where `filtered_resps` is the same, `token_counts` holds the counts of the engine.
+As `loggers/evaluation_tracker.py` and `evaluator.py` of 0.7.3 write them: `doc_id` is the row in the data set, from 0;
+`resps` is the raw reply, omitted if equal to `filtered_resps`; `token_counts` has the engine's token counts.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from cuecard.evals.tasks.rows import json_lines
 from cuecard.stats.inference import standard_error
 
 FAILED = "[LMMS_EVAL_REQUEST_FAILED"
-"""The beginning of what stands for a reply of a failed request."""
+"""Prefix of the text that replaces the reply of a failed request."""
 _WHICH = "give a *_samples_*.jsonl that lmms-eval wrote with --log_samples; less its last line if it was broken off"
 Sample = dict[str, Any]
 
 
 def read(path: Path, known: LocatedItems) -> Iterator[RecordedReply]:
-    """Every reply of a sample log. Raises BadInput."""
+    """All replies of a sample log. Raises BadInput."""
     for where, item, sample in samples(path, known, _WHICH):
         reply = reply_of(path, where, sample, "resps" if "resps" in sample else "filtered_resps")
         target = sample.get("target")
@@ -55,12 +55,12 @@ def read(path: Path, known: LocatedItems) -> Iterator[RecordedReply]:
 
 
 def model(path: Path, task: str) -> str:
-    """The model that a sample log's directory is called after."""
+    """The model's name, from the name of the sample log's directory."""
     return path.resolve().parent.name or path.stem
 
 
 def samples(path: Path, known: LocatedItems, hint: str) -> Iterator[tuple[str, Item, Sample]]:
-    """(its line, its question, itself) of every sample: `doc_id` is a row of the task. Raises BadInput."""
+    """(line, item, sample) of every sample; `doc_id` is a row of the task. Raises BadInput."""
     at = {place.at: place.item for place in known.values()}
     for number, sample in json_lines(path, hint):
         where, doc = f"line {number}", sample.get("doc_id")
@@ -73,7 +73,7 @@ def samples(path: Path, known: LocatedItems, hint: str) -> Iterator[tuple[str, I
 
 
 def reply_of(path: Path, where: str, sample: Sample, column: str) -> str:
-    """The one text that a column holds, in however many lists. Raises BadInput."""
+    """The single text in a column, which may be nested in lists. Raises BadInput."""
     value = sample.get(column)
     while isinstance(value, list) and len(value) == 1:
         value = value[0]
@@ -86,7 +86,7 @@ def reply_of(path: Path, where: str, sample: Sample, column: str) -> str:
 
 
 def _usage(path: Path, where: str, sample: Sample) -> Usage:
-    """The token counts of a sample; None where they are not given. Raises BadInput."""
+    """The token counts of a sample; `NOT_COUNTED` if missing. Raises BadInput."""
     entries = sample.get("token_counts")
     if not isinstance(entries, list) or len(entries) != 1 or not isinstance(entries[0], dict):
         return NOT_COUNTED
@@ -102,7 +102,7 @@ def _shown(value: Any) -> str:
 
 
 def write(answers: ArmExport, out: Path, now: datetime, task: str | None = None) -> tuple[Path, Path]:
-    """Write the sample log and the results beside it, below a directory of the model's name. Raises CannotStore."""
+    """Write the sample log and the results into a directory with the model's name. Raises CannotStore."""
     task = task or exports.dataset_of(answers.task)
     where, stamp = exports.into(out / answers.model), now.strftime("%Y%m%d_%H%M%S")
     samples = [_written(row) for row in answers.rows]
@@ -137,7 +137,7 @@ def _written(row: ExportedAnswer) -> Sample:
 
 
 def _counts(calls: list[Record]) -> list[Sample | None]:
-    """Tokens, one entry a call. lmms-eval adds up what is there, so calls of which one was not counted have none."""
+    """Token counts, one entry per call; [None] if a call was not counted, because lmms-eval sums the entries."""
     if any(call["prompt_tokens"] is None or call["completion_tokens"] is None for call in calls):
         return [None]
     names = {"input": "prompt", "output": "completion", "reasoning": "reasoning"}

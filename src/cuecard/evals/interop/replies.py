@@ -1,4 +1,4 @@
-"""Replies that another tool has recorded: a reader for each format of file, and what is checked of all of them."""
+"""Replies that another tool has recorded: types for the readers of each file format, and common checks."""
 
 from __future__ import annotations
 
@@ -26,47 +26,47 @@ _STRICT = (AnswerKind.CHOICE, AnswerKind.YES_NO)
 
 @dataclass(frozen=True)
 class LocatedItem:
-    """A question without its images, and at which row of its data it stands, counted from 0."""
+    """A question without its images. `at`: its row in the data, from 0."""
 
     item: Item
     at: int
 
 
 LocatedItems = Mapping[str, LocatedItem]
-"""By the item's id, in the order of the data."""
+"""Items by id, in the order of the data."""
 
 
 @dataclass(frozen=True)
 class RecordedReply:
-    """One call as a file has it."""
+    """One call as recorded in a file."""
 
     item: str
     where: str
-    """Its place in the file: `row 3`."""
+    """Place in the file: `row 3`."""
     answer: str
-    """The reply, less closed thinking."""
+    """The reply, without closed reasoning."""
     reasoning: str | None = None
     unclosed: bool = False
-    """Its thinking was never closed, so it was cut off."""
+    """The reasoning is not closed, so the reply was cut off."""
     finish_reason: FinishReason | None = None
-    """Why it ended, where the file has that."""
+    """None if the file does not have it."""
     error: str | None = None
     prompt: str | None = None
     usage: Usage = NOT_COUNTED
     gold: str | None = None
-    """What the file has for the right answer."""
+    """The right answer in the file."""
     gold_column: str = "answer"
     unused: str | None = None
-    """Why it cannot be used: `the sample was invalidated`."""
+    """The reason why the reply cannot be used: `the sample was invalidated`."""
 
 
 FileReader = Callable[[Path, LocatedItems], Iterator[RecordedReply]]
-"""Gives every reply of a file, in its order. Raises BadInput."""
+"""Returns the replies of a file, in order. Raises BadInput."""
 
 
 @dataclass(frozen=True)
 class FileFormat:
-    """The files of another tool. `model`: what the model is called there, by the file and the task's name."""
+    """A file format of another tool. `model`: (file, task's name) -> the model's name in that tool."""
 
     about: str
     read: FileReader
@@ -75,7 +75,7 @@ class FileFormat:
 
 @dataclass(frozen=True)
 class Source:
-    """A file of one model's replies in one mode. `unused`: how many of them cannot be used, by the reason."""
+    """A file of one model's replies in one mode. `unused`: the number of replies that cannot be used, by reason."""
 
     role: str
     mode: Mode
@@ -86,7 +86,7 @@ class Source:
 
 
 def places(task: Task) -> dict[str, LocatedItem]:
-    """Every question of a task by its id; rows that are none are counted too. Raises BadInput."""
+    """All questions of a task by id; rows that are not questions count in `at`. Raises BadInput."""
     located: dict[str, LocatedItem] = {}
     for at, each in enumerate(task.read() if isinstance(task, RowsTask) else task.items()):
         if isinstance(each, Item):
@@ -100,7 +100,7 @@ def places(task: Task) -> dict[str, LocatedItem]:
 
 
 def source(role: str, mode: Mode, path: Path, read: FileReader, known: LocatedItems) -> Source:
-    """A file of predictions, read whole. Raises BadInput that names the file, the row and what to do."""
+    """Read and check a file of predictions. Raises BadInput with the file, the row and a hint."""
     with reading(path):
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     replies, unused, compared, differing = dict[str, RecordedReply](), Counter[str](), 0, list[str]()
@@ -115,7 +115,7 @@ def source(role: str, mode: Mode, path: Path, read: FileReader, known: LocatedIt
             what = f"{path}, {reply.where}: question {reply.item[:80]!r} is answered in {other.where} too"
             raise BadInput(what, "keep one row for each question")
         replies[reply.item] = reply
-    if 2 * len(differing) > compared:  # most words can be written in many ways, so most of them must differ
+    if 2 * len(differing) > compared:  # words can be written in many ways: only a majority of differences is an error
         what = f"{path}: {len(differing)} of {compared} right answers are not the task's, the first in {differing[0]}"
         raise BadInput(what, OTHER_DATA)
     if not replies:
@@ -123,30 +123,30 @@ def source(role: str, mode: Mode, path: Path, read: FileReader, known: LocatedIt
     return Source(role, mode, path, digest, replies, unused)
 
 
-# --- what a reader makes of a row -------------------------------------------------------------------------------------
+# --- helpers of readers -----------------------------------------------------------------------------------------------
 
 
 def parted(text: str, apart: str = "") -> tuple[str, str | None, bool]:
-    """(answer, the thinking before it, whether that was never closed) of a reply; `apart`: thinking kept beside it."""
+    """(answer, reasoning, whether the reasoning is unclosed) of a reply; `apart`: reasoning from a separate column."""
     parsed = parse(text)
     thinking = "\n".join(part for part in (apart, parsed.reasoning) if part)
     return parsed.answer, thinking if parsed.unclosed else thinking or None, parsed.unclosed
 
 
 def one_line(text: str) -> str:
-    """The message of a failed call."""
+    """The message of a failed call in one line, at most 300 characters."""
     return " ".join(text.split())[:300] or "it failed without a message"
 
 
 def kept_prompt(prompt: object) -> str | None:
-    """A prompt worth keeping: a text, and not too long."""
+    """The prompt, if it is a text of at most `MOST_PROMPT_CHARS`; else None."""
     return prompt if isinstance(prompt, str) and 0 < len(prompt) <= MOST_PROMPT_CHARS else None
 
 
 def check_question(place: str, text: str, item: Item) -> None:
-    """One text contains the other: hints and options may stand around it. `place`: file, row and column.
+    """Check that a text is the item's question: one contains the other, because there may be hints and options around.
 
-    Raises BadInput.
+    `place`: file, row and column. Raises BadInput.
     """
     there, here, bare = map(_plain, (text, item.question.text, question_of(item.question.text)[0]))
     if there and there not in here and bare not in there:
@@ -159,14 +159,14 @@ def _plain(text: str) -> str:
 
 
 def counted(value: object) -> int | None:
-    """A number of tokens in a file; None where it is no count."""
+    """A token count from a file; None if it is not a valid count."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value or value < 0:
         return None
     return int(value) if value < 2**53 else None
 
 
 def usage_of(place: str, prompt: object, cached: object, completion: object, reasoning: object) -> Usage:
-    """The tokens of a call. `place`: file, row and column. Raises BadInput where they contradict each other."""
+    """The tokens of a call. `place`: file, row and column. Raises BadInput if reasoning exceeds generated tokens."""
     usage = Usage(counted(prompt), counted(cached), counted(completion), counted(reasoning))
     generated, thought = usage.completion_tokens, usage.reasoning_tokens
     if generated is not None and thought is not None and thought > generated:
@@ -179,9 +179,9 @@ def usage_of(place: str, prompt: object, cached: object, completion: object, rea
 
 
 def _same_gold(path: Path, reply: RecordedReply, item: Item) -> bool | None:
-    """Whether the right answer of a file is the task's; None where the two cannot be compared.
+    """Whether the right answer in a file is the task's; None if the two cannot be compared.
 
-    Raises BadInput for another choice, or another of yes and no: the file is about other data.
+    Raises BadInput for a different choice or a different yes or no: the file is about other data.
     """
     same = None if reply.gold is None else _same(reply.gold, item)
     if same is False and item.question.kind in _STRICT:
@@ -193,7 +193,7 @@ def _same_gold(path: Path, reply: RecordedReply, item: Item) -> bool | None:
 
 
 def _same(gold: str, item: Item) -> bool | None:
-    """None where the two cannot be compared."""
+    """Whether a gold is among the item's golds; None if they cannot be compared."""
     kind, text = item.question.kind, gold.strip()
     if not item.golds or not text or text.lower() in ("nan", "none"):
         return None

@@ -1,7 +1,7 @@
 """VLMEvalKit's prediction files: MODEL_DATASET.xlsx, .tsv or .json, the data's columns and `prediction` (`thinking`).
 
-As its `inference.py` and `smp/file.py` write and read them, 2026: any column but `image`, one row a question, strings
-that Excel cannot hold cut at 32,767 characters, and a fixed phrase where no answer was obtained.
+As its `inference.py` and `smp/file.py` write and read them, 2026: all columns but `image`, one row per question,
+strings cut at 32,767 characters (Excel's limit), and a fixed phrase if no answer was obtained.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from cuecard.evals.tasks.rows import Unusable, index_of, lettered
 
 Form = Literal["xlsx", "tsv", "json"]
 CELL_CHARS = 32_767
-"""More than this a cell of an Excel file does not hold."""
+"""Maximum characters of a cell in Excel."""
 LETTERS = tuple(map(letter, range(26)))
 Row = dict[str, Any]
 FAILED = "Failed to obtain answer"
-"""The beginning of what stands for a prediction of a failed request."""
+"""Prefix of the text that replaces the prediction of a failed request."""
 
 
 def read(path: Path, known: LocatedItems) -> Iterator[RecordedReply]:
-    """Every reply of a prediction file. Raises BadInput, MissingExtra (Excel)."""
+    """All replies of a prediction file. Raises BadInput, MissingExtra (Excel)."""
     for number, row in table_rows(path):
         where = f"row {number}"
         for column in ("index", "prediction"):
@@ -55,7 +55,7 @@ def read(path: Path, known: LocatedItems) -> Iterator[RecordedReply]:
 
 
 def model(path: Path, task: str) -> str:
-    """The model that a prediction file is called after: its name less the data set."""
+    """The model's name, from the name of a prediction file without the data set."""
     return path.stem.removesuffix(f"_{SETS.get(task) or exports.dataset_of({'name': task})}") or path.stem
 
 
@@ -82,7 +82,7 @@ def _item(path: Path, where: str, row: Row, known: LocatedItems) -> Item:
 
 
 def gap(row: Mapping[str, Any], item: Item) -> list[str]:
-    """The letters of a row whose options leave some out (A, B, D); none where letters are those that are shown."""
+    """The letters of a row's options if some letters are missing (A, B, D); [] if they are the letters shown."""
     if item.question.kind is not AnswerKind.CHOICE:
         return []
     filled = [name for name in LETTERS if text_of(row.get(name)).strip()]
@@ -91,7 +91,7 @@ def gap(row: Mapping[str, Any], item: Item) -> list[str]:
 
 
 def _closed_up(reply: str, row: Row, item: Item) -> str:
-    """The reply; where letters were left out, the letter that it comes to when they close up."""
+    """The reply; if the row has missing letters, its letter in our numbering without gaps (A, B, D -> A, B, C)."""
     letters = gap(row, item)
     if not letters:
         return reply
@@ -105,14 +105,14 @@ def _closed_up(reply: str, row: Row, item: Item) -> str:
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 SETS = {name: preset.vlmevalkit for name, preset in PRESETS.items() if preset.vlmevalkit}
-"""What VLMEvalKit calls the data of our presets."""
+"""VLMEvalKit's names of our presets' data sets."""
 _LAST = ("answer", "category", "split", "prediction", "thinking")
 
 
 def write(
     answers: ArmExport, out: Path, form: Form = "xlsx", data: Path | None = None, name: str | None = None
 ) -> Path:
-    """Write MODEL_DATASET.xlsx; with `data`, the TSV file of the set, in its columns. Raises BadInput, CannotStore."""
+    """Write MODEL_DATASET.xlsx; with `data` (the set's TSV file), in its columns. Raises BadInput, CannotStore."""
     dataset = name or (data.stem if data else SETS.get(answers.task["name"]) or exports.dataset_of(answers.task))
     there = dict[str, Row]()
     for _, row in table_rows(data) if data else ():
@@ -149,7 +149,7 @@ def _row(each: ExportedAnswer, there: Mapping[str, Row] | None, data: Path | Non
         raise BadInput(what, "give the TSV file that the run was made on, or leave --data out")
     filled = [name for name in LETTERS if text_of(row.get(name)).strip()]
     if answer["parsed"] and len(filled) == len(item["options"]) and filled != list(LETTERS[: len(filled)]):
-        # the letters had closed up where the file leaves one out, so the answer is given in the file's letters
+        # the file has missing letters: convert the answer back to the file's letters
         texts["prediction"] = (
             filled[LETTERS.index(answer["answer"])] if answer["answer"] in LETTERS else texts["prediction"]
         )
@@ -160,7 +160,7 @@ def _row(each: ExportedAnswer, there: Mapping[str, Row] | None, data: Path | Non
 
 
 def table_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """(number, cells by column) of every row of a file. Raises BadInput, MissingExtra (Excel)."""
+    """(row number, cells by column) of every row of a file. Raises BadInput, MissingExtra (Excel)."""
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         pickle = "load it with pandas and save it as .tsv: a pickle may run code"
@@ -179,7 +179,7 @@ def text_of(value: Any) -> str:
 
 
 def _named(columns: Sequence[Any]) -> list[str]:
-    """Columns as VLMEvalKit compares them: in small letters, but for the options' letters."""
+    """Columns as VLMEvalKit compares them: in lower case, except the options' letters."""
     return [name if name in LETTERS else name.lower() for name in (text_of(each).strip() for each in columns)]
 
 
@@ -211,10 +211,10 @@ def _of_json(path: Path) -> Iterator[tuple[int, Row]]:
 def _of_xlsx(path: Path) -> Iterator[tuple[int, Row]]:
     openpyxl = excel()
     try:
-        book = openpyxl.load_workbook(path, read_only=True)  # what begins with = is text
+        book = openpyxl.load_workbook(path, read_only=True)  # read cells that start with = as text
         rows = list(book.worksheets[0].iter_rows(values_only=True)) if book.worksheets else []
         book.close()
-    except Exception as error:  # what a broken file makes it raise is of no one class
+    except Exception as error:  # openpyxl raises various errors for broken files
         raise BadInput(f"{path} is not an Excel file: {error}", "give it as .xlsx, or PRED_FORMAT=tsv") from error
     columns = _named(rows[0]) if rows else []
     for number, cells in enumerate(rows[1:], 1):
@@ -230,12 +230,12 @@ _READERS: Mapping[str, Callable[[Path], Iterator[tuple[int, Row]]]] = {
 
 
 def excel() -> Any:
-    """openpyxl. Raises MissingExtra."""
+    """The openpyxl module. Raises MissingExtra."""
     return required("openpyxl", "an Excel file", "pip install '.[evals]' in a checkout, or PRED_FORMAT=tsv")
 
 
 def write_table(path: Path, columns: Sequence[str], table: Sequence[Row], form: Form) -> Path:
-    """Write rows, a cell for each column. Raises BadInput where Excel cannot hold a text, MissingExtra, CannotStore."""
+    """Write rows with these columns. Raises BadInput if Excel cannot hold a text, MissingExtra, CannotStore."""
     match form:
         case "tsv":
             buffer = io.StringIO(newline="")
@@ -268,7 +268,7 @@ def _to_xlsx(path: Path, columns: Sequence[str], table: Sequence[Row]) -> Path:
         for place, name in enumerate(columns, 1):
             cell = book.active.cell(number, place, row.get(name))
             if isinstance(row.get(name), str):
-                cell.data_type = "s"  # what begins with = is a text all the same
+                cell.data_type = "s"  # write cells that start with = as text
     try:
         book.save(path)
     except OSError as error:

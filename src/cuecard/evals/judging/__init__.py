@@ -1,1 +1,1 @@
-"""What a judge model makes of replies that the scorers cannot settle; kept apart from every score of a run."""
+"""Judge models: they read or grade replies that scorers cannot score; the results are separate from a run's scores."""

@@ -1,4 +1,4 @@
-"""The arms of a task with what a judge has found in their replies; those run end to end are left out."""
+"""A judge's results by arm of a task, without the arms that were run end to end."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from cuecard.stats.bootstrap import Interval, mean_interval
 
 @dataclass(frozen=True)
 class JudgedArm:
-    """One arm on one task by question; `read`: its mean score as it stands, where unparsed replies are wrong."""
+    """One arm on one task. `read`: its mean score without the judge, in which unparsed replies are wrong."""
 
     arm: str
     scored: int
     unparsed: int
     judged: int
-    """Of these."""
+    """Number of unparsed replies that the judge has read."""
     gained: float
-    """Scores that the judge gives them, summed."""
+    """Sum of the scores of the judged replies."""
     read: float
 
     @property
     def with_judge(self) -> float:
-        """Mean score with what the judge has read in the replies that were not parsed."""
+        """Mean score including the answers that the judge has read in unparsed replies."""
         return self.read + self.gained / self.scored
 
 
 def judged_arms(answers: Iterable[Record], replies: Sequence[ListedReply], task: str) -> list[JudgedArm]:
-    """Arms with a reply that was not parsed. `replies`: `replies.unparsed`."""
+    """Arms with unparsed replies. `replies`: from `replies.unparsed`."""
     result = []
     for arm, answered in _by_arm(answers, task).items():
         own = [answer for answer in answered if answer["score"] is not None]
@@ -50,18 +50,18 @@ class GradedArm:
     arm: str
     answered: int
     failed: int
-    """Answers that a call's failure prevented: they have no grade, and are not among those answered."""
+    """Failed answers: they have no grade, and `answered` does not count them."""
     graded: int
     mean: Interval
-    """Of the grades, over questions."""
+    """Mean grade over questions."""
     by_category: Mapping[str, float]
-    """A question of several categories (`ocr,math`) counts in each, as MM-Vet's capabilities do."""
+    """Mean grade by category. A question with several (`ocr,math`) counts in each, as MM-Vet's capabilities."""
 
 
 def graded_arms(
     answers: Iterable[Record], items: Mapping[str, Record], replies: Sequence[ListedReply], task: str
 ) -> list[GradedArm]:
-    """Arms of a task with replies that a judge has graded. `items`: of the task, by id; `replies`: `gradable`."""
+    """Arms of a task with graded replies. `items`: the task's, by id; `replies`: from `replies.gradable`."""
     listed = {(each.id, each.reply): each for each in replies if each.task == task}
     result = []
     for arm, own in _by_arm(answers, task).items():

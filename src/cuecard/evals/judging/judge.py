@@ -1,7 +1,7 @@
-"""A judge model: which answer does a reply give in which no extractor found one, and how right is an open reply?
+"""A judge model: reads the answer in replies in which no extractor found one, and grades replies to open questions.
 
-To read a reply, the judge is given the question, the options and the reply, never the right answer or an image. What it
-reads is scored by the task's rule, as any other. To grade an open reply it is given the right answer besides.
+To read a reply, the judge gets the question, the options and the reply, never the right answer or an image. The answer
+that it reads is scored by the task's scorer. To grade an open reply, it also gets the right answer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cuecard.strategies.run import answer
 
 NONE = "none"
 MOST_CHARACTERS = 8000
-"""Of a reply, its last ones: that is where answers stand."""
+"""Longer replies are cut at the front, because answers are at the end."""
 
 Keep = Callable[[str, Judged], None]
 Items = Mapping[tuple[str, str], Item]
@@ -30,19 +30,19 @@ Items = Mapping[tuple[str, str], Item]
 
 @dataclass(frozen=True)
 class Judge:
-    """A model that judges, and its identity. `at_once`: most calls at the same time."""
+    """A judge model and its revision. `at_once`: maximum concurrent calls."""
 
     model: Model
     revision: str
     at_once: int = 1
 
     async def read(self, replies: Iterable[ListedReply], items: Items, keep: Keep) -> list[ModelError]:
-        """Reads every reply whose right answer is known, and hands over what each says. Gives the calls' failures."""
+        """Read every reply with a known right answer, and pass each result to `keep`. Returns the calls' failures."""
         return await self._each(replies, items, keep, self._read)
 
     async def grade(self, replies: Iterable[ListedReply], items: Items, keep: Keep) -> list[ModelError]:
-        """Grades every reply whose right answer is known, and hands each grade over. Gives the calls' failures, and an
-        `InvalidAnswer` for each grade that is not a number from 0 to 1."""
+        """Grade every reply with a known right answer, and pass each grade to `keep`. Returns the calls' failures, and
+        an `InvalidAnswer` for each grade that is not a number from 0 to 1."""
         return await self._each(replies, items, keep, self._graded)
 
     async def _each(
@@ -88,7 +88,7 @@ class Judge:
 
 
 def asked(question: Question, reply: str) -> str:
-    """How a judge is asked what a reply to this question says."""
+    """The prompt for reading the answer in a reply to this question."""
     return (
         "A model was asked the question below and gave the reply below. Which final answer does the reply give? Do not"
         f" answer the question yourself. Write {KINDS[question.kind].asks}; where the reply gives no final answer, or"
@@ -97,7 +97,7 @@ def asked(question: Question, reply: str) -> str:
 
 
 def asked_to_grade(question: Question, golds: Iterable[str], reply: str) -> str:
-    """How a judge is asked for a grade: by MM-Vet's rule (Yu et al. 2024, 3.3), in words of our own."""
+    """The prompt for grading a reply: MM-Vet's rule (Yu et al. 2024, 3.3), in our own words."""
     return (
         "Grade a model's reply to a question about an image, which you do not see, by the right answer below. <AND>"
         " joins elements that a right reply has all of: a reply with some of them gets their share. <OR> joins"

@@ -1,8 +1,8 @@
-"""Replies that a judge model can read or grade, and the files that keep what it finds.
+"""Replies that a judge model can read or grade, and the files with its results.
 
-Two sorts: replies in which no answer was found, listed for a look by hand as well, of which a judge says what they
-answer (`judged.json` in the run's directory); and replies to open questions, which a judge grades (`graded.json`). No
-score, interval or test of the run has either in it: only the figures of this package, which say so.
+Two types: replies in which no answer was found (also listed for manual review), in which a judge reads the answer
+(`judged.json` in the run's directory); and replies to open questions, which a judge grades (`graded.json`). No score,
+interval or test of the run includes these results: only the figures of this package, which are marked as such.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ READ, GRADED, VERSION = "judged.json", "graded.json", 1
 
 @dataclass(frozen=True)
 class Judged:
-    """What a judge finds. `answer`: as it reads it in a reply, None if there is none; of a grade, the judge's text."""
+    """A judge's result. `answer`: the answer that it reads in a reply, None if there is none; for a grade, its text."""
 
     judge: str
-    """The model's name."""
+    """The judge model's name."""
     revision: str
-    """The identity of its weights or settings."""
+    """Hash of its weights or settings."""
     answer: str | None
     score: float
     """0 to 1."""
@@ -38,7 +38,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class ListedReply:
-    """A reply and the arms that share it. `golds`: empty where none is known."""
+    """A reply and the arms that gave it. `golds`: empty if unknown."""
 
     task: str
     id: str
@@ -50,19 +50,19 @@ class ListedReply:
 
     @property
     def key(self) -> str:
-        """Under which its judgement is kept, 16 hex digits."""
+        """Key of the reply's judgement, 16 hex digits."""
         return hashlib.sha256("\n".join((self.task, self.id, self.reply)).encode()).hexdigest()[:16]
 
 
 def unparsed(store: Store, judged: Mapping[str, Judged], *, task: str | None = None) -> list[ListedReply]:
-    """Replies in which no answer was found. `judged`: as `read`."""
+    """Replies in which no answer was found. `judged`: from `read`."""
     return _listed(store, judged, task, lambda answer, item: not answer["parsed"])
 
 
 def gradable(store: Store, graded: Mapping[str, Judged], *, task: str | None = None) -> list[ListedReply]:
-    """Replies to questions that only a judge can score; those of a named task whatever its scorer.
+    """Replies to questions that only a judge can score; if a task is named, all its replies, whatever the scorer.
 
-    Left out are questions of which no right answer is known. `graded`: as `read`.
+    Questions without a known right answer are left out. `graded`: from `read`.
     """
 
     def open_question(answer: Record, item: Record) -> bool:
@@ -74,7 +74,7 @@ def gradable(store: Store, graded: Mapping[str, Judged], *, task: str | None = N
 def _listed(
     store: Store, judged: Mapping[str, Judged], task: str | None, is_wanted: Callable[[Record, Record], bool]
 ) -> list[ListedReply]:
-    """In the order of tasks and questions; answers that failed have no reply."""
+    """Distinct replies in the order of tasks and questions; failed answers have no reply."""
     items = {(item["task"], item["id"]): item for item in store.items(task)}
     arms: dict[tuple[str, str, str], list[Record]] = {}
     for answer in succeeded(store.answers()):
@@ -93,7 +93,7 @@ def _listed(
 
 
 def read(run: Path, file: str) -> dict[str, Judged]:
-    """What judges have found, by the replies' keys. `file`: READ or GRADED. Raises BadInput."""
+    """The stored results of judges, by reply key. `file`: READ or GRADED. Raises BadInput."""
     path = run / file
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -107,6 +107,6 @@ def read(run: Path, file: str) -> dict[str, Judged]:
 
 
 def write(run: Path, file: str, judged: Mapping[str, Judged]) -> None:
-    """Raises CannotStore."""
+    """Store results of judges, by reply key. Raises CannotStore."""
     replies: dict[str, Any] = {key: asdict(each) for key, each in judged.items()}
     disk.save(run / file, {"version": VERSION, "replies": replies})

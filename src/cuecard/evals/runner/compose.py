@@ -1,11 +1,11 @@
 """One item answered by every arm: from stored calls in virtual time, or end to end with live models.
 
-    collect   every arm runs once; where it needs calls that are not stored, it pauses and requests them
-    make      the requests of all arms of the item are made, stored, and the arms go on where they paused
-    compose   an arm that has paused is replayed from the beginning, all of its calls being stored now
+    collect   every arm runs once; if it needs calls that are not stored, it pauses and requests them
+    make      the requested calls of all arms of the item are made and stored, and the arms resume where they paused
+    compose   an arm that has paused is replayed from the start, since all of its calls are stored now
 
-A pause takes no virtual time, so an arm requests exactly the calls that its replay needs, those that it begins and then
-cancels included.
+A pause takes no virtual time, so an arm requests exactly the calls that its replay needs, including those that it
+starts and then cancels.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ Requests = dict[str, CallRequest]
 
 @dataclass(frozen=True)
 class ArmOutcome:
-    """What an arm did with an item. `outcome` is None where it failed, then `error` says why.
+    """The result of one arm on one item. If the arm failed, `outcome` is None and `error` is set.
 
-    An arm has failed where a call has that its answer depends on, also if its strategy then does without: what another
-    call gives in its place is no answer of the arm. Those are reasonings and probes; an arm that needs another call
-    ends with its failure anyhow, and what short answers settle does not depend on a reasoning begun beside them.
+    An arm fails if one of its REASON or PROBE calls fails, even if its strategy falls back to another call: the
+    fallback's answer does not count for the arm. Other calls that an arm needs raise their error anyway. An answer that
+    the short answers settle does not depend on a reasoning started beside them.
     """
 
     arm: str
@@ -53,7 +53,7 @@ class ArmOutcome:
 
     @classmethod
     def of(cls, arm: str, outcome: Outcome, calls: tuple[Call, ...]) -> ArmOutcome:
-        """What an arm did that came to an end."""
+        """The result of an arm that ended with an outcome: failed if its answer depends on a failed call."""
         settled = outcome.route in (Route.AGREED, Route.CONFIRMED)
         lost = (call for call in calls if call.error is not None and call.mode in (Mode.REASON, Mode.PROBE))
         failed = None if settled else next(lost, None)
@@ -68,7 +68,7 @@ class ArmOutcome:
 
 @dataclass(frozen=True)
 class TaskItem:
-    """An item of a task as arms answer it; `partner` is another item, whose card is the foreign one."""
+    """An item of a task. `partner`: another item of the task; its card is used as the foreign card."""
 
     task: str
     item: Item
@@ -80,25 +80,25 @@ class TaskItem:
 
 
 class Composition:
-    """The arms of one item, each in virtual time of its own, so that its times do not depend on others.
+    """The arms of one item, each in its own virtual time, so that its times do not depend on other arms.
 
-    It has to be closed. An arm with `equal` follows the arm that it names.
+    It must be closed. An arm with `equal` runs after the arm that it names.
     """
 
     def __init__(self, item: TaskItem, arms: Iterable[Arm], seats: Mapping[str, Seat], stored: StoredCalls) -> None:
         self._item, self._seats, self._stored = item, seats, stored
         self.outcomes: dict[str, ArmOutcome] = {}
-        """Of the arms that are done, by name."""
+        """Results of the arms that are done, by arm name."""
         self.waiting: dict[str, Requests] = {}
-        """Of the arms that are not, by name: the calls that each waits for."""
+        """The calls that each unfinished arm waits for, by arm name."""
         self._running = {arm.name: self._arm(arm) for arm in arms}
         self._lock = threading.Lock()
-        """Held while arms run, as a thread continues after its run was cancelled."""
+        """Held while arms run, because a thread continues after its run is cancelled."""
 
     def advance(self) -> Requests:
-        """Run each arm until it is done or waits for calls; all calls that are waited for, none when all are done.
+        """Run each arm until it is done or waits for calls. Returns the calls waited for; none if all arms are done.
 
-        Once some of them are stored, it can be called again, from any thread.
+        Call it again, from any thread, when some of the calls are stored.
         """
         with self._lock:
             for name, running in list(self._running.items()):
@@ -111,8 +111,8 @@ class Composition:
         return {key: request for requests in self.waiting.values() for key, request in requests.items()}
 
     def close(self) -> None:
-        """Arms that are not done end without an outcome."""
-        # waited for, whatever is cancelled; on a thread, as an event loop may run in this one
+        """Cancel the arms that are not done; they get no outcome."""
+        # on a thread, because an event loop may run in this one; joined even if this task is cancelled
         thread = threading.Thread(target=self._close)
         thread.start()
         thread.join()
@@ -124,26 +124,26 @@ class Composition:
             self._running.clear()
 
     def _arm(self, arm: Arm) -> Generator[Requests, None, ArmOutcome]:
-        """Yields the calls that it waits for, and returns what the arm did."""
+        """Yield the calls that the arm waits for, and return its result."""
         if arm.equal is None:
             return (yield from self._composed(arm, arm.policy))
         while (measure := self.outcomes.get(arm.equal)) is None:
             yield {}
         for samples in range(1, MOST_SAMPLES + 1):
             outcome = yield from self._composed(arm, replace(arm.policy, samples=samples))
-            # as many samples as are expected to generate no more tokens than the arm that this one is measured by
+            # as many samples as are expected to generate no more tokens than the arm named by `equal`
             more = outcome.generated_tokens * (samples + 1) / samples
             if outcome.error is not None or more > measure.generated_tokens:
                 break
         return outcome
 
     def _composed(self, arm: Arm, policy: Policy) -> Generator[Requests, None, ArmOutcome]:
-        """The arm replayed from stored calls alone, after as many runs with pauses as that takes: one, as a rule."""
+        """Replay the arm from stored calls alone. Runs that pause for missing calls come first: usually one."""
         while True:
             calls, has_paused = ArmCalls(self._stored), False
             run = virtual_time.Run(self._answer(arm, policy, calls))
             try:
-                # a call that an arm began and then did without is part of its cost all the same
+                # a call that an arm starts and then cancels is part of its cost
                 while not run.resume() or calls.requests:
                     requests, calls.requests, has_paused = calls.requests, {}, True
                     yield requests
@@ -155,7 +155,7 @@ class Composition:
                 run.close()
 
     async def _answer(self, arm: Arm, policy: Policy, calls: ArmCalls) -> Outcome:
-        # what a time-out has cost is in the stored call that ran into it
+        # a stored call that timed out contains the cost of the time-out
         policy = replace(policy, limits=replace(policy.limits, timeout_s=None), strict=True)
         watched = arm.strategy.partition(":")[0] not in UNWATCHED
         machine, overlaps = Machine(self._stored.pace), policy.schedule_of(self._seats) is not Schedule.THRIFTY
@@ -182,7 +182,7 @@ class Composition:
 
 
 def _with_placebo(models: Mapping[str, Model], item: TaskItem, arm: Arm, foreign: Foreign) -> dict[str, Model]:
-    """The models, the reader's cards changed if the arm wants it so."""
+    """The models; if the arm has a placebo, the large model is wrapped so that it reads placebo cards."""
     given = dict(models)
     if arm.placebo is not None and "large" in given:
         given["large"] = CardSwap(given["large"], item.item, arm.placebo, arm.policy.card, foreign)
@@ -190,7 +190,7 @@ def _with_placebo(models: Mapping[str, Model], item: TaskItem, arm: Arm, foreign
 
 
 def foreign_request(item: TaskItem, arm: Arm, seats: Mapping[str, Seat]) -> CallRequest:
-    """The small model's reasoning about the partner. Raises BadInput where there is none."""
+    """The call of the small model's reasoning about the partner. Raises BadInput if there is no partner."""
     if item.partner is None:
         raise BadInput("a foreign card needs another question", "give the task more than one item")
     prompt = layouts.reason(item.partner.question, seats["small"].abilities.style)
@@ -198,7 +198,7 @@ def foreign_request(item: TaskItem, arm: Arm, seats: Mapping[str, Seat]) -> Call
 
 
 async def live(item: TaskItem, arm: Arm, models: Mapping[str, Model], foreign_card: str | None) -> ArmOutcome:
-    """One arm end to end with live models. `foreign_card`: what the small model wrote about the partner, if known."""
+    """Run one arm end to end with live models. `foreign_card`: the small model's card about the partner, if known."""
     calls: list[Call] = []
 
     async def foreign() -> str:
@@ -219,7 +219,7 @@ async def live(item: TaskItem, arm: Arm, models: Mapping[str, Model], foreign_ca
 
 
 def answer_record(item: TaskItem, done: ArmOutcome, kind: LatencyKind) -> Record:
-    """The answer as the store keeps it, scored. An error has no answer and no score; what it cost is there."""
+    """The scored answer in the store's format. A failed arm has no answer and no score, but its calls are recorded."""
     outcome = done.outcome
     calls = sorted(done.calls, key=lambda call: (call.start_s, call.end_s))
     total_s = outcome.total_s if outcome is not None else max((call.end_s for call in calls), default=0.0)
@@ -246,7 +246,7 @@ def answer_record(item: TaskItem, done: ArmOutcome, kind: LatencyKind) -> Record
         "calls": [_call_record(call, total_s) for call in calls],
         "attempts": len(calls) + sum(call.retries for call in calls),
     }
-    if outcome is not None:  # counted by the team, and checked against the calls when the summary is made
+    if outcome is not None:  # counted by the team; the summary checks it against the calls
         record["usage"] = {
             model: {name: getattr(usage, name) for name in TOKENS} for model, usage in outcome.usage.items()
         }
@@ -254,7 +254,7 @@ def answer_record(item: TaskItem, done: ArmOutcome, kind: LatencyKind) -> Record
 
 
 def _reply(item: Item, outcome: Outcome, calls: Sequence[Call]) -> str:
-    """The text that the answer was taken from: the reader's on its routes, else the last that gives this answer."""
+    """The text that the answer was extracted from: the reader's on its routes, else the last with the same answer."""
     modes = (Mode.SHORT, Mode.REASON, Mode.READ, Mode.PROBE)
     replies = [call for call in calls if call.answer and call.mode in modes]
     if outcome.route in _READ_ROUTES:
@@ -270,7 +270,7 @@ def _reply(item: Item, outcome: Outcome, calls: Sequence[Call]) -> str:
 
 
 def _call_record(call: Call, total_s: float) -> Record:
-    # live: what is cancelled as the answer is given ends a moment after it, by the clock of its own clean-up
+    # live: a call that is cancelled when the answer is returned ends slightly later, after its clean-up
     end_s = min(call.end_s, total_s)
     first_s = call.first_token_s
     return {

@@ -1,7 +1,7 @@
-"""Workers on a Ray cluster: processes that load the models themselves, make calls and send records back.
+"""Workers on a Ray cluster: processes that load the models, make calls and return records.
 
-They store nothing: the one writer is the process that evaluates. A worker that dies is replaced, and the items that it
-had in hand go to others meanwhile.
+Workers store nothing: only the evaluating process writes. A worker that dies is replaced, and its items go to other
+workers meanwhile.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from cuecard.models.base import Limits
 T = TypeVar("T")
 LOCAL = "local"
 ONCE_MORE = 3
-"""So many times as there are workers, dead ones are replaced in one run."""
+"""Replacements per run for each worker: at most this many times the number of workers."""
 Specifications = Mapping[str, str | Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How workers are laid out. `address`: a cluster's, `auto`, or `local`: one on this machine, for this run alone."""
+    """Layout of the workers. `address`: a cluster's address, `auto`, or `local` (this machine, only for this run)."""
 
     workers: int = 1
     address: str = LOCAL
     apart: bool = False
-    """Each model in a process of its own, else a worker has all of them in one."""
+    """Each model in its own process; otherwise one process per worker holds all models."""
     gpus: float = 0.0
-    """That a process is given, as Ray counts them."""
+    """GPUs per process, as Ray counts them (fractions are possible)."""
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -53,14 +53,14 @@ class Sizes:
 
 
 class RayActor(LocalWorker):
-    """A process of the cluster: makes the calls of some of the models, once it has loaded them."""
+    """A process of the cluster: loads some of the models and makes their calls."""
 
     def __init__(self, models: Specifications, alone: bool, timed: bool) -> None:
         super().__init__({}, alone=alone, timed=timed)
         self._specifications = models
 
     async def load(self) -> tuple[str, dict[str, Seat]] | Record:
-        """Its machine and its models; or the error record of why they cannot be loaded."""
+        """The host name and the models' seats, by role; an error record if a model cannot be loaded."""
         try:
             self.models = {role: spec.load(given, role) for role, given in self._specifications.items()}
             if probe.wanted():
@@ -73,12 +73,12 @@ class RayActor(LocalWorker):
 
 @dataclass(eq=False)
 class RayWorker:
-    """A worker as its run sees it: the processes of its models, by role."""
+    """The driver's handle of a worker: the processes of its models, by role."""
 
     ray: Any
     actors: Mapping[str, Any]
     lost: Callable[[Worker, str], Awaitable[None]]
-    """Called when it has died, with the reason."""
+    """Called with the reason when the worker has died."""
 
     async def make(self, order: WorkOrder) -> Record:
         return await self._of(self.actors[order.request.seat.role].make.remote(order))
@@ -90,7 +90,7 @@ class RayWorker:
         return await self._of(next(iter(self.actors.values())).pace.remote(questions, limits))
 
     async def load(self) -> tuple[str, dict[str, Seat]]:
-        """Raises CuecardError where a model cannot be loaded."""
+        """The host name and all seats, by role. Raises CuecardError if a model cannot be loaded."""
         machine, seats = "", dict[str, Seat]()
         loading = [self._of(actor.load.remote()) for actor in dict.fromkeys(self.actors.values())]
         for each in await asyncio.gather(*loading):
@@ -104,7 +104,7 @@ class RayWorker:
             self.ray.kill(actor)
 
     async def _of(self, result: Awaitable[T]) -> T:
-        """What a process returns. Raises WorkerLost, CuecardError."""
+        """The result of a remote call. Raises WorkerLost, CuecardError."""
         try:
             return await result
         except (self.ray.exceptions.RayActorError, self.ray.exceptions.NodeDiedError) as error:
@@ -123,7 +123,7 @@ class Cluster:
     at_once: int
     timed: bool
     tell: Callable[[str], None]
-    """Called with what became of workers, in words for a person."""
+    """Called with a readable message when a worker dies or cannot start."""
     seats: dict[str, Seat] = field(default_factory=dict)
     _ray: Any = None
     _workers: list[RayWorker] = field(default_factory=list)
@@ -136,11 +136,11 @@ class Cluster:
         self.pool = WorkerPool(self.at_once, time.perf_counter, self.sizes.workers)
         for _ in range(self.sizes.workers):
             self._hire()
-        async with self.pool.worker():  # or its error is raised
+        async with self.pool.worker():  # raises the error if no worker can start
             return self.pool
 
     async def close(self) -> None:
-        """All workers end, and a cluster that is only this run's."""
+        """End all workers, and the cluster if it is local to this run."""
         for task in self._hiring:
             task.cancel()
         if self._ray is not None:
@@ -204,12 +204,12 @@ def _connected(sizes: Sizes, processes: int) -> Any:
     ray = required("ray", "running on a cluster", "pip install '.[ray]' in a checkout")
     required("ray.exceptions", "running on a cluster")
     for name, value in {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}.items():
-        os.environ.setdefault(name, value)  # a process that asks for no GPU of its own sees those that there are
+        os.environ.setdefault(name, value)  # a process that requests no GPU sees all GPUs
     needed = sizes.workers * processes
     own = {"num_cpus": max(needed, os.cpu_count() or 1), "include_dashboard": False} if sizes.address == LOCAL else {}
     try:
         ray.init(sizes.address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
-    except Exception as error:  # each way not to find a cluster is an error of its own
+    except Exception as error:  # Ray raises a different error for each reason
         problem = f"no Ray cluster at {sizes.address}: {_line(error, 0)}"
         raise BadInput(problem, "give --ray-address, or none for a local one") from error
     there = ray.cluster_resources()
@@ -222,12 +222,12 @@ def _connected(sizes: Sizes, processes: int) -> Any:
 
 
 def _line(error: Exception, place: int) -> str:
-    """One line of an error: the first states what Ray could not do, the last why."""
+    """One line of an error, at most 300 characters: the first states what Ray could not do, the last why."""
     return (str(error).strip().splitlines() or [type(error).__name__])[place].strip()[:300]
 
 
 def _anywhere(given: str | Mapping[str, Any]) -> str | dict[str, Any]:
-    """A specification whose path does not depend on the directory that a process runs in."""
+    """The model specification with an absolute path, independent of the process's working directory."""
     settings = dict(given) if isinstance(given, Mapping) else {"model": given}
     if isinstance(spec.parse(settings["model"]), spec.Checkpoint | spec.Recording):
         path = Path(settings["model"])

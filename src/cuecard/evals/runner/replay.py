@@ -1,7 +1,7 @@
-"""The models of one arm: stored calls replayed in virtual time, each recorded as the arm saw it.
+"""The models of one arm: stored calls replayed in virtual time, each recorded as the arm observes it.
 
-A replayed call takes as long as it took alone. Which of the times measured for it applies depends on what its arm has
-done before on that model: see `StoredModel`.
+A replayed call takes as long as it took alone. The measured time that applies depends on what the arm has done on that
+model before: see `StoredModel`.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ Weighed = tuple[tuple[str, float], ...]
 
 @dataclass
 class ArmCalls:
-    """The calls of one arm: the stored ones that it replays, those it waits for, and each as the arm saw it."""
+    """The calls of one arm: the stored ones that it replays, those it waits for, and each as the arm observes it."""
 
     stored: StoredCalls
     requests: dict[str, CallRequest] = field(default_factory=dict)
-    """Calls that are not stored, by their cache keys."""
+    """Calls that are not stored, by cache key."""
     recorders: list[CallRecorder] = field(default_factory=list)
 
     async def fetch(self, request: CallRequest) -> tuple[str, Record]:
-        """The call's key and record. A call that is not stored is requested, and waited for in no virtual time."""
+        """The call's key and record. If the call is not stored, requests it and waits; this takes no virtual time."""
         while (stored := self.stored.get(request)) is None:
             self.requests[request.key] = request
             await virtual_time.outside()
@@ -52,7 +52,7 @@ class ArmCalls:
 
     @property
     def ended(self) -> tuple[Call, ...]:
-        """Calls as the arm saw them, once it is done."""
+        """The calls as the arm observed them. Valid when the arm is done."""
         return tuple(recorder.call for recorder in self.recorders)
 
     def recorder(self, seat: Seat, mode: Mode, key: str | None = None, retries: int = 0) -> CallRecorder:
@@ -61,9 +61,9 @@ class ArmCalls:
 
 
 class Machine:
-    """Work of calls in virtual time. `pace`: what each of two at once gets done in a second; None: they do not meet.
+    """Contention between calls, in virtual time. `pace`: speed of each of two concurrent calls; None: no contention.
 
-    Every further call slows the others by as much: of n calls each gets 1 / (1 + (n - 1)(1/pace - 1)).
+    Speeds are relative to a call that runs alone. Each of n concurrent calls gets 1 / (1 + (n - 1)(1/pace - 1)).
     """
 
     def __init__(self, pace: float | None = None) -> None:
@@ -72,7 +72,7 @@ class Machine:
         self._changed = asyncio.Event()
 
     async def work(self, seconds: float) -> None:
-        """Takes as long as this many seconds of work do beside whatever else runs."""
+        """Wait until this much work is done: seconds of a call that runs alone, longer beside other calls."""
         if seconds <= 0:
             return
         self._turn(+1)
@@ -95,14 +95,17 @@ class Machine:
 
 
 class StoredModel(ReplayedModel):
-    """A model in one arm, in virtual time, whose calls are stored ones; the arm pauses until they are.
+    """A model of one arm, replayed from stored calls in virtual time; the arm pauses until its calls are stored.
 
-    Calls about one question were made one after the other, so all but the first found the question computed. An arm's
-    own first call on this model has to compute it: it takes the difference more that the first one's repetition showed.
-    `streamed`: the reader computes the card while it is written, so a READ takes what its repetition took, which is
-    the least that this can come to. Each piece of the card that is computed takes what a call does that finds all else
-    computed, `short`: the model's short answer to the question. A card that ends before a piece is computed takes what
-    was measured. Of a card that is `cut` nothing is computed ahead but the question. All work is done on the `machine`.
+    Calls about one question were made in sequence, so all but the first found the question's prefix in the KV cache.
+    The arm's own first call on this model must prefill the question: it takes longer by the difference between the
+    first stored call and its repetition (its cold extra).
+
+    `streamed`: the reader prefills the card while it is written, so a READ takes the time of its repetition, which is a
+    lower bound. Each prefilled piece of the card takes the time to first token of a call with everything else in the
+    cache: the repetition of `short`, the model's short answer to the question. A card that ends before any piece is
+    prefilled takes the measured time. If the card is `cut`, only the question is prefilled ahead. All work runs on the
+    `machine`.
     """
 
     def __init__(
@@ -122,17 +125,17 @@ class StoredModel(ReplayedModel):
         self._seat, self._calls, self._machine = seat, calls, machine
         self._streamed, self._in_pieces, self._short, self._cut = streamed, in_pieces, short, cut
         self._begun = False
-        """This arm has had a token of this model: the question is computed."""
+        """This arm has received a token from this model: the question is in the KV cache."""
         self._followed = False
-        """Some of the card is computed, or being so."""
+        """Prefill of the card, while it is written, has started."""
         self._following = asyncio.Lock()
 
     async def fetch(self, prompt: Prompt, limits: Limits, answer: str | None = None) -> StoredCall:
-        """As `ReplayedModel.fetch`, of calls that are streamed."""
+        """As `ReplayedModel.fetch`, for streamed calls."""
         key, record = await self._calls.fetch(CallRequest(self._seat, prompt, limits))
         recorder = self._calls.recorder(self._seat, prompt.mode, key, len(record["failures"]))
         shift_s, hot, cached = self._times(record)
-        if hot or self._cut:  # what is still being computed ahead is needed
+        if hot or self._cut:  # wait for the prefill that is still running
             with recorder.until_it_ends():
                 async with self._following:
                     pass
@@ -140,7 +143,7 @@ class StoredModel(ReplayedModel):
         return StoredCall(self._events(record, usage, shift_s, hot), work=self._machine.work, recorder=recorder)
 
     def _events(self, record: Record, usage: Usage, shift_s: float, hot: bool) -> Iterator[tuple[float, Event | None]]:
-        """The events of a call that begins `shift_s` later than measured."""
+        """The events of a call with all times `shift_s` later than measured."""
         times = ("hot_first_token_s", "hot_end_s") if hot else ("first_token_s", "end_s")
         first_s, end_s = (record[name] for name in times)
         now_s, late_s = 0.0, 0.0 if first_s is None else shift_s
@@ -150,7 +153,7 @@ class StoredModel(ReplayedModel):
             now_s = shift_s + first_s
             yield now_s, None
             self._begun = True
-        if self._in_pieces and record["pieces"]:  # an arm that reads along, or may cancel, has to know how far it got
+        if self._in_pieces and record["pieces"]:  # needed by an arm that reads along or may cancel
             for at_s, event in _pieces(record, usage):
                 now_s = max(now_s, late_s + at_s)
                 yield now_s, event
@@ -172,7 +175,7 @@ class StoredModel(ReplayedModel):
         yield now_s, Finished(usage, FinishReason(record["finish_reason"]), record["answer_logprob"])
 
     def _times(self, record: Record) -> tuple[float, bool, int | None]:
-        """Seconds later than measured, whether the repetition's times apply, and cached tokens as this arm has them."""
+        """Seconds to add to the measured times, whether the repetition's times apply, cached tokens in this arm."""
         read_along = self._streamed and not self._cut
         ahead = read_along and (self._followed or not self.abilities.prefix_sessions)
         if record["mode"] == Mode.READ and ahead and record["hot_end_s"] is not None:
@@ -202,7 +205,7 @@ class StoredModel(ReplayedModel):
         return tuple((text, weight) for text, weight in record["weighed"]), _usage(record)
 
     async def _prefilled(self, request: CallRequest) -> Record:
-        """A call that decodes nothing, once it is over. Raises the error it ended in."""
+        """The record of a prefill-only call, when it has ended. Raises the call's error if it failed."""
         key, record = await self._calls.fetch(request)
         recorder = self._calls.recorder(self._seat, request.mode, key, len(record["failures"]))
         cold = None if self._begun else record["cold"]  # as in `_times`
@@ -227,7 +230,7 @@ def _usage(record: Record) -> Usage:
 def _until(closed_s: float, first_s: float | None, end_s: float, usage: Usage) -> int | None:
     """Tokens generated until the reasoning was closed.
 
-    Where the server does not count those of the reasoning, they are estimated by its share of the time of decoding.
+    If the server does not count reasoning tokens, they are estimated from the reasoning's share of the decode time.
     """
     if usage.reasoning_tokens or usage.completion_tokens is None:
         return usage.reasoning_tokens or None
@@ -237,7 +240,7 @@ def _until(closed_s: float, first_s: float | None, end_s: float, usage: Usage) -
 
 
 def _pieces(record: Record, usage: Usage) -> list[tuple[float, Event]]:
-    """The reasoning as it came; tokens so far by the share of its characters."""
+    """The reasoning's chunks at their arrival times; tokens so far are estimated by the share of characters."""
     events: list[tuple[float, Event]] = []
     text, sent = record["reasoning"] or "", 0
     reasoned = usage.reasoning_tokens

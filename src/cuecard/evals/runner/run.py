@@ -1,8 +1,8 @@
-"""A run: every arm answers every item from calls that are made once; a stopped run resumes, however it stopped.
+"""A run: every arm answers every item from calls that are made once. A run that stopped for any reason can be resumed.
 
 An item's arms request the calls that are not stored, these are made, and the answers are composed from them: see
-`compose`. At one call at once, one item is in work at a time and models forget between items, so that times are those
-of a first question.
+`compose`. With a concurrency of 1, one item is processed at a time and models drop their caches between items, so that
+times are those of a first question.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from cuecard.models.base import Model
 from cuecard.strategies.policy import Schedule
 
 PACE = "pace"
-"""The note under which it is stored."""
+"""Name of the note under which the pace is stored."""
 MOST_LOST = 5
-"""So many workers may die over one item before it is taken for the cause."""
+"""After this many workers died on one item, the item is taken for the cause and the run ends."""
 LOOK_BACK = 8
-"""Among this many items before it, an item's partner is looked for."""
+"""An item's partner is chosen among this many items before it."""
 
 
 @dataclass(frozen=True)
@@ -51,37 +51,37 @@ class Plan:
     live: bool = False
     backoff_s: float = 0.5
     share_machine: bool = False
-    """The models are slower at once than alone: how much is measured, for arms whose calls run at once."""
+    """The models are slower concurrently than alone: the slowdown is measured, for arms with concurrent calls."""
     batched: bool = False
-    """A model in this process decodes several calls together: no call has a time, and no answer a latency."""
+    """A model in this process decodes several calls in one batch: calls have no times, and answers no latency."""
 
 
 @dataclass
 class RunProgress:
-    """How far a run is. `answered` counts items, in this process and before."""
+    """Progress of a run. `answered` counts items, including those answered before this process started."""
 
     total: int | None
     answered: int = 0
     fresh: int = 0
-    """Items that were answered by some arm in this process."""
+    """Items that at least one arm answered in this process."""
     calls: int = 0
     began_s: float = field(default_factory=time.perf_counter)
     busy_share: float | None = None
-    """Of the slots' time, what was spent in calls."""
+    """Share of the slots' time that was spent in calls."""
 
 
 Listen = Callable[[RunProgress, Sequence[Record]], None]
-"""Called after every item, with its answers' records."""
+"""Called after every item with the records of its answers."""
 
 
 async def run(plan: Plan, models: Mapping[str, Model], store: Store, listen: Listen) -> RunProgress:
-    """`run_by` this process alone."""
+    """`run_by` with this process as the only worker."""
     pool = WorkerPool.of(models, plan.at_once, time.perf_counter, timed=not plan.batched)
     return await run_by(pool, plan, store, listen)
 
 
 async def run_by(pool: WorkerPool, plan: Plan, store: Store, listen: Listen) -> RunProgress:
-    """Answer what is not answered yet. Raises CannotStore, ModelError (a model is lost), BadInput (broken data)."""
+    """Answer all items not answered yet. Raises CannotStore, ModelError (a model is lost), BadInput (broken data)."""
     writer = RowWriter(store)
     scheduler = Scheduler(writer.put, plan.backoff_s, not plan.batched)
     runner = _Runner(plan, pool, store, writer, scheduler, listen, RunProgress(expected(plan)))
@@ -96,7 +96,7 @@ async def run_by(pool: WorkerPool, plan: Plan, store: Store, listen: Listen) -> 
     finally:
         working.cancel()
         await asyncio.wait((working,))
-        if not writing.done():  # what has been made is stored, whatever ended the run
+        if not writing.done():  # store all calls made so far, even if the run failed
             writer.finish()
             await writing
     for task in plan.tasks:
@@ -139,14 +139,14 @@ class _Runner:
         self.listen(self.progress, records)
 
     async def _answers(self, at: TaskItem, arms: Sequence[Arm]) -> list[Record]:
-        """These arms' answers, stored too."""
+        """The records of these arms' answers, which are also stored."""
         calls = StoredCalls(self.store.call, budgets(self.plan.arms), await self._pace(at, arms))
         measures = {arm.equal for arm in arms}
         needed = [arm for arm in self.plan.arms if arm in arms or arm.name in measures]
         with closing(Composition(at, needed, self.plan.seats, calls)) as composition:
 
             async def work(worker: PooledWorker) -> None:
-                # on a thread, as virtual time is an event loop of its own
+                # on a thread, because virtual time runs its own event loop
                 while requests := await asyncio.to_thread(composition.advance):
                     await self.scheduler.make(requests, at, calls, worker)
 
@@ -163,7 +163,7 @@ class _Runner:
         return records
 
     async def _by_a_worker(self, at: TaskItem, work: Callable[[PooledWorker], Awaitable[None]]) -> None:
-        """Work with one worker, or with another if that one is lost; the calls made by then are stored already."""
+        """Run `work` with a worker; repeat with another if it is lost. Raises ModelError after `MOST_LOST` losses."""
         for _ in range(MOST_LOST):
             with suppress(WorkerLost):
                 async with self.pool.worker() as worker:
@@ -172,7 +172,7 @@ class _Runner:
         raise ModelError(why, "look at their machines' memory and logs; the same command resumes the run then")
 
     async def _pace(self, at: TaskItem, arms: Sequence[Arm]) -> float | None:
-        """What a call keeps of its pace beside another, measured once a run; None where none runs beside another."""
+        """Relative speed of a call beside another one, measured once per run; None if no calls run concurrently."""
         schedules = {arm.policy.schedule_of(self.plan.seats) for arm in arms}
         if not self.plan.share_machine or schedules == {Schedule.THRIFTY}:
             return None
@@ -191,7 +191,7 @@ class _Runner:
     async def _live(self, item: tuple[int, TaskItem]) -> None:
         ord, at = item
         answered, arms = self.store.answered(at.task, at.item.id), self.plan.arms
-        turn = ord % len(arms)  # what a machine does over time meets every arm alike
+        turn = ord % len(arms)  # rotate the order, so that drift of the machine affects all arms alike
         for arm in (*arms[turn:], *arms[:turn]):
             if arm.live not in answered and arm.equal is None:
                 await self._by_a_worker(at, partial(self._live_arm, at, arm))
@@ -212,7 +212,7 @@ class _Runner:
 
 
 def expected(plan: Plan) -> int | None:
-    """How many items there will be, where the tasks know it."""
+    """The number of items of the run; None if a task does not know its count."""
     counts = [_expected(task, plan.limit) for task in plan.tasks]
     known = [count for count in counts if count is not None]
     return sum(known) if len(known) == len(counts) else None
@@ -223,7 +223,7 @@ def _expected(task: Task, limit: int | None) -> int | None:
 
 
 def _note_begun(plan: Plan, store: Store) -> None:
-    """Store how many questions each task has, and that the task is not complete yet."""
+    """Store each task's number of questions, and mark the task as not complete."""
     notes = store.notes()
     for task in plan.tasks:
         store.note(f"questions {task.name}", _expected(task, plan.limit))
@@ -232,21 +232,21 @@ def _note_begun(plan: Plan, store: Store) -> None:
 
 
 def task_items(plan: Plan) -> Iterator[tuple[int, TaskItem]]:
-    """Every chosen item of every task with its place, and the item before it of the same kind about something else."""
+    """Every chosen item of every task, with its index in the task and its partner (see `_partner`)."""
     return chain.from_iterable(_of_task(task, plan) for task in plan.tasks)
 
 
 def _of_task(task: Task, plan: Plan) -> Iterator[tuple[int, TaskItem]]:
     items = chosen(task, plan.limit, plan.sample)
     first = list(islice(items, 2))
-    before = deque(first[1:], LOOK_BACK)  # the first item has nothing before it, so it is given what comes after
+    before = deque(first[1:], LOOK_BACK)  # the first item has none before it, so it gets the next one
     for ord, item in enumerate(chain(first, items)):
         yield ord, TaskItem(task.name, item, _partner(item, before))
         before.append(item)
 
 
 def _partner(item: Item, before: Iterable[Item]) -> Item | None:
-    """The latest other item that is about something else, one of the same kind first."""
+    """The latest earlier item of another cluster; an item of the same answer kind is preferred."""
     others = [each for each in before if each.cluster != item.cluster]
     alike = [each for each in others if each.question.kind is item.question.kind]
     partners = alike or others
@@ -254,9 +254,9 @@ def _partner(item: Item, before: Iterable[Item]) -> Item | None:
 
 
 def chosen(task: Task, limit: int | None, sample: int | None) -> Iterator[Item]:
-    """All items, the first this many, or at most this many by chance; a circular group stays whole.
+    """All items, the first `limit` items, or a random sample of at most `limit` (seed `sample`); groups stay whole.
 
-    Raises BadInput where there are none, or two have the same id.
+    Raises BadInput if there are no items, or two items have the same id.
     """
     if limit is None:
         picked: Iterable[Item] = task.items()
@@ -297,7 +297,7 @@ def _by_chance(task: Task, limit: int, seed: int) -> set[str]:
 
 
 def item_record(item: Item) -> Record:
-    """The item as the store keeps it, its images by their digests."""
+    """The item in the store's format; images are given by their digests."""
     question = item.question
     return {
         "text": question.text,

@@ -1,10 +1,11 @@
-"""Has requested calls made: by the workers of a run, with concurrency limits and retries, equal ones once.
+"""Schedules requested calls on the workers of a run, with concurrency limits and retries; equal calls are made once.
 
-An item stays with one worker, as that one has its question computed. When a worker is lost, its items go to others.
+An item stays with one worker, which has the item's question in its KV cache. If a worker is lost, its items go to other
+workers.
 
-Calls at once are bounded overall, and for each model adapted to what its server bears: additive increase,
-multiplicative decrease (Chiu and Jain 1989), as TCP. A call that went well raises its model's limit by one over the
-limit; a refusal or a time-out halves it, once for all calls that were under way together.
+The number of concurrent calls is bounded overall, and adapted for each model to the load that its server bears:
+additive increase, multiplicative decrease (Chiu and Jain 1989), as in TCP. A successful call raises its model's limit
+by 1 / limit; a refusal or a time-out halves the limit, once for all calls that were running together.
 """
 
 from __future__ import annotations
@@ -29,22 +30,22 @@ T = TypeVar("T")
 TRIES = {ModelBusy.__name__: 8, ModelUnreachable.__name__: 4}
 OTHER_TRIES = 2
 OVERLOADED = (ModelBusy.__name__, RateLimited.__name__, ModelTimeout.__name__)
-"""A time-out of one's own says the same as a refusal: there is more to do than the model's server bears."""
+"""Errors that show that the model's server is overloaded; our own time-out counts as a refusal."""
 MOST_RECENT = 2 * MOST_WAITING
 HOPELESS = 8
-"""A model whose first this many calls have all failed gets no more calls."""
+"""If the first this many calls of a model all fail, it gets no more calls."""
 
 
 # --- workers and their slots ------------------------------------------------------------------------------------------
 
 
 class WorkerLost(Exception):
-    """A worker has died under a call. No ModelError: another worker makes the call."""
+    """A worker died during a call. Not a ModelError: another worker makes the call."""
 
 
 @dataclass
 class ModelLimit:
-    """One model's share of the slots."""
+    """The concurrency limit of one model."""
 
     calls: float
     running: int = 0
@@ -53,12 +54,12 @@ class ModelLimit:
 
 @dataclass
 class CallSlots:
-    """Room for `most` calls at once. The clock counts seconds from any beginning."""
+    """Slots for `most` concurrent calls. `clock`: monotonic seconds from any origin."""
 
     most: int
     clock: Callable[[], float]
     busy_s: float = 0.0
-    """Seconds of use, summed over slots."""
+    """Seconds in use, summed over slots."""
     running: int = 0
     limits: dict[str, ModelLimit] = field(default_factory=dict)
     _freed: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -68,7 +69,7 @@ class CallSlots:
 
     @asynccontextmanager
     async def use(self, model: str) -> AsyncIterator[float]:
-        """A slot, once there is one; gives the time at which it was had."""
+        """Wait for a slot and hold it; yields the clock time at which it was acquired."""
         limit = self.limit_of(model)
         async with self._freed:
             await self._freed.wait_for(lambda: self.running < self.most and limit.running < max(1, int(limit.calls)))
@@ -87,7 +88,7 @@ class CallSlots:
         limit.calls = min(float(self.most), limit.calls + 1 / limit.calls)
 
     def overloaded(self, model: str, began_s: float) -> None:
-        """A call that began then was refused, or timed out."""
+        """Record that a call that began at `began_s` was refused or timed out."""
         limit = self.limit_of(model)
         if began_s > limit.halved_at_s:
             limit.calls, limit.halved_at_s = max(1.0, limit.calls / 2), self.clock()
@@ -95,7 +96,7 @@ class CallSlots:
 
 @dataclass(eq=False)
 class PooledWorker:
-    """A worker, its slots, and how many items it has in hand. `machine`: where it runs."""
+    """A worker, its slots, and its number of items in progress. `machine`: the host that it runs on."""
 
     worker: Worker
     slots: CallSlots
@@ -105,16 +106,16 @@ class PooledWorker:
 
     @property
     def running(self) -> int:
-        """Calls under way on its machine, those of other workers too."""
+        """Running calls on the worker's machine, including other workers' calls."""
         return self.pool.running(self.machine)
 
 
 class WorkerPool:
-    """The workers of a run. `expected`: how many there will be once all have joined."""
+    """The workers of a run. `expected`: the number of workers when all have joined."""
 
     def __init__(self, at_once: int, clock: Callable[[], float], expected: int = 1) -> None:
         self._at_once, self._clock, self._expected = at_once, clock, expected
-        # while some items are replayed, others fill the slots; a single slot has one item in work at a time
+        # while some items are replayed, others fill the slots; with a single slot, one item at a time
         self._each = 1 if at_once == 1 else 2 * at_once + 2
         self._workers: list[PooledWorker] = []
         self._lost: list[PooledWorker] = []
@@ -125,14 +126,14 @@ class WorkerPool:
     def of(
         cls, models: Mapping[str, Model], at_once: int, clock: Callable[[], float], *, timed: bool = True
     ) -> WorkerPool:
-        """This process alone; `timed` as a `LocalWorker` takes it."""
+        """A pool with this process as the only worker; `timed` as in `LocalWorker`."""
         pool = cls(at_once, clock)
         pool._workers.append(pool._pooled(LocalWorker(models, alone=at_once == 1, timed=timed), ""))
         return pool
 
     @property
     def room(self) -> int:
-        """How many items may be in hand at once."""
+        """The maximum number of items in progress at once."""
         return self._expected * self._each
 
     @property
@@ -144,12 +145,12 @@ class WorkerPool:
         return self._expected * self._at_once
 
     def running(self, machine: str) -> int:
-        """Calls under way on a machine."""
+        """Running calls on a machine."""
         return sum(each.slots.running for each in self._workers if each.machine == machine)
 
     @asynccontextmanager
     async def worker(self) -> AsyncIterator[PooledWorker]:
-        """The worker with fewest items in hand, once one has room. Raises what `end` was given."""
+        """The worker with the fewest items in progress, when one has room. Raises the error given to `end`."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._error or any(map(self._has_room, self._workers)))
             if self._error is not None:
@@ -164,20 +165,20 @@ class WorkerPool:
                 self._changed.notify_all()
 
     async def join(self, worker: Worker, machine: str) -> None:
-        """One worker more."""
+        """Add a worker."""
         async with self._changed:
             self._workers.append(self._pooled(worker, machine))
             self._changed.notify_all()
 
     def lose(self, worker: Worker) -> bool:
-        """The worker gets no more items; False if it was lost already."""
+        """Remove the worker, so that it gets no more items; False if it was lost already."""
         lost = [each for each in self._workers if each.worker is worker]
         self._workers = [each for each in self._workers if each.worker is not worker]
         self._lost += lost
         return bool(lost)
 
     async def end(self, error: CuecardError) -> None:
-        """No worker is left, and none will join."""
+        """Fail all waiting and later calls of `worker` with this error: no worker is left, and none will join."""
         async with self._changed:
             self._error = error
             self._changed.notify_all()
@@ -194,14 +195,14 @@ class WorkerPool:
 
 @dataclass(frozen=True)
 class ItemAtWorker:
-    """An item in work, the stored calls about it, and the worker that has it in hand."""
+    """An item in progress, the stored calls about it, and its worker."""
 
     item: TaskItem
     stored: StoredCalls
     worker: PooledWorker
 
     def short(self, request: CallRequest) -> tuple[Prompt, Record] | None:
-        """The model's short call about the item, if one is stored and its model keeps what it computes."""
+        """The model's short call about the item, if one is stored and the model keeps its KV cache between calls."""
         if not request.seat.abilities.prefix_sessions or request.about is not None:
             return None
         return self.stored.short(request.seat, self.item.item.question, request.limits)
@@ -209,26 +210,26 @@ class ItemAtWorker:
 
 @dataclass
 class Scheduler:
-    """Makes calls, and hands each over to be stored at once. Of equal calls requested at once, one is made."""
+    """Makes calls and passes each to `keep` immediately, to be stored. Equal concurrent requests share one call."""
 
     keep: Callable[[CallRow], Awaitable[None]]
     backoff_s: float = 0.5
-    """After a first failure; doubled with each further one, and never less than the server asks for."""
+    """Wait after a first failure; doubled after each further one, and never shorter than the server's retry-after."""
     timed: bool = True
-    """Else calls were decoded together, and what one took is not kept as its latency."""
+    """False: calls are decoded in a batch, and a call's time is not stored as its latency."""
     calls: int = 0
-    """Calls made, failed tries included."""
+    """Calls made, including failed tries."""
     _succeeded: set[str] = field(default_factory=set)
-    """The roles of which a call has succeeded in this process."""
+    """Roles with at least one successful call in this process."""
     _failed: Counter[str] = field(default_factory=Counter)
     _pending: dict[str, asyncio.Future[Record]] = field(default_factory=dict)
     _recent: OrderedDict[str, Record] = field(default_factory=OrderedDict)
-    """What may still be on its way to the store."""
+    """Recent records by cache key; the store may not have written them yet."""
 
     async def make(self, requests: Requests, item: TaskItem, stored: StoredCalls, worker: PooledWorker) -> None:
-        """All requested calls, models side by side, one call after the other on each; each is added to `stored`.
+        """Make all requested calls, models in parallel and each model's calls in sequence; add each to `stored`.
 
-        Raises WorkerLost, ModelError when a model is lost.
+        Raises WorkerLost, and ModelError if a model is lost.
         """
         at = ItemAtWorker(item, stored, worker)
         of_role: dict[str, list[CallRequest]] = {}
@@ -238,12 +239,12 @@ class Scheduler:
 
     async def _in_turn(self, requests: list[CallRequest], at: ItemAtWorker) -> None:
         for request in requests:
-            if at.stored.get(request) is None:  # a reasoning under a larger budget may have come in between
+            if at.stored.get(request) is None:  # a reasoning with a larger budget may cover it by now
                 at.stored.add(request.key, await self._once(request, at))
 
     async def _once(self, request: CallRequest, at: ItemAtWorker) -> Record:
         while (pending := self._pending.get(request.key)) is not None:
-            with suppress(WorkerLost):  # then it is made here
+            with suppress(WorkerLost):  # then the call is made here
                 return await asyncio.shield(pending)
         if (recent := self._recent.get(request.key)) is not None:
             return recent
@@ -252,9 +253,9 @@ class Scheduler:
             record = await self._with_retries(request, at)
             await self.keep(CallRow(request.key, record))
         except BaseException as error:
-            # the call may be cancelled because its worker died, which is no reason for others to end
+            # the call may be cancelled because its worker died; those that wait for it must not be cancelled
             future.set_exception(WorkerLost() if isinstance(error, asyncio.CancelledError) else error)
-            future.exception()  # retrieved, as nothing else may be waiting for it
+            future.exception()  # mark it as retrieved: nothing else may be waiting for it
             raise
         else:
             future.set_result(record)
@@ -266,7 +267,7 @@ class Scheduler:
             del self._pending[request.key]
 
     async def _with_retries(self, request: CallRequest, at: ItemAtWorker) -> Record:
-        """Tried until it succeeds, or until trying again is no use. Raises ModelError when the model is lost."""
+        """Make the call, with retries while they may help. Raises ModelError if the model is lost."""
         failures, slots, role = list[Record](), at.worker.slots, request.seat.role
         while True:
             async with slots.use(role) as began:
@@ -285,13 +286,13 @@ class Scheduler:
             await asyncio.sleep(max(failed["retry_after_s"] or 0.0, self.backoff_s * 2 ** (len(failures) - 1)))
 
     def _check_health(self, seat: Seat, record: Record) -> None:
-        """Raises ModelError when more calls of this model are no use."""
+        """Raises ModelError if further calls of this model are useless."""
         if record["status"] == "ok":
             self._succeeded.add(seat.role)
             return
         self._failed[seat.role] += 1
         error = error_of(record["error"])
-        if isinstance(error, ModelUnreachable):  # is no failure of a call, so nothing is stored
+        if isinstance(error, ModelUnreachable):  # not a failure of the call, so nothing is stored
             then = "see to its server; the same command resumes the run then"
             raise ModelUnreachable(f"{seat.name} is lost: {error.message}", then)
         if seat.role not in self._succeeded and self._failed[seat.role] >= HOPELESS:
@@ -300,12 +301,12 @@ class Scheduler:
 
 
 def _turn(request: CallRequest) -> tuple[int, int]:
-    """Short, reason, read: the first call shows what computing the question takes. The largest budget comes first."""
+    """Sort key: short, reason, read (the first call measures the question's prefill); larger budgets first."""
     return tuple(Mode).index(request.mode), -request.limits.reasoning_tokens
 
 
 async def together(*works: Awaitable[object]) -> None:
-    """All at once; the first that fails ends the others before its error is raised."""
+    """Run all concurrently. If one fails, the others are cancelled and awaited before its error is raised."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         await asyncio.gather(*tasks)
@@ -316,7 +317,7 @@ async def together(*works: Awaitable[object]) -> None:
 
 
 async def for_each(items: Iterator[T], at_once: int, work: Callable[[T], Awaitable[None]]) -> None:
-    """Work on every item, on this many at once; items are read on a thread, one at a time."""
+    """Run `work` for every item, `at_once` items concurrently; items are read on a thread, one at a time."""
     turn = asyncio.Lock()
 
     async def work_on() -> None:

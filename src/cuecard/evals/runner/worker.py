@@ -1,4 +1,4 @@
-"""A worker: makes calls of its models, timed, and keeps account of the questions that each model has computed."""
+"""A worker: makes and times calls of its models, and tracks which questions each model has in its KV cache."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from cuecard.models.base import CallRecorder, Limits, Model, ReasoningDelta, Wei
 from cuecard.models.prompt import Prompt
 
 HOT = (Mode.SHORT, Mode.READ)
-"""Calls that are repeated to see what they take with their prompt computed."""
+"""Modes of calls that are repeated, to measure their time with the prompt in the KV cache."""
 MOST_VISITS = 4096
 PACE_PAIRS = 8
 MOST_PIECES = 256
@@ -33,25 +33,25 @@ MOST_PIECES = 256
 
 @dataclass(frozen=True)
 class WorkOrder:
-    """A call to be made. `about`: the item that it is about; `at_once`: calls that run on the machine meanwhile."""
+    """A call to be made. `about`: the item's name; `at_once`: number of calls that run on the machine meanwhile."""
 
     request: CallRequest
     about: str
     short: tuple[Prompt, Record] | None
-    """The model's short call about the item, where one is stored: another worker or process may have made it."""
+    """The model's short call about the item, if one is stored; another worker or process may have made it."""
     at_once: int
     failures: tuple[Record, ...] = ()
 
 
 class Worker(Protocol):
-    """Where calls are made. It returns records and stores nothing. Each method may raise `scheduler.WorkerLost`."""
+    """Makes calls and returns records; stores nothing. Each method may raise `scheduler.WorkerLost`."""
 
     async def make(self, order: WorkOrder) -> Record:
-        """One call, tried once; its failure is part of the record."""
+        """Make one call, without retries; a failure is part of the record."""
         ...
 
     async def live(self, item: TaskItem, arm: Arm, foreign_card: str | None) -> Record:
-        """One arm end to end: the answer's record, measured."""
+        """Run one arm end to end; returns the answer's record, with measured latency."""
         ...
 
     async def pace(self, questions: Sequence[Question], limits: Limits) -> float | None:
@@ -61,25 +61,25 @@ class Worker(Protocol):
 
 @dataclass
 class Visit:
-    """The calls about one item on one model so far."""
+    """State of one model for one item."""
 
     begun: bool = False
-    """The model has the question computed, if it keeps what it computes."""
+    """The question is in the KV cache, if the model keeps its cache between calls."""
     first: Record | None = None
-    """The short call that found nothing computed, and its repetition."""
+    """The record of the short call that found no cached prefix, with the times of its repetition."""
 
 
 class LocalWorker:
-    """Models in this process. `alone`: one call runs at a time, and models forget between items.
+    """Models in this process. `alone`: one call runs at a time, and models drop their caches between items.
 
-    `timed`: calls are repeated to see what computing the question costs.
+    `timed`: calls are repeated to measure the cost of prefilling the question.
     """
 
     def __init__(self, models: Mapping[str, Model], *, alone: bool, timed: bool = True) -> None:
         self.models, self._alone, self._timed = models, alone, timed
         self._visits = OrderedDict[tuple[str, str], Visit]()
         self._at: dict[str, str] = {}
-        """By role, the item of the latest call."""
+        """The item of the latest call, by role."""
 
     async def make(self, order: WorkOrder) -> Record:
         """As `Worker.make`."""
@@ -115,9 +115,9 @@ class LocalWorker:
         return await pace_of(self.models, questions, limits, time.perf_counter)
 
     async def _visit(self, order: WorkOrder) -> Visit:
-        """The calls about this item on this model, the model being as if they had just been made."""
+        """The model's state for this item; the question is prefilled again if an earlier call did so elsewhere."""
         role, about = order.request.seat.role, order.request.about or order.about
-        if self._alone and self._at.get(role) != about:  # with others under way nothing may be forgotten
+        if self._alone and self._at.get(role) != about:  # with other calls running, caches must be kept
             self.models[role].forget()
             self._visits.pop((role, about), None)
         self._at[role] = about
@@ -127,7 +127,7 @@ class LocalWorker:
         if len(self._visits) > MOST_VISITS:
             self._visits.popitem(last=False)
         if self._timed and order.short is not None:
-            # the question is computed again, so that times are as if the short call had been made here
+            # prefill the question again, so that times are as if the short call had been made here
             prompt, record = order.short
             with suppress(ModelError):
                 await self.models[role].warm(prompt)
@@ -136,7 +136,7 @@ class LocalWorker:
 
 
 def cold(first: Record | None) -> Record | None:
-    """What a call that found the question computed would have cost more without; None where nothing shows it."""
+    """The extra cost of a call without the question in the KV cache; None if unknown. `first`: as `Visit.first`."""
     if first is None or first["first_token_s"] is None or first["hot_first_token_s"] is None:
         return None
     extra_s = max(0.0, first["first_token_s"] - first["hot_first_token_s"])
@@ -148,7 +148,7 @@ def cold(first: Record | None) -> Record | None:
 
 @dataclass(frozen=True)
 class TimedCall:
-    """One call, made alone; seconds since it began. `pieces`: when how many characters of reasoning came."""
+    """One call; times in seconds since its start. `pieces`: (arrival time, characters) of each chunk of reasoning."""
 
     call: Call
     pieces: list[tuple[float, int]]
@@ -158,7 +158,7 @@ class TimedCall:
 
 
 async def timed_call(model: Model, request: CallRequest, clock: Callable[[], float]) -> TimedCall:
-    """Make a call of a live model. Its failure is part of the result; everything else is raised."""
+    """Make a call of a live model. ModelError and BadInput are part of the result; other errors are raised."""
     began, pieces, score, weighed = clock(), list[tuple[float, int]](), None, None
     error: CuecardError | None = None
     recorder = CallRecorder(request.seat.role, request.seat.name, request.mode, 0.0)
@@ -188,10 +188,10 @@ async def timed_call(model: Model, request: CallRequest, clock: Callable[[], flo
 
 
 def call_record(request: CallRequest, first: TimedCall, again: TimedCall | None, **facts: Any) -> Record:
-    """What the store keeps of a call and of its repetition with the prompt computed.
+    """The stored record of a call and of its repetition with the prompt in the KV cache.
 
-    `facts`: `warm` (it found the question computed), `cold` (what it would have cost more without), `at_once` (calls
-    that ran then), `failures` (tries before it), `made_at`.
+    `facts`: `warm` (the question was in the cache), `cold` (the extra cost without it), `at_once` (concurrent calls),
+    `failures` (earlier tries), `made_at`.
     """
     call, error = first.call, first.error
     hot = again.call if again is not None and again.error is None else None
@@ -228,7 +228,7 @@ def _rounded(seconds: float | None) -> float | None:
 
 
 def _thinned(pieces: list[tuple[float, int]]) -> list[tuple[float, int]]:
-    """At most this many pieces, neighbours joined at the time of the later one."""
+    """At most `MOST_PIECES` pieces; neighbours are joined at the time of the last one."""
     size = -(-len(pieces) // MOST_PIECES) or 1
     groups = [pieces[start : start + size] for start in range(0, len(pieces), size)]
     return [(group[-1][0], sum(characters for _, characters in group)) for group in groups]
@@ -240,10 +240,10 @@ def _thinned(pieces: list[tuple[float, int]]) -> list[tuple[float, int]]:
 async def pace_of(
     models: Mapping[str, Model], questions: Iterable[Question], limits: Limits, clock: Callable[[], float]
 ) -> float | None:
-    """Two models in one process get little done side by side: they share an interpreter and its cores.
+    """Relative speed of two models that reason concurrently in one process, where they share the interpreter and cores.
 
-    Of two reasonings at once, what the one that ends first gets done in a second: the median over the questions. None
-    where no pair of them succeeds: the run's own calls will say why.
+    Median over the questions of time alone / time beside the other, for the reasoning that ends first; at most 1. None
+    if no pair succeeds: the run's own calls then show the error.
     """
     both, seen = [models["small"], models["large"]], []
     for question in questions:
@@ -262,7 +262,7 @@ async def pace_of(
 
 
 async def _took(model: Model, question: Question, limits: Limits, clock: Callable[[], float]) -> float:
-    """Seconds of one reasoning. Raises ModelError."""
+    """Duration of one reasoning in seconds. Raises ModelError."""
     began = clock()
     async with aclosing(model.stream(layouts.reason(question, model.abilities.style), limits)) as events:
         async for _ in events:

@@ -1,1 +1,1 @@
-"""Where questions come from: a file format or a generator a module."""
+"""Sources of questions: one module for each file format or generator."""

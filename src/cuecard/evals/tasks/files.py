@@ -1,4 +1,4 @@
-"""Questions from files and from the Hugging Face hub: presets of benchmarks, and JSONL for sets of one's own."""
+"""Questions from files and from the Hugging Face hub: presets of benchmarks, and JSONL for custom data sets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from cuecard.evals.tasks.rows import (
 )
 
 READ_AHEAD = 16
-"""Rows of a parquet file that are decoded at a time."""
+"""Rows of a parquet or arrow file that are decoded at a time."""
 KEYS = {
     "id": "text or number; the line's number if there is none",
     "question": "text",
@@ -51,7 +51,7 @@ MOST_LINE_BYTES = 64 * 2**20
 
 
 class PresetTask(RowsTask):
-    """The questions of a preset, whose rows a subclass gives."""
+    """The questions of a preset; subclasses provide the rows."""
 
     def __init__(self, name: str, where: str, preset: Preset) -> None:
         super().__init__(name, where)
@@ -62,7 +62,7 @@ class PresetTask(RowsTask):
         return self.preset.aggregate
 
     def rows(self) -> Iterator[Row]:
-        """Every row, from the first. Raises BadInput."""
+        """All rows, from the first at every call. Raises BadInput."""
         raise NotImplementedError
 
     def questions(self) -> Iterator[tuple[int, QuestionRow | Unusable]]:
@@ -75,7 +75,7 @@ class PresetTask(RowsTask):
                 yield number, problem
 
     def image(self, source: Any) -> Image:
-        """An image as data sets keep it: its bytes, a path, or (in JSONL) base64."""
+        """An image as stored in data sets: bytes, a path, or (in JSONL) base64. Raises Unusable."""
         if isinstance(source, dict):
             data, path = source.get("bytes"), source.get("path")
             if data:
@@ -90,7 +90,7 @@ class PresetTask(RowsTask):
         return found(str(source), [folder])
 
     def _expect(self, row: Row) -> None:
-        """Raises BadInput where a column that the preset needs is not there."""
+        """Raises BadInput if a column that the preset needs is missing."""
         missing = [column for column in self.preset.columns if not set(column.split("|")) & set(row)]
         if missing:
             wanted = missing[0].replace("|", "` or `")
@@ -102,7 +102,7 @@ class PresetTask(RowsTask):
 
 
 class HubTask(PresetTask):
-    """A data set of the hub, fetched into `HF_HOME` by the package `datasets`; or a folder that it can load."""
+    """A data set of the hub, downloaded to `HF_HOME` by the package `datasets`; or a folder that it can load."""
 
     def __init__(
         self,
@@ -120,13 +120,13 @@ class HubTask(PresetTask):
 
     @cached_property
     def _tables(self) -> list[Any]:
-        """One of each configuration, with images as the bytes that are kept."""
+        """One table per configuration, with images as encoded bytes. Raises BadInput."""
         datasets = required("datasets", self.name)
         tables = []
         for config in (self._config or "").split("+"):
             try:
                 table = datasets.load_dataset(self.where, config or None, split=self._split, revision=self._commit)
-            except Exception as error:  # of the network, the hub, its formats: a wide family without a root of its own
+            except Exception as error:  # errors of the network, the hub and formats have no common base class
                 reason = " ".join(str(error).split())[:300]
                 raise BadInput(
                     f"{self.where} ({self._split}) cannot be loaded: {reason}",
@@ -176,7 +176,7 @@ class FileTask(PresetTask):
         try:
             with reading(self.path):
                 yield from read(self.path)
-        except ValueError as error:  # pyarrow's and JSON's errors about contents are among these
+        except ValueError as error:  # includes pyarrow's and JSON's errors about contents
             raise BadInput(f"{self.path} cannot be read: {' '.join(str(error).split())[:300]}") from error
 
 
@@ -188,7 +188,7 @@ def _parquet(path: Path) -> Iterator[Row]:
 
 
 def _arrow(path: Path) -> Iterator[Row]:
-    """A stream, as `datasets` writes it, or a file with an index at its end."""
+    """Rows of an arrow stream, as `datasets` writes it, or of an arrow file with an index at its end."""
     ipc = required("pyarrow.ipc", "this file")
     with path.open("rb") as file:
         indexed = file.read(6) == b"ARROW1"
@@ -204,11 +204,11 @@ def _jsonl(path: Path) -> Iterator[Row]:
     return (row for _, row in json_lines(path, "one JSON object a line"))
 
 
-# --- JSONL: one JSON object a line, with paths of images --------------------------------------------------------------
+# --- JSONL: one JSON object per line, with paths of images ------------------------------------------------------------
 
 
 class JsonlTask(RowsTask):
-    """The questions of one JSONL file; paths are relative to its folder, or to the one that is named."""
+    """The questions of one JSONL file; image paths are relative to its folder, or to `images`."""
 
     def __init__(self, name: str, path: Path, *, images: Path | None = None, split: str | None = None) -> None:
         super().__init__(name, str(path))
@@ -216,7 +216,7 @@ class JsonlTask(RowsTask):
 
     @cached_property
     def _scan(self) -> tuple[str, bool, int]:
-        """The file's hash, whether its rows form groups, and how many rows are questions, or are wrong."""
+        """(SHA-256 of the file, whether its rows form groups, number of rows including malformed ones)."""
         digest, groups, count = hashlib.sha256(), False, 0
         for _, line in _lines(self.path):
             digest.update(line)

@@ -1,11 +1,11 @@
-"""A data set of any columns as a preset: a TOML file says which column is what.
+"""A data set with any columns as a preset: a TOML file maps the columns.
 
-kind = "choice"       # of all questions; else by the question's words
-first = 0             # answers are places among the options, counted from here
+kind = "choice"       # of all questions; by default guessed from the question
+first = 0             # answers are indices of options, counted from this number
 
 [columns]
 question = "problem"
-options = ["A", "B"]  # columns of one option each, or one column that holds a list
+options = ["A", "B"]  # one column per option, or one column with a list
 answer = "solution"
 images = ["image_1", "image_2"]
 """
@@ -30,13 +30,13 @@ from cuecard.evals.tasks.rows import Fault, QuestionRow, Unusable, filled, lette
 COLUMNS = (
     "question", "hint", "options", "answer", "image", "images", "id", "category", "group", "split", "kind", "scorer",
 )  # fmt: skip
-"""What a column can be. `options`, `image` and `images` may name several columns."""
+"""Parts of a question that can be mapped. `options`, `image` and `images` may name several columns."""
 _SEVERAL = ("options", "image", "images")
 
 
 @dataclass(frozen=True)
 class OfAllRows:
-    """What the file says of all rows alike. `first`: where the places of right answers begin."""
+    """Settings for all rows. `first`: the index of the first option, if answers are indices."""
 
     kind: str | None = None
     scorer: str | None = None
@@ -47,13 +47,13 @@ class OfAllRows:
 
 @dataclass(frozen=True)
 class ColumnMap:
-    """The file: what is the same for all rows, and which column is what."""
+    """The content of a mapping file: settings for all rows, and the columns of each part of a question."""
 
     of_all: OfAllRows
     columns: Mapping[str, Any]
 
     def names(self, *parts: str) -> tuple[str, ...]:
-        """The columns of a part of a question; () where the file names none."""
+        """The columns of the first of these parts that the file maps; () if it maps none."""
         found = next((self.columns[part] for part in parts if part in self.columns), ())
         return (found,) if isinstance(found, str) else tuple(found)
 
@@ -62,7 +62,7 @@ class ColumnMap:
 
 
 def mapped(dataset: str, path: Path) -> Preset:
-    """The preset of a data set whose columns a file names. Raises BadInput that names the file and the key."""
+    """The preset of a data set with the columns mapped by a file. Raises BadInput with the file and the key."""
     with reading(path):
         digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     with settings.in_file(path):
@@ -126,7 +126,7 @@ def _kind(name: str | None) -> AnswerKind | None:
 
 
 def _options(wanted: ColumnMap, row: Row) -> dict[str, str]:
-    """The options by the letter of their place: a list in one column, or those that are filled of several."""
+    """The options by letter: from a list in one column, or from the non-empty cells of several columns."""
     names = wanted.names("options")
     if len(names) == 1:
         members: Iterable[str | None] = () if filled(row, names[0]) is None else texts_of(row, names[0])
@@ -136,7 +136,7 @@ def _options(wanted: ColumnMap, row: Row) -> dict[str, str]:
 
 
 def _golds(wanted: ColumnMap, row: Row, options: Mapping[str, str]) -> tuple[str, ...]:
-    """The right answers; of a choice as letters, as words, or as places where the file has `first`."""
+    """The right answers; for a choice given as letters, as words, or as indices if the file sets `first`."""
     value = next((row.get(name) for name in wanted.names("answer")), None)
     members = value if isinstance(value, list | tuple) else [value]
     texts = [{True: "yes", False: "no"}[each] if isinstance(each, bool) else filled({"": each}, "") for each in members]
@@ -150,7 +150,7 @@ def _golds(wanted: ColumnMap, row: Row, options: Mapping[str, str]) -> tuple[str
 
 
 def _images(names: tuple[str, ...], row: Row) -> tuple[Any, ...]:
-    """All that is filled of these columns, lists of images too; a row without any is left out."""
+    """All images in these columns, including lists of images. Raises Unusable (dropped) if the row has none."""
     cells = [row.get(name) for name in names]
     lists = [cell if isinstance(cell, list | tuple) else [cell] for cell in cells]
     images = tuple(each for members in lists for each in members if each is not None and each != "")

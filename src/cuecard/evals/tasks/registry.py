@@ -1,4 +1,4 @@
-"""Tasks by name: `mmstar`, `tsv:FILE`, `gym:NAME,seed=1`. Other packages register openers of their own."""
+"""Tasks by name: `mmstar`, `tsv:FILE`, `gym:NAME,seed=1`. Other packages can register their own openers."""
 
 from __future__ import annotations
 
@@ -27,40 +27,40 @@ Options = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Opener:
-    """What opens the tasks of one name: from options, each checked, to a task."""
+    """Opens the tasks with one name, from checked options."""
 
     open: Callable[[str, Options], Task]
-    """(the whole specification, its options) -> the task. Raises BadInput."""
+    """(full specification, its options) -> task. Raises BadInput."""
     about: str
     kinds: str
     scorer: str
     options: Mapping[str, str] = field(default_factory=dict)
-    """What each option takes, in words."""
+    """Description of each option's value."""
     first: str | None = None
-    """The option that a value without a name is: FILE in `tsv:FILE`."""
+    """The option that takes a value without a name: FILE in `tsv:FILE`."""
     argument: str = "FILE"
-    """What that option is called in `name:FILE`."""
+    """Placeholder of that option in `name:FILE`."""
     needed: bool = False
-    """Whether it has to be there."""
+    """Whether that option is required."""
 
 
 _OPENERS: dict[str, Opener] = {}
 
 
 def register(name: str, opener: Opener) -> None:
-    """Offer tasks under a name; a later opener takes the place of an earlier one."""
+    """Register an opener under a name; it replaces an earlier one."""
     _OPENERS[name] = opener
 
 
 def offered() -> Mapping[str, Opener]:
-    """Every opener by its name."""
+    """All openers by name."""
     return dict(_OPENERS)
 
 
 def open_task(spec: str) -> Task:
-    """The task of a specification, `name`, `name:FILE` or `name:key=value,key=value`.
+    """Open the task of a specification: `name`, `name:FILE` or `name:key=value,key=value`.
 
-    Raises BadInput with the nearest name or option that there is. Files are opened when items are read.
+    Raises BadInput with the nearest known name or option. Files are opened when items are read.
     """
     name, _, rest = spec.partition(":")
     opener = _OPENERS.get(name)
@@ -73,7 +73,7 @@ def open_task(spec: str) -> Task:
 
 
 def _options(name: str, rest: str, opener: Opener) -> Iterator[tuple[str, str]]:
-    """Every option with its value. A path may hold commas and equals signs where a file of that name is there."""
+    """All options with their values. A path may contain commas and equals signs if the file exists. Raises BadInput."""
     if opener.first and rest and _is_file(rest):
         yield opener.first, rest
         return
@@ -98,7 +98,7 @@ def _is_file(text: str) -> bool:
 
 
 def whole_number(options: Options, key: str, default: int, least: int = 0) -> int:
-    """An option that is a whole number. Raises BadInput."""
+    """The value of an option that is a whole number. Raises BadInput."""
     text = options.get(key)
     if text is None:
         return default
@@ -108,7 +108,7 @@ def whole_number(options: Options, key: str, default: int, least: int = 0) -> in
 
 
 def one_of(options: Options, key: str, names: Mapping[str, object] | tuple[str, ...]) -> str | None:
-    """An option that is one of these names; None where it is not given. Raises BadInput with the nearest."""
+    """The value of an option that is one of these names; None if not given. Raises BadInput with the nearest name."""
     text = options.get(key)
     if text is None or text in names:
         return text
@@ -122,7 +122,7 @@ ANY = "(any that the verifier takes)"
 
 
 class GymTask:
-    """`count` puzzles of one of reasoning-gym's generators, the same for the same seed and version."""
+    """`count` puzzles of one of reasoning-gym's generators; deterministic for a seed and version."""
 
     aggregate: Aggregate = "mean"
 
@@ -156,7 +156,7 @@ class GymTask:
 
     @cached_property
     def kind(self) -> AnswerKind:
-        """The kind that all answers share, as far as the first twenty show: numbers, yes or no, a few words, any."""
+        """The kind of all answers, guessed from the first twenty: numbers, yes or no, a few words, or free text."""
         if self._kind is not None:
             return self._kind
         answers = [str(entry.get("answer")) for entry in islice(self._puzzles, min(LOOKED_AT, self._count))]
@@ -179,7 +179,7 @@ class GymTask:
             raise BadInput(f"reasoning-gym has no {self.puzzle!r}, or not so ({error})", hint[:2000]) from error
 
 
-# --- the tasks of this room -------------------------------------------------------------------------------------------
+# --- built-in tasks ---------------------------------------------------------------------------------------------------
 
 _FILE, _FOLDER, _SPLIT = "a file", "the folder that images' paths start from", "rows of this split only"
 
@@ -335,7 +335,7 @@ _FROM_HUB = {
 
 
 def register_preset(name: str, preset: Preset) -> None:
-    """Offer a benchmark as a data set of the hub holds it, or a file of the same shape."""
+    """Register a benchmark from its data set on the hub, or from a file with the same columns."""
     names = [*preset.scorer.split(", "), *([] if preset.aggregate == "mean" else [preset.aggregate])]
     score = ", ".join(dict.fromkeys(names))
     register(name, Opener(partial(_preset, preset), preset.about, preset.kinds, score, _FROM_HUB, first="path"))

@@ -1,4 +1,4 @@
-"""Shared by all files of questions: rows become items one at a time, or a flaw that names the row and what to do."""
+"""Shared by all file formats: each row becomes an item, or a flaw with the row's number and a hint."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from cuecard.models.images import images as pictures
 
 MOST_NAME_CHARS = 4096
 ROTATION = 1_000_000
-"""Rotation k of a question has the index base + k · 1,000,000."""
+"""Rotation k of a question has the index base + k * 1,000,000."""
 
 
 class Fault(StrEnum):
-    """What can be wrong with a row."""
+    """The types of flaws of a row."""
 
     MISSING_IMAGE = "missing image"
     BROKEN_IMAGE = "broken image"
@@ -40,7 +40,7 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True)
 class Flaw:
-    """A row that is no item: which one, what is wrong, what to do. Dropped ones are as the format wants it."""
+    """A row that is not an item: its number, the fault and a hint. Rows are DROPPED if the format requires it."""
 
     row: int
     fault: Fault
@@ -49,12 +49,12 @@ class Flaw:
 
     @property
     def stops(self) -> bool:
-        """Whether a run on this file must not begin."""
+        """Whether the flaw makes the file unusable for a run."""
         return self.fault is not Fault.DROPPED
 
 
 class Unusable(Exception):
-    """Raised while a row is read; becomes a flaw."""
+    """Raised while a row is read; `RowsTask.read` converts it into a flaw."""
 
     def __init__(self, fault: Fault, what: str, hint: str) -> None:
         super().__init__(what)
@@ -63,7 +63,7 @@ class Unusable(Exception):
 
 @dataclass(frozen=True)
 class QuestionRow:
-    """The question of a row, before its images are read."""
+    """The question of a row, before its images are loaded."""
 
     id: str
     text: str
@@ -80,7 +80,7 @@ class QuestionRow:
 
 
 class RowsTask(ABC):
-    """A task whose items are the rows of a file or a table; `where` names it in messages."""
+    """A task with the rows of a file or a table as items. `where`: its name in messages."""
 
     def __init__(self, name: str, where: str) -> None:
         self.name, self.where = name, where
@@ -88,28 +88,28 @@ class RowsTask(ABC):
     @property
     @abstractmethod
     def revision(self) -> str:
-        """Identity of the data: a hash of the file, or what the table is called where it is kept."""
+        """Identity of the data: a hash of the file, or the name and revision of the table."""
 
     @property
     def count(self) -> int | None:
-        """How many items there are; None: only after reading all, as rows without an image are dropped."""
+        """The number of items; None if known only after reading all rows, because rows without an image are dropped."""
         return None
 
     @property
     def aggregate(self) -> Aggregate:
-        """How the items' scores become the task's."""
+        """How the task's score is computed from the items' scores."""
         return "mean"
 
     @abstractmethod
     def questions(self) -> Iterator[tuple[int, QuestionRow | Unusable]]:
-        """Every row's number, counted from 1 without a header, and its question."""
+        """(number, question) of every row; rows count from 1, without a header."""
 
     @abstractmethod
     def image(self, source: Any) -> Image:
-        """One image of a row. Raises Unusable."""
+        """Load one image of a row. Raises Unusable."""
 
     def read(self) -> Iterator[Item | Flaw]:
-        """Every row, as an item or as what is wrong with it."""
+        """All rows, each as an item or a flaw."""
         seen: dict[str, int] = {}
         for row, asked in self.questions():
             try:
@@ -124,7 +124,7 @@ class RowsTask(ABC):
                 yield Flaw(row, problem.fault, problem.what, problem.hint)
 
     def items(self) -> Iterator[Item]:
-        """All items, from the first. Raises BadInput that names the row and what to do."""
+        """All items, from the first at every call. Raises BadInput with the row and a hint."""
         for found in self.read():
             if isinstance(found, Item):
                 yield found
@@ -133,7 +133,7 @@ class RowsTask(ABC):
 
 
 def item(asked: QuestionRow, images: tuple[Image, ...]) -> Item:
-    """The item of a row and its images. Raises Unusable for what no scorer can score."""
+    """The item of a row and its images. Raises Unusable if it is malformed or cannot be scored."""
     if not asked.text.strip():
         raise Unusable(Fault.MALFORMED, "the question is empty", "give every row a question")
     if asked.scorer not in SCORERS:
@@ -164,7 +164,7 @@ def item(asked: QuestionRow, images: tuple[Image, ...]) -> Item:
 
 
 def _meant(golds: tuple[str, ...], question: Question) -> tuple[str, ...]:
-    """The golds as they are compared: letters for a choice, yes or no in small letters."""
+    """The golds as they are compared: letters for a choice, yes or no in lower case. Raises Unusable."""
     if question.kind is AnswerKind.CHOICE:
         letters = [option_meant(gold, question) for gold in golds]
         if None in letters:
@@ -184,7 +184,7 @@ def _meant(golds: tuple[str, ...], question: Question) -> tuple[str, ...]:
 
 
 def filled(row: Mapping[str, Any], *names: str) -> str | None:
-    """The first of these columns that holds something, as text; None where all are empty or not a number (nan)."""
+    """The text of the first of these columns that is not empty or NaN; None if there is none."""
     for name in names:
         value = row.get(name)
         if value is None or value != value:  # nan is unequal to itself
@@ -197,15 +197,15 @@ def filled(row: Mapping[str, Any], *names: str) -> str | None:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Errors of the operating system as BadInput."""
+    """Context that raises BadInput for an OSError."""
     try:
         yield
-    except OSError as error:  # pyarrow's errors about files are among these
+    except OSError as error:  # includes pyarrow's errors about files
         raise BadInput(f"cannot read {path}: {error.strerror or error}", "is the path right?") from error
 
 
 def json_lines(path: Path, hint: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line, counted from 1, object) of every line that is not empty. Raises BadInput, with `hint` for such a line."""
+    """(line number from 1, object) of every line that is not empty. Raises BadInput; `hint`: for malformed lines."""
     number = 0
     try:
         with reading(path), path.open(encoding="utf-8-sig") as file:
@@ -222,21 +222,21 @@ def json_lines(path: Path, hint: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def index_of(text: str) -> str:
-    """An index as it is compared: "12.0", as pandas writes integers beside gaps, is 12."""
+    """An index in normal form: "12.0", as pandas writes integers in a column with gaps, becomes "12"."""
     stem, dot, rest = text.strip().partition(".")
     return stem if dot and stem.isdecimal() and not rest.strip("0") else text.strip()
 
 
 def base_of(index: str) -> str:
-    """The index of the question that this one is a rotation of, itself if it is none."""
+    """The index of the question of which this is a rotation; the index itself if it is not a rotation."""
     return str(int(index) % ROTATION) if index.isdecimal() and 7 <= len(index) <= 18 else index
 
 
 def lettered(answer: str | None, letters: Sequence[str]) -> tuple[str, ...]:
-    """The gold of a choice: the letter at which its option is shown, which is another where letters are left out.
+    """The gold of a choice, as the letter with which its option is shown.
 
-    Options A, B and D are shown as A, B and C. None is not known; words stay words. Raises Unusable for the letter of
-    an option that is left out.
+    Options A, B and D are shown as A, B and C, so D becomes C. None (unknown) gives (); words stay words. Raises
+    Unusable for the letter of a missing option.
     """
     if answer is None:
         return ()
@@ -252,7 +252,7 @@ def lettered(answer: str | None, letters: Sequence[str]) -> tuple[str, ...]:
 
 
 def listed(value: str) -> list[str] | None:
-    """The members of a list that is written as text ("['a', 'b']"); None where it is no list."""
+    """The members of a list that is written as text ("['a', 'b']"); None if it is not a list."""
     text = value.strip()
     if not (text.startswith("[") and text.endswith("]")):
         return None
@@ -267,7 +267,7 @@ def listed(value: str) -> list[str] | None:
 
 
 def decoded(text: str) -> Image:
-    """The image of a base64 text, with or without the head of a data URL. Raises Unusable."""
+    """The image of a base64 text, with or without the prefix of a data URL. Raises Unusable."""
     body = text.partition(",")[2] if text.startswith("data:") else text
     try:
         data = base64.b64decode("".join(body.split()), validate=True)
@@ -288,7 +288,7 @@ def checked(data: bytes) -> Image:
 
 
 def found(name: str, folders: Sequence[Path]) -> Image:
-    """The image of a path, absolute or below the first folder that has it. Raises Unusable."""
+    """The image at a path: absolute, or relative to the first folder that has it. Raises Unusable."""
     if len(name) > MOST_NAME_CHARS or "\0" in name:
         raise Unusable(Fault.MISSING_IMAGE, "the image's path is no path", "write a path, or base64 in `image`")
     for path in [Path(name)] if os.path.isabs(name) else [folder / name for folder in folders]:

@@ -1,7 +1,7 @@
-"""VLMEvalKit's TSV files, as its Development.md and image_base.py describe them, read row by row and never whole.
+"""VLMEvalKit's TSV files, as its Development.md and image_base.py describe them, read row by row.
 
-A first pass notes at which byte each row begins and hashes the file; a row whose `image` names another row's index
-(before or behind it) is then one seek away. Memory grows with the number of rows, not with their images.
+A first pass records the byte offset of each row and hashes the file. If the `image` of a row is the index of another
+row (earlier or later), one seek finds that row. Memory grows with the number of rows, not with their images.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from cuecard.evals.tasks.rows import (
 )
 
 POINTER_CHARS = 64
-"""An image value of at most this many characters is another row's index."""
+"""An image value with at most this many characters is the index of another row."""
 MOST_FIELD_BYTES = 256 * 2**20
 CIRCULAR_SETS = ("mmbench", "ccbench", "circular", "mmcr")
 Row = dict[str, str]
@@ -50,22 +50,22 @@ Row = dict[str, str]
 
 @dataclass(frozen=True)
 class Known:
-    """How a set is asked where there are no options, scored and added up."""
+    """Rules of a known data set: answer kind of questions without options, scorer, aggregate."""
 
     kind: AnswerKind = AnswerKind.SHORT_TEXT
     scorer: str = "exact"
     aggregate: Aggregate = "mean"
     more: Callable[[Row], Mapping[str, Any]] = lambda row: {}
-    """What else a row says about its question: fields of a QuestionRow."""
+    """Further fields of a row's QuestionRow."""
 
 
 def _mme(row: Row) -> Mapping[str, Any]:
-    """The pair of an image: `image_path`, in the data set `question_id`."""
+    """The group is the pair of questions about an image: `image_path`, or `question_id` as in the data set."""
     return {"group": filled(row, "image_path", "question_id")}
 
 
 def _hallusion(row: Row) -> Mapping[str, Any]:
-    """The index ends with the numbers of set, figure and question: `…_VD_chart_0_1_0`."""
+    """The index ends with the numbers of the set, the figure and the question: `…_VD_chart_0_1_0`."""
     head, *place = (filled(row, "index") or "").rsplit("_", 3)
     return hallusion_set(head, list(place), shown=True) if len(place) == len(PLACE) else {}
 
@@ -79,7 +79,7 @@ def _cv_bench(row: Row) -> Mapping[str, Any]:
 
 
 def _mathverse(row: Row) -> Mapping[str, Any]:
-    """Options stand in the text, as in the data set."""
+    """Options are parsed from the text, as in the data set."""
     read = PRESETS["mathverse"].read({**row, "image": "there"}, "")
     return {name: getattr(read, name) for name in ("text", "kind", "golds", "scorer", "options")}
 
@@ -101,12 +101,12 @@ SETS = {
     "mmvet*": Known(AnswerKind.FREE_TEXT, "judged"),
     "mathverse*": Known(AnswerKind.MATHS, "maths", more=_mathverse),
 }
-"""By a pattern of the file's name, in small letters and without its ending."""
+"""Rules by a pattern of the file's name, in lower case and without suffix."""
 
 
 @dataclass(frozen=True)
 class Scan:
-    """The result of the first pass: where each row begins, by its index; the columns; the file's hash."""
+    """The result of the first pass. `offsets`: the byte offset of each row, by index."""
 
     columns: tuple[str, ...]
     offsets: Mapping[str, int]
@@ -130,7 +130,7 @@ class TsvTask(RowsTask):
         circular: bool | None = None,
         known_as: str | None = None,
     ) -> None:
-        """`known_as`: the set whose rules count, by default that of the file's name."""
+        """`known_as`: the data set with the rules to apply; by default the file's name."""
         super().__init__(name, str(path))
         self.path = path
         self.kind, self.scorer, self.split = kind, scorer, split
@@ -143,7 +143,7 @@ class TsvTask(RowsTask):
 
     @cached_property
     def scan(self) -> Scan:
-        """The first pass, made when it is first needed. Raises BadInput."""
+        """The result of the first pass, which runs on first use. Raises BadInput."""
         return _scanned(self.path)
 
     @property
@@ -158,7 +158,7 @@ class TsvTask(RowsTask):
 
     @property
     def circular(self) -> bool:
-        """Whether rotations of one question count as one: as set, by the file's name, or because there are some."""
+        """Whether rotations of a question count as one: as set, else by the file's name or if the file has some."""
         if self._circular is not None:
             return self._circular
         return any(part in self.path.stem.lower() for part in CIRCULAR_SETS) or self.scan.rotations
@@ -182,12 +182,12 @@ class TsvTask(RowsTask):
         return found(value, self._folders) if where == "image_path" else decoded(value)
 
     def _scored(self, row: Row, asked: QuestionRow) -> QuestionRow:
-        """With what the set says about it, and by the scorer that is set."""
+        """The question with the data set's further fields, and with the scorer that was set."""
         more = self._known.more(row) if self._known and not self.kind else {}
         return replace(asked, **{**more, **({"scorer": self.scorer} if self.scorer else {})})
 
     def _asked(self, row: Row, number: int, images: tuple[Any, ...]) -> QuestionRow:
-        """What a row asks, in VLMEvalKit's words; the closing instruction is the prompt's, a mode each."""
+        """The question of a row, worded as in VLMEvalKit; the closing instruction is part of each mode's prompt."""
         if filled(row, "question_type") and filled(row, "answer_type"):
             return mathvista(row, str(number), images)
         question, hint = filled(row, "question"), filled(row, "hint")
@@ -217,7 +217,7 @@ class TsvTask(RowsTask):
         )
 
     def _wanted(self, question: str) -> tuple[AnswerKind, str]:
-        """Kind and scorer where there are no options: as set, by the file's name, or from the question's own words."""
+        """Kind and scorer of a question without options: as set, else by the file's name, else by its words."""
         if self.kind is None and self._known:
             return self._known.kind, self._known.scorer
         guessed = guess_kind(question)
@@ -225,7 +225,7 @@ class TsvTask(RowsTask):
         return kind, "maths" if kind is AnswerKind.MATHS else "exact"
 
     def _sources(self, row: Row) -> tuple[tuple[str, str], ...]:
-        """Where the images of a row are, pointers followed; `image` goes before `image_path`."""
+        """(column, value) of the row's images, with pointers followed; `image` has precedence over `image_path`."""
         image, path = row.get("image", "").strip(), filled(row, "image_path")
         if image and image.lower() != "nan":
             if len(image) <= POINTER_CHARS and not image.startswith("["):
@@ -235,7 +235,7 @@ class TsvTask(RowsTask):
         return tuple(("image_path", each) for each in (listed(path) or [path])) if path else ()
 
     def _pointed(self, pointer: str) -> str:
-        """The image value of the row that a pointer names."""
+        """The image value of the row that a pointer names. Raises Unusable."""
         at = self.scan.offsets.get(index_of(pointer))
         if at is None:
             what = f"`image` is {pointer!r}, but no row has that index"
@@ -279,7 +279,7 @@ def _header(path: Path) -> tuple[str, ...]:
 
 
 def records(path: Path, digest: Any = None) -> Iterator[tuple[int, int, list[str]]]:
-    """(number, byte at which it begins, cells) of the header, number 0, and every row that is not empty.
+    """(number, byte offset, cells) of the header (number 0) and of every row that is not empty.
 
     Raises BadInput.
     """
@@ -295,7 +295,7 @@ def records(path: Path, digest: Any = None) -> Iterator[tuple[int, int, list[str
 
 
 def _parsed(file: BinaryIO, digest: Any = None) -> Iterator[tuple[int, list[str]]]:
-    """(byte at which it begins, cells) of every record from here on. Raises Unusable."""
+    """(byte offset, cells) of every record from the file's position on. Raises Unusable."""
     at, ended = file.tell(), False
 
     def lines() -> Iterator[str]:
@@ -321,13 +321,13 @@ def _parsed(file: BinaryIO, digest: Any = None) -> Iterator[tuple[int, list[str]
             raise Unusable(Fault.MALFORMED, "the text is not UTF-8", "save the file as UTF-8") from error
         except csv.Error as error:
             raise Unusable(Fault.MALFORMED, f"it cannot be parsed: {error}", "is a quote left open?") from error
-        if ended:  # the record was not complete with its last line
+        if ended:  # the file ended inside the record
             raise Unusable(Fault.MALFORMED, "a quote that begins here is never closed", "close it, or write it twice")
         yield begins, cells
 
 
 def named(cells: Sequence[str], columns: Sequence[str]) -> Row:
-    """Cells by their column. Raises Unusable where there are more or fewer than columns."""
+    """Cells by column. Raises Unusable if the numbers of cells and columns differ."""
     if len(cells) != len(columns):
         what = f"{len(cells)} cells for {len(columns)} columns"
         raise Unusable(Fault.MALFORMED, what, "a tab, a line break or a quote inside a cell has to stand in quotes")

@@ -1,8 +1,8 @@
-"""Fits acceptance tables: logistic regression with a ridge penalty, and how well its probabilities hold.
+"""Fits acceptance tables: logistic regression with a ridge penalty, and the calibration of its probabilities.
 
-The penalty draws weights to 0, those of a kind of answer to those that all kinds share, so that a kind with few
-questions does not stand out by chance. Targets are (n+ + 1) / (n+ + 2) and 1 / (n- + 2) instead of 1 and 0 (Platt
-1999), so that no data, however clean, make a probability of 1.
+The penalty shrinks shared weights to 0, and the weights of an answer kind to the shared weights, so that a kind with
+few questions does not differ by chance. Targets are (n+ + 1) / (n+ + 2) and 1 / (n- + 2) instead of 1 and 0 (Platt
+1999), so that no data lead to a probability of 1.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cuecard.stats.inference import share_interval
 from cuecard.strategies.acceptance_rules import CALIBRATED
 
 LEAST_QUESTIONS, LEAST_OF_EACH = 50, 5
-"""Questions that a table needs, and right and wrong answers of the large model among them."""
+"""Minimum questions for a table, and minimum right and minimum wrong answers of the large model among them."""
 FOLDS, BINS = 5, 10
 RIDGE, INTERCEPT_RIDGE = 1.0, 0.1
 NEWTON_STEPS, HALVINGS = 50, 30
@@ -33,24 +33,24 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Calibration:
-    """How a table does on questions of one kind, each by a table fitted without its cluster."""
+    """Quality of a table on questions of one kind, cross-fitted: each by a table fitted without its cluster."""
 
     kind: str
     questions: int
     accuracy: float
-    """Of the large model's short answers."""
+    """Accuracy of the large model's short answers."""
     brier: float
     ece: float
-    """Expected calibration error, by 10 bins of equal width."""
+    """Expected calibration error, with 10 bins of equal width."""
     accepted: int
-    """By `calibrated(0.98)`, the default: by both models' answers, or by the large one's alone."""
+    """Answers accepted by `calibrated(0.98)`, the default: by both models' answers, or by the large model's alone."""
     wrong: int
-    """Of these."""
+    """Wrong answers among the accepted ones."""
 
 
 @dataclass(frozen=True)
 class FittedTable:
-    """A table, and how well it does on each kind, all kinds together first."""
+    """A table, and its calibration: first on all kinds together, then on each kind."""
 
     table: AcceptanceTable
     kinds: tuple[Calibration, ...]
@@ -58,7 +58,7 @@ class FittedTable:
 
 
 def fit(answers: Sequence[ShortAnswers], small: str, large: str) -> FittedTable:
-    """The table of two models, by their names. Raises BadInput where the answers show too little."""
+    """Fit the table of two models, given by their names. Raises BadInput if there are too few answers."""
     readable = [each for each in answers if each.readable]
     usable = [each for each in readable if each.confidence is not None]
     if readable and not usable:
@@ -81,7 +81,7 @@ def fit(answers: Sequence[ShortAnswers], small: str, large: str) -> FittedTable:
 
 
 def _evidence(answers: Sequence[ShortAnswers], chances: Sequence[tuple[float, float]], shared: SharedError) -> Evidence:
-    """What the default rule accepts of them; `chances` are cross-fitted."""
+    """How many of the answers the default rule accepts, and how many of these are wrong; `chances`: cross-fitted."""
     taken = [each for each, either in zip(answers, chances, strict=True) if max(either) >= CALIBRATED.least]
     wrong = [float(not each.large_right) for each in taken]
     risk = share_interval(wrong, [each.cluster for each in taken]) if taken else None
@@ -100,7 +100,10 @@ def _evidence(answers: Sequence[ShortAnswers], chances: Sequence[tuple[float, fl
 
 
 def _cross_fitted(answers: Sequence[ShortAnswers], small: str, large: str) -> list[tuple[float, float]]:
-    """The probability of each, by both answers and by the large model's alone; its cluster is not fitted on."""
+    """For each question (probability by both answers, by the large model's alone), fitted without its cluster.
+
+    Raises BadInput if there are fewer clusters than folds.
+    """
     clusters = sorted({each.cluster for each in answers}, key=lambda name: hashlib.sha256(name.encode()).digest())
     if len(clusters) < FOLDS:
         raise BadInput(
@@ -122,7 +125,7 @@ def _chances(table: AcceptanceTable, answers: ShortAnswers) -> tuple[float, floa
 
 
 def _kinds(answers: Sequence[ShortAnswers]) -> list[str]:
-    """Those that occur, the most frequent first."""
+    """The kinds that occur, the most frequent first."""
     counts = Counter(each.kind for each in answers)
     return sorted(counts, key=lambda kind: (-counts[kind], kind))
 
@@ -152,7 +155,7 @@ def _calibration(kind: str, answers: Sequence[ShortAnswers], chances: Sequence[t
 
 
 def expected_error(pairs: Sequence[tuple[float, float]]) -> float:
-    """(probability, 1 if right else 0) of each -> expected calibration error (Guo et al. 2017)."""
+    """(probability, 1 if right else 0) of each answer -> expected calibration error (Guo et al. 2017)."""
     off = [0.0] * BINS
     for chance, right in pairs:
         off[min(int(BINS * chance), BINS - 1)] += chance - right
@@ -163,7 +166,7 @@ def expected_error(pairs: Sequence[tuple[float, float]]) -> float:
 
 
 def _table(answers: Sequence[ShortAnswers], small: str, large: str) -> AcceptanceTable:
-    """Without what it does on each kind."""
+    """The fitted table, without its calibration on each kind."""
     kinds = _kinds(answers)
     by_both = _weights(answers, [_row(each, kinds) for each in answers], never_negative=(1, 2, 3))
     by_large = _weights(answers, [_row_alone(each, kinds) for each in answers], never_negative=(1, 2))
@@ -181,9 +184,10 @@ def _table(answers: Sequence[ShortAnswers], small: str, large: str) -> Acceptanc
 def _weights(
     answers: Sequence[ShortAnswers], made: Sequence[Sequence[float]], never_negative: Sequence[int]
 ) -> list[float]:
-    """(columns,) weights for a row of each answer; the first column is the intercept.
+    """Fit (columns,) weights to one row per answer; the first column is the intercept.
 
-    Agreement and a surer large model never count against an answer: a weight that came out so is 0.
+    Agreement and a more confident large model must not lower the probability: weights of the columns `never_negative`
+    that come out negative are set to 0.
     """
     np = numpy()
     rows, right = np.array(made, float), np.array([each.large_right for each in answers])
@@ -199,7 +203,7 @@ def _weights(
 
 
 def _row(answers: ShortAnswers, kinds: Sequence[str]) -> list[float]:
-    """For intercept, agree, log_large, log_not_large, logit_small, no_small; two deviations of each kind."""
+    """Columns: intercept, agree, log_large, log_not_large, logit_small, no_small, then two deviations per kind."""
     assert answers.confidence is not None
     p, sure = clipped(answers.confidence), answers.small_confidence
     own = [1.0, float(answers.same), math.log(p), -math.log(1 - p)]
@@ -210,16 +214,16 @@ def _row(answers: ShortAnswers, kinds: Sequence[str]) -> list[float]:
 
 
 def _row_alone(answers: ShortAnswers, kinds: Sequence[str]) -> list[float]:
-    """For alone, alone_log_large, alone_log_not_large; a deviation of each kind."""
+    """Columns: alone, alone_log_large, alone_log_not_large, then one deviation per kind."""
     assert answers.confidence is not None
     p = clipped(answers.confidence)
     return [1.0, math.log(p), -math.log(1 - p), *(float(answers.kind == kind) for kind in kinds)]
 
 
 def newton(rows: Any, targets: Any, ridge: Any) -> Any:
-    """(questions, columns), (questions,), (columns,) -> the weights of least penalised logistic loss.
+    """(questions, columns), (questions,), (columns,) -> (columns,) weights that minimise the penalised logistic loss.
 
-    A step is halved as long as it does not lower the loss.
+    A Newton step is halved while it increases the loss.
     """
     np = numpy()
     weights = np.zeros(rows.shape[1])

@@ -1,9 +1,9 @@
-"""What `cuecard tune` chooses among: the arms of a run, and acceptance rules that it was not run under.
+"""The candidates of `cuecard tune`: the arms of a run, and acceptance rules that the run did not use.
 
-Where `mutual` was run under two rules, its answer under a third is known of every question that the third one treats as
-one of the two did: accepted, or not. So thresholds of confidence between two that were run need no call, nor do rules
-by an acceptance table where one arm accepted and another did not. Whether the small model's short answer was needed for
-that can differ: a threshold counts a call too many rather than one too few.
+If `mutual` was run with two rules, its answer with a third rule is known for every question that the third rule accepts
+or rejects like one of the two. So confidence thresholds between two that were run need no calls. The same holds for
+rules by an acceptance table, if one arm accepted a question and another did not. Whether the small model's short answer
+was needed can differ: the cost of a threshold may include a call too many, never one too few.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ class Candidate:
 
     @property
     def failed(self) -> int:
-        """How many of its answers failed."""
+        """The number of failed answers."""
         return sum(answer["status"] == "error" for answer in self.answers.values())
 
 
 def candidates(
     answers: Iterable[Record], base: Policy | None = None, policies: Mapping[str, PolicyFile] | None = None
 ) -> dict[str, Candidate]:
-    """By name: arms that a policy file can describe (no placebos, nothing live), and thresholds between them.
+    """By name: arms that a policy file can describe (no placebos, `equal` or live arms), and thresholds between them.
 
-    `policies`: what the run's policy files say, as `arm.parse` takes them.
+    `policies`: contents of the run's policy files, as in `arm.parse`.
     """
     found: dict[str, dict[Key, Record]] = defaultdict(dict)
     for answer in answers:
@@ -60,9 +60,10 @@ def candidates(
 def calibrated(
     found: Mapping[str, Candidate], short: Mapping[Key, ShortAnswers], table: AcceptanceTable
 ) -> dict[str, Candidate]:
-    """By name: `mutual` under each calibrated rule under which every question was answered by some arm.
+    """By name: `mutual` with each calibrated rule for which every question's answer is known from some arm.
 
-    None where free text was asked: whether two such texts agree takes a model. Names that the run has are left out.
+    Empty if a question asks for free text: a model decides whether two such texts agree. Names of arms that the run has
+    are left out.
     """
     if any(each.kind == AnswerKind.FREE_TEXT for each in short.values()):
         return {}
@@ -85,9 +86,9 @@ def calibrated(
 def _answered(
     family: Sequence[Candidate], key: Key, short: ShortAnswers | None, rule: Calibrated, table: AcceptanceTable
 ) -> Record | None:
-    """A question's answer by an arm that accepted its short answers, or by one that did not.
+    """A question's answer with this rule: from an arm that accepted or rejected its short answers like the rule.
 
-    If there is one, by an arm that made the small model's short answer where the rule needs it, and only there.
+    Arms that made the small model's short call exactly if the rule needs it are preferred. None if there is no arm.
     """
     is_accepted = short is not None and accepts(rule, short, table)
     answers = [each.answers[key] for each in family if (each.answers[key]["route"] == Route.AGREED) == is_accepted]
@@ -98,13 +99,13 @@ def _answered(
 
 
 def _has_small_short(answer: Record) -> bool:
-    """Whether the small model's short answer was waited for."""
+    """Whether the small model's short call was made and not cancelled."""
     short = (call for call in answer["calls"] if (call["role"], call["mode"]) == ("small", Mode.SHORT))
     return any(call["finish_reason"] != FinishReason.CANCELLED for call in short)
 
 
 def _between(run: Iterable[Candidate]) -> list[Candidate]:
-    """Candidates for the thresholds between two that were run."""
+    """Candidates for the thresholds between the lowest and the highest that were run."""
     families: dict[Any, list[tuple[Acceptance, Candidate]]] = defaultdict(list)
     for each in run:
         if each.arm.strategy == "mutual" and isinstance(rule := each.arm.policy.accept, Acceptance):
@@ -121,14 +122,14 @@ def _spliced(low: Candidate, high: Candidate, rule: Acceptance, threshold: float
     answers = dict[Key, Record]()
     for key, answer in low.answers.items():
         if key in high.answers:
-            # without probabilities agreement alone decides, whatever the threshold
+            # without probabilities, agreement alone decides at every threshold
             unsure = answer["confidence"] is not None and answer["confidence"] < threshold
             answers[key] = high.answers[key] if answer["route"] == Route.AGREED and unsure else answer
     return Candidate(_under(low.arm, rule, low.arm.policy.table), answers)
 
 
 def _under(arm: Arm, rule: AcceptanceRule, table: AcceptanceTable | None) -> Arm:
-    """The arm under another rule."""
+    """The arm with another acceptance rule, and its name changed accordingly."""
     words = [part for part in arm.name.split("/") if not part.startswith("accept=")]
     name = "/".join([*words, f"accept={rule}"])
     return replace(arm, name=name, policy=replace(arm.policy, accept=rule, table=table))

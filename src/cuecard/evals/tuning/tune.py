@@ -1,13 +1,13 @@
-"""Tuning with a guarantee: of many policies the cheapest that surely keeps the baseline's accuracy.
+"""Tuning with a guarantee: the cheapest policy that keeps the baseline's accuracy with a given confidence.
 
-Learn then test (Angelopoulos et al. 2021, arXiv:2110.01052) with the order of tests learnt on other questions (Pareto
+Learn then test (Angelopoulos et al. 2021, arXiv:2110.01052), with the order of tests learnt on other questions (Pareto
 testing, Laufer-Goldshtein et al. 2023, arXiv:2210.07913). A third of the clusters, by a hash of their names, is for
-exploring: which candidates look cheaper and safe. On the other two thirds these are tested from the safest to the
-cheapest, each at the full level, until one fails (fixed-sequence testing), so that the chance that any policy passes
-that does not keep the accuracy is at most 1 - confidence, however many there were to choose from. No approximation is
-made for large samples; what is assumed is that clusters are drawn alike from what the policy will meet.
+exploration: it shows which candidates look cheaper and safe. These are tested on the other two thirds, from the safest
+to the cheapest, each at the full level, until one fails (fixed-sequence testing). So the probability that any policy
+passes without keeping the accuracy is at most 1 - confidence, for any number of candidates. This holds for finite
+samples; the assumption is that clusters are drawn identically from the questions that the policy will get.
 
-A candidate that is itself fitted, an acceptance table, is fitted on the explored questions alone.
+A candidate that is itself fitted (an acceptance table) is fitted on the explored questions only.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ METHOD = "learn then test: fixed sequence of betting tests, ordered on a third o
 
 @dataclass(frozen=True)
 class Observation:
-    """One arm's answer to one question; a score between 0 and 1, the cost None where no price is known."""
+    """One arm's answer to one question. `score`: 0 to 1; `cost`: None if a price is unknown."""
 
     item: str
     cluster: str
@@ -49,13 +49,13 @@ class Observation:
     cost: float | None = None
 
     def at_least(self, other: Observation) -> Observation:
-        """With no cost less than the other's; an unknown one stays unknown."""
+        """The observation with latency, tokens and cost at least those of the other; unknown costs stay unknown."""
         cost = None if self.cost is None or other.cost is None else max(self.cost, other.cost)
         latency_s, tokens = max(self.latency_s, other.latency_s), max(self.tokens, other.tokens)
         return replace(self, latency_s=latency_s, tokens=tokens, cost=cost)
 
     def measure(self, by: Measure) -> float:
-        """Raises BadInput where it is not known."""
+        """The value of a measure. Raises BadInput if it is unknown."""
         value = {"latency": self.latency_s, "cost": self.cost, "tokens": self.tokens}[by]
         if value is None:
             raise BadInput(f"no price is known of all that {self.arm} calls", "give --price MODEL=PROMPT,COMPLETION")
@@ -81,11 +81,11 @@ class Goal:
 
     @property
     def most(self) -> float:
-        """The largest loss that a question can have."""
+        """The maximum loss of a question."""
         return self.keep - self.margin
 
     def losses(self, baseline: Any, scores: Any) -> Any:
-        """By question; their mean is 0 or less exactly where the goal is met."""
+        """Loss per question; the goal is met exactly if their mean is 0 or less."""
         return self.keep * baseline - scores - self.margin
 
     def __str__(self) -> str:
@@ -95,7 +95,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class Table:
-    """Scores and costs, (arms, questions); all arms answered the same questions."""
+    """Scores and costs, each (arms, questions); all arms answered the same questions."""
 
     arms: tuple[str, ...]
     clusters: tuple[str, ...]
@@ -114,34 +114,34 @@ class CandidateResult:
     p: float | None = None
     passed: bool = False
     needs: int | None = None
-    """About how many questions in all would show it with power 0.8, if it is what it looks like; None: none would."""
+    """Approximate number of questions to show it with power 0.8, if the observed losses are typical; None: none do."""
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """`chosen` is None where no cheaper candidate surely meets the goal: then the baseline stays."""
+    """The result of tuning. `chosen`: None if no cheaper candidate is shown to meet the goal (the baseline stays)."""
 
     goal: Goal
     baseline: CandidateResult
     chosen: CandidateResult | None
     candidates: tuple[CandidateResult, ...]
-    """The cheapest first."""
+    """All arms but the baseline, the cheapest first."""
     tested: tuple[str, ...]
-    """In the order of the tests."""
+    """The tested arms, in the order of the tests."""
     questions: int
     clusters: int
     explored: int
-    """Questions that only set the order of the tests."""
+    """Questions that are used only for exploration."""
 
 
 def data_digest(seen: Table) -> str:
-    """The identity of the answers that were tuned on, 16 hex digits."""
+    """Hash of the answers used for tuning, 16 hex digits."""
     rows = [seen.arms, seen.items, seen.clusters, seen.scores.tolist(), seen.costs.tolist()]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
 
 
 def table(observations: Iterable[Observation], by: Measure = "latency") -> Table:
-    """The questions that every arm has answered. Raises BadInput when there are none, or costs are not known."""
+    """The questions that every arm has answered. Raises BadInput if there are none, or costs are unknown."""
     found: dict[str, dict[str, Observation]] = {}
     for each in observations:
         found.setdefault(each.arm, {})[each.item] = each
@@ -162,7 +162,7 @@ def table(observations: Iterable[Observation], by: Measure = "latency") -> Table
 
 
 def tune(seen: Table, baseline: str, goal: Goal) -> Tuning:
-    """The cheapest arm that surely meets the goal. Raises BadInput when the baseline is not among the arms."""
+    """Choose the cheapest arm that is shown to meet the goal. Raises BadInput if the baseline is not among the arms."""
     if baseline not in seen.arms:
         raise BadInput(f"the run has no arm {baseline!r} to keep the accuracy of", f"there are: {', '.join(seen.arms)}")
     base = seen.arms.index(baseline)
@@ -199,20 +199,20 @@ def tune(seen: Table, baseline: str, goal: Goal) -> Tuning:
 
 
 def explored_clusters(seen: Table) -> set[str]:
-    """The clusters of the questions that no policy is tested on."""
+    """The clusters of the exploration questions, on which no policy is tested."""
     return {seen.clusters[place] for place in _parts(seen.clusters)[0]}
 
 
 def safest_first(seen: Table, losses: Any, explored: Sequence[int], base: int) -> list[int]:
-    """The order of the tests, from what exploring shows: safest first, each cheaper than all before and the baseline.
+    """The order of the tests, from the exploration: safest first, each cheaper than the baseline and all before it.
 
-    Arms that look as if they missed the goal are left out: testing them could only end the sequence.
+    Arms that miss the goal in the exploration are left out: their tests could only end the sequence.
     """
     names, costs = [seen.clusters[place] for place in explored], seen.costs[:, explored].mean(axis=1)
     risks = []
     for own in losses[:, explored]:
         (sums,) = by_cluster(names, own)
-        # one more question that went wrong keeps a few lucky ones from looking like certainty
+        # one additional loss, so that a few gains by luck do not look certain
         risks.append(float((sums.sum() + 1) / math.sqrt((sums**2).sum() + 1)))
     path, cheapest = list[int](), costs[base]
     for arm in sorted(range(len(seen.arms)), key=lambda arm: (risks[arm], costs[arm])):
@@ -223,7 +223,7 @@ def safest_first(seen: Table, losses: Any, explored: Sequence[int], base: int) -
 
 
 def _tested(losses: Any, clusters: Sequence[str], explored: Sequence[int], rest: Sequence[int], goal: Goal) -> float:
-    """The p-value on the rest of the questions, its bet set by what was explored."""
+    """The p-value on the remaining questions; the exploration sets the bet."""
     (seen,) = by_cluster([clusters[place] for place in explored], losses[explored])
     sums, sizes = by_cluster([clusters[place] for place in rest], losses[rest], [1.0] * len(rest))
     spread = math.sqrt((float((seen**2).sum()) + 1) / (len(seen) + 1))
@@ -231,9 +231,9 @@ def _tested(losses: Any, clusters: Sequence[str], explored: Sequence[int], rest:
 
 
 def _parts(clusters: Sequence[str]) -> tuple[list[int], list[int]]:
-    """Places of the questions to explore, and of the rest, in an order by the hash of clusters' names.
+    """Indices of the exploration questions and of the rest, ordered by the hash of their clusters' names.
 
-    No other draw can be chosen to please, and the order of a file does not matter.
+    The hash leaves no choice of a favourable split, and makes it independent of the file's order.
     """
     known = {name: hashlib.sha256(name.encode()).digest() for name in set(clusters)}
     order = sorted(range(len(clusters)), key=lambda place: known[clusters[place]])
@@ -249,10 +249,10 @@ def _parts(clusters: Sequence[str]) -> tuple[list[int], list[int]]:
 def observations(
     found: Mapping[str, Candidate], items: Iterable[Record], baseline: str, prices: Mapping[str, Price] | None = None
 ) -> list[Observation]:
-    """Scored questions; the rotations of one question are one, right if all of them are, at their mean cost.
+    """Observations of scored questions; the rotations of a question are one, with their lowest score and mean cost.
 
-    An answer that failed is wrong and costs no less than the baseline's. Where the baseline's failed there is nothing
-    to keep: left out (`left_out`), as are items of which an answer has no score.
+    A failed answer is wrong, and costs at least as much as the baseline's. Questions on which the baseline failed, and
+    those with an answer without a score, are left out (`left_out`).
     """
     of_item = {(item["task"], item["id"]): item for item in items}
     out, seen, known = left_out(found, baseline), list[Observation](), dict[int, Ledger]()
@@ -291,7 +291,7 @@ def observations(
 
 
 def left_out(found: Mapping[str, Candidate], baseline: str) -> set[Key]:
-    """Questions that are not tuned on: the baseline failed on them, or an answer has no score."""
+    """Questions that tuning does not use: the baseline failed on them, or an answer has no score."""
     out = {
         key
         for each in found.values()
@@ -302,7 +302,7 @@ def left_out(found: Mapping[str, Candidate], baseline: str) -> set[Key]:
 
 
 def file_of(arm: Arm, table: AcceptanceTable | None = None) -> PolicyFile:
-    """The arm as a policy file, all that matters to its strategy written out. `table`: where it has none of its own."""
+    """The arm as a policy file with all options that its strategy uses. `table`: used if its policy has none."""
     options = {
         name: value
         for name, option in options_at(Surface.POLICY_FILE).items()

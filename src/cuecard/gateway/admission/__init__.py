@@ -1,1 +1,1 @@
-"""Who is let in: keys, budgets, slow and lost clients, images from the web."""
+"""Admission of requests: keys, budgets, origins, slow and disconnected clients."""

@@ -1,4 +1,4 @@
-"""Connections: clients that leave, are slow, send too much, or are pages of other sites."""
+"""Connections: clients that disconnect, are slow, send too much, or are pages of other sites."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from cuecard.domain.errors import CuecardError, Forbidden
 
 HEAD_S, BODY_S, SEND_S = 15.0, 60.0, 60.0
-"""How long a client may take to send its headers, to send its body, and to read what it is sent."""
+"""Seconds that a client may take to send its headers, to send its body, and to read what it is sent."""
 LINGER_S = 2.0
-"""How long a client whose body was not read may take to read the error."""
+"""Seconds that a client may take to read an error, if its body was not read."""
 MOST_HEAD_BYTES = 64 * 1024
-"""Of the address and the headers of one request."""
+"""Maximum size of the URL and the headers of one request."""
 
 
 class ClientGone(Exception):
-    """The client left before its answer was whole."""
+    """The client disconnected before its answer was complete."""
 
 
 @asynccontextmanager
 async def while_connected(receive: Receive) -> AsyncGenerator[None]:
-    """Work that is cancelled, and over, when the client leaves before its end. Raises ClientGone."""
+    """Cancels the enclosed work if the client disconnects before its end. Raises ClientGone."""
     try:
         async with asyncio.timeout(None) as presence:
             watching = asyncio.create_task(_watch(receive, presence))
@@ -45,14 +45,14 @@ async def while_connected(receive: Receive) -> AsyncGenerator[None]:
 
 
 async def _watch(receive: Receive, presence: asyncio.Timeout) -> None:
-    """Ends `presence` when the client leaves."""
+    """Expire `presence` when the client disconnects."""
     while (await receive())["type"] != "http.disconnect":
         pass
     presence.reschedule(asyncio.get_running_loop().time())
 
 
 class CloseUnread:
-    """Ends the connection with an answer that is given before the request's body was read: the rest is never read."""
+    """Closes the connection after an answer that is sent before the request body was read: the rest is never read."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -79,10 +79,10 @@ class CloseUnread:
 
 
 class Lingering:
-    """A transport that, closed while its client still sends, lets it read the answer (RFC 9112, 9.6).
+    """A transport that lets its client read the answer if it is closed while the client still sends (RFC 9112, 9.6).
 
-    Closed at once, the connection would be reset, and the client's system might drop the answer. A
-    client that does not take what it was sent is cut off after a while.
+    An immediate close would reset the connection, and the client's system might drop the answer. A client that does not
+    read what it was sent is disconnected after SEND_S.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -109,7 +109,7 @@ class Lingering:
             self._transport.close()
 
     def lost(self) -> None:
-        """The connection is over."""
+        """Cancel the timers, as the connection is closed."""
         for end in self._ends:
             end.cancel()
 
@@ -180,7 +180,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
 
 def _unframe(cycle: RequestResponseCycle) -> None:
-    """For HTTP/1.0, which knows no chunks: a body of unknown length ends with the connection."""
+    """For HTTP/1.0, which has no chunked encoding: a body of unknown length ends with the connection."""
     framed = cycle.send
 
     async def send(message: Any) -> None:
@@ -211,7 +211,7 @@ _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^:\[\]]+)(:\d*)?")
 
 
 class OriginCheck:
-    """Refuses requests under a foreign name, and requests of other sites' pages that cost or change anything."""
+    """Refuses requests with a foreign host name, and requests of other sites' pages unless the method is SAFE."""
 
     def __init__(
         self,
@@ -221,9 +221,9 @@ class OriginCheck:
         origins: Collection[str],
         refuse: Callable[[str, CuecardError], ASGIApp],
     ) -> None:
-        """`hosts`: names besides this machine's own, 0.0.0.0 standing for every address; None: any.
+        """`hosts`: accepted host names besides this machine's own, 0.0.0.0 for every address; None: any.
 
-        `refuse`: the response to a request that is refused, from its path.
+        `refuse`: returns the response to a refused request, from its path and error.
         """
         self._app, self._origins, self._refuse = app, origins, refuse
         self._hosts = None if hosts is None or ANY in hosts else {host.lower() for host in hosts}
@@ -263,7 +263,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """An IP address, which leads nowhere else; None for a name."""
+    """The IP address, which no DNS server can redirect; None for a host name."""
     try:
         return ipaddress.ip_address(name)
     except ValueError:
@@ -271,7 +271,7 @@ def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def same_origin(origin: str, host: str) -> bool:
-    """Whether a page comes from the host that it calls. A proxy in between may have taken TLS off."""
+    """Whether a page comes from the host that it calls. A proxy in between may have terminated TLS."""
     try:
         page, asked = urlsplit(origin), urlsplit(f"//{host}")
         port = PORTS.get(page.scheme)

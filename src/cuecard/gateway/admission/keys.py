@@ -1,4 +1,4 @@
-"""API keys: hashes, limits a minute, expiry, pairs, and budgets whose use is kept in a file."""
+"""API keys: hashes, limits per minute, expiry, pairs, and budgets with their usage kept in a file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger("cuecard.gateway")
 
 
 class Budget(StrEnum):
-    """What a key may be limited to."""
+    """The budgets that a key may have."""
 
     TOKENS_PER_DAY = "tokens_per_day"
     TOKENS_PER_MONTH = "tokens_per_month"
@@ -56,11 +56,11 @@ class Budget(StrEnum):
 
 
 Used = dict[tuple[str, Budget], tuple[str, float]]
-"""Hash of a key and budget -> the period it was used in, and how much."""
+"""(Hash of a key, budget) -> (period, usage in it)."""
 
 
 class BudgetLedger:
-    """What keys have used, by their hashes. Written to a file by `keep`, whole or not at all."""
+    """The budget usage of keys, by their hashes. `keep` writes it to a file atomically."""
 
     def __init__(self, path: Path | None = None, now: Callable[[], float] = time.time) -> None:
         """Raises BadInput, as `keep_in`."""
@@ -71,7 +71,7 @@ class BudgetLedger:
             self.keep_in(path)
 
     def keep_in(self, path: Path) -> None:
-        """Continue from what the file holds, and keep it there from now on.
+        """Load the usage from the file, and keep it there from now on.
 
         Raises BadInput when the file cannot be read or written, or holds something else.
         """
@@ -85,12 +85,12 @@ class BudgetLedger:
             self._add(sha256, budget, amount if period == budget.period(self.now()) else 0.0)
 
     def used(self, sha256: str, budget: Budget) -> float:
-        """Of the budget, in the period that runs."""
+        """Usage of the budget in the current period."""
         period, amount = self._used.get((sha256, budget), ("", 0.0))
         return amount if period == budget.period(self.now()) else 0.0
 
     def add(self, sha256: str, tokens: int, cost: float) -> None:
-        """A request is over, and has used this; counted for all budgets, so that one given later knows of it."""
+        """Add the usage of a request that has ended, to all budgets, so that a budget added later includes it."""
         for budget in Budget:
             self._add(sha256, budget, cost if budget.is_cost else tokens)
 
@@ -100,7 +100,7 @@ class BudgetLedger:
         self._is_dirty = True
 
     async def keep(self) -> None:
-        """Write what has changed, in a thread. A file that cannot be written is tried again the next time."""
+        """Write changes to the file, in a thread. A failed write is retried at the next call."""
         if self.path is None or not self._is_dirty:
             return
         self._is_dirty = False
@@ -118,7 +118,7 @@ class BudgetLedger:
 
 
 def _as_object(used: Used, now: float) -> dict[str, Any]:
-    """Of the periods that run; what was used before counts no more."""
+    """The usage in current periods, as plain data; earlier usage no longer counts."""
     there: dict[str, dict[str, tuple[str, float]]] = {}
     for (sha256, budget), (period, amount) in used.items():
         if period == budget.period(now):
@@ -127,7 +127,7 @@ def _as_object(used: Used, now: float) -> dict[str, Any]:
 
 
 def _read(path: Path) -> Used:
-    """What the file holds. Raises BadInput where it cannot be read: to begin again would reset all budgets."""
+    """The usage in the file, {} without a file. Raises BadInput if it is unreadable: {} would reset all budgets."""
     try:
         if not path.exists():
             return {}
@@ -149,7 +149,7 @@ PREFIX = "cue-"
 
 
 class Key(BaseModel):
-    """A client's key: its name, the SHA-256 of its secret, which is all that is kept, and what it may do."""
+    """A client's key: its name, the SHA-256 of its secret (the secret is not stored), and what it may do."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -163,7 +163,7 @@ class Key(BaseModel):
     cost_per_month: float | None = Field(None, gt=0, allow_inf_nan=False)
     """In the currency of the prices."""
     expires: AwareDatetime | None = None
-    """From then on it is refused; a date is valid to its end, in UTC."""
+    """The time from which the key is refused; a key with a date is valid until the end of that day, in UTC."""
     pairs: list[str] | None = Field(None, min_length=1)
     """The only pairs that it may use; None: all."""
 
@@ -194,7 +194,7 @@ class Key(BaseModel):
 
 
 def make() -> tuple[str, str]:
-    """A new secret of 256 random bits, and its SHA-256. With so many bits a plain hash cannot be searched."""
+    """A new secret of 256 random bits, and its SHA-256. With so many bits, a hash without salt cannot be searched."""
     secret = PREFIX + secrets.token_urlsafe(32)
     return secret, digest(secret)
 
@@ -204,7 +204,7 @@ def digest(secret: str) -> str:
 
 
 class Bucket:
-    """An allowance a minute that refills steadily; it may be overdrawn, as tokens are known at the end."""
+    """A limit per minute that refills steadily (token bucket); it may be overdrawn, as usage is known at the end."""
 
     def __init__(self, per_minute: int, clock: Callable[[], float]) -> None:
         self.most, self._clock = per_minute, clock
@@ -221,21 +221,21 @@ class Bucket:
         self._left = self.left - count
 
     def wait_s(self, count: float) -> float:
-        """Seconds until so much is there."""
+        """Seconds until `count` is available."""
         return max(0.0, (count - self.left) * 60 / self.most)
 
 
 class ApiClient:
-    """The holder of a key, with what is left of its allowances a minute and of its budgets."""
+    """The holder of a key, with what is left of its limits per minute and of its budgets."""
 
     def __init__(self, key: Key, clock: Callable[[], float], ledger: BudgetLedger) -> None:
         self._clock, self._ledger = clock, ledger
         self._allowances: dict[str, Bucket] = {}
-        """Of requests and tokens a minute."""
+        """By what they limit: requests or tokens per minute."""
         self.renew(key)
 
     def renew(self, key: Key) -> None:
-        """The key's settings have changed; an allowance that has not is kept as far as it is used."""
+        """Take over changed settings of the key; an unchanged limit keeps its usage."""
         self.key = key
         limits = {"requests": key.requests_per_minute, "tokens": key.tokens_per_minute}
         kept = {what: bucket for what, bucket in self._allowances.items() if bucket.most == limits[what]}
@@ -267,7 +267,7 @@ class ApiClient:
         raise error
 
     def spend(self, tokens: int, cost: float = 0.0) -> None:
-        """Charge a request, at its end."""
+        """Charge a request that has ended."""
         if "tokens" in self._allowances:
             self._allowances["tokens"].take(tokens)
         if self.key.sha256:
@@ -286,17 +286,17 @@ class ApiClient:
 
 
 class Gate:
-    """Finds the client of a key; without any keys, all requests are one client's."""
+    """Finds the client of a key; without any keys, all requests belong to one client."""
 
     def __init__(self, keys: Sequence[Key], clock: Callable[[], float], ledger: BudgetLedger | None = None) -> None:
-        """`clock`: monotonic, of limits a minute; the ledger has a clock of its own, of the date."""
+        """`clock`: monotonic, for limits per minute; the ledger has its own wall clock."""
         self._clock, self.ledger = clock, ledger or BudgetLedger()
         self._clients: list[ApiClient] = []
         self._anonymous = ApiClient(Key.model_construct(name="anybody", sha256=""), clock, self.ledger)
         self.renew(keys)
 
     def renew(self, keys: Sequence[Key]) -> None:
-        """Replace the keys. Requests under way continue, charged to the client that began them."""
+        """Replace the keys. Running requests continue, charged to the client that began them."""
         known = {client.key.sha256: client for client in self._clients}
         self._clients = [known.get(key.sha256) or ApiClient(key, self._clock, self.ledger) for key in keys]
         for key, client in zip(keys, self._clients, strict=True):
@@ -308,7 +308,7 @@ class Gate:
         return not self._clients
 
     def known(self, authorization: str | None, api_key: str | None = None) -> ApiClient:
-        """The client of this `Authorization` or `x-api-key` header; not counted yet. Raises Unauthorised."""
+        """The client of this `Authorization` or `x-api-key` header; counts no request. Raises Unauthorised."""
         if self.is_open:
             return self._anonymous
         scheme, _, bearer = (authorization or "").partition(" ")
@@ -316,7 +316,7 @@ class Gate:
         given = [digest(secret.strip()) for secret in sent if secret.strip()]
         if not given:
             raise Unauthorised("no API key was given", "send Authorization: Bearer KEY, or x-api-key: KEY")
-        known = [  # compared with all of them, so that the time shows nothing
+        known = [  # compared with all of them, so that the time reveals nothing
             client for client in self._clients for each in given if hmac.compare_digest(each, client.key.sha256)
         ]
         if not known:

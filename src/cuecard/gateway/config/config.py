@@ -1,4 +1,4 @@
-"""`cuecard.toml`: read whole, or refused whole with one line with the error and its place."""
+"""`cuecard.toml`: accepted as a whole, or refused with one line that has the error and its place."""
 
 from __future__ import annotations
 
@@ -34,35 +34,35 @@ from cuecard.strategies.run import STRATEGIES
 
 PAIR = "cuecard"
 SCHEDULED = ("mutual", "transfer")
-"""Strategies whose name can be followed by a schedule: in the others it changes little."""
+"""Strategies whose name may be followed by a schedule: it changes little in the others."""
 MOST_ALIAS = 200
 """Characters."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-"""Of a pair; a slash would begin the name of a strategy."""
+"""The name of a pair; a slash would begin the name of a strategy."""
 
 
 ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 
 
 class GatewaySettings(StrictTable):
-    """Where the gateway listens, and how much it takes."""
+    """Where the gateway listens, and its limits."""
 
     host: str = "127.0.0.1"
     open: StrictBool = False
-    """Whether it may listen on other addresses than this machine's own without keys."""
+    """Whether it may listen on addresses other than loopback without keys."""
     port: int = Field(8400, ge=0, le=65535)
     hosts: list[str] | None = None
-    """Host names that it accepts besides this machine's own and `host`; None: any where there are keys, else none."""
+    """Host names that it accepts besides this machine's own and `host`; None: any if there are keys, else none."""
     origins: list[str] = Field(default_factory=list)
-    """Sites whose pages may send requests from a browser (CORS), as https://app.example.org; `*`: all."""
+    """Sites whose pages may send requests from a browser (CORS), such as https://app.example.org; `*`: all."""
     most_body_mib: int = Field(48, ge=1)
     most_text: int = Field(400_000, ge=1)
-    """Characters of all texts of a request."""
+    """Maximum characters of all texts of a request."""
     ping_s: float = Field(10.0, gt=0)
     drain_s: int = Field(30, ge=0)
-    """How long requests under way may continue when the server stops."""
+    """Seconds that running requests may continue when the server stops."""
     state: Path | None = None
-    """What keys have used of their budgets; None: beside the journal."""
+    """The file with the budget usage of keys; None: beside the journal."""
 
     @field_validator("origins")
     @classmethod
@@ -77,19 +77,19 @@ class ImageSettings(StrictTable):
     """Limits of images in requests."""
 
     urls: StrictBool = False
-    """Fetch images that are given as web addresses."""
+    """Fetch images that are given as web URLs."""
     hosts: list[str] = Field(default_factory=list)
-    """From these hosts only, and what is under them; from all if empty."""
+    """Fetch only from these hosts and their subdomains; empty: from all."""
     most: int = Field(16, ge=0)
-    """Images of one request."""
+    """Maximum images of one request."""
     most_megapixels: float = Field(50.0, gt=0, le=178)
-    """Of one image."""
+    """Maximum size of one image."""
     request_megapixels: float = Field(200.0, gt=0)
-    """Of all images of one request."""
+    """Maximum size of all images of one request."""
     decode_mib: int = Field(768, ge=64)
-    """Memory for decoding one image."""
+    """Maximum memory for decoding one image."""
     decode_s: float = Field(10.0, gt=0)
-    """Time for decoding one image."""
+    """Maximum time for decoding one image."""
 
     @field_validator("hosts")
     @classmethod
@@ -103,12 +103,12 @@ class AuditSettings(StrictTable):
     """The audit: how answers that were accepted without reasoning are checked."""
 
     share: float = Field(0.0, ge=0, le=1)
-    """Of the agreed requests."""
+    """The share of the agreed requests that are checked."""
     strategy: Strategy = "reason:large"
     warn_above: float = Field(0.1, ge=0, le=1)
-    """Warn when false accepts are surely more than this share."""
+    """Warn if the share of false accepts is above this with 97.5% confidence."""
     tokens_per_hour: int | None = Field(None, ge=1)
-    """No second look begins in an hour in which earlier ones have used this many."""
+    """No check begins while the checks of the last hour have used this many."""
 
 
 class JournalSettings(StrictTable):
@@ -119,7 +119,7 @@ class JournalSettings(StrictTable):
     """Keep texts and images instead of hashes."""
     most_mib: float = Field(64.0, gt=0)
     keep: int = Field(3, ge=1)
-    """Files that were full before."""
+    """Number of older, full files that are kept."""
 
 
 class Config(StrictTable):
@@ -132,7 +132,7 @@ class Config(StrictTable):
     journal: JournalSettings = JournalSettings()
     keys: list[Key] = Field(default_factory=list)
     pairs: dict[str, PairTable]
-    """By name. `[pair]`, `[small]`, `[large]` and `[third]` at the top are the pair `cuecard`, the first."""
+    """By name. `[pair]`, `[small]`, `[large]` and `[third]` at the top level are the first pair, `cuecard`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -197,7 +197,7 @@ class Config(StrictTable):
 
     @property
     def state(self) -> Path | None:
-        """The file for what keys have used of their budgets: its own, else one beside the journal."""
+        """The file with the budget usage of keys: `server.state`, else one beside the journal, else None."""
         journal = self.journal.path
         return self.server.state or (None if journal is None else journal.with_name(f"{journal.name}.state"))
 
@@ -207,13 +207,13 @@ class Config(StrictTable):
         return self.state if any(key.budgets for key in self.keys) else None
 
     def hosts(self, host: str) -> list[str] | None:
-        """The host names that the gateway accepts where it listens on `host`; None: any."""
+        """The host names that the gateway accepts if it listens on `host`; None: any."""
         hosts = self.server.hosts
         return None if hosts is None and self.keys else [host, *(hosts or ())]
 
 
 def virtual_models(pair: str) -> dict[str, tuple[str | None, Schedule | None]]:
-    """Every virtual model of a pair: name -> strategy and schedule, None where the configuration's own holds."""
+    """Every virtual model of a pair: name -> strategy and schedule; None: as configured."""
     names: dict[str, tuple[str | None, Schedule | None]] = {pair: (None, None)}
     for strategy in (name for name in STRATEGIES if ":" not in name):
         names[f"{pair}/{strategy}"] = strategy, None
@@ -223,7 +223,7 @@ def virtual_models(pair: str) -> dict[str, tuple[str | None, Schedule | None]]:
 
 
 def unknown_model(model: str, served: Sequence[str]) -> UnknownModel:
-    """The error for a model that is not served; names a near one, or the first that is served."""
+    """The error for a model that is not served; suggests a similar name, or the first one that is served."""
     listed = f"GET /v1/models lists what is served, as {served[0]}; aliases in the configuration add names to a pair"
     hint = did_you_mean(model, served, listed)
     return UnknownModel(f"the model {model[:200]!r} is not served here", hint, param="model")
@@ -236,13 +236,13 @@ def read(path: Path) -> Config:
         return Config.model_validate(_filled(tables), context={"beside": path.parent})
     except ValidationError as errors:
         found, more = errors.errors(), errors.error_count() - 1
-        first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])  # as the cause of others
+        first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])  # it causes the others
         also = f" (and {more} more)" if more else ""
         raise BadInput(f"{path}: {_description(first)}{also}", _advice(first)) from errors
 
 
 def _filled(value: Any) -> Any:
-    """The value with `${NAME}` taken from the environment; keys of servers are looked up when they are needed."""
+    """The value with `${NAME}` replaced from the environment, except in `api_key`, which is resolved when needed."""
     match value:
         case str():
             return spec.secret(value)
@@ -255,7 +255,7 @@ def _filled(value: Any) -> Any:
 
 
 def _place(error: Mapping[str, Any]) -> tuple[str | int, ...]:
-    """Where in the file: the pair at its top is not under `pairs` there."""
+    """The place of an error in the file, where the pair at the top level is not under `pairs`."""
     loc: tuple[str | int, ...] = error["loc"]
     if loc[:2] != ("pairs", PAIR):
         return loc

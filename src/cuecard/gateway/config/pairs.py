@@ -37,13 +37,13 @@ ROLES = ("small", "large", "third")
 
 
 class StrictTable(BaseModel):
-    """A table whose unknown keys are an error."""
+    """A table in which unknown keys are an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def checked(check: Callable[[Any], object]) -> AfterValidator:
-    """Validates a value that is given by a function that raises BadInput."""
+    """A validator from a function that raises BadInput; None is not checked."""
 
     def validated(given: Any) -> Any:
         try:
@@ -60,22 +60,22 @@ Strategy = Annotated[str, checked(known)]
 
 
 class Prices(StrictTable):
-    """Per million tokens, in any one currency."""
+    """Prices per million tokens, in any one currency."""
 
     prompt: float = Field(0.0, ge=0)
     cached: float | None = Field(None, ge=0)
-    """Of prompt tokens that were cached; as `prompt` if not given."""
+    """Of cached prompt tokens; None: as `prompt`."""
     completion: float = Field(0.0, ge=0)
 
 
 class Upstream(StrictTable):
-    """One server of a model, or a model in this process: what `models/spec.py` loads, and how much it takes."""
+    """One server of a model, or a model in this process: the keys of `models/spec.py`, and its load limits."""
 
     model: Annotated[str, checked(spec.parse)]
     weight: float = Field(1.0, gt=0)
     most_at_once: int | None = Field(None, ge=1)
     prices: Prices | None = None
-    """None: not known."""
+    """None: unknown."""
     device: str | None = None
     dtype: str | None = None
     revision: str | None = None
@@ -88,20 +88,20 @@ class Upstream(StrictTable):
     logprobs: StrictBool | None = None
     constraint: Dialect | None = None
     cards: list[CardFormat] | None = Field(None, min_length=1)
-    """The formats that it reads well, the best first."""
+    """The card formats that it reads well, the best first."""
     prefix_cache_mib: float | None = Field(None, gt=0)
     reasoning_tags: list[str] | None = Field(None, min_length=2, max_length=2)
-    """What opens and what closes its reasoning, beside the tags that are known."""
+    """The tags that open and close its reasoning, in addition to the known ones."""
     timeout_s: float | None = Field(None, gt=0)
     extra_body: dict[str, Any] | None = None
 
     def table(self) -> dict[str, Any]:
-        """What `spec.load` takes: only what was given."""
+        """The table for `spec.load`: only the keys that were given."""
         return self.model_dump(mode="json", exclude={"weight", "most_at_once", "prices"}, exclude_none=True)
 
 
 def _policy_fields() -> dict[str, Any]:
-    """A field an option of a policy: its type and its default."""
+    """One field per policy option: its type and its default."""
     defaults = {"timeout_s": 120.0, "deadline_s": 300.0, "strict": False}
 
     def is_valid(option: Option) -> AfterValidator:
@@ -128,10 +128,10 @@ def _is_read(table: Any) -> None:
 
 
 class PairSettings(PolicySettings):
-    """Settings of a pair, which hold where a request has none of its own: a policy's options, and the gateway's."""
+    """Settings of a pair, the defaults of its requests: policy options, and the gateway's own."""
 
     policy: Path | None = None
-    """A policy file, as `cuecard tune` writes it; beside this file, if relative. Settings of this table override it."""
+    """A policy file of `cuecard tune`; if relative, beside this file. Settings of this table override it."""
     table: Annotated[Any, checked(_is_read), PlainSerializer(lambda table: table)] = None
     """The AcceptanceTable of the policy file."""
     strategy: Strategy = "mutual"
@@ -139,20 +139,20 @@ class PairSettings(PolicySettings):
     rescue: Literal["short", "reason"] = "short"
     """How the large model answers alone when the small one has failed, and the third when both have."""
     pass_to: Literal["small", "large"] | None = None
-    """The model that answers alone what a pair cannot do; None: refused."""
+    """The model that gets requests that a pair cannot answer; None: they are refused."""
     efforts: dict[str, int] = Field(default_factory=lambda: dict(EFFORTS))
-    """`reasoning_effort` to reasoning tokens: what is given here, beside the defaults."""
+    """`reasoning_effort` -> reasoning tokens; given entries are added to the defaults."""
     max_cost: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """What a request may cost at most, in the currency of the prices."""
+    """Maximum cost of a request, in the currency of the prices."""
     aliases: list[str] = Field(default_factory=list)
     """Other names of the pair."""
     unknown_parameters: Literal["ignore", "refuse", "pass"] = "ignore"
-    """What happens with parameters of requests that are not known; `pass`: they go into the bodies of all calls."""
+    """What happens with unknown parameters of requests; `pass`: they are added to the bodies of all calls."""
 
     @model_validator(mode="before")
     @classmethod
     def _with_policy(cls, given: Any, info: ValidationInfo) -> Any:
-        """The settings of the policy file, where the pair has none of its own."""
+        """Take settings that the pair does not have from the policy file."""
         if not (isinstance(given, dict) and isinstance(given.get("policy"), str)):
             return given
         policy = policy_file.read((info.context or {}).get("beside", Path()) / given["policy"])
@@ -205,7 +205,7 @@ class PairTable(PairSettings):
             if len(names) > 1:
                 raise ValueError(f"the servers of {role} are of different models: {', '.join(sorted(names))}")
             if any(upstream.prices != upstreams[0].prices for upstream in upstreams):
-                # a call is known by its role, not by the server that took it
+                # a call records its role, not its server
                 raise ValueError(f"the servers of {role} have different prices: give each the same")
         if self.max_cost is not None and self.unpriced:
             raise ValueError(f"max_cost needs prices for {' and '.join(self.unpriced)}")
@@ -218,7 +218,7 @@ class PairTable(PairSettings):
 
     @property
     def prices(self) -> Mapping[str, Prices]:
-        """Of the roles that have any."""
+        """By role, for the roles that have prices."""
         return {
             role: upstreams[0].prices for role, upstreams in self.roles.items() if upstreams and upstreams[0].prices
         }

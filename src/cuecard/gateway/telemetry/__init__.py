@@ -1,1 +1,1 @@
-"""What the gateway keeps of requests: metrics, journal, traces."""
+"""Records of requests: metrics, journal, traces."""

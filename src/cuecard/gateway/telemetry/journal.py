@@ -1,4 +1,4 @@
-"""The decision log: a line of JSON a request, rotated by size; texts only where the configuration asks for them."""
+"""The decision log: one JSON line per request, rotated by size; texts only if the configuration enables them."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ class LineFile(RotatingFileHandler):
         """Open the file, and end a last line that an earlier process left incomplete."""
         with open(self.baseFilename, "ab+", opener=private) as file:
             if os.path.isfile(self.baseFilename):
-                os.chmod(self.baseFilename, 0o600)  # it may be there already
+                os.chmod(self.baseFilename, 0o600)  # it may exist already
             if file.tell() > 0:
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":
                     file.write(b"\n")
-        # half a character is written as JSON's own escape
+        # a lone surrogate is written as JSON's own escape
         odd = "backslashreplace"
         return open(self.baseFilename, "a", encoding="utf-8", errors=odd, newline="\n", opener=private)
 
@@ -77,10 +77,10 @@ class LineFile(RotatingFileHandler):
 
 
 class Journal:
-    """Appends what was decided, off the event loop's thread.
+    """Appends requests that have ended, in a thread apart from the event loop.
 
-    Without `content`, texts are kept as keyed hashes whose key ends with the process: equal texts have equal hashes
-    within one run, and no text can be guessed.
+    Without `content`, texts are kept as keyed hashes, and the key is lost with the process: equal texts have equal
+    hashes within one run, and no text can be guessed.
     """
 
     def __init__(self, path: Path, *, content: bool = False, most_mib: float = 64, keep: int = 3) -> None:
@@ -94,7 +94,7 @@ class Journal:
         self._writers = ThreadPoolExecutor(1, "journal")
 
     def write(self, info: RequestInfo, ended: Outcome | Unanswered, pair: str | None = None) -> None:
-        """Write a request that has ended. Of one that was passed on, no text is kept."""
+        """Write a request that has ended. No text is kept of a request that was passed on."""
         question = info.question if isinstance(info, ParsedRequest) else None
         if self._content and question is not None:
             self._keep(question)
@@ -118,7 +118,7 @@ class Journal:
             self._writers.submit(self._lines.append, json.dumps(line, ensure_ascii=False))
 
     def close(self) -> None:
-        """Everything is in the file when this returns."""
+        """Write all pending lines and close the file."""
         self._writers.shutdown()
         self._lines.close()
 
@@ -152,7 +152,7 @@ class Journal:
         return [self._text(image.digest) for image in images]
 
     def _keep(self, question: Question) -> None:
-        """Write images that are not kept yet into the folder, off the event loop's thread."""
+        """Write images that are not kept yet into the folder, in the writer's thread."""
         shown = [question.images, *(turn.images for turn in question.history)]
         for image in {image.digest: image for images in shown for image in images}.values():
             if image.digest not in self._kept:

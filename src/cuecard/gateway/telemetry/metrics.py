@@ -24,7 +24,7 @@ from cuecard.gateway.upstream.pool import BreakerState, Pool, Replica
 from cuecard.gateway.wire.request import ParsedRequest, RequestInfo
 from cuecard.gateway.wire.usage import RequestEnd, Unanswered, charge, costs
 
-if TYPE_CHECKING:  # OpenTelemetry need not be there
+if TYPE_CHECKING:  # OpenTelemetry is optional
     from cuecard.gateway.telemetry.traces import Traces
 
 
@@ -46,11 +46,11 @@ class GatewayMetrics:
         self._words: dict[str, str] = {}
         """Class of an error -> its description."""
         self._saved_s = self._alone_s = 0.0
-        """Against the large model reasoning by itself, and what that would have taken; both estimated."""
+        """Seconds saved against the large model reasoning alone, and its seconds; both estimated."""
         self._compared = 0
-        """Requests of which that could be estimated."""
+        """Number of requests with this estimate."""
         self.minutes: dict[int, Tally[str]] = {}
-        """Minute of Unix time -> how many requests took which route, or failed; the last hour's, the busy ones only."""
+        """Minute of Unix time -> number of requests by route, or failed; the minutes of the last hour with requests."""
         self._children: dict[tuple[Any, tuple[str, ...]], Any] = {}
 
         def made(kind: Any, name: str, description: str, labels: str = "", **more: Any) -> Any:
@@ -83,7 +83,7 @@ class GatewayMetrics:
     def answered(
         self, request: str, model: str, outcome: Outcome, first_shown_s: float | None, pair: str = PAIR
     ) -> None:
-        """A request has ended in an outcome, whose calls are counted by `spent`."""
+        """Count a request that has ended in an outcome; its calls are counted by `spent`."""
         self._recent.append((request, time.time(), model, outcome))
         self._tick(outcome.route)
         self._of(self._requests, pair, model, outcome.strategy, outcome.route).inc()
@@ -110,11 +110,11 @@ class GatewayMetrics:
                 self._of(self._tokens, pair, call.role, call.model, call.mode, what).inc(max(0, count))
 
     def reloaded(self, result: str) -> None:
-        """The configuration was read again: `ok` or `failed`."""
+        """Count a reload of the configuration: `ok` or `failed`."""
         self._reloads.labels(result).inc()
 
     def failed(self, error: Exception) -> None:
-        """A request has ended in an error; one that is its client's mistake is refused, and no failure."""
+        """Count a request that has ended in an error: as a refusal if it is the client's mistake, else as a failure."""
         name = type(error).__name__
         self._words[name] = words(error)
         if is_clients(error):
@@ -148,7 +148,7 @@ class GatewayMetrics:
             if audit[end] is not None:
                 self._false.labels(end).set(audit[end])
         for gauge in (self._retries, self._breaker, self._running):
-            gauge.clear()  # of pairs that are served no more
+            gauge.clear()  # some pairs may no longer be served
         for pair, role, pool in self._pools():
             self._retries.labels(pair, role).set(pool.retries)
         for pair, role, index, replica in self._replicas():
@@ -158,7 +158,7 @@ class GatewayMetrics:
         return generate_latest(self._registry)
 
     def stats(self) -> dict[str, Any]:
-        """Sums since the start, the last hour minute by minute, and how the servers do."""
+        """Sums since the start, the last hour by minute, and the state of the servers."""
         routes, minute = _sums(self._requests, "route"), int(time.time() // 60)
         tokens, cost = _sums(self._tokens, "role", "what"), _sums(self._cost, "role")
         return {
@@ -191,7 +191,7 @@ class GatewayMetrics:
         }
 
     def last(self, count: int) -> list[dict[str, Any]]:
-        """The last requests, newest first: the times of their calls, and no texts."""
+        """The last requests, newest first: the times of their calls, without texts."""
         return [
             {
                 "id": request,
@@ -237,7 +237,7 @@ def _sums(counter: Counter, *labels: str) -> dict[Any, float]:
 
 
 def is_clients(error: Exception) -> bool:
-    """Whether an error is a client's mistake; that a model's server is busy is not."""
+    """Whether an error is a client's mistake; a busy model server is not."""
     if not isinstance(error, CuecardError) or error.http_status >= 500:
         return False
     return error.http_status != 429 or isinstance(error, RateLimited)
@@ -266,7 +266,7 @@ class Accounting:
         ended: Outcome | Unanswered,
         first_shown_s: float | None = None,
     ) -> None:
-        """A pair's request has ended; its calls are charged.
+        """Record a pair's request that has ended, and charge its calls.
 
         `first_shown_s`: seconds until the first piece of text was sent to the client.
         """
@@ -276,13 +276,13 @@ class Accounting:
         cost = sum(costs(ended.calls, pair.prices).values())
         client.spend(charge(ended.calls, info.prompt_tokens), cost)
         if isinstance(info, ParsedRequest) and isinstance(ended, Outcome) and ended.stopped_by is None:
-            self.audit.consider(info.question, ended, pair)  # what is cut cannot be compared
+            self.audit.consider(info.question, ended, pair)  # a cut answer cannot be compared
         if self.journal is not None:
             self.journal.write(info, ended, pair.name)
         if self.traces is not None:
             self.traces.ended(info, ended, pair.name)
 
     def refused(self, error: Exception) -> None:
-        """A request was refused before it began; nothing of its content is kept."""
+        """Record a request that was refused before it began, without its content."""
         if self.journal is not None:
             self.journal.write(RequestInfo(model=""), Unanswered(RequestEnd.REFUSED, "", (), 0.0, error))

@@ -1,7 +1,7 @@
-"""OpenTelemetry: one trace a request, one span a call, in the words of the conventions for generative AI.
+"""OpenTelemetry: one trace per request, one span per call, named by the conventions for generative AI.
 
-Spans are written when a request is over, from the times that its calls have kept, so that no request waits for them.
-They have no texts. Names of attributes: semantic conventions for GenAI spans,
+Spans are written when a request has ended, from the recorded times of its calls, so that no request waits for them.
+They contain no texts. Names of attributes: semantic conventions for GenAI spans,
 opentelemetry.io/docs/specs/semconv/gen-ai.
 """
 
@@ -30,7 +30,7 @@ NS = 1_000_000_000
 
 
 class Traces:
-    """Writes spans of requests that are over."""
+    """Writes the spans of requests that have ended."""
 
     def __init__(self, provider: TracerProvider) -> None:
         self._provider = provider
@@ -38,7 +38,7 @@ class Traces:
         self._headers = TraceContextTextMapPropagator()
 
     def ended(self, info: RequestInfo, ended: Outcome | Unanswered, pair: str) -> None:
-        """A request has ended just now; of those without an outcome only the failed ones have a span."""
+        """Write the spans of a request that has just ended; without an outcome, only failed requests have a span."""
         if isinstance(ended, Unanswered) and ended.error is None:
             return
         began, parent = time.time_ns() - round(ended.total_s * NS), self._headers.extract(info.trace)
@@ -77,7 +77,7 @@ class Traces:
         span.end(began + round(ended.total_s * NS))
 
     def close(self) -> None:
-        """Everything is sent, or given up, when this returns."""
+        """Send the remaining spans, or give up; nothing is pending when this returns."""
         self._provider.shutdown()
 
     def _call(self, call: Call, within: Any, began: int) -> None:
@@ -113,7 +113,7 @@ def _fail(span: Span, kind: str, message: str) -> None:
 
 
 def from_environment() -> Traces | None:
-    """Traces sent by OTLP over HTTP to the collector that the environment names, if it does: as the specification."""
+    """Traces sent by OTLP over HTTP to the collector in OpenTelemetry's environment variables; None without one."""
     if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or not any(map(os.environ.get, ENDPOINTS)):
         return None
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter

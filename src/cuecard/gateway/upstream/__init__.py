@@ -1,1 +1,1 @@
-"""Replicas of a model, and what a request may cost there."""
+"""Replicas of a model, and cost limits of requests."""

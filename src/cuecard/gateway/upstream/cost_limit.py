@@ -1,8 +1,8 @@
-"""Limits the cost of a request: no call, retry or rescue begins whose worst case does not fit what is left.
+"""Limits the cost of a request: no call, retry or rescue begins if its worst-case cost exceeds what is left.
 
-The worst case of a call is its prompt by its length, and every token that its limits allow. A prompt has a token for
-every three bytes of its texts (in UTF-8), 16 for each message, and one for every 28 by 28 pixels of an image, 256 at
-least. Where a server counts more than that in a call of the request, its later prompts are taken as so much longer.
+The worst case of a call is its estimated prompt, and every token that its limits allow. A prompt is estimated at one
+token for every three bytes of its texts (in UTF-8), 16 for each message, and one for every 28 by 28 pixels of an image,
+256 at least. If a server counts more than that in a call of the request, later estimates are scaled up accordingly.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from cuecard.models.prompt import Prompt
 
 BYTES_PER_TOKEN, TOKENS_PER_MESSAGE, PIXELS_PER_TOKEN, MOST_PIXELS = 3, 16, 28 * 28, 2**24
 FREE = (ModelBusy, ModelRefused, ModelUnreachable, Unsupported)
-"""Failures of calls that have computed nothing."""
+"""Errors of calls that have computed nothing, and so cost nothing."""
 
 
 def tokens_of_text(text: str) -> int:
@@ -48,7 +48,7 @@ def tokens_of_image(image: Image) -> int:
 
 @dataclass(eq=False)
 class Reservation:
-    """The worst case of one call that is under way, held back from the budget."""
+    """The worst-case cost of one running call, reserved from the budget."""
 
     role: str
     prompt_tokens: int
@@ -58,13 +58,13 @@ class Reservation:
     usage: Usage = field(default_factory=Usage)
 
     def again(self, error: ModelError) -> None:
-        """The call failed and is to be made again. Raises CostLimit."""
+        """Charge a failed call, and check that a retry fits the budget. Raises CostLimit."""
         self.budget.spent += self.cost(error)
         self.usage = Usage()
         self.budget.check(self, error)
 
     def cost(self, error: ModelError | None) -> float:
-        """What the call has used; a prompt that no server has counted is taken by its length."""
+        """The cost of the call so far; a prompt that no server has counted is estimated by its length."""
         if self.usage == Usage() and isinstance(error, FREE):
             return 0.0
         prompt = self.prompt_tokens if self.usage.prompt_tokens is None else self.usage.prompt_tokens
@@ -72,14 +72,14 @@ class Reservation:
 
 
 class CostBudget:
-    """The cost that one request may still have."""
+    """The remaining cost budget of one request."""
 
     def __init__(self, most: float, prices: Mapping[str, Prices]) -> None:
         self._most, self._prices = most, prices
         self.spent = 0.0
         self._held: list[Reservation] = []
         self._longer: dict[str, float] = {}
-        """Role -> how many times more tokens its server has counted than were estimated."""
+        """Role -> the ratio of prompt tokens that its server has counted to the estimate, at least 1."""
         self._images: dict[str, int] = {}
 
     def models(self, models: Mapping[str, Model]) -> Mapping[str, Model]:
@@ -89,9 +89,9 @@ class CostBudget:
 
     @contextmanager
     def call(self, role: str, prompt: Prompt, limits: Limits | None, more: str = "") -> Iterator[Reservation]:
-        """A call, whose worst case is held back until it is over, when what it has used is spent. Raises CostLimit.
+        """Reserve the worst-case cost of a call while it runs, then charge what it has used. Raises CostLimit.
 
-        `limits`: None where it decodes nothing.
+        `limits`: None if it decodes nothing.
         """
         prompt_tokens = self._tokens(role, prompt) + tokens_of_text(more)
         most = self._worst(role, prompt_tokens, prompt, limits)
@@ -114,7 +114,7 @@ class CostBudget:
                 self._longer[role] = max(self._longer.get(role, 1.0), longer)
 
     def check(self, hold: Reservation, cause: ModelError | None = None) -> None:
-        """Raises CostLimit where the worst case does not fit."""
+        """Raises CostLimit if the worst case exceeds what is left."""
         left = self._most - self.spent - sum(each.most for each in self._held if each is not hold)
         if hold.most <= left * (1 + 1e-9):
             return
@@ -122,7 +122,7 @@ class CostBudget:
         raise CostLimit(f"{more}, and {max(0.0, left):.3g} of max_cost {self._most:.3g} is left") from cause
 
     def _worst(self, role: str, prompt_tokens: int, prompt: Prompt, limits: Limits | None) -> float:
-        """In the currency of the prices. A reasoning that is cut is read again, closed, for its answer."""
+        """The worst-case cost, in the currency of the prices. A cut reasoning is sent again, closed, for its answer."""
         if limits is None:
             return at_most(prompt_tokens, 1, self._prices[role])
         most = limits.of(prompt)
@@ -144,7 +144,7 @@ class CostBudget:
 
 
 def at_most(prompt_tokens: int, completion_tokens: int, prices: Prices) -> float:
-    """The price of these tokens, whether the prompt is cached or not."""
+    """The highest price of these tokens, with a cached or an uncached prompt."""
     used = Usage(prompt_tokens, None, completion_tokens)
     return max(cost(used, prices), cost(replace(used, cached_tokens=prompt_tokens), prices))
 
@@ -168,7 +168,7 @@ class CostLimitedModel:
         return self._model.stream(prompt, limits, self._budget.call(self._role, prompt, limits))
 
     async def warm(self, prompt: Prompt) -> Usage:
-        """As `Model.warm`; always refused."""
+        """As `Model.warm`; always raises Unsupported."""
         raise Unsupported(f"{self.name} reads nothing ahead where max_cost is set")
 
     async def score(self, prompt: Prompt, answer: str) -> float:
@@ -186,13 +186,13 @@ class CostLimitedModel:
         self._model.forget()
 
     async def aclose(self) -> None:
-        """Nothing: the model serves other requests too."""
+        """Does nothing: the model serves other requests, too."""
 
 
 def check_passed(body: Json, prices: Prices, most: float) -> None:
-    """For a request that is passed on as it comes; an image counts as one of 16 megapixels.
+    """Check the worst-case cost of a request that is passed on unchanged; an image counts as 16 megapixels.
 
-    Raises CostLimit, or BadInput where the request sets no limit of tokens.
+    Raises CostLimit, or BadInput if the request sets no limit of tokens.
     """
     tokens, several = body.get("max_completion_tokens") or body.get("max_tokens"), body.get("n") or 1
     if not isinstance(tokens, int) or not isinstance(several, int) or tokens < 1 or several < 1:

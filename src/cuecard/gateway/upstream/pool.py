@@ -1,4 +1,4 @@
-"""Several replicas of one model as one Model: affinity, limits, retries before the first word, circuit breakers."""
+"""Several replicas of one model as one Model: affinity, limits, retries before the first token, circuit breakers."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ ATTEMPTS = 4
 BACKOFF_S, LONGEST_WAIT_S = 0.2, 5.0
 RETRY_SHARE, MOST_SAVED_RETRIES = 0.2, 10.0
 LOAD_BOUND = 1.25
-"""A replica with more than this many times its share of the calls is not chosen for its cache."""
+"""A replica with more than this many times its share of the calls is not chosen for its prefix cache."""
 
 
 class BreakerState(StrEnum):
-    """Of a circuit breaker."""
+    """The state of a circuit breaker."""
 
     CLOSED = "closed"
     """Calls are made."""
@@ -61,7 +61,7 @@ class Breaker:
         self._clock, self._most, self._cooldown_s = clock, failures, cooldown_s
         self._failures, self._opened_at, self._probing = 0, -math.inf, False
         self._counted: set[bytes] = set()
-        """Conversations of failures in this row."""
+        """Conversations of the failures in the current row."""
 
     @property
     def state(self) -> BreakerState:
@@ -78,9 +78,9 @@ class Breaker:
         self._probing = self.state is BreakerState.HALF_OPEN
 
     def end(self, failed: bool | None, about: bytes | None = None) -> None:
-        """A call is over; None: its end shows nothing about the server (cancelled, refused).
+        """Record the end of a call; `failed`: None if it shows nothing about the server (cancelled, refused).
 
-        `about`: the conversation of a failure that counts once for it; None: this failure counts by itself.
+        `about`: the conversation, for a failure that counts once per conversation; None: the failure always counts.
         """
         self._probing = False
         if failed is False:
@@ -101,7 +101,7 @@ class Replica:
     breaker: Breaker
     weight: float = 1.0
     most: int | None = None
-    """Calls at once; None: as many as come."""
+    """Most concurrent calls; None: no limit."""
     running: int = 0
     waiting: int = 0
 
@@ -110,9 +110,9 @@ class Replica:
 
     @asynccontextmanager
     async def call(self, conversing: Callable[[], bytes]) -> AsyncGenerator[None]:
-        """A call, which waits for its place in order of arrival; how it ends goes to the breaker.
+        """Encloses a call: waits for a slot in order of arrival, and reports the call's end to the breaker.
 
-        `conversing`: the identity of the call's conversation.
+        `conversing`: returns the identity of the call's conversation.
         """
         self.waiting += 1
         try:
@@ -143,21 +143,21 @@ class Replica:
 
 
 class CallCost(Protocol):
-    """What a call may cost."""
+    """The reserved cost of a call."""
 
     usage: Usage
     """Its tokens so far."""
 
     def again(self, error: ModelError) -> None:
-        """The call failed and is to be made again. Raises ModelError to prevent it."""
+        """Called before a failed call is retried. Raises ModelError to prevent it."""
 
 
 class Pool:
-    """Replicas of one model, as the Model protocol has it.
+    """Replicas of one model, which implements the Model protocol.
 
     Calls about one conversation go to one replica as long as it is up and not overloaded, so that its prefix cache
-    helps. What fails before its first word is tried again, elsewhere if there is an elsewhere, within a budget: retries
-    are at most a fifth of the calls, so that they do not drown a server that is in trouble already.
+    helps. A call that fails before its first token is retried, on another replica if there is one. Retries are at most
+    a fifth of the calls, so that they do not overload a server that already fails.
     """
 
     def __init__(self, replicas: Sequence[Replica], rng: random.Random | None = None) -> None:
@@ -175,7 +175,7 @@ class Pool:
 
     @property
     def up(self) -> bool:
-        """Whether some server takes calls."""
+        """Whether any server accepts calls."""
         usable = (each for each in self.replicas if getattr(each.model, "wrong_path", None) is None)
         return any(replica.breaker.state is not BreakerState.OPEN for replica in usable)
 
@@ -188,7 +188,7 @@ class Pool:
     async def stream(
         self, prompt: Prompt, limits: Limits, cost: AbstractContextManager[CallCost] | None = None
     ) -> AsyncGenerator[Event]:
-        """As `Model.stream`. `cost`: entered for the call, retries included, of which it may refuse each."""
+        """As `Model.stream`. `cost`: a context entered for the call with its retries; it may refuse each retry."""
         clock = asyncio.get_running_loop().time
         deadline = math.inf if limits.timeout_s is None else clock() + limits.timeout_s
         self._saved_retries = min(MOST_SAVED_RETRIES, self._saved_retries + RETRY_SHARE)
@@ -255,7 +255,7 @@ class Pool:
         await asyncio.gather(*(replica.model.aclose() for replica in self.replicas))
 
     def _choose(self, prompt: Prompt, tried: Sequence[Replica]) -> Replica:
-        """The replica of this conversation, or the least loaded if that one is down or has far more than its share."""
+        """The replica of this conversation, or the least loaded if it is down, full, or far above its share."""
         up = self._up()
         fresh = [replica for replica in up if replica not in tried] or up
         home = max(fresh, key=lambda replica: _attraction(conversation(prompt), self.replicas.index(replica), replica))
@@ -264,7 +264,7 @@ class Pool:
         return min(fresh, key=lambda replica: replica.load) if full or home.load > LOAD_BOUND * share else home
 
     def _up(self) -> list[Replica]:
-        """The replicas that take calls. Raises ModelUnreachable if there is none."""
+        """The replicas that accept calls. Raises ModelUnreachable if there is none."""
         up = [replica for replica in self.replicas if replica.breaker.state is not BreakerState.OPEN]
         if not up:
             soon = min(replica.breaker.opens_in_s for replica in self.replicas)
@@ -274,9 +274,9 @@ class Pool:
         return up
 
     def _retry_in_s(self, error: ModelError, tried: Sequence[Replica]) -> float:
-        """Seconds until a retry: none on another server; else the server's, or doubling, with jitter.
+        """Seconds until a retry: 0 on another server; else as the server requests, or exponential backoff with jitter.
 
-        Infinite where the call is not to be made again.
+        Infinite if the call must not be retried.
         """
         if not error.retryable or len(tried) >= ATTEMPTS or self._saved_retries < 1:
             return math.inf
@@ -288,7 +288,7 @@ class Pool:
 
 
 def pool_of(model: Model) -> Pool:
-    """A pool of one."""
+    """A pool with one replica."""
     return Pool([Replica(model, Breaker(time.monotonic))])
 
 
@@ -298,6 +298,6 @@ def _messages(body: Mapping[str, Any]) -> bytes:
 
 
 def _attraction(key: bytes, index: int, replica: Replica) -> float:
-    """Weighted rendezvous hashing (Thaler and Ravishankar 1998): the highest takes the key."""
+    """Weighted rendezvous hashing (Thaler and Ravishankar 1998): the replica with the highest value gets the key."""
     drawn = int.from_bytes(hashlib.blake2b(key + index.to_bytes(4, "big"), digest_size=8).digest(), "big")
     return -replica.weight / math.log((drawn + 1) / (2**64 + 1))

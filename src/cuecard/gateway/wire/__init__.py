@@ -1,1 +1,1 @@
-"""The wires: requests' JSON to questions, outcomes to JSON and events."""
+"""Wire formats: JSON requests to questions, outcomes to JSON and events."""

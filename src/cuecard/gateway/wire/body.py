@@ -1,4 +1,4 @@
-"""Bodies of requests: read within limits, and parsed together with their images."""
+"""Request bodies: read within limits, and parsed together with their images."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def json_of(request: Request, most_bytes: int) -> RequestBody:
     if coding.strip().lower() not in ("", "identity"):
         raise WrongForm(f"the body is compressed ({coding[:40]!r}), and is not unpacked here")
     data = await _body(request, most_bytes)
-    if sum(map(data.count, (b",", b"[", b"{"))) > MOST_VALUES:  # values take far more memory than bytes
+    if sum(map(data.count, (b",", b"[", b"{"))) > MOST_VALUES:  # parsed values take far more memory than their bytes
         raise BadInput(f"the body has more than {MOST_VALUES} values, or as many commas", "send less")
     escaped = b"\\u" in data
     try:
@@ -61,7 +61,7 @@ async def json_of(request: Request, most_bytes: int) -> RequestBody:
         why = "half a character" if isinstance(error, UnicodeEncodeError) else error
         raise BadInput(f"the body is not JSON: {why}", "send JSON in UTF-8") from error
     _refuse_deep(value)
-    return RequestBody(value, b"image" in data or escaped)  # the word could also be there escaped
+    return RequestBody(value, b"image" in data or escaped)  # the word "image" could be escaped
 
 
 def _text(data: bytes) -> str:
@@ -90,7 +90,7 @@ def _whole(text: str) -> int:
 
 
 def _refuse_deep(value: object) -> None:
-    """Raises BadInput for JSON whose depth would exhaust the recursion of its readers."""
+    """Raises BadInput for JSON that is nested too deep for recursive readers."""
     level = [value]
     for _ in range(MOST_DEPTH):
         nested = [each for each in level if isinstance(each, dict | list)]
@@ -101,9 +101,9 @@ def _refuse_deep(value: object) -> None:
 
 
 async def understood(body: RequestBody, parse: Parse, loader: ImageLoader, most_text: int) -> ParsedRequest:
-    """A parsed request with its images, whose schema is valid, and with at most `most_text` characters of text.
+    """Parse a request with its images; its schema must be valid, and its text at most `most_text` characters long.
 
-    It is parsed twice if it has images: for their addresses and, once they are fetched, with them. Raises BadInput.
+    It is parsed twice if it has images: for their URLs, and again with the fetched images. Raises BadInput.
     """
     wanted: list[str] = []
 

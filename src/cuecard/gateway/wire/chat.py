@@ -1,4 +1,4 @@
-"""Answers on the wires of chat completions and of the legacy completions, whose requests become chat completions."""
+"""Answers in the formats of chat completions and legacy completions; requests of the latter become chat completions."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def sse(data: Json | str) -> bytes:
 
 
 def event(kind: str, data: Json) -> bytes:
-    """One named server-sent event, whose data begin with its type."""
+    """One named server-sent event; its data begins with its type."""
     return f"event: {kind}\n".encode() + sse({"type": kind, **data})
 
 
 def problem(error: CuecardError) -> Json:
-    """An error's body as OpenAI's clients read it."""
+    """An error body in OpenAI's format."""
     kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
     kind = kinds.get(error.http_status, "invalid_request_error" if error.http_status < 500 else "api_error")
     code = error.code or type(error).__name__
@@ -41,9 +41,9 @@ def problem(error: CuecardError) -> Json:
 
 
 def calls_of(parsed: ParsedRequest, outcome: Outcome) -> tuple[ToolCall, ...] | None:
-    """The calls that an answer makes, the same ones each time; None where it is a text, cut ones included.
+    """The tool calls of an answer, with the same ids each time; None if it is a text, or was cut.
 
-    Raises BrokenStream for a reply that had to call a tool, was not cut, and does not.
+    Raises BrokenStream if a tool had to be called, the reply was not cut, and it calls none.
     """
     if parsed.tools is None:
         return None
@@ -57,7 +57,7 @@ def calls_of(parsed: ParsedRequest, outcome: Outcome) -> tuple[ToolCall, ...] | 
 
 
 def text_of(parsed: ParsedRequest, outcome: Outcome) -> str:
-    """The text of an answer that calls no tool; of one that was cut, as far as it goes."""
+    """The text of an answer that calls no tool; if it was cut, the text before the cut."""
     if parsed.tools is None:
         return outcome.answer
     reply = _reply(parsed, outcome)
@@ -68,7 +68,7 @@ def text_of(parsed: ParsedRequest, outcome: Outcome) -> str:
 
 
 def _reply(parsed: ParsedRequest, outcome: Outcome) -> Json:
-    """The JSON of a reply; empty where it is none."""
+    """The JSON of a reply; {} if it is none."""
     found = extract(outcome.answer, parsed.question)
     read: Json = json.loads(found.text) if found.parsed else {}
     return read
@@ -89,7 +89,7 @@ class ChatWriter:
         self._legacy = parsed.tools is not None and parsed.tools.legacy
 
     def whole(self, outcome: Outcome, reasoning: str, account: Json) -> Json:
-        """The answer, with the reasoning where the request asks for it."""
+        """The answer, with the reasoning unless the request excludes it."""
         parsed, calls = self._parsed, calls_of(self._parsed, outcome)
         content = text_of(parsed, outcome) if calls is None else None
         message: Json = {"role": "assistant", "content": content, "refusal": None}
@@ -153,7 +153,7 @@ class ChatWriter:
         return "length" if outcome.truncated else "stop"
 
     def _logprobs(self, outcome: Outcome) -> Json | None:
-        """The log probabilities of the visible answer's tokens, where they are asked for and known."""
+        """The log probabilities of the visible answer's tokens; None if not requested or unknown."""
         if not self._parsed.parameters.logprobs or not outcome.tokens or self._parsed.tools is not None:
             return None
         tokens = [_token(each) | {"top_logprobs": [_token(other) for other in each.top]} for each in outcome.tokens]
@@ -182,13 +182,13 @@ UNSUPPORTED: Mapping[str, tuple[object, str]] = {
     "best_of": (1, "leave it out, or use cuecard/vote"),
     "logprobs": (None, "use /v1/chat/completions, or the confidence in the cuecard object"),
 }
-"""Parameters that a pair cannot honour: the values that change nothing, and what to do instead."""
+"""Parameters that a pair does not support: the value without effect, and what to do instead."""
 OF_CHAT = ("messages", "tools", "functions")
 OWN = ("prompt", "include_reasoning", "reasoning", *UNSUPPORTED)
 
 
 def parse_completion(body: object, fetch: Fetch) -> ParsedRequest:
-    """A request of the legacy wire: its prompt is a user's message. Raises BadInput."""
+    """Parse a legacy completions request; its prompt becomes a user message. Raises BadInput."""
     given, translated = split(body, OWN, EXAMPLE)
     for key, (harmless, hint) in UNSUPPORTED.items():
         if given.get(key, harmless) != harmless:
@@ -214,7 +214,7 @@ def _prompt(given: object) -> str:
 
 
 class CompletionWriter(ChatWriter):
-    """A text completion, whole or chunk by chunk, without the reasoning; the wire takes no tools."""
+    """A text completion, whole or chunk by chunk, without the reasoning; this API has no tools."""
 
     def whole(self, outcome: Outcome, reasoning: str, account: Json) -> Json:
         choice = {"text": outcome.answer, "finish_reason": self._finish(outcome), "logprobs": None}

@@ -1,7 +1,7 @@
-"""Images of requests, from data URLs and the web, within what an image, a request and the process may take.
+"""Images of requests, from data URLs and the web, within limits for an image, a request and the process.
 
-Of images that every model takes as they are, only the structure is read. The others are decoded in a child process
-with bounds on its time and memory, which the event loop awaits: small ones one at a time, and the rest one at a time.
+If every model accepts an image unchanged, only its structure is parsed. Other images are decoded in a child process
+with limits on time and memory, in two queues, each one image at a time: one for small images, one for all others.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cuecard.models.images.images import DECODER, QUICK_DECODER, QUICK_PIXELS, B
 from cuecard.models.images.pillow_decoding import Refused, Size
 
 WAIT_S = 60.0
-"""How long an image waits for the decoder."""
+"""Most seconds that an image waits for the decoder."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class _DecodeQueue:
         self._decoder, self._turn = its, asyncio.Lock()
 
     async def taken(self, given: _ImageData, bounds: Bounds) -> tuple[Image, Size]:
-        """Decode an image in its turn, which lasts until the decoder ends, also when cancelled. Raises Refused."""
+        """Decode an image in its turn, which ends with the decoder, even if cancelled. Raises Refused, RateLimited."""
         try:
             async with asyncio.timeout(WAIT_S):
                 await self._turn.acquire()
@@ -50,7 +50,7 @@ class _DecodeQueue:
     def _over(self, work: asyncio.Future[tuple[Image, Size]]) -> None:
         self._turn.release()
         if not work.cancelled():
-            work.exception()  # retrieved, also where no request waits for it any more
+            work.exception()  # retrieved, even if no request waits for it any more
 
 
 class ImageLoader:
@@ -63,7 +63,7 @@ class ImageLoader:
         self._lane, self._quick_lane = _DecodeQueue(DECODER), _DecodeQueue(QUICK_DECODER)
 
     async def images(self, urls: Sequence[str]) -> Mapping[str, Image]:
-        """The images at these addresses, which differ. Raises BadInput, TooLarge, RateLimited."""
+        """The images at these distinct URLs. Raises BadInput, TooLarge, RateLimited."""
         names = [f"image {number}" if len(urls) > 1 else "the image" for number in range(1, len(urls) + 1)]
         getting = [asyncio.ensure_future(self._given(*each)) for each in zip(urls, names, strict=True)]
         try:
@@ -96,7 +96,7 @@ class ImageLoader:
         return await asyncio.to_thread(_checked, data, name)
 
     def _left(self, given: Sequence[_ImageData]) -> int:
-        """The pixels that images of unknown size may still have. Raises TooLarge."""
+        """The pixels left for images of unknown size. Raises BadInput, TooLarge."""
         left = round(self._limits.request_megapixels * 1e6)
         for each in given:
             if each.header is None:

@@ -1,4 +1,4 @@
-"""Anthropic's Messages wire, stateless: requests become those of chat completions, outcomes become content blocks."""
+"""Anthropic's Messages API, stateless: requests are translated to chat completions, outcomes to content blocks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cuecard.gateway.wire.values import object_of
 
 EXAMPLE = '{"model": "cuecard", "max_tokens": 1024, "messages": [{"role": "user", "content": "…"}]}'
 IGNORED = ("cache_control", "container", "context_management", "diagnostics", "inference_geo", "speed")
-"""Beside what chat completions ignore."""
+"""In addition to the parameters that chat completions ignore."""
 ELSEWHERE = {"mcp_servers": "have the client call them, and offer what they do as tools"}
 OWN = (
     *("messages", "system", "stop_sequences", "thinking", "output_config", "tools", "tool_choice"),
@@ -28,9 +28,9 @@ OWN = (
 )
 THINKING = ("enabled", "adaptive", "between_tools", "disabled")
 EFFORTS = {"max": "xhigh"}
-"""Names of efforts that chat completions have under another name."""
+"""Effort -> its name in chat completions, if it has another one there."""
 SIGNATURE = "cuecard"
-"""Of every thinking block. Clients require one; it proves nothing, and is not checked when it comes back."""
+"""The signature of every thinking block. Clients require one; it proves nothing, and is not checked in requests."""
 PING = event("ping", {})
 ERROR_TYPES: Mapping[int, str] = {
     401: "authentication_error",
@@ -42,20 +42,20 @@ ERROR_TYPES: Mapping[int, str] = {
     503: "overloaded_error",
     504: "timeout_error",
 }
-"""By HTTP status; others are `invalid_request_error` below 500 and `api_error` from there on."""
+"""By HTTP status; others are `invalid_request_error` below 500, else `api_error`."""
 
 
 class NoThreads(BadInput):
-    """The request continues, or begins, a conversation that the server is to keep.
+    """The request continues or begins a conversation that the server would have to store.
 
-    Anthropic's client sends the whole conversation instead when it reads this code.
+    On this code, Anthropic's client sends the whole conversation instead.
     """
 
     code, hint = "thread_unsupported_request", "send the whole conversation without thread"
 
 
 def parse(body: object, fetch: Fetch) -> ParsedRequest:
-    """A request in the terms of chat completions. Raises BadInput."""
+    """Parse a request by translating it to chat completions. Raises BadInput."""
     if isinstance(body, dict) and body.get("max_tokens") is None:
         raise BadInput("max_tokens is missing", "write how many tokens the answer may have, as in " + EXAMPLE)
     return parse_countable(body, fetch)
@@ -85,7 +85,7 @@ def parse_countable(body: object, fetch: Fetch) -> ParsedRequest:
 
 
 def _reasoning(thinking: Json) -> Json:
-    """The reasoning's budget, and whether it is shown: where thinking is enabled and not omitted."""
+    """The reasoning's budget, and whether it is shown: if thinking is enabled and not omitted."""
     kind, budget = thinking.get("type", "disabled"), thinking.get("budget_tokens")
     if kind not in THINKING:
         raise BadInput(f"thinking has the type {str(kind)[:100]!r}", f"there are: {', '.join(THINKING)}")
@@ -129,7 +129,7 @@ def _block(call: ToolCall, given: Json) -> Json:
 
 
 def problem(error: CuecardError, status: int | None = None, request: str | None = None) -> Json:
-    """An error's body as Anthropic's clients read it; `status`: where it is not the error's own."""
+    """An error body in Anthropic's format; `status`: if it is not the error's own."""
     status = status or error.http_status
     kind = ERROR_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
     body: Json = {"type": kind, "message": str(error)}
@@ -227,7 +227,7 @@ class MessageWriter:
 BLOCKS = "there are: text, image, document (of text), thinking, tool_use, tool_result"
 MEDIA_TYPE = re.compile(r"image/[a-z0-9.+-]{1,60}", re.IGNORECASE)
 CHOICES = {"auto": "auto", "any": "required", "none": "none"}
-"""Types of `tool_choice` without a name."""
+"""Types of `tool_choice` without a tool's name -> the value in chat completions."""
 ONLY_OWN_TOOLS = 'a tool that the client runs is {"name": "…", "description": "…", "input_schema": {…}}'
 
 
@@ -274,7 +274,7 @@ def _entries(given: object, where: str, otherwise: str, hint: str | None = None)
 
 
 def _texts(content: object, where: str) -> list[Json]:
-    """Content that is nothing but text, as parts."""
+    """Text-only content, as parts."""
     return [_text(block, where) for block in _blocks(content, where)]
 
 
@@ -287,7 +287,7 @@ def _text(block: Json, where: str) -> Json:
 
 
 def _of_user(blocks: Sequence[Json], where: str) -> list[Json]:
-    """A user's message: the results of tools first, as messages of their own, then all else."""
+    """A user message: tool results first, as separate messages, then all else."""
     results = [_result(block, where) for block in blocks if block["type"] == "tool_result"]
     parts = [_part(block, where) for block in blocks if block["type"] != "tool_result"]
     return [*results, {"role": "user", "content": parts}] if parts or not results else results

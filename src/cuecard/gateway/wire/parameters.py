@@ -1,4 +1,4 @@
-"""The table of parameters, and the readers of those that are handed on."""
+"""The table of request parameters, and the readers of those that are handed on to servers."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Use(StrEnum):
     HANDED_ON = "handed on"
     """To the models' servers, as docs/reference/gateway-api.md says."""
     IGNORED = "ignored"
-    """It changes nothing here; named in the response header, unless it has a value that asks for nothing."""
+    """It has no effect here; listed in the response header, unless its value is neutral."""
     SERVER = "server"
-    """An option of some servers: ignored, or handed on where the configuration passes unknown parameters."""
+    """An option of some servers: ignored, or handed on if the configuration passes unknown parameters."""
     REFUSED = "refused"
-    """Unless it has a value that asks for nothing."""
+    """Unless its value is neutral."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Parameter:
 
     use: Use
     neutral: tuple[Any, ...] = ()
-    """Values that ask for nothing, beside null and what is empty."""
+    """Values without effect, besides null and empty ones."""
     hint: str | None = None
-    """What to do instead of a parameter that is refused."""
+    """What to do instead of using a refused parameter."""
 
 
 def _rows(use: Use, text: str) -> dict[str, Parameter]:
@@ -96,7 +96,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     **_neutral(Use.IGNORED, cache_prompt=[True, False], id_slot=-1, slot_id=-1, return_tokens=False),
     **_neutral(Use.IGNORED, return_progress=False, timings_per_token=False, post_sampling_probs=False),
     **_neutral(Use.IGNORED, parse_tool_calls=[True, False], grammar_lazy=False, thinking_forced_open=False),
-    # how others draw tokens
+    # sampling options of other servers
     **_rows(Use.SERVER, "mirostat_tau mirostat_eta dynatemp_exponent xtc_threshold dry_base dry_allowed_length"),
     **_rows(Use.SERVER, "dry_penalty_last_n dry_sequence_breakers repeat_last_n min_keep samplers"),
     **_neutral(Use.SERVER, mirostat=0, typical_p=1, tfs_z=1, top_n_sigma=-1, top_a=0, dynatemp_range=0),
@@ -114,18 +114,18 @@ PARAMETERS: Mapping[str, Parameter] = {
 
 STREAM_OPTIONS = ("include_usage", "include_obfuscation", "continuous_usage_stats")
 SWITCHES = ("enable_thinking", "thinking", "thinking_budget", "reasoning_effort")
-"""Fields of a chat template that switch or limit thinking, which is a strategy's to decide."""
+"""Fields of a chat template that switch or limit thinking, which the strategy decides."""
 RESERVED = (
     *("messages", "conversation", "model", "prompt", "chat_template", "tokenize", "add_generation_prompt"),
     *("continue_final_message", "return_tensors", "return_dict", "tools", "documents", "tokenizer", "padding"),
     *("truncation", "max_length", "add_special_tokens", "bos_token", "eos_token"),
 )
-"""Fields of a chat template that are the prompt itself, or an argument of what renders it."""
+"""Fields of a chat template that are the prompt itself, or an argument of the renderer."""
 MOST_STOPS, MOST_STOP = 4, 500
-"""Stop texts, and characters of one."""
+"""Maximum number of stop texts, and of characters of one."""
 MOST_BIASED, MOST_BIAS, MOST_TOP = 1024, 100, 20
 MOST_FIELDS, MOST_JSON = 32, 16_000
-"""Fields that are handed on unread, and characters of their JSON."""
+"""Maximum number of fields that are handed on unread, and of characters of their JSON."""
 RANGES = {
     "top_k": (-1, 2**31 - 1),
     "min_p": (0, 1),
@@ -133,16 +133,16 @@ RANGES = {
     "frequency_penalty": (-2, 2),
     "presence_penalty": (-2, 2),
 }
-"""Least and most of each number that is handed on."""
+"""Minimum and maximum of each number that is handed on."""
 HEADER, MOST_NAMED = "x-cuecard-ignored", 32
 MOST_UNKNOWN, MOST_NAME = 256, 200
-"""Unknown parameters of a request, and characters of a name."""
+"""Maximum number of unknown parameters of a request, and of characters of a name."""
 _KNOWN = tuple(name for name, row in PARAMETERS.items() if row.use in (Use.READ, Use.HANDED_ON))
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
 
 class Unknown(StrEnum):
-    """What happens with parameters that are in no table."""
+    """What happens with parameters that are not in the table."""
 
     IGNORE = "ignore"
     REFUSE = "refuse"
@@ -157,14 +157,14 @@ class Parameters:
     stop: tuple[str, ...] = ()
     logprobs: bool = False
     ignored: tuple[str, ...] = ()
-    """Names of parameters that change nothing here."""
+    """Names of parameters that have no effect here."""
     server: Mapping[str, Any] = field(default_factory=dict)
     """Options of some servers."""
     unknown: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read(body: Json) -> Parameters:
-    """The parameters of a request. Raises BadInput, and BeyondAPair for what only a single model can do."""
+    """The parameters of a request. Raises BadInput, and BeyondAPair for those that only a single model supports."""
     given = {name: value for name, value in body.items() if value is not None}
     unknown = {name: value for name, value in given.items() if name not in PARAMETERS}
     if len(unknown) > MOST_UNKNOWN:
@@ -209,9 +209,9 @@ def read(body: Json) -> Parameters:
 
 
 def settled(given: Parameters, unknown: Unknown, honoured: Collection[str]) -> tuple[Extras, tuple[str, ...]]:
-    """The extras of a request's calls, and the names of parameters that change nothing.
+    """The extras of a request's calls, and the names of parameters that have no effect.
 
-    `honoured`: names of `base.NAMES` that some model takes into account. Raises BadInput.
+    `honoured`: names of `base.NAMES` that at least one model supports. Raises BadInput.
     """
     if unknown is Unknown.REFUSE and given.unknown:
         name = next(iter(given.unknown))
@@ -234,7 +234,7 @@ def settled(given: Parameters, unknown: Unknown, honoured: Collection[str]) -> t
 
 
 def header(ignored: Collection[str]) -> dict[str, str]:
-    """The response header that names them; what is no plain name is shown with question marks."""
+    """The response header that lists ignored parameters; special characters in names become question marks."""
     if not ignored:
         return {}
     names = [re.sub(r"[^A-Za-z0-9_.-]", "?", name[:64]) for name in list(ignored)[:MOST_NAMED]]

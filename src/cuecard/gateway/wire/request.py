@@ -1,4 +1,4 @@
-"""Requests: the JSON of chat completions, to which the other wires are translated, as a question and settings."""
+"""Requests: chat completions JSON, to which the other APIs are translated, parsed to a question and settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cuecard.gateway.wire.values import count, flag, number, object_of, reading
 from cuecard.strategies.policy import Surface, options_at
 
 Fetch = Callable[[str], Image]
-"""An image from the URL of a message part. Raises BadInput."""
+"""Returns an image from the URL of a message part. Raises BadInput."""
 
 PARTS = 'there are: text, image_url; an image is {"type": "image_url", "image_url": {"url": "data:image/png;base64,…"}}'
 REASONING = ("effort", "max_tokens", "exclude", "enabled", "summary")
@@ -30,33 +30,33 @@ OPTIONS = options_at(Surface.REQUEST)
 OVERRIDES = ("strategy", *OPTIONS, "kind", "options", "max_latency_ms", "max_cost")
 GO_ON = "Go on from where your last message ends."
 MOST_NAME = 200
-"""Characters of a name."""
+"""Maximum characters of a name."""
 SCHEMA_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MOST_SEED = 2**63 - 1
-"""The most that servers take."""
+"""The largest seed that servers accept."""
 MOST_PARTS = 10_000
-"""Messages of a request, and parts of a message."""
+"""Maximum messages of a request, and parts of a message."""
 MOST_OPTION = 2_000
-"""Characters of one option."""
+"""Maximum characters of one option."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RequestInfo:
-    """What every request has, also one that is passed on."""
+    """Fields of every request, including those that are passed on."""
 
     model: str
     stream: bool = False
     created: int = field(default_factory=lambda: int(time.time()))
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     trace: Mapping[str, str] = field(default_factory=dict)
-    """Headers of W3C's trace context, as far as there are any."""
+    """W3C trace context headers, if there are any."""
     prompt_tokens: int = 0
     """Estimated from the request's length."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParsedRequest(RequestInfo):
-    """One request of any wire, with its question."""
+    """One request of any API, with its question."""
 
     question: Question
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -69,13 +69,13 @@ class ParsedRequest(RequestInfo):
     tools: Tools | None = None
     """Tools that may be called; None: none."""
     is_kept: bool = True
-    """Whether later requests may refer to the answer, in wires that allow it."""
+    """Whether later requests may refer to the answer, in APIs that allow it."""
     repeated: Mapping[str, Any] = field(default_factory=dict)
-    """What the answer repeats of the request."""
+    """Fields of the request that the answer repeats."""
 
 
 def parse(body: object, fetch: Fetch) -> ParsedRequest:
-    """A chat completion's request. Raises BadInput."""
+    """Parse a chat completions request. Raises BadInput."""
     if not isinstance(body, dict):
         raise BadInput("the body is not a JSON object", 'send {"model": "cuecard", "messages": […]}')
     model = named(body)
@@ -112,7 +112,7 @@ def named(body: Json) -> str:
 
 
 def _settings(body: Json, own: Json, reasoning: Json) -> Json:
-    """Settings of the request: OpenAI's names first, the `cuecard` object has the last word."""
+    """Settings of the request: from OpenAI's parameters, overridden by the `cuecard` object."""
     effort = reasoning.get("effort") if body.get("reasoning_effort") is None else body["reasoning_effort"]
     if effort is None and reasoning.get("enabled") is not None and not flag(reasoning, "enabled", of="reasoning"):
         effort = "none"
@@ -144,7 +144,7 @@ def short_text(own: Json, key: str, *, of: str = "cuecard") -> str | None:
 
 
 READERS: Mapping[type, Callable[..., Any]] = {str: short_text, int: count, float: number, bool: flag}
-"""Of the options of a policy, by their kind."""
+"""Kind of a policy option -> the reader of its value."""
 
 
 def max_cost(own: Json) -> float | None:
@@ -194,7 +194,7 @@ def _question(body: Json, own: Json, fetch: Fetch, wanted: ResponseFormat, offer
             message = "kind and options in cuecard are not for requests with tools"
             raise BadInput(message, "leave them out", param="cuecard")
         return tools.question(offered, system, history, last)
-    goes_on = ending[-1].role == tool_history.RESULT  # no question of its own, and what tools list are no options
+    goes_on = ending[-1].role == tool_history.RESULT  # a tool result asks no question, and lists in it are not options
     asked_text = last.text if goes_on else next(turn.text for turn in reversed(turns) if turn.role == "user")
     text, options = asked_text, tuple(_options(own))
     labels: tuple[str, ...] = ()
@@ -234,7 +234,7 @@ def _question(body: Json, own: Json, fetch: Fetch, wanted: ResponseFormat, offer
 
 
 def _ending_with_the_user(turns: Sequence[Message]) -> list[Message]:
-    """The conversation, with a request to continue where its last message is the assistant's. Raises BadInput."""
+    """The conversation, with a request to continue if its last message is the assistant's. Raises BadInput."""
     if not any(turn.role == "user" for turn in turns):
         raise BadInput("the last message is not the user's, nor any other", "a pair answers a question")
     ending = list(turns)
@@ -329,7 +329,7 @@ def _url(given: object, where: str) -> str:
 
 
 def split(body: object, own: Collection[str], example: str) -> tuple[Json, Json]:
-    """A request's `own` parameters, and the others, which chat completions read alike or refuse. Raises BadInput."""
+    """A request's `own` parameters, and the others, which are parsed as those of chat completions. Raises BadInput."""
     if not isinstance(body, dict):
         raise BadInput("the body is not a JSON object", f"send {example}")
     given = {key: value for key, value in body.items() if value is not None}
@@ -339,9 +339,9 @@ def split(body: object, own: Collection[str], example: str) -> tuple[Json, Json]
 def parse_translated(
     translated: Json, fetch: Fetch, prefix: str, names: Mapping[str, str] | None = None
 ) -> ParsedRequest:
-    """The request that chat completions make of these parameters; its id begins with `prefix`.
+    """Parse parameters that are translated to chat completions; the request's id begins with `prefix`.
 
-    Raises BadInput. `names`: the wire's own names of parameters, by their names in chat completions.
+    Raises BadInput. `names`: chat completions parameter -> its name in the original API, for errors.
     """
     try:
         parsed = parse({key: value for key, value in translated.items() if value is not None}, fetch)
@@ -353,7 +353,7 @@ def parse_translated(
 
 
 def nested_format(wanted: Json) -> Json | None:
-    """A response format as chat completions nest it, from one whose schema stands beside its type."""
+    """A response format nested as in chat completions, from one with the schema's keys next to its type."""
     if wanted.get("type") != "json_schema":
         return wanted or None
     return {"type": "json_schema", "json_schema": {key: value for key, value in wanted.items() if key != "type"}}

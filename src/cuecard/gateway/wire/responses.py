@@ -1,6 +1,6 @@
-"""The Responses wire: requests become those of chat completions, outcomes become items and events.
+"""The Responses API: requests are translated to chat completions, outcomes to items and events.
 
-Of earlier responses only their latest items are kept, which a request may refer to.
+Only the latest items of earlier responses are kept; a request may refer to them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CHAT_NAMES = {
     "response_format": "text.format",
     "reasoning_effort": "reasoning.effort",
 }
-"""Parameters of chat completions, and what they are here."""
+"""Chat completions parameter -> its name here."""
 OWN = ("input", "instructions", "max_output_tokens", "reasoning", "text", *STATEFUL)
 REPEATED: Json = {
     "background": False,
@@ -57,10 +57,10 @@ REPEATED: Json = {
     "truncation": "disabled",
     "user": None,
 }
-"""What a response repeats of its request, and OpenAI's defaults where that does not say."""
+"""Request fields that a response repeats, with OpenAI's defaults for missing ones."""
 EXAMPLE = '{"model": "cuecard", "input": "…"}'
 MOST_CHARACTERS = 8_000_000
-"""Of the items that are kept, as JSON."""
+"""Maximum size of all kept items, as JSON."""
 RESEND = "send the item itself (store = false makes clients do so): the latest are kept, until the gateway ends"
 
 
@@ -78,7 +78,7 @@ class ItemMemory:
             self._characters -= len(self._items.pop(next(iter(self._items))))
 
     def resolved(self, given: Sequence[Any]) -> Iterator[Any]:
-        """Items of a request, with the kept ones in place of references to them. Raises BadInput."""
+        """Items of a request, with references replaced by the kept items. Raises BadInput."""
         referred: set[object] = set()
         for item in given:
             if not isinstance(item, dict) or item.get("type") != "item_reference":
@@ -94,7 +94,7 @@ class ItemMemory:
 
 
 def parse(body: object, fetch: Fetch, memory: ItemMemory) -> ParsedRequest:
-    """A request in the terms of chat completions. Raises BadInput."""
+    """Parse a request by translating it to chat completions. Raises BadInput."""
     given, translated = split(body, OWN, EXAMPLE)
     for key, hint in STATEFUL.items():
         if given.get(key):
@@ -144,7 +144,7 @@ def _messages(body: Json, memory: ItemMemory) -> list[Json]:
 
 
 def _add_call(messages: list[Json], item: Json) -> None:
-    """Into the assistant's message before it, if that is the last one: an item for each call makes one turn."""
+    """Add a call to the last message if that is the assistant's, else to a new one: several calls make one turn."""
     call = {"id": item.get("call_id"), "function": {key: item.get(key) for key in ("name", "arguments")}}
     if messages and messages[-1].get("role") == "assistant":
         messages[-1].setdefault("tool_calls", []).append(call)
@@ -160,7 +160,7 @@ def usage(outcome: Outcome) -> Json:
 
 @dataclass(frozen=True)
 class ItemForm:
-    """How a text is put into an item, and what its events are called."""
+    """Where an item holds its text, and the names of its events."""
 
     item: str
     place: str
@@ -173,7 +173,7 @@ class ItemForm:
 MESSAGE = ItemForm("message", "content", "output_text", "output_text", "content_part")
 REASONING = ItemForm("reasoning", "content", "reasoning_text", "reasoning_text", "content_part")
 SUMMARY = ItemForm("reasoning", "summary", "summary_text", "reasoning_summary_text", "reasoning_summary_part")
-"""Where the request asks for a summary of the reasoning, clients look for it there: the reasoning itself is in it."""
+"""The form if the request asks for a summary: clients look for it there, and it contains the reasoning itself."""
 
 
 class ResponseWriter:
@@ -186,7 +186,7 @@ class ResponseWriter:
         self._done: list[Json] = []
         self._open: Json | None = None
         self._form = MESSAGE
-        """Of the open item."""
+        """The form of the open item."""
 
     # --- whole --------------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Calls of tools in a conversation, and their results, as plain turns that every model understands."""
+"""Tool calls and their results in a conversation, as plain turns that every model understands."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from cuecard.gateway.wire.usage import Json
 RESULT = "result"
 """The role of a turn that gives results of tools, until `joined` makes it the user's."""
 MOST_REPEATED = 600
-"""Characters of a request that is put once more, behind the results."""
+"""Maximum characters of a request that is repeated after the results."""
 MOST_CALLS = 10_000
-"""Of a conversation."""
+"""Maximum number of calls in a conversation."""
 SAME = "the same call"
-"""What a call is named behind its first result: a short request would become a very long one."""
+"""Replaces a call after its first result: otherwise a short request could become a very long prompt."""
 
 
 class CallHistory:
-    """The calls of a conversation so far."""
+    """The tool calls of a conversation so far."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, str] = {}
@@ -46,7 +46,7 @@ class CallHistory:
         return json.dumps({CALLS: calls}, ensure_ascii=False) if calls else ""
 
     def result(self, message: Json, where: str) -> str:
-        """What a tool has sent, under the call that it answers. Raises BadInput."""
+        """The result of a tool, under the call that it answers. Raises BadInput."""
         text = _text(message.get("content"), where)
         if message.get("role") == "function":
             name = message.get("name")
@@ -85,7 +85,7 @@ def _result(calls: dict[str, str], key: str, text: str) -> str:
 
 
 def _arguments(given: object, where: str) -> Any:
-    """What a call passes; what is no JSON, as a text."""
+    """The arguments of a call; as a text if they are not JSON. Raises BadInput."""
     if isinstance(given, dict):
         return given
     if not isinstance(given, str | None):
@@ -116,9 +116,9 @@ def _text(content: object, where: str) -> str:
 
 
 def joined(turns: Sequence[Message]) -> list[Message]:
-    """The turns with results of tools as the user's, joined with the user's next message.
+    """The turns with tool results as user messages, joined with the next user message.
 
-    Where no user's message follows, the user's request is repeated below them, so that the answer is to it.
+    If no user message follows, the user's request is repeated after the results, so that the model answers it.
     """
     plain: list[Message] = []
     results: list[str] = []

@@ -1,7 +1,7 @@
-"""Tools of a request: which may be called, and the calls, or the text, of an answer.
+"""Tools of a request: which ones may be called, and the schema of a reply.
 
-Every server can answer such a request: the tools are described in the system's text, and a reply is JSON of one form
-(`union`), which becomes calls or a text again here.
+Every server can answer such a request: the tools are described in the system prompt, and a reply is JSON of one schema
+(`union`), which `chat` converts back into calls or a text.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ ONLY_FUNCTIONS = (
 CHOICES = 'there are: none, auto, required, {"type": "function", "function": {"name": "…"}}'
 PARAMETERS = ("tools", "tool_choice", "functions", "function_call", "parallel_tool_calls")
 PIECE = 64
-"""Characters of arguments, or of a text, that are streamed at once."""
+"""Characters of arguments, or of a text, in one streamed piece."""
 
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A call of a tool that the client is to make."""
+    """A tool call for the client to run."""
 
     id: str
     name: str
     arguments: str
-    """JSON, an object."""
+    """A JSON object, as text."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Tool:
 
 @dataclass(frozen=True)
 class Tools:
-    """The tools of a request that may be called; where a choice names some, only these."""
+    """The tools of a request that may be called; if `tool_choice` names some, only these."""
 
     offered: tuple[Tool, ...]
     calling: Calling
@@ -61,7 +61,7 @@ class Tools:
     legacy: bool = False
     """They came as `functions`, and calls go out as `function_call`."""
     answer: Mapping[str, Any] | None = None
-    """The schema that an answer has to fit which calls none; None: any text."""
+    """The schema of an answer that calls no tool; None: any text."""
 
     @property
     def schema(self) -> str:
@@ -87,7 +87,7 @@ class Tools:
 
 
 def parse(body: Json, answer: Mapping[str, Any] | None = None) -> Tools | None:
-    """The tools that a request offers, in either form that OpenAI knows; None where none may be called.
+    """The tools that a request offers, in either of OpenAI's forms; None if none may be called.
 
     `answer`: the schema of the request's `response_format`. Raises BadInput, BeyondAPair.
     """
@@ -125,7 +125,7 @@ def parse(body: Json, answer: Mapping[str, Any] | None = None) -> Tools | None:
 
 
 def question(offered: Tools, system: Sequence[str], history: Sequence[Message], last: Message) -> Question:
-    """A conversation as a question whose answer calls tools, or may. Raises BadInput."""
+    """A conversation as a question with an answer that must or may call tools. Raises BadInput."""
     described = "\n\n".join([*system, offered.words])
     with reading("tools"):
         kind, schema, calling = AnswerKind.JSON, offered.schema, offered.calling
@@ -159,7 +159,7 @@ def _function(function: object, where: str) -> Tool:
 
 
 def _chosen(choice: object, *, legacy: bool) -> tuple[str, list[object] | None]:
-    """none, auto or required, and the names that a choice is limited to. Raises BadInput, BeyondAPair."""
+    """The mode (none, auto, required), and the tool names that it is limited to. Raises BadInput, BeyondAPair."""
     match choice:
         case "none" | "auto" | "required":
             return str(choice), None
@@ -191,7 +191,7 @@ def _described(tool: Tool) -> str:
 
 
 def pieces(text: str) -> list[str]:
-    """A text as it is streamed."""
+    """The pieces of a text as it is streamed."""
     return [text[at : at + PIECE] for at in range(0, len(text), PIECE)]
 
 
@@ -203,9 +203,9 @@ def as_json(value: object) -> str:
 
 Schema = dict[str, Any]
 MOST_CHARACTERS = 400_000
-"""Of all schemas of a request, what is referred to counted wherever it is lifted."""
+"""Maximum size of all schemas of a request; a definition counts each time that it is copied."""
 MOST_CALLS = 32
-"""Calls in one reply: a small model may repeat itself without an end."""
+"""Maximum calls in one reply: a small model may repeat itself endlessly."""
 _LEFT_OUT = (
     *("title", "description", "examples", "example", "$comment"),
     *("$schema", "$id", "$defs", "definitions", "pattern"),
@@ -221,7 +221,7 @@ def union(
 ) -> Schema:
     """The schema of a reply: calls of these tools (name, schema of arguments), or an answer of this schema.
 
-    `answer`: None where a tool has to be called. Raises BadInput for schemas that refer to what they do not hold.
+    `answer`: None if a tool has to be called. Raises BadInput for schemas with references to outside.
     """
     lifting = _Lifting()
     calls = [
@@ -241,7 +241,7 @@ def _object(properties: Schema) -> Schema:
 
 
 class _Lifting:
-    """Copies of schemas without keywords that restrict no value, and the definitions that they refer to."""
+    """Copies schemas without the keywords of `_LEFT_OUT`, and collects the definitions that they refer to."""
 
     def __init__(self) -> None:
         self.definitions: dict[str, Any] = {}
@@ -292,7 +292,7 @@ class _Lifting:
 
 
 def _at(schema: Any, pointer: str, where: str) -> Any:
-    """What a JSON pointer in a fragment leads to. Raises BadInput."""
+    """The schema at a JSON pointer in a URI fragment. Raises BadInput."""
     place = schema
     for part in unquote(pointer).split("/")[1:]:
         key = part.replace("~1", "/").replace("~0", "~")

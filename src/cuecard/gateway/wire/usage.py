@@ -1,4 +1,4 @@
-"""Usage, price and headers of an answer: what the client gets beside the text."""
+"""Usage, price and headers of an answer: what the client gets besides the text."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Unanswered:
 
 
 def usage(outcome: Outcome | Unanswered) -> Json:
-    """Tokens over all calls, cancelled ones included; what is not observed is 0 here and null in the breakdown."""
+    """Tokens over all calls, cancelled ones included; unobserved counts are 0 here and null in the breakdown."""
     total = Usage()
     for call in outcome.calls:
         total = total + call.usage
@@ -76,9 +76,9 @@ def costs(calls: Sequence[Call], prices: Mapping[str, Prices]) -> dict[str, floa
 
 
 def charge(calls: Sequence[Call], prompt_tokens: int) -> int:
-    """Tokens that are charged for calls: those that servers counted, and an estimate for prompts they did not.
+    """Tokens that are charged for calls: those counted by servers, and an estimate for prompts that are not.
 
-    Some servers report a prompt's tokens only at the end: for a call that is cancelled before, `prompt_tokens` count.
+    Some servers report a prompt's tokens only at the end: a call that is cancelled before is charged `prompt_tokens`.
     """
     total = 0
     for call in calls:

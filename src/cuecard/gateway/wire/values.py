@@ -11,22 +11,22 @@ from cuecard.domain.errors import BadInput, did_you_mean
 from cuecard.gateway.wire.usage import Json
 
 MOST_TOKENS = 2**31 - 1
-"""More than any model writes, and as much as servers can take."""
+"""More than any model generates, and the most that servers accept."""
 
 
 def is_same(one: object, other: object) -> bool:
-    """As JSON has it, where true is not 1."""
+    """Whether two values are equal in JSON, where true is not 1."""
     return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
 def suggest(key: str, known: Sequence[str]) -> str:
-    """What to write in place of an unknown name."""
+    """A hint for an unknown name."""
     return did_you_mean(key, known, form="{!r}")
 
 
 @contextmanager
 def reading(param: str) -> Iterator[None]:
-    """While a parameter is read: refusals that name no parameter name this one."""
+    """Encloses the reading of a parameter: sets `param` of a BadInput that has none."""
     try:
         yield
     except BadInput as error:
@@ -35,7 +35,7 @@ def reading(param: str) -> Iterator[None]:
 
 
 def object_of(body: Json, key: str, known: Sequence[str] | None = None, *, of: str | None = None) -> Json:
-    """The object of this name without nulls, empty if there is none; `known`: the keys that it may have.
+    """The object with this name, without nulls, {} if there is none; `known`: the keys that it may have.
 
     `of`: the object that holds it, if it is not the request. Raises BadInput.
     """
@@ -90,18 +90,18 @@ MESSAGE = (
     *("role", "content", "name", "refusal", "tool_calls", "tool_call_id", "function_call", "annotations"),
     *("reasoning_content", "reasoning", "reasoning_details", "prefix"),
 )
-"""What a message may have."""
+"""The keys that a message may have."""
 WORDS = (
     *("messages", "tools", "functions", "response_format", "stop", "model", "prediction"),
     *("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "verbosity"),
     *("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"),
 )
-"""Where a text may begin like an address: it is for the model, or a grammar, or is looked at in another way."""
+"""Parameters whose text may begin like an address: it is for the model, or a grammar, or is checked separately."""
 CONNECTING = (
     *("kv_transfer_params", "plugins", "web_search_options", "mcp_servers", "bootstrap_host", "fallbacks"),
     *("api_key", "api_base", "base_url", "extra_headers", "extra_body", "custom_llm_provider", "user_config"),
 )
-"""Parameters that have a server connect to others."""
+"""Parameters that make a server connect to others."""
 CONFIGURING = re.compile(
     r"(?:api|access|secret|private|account).?key|credential|password|secret|auth|bearer|_token$|header|callback|webhook"
     r"|(?:^|_)(?:url|uri|endpoint|host|port|base|proxy|region|project|organization)(?:$|_)"
@@ -113,7 +113,7 @@ REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
 
 def permit(body: Json) -> None:
-    """Raises BadInput for a request that is not to be passed on."""
+    """Raises BadInput for a request that must not be passed on."""
     for key, value in body.items():
         if key in CONNECTING and value is not None:
             raise BadInput(f"{key} is not passed on: it has the server connect to others", "leave it out", param=key)
@@ -133,7 +133,7 @@ def permit(body: Json) -> None:
 
 
 def permit_fields(fields: Json) -> None:
-    """Raises BadInput for unknown parameters that are not to be handed on."""
+    """Raises BadInput for unknown parameters that must not be handed on."""
     for key, value in fields.items():
         if key in CONNECTING or CONFIGURING.search(key):
             message = f"{key[:100]!r} is not handed on: it may choose a server or its credentials"
@@ -213,17 +213,17 @@ PARTS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     "input_audio": ("input_audio", _sound),
     "file": ("file", _file),
 }
-"""By type: where a part has what it brings, and what that may be."""
+"""Type of a part -> the key of its content, and the check of that content."""
 BESIDE = ("type", "detail", "annotations", "cache_control", "signature")
 
 
 def _leads_away(value: object) -> bool:
-    """Whether a text in it is an address."""
+    """Whether any text in the value is an address."""
     return any(isinstance(each, str) and ADDRESS.match(each) for each in everything(value))
 
 
 def _refers_away(value: object) -> bool:
-    """Whether a schema in it has a part elsewhere."""
+    """Whether any schema in the value refers to an address."""
     schemas = (each for each in everything(value) if isinstance(each, dict))
     return any(_leads_away([each.get(key) for key in REFERENCES]) for each in schemas)
 

@@ -5,8 +5,8 @@
     decode   Σ over tokens after the first: a + b·context; and once, at the first of these: fixed + c·context
     rest     fixed + a·tokens                       detokenising, orchestration
 
-All coefficients are 0 or more. Residuals are relative and count by soft-L1 (scipy's `least_squares`), so that an
-outlier pulls little. Intervals come from bootstrap draws of whole points, errors from points that were held out.
+All coefficients are non-negative. Residuals are relative with a soft-L1 loss (scipy's `least_squares`), which limits
+the weight of outliers. Intervals are from bootstrap draws of whole points, errors from held-out points.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from cuecard.models.simulated import pairs_of
 DRAWS = 200
 FOLDS = 4
 WIDE = 8
-"""Different points from which on a component may have more than three coefficients."""
+"""Minimum number of distinct points for more than three coefficients in a component."""
 USUAL_ERROR = 0.05
 """Relative residuals beyond this count less than their square."""
 VISION = ("vision_fixed_s", "vision_s_per_token", "vision_s_per_pair")
@@ -55,12 +55,12 @@ SHAPES: Mapping[str, Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
         "rest": (("tail",), ("fixed_s",)),
     },
 }
-"""By source and component: the parts of a reading that it explains, and its coefficients."""
+"""By source and component: the parts of a reading that it covers, and its coefficients."""
 
 
 @dataclass(frozen=True)
 class FitRow:
-    """A reading as the fit uses it. `visual` are the visual tokens computed, `steps` the tokens after the first."""
+    """A reading as the fit uses it. `visual`: visual tokens computed, `steps`: tokens after the first."""
 
     point: tuple[Any, ...]
     visual: int
@@ -72,7 +72,7 @@ class FitRow:
 
     @property
     def before(self) -> float:
-        """Tokens of context that all steps together have seen."""
+        """Context tokens summed over all steps."""
         return self.steps * (self.context + (self.steps + 1) / 2)
 
 
@@ -88,11 +88,11 @@ _AMOUNTS: Mapping[str, Callable[[FitRow], float]] = {
     "vision_s_per_token": lambda row: row.visual,
     "vision_s_per_pair": lambda row: row.visual**2,
 }
-"""How often each coefficient is spent in a reading."""
+"""Multiplicity of each coefficient in a reading."""
 
 
 def fits(path: Path, draws: int = DRAWS, seed: int = 0) -> list[Fit]:
-    """A fit of every model and setting of a profile, in the order of its models. Raises BadInput."""
+    """A fit for every model and setting of a profile, in the order of its models. Raises BadInput."""
     data = readings.about(path)
     groups: dict[tuple[str, str, tuple[Any, ...]], list[Reading]] = {}
     for reading in usable(path):
@@ -105,7 +105,7 @@ def fits(path: Path, draws: int = DRAWS, seed: int = 0) -> list[Fit]:
 
 
 def fit(group: Sequence[Reading], measured: Mapping[str, Any], draws: int = DRAWS, seed: int = 0) -> Fit:
-    """Readings of one model in one setting. Raises BadInput where they cannot tell prefill from decoding."""
+    """Fit the readings of one model in one setting. Raises BadInput if they cannot separate prefill from decoding."""
     first, rows = group[0], [row for reading in group if (row := _row(reading)) is not None]
     if len({row.steps for row in rows}) < 2:
         raise BadInput(
@@ -146,7 +146,7 @@ def _images(seen: Sequence[Point]) -> list[tuple[int, int]]:
 
 
 def _row(reading: Reading) -> FitRow | None:
-    """None where tokens were not observed."""
+    """The reading for the fit; None if tokens were not observed."""
     seen = reading.seen
     if seen.prompt_tokens is None or not seen.output_tokens:
         return None
@@ -164,27 +164,27 @@ def _row(reading: Reading) -> FitRow | None:
 
 @dataclass(frozen=True)
 class Design:
-    """One component as a regression: (rows, coefficients) amounts, (rows,) seconds and what errors are relative to."""
+    """One component as a regression: (rows, coefficients) amounts, (rows,) seconds, (rows,) scales of errors."""
 
     coefficients: tuple[str, ...]
     amounts: Any
     seconds: Any
     scale: Any
     most: int
-    """Coefficients that the points identify: three where the points are few, so that their noise is not followed."""
+    """Maximum number of coefficients: three if points are few, to avoid fitting their noise."""
 
     @classmethod
     def of(cls, rows: Sequence[FitRow], parts: Sequence[str], coefficients: tuple[str, ...]) -> Design:
         amounts = np.array([[_AMOUNTS[name](row) for name in coefficients] for row in rows], float)
         seconds = np.array([sum(row.parts_s.get(part, 0.0) for part in parts) for row in rows])
         totals = np.array([sum(row.parts_s.values()) for row in rows])
-        # a part that is next to nothing of its request is not worth an exact fit
+        # a negligible part of a request needs no exact fit
         scale = np.maximum(np.maximum(seconds, 0.01 * totals), 1e-9)
         most = len(coefficients) if len(np.unique(amounts, axis=0)) >= WIDE else 3
         return cls(coefficients, amounts, seconds, scale, most)
 
     def solved(self, rows: Any) -> dict[str, float]:
-        """The coefficients that these rows (indices) can tell apart."""
+        """The coefficients that these rows (indices) identify."""
         scale = self.scale[rows]
         amounts = self.amounts[rows] / scale[:, None]
         used = _identifiable(amounts, self.most)
@@ -199,7 +199,7 @@ class Design:
 
 
 def _identifiable(amounts: Any, most: int) -> list[int]:
-    """The columns, `most` of them, whose coefficients these rows tell apart: each raises the rank, in their order."""
+    """At most `most` columns whose coefficients these rows identify: in order, each one that raises the rank."""
     used: list[int] = []
     norms = np.linalg.norm(amounts, axis=0)
     for place in np.flatnonzero(norms):
@@ -210,7 +210,7 @@ def _identifiable(amounts: Any, most: int) -> list[int]:
 
 
 def _robust(amounts: Any, target: Any) -> Any:
-    """(columns,) of at least 0, by soft-L1 of the residuals, from the non-negative least squares on."""
+    """(columns,) non-negative coefficients with soft-L1 loss on residuals, starting from non-negative least squares."""
     norms = np.linalg.norm(amounts, axis=0)
     scaled = amounts / norms
     start, _ = nnls(scaled, target)
@@ -228,7 +228,7 @@ def _robust(amounts: Any, target: Any) -> Any:
 def _drawn(
     designs: Mapping[str, Design], groups: Sequence[Sequence[int]], draws: int, seed: int
 ) -> Iterable[dict[str, float]]:
-    """Profiles of as many points, drawn with replacement; one that identifies fewer coefficients is drawn again."""
+    """Profiles of bootstrap draws of points; a draw that identifies fewer coefficients is repeated."""
     chance = Random(seed)
     wanted = {name: set(design.solved(_joined(groups))) for name, design in designs.items()}
     for _ in range(draws if len(groups) > 2 else 0):
@@ -241,7 +241,7 @@ def _drawn(
 
 
 def _held_out(designs: Mapping[str, Design], groups: Sequence[Sequence[int]], seed: int) -> dict[str, HeldOut]:
-    """Errors of the points of each fold, predicted from the other folds, against the median of the point's readings."""
+    """Errors on each fold, predicted from the other folds, against the median of each point's readings."""
     order = Random(seed).sample(groups, len(groups))
     folds = [order[start::FOLDS] for start in range(min(FOLDS, len(order)))]
     errors: dict[str, list[float]] = {name: [] for name in (*designs, "total")}
@@ -263,7 +263,7 @@ def _held_out(designs: Mapping[str, Design], groups: Sequence[Sequence[int]], se
 
 
 def _error(expected: float, observed: Any, scale: Any) -> float:
-    """Against the median of a point's readings, relative to it (of a part below 1% of its request: to that 1%)."""
+    """Error against the median of a point's readings, relative to it (or to 1% of the request, if a part is below)."""
     return abs(expected - float(np.median(observed))) / float(np.median(scale))
 
 

@@ -1,6 +1,6 @@
-"""A fitted latency model of one model on one machine, and the latency of a call by it: estimated, all of it.
+"""A fitted latency model of one model on one machine, and the estimated latency of a call.
 
-Stored as JSON, a file a model and setting, in `fits/` beside the readings.
+Stored as JSON, one file per model and setting, in `fits/` beside the readings.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ VERSION = 1
 FOLDER = "fits"
 CONFIDENCE = 0.95
 COEFFICIENTS = tuple(each.name for each in fields(Profile) if each.name.endswith(("_s", "_token", "_pair")))
-"""The fitted fields of a profile, all in seconds and none below 0."""
+"""The fitted fields of a profile, all in seconds and non-negative."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Relative errors of points that the fit has not seen: each quarter predicted from the other three."""
+    """Relative errors on held-out points: each quarter of the points is predicted from the other three."""
 
     median: float
     p90: float
@@ -42,20 +42,20 @@ class Fit:
     model: str
     source: str
     setting: Mapping[str, Any]
-    """The same for all its readings: batch, dtype, attention, …"""
+    """Shared by all its readings: batch, dtype, attention, …"""
     parts: Mapping[str, Mapping[str, float]]
     draws: Sequence[Mapping[str, float]]
     held_out: Mapping[str, HeldOut]
     """By component, and `total`."""
     ranges: Mapping[str, tuple[int, int]]
-    """Least and most visual, prompt and output tokens that were measured; beyond them the fit extrapolates."""
+    """Minimum and maximum of the measured visual, prompt and output tokens; beyond them the fit extrapolates."""
     images: Sequence[tuple[int, int]]
-    """Visual tokens that were measured, each with the fewest prompt tokens that it was measured with."""
+    """Measured numbers of visual tokens, each with the smallest prompt measured with it."""
     readings: int
     points: int
     pixels_per_visual_token: float | None
     measured: Mapping[str, Any]
-    """Where and when: the facts in `profile.json`."""
+    """Machine and date: the facts in `profile.json`."""
 
     @property
     def profile(self) -> Profile:
@@ -67,11 +67,11 @@ class Fit:
         return [profile_of(draw) for draw in self.draws]
 
     def parts_s(self, visual: int, prompt: int, output: float) -> dict[str, float]:
-        """Seconds of each component of one call that has nothing cached."""
+        """Seconds of each component of one call without a cached prefix."""
         return {name: profile_of(part).call_s(visual, prompt, output) for name, part in self.parts.items()}
 
     def beyond(self, wanted: Mapping[str, Sequence[int]]) -> list[str]:
-        """Values that lie outside of what was measured, in words. `wanted`: by a name of `ranges`."""
+        """Values outside the measured ranges, in words. `wanted`: values by name of a range in `ranges`."""
         notes = []
         for name, values in wanted.items():
             low, high = self.ranges.get(name, (min(values), max(values)))
@@ -81,7 +81,7 @@ class Fit:
         return notes
 
     def interval(self, coefficient: str) -> tuple[float, float] | None:
-        """Bounds of a coefficient, percentiles of its draws; None where nothing could be drawn."""
+        """Interval of a coefficient from percentiles of its draws; None without draws."""
         return bounds([draw.get(coefficient, 0.0) for draw in self.draws])
 
     @property
@@ -92,13 +92,13 @@ class Fit:
 
 
 def profile_of(coefficients: Mapping[str, float]) -> Profile:
-    """A profile of fitted coefficients, those not named 0."""
+    """A profile of fitted coefficients; missing ones are 0."""
     values: dict[str, Any] = {name: coefficients.get(name, 0.0) for name in COEFFICIENTS}
     return Profile(**values, first_with_prefill=True)
 
 
 def bounds(values: Sequence[float]) -> tuple[float, float] | None:
-    """The middle 95% of bootstrap draws; None of fewer than 20."""
+    """The middle 95% of bootstrap draws; None for fewer than 20."""
     if len(values) < 20:
         return None
     ordered, tail = sorted(values), (1 - CONFIDENCE) / 2
@@ -109,9 +109,9 @@ def bounds(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def write(fits: Sequence[Fit], folder: Path) -> list[Path]:
-    """One file a fit, named by its model and by what sets it apart from the model's others, instead of those there.
+    """Write one file per fit, named by its model and the settings that differ between fits of the model.
 
-    Raises CannotStore.
+    Deletes the files of earlier fits in the folder. Raises CannotStore.
     """
     written = []
     try:
@@ -133,7 +133,7 @@ def write(fits: Sequence[Fit], folder: Path) -> list[Path]:
 
 
 def read(path: Path) -> Fit:
-    """One fit from its file. Raises BadInput."""
+    """Read one fit from its file. Raises BadInput."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         version = data.pop("version")
@@ -160,7 +160,7 @@ def read_all(path: Path) -> list[Fit]:
 
 
 def plainest(fits: Sequence[Fit], model: str) -> Fit:
-    """The fit of a model with the least batch and concurrency; of several, the one that decodes fastest.
+    """The fit of a model with the smallest batch and concurrency; of several, the one with the fastest decoding.
 
     Raises BadInput.
     """

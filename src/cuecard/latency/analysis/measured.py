@@ -1,10 +1,10 @@
-"""The points of a profile: medians, and each component beside the least time that it can take on the device.
+"""The points of a profile: medians, and each component with the lower bound of its time on the device.
 
 Slices of a model count as one estimated reading of all its layers; warm-up and failed requests are left out.
 
 A bound is max(FLOP / peak FLOP/s, bytes / bandwidth). FLOP are those of matrix products and attention; bytes are the
-weights, once, and the keys and values that are read and written. Activations, norms and launches are not in it: what
-they add is the distance to the bound.
+weights, once, and the keys and values read and written. Activations, norms and kernel launches are not included: they
+account for the distance to the bound.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from cuecard.latency.readings import Point, Reading, by_point
 from cuecard.models.simulated import pairs_of
 
 SETTING = ("batch", "dtype", "attention", "compiled", "layers_timed", "layers_total", "concurrency", "rate")
-"""Factors that a fit does not vary: each combination is analysed by itself."""
+"""Factors that a fit does not vary: each combination is analysed separately."""
 FAR = 3.0
-"""A component that takes this many times its bound is bound by overhead, not by the device."""
+"""A component at this multiple of its bound is limited by overhead, not by the device."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """The readings of one point: medians, and the least and the most. `parts_s` are medians of their own."""
+    """The readings of one point: medians, minimum and maximum. `parts_s` are medians of each part."""
 
     model: str
     source: str
@@ -50,7 +50,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Roof:
-    """One component of one point beside the least that it can take: by the device as measured, and by its datasheet."""
+    """One component of one point with its lower bounds: from the measured device, and from its datasheet."""
 
     model: str
     component: str
@@ -64,12 +64,12 @@ class Roof:
 
     @property
     def times(self) -> float:
-        """1 is at the limit."""
+        """Measured time / bound; 1 is the limit."""
         return self.measured_s / self.least_s
 
 
 def usable(path: Path) -> list[Reading]:
-    """Readings of whole models that count. Raises BadInput where there are none."""
+    """Valid readings of whole models. Raises BadInput if there are none."""
     models = readings.about(path)["config"].get("models") or {}
     seeing = {name: sizes.vision.layers for name, data in models.items() if (sizes := _sizes(data)) and sizes.vision}
     found = [each for each in whole(readings.read(path), seeing) if not each.warmup and each.error is None]
@@ -79,12 +79,12 @@ def usable(path: Path) -> list[Reading]:
 
 
 def setting_of(point: Point) -> dict[str, Any]:
-    """The factors of a point that a fit does not vary, where they are known."""
+    """The known factors of a point that a fit does not vary."""
     return {name: value for name in SETTING if (value := getattr(point, name)) is not None}
 
 
 def points(path: Path) -> list[Found]:
-    """Every point of every model, in the order in which they were measured first. Raises BadInput."""
+    """Every point of every model, in the order of their first measurement. Raises BadInput."""
     return [_found(group) for group in by_point(usable(path)) if group[0].seen.prompt_tokens is not None]
 
 
@@ -113,7 +113,7 @@ def _found(group: Sequence[Reading]) -> Found:
 
 @dataclass(frozen=True)
 class Device:
-    """What a device can do, in one dtype."""
+    """Peak rates of a device in one dtype."""
 
     name: str
     flops_per_s: float
@@ -122,7 +122,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Work:
-    """What a component has to do at least."""
+    """Minimum work of a component."""
 
     flops: float
     bytes: float
@@ -137,7 +137,7 @@ class Work:
 def works(
     sizes: Dimensions, dtype: str, *, batch: int, visual: int, prompt: int, output: int, cached: int = 0
 ) -> dict[str, Work]:
-    """By component; the first output token comes out of the prefill. Images that lie in the cache are not encoded."""
+    """Work by component; prefill yields the first output token. Cached images are not encoded."""
     found: dict[str, Work] = {}
     if sizes.vision is not None and visual and not cached:
         found |= _vision(sizes, dtype, batch, visual)
@@ -161,7 +161,7 @@ def _vision(sizes: Dimensions, dtype: str, batch: int, visual: int) -> dict[str,
 
 
 def _prefill(sizes: Dimensions, dtype: str, batch: int, computed: int, cached: int) -> Work:
-    """The head sees the last token only."""
+    """Work of a prefill; the LM head runs on the last token only."""
     text, size = sizes.text, BYTES[dtype]
     looks = 4 * text.layers * text.heads * text.head_dim * pairs_of(computed, cached)
     flops = batch * (2 * computed * text.layers * text.active_weights + looks + 2 * text.head_weights)
@@ -179,7 +179,7 @@ def _decode(sizes: Dimensions, dtype: str, batch: int, context: int, steps: int)
 
 
 def _read(sizes: Dimensions, tokens: int) -> float:
-    """Weights of a layer that this many tokens need: of experts, as many as even routing is expected to hit."""
+    """Weights of a layer that this many tokens read: of experts, the number expected under even routing."""
     text = sizes.text
     if not text.experts:
         return text.layer_weights
@@ -188,7 +188,7 @@ def _read(sizes: Dimensions, tokens: int) -> float:
 
 
 def devices(probe: Mapping[str, Any]) -> dict[str, dict[str, Device]]:
-    """From a profile's probe: by dtype, the device as `measured` and, where it is known, as on its `datasheet`."""
+    """From a profile's probe: by dtype, the device as `measured` and, if known, as on its `datasheet`."""
     return {
         dtype: {
             kind: Device(probe["device"], peak["flops_per_s"], peak["bytes_per_s"])
@@ -200,7 +200,7 @@ def devices(probe: Mapping[str, Any]) -> dict[str, dict[str, Device]]:
 
 
 def roofs(path: Path) -> list[Roof]:
-    """Components of every point whose model's dimensions and device are known. Raises BadInput."""
+    """Components of every point of models with known dimensions and device. Raises BadInput."""
     about, found = readings.about(path), list[Roof]()
     models, known = about["config"].get("models") or {}, devices(about.get("probe") or {})
     for group in by_point(usable(path)):
@@ -235,7 +235,7 @@ def _roofs(group: Sequence[Reading], sizes: Dimensions, by_kind: Mapping[str, De
 
 
 def _sizes(data: Mapping[str, Any]) -> Dimensions | None:
-    """A model's dimensions, as stored in its profile; None where they are not."""
+    """A model's dimensions as stored in its profile; None if missing."""
     sizes = data.get("dimensions")
     if not sizes:
         return None

@@ -1,1 +1,1 @@
-"""Models timed in this process, component by component."""
+"""Timing of models in this process, by component."""

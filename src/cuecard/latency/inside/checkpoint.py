@@ -23,28 +23,28 @@ SPREAD = 0.02
 
 
 class TooBig(CuecardError):
-    """The models do not fit into the memory there is."""
+    """The models do not fit into memory."""
 
     http_status, hint = 507, "profile fewer models at once, a smaller dtype, or a slice of the layers (--layers)"
 
 
 @dataclass(frozen=True)
 class CheckpointPlan:
-    """A model before it is in memory: where its weights come from, how much of it, its dimensions."""
+    """A model before loading: source of its weights, depth of the slice, dimensions."""
 
     name: str
     config: Any
-    """Transformers' configuration, of the slice."""
+    """Transformers' configuration, of the slice if there is one."""
     source: str | None
-    """Where its weights are; None makes random ones."""
+    """Location of the weights; None: random weights."""
     sizes: Dimensions
-    """Of what is timed: of the slice, if it is one."""
+    """Dimensions of what is timed: those of the slice, if there is one."""
     whole: Dimensions
     layers: int | None = None
-    """Of a slice: as many layers of the decoder, and at most as many of the encoder."""
+    """Layers of a slice: as many of the decoder, and at most as many of the encoder."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For `profile.json`."""
+        """Values for `profile.json`."""
         text, vision = vars(self.whole.text), vars(self.whole.vision) if self.whole.vision else None
         dimensions = {"text": text, "vision": vision, "weights": self.whole.weights}
         return {"weights": "random" if self.source is None else self.name, "dimensions": dimensions}
@@ -52,7 +52,7 @@ class CheckpointPlan:
 
 @dataclass(frozen=True)
 class Subject:
-    """A model in memory, and what feeds it."""
+    """A loaded model and its feed."""
 
     plan: CheckpointPlan
     model: Any
@@ -60,7 +60,7 @@ class Subject:
 
 
 def plans(text: str, *, random: bool, layers: int | None) -> list[CheckpointPlan]:
-    """What a specification means: one plan, or two slices of unequal depth. Raises BadInput."""
+    """The plans for a specification: one, or two slices of different depth. Raises BadInput."""
     config, source = _config_and_source(text, random)
     name = text.rstrip("/").split("/")[-1]
     sizes = dimensions.of(config.to_dict())
@@ -78,7 +78,7 @@ def plans(text: str, *, random: bool, layers: int | None) -> list[CheckpointPlan
 
 
 def _config_and_source(text: str, random: bool) -> tuple[Any, str | None]:
-    """Transformers' configuration, and where the weights are; None of a preset."""
+    """Transformers' configuration, and the location of the weights; None for a preset."""
     if text in PRESETS:
         if not random:
             raise BadInput(f"{text} is a preset without weights", "add --random-weights")
@@ -117,7 +117,7 @@ def _slice(whole: CheckpointPlan, layers: int) -> CheckpointPlan:
 
 
 def loaded(plan: CheckpointPlan, device: torch.device, dtype: str) -> Subject:
-    """The model in memory. Raises BadInput, ModelRefused."""
+    """Load the model. Raises BadInput, ModelRefused."""
     if plan.source is None:
         return Subject(plan, random_model(plan.config, device, dtype), made_up(plan.config))
     model, reader = loading.load(plan.source, str(device), dtype, None)
@@ -128,7 +128,7 @@ def loaded(plan: CheckpointPlan, device: torch.device, dtype: str) -> Subject:
 
 
 def outline(config: Any, dtype: str = "float32") -> Any:
-    """The modules of a configuration, with shapes and without memory."""
+    """The modules of a configuration on the meta device: shapes without memory."""
     auto = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
     with torch.device("meta"):
         return auto.from_config(config, dtype=getattr(torch, dtype))
@@ -136,7 +136,7 @@ def outline(config: Any, dtype: str = "float32") -> Any:
 
 @torch.no_grad()
 def random_model(config: Any, device: torch.device, dtype: str, seed: int = 0) -> Any:
-    """A model of a Transformers configuration, filled module by module on the device: no copy of it is made."""
+    """A model with random weights for a Transformers configuration, filled module by module on the device."""
     model = outline(config, dtype)
     generator = torch.Generator(device).manual_seed(seed)
     tied = model.config.tie_word_embeddings
@@ -148,7 +148,7 @@ def random_model(config: Any, device: torch.device, dtype: str, seed: int = 0) -
 
 
 def _fill(model: Any, module: Any, device: torch.device, generator: torch.Generator) -> None:
-    """Memory and values for the parameters and buffers of this module itself."""
+    """Allocate and fill the module's own parameters and buffers."""
     own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
     if not own:
         return
@@ -159,5 +159,5 @@ def _fill(model: Any, module: Any, device: torch.device, generator: torch.Genera
         else:
             weight.fill_(0.0 if name == "bias" else 1.0)
     if next(module.buffers(recurse=False), None) is not None:
-        # rotary frequencies follow from the configuration
+        # rotary frequencies are computed from the configuration
         model._init_weights(module)

@@ -11,16 +11,16 @@ from cuecard.models.local.fused_decoder import StaticDecoder, grown
 from cuecard.models.local.transformers_network import growing, shareable
 
 ROUND = 256
-"""Room for keys and values of a compiled step is a multiple of this."""
+"""Capacity for keys and values of a compiled step is a multiple of this."""
 SHAPES = 64
-"""So many models and batches may be compiled in one process."""
+"""Maximum number of compiled combinations of model and batch in one process."""
 
 
 class Stepper(Protocol):
-    """Decodes; begun again for each request."""
+    """A decoder; `begin` starts each request."""
 
     def begin(self, cache: DynamicCache, tokens: torch.Tensor, delta: int) -> None:
-        """Go on behind what the cache holds with (batch,) tokens, at its length plus `delta`."""
+        """Continue after the cache with (batch,) tokens, at position cache length + `delta`."""
         ...
 
     def step(self) -> torch.Tensor:
@@ -29,13 +29,13 @@ class Stepper(Protocol):
 
 
 def empty(model: Any) -> DynamicCache:
-    """A cache as local models have it: tokens are appended without a copy of those before, where that is possible."""
+    """A cache as local models use it: tokens are appended without copying earlier ones, if possible."""
     cache = DynamicCache(config=model.config)
     return growing(model.config) if shareable(cache) else cache
 
 
 class ByLayers:
-    """The checkpoint's own layers."""
+    """Decodes with the checkpoint's own layers."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -55,7 +55,7 @@ class ByLayers:
 
 
 class ByFused:
-    """Fused weights, keys and values that grow."""
+    """Decodes with fused weights, and keys and values that grow."""
 
     def __init__(self, decoder: StaticDecoder) -> None:
         self._decoder = decoder
@@ -73,7 +73,7 @@ class ByFused:
 class Compiled:
     """Fused weights and fixed shapes: layers compiled by `torch.compile`, and on a GPU one CUDA graph a step.
 
-    All that a step needs to know lies in tensors that it writes itself, so that a step is one replay.
+    The state of a step is in tensors that the step updates itself, so that a step is one replay.
     """
 
     def __init__(self, decoder: StaticDecoder, batch: int, capacity: int, backend: str = "inductor") -> None:
@@ -83,10 +83,10 @@ class Compiled:
         self._tokens = torch.zeros(batch, dtype=torch.long, device=device)
         self._at = torch.zeros(1, dtype=torch.long, device=device)
         torch._dynamo.config.recompile_limit = SHAPES
-        # without tuning, a product with one row reads its weights well below the bandwidth there is
+        # without tuning, a product with one row reads its weights well below the available bandwidth
         tuned: Any = {"coordinate_descent_tuning": True} if backend == "inductor" and device.type == "cuda" else None
         decoder.make_room(capacity)
-        # held here, as a captured graph reads where they lie
+        # keep references, as a captured graph reads from their addresses
         self._cos, self._sin = decoder.cos, decoder.sin
         self._parts = tuple(
             torch.compile(part, fullgraph=True, dynamic=False, backend=backend, options=tuned)
@@ -121,7 +121,7 @@ class Compiled:
         beside = torch.cuda.Stream()
         beside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(beside):
-            for _ in range(3):  # compiles, and lets libraries choose and make their work space
+            for _ in range(3):  # compiles, and lets libraries choose and allocate workspaces
                 self._held[0].at.zero_()
                 self._one()
         torch.cuda.current_stream().wait_stream(beside)

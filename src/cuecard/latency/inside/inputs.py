@@ -29,7 +29,7 @@ IMAGE_MARKS = (
 
 @dataclass(frozen=True)
 class PromptIds:
-    """One prompt: its ids, those of the image first, and the picture, as it comes from a user."""
+    """One prompt: its ids, those of the image first, and the encoded picture."""
 
     ids: tuple[int, ...]
     visual: int
@@ -37,18 +37,18 @@ class PromptIds:
     """Tokens up to the image's end, its marks included."""
     image: Image | None
     kinds: tuple[str, ...] = ()
-    """Names of the tensors with one value a token."""
+    """Names of the tensors with one value per token."""
 
 
 class Feed:
-    """Makes prompts, and tensors of their images; this one is for language models."""
+    """Makes prompts and the tensors of their images; this class is for language models."""
 
     def __init__(self, tokenizer: Any, config: Any) -> None:
         self.tokenizer, self._config = tokenizer, config
         self._marks = {mark for name in IMAGE_MARKS if (mark := getattr(config, name, None)) is not None}
 
     def prompt(self, image_px: int | None, text_tokens: int) -> PromptIds:
-        """An image of that many pixels a side, or none, and this many tokens behind it, the same ones each time."""
+        """An image of `image_px` pixels a side, or none, and `text_tokens` tokens after it, the same ones each time."""
         special = {*self._marks, *getattr(self.tokenizer, "all_special_ids", ())}
         vocabulary, chance, filling = self._config.get_text_config().vocab_size, Random(text_tokens), list[int]()
         while len(filling) < text_tokens:
@@ -58,7 +58,7 @@ class Feed:
         return PromptIds(tuple(filling), 0, 0, None) if image_px is None else self._seeing(picture(image_px), filling)
 
     def tensors(self, prompt: PromptIds) -> Tensors:
-        """From the picture as it comes to the model's inputs: what is timed as `preprocess`."""
+        """From the encoded picture to the model's inputs: timed as `preprocess`."""
         return {} if prompt.image is None else self._pixels(prompt, prompt.image)
 
     def _seeing(self, image: Image, filling: Sequence[int]) -> PromptIds:
@@ -69,7 +69,7 @@ class Feed:
 
 
 class QwenFeed(Feed):
-    """For Qwen's vision models: an image has the size that it is asked to have, up to whole visual tokens."""
+    """For Qwen's vision models: images keep the requested size, rounded to whole visual tokens."""
 
     def __init__(self, tokenizer: Any, config: Any, processor: Any) -> None:
         super().__init__(tokenizer, config)
@@ -88,13 +88,13 @@ class QwenFeed(Feed):
     def _processed(self, image: Image) -> Tensors:
         opened_image = opened(image)
         pixels = opened_image.width * opened_image.height
-        # by itself a checkpoint's processor may see all images at one size, as the embedded pair does
+        # the default of a checkpoint's processor may resize all images to one size, as in the embedded pair
         self._processor.size = {"shortest_edge": pixels, "longest_edge": pixels}
         return dict(self._processor(images=[opened_image], return_tensors="pt"))
 
 
 class ReaderFeed(Feed):
-    """For other vision models: their own processor makes the prompt's head, and may change the image's size."""
+    """For other vision models: their own processor makes the start of the prompt, and may resize the image."""
 
     def __init__(self, reader: PromptReader, config: Any) -> None:
         super().__init__(reader.tokenizer, config)
@@ -131,7 +131,7 @@ def of_reader(reader: PromptReader, config: Any) -> Feed:
 
 
 def made_up(config: Any) -> Feed:
-    """The feed of random weights: Qwen's image processor, and a tokenizer with as many made-up words as ids."""
+    """The feed of random weights: Qwen's image processor, and a tokenizer with a synthetic vocabulary of full size."""
     words = Tokenizer(
         models.WordLevel({f" w{id}": id for id in range(config.get_text_config().vocab_size)}, unk_token=" w0")
     )
@@ -153,7 +153,7 @@ def made_up(config: Any) -> Feed:
 
 
 def picture(px: int) -> Image:
-    """A square PNG: a gradient with patches on it, as hard to decode as a diagram."""
+    """A square PNG: a gradient with patches, as expensive to decode as a diagram."""
     base = PilImage.linear_gradient("L").resize((px, px))
     made = PilImage.merge("RGB", (base, base.rotate(90), base.rotate(180)))
     chance = Random(px)

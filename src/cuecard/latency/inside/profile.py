@@ -1,4 +1,4 @@
-"""A profile of models in this process: every point of a grid, round after round, into a directory of readings."""
+"""A profile of models in this process: every point of a grid, in rounds, stored in a directory of readings."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from cuecard.models.local.fused_decoder import applies
 from cuecard.models.local.loading import DTYPES, best_device
 
 SPARE = 0.9
-"""The share of the free memory that estimates may fill."""
+"""Share of the free memory that estimates may use."""
 DATASHEETS: dict[str, tuple[float, float, float]] = {
-    # name as the driver tells it: dense FLOP/s in half precision (of tensor cores), in float32, bytes/s
+    # name as the driver reports it: dense FLOP/s in half precision (tensor cores), in float32, bytes/s
     "H200": (989.4e12, 66.9e12, 4.8e12),
     "H100 PCIe": (756e12, 51e12, 2.0e12),
     "H100 NVL": (835e12, 60e12, 3.9e12),
@@ -53,11 +53,11 @@ DATASHEETS: dict[str, tuple[float, float, float]] = {
     "A10": (125e12, 31.2e12, 0.6e12),
     "L4": (121e12, 30.3e12, 0.3e12),
 }
-"""NVIDIA's datasheets and architecture papers; figures given with sparsity are halved. The first name found counts."""
+"""NVIDIA's datasheets and architecture papers; figures with sparsity are halved. The first matching name counts."""
 SOURCE = "NVIDIA's datasheet, dense"
 
 ENOUGH_S = 0.3
-"""Each measurement is repeated for so long; the best counts, as a peak is wanted."""
+"""Seconds for which each measurement repeats; the best counts, as a peak is wanted."""
 SIDES = {"cpu": (512, 1024), "other": (4096, 8192)}
 BYTES = {"cpu": 256 << 20, "other": 1 << 30}
 
@@ -69,7 +69,7 @@ class InProcessProfile(RoundLimits):
     models: Sequence[str]
     grid: Grid
     dtypes: Sequence[str] = ()
-    """By itself float32 on a CPU, bfloat16 elsewhere."""
+    """Default: float32 on a CPU, bfloat16 elsewhere."""
     device: str | None = None
     random: bool = False
     layers: int | None = None
@@ -97,7 +97,7 @@ class InProcessCase:
 def profile(
     wish: InProcessProfile, out: Path, machine: dict[str, Any], say: Callable[[ProfileProgress], None]
 ) -> ProfileEnd:
-    """Measure until every point is narrow, or a limit is reached. Raises BadInput, TooBig, ModelError, CannotStore."""
+    """Measure until every mean is precise or a limit is reached. Raises BadInput, TooBig, ModelError, CannotStore."""
     device = _device(wish.device or best_device())
     dtypes = list(wish.dtypes) or ["float32" if device.type == "cpu" else "bfloat16"]
     if unknown := [dtype for dtype in dtypes if dtype not in DTYPES]:
@@ -108,12 +108,12 @@ def profile(
         raise BadInput("two models have the same name", "profile them into two directories")
     _refuse_what_does_not_fit(planned, dtypes, wish.grid, device)
     asked = _asked(wish, planned, dtypes, device, machine)
-    if readings.is_profile(out):  # a conflict is reported before anything is loaded
+    if readings.is_profile(out):  # report a conflict before loading anything
         Readings(out, asked).close()
     try:
         # not in inference mode: with weights made in it, PyTorch copies the whole head before it multiplies
         cases = [case for plan in planned for dtype in dtypes for case in _cases(plan, dtype, wish, device)]
-        with Readings(out, asked) as held:  # a grid that no model can run has left no directory behind
+        with Readings(out, asked) as held:  # a grid that no model can run leaves no directory behind
             return _measured(Rounds(cases, held, wish, say), held)
     except torch.OutOfMemoryError as error:
         raise TooBig(f"out of memory: {first_line(error)}") from error
@@ -124,11 +124,11 @@ def profile(
 
 
 def _device(name: str) -> torch.device:
-    """Raises BadInput where there is none of this name."""
+    """The device. Raises BadInput if it does not exist."""
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except Exception as error:  # each backend has its own way of not being there
+    except Exception as error:  # each backend reports a missing device in its own way
         raise BadInput(f"there is no device {name!r}: {first_line(error)}", "leave --device out") from error
     return device
 
@@ -159,7 +159,7 @@ def _asked(
 def _refuse_what_does_not_fit(
     planned: Sequence[CheckpointPlan], dtypes: Sequence[str], grid: Grid, device: torch.device
 ) -> None:
-    """Check before allocation: all weights together, and the widest moment of each. Raises TooBig."""
+    """Check before allocation: all weights together, and the peak memory of each model. Raises TooBig."""
     free = free_bytes(device)
     needed = sum(_most_bytes(plan, dtype, grid) for plan in planned for dtype in dtypes)
     if free is not None and needed > SPARE * free:
@@ -168,7 +168,7 @@ def _refuse_what_does_not_fit(
 
 
 def _most_bytes(plan: CheckpointPlan, dtype: str, grid: Grid) -> int:
-    """Estimated for the largest point; an encoder of an unknown kind is taken to make 1,024 tokens of an image."""
+    """Peak bytes, estimated for the largest point; an encoder of an unknown kind counts as 1,024 tokens per image."""
     vision = plan.sizes.vision
 
     def visual(px: int | None) -> int:
@@ -188,7 +188,7 @@ def _most_bytes(plan: CheckpointPlan, dtype: str, grid: Grid) -> int:
 
 
 def _cases(plan: CheckpointPlan, dtype: str, wish: InProcessProfile, device: torch.device) -> Iterator[InProcessCase]:
-    """Every point of a model, which is loaded for it."""
+    """Load a model and yield a case for each of its points."""
     fuses = applies(outline(plan.config))
     if not fuses and {FUSED, COMPILED} & set(wish.grid.attention):
         raise BadInput(f"{plan.name} cannot be decoded by fused weights", "give --attention sdpa")
@@ -208,7 +208,7 @@ def _cases(plan: CheckpointPlan, dtype: str, wish: InProcessProfile, device: tor
 
 
 def _measured(rounds: Rounds[InProcessCase], store: Readings) -> ProfileEnd:
-    """Measure all rounds, each case first with a run of the same shapes that is stored as warm-up."""
+    """Measure all rounds; the first run of each case, with the same shapes, is stored as warm-up."""
     for case, round in rounds:
         if rounds.is_cold(case):
             _measure(case, round, store, warmup=True)
@@ -218,7 +218,7 @@ def _measured(rounds: Rounds[InProcessCase], store: Readings) -> ProfileEnd:
 
 
 def _measure(case: InProcessCase, round: int, store: Readings, *, warmup: bool) -> float:
-    """One reading, stored; its seconds."""
+    """Measure and store one reading; return its seconds."""
     timed = case.runner.run(case.workload, case.prompt)
     model, point = case.key
     store.append(
@@ -242,7 +242,7 @@ def _measure(case: InProcessCase, round: int, store: Readings, *, warmup: bool) 
 
 
 def probe(device: torch.device, dtypes: Iterable[str]) -> dict[str, Any]:
-    """Peak FLOP/s and bytes/s in each dtype, as `roofline.devices` reads it."""
+    """Peak FLOP/s and bytes/s in each dtype, in the form that `measured.devices` reads."""
     kind = device.type if device.type in SIDES else "other"
     bandwidth = _bandwidth(device, BYTES[kind])
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
@@ -255,7 +255,7 @@ def probe(device: torch.device, dtypes: Iterable[str]) -> dict[str, Any]:
 
 
 def datasheet(name: str, dtype: str) -> dict[str, Any] | None:
-    """The datasheet's figures of a device by this name; None of one that is not in the table."""
+    """The datasheet's figures of a device; None if it is not in the table."""
     sheet = next((sheet for known, sheet in DATASHEETS.items() if re.search(rf"\b{known}\b", name)), None)
     if sheet is None:
         return None
@@ -270,7 +270,7 @@ def _products(device: torch.device, dtype: torch.dtype, side: int) -> float:
 
 
 def _bandwidth(device: torch.device, size: int) -> dict[str, float]:
-    """Bytes/s of reading, of copying, and of a triad; each byte read and each byte written counts."""
+    """Bytes/s of reading, of copying, and of a triad; each byte read or written counts."""
     values = torch.ones(size // 4, device=device)
     others, out = torch.ones_like(values), torch.empty_like(values)
     return {

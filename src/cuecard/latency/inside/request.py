@@ -1,6 +1,6 @@
 """One request, from the encoded picture to the last piece of text, with all its time attributed.
 
-Every moment belongs to a component or to the gap between components; their sum is checked against the wall clock.
+All time belongs to a component or to the gap between components; their sum is checked against the wall clock.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ PROJECTORS = ("merger", "multi_modal_projector", "connector", "deepstack_merger_
 
 
 class LostTime(CuecardError):
-    """The parts of a run and its gap are not its wall clock."""
+    """The parts of a run and its gap do not add up to its wall clock."""
 
 
 class Watch:
-    """Host time between synchronised marks. Parts follow one another; the time between them is the gap."""
+    """Host time between synchronised marks. Parts are sequential; the time between them is the gap."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -40,7 +40,7 @@ class Watch:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Attribute the time inside to this component."""
+        """Attribute the time in this context to a component."""
         begun = self._now()
         self._add("gap", begun - self._last)
         yield
@@ -54,11 +54,11 @@ class Watch:
             self.parts_s[name] -= seconds
 
     def elapsed(self) -> float:
-        """Seconds since the start, at the end of the last part."""
+        """Seconds from the start to the end of the last part."""
         return self._last - self.start
 
     def stop(self) -> float:
-        """The wall clock of the run. Raises LostTime if the parts are not all of it."""
+        """The wall clock of the run. Raises LostTime if the parts do not add up to it."""
         now = self._now()
         self._add("gap", now - self._last)
         total, summed = now - self.start, sum(self.parts_s.values())
@@ -78,7 +78,7 @@ class Watch:
 class VisionTimer:
     """Times the vision encoder inside a forward pass, and the projector, which may be a part of it.
 
-    By events on a GPU, so that nothing waits in between; by the host's clock elsewhere.
+    With events on a GPU, without waiting in between; with the host's clock elsewhere.
     """
 
     def __init__(self, device: torch.device, vision: Any, projectors: Sequence[Any]) -> None:
@@ -89,7 +89,7 @@ class VisionTimer:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Record the modules that run inside."""
+        """Record the modules that run in this context."""
         self._spans.clear()
         handles = []
         for name, module in [("vision", self._vision), *(("projector", each) for each in self._projectors)]:
@@ -102,7 +102,7 @@ class VisionTimer:
                 handle.remove()
 
     def seconds(self) -> dict[str, float]:
-        """By component, without what ran inside another one; after a synchronisation."""
+        """Seconds by component, without nested components; call after a synchronisation."""
         taken_s = {"vision": 0.0, "projector": 0.0}
         for name, begun, ended in self._spans:
             taken = begun.elapsed_time(ended) / 1000 if self._on_gpu else ended - begun
@@ -137,7 +137,7 @@ def synchronise(device: torch.device) -> None:
 
 @dataclass(frozen=True)
 class Timed:
-    """What one request took. `tokens` are those of the first row."""
+    """Times of one request. `tokens` are those of the first row of the batch."""
 
     parts_s: Mapping[str, float]
     total_s: float
@@ -146,10 +146,10 @@ class Timed:
 
 
 class Runner:
-    """Runs requests on one model in memory."""
+    """Runs requests on one loaded model."""
 
     def __init__(self, subject: Subject, capacities: Mapping[int, int]) -> None:
-        """`capacities`: by batch, the most tokens that prompt and output have; a compiled step has room for them."""
+        """`capacities`: by batch size, the maximum tokens of prompt and output, which compiled steps reserve."""
         self.subject, self._model = subject, subject.model
         self._device = next(subject.model.parameters()).device
         self._capacities = capacities
@@ -166,7 +166,7 @@ class Runner:
 
     @torch.inference_mode()
     def run(self, workload: Workload, prompt: PromptIds) -> Timed:
-        """Exactly this many output tokens, each read by the host and decoded to text as it comes."""
+        """Generate exactly the workload's output tokens, each transferred to the host and decoded to text at once."""
         stepper = self._stepper(workload)
         cache, cached = empty(self._model), 0
         if workload.cached_text_tokens is not None:
@@ -200,7 +200,7 @@ class Runner:
         return Timed(watch.parts_s, total, tuple(round(each, 7) for each in times), tuple(ids_out))
 
     def _prefill(self, prompt: PromptIds, cached: int, tensors: Tensors, cache: Any, batch: int) -> Any:
-        """(batch,) first tokens, and the seconds of vision and projector, to be read when the device is done."""
+        """(batch,) first tokens, and a function for the seconds of vision and projector, for use after a sync."""
         ids, delta = prompt.ids[cached:], self._delta(prompt) if cached else 0
         if self._vision is None or "pixel_values" not in tensors:
             return self._forward(ids, tensors, cache, batch, delta), dict
@@ -208,7 +208,7 @@ class Runner:
             return self._forward(ids, tensors, cache, batch, delta), self._vision.seconds
 
     def _forward(self, ids: tuple[int, ...], tensors: Tensors, cache: Any, batch: int, delta: int) -> torch.Tensor:
-        """Append tokens to a cache, `delta` positions off its length; -> (batch,) most likely next ones."""
+        """Append tokens to a cache, at positions from its length + `delta` on; -> (batch,) most likely next tokens."""
         more: dict[str, Any] = {"logits_to_keep": 1} if self._keeps else {}
         at = cache.get_seq_length()
         if at and self._has_delta:
@@ -219,7 +219,7 @@ class Runner:
         return out.logits[:, -1].argmax(-1)
 
     def _tensors(self, prompt: PromptIds, batch: int, tokens: int) -> Tensors:
-        """The images of a batch on the device, each made from its own picture."""
+        """The images of a batch on the device, each processed from its own picture."""
         rows = [self.subject.feed.tensors(prompt) for _ in range(batch)]
         made = {}
         for name in rows[0]:
@@ -229,7 +229,7 @@ class Runner:
         return made
 
     def _delta(self, prompt: PromptIds) -> int:
-        """How many positions the tokens fall short of their number: images of Qwen's models take fewer."""
+        """Positions minus tokens of the prompt, <= 0: images of Qwen's models take fewer positions than tokens."""
         return int(self._model.model.rope_deltas[0, 0]) if self._has_delta and prompt.image is not None else 0
 
     def _stepper(self, workload: Workload) -> Stepper:
@@ -251,7 +251,7 @@ class Runner:
 
 
 def _vision_modules(model: Any) -> tuple[Any, list[Any]]:
-    """The vision encoder and the modules that project its output; None of a language model."""
+    """The vision encoder and the modules that project its output; None for a language model."""
     inner = getattr(model, "model", model)
     encoder = next((module for name in VISION_ENCODERS if (module := getattr(inner, name, None)) is not None), None)
     if encoder is None:

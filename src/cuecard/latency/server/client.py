@@ -1,4 +1,4 @@
-"""Timed requests to a server: bodies of a size, bytes with the time of their arrival, closed and open loops."""
+"""Timed requests to a server: request bodies of a given size, bytes with arrival times, closed and open loops."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ story fact month lot right study book eye job word business issue side kind head
 hour game line end member law car city name team minute idea body back parent face level office door
 """
 WORDS = tuple(_WORDS.split())
-"""Common words, a token each to most tokenizers."""
+"""Common words, one token each in most tokenizers."""
 AHEAD = 8
-"""So many words stand before the image: where they are drawn again, nothing behind them is cached."""
+"""Number of words before the image; if they are drawn again, nothing after them is cached."""
 _CELLS = 16
 
 
 @dataclass
 class Raw:
-    """One request as it was observed. Times are those of the event loop's monotonic clock."""
+    """One request as observed. Times are on the event loop's monotonic clock."""
 
     due_s: float
-    """When it was to be sent; the time from then to `sent_s` is waiting at the client."""
+    """Scheduled time of sending; from then to `sent_s` the request waits at the client."""
     sent_s: float
     head_s: float | None = None
     chunks: list[tuple[float, bytes]] = field(default_factory=list)
-    """As they came, each with its time."""
+    """Chunks as received, each with its time."""
     end_s: float | None = None
-    """When the stream's end came, or when it failed."""
+    """Time of the end of the stream, or of the failure."""
     error: ModelError | None = None
 
 
@@ -53,15 +53,15 @@ Ask = Callable[[bytes, float | None], Awaitable[Raw]]
 
 
 class TimedClient:
-    """Timed requests to one server. Replacing a connection that has idled for seconds is part of the measured time."""
+    """Timed requests to one server. Replacing an idle connection is part of the measured time."""
 
     def __init__(self, base_url: str, api_key: str | None, limit_s: float, shown: str | None = None) -> None:
-        """`shown`: the address in errors, where `base_url` holds a password."""
+        """`shown`: the address in errors, if `base_url` contains a password."""
         self._faults, self._limit_s = ErrorMapper(shown or base_url, secrets=(api_key,) if api_key else ()), limit_s
         self._server = HttpClient(base_url, api_key, None)
 
     async def ask(self, body: bytes, due_s: float | None = None) -> Raw:
-        """Send, and read to the end. A failure is stored in `error`; only cancelling raises."""
+        """Send, and read to the end. A failure is stored in `error`; only cancellation raises."""
         clock = asyncio.get_running_loop().time
         sent = clock()
         raw = Raw(sent if due_s is None else due_s, sent)
@@ -84,7 +84,7 @@ class TimedClient:
         return raw
 
     def translated(self, error: Exception, *, begun: bool) -> ModelError:
-        """As a ModelError, without the key, which some servers repeat when they refuse it."""
+        """Map an error to a ModelError, without the key, which some servers repeat when they refuse it."""
         return self._faults.translated(error, begun=begun)
 
     async def aclose(self) -> None:
@@ -93,7 +93,7 @@ class TimedClient:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Collect garbage before, and not while requests are timed."""
+    """Collect garbage beforehand, and disable collection while requests are timed."""
     gc.collect()
     gc.disable()
     try:
@@ -103,7 +103,7 @@ def undisturbed() -> Iterator[None]:
 
 
 async def closed_loop(bodies: Sequence[bytes], at_once: int, ask: Ask) -> list[Raw]:
-    """In the order of the bodies. Nothing waits at the client: a request is due when it is sent."""
+    """Send the bodies, `at_once` at a time, and return in their order. A request is due when it is sent."""
     left = iter(enumerate(bodies))
     answers: dict[int, Raw] = {}
 
@@ -118,7 +118,7 @@ async def closed_loop(bodies: Sequence[bytes], at_once: int, ask: Ask) -> list[R
 
 
 async def open_loop(bodies: Sequence[bytes], rate: float, at_once: int | None, chance: Random, ask: Ask) -> list[Raw]:
-    """Arrivals of a Poisson process, whatever the server does; beyond `at_once`, requests that are due wait here."""
+    """Send at the arrivals of a Poisson process; beyond `at_once` open requests, due ones wait at the client."""
     loop = asyncio.get_running_loop()
     start = loop.time()
     gaps = [chance.expovariate(rate) for _ in bodies]
@@ -143,14 +143,14 @@ async def open_loop(bodies: Sequence[bytes], rate: float, at_once: int | None, c
 def body(
     model: str, image_px: int | None, words: int, output_tokens: int, chance: Random, *, ignore_eos: bool
 ) -> dict[str, Any]:
-    """A streamed request: words, a square image of this many pixels a side, and the rest of the words."""
+    """A streamed request: words, a square image with this many pixels a side, and the rest of the words."""
     drawn = chance.choices(WORDS, k=words)
     content: list[dict[str, Any]] = [{"type": "text", "text": " ".join(drawn[:AHEAD])}]
     if image_px is not None:
         content.append({"type": "image_url", "image_url": {"url": picture(image_px, chance)}})
     if drawn[AHEAD:]:
         content.append({"type": "text", "text": " ".join(drawn[AHEAD:])})
-    text_only = image_px is None  # not every server takes parts
+    text_only = image_px is None  # not every server accepts content parts
     message = {"role": "user", "content": " ".join(drawn) if text_only else content}
     asked = {
         "model": model,
@@ -164,7 +164,7 @@ def body(
 
 
 def without(asked: dict[str, Any], refused: Iterable[str]) -> dict[str, Any]:
-    """The request without what the server refuses; where that is `max_tokens`, it is sent by its newer name."""
+    """The request without refused parameters; if `max_tokens` is refused, its newer name is used."""
     left = {key: value for key, value in asked.items() if key not in refused}
     if "continuous_usage_stats" in refused and "stream_options" in left:
         left["stream_options"] = {"include_usage": True}
@@ -174,7 +174,7 @@ def without(asked: dict[str, Any], refused: Iterable[str]) -> dict[str, Any]:
 
 
 def picture(side: int, chance: Random) -> str:
-    """A data URL: coloured cells, another picture each time, few bytes at any size."""
+    """A data URL: coloured cells, a new picture each time, few bytes at any size."""
     cells = PilImage.frombytes("RGB", (_CELLS, _CELLS), chance.randbytes(3 * _CELLS * _CELLS))
     file = io.BytesIO()
     cells.resize((side, side), PilImage.Resampling.NEAREST).save(file, "PNG", compress_level=1)

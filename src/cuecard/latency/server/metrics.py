@@ -1,7 +1,7 @@
-"""From the bytes of streams to events and readings, and from readings to metrics, each as its tool defines it.
+"""From streamed bytes to events and readings, and from readings to metrics, each as its tool defines it.
 
-vLLM: `vllm bench serve`; it counts events with a choice, with or without text. guidellm counts events with text.
-n are the tokens of the server's usage.
+vLLM (`vllm bench serve`) counts events with a choice, with or without text; guidellm counts events with text. n is the
+number of tokens in the server's usage.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from cuecard.models.openai.http import EventStream
 from cuecard.models.openai.response_body import Chunk, chunk, objects
 
 REASONING, ANSWER, SILENT = "reasoning", "answer", "silent"
-"""Events with tokens; silent ones have tokens without text: special ones, halves of characters."""
+"""Kinds of events with tokens; silent ones have tokens without text: special tokens, partial characters."""
 EMPTY, USAGE, DONE = "empty", "usage", "done"
-"""A choice without a token (a role, a finish reason); counts alone; the end of the stream."""
+"""A choice without a token (a role, a finish reason); usage only; the end of the stream."""
 TOKENS = (REASONING, ANSWER, SILENT)
 
 Event = tuple[float, str, int | None]
-"""Seconds from sending on, the kind, tokens. None: not reported."""
+"""Seconds since sending, kind, number of tokens (None: not reported)."""
 
 PERCENTILES = (50, 90, 99)
 DEFINITIONS: Mapping[str, str] = {
@@ -50,7 +50,7 @@ DEFINITIONS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class StreamEvents:
-    """One stream, taken apart."""
+    """The events of one stream."""
 
     events: tuple[Event, ...]
     usage: Usage
@@ -58,7 +58,7 @@ class StreamEvents:
 
 
 def stream_events(raw: Raw) -> StreamEvents:
-    """Raises StreamError, ValueError, TooLong, BrokenStream where the stream brought no token."""
+    """Parse a stream. Raises StreamError, ValueError, TooLong; BrokenStream if it contains no token."""
     chunks = list(_timed_chunks(raw))
     counts = [each.usage for _, each, _ in chunks if each is not None and each.usage is not None]
     events = _events(chunks)
@@ -69,7 +69,7 @@ def stream_events(raw: Raw) -> StreamEvents:
 
 
 TimedChunk = tuple[float, Chunk | None, bool]
-"""When, what (None: the end), and whether there was a choice in it."""
+"""Seconds since sending, chunk (None: the end), and whether it has a choice."""
 
 
 def _timed_chunks(raw: Raw) -> Iterator[TimedChunk]:
@@ -87,7 +87,7 @@ def _timed_chunks(raw: Raw) -> Iterator[TimedChunk]:
 
 
 def _events(chunks: Sequence[TimedChunk]) -> list[Event]:
-    """Where each event has a running count of tokens, differences of it are the tokens of each."""
+    """Events of the chunks; differences of a running count of tokens, if each has one, are the tokens of events."""
     runs = all(each.usage is not None for _, each, choice in chunks if choice and each is not None)
     found: list[Event] = []
     before = 0
@@ -113,7 +113,7 @@ def _kind(each: Chunk, brought: int | None) -> str:
 
 
 def _counted(events: Sequence[Event], usage: Usage) -> tuple[Event, ...]:
-    """Without a running count, as many events as tokens are one each; the last token may be an end without text."""
+    """Without a running count: one token per event if the counts match; the last token may be an end without text."""
     texts = sum(kind in TOKENS for _, kind, _ in events)
     is_counted = any(brought is not None for _, kind, brought in events if kind in TOKENS)
     if is_counted or usage.completion_tokens not in (texts, texts + 1):
@@ -122,7 +122,7 @@ def _counted(events: Sequence[Event], usage: Usage) -> tuple[Event, ...]:
 
 
 def _first_answer(chunks: Sequence[TimedChunk]) -> float | None:
-    """Behind the reasoning, be it in a field of its own or marked in the content."""
+    """Time of the first answer token after the reasoning, which is in a field of its own or tagged in the content."""
     texts = [(since, each.content) for since, each, _ in chunks if each is not None and each.content]
     behind_reasoning = bool(parse("".join(text for _, text in texts)).reasoning)
     parser = ReasoningParser(Start.INSIDE if behind_reasoning else Start.OUTSIDE)
@@ -130,9 +130,9 @@ def _first_answer(chunks: Sequence[TimedChunk]) -> float | None:
 
 
 def reading_of(blank: Reading, raw: Raw, start_s: float, translated: Callable[..., ModelError]) -> Reading:
-    """The reading with its times, counts and events; a stream that cannot be read becomes an error, in `raw` too.
+    """The reading with its times, counts and events; an unreadable stream becomes an error, also stored in `raw`.
 
-    `start_s` is when its load began.
+    `start_s` is the start of its load.
     """
     assert raw.end_s is not None
     queue, spent = raw.sent_s - raw.due_s, raw.end_s - raw.sent_s
@@ -169,7 +169,7 @@ def reading_of(blank: Reading, raw: Raw, start_s: float, translated: Callable[..
 
 
 def figures(reading: Reading) -> dict[str, list[float]]:
-    """The values of each metric in one request: none, one, or one a gap."""
+    """The values of each metric in one request: none, one, or one per gap."""
     events = reading.events or ()
     choices = [since for since, kind, _ in events if kind not in (USAGE, DONE)]
     arrivals = [since for since, kind, _ in events if kind in TOKENS]
@@ -195,7 +195,7 @@ def figures(reading: Reading) -> dict[str, list[float]]:
 
 @dataclass(frozen=True)
 class Spread:
-    """One metric over the readings of a point."""
+    """The distribution of one metric over the readings of a point."""
 
     mean: float
     percentiles: Mapping[int, float]
@@ -203,7 +203,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Percentiles between values are on the straight line through both, as numpy's."""
+        """Mean and percentiles, with linear interpolation as in numpy."""
         cuts = quantiles(values, n=100, method="inclusive") if len(values) > 1 else [*values] * 99
         return cls(fmean(values), {p: cuts[p - 1] for p in PERCENTILES}, len(values))
 
@@ -214,7 +214,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class PointMetrics:
-    """One point of a model. `output` and `prompt` are the mean numbers of tokens that were observed."""
+    """Metrics of one point of a model. `output` and `prompt` are the observed mean numbers of tokens."""
 
     model: str
     point: Point
@@ -223,7 +223,7 @@ class PointMetrics:
     prompt: float
     output: float
     cached: float | None
-    """None where the server does not report it."""
+    """None if the server does not report it."""
     metrics: Mapping[str, Spread]
 
     @property
@@ -235,13 +235,13 @@ class PointMetrics:
 
 
 def served(path: Path) -> list[PointMetrics]:
-    """Every point of a profile of servers, in the order in which they were measured first."""
+    """Every point of a profile of servers, in the order of their first measurement."""
     own = (each for each in readings.read(path) if each.source == "server" and not each.warmup)
     return [metrics for group in readings.by_point(own) if (metrics := spread(group)) is not None]
 
 
 def spread(group: Sequence[Reading]) -> PointMetrics | None:
-    """The readings of one point; None where all of them failed."""
+    """Metrics of one point from its readings; None if all failed."""
     good = [reading for reading in group if reading.error is None]
     if not good:
         return None

@@ -1,4 +1,4 @@
-"""A profile of models behind servers: every point of a grid under its load, round after round, into readings."""
+"""A profile of models behind servers: every point of a grid under its load, in rounds, stored as readings."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from cuecard.models.spec import Served
 
 LEAST_REQUESTS = 8
 _ENOUGH = 4
-"""Tokens to write, so that a stream differs from an answer in one piece."""
+"""Output tokens of the handshake, so that a stream differs from a reply in one piece."""
 
 
 @dataclass(frozen=True)
 class ServerProfile(RoundLimits):
-    """The settings of a profile. Without a rate the loop is closed; with one, `concurrency` is the most at once."""
+    """The settings of a profile. Without `rate` the loop is closed; with it, `concurrency` limits open requests."""
 
     models: Sequence[Served]
     output_tokens: tuple[int, ...]
@@ -40,12 +40,12 @@ class ServerProfile(RoundLimits):
     rate: tuple[float | None, ...] = (None,)
     concurrency: tuple[int | None, ...] = (1,)
     requests: int = LEAST_REQUESTS
-    """Of each point, in each round."""
+    """Per point and round."""
     ignore_eos: bool = True
     fresh: bool = True
-    """Each prompt is new to the server; else the same one again and again."""
+    """Each prompt is new to the server; else the same one is repeated."""
     limit_s: float = 300.0
-    """Of one request."""
+    """Timeout of one request."""
     api_key: str | None = None
     chance: Random = field(default_factory=Random)
 
@@ -57,21 +57,21 @@ class ServerProfile(RoundLimits):
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model behind a server, as the handshake found it. `prompt_tokens`: by image size and words."""
+    """A model behind a server, as found by the handshake. `prompt_tokens`: by image size and words."""
 
     served: Served
     url: str
-    """Without a user and password."""
+    """Without user and password."""
     prompt_tokens: Mapping[tuple[int | None, int], int]
     refused: frozenset[str]
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is lost because the server refuses a parameter."""
+        """Effects of the parameters that the server refuses."""
         return tuple(f"{self.served.name}: the server refuses {key}: {LOSSES[key]}" for key in sorted(self.refused))
 
     def visual(self, image_px: int | None, words: int) -> int:
-        """What an image adds to the same words."""
+        """Visual tokens: prompt tokens with the image minus those of the same words without it."""
         return max(0, self.prompt_tokens[image_px, words] - self.prompt_tokens[None, words])
 
 
@@ -83,7 +83,7 @@ class ServerCase:
     client: TimedClient
     words: int
     point: Point
-    """As requested; its prompt is counted by the server."""
+    """As requested; the server counts the prompt."""
 
     @property
     def key(self) -> tuple[str, Point]:
@@ -97,7 +97,7 @@ class ServerCase:
         return f"{self.model.served.name}, {size}, {point.output_tokens} to write, {load}"
 
     def bodies(self, count: int, wish: ServerProfile) -> list[bytes]:
-        """Encoded before the clock runs: each prompt new, or one again and again."""
+        """Request bodies, encoded before timing starts: each prompt new, or one repeated."""
         if wish.fresh:
             return [self._body(Random(wish.chance.random())) for _ in range(count)]
         return [self._body(Random(str(self.point)))] * count
@@ -112,7 +112,7 @@ class ServerCase:
 async def profile(
     wish: ServerProfile, out: Path, machine: Mapping[str, Any], say: Callable[[ProfileProgress], None]
 ) -> ProfileEnd:
-    """Measure until every point is narrow, or a limit is reached. Raises BadInput, ModelError, CannotStore."""
+    """Measure until every mean is precise enough or a limit is reached. Raises BadInput, ModelError, CannotStore."""
     names = [served.name for served in wish.models]
     if len(set(names)) < len(names):
         raise BadInput("two models have the same name", "profile them into two directories")
@@ -156,9 +156,9 @@ def _cases(wish: ServerProfile, model: ServedModel, client: TimedClient) -> Iter
 
 
 async def handshake(served: Served, wish: ServerProfile) -> ServedModel:
-    """One request with every image size and number of words. Raises BadInput, ModelError.
+    """Send one request for every image size and number of words. Raises BadInput, ModelError.
 
-    Does the server stream and count, what does it refuse, and how long are prompts? Afterwards requests are only timed.
+    It finds out whether the server streams and counts, what it refuses, and how long prompts are.
     """
     connection = Connection(served.base_url, served.name, wish.api_key, wish.limit_s, KEY_HINT)
     try:
@@ -179,7 +179,7 @@ async def handshake(served: Served, wish: ServerProfile) -> ServedModel:
 
 
 async def _usage(connection: Connection, request: dict[str, Any], limit_s: float) -> Usage:
-    """The server's counts of one request."""
+    """The server's token counts of one request."""
     usage = Usage()
     deadline = asyncio.get_running_loop().time() + limit_s
     try:
@@ -194,7 +194,7 @@ async def _usage(connection: Connection, request: dict[str, Any], limit_s: float
 
 
 class ServerMeasurement:
-    """The rounds over all cases."""
+    """The measurement rounds over all cases."""
 
     def __init__(
         self, wish: ServerProfile, store: Readings, cases: Sequence[ServerCase], say: Callable[[ProfileProgress], None]
@@ -205,7 +205,7 @@ class ServerMeasurement:
         self._short = False
 
     async def all(self) -> ProfileEnd:
-        """Measure all rounds, each case first with a request for each slot as warm-up, which also fills the cache."""
+        """Measure all rounds. Each case starts with one warm-up request per slot, which also fills the cache."""
         clock = asyncio.get_running_loop().time
         for case, round in self._rounds:
             if self._rounds.is_cold(case):
@@ -223,7 +223,7 @@ class ServerMeasurement:
             yield "answers are shorter than asked for: the server does not heed ignore_eos"
 
     async def _load(self, case: ServerCase, round: int, count: int, *, warmup: bool) -> list[float]:
-        """Latencies of requests that succeeded. Raises the first error if none did; a load cut short is not stored."""
+        """Latencies of successful requests. Raises the first error if all failed; an interrupted load is not stored."""
         bodies, point = case.bodies(count, self._wish), case.point
         ask, chance = case.client.ask, self._wish.chance
         with undisturbed():

@@ -1,1 +1,1 @@
-"""What strategies would cost by fitted latency models: simulations, break-even points, plans."""
+"""Predictions of strategies from fitted latency models: simulations, break-even points, plans."""

@@ -1,7 +1,7 @@
-"""Break-even: how many tokens the small model may write before the large one, answering by itself, is as fast.
+"""Break-even: how many tokens the small model may generate before the large model alone is as fast.
 
-The small model alone follows the formula of its profile, strategies are run in virtual time. Every number is
-estimated, its interval from bootstrap draws of both fits.
+The small model alone follows the formula of its profile; strategies run in virtual time. Every number is estimated, its
+interval is from bootstrap draws of both fits.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ VERSION = 1
 FILE = "breakeven.json"
 DRAWS = 50
 OUTPUTS = (1, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-"""Tokens that the large model writes by itself."""
+"""Tokens that the large model generates by itself."""
 USUAL_VISUAL = 196
 RATES = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0)
 LENGTHS = (16, 64, 256)
-"""Tokens of reasoning for which mean seconds are given."""
+"""Tokens of reasoning for which mean seconds are reported."""
 
 
 @dataclass(frozen=True)
 class Crossing:
-    """Tokens at which both sides are as fast. 0: the large model is at once; infinite: it never is."""
+    """Tokens at which both sides are equally fast. 0: the large model is faster at once; infinite: it never is."""
 
     tokens: float
     low: float | None
     high: float | None
-    """Of 95%; None where nothing was drawn."""
+    """Ends of the 95% interval; None without draws."""
 
 
 @dataclass(frozen=True)
 class Alone:
-    """The small model writing all by itself, against the large model writing `output` tokens by itself."""
+    """The small model alone against the large model generating `output` tokens by itself."""
 
     visual: int
     output: int
@@ -53,12 +53,12 @@ class Alone:
 
 @dataclass(frozen=True)
 class Together:
-    """A strategy whose small model reasons, against the large model writing `output` tokens by itself."""
+    """A strategy with reasoning of the small model, against the large model generating `output` tokens by itself."""
 
     strategy: str
     schedule: Schedule
     agree: float | None
-    """Rate at which short answers are accepted; None of `transfer`, which asks for none."""
+    """Acceptance rate of short answers; None for `transfer`, which requests none."""
     output: int
     crossing: Crossing
 
@@ -84,13 +84,13 @@ class PairBreakEven:
     large: str
     workload: RequestSize
     agree: float | None
-    """The rate of the query."""
+    """The acceptance rate of the query."""
     confirm: float
     alone: tuple[Alone, ...]
     together: tuple[Together, ...]
     spent: tuple[MeanTime, ...]
     extrapolated: tuple[str, ...] = ()
-    """Values of the query beyond the measured ranges, in words."""
+    """Values of the query outside the measured ranges, in words."""
     draws: int = 0
 
 
@@ -108,19 +108,19 @@ class BreakEvenQuery:
 
 
 def usual(fits: Sequence[Fit], visual: int | None = None, prompt: int | None = None, answer: int = 4) -> RequestSize:
-    """A question that all fits have measured: an image of 448 × 448 (196 visual tokens) or the nearest to it."""
+    """A question in the measured range of all fits: an image of 448 × 448 (196 visual tokens) or the nearest size."""
     images = [dict(fit.images) for fit in fits]
     if visual is None:
         common = set.intersection(*map(set, images)) or set(images[0])
         visual = min(common, key=lambda each: abs(each - USUAL_VISUAL), default=0)
-    if prompt is None:  # the shortest text that was measured with this image, or with the one nearest to it
+    if prompt is None:  # the shortest text measured with this image, or with the nearest one
         nearest = [min(own.items(), key=lambda each: abs(each[0] - visual)) for own in images]
         prompt = visual + max(LEAST_TEXT, *(least - size for size, least in nearest))
     return RequestSize(visual, prompt, answer)
 
 
 def query(fits: Sequence[Fit], workload: RequestSize | None = None, **settings: Any) -> BreakEvenQuery:
-    """The usual query: a usual question, and the least and the largest image for the small model alone."""
+    """The default query: a usual question, and the smallest and the largest image for the small model alone."""
     common = sorted(set.intersection(*({visual for visual, _ in fit.images} for fit in fits)))
     return BreakEvenQuery(workload or usual(fits), visuals=[*common[:1], *common[-1:]], **settings)
 
@@ -147,7 +147,7 @@ def pair(small: Fit, large: Fit, query: BreakEvenQuery) -> PairBreakEven:
 
 
 def _beyond(small: Fit, large: Fit, query: BreakEvenQuery) -> list[str]:
-    """Values of the query beyond the readings' ranges."""
+    """Values of the query outside the measured ranges."""
     wanted = {
         "visual_tokens": (query.workload.visual,),
         "prompt_tokens": (query.workload.prompt,),
@@ -168,7 +168,7 @@ def _alone(pairs: Sequence[tuple[Profile, Profile]], query: BreakEvenQuery) -> I
 
 
 def tokens_alone(small: Profile, large: Profile, visual: int, prompt: int, output: int) -> float:
-    """Tokens that the small model writes in the time in which the large one writes `output`, all with the image."""
+    """Tokens that the small model generates while the large one generates `output`, both with the image prefilled."""
     target = large.call_s(visual, prompt, output)
     read_s = small.call_s(visual, prompt, 1)
     if read_s > target:
@@ -180,7 +180,7 @@ def tokens_alone(small: Profile, large: Profile, visual: int, prompt: int, outpu
 
 
 def _root(a: float, b: float, c: float) -> float:
-    """The n >= 0 at which the rising a·n² + b·n + c is 0, for c <= 0; infinite where there is none in reach."""
+    """The root n >= 0 of the rising a·n² + b·n + c, for c <= 0; infinite if it exceeds `MOST`."""
     slope = b + math.sqrt(b * b - 4 * a * c)
     n = -2 * c / slope if slope > 0 else math.inf
     return n if n <= MOST else math.inf
@@ -212,7 +212,7 @@ def _kinds(rates: Sequence[float]) -> list[tuple[str, Schedule, float | None]]:
 
 
 def _estimate(values: Sequence[float]) -> tuple[float, float | None, float | None]:
-    """The first, and the interval of the others, which come from draws."""
+    """The first value, and the interval of the others, which are bootstrap draws."""
     return values[0], *(bounds(values[1:]) or (None, None))
 
 
@@ -220,12 +220,12 @@ def _estimate(values: Sequence[float]) -> tuple[float, float | None, float | Non
 
 
 def write(pairs: Sequence[PairBreakEven], path: Path) -> None:
-    """As JSON; `never` stands for an infinite number. Raises CannotStore."""
+    """Write as JSON, with `never` for infinity. Raises CannotStore."""
     disk.save(path, {"version": VERSION, "label": LatencyKind.ESTIMATED, "pairs": [_finite(asdict(p)) for p in pairs]})
 
 
 def read(path: Path) -> list[PairBreakEven]:
-    """What `write` wrote. Raises BadInput."""
+    """Read a file of `write`. Raises BadInput."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data["version"] != VERSION:

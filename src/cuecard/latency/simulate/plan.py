@@ -1,6 +1,6 @@
-"""Pairs of models on paper: latency, tokens and cost of each strategy, from fits or public figures.
+"""Plans for pairs of models: latency, tokens and cost of each strategy, from fits or public figures.
 
-Every number is estimated. A model is either a fit (`cuecard fit`) or published figures whose source is named.
+Every number is estimated. A model is either a fit (`cuecard fit`) or published figures with their source.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from cuecard.models.simulated import Profile
 from cuecard.strategies.policy import Schedule
 
 TABLES = ("questions", "workload", "models", "pairs")
-"""Of the file."""
+"""Tables of the file."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """One model: a fit, or public figures; and its prices, in any one currency."""
+    """One model: a fit or public figures, and prices in any one currency."""
 
     name: str
     fit: str | None = None
@@ -32,13 +32,13 @@ class Member:
     prefill_tokens_per_s: float | None = None
     decode_tokens_per_s: float | None = None
     source: str | None = None
-    """Where public figures come from; needed with them."""
+    """Source of public figures; required with them."""
     prompt_price: float | None = None
-    """Per million tokens, as the other two."""
+    """Per million tokens, as the other two prices."""
     cached_price: float | None = None
     completion_price: float | None = None
     price_per_hour: float | None = None
-    """Of the device that it runs on, while it works: the cost where no price of tokens is set."""
+    """Price of the model's device while it is busy: the cost if no token price is set."""
 
     def __post_init__(self) -> None:
         if (self.fit is None) == (self.decode_tokens_per_s is None):
@@ -53,7 +53,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Speed:
-    """A model's latencies, where they come from, and the fit that they are of."""
+    """A model's latencies, their source, and the fit, if they are from one."""
 
     profile: Profile
     origin: str
@@ -62,15 +62,15 @@ class Speed:
 
 @dataclass(frozen=True)
 class Load:
-    """The questions: their lengths in tokens, and how often answers agree."""
+    """The questions: lengths in tokens, and agreement rates."""
 
     text_tokens: int
     reasoning_tokens: int
-    """Of the small model."""
+    """Reasoning tokens of the small model."""
     visual_tokens: int = 0
     answer_tokens: int = 4
     large_reasoning_tokens: int | None = None
-    """As many as the small one's where it is left out."""
+    """Default: as many as the small model's."""
     agree: float = 0.0
     confirm: float = 0.0
 
@@ -80,11 +80,11 @@ class Load:
 
     @property
     def large_reasoning(self) -> int:
-        """Tokens that the large model reasons with by itself."""
+        """Tokens of the large model's own reasoning."""
         return self.reasoning_tokens if self.large_reasoning_tokens is None else self.large_reasoning_tokens
 
     def lengths(self, role: str) -> dict[str, tuple[int, ...]]:
-        """Tokens of a role's calls, by the names of what a fit's readings were measured with."""
+        """Tokens of a role's calls, by the names of the measured ranges of a fit."""
         own, prompt = self.workload, self.workload.prompt
         reasoned = self.large_reasoning if role == "large" else self.reasoning_tokens
         prompts = (prompt, prompt + self.reasoning_tokens) if role == "large" else (prompt,)
@@ -94,7 +94,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Line:
-    """One way of answering: means a question. The cost is None where a price is not set."""
+    """One way of answering: means per question. The cost is None if a price is missing."""
 
     strategy: str
     schedule: Schedule | None
@@ -109,7 +109,7 @@ class Line:
 
 @dataclass(frozen=True)
 class PairPlan:
-    """All ways of one pair. Latencies and costs are estimated."""
+    """All ways of answering of one pair. Latencies and costs are estimated."""
 
     small: str
     large: str
@@ -117,11 +117,11 @@ class PairPlan:
     origins: Mapping[str, str]
     lines: tuple[Line, ...]
     extrapolated: tuple[str, ...]
-    """Where the questions lie outside of what a fit was measured with."""
+    """Values of the questions outside the measured ranges of a fit."""
 
 
 def plans(path: Path) -> tuple[int, list[PairPlan]]:
-    """The number of questions that costs are given for, and each pair of the file. Raises BadInput."""
+    """The number of questions that costs are for, and the plan of each pair in the file. Raises BadInput."""
     data = settings.read(path)
     if unknown := sorted(set(data) - {*TABLES}):
         raise BadInput(f"{path}: unknown key {unknown[0]}", did_you_mean(unknown[0], TABLES))
@@ -182,7 +182,7 @@ def _line(
     ran = list(zip(shares.values(), outcomes(profiles, load.workload, ways), strict=True))
 
     def mean(amount: Callable[[Outcome], float]) -> dict[str, float]:
-        """By role, of an outcome that has the role's calls alone."""
+        """Means by role; an outcome counts only the role's own calls."""
         return {role: sum(share * amount(_of_role(each, role)) for share, each in ran) for role in profiles}
 
     prompt = mean(lambda each: sum(call.usage.prompt_tokens or 0 for call in each.calls))
@@ -202,7 +202,7 @@ def _of_role(outcome: Outcome, role: str) -> Outcome:
 
 
 def _cost(member: Member, prompt: float, cached: float, written: float, busy_s: float) -> float | None:
-    """By the tokens, else by the device's time."""
+    """Cost by tokens, else by busy time of the device; None without prices."""
     if member.prompt_price is not None and member.completion_price is not None:
         cheap = member.prompt_price if member.cached_price is None else member.cached_price
         return ((prompt - cached) * member.prompt_price + cached * cheap + written * member.completion_price) / 1e6
@@ -210,7 +210,7 @@ def _cost(member: Member, prompt: float, cached: float, written: float, busy_s: 
 
 
 def _speed(member: Member, folder: Path) -> Speed:
-    """By its fit, or by figures: without figures of prefill it takes no time beyond the first token's."""
+    """Latencies from a fit or from figures; without prefill figures, prefill adds no time to the first token's."""
     if member.fit is not None:
         fits = read_all(folder / member.fit)
         fit = fits[0] if len(fits) == 1 else plainest(fits, member.name)

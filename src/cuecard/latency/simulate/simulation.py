@@ -1,8 +1,8 @@
 """The latency of strategies by two profiles: the real strategies, run with simulated models in virtual time.
 
-Each model has a device of its own, keeps prefixes, and serves this one request alone. `Costs` holds a few runs: what a
-strategy takes beyond the small model reasoning by itself is run at a few lengths of reasoning, closest around the one
-where the reader has caught up with what is written, and lies on straight lines between them.
+Each model has a device of its own, caches prefixes, and serves this one request alone. `Costs` stores a few runs: the
+time of a strategy beyond the small model's own reasoning is simulated at a few lengths of reasoning, most of them near
+the length at which the reader has caught up, and interpolated linearly between them.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from cuecard.strategies.policy import Policy, Schedule
 from cuecard.strategies.run import answer
 
 _IMAGE = Image(b"an image")
-_WORD = " abc"  # a token is about four characters, which is what the reader of a growing card goes by
+_WORD = " abc"  # a token is about four characters, by which the reader of a growing card counts
 _ADDED = (
     len(words(layouts.short(Question("?", kind=AnswerKind.SHORT_TEXT), TAGS).turns[0].text)) - 1 + len(words(TAGS.none))
 )
 """Tokens that the layout adds to a question."""
 LEAST_TEXT = _ADDED + 1
-"""Tokens of a prompt beside its image, at least."""
+"""Minimum tokens of a prompt besides its image."""
 TRANSFER = (Schedule.THRIFTY, Schedule.OVERLAP)
-"""Schedules of `transfer`: on the third one it does what it does on the second."""
+"""Schedules of `transfer`: the third one is the same as the second."""
 FOLLOWED = round(Policy().follow_chars / 4)
 """Tokens of reasoning that the reader of a growing card waits for, at about four characters each."""
 MOST_RUN = 400
-"""Tokens of reasoning, at most, that the reader is given to catch up in."""
+"""Maximum tokens of reasoning within which the reader catches up."""
 MOST = 1_000_000
-"""A break-even beyond this many tokens is none."""
+"""A break-even above this many tokens counts as infinite."""
 
 
 @dataclass(frozen=True)
 class RequestSize:
-    """A question in tokens: its image (0: none), the whole prompt of a short answer, and a short answer."""
+    """A question in tokens: its image (0: none), the whole prompt of a short answer, and the short answer."""
 
     visual: int
     prompt: int
@@ -67,13 +67,13 @@ class RequestSize:
 
 @dataclass(frozen=True)
 class Way:
-    """A strategy on a schedule, how it comes out, and how many tokens of reasoning a model writes that reasons."""
+    """A strategy on a schedule, its route, and the number of reasoning tokens of a model in reasoning mode."""
 
     strategy: str
     schedule: Schedule = Schedule.OVERLAP
     reasoning: int = 0
     route: Route = Route.TRANSFERRED
-    """Of `mutual`: agreed, confirmed or transferred. Other strategies have but one."""
+    """For `mutual`: agreed, confirmed or transferred. Other strategies have only one route."""
 
 
 Profiles = Mapping[str, Profile]
@@ -81,7 +81,7 @@ Profiles = Mapping[str, Profile]
 
 
 def outcomes(profiles: Profiles, workload: RequestSize, ways: Iterable[Way]) -> list[Outcome]:
-    """Each way of answering, from cold."""
+    """Simulate each way of answering, with cold caches."""
 
     async def in_turn() -> list[Outcome]:
         return [await _outcome(profiles, workload, way) for way in ways]
@@ -102,7 +102,7 @@ async def _outcome(profiles: Profiles, workload: RequestSize, way: Way) -> Outco
 
 
 def _script(role: str, workload: RequestSize, way: Way) -> ScriptFor:
-    """Answers by which the strategy takes the wanted route."""
+    """Answers that lead the strategy to the wanted route."""
     reasoning = (_WORD * way.reasoning).strip()
     shorts = {"small": "red" if way.route is Route.AGREED else "blue", "large": "red"}
 
@@ -121,7 +121,7 @@ def _long(word: str, tokens: int) -> str:
 
 @dataclass(frozen=True)
 class Chances:
-    """How often short answers are accepted, and how often reasoning confirms the large model's where they are not."""
+    """Acceptance rate of short answers, and the rate at which reasoning confirms a large model's rejected one."""
 
     agree: float
     confirm: float = 0.0
@@ -133,7 +133,7 @@ class Chances:
 
     @property
     def routes(self) -> Mapping[Route, float]:
-        """Shares of `mutual`'s routes that occur, summing to 1."""
+        """Shares of the routes of `mutual` that occur, summing to 1."""
         rest = 1 - self.agree
         shares = {
             Route.AGREED: self.agree,
@@ -152,7 +152,7 @@ Line = tuple[tuple[int, ...], tuple[float, ...]]
 
 @dataclass(frozen=True)
 class Costs:
-    """What strategies take by two profiles: `extra_s` beyond the small model reasoning by itself."""
+    """Latency of strategies for two profiles: `extra_s` is the time beyond the small model's own reasoning."""
 
     profiles: Profiles
     workload: RequestSize
@@ -161,7 +161,7 @@ class Costs:
 
     @classmethod
     def of(cls, profiles: Profiles, workload: RequestSize, confirmed: bool = True) -> Costs:
-        """From runs in virtual time, on all routes, or all but `confirmed`."""
+        """Costs from runs in virtual time, on all routes, or all but `confirmed`."""
         routes = (Route.CONFIRMED, Route.TRANSFERRED) if confirmed else (Route.TRANSFERRED,)
         keys = [("transfer", schedule, Route.TRANSFERRED) for schedule in TRANSFER]
         keys += [("mutual", schedule, route) for schedule in Schedule for route in routes]
@@ -176,7 +176,7 @@ class Costs:
         return cls(profiles, workload, {schedule: next(took) for schedule in Schedule}, lines)
 
     def mean_s(self, strategy: str, schedule: Schedule, chances: Chances | None, reasoning: float) -> float:
-        """Mean seconds where the small model writes this many tokens of reasoning."""
+        """Mean seconds if the small model generates this many tokens of reasoning."""
         routes = {Route.TRANSFERRED: 1.0} if chances is None else chances.routes
         alone_s = _reasoning_s(self.profiles, self.workload, reasoning)
         return sum(
@@ -190,7 +190,7 @@ class Costs:
         )
 
     def crossing(self, strategy: str, schedule: Schedule, chances: Chances | None, output: int) -> float:
-        """Tokens of reasoning at which it takes as long as the large model that writes `output` tokens by itself."""
+        """Tokens of reasoning at which it is as slow as the large model generating `output` tokens by itself."""
         target = self.profiles["large"].call_s(self.workload.visual, self.workload.prompt, output)
         low, high = 0.0, float(MOST)
         if self.mean_s(strategy, schedule, chances, low) >= target:
@@ -207,27 +207,27 @@ class Costs:
 
 
 def _reasoning_s(profiles: Profiles, workload: RequestSize, reasoning: float) -> float:
-    """The small model reasoning and answering by itself."""
+    """Seconds of the small model that reasons and answers by itself."""
     profile, prompt = profiles["small"], workload.prompt
     tokens = reasoning + workload.answer
     return profile.call_s(workload.visual, prompt, 1) + profile.decode_s(tokens, prompt)
 
 
 def _lengths(profiles: Profiles, workload: RequestSize, key: Key) -> tuple[int, ...]:
-    """Where a strategy is run: closest around the length at which the reader has caught up with what is written."""
+    """Lengths of reasoning to simulate: densest around the length at which the reader has caught up."""
     _, schedule, route = key
     first_s = profiles["large"].call_s(workload.visual, workload.prompt, 1)
     step_s = profiles["small"].step_s(workload.prompt)
     caught_up = FOLLOWED + (min(MOST_RUN, math.ceil(first_s / step_s)) if step_s > 0 else MOST_RUN)
     last = max(256, 2 * caught_up)
-    if schedule is Schedule.THRIFTY or route is Route.CONFIRMED:  # no prefill ahead of the read
+    if schedule is Schedule.THRIFTY or route is Route.CONFIRMED:  # no prefill ahead of the card's end
         return 16, last // 2, last
     around = (round(share * caught_up) for share in (0.85, 1, 1.25, 1.6))
     return tuple(sorted({16, 64, *around, last}))
 
 
 def _on_line(line: Line, at: float) -> float:
-    """Straight lines between the values, straight on before them and behind them, there without falling."""
+    """Linear interpolation, extrapolated on both sides; beyond the last value without falling."""
     places, values = line
     place = next((each for each in range(1, len(places) - 1) if at <= places[each]), len(places) - 1)
     slope = (values[place] - values[place - 1]) / (places[place] - places[place - 1])

@@ -1,1 +1,1 @@
-"""Images: read from what a user gives, checked by their headers, decoded in a child process."""
+"""Images: loaded from user input, checked by their headers, decoded in a child process."""

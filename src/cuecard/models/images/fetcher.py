@@ -1,7 +1,7 @@
 """Images from the web, for clients that send URLs: off unless configured, and never from inside the network.
 
-Every address that a name resolves to is checked, and the connection goes to the very addresses that were checked; so it
-is on each redirect.
+Every address that a name resolves to is checked, and the connection uses only checked addresses. The same holds for
+each redirect.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from cuecard.models.images.image_headers import MOST_BYTES
 
 PORTS = (80, 443)
 ASCII = "%/:=&?~#+!$,;'@()*[]|"
-"""Of an address: what stays as it is written."""
+"""Characters of a URL that are not percent-encoded."""
 REDIRECTS = 3
 SECONDS = 10.0
 HEADERS = {"accept": "image/*", "user-agent": "cuecard", "accept-encoding": "identity"}
 UNICAST = ipaddress.IPv6Network("2000::/3")
-"""All of IPv6 that is given out to anybody."""
+"""The IPv6 addresses allocated for public use."""
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-"""IPv4 addresses as a network without IPv4 reaches them (RFC 6052): names lead here through DNS64."""
+"""IPv4 addresses in a network without IPv4 (RFC 6052); DNS64 resolves names to them."""
 ISATAP = (0x00005EFE, 0x02005EFE)
-"""The middle of an IPv6 address whose end is an IPv4 address (RFC 5214)."""
+"""Bits 64 to 95 of an IPv6 address that ends in an IPv4 address (RFC 5214)."""
 CLOSED = [
     ipaddress.ip_network(network)
     for network in (
-        "2002::/16",  # 6to4, an IPv4 address within
-        "2001::/23",  # Teredo, an IPv4 address within; and other protocols
+        "2002::/16",  # 6to4, with an IPv4 address inside
+        "2001::/23",  # Teredo, with an IPv4 address inside; and other protocols
         "3fff::/20",  # documentation
-        "192.0.0.0/24",  # protocols between networks, and Oracle's metadata of old
-        "192.88.99.0/24",  # relays of 6to4
+        "192.0.0.0/24",  # IETF protocol assignments, and Oracle's former metadata service
+        "192.88.99.0/24",  # 6to4 relays
         "168.63.129.16/32",  # Azure's own services, for its machines only
         "192.80.8.124/32",  # Equinix Metal's metadata
         "161.26.0.0/16",  # IBM Cloud's services, for its machines only
         "166.8.0.0/14",
     )
 ]
-"""Public by their number, and no place for images."""
+"""Networks with public numbers that are not used to serve images."""
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
@@ -56,7 +56,7 @@ async def resolved(host: str, port: int) -> Sequence[str]:
 
 
 def is_public(address: str) -> bool:
-    """Whether an address is public, in any form of writing it."""
+    """Whether an IP address is public, in any notation; False if the text is not an address."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -72,7 +72,7 @@ def is_public(address: str) -> bool:
 
 
 class _CheckedResolver(AbstractResolver):
-    """Gives the addresses of a name, if all of them are allowed. Raises BadInput."""
+    """Resolves a name to its addresses. Raises BadInput unless all of them are allowed."""
 
     def __init__(self, resolve: Resolve, is_allowed: Callable[[str], bool]) -> None:
         self._resolve, self._is_allowed = resolve, is_allowed
@@ -103,7 +103,7 @@ class _CheckedResolver(AbstractResolver):
 
 
 class Fetcher:
-    """Gets images by URL."""
+    """Fetches images by URL."""
 
     def __init__(
         self,
@@ -116,14 +116,14 @@ class Fetcher:
         seconds: float = SECONDS,
         trust_env: bool = False,
     ) -> None:
-        """`hosts`: only these, and what is under them; all if empty. `trust_env`: by the environment's proxies."""
+        """`hosts`: allowed hosts, with their subdomains; all if empty. `trust_env`: use the environment's proxies."""
         self._hosts, self._ports, self._most = tuple(map(_ascii, hosts)), ports, most_bytes
         self._seconds, self._trust_env = seconds, trust_env
         self._resolver = _CheckedResolver(resolve, is_allowed)
         self._session: aiohttp.ClientSession | None = None
 
     async def data(self, url: str) -> bytes:
-        """What is at a URL. Raises BadInput."""
+        """The bytes at a URL. Raises BadInput."""
         name = url if len(url) <= 200 else f"{url[:199]}…"
         try:
             async with asyncio.timeout(self._seconds):
@@ -139,7 +139,7 @@ class Fetcher:
             await self._session.close()
 
     async def _bytes(self, url: str) -> bytes:
-        if self._session is None:  # it belongs to the event loop that it is made in
+        if self._session is None:  # it belongs to the event loop in which it is created
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(resolver=self._resolver, use_dns_cache=False),
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -150,7 +150,7 @@ class Fetcher:
             )
         for _ in range(REDIRECTS + 1):
             target = self._checked(url)
-            if _is_number(target.host or ""):  # of which aiohttp asks no resolver
+            if _is_number(target.host or ""):  # aiohttp does not pass these to the resolver
                 await self._resolver.resolve(target.host or "", target.port or 0)
             async with self._session.get(target, allow_redirects=False) as answer:
                 if answer.status in (301, 302, 303, 307, 308):
@@ -167,7 +167,7 @@ class Fetcher:
         raise BadInput(f"{url[:200]} redirects too often")
 
     def _checked(self, url: str) -> URL:
-        """The address as it is asked for, in ASCII. Raises BadInput."""
+        """The URL to request, in ASCII. Raises BadInput if it is not allowed."""
         try:
             parts = urlsplit(url)
             port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
@@ -187,17 +187,17 @@ class Fetcher:
 
 
 def _ascii(host: str) -> str:
-    """The name of a host as it is looked up. Raises ValueError."""
+    """A host name in the form for look-up: ASCII, lower case. Raises ValueError."""
     return host.encode("idna").decode().lower()
 
 
 def _is_number(host: str) -> bool:
-    """Whether a host is an address and no name, in any form of writing it."""
+    """Whether a host is an IP address, in any notation, and not a name."""
     return ":" in host or host.rstrip(".").rpartition(".")[2][:1].isdigit()
 
 
 def _redirected(url: str, location: str) -> str:
-    """Where an answer leads. Raises BadInput."""
+    """The URL that a redirect leads to. Raises BadInput."""
     try:
         if not location:
             raise ValueError("it names no place")

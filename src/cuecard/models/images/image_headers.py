@@ -1,6 +1,6 @@
-"""PNG, JPEG and WebP by their structure, without decoding: format, size, and whether all models see them alike.
+"""Headers of PNG, JPEG and WebP, without decoding: format, size, and whether all models see the image alike.
 
-Linear in the bytes and bounded in the parts. What this cannot judge is left to a decoder.
+Time is linear in the bytes, and the number of parts is bounded. Unusual files are left to a decoder.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 MOST_BYTES = 32 * 2**20
 MOST_PARTS, MOST_SCANS = 20_000, 32
 MOST_NOTES, MOST_EXIF_BYTES = 2000, 2**20
-"""Parts that hold no pixels, and bytes of EXIF data."""
+"""Maximum number of parts without pixels, and bytes of EXIF data."""
 MOST_WEBP_PIXELS = 2**24
-"""Decoders take several times the memory for WebP that they take for the other formats."""
+"""Maximum of a plain WebP: decoders need several times as much memory as for the other formats."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _MARKER_HERE = re.compile(rb"\xff++[^\x00\xd0-\xd7]")
@@ -28,13 +28,13 @@ _OTHER_SOF = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
 
 @dataclass(frozen=True)
 class Header:
-    """A whole file of one of the formats that every server takes."""
+    """The header of a complete file in a format that every server accepts."""
 
     media_type: str
     width: int
     height: int
     is_plain: bool
-    """One opaque picture, upright, grey or RGB: surely. False where only a decoder can tell."""
+    """Certainly one opaque, upright picture, grey, palette or RGB. False if only a decoder can tell."""
 
     @property
     def pixels(self) -> int:
@@ -42,7 +42,7 @@ class Header:
 
 
 def read(data: bytes) -> Header | None:
-    """The header; None for other formats, for what broke off, and for what is built unusually."""
+    """The header; None for other formats, truncated files and unusual structures."""
     try:
         if data.startswith(_PNG):
             header = _png(data)
@@ -97,7 +97,7 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
 
 
 def _says_nothing(kind: bytes, text: bytes) -> bool:
-    """Whether a PNG's text surely does not turn the picture."""
+    """Whether the text in a PNG chunk certainly does not rotate the picture."""
     keyword, _, rest = text.partition(b"\0")
     if keyword.startswith(b"Raw profile type"):
         return False
@@ -138,7 +138,7 @@ def _jpeg(data: bytes) -> Header:
 
 
 def _turns_nothing(marker: int, body: bytes) -> bool:
-    """Whether a JPEG's segment surely neither turns the picture nor holds others."""
+    """Whether a JPEG segment certainly neither rotates the picture nor holds further pictures."""
     if marker == 0xE1:
         return _is_upright(body[6:]) if body.startswith(b"Exif\0") else _is_upright_by_xmp(body)
     return not (marker == 0xE2 and body.startswith(b"MPF\0"))
@@ -191,7 +191,7 @@ def _vp8l(body: bytes) -> tuple[int, int, bool]:
 
 
 def _is_upright(exif: bytes) -> bool:
-    """Whether EXIF data surely does not turn the picture, and its entries do not overlap, each of which is copied."""
+    """Whether EXIF data certainly does not rotate the picture, and its entries do not overlap (decoders copy each)."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
     if order is None or len(exif) > MOST_EXIF_BYTES:
         return False

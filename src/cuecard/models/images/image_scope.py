@@ -1,8 +1,9 @@
-"""Which images a model was trained on, by the visual tokens that its vision tower makes of them.
+"""The images that a model was trained on, described by their visual tokens from the vision tower.
 
-For each kind of image there is a Gaussian of visual tokens: a mean for each place, one covariance for all places. The
-distance of an image is the mean squared Mahalanobis distance of its tokens, or that of their mean deviation (which a
-blank image has), each in units of the largest usual one (Lee et al. 2018, arXiv:1807.03888, of class-wise Gaussians).
+Each kind of image has a Gaussian of visual tokens: one mean per position, one covariance for all positions. The
+distance of an image is the larger of two: the mean squared Mahalanobis distance of its tokens, and that of their mean
+deviation (large for a blank image), each divided by its largest usual value (Lee et al. 2018, arXiv:1807.03888, for
+class-wise Gaussians).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from cuecard.models.wordings import Size, sizes
 
 SHRINKAGE = 1e-3
 USUAL_TOKENS, USUAL_MEAN = 0.99, 0.999
-"""Quantiles of held-out images at which an image is as far away as usual: the first one sets the false alarms."""
+"""Quantiles of held-out images that define the largest usual distances; the first sets the rate of false alarms."""
 FIELDS = ("image_sizes", "mean", "whitening", "limits")
 
 Floats = NDArray[np.float32]
@@ -28,21 +29,21 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class ImageKind:
-    """Images of one kind: their sizes, and where their visual tokens lie."""
+    """One kind of image: its sizes, and the distribution of its visual tokens."""
 
     image_sizes: tuple[Size, ...]
     mean: Floats
     """(tokens, width)"""
     whitening: Floats
-    """(width, width): deviations times it have unit covariance."""
+    """(width, width): deviations @ whitening have unit covariance."""
     limits: Floats
-    """(2,): the largest usual squares of tokens and of their mean."""
+    """(2,): the largest usual squared distances of the tokens and of their mean."""
 
     @classmethod
     def fit(cls, image_sizes: Sequence[Size], tokens: Floats, held_out: Sequence[Floats]) -> ImageKind:
-        """From the (images, tokens, width) that a model was trained on, and several sets of held-out ones.
+        """Fit to (images, tokens, width) visual tokens of the training images, with limits from held-out sets.
 
-        Raises ValueError where they do not vary.
+        Raises ValueError if the images do not vary.
         """
         mean, width = tokens.mean(0, dtype=np.float64), tokens.shape[-1]
         deviations = (tokens - mean).reshape(-1, width)
@@ -61,7 +62,7 @@ class ImageKind:
         return cls(unlimited.image_sizes, unlimited.mean, unlimited.whitening, np.array(limits, np.float32))
 
     def distance(self, tokens: Floats) -> float | None:
-        """Of an image's (tokens, width): above 1 it is unusual; None for another number of tokens."""
+        """Distance of an image's (tokens, width) visual tokens: above 1 is unusual; None for another shape."""
         if tokens.shape != self.mean.shape:
             return None
         return float((self._squares(tokens) / self.limits).max())
@@ -81,7 +82,7 @@ class ImageScope:
 
     @classmethod
     def read(cls, path: Path) -> ImageScope:
-        """Raises BadInput."""
+        """The scope in an .npz file. Raises BadInput."""
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 names = sorted({name.partition(".")[0] for name in arrays.files})
@@ -90,7 +91,7 @@ class ImageScope:
             raise BadInput(f"{path} is not a scope of images: {error}", "make it again, or remove it") from error
 
     def write(self, path: Path) -> None:
-        """The same bytes for the same numbers."""
+        """Write an .npz file, with the same bytes for the same numbers."""
         arrays: dict[str, Any] = {}
         for name, kind in sorted(self.kinds.items()):
             for field in FIELDS:
@@ -100,7 +101,7 @@ class ImageScope:
         np.savez_compressed(path, **arrays)
 
     def distances(self, tokens: Any) -> dict[Size, float]:
-        """Of an image's (tokens, width), for each size of images: above 1 it is unlike those of that size."""
+        """Distance of an image's (tokens, width) visual tokens by image size: above 1 is unlike images of that size."""
         values, found = np.asarray(tokens, np.float32), dict[Size, float]()
         for kind in self.kinds.values():
             if (distance := kind.distance(values)) is not None:
@@ -110,13 +111,13 @@ class ImageScope:
 
 
 def _rounded(values: NDArray[np.float64]) -> Floats:
-    """To half precision, where that holds them."""
+    """Rounded to half precision, unless a value overflows there."""
     half = values.astype(np.float16)
     return (half if np.isfinite(half).all() else values).astype(np.float32)
 
 
 def _kind(image_sizes: Any, mean: Any, whitening: Any, limits: Any) -> ImageKind:
-    """Raises ValueError where shapes do not fit."""
+    """The kind with these arrays. Raises ValueError if shapes do not fit or numbers are not valid."""
     (_, width), numbers = mean.shape, (mean, whitening, limits)
     if whitening.shape != (width, width) or limits.shape != (2,):
         raise ValueError(f"shapes {mean.shape}, {whitening.shape}, {limits.shape} do not fit")

@@ -1,6 +1,6 @@
-"""Images as a user gives them: path, bytes, picture, data URL, URL when allowed; checked before a model sees them.
+"""Images from users (path, bytes, picture, data URL, URL if allowed), checked before a model gets them.
 
-A decoder decodes one image at a time in a child process, which is bounded in memory and time.
+A decoder decodes one image at a time in a child process with bounded memory and time.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SMALL_PIXELS, QUICK_PIXELS = 2**20, 2**22
 WEBP_BYTES_PER_PIXEL = 32
 _SCRIPT = Path(pillow_decoding.__file__)
 _ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "131072"}
-"""glibc: large blocks are mapped, so that they go back to the system when they are free."""
+"""glibc: large blocks are mapped, so that the system gets them back when they are freed."""
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
@@ -55,7 +55,7 @@ def load(source: Any, allow_urls: bool = False) -> Image:
 
 
 def checked(data: bytes, name: str) -> Image:
-    """The image, if it is one that models can take; the same bytes where every model sees them alike."""
+    """The image in a form that models accept; the same bytes if all models see them alike. Raises BadInput."""
     refuse_bytes(data, name)
     header = image_headers.read(data)
     try:
@@ -68,7 +68,7 @@ def checked(data: bytes, name: str) -> Image:
 
 
 def opened(image: Image) -> PilImage.Image:
-    """The picture as a model in this process takes it. Raises BadInput."""
+    """The picture in RGB, for a model in this process. Raises BadInput."""
     try:
         return DECODER.rgb(image.data)
     except Refused as refused:
@@ -84,7 +84,7 @@ def refuse_bytes(data: bytes, name: str) -> None:
 
 
 def broken(name: str, why: str = "it is broken, or not an image") -> BadInput:
-    """The error for what no decoder reads."""
+    """The error for data that no decoder reads."""
     return BadInput(f"{name} cannot be read: {why}", f"give one of {', '.join(FORMATS)}")
 
 
@@ -106,7 +106,7 @@ def _drawn(picture: PilImage.Image, name: str) -> Image:
         return Image(pillow_decoding.drawn(picture))
     except Refused as refused:
         raise _told(refused, name) from refused
-    except Exception as error:  # a picture of no size, or of a mode that nothing else knows
+    except Exception as error:  # a picture without size, or of an unusual mode
         raise BadInput(f"{name} cannot be drawn: {error}", f"give one of {', '.join(FORMATS)}") from error
 
 
@@ -120,7 +120,7 @@ def _short(name: str) -> str:
 
 
 def data_url(image: Image) -> str:
-    """The image as a data URL, the form that every server takes."""
+    """The image as a data URL, the form that every server accepts."""
     return f"data:{image.media_type};base64,{base64.b64encode(image.data).decode()}"
 
 
@@ -143,7 +143,7 @@ def is_data_url(name: str) -> bool:
 
 
 def decoded(url: str) -> bytes:
-    """The bytes in a data URL, in any spelling of base64 that browsers read. Raises BadInput."""
+    """The bytes in a data URL, in any variant of base64 that browsers read. Raises BadInput."""
     head, comma, body = url.partition(",")
     if not (comma and head.lower().endswith(";base64")):
         raise BadInput("a data URL must be base64", "use data:image/png;base64,…")
@@ -164,7 +164,7 @@ def _fetched(url: str) -> bytes:
         finally:
             await fetcher.aclose()
 
-    with ThreadPoolExecutor(1) as thread:  # an event loop may run in this one
+    with ThreadPoolExecutor(1) as thread:  # an event loop may run in this thread
         return thread.submit(asyncio.run, fetch()).result()
 
 
@@ -173,7 +173,7 @@ def _fetched(url: str) -> bytes:
 
 @dataclass(frozen=True)
 class Bounds:
-    """What one decode may take."""
+    """Limits of one decode."""
 
     pixels: int = MOST_PIXELS
     memory_bytes: int = 768 * 2**20
@@ -187,12 +187,12 @@ class ImageDecoder:
         self._worker = ChildWorker(_SCRIPT, environment=_ALLOCATOR)
 
     def taken(self, data: bytes, header: Header | None, bounds: Bounds) -> tuple[Image, Size]:
-        """The image as models can take it, and its size before; the same bytes if it is plain. Raises Refused."""
+        """The image in a form that models accept, and its original size; the same bytes if plain. Raises Refused."""
         reply, made = self._done({"do": "taken", "keep": header is not None}, data, bounds)
         return Image(data if reply["same"] else made, reply["kind"]), (reply["size"][0], reply["size"][1])
 
     def rgb(self, data: bytes) -> PilImage.Image:
-        """The picture as a model in this process takes it; small ones are decoded right here. Raises Refused."""
+        """The picture in RGB; small ones are decoded in this process, others in the child. Raises Refused."""
         header = image_headers.read(data)
         # whole, at most a megapixel, few scans, one ICC profile: a few megabytes and milliseconds
         if header is not None and header.is_plain and header.pixels <= SMALL_PIXELS:
@@ -210,7 +210,7 @@ class ImageDecoder:
             reply, more = self._worker.do({**job, **most}, bounds.seconds, data)
         except TimeoutError as error:
             raise Refused("slow") from error
-        except EOFError as error:  # the decoder fell over
+        except EOFError as error:  # the child crashed
             raise Refused("broken") from error
         if "refused" in reply:
             raise Refused(reply["refused"], tuple(reply["size"]) if reply["size"] else None)
@@ -218,12 +218,12 @@ class ImageDecoder:
 
 
 def refuse_hungry(header: Header, bounds: Bounds) -> None:
-    """Raises Refused for what needs too much memory to decode."""
+    """Raises Refused for an image that needs too much memory to decode."""
     if header.media_type == "image/webp" and header.pixels * WEBP_BYTES_PER_PIXEL > bounds.memory_bytes:
         raise Refused("memory", (header.width, header.height))
 
 
 DECODER, QUICK_DECODER = ImageDecoder(), ImageDecoder()
-"""Those of this process: for any image, and for those that are known to be small, which wait for no slow one."""
+"""The decoders of this process: for any image, and for small ones only, so that these do not wait for slow ones."""
 atexit.register(DECODER.close)
 atexit.register(QUICK_DECODER.close)

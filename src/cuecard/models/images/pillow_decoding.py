@@ -1,4 +1,4 @@
-"""Decoding with Pillow: in this process, or as the child of `decoder`, which runs this file. Needs no Cuecard."""
+"""Decoding with Pillow, in this process or in the child of `ImageDecoder`, which runs this file without Cuecard."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from PIL import Image as PilImage
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 SERVED = ("image/png", "image/jpeg", "image/webp")
-"""What every server takes."""
+"""Formats that every server accepts."""
 MOST_DRAWN = 2**24
-"""Pixels of what is drawn again; larger pictures become smaller."""
+"""Maximum pixels of a picture that is drawn again; larger ones are scaled down."""
 MOST_PIECES = 20_000
-"""Strips or tiles of a TIFF."""
+"""Maximum strips or tiles of a TIFF."""
 Size = tuple[int, int]
 
 
@@ -30,7 +30,7 @@ class Refused(Exception):
     """An image that is not decoded."""
 
     def __init__(self, why: str, size: Size | None = None) -> None:
-        """`why`: broken, pixels, memory, pieces; slow where the child was killed."""
+        """`why`: broken, pixels, memory, pieces; or slow, if the child was killed."""
         super().__init__(why)
         self.why, self.size = why, size
 
@@ -60,17 +60,17 @@ def taken(data: bytes, most_pixels: int, keep: bool) -> tuple[Size, str, bytes]:
 
 
 def rgb(data: bytes, most_pixels: int) -> PilImage.Image:
-    """The picture as a model in this process takes it, at most MOST_DRAWN pixels. Raises Refused."""
+    """The picture in RGB, scaled down to at most MOST_DRAWN pixels. Raises Refused."""
     with _decoding(data, most_pixels) as picture:
         return _reduced(picture).convert("RGB")
 
 
 @contextmanager
 def _decoding(data: bytes, most_pixels: int) -> Iterator[PilImage.Image]:
-    """The opened image. What decoders raise becomes Refused."""
+    """The opened image. All errors of decoders become Refused."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of decoders, about files that are readable all the same
+            warnings.simplefilter("ignore")  # of decoders, about files that are still readable
             _refuse_pieces(data)
             with PilImage.open(io.BytesIO(data), formats=FORMATS) as picture:
                 refuse_huge(picture.size, most_pixels)
@@ -79,19 +79,19 @@ def _decoding(data: bytes, most_pixels: int) -> Iterator[PilImage.Image]:
         raise
     except PilImage.DecompressionBombError as error:
         raise Refused("pixels") from error
-    except Exception as error:  # a decoder may raise anything about broken data
+    except Exception as error:  # a decoder may raise any exception on broken data
         no_memory = isinstance(error, MemoryError) or "memory" in str(error)
         raise Refused("memory" if no_memory else "broken") from error
 
 
 def refuse_huge(size: Size, most_pixels: int) -> None:
-    """Raises Refused."""
+    """Raises Refused for more than `most_pixels` pixels."""
     if size[0] * size[1] > most_pixels:
         raise Refused("pixels", size)
 
 
 def _refuse_pieces(data: bytes) -> None:
-    """Refuse a TIFF of very many pieces, each of which costs time and memory."""
+    """Raises Refused for a TIFF of more than MOST_PIECES pieces, as each costs time and memory."""
     if data[:4] not in TiffImagePlugin.PREFIXES:
         return
     file = io.BytesIO(data)
@@ -107,12 +107,12 @@ def _refuse_pieces(data: bytes) -> None:
 
 
 def _ended(data: bytes, most_pixels: int) -> bytes:
-    """A JPEG that broke off in its last eighth, with an end, as browsers read it. Raises Refused."""
+    """A JPEG cut off in its last eighth, with an end marker added, as browsers read it. Else raises Refused."""
     ended = data + b"\xff\xd9"
     with _decoding(ended, most_pixels) as picture:
         wide, high = picture.size
         last = picture.crop((0, high * 7 // 8, wide, high))
-        # what is missing comes out as one grey
+        # missing pixels are decoded to one grey
         if all(value in (127, 128) for value in _flat(last.getextrema())):
             raise Refused("broken")
     return ended
@@ -124,14 +124,14 @@ def _flat(extrema: Any) -> Iterator[float]:
 
 
 def is_plain(picture: PilImage.Image) -> bool:
-    """One opaque picture, upright, 8 bits a channel: no model can see it otherwise than another."""
+    """Whether this is one opaque, upright picture of 8 bits per channel, which all models see alike."""
     upright = picture.getexif().get(ExifTags.Base.Orientation, 1) == 1
     still = getattr(picture, "n_frames", 1) == 1
     return upright and still and picture.mode in ("RGB", "L", "P", "1") and not picture.has_transparency_data
 
 
 def drawn(picture: PilImage.Image) -> bytes:
-    """The picture as a person sees it, as a PNG: upright, its first frame, on white, 8 bits a channel."""
+    """The picture as a person sees it, as a PNG: upright, first frame, on white, 8 bits per channel."""
     upright = ImageOps.exif_transpose(_reduced(picture))
     if upright.mode.startswith(("I", "F")):
         upright = _eight_bits(upright)
@@ -144,7 +144,7 @@ def drawn(picture: PilImage.Image) -> bytes:
 
 
 def _reduced(picture: PilImage.Image) -> PilImage.Image:
-    """At most MOST_DRAWN pixels, before anything copies them."""
+    """The picture scaled down to at most MOST_DRAWN pixels, before it is copied otherwise."""
     wide, high = picture.size
     scale = math.sqrt(MOST_DRAWN / (wide * high or 1))
     if scale >= 1:
@@ -156,7 +156,7 @@ def _reduced(picture: PilImage.Image) -> PilImage.Image:
 
 
 def _eight_bits(picture: PilImage.Image) -> PilImage.Image:
-    """16 bits as 8, which a mere conversion would cut off at 255; 32 bits and floats between their own extremes."""
+    """16 bits scaled to 8, where a plain conversion would clip at 255; 32 bits and floats scaled by their own range."""
     low, high = (0.0, 65535.0) if picture.mode.startswith("I;16") else cast(tuple[float, float], picture.getextrema())
     scale = 255 / ((high - low) or 1)
     return picture.convert("F").point(lambda value: value * scale - low * scale).convert("L")
@@ -166,9 +166,9 @@ def _eight_bits(picture: PilImage.Image) -> PilImage.Image:
 
 
 def main() -> None:
-    """Do one job after the other until the input ends."""
+    """Run jobs from stdin one by one until it ends."""
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
-        score.write("1000")  # where memory runs out, this process goes and not its parent
+        score.write("1000")  # if memory runs out, the kernel kills this process and not its parent
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     for line in iter(source.readline, b""):
         job = json.loads(line)
@@ -197,7 +197,7 @@ def _done(job: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def _limit(memory_bytes: int, seconds: float) -> None:
-    """Bound what this process may still take; the parent keeps the time by the clock."""
+    """Limit the memory and CPU time that this process may still use; the parent limits wall-clock time."""
     try:
         import resource
     except ImportError:  # Windows
@@ -212,7 +212,7 @@ def _limit(memory_bytes: int, seconds: float) -> None:
 
 
 def _give_back() -> None:
-    """Free memory goes back to the system, where the allocator can be asked to."""
+    """Return free memory to the system, if the allocator supports it."""
     with suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -1,7 +1,7 @@
-"""Models in this process: the embedded pair by NumPy, other checkpoints by Transformers."""
+"""Models in this process: the embedded pair with NumPy, other checkpoints with Transformers."""
 
 import os
 
-# The embedded pair's matrices are small: threads that share one cost more than they save, ten times as much on busy
-# cores. It holds where NumPy has not been imported before; PyTorch has threads of its own.
+# The embedded pair's matrices are small: BLAS threads cost more than they save, ten times as much on busy cores. Takes
+# effect only if NumPy has not been imported before; PyTorch has its own threads.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -1,6 +1,6 @@
-"""Attention rows of a pass's last queries: softmax(QKᵀ), layer by layer, by Transformers' attention interface.
+"""Attention rows of a pass's last queries: softmax(QKᵀ), layer by layer, through Transformers' AttentionInterface.
 
-Only the queries that a pass is made for are in it (all earlier keys lie in the cache), so one layer's rows take
+A pass contains only the queries of interest (all earlier keys are in the KV cache), so one layer's rows take
 heads x queries x keys numbers; the listener reduces them before the next layer is computed.
 """
 
@@ -21,9 +21,9 @@ from cuecard.domain.errors import ModelError, Unsupported
 
 NAME = "cuecard-rows"
 BLOCK = 4096
-"""Keys that are brought to fp32 at once."""
+"""Keys that are converted to fp32 at once."""
 STRANGE = ("position_bias", "indices", "block_indices", "sinks")
-"""What changes the scores in a way that is not computed here."""
+"""Arguments that change the scores in a way that is not supported here."""
 
 T = TypeVar("T")
 
@@ -35,9 +35,9 @@ class Rows:
     layer: int
     weights: torch.Tensor
     sink: torch.Tensor | None
-    """(heads, queries): what a learned sink takes, which is no token; None where a layer has none."""
+    """(heads, queries): the share of a learned sink, which is no token; None if the layer has none."""
     window: int | None
-    """How many keys a query sees at most, itself included; None: all."""
+    """Maximum number of keys that a query attends to, itself included; None: all."""
     values: torch.Tensor
     """(groups, the last keys, head_dim): of all keys, or of those that a sliding cache still holds."""
     outputs: torch.Tensor
@@ -45,13 +45,13 @@ class Rows:
 
     @property
     def without_sink(self) -> torch.Tensor:
-        """Weights (heads, queries, keys) as shares of what falls on tokens: rows sum to 1."""
+        """Weights (heads, queries, keys) normalised over tokens, without the sink: rows sum to 1."""
         return self.weights if self.sink is None else self.weights / (1 - self.sink)[..., None]
 
 
 @dataclass(frozen=True)
 class Attended(Generic[T]):
-    """One pass over an answer: what was kept of each layer, and the (queries, vocabulary) logits.
+    """One pass over an answer: the reduced rows of each layer, and the (queries, vocabulary) logits.
 
     The queries are the prompt's last token, which predicts the answer's first, and the answer's tokens.
     """
@@ -59,10 +59,10 @@ class Attended(Generic[T]):
     layers: tuple[T, ...]
     logits: torch.Tensor
     ids: tuple[int, ...]
-    """Of prompt and answer: the keys."""
+    """Token ids of prompt and answer, one per key."""
     queries: int
     reused: int
-    """Tokens that an earlier call had computed; at most all before the queries but one."""
+    """Tokens that an earlier call had computed; at most the number of tokens before the queries, minus one."""
 
 
 @dataclass
@@ -80,9 +80,9 @@ _listener: ContextVar[_Listener | None] = ContextVar("listener", default=None)
 def listening(
     model: PreTrainedModel, reduce: Callable[[Rows], T], keys: int, hidden: Sequence[int] = ()
 ) -> Generator[list[T]]:
-    """While it lasts, each layer's rows over `keys` keys go through `reduce`; what that gives back is in the list.
+    """Within the context, each layer's rows over `keys` keys are passed to `reduce`; its results are in the list.
 
-    `hidden` keys are seen by no query. Raises Unsupported for a model without a hook, ModelError without memory.
+    No query attends to `hidden` keys. Raises Unsupported for a model without a hook, ModelError if memory is too small.
     """
     config = model.config.get_text_config(decoder=True)
     usual, listener = config._attn_implementation, _Listener(reduce, keys, tuple(hidden))
@@ -90,7 +90,7 @@ def listening(
     config._attn_implementation = NAME
     try:
         yield listener.reduced
-    except RuntimeError as error:  # each device's allocator has words of its own
+    except RuntimeError as error:  # each device's allocator has its own message
         if "memory" not in str(error):
             raise
         raise _too_small(keys) from error
@@ -127,7 +127,7 @@ def attend(
     _make_sure_of_room(4 * heads * queries * listener.keys, listener.keys, query.device)
     weights = torch.zeros(heads, queries, listener.keys, device=query.device)
     scores = weights[..., listener.keys - seen :]
-    # heads of a group lie side by side: their queries are one matrix, so that its keys and values are not repeated
+    # heads of a group are adjacent: their queries are one matrix, so that its keys and values are not repeated
     grouped = weights.view(groups, -1, listener.keys)[..., listener.keys - seen :]
     wide = query[0].float().reshape(groups, -1, size)
     for at in range(0, seen, BLOCK):
@@ -149,7 +149,7 @@ def attend(
 
 
 def _mask(scores: torch.Tensor, mask: torch.Tensor | None, causal: bool) -> None:
-    """Minus infinity for keys that a query does not see; without a mask the queries are the last tokens."""
+    """Set the scores of masked keys to minus infinity; without a mask, the queries are the last tokens."""
     queries, seen = scores.shape[1:]
     if mask is None:
         if causal and queries > 1:
@@ -162,7 +162,7 @@ def _mask(scores: torch.Tensor, mask: torch.Tensor | None, causal: bool) -> None
 
 
 def _softmax(scores: torch.Tensor, sink: torch.Tensor | None) -> torch.Tensor | None:
-    """Scores become weights in their own memory; -> (heads, queries) the share of a learned sink's logit."""
+    """Softmax of the scores in place; -> (heads, queries) share of a learned sink's logit, None without one."""
     peak = scores.amax(-1)
     if sink is not None:
         peak = peak.maximum(sink.float()[:, None])
@@ -183,7 +183,7 @@ def sums(weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
 
 
 def _make_sure_of_room(wanted: int, keys: int, device: torch.device) -> None:
-    """Raises ModelError: a system that has promised more memory than it has ends the process instead."""
+    """Raises ModelError if memory is too small: a system that overcommits memory would end the process instead."""
     free = free_bytes(device)
     if free is not None and wanted > free:
         raise _too_small(keys)
@@ -196,7 +196,7 @@ def _too_small(keys: int) -> ModelError:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that can still be had on a device; None where the system does not report it."""
+    """Available memory on a device, in bytes; None if the system does not report it."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     table = Path("/proc/meminfo")

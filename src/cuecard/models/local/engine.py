@@ -1,7 +1,7 @@
-"""One thread per model that advances its calls in turn, a token each, so that the event loop stays free.
+"""One thread per model that advances its calls in turn, one token each, so that the event loop stays free.
 
-A call is a generator of events, and of the steps that it wants to have computed: those of all calls are computed
-together. Closing the stream cancels the call: the engine drops it before its next token.
+A call is a generator of events and of steps to compute; the steps of all calls are computed together. Closing the
+stream cancels the call: the engine drops it before its next token.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from cuecard.domain.errors import CuecardError, ModelClosed, ModelError, ModelRe
 
 @dataclass(eq=False)
 class Step:
-    """A call that wants a token appended. `alone`: it is sampled, and its draws are not to depend on others.
+    """A token to append to a call's sequence. `alone`: not batched, as the call samples, independently of other calls.
 
-    `together` appends those of all its model's calls.
+    `together` appends the tokens of all steps of one model.
     """
 
     sequence: Any
@@ -32,17 +32,17 @@ class Step:
 
 @dataclass(eq=False)
 class Job:
-    """One call under way, and the way back to the event loop that waits for it."""
+    """One running call, and the callback to the event loop that waits for it."""
 
     steps: Callable[[], Generator[Any]]
     send: Callable[[list[Any], bool], object]
-    """Takes what is new, and whether the call has ended."""
+    """Takes new items, and whether the call has ended."""
     cancelled: bool = False
     running: Generator[Any] | None = None
     step: Step | None = None
-    """What it waits for."""
+    """The step that it waits for."""
     decodes: bool = False
-    """It has taken a step: what it yields between two steps is sent at once."""
+    """It has yielded a step: from now on, items between two steps are sent together."""
     fresh: list[Any] = field(default_factory=list)
 
     def post(self, item: Any) -> None:
@@ -60,7 +60,7 @@ class Job:
 
 
 class Engine:
-    """Runs jobs in a thread of its own, round robin; it holds no model, so that a model without references is freed."""
+    """Runs jobs round robin in its own thread; it does not reference the model, so that an unused model is freed."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -70,7 +70,7 @@ class Engine:
         self._lock = threading.Lock()
 
     async def run(self, steps: Callable[[], Generator[Any]]) -> AsyncGenerator[Any]:
-        """What the steps yield, as it comes; foreign errors come out as ModelError."""
+        """The items that the steps yield, as they come; foreign errors are raised as ModelError."""
         answers, loop = asyncio.Queue[tuple[list[Any], bool]](), asyncio.get_running_loop()
         job = Job(steps, lambda *answer: loop.call_soon_threadsafe(answers.put_nowait, answer))
         self.take(job)
@@ -86,7 +86,7 @@ class Engine:
             job.cancelled = True
 
     def stop(self) -> None:
-        """End the thread after the step it is in; jobs under way, and later ones, end with an error."""
+        """End the thread after its current step; running jobs, and later ones, end with ModelClosed."""
         with self._lock:
             self._stopped = True
             self._inbox.put(None)
@@ -94,8 +94,8 @@ class Engine:
             self._thread.join()
 
     def take(self, job: Job) -> None:
-        """Have a job advanced, a step in turn with others. Raises ModelClosed."""
-        with self._lock:  # so that no job comes in behind the last one that the thread looks at
+        """Add a job, which advances step by step in turn with others. Raises ModelClosed."""
+        with self._lock:  # so that no job is added after the last one that the thread reads
             if self._stopped:
                 raise self._closed()
             if self._thread is None:
@@ -113,7 +113,7 @@ class Engine:
             job.flush(ended=True)
 
     def _receive(self, jobs: list[Job]) -> bool:
-        """Add what has come in, and wait for it if there is nothing else to do; False when the engine is to stop."""
+        """Add jobs from the inbox, and wait for one if there are none; False if the engine has to stop."""
         while not jobs or not self._inbox.empty():
             job = self._inbox.get()
             if job is None:
@@ -129,7 +129,7 @@ class Engine:
             job.running.close()
 
     def _advance(self, job: Job) -> bool:
-        """One job up to the next step that it wants; False when it has ended."""
+        """Advance one job to its next step; False if it has ended."""
         if job.cancelled:
             self._drop(job)
             return False
@@ -149,7 +149,7 @@ class Engine:
         return False
 
     def _stepped(self, jobs: list[Job]) -> list[Job]:
-        """The jobs, with what they waited for; none of them if it failed."""
+        """Compute the jobs' steps together; -> the jobs, or [] if that failed and ended them."""
         try:
             if steps := [job.step for job in jobs if job.step is not None]:
                 steps[0].together(steps)
@@ -174,7 +174,7 @@ class Engine:
 
 @contextmanager
 def refusing(source: str) -> Iterator[None]:
-    """Loads a checkpoint; whatever fails comes out as ModelRefused, in one line."""
+    """Within the context a checkpoint is loaded; foreign errors are raised as ModelRefused, in one line."""
     try:
         yield
     except CuecardError:
@@ -191,5 +191,5 @@ def lacking(source: str, names: Sequence[str]) -> ModelRefused:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in one line; its class if it says nothing."""
+    """The first line of an error's message; its class name if there is no message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,14 +1,14 @@
-"""Decoding a token at a time with few operations: fused weights, keys and values in place, no layers of Python.
+"""Decoding one token at a time with few operations: fused weights, a KV cache updated in place, no Python layers.
 
-For decoders built like Qwen3, Qwen3-VL and Llama. At batch one the cost of a token is that of its operations, or of
-reading the weights once, so there are as few of the first as can be, and each weight is read once. The same step works
-on keys and values that grow (`Growing`, the length is a number) and on fixed ones (`Fixed`, the length is a tensor, so
-that the step can be compiled and captured in a CUDA graph).
+For decoders built like Qwen3, Qwen3-VL and Llama. At batch size 1, the cost of a token is that of launching its
+operations or of reading the weights, so operations are few, and each weight is read once. The same step works on keys
+and values that grow (`Growing`, the length is a number) and on fixed ones (`Fixed`, the length is a tensor, so that the
+step can be compiled and captured in a CUDA graph).
 
 Tokens of several calls are decoded in one step (`batched_logits`): weights are read once for all of them, attention is
-each call's own. In float32 a row of a batch differs from the same row alone by the order of sums, about a millionth of
-the largest logit. Where the two best tokens are closer than a hundred times that, the step is done again alone, so that
-the tokens of a greedy call do not depend on the calls decoded beside it.
+computed per call. In float32 a row of a batch differs from the same row alone by the order of sums, about a millionth
+of the largest logit. If the two best tokens are closer than a hundred times that, the step is repeated alone, so that
+the tokens of a greedy call do not depend on the other calls in the batch.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ POSITIONS = 4096
 
 
 class Held(Protocol):
-    """Where keys and values of one layer are held while a token is decoded."""
+    """Storage for the keys and values of one layer while a token is decoded."""
 
     def attend(self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """(batch, kv heads, group, head_dim) query and (batch, kv heads, head_dim) keys and values of the new token
-        -> what the query finds among all, in its own shape.
+        -> attention output over all tokens, in the shape of the query.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer's weights, those that read the same vector fused."""
+    """One layer's weights; those with the same input are fused."""
 
     first_norm: torch.Tensor
     qkv: torch.Tensor
@@ -55,7 +55,7 @@ class Layer:
 
 
 class Growing:
-    """A layer of a cache as `prefix.growing` makes them; the new token is written behind what is there."""
+    """A layer of a cache from `transformers_network.growing`; the new token is appended."""
 
     def __init__(self, layer: Any) -> None:
         self._layer = layer
@@ -66,7 +66,7 @@ class Growing:
 
 
 class Fixed:
-    """(batch, kv heads, capacity, head_dim) keys and values; `at`, where the next token goes, is all layers' own."""
+    """(batch, kv heads, capacity, head_dim) keys and values; all layers share `at`, the position of the next token."""
 
     def __init__(self, like: torch.Tensor, shape: tuple[int, ...], at: torch.Tensor, places: torch.Tensor) -> None:
         self.keys, self.values = like.new_zeros(shape), like.new_zeros(shape)
@@ -75,22 +75,22 @@ class Fixed:
     def attend(self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         self.keys.index_copy_(2, self.at, keys[:, :, None])
         self.values.index_copy_(2, self.at, values[:, :, None])
-        # as products, which use a whole GPU for one query where attention kernels use one block a head
+        # matrix products use the whole GPU for one query; attention kernels use one block per head
         weights = torch.matmul(query, self.keys.transpose(2, 3)).float() * query.shape[-1] ** -0.5
         weights = torch.softmax(weights.masked_fill(self.places > self.at, float("-inf")), -1)
         return torch.matmul(weights.to(values.dtype), self.values)
 
 
 def grown(cache: DynamicCache) -> list[Growing]:
-    """All layers of a cache."""
+    """The layers of a cache, for `StaticDecoder`."""
     return [Growing(layer) for layer in cache.layers]
 
 
 class StaticDecoder:
-    """The decoder of a checkpoint; its weights are those of the checkpoint, which from then on shares them."""
+    """The decoder of a checkpoint, whose weights become views of the fused ones, so that both share memory."""
 
     def __init__(self, model: Any) -> None:
-        """Of a model that `applies` says yes to."""
+        """`model`: one for which `applies` is true."""
         text, config = _text(model), model.config.get_text_config()
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.head_dim, self.eps = text.layers[0].self_attn.head_dim, config.rms_norm_eps
@@ -103,18 +103,18 @@ class StaticDecoder:
         self.cos, self.sin = self._rotations(POSITIONS)
 
     def fixed(self, batch: int, capacity: int) -> list[Fixed]:
-        """Empty places for all layers."""
+        """Empty storage for all layers."""
         device, shape = self.head.device, (batch, self.kv_heads, capacity, self.head_dim)
         at, places = torch.zeros(1, dtype=torch.long, device=device), torch.arange(capacity, device=device)
         return [Fixed(layer.out, shape, at, places) for layer in self.layers]
 
     def make_room(self, positions: int) -> None:
-        """Have rotations for this many positions."""
+        """Extend the rotations to at least this many positions."""
         if positions > len(self.cos):
             self.cos, self.sin = self._rotations(positions)
 
     def logits(self, tokens: torch.Tensor, position: int, held: Sequence[Held]) -> torch.Tensor:
-        """(batch,) tokens at a position, behind what is held -> (batch, vocabulary)."""
+        """(batch,) tokens at a position, after the tokens in `held` -> (batch, vocabulary) logits."""
         if position >= len(self.cos):
             self.make_room(2 * position)
         return self.step(tokens, self.cos[position], self.sin[position], held)
@@ -124,7 +124,7 @@ class StaticDecoder:
     ) -> torch.Tensor:
         """(batch,) tokens and (head_dim,) rotations -> (batch, vocabulary) logits of the next ones.
 
-        `compiled` are stand-ins for `self.layer` and `self.last`.
+        `compiled`: replacements for `self.layer` and `self.last`.
         """
         layer, last = compiled or (self.layer, self.last)
         hidden = functional.embedding(tokens, self.embedding)
@@ -136,7 +136,7 @@ class StaticDecoder:
         return last(hidden)
 
     def turned(self, index: int, cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(…, head_dim) rotations as a layer takes them."""
+        """(…, head_dim) rotations for a layer, multiplied by its norm weights if it has any."""
         return (cos, sin) if self._weights is None else (self._weights[0][index] * cos, self._weights[1][index] * sin)
 
     def layer(
@@ -148,7 +148,7 @@ class StaticDecoder:
         qkv = functional.linear(seen, weights.qkv, weights.qkv_bias).view(batch, -1, self.head_dim)
         both = qkv[:, :turned]
         if self._weights is not None:
-            # the norm's weights lie in the rotations already
+            # the rotations already include the norm's weights
             both = functional.rms_norm(both, (self.head_dim,), None, self.eps)
         both = torch.addcmul(both * cos, both.roll(self.head_dim // 2, -1), sin)
         query = both[:, : self.heads].reshape(batch, self.kv_heads, -1, self.head_dim)
@@ -159,7 +159,7 @@ class StaticDecoder:
         return _added(hidden, functional.silu(gate) * up, weights.down)
 
     def last(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(batch, hidden) behind the layers -> (batch, vocabulary) logits."""
+        """(batch, hidden) after the layers -> (batch, vocabulary) logits."""
         return functional.linear(self._normed(hidden, self.last_norm), self.head)
 
     def _normed(self, hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -190,14 +190,14 @@ class StaticDecoder:
 
 
 def _added(hidden: torch.Tensor, found: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """What is found, multiplied and added: one operation, or two where a compiler makes a better one of them."""
+    """hidden + found @ weight.T: one operation, or two if a compiler is to fuse them better."""
     if torch.compiler.is_compiling():
         return hidden + functional.linear(found, weight)
     return torch.addmm(hidden, found, weight.t())
 
 
 def applies(model: Any) -> bool:
-    """Whether a checkpoint's decoder is built the way that `StaticDecoder` computes."""
+    """Whether `StaticDecoder` supports the architecture of a checkpoint's decoder."""
     text, head = _text(model), getattr(model, "lm_head", None)
     layers, rotary = getattr(text, "layers", None), getattr(text, "rotary_emb", None)
     if not layers or rotary is None or type(head) is not nn.Linear or head.bias is not None:
@@ -245,7 +245,7 @@ def _fused(layer: Any) -> Layer:
 
 
 def _joined(*parts: nn.Linear) -> torch.Tensor:
-    """The weights below each other, in memory that the parts share from now on."""
+    """The weights concatenated by rows; the parts become views of the result."""
     joined = torch.cat([part.weight.detach() for part in parts])
     start = 0
     for part in parts:
@@ -260,17 +260,17 @@ def _biases(*parts: nn.Linear) -> torch.Tensor | None:
 
 
 CLOSE = 1e-4
-"""Of the largest logit: two best tokens that are closer are decided alone."""
+"""Fraction of the largest logit: if the two best tokens are closer, the step is repeated alone."""
 
 
 class Several:
-    """One layer of several calls' caches."""
+    """One layer of the caches of several calls."""
 
     def __init__(self, layers: Sequence[Any]) -> None:
         self._each = [Growing(layer) for layer in layers]
 
     def attend(self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """As `Held.attend`, row by row, as their lengths differ."""
+        """As `Held.attend`, row by row, because the lengths differ."""
         rows = (
             place.attend(query[i : i + 1], keys[i : i + 1], values[i : i + 1]) for i, place in enumerate(self._each)
         )
@@ -280,7 +280,7 @@ class Several:
 def batched_logits(
     decoder: StaticDecoder, tokens: torch.Tensor, positions: Sequence[int], caches: Sequence[Any]
 ) -> torch.Tensor:
-    """(batch,) tokens, each at its position behind its cache -> (batch, vocabulary)."""
+    """(batch,) tokens, each at its position after its cache -> (batch, vocabulary) logits."""
     if (last := max(positions)) >= len(decoder.cos):
         decoder.make_room(2 * last)
     at = torch.tensor(positions, device=tokens.device)
@@ -293,7 +293,7 @@ def batched_logits(
 
 
 def are_close(logits: torch.Tensor) -> list[bool]:
-    """(batch, vocabulary) -> of each row, whether another order of sums could choose another token."""
+    """(batch, vocabulary) logits -> for each row, whether another order of sums could choose another token."""
     best = logits.topk(2, -1).values
     near: list[bool] = (best[:, 0] - best[:, 1] <= CLOSE * logits.abs().amax(-1)).tolist()
     return near

@@ -1,4 +1,4 @@
-"""Prompts as a model takes them: their ids, the pixels of their images, and what each token is."""
+"""Model inputs of a prompt: token ids, pixels of the images, and the span of each token."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ IMAGES_KEPT = 16
 
 @dataclass(frozen=True)
 class Inputs:
-    """A prompt as a model takes it: its ids, where its last image ends, and the images."""
+    """Model inputs of a prompt: token ids, the end of the last image, and the images."""
 
     ids: list[int]
     images: tuple[str, ...]
     images_end: int
     tensors: dict[str, Any]
-    """Of PyTorch, which go with the images."""
+    """PyTorch tensors of the images."""
     pictures: tuple[tuple[Any, tuple[int, int]], ...] = ()
-    """Or arrays (patches, values) of NumPy, each with its grid (rows, columns) of patches."""
+    """Or NumPy arrays (patches, values), each with its grid (rows, columns) of patches."""
 
     def first(self, count: int) -> Inputs:
-        """The first `count` tokens; those left out are text."""
+        """The first `count` tokens; the others have to be text."""
         tokens = (1, len(self.ids))
         cut = {name: part[:, :count] if part.shape[:2] == tokens else part for name, part in self.tensors.items()}
         return replace(self, ids=self.ids[:count], tensors=cut)
 
 
 class PromptReader(Protocol):
-    """Turns prompts into inputs."""
+    """Converts prompts to inputs."""
 
     tokenizer: Any
 
@@ -44,7 +44,7 @@ class PromptReader(Protocol):
 
 
 def with_places(text: str, placeholder: str, counts: Sequence[int]) -> str:
-    """A rendered prompt whose placeholder of each image stands once for each of its visual tokens. Raises BadInput."""
+    """The rendered prompt with each image's placeholder repeated once per visual token. Raises BadInput."""
     head, *rest = text.split(placeholder)
     if len(rest) != len(counts):
         raise BadInput(f"the prompt has {len(counts)} images and {len(rest)} places for them")
@@ -52,7 +52,7 @@ def with_places(text: str, placeholder: str, counts: Sequence[int]) -> str:
 
 
 def tokenized(tokenizer: Any, text: str) -> list[int]:
-    """Ids of a rendered prompt, whose template has already put the special tokens in."""
+    """Ids of a rendered prompt, which already contains the special tokens of its template."""
     return tokenizer(text, add_special_tokens=False).input_ids
 
 
@@ -61,7 +61,7 @@ _CUT = "\ue000cut\ue000"
 
 
 def messages(turns: tuple[Turn, ...], parts: bool) -> list[dict[str, Any]]:
-    """Turns in the form that chat templates take: images first, then the text; or text alone, as language models do."""
+    """Turns as messages for chat templates: images first, then the text; without `parts` only text (text models)."""
     if not parts:
         return [{"role": turn.role, "content": turn.text} for turn in turns]
     return [
@@ -71,10 +71,10 @@ def messages(turns: tuple[Turn, ...], parts: bool) -> list[dict[str, Any]]:
 
 
 def render(tokenizer: Any, prompt: Prompt, parts: bool = True) -> str:
-    """The prompt's text up to the point where the model goes on, one placeholder an image.
+    """The prompt's text up to the point where the model continues, with one placeholder per image.
 
-    What a template itself puts behind the assistant's cue (an open or empty think block) gives way to the prompt's own
-    opening. Of a prompt whose card is still being written, the text ends with the card.
+    A think block (open or empty) that the template itself adds after the assistant's cue is replaced by the prompt's
+    own opening. If the prompt's card is unfinished, the text ends with the card.
     """
     ends_in_turns = prompt.unfinished and prompt.opening == prompt.style.none
     *before, last = prompt.turns
@@ -84,10 +84,10 @@ def render(tokenizer: Any, prompt: Prompt, parts: bool = True) -> str:
 
 
 class Span(StrEnum):
-    """What a key belongs to; each to exactly one."""
+    """The part that a key belongs to, exactly one per key."""
 
     SINK = "sink"
-    """The first token, which heads that look for nothing rest on; a learned sink's share is added to it."""
+    """The first token, where heads put attention that they do not need; a learned sink's share is added to it."""
     SYSTEM = "system"
     IMAGE = "image"
     QUESTION = "question"
@@ -108,12 +108,12 @@ class Spans:
     pieces: tuple[str, ...]
 
     def of(self, span: Span) -> list[int]:
-        """Places of the keys of a span, in order."""
+        """Positions of the keys of a span, in order."""
         return [place for place, name in enumerate(self.names) if name is span]
 
 
 def spans(prompt: Prompt, ids: Sequence[int], answered: int, tokenizer: Any, image: int | None) -> Spans:
-    """Of a prompt and its answer, whose tokens are the last `answered` ids. Raises BadInput without reasoning in it."""
+    """The spans of a prompt and its answer (the last `answered` ids). Raises BadInput if there is no reasoning."""
     pieces, length = spelled(tokenizer, ids), len(ids) - answered
     ends, text = [], ""
     for piece in pieces[:length]:
@@ -130,7 +130,7 @@ def spans(prompt: Prompt, ids: Sequence[int], answered: int, tokenizer: Any, ima
 
 
 def _regions(prompt: Prompt, text: str) -> list[tuple[Span, tuple[int, int]]]:
-    """Where in the prompt's text each span stands; later ones take what earlier ones had."""
+    """(start, end) of each span in the prompt's text; later ones override earlier ones."""
     turns, found = prompt.turns, []
     if turns[0].role == "system":
         found.append((Span.SYSTEM, _place(text, turns[0].text)))
@@ -145,7 +145,7 @@ def _regions(prompt: Prompt, text: str) -> list[tuple[Span, tuple[int, int]]]:
 
 
 def _place(text: str, part: str) -> tuple[int, int]:
-    """Where a part stands last. Raises BadInput."""
+    """(start, end) of the last occurrence of a part. Raises BadInput."""
     part = part.strip()
     at = text.rfind(part) if part else -1
     if at < 0:
@@ -154,18 +154,18 @@ def _place(text: str, part: str) -> tuple[int, int]:
 
 
 def spelled(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """The text of each token; of a character in several tokens, all of it with the last."""
+    """The text of each token; a character of several tokens belongs to the last one."""
     pieces: list[str] = []
     window: list[int] = []
     text, shown = "", 0
     for token in ids:
         window.append(token)
         text = tokenizer.decode(window, clean_up_tokenization_spaces=False)
-        if text.endswith("\ufffd"):  # a character's first bytes; or this very character, spelled with what follows
+        if text.endswith("\ufffd"):  # the first bytes of a character; or U+FFFD itself, which goes with the next token
             pieces.append("")
             continue
         pieces.append(text[shown:])
-        # the token before tells how the next one is spelled: with a space or without
+        # the token before decides whether the next one decodes with a space
         alone = tokenizer.decode([token], clean_up_tokenization_spaces=False)
         window, shown = ([token], len(alone)) if "\ufffd" not in alone else ([], 0)
         text = alone if window else ""

@@ -1,4 +1,4 @@
-"""From a directory, a GGUF file or a hub's repository to a Transformers checkpoint and the reader of its prompts."""
+"""Loads a Transformers checkpoint and its prompt reader from a directory, a GGUF file or a repository of the hub."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 def load(
     source: str, device: str | None, dtype: str | None, revision: str | None
 ) -> tuple[PreTrainedModel, PromptReader]:
-    """Weights, and the reader of their prompts.
+    """The model, and the reader of its prompts.
 
-    Raises BadInput without a checkpoint, ModelRefused if it is broken, MissingExtra where nothing reads a GGUF file.
+    Raises BadInput without a checkpoint, ModelRefused if it is broken, MissingExtra if no package reads a GGUF file.
     """
     if dtype is not None and dtype not in DTYPES:
         raise BadInput(f"unknown dtype {dtype!r}", f"there are: {', '.join(DTYPES)}")
@@ -78,7 +78,7 @@ def load(
 
 
 def _find_gguf(source: str) -> None:
-    """Raises BadInput without the file, MissingExtra without the packages that Transformers reads it with."""
+    """Raises BadInput without the file, MissingExtra without the packages that Transformers needs to read it."""
     if not Path(source).is_file():
         raise BadInput(f"there is no file {source}", "give a GGUF file, a directory, or hf:ORG/NAME")
     if missing := [name for name in GGUF_PACKAGES if find_spec(name) is None]:
@@ -89,13 +89,13 @@ def _find_gguf(source: str) -> None:
 
 
 def find_hub(source: str, revision: str | None) -> None:
-    """Raises BadInput where nothing was fetched before and no hub answers: Transformers would ask for half a minute."""
+    """Raises BadInput if nothing is cached and the hub does not answer: Transformers would retry for half a minute."""
     if isinstance(try_to_load_from_cache(source, "config.json", revision=revision), str):
         return
     try:
         HfApi().model_info(source, revision=revision, timeout=HUB_S)
     except HfHubHTTPError:
-        return  # it answers; what is wrong with the name Transformers tells better
+        return  # the hub answers; Transformers has a better error for a wrong name
     except Exception as error:
         raise BadInput(
             f"cannot ask the Hugging Face hub for {source}: {first_line(error)}",
@@ -125,7 +125,7 @@ class TextReader:
 class QwenReader:
     """For Qwen's vision models: each image is processed once, and its placeholder repeated once per merged patch.
 
-    Needs no torchvision, which AutoProcessor does (for videos).
+    Needs no torchvision, unlike AutoProcessor (for videos).
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, image_processor: Any, config: PretrainedConfig) -> None:
@@ -190,7 +190,7 @@ class ProcessorReader:
 
 
 def prompt_reader(source: str, config: PretrainedConfig, revision: str | None, **file: str) -> PromptReader:
-    """The reader that fits a checkpoint; `file`: `gguf_file`, where the tokenizer is in one."""
+    """The prompt reader of a checkpoint; `file`: `gguf_file`, if the tokenizer is in such a file."""
     if not hasattr(config, "vision_config"):
         return TextReader(AutoTokenizer.from_pretrained(source, revision=revision, **file), source)
     if config.model_type in QWEN:
@@ -208,7 +208,7 @@ def prompt_reader(source: str, config: PretrainedConfig, revision: str | None, *
 
 
 def for_stills(kind: Any) -> Any:
-    """A processor class less its part for videos, which needs torchvision."""
+    """A processor class without its part for videos, which needs torchvision."""
 
     class Stills(kind):
         @classmethod

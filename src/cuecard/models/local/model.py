@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # PyTorch need not be there
 
 PREFILL_CHUNK = 8192
 PREFIX_CACHE_MIB, ACCELERATED_PREFIX_CACHE_MIB = 1024, 4096
-"""Kept keys and values at most: on the CPU, and in an accelerator's memory."""
+"""Maximum MiB of cached keys and values: on the CPU, and in an accelerator's memory."""
 T = TypeVar("T")
 
 
@@ -52,12 +52,12 @@ class Running:
 
     @property
     def position(self) -> int:
-        """Of the next token."""
+        """Position of the next token."""
         return len(self.ids) + self.rope_delta
 
 
 class LocalModel:
-    """A checkpoint in this process. Calls take turns, a token each, or all at once, on a thread of the model's own."""
+    """A checkpoint in this process. The model's own thread advances calls token by token, batched or in turn."""
 
     def __init__(
         self,
@@ -70,9 +70,9 @@ class LocalModel:
         process: ModelProcess | None = None,
         image_scope: ImageScope | None = None,
     ) -> None:
-        """`prefix_cache_mib`: the most that is kept of computed prompts; None: as suits the device.
+        """`prefix_cache_mib`: maximum size of the prefix cache; None: a default for the device.
 
-        `process`: takes calls once it has started. `image_scope`: what images are compared with for the scope.
+        `process`: runs calls once it has started. `image_scope`: describes the images inside the scope.
         """
         self._process, self._image_scope = process, image_scope
         if process is not None and scope is not None:
@@ -112,9 +112,9 @@ class LocalModel:
         revision: str | None = None,
         prefix_cache_mib: float | None = None,
     ) -> LocalModel:
-        """Load a directory or a hub's repository. Raises BadInput, ModelRefused.
+        """Load a directory, a GGUF file or a repository of the hub. Raises BadInput, ModelRefused, MissingExtra.
 
-        The embedded pair is computed by NumPy, unless a device or a type is given; all else by Transformers.
+        The embedded pair runs on NumPy, unless a device or a dtype is given; all else runs on Transformers.
         """
         if prefix_cache_mib is not None and not 0 < prefix_cache_mib < math.inf:
             raise BadInput(f"prefix_cache_mib is {prefix_cache_mib:g}", "give a number of MiB above 0")
@@ -138,7 +138,7 @@ class LocalModel:
         looks = ImageScope.read(images) if scope is not None and images.is_file() else None
         loaded = cls(called, network, reader, None, prefix_cache_mib, scope, process, looks)
         if (there := Path(source) / acceptance_table.FILE).is_file():
-            table = replace(AcceptanceTable.read(there), large=called)  # whatever the folder's name is now
+            table = replace(AcceptanceTable.read(there), large=called)  # the folder may have been renamed
             loaded.abilities = replace(loaded.abilities, acceptance=table)
         return loaded
 
@@ -148,7 +148,7 @@ class LocalModel:
 
     @property
     def image_token(self) -> int | None:
-        """The id that stands where an image is; None for a language model."""
+        """The token id at the places of images; None for a language model."""
         return self._network.image_token
 
     async def stream(self, prompt: Prompt, limits: Limits) -> AsyncGenerator[Event]:
@@ -165,21 +165,21 @@ class LocalModel:
         return await self._once("score", prompt, answer)
 
     async def tokens(self, prompt: Prompt, answer: str) -> tuple[tuple[int, ...], int]:
-        """Ids of a prompt and an answer behind it, and how many of them are the answer's. Raises BadInput."""
+        """Ids of a prompt followed by an answer, and how many of them are the answer's. Raises BadInput."""
         return await self._once("tokens", prompt, answer)
 
     async def attend(
         self, prompt: Prompt, answer: str, reduce: Callable[[Rows], T], hidden: Sequence[int] = ()
     ) -> Attended[T]:
-        """Each layer's attention over this answer: one pass over its tokens alone, reduced layer by layer.
+        """Attention of this answer's tokens in each layer: one pass over these tokens, reduced layer by layer.
 
-        What earlier calls computed of the prompt is not computed again. `hidden` keys are seen by none of the queries.
-        Raises BadInput for an empty answer, Unsupported for a model without a hook, ModelError without memory.
+        Prompt tokens from earlier calls are not computed again. No query attends to `hidden` keys. Raises BadInput for
+        an empty answer, Unsupported for a model without a hook, ModelError if memory is too small.
         """
         return await self._once("attend", prompt, answer, reduce, hidden)
 
     async def weigh(self, prompt: Prompt, answer: str, by: Weighing) -> tuple[tuple[tuple[str, float], ...], Usage]:
-        """As `Weigher.weigh`. Attention costs the answer's tokens alone where the prompt was computed before."""
+        """As `Weigher.weigh`. If the prompt is cached, attention costs only the answer's tokens."""
         ids, answered = await self.tokens(prompt, answer)
         places = spans(prompt, ids, answered, self.tokenizer, self.image_token)
         card = places.of(Span.REASONING)
@@ -205,14 +205,14 @@ class LocalModel:
             self._process.forget()
 
     def steps(self, name: str, *arguments: Any) -> Callable[[], Generator[Any]]:
-        """What the engine runs for a call: `generate`, `warm`, `score`, `tokens`, `attend`, `attention`, `surprise`."""
+        """The steps of a call by name: `generate`, `warm`, `score`, `tokens`, `attend`, `attention`, `surprise`."""
         return partial(getattr(self, f"_{name}"), *arguments)
 
     def _run(self, name: str, prompt: Prompt, *arguments: Any) -> AsyncGenerator[Any]:
-        """A call's results: by the process, or on the engine's thread.
+        """A call's results, from the child process or the engine's thread.
 
-        The engine keeps the images whose prefixes it has, so that nothing is computed twice, and functions, which
-        cannot be sent.
+        The engine runs calls about images with cached prefixes, so that nothing is computed twice, and `attend`, as its
+        function cannot be sent.
         """
         process = self._process if name != "attend" else None
         if process is not None and process.takes_calls() and not self._prefixes.holds(prompt.images):
@@ -283,7 +283,7 @@ class LocalModel:
         yield each, Usage(len(sequence.ids), sequence.reused, 0, 0)
 
     def _likelihoods(self, sequence: Running, text: list[int]) -> list[float]:
-        """The log probability of each token of a text behind a sequence, all but the last of which are appended."""
+        """The log probability of each token of a text after a sequence. Appends all of them but the last."""
         first = self._network.logprobs(sequence.logits, text[:1])
         rest = self._extend(sequence, text[:-1], keep=0) if text[1:] else None
         return first if rest is None else first + self._network.logprobs(rest, text[1:])
@@ -309,7 +309,7 @@ class LocalModel:
             token, likelihood = self._network.choose(sequence.logits, limits, chance)
             if reasons and in_reasoning and (token in self._ends or spent_on_reasoning >= budget or decoder.repeats):
                 # the budget is spent, the reasoning repeats itself, or the turn ended: unless it is prose with a
-                # conclusion, the reasoning is closed here and the answer decoded behind it
+                # conclusion, the reasoning is closed here and the answer decoded after it
                 ended = token in self._ends
                 yield from decoder.rest(whole=ended and not prompt.style.opening)
                 yield from decoder.close()
@@ -325,7 +325,7 @@ class LocalModel:
             if token in self._ends:
                 finish = FinishReason.STOP
                 break
-            # reasoning that was not requested is paid from the answer's limit
+            # reasoning that was not requested counts towards the answer's limit
             if spent - (spent_on_reasoning if reasons else 0) >= limits.answer_tokens:
                 break
             spent += 1
@@ -344,7 +344,7 @@ class LocalModel:
         yield Finished(Usage(prompt_tokens, cached, spent, spent_on_reasoning), reason, logprob if answered else None)
 
     def _read(self, inputs: Inputs) -> Running:
-        """Compute a prompt, but for what is known of it."""
+        """Prefill a prompt, reusing its longest cached prefix. Raises BadInput if it is empty or too long."""
         if not inputs.ids:
             raise BadInput("the prompt is empty")
         if len(inputs.ids) >= self._most:
@@ -360,7 +360,7 @@ class LocalModel:
             cache = self._network.cache(held.rooms, length)
             sequence = Running(inputs.ids[:length], inputs.images, cache, held.rope_delta, None, length)
         else:
-            # long texts are read in pieces, which bounds memory; images go with the first piece
+            # long texts are prefilled in chunks, which bounds memory; images go with the first chunk
             cache, first = self._network.cache(), max(inputs.images_end, PREFILL_CHUNK)
             watch = None if self._image_scope is None else partial(self._compare, inputs.images, self._image_scope)
             logits, delta = self._network.read(inputs, cache, PREFILL_CHUNK, watch)
@@ -369,13 +369,13 @@ class LocalModel:
         return sequence
 
     def _compare(self, digests: Sequence[str], images: ImageScope, visual_tokens: Sequence[Any]) -> None:
-        """Find out how far images lie from those of the training, from what was computed of them in any case."""
+        """Store the distances of images from the training images, by visual tokens that are computed in any case."""
         if self.abilities.scope is not None:
             for digest, tokens in zip(digests, visual_tokens, strict=True):
                 self.abilities.scope.seen.keep(digest, images.distances(tokens))
 
     def _step(self, steps: Sequence[Step]) -> None:
-        """Append a token to each of several sequences: those that may go together, then each of the others."""
+        """Append a token to each of several sequences: as one batch, then those with `alone` one by one."""
         together = [step for step in steps if not step.alone]
         for group in (together, *([step] for step in steps if step.alone)):
             if group:
@@ -411,8 +411,8 @@ class LocalModel:
 
 
 def _style(network: Network, tokenizer: Any) -> Style:
-    """How a checkpoint is prompted: by its template, which marks reasoning or does not, and its configuration."""
+    """The style of a checkpoint, from its configuration and from think tags in its chat template."""
     if network.is_trained_pair:
         return EMBEDDED
-    # a vocabulary may have the tags of a thinking sister model; the template has only what this one was trained on
+    # a vocabulary may have the tags of a related thinking model; the template has only those of this model
     return TAGS if "</think>" in str(tokenizer.chat_template) else replace(PROSE, cue=CUE)

@@ -1,4 +1,4 @@
-"""What a checkpoint computes, apart from what a model decides: the seam between Transformers and NumPy."""
+"""The computation of a checkpoint, apart from a model's decisions: the interface for Transformers and NumPy."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:  # PyTorch need not be there
     from cuecard.models.local.attention_hook import Rows
 
 LEAST_TEMPERATURE = 1e-5
-"""Below this the draw is greedy already, and float32 would overflow."""
+"""Below this, sampling is greedy already, and float32 would overflow."""
 Logits = Any
 """(kept, vocabulary) numbers of a network's own kind."""
 Watch = Callable[[Sequence[Any]], object]
-"""Takes the (tokens, width) visual tokens of each image, in arrays of NumPy."""
+"""Takes the (tokens, width) visual tokens of each image, as NumPy arrays."""
 
 
 class Network(Protocol):
@@ -33,7 +33,7 @@ class Network(Protocol):
 
     @property
     def image_token(self) -> int | None:
-        """The id that stands where an image is; None for a language model."""
+        """The token id at the places of images; None for a language model."""
         ...
 
     @property
@@ -46,55 +46,55 @@ class Network(Protocol):
 
     @property
     def is_trained_pair(self) -> bool:
-        """Prompts have the wordings that the embedded pair was trained on."""
+        """Whether prompts have the wordings of the embedded pair's training."""
         ...
 
     @property
     def shares_prefixes(self) -> bool:
-        """Every layer keeps all tokens (no sliding window, no recurrent state), so that any prefix can be taken."""
+        """Every layer keeps all tokens (no sliding window, no recurrent state), so that prefixes can be reused."""
         ...
 
     def cache(self, rooms: Sequence[Room] = (), length: int = 0) -> Any:
         """A cache that holds the first `length` tokens of these rooms.
 
-        Its `rooms`: one a layer, none where prefixes cannot be shared; `drop_last()` drops the last token.
+        Its `rooms`: one per layer, none if prefixes cannot be shared; `drop_last()` drops the last token.
         """
         ...
 
     def read(self, inputs: Inputs, cache: Any, most: int, watch: Watch | None = None) -> tuple[Logits, int]:
-        """A prompt up to its last image, or its first `most` tokens if that is more.
+        """Prefill a prompt up to its last image, or its first `most` tokens if that is more.
 
-        -> (1, vocabulary) logits, and how many positions its tokens fall short of their number (images take fewer).
-        `watch` takes the visual tokens of the prompt's images, where the network knows them.
+        -> (1, vocabulary) logits, and positions minus tokens (at most 0, as images take fewer positions). `watch` gets
+        the visual tokens of the prompt's images, if the network can provide them.
         """
         ...
 
     def extend(self, ids: Sequence[int], position: int, cache: Any, keep: int) -> Logits:
-        """Text at a position behind a cache -> (kept, vocabulary) logits of the last tokens; keep=0: of all."""
+        """Prefill text at a position after a cache -> (kept, vocabulary) logits of the last tokens; keep=0: of all."""
         ...
 
     def append(self, tokens: Sequence[int], positions: Sequence[int], caches: Sequence[Any]) -> list[Logits]:
-        """A token of each sequence -> (1, vocabulary) logits of each; the greedy choice is the same as alone."""
+        """Append a token to each sequence -> (1, vocabulary) logits of each; the greedy choice is the same as alone."""
         ...
 
     def joined(self, parts: Sequence[Logits]) -> Logits:
-        """Logits of pieces of one text as those of the whole."""
+        """The logits of a whole text, from those of its pieces."""
         ...
 
     def chance(self, limits: Limits) -> Any:
-        """A call's own source of randomness."""
+        """A random generator for one call, seeded by its limits."""
         ...
 
     def choose(self, logits: Logits, limits: Limits, chance: Any) -> tuple[int, float]:
-        """The token behind the last one, and its log probability before temperature."""
+        """The next token, and its log probability before temperature."""
         ...
 
     def logprobs(self, logits: Logits, ids: Sequence[int]) -> list[float]:
-        """Of each id by its row of logits."""
+        """Log probability of each id, by its row of logits."""
         ...
 
     def attend(
         self, ids: Sequence[int], position: int, cache: Any, reduce: Callable[[Rows], Any], hidden: Sequence[int]
     ) -> tuple[list[Any], Logits]:
-        """As `extend` of all, each layer's attention rows reduced; `hidden` keys are seen by no query."""
+        """As `extend` with keep=0, with each layer's attention rows reduced; no query attends to `hidden` keys."""
         ...

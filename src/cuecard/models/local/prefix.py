@@ -1,7 +1,7 @@
-"""Computed prefixes: the keys and values of what a model has read, so that no prompt token is computed twice.
+"""Prefix caching: the keys and values of computed tokens, so that no prompt token is computed twice.
 
-They lie in arrays with room to spare, so that a token more costs no copy of those before it (Transformers' own layers
-copy all of them with each), and sequences that begin alike share them.
+They are in arrays with spare capacity, so that a new token costs no copy of those before it (Transformers' own layers
+copy all of them for each token), and sequences with a common prefix share them.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from cuecard.domain.question import Image
 
 SPARE_TOKENS = 64
 LAST_WORD = 8
-"""Tokens at most, as one word of a text is spelled."""
+"""Maximum tokens of one word."""
 
 
 @dataclass(eq=False)
 class Room:
-    """Keys and values (…, capacity, head_dim) of one layer, of which the first `used` tokens are there.
+    """Keys and values (…, capacity, head_dim) of one layer, of which the first `used` tokens are filled.
 
-    Arrays of NumPy or tensors of PyTorch.
+    NumPy arrays or PyTorch tensors.
     """
 
     keys: Any
@@ -33,12 +33,12 @@ class Room:
 
     @property
     def size_bytes(self) -> int:
-        """Of both arrays, spare places included."""
+        """Size of both arrays, including spare capacity."""
         return int(self.keys.nbytes + self.values.nbytes)
 
 
 def with_room(room: Room | None, like: Any, start: int, end: int) -> Room:
-    """A room for tokens `start` to `end`, whose numbers are like these (…, tokens, head_dim): this one, or a copy.
+    """A room for tokens `start` to `end`: this one, or a copy; type and other axes as `like` (…, tokens, head_dim).
 
     Append in place, copy on write: the first sequence that continues at the end of a room's tokens writes there; others
     get a copy of the first `start` tokens.
@@ -62,26 +62,26 @@ def _empty(like: Any, tokens: int) -> Any:
 
 @dataclass(frozen=True)
 class Computed:
-    """What was computed for these ids after these images, a room a layer."""
+    """The keys and values of these ids with these images, one room per layer."""
 
     ids: tuple[int, ...]
     images: tuple[str, ...]
     rooms: tuple[Room, ...]
     rope_delta: int
-    """How many positions the tokens so far fall short of their number (Qwen's images take fewer)."""
+    """Positions minus tokens so far; at most 0 (Qwen's images take fewer positions)."""
     passing: bool = False
-    """It ends in a text that was still being written."""
+    """It ends in an unfinished text."""
 
     def begins(self, other: Computed, but: int = 0) -> bool:
-        """Whether `other` goes on from here, `but` the last tokens."""
+        """Whether `other` continues this sequence without its last `but` tokens."""
         return self.images == other.images and common(self.ids, other.ids) >= len(self.ids) - but
 
 
 class Prefixes:
-    """The sequences used last; the longest common prefix with a new prompt is reused.
+    """The most recently used sequences; a new prompt reuses the longest common prefix.
 
-    Bounded by bytes, those of a room that several sequences share counted once, and by number, as each is compared with
-    a new prompt. What was used least recently goes first.
+    Bounded by bytes (a room that several sequences share counts once) and by number (each is compared with a new
+    prompt). The least recently used is dropped first.
     """
 
     def __init__(self, most_bytes: int, most: int = 8) -> None:
@@ -90,11 +90,11 @@ class Prefixes:
 
     @property
     def size_bytes(self) -> int:
-        """Of all rooms that are held."""
+        """Size of all rooms that are held."""
         return _size_bytes(self._held.values())
 
     def find(self, ids: Sequence[int], images: tuple[str, ...], needed: int) -> tuple[Computed, int] | None:
-        """The sequence that shares most of `ids`, and how many; at least `needed`, so that no image is cut apart."""
+        """The sequence with the longest common prefix, and its length: at least `needed`, so that no image is split."""
         best, longest = None, max(needed, 1) - 1
         for key, held in self._held.items():
             if held.images == images and (length := common(held.ids, ids)) > longest:
@@ -110,11 +110,11 @@ class Prefixes:
         return any(held.images == digests for held in list(self._held.values()))
 
     def keep(self, computed: Computed) -> None:
-        """Hold on to a sequence that fits; those that it continues, and the least recently used, are let go."""
+        """Hold a sequence if it fits; drop those that it continues, and the least recently used."""
         if _size_bytes([computed]) > self._most_bytes:
             return
         for key, held in list(self._held.items()):
-            # of a text that is being written, the last word may be spelled otherwise when more of it is there
+            # the last word of an unfinished text may be tokenized differently when more text follows
             if held.begins(computed, but=LAST_WORD if held.passing and computed.passing else 0):
                 del self._held[key]
             elif computed.begins(held):

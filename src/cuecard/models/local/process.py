@@ -1,6 +1,6 @@
-"""A model's calls in a process of its own, so that two models of one pair do not wait for one interpreter's lock.
+"""A child process for a model's calls, so that the two models of a pair do not share one interpreter lock (GIL).
 
-The embedded pair's operations take microseconds, and between two of them a thread needs the lock. On two cores two
+The embedded pair's operations take microseconds, and between two of them a thread needs the lock. On two cores, two
 models in threads of one process slow each other down by about half; in two processes they do not.
 """
 
@@ -20,26 +20,26 @@ from typing import Any
 from cuecard.domain.errors import ModelError
 
 CALLS_BEFORE = 8
-"""Calls after which the process is started: it takes longer to start than one question takes to answer."""
+"""Calls before the process is started: starting it takes longer than answering one question."""
 STOP_S = 5.0
-"""Seconds that it has to end after the step it is in."""
+"""Seconds that it has to end after its current step."""
 VARIABLE = "CUECARD_NO_PROCESSES"
 
 READY, SEEN = 0, -1
-"""Numbers of messages that are no call's."""
+"""Message numbers that belong to no call."""
 
 Answers = tuple[list[Any], bool]
-"""What a call has given since it was last heard of, and whether it has ended."""
+"""New items of a call, and whether it has ended."""
 
 
 def may_start() -> bool:
-    """Whether this machine has a core to spare, and the environment allows it."""
+    """Whether this is a POSIX machine with more than one core, and the environment allows child processes."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return cores > 1 and os.name == "posix" and not os.environ.get(VARIABLE)
 
 
 class ModelProcess:
-    """Starts after some calls, and takes the calls that follow; when it ends, they are taken here again."""
+    """Starts after some calls, and runs the calls that follow; if it ends, they run in this process again."""
 
     def __init__(
         self, name: str, source: str, prefix_cache_mib: float | None = None, calls_before: int = CALLS_BEFORE
@@ -51,10 +51,10 @@ class ModelProcess:
         self._connection: Connection[Any, Any] | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self.on_seen: Callable[..., object] = lambda digest, distances: None
-        """Takes what the process finds out about an image: as `SeenImages.keep`, before the call's first event."""
+        """Takes an image's distances, as `SeenImages.keep`, which the process sends during prefill."""
 
     def takes_calls(self) -> bool:
-        """Whether the next call is for the process; counts it, and starts the process when there were enough."""
+        """Whether the process runs the next call. Counts the call, and starts the process after enough of them."""
         with self._lock:
             self._asked += 1
             if self._connection is None and self._asked > self._calls_before and not self._stopped:
@@ -62,7 +62,7 @@ class ModelProcess:
             return self._ready
 
     async def run(self, name: str, *arguments: Any) -> AsyncGenerator[Any]:
-        """What the model's method of this name yields, as it comes. Raises what it raises, ModelError if it is lost."""
+        """The items that the model's steps of this name yield. Raises their errors, ModelError if it is lost."""
         answers, loop, number = asyncio.Queue[Answers](), asyncio.get_running_loop(), next(self._numbers)
         self._calls[number] = lambda answer: loop.call_soon_threadsafe(answers.put_nowait, answer)
         ended = False
@@ -85,7 +85,7 @@ class ModelProcess:
         self._send((0, "forget", ()))
 
     def stop(self) -> None:
-        """End the process, and start no other; calls under way end with an error."""
+        """End the process, and start no other; running calls end with an error."""
         with self._lock:
             self._stopped, self._ready = True, False
         self._send((0, "stop", ()))
@@ -112,7 +112,7 @@ class ModelProcess:
         threading.Thread(target=self._listen, args=(self._connection, self._child), daemon=True).start()
 
     def _send(self, message: tuple[int, str | None, tuple[Any, ...]]) -> bool:
-        """Whether the process was there to take it; where it ends later, the listener ends the calls."""
+        """Send a message; False if there is no process. If the process ends later, the listener ends the calls."""
         with self._sending, suppress(OSError):
             if self._connection is not None:
                 self._connection.send(message)
@@ -138,5 +138,5 @@ class ModelProcess:
 
 
 def _deliver(deliver: Callable[[Answers], object], answers: Answers) -> None:
-    with suppress(RuntimeError):  # the loop that waited is closed
+    with suppress(RuntimeError):  # the event loop that waited is closed
         deliver(answers)

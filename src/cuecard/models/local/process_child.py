@@ -1,4 +1,4 @@
-"""The child's side of a model's own process."""
+"""The child's side of `ModelProcess`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cuecard.models.local.process import READY, SEEN
 
 
 def serve(descriptor: int, given: tuple[str, float | None]) -> None:
-    """The process: calls of one model come in by a pipe, and their events go out by it, until it closes."""
+    """Run one model's calls, received from a pipe, and send their events back through it, until it closes."""
     connection: Connection[Any, Any] = Connection(descriptor)
     sending = threading.Lock()
     model = LocalModel.load(given[0], prefix_cache_mib=given[1])

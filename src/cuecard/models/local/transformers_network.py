@@ -1,4 +1,4 @@
-"""A Transformers checkpoint as a Network: its own layers for prompts, the fused decoder for tokens."""
+"""A Transformers checkpoint as a Network: its own layers for prefill, the fused decoder for single tokens."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cuecard.models.local.network import LEAST_TEMPERATURE, Watch
 from cuecard.models.local.prefix import Room, with_room
 
 SAME = 1e-4
-"""By how much of the largest logit the fused decoder may differ from Transformers' layers."""
+"""Maximum difference between the fused decoder and Transformers' layers, as a fraction of the largest logit."""
 
 
 class GrowingLayer(DynamicLayer):
@@ -56,7 +56,7 @@ class GrowingCache(DynamicCache):
         return tuple(layer.room for layer in self.layers)
 
     def drop_last(self) -> None:
-        """Without the last token."""
+        """Drop the last token."""
         self.crop(-1)
 
 
@@ -68,12 +68,12 @@ def growing(config: Any, rooms: Sequence[Room] = (), length: int = 0) -> Growing
 
 
 def shareable(cache: DynamicCache) -> bool:
-    """Whether every layer keeps all tokens (no sliding window, no recurrent state), so that any prefix can be taken."""
+    """Whether every layer keeps all tokens (no sliding window, no recurrent state), so that prefixes can be reused."""
     return bool(cache.layers) and all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
 class TransformersNetwork:
-    """As `Network`, of any checkpoint that Transformers loads."""
+    """A `Network` of any checkpoint that Transformers loads."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model, config = model, model.config
@@ -88,10 +88,10 @@ class TransformersNetwork:
         self.shares_prefixes = shareable(DynamicCache(config=config))
         self._has_rope_delta = hasattr(getattr(model, "model", None), "rope_deltas")
         self._keeps_some_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
-        # in half precision another order of sums is another answer now and then
+        # in half precision, another order of sums sometimes changes the answer
         self.may_fuse = self.shares_prefixes and model.dtype == torch.float32 and applies(model)
         self.fused: StaticDecoder | None = None
-        if self.may_fuse:  # so that no request pays for making the fused decoder and comparing it
+        if self.may_fuse:  # so that no request waits for the fused decoder to be built and compared
             cache = self.cache()
             self.extend([0, 1], 0, cache, 1)
             self.append([0], [2], [cache])
@@ -163,7 +163,7 @@ class TransformersNetwork:
 
     @contextmanager
     def _watching(self, inputs: Inputs, watch: Watch | None) -> Iterator[None]:
-        """While a prompt is read, hand the visual tokens on; nothing where the tower is not one of Qwen-VL's."""
+        """During prefill, pass the visual tokens to `watch`; nothing unless the vision tower is one of Qwen-VL's."""
         tower, grids = getattr(getattr(self.model, "model", None), "visual", None), inputs.tensors.get("image_grid_thw")
         if watch is None or tower is None or grids is None:
             yield
@@ -181,7 +181,7 @@ class TransformersNetwork:
             hook.remove()
 
     def _one(self, token: int, position: int, cache: Any) -> torch.Tensor:
-        """Append a token; -> (1, vocabulary) logits. By the fused decoder, if it says the same as the layers do."""
+        """Append a token; -> (1, vocabulary) logits. Uses the fused decoder if it agrees with the layers."""
         if not self.may_fuse:
             return self.extend([token], position, cache, 1)
         tokens = torch.tensor([token], device=self.model.device)
@@ -196,7 +196,7 @@ class TransformersNetwork:
         return wanted
 
     def _forward(self, ids: torch.Tensor, cache: Any, keep: int, more: dict[str, Any]) -> torch.Tensor:
-        """(1, tokens) ids behind what the cache holds -> (kept, vocabulary) logits of the last; keep=0: of all."""
+        """(1, tokens) ids after the cached tokens -> (kept, vocabulary) logits of the last; keep=0: of all."""
         trimmed = {"logits_to_keep": keep} if self._keeps_some_logits else {}
         out = self.model(input_ids=ids, past_key_values=cache, use_cache=True, **trimmed, **more)
         logits: torch.Tensor = out.logits[0, -keep:]
@@ -206,8 +206,8 @@ class TransformersNetwork:
 def choose(logits: torch.Tensor, limits: Limits, generator: torch.Generator) -> tuple[int, float]:
     """(vocabulary,) -> the next token and its log probability before temperature.
 
-    Greedy, or drawn from the `top_k` likeliest, those at least `min_p` times as likely as the first, and the nucleus.
-    The likeliest token is never left out, however small `top_p` is.
+    Greedy, or sampled from the tokens inside `top_k`, `min_p` (relative to the likeliest token) and the nucleus
+    `top_p`. The likeliest token is always kept, however small `top_p` is.
     """
     logits = logits.float()
     if limits.temperature == 0:

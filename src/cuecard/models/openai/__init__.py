@@ -1,4 +1,4 @@
-"""Models behind an HTTP server that speaks OpenAI's chat completions: vLLM, SGLang, llama.cpp, Ollama, hosted ones."""
+"""Models behind a server with OpenAI's chat completions API: vLLM, SGLang, llama.cpp, Ollama, hosted ones."""
 
 from cuecard.models.openai.client import OpenAIModel
 

@@ -1,4 +1,4 @@
-"""A model behind an OpenAI-compatible server, as the Model protocol has it."""
+"""The Model protocol for a model behind an OpenAI-compatible server."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ SCORING_HINT = "set scoring if its server gives prompt_logprobs"
 
 
 class OpenAIModel:
-    """A model behind HTTP."""
+    """A model behind an OpenAI-compatible server."""
 
     def __init__(self, base_url: str, model: str, settings: ServerSettings | None = None, **given: Any) -> None:
-        """`given`: fields of `ServerSettings`, in place of those of `settings`. Raises BadInput."""
+        """`given`: fields of `ServerSettings` that override those of `settings`. Raises BadInput."""
         self._given = self._settings = replace(settings or ServerSettings(), **given)
         at_openai = re.match(rf"https://{re.escape(OPENAI_HOST)}(?:/|$)", base_url) is not None
         key = self._given.api_key or (os.environ.get(OPENAI_KEY) if at_openai else None)
@@ -62,15 +62,15 @@ class OpenAIModel:
         self.served_name, self.fingerprint = model, ""
         self._family = self._given.family_of(model, base_url)
         self._opens = self._family.opens or (None if self._family.name == "unknown" else False)
-        """Its template opens reasoning unasked. None: not known."""
+        """Whether the chat template opens reasoning by itself. None: unknown."""
         self._extra_body = dict(self._given.extra_body or {})
         self._left_out = frozenset({"logprobs"} if self._given.logprobs is False else ())
         tags = self._given.reasoning_tags
         self._reasoning_tags = None if tags is None else tag_pair(tags)
         self._seen: dict[str, None] = dict.fromkeys(self._first_notes())
-        """Notes for a person, in the order in which they were made."""
+        """Notes in plain English, oldest first."""
         self._abilities: tuple[tuple[object, ...], Abilities] | None = None
-        """The state that they follow from, and the abilities: every call reads them several times."""
+        """The abilities and the state behind them, cached because every call reads them several times."""
 
     @property
     def name(self) -> str:
@@ -102,7 +102,7 @@ class OpenAIModel:
 
     @property
     def wrong_path(self) -> str | None:
-        """Why the server's address seems to have a wrong path."""
+        """Why the server's address seems to have a wrong path; None if it does not."""
         return self._server.wrong_path
 
     @property
@@ -121,7 +121,7 @@ class OpenAIModel:
         return OpenAIModel(self._base_url, self.served_name, self._given, **changed)
 
     def adapt(self, found: ProbeResults) -> None:
-        """Behave as a probe has found, where the settings leave it open."""
+        """Apply probe results to the settings that were not given."""
         self._settings = self._settings.adapted(self._given, found)
         if self._opens is None and found.short_answers:
             self._opens = False
@@ -167,7 +167,7 @@ class OpenAIModel:
                 yield event
             yield Finished(first.usage, first.finish or FinishReason.LENGTH, first.answer_logprob, first.answer_tokens)
             return
-        # The reasoning was cut, or it ends in no answer, or in none that fits: it is closed, and the answer asked for.
+        # The reasoning was cut, or has no answer, or none that fits the schema: close it, and request the answer.
         closing = self._closed(prompt, first.parser.reasoning)
         second = self._reply(closing, limits, first.usage)
         async with aclosing(self._chunks(closing, limits, deadline)) as chunks:
@@ -187,7 +187,7 @@ class OpenAIModel:
         yield Finished(first.usage + second.usage, finish, second.answer_logprob, second.answer_tokens)
 
     async def warm(self, prompt: Prompt) -> Usage:
-        """As `Model.warm`: one token is asked for and thrown away."""
+        """As `Model.warm`, by requesting one token and discarding it."""
         if not self._settings.prefix_cache:
             raise Unsupported(f"{self.name} is not known to keep what it has computed", hint=CACHE_HINT)
         limits = Limits().of(prompt)
@@ -227,13 +227,13 @@ class OpenAIModel:
         return value
 
     def passed(self, body: Mapping[str, Any]) -> AbstractAsyncContextManager[AsyncGenerator[dict[str, Any]]]:
-        """The JSON objects of the answer to a client's own body, sent unchanged except for the model's name."""
+        """The JSON objects of the response to a client's own body, sent unchanged except for the model's name."""
         messages = body.get("messages")
         beginning = json.dumps(messages[:2] if isinstance(messages, list) else None)
         return self._server.passed({**body, "model": self.served_name}, self._latest(), beginning.encode())
 
     async def aborted(self) -> float | None:
-        """Requests that the server counts as aborted by their clients; None where it reports no count."""
+        """The server's count of requests that clients aborted; None if it reports none."""
         return await self._server.aborted()
 
     def forget(self) -> None:
@@ -244,7 +244,7 @@ class OpenAIModel:
         await self._server.aclose()
 
     def _chunks(self, prompt: Prompt, limits: CallLimits, deadline: float | None) -> AsyncGenerator[Chunk]:
-        """What the server sends for a prompt. Raises Unsupported."""
+        """The chunks of the response to a prompt. Raises Unsupported."""
         most = limits.answer_tokens + (limits.reasoning_tokens if prompt.mode is Mode.REASON else 0)
         free = free_fields(limits.extras) | (frozenset() if prompt.schema is None else frozenset({"response_format"}))
         return self._server.chunks(self._request(prompt, limits, most), deadline, conversation(prompt), free)
@@ -252,7 +252,7 @@ class OpenAIModel:
     def _request(
         self, prompt: Prompt, limits: Limits, max_tokens: int, without: frozenset[str] = frozenset()
     ) -> Request:
-        """Makes the bodies of one call. Raises Unsupported."""
+        """A function that makes the request bodies of one call. Raises Unsupported."""
         if prompt.images and self._settings.images is False:
             raise Unsupported(f"{self.name} takes no images")
         opening, dialect = self._opening(prompt), self._settings.dialect
@@ -273,7 +273,7 @@ class OpenAIModel:
         return request
 
     def _may_stop(self, prompt: Prompt) -> bool:
-        """Whether the server may end a call at the client's stop texts: only where no reasoning can hold one."""
+        """Whether the server may end a call at the client's stop texts: only if no reasoning can contain one."""
         if prompt.mode not in (Mode.SHORT, Mode.READ) or prompt.question is None:
             return False
         sent = bool(self._opening(prompt))
@@ -281,25 +281,25 @@ class OpenAIModel:
         return outside and prompt.question.kind is AnswerKind.FREE_TEXT
 
     def _opening(self, prompt: Prompt) -> str:
-        """What the assistant's turn is to begin with, as far as it must be sent. Raises Unsupported."""
+        """The beginning of the assistant's turn that has to be sent; "" for none. Raises Unsupported."""
         style = prompt.style
         if prompt.opening == style.opening and prompt.mode is Mode.REASON:
-            # Templates open the reasoning by themselves when thinking is on. Sent along, it would do harm: Qwen3's puts
-            # an empty think block before an assistant message that does not close its own.
+            # With thinking on, chat templates open the reasoning themselves. Sending the opening would do harm: Qwen3's
+            # template puts an empty think block before an assistant message that does not close its own.
             native = self._family.on or self._family.opens
             return prompt.opening if self._settings.prefill and not native else ""
         if prompt.schema is not None and prompt.opening == style.none and self._family.off:
-            return ""  # thinking is switched off by a parameter, and a schema is matched from the turn's beginning on
+            return ""  # a parameter switches thinking off, and servers match a schema from the turn's beginning
         if not self._settings.prefill and prompt.opening not in (style.none, style.none + style.cue):
             raise Unsupported(f"{self.name} is not known to go on with a given reasoning", hint=PREFILL_HINT)
         if not self._settings.prefill:
             return ""
-        # for the same reason a card that is still being written is sent closed: only its last block is computed again
+        # for the same reason an unfinished card is sent closed: only its last cache block is computed again
         return prompt.opening + style.closing if prompt.unfinished and prompt.opening != style.none else prompt.opening
 
     def _closed(self, prompt: Prompt, reasoning: str) -> Prompt:
-        """The second stage of a reasoning call: nothing but the answer is left to say."""
-        # a schema is matched from the beginning of the assistant's turn on, which therefore holds no reasoning
+        """The prompt of the second stage of a reasoning call, in which only the answer follows."""
+        # servers match a schema from the beginning of the assistant's turn, which therefore holds no reasoning
         if prompt.question is None or (self._settings.prefill and not _is_structured(prompt)):
             return prompt.closed_after(reasoning)
         forms = [form for form in self.abilities.card_formats if form is not CardFormat.THINKING] or [CardFormat.NOTES]
@@ -332,12 +332,12 @@ class OpenAIModel:
         )
 
     def _start(self, prompt: Prompt, *, sent: bool) -> Start:
-        """Where the content begins: by the prompt and the family alone, so that every request is read alike.
+        """Whether the content begins inside reasoning. Depends on prompt and family only, the same for all requests.
 
-        With thinking on, all is reasoning until it closes, whether the template, this prompt or the model opens it. A
-        closing tag alone in a short answer is read only where the template opens reasoning unasked (`opens`), or may
-        (nothing is known of the family): such answers are held back until they are whole. Not covered: a model of a
-        known family that goes on thinking, behind an opening tag in its template, though thinking is switched off.
+        With thinking on, the content is reasoning until it closes, whether the template, this prompt or the model
+        opens it. In a short answer, a closing tag without an opening one is parsed only if the template opens reasoning
+        by itself (`opens`), or may do so (unknown family): such answers are held back until they are complete. Not
+        covered: a model of a known family that still thinks, after an opening tag in its template, with thinking off.
         """
         if prompt.mode is Mode.REASON:
             return Start.INSIDE
@@ -345,7 +345,7 @@ class OpenAIModel:
         return Start.UNSURE if (unknown or self._opens) and not sent else Start.OUTSIDE
 
     def _learn(self, prompt: Prompt, reply: StreamedReply) -> None:
-        """Note what an answer shows about its server."""
+        """Update notes and settings by what a reply shows about its server."""
         parser = reply.parser
         if prompt.mode is not Mode.REASON:
             if parser.reasoned:
@@ -375,12 +375,12 @@ class OpenAIModel:
         return notes
 
     def _latest(self) -> float | None:
-        """The deadline of a call without limits, on the event loop's clock; None: there is none."""
+        """The deadline of a call without limits, on the event loop's clock; None: no deadline."""
         return None if self._timeout_s is None else asyncio.get_running_loop().time() + self._timeout_s
 
 
 def _is_structured(prompt: Prompt) -> bool:
-    """Its answer has to fit a schema, its reasoning not."""
+    """Whether the answer, apart from the reasoning, has to fit a schema."""
     return prompt.question is not None and prompt.question.schema is not None
 
 

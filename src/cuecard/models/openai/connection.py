@@ -39,15 +39,15 @@ _ABORTS = re.compile(
     r"^(?:vllm:request_success_total\{[^}]*finished_reason=\"abort\"[^}]*\}|sglang:num_aborted_requests_total\S*)\s+(\S+)$",
     re.MULTILINE,
 )
-"""How vLLM and SGLang count, under /metrics, requests that their clients aborted."""
+"""The counts of requests aborted by clients, in the /metrics of vLLM and SGLang."""
 _LISTED = 8
 _MOST_LIMITS = 3
-"""How many limits of tokens are tried."""
+"""How many token limits are tried."""
 _REST_S = 2.0
-"""Seconds that usage may come behind the finish reason."""
+"""Seconds to wait for usage after the finish reason."""
 _SESSION = "x-session-id"
 _SESSION_KEY = os.environ.get("CUECARD_SESSION_KEY", "").encode()[:64] or os.urandom(32)
-"""The key of the hash in the header; gateways in front of one router share it by the environment variable."""
+"""The key of the hash in the session header; gateways in front of one router share it through this variable."""
 _PATH_HINT = "write the base URL that the server documents, mostly http://HOST:PORT/v1"
 _TOOLS_HINT = "does its chat template, or its parser of tool calls, fit the model?"
 
@@ -66,20 +66,20 @@ class Connection:
         self._faults = ErrorMapper(self.url, key_hint, tuple(filter(None, secrets)))
         self.refused: frozenset[str] = frozenset()
         self.wrong_path: str | None = None
-        """Why the address seems to have a wrong path; None once an answer has come."""
+        """Why the address seems to have a wrong path; None after a successful response."""
         self._server = HttpClient(base_url, api_key, timeout_s)
         self._closed = False
         self._waits: set[asyncio.Timeout] = set()
-        """Waits under way, each within a limit that closing brings forward."""
+        """The running waits; closing ends them by moving their deadlines."""
         self._no_waits = asyncio.Event()
 
     async def chunks(
         self, request: Request, deadline: float | None, conversation: bytes = b"", free: frozenset[str] = frozenset()
     ) -> AsyncGenerator[Chunk]:
-        """An empty chunk when the server has taken the request on, then what it sends. Closing hangs up at once.
+        """An empty chunk when the server accepts the request, then its chunks. Closing disconnects at once.
 
-        `conversation`: the identity of the one that the request belongs to. `free`: fields whose values a client
-        chose; where the server refuses one, it is left out of this request alone.
+        `conversation`: the identity of the request's conversation. `free`: fields with values that a client chose; if
+        the server refuses one, it is left out of this request only.
         """
         answer = await self._open(request, deadline, conversation, free)
         try:
@@ -113,9 +113,9 @@ class Connection:
     async def passed(
         self, body: Mapping[str, Any], deadline: float | None, conversation: bytes
     ) -> AsyncIterator[AsyncGenerator[dict[str, Any]]]:
-        """The JSON objects of an answer to a body that is sent as it is, streamed or not.
+        """The JSON objects of the response to a body that is sent unchanged, streamed or not.
 
-        An error in place of the answer is raised before anything is given back.
+        An error response is raised on entering the context.
         """
         async with self._mapped(deadline, begun=False):
             answer = await self._server.post(_PATH, body, self._session(conversation))
@@ -128,7 +128,7 @@ class Connection:
             answer.close()
 
     async def _events(self, answer: HttpResponse, deadline: float | None) -> AsyncGenerator[Mapping[str, Any]]:
-        """The JSON objects of an answer. Errors behind its finish reason are ignored."""
+        """The JSON objects of a response. Errors after its finish reason are ignored."""
         body, finished = AnswerBody(), False
         broken: ModelError | None = None
         while broken is None:
@@ -170,12 +170,12 @@ class Connection:
         return BrokenStream(f"the answer of {self.url} ended without a finish reason (content type: {kind})")
 
     def _soon(self, deadline: float | None) -> float:
-        """By when what follows the finish reason has to be here."""
+        """The deadline for data after the finish reason."""
         soon = asyncio.get_running_loop().time() + _REST_S
         return soon if deadline is None else min(soon, deadline)
 
     def _session(self, conversation: bytes) -> Mapping[str, str]:
-        """The header by which routers keep the calls about one conversation on one replica."""
+        """The header that lets routers send all calls of one conversation to one replica."""
         if not conversation:
             return {}
         digest = hashlib.blake2b(self._model.encode() + b"\0" + conversation, key=_SESSION_KEY, digest_size=16)
@@ -194,7 +194,7 @@ class Connection:
         )
 
     async def aborted(self) -> float | None:
-        """Requests that the server counts as aborted by their clients; None where it reports no count."""
+        """The server's count of requests that clients aborted; None if it reports none."""
         try:
             page = await self._server.page("/metrics", _LISTING_S, at_root=True)
             counts = [float(count) for count in _ABORTS.findall(page.decode(errors="replace"))]
@@ -217,15 +217,15 @@ class Connection:
     async def _open(
         self, request: Request, deadline: float | None, conversation: bytes, free: frozenset[str] = frozenset()
     ) -> HttpResponse:
-        """The opened stream. A parameter that the server refuses and can do without is left out from then on.
+        """The opened response. An optional parameter that the server refuses is left out from then on.
 
-        A limit of tokens that does not fit into the model's context is lowered, twice at most. A schema that the server
-        cannot enforce behind a beginning of the answer is left out of this request alone, and so is what is in `free`.
+        A token limit that does not fit into the model's context is lowered, at most twice. A schema that the server
+        cannot enforce after a given beginning of the answer is left out of this request only, as are fields in `free`.
         """
         most, limits = None, 1
         left_out: frozenset[str] = frozenset()
         while True:
-            known = self.refused  # other calls may find more of them while this one waits
+            known = self.refused  # other calls may add to it while this one waits
             body = request(known | left_out)
             limit = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
             if most is not None:
@@ -261,7 +261,7 @@ class Connection:
         plain = self._faults.translated(error, begun=False)
         try:
             names = [name for model in await self.listing() if isinstance(name := model.get("id"), str)]
-        except ModelError as unlisted:  # a courtesy only: the 404 is the error
+        except ModelError as unlisted:  # the list is optional: the 404 is the error
             names, cause = [], unlisted.__cause__
             if isinstance(cause, StatusError) and cause.status == 404 and self._model not in error.words:
                 self.wrong_path = f"{self.url} has neither {_PATH} nor /models: the path of this address is wrong"
@@ -278,7 +278,7 @@ class Connection:
         return _Mapped(self, deadline, begun=begun)
 
     async def entered(self, deadline: float | None) -> asyncio.Timeout:
-        """A wait that ends at the deadline, or when this is closed. Raises ModelClosed."""
+        """A wait that ends at the deadline, or when the connection is closed. Raises ModelClosed."""
         if self._closed:
             raise self._was_closed()
         wait = asyncio.timeout_at(deadline)
@@ -292,7 +292,7 @@ class Connection:
             self._no_waits.set()
 
     def translated(self, error: Exception, *, begun: bool) -> ModelError:
-        """An error as callers know it."""
+        """The ModelError for an error; ModelClosed if the connection is closed."""
         return self._was_closed() if self._closed else self._faults.translated(error, begun=begun)
 
     def _was_closed(self) -> ModelClosed:
@@ -300,9 +300,9 @@ class Connection:
 
 
 class _Mapped:
-    """Maps errors to ModelError; bounds a wait by the deadline (a time of the event loop's clock) and by closing.
+    """Maps errors to ModelError; ends a wait at the deadline (event loop's clock) or when the connection is closed.
 
-    A class, as it is entered several times a call and costs less than a generator.
+    A class, because it is entered several times per call and costs less than a generator.
     """
 
     __slots__ = ("_begun", "_connection", "_deadline", "_wait")

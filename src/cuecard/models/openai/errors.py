@@ -1,4 +1,4 @@
-"""Maps errors of aiohttp and of servers to ModelError, in one place, with one line of the server's words."""
+"""Maps errors of aiohttp and of servers to ModelError, in one place, with one line of the server's message."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from cuecard.models.openai.http import Disconnected, StatusError, TooLong
 from cuecard.models.openai.response_body import StreamError, joined_surrogates
 
 _LONGEST, _MOST_READ = 300, 2**13
-"""Characters of a message, and of the text that it is made of."""
+"""Maximum characters of a message, and of the text that it is made from."""
 _SHORTEST_PART, _SHORTEST_SECRET = 8, 4
-"""Characters of a key that are blanked out where the rest of it is cut off, and of a key that is worth blanking out."""
+"""Minimum characters of a part of a key that is blanked out, and of a key that is blanked out at all."""
 _TOO_MUCH = re.compile(
     r"max_(?:completion_|model_)?(?:tokens|len)\b.{0,400}?(?:too large|greater than|exceed|at most)"
     r"|maximum context length|context size",
@@ -36,12 +36,12 @@ _PROMPT_ALONE = re.compile(r"messages resulted in|longer than|available context 
 _HELD = re.compile(
     r"(?:maximum context length|max_model_len)(?: is | of |=)(\d{1,9})|(supports at most )(\d{1,9})", re.IGNORECASE
 )
-"""What the model can hold, or write."""
+"""The maximum tokens of the model's context, or of its output."""
 _TAKEN = re.compile(
     r"(at least )?\b(\d{1,9}) (?:tokens )?(?:input tokens|in (?:the|your) (?:messages|prompt)|from the input messages)",
     re.IGNORECASE,
 )
-"""Tokens of the prompt; vLLM counts no further than it has to, and says "at least"."""
+"""Tokens of the prompt; vLLM stops counting early, and reports "at least"."""
 _LEAST_TOKENS = 16
 _NOT_KNOWN = re.compile(
     r"unknown|unrecogni[sz]ed|unsupported|unexpected|not supported|does not support|not permitted|not allowed"
@@ -63,25 +63,25 @@ _NAMED: tuple[tuple[str, int | str], ...] = (
     (r"not.?found|no.?such.?model", 404),
     (r"bad.?request|invalid|validation|unprocessable|unsupported", 400),
 )
-"""Codes and types of errors, by the status that stands for them."""
+"""Patterns of error codes and types, each with the status or code that it means."""
 _WORDED: tuple[tuple[str, str], ...] = (
     (r"content (?:filter|policy|management)|\bflagged\b|requires moderation", _FILTER),
     (r"maximum context length|context (?:size|window|length)|prompt is too long", _TOO_LONG),
 )
-"""The same by the words of servers that give no code."""
+"""The same for messages of servers that send no code."""
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
 
 @dataclass(frozen=True)
 class ErrorMapper:
-    """The errors of one server, made ours. `secrets`: what stands in no message, though servers repeat it."""
+    """Maps the errors of one server to ModelError. `secrets`: removed from messages, as servers may repeat them."""
 
     url: str
     key_hint: str = ""
     secrets: tuple[str, ...] = ()
 
     def translated(self, error: Exception, *, begun: bool) -> ModelError:
-        """The error of ours that a foreign one means. `begun`: the server had already begun to answer."""
+        """The ModelError for a foreign error. `begun`: the response had already begun."""
         url = self.url
         match error:
             case ModelError():
@@ -102,7 +102,7 @@ class ErrorMapper:
                 return self._meant(_status_of(error.body), error.body, who)
             case Disconnected():
                 return ModelUnreachable(f"cannot reach {url}: {self.line(str(error))}")
-            case aiohttp.ClientPayloadError():  # what it holds is the parser's words, with a status of its own
+            case aiohttp.ClientPayloadError():  # its text is the parser's message, with a status of its own
                 return BrokenStream(f"the answer of {url} broke off: the connection was lost")
             case aiohttp.ClientError() | OSError() if not begun:
                 return ModelUnreachable(f"cannot reach {url}: {self._root(error)}")
@@ -116,7 +116,7 @@ class ErrorMapper:
                 return ModelError(f"the call to {url} failed: {self._root(error)}")
 
     def line(self, text: str) -> str:
-        """The text on one line of limited length, without secrets and halves of characters."""
+        """The text on one line of limited length, without secrets and lone surrogates."""
         line = " ".join(self.scrubbed(joined_surrogates(text[:_MOST_READ])).split())
         return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
 
@@ -144,7 +144,7 @@ class ErrorMapper:
                 meant = ModelRefused(message)
             case _:
                 meant = ModelError(message)
-                meant.retryable = True  # a server's own failure need not be that of the next one, nor of the next try
+                meant.retryable = True  # another server, or a retry, may succeed
         return meant
 
     def scrubbed(self, text: str) -> str:
@@ -154,14 +154,14 @@ class ErrorMapper:
         return text
 
     def _root(self, error: BaseException) -> str:
-        """The words of the innermost cause: the outer ones say only that there was one."""
+        """The message of the innermost cause; the outer ones add nothing."""
         while error.__cause__ is not None or error.__context__ is not None:
             error = error.__cause__ or error.__context__ or error
         return self.line(str(error)) or type(error).__name__
 
 
 def _kind(status: int, body: object, words: str) -> int | str:
-    """What an error is about: its code or type says it more exactly than its status, where the client is at fault."""
+    """The kind of an error, a status or a code. For client errors, code and type are more exact than the status."""
     if status >= 500 or status == 408:
         return status
     named = _named(body)
@@ -173,7 +173,7 @@ def _kind(status: int, body: object, words: str) -> int | str:
 
 
 def _status_of(body: object) -> int:
-    """The status that an error in an answer would have had."""
+    """The HTTP status that corresponds to an error inside a response of status 200."""
     fields = body if isinstance(body, Mapping) else {}
     for name in ("code", "status", "status_code"):
         if re.fullmatch(r"[345][0-9]{2}", str(fields.get(name)), re.ASCII):
@@ -199,7 +199,7 @@ def _code(body: object) -> str | None:
 
 
 def _without(text: str, secret: str) -> str:
-    """The text with each part of a secret of at least this many characters blanked out."""
+    """The text with each part of a secret of at least _SHORTEST_PART characters blanked out; a shorter one wholly."""
     size = min(_SHORTEST_PART, len(secret))
     parts = {re.escape(secret[at : at + size]) for at in range(len(secret) - size + 1)}
     kept: list[str] = []
@@ -212,7 +212,7 @@ def _without(text: str, secret: str) -> str:
 
 
 def error_text(body: object) -> str:
-    """The server's own words: nested or flat objects, FastAPI details, bare strings, HTML pages."""
+    """The server's message, from nested or flat objects, FastAPI details, bare strings or HTML pages."""
     match body:
         case str():
             return _unmarked(body)
@@ -231,7 +231,7 @@ def error_text(body: object) -> str:
 
 
 def refused_parameter(error: StatusError, optional: Iterable[str]) -> str | None:
-    """Which of the optional parameters the server does not know or take; None if it refuses for another reason."""
+    """The optional parameter that the server refuses; None if the error has another reason."""
     if error.status not in (400, 403, 422):
         return None
     if not _NOT_KNOWN.search(error.words):
@@ -242,9 +242,10 @@ def refused_parameter(error: StatusError, optional: Iterable[str]) -> str | None
 
 
 def limit_that_fits(error: StatusError, asked: int) -> int | None:
-    """A limit of tokens that fits beside the prompt, if that is what the server misses.
+    """A token limit that fits into the context with the prompt, if the error is about the requested limit.
 
-    From the numbers in the words of vLLM, SGLang and OpenAI, else a quarter. None: no limit can help.
+    From the numbers in the messages of vLLM, SGLang and OpenAI, else a quarter of `asked`, or of the known room if that
+    is smaller. None: no limit can help.
     """
     words = error.words
     if error.status != 400 or not _TOO_MUCH.search(words) or _PROMPT_ALONE.search(words):
@@ -257,17 +258,17 @@ def limit_that_fits(error: StatusError, asked: int) -> int | None:
 
 
 def refuses_schema(error: StatusError) -> bool:
-    """The server does not decode under the schema of this request, of which it may know a subset only."""
+    """Whether the server refuses the JSON Schema of this request; it may support only a subset."""
     return error.status in (400, 422, 500, 501) and _SCHEMA.search(error.words) is not None
 
 
 def fails_on_schema(error: StatusError) -> bool:
-    """llama.cpp matches a JSON Schema against the given beginning of an answer too, and fails where that is no JSON."""
+    """Whether llama.cpp fails as it matches a JSON Schema against a given beginning of the answer that is no JSON."""
     return error.status == 400 and "initialize samplers" in error.words
 
 
 def _unmarked(text: str) -> str:
-    """What an HTML page says: its title, or else its text."""
+    """The title of an HTML page, or else its text; other text unchanged."""
     text = text[:_MOST_READ]
     if not re.search(r"<(?:!doctype|html|head|body)\b", text, re.IGNORECASE):
         return text

@@ -1,4 +1,4 @@
-"""Model families: how thinking is switched on and off, as data, one row a family; and the settings of served models."""
+"""Model families: how thinking is switched on and off, as data, one row per family; and settings of served models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cuecard.models.probe_results import ProbeResults
 
 Switch = Mapping[str, Any]
-"""What is added to a request's body."""
+"""Fields that are added to a request's body."""
 
 OPENAI_HOST = "api.openai.com"
 OLLAMA_PORT = 11434
@@ -33,7 +33,7 @@ class Family:
     on: Switch = field(default_factory=dict)
     off: Switch = field(default_factory=dict)
     opens: bool = False
-    """The template opens the reasoning itself, so that without a parser in the server only its end is seen."""
+    """The chat template opens the reasoning, so that without a parser in the server only the closing tag is sent."""
     stops: bool = True
     """Thinking can be switched off."""
 
@@ -73,39 +73,39 @@ FAMILIES: list[Family] = [
         _template(enable_thinking=False),
     ),
     Family(
-        "embedded",  # the pair that ships with Cuecard, behind a server: its prompts are those of its training
+        "embedded",  # the pair that ships with Cuecard, behind a server, with the prompts of its training
         r"^demo-(?:small|large)$",
         EMBEDDED,
         _template(enable_thinking=True),
         _template(enable_thinking=False),
     ),
-    # OpenAI's own thinkers show no reasoning: what a reader is to get has to be written in the open, as prose.
+    # OpenAI's reasoning models hide their reasoning: a card for a reader has to be written as prose in the answer.
     Family("hidden", r"^(?:o[1-9]\b|gpt-5)", PROSE, off={"reasoning_effort": "none"}),
     Family("effort", r"(?!)", TAGS, off={"reasoning_effort": "none"}),
 ]
-# Nothing is known: thinking is switched off in both dialects, and reasoning, where it is wanted, asked for as prose.
+# Unknown models: thinking is switched off in both dialects, and reasoning, if wanted, is requested as prose.
 _OFF = _template(enable_thinking=False, thinking=False)
 UNKNOWN = Family("unknown", "", PROSE, _OFF, _OFF)
 
 
 def register(family: Family) -> None:
-    """Offer a family before all others; one of the same name is replaced."""
+    """Add a family before all others; it replaces one of the same name."""
     FAMILIES[:] = [family, *(row for row in FAMILIES if row.name != family.name)]
 
 
 def family_of(model: str, base_url: str) -> Family:
-    """The family that a model's name and its server's address tell of."""
+    """The family of a model, from its name and its server's address."""
     url = urlsplit(base_url)
     family = next((row for row in FAMILIES if re.search(row.models, model, re.IGNORECASE)), UNKNOWN)
     if url.hostname == OPENAI_HOST:
         return family if family.name == "hidden" else named("plain")
-    if url.port == OLLAMA_PORT and family.off:  # it leaves chat_template_kwargs unread; thinking is on by default
+    if url.port == OLLAMA_PORT and family.off:  # Ollama ignores chat_template_kwargs; thinking is on by default
         return replace(family, on={}, off={"reasoning_effort": "none"})
     return family
 
 
 def named(name: str) -> Family:
-    """The family of this name; a name that is none is refused with the nearest one."""
+    """The family of this name. Raises BadInput with the nearest name."""
     rows = {row.name: row for row in (*FAMILIES, UNKNOWN)}
     if name not in rows:
         near = did_you_mean(name, rows, "", form="{!r}")
@@ -120,31 +120,31 @@ TAGS_HINT = 'write the tag that opens reasoning and the one that closes it: reas
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """What is known of a model and its server; None: not known, and done without. Raises BadInput."""
+    """Settings of a model and its server; None: unknown, and not used. Raises BadInput."""
 
     name: str | None = None
-    """What the model is called here; None: as the server calls it."""
+    """The model's name in Cuecard; None: its name on the server."""
     api_key: str | None = field(default=None, repr=False)
     family: str | Family | None = None
     """A row of `FAMILIES`, or its name; None or "auto": by the model's name and the server's address."""
     timeout_s: float | None = 120.0
-    """The longest silence of the server; `Limits.timeout_s` bounds a whole call."""
+    """Maximum seconds without a byte from the server; `Limits.timeout_s` bounds a whole call."""
     extra_body: Mapping[str, Any] | None = field(default=None, repr=False)
     prefill: bool | None = None
-    """The server goes on with a last assistant message (`continue_final_message`) and its template keeps the text of
-    that message, which only a look at the rendered prompt can show."""
+    """The server continues a final assistant message (`continue_final_message`), and its template keeps the text of
+    that message, which only the rendered prompt can show."""
     prefix_cache: bool | None = None
-    """The server keeps what it has computed, so that `warm` pays."""
+    """The server has prefix caching, so that `warm` pays."""
     scoring: bool = False
-    """The server gives `prompt_logprobs` (vLLM)."""
+    """The server returns `prompt_logprobs` (vLLM)."""
     images: bool | None = None
     logprobs: bool | None = None
     reasoning_tags: Sequence[str] | None = None
-    """The tags that open and close its reasoning, beside the known ones."""
+    """The tags that open and close its reasoning, in addition to the known ones."""
     constraint: str | None = None
     """How the server decodes under a grammar: a value of `request_body.Dialect`."""
     cards: Sequence[str] | None = None
-    """The card formats that the model reads well, the best first."""
+    """The card formats that the model reads well, best first."""
 
     def __post_init__(self) -> None:
         if self.constraint is not None and self.constraint not in tuple(Dialect):
@@ -160,18 +160,18 @@ class ServerSettings:
 
     @property
     def card_formats(self) -> tuple[CardFormat, ...]:
-        """The formats that cards can be given in, the best first; `thinking` needs prefill."""
+        """The usable card formats, best first; `thinking` needs prefill."""
         formats = tuple(CardFormat(name) for name in self.cards or CardFormat)
         return tuple(form for form in formats if self.prefill or form is not CardFormat.THINKING) or (CardFormat.NOTES,)
 
     def family_of(self, model: str, base_url: str) -> Family:
-        """The model's family. Raises BadInput for a name that is none."""
+        """The model's family. Raises BadInput for an unknown name."""
         if self.family is None or self.family == "auto":
             return family_of(model, base_url)
         return named(self.family) if isinstance(self.family, str) else self.family
 
     def adapted(self, given: ServerSettings, found: ProbeResults) -> ServerSettings:
-        """These settings with what a probe has found, where `given` leaves it open."""
+        """These settings with probe results for the fields that are None in `given`."""
         changes = {name: value for name, value in found.settings.items() if getattr(given, name) is None}
         return replace(self, **changes)
 

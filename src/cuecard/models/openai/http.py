@@ -1,6 +1,7 @@
-"""HTTP to one server: bodies out; bytes in, and server-sent events by the HTML standard (9.2.6), within limits.
+"""HTTP client for one server: bodies, bytes, and server-sent events by the HTML standard (9.2.6), within limits.
 
-On aiohttp, whose parser is compiled: a gateway that calls two models a request pays for every tenth of a millisecond.
+Uses aiohttp because its parser is compiled: a gateway makes two model calls per request, so tenths of a millisecond
+matter.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from cuecard.models.openai.response_body import error_in
 
 CONNECT_S = 10.0
 _IDLE_S = 4.0
-"""Less than the 5 s after which uvicorn (vLLM, SGLang) hangs up, so that no request meets a closing connection."""
+"""Less than the 5 s after which uvicorn (vLLM, SGLang) closes an idle connection, so that no request meets that."""
 _ENDING_S = 0.01
 _MOST_OF_AN_ERROR, _ERROR_S = 2**16, 2.0
-"""Bytes of an error's body, and how long it is waited for."""
+"""Maximum bytes of an error's body, and seconds to wait for it."""
 _MIB = 2**20
 _LONGEST_PAGE = 8 * _MIB
 _COPIED = _MIB
@@ -43,7 +44,7 @@ class TooLong(Exception):
 
 
 class StatusError(Exception):
-    """The server answers with another status than 200. `body`: the error in its JSON, or its text."""
+    """A response with a status other than 200. `body`: the error in its JSON, or its text."""
 
     def __init__(self, status: int, text: str, retry_after_s: float | None = None, location: str = "") -> None:
         super().__init__(f"status {status}")
@@ -52,12 +53,12 @@ class StatusError(Exception):
 
     @property
     def words(self) -> str:
-        """What the server says, to look for words in."""
+        """The error as text, for pattern matching."""
         return (self.body if isinstance(self.body, str) else json.dumps(self.body))[:_MOST_WORDS]
 
 
 class Disconnected(aiohttp.ClientConnectionError):
-    """The connection ended before the head of an answer was here. `answered`: a part of it was."""
+    """The connection ended before the head of a response was complete. `answered`: a part of it had arrived."""
 
     def __init__(self, error: BaseException) -> None:
         self.answered = isinstance(error, aiohttp.ServerDisconnectedError) and not isinstance(error.message, str)
@@ -79,7 +80,7 @@ class HttpResponse:
         return await self._response.content.readany()
 
     async def whole(self, most: int = _LONGEST_PAGE) -> bytes:
-        """All of the body that has not been read. Raises TooLong."""
+        """The unread rest of the body. Raises TooLong."""
         data = bytearray()
         while part := await self.read():
             data += part
@@ -88,7 +89,7 @@ class HttpResponse:
         return bytes(data)
 
     async def settle(self) -> None:
-        """After the last event: the connection is kept where the end of the body is close behind it."""
+        """After the last event: keep the connection if the end of the body follows within _ENDING_S, else close it."""
         if self._response.content.at_eof():
             return
         try:
@@ -104,13 +105,13 @@ class HttpResponse:
 
 
 class HttpClient:
-    """Connections to one server, kept open. Redirects are not followed: a key goes to its own server only."""
+    """Connections to one server, kept open. Redirects are not followed, so that a key goes to its own server only."""
 
     def __init__(self, base_url: str, api_key: str | None, silence_s: float | None) -> None:
-        """`silence_s`: the longest time without a byte."""
+        """`silence_s`: maximum seconds without a received byte."""
         parts = urlsplit(base_url)
         self._base = parts._replace(path=parts.path.rstrip("/"))
-        # aiohttp makes a user and password of the URL into the header
+        # aiohttp itself sends a user and password of the URL as this header
         self._headers = _HEADERS | ({"authorization": f"Bearer {api_key}"} if api_key and not parts.username else {})
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=silence_s)
         self._proxy = _proxy(parts.scheme, parts.netloc.rpartition("@")[2])
@@ -120,7 +121,7 @@ class HttpClient:
     async def post(
         self, path: str, body: Mapping[str, Any] | bytes, headers: Mapping[str, str] = NO_HEADERS
     ) -> HttpResponse:
-        """The response once its head has arrived. Bytes go as they are. Raises StatusError and what aiohttp raises."""
+        """The response once its head has arrived. Bytes are sent unchanged. Raises StatusError, aiohttp's errors."""
         url = self._base._replace(path=self._base.path + path).geturl()
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         return await self._asked("POST", url, data, headers)
@@ -156,10 +157,10 @@ class HttpClient:
     async def _sent(
         self, method: str, url: str, data: bytes | None, headers: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
-        """The answer's head. Sent again, once and on a new connection, where a kept one turns out to be closed.
+        """The response's head. Retries once, on a new connection, if a kept-alive one turns out to be closed.
 
-        A server may close an idle connection at any time, also while a request is on its way to it. On a new connection
-        the same is the server's failure, and raised. Raises Disconnected.
+        A server may close an idle connection at any time, also while a request is on its way. On a new connection the
+        same is a failure of the server. Raises Disconnected.
         """
         for session in self._opened():
             trip = RequestTrace()
@@ -167,7 +168,7 @@ class HttpClient:
                 return await session.request(
                     method,
                     url,
-                    # aiohttp warns of plain bytes as large as images
+                    # aiohttp warns about large plain bytes (images)
                     data=io.BytesIO(data) if data and len(data) >= _COPIED else data,
                     headers={**self._headers, **headers},
                     proxy=self._proxy,
@@ -180,9 +181,9 @@ class HttpClient:
         raise AssertionError("a new connection is not a reused one")
 
     def _opened(self) -> tuple[aiohttp.ClientSession, aiohttp.ClientSession]:
-        """A session that keeps its connections, and one that makes a new one for each request.
+        """Two sessions: one keeps its connections alive, one opens a new connection for each request.
 
-        Made at the first request: a session belongs to the event loop that it is made in.
+        Created at the first request, because a session belongs to the event loop in which it is created.
         """
         if self._closed:
             raise RuntimeError("it has been closed")
@@ -208,11 +209,11 @@ class RequestTrace:
     """The state of one request, for aiohttp's trace callbacks."""
 
     reused: bool = False
-    """It went out on a connection that an earlier request had opened."""
+    """The request used a connection that an earlier request had opened."""
 
 
 async def _beginning(response: aiohttp.ClientResponse) -> str:
-    """An error's body as far as it comes in time and fits."""
+    """An error's body, as far as it arrives in _ERROR_S and fits into _MOST_OF_AN_ERROR."""
     data = bytearray()
     with suppress(aiohttp.ClientError, TimeoutError):
         async with asyncio.timeout(_ERROR_S):
@@ -222,7 +223,7 @@ async def _beginning(response: aiohttp.ClientResponse) -> str:
 
 
 def _wait_s(headers: Mapping[str, str]) -> float | None:
-    """When to try again, from `retry-after-ms`, or from `retry-after` in seconds or as a date; None: not given."""
+    """Seconds until a retry, from `retry-after-ms`, or from `retry-after` in seconds or as a date; None: not given."""
     for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         if _NUMBER.fullmatch(value := headers.get(name, "").strip()):
             return float(value) * unit_s
@@ -230,7 +231,7 @@ def _wait_s(headers: Mapping[str, str]) -> float | None:
         until = parsedate_to_datetime(headers["retry-after"]).timestamp()
     except (KeyError, ValueError, OverflowError):
         return None
-    try:  # by the server's own clock, which need not be ours
+    try:  # by the server's clock, which may differ from ours
         now = parsedate_to_datetime(headers["date"]).timestamp()
     except (KeyError, ValueError, OverflowError):
         now = time.time()
@@ -247,7 +248,7 @@ def _reuse_tracing() -> aiohttp.TraceConfig:
 
 
 async def _without_resend(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Raises Disconnected in place of the errors after which aiohttp sends a GET again, on a new connection too."""
+    """Raises Disconnected instead of the errors after which aiohttp retries a GET, even on a new connection."""
     try:
         return await handler(request)
     except (aiohttp.ClientConnectorError, TimeoutError):  # no connection, or silence on it
@@ -277,9 +278,9 @@ def _close_leaked(session: aiohttp.ClientSession) -> None:
 # --- server-sent events -----------------------------------------------------------------------------------------------
 
 LONGEST_EVENT = 8 * _MIB
-"""Bytes of an event: room for an image in a chunk, but a bound on what a server can fill."""
+"""Maximum bytes of an event: enough for an image in a chunk, but a bound on memory."""
 LONGEST_BODY = 64 * _MIB
-"""Bytes of an answer that is not streamed."""
+"""Maximum bytes of a response that is not streamed."""
 _LONGEST_INDENT = 64
 _BREAK = re.compile(rb"\r\n|\n|\r")
 _BOM = b"\xef\xbb\xbf"
@@ -294,7 +295,7 @@ class SentEvent:
 
 
 class EventStream:
-    """Takes bytes however they are cut into pieces, and gives back the events that they complete."""
+    """Parses server-sent events from bytes that arrive in pieces of any size."""
 
     def __init__(self, limit: int = LONGEST_EVENT) -> None:
         """`limit`: bytes of one event."""
@@ -320,7 +321,7 @@ class EventStream:
         return found
 
     def end(self) -> list[SentEvent]:
-        """The event that no blank line has ended: the standard drops it, but it may be the answer's last."""
+        """The event without a blank line after it: the standard drops it, but it may be the last of the response."""
         return [*self._line(), *self._dispatched()]
 
     def _grow(self, part: bytes) -> None:
@@ -329,7 +330,7 @@ class EventStream:
             raise TooLong(f"an event of more than {self._limit / _MIB:g} MiB")
 
     def _line(self) -> list[SentEvent]:
-        """Ends the present line; an event if the line is blank. Bytes that are no UTF-8 become U+FFFD."""
+        """End the current line; -> an event if the line is blank. Invalid UTF-8 becomes U+FFFD."""
         line, self._rest = bytes(self._rest), bytearray()
         if self._at_start:
             line, self._at_start = line.removeprefix(_BOM), False
@@ -351,12 +352,12 @@ class EventStream:
 
 
 class AnswerBody:
-    """The events of an answer; of one that is JSON as a whole, that JSON as an event."""
+    """The events of a response; a response that is a single JSON value is one event."""
 
     def __init__(self) -> None:
         self._stream, self._head = EventStream(), bytearray()
         self.is_whole: bool | None = None
-        """It is JSON as a whole: no line of a stream begins like that. None: not known yet."""
+        """Whether the response is a single JSON value: no line of a stream begins like one. None: not known yet."""
 
     def take(self, data: bytes) -> list[SentEvent]:
         """The events that these bytes complete. Raises TooLong."""
@@ -373,7 +374,7 @@ class AnswerBody:
         return []
 
     def end(self) -> list[SentEvent]:
-        """What only the end of the answer completes."""
+        """The events that the end of the response completes."""
         if self.is_whole:
             return [SentEvent(self._head.removeprefix(_BOM).decode(errors="replace"))]
         return self._stream.end()

@@ -13,9 +13,9 @@ from cuecard.models.openai.response_body import Chunk, SurrogateJoiner, Token, l
 from cuecard.models.reasoning_events import ReasoningEvents, RepetitionDetector
 
 _TOKEN, _ONE_TOKEN, _LONGEST_TOKEN = 4, 16, 64
-"""Characters of a token: on average, of a piece that is taken for one, and at most on the average of a text."""
+"""Characters per token: the average; the maximum of a piece that counts as one token; the maximum average of a text."""
 _SLACK = 64
-"""Tokens that a server may send beyond a limit, as it may count otherwise."""
+"""Tokens that a server may send beyond a limit, as it may count differently."""
 
 
 class StreamedReply:
@@ -31,9 +31,9 @@ class StreamedReply:
         echo: str = "",
         unwrap: Callable[[str], str] | None = None,
     ) -> None:
-        """`echo`: the beginning of the answer that the request held, which some servers send again.
+        """`echo`: the beginning of the answer in the request, which some servers repeat.
 
-        `unwrap`: takes the answer out of the whole content, which is held back till then.
+        `unwrap`: extracts the answer from the complete content, which is held back until then.
         """
         self.parser = parser
         self._events = ReasoningEvents(parser, reasons=reasons)
@@ -46,7 +46,7 @@ class StreamedReply:
         self._echo, self._unwrap = echo, unwrap
         self._held = ""
         self.finish: FinishReason | None = None
-        """As the server says; None while the answer runs, and for good if it was hung up on."""
+        """As the server reports it; None before that, and if the connection was closed early."""
         self._spent = spent or Usage()
         self._reported: Usage | None = None
         self._counted = self._answer_tokens = 0
@@ -74,7 +74,7 @@ class StreamedReply:
             yield Progress(self._spent + self._so_far)
 
     def end(self) -> Iterator[Event]:
-        """The events of what was held back till the end."""
+        """The events of text that was held back until the end."""
         yield from self.take(Chunk(self._field_halves.end(), self._content_halves.end()))
         if self._unwrap is not None:
             yield from self._events.of(self.parser.feed(self._unwrap("".join(self._content_text))))
@@ -83,7 +83,7 @@ class StreamedReply:
         yield from self._events.of(self.parser.end(whole=self.finish is FinishReason.STOP))
 
     def _fitting(self, chunk: Chunk) -> Chunk:
-        """The chunk with whole characters only, and cut where there is no more room."""
+        """The chunk with complete characters only, cut at the limit of characters."""
         reasoning, content = chunk.reasoning, self._content_halves.feed(chunk.content)
         reasoning = self._field_halves.feed(reasoning) if reasoning or not content else self._field_halves.end()
         fitting = reasoning[: self._room], content[: max(0, self._room - len(reasoning))]
@@ -94,7 +94,7 @@ class StreamedReply:
         return replace(chunk, reasoning=fitting[0], content=fitting[1], finish_reason=finish)
 
     def _without_echo(self, text: str) -> str:
-        """What of a piece of content is surely not the echo."""
+        """The part of a piece of content that is certainly not the echo."""
         if not self._echo:
             return text
         text, self._held = self._held + text, ""
@@ -105,16 +105,16 @@ class StreamedReply:
         return text.removeprefix(echo)
 
     def close(self) -> Iterator[Event]:
-        """The reasoning is over, even if its end was not seen."""
+        """Yields ReasoningEnded, unless it was yielded before."""
         yield from self._events.close()
 
     @property
     def is_spent(self) -> bool:
-        """Whether to close the connection although the server goes on.
+        """Whether to close the connection before the server ends the reply.
 
-        That is where the tokens for reasoning, or for the answer, are used up, or the reasoning repeats itself. Counted
-        here because a server knows one limit only, for both together, and may not keep to it. Where it sends
-        neither log probabilities nor running sums tokens are estimated from the text.
+        True if the tokens for reasoning or for the answer are used up, or the reasoning repeats itself. Counted here
+        because a server has only one limit, for both together, and may not keep to it. If it sends neither log
+        probabilities nor running usage, tokens are estimated from the text.
         """
         if self.finish is not None:
             return False
@@ -126,25 +126,25 @@ class StreamedReply:
 
     @property
     def cut(self) -> FinishReason:
-        """Why a reasoning was closed that did not end by itself."""
+        """The finish reason of a reasoning that did not end by itself."""
         return FinishReason.REPETITION if self._repetition.found else FinishReason.BUDGET
 
     @property
     def usage(self) -> Usage:
-        """Tokens as the server counts them; of an answer that was hung up on, what is known."""
+        """Usage as the server counts it; as observed here if the connection was closed early."""
         usage = self._so_far if self.finish is None else self._reported or Usage()
-        if self.parser.reasoned and not usage.reasoning_tokens:  # 0 where there is reasoning was not counted
+        if self.parser.reasoned and not usage.reasoning_tokens:  # 0 despite reasoning: not counted
             usage = replace(usage, reasoning_tokens=None if self.parser.answering else usage.completion_tokens)
         return usage
 
     @property
     def answer_logprob(self) -> float | None:
-        """Natural log of the probability of the answer's tokens, None if the server does not tell."""
+        """Natural log of the probability of the answer's tokens, None if not observed."""
         return answer_logprob(*self._tokens_and_text, self.parser.answer)
 
     @property
     def answer_tokens(self) -> tuple[AnswerToken, ...]:
-        """The answer's tokens, where they are wanted; () if the log probability of one is not observed."""
+        """The answer's tokens; () if they are not requested, or the log probability of one is not observed."""
         if self._limits.extras.top_logprobs is None:
             return ()
         found = [_observed(token) for token in answer_tokens(*self._tokens_and_text, self.parser.answer)]
@@ -180,7 +180,7 @@ class StreamedReply:
 
 
 def _is_of_content(chunk: Chunk) -> bool:
-    """Whether a chunk's tokens are those of its content; a whole answer may give those of its reasoning too."""
+    """Whether a chunk's tokens belong to its content. A whole completion may list those of its reasoning too."""
     if not chunk.reasoning or not chunk.content:
         return not chunk.reasoning
     return "".join(token.text for token in chunk.tokens).startswith(chunk.content)
@@ -194,7 +194,7 @@ def _observed(token: Token) -> AnswerToken | None:
 
 
 def _tokens(text: str) -> int:
-    """Tokens of a piece of text: one, unless it is too long for one."""
+    """Estimated tokens of a piece of text: one, unless it is too long for one."""
     return 1 if 0 < len(text) <= _ONE_TOKEN else -(-len(text) // _TOKEN)
 
 
@@ -211,11 +211,11 @@ def _finish(reported: str) -> FinishReason:
 
 
 _REACH = 8
-"""Characters of text that may lie between two tokens: those of a token whose log probability was not sent."""
+"""Maximum characters between two tokens, for a token that the server left out of its log probabilities."""
 
 
 def answer_logprob(tokens: Iterable[Token], text: str, answer: str) -> float | None:
-    """Sum of the natural log probabilities of the tokens that the answer, at the end of the text, is made of.
+    """Sum of the natural log probabilities of the tokens of the answer, which is at the end of the text.
 
     None if no token can be placed, or the log probability of one was not observed.
     """
@@ -225,9 +225,9 @@ def answer_logprob(tokens: Iterable[Token], text: str, answer: str) -> float | N
 
 
 def answer_tokens(tokens: Iterable[Token], text: str, answer: str) -> list[Token]:
-    """The tokens that the answer, at the end of the text, is made of.
+    """The tokens of the answer, which is at the end of the text.
 
-    Tokens that left nothing in the text (the end of the turn) do not count.
+    Tokens without text of their own (the end of the turn) do not count.
     """
     start = text.rfind(answer) if answer else -1
     if start < 0:
@@ -240,7 +240,7 @@ def answer_tokens(tokens: Iterable[Token], text: str, answer: str) -> list[Token
         if found >= 0:
             begins, at = found, found + len(spelled)
         elif "\ufffd" in spelled or spelled.startswith("bytes:"):
-            begins = at  # a part of a character: it belongs where the next token goes on
+            begins = at  # a part of a character: it begins where the next token continues
         else:
             continue
         if begins < end and max(at, begins + 1) > start:
@@ -249,7 +249,7 @@ def answer_tokens(tokens: Iterable[Token], text: str, answer: str) -> list[Token
 
 
 def scored(prompt_logprobs: object, answer: str) -> float | None:
-    """Natural log probability per token of the answer that a prompt ends in, from vLLM's `prompt_logprobs`.
+    """Natural log probability per token of the answer at the end of a prompt, from vLLM's `prompt_logprobs`.
 
     (tokens,) of null or {token id: {logprob, decoded_token}}, one entry each -> mean; None if the answer is not there.
     """

@@ -5,8 +5,8 @@
     SGLang      regex                a regular expression
     OpenAI      response_format      a JSON Schema: {"answer": …}
 
-A constraint bounds the length and the form of a brief answer, never which letters or numbers can be given: every letter
-of the question's options, both of yes and no, every number with its sign, separators, currency and unit.
+A constraint bounds the length and the form of a brief answer, but allows every value: every letter of the question's
+options, both yes and no, every number with its sign, separators, currency and unit.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ LOSSES = {
     "stop": "an answer is cut here, and written to its end there",
     "top_logprobs": "the alternatives of an answer's tokens are not known",
 }
-"""What a server may refuse without the call being lost, and what is lost instead."""
+"""Parameters that a call can do without if the server refuses them, and what is lost then."""
 
 
 def messages(turns: tuple[Turn, ...], opening: str) -> list[Body]:
@@ -57,7 +57,7 @@ def messages(turns: tuple[Turn, ...], opening: str) -> list[Body]:
 
 
 def _content(turn: Turn) -> str | list[Body]:
-    """Plain text where there is no image: not every server takes parts for every role."""
+    """Plain text if there is no image: not every server accepts content parts for every role."""
     if not turn.images:
         return turn.text
     parts: list[Body] = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in turn.images]
@@ -65,17 +65,17 @@ def _content(turn: Turn) -> str | list[Body]:
 
 
 def client_part(name: str) -> str:
-    """What stands, among parameters that are left out, for what a client has put into one: a schema is all of its."""
+    """The client's part of a parameter, as a name among left-out ones; `response_format` is all the client's."""
     return name if name == "response_format" else f"the client's {name}"
 
 
 def free_fields(extras: Extras) -> frozenset[str]:
-    """Fields whose values a client chooses freely: that a server refuses one does not mean that it never takes it."""
+    """Fields with values that a client chooses: a server that refuses one value may accept others."""
     return frozenset([*extras.passed_fields, *([TEMPLATE] if extras.template else [])])
 
 
 def of_client(prompt: Prompt, extras: Extras, without: frozenset[str]) -> Body:
-    """What a client's request adds to a body."""
+    """The fields that a client's request adds to a body."""
     added = extras.passed_fields | dict(extras.sampling)
     if prompt.mode is Mode.REASON or not prompt.is_brief:
         added |= dict(extras.penalties)
@@ -91,13 +91,13 @@ def of_client(prompt: Prompt, extras: Extras, without: frozenset[str]) -> Body:
 
 
 def body(model: str, prompt: Prompt, opening: str, limits: Limits, max_tokens: int, without: frozenset[str]) -> Body:
-    """One streamed request, less the parameters that this server is known to refuse."""
+    """The body of a streamed request; `without`: parameters to leave out, as the server refuses them."""
     request: Body = {
         **of_client(prompt, limits.extras, without),
         "model": model,
         "messages": messages(prompt.turns, opening),
         "stream": True,
-        # running sums (vLLM, SGLang) tell what a call that is cancelled or cut had cost
+        # running usage (vLLM, SGLang) gives the cost of a call that is cancelled or cut
         "stream_options": {"include_usage": True, "continuous_usage_stats": True},
         "max_tokens": max_tokens,
         "temperature": limits.temperature,
@@ -111,7 +111,7 @@ def body(model: str, prompt: Prompt, opening: str, limits: Limits, max_tokens: i
         request["response_format"] = _response_format(prompt.schema, prompt.question)
     if opening:
         request |= {"continue_final_message": True, "add_generation_prompt": False}
-    if "max_tokens" in without:  # OpenAI's newer models know it by another name
+    if "max_tokens" in without:  # OpenAI's newer models use another name for it
         request["max_completion_tokens"] = request["max_tokens"]
     if "continuous_usage_stats" in without:
         request["stream_options"] = {"include_usage": True}
@@ -128,7 +128,7 @@ def _response_format(schema: str, question: Question | None) -> Body:
 
 
 def merged(request: Body, more: Mapping[str, Any]) -> Body:
-    """The request with more fields; objects in both are joined, and `more` has the last word."""
+    """The request with more fields; objects in both are merged, and `more` overrides."""
     joined = dict(request)
     for key, value in more.items():
         old = joined.get(key)
@@ -140,7 +140,7 @@ FIELD = "answer"
 
 
 class Dialect(StrEnum):
-    """How a server is asked for constrained decoding."""
+    """The body field that requests constrained decoding."""
 
     GRAMMAR = "grammar"
     STRUCTURED_OUTPUTS = "structured_outputs"
@@ -149,7 +149,7 @@ class Dialect(StrEnum):
 
 
 def constraint_fields(question: Question, dialect: Dialect) -> Mapping[str, Any]:
-    """What a request's body holds for an answer that fits a grammar; nothing where its kind has none."""
+    """The body fields that constrain an answer to the grammar of its kind; empty if the kind has none."""
     rules = KINDS[question.kind]
     if rules.grammar is None:
         return {}
@@ -172,7 +172,7 @@ def constraint_fields(question: Question, dialect: Dialect) -> Mapping[str, Any]
 
 
 def unwrapped(text: str) -> str:
-    """The answer in a reply under `json_schema`; the reply as it is where it is no such object."""
+    """The answer in a reply under `json_schema`; the reply unchanged if it is no such object."""
     try:
         found = json.loads(text)[FIELD]
     except (ValueError, TypeError, KeyError):

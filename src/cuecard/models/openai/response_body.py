@@ -1,7 +1,7 @@
-"""What servers send, validated in one place: text to JSON within bounds, JSON to values or to an error of the server.
+"""Validation of server responses, in one place: text to JSON within bounds, JSON to values or to a server error.
 
-Servers leave out, rename and null almost everything, so chunks are read leniently. A number that cannot be what its
-name says (a positive log probability, a negative count) is None: not observed.
+Servers leave out, rename and null almost everything, so chunks are parsed leniently. A number that its field cannot
+have (a positive log probability, a negative count) is None: not observed.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing import Any
 from cuecard.domain.call import Usage
 
 DONE = "[DONE]"
-"""What ends a stream in place of JSON."""
+"""Ends a stream, in place of JSON."""
 _MOST_TOKENS = 2**31 - 1
 _DEEPEST, _MOST_HELD = 128, 64
 _HALF = re.compile("[\ud800-\udfff]")
 _LEAST_LOGPROB, _MOST_LOGPROB = -1e6, 1e-3
-"""What a log probability can be, rounding included."""
+"""The range of a log probability, including rounding."""
 _MOST_TOP, _MOST_BYTES = 20, 256
-"""Alternatives of a token, and bytes of one."""
+"""Maximum alternatives of a token, and bytes of one."""
 
 
 class StreamError(Exception):
-    """An error with status 200, in a stream or in place of an answer; `body` is its JSON."""
+    """An error in a response of status 200, streamed or not; `body` is its JSON."""
 
     def __init__(self, body: object) -> None:
         super().__init__("an error occurred in the stream")
@@ -43,7 +43,7 @@ class Token:
     utf8: tuple[int, ...] | None = None
     """Its bytes; None: not given."""
     top: tuple[Token, ...] = ()
-    """The most probable tokens in its place."""
+    """The most probable tokens at its position."""
 
 
 @dataclass(frozen=True)
@@ -66,27 +66,27 @@ class Chunk:
 
 
 def joined_surrogates(text: str) -> str:
-    """The text with halves of characters joined; a lone half is U+FFFD."""
+    """The text with surrogate pairs joined; a lone surrogate becomes U+FFFD."""
     if _HALF.search(text) is None:
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 class SurrogateJoiner:
-    """Joins the halves of characters that come in two pieces of a text."""
+    """Joins surrogate pairs that are split between two pieces of a text."""
 
     def __init__(self) -> None:
         self._held = ""
 
     def feed(self, text: str) -> str:
-        """What is whole of the text so far."""
+        """The complete characters so far; a surrogate at the end is held back."""
         text, self._held = self._held + text, ""
         if "\ud800" <= text[-1:] <= "\udbff":
             text, self._held = text[:-1], text[-1]
         return joined_surrogates(text)
 
     def end(self) -> str:
-        """What stands for a half that stays alone."""
+        """U+FFFD for a surrogate that is still held back, else empty."""
         held, self._held = self._held, ""
         return joined_surrogates(held)
 
@@ -95,7 +95,7 @@ class SurrogateJoiner:
 
 
 def decoded(text: str) -> object:
-    """JSON of bounded depth; NaN, infinities and endless numbers are null. Raises ValueError."""
+    """JSON of bounded depth; NaN, infinities and overlong integers are null. Raises ValueError."""
     try:
         data = _loaded(text)
     except RecursionError:
@@ -131,9 +131,9 @@ def _is_shallow(data: object) -> bool:
 
 
 class JsonSanitiser:
-    """Makes the JSON of one answer's events fit to be written again: finite numbers, and texts of whole characters.
+    """Makes the JSON of one response's events serialisable: finite numbers, and texts of complete characters.
 
-    Halves of a character in two deltas of one field come together in the second.
+    A surrogate pair that is split between two deltas of one field is joined in the second.
     """
 
     def __init__(self) -> None:
@@ -163,13 +163,13 @@ class JsonSanitiser:
 
 
 def _index(item: object, at: int) -> int:
-    """The number of a choice, or of a tool call, by itself; else its place in the list."""
+    """The `index` of a choice or tool call; else its position in the list."""
     index = _object(item).get("index")
     return index if isinstance(index, int) else at
 
 
 def objects(text: str, kind: str = "message") -> list[Mapping[str, Any]]:
-    """The JSON objects of one server-sent event: one, or one a line. Raises StreamError, ValueError."""
+    """The JSON objects of one server-sent event: one, or one per line. Raises StreamError, ValueError."""
     try:
         found = [decoded(text)]
     except ValueError:
@@ -177,7 +177,7 @@ def objects(text: str, kind: str = "message") -> list[Mapping[str, Any]]:
             raise StreamError(text) from None
         if "\n" not in text:
             raise
-        lines = [line.strip() for line in text.split("\n")]  # of events that no blank line parts
+        lines = [line.strip() for line in text.split("\n")]  # of events without a blank line between them
         found = [decoded(line) for line in lines if line and not line.startswith(DONE)]
     for data in found:
         if (problem := _error_in(data, kind)) is not None:
@@ -186,7 +186,7 @@ def objects(text: str, kind: str = "message") -> list[Mapping[str, Any]]:
 
 
 def error_in(text: str) -> object:
-    """The error in a body that comes with another status than 200: its JSON, or its text."""
+    """The error in the body of a response with a status other than 200: its JSON, or its text."""
     try:
         data = decoded(text)
     except ValueError:
@@ -196,7 +196,7 @@ def error_in(text: str) -> object:
 
 
 def _error_in(data: object, kind: str) -> object:
-    """The error that an event or an answer holds in place of choices, None if it holds none."""
+    """The error in an event or a response, in place of choices; None if there is none."""
     body = _object(data)
     if body.get("error"):
         return body["error"] if isinstance(body["error"], Mapping) else body
@@ -212,7 +212,7 @@ def _error_in(data: object, kind: str) -> object:
 
 
 def chunk(event: object) -> Chunk:
-    """What an event's JSON, or a whole completion, says."""
+    """The Chunk of an event's JSON, or of a whole completion."""
     data = _object(event)
     choice = _object(_first(data.get("choices")))
     delta = _object(choice.get("message") if choice.get("delta") is None else choice["delta"])
@@ -282,7 +282,7 @@ def _first(data: object) -> object:
 
 
 def _reasoning(delta: Mapping[str, Any]) -> str:
-    """The first field that holds any (some servers fill two alike), else the `thinking` parts of the content."""
+    """The first non-empty reasoning field (some servers fill two alike), else the `thinking` parts of the content."""
     fields = (delta.get(name) for name in ("reasoning", "reasoning_content", "reasoning_details"))
     content = delta.get("content")
     parts = content if isinstance(content, list) else []
@@ -291,7 +291,7 @@ def _reasoning(delta: Mapping[str, Any]) -> str:
 
 
 def _text(data: object) -> str:
-    """Text as it stands; lists of parts with a `text`, a `summary` or a `refusal` are joined."""
+    """Text unchanged; lists of parts with a `text`, a `summary` or a `refusal` joined."""
     if isinstance(data, list):
         return "".join(map(_part, data))
     return data if isinstance(data, str) else ""

@@ -1,7 +1,7 @@
-"""The report of an attention run: figures 3 to 5 of the paper, its tables, and questions to look at one by one.
+"""The report of an attention run: figures 3 to 5 of the paper, its tables, and a view of single questions.
 
-The shades of every token are in the page; a script of its own changes which are shown. Without scripts the first
-question is there, in the mean over layers and heads.
+The page holds the shades of every token; its script selects which are shown. Without scripts it shows the first
+question with means over layers and heads.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ DASHES: dict[str, tuple[float, Sequence[float]]] = {
 }
 FIRST, ALL = map(QUERIES.index, ("first", "all"))
 TALL = 490
-"""Pixels of figure 3."""
+"""Height of figure 3 in pixels."""
 NUMBERED = 16
-"""Most layers of a heat map whose cells say their number."""
+"""Maximum number of layers of a heat map with numbers in its cells."""
 SCRIPT = "attention.js"
 MOST_BYTES = 12 * 2**20
-"""Of the page: as many questions as fit are in it."""
+"""Maximum size of the page; limits the number of questions."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,14 @@ class Shown:
 
 
 def opened(run: Path, questions: int) -> Shown:
-    """Of a run's directory, with at most this many questions to look at. Raises BadInput."""
+    """Load the content of the page from a run's directory, with at most `questions` questions. Raises BadInput."""
     results = findings(run)
     shaded = shaded_questions(run, results.config["delta"], questions)
     return Shown(run.resolve().name, results, shaded, _facts(store.about(run)))
 
 
 def _facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What is known of a run, for the foot of the page."""
+    """Facts about a run, for the footer of the page."""
     config = about["config"]
     facts = [(role, f"{name}, revision {config['revisions'][role]}") for role, name in config["models"].items()]
     facts += [("task", f"{config['task']}, revision {config['data']}"), ("delta", str(config["delta"]))]
@@ -74,13 +74,13 @@ def _facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def save(shown: Shown, path: Path) -> list[Path]:
-    """Write the page, and figures and tables beside it: the page and the tables. Raises BadInput."""
+    """Write the page, and figures and tables beside it; return the page and the tables. Raises BadInput."""
     drawn = figures(shown.results)
     return Report(page(shown, drawn), drawn, tables.tables(shown.results)).save(path)
 
 
 def save_parts(results: Findings, drawn: Sequence[Drawing], folder: Path) -> list[Path]:
-    """Write `figures/` and `tables/`: the SVG files, then the tables. Raises BadInput."""
+    """Write `figures/` and `tables/`; return the SVG files, then the tables. Raises BadInput."""
     return save_files(drawn, tables.tables(results), folder)
 
 
@@ -105,7 +105,7 @@ def page(shown: Shown, drawn: Sequence[Drawing]) -> str:
 
 
 def _speaking(results: Findings) -> ConditionResults | None:
-    """The condition of the lead: the large model behind the card, or behind its own reasoning."""
+    """The condition of the lead: the large model behind the card, else behind its own reasoning."""
     return next((results.conditions[name] for name in (LARGE_CARD, LARGE_OWN) if name in results.conditions), None)
 
 
@@ -148,7 +148,7 @@ def _verdicts(results: Findings) -> list[KeyResult]:
 
 
 def whole_table(shown: Sequence[ConditionResults]) -> html.Rows:
-    """The table that comes first, of all queries."""
+    """The first table, over all queries."""
     return tables.whole_table(shown, ALL)
 
 
@@ -156,7 +156,7 @@ def whole_table(shown: Sequence[ConditionResults]) -> html.Rows:
 
 
 def _fitting(shown: Sequence[ShadedQuestion]) -> list[Markup]:
-    """The data of the browser's script: as many questions as fit into the page, as JSON without `<`."""
+    """The data of the page's script: as many questions as fit into the page, as JSON without `<`."""
     packed: list[Markup] = []
     size = 0
     for look in shown:
@@ -169,7 +169,7 @@ def _fitting(shown: Sequence[ShadedQuestion]) -> list[Markup]:
 
 
 def _first(look: ShadedQuestion) -> Mapping[str, Any]:
-    """What is shown without scripts: the first condition, the mean over layers and heads."""
+    """The view without scripts: the first condition, mean over layers and heads."""
     name, shades = next(iter(look.shades.items()))
     row = shades.rows[ALL, 0, 0]
     most = float(row.max()) or 1.0
@@ -200,7 +200,7 @@ def _packed(look: ShadedQuestion) -> dict[str, Any]:
 
 
 def _shades(look: ShadedQuestion, name: str, shades: Shades) -> dict[str, Any]:
-    """Rows as bytes, 255 for a row's largest, with that and the row's sum beside them."""
+    """Rows as bytes, 255 for the maximum of a row, with the maximum and the row's sum."""
     most, total = shades.rows.max(-1), shades.rows.sum(-1)
     scaled = np.rint(255 * shades.rows / np.maximum(most, 1e-12)[..., None]).astype(np.uint8)
     return {
@@ -218,7 +218,7 @@ def _shades(look: ShadedQuestion, name: str, shades: Shades) -> dict[str, Any]:
 
 
 def figures(results: Findings, wanted: Sequence[int] = (3, 4, 5)) -> list[Drawing]:
-    """Those that are wanted, of the conditions with reasoning."""
+    """The wanted figures, for the conditions with reasoning."""
     shown = [each for each in results.conditions.values() if each.name in COLOURS]
     draw: dict[int, Callable[[], Drawing]] = {
         3: lambda: by_layer(results, shown),
@@ -233,7 +233,7 @@ def _sparsity(results: Findings) -> str:
 
 
 def by_layer(results: Findings, shown: Sequence[ConditionResults]) -> Drawing:
-    """As figure 3: total mass on the reasoning, and sparsity, by layer, averaged over heads."""
+    """Figure 3: total mass on the reasoning, and sparsity, by layer, mean over heads."""
     figure, top = canvas(height=TALL, left=60, top=28, bottom=290)
     low = styled(figure.add_axes((60 / WIDTH, 76 / TALL, (WIDTH - 76) / WIDTH, 172 / TALL)))
     write(top, 0, 1.05, "attention to the reasoning, % of a row", transform=top.transAxes)
@@ -258,7 +258,7 @@ def by_layer(results: Findings, shown: Sequence[ConditionResults]) -> Drawing:
 
 
 def _line(axes: Axes, of: ConditionResults, band: Band) -> None:
-    """(layers, sets) as a line with its interval, and dots for the first query."""
+    """Draw (layers, sets) as a line with its interval, and dots for the first query."""
     layers, colour = range(len(of.windows)), COLOURS[of.name]
     mean, low, high = (100 * side[:, ALL] for side in (band.mean, band.low, band.high))
     axes.plot(layers, mean, color=colour, linestyle=DASHES[of.name], linewidth=2)
@@ -269,7 +269,7 @@ def _line(axes: Axes, of: ConditionResults, band: Band) -> None:
 def by_head(
     results: Findings, shown: Sequence[ConditionResults], number: int, what: str, bands: Sequence[Band]
 ) -> Drawing:
-    """As figures 4 and 5: a heat map a condition, heads up, layers across, 0 to 100%."""
+    """Figures 4 and 5: a heat map per condition, heads on the y axis, layers on the x axis, 0 to 100%."""
     values = [100 * band.mean[:, ALL].T for band in bands]  # (heads, layers)
     cell = [26 if len(each) <= 8 else 16 if len(each) <= 16 else 9 for each in values]
     heights = [size * len(each) for size, each in zip(cell, values, strict=True)]
@@ -309,7 +309,7 @@ def _heat(axes: Axes, of: ConditionResults, shares: Array) -> None:
 
 
 def _scale(figure: Figure, height: int) -> None:
-    """0 to 100%, along the foot."""
+    """Draw the colour scale from 0 to 100% at the foot."""
     axes = styled(figure.add_axes((56 / WIDTH, 26 / height, 220 / WIDTH, 10 / height)))
     axes.pcolormesh([[step / 60 for step in range(61)]], cmap="viridis", edgecolors="face")
     axes.set_yticks([])

@@ -1,4 +1,4 @@
-"""Tables of an attention run: as files, a figure a row, and as the page shows them, texts by their heads."""
+"""Tables of an attention run: as files, with one figure per row, and as the page shows them, texts by column heads."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def spans_table(shown: Sequence[ConditionResults], place: int) -> Rows:
 
 
 def whole_table(shown: Sequence[ConditionResults], place: int) -> Rows:
-    """What was answered, and the two figures of the paper as one number each."""
+    """Number of answers, and the two figures of the paper as one number each."""
     return [
         {
             "answer from": each.name,
@@ -187,7 +187,7 @@ def whole_table(shown: Sequence[ConditionResults], place: int) -> Rows:
 
 
 def classes_table(shown: Sequence[ConditionResults], place: int) -> Rows:
-    """Each class of tokens: its part of the tokens, and of the mass."""
+    """For each class of tokens: its share of the tokens, and of the mass."""
     return [
         {
             "class": sort,
@@ -217,7 +217,7 @@ def kinds_table(shown: Sequence[ConditionResults], place: int) -> Rows:
 
 
 def positions_table(shown: Sequence[ConditionResults], place: int) -> Rows:
-    """Fifths of the reasoning's length."""
+    """Mass by fifth of the reasoning's length."""
     wide = BINS // 5
     fifths = [f"{20 * n}–{20 * n + 20}%" for n in range(5)]
     sums = [each.positions.mean[place].reshape(5, wide).sum(-1) for each in shown]
@@ -242,7 +242,7 @@ def overlap_table(results: Findings) -> Rows:
 
 
 def heads_table(shown: Sequence[ConditionResults], place: int) -> Rows:
-    """Heads of a layer with one another, mean over layers."""
+    """Overlap of the heads of a layer, mean over layers."""
     return [
         {
             "answer from": each.name,

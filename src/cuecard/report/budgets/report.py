@@ -50,7 +50,7 @@ def report(name: str, found: MatchedBudgets, schemes: Sequence[Scheme], about: S
 
 
 def front(task: MatchedTask, measure: MeasureResults) -> list[Drawing]:
-    """Accuracy against cost: every setting on the front, and of each other scheme the most accurate setting."""
+    """Accuracy against cost: all settings on the front, and the most accurate setting of every other scheme."""
     best: dict[str, FrontPoint] = {}
     for point in measure.front:
         if point.scheme not in best or point.accuracy.estimate > best[point.scheme].accuracy.estimate:
@@ -79,7 +79,7 @@ def front(task: MatchedTask, measure: MeasureResults) -> list[Drawing]:
 
 
 def regrets(task: MatchedTask, measure: MeasureResults) -> list[Drawing]:
-    """A row a scheme: its accuracy at the budget nearest to the reference's cost, with the oracle's as a line."""
+    """A row per scheme: its accuracy at the budget nearest to the reference's cost; the oracle's as a line."""
     budget = min(measure.budgets, key=lambda each: abs(each.share - 1))
     ordered = sorted(budget.schemes, key=lambda each: -each.accuracy.estimate)
     if not ordered:

@@ -1,4 +1,4 @@
-"""A comparison at equal budgets in words: cells of tables, and what stands on the first screen."""
+"""A comparison at equal budgets in words: cells of tables, and the text of the first screen."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SPENT: Mapping[str, str] = {
     "time": "time (composed)",
     "live": "time (measured)",
 }
-"""Each measure, behind "the same"."""
+"""Name of each measure, after "the same"."""
 MARKS = {1: " +", 0: "", -1: " −"}
 LEGEND = (
     "+ and −: significantly more or less accurate than {against} at the same budget (Holm over the schemes at one"
@@ -25,14 +25,14 @@ LEGEND = (
 
 
 def amount(measure: str, value: float) -> str:
-    """A cost as a person reads it."""
+    """A cost formatted for display."""
     if measure in ("time", "live"):
         return formatting.duration(value)
     return f"{value:.1f}" if measure == "tokens" else f"{value:.3g}"
 
 
 def heads(measure: MeasureResults) -> list[str]:
-    """`0.5× (30.4)` of each budget: its share of the reference, and the amount."""
+    """Column heads like `0.5× (30.4)`: each budget as a share of the reference, and its amount."""
     return [f"{each.share:g}× ({amount(measure.measure, each.amount)})" for each in measure.budgets]
 
 
@@ -41,7 +41,7 @@ def title(task: MatchedTask, measure: MeasureResults) -> str:
 
 
 def accuracies(task: MatchedTask, measure: MeasureResults) -> list[tuple[str, list[str]]]:
-    """A row a scheme, the oracle last: what is right at each budget."""
+    """A row per scheme, the oracle last: accuracy at each budget."""
     rows = [(name, [_accuracy(budget, name) for budget in measure.budgets]) for name in task.schemes]
     best = ["–" if budget.oracle is None else f"{100 * budget.oracle:.1f}" for budget in measure.budgets]
     return [*rows, (ORACLE, best)]
@@ -65,7 +65,7 @@ def mixed(settings: tuple[tuple[str, float], ...]) -> str:
 
 
 def lead(found: MatchedBudgets) -> str:
-    """What the page is about, in one paragraph."""
+    """Explanation of the page in one paragraph."""
     return (
         f"At a budget, a share of what {found.reference} costs, each scheme plays the settings that are most accurate"
         " at no more than the budget in the mean. They are chosen on other questions than those that they are judged"
@@ -74,7 +74,7 @@ def lead(found: MatchedBudgets) -> str:
 
 
 def verdict(task: MatchedTask, measure: MeasureResults, against: str) -> KeyResult:
-    """The most accurate scheme at the budget nearest to what the reference costs."""
+    """The most accurate scheme at the budget nearest to the reference's cost."""
     budget = min(measure.budgets, key=lambda each: abs(each.share - 1))
     question = f"{task.task}: most accurate for {amount(measure.measure, budget.amount)}, {SPENT[measure.measure]}?"
     if not budget.schemes:
@@ -90,7 +90,7 @@ def verdict(task: MatchedTask, measure: MeasureResults, against: str) -> KeyResu
 
 
 def summary(task: MatchedTask, against: str) -> list[str]:
-    """What the comparison shows, a line a measure."""
+    """Summary of the comparison, one line per measure."""
     lines = []
     for measure in task.measures:
         better, worse = (

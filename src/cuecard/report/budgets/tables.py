@@ -1,4 +1,4 @@
-"""The tables of a comparison at equal budgets as the page shows them: a row is texts by their heads."""
+"""The tables of a comparison at equal budgets as the page shows them: rows of texts by column heads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cuecard.report.page.html import Rows
 
 
 def accuracies(task: MatchedTask, measure: MeasureResults) -> Rows:
-    """What every scheme gets right at every budget, and the oracle."""
+    """Accuracy of every scheme and of the oracle at every budget."""
     heads = sentences.heads(measure)
     return [
         {"scheme": name, **dict(zip(heads, cells, strict=True))} for name, cells in sentences.accuracies(task, measure)
@@ -19,18 +19,18 @@ def accuracies(task: MatchedTask, measure: MeasureResults) -> Rows:
 
 
 def differences(task: MatchedTask, measure: MeasureResults) -> Rows:
-    """Every scheme less the one that all are compared with."""
+    """Difference of every scheme from the scheme that all are compared with."""
     rows = _by_scheme(task, measure, lambda each: sentences.points_between(each.difference))
     return [row for row in rows if any(cell not in ("–", "") for cell in list(row.values())[1:])]
 
 
 def regrets(task: MatchedTask, measure: MeasureResults) -> Rows:
-    """The oracle less every scheme."""
+    """Regret: accuracy of the oracle minus that of every scheme."""
     return _by_scheme(task, measure, lambda each: sentences.points_between(each.regret))
 
 
 def settings(task: MatchedTask, measure: MeasureResults) -> Rows:
-    """What every scheme plays."""
+    """The settings of every scheme at every budget."""
     return _by_scheme(task, measure, lambda each: sentences.mixed(each.settings))
 
 
@@ -44,7 +44,7 @@ def _by_scheme(task: MatchedTask, measure: MeasureResults, cell: Callable[[Schem
 
 
 def front(measure: MeasureResults) -> Rows:
-    """Every setting, the cheapest first."""
+    """Every setting, cheapest first."""
     return [
         {
             "setting": point.arm,

@@ -21,7 +21,7 @@ PANELS = (
     ("words chosen by the text alone", ("first", "last", "content", "sentences")),
 )
 BOTH = "random"
-"""Drawn in both panels, to compare with."""
+"""Drawn in both panels, for comparison."""
 STYLES: Mapping[str, tuple[str, str]] = {
     "attention": ("#0072b2", "o"),
     "reader": ("#008060", "s"),
@@ -38,13 +38,13 @@ MASKED: Mapping[str, tuple[str, str, str]] = {
     "other": ("others by chance", "#767d88", "x"),
     "least": ("least attended to", "#8a6d00", "v"),
 }
-"""Of an experiment with masks: name, colour and mark of each choice of tokens."""
+"""For masking experiments: name, colour and mark of each choice of tokens."""
 TALL, TOP, FOOT = 330, 30, 96
 """Pixels."""
 DASHED, DOTTED = (4, 3), (1, 2)
 ENDS = ("", "_low", "_high")
 Point = tuple[float, float, float | None, float | None]
-"""Across, up, and the ends of its interval."""
+"""x, y, and the ends of the interval of y."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ class Kept:
 
     @property
     def base(self) -> str:
-        """The arm that does the same with the whole card."""
+        """The name of the same arm with the whole card."""
         parts = (part for part in self.arm.arm.split("/") if not part.startswith(("keep=", "select=", "ending=")))
         return "/".join(parts)
 
 
 def cut_cards(task: TaskResults) -> list[Drawing]:
-    """One for each arm that a run has with several shares of its card."""
+    """One figure for each arm that was run with several shares of its card."""
     shown = [each for each in kept(task) if each.cut.ending is Ending.FREE and each.cut.select in STYLES]
     drawings = []
     for base in dict.fromkeys(each.base for each in shown):
@@ -73,7 +73,7 @@ def cut_cards(task: TaskResults) -> list[Drawing]:
 
 
 def kept(task: TaskResults) -> list[Kept]:
-    """A task's arms with cut cards, placebos and what was run end to end left out."""
+    """A task's arms with cut cards, without placebos and arms run end to end."""
     own = [arm for arm in task.arms.values() if arm.family != "placebo" and LIVE not in arm.arm]
     named = [arm for arm in own if "=" in arm.arm and not arm.arm.startswith(FILE)]
     cuts = [(parse(arm.arm).policy.cut, arm) for arm in named]
@@ -111,11 +111,11 @@ def _panel(axes: Axes, task: TaskResults, base: str, cuts: Sequence[Kept]) -> No
         _line(axes, STYLES[select], points, linewidth=1.6)
 
 
-# --- what two panels share; all values are shares of 1 ----------------------------------------------------------------
+# --- shared by both panels; all values are shares of 1 ----------------------------------------------------------------
 
 
 def _axes(figure: Figure, panel: tuple[int, int], title: str, labels: tuple[str, str], most: float) -> Axes:
-    """Panel `panel` of this many side by side, 0 to `most`% across and to 100% up; only the first has numbers."""
+    """Axes of one of several panels side by side, 0 to `most`% in x and to 100% in y; only the first has y labels."""
     place, count = panel
     wide = (WIDTH - 76 - 24 * (count - 1)) / count
     box = ((60 + place * (wide + 24)) / WIDTH, FOOT / TALL, wide / WIDTH, (TALL - TOP - FOOT) / TALL)
@@ -133,7 +133,7 @@ def _axes(figure: Figure, panel: tuple[int, int], title: str, labels: tuple[str,
 
 
 def _line(axes: Axes, style: tuple[str, str], points: Sequence[Point], **more: Any) -> None:
-    """A line through points, each with its interval."""
+    """Draw a line through points, each with its interval."""
     colour, mark = style
     x, y = [100 * point[0] for point in points], [100 * point[1] for point in points]
     axes.plot(x, y, color=colour, marker=mark, markersize=5, **more)
@@ -157,7 +157,7 @@ def _key(figure: Figure, styles: Mapping[str, tuple[str, str]]) -> None:
 
 
 def masking(rows: Sequence[Mapping[str, Any]], what: str) -> Drawing:
-    """Of `masking_table` (studies/attention/ablation.py): answers that stay as they were, by the share masked."""
+    """From `masking_table` (studies/attention/ablation.py): share of unchanged answers by share of tokens masked."""
     figure = Figure(figsize=(WIDTH / 72, TALL / 72), dpi=72)
     nothing = next(row for row in rows if row["tokens"] not in MASKED)
     labels = ("share of the card's tokens, %", "answers unchanged, %")
@@ -178,7 +178,7 @@ def masking(rows: Sequence[Mapping[str, Any]], what: str) -> Drawing:
 
 
 def kept_words(rows: Sequence[Mapping[str, Any]], what: str) -> Drawing:
-    """Of `cut_table` (studies/attention/ablation.py): answers that stay right, and the same, by the share kept."""
+    """From `cut_table` (studies/attention/ablation.py): shares of right and of unchanged answers by share kept."""
     figure = Figure(figsize=(WIDTH / 72, TALL / 72), dpi=72)
     by_card = {row["card"]: row for row in rows}
     lines = {select: _shares(by_card, select) for select in STYLES}
@@ -201,7 +201,7 @@ def kept_words(rows: Sequence[Mapping[str, Any]], what: str) -> Drawing:
 
 
 def _shares(by_card: Mapping[str, Mapping[str, Any]], select: str) -> list[tuple[float, Mapping[str, Any]]]:
-    """The cards that are a plain share of one selector, with their shares."""
+    """Shares and results of the cards cut by one selector with a plain share."""
     named = ((card.partition(" "), row) for card, row in by_card.items())
     return [
         (float(share), row) for (name, _, share), row in named if name == select and share.replace(".", "", 1).isdigit()

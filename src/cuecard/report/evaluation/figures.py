@@ -1,4 +1,4 @@
-"""The figures of an evaluation, a task at a time, from findings; nothing is computed here."""
+"""The figures of an evaluation, by task, from its results; nothing is computed here."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def accuracy_against_tokens(task: TaskResults) -> list[Drawing]:
 
 
 def fronts(task: TaskResults) -> list[Drawing]:
-    """Accuracy against latency, tokens, and price where there are prices."""
+    """Accuracy against latency, tokens, and price if prices are known."""
     drawings = []
     for measure, cost in COSTS.items():
         arms = [arm for arm in task.arms.values() if arm.competes and arm.cost(measure) is not None]
@@ -69,7 +69,7 @@ def fronts(task: TaskResults) -> list[Drawing]:
 
 
 def placebos(task: TaskResults) -> list[Drawing]:
-    """For every arm with placebos: what its accuracy is with each card."""
+    """For every arm with placebos: its accuracy with each card."""
     drawings = []
     of: dict[str, list[str]] = {}
     for each in task.differences:
@@ -90,10 +90,10 @@ def placebos(task: TaskResults) -> list[Drawing]:
 
 
 def extractors(task: TaskResults) -> list[Drawing]:
-    """How much of each accuracy is the extractor's."""
+    """How much each accuracy depends on the extractor."""
     arms = [arm for arm in task.arms.values() if arm.extractors and not arm.arm.endswith(LIVE)]
     if all(low == high for low, high in (arm.span for arm in arms)):
-        return []  # nothing to see beyond the table
+        return []  # the table shows as much
     rows = []
     for arm in arms:
         low, high = arm.span
@@ -108,7 +108,7 @@ def extractors(task: TaskResults) -> list[Drawing]:
 
 
 def false_accepts(task: TaskResults) -> list[Drawing]:
-    """What each acceptance rule lets through."""
+    """Falsely accepted answers of each acceptance rule."""
     rules = [rule for rule in task.rules if rule.accepted]
     if not rules:
         return []
@@ -132,7 +132,7 @@ def false_accepts(task: TaskResults) -> list[Drawing]:
 
 
 def request(asked: Request) -> list[Drawing]:
-    """As figure 2(c) of the paper: a time line of every arm, on one scale."""
+    """A time line of every arm on one scale, as figure 2(c) of the paper."""
     scores = {arm: asked.example.answers[arm].score for arm in asked.outcomes}
     verdicts = {arm: ", right" if score >= 1 else ", wrong" for arm, score in scores.items() if score is not None}
     return timeline.requests(asked.outcomes, asked.example.task, verdicts)
@@ -175,7 +175,7 @@ def _values(arms: Iterable[ArmResults]) -> str:
 
 
 def figures(results: RunResults, asked: Sequence[Request]) -> dict[str, list[Drawing]]:
-    """Every figure of the report, by the part that it stands in and the task."""
+    """Every figure of the report, by part of the report and task."""
     drawings: dict[str, list[Drawing]] = {}
     for task in results.tasks:
         drawings[f"tokens {task.task}"] = accuracy_against_tokens(task)
@@ -194,19 +194,19 @@ def figures(results: RunResults, asked: Sequence[Request]) -> dict[str, list[Dra
 
 @dataclass(frozen=True)
 class IntervalRow:
-    """One row: values by the mark that shows them, and the ends of its line (None: no line), all shares of 1."""
+    """One row: values by their mark, and the ends of its interval (None: no line), all shares of 1."""
 
     name: str
     values: Mapping[str, float]
     low: float | None
     high: float | None
     note: str = ""
-    """At the right end of the row."""
+    """Text at the right end of the row."""
     strong: bool = False
 
 
 def interval_rows(rows: Sequence[IntervalRow], across: str, references: Mapping[str, float] | None = None) -> Figure:
-    """A row each, in per cent. `references` are dashed lines over all rows, named in the key."""
+    """A figure of rows, in per cent. `references` are dashed lines across all rows, named in the legend."""
     letters = max(len(row.name) for row in rows)
     left, note = min(300, 24 + int(6.6 * letters)), max(len(row.note) for row in rows)
     marks = list(dict.fromkeys(mark for row in rows for mark in row.values))

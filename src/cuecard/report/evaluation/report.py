@@ -23,12 +23,12 @@ from cuecard.report.page.report_files import Report, Row
 from cuecard.stats.bootstrap import Interval
 
 MOST_UNPARSED = 40
-"""Replies of a task that the page lists."""
+"""Maximum number of replies of a task that the page lists."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The content of a report. `questions`: those shown one by one; `answers`: every answer, for the tables."""
+    """The content of a report. `questions`: those shown in detail; `answers`: every answer, for the tables."""
 
     name: str
     results: RunResults
@@ -38,16 +38,16 @@ class Evaluation:
     questions: Mapping[str, Sequence[Example]]
     answers: Sequence[Mapping[str, Any]]
     picture: Callable[[str], Image | None]
-    """An image by its digest."""
+    """Look an image up by its digest."""
     about: Sequence[tuple[str, str]]
     unfinished: str | None = None
-    """What the run lacks."""
+    """What is missing from an unfinished run."""
     unparsed: Sequence[ListedReply] = ()
-    """Replies in which no answer was found."""
+    """Replies without a parsed answer."""
     judged: Mapping[str, Sequence[JudgedArm]] = field(default_factory=dict)
-    """By task, the arms with such replies."""
+    """By task, the arms with such replies and their judged accuracy."""
     graded: Mapping[str, Sequence[GradedArm]] = field(default_factory=dict)
-    """By task, the arms whose replies a judge has graded."""
+    """By task, the arms with replies graded by a judge."""
     grades: Sequence[ListedReply] = ()
 
 
@@ -62,9 +62,9 @@ def evaluation(
     judged: Mapping[str, Judged] | None = None,
     graded: Mapping[str, Judged] | None = None,
 ) -> Evaluation:
-    """The content of a report. `of`: results and summary; `most`: questions of a task that are shown one by one.
+    """The content of a report. `of`: results and summary; `most`: maximum number of questions shown of a task.
 
-    `judged`: what judges have read in replies that were not parsed; `graded`: their grades of open answers.
+    `judged`: answers that judges read in unparsed replies; `graded`: grades of open answers from judges.
     """
     results, summary = of
     telling = {
@@ -133,7 +133,7 @@ def report(shown: Evaluation) -> Report:
 
 
 def tables(found: RunResults) -> dict[str, list[Row]]:
-    """Every table but the answers, by its name."""
+    """Every table but the answers, by name."""
     return {name: [row for task in found.tasks for row in rows_of(task)] for name, rows_of in TABLES.items()}
 
 
@@ -252,7 +252,7 @@ def _ends(name: str, interval: Interval | None) -> Row:
 
 
 def categories(tasks: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row an arm and category of every task of `summary.json`."""
+    """One row per arm and category of every task of `summary.json`."""
     return [
         {
             "task": task,

@@ -1,4 +1,4 @@
-"""Findings in sentences: which arm wins by how much, whether that is significant, and whether the parser did it."""
+"""Results in sentences: which arm wins by how much, whether it is significant, and whether the parser caused it."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def signed(value: float) -> str:
 
 
 def between(interval: Interval, scale: float = 100, form: str = ".1f") -> str:
-    """The ends of an interval: `91.1 to 99.7`; or why there are none."""
+    """The ends of an interval: `91.1 to 99.7`; or the reason why there are none."""
     if interval.low is None or interval.high is None:
         return "no interval"
     if interval.low == interval.high:
-        return "no spread"  # all alike, so a bootstrap has nothing to draw from: that is no certainty
+        return "no spread"  # all scores are equal, so the bootstrap has no spread, which is no certainty
     return f"{scale * interval.low:{form}} to {scale * interval.high:{form}}".replace("-", "−")
 
 
@@ -57,13 +57,13 @@ def times(interval: Interval) -> str:
 
 
 def units(task: TaskResults) -> str:
-    """What is scored, counted: `6 groups of rotations`, `1 question`."""
+    """The number of scored units: `6 groups of rotations`, `1 question`."""
     first, _, rest = task.unit.partition(" ")
     return f"{task.units:,} {first}{'' if task.units == 1 else 's'} {rest}".strip()
 
 
 def lead(results: RunResults) -> str:
-    """What the verdicts do not say, in one sentence a task."""
+    """What the verdicts leave out, in one sentence per task."""
     lines = []
     for task in results.tasks:
         if not task.best:
@@ -80,13 +80,13 @@ def lead(results: RunResults) -> str:
 
 
 def pays(task: TaskResults) -> str:
-    """Whether the pair pays, by how much and how sure that is, of a task with a verdict."""
+    """Whether the pair pays, by how much and how certain that is, for a task with a verdict."""
     assert task.verdict is not None
     return f"{task.verdict.sentence(task.task)}{_beside_baseline(task)}"
 
 
 def verdict(task: TaskResults) -> KeyResult:
-    """For the first screen: whether the pair pays, by how much, and how certain that is."""
+    """The verdict for the first screen: whether the pair pays, by how much, and how certain that is."""
     question = f"Does the pair pay on {task.task}?"
     if task.verdict is None:
         why = "Every single model of this run takes longer, or seconds are not known." if task.best else "Not scored."
@@ -98,7 +98,7 @@ def verdict(task: TaskResults) -> KeyResult:
 
 
 def _beside_baseline(task: TaskResults) -> str:
-    """The strategy of a verdict in speed and accuracy against the baseline."""
+    """Speed and accuracy of the verdict's strategy against the baseline."""
     assert task.verdict is not None
     whole = task.difference(task.verdict.shown.arm)
     if whole is None or whole.times_faster is None:
@@ -126,7 +126,7 @@ def _best(task: TaskResults) -> str:
 
 
 def summary(task: TaskResults, results: RunResults) -> list[str]:
-    """The results of one task besides its verdict, a sentence a line."""
+    """The results of one task besides its verdict, one sentence per line."""
     lines = [f"{_best(task)}."] if task.best else []
     baseline = task.arms.get(results.baseline or "")
     if baseline is not None:
@@ -142,7 +142,7 @@ def summary(task: TaskResults, results: RunResults) -> list[str]:
 
 
 def stale(scorer: Mapping[str, Any]) -> str | None:
-    """A warning where answers were scored by another version of the scorers; None where none was."""
+    """A warning if answers were scored by another version of the scorers, else None."""
     if not scorer["stale"]:
         return None
     counts = ", ".join(f"{count:,} by {version}" for version, count in scorer["stale"].items())
@@ -153,12 +153,12 @@ def stale(scorer: Mapping[str, Any]) -> str | None:
 
 
 def against(each: Difference, task: TaskResults) -> str:
-    """One comparison, whole."""
+    """One comparison in full."""
     return f"{each.arm}: {_right(task.arms[each.arm])}. {_differs(each)} {swap(each)} {not_worse(each)} {faster(each)}"
 
 
 def _differs(each: Difference) -> str:
-    """By how much, and whether that is significant."""
+    """The size of a difference, and whether it is significant."""
     compared = each.accuracy
     if not compared.better and not compared.worse:
         return f"No question is scored otherwise than by {each.against}."
@@ -197,7 +197,7 @@ def faster(each: Difference) -> str:
 
 
 def card(gallery: Gallery, task: TaskResults) -> str:
-    """How many answers the card turned."""
+    """How many answers the card changed from wrong to right, and from right to wrong."""
     helped, misled = len(gallery.helped), len(gallery.misled)
     each = task.difference(gallery.arm, "cards")
     tested = f" ({each.accuracy.test}: {p_value(each.accuracy.p)})" if each is not None else ""
@@ -212,7 +212,7 @@ def accuracy(arm: ArmResults) -> float:
 
 
 def shared(error: SharedError) -> str:
-    """How far the errors of both models are correlated."""
+    """The correlation of both models' errors."""
     explained = "" if error.explained is None else f", {share(error.explained)} of which chance explains"
     alike = error.alike_given_wrong
     given = "" if alike is None else f", and say the same on {share(alike.estimate)} of these ({between(alike)})"
@@ -227,7 +227,7 @@ def shared(error: SharedError) -> str:
 
 
 def listed(replies: Sequence[ListedReply], most: int) -> str:
-    """The caption of the list of replies that were not parsed."""
+    """The caption of the list of unparsed replies."""
     more = f" The first {most:,} of {len(replies):,}; all are in tables/unparsed.csv." if len(replies) > most else ""
     names = ", ".join(dict.fromkeys(each.judged.judge for each in replies if each.judged))
     by = f" Judged by {names}, which was not given the right answers: kept apart, in no other figure." if names else ""
@@ -248,14 +248,14 @@ def seconds(value: float | None) -> str:
 
 
 def right(arm: ArmResults) -> str:
-    """Accuracy, or its bounds where answers are unresolved."""
+    """Accuracy, or its bounds if answers are unresolved."""
     if arm.bounds is not None:
         return f"{share(arm.bounds[0])} to {share(arm.bounds[1])}"
     return "–" if arm.accuracy is None else share(arm.accuracy.estimate)
 
 
 def kinds(arms: Iterable[ArmResults]) -> str:
-    """The origin of these arms' seconds: `composed (put together from calls timed in this run)`."""
+    """The origin of these arms' latencies: `composed (put together from calls timed in this run)`."""
     results = dict.fromkeys(arm.kind for arm in arms)
     return "; ".join("not known" if kind is None else f"{kind} ({formatting.HOW[kind]})" for kind in results)
 

@@ -1,4 +1,4 @@
-"""The tables of an evaluation as the page shows them: a row is texts by their heads."""
+"""The tables of an evaluation as the page shows them: rows of texts by column heads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPENT = ("prompt", "cached", "computed", "completion", "reasoning", "wasted")
 
 
 def results(task: TaskResults) -> Rows:
-    """Every arm but placebos and those run end to end."""
+    """Results of every arm but placebos and arms run end to end."""
     roles = list(dict.fromkeys(role for arm in task.plain for role in arm.by_role))
     failed = any(arm.errors for arm in task.plain)
     return [
@@ -46,7 +46,7 @@ def _generated(tokens: Mapping[str, float], roles: Iterable[str]) -> dict[str, s
 
 
 def against(task: TaskResults, margin: float) -> Rows:
-    """Every arm against the baseline; `end to end` where arms were run so too."""
+    """Every arm against the baseline; `end to end` for arms that were also run so."""
     lost = f"loses < {100 * margin:g} point{'' if margin == 0.01 else 's'}"
     compared = [each for each in task.differences if each.family == "arms"]
     live = any(each.times_faster_live is not None for each in compared)
@@ -75,7 +75,7 @@ def _ratio(times: Interval | None) -> str:
 
 
 def routes(arm: ArmResults) -> Rows:
-    """As table 10 of the paper, with the sum below."""
+    """Routes of one arm, as table 10 of the paper, with the total below."""
     rows = [
         {
             "route": route.route,
@@ -93,7 +93,7 @@ def routes(arm: ArmResults) -> Rows:
 
 
 def reading(task: TaskResults) -> Rows:
-    """What each extractor makes of the same replies, and what could not be read."""
+    """Accuracy of the same replies by each extractor, and the share that was not parsed or cut off."""
     return [
         {
             "arm": arm.arm,
@@ -108,7 +108,7 @@ def reading(task: TaskResults) -> Rows:
 
 
 def judged(arms: Sequence[JudgedArm]) -> Rows:
-    """Accuracy as it stands, and apart from it with what a judge has read in the replies that were not parsed."""
+    """Accuracy as scored, and, apart from it, with the answers that a judge read in unparsed replies."""
     return [
         {
             "arm": arm.arm,
@@ -122,7 +122,7 @@ def judged(arms: Sequence[JudgedArm]) -> Rows:
 
 
 def graded(arms: Sequence[GradedArm]) -> Rows:
-    """Mean grades of open answers, and of each category that questions have."""
+    """Mean grades of open answers, overall and by category."""
     names = sorted({name for arm in arms for name in arm.by_category})
     return [
         {
@@ -137,7 +137,7 @@ def graded(arms: Sequence[GradedArm]) -> Rows:
 
 
 def by_hand(replies: Sequence[ListedReply], most: int) -> Rows:
-    """The first replies in which no answer was found; the ends of long ones, where answers stand."""
+    """The first unparsed replies; of long ones the ends, where answers usually are."""
     heads = any(each.judged for each in replies)
     return [
         {
@@ -158,7 +158,7 @@ def _judgement(reply: ListedReply) -> str:
 
 
 def accepting(task: TaskResults) -> Rows:
-    """What each acceptance rule lets through; rules with the same counts share a row."""
+    """Accepted and falsely accepted answers of each acceptance rule; rules with the same counts share a row."""
     rules: dict[tuple[str, ...], list[str]] = {}
     for rule in task.rules:
         cells = (
@@ -174,7 +174,7 @@ def accepting(task: TaskResults) -> Rows:
 
 
 def live(arms: Mapping[str, Mapping[str, Any]]) -> Rows:
-    """Composed against measured, of every arm that was run end to end too."""
+    """Composed against measured latency, for every arm that was also run end to end."""
     return [
         {
             "arm": arm,
@@ -190,7 +190,7 @@ def live(arms: Mapping[str, Mapping[str, Any]]) -> Rows:
 
 
 def spending(task: TaskResults) -> Rows:
-    """What every arm spent on the whole task."""
+    """Total cost of every arm on the whole task."""
     books = [(arm, arm.ledger) for arm in task.composed if arm.ledger is not None]
     priced = any(arm.price is not None for arm, _ in books)
     driven = any(ledger.energy_j is not None for _, ledger in books)
@@ -233,7 +233,7 @@ def booked(ledger: Ledger) -> Rows:
 
 @dataclass(frozen=True)
 class Scored:
-    """How many arms are right and wrong on a question, placebos left out. `kinds`: what it is filtered by."""
+    """Numbers of arms that are right and wrong on a question, without placebos. `kinds`: filter values."""
 
     right: int
     wrong: int
@@ -248,7 +248,7 @@ def scored(example: Example, task: TaskResults) -> Scored:
 
 
 def answers(example: Example, task: TaskResults) -> Rows:
-    """What each arm answered."""
+    """The answer of each arm."""
     return [
         {
             "arm": given.arm,
@@ -267,7 +267,7 @@ def answers(example: Example, task: TaskResults) -> Rows:
 
 
 def accuracies(task: Mapping[str, Any], arms: Sequence[str]) -> Rows:
-    """Arms by categories, with how many questions each has; under circular evaluation by groups of rotations."""
+    """Accuracy by arm and category, with the number of questions; under circular evaluation by groups of rotations."""
     counts = _counts(task, arms)
     if len(counts) < 2:
         return []
@@ -285,7 +285,7 @@ def accuracies(task: Mapping[str, Any], arms: Sequence[str]) -> Rows:
 
 
 def figures(task: Mapping[str, Any], arms: Sequence[str]) -> Rows:
-    """The figures of a benchmark's authors of every arm, over all questions, and by category where they are."""
+    """Figures that a benchmark's authors report, for every arm: over all questions, and by category if available."""
     name = task["aggregate"]
     rule = AGGREGATES.get(name)
     if rule is None:
@@ -303,13 +303,13 @@ def figures(task: Mapping[str, Any], arms: Sequence[str]) -> Rows:
 
 
 def about_figures(task: Mapping[str, Any]) -> str:
-    """What those figures are; none for a task without."""
+    """Describe those figures; empty for a task without."""
     rule = AGGREGATES.get(task["aggregate"])
     return rule.about if rule else ""
 
 
 def figures_by_category(task: Mapping[str, Any]) -> bool:
-    """Whether a table of those figures has every category, so that one of accuracies is not needed."""
+    """Whether those figures cover every category, so that a table of accuracies is not needed."""
     rule = AGGREGATES.get(task["aggregate"])
     return rule is not None and rule.by_category
 
@@ -323,7 +323,7 @@ def _of(task: Mapping[str, Any], arms: Sequence[str]) -> list[tuple[str, Mapping
 
 
 def _counts(task: Mapping[str, Any], arms: Sequence[str]) -> dict[str, int]:
-    """Answers to each category's questions, of the arm that has most."""
+    """Answers to the questions of each category, of the arm with the most answers."""
     counts: dict[str, int] = {}
     for _, of_arm in _of(task, arms):
         for name, part in of_arm["by_category"].items():

@@ -27,7 +27,7 @@ COMPONENTS = {
     "decode": "#c14e00",
     "rest": "#767d88",
 }
-"""Of a fit."""
+"""Colours of a fit's components."""
 PARTS = {
     "preprocess": "#56b4e9",
     "vision": "#0072b2",
@@ -39,18 +39,18 @@ PARTS = {
     "tail": "#b0568a",
     "gap": "#767d88",
 }
-"""Of a reading."""
+"""Colours of a reading's parts."""
 STEPS = 60
 LABELLED_FROM = 0.09
-"""Shares of a bar from which a number has room in it."""
-# from few tokens to many: read in any colour vision, and on both pages
+"""Minimum share of a bar that has room for a number."""
+# from few tokens to many: readable with any colour vision, and on light and dark pages
 SHADES = LinearSegmentedColormap.from_list("cuecard", ["#f2d7b0", "#e69f00", "#c14e00", "#5b2400"])
 NONE, ANY = "#c9ced6", "#00694f"
 MARKS = ("o", "s", "D", "^", "v", "P")
 
 
 def latency_against_tokens(fits: Sequence[Fit], points: Sequence[Found], pair: PairBreakEven) -> Drawing:
-    """As figure 1(a): a panel a model, its latency by component, and the break-even point with its interval."""
+    """Figure 1(a): a panel per model, its latency by component, and the break-even point with its interval."""
     work, shown = pair.workload, [fit for fit in fits if fit.model in (pair.small, pair.large)]
     own = {fit.model: [p for p in points if _of(p, fit) and _alike(p, work)] for fit in shown}
     crossing = at_answer(pair)
@@ -92,7 +92,7 @@ def latency_against_tokens(fits: Sequence[Fit], points: Sequence[Found], pair: P
 
 
 def at_answer(pair: PairBreakEven) -> Crossing:
-    """The small model alone against the large one's short answer."""
+    """Break-even of the small model alone against the large model's short answer."""
     work = pair.workload
     return next(each.crossing for each in pair.alone if (each.visual, each.output) == (work.visual, work.answer))
 
@@ -118,13 +118,13 @@ def _alike(point: Found, work: RequestSize) -> bool:
 
 
 def _most_tokens(points: Sequence[Found], fits: Sequence[Fit], crossing: Crossing) -> int:
-    """Where the axis ends: what was measured, or a little beyond the break-even point."""
+    """The end of the axis: the measured range, or a little beyond the break-even point."""
     measured = max((p.output for p in points), default=max(fit.ranges["output_tokens"][1] for fit in fits))
     return max(8, measured, math.ceil(1.3 * crossing.tokens) if crossing.tokens < 3 * measured else 0)
 
 
 def _side_by_side(figure: Figure, first: Axes, count: int) -> list[Axes]:
-    """As many panels as models, on one scale."""
+    """Panels side by side, one per model, on one scale."""
     box, between = first.get_position(), 26 / WIDTH
     width = (box.width - between * (count - 1)) / count
     first.set_position((box.x0, box.y0, width, box.height))
@@ -160,7 +160,7 @@ def _measured(axes: Axes, points: Iterable[Found], scale: float) -> None:
 
 
 def _break_even(axes: Axes, crossing: Crossing, y: float, most: int, top: float) -> None:
-    """The point where the small model's latency crosses the large one's short answer, with its interval."""
+    """Mark where the small model's latency crosses that of the large model's short answer, with its interval."""
     if not 1 <= crossing.tokens <= most:
         text = "slower from the first token" if crossing.tokens < 1 else "no break-even point in reach"
         write(axes, 0.03 * most, y + 0.03 * top, text, fontsize=TEXT - 1)
@@ -192,7 +192,7 @@ def _points_said(own: Mapping[str, Sequence[Found]]) -> str:
 
 
 def components(points: Sequence[Found], fits: Sequence[Fit]) -> list[Drawing]:
-    """Where the time of a request goes: a bar a model, image size and length, by parts."""
+    """Latency by component: a stacked bar per model, image size and length."""
     models = dict.fromkeys(fit.model for fit in fits)
     own = _least_text([point for fit in fits for point in points if _of(point, fit)])
     ends = (
@@ -233,7 +233,7 @@ def components(points: Sequence[Found], fits: Sequence[Fit]) -> list[Drawing]:
 
 
 def _least_text(points: Sequence[Found]) -> list[Found]:
-    """Of points that differ in the text alone, the shortest."""
+    """The shortest of the points that differ in the text only."""
     best: dict[tuple[str, int, int], Found] = {}
     for point in points:
         key = (point.model, point.visual, point.output)
@@ -259,7 +259,7 @@ def _bar(axes: Axes, y: float, point: Found) -> None:
 
 
 def surface(pair: PairBreakEven, schedule: Schedule) -> Drawing:
-    """Tokens of reasoning up to which `mutual` is as fast as the large model by itself: a row a rate of agreement."""
+    """Tokens of reasoning up to which `mutual` is as fast as the large model alone: a row per rate of agreement."""
     own = {
         (each.agree, each.output): each.crossing
         for each in pair.together
@@ -319,7 +319,7 @@ def _cell(axes: Axes, x: int, y: int, crossing: Crossing, most: float) -> None:
 
 
 def roofline(roofs: Sequence[Roof], devices: Mapping[str, Mapping[str, Device]], dtype: str) -> Drawing:
-    """FLOP/s against FLOP a byte: the device's limit, and what each component reaches."""
+    """FLOP/s against FLOP per byte: the device's limit, and the rate that each component reaches."""
     figure, axes = canvas(height=400, left=74, top=16, bottom=96)
     axes.set_xscale("log")
     axes.set_yscale("log")

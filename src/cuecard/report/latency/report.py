@@ -21,7 +21,7 @@ from cuecard.strategies.policy import Schedule
 
 @dataclass(frozen=True)
 class Profiled:
-    """The content of a report. `fits`: one a model, in the setting that is shown."""
+    """The content of a report. `fits`: one per model, in the setting that is shown."""
 
     name: str
     points: Sequence[Found]
@@ -31,12 +31,12 @@ class Profiled:
     devices: Mapping[str, Mapping[str, Device]]
     about: Sequence[tuple[str, str]]
     served: Sequence[PointMetrics] = ()
-    """Of a profile of servers: every point with its metrics."""
+    """For a profile of servers: every point with its metrics."""
 
 
 def report(shown: Profiled) -> Report:
     """The page, its figures, and its tables as rows."""
-    fitted = {fit.model for fit in shown.fits}  # the other model of a pair may lie in another directory
+    fitted = {fit.model for fit in shown.fits}  # the other model of a pair may be in another directory
     both = [pair for pair in shown.pairs if {pair.small, pair.large} <= fitted]
     curves = [figures.latency_against_tokens(shown.fits, shown.points, pair) for pair in both]
     stacked = figures.components(shown.points, shown.fits)
@@ -90,7 +90,7 @@ def _verdict(pair: PairBreakEven, fits: Sequence[Fit]) -> KeyResult:
 
 
 def _transfer(pair: PairBreakEven) -> str:
-    """The break-even point of `transfer` where the large model would write most."""
+    """The break-even point of `transfer` against the large model's longest output."""
     own = [each for each in pair.together if each.strategy == "transfer" and each.schedule is Schedule.OVERLAP]
     if not own:
         return ""
@@ -102,7 +102,7 @@ def _transfer(pair: PairBreakEven) -> str:
 
 
 def summary(shown: Profiled) -> list[str]:
-    """What the profile shows, a sentence a line."""
+    """Summary of the profile, one sentence per line."""
     lines = []
     for pair in shown.pairs:
         work = pair.workload
@@ -123,7 +123,7 @@ def summary(shown: Profiled) -> list[str]:
 
 
 def _plain(shown: Profiled, dtype: str) -> list[Roof]:
-    """What the figure shows: the largest point of each model in the setting that is fitted."""
+    """The content of the figure: the largest points of each model in the fitted setting."""
     return [roof for roof in largest(shown.roofs) if roof.point.dtype == dtype and _is_shown(roof, shown.fits)]
 
 

@@ -1,4 +1,4 @@
-"""The tables of a latency profile: as the page shows them (texts by their heads), and as rows for files."""
+"""The tables of a latency profile: as the page shows them (texts by column heads), and as rows for files."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ COSTS = {
     "vision_s_per_token": "a visual token",
     "vision_s_per_pair": "a pair of visual tokens",
 }
-"""What each coefficient is the cost of."""
+"""Description of each coefficient."""
 
 
 # --- on the page ------------------------------------------------------------------------------------------------------
 
 
 def percentiles(points: Sequence[PointMetrics]) -> Rows:
-    """Percentiles of every metric of a server at every point, in milliseconds."""
+    """Percentiles of every server metric at every point, in milliseconds."""
     return [
         {
             **_point(each),
@@ -49,13 +49,13 @@ def percentiles(points: Sequence[PointMetrics]) -> Rows:
 
 
 def definitions(points: Sequence[PointMetrics]) -> Rows:
-    """What each metric is that a profile has."""
+    """Definitions of the metrics that a profile has."""
     used = {name for each in points for name in each.metrics}
     return [{"metric": name, "is": text} for name, text in DEFINITIONS.items() if name in used]
 
 
 def held_out(fits: Sequence[Fit]) -> Rows:
-    """Errors on points that a fit has not seen."""
+    """Errors of fits on held-out points."""
     return [
         {
             "model": fit.model,
@@ -70,7 +70,7 @@ def held_out(fits: Sequence[Fit]) -> Rows:
 
 
 def coefficients(fits: Sequence[Fit]) -> Rows:
-    """A column a model, microseconds."""
+    """A column per model, in microseconds."""
     return [
         {"µs for": meaning, **{fit.model: _coefficient(fit, name) for fit in fits}}
         for name, meaning in COSTS.items()
@@ -79,7 +79,7 @@ def coefficients(fits: Sequence[Fit]) -> Rows:
 
 
 def break_even(pair: PairBreakEven) -> Rows:
-    """A row a length that the large model writes by itself, a column a strategy."""
+    """A row per number of tokens that the large model writes by itself, a column per strategy."""
     kinds: dict[str, tuple[str, Schedule, float | None]] = {
         f"transfer, {each}": ("transfer", each, None) for each in TRANSFER
     }
@@ -99,14 +99,14 @@ def break_even(pair: PairBreakEven) -> Rows:
 
 
 def by_image(pair: PairBreakEven) -> Rows:
-    """The small model alone against a short answer, by image size; nothing where there is one size only."""
+    """The small model alone against a short answer, by image size; empty with only one size."""
     sizes = [each for each in pair.alone if each.output == pair.workload.answer]
     rows = [{"visual tokens": f"{e.visual:,}", "break-even": formatting.crossing(e.crossing)} for e in sizes]
     return rows if len(rows) > 1 else []
 
 
 def roofline(roofs: Sequence[Roof]) -> Rows:
-    """The largest point of every component against the least time that the device allows."""
+    """The largest point of every component against the lower bound of the device."""
     return [
         {
             "model": roof.model,
@@ -156,7 +156,7 @@ def _setting(roof: Roof) -> str:
 
 
 def largest(roofs: Sequence[Roof]) -> list[Roof]:
-    """Of each model, setting and component the point with the most tokens."""
+    """The point with the most tokens for each model, setting and component."""
     best: dict[tuple[str, str, str], Roof] = {}
     for roof in roofs:
         key = (roof.model, _setting(roof), roof.component)
@@ -182,7 +182,7 @@ def tables(
     roofs: Sequence[Roof],
     served: Sequence[PointMetrics],
 ) -> dict[str, list[Mapping[str, Any]]]:
-    """What the figures show, as rows, by the file's name; empty tables are left out."""
+    """Values of the figures as rows, by file name; empty tables are left out."""
     named: dict[str, list[Mapping[str, Any]]] = {
         "points": [_flat(asdict(point)) for point in points],
         "fits": [
@@ -219,7 +219,7 @@ def _ends(sure: tuple[float, float] | None) -> Mapping[str, Any]:
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Mappings one level down, as columns of their own."""
+    """Flatten nested mappings by one level, into columns of their own."""
     flat: dict[str, Any] = {}
     for name, value in row.items():
         if isinstance(value, Mapping):
@@ -230,7 +230,7 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _server_rows(points: Sequence[PointMetrics]) -> list[Mapping[str, Any]]:
-    """A row a point and metric, seconds."""
+    """A row per point and metric, in seconds."""
     return [
         {
             "model": each.model,

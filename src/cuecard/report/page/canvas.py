@@ -1,4 +1,4 @@
-"""The canvas of all figures: size, margins, ink, legend, and export to PNG and to SVG that can stand in a page."""
+"""The canvas of all figures: size, margins, ink, legend, and export to PNG and to SVG for inlining."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from matplotlib.patches import Patch
 WIDTH, TEXT = 640, 12
 """Pixels."""
 INK = "#1f2328"
-"""Drawn in this colour, shown in the colour of the text around it."""
+"""Drawn in this colour, displayed in the colour of the surrounding text."""
 
 STYLE = (
     ".cuecard-figure{color:#1f2328}"
@@ -31,7 +31,7 @@ STYLE = (
 
 @dataclass(frozen=True)
 class Drawing:
-    """One figure: for the page, and as files called `name`. The caption gives the origin of its values."""
+    """One figure: for the page, and as files named `name`. The caption states the origin of its values."""
 
     name: str
     svg: str
@@ -40,7 +40,7 @@ class Drawing:
 
 
 def canvas(height: int, left: int, top: int, bottom: int) -> tuple[Figure, Axes]:
-    """A transparent figure on which one point is one pixel, and its axes; margins in pixels."""
+    """A transparent figure with one point per pixel, and its axes; margins in pixels."""
     figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)
     axes = figure.add_axes(
         (left / WIDTH, bottom / height, (WIDTH - left - 16) / WIDTH, (height - top - bottom) / height)
@@ -49,7 +49,7 @@ def canvas(height: int, left: int, top: int, bottom: int) -> tuple[Figure, Axes]
 
 
 def styled(axes: Axes) -> Axes:
-    """The axes in ink, their labels and grid too, with spines at the left and the bottom only, and no background."""
+    """The axes in ink, with labels and grid, spines at the left and the bottom only, and no background."""
     axes.patch.set_alpha(0)
     axes.tick_params(colors=INK, labelsize=TEXT - 0.5, length=3, grid_color=INK, grid_alpha=0.14, grid_linewidth=0.8)
     for axis in (axes.xaxis, axes.yaxis):
@@ -61,12 +61,12 @@ def styled(axes: Axes) -> Axes:
 
 
 def write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
-    """A text in ink, without math: a `$` in a name starts no formula."""
+    """Write a text in ink, without mathtext: a `$` in a name starts no formula."""
     axes.text(x, y, text, **{"color": INK, "fontsize": TEXT, "parse_math": False, **style})
 
 
 def key(figure: Figure, handles: Sequence[Patch | Line2D], most: int = 6) -> None:
-    """The legend of colours and marks, at the foot, with at most `most` entries in a row."""
+    """Draw the legend of colours and marks at the foot, with at most `most` entries in a row."""
     columns = max(1, min(len(handles), most))
     figure.legend(
         handles=list(handles),
@@ -82,7 +82,7 @@ def key(figure: Figure, handles: Sequence[Patch | Line2D], most: int = 6) -> Non
 
 
 def png(figure: Figure, text: str) -> bytes:
-    """On white, two pixels a point; `text` is the description in the file."""
+    """A PNG on white, two pixels a point; `text` is the description in the file."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")
@@ -98,7 +98,7 @@ def svg(figure: Figure, label: str) -> str:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cuecard"}), warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", "Glyph .* missing"
-        )  # only widths are estimated with it: the page's font draws the text
+        )  # only for estimating widths: the page's font draws the text
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     return embeddable(buffer.getvalue(), label)
 
@@ -123,10 +123,10 @@ def _own_ids(body: str) -> str:
 
 
 def drawing(name: str, figure: Figure, label: str, caption: str) -> Drawing:
-    """`label` is the alternative text."""
+    """A figure as a `Drawing`; `label` is the alternative text."""
     return Drawing(file_name(name), svg(figure, f"{label} {caption}"), png(figure, caption), caption)
 
 
 def file_name(name: str) -> str:
-    """Letters, digits and dashes."""
+    """The name with letters, digits and dashes only."""
     return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()[:80] or "figure"

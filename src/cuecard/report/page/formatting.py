@@ -1,4 +1,4 @@
-"""Numbers and texts as a person reads them; colours of modes."""
+"""Numbers and texts formatted for display; colours of modes."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ HOW = {
 def duration(seconds: float) -> str:
     """Milliseconds below one second: 0.0312 -> `31 ms`, 0.0042 -> `4.2 ms`, 2.417 -> `2.42 s`."""
     thousandths = seconds * 1000
-    if thousandths >= 999.5:  # what would round to 1000 ms
+    if thousandths >= 999.5:  # would round to 1000 ms
         return f"{seconds:.2f} s"
     return f"{thousandths:.1f} ms" if 0 < thousandths < 9.95 else f"{thousandths:.0f} ms"
 
 
 def crossing(point: Crossing) -> str:
-    """`83 (81 to 86)`; `any` where no number of tokens is too many."""
+    """`83 (81 to 86)`; `any` for an infinite number of tokens."""
     if point.low is None or point.high is None or amount(point.low) == amount(point.high):
         return amount(point.tokens)
     return f"{amount(point.tokens)} ({amount(point.low)} to {amount(point.high)})"

@@ -1,7 +1,7 @@
 """Pages from the Jinja2 templates of this package.
 
-Autoescape is on: every text that a template prints is escaped, apart from SVG that this package draws. A page needs no
-network, and runs no script but its own, which its content policy names by its digest.
+Autoescape is on: all text is escaped, except SVG that this package draws. A page needs no network, and runs no script
+but its own, which its content policy names by digest.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from cuecard.report.page import formatting
 from cuecard.report.page.canvas import file_name
 
 Rows = Sequence[Mapping[str, str]]
-"""A table of a page: each row as texts by their heads, the first head naming the row."""
+"""A table of a page: rows of texts by column heads; the first column names the row."""
 THUMBNAIL = 320
 """Pixels of the longer side."""
 
 
 @dataclass(frozen=True)
 class KeyResult:
-    """One result of the first screen: a question, its answer, by how much, and how certain that is."""
+    """One result of the first screen: a question, its answer, the effect size, and the certainty."""
 
     question: str
     answer: str
@@ -44,26 +44,26 @@ class KeyResult:
 
 @dataclass(frozen=True)
 class Heading:
-    """The first screen of a page. `about`: facts about the run; models, task and date stand under the title too."""
+    """The first screen of a page. `about`: facts about the run; models, task and date are repeated under the title."""
 
     title: str
     lead: str
     verdicts: Sequence[KeyResult]
     about: Sequence[tuple[str, str]]
     warning: str | None = None
-    """Above all results."""
+    """Shown above all results."""
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A small copy of an image as a data URL, with its alternative text; or why there is none."""
+    """A small copy of an image as a data URL, with its alternative text; or the reason why there is none."""
 
     text: str
     source: str | None = None
 
 
 def page(template: str, heading: Heading, *, script: str | None = None, **shown: Any) -> str:
-    """A whole HTML document. `script`: the name of the one script that runs on it."""
+    """A whole HTML document. `script`: the name of its only script."""
     source = (files("cuecard.report") / "templates" / script).read_text(encoding="utf-8") if script else None
     return (
         environment()
@@ -73,7 +73,7 @@ def page(template: str, heading: Heading, *, script: str | None = None, **shown:
 
 
 def policy(script: str | None = None) -> str:
-    """The content policy of a page: nothing from elsewhere, and no script but this one."""
+    """The content policy of a page: nothing from other origins, and no script but this one."""
     allowed = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     if script is None:
         return allowed
@@ -98,7 +98,7 @@ def environment() -> Environment:
 
 
 def thumbnail(image: Image | None) -> Thumbnail:
-    """At most 320 pixels long, so that a page of many stays small."""
+    """An image of at most 320 pixels a side, so that a page with many stays small."""
     if image is None:
         return Thumbnail("(image not kept)")
     try:
@@ -113,7 +113,7 @@ def thumbnail(image: Image | None) -> Thumbnail:
 
 
 def clipped(text: str, length: int) -> str:
-    """At most this many characters, with an ellipsis where some are left out."""
+    """At most `length` characters, with an ellipsis if text is left out."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
@@ -160,7 +160,7 @@ TERMS = {
 
 
 def terms_in(html: str) -> list[tuple[str, str]]:
-    """The terms that the text of a page contains, each with its meaning."""
+    """The terms that occur in the text of a page, each with its meaning."""
     text = re.sub(r"<[^>]*>", " ", html)
     return [
         (term, meaning)

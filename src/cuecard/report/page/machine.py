@@ -1,4 +1,4 @@
-"""The machine and the date of a measurement, and the facts about a run at the foot of its page."""
+"""The machine and date of a measurement, and the facts about a run in the footer of its page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import cuecard
 
 
 def machine() -> dict[str, Any]:
-    """Date, processor, cores, threads, accelerator and versions; None: not known."""
+    """Date, processor, cores, threads, accelerator and versions; None: unknown."""
     torch = sys.modules.get("torch")  # only if it has been used
     cuda = torch is not None and torch.cuda.is_available()
     models = [line for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
@@ -31,14 +31,14 @@ def machine() -> dict[str, Any]:
 
 
 def run_facts(about: Mapping[str, Any], own: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The foot of a run's page, from its `run.json`: the command, facts of its own, the machine as far as known."""
+    """The footer of a run's page, from its `run.json`: the command, its own facts, the machine as far as known."""
     command = [("command", " ".join(["cuecard", *about["argv"]]))] if about.get("argv") else []
     known = {name: value for name, value in (about.get("machine") or {}).items() if value is not None}
     return [*command, *own, *((name.replace("_", " "), str(value)) for name, value in known.items())]
 
 
 def evaluation_facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The foot of the page of an evaluation: its models, tasks and questions too."""
+    """The footer of an evaluation's page, with its models, tasks and questions."""
     config = about["config"]
     lines = [
         (role, f"{model['name']}, revision {model['revision']}") for role, model in (config.get("models") or {}).items()

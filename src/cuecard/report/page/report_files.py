@@ -25,7 +25,7 @@ class Report:
     tables: Mapping[str, Rows]
 
     def save(self, path: Path) -> list[Path]:
-        """Write the page to `path`, `figures/` and `tables/` beside it: the page and the tables. Raises BadInput."""
+        """Write the page, and `figures/` and `tables/` beside it; return page and tables. Raises BadInput."""
         with _writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(self.page, encoding="utf-8")
@@ -33,7 +33,7 @@ class Report:
 
 
 def save_files(figures: Sequence[Drawing], tables: Mapping[str, Rows], folder: Path) -> list[Path]:
-    """Write `figures/` with their captions, and `tables/`: the SVG files, then the tables. Raises BadInput."""
+    """Write `figures/` with captions, and `tables/`; return the SVG files, then the tables. Raises BadInput."""
     written = []
     with _writing(folder):
         for name in ("figures", "tables"):
@@ -62,7 +62,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """All columns that any row has. A text that a spreadsheet would take for a formula gets a quote before it."""
+    """Write all columns that occur in any row. A quote precedes a text that a spreadsheet would read as a formula."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
     with path.open("w", encoding="utf-8", newline="") as file:
         written = csv.DictWriter(file, columns, restval="")
@@ -81,7 +81,7 @@ def _harmless(value: Any) -> Any:
 
 
 def write_parquet(path: Path, rows: Sequence[Row]) -> bool:
-    """False where pyarrow is not installed, or there is nothing to write."""
+    """Write rows as Parquet; False without pyarrow or without rows."""
     try:
         import pyarrow
         from pyarrow import parquet

@@ -1,4 +1,4 @@
-"""Accuracy against what it costs, a point an arm: figures 1(b) to (d) of the paper, and the front of the best."""
+"""Accuracy against cost, a point per arm: figures 1(b) to (d) of the paper, and the Pareto front."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ LETTER, LINE, MARK = 6.2, 14.0, 6.0
 """Pixels: the width of a letter, the height of a line, and half the size of a point."""
 Box = tuple[float, float, float, float]
 WIDE = 20
-"""Costs that differ by more than this factor are drawn on a logarithmic scale, where one is asked for."""
+"""A range of costs with more than this ratio is drawn on a logarithmic scale, if `may_be_log`."""
 
 
 @dataclass(frozen=True)
 class ScatterPoint:
-    """One arm: what it costs, its accuracy with its interval, 0 to 1; `on_front`: drawn full, else pale."""
+    """One arm: its cost, its accuracy with its interval, 0 to 1; `on_front`: drawn in full colour, else pale."""
 
     name: str
     family: str
@@ -48,7 +48,7 @@ def scatter(
     front: bool = False,
     may_be_log: bool = False,
 ) -> Figure:
-    """`joined`: pairs of names with a line between them. `front`: the points on it with steps between them."""
+    """Draw the points. `joined`: pairs of names joined by a line. `front`: join the points on the front by steps."""
     figure, axes = canvas(height=420, left=60, top=16, bottom=92)
     _scales(axes, points, may_be_log)
     axes.grid()
@@ -99,14 +99,14 @@ def _scales(axes: Axes, points: Sequence[ScatterPoint], may_be_log: bool) -> Non
         axes.set_xlim(-0.04 * most, 1.14 * (most or 1))
     low, high = 100 * min(point.low for point in points), 100 * max(point.high for point in points)
     room = max(high - low, 5)
-    limits = (low - 0.14 * room, high + 0.24 * room)  # room for names over and under the points
+    limits = (low - 0.14 * room, high + 0.24 * room)  # room for names above and below the points
     axes.set_ylim(*limits)
     axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 100])
     axes.set_ylim(*limits)
 
 
 def _along(axes: Axes, ends: Sequence[ScatterPoint]) -> list[Box]:
-    """A line between two points as boxes that names keep clear of."""
+    """Draw a line between two points; return boxes that names keep clear of."""
     if len(ends) < 2:
         return []
     one, other = (spot(axes, each.cost, 100 * each.accuracy, "") for each in ends)
@@ -116,7 +116,7 @@ def _along(axes: Axes, ends: Sequence[ScatterPoint]) -> list[Box]:
 
 
 def _steps(axes: Axes, front: Sequence[ScatterPoint]) -> list[Box]:
-    """What accuracy is to be had for at most so much: steps, as boxes that names keep clear of."""
+    """Draw the best accuracy for at most each cost, as steps; return boxes that names keep clear of."""
     ordered = sorted(front, key=lambda point: (point.cost, point.accuracy))
     if len(ordered) < 2:
         return []
@@ -130,7 +130,7 @@ def _steps(axes: Axes, front: Sequence[ScatterPoint]) -> list[Box]:
 
 
 def _coinciding(points: Sequence[ScatterPoint]) -> list[list[ScatterPoint]]:
-    """Arms that make the same point share one label."""
+    """Group arms with the same point, which share one label."""
     groups: dict[tuple[str, str, str], list[ScatterPoint]] = {}
     for point in points:
         groups.setdefault((point.family, f"{point.cost:.4g}", f"{point.accuracy:.6f}"), []).append(point)
@@ -166,7 +166,7 @@ class Spot:
 
 
 def place(spots: Sequence[Spot], within: Box, avoid: Sequence[Box] = ()) -> list[tuple[float, float]]:
-    """For each spot, where its label begins (left end, middle of the line). `avoid`: boxes to leave uncovered."""
+    """For each spot, the start of its label (left end, middle of the line). `avoid`: boxes to leave uncovered."""
     taken: list[Box] = [*avoid, *((s.x - MARK, s.y - MARK, s.x + MARK, s.y + MARK) for s in spots)]
     placed = []
     for spot in spots:
@@ -181,7 +181,7 @@ def place(spots: Sequence[Spot], within: Box, avoid: Sequence[Box] = ()) -> list
 
 
 def _candidates(spot: Spot) -> list[Box]:
-    """Places around a spot: at its sides, and in lines over and under it, shifted left and right."""
+    """Boxes around a spot: beside it, and in lines above and below it, shifted left and right."""
     width, boxes = LETTER * len(spot.text), []
     for step in range(9):
         for y in (spot.y + step * LINE, spot.y - step * LINE):
@@ -192,7 +192,7 @@ def _candidates(spot: Spot) -> list[Box]:
 
 
 def _cost(spot: Spot, box: Box, taken: Sequence[Box]) -> float:
-    """Covered area weighs most, then what the leader line crosses, then the distance."""
+    """Weighted sum of the covered area, the area crossed by the leader line, and the distance; heaviest first."""
     covered = sum(_overlap(box, other) for other in taken)
     crossed = sum(_overlap(dot, other) for dot in _way(spot, box) for other in taken)
     away = abs((box[1] + box[3]) / 2 - spot.y) + 0.2 * abs((box[0] + box[2]) / 2 - spot.x)
@@ -200,11 +200,11 @@ def _cost(spot: Spot, box: Box, taken: Sequence[Box]) -> float:
 
 
 def _way(spot: Spot, box: Box) -> list[Box]:
-    """The leader line from a label to its point, as dots two pixels wide; none where they are side by side."""
+    """The leader line from a label to its point, as dots two pixels wide; none if they are side by side."""
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     shares = [i / 20 for i in range(1, 20)]
     dots = [(x + share * (spot.x - x), y + share * (spot.y - y)) for share in shares]
-    # outside of the name itself and of the point, and of others drawn at the same place
+    # only dots outside of the name and of the point (and of others at the same position)
     far = [(a, b) for a, b in dots if abs(b - y) > LINE / 2 and max(abs(a - spot.x), abs(b - spot.y)) > MARK + 1]
     return [(a - 1, b - 1, a + 1, b + 1) for a, b in far]
 
@@ -222,7 +222,7 @@ def spot(axes: Axes, x: float, y: float, text: str) -> Spot:
 
 
 def name_points(axes: Axes, spots: Sequence[Spot], avoid: Sequence[Box]) -> None:
-    """`avoid`: boxes in pixels that stay uncovered."""
+    """Label the points. `avoid`: boxes in pixels to leave uncovered."""
     left, bottom = axes.transAxes.transform((0, 0))
     right, top = axes.transAxes.transform((1, 1))
     for each, (x, y) in zip(spots, place(spots, (left, bottom, right, top), avoid), strict=True):
@@ -230,7 +230,7 @@ def name_points(axes: Axes, spots: Sequence[Spot], avoid: Sequence[Box]) -> None
             each.text,
             xy=(each.x, each.y),
             xytext=(x, y),
-            # points, of which a sheet has one a pixel, so that a picture of any resolution has names in their places
+            # one point is one pixel of the canvas, so that labels keep their positions at any resolution
             xycoords="figure points",
             textcoords="figure points",
             va="center",

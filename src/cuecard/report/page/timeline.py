@@ -1,6 +1,6 @@
-"""The time line of one request, as figure 2(c) of the paper draws it, with real times.
+"""The time line of one request, as figure 2(c) of the paper, with real times.
 
-Calls are laid out one row a role, with a further lane where calls of one role overlap.
+Calls are laid out in one row per role, with a further lane for overlapping calls of one role.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NOTED = {
 
 
 def requests(outcomes: Mapping[str, Outcome], name: str, verdicts: Mapping[str, str] | None = None) -> list[Drawing]:
-    """A time line of one question under each arm, on one scale. `verdicts`: what follows an arm's answer."""
+    """A time line of one question under each arm, on one scale. `verdicts`: text after an arm's answer."""
     until_s = max(max(o.total_s, *(call.end_s for call in o.calls)) for o in outcomes.values())
     drawings = []
     for arm, outcome in outcomes.items():
@@ -47,7 +47,7 @@ def requests(outcomes: Mapping[str, Outcome], name: str, verdicts: Mapping[str, 
 
 
 def timeline(outcome: Outcome, until_s: float | None = None) -> tuple[Figure, str]:
-    """A row a model, a bar a call, and the hand-off: the figure, and what it shows in words.
+    """A row per model, a bar per call, and the hand-off: the figure, and its description in words.
 
     `until_s` ends the axis, to compare several outcomes.
     """
@@ -71,7 +71,7 @@ def timeline(outcome: Outcome, until_s: float | None = None) -> tuple[Figure, st
 
 
 def _draw_track(axes: Axes, track: Track, first: int, scale: float) -> None:
-    """The rows of one role: its name at the left, and its calls, a row a lane."""
+    """Draw the rows of one role: its name at the left, and its calls, a row per lane."""
     middle = first + (len(track.lanes) - 1) / 2
     at = axes.get_yaxis_transform()
     model = track.model if len(track.model) <= 12 else track.model[:11] + "…"
@@ -84,13 +84,13 @@ def _draw_track(axes: Axes, track: Track, first: int, scale: float) -> None:
 
 
 def _names(axes: Axes, lane: Lane, y: int, scale: float) -> None:
-    """Labels of the calls, above their bars where there is room; the legend of colours covers the others."""
+    """Draw labels of the calls above their bars if there is room; the legend of colours covers the others."""
     free_from = 0.0
     for call in lane:
         text = _label(call)
         width = 6.2 * len(text)
         start, end = (float(axes.transData.transform((s * scale, y))[0]) for s in (call.start_s, call.end_s))
-        # a reader's bar is short, begins where the hand-off's lines are drawn, and often ends at the margin
+        # a reader's bar is short, begins at the lines of the hand-off, and often ends at the margin
         x = start - width - 5 if call.mode is Mode.READ else max(start, free_from)
         fits = free_from <= x and x - start <= max(0.0, end - start - width) and x + width < WIDTH
         if fits and call.mode is not Mode.WARM:
@@ -101,7 +101,7 @@ def _names(axes: Axes, lane: Lane, y: int, scale: float) -> None:
 
 
 def _bar(axes: Axes, call: Call, y: int, scale: float) -> None:
-    """Pale until the first token, full from there; hatched if it was cancelled, crossed if it failed."""
+    """Draw a call: pale until the first token, full from there; hatched if cancelled, crossed if failed."""
     start, end, colour = call.start_s * scale, call.end_s * scale, formatting.MODES[call.mode]
     first = end if call.first_token_s is None else call.first_token_s * scale
     hatch = next((hatch for reason, hatch, _ in HATCHES if reason is call.finish_reason), None)
@@ -120,7 +120,7 @@ def _label(call: Call) -> str:
 
 
 def _totals(axes: Axes, outcome: Outcome, lanes: int, scale: float) -> None:
-    """The time of the answer, and the hand-off as a band over all rows, with its duration."""
+    """Draw the time of the answer, and the hand-off as a band over all rows, with its duration."""
     axes.axvline(outcome.total_s * scale, color=INK, linewidth=1, linestyle=(0, (2, 2)))
     band = handoff(outcome)
     _above(
@@ -135,7 +135,7 @@ def _totals(axes: Axes, outcome: Outcome, lanes: int, scale: float) -> None:
 
 
 def _above(axes: Axes, x: float, up: int, text: str) -> None:
-    """A text that ends at `x`, or begins there in the left half of the figure; `up` pixels over the rows."""
+    """Write a text that ends at `x`, or begins there in the left half of the figure; `up` pixels above the rows."""
     ends = axes.transData.transform((x, 0))[0] > WIDTH / 2
     side: dict[str, Any] = {"ha": "right" if ends else "left", "color": INK, "fontsize": TEXT}
     axes.annotate(text, (x, -0.75), (2 if ends else -2, up), textcoords="offset points", **side)
@@ -159,7 +159,7 @@ def _modes_of(calls: Sequence[Call]) -> list[Patch | Line2D]:
 
 @dataclass(frozen=True)
 class Track:
-    """The calls of one role, in lanes within which no two overlap, each ordered by start."""
+    """The calls of one role, in lanes without overlap, each ordered by start."""
 
     role: str
     model: str
@@ -167,12 +167,12 @@ class Track:
 
 
 def ordered(calls: Sequence[Call]) -> list[Call]:
-    """By start, then by end."""
+    """Sort by start, then by end."""
     return sorted(calls, key=lambda call: (call.start_s, call.end_s))
 
 
 def tracks(calls: Sequence[Call]) -> list[Track]:
-    """One a role: the large model last, since it reads what the others write."""
+    """One track per role: the large model last, since it reads what the others write."""
     in_time = ordered(calls)
     roles = sorted(dict.fromkeys(call.role for call in in_time), key=lambda role: (role == "large", role != "small"))
     return [_track(role, [call for call in in_time if call.role == role]) for role in roles]
@@ -190,7 +190,7 @@ def _track(role: str, calls: Sequence[Call]) -> Track:
 
 
 def handoff(outcome: Outcome) -> tuple[float, float] | None:
-    """From the last reasoning token to the reader's first answer token, on the request's clock; None if none read."""
+    """(from, to): the last reasoning token and the reader's first answer token, in seconds; None without a reader."""
     took = outcome.handoff_s
     read = next((c for c in outcome.calls if c.mode is Mode.READ and c.first_token_s is not None), None)
     if took is None or read is None or read.first_token_s is None:

@@ -1,6 +1,6 @@
-"""Presets: benchmarks as their data sets on the Hugging Face hub hold them, with their authors' questions and scores.
+"""Presets: benchmarks from their data sets on the Hugging Face hub, with their authors' questions and scores.
 
-Each says which data set, which columns and how a row is asked.
+Each preset names the data set and its columns, and converts rows into questions.
 """
 
 from cuecard.evals.tasks.presets import documents, knowledge, pictures

@@ -1,4 +1,4 @@
-"""Benchmarks of reading: charts, documents, infographics, diagrams, text in scenes. Columns as in the cards, 2026."""
+"""Reading benchmarks: charts, documents, infographics, diagrams, text in scenes. Columns as in the data cards, 2026."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cuecard.evals.tasks.presets.preset import Preset, Row, asked, golds_of, pla
 from cuecard.evals.tasks.rows import QuestionRow, filled
 
 HANDWRITTEN_MATHS = "HME100k"
-"""Of OCRBench's data sets the one whose answers are compared without spaces."""
+"""The data set of OCRBench with answers that are compared without spaces."""
 
 
 def _chartqa(row: Row, number: str) -> QuestionRow:
@@ -22,7 +22,7 @@ def _chartqa(row: Row, number: str) -> QuestionRow:
 
 
 def _docvqa(row: Row, number: str) -> QuestionRow:
-    """DocVQA (Mathew et al., 2021), InfographicVQA (2022): several answers may be right; the nearest counts."""
+    """DocVQA (Mathew et al., 2021), InfographicVQA (2022): there may be several right answers; the nearest counts."""
     id, types = filled(row, "questionId") or number, row.get("answer_type") or row.get("question_types")
     first = types[0] if isinstance(types, list | tuple) and types else types or None
     more = {"category": None if first is None else str(first), "split": filled(row, "data_split")}
@@ -30,7 +30,7 @@ def _docvqa(row: Row, number: str) -> QuestionRow:
 
 
 def _textvqa(row: Row, number: str) -> QuestionRow:
-    """Singh et al., 2019: ten people's answers to each question, those alike and those left empty included."""
+    """Singh et al., 2019: ten annotators' answers to each question, including equal and empty ones."""
     answers = tuple(str(each) for each in row.get("answers") or ())
     golds = answers if any(each.strip() for each in answers) else ()
     id, split = filled(row, "question_id") or number, filled(row, "set_name")
@@ -38,19 +38,19 @@ def _textvqa(row: Row, number: str) -> QuestionRow:
 
 
 def _ocrbench(row: Row, number: str) -> QuestionRow:
-    """Liu et al., 2024: five tasks of reading text, from 29 data sets; any right answer within the reply counts."""
+    """Liu et al., 2024: five text-reading tasks from 29 data sets; a reply is right if it contains a right answer."""
     extra = without_spaces(filled(row, "dataset") == HANDWRITTEN_MATHS)
     category, golds = filled(row, "question_type"), golds_of(row, "answer")
     return asked(row, number, AnswerKind.SHORT_TEXT, "ocrbench", golds, category=category, extra=extra)
 
 
 def without_spaces(so: bool) -> str | None:
-    """What the scorer `ocrbench` needs besides the right answers."""
+    """The `extra` for the scorer `ocrbench`; None if spaces count."""
     return json.dumps({"without_spaces": True}) if so else None
 
 
 def _ai2d(row: Row, number: str) -> QuestionRow:
-    """Kembhavi et al., 2016: a diagram, a question, four options; the answer is an option's place, from 0."""
+    """Kembhavi et al., 2016: a diagram, a question, four options; the answer is an option's index, from 0."""
     options = texts_of(row, "options")
     return asked(row, number, AnswerKind.CHOICE, "exact", placed(filled(row, "answer"), options), options=options)
 

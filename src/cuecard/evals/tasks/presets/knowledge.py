@@ -1,4 +1,4 @@
-"""Benchmarks of school and college subjects, and of mathematics in pictures. Columns as in the cards, 2026."""
+"""Benchmarks of school and college subjects, and of mathematics in images. Columns as in the data cards, 2026."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _IN_THE_IMAGE = tuple(f"{each} in the image" for each in "ABCD")
 
 
 def _scienceqa(row: Row, number: str) -> QuestionRow:
-    """Lu et al., 2022: context, question, two to five choices; the answer is a choice's place, from 0."""
+    """Lu et al., 2022: context, question, two to five choices; the answer is a choice's index, from 0."""
     hint, choices, text = filled(row, "hint"), texts_of(row, "choices"), question_of(row)
     more = {"options": choices, "category": filled(row, "subject")}
     text = f"Context: {hint}\n{text}" if hint else text
@@ -38,14 +38,14 @@ def _scienceqa(row: Row, number: str) -> QuestionRow:
 def _mmmu(row: Row, number: str) -> QuestionRow:
     """Yue et al., "MMMU", 2024, and "MMMU-Pro", 2025: `<image 2>` in the question or an option is column `image_2`.
 
-    Images go before the text in the order of their numbers, and the placeholders are counted again so that `<image k>`
-    is the k-th of them. An open question has one right answer, or the text of a list of them.
+    Images precede the text in the order of their numbers, and placeholders are renumbered so that `<image k>` is the
+    k-th image. An open question has one right answer, or a list of them written as text.
     """
     id, text, open_ended = filled(row, "id") or number, question_of(row), filled(row, "question_type") == "open"
     options = () if open_ended else texts_of(row, "options")
     text, options, images = _interleaved(text, options, numbered_images(row, range(1, 8)))
     answer = filled(row, "answer")
-    answer = None if answer == "?" else answer  # those of the test split are not published
+    answer = None if answer == "?" else answer  # answers of the test split are not published
     golds = () if answer is None else tuple((listed(answer) if open_ended else None) or [answer])
     subject = re.match(r"[^_]+_(.+)_\d+$", id)
     return asked(
@@ -64,7 +64,10 @@ def _mmmu(row: Row, number: str) -> QuestionRow:
 def _interleaved(
     text: str, options: tuple[str, ...], images: dict[int, Any]
 ) -> tuple[str, tuple[str, ...], tuple[Any, ...]]:
-    """(question, options, images that are asked about, in order); all images where none has a placeholder."""
+    """(question, options, images with a placeholder, in order); all images if there are no placeholders.
+
+    Placeholders are renumbered. Raises Unusable if an image is missing.
+    """
     wanted = sorted({int(number) for part in (text, *options) for number in _IMAGE.findall(part)}) or list(images)
     if missing := [number for number in wanted if number not in images]:
         what = f"`<image {missing[0]}>` is asked about, and `image_{missing[0]}` is empty"
@@ -79,10 +82,10 @@ def _interleaved(
 
 
 def _mathverse(row: Row, number: str) -> QuestionRow:
-    """Zhang et al., 2024: one problem in versions with more or less of it in the image; options stand in the text.
+    """Zhang et al., 2024: each problem in versions with more or less of it in the image; options are in the text.
 
-    In the version `Vision Only` the question and its options are in the image. A judge model compares answers there;
-    here choices are compared as such, and other answers as expressions.
+    In the version `Vision Only`, the question and its options are in the image. The authors use a judge model to
+    compare answers; here choices are compared as choices, and other answers as expressions.
     """
     chooses = filled(row, "question_type") == "multi-choice"
     text, options = options_in(question_of(row, "question", "query_wo")) if chooses else (None, ())
@@ -101,8 +104,8 @@ def _mathverse(row: Row, number: str) -> QuestionRow:
 def mathvista(row: Row, row_id: str, images: tuple[Any, ...]) -> QuestionRow:
     """A row of `AI4Math/MathVista`, or of VLMEvalKit's copy of it. Raises Unusable.
 
-    `query` holds the authors' hint, the question, its unit, and for a choice the options, which are cut off here
-    because every prompt layout writes them itself. Gold answers of choices are the option's words.
+    `query` contains the authors' hint, the question, its unit, and for a choice the options. The options are removed,
+    because every prompt layout adds them. Gold answers of choices are the option's words.
     """
     query = filled(row, "query", "question")
     if query is None:
@@ -132,7 +135,7 @@ def mathvista(row: Row, row_id: str, images: tuple[Any, ...]) -> QuestionRow:
 
 
 def _precision(row: Row) -> int:
-    """How many decimal places count; 0 where the row does not say."""
+    """The number of decimal places; 0 if the row does not give it. Raises Unusable."""
     text = filled(row, "precision") or "0"
     try:
         return int(float(text))

@@ -1,4 +1,4 @@
-"""Benchmarks of seeing: abilities, hallucination, space, several images. Columns as in the data sets' cards, 2026."""
+"""Perception benchmarks: abilities, hallucination, space, several images. Columns as in the data cards, 2026."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TRUTH = {"1": ("yes",), "0": ("no",)}
 
 
 def _mmbench(row: Row, number: str) -> QuestionRow:
-    """Liu et al., 2024: hint, question, up to five options; rotations of one question count as one (CircularEval)."""
+    """Liu et al., 2024: hint, question, up to five options; rotations of a question count as one (CircularEval)."""
     index, hint, text = filled(row, "index") or number, filled(row, "hint"), question_of(row)
     options = {name: option for name in "ABCDE" if (option := filled(row, name)) is not None}
     return asked(
@@ -43,19 +43,19 @@ def _mmbench(row: Row, number: str) -> QuestionRow:
 
 
 def _mmstar(row: Row, number: str) -> QuestionRow:
-    """Chen et al., 2024: the options stand in the question's text ("Options: A: …, B: …")."""
+    """Chen et al., 2024: the options are in the question's text ("Options: A: …, B: …")."""
     text, options = options_in(question_of(row))
     index, golds = filled(row, "index") or number, golds_of(row, "answer")
     return asked(row, index, AnswerKind.CHOICE, "exact", golds, text=text, options=options)
 
 
 def _pope(row: Row, number: str) -> QuestionRow:
-    """Li et al., 2023: is there such an object in the image? The text as it is. The three categories count again."""
+    """Li et al., 2023: whether an object is in the image; the text is unchanged. Figures also per category (three)."""
     return asked(row, number, AnswerKind.YES_NO, "exact", golds_of(row, "answer"))
 
 
 def _realworldqa(row: Row, number: str) -> QuestionRow:
-    """xAI, 2024: options, if any, stand in the text, which closes with how to answer; the prompt says that itself."""
+    """xAI, 2024: options, if any, are in the text. Its closing instruction is removed: the prompt adds its own."""
     text, options = options_in(question_of(row))
     text = _CLOSING.sub("", text)
     kind = AnswerKind.CHOICE if options else guess_kind(text)
@@ -64,15 +64,15 @@ def _realworldqa(row: Row, number: str) -> QuestionRow:
 
 
 def _mme(row: Row, number: str) -> QuestionRow:
-    """Fu et al., 2023: two questions about each image, which closes with how to answer; the prompt says that itself."""
+    """Fu et al., 2023: two questions per image. The closing instruction is removed: the prompt adds its own."""
     text, golds = _CLOSING.sub("", question_of(row)), golds_of(row, "answer")
     return asked(row, number, AnswerKind.YES_NO, "exact", golds, text=text, group=filled(row, "question_id"))
 
 
 def _hallusionbench(row: Row, number: str) -> QuestionRow:
-    """Guan et al., 2024: questions about the figures of a set; those about no figure have no image.
+    """Guan et al., 2024: questions about the figures of a set; questions without a figure have no image.
 
-    A figure's questions make up fAcc, a question about all figures of a set qAcc.
+    fAcc is computed per figure over its questions, qAcc per question over all figures of its set.
     """
     kind, field, *place = (filled(row, name) for name in ("category", "subcategory", *PLACE))
     truth = filled(row, "gt_answer") or ""
@@ -96,14 +96,14 @@ PLACE = ("set_id", "figure_id", "question_id")
 
 
 def hallusion_set(category: str, place: list[str | None], shown: bool) -> dict[str, str]:
-    """The set of a question of HallusionBench, and in `extra` its figure, if it has one, and its question there."""
+    """`group` and `extra` of a HallusionBench question: its set, and its question and figure (if any) in the set."""
     number, figure, question = (str(each) for each in place)
     at = {"question": f"{category}_{number}_{question}", "figure": f"{category}_{number}_{figure}" if shown else None}
     return {"group": f"{category}_{number}", "extra": json.dumps(at)}
 
 
 def _blink(row: Row, number: str) -> QuestionRow:
-    """Fu et al., 2024: up to four images; `prompt` is the question with its context and, behind it, the choices."""
+    """Fu et al., 2024: up to four images; `prompt` is the question with its context, followed by the choices."""
     prompt = filled(row, "prompt", "question") or ""
     text = _SELECT.sub("", prompt[:at] if (at := prompt.rfind("(A) ")) >= 0 else prompt)
     images = tuple(numbered_images(row, range(1, 5)).values())
@@ -121,7 +121,7 @@ def _blink(row: Row, number: str) -> QuestionRow:
 
 
 def _cv_bench(row: Row, number: str) -> QuestionRow:
-    """Tong et al., "Cambrian-1", 2024: counts and relations in two dimensions, depth and distance in three."""
+    """Tong et al., "Cambrian-1", 2024: counts and relations in 2D, depth and distance in 3D."""
     return asked(
         row,
         f"{filled(row, 'type') or ''}_{filled(row, 'idx') or number}",
@@ -135,7 +135,7 @@ def _cv_bench(row: Row, number: str) -> QuestionRow:
 
 
 def _vmcbench(row: Row, number: str) -> QuestionRow:
-    """Zhang et al., "Automated generation of challenging multiple-choice questions", 2025: four options a question."""
+    """Zhang et al., "Automated generation of challenging multiple-choice questions", 2025: four options each."""
     options = {name: option for name in "ABCD" if (option := filled(row, name)) is not None}
     golds = lettered(filled(row, "answer"), list(options))
     index = filled(row, "index") or number
@@ -143,7 +143,7 @@ def _vmcbench(row: Row, number: str) -> QuestionRow:
 
 
 def _mmvet(row: Row, number: str) -> QuestionRow:
-    """Yu et al., 2024: open questions, with what a right answer holds, joined by `<AND>` and `<OR>` for a judge."""
+    """Yu et al., 2024: open questions; the elements of right answers are joined by `<AND>` and `<OR>`, for a judge."""
     id, category = filled(row, "question_id") or number, filled(row, "capability")
     return asked(row, id, AnswerKind.FREE_TEXT, "judged", golds_of(row, "answer"), category=category)
 

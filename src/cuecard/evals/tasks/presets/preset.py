@@ -1,6 +1,6 @@
-"""What a preset is, and how the cells of its rows are read.
+"""Presets, and helpers to read the cells of their rows.
 
-Options are handed over apart from the text, and the closing instruction is the prompt's: each mode has its own.
+Options are separate from the text; the closing instruction is part of each mode's prompt.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Preset:
-    """One benchmark: where it lies, how a row is asked, how answers are scored and added up."""
+    """One benchmark: its data set, the conversion of rows into questions, its scorer and aggregate."""
 
     about: str
     dataset: str
     config: str | None
-    """Several, joined by `+`, are read one after the other."""
+    """Several configurations, joined by `+`, are read one after the other."""
     split: str
     kinds: str
     scorer: str
-    """Several, joined by a comma: it depends on the question."""
+    """Several scorers, joined by a comma, if it depends on the question."""
     read: Callable[[Row, str], QuestionRow]
-    """(row, its number) -> its question. Raises Unusable."""
+    """(row, its number) -> question. Raises Unusable."""
     columns: tuple[str, ...]
-    """Columns that must be there; a|b: one of the two."""
+    """Required columns; `a|b`: one of the two."""
     aggregate: Aggregate = "mean"
     vlmevalkit: str | None = None
-    """What VLMEvalKit calls these data; a `.tsv` file is read by the rules of that name."""
+    """VLMEvalKit's name of the data set; a `.tsv` file is read by the rules of that name."""
     note: str | None = None
-    """What has to be known before its answers are scored."""
+    """A note for users about the scoring of its answers."""
     mark: str = ""
-    """What else than the rows decides the questions: the digest of a mapping. Part of the task's revision."""
+    """Suffix of the task's revision: the digest of a mapping, which determines the questions besides the rows."""
 
 
 def asked(row: Row, id: str, kind: AnswerKind, scorer: str, golds: tuple[str, ...], **more: Any) -> QuestionRow:
-    """A row as most data sets have it; `more`: what is not in the columns `question`, `image` and `category`."""
+    """The question of a row with the usual columns; `more`: fields not from `question`, `image` and `category`."""
     if "text" not in more:
         more["text"] = question_of(row)
     if "images" not in more:
@@ -51,7 +51,7 @@ def asked(row: Row, id: str, kind: AnswerKind, scorer: str, golds: tuple[str, ..
 
 
 def question_of(row: Row, *names: str) -> str:
-    """The question in the first of these columns that is filled. Raises Unusable."""
+    """The text of the first of these columns that is not empty, by default `question`. Raises Unusable."""
     question = filled(row, *(names or ("question",)))
     if question is None:
         raise Unusable(Fault.MALFORMED, "the question is empty", "is this the right data set?")
@@ -59,7 +59,7 @@ def question_of(row: Row, *names: str) -> str:
 
 
 def images_of(row: Row, *names: str) -> tuple[Any, ...]:
-    """The image of the first column that holds one; a row without an image is left out. Raises Unusable."""
+    """The images in the first of these columns that is not empty. Raises Unusable (dropped) if there is none."""
     for name in names:
         value = row.get(name)
         if value is not None and value != "" and value != []:
@@ -68,13 +68,13 @@ def images_of(row: Row, *names: str) -> tuple[Any, ...]:
 
 
 def numbered_images(row: Row, numbers: range) -> dict[int, Any]:
-    """What is filled of the columns `image_1`, `image_2`, …, by number."""
+    """The images in the columns `image_1`, `image_2`, …, by number, without empty ones."""
     columns = {number: row.get(f"image_{number}") for number in numbers}
     return {number: image for number, image in columns.items() if image is not None and image != ""}
 
 
 def texts_of(row: Row, name: str) -> tuple[str, ...]:
-    """The members of a column that holds a list, or the text of one. Raises Unusable."""
+    """The members of a column with a list, or with a list written as text. Raises Unusable."""
     value = row.get(name)
     members = listed(value) if isinstance(value, str) else value
     if not isinstance(members, list | tuple):
@@ -83,20 +83,20 @@ def texts_of(row: Row, name: str) -> tuple[str, ...]:
 
 
 def golds_of(row: Row, *names: str) -> tuple[str, ...]:
-    """The right answers; () where they are not published."""
+    """The right answers, from the first of these columns that is filled; () if not published."""
     value = next((row[name] for name in names if row.get(name) is not None), None)
     members = value if isinstance(value, list | tuple) else [value]
     return tuple(str(each) for each in members if each is not None and str(each).strip())
 
 
 def bare_letter(row: Row, name: str = "answer") -> tuple[str, ...]:
-    """A right answer written as "(B)"; () where it is not published."""
+    """The letter of a right answer written as "(B)"; () if not published."""
     answer = (filled(row, name) or "").strip("() ")
     return (answer,) if len(answer) == 1 and answer.isalpha() else ()
 
 
 def placed(answer: str | None, options: tuple[str, ...], first: int = 0) -> tuple[str, ...]:
-    """The letter of an answer that is given as its place among the options. Raises Unusable."""
+    """The letter of an answer that is given as the index of an option; () if unknown. Raises Unusable."""
     if answer is None:
         return ()
     if not answer.isdecimal() or not 0 <= int(answer) - first < len(options):

@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from cuecard.models.local.engine import lacking
 
 Floats = NDArray[Any]
-"""In single precision."""
+"""Arrays in single precision."""
 WEIGHT_TYPES: dict[str, Any] = {"F16": np.float16, "F32": np.float32}
 IGNORING_OVERFLOW = np.errstate(over="ignore")
-"""x / (1 + exp(-x)) is right where the exponential is infinite."""
+"""x / (1 + exp(-x)) is correct even if the exponential overflows to infinity."""
 
 
 class Weights(dict[str, Floats]):
     """The tensors of a safetensors file (https://huggingface.co/docs/safetensors) by name, as float32.
 
-    One that is not there raises ModelRefused.
+    A missing tensor raises ModelRefused.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,19 +40,19 @@ class Weights(dict[str, Floats]):
         raise lacking(str(self._folder), [name])
 
     def shaped(self, name: str, *shape: int) -> Floats:
-        """Raises ValueError for another shape than the configuration has."""
+        """The tensor of this name. Raises ValueError if its shape is not that of the configuration."""
         if self[name].shape != shape:
             raise ValueError(f"{name} has shape {self[name].shape}, not {shape}")
         return self[name]
 
 
 def matrix(weight: Floats) -> Floats:
-    """(out, in) as checkpoints have it -> (in, out)."""
+    """(out, in), as in checkpoints -> (in, out)."""
     return np.ascontiguousarray(weight.T)
 
 
 def softmax(scores: Floats) -> Floats:
-    """Over the last axis, in the scores' own memory."""
+    """Softmax over the last axis, in place."""
     scores -= scores.max(-1, keepdims=True)
     np.exp(scores, out=scores)
     scores /= scores.sum(-1, keepdims=True)
@@ -60,6 +60,6 @@ def softmax(scores: Floats) -> Floats:
 
 
 def log_softmax(logits: Floats) -> Floats:
-    """Over the last axis."""
+    """Log softmax over the last axis."""
     shifted = logits - logits.max(-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))

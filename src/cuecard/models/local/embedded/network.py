@@ -1,8 +1,9 @@
-"""Qwen3-VL in NumPy: the embedded pair without PyTorch, whose import takes longer than the pair takes to answer.
+"""Qwen3-VL in NumPy: the embedded pair without PyTorch, because importing PyTorch takes longer than an answer.
 
-For small checkpoints in float32 on a CPU, where a token costs what its operations cost: weights that multiply the same
-vector are one matrix, and the norms' weights lie in the matrices behind them. The architecture is that of Transformers'
-`Qwen3VLForConditionalGeneration` (interleaved M-RoPE, DeepStack); logits differ from it by the order of sums.
+For small checkpoints in float32 on a CPU, where a token costs as much as its operations: weights with the same input
+are one matrix, and the norms' weights are folded into the matrices after them. The architecture is that of
+Transformers' `Qwen3VLForConditionalGeneration` (interleaved M-RoPE, DeepStack); logits differ only by the order of
+sums.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ if TYPE_CHECKING:
     from cuecard.models.local.attention_hook import Rows
 
 CLOSE = 1e-4
-"""Of the largest logit: two best tokens that are closer are decided alone, as another order of sums could swap them."""
+"""Fraction of the largest logit: two best tokens closer than this are computed again alone, as sums may swap them."""
 
 
 class NumpyNetwork:
-    """As `Network`, of a small Qwen3-VL checkpoint in the Hugging Face layout."""
+    """A `Network` of a small Qwen3-VL checkpoint in the Hugging Face layout."""
 
     place = "cpu"
     sees_images = shares_prefixes = True
@@ -44,7 +45,7 @@ class NumpyNetwork:
         self.most_tokens: int = text["max_position_embeddings"]
         self.ends = frozenset([text["eos_token_id"]])
         self.is_trained_pair = config.get("cuecard_wording") == "trained"
-        # shapes that do not fit are found now
+        # find shapes that do not fit now
         values = weights["model.visual.patch_embed.proj.weight"][0].size
         self._vision.see(np.zeros((self._merge**2, values), np.float32), (self._merge, self._merge))
         self.append([0], [1], [self.cache()])
@@ -115,7 +116,7 @@ class NumpyNetwork:
 
 
 def _drawn(row: Floats, limits: Limits, chance: np.random.Generator) -> int:
-    """From the `top_k` likeliest, those at least `min_p` times as likely as the first, and the nucleus."""
+    """Sample from the tokens inside `top_k`, `min_p` (relative to the likeliest token) and the nucleus `top_p`."""
     order = np.argsort(-row, kind="stable")
     scaled = (row[order] - row.max()).astype(float) / max(limits.temperature, LEAST_TEMPERATURE)
     chances = np.exp(scaled)

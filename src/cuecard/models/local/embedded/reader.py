@@ -1,4 +1,4 @@
-"""Prompts as the embedded pair takes them: tokens and patches, without Transformers."""
+"""Model inputs of the embedded pair, tokens and patches, without Transformers."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ class PlainTokenizer:
         return str(self._tokenizer.id_to_token(token))
 
     def apply_chat_template(self, turns: list[dict[str, Any]], **settings: Any) -> str:
-        """Turns as text."""
+        """The turns rendered by the chat template."""
         settings.pop("tokenize", None)
         return self._template.render(messages=turns, **settings)
 
 
 class PlainReader:
-    """Qwen's layout of one or several images, each of which is processed once, without Transformers."""
+    """Qwen's prompt layout, without Transformers; each image is processed once."""
 
     def __init__(self, folder: Path, image_token: int) -> None:
         self.tokenizer = PlainTokenizer(folder)
@@ -104,9 +104,9 @@ class PlainReader:
 
 
 def smart_size(width: int, height: int, factor: int, least: int, most: int) -> tuple[int, int]:
-    """Width and height in multiples of `factor`, with `least` to `most` pixels, near the same shape (as Qwen2-VL's).
+    """Width and height in multiples of `factor`, with `least` to `most` pixels, at a similar aspect ratio (Qwen2-VL).
 
-    Raises BadInput for a strip.
+    Raises BadInput if one side is more than 200 times the other.
     """
     if max(width, height) > 200 * min(width, height):
         raise BadInput(f"an image of {width}x{height} is too narrow", "its sides differ by more than 200 times")

@@ -1,4 +1,4 @@
-"""The language model: embeddings behind a cache to logits."""
+"""The language model: embeddings after a KV cache to logits."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ TEXT = "model.language_model."
 
 @dataclass(frozen=True)
 class TextLayer:
-    """One layer's matrices (in, out), those that read the same vector side by side, behind their norm's weights."""
+    """One layer's matrices (in, out); those with the same input are joined, and include the norm's weights."""
 
     qkv: Floats
     turned: Floats
-    """(heads + kv heads, head_dim) weights of the norms of queries and keys, each with half of the scores' scale."""
+    """(heads + kv heads, head_dim) weights of the query and key norms, each times head_dim**-0.25, to scale scores."""
     rolled: Floats
-    """`turned`, its halves swapped, as the rotation takes them."""
+    """`turned` with its halves swapped, for the rotation."""
     out: Floats
     gate_up: Floats
     down: Floats
@@ -36,7 +36,7 @@ class LayerCache:
         self.room, self.length = room, length
 
     def append(self, keys: Floats, values: Floats) -> tuple[Floats, Floats]:
-        """(kv heads, tokens, head_dim) of new tokens -> those of all; in place, or in a copy that has room."""
+        """(kv heads, tokens, head_dim) keys and values of new tokens -> those of all; in place, or in a larger copy."""
         start, end = self.length, self.length + keys.shape[1]
         self.room = with_room(self.room, keys, start, end)
         self.room.keys[:, start:end], self.room.values[:, start:end] = keys, values
@@ -55,13 +55,13 @@ class NumpyCache:
         return tuple(layer.room for layer in self.layers if layer.room is not None)
 
     def drop_last(self) -> None:
-        """Without the last token."""
+        """Drop the last token."""
         for layer in self.layers:
             layer.length -= 1
 
 
 class TextDecoder:
-    """The language model: embeddings behind a cache to logits."""
+    """The language model: embeddings after a KV cache to logits."""
 
     def __init__(self, config: Mapping[str, Any], weights: Weights) -> None:
         self.heads, self.kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
@@ -73,7 +73,7 @@ class TextDecoder:
         rope = config["rope_parameters"]
         half = np.arange(0, self.head_dim, 2, dtype=np.float32) / np.float32(self.head_dim)
         self._frequencies = (1.0 / rope["rope_theta"] ** half).astype(np.float32)
-        # the position that each frequency turns by: time, or every third one row or column
+        # the position that each frequency rotates by: time, or row or column at every third one
         self._axis = np.zeros(self.head_dim // 2, int)
         for axis in (1, 2):
             self._axis[axis : 3 * rope["mrope_section"][axis] : 3] = axis
@@ -116,11 +116,11 @@ class TextDecoder:
         watch: Callable[[int, Floats, Floats, Floats], None] | None = None,
         unseen: Sequence[int] = (),
     ) -> Floats:
-        """(tokens, width) embeddings behind a cache -> (kept, vocabulary) logits of the last; keep=0: of all.
+        """(tokens, width) embeddings after a cache -> (kept, vocabulary) logits of the last; keep=0: of all.
 
-        `deep`: what each of the first layers adds to the tokens of images, which stand at `image`. `watch` gets each
-        layer's number, its weights (heads, tokens, keys), values (kv heads, keys, head_dim) and outputs (heads, tokens,
-        head_dim). No query sees the keys at `unseen`.
+        `deep`: vectors that each of the first layers adds to the image tokens, at the positions `image`. `watch` gets
+        each layer's number, its weights (heads, tokens, keys), values (kv heads, keys, head_dim) and outputs (heads,
+        tokens, head_dim). No query attends to the keys at `unseen`.
         """
         tokens, kept = len(hidden), keep or len(hidden)
         cos, sin = self.rotations(positions)
@@ -130,7 +130,7 @@ class TextDecoder:
             query, keys, values = self._projected(hidden, layer, cos, sin)
             keys, values = held.append(keys, values)
             group = self.heads // self.kv_heads
-            # heads of a group lie side by side, so that its keys and values are not repeated
+            # heads of a group are adjacent, so that its keys and values are not repeated
             wide = query.reshape(tokens, self.kv_heads, group, -1).transpose(1, 2, 0, 3)
             scores = wide.reshape(self.kv_heads, group * tokens, -1) @ keys.transpose(0, 2, 1)
             scores.reshape(self.kv_heads, group, tokens, -1)[..., -tokens:] += later
@@ -150,7 +150,7 @@ class TextDecoder:
 
     @IGNORING_OVERFLOW
     def step(self, tokens: Sequence[int], positions: Sequence[int], caches: Sequence[NumpyCache]) -> Floats:
-        """A token of each sequence at its position behind its cache -> (sequences, vocabulary) logits."""
+        """One token per sequence, at its position after its cache -> (sequences, vocabulary) logits."""
         hidden = self.embedding[list(tokens)]
         cos, sin = self.rotations(np.broadcast_to(positions, (3, len(tokens))))
         for index, layer in enumerate(self.layers):
@@ -174,13 +174,13 @@ class TextDecoder:
         return turned[:, : self.heads], turned[:, self.heads :].swapaxes(0, 1), qkv[:, both:].swapaxes(0, 1)
 
     def _finished(self, hidden: Floats, layer: TextLayer) -> Floats:
-        """Through the feed-forward half of a layer."""
+        """The output of the feed-forward half of a layer."""
         both = self._normed(hidden) @ layer.gate_up
         gate, up = both[:, : len(layer.down)], both[:, len(layer.down) :]
         return hidden + (gate / (1 + np.exp(-gate)) * up) @ layer.down
 
     def _normed(self, hidden: Floats) -> Floats:
-        """Root mean square 1 over the last axis; weights lie in what reads it."""
+        """RMS norm over the last axis; its weights are folded into the matrix after it."""
         squares = np.einsum("...d,...d->...", hidden, hidden)
         return hidden * (1 / np.sqrt(squares / hidden.shape[-1] + self._eps))[..., None]
 
@@ -189,7 +189,7 @@ class TextDecoder:
 
 
 def mrope_positions(is_image: NDArray[np.bool_], grids: Sequence[tuple[int, int]]) -> NDArray[np.int_]:
-    """(tokens,) and each image's (rows, columns) of visual tokens -> (3, tokens) positions by time, row and column.
+    """(tokens,) mask, each image's (rows, columns) of visual tokens -> (3, tokens) positions by time, row and column.
 
     An image takes as many positions as its longer side has tokens (Qwen2-VL, arXiv 2409.12191).
     """

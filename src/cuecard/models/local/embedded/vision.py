@@ -1,4 +1,4 @@
-"""The vision tower: patches of images to visual tokens."""
+"""The vision tower: image patches to visual tokens."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from cuecard.models.local.embedded.arrays import IGNORING_OVERFLOW, Floats, Weig
 
 VISION = "model.visual."
 NORM_EPS = 1e-6
-"""Of the vision tower's norms, which its configuration does not have."""
+"""Epsilon of the vision tower's norms, which is not in its configuration."""
 
 
 class VisionTower:
-    """Patches of images to visual tokens, and what DeepStack adds to them in the language model's first layers."""
+    """Image patches to visual tokens, and to the DeepStack vectors for the language model's first layers."""
 
     def __init__(self, config: Mapping[str, Any], weights: Weights) -> None:
         self._config, self._merge = config, config["spatial_merge_size"]
@@ -31,7 +31,7 @@ class VisionTower:
 
     @IGNORING_OVERFLOW
     def see(self, patches: Floats, grid: tuple[int, int]) -> tuple[Floats, list[Floats]]:
-        """(patches, values) of an image of (rows, columns) patches -> (tokens, width), and that for each deep layer."""
+        """(patches, values) and the (rows, columns) of an image -> (tokens, width), and the same per deep layer."""
         places, cos, sin = self._tables(grid)
         hidden, deep = self._line("patch_embed.proj", patches) + places, []
         for index in range(self._config["depth"]):
@@ -49,7 +49,7 @@ class VisionTower:
         return self._merged("merger.", hidden, norm_first=True), deep
 
     def _merged(self, name: str, hidden: Floats, *, norm_first: bool) -> Floats:
-        """Neighbouring patches as one token."""
+        """Merge neighbouring patches into one token."""
         if norm_first:
             hidden = self._normed(f"{name}norm", hidden)
         joined = hidden.reshape(-1, self._width * self._merge**2)
@@ -70,7 +70,7 @@ class VisionTower:
         return centred * scale * self._weights[f"{VISION}{name}.weight"] + self._weights[f"{VISION}{name}.bias"]
 
     def _tables_of(self, grid: tuple[int, int]) -> tuple[Floats, Floats, Floats]:
-        """Of a grid: (patches, width) learned places, bilinear between those of the table; cosines and sines."""
+        """For a grid: (patches, width) position embeddings, bilinear between those of the table; cosines and sines."""
         rows, columns = (self._in_merge_order(each) for each in np.indices(grid))
         side = math.isqrt(len(self._places))
         table = self._places.reshape(side, side, -1)
@@ -92,7 +92,7 @@ class VisionTower:
 
 
 def _between(side: int, count: int, at: NDArray[np.int_]) -> tuple[NDArray[np.int_], NDArray[np.int_], Floats]:
-    """Where `at` of `count` places lies among `side` places: the one before, the one after, and how far (n, 1)."""
+    """Places `at` of `count`, mapped to `side` places: index before, index after, and the fraction between (n, 1)."""
     exact = np.linspace(0, side - 1, count, dtype=np.float32)[at]
     before = exact.astype(int)
     return before, np.minimum(before + 1, side - 1), (exact - before)[:, None]
@@ -110,7 +110,7 @@ def _gelu_tanh(values: Floats) -> Floats:
 
 
 def _gelu(values: Floats) -> Floats:
-    """By the error function of Abramowitz and Stegun 7.1.26, which is off by at most 1.5e-7."""
+    """GELU, with the error function of Abramowitz and Stegun 7.1.26 (error at most 1.5e-7)."""
     size = np.abs(values) * np.float32(math.sqrt(0.5))
     t = 1 / (1 + np.float32(0.3275911) * size)
     terms = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
